@@ -1,0 +1,67 @@
+# One place for every command; `make help` lists them. Set-up steps leave stamps, so nothing runs twice.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3.11
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/userrep
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(VENV)/bin/uv
+UV_VERSION := 0.13.9
+export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
+export UV_CACHE_DIR ?= $(CACHE)/uv
+export USERREP_JARS ?= $(CACHE)/jars
+
+.PHONY: help setup demo test lint types format clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, Delta's JARs
+
+demo: setup  ## generated log -> served embeddings -> trained downstream model, in minutes
+	@$(BIN)/userrep demo
+
+test: setup  ## all tests
+	@$(BIN)/python -m pytest
+
+lint: setup  ## formatting and lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: setup  ## mypy, strict on the package
+	@$(BIN)/mypy
+
+format: setup  ## rewrite in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## remove what set-up and runs made here (the cache stays)
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
+
+# The set-up, step by step. Each stamp names what it depends on.
+$(VENV)/.python-done: deploy/preflight.sh
+	@PYTHON=$(PYTHON) bash deploy/preflight.sh
+	@echo "setup: virtual environment"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV)/.packages-done: $(VENV)/.python-done setup.py constraints.txt
+	@echo "setup: packages (torch is large: minutes on a first run)"
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+	    --editable '.[dev]' cloudpickle psutil packaging setuptools wheel
+	@touch $@
+
+$(VENV)/.horovod-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh
+	@PYTHON=$(BIN)/python bash deploy/build_horovod_wheel.sh $(CACHE)/wheels
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-index \
+	    --no-deps --find-links $(CACHE)/wheels horovod==0.28.1
+	@touch $@
+
+$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py
+	@$(BIN)/python deploy/fetch_jars.py
+	@touch $@
+
+$(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-done $(VENV)/.jars-done
+	@touch $@

@@ -1,0 +1,46 @@
+"""Package metadata, exact pins of what users meet directly, and extras. Tools' settings: pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="userrep",
+    version="0.1.0",
+    description="One frozen user embedding for many downstream models: Spark features, Horovod training, Delta snapshots",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.12",
+    packages=find_packages(include=["userrep", "userrep.*"]),
+    package_data={"userrep": ["py.typed", "log4j2.properties", "demo.yaml"]},
+    install_requires=[
+        "pyspark==4.2.0",
+        "delta-spark==4.4.0",
+        "torch==2.15.0",
+        "pyarrow==25.0.1",
+        "numpy>=2.4,<2.5",
+        "pandas>=2.2,<3",
+        "scipy>=1.17,<1.18",
+        "pydantic>=2.14,<3",
+        "pyyaml>=6,<7",
+        "safetensors>=0.8,<0.9",
+        "typer>=0.29,<0.30",
+    ],
+    extras_require={
+        # Built from its source release by deploy/build_horovod_wheel.sh; what it needs at run time stands beside it.
+        "horovod": ["horovod==0.28.1", "cloudpickle", "psutil", "packaging"],
+        "dev": [
+            "cmake>=4.4,<5",
+            "duckdb>=2,<3",
+            "hypothesis>=6.170,<7",
+            "mypy>=2.4,<3",
+            "ninja>=1.13,<2",
+            "pytest>=9.2,<10",
+            "ruff>=0.17,<0.18",
+            "scikit-learn>=1.9,<2",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["userrep=userrep.cli:main"]},
+)

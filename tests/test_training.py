@@ -1,0 +1,344 @@
+"""The training loop and its backends: two ranks equal one, a planted signal is found, faults stop all ranks."""
+
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from py4j.protocol import Py4JError
+from pyspark.sql import SparkSession
+
+from userrep import config
+from userrep.errors import DivergedError, SlotsError, UsageError, UserrepError
+from userrep.features.layout import InputLayout
+from userrep.features.spec import FeatureSpec
+from userrep.model.autoencoder import Autoencoder
+from userrep.training import backends, loop, progress
+from userrep.training.backends import num_slots, run_training, train_rank
+from userrep.training.comm import LocalComm
+from userrep.training.loop import TrainingResult, TrainingTask, train
+from userrep.training.optimizer import Optimizer
+from userrep.training.shards import shard_files
+
+SPEC = FeatureSpec(
+    windows_days=[7, 30], modalities={"behaviour": 8}, onboarding=False, registered_at=False, attributes=[], context=[]
+)
+LAYOUT = InputLayout.of(SPEC, {})
+NUM_SHARDS = 4
+
+
+def planted(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (factors, inputs): all inputs are linear in three factors, but for a little noise."""
+    mixing = np.random.default_rng(0).normal(size=(3, LAYOUT.blocks[-1].start)) / np.sqrt(3)
+    random = np.random.default_rng(seed)
+    factors = random.normal(size=(num_rows, 3))
+    x = np.ones((num_rows, LAYOUT.width), np.float32)
+    x[:, : LAYOUT.blocks[-1].start] = factors @ mixing + 0.1 * random.normal(size=(num_rows, LAYOUT.blocks[-1].start))
+    return factors, x
+
+
+def task_on(
+    root: Path, *, spoilt: str | None = None, model: dict[str, Any] | None = None, **training: Any
+) -> TrainingTask:
+    """Write planted rows as the shards of ``training_rows``, and make a task of them."""
+    for split, num_rows in (("train", 150), ("valid_users", 20), ("valid_dates", 10)):
+        for shard in range(NUM_SHARDS):
+            _, x = planted(num_rows, seed=1000 * len(split) + shard)
+            if split == spoilt:
+                x[-1, 0] = np.nan
+            rows = pa.table(
+                {"row_key": np.arange(num_rows) + 1000 * shard, "x": pa.array(list(x), pa.list_(pa.float32()))}
+            )
+            folder = root / f"split={split}" / f"shard={shard}"
+            folder.mkdir(parents=True)
+            pq.write_table(rows, folder / "part.parquet", row_group_size=64)
+    return TrainingTask.of(
+        shard_files(map(str, root.rglob("*.parquet")), NUM_SHARDS),
+        layout=LAYOUT,
+        model=config.Model(**({"latent_dim": 6, "hidden_dim": 32, "decoder_dim": 16} | (model or {}))),
+        training=config.Training(**({"num_shards": NUM_SHARDS, "batch_size": 32, "max_epochs": 2} | training)),
+        empty_F=np.zeros(LAYOUT.width, np.float32),
+    )
+
+
+class ThreadComm:
+    """Ranks as threads of this process."""
+
+    def __init__(self, rank: int, tensors: list[torch.Tensor | None], barrier: threading.Barrier) -> None:
+        self.rank, self.size, self._tensors, self._barrier = rank, len(tensors), tensors, barrier
+
+    def mean_(self, tensor: torch.Tensor) -> None:
+        self._tensors[self.rank] = tensor.clone()
+        self._barrier.wait(timeout=20)
+        mean = torch.stack(self._tensors).mean(dim=0)  # type: ignore[arg-type]
+        self._barrier.wait(timeout=20)
+        tensor.copy_(mean)
+
+
+def on_ranks(size: int, run: Callable[[ThreadComm], Any]) -> list[Any]:
+    tensors: list[torch.Tensor | None] = [None] * size
+    barrier = threading.Barrier(size)
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(lambda rank: run(ThreadComm(rank, tensors, barrier)), range(size)))
+
+
+def losses_of(result: TrainingResult) -> dict[str, float]:
+    return {name: value for name, value in result.metrics.items() if "loss" in name}
+
+
+def silent(line: str) -> None:
+    pass
+
+
+# The loop
+
+
+def test_a_planted_signal_can_be_read_from_the_code(tmp_path: Path) -> None:
+    model = {"dropout": 0.0, "block_dropout": 0.0, "newcomer_share": 0.0, "feature_dropout": 0.1}
+    task = task_on(tmp_path, model=model, max_epochs=25, patience=25, learning_rate=0.01)
+    result = train(task, LocalComm(), silent)
+    autoencoder = Autoencoder.of(LAYOUT.width, task.model)
+    autoencoder.load_state_dict(safetensors.torch.load(result.weights))
+
+    def code(x: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.c_[autoencoder.encode(torch.from_numpy(x)).numpy(), np.ones(len(x))]
+
+    factors, x = planted(500, seed=1)
+    readout, *_ = np.linalg.lstsq(code(x), factors, rcond=None)
+    unseen_factors, unseen_x = planted(500, seed=2)
+    residual = ((code(unseen_x) @ readout - unseen_factors) ** 2).sum(axis=0)
+    r2 = 1 - residual / ((unseen_factors - unseen_factors.mean(axis=0)) ** 2).sum(axis=0)
+    assert r2.min() > 0.9
+    assert result.metrics["valid_loss"] < 0.2
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_equal_one_rank_at_equal_global_batch_with_all_noise_on(tmp_path: Path, size: int) -> None:
+    task = task_on(tmp_path)
+    assert task.model.dropout
+    assert task.model.block_dropout
+    one = train(task, LocalComm(), silent)
+    results = on_ranks(size, lambda comm: train(task, comm, silent))
+    for result in results:
+        assert losses_of(result) == pytest.approx(losses_of(one), rel=1e-4)
+        assert result.weights == results[0].weights
+    expected, got = safetensors.numpy.load(one.weights), safetensors.numpy.load(results[0].weights)
+    for name, weights in expected.items():
+        np.testing.assert_allclose(got[name], weights, atol=1e-3)
+
+
+def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
+    x_BF = torch.from_numpy(planted(16, seed=1)[1])
+
+    def gradient(comm: Any) -> torch.Tensor:
+        model = Autoencoder(LAYOUT.width, hidden=8, latent=4, decoder=8, seed=1)
+        optimizer = Optimizer(model, config.Training(clip_norm=1e9), 10, comm)
+        mine_BF = x_BF[comm.rank :: comm.size]
+        optimizer.step((model(mine_BF)[1] - mine_BF).square().mean())
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    expected = gradient(LocalComm())
+    assert expected.abs().max() > 0
+    for got in on_ranks(2, gradient):
+        torch.testing.assert_close(got, expected)
+
+
+def test_a_gradient_is_clipped_after_it_is_averaged() -> None:
+    model = Autoencoder(LAYOUT.width, hidden=8, latent=4, decoder=8)
+    optimizer = Optimizer(model, config.Training(clip_norm=0.01), 10, LocalComm())
+    optimizer.step(100 * model(torch.ones(4, LAYOUT.width))[1].square().mean())
+    norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
+    assert norm == pytest.approx(0.01, rel=1e-4)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = Optimizer(model, config.Training(learning_rate=0.1), 100, LocalComm())
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.learning_rate)
+        optimizer.step(model(torch.ones(1, 2)).square().mean())
+    assert rates[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] < 1e-4
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([3.0, 1.0, 2.0, 1.5, 0.1])
+    seen: list[float] = []
+
+    def epoch(self: Any, number: int) -> dict[str, float]:
+        seen.append(next(losses))
+        return {"train_loss": 9.0, "valid_loss": seen[-1]}
+
+    monkeypatch.setattr(loop._Trainer, "epoch", epoch)
+    monkeypatch.setattr(loop._Trainer, "weights", lambda self: str(seen[-1]).encode())
+    result = train(task_on(tmp_path, max_epochs=5, patience=2), LocalComm(), silent)
+    assert seen == [3.0, 1.0, 2.0, 1.5]
+    assert result.weights == b"1.0"
+    assert result.metrics["valid_loss"] == 1.0
+    assert (result.metrics["best_epoch"], result.metrics["epochs"]) == (2, 4)
+
+
+def test_validation_is_the_mean_of_both_splits_and_of_their_blocks(tmp_path: Path) -> None:
+    metrics = train(task_on(tmp_path, max_epochs=1), LocalComm(), silent).metrics
+    assert metrics["valid_loss"] == pytest.approx((metrics["valid_users_loss"] + metrics["valid_dates_loss"]) / 2)
+    per_block = [metrics[f"valid_users_loss.{block.name}"] for block in LAYOUT.blocks]
+    assert metrics["valid_users_loss"] == pytest.approx(np.mean(per_block))
+
+
+def test_without_validation_rows_the_training_loss_decides(tmp_path: Path) -> None:
+    task = task_on(tmp_path)
+    result = train(replace(task, files={"train": task.files["train"]}), LocalComm(), silent)
+    assert "valid_loss" not in result.metrics
+    assert result.metrics["train_loss"] > 0
+
+
+def test_a_loss_that_is_not_finite_stops_all_ranks(tmp_path: Path) -> None:
+    task = task_on(tmp_path, spoilt="train")
+
+    def error_of(comm: ThreadComm) -> str:
+        with pytest.raises(
+            DivergedError, match=r"training: at step \d+ of 36 \(learning rate .*\) the loss is nan"
+        ) as error:
+            train(task, comm, silent)
+        return str(error.value)
+
+    assert len(set(on_ranks(2, error_of))) == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def test_validation_rows_that_are_not_finite_stop_the_training(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"after epoch 1 the loss on validation rows is nan: look for rows"):
+        train(task_on(tmp_path, spoilt="valid_dates"), LocalComm(), silent)
+
+
+def test_a_split_without_rows_cannot_be_trained_on(tmp_path: Path) -> None:
+    task = task_on(tmp_path)
+    with pytest.raises(UsageError, match=r"the smallest of 4 shards has 0 rows"):
+        TrainingTask.of({}, layout=LAYOUT, model=task.model, training=task.training, empty_F=task.empty_F)
+
+
+def test_a_file_that_is_gone_is_named_and_leaves_no_thread(tmp_path: Path) -> None:
+    task = task_on(tmp_path)
+    Path(task.files["train"][2][0]).unlink()
+    with pytest.raises(FileNotFoundError, match="shard=2"):
+        train(task, LocalComm(), silent)
+    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def test_rank_0_alone_reports_epochs_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0)
+    task = task_on(tmp_path, max_epochs=1)
+    lines: list[str] = []
+    on_ranks(2, lambda comm: train(task, comm, lambda line: lines.append(f"{comm.rank} {line}")))
+    assert len(lines) == task.steps
+    assert lines[0].startswith("0 epoch 1/1 step 1/18 loss ")
+    assert lines[-1].startswith("0 epoch 1/1 done loss ")
+    assert all("rows/s, at most" in line for line in lines)
+
+
+# Backends
+
+
+def test_two_horovod_ranks_on_spark_give_the_losses_of_one_and_report(
+    tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = task_on(tmp_path)
+    local = run_training(task, report=silent)
+    on_spark = replace(task, training=task.training.model_copy(update={"backend": "horovod", "num_workers": 2}))
+    capfd.readouterr()
+    result = run_training(on_spark, spark=spark)
+    said = capfd.readouterr()
+    assert losses_of(result) == pytest.approx(losses_of(local), rel=1e-4)
+    assert [line.split(",")[0].split(" loss")[0] for line in said.err.splitlines()] == [
+        "epoch 1/2 done",
+        "epoch 2/2 done",
+    ]
+    assert said.out == ""
+
+
+def horovod_task(tmp_path: Path, num_workers: int) -> TrainingTask:
+    return task_on(tmp_path, backend="horovod", num_workers=num_workers)
+
+
+def test_too_few_slots_are_told_with_the_setting_to_change(tmp_path: Path, spark: SparkSession) -> None:
+    with pytest.raises(
+        SlotsError, match=r"num_workers is 4, but Spark can run 2 tasks at once: set training.num_workers"
+    ):
+        run_training(horovod_task(tmp_path, 4), spark=spark)
+
+
+def test_a_missing_horovod_is_told_with_the_cure(
+    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    monkeypatch.setitem(sys.modules, "horovod.spark", None)
+    with pytest.raises(UsageError, match=r"Horovod is not installed. Build it with deploy/build_horovod_wheel.sh"):
+        run_training(horovod_task(tmp_path, 2), spark=spark)
+
+
+def test_slots_are_counted_without_the_scheduler_where_it_may_not_be_asked() -> None:
+    def sc() -> None:
+        raise Py4JError("not on the allow-list")
+
+    context = SimpleNamespace(
+        defaultParallelism=9, _jsc=SimpleNamespace(sc=sc), getConf=lambda: {"spark.task.cpus": "4"}
+    )
+    assert num_slots(SimpleNamespace(sparkContext=context)) == 2  # type: ignore[arg-type]
+
+
+def faked_horovod(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
+    import horovod.spark
+
+    monkeypatch.setattr(horovod.spark, "run", run)
+
+
+def test_an_error_that_all_ranks_met_is_raised_on_the_driver(
+    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faked_horovod(monkeypatch, lambda fn, **_: [DivergedError("the loss is nan"), None])
+    with pytest.raises(DivergedError, match="the loss is nan"):
+        run_training(horovod_task(tmp_path, 2), spark=spark)
+
+
+def test_a_rank_that_fails_leaves_its_last_words(
+    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(fn: Any, *, stdout: Any, stderr: Any, **_: Any) -> None:
+        stdout.write(b"[0]<stdout>:userrep-progress: epoch 1")
+        stdout.write("/2\n[0]<stdout>:chatter\n")
+        stderr.write("[1]<stderr>:MemoryError: 7\n")
+        raise RuntimeError("non-zero status")
+
+    faked_horovod(monkeypatch, run)
+    lines: list[str] = []
+    with pytest.raises(RuntimeError, match="non-zero status") as error:
+        run_training(horovod_task(tmp_path, 2), spark=spark, report=lines.append)
+    assert lines == ["epoch 1/2"]
+    assert error.value.__notes__ == ["The ranks' last words:\n[1]<stderr>:MemoryError: 7"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_returns_a_deliberate_error_and_rank_0_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    class Comm(LocalComm):
+        def __init__(self) -> None:
+            self.rank = rank
+
+    monkeypatch.setattr(backends, "HorovodComm", Comm)
+    outcome = train_rank(task_on(tmp_path, spoilt="train"))
+    assert isinstance(outcome, UserrepError) if rank == 0 else outcome is None

@@ -1,0 +1,41 @@
+"""Every deliberate exception. Each message says where, what was wanted, what was got, and the cure."""
+
+from collections.abc import Sequence
+
+
+class UserrepError(Exception):
+    """The run failed for a reason that its user can mend. ``exit_code`` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(UserrepError):
+    """Wrong use or wrong configuration; holds all the faults of one input at once."""
+
+    exit_code = 2
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class GateRefusedError(UserrepError):
+    """A gate kept a snapshot from being published; what serves is as it was."""
+
+    exit_code = 3
+
+
+class RejectedShareError(UserrepError):
+    """Days of the log hold more malformed rows than ``events.max_rejected_share`` allows."""
+
+
+class ArtifactError(UserrepError):
+    """A space's files are not what their manifest says: torn, swapped, or of an unknown format."""
+
+
+class SlotsError(UserrepError):
+    """Spark has fewer free slots than the ranks that training asks for."""
+
+
+class DivergedError(UserrepError):
+    """The training loss is no longer a number."""

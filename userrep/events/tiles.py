@@ -1,0 +1,235 @@
+"""Activity tiles: what each user did with each item on each UTC day. No model in them.
+
+A day of tiles is a pure function of that day of the log. Days have revisions; ``tile_days`` says which of them count.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from userrep.config import Config, Events
+from userrep.events.inventory import Inventory, LogDay, files_of_days
+from userrep.events.source import read_source, with_validity
+from userrep.ids import short_hash
+from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
+from userrep.tables import Tables, sql_date
+
+_ROWS_PER_TASK = 4_000_000
+_PARTS_OF_DAY = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_evening": 3}
+
+
+@dataclass(frozen=True)
+class TileBuild:
+    """What a run of ``build_tiles`` did. ``days`` were built or rebuilt, the others were up to date."""
+
+    days: list[date]
+    num_up_to_date: int
+    num_tiles: int
+    num_events: int
+    num_rejected: int
+
+
+def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before: date) -> TileBuild:
+    """Build the tiles of all days before ``before`` whose content in the log is new or has changed.
+
+    All days go through one Spark job: read the files that hold them, validate, deduplicate, aggregate; one shuffle.
+    Rows are written under a new revision first; one commit on ``tile_days`` then makes all days visible. A run that
+    was killed in between leaves rows that nobody reads and that the next run replaces.
+
+    Raises
+    ------
+    RejectedShareError
+        If a day has too many malformed rows; nothing is written then.
+    """
+    visible = latest_tile_days(tables)
+    wanted = {day.day: day for day in inventory.days if day.day < before}
+    # A change of what the columns mean changes every day, as a change of the rows does.
+    mapping = short_hash(config.events.columns.model_dump())
+    stale = [day for day in wanted.values() if visible.get(day.day, ("", 0))[0] != _fingerprint(day, mapping)]
+    vanished = [day for day in visible if day < before and day not in wanted and visible[day][0] != "none"]
+    stale += [LogDay(day, 0, 0, "none") for day in vanished]
+    if not stale:
+        return TileBuild([], len(wanted), 0, 0, 0)
+    inventory.check_rejects(config.events.max_rejected_share)
+    days = sorted(day.day for day in stale)
+    revision = 1 + max((revision for _, revision in visible.values()), default=0)
+    buckets = -(-max(day.num_rows for day in stale) // _ROWS_PER_TASK) or 1
+    _write_rows(tables, config.events, days, revision, undated=inventory.num_undated > 0, buckets=buckets)
+    counted = _counted(tables, stale, revision, mapping)
+    tables.append(counted, TILE_DAYS)
+    done = tables.read(TILE_DAYS).where(f"revision = {revision}").agg(
+        F.sum("num_tiles").alias("tiles"), F.sum("num_events").alias("events"), F.sum("num_rejected").alias("rejected")
+    ).first()  # fmt: skip
+    assert done is not None
+    return TileBuild(days, len(wanted) - len(stale) + len(vanished), done.tiles, done.events, done.rejected)
+
+
+def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, buckets: int) -> DataFrame:
+    """Deduplicate valid events within their day and aggregate them.
+
+    Of rows with one ``event_id`` (of equal rows, where there is none) the later in time counts, then the larger by
+    all columns.
+
+    Parameters
+    ----------
+    events : valid rows of ``with_validity``. ``buckets``: tasks per day, by user (or by event id while deduplicating).
+
+    Returns
+    -------
+    One row per event_date, user_id, item_id, event_type. Cost: one shuffle by day and user; a second one where rows
+    have an ``event_id``, whose copies may name different users.
+    """
+    unique = _deduplicated(events, [f"context_{k}" for k in range(len(context))], has_event_id, buckets)
+    part = F.hour("event_at") / 6
+    counted = unique.select(
+        "event_date",
+        "bucket",
+        "user_id",
+        "item_id",
+        "event_type",
+        "weight",
+        "event_at",
+        F.floor(part).alias("part"),
+        _context_map(context).alias("context"),
+    )
+    keys = ["event_date", *([] if has_event_id else ["bucket"]), "user_id", "item_id", "event_type"]
+    return counted.groupBy(*keys).agg(
+        F.count("*").alias("num_events"),
+        F.sum("weight").alias("weight"),
+        F.max("event_at").alias("last_event_at"),
+        *(F.count_if(F.col("part") == k).alias(name) for name, k in _PARTS_OF_DAY.items()),
+        _summed_maps("context").alias("num_by_context")
+        if context
+        else F.lit(None).cast("map<string,bigint>").alias("num_by_context"),
+    )
+
+
+def _deduplicated(events: DataFrame, contexts: list[str], has_event_id: bool, buckets: int) -> DataFrame:
+    payload = ["user_id", "item_id", "event_type", "event_at", "weight", *contexts]
+    by = F.coalesce("event_id", "user_id") if has_event_id else F.col("user_id")
+    keyed = events.select("*", F.pmod(F.xxhash64(by), F.lit(buckets)).alias("bucket"))
+    spread = keyed.repartition("event_date", "bucket")
+    if not has_event_id:
+        return (
+            spread.groupBy("event_date", "bucket", "raw", *payload)
+            .agg(F.lit(1))
+            .select("event_date", "bucket", *payload)
+        )
+    whole_row = F.when(F.col("event_id").isNull(), F.col("raw"))
+    later = F.struct("event_at", "raw", *(name for name in payload if name != "event_at"))
+    unique = spread.groupBy("event_date", "bucket", "event_id", whole_row.alias("whole_row")).agg(
+        F.max(later).alias("kept")
+    )
+    return unique.select("event_date", "bucket", "kept.*")
+
+
+def latest_tile_days(tables: Tables) -> dict[date, tuple[str, int]]:
+    """Return day -> (fingerprint, revision) of the newest revision of each day. Driver memory: one entry a day."""
+    latest = (
+        tables.read(TILE_DAYS)
+        .groupBy("event_date")
+        .agg(F.max_by(F.struct("fingerprint", "revision"), "revision").alias("d"))
+    )
+    return {row.event_date: (row.d.fingerprint, row.d.revision) for row in latest.collect()}
+
+
+def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:
+    """Read the newest revision of the tiles of the days ``[start, end)``; all days before ``end`` without a start.
+
+    The days' revisions are resolved here, once, into a predicate on the partition columns: only their files are read.
+    """
+    days = {d: r for d, (_, r) in latest_tile_days(tables).items() if d < end and (start is None or d >= start)}
+    return tables.read(USER_ITEM_DAYS).where(_revisions_predicate(days))
+
+
+def tiles_fingerprint(tables: Tables, *, start: date | None, end: date) -> str:
+    """Hash which content of the days ``[start, end)`` the tiles stand for."""
+    days = latest_tile_days(tables)
+    return short_hash(sorted((d, f) for d, (f, _) in days.items() if d < end and (start is None or d >= start)))
+
+
+def _revisions_predicate(days: dict[date, int]) -> str:
+    """Write (day, revision) pairs as ranges of days with one revision."""
+    ranges: list[tuple[int, date, date]] = []
+    for day in sorted(days):
+        revision = days[day]
+        if ranges and ranges[-1][0] == revision and ranges[-1][2] + timedelta(days=1) == day:
+            ranges[-1] = (revision, ranges[-1][1], day)
+        else:
+            ranges.append((revision, day, day))
+    parts = [f"(revision = {r} AND event_date BETWEEN {sql_date(a)} AND {sql_date(b)})" for r, a, b in ranges]
+    return " OR ".join(parts) or "false"
+
+
+def _write_rows(
+    tables: Tables, events: Events, days: list[date], revision: int, *, undated: bool, buckets: int
+) -> None:
+    files = files_of_days(tables, events, days, undated=undated)
+    if events.format in ("delta", "table"):
+        source = read_source(tables.spark, events, what="events")
+    elif files:
+        source = read_source(tables.spark, events, what="events", files=files)
+    else:
+        source = read_source(tables.spark, events, what="events").limit(0)
+    checked = with_validity(source, events)
+    in_days = F.col("event_date").isin(days)
+    context = events.columns.context
+    tiles = tiles_of(
+        checked.where(in_days & F.col("reason").isNull()),
+        context=context,
+        has_event_id=events.columns.event_id is not None,
+        buckets=buckets,
+    )
+    tables.replace(tiles.withColumn("revision", F.lit(revision)), USER_ITEM_DAYS, f"revision = {revision}")
+    bad = checked.where(F.col("reason").isNotNull() & (in_days | F.col("event_date").isNull()))
+    rejected = bad.select(
+        F.coalesce("event_date", F.current_date()).alias("event_date"),
+        F.lit(revision).alias("revision"),
+        "reason",
+        F.coalesce("corrupt", F.to_json("raw")).alias("row"),
+    )
+    tables.replace(rejected, REJECTED_EVENTS, f"revision = {revision}")
+
+
+def _counted(tables: Tables, stale: Iterable[LogDay], revision: int, mapping: str) -> DataFrame:
+    """Count what a revision's rows hold, one row per built day."""
+    built = tables.spark.createDataFrame(
+        [(day.day, revision, _fingerprint(day, mapping), day.num_rejected) for day in stale],
+        "event_date DATE, revision INT, fingerprint STRING, num_rejected BIGINT",
+    )
+    rows = tables.read(USER_ITEM_DAYS).where(f"revision = {revision}").groupBy("event_date").agg(
+        F.sum("num_events").alias("num_events"), F.count("*").alias("num_tiles")
+    )  # fmt: skip
+    return built.join(rows, on="event_date", how="left").select(
+        "event_date",
+        "revision",
+        "fingerprint",
+        F.coalesce("num_events", F.lit(0)).alias("num_events"),
+        F.coalesce("num_tiles", F.lit(0)).alias("num_tiles"),
+        "num_rejected",
+        F.current_timestamp().alias("built_at"),
+    )
+
+
+def _fingerprint(day: LogDay, mapping: str) -> str:
+    return day.fingerprint if day.fingerprint == "none" else f"{day.fingerprint}:{mapping}"
+
+
+def _context_map(context: Sequence[str]) -> Column:
+    """Write a row's context values as ``{"column=value": 1}``."""
+    if not context:
+        return F.lit(None)
+    keys = [F.concat(F.lit(f"{name}="), F.col(f"context_{k}")) for k, name in enumerate(context)]
+    return F.map_from_arrays(F.array(*keys), F.array(*(F.lit(1).cast("bigint") for _ in context)))
+
+
+def _summed_maps(column: str) -> Column:
+    empty = F.create_map().cast("map<string,bigint>")
+
+    def add(total: Column, one: Column) -> Column:
+        return F.map_zip_with(total, one, lambda _, a, b: F.coalesce(a, F.lit(0)) + F.coalesce(b, F.lit(0)))
+
+    return F.aggregate(F.collect_list(column), empty, add)

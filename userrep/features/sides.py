@@ -1,0 +1,56 @@
+"""The tables beside the log: users with their attributes, and onboarding picks."""
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from userrep.config import Config, Onboarding, Source, Users
+from userrep.events.source import check_columns, read_source
+from userrep.ids import short_hash
+
+
+def read_users(spark: SparkSession, users: Users) -> DataFrame:
+    """Read the users: user_id, registered_at (UTC; null where unknown), attributes array<string> in configured order.
+
+    Rows without a user id don't count; of several rows of a user, the largest by attributes counts.
+    """
+    source = read_source(spark, users, what="users")
+    columns = users.columns.model_dump(exclude_none=True)
+    wanted = {f"columns.{key}": name for key, name in columns.items()}
+    check_columns(source, wanted | {f"attributes[{k}]": name for k, name in enumerate(users.attributes)}, "users")
+    registered = F.col(users.columns.registered_at) if users.columns.registered_at else F.lit(None)
+    attributes = [F.col(name).cast("string") for name in users.attributes]
+    return source.select(
+        F.col(users.columns.user_id).cast("string").alias("user_id"),
+        registered.try_cast("timestamp").alias("registered_at"),
+        (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
+    ).where(F.col("user_id").isNotNull())
+
+
+def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
+    """Read onboarding picks: user_id, item_id, event_at (UTC); rows that lack one of them don't count."""
+    source = read_source(spark, onboarding, what="onboarding")
+    columns = onboarding.columns
+    check_columns(source, {f"columns.{key}": name for key, name in columns.model_dump().items()}, "onboarding")
+    return source.select(
+        F.col(columns.user_id).cast("string").alias("user_id"),
+        F.col(columns.item_id).cast("string").alias("item_id"),
+        F.col(columns.event_at).try_cast("timestamp").alias("event_at"),
+    ).dropna()
+
+
+def sides_fingerprint(spark: SparkSession, config: Config) -> str:
+    """Hash which files the users and the picks are in: names, sizes and times. Cost: a listing."""
+    return short_hash({what: _files(spark, source) for what, source in _sides(config).items()})
+
+
+def _sides(config: Config) -> dict[str, Source]:
+    sides: dict[str, Source | None] = {"users": config.users, "onboarding": config.onboarding}
+    return {what: source for what, source in sides.items() if source is not None}
+
+
+def _files(spark: SparkSession, source: Source) -> list[list[str]]:
+    if source.format in ("delta", "table"):
+        return [[path] for path in sorted(read_source(spark, source, what="source").inputFiles())]
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
+    rows = files.select("path", "length", "modificationTime").collect()
+    return sorted([row.path, str(row.length), str(row.modificationTime)] for row in rows)

@@ -1,0 +1,106 @@
+"""What a row of user features holds: blocks, their columns and their order. Pure Python: trainers import it too."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from userrep.config import Config
+
+PARTS_OF_DAY = ("night", "morning", "afternoon", "evening")  # UTC hours 0-5, 6-11, 12-17, 18-23
+NUM_WEEKDAYS = 7  # ISO: Monday first
+
+
+class PooledBlock(NamedTuple):
+    """Mean item vector of one modality over one window; no window: the onboarding picks."""
+
+    modality: str
+    window_days: int | None
+    dim: int
+
+    @property
+    def column(self) -> str:
+        return f"{self.modality}_{self.window_days}d" if self.window_days else f"{self.modality}_onboarding"
+
+    @property
+    def flag(self) -> str:
+        return f"has_{self.column}"
+
+
+class FeatureSpec(BaseModel):
+    """Everything that decides which columns ``user_features`` has and what stands in them.
+
+    ``windows_days`` ascend; a window of w days at as-of D is ``[D-w, D)`` in UTC days. ``modalities`` maps each
+    modality to the width of its item vectors.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    windows_days: list[int]
+    modalities: dict[str, int]
+    onboarding: bool
+    registered_at: bool
+    attributes: list[str]
+    context: list[str]
+
+    @classmethod
+    def of(cls, config: Config) -> "FeatureSpec":
+        return cls(
+            windows_days=config.windows_days,
+            modalities={name: vectors.dim for name, vectors in sorted(config.item_vectors.items())},
+            onboarding=config.onboarding is not None,
+            registered_at=config.users is not None and config.users.columns.registered_at is not None,
+            attributes=list(config.users.attributes) if config.users else [],
+            context=list(config.events.columns.context),
+        )
+
+    @property
+    def longest(self) -> int:
+        """The longest window, in days."""
+        return self.windows_days[-1]
+
+    @property
+    def pooled(self) -> list[PooledBlock]:
+        """The pooled blocks: windows of each modality, then the modality's onboarding picks."""
+        windows: list[int | None] = [*self.windows_days, *([None] if self.onboarding else [])]
+        return [PooledBlock(m, w, dim) for m, dim in self.modalities.items() for w in windows]
+
+    @property
+    def scalars(self) -> list[str]:
+        """The single-number columns that a model may take; null where unknown."""
+        per_window = [
+            f"{count}_{w}d" for w in self.windows_days for count in ("num_events", "weight", "num_active_days")
+        ]
+        dates = ["days_since_last_event", "days_since_first_event"]
+        registered = ["days_since_registration"] if self.registered_at else []
+        return [*per_window, *dates, *registered]
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Columns of shares of the longest window's events, with their widths."""
+        return {f"part_of_day_{self.longest}d": len(PARTS_OF_DAY), f"weekday_{self.longest}d": NUM_WEEKDAYS}
+
+    @property
+    def context_column(self) -> str | None:
+        """Events of the longest window by ``column=value`` of the owner's context columns."""
+        return f"num_by_context_{self.longest}d" if self.context else None
+
+    def columns(self) -> Iterator[tuple[str, str]]:
+        """Yield (name, SQL type) of every feature column, in order; user_id and as_of stand before them."""
+        for block in self.pooled:
+            yield block.column, "ARRAY<FLOAT>"
+            yield block.flag, "BOOLEAN"
+        for scalar in self.scalars:
+            is_count = scalar.startswith("num_")
+            yield scalar, "BIGINT" if is_count else "DOUBLE"
+        for shares in self.shares:
+            yield shares, "ARRAY<FLOAT>"
+        if self.context_column:
+            yield self.context_column, "MAP<STRING,BIGINT>"
+        for attribute in self.attributes:
+            yield f"attribute_{attribute}", "STRING"
+        yield "is_exact", "BOOLEAN"
+
+    def ddl(self) -> str:
+        """Return the feature columns as DDL."""
+        return ", ".join(f"`{name}` {kind}" for name, kind in self.columns())

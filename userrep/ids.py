@@ -1,0 +1,47 @@
+"""Names that may touch a path, and hashes that say whether two things are the same."""
+
+import hashlib
+import json
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from userrep.errors import UsageError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return ``name`` if it may stand in a path or a predicate.
+
+    Raises
+    ------
+    UsageError
+        If it does not match ``[a-z0-9][a-z0-9_-]{0,63}``.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{what} {name[:80]!r} is not a valid name: use 1 to 64 of a-z, 0-9, _ and -, starting with a letter or digit."
+        )
+    return name
+
+
+def short_hash(value: Any, length: int = 10) -> str:
+    """Return the first hex digits of the SHA-256 of a JSON-able value; dates and paths are taken as text."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+def snapshot_id(space_id: str, as_of: date, revision: int) -> str:
+    """Name a snapshot: unique per (space, as-of date, revision), and a valid name itself."""
+    return checked_name(f"{space_id}-{as_of:%Y%m%d}-r{revision}", "snapshot")
+
+
+def code_hash() -> str:
+    """Hash the package's own sources, so that a run's record says which code made it."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for source in sorted(root.rglob("*.py")):
+        digest.update(str(source.relative_to(root)).encode() + source.read_bytes())
+    return digest.hexdigest()[:10]

@@ -1,0 +1,187 @@
+"""Versions of the item vectors by date: one valid from V has seen events before V only.
+
+Versions of a lineage lie ``refit_days`` apart. The first one that a lineage gets anchors the grid.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from userrep.config import AlsVectors, Config, Items, TextVectors
+from userrep.events.source import check_columns, read_source
+from userrep.events.tiles import read_tiles
+from userrep.ids import short_hash
+from userrep.items.als import behaviour_vectors, interactions
+from userrep.items.numbers import with_dense_numbers
+from userrep.items.text import content_vectors, fit_basis, tokens
+from userrep.items.vectors import rounded
+from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
+from userrep.storage import artifacts_root, exists
+from userrep.tables import Tables, sql_date
+
+ITEM_BUCKETS = 8  # a fixed number of partitions, so that vectors do not depend on the session's settings
+_PAIRS_PER_BLOCK = 1_000_000  # of users and items in a block of ALS; by the data, not by the session's settings
+
+
+def lineage_of(config: Config) -> str:
+    """Name what features depend on besides data: which columns mean what, the windows, how item vectors are made."""
+    parts = {
+        "events": config.events.columns.model_dump(),
+        "items": config.items.columns.model_dump() if config.items else None,
+        "users": config.users.model_dump(exclude={"path", "format"}) if config.users else None,
+        "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
+        "windows_days": config.windows_days,
+        "item_vectors": {name: vectors.model_dump() for name, vectors in config.item_vectors.items()},
+    }
+    return f"l{short_hash(parts, 9)}"
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The grid of a lineage's versions, and which of them are there."""
+
+    lineage_id: str
+    anchor: date
+    refit_days: int
+    present: frozenset[date]
+
+    def valid_at(self, as_of: date) -> date:
+        """Return the newest version date at or before ``as_of``."""
+        steps = (as_of - self.anchor).days // self.refit_days
+        return self.anchor + timedelta(days=steps * self.refit_days)
+
+    def missing(self, as_ofs: Iterable[date]) -> list[date]:
+        """Return the versions that these as-of dates need and that are not there, in order."""
+        return sorted({self.valid_at(as_of) for as_of in as_ofs} - self.present)
+
+
+def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
+    """Read a lineage's versions; where it has none yet, the grid is laid through ``anchor``."""
+    lineage_id = lineage_of(config)
+    rows = tables.read(ITEM_VECTOR_VERSIONS).where(f"lineage_id = '{lineage_id}'").select("valid_from").collect()
+    present = frozenset(row.valid_from for row in rows)
+    return Versions(lineage_id, min(present, default=anchor), config.refit_days, present)
+
+
+def train_versions(
+    tables: Tables, config: Config, versions: Versions, wanted: Sequence[date], report: Callable[[str], None]
+) -> int:
+    """Make the versions ``wanted``, oldest first, each committed when it is complete. Returns the vectors written.
+
+    Cost: one pass over the tiles before the last version (cached by user, item and version for ALS), one ALS fit per
+    version and behaviour modality, a few passes over the item table.
+    """
+    items = _items(tables, config.items) if config.items else None
+    index = _extended_index(tables, versions.lineage_id, items, end=max(wanted)).cache()
+    tiles = read_tiles(tables, start=None, end=max(wanted))
+    pairs = interactions(tiles, index, sorted(wanted)).cache()
+    num_vectors = 0
+    try:
+        num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK))
+        for k, version in enumerate(sorted(wanted)):
+            before = max((v for v in versions.present | set(wanted) if v < version), default=None)
+            vectors = [
+                _modality(tables, config, versions.lineage_id, name, version, before, pairs, num_blocks, index, items)
+                for name in config.item_vectors
+            ]
+            num_vectors += _write_version(tables, versions.lineage_id, version, vectors, index)
+            report(f"item vectors valid from {version} ({k + 1} of {len(wanted)})")
+    finally:
+        pairs.unpersist()
+        index.unpersist()
+    return num_vectors
+
+
+def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
+    """Read a version: one row per modality and item."""
+    return tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}")
+
+
+def _modality(
+    tables: Tables,
+    config: Config,
+    lineage_id: str,
+    name: str,
+    version: date,
+    before: date | None,
+    pairs: DataFrame,
+    num_blocks: int,
+    index: DataFrame,
+    items: DataFrame | None,
+) -> DataFrame:
+    """Return one modality of one version: modality, item_index, vector."""
+    settings = config.item_vectors[name]
+    if isinstance(settings, AlsVectors):
+        earlier = read_vectors(tables, lineage_id, before).where(f"modality = '{name}'") if before else None
+        has_events = pairs.where(F.col("valid_from") <= F.lit(version)).limit(1).count() > 0
+        if has_events:
+            vectors = behaviour_vectors(
+                pairs, version=version, settings=settings, before=earlier, num_blocks=num_blocks
+            )
+        else:
+            vectors = pairs.limit(0).select("item_index", F.array().cast("array<float>").alias("vector"))
+    else:
+        assert items is not None
+        numbered = items.join(index, on="item_id", how="inner")
+        if isinstance(settings, TextVectors):
+            with_text = numbered.where(F.trim("text") != "").select("item_index", tokens(F.col("text")).alias("tokens"))
+            with_text = with_text.repartition(ITEM_BUCKETS, "item_index").sortWithinPartitions("item_index")
+            path = f"{artifacts_root(config)}/artifacts/text/{lineage_id}-{name}.safetensors"
+            if not exists(path):
+                fit_basis(with_text, settings=settings, path=path)
+            vectors = content_vectors(with_text, path=path, dim=settings.dim)
+        else:
+            vectors = numbered.where(F.size("vector") == settings.dim).select("item_index", "vector")
+    return vectors.select(F.lit(name).alias("modality"), "item_index", rounded(F.col("vector")).alias("vector"))
+
+
+def _write_version(tables: Tables, lineage_id: str, version: date, vectors: list[DataFrame], index: DataFrame) -> int:
+    """Write all modalities of a version in one commit, then say that it is complete."""
+    rows = vectors[0]
+    for more in vectors[1:]:
+        rows = rows.unionByName(more)
+    named = rows.join(index, on="item_index", how="inner").select(
+        F.lit(lineage_id).alias("lineage_id"), F.lit(version).alias("valid_from"), "modality", "item_id", "item_index", "vector"
+    )  # fmt: skip
+    where = f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}"
+    tables.replace(named.coalesce(ITEM_BUCKETS), ITEM_VECTORS, where)
+    written = read_vectors(tables, lineage_id, version).groupBy("modality").count().collect()
+    counts = {row.modality: row["count"] for row in written}
+    num_items = index.count()
+    done = tables.spark.createDataFrame(
+        [(lineage_id, version, num_items, counts)],
+        "lineage_id STRING, valid_from DATE, num_items BIGINT, num_vectors MAP<STRING,BIGINT>",
+    )
+    tables.append(done.withColumn("built_at", F.current_timestamp()), ITEM_VECTOR_VERSIONS)
+    return sum(counts.values())
+
+
+def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *, end: date) -> DataFrame:
+    """Give every item of the log before ``end`` and of the item table a dense number that it keeps."""
+    mine = tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'")
+    met = read_tiles(tables, start=None, end=end).select("item_id")
+    if items is not None:
+        met = met.unionByName(items.select("item_id"))
+    new = met.distinct().join(mine.select("item_id"), on="item_id", how="left_anti")
+    top = mine.agg(F.max("item_index").alias("top")).first()
+    start = 0 if top is None or top.top is None else top.top + 1
+    numbered = with_dense_numbers(new, column="item_id", number="item_index", start=start)
+    tables.append(numbered.withColumn("lineage_id", F.lit(lineage_id)), ITEM_INDEX)
+    return tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'").select("item_id", "item_index")
+
+
+def _items(tables: Tables, items: Items) -> DataFrame:
+    """Read the item table: item_id, text, vector (null where not mapped); of several rows of an item the largest."""
+    source = read_source(tables.spark, items, what="items")
+    columns = items.columns.model_dump(exclude_none=True)
+    check_columns(source, {f"columns.{key}": name for key, name in columns.items()}, "items")
+    mapped = source.select(
+        F.col(items.columns.item_id).cast("string").alias("item_id"),
+        (F.col(items.columns.text).cast("string") if items.columns.text else F.lit(None).cast("string")).alias("text"),
+        (F.col(items.columns.vector) if items.columns.vector else F.lit(None)).cast("array<double>").alias("vector"),
+    )
+    known = mapped.where(F.col("item_id").isNotNull())
+    return known.groupBy("item_id").agg(F.max("text").alias("text"), F.max("vector").alias("vector"))

@@ -1,0 +1,128 @@
+"""Every table of the system: its grain, its columns, how it is laid out. Column names are owned here."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A Delta table. ``columns`` is DDL; ``grain`` says what one row is."""
+
+    name: str
+    grain: str
+    columns: str
+    partition_by: tuple[str, ...] = ()
+
+
+SOURCE_FILES = TableSchema(
+    "source_files",
+    "one row per file of the event log and UTC day that it holds rows of (no day: rows without a readable time)",
+    """path STRING, size BIGINT, modified_at TIMESTAMP, event_date DATE, num_rows BIGINT, num_rejected BIGINT,
+    checksum DECIMAL(38,0)""",
+)
+
+USER_ITEM_DAYS = TableSchema(
+    "user_item_days",
+    "one row per UTC day, revision of that day, user, item and event type (the activity tiles)",
+    """event_date DATE, revision INT, user_id STRING, item_id STRING, event_type STRING, num_events BIGINT,
+    weight DOUBLE, last_event_at TIMESTAMP, num_night BIGINT, num_morning BIGINT, num_afternoon BIGINT,
+    num_evening BIGINT, num_by_context MAP<STRING,BIGINT>""",
+    ("event_date", "revision"),
+)
+
+TILE_DAYS = TableSchema(
+    "tile_days",
+    "one row per UTC day and revision of its tiles: what has been published, from which content of the log",
+    """event_date DATE, revision INT, fingerprint STRING, num_events BIGINT, num_tiles BIGINT, num_rejected BIGINT,
+    built_at TIMESTAMP""",
+)
+
+REJECTED_EVENTS = TableSchema(
+    "rejected_events",
+    "one row per malformed row of the log, under its UTC day (under the day of processing where it has none)",
+    "event_date DATE, revision INT, reason STRING, row STRING",
+    ("event_date", "revision"),
+)
+
+ITEM_INDEX = TableSchema(
+    "item_index",
+    "one row per item that a lineage of item vectors has met, with its dense number",
+    "lineage_id STRING, item_id STRING, item_index INT",
+    ("lineage_id",),
+)
+
+ITEM_VECTORS = TableSchema(
+    "item_vectors",
+    "one row per lineage, version, modality and item; a version valid from V has seen events before V only",
+    """lineage_id STRING, valid_from DATE, modality STRING, item_id STRING, item_index INT, vector ARRAY<FLOAT>""",
+    ("lineage_id", "valid_from", "modality"),
+)
+
+ITEM_VECTOR_VERSIONS = TableSchema(
+    "item_vector_versions",
+    "one row per lineage and version of item vectors that is complete",
+    """lineage_id STRING, valid_from DATE, num_items BIGINT, num_vectors MAP<STRING,BIGINT>, built_at TIMESTAMP""",
+)
+
+FEATURE_SETS = TableSchema(
+    "feature_sets",
+    "one row per build of the user features of one lineage and as-of date; the newest build counts",
+    """lineage_id STRING, as_of DATE, valid_from DATE, log_hash STRING, sides_hash STRING, num_users BIGINT,
+    num_inexact BIGINT, built_at TIMESTAMP""",
+)
+
+TRAINING_ROWS = TableSchema(
+    "training_rows",
+    "one row per user and as-of date that a space is trained or validated on, scaled, in shuffled order",
+    "space_id STRING, split STRING, shard INT, row_key BIGINT, x ARRAY<FLOAT>",
+    ("space_id", "split", "shard"),
+)
+
+SPACES = TableSchema(
+    "spaces",
+    "one row per embedding space, with its state: candidate, ready, serving or retired",
+    """space_id STRING, state STRING, lineage_id STRING, trained_until DATE, content_hash STRING, created_at TIMESTAMP,
+    changed_at TIMESTAMP, served_before BOOLEAN""",
+)
+
+USER_EMBEDDINGS = TableSchema(
+    "user_embeddings",
+    "one row per space, as-of date, revision and user",
+    "space_id STRING, as_of DATE, revision INT, user_id STRING, embedding ARRAY<FLOAT>",
+    ("space_id", "as_of", "revision"),
+)
+
+SNAPSHOTS = TableSchema(
+    "snapshots",
+    "one row per snapshot: the ledger that says what has been published, and since when a consumer could have had it",
+    """snapshot_id STRING, space_id STRING, as_of DATE, revision INT, state STRING, inputs_hash STRING, num_users BIGINT,
+    available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING""",
+)
+
+JOB_RUNS = TableSchema(
+    "job_runs",
+    "one row per stage of a run",
+    """run_id STRING, stage STRING, outcome STRING, reason STRING, started_at TIMESTAMP, seconds DOUBLE, num_rows BIGINT,
+    inputs STRING, outputs STRING, config_hash STRING, code_hash STRING""",
+)
+
+CONSUMER_RESULTS = TableSchema(
+    "consumer_results",
+    "one row per training of the example consumer and input that it was trained on",
+    """consumer STRING, space_id STRING, inputs_hash STRING, input STRING, auc DOUBLE, num_train BIGINT, num_test BIGINT,
+    snapshot_ids ARRAY<STRING>, trained_at TIMESTAMP""",
+)
+
+ALL = (
+    SOURCE_FILES, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS, ITEM_VECTOR_VERSIONS,
+    FEATURE_SETS, TRAINING_ROWS, SPACES, USER_EMBEDDINGS, SNAPSHOTS, JOB_RUNS, CONSUMER_RESULTS,
+)  # fmt: skip
+
+
+def user_features(lineage_id: str, columns: str) -> TableSchema:
+    """Return the schema of one lineage's user features; its columns follow from the feature spec."""
+    return TableSchema(
+        f"user_features_{lineage_id}",
+        "one row per as-of date and user",
+        f"as_of DATE, user_id STRING, {columns}",
+        ("as_of",),
+    )

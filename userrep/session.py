@@ -1,0 +1,96 @@
+"""One way to a Spark session that has Delta, runs in UTC, and is quiet."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from userrep.errors import UsageError
+
+DELTA_COORDINATES = "io.delta:delta-spark_4.2_2.13:4.4.0"
+
+_LOCAL = {
+    "spark.driver.memory": "4g",
+    "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+_ALWAYS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.maxConcurrentOutputFileWriters": "256",
+    "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
+    "spark.sql.sources.partitionOverwriteMode": "static",
+}
+
+
+def jars_folder() -> Path:
+    """Return the folder of Delta's JARs for this version; ``USERREP_JARS`` names its parent (default: the user's cache)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parent = Path(os.environ.get("USERREP_JARS") or cache / "userrep" / "jars")
+    return parent / DELTA_COORDINATES.replace(":", "_")
+
+
+def get_session(
+    master: str | None = None, conf: Mapping[str, str] | None = None, *, app_name: str = "userrep"
+) -> SparkSession:
+    """Return the active session (a notebook's, spark-submit's), or start one with Delta on it.
+
+    Sessions run in UTC, whatever they were started with. ``master`` and ``conf`` hold for a session that is started
+    here; of an active one only the runtime settings can change. Cost: seconds where a JVM must start.
+
+    Raises
+    ------
+    UsageError
+        If Spark does not start, or an active session has no Delta.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ["TZ"] = "UTC"  # PySpark turns timestamps into Python's by the process's zone
+    time.tzset()
+    session = SparkSession.getActiveSession()
+    if session is None:
+        session = _start(master, dict(conf or {}), app_name)
+    else:
+        for key, value in (conf or {}).items():
+            if session.conf.isModifiable(key):
+                session.conf.set(key, value)
+    if "DeltaSparkSessionExtension" not in (session.conf.get("spark.sql.extensions", "") or ""):
+        raise UsageError(
+            "the active Spark session has no Delta: start it with spark.sql.extensions="
+            f"io.delta.sql.DeltaSparkSessionExtension and the package {DELTA_COORDINATES}."
+        )
+    session.conf.set("spark.sql.session.timeZone", "UTC")
+    session.conf.set("spark.sql.maxConcurrentOutputFileWriters", _ALWAYS["spark.sql.maxConcurrentOutputFileWriters"])
+    return session
+
+
+def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSession:
+    settings = dict(_ALWAYS)
+    if master is None or master.startswith("local"):
+        settings |= _LOCAL
+    if "spark.log.structuredLogging.enabled" not in conf:
+        quiet = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
+        settings["spark.driver.extraJavaOptions"] = quiet
+    jars = sorted(jars_folder().glob("*.jar"))
+    if jars:
+        settings["spark.jars"] = ",".join(str(jar) for jar in jars)
+    else:
+        settings["spark.jars.packages"] = DELTA_COORDINATES
+    builder = SparkSession.builder.appName(app_name)
+    if master:
+        builder = builder.master(master)
+    for key, value in (settings | conf).items():
+        builder = builder.config(key, value)
+    try:
+        return builder.getOrCreate()
+    except Exception as error:  # a JVM that does not start has many faces; all mean the same to the user
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"Spark did not start ({reason[:300]}). `userrep doctor` checks Java, Spark and Delta."
+        ) from error

@@ -1,0 +1,83 @@
+"""Files beside the tables: artifacts, and the Parquet files that workers read without Spark."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from userrep.config import Config
+
+
+def artifacts_root(config: Config) -> str:
+    """Return the folder of artifacts: below ``root``, or in the volume ``userrep`` of the catalog's schema."""
+    if config.root is not None:
+        return absolute(config.root)
+    return f"/Volumes/{config.catalog}/{config.schema_}/userrep"
+
+
+def absolute(path: str) -> str:
+    """Make a local path absolute; a URI stays as it is."""
+    return path if "://" in path or path.startswith("dbfs:/") else str(Path(path).absolute())
+
+
+def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Return pyarrow's file system for a path or URI as Spark writes it, and the path in it."""
+    if uri.startswith("file:"):
+        uri = re.sub(r"^file:/+", "/", unquote(uri))
+    if uri.startswith("dbfs:/"):
+        uri = "/dbfs/" + uri.removeprefix("dbfs:/").lstrip("/")
+    if uri.startswith("/"):
+        return pyarrow.fs.LocalFileSystem(), uri
+    return pyarrow.fs.FileSystem.from_uri(re.sub(r"^s3[an]://", "s3://", unquote(uri)))  # type: ignore[no-any-return]
+
+
+def read_parquet(uri: str, columns: list[str]) -> pa.Table:
+    """Read some columns of one Parquet file; partition columns in folder names are not among them."""
+    files, path = file_system(uri)
+    with files.open_input_file(path) as file:
+        return pq.ParquetFile(file).read(columns=columns)
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file whole: under a temporary name, synced, then renamed. A reader never sees half of it."""
+    files, path = file_system(uri)
+    if not isinstance(files, pyarrow.fs.LocalFileSystem):
+        with files.open_output_stream(path) as stream:  # object stores show a file when it is complete
+            stream.write(content)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as staged:
+        staged.write(content)
+        staged.flush()
+        os.fsync(staged.fileno())
+    os.replace(staged.name, target)
+
+
+def read_bytes(uri: str, *, max_bytes: int) -> bytes:
+    """Read a file whole. Raises ValueError if it is larger than ``max_bytes``, FileNotFoundError if it is not there."""
+    files, path = file_system(uri)
+    size = files.get_file_info(path).size
+    if size is None:
+        raise FileNotFoundError(path)
+    if size > max_bytes:
+        raise ValueError(f"{path} has {size} bytes, at most {max_bytes} were expected")
+    with files.open_input_stream(path) as stream:
+        return stream.readall()  # type: ignore[no-any-return]
+
+
+def exists(uri: str) -> bool:
+    """Say whether a file or folder is there."""
+    files, path = file_system(uri)
+    return bool(files.get_file_info(path).type != pyarrow.fs.FileType.NotFound)
+
+
+def delete_file(uri: str) -> None:
+    """Remove a file."""
+    files, path = file_system(uri)
+    files.delete_file(path)

@@ -1,5 +1,6 @@
 """The training loop and its backends: two ranks equal one, a planted signal is found, faults stop all ranks."""
 
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.model.autoencoder import Autoencoder
 from userrep.training import backends, loop, progress
-from userrep.training.backends import num_slots, run_training, train_rank
+from userrep.training.backends import RankFailure, num_slots, run_training, train_rank
 from userrep.training.comm import LocalComm
 from userrep.training.loop import TrainingResult, TrainingTask, train
 from userrep.training.optimizer import Optimizer
@@ -175,6 +176,22 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[-1] < 1e-4
 
 
+def test_a_step_is_that_of_torch_s_own_adamw() -> None:
+    ours, theirs = torch.nn.Linear(5, 2), torch.nn.Linear(5, 2)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = Optimizer(ours, config.Training(clip_norm=1e9, weight_decay=0.1), 40, LocalComm())
+    adamw = torch.optim.AdamW(theirs.parameters(), weight_decay=0.1)
+    for k in range(20):
+        x = torch.randn(4, 5, generator=torch.Generator().manual_seed(k))
+        adamw.param_groups[0]["lr"] = optimizer.learning_rate
+        optimizer.step(ours(x).square().mean())
+        adamw.zero_grad()
+        theirs(x).square().mean().backward()
+        adamw.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    torch.testing.assert_close(ours.bias, theirs.bias)
+
+
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([3.0, 1.0, 2.0, 1.5, 0.1])
     seen: list[float] = []
@@ -314,7 +331,7 @@ def test_an_error_that_all_ranks_met_is_raised_on_the_driver(
         run_training(horovod_task(tmp_path, 2), spark=spark)
 
 
-def test_a_rank_that_fails_leaves_its_last_words(
+def test_a_rank_that_dies_leaves_its_last_words(
     tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(fn: Any, *, stdout: Any, stderr: Any, **_: Any) -> None:
@@ -331,14 +348,65 @@ def test_a_rank_that_fails_leaves_its_last_words(
     assert error.value.__notes__ == ["The ranks' last words:\n[1]<stderr>:MemoryError: 7"]
 
 
+def test_the_first_cause_is_raised_when_one_rank_fails_and_the_others_follow(
+    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    echo = RankFailure("rank 0 was shut down", "", is_echo=True)
+    cause = RankFailure("training: rank 1 of 2 failed: MemoryError: 7", "Traceback ...", is_echo=False)
+    faked_horovod(monkeypatch, lambda fn, **_: [echo, cause])
+    with pytest.raises(RuntimeError, match="rank 1 of 2 failed: MemoryError: 7") as error:
+        run_training(horovod_task(tmp_path, 2), spark=spark)
+    assert error.value.__notes__ == ["Traceback ..."]
+
+
+def test_the_launcher_leaves_signals_and_other_threads_alone(
+    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(fn: Any, **_: Any) -> list[Any]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in ("Thread-7 (run_spark)", "someone else's"):
+            thread = threading.Thread(target=lambda: 1 / 0, name=name)
+            thread.start()
+            thread.join()
+        return [TrainingResult(b"", {}), None]
+
+    seen: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.thread.name))
+    faked_horovod(monkeypatch, run)
+    before = signal.getsignal(signal.SIGINT)
+    run_training(horovod_task(tmp_path, 2), spark=spark)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert seen == ["someone else's"]
+
+
+class FakeHorovod(LocalComm):
+    """One rank of two, as ``train_rank`` sees it."""
+
+    closed = False
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def close(self) -> None:
+        self.closed = True
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_returns_a_deliberate_error_and_rank_0_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    class Comm(LocalComm):
-        def __init__(self) -> None:
-            self.rank = rank
-
-    monkeypatch.setattr(backends, "HorovodComm", Comm)
+    monkeypatch.setattr(backends, "HorovodComm", lambda: FakeHorovod(rank))
     outcome = train_rank(task_on(tmp_path, spoilt="train"))
     assert isinstance(outcome, UserrepError) if rank == 0 else outcome is None
+
+
+def test_a_rank_that_fails_alone_leaves_the_job_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comm = FakeHorovod(1)
+    monkeypatch.setattr(backends, "HorovodComm", lambda: comm)
+    task = task_on(tmp_path)
+    Path(task.files["train"][1][0]).unlink()
+    outcome = train_rank(task)
+    assert isinstance(outcome, RankFailure)
+    assert outcome.message.startswith("training: rank 1 of 1 failed: FileNotFoundError: ")
+    assert "Traceback" in outcome.traceback
+    assert (outcome.is_echo, comm.closed) == (False, True)

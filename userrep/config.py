@@ -157,13 +157,14 @@ class Model(Section):
 
 
 class AsOfs(Section):
-    """As-of dates that training sees: every ``every_days`` days back from ``until``, as far as the log reaches.
+    """As-of dates that training sees: every ``every_days`` back from ``until``, ``max_dates`` at most.
 
     Neither inputs nor item vectors of a training row see an event at or after ``until``.
     """
 
     until: date | None = None
     every_days: int = Field(7, ge=1)
+    max_dates: int = Field(26, ge=1)
 
 
 class Training(Section):

@@ -108,7 +108,7 @@ JOB_RUNS = TableSchema(
 CONSUMER_RESULTS = TableSchema(
     "consumer_results",
     "one row per training of the example consumer and input that it was trained on",
-    """consumer STRING, space_id STRING, inputs_hash STRING, input STRING, auc DOUBLE, num_train BIGINT, num_test BIGINT,
+    """consumer STRING, space_id STRING, inputs_hash STRING, input STRING, dims INT, auc DOUBLE, num_train BIGINT, num_test BIGINT,
     snapshot_ids ARRAY<STRING>, trained_at TIMESTAMP""",
 )
 

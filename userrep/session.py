@@ -24,7 +24,8 @@ _ALWAYS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    "spark.sql.maxConcurrentOutputFileWriters": "256",
+    "spark.sql.maxConcurrentOutputFileWriters": "32",  # below that, rows need no sort before a partitioned write
+    "spark.hadoop.parquet.block.size": str(32 * 2**20),  # what each of them may hold back
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.sources.partitionOverwriteMode": "static",
 }

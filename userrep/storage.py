@@ -11,6 +11,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from userrep.config import Config
+from userrep.errors import UsageError
 
 
 def artifacts_root(config: Config) -> str:
@@ -81,3 +82,29 @@ def delete_file(uri: str) -> None:
     """Remove a file."""
     files, path = file_system(uri)
     files.delete_file(path)
+
+
+def delete_folder(uri: str) -> None:
+    """Remove a folder with all that is in it."""
+    files, path = file_system(uri)
+    files.delete_dir(path)
+
+
+def check_writable(uri: str) -> None:
+    """Refuse a folder that cannot be made or written to.
+
+    Raises
+    ------
+    UsageError
+        With the reason.
+    """
+    files, path = file_system(uri)
+    try:
+        files.create_dir(path, recursive=True)
+        probe = f"{path}/.userrep-write-check"
+        with files.open_output_stream(probe):
+            pass
+        files.delete_file(probe)
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise UsageError(f"root {uri}: not writable ({reason}). Name a folder that this user may write to.") from None

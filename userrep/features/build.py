@@ -18,6 +18,9 @@ from userrep.schemas import FEATURE_SETS, ITEM_INDEX, TableSchema, user_features
 from userrep.tables import Tables, sql_in
 
 
+DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open
+
+
 @dataclass(frozen=True)
 class FeatureSet:
     """One build of the features of an as-of date. ``hash`` names the inputs that it was made from."""

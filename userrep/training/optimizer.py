@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from userrep import config
 from userrep.errors import DivergedError
@@ -22,9 +23,10 @@ class Optimizer:
     def __init__(self, model: nn.Module, training: config.Training, num_steps: int, comm: Comm) -> None:
         parameters = list(model.parameters())
         self._training, self._num_steps, self._comm = training, num_steps, comm
-        self._adamw = torch.optim.AdamW(
-            parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
-        )
+        self._parameters = parameters
+        self._means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self._squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self._counts = [torch.zeros((), device=p.device) for p in parameters]
         # Gradients are views into one flat tensor, so that averaging them needs no copy; the loss rides at its end.
         self._flat = torch.zeros(sum(p.numel() for p in parameters) + 1, device=parameters[0].device)
         start = 0
@@ -64,8 +66,26 @@ class Optimizer:
             )
         if norm > self._training.clip_norm:
             gradient.mul_(self._training.clip_norm / norm)
-        for group in self._adamw.param_groups:
-            group["lr"] = self.learning_rate
-        self._adamw.step()
+        self._adamw()
         self._taken += 1
         return mean_loss
+
+    @torch.no_grad()
+    def _adamw(self) -> None:
+        """Update by torch's own kernel. The class around it imports torch's compiler, seconds in every rank."""
+        adamw(
+            list(self._parameters),
+            [p.grad for p in self._parameters if p.grad is not None],
+            self._means,
+            self._squares,
+            [],
+            self._counts,
+            fused=True,
+            amsgrad=False,
+            maximize=False,
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+            lr=self.learning_rate,
+            weight_decay=self._training.weight_decay,
+        )

@@ -1,0 +1,150 @@
+"""An example consumer: will this user have an event in the next days? Trained on frozen embeddings alone."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from pyspark.ml import PipelineModel
+from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.evaluation import BinaryClassificationEvaluator
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from userrep.config import Config
+from userrep.downstream.join import join_embeddings
+from userrep.errors import UserrepError
+from userrep.events.tiles import read_tiles
+from userrep.features.build import read_features
+from userrep.features.spec import FeatureSpec
+from userrep.spaces.registry import Space
+from userrep.tables import Tables
+
+CONSUMER = "return_propensity"
+
+
+@dataclass(frozen=True)
+class LabelDates:
+    """As-of dates of training and test labels; every training label's future ends before the first test label."""
+
+    train: list[date]
+    test: list[date]
+
+    @property
+    def all(self) -> list[date]:
+        return sorted([*self.train, *self.test])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Test AUC of one input on the same rows as the others."""
+
+    input: str
+    dims: int
+    auc: float
+
+
+def label_dates(*, as_of: date, until: date, first: date, horizon_days: int, num_dates: int) -> LabelDates:
+    """Choose label dates on the grid that ends ``horizon_days`` before ``as_of``.
+
+    Test dates lie at or after ``until`` (what the space was trained on ends there), training dates before them and at
+    or after ``first``; at most ``num_dates`` of each, the latest. Empty lists where the log has no room for them.
+    """
+    grid = [as_of - timedelta(days=horizon_days * k) for k in range(1, 1 + 10 * num_dates)]
+    test = sorted(day for day in grid if day >= until and day >= first)[-num_dates:]
+    before = [day for day in grid if test and day + timedelta(days=horizon_days) <= test[0] and day >= first]
+    return LabelDates(sorted(before)[-num_dates:], test) if before else LabelDates([], [])
+
+
+def return_labels(tables: Tables, config: Config, users: DataFrame, dates: LabelDates) -> DataFrame:
+    """Label each user known at an as-of date: is there an event in the days that follow?
+
+    Parameters
+    ----------
+    users : one row per as_of and user_id.
+
+    Returns
+    -------
+    One row per row of users: user_id, label_date, label_at (as-of date + publish delay), label (1.0: an event at or
+    after label_at and before label_date + horizon_days), split (train | test). Cost: one shuffle by user.
+    """
+    delay, horizon = config.snapshots.publish_delay, config.downstream.horizon_days
+    labels = users.select(
+        "user_id",
+        F.col("as_of").alias("label_date"),
+        (F.col("as_of").cast("timestamp") + F.lit(delay)).alias("label_at"),
+        F.when(F.col("as_of").isin(dates.test), "test").otherwise("train").alias("split"),
+    )
+    tiles = read_tiles(tables, start=dates.all[0], end=dates.all[-1] + timedelta(days=horizon))
+    active = tiles.groupBy("user_id", "event_date").agg(F.max("last_event_at").alias("last_event_at"))
+    follows = active.select(
+        "user_id",
+        "last_event_at",
+        F.explode(F.array(*(F.date_sub("event_date", k) for k in range(horizon)))).alias("label_date"),
+    ).where(F.col("label_date").isin(dates.all))
+    last = follows.groupBy("user_id", "label_date").agg(F.max("last_event_at").alias("last_event_at"))
+    joined = labels.join(last, on=["user_id", "label_date"], how="left")
+    came_back = F.coalesce(F.col("last_event_at") >= F.col("label_at"), F.lit(False))
+    return joined.select("user_id", "label_date", "label_at", "split", came_back.cast("double").alias("label"))
+
+
+def train_return_propensity(
+    tables: Tables, config: Config, space: Space, dates: LabelDates, *, folder: str
+) -> tuple[list[Outcome], dict[str, int], list[str]]:
+    """Train the consumer on embeddings, and on two baselines over the same rows and snapshots; save the first model.
+
+    Returns
+    -------
+    Outcomes (embedding first), the number of rows per split, and the snapshot ids that the rows use. The baselines,
+    recency and the pooled averages of the longest window, come from the features of the resolved snapshot's date.
+
+    Raises
+    ------
+    UserrepError
+        If one of the splits holds users of one kind only.
+    """
+    spec = FeatureSpec.of(config)
+    features = read_features(tables, config, space.lineage_id, dates.all)
+    labels = return_labels(tables, config, features.select("as_of", "user_id"), dates)
+    joined = join_embeddings(labels, tables=tables, space=space).where("embedding IS NOT NULL")
+    pooled = [block.column for block in spec.pooled if block.window_days == spec.longest]
+    inputs = features.select("as_of", "user_id", "days_since_last_event", *pooled)
+    rows = joined.join(inputs, on=["as_of", "user_id"], how="inner").select(
+        "label", "split", "snapshot_id",
+        array_to_vector(F.col("embedding")).alias("embedding"),
+        array_to_vector(_recency("days_since_last_event")).alias("recency"),
+        array_to_vector(F.concat(*pooled)).alias("pooled_averages"),
+    ).cache()  # fmt: skip
+    try:
+        counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
+        _check_labels(counts, dates)
+        ids = sorted(row.snapshot_id for row in rows.select("snapshot_id").distinct().collect())
+        outcomes = [_outcome(rows, name, folder if name == "embedding" else None) for name in _INPUTS]
+    finally:
+        rows.unpersist()
+    return outcomes, {split: sum(n for (s, _), n in counts.items() if s == split) for split in ("train", "test")}, ids
+
+
+_INPUTS = ("embedding", "recency", "pooled_averages")
+
+
+def _recency(column: str) -> Column:
+    days = F.col(column)
+    return F.array(F.log1p(F.coalesce(days, F.lit(0.0))), days.isNull().cast("double"))
+
+
+def _check_labels(counts: dict[tuple[str, float], int], dates: LabelDates) -> None:
+    for split, days in (("train", dates.train), ("test", dates.test)):
+        if any(not counts.get((split, label)) for label in (0.0, 1.0)):
+            raise UserrepError(
+                f"{CONSUMER}: the {split} labels of {days[0]} to {days[-1]} are all of one kind; "
+                "choose a later --as-of or another downstream.horizon_days."
+            )
+
+
+def _outcome(rows: DataFrame, name: str, folder: str | None) -> Outcome:
+    regression = LogisticRegression(featuresCol=name, labelCol="label", maxIter=50, regParam=1e-3)
+    model = regression.fit(rows.where("split = 'train'"))
+    if folder is not None:
+        PipelineModel([model]).write().overwrite().save(folder)
+    evaluator = BinaryClassificationEvaluator(labelCol="label", rawPredictionCol="rawPrediction")
+    return Outcome(name, model.numFeatures, float(evaluator.evaluate(model.transform(rows.where("split = 'test'")))))

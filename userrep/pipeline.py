@@ -1,0 +1,300 @@
+"""The batch stages in order: what each needs, whether it is up to date, and what it writes.
+
+Every stage looks at the tables, does what is missing, and records itself. Killed at any moment and run again, a
+pipeline ends in the same tables as an undisturbed one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import cached_property
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from userrep import schemas
+from userrep.config import Config
+from userrep.downstream.return_propensity import CONSUMER, LabelDates, Outcome, label_dates, train_return_propensity
+from userrep.errors import UsageError
+from userrep.events.inventory import Inventory, take_inventory
+from userrep.events.source import check_columns, check_events, read_source
+from userrep.events.tiles import build_tiles
+from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
+from userrep.features.sides import read_picks, read_users
+from userrep.ids import short_hash
+from userrep.items.versions import Versions, lineage_of, train_versions, versions_of
+from userrep.runs import Runs, to_stderr
+from userrep.spaces import registry
+from userrep.spaces.create import create_space
+from userrep.spaces.registry import Space, find_space, list_spaces
+from userrep.spaces.snapshots import (
+    list_snapshots,
+    publish_snapshot,
+    snapshot_inputs,
+    stage_snapshot,
+    staged_snapshot,
+)
+from userrep.storage import artifacts_root, check_writable
+from userrep.tables import Tables
+
+_MIN_HISTORY = timedelta(days=14)  # of the log, before the first item vectors that training rows may use
+
+
+@dataclass
+class Pipeline:
+    """The batch stages over one configuration and as-of date."""
+
+    config: Config
+    spark: SparkSession
+    as_of: date
+    report: Callable[[str], None] = to_stderr
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_writable(artifacts_root(self.config))
+        self._check_sources()
+        self.tables = Tables.of(self.config, self.spark)
+        self.runs = Runs(self.tables, self.config, report=self.report)
+
+    def run(self, *, retrain: bool = False) -> Space:
+        """Run all stages; train where no space can be used yet, or with ``retrain``; return the space that serves."""
+        self.build_activity_tiles()
+        space = None if retrain else self.usable_space
+        dates = [self.as_of, *self.label_dates(space).all]
+        self.train_item_vectors([*dates, *(self.training_as_ofs if space is None else [])])
+        self.build_user_features([*dates, *(self.training_as_ofs if space is None else [])])
+        space = self.train_autoencoder() if space is None else self._kept(space)
+        for day in sorted(set(dates)):
+            self.embed_users(space, day)
+            self.publish_snapshot(space, day)
+        self.promote_first(space)
+        self.train_return_propensity(space)
+        return find_space(self.tables, None)
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The log's days; refuses an as-of date outside of them."""
+        self.report("reading what is new in the log")
+        inventory = take_inventory(self.tables, self.config.events)
+        if inventory.naive_time:
+            self.report(
+                f"events.columns.event_at {self.config.events.columns.event_at!r} has no time zone: read as UTC"
+            )
+        inventory.check_as_of(self.as_of)
+        return inventory
+
+    @property
+    def until(self) -> date:
+        """The date that training must not see past; 28 days before the as-of date where none is configured."""
+        until = self.config.training.as_ofs.until or self.as_of - timedelta(days=28)
+        if until > self.as_of:
+            raise UsageError(
+                f"training.as_ofs.until {until} lies after --as-of {self.as_of}; no space could be trained. "
+                "Choose a later --as-of or an earlier training.as_ofs.until."
+            )
+        return until
+
+    @cached_property
+    def usable_space(self) -> Space | None:
+        """The space that the pipeline goes on with: the serving one, else the newest of this lineage; None: train one."""
+        lineage_id = lineage_of(self.config)
+        alive = [s for s in list_spaces(self.tables) if s.state != registry.RETIRED and s.lineage_id == lineage_id]
+        return next((s for s in alive if s.state == registry.SERVING), alive[-1] if alive else None)
+
+    @property
+    def versions(self) -> Versions:
+        """The versions of the item vectors that are there, and the grid for those that are not."""
+        space = self.usable_space
+        return versions_of(self.tables, self.config, anchor=space.trained_until if space else self.until)
+
+    @cached_property
+    def training_as_ofs(self) -> list[date]:
+        """Every ``every_days`` back from ``until``, as far as item vectors have events to learn from."""
+        settings, first, until = self.config.training.as_ofs, self.inventory.first_day, self.until
+        grid = [until - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
+        dates = sorted(day for day in grid if self.versions.valid_at(day) >= first + _MIN_HISTORY)
+        if not dates:
+            raise UsageError(
+                f"training.as_ofs.until {until}: the log begins on {first}, too late for a training row; "
+                f"choose a date at or after {first + _MIN_HISTORY + timedelta(days=self.config.refit_days)}."
+            )
+        return dates
+
+    def label_dates(self, space: Space | None) -> LabelDates:
+        """The dates that the example consumer is trained and tested on, given the space or the one to be trained."""
+        return label_dates(
+            as_of=self.as_of,
+            until=space.trained_until if space else self.until,
+            first=self.inventory.first_day + _MIN_HISTORY,
+            horizon_days=self.config.downstream.horizon_days,
+            num_dates=self.config.downstream.num_dates,
+        )
+
+    def build_activity_tiles(self) -> None:
+        """Bring the tiles of all days before the as-of date up to date."""
+        with self.runs.stage("build_activity_tiles") as run:
+            inventory = self.inventory
+            build = build_tiles(self.tables, self.config, inventory, before=self.as_of)
+            if not build.days:
+                return run.skip(f"{build.num_up_to_date} days")
+            run.num_rows = build.num_tiles
+            run.reason = f"{len(build.days)} days new or changed, {build.num_up_to_date} up to date"
+            if build.num_rejected:
+                run.reason += f"; {build.num_rejected:,} rows rejected"
+            run.outputs = {"days": len(build.days), "num_events": build.num_events, "num_rejected": build.num_rejected}
+        return None
+
+    def train_item_vectors(self, as_ofs: list[date]) -> None:
+        """Make the versions of the item vectors that these as-of dates need."""
+        with self.runs.stage("train_item_vectors", [schemas.TILE_DAYS]) as run:
+            versions = self.versions
+            missing = versions.missing(as_ofs)
+            if not missing:
+                return run.skip(f"{len({versions.valid_at(day) for day in as_ofs})} versions")
+            run.reason = f"{len(missing)} versions missing, {missing[0]} to {missing[-1]}"
+            run.num_rows = train_versions(self.tables, self.config, versions, missing, self.report)
+            run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
+        return None
+
+    def build_user_features(self, as_ofs: list[date], *, force: bool = False) -> None:
+        """Build the features of these dates that are missing or stale."""
+        inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS]
+        with self.runs.stage("build_user_features", inputs) as run:
+            days = sorted(set(as_ofs))
+            stale = stale_features(self.tables, self.config, self.versions, days, fresh_sides=[self.as_of])
+            if force:
+                stale = dict.fromkeys(days, "asked for")
+            if not stale:
+                return run.skip(f"{len(days)} as-of dates")
+            reasons = sorted(set(stale.values()))
+            run.reason = f"{len(stale)} of {len(days)} as-of dates: {', '.join(reasons)}"
+            groups = [sorted(stale)[k : k + DATES_PER_JOB] for k in range(0, len(stale), DATES_PER_JOB)]
+            for done, group in enumerate(groups):
+                run.num_rows += build_features(self.tables, self.config, self.versions, group)
+                if len(groups) > 1:
+                    self.report(f"features of {min(len(stale), (done + 1) * DATES_PER_JOB)} of {len(stale)} as-of dates")
+            sets = feature_sets(self.tables, self.versions.lineage_id)
+            inexact = sum(sets[day].num_inexact for day in stale)
+            if inexact:
+                run.reason += f"; {inexact} users beyond exact sums (weights too large)"
+            run.outputs = {"table": features_table(self.config, self.versions.lineage_id).name, "as_ofs": list(stale)}
+        return None
+
+    def train_autoencoder(self) -> Space:
+        """Train a new space and register it as a candidate."""
+        table = features_table(self.config, self.versions.lineage_id)
+        with self.runs.stage("train_autoencoder", [table]) as run:
+            run.reason = "no space yet" if self.usable_space is None else "asked for"
+            space = create_space(
+                self.tables,
+                self.config,
+                lineage_id=self.versions.lineage_id,
+                as_ofs=self.training_as_ofs,
+                until=self.until,
+                report=self.report,
+            )
+            run.num_rows = self.tables.read(schemas.TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
+            run.outputs = {"space_id": space.space_id}
+            run.reason += f"; space {space.space_id}"
+        return space
+
+    def _kept(self, space: Space) -> Space:
+        with self.runs.stage("train_autoencoder") as run:
+            run.skip(f"space {space.space_id} is {space.state}; --retrain trains a new one")
+        return space
+
+    def embed_users(self, space: Space, as_of: date, *, force: bool = False) -> None:
+        """Stage a snapshot of an as-of date, unless one of the same inputs is staged or published."""
+        with self.runs.stage("embed_users", [features_table(self.config, space.lineage_id)]) as run:
+            if not force and self._has_snapshot(space, as_of, "staged", "published"):
+                return run.skip(f"{space.space_id} at {as_of}")
+            staged = stage_snapshot(self.tables, self.config, space, as_of)
+            run.num_rows, run.reason = staged.num_users, staged.snapshot_id
+            run.outputs = {"snapshot_id": staged.snapshot_id}
+        return None
+
+    def publish_snapshot(self, space: Space, as_of: date) -> None:
+        """Put the staged snapshot of an as-of date through the gates and publish it."""
+        with self.runs.stage("publish_snapshot", [schemas.USER_EMBEDDINGS]) as run:
+            if self._has_snapshot(space, as_of, "published"):
+                return run.skip(f"{space.space_id} at {as_of}")
+            staged = staged_snapshot(self.tables, space, as_of)
+            published = publish_snapshot(self.tables, self.config, staged, on_time=True)
+            registry.mark_ready(self.tables, space)
+            run.num_rows = published.num_users
+            run.reason = f"{published.snapshot_id}, available at {published.available_at:%Y-%m-%d %H:%M} UTC"
+            run.outputs = {"snapshot_id": published.snapshot_id, "gates": published.gates}
+        return None
+
+    def promote_first(self, space: Space) -> None:
+        """Promote a space where nothing serves yet."""
+        with self.runs.stage("promote") as run:
+            serving = next((s for s in list_spaces(self.tables) if s.state == registry.SERVING), None)
+            if serving is not None:
+                return run.skip(f"space {serving.space_id} is serving")
+            registry.promote(self.tables, find_space(self.tables, space.space_id))
+            run.reason = f"nothing was serving; space {space.space_id} is now"
+        return None
+
+    def train_return_propensity(self, space: Space) -> None:
+        """Train the example consumer on published snapshots; its figures go to ``consumer_results``."""
+        with self.runs.stage("train_return_propensity", [schemas.SNAPSHOTS, schemas.TILE_DAYS]) as run:
+            dates = self.label_dates(space)
+            if not dates.test:
+                horizon = self.config.downstream.horizon_days
+                return run.skip(
+                    f"no labels yet: wants an as-of date {horizon} days or more after {space.trained_until}, "
+                    "and as many days of labels before it"
+                )
+            used = [s for s in list_snapshots(self.tables, space.space_id) if s.as_of in dates.all]
+            key = short_hash([space.content_hash, [s.snapshot_id for s in used], self.config.downstream.model_dump()])
+            done = self.tables.read(schemas.CONSUMER_RESULTS).where(f"inputs_hash = '{key}'").collect()
+            if done:
+                self.outcomes = [Outcome(row.input, row.dims, row.auc) for row in done]
+                return run.skip(f"space {space.space_id}, {len(used)} snapshots")
+            folder = f"{artifacts_root(self.config)}/artifacts/consumers/{CONSUMER}/{space.space_id}"
+            self.outcomes, counts, ids = train_return_propensity(self.tables, self.config, space, dates, folder=folder)
+            rows = [
+                (CONSUMER, space.space_id, key, o.input, o.dims, o.auc, counts["train"], counts["test"], ids)
+                for o in self.outcomes
+            ]
+            columns = "consumer STRING, space_id STRING, inputs_hash STRING, input STRING, dims INT, auc DOUBLE, "
+            schema = columns + "num_train BIGINT, num_test BIGINT, snapshot_ids ARRAY<STRING>"
+            results = self.spark.createDataFrame(rows, schema).withColumn("trained_at", F.current_timestamp())
+            self.tables.append(results, schemas.CONSUMER_RESULTS)
+            run.num_rows = sum(counts.values())
+            run.outputs = {"auc": {o.input: o.auc for o in self.outcomes}, "model": folder}
+        return None
+
+    def _has_snapshot(self, space: Space, as_of: date, *states: str) -> bool:
+        features = feature_sets(self.tables, space.lineage_id).get(as_of)
+        if features is None:
+            return False
+        key = snapshot_inputs(space, features)
+        snapshots = list_snapshots(self.tables, space.space_id, states=states)
+        return any(s.as_of == as_of and s.inputs_hash == key for s in snapshots)
+
+    def _check_sources(self) -> None:
+        """Look at all configured sources at once, before any work: are they there, with the mapped columns?"""
+        faults: list[str] = []
+
+        def look(check: Callable[[], object]) -> None:
+            try:
+                check()
+            except UsageError as error:
+                faults.extend(error.faults)
+
+        config = self.config
+        look(lambda: check_events(read_source(self.spark, config.events, what="events"), config.events))
+        if config.items is not None:
+            items = config.items
+            wanted = {f"columns.{key}": name for key, name in items.columns.model_dump(exclude_none=True).items()}
+            look(lambda: check_columns(read_source(self.spark, items, what="items"), wanted, "items"))
+        if config.users is not None:
+            users = config.users
+            look(lambda: read_users(self.spark, users))
+        if config.onboarding is not None:
+            onboarding = config.onboarding
+            look(lambda: read_picks(self.spark, onboarding))
+        if faults:
+            raise UsageError(faults)

@@ -1,0 +1,85 @@
+"""The record of what ran: one row of ``job_runs`` per stage, with what went in, what came out, and how it ended."""
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from userrep.config import Config
+from userrep.ids import code_hash, short_hash
+from userrep.schemas import JOB_RUNS, TableSchema
+from userrep.tables import Tables
+
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+
+
+@dataclass
+class StageRun:
+    """What a stage says of itself while it runs; ``reason`` is why it ran, or why it did not need to."""
+
+    stage: str
+    outcome: str = DONE
+    reason: str = ""
+    num_rows: int = 0
+    seconds: float = 0.0
+    outputs: dict[str, object] = field(default_factory=dict)
+
+    def skip(self, reason: str) -> None:
+        """Say that the stage's outputs are up to date."""
+        self.outcome, self.reason = SKIPPED, reason
+
+
+def to_stderr(line: str) -> None:
+    """Print a progress line."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
+
+
+class Runs:
+    """Stages of one run, recorded as they end."""
+
+    def __init__(self, tables: Tables, config: Config, *, report: Callable[[str], None] = to_stderr) -> None:
+        self.run_id = f"r{datetime.now(UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self.report = report
+        self.stages: list[StageRun] = []
+        self._tables = tables
+        self._config_hash = short_hash(config.model_dump())
+        self._code_hash = code_hash()
+
+    @contextmanager
+    def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:
+        """Time a stage and record it, with the versions of its inputs as they are at its start."""
+        run, started = StageRun(name), datetime.now(UTC)
+        clock = time.monotonic()
+        versions = {table.name: self._tables.version(table) for table in inputs}
+        try:
+            yield run
+        except BaseException as error:
+            run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
+            raise
+        finally:
+            run.seconds = time.monotonic() - clock
+            self.stages.append(run)
+            self._record(run, started, versions)
+        said = f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date"
+        self.report(f"{name}: {said}" + (f" ({run.reason})" if run.reason else ""))
+
+    def _record(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:
+        row = {
+            "run_id": self.run_id,
+            "stage": run.stage,
+            "outcome": run.outcome,
+            "reason": run.reason,
+            "started_at": started,
+            "seconds": run.seconds,
+            "num_rows": run.num_rows,
+            "inputs": json.dumps(versions),
+            "outputs": json.dumps(run.outputs, default=str),
+            "config_hash": self._config_hash,
+            "code_hash": self._code_hash,
+        }
+        schema = self._tables.read(JOB_RUNS).schema
+        self._tables.append(self._tables.spark.createDataFrame([row], schema), JOB_RUNS)

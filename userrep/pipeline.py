@@ -4,7 +4,7 @@ Every stage looks at the tables, does what is missing, and records itself. Kille
 pipeline ends in the same tables as an undisturbed one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
@@ -46,7 +46,7 @@ class Pipeline:
 
     config: Config
     spark: SparkSession
-    as_of: date
+    wanted_as_of: date | None = None  # None: the day after the log's last
     report: Callable[[str], None] = to_stderr
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -56,15 +56,20 @@ class Pipeline:
         self.tables = Tables.of(self.config, self.spark)
         self.runs = Runs(self.tables, self.config, report=self.report)
 
+    @cached_property
+    def as_of(self) -> date:
+        """The as-of date that was asked for, or the day after the log's last."""
+        return self.wanted_as_of or self.inventory.last_day + timedelta(days=1)
+
     def run(self, *, retrain: bool = False) -> Space:
         """Run all stages; train where no space can be used yet, or with ``retrain``; return the space that serves."""
         self.build_activity_tiles()
+        dates = self.dates_needed(retrain=retrain)
+        self.train_item_vectors(dates)
+        self.build_user_features(dates)
         space = None if retrain else self.usable_space
-        dates = [self.as_of, *self.label_dates(space).all]
-        self.train_item_vectors([*dates, *(self.training_as_ofs if space is None else [])])
-        self.build_user_features([*dates, *(self.training_as_ofs if space is None else [])])
         space = self.train_autoencoder() if space is None else self._kept(space)
-        for day in sorted(set(dates)):
+        for day in self.snapshot_dates(space):
             self.embed_users(space, day)
             self.publish_snapshot(space, day)
         self.promote_first(space)
@@ -76,11 +81,12 @@ class Pipeline:
         """The log's days; refuses an as-of date outside of them."""
         self.report("reading what is new in the log")
         inventory = take_inventory(self.tables, self.config.events)
+        if self.wanted_as_of is not None:
+            inventory.check_as_of(self.wanted_as_of)
         if inventory.naive_time:
             self.report(
                 f"events.columns.event_at {self.config.events.columns.event_at!r} has no time zone: read as UTC"
             )
-        inventory.check_as_of(self.as_of)
         return inventory
 
     @property
@@ -120,7 +126,23 @@ class Pipeline:
             )
         return dates
 
-    def label_dates(self, space: Space | None) -> LabelDates:
+    def snapshot_dates(self, space: Space | None) -> list[date]:
+        """The dates that need a snapshot: the as-of date, and those of the example consumer's labels."""
+        return sorted({self.as_of, *self._label_dates(space).all})
+
+    def dates_needed(self, *, retrain: bool = False) -> list[date]:
+        """The dates that need features: those of snapshots, and those of training where a space is to be trained."""
+        space = None if retrain else self.usable_space
+        return sorted({*self.snapshot_dates(space), *(self.training_as_ofs if space is None else [])})
+
+    def space_to_use(self) -> Space:
+        """The space that jobs after training work on. Raises UsageError where there is none."""
+        space = self.usable_space
+        if space is None:
+            raise UsageError("no space to work with: `userrep pipeline` or `userrep run train_autoencoder` trains one.")
+        return space
+
+    def _label_dates(self, space: Space | None) -> LabelDates:
         """The dates that the example consumer is trained and tested on, given the space or the one to be trained."""
         return label_dates(
             as_of=self.as_of,
@@ -156,14 +178,13 @@ class Pipeline:
             run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
         return None
 
-    def build_user_features(self, as_ofs: list[date], *, force: bool = False) -> None:
-        """Build the features of these dates that are missing or stale."""
+    def build_user_features(self, as_ofs: list[date], *, force: Sequence[date] = ()) -> None:
+        """Build the features of these dates that are missing or stale, and those of ``force`` in any case."""
         inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS]
         with self.runs.stage("build_user_features", inputs) as run:
             days = sorted(set(as_ofs))
             stale = stale_features(self.tables, self.config, self.versions, days, fresh_sides=[self.as_of])
-            if force:
-                stale = dict.fromkeys(days, "asked for")
+            stale |= {day: "asked for" for day in force if day not in stale}
             if not stale:
                 return run.skip(f"{len(days)} as-of dates")
             reasons = sorted(set(stale.values()))
@@ -172,7 +193,9 @@ class Pipeline:
             for done, group in enumerate(groups):
                 run.num_rows += build_features(self.tables, self.config, self.versions, group)
                 if len(groups) > 1:
-                    self.report(f"features of {min(len(stale), (done + 1) * DATES_PER_JOB)} of {len(stale)} as-of dates")
+                    self.report(
+                        f"features of {min(len(stale), (done + 1) * DATES_PER_JOB)} of {len(stale)} as-of dates"
+                    )
             sets = feature_sets(self.tables, self.versions.lineage_id)
             inexact = sum(sets[day].num_inexact for day in stale)
             if inexact:
@@ -203,10 +226,10 @@ class Pipeline:
             run.skip(f"space {space.space_id} is {space.state}; --retrain trains a new one")
         return space
 
-    def embed_users(self, space: Space, as_of: date, *, force: bool = False) -> None:
+    def embed_users(self, space: Space, as_of: date) -> None:
         """Stage a snapshot of an as-of date, unless one of the same inputs is staged or published."""
         with self.runs.stage("embed_users", [features_table(self.config, space.lineage_id)]) as run:
-            if not force and self._has_snapshot(space, as_of, "staged", "published"):
+            if self._has_snapshot(space, as_of, "staged", "published"):
                 return run.skip(f"{space.space_id} at {as_of}")
             staged = stage_snapshot(self.tables, self.config, space, as_of)
             run.num_rows, run.reason = staged.num_users, staged.snapshot_id
@@ -239,7 +262,7 @@ class Pipeline:
     def train_return_propensity(self, space: Space) -> None:
         """Train the example consumer on published snapshots; its figures go to ``consumer_results``."""
         with self.runs.stage("train_return_propensity", [schemas.SNAPSHOTS, schemas.TILE_DAYS]) as run:
-            dates = self.label_dates(space)
+            dates = self._label_dates(space)
             if not dates.test:
                 horizon = self.config.downstream.horizon_days
                 return run.skip(

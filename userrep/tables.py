@@ -89,10 +89,7 @@ class Tables:
         self.create(table)
         in_order = rows.select(*(field.name for field in self.read(table).schema.fields))
         writer = in_order.write.format("delta")
-        if where is None:
-            writer = writer.mode("append")
-        else:
-            writer = writer.mode("overwrite").option("replaceWhere", where)
+        writer = writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)
         if self._root is not None:
             writer.save(f"{self._root}/tables/{table.name}")
         else:

@@ -89,7 +89,7 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
     new = listed.join(known.select(*_KEY).distinct(), on=list(_KEY), how="left_anti")
     num_new = new.count()
     if num_new:
-        tables.append(_read_days(tables, events, new, num_new), SOURCE_FILES)
+        tables.append(_read_days(tables, events, new), SOURCE_FILES)
     return _summed(listed.join(tables.read(SOURCE_FILES), on=list(_KEY), how="inner"), events, source, num_new)
 
 
@@ -118,7 +118,7 @@ def _listing(tables: Tables, events: Events, source: DataFrame) -> DataFrame:
     )
 
 
-def _read_days(tables: Tables, events: Events, new: DataFrame, num_new: int) -> DataFrame:
+def _read_days(tables: Tables, events: Events, new: DataFrame) -> DataFrame:
     """Read new files once: one row per file and day with its counts and the sum of its rows' hashes."""
     paths = [row.path for row in new.select("path").collect()]
     if events.format in ("delta", "table"):

@@ -17,7 +17,6 @@ from userrep.items.versions import Versions, read_vectors
 from userrep.schemas import FEATURE_SETS, ITEM_INDEX, TableSchema, user_features
 from userrep.tables import Tables, sql_in
 
-
 DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open
 
 

@@ -144,7 +144,7 @@ class Scaler(BaseModel):
 
     def apply(self, layout: InputLayout, raw_BF: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale, clip, and zero what is absent. Returns a new x_BF."""
-        x_BF = np.clip((raw_BF - self.center_F) / self.scale_F, -CLIP, CLIP)
+        x_BF: NDArray[np.float32] = np.clip((raw_BF - self.center_F) / self.scale_F, -CLIP, CLIP)
         for block in layout.blocks[:-1]:
             if block.flag is not None:
                 x_BF[:, block.start : block.stop] *= raw_BF[:, block.flag, None]

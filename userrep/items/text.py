@@ -70,7 +70,7 @@ def fit_basis(items: DataFrame, *, settings: TextVectors, path: str) -> None:
     write_basis(path, Basis(idf_H, left[:, : settings.dim].astype(np.float32)))
 
 
-def content_vectors(items: DataFrame, *, path: str, dim: int) -> DataFrame:
+def content_vectors(items: DataFrame, *, path: str) -> DataFrame:
     """Project items onto a fitted basis; vectors have norm 1 (0 where no token is known to the basis).
 
     Parameters

@@ -132,7 +132,7 @@ def _modality(
             path = f"{artifacts_root(config)}/artifacts/text/{lineage_id}-{name}.safetensors"
             if not exists(path):
                 fit_basis(with_text, settings=settings, path=path)
-            vectors = content_vectors(with_text, path=path, dim=settings.dim)
+            vectors = content_vectors(with_text, path=path)
         else:
             vectors = numbered.where(F.size("vector") == settings.dim).select("item_index", "vector")
     return vectors.select(F.lit(name).alias("modality"), "item_index", rounded(F.col("vector")).alias("vector"))

@@ -1,0 +1,13 @@
+"""Build user features of the as-of date, and of label and training dates where they are missing or stale.
+
+One shuffle by user, then sums over Arrow batches. Writes user_features_LINEAGE and feature_sets.
+
+    spark-submit jobs/build_user_features.py --config conf/production.yaml --as-of 2024-05-25
+"""
+
+import sys
+
+from userrep.jobs import job_main
+
+if __name__ == "__main__":
+    sys.exit(job_main("build_user_features", __doc__))

@@ -1,0 +1,13 @@
+"""Train a new embedding space on the features of the training dates and register it as a candidate.
+
+Backend and number of ranks: training.backend, training.num_workers. Writes training_rows, an artifact, spaces.
+
+    spark-submit jobs/train_autoencoder.py --config conf/production.yaml --as-of 2024-05-25
+"""
+
+import sys
+
+from userrep.jobs import job_main
+
+if __name__ == "__main__":
+    sys.exit(job_main("train_autoencoder", __doc__))

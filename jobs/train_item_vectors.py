@@ -1,0 +1,13 @@
+"""Make the versions of the item vectors that the as-of date, the label dates and training need.
+
+A version valid from V sees events before V only. Writes item_index, item_vectors, item_vector_versions.
+
+    spark-submit jobs/train_item_vectors.py --config conf/production.yaml --as-of 2024-05-25
+"""
+
+import sys
+
+from userrep.jobs import job_main
+
+if __name__ == "__main__":
+    sys.exit(job_main("train_item_vectors", __doc__))

@@ -1,0 +1,62 @@
+"""The jobs by name: what ``userrep run JOB`` and the entry points in jobs/ call."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import date
+
+from userrep.config import load_config
+from userrep.errors import UsageError, UserrepError
+from userrep.pipeline import Pipeline
+from userrep.session import get_session
+
+
+def _build_user_features(pipeline: Pipeline) -> None:
+    pipeline.build_user_features(pipeline.dates_needed(), force=[pipeline.as_of])
+
+
+def _embed_users(pipeline: Pipeline) -> None:
+    space = pipeline.space_to_use()
+    for day in pipeline.snapshot_dates(space):
+        pipeline.embed_users(space, day)
+
+
+def _publish_snapshot(pipeline: Pipeline) -> None:
+    space = pipeline.space_to_use()
+    for day in pipeline.snapshot_dates(space):
+        pipeline.publish_snapshot(space, day)
+    pipeline.promote_first(space)
+
+
+JOBS: dict[str, Callable[[Pipeline], object]] = {
+    "build_activity_tiles": Pipeline.build_activity_tiles,
+    "train_item_vectors": lambda pipeline: pipeline.train_item_vectors(pipeline.dates_needed()),
+    "build_user_features": _build_user_features,
+    "train_autoencoder": Pipeline.train_autoencoder,
+    "embed_users": _embed_users,
+    "publish_snapshot": _publish_snapshot,
+    "train_return_propensity": lambda pipeline: pipeline.train_return_propensity(pipeline.space_to_use()),
+}
+
+
+def job_main(name: str, description: str | None) -> int:
+    """Run one job from the command line of an entry point in jobs/; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=f"{name}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="configuration file (YAML)")
+    parser.add_argument(
+        "--as-of", type=date.fromisoformat, help="as-of date, YYYY-MM-DD: events before its 00:00 UTC count "
+        "(default: the day after the log's last)"
+    )  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a setting")
+    arguments = parser.parse_args()
+    try:
+        config = load_config(arguments.config, arguments.set)
+        spark = get_session(config.spark.master, config.spark.conf, app_name=name)
+        JOBS[name](Pipeline(config, spark, arguments.as_of))
+    except UserrepError as error:
+        faults = error.faults if isinstance(error, UsageError) else [str(error)]
+        print("\n".join(f"{name}: {fault}" for fault in faults), file=sys.stderr)
+        return error.exit_code
+    return 0

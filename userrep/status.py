@@ -1,0 +1,61 @@
+"""What there is: spaces, snapshots, days of tiles, rejected rows, last runs."""
+
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from userrep import schemas
+from userrep.spaces.registry import list_spaces
+from userrep.spaces.snapshots import list_snapshots
+from userrep.tables import Tables
+
+
+def status(tables: Tables) -> dict[str, Any]:
+    """Gather the state of the tables. Cost: a few reads of ledgers, and one count of the rejected rows that count."""
+    latest = tables.read(schemas.TILE_DAYS).groupBy("event_date").agg(F.max_by(F.struct("*"), "revision").alias("d"))
+    days = latest.select("d.*")
+    tiles = days.agg(
+        F.min("event_date").alias("first_day"),
+        F.max("event_date").alias("last_day"),
+        F.count("*").alias("num_days"),
+        F.sum("num_events").alias("num_events"),
+        F.sum("num_rejected").alias("num_rejected"),
+    ).first()
+    assert tiles is not None
+    reasons = tables.read(schemas.REJECTED_EVENTS).groupBy("reason").count().orderBy(F.desc("count")).collect()
+    runs = tables.read(schemas.JOB_RUNS).groupBy("stage").agg(F.max_by(F.struct("*"), "started_at").alias("r"))
+    rows = runs.select("r.*").orderBy("started_at").collect()
+    return {
+        "tiles": tiles.asDict(),
+        "rejected": {row.reason: row["count"] for row in reasons},
+        "spaces": [
+            vars(space) | {"snapshots": [vars(s) for s in list_snapshots(tables, space.space_id)][-5:]}
+            for space in list_spaces(tables)
+        ],
+        "runs": [row.asDict() for row in rows],
+    }
+
+
+def status_lines(found: dict[str, Any]) -> list[str]:
+    """Write the state for a person."""
+    tiles = found["tiles"]
+    lines = ["tiles: none yet"]
+    if tiles["num_days"]:
+        lines = [
+            f"tiles: {tiles['num_days']} days, {tiles['first_day']} to {tiles['last_day']}, "
+            f"{tiles['num_events']:,} events, {tiles['num_rejected']:,} rows rejected"
+        ]
+    lines += [f"  rejected, {reason}: {count:,}" for reason, count in found["rejected"].items()]
+    lines += [] if found["spaces"] else ["spaces: none yet"]
+    for space in found["spaces"]:
+        lines.append(f"space {space['space_id']}: {space['state']}, trained on data until {space['trained_until']}")
+        lines += [
+            f"  snapshot {s['snapshot_id']}: {s['num_users']:,} users, available at {s['available_at']:%Y-%m-%d %H:%M} UTC"
+            for s in space["snapshots"]
+        ]
+    lines += [
+        f"last {run['stage']}: {run['outcome']} at {run['started_at']:%Y-%m-%d %H:%M} UTC in {run['seconds']:.0f} s"
+        + (f" ({run['reason']})" if run["reason"] else "")
+        for run in found["runs"]
+    ]
+    return lines

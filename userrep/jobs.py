@@ -17,14 +17,12 @@ def _build_user_features(pipeline: Pipeline) -> None:
 
 def _embed_users(pipeline: Pipeline) -> None:
     space = pipeline.space_to_use()
-    for day in pipeline.snapshot_dates(space):
-        pipeline.embed_users(space, day)
+    pipeline.embed_users(space, pipeline.snapshot_dates(space))
 
 
 def _publish_snapshot(pipeline: Pipeline) -> None:
     space = pipeline.space_to_use()
-    for day in pipeline.snapshot_dates(space):
-        pipeline.publish_snapshot(space, day)
+    pipeline.publish_snapshots(space, pipeline.snapshot_dates(space))
     pipeline.promote_first(space)
 
 

@@ -29,10 +29,10 @@ from userrep.spaces.create import create_space
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import (
     list_snapshots,
-    publish_snapshot,
+    publish_snapshots,
     snapshot_inputs,
-    stage_snapshot,
-    staged_snapshot,
+    stage_snapshots,
+    staged_snapshots,
 )
 from userrep.storage import artifacts_root, check_writable
 from userrep.tables import Tables
@@ -69,9 +69,8 @@ class Pipeline:
         self.build_user_features(dates)
         space = None if retrain else self.usable_space
         space = self.train_autoencoder() if space is None else self._kept(space)
-        for day in self.snapshot_dates(space):
-            self.embed_users(space, day)
-            self.publish_snapshot(space, day)
+        self.embed_users(space, self.snapshot_dates(space))
+        self.publish_snapshots(space, self.snapshot_dates(space))
         self.promote_first(space)
         self.train_return_propensity(space)
         return find_space(self.tables, None)
@@ -226,27 +225,31 @@ class Pipeline:
             run.skip(f"space {space.space_id} is {space.state}; --retrain trains a new one")
         return space
 
-    def embed_users(self, space: Space, as_of: date) -> None:
-        """Stage a snapshot of an as-of date, unless one of the same inputs is staged or published."""
+    def embed_users(self, space: Space, as_ofs: Sequence[date]) -> None:
+        """Stage snapshots of these dates, but for those of the same inputs that are staged or published."""
         with self.runs.stage("embed_users", [features_table(self.config, space.lineage_id)]) as run:
-            if self._has_snapshot(space, as_of, "staged", "published"):
-                return run.skip(f"{space.space_id} at {as_of}")
-            staged = stage_snapshot(self.tables, self.config, space, as_of)
-            run.num_rows, run.reason = staged.num_users, staged.snapshot_id
-            run.outputs = {"snapshot_id": staged.snapshot_id}
+            missing = self._without_snapshot(space, as_ofs, "staged", "published")
+            if not missing:
+                return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
+            staged = stage_snapshots(self.tables, self.config, space, missing)
+            run.num_rows = sum(snapshot.num_users for snapshot in staged)
+            run.reason = f"{len(staged)} snapshots, the last {staged[-1].snapshot_id}"
+            run.outputs = {"snapshots": [snapshot.snapshot_id for snapshot in staged]}
         return None
 
-    def publish_snapshot(self, space: Space, as_of: date) -> None:
-        """Put the staged snapshot of an as-of date through the gates and publish it."""
+    def publish_snapshots(self, space: Space, as_ofs: Sequence[date]) -> None:
+        """Put the staged snapshots of these dates through the gates and publish them."""
         with self.runs.stage("publish_snapshot", [schemas.USER_EMBEDDINGS]) as run:
-            if self._has_snapshot(space, as_of, "published"):
-                return run.skip(f"{space.space_id} at {as_of}")
-            staged = staged_snapshot(self.tables, space, as_of)
-            published = publish_snapshot(self.tables, self.config, staged, on_time=True)
+            missing = self._without_snapshot(space, as_ofs, "published")
+            if not missing:
+                return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
+            staged = staged_snapshots(self.tables, space, missing)
+            published = publish_snapshots(self.tables, self.config, staged, on_time=True)
             registry.mark_ready(self.tables, space)
-            run.num_rows = published.num_users
-            run.reason = f"{published.snapshot_id}, available at {published.available_at:%Y-%m-%d %H:%M} UTC"
-            run.outputs = {"snapshot_id": published.snapshot_id, "gates": published.gates}
+            run.num_rows = sum(snapshot.num_users for snapshot in published)
+            last = published[-1]
+            run.reason = f"{len(published)} snapshots, the last available at {last.available_at:%Y-%m-%d %H:%M} UTC"
+            run.outputs = {snapshot.snapshot_id: snapshot.gates for snapshot in published}
         return None
 
     def promote_first(self, space: Space) -> None:
@@ -289,13 +292,11 @@ class Pipeline:
             run.outputs = {"auc": {o.input: o.auc for o in self.outcomes}, "model": folder}
         return None
 
-    def _has_snapshot(self, space: Space, as_of: date, *states: str) -> bool:
-        features = feature_sets(self.tables, space.lineage_id).get(as_of)
-        if features is None:
-            return False
-        key = snapshot_inputs(space, features)
-        snapshots = list_snapshots(self.tables, space.space_id, states=states)
-        return any(s.as_of == as_of and s.inputs_hash == key for s in snapshots)
+    def _without_snapshot(self, space: Space, as_ofs: Sequence[date], *states: str) -> list[date]:
+        """Return the dates that have no snapshot in these states made from the features as they are."""
+        sets = feature_sets(self.tables, space.lineage_id)
+        there = {(s.as_of, s.inputs_hash) for s in list_snapshots(self.tables, space.space_id, states=states)}
+        return [day for day in as_ofs if day not in sets or (day, snapshot_inputs(space, sets[day])) not in there]
 
     def _check_sources(self) -> None:
         """Look at all configured sources at once, before any work: are they there, with the mapped columns?"""

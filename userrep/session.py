@@ -9,6 +9,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
+from userrep.quiet import filtered_stderr
 
 DELTA_COORDINATES = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
@@ -89,7 +90,8 @@ def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSess
     for key, value in (settings | conf).items():
         builder = builder.config(key, value)
     try:
-        return builder.getOrCreate()
+        with filtered_stderr():
+            return builder.getOrCreate()
     except Exception as error:  # a JVM that does not start has many faces; all mean the same to the user
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(

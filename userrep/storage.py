@@ -32,8 +32,8 @@ def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         uri = re.sub(r"^file:/+", "/", unquote(uri))
     if uri.startswith("dbfs:/"):
         uri = "/dbfs/" + uri.removeprefix("dbfs:/").lstrip("/")
-    if uri.startswith("/"):
-        return pyarrow.fs.LocalFileSystem(), uri
+    if "://" not in uri:
+        return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
     return pyarrow.fs.FileSystem.from_uri(re.sub(r"^s3[an]://", "s3://", unquote(uri)))  # type: ignore[no-any-return]
 
 

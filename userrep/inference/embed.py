@@ -21,16 +21,17 @@ def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFram
 
     Returns
     -------
-    One row per row of features: user_id, embedding array<float>. Narrow: no shuffle. Weights are read once per worker.
+    One row per row of features: as_of, user_id, embedding array<float>. Narrow: no shuffle. Weights are read once per worker.
     """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = _encoder(folder, content_hash)
         for batch in batches:
             vectors = listed(encoder.embed(batch))
-            yield pa.RecordBatch.from_arrays([batch.column("user_id"), vectors], ["user_id", "embedding"])
+            keys = [batch.column("as_of"), batch.column("user_id")]
+            yield pa.RecordBatch.from_arrays([*keys, vectors], ["as_of", "user_id", "embedding"])
 
-    return features.mapInArrow(encode, "user_id STRING, embedding ARRAY<FLOAT>")
+    return features.mapInArrow(encode, "as_of DATE, user_id STRING, embedding ARRAY<FLOAT>")
 
 
 @lru_cache(maxsize=4)

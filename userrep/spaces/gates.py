@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep import config
+from userrep.arrow import stacked
 
 LIVE_ABOVE = 0.01  # a dimension is live if its standard deviation exceeds this share of the largest
 
@@ -26,34 +29,48 @@ class SnapshotStats:
         return asdict(self)
 
 
-def snapshot_stats(rows: DataFrame, *, dim: int) -> SnapshotStats:
-    """Aggregate a snapshot's rows. Cost: one pass, and one shuffle of user ids; 2 x dim numbers a partition to the driver."""
+def snapshot_stats(rows: DataFrame, *, dim: int) -> dict[date, SnapshotStats]:
+    """Aggregate snapshots, one per as-of date, from their rows: as_of, user_id, embedding.
+
+    Cost: one pass, and one shuffle of user ids; 2 x dim numbers per partition and date reach the driver.
+    """
 
     def moments(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        broken, count, sums, squares = 0, 0, np.zeros(dim), np.zeros(dim)
         for batch in batches:
-            vectors = batch.column("embedding")
-            fits = vectors.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) == dim
-            wide = vectors.filter(pa.array(fits)).flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-            finite = wide[np.isfinite(wide).all(axis=1)].astype(np.float64)
-            broken += batch.num_rows - len(finite)
-            count, sums, squares = (
-                count + len(finite),
-                sums + finite.sum(axis=0),
-                squares + np.square(finite).sum(axis=0),
-            )
-        yield pa.RecordBatch.from_pydict({"broken": [broken], "count": [count], "sums": [sums], "squares": [squares]})
+            dates = batch.column("as_of")
+            for as_of in dates.unique():
+                yield _moments(as_of, batch.column("embedding").filter(pc.equal(dates, as_of)), dim)
 
-    parts = rows.select("embedding").mapInArrow(
-        moments, "broken BIGINT, count BIGINT, sums ARRAY<DOUBLE>, squares ARRAY<DOUBLE>"
-    ).collect()  # fmt: skip
-    count = max(1, sum(part["count"] for part in parts))
-    mean = np.sum([part.sums for part in parts], axis=0) / count
-    deviation = np.sqrt(np.maximum(np.sum([part.squares for part in parts], axis=0) / count - mean**2, 0))
-    live = int((deviation > LIVE_ABOVE * deviation.max()).sum()) if deviation.max() > 0 else 0
-    users = rows.agg(F.count("*").alias("rows"), F.count_distinct("user_id").alias("users")).first()
-    assert users is not None
-    return SnapshotStats(users.rows, users.users, sum(part.broken for part in parts), live)
+    fields = "as_of DATE, broken BIGINT, finite BIGINT, sums ARRAY<DOUBLE>, squares ARRAY<DOUBLE>"
+    parts = rows.select("as_of", "embedding").mapInArrow(moments, fields).groupBy("as_of").agg(
+        F.sum("broken").alias("broken"),
+        F.sum("finite").alias("finite"),
+        *(F.array(*(F.sum(F.col(name)[k]) for k in range(dim))).alias(name) for name in ("sums", "squares")),
+    )  # fmt: skip
+    keys = rows.groupBy("as_of").agg(F.count("*").alias("num_rows"), F.count_distinct("user_id").alias("num_users"))
+    found = {}
+    for row in keys.join(parts, on="as_of", how="left").collect():
+        mean = np.asarray(row.sums) / max(1, row.finite)
+        deviation = np.sqrt(np.maximum(np.asarray(row.squares) / max(1, row.finite) - mean**2, 0))
+        live = int((deviation > LIVE_ABOVE * deviation.max()).sum())
+        found[row.as_of] = SnapshotStats(row.num_rows, row.num_users, row.broken, live)
+    return found
+
+
+def _moments(as_of: pa.Scalar, vectors: pa.ListArray, dim: int) -> pa.RecordBatch:
+    """Count and sum the vectors of a date that are dim finite numbers."""
+    fits = pc.equal(vectors.value_lengths(), dim).fill_null(False)
+    wide = stacked(vectors.filter(fits), dim)
+    finite = wide[np.isfinite(wide).all(axis=1)].astype(np.float64)
+    return pa.RecordBatch.from_pydict(
+        {
+            "as_of": pa.array([as_of.as_py()], pa.date32()),
+            "broken": [len(vectors) - len(finite)],
+            "finite": [len(finite)],
+            "sums": [finite.sum(axis=0)],
+            "squares": [np.square(finite).sum(axis=0)],
+        }
+    )
 
 
 def refusals(

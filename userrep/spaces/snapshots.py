@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
@@ -15,9 +14,9 @@ from userrep.ids import short_hash, snapshot_id
 from userrep.inference.embed import embedded
 from userrep.model.artifact import load_artifact
 from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
-from userrep.spaces.gates import refusals, snapshot_stats
+from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.tables import Tables, sql_date
+from userrep.tables import Tables, sql_date, sql_in
 
 STAGED, PUBLISHED, REFUSED = "staged", "published", "refused"
 
@@ -68,97 +67,116 @@ def newest_snapshot(tables: Tables, space_id: str, as_of: date) -> Snapshot:
     return of_date[-1]
 
 
-def read_snapshot(tables: Tables, snapshot: Snapshot) -> DataFrame:
-    """Read a snapshot: user_id, embedding. Only its partition is read."""
-    return tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", "embedding")
-
-
 def snapshot_inputs(space: Space, features: FeatureSet) -> str:
     """Hash what a snapshot is made from: the space's artifact and one build of the features."""
     return short_hash([space.content_hash, features.hash])
 
 
-def stage_snapshot(tables: Tables, config: Config, space: Space, as_of: date) -> Snapshot:
-    """Encode everyone's features of an as-of date and write them as a new revision, which nobody reads yet.
+def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequence[date]) -> list[Snapshot]:
+    """Encode everyone's features of some as-of dates and write them as new revisions, which nobody reads yet.
 
-    Rows that a killed run has left under this revision are replaced. Cost: one pass over the features, no shuffle.
+    Rows that a killed run has left under these revisions are replaced. Cost: one pass over the features, no shuffle;
+    one commit for the rows, one for the ledger.
     """
-    features = feature_sets(tables, space.lineage_id).get(as_of)
-    if features is None:
-        raise UsageError(f"no features of {as_of}: `userrep run build_user_features --as-of {as_of}` builds them.")
+    built = feature_sets(tables, space.lineage_id)
+    missing = [str(as_of) for as_of in as_ofs if as_of not in built]
+    if missing:
+        raise UsageError(
+            f"no features of {', '.join(missing)}: `userrep run build_user_features --as-of …` builds them."
+        )
     taken = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED))
-    revision = 1 + max((s.revision for s in taken if s.as_of == as_of), default=0)
-    staged = Snapshot(
-        snapshot_id=snapshot_id(space.space_id, as_of, revision),
-        space_id=space.space_id,
-        as_of=as_of,
-        revision=revision,
-        state=STAGED,
-        inputs_hash=snapshot_inputs(space, features),
-        num_users=features.num_users,
-        available_at=None,
-        computed_at=datetime.now(UTC).replace(tzinfo=None),
-        gates="",
-    )
-    source = read_features(tables, config, space.lineage_id, [as_of])
+    now = datetime.now(UTC).replace(tzinfo=None)
+    staged = []
+    for as_of in sorted(as_ofs):
+        revision = 1 + max((s.revision for s in taken if s.as_of == as_of), default=0)
+        staged.append(
+            Snapshot(
+                snapshot_id=snapshot_id(space.space_id, as_of, revision),
+                space_id=space.space_id,
+                as_of=as_of,
+                revision=revision,
+                state=STAGED,
+                inputs_hash=snapshot_inputs(space, built[as_of]),
+                num_users=built[as_of].num_users,
+                available_at=None,
+                computed_at=now,
+                gates="",
+            )
+        )
+    source = read_features(tables, config, space.lineage_id, list(as_ofs))
     rows = embedded(source, folder=artifact_folder(config, space.space_id), content_hash=space.content_hash)
-    keyed = rows.withColumns({"space_id": F.lit(space.space_id), "as_of": F.lit(as_of), "revision": F.lit(revision)})
-    tables.replace(keyed, USER_EMBEDDINGS, staged.where)
+    revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
+    keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner").withColumn("space_id", F.lit(space.space_id))
+    tables.replace(keyed, USER_EMBEDDINGS, _where(staged))
     _record(tables, staged)
     return staged
 
 
-def publish_snapshot(tables: Tables, config: Config, staged: Snapshot, *, on_time: bool) -> Snapshot:
-    """Put a staged snapshot through the gates and, in one commit of the ledger, before its readers.
+def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot], *, on_time: bool) -> list[Snapshot]:
+    """Put staged snapshots of one space through the gates and, in one commit of the ledger, before their readers.
 
-    ``on_time``: stamp it as a pipeline that ran on time would have, ``publish_delay`` after the as-of date; that is
-    for the first revision only, later ones are stamped by the clock.
+    ``on_time``: stamp them as a pipeline that ran on time would have, ``publish_delay`` after the as-of date; that is
+    for a date's first revision only, later ones are stamped by the clock. Those that pass are published, whatever
+    becomes of the others.
 
     Raises
     ------
     GateRefusedError
         If a gate refuses; the snapshot stays unread and is kept for a look.
     """
-    dim = load_artifact(artifact_folder(config, staged.space_id)).manifest.model.latent_dim
-    stats = snapshot_stats(read_snapshot(tables, staged), dim=dim)
-    before = [s for s in list_snapshots(tables, staged.space_id) if s.as_of < staged.as_of]
-    faults = refusals(
-        stats,
-        config.gates,
-        dim=dim,
-        expected_rows=staged.num_users,
-        rows_before=before[-1].num_users if before else None,
-    )
+    space_id = staged[0].space_id
+    dim = load_artifact(artifact_folder(config, space_id)).manifest.model.latent_dim
+    stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(_where(staged)), dim=dim)
+    num_users = {s.as_of: s.num_users for s in list_snapshots(tables, space_id)}
     now = datetime.now(UTC).replace(tzinfo=None)
-    midnight = datetime.combine(staged.as_of, time())
-    available_at = midnight + config.snapshots.publish_delay if on_time and staged.revision == 1 else now
-    state = REFUSED if faults else PUBLISHED
-    done = Snapshot(
-        **{
-            **vars(staged),
-            "state": state,
-            "available_at": None if faults else available_at,
-            "gates": json.dumps(stats.as_dict() | {"faults": faults}),
-        }
-    )
+    done = []
+    for snapshot in sorted(staged, key=lambda s: s.as_of):
+        before = max((as_of for as_of in num_users if as_of < snapshot.as_of), default=None)
+        found = stats.get(snapshot.as_of, SnapshotStats(0, 0, 0, 0))
+        faults = refusals(
+            found,
+            config.gates,
+            dim=dim,
+            expected_rows=snapshot.num_users,
+            rows_before=num_users[before] if before else None,
+        )
+        on_schedule = datetime.combine(snapshot.as_of, time()) + config.snapshots.publish_delay
+        available_at = on_schedule if on_time and snapshot.revision == 1 else now
+        gates = json.dumps(found.as_dict() | {"faults": faults})
+        if faults:
+            done.append(replace(snapshot, state=REFUSED, gates=gates))
+        else:
+            num_users[snapshot.as_of] = snapshot.num_users
+            done.append(replace(snapshot, state=PUBLISHED, gates=gates, available_at=available_at))
     _record(tables, done)
-    if faults:
+    refused = [
+        f"snapshot {s.snapshot_id}: {'; '.join(json.loads(s.gates)['faults'])}" for s in done if s.state == REFUSED
+    ]
+    if refused:
         raise GateRefusedError(
-            f"snapshot {staged.snapshot_id} is not published: {'; '.join(faults)}. "
-            "What was published before stays as it is."
+            f"not published: {'. '.join(refused)}. What was published before stays as it is. "
+            "Look at the features of these dates, or at the settings below gates."
         )
     return done
 
 
-def staged_snapshot(tables: Tables, space: Space, as_of: date) -> Snapshot:
-    """Return the staged snapshot of a date. Raises UsageError if there is none."""
-    staged = [s for s in list_snapshots(tables, space.space_id, states=(STAGED,)) if s.as_of == as_of]
-    if not staged:
-        raise UsageError(f"space {space.space_id} has no staged snapshot of {as_of}: `userrep run embed_users` first.")
-    return staged[-1]
+def staged_snapshots(tables: Tables, space: Space, as_ofs: Sequence[date]) -> list[Snapshot]:
+    """Return the staged snapshots of some dates. Raises UsageError if one of them has none."""
+    staged = {s.as_of: s for s in list_snapshots(tables, space.space_id, states=(STAGED,)) if s.as_of in as_ofs}
+    missing = [str(as_of) for as_of in as_ofs if as_of not in staged]
+    if missing:
+        raise UsageError(
+            f"space {space.space_id} has no staged snapshot of {', '.join(missing)}: `userrep run embed_users` first."
+        )
+    return [staged[as_of] for as_of in as_ofs]
 
 
-def _record(tables: Tables, snapshot: Snapshot) -> None:
-    """Write the ledger's row of a snapshot, in the place of the one before."""
-    row = tables.spark.createDataFrame([vars(snapshot)], tables.read(SNAPSHOTS).schema)
-    tables.replace(row, SNAPSHOTS, f"snapshot_id = '{snapshot.snapshot_id}'")
+def _where(snapshots: Sequence[Snapshot]) -> str:
+    """Select some snapshots' rows in ``user_embeddings``."""
+    return " OR ".join(f"({snapshot.where})" for snapshot in snapshots)
+
+
+def _record(tables: Tables, snapshots: Sequence[Snapshot]) -> None:
+    """Write the ledger's rows of some snapshots, in the place of those before: one commit."""
+    rows = tables.spark.createDataFrame([vars(snapshot) for snapshot in snapshots], tables.read(SNAPSHOTS).schema)
+    tables.replace(rows, SNAPSHOTS, sql_in("snapshot_id", [snapshot.snapshot_id for snapshot in snapshots]))

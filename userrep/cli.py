@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import date, datetime
@@ -11,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from userrep.config import Config, load_config
-from userrep.errors import UsageError, UserrepError
+from userrep.errors import UsageError, UserrepError, in_one_line
+from userrep.ids import checked_name
 
 app = typer.Typer(
     help="One frozen user embedding for many downstream models: event logs in, published snapshots out.",
@@ -34,15 +36,19 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsOf = Annotated[str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Events before this date's 00:00 UTC count.")]
 
 
+def _space_id(value: str | None) -> str | None:
+    return None if value is None else checked_name(value, "space")
+
+
+SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="A space's id.", callback=_space_id)]
+
+
 def main() -> None:
     """Run the command line; a deliberate error is one line on stderr and an exit code."""
-    debug = "--debug" in sys.argv
     try:
         code = app(standalone_mode=False)
     except UserrepError as error:
-        if debug:
-            raise
-        _say(error.faults if isinstance(error, UsageError) else str(error).splitlines())
+        _say_why(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
         code = error.exit_code
     except typer.Exit as error:
         code = error.exit_code
@@ -50,8 +56,6 @@ def main() -> None:
         _say(["interrupted; what was committed stays, run the command again to go on."])
         code = 1
     except Exception as error:
-        if debug:
-            raise
         code = _unexpected(error)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -121,7 +125,9 @@ def export(
     config_file: ConfigFile,
     as_of: AsOf,
     out: Annotated[str, typer.Option("--out", help="Folder to write Parquet files and _manifest.json to.")],
-    space: Annotated[str | None, typer.Option("--space", help="Default: the space that serves.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", metavar="ID", help="Default: the space that serves.", callback=_space_id)
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -189,7 +195,7 @@ def spaces_list(
 
 @spaces_app.command("show")
 def spaces_show(
-    space: Annotated[str, typer.Argument(help="A space's id.")],
+    space: SpaceId,
     config_file: ConfigFile,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -216,7 +222,7 @@ def spaces_show(
 
 @spaces_app.command("promote")
 def spaces_promote(
-    space: Annotated[str, typer.Argument(help="A ready space's id.")],
+    space: SpaceId,
     config_file: ConfigFile,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -243,7 +249,7 @@ def spaces_rollback(
 
 @spaces_app.command("retire")
 def spaces_retire(
-    space: Annotated[str, typer.Argument(help="A space's id.")],
+    space: SpaceId,
     config_file: ConfigFile,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -271,21 +277,27 @@ def _export(what: str, config: Config, day: date, out: str, space_id: str | None
     from userrep.features.build import feature_sets
     from userrep.items.versions import versions_of
     from userrep.pipeline import Pipeline
-    from userrep.spaces.registry import find_space
+    from userrep.spaces.registry import SERVING, find_space, list_spaces
 
     tables = _tables(config)
-    space = find_space(tables, space_id)
     if what == "embeddings":
-        return EXPORTS[what](tables, config, space, day, out)
-    versions = versions_of(tables, config, anchor=space.trained_until)
-    there = day in feature_sets(tables, space.lineage_id) if what == "features" else not versions.missing([day])
+        return EXPORTS[what](tables, config, find_space(tables, space_id), day, out)
+    versions = versions_of(tables, config, anchor=day)
+    if space_id or any(space.state == SERVING for space in list_spaces(tables)):
+        space = find_space(tables, space_id)
+        if space.lineage_id != versions.lineage_id:
+            raise UsageError(
+                f"space {space.space_id} was trained with other columns, windows or item vectors than {what} of this "
+                f"configuration have ({space.lineage_id}, here {versions.lineage_id}); use the configuration of then."
+            )
+    there = day in feature_sets(tables, versions.lineage_id) if what == "features" else not versions.missing([day])
     if not there:
         work = Pipeline(config, tables.spark, day)
         work.build_activity_tiles()
         work.train_item_vectors([day])
         if what == "features":
             work.build_user_features([day])
-    return EXPORTS[what](tables, config, space.lineage_id, day, out)
+    return EXPORTS[what](tables, config, versions.lineage_id, day, out)
 
 
 def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> None:
@@ -307,8 +319,11 @@ def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> No
 
 
 def _session(config: Config) -> Any:
+    """Start Spark, or take the session that is there; a root that can't be written to is refused before that."""
     from userrep.session import get_session
+    from userrep.storage import artifacts_root, check_writable
 
+    check_writable(artifacts_root(config))
     return get_session(config.spark.master, config.spark.conf)
 
 
@@ -356,13 +371,23 @@ def _say(lines: Iterable[str]) -> None:
         print(f"userrep: {line}", file=sys.stderr)
 
 
+def _say_why(error: Exception, lines: Iterable[str]) -> None:
+    """Say what went wrong, after a traceback if --debug asks for one; the exit code is the same."""
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    _say(lines)
+
+
 def _unexpected(error: Exception) -> int:
     """Say what went wrong in one line; wrong use of the command line has a message of its own kind."""
     if hasattr(error, "format_message"):
-        _say([f"{error.format_message()} `--help` shows what there is."])
+        message = error.format_message()
+        if message.startswith("Usage:"):  # no command was given
+            print(message, file=sys.stderr)
+        else:
+            _say([f"{message.rstrip('.')}. `--help` shows what there is."])
         return 2
-    first = next((line for line in str(error).splitlines() if line.strip()), "no message")
-    _say([f"{type(error).__name__}: {first.strip()[:300]}. --debug shows the traceback; what was committed stays."])
+    _say_why(error, [f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."])
     return 1
 
 

@@ -6,7 +6,7 @@ Paths are relative to the working directory, or any URI that Spark and pyarrow r
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,18 +14,29 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from userrep.errors import UsageError
-from userrep.ids import checked_name
+from userrep.ids import NAME_RULE, checked_name
 
 Format = Literal["parquet", "delta", "json", "csv", "table"]
 
 
-def _duration(value: Any) -> Any:
-    """Read ``6h``, ``90m`` or ``1d`` as a duration; anything else is left to pydantic."""
-    match = re.fullmatch(r"(\d+)\s*([dhms])", value.strip()) if isinstance(value, str) else None
-    if match is None:
+def _duration(value: Any) -> timedelta:
+    """Read ``6h``, ``90m`` or ``1d`` as a duration."""
+    if isinstance(value, timedelta):
         return value
+    match = re.fullmatch(r"(\d{1,6})\s*([dhms])", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a number with d, h, m or s, for example 6h")
     unit = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}[match[2]]
     return timedelta(**{unit: int(match[1])})
+
+
+def _day(value: Any) -> Any:
+    """Take a date, or read ``YYYY-MM-DD``; a number is no date."""
+    if isinstance(value, str):
+        value = date.fromisoformat(value) if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else None
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise ValueError("write a date as YYYY-MM-DD")
+    return value
 
 
 def _windows(days: list[int]) -> list[int]:
@@ -34,20 +45,29 @@ def _windows(days: list[int]) -> list[int]:
     return sorted(days)
 
 
+def _distinct(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is named twice")
+    return names
+
+
 def _name(name: str) -> str:
     try:
         return checked_name(name, "name")
-    except UsageError as error:
-        raise ValueError(str(error)) from None
+    except UsageError:
+        raise ValueError(f"not a valid name: {NAME_RULE}") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Day = Annotated[date, BeforeValidator(_day)]
+Days = Annotated[int, Field(ge=1, le=3650)]
 Name = Annotated[str, AfterValidator(_name)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EventColumns(Section):
@@ -59,7 +79,7 @@ class EventColumns(Section):
     event_id: str | None = None
     event_type: str | None = None
     weight: str | None = None
-    context: list[str] = []
+    context: Annotated[list[str], AfterValidator(_distinct)] = []
 
     def mapped(self) -> list[str]:
         return [
@@ -72,7 +92,7 @@ class EventColumns(Section):
 
 
 class Source(Section):
-    path: str
+    path: str = Field(min_length=1)
     format: Format = "parquet"
 
 
@@ -100,7 +120,7 @@ class UserColumns(Section):
 
 class Users(Source):
     columns: UserColumns
-    attributes: list[Name] = []
+    attributes: Annotated[list[Name], AfterValidator(_distinct)] = []
 
 
 class OnboardingColumns(Section):
@@ -120,7 +140,7 @@ class AlsVectors(Section):
 
     kind: Literal["als"]
     dim: int = Field(80, ge=2, le=512)
-    refit_days: int = Field(28, ge=1)
+    refit_days: Days = 28
     regularization: float = Field(0.05, gt=0)
     alpha: float = Field(10.0, gt=0)
     iterations: int = Field(6, ge=1)
@@ -162,8 +182,8 @@ class AsOfs(Section):
     Neither inputs nor item vectors of a training row see an event at or after ``until``.
     """
 
-    until: date | None = None
-    every_days: int = Field(7, ge=1)
+    until: Day | None = None
+    every_days: Days = 7
     max_dates: int = Field(26, ge=1)
 
 
@@ -184,12 +204,15 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _ranks_deal(self) -> "Training":
+        faults = []
         if self.backend == "local" and self.num_workers != 1:
-            raise ValueError("num_workers must be 1 with backend local; set backend: horovod for more")
+            faults.append("num_workers must be 1 with backend local; set backend: horovod for more")
         if self.num_shards % self.num_workers:
-            raise ValueError(f"num_workers must divide num_shards ({self.num_shards}), so that all ranks step together")
+            faults.append(f"num_workers must divide num_shards ({self.num_shards}), so that all ranks step together")
         if self.batch_size % self.num_shards:
-            raise ValueError(f"batch_size must be a multiple of num_shards ({self.num_shards})")
+            faults.append(f"batch_size must be a multiple of num_shards ({self.num_shards})")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
 
@@ -207,7 +230,7 @@ class Gates(Section):
 class Downstream(Section):
     """The example consumer: will this user have an event in the next ``horizon_days`` days?"""
 
-    horizon_days: int = Field(7, ge=1)
+    horizon_days: Days = 7
     num_dates: int = Field(4, ge=1)
 
 
@@ -219,24 +242,24 @@ class Spark(Section):
     @classmethod
     def _text(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("conf"), dict):
-            as_text = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in values["conf"].items()}
-            return {**values, "conf": as_text}
+            as_text = {True: "true", False: "false"}
+            texts = {
+                k: as_text[v] if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v
+                for k, v in values["conf"].items()
+            }
+            return {**values, "conf": texts}
         return values
 
 
 class Config(Section):
-    root: str | None = None
-    catalog: str | None = None
-    schema_: str | None = Field(None, alias="schema")
+    root: str | None = Field(None, min_length=1)
+    catalog: Name | None = None
+    schema_: Name | None = Field(None, alias="schema")
     events: Events
     items: Items | None = None
     users: Users | None = None
     onboarding: Onboarding | None = None
-    windows_days: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_windows)] = [
-        7,
-        30,
-        180,
-    ]
+    windows_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_windows)] = [7, 30, 180]
     item_vectors: dict[Name, ItemVectors] = Field(min_length=1)
     model: Model = Model()
     training: Training = Training()
@@ -250,21 +273,26 @@ class Config(Section):
     def _default_item_vectors(cls, values: Any) -> Any:
         if isinstance(values, dict) and "item_vectors" not in values:
             default: dict[str, Any] = {"behaviour": {"kind": "als"}}
-            if isinstance(columns := (values.get("items") or {}).get("columns"), dict) and columns.get("text"):
+            items = values.get("items")
+            columns = items.get("columns") if isinstance(items, dict) else None
+            if isinstance(columns, dict) and columns.get("text"):
                 default["content"] = {"kind": "text"}
             return {**values, "item_vectors": default}
         return values
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
+        faults = []
         if (self.root is None) == (self.catalog is None):
-            raise ValueError("say where tables live: either root: PATH, or catalog: NAME with schema: NAME")
+            faults.append("say where tables live: either root: PATH, or catalog: NAME with schema: NAME")
         if (self.catalog is None) != (self.schema_ is None):
-            raise ValueError("catalog and schema go together")
+            faults.append("catalog and schema go together")
         for modality, vectors in self.item_vectors.items():
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
             if column and (self.items is None or getattr(self.items.columns, column) is None):
-                raise ValueError(f"item_vectors.{modality} has kind {vectors.kind}, which needs items.columns.{column}")
+                faults.append(f"item_vectors.{modality} has kind {vectors.kind}, which needs items.columns.{column}")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     @property
@@ -286,12 +314,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}. Name a configuration file with --config.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a mapping of keys was expected at the top, got {type(values).__name__}.")
+    faults: list[str] = []
     for override in overrides:
-        _apply(values, override)
+        try:
+            _apply(values, override)
+        except UsageError as error:
+            faults += error.faults
+    if faults:
+        raise UsageError(faults)
     return parse_config(values, str(path))
 
 
@@ -306,9 +340,9 @@ def parse_config(values: dict[str, Any], origin: str) -> Config:
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one ``key.path=value``; whatever follows ``spark.conf.`` is one key, dots and all."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set {override}: write key.path=value, for example --set model.latent_dim=64.")
     parts = key.split(".")
+    if not equals or not all(parts):
+        raise UsageError(f"--set {override}: write key.path=value, for example --set model.latent_dim=64.")
     if parts[:2] == ["spark", "conf"] and len(parts) > 2:
         parts = ["spark", "conf", ".".join(parts[2:])]
     for part in parts[:-1]:
@@ -316,39 +350,59 @@ def _apply(values: dict[str, Any], override: str) -> None:
             values[part] = {}
         values = values[part]
         if not isinstance(values, dict):
-            raise UsageError(f"--set {override}: {part} is a single value, it has no keys below it.")
+            raise UsageError(f"--set {override}: {part} is no section, it has no keys below it.")
     try:
         values[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UsageError(f"--set {override}: the value is not readable as YAML.") from None
+
+
+_KINDS: dict[int | str, type[Section]] = {"als": AlsVectors, "text": TextVectors, "vector": GivenVectors}
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
-        place = ".".join(
-            str(part) for part in fault["loc"] if part not in ("als", "text", "vector") or part == fault["loc"][-1]
-        )
+        location = fault["loc"]
+        place = ".".join(_spelt(location))
         if fault["type"] == "extra_forbidden":
-            key = str(fault["loc"][-1])
-            near = difflib.get_close_matches(key, _known_keys(fault["loc"][:-1]), n=1, cutoff=0.5)
-            yield f"unknown key {place}" + (
-                f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(_known_keys(fault['loc'][:-1]))}."
-            )
+            known = _known_keys(location[:-1])
+            near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+            cure = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}."
+            yield f"unknown key {place}; {cure}"
         elif fault["type"] == "missing":
             yield f"{place} is missing."
+        elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            yield f"{place}.kind: one of {', '.join(map(str, _KINDS))} was expected{_got(fault['input'], 'kind')}."
+        elif fault["type"] in ("model_type", "dict_type"):
+            yield f"{place}: keys were expected below it{_got(fault['input'])}."
         else:
-            message = fault["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
-            yield f"{place}: {message}{got}." if place else f"{message}."
+            got = "" if location[:2] == ("spark", "conf") or location[-1:] == ("[key]",) else _got(fault["input"])
+            for message in fault["msg"].removeprefix("Value error, ").splitlines():
+                yield f"{place}: {message.rstrip('.')}{got}." if place else f"{message}."
+
+
+def _spelt(location: tuple[int | str, ...]) -> list[str]:
+    """Write a fault's location as the file has it: without pydantic's marks for a key and for a kind of vectors."""
+    is_kind = len(location) > 3 and location[0] == "item_vectors"
+    return [str(part) for k, part in enumerate(location) if part != "[key]" and not (is_kind and k == 2)]
+
+
+def _got(value: Any, key: str | None = None) -> str:
+    """Show what was got, in brief; a section's contents are not shown."""
+    if isinstance(value, dict):
+        value = value.get(key)
+        if value is None:
+            return ""
+    shown = repr(value)
+    return f", got {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """List the keys of the section at ``location`` of the configuration."""
     section: Any = Config
-    kinds = {"als": AlsVectors, "text": TextVectors, "vector": GivenVectors}
-    for part in location:
-        if part in kinds:
-            section = kinds[str(part)]
+    for k, part in enumerate(location):
+        if location[0] == "item_vectors" and k == 2:
+            section = _KINDS[part]
         elif isinstance(section, type) and issubclass(section, Section):
             field = section.model_fields.get(str(part))
             if field is None:

@@ -1,6 +1,7 @@
 """Is this machine fit: versions that belong together, Java, Horovod, a folder to write to, a session that works."""
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from userrep.config import Config
-from userrep.errors import UserrepError
+from userrep.errors import UserrepError, in_one_line
 from userrep.session import DELTA_COORDINATES, get_session, jars_folder
 from userrep.storage import artifacts_root, check_writable
 
@@ -28,7 +29,8 @@ class Finding:
     cure: str = ""
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.found}" + (f". {self.cure}" if not self.ok else "")
+        cure = f". {self.cure}" if self.cure and not self.ok else ""
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.found}{cure}"
 
 
 def findings(config: Config | None) -> Iterator[Finding]:
@@ -49,9 +51,11 @@ def _python() -> Finding:
 
 
 def _java() -> Finding:
-    java = shutil.which("java")
+    home = os.environ.get("JAVA_HOME")  # Spark looks there first
+    java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
     if java is None:
-        return Finding("java", False, "none on the PATH", "Install Java 17 (Debian: openjdk-17-jre-headless).")
+        where = f"none in JAVA_HOME {home}" if home else "none on the PATH"
+        return Finding("java", False, where, "Install Java 17 (Debian: openjdk-17-jre-headless), set JAVA_HOME to it.")
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     match = re.search(r'version "(\d+)', said)
     version = match[1] if match else "unknown"
@@ -106,4 +110,4 @@ def _found(check: str, look: Callable[[], object]) -> Finding:
     except UserrepError as error:
         return Finding(check, False, str(error))
     except Exception as error:  # whatever Spark throws, the doctor goes on
-        return Finding(check, False, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}", "See --debug.")
+        return Finding(check, False, in_one_line(error))

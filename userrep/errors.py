@@ -3,6 +3,13 @@
 from collections.abc import Sequence
 
 
+def in_one_line(error: BaseException) -> str:
+    """Say what an exception that nobody planned for is about; Java's are wrapped in a line that says nothing."""
+    lines = [line.strip().removeprefix(": ") for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if not line.startswith("An error occurred while calling ")), "no message")
+    return f"{type(error).__name__}: {said[:300].rstrip('.')}"
+
+
 class UserrepError(Exception):
     """The run failed for a reason that its user can mend. ``exit_code`` is what the command line returns."""
 

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -18,24 +20,41 @@ from userrep.model.artifact import load_artifact
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
+from userrep.storage import absolute, delete_file, exists, file_system, write_bytes
 from userrep.tables import Tables
 
 MANIFEST = "_manifest.json"
 
 
 def check_out(out: str) -> None:
-    """Refuse to write into a folder that holds anything but an earlier export.
+    """Refuse to write into a folder that holds anything but an earlier export. Nothing is made or changed.
 
     Raises
     ------
     UsageError
-        If the folder has other contents, or is a file.
+        If the folder has other contents, is a file, or lies where this user may not write.
     """
-    folder = Path(out)
-    if folder.is_file():
+    try:
+        files, path = file_system(out)
+        kind = files.get_file_info(path).type
+        is_folder = kind == pyarrow.fs.FileType.Directory
+        names = [file.base_name for file in files.get_file_info(pyarrow.fs.FileSelector(path))] if is_folder else []
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--out {out}: not a folder that can be looked into ({error}).") from None
+    if kind == pyarrow.fs.FileType.File:
         raise UsageError(f"--out {out}: a file is there; name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise UsageError(f"--out {out}: the folder is not empty and holds no earlier export; name another one.")
+    foreign = sorted(name for name in names if not _is_of_an_export(name))
+    if names and (foreign or MANIFEST not in names):
+        found = f" ({', '.join(foreign[:3])})" if foreign else ""
+        raise UsageError(f"--out {out}: the folder is not empty and holds no earlier export{found}; name another one.")
+    if isinstance(files, pyarrow.fs.LocalFileSystem):
+        there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UsageError(f"--out {out}: {there} is not a folder that this user may write to; name another one.")
+
+
+def _is_of_an_export(name: str) -> bool:
+    return name in (MANIFEST, "_SUCCESS") or name.endswith((".parquet", ".crc"))
 
 
 def export_embeddings(tables: Tables, config: Config, space: Space, as_of: date, out: str) -> dict[str, Any]:
@@ -96,11 +115,11 @@ EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
 def _write(rows: DataFrame, out: str, what: str, as_of: date, about: dict[str, Any]) -> dict[str, Any]:
     """Write rows as Parquet, then the manifest with each file's SHA-256; a folder without one is not complete."""
     check_out(out)
-    folder = Path(out)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    rows.write.mode("overwrite").parquet(str(folder.absolute()))
-    written = rows.sparkSession.read.parquet(str(folder.absolute()))
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.parquet"))}
+    folder = absolute(out.rstrip("/") or "/")
+    if exists(f"{folder}/{MANIFEST}"):
+        delete_file(f"{folder}/{MANIFEST}")
+    rows.write.mode("overwrite").parquet(folder)
+    written = rows.sparkSession.read.parquet(folder)
     manifest = {
         "what": what,
         "as_of": as_of,
@@ -108,7 +127,18 @@ def _write(rows: DataFrame, out: str, what: str, as_of: date, about: dict[str, A
         "columns": dict(written.dtypes),
         **about,
         "exported_at": datetime.now(UTC),
-        "sha256": files,
+        "sha256": _checksums(folder),
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str), encoding="utf-8")
+    write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1, default=str).encode())
     return manifest
+
+
+def _checksums(folder: str) -> dict[str, str]:
+    """Hash each Parquet file of a folder; one piece of a file in memory at a time."""
+    files, path = file_system(folder)
+    found = {}
+    for file in sorted(files.get_file_info(pyarrow.fs.FileSelector(path)), key=lambda file: file.base_name):
+        if file.base_name.endswith(".parquet"):
+            with files.open_input_file(file.path) as content:
+                found[file.base_name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 
 from userrep.errors import UsageError
 
+NAME_RULE = "use 1 to 64 of a-z, 0-9, _ and -, starting with a letter or digit"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -21,9 +22,7 @@ def checked_name(name: str, what: str) -> str:
         If it does not match ``[a-z0-9][a-z0-9_-]{0,63}``.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{what} {name[:80]!r} is not a valid name: use 1 to 64 of a-z, 0-9, _ and -, starting with a letter or digit."
-        )
+        raise UsageError(f"{what} {name[:80]!r} is not a valid name: {NAME_RULE}.")
     return name
 
 

@@ -28,6 +28,9 @@ from userrep.spaces import registry
 from userrep.spaces.create import create_space
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import (
+    PUBLISHED,
+    REFUSED,
+    STAGED,
     list_snapshots,
     publish_snapshots,
     snapshot_inputs,
@@ -67,7 +70,7 @@ class Pipeline:
         dates = self.dates_needed(retrain=retrain)
         self.train_item_vectors(dates)
         self.build_user_features(dates)
-        space = None if retrain else self.usable_space
+        space = self._unfinished_candidate() if retrain else self.usable_space
         space = self.train_autoencoder() if space is None else self._kept(space)
         self.embed_users(space, self.snapshot_dates(space))
         self.publish_snapshots(space, self.snapshot_dates(space))
@@ -105,6 +108,15 @@ class Pipeline:
         lineage_id = lineage_of(self.config)
         alive = [s for s in list_spaces(self.tables) if s.state != registry.RETIRED and s.lineage_id == lineage_id]
         return next((s for s in alive if s.state == registry.SERVING), alive[-1] if alive else None)
+
+    def _unfinished_candidate(self) -> Space | None:
+        """The newest space, if an earlier run was cut off between its training and its first snapshot."""
+        spaces = list_spaces(self.tables)
+        newest = spaces[-1] if spaces else None
+        if newest is None or newest.state != registry.CANDIDATE or newest.lineage_id != lineage_of(self.config):
+            return None
+        tried = list_snapshots(self.tables, newest.space_id, states=(PUBLISHED, REFUSED))
+        return None if tried else newest
 
     @property
     def versions(self) -> Versions:
@@ -222,13 +234,14 @@ class Pipeline:
 
     def _kept(self, space: Space) -> Space:
         with self.runs.stage("train_autoencoder") as run:
-            run.skip(f"space {space.space_id} is {space.state}; --retrain trains a new one")
+            done = "trained by a run that was cut off" if space.state == registry.CANDIDATE else space.state
+            run.skip(f"space {space.space_id} is {done}; --retrain trains a new one")
         return space
 
     def embed_users(self, space: Space, as_ofs: Sequence[date]) -> None:
         """Stage snapshots of these dates, but for those of the same inputs that are staged or published."""
         with self.runs.stage("embed_users", [features_table(self.config, space.lineage_id)]) as run:
-            missing = self._without_snapshot(space, as_ofs, "staged", "published")
+            missing = self._without_snapshot(space, as_ofs, STAGED, PUBLISHED)
             if not missing:
                 return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
             staged = stage_snapshots(self.tables, self.config, space, missing)
@@ -240,7 +253,7 @@ class Pipeline:
     def publish_snapshots(self, space: Space, as_ofs: Sequence[date]) -> None:
         """Put the staged snapshots of these dates through the gates and publish them."""
         with self.runs.stage("publish_snapshot", [schemas.USER_EMBEDDINGS]) as run:
-            missing = self._without_snapshot(space, as_ofs, "published")
+            missing = self._without_snapshot(space, as_ofs, PUBLISHED)
             if not missing:
                 return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
             staged = staged_snapshots(self.tables, space, missing)

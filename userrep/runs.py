@@ -5,7 +5,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -59,11 +59,13 @@ class Runs:
             yield run
         except BaseException as error:
             run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
-            raise
-        finally:
             run.seconds = time.monotonic() - clock
-            self.stages.append(run)
-            self._record(run, started, versions)
+            with suppress(Exception):  # the stage's own error is the one to tell
+                self._record(run, started, versions)
+            raise
+        run.seconds = time.monotonic() - clock
+        self.stages.append(run)
+        self._record(run, started, versions)
         said = f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date"
         self.report(f"{name}: {said}" + (f" ({run.reason})" if run.reason else ""))
 

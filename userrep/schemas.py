@@ -15,8 +15,8 @@ class TableSchema:
 
 SOURCE_FILES = TableSchema(
     "source_files",
-    "one row per file of the event log and UTC day that it holds rows of (no day: rows without a readable time)",
-    """path STRING, size BIGINT, modified_at TIMESTAMP, event_date DATE, num_rows BIGINT, num_rejected BIGINT,
+    "one row per file of the event log, meaning of its columns, and UTC day of its rows (no day: no readable time)",
+    """path STRING, size BIGINT, modified_at TIMESTAMP, mapping STRING, event_date DATE, num_rows BIGINT, num_rejected BIGINT,
     checksum DECIMAL(38,0)""",
 )
 

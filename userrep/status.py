@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep import schemas
 from userrep.spaces.registry import list_spaces
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
+
+UNDATED = ("unparsable_row", "unreadable_event_at", "implausible_event_at")
 
 
 def status(tables: Tables) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def status(tables: Tables) -> dict[str, Any]:
         F.sum("num_rejected").alias("num_rejected"),
     ).first()
     assert tiles is not None
-    reasons = tables.read(schemas.REJECTED_EVENTS).groupBy("reason").count().orderBy(F.desc("count")).collect()
+    reasons = _rejected_that_count(tables, days).groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
     runs = tables.read(schemas.JOB_RUNS).groupBy("stage").agg(F.max_by(F.struct("*"), "started_at").alias("r"))
     rows = runs.select("r.*").orderBy("started_at").collect()
     return {
@@ -34,6 +37,15 @@ def status(tables: Tables) -> dict[str, Any]:
         ],
         "runs": [row.asDict() for row in rows],
     }
+
+
+def _rejected_that_count(tables: Tables, days: DataFrame) -> DataFrame:
+    """Leave out rejected rows of earlier revisions; rows without a readable time are written anew by every build."""
+    rejected = tables.read(schemas.REJECTED_EVENTS)
+    undated = F.col("reason").isin(UNDATED)
+    dated = rejected.where(~undated).join(days, on=["event_date", "revision"], how="left_semi")
+    newest = F.broadcast(days.agg(F.max("revision").alias("revision")))
+    return dated.unionByName(rejected.where(undated).join(newest, on="revision", how="left_semi"))
 
 
 def status_lines(found: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """What the log holds, day by day: which files carry which days, and a fingerprint of each day's content."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 
@@ -9,10 +10,11 @@ from pyspark.sql import functions as F
 from userrep.config import Events
 from userrep.errors import RejectedShareError, UsageError
 from userrep.events.source import check_events, has_naive_time, read_source, with_validity
+from userrep.ids import short_hash
 from userrep.schemas import SOURCE_FILES
 from userrep.tables import Tables
 
-_KEY = ("path", "size", "modified_at")
+_KEY = ("path", "size", "modified_at", "mapping")
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Inventory:
                 f"choose a date from {first} to {last}."
             )
 
-    def check_rejects(self, limit: float) -> None:
-        """Refuse a log with a day, or undated rows, over the limit of malformed rows."""
-        bad = [day for day in self.days if day.num_rejected > limit * day.num_rows]
+    def check_rejects(self, limit: float, days: Collection[date]) -> None:
+        """Refuse ``days`` if one of them, or the log's undated rows, are over the limit of malformed rows."""
+        bad = [day for day in self.days if day.day in days and day.num_rejected > limit * day.num_rows]
         num_rows = sum(day.num_rows for day in self.days) + self.num_undated
         faults = [f"{d.day}: {d.num_rejected} of {d.num_rows} rows are malformed" for d in bad[:10]]
         if len(bad) > 10:
@@ -73,9 +75,10 @@ class Inventory:
 def take_inventory(tables: Tables, events: Events) -> Inventory:
     """Bring ``source_files`` up to date and read the log's days from it.
 
-    Files are told apart by path, size and time. Only files that are new or changed are read, once; the files' days
-    and the checksum of each day's rows are kept. A day's fingerprint adds up over files, so moving or compacting
-    files changes no day. Cost: a listing of the log, and one read of its new files; driver memory grows with days.
+    Files are told apart by path, size and time. Only files that are new or changed are read, once for each meaning of
+    the columns; the files' days and the checksum of each day's rows are kept. A day's fingerprint adds up over files,
+    so moving or compacting files changes no day. Cost: a listing of the log, and one read of its new files; driver
+    memory grows with days.
 
     Raises
     ------
@@ -89,13 +92,17 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
     new = listed.join(known.select(*_KEY).distinct(), on=list(_KEY), how="left_anti")
     num_new = new.count()
     if num_new:
-        tables.append(_read_days(tables, events, new), SOURCE_FILES)
+        tables.append(_read_days(tables, events, new, source), SOURCE_FILES)
     return _summed(listed.join(tables.read(SOURCE_FILES), on=list(_KEY), how="inner"), events, source, num_new)
 
 
-def files_of_days(tables: Tables, events: Events, days: list[date], *, undated: bool) -> list[str]:
+def mapping_of(events: Events) -> str:
+    """Hash what the columns mean: a change of it changes every day, as a change of the rows does."""
+    return short_hash(events.columns.model_dump())
+
+
+def files_of_days(tables: Tables, events: Events, source: DataFrame, days: list[date], *, undated: bool) -> list[str]:
     """Return the files that hold rows of these days (and rows without a readable time). Driver memory: the list."""
-    source = read_source(tables.spark, events, what="events")
     listed = _listing(tables, events, source)
     held = listed.join(tables.read(SOURCE_FILES), on=list(_KEY), how="inner")
     wanted = F.col("event_date").isin(days)
@@ -106,26 +113,32 @@ def files_of_days(tables: Tables, events: Events, days: list[date], *, undated: 
 
 def _listing(tables: Tables, events: Events, source: DataFrame) -> DataFrame:
     """List the log's files: path, size, modified_at. Delta's files never change, so their path says all."""
+    mapping = F.lit(mapping_of(events)).alias("mapping")
     if events.format in ("delta", "table"):
-        rows = [(_plain(path), 0, None) for path in source.inputFiles()]
-        listed = tables.spark.createDataFrame(rows, "path STRING, size BIGINT, modified_at TIMESTAMP")
-        return listed.withColumn("modified_at", F.timestamp_seconds(F.lit(0)))
+        listed = tables.spark.createDataFrame([(path,) for path in source.inputFiles()], "path STRING")
+        return listed.select(
+            _one_slash("path").alias("path"),
+            F.lit(0).cast("bigint").alias("size"),
+            F.timestamp_seconds(F.lit(0)).alias("modified_at"),
+            mapping,
+        )
     files = tables.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(events.path)
     return files.select(
-        _path(F.col("path")).alias("path"),
+        _one_slash("path").alias("path"),
         F.col("length").alias("size"),
         F.col("modificationTime").alias("modified_at"),
+        mapping,
     )
 
 
-def _read_days(tables: Tables, events: Events, new: DataFrame) -> DataFrame:
+def _read_days(tables: Tables, events: Events, new: DataFrame, log: DataFrame) -> DataFrame:
     """Read new files once: one row per file and day with its counts and the sum of its rows' hashes."""
     paths = [row.path for row in new.select("path").collect()]
     if events.format in ("delta", "table"):
-        source = read_source(tables.spark, events, what="events")
+        source = log
     else:
-        source = read_source(tables.spark, events, what="events", files=paths)
-    with_path = source.withColumn("__path", _path(F.col("_metadata.file_path")))
+        source = read_source(tables.spark, events, what="events", files=paths, like=log)
+    with_path = source.withColumn("__path", _decoded("_metadata.file_path"))
     rows = with_validity(with_path, events).select(
         F.col("raw.__path").alias("path"),
         "event_date",
@@ -159,10 +172,11 @@ def _summed(held: DataFrame, events: Events, source: DataFrame, num_new: int) ->
     return Inventory(days, num_undated, num_new, has_naive_time(source, events))
 
 
-def _plain(path: str) -> str:
-    return path.replace("file:///", "file:/")
+def _one_slash(path: str) -> Column:
+    """Write a file's path in one way: listings and scans differ in slashes."""
+    return F.regexp_replace(path, r"^file:/+", "file:/")
 
 
-def _path(column: Column) -> Column:
-    """Write a file's path in one way: listings and scans differ in slashes and in escapes."""
-    return F.url_decode(F.regexp_replace(F.regexp_replace(column, r"^file:/+", "file:/"), r"\+", "%2B"))
+def _decoded(path: str) -> Column:
+    """Write the path of a scan, which has escapes, as listings do."""
+    return F.url_decode(F.regexp_replace(_one_slash(path), r"\+", "%2B"))

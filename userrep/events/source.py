@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,8 +18,10 @@ LATEST = "2200-01-01"
 WEIGHT_UNIT = 2**8  # weights are multiples of 1/256, so that sums of weight x vector are exact in float64
 
 
-def read_source(spark: SparkSession, source: Source, *, what: str, files: Sequence[str] | None = None) -> DataFrame:
-    """Read a source as it is, or only some of its files.
+def read_source(
+    spark: SparkSession, source: Source, *, what: str, files: Sequence[str] | None = None, like: DataFrame | None = None
+) -> DataFrame:
+    """Read a source as it is, or only some of its files, with the columns of ``like``, the whole of it.
 
     CSV (with a header) and JSON values are read as text: what a value means is decided where it is used, not guessed
     from a sample. Lazy, but for the listing of files and, with JSON, one pass that finds the fields.
@@ -37,14 +40,17 @@ def read_source(spark: SparkSession, source: Source, *, what: str, files: Sequen
             reader = reader.option("header", True).option("mode", "PERMISSIVE")
         if source.format == "json":
             reader = reader.option("primitivesAsString", True).option("columnNameOfCorruptRecord", CORRUPT)
+    if like is not None:
+        reader = reader.schema(like.schema)  # some files alone may lack a column, or hold it in another type
+    if target is not None and (files is not None or "*" in target):
+        reader = reader.option("basePath", _base(target))
     try:
         if target is None:
             return spark.table(source.path)
-        if files is not None:
-            return reader.option("basePath", _base(target)).load(list(files))
-        return reader.load(target)
-    except PySparkException as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        return reader.load(target if files is None else list(files))
+    except (PySparkException, Py4JJavaError) as error:  # the latter: a job that looks into the files failed
+        text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
+        reason = text.strip().splitlines()[0][:200]
         raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
 
 
@@ -113,7 +119,7 @@ def with_validity(source: DataFrame, events: Events) -> DataFrame:
         _text(columns.user_id).alias("user_id"),
         _text(columns.item_id).alias("item_id"),
         (_text(columns.event_type) if columns.event_type else F.lit("event")).alias("event_type"),
-        _name(columns.event_at).try_cast("timestamp").alias("event_at"),
+        _time(source, columns.event_at).try_cast("timestamp").alias("event_at"),
         (_name(columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
         *(F.coalesce(_text(name), F.lit("(null)")).alias(f"context_{k}") for k, name in enumerate(columns.context)),
         (_text(columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
@@ -144,7 +150,10 @@ def _reason() -> Column:
         ("missing_user_id", F.coalesce(F.trim("user_id"), F.lit("")) == ""),
         ("missing_item_id", F.coalesce(F.trim("item_id"), F.lit("")) == ""),
         ("missing_event_type", F.col("event_type").isNull()),
-        ("unreadable_weight", F.col("weight").isNull() | F.isnan("weight") | (F.abs("weight") == float("inf"))),
+        (
+            "unreadable_weight",
+            F.col("weight").isNull() | F.isnan("weight") | (F.abs("weight") * WEIGHT_UNIT == float("inf")),
+        ),
         ("negative_weight", F.col("weight") < 0),
     ]
     reason = F.lit(None).cast("string")
@@ -159,6 +168,13 @@ def _plausible(column: str) -> Column:
 
 def _name(column: str) -> Column:
     return F.col(f"`{column.replace('`', '``')}`")
+
+
+def _time(source: DataFrame, column: str) -> Column:
+    """Take a column of times; of texts only those that begin with a year, since Spark reads ``12:30`` as today's."""
+    if not isinstance(source.schema[column].dataType, T.StringType):
+        return _name(column)
+    return F.when(_name(column).rlike(r"^\s*[+-]?\d{4}"), _name(column))
 
 
 def _text(column: str) -> Column:
@@ -180,4 +196,6 @@ def _check_local(path: str, what: str) -> None:
 
 def _base(path: str) -> str:
     """Return the folder below which partition columns are read from folder names."""
+    if "*" in path:
+        return path.split("*", maxsplit=1)[0].rpartition("/")[0] or "."
     return str(Path(path).parent) if Path(path).is_file() else path

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config, Events
-from userrep.events.inventory import Inventory, LogDay, files_of_days
+from userrep.events.inventory import Inventory, LogDay, files_of_days, mapping_of
 from userrep.events.source import read_source, with_validity
 from userrep.ids import short_hash
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
@@ -46,15 +46,14 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     """
     visible = latest_tile_days(tables)
     wanted = {day.day: day for day in inventory.days if day.day < before}
-    # A change of what the columns mean changes every day, as a change of the rows does.
-    mapping = short_hash(config.events.columns.model_dump())
+    mapping = mapping_of(config.events)
     stale = [day for day in wanted.values() if visible.get(day.day, ("", 0))[0] != _fingerprint(day, mapping)]
     vanished = [day for day in visible if day < before and day not in wanted and visible[day][0] != "none"]
     stale += [LogDay(day, 0, 0, "none") for day in vanished]
     if not stale:
         return TileBuild([], len(wanted), 0, 0, 0)
-    inventory.check_rejects(config.events.max_rejected_share)
     days = sorted(day.day for day in stale)
+    inventory.check_rejects(config.events.max_rejected_share, days)
     revision = 1 + max((revision for _, revision in visible.values()), default=0)
     buckets = -(-max(day.num_rows for day in stale) // _ROWS_PER_TASK) or 1
     _write_rows(tables, config.events, days, revision, undated=inventory.num_undated > 0, buckets=buckets)
@@ -167,13 +166,12 @@ def _revisions_predicate(days: dict[date, int]) -> str:
 def _write_rows(
     tables: Tables, events: Events, days: list[date], revision: int, *, undated: bool, buckets: int
 ) -> None:
-    files = files_of_days(tables, events, days, undated=undated)
-    if events.format in ("delta", "table"):
-        source = read_source(tables.spark, events, what="events")
-    elif files:
-        source = read_source(tables.spark, events, what="events", files=files)
-    else:
-        source = read_source(tables.spark, events, what="events").limit(0)
+    source = read_source(tables.spark, events, what="events")
+    if events.format not in ("delta", "table"):
+        files = files_of_days(tables, events, source, days, undated=undated)
+        source = (
+            read_source(tables.spark, events, what="events", files=files, like=source) if files else source.limit(0)
+        )
     checked = with_validity(source, events)
     in_days = F.col("event_date").isin(days)
     context = events.columns.context

@@ -52,6 +52,8 @@ def behaviour_vectors(
     """
     known = pairs.where(F.col("valid_from") <= F.lit(version))
     ratings = known.groupBy("user_number", "item_index").agg(F.log1p(F.sum("num_events")).cast("float").alias("rating"))
+    # Fixed partitions in a fixed order: ALS's sums then don't depend on the session's shuffle partitions.
+    ratings = ratings.repartition(num_blocks, "user_number").sortWithinPartitions("user_number", "item_index")
     als = ALS(
         rank=settings.dim,
         maxIter=settings.iterations,

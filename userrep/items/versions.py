@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from userrep.config import AlsVectors, Config, Items, TextVectors
+from userrep.errors import UsageError
 from userrep.events.source import check_columns, read_source
 from userrep.events.tiles import read_tiles
 from userrep.ids import short_hash
@@ -134,7 +136,8 @@ def _modality(
                 fit_basis(with_text, settings=settings, path=path)
             vectors = content_vectors(with_text, path=path)
         else:
-            vectors = numbered.where(F.size("vector") == settings.dim).select("item_index", "vector")
+            whole = (F.size("vector") == settings.dim) & F.forall("vector", _is_finite)
+            vectors = numbered.where(whole).select("item_index", "vector")
     return vectors.select(F.lit(name).alias("modality"), "item_index", rounded(F.col("vector")).alias("vector"))
 
 
@@ -173,11 +176,19 @@ def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *,
     return tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'").select("item_id", "item_index")
 
 
+def _is_finite(x: Column) -> Column:
+    return x.isNotNull() & ~F.isnan(x) & (F.abs(x) != float("inf"))
+
+
 def _items(tables: Tables, items: Items) -> DataFrame:
     """Read the item table: item_id, text, vector (null where not mapped); of several rows of an item the largest."""
     source = read_source(tables.spark, items, what="items")
     columns = items.columns.model_dump(exclude_none=True)
     check_columns(source, {f"columns.{key}": name for key, name in columns.items()}, "items")
+    if items.columns.vector and not isinstance(kind := source.schema[items.columns.vector].dataType, T.ArrayType):
+        raise UsageError(
+            f"items.columns.vector: column {items.columns.vector!r} is {kind.simpleString()}; wanted a list of numbers."
+        )
     mapped = source.select(
         F.col(items.columns.item_id).cast("string").alias("item_id"),
         (F.col(items.columns.text).cast("string") if items.columns.text else F.lit(None).cast("string")).alias("text"),

@@ -1,0 +1,285 @@
+"""The whole pipeline on a small generated log: twice is once, killed is as good as undisturbed, tastes are recovered."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.testing import assert_allclose
+from pyspark.sql import SparkSession
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import cross_val_predict
+
+from userrep import schemas
+from userrep.config import Config, parse_config
+from userrep.errors import GateRefusedError, UsageError
+from userrep.events.generator import LogSpec, generate_log
+from userrep.export import export_embeddings, export_features, export_item_vectors
+from userrep.items.versions import lineage_of
+from userrep.pipeline import Pipeline
+from userrep.runs import Runs
+from userrep.spaces.registry import find_space, list_spaces
+from userrep.spaces.snapshots import list_snapshots
+from userrep.tables import Tables
+
+SPEC = LogSpec(num_users=400, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.0, seed=3)
+AS_OF = date(2024, 3, 15)
+STAGES = (
+    "build_activity_tiles",
+    "train_item_vectors",
+    "build_user_features",
+    "train_autoencoder",
+    "embed_users",
+    "publish_snapshot",
+    "promote",
+    "train_return_propensity",
+)
+
+
+def _config(log: Path, root: Path, **more: Any) -> Config:
+    values: dict[str, Any] = {
+        "root": str(root),
+        "events": {
+            "path": str(log / "events"),
+            "columns": {
+                "user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "event_id": "event_id",
+                "event_type": "event_type", "weight": "weight", "context": ["device"],
+            },
+        },
+        "items": {"path": str(log / "items"), "columns": {"item_id": "item_id", "text": "title"}},
+        "users": {
+            "path": str(log / "users"),
+            "columns": {"user_id": "user_id", "registered_at": "registered_at"},
+            "attributes": ["country", "age_band"],
+        },
+        "onboarding": {
+            "path": str(log / "onboarding"),
+            "columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "picked_at"},
+        },
+        "windows_days": [7, 28],
+        "item_vectors": {"behaviour": {"kind": "als", "dim": 8, "iterations": 4}, "content": {"kind": "text", "dim": 8}},
+        "model": {"latent_dim": 16, "hidden_dim": 64, "decoder_dim": 32},
+        "training": {
+            "as_ofs": {"until": "2024-02-25", "every_days": 7}, "num_shards": 2, "batch_size": 64, "max_epochs": 12,
+        },
+        "downstream": {"num_dates": 2},
+        **more,
+    }  # fmt: skip
+    return parse_config(values, "test")
+
+
+@pytest.fixture(scope="module")
+def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("log")
+    generate_log(spark, SPEC, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Config]:
+    config = _config(log, tmp_path_factory.mktemp("root"))
+    work = Pipeline(config, spark, AS_OF, report=lambda _: None)
+    work.run()
+    return work, config
+
+
+def _content(tables: Tables, config: Config) -> dict[str, Any]:
+    """What a reader sees, without clocks."""
+    space = find_space(tables, None)
+    rows = tables.read(schemas.USER_EMBEDDINGS).orderBy("as_of", "revision", "user_id").collect()
+    tiles = (
+        tables.read(schemas.USER_ITEM_DAYS).drop("revision").orderBy("event_date", "user_id", "item_id", "event_type")
+    )
+    return {
+        "space": (space.space_id, space.state, space.content_hash),
+        "snapshots": [(s.snapshot_id, s.num_users, s.available_at) for s in list_snapshots(tables, space.space_id)],
+        "embeddings": [(row.as_of, row.revision, row.user_id) for row in rows],
+        "vectors": np.array([row.embedding for row in rows]),
+        "tiles": tiles.toPandas().astype(str),
+        "rejected": tables.read(schemas.REJECTED_EVENTS)
+        .drop("revision", "event_date")
+        .toPandas()
+        .value_counts()
+        .to_dict(),
+    }
+
+
+def test_every_stage_runs_once_and_records_itself(done: tuple[Pipeline, Config]) -> None:
+    work, _ = done
+    assert [(run.stage, run.outcome) for run in work.runs.stages] == [(stage, "done") for stage in STAGES]
+    recorded = work.tables.read(schemas.JOB_RUNS).where(f"run_id = '{work.runs.run_id}'").collect()
+    assert {row.stage for row in recorded} == set(STAGES)
+    features = next(row for row in recorded if row.stage == "build_user_features")
+    assert set(json.loads(features.inputs)) == {"tile_days", "item_vector_versions"}
+    assert all(row.config_hash and row.code_hash for row in recorded)
+
+
+def test_a_second_run_changes_nothing_and_says_why(spark: SparkSession, done: tuple[Pipeline, Config]) -> None:
+    work, config = done
+    before = {table.name: work.tables.version(table) for table in schemas.ALL if table is not schemas.JOB_RUNS}
+    again = Pipeline(config, spark, AS_OF, report=lambda _: None)
+    again.run()
+    assert {run.outcome for run in again.runs.stages} == {"skipped"}
+    assert all(run.reason for run in again.runs.stages)
+    assert {table.name: work.tables.version(table) for table in schemas.ALL if table is not schemas.JOB_RUNS} == before
+    assert [o.auc for o in again.outcomes] == [o.auc for o in work.outcomes]
+
+
+def test_the_consumer_learns_from_embeddings_alone(done: tuple[Pipeline, Config]) -> None:
+    aucs = {outcome.input: outcome.auc for outcome in done[0].outcomes}
+    assert aucs.keys() == {"embedding", "recency", "pooled_averages"}
+    assert aucs["embedding"] > 0.7
+
+
+def test_the_embedding_recovers_the_planted_tastes(
+    done: tuple[Pipeline, Config], log: Path, spark: SparkSession
+) -> None:
+    """A linear read-out of each user's true taste: R² above 0.5, and 0.1 or more above that of the activity counts."""
+    work, config = done
+    table = work.tables.read(schemas.USER_EMBEDDINGS).where(f"as_of = '{AS_OF}'").select("user_id", "embedding")
+    lineage = lineage_of(config)
+    features = work.tables.read(schemas.user_features(lineage, "")).where(f"as_of = '{AS_OF}' AND num_events_28d >= 10")
+    counts = [
+        name for name in features.columns if name.startswith(("num_events", "num_active", "weight_", "days_since"))
+    ]
+    truth = spark.read.parquet(str(log / "truth")).select("user_id", "taste")
+    rows = (
+        features.select("user_id", *counts).join(table, "user_id").join(truth, "user_id").orderBy("user_id").toPandas()
+    )
+    taste = np.stack(rows.taste)
+
+    def r2(inputs: np.ndarray) -> float:
+        scaled = (inputs - inputs.mean(axis=0)) / (inputs.std(axis=0) + 1e-9)
+        predicted = cross_val_predict(RidgeCV(np.logspace(-1, 4, 11)), scaled, taste, cv=5)
+        return float(1 - np.square(taste - predicted).sum() / np.square(taste - taste.mean(axis=0)).sum())
+
+    from_embedding, from_counts = r2(np.stack(rows.embedding)), r2(rows[counts].fillna(99).to_numpy(float))
+    assert from_embedding > 0.5
+    assert from_embedding > from_counts + 0.1
+
+
+def test_exports_are_complete_parquet_with_a_manifest(done: tuple[Pipeline, Config], tmp_path: Path) -> None:
+    work, config = done
+    space = find_space(work.tables, None)
+    manifest = export_embeddings(work.tables, config, space, AS_OF, str(tmp_path / "e"))
+    embeddings = pq.read_table(tmp_path / "e")
+    assert embeddings.column_names == ["user_id", "as_of", "embedding"]
+    vectors = np.stack(embeddings["embedding"].to_numpy())
+    assert (vectors.shape, np.isfinite(vectors).all()) == ((manifest["num_rows"], 16), True)
+    deviation = vectors.std(axis=0)
+    assert (deviation > 0.01 * deviation.max()).sum() >= 8
+    export_features(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / "f"))
+    features = pq.read_table(tmp_path / "f")
+    assert set(features["user_id"].to_pylist()) == set(embeddings["user_id"].to_pylist())
+    assert {"behaviour_7d", "has_content_28d", "num_events_7d", "content_onboarding"} <= set(features.column_names)
+    exported = export_item_vectors(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / "i"))
+    assert pq.read_table(tmp_path / "i").column_names == ["modality", "item_id", "vector"]
+    assert exported["valid_from"] <= AS_OF
+    with pytest.raises(UsageError, match="no features of 2024-01-20"):
+        export_features(work.tables, config, space.lineage_id, date(2024, 1, 20), str(tmp_path / "x"))
+    with pytest.raises(UsageError, match="has no snapshot of 2024-01-20"):
+        export_embeddings(work.tables, config, space, date(2024, 1, 20), str(tmp_path / "x"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds no earlier export"):
+        export_embeddings(work.tables, config, space, AS_OF, str(tmp_path / "mine"))
+
+
+@pytest.fixture
+def killed_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Make the write number n of a run fail, as a kill would: nothing after it happens."""
+
+    class Killed(BaseException):
+        """Not an Exception, so that nothing catches it."""
+
+    def kill(table: str) -> None:
+        real = Tables._write
+
+        def write(self: Tables, rows: Any, to: schemas.TableSchema, where: str | None) -> None:
+            if to.name == table or (table == "user_features" and to.name.startswith(table)):
+                raise Killed(table)
+            real(self, rows, to, where)
+
+        monkeypatch.setattr(Tables, "_write", write)
+        monkeypatch.setattr(Runs, "_record", lambda *_: None)
+
+    kill.error = Killed  # type: ignore[attr-defined]
+    yield kill
+
+
+def test_a_run_killed_before_any_write_and_run_again_ends_as_an_undisturbed_one(
+    spark: SparkSession,
+    done: tuple[Pipeline, Config],
+    log: Path,
+    tmp_path: Path,
+    killed_at: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed once before each table's write, one after the other, in one root: the hardest of paths."""
+    config = _config(log, tmp_path)
+    order = ["source_files", "user_item_days", "rejected_events", "tile_days", "item_index", "item_vectors",
+             "item_vector_versions", "user_features", "feature_sets", "training_rows", "spaces", "user_embeddings",
+             "snapshots", "consumer_results"]  # fmt: skip
+    for table in order:
+        with monkeypatch.context():
+            killed_at(table)
+            with pytest.raises(killed_at.error):
+                Pipeline(config, spark, AS_OF, report=lambda _: None).run()
+            monkeypatch.undo()
+    work = Pipeline(config, spark, AS_OF, report=lambda _: None)
+    work.run()
+    undisturbed, survived = _content(done[0].tables, done[1]), _content(work.tables, config)
+    assert_allclose(survived.pop("vectors"), undisturbed.pop("vectors"), atol=0.3)
+    assert survived.pop("tiles").equals(undisturbed.pop("tiles"))
+    (space, state, _), (space_again, state_again, _) = undisturbed.pop("space"), survived.pop("space")
+    assert (space, state) == (space_again, state_again)
+    assert survived == undisturbed
+
+
+def test_retraining_makes_a_new_space_and_leaves_the_old_one_serving(
+    spark: SparkSession, done: tuple[Pipeline, Config], tmp_path: Path
+) -> None:
+    work, config = done
+    serving = find_space(work.tables, None)
+    export_embeddings(work.tables, config, serving, AS_OF, str(tmp_path / "before"))
+    again = Pipeline(config, spark, AS_OF, report=lambda _: None)
+    assert again.run(retrain=True).space_id == serving.space_id
+    spaces = list_spaces(work.tables)
+    assert [space.state for space in spaces] == ["serving", "ready"]
+    assert len({space.space_id for space in spaces}) == 2
+    export_embeddings(work.tables, config, serving, AS_OF, str(tmp_path / "after"))
+    before, after = (pq.read_table(tmp_path / name).sort_by("user_id") for name in ("before", "after"))
+    assert before.equals(after)
+
+
+def test_a_refused_gate_leaves_what_serves_as_it_is(
+    spark: SparkSession, done: tuple[Pipeline, Config], log: Path
+) -> None:
+    work, config = done
+    serving = find_space(work.tables, None)
+    before = list_snapshots(work.tables, serving.space_id)
+    strict = config.model_copy(
+        update={"gates": config.gates.model_copy(update={"min_live_dims_share": 1.0, "min_rows_share": 1.0})}
+    )
+    earlier = Pipeline(strict, spark, date(2024, 3, 10), report=lambda _: None)
+    with pytest.raises(GateRefusedError, match="not published"):
+        earlier.run()
+    assert list_snapshots(work.tables, serving.space_id) == before
+    assert find_space(work.tables, None) == serving
+
+
+def test_a_pipeline_without_room_for_training_is_refused_before_long_work(
+    spark: SparkSession, log: Path, tmp_path: Path
+) -> None:
+    early = _config(log, tmp_path, training={"as_ofs": {"until": "2024-03-20"}})
+    with pytest.raises(UsageError, match="until 2024-03-20 lies after --as-of 2024-03-15"):
+        Pipeline(early, spark, AS_OF, report=lambda _: None).run()
+    young = _config(log, tmp_path, training={"as_ofs": {"until": "2024-01-05"}})
+    with pytest.raises(UsageError, match="too late for a training row"):
+        Pipeline(young, spark, AS_OF, report=lambda _: None).run()
+    with pytest.raises(UsageError, match="choose a date from 2024-01-02"):
+        Pipeline(early, spark, date(2020, 1, 1), report=lambda _: None).run()

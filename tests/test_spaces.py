@@ -1,0 +1,210 @@
+"""Spaces and snapshots: states, gates, and joins that see what was known at a label's time."""
+
+import json
+import random
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from userrep import config
+from userrep.downstream.join import join_embeddings, with_snapshot
+from userrep.downstream.return_propensity import label_dates
+from userrep.errors import UsageError
+from userrep.schemas import USER_EMBEDDINGS
+from userrep.spaces import registry
+from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
+from userrep.spaces.registry import add_candidate, find_space, list_spaces, mark_ready, promote, retire, rollback
+from userrep.spaces.snapshots import PUBLISHED, Snapshot, _record
+from userrep.tables import Tables
+
+SPACES = ("s001-a", "s002-b", "s003-c")
+
+
+@pytest.fixture
+def tables(spark: SparkSession, tmp_path: Path) -> Tables:
+    return Tables(spark, root=str(tmp_path))
+
+
+def _add(tables: Tables, *ids: str) -> None:
+    for space_id in ids:
+        add_candidate(
+            tables,
+            space_id=space_id,
+            lineage_id="l1",
+            trained_until=date(2024, 5, 1),
+            content_hash=f"hash of {space_id}",
+        )
+
+
+def _states(tables: Tables) -> dict[str, str]:
+    return {space.space_id: space.state for space in list_spaces(tables)}
+
+
+def test_a_space_goes_from_candidate_to_ready_to_serving_and_back(tables: Tables) -> None:
+    with pytest.raises(UsageError, match="no space is serving"):
+        find_space(tables, None)
+    _add(tables, "s001-a", "s001-a", "s002-b")
+    assert _states(tables) == {"s001-a": "candidate", "s002-b": "candidate"}
+    with pytest.raises(UsageError, match="s001-a is candidate; only a ready space can serve"):
+        promote(tables, find_space(tables, "s001-a"))
+    with pytest.raises(UsageError, match="no other space has served"):
+        rollback(tables)
+    for space_id in ("s001-a", "s002-b"):
+        mark_ready(tables, find_space(tables, space_id))
+        promote(tables, find_space(tables, space_id))
+    assert _states(tables) == {"s001-a": "ready", "s002-b": "serving"}
+    assert rollback(tables).space_id == "s001-a"
+    assert find_space(tables, None).space_id == "s001-a"
+    with pytest.raises(UsageError, match="s001-a is serving; promote another one first"):
+        retire(tables, find_space(tables, "s001-a"))
+    retire(tables, find_space(tables, "s002-b"))
+    assert _states(tables) == {"s001-a": "serving", "s002-b": "retired"}
+
+
+def test_an_unknown_space_is_named_with_those_there_are(tables: Tables) -> None:
+    _add(tables, "s001-a")
+    with pytest.raises(UsageError, match="space s009: not in the registry; spaces there are: s001-a"):
+        find_space(tables, "s009")
+    with pytest.raises(UsageError, match="not a valid name"):
+        find_space(tables, "../s001-a")
+
+
+def test_promoting_what_serves_changes_nothing(tables: Tables) -> None:
+    _add(tables, "s001-a")
+    mark_ready(tables, find_space(tables, "s001-a"))
+    promote(tables, find_space(tables, "s001-a"))
+    before = tables.version(registry.SPACES)
+    promote(tables, find_space(tables, "s001-a"))
+    assert tables.version(registry.SPACES) == before
+
+
+def test_stats_see_broken_vectors_repeated_users_and_dead_dimensions(spark: SparkSession) -> None:
+    day, other = date(2024, 5, 1), date(2024, 5, 2)
+    rng = np.random.default_rng(0)
+    good = [(day, f"u{k}", [float(x) for x in rng.standard_normal(2)] + [0.5]) for k in range(20)]
+    bad = [
+        (other, "a", [1.0, float("nan"), 0.5]),
+        (other, "a", [1.0, 2.0]),
+        (other, "b", None),
+        (other, "c", [1.0, 2.0, 3.0]),
+    ]
+    rows = spark.createDataFrame(good + bad, "as_of DATE, user_id STRING, embedding ARRAY<FLOAT>").repartition(3)
+    stats = snapshot_stats(rows, dim=3)
+    assert stats[day] == SnapshotStats(num_rows=20, num_users=20, num_broken=0, num_live_dims=2)
+    assert stats[other] == SnapshotStats(num_rows=4, num_users=3, num_broken=3, num_live_dims=0)
+
+
+@pytest.mark.parametrize(
+    ("stats", "fault"),
+    [
+        (SnapshotStats(0, 0, 0, 0), "it has no rows"),
+        (SnapshotStats(90, 90, 0, 4), "it has 90 rows, the features have 100"),
+        (SnapshotStats(100, 99, 0, 4), "1 rows repeat a user"),
+        (SnapshotStats(100, 100, 2, 4), "2 vectors are not 4 finite numbers"),
+        (SnapshotStats(100, 100, 0, 1), "only 1 of 4 dimensions vary"),
+        (SnapshotStats(40, 40, 0, 4), "it has 40 rows, the one before has 100"),
+    ],
+)
+def test_each_gate_refuses_for_its_reason(stats: SnapshotStats, fault: str) -> None:
+    expected = 40 if stats.num_rows == 40 else 100
+    faults = refusals(stats, config.Gates(), dim=4, expected_rows=expected, rows_before=100)
+    assert any(fault in found for found in faults)
+
+
+def test_a_sound_snapshot_passes_all_gates() -> None:
+    sound = SnapshotStats(100, 100, 0, 4)
+    assert refusals(sound, config.Gates(), dim=4, expected_rows=100, rows_before=None) == []
+
+
+def _snapshot(as_of: date, revision: int, available_at: datetime, space: str = "s001-a") -> Snapshot:
+    return Snapshot(
+        snapshot_id=f"{space}-{as_of:%Y%m%d}-r{revision}",
+        space_id=space,
+        as_of=as_of,
+        revision=revision,
+        state=PUBLISHED,
+        inputs_hash="x",
+        num_users=2,
+        available_at=available_at,
+        computed_at=available_at,
+        gates=json.dumps({}),
+    )
+
+
+def _oracle(snapshots: list[Snapshot], when: datetime | None) -> str | None:
+    known = [s for s in snapshots if when is not None and s.available_at is not None and s.available_at <= when]
+    return max(known, key=lambda s: (s.as_of, s.revision)).snapshot_id if known else None
+
+
+def test_a_label_gets_the_newest_snapshot_that_was_available_at_its_time(spark: SparkSession) -> None:
+    chance = random.Random(3)
+    start = datetime(2024, 5, 1)
+    for _ in range(3):
+        snapshots = []
+        for day in range(6):
+            as_of = (start + timedelta(days=day)).date()
+            for revision in range(1, chance.randint(1, 3) + 1):
+                delay = timedelta(hours=chance.randint(0, 96))
+                snapshots.append(_snapshot(as_of, revision, start + timedelta(days=day) + delay))
+        times = [start + timedelta(hours=chance.randint(-30, 250)) for _ in range(40)] + [None]
+        times += [s.available_at for s in snapshots]  # ties: available at the very time
+        labels = spark.createDataFrame(list(enumerate(times)), "n INT, label_at TIMESTAMP")
+        found = with_snapshot(labels, snapshots, time="label_at").collect()
+        assert {row.n: row.snapshot_id for row in found} == {n: _oracle(snapshots, t) for n, t in enumerate(times)}
+
+
+def test_a_join_keeps_every_label_and_never_mixes_spaces(tables: Tables, spark: SparkSession) -> None:
+    _add(tables, "s001-a", "s002-b")
+    day, noon = date(2024, 5, 1), datetime(2024, 5, 1, 12)
+    snapshots = [
+        _snapshot(day, 1, noon),
+        _snapshot(day, 2, noon + timedelta(days=9)),
+        _snapshot(day, 1, noon, "s002-b"),
+    ]
+    vectors = [("s001-a", 1, 0.5), ("s001-a", 2, 0.25), ("s002-b", 1, 9.0)]
+    rows = [(space, day, revision, "u1", [x]) for space, revision, x in vectors]
+    schema = "space_id STRING, as_of DATE, revision INT, user_id STRING, embedding ARRAY<FLOAT>"
+    tables.append(spark.createDataFrame(rows, schema), USER_EMBEDDINGS)
+    _record(tables, [replace(s) for s in snapshots])
+    labels = spark.createDataFrame(
+        [(1, "u1", noon), (2, "u1", noon - timedelta(seconds=1)), (3, "u1", noon + timedelta(days=9)), (4, "new", noon),
+         (5, None, noon), (6, "u1", None), (1, "u1", noon)],
+        "n INT, user_id STRING, label_at TIMESTAMP",
+    )  # fmt: skip
+    found = join_embeddings(labels, tables=tables, space=find_space(tables, "s001-a")).collect()
+    values = sorted((row.n, row.embedding[0] if row.embedding else None) for row in found)
+    assert values == [(1, 0.5), (1, 0.5), (2, None), (3, 0.25), (4, None), (5, None), (6, None)]
+
+
+def test_a_join_refuses_wrong_types_and_a_space_without_snapshots(tables: Tables, spark: SparkSession) -> None:
+    _add(tables, "s001-a")
+    labels = spark.createDataFrame([(1, "2024-05-01")], "user_id INT, label_at STRING")
+    with pytest.raises(UsageError, match="'user_id' is int; wanted string") as caught:
+        join_embeddings(labels, tables=tables, space=find_space(tables, "s001-a"))
+    assert len(caught.value.faults) == 2
+    good = spark.createDataFrame([("u", datetime(2024, 5, 1))], "user_id STRING, label_at TIMESTAMP")
+    with pytest.raises(UsageError, match="no published snapshot to join with"):
+        join_embeddings(good, tables=tables, space=find_space(tables, "s001-a"))
+
+
+def test_training_labels_end_before_the_first_test_label() -> None:
+    until = date(2024, 5, 1)
+    dates = label_dates(as_of=date(2024, 6, 1), until=until, first=date(2024, 1, 1), horizon_days=7, num_dates=3)
+    assert len(dates.train) == len(dates.test) == 3
+    assert min(dates.test) >= until
+    assert max(dates.train) + timedelta(days=7) <= min(dates.test)
+    assert max(dates.test) + timedelta(days=7) <= date(2024, 6, 1)
+
+
+def test_there_are_no_label_dates_where_the_log_has_no_room_for_them() -> None:
+    close = label_dates(
+        as_of=date(2024, 5, 5), until=date(2024, 5, 1), first=date(2024, 1, 1), horizon_days=7, num_dates=3
+    )
+    young = label_dates(
+        as_of=date(2024, 5, 20), until=date(2024, 5, 1), first=date(2024, 5, 1), horizon_days=7, num_dates=3
+    )
+    assert (close.all, young.all) == ([], [])

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import EVENT_COLUMNS, event, write_rows
 from pyspark.sql import DataFrame, Row, SparkSession
 
+from tests.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import Events
 from userrep.errors import UsageError
 from userrep.events.source import check_events, has_naive_time, read_source, with_validity
@@ -16,8 +16,9 @@ WEIGHTED = {"event_id": "event_id", "weight": "weight"}
 TYPED = "event_id STRING, user_id STRING, item_id STRING, event_at TIMESTAMP, event_type STRING, weight DOUBLE"
 NOON = datetime(2024, 5, 1, 12)
 
+Rows = dict[str, tuple[dict[str, Any], str | None]]
 # name of the row -> what differs from a sound row, and why that is refused (None: it is not)
-TYPED_ROWS: dict[str, tuple[dict[str, Any], str | None]] = {
+TYPED_ROWS: Rows = {
     "sound": ({}, None),
     "no user": ({"user_id": None}, "missing_user_id"),
     "blank user": ({"user_id": "  "}, "missing_user_id"),
@@ -38,7 +39,7 @@ TYPED_ROWS: dict[str, tuple[dict[str, Any], str | None]] = {
     "weight too small": ({"weight": 0.001}, None),
     "user and time": ({"user_id": None, "event_at": None}, "unreadable_event_at"),
 }
-TEXT_ROWS: dict[str, tuple[dict[str, Any], str | None]] = {
+TEXT_ROWS: Rows = {
     "zulu": ({"event_at": "2024-05-01T12:00:00Z"}, None),
     "offset": ({"event_at": "2024-05-01 23:30:00-02:00"}, None),
     "naive": ({"event_at": "2024-05-01 12:00:00"}, None),
@@ -55,7 +56,7 @@ def _log(**columns: Any) -> Events:
     return Events(path="log", columns={**EVENT_COLUMNS, **columns})
 
 
-def _mapped(spark: SparkSession, rows: dict[str, tuple[dict[str, Any], str | None]], ddl: str, log: Events, **sound: Any) -> dict[str, Row]:  # fmt: skip
+def _mapped(spark: SparkSession, rows: Rows, ddl: str, log: Events, **sound: Any) -> dict[str, Row]:
     names = [field.split()[0] for field in ddl.split(", ")]
     values = [{**sound, "event_id": name, **more} for name, (more, _) in rows.items()]
     source = spark.createDataFrame([tuple(row[name] for name in names) for row in values], ddl)

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from userrep import schemas
 from userrep.config import Config
-from userrep.downstream.return_propensity import CONSUMER, LabelDates, Outcome, label_dates, train_return_propensity
+from userrep.downstream.return_propensity import CONSUMER, INPUTS, LabelDates, Outcome, label_dates, train_return_propensity
 from userrep.errors import UsageError
 from userrep.events.inventory import Inventory, take_inventory
 from userrep.events.source import check_columns, check_events, read_source
@@ -287,9 +287,10 @@ class Pipeline:
                 )
             used = [s for s in list_snapshots(self.tables, space.space_id) if s.as_of in dates.all]
             key = short_hash([space.content_hash, [s.snapshot_id for s in used], self.config.downstream.model_dump()])
-            done = self.tables.read(schemas.CONSUMER_RESULTS).where(f"inputs_hash = '{key}'").collect()
-            if done:
-                self.outcomes = [Outcome(row.input, row.dims, row.auc) for row in done]
+            results = self.tables.read(schemas.CONSUMER_RESULTS).where(f"inputs_hash = '{key}'").collect()
+            if results:
+                by_input = {row.input: Outcome(row.input, row.dims, row.auc) for row in results}
+                self.outcomes = [by_input[name] for name in INPUTS]
                 return run.skip(f"space {space.space_id}, {len(used)} snapshots")
             folder = f"{artifacts_root(self.config)}/artifacts/consumers/{CONSUMER}/{space.space_id}"
             self.outcomes, counts, ids = train_return_propensity(self.tables, self.config, space, dates, folder=folder)

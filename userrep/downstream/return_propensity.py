@@ -20,6 +20,7 @@ from userrep.spaces.registry import Space
 from userrep.tables import Tables
 
 CONSUMER = "return_propensity"
+INPUTS = ("embedding", "recency", "pooled_averages")
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,10 @@ def train_return_propensity(
         counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
         _check_labels(counts, dates)
         ids = sorted(row.snapshot_id for row in rows.select("snapshot_id").distinct().collect())
-        outcomes = [_outcome(rows, name, folder if name == "embedding" else None) for name in _INPUTS]
+        outcomes = [_outcome(rows, name, folder if name == "embedding" else None) for name in INPUTS]
     finally:
         rows.unpersist()
     return outcomes, {split: sum(n for (s, _), n in counts.items() if s == split) for split in ("train", "test")}, ids
-
-
-_INPUTS = ("embedding", "recency", "pooled_averages")
 
 
 def _recency(column: str) -> Column:

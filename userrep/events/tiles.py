@@ -95,7 +95,7 @@ def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, b
         _context_map(context).alias("context"),
     )
     keys = ["event_date", *([] if has_event_id else ["bucket"]), "user_id", "item_id", "event_type"]
-    return counted.groupBy(*keys).agg(
+    tiles = counted.groupBy(*keys).agg(
         F.count("*").alias("num_events"),
         F.sum("weight").alias("weight"),
         F.max("event_at").alias("last_event_at"),
@@ -104,6 +104,7 @@ def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, b
         if context
         else F.lit(None).cast("map<string,bigint>").alias("num_by_context"),
     )
+    return tiles.drop("bucket")
 
 
 def _deduplicated(events: DataFrame, contexts: list[str], has_event_id: bool, buckets: int) -> DataFrame:

@@ -1,0 +1,394 @@
+"""The command line: what it says, where, and with which exit code; wrong input is refused before long work."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from builders import event, write_rows
+from pyspark.sql import SparkSession
+
+from userrep import cli
+from userrep.errors import GateRefusedError
+
+
+class Answer(NamedTuple):
+    """What a command left behind. ``faults``: its lines on stderr, without the program's name and progress."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def faults(self) -> list[str]:
+        return [line.removeprefix("userrep: ") for line in self.err.splitlines() if line.startswith("userrep: ")]
+
+
+Userrep = Callable[..., Answer]
+
+
+@pytest.fixture
+def userrep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Userrep:
+    """Run the command line in this process."""
+
+    def run(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["userrep", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert "--debug" in arguments or "Traceback" not in err
+        return Answer(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if a command goes so far as to ask for a session."""
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a session was asked for")
+
+    monkeypatch.setattr("userrep.session.get_session", started)
+
+
+def config_file(folder: Path, **sections: Any) -> Path:
+    """Write a configuration of a root and a log below ``folder``."""
+    columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
+    values: dict[str, Any] = {
+        "root": str(folder / "root"),
+        "events": {"path": str(folder / "events"), "columns": columns},
+        "item_vectors": {"behaviour": {"kind": "als", "dim": 4}},
+        **sections,
+    }
+    path = folder / "userrep.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration of a log of three days, and of a root in which nothing is built."""
+    folder = tmp_path_factory.mktemp("cli")
+    days = ("2024-05-01", "2024-05-02", "2024-05-03")
+    write_rows(folder / "events" / "part.parquet", [event("u", "i", f"{day} 12:00:00") for day in days])
+    return config_file(folder)
+
+
+COMMANDS = {
+    ("demo",): "Generate a log, run every stage on it",
+    ("pipeline",): "Run every batch stage for an as-of date; what is up to date is skipped, and said.",
+    ("run",): "Run one job of jobs/ by its name.",
+    ("export",): "Write embeddings, features or item vectors of a date as Parquet",
+    ("status",): "Show what there is: days of tiles, rejected rows, spaces with their snapshots",
+    ("doctor",): "Check this machine: versions that belong together",
+    ("spaces",): "The registry of embedding spaces",
+    ("spaces", "list"): "List all spaces with their states.",
+    ("spaces", "show"): "Show a space: its manifest, its metrics, its snapshots.",
+    ("spaces", "promote"): "Let a ready space serve, in one commit",
+    ("spaces", "rollback"): "Let the space serve again that served before.",
+    ("spaces", "retire"): "Take a space out of use",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_says_what_a_command_does_and_names_the_common_flags(
+    userrep: Userrep, no_spark: None, command: tuple[str, ...]
+) -> None:
+    answer = userrep(*command, "--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert COMMANDS[command] in " ".join(answer.out.split())
+    if command != ("spaces",):
+        assert all(flag in answer.out for flag in ("--set KEY.PATH=VALUE", "--json", "--debug"))
+
+
+def test_help_lists_all_commands(userrep: Userrep, no_spark: None) -> None:
+    answer = userrep("--help")
+    assert answer.code == 0
+    listed = {line.split()[0] for line in answer.out.split("Commands:")[1].splitlines() if line.startswith("  ")}
+    assert listed >= {"demo", "pipeline", "run", "export", "status", "doctor", "spaces"}
+
+
+@pytest.mark.parametrize("group", [(), ("spaces",)])
+def test_no_command_is_answered_with_the_help(userrep: Userrep, no_spark: None, group: tuple[str, ...]) -> None:
+    answer = userrep(*group)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("pipline", "No such command 'pipline'. `--help` shows what there is."),
+        ("spaces lst", "No such command 'lst'. `--help` shows what there is."),
+        ("status", "Missing option '--config'. `--help` shows what there is."),
+        ("pipeline --config C", "Missing option '--as-of'. `--help` shows what there is."),
+        ("export embeddings --config C --as-of 2024-05-02", "Missing option '--out'. `--help` shows what there is."),
+        ("status --config C --verbose", "No such option: --verbose. `--help` shows what there is."),
+        ("status --config C more", "Got unexpected extra argument(s) (more). `--help` shows what there is."),
+        ("pipeline --config C --as-of 2024-02-30", "--as-of 2024-02-30: not a date; write YYYY-MM-DD."),
+        ("run build_activity_tiles --config C --as-of today", "--as-of today: not a date; write YYYY-MM-DD."),
+        ("export features --config C --as-of 1.5.2024 --out O", "--as-of 1.5.2024: not a date; write YYYY-MM-DD."),
+        (
+            "status --config nowhere.yaml",
+            "nowhere.yaml: No such file or directory. Name a configuration file with --co",
+        ),
+        ("status --config C --set modle.latent_dim=3", "C: unknown key modle; did you mean model?"),
+        ("demo --set model.latent_dim=wide", "model.latent_dim: Input should be a valid integer"),
+        ("doctor --config C --set windows_days=[]", "C: windows_days: List should have at least 1 item"),
+        (
+            "status --config C --set latent_dim",
+            "--set latent_dim: write key.path=value, for example --set model.latent",
+        ),
+        ("run build_tiles --config C", "run build_tiles: no such job; there are: build_activity_tiles, train_item_vec"),
+        (
+            "export vectors --config C --as-of 2024-05-02 --out O",
+            "export vectors: not known; there are: embeddings, features, item-vectors.",
+        ),
+        ("spaces show ../x --config C", "space '../x' is not a valid name: use 1 to 64 of a-z"),
+        ("spaces promote S1 --config C", "space 'S1' is not a valid name: use 1 to 64 of a-z"),
+        ("spaces retire a'b --config C", "is not a valid name: use 1 to 64 of a-z"),
+        ("export features --config C --as-of 2024-05-02 --out O --space ../x", "space '../x' is not a valid name"),
+    ],
+)
+def test_wrong_use_is_one_line_on_stderr_and_exit_code_2_before_spark_starts(
+    userrep: Userrep, no_spark: None, empty_root: Path, tmp_path: Path, arguments: str, said: str
+) -> None:
+    named = {"C": str(empty_root), "O": str(tmp_path / "out")}
+    answer = userrep(*(named.get(word, word) for word in arguments.split()))
+    assert (answer.code, answer.out) == (2, "")
+    assert len(answer.err.splitlines()) == 1
+    assert said in answer.faults[0].replace(str(empty_root), "C")
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_fault_of_a_configuration_has_its_line(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
+    config = config_file(tmp_path, modle={}, windows_days=[0], training={"num_workers": 2})
+    answer = userrep("status", "--config", config)
+    assert (answer.code, answer.out) == (2, "")
+    assert [line.startswith(f"userrep: {config}: ") for line in answer.err.splitlines()] == [True] * 3
+
+
+@pytest.mark.parametrize("parent", ["/dev/null", "a file"])
+@pytest.mark.parametrize(
+    "command", ["pipeline --as-of 2024-05-02", "run build_activity_tiles", "status", "spaces list", "spaces rollback"]
+)
+def test_a_root_that_cannot_be_written_to_is_refused_before_spark_starts(
+    userrep: Userrep, no_spark: None, tmp_path: Path, parent: str, command: str
+) -> None:
+    (tmp_path / "a file").write_text("kept")
+    root = f"{tmp_path / parent}/root"
+    answer = userrep(*command.split(), "--config", config_file(tmp_path), "--set", f"root={root}")
+    assert (answer.code, answer.out) == (2, "")
+    assert len(answer.faults) == 1
+    assert answer.faults[0].startswith(f"root {root}: not writable (")
+    assert answer.faults[0].endswith("Name a folder that this user may write to.")
+
+
+def export_to(userrep: Userrep, config: Path, out: object) -> Answer:
+    return userrep("export", "features", "--config", config, "--as-of", "2024-05-02", "--out", str(out))
+
+
+def test_a_folder_that_holds_something_else_is_not_exported_to(
+    userrep: Userrep, no_spark: None, tmp_path: Path
+) -> None:
+    config = config_file(tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "part-0.parquet").write_text("someone's log")
+    answer = export_to(userrep, config, out)
+    assert answer.code == 2
+    assert answer.faults == [f"--out {out}: the folder is not empty and holds no earlier export; name another one."]
+    (out / "_manifest.json").write_text("{}")
+    (out / "notes.txt").write_text("kept")
+    answer = export_to(userrep, config, out)
+    assert answer.code == 2
+    assert "holds no earlier export (notes.txt); name another one." in answer.faults[0]
+    assert (out / "notes.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("a file", "a file is there; name a folder."),
+        ("a file/out", "a file is not a folder that this user may write to; name another one."),
+        ("/dev/null/out", "/dev/null is not a folder that this user may write to; name another one."),
+        ("nowhere://bucket/out", "not a folder that can be looked into (Unrecognized filesystem type in URI"),
+    ],
+)
+def test_an_export_to_where_no_folder_can_be_is_refused(
+    userrep: Userrep, no_spark: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a file").write_text("kept")
+    answer = export_to(userrep, config_file(tmp_path), out)
+    assert (answer.code, len(answer.faults)) == (2, 1)
+    assert answer.faults[0].startswith(f"--out {out}: ")
+    assert said in answer.faults[0]
+
+
+def failing_with(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (GateRefusedError("not published: too few rows."), 3, "not published: too few rows."),
+        (
+            RuntimeError("An error occurred while calling o58.sql.\n: java.io.IOException: disk full\n\tat X"),
+            1,
+            "RuntimeError: java.io.IOException: disk full. --debug shows the traceback; what was committed stays.",
+        ),
+        (ValueError(), 1, "ValueError: no message. --debug shows the traceback; what was committed stays."),
+        (KeyboardInterrupt(), 1, "interrupted; what was committed stays, run the command again to go on."),
+    ],
+)
+def test_whatever_happens_is_one_line_and_an_exit_code(
+    userrep: Userrep,
+    empty_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr("userrep.session.get_session", failing_with(error))
+    answer = userrep("status", "--config", empty_root, "--json")
+    assert answer == (code, "", f"userrep: {said}\n")
+
+
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(
+    userrep: Userrep, empty_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userrep.session.get_session", failing_with(GateRefusedError("not published: no rows.")))
+    answer = userrep("status", "--config", empty_root, "--debug")
+    assert (answer.code, answer.out) == (3, "")
+    assert answer.err.startswith("Traceback (most recent call last):")
+    assert "in status\n" in answer.err
+    assert answer.faults == ["not published: no rows."]
+
+
+def test_the_doctor_says_each_finding_and_fails_if_one_is_bad(
+    userrep: Userrep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from userrep.doctor import Finding
+
+    found = [Finding("java", True, "17"), Finding("root", False, "not writable", "Name another.")]
+    monkeypatch.setattr("userrep.doctor.findings", lambda config: iter(found))
+    answer = userrep("doctor")
+    assert (answer.code, answer.err) == (1, "")
+    assert answer.out == "ok   java: 17\nFAIL root: not writable. Name another.\n"
+    answer = userrep("doctor", "--json")
+    assert (answer.code, answer.err) == (1, "")
+    checks = json.loads(answer.out)["checks"]
+    assert [(check["check"], check["ok"]) for check in checks] == [("java", True), ("root", False)]
+    found.pop()
+    assert userrep("doctor", "--json").code == 0
+
+
+def test_the_doctor_goes_by_the_java_that_spark_will_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from userrep.doctor import findings
+
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    found = next(finding for finding in findings(None) if finding.check == "java")
+    assert str(found) == "FAIL java: 11. Spark 4.2 needs Java 17 or 21; set JAVA_HOME to one."
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
+    found = next(finding for finding in findings(None) if finding.check == "java")
+    assert not found.ok
+    assert found.found == f"none in JAVA_HOME {tmp_path / 'nowhere'}"
+
+
+def test_a_missing_log_is_named_before_any_table_is_made(userrep: Userrep, spark: SparkSession, tmp_path: Path) -> None:
+    users = {"path": str(tmp_path / "users"), "columns": {"user_id": "user_id"}}
+    answer = userrep("pipeline", "--config", config_file(tmp_path, users=users), "--as-of", "2024-05-02", "--json")
+    assert (answer.code, answer.out) == (2, "")
+    assert [fault.split(". ")[0] for fault in answer.faults] == [
+        f"events.path {tmp_path / 'events'}: not there",
+        f"users.path {tmp_path / 'users'}: not there",
+    ]
+    assert not (tmp_path / "root" / "tables").exists()
+
+
+def test_all_missing_columns_are_named_with_those_found(userrep: Userrep, spark: SparkSession, tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "part.parquet", [{"user": "u", "item_id": "i", "at": "2024-05-01"}])
+    write_rows(tmp_path / "items" / "part.parquet", [{"item_id": "i", "name": "a"}])
+    items = {"path": str(tmp_path / "items"), "columns": {"item_id": "item_id", "text": "title"}}
+    answer = userrep("run", "build_activity_tiles", "--config", config_file(tmp_path, items=items))
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.faults == [
+        "events.columns.user_id: no column 'user_id'; columns found: user, item_id, at.",
+        "events.columns.event_at: no column 'event_at'; columns found: user, item_id, at.",
+        "items.columns.text: no column 'title'; columns found: item_id, name.",
+    ]
+    assert not (tmp_path / "root" / "tables").exists()
+
+
+@pytest.mark.parametrize("as_of", ["2024-05-01", "2024-05-05"])
+def test_an_as_of_date_outside_the_log_is_refused_with_those_that_can_be(
+    userrep: Userrep, spark: SparkSession, empty_root: Path, as_of: str
+) -> None:
+    answer = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", as_of)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.faults == [
+        f"--as-of {as_of}: outside the log, whose days are 2024-05-01 to 2024-05-03; "
+        "choose a date from 2024-05-02 to 2024-05-04."
+    ]
+
+
+def test_what_needs_a_space_says_so_where_there_is_none(
+    userrep: Userrep, spark: SparkSession, empty_root: Path, tmp_path: Path
+) -> None:
+    shown = userrep("spaces", "show", "s-unknown", "--config", empty_root)
+    assert (shown.code, shown.out) == (2, "")
+    assert shown.faults == ["space s-unknown: not in the registry; spaces there are: none."]
+    exported = userrep(
+        "export", "embeddings", "--config", empty_root, "--as-of", "2024-05-02", "--out", tmp_path / "out"
+    )
+    assert (exported.code, exported.out) == (2, "")
+    assert exported.faults[0].startswith("no space is serving. `userrep pipeline` trains one")
+    assert not (tmp_path / "out").exists()
+    back = userrep("spaces", "rollback", "--config", empty_root)
+    assert (back.code, back.faults) == (2, ["rollback: no other space has served before."])
+
+
+def test_json_is_one_object_on_stdout_also_where_there_is_nothing(
+    userrep: Userrep, spark: SparkSession, tmp_path: Path
+) -> None:
+    config = config_file(tmp_path)
+    state = userrep("status", "--config", config, "--json")
+    assert state.code == 0
+    assert len(state.out.splitlines()) == 1
+    found = json.loads(state.out)
+    assert found["tiles"]["num_days"] == 0
+    assert (found["rejected"], found["spaces"], found["runs"]) == ({}, [], [])
+    listed = userrep("spaces", "list", "--config", config, "--json")
+    assert (listed.code, json.loads(listed.out)) == (0, {"spaces": []})
+    for_people = userrep("status", "--config", config)
+    assert (for_people.code, for_people.out) == (0, "tiles: none yet\nspaces: none yet\n")
+
+
+def test_a_job_tells_its_outcome_and_the_second_time_that_it_is_up_to_date(
+    userrep: Userrep, spark: SparkSession, empty_root: Path
+) -> None:
+    done = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", "2024-05-03", "--json")
+    assert done.code == 0
+    assert len(done.out.splitlines()) == 1
+    (stage,) = json.loads(done.out)["stages"]
+    assert (stage["stage"], stage["outcome"], stage["num_rows"]) == ("build_activity_tiles", "done", 2)
+    again = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", "2024-05-03")
+    assert again.code == 0
+    head, row = again.out.splitlines()
+    assert head.split() == ["stage", "outcome", "rows", "seconds", "why"]
+    assert row.split()[:3] == ["build_activity_tiles", "skipped", "0"]
+    assert "up to date" in again.err

@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="userrep",
     version="0.1.0",
-    description="One frozen user embedding for many downstream models: Spark features, Horovod training, Delta snapshots",
+    description="One frozen user embedding for many downstream models: event logs in, published snapshots out",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

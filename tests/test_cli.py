@@ -12,7 +12,11 @@ from builders import event, write_rows
 from pyspark.sql import SparkSession
 
 from userrep import cli
+from userrep.doctor import Finding, findings
 from userrep.errors import GateRefusedError
+from userrep.export import EXPORTS
+from userrep.jobs import JOBS
+from userrep.pipeline import Pipeline
 
 
 class Answer(NamedTuple):
@@ -123,8 +127,8 @@ def test_no_command_is_answered_with_the_help(userrep: Userrep, no_spark: None, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("pipline", "No such command 'pipline'. `--help` shows what there is."),
-        ("spaces lst", "No such command 'lst'. `--help` shows what there is."),
+        ("pipline", "No such command 'pipline'. Did you mean 'pipeline'? `--help` shows what there is."),
+        ("spaces lst", "No such command 'lst'. Did you mean 'list'? `--help` shows what there is."),
         ("status", "Missing option '--config'. `--help` shows what there is."),
         ("pipeline --config C", "Missing option '--as-of'. `--help` shows what there is."),
         ("export embeddings --config C --as-of 2024-05-02", "Missing option '--out'. `--help` shows what there is."),
@@ -278,8 +282,6 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(
 def test_the_doctor_says_each_finding_and_fails_if_one_is_bad(
     userrep: Userrep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from userrep.doctor import Finding
-
     found = [Finding("java", True, "17"), Finding("root", False, "not writable", "Name another.")]
     monkeypatch.setattr("userrep.doctor.findings", lambda config: iter(found))
     answer = userrep("doctor")
@@ -294,8 +296,6 @@ def test_the_doctor_says_each_finding_and_fails_if_one_is_bad(
 
 
 def test_the_doctor_goes_by_the_java_that_spark_will_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from userrep.doctor import findings
-
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n")
@@ -334,14 +334,28 @@ def test_all_missing_columns_are_named_with_those_found(userrep: Userrep, spark:
     assert not (tmp_path / "root" / "tables").exists()
 
 
-@pytest.mark.parametrize("as_of", ["2024-05-01", "2024-05-05"])
-def test_an_as_of_date_outside_the_log_is_refused_with_those_that_can_be(
-    userrep: Userrep, spark: SparkSession, empty_root: Path, as_of: str
+def test_json_is_one_object_on_stdout_also_where_there_is_nothing(
+    userrep: Userrep, spark: SparkSession, empty_root: Path
 ) -> None:
-    answer = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", as_of)
+    state = userrep("status", "--config", empty_root, "--json")
+    assert state.code == 0
+    assert len(state.out.splitlines()) == 1
+    found = json.loads(state.out)
+    assert found["tiles"]["num_days"] == 0
+    assert (found["rejected"], found["spaces"], found["runs"]) == ({}, [], [])
+    listed = userrep("spaces", "list", "--config", empty_root, "--json")
+    assert (listed.code, json.loads(listed.out)) == (0, {"spaces": []})
+    for_people = userrep("status", "--config", empty_root)
+    assert (for_people.code, for_people.out) == (0, "tiles: none yet\nspaces: none yet\n")
+
+
+def test_an_as_of_date_outside_the_log_is_refused_with_those_that_can_be(
+    userrep: Userrep, spark: SparkSession, empty_root: Path
+) -> None:
+    answer = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", "2024-05-05")
     assert (answer.code, answer.out) == (2, "")
     assert answer.faults == [
-        f"--as-of {as_of}: outside the log, whose days are 2024-05-01 to 2024-05-03; "
+        "--as-of 2024-05-05: outside the log, whose days are 2024-05-01 to 2024-05-03; "
         "choose a date from 2024-05-02 to 2024-05-04."
     ]
 
@@ -362,33 +376,50 @@ def test_what_needs_a_space_says_so_where_there_is_none(
     assert (back.code, back.faults) == (2, ["rollback: no other space has served before."])
 
 
-def test_json_is_one_object_on_stdout_also_where_there_is_nothing(
-    userrep: Userrep, spark: SparkSession, tmp_path: Path
+def test_a_job_tells_what_it_did_as_a_table_or_as_json(
+    userrep: Userrep, spark: SparkSession, empty_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_file(tmp_path)
-    state = userrep("status", "--config", config, "--json")
-    assert state.code == 0
-    assert len(state.out.splitlines()) == 1
-    found = json.loads(state.out)
-    assert found["tiles"]["num_days"] == 0
-    assert (found["rejected"], found["spaces"], found["runs"]) == ({}, [], [])
-    listed = userrep("spaces", "list", "--config", config, "--json")
-    assert (listed.code, json.loads(listed.out)) == (0, {"spaces": []})
-    for_people = userrep("status", "--config", config)
-    assert (for_people.code, for_people.out) == (0, "tiles: none yet\nspaces: none yet\n")
+    def job(pipeline: Pipeline) -> None:
+        with pipeline.runs.stage("embed_users") as run:
+            run.num_rows, run.reason = 1200, "2 snapshots"
 
-
-def test_a_job_tells_its_outcome_and_the_second_time_that_it_is_up_to_date(
-    userrep: Userrep, spark: SparkSession, empty_root: Path
-) -> None:
-    done = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", "2024-05-03", "--json")
-    assert done.code == 0
-    assert len(done.out.splitlines()) == 1
-    (stage,) = json.loads(done.out)["stages"]
-    assert (stage["stage"], stage["outcome"], stage["num_rows"]) == ("build_activity_tiles", "done", 2)
-    again = userrep("run", "build_activity_tiles", "--config", empty_root, "--as-of", "2024-05-03")
-    assert again.code == 0
-    head, row = again.out.splitlines()
+    monkeypatch.setitem(JOBS, "embed_users", job)
+    command = ("run", "embed_users", "--config", empty_root, "--as-of", "2024-05-03")
+    told = userrep(*command, "--json")
+    assert (told.code, len(told.out.splitlines())) == (0, 1)
+    result = json.loads(told.out)
+    assert result["as_of"] == "2024-05-03"
+    (stage,) = (stage for stage in result["stages"] if stage["stage"] == "embed_users")
+    assert (stage["outcome"], stage["num_rows"], stage["reason"]) == ("done", 1200, "2 snapshots")
+    head, *_, row = userrep(*command).out.splitlines()
     assert head.split() == ["stage", "outcome", "rows", "seconds", "why"]
-    assert row.split()[:3] == ["build_activity_tiles", "skipped", "0"]
-    assert "up to date" in again.err
+    assert row.split()[:3] == ["embed_users", "done", "1,200"]
+    assert row.endswith("2 snapshots")
+    state = json.loads(userrep("status", "--config", empty_root, "--json").out)
+    assert ("embed_users", "done", 1200) in [(run["stage"], run["outcome"], run["num_rows"]) for run in state["runs"]]
+
+
+@pytest.mark.parametrize(
+    ("what", "built"),
+    [
+        ("features", ["build_activity_tiles", "train_item_vectors", "build_user_features"]),
+        ("item-vectors", ["build_activity_tiles", "train_item_vectors"]),
+    ],
+)
+def test_an_export_builds_what_is_missing_first_and_needs_no_space(
+    userrep: Userrep,
+    spark: SparkSession,
+    empty_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    built: list[str],
+) -> None:
+    called: list[str] = []
+    for stage in ("build_activity_tiles", "train_item_vectors", "build_user_features"):
+        monkeypatch.setattr(Pipeline, stage, lambda *_, stage=stage: called.append(stage))
+    monkeypatch.setitem(EXPORTS, what, lambda *_: {"num_rows": 5, "sha256": {}})
+    out = tmp_path / "out"
+    answer = userrep("export", what, "--config", empty_root, "--as-of", "2024-05-03", "--out", out)
+    assert (answer.code, answer.out) == (0, f"{what} of 2024-05-03: 5 rows in {out}\n")
+    assert called == built

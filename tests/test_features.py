@@ -83,7 +83,8 @@ rows_of_users = st.lists(
 
 def _built(drawn: list[tuple]) -> list[dict]:  # type: ignore[type-arg]
     rows = [
-        _row(user, kind, age, item, 1.0 if kind == PICK else weight if kind == EVENT else 0.0, hour, num_events=n, device=device, country=country)
+        _row(user, kind, age, item, {PICK: 1.0, EVENT: weight}.get(kind, 0.0), hour,
+             num_events=n, device=device, country=country)
         for user, kind, age, item, weight, hour, n, device, country in drawn
     ]  # fmt: skip
     return sorted(rows, key=lambda r: (r["user_id"], r["kind"], str(r["attributes"]), r["at_us"]))
@@ -211,7 +212,11 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple
         folder,
         events={"columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "weight": "score"}},
         items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "vector"}},
-        users={"path": str(folder / "users.parquet"), "columns": {"user_id": "user_id", "registered_at": "since"}, "attributes": ["country"]},
+        users={
+            "path": str(folder / "users.parquet"),
+            "columns": {"user_id": "user_id", "registered_at": "since"},
+            "attributes": ["country"],
+        },
         item_vectors={"given": {"kind": "vector", "dim": 3}},
     )  # fmt: skip
     tables = Tables.of(config, spark)

@@ -18,7 +18,7 @@ ORDER = [
     "jobs",
     "demo doctor status export",
     "pipeline",
-    "runs",
+    "runs schedule",
     "operations",
     "evaluation",
     "downstream",

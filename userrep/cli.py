@@ -1,4 +1,4 @@
-"""The command line. Progress goes to stderr, results to stdout; exit codes: 0 done, 1 failed, 2 wrong use, 3 refused."""
+"""The command line: progress on stderr, results on stdout; exits with 0 done, 1 failed, 2 wrong use, 3 refused."""
 
 import json
 import sys
@@ -40,6 +40,7 @@ def _space_id(value: str | None) -> str | None:
     return None if value is None else checked_name(value, "space")
 
 
+_INTERRUPTED = 130  # what Typer makes of Ctrl-C
 SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="A space's id.", callback=_space_id)]
 
 
@@ -52,11 +53,13 @@ def main() -> None:
         code = error.exit_code
     except typer.Exit as error:
         code = error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        _say(["interrupted; what was committed stays, run the command again to go on."])
-        code = 1
+    except typer.Abort:
+        code = _INTERRUPTED
     except Exception as error:
         code = _unexpected(error)
+    if code == _INTERRUPTED:
+        _say(["interrupted; what was committed stays, run the command again to go on."])
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -72,7 +75,8 @@ def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = Fa
     if not as_json:
         where = "--config conf/demo.yaml"
         typer.echo(
-            f"\nTry next:\n  userrep status {where}\n  userrep export embeddings {where} --as-of {AS_OF} --out build/embeddings\n"
+            f"\nTry next:\n  userrep status {where}\n"
+            f"  userrep export embeddings {where} --as-of {AS_OF} --out build/embeddings\n"
             f"  userrep pipeline {where} --as-of {AS_OF} --retrain\n  userrep spaces list {where}"
         )
 
@@ -310,7 +314,7 @@ def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> No
         lines += ["", f"serving space: {serving}"]
     result = {
         "run_id": work.runs.run_id,
-        "as_of": work.as_of,
+        "as_of": work.schedule.as_of,
         "serving": serving,
         "stages": [asdict(stage) for stage in work.runs.stages],
         "auc": {outcome.input: outcome.auc for outcome in work.outcomes},
@@ -385,7 +389,8 @@ def _unexpected(error: Exception) -> int:
         if message.startswith("Usage:"):  # no command was given
             print(message, file=sys.stderr)
         else:
-            _say([f"{message.rstrip('.')}. `--help` shows what there is."])
+            end = "" if message.endswith((".", "?")) else "."
+            _say([f"{message}{end} `--help` shows what there is."])
         return 2
     _say_why(error, [f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."])
     return 1

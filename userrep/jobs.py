@@ -12,28 +12,28 @@ from userrep.session import get_session
 
 
 def _build_user_features(pipeline: Pipeline) -> None:
-    pipeline.build_user_features(pipeline.dates_needed(), force=[pipeline.as_of])
+    pipeline.build_user_features(pipeline.schedule.feature_dates(), force=[pipeline.schedule.as_of])
 
 
 def _embed_users(pipeline: Pipeline) -> None:
-    space = pipeline.space_to_use()
-    pipeline.embed_users(space, pipeline.snapshot_dates(space))
+    space = pipeline.schedule.space_to_use()
+    pipeline.embed_users(space, pipeline.schedule.snapshot_dates(space))
 
 
 def _publish_snapshot(pipeline: Pipeline) -> None:
-    space = pipeline.space_to_use()
-    pipeline.publish_snapshots(space, pipeline.snapshot_dates(space))
+    space = pipeline.schedule.space_to_use()
+    pipeline.publish_snapshots(space, pipeline.schedule.snapshot_dates(space))
     pipeline.promote_first(space)
 
 
 JOBS: dict[str, Callable[[Pipeline], object]] = {
     "build_activity_tiles": Pipeline.build_activity_tiles,
-    "train_item_vectors": lambda pipeline: pipeline.train_item_vectors(pipeline.dates_needed()),
+    "train_item_vectors": lambda pipeline: pipeline.train_item_vectors(pipeline.schedule.feature_dates()),
     "build_user_features": _build_user_features,
     "train_autoencoder": Pipeline.train_autoencoder,
     "embed_users": _embed_users,
     "publish_snapshot": _publish_snapshot,
-    "train_return_propensity": lambda pipeline: pipeline.train_return_propensity(pipeline.space_to_use()),
+    "train_return_propensity": lambda pipeline: pipeline.train_return_propensity(pipeline.schedule.space_to_use()),
 }
 
 

@@ -5,7 +5,7 @@ pipeline ends in the same tables as an undisturbed one.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 
@@ -14,22 +14,25 @@ from pyspark.sql import functions as F
 
 from userrep import schemas
 from userrep.config import Config
-from userrep.downstream.return_propensity import CONSUMER, INPUTS, LabelDates, Outcome, label_dates, train_return_propensity
-from userrep.errors import UsageError
-from userrep.events.inventory import Inventory, take_inventory
-from userrep.events.source import check_columns, check_events, read_source
+from userrep.downstream.return_propensity import (
+    CONSUMER,
+    INPUTS,
+    Outcome,
+    train_return_propensity,
+)
+from userrep.events.inventory import take_inventory
 from userrep.events.tiles import build_tiles
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
-from userrep.features.sides import read_picks, read_users
+from userrep.features.sides import check_sources
 from userrep.ids import short_hash
-from userrep.items.versions import Versions, lineage_of, train_versions, versions_of
+from userrep.items.versions import train_versions
 from userrep.runs import Runs, to_stderr
+from userrep.schedule import Schedule
 from userrep.spaces import registry
 from userrep.spaces.create import create_space
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import (
     PUBLISHED,
-    REFUSED,
     STAGED,
     list_snapshots,
     publish_snapshots,
@@ -40,134 +43,61 @@ from userrep.spaces.snapshots import (
 from userrep.storage import artifacts_root, check_writable
 from userrep.tables import Tables
 
-_MIN_HISTORY = timedelta(days=14)  # of the log, before the first item vectors that training rows may use
-
 
 @dataclass
 class Pipeline:
-    """The batch stages over one configuration and as-of date."""
+    """The batch stages over one configuration and as-of date (None: the day after the log's last)."""
 
     config: Config
     spark: SparkSession
-    wanted_as_of: date | None = None  # None: the day after the log's last
+    as_of: InitVar[date | None] = None
     report: Callable[[str], None] = to_stderr
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, as_of: date | None) -> None:
         check_writable(artifacts_root(self.config))
-        self._check_sources()
+        check_sources(self.spark, self.config)
+        self._wanted_as_of = as_of
         self.tables = Tables.of(self.config, self.spark)
         self.runs = Runs(self.tables, self.config, report=self.report)
 
-    @cached_property
-    def as_of(self) -> date:
-        """The as-of date that was asked for, or the day after the log's last."""
-        return self.wanted_as_of or self.inventory.last_day + timedelta(days=1)
-
     def run(self, *, retrain: bool = False) -> Space:
         """Run all stages; train where no space can be used yet, or with ``retrain``; return the space that serves."""
+        schedule = self.schedule
+        dates = schedule.feature_dates(retrain=retrain)
         self.build_activity_tiles()
-        dates = self.dates_needed(retrain=retrain)
         self.train_item_vectors(dates)
         self.build_user_features(dates)
-        space = self._unfinished_candidate() if retrain else self.usable_space
+        space = schedule.unfinished_candidate() if retrain else schedule.usable_space
         space = self.train_autoencoder() if space is None else self._kept(space)
-        self.embed_users(space, self.snapshot_dates(space))
-        self.publish_snapshots(space, self.snapshot_dates(space))
+        self.embed_users(space, schedule.snapshot_dates(space))
+        self.publish_snapshots(space, schedule.snapshot_dates(space))
         self.promote_first(space)
         self.train_return_propensity(space)
         return find_space(self.tables, None)
 
     @cached_property
-    def inventory(self) -> Inventory:
-        """The log's days; refuses an as-of date outside of them."""
-        self.report("reading what is new in the log")
-        inventory = take_inventory(self.tables, self.config.events)
-        if self.wanted_as_of is not None:
-            inventory.check_as_of(self.wanted_as_of)
+    def schedule(self) -> Schedule:
+        """The dates of this run. Reads what is new in the log; refuses an as-of date outside of it."""
+        with self.runs.stage("take_inventory") as run:
+            inventory = take_inventory(self.tables, self.config.events)
+            if self._wanted_as_of is not None:
+                inventory.check_as_of(self._wanted_as_of)
+            run.num_rows = sum(day.num_rows for day in inventory.days)
+            run.reason = (
+                f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files new or changed"
+            )
         if inventory.naive_time:
-            self.report(
-                f"events.columns.event_at {self.config.events.columns.event_at!r} has no time zone: read as UTC"
-            )
-        return inventory
-
-    @property
-    def until(self) -> date:
-        """The date that training must not see past; 28 days before the as-of date where none is configured."""
-        until = self.config.training.as_ofs.until or self.as_of - timedelta(days=28)
-        if until > self.as_of:
-            raise UsageError(
-                f"training.as_ofs.until {until} lies after --as-of {self.as_of}; no space could be trained. "
-                "Choose a later --as-of or an earlier training.as_ofs.until."
-            )
-        return until
-
-    @cached_property
-    def usable_space(self) -> Space | None:
-        """The space that the pipeline goes on with: the serving one, else the newest of this lineage; None: train one."""
-        lineage_id = lineage_of(self.config)
-        alive = [s for s in list_spaces(self.tables) if s.state != registry.RETIRED and s.lineage_id == lineage_id]
-        return next((s for s in alive if s.state == registry.SERVING), alive[-1] if alive else None)
-
-    def _unfinished_candidate(self) -> Space | None:
-        """The newest space, if an earlier run was cut off between its training and its first snapshot."""
-        spaces = list_spaces(self.tables)
-        newest = spaces[-1] if spaces else None
-        if newest is None or newest.state != registry.CANDIDATE or newest.lineage_id != lineage_of(self.config):
-            return None
-        tried = list_snapshots(self.tables, newest.space_id, states=(PUBLISHED, REFUSED))
-        return None if tried else newest
-
-    @property
-    def versions(self) -> Versions:
-        """The versions of the item vectors that are there, and the grid for those that are not."""
-        space = self.usable_space
-        return versions_of(self.tables, self.config, anchor=space.trained_until if space else self.until)
-
-    @cached_property
-    def training_as_ofs(self) -> list[date]:
-        """Every ``every_days`` back from ``until``, as far as item vectors have events to learn from."""
-        settings, first, until = self.config.training.as_ofs, self.inventory.first_day, self.until
-        grid = [until - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
-        dates = sorted(day for day in grid if self.versions.valid_at(day) >= first + _MIN_HISTORY)
-        if not dates:
-            raise UsageError(
-                f"training.as_ofs.until {until}: the log begins on {first}, too late for a training row; "
-                f"choose a date at or after {first + _MIN_HISTORY + timedelta(days=self.config.refit_days)}."
-            )
-        return dates
-
-    def snapshot_dates(self, space: Space | None) -> list[date]:
-        """The dates that need a snapshot: the as-of date, and those of the example consumer's labels."""
-        return sorted({self.as_of, *self._label_dates(space).all})
-
-    def dates_needed(self, *, retrain: bool = False) -> list[date]:
-        """The dates that need features: those of snapshots, and those of training where a space is to be trained."""
-        space = None if retrain else self.usable_space
-        return sorted({*self.snapshot_dates(space), *(self.training_as_ofs if space is None else [])})
-
-    def space_to_use(self) -> Space:
-        """The space that jobs after training work on. Raises UsageError where there is none."""
-        space = self.usable_space
-        if space is None:
-            raise UsageError("no space to work with: `userrep pipeline` or `userrep run train_autoencoder` trains one.")
-        return space
-
-    def _label_dates(self, space: Space | None) -> LabelDates:
-        """The dates that the example consumer is trained and tested on, given the space or the one to be trained."""
-        return label_dates(
-            as_of=self.as_of,
-            until=space.trained_until if space else self.until,
-            first=self.inventory.first_day + _MIN_HISTORY,
-            horizon_days=self.config.downstream.horizon_days,
-            num_dates=self.config.downstream.num_dates,
-        )
+            name = self.config.events.columns.event_at
+            self.report(f"events.columns.event_at {name!r} has no time zone: read as UTC")
+        as_of = self._wanted_as_of or inventory.last_day + timedelta(days=1)
+        return Schedule(self.config, self.tables, inventory, as_of)
 
     def build_activity_tiles(self) -> None:
         """Bring the tiles of all days before the as-of date up to date."""
         with self.runs.stage("build_activity_tiles") as run:
-            inventory = self.inventory
-            build = build_tiles(self.tables, self.config, inventory, before=self.as_of)
+            inventory = self.schedule.inventory
+            build = build_tiles(self.tables, self.config, inventory, before=self.schedule.as_of)
             if not build.days:
                 return run.skip(f"{build.num_up_to_date} days")
             run.num_rows = build.num_tiles
@@ -180,7 +110,7 @@ class Pipeline:
     def train_item_vectors(self, as_ofs: list[date]) -> None:
         """Make the versions of the item vectors that these as-of dates need."""
         with self.runs.stage("train_item_vectors", [schemas.TILE_DAYS]) as run:
-            versions = self.versions
+            versions = self.schedule.versions
             missing = versions.missing(as_ofs)
             if not missing:
                 return run.skip(f"{len({versions.valid_at(day) for day in as_ofs})} versions")
@@ -193,8 +123,8 @@ class Pipeline:
         """Build the features of these dates that are missing or stale, and those of ``force`` in any case."""
         inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS]
         with self.runs.stage("build_user_features", inputs) as run:
-            days = sorted(set(as_ofs))
-            stale = stale_features(self.tables, self.config, self.versions, days, fresh_sides=[self.as_of])
+            days, versions = sorted(set(as_ofs)), self.schedule.versions
+            stale = stale_features(self.tables, self.config, versions, days, fresh_sides=[self.schedule.as_of])
             stale |= {day: "asked for" for day in force if day not in stale}
             if not stale:
                 return run.skip(f"{len(days)} as-of dates")
@@ -202,29 +132,32 @@ class Pipeline:
             run.reason = f"{len(stale)} of {len(days)} as-of dates: {', '.join(reasons)}"
             groups = [sorted(stale)[k : k + DATES_PER_JOB] for k in range(0, len(stale), DATES_PER_JOB)]
             for done, group in enumerate(groups):
-                run.num_rows += build_features(self.tables, self.config, self.versions, group)
+                run.num_rows += build_features(self.tables, self.config, versions, group)
                 if len(groups) > 1:
                     self.report(
                         f"features of {min(len(stale), (done + 1) * DATES_PER_JOB)} of {len(stale)} as-of dates"
                     )
-            sets = feature_sets(self.tables, self.versions.lineage_id)
+            sets = feature_sets(self.tables, versions.lineage_id)
             inexact = sum(sets[day].num_inexact for day in stale)
             if inexact:
                 run.reason += f"; {inexact} users beyond exact sums (weights too large)"
-            run.outputs = {"table": features_table(self.config, self.versions.lineage_id).name, "as_ofs": list(stale)}
+            run.outputs = {
+                "table": features_table(self.config, versions.lineage_id).name,
+                "as_ofs": list(stale),
+            }
         return None
 
     def train_autoencoder(self) -> Space:
         """Train a new space and register it as a candidate."""
-        table = features_table(self.config, self.versions.lineage_id)
+        table = features_table(self.config, self.schedule.versions.lineage_id)
         with self.runs.stage("train_autoencoder", [table]) as run:
-            run.reason = "no space yet" if self.usable_space is None else "asked for"
+            run.reason = "no space yet" if self.schedule.usable_space is None else "asked for"
             space = create_space(
                 self.tables,
                 self.config,
-                lineage_id=self.versions.lineage_id,
-                as_ofs=self.training_as_ofs,
-                until=self.until,
+                lineage_id=self.schedule.versions.lineage_id,
+                as_ofs=self.schedule.training_as_ofs,
+                until=self.schedule.until,
                 report=self.report,
             )
             run.num_rows = self.tables.read(schemas.TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
@@ -278,7 +211,7 @@ class Pipeline:
     def train_return_propensity(self, space: Space) -> None:
         """Train the example consumer on published snapshots; its figures go to ``consumer_results``."""
         with self.runs.stage("train_return_propensity", [schemas.SNAPSHOTS, schemas.TILE_DAYS]) as run:
-            dates = self._label_dates(space)
+            dates = self.schedule.label_dates(space)
             if not dates.test:
                 horizon = self.config.downstream.horizon_days
                 return run.skip(
@@ -287,9 +220,9 @@ class Pipeline:
                 )
             used = [s for s in list_snapshots(self.tables, space.space_id) if s.as_of in dates.all]
             key = short_hash([space.content_hash, [s.snapshot_id for s in used], self.config.downstream.model_dump()])
-            results = self.tables.read(schemas.CONSUMER_RESULTS).where(f"inputs_hash = '{key}'").collect()
-            if results:
-                by_input = {row.input: Outcome(row.input, row.dims, row.auc) for row in results}
+            earlier = self.tables.read(schemas.CONSUMER_RESULTS).where(f"inputs_hash = '{key}'").collect()
+            if earlier:
+                by_input = {row.input: Outcome(row.input, row.dims, row.auc) for row in earlier}
                 self.outcomes = [by_input[name] for name in INPUTS]
                 return run.skip(f"space {space.space_id}, {len(used)} snapshots")
             folder = f"{artifacts_root(self.config)}/artifacts/consumers/{CONSUMER}/{space.space_id}"
@@ -311,28 +244,3 @@ class Pipeline:
         sets = feature_sets(self.tables, space.lineage_id)
         there = {(s.as_of, s.inputs_hash) for s in list_snapshots(self.tables, space.space_id, states=states)}
         return [day for day in as_ofs if day not in sets or (day, snapshot_inputs(space, sets[day])) not in there]
-
-    def _check_sources(self) -> None:
-        """Look at all configured sources at once, before any work: are they there, with the mapped columns?"""
-        faults: list[str] = []
-
-        def look(check: Callable[[], object]) -> None:
-            try:
-                check()
-            except UsageError as error:
-                faults.extend(error.faults)
-
-        config = self.config
-        look(lambda: check_events(read_source(self.spark, config.events, what="events"), config.events))
-        if config.items is not None:
-            items = config.items
-            wanted = {f"columns.{key}": name for key, name in items.columns.model_dump(exclude_none=True).items()}
-            look(lambda: check_columns(read_source(self.spark, items, what="items"), wanted, "items"))
-        if config.users is not None:
-            users = config.users
-            look(lambda: read_users(self.spark, users))
-        if config.onboarding is not None:
-            onboarding = config.onboarding
-            look(lambda: read_picks(self.spark, onboarding))
-        if faults:
-            raise UsageError(faults)

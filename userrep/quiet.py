@@ -1,5 +1,6 @@
 """Keep the JVM's unavoidable notes off the terminal; everything else that it says on stderr goes through."""
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,11 @@ from contextlib import contextmanager
 
 # Printed at every start by Java and by netlib's loader, whatever the log settings; neither is a fault.
 _NOISE = (b"Using incubator modules: jdk.incubator.vector", b"netlib-blas: JNI_OnLoad", b"netlib-lapack: JNI_OnLoad")
+
+
+def silence_query_logger() -> None:
+    """Keep PySpark from printing a page of JSON for each query that fails; the exception says the same."""
+    logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL + 1)
 
 
 @contextmanager

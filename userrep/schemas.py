@@ -94,22 +94,22 @@ USER_EMBEDDINGS = TableSchema(
 SNAPSHOTS = TableSchema(
     "snapshots",
     "one row per snapshot: the ledger that says what has been published, and since when a consumer could have had it",
-    """snapshot_id STRING, space_id STRING, as_of DATE, revision INT, state STRING, inputs_hash STRING, num_users BIGINT,
-    available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING""",
+    """snapshot_id STRING, space_id STRING, as_of DATE, revision INT, state STRING, inputs_hash STRING,
+    num_users BIGINT, available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING""",
 )
 
 JOB_RUNS = TableSchema(
     "job_runs",
     "one row per stage of a run",
-    """run_id STRING, stage STRING, outcome STRING, reason STRING, started_at TIMESTAMP, seconds DOUBLE, num_rows BIGINT,
-    inputs STRING, outputs STRING, config_hash STRING, code_hash STRING""",
+    """run_id STRING, stage STRING, outcome STRING, reason STRING, started_at TIMESTAMP, seconds DOUBLE,
+    num_rows BIGINT, inputs STRING, outputs STRING, config_hash STRING, code_hash STRING""",
 )
 
 CONSUMER_RESULTS = TableSchema(
     "consumer_results",
     "one row per training of the example consumer and input that it was trained on",
-    """consumer STRING, space_id STRING, inputs_hash STRING, input STRING, dims INT, auc DOUBLE, num_train BIGINT, num_test BIGINT,
-    snapshot_ids ARRAY<STRING>, trained_at TIMESTAMP""",
+    """consumer STRING, space_id STRING, inputs_hash STRING, input STRING, dims INT, auc DOUBLE,
+    num_train BIGINT, num_test BIGINT, snapshot_ids ARRAY<STRING>, trained_at TIMESTAMP""",
 )
 
 ALL = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
-from userrep.quiet import filtered_stderr
+from userrep.quiet import filtered_stderr, silence_query_logger
 
 DELTA_COORDINATES = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
@@ -33,7 +33,7 @@ _ALWAYS = {
 
 
 def jars_folder() -> Path:
-    """Return the folder of Delta's JARs for this version; ``USERREP_JARS`` names its parent (default: the user's cache)."""
+    """Return the folder of this version's Delta JARs, in ``USERREP_JARS`` (default: in the user's cache)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parent = Path(os.environ.get("USERREP_JARS") or cache / "userrep" / "jars")
     return parent / DELTA_COORDINATES.replace(":", "_")
@@ -53,6 +53,7 @@ def get_session(
         If Spark does not start, or an active session has no Delta.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    silence_query_logger()
     os.environ["TZ"] = "UTC"  # PySpark turns timestamps into Python's by the process's zone
     time.tzset()
     session = SparkSession.getActiveSession()

@@ -42,7 +42,7 @@ def status(tables: Tables) -> dict[str, Any]:
 def _rejected_that_count(tables: Tables, days: DataFrame) -> DataFrame:
     """Leave out rejected rows of earlier revisions; rows without a readable time are written anew by every build."""
     rejected = tables.read(schemas.REJECTED_EVENTS)
-    undated = F.col("reason").isin(UNDATED)
+    undated = F.col("reason").isin(*UNDATED)
     dated = rejected.where(~undated).join(days, on=["event_date", "revision"], how="left_semi")
     newest = F.broadcast(days.agg(F.max("revision").alias("revision")))
     return dated.unionByName(rejected.where(undated).join(newest, on="revision", how="left_semi"))
@@ -62,7 +62,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     for space in found["spaces"]:
         lines.append(f"space {space['space_id']}: {space['state']}, trained on data until {space['trained_until']}")
         lines += [
-            f"  snapshot {s['snapshot_id']}: {s['num_users']:,} users, available at {s['available_at']:%Y-%m-%d %H:%M} UTC"
+            f"  snapshot {s['snapshot_id']}: {s['num_users']:,} users, "
+            f"available at {s['available_at']:%Y-%m-%d %H:%M} UTC"
             for s in space["snapshots"]
         ]
     lines += [

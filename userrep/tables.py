@@ -1,8 +1,10 @@
 """Where the tables live and how they are written: Delta, by path or by catalog, whole commits only."""
 
 from datetime import date
+from typing import cast
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
 
 from userrep.config import Config
 from userrep.errors import UsageError
@@ -54,7 +56,13 @@ class Tables:
         return f"{self._schema}.`{table.name}`"
 
     def create(self, table: TableSchema) -> None:
-        """Create the table where it is not there yet."""
+        """Create the table where it is not there yet.
+
+        Raises
+        ------
+        UsageError
+            If it is there with other columns: another release has written it.
+        """
         if table.name in self._known:
             return
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
@@ -63,6 +71,13 @@ class Tables:
             f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions} "
             f"TBLPROPERTIES ({properties})"
         )
+        wanted = cast(StructType, StructType.fromDDL(table.columns)).names
+        found = self.spark.sql(f"SELECT * FROM {self.name(table)}").columns
+        if table.columns and set(wanted) != set(found):
+            raise UsageError(
+                f"table {self.name(table)} has the columns {', '.join(found)}; this release wants {', '.join(wanted)}. "
+                "Another release wrote it: choose another root, or use that release."
+            )
         self._known.add(table.name)
 
     def read(self, table: TableSchema, *, version: int | None = None) -> DataFrame:

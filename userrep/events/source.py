@@ -80,8 +80,8 @@ def check_events(source: DataFrame, events: Events) -> None:
     readable_time = (T.TimestampType, T.TimestampNTZType, T.DateType, T.StringType)
     if not isinstance(types[columns.event_at], readable_time):
         faults.append(
-            f"events.columns.event_at: column {columns.event_at!r} is {types[columns.event_at].simpleString()}; wanted a "
-            "timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers before they reach the log."
+            f"events.columns.event_at: column {columns.event_at!r} is {types[columns.event_at].simpleString()}; "
+            "wanted a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers before that."
         )
     for key in ("user_id", "item_id", "event_id", "event_type"):
         name = getattr(columns, key)

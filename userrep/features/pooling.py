@@ -47,8 +47,8 @@ def rows_by_user(
     parts = [f"num_{part}" for part in PARTS_OF_DAY]
     by_context = F.col("num_by_context") if context else none.cast("map<string,bigint>")
     rows = tiles.select(
-        "user_id", F.lit(EVENT).alias("kind"), F.unix_date("event_date").alias("day"), "item_id", "weight", "num_events",
-        F.unix_micros("last_event_at").alias("at_us"), *parts, by_context.alias("num_by_context"),
+        "user_id", F.lit(EVENT).alias("kind"), F.unix_date("event_date").alias("day"), "item_id", "weight",
+        "num_events", F.unix_micros("last_event_at").alias("at_us"), *parts, by_context.alias("num_by_context"),
         none.cast("array<string>").alias("attributes"),
     )  # fmt: skip
     empty = [none.cast("bigint").alias(part) for part in parts]

@@ -1,10 +1,13 @@
 """The tables beside the log: users with their attributes, and onboarding picks."""
 
+from collections.abc import Callable
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from userrep.config import Config, Onboarding, Source, Users
-from userrep.events.source import check_columns, read_source
+from userrep.errors import UsageError
+from userrep.events.source import check_columns, check_events, read_source
 from userrep.ids import short_hash
 
 
@@ -54,3 +57,32 @@ def _files(spark: SparkSession, source: Source) -> list[list[str]]:
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
     rows = files.select("path", "length", "modificationTime").collect()
     return sorted([row.path, str(row.length), str(row.modificationTime)] for row in rows)
+
+
+def check_sources(spark: SparkSession, config: Config) -> None:
+    """Look at all configured sources at once, before any work: are they there, with the mapped columns?
+
+    Raises
+    ------
+    UsageError
+        With every fault of every source. Cost: a listing and a schema each.
+    """
+    faults: list[str] = []
+
+    def look(check: Callable[[], object]) -> None:
+        try:
+            check()
+        except UsageError as error:
+            faults.extend(error.faults)
+
+    events, items, users, onboarding = config.events, config.items, config.users, config.onboarding
+    look(lambda: check_events(read_source(spark, events, what="events"), events))
+    if items is not None:
+        wanted = {f"columns.{key}": name for key, name in items.columns.model_dump(exclude_none=True).items()}
+        look(lambda: check_columns(read_source(spark, items, what="items"), wanted, "items"))
+    if users is not None:
+        look(lambda: read_users(spark, users))
+    if onboarding is not None:
+        look(lambda: read_picks(spark, onboarding))
+    if faults:
+        raise UsageError(faults)

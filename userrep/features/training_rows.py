@@ -52,7 +52,7 @@ def vocabulary(rows: DataFrame, spec: FeatureSpec) -> dict[str, list[str]]:
 
 
 def fit_scaler(rows: DataFrame, layout: InputLayout) -> Scaler:
-    """Fit centre and scale on the rows of the split ``train``. Cost: one pass; 2F numbers per partition to the driver."""
+    """Fit centre and scale on the split ``train``. Cost: one pass; 2F numbers per partition reach the driver."""
 
     def moments(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         num_rows, sum_F, sum_squares_F = 0, np.zeros(layout.width), np.zeros(layout.width)

@@ -21,7 +21,8 @@ def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFram
 
     Returns
     -------
-    One row per row of features: as_of, user_id, embedding array<float>. Narrow: no shuffle. Weights are read once per worker.
+    One row per row of features: as_of, user_id, embedding array<float>. Narrow: no shuffle; weights are read once
+    per worker.
     """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -19,7 +19,7 @@ def rounded(vector: Column) -> Column:
 
 
 def rotation_onto(vectors: DataFrame, before: DataFrame, *, dim: int) -> NDArray[np.float64]:
-    """Return the orthogonal matrix that best turns ``vectors`` onto the version ``before`` (Procrustes, Schönemann 1966).
+    """Return the orthogonal matrix that best turns ``vectors`` onto ``before`` (Procrustes; Schönemann 1966).
 
     Both have item_index and vector; items in only one of them don't count. The identity where none is in both.
     Cost: one join by item; the driver gets one dim x dim matrix per partition.
@@ -33,7 +33,7 @@ def rotation_onto(vectors: DataFrame, before: DataFrame, *, dim: int) -> NDArray
         yield pa.RecordBatch.from_pydict({"product": [total.ravel()]})
 
     parts = pairs.select("vector", "before").mapInArrow(products, "product ARRAY<DOUBLE>").collect()
-    product = np.sum([np.asarray(part.product).reshape(dim, dim) for part in parts], axis=0)
+    product = sum((np.asarray(part.product).reshape(dim, dim) for part in parts), np.zeros((dim, dim)))
     left, _, right = np.linalg.svd(product)
     return np.asarray(left @ right) if np.any(product) else np.eye(dim)
 

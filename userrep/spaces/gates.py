@@ -91,10 +91,12 @@ def refusals(
         faults.append(f"{stats.num_broken} vectors are not {dim} finite numbers")
     if stats.num_live_dims < gates.min_live_dims_share * dim:
         faults.append(
-            f"only {stats.num_live_dims} of {dim} dimensions vary (gates.min_live_dims_share {gates.min_live_dims_share})"
+            f"only {stats.num_live_dims} of {dim} dimensions vary "
+            f"(gates.min_live_dims_share {gates.min_live_dims_share})"
         )
     if rows_before is not None and stats.num_rows < gates.min_rows_share * rows_before:
         faults.append(
-            f"it has {stats.num_rows} rows, the one before has {rows_before} (gates.min_rows_share {gates.min_rows_share})"
+            f"it has {stats.num_rows} rows, the one before has {rows_before} "
+            f"(gates.min_rows_share {gates.min_rows_share})"
         )
     return faults

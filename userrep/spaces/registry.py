@@ -71,7 +71,8 @@ def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_unt
     row = (checked_name(space_id, "space"), CANDIDATE, lineage_id, trained_until, content_hash, False)
     new = tables.spark.createDataFrame(
         [row],
-        "space_id STRING, state STRING, lineage_id STRING, trained_until DATE, content_hash STRING, served_before BOOLEAN",
+        "space_id STRING, state STRING, lineage_id STRING, trained_until DATE, content_hash STRING, "
+        "served_before BOOLEAN",
     )
     known = tables.read(SPACES).select("space_id")
     tables.append(_stamped(new.join(known, on="space_id", how="left_anti")), SPACES)

@@ -1,0 +1,110 @@
+"""Which dates a run is about: as-of dates of training, of snapshots and of labels, and the item vectors they need."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+
+from userrep.config import Config
+from userrep.downstream.return_propensity import LabelDates, label_dates
+from userrep.errors import UsageError
+from userrep.events.inventory import Inventory
+from userrep.items.versions import Versions, lineage_of, versions_of
+from userrep.spaces import registry
+from userrep.spaces.registry import Space, list_spaces
+from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
+from userrep.tables import Tables
+
+_MIN_HISTORY = timedelta(days=14)  # of the log, before the first item vectors that training rows may use
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The dates of a run for ``as_of``, over what the log holds and what spaces there are."""
+
+    config: Config
+    tables: Tables
+    inventory: Inventory
+    as_of: date
+
+    @property
+    def until(self) -> date:
+        """The date that training must not see past; 28 days before the as-of date where none is configured.
+
+        Raises
+        ------
+        UsageError
+            If it lies after the as-of date.
+        """
+        until = self.config.training.as_ofs.until or self.as_of - timedelta(days=28)
+        if until > self.as_of:
+            raise UsageError(
+                f"training.as_ofs.until {until} lies after --as-of {self.as_of}; no space could be trained. "
+                "Choose a later --as-of or an earlier training.as_ofs.until."
+            )
+        return until
+
+    @cached_property
+    def usable_space(self) -> Space | None:
+        """The space to go on with: of this lineage the serving one, else the newest. None: one has to be trained."""
+        lineage_id = lineage_of(self.config)
+        alive = [s for s in list_spaces(self.tables) if s.state != registry.RETIRED and s.lineage_id == lineage_id]
+        return next((s for s in alive if s.state == registry.SERVING), alive[-1] if alive else None)
+
+    def space_to_use(self) -> Space:
+        """The space that jobs after training work on. Raises UsageError where there is none."""
+        if self.usable_space is None:
+            raise UsageError("no space to work with: `userrep pipeline` or `userrep run train_autoencoder` trains one.")
+        return self.usable_space
+
+    def unfinished_candidate(self) -> Space | None:
+        """The newest space, if an earlier run was cut off between its training and its first snapshot."""
+        newest = next(iter(reversed(list_spaces(self.tables))), None)
+        if newest is None or newest.state != registry.CANDIDATE or newest.lineage_id != lineage_of(self.config):
+            return None
+        tried = list_snapshots(self.tables, newest.space_id, states=(PUBLISHED, REFUSED))
+        return None if tried else newest
+
+    @property
+    def versions(self) -> Versions:
+        """The versions of the item vectors that are there, and the grid for those that are not."""
+        space = self.usable_space
+        return versions_of(self.tables, self.config, anchor=space.trained_until if space else self.until)
+
+    @cached_property
+    def training_as_ofs(self) -> list[date]:
+        """Every ``every_days`` back from ``until``, as far as item vectors have events to learn from.
+
+        Raises
+        ------
+        UsageError
+            If the log begins too late for even one.
+        """
+        settings, first, until = self.config.training.as_ofs, self.inventory.first_day, self.until
+        grid = [until - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
+        versions = self.versions
+        dates = sorted(day for day in grid if versions.valid_at(day) >= first + _MIN_HISTORY)
+        if not dates:
+            raise UsageError(
+                f"training.as_ofs.until {until}: the log begins on {first}, too late for a training row; "
+                f"choose a date at or after {first + _MIN_HISTORY + timedelta(days=self.config.refit_days)}."
+            )
+        return dates
+
+    def label_dates(self, space: Space | None) -> LabelDates:
+        """The dates that the example consumer is trained and tested on, given the space or the one to be trained."""
+        return label_dates(
+            as_of=self.as_of,
+            until=space.trained_until if space else self.until,
+            first=self.inventory.first_day + _MIN_HISTORY,
+            horizon_days=self.config.downstream.horizon_days,
+            num_dates=self.config.downstream.num_dates,
+        )
+
+    def snapshot_dates(self, space: Space | None) -> list[date]:
+        """The dates that need a snapshot: the as-of date, and those of the example consumer's labels."""
+        return sorted({self.as_of, *self.label_dates(space).all})
+
+    def feature_dates(self, *, retrain: bool = False) -> list[date]:
+        """The dates that need features: those of snapshots, and those of training where a space is to be trained."""
+        space = None if retrain else self.usable_space
+        return sorted({*self.snapshot_dates(space), *(self.training_as_ofs if space is None else [])})

@@ -120,7 +120,17 @@ class UserColumns(Section):
 
 class Users(Source):
     columns: UserColumns
-    attributes: Annotated[list[Name], AfterValidator(_distinct)] = []
+    attributes: Annotated[list[str], AfterValidator(_distinct)] = []
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Users":
+        _distinct(self.attribute_names)
+        return self
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """The attributes as parts of column names: lower case, with _ for all that is neither letter nor digit."""
+        return [re.sub(r"[^a-z0-9_]", "_", name.lower()) for name in self.attributes]
 
 
 class OnboardingColumns(Section):

@@ -39,7 +39,8 @@ def findings(config: Config | None) -> Iterator[Finding]:
     yield _java()
     yield _pair()
     yield _jars()
-    yield from _horovod()
+    if config is None or config.training.backend == "horovod":
+        yield from _horovod()
     if config is not None:
         yield _found("root", lambda: _writable(artifacts_root(config)))
     yield _found("spark with delta", lambda: _delta_works(config))

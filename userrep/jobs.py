@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import date
 
 from userrep.config import load_config
-from userrep.errors import UsageError, UserrepError
+from userrep.errors import UsageError, UserrepError, in_one_line
 from userrep.pipeline import Pipeline
 from userrep.session import get_session
 
@@ -57,4 +57,7 @@ def job_main(name: str, description: str | None) -> int:
         faults = error.faults if isinstance(error, UsageError) else [str(error)]
         print("\n".join(f"{name}: {fault}" for fault in faults), file=sys.stderr)
         return error.exit_code
+    except Exception as error:  # whatever Spark throws: one line here, the rest is in Spark's own log
+        print(f"{name}: {in_one_line(error)}", file=sys.stderr)
+        return 1
     return 0

@@ -42,6 +42,7 @@ from userrep.spaces.snapshots import (
 )
 from userrep.storage import artifacts_root, check_writable
 from userrep.tables import Tables
+from userrep.training.backends import check_backend
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Pipeline:
         """Run all stages; train where no space can be used yet, or with ``retrain``; return the space that serves."""
         schedule = self.schedule
         dates = schedule.feature_dates(retrain=retrain)
+        if retrain or schedule.usable_space is None:
+            check_backend(self.config.training, self.spark)
         self.build_activity_tiles()
         self.train_item_vectors(dates)
         self.build_user_features(dates)

@@ -23,7 +23,7 @@ def artifacts_root(config: Config) -> str:
 
 def absolute(path: str) -> str:
     """Make a local path absolute; a URI stays as it is."""
-    return path if "://" in path or path.startswith("dbfs:/") else str(Path(path).absolute())
+    return path if re.match(r"[a-z][a-z0-9+.-]*:/", path) else str(Path(path).absolute())
 
 
 def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -57,6 +57,9 @@ def write_bytes(uri: str, content: bytes) -> None:
         staged.write(content)
         staged.flush()
         os.fsync(staged.fileno())
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(staged.name, 0o666 & ~umask)  # a temporary file is its owner's alone
     os.replace(staged.name, target)
 
 
@@ -105,6 +108,6 @@ def check_writable(uri: str) -> None:
         with files.open_output_stream(probe):
             pass
         files.delete_file(probe)
-    except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+    except (OSError, ValueError) as error:  # ValueError: a scheme that pyarrow does not know
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UsageError(f"root {uri}: not writable ({reason}). Name a folder that this user may write to.") from None

@@ -120,7 +120,7 @@ def with_validity(source: DataFrame, events: Events) -> DataFrame:
         _text(columns.item_id).alias("item_id"),
         (_text(columns.event_type) if columns.event_type else F.lit("event")).alias("event_type"),
         _time(source, columns.event_at).try_cast("timestamp").alias("event_at"),
-        (_name(columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
+        (named(columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
         *(F.coalesce(_text(name), F.lit("(null)")).alias(f"context_{k}") for k, name in enumerate(columns.context)),
         (_text(columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
         corrupt.alias("corrupt"),
@@ -166,27 +166,28 @@ def _plausible(column: str) -> Column:
     return F.col(column).between(F.lit(EARLIEST).cast("timestamp"), F.lit(LATEST).cast("timestamp"))
 
 
-def _name(column: str) -> Column:
+def named(column: str) -> Column:
+    """Take a top-level column by its name as it is, dots and all."""
     return F.col(f"`{column.replace('`', '``')}`")
 
 
 def _time(source: DataFrame, column: str) -> Column:
     """Take a column of times; of texts only those that begin with a year, since Spark reads ``12:30`` as today's."""
     if not isinstance(source.schema[column].dataType, T.StringType):
-        return _name(column)
-    return F.when(_name(column).rlike(r"^\s*[+-]?\d{4}"), _name(column))
+        return named(column)
+    return F.when(named(column).rlike(r"^\s*[+-]?\d{4}"), named(column))
 
 
 def _text(column: str) -> Column:
-    return _name(column).cast("string")
+    return named(column).cast("string")
 
 
 def _orderable(field: T.StructField) -> Column:
     """Take a column as it is if rows can be compared by it, as JSON where they cannot (maps, variants)."""
     plain = (T.AtomicType, T.NullType)
     if isinstance(field.dataType, plain) and not isinstance(field.dataType, T.VariantType):
-        return _name(field.name).alias(field.name)
-    return F.to_json(F.struct(_name(field.name).alias("value"))).alias(field.name)
+        return named(field.name).alias(field.name)
+    return F.to_json(F.struct(named(field.name).alias("value"))).alias(field.name)
 
 
 def _check_local(path: str, what: str) -> None:

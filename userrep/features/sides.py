@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
-from userrep.events.source import check_columns, check_events, read_source
+from userrep.events.source import check_columns, check_events, named, read_source
 from userrep.ids import short_hash
 
 
@@ -20,10 +20,10 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
     columns = users.columns.model_dump(exclude_none=True)
     wanted = {f"columns.{key}": name for key, name in columns.items()}
     check_columns(source, wanted | {f"attributes[{k}]": name for k, name in enumerate(users.attributes)}, "users")
-    registered = F.col(users.columns.registered_at) if users.columns.registered_at else F.lit(None)
-    attributes = [F.col(name).cast("string") for name in users.attributes]
+    registered = named(users.columns.registered_at) if users.columns.registered_at else F.lit(None)
+    attributes = [named(name).cast("string") for name in users.attributes]
     return source.select(
-        F.col(users.columns.user_id).cast("string").alias("user_id"),
+        named(users.columns.user_id).cast("string").alias("user_id"),
         registered.try_cast("timestamp").alias("registered_at"),
         (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
     ).where(F.col("user_id").isNotNull())
@@ -35,9 +35,9 @@ def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
     columns = onboarding.columns
     check_columns(source, {f"columns.{key}": name for key, name in columns.model_dump().items()}, "onboarding")
     return source.select(
-        F.col(columns.user_id).cast("string").alias("user_id"),
-        F.col(columns.item_id).cast("string").alias("item_id"),
-        F.col(columns.event_at).try_cast("timestamp").alias("event_at"),
+        named(columns.user_id).cast("string").alias("user_id"),
+        named(columns.item_id).cast("string").alias("item_id"),
+        named(columns.event_at).try_cast("timestamp").alias("event_at"),
     ).dropna()
 
 

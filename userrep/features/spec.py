@@ -50,7 +50,7 @@ class FeatureSpec(BaseModel):
             modalities={name: vectors.dim for name, vectors in sorted(config.item_vectors.items())},
             onboarding=config.onboarding is not None,
             registered_at=config.users is not None and config.users.columns.registered_at is not None,
-            attributes=list(config.users.attributes) if config.users else [],
+            attributes=config.users.attribute_names if config.users else [],
             context=list(config.events.columns.context),
         )
 

@@ -80,7 +80,7 @@ def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_unt
 
 def mark_ready(tables: Tables, space: Space) -> None:
     """Say that a candidate's snapshot has passed its gates."""
-    _update(tables, f"space_id = '{space.space_id}' AND state = '{CANDIDATE}'", f"'{READY}'")
+    _set_state(tables, f"space_id = '{space.space_id}' AND state = '{CANDIDATE}'", READY, must_change=False)
 
 
 def promote(tables: Tables, space: Space) -> None:
@@ -100,11 +100,15 @@ def promote(tables: Tables, space: Space) -> None:
             f"space {space.space_id} is {space.state}; only a ready space can serve. "
             "A candidate becomes ready when a snapshot of it is published: `userrep daily` or `userrep pipeline`."
         )
-    _update(
+    # The condition is looked at within the commit: a space that has been retired meanwhile matches nothing.
+    name, mine = tables.name(SPACES), f"space_id = '{space.space_id}'"
+    _commit(
         tables,
-        f"space_id = '{space.space_id}' OR state = '{SERVING}'",
-        f"CASE WHEN space_id = '{space.space_id}' THEN '{SERVING}' ELSE '{READY}' END",
-        served=True,
+        f"MERGE INTO {name} AS t USING (SELECT space_id FROM {name} WHERE {mine} AND state = '{READY}') AS s "
+        f"ON t.space_id = s.space_id OR t.state = '{SERVING}' WHEN MATCHED THEN UPDATE SET "
+        f"state = CASE WHEN t.space_id = s.space_id THEN '{SERVING}' ELSE '{READY}' END, "
+        "changed_at = current_timestamp(), served_before = true",
+        must_change=True,
     )
 
 
@@ -135,20 +139,25 @@ def retire(tables: Tables, space: Space) -> None:
     """
     if space.state == SERVING:
         raise UsageError(f"space {space.space_id} is serving; promote another one first, then retire it.")
-    _update(tables, f"space_id = '{space.space_id}' AND state <> '{SERVING}'", f"'{RETIRED}'")
+    _set_state(tables, f"space_id = '{space.space_id}' AND state <> '{SERVING}'", RETIRED, must_change=True)
 
 
-def _update(tables: Tables, where: str, state: str, *, served: bool = False) -> None:
+def _set_state(tables: Tables, where: str, state: str, *, must_change: bool) -> None:
+    change = f"SET state = '{state}', changed_at = current_timestamp()"
+    _commit(tables, f"UPDATE {tables.name(SPACES)} {change} WHERE {where}", must_change=must_change)
+
+
+def _commit(tables: Tables, statement: str, *, must_change: bool) -> None:
+    """Run a change of the registry as one commit; refuse if another one came first."""
     tables.create(SPACES)
-    mark = ", served_before = true" if served else ""
     try:
-        tables.spark.sql(
-            f"UPDATE {tables.name(SPACES)} SET state = {state}, changed_at = current_timestamp(){mark} WHERE {where}"
-        )
+        changed = tables.spark.sql(statement).first()
     except DeltaConcurrentModificationException:
+        changed = None
+    if changed is None or (must_change and not changed.num_affected_rows):
         raise UserrepError(
             "spaces: another change of the registry came first; look with `userrep spaces list` and try again."
-        ) from None
+        )
 
 
 def _stamped(rows: DataFrame) -> DataFrame:

@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 
+from userrep.config import Training
 from userrep.errors import SlotsError, UsageError, UserrepError
 from userrep.training.comm import HorovodComm, LocalComm
 from userrep.training.loop import TrainingResult, TrainingTask, train
@@ -48,6 +50,30 @@ def run_training(
         return train(task, LocalComm(), report)
     assert spark is not None
     return _on_spark(task, spark, report)
+
+
+def check_backend(training: Training, spark: "SparkSession") -> None:
+    """Refuse a backend that cannot run here, before anything is done for it.
+
+    Raises
+    ------
+    UsageError, SlotsError
+        As ``run_training`` does.
+    """
+    if training.backend != "horovod":
+        return
+    if find_spec("horovod") is None:
+        raise UsageError(
+            "training.backend horovod: Horovod is not installed. Build it with deploy/build_horovod_wheel.sh, "
+            "or set training.backend: local and training.num_workers: 1."
+        )
+    wanted, slots = training.num_workers, num_slots(spark)
+    if slots < wanted:
+        raise SlotsError(
+            f"training.num_workers is {wanted}, but Spark can run {slots} task{'s' * (slots != 1)} at once: "
+            f"set training.num_workers to {slots} or less, or give Spark more (spark.master: local[{wanted}]; "
+            "on a cluster more spark.executor.instances or spark.executor.cores, or fewer spark.task.cpus)."
+        )
 
 
 def num_slots(spark: "SparkSession") -> int:
@@ -88,20 +114,10 @@ def train_rank(task: TrainingTask) -> TrainingResult | UserrepError | RankFailur
 
 
 def _on_spark(task: TrainingTask, spark: "SparkSession", report: Report) -> TrainingResult:
-    try:
-        import horovod.spark
-    except ImportError:
-        raise UsageError(
-            "training.backend horovod: Horovod is not installed. Build it with deploy/build_horovod_wheel.sh, "
-            "or set training.backend: local and training.num_workers: 1."
-        ) from None
-    wanted, slots = task.training.num_workers, num_slots(spark)
-    if slots < wanted:
-        raise SlotsError(
-            f"training.num_workers is {wanted}, but Spark can run {slots} task{'s' * (slots != 1)} at once: "
-            f"set training.num_workers to {slots} or less, or give Spark more (spark.master: local[{wanted}]; "
-            "on a cluster more spark.executor.instances or spark.executor.cores, or fewer spark.task.cpus)."
-        )
+    check_backend(task.training, spark)
+    import horovod.spark
+
+    wanted = task.training.num_workers
     output, errors = _RankOutput(report), _RankOutput(report)
     try:
         with _contained():

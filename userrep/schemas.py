@@ -16,8 +16,8 @@ class TableSchema:
 SOURCE_FILES = TableSchema(
     "source_files",
     "one row per file of the event log, meaning of its columns, and UTC day of its rows (no day: no readable time)",
-    """path STRING, size BIGINT, modified_at TIMESTAMP, mapping STRING, event_date DATE, num_rows BIGINT, num_rejected BIGINT,
-    checksum DECIMAL(38,0)""",
+    """path STRING, size BIGINT, modified_at TIMESTAMP, mapping STRING, event_date DATE, num_rows BIGINT,
+    num_rejected BIGINT, checksum DECIMAL(38,0)""",
 )
 
 USER_ITEM_DAYS = TableSchema(
@@ -31,7 +31,7 @@ USER_ITEM_DAYS = TableSchema(
 
 TILE_DAYS = TableSchema(
     "tile_days",
-    "one row per UTC day and revision of its tiles: what has been published, from which content of the log",
+    "one row per UTC day and revision of its tiles: what counts, from which content of the log; no day: undated rows",
     """event_date DATE, revision INT, fingerprint STRING, num_events BIGINT, num_tiles BIGINT, num_rejected BIGINT,
     built_at TIMESTAMP""",
 )

@@ -20,7 +20,7 @@ def status(tables: Tables) -> dict[str, Any]:
     tiles = days.agg(
         F.min("event_date").alias("first_day"),
         F.max("event_date").alias("last_day"),
-        F.count("*").alias("num_days"),
+        F.count("event_date").alias("num_days"),
         F.sum("num_events").alias("num_events"),
         F.sum("num_rejected").alias("num_rejected"),
     ).first()
@@ -40,11 +40,11 @@ def status(tables: Tables) -> dict[str, Any]:
 
 
 def _rejected_that_count(tables: Tables, days: DataFrame) -> DataFrame:
-    """Leave out rejected rows of earlier revisions; rows without a readable time are written anew by every build."""
+    """Leave out rejected rows of earlier revisions; rows without a readable time have revisions of their own."""
     rejected = tables.read(schemas.REJECTED_EVENTS)
     undated = F.col("reason").isin(*UNDATED)
     dated = rejected.where(~undated).join(days, on=["event_date", "revision"], how="left_semi")
-    newest = F.broadcast(days.agg(F.max("revision").alias("revision")))
+    newest = F.broadcast(days.where("event_date IS NULL"))
     return dated.unionByName(rejected.where(undated).join(newest, on="revision", how="left_semi"))
 
 

@@ -35,6 +35,7 @@ class Inventory:
     num_undated: int
     num_new_files: int
     naive_time: bool
+    undated_fingerprint: str = ""  # of the content of the undated rows; empty without any
 
     @property
     def first_day(self) -> date:
@@ -161,15 +162,15 @@ def _summed(held: DataFrame, events: Events, source: DataFrame, num_new: int) ->
         F.sum("num_rejected").alias("num_rejected"),
         F.sum("checksum").alias("checksum"),
     )
-    days, num_undated = [], 0
+    days, num_undated, undated_fingerprint = [], 0, ""
     for row in by_day.orderBy("event_date").collect():
         if row.event_date is None:
-            num_undated = row.num_rows
+            num_undated, undated_fingerprint = row.num_rows, f"{row.num_rows}:{row.checksum}" if row.num_rows else ""
         else:
             days.append(LogDay(row.event_date, row.num_rows, row.num_rejected, f"{row.num_rows}:{row.checksum}"))
     if not days:
         raise UsageError(f"events.path {events.path}: no row with a readable time in it.")
-    return Inventory(days, num_undated, num_new, has_naive_time(source, events))
+    return Inventory(days, num_undated, num_new, has_naive_time(source, events), undated_fingerprint)
 
 
 def _one_slash(path: str) -> Column:

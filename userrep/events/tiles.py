@@ -3,7 +3,7 @@
 A day of tiles is a pure function of that day of the log. Days have revisions; ``tile_days`` says which of them count.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -44,21 +44,25 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     RejectedShareError
         If a day has too many malformed rows; nothing is written then.
     """
-    visible = latest_tile_days(tables)
+    latest = _latest(tables)
+    visible = {day: found for day, found in latest.items() if day is not None}
+    undated = bool(inventory.num_undated) and latest.get(None, ("", 0))[0] != inventory.undated_fingerprint
     wanted = {day.day: day for day in inventory.days if day.day < before}
     mapping = mapping_of(config.events)
     stale = [day for day in wanted.values() if visible.get(day.day, ("", 0))[0] != _fingerprint(day, mapping)]
     vanished = [day for day in visible if day < before and day not in wanted and visible[day][0] != "none"]
     stale += [LogDay(day, 0, 0, "none") for day in vanished]
-    if not stale:
+    if not stale and not undated:
         return TileBuild([], len(wanted), 0, 0, 0)
     days = sorted(day.day for day in stale)
     inventory.check_rejects(config.events.max_rejected_share, days)
-    revision = 1 + max((revision for _, revision in visible.values()), default=0)
-    buckets = -(-max(day.num_rows for day in stale) // _ROWS_PER_TASK) or 1
-    _write_rows(tables, config.events, days, revision, undated=inventory.num_undated > 0, buckets=buckets)
-    counted = _counted(tables, stale, revision, mapping)
-    tables.append(counted, TILE_DAYS)
+    revision = 1 + max((revision for _, revision in latest.values()), default=0)
+    buckets = -(-max((day.num_rows for day in stale), default=1) // _ROWS_PER_TASK) or 1
+    _write_rows(tables, config.events, days, revision, undated=undated, buckets=buckets)
+    built: list[tuple[date | None, int, str, int]] = [(day.day, revision, _fingerprint(day, mapping), day.num_rejected) for day in stale]
+    if undated:
+        built.append((None, revision, inventory.undated_fingerprint, inventory.num_undated))
+    tables.append(_counted(tables, built, revision), TILE_DAYS)
     done = tables.read(TILE_DAYS).where(f"revision = {revision}").agg(
         F.sum("num_tiles").alias("tiles"), F.sum("num_events").alias("events"), F.sum("num_rejected").alias("rejected")
     ).first()  # fmt: skip
@@ -128,6 +132,10 @@ def _deduplicated(events: DataFrame, contexts: list[str], has_event_id: bool, bu
 
 def latest_tile_days(tables: Tables) -> dict[date, tuple[str, int]]:
     """Return day -> (fingerprint, revision) of the newest revision of each day. Driver memory: one entry a day."""
+    return {day: found for day, found in _latest(tables).items() if day is not None}
+
+
+def _latest(tables: Tables) -> dict[date | None, tuple[str, int]]:
     latest = (
         tables.read(TILE_DAYS)
         .groupBy("event_date")
@@ -183,7 +191,8 @@ def _write_rows(
         buckets=buckets,
     )
     tables.replace(tiles.withColumn("revision", F.lit(revision)), USER_ITEM_DAYS, f"revision = {revision}")
-    bad = checked.where(F.col("reason").isNotNull() & (in_days | F.col("event_date").isNull()))
+    wanted = in_days | F.col("event_date").isNull() if undated else in_days
+    bad = checked.where(F.col("reason").isNotNull() & wanted)
     rejected = bad.select(
         F.coalesce("event_date", F.current_date()).alias("event_date"),
         F.lit(revision).alias("revision"),
@@ -193,12 +202,9 @@ def _write_rows(
     tables.replace(rejected, REJECTED_EVENTS, f"revision = {revision}")
 
 
-def _counted(tables: Tables, stale: Iterable[LogDay], revision: int, mapping: str) -> DataFrame:
-    """Count what a revision's rows hold, one row per built day."""
-    built = tables.spark.createDataFrame(
-        [(day.day, revision, _fingerprint(day, mapping), day.num_rejected) for day in stale],
-        "event_date DATE, revision INT, fingerprint STRING, num_rejected BIGINT",
-    )
+def _counted(tables: Tables, days: list[tuple[date | None, int, str, int]], revision: int) -> DataFrame:
+    """Count what a revision's rows hold, one row per built day (no day: the rows without a readable time)."""
+    built = tables.spark.createDataFrame(days, "event_date DATE, revision INT, fingerprint STRING, num_rejected BIGINT")
     rows = tables.read(USER_ITEM_DAYS).where(f"revision = {revision}").groupBy("event_date").agg(
         F.sum("num_events").alias("num_events"), F.count("*").alias("num_tiles")
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 
+import numpy as np
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -39,9 +40,9 @@ def interactions(tiles: DataFrame, item_index: DataFrame, versions: Sequence[dat
 
 
 def behaviour_vectors(
-    pairs: DataFrame, *, version: date, settings: AlsVectors, before: DataFrame | None, num_blocks: int
+    pairs: DataFrame, *, settings: AlsVectors, before: DataFrame | None, num_blocks: int
 ) -> DataFrame:
-    """Fit ALS on the interactions before ``version`` and turn the item factors onto the version before.
+    """Fit ALS on a version's interactions and turn the item factors onto the version before.
 
     Preference is the logarithm of 1 + the pair's events; the factors' mean norm becomes 1. Spark's ALS takes no
     initial factors, so that continuity between versions comes from the rotation alone.
@@ -50,8 +51,7 @@ def behaviour_vectors(
     -------
     One row per item with an event: item_index, vector. Cost: ``iterations`` x 2 shuffles of the interactions.
     """
-    known = pairs.where(F.col("valid_from") <= F.lit(version))
-    ratings = known.groupBy("user_number", "item_index").agg(F.log1p(F.sum("num_events")).cast("float").alias("rating"))
+    ratings = pairs.groupBy("user_number", "item_index").agg(F.log1p(F.sum("num_events")).cast("float").alias("rating"))
     # Fixed partitions in a fixed order: ALS's sums then don't depend on the session's shuffle partitions.
     ratings = ratings.repartition(num_blocks, "user_number").sortWithinPartitions("user_number", "item_index")
     als = ALS(
@@ -72,5 +72,5 @@ def behaviour_vectors(
     mean_norm = factors.agg(F.avg(F.sqrt(square)).alias("norm")).first()
     scale = 1.0 / mean_norm.norm if mean_norm and mean_norm.norm else 1.0
     dim = settings.dim
-    eye = rotation_onto(factors, before if before is not None else factors, dim=dim)
-    return rotated(factors, eye, scale)
+    rotation = np.eye(dim) if before is None else rotation_onto(factors, before, dim=dim)
+    return rotated(factors, rotation, scale)

@@ -71,7 +71,7 @@ def fit_basis(items: DataFrame, *, settings: TextVectors, path: str) -> None:
 
 
 def content_vectors(items: DataFrame, *, path: str) -> DataFrame:
-    """Project items onto a fitted basis; vectors have norm 1 (0 where no token is known to the basis).
+    """Project items onto a fitted basis; vectors have norm 1 (0 where the basis knows none of the tokens).
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def content_vectors(items: DataFrame, *, path: str) -> DataFrame:
         for batch in batches:
             vectors = tf_idf(batch.column("tokens"), basis.idf_H) @ basis.components_HK
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            unit = (vectors / np.where(norms > 1e-9, norms, 1)).astype(np.float32)
+            unit = (vectors / np.where(norms > 1e-4, norms, np.inf)).astype(np.float32)
             yield pa.RecordBatch.from_arrays([batch.column("item_index"), listed(unit)], ["item_index", "vector"])
 
     return items.select("item_index", "tokens").mapInArrow(project, "item_index INT, vector ARRAY<FLOAT>")

@@ -78,17 +78,16 @@ def train_versions(
     """
     items = _items(tables, config.items) if config.items else None
     index = _extended_index(tables, versions.lineage_id, items, end=max(wanted)).cache()
-    tiles = read_tiles(tables, start=None, end=max(wanted))
-    pairs = interactions(tiles, index, sorted(wanted)).cache()
+    pairs = interactions(read_tiles(tables, start=None, end=max(wanted)), index, sorted(wanted)).cache()
     num_vectors = 0
     try:
         num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK))
+        inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, num_blocks)
         for k, version in enumerate(sorted(wanted)):
-            before = max((v for v in versions.present | set(wanted) if v < version), default=None)
-            vectors = [
-                _modality(tables, config, versions.lineage_id, name, version, before, pairs, num_blocks, index, items)
-                for name in config.item_vectors
-            ]
+            there = versions.present | {v for v in wanted if v < version}
+            earlier, later = [v for v in there if v < version], [v for v in there if v > version]
+            before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes alone
+            vectors = [inputs.modality(name, version, before) for name in config.item_vectors]
             num_vectors += _write_version(tables, versions.lineage_id, version, vectors, index)
             report(f"item vectors valid from {version} ({k + 1} of {len(wanted)})")
     finally:
@@ -102,43 +101,49 @@ def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
     return tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}")
 
 
-def _modality(
-    tables: Tables,
-    config: Config,
-    lineage_id: str,
-    name: str,
-    version: date,
-    before: date | None,
-    pairs: DataFrame,
-    num_blocks: int,
-    index: DataFrame,
-    items: DataFrame | None,
-) -> DataFrame:
-    """Return one modality of one version: modality, item_index, vector."""
-    settings = config.item_vectors[name]
-    if isinstance(settings, AlsVectors):
-        earlier = read_vectors(tables, lineage_id, before).where(f"modality = '{name}'") if before else None
-        has_events = pairs.where(F.col("valid_from") <= F.lit(version)).limit(1).count() > 0
-        if has_events:
-            vectors = behaviour_vectors(
-                pairs, version=version, settings=settings, before=earlier, num_blocks=num_blocks
-            )
-        else:
-            vectors = pairs.limit(0).select("item_index", F.array().cast("array<float>").alias("vector"))
-    else:
-        assert items is not None
-        numbered = items.join(index, on="item_id", how="inner")
-        if isinstance(settings, TextVectors):
-            with_text = numbered.where(F.trim("text") != "").select("item_index", tokens(F.col("text")).alias("tokens"))
-            with_text = with_text.repartition(ITEM_BUCKETS, "item_index").sortWithinPartitions("item_index")
-            path = f"{artifacts_root(config)}/artifacts/text/{lineage_id}-{name}.safetensors"
-            if not exists(path):
-                fit_basis(with_text, settings=settings, path=path)
-            vectors = content_vectors(with_text, path=path)
+@dataclass(frozen=True)
+class _Inputs:
+    """What all versions of a run are made from; ``items`` is None without an item table."""
+
+    tables: Tables
+    config: Config
+    lineage_id: str
+    index: DataFrame
+    items: DataFrame | None
+    pairs: DataFrame
+    num_blocks: int
+
+    def modality(self, name: str, version: date, before: date | None) -> DataFrame:
+        """Return one modality of one version: modality, item_index, vector."""
+        settings = self.config.item_vectors[name]
+        if isinstance(settings, AlsVectors):
+            vectors = self._behaviour(name, settings, version, before)
+        elif isinstance(settings, TextVectors):
+            vectors = self._content(name, settings)
         else:
             whole = (F.size("vector") == settings.dim) & F.forall("vector", _is_finite)
-            vectors = numbered.where(whole).select("item_index", "vector")
-    return vectors.select(F.lit(name).alias("modality"), "item_index", rounded(F.col("vector")).alias("vector"))
+            vectors = self._numbered_items().where(whole).select("item_index", "vector")
+        return vectors.select(F.lit(name).alias("modality"), "item_index", rounded(F.col("vector")).alias("vector"))
+
+    def _behaviour(self, name: str, settings: AlsVectors, version: date, before: date | None) -> DataFrame:
+        known = self.pairs.where(F.col("valid_from") <= F.lit(version))
+        if known.isEmpty():
+            return known.select("item_index", F.array().cast("array<float>").alias("vector"))
+        earlier = read_vectors(self.tables, self.lineage_id, before).where(f"modality = '{name}'") if before else None
+        return behaviour_vectors(known, settings=settings, before=earlier, num_blocks=self.num_blocks)
+
+    def _content(self, name: str, settings: TextVectors) -> DataFrame:
+        with_text = self._numbered_items().where(F.trim("text") != "")
+        tokenised = with_text.select("item_index", tokens(F.col("text")).alias("tokens"))
+        tokenised = tokenised.repartition(ITEM_BUCKETS, "item_index").sortWithinPartitions("item_index")
+        path = f"{artifacts_root(self.config)}/artifacts/text/{self.lineage_id}-{name}.safetensors"
+        if not exists(path):
+            fit_basis(tokenised, settings=settings, path=path)
+        return content_vectors(tokenised, path=path)
+
+    def _numbered_items(self) -> DataFrame:
+        assert self.items is not None
+        return self.items.join(self.index, on="item_id", how="inner")
 
 
 def _write_version(tables: Tables, lineage_id: str, version: date, vectors: list[DataFrame], index: DataFrame) -> int:
@@ -146,11 +151,10 @@ def _write_version(tables: Tables, lineage_id: str, version: date, vectors: list
     rows = vectors[0]
     for more in vectors[1:]:
         rows = rows.unionByName(more)
-    named = rows.join(index, on="item_index", how="inner").select(
-        F.lit(lineage_id).alias("lineage_id"), F.lit(version).alias("valid_from"), "modality", "item_id", "item_index", "vector"
-    )  # fmt: skip
+    keys = {"lineage_id": F.lit(lineage_id), "valid_from": F.lit(version)}
+    keyed = rows.join(index, on="item_index", how="inner").withColumns(keys)
     where = f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}"
-    tables.replace(named.coalesce(ITEM_BUCKETS), ITEM_VECTORS, where)
+    tables.replace(keyed.coalesce(ITEM_BUCKETS), ITEM_VECTORS, where)
     written = read_vectors(tables, lineage_id, version).groupBy("modality").count().collect()
     counts = {row.modality: row["count"] for row in written}
     num_items = index.count()

@@ -26,7 +26,7 @@ from userrep.spaces.registry import find_space, list_spaces
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
 
-SPEC = LogSpec(num_users=400, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.0, seed=3)
+SPEC = LogSpec(num_users=600, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.5, seed=3)
 AS_OF = date(2024, 3, 15)
 STAGES = (
     "take_inventory",
@@ -63,12 +63,12 @@ def _config(log: Path, root: Path, **more: Any) -> Config:
         },
         "windows_days": [7, 28],
         "item_vectors": {
-            "behaviour": {"kind": "als", "dim": 8, "iterations": 4},
-            "content": {"kind": "text", "dim": 8},
+            "behaviour": {"kind": "als", "dim": 16, "iterations": 4},
+            "content": {"kind": "text", "dim": 16},
         },
-        "model": {"latent_dim": 16, "hidden_dim": 64, "decoder_dim": 32},
+        "model": {"latent_dim": 48, "hidden_dim": 128, "decoder_dim": 64},
         "training": {
-            "as_ofs": {"until": "2024-02-25", "every_days": 7}, "num_shards": 2, "batch_size": 64, "max_epochs": 12,
+            "as_ofs": {"until": "2024-02-25", "every_days": 7}, "num_shards": 2, "batch_size": 64, "max_epochs": 20,
         },
         "downstream": {"num_dates": 2},
         **more,
@@ -173,9 +173,9 @@ def test_exports_are_complete_parquet_with_a_manifest(done: tuple[Pipeline, Conf
     embeddings = pq.read_table(tmp_path / "e")
     assert embeddings.column_names == ["user_id", "as_of", "embedding"]
     vectors = np.stack(embeddings["embedding"].to_numpy())
-    assert (vectors.shape, np.isfinite(vectors).all()) == ((manifest["num_rows"], 16), True)
+    assert (vectors.shape, np.isfinite(vectors).all()) == ((manifest["num_rows"], 48), True)
     deviation = vectors.std(axis=0)
-    assert (deviation > 0.01 * deviation.max()).sum() >= 8
+    assert (deviation > 0.01 * deviation.max()).sum() >= 24
     export_features(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / "f"))
     features = pq.read_table(tmp_path / "f")
     assert set(features["user_id"].to_pylist()) == set(embeddings["user_id"].to_pylist())
@@ -266,11 +266,10 @@ def test_a_refused_gate_leaves_what_serves_as_it_is(
     work, config = done
     serving = find_space(work.tables, None)
     before = list_snapshots(work.tables, serving.space_id)
-    strict = config.model_copy(
-        update={"gates": config.gates.model_copy(update={"min_live_dims_share": 1.0, "min_rows_share": 1.0})}
-    )
+    out_of_reach = config.gates.model_copy(update={"min_live_dims_share": 1.1})
+    strict = config.model_copy(update={"gates": out_of_reach})
     earlier = Pipeline(strict, spark, date(2024, 3, 10), report=lambda _: None)
-    with pytest.raises(GateRefusedError, match="not published"):
+    with pytest.raises(GateRefusedError, match=r"only .* of 48 dimensions vary"):
         earlier.run()
     assert list_snapshots(work.tables, serving.space_id) == before
     assert find_space(work.tables, None) == serving

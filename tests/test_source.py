@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from tests.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import Events
 from userrep.errors import UsageError
-from userrep.events.source import check_events, has_naive_time, read_source, with_validity
+from userrep.events.source import check_events, has_naive_time, id_text, read_source, with_validity
 
 WEIGHTED = {"event_id": "event_id", "weight": "weight"}
 TYPED = "event_id STRING, user_id STRING, item_id STRING, event_at TIMESTAMP, event_type STRING, weight DOUBLE"
@@ -222,3 +222,9 @@ def test_a_source_of_another_format_is_named_in_one_line(
 
 def _empty(spark: SparkSession, ddl: str) -> DataFrame:
     return spark.createDataFrame([], ddl)
+
+
+def test_ids_in_a_floating_point_column_lose_their_dot(spark: SparkSession) -> None:
+    ids = spark.createDataFrame([(12346.0,), (12345678901.0,), (1.5,), (None,), (float("nan"),)], "id DOUBLE")
+    found = [row.id for row in ids.select(id_text(ids, "id").alias("id")).collect()]
+    assert found == ["12346", "12345678901", "1.5", None, None]

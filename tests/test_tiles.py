@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 
 from tests.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Config, Events
-from userrep.errors import RejectedShareError, UsageError
-from userrep.events.inventory import Inventory, LogDay, take_inventory
+from userrep.errors import RejectedShareError, UsageError, UserrepError
+from userrep.events.inventory import Inventory, LogDay, _row_hash, take_inventory
 from userrep.events.source import with_validity
 from userrep.events.tiles import TileBuild, build_tiles, latest_tile_days, read_tiles, tiles_fingerprint, tiles_of
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS, TableSchema
@@ -226,7 +226,7 @@ TWO_DAYS = {(D1, "u1", "i1"): 2, (D2, "u2", "i2"): 1, (D2, "u2", "i3"): 1}
 
 def test_only_days_before_the_date_are_built(story: Story) -> None:
     first = story.steps["first"]
-    assert first.build == TileBuild([D1, D2], 0, 3, 4, 1)
+    assert first.build == TileBuild([D1, D2], 0, 3, 4, 2)
     assert _counts(first) == TWO_DAYS
     assert [day.day for day in first.inventory.days] == [D1, D2, D3, D4]
     assert first.inventory.num_undated == 1
@@ -320,6 +320,25 @@ def test_a_delta_log_is_told_apart_by_its_files(spark: SparkSession, tmp_path: P
     assert first.days[1] == second.days[1]
     build = build_tiles(tables, config, second, before=D3)
     assert (build.num_tiles, build.num_events) == (2, 2)
+    spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    spark.sql(f"DELETE FROM delta.`{path}` WHERE user_id = 'u2'")
+    assert [(day.day, day.num_rows) for day in take_inventory(tables, config.events).days] == [(D1, 2)]
+
+
+def test_files_that_came_after_the_inventory_are_not_taken_for_read(spark: SparkSession, tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    tables = Tables.of(config, spark)
+    write_rows(tmp_path / "events" / "a.parquet", [event("u1", "i1", "2024-05-01")])
+    inventory = take_inventory(tables, config.events)
+    write_rows(tmp_path / "events" / "b.parquet", [event("u1", "i1", "2024-05-01 01:00:00")])
+    with pytest.raises(UserrepError, match=r"the log's files changed while they were being read"):
+        build_tiles(tables, config, inventory, before=D3)
+
+
+def test_a_value_that_moves_between_columns_changes_the_day(spark: SparkSession) -> None:
+    log = spark.createDataFrame([("x", None), (None, "x")], "a STRING, b STRING")
+    raw = log.select(F.struct("a", "b").alias("raw"), F.lit(None).cast("string").alias("corrupt"))
+    assert raw.select(_row_hash(["a", "b"])).distinct().count() == 2
 
 
 def test_a_log_without_a_readable_time_is_refused(spark: SparkSession, tmp_path: Path) -> None:

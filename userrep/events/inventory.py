@@ -8,10 +8,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Events
-from userrep.errors import RejectedShareError, UsageError
-from userrep.events.source import check_events, has_naive_time, read_source, with_validity
+from userrep.errors import RejectedShareError, UsageError, UserrepError
+from userrep.events.source import CORRUPT, check_events, has_naive_time, read_source, with_validity
 from userrep.ids import short_hash
 from userrep.schemas import SOURCE_FILES
+from userrep.storage import absolute
 from userrep.tables import Tables
 
 _KEY = ("path", "size", "modified_at", "mapping")
@@ -103,9 +104,18 @@ def mapping_of(events: Events) -> str:
 
 
 def files_of_days(tables: Tables, events: Events, source: DataFrame, days: list[date], *, undated: bool) -> list[str]:
-    """Return the files that hold rows of these days (and rows without a readable time). Driver memory: the list."""
+    """Return the files that hold rows of these days (and rows without a readable time). Driver memory: the list.
+
+    Raises
+    ------
+    UserrepError
+        If the log has files that the inventory has not seen.
+    """
     listed = _listing(tables, events, source)
-    held = listed.join(tables.read(SOURCE_FILES), on=list(_KEY), how="inner")
+    known = tables.read(SOURCE_FILES)
+    if not listed.join(known, on=list(_KEY), how="left_anti").isEmpty():
+        raise UserrepError("events: the log's files changed while they were being read. Run the command again.")
+    held = listed.join(known, on=list(_KEY), how="inner")
     wanted = F.col("event_date").isin(days)
     if undated:
         wanted = F.coalesce(wanted, F.col("num_rows") > 0)
@@ -113,13 +123,17 @@ def files_of_days(tables: Tables, events: Events, source: DataFrame, days: list[
 
 
 def _listing(tables: Tables, events: Events, source: DataFrame) -> DataFrame:
-    """List the log's files: path, size, modified_at. Delta's files never change, so their path says all."""
+    """List the log's files: path, size, modified_at.
+
+    Delta's files never change, so their path says all; but where rows are deleted by deletion vectors, beside the
+    files, every new version of the table counts as a change of all of them.
+    """
     mapping = F.lit(mapping_of(events)).alias("mapping")
     if events.format in ("delta", "table"):
         listed = tables.spark.createDataFrame([(path,) for path in source.inputFiles()], "path STRING")
         return listed.select(
             _one_slash("path").alias("path"),
-            F.lit(0).cast("bigint").alias("size"),
+            F.lit(_version_if_files_hide_deletes(tables, events)).cast("bigint").alias("size"),
             F.timestamp_seconds(F.lit(0)).alias("modified_at"),
             mapping,
         )
@@ -130,6 +144,16 @@ def _listing(tables: Tables, events: Events, source: DataFrame) -> DataFrame:
         F.col("modificationTime").alias("modified_at"),
         mapping,
     )
+
+
+def _version_if_files_hide_deletes(tables: Tables, events: Events) -> int:
+    """Return the version of a Delta log with deletion vectors; 0 for any other table."""
+    name = events.path if events.format == "table" else f"delta.`{absolute(events.path)}`"
+    detail = tables.spark.sql(f"DESCRIBE DETAIL {name}").first()
+    if detail is None or "deletionVectors" not in (detail.asDict().get("tableFeatures") or []):
+        return 0
+    newest = tables.spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first()
+    return int(newest.version) if newest else 0
 
 
 def _read_days(tables: Tables, events: Events, new: DataFrame, log: DataFrame) -> DataFrame:
@@ -144,7 +168,7 @@ def _read_days(tables: Tables, events: Events, new: DataFrame, log: DataFrame) -
         F.col("raw.__path").alias("path"),
         "event_date",
         F.col("reason").isNotNull().cast("bigint").alias("rejected"),
-        F.xxhash64(F.col("raw").dropFields("__path"), "corrupt").cast("decimal(38,0)").alias("checksum"),
+        _row_hash([name for name in log.columns if name != CORRUPT]).alias("checksum"),
     )
     by_day = rows.where(F.col("path").isin(paths)) if events.format in ("delta", "table") else rows
     by_day = by_day.groupBy("path", "event_date").agg(
@@ -154,6 +178,13 @@ def _read_days(tables: Tables, events: Events, new: DataFrame, log: DataFrame) -
     return filled.withColumns(
         {"num_rows": F.coalesce("num_rows", F.lit(0)), "num_rejected": F.coalesce("num_rejected", F.lit(0))}
     )
+
+
+def _row_hash(columns: list[str]) -> Column:
+    """Hash a row; which columns are null is hashed beside the values, since xxhash64 passes over nulls."""
+    values = [F.col("raw").getField(name) for name in columns]
+    nulls = F.concat(*(F.when(value.isNull(), "1").otherwise("0") for value in values))
+    return F.xxhash64(*values, nulls, "corrupt").cast("decimal(38,0)")
 
 
 def _summed(held: DataFrame, events: Events, source: DataFrame, num_new: int) -> Inventory:

@@ -116,13 +116,13 @@ def with_validity(source: DataFrame, events: Events) -> DataFrame:
     raw = F.struct(*(_orderable(field) for field in fields))
     corrupt = F.col(CORRUPT) if CORRUPT in source.columns else F.lit(None).cast("string")
     mapped = source.select(
-        _text(columns.user_id).alias("user_id"),
-        _text(columns.item_id).alias("item_id"),
+        id_text(source, columns.user_id).alias("user_id"),
+        id_text(source, columns.item_id).alias("item_id"),
         (_text(columns.event_type) if columns.event_type else F.lit("event")).alias("event_type"),
         _time(source, columns.event_at).try_cast("timestamp").alias("event_at"),
         (named(columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
         *(F.coalesce(_text(name), F.lit("(null)")).alias(f"context_{k}") for k, name in enumerate(columns.context)),
-        (_text(columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
+        (id_text(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
         corrupt.alias("corrupt"),
         raw.alias("raw"),
     )
@@ -176,6 +176,14 @@ def _time(source: DataFrame, column: str) -> Column:
     if not isinstance(source.schema[column].dataType, T.StringType):
         return named(column)
     return F.when(named(column).rlike(r"^\s*[+-]?\d{4}"), named(column))
+
+
+def id_text(source: DataFrame, column: str) -> Column:
+    """Read an id as text; whole numbers in a floating-point column (as pandas makes them) lose their dot."""
+    if not isinstance(source.schema[column].dataType, T.FractionalType):
+        return _text(column)
+    is_whole = named(column) == F.rint(named(column))
+    return F.when(is_whole, named(column).try_cast("decimal(38,0)").cast("string")).otherwise(_text(column))
 
 
 def _text(column: str) -> Column:

@@ -59,7 +59,9 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     revision = 1 + max((revision for _, revision in latest.values()), default=0)
     buckets = -(-max((day.num_rows for day in stale), default=1) // _ROWS_PER_TASK) or 1
     _write_rows(tables, config.events, days, revision, undated=undated, buckets=buckets)
-    built: list[tuple[date | None, int, str, int]] = [(day.day, revision, _fingerprint(day, mapping), day.num_rejected) for day in stale]
+    built: list[tuple[date | None, int, str, int]] = [
+        (day.day, revision, _fingerprint(day, mapping), day.num_rejected) for day in stale
+    ]
     if undated:
         built.append((None, revision, inventory.undated_fingerprint, inventory.num_undated))
     tables.append(_counted(tables, built, revision), TILE_DAYS)

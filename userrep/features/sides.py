@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
-from userrep.events.source import check_columns, check_events, named, read_source
+from userrep.events.source import check_columns, check_events, id_text, named, read_source
 from userrep.ids import short_hash
 
 
@@ -23,7 +23,7 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
     registered = named(users.columns.registered_at) if users.columns.registered_at else F.lit(None)
     attributes = [named(name).cast("string") for name in users.attributes]
     return source.select(
-        named(users.columns.user_id).cast("string").alias("user_id"),
+        id_text(source, users.columns.user_id).alias("user_id"),
         registered.try_cast("timestamp").alias("registered_at"),
         (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
     ).where(F.col("user_id").isNotNull())
@@ -35,8 +35,8 @@ def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
     columns = onboarding.columns
     check_columns(source, {f"columns.{key}": name for key, name in columns.model_dump().items()}, "onboarding")
     return source.select(
-        named(columns.user_id).cast("string").alias("user_id"),
-        named(columns.item_id).cast("string").alias("item_id"),
+        id_text(source, columns.user_id).alias("user_id"),
+        id_text(source, columns.item_id).alias("item_id"),
         named(columns.event_at).try_cast("timestamp").alias("event_at"),
     ).dropna()
 

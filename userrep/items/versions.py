@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 
 from userrep.config import AlsVectors, Config, Items, TextVectors
 from userrep.errors import UsageError
-from userrep.events.source import check_columns, named, read_source
+from userrep.events.source import check_columns, id_text, named, read_source
 from userrep.events.tiles import read_tiles
 from userrep.ids import short_hash
 from userrep.items.als import behaviour_vectors, interactions
@@ -194,7 +194,7 @@ def _items(tables: Tables, items: Items) -> DataFrame:
             f"items.columns.vector: column {items.columns.vector!r} is {kind.simpleString()}; wanted a list of numbers."
         )
     mapped = source.select(
-        named(items.columns.item_id).cast("string").alias("item_id"),
+        id_text(source, items.columns.item_id).alias("item_id"),
         (named(items.columns.text).cast("string") if items.columns.text else F.lit(None).cast("string")).alias("text"),
         (named(items.columns.vector) if items.columns.vector else F.lit(None)).cast("array<double>").alias("vector"),
     )

@@ -45,15 +45,16 @@ class Outcome:
 
 
 def label_dates(*, as_of: date, until: date, first: date, horizon_days: int, num_dates: int) -> LabelDates:
-    """Choose label dates on the grid that ends ``horizon_days`` before ``as_of``.
+    """Choose label dates on the grid that goes ``horizon_days`` at a time from ``until``, both ways.
 
-    Test dates lie at or after ``until`` (what the space was trained on ends there), training dates before them and at
-    or after ``first``; at most ``num_dates`` of each, the latest. Empty lists where the log has no room for them.
+    Test dates lie at or after ``until`` (what the space was trained on ends there), and their futures end by ``as_of``;
+    training dates lie before them, and none before ``first``. At most ``num_dates`` of each, the latest. Empty lists
+    where the log has no room for both.
     """
-    grid = [as_of - timedelta(days=horizon_days * k) for k in range(1, 1 + 10 * num_dates)]
-    test = sorted(day for day in grid if day >= until and day >= first)[-num_dates:]
-    before = [day for day in grid if test and day + timedelta(days=horizon_days) <= test[0] and day >= first]
-    return LabelDates(sorted(before)[-num_dates:], test) if before else LabelDates([], [])
+    step = timedelta(days=horizon_days)
+    test = [until + k * step for k in range((as_of - until) // step) if until + k * step >= first][-num_dates:]
+    train = [test[0] - k * step for k in range(num_dates, 0, -1) if test[0] - k * step >= first] if test else []
+    return LabelDates(train, test) if train else LabelDates([], [])
 
 
 def return_labels(tables: Tables, config: Config, users: DataFrame, dates: LabelDates) -> DataFrame:

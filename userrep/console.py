@@ -1,0 +1,91 @@
+"""What all commands share: their options, and how they print."""
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.ids import checked_name
+
+if TYPE_CHECKING:  # imported where they are used: --help and wrong use should not wait for Spark
+    from pyspark.sql import SparkSession
+
+    from userrep.tables import Tables
+
+
+def checked_space_id(value: str | None) -> str | None:
+    """Check a space's id as soon as it is read, before Spark starts."""
+    return None if value is None else checked_name(value, "space")
+
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration file (YAML).")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting; repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+AsOf = Annotated[str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Events before this date's 00:00 UTC count.")]
+SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="A space's id.", callback=checked_space_id)]
+
+
+def session_of(config: Config) -> "SparkSession":
+    """Start Spark, or take the session that is there; a root that can't be written to is refused before that."""
+    from userrep.session import get_session
+    from userrep.storage import artifacts_root, check_writable
+
+    check_writable(artifacts_root(config))
+    return get_session(config.spark.master, config.spark.conf)
+
+
+def tables_of(config: Config) -> "Tables":
+    """Open the tables of a configuration."""
+    from userrep.tables import Tables
+
+    return Tables.of(config, session_of(config))
+
+
+def as_date(text: str) -> date:
+    """Read an --as-of date. Raises UsageError if it is none."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--as-of {text}: not a date; write YYYY-MM-DD.") from None
+
+
+def in_columns(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lay rows out in columns; numbers to the right, the last column as it is."""
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    is_number = [
+        all(cell.replace(",", "").replace(".", "").isdigit() for cell in column) for column in zip(*rows, strict=True)
+    ]
+
+    def line(cells: list[str]) -> str:
+        laid = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, is_number, strict=True)]
+        return "  ".join(laid).rstrip()
+
+    return [line(head), *(line(row) for row in rows)]
+
+
+def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result on stdout: the lines, or one JSON object."""
+    if as_json:
+        typer.echo(json.dumps(result, default=_plain))
+    else:
+        for line in lines:
+            typer.echo(line)
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, date | datetime) else str(value)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines on stderr."""
+    for line in lines:
+        print(f"userrep: {line}", file=sys.stderr)

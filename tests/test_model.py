@@ -330,7 +330,7 @@ def test_a_manifest_with_a_fault_is_refused_by_its_place(tmp_path: Path) -> None
     saved(tmp_path / "s1")
     path = tmp_path / "s1" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"space_id": "../other"}))
-    with pytest.raises(ArtifactError, match=r"manifest.json does not fit: space_id: .* is not a valid name"):
+    with pytest.raises(ArtifactError, match=r"manifest.json does not fit: space_id: not a valid name"):
         load_artifact(str(tmp_path / "s1"))
 
 

@@ -111,7 +111,8 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
-        raise ArtifactError(f"{folder}: {MANIFEST} does not fit: {place}: {fault['msg']}. {_RESTORE}") from None
+        said = fault["msg"].removeprefix("Value error, ")
+        raise ArtifactError(f"{folder}: {MANIFEST} does not fit: {place}: {said}. {_RESTORE}") from None
     weights = _read(folder, WEIGHTS, _MAX_WEIGHTS)
     found = _content_hash(weights, values)
     if found != manifest.content_hash:

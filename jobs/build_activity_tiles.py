@@ -1,9 +1,10 @@
-"""Bring the activity tiles of all days before the as-of date up to date with the event log.
+r"""Bring the activity tiles of all days before the as-of date up to date with the event log.
 
 Reads the files of the log that are new or changed, rebuilds the days whose content has changed, writes
 user_item_days, rejected_events and, in one commit, tile_days.
 
-    spark-submit jobs/build_activity_tiles.py --config conf/production.yaml --as-of 2024-05-25
+    spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
+        jobs/build_activity_tiles.py --config conf/production.yaml --as-of 2024-05-25
 """
 
 import sys

@@ -63,14 +63,26 @@ def get_session(
         for key, value in (conf or {}).items():
             if session.conf.isModifiable(key):
                 session.conf.set(key, value)
-    if "DeltaSparkSessionExtension" not in (session.conf.get("spark.sql.extensions", "") or ""):
+    if not _has_delta(session):
         raise UsageError(
-            "the active Spark session has no Delta: start it with spark.sql.extensions="
-            f"io.delta.sql.DeltaSparkSessionExtension and the package {DELTA_COORDINATES}."
+            f"the Spark session has no Delta. Start it with the package {DELTA_COORDINATES} (spark-submit --packages) "
+            "and, in a notebook, spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension and "
+            "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog."
         )
     session.conf.set("spark.sql.session.timeZone", "UTC")
     session.conf.set("spark.sql.maxConcurrentOutputFileWriters", _ALWAYS["spark.sql.maxConcurrentOutputFileWriters"])
     return session
+
+
+def _has_delta(session: SparkSession) -> bool:
+    """Say whether Delta is configured and its classes are there; the catalog is loaded when it is first asked."""
+    if "DeltaSparkSessionExtension" not in (session.conf.get("spark.sql.extensions", "") or ""):
+        return False
+    try:
+        session.catalog.currentDatabase()
+    except Exception:  # Py4J's and Spark's kinds, by platform; all say that a class is missing
+        return False
+    return True
 
 
 def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSession:

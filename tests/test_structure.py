@@ -1,6 +1,7 @@
 """How the code is laid out: which way imports point, what is kept out of which folder, what is never used."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_a_job_is_short_and_says_what_it_does(job: Path) -> None:
     assert len(text.splitlines()) <= 40
     description = ast.get_docstring(tree) or ""
     assert len(description.splitlines()[0]) > 20
-    assert f"spark-submit jobs/{job.name}" in description
+    assert re.search(rf"spark-submit [^\n]*(\\\n +)?jobs/{job.name} --", description)
     branches = [ast.unparse(node.test) for node in ast.walk(tree) if isinstance(node, ast.If | ast.IfExp)]
     assert branches == ["__name__ == '__main__'"]
 

@@ -25,7 +25,7 @@ from userrep.events.tiles import build_tiles
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
 from userrep.features.sides import check_sources
 from userrep.ids import short_hash
-from userrep.items.versions import train_versions
+from userrep.items.versions import items_without_vector, train_versions
 from userrep.runs import Runs, to_stderr
 from userrep.schedule import Schedule
 from userrep.spaces import registry
@@ -86,6 +86,7 @@ class Pipeline:
             inventory = take_inventory(self.tables, self.config.events)
             if self._wanted_as_of is not None:
                 inventory.check_as_of(self._wanted_as_of)
+                inventory.check_window(self._wanted_as_of, self.config.windows_days[-1])
             run.num_rows = sum(day.num_rows for day in inventory.days)
             run.reason = (
                 f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files new or changed"
@@ -119,6 +120,8 @@ class Pipeline:
                 return run.skip(f"{len({versions.valid_at(day) for day in as_ofs})} versions")
             run.reason = f"{len(missing)} versions missing, {missing[0]} to {missing[-1]}"
             run.num_rows = train_versions(self.tables, self.config, versions, missing, self.report)
+            without = items_without_vector(self.tables, versions.lineage_id, missing[-1])
+            run.reason += "".join(f"; {n:,} items without a {name} vector" for name, n in without.items() if n)
             run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
         return None
 

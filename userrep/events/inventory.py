@@ -58,6 +58,15 @@ class Inventory:
                 f"choose a date from {first} to {last}."
             )
 
+    def check_window(self, as_of: date, window_days: int) -> None:
+        """Refuse an as-of date whose longest window, ``[as_of - window_days, as_of)``, holds no event."""
+        before = max((day.day for day in self.days if day.day < as_of), default=None)
+        if before is None or (as_of - before).days > window_days:
+            raise UsageError(
+                f"--as-of {as_of}: the longest window, {window_days} days, is empty; the last day with events before "
+                f"it is {before}. Choose another date or a longer window in windows_days."
+            )
+
     def check_rejects(self, limit: float, days: Collection[date]) -> None:
         """Refuse ``days`` if one of them, or the log's undated rows, are over the limit of malformed rows."""
         bad = [day for day in self.days if day.day in days and day.num_rejected > limit * day.num_rows]

@@ -101,6 +101,13 @@ def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
     return tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}")
 
 
+def items_without_vector(tables: Tables, lineage_id: str, version: date) -> dict[str, int]:
+    """Count, per modality, the items known at a version that have no vector in it."""
+    rows = tables.read(ITEM_VECTOR_VERSIONS).where(f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}")
+    newest = rows.orderBy(F.desc("built_at")).first()
+    return {name: newest.num_items - count for name, count in newest.num_vectors.items()} if newest else {}
+
+
 @dataclass(frozen=True)
 class _Inputs:
     """What all versions of a run are made from; ``items`` is None without an item table."""

@@ -1,0 +1,37 @@
+"""The session: Delta is there, times are UTC, and what is missing is told."""
+
+from types import SimpleNamespace
+
+import pytest
+from pyspark.sql import SparkSession
+
+from userrep.errors import UsageError
+from userrep.session import get_session
+
+
+def test_sessions_run_in_utc_whatever_they_were_started_with(spark: SparkSession) -> None:
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    assert get_session().conf.get("spark.sql.session.timeZone") == "UTC"
+
+
+def test_settings_of_the_configuration_reach_an_active_session(spark: SparkSession) -> None:
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    try:
+        session = get_session(conf={"spark.sql.shuffle.partitions": "7", "spark.driver.memory": "1g"})
+        assert session.conf.get("spark.sql.shuffle.partitions") == "7"
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", before)
+
+
+def _failing() -> None:
+    raise RuntimeError("Cannot find catalog plugin class")
+
+
+@pytest.mark.parametrize("extensions", ["", "io.delta.sql.DeltaSparkSessionExtension"])
+def test_a_session_without_delta_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch, extensions: str) -> None:
+    bare = SimpleNamespace(
+        conf=SimpleNamespace(get=lambda *_: extensions), catalog=SimpleNamespace(currentDatabase=_failing)
+    )
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: bare)
+    with pytest.raises(UsageError, match=r"the Spark session has no Delta. Start it with the package io.delta"):
+        get_session()

@@ -157,7 +157,11 @@ def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:
 
 def tiles_fingerprint(tables: Tables, *, start: date | None, end: date) -> str:
     """Hash which content of the days ``[start, end)`` the tiles stand for."""
-    days = latest_tile_days(tables)
+    return days_fingerprint(latest_tile_days(tables), start=start, end=end)
+
+
+def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, end: date) -> str:
+    """Hash the content of the days ``[start, end)``, given what ``latest_tile_days`` returns."""
     return short_hash(sorted((d, f) for d, (f, _) in days.items() if d < end and (start is None or d >= start)))
 
 

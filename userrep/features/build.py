@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.events.tiles import read_tiles, tiles_fingerprint
+from userrep.events.tiles import days_fingerprint, latest_tile_days, read_tiles
 from userrep.features.pooling import VectorFiles, pooled_features, rows_by_user
 from userrep.features.sides import read_picks, read_users, sides_fingerprint
 from userrep.features.spec import FeatureSpec
@@ -52,12 +52,13 @@ def stale_features(
     A change of the users or picks tables counts for ``fresh_sides`` alone: history stays as it was published.
     """
     built = feature_sets(tables, versions.lineage_id)
+    days = latest_tile_days(tables)
     sides = sides_fingerprint(tables.spark, config) if fresh_sides else ""
     reasons = {}
     for as_of in as_ofs:
         if as_of not in built:
             reasons[as_of] = "not built yet"
-        elif built[as_of].log_hash != _log_hash(tables, config, versions, as_of):
+        elif built[as_of].log_hash != _log_hash(days, config, versions, as_of):
             reasons[as_of] = "days of the log or item vectors changed"
         elif as_of in fresh_sides and built[as_of].sides_hash != sides:
             reasons[as_of] = "users or picks changed"
@@ -86,7 +87,8 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
         v: _vector_files(tables, versions.lineage_id, v, num_items) for v in {versions.valid_at(d) for d in as_ofs}
     }
     dated = [(as_of, files[versions.valid_at(as_of)]) for as_of in sorted(as_ofs)]
-    ledger = [(as_of, versions.valid_at(as_of), _log_hash(tables, config, versions, as_of)) for as_of in sorted(as_ofs)]
+    days = latest_tile_days(tables)
+    ledger = [(as_of, versions.valid_at(as_of), _log_hash(days, config, versions, as_of)) for as_of in sorted(as_ofs)]
     sides = sides_fingerprint(tables.spark, config)
     features = pooled_features(rows, spec=spec, as_ofs=dated, schema=tables.read(table).schema)
     tables.replace(features, table, sql_in("as_of", sorted(as_ofs)))
@@ -124,8 +126,8 @@ def _vector_files(tables: Tables, lineage_id: str, version: date, num_items: int
     return VectorFiles(num_items, files)
 
 
-def _log_hash(tables: Tables, config: Config, versions: Versions, as_of: date) -> str:
+def _log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:
     """Hash the windows' days and the item vectors' version that an as-of date is made from."""
     start = as_of - timedelta(days=config.windows_days[-1])
     version = versions.valid_at(as_of)
-    return short_hash([tiles_fingerprint(tables, start=start, end=as_of), str(version)])
+    return short_hash([days_fingerprint(days, start=start, end=as_of), str(version)])

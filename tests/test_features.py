@@ -1,10 +1,13 @@
 """Features: against plain Python on random logs, the same bits however rows are cut, no look into the future."""
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,12 +16,18 @@ from pyspark.sql import SparkSession
 
 from tests.builders import at, config_of, event, write_rows
 from userrep.config import Config
+from userrep.events.buckets import NUM_BUCKETS, BucketRange
 from userrep.events.inventory import take_inventory
 from userrep.events.tiles import build_tiles
-from userrep.features import pooling
-from userrep.features.accumulate import EVENT, PICK, PROFILE, ItemMatrix
+from userrep.features import bucketed, pooling, shuffled
+from userrep.features.bucketed import BucketedFile, steps
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
+from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
+from userrep.features.columns import ItemMatrix
+from userrep.features.pooling import PoolingJob, VectorFiles, as_chunk_of_sums
+from userrep.features.shuffled import steps_of_rows
 from userrep.features.spec import FeatureSpec
+from userrep.features.tasks import Plan, plan_ranges
 from userrep.items.versions import train_versions, versions_of
 from userrep.tables import Tables
 
@@ -32,117 +41,138 @@ SPEC = FeatureSpec(
 )
 AS_OF = date(2024, 3, 10)
 DAY = (AS_OF - date(1970, 1, 1)).days
-NUM_ITEMS = 6
+DAY_US = 86_400_000_000
+VECTORS = VectorFiles(())
 PARTS = ("num_night", "num_morning", "num_afternoon", "num_evening")
+USERS = {"a": 7, "b": 7, "c": NUM_BUCKETS // 2, "d": NUM_BUCKETS - 1}  # two of them share a bucket
+NUM_ITEMS = 6  # and one that has no vector
+
+Row = dict[str, Any]
 
 
-def _matrix() -> ItemMatrix:
+@pytest.fixture(autouse=True)
+def matrix(monkeypatch: pytest.MonkeyPatch) -> ItemMatrix:
+    """Vectors of five numbers; some items lack those of one modality."""
     random = np.random.default_rng(5)
     vectors_IE = np.rint(random.standard_normal((NUM_ITEMS, 5)) * 2**16) / 2**16
-    has_IM = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1], [1, 1]], float)
+    has_IM = np.array([[1, 1], [1, 0], [0, 1], [1, 1], [1, 1], [1, 1]], float)
     vectors_IE[:, :2] *= has_IM[:, :1]
     vectors_IE[:, 2:] *= has_IM[:, 1:]
-    return ItemMatrix(vectors_IE, has_IM, float(np.abs(vectors_IE).max()))
+    found = ItemMatrix(
+        pa.array([f"i{k}" for k in range(NUM_ITEMS)]), np.hstack([vectors_IE, has_IM]), float(np.abs(vectors_IE).max())
+    )
+    read = pooling.item_matrix
+    monkeypatch.setattr(pooling, "item_matrix", lambda files, spec: found if files == VECTORS else read(files, spec))
+    return found
 
 
-def _row(
-    user: str, kind: int, age: int, item: int | None, weight: float, hour: int, **more: object
-) -> dict[str, object]:
-    """Build a row of the shuffle, ``age`` days before the as-of date."""
-    is_event = kind == EVENT
+def tile(user: str, age: int, item: int, weight: float, hour: int, num_events: int, device: str) -> Row:
+    """Build a tile, ``age`` days before the as-of date."""
     return {
+        "user_bucket": USERS[user],
         "user_id": user,
-        "kind": kind,
-        "day": DAY - age,
-        "item_index": item,
+        "item_id": f"i{item}",
         "weight": weight,
-        "num_events": more.get("num_events", 1) if is_event else 0,
-        "at_us": (DAY - age) * 86_400_000_000 + hour * 3_600_000_000,
-        **{part: (more.get("num_events", 1) if is_event and hour // 6 == k else None) for k, part in enumerate(PARTS)},
-        "num_by_context": [(f"device={more['device']}", more.get("num_events", 1))] if is_event else None,
-        "attributes": [more["country"]] if kind == PROFILE else None,
+        "num_events": num_events,
+        "last_event_at": (DAY - age) * DAY_US + hour * 3_600_000_000,
+        **{part: num_events if hour // 6 == k else 0 for k, part in enumerate(PARTS)},
+        "num_by_context": [(f"device={device}", num_events)],
+        "day": DAY - age,
+        "before": False,
+        "after": True,
     }
 
 
-rows_of_users = st.lists(
-    st.tuples(
+tiles_of_users = st.lists(
+    st.builds(
+        tile,
         st.sampled_from("abcd"),
-        st.sampled_from([EVENT] * 6 + [PICK, PROFILE]),
         st.integers(-1, 5),
-        st.one_of(st.none(), st.integers(0, NUM_ITEMS - 1)),
+        st.integers(0, NUM_ITEMS),
         st.integers(0, 2000).map(lambda n: n / 256),
         st.integers(0, 23),
         st.integers(1, 4),
         st.sampled_from(["tv", "phone"]),
-        st.sampled_from(["de", "se", None]),
     ),
-    min_size=1,
     max_size=40,
+)
+profiles_of_users = st.dictionaries(
+    st.sampled_from("abcd"),
+    st.tuples(
+        st.one_of(st.none(), st.integers(-1, 5)),
+        st.sampled_from(["de", "se", None]),
+        st.lists(st.tuples(st.integers(0, NUM_ITEMS), st.integers(-1, 5)), max_size=3),
+    ),
 )
 
 
-def _built(drawn: list[tuple]) -> list[dict]:  # type: ignore[type-arg]
-    rows = [
-        _row(user, kind, age, item, {PICK: 1.0, EVENT: weight}.get(kind, 0.0), hour,
-             num_events=n, device=device, country=country)
-        for user, kind, age, item, weight, hour, n, device, country in drawn
-    ]  # fmt: skip
-    return sorted(rows, key=lambda r: (r["user_id"], r["kind"], str(r["attributes"]), r["at_us"]))
+def profile(user: str, registered_age: int | None, country: str | None, picks: list[tuple[int, int]]) -> Row:
+    """Build a profile; ages in days before the as-of date, at noon."""
+    return {
+        "user_bucket": USERS[user],
+        "user_id": user,
+        "registered_at": None if registered_age is None else (DAY - registered_age) * DAY_US + DAY_US // 2,
+        "attributes": [country],
+        "pick_items": [f"i{item}" for item, _ in picks] or None,
+        "picked_at": [(DAY - age) * DAY_US + DAY_US // 2 for _, age in picks] or None,
+    }
 
 
-def _features(rows: list[dict], monkeypatch: pytest.MonkeyPatch, chunk: int) -> dict[str, dict]:  # type: ignore[type-arg]
-    """Run the pooler over the rows, one batch a row, gathered to chunks of ``chunk`` rows."""
-    schema = pa.schema(
-        [("user_id", pa.string()), ("kind", pa.int32()), ("day", pa.int32()), ("item_index", pa.int32()),
-         ("weight", pa.float64()), ("num_events", pa.int64()), ("at_us", pa.int64()),
-         *((part, pa.int64()) for part in PARTS), ("num_by_context", pa.map_(pa.string(), pa.int64())),
-         ("attributes", pa.list_(pa.string()))]
-    )  # fmt: skip
-    table = pa.Table.from_pylist(rows, schema=schema)
-    with monkeypatch.context() as patch:
-        patch.setattr(pooling, "_CHUNK_ROWS", chunk)
-        patch.setattr(pooling, "item_matrix", lambda files, spec: _matrix())
-        pool = pooling._pooler(SPEC, [(AS_OF, pooling.VectorFiles(NUM_ITEMS, ()))])
-        found = [row for batch in pool(table.to_batches(max_chunksize=1)) for row in batch.to_pylist()]
-    assert len({row["user_id"] for row in found}) == len(found)
-    return {row["user_id"]: row for row in found}
+def chunk_of(tiles: Iterable[Row], profiles: Iterable[Row] = (), sums: pa.Table | None = None) -> Chunk:
+    """Bring rows into a chunk, sorted by bucket as they come from files."""
+
+    def table(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
+        return pa.Table.from_pylist(sorted(rows, key=lambda r: (r["user_bucket"], r["user_id"])), schema=schema)
+
+    return Chunk(table(tiles, TILES), sums if sums is not None else SUMS.empty_table(), table(profiles, PROFILES))
 
 
-def _expected(rows: list[dict]) -> dict[str, dict]:  # type: ignore[type-arg]
-    """Compute the same row by row, in plain Python."""
-    matrix, found = _matrix(), {}
-    for user in sorted({row["user_id"] for row in rows}):
-        mine = [row for row in rows if row["user_id"] == user and row["day"] < DAY]
-        events = [row for row in mine if row["kind"] == EVENT and row["day"] >= DAY - 3]
-        picks = [row for row in mine if row["kind"] == PICK]
-        profiles = [row for row in rows if row["user_id"] == user and row["kind"] == PROFILE]
-        registered = [row["at_us"] for row in mine if row["kind"] == PROFILE]
-        if not (events or picks or registered):
+def ran(job: PoolingJob, *chunks: Chunk) -> list[Row]:
+    """Run a job on one step, by user."""
+    rows = [row for batch in job.run([iter(chunks)]) for row in batch.to_pylist()]
+    assert len({(row["user_id"], row["as_of"]) for row in rows}) == len(rows)
+    return sorted(rows, key=lambda row: (row["as_of"], row["user_id"]))
+
+
+FEATURES = PoolingJob(SPEC, ((AS_OF, VECTORS),), "features")
+
+
+def expected(tiles: list[Row], profiles: list[Row], matrix: ItemMatrix) -> dict[str, Row]:
+    """Compute features row by row, in plain Python."""
+    found = {}
+    marks = matrix.vectors_IX[:, 5:]
+
+    def pooled(rows: list[tuple[str, float]], m: int, part: slice) -> tuple[list[float], bool]:
+        known = [(int(i[1:]), w) for i, w in rows if int(i[1:]) < NUM_ITEMS and marks[int(i[1:]), m]]
+        weight = sum(w for _, w in known)
+        total = sum((w * matrix.vectors_IX[i, part] for i, w in known), np.zeros(part.stop - part.start))
+        return (total / weight if weight else np.zeros_like(total)).astype(np.float32).tolist(), weight > 0
+
+    for user in {row["user_id"] for row in [*tiles, *profiles]}:
+        events = [row for row in tiles if row["user_id"] == user and DAY - 3 <= row["day"] < DAY]
+        mine = next((row for row in profiles if row["user_id"] == user), None)
+        picks = list(zip(mine["pick_items"] or [], mine["picked_at"] or [], strict=True)) if mine else []
+        picks = [(item, 1.0) for item, when in picks if when < DAY * DAY_US]
+        registered = mine["registered_at"] if mine else None
+        registered = registered if registered is not None and registered < DAY * DAY_US else None
+        if not events and not picks and registered is None:
             continue
-        want: dict[str, object] = {}
-        for window, used in ((1, None), (3, None), (None, picks)):
-            inside = [row for row in events if row["day"] >= DAY - window] if window else used
-            for m, (modality, part) in enumerate({"behaviour": slice(0, 2), "content": slice(2, 5)}.items()):
-                with_vector = [r for r in inside if r["item_index"] is not None and matrix.has_IM[r["item_index"], m]]
-                weight = sum(r["weight"] for r in with_vector)
-                name = f"{modality}_{window}d" if window else f"{modality}_onboarding"
-                total = sum(
-                    (r["weight"] * matrix.vectors_IE[r["item_index"], part] for r in with_vector),
-                    np.zeros(3)[: part.stop - part.start],
-                )
-                want[name] = (total / weight if weight else np.zeros_like(total)).astype(np.float32).tolist()
-                want[f"has_{name}"] = weight > 0
-            if window:
-                want[f"num_events_{window}d"] = sum(r["num_events"] for r in inside)
-                want[f"weight_{window}d"] = sum(r["weight"] for r in inside)
-                want[f"num_active_days_{window}d"] = len({r["day"] for r in inside})
-        midnight = DAY * 86_400_000_000
-        want["days_since_last_event"] = (
-            (midnight - max(r["at_us"] for r in events)) / 86_400_000_000 if events else None
-        )
-        want["days_since_first_event"] = float(DAY - min(r["day"] for r in events)) if events else None
-        want["days_since_registration"] = (midnight - max(registered)) / 86_400_000_000 if registered else None
-        want["attribute_country"] = profiles[-1]["attributes"][0] if profiles else None
+        want: Row = {}
+        for m, (modality, part) in enumerate({"behaviour": slice(0, 2), "content": slice(2, 5)}.items()):
+            for window in (1, 3):
+                rows = [(row["item_id"], row["weight"]) for row in events if row["day"] >= DAY - window]
+                want[f"{modality}_{window}d"], want[f"has_{modality}_{window}d"] = pooled(rows, m, part)
+            want[f"{modality}_onboarding"], want[f"has_{modality}_onboarding"] = pooled(picks, m, part)
+        for window in (1, 3):
+            inside = [row for row in events if row["day"] >= DAY - window]
+            want[f"num_events_{window}d"] = sum(row["num_events"] for row in inside)
+            want[f"weight_{window}d"] = sum(row["weight"] for row in inside)
+            want[f"num_active_days_{window}d"] = len({row["day"] for row in inside})
+        last = max((row["last_event_at"] for row in events), default=None)
+        want["days_since_last_event"] = None if last is None else (DAY * DAY_US - last) / DAY_US
+        want["days_since_first_event"] = float(DAY - min(row["day"] for row in events)) if events else None
+        want["days_since_registration"] = None if registered is None else (DAY * DAY_US - registered) / DAY_US
+        want["attribute_country"] = mine["attributes"][0] if mine else None
         devices: dict[str, int] = {}
         for row in events:
             for key, count in row["num_by_context"]:
@@ -152,34 +182,198 @@ def _expected(rows: list[dict]) -> dict[str, dict]:  # type: ignore[type-arg]
     return found
 
 
-@given(rows_of_users)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_features_equal_a_plain_recomputation_and_do_not_depend_on_chunks(
-    monkeypatch: pytest.MonkeyPatch,
-    drawn: list[tuple],  # type: ignore[type-arg]
+@given(tiles_of_users, profiles_of_users)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_features_equal_a_plain_recomputation_and_do_not_depend_on_how_rows_are_cut(
+    matrix: ItemMatrix, tiles: list[Row], drawn: dict[str, tuple[Any, ...]]
 ) -> None:
-    rows = _built(drawn)
-    found, expected = _features(rows, monkeypatch, 1000), _expected(rows)
-    assert found.keys() == expected.keys()
-    for user, want in expected.items():
-        for name, value in want.items():
-            assert found[user][name] == value, (user, name)
-    for chunk in (1, 3):
-        assert _features(rows, monkeypatch, chunk) == found
+    profiles = [profile(user, *more) for user, more in drawn.items()]
+    found = ran(FEATURES, chunk_of(tiles, profiles))
+    want = expected(tiles, profiles, matrix)
+    assert [row["user_id"] for row in found] == sorted(want)
+    for row in found:
+        for name, value in want[row["user_id"]].items():
+            assert row[name] == value, (row["user_id"], name)
+    for pieces in (2, 5):
+        chunks = [chunk_of(tiles[k::pieces], profiles if k == 0 else []) for k in range(pieces)]
+        assert ran(FEATURES, *chunks) == found
 
 
-def test_shares_of_the_day_and_of_the_week_add_up_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = _built([("a", EVENT, 1, 0, 1.0, 7, 3, "tv", None), ("a", EVENT, 2, 0, 1.0, 20, 1, "tv", None)])
-    found = _features(rows, monkeypatch, 10)["a"]
+def test_blocks_of_few_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = [tile(user, age, 1, 2.0, 9, 1, "tv") for user in "dcba" for age in (1, 2, 4)]
+    before = ran(FEATURES, chunk_of(tiles, [profile("d", 1, "se", [])]))
+    monkeypatch.setattr("userrep.features.chunk._BLOCK_BYTES", 1)
+    assert ran(FEATURES, chunk_of(tiles, [profile("d", 1, "se", [])])) == before
+
+
+def test_shares_of_the_day_and_of_the_week_add_up_to_one() -> None:
+    found = ran(FEATURES, chunk_of([tile("a", 1, 0, 1.0, 7, 3, "tv"), tile("a", 2, 0, 1.0, 20, 1, "tv")]))[0]
     assert found["part_of_day_3d"] == [0, 0.75, 0, 0.25]
     saturday, friday = 5, 4  # 2024-03-09 and 2024-03-08
     assert (found["weekday_3d"][saturday], found["weekday_3d"][friday]) == (0.75, 0.25)
 
 
-def test_a_weight_too_large_for_exact_sums_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = _built([("a", EVENT, 1, 0, 2.0**40, 7, 1, "tv", None), ("b", EVENT, 1, 0, 1.0, 7, 1, "tv", None)])
-    found = _features(rows, monkeypatch, 10)
-    assert (found["a"]["is_exact"], found["b"]["is_exact"]) == (False, True)
+def test_a_weight_too_large_for_exact_sums_is_reported() -> None:
+    found = ran(FEATURES, chunk_of([tile("a", 1, 0, 2.0**40, 7, 1, "tv"), tile("b", 1, 0, 1.0, 7, 1, "tv")]))
+    assert [row["is_exact"] for row in found] == [False, True]
+
+
+@given(tiles_of_users, profiles_of_users)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_dates_that_share_a_pass_get_the_features_that_each_would_get_alone(
+    tiles: list[Row], drawn: dict[str, tuple[Any, ...]]
+) -> None:
+    chunk = chunk_of(tiles, [profile(user, *more) for user, more in drawn.items()])
+    dates = [AS_OF - timedelta(days=k) for k in (4, 2, 1, 0)]
+    together = ran(PoolingJob(SPEC, tuple((day, VECTORS) for day in dates), "features"), chunk)
+    alone = [row for day in dates for row in ran(PoolingJob(SPEC, ((day, VECTORS),), "features"), chunk)]
+    assert together == alone
+
+
+# The walk of window sums from day to day
+
+
+log_changes = st.lists(
+    st.tuples(
+        st.integers(1, 3),  # days that the as-of date moves on
+        st.lists(
+            st.builds(tile, st.sampled_from("abcd"), st.just(0), st.integers(0, NUM_ITEMS), st.integers(0, 999).map(
+                lambda n: n / 256), st.integers(0, 23), st.integers(1, 3), st.sampled_from(["tv", "phone"])),
+            max_size=6,
+        ),
+        st.lists(st.integers(0, 5), max_size=6),  # how late each of these arrives, in days
+        st.booleans(),  # is a day of the past rewritten from nothing
+    ),
+    min_size=1,
+    max_size=12,
+)  # fmt: skip
+
+
+@given(log_changes)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_sums_that_move_with_late_and_corrected_days_equal_a_full_rebuild_to_the_bit(
+    changes: list[tuple[int, list[Row], list[int], bool]],
+) -> None:
+    log: dict[int, list[Row]] = {}  # what is known now, by day
+    consumed: dict[int, list[Row]] = {}  # what is in the sums
+    as_of, sums = AS_OF, pa.Table.from_batches([], schema=SUMS)
+    before: date | None = None
+    for days_on, new, delays, rewrites in changes:
+        as_of += timedelta(days=days_on)
+        today = (as_of - date(1970, 1, 1)).days
+        for k, row in enumerate(new):
+            day = today - 1 - (delays[k] if k < len(delays) else 0)
+            moved = {"day": day, "last_event_at": day * DAY_US + row["last_event_at"] % DAY_US}
+            log.setdefault(day, []).append(row | moved)
+        if rewrites and log:
+            del log[max(log)]
+        window = range(today - SPEC.longest, today)
+        after = {day: list(log.get(day, [])) for day in window}
+        tiles = []
+        for day in {*consumed, *after}:
+            same = consumed.get(day) == after.get(day)
+            tiles += [r | {"before": True, "after": same} for r in consumed.get(day, [])]
+            tiles += [] if same else [r | {"before": False, "after": True} for r in after.get(day, [])]
+        changed = tuple(day for day in after if day in consumed and consumed[day] != after[day])
+        job = PoolingJob(SPEC, ((as_of, VECTORS),), "sums", before=before, changed_days=changed)
+        found = ran(job, chunk_of(tiles, sums=sums))
+        full = ran(
+            PoolingJob(SPEC, ((as_of, VECTORS),), "sums"), chunk_of([row for rows in after.values() for row in rows])
+        )
+        assert found == full
+        written = pa.Table.from_pylist(found, schema=_stored()) if found else _stored().empty_table()
+        sums, before, consumed = as_chunk_of_sums(written, context=True).cast(SUMS), as_of, after
+        profiles = [profile("a", 1, "se", [(1, 1)])]
+        of_sums = ran(PoolingJob(SPEC, ((as_of, VECTORS),), "features", adds_up=True), chunk_of([], profiles, sums))
+        of_tiles = ran(features_on(as_of), chunk_of([row for rows in after.values() for row in rows], profiles))
+        assert of_sums == of_tiles
+
+
+def features_on(as_of: date) -> PoolingJob:
+    return PoolingJob(SPEC, ((as_of, VECTORS),), "features")
+
+
+def _stored() -> pa.Schema:
+    return pa.schema([("as_of", pa.date32()), *((f.name, f.type) for f in SUMS if f.name != "day")])
+
+
+# From files to steps
+
+
+def _write_sorted(
+    folder: Path, tiles: list[Row], *, row_group_size: int, shuffled_rows: bool = False
+) -> list[BucketedFile]:
+    files = []
+    for day in sorted({row["day"] for row in tiles}):
+        rows = sorted((row for row in tiles if row["day"] == day), key=lambda r: (r["user_bucket"], r["user_id"]))
+        if shuffled_rows:
+            rows = rows[::-1]
+        stored = pa.Table.from_pylist(rows, schema=TILES).drop_columns(["day", "before", "after"])
+        path = folder / f"{day}.parquet"
+        pq.write_table(stored, path, row_group_size=row_group_size)
+        files.append(BucketedFile("tiles", str(path), day, before=False, after=True))
+    return files
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("step_rows", [1, 4, 1000])
+def test_steps_of_files_hold_every_row_of_a_range_once_and_users_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_rows: int, in_order: bool
+) -> None:
+    monkeypatch.setattr(bucketed, "STEP_ROWS", step_rows)
+    monkeypatch.setattr(bucketed, "MOST_ROWS", 4 * step_rows)
+    random = np.random.default_rng(step_rows)
+    tiles = [
+        tile(str(random.choice(list("aaaabcd"))), int(random.integers(1, 4)), int(random.integers(6)), 1.0, 3, 1, "tv")
+        for _ in range(60)
+    ]
+    files = _write_sorted(tmp_path, tiles, row_group_size=3, shuffled_rows=not in_order)
+    found: list[Row] = []
+    for within in (BucketRange(0, NUM_BUCKETS // 2), BucketRange(NUM_BUCKETS // 2, NUM_BUCKETS)):
+        users_before: set[str] = set()
+        for step in steps(files, within, context=True):
+            rows = [row for chunk in step for row in chunk.tiles.to_pylist()]
+            assert all(within.start <= row["user_bucket"] < within.stop for row in rows)
+            users = {row["user_id"] for row in rows}
+            assert not users & users_before
+            users_before |= users
+            found += rows
+    key = sorted(map(str, found))
+    assert key == sorted(map(str, tiles))
+    assert ran(FEATURES, chunk_of(tiles)) == sorted(
+        (r for step in [steps(files, BucketRange(0, NUM_BUCKETS), context=True)] for b in FEATURES.run(step)
+         for r in b.to_pylist()), key=lambda r: r["user_id"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7, 100])
+def test_steps_of_shuffled_rows_hold_every_row_once_and_users_whole(
+    monkeypatch: pytest.MonkeyPatch, batch_rows: int
+) -> None:
+    monkeypatch.setattr(shuffled, "STEP_ROWS", 5)
+    monkeypatch.setattr(shuffled, "MOST_ROWS", 10)
+    tiles = [tile(user, 1 + k % 3, k % 6, 1.0, 3, 1, "tv") for user in "aaaabcd" for k in range(9)]
+    rows = [
+        {"kind": "tiles"} | row | {"sums": None, "active_at": None, "registered_at": None, "attributes": None,
+        "pick_items": None, "picked_at": None}
+        for row in sorted(tiles, key=lambda r: r["user_bucket"])
+    ]  # fmt: skip
+    schema = pa.schema(
+        [("kind", pa.string()), *TILES, *(f for f in SUMS if f.name in ("sums", "active_at")), *list(PROFILES)[2:]]
+    )
+    batches = pa.Table.from_pylist(rows, schema=schema).to_batches(max_chunksize=batch_rows)
+    found = [row for batch in FEATURES.run(steps_of_rows(batches, context=True)) for row in batch.to_pylist()]
+    assert sorted(found, key=lambda r: r["user_id"]) == ran(FEATURES, chunk_of(tiles))
+
+
+def test_a_range_that_is_far_fuller_than_the_others_is_taken_in_parts() -> None:
+    cells = np.full(256, 100_000)
+    cells[17] += 3_000_000
+    plan = plan_ranges(cells, min_ranges=64)
+    assert plan.num_ranges == 64
+    assert plan.parts == {17 // 4: 8}
+    assert plan_ranges(np.full(256, 100_000), min_ranges=2) == Plan(8, {})
+    assert plan_ranges(np.zeros(256, np.int64), min_ranges=3) == Plan(4, {})
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ ORDER = [
     "console",
     "jobs",
     "demo doctor status export",
+    "daily",
     "pipeline",
     "runs schedule",
     "operations",

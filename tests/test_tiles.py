@@ -54,7 +54,7 @@ def _expected(rows: list[tuple[Any, ...]], *, has_event_id: bool, has_context: b
 
 
 def _found(tiles: DataFrame) -> dict[tuple[Any, ...], Tile]:
-    rows = [row.asDict() for row in tiles.drop("revision").collect()]
+    rows = [row.asDict() for row in tiles.drop("revision", "user_slice", "user_bucket").collect()]
     found = {tuple(row.pop(key) for key in ("event_date", "user_id", "item_id", "event_type")): row for row in rows}
     assert len(found) == len(rows)
     return found
@@ -105,10 +105,12 @@ def test_tiles_are_those_of_plain_python_at_any_partitioning(
         path="log", columns=columns | {"context": context} | ({"event_id": "event_id"} if has_event_id else {})
     )
     rows = _random_log(seed)
-    for partitions, buckets in ((1, 1), (7, 3)):
+    for partitions, slices in ((1, 1), (7, 4)):
         spark.conf.set("spark.sql.shuffle.partitions", partitions)
         source = spark.createDataFrame(rows, LOG).repartition(partitions)
-        tiles = tiles_of(with_validity(source, log), context=context, has_event_id=has_event_id, buckets=buckets)
+        tiles = tiles_of(
+            with_validity(source, log), context=context, has_event_id=has_event_id, slices=slices, tasks=partitions
+        )
         assert _found(tiles) == _expected(rows, has_event_id=has_event_id, has_context=has_context)
 
 
@@ -119,7 +121,9 @@ def test_the_same_event_id_counts_once_a_day(spark: SparkSession) -> None:
         ("u1", "i1", datetime(2024, 5, 2), "play", 4.0, None, "e"),
     ]
     log = Events(path="log", columns={**EVENT_COLUMNS, "event_at": "at", "event_id": "event_id", "weight": "weight"})
-    tiles = tiles_of(with_validity(spark.createDataFrame(rows, LOG), log), context=[], has_event_id=True, buckets=1)
+    tiles = tiles_of(
+        with_validity(spark.createDataFrame(rows, LOG), log), context=[], has_event_id=True, slices=1, tasks=1
+    )
     weights = {key[:2]: tile["weight"] for key, tile in _found(tiles).items()}
     assert weights == {(D1, "u2"): 2.0, (D2, "u1"): 4.0}
 

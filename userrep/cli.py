@@ -95,6 +95,63 @@ def pipeline(
 
 
 @app.command()
+def daily(
+    config_file: ConfigFile,
+    as_of: AsOf,
+    as_if_on_time: Annotated[
+        bool,
+        typer.Option("--as-if-on-time", help="Stamp the snapshot as a run on time would have: to replay the past."),
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Refresh the features, embed, gate and publish for one date; no training.
+
+    Window sums move on from the date before by the days that enter and leave their windows and by days that changed
+    in the log. Published dates that late data has made stale are named; `userrep backfill --stale` rebuilds them.
+    """
+    day = as_date(as_of)
+    config = load_config(config_file, overrides or [])
+    from userrep import daily as nightly
+    from userrep.pipeline import Pipeline
+
+    work = Pipeline(config, session_of(config), day)
+    space = nightly.daily(work, on_time=as_if_on_time)
+    _print_stages(work, as_json=as_json, serving=space.space_id)
+
+
+@app.command()
+def backfill(
+    config_file: ConfigFile,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="The first as-of date.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="The last as-of date.")] = None,
+    every: Annotated[int, typer.Option("--every", metavar="DAYS", help="Days from one date to the next.")] = 1,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Instead of a range: the published dates that late data has made stale.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Build and publish snapshots of many dates, as if on time; what is up to date is skipped.
+
+    Dates share one pass over the tiles. Killed and run again, it goes on where it was.
+    """
+    if stale == bool(first and last) or bool(first) != bool(last):
+        raise UsageError("backfill: give --from and --to, or --stale.")
+    ends = [as_date(text, "--from/--to") for text in (first, last) if text]
+    config = load_config(config_file, overrides or [])
+    from userrep import daily as nightly
+    from userrep.pipeline import Pipeline
+
+    dates = nightly.dates_between(ends[0], ends[1], every) if ends else []
+    work = Pipeline(config, session_of(config), dates[-1] if dates else None)
+    nightly.backfill(work, dates) if dates else nightly.backfill_stale(work)
+    _print_stages(work, as_json=as_json)
+
+
+@app.command()
 def run(
     job: Annotated[str, typer.Argument(help="A job of jobs/, for example build_activity_tiles.")],
     config_file: ConfigFile,
@@ -155,7 +212,7 @@ def status(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson
     config = load_config(config_file, overrides or [])
     from userrep import status as state
 
-    found = state.status(tables_of(config))
+    found = state.status(tables_of(config), config)
     print_result(found, state.status_lines(found), as_json=as_json)
 
 

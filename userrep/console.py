@@ -50,12 +50,12 @@ def tables_of(config: Config) -> "Tables":
     return Tables.of(config, session_of(config))
 
 
-def as_date(text: str) -> date:
-    """Read an --as-of date. Raises UsageError if it is none."""
+def as_date(text: str, option: str = "--as-of") -> date:
+    """Read the date of an option. Raises UsageError if it is none."""
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"--as-of {text}: not a date; write YYYY-MM-DD.") from None
+        raise UsageError(f"{option} {text}: not a date; write YYYY-MM-DD.") from None
 
 
 def in_columns(head: list[str], rows: list[list[str]]) -> list[str]:

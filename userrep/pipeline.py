@@ -23,6 +23,7 @@ from userrep.downstream.return_propensity import (
 from userrep.events.inventory import take_inventory
 from userrep.events.tiles import build_tiles
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
+from userrep.features.refresh import refresh_features
 from userrep.features.sides import check_sources
 from userrep.ids import short_hash
 from userrep.items.versions import items_without_vector, train_versions
@@ -153,6 +154,20 @@ class Pipeline:
             }
         return None
 
+    def refresh_user_features(self) -> None:
+        """Move the window sums to the as-of date, and make its features of them, unless these are up to date."""
+        inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS, schemas.SUM_GENERATIONS]
+        with self.runs.stage("refresh_user_features", inputs) as run:
+            as_of, versions = self.schedule.as_of, self.schedule.versions
+            stale = stale_features(self.tables, self.config, versions, [as_of], fresh_sides=[as_of])
+            if not stale:
+                return run.skip(f"features of {as_of}")
+            done = refresh_features(self.tables, self.config, versions, as_of)
+            how = f"moved on {done.reason}" if done.since else f"rebuilt: {done.reason}"
+            run.num_rows, run.reason = done.num_users, f"{stale[as_of]}; {how}, {done.num_tiles:,} tiles read"
+            run.outputs = {"as_of": as_of, "since": done.since, "num_tiles": done.num_tiles}
+        return None
+
     def train_autoencoder(self) -> Space:
         """Train a new space and register it as a candidate."""
         table = features_table(self.config, self.schedule.versions.lineage_id)
@@ -189,14 +204,17 @@ class Pipeline:
             run.outputs = {"snapshots": [snapshot.snapshot_id for snapshot in staged]}
         return None
 
-    def publish_snapshots(self, space: Space, as_ofs: Sequence[date]) -> None:
-        """Put the staged snapshots of these dates through the gates and publish them."""
+    def publish_snapshots(self, space: Space, as_ofs: Sequence[date], *, on_time: bool = True) -> None:
+        """Put the staged snapshots of these dates through the gates and publish them.
+
+        ``on_time``: first revisions are available when a run on time would have had them, not by the clock.
+        """
         with self.runs.stage("publish_snapshot", [schemas.USER_EMBEDDINGS]) as run:
             missing = self._without_snapshot(space, as_ofs, PUBLISHED)
             if not missing:
                 return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
             staged = staged_snapshots(self.tables, space, missing)
-            published = publish_snapshots(self.tables, self.config, staged, on_time=True)
+            published = publish_snapshots(self.tables, self.config, staged, on_time=on_time)
             registry.mark_ready(self.tables, space)
             run.num_rows = sum(snapshot.num_users for snapshot in published)
             last = published[-1]

@@ -11,6 +11,7 @@ class TableSchema:
     grain: str
     columns: str
     partition_by: tuple[str, ...] = ()
+    properties: tuple[tuple[str, str], ...] = ()
 
 
 SOURCE_FILES = TableSchema(
@@ -23,17 +24,18 @@ SOURCE_FILES = TableSchema(
 USER_ITEM_DAYS = TableSchema(
     "user_item_days",
     "one row per UTC day, revision of that day, user, item and event type (the activity tiles)",
-    """event_date DATE, revision INT, user_id STRING, item_id STRING, event_type STRING, num_events BIGINT,
-    weight DOUBLE, last_event_at TIMESTAMP, num_night BIGINT, num_morning BIGINT, num_afternoon BIGINT,
-    num_evening BIGINT, num_by_context MAP<STRING,BIGINT>""",
-    ("event_date", "revision"),
+    """event_date DATE, revision INT, user_slice STRING, user_bucket INT, user_id STRING, item_id STRING,
+    event_type STRING, num_events INT, weight DOUBLE, last_event_at TIMESTAMP, num_night INT, num_morning INT,
+    num_afternoon INT, num_evening INT, num_by_context MAP<STRING,BIGINT>""",
+    ("event_date", "revision", "user_slice"),
+    (("parquet.block.size", str(3 * 2**19)),),  # some 15,000 rows: tasks keep one row group of each day
 )
 
 TILE_DAYS = TableSchema(
     "tile_days",
     "one row per UTC day and revision of its tiles: what counts, from which content of the log; no day: undated rows",
     """event_date DATE, revision INT, fingerprint STRING, num_events BIGINT, num_tiles BIGINT, num_rejected BIGINT,
-    built_at TIMESTAMP""",
+    num_tiles_by_cell MAP<INT,BIGINT>, built_at TIMESTAMP""",
 )
 
 REJECTED_EVENTS = TableSchema(
@@ -61,6 +63,31 @@ ITEM_VECTOR_VERSIONS = TableSchema(
     "item_vector_versions",
     "one row per lineage and version of item vectors that is complete",
     """lineage_id STRING, valid_from DATE, num_items BIGINT, num_vectors MAP<STRING,BIGINT>, built_at TIMESTAMP""",
+)
+
+USER_PROFILES = TableSchema(
+    "user_profiles",
+    "one row per user that the users table or the picks name, for one content of these",
+    """content_hash STRING, user_slice STRING, user_bucket INT, user_id STRING, registered_at TIMESTAMP,
+    attributes ARRAY<STRING>, pick_items ARRAY<STRING>, picked_at ARRAY<BIGINT>""",
+    ("user_slice",),
+    (("parquet.block.size", str(2**22)),),
+)
+
+USER_WINDOW_SUMS = TableSchema(
+    "user_window_sums",
+    "one row per lineage, generation and user with an event in the longest window: all sums, by ring of windows",
+    """lineage_id STRING, generation INT, user_slice STRING, user_bucket INT, user_id STRING, sums BINARY,
+    active_at ARRAY<BIGINT>, num_by_context MAP<STRING,BIGINT>""",
+    ("lineage_id", "generation", "user_slice"),
+    (("parquet.block.size", str(2**23)), ("parquet.enable.dictionary", "false")),
+)
+
+SUM_GENERATIONS = TableSchema(
+    "sum_generations",
+    "one row per lineage and generation of its window sums that is complete: which revision of which day is in them",
+    """lineage_id STRING, generation INT, as_of DATE, valid_from DATE, revision_by_day MAP<DATE,INT>, num_users BIGINT,
+    built_at TIMESTAMP""",
 )
 
 FEATURE_SETS = TableSchema(
@@ -114,7 +141,8 @@ CONSUMER_RESULTS = TableSchema(
 
 ALL = (
     SOURCE_FILES, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS, ITEM_VECTOR_VERSIONS,
-    FEATURE_SETS, TRAINING_ROWS, SPACES, USER_EMBEDDINGS, SNAPSHOTS, JOB_RUNS, CONSUMER_RESULTS,
+    USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, FEATURE_SETS, TRAINING_ROWS, SPACES, USER_EMBEDDINGS, SNAPSHOTS,
+    JOB_RUNS, CONSUMER_RESULTS,
 )  # fmt: skip
 
 
@@ -125,4 +153,5 @@ def user_features(lineage_id: str, columns: str) -> TableSchema:
         "one row per as-of date and user",
         f"as_of DATE, user_id STRING, {columns}",
         ("as_of",),
+        (("parquet.enable.dictionary", "false"),),  # numbers hardly repeat: half the time to write, the same size
     )

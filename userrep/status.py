@@ -6,6 +6,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep import schemas
+from userrep.config import Config
+from userrep.daily import stale_dates
 from userrep.spaces.registry import list_spaces
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
@@ -13,7 +15,7 @@ from userrep.tables import Tables
 UNDATED = ("unparsable_row", "unreadable_event_at", "implausible_event_at")
 
 
-def status(tables: Tables) -> dict[str, Any]:
+def status(tables: Tables, config: Config) -> dict[str, Any]:
     """Gather the state of the tables. Cost: a few reads of ledgers, and one count of the rejected rows that count."""
     latest = tables.read(schemas.TILE_DAYS).groupBy("event_date").agg(F.max_by(F.struct("*"), "revision").alias("d"))
     days = latest.select("d.*")
@@ -28,11 +30,16 @@ def status(tables: Tables) -> dict[str, Any]:
     reasons = _rejected_that_count(tables, days).groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
     runs = tables.read(schemas.JOB_RUNS).groupBy("stage").agg(F.max_by(F.struct("*"), "started_at").alias("r"))
     rows = runs.select("r.*").orderBy("started_at").collect()
+    stale = stale_dates(tables, config)
     return {
         "tiles": tiles.asDict(),
         "rejected": {row.reason: row["count"] for row in reasons},
         "spaces": [
-            vars(space) | {"snapshots": [vars(s) for s in list_snapshots(tables, space.space_id)][-5:]}
+            vars(space)
+            | {
+                "snapshots": [vars(s) for s in list_snapshots(tables, space.space_id)][-5:],
+                "stale": stale.get(space.space_id, []),
+            }
             for space in list_spaces(tables)
         ],
         "runs": [row.asDict() for row in rows],
@@ -66,6 +73,10 @@ def status_lines(found: dict[str, Any]) -> list[str]:
             f"available at {s['available_at']:%Y-%m-%d %H:%M} UTC"
             for s in space["snapshots"]
         ]
+        if space["stale"]:
+            shown = ", ".join(str(day) for day in space["stale"][:10])
+            more = f" and {len(space['stale']) - 10} more" if len(space["stale"]) > 10 else ""
+            lines.append(f"  stale, since days of the log changed: {shown}{more}; `userrep backfill --stale` rebuilds")
     lines += [
         f"last {run['stage']}: {run['outcome']} at {run['started_at']:%Y-%m-%d %H:%M} UTC in {run['seconds']:.0f} s"
         + (f" ({run['reason']})" if run["reason"] else "")

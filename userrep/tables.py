@@ -49,6 +49,16 @@ class Tables:
             return cls(spark, root=absolute(config.root))
         return cls(spark, schema=f"`{config.catalog}`.`{config.schema_}`")
 
+    @property
+    def has_files(self) -> bool:
+        """Say whether tasks may read the tables' files themselves: those below a root path, not a catalog's."""
+        return self._root is not None
+
+    def shuffle_partitions(self) -> int:
+        """Return how many tasks the session gives a shuffle."""
+        wanted = self.spark.conf.get("spark.sql.shuffle.partitions", "200") or ""
+        return int(wanted) if wanted.isdigit() else 200  # Databricks has "auto"
+
     def name(self, table: TableSchema) -> str:
         """Return the table's name in SQL."""
         if self._root is not None:
@@ -66,7 +76,7 @@ class Tables:
         if table.name in self._known:
             return
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-        properties = ", ".join(f"'{key}' = '{value}'" for key, value in _PROPERTIES.items())
+        properties = ", ".join(f"'{key}' = '{value}'" for key, value in (*_PROPERTIES.items(), *table.properties))
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions} "
             f"TBLPROPERTIES ({properties})"

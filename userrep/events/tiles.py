@@ -3,21 +3,26 @@
 A day of tiles is a pure function of that day of the log. Days have revisions; ``tile_days`` says which of them count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+import numpy as np
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config, Events
+from userrep.events.buckets import NUM_BUCKETS, power_of_two, user_bucket, user_slice
 from userrep.events.inventory import Inventory, LogDay, files_of_days, mapping_of
 from userrep.events.source import read_source, with_validity
 from userrep.ids import short_hash
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables, sql_date
 
-_ROWS_PER_TASK = 4_000_000
+_ROWS_PER_SLICE = 4_000_000
+_FILES_PER_TASK = 8  # on average; below spark.sql.maxConcurrentOutputFileWriters, rows need no second sort
+NUM_CELLS = 256  # of user buckets, in which a day's tiles are counted
 _PARTS_OF_DAY = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_evening": 3}
 
 
@@ -57,8 +62,8 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     days = sorted(day.day for day in stale)
     inventory.check_rejects(config.events.max_rejected_share, days)
     revision = 1 + max((revision for _, revision in latest.values()), default=0)
-    buckets = -(-max((day.num_rows for day in stale), default=1) // _ROWS_PER_TASK) or 1
-    _write_rows(tables, config.events, days, revision, undated=undated, buckets=buckets)
+    slices = power_of_two(max((day.num_rows for day in stale), default=1) / _ROWS_PER_SLICE)
+    _write_rows(tables, config.events, days, revision, undated=undated, slices=slices)
     built: list[tuple[date | None, int, str, int]] = [
         (day.day, revision, _fingerprint(day, mapping), day.num_rejected) for day in stale
     ]
@@ -72,7 +77,7 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     return TileBuild(days, len(wanted) - len(stale) + len(vanished), done.tiles, done.events, done.rejected)
 
 
-def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, buckets: int) -> DataFrame:
+def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, slices: int, tasks: int) -> DataFrame:
     """Deduplicate valid events within their day and aggregate them.
 
     Of rows with one ``event_id`` (of equal rows, where there is none) the later in time counts, then the larger by
@@ -80,18 +85,20 @@ def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, b
 
     Parameters
     ----------
-    events : valid rows of ``with_validity``. ``buckets``: tasks per day, by user (or by event id while deduplicating).
+    events : valid rows of ``with_validity``. ``slices``: files per day, by user. ``tasks``: partitions of the shuffle.
 
     Returns
     -------
-    One row per event_date, user_id, item_id, event_type. Cost: one shuffle by day and user; a second one where rows
-    have an ``event_id``, whose copies may name different users.
+    One row per event_date, user_id, item_id, event_type, sorted by event_date, user_bucket, user_id. Cost: one shuffle
+    by day and slice of users; a second one where rows have an ``event_id``, whose copies may name different users.
     """
-    unique = _deduplicated(events, [f"context_{k}" for k in range(len(context))], has_event_id, buckets)
+    contexts = [f"context_{k}" for k in range(len(context))]
+    unique = _deduplicated(events, contexts, has_event_id=has_event_id, slices=slices, tasks=tasks)
     part = F.hour("event_at") / 6
     counted = unique.select(
         "event_date",
-        "bucket",
+        "user_slice",
+        "user_bucket",
         "user_id",
         "item_id",
         "event_type",
@@ -100,36 +107,38 @@ def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, b
         F.floor(part).alias("part"),
         _context_map(context).alias("context"),
     )
-    keys = ["event_date", *([] if has_event_id else ["bucket"]), "user_id", "item_id", "event_type"]
+    keys = ["event_date", "user_slice", "user_bucket", "user_id", "item_id", "event_type"]
     tiles = counted.groupBy(*keys).agg(
-        F.count("*").alias("num_events"),
+        F.count("*").cast("int").alias("num_events"),
         F.sum("weight").alias("weight"),
         F.max("event_at").alias("last_event_at"),
-        *(F.count_if(F.col("part") == k).alias(name) for name, k in _PARTS_OF_DAY.items()),
+        *(F.count_if(F.col("part") == k).cast("int").alias(name) for name, k in _PARTS_OF_DAY.items()),
         _summed_maps("context").alias("num_by_context")
         if context
         else F.lit(None).cast("map<string,bigint>").alias("num_by_context"),
     )
-    return tiles.drop("bucket")
+    return tiles.sortWithinPartitions("event_date", "user_slice", "user_bucket", "user_id")
 
 
-def _deduplicated(events: DataFrame, contexts: list[str], has_event_id: bool, buckets: int) -> DataFrame:
+def _deduplicated(events: DataFrame, contexts: list[str], *, has_event_id: bool, slices: int, tasks: int) -> DataFrame:
+    """Keep one of equal events; the result is partitioned by event_date and user_slice."""
     payload = ["user_id", "item_id", "event_type", "event_at", "weight", *contexts]
-    by = F.coalesce("event_id", "user_id") if has_event_id else F.col("user_id")
-    keyed = events.select("*", F.pmod(F.xxhash64(by), F.lit(buckets)).alias("bucket"))
-    spread = keyed.repartition("event_date", "bucket")
     if not has_event_id:
-        return (
-            spread.groupBy("event_date", "bucket", "raw", *payload)
-            .agg(F.lit(1))
-            .select("event_date", "bucket", *payload)
-        )
+        of_users = _with_slice(events, slices).repartition(tasks, "event_date", "user_slice")
+        keys = ["event_date", "user_slice", "user_bucket", *payload]
+        return of_users.groupBy(*keys, "raw").agg(F.lit(1)).select(*keys)
+    share = F.pmod(F.xxhash64(F.coalesce("event_id", "user_id")), F.lit(slices))
+    of_ids = events.withColumn("share", share).repartition(tasks, "event_date", "share")
     whole_row = F.when(F.col("event_id").isNull(), F.col("raw"))
     later = F.struct("event_at", "raw", *(name for name in payload if name != "event_at"))
-    unique = spread.groupBy("event_date", "bucket", "event_id", whole_row.alias("whole_row")).agg(
+    unique = of_ids.groupBy("event_date", "share", "event_id", whole_row.alias("whole_row")).agg(
         F.max(later).alias("kept")
     )
-    return unique.select("event_date", "bucket", "kept.*")
+    return _with_slice(unique.select("event_date", "kept.*"), slices).repartition(tasks, "event_date", "user_slice")
+
+
+def _with_slice(events: DataFrame, slices: int) -> DataFrame:
+    return events.withColumn("user_bucket", user_bucket()).withColumn("user_slice", user_slice(slices))
 
 
 def latest_tile_days(tables: Tables) -> dict[date, tuple[str, int]]:
@@ -146,12 +155,50 @@ def _latest(tables: Tables) -> dict[date | None, tuple[str, int]]:
     return {row.event_date: (row.d.fingerprint, row.d.revision) for row in latest.collect()}
 
 
+@dataclass(frozen=True)
+class TileLedger:
+    """The ledger of days as it is at one moment. ``latest``: day -> (fingerprint, revision)."""
+
+    latest: dict[date, tuple[str, int]]
+    _tiles: dict[tuple[date, int], int]
+
+    def num_tiles(self, days: Iterable[tuple[date, int]]) -> int:
+        """Count the tiles of some (day, revision)."""
+        return sum(self._tiles.get(day, 0) for day in days)
+
+
+def tile_ledger(tables: Tables) -> TileLedger:
+    """Read the ledger of days. Driver memory: one entry a day and revision."""
+    columns = ("event_date", "revision", "fingerprint", "num_tiles")
+    rows = tables.read(TILE_DAYS).where("event_date IS NOT NULL").select(*columns).orderBy("revision").collect()
+    return TileLedger(
+        {row.event_date: (row.fingerprint, row.revision) for row in rows},
+        {(row.event_date, row.revision): row.num_tiles for row in rows},
+    )
+
+
 def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:
     """Read the newest revision of the tiles of the days ``[start, end)``; all days before ``end`` without a start.
 
     The days' revisions are resolved here, once, into a predicate on the partition columns: only their files are read.
     """
     days = {d: r for d, (_, r) in latest_tile_days(tables).items() if d < end and (start is None or d >= start)}
+    return rows_of_revisions(tables, days)
+
+
+def tiles_by_cell(tables: Tables, days: Iterable[tuple[date, int]]) -> NDArray[np.int64]:
+    """Count the tiles of some (day, revision) by cell of user buckets. Driver memory: one number a cell."""
+    wanted = tables.spark.createDataFrame(list(days), "event_date DATE, revision INT")
+    ledger = tables.read(TILE_DAYS).join(F.broadcast(wanted), on=["event_date", "revision"], how="left_semi")
+    cells = ledger.select(F.explode("num_tiles_by_cell").alias("cell", "num_tiles")).groupBy("cell").sum("num_tiles")
+    found = np.zeros(NUM_CELLS, np.int64)
+    for cell, num_tiles in cells.collect():
+        found[cell] = num_tiles
+    return found
+
+
+def rows_of_revisions(tables: Tables, days: dict[date, int]) -> DataFrame:
+    """Read the tiles of some days, each in the revision that is asked for; only their files are read."""
     return tables.read(USER_ITEM_DAYS).where(_revisions_predicate(days))
 
 
@@ -178,9 +225,7 @@ def _revisions_predicate(days: dict[date, int]) -> str:
     return " OR ".join(parts) or "false"
 
 
-def _write_rows(
-    tables: Tables, events: Events, days: list[date], revision: int, *, undated: bool, buckets: int
-) -> None:
+def _write_rows(tables: Tables, events: Events, days: list[date], revision: int, *, undated: bool, slices: int) -> None:
     source = read_source(tables.spark, events, what="events")
     if events.format not in ("delta", "table"):
         files = files_of_days(tables, events, source, days, undated=undated)
@@ -194,7 +239,8 @@ def _write_rows(
         checked.where(in_days & F.col("reason").isNull()),
         context=context,
         has_event_id=events.columns.event_id is not None,
-        buckets=buckets,
+        slices=slices,
+        tasks=max(tables.shuffle_partitions(), -(-len(days) * slices // _FILES_PER_TASK)),
     )
     tables.replace(tiles.withColumn("revision", F.lit(revision)), USER_ITEM_DAYS, f"revision = {revision}")
     wanted = in_days | F.col("event_date").isNull() if undated else in_days
@@ -211,9 +257,15 @@ def _write_rows(
 def _counted(tables: Tables, days: list[tuple[date | None, int, str, int]], revision: int) -> DataFrame:
     """Count what a revision's rows hold, one row per built day (no day: the rows without a readable time)."""
     built = tables.spark.createDataFrame(days, "event_date DATE, revision INT, fingerprint STRING, num_rejected BIGINT")
-    rows = tables.read(USER_ITEM_DAYS).where(f"revision = {revision}").groupBy("event_date").agg(
+    cell = F.floor(F.col("user_bucket") / (NUM_BUCKETS // NUM_CELLS)).cast("int").alias("cell")
+    cells = tables.read(USER_ITEM_DAYS).where(f"revision = {revision}").groupBy("event_date", cell).agg(
         F.sum("num_events").alias("num_events"), F.count("*").alias("num_tiles")
     )  # fmt: skip
+    rows = cells.groupBy("event_date").agg(
+        F.sum("num_events").alias("num_events"),
+        F.sum("num_tiles").alias("num_tiles"),
+        F.map_from_entries(F.collect_list(F.struct("cell", "num_tiles"))).alias("num_tiles_by_cell"),
+    )
     return built.join(rows, on="event_date", how="left").select(
         "event_date",
         "revision",
@@ -221,6 +273,7 @@ def _counted(tables: Tables, days: list[tuple[date | None, int, str, int]], revi
         F.coalesce("num_events", F.lit(0)).alias("num_events"),
         F.coalesce("num_tiles", F.lit(0)).alias("num_tiles"),
         "num_rejected",
+        "num_tiles_by_cell",
         F.current_timestamp().alias("built_at"),
     )
 

@@ -8,13 +8,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.events.tiles import days_fingerprint, latest_tile_days, read_tiles
-from userrep.features.pooling import VectorFiles, pooled_features, rows_by_user
-from userrep.features.sides import read_picks, read_users, sides_fingerprint
+from userrep.events.buckets import partition_values
+from userrep.events.tiles import days_fingerprint, latest_tile_days, rows_of_revisions, tiles_by_cell
+from userrep.features.pooling import PoolingJob, VectorFiles
+from userrep.features.sides import refresh_profiles, sides_fingerprint
 from userrep.features.spec import FeatureSpec
+from userrep.features.tasks import Inputs, TileRows, plan_ranges, pooled
 from userrep.ids import short_hash
 from userrep.items.versions import Versions, read_vectors
-from userrep.schemas import FEATURE_SETS, ITEM_INDEX, TableSchema, user_features
+from userrep.schemas import FEATURE_SETS, USER_PROFILES, TableSchema, user_features
 from userrep.tables import Tables, sql_in
 
 DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open
@@ -58,7 +60,7 @@ def stale_features(
     for as_of in as_ofs:
         if as_of not in built:
             reasons[as_of] = "not built yet"
-        elif built[as_of].log_hash != _log_hash(days, config, versions, as_of):
+        elif built[as_of].log_hash != log_hash(days, config, versions, as_of):
             reasons[as_of] = "days of the log or item vectors changed"
         elif as_of in fresh_sides and built[as_of].sides_hash != sides:
             reasons[as_of] = "users or picks changed"
@@ -66,33 +68,40 @@ def stale_features(
 
 
 def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date]) -> int:
-    """Build the features of several as-of dates in one Spark job and one commit. Returns the rows written.
+    """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the rows.
 
-    Cost: one read of the tiles of the windows, one shuffle by user, one write. The ledger is written last: a run that
-    was killed before leaves rows that the next run replaces.
+    Cost: one read of the tiles of all windows together; from one date to the next, only what enters and leaves is
+    summed. The ledger is written last: a run that was killed before leaves rows that the next run replaces.
     """
-    spec = FeatureSpec.of(config)
+    spec, dates = FeatureSpec.of(config), sorted(as_ofs)
+    latest = latest_tile_days(tables)
+    start = dates[0] - timedelta(days=spec.longest)
+    revisions = {day: revision for day, (_, revision) in latest.items() if start <= day < dates[-1]}
+    tiles = [TileRows(rows_of_revisions(tables, revisions), before=False, after=True)]
+    inputs = Inputs(tiles, sums=None, profiles=read_profiles(tables, config), is_direct=tables.has_files)
+    cells = tiles_by_cell(tables, revisions.items())
+    plan = plan_ranges(cells, min_ranges=tables.shuffle_partitions())
+    job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), "features")
     table = features_table(config, versions.lineage_id)
-    start, end = min(as_ofs) - timedelta(days=spec.longest), max(as_ofs)
-    index = tables.read(ITEM_INDEX).where(f"lineage_id = '{versions.lineage_id}'").select("item_id", "item_index")
-    rows = rows_by_user(
-        read_tiles(tables, start=start, end=end),
-        index,
-        users=read_users(tables.spark, config.users) if config.users else None,
-        picks=read_picks(tables.spark, config.onboarding) if config.onboarding else None,
-        context=spec.context_column is not None,
-    )
-    num_items = index.count()
-    files = {
-        v: _vector_files(tables, versions.lineage_id, v, num_items) for v in {versions.valid_at(d) for d in as_ofs}
-    }
-    dated = [(as_of, files[versions.valid_at(as_of)]) for as_of in sorted(as_ofs)]
-    days = latest_tile_days(tables)
-    ledger = [(as_of, versions.valid_at(as_of), _log_hash(days, config, versions, as_of)) for as_of in sorted(as_ofs)]
+    features = pooled(inputs, job, plan, tables.read(table).schema)
+    return write_features(tables, config, versions, features, dates, latest=latest)
+
+
+def write_features(
+    tables: Tables,
+    config: Config,
+    versions: Versions,
+    features: DataFrame,
+    dates: Sequence[date],
+    *,
+    latest: dict[date, tuple[str, int]],
+) -> int:
+    """Replace the features of some dates, then say in the ledger from which content of the log they were made."""
+    table = features_table(config, versions.lineage_id)
+    ledger = [(as_of, versions.valid_at(as_of), log_hash(latest, config, versions, as_of)) for as_of in dates]
     sides = sides_fingerprint(tables.spark, config)
-    features = pooled_features(rows, spec=spec, as_ofs=dated, schema=tables.read(table).schema)
-    tables.replace(features, table, sql_in("as_of", sorted(as_ofs)))
-    counts = tables.read(table).where(sql_in("as_of", sorted(as_ofs))).groupBy("as_of").agg(
+    tables.replace(features, table, sql_in("as_of", list(dates)))
+    counts = tables.read(table).where(sql_in("as_of", list(dates))).groupBy("as_of").agg(
         F.count("*").alias("num_users"), F.count_if(~F.col("is_exact")).alias("num_inexact")
     )  # fmt: skip
     built = tables.spark.createDataFrame(ledger, "as_of DATE, valid_from DATE, log_hash STRING")
@@ -106,7 +115,7 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     )
     tables.append(done, FEATURE_SETS)
     sets = feature_sets(tables, versions.lineage_id)
-    return sum(sets[as_of].num_users for as_of in as_ofs)
+    return sum(sets[as_of].num_users for as_of in dates)
 
 
 def features_table(config: Config, lineage_id: str) -> TableSchema:
@@ -119,15 +128,32 @@ def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Seque
     return tables.read(features_table(config, lineage_id)).where(sql_in("as_of", list(as_ofs)))
 
 
-def _vector_files(tables: Tables, lineage_id: str, version: date, num_items: int) -> VectorFiles:
-    vectors = read_vectors(tables, lineage_id, version)
-    names = sorted(row.modality for row in vectors.select("modality").distinct().collect())
-    files = tuple((name, tuple(sorted(vectors.where(f"modality = '{name}'").inputFiles()))) for name in names)
-    return VectorFiles(num_items, files)
+def read_profiles(tables: Tables, config: Config) -> DataFrame | None:
+    """Read the users' profiles, brought up to date before; None where there are neither users nor picks."""
+    if config.users is None and config.onboarding is None:
+        return None
+    content = refresh_profiles(tables, config)
+    return tables.read(USER_PROFILES).where(f"content_hash = '{content}'")
 
 
-def _log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:
+def dated_vectors(
+    tables: Tables, config: Config, versions: Versions, dates: Sequence[date]
+) -> tuple[tuple[date, VectorFiles], ...]:
+    """Pin the files of the item vectors that each date uses."""
+    files = {
+        v: _vector_files(tables, config, versions.lineage_id, v) for v in {versions.valid_at(day) for day in dates}
+    }
+    return tuple((day, files[versions.valid_at(day)]) for day in dates)
+
+
+def log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:
     """Hash the windows' days and the item vectors' version that an as-of date is made from."""
     start = as_of - timedelta(days=config.windows_days[-1])
     version = versions.valid_at(as_of)
     return short_hash([days_fingerprint(days, start=start, end=as_of), str(version)])
+
+
+def _vector_files(tables: Tables, config: Config, lineage_id: str, version: date) -> VectorFiles:
+    paths = read_vectors(tables, lineage_id, version).inputFiles()
+    by_modality = {name: [p for p in paths if partition_values(p)["modality"] == name] for name in config.item_vectors}
+    return VectorFiles(tuple((name, tuple(sorted(by_modality[name]))) for name in sorted(by_modality)))

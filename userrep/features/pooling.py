@@ -1,159 +1,152 @@
-"""User features in Spark: one shuffle by user, then sums over Arrow batches."""
+"""What a task makes of chunks: features or sums of some as-of dates, from tiles, from earlier sums, or both.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+Memory of a task: a step of rows, a block of sums, and one copy of each version of the item vectors per worker.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import chain
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from userrep.arrow import stacked
-from userrep.features.accumulate import EVENT, PICK, PROFILE, ItemMatrix, Rows, Sums, accumulate, features
-from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
+from userrep.features.accumulate import Sums, day_number, moved, pooled_width, with_days, without_days
+from userrep.features.chunk import SUMS, Block, Chunk, blocks
+from userrep.features.columns import ItemMatrix, features_batch, sums_batch
+from userrep.features.spec import FeatureSpec
 from userrep.storage import read_parquet
 
-_CHUNK_ROWS = (
-    16_384  # a task holds at most that many users x windows x vector widths float64, however heavy one user is
-)
+Output = Literal["features", "sums"]
 
 
 class VectorFiles(NamedTuple):
     """The Parquet files of one version of item vectors, by modality, as the driver has pinned them."""
 
-    num_items: int
     files: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def rows_by_user(
-    tiles: DataFrame, item_index: DataFrame, *, users: DataFrame | None, picks: DataFrame | None, context: bool
-) -> DataFrame:
-    """Bring all that is known of a user into one partition, sorted by user.
+@dataclass(frozen=True)
+class PoolingJob:
+    """What to make of chunks: features or sums of each date, with the version of the item vectors that it uses.
 
-    Parameters
-    ----------
-    tiles : user_item_days of the windows. item_index : item_id, item_index.
-    users : user_id, registered_at, attributes array<string>. picks : user_id, item_id, event_at.
-
-    Returns
-    -------
-    One row per tile, pick and profile. Cost: the one shuffle, on user_id; and a join by item, which Spark broadcasts
-    where the index is small.
+    ``before`` : the as-of date of the sums that chunks bring, which tiles move on from; None: they bring none.
+    ``changed_days`` : days (since 1970) whose tiles before and after differ.
+    ``is_whole`` : chunks bring all rows of their users; if not, what comes out are parts of sums, to be added up.
+    ``adds_up`` : chunks bring parts of the sums of the dates themselves, and no tiles.
     """
-    none = F.lit(None)
-    parts = [f"num_{part}" for part in PARTS_OF_DAY]
-    by_context = F.col("num_by_context") if context else none.cast("map<string,bigint>")
-    rows = tiles.select(
-        "user_id", F.lit(EVENT).alias("kind"), F.unix_date("event_date").alias("day"), "item_id", "weight",
-        "num_events", F.unix_micros("last_event_at").alias("at_us"), *parts, by_context.alias("num_by_context"),
-        none.cast("array<string>").alias("attributes"),
-    )  # fmt: skip
-    empty = [none.cast("bigint").alias(part) for part in parts]
-    no_context = none.cast("map<string,bigint>").alias("num_by_context")
-    if picks is not None:
-        rows = rows.unionByName(
-            picks.select(
-                "user_id", F.lit(PICK).alias("kind"), F.unix_date(F.to_date("event_at")).alias("day"), "item_id",
-                F.lit(1.0).alias("weight"), F.lit(0).cast("bigint").alias("num_events"),
-                F.unix_micros("event_at").alias("at_us"), *empty, no_context,
-                none.cast("array<string>").alias("attributes"),
-            )
-        )  # fmt: skip
-    if users is not None:
-        rows = rows.unionByName(
-            users.select(
-                "user_id", F.lit(PROFILE).alias("kind"), F.unix_date(F.to_date("registered_at")).alias("day"),
-                none.cast("string").alias("item_id"), F.lit(0.0).alias("weight"),
-                F.lit(0).cast("bigint").alias("num_events"), F.unix_micros("registered_at").alias("at_us"), *empty,
-                no_context, "attributes",
-            )
-        )  # fmt: skip
-    numbered = rows.join(item_index, on="item_id", how="left").drop("item_id", *([] if context else ["num_by_context"]))
-    return numbered.repartition("user_id").sortWithinPartitions("user_id", "kind", "attributes", "at_us")
+
+    spec: FeatureSpec
+    dates: tuple[tuple[date, VectorFiles], ...]
+    output: Output
+    before: date | None = None
+    changed_days: tuple[int, ...] = ()
+    is_whole: bool = True
+    adds_up: bool = False
+
+    def run(self, steps: Iterable[Iterator[Chunk]]) -> Iterator[pa.RecordBatch]:
+        """Make the job's rows of all users in ``steps``; a step of several chunks is made in parts, then added up."""
+        for step in steps:
+            first, second = next(step, None), next(step, None)
+            if first is None:
+                continue
+            if second is None or not self.is_whole:
+                for chunk in chain((first,) if second is None else (first, second), step):
+                    yield from self._of_chunk(chunk)
+            else:
+                yield from self._in_parts(chain((first, second), step))
+
+    def _in_parts(self, chunks: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
+        in_parts = replace(self, is_whole=False, output="sums")
+        parts: list[pa.RecordBatch] = []
+        profiles: list[pa.Table] = []
+        for chunk in chunks:
+            parts += in_parts._of_chunk(chunk)
+            profiles.append(chunk.profiles)
+        if not parts:
+            return
+        sums = as_chunk_of_sums(pa.Table.from_batches(parts), context=bool(self.spec.context))
+        adding = replace(self, before=None, changed_days=(), adds_up=True)
+        yield from adding._of_chunk(Chunk.of(sums=sums, profiles=pa.concat_tables(profiles)))
+
+    def _of_chunk(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        for block in blocks(chunk, self.spec):
+            states = self._added_up(block) if self.adds_up else self._moved_on(block)
+            for (as_of, files), sums in zip(self.dates, states, strict=True):
+                if self.output == "sums":
+                    yield sums_batch(sums, block, self.spec, as_of, keep_empty=not self.is_whole)
+                else:
+                    matrix = item_matrix(files, self.spec)
+                    picks = block.profiles.pick_items.numbered(matrix.item_ids)
+                    yield features_batch(sums, block, matrix, self.spec, as_of, item_P=picks)
+
+    def _days(self) -> range:
+        """Return the days that windows reach, before and after."""
+        as_ofs = [day_number(as_of) for as_of, _ in self.dates] + ([day_number(self.before)] if self.before else [])
+        return range(min(as_ofs) - self.spec.longest, max(as_ofs))
+
+    def _added_up(self, block: Block) -> Iterator[Sums]:
+        for as_of, _ in self.dates:
+            yield block.sums_rows.summed(self.spec, len(block.user_ids), self._days(), day_number(as_of))
+
+    def _moved_on(self, block: Block) -> Iterator[Sums]:
+        """Start from the sums before, or from nothing, and move from date to date; only what changes costs."""
+        tiles, spec = block.tiles, self.spec
+        start = day_number(self.before) if self.before else -1
+        sums = block.sums_rows.summed(spec, len(block.user_ids), self._days(), start)
+        without_days(sums, self.changed_days)
+        with_days(sums, tiles)
+        nowhere_N = np.full(len(tiles.user_N), -1)
+        ring_N = np.where(tiles.before_N, tiles.rings(spec, self.before), -1) if self.before else nowhere_N
+        version = self.dates[0][1]
+        for as_of, files in self.dates:
+            if files != version:  # the sums of one version say nothing about another's
+                sums = Sums.zeros_like(sums)
+                ring_N, version = nowhere_N, files
+            matrix = item_matrix(files, spec)
+            next_N = np.where(tiles.after_N, tiles.rings(spec, as_of), -1)
+            item_N = block.tile_items.numbered(matrix.item_ids)
+            sums = moved(sums, tiles, item_N, matrix.vectors_IX, spec, ring_before_N=ring_N, ring_after_N=next_N)
+            ring_N = next_N
+            yield sums
 
 
-def pooled_features(
-    rows: DataFrame, *, spec: FeatureSpec, as_ofs: Sequence[tuple[date, VectorFiles]], schema: StructType
-) -> DataFrame:
-    """Sum, divide and count per user, for each as-of date with its version of the item vectors.
-
-    Parameters
-    ----------
-    rows : of ``rows_by_user``. as_ofs : dates with the version that each of them uses.
-
-    Returns
-    -------
-    One row per as-of date and user known by then (see ``FeatureSpec``). Narrow: no shuffle. Each worker reads each
-    version once and keeps it: items x vector widths x 8 bytes.
-    """
-    pool = _pooler(spec, as_ofs)
-    return rows.mapInArrow(pool, schema)
+def as_chunk_of_sums(rows: pa.Table, *, context: bool) -> pa.Table:
+    """Bring rows of ``user_window_sums`` to the form that chunks have."""
+    names = [name for name in SUMS.names if context or name != "num_by_context"]
+    days = rows.column("as_of").cast(pa.int32())
+    columns = [days if name == "day" else rows.column(name) for name in names]
+    return pa.Table.from_arrays(columns, names=names)
 
 
-def _pooler(
-    spec: FeatureSpec, as_ofs: Sequence[tuple[date, VectorFiles]]
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def pool(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        carried: list[Sums] = []
-        carried_user: str | None = None
-        for table, is_last in _chunks(batches):
-            rows = Rows.of(table)
-            continues = carried_user is not None and rows.user_ids[0] == carried_user
-            if carried_user is not None and not continues:
-                for (as_of, files), sums in zip(as_ofs, carried, strict=True):
-                    yield features(sums, [carried_user], item_matrix(files, spec), spec, as_of)
-            whole = len(rows.user_ids) - (0 if is_last else 1)
-            still_open: list[Sums] = []
-            for k, (as_of, files) in enumerate(as_ofs):
-                matrix = item_matrix(files, spec)
-                sums = accumulate(rows, matrix, spec, as_of)
-                if continues:
-                    sums.merge_into_first(carried[k])
-                if not is_last:
-                    still_open.append(sums.pick(slice(whole, None)))
-                yield features(sums.pick(slice(0, whole)), rows.user_ids[:whole], matrix, spec, as_of)
-            carried, carried_user = still_open, None if is_last else rows.user_ids[-1]
-
-    return pool
-
-
-def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Table, bool]]:
-    """Gather batches to chunks of some 16,384 rows; say of the last one that it is."""
-    waiting: list[pa.RecordBatch] = []
-    ready: pa.Table | None = None
-    for batch in batches:
-        if batch.num_rows:
-            waiting.append(batch)
-        if sum(b.num_rows for b in waiting) >= _CHUNK_ROWS:
-            if ready is not None:
-                yield ready, False
-            ready, waiting = pa.Table.from_batches(waiting), []
-    if waiting:
-        if ready is not None:
-            yield ready, False
-        ready = pa.Table.from_batches(waiting)
-    if ready is not None:
-        yield ready, True
-
-
-@lru_cache(maxsize=64)
-def _read_matrix(version: VectorFiles, dims: tuple[tuple[str, int], ...]) -> ItemMatrix:
-    vectors_IE = np.zeros((version.num_items, sum(dim for _, dim in dims)))
-    has_IM = np.zeros((version.num_items, len(dims)))
-    files, start = dict(version.files), 0
-    for m, (modality, dim) in enumerate(dims):
-        for path in files.get(modality, ()):
-            table = read_parquet(path, ["item_index", "vector"])
-            index = table.column("item_index").to_numpy()
-            vectors_IE[index, start : start + dim] = stacked(table.column("vector").combine_chunks(), dim)
-            has_IM[index, m] = 1
+@lru_cache(maxsize=32)
+def _read_matrix(version: VectorFiles, modalities: tuple[tuple[str, int], ...]) -> ItemMatrix:
+    tables = {
+        name: pa.concat_tables([read_parquet(path, ["item_id", "vector"]) for path in paths])
+        for name, paths in version.files
+    }
+    texts = [table.column("item_id").cast(pa.string()) for table in tables.values()]
+    item_ids = pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string()).unique()
+    vectors_IX = np.zeros((len(item_ids), sum(dim for _, dim in modalities) + len(modalities)))
+    start = 0
+    for m, (name, dim) in enumerate(modalities):
+        if name in tables and tables[name].num_rows:
+            rows = pa.compute.index_in(tables[name].column("item_id").cast(pa.string()), value_set=item_ids).to_numpy()
+            vectors_IX[rows, start : start + dim] = stacked(tables[name].column("vector").combine_chunks(), dim)
+            vectors_IX[rows, m - len(modalities)] = 1
         start += dim
-    return ItemMatrix(vectors_IE, has_IM, float(np.abs(vectors_IE).max(initial=0)))
+    largest = float(np.abs(vectors_IX[:, :start]).max(initial=0))
+    return ItemMatrix(item_ids, vectors_IX, largest)
 
 
 def item_matrix(version: VectorFiles, spec: FeatureSpec) -> ItemMatrix:
-    """Read a version of the item vectors, once per worker."""
+    """Read a version of the item vectors, once per worker: items x X float64."""
     return _read_matrix(version, tuple(spec.modalities.items()))
+
+
+def vectors_bytes(num_items: int, spec: FeatureSpec) -> int:
+    """Return what one version takes in a worker."""
+    return num_items * pooled_width(spec) * 8

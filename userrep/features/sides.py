@@ -7,14 +7,19 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
+from userrep.events.buckets import power_of_two, user_bucket, user_slice
 from userrep.events.source import check_columns, check_events, id_text, named, read_source
 from userrep.ids import short_hash
+from userrep.schemas import USER_PROFILES
+from userrep.tables import Tables
+
+_PROFILES_PER_SLICE = 4_000_000
 
 
 def read_users(spark: SparkSession, users: Users) -> DataFrame:
     """Read the users: user_id, registered_at (UTC; null where unknown), attributes array<string> in configured order.
 
-    Rows without a user id don't count; of several rows of a user, the largest by attributes counts.
+    Rows without a user id don't count.
     """
     source = read_source(spark, users, what="users")
     columns = users.columns.model_dump(exclude_none=True)
@@ -39,6 +44,49 @@ def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
         id_text(source, columns.item_id).alias("item_id"),
         named(columns.event_at).try_cast("timestamp").alias("event_at"),
     ).dropna()
+
+
+def refresh_profiles(tables: Tables, config: Config) -> str:
+    """Bring ``user_profiles`` up to date with the users and the picks; returns the hash of their content.
+
+    Of a user's several rows the earliest registration and the largest attributes count. Cost: a listing; where
+    something has changed, one pass over both tables and one shuffle of narrow rows, and the table is replaced.
+    """
+    columns = [source.model_dump(exclude={"path", "format"}) for source in _sides(config).values()]
+    content = short_hash([sides_fingerprint(tables.spark, config), columns])
+    if tables.read(USER_PROFILES).where(f"content_hash = '{content}'").isEmpty():
+        users = read_users(tables.spark, config.users) if config.users else None
+        picks = read_picks(tables.spark, config.onboarding) if config.onboarding else None
+        rows = profiles_of(users, picks)
+        slices = power_of_two(rows.count() / _PROFILES_PER_SLICE)
+        sliced = rows.withColumns({"user_slice": user_slice(slices), "content_hash": F.lit(content)})
+        in_order = sliced.repartition("user_slice").sortWithinPartitions("user_slice", "user_bucket")
+        tables.replace(in_order, USER_PROFILES, "true")
+    return content
+
+
+def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
+    """Bring users and picks together: user_bucket, user_id, registered_at, attributes, pick_items, picked_at.
+
+    One row per user; picks are in the order of time. Cost: one shuffle on user_id each.
+    """
+    by_user = None
+    if users is not None:
+        by_user = users.groupBy("user_id").agg(
+            F.min("registered_at").alias("registered_at"), F.max("attributes").alias("attributes")
+        )
+    if picks is not None:
+        pick = F.struct(F.unix_micros("event_at").alias("at"), F.col("item_id").alias("item"))
+        picked = picks.groupBy("user_id").agg(F.sort_array(F.collect_list(pick)).alias("picks"))
+        picked = picked.select("user_id", F.col("picks.item").alias("pick_items"), F.col("picks.at").alias("picked_at"))
+        by_user = picked if by_user is None else by_user.join(picked, on="user_id", how="full_outer")
+    assert by_user is not None
+    absent = {
+        "registered_at": "timestamp", "attributes": "array<string>", "pick_items": "array<string>",
+        "picked_at": "array<bigint>",
+    }  # fmt: skip
+    more = {name: F.lit(None).cast(kind) for name, kind in absent.items() if name not in by_user.columns}
+    return by_user.withColumns({**more, "user_bucket": user_bucket()})
 
 
 def sides_fingerprint(spark: SparkSession, config: Config) -> str:

@@ -1,7 +1,7 @@
 """Embedding snapshots and their ledger: rows first, then one commit that publishes them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 
@@ -158,6 +158,21 @@ def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot]
             "Look at the features of these dates, or at the settings below gates."
         )
     return done
+
+
+def stale_snapshots(
+    published: Sequence[Snapshot], space: Space, sets: dict[date, FeatureSet], stale: Collection[date]
+) -> list[date]:
+    """Return the published as-of dates whose newest revision was not made from the log as it is known now.
+
+    ``published``: in order of revisions. ``stale``: dates whose features are missing or stale.
+    """
+    newest = {snapshot.as_of: snapshot for snapshot in published}
+    return sorted(
+        as_of
+        for as_of, snapshot in newest.items()
+        if as_of in stale or snapshot.inputs_hash != snapshot_inputs(space, sets[as_of])
+    )
 
 
 def staged_snapshots(tables: Tables, space: Space, as_ofs: Sequence[date]) -> list[Snapshot]:

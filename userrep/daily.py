@@ -1,0 +1,119 @@
+"""What runs every night, and what puts history right: the daily refresh, backfills, and the list of stale dates."""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.features.build import feature_sets, stale_features
+from userrep.items.versions import lineage_of, versions_of
+from userrep.pipeline import Pipeline
+from userrep.spaces.registry import Space, list_spaces
+from userrep.spaces.snapshots import list_snapshots, stale_snapshots
+from userrep.tables import Tables
+
+DATES_PER_GROUP = 8  # of a backfill: what a killed one loses at most, and what shares one pass over the tiles
+
+
+def daily(work: Pipeline, *, on_time: bool) -> Space:
+    """Bring the serving space's snapshot of the as-of date about: tiles, sums and features, gates; no training.
+
+    Of the log only new and changed days are aggregated; the window sums move on by the days that enter and leave and
+    by what has changed. Published dates that late data has made stale are named, not rebuilt: that is ``backfill``'s.
+    ``on_time``: stamp the snapshot as if it had been made on time, for replays of the past.
+
+    Raises
+    ------
+    UsageError
+        If there is no space yet.
+    GateRefusedError
+        If the snapshot does not pass; the one before goes on serving.
+    """
+    space = work.schedule.space_to_use()
+    as_of = work.schedule.as_of
+    work.build_activity_tiles()
+    work.train_item_vectors([as_of])
+    work.refresh_user_features()
+    work.embed_users(space, [as_of])
+    work.publish_snapshots(space, [as_of], on_time=on_time)
+    stale = [day for day in stale_dates(work.tables, work.config).get(space.space_id, []) if day != as_of]
+    if stale:
+        work.report(
+            f"stale: {_listed(stale)} of space {space.space_id} were published before days of the log changed; "
+            "`userrep backfill --stale` rebuilds them"
+        )
+    return space
+
+
+def backfill(work: Pipeline, dates: Sequence[date]) -> None:
+    """Build and publish snapshots of many dates as if they had been built on time; what is up to date is skipped.
+
+    Groups of dates share one pass over the tiles of all their windows; each group is published before the next is
+    begun, so that a killed backfill goes on where it was. A published date that is rebuilt gets a new revision, by
+    the clock.
+    """
+    for day in (dates[0], dates[-1]):
+        work.schedule.inventory.check_as_of(day)
+    space = work.schedule.space_to_use()
+    work.build_activity_tiles()
+    _publish_dates(work, space, dates)
+
+
+def _publish_dates(work: Pipeline, space: Space, dates: Sequence[date]) -> None:
+    work.train_item_vectors(list(dates))
+    started, done = time.monotonic(), 0
+    for group in _groups(dates):
+        work.build_user_features(group)
+        work.embed_users(space, group)
+        work.publish_snapshots(space, group)
+        done += len(group)
+        left = (time.monotonic() - started) / done * (len(dates) - done)
+        work.report(f"{done} of {len(dates)} as-of dates" + (f", about {left / 60:.0f} min left" if left >= 30 else ""))
+
+
+def backfill_stale(work: Pipeline) -> None:
+    """Rebuild the published dates of the space in use that late data has made stale; nothing else is touched."""
+    space = work.schedule.space_to_use()
+    work.build_activity_tiles()
+    stale = stale_dates(work.tables, work.config).get(space.space_id, [])
+    if not stale:
+        return work.report(f"no published date of space {space.space_id} is stale")
+    work.report(f"stale: {_listed(stale)} of space {space.space_id}")
+    return _publish_dates(work, space, stale)
+
+
+def dates_between(first: date, last: date, every_days: int) -> list[date]:
+    """Return ``first``, and every so many days on, up to ``last``. Raises UsageError if there is no date."""
+    if every_days < 1:
+        raise UsageError(f"--every {every_days}: a number of days, 1 or more.")
+    if first > last:
+        raise UsageError(f"--from {first} lies after --to {last}: no date in between.")
+    return [first + timedelta(days=k) for k in range(0, (last - first).days + 1, every_days)]
+
+
+def stale_dates(tables: Tables, config: Config) -> dict[str, list[date]]:
+    """Return, per space of this configuration, the published as-of dates that the log has changed under.
+
+    Late or corrected days show once their tiles are rebuilt, which every run does. Cost: a few reads of ledgers.
+    """
+    lineage_id = lineage_of(config)
+    found = {}
+    sets = feature_sets(tables, lineage_id)
+    for space in list_spaces(tables):
+        published = list_snapshots(tables, space.space_id) if space.lineage_id == lineage_id else []
+        if published:
+            versions = versions_of(tables, config, anchor=space.trained_until)
+            stale = stale_features(tables, config, versions, sorted({s.as_of for s in published}))
+            found[space.space_id] = stale_snapshots(published, space, sets, stale)
+    return found
+
+
+def _groups(dates: Sequence[date]) -> Iterator[list[date]]:
+    for start in range(0, len(dates), DATES_PER_GROUP):
+        yield list(dates[start : start + DATES_PER_GROUP])
+
+
+def _listed(dates: Sequence[date]) -> str:
+    shown = ", ".join(str(day) for day in dates[:5])
+    return shown + (f" and {len(dates) - 5} more dates" if len(dates) > 5 else "")

@@ -1,0 +1,65 @@
+"""How rows are laid out by user: tables that are sorted by one hash of the user id meet without a shuffle.
+
+A user's ``user_bucket`` is a hash in ``[0, NUM_BUCKETS)``. A table's files are cut into slices, equal ranges of
+buckets, and sorted by bucket within: ``user_slice`` names a file's slice ("3-of-16"), and the statistics of its row
+groups say where in the file a range of buckets is. Numbers of slices are powers of two, so that ranges nest.
+"""
+
+import math
+import re
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+NUM_BUCKETS = 2**20
+_HASH_SEED = 5_381  # another hash than Spark's own, which deals rows to partitions
+
+
+class BucketRange(NamedTuple):
+    """The buckets ``[start, stop)``."""
+
+    start: int
+    stop: int
+
+    def meets(self, other: "BucketRange") -> bool:
+        """Say whether the two have a bucket in common."""
+        return self.start < other.stop and other.start < self.stop
+
+
+def user_bucket() -> Column:
+    """Return the bucket of ``user_id``, an int."""
+    return F.pmod(F.xxhash64("user_id", F.lit(_HASH_SEED)), F.lit(NUM_BUCKETS)).cast("int").alias("user_bucket")
+
+
+def slice_number(num_slices: int) -> Column:
+    """Return the slice that ``user_bucket`` lies in, of ``num_slices``."""
+    return F.floor(F.col("user_bucket") / (NUM_BUCKETS // num_slices)).cast("int")
+
+
+def user_slice(num_slices: int) -> Column:
+    """Name the slice that ``user_bucket`` lies in: ``3-of-16``."""
+    return F.concat(slice_number(num_slices), F.lit(f"-of-{num_slices}")).alias("user_slice")
+
+
+def range_of(number: int, num_slices: int) -> BucketRange:
+    """Return the buckets of slice ``number`` of ``num_slices``."""
+    width = NUM_BUCKETS // num_slices
+    return BucketRange(number * width, (number + 1) * width)
+
+
+def power_of_two(at_least: float) -> int:
+    """Return the smallest power of two that is not below ``at_least``; never more than there are buckets."""
+    return min(NUM_BUCKETS, 1 << max(0, math.ceil(at_least) - 1).bit_length())
+
+
+def partition_values(path: str) -> dict[str, str]:
+    """Read the partition columns' values from a file's path, as Spark writes them."""
+    return {name: unquote(value) for name, value in re.findall(r"([a-z_]+)=([^/]+)/", path)}
+
+
+def range_in_path(path: str) -> BucketRange:
+    """Return the buckets that a file may hold, by the ``user_slice`` in its path."""
+    number, num_slices = partition_values(path)["user_slice"].split("-of-")
+    return range_of(int(number), int(num_slices))

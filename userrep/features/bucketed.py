@@ -1,0 +1,183 @@
+"""Rows of a range of user buckets from many Parquet files that are sorted by ``user_bucket``: a merge, no shuffle.
+
+Each task reads, of every file, the row groups that may hold its buckets (Parquet's statistics say which), and walks
+through all files together in steps of about as many rows. A row group is read once. In memory at a time: the rows of a
+step, and of each file what is left of one row group.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from userrep.events.buckets import BucketRange
+from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
+from userrep.storage import file_system
+
+STEP_ROWS = 131_072
+MOST_ROWS = 4 * STEP_ROWS  # a step with more than that, of one user say, comes in several chunks
+_READERS = 8  # files that are read at once
+
+_SCHEMAS: dict[str, pa.Schema] = {"tiles": TILES, "sums": SUMS, "profiles": PROFILES}
+
+
+class BucketedFile(NamedTuple):
+    """A Parquet file sorted by user_bucket. ``day``: of its tiles, or the as-of date of its sums, since 1970.
+
+    ``before``, ``after``: whether its tiles count in the sums before and after.
+    """
+
+    kind: str
+    path: str
+    day: int
+    before: bool
+    after: bool
+
+
+def steps(files: list[BucketedFile], within: BucketRange, *, context: bool) -> Iterator[Iterator[Chunk]]:
+    """Yield the rows of a range of buckets step by step, all rows of a user in one step.
+
+    A step is nearly always one chunk; where a few buckets hold very many rows it is several, each with some of the
+    rows of each user.
+    """
+    with ThreadPoolExecutor(_READERS) as readers:
+        cursors = list(readers.map(lambda file: _Cursor(file, within, context=context), files))
+        for stop in _stops(cursors, within):
+            yield _chunks(cursors, stop, readers)
+
+
+def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
+    """Cut the range so that each step has about STEP_ROWS rows, going by the row groups' first and last buckets."""
+    groups = [group for cursor in cursors for group in cursor.groups]
+    if not groups:
+        return []
+    first, last, rows = (np.array(values, float) for values in list(zip(*groups, strict=True))[1:])
+    rows_per_bucket = rows / (last + 1 - first)  # of one group, even over its buckets
+    edges = np.concatenate([first, last + 1])
+    order = np.argsort(edges)
+    edges, slope = edges[order], np.cumsum(np.concatenate([rows_per_bucket, -rows_per_bucket])[order])
+    rows_before = np.concatenate([[0], np.cumsum(slope[:-1] * np.diff(edges))])
+    begin, end = np.interp(within, edges, rows_before)
+    num_steps = max(1, round((end - begin) / STEP_ROWS))
+    wanted = np.linspace(begin, end, num_steps + 1)[1:-1]
+    inner = np.unique(np.ceil(np.interp(wanted, rows_before, edges)).astype(int))
+    return [*(int(stop) for stop in inner if within.start < stop < within.stop), within.stop]
+
+
+def _chunks(cursors: list["_Cursor"], stop: int, readers: ThreadPoolExecutor) -> Iterator[Chunk]:
+    """Gather the rows below ``stop`` of all files."""
+    waiting: dict[str, list[pa.Table]] = {kind: [] for kind in _SCHEMAS}
+    num_rows = 0
+    list(readers.map(lambda cursor: cursor.fill(stop), cursors))
+    for cursor in cursors:
+        for table in cursor.rows_below(stop):
+            waiting[cursor.source.kind].append(table)
+            num_rows += table.num_rows
+            if num_rows >= MOST_ROWS:
+                yield _chunk(waiting)
+                waiting, num_rows = {kind: [] for kind in _SCHEMAS}, 0
+    if num_rows:
+        yield _chunk(waiting)
+
+
+def _chunk(waiting: dict[str, list[pa.Table]]) -> Chunk:
+    return Chunk.of(**{kind: pa.concat_tables(tables) for kind, tables in waiting.items() if tables})
+
+
+class _Cursor:
+    """A place in one file: row groups still to be read, and rows that were read and not yet taken."""
+
+    def __init__(self, source: BucketedFile, within: BucketRange, *, context: bool) -> None:
+        self.source = source
+        self._names = [name for name in _SCHEMAS[source.kind].names if context or name != "num_by_context"]
+        self._within = within
+        self._file = _opened(source.path, source.kind)
+        meta = self._file.metadata
+        self._columns = [name for name in self._names if name in self._file.schema_arrow.names]
+        column = self._file.schema_arrow.names.index("user_bucket")
+        found = []
+        for number in range(meta.num_row_groups):
+            group = meta.row_group(number)
+            ends = group.column(column).statistics
+            if ends.min < within.stop and ends.max >= within.start:
+                found.append((number, ends.min, ends.max, group.num_rows))
+        self.groups = found  # number, first bucket, last bucket, rows
+        in_order = all(a[2] <= b[1] for a, b in pairwise(found))
+        self._groups_left = list(found) if in_order else []
+        self._left = self._read([] if in_order else [group[0] for group in found])  # out of order: sorted as one
+
+    def fill(self, stop: int) -> None:
+        """Read ahead one row group if the next rows are not there yet."""
+        if self._groups_left and not self._left.num_rows and self._groups_left[0][1] < stop:
+            self._read_next()
+
+    def rows_below(self, stop: int) -> Iterator[pa.Table]:
+        """Take the rows below a bucket, in pieces of one row group at most."""
+        while True:
+            if self._left.num_rows:
+                bucket_N = self._left.column("user_bucket").to_numpy()
+                end = int(np.searchsorted(bucket_N, stop))
+                if end:
+                    yield self._left.slice(0, end)
+                self._left = self._left.slice(end)
+                if self._left.num_rows:
+                    return
+            if not self._groups_left or self._groups_left[0][1] >= stop:
+                return
+            self._read_next()
+
+    def _read_next(self) -> None:
+        self._left = self._read([self._groups_left.pop(0)[0]])
+
+    def _read(self, groups: list[int]) -> pa.Table:
+        """Read row groups, only rows within the range, in the chunk's schema."""
+        table = self._file.read_row_groups(groups, columns=self._columns, use_threads=False)
+        bucket_N = table.column("user_bucket").to_numpy()
+        if np.any(bucket_N[1:] < bucket_N[:-1]):
+            table = table.sort_by("user_bucket")
+            bucket_N = table.column("user_bucket").to_numpy()
+        begin, end = np.searchsorted(bucket_N, self._within)
+        return self._as_chunk(table.slice(begin, end - begin))
+
+    def _as_chunk(self, table: pa.Table) -> pa.Table:
+        """Add what the file is about, and bring times and numbers to the chunk's types."""
+        fixed = {"day": self.source.day, "before": self.source.before, "after": self.source.after}
+        schema, columns = _SCHEMAS[self.source.kind], []
+        for field in map(schema.field, self._names):
+            if field.name in fixed:
+                columns.append(pa.repeat(pa.scalar(fixed[field.name], field.type), table.num_rows))
+            else:
+                column = table.column(field.name)
+                texts = pa.types.is_dictionary(column.type)
+                columns.append(column if texts or column.type == field.type else column.cast(field.type))
+        return pa.Table.from_arrays(columns, names=self._names)
+
+
+@lru_cache(maxsize=4096)
+def _metadata(path: str) -> pq.FileMetaData:
+    """Keep footers for the tasks to come: Delta's files never change."""
+    return pq.read_metadata(_input(path)[0])
+
+
+def _opened(path: str, kind: str) -> pq.ParquetFile:
+    file, is_local = _input(path)
+    return pq.ParquetFile(
+        file,
+        metadata=_metadata(path),
+        read_dictionary=["user_id", "item_id"] if kind == "tiles" else ["user_id"],
+        coerce_int96_timestamp_unit="us",
+        pre_buffer=not is_local,
+    )
+
+
+def _input(path: str) -> tuple[pa.NativeFile, bool]:
+    """Open a file; a local one is mapped into memory, not copied."""
+    files, name = file_system(path)
+    is_local = isinstance(files, pyarrow.fs.LocalFileSystem)
+    return (pa.memory_map(name) if is_local else files.open_input_file(name)), is_local

@@ -178,11 +178,11 @@ def test_what_is_missing_is_what_the_dates_need_and_is_not_there() -> None:
 def _put_tiles(tables: Tables, pairs: list[tuple[date, str, str]]) -> None:
     """Write tiles of one event each, as ``build_tiles`` does."""
     rows = [
-        (day, 1, user, item, "event", 1, 1.0, datetime(day.year, day.month, day.day), 1, 0, 0, 0, None)
+        (day, 1, "0-of-1", 0, user, item, "event", 1, 1.0, datetime(day.year, day.month, day.day), 1, 0, 0, 0, None)
         for day, user, item in pairs
     ]
     tables.append(tables.spark.createDataFrame(rows, USER_ITEM_DAYS.columns).coalesce(1), USER_ITEM_DAYS)
-    days = [(day, 1, "f", 1, 1, 0, None) for day in sorted({day for day, _, _ in pairs})]
+    days = [(day, 1, "f", 1, 1, 0, {}, None) for day in sorted({day for day, _, _ in pairs})]
     tables.append(tables.spark.createDataFrame(days, TILE_DAYS.columns).coalesce(1), TILE_DAYS)
 
 

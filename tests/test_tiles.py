@@ -255,7 +255,7 @@ def test_a_build_that_was_killed_before_the_ledger_shows_nothing_and_is_made_up_
 
 def test_only_the_partitions_asked_for_are_read(story: Story) -> None:
     folders = {path.split("/user_item_days/")[1].rpartition("/")[0] for path in story.inputs}
-    assert folders == {"event_date=2024-05-01/revision=1"}
+    assert folders == {"event_date=2024-05-01/revision=1/user_slice=0-of-1"}
 
 
 def test_other_files_with_the_same_rows_change_no_day_and_a_late_event_changes_its_own(story: Story) -> None:

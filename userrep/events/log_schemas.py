@@ -49,7 +49,10 @@ def _columns_now(tables: Tables, log: EventSource, source: DataFrame, what: str)
         newest = files.orderBy(F.desc("modificationTime"), F.desc("path")).select("path").first()
         if newest is not None:
             source = read_source(tables.spark, log.model_copy(update={"path": newest.path}), what=what)
-    return {name: kind for name, kind in leaves(source.schema).items() if name != CORRUPT}
+    columns = {name: kind for name, kind in leaves(source.schema).items() if name != CORRUPT}
+    if log.format == "csv":  # whose values are told apart by their place in the line
+        columns = {name: f"{kind} in place {k}" for k, (name, kind) in enumerate(columns.items(), start=1)}
+    return columns
 
 
 def _differences(old: dict[str, str], new: dict[str, str], what: str) -> Iterator[str]:

@@ -190,8 +190,8 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
     with pytest.raises(UsageError, match="column 'weight' was int and is bigint") as caught:
         take_inventory(tables, config.events)
     assert caught.value.faults[:2] == [
-        "events: column 'weight' was int and is bigint.",
         "events: column 'geo.city' (string) is gone.",
+        "events: column 'weight' was int and is bigint.",
     ]
     cure = caught.value.faults[2].partition("forget the old ones: ")[2].removesuffix(".")
     spark.sql(cure)
@@ -201,7 +201,7 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
 
 @pytest.mark.parametrize(("kind", "old", "new"), [
     ("csv", "user_id,item_id,event_at,x", "user_id,event_at,item_id"),
-    ("json", '{"user_id": 1, "item_id": 1, "event_at": "2024-05-01", "x": 1}', '{"user_id": 1, "x": [1]}'),
+    ("json", '{"user_id": 1, "item_id": 1, "event_at": "2024-05-01", "x": {"a": 1}}', '{"user_id": 1, "x": 1}'),
 ])  # fmt: skip
 def test_texts_change_their_columns_too(spark: SparkSession, tmp_path: Path, kind: str, old: str, new: str) -> None:
     config = config_of(tmp_path, events={"format": kind})
@@ -211,7 +211,7 @@ def test_texts_change_their_columns_too(spark: SparkSession, tmp_path: Path, kin
     _write_texts(tmp_path / "events", [old, row])
     take_inventory(tables, config.events)
     (tmp_path / "events" / "b").write_text(f"{new}\n")
-    with pytest.raises(UsageError, match=r"column 'x' (\(string in place 4\) is gone|was string and is array<string>)"):
+    with pytest.raises(UsageError, match=r"column '(x' \(string in place 4\)|x.a' \(string\)) is gone"):
         take_inventory(tables, config.events)
 
 

@@ -56,7 +56,7 @@ def _columns_now(tables: Tables, log: EventSource, source: DataFrame, what: str)
 
 
 def _differences(old: dict[str, str], new: dict[str, str], what: str) -> Iterator[str]:
-    for name, kind in old.items():
+    for name, kind in sorted(old.items()):
         if name not in new:
             yield f"{what}: column {name!r} ({kind}) is gone."
         elif new[name] != kind:

@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 from tests.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Config, Events
 from userrep.errors import RejectedShareError, UsageError, UserrepError
-from userrep.events.inventory import Inventory, LogDay, _row_hash, take_inventory
+from userrep.events.files import row_hash
+from userrep.events.inventory import Inventory, LogDay, take_inventory
 from userrep.events.source import with_validity
 from userrep.events.tiles import TileBuild, build_tiles, latest_tile_days, read_tiles, tiles_fingerprint, tiles_of
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS, TableSchema
@@ -342,7 +343,7 @@ def test_files_that_came_after_the_inventory_are_not_taken_for_read(spark: Spark
 def test_a_value_that_moves_between_columns_changes_the_day(spark: SparkSession) -> None:
     log = spark.createDataFrame([("x", None), (None, "x")], "a STRING, b STRING")
     raw = log.select(F.struct("a", "b").alias("raw"), F.lit(None).cast("string").alias("corrupt"))
-    assert raw.select(_row_hash(["a", "b"])).distinct().count() == 2
+    assert raw.select(row_hash(["a", "b"])).distinct().count() == 2
 
 
 def test_a_log_without_a_readable_time_is_refused(spark: SparkSession, tmp_path: Path) -> None:

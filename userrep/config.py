@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from zoneinfo import available_timezones
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -59,15 +60,31 @@ def _name(name: str) -> str:
         raise ValueError(f"not a valid name: {NAME_RULE}") from None
 
 
+def _time_zone(name: str) -> str:
+    if name not in available_timezones():
+        near = difflib.get_close_matches(name, available_timezones(), n=1, cutoff=0.5)
+        cure = f"did you mean {near[0]}?" if near else "write one such as Europe/Berlin or UTC"
+        raise ValueError(f"no such time zone; {cure}")
+    return name
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=3650)]
 Name = Annotated[str, AfterValidator(_name)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Source(Section):
+    """A table of the owner's. A column ``user.id`` is the one of that name, else field ``id`` of a struct ``user``."""
+
+    path: str = Field(min_length=1)
+    format: Format = "parquet"
 
 
 class EventColumns(Section):
@@ -81,26 +98,113 @@ class EventColumns(Section):
     weight: str | None = None
     context: Annotated[list[str], AfterValidator(_distinct)] = []
 
-    def mapped(self) -> list[str]:
-        return [
-            name
-            for name in (
-                self.user_id, self.item_id, self.event_at, self.event_id, self.event_type, self.weight, *self.context,
-            )
-            if name is not None
-        ]  # fmt: skip
+
+class Partition(Section):
+    """The column that the log is partitioned by: a date, ``2024-05-01`` or ``20240501``.
+
+    It holds the events' UTC day, or the day on which they came in. Rows that came in before their day, or more than
+    ``max_lateness`` (whole days count) after it, are rejected.
+    """
+
+    column: str
+    holds: Literal["event_date", "ingestion_date"]
+    max_lateness: Duration = timedelta(days=3)
+
+    @model_validator(mode="after")
+    def _only_what_comes_in_is_late(self) -> "Partition":
+        if self.holds == "event_date" and "max_lateness" in self.model_fields_set:
+            raise ValueError("max_lateness goes with holds: ingestion_date; leave it out with event_date")
+        return self
+
+    @property
+    def late_days(self) -> int:
+        """How many days after an event's day its partition may lie."""
+        return self.max_lateness.days if self.holds == "ingestion_date" else 0
 
 
-class Source(Section):
-    path: str = Field(min_length=1)
-    format: Format = "parquet"
+class LogSettings(Section):
+    """What may be said of a log besides its columns; ``time_zone`` is that of times that carry none."""
+
+    event_type: str | None = Field(None, min_length=1)
+    partition: Partition | None = None
+    time_zone: TimeZone = "UTC"
 
 
-class Events(Source):
-    """The event log. A day with a larger share of malformed rows than ``max_rejected_share`` fails."""
+class EventSource(LogSettings, Source):
+    """One log: where it is, which of its columns mean what, or which one event type all its rows have."""
 
     columns: EventColumns
+
+    @model_validator(mode="after")
+    def _one_event_type(self) -> "EventSource":
+        _refuse(_event_type_faults(self.columns, self.event_type))
+        return self
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """All that decides what the log's rows mean; settings that are not used leave no trace in it."""
+        settings = self.model_dump(include=set(LogSettings.model_fields), exclude_defaults=True)
+        return self.columns.model_dump() | settings
+
+
+class Events(LogSettings):
+    """The event log: one, or several ``sources`` as one.
+
+    A day fails that has a larger share of malformed rows than ``max_rejected_share``, or, when it is built, less than
+    ``min_day_share`` of the rows of the log's median day. Days missing within the log are refused with
+    ``require_all_days``, else told.
+    """
+
+    path: str | None = Field(None, min_length=1)
+    format: Format = "parquet"
+    columns: EventColumns | None = None
+    sources: list[EventSource] = []
     max_rejected_share: Share = 0.05
+    min_day_share: Share = 0.01
+    require_all_days: bool = False
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Events":
+        own = [name for name in EventSource.model_fields if name in self.model_fields_set]
+        if self.sources:
+            faults = [f"{', '.join(own)} beside sources: write it into each of the sources"] if own else []
+        elif self.path is None and self.columns is None:
+            faults = ["say where the log is: either path and columns, or sources"]
+        elif self.path is None or self.columns is None:
+            faults = ["path and columns go together"]
+        else:
+            faults = _event_type_faults(self.columns, self.event_type)
+        _refuse(faults)
+        return self
+
+    @property
+    def all_sources(self) -> dict[str, EventSource]:
+        """The logs by their place in the configuration, whichever way they are written."""
+        if self.sources:
+            return {f"events.sources[{k}]": source for k, source in enumerate(self.sources)}
+        settings = self.model_dump(include=set(EventSource.model_fields), exclude_unset=True)
+        return {"events": EventSource(**settings)}
+
+    @property
+    def context(self) -> list[str]:
+        """The context columns of all sources; a source without one of them has no value for it."""
+        return list(dict.fromkeys(name for source in self.all_sources.values() for name in source.columns.context))
+
+    @property
+    def meaning(self) -> Any:
+        """All that decides what the rows of the log mean, wherever they lie."""
+        meanings = [source.meaning for source in self.all_sources.values()]
+        return meanings[0] if len(meanings) == 1 else meanings
+
+
+def _event_type_faults(columns: EventColumns, event_type: str | None) -> list[str]:
+    both = event_type is not None and columns.event_type is not None
+    return ["event_type and columns.event_type exclude each other; keep one"] if both else []
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise ValueError("\n".join(faults))
 
 
 class ItemColumns(Section):
@@ -221,8 +325,7 @@ class Training(Section):
             faults.append(f"num_workers must divide num_shards ({self.num_shards}), so that all ranks step together")
         if self.batch_size % self.num_shards:
             faults.append(f"batch_size must be a multiple of num_shards ({self.num_shards})")
-        if faults:
-            raise ValueError("\n".join(faults))
+        _refuse(faults)
         return self
 
 
@@ -301,8 +404,7 @@ class Config(Section):
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
             if column and (self.items is None or getattr(self.items.columns, column) is None):
                 faults.append(f"item_vectors.{modality} has kind {vectors.kind}, which needs items.columns.{column}")
-        if faults:
-            raise ValueError("\n".join(faults))
+        _refuse(faults)
         return self
 
     @property
@@ -413,6 +515,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     for k, part in enumerate(location):
         if location[0] == "item_vectors" and k == 2:
             section = _KINDS[part]
+        elif isinstance(part, int):
+            continue  # of a list, whose sections are all of one kind
         elif isinstance(section, type) and issubclass(section, Section):
             field = section.model_fields.get(str(part))
             if field is None:

@@ -23,7 +23,7 @@ def demo_config(overrides: list[str]) -> Config:
 
 def ensure_log(spark: SparkSession, config: Config, report: Callable[[str], None]) -> bool:
     """Generate the demo's log beside its tables, unless this very log is there. Returns whether it was made."""
-    folder = str(Path(config.events.path).parent)
+    folder = str(Path(config.events.all_sources["events"].path).parent)
     stamp, wanted = f"{folder}/spec-hash", short_hash(vars(SPEC)).encode()
     if exists(stamp) and read_bytes(stamp, max_bytes=100) == wanted:
         return False

@@ -88,13 +88,10 @@ class Pipeline:
             if self._wanted_as_of is not None:
                 inventory.check_as_of(self._wanted_as_of)
                 inventory.check_window(self._wanted_as_of, self.config.windows_days[-1])
-            run.num_rows = sum(day.num_rows for day in inventory.days)
-            run.reason = (
-                f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files new or changed"
-            )
-        if inventory.naive_time:
-            name = self.config.events.columns.event_at
-            self.report(f"events.columns.event_at {name!r} has no time zone: read as UTC")
+            run.num_rows = sum(day.num_rows or 0 for day in inventory.days)
+            run.reason = f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files read"
+        for warning in inventory.warnings:
+            self.report(warning)
         as_of = self._wanted_as_of or inventory.last_day + timedelta(days=1)
         return Schedule(self.config, self.tables, inventory, as_of)
 

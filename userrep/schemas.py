@@ -16,9 +16,16 @@ class TableSchema:
 
 SOURCE_FILES = TableSchema(
     "source_files",
-    "one row per file of the event log, meaning of its columns, and UTC day of its rows (no day: no readable time)",
+    """one row per file of the event log (or range of versions of a Delta log whose changes were read), meaning of its
+    columns, and UTC day of its rows (no day: no readable time)""",
     """path STRING, size BIGINT, modified_at TIMESTAMP, mapping STRING, event_date DATE, num_rows BIGINT,
     num_rejected BIGINT, checksum DECIMAL(38,0)""",
+)
+
+SOURCE_SCHEMAS = TableSchema(
+    "source_schemas",
+    "one row per source of the log and schema that it has had, a column's name to its type; the newest counts",
+    "source STRING, columns MAP<STRING,STRING>, seen_at TIMESTAMP",
 )
 
 USER_ITEM_DAYS = TableSchema(
@@ -140,9 +147,9 @@ CONSUMER_RESULTS = TableSchema(
 )
 
 ALL = (
-    SOURCE_FILES, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS, ITEM_VECTOR_VERSIONS,
-    USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, FEATURE_SETS, TRAINING_ROWS, SPACES, USER_EMBEDDINGS, SNAPSHOTS,
-    JOB_RUNS, CONSUMER_RESULTS,
+    SOURCE_FILES, SOURCE_SCHEMAS, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS,
+    ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, FEATURE_SETS, TRAINING_ROWS, SPACES,
+    USER_EMBEDDINGS, SNAPSHOTS, JOB_RUNS, CONSUMER_RESULTS,
 )  # fmt: skip
 
 

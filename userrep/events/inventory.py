@@ -1,42 +1,55 @@
-"""What the log holds, day by day: which files carry which days, and a fingerprint of each day's content."""
+"""What the log holds, day by day: how many rows, and a fingerprint of each day's content."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import date
+import statistics
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import NamedTuple
 
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, Row
 
-from userrep.config import Events
-from userrep.errors import RejectedShareError, UsageError, UserrepError
-from userrep.events.source import CORRUPT, check_events, has_naive_time, read_source, with_validity
+from userrep.config import Events, EventSource
+from userrep.errors import RejectedShareError, UsageError
+from userrep.events.changes import days_by_changes
+from userrep.events.files import DeltaLog, days_by_files, days_by_partition
+from userrep.events.log_schemas import check_schema
+from userrep.events.partitions import ranges
+from userrep.events.source import check_events, has_naive_time, read_source
 from userrep.ids import short_hash
-from userrep.schemas import SOURCE_FILES
-from userrep.storage import absolute
 from userrep.tables import Tables
 
-_KEY = ("path", "size", "modified_at", "mapping")
+_BYTES_PER_ROW = 32  # of a log in columns, for a guess at how many rows a day has that nobody has counted
 
 
 @dataclass(frozen=True)
 class LogDay:
-    """A UTC day of the log. ``fingerprint`` depends on the rows alone, not on how files hold them."""
+    """A UTC day of the log. Its rows are counted by the inventory, or (None) when its tiles are built.
+
+    ``fingerprint`` depends on the rows alone where they are counted by the inventory, else on the files.
+    """
 
     day: date
-    num_rows: int
-    num_rejected: int
+    num_rows: int | None
+    num_rejected: int | None
     fingerprint: str
+    num_bytes: int = 0
+
+    @property
+    def expected_rows(self) -> int:
+        """How many rows there are, or may be by the size of the files."""
+        return self.num_bytes // _BYTES_PER_ROW if self.num_rows is None else self.num_rows
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The log's days in order, and the rows whose time could not be read."""
+    """The log's days in order, the rows whose time could not be read, and what its owner should know of the log."""
 
     days: list[LogDay]
     num_undated: int
     num_new_files: int
     naive_time: bool
     undated_fingerprint: str = ""  # of the content of the undated rows; empty without any
+    warnings: tuple[str, ...] = ()
 
     @property
     def first_day(self) -> date:
@@ -67,15 +80,42 @@ class Inventory:
                 f"it is {before}. Choose another date or a longer window in windows_days."
             )
 
+    def check_days(self, events: Events, days: Collection[date]) -> None:
+        """Refuse ``days`` that are too small or hold too many malformed rows; days that are not counted pass."""
+        self.check_rejects(events.max_rejected_share, days)
+        self.check_sizes(events.min_day_share, days)
+
+    def check_sizes(self, least: float, days: Collection[date]) -> None:
+        """Refuse ``days`` if one of them has less than a share of the rows of the log's median day."""
+        median = statistics.median([day.num_rows for day in self.days if day.num_rows is not None] or [0])
+        small = [d for d in self.days if d.day in days and d.num_rows is not None and d.num_rows < least * median]
+        if small:
+            faults = [f"{day.day} has {day.num_rows} rows" for day in small[:10]]
+            more = [f"and {len(small) - 10} more days"] if len(small) > 10 else []
+            raise UsageError(
+                f"events: {'; '.join(faults + more)}; the log's median day has {median:,.0f}, and events.min_day_share "
+                f"wants {least:.1%} of it. Nothing of these days is written. Load what is missing, or lower the share."
+            )
+
+    def counted(self, counts: Mapping[date, tuple[int, int]]) -> "Inventory":
+        """Fill in rows and rejects of days that the inventory has not counted."""
+        days = [
+            replace(day, num_rows=counts[day.day][0], num_rejected=counts[day.day][1])
+            if day.num_rows is None and day.day in counts
+            else day
+            for day in self.days
+        ]
+        return replace(self, days=days)
+
     def check_rejects(self, limit: float, days: Collection[date]) -> None:
         """Refuse ``days`` if one of them, or the log's undated rows, are over the limit of malformed rows."""
-        bad = [day for day in self.days if day.day in days and day.num_rejected > limit * day.num_rows]
-        num_rows = sum(day.num_rows for day in self.days) + self.num_undated
+        bad = [day for day in self.days if day.day in days and (day.num_rejected or 0) > limit * (day.num_rows or 0)]
+        num_rows = sum(day.num_rows or 0 for day in self.days) + self.num_undated
         faults = [f"{d.day}: {d.num_rejected} of {d.num_rows} rows are malformed" for d in bad[:10]]
         if len(bad) > 10:
             faults.append(f"and {len(bad) - 10} more days")
         if self.num_undated > limit * num_rows:
-            faults.append(f"{self.num_undated} of {num_rows} rows have no readable time")
+            faults.append(f"{self.num_undated} of {num_rows} rows have no readable time, or one in the future")
         if faults:
             raise RejectedShareError(
                 f"events: {'; '.join(faults)}; events.max_rejected_share allows {limit:.1%}. Nothing of these days is "
@@ -83,141 +123,117 @@ class Inventory:
             )
 
 
-def take_inventory(tables: Tables, events: Events) -> Inventory:
-    """Bring ``source_files`` up to date and read the log's days from it.
+class _Log(NamedTuple):
+    """A source of the log, opened, and its place in the configuration."""
 
-    Files are told apart by path, size and time. Only files that are new or changed are read, once for each meaning of
-    the columns; the files' days and the checksum of each day's rows are kept. A day's fingerprint adds up over files,
-    so moving or compacting files changes no day. Cost: a listing of the log, and one read of its new files; driver
-    memory grows with days.
+    what: str
+    settings: EventSource
+    source: DataFrame
+
+
+def take_inventory(tables: Tables, events: Events) -> Inventory:
+    """Look what days the log has, and what of them is new.
+
+    Of each source only what is new or changed is read, once for each meaning of the columns; the days of its files and
+    the checksum of each day's rows are kept in ``source_files``. A day's fingerprint adds up over files, so moving or
+    compacting files changes no day. A log that is partitioned by event date is not read at all: its listing tells.
+    Cost: a listing of the log, and one read of its new files; driver memory grows with days.
 
     Raises
     ------
     UsageError
-        If the log is not there, lacks mapped columns, has columns of wrong types, or is empty.
+        If the log is not there, lacks columns or days that it should have, has columns of other types than it should
+        have or than it had, or is empty. Nothing of it is read before its columns are as they should be.
     """
-    source = read_source(tables.spark, events, what="events")
-    check_events(source, events)
-    listed = _listing(tables, events, source)
-    known = tables.read(SOURCE_FILES)
-    new = listed.join(known.select(*_KEY).distinct(), on=list(_KEY), how="left_anti")
-    num_new = new.count()
-    if num_new:
-        tables.append(_read_days(tables, events, new, source), SOURCE_FILES)
-    return _summed(listed.join(tables.read(SOURCE_FILES), on=list(_KEY), how="inner"), events, source, num_new)
+    logs = [_opened(tables, log, what) for what, log in events.all_sources.items()]
+    found = [_days_of(tables, log) for log in logs]
+    days, undated = _merged([rows for rows, _ in found])
+    warnings = [warning for log in logs for warning in _naive_times(log)]
+    missing = _missing([day.day for day in days])
+    if missing and events.require_all_days:
+        raise UsageError(f"{missing}. Load them, or set events.require_all_days: false.")
+    return Inventory(
+        days,
+        undated.num_rows or 0 if undated else 0,
+        sum(num_new for _, num_new in found),
+        naive_time=any(has_naive_time(log.source, log.settings) for log in logs),
+        undated_fingerprint=undated.fingerprint if undated else "",
+        warnings=(*warnings, *([missing] if missing else [])),
+    )
 
 
 def mapping_of(events: Events) -> str:
-    """Hash what the columns mean: a change of it changes every day, as a change of the rows does."""
-    return short_hash(events.columns.model_dump())
+    """Hash what the columns of all sources mean: a change of it changes every day, as a change of the rows does."""
+    return short_hash(events.meaning)
 
 
-def files_of_days(tables: Tables, events: Events, source: DataFrame, days: list[date], *, undated: bool) -> list[str]:
-    """Return the files that hold rows of these days (and rows without a readable time). Driver memory: the list.
-
-    Raises
-    ------
-    UserrepError
-        If the log has files that the inventory has not seen.
-    """
-    listed = _listing(tables, events, source)
-    known = tables.read(SOURCE_FILES)
-    if not listed.join(known, on=list(_KEY), how="left_anti").isEmpty():
-        raise UserrepError("events: the log's files changed while they were being read. Run the command again.")
-    held = listed.join(known, on=list(_KEY), how="inner")
-    wanted = F.col("event_date").isin(days)
-    if undated:
-        wanted = F.coalesce(wanted, F.col("num_rows") > 0)
-    return sorted(row.path for row in held.where(wanted).select("path").distinct().collect())
+def _opened(tables: Tables, log: EventSource, what: str) -> _Log:
+    source = read_source(tables.spark, log, what=what)
+    check_schema(tables, log, source, what)
+    check_events(source, log, what)
+    return _Log(what, log, source)
 
 
-def _listing(tables: Tables, events: Events, source: DataFrame) -> DataFrame:
-    """List the log's files: path, size, modified_at.
-
-    Delta's files never change, so their path says all; but where rows are deleted by deletion vectors, beside the
-    files, every new version of the table counts as a change of all of them.
-    """
-    mapping = F.lit(mapping_of(events)).alias("mapping")
-    if events.format in ("delta", "table"):
-        listed = tables.spark.createDataFrame([(path,) for path in source.inputFiles()], "path STRING")
-        return listed.select(
-            _one_slash("path").alias("path"),
-            F.lit(_version_if_files_hide_deletes(tables, events)).cast("bigint").alias("size"),
-            F.timestamp_seconds(F.lit(0)).alias("modified_at"),
-            mapping,
-        )
-    files = tables.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(events.path)
-    return files.select(
-        _one_slash("path").alias("path"),
-        F.col("length").alias("size"),
-        F.col("modificationTime").alias("modified_at"),
-        mapping,
-    )
-
-
-def _version_if_files_hide_deletes(tables: Tables, events: Events) -> int:
-    """Return the version of a Delta log with deletion vectors; 0 for any other table."""
-    name = events.path if events.format == "table" else f"delta.`{absolute(events.path)}`"
-    detail = tables.spark.sql(f"DESCRIBE DETAIL {name}").first()
-    if detail is None or "deletionVectors" not in (detail.asDict().get("tableFeatures") or []):
-        return 0
-    newest = tables.spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first()
-    return int(newest.version) if newest else 0
-
-
-def _read_days(tables: Tables, events: Events, new: DataFrame, log: DataFrame) -> DataFrame:
-    """Read new files once: one row per file and day with its counts and the sum of its rows' hashes."""
-    paths = [row.path for row in new.select("path").collect()]
-    if events.format in ("delta", "table"):
-        source = log
+def _days_of(tables: Tables, log: _Log) -> tuple[list[Row], int]:
+    """Take the inventory of one source in the cheapest way that sees every change of it."""
+    what, settings, source = log
+    delta = DeltaLog.of(tables, settings)
+    if delta is not None and delta.hides_deletes and delta.has_changes:
+        days, num_new = days_by_changes(tables, settings, delta)
+    elif settings.partition is not None and settings.partition.holds == "event_date":
+        days, num_new = days_by_partition(tables, settings, source, delta, what), 0
     else:
-        source = read_source(tables.spark, events, what="events", files=paths, like=log)
-    with_path = source.withColumn("__path", _decoded("_metadata.file_path"))
-    rows = with_validity(with_path, events).select(
-        F.col("raw.__path").alias("path"),
-        "event_date",
-        F.col("reason").isNotNull().cast("bigint").alias("rejected"),
-        _row_hash([name for name in log.columns if name != CORRUPT]).alias("checksum"),
-    )
-    by_day = rows.where(F.col("path").isin(paths)) if events.format in ("delta", "table") else rows
-    by_day = by_day.groupBy("path", "event_date").agg(
-        F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), F.sum("checksum").alias("checksum")
-    )
-    filled = new.join(by_day, on="path", how="left")
-    return filled.withColumns(
-        {"num_rows": F.coalesce("num_rows", F.lit(0)), "num_rejected": F.coalesce("num_rejected", F.lit(0))}
-    )
+        days, num_new = days_by_files(tables, settings, source, delta)
+    rows = days.collect()
+    if not any(row.event_date for row in rows):
+        raise UsageError(f"{what}.path {settings.path}: no row with a readable time in it.")
+    return rows, num_new
 
 
-def _row_hash(columns: list[str]) -> Column:
-    """Hash a row; which columns are null is hashed beside the values, since xxhash64 passes over nulls."""
-    values = [F.col("raw").getField(name) for name in columns]
-    nulls = F.concat(*(F.when(value.isNull(), "1").otherwise("0") for value in values))
-    return F.xxhash64(*values, nulls, "corrupt").cast("decimal(38,0)")
+def _merged(sources: list[list[Row]]) -> tuple[list[LogDay], LogDay | None]:
+    """Add up the sources' days; return them in order, and the rows without a day."""
+    by_day: dict[date | None, list[tuple[int, Row]]] = {}
+    for k, rows in enumerate(sources):
+        for row in rows:
+            by_day.setdefault(row.event_date, []).append((k, row))
+    days = {
+        day: LogDay(
+            day or date.min,
+            _sum(row.num_rows for _, row in parts),
+            _sum(row.num_rejected for _, row in parts),
+            parts[0][1].fingerprint if len(sources) == 1 else "+".join(f"{k}={row.fingerprint}" for k, row in parts),
+            sum(row.num_bytes for _, row in parts),
+        )
+        for day, parts in by_day.items()
+    }
+    return [days[day] for day in sorted(day for day in days if day is not None)], days.get(None)
 
 
-def _summed(held: DataFrame, events: Events, source: DataFrame, num_new: int) -> Inventory:
-    by_day = held.groupBy("event_date").agg(
-        F.sum("num_rows").alias("num_rows"),
-        F.sum("num_rejected").alias("num_rejected"),
-        F.sum("checksum").alias("checksum"),
-    )
-    days, num_undated, undated_fingerprint = [], 0, ""
-    for row in by_day.orderBy("event_date").collect():
-        if row.event_date is None:
-            num_undated, undated_fingerprint = row.num_rows, f"{row.num_rows}:{row.checksum}" if row.num_rows else ""
-        else:
-            days.append(LogDay(row.event_date, row.num_rows, row.num_rejected, f"{row.num_rows}:{row.checksum}"))
-    if not days:
-        raise UsageError(f"events.path {events.path}: no row with a readable time in it.")
-    return Inventory(days, num_undated, num_new, has_naive_time(source, events), undated_fingerprint)
+def _sum(counts: Iterable[int | None]) -> int | None:
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total
 
 
-def _one_slash(path: str) -> Column:
-    """Write a file's path in one way: listings and scans differ in slashes."""
-    return F.regexp_replace(path, r"^file:/+", "file:/")
+def _naive_times(log: _Log) -> list[str]:
+    """Say once that times without a zone are taken for UTC, unless the configuration says of which zone they are."""
+    if "time_zone" in log.settings.model_fields_set or not has_naive_time(log.source, log.settings):
+        return []
+    return [f"{log.what}.columns.event_at {log.settings.columns.event_at!r} has no time zone: read as UTC"]
 
 
-def _decoded(path: str) -> Column:
-    """Write the path of a scan, which has escapes, as listings do."""
-    return F.url_decode(F.regexp_replace(_one_slash(path), r"\+", "%2B"))
+def _missing(days: list[date]) -> str:
+    """Say which days are missing between the first and the last; nothing where none is."""
+    gaps = [
+        (end + timedelta(days=1), start - timedelta(days=1))
+        for (_, end), (start, _) in zip(ranges(days)[:-1], ranges(days)[1:], strict=True)
+    ]
+    if not gaps:
+        return ""
+    shown = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:10]]
+    more = [f"and {len(gaps) - 10} more gaps"] if len(gaps) > 10 else []
+    num_days = sum((last - first).days + 1 for first, last in gaps)
+    return f"events: {num_days} days within the log have no row: {', '.join(shown + more)}"

@@ -1,6 +1,6 @@
 """Reading an owner's event log: any format, its columns mapped, each row valid or rejected with a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -9,12 +9,15 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from userrep.config import Events, Source
+from userrep.config import EventSource, Source
 from userrep.errors import UsageError
+from userrep.events.columns import as_text, check_columns, id_text, named, type_of
+from userrep.events.partitions import partition_day
 
 CORRUPT = "_corrupt_record"
 EARLIEST = "1971-01-01"  # a time of 0 is a missing time, not an event of 1970
 LATEST = "2200-01-01"
+_NAIVE = r"^\s*[+-]?\d+(-\d+(-\d+([T ]\d+(:\d+(:\d+(\.\d*)?)?)?)?)?)?\s*$"  # a time in text without a zone
 WEIGHT_UNIT = 2**8  # weights are multiples of 1/256, so that sums of weight x vector are exact in float64
 
 
@@ -54,99 +57,116 @@ def read_source(
         raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
 
 
-def check_columns(frame: DataFrame, wanted: dict[str, str], what: str) -> None:
-    """Refuse a source that lacks a mapped column.
-
-    ``wanted`` maps configuration keys to column names. Raises UsageError with all that are missing and those found.
-    """
-    missing = [f"{what}.{key}: no column {name!r}" for key, name in wanted.items() if name not in frame.columns]
-    if missing:
-        raise UsageError([f"{fault}; columns found: {', '.join(frame.columns)}." for fault in missing])
-
-
-def event_columns(events: Events) -> dict[str, str]:
+def event_columns(log: EventSource) -> dict[str, str]:
     """Map configuration keys to the log's columns, for those that are set."""
-    columns = events.columns
+    columns = log.columns
     single = columns.model_dump(exclude={"context"}, exclude_none=True)
     keys = {f"columns.{key}": name for key, name in single.items()}
-    return keys | {f"columns.context[{k}]": name for k, name in enumerate(columns.context)}
+    keys |= {f"columns.context[{k}]": name for k, name in enumerate(columns.context)}
+    return keys | ({"partition.column": log.partition.column} if log.partition else {})
 
 
-def check_events(source: DataFrame, events: Events) -> None:
+def check_events(source: DataFrame, log: EventSource, what: str = "events") -> None:
     """Refuse a log whose mapped columns are missing or of a type that cannot mean what they are mapped to."""
-    check_columns(source, event_columns(events), "events")
-    types = {field.name: field.dataType for field in source.schema.fields}
-    columns, faults = events.columns, []
-    readable_time = (T.TimestampType, T.TimestampNTZType, T.DateType, T.StringType)
-    if not isinstance(types[columns.event_at], readable_time):
-        faults.append(
-            f"events.columns.event_at: column {columns.event_at!r} is {types[columns.event_at].simpleString()}; "
-            "wanted a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers before that."
-        )
+    check_columns(source, event_columns(log), what)
+    columns, faults = log.columns, []
+
+    def check(key: str, name: str | None, fits: Callable[[T.DataType], bool], wanted: str) -> None:
+        if name is not None and not fits(kind := type_of(source, name)):
+            faults.append(f"{what}.{key}: column {name!r} is {kind.simpleString()}; wanted {wanted}.")
+
+    check(
+        "columns.event_at",
+        columns.event_at,
+        lambda kind: isinstance(kind, T.TimestampType | T.TimestampNTZType | T.DateType | T.StringType),
+        "a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Convert epoch numbers before that",
+    )
     for key in ("user_id", "item_id", "event_id", "event_type"):
-        name = getattr(columns, key)
-        if name is not None and isinstance(types[name], T.ArrayType | T.MapType | T.StructType | T.BinaryType):
-            faults.append(
-                f"events.columns.{key}: column {name!r} is {types[name].simpleString()}; wanted text or a number."
-            )
-    if columns.weight is not None and not isinstance(types[columns.weight], T.NumericType | T.StringType):
-        kind = types[columns.weight].simpleString()
-        faults.append(f"events.columns.weight: column {columns.weight!r} is {kind}; wanted a number.")
+        check(f"columns.{key}", getattr(columns, key), _is_single, "text or a number")
+    check("columns.weight", columns.weight, lambda kind: isinstance(kind, T.NumericType | T.StringType), "a number")
+    check(
+        "partition.column",
+        log.partition.column if log.partition else None,
+        lambda kind: isinstance(kind, T.DateType | T.IntegralType | T.StringType),
+        "a date, 2024-05-01 or 20240501",
+    )
     if faults:
         raise UsageError(faults)
 
 
-def has_naive_time(source: DataFrame, events: Events) -> bool:
-    """Say whether the log's times carry no time zone; they are read as UTC."""
-    return isinstance(source.schema[events.columns.event_at].dataType, T.TimestampNTZType)
+def _is_single(kind: T.DataType) -> bool:
+    return not isinstance(kind, T.ArrayType | T.MapType | T.StructType | T.BinaryType)
 
 
-def with_validity(source: DataFrame, events: Events) -> DataFrame:
+def has_naive_time(source: DataFrame, log: EventSource) -> bool:
+    """Say whether the log's times carry no time zone; they are read as of ``time_zone``, UTC by default."""
+    return isinstance(type_of(source, log.columns.event_at), T.TimestampNTZType)
+
+
+def with_validity(source: DataFrame, log: EventSource, context: Sequence[str] | None = None) -> DataFrame:
     """Map the log's rows to events and say of each why it is rejected, if it is.
+
+    Parameters
+    ----------
+    context : the context columns to give; by default the log's own. One that it has not is null in all rows.
 
     Returns
     -------
     One row per row of the log: user_id, item_id, event_type (text; ``event`` where the log has none), event_at (UTC),
-    event_date (null where the time is unreadable), weight (rounded to 1/256; 1 where the log has none), one
-    ``context_K`` per context column, event_id (null where the log has none), reason (null: valid), and ``raw``: a
-    struct of all columns of the log, orderable. Narrow: no shuffle.
+    event_date, weight (rounded to 1/256; 1 where the log has none), one ``context_K`` per context column, event_id
+    (null where the log has none), reason (null: valid), and ``raw``: a struct of all columns of the log, orderable.
+    Narrow: no shuffle.
+
+    A row without a plausible time, or with one more than a day after this very moment, has no event_date. What is the
+    future thus depends on when a row is looked at; it is looked at again when its file changes. In a log with
+    partitions such a row, and one whose day its partition may not hold, stands under its partition's day.
     """
-    columns = events.columns
+    columns, names = log.columns, log.columns.context if context is None else context
     fields = [field for field in source.schema.fields if field.name != CORRUPT]
     raw = F.struct(*(_orderable(field) for field in fields))
     corrupt = F.col(CORRUPT) if CORRUPT in source.columns else F.lit(None).cast("string")
+    event_type = as_text(source, columns.event_type) if columns.event_type else F.lit(log.event_type or "event")
     mapped = source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
-        (_text(columns.event_type) if columns.event_type else F.lit("event")).alias("event_type"),
-        _time(source, columns.event_at).try_cast("timestamp").alias("event_at"),
-        (named(columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
-        *(F.coalesce(_text(name), F.lit("(null)")).alias(f"context_{k}") for k, name in enumerate(columns.context)),
+        event_type.alias("event_type"),
+        _utc(source, columns.event_at, log.time_zone).alias("event_at"),
+        (named(source, columns.weight).try_cast("double") if columns.weight else F.lit(1.0)).alias("weight"),
+        *(_context(source, log, name).alias(f"context_{k}") for k, name in enumerate(names)),
         (id_text(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
         corrupt.alias("corrupt"),
         raw.alias("raw"),
+        *([partition_day(source, log.partition).alias("partition_day")] if log.partition else []),
     )
+    day = F.when(_plausible("event_at") & ~_in_the_future("event_at"), F.to_date("event_at"))
+    fits = F.lit(True)
+    if log.partition:
+        held = F.col("partition_day")
+        fits = F.coalesce(day.between(F.date_sub(held, log.partition.late_days), held), F.lit(False))
+        day = F.when(fits, day).otherwise(held)
     return mapped.select(
         "user_id",
         "item_id",
         "event_type",
         "event_at",
-        F.when(_plausible("event_at"), F.to_date("event_at")).alias("event_date"),
+        day.alias("event_date"),
         (F.rint(F.col("weight") * WEIGHT_UNIT) / WEIGHT_UNIT).alias("weight"),
-        *(f"context_{k}" for k in range(len(columns.context))),
+        *(f"context_{k}" for k in range(len(names))),
         "event_id",
-        _reason().alias("reason"),
+        _reason(fits).alias("reason"),
         "raw",
         "corrupt",
     )
 
 
-def _reason() -> Column:
+def _reason(fits_partition: Column) -> Column:
     """Say why a row is rejected: the first that holds; null for a valid row."""
     rules = [
         ("unparsable_row", F.col("corrupt").isNotNull()),
         ("unreadable_event_at", F.col("event_at").isNull()),
         ("implausible_event_at", ~_plausible("event_at")),
+        ("event_at_in_the_future", _in_the_future("event_at")),
+        ("outside_its_partition", ~fits_partition),
         ("missing_user_id", F.coalesce(F.trim("user_id"), F.lit("")) == ""),
         ("missing_item_id", F.coalesce(F.trim("item_id"), F.lit("")) == ""),
         ("missing_event_type", F.col("event_type").isNull()),
@@ -166,36 +186,39 @@ def _plausible(column: str) -> Column:
     return F.col(column).between(F.lit(EARLIEST).cast("timestamp"), F.lit(LATEST).cast("timestamp"))
 
 
-def named(column: str) -> Column:
-    """Take a top-level column by its name as it is, dots and all."""
-    return F.col(f"`{column.replace('`', '``')}`")
+def _in_the_future(column: str) -> Column:
+    """Say whether a time lies more than a day after the time of processing: clocks may be a little wrong."""
+    return F.col(column) > F.expr("current_timestamp() + INTERVAL 1 DAY")
 
 
-def _time(source: DataFrame, column: str) -> Column:
-    """Take a column of times; of texts only those that begin with a year, since Spark reads ``12:30`` as today's."""
-    if not isinstance(source.schema[column].dataType, T.StringType):
-        return named(column)
-    return F.when(named(column).rlike(r"^\s*[+-]?\d{4}"), named(column))
+def _utc(source: DataFrame, column: str, zone: str) -> Column:
+    """Read a column of times; of texts only those that begin with a year, since Spark reads ``12:30`` as today's.
+
+    Times without a zone are those of ``zone``; one that its clocks skip is read as an hour later, of one that they
+    show twice the first counts (as ``to_utc_timestamp`` has it).
+    """
+    value, kind = named(source, column), type_of(source, column)
+    if isinstance(kind, T.StringType):
+        value = F.when(value.rlike(r"^\s*[+-]?\d{4}"), value)
+    at = value.try_cast("timestamp")
+    if zone == "UTC" or isinstance(kind, T.TimestampType):
+        return at
+    converted = F.to_utc_timestamp(at, zone)
+    return F.when(value.rlike(_NAIVE), converted).otherwise(at) if isinstance(kind, T.StringType) else converted
 
 
-def id_text(source: DataFrame, column: str) -> Column:
-    """Read an id as text; whole numbers in a floating-point column (as pandas makes them) lose their dot."""
-    if not isinstance(source.schema[column].dataType, T.FractionalType):
-        return _text(column)
-    is_whole = named(column) == F.rint(named(column))
-    return F.when(is_whole, named(column).try_cast("decimal(38,0)").cast("string")).otherwise(_text(column))
-
-
-def _text(column: str) -> Column:
-    return named(column).cast("string")
+def _context(source: DataFrame, log: EventSource, name: str) -> Column:
+    if name not in log.columns.context:
+        return F.lit(None).cast("string")
+    return F.coalesce(as_text(source, name), F.lit("(null)"))
 
 
 def _orderable(field: T.StructField) -> Column:
     """Take a column as it is if rows can be compared by it, as JSON where they cannot (maps, variants)."""
-    plain = (T.AtomicType, T.NullType)
+    column, plain = F.col(f"`{field.name.replace('`', '``')}`"), (T.AtomicType, T.NullType)
     if isinstance(field.dataType, plain) and not isinstance(field.dataType, T.VariantType):
-        return named(field.name).alias(field.name)
-    return F.to_json(F.struct(named(field.name).alias("value"))).alias(field.name)
+        return column.alias(field.name)
+    return F.to_json(F.struct(column.alias("value"))).alias(field.name)
 
 
 def _check_local(path: str, what: str) -> None:

@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config, Events
 from userrep.events.buckets import NUM_BUCKETS, power_of_two, user_bucket, user_slice
-from userrep.events.inventory import Inventory, LogDay, files_of_days, mapping_of
-from userrep.events.source import read_source, with_validity
+from userrep.events.days import counts_of_days, has_event_ids, read_days
+from userrep.events.inventory import Inventory, LogDay, mapping_of
 from userrep.ids import short_hash
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables, sql_date
@@ -47,7 +47,9 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     Raises
     ------
     RejectedShareError
-        If a day has too many malformed rows; nothing is written then.
+        If a day has too many malformed rows; nothing of it becomes visible then.
+    UsageError
+        If a day is too small; likewise.
     """
     latest = _latest(tables)
     visible = {day: found for day, found in latest.items() if day is not None}
@@ -60,12 +62,16 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     if not stale and not undated:
         return TileBuild([], len(wanted), 0, 0, 0)
     days = sorted(day.day for day in stale)
-    inventory.check_rejects(config.events.max_rejected_share, days)
+    inventory.check_days(config.events, days)
     revision = 1 + max((revision for _, revision in latest.values()), default=0)
-    slices = power_of_two(max((day.num_rows for day in stale), default=1) / _ROWS_PER_SLICE)
+    slices = power_of_two(max((day.expected_rows for day in stale), default=1) / _ROWS_PER_SLICE)
     _write_rows(tables, config.events, days, revision, undated=undated, slices=slices)
+    if any(day.num_rows is None for day in stale):
+        inventory = inventory.counted(counts_of_days(tables, days, revision))
+        inventory.check_days(config.events, days)
+    rejected = {day.day: day.num_rejected or 0 for day in inventory.days}
     built: list[tuple[date | None, int, str, int]] = [
-        (day.day, revision, _fingerprint(day, mapping), day.num_rejected) for day in stale
+        (day.day, revision, _fingerprint(day, mapping), rejected.get(day.day, 0)) for day in stale
     ]
     if undated:
         built.append((None, revision, inventory.undated_fingerprint, inventory.num_undated))
@@ -226,19 +232,12 @@ def _revisions_predicate(days: dict[date, int]) -> str:
 
 
 def _write_rows(tables: Tables, events: Events, days: list[date], revision: int, *, undated: bool, slices: int) -> None:
-    source = read_source(tables.spark, events, what="events")
-    if events.format not in ("delta", "table"):
-        files = files_of_days(tables, events, source, days, undated=undated)
-        source = (
-            read_source(tables.spark, events, what="events", files=files, like=source) if files else source.limit(0)
-        )
-    checked = with_validity(source, events)
+    checked = read_days(tables, events, days, undated=undated)
     in_days = F.col("event_date").isin(days)
-    context = events.columns.context
     tiles = tiles_of(
         checked.where(in_days & F.col("reason").isNull()),
-        context=context,
-        has_event_id=events.columns.event_id is not None,
+        context=events.context,
+        has_event_id=has_event_ids(events),
         slices=slices,
         tasks=max(tables.shuffle_partitions(), -(-len(days) * slices // _FILES_PER_TASK)),
     )
@@ -283,11 +282,13 @@ def _fingerprint(day: LogDay, mapping: str) -> str:
 
 
 def _context_map(context: Sequence[str]) -> Column:
-    """Write a row's context values as ``{"column=value": 1}``."""
+    """Write a row's context values as ``{"column=value": 1}``; a column that the row's source has not is left out."""
     if not context:
         return F.lit(None)
-    keys = [F.concat(F.lit(f"{name}="), F.col(f"context_{k}")) for k, name in enumerate(context)]
-    return F.map_from_arrays(F.array(*keys), F.array(*(F.lit(1).cast("bigint") for _ in context)))
+    keys = F.array_compact(
+        F.array(*(F.concat(F.lit(f"{name}="), F.col(f"context_{k}")) for k, name in enumerate(context)))
+    )
+    return F.map_from_arrays(keys, F.array_repeat(F.lit(1).cast("bigint"), F.size(keys)))
 
 
 def _summed_maps(column: str) -> Column:

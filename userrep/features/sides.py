@@ -1,14 +1,16 @@
 """The tables beside the log: users with their attributes, and onboarding picks."""
 
 from collections.abc import Callable
+from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from userrep.config import Config, Onboarding, Source, Users
+from userrep.config import Config, EventSource, Onboarding, Source, Users
 from userrep.errors import UsageError
 from userrep.events.buckets import power_of_two, user_bucket, user_slice
-from userrep.events.source import check_columns, check_events, id_text, named, read_source
+from userrep.events.columns import as_text, check_columns, id_text, named
+from userrep.events.source import check_events, read_source
 from userrep.ids import short_hash
 from userrep.schemas import USER_PROFILES
 from userrep.tables import Tables
@@ -25,8 +27,8 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
     columns = users.columns.model_dump(exclude_none=True)
     wanted = {f"columns.{key}": name for key, name in columns.items()}
     check_columns(source, wanted | {f"attributes[{k}]": name for k, name in enumerate(users.attributes)}, "users")
-    registered = named(users.columns.registered_at) if users.columns.registered_at else F.lit(None)
-    attributes = [named(name).cast("string") for name in users.attributes]
+    registered = named(source, users.columns.registered_at) if users.columns.registered_at else F.lit(None)
+    attributes = [as_text(source, name) for name in users.attributes]
     return source.select(
         id_text(source, users.columns.user_id).alias("user_id"),
         registered.try_cast("timestamp").alias("registered_at"),
@@ -42,7 +44,7 @@ def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
     return source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
-        named(columns.event_at).try_cast("timestamp").alias("event_at"),
+        named(source, columns.event_at).try_cast("timestamp").alias("event_at"),
     ).dropna()
 
 
@@ -124,7 +126,8 @@ def check_sources(spark: SparkSession, config: Config) -> None:
             faults.extend(error.faults)
 
     events, items, users, onboarding = config.events, config.items, config.users, config.onboarding
-    look(lambda: check_events(read_source(spark, events, what="events"), events))
+    for what, log in events.all_sources.items():
+        look(partial(_check_log, spark, log, what))
     if items is not None:
         wanted = {f"columns.{key}": name for key, name in items.columns.model_dump(exclude_none=True).items()}
         look(lambda: check_columns(read_source(spark, items, what="items"), wanted, "items"))
@@ -134,3 +137,7 @@ def check_sources(spark: SparkSession, config: Config) -> None:
         look(lambda: read_picks(spark, onboarding))
     if faults:
         raise UsageError(faults)
+
+
+def _check_log(spark: SparkSession, log: EventSource, what: str) -> None:
+    check_events(read_source(spark, log, what=what), log, what)

@@ -51,7 +51,7 @@ class FeatureSpec(BaseModel):
             onboarding=config.onboarding is not None,
             registered_at=config.users is not None and config.users.columns.registered_at is not None,
             attributes=config.users.attribute_names if config.users else [],
-            context=list(config.events.columns.context),
+            context=config.events.context,
         )
 
     @property

@@ -13,7 +13,8 @@ from pyspark.sql import types as T
 
 from userrep.config import AlsVectors, Config, Items, TextVectors
 from userrep.errors import UsageError
-from userrep.events.source import check_columns, id_text, named, read_source
+from userrep.events.columns import as_text, check_columns, id_text, named, type_of
+from userrep.events.source import read_source
 from userrep.events.tiles import read_tiles
 from userrep.ids import short_hash
 from userrep.items.als import behaviour_vectors, interactions
@@ -31,7 +32,7 @@ _PAIRS_PER_BLOCK = 1_000_000  # of users and items in a block of ALS; by the dat
 def lineage_of(config: Config) -> str:
     """Name what features depend on besides data: which columns mean what, the windows, how item vectors are made."""
     parts = {
-        "events": config.events.columns.model_dump(),
+        "events": config.events.meaning,
         "items": config.items.columns.model_dump() if config.items else None,
         "users": config.users.model_dump(exclude={"path", "format"}) if config.users else None,
         "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
@@ -196,14 +197,16 @@ def _items(tables: Tables, items: Items) -> DataFrame:
     source = read_source(tables.spark, items, what="items")
     columns = items.columns.model_dump(exclude_none=True)
     check_columns(source, {f"columns.{key}": name for key, name in columns.items()}, "items")
-    if items.columns.vector and not isinstance(kind := source.schema[items.columns.vector].dataType, T.ArrayType):
+    if items.columns.vector and not isinstance(kind := type_of(source, items.columns.vector), T.ArrayType):
         raise UsageError(
             f"items.columns.vector: column {items.columns.vector!r} is {kind.simpleString()}; wanted a list of numbers."
         )
     mapped = source.select(
         id_text(source, items.columns.item_id).alias("item_id"),
-        (named(items.columns.text).cast("string") if items.columns.text else F.lit(None).cast("string")).alias("text"),
-        (named(items.columns.vector) if items.columns.vector else F.lit(None)).cast("array<double>").alias("vector"),
+        (as_text(source, items.columns.text) if items.columns.text else F.lit(None).cast("string")).alias("text"),
+        (named(source, items.columns.vector) if items.columns.vector else F.lit(None))
+        .cast("array<double>")
+        .alias("vector"),
     )
     known = mapped.where(F.col("item_id").isNotNull())
     return known.groupBy("item_id").agg(F.max("text").alias("text"), F.max("vector").alias("vector"))

@@ -1,0 +1,85 @@
+"""Some days of the log, all sources as one: only the files and partitions that hold them are read."""
+
+from collections.abc import Collection
+from datetime import date
+from functools import reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from userrep.config import Events, EventSource
+from userrep.events.files import files_of_days
+from userrep.events.partitions import in_partitions
+from userrep.events.source import read_source, with_validity
+from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
+from userrep.tables import Tables
+
+
+def read_days(tables: Tables, events: Events, days: Collection[date], *, undated: bool) -> DataFrame:
+    """Read rows as ``with_validity`` gives them: all of ``days``, perhaps some of others.
+
+    Of several sources, ``event_id`` tells the source too, and ``raw`` is a struct with one field per source, null but
+    for the row's own: equal rows of two sources are two events.
+
+    Parameters
+    ----------
+    undated : whether rows without a day are wanted too; of a log in partitions by ingestion date all is read then.
+
+    Cost: plain files are read that hold rows of these days; of a log in partitions, those that may hold them; of a
+    Delta log without partitions, the whole.
+    """
+    context = events.context
+    rows = [
+        with_validity(_source_of_days(tables, log, what, days, undated=undated), log, context)
+        for what, log in events.all_sources.items()
+    ]
+    return rows[0] if len(rows) == 1 else reduce(DataFrame.unionByName, _told_apart(rows))
+
+
+def has_event_ids(events: Events) -> bool:
+    """Say whether rows of any source may have an event id."""
+    return any(log.columns.event_id is not None for log in events.all_sources.values())
+
+
+def counts_of_days(tables: Tables, days: Collection[date], revision: int) -> dict[date, tuple[int, int]]:
+    """Count what ``revision``, not visible yet, holds of ``days``, and what is visible of all other days.
+
+    Returns day -> (events and rejected rows, rejected rows); copies of events don't count.
+    """
+    visible = tables.read(TILE_DAYS).where("event_date IS NOT NULL").groupBy("event_date").agg(
+        F.max_by(F.struct("num_events", "num_rejected"), "revision").alias("newest")
+    )  # fmt: skip
+    counts = {
+        r.event_date: (r.newest.num_events + r.newest.num_rejected, r.newest.num_rejected) for r in visible.collect()
+    }
+    mine = F.col("revision") == revision
+    events = tables.read(USER_ITEM_DAYS).where(mine).groupBy("event_date").agg(F.sum("num_events").alias("n")).collect()
+    rejects = tables.read(REJECTED_EVENTS).where(mine).groupBy("event_date").agg(F.count("*").alias("n")).collect()
+    num_events, num_rejected = ({row.event_date: row.n for row in rows} for rows in (events, rejects))
+    for day in days:
+        bad = num_rejected.get(day, 0)
+        counts[day] = (num_events.get(day, 0) + bad, bad)
+    return counts
+
+
+def _source_of_days(tables: Tables, log: EventSource, what: str, days: Collection[date], *, undated: bool) -> DataFrame:
+    source = read_source(tables.spark, log, what=what)
+    partition = log.partition
+    if partition is not None and (partition.holds == "event_date" or not undated):
+        return source.where(in_partitions(source, partition, days, late_days=partition.late_days))
+    if log.format in ("delta", "table"):
+        return source
+    files = files_of_days(tables, log, source, days, undated=undated)
+    return read_source(tables.spark, log, what=what, files=files, like=source) if files else source.limit(0)
+
+
+def _told_apart(sources: list[DataFrame]) -> list[DataFrame]:
+    """Give the rows of several sources one shape that tells them apart."""
+    kinds = [rows.schema["raw"].dataType for rows in sources]
+    told = []
+    for k, rows in enumerate(sources):
+        raw = [F.col("raw") if j == k else F.lit(None).cast(kind) for j, kind in enumerate(kinds)]
+        event_id = F.concat(F.lit(f"{k}:"), "event_id")
+        whole = F.struct(*(column.alias(f"source_{j}") for j, column in enumerate(raw)))
+        told.append(rows.withColumns({"event_id": event_id, "raw": whole}))
+    return told

@@ -1,0 +1,221 @@
+"""The files of a log: which are new, which days they carry, and what of each day's content."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from userrep.config import EventSource
+from userrep.errors import UsageError, UserrepError
+from userrep.events.partitions import folder_day, in_partitions
+from userrep.events.source import CORRUPT, read_source, with_validity
+from userrep.ids import short_hash
+from userrep.schemas import SOURCE_FILES
+from userrep.storage import absolute
+from userrep.tables import Tables
+
+KEY = ("path", "size", "modified_at", "mapping")
+
+
+@dataclass(frozen=True)
+class DeltaLog:
+    """What Delta says of a log. ``hides_deletes``: rows may be deleted by vectors beside the files."""
+
+    table_id: str
+    hides_deletes: bool
+    has_changes: bool
+    version: int
+    bytes_per_file: int
+
+    @classmethod
+    def of(cls, tables: Tables, log: EventSource) -> "DeltaLog | None":
+        """Look at the log's table; None for plain files. Cost: one or two looks at Delta's own log."""
+        if log.format not in ("delta", "table"):
+            return None
+        name = log.path if log.format == "table" else f"delta.`{absolute(log.path)}`"
+        detail = tables.spark.sql(f"DESCRIBE DETAIL {name}").first()
+        facts = detail.asDict() if detail else {}
+        hides = "deletionVectors" in (facts.get("tableFeatures") or [])
+        newest = tables.spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first() if hides else None
+        return cls(
+            table_id=str(facts.get("id")),
+            hides_deletes=hides,
+            has_changes=(facts.get("properties") or {}).get("delta.enableChangeDataFeed") == "true",
+            version=int(newest.version) if newest else 0,
+            bytes_per_file=int((facts.get("sizeInBytes") or 0) / max(1, facts.get("numFiles") or 0)),
+        )
+
+
+def meaning_hash(log: EventSource) -> str:
+    """Hash what the columns mean: a change of it changes every day, as a change of the rows does."""
+    return short_hash(log.meaning)
+
+
+def list_files(tables: Tables, log: EventSource, source: DataFrame, delta: DeltaLog | None) -> DataFrame:
+    """List the log's files: path, size, modified_at, mapping.
+
+    Delta's files never change, so their path says all; but where rows are deleted by deletion vectors, beside the
+    files, every new version of the table counts as a change of all of them: the whole log is read anew.
+    """
+    mapping = F.lit(meaning_hash(log)).alias("mapping")
+    if delta is not None:
+        listed = tables.spark.createDataFrame([(path,) for path in source.inputFiles()], "path STRING")
+        return listed.select(
+            _one_slash("path").alias("path"),
+            F.lit(delta.version if delta.hides_deletes else 0).cast("bigint").alias("size"),
+            F.timestamp_seconds(F.lit(0)).alias("modified_at"),
+            mapping,
+        )
+    files = tables.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
+    return files.select(
+        _one_slash("path").alias("path"),
+        F.col("length").alias("size"),
+        F.col("modificationTime").alias("modified_at"),
+        mapping,
+    )
+
+
+def days_by_files(tables: Tables, log: EventSource, source: DataFrame, delta: DeltaLog | None) -> tuple[DataFrame, int]:
+    """Read what is new, and return the log's days as ``summed`` has them, and how many files were read.
+
+    Cost: a listing, and one read of the new files; of a Delta log without partitions, of the whole of it.
+    """
+    listed = list_files(tables, log, source, delta)
+    new = listed.join(tables.read(SOURCE_FILES).select(*KEY).distinct(), on=list(KEY), how="left_anti")
+    num_new = new.count()
+    if num_new:
+        tables.append(_read_days(tables, log, new, source), SOURCE_FILES)
+    # Two runs at a time may both have read a file.
+    once = tables.read(SOURCE_FILES).dropDuplicates([*KEY, "event_date"])
+    return summed(listed.join(once, on=list(KEY), how="inner")), num_new
+
+
+def days_by_partition(
+    tables: Tables, log: EventSource, source: DataFrame, delta: DeltaLog | None, what: str
+) -> DataFrame:
+    """Return the days of a log that is partitioned by them, in the columns of ``summed``, from a listing alone.
+
+    A day's fingerprint is that of its files, so moving rows among files changes it. How many rows there are is not
+    known. Of a Delta log with deletion vectors, every new version changes all days.
+
+    Raises
+    ------
+    UsageError
+        If files lie in no folder of a day.
+    """
+    assert log.partition is not None
+    listed = list_files(tables, log, source, delta)
+    dated = listed.withColumn("event_date", folder_day(F.col("path"), log.partition))
+    num_bytes = F.sum("size") if delta is None else F.count("*") * delta.bytes_per_file
+    by_day = dated.groupBy("event_date").agg(
+        F.concat_ws(":", F.count("*"), F.sum(_hash(*KEY[:3]))).alias("content"),
+        num_bytes.alias("num_bytes"),
+        F.min("path").alias("path"),
+    )
+    lost = by_day.where("event_date IS NULL").first()
+    if lost is not None:
+        raise UsageError(
+            f"{what}.partition.column: {lost.content.split(':')[0]} files lie in no folder such as "
+            f"{log.partition.column}=2024-05-01, {lost.path} among them. Move them there, or take partition out."
+        )
+    unknown = F.lit(None).cast("bigint")
+    return by_day.select(
+        "event_date",
+        unknown.alias("num_rows"),
+        unknown.alias("num_rejected"),
+        F.concat(F.lit("files:"), "content").alias("fingerprint"),
+        "num_bytes",
+    )
+
+
+def summed(counts: DataFrame) -> DataFrame:
+    """Add up counts of files: one row per day (null: without a readable time) with rows, counts and fingerprint."""
+    by_day = counts.groupBy("event_date").agg(
+        F.sum("num_rows").alias("num_rows"),
+        F.sum("num_rejected").alias("num_rejected"),
+        F.sum("checksum").alias("checksum"),
+    )
+    return by_day.where("num_rows > 0").select(
+        "event_date",
+        "num_rows",
+        "num_rejected",
+        F.concat_ws(":", "num_rows", "checksum").alias("fingerprint"),
+        F.lit(0).cast("bigint").alias("num_bytes"),
+    )
+
+
+def files_of_days(
+    tables: Tables, log: EventSource, source: DataFrame, days: Collection[date], *, undated: bool
+) -> list[str]:
+    """Return the files that hold rows of these days (and rows without a readable time). Driver memory: the list.
+
+    Raises
+    ------
+    UserrepError
+        If the log has files that the inventory has not seen.
+    """
+    listed = list_files(tables, log, source, None)
+    known = tables.read(SOURCE_FILES)
+    if not listed.join(known, on=list(KEY), how="left_anti").isEmpty():
+        raise UserrepError("events: the log's files changed while they were being read. Run the command again.")
+    held = listed.join(known, on=list(KEY), how="inner")
+    wanted = F.col("event_date").isin(list(days))
+    if undated:
+        wanted = F.coalesce(wanted, F.col("num_rows") > 0)
+    return sorted(row.path for row in held.where(wanted).select("path").distinct().collect())
+
+
+def _read_days(tables: Tables, log: EventSource, new: DataFrame, source: DataFrame) -> DataFrame:
+    """Read new files once: one row per file and day with its counts and the sum of its rows' hashes."""
+    in_tables = log.format in ("delta", "table")
+    paths = [row.path for row in new.select("path").collect()]
+    if in_tables:
+        some = _in_their_partitions(new, log, source)
+    else:
+        some = read_source(tables.spark, log, what="events", files=paths, like=source)
+    with_path = some.withColumn("__path", _decoded("_metadata.file_path"))
+    rows = with_validity(with_path, log).select(
+        F.col("raw.__path").alias("path"),
+        "event_date",
+        F.col("reason").isNotNull().cast("bigint").alias("rejected"),
+        row_hash([name for name in source.columns if name != CORRUPT]).alias("checksum"),
+    )
+    by_day = rows.where(F.col("path").isin(paths)) if in_tables else rows
+    by_day = by_day.groupBy("path", "event_date").agg(
+        F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), F.sum("checksum").alias("checksum")
+    )
+    filled = new.join(by_day, on="path", how="left")
+    return filled.withColumns(
+        {"num_rows": F.coalesce("num_rows", F.lit(0)), "num_rejected": F.coalesce("num_rejected", F.lit(0))}
+    )
+
+
+def _in_their_partitions(new: DataFrame, log: EventSource, source: DataFrame) -> DataFrame:
+    """Read only the partitions that new files of a table lie in, where folders tell."""
+    if log.partition is None:
+        return source
+    days = [row.day for row in new.select(folder_day(F.col("path"), log.partition).alias("day")).distinct().collect()]
+    return source if None in days else source.where(in_partitions(source, log.partition, days, late_days=0))
+
+
+def row_hash(columns: list[str]) -> Column:
+    """Hash a row; which columns are null is hashed beside the values, since xxhash64 passes over nulls."""
+    values = [F.col("raw").getField(name) for name in columns]
+    nulls = F.concat(*(F.when(value.isNull(), "1").otherwise("0") for value in values))
+    return _hash(*values, nulls, "corrupt")
+
+
+def _hash(*values: Column | str) -> Column:
+    return F.xxhash64(*values).cast("decimal(38,0)")
+
+
+def _one_slash(path: str) -> Column:
+    """Write a file's path in one way: listings and scans differ in slashes."""
+    return F.regexp_replace(path, r"^file:/+", "file:/")
+
+
+def _decoded(path: str) -> Column:
+    """Write the path of a scan, which has escapes, as listings do."""
+    return F.url_decode(F.regexp_replace(_one_slash(path), r"\+", "%2B"))

@@ -162,6 +162,11 @@ def link_files(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=link)
 
 
+def add_late_events(size: LogSize, log: Path, day: date, *, num: int) -> None:
+    """Add a file with ``num`` more events of a day to a log."""
+    pq.write_table(_Draw(size).events(day, num, np.random.default_rng([size.seed, 1 << 21])), log / "late.parquet")
+
+
 def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tables, Versions]:
     """Bring tiles and item vectors up to date; what is there already costs a listing."""
     tables = Tables.of(config, spark)
@@ -173,30 +178,38 @@ def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tab
     return tables, versions_of(tables, config, anchor=ANCHOR)
 
 
-def _write_events(size: LogSize, folder: Path) -> None:
-    """Write one file a day: user_id, item_id, event_at, event_id, weight; in order of time."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(size.seed)
-    user_cdf = _cdf(random.lognormal(sigma=1.2, size=size.users))
-    item_cdf = _cdf(random.permutation(1 / np.arange(1, size.items + 1)))
-    user_ids, item_ids = _ids("u", size.users), _ids("i", size.items)
-    for k in range(size.days):
-        day = AS_OF - timedelta(days=size.days - k)
-        random = np.random.default_rng([size.seed, k])
-        num = size.events * (k + 1) // size.days - size.events * k // size.days
+class _Draw:
+    """Who does how much, and what is how popular: the same for all days of a log."""
+
+    def __init__(self, size: LogSize) -> None:
+        random = np.random.default_rng(size.seed)
+        self._user_cdf = _cdf(random.lognormal(sigma=1.2, size=size.users))
+        self._item_cdf = _cdf(random.permutation(1 / np.arange(1, size.items + 1)))
+        self._user_ids, self._item_ids = _ids("u", size.users), _ids("i", size.items)
+
+    def events(self, day: date, num: int, random: np.random.Generator) -> pa.Table:
+        """Draw events of a day, in order of time: user_id, item_id, event_at, weight."""
         at = np.sort(random.integers(_DAY_US, size=num)) + (day - _EPOCH).days * _DAY_US
         columns = {
-            "user_id": user_ids.take(pa.array(np.searchsorted(user_cdf, random.random(num)))),
-            "item_id": item_ids.take(pa.array(np.searchsorted(item_cdf, random.random(num)))),
+            "user_id": self._user_ids.take(pa.array(np.searchsorted(self._user_cdf, random.random(num)))),
+            "item_id": self._item_ids.take(pa.array(np.searchsorted(self._item_cdf, random.random(num)))),
             "event_at": pa.array(at).cast(_UTC),
-            "event_id": pc.binary_join_element_wise(f"e{k}", pa.array(np.arange(num)).cast(pa.string()), "-"),
             "weight": pa.array(random.integers(1, 1025, size=num) / 256),
         }
-        table = pa.table(columns)
+        return pa.table(columns)
+
+
+def _write_events(size: LogSize, folder: Path) -> None:
+    """Write one file a day."""
+    folder.mkdir(parents=True)
+    draw = _Draw(size)
+    for k in range(size.days):
+        day, random = AS_OF - timedelta(days=size.days - k), np.random.default_rng([size.seed, k])
+        num = size.events * (k + 1) // size.days - size.events * k // size.days
+        table = draw.events(day, num, random)
         if size.copies:
-            table = _with_copies(table, day, random)
-        else:
-            table = table.drop_columns("event_id")
+            ids = pc.binary_join_element_wise(f"e{k}", pa.array(np.arange(num)).cast(pa.string()), "-")
+            table = _with_copies(table.append_column("event_id", ids), day, random)
         pq.write_table(table, folder / f"{day}.parquet")
 
 
@@ -209,7 +222,7 @@ def _with_copies(table: pa.Table, day: date, random: np.random.Generator) -> pa.
     at = np.where(is_later, np.minimum(at + random.integers(_DAY_US, size=len(at)), last), at)
     weight = copies.column("weight").to_numpy()
     weight = np.where(is_later, random.integers(1, 1025, size=len(at)) / 256, weight)
-    copies = copies.set_column(2, "event_at", pa.array(at).cast(_UTC)).set_column(4, "weight", pa.array(weight))
+    copies = copies.set_column(2, "event_at", pa.array(at).cast(_UTC)).set_column(3, "weight", pa.array(weight))
     return pa.concat_tables([table, copies]).sort_by("event_at")
 
 

@@ -71,6 +71,15 @@ def run(benchmark: str, measure: Measure, size: LogSize, *, runs: int, small: Lo
     print(json.dumps(line), flush=True)
 
 
+def refresher() -> Callable[..., Any]:
+    """Return ``refresh_features`` of this release."""
+    try:
+        from userrep.features.refresh import refresh_features
+    except ImportError as error:
+        raise Skipped(f"this release has no refresh ({error})") from None
+    return refresh_features
+
+
 def progress(text: str) -> None:
     """Say on stderr what is going on."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
@@ -86,7 +95,7 @@ def seconds_of(work: Callable[[], Any]) -> float:
 def alternating(
     ours: Callable[[], Any], theirs: Callable[[], Any], *, check: Callable[[], None], runs: int
 ) -> tuple[float, float]:
-    """Run both sides in turn, ``check`` the answers of the first turn, and return the medians of both sides' seconds."""
+    """Run both sides in turn, ``check`` the answers of the first turn, and return both medians of seconds."""
     taken: list[tuple[float, float]] = []
     for k in range(runs):
         taken.append((seconds_of(ours), seconds_of(theirs)))

@@ -74,13 +74,13 @@ def duckdb_tiles(log: Path, out: Path) -> None:
                     FROM read_parquet('{log}/*.parquet')
                     WHERE trim(user_id) != '' AND trim(item_id) != '' AND weight >= 0 AND isfinite(weight)
                         AND event_at BETWEEN '1971-01-01' AND '2200-01-01'
-                ), unique_events AS (
-                    SELECT event_at::DATE AS event_date, max((event_at, user_id, item_id, weight)) AS kept
-                    FROM valid GROUP BY event_date, event_id
                 ), events AS (
-                    SELECT event_date, kept[2] AS user_id, kept[3] AS item_id, kept[1] AS event_at, kept[4] AS weight,
-                        hour(kept[1]) // 6 AS part
-                    FROM unique_events
+                    SELECT event_at::DATE AS event_date, user_id, item_id, event_at, weight, hour(event_at) // 6 AS part
+                    FROM valid
+                    QUALIFY row_number() OVER (
+                        PARTITION BY event_at::DATE, event_id
+                        ORDER BY event_at DESC, user_id DESC, item_id DESC, weight DESC
+                    ) = 1
                 )
                 SELECT event_date, user_id, item_id, 'event' AS event_type, count(*) AS num_events,
                     sum(weight) AS weight, max(event_at) AS last_event_at, {parts}

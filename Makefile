@@ -11,11 +11,11 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test lint types format clean
+.PHONY: help setup demo test lint types format bench bench-features clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/%/NAME/; s/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, Delta's JARs
 
@@ -35,6 +35,24 @@ types: setup  ## mypy, strict on the package
 format: setup  ## rewrite in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Each prints JSON lines on stdout. One that fails does not keep the others from running; make fails at the end.
+BENCH_ARGS ?=
+FEATURE_BENCHES := features-vs-duckdb features-vs-spark-sql refresh-vs-full late-day-vs-full backfill-7-vs-1 \
+    features-growth tiles-vs-duckdb
+BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
+in_turn = @failed=; for name in $(1); do \
+    $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
+    done; [[ -z $$failed ]] || { echo "bench: failed:$$failed" >&2; exit 1; }
+
+bench: setup  ## all benchmarks, a JSON line each; BENCH_ARGS=--small for a quick look
+	$(call in_turn,$(BENCHES))
+
+bench-features: setup  ## the benchmarks of tiles and features
+	$(call in_turn,$(FEATURE_BENCHES))
+
+bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
+	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
 clean:  ## remove what set-up and runs made here (the cache stays)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info

@@ -36,6 +36,7 @@ setup(
             "hypothesis>=6.170,<7",
             "mypy>=2.4,<3",
             "ninja>=1.13,<2",
+            "psutil>=7.2,<8",
             "pytest>=9.2,<10",
             "ruff>=0.17,<0.18",
             "scikit-learn>=1.9,<2",

@@ -1,0 +1,59 @@
+"""Whether both sides of a benchmark gave the same answer. Times of different answers are no comparison."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from benchmarks.logs import AS_OF, Site, local_files
+from userrep.features.build import read_features
+
+
+def our_features(site: Site) -> DataFrame:
+    """Return the features that were built of the as-of date."""
+    return read_features(site.tables, site.config, site.versions.lineage_id, [AS_OF])
+
+
+def check_features(site: Site, theirs: Path) -> None:
+    """Refuse a peer's features, Parquet below a folder, if they are not ours.
+
+    Means and shares agree within 1e-6, everything else to the bit. Columns that the peer does not have don't count.
+    """
+    names = [name for name in ds.dataset(theirs).schema.names if name != "as_of"]
+    missing = set(our_features(site).columns) - {*names, "as_of", "is_exact"}
+    if missing:
+        raise AssertionError(f"the peer lacks {', '.join(sorted(missing))}")
+    ours = ds.dataset(local_files(our_features(site))).to_table(columns=names).sort_by("user_id")
+    peers = ds.dataset(theirs).to_table(columns=names).sort_by("user_id")
+    if ours.num_rows == 0:
+        raise AssertionError("no user has features")
+    for name in names:
+        wanted, found = ours.column(name).combine_chunks(), peers.column(name).combine_chunks()
+        if not _agree(wanted, found):
+            raise AssertionError(f"{name} differs from the peer's")
+
+
+def content_hash(rows: DataFrame) -> tuple[int, int]:
+    """Return the number of rows and the sum of their hashes over all columns, whatever their order."""
+    columns = sorted(rows.columns)
+    found = rows.select(F.xxhash64(*columns).cast("decimal(38,0)").alias("h")).agg(F.count("*"), F.sum("h")).first()
+    assert found is not None
+    return found[0], int(found[1])
+
+
+def check_same(ours: tuple[int, int], theirs: tuple[int, int]) -> None:
+    """Refuse two hashes of contents that differ, or that are of nothing."""
+    if ours != theirs or not ours[0]:
+        raise AssertionError(f"contents differ: {ours[0]} rows and {theirs[0]} rows")
+
+
+def _agree(wanted: pa.Array, found: pa.Array) -> bool:
+    if len(wanted) != len(found) or wanted.null_count != found.null_count:
+        return False
+    if pa.types.is_list(wanted.type):
+        a, b = wanted.flatten().to_numpy(), found.flatten().to_numpy()
+        return len(a) == len(b) and bool(np.allclose(a, b, rtol=0, atol=1e-6))
+    return wanted.equals(found.cast(wanted.type))

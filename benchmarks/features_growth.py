@@ -1,0 +1,53 @@
+"""Do time and memory of a full build of user features grow with the events alone?
+
+80M events of 800k users against 10M of 100k: as many events a user, 20k items. The value is the seconds of the larger
+log over 8 times those of the smaller one; 1 is growth in step. ``worker_mib`` is the peak resident memory of the
+largest Python worker, a core's task each; it should not grow.
+
+    make bench-features-growth
+    python -m benchmarks.features_growth --small
+"""
+
+import statistics
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from benchmarks.answers import our_features
+from benchmarks.logs import AS_OF, LogSize, open_site
+from benchmarks.report import Line, progress, run, seconds_of, watched_workers
+from userrep.features.build import build_features
+
+SIZE = LogSize(events=10_000_000, users=100_000)
+TIMES = 8
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
+    """Build the features of both logs."""
+    large = size.of_events(TIMES * size.events)
+    seconds, mib = _seconds_and_mib(spark, size, root, runs)
+    large_seconds, large_mib = _seconds_and_mib(spark, large, root, runs)
+    return {
+        "benchmark": "features_growth",
+        "size": large.told(),
+        "seconds": round(large_seconds, 3),
+        "smaller_size": size.told(),
+        "smaller_seconds": round(seconds, 3),
+        "value": round(large_seconds / (TIMES * seconds), 3),
+        "worker_mib": round(large_mib),
+        "smaller_worker_mib": round(mib),
+    }
+
+
+def _seconds_and_mib(spark: SparkSession, size: LogSize, root: Path, runs: int) -> tuple[float, float]:
+    taken = []
+    with open_site(spark, size, root) as site, watched_workers() as peak:
+        for _ in range(runs):
+            taken.append(seconds_of(lambda: build_features(site.tables, site.config, site.versions, [AS_OF])))
+            progress(f"{size.events:,} events: {taken[-1]:.1f} s, a worker holds up to {peak[0]:.0f} MiB")
+        assert our_features(site).count() > size.users // 2
+    return statistics.median(taken), peak[0]
+
+
+if __name__ == "__main__":
+    run("features_growth", measure, SIZE, runs=1)

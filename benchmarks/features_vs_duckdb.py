@@ -1,0 +1,157 @@
+"""How long does a full build of user features take, against DuckDB and SciPy in one process?
+
+10M events, 100k users, 20k items, windows of 7, 30 and 180 days, 2 modalities of 64 numbers, in a warm session. DuckDB
+reads the same tile files and counts and joins them; the product of a CSR matrix of weights with the item vectors is
+SciPy's, in float32, users dealt to as many threads as there are cores; each thread writes a Parquet file. Ours writes
+Delta, with its ledger.
+
+    make bench-features-vs-duckdb
+    python -m benchmarks.features_vs_duckdb --small
+"""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse
+from pyspark.sql import SparkSession
+
+from benchmarks.answers import check_features
+from benchmarks.logs import AS_OF, DIM, MODALITIES, WINDOWS_DAYS, LogSize, open_site
+from benchmarks.report import Line, Skipped, alternating, ratio_line, run
+from userrep.arrow import listed
+from userrep.features.build import build_features
+
+SIZE = LogSize(events=10_000_000, users=100_000)
+
+_USERS_PER_BATCH = 4096
+_PARTS = ("num_night", "num_morning", "num_afternoon", "num_evening")
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
+    """Build the features by both and compare them."""
+    with open_site(spark, size, root) as site:
+        files, theirs = site.tile_files(), site.folder / "duckdb"
+        seconds, peer_seconds = alternating(
+            lambda: build_features(site.tables, site.config, site.versions, [AS_OF]),
+            lambda: duckdb_features(files, site.items, theirs),
+            check=lambda: check_features(site, theirs),
+            runs=runs,
+        )
+        return ratio_line(
+            "features_vs_duckdb", size.told(), seconds=seconds, peer="DuckDB + SciPy", peer_seconds=peer_seconds
+        )
+
+
+def duckdb_features(tile_files: list[str], items: Path, out: Path) -> None:
+    """Compute the features of the as-of date and write them as Parquet, a file for each thread.
+
+    Rings are the parts of windows that the next shorter one does not hold; windows are sums of rings.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise Skipped(f"duckdb does not import ({error})") from None
+    num_threads, num_rings = os.cpu_count() or 1, len(WINDOWS_DAYS)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    with duckdb.connect() as db:
+        db.execute(f"SET threads = {num_threads}; SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+        db.execute(
+            f"CREATE VIEW tiles AS SELECT *, DATE '{AS_OF}' - event_date AS age "
+            f"FROM read_parquet({tile_files!r}, hive_partitioning = true)"
+        )
+        db.execute(_user_days())
+        db.execute(f"CREATE TABLE users AS {_users()}")
+        items_table = db.sql(f"SELECT vec FROM read_parquet('{items}') WHERE vec IS NOT NULL ORDER BY item_id")
+        vectors = items_table.to_arrow_table().column("vec").combine_chunks().flatten().to_numpy().reshape(-1, DIM)
+        db.execute(
+            "CREATE TABLE items AS SELECT item_id, (row_number() OVER (ORDER BY item_id) - 1)::INTEGER AS item "
+            f"FROM read_parquet('{items}') WHERE vec IS NOT NULL"
+        )
+        ring = " + ".join(f"(age > {window})::INTEGER" for window in WINDOWS_DAYS[:-1])
+        cells = db.sql(
+            f"SELECT row * {num_rings} + {ring} AS cell, item, weight::FLOAT AS weight "
+            "FROM tiles JOIN users USING (user_id) JOIN items USING (item_id) ORDER BY cell"
+        ).fetchnumpy()
+        users = db.sql("SELECT * FROM users ORDER BY row").to_arrow_table().drop_columns("row")
+    starts = np.zeros(len(users) * num_rings + 1, np.int64)
+    np.cumsum(np.bincount(cells["cell"], minlength=len(starts) - 1), out=starts[1:])
+    shape = (len(starts) - 1, len(vectors))
+    weights = scipy.sparse.csr_matrix((cells["weight"], cells["item"], starts), shape=shape)
+    dense = np.concatenate([vectors] * len(MODALITIES), axis=1)
+    bounds = np.linspace(0, len(users), num_threads + 1).astype(int)
+
+    def write(k: int) -> None:
+        _write_features(users, weights, dense, (bounds[k], bounds[k + 1]), out / f"part-{k}.parquet")
+
+    with ThreadPoolExecutor(num_threads) as threads:
+        list(threads.map(write, range(num_threads)))
+
+
+def _user_days() -> str:
+    parts = ", ".join(f"sum({part})::INTEGER AS {part}" for part in _PARTS)
+    return (
+        "CREATE TABLE user_days AS SELECT user_id, event_date, any_value(age) AS age, "
+        f"sum(num_events)::INTEGER AS num_events, sum(weight) AS weight, max(last_event_at) AS last_event_at, {parts} "
+        "FROM tiles GROUP BY user_id, event_date"
+    )
+
+
+def _users() -> str:
+    """Write what is known of a user beside vectors, from what is known of a user's days."""
+    columns = ["(row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS row", "user_id"]
+    for window in WINDOWS_DAYS:
+        inside = f"FILTER (WHERE age <= {window})"
+        columns += [
+            f"coalesce(sum(num_events) {inside}, 0)::BIGINT AS num_events_{window}d",
+            f"coalesce(sum(weight) {inside}, 0) AS weight_{window}d",
+            f"count(*) {inside} AS num_active_days_{window}d",
+        ]
+    columns += [
+        f"(epoch_us(TIMESTAMP '{AS_OF}') - epoch_us(max(last_event_at))) / 86400000000 AS days_since_last_event",
+        "max(age)::DOUBLE AS days_since_first_event",
+    ]
+    longest = WINDOWS_DAYS[-1]
+    by_part = ", ".join(f"sum({part}) / sum(num_events)" for part in _PARTS)
+    by_day = [
+        f"coalesce(sum(num_events) FILTER (WHERE isodow(event_date) = {day}), 0) / sum(num_events)"
+        for day in range(1, 8)
+    ]
+    columns += [
+        f"[{by_part}]::FLOAT[] AS part_of_day_{longest}d",
+        f"[{', '.join(by_day)}]::FLOAT[] AS weekday_{longest}d",
+    ]
+    return f"SELECT {', '.join(columns)} FROM user_days GROUP BY user_id"
+
+
+def _write_features(
+    users: pa.Table, weights: scipy.sparse.csr_matrix, dense: np.ndarray, part: tuple[int, int], path: Path
+) -> None:
+    """Multiply, sum, divide and write the users of one thread, a batch after the other."""
+    num_rings, writer = len(WINDOWS_DAYS), None
+    for start in range(*part, _USERS_PER_BATCH):
+        stop = min(start + _USERS_PER_BATCH, part[1])
+        rows = weights[start * num_rings : stop * num_rings]
+        pooled = (rows @ dense).reshape(stop - start, num_rings, -1).cumsum(axis=1)
+        total = np.asarray(rows.sum(axis=1)).reshape(stop - start, num_rings).cumsum(axis=1)
+        batch = users.slice(start, stop - start)
+        for w, window in enumerate(WINDOWS_DAYS):
+            present = total[:, w] > 0
+            scale = 1 / np.where(present, total[:, w], 1)
+            for m, modality in enumerate(MODALITIES):
+                mean = pooled[:, w, m * DIM : (m + 1) * DIM] * scale[:, None]
+                batch = batch.append_column(f"{modality}_{window}d", listed(mean.astype(np.float32, copy=False)))
+                batch = batch.append_column(f"has_{modality}_{window}d", pa.array(present))
+        writer = writer or pq.ParquetWriter(path, batch.schema, use_dictionary=["user_id"])
+        writer.write_table(batch)
+    if writer:
+        writer.close()
+
+
+if __name__ == "__main__":
+    run("features_vs_duckdb", measure, SIZE, runs=3)

@@ -1,0 +1,277 @@
+"""How long does a full build of user features take, against the ways in which a Spark user would write it?
+
+10M events, 100k users, 20k items, windows of 7, 30 and 180 days, 2 modalities of 64 numbers, in a warm session, from
+the same tiles in the same session, written as Parquet. The ways, of which the fastest is the peer:
+
+- exploded_vectors: a row per tile and vector component, sums by user and component, gathered to arrays;
+- summed_columns: one aggregate with a sum for each component and ring;
+- collected_counts: weights by user, item and ring, collect_list by user, a CSR product in mapInArrow;
+- summarizer: Spark ML's Summarizer, by user and window.
+
+Each has LIMIT_SECONDS; the line tells all that finished.
+
+    make bench-features-vs-spark-sql
+    python -m benchmarks.features_vs_spark_sql --small
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse
+from pyspark.ml.functions import array_to_vector, vector_to_array
+from pyspark.ml.stat import Summarizer
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from benchmarks.answers import check_features
+from benchmarks.logs import AS_OF, DIM, MODALITIES, WINDOWS_DAYS, LogSize, Site, open_site
+from benchmarks.report import Line, Skipped, alternating, progress, ratio_line, run, seconds_of
+from userrep.arrow import listed
+from userrep.events.tiles import read_tiles
+from userrep.features.build import build_features
+
+SIZE = LogSize(events=10_000_000, users=100_000)
+LIMIT_SECONDS = 600
+
+_PARTS = ("num_night", "num_morning", "num_afternoon", "num_evening")
+_BLOCKS = [(modality, window) for modality in MODALITIES for window in WINDOWS_DAYS]
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
+    """Run every way once, then the fastest in turn with ours."""
+    with open_site(spark, size, root) as site:
+
+        def build() -> None:
+            build_features(site.tables, site.config, site.versions, [AS_OF])
+
+        build()
+        taken = {}
+        for name, way in WAYS.items():
+            seconds = _within_limit(spark, lambda way=way, name=name: _write(site, way, name))
+            if seconds is not None:
+                progress(f"{name}: {seconds:.1f} s")
+                check_features(site, site.folder / name)
+                taken[name] = round(seconds, 3)
+        if not taken:
+            raise Skipped(f"none of {', '.join(WAYS)} finished within {LIMIT_SECONDS} s")
+        fastest = min(taken, key=taken.__getitem__)
+        seconds, peer_seconds = alternating(
+            build,
+            lambda: _write(site, WAYS[fastest], fastest),
+            check=lambda: check_features(site, site.folder / fastest),
+            runs=runs,
+        )
+        return ratio_line(
+            "features_vs_spark_sql",
+            size.told(),
+            seconds=seconds,
+            peer=fastest,
+            peer_seconds=peer_seconds,
+            all_peers_seconds=taken | {name: f"over {LIMIT_SECONDS}" for name in WAYS if name not in taken},
+        )
+
+
+def _write(site: Site, way: Callable[[DataFrame, DataFrame], DataFrame], name: str) -> None:
+    spark = site.tables.spark
+    tiles = read_tiles(site.tables, start=None, end=AS_OF).select("*", _age().alias("age"))
+    items = spark.read.parquet(str(site.items)).where("vec IS NOT NULL")
+    items = items.select("item_id", *(F.col("vec").alias(modality) for modality in MODALITIES))
+    pooled = way(tiles.where(F.col("age") <= WINDOWS_DAYS[-1]), items)
+    counts = _counts(tiles.where(F.col("age") <= WINDOWS_DAYS[-1]))
+    zeros = F.array_repeat(F.lit(0.0).cast("float"), DIM)
+    columns = [
+        column.alias(name)
+        for modality, window in _BLOCKS
+        for name, column in (
+            (f"{modality}_{window}d", F.coalesce(F.col(f"{modality}_{window}d").cast("array<float>"), zeros)),
+            (f"has_{modality}_{window}d", F.col(f"{modality}_{window}d").isNotNull()),
+        )
+    ]
+    features = counts.join(pooled, on="user_id", how="left").select(*counts.columns, *columns)
+    features.write.mode("overwrite").parquet(str(site.folder / name))
+
+
+def _within_limit(spark: SparkSession, work: Callable[[], None]) -> float | None:
+    """Return the seconds that ``work`` took; None if it was stopped at the limit."""
+    context, over = spark.sparkContext, threading.Event()
+
+    def stop() -> None:
+        over.set()
+        context.cancelAllJobs()
+
+    timer = threading.Timer(LIMIT_SECONDS, stop)
+    timer.start()
+    try:
+        return seconds_of(work)
+    except Exception:
+        if not over.is_set():
+            raise
+        return None
+    finally:
+        timer.cancel()
+
+
+def _age() -> Column:
+    return F.date_diff(F.lit(AS_OF), F.col("event_date"))
+
+
+def _counts(tiles: DataFrame) -> DataFrame:
+    """Compute all that is no vector: one row per user. The days' sums come first, so that no distinct count is left."""
+    days = tiles.groupBy("user_id", "event_date", "age").agg(
+        *(F.sum(name).alias(name) for name in ("num_events", "weight", *_PARTS)),
+        F.max("last_event_at").alias("last_event_at"),
+    )
+    columns = []
+    for window in WINDOWS_DAYS:
+        inside = F.col("age") <= window
+        columns += [
+            F.sum(F.when(inside, F.col("num_events")).otherwise(0)).alias(f"num_events_{window}d"),
+            F.sum(F.when(inside, F.col("weight")).otherwise(0.0)).alias(f"weight_{window}d"),
+            F.count_if(inside).alias(f"num_active_days_{window}d"),
+        ]
+    last_us = F.unix_micros(F.max("last_event_at"))
+    midnight_us = F.unix_micros(F.lit(AS_OF).cast("timestamp"))
+    longest, total = WINDOWS_DAYS[-1], F.sum("num_events")
+    by_day = [F.sum(F.when(F.weekday("event_date") == day, F.col("num_events")).otherwise(0)) for day in range(7)]
+    return days.groupBy("user_id").agg(
+        *columns,
+        ((midnight_us - last_us) / 86_400_000_000).alias("days_since_last_event"),
+        F.max("age").cast("double").alias("days_since_first_event"),
+        F.array(*(F.sum(part) / total for part in _PARTS)).cast("array<float>").alias(f"part_of_day_{longest}d"),
+        F.array(*(count / total for count in by_day)).cast("array<float>").alias(f"weekday_{longest}d"),
+    )
+
+
+def exploded_vectors(tiles: DataFrame, items: DataFrame) -> DataFrame:
+    """Explode vectors, sum by user and component, gather the sums again."""
+    first, *others = MODALITIES
+    rows = tiles.join(F.broadcast(items), on="item_id", how="inner").select(
+        "user_id", "age", "weight", *others, F.posexplode(first).alias("component", f"{first}_x")
+    )
+    rows = rows.select(
+        "user_id", "age", "weight", "component", f"{first}_x",
+        *(F.get(other, F.col("component")).alias(f"{other}_x") for other in others),
+    )  # fmt: skip
+
+    def mean(modality: str, window: int) -> Column:
+        inside = F.col("age") <= window
+        total = F.sum(F.when(inside, F.col("weight") * F.col(f"{modality}_x")))
+        return F.try_divide(total, F.sum(F.when(inside, F.col("weight")))).alias(f"{modality}_{window}d")
+
+    by_component = rows.groupBy("user_id", "component").agg(*(mean(*block) for block in _BLOCKS))
+    gathered = by_component.groupBy("user_id").agg(
+        F.sort_array(F.collect_list(F.struct("component", *(f"{m}_{w}d" for m, w in _BLOCKS)))).alias("rows")
+    )
+    return gathered.select("user_id", *(_null_if_empty(F.col(f"rows.{m}_{w}d")).alias(f"{m}_{w}d") for m, w in _BLOCKS))
+
+
+def summed_columns(tiles: DataFrame, items: DataFrame) -> DataFrame:
+    """Sum each component by ring in an aggregate of its own; add rings to windows afterwards."""
+    rows = tiles.join(F.broadcast(items), on="item_id", how="inner")
+    rings = list(zip([0, *WINDOWS_DAYS], WINDOWS_DAYS, strict=False))
+    weights = {f"w{r}": F.when(F.col("age").between(a + 1, b), F.col("weight")) for r, (a, b) in enumerate(rings)}
+    rows = rows.select("user_id", *MODALITIES, *(column.alias(name) for name, column in weights.items()))
+    sums = [F.coalesce(F.sum(name), F.lit(0.0)).alias(name) for name in weights]
+    sums += [
+        F.coalesce(F.sum(F.col(w) * F.get(modality, F.lit(k))), F.lit(0.0)).alias(f"{modality}_{w}_{k}")
+        for modality in MODALITIES
+        for w in weights
+        for k in range(DIM)
+    ]
+    by_user = rows.groupBy("user_id").agg(*sums)
+    columns = []
+    for modality in MODALITIES:
+        for r, window in enumerate(WINDOWS_DAYS):
+            used = [f"w{k}" for k in range(r + 1)]
+            total = _added([F.col(w) for w in used])
+            means = F.array(*(_added([F.col(f"{modality}_{w}_{k}") for w in used]) / total for k in range(DIM)))
+            columns.append(F.when(total > 0, means).alias(f"{modality}_{window}d"))
+    return by_user.select("user_id", *columns)
+
+
+def collected_counts(tiles: DataFrame, items: DataFrame) -> DataFrame:
+    """Sum weights by user, item and ring, collect them by user, multiply in Arrow batches."""
+    numbered = items.coalesce(1).orderBy("item_id").toArrow()
+    vectors = np.concatenate(
+        [numbered.column(m).combine_chunks().flatten().to_numpy().reshape(-1, DIM) for m in MODALITIES], axis=1
+    )
+    shared = tiles.sparkSession.sparkContext.broadcast(vectors.astype(np.float64))
+    index = tiles.sparkSession.createDataFrame(
+        pa.table({"item_id": numbered.column("item_id"), "item": pa.array(np.arange(len(numbered), dtype=np.int32))})
+    )
+    ring = reduce(lambda total, w: total + (F.col("age") > w).cast("int"), WINDOWS_DAYS[:-1], F.lit(0))
+    counts = tiles.join(F.broadcast(index), on="item_id", how="inner").groupBy(
+        "user_id", "item", ring.alias("ring")
+    ).agg(F.sum("weight").alias("weight"))  # fmt: skip
+    collected = counts.groupBy("user_id").agg(F.collect_list(F.struct("item", "ring", "weight")).alias("rows"))
+    columns = ", ".join(f"{m}_{w}d ARRAY<FLOAT>" for m, w in _BLOCKS)
+
+    def pool(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield _pooled(batch, shared.value)
+
+    return collected.mapInArrow(pool, f"user_id STRING, {columns}")
+
+
+def _pooled(batch: pa.RecordBatch, vectors: np.ndarray) -> pa.RecordBatch:
+    """Multiply one batch of collected counts with the vectors."""
+    lists, num_rings = batch.column("rows"), len(WINDOWS_DAYS)
+    rows = lists.flatten()
+    item, ring, weight = (rows.field(name).to_numpy() for name in ("item", "ring", "weight"))
+    cell = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()) * num_rings + ring
+    weights = scipy.sparse.coo_matrix((weight, (cell, item)), shape=(len(lists) * num_rings, len(vectors))).tocsr()
+    pooled = (weights @ vectors).reshape(len(lists), num_rings, -1).cumsum(axis=1)
+    total = np.asarray(weights.sum(axis=1)).reshape(len(lists), num_rings).cumsum(axis=1)
+    columns = {"user_id": batch.column("user_id")}
+    for m, modality in enumerate(MODALITIES):
+        for w, window in enumerate(WINDOWS_DAYS):
+            present = total[:, w] > 0
+            mean = pooled[:, w, m * DIM : (m + 1) * DIM] / np.where(present, total[:, w], 1)[:, None]
+            values = listed(mean.astype(np.float32))
+            columns[f"{modality}_{window}d"] = pa.ListArray.from_arrays(
+                values.offsets, values.values, mask=pa.array(~present)
+            )
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def summarizer(tiles: DataFrame, items: DataFrame) -> DataFrame:
+    """Take Spark ML's weighted means by user and window: a row counts in each window that holds it."""
+    as_vectors = items.select("item_id", *(array_to_vector(modality).alias(modality) for modality in MODALITIES))
+    windows = F.array(*(F.lit(window) for window in WINDOWS_DAYS))
+    rows = tiles.where("weight > 0").join(F.broadcast(as_vectors), on="item_id", how="inner").select(
+        "user_id", "weight", *MODALITIES, F.explode(F.filter(windows, lambda w: w >= F.col("age"))).alias("window")
+    )  # fmt: skip
+    means = rows.groupBy("user_id", "window").agg(
+        *(Summarizer.mean(F.col(modality), F.col("weight")).alias(modality) for modality in MODALITIES)
+    )
+    return means.groupBy("user_id").agg(
+        *(
+            F.first(F.when(F.col("window") == w, vector_to_array(m, "float32")), ignorenulls=True).alias(f"{m}_{w}d")
+            for m, w in _BLOCKS
+        )
+    )
+
+
+def _added(columns: list[Column]) -> Column:
+    return reduce(lambda total, column: total + column, columns)
+
+
+def _null_if_empty(means: Column) -> Column:
+    """Take a window without events, whose means are all null, as one null."""
+    return F.when(F.get(means, F.lit(0)).isNotNull(), means)
+
+
+WAYS: dict[str, Callable[[DataFrame, DataFrame], DataFrame]] = {
+    "collected_counts": collected_counts,
+    "summed_columns": summed_columns,
+    "exploded_vectors": exploded_vectors,
+    "summarizer": summarizer,
+}
+
+
+if __name__ == "__main__":
+    run("features_vs_spark_sql", measure, SIZE, runs=3)

@@ -1,0 +1,244 @@
+"""Logs that benchmarks run on: drawn once from a seed, kept below a root folder, and used by both sides of a question.
+
+Activity of users is long-tailed (lognormal), popularity of items is Zipf's, days are alike. Weights are multiples of
+1/256 and vectors of 2^-16, as the tables hold them, so that answers of others can be compared with ours.
+"""
+
+import inspect
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+
+from userrep.config import Config, parse_config
+from userrep.events import tiles
+from userrep.events.inventory import take_inventory
+from userrep.ids import short_hash
+from userrep.items.versions import Versions, train_versions, versions_of
+from userrep.schemas import TILE_DAYS, USER_ITEM_DAYS
+from userrep.storage import file_system
+from userrep.tables import Tables
+
+AS_OF = date(2024, 7, 1)  # the first day after every log
+ANCHOR = AS_OF - timedelta(days=14)  # item vectors change on no date that a benchmark goes over
+WINDOWS_DAYS = [7, 30, 180]
+DIM = 64
+MODALITIES = ("behaviour", "content")
+
+_DAY_US = 86_400_000_000
+_EPOCH = date(1970, 1, 1)
+_UTC = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class LogSize:
+    """What a log holds. ``copies``: rows have an ``event_id``, and 1 % of them come twice."""
+
+    events: int
+    users: int
+    items: int = 20_000
+    days: int = 180
+    copies: bool = False
+    seed: int = 7
+
+    @property
+    def name(self) -> str:
+        copies = "-copies" if self.copies else ""
+        return f"log-{self.events}-{self.users}-{self.items}-{self.days}{copies}-seed{self.seed}"
+
+    def of_events(self, events: int) -> "LogSize":
+        """Return a log of as many events per user with that many events."""
+        return replace(self, events=events, users=max(2, round(self.users * events / self.events)))
+
+    def told(self) -> dict[str, Any]:
+        """Return the size as a benchmark's line tells it."""
+        return {
+            **{name: value for name, value in asdict(self).items() if name not in ("copies", "seed")},
+            "cores": os.cpu_count(),
+        }
+
+
+SMALL = LogSize(events=20_000, users=300, items=200, days=60)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Tables with tiles and item vectors of a log, and the files that they were made from."""
+
+    tables: Tables
+    config: Config
+    versions: Versions
+    log: Path
+    items: Path
+
+    @property
+    def folder(self) -> Path:
+        """The site's own folder: what is written there goes when the benchmark is over."""
+        assert self.config.root is not None
+        return Path(self.config.root)
+
+    def tile_files(self) -> list[str]:
+        """Return the Parquet files of the longest window's tiles, for readers other than Spark."""
+        start = AS_OF - timedelta(days=WINDOWS_DAYS[-1])
+        return local_files(tiles.read_tiles(self.tables, start=start, end=AS_OF))
+
+
+def local_files(rows: DataFrame) -> list[str]:
+    """Return the paths of the files that a frame is read from."""
+    return sorted(file_system(file)[1] for file in rows.inputFiles())
+
+
+def log_files(size: LogSize, root: Path) -> tuple[Path, Path]:
+    """Return the folder of the log, a file a day, and the item file; they are drawn where they are not there yet."""
+    folder = root / size.name
+    if not folder.exists():
+        print(f"drawing {folder}", file=sys.stderr)
+        staged = root / f".{size.name}-{uuid4().hex}"  # a killed run leaves no half of a log behind
+        _write_events(size, staged / "events")
+        _write_items(size, staged / "items.parquet")
+        staged.rename(folder)
+    return folder / "events", folder / "items.parquet"
+
+
+@contextmanager
+def open_site(spark: SparkSession, size: LogSize, root: Path, *, as_ofs: list[date] | None = None) -> Iterator[Site]:
+    """Open tables with the tiles of a log and item vectors for ``as_ofs``, to write to and to throw away.
+
+    The tiles are built by ``build_tiles`` once and kept beside the log, until the code that builds them changes.
+    """
+    log, items = log_files(size, root)
+    kept = log.parent / f"tables-{short_hash([inspect.getsource(tiles), USER_ITEM_DAYS.columns, TILE_DAYS.columns])}"
+    if not kept.exists():
+        for outdated in log.parent.glob("tables-*"):
+            shutil.rmtree(outdated)
+        staged = log.parent / f".tables-{uuid4().hex}"
+        print(f"building tiles and item vectors in {kept}", file=sys.stderr)
+        _build(spark, site_config(staged, log, items), [AS_OF])
+        staged.rename(kept)
+    folder = root / f"run-{uuid4().hex}"
+    link_files(kept, folder)
+    try:
+        config = site_config(folder, log, items)
+        tables, versions = _build(spark, config, as_ofs or [AS_OF])
+        yield Site(tables, config, versions, log, items)
+    finally:
+        shutil.rmtree(folder)
+
+
+def site_config(root: Path, log: Path, items: Path, *, event_id: bool = False) -> Config:
+    """Return the configuration that all benchmarks of features share."""
+    columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "weight": "weight"}
+    values = {
+        "root": str(root),
+        "events": {"path": str(log), "columns": columns | ({"event_id": "event_id"} if event_id else {})},
+        "items": {"path": str(items), "columns": {"item_id": "item_id", "vector": "vec"}},
+        "windows_days": WINDOWS_DAYS,
+        "item_vectors": {modality: {"kind": "vector", "dim": DIM} for modality in MODALITIES},
+    }
+    return parse_config(values, "benchmark")
+
+
+def link_files(source: Path, target: Path) -> None:
+    """Copy a folder; Parquet files, which nobody changes in place, are linked."""
+
+    def link(file: str, copy: str) -> None:
+        if file.endswith(".parquet") and "_delta_log" not in file:
+            os.link(file, copy)
+        else:
+            shutil.copy2(file, copy)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def add_late_events(size: LogSize, log: Path, day: date, *, num: int) -> None:
+    """Add a file with ``num`` more events of a day to a log."""
+    pq.write_table(_Draw(size).events(day, num, np.random.default_rng([size.seed, 1 << 21])), log / "late.parquet")
+
+
+def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tables, Versions]:
+    """Bring tiles and item vectors up to date; what is there already costs a listing."""
+    tables = Tables.of(config, spark)
+    if not tiles.latest_tile_days(tables):
+        tiles.build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
+    missing = versions_of(tables, config, anchor=ANCHOR).missing(as_ofs)
+    if missing:
+        train_versions(tables, config, versions_of(tables, config, anchor=ANCHOR), missing, lambda _: None)
+    return tables, versions_of(tables, config, anchor=ANCHOR)
+
+
+class _Draw:
+    """Who does how much, and what is how popular: the same for all days of a log."""
+
+    def __init__(self, size: LogSize) -> None:
+        random = np.random.default_rng(size.seed)
+        self._user_cdf = _cdf(random.lognormal(sigma=1.2, size=size.users))
+        self._item_cdf = _cdf(random.permutation(1 / np.arange(1, size.items + 1)))
+        self._user_ids, self._item_ids = _ids("u", size.users), _ids("i", size.items)
+
+    def events(self, day: date, num: int, random: np.random.Generator) -> pa.Table:
+        """Draw events of a day, in order of time: user_id, item_id, event_at, weight."""
+        at = np.sort(random.integers(_DAY_US, size=num)) + (day - _EPOCH).days * _DAY_US
+        columns = {
+            "user_id": self._user_ids.take(pa.array(np.searchsorted(self._user_cdf, random.random(num)))),
+            "item_id": self._item_ids.take(pa.array(np.searchsorted(self._item_cdf, random.random(num)))),
+            "event_at": pa.array(at).cast(_UTC),
+            "weight": pa.array(random.integers(1, 1025, size=num) / 256),
+        }
+        return pa.table(columns)
+
+
+def _write_events(size: LogSize, folder: Path) -> None:
+    """Write one file a day."""
+    folder.mkdir(parents=True)
+    draw = _Draw(size)
+    for k in range(size.days):
+        day, random = AS_OF - timedelta(days=size.days - k), np.random.default_rng([size.seed, k])
+        num = size.events * (k + 1) // size.days - size.events * k // size.days
+        table = draw.events(day, num, random)
+        if size.copies:
+            ids = pc.binary_join_element_wise(f"e{k}", pa.array(np.arange(num)).cast(pa.string()), "-")
+            table = _with_copies(table.append_column("event_id", ids), day, random)
+        pq.write_table(table, folder / f"{day}.parquet")
+
+
+def _with_copies(table: pa.Table, day: date, random: np.random.Generator) -> pa.Table:
+    """Add 1 % of rows again: half as they are, half later on their day and with another weight."""
+    copies = table.take(pa.array(np.flatnonzero(random.random(len(table)) < 0.01)))
+    is_later = random.random(len(copies)) < 0.5
+    last = (day - _EPOCH).days * _DAY_US + _DAY_US - 1
+    at = copies.column("event_at").cast(pa.int64()).to_numpy()
+    at = np.where(is_later, np.minimum(at + random.integers(_DAY_US, size=len(at)), last), at)
+    weight = copies.column("weight").to_numpy()
+    weight = np.where(is_later, random.integers(1, 1025, size=len(at)) / 256, weight)
+    copies = copies.set_column(2, "event_at", pa.array(at).cast(_UTC)).set_column(3, "weight", pa.array(weight))
+    return pa.concat_tables([table, copies]).sort_by("event_at")
+
+
+def _write_items(size: LogSize, path: Path) -> None:
+    """Write item_id and vec; 1 % of items have no vector."""
+    random = np.random.default_rng([size.seed, 1 << 20])
+    vectors = np.rint(random.standard_normal((size.items, DIM)) / np.sqrt(DIM) * 2**16) / 2**16
+    has_vector = random.random(size.items) >= 0.01
+    lists = [vector if has else None for vector, has in zip(vectors.astype(np.float32), has_vector, strict=True)]
+    pq.write_table(pa.table({"item_id": _ids("i", size.items), "vec": pa.array(lists, pa.list_(pa.float32()))}), path)
+
+
+def _cdf(shares: np.ndarray) -> np.ndarray:
+    total = np.cumsum(shares)
+    return total[:-1] / total[-1]
+
+
+def _ids(letter: str, num: int) -> pa.Array:
+    return pc.binary_join_element_wise(letter, pc.utf8_lpad(pa.array(np.arange(num)).cast(pa.string()), 7, "0"), "")

@@ -1,0 +1,46 @@
+"""How long does the daily refresh of user features take, against a full rebuild?
+
+180 days of history, 50M events, 100k users, 20k items. The window sums of the day before are there; the refresh goes on
+to the as-of date, the rebuild makes the same from the tiles alone. Both must hold the same bits.
+
+    make bench-refresh-vs-full
+    python -m benchmarks.refresh_vs_full --small
+"""
+
+import statistics
+from datetime import timedelta
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from benchmarks.answers import check_same, content_hash, our_features
+from benchmarks.logs import AS_OF, LogSize, open_site
+from benchmarks.report import Line, progress, ratio_line, refresher, run, seconds_of
+
+SIZE = LogSize(events=50_000_000, users=100_000)
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
+    """Refresh and rebuild tables that stand at the day before, anew for each run."""
+    refresh_features, taken = refresher(), []
+    for _ in range(runs):
+        with open_site(spark, size, root, as_ofs=[AS_OF - timedelta(days=1), AS_OF]) as site:
+            inputs = (site.tables, site.config, site.versions)
+            refresh_features(*inputs, AS_OF - timedelta(days=1), full=True)
+            refreshed = seconds_of(lambda inputs=inputs: refresh_features(*inputs, AS_OF))
+            found = content_hash(our_features(site))
+            rebuilt = seconds_of(lambda inputs=inputs: refresh_features(*inputs, AS_OF, full=True))
+            check_same(found, content_hash(our_features(site)))
+        taken.append((refreshed, rebuilt))
+        progress(f"refreshed in {refreshed:.1f} s, rebuilt in {rebuilt:.1f} s")
+    return ratio_line(
+        "refresh_vs_full",
+        size.told(),
+        seconds=statistics.median(t[0] for t in taken),
+        peer="full rebuild from the tiles",
+        peer_seconds=statistics.median(t[1] for t in taken),
+    )
+
+
+if __name__ == "__main__":
+    run("refresh_vs_full", measure, SIZE, runs=1)

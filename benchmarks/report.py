@@ -1,0 +1,128 @@
+"""How benchmarks are run and told: one JSON object a line on stdout, progress on stderr."""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pyspark.sql import SparkSession
+
+from benchmarks.logs import SMALL, LogSize
+from userrep.session import get_session
+
+Line = dict[str, Any]
+Measure = Callable[[SparkSession, LogSize, Path, int], Line]
+
+
+class Skipped(Exception):  # noqa: N818  # not a fault of ours
+    """The peer cannot be had, or does not finish; the text says why."""
+
+
+def ratio_line(benchmark: str, size: Line, *, seconds: float, peer: str, peer_seconds: float, **more: Any) -> Line:
+    """Return the line of a comparison; ``ratio`` is our seconds divided by the peer's, lower is better."""
+    return {
+        "benchmark": benchmark,
+        "size": size,
+        "seconds": round(seconds, 3),
+        "peer": peer,
+        "peer_seconds": round(peer_seconds, 3),
+        "ratio": round(seconds / peer_seconds, 3),
+        **more,
+    }
+
+
+def run(benchmark: str, measure: Measure, size: LogSize, *, runs: int, small: LogSize = SMALL) -> None:
+    """Run one benchmark as the command line asks, in a session of its own, and print its line.
+
+    A run on the small log comes first, so that the session is warm.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}")
+    parser.add_argument("--small", action="store_true", help="a log of seconds, to see that answers agree")
+    parser.add_argument("--events", type=int, metavar="N", help=f"events of the log ({size.events:,})")
+    parser.add_argument("--runs", type=int, metavar="N", help=f"runs of each side; medians count ({runs})")
+    parser.add_argument("--root", type=Path, default=Path("build/benchmarks"), help="where logs are kept (%(default)s)")
+    options = parser.parse_args()
+    if options.small:
+        size, runs = small, 1
+    if options.events:
+        size = size.of_events(options.events)
+    root = options.root.absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    conf = {} if options.small else {"spark.driver.memory": "6g"}
+    spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name=benchmark)
+    try:
+        if size != small:
+            progress(f"{benchmark}: warming up")
+            measure(spark, small, root, 1)
+        progress(f"{benchmark}: {size.name}")
+        line = measure(spark, size, root, options.runs or runs)
+    except Skipped as skipped:
+        line = {"benchmark": benchmark, "skipped": str(skipped)}
+    finally:
+        spark.stop()
+    print(json.dumps(line), flush=True)
+
+
+def refresher() -> Callable[..., Any]:
+    """Return ``refresh_features`` of this release."""
+    try:
+        from userrep.features.refresh import refresh_features
+    except ImportError as error:
+        raise Skipped(f"this release has no refresh ({error})") from None
+    return refresh_features
+
+
+def progress(text: str) -> None:
+    """Say on stderr what is going on."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Return how long ``work`` takes, by the wall clock."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def alternating(
+    ours: Callable[[], Any], theirs: Callable[[], Any], *, check: Callable[[], None], runs: int
+) -> tuple[float, float]:
+    """Run both sides in turn, ``check`` the answers of the first turn, and return both medians of seconds."""
+    taken: list[tuple[float, float]] = []
+    for k in range(runs):
+        taken.append((seconds_of(ours), seconds_of(theirs)))
+        progress(f"run {k + 1} of {runs}: ours {taken[-1][0]:.1f} s, the peer's {taken[-1][1]:.1f} s")
+        if k == 0:
+            check()
+    return statistics.median(t[0] for t in taken), statistics.median(t[1] for t in taken)
+
+
+@contextmanager
+def watched_workers() -> Iterator[list[float]]:
+    """Sample the memory of Spark's Python workers; the list holds the peak of the largest one, in MiB, at the end."""
+    peak, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if "python" in process.name():
+                        peak[0] = max(peak[0], process.memory_info().rss / 2**20)
+                except psutil.Error:  # it is gone
+                    continue
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,101 @@
+"""How long do activity tiles take from the raw log, against DuckDB?
+
+10M events, 100k users, 20k items, 180 days, a Parquet file a day; rows have ids, and 1 % come twice. Ours takes the
+inventory and builds the tiles. DuckDB drops rows that are not valid, keeps of two rows with one id on a day the later,
+sums by day, user and item, and writes Parquet partitioned by day.
+
+    make bench-tiles-vs-duckdb
+    python -m benchmarks.tiles_vs_duckdb --small
+"""
+
+import os
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from benchmarks.answers import check_same, content_hash
+from benchmarks.logs import AS_OF, SMALL, LogSize, log_files, site_config
+from benchmarks.report import Line, Skipped, alternating, ratio_line, run
+from userrep.events.inventory import take_inventory
+from userrep.events.tiles import build_tiles, read_tiles
+from userrep.tables import Tables
+
+SIZE = LogSize(events=10_000_000, users=100_000, copies=True)
+SMALL_SIZE = LogSize(events=SMALL.events, users=SMALL.users, items=SMALL.items, days=SMALL.days, copies=True)
+
+_HOURS = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_evening": 3}
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
+    """Build the tiles by both, each time from nothing."""
+    log, items = log_files(size, root)
+    folder = root / f"run-{uuid4().hex}"
+
+    def ours() -> None:
+        shutil.rmtree(folder / "ours", ignore_errors=True)
+        # Delta keeps what it knows of a table by its path: another folder for each run.
+        nonlocal tables
+        config = site_config(folder / "ours" / uuid4().hex, log, items, event_id=True)
+        tables = Tables.of(config, spark)
+        build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
+
+    def check() -> None:
+        theirs = spark.read.parquet(str(folder / "duckdb"))
+        check_same(content_hash(_told(read_tiles(tables, start=None, end=AS_OF))), content_hash(_told(theirs)))
+
+    tables = None
+    try:
+        seconds, peer_seconds = alternating(ours, lambda: duckdb_tiles(log, folder / "duckdb"), check=check, runs=runs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return ratio_line("tiles_vs_duckdb", size.told(), seconds=seconds, peer="DuckDB", peer_seconds=peer_seconds)
+
+
+def duckdb_tiles(log: Path, out: Path) -> None:
+    """Deduplicate, aggregate and write, in one query."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise Skipped(f"duckdb does not import ({error})") from None
+    shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    parts = ", ".join(f"count(*) FILTER (WHERE part = {part}) AS {name}" for name, part in _HOURS.items())
+    with duckdb.connect() as db:
+        db.execute(f"SET threads = {os.cpu_count()}; SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+        db.execute(
+            f"""
+            COPY (
+                WITH valid AS (
+                    SELECT event_id, user_id, item_id, make_timestamp(epoch_us(event_at)) AS event_at,
+                        round(weight * 256) / 256 AS weight
+                    FROM read_parquet('{log}/*.parquet')
+                    WHERE trim(user_id) != '' AND trim(item_id) != '' AND weight >= 0 AND isfinite(weight)
+                        AND event_at BETWEEN '1971-01-01' AND '2200-01-01'
+                ), events AS (
+                    SELECT event_at::DATE AS event_date, user_id, item_id, event_at, weight, hour(event_at) // 6 AS part
+                    FROM valid
+                    QUALIFY row_number() OVER (
+                        PARTITION BY event_at::DATE, event_id
+                        ORDER BY event_at DESC, user_id DESC, item_id DESC, weight DESC
+                    ) = 1
+                )
+                SELECT event_date, user_id, item_id, 'event' AS event_type, count(*) AS num_events,
+                    sum(weight) AS weight, max(event_at) AS last_event_at, {parts}
+                FROM events GROUP BY event_date, user_id, item_id
+            ) TO '{out}' (FORMAT parquet, PARTITION_BY (event_date))
+            """
+        )
+
+
+def _told(tiles: DataFrame) -> DataFrame:
+    """Return what both sides say of a tile."""
+    numbers = [F.col(name).cast("bigint").alias(name) for name in ("num_events", *_HOURS)]
+    last = F.unix_micros(F.col("last_event_at").cast("timestamp")).alias("last_event_us")
+    return tiles.select(F.to_date("event_date").alias("event_date"), "user_id", "item_id", "weight", last, *numbers)
+
+
+if __name__ == "__main__":
+    run("tiles_vs_duckdb", measure, SIZE, runs=3, small=SMALL_SIZE)

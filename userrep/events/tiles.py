@@ -3,7 +3,7 @@
 A day of tiles is a pure function of that day of the log. Days have revisions; ``tile_days`` says which of them count.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -23,6 +23,7 @@ from userrep.tables import Tables, sql_date
 _ROWS_PER_SLICE = 4_000_000
 _FILES_PER_TASK = 8  # on average; below spark.sql.maxConcurrentOutputFileWriters, rows need no second sort
 NUM_CELLS = 256  # of user buckets, in which a day's tiles are counted
+_WORTH_COUNTING = 1_000_000  # tiles, below which no task can be overfull
 _PARTS_OF_DAY = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_evening": 3}
 
 
@@ -176,9 +177,9 @@ class TileLedger:
 def tile_ledger(tables: Tables) -> TileLedger:
     """Read the ledger of days. Driver memory: one entry a day and revision."""
     columns = ("event_date", "revision", "fingerprint", "num_tiles")
-    rows = tables.read(TILE_DAYS).where("event_date IS NOT NULL").select(*columns).orderBy("revision").collect()
+    rows = tables.read(TILE_DAYS).where("event_date IS NOT NULL").select(*columns).collect()
     return TileLedger(
-        {row.event_date: (row.fingerprint, row.revision) for row in rows},
+        {row.event_date: (row.fingerprint, row.revision) for row in sorted(rows, key=lambda row: row.revision)},
         {(row.event_date, row.revision): row.num_tiles for row in rows},
     )
 
@@ -192,11 +193,16 @@ def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:
     return rows_of_revisions(tables, days)
 
 
-def tiles_by_cell(tables: Tables, days: Iterable[tuple[date, int]]) -> NDArray[np.int64]:
-    """Count the tiles of some (day, revision) by cell of user buckets. Driver memory: one number a cell."""
+def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[date, int]]) -> NDArray[np.int64]:
+    """Count the tiles of some (day, revision) by cell of user buckets; so few that it does not matter, as if even.
+
+    Driver memory: one number a cell.
+    """
+    if (num_tiles := ledger.num_tiles(days)) < _WORTH_COUNTING:
+        return np.full(NUM_CELLS, num_tiles // NUM_CELLS)
     wanted = tables.spark.createDataFrame(list(days), "event_date DATE, revision INT")
-    ledger = tables.read(TILE_DAYS).join(F.broadcast(wanted), on=["event_date", "revision"], how="left_semi")
-    cells = ledger.select(F.explode("num_tiles_by_cell").alias("cell", "num_tiles")).groupBy("cell").sum("num_tiles")
+    counted = tables.read(TILE_DAYS).join(F.broadcast(wanted), on=["event_date", "revision"], how="left_semi")
+    cells = counted.select(F.explode("num_tiles_by_cell").alias("cell", "num_tiles")).groupBy("cell").sum("num_tiles")
     found = np.zeros(NUM_CELLS, np.int64)
     for cell, num_tiles in cells.collect():
         found[cell] = num_tiles

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.events.buckets import partition_values
-from userrep.events.tiles import days_fingerprint, latest_tile_days, rows_of_revisions, tiles_by_cell
+from userrep.events.tiles import days_fingerprint, latest_tile_days, rows_of_revisions, tile_ledger, tiles_by_cell
 from userrep.features.pooling import PoolingJob, VectorFiles
 from userrep.features.sides import refresh_profiles, sides_fingerprint
 from userrep.features.spec import FeatureSpec
@@ -74,17 +74,17 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     summed. The ledger is written last: a run that was killed before leaves rows that the next run replaces.
     """
     spec, dates = FeatureSpec.of(config), sorted(as_ofs)
-    latest = latest_tile_days(tables)
+    ledger = tile_ledger(tables)
     start = dates[0] - timedelta(days=spec.longest)
-    revisions = {day: revision for day, (_, revision) in latest.items() if start <= day < dates[-1]}
+    revisions = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < dates[-1]}
     tiles = [TileRows(rows_of_revisions(tables, revisions), before=False, after=True)]
     inputs = Inputs(tiles, sums=None, profiles=read_profiles(tables, config), is_direct=tables.has_files)
-    cells = tiles_by_cell(tables, revisions.items())
+    cells = tiles_by_cell(tables, ledger, list(revisions.items()))
     plan = plan_ranges(cells, min_ranges=tables.shuffle_partitions())
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), "features")
     table = features_table(config, versions.lineage_id)
     features = pooled(inputs, job, plan, tables.read(table).schema)
-    return write_features(tables, config, versions, features, dates, latest=latest)
+    return write_features(tables, config, versions, features, dates, latest=ledger.latest)
 
 
 def write_features(
@@ -98,24 +98,28 @@ def write_features(
 ) -> int:
     """Replace the features of some dates, then say in the ledger from which content of the log they were made."""
     table = features_table(config, versions.lineage_id)
-    ledger = [(as_of, versions.valid_at(as_of), log_hash(latest, config, versions, as_of)) for as_of in dates]
     sides = sides_fingerprint(tables.spark, config)
     tables.replace(features, table, sql_in("as_of", list(dates)))
-    counts = tables.read(table).where(sql_in("as_of", list(dates))).groupBy("as_of").agg(
+    written = tables.read(table).where(sql_in("as_of", list(dates))).groupBy("as_of").agg(
         F.count("*").alias("num_users"), F.count_if(~F.col("is_exact")).alias("num_inexact")
     )  # fmt: skip
-    built = tables.spark.createDataFrame(ledger, "as_of DATE, valid_from DATE, log_hash STRING")
-    done = built.join(counts, on="as_of", how="left").na.fill(0, ["num_users", "num_inexact"])
-    done = done.withColumns(
+    counts = {row.as_of: (row.num_users, row.num_inexact) for row in written.collect()}
+    now = datetime.now(UTC).replace(tzinfo=None)
+    built = [
         {
-            "lineage_id": F.lit(versions.lineage_id),
-            "sides_hash": F.lit(sides),
-            "built_at": F.current_timestamp(),
+            "lineage_id": versions.lineage_id,
+            "as_of": as_of,
+            "valid_from": versions.valid_at(as_of),
+            "log_hash": log_hash(latest, config, versions, as_of),
+            "sides_hash": sides,
+            "num_users": counts.get(as_of, (0, 0))[0],
+            "num_inexact": counts.get(as_of, (0, 0))[1],
+            "built_at": now,
         }
-    )
-    tables.append(done, FEATURE_SETS)
-    sets = feature_sets(tables, versions.lineage_id)
-    return sum(sets[as_of].num_users for as_of in dates)
+        for as_of in dates
+    ]
+    tables.append(tables.spark.createDataFrame(built, tables.read(FEATURE_SETS).schema), FEATURE_SETS)
+    return sum(num_users for num_users, _ in counts.values())
 
 
 def features_table(config: Config, lineage_id: str) -> TableSchema:

@@ -107,7 +107,7 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     work = _Refresh(tables, config, versions)
     base, reason = (None, "asked for") if full else work.base(known, made, ledger)
     difference = Difference.between(base, made, spec)
-    made = work.write_sums(base, made, difference)
+    made = work.write_sums(base, made, difference, ledger)
     features = work.features_of(made)
     num_users = write_features(tables, config, versions, features, [as_of], latest=ledger.latest)
     return Refresh(base.as_of if base else None, reason, ledger.num_tiles(difference.tiles), num_users)
@@ -115,9 +115,9 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
 
 def generations(tables: Tables, lineage_id: str) -> list[Generation]:
     """Return a lineage's complete generations of window sums whose rows are kept, oldest first."""
-    rows = tables.read(SUM_GENERATIONS).where(f"lineage_id = '{lineage_id}'").orderBy("generation").collect()
+    rows = tables.read(SUM_GENERATIONS).where(f"lineage_id = '{lineage_id}'").collect()
     found = [Generation(r.generation, r.as_of, r.valid_from, dict(r.revision_by_day), r.num_users) for r in rows]
-    return found[-_KEPT:]
+    return sorted(found, key=lambda made: made.generation)[-_KEPT:]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ class _Refresh:
             return None, f"{built.num_inexact} users were beyond exact sums on {found.as_of}"
         return found, f"from the sums of {found.as_of}"
 
-    def write_sums(self, base: Generation | None, made: Generation, difference: Difference) -> Generation:
+    def write_sums(
+        self, base: Generation | None, made: Generation, difference: Difference, ledger: TileLedger
+    ) -> Generation:
         """Write a generation, and then the row of the ledger that makes it count; older ones go, but for the last."""
         job = PoolingJob(
             FeatureSpec.of(self.config),
@@ -162,7 +164,7 @@ class _Refresh:
         ]
         before = SumRows(self._rows_of(base), base.as_of) if base else None
         inputs = Inputs(tiles, sums=before, profiles=None, is_direct=self.tables.has_files)
-        plan = self._plan(tiles_by_cell(self.tables, difference.tiles), base.num_users if base else 0)
+        plan = self._plan(tiles_by_cell(self.tables, ledger, difference.tiles), base.num_users if base else 0)
         sums = pooled(inputs, job, plan, cast(StructType, StructType.fromDDL(SUMS_DDL)))
         keys = {"lineage_id": F.lit(self.versions.lineage_id), "generation": F.lit(made.generation)}
         where = (

@@ -1,0 +1,191 @@
+"""The daily refresh on Delta tables: the same rows as a full rebuild, from the days that differ alone."""
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.builders import at, config_of, event, write_rows
+from userrep.config import Config
+from userrep.events.inventory import take_inventory
+from userrep.events.tiles import build_tiles
+from userrep.features import refresh as refreshing
+from userrep.features.build import read_features, stale_features
+from userrep.features.refresh import Refresh, generations, refresh_features
+from userrep.features.tasks import Plan
+from userrep.items.versions import Versions, train_versions, versions_of
+from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
+from userrep.tables import Tables
+
+FIRST, D1, D2, D3 = (date(2024, 3, day) for day in (1, 11, 12, 13))
+COLUMNS = {
+    "user_id": "user_id",
+    "item_id": "item_id",
+    "event_at": "event_at",
+    "weight": "score",
+    "context": ["device"],
+}
+
+
+class Shop:
+    """A log of one file a day, and what is built from it."""
+
+    def __init__(self, spark: SparkSession, folder: Path) -> None:
+        self.folder = folder
+        self.random = np.random.default_rng(3)
+        for k in range(14):
+            self.add(FIRST + timedelta(days=k), 40, f"day-{k:02d}")
+        items = [{"item_id": f"i{k}", "vector": self.random.standard_normal(3).tolist()} for k in range(9)]
+        write_rows(folder / "items.parquet", items)
+        write_rows(folder / "users.parquet", [{"user_id": "quiet", "since": at("2024-03-05"), "country": "se"}])
+        picks = [{"user_id": user, "item_id": "i1", "at": at("2024-03-10")} for user in ("quiet", "u1")]
+        write_rows(folder / "picks.parquet", picks)
+        self.config: Config = config_of(
+            folder,
+            events={"columns": COLUMNS},
+            items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "vector"}},
+            users={
+                "path": str(folder / "users.parquet"),
+                "columns": {"user_id": "user_id", "registered_at": "since"},
+                "attributes": ["country"],
+            },
+            onboarding={
+                "path": str(folder / "picks.parquet"),
+                "columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "at"},
+            },
+            windows_days=[2, 12],
+            item_vectors={"given": {"kind": "vector", "dim": 3}},
+        )  # fmt: skip
+        self.tables = Tables.of(self.config, spark)
+        self.tile()
+        train_versions(self.tables, self.config, self.versions, self.versions.missing([D1, D3]), lambda _: None)
+
+    def add(self, day: date, num_events: int, name: str) -> None:
+        """Add a file of events of one day."""
+        draw = self.random
+        midnight = datetime(day.year, day.month, day.day)
+        rows = [
+            event(
+                "heavy" if draw.random() < 0.3 else f"u{draw.integers(12)}", f"i{draw.integers(10)}",
+                str(midnight + timedelta(minutes=int(draw.integers(1440)))), score=int(draw.integers(900)) / 256,
+                device=str(draw.choice(["tv", "phone"])),
+            )
+            for _ in range(num_events)
+        ]  # fmt: skip
+        write_rows(self.folder / "events" / f"{name}.parquet", rows)
+
+    @property
+    def versions(self) -> Versions:
+        return versions_of(self.tables, self.config, anchor=D1)
+
+    def tile(self) -> None:
+        build_tiles(self.tables, self.config, take_inventory(self.tables, self.config.events), before=D3)
+
+    def refresh(self, as_of: date, *, full: bool = False) -> Refresh:
+        return refresh_features(self.tables, self.config, self.versions, as_of, full=full)
+
+    def features(self, as_of: date) -> list[tuple[object, ...]]:
+        rows = read_features(self.tables, self.config, self.versions.lineage_id, [as_of]).orderBy("user_id").collect()
+        return [tuple(row) for row in rows]
+
+    def sums(self) -> list[tuple[object, ...]]:
+        newest = generations(self.tables, self.versions.lineage_id)[-1].generation
+        rows = self.tables.read(USER_WINDOW_SUMS).where(f"generation = {newest}").orderBy("user_id")
+        return [tuple(row) for row in rows.select("user_id", "sums", "active_at", "num_by_context").collect()]
+
+
+@pytest.fixture(scope="module")
+def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A shop whose sums have moved from D1 to D2, then by late events and a rewritten day to D3."""
+    shop = Shop(spark, tmp_path_factory.mktemp("shop"))
+    shop.done = [shop.refresh(D1), shop.refresh(D2)]  # type: ignore[attr-defined]
+    shop.add(date(2024, 3, 8), 5, "late")
+    shop.add(date(2024, 3, 12), 3, "later")
+    shop.add(date(2024, 3, 9), 20, "day-08")
+    shop.tile()
+    shop.done.append(shop.refresh(D3))  # type: ignore[attr-defined]
+    return shop
+
+
+@pytest.fixture(scope="module")
+def moved(shop: Shop) -> Iterator[dict[str, list[tuple[object, ...]]]]:
+    """What the refreshes left, before anything is rebuilt."""
+    return {"features": shop.features(D3), "sums": shop.sums()}
+
+
+def test_the_first_refresh_builds_and_the_next_ones_move_on(shop: Shop) -> None:
+    first, second, third = shop.done  # type: ignore[attr-defined]
+    assert (first.since, first.reason) == (None, "no window sums yet")
+    assert (second.since, third.since) == (D1, D2)
+    assert 0 < second.num_tiles < first.num_tiles
+
+
+def test_a_day_s_move_reads_the_days_that_change_rings_alone(shop: Shop) -> None:
+    entering, two_old, twelve_old = D1, D2 - timedelta(days=3), D2 - timedelta(days=13)
+    ledger = refreshing.tile_ledger(shop.tables)
+    at_first = [(day, 1) for day in (entering, two_old, twelve_old)]
+    assert shop.done[1].num_tiles == ledger.num_tiles(at_first)  # type: ignore[attr-defined]
+
+
+def test_a_refresh_with_late_and_rewritten_days_equals_a_full_rebuild_to_the_bit(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]]
+) -> None:
+    assert shop.refresh(D3, full=True).since is None
+    assert shop.features(D3) == moved["features"]
+    assert shop.sums() == moved["sums"]
+    assert "quiet" in {row[1] for row in moved["features"]}
+    assert len(moved["features"]) > 10
+
+
+def test_a_shuffle_gives_the_rows_that_files_give(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: False))
+    shop.refresh(D3, full=True)
+    assert shop.features(D3) == moved["features"]
+    assert shop.sums() == moved["sums"]
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_ranges_that_are_taken_in_parts_give_the_same_rows(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    monkeypatch.setattr(refreshing, "plan_ranges", lambda cells, min_ranges: Plan(4, {1: 3, 2: 2}))
+    shop.refresh(D3, full=True)
+    assert shop.features(D3) == moved["features"]
+    assert shop.sums() == moved["sums"]
+
+
+def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_use(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Tables.append
+
+    def killed(self: Tables, rows: object, table: object) -> None:
+        if table == SUM_GENERATIONS:
+            raise KeyboardInterrupt
+        append(self, rows, table)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tables, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shop.refresh(D3)
+    before = generations(shop.tables, shop.versions.lineage_id)[-1].generation
+    assert shop.refresh(D3).since == D3
+    assert generations(shop.tables, shop.versions.lineage_id)[-1].generation == before + 1
+    assert shop.sums() == moved["sums"]
+
+
+def test_only_the_last_two_generations_are_kept(shop: Shop) -> None:
+    kept = {row.generation for row in shop.tables.read(USER_WINDOW_SUMS).select("generation").distinct().collect()}
+    assert kept == {generation.generation for generation in generations(shop.tables, shop.versions.lineage_id)}
+    assert len(kept) == 2
+
+
+def test_dates_that_late_data_changed_are_stale_and_others_are_not(shop: Shop) -> None:
+    stale = stale_features(shop.tables, shop.config, shop.versions, [D2, D3])
+    assert stale == {D2: "days of the log or item vectors changed"}

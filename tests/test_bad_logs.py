@@ -196,6 +196,8 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
     cure = caught.value.faults[2].partition("forget the old ones: ")[2].removesuffix(".")
     spark.sql(cure)
     monkeypatch.undo()
+    for name in ("1.parquet", "2.parquet"):
+        (tmp_path / "events" / name).unlink()
     take_inventory(tables, config.events)
 
 

@@ -32,13 +32,9 @@ def check_schema(tables: Tables, log: EventSource, source: DataFrame, what: str)
         return
     faults = list(_differences(seen["columns"], columns, what)) if seen is not None else []
     if faults:
-        raise UsageError(
-            [
-                *faults,
-                f"{what}: the log's columns are not what they were. Write them as before; where the change is meant, "
-                f"forget the old ones: DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '{name}'.",
-            ]
-        )
+        forget = f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '{name}'"
+        cure = f"Write them as before; where the whole log was rewritten, forget the old ones: {forget}."
+        raise UsageError([*faults, f"{what}: the log's columns are not what they were. {cure}"])
     now = tables.spark.createDataFrame([(name, columns)], "source STRING, columns MAP<STRING,STRING>")
     tables.append(now.withColumn("seen_at", F.current_timestamp()), SOURCE_SCHEMAS)
 

@@ -39,7 +39,10 @@ def check_features(site: Site, theirs: Path) -> None:
 def content_hash(rows: DataFrame) -> tuple[int, int]:
     """Return the number of rows and the sum of their hashes over all columns, whatever their order."""
     columns = sorted(rows.columns)
-    found = rows.select(F.xxhash64(*columns).cast("decimal(38,0)").alias("h")).agg(F.count("*"), F.sum("h")).first()
+    nulls = F.concat(*(F.isnull(name).cast("string") for name in columns))  # which xxhash64 passes over
+    found = (
+        rows.select(F.xxhash64(*columns, nulls).cast("decimal(38,0)").alias("h")).agg(F.count("*"), F.sum("h")).first()
+    )
     assert found is not None
     return found[0], int(found[1])
 

@@ -35,7 +35,11 @@ USER_ITEM_DAYS = TableSchema(
     event_type STRING, num_events INT, weight DOUBLE, last_event_at TIMESTAMP, num_night INT, num_morning INT,
     num_afternoon INT, num_evening INT, num_by_context MAP<STRING,BIGINT>""",
     ("event_date", "revision", "user_slice"),
-    (("parquet.block.size", str(3 * 2**19)),),  # some 15,000 rows: tasks keep one row group of each day
+    (
+        ("parquet.block.size", str(3 * 2**19)),  # some 15,000 rows: tasks keep one row group of each day
+        ("parquet.enable.dictionary#user_bucket", "false"),  # nearly every value is a new one
+        ("parquet.enable.dictionary#last_event_at", "false"),
+    ),
 )
 
 TILE_DAYS = TableSchema(

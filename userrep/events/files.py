@@ -107,10 +107,12 @@ def days_by_partition(
     """
     assert log.partition is not None
     listed = list_files(tables, log, source, delta)
-    dated = listed.withColumn("event_date", folder_day(F.col("path"), log.partition))
+    dated = listed.select(
+        "*", folder_day(F.col("path"), log.partition).alias("event_date"), F.xxhash64(*KEY[:3]).alias("hash")
+    )
     num_bytes = F.sum("size") if delta is None else F.count("*") * delta.bytes_per_file
     by_day = dated.groupBy("event_date").agg(
-        F.concat_ws(":", F.count("*"), F.sum(_hash(*KEY[:3]))).alias("content"),
+        F.concat_ws(":", F.count("*"), _exact_sum("hash")).alias("content"),
         num_bytes.alias("num_bytes"),
         F.min("path").alias("path"),
     )
@@ -175,17 +177,18 @@ def _read_days(tables: Tables, log: EventSource, new: DataFrame, source: DataFra
         some = _in_their_partitions(new, log, source)
     else:
         some = read_source(tables.spark, log, what="events", files=paths, like=source)
-    with_path = some.withColumn("__path", _decoded("_metadata.file_path"))
+    with_path = some.withColumn("__path", F.col("_metadata.file_path"))
     rows = with_validity(with_path, log).select(
         F.col("raw.__path").alias("path"),
         "event_date",
         F.col("reason").isNotNull().cast("bigint").alias("rejected"),
-        row_hash([name for name in source.columns if name != CORRUPT]).alias("checksum"),
+        row_hash([name for name in source.columns if name != CORRUPT]).alias("hash"),
     )
-    by_day = rows.where(F.col("path").isin(paths)) if in_tables else rows
-    by_day = by_day.groupBy("path", "event_date").agg(
-        F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), F.sum("checksum").alias("checksum")
+    counted = rows.groupBy("path", "event_date").agg(
+        F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), _exact_sum("hash").alias("checksum")
     )
+    by_day = counted.withColumn("path", _decoded("path"))  # now, not for every row
+    by_day = by_day.where(F.col("path").isin(paths)) if in_tables else by_day
     filled = new.join(by_day, on="path", how="left")
     return filled.withColumns(
         {"num_rows": F.coalesce("num_rows", F.lit(0)), "num_rejected": F.coalesce("num_rejected", F.lit(0))}
@@ -204,11 +207,13 @@ def row_hash(columns: list[str]) -> Column:
     """Hash a row; which columns are null is hashed beside the values, since xxhash64 passes over nulls."""
     values = [F.col("raw").getField(name) for name in columns]
     nulls = F.concat(*(F.when(value.isNull(), "1").otherwise("0") for value in values))
-    return _hash(*values, nulls, "corrupt")
+    return F.xxhash64(*values, nulls, "corrupt")
 
 
-def _hash(*values: Column | str) -> Column:
-    return F.xxhash64(*values).cast("decimal(38,0)")
+def _exact_sum(number: str) -> Column:
+    """Sum 64-bit numbers beyond 64 bits: as two halves, since decimals are slow to add row by row."""
+    high, low = F.sum(F.shiftright(number, 32)), F.sum(F.col(number).bitwiseAND(2**32 - 1))
+    return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")
 
 
 def _one_slash(path: str) -> Column:

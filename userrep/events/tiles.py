@@ -9,7 +9,7 @@ from datetime import date, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from userrep.config import Config, Events
@@ -97,7 +97,8 @@ def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, s
     Returns
     -------
     One row per event_date, user_id, item_id, event_type, sorted by event_date, user_bucket, user_id. Cost: one shuffle
-    by day and slice of users; a second one where rows have an ``event_id``, whose copies may name different users.
+    by day and slice of users; a second one where rows have an ``event_id``, whose copies may name different users, and
+    days several slices.
     """
     contexts = [f"context_{k}" for k in range(len(context))]
     unique = _deduplicated(events, contexts, has_event_id=has_event_id, slices=slices, tasks=tasks)
@@ -131,17 +132,18 @@ def _deduplicated(events: DataFrame, contexts: list[str], *, has_event_id: bool,
     """Keep one of equal events; the result is partitioned by event_date and user_slice."""
     payload = ["user_id", "item_id", "event_type", "event_at", "weight", *contexts]
     if not has_event_id:
-        of_users = _with_slice(events, slices).repartition(tasks, "event_date", "user_slice")
+        by = ["event_date", "user_slice"] if slices > 1 else ["event_date"]
+        of_users = _with_slice(events, slices).repartition(tasks, *by)
         keys = ["event_date", "user_slice", "user_bucket", *payload]
         return of_users.groupBy(*keys, "raw").agg(F.lit(1)).select(*keys)
     share = F.pmod(F.xxhash64(F.coalesce("event_id", "user_id")), F.lit(slices))
-    of_ids = events.withColumn("share", share).repartition(tasks, "event_date", "share")
+    by = ["event_date", "share"] if slices > 1 else ["event_date"]  # a day in one slice is at its place already
+    of_ids = events.withColumn("share", share).repartition(tasks, *by)
     whole_row = F.when(F.col("event_id").isNull(), F.col("raw"))
-    later = F.struct("event_at", "raw", *(name for name in payload if name != "event_at"))
-    unique = of_ids.groupBy("event_date", "share", "event_id", whole_row.alias("whole_row")).agg(
-        F.max(later).alias("kept")
-    )
-    return _with_slice(unique.select("event_date", "kept.*"), slices).repartition(tasks, "event_date", "user_slice")
+    copies = Window.partitionBy(*by, "event_id", whole_row).orderBy(F.desc("event_at"), F.desc("raw"))
+    unique = of_ids.withColumn("copy", F.row_number().over(copies)).where("copy = 1")
+    of_users = _with_slice(unique.select("event_date", *payload), slices)
+    return of_users.repartition(tasks, "event_date", "user_slice") if slices > 1 else of_users
 
 
 def _with_slice(events: DataFrame, slices: int) -> DataFrame:

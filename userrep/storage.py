@@ -37,6 +37,11 @@ def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return pyarrow.fs.FileSystem.from_uri(re.sub(r"^s3[an]://", "s3://", unquote(uri)))  # type: ignore[no-any-return]
 
 
+def is_local(uri: str) -> bool:
+    """Say whether a path or URI is on this machine's file system."""
+    return isinstance(file_system(uri)[0], pyarrow.fs.LocalFileSystem)
+
+
 def read_parquet(uri: str, columns: list[str]) -> pa.Table:
     """Read some columns of one Parquet file; partition columns in folder names are not among them."""
     files, path = file_system(uri)

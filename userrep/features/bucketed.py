@@ -7,22 +7,21 @@ step, and of each file what is left of one row group.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet as pq
 
 from userrep.events.buckets import BucketRange
 from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
-from userrep.storage import file_system
+from userrep.storage import file_system, is_local
 
 STEP_ROWS = 131_072
 MOST_ROWS = 4 * STEP_ROWS  # a step with more than that, of one user say, comes in several chunks
-_READERS = 8  # files that are read at once
+_READERS = 8  # files of an object store that are read at once; on a disk one after the other is faster
 
 _SCHEMAS: dict[str, pa.Schema] = {"tiles": TILES, "sums": SUMS, "profiles": PROFILES}
 
@@ -47,9 +46,11 @@ def steps(files: list[BucketedFile], within: BucketRange, *, context: bool) -> I
     rows of each user.
     """
     with ThreadPoolExecutor(_READERS) as readers:
-        cursors = list(readers.map(lambda file: _Cursor(file, within, context=context), files))
+        at_once = map if all(is_local(file.path) for file in files) else readers.map
+        cursors = list(at_once(lambda file: _Cursor(file, within, context=context), files))
         for stop in _stops(cursors, within):
-            yield _chunks(cursors, stop, readers)
+            list(at_once(partial(_Cursor.fill, stop=stop), cursors))
+            yield _chunks(cursors, stop)
 
 
 def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
@@ -70,11 +71,10 @@ def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
     return [*(int(stop) for stop in inner if within.start < stop < within.stop), within.stop]
 
 
-def _chunks(cursors: list["_Cursor"], stop: int, readers: ThreadPoolExecutor) -> Iterator[Chunk]:
+def _chunks(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
     """Gather the rows below ``stop`` of all files."""
     waiting: dict[str, list[pa.Table]] = {kind: [] for kind in _SCHEMAS}
     num_rows = 0
-    list(readers.map(lambda cursor: cursor.fill(stop), cursors))
     for cursor in cursors:
         for table in cursor.rows_below(stop):
             waiting[cursor.source.kind].append(table)
@@ -97,7 +97,7 @@ class _Cursor:
         self.source = source
         self._names = [name for name in _SCHEMAS[source.kind].names if context or name != "num_by_context"]
         self._within = within
-        self._file = _opened(source.path, source.kind)
+        self._file = _opened(source.path)
         meta = self._file.metadata
         self._columns = [name for name in self._names if name in self._file.schema_arrow.names]
         column = self._file.schema_arrow.names.index("user_bucket")
@@ -154,30 +154,23 @@ class _Cursor:
                 columns.append(pa.repeat(pa.scalar(fixed[field.name], field.type), table.num_rows))
             else:
                 column = table.column(field.name)
-                texts = pa.types.is_dictionary(column.type)
-                columns.append(column if texts or column.type == field.type else column.cast(field.type))
+                columns.append(column if column.type == field.type else column.cast(field.type))
         return pa.Table.from_arrays(columns, names=self._names)
 
 
 @lru_cache(maxsize=4096)
 def _metadata(path: str) -> pq.FileMetaData:
     """Keep footers for the tasks to come: Delta's files never change."""
-    return pq.read_metadata(_input(path)[0])
+    return pq.read_metadata(_input(path))
 
 
-def _opened(path: str, kind: str) -> pq.ParquetFile:
-    file, is_local = _input(path)
+def _opened(path: str) -> pq.ParquetFile:
     return pq.ParquetFile(
-        file,
-        metadata=_metadata(path),
-        read_dictionary=["user_id", "item_id"] if kind == "tiles" else ["user_id"],
-        coerce_int96_timestamp_unit="us",
-        pre_buffer=not is_local,
+        _input(path), metadata=_metadata(path), coerce_int96_timestamp_unit="us", pre_buffer=not is_local(path)
     )
 
 
-def _input(path: str) -> tuple[pa.NativeFile, bool]:
+def _input(path: str) -> pa.NativeFile:
     """Open a file; a local one is mapped into memory, not copied."""
     files, name = file_system(path)
-    is_local = isinstance(files, pyarrow.fs.LocalFileSystem)
-    return (pa.memory_map(name) if is_local else files.open_input_file(name)), is_local
+    return pa.memory_map(name) if is_local(path) else files.open_input_file(name)

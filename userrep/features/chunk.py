@@ -39,7 +39,7 @@ PROFILES = pa.schema(
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of neighbouring users: tables of the schemas above (texts may be dictionaries). ``day`` of sums: as-of."""
+    """Rows of neighbouring users: tables of the schemas above. ``day`` of sums: as-of."""
 
     tiles: pa.Table
     sums: pa.Table
@@ -60,7 +60,7 @@ class Items(NamedTuple):
 
     def numbered(self, item_ids: pa.Array) -> Ints:
         """Return each row's position in ``item_ids``; -1 for an item that is not there."""
-        number = pc.index_in(self.distinct.cast(pa.string()), value_set=item_ids).fill_null(-1)
+        number = pc.index_in(self.distinct, value_set=item_ids).fill_null(-1)
         return number.to_numpy(zero_copy_only=False).astype(np.int64)[self.code_N]  # type: ignore[no-any-return]
 
 
@@ -255,11 +255,8 @@ class _Arrays:
 
 
 def _one_array(pieces: list[pa.Array]) -> Items:
-    """Read pieces of a text column, dictionaries or not, as codes into one array of distinct values."""
-    if not pieces:
-        return Items(np.empty(0, np.int64), pa.array([], pa.string()))
-    encoded = [p if pa.types.is_dictionary(p.type) else p.dictionary_encode() for p in pieces]
-    whole = _combined(pa.chunked_array(encoded).unify_dictionaries())
+    """Read pieces of a text column as codes into one array of distinct values."""
+    whole = pa.chunked_array(pieces, pa.string()).combine_chunks().dictionary_encode()
     return Items(whole.indices.to_numpy().astype(np.int64), whole.dictionary)
 
 

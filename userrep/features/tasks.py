@@ -23,7 +23,7 @@ from userrep.features.columns import SUMS_DDL
 from userrep.features.pooling import PoolingJob
 from userrep.features.shuffled import of_kind, steps_of_rows
 
-ROWS_PER_TASK = 4_000_000
+ROWS_PER_TASK = 16_000_000  # that many, since a task reads a row group of each file more than its rows fill
 _FULL = 3  # a range with that many times the mean of all is taken in parts ...
 _FULL_ROWS = 1_000_000  # ... unless it is small all the same
 

@@ -1,7 +1,7 @@
 """Small logs and configurations for tests; a test names only what matters to its claim."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from userrep.config import Config, parse_config
+from userrep.events.generator import LogSpec
 
 EVENT_COLUMNS = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
 
@@ -40,4 +41,45 @@ def config_of(folder: Path, **sections: Any) -> Config:
         "item_vectors": {"behaviour": {"kind": "als", "dim": 4, "refit_days": 7}},
         **sections,
     }
+    return parse_config(values, "test")
+
+
+# A generated log, and a pipeline on it: tests/conftest.py runs it once.
+SPEC = LogSpec(num_users=600, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.5, seed=3)
+AS_OF = date(2024, 3, 15)
+
+
+def pipeline_config(log: Path, root: Path, **more: Any) -> Config:
+    """Build the configuration of a whole pipeline over a generated log."""
+    values: dict[str, Any] = {
+        "root": str(root),
+        "events": {
+            "path": str(log / "events"),
+            "columns": {
+                "user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "event_id": "event_id",
+                "event_type": "event_type", "weight": "weight", "context": ["device"],
+            },
+        },
+        "items": {"path": str(log / "items"), "columns": {"item_id": "item_id", "text": "title"}},
+        "users": {
+            "path": str(log / "users"),
+            "columns": {"user_id": "user_id", "registered_at": "registered_at"},
+            "attributes": ["country", "age_band"],
+        },
+        "onboarding": {
+            "path": str(log / "onboarding"),
+            "columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "picked_at"},
+        },
+        "windows_days": [7, 28],
+        "item_vectors": {
+            "behaviour": {"kind": "als", "dim": 16, "iterations": 4},
+            "content": {"kind": "text", "dim": 16},
+        },
+        "model": {"latent_dim": 48, "hidden_dim": 128, "decoder_dim": 64},
+        "training": {
+            "as_ofs": {"until": "2024-02-25", "every_days": 7}, "num_shards": 2, "batch_size": 64, "max_epochs": 20,
+        },
+        "downstream": {"num_dates": 2},
+        **more,
+    }  # fmt: skip
     return parse_config(values, "test")

@@ -1,10 +1,15 @@
-"""What all tests share: one Spark session."""
+"""What all tests share: one Spark session, and one run of the whole pipeline."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
+from tests.builders import AS_OF, SPEC, pipeline_config
+from userrep.config import Config
+from userrep.events.generator import generate_log
+from userrep.pipeline import Pipeline
 from userrep.session import get_session
 
 
@@ -15,3 +20,20 @@ def spark() -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generate a log of 80 days; not to be changed."""
+    folder = tmp_path_factory.mktemp("log")
+    generate_log(spark, SPEC, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def done(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Config]:
+    """Run every stage on the generated log; who changes the tables works on a copy."""
+    config = pipeline_config(log, tmp_path_factory.mktemp("root"))
+    work = Pipeline(config, spark, AS_OF, report=lambda _: None)
+    work.run()
+    return work, config

@@ -86,6 +86,8 @@ def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 COMMANDS = {
     ("demo",): "Generate a log, run every stage on it",
     ("pipeline",): "Run every batch stage for an as-of date; what is up to date is skipped, and said.",
+    ("daily",): "Refresh the features, embed, gate and publish for one date; no training.",
+    ("backfill",): "Build and publish snapshots of many dates, as if on time",
     ("run",): "Run one job of jobs/ by its name.",
     ("export",): "Write embeddings, features or item vectors of a date as Parquet",
     ("status",): "Show what there is: days of tiles, rejected rows, spaces with their snapshots",
@@ -114,7 +116,7 @@ def test_help_lists_all_commands(userrep: Userrep, no_spark: None) -> None:
     answer = userrep("--help")
     assert answer.code == 0
     listed = {line.split()[0] for line in answer.out.split("Commands:")[1].splitlines() if line.startswith("  ")}
-    assert listed >= {"demo", "pipeline", "run", "export", "status", "doctor", "spaces"}
+    assert listed >= {"demo", "pipeline", "daily", "backfill", "run", "export", "status", "doctor", "spaces"}
 
 
 @pytest.mark.parametrize("group", [(), ("spaces",)])
@@ -127,6 +129,8 @@ def test_no_command_is_answered_with_the_help(userrep: Userrep, no_spark: None, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ("backfill --config x.yaml --from 2024-05-01", "backfill: give --from and --to, or --stale."),
+        ("backfill --config x.yaml --from 2024-05-01 --to x", "--from/--to x: not a date; write YYYY-MM-DD."),
         ("pipline", "No such command 'pipline'. Did you mean 'pipeline'? `--help` shows what there is."),
         ("spaces lst", "No such command 'lst'. Did you mean 'list'? `--help` shows what there is."),
         ("status", "Missing option '--config'. `--help` shows what there is."),

@@ -19,7 +19,7 @@ from userrep.config import Config
 from userrep.events.buckets import NUM_BUCKETS, BucketRange
 from userrep.events.inventory import take_inventory
 from userrep.events.tiles import build_tiles
-from userrep.features import bucketed, pooling, shuffled
+from userrep.features import bucketed, pooling, shuffled, tasks
 from userrep.features.bucketed import BucketedFile, steps
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk

@@ -14,10 +14,10 @@ from pyspark.sql import SparkSession
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import cross_val_predict
 
+from tests.builders import AS_OF, pipeline_config
 from userrep import schemas
-from userrep.config import Config, parse_config
+from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.events.generator import LogSpec, generate_log
 from userrep.export import export_embeddings, export_features, export_item_vectors
 from userrep.items.versions import lineage_of
 from userrep.pipeline import Pipeline
@@ -26,8 +26,6 @@ from userrep.spaces.registry import find_space, list_spaces
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
 
-SPEC = LogSpec(num_users=600, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.5, seed=3)
-AS_OF = date(2024, 3, 15)
 STAGES = (
     "take_inventory",
     "build_activity_tiles",
@@ -39,56 +37,6 @@ STAGES = (
     "promote",
     "train_return_propensity",
 )
-
-
-def _config(log: Path, root: Path, **more: Any) -> Config:
-    values: dict[str, Any] = {
-        "root": str(root),
-        "events": {
-            "path": str(log / "events"),
-            "columns": {
-                "user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "event_id": "event_id",
-                "event_type": "event_type", "weight": "weight", "context": ["device"],
-            },
-        },
-        "items": {"path": str(log / "items"), "columns": {"item_id": "item_id", "text": "title"}},
-        "users": {
-            "path": str(log / "users"),
-            "columns": {"user_id": "user_id", "registered_at": "registered_at"},
-            "attributes": ["country", "age_band"],
-        },
-        "onboarding": {
-            "path": str(log / "onboarding"),
-            "columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "picked_at"},
-        },
-        "windows_days": [7, 28],
-        "item_vectors": {
-            "behaviour": {"kind": "als", "dim": 16, "iterations": 4},
-            "content": {"kind": "text", "dim": 16},
-        },
-        "model": {"latent_dim": 48, "hidden_dim": 128, "decoder_dim": 64},
-        "training": {
-            "as_ofs": {"until": "2024-02-25", "every_days": 7}, "num_shards": 2, "batch_size": 64, "max_epochs": 20,
-        },
-        "downstream": {"num_dates": 2},
-        **more,
-    }  # fmt: skip
-    return parse_config(values, "test")
-
-
-@pytest.fixture(scope="module")
-def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("log")
-    generate_log(spark, SPEC, str(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def done(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Config]:
-    config = _config(log, tmp_path_factory.mktemp("root"))
-    work = Pipeline(config, spark, AS_OF, report=lambda _: None)
-    work.run()
-    return work, config
 
 
 def _content(tables: Tables, config: Config) -> dict[str, Any]:
@@ -224,7 +172,7 @@ def test_a_run_killed_before_any_write_and_run_again_ends_as_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed once before each table's write, one after the other, in one root: the hardest of paths."""
-    config = _config(log, tmp_path)
+    config = pipeline_config(log, tmp_path)
     order = ["source_files", "user_item_days", "rejected_events", "tile_days", "item_index", "item_vectors",
              "item_vector_versions", "user_features", "feature_sets", "training_rows", "spaces", "user_embeddings",
              "snapshots", "consumer_results"]  # fmt: skip
@@ -278,10 +226,10 @@ def test_a_refused_gate_leaves_what_serves_as_it_is(
 def test_a_pipeline_without_room_for_training_is_refused_before_long_work(
     spark: SparkSession, log: Path, tmp_path: Path
 ) -> None:
-    early = _config(log, tmp_path, training={"as_ofs": {"until": "2024-03-20"}})
+    early = pipeline_config(log, tmp_path, training={"as_ofs": {"until": "2024-03-20"}})
     with pytest.raises(UsageError, match="until 2024-03-20 lies after --as-of 2024-03-15"):
         Pipeline(early, spark, AS_OF, report=lambda _: None).run()
-    young = _config(log, tmp_path, training={"as_ofs": {"until": "2024-01-05"}})
+    young = pipeline_config(log, tmp_path, training={"as_ofs": {"until": "2024-01-05"}})
     with pytest.raises(UsageError, match="too late for a training row"):
         Pipeline(young, spark, AS_OF, report=lambda _: None).run()
     with pytest.raises(UsageError, match="choose a date from 2024-01-02"):

@@ -17,9 +17,10 @@ from pyspark.sql import SparkSession
 
 from benchmarks.answers import check_same, content_hash, our_features
 from benchmarks.logs import AS_OF, LogSize, Site, add_late_events, link_files, open_site, site_config
-from benchmarks.report import Line, progress, ratio_line, refresher, run, seconds_of
+from benchmarks.report import Line, progress, ratio_line, run, seconds_of
 from userrep.events.inventory import take_inventory
 from userrep.events.tiles import build_tiles
+from userrep.features.refresh import refresh_features
 
 SIZE = LogSize(events=50_000_000, users=100_000)
 NUM_LATE = 1000
@@ -27,7 +28,7 @@ NUM_LATE = 1000
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     """Take up a late day and rebuild, in tables made anew for each run."""
-    refresh_features, taken = refresher(), []
+    taken = []
     for _ in range(runs):
         with open_site(spark, size, root) as kept:
             site = _with_own_log(kept)

@@ -15,14 +15,15 @@ from pyspark.sql import SparkSession
 
 from benchmarks.answers import check_same, content_hash, our_features
 from benchmarks.logs import AS_OF, LogSize, open_site
-from benchmarks.report import Line, progress, ratio_line, refresher, run, seconds_of
+from benchmarks.report import Line, progress, ratio_line, run, seconds_of
+from userrep.features.refresh import refresh_features
 
 SIZE = LogSize(events=50_000_000, users=100_000)
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     """Refresh and rebuild tables that stand at the day before, anew for each run."""
-    refresh_features, taken = refresher(), []
+    taken = []
     for _ in range(runs):
         with open_site(spark, size, root, as_ofs=[AS_OF - timedelta(days=1), AS_OF]) as site:
             inputs = (site.tables, site.config, site.versions)

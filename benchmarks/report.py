@@ -71,15 +71,6 @@ def run(benchmark: str, measure: Measure, size: LogSize, *, runs: int, small: Lo
     print(json.dumps(line), flush=True)
 
 
-def refresher() -> Callable[..., Any]:
-    """Return ``refresh_features`` of this release."""
-    try:
-        from userrep.features.refresh import refresh_features
-    except ImportError as error:
-        raise Skipped(f"this release has no refresh ({error})") from None
-    return refresh_features
-
-
 def progress(text: str) -> None:
     """Say on stderr what is going on."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks import answers, features_growth, report
+from benchmarks import answers, features_growth
 from benchmarks.logs import LogSize, log_files
 
 ROOT = Path(__file__).parents[1]
@@ -29,11 +29,7 @@ def test_a_benchmark_compares_answers_and_tells_its_line(
     monkeypatch.setattr(features_growth, "TIMES", 1)  # the one log does for all
     benchmark = importlib.import_module(f"benchmarks.{name}")
     size = LogSize(**{**vars(TINY), "copies": benchmark.SIZE.copies})
-    try:
-        line = benchmark.measure(spark, size, root, 1)
-    except report.Skipped as skipped:
-        assert "refresh" in name or "late_day" in name
-        pytest.skip(str(skipped))
+    line = benchmark.measure(spark, size, root, 1)
     assert json.loads(json.dumps(line)) == line
     assert line["benchmark"] == name
     assert {"events", "users", "items", "days", "cores"} <= line["size"].keys()

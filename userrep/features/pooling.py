@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from userrep.arrow import stacked
-from userrep.features.accumulate import Sums, day_number, moved, pooled_width, with_days, without_days
+from userrep.features.accumulate import Sums, day_number, moved, with_days, without_days
 from userrep.features.chunk import SUMS, Block, Chunk, blocks
 from userrep.features.columns import ItemMatrix, features_batch, sums_batch
 from userrep.features.spec import FeatureSpec
@@ -145,8 +145,3 @@ def _read_matrix(version: VectorFiles, modalities: tuple[tuple[str, int], ...]) 
 def item_matrix(version: VectorFiles, spec: FeatureSpec) -> ItemMatrix:
     """Read a version of the item vectors, once per worker: items x X float64."""
     return _read_matrix(version, tuple(spec.modalities.items()))
-
-
-def vectors_bytes(num_items: int, spec: FeatureSpec) -> int:
-    """Return what one version takes in a worker."""
-    return num_items * pooled_width(spec) * 8

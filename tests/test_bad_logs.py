@@ -114,18 +114,18 @@ def _days(*sizes: int | None) -> list[LogDay]:
 
 
 def test_a_day_much_smaller_than_the_median_is_refused_if_it_is_to_be_built() -> None:
-    inventory = Inventory(_days(1000, 9, 1000, 10), 0, 0, naive_time=False)
+    inventory = Inventory(_days(1000, 9, 1000, 10), 0, 0)
     inventory.check_sizes(0.01, [D1, D3, D4])
     inventory.check_sizes(0, [D2])
     with pytest.raises(UsageError, match=r"2024-05-02 has 9 rows; the log's median day has 505, and .* wants 5.0% of"):
         inventory.check_sizes(0.05, [D1, D2, D3])
-    many = Inventory(_days(*[0] * 12, *[100] * 13), 0, 0, naive_time=False)
+    many = Inventory(_days(*[0] * 12, *[100] * 13), 0, 0)
     with pytest.raises(UsageError, match=r"and 2 more days; the log's median day"):
         many.check_sizes(0.01, [day.day for day in many.days])
 
 
 def test_days_that_are_not_counted_pass_until_they_are() -> None:
-    inventory = Inventory(_days(None, 100, 100), 0, 0, naive_time=False)
+    inventory = Inventory(_days(None, 100, 100), 0, 0)
     events = Events(**ONE)
     assert inventory.days[0].expected_rows == 10
     inventory.check_days(events, [D1, D2])

@@ -358,7 +358,7 @@ def _days(num_days: int, num_rejected: int) -> list[LogDay]:
 
 
 def test_an_as_of_date_outside_the_log_is_refused() -> None:
-    inventory = Inventory(_days(3, 0), 0, 0, naive_time=False)
+    inventory = Inventory(_days(3, 0), 0, 0)
     for as_of in (D2, D3, D4):
         inventory.check_as_of(as_of)
     for as_of in (D1, date(2024, 5, 5)):
@@ -367,14 +367,14 @@ def test_an_as_of_date_outside_the_log_is_refused() -> None:
 
 
 def test_an_empty_window_is_refused() -> None:
-    inventory = Inventory(_days(3, 0), 0, 0, naive_time=False)
+    inventory = Inventory(_days(3, 0), 0, 0)
     inventory.check_window(date(2024, 5, 10), 7)
     with pytest.raises(UsageError, match=r"--as-of 2024-05-11: the longest window, 7 days, is empty.*is 2024-05-03"):
         inventory.check_window(date(2024, 5, 11), 7)
 
 
 def test_too_many_rejects_are_told_day_by_day_and_so_are_undated_rows() -> None:
-    inventory = Inventory(_days(12, 6), 200, 0, naive_time=False)
+    inventory = Inventory(_days(12, 6), 200, 0)
     days = [day.day for day in inventory.days]
     inventory.check_rejects(0.2, days)
     with pytest.raises(RejectedShareError, match=r"2024-05-01: 6 of 100 .* and 2 more days; 200 of 1400 rows have no"):

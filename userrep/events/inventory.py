@@ -47,7 +47,6 @@ class Inventory:
     days: list[LogDay]
     num_undated: int
     num_new_files: int
-    naive_time: bool
     undated_fingerprint: str = ""  # of the content of the undated rows; empty without any
     warnings: tuple[str, ...] = ()
 
@@ -156,7 +155,6 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
         days,
         undated.num_rows or 0 if undated else 0,
         sum(num_new for _, num_new in found),
-        naive_time=any(has_naive_time(log.source, log.settings) for log in logs),
         undated_fingerprint=undated.fingerprint if undated else "",
         warnings=(*warnings, *([missing] if missing else [])),
     )

@@ -52,9 +52,9 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     UsageError
         If a day is too small; likewise.
     """
-    latest = _latest(tables)
-    visible = {day: found for day, found in latest.items() if day is not None}
-    undated = bool(inventory.num_undated) and latest.get(None, ("", 0))[0] != inventory.undated_fingerprint
+    ledger = tile_ledger(tables)
+    visible = ledger.latest
+    undated = bool(inventory.num_undated) and ledger.undated[0] != inventory.undated_fingerprint
     wanted = {day.day: day for day in inventory.days if day.day < before}
     mapping = mapping_of(config.events)
     stale = [day for day in wanted.values() if visible.get(day.day, ("", 0))[0] != _fingerprint(day, mapping)]
@@ -64,7 +64,7 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
         return TileBuild([], len(wanted), 0, 0, 0)
     days = sorted(day.day for day in stale)
     inventory.check_days(config.events, days)
-    revision = 1 + max((revision for _, revision in latest.values()), default=0)
+    revision = 1 + max(revision for _, revision in (*visible.values(), ledger.undated))
     slices = power_of_two(max((day.expected_rows for day in stale), default=1) / _ROWS_PER_SLICE)
     _write_rows(tables, config.events, days, revision, undated=undated, slices=slices)
     if any(day.num_rows is None for day in stale):
@@ -151,24 +151,19 @@ def _with_slice(events: DataFrame, slices: int) -> DataFrame:
 
 
 def latest_tile_days(tables: Tables) -> dict[date, tuple[str, int]]:
-    """Return day -> (fingerprint, revision) of the newest revision of each day. Driver memory: one entry a day."""
-    return {day: found for day, found in _latest(tables).items() if day is not None}
-
-
-def _latest(tables: Tables) -> dict[date | None, tuple[str, int]]:
-    latest = (
-        tables.read(TILE_DAYS)
-        .groupBy("event_date")
-        .agg(F.max_by(F.struct("fingerprint", "revision"), "revision").alias("d"))
-    )
-    return {row.event_date: (row.d.fingerprint, row.d.revision) for row in latest.collect()}
+    """Return day -> (fingerprint, revision) of the newest revision of each day."""
+    return tile_ledger(tables).latest
 
 
 @dataclass(frozen=True)
 class TileLedger:
-    """The ledger of days as it is at one moment. ``latest``: day -> (fingerprint, revision)."""
+    """The ledger of days as it is at one moment.
+
+    ``latest`` : day -> (fingerprint, revision). ``undated`` : likewise of the rows without a readable time.
+    """
 
     latest: dict[date, tuple[str, int]]
+    undated: tuple[str, int]
     _tiles: dict[tuple[date, int], int]
 
     def num_tiles(self, days: Iterable[tuple[date, int]]) -> int:
@@ -179,11 +174,10 @@ class TileLedger:
 def tile_ledger(tables: Tables) -> TileLedger:
     """Read the ledger of days. Driver memory: one entry a day and revision."""
     columns = ("event_date", "revision", "fingerprint", "num_tiles")
-    rows = tables.read(TILE_DAYS).where("event_date IS NOT NULL").select(*columns).collect()
-    return TileLedger(
-        {row.event_date: (row.fingerprint, row.revision) for row in sorted(rows, key=lambda row: row.revision)},
-        {(row.event_date, row.revision): row.num_tiles for row in rows},
-    )
+    rows = sorted(tables.read(TILE_DAYS).select(*columns).collect(), key=lambda row: row.revision)
+    latest = {row.event_date: (row.fingerprint, row.revision) for row in rows}
+    undated = latest.pop(None, ("", 0))
+    return TileLedger(latest, undated, {(row.event_date, row.revision): row.num_tiles for row in rows})
 
 
 def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:

@@ -16,14 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from userrep.events.buckets import BucketRange
-from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
+from userrep.features.chunk import KINDS, Chunk, names_of
 from userrep.storage import file_system, is_local
 
 STEP_ROWS = 131_072
 MOST_ROWS = 4 * STEP_ROWS  # a step with more than that, of one user say, comes in several chunks
 _READERS = 8  # files of an object store that are read at once; on a disk one after the other is faster
-
-_SCHEMAS: dict[str, pa.Schema] = {"tiles": TILES, "sums": SUMS, "profiles": PROFILES}
 
 
 class BucketedFile(NamedTuple):
@@ -73,7 +71,7 @@ def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
 
 def _chunks(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
     """Gather the rows below ``stop`` of all files."""
-    waiting: dict[str, list[pa.Table]] = {kind: [] for kind in _SCHEMAS}
+    waiting: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
     num_rows = 0
     for cursor in cursors:
         for table in cursor.rows_below(stop):
@@ -81,7 +79,7 @@ def _chunks(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
             num_rows += table.num_rows
             if num_rows >= MOST_ROWS:
                 yield _chunk(waiting)
-                waiting, num_rows = {kind: [] for kind in _SCHEMAS}, 0
+                waiting, num_rows = {kind: [] for kind in KINDS}, 0
     if num_rows:
         yield _chunk(waiting)
 
@@ -95,7 +93,7 @@ class _Cursor:
 
     def __init__(self, source: BucketedFile, within: BucketRange, *, context: bool) -> None:
         self.source = source
-        self._names = [name for name in _SCHEMAS[source.kind].names if context or name != "num_by_context"]
+        self._names = names_of(source.kind, context=context)
         self._within = within
         self._file = _opened(source.path)
         meta = self._file.metadata
@@ -148,7 +146,7 @@ class _Cursor:
     def _as_chunk(self, table: pa.Table) -> pa.Table:
         """Add what the file is about, and bring times and numbers to the chunk's types."""
         fixed = {"day": self.source.day, "before": self.source.before, "after": self.source.after}
-        schema, columns = _SCHEMAS[self.source.kind], []
+        schema, columns = KINDS[self.source.kind], []
         for field in map(schema.field, self._names):
             if field.name in fixed:
                 columns.append(pa.repeat(pa.scalar(fixed[field.name], field.type), table.num_rows))

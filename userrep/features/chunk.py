@@ -37,6 +37,14 @@ PROFILES = pa.schema(
 )  # fmt: skip
 
 
+KINDS = {"tiles": TILES, "sums": SUMS, "profiles": PROFILES}
+
+
+def names_of(kind: str, *, context: bool) -> list[str]:
+    """Return the columns of one kind of rows, with or without num_by_context."""
+    return [name for name in KINDS[kind].names if context or name != _CONTEXT[0]]
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Rows of neighbouring users: tables of the schemas above. ``day`` of sums: as-of."""
@@ -48,8 +56,7 @@ class Chunk:
     @classmethod
     def of(cls, **tables: pa.Table) -> "Chunk":
         """Fill up with empty tables."""
-        schemas = {"tiles": TILES, "sums": SUMS, "profiles": PROFILES}
-        return cls(**{kind: tables.get(kind, schema.empty_table()) for kind, schema in schemas.items()})
+        return cls(**{kind: tables.get(kind, schema.empty_table()) for kind, schema in KINDS.items()})
 
 
 class Items(NamedTuple):

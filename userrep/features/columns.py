@@ -52,7 +52,7 @@ def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, keep
         {
             "as_of": pa.array(np.full(len(users), day_number(as_of), np.int32)).cast(pa.date32()),
             "user_bucket": block.user_bucket_U[users],
-            "user_id": block.user_ids.take(pa.array(users)).cast(pa.string()),
+            "user_id": block.user_ids.take(pa.array(users)),
             "sums": pa.Array.from_buffers(pa.binary(), len(users), [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
             "active_at": pa.ListArray.from_arrays(pa.array(active_ends), pa.array(last_at[has_event])),
             "num_by_context": _maps(sums.context_UK[users], block.words),
@@ -76,7 +76,7 @@ def features_batch(
     last_at = sums.last_at_before(spec, as_of)[users]
     columns: dict[str, Any] = {
         "as_of": pa.array(np.full(len(users), day_number(as_of), np.int32)).cast(pa.date32()),
-        "user_id": block.user_ids.take(pa.array(users)).cast(pa.string()),
+        "user_id": block.user_ids.take(pa.array(users)),
     }
     columns |= _pooled(sums.pooled_URX(spec)[users], picks_UX[users], spec)
     for w, window in enumerate(spec.windows_days):

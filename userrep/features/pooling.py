@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from userrep.arrow import stacked
 from userrep.features.accumulate import Sums, day_number, moved, with_days, without_days
-from userrep.features.chunk import SUMS, Block, Chunk, blocks
+from userrep.features.chunk import Block, Chunk, blocks, names_of
 from userrep.features.columns import ItemMatrix, features_batch, sums_batch
 from userrep.features.spec import FeatureSpec
 from userrep.storage import read_parquet
@@ -47,6 +47,14 @@ class PoolingJob:
     is_whole: bool = True
     adds_up: bool = False
 
+    def for_parts(self) -> "PoolingJob":
+        """Return the job that makes parts of this one's sums."""
+        return replace(self, is_whole=False, output="sums")
+
+    def for_adding_up(self) -> "PoolingJob":
+        """Return the job that makes this one's rows of such parts."""
+        return replace(self, before=None, changed_days=(), adds_up=True)
+
     def run(self, steps: Iterable[Iterator[Chunk]]) -> Iterator[pa.RecordBatch]:
         """Make the job's rows of all users in ``steps``; a step of several chunks is made in parts, then added up."""
         for step in steps:
@@ -60,7 +68,7 @@ class PoolingJob:
                 yield from self._in_parts(chain((first, second), step))
 
     def _in_parts(self, chunks: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
-        in_parts = replace(self, is_whole=False, output="sums")
+        in_parts = self.for_parts()
         parts: list[pa.RecordBatch] = []
         profiles: list[pa.Table] = []
         for chunk in chunks:
@@ -69,8 +77,7 @@ class PoolingJob:
         if not parts:
             return
         sums = as_chunk_of_sums(pa.Table.from_batches(parts), context=bool(self.spec.context))
-        adding = replace(self, before=None, changed_days=(), adds_up=True)
-        yield from adding._of_chunk(Chunk.of(sums=sums, profiles=pa.concat_tables(profiles)))
+        yield from self.for_adding_up()._of_chunk(Chunk.of(sums=sums, profiles=pa.concat_tables(profiles)))
 
     def _of_chunk(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
         for block in blocks(chunk, self.spec):
@@ -102,13 +109,15 @@ class PoolingJob:
         nowhere_N = np.full(len(tiles.user_N), -1)
         ring_N = np.where(tiles.before_N, tiles.rings(spec, self.before), -1) if self.before else nowhere_N
         version = self.dates[0][1]
+        matrix = item_matrix(version, spec)
+        item_N = block.tile_items.numbered(matrix.item_ids)
         for as_of, files in self.dates:
             if files != version:  # the sums of one version say nothing about another's
                 sums = Sums.zeros_like(sums)
                 ring_N, version = nowhere_N, files
-            matrix = item_matrix(files, spec)
+                matrix = item_matrix(version, spec)
+                item_N = block.tile_items.numbered(matrix.item_ids)
             next_N = np.where(tiles.after_N, tiles.rings(spec, as_of), -1)
-            item_N = block.tile_items.numbered(matrix.item_ids)
             sums = moved(sums, tiles, item_N, matrix.vectors_IX, spec, ring_before_N=ring_N, ring_after_N=next_N)
             ring_N = next_N
             yield sums
@@ -116,7 +125,7 @@ class PoolingJob:
 
 def as_chunk_of_sums(rows: pa.Table, *, context: bool) -> pa.Table:
     """Bring rows of ``user_window_sums`` to the form that chunks have."""
-    names = [name for name in SUMS.names if context or name != "num_by_context"]
+    names = names_of("sums", context=context)
     days = rows.column("as_of").cast(pa.int32())
     columns = [days if name == "day" else rows.column(name) for name in names]
     return pa.Table.from_arrays(columns, names=names)

@@ -23,7 +23,7 @@ from userrep.events.tiles import NUM_CELLS, TileLedger, rows_of_revisions, tile_
 from userrep.features.accumulate import day_number
 from userrep.features.build import dated_vectors, feature_sets, features_table, read_profiles, write_features
 from userrep.features.columns import SUMS_DDL
-from userrep.features.pooling import PoolingJob
+from userrep.features.pooling import PoolingJob, VectorFiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.tasks import Inputs, Plan, SumRows, TileRows, plan_ranges, pooled
 from userrep.items.versions import Versions
@@ -104,7 +104,7 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     known = generations(tables, versions.lineage_id)
     number = 1 + max((generation.generation for generation in known), default=0)
     made = Generation(number, as_of, versions.valid_at(as_of), after, 0)
-    work = _Refresh(tables, config, versions)
+    work = _Refresh(tables, config, versions, dated_vectors(tables, config, versions, [as_of]))
     base, reason = (None, "asked for") if full else work.base(known, made, ledger)
     difference = Difference.between(base, made, spec)
     made = work.write_sums(base, made, difference, ledger)
@@ -127,6 +127,7 @@ class _Refresh:
     tables: Tables
     config: Config
     versions: Versions
+    vectors: tuple[tuple[date, VectorFiles], ...]
 
     def base(self, known: list[Generation], made: Generation, ledger: TileLedger) -> tuple[Generation | None, str]:
         """Choose the generation to start from, and say why it is that or none."""
@@ -136,10 +137,9 @@ class _Refresh:
         if not usable:
             return None, f"item vectors of {made.valid_from} are new to the window sums"
         spec = FeatureSpec.of(self.config)
-        work = [ledger.num_tiles(Difference.between(before, made, spec).tiles) for before in usable]
-        least = min(range(len(usable)), key=lambda k: (work[k], -k))
-        found = usable[least]
-        if work[least] > _WORTH_IT * ledger.num_tiles(made.revision_by_day.items()):
+        work = {before.generation: ledger.num_tiles(Difference.between(before, made, spec).tiles) for before in usable}
+        found = min(usable, key=lambda before: (work[before.generation], -before.generation))
+        if work[found.generation] > _WORTH_IT * ledger.num_tiles(made.revision_by_day.items()):
             return None, f"too much differs from the sums of {found.as_of}"
         built = feature_sets(self.tables, self.versions.lineage_id).get(found.as_of)
         if built is not None and built.num_inexact:
@@ -152,7 +152,7 @@ class _Refresh:
         """Write a generation, and then the row of the ledger that makes it count; older ones go, but for the last."""
         job = PoolingJob(
             FeatureSpec.of(self.config),
-            dated_vectors(self.tables, self.config, self.versions, [made.as_of]),
+            self.vectors,
             "sums",
             before=base.as_of if base else None,
             changed_days=tuple(day_number(day) for day in difference.changed),
@@ -181,8 +181,7 @@ class _Refresh:
 
     def features_of(self, made: Generation) -> DataFrame:
         """Make features of a generation of sums and of the users' profiles."""
-        vectors = dated_vectors(self.tables, self.config, self.versions, [made.as_of])
-        job = PoolingJob(FeatureSpec.of(self.config), vectors, "features", adds_up=True)
+        job = PoolingJob(FeatureSpec.of(self.config), self.vectors, "features", adds_up=True)
         sums, profiles = SumRows(self._rows_of(made), made.as_of), read_profiles(self.tables, self.config)
         inputs = Inputs([], sums=sums, profiles=profiles, is_direct=self.tables.has_files)
         schema = self.tables.read(features_table(self.config, self.versions.lineage_id)).schema

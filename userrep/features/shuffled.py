@@ -9,9 +9,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.features.bucketed import MOST_ROWS, STEP_ROWS
-from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
+from userrep.features.chunk import KINDS, Chunk, names_of
 
-KINDS = {"tiles": TILES, "sums": SUMS, "profiles": PROFILES}
 _COLUMNS = {
     "kind": "string", "user_bucket": "int", "user_id": "string", "item_id": "string", "weight": "double",
     "num_events": "int", "last_event_at": "bigint", "num_night": "int", "num_morning": "int", "num_afternoon": "int",
@@ -97,6 +96,6 @@ def _chunk(rows: pa.Table, context: bool) -> Chunk:
     parts = {}
     for kind, schema in KINDS.items():
         mine = rows.filter(pa.compute.equal(kinds, kind))
-        names = [name for name in schema.names if context or name != "num_by_context"]
+        names = names_of(kind, context=context)
         parts[kind] = pa.Table.from_arrays([mine.column(n).cast(schema.field(n).type) for n in names], names=names)
     return Chunk.of(**parts)

@@ -94,15 +94,14 @@ def pooled(inputs: Inputs, job: PoolingJob, plan: Plan, schema: StructType) -> D
     whole = _rows_of_tasks(inputs, job, plan, schema, full=False)
     if not plan.parts:
         return whole
-    in_parts = replace(job, is_whole=False, output="sums")
     sums = cast(StructType, StructType.fromDDL(SUMS_DDL))
-    parts = _rows_of_tasks(replace(inputs, profiles=None), in_parts, plan, sums, full=True)
+    parts = _rows_of_tasks(replace(inputs, profiles=None), job.for_parts(), plan, sums, full=True)
     rows = of_kind(parts.withColumn("day", F.unix_date("as_of")), "sums")
     if inputs.profiles is not None and job.output == "features":
         profiles = of_kind(inputs.profiles, "profiles")
         rows = rows.unionByName(profiles.where(slice_number(plan.num_ranges).isin(list(plan.parts))))
-    adding = replace(job, before=None, changed_days=(), adds_up=True)
-    return whole.unionByName(_shuffled(rows, adding, slice_number(plan.num_ranges), plan.num_ranges, schema))
+    added_up = _shuffled(rows, job.for_adding_up(), slice_number(plan.num_ranges), plan.num_ranges, schema)
+    return whole.unionByName(added_up)
 
 
 def _rows_of_tasks(inputs: Inputs, job: PoolingJob, plan: Plan, schema: StructType, *, full: bool) -> DataFrame:

@@ -25,6 +25,7 @@ setup(
         "pydantic>=2.14,<3",
         "pyyaml>=6,<7",
         "safetensors>=0.8,<0.9",
+        "deltalake>=1.6,<1.7",
         "typer>=0.29,<0.30",
     ],
     extras_require={

@@ -19,7 +19,7 @@ from benchmarks.answers import check_same, content_hash, our_features
 from benchmarks.logs import AS_OF, LogSize, Site, add_late_events, link_files, open_site, site_config
 from benchmarks.report import Line, progress, ratio_line, run, seconds_of
 from userrep.events.inventory import take_inventory
-from userrep.events.tiles import build_tiles
+from userrep.events.tile_build import build_tiles
 from userrep.features.refresh import refresh_features
 
 SIZE = LogSize(events=50_000_000, users=100_000)

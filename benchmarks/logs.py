@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from userrep.config import Config, parse_config
-from userrep.events import tiles
+from userrep.events import direct, direct_build, tile_build, tile_rows, tiles
 from userrep.events.inventory import take_inventory
+from userrep.events.tile_build import build_tiles
 from userrep.ids import short_hash
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.schemas import TILE_DAYS, USER_ITEM_DAYS
@@ -39,6 +40,7 @@ MODALITIES = ("behaviour", "content")
 
 _DAY_US = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
+_BUILDERS = (direct, direct_build, tile_build, tile_rows, tiles)  # what kept tiles depend on
 _UTC = pa.timestamp("us", tz="UTC")
 
 
@@ -119,7 +121,10 @@ def open_site(spark: SparkSession, size: LogSize, root: Path, *, as_ofs: list[da
     The tiles are built by ``build_tiles`` once and kept beside the log, until the code that builds them changes.
     """
     log, items = log_files(size, root)
-    kept = log.parent / f"tables-{short_hash([inspect.getsource(tiles), USER_ITEM_DAYS.columns, TILE_DAYS.columns])}"
+    kept = (
+        log.parent
+        / f"tables-{short_hash([*map(inspect.getsource, _BUILDERS), USER_ITEM_DAYS.columns, TILE_DAYS.columns])}"
+    )
     if not kept.exists():
         for outdated in log.parent.glob("tables-*"):
             shutil.rmtree(outdated)
@@ -171,7 +176,7 @@ def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tab
     """Bring tiles and item vectors up to date; what is there already costs a listing."""
     tables = Tables.of(config, spark)
     if not tiles.latest_tile_days(tables):
-        tiles.build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
+        build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
     missing = versions_of(tables, config, anchor=ANCHOR).missing(as_ofs)
     if missing:
         train_versions(tables, config, versions_of(tables, config, anchor=ANCHOR), missing, lambda _: None)

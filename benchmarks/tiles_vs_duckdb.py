@@ -20,7 +20,8 @@ from benchmarks.answers import check_same, content_hash
 from benchmarks.logs import AS_OF, SMALL, LogSize, log_files, site_config
 from benchmarks.report import Line, Skipped, alternating, ratio_line, run
 from userrep.events.inventory import take_inventory
-from userrep.events.tiles import build_tiles, read_tiles
+from userrep.events.tile_build import build_tiles
+from userrep.events.tiles import read_tiles
 from userrep.tables import Tables
 
 SIZE = LogSize(events=10_000_000, users=100_000, copies=True)

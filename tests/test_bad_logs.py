@@ -14,7 +14,8 @@ from userrep.config import Events, EventSource, parse_config
 from userrep.errors import RejectedShareError, UsageError
 from userrep.events.inventory import Inventory, LogDay, take_inventory
 from userrep.events.source import check_events, with_validity
-from userrep.events.tiles import build_tiles, latest_tile_days
+from userrep.events.tile_build import build_tiles
+from userrep.events.tiles import latest_tile_days
 from userrep.schemas import SOURCE_SCHEMAS
 from userrep.tables import Tables
 
@@ -186,7 +187,7 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
     take_inventory(tables, config.events)
     assert [len(row["columns"]) for row in tables.read(SOURCE_SCHEMAS).orderBy("seen_at").collect()] == [5, 7]
     _write(tmp_path, "3.parquet", weight=pa.int64(), geo=geo, more=pa.int64())
-    monkeypatch.setattr("userrep.events.files.with_validity", None)  # nothing is read
+    monkeypatch.setattr("userrep.events.new_files.with_validity", None)  # nothing is read
     with pytest.raises(UsageError, match="column 'weight' was int and is bigint") as caught:
         take_inventory(tables, config.events)
     assert caught.value.faults[:2] == [

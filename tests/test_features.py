@@ -18,7 +18,7 @@ from tests.builders import at, config_of, event, write_rows
 from userrep.config import Config
 from userrep.events.buckets import NUM_BUCKETS, BucketRange
 from userrep.events.inventory import take_inventory
-from userrep.events.tiles import build_tiles
+from userrep.events.tile_build import build_tiles
 from userrep.features import bucketed, pooling, shuffled, tasks
 from userrep.features.bucketed import BucketedFile, steps
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
@@ -129,12 +129,12 @@ def chunk_of(tiles: Iterable[Row], profiles: Iterable[Row] = (), sums: pa.Table 
 
 def ran(job: PoolingJob, *chunks: Chunk) -> list[Row]:
     """Run a job on one step, by user."""
-    rows = [row for batch in job.run([iter(chunks)]) for row in batch.to_pylist()]
+    rows = [row for made in job.run([iter(chunks)]) for row in made.rows.to_pylist()]
     assert len({(row["user_id"], row["as_of"]) for row in rows}) == len(rows)
     return sorted(rows, key=lambda row: (row["as_of"], row["user_id"]))
 
 
-FEATURES = PoolingJob(SPEC, ((AS_OF, VECTORS),), "features")
+FEATURES = PoolingJob(SPEC, ((AS_OF, VECTORS),), ("features",))
 
 
 def expected(tiles: list[Row], profiles: list[Row], matrix: ItemMatrix) -> dict[str, Row]:
@@ -225,8 +225,8 @@ def test_dates_that_share_a_pass_get_the_features_that_each_would_get_alone(
 ) -> None:
     chunk = chunk_of(tiles, [profile(user, *more) for user, more in drawn.items()])
     dates = [AS_OF - timedelta(days=k) for k in (4, 2, 1, 0)]
-    together = ran(PoolingJob(SPEC, tuple((day, VECTORS) for day in dates), "features"), chunk)
-    alone = [row for day in dates for row in ran(PoolingJob(SPEC, ((day, VECTORS),), "features"), chunk)]
+    together = ran(PoolingJob(SPEC, tuple((day, VECTORS) for day in dates), ("features",)), chunk)
+    alone = [row for day in dates for row in ran(PoolingJob(SPEC, ((day, VECTORS),), ("features",)), chunk)]
     assert together == alone
 
 
@@ -275,22 +275,22 @@ def test_sums_that_move_with_late_and_corrected_days_equal_a_full_rebuild_to_the
             tiles += [r | {"before": True, "after": same} for r in consumed.get(day, [])]
             tiles += [] if same else [r | {"before": False, "after": True} for r in after.get(day, [])]
         changed = tuple(day for day in after if day in consumed and consumed[day] != after[day])
-        job = PoolingJob(SPEC, ((as_of, VECTORS),), "sums", before=before, changed_days=changed)
+        job = PoolingJob(SPEC, ((as_of, VECTORS),), ("sums",), before=before, changed_days=changed)
         found = ran(job, chunk_of(tiles, sums=sums))
         full = ran(
-            PoolingJob(SPEC, ((as_of, VECTORS),), "sums"), chunk_of([row for rows in after.values() for row in rows])
+            PoolingJob(SPEC, ((as_of, VECTORS),), ("sums",)), chunk_of([row for rows in after.values() for row in rows])
         )
         assert found == full
         written = pa.Table.from_pylist(found, schema=_stored()) if found else _stored().empty_table()
         sums, before, consumed = as_chunk_of_sums(written, context=True).cast(SUMS), as_of, after
         profiles = [profile("a", 1, "se", [(1, 1)])]
-        of_sums = ran(PoolingJob(SPEC, ((as_of, VECTORS),), "features", adds_up=True), chunk_of([], profiles, sums))
+        of_sums = ran(PoolingJob(SPEC, ((as_of, VECTORS),), ("features",), adds_up=True), chunk_of([], profiles, sums))
         of_tiles = ran(features_on(as_of), chunk_of([row for rows in after.values() for row in rows], profiles))
         assert of_sums == of_tiles
 
 
 def features_on(as_of: date) -> PoolingJob:
-    return PoolingJob(SPEC, ((as_of, VECTORS),), "features")
+    return PoolingJob(SPEC, ((as_of, VECTORS),), ("features",))
 
 
 def _stored() -> pa.Schema:
@@ -341,8 +341,8 @@ def test_steps_of_files_hold_every_row_of_a_range_once_and_users_whole(
     key = sorted(map(str, found))
     assert key == sorted(map(str, tiles))
     assert ran(FEATURES, chunk_of(tiles)) == sorted(
-        (r for step in [steps(files, BucketRange(0, NUM_BUCKETS), context=True)] for b in FEATURES.run(step)
-         for r in b.to_pylist()), key=lambda r: r["user_id"],
+        (r for step in [steps(files, BucketRange(0, NUM_BUCKETS), context=True)] for made in FEATURES.run(step)
+         for r in made.rows.to_pylist()), key=lambda r: r["user_id"],
     )  # fmt: skip
 
 
@@ -362,7 +362,8 @@ def test_steps_of_shuffled_rows_hold_every_row_once_and_users_whole(
         [("kind", pa.string()), *TILES, *(f for f in SUMS if f.name in ("sums", "active_at")), *list(PROFILES)[2:]]
     )
     batches = pa.Table.from_pylist(rows, schema=schema).to_batches(max_chunksize=batch_rows)
-    found = [row for batch in FEATURES.run(steps_of_rows(batches, context=True)) for row in batch.to_pylist()]
+    made = FEATURES.run(steps_of_rows(batches, context=True))
+    found = [row for one in made for row in one.rows.to_pylist()]
     assert sorted(found, key=lambda r: r["user_id"]) == ran(FEATURES, chunk_of(tiles))
 
 

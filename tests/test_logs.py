@@ -20,7 +20,8 @@ from userrep.events.days import read_days
 from userrep.events.inventory import Inventory, take_inventory
 from userrep.events.partitions import in_partitions, partition_day, ranges
 from userrep.events.source import check_events, read_source, with_validity
-from userrep.events.tiles import TileBuild, build_tiles, latest_tile_days, read_tiles
+from userrep.events.tile_build import TileBuild, build_tiles
+from userrep.events.tiles import latest_tile_days, read_tiles
 from userrep.features.sides import read_picks, read_users
 from userrep.items.versions import _items
 from userrep.schemas import REJECTED_EVENTS
@@ -217,7 +218,7 @@ def test_a_log_by_event_date_is_known_by_its_listing_and_read_by_partition(
     config = config_of(tmp_path, events={"partition": BY_EVENT_DATE, "max_rejected_share": 0.5})
     tables = Tables.of(config, spark)
     with monkeypatch.context() as patch:
-        patch.setattr("userrep.events.files.with_validity", None)  # which nothing that reads rows can do without
+        patch.setattr("userrep.events.new_files.with_validity", None)  # which nothing that reads rows can do without
         inventory = take_inventory(tables, config.events)
     assert [(day.day, day.num_rows) for day in inventory.days] == [(D1, None), (D2, None), (D3, None)]
     build = build_tiles(tables, config, inventory, before=D3)

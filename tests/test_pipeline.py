@@ -149,14 +149,17 @@ def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         """Not an Exception, so that nothing catches it."""
 
     def kill(table: str) -> None:
-        real = Tables._write
+        def wrapped(real: Callable[..., None]) -> Callable[..., None]:
+            def write(self: Tables, *args: Any, **more: Any) -> None:
+                to = next(arg for arg in args if isinstance(arg, schemas.TableSchema))
+                if to.name == table or (table == "user_features" and to.name.startswith(table)):
+                    raise Killed(table)
+                real(self, *args, **more)
 
-        def write(self: Tables, rows: Any, to: schemas.TableSchema, where: str | None) -> None:
-            if to.name == table or (table == "user_features" and to.name.startswith(table)):
-                raise Killed(table)
-            real(self, rows, to, where)
+            return write
 
-        monkeypatch.setattr(Tables, "_write", write)
+        for name in ("_write", "add", "commit"):
+            monkeypatch.setattr(Tables, name, wrapped(getattr(Tables, name)))
         monkeypatch.setattr(Runs, "_record", lambda *_: None)
 
     kill.error = Killed  # type: ignore[attr-defined]

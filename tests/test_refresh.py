@@ -1,8 +1,9 @@
 """The daily refresh on Delta tables: the same rows as a full rebuild, from the days that differ alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from pyspark.sql import SparkSession
 from tests.builders import at, config_of, event, write_rows
 from userrep.config import Config
 from userrep.events.inventory import take_inventory
-from userrep.events.tiles import build_tiles
+from userrep.events.tile_build import build_tiles
 from userrep.features import refresh as refreshing
 from userrep.features.build import read_features, stale_features
 from userrep.features.refresh import Refresh, generations, refresh_features
 from userrep.features.tasks import Plan
 from userrep.items.versions import Versions, train_versions, versions_of
-from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
+from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tables import Tables
 
 FIRST, D1, D2, D3 = (date(2024, 3, day) for day in (1, 11, 12, 13))
@@ -163,15 +164,15 @@ def test_ranges_that_are_taken_in_parts_give_the_same_rows(
 def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_use(
     shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = Tables.append
+    add = Tables.add
 
-    def killed(self: Tables, rows: object, table: object) -> None:
+    def killed(self: Tables, table: TableSchema, rows: Sequence[Mapping[str, Any]]) -> None:
         if table == SUM_GENERATIONS:
             raise KeyboardInterrupt
-        append(self, rows, table)  # type: ignore[arg-type]
+        add(self, table, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tables, "append", killed)
+        patch.setattr(Tables, "add", killed)
         with pytest.raises(KeyboardInterrupt):
             shop.refresh(D3)
     before = generations(shop.tables, shop.versions.lineage_id)[-1].generation

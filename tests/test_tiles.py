@@ -18,7 +18,9 @@ from userrep.errors import RejectedShareError, UsageError, UserrepError
 from userrep.events.files import row_hash
 from userrep.events.inventory import Inventory, LogDay, take_inventory
 from userrep.events.source import with_validity
-from userrep.events.tiles import TileBuild, build_tiles, latest_tile_days, read_tiles, tiles_fingerprint, tiles_of
+from userrep.events.tile_build import TileBuild, build_tiles
+from userrep.events.tile_rows import tiles_of
+from userrep.events.tiles import latest_tile_days, read_tiles, tiles_fingerprint
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS, TableSchema
 from userrep.tables import Tables
 
@@ -192,7 +194,7 @@ def story(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Stor
     story.build("first", before=D3)
     story.build("again", before=D3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tables, "append", _killed_at_the_ledger(Tables.append))
+        patch.setattr(Tables, "add", _killed_at_the_ledger(Tables.add))
         story.build("killed", before=D4)
     story.build("after the kill", before=D4)
     story.inputs = read_tiles(story.tables, start=D1, end=D2).inputFiles()
@@ -213,13 +215,13 @@ def story(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Stor
     return story
 
 
-def _killed_at_the_ledger(append: Any) -> Any:
-    def until_the_ledger(self: Tables, rows: DataFrame, table: TableSchema) -> None:
-        if table is TILE_DAYS:
+def _killed_at_the_ledger(add: Any) -> Any:
+    def killed(self: Tables, table: TableSchema, rows: Any) -> None:
+        if table == TILE_DAYS:
             raise OSError("killed")
-        append(self, rows, table)
+        add(self, table, rows)
 
-    return until_the_ledger
+    return killed
 
 
 def _counts(state: State) -> dict[tuple[date, str, str], int]:

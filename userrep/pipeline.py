@@ -6,11 +6,10 @@ pipeline ends in the same tables as an undisturbed one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from userrep import schemas
 from userrep.config import Config
@@ -21,7 +20,7 @@ from userrep.downstream.return_propensity import (
     train_return_propensity,
 )
 from userrep.events.inventory import take_inventory
-from userrep.events.tiles import build_tiles
+from userrep.events.tile_build import build_tiles
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
 from userrep.features.refresh import refresh_features
 from userrep.features.sides import check_sources
@@ -241,21 +240,23 @@ class Pipeline:
                 )
             used = [s for s in list_snapshots(self.tables, space.space_id) if s.as_of in dates.all]
             key = short_hash([space.content_hash, [s.snapshot_id for s in used], self.config.downstream.model_dump()])
-            earlier = self.tables.read(schemas.CONSUMER_RESULTS).where(f"inputs_hash = '{key}'").collect()
+            earlier = self.tables.ledger(schemas.CONSUMER_RESULTS, inputs_hash=key)
             if earlier:
                 by_input = {row.input: Outcome(row.input, row.dims, row.auc) for row in earlier}
                 self.outcomes = [by_input[name] for name in INPUTS]
                 return run.skip(f"space {space.space_id}, {len(used)} snapshots")
             folder = f"{artifacts_root(self.config)}/artifacts/consumers/{CONSUMER}/{space.space_id}"
             self.outcomes, counts, ids = train_return_propensity(self.tables, self.config, space, dates, folder=folder)
-            rows = [
-                (CONSUMER, space.space_id, key, o.input, o.dims, o.auc, counts["train"], counts["test"], ids)
-                for o in self.outcomes
-            ]
-            columns = "consumer STRING, space_id STRING, inputs_hash STRING, input STRING, dims INT, auc DOUBLE, "
-            schema = columns + "num_train BIGINT, num_test BIGINT, snapshot_ids ARRAY<STRING>"
-            results = self.spark.createDataFrame(rows, schema).withColumn("trained_at", F.current_timestamp())
-            self.tables.append(results, schemas.CONSUMER_RESULTS)
+            same = {
+                "consumer": CONSUMER,
+                "space_id": space.space_id,
+                "inputs_hash": key,
+                "num_train": counts["train"],
+                "num_test": counts["test"],
+                "snapshot_ids": ids,
+                "trained_at": datetime.now(UTC).replace(tzinfo=None),
+            }
+            self.tables.add(schemas.CONSUMER_RESULTS, [vars(outcome) | same for outcome in self.outcomes])
             run.num_rows = sum(counts.values())
             run.outputs = {"auc": {o.input: o.auc for o in self.outcomes}, "model": folder}
         return None

@@ -83,5 +83,4 @@ class Runs:
             "config_hash": self._config_hash,
             "code_hash": self._code_hash,
         }
-        schema = self._tables.read(JOB_RUNS).schema
-        self._tables.append(self._tables.spark.createDataFrame([row], schema), JOB_RUNS)
+        self._tables.add(JOB_RUNS, [row])

@@ -44,9 +44,10 @@ USER_ITEM_DAYS = TableSchema(
 
 TILE_DAYS = TableSchema(
     "tile_days",
-    "one row per UTC day and revision of its tiles: what counts, from which content of the log; no day: undated rows",
-    """event_date DATE, revision INT, fingerprint STRING, num_events BIGINT, num_tiles BIGINT, num_rejected BIGINT,
-    num_tiles_by_cell MAP<INT,BIGINT>, built_at TIMESTAMP""",
+    """one row per UTC day and making of its tiles: the newest counts; fingerprint: of the log's rows or files, content:
+    of the tiles; no day: undated rows""",
+    """event_date DATE, revision INT, fingerprint STRING, content STRING, num_events BIGINT, num_tiles BIGINT,
+    num_rejected BIGINT, num_tiles_by_cell MAP<INT,BIGINT>, built_at TIMESTAMP""",
 )
 
 REJECTED_EVENTS = TableSchema(

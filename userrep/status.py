@@ -1,5 +1,6 @@
 """What there is: spaces, snapshots, days of tiles, rejected rows, last runs."""
 
+from datetime import date
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -8,31 +9,31 @@ from pyspark.sql import functions as F
 from userrep import schemas
 from userrep.config import Config
 from userrep.daily import stale_dates
+from userrep.events.source import UNDATED
 from userrep.spaces.registry import list_spaces
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
 
-UNDATED = ("unparsable_row", "unreadable_event_at", "implausible_event_at")
-
 
 def status(tables: Tables, config: Config) -> dict[str, Any]:
     """Gather the state of the tables. Cost: a few reads of ledgers, and one count of the rejected rows that count."""
-    latest = tables.read(schemas.TILE_DAYS).groupBy("event_date").agg(F.max_by(F.struct("*"), "revision").alias("d"))
-    days = latest.select("d.*")
-    tiles = days.agg(
-        F.min("event_date").alias("first_day"),
-        F.max("event_date").alias("last_day"),
-        F.count("event_date").alias("num_days"),
-        F.sum("num_events").alias("num_events"),
-        F.sum("num_rejected").alias("num_rejected"),
-    ).first()
-    assert tiles is not None
-    reasons = _rejected_that_count(tables, days).groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
-    runs = tables.read(schemas.JOB_RUNS).groupBy("stage").agg(F.max_by(F.struct("*"), "started_at").alias("r"))
-    rows = runs.select("r.*").orderBy("started_at").collect()
+    columns = ("event_date", "revision", "num_events", "num_rejected")
+    by_day = {
+        row.event_date: row for row in sorted(tables.ledger(schemas.TILE_DAYS, columns), key=lambda r: r.revision)
+    }
+    days = sorted(day for day in by_day if day is not None)
+    rejected = _rejected_that_count(tables, {day: row.revision for day, row in by_day.items() if row.num_rejected})
+    reasons = rejected.groupBy("reason").count().orderBy(F.desc("count"), "reason").collect() if rejected else []
+    by_stage = {row.stage: row for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)}
     stale = stale_dates(tables, config)
     return {
-        "tiles": tiles.asDict(),
+        "tiles": {
+            "first_day": days[0] if days else None,
+            "last_day": days[-1] if days else None,
+            "num_days": len(days),
+            "num_events": sum(row.num_events for row in by_day.values()),
+            "num_rejected": sum(row.num_rejected for row in by_day.values()),
+        },
         "rejected": {row.reason: row["count"] for row in reasons},
         "spaces": [
             vars(space)
@@ -42,16 +43,22 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             }
             for space in list_spaces(tables)
         ],
-        "runs": [row.asDict() for row in rows],
+        "runs": [row.asDict() for row in sorted(by_stage.values(), key=lambda row: row.started_at)],
     }
 
 
-def _rejected_that_count(tables: Tables, days: DataFrame) -> DataFrame:
-    """Leave out rejected rows of earlier revisions; rows without a readable time have revisions of their own."""
+def _rejected_that_count(tables: Tables, revisions: dict[date | None, int]) -> DataFrame | None:
+    """Leave out rejected rows of earlier revisions; rows without a readable time (None) have revisions of their own.
+
+    ``revisions``: of the days that have rejected rows; None where no day has any.
+    """
+    if not revisions:
+        return None
+    wanted = tables.spark.createDataFrame(list(revisions.items()), "event_date DATE, revision INT")
     rejected = tables.read(schemas.REJECTED_EVENTS)
-    undated = F.col("reason").isin(*UNDATED)
-    dated = rejected.where(~undated).join(days, on=["event_date", "revision"], how="left_semi")
-    newest = F.broadcast(days.where("event_date IS NULL"))
+    undated = F.col("reason").isin(*UNDATED) if None in revisions else F.lit(False)
+    dated = rejected.where(~undated).join(F.broadcast(wanted), on=["event_date", "revision"], how="left_semi")
+    newest = F.broadcast(wanted.where("event_date IS NULL"))
     return dated.unionByName(rejected.where(undated).join(newest, on="revision", how="left_semi"))
 
 

@@ -1,15 +1,21 @@
 """Where the tables live and how they are written: Delta, by path or by catalog, whole commits only."""
 
+import json
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import cast
+from typing import Any, cast
 
-from pyspark.sql import DataFrame, SparkSession
+import pyarrow as pa
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from userrep.config import Config
+from userrep.delta_files import DeltaFiles, TableFile
 from userrep.errors import UsageError
 from userrep.schemas import TableSchema
 from userrep.storage import absolute
+from userrep.table_writer import Target
 
 _PROPERTIES = {
     # Readers of plain Parquet (training) don't see deletion vectors, and user ids stay out of the log's statistics.
@@ -51,8 +57,11 @@ class Tables:
 
     @property
     def has_files(self) -> bool:
-        """Say whether tasks may read the tables' files themselves: those below a root path, not a catalog's."""
-        return self._root is not None
+        """Say whether files may be read and committed beside Spark: those below a root path, not a catalog's.
+
+        Paths of DBFS can't be written to in one step beside Spark, and count as a catalog's.
+        """
+        return self._root is not None and not self._root.startswith("dbfs:")
 
     def shuffle_partitions(self) -> int:
         """Return how many tasks the session gives a shuffle."""
@@ -65,6 +74,10 @@ class Tables:
             return f"delta.`{self._root}/tables/{table.name}`"
         return f"{self._schema}.`{table.name}`"
 
+    def uri(self, table: TableSchema) -> str:
+        """Return the path of a table below the root."""
+        return f"{self._root}/tables/{table.name}"
+
     def create(self, table: TableSchema) -> None:
         """Create the table where it is not there yet.
 
@@ -75,18 +88,22 @@ class Tables:
         """
         if table.name in self._known:
             return
-        partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-        properties = ", ".join(f"'{key}' = '{value}'" for key, value in (*_PROPERTIES.items(), *table.properties))
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions} "
-            f"TBLPROPERTIES ({properties})"
-        )
-        wanted = cast(StructType, StructType.fromDDL(table.columns)).names
-        found = self.spark.sql(f"SELECT * FROM {self.name(table)}").columns
-        if table.columns and set(wanted) != set(found):
+        schema = cast(StructType, StructType.fromDDL(table.columns))
+        properties = _PROPERTIES | dict(table.properties)
+        if self.has_files:
+            found = DeltaFiles(self.uri(table)).create(json.dumps(schema.jsonValue()), table.partition_by, properties)
+        else:
+            partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+            listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+            self.spark.sql(
+                f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions} "
+                f"TBLPROPERTIES ({listed})"
+            )
+            found = self.spark.sql(f"SELECT * FROM {self.name(table)}").columns
+        if set(schema.names) != set(found):
             raise UsageError(
-                f"table {self.name(table)} has the columns {', '.join(found)}; this release wants {', '.join(wanted)}. "
-                "Another release wrote it: choose another root, or use that release."
+                f"table {self.name(table)} has the columns {', '.join(found)}; this release wants "
+                f"{', '.join(schema.names)}. Another release wrote it: choose another root, or use that release."
             )
         self._known.add(table.name)
 
@@ -99,8 +116,54 @@ class Tables:
     def version(self, table: TableSchema) -> int:
         """Return the newest version of the table. Cost: one look at the log."""
         self.create(table)
+        if self.has_files:
+            return DeltaFiles(self.uri(table)).version()
         history = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1")
         return int(history.select("version").first()[0])  # type: ignore[index]
+
+    def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
+        """Read a table that is a ledger to the driver: the rows whose columns have the values of ``equal``.
+
+        Times are naive, in UTC. Cost: milliseconds where files may be read beside Spark; driver memory: the rows.
+        """
+        self.create(table)
+        if self.has_files:
+            return [Row(**row) for row in DeltaFiles(self.uri(table)).rows(columns, equal)]
+        rows = self.read(table)
+        for name, value in equal.items():
+            rows = rows.where(F.col(name) == value)
+        return rows.select(*columns).collect() if columns else rows.collect()
+
+    def add(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, replacing: str | None = None) -> None:
+        """Add rows to a ledger, in the place of those that match ``replacing``, in one commit. Times are UTC."""
+        self.create(table)
+        if not self.has_files:
+            frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
+            return self._write(frame, table, replacing)
+        files = DeltaFiles(self.uri(table))
+        return files.append(rows) if replacing is None else files.replace(rows, replacing)
+
+    def files(self, table: TableSchema, keeps: Callable[[dict[str, Any]], bool]) -> list[TableFile]:
+        """List the files of the partitions that ``keeps`` says yes to, given the values of their columns.
+
+        Only where the tables have files of their own. Driver memory: one entry for each file of the table.
+        """
+        self.create(table)
+        return [file for file in DeltaFiles(self.uri(table)).files() if keeps(file.values)]
+
+    def target(self, table: TableSchema) -> Target:
+        """Say how tasks write files of a table. Only where the tables have files of their own."""
+        self.create(table)
+        whole = DeltaFiles(self.uri(table)).schema()
+        fields = [field for field in whole if field.name not in table.partition_by]
+        return Target(self.uri(table), pa.schema(fields), table.partition_by, table.properties)
+
+    def commit(
+        self, table: TableSchema, written: Sequence[TableFile], *, replacing: Callable[[dict[str, Any]], bool]
+    ) -> None:
+        """Put files that tasks have written in the place of all files of some partitions, in one commit."""
+        old = self.files(table, replacing)
+        DeltaFiles(self.uri(table)).commit(written, old)
 
     def append(self, rows: DataFrame, table: TableSchema) -> None:
         """Add rows in one commit."""

@@ -14,7 +14,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 NUM_BUCKETS = 2**20
-_HASH_SEED = 5_381  # another hash than Spark's own, which deals rows to partitions
+HASH_SEED = 5_381  # another hash than Spark's own, which deals rows to partitions
 
 
 class BucketRange(NamedTuple):
@@ -30,7 +30,7 @@ class BucketRange(NamedTuple):
 
 def user_bucket() -> Column:
     """Return the bucket of ``user_id``, an int."""
-    return F.pmod(F.xxhash64("user_id", F.lit(_HASH_SEED)), F.lit(NUM_BUCKETS)).cast("int").alias("user_bucket")
+    return F.pmod(F.xxhash64("user_id", F.lit(HASH_SEED)), F.lit(NUM_BUCKETS)).cast("int").alias("user_bucket")
 
 
 def slice_number(num_slices: int) -> Column:
@@ -59,7 +59,7 @@ def partition_values(path: str) -> dict[str, str]:
     return {name: unquote(value) for name, value in re.findall(r"([a-z_]+)=([^/]+)/", path)}
 
 
-def range_in_path(path: str) -> BucketRange:
-    """Return the buckets that a file may hold, by the ``user_slice`` in its path."""
-    number, num_slices = partition_values(path)["user_slice"].split("-of-")
+def range_of_slice(user_slice: str) -> BucketRange:
+    """Return the buckets of a slice by its name."""
+    number, num_slices = user_slice.split("-of-")
     return range_of(int(number), int(num_slices))

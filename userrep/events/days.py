@@ -10,8 +10,8 @@ from pyspark.sql import functions as F
 from userrep.config import Events, EventSource
 from userrep.events.files import files_of_days
 from userrep.events.partitions import in_partitions
-from userrep.events.source import read_source, with_validity
-from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
+from userrep.events.source import UNDATED, read_source, with_validity
+from userrep.schemas import REJECTED_EVENTS, TILE_DAYS
 from userrep.tables import Tables
 
 
@@ -41,25 +41,26 @@ def has_event_ids(events: Events) -> bool:
     return any(log.columns.event_id is not None for log in events.all_sources.values())
 
 
-def counts_of_days(tables: Tables, days: Collection[date], revision: int) -> dict[date, tuple[int, int]]:
-    """Count what ``revision``, not visible yet, holds of ``days``, and what is visible of all other days.
+def counts_of_days(tables: Tables) -> dict[date, tuple[int, int]]:
+    """Return what the ledger says of each day: events and rejected rows together, and rejected rows.
 
-    Returns day -> (events and rejected rows, rejected rows); copies of events don't count.
+    Copies of events don't count.
     """
-    visible = tables.read(TILE_DAYS).where("event_date IS NOT NULL").groupBy("event_date").agg(
-        F.max_by(F.struct("num_events", "num_rejected"), "revision").alias("newest")
-    )  # fmt: skip
-    counts = {
-        r.event_date: (r.newest.num_events + r.newest.num_rejected, r.newest.num_rejected) for r in visible.collect()
+    known = tables.ledger(TILE_DAYS, ("event_date", "revision", "num_events", "num_rejected"))
+    return {
+        row.event_date: (row.num_events + row.num_rejected, row.num_rejected)
+        for row in sorted(known, key=lambda row: row.revision)
+        if row.event_date
     }
+
+
+def num_rejected_of(tables: Tables, revision: int, *, undated: bool) -> dict[date, int]:
+    """Count the rejected rows of a revision, by day. ``undated``: rows without a day, which don't count, are there."""
     mine = F.col("revision") == revision
-    events = tables.read(USER_ITEM_DAYS).where(mine).groupBy("event_date").agg(F.sum("num_events").alias("n")).collect()
-    rejects = tables.read(REJECTED_EVENTS).where(mine).groupBy("event_date").agg(F.count("*").alias("n")).collect()
-    num_events, num_rejected = ({row.event_date: row.n for row in rows} for rows in (events, rejects))
-    for day in days:
-        bad = num_rejected.get(day, 0)
-        counts[day] = (num_events.get(day, 0) + bad, bad)
-    return counts
+    if undated:
+        mine &= ~F.col("reason").isin(*UNDATED)
+    rows = tables.read(REJECTED_EVENTS).where(mine).groupBy("event_date").agg(F.count("*").alias("n")).collect()
+    return {row.event_date: row.n for row in rows}
 
 
 def _source_of_days(tables: Tables, log: EventSource, what: str, days: Collection[date], *, undated: bool) -> DataFrame:

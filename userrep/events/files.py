@@ -1,30 +1,36 @@
-"""The files of a log: which are new, which days they carry, and what of each day's content."""
+"""The files of a log: which there are, which days they carry, and what of each day's content."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import EventSource
 from userrep.errors import UsageError, UserrepError
-from userrep.events.partitions import folder_day, in_partitions
-from userrep.events.source import CORRUPT, read_source, with_validity
+from userrep.events.partitions import folder_day
 from userrep.ids import short_hash
 from userrep.schemas import SOURCE_FILES
 from userrep.storage import absolute
 from userrep.tables import Tables
 
+_CHANGED = "events: the log's files changed while they were being read. Run the command again."
 KEY = ("path", "size", "modified_at", "mapping")
 
 
 @dataclass(frozen=True)
 class DeltaLog:
-    """What Delta says of a log. ``hides_deletes``: rows may be deleted by vectors beside the files."""
+    """What Delta says of a log.
+
+    ``hides_deletes``: rows may be deleted by vectors beside the files. ``is_plain``: files hold the table's rows and
+    columns as they are.
+    """
 
     table_id: str
     hides_deletes: bool
+    is_plain: bool
     has_changes: bool
     version: int
     bytes_per_file: int
@@ -37,11 +43,13 @@ class DeltaLog:
         name = log.path if log.format == "table" else f"delta.`{absolute(log.path)}`"
         detail = tables.spark.sql(f"DESCRIBE DETAIL {name}").first()
         facts = detail.asDict() if detail else {}
-        hides = "deletionVectors" in (facts.get("tableFeatures") or [])
+        features = facts.get("tableFeatures") or []
+        hides = "deletionVectors" in features
         newest = tables.spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first() if hides else None
         return cls(
             table_id=str(facts.get("id")),
             hides_deletes=hides,
+            is_plain=not hides and "columnMapping" not in features,
             has_changes=(facts.get("properties") or {}).get("delta.enableChangeDataFeed") == "true",
             version=int(newest.version) if newest else 0,
             bytes_per_file=int((facts.get("sizeInBytes") or 0) / max(1, facts.get("numFiles") or 0)),
@@ -63,33 +71,18 @@ def list_files(tables: Tables, log: EventSource, source: DataFrame, delta: Delta
     if delta is not None:
         listed = tables.spark.createDataFrame([(path,) for path in source.inputFiles()], "path STRING")
         return listed.select(
-            _one_slash("path").alias("path"),
+            one_slash("path").alias("path"),
             F.lit(delta.version if delta.hides_deletes else 0).cast("bigint").alias("size"),
             F.timestamp_seconds(F.lit(0)).alias("modified_at"),
             mapping,
         )
     files = tables.spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
     return files.select(
-        _one_slash("path").alias("path"),
+        one_slash("path").alias("path"),
         F.col("length").alias("size"),
         F.col("modificationTime").alias("modified_at"),
         mapping,
     )
-
-
-def days_by_files(tables: Tables, log: EventSource, source: DataFrame, delta: DeltaLog | None) -> tuple[DataFrame, int]:
-    """Read what is new, and return the log's days as ``summed`` has them, and how many files were read.
-
-    Cost: a listing, and one read of the new files; of a Delta log without partitions, of the whole of it.
-    """
-    listed = list_files(tables, log, source, delta)
-    new = listed.join(tables.read(SOURCE_FILES).select(*KEY).distinct(), on=list(KEY), how="left_anti")
-    num_new = new.count()
-    if num_new:
-        tables.append(_read_days(tables, log, new, source), SOURCE_FILES)
-    # Two runs at a time may both have read a file.
-    once = tables.read(SOURCE_FILES).dropDuplicates([*KEY, "event_date"])
-    return summed(listed.join(once, on=list(KEY), how="inner")), num_new
 
 
 def days_by_partition(
@@ -112,7 +105,7 @@ def days_by_partition(
     )
     num_bytes = F.sum("size") if delta is None else F.count("*") * delta.bytes_per_file
     by_day = dated.groupBy("event_date").agg(
-        F.concat_ws(":", F.count("*"), _exact_sum("hash")).alias("content"),
+        F.concat_ws(":", F.count("*"), exact_sum("hash")).alias("content"),
         num_bytes.alias("num_bytes"),
         F.min("path").alias("path"),
     )
@@ -133,10 +126,13 @@ def days_by_partition(
 
 
 def summed(counts: DataFrame) -> DataFrame:
-    """Add up counts of files: one row per day (null: without a readable time) with rows, counts and fingerprint."""
+    """Add up counts of files: one row per day (null: without a readable time) with rows, counts and fingerprint.
+
+    Rejects are null where those of a file are not known.
+    """
     by_day = counts.groupBy("event_date").agg(
         F.sum("num_rows").alias("num_rows"),
-        F.sum("num_rejected").alias("num_rejected"),
+        F.when(F.count("num_rejected") == F.count("*"), F.sum("num_rejected")).alias("num_rejected"),
         F.sum("checksum").alias("checksum"),
     )
     return by_day.where("num_rows > 0").select(
@@ -161,7 +157,7 @@ def files_of_days(
     listed = list_files(tables, log, source, None)
     known = tables.read(SOURCE_FILES)
     if not listed.join(known, on=list(KEY), how="left_anti").isEmpty():
-        raise UserrepError("events: the log's files changed while they were being read. Run the command again.")
+        raise UserrepError(_CHANGED)
     held = listed.join(known, on=list(KEY), how="inner")
     wanted = F.col("event_date").isin(list(days))
     if undated:
@@ -169,38 +165,35 @@ def files_of_days(
     return sorted(row.path for row in held.where(wanted).select("path").distinct().collect())
 
 
-def _read_days(tables: Tables, log: EventSource, new: DataFrame, source: DataFrame) -> DataFrame:
-    """Read new files once: one row per file and day with its counts and the sum of its rows' hashes."""
-    in_tables = log.format in ("delta", "table")
-    paths = [row.path for row in new.select("path").collect()]
-    if in_tables:
-        some = _in_their_partitions(new, log, source)
-    else:
-        some = read_source(tables.spark, log, what="events", files=paths, like=source)
-    with_path = some.withColumn("__path", F.col("_metadata.file_path"))
-    rows = with_validity(with_path, log).select(
-        F.col("raw.__path").alias("path"),
-        "event_date",
-        F.col("reason").isNotNull().cast("bigint").alias("rejected"),
-        row_hash([name for name in source.columns if name != CORRUPT]).alias("hash"),
-    )
-    counted = rows.groupBy("path", "event_date").agg(
-        F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), _exact_sum("hash").alias("checksum")
-    )
-    by_day = counted.withColumn("path", _decoded("path"))  # now, not for every row
-    by_day = by_day.where(F.col("path").isin(paths)) if in_tables else by_day
-    filled = new.join(by_day, on="path", how="left")
-    return filled.withColumns(
-        {"num_rows": F.coalesce("num_rows", F.lit(0)), "num_rejected": F.coalesce("num_rejected", F.lit(0))}
-    )
+class FileDay(NamedTuple):
+    """How many rows of a day a file holds, and how many rows of all days."""
+
+    path: str
+    day: date
+    num_rows: int
+    file_rows: int
 
 
-def _in_their_partitions(new: DataFrame, log: EventSource, source: DataFrame) -> DataFrame:
-    """Read only the partitions that new files of a table lie in, where folders tell."""
-    if log.partition is None:
-        return source
-    days = [row.day for row in new.select(folder_day(F.col("path"), log.partition).alias("day")).distinct().collect()]
-    return source if None in days else source.where(in_partitions(source, log.partition, days, late_days=0))
+def files_by_day(tables: Tables, log: EventSource, source: DataFrame, days: Collection[date]) -> list[FileDay]:
+    """List the files that hold rows of these days; nothing of a Delta log whose files don't tell what is in it.
+
+    Driver memory: one entry for each file and day.
+
+    Raises
+    ------
+    UserrepError
+        If the log has files that the inventory has not seen.
+    """
+    delta = DeltaLog.of(tables, log)
+    if delta is not None and not delta.is_plain:
+        return []
+    held = list_files(tables, log, source, delta).join(tables.read(SOURCE_FILES), on=list(KEY), how="left")
+    wanted = F.when(F.col("event_date").isin(list(days)) & (F.col("num_rows") > 0), F.struct("event_date", "num_rows"))
+    by_file = held.groupBy("path").agg(F.sum("num_rows").alias("file_rows"), F.collect_set(wanted).alias("days"))
+    rows = by_file.where("file_rows IS NULL OR size(days) > 0").collect()
+    if any(row.file_rows is None for row in rows):
+        raise UserrepError(_CHANGED)
+    return [FileDay(row.path, of.event_date, of.num_rows, row.file_rows) for row in rows for of in row.days]
 
 
 def row_hash(columns: list[str]) -> Column:
@@ -210,17 +203,12 @@ def row_hash(columns: list[str]) -> Column:
     return F.xxhash64(*values, nulls, "corrupt")
 
 
-def _exact_sum(number: str) -> Column:
+def exact_sum(number: str) -> Column:
     """Sum 64-bit numbers beyond 64 bits: as two halves, since decimals are slow to add row by row."""
     high, low = F.sum(F.shiftright(number, 32)), F.sum(F.col(number).bitwiseAND(2**32 - 1))
     return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")
 
 
-def _one_slash(path: str) -> Column:
+def one_slash(path: str) -> Column:
     """Write a file's path in one way: listings and scans differ in slashes."""
     return F.regexp_replace(path, r"^file:/+", "file:/")
-
-
-def _decoded(path: str) -> Column:
-    """Write the path of a scan, which has escapes, as listings do."""
-    return F.url_decode(F.regexp_replace(_one_slash(path), r"\+", "%2B"))

@@ -11,8 +11,9 @@ from pyspark.sql import DataFrame, Row
 from userrep.config import Events, EventSource
 from userrep.errors import RejectedShareError, UsageError
 from userrep.events.changes import days_by_changes
-from userrep.events.files import DeltaLog, days_by_files, days_by_partition
+from userrep.events.files import DeltaLog, days_by_partition
 from userrep.events.log_schemas import check_schema
+from userrep.events.new_files import days_by_files
 from userrep.events.partitions import ranges
 from userrep.events.source import check_events, has_naive_time, read_source
 from userrep.ids import short_hash
@@ -97,10 +98,10 @@ class Inventory:
             )
 
     def counted(self, counts: Mapping[date, tuple[int, int]]) -> "Inventory":
-        """Fill in rows and rejects of days that the inventory has not counted."""
+        """Fill in rows and rejects of days whose rejects the inventory has not counted."""
         days = [
             replace(day, num_rows=counts[day.day][0], num_rejected=counts[day.day][1])
-            if day.num_rows is None and day.day in counts
+            if day.num_rejected is None and day.day in counts
             else day
             for day in self.days
         ]

@@ -1,6 +1,7 @@
 """The columns that each source of the log has had: what was added is taken up, what was lost or changed is refused."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -27,7 +28,7 @@ def check_schema(tables: Tables, log: EventSource, source: DataFrame, what: str)
     """
     columns = _columns_now(tables, log, source, what)
     name = log.path if log.format == "table" else absolute(log.path)
-    seen = tables.read(SOURCE_SCHEMAS).where(F.col("source") == name).orderBy(F.desc("seen_at")).first()
+    seen = max(tables.ledger(SOURCE_SCHEMAS, source=name), key=lambda row: row.seen_at, default=None)
     if seen is not None and seen["columns"] == columns:
         return
     faults = list(_differences(seen["columns"], columns, what)) if seen is not None else []
@@ -35,8 +36,8 @@ def check_schema(tables: Tables, log: EventSource, source: DataFrame, what: str)
         forget = f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '{name}'"
         cure = f"Write them as before; where the whole log was rewritten, forget the old ones: {forget}."
         raise UsageError([*faults, f"{what}: the log's columns are not what they were. {cure}"])
-    now = tables.spark.createDataFrame([(name, columns)], "source STRING, columns MAP<STRING,STRING>")
-    tables.append(now.withColumn("seen_at", F.current_timestamp()), SOURCE_SCHEMAS)
+    now = datetime.now(UTC).replace(tzinfo=None)
+    tables.add(SOURCE_SCHEMAS, [{"source": name, "columns": columns, "seen_at": now}])
 
 
 def _columns_now(tables: Tables, log: EventSource, source: DataFrame, what: str) -> dict[str, str]:

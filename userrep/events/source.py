@@ -18,6 +18,8 @@ CORRUPT = "_corrupt_record"
 EARLIEST = "1971-01-01"  # a time of 0 is a missing time, not an event of 1970
 LATEST = "2200-01-01"
 _NAIVE = r"^\s*[+-]?\d+(-\d+(-\d+([T ]\d+(:\d+(:\d+(\.\d*)?)?)?)?)?)?\s*$"  # a time in text without a zone
+# Reasons for rejecting a row that leave it without a day.
+UNDATED = ("unparsable_row", "unreadable_event_at", "implausible_event_at", "event_at_in_the_future")
 WEIGHT_UNIT = 2**8  # weights are multiples of 1/256, so that sums of weight x vector are exact in float64
 
 

@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.events.buckets import partition_values
-from userrep.events.tiles import days_fingerprint, latest_tile_days, rows_of_revisions, tile_ledger, tiles_by_cell
-from userrep.features.pooling import PoolingJob, VectorFiles
+from userrep.events.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
+from userrep.features.pooling import Output, PoolingJob, VectorFiles
 from userrep.features.sides import refresh_profiles, sides_fingerprint
 from userrep.features.spec import FeatureSpec
-from userrep.features.tasks import Inputs, TileRows, plan_ranges, pooled
+from userrep.features.tasks import Destination, Inputs, Plan, TileDays, Written, plan_ranges, pooled, written
 from userrep.ids import short_hash
 from userrep.items.versions import Versions, read_vectors
-from userrep.schemas import FEATURE_SETS, USER_PROFILES, TableSchema, user_features
+from userrep.schemas import FEATURE_SETS, ITEM_VECTORS, TableSchema, user_features
 from userrep.tables import Tables, sql_in
 
 DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open
@@ -39,10 +40,9 @@ class FeatureSet:
 
 def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
     """Return the newest build of each as-of date. Driver memory: one entry a date."""
-    sets = tables.read(FEATURE_SETS).where(f"lineage_id = '{lineage_id}'")
-    newest = sets.groupBy("as_of").agg(F.max_by(F.struct("*"), "built_at").alias("s")).select("s.*").collect()
+    rows = sorted(tables.ledger(FEATURE_SETS, lineage_id=lineage_id), key=lambda row: row.built_at)
     return {
-        row.as_of: FeatureSet(row.as_of, row.log_hash, row.sides_hash, row.num_users, row.num_inexact) for row in newest
+        row.as_of: FeatureSet(row.as_of, row.log_hash, row.sides_hash, row.num_users, row.num_inexact) for row in rows
     }
 
 
@@ -77,49 +77,77 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     ledger = tile_ledger(tables)
     start = dates[0] - timedelta(days=spec.longest)
     revisions = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < dates[-1]}
-    tiles = [TileRows(rows_of_revisions(tables, revisions), before=False, after=True)]
-    inputs = Inputs(tiles, sums=None, profiles=read_profiles(tables, config), is_direct=tables.has_files)
-    cells = tiles_by_cell(tables, ledger, list(revisions.items()))
-    plan = plan_ranges(cells, min_ranges=tables.shuffle_partitions())
-    job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), "features")
-    table = features_table(config, versions.lineage_id)
-    features = pooled(inputs, job, plan, tables.read(table).schema)
-    return write_features(tables, config, versions, features, dates, latest=ledger.latest)
+    tiles = [TileDays(revisions, before=False, after=True)]
+    inputs = Inputs(tables, tiles, sums=None, profiles=profiles_of(tables, config))
+    plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=tables.shuffle_partitions())
+    job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
+    made = Features(tables, config, versions, ledger.latest)
+    if tables.has_files:
+        counts = made.commit(written(inputs, job, plan, made.destination()), dates)
+    else:
+        counts = made.write(inputs, job, plan, dates)
+    return made.record(counts)
 
 
-def write_features(
-    tables: Tables,
-    config: Config,
-    versions: Versions,
-    features: DataFrame,
-    dates: Sequence[date],
-    *,
-    latest: dict[date, tuple[str, int]],
-) -> int:
-    """Replace the features of some dates, then say in the ledger from which content of the log they were made."""
-    table = features_table(config, versions.lineage_id)
-    sides = sides_fingerprint(tables.spark, config)
-    tables.replace(features, table, sql_in("as_of", list(dates)))
-    written = tables.read(table).where(sql_in("as_of", list(dates))).groupBy("as_of").agg(
-        F.count("*").alias("num_users"), F.count_if(~F.col("is_exact")).alias("num_inexact")
-    )  # fmt: skip
-    counts = {row.as_of: (row.num_users, row.num_inexact) for row in written.collect()}
-    now = datetime.now(UTC).replace(tzinfo=None)
-    built = [
-        {
-            "lineage_id": versions.lineage_id,
-            "as_of": as_of,
-            "valid_from": versions.valid_at(as_of),
-            "log_hash": log_hash(latest, config, versions, as_of),
-            "sides_hash": sides,
-            "num_users": counts.get(as_of, (0, 0))[0],
-            "num_inexact": counts.get(as_of, (0, 0))[1],
-            "built_at": now,
+@dataclass(frozen=True)
+class Features:
+    """What becomes of features that a job has made. ``latest``: the days of tiles, as the job has seen them."""
+
+    tables: Tables
+    config: Config
+    versions: Versions
+    latest: dict[date, tuple[str, int]]
+
+    @property
+    def table(self) -> TableSchema:
+        """The lineage's table of features."""
+        return features_table(self.config, self.versions.lineage_id)
+
+    def destination(self) -> dict[Output, Destination]:
+        """Say where tasks write features."""
+        return {"features": Destination(self.tables.target(self.table), {})}
+
+    def commit(self, files: Sequence[Written], dates: Sequence[date]) -> dict[date, tuple[int, int]]:
+        """Put what tasks have written in the place of the features of ``dates``; count users, and inexact ones."""
+        mine = [made for made in files if made.output == "features"]
+        self.tables.commit(self.table, [made.file for made in mine], replacing=lambda of: of["as_of"] in dates)
+        return {
+            day: (
+                sum(made.file.num_rows for made in mine if made.as_of == day),
+                sum(made.num_inexact for made in mine if made.as_of == day),
+            )
+            for day in dates
         }
-        for as_of in dates
-    ]
-    tables.append(tables.spark.createDataFrame(built, tables.read(FEATURE_SETS).schema), FEATURE_SETS)
-    return sum(num_users for num_users, _ in counts.values())
+
+    def write(self, inputs: Inputs, job: PoolingJob, plan: Plan, dates: Sequence[date]) -> dict[date, tuple[int, int]]:
+        """Run a job and let Spark write its features of ``dates``; count users, and inexact ones."""
+        schema = self.tables.read(self.table).schema
+        self.tables.replace(pooled(inputs, job, plan, schema), self.table, sql_in("as_of", list(dates)))
+        rows = self.tables.read(self.table).where(sql_in("as_of", list(dates))).groupBy("as_of").agg(
+            F.count("*").alias("num_users"), F.count_if(~F.col("is_exact")).alias("num_inexact")
+        )  # fmt: skip
+        counts = {row.as_of: (row.num_users, row.num_inexact) for row in rows.collect()}
+        return {day: counts.get(day, (0, 0)) for day in dates}
+
+    def record(self, counts: dict[date, tuple[int, int]]) -> int:
+        """Say in the ledger from which content of the log features were made; return the number of rows."""
+        sides = sides_fingerprint(self.tables.spark, self.config)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        built: list[dict[str, Any]] = [
+            {
+                "lineage_id": self.versions.lineage_id,
+                "as_of": as_of,
+                "valid_from": self.versions.valid_at(as_of),
+                "log_hash": log_hash(self.latest, self.config, self.versions, as_of),
+                "sides_hash": sides,
+                "num_users": num_users,
+                "num_inexact": num_inexact,
+                "built_at": now,
+            }
+            for as_of, (num_users, num_inexact) in counts.items()
+        ]
+        self.tables.add(FEATURE_SETS, built)
+        return sum(num_users for num_users, _ in counts.values())
 
 
 def features_table(config: Config, lineage_id: str) -> TableSchema:
@@ -132,12 +160,9 @@ def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Seque
     return tables.read(features_table(config, lineage_id)).where(sql_in("as_of", list(as_ofs)))
 
 
-def read_profiles(tables: Tables, config: Config) -> DataFrame | None:
-    """Read the users' profiles, brought up to date before; None where there are neither users nor picks."""
-    if config.users is None and config.onboarding is None:
-        return None
-    content = refresh_profiles(tables, config)
-    return tables.read(USER_PROFILES).where(f"content_hash = '{content}'")
+def profiles_of(tables: Tables, config: Config) -> str | None:
+    """Bring the users' profiles up to date; return the hash of their content, None without users and picks."""
+    return None if config.users is None and config.onboarding is None else refresh_profiles(tables, config)
 
 
 def dated_vectors(
@@ -158,6 +183,14 @@ def log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versio
 
 
 def _vector_files(tables: Tables, config: Config, lineage_id: str, version: date) -> VectorFiles:
-    paths = read_vectors(tables, lineage_id, version).inputFiles()
-    by_modality = {name: [p for p in paths if partition_values(p)["modality"] == name] for name in config.item_vectors}
-    return VectorFiles(tuple((name, tuple(sorted(by_modality[name]))) for name in sorted(by_modality)))
+    if tables.has_files:
+        uri, key = tables.uri(ITEM_VECTORS), (lineage_id, version)
+        found = tables.files(ITEM_VECTORS, lambda of: (of["lineage_id"], of["valid_from"]) == key)
+        paths = [(f"{uri}/{file.path}", file.values["modality"]) for file in found]
+    else:
+        files = read_vectors(tables, lineage_id, version).inputFiles()
+        paths = [(path, partition_values(path)["modality"]) for path in files]
+    by_modality = {
+        name: tuple(sorted(path for path, of in paths if of == name)) for name in sorted(config.item_vectors)
+    }
+    return VectorFiles(tuple(by_modality.items()))

@@ -23,6 +23,14 @@ from userrep.storage import read_parquet
 Output = Literal["features", "sums"]
 
 
+class Made(NamedTuple):
+    """Rows of one output and as-of date."""
+
+    output: Output
+    as_of: date
+    rows: pa.RecordBatch
+
+
 class VectorFiles(NamedTuple):
     """The Parquet files of one version of item vectors, by modality, as the driver has pinned them."""
 
@@ -31,7 +39,7 @@ class VectorFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class PoolingJob:
-    """What to make of chunks: features or sums of each date, with the version of the item vectors that it uses.
+    """What to make of chunks: features, sums or both of each date, with the version of the item vectors that it uses.
 
     ``before`` : the as-of date of the sums that chunks bring, which tiles move on from; None: they bring none.
     ``changed_days`` : days (since 1970) whose tiles before and after differ.
@@ -41,7 +49,7 @@ class PoolingJob:
 
     spec: FeatureSpec
     dates: tuple[tuple[date, VectorFiles], ...]
-    output: Output
+    outputs: tuple[Output, ...]
     before: date | None = None
     changed_days: tuple[int, ...] = ()
     is_whole: bool = True
@@ -49,14 +57,14 @@ class PoolingJob:
 
     def for_parts(self) -> "PoolingJob":
         """Return the job that makes parts of this one's sums."""
-        return replace(self, is_whole=False, output="sums")
+        return replace(self, is_whole=False, outputs=("sums",))
 
     def for_adding_up(self) -> "PoolingJob":
         """Return the job that makes this one's rows of such parts."""
         return replace(self, before=None, changed_days=(), adds_up=True)
 
-    def run(self, steps: Iterable[Iterator[Chunk]]) -> Iterator[pa.RecordBatch]:
-        """Make the job's rows of all users in ``steps``; a step of several chunks is made in parts, then added up."""
+    def run(self, steps: Iterable[Iterator[Chunk]]) -> Iterator[Made]:
+        """Make the job's outputs of all users; a step of several chunks is made in parts, then added up."""
         for step in steps:
             first, second = next(step, None), next(step, None)
             if first is None:
@@ -67,28 +75,30 @@ class PoolingJob:
             else:
                 yield from self._in_parts(chain((first, second), step))
 
-    def _in_parts(self, chunks: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
+    def _in_parts(self, chunks: Iterable[Chunk]) -> Iterator[Made]:
         in_parts = self.for_parts()
         parts: list[pa.RecordBatch] = []
         profiles: list[pa.Table] = []
         for chunk in chunks:
-            parts += in_parts._of_chunk(chunk)
+            parts += [made.rows for made in in_parts._of_chunk(chunk)]
             profiles.append(chunk.profiles)
         if not parts:
             return
         sums = as_chunk_of_sums(pa.Table.from_batches(parts), context=bool(self.spec.context))
         yield from self.for_adding_up()._of_chunk(Chunk.of(sums=sums, profiles=pa.concat_tables(profiles)))
 
-    def _of_chunk(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+    def _of_chunk(self, chunk: Chunk) -> Iterator[Made]:
         for block in blocks(chunk, self.spec):
             states = self._added_up(block) if self.adds_up else self._moved_on(block)
             for (as_of, files), sums in zip(self.dates, states, strict=True):
-                if self.output == "sums":
-                    yield sums_batch(sums, block, self.spec, as_of, keep_empty=not self.is_whole)
-                else:
-                    matrix = item_matrix(files, self.spec)
-                    picks = block.profiles.pick_items.numbered(matrix.item_ids)
-                    yield features_batch(sums, block, matrix, self.spec, as_of, item_P=picks)
+                for output in self.outputs:
+                    if output == "sums":
+                        rows = sums_batch(sums, block, self.spec, as_of, keep_empty=not self.is_whole)
+                    else:
+                        matrix = item_matrix(files, self.spec)
+                        picks = block.profiles.pick_items.numbered(matrix.item_ids)
+                        rows = features_batch(sums, block, matrix, self.spec, as_of, item_P=picks)
+                    yield Made(output, as_of, rows)
 
     def _days(self) -> range:
         """Return the days that windows reach, before and after."""

@@ -9,23 +9,20 @@ as they were put in. Sums are exact, so that a refresh and a full rebuild give t
 import bisect
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from userrep.config import Config
 from userrep.events.buckets import user_slice
-from userrep.events.tiles import NUM_CELLS, TileLedger, rows_of_revisions, tile_ledger, tiles_by_cell
+from userrep.events.tiles import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
 from userrep.features.accumulate import day_number
-from userrep.features.build import dated_vectors, feature_sets, features_table, read_profiles, write_features
+from userrep.features.build import Features, dated_vectors, feature_sets, profiles_of
 from userrep.features.columns import SUMS_DDL
-from userrep.features.pooling import PoolingJob, VectorFiles
+from userrep.features.pooling import Output, PoolingJob
 from userrep.features.spec import FeatureSpec
-from userrep.features.tasks import Inputs, Plan, SumRows, TileRows, plan_ranges, pooled
+from userrep.features.tasks import Destination, Inputs, Plan, SumsOf, TileDays, plan_ranges, pooled, written
 from userrep.items.versions import Versions
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
 from userrep.tables import Tables
@@ -104,35 +101,36 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     known = generations(tables, versions.lineage_id)
     number = 1 + max((generation.generation for generation in known), default=0)
     made = Generation(number, as_of, versions.valid_at(as_of), after, 0)
-    work = _Refresh(tables, config, versions, dated_vectors(tables, config, versions, [as_of]))
-    base, reason = (None, "asked for") if full else work.base(known, made, ledger)
+    work = _Refresh(tables, config, versions, made, ledger, known)
+    base, reason = (None, "asked for") if full else work.base()
     difference = Difference.between(base, made, spec)
-    made = work.write_sums(base, made, difference, ledger)
-    features = work.features_of(made)
-    num_users = write_features(tables, config, versions, features, [as_of], latest=ledger.latest)
+    num_users = work.run(base, difference)
     return Refresh(base.as_of if base else None, reason, ledger.num_tiles(difference.tiles), num_users)
 
 
 def generations(tables: Tables, lineage_id: str) -> list[Generation]:
     """Return a lineage's complete generations of window sums whose rows are kept, oldest first."""
-    rows = tables.read(SUM_GENERATIONS).where(f"lineage_id = '{lineage_id}'").collect()
+    rows = tables.ledger(SUM_GENERATIONS, lineage_id=lineage_id)
     found = [Generation(r.generation, r.as_of, r.valid_from, dict(r.revision_by_day), r.num_users) for r in rows]
     return sorted(found, key=lambda made: made.generation)[-_KEPT:]
 
 
 @dataclass(frozen=True)
 class _Refresh:
-    """The steps of a refresh."""
+    """A refresh on its way to ``made``, whose number of users is not known yet."""
 
     tables: Tables
     config: Config
     versions: Versions
-    vectors: tuple[tuple[date, VectorFiles], ...]
+    made: Generation
+    ledger: TileLedger
+    known: list[Generation]
 
-    def base(self, known: list[Generation], made: Generation, ledger: TileLedger) -> tuple[Generation | None, str]:
+    def base(self) -> tuple[Generation | None, str]:
         """Choose the generation to start from, and say why it is that or none."""
-        usable = [generation for generation in known if generation.valid_from == made.valid_from]
-        if not known:
+        made, ledger = self.made, self.ledger
+        usable = [generation for generation in self.known if generation.valid_from == made.valid_from]
+        if not self.known:
             return None, "no window sums yet"
         if not usable:
             return None, f"item vectors of {made.valid_from} are new to the window sums"
@@ -146,54 +144,70 @@ class _Refresh:
             return None, f"{built.num_inexact} users were beyond exact sums on {found.as_of}"
         return found, f"from the sums of {found.as_of}"
 
-    def write_sums(
-        self, base: Generation | None, made: Generation, difference: Difference, ledger: TileLedger
-    ) -> Generation:
-        """Write a generation, and then the row of the ledger that makes it count; older ones go, but for the last."""
+    def run(self, base: Generation | None, difference: Difference) -> int:
+        """Write sums, then features, then the row of each ledger that makes them count; return the users."""
+        made, tables = self.made, self.tables
         job = PoolingJob(
             FeatureSpec.of(self.config),
-            self.vectors,
-            "sums",
+            dated_vectors(tables, self.config, self.versions, [made.as_of]),
+            ("sums", "features"),
             before=base.as_of if base else None,
             changed_days=tuple(day_number(day) for day in difference.changed),
         )
         tiles = [
-            TileRows(rows_of_revisions(self.tables, difference.leaving), before=True, after=False),
-            TileRows(rows_of_revisions(self.tables, difference.entering), before=False, after=True),
-            TileRows(rows_of_revisions(self.tables, difference.passing), before=True, after=True),
+            TileDays(difference.leaving, before=True, after=False),
+            TileDays(difference.entering, before=False, after=True),
+            TileDays(difference.passing, before=True, after=True),
         ]
-        before = SumRows(self._rows_of(base), base.as_of) if base else None
-        inputs = Inputs(tiles, sums=before, profiles=None, is_direct=self.tables.has_files)
-        plan = self._plan(tiles_by_cell(self.tables, ledger, difference.tiles), base.num_users if base else 0)
-        sums = pooled(inputs, job, plan, cast(StructType, StructType.fromDDL(SUMS_DDL)))
-        keys = {"lineage_id": F.lit(self.versions.lineage_id), "generation": F.lit(made.generation)}
-        where = (
-            f"lineage_id = '{self.versions.lineage_id}' AND "
-            f"(generation >= {made.generation} OR generation <= {made.generation - _KEPT})"
-        )
+        before = SumsOf(self.versions.lineage_id, base.generation, base.as_of) if base else None
+        inputs = Inputs(tables, tiles, before, profiles_of(tables, self.config))
+        work = tiles_by_cell(tables, self.ledger, difference.tiles)
+        work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
+        plan = plan_ranges(work, min_ranges=tables.shuffle_partitions())
+        features = Features(tables, self.config, self.versions, self.ledger.latest)
+        if tables.has_files:
+            files = written(inputs, job, plan, self._destination() | features.destination())
+            sums = [made.file for made in files if made.output == "sums"]
+            tables.commit(USER_WINDOW_SUMS, sums, replacing=self._is_replaced)
+            self._record(sum(file.num_rows for file in sums))
+            counts = features.commit(files, [made.as_of])
+        else:
+            self._record(self._write(inputs, job, plan))
+            sums_now = SumsOf(self.versions.lineage_id, made.generation, made.as_of)
+            of_sums = replace(job.for_adding_up(), outputs=("features",))
+            counts = features.write(replace(inputs, tiles=[], sums=sums_now), of_sums, plan, [made.as_of])
+        return features.record(counts)
+
+    def _destination(self) -> dict[Output, Destination]:
+        values = {"lineage_id": self.versions.lineage_id, "generation": self.made.generation}
+        return {"sums": Destination(self.tables.target(USER_WINDOW_SUMS), values)}
+
+    def _is_replaced(self, of: dict[str, Any]) -> bool:
+        """Say whether rows go when this generation comes: those of a killed run, and of generations of long ago."""
+        generation = self.made.generation
+        is_kept = generation - _KEPT < of["generation"] < generation
+        return bool(of["lineage_id"] == self.versions.lineage_id and not is_kept)
+
+    def _write(self, inputs: Inputs, job: PoolingJob, plan: Plan) -> int:
+        """Let Spark write the sums; return the users."""
+        lineage_id, generation = self.versions.lineage_id, self.made.generation
+        schema = cast(StructType, StructType.fromDDL(SUMS_DDL))
+        sums = pooled(replace(inputs, profiles=None), replace(job, outputs=("sums",)), plan, schema)
+        keys = {"lineage_id": F.lit(lineage_id), "generation": F.lit(generation)}
         rows = sums.withColumns({**keys, "user_slice": user_slice(plan.num_ranges)})
-        self.tables.replace(rows, USER_WINDOW_SUMS, where)
-        made = replace(made, num_users=self._rows_of(made).count())
-        row = vars(made) | {"lineage_id": self.versions.lineage_id, "built_at": datetime.now(UTC).replace(tzinfo=None)}
-        schema = self.tables.read(SUM_GENERATIONS).schema
-        self.tables.append(self.tables.spark.createDataFrame([row], schema), SUM_GENERATIONS)
-        return made
+        gone = f"(generation >= {generation} OR generation <= {generation - _KEPT})"
+        self.tables.replace(rows, USER_WINDOW_SUMS, f"lineage_id = '{lineage_id}' AND {gone}")
+        written_now = self.tables.read(USER_WINDOW_SUMS).where(
+            f"lineage_id = '{lineage_id}' AND generation = {generation}"
+        )
+        return written_now.count()
 
-    def features_of(self, made: Generation) -> DataFrame:
-        """Make features of a generation of sums and of the users' profiles."""
-        job = PoolingJob(FeatureSpec.of(self.config), self.vectors, "features", adds_up=True)
-        sums, profiles = SumRows(self._rows_of(made), made.as_of), read_profiles(self.tables, self.config)
-        inputs = Inputs([], sums=sums, profiles=profiles, is_direct=self.tables.has_files)
-        schema = self.tables.read(features_table(self.config, self.versions.lineage_id)).schema
-        return pooled(inputs, job, self._plan(np.zeros(NUM_CELLS, np.int64), made.num_users), schema)
-
-    def _plan(self, num_tiles: NDArray[np.int64], num_users: int) -> Plan:
-        work = num_tiles + num_users * _TILES_PER_USER // NUM_CELLS
-        return plan_ranges(work, min_ranges=self.tables.shuffle_partitions())
-
-    def _rows_of(self, generation: Generation) -> DataFrame:
-        where = f"lineage_id = '{self.versions.lineage_id}' AND generation = {generation.generation}"
-        return self.tables.read(USER_WINDOW_SUMS).where(where)
+    def _record(self, num_users: int) -> None:
+        row = vars(replace(self.made, num_users=num_users)) | {
+            "lineage_id": self.versions.lineage_id,
+            "built_at": datetime.now(UTC).replace(tzinfo=None),
+        }
+        self.tables.add(SUM_GENERATIONS, [row])
 
 
 def _ring(spec: FeatureSpec, as_of: date, day: date) -> int:

@@ -5,7 +5,7 @@ Versions of a lineage lie ``refit_days`` apart. The first one that a lineage get
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -64,7 +64,7 @@ class Versions:
 def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
     """Read a lineage's versions; where it has none yet, the grid is laid through ``anchor``."""
     lineage_id = lineage_of(config)
-    rows = tables.read(ITEM_VECTOR_VERSIONS).where(f"lineage_id = '{lineage_id}'").select("valid_from").collect()
+    rows = tables.ledger(ITEM_VECTOR_VERSIONS, ("lineage_id", "valid_from"), lineage_id=lineage_id)
     present = frozenset(row.valid_from for row in rows)
     return Versions(lineage_id, min(present, default=anchor), config.refit_days, present)
 
@@ -104,8 +104,8 @@ def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
 
 def items_without_vector(tables: Tables, lineage_id: str, version: date) -> dict[str, int]:
     """Count, per modality, the items known at a version that have no vector in it."""
-    rows = tables.read(ITEM_VECTOR_VERSIONS).where(f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}")
-    newest = rows.orderBy(F.desc("built_at")).first()
+    rows = [row for row in tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id) if row.valid_from == version]
+    newest = max(rows, key=lambda row: row.built_at, default=None)
     return {name: newest.num_items - count for name, count in newest.num_vectors.items()} if newest else {}
 
 
@@ -166,11 +166,8 @@ def _write_version(tables: Tables, lineage_id: str, version: date, vectors: list
     written = read_vectors(tables, lineage_id, version).groupBy("modality").count().collect()
     counts = {row.modality: row["count"] for row in written}
     num_items = index.count()
-    done = tables.spark.createDataFrame(
-        [(lineage_id, version, num_items, counts)],
-        "lineage_id STRING, valid_from DATE, num_items BIGINT, num_vectors MAP<STRING,BIGINT>",
-    )
-    tables.append(done.withColumn("built_at", F.current_timestamp()), ITEM_VECTOR_VERSIONS)
+    done = {"lineage_id": lineage_id, "valid_from": version, "num_items": num_items, "num_vectors": counts}
+    tables.add(ITEM_VECTOR_VERSIONS, [done | {"built_at": datetime.now(UTC).replace(tzinfo=None)}])
     return sum(counts.values())
 
 

@@ -33,7 +33,8 @@ class Space:
 
 def list_spaces(tables: Tables) -> list[Space]:
     """Return all spaces, oldest first."""
-    return [Space(**row.asDict()) for row in tables.read(SPACES).orderBy("created_at", "space_id").collect()]
+    spaces = [Space(**row.asDict()) for row in tables.ledger(SPACES)]
+    return sorted(spaces, key=lambda space: (space.created_at, space.space_id))
 
 
 def find_space(tables: Tables, space_id: str | None) -> Space:

@@ -44,7 +44,7 @@ class Snapshot:
 
 def list_snapshots(tables: Tables, space_id: str, *, states: Sequence[str] = (PUBLISHED,)) -> list[Snapshot]:
     """Return a space's snapshots by as-of date and revision."""
-    rows = tables.read(SNAPSHOTS).where(f"space_id = '{space_id}'").orderBy("as_of", "revision").collect()
+    rows = sorted(tables.ledger(SNAPSHOTS, space_id=space_id), key=lambda row: (row.as_of, row.revision))
     return [Snapshot(**row.asDict()) for row in rows if row.state in states]
 
 
@@ -193,5 +193,5 @@ def _where(snapshots: Sequence[Snapshot]) -> str:
 
 def _record(tables: Tables, snapshots: Sequence[Snapshot]) -> None:
     """Write the ledger's rows of some snapshots, in the place of those before: one commit."""
-    rows = tables.spark.createDataFrame([vars(snapshot) for snapshot in snapshots], tables.read(SNAPSHOTS).schema)
-    tables.replace(rows, SNAPSHOTS, sql_in("snapshot_id", [snapshot.snapshot_id for snapshot in snapshots]))
+    ids = [snapshot.snapshot_id for snapshot in snapshots]
+    tables.add(SNAPSHOTS, [vars(snapshot) for snapshot in snapshots], replacing=sql_in("snapshot_id", ids))

@@ -1,0 +1,162 @@
+"""Building tiles: which days are new or have changed, how each of them is made, and the commit that makes them count.
+
+Days whose rows lie in plain files, few enough for one task, are made by tasks that read these files themselves
+(``direct``); others by Spark (``tile_rows``). Both give the same tiles, to the bit.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from userrep.config import Config
+from userrep.events.buckets import power_of_two
+from userrep.events.days import counts_of_days, has_event_ids, num_rejected_of, read_days
+from userrep.events.direct_build import MadeDay, counted_days, direct_days
+from userrep.events.inventory import Inventory, LogDay, mapping_of
+from userrep.events.tile_rows import tiles_of
+from userrep.events.tiles import NO_ROWS, TileLedger, tile_ledger
+from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
+from userrep.tables import Tables
+
+_ROWS_PER_SLICE = 4_000_000
+_FILES_PER_TASK = 8  # on average; below spark.sql.maxConcurrentOutputFileWriters, rows need no second sort
+
+
+@dataclass(frozen=True)
+class TileBuild:
+    """What a run of ``build_tiles`` did. ``days`` were made anew; of those in ``same`` the tiles came out as before."""
+
+    days: list[date]
+    num_up_to_date: int
+    num_tiles: int
+    num_events: int
+    num_rejected: int
+    same: tuple[date, ...] = ()
+
+
+def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before: date) -> TileBuild:
+    """Build the tiles of all days before ``before`` whose content in the log is new or may have changed.
+
+    Rows are written under a new revision first; one commit on ``tile_days`` then makes all days visible. A day whose
+    tiles come out as they were keeps its revision: nothing that was made of it is stale. A run that was killed in
+    between leaves rows that nobody reads and that the next run replaces. Cost: one read of the files that hold the
+    days; for days that Spark makes, one shuffle, or two.
+
+    Raises
+    ------
+    RejectedShareError
+        If a day has too many malformed rows; nothing of it becomes visible then.
+    UsageError
+        If a day is too small; likewise.
+    """
+    events, ledger = config.events, tile_ledger(tables)
+    undated = bool(inventory.num_undated) and ledger.undated.fingerprint != inventory.undated_fingerprint
+    wanted = {day.day: day for day in inventory.days if day.day < before}
+    stale, vanished = _stale_days(wanted, ledger, before, mapping_of(events))
+    if not stale and not vanished and not undated:
+        return TileBuild([], len(wanted), 0, 0, 0)
+    inventory.check_days(events, list(stale))
+    revision = 1 + max(of.revision for of in (*ledger.days.values(), ledger.undated))
+    made = _Build(tables, config, revision, [wanted[day] for day in sorted(stale)]).run(undated=undated)
+    inventory = inventory.counted(counts_of_days(tables) | {day: of.counts for day, of in made.items()})
+    inventory.check_days(events, list(stale))
+    made |= {day: MadeDay.empty() for day in vanished}
+    rows, same = [], []
+    for day, of in sorted(made.items()):
+        old = ledger.days.get(day)
+        if old is not None and (old.content, old.num_rejected) == (of.content, of.num_rejected):
+            same.append(day)
+        row = _row(day, of, stale.get(day, NO_ROWS), old.revision if old is not None and day in same else revision)
+        rows.append(row)
+    if undated:
+        nothing = replace(MadeDay.empty(), num_rejected=inventory.num_undated)
+        rows.append(_row(None, nothing, inventory.undated_fingerprint, revision))
+    tables.add(TILE_DAYS, rows)
+    num_tiles, num_events, num_rejected = (
+        sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected")
+    )
+    return TileBuild(sorted(made), len(wanted) - len(stale), num_tiles, num_events, num_rejected, tuple(same))
+
+
+def _stale_days(
+    wanted: dict[date, LogDay], ledger: TileLedger, before: date, mapping: str
+) -> tuple[dict[date, str], list[date]]:
+    """Return the days to be made, with the fingerprints of their rows, and those that are gone from the log."""
+    prints = {day: f"{of.fingerprint}:{mapping}" for day, of in wanted.items()}
+    known = {day: of.fingerprint for day, of in ledger.days.items()}
+    stale = {day: found for day, found in prints.items() if known.get(day) != found}
+    gone = [d for d, of in ledger.days.items() if d < before and d not in wanted and of.fingerprint != NO_ROWS]
+    return stale, gone
+
+
+def _row(day: date | None, made: MadeDay, fingerprint: str, revision: int) -> dict[str, Any]:
+    return {
+        "event_date": day,
+        "revision": revision,
+        "fingerprint": fingerprint,
+        "content": made.content,
+        "num_events": made.num_events,
+        "num_tiles": made.num_tiles,
+        "num_rejected": made.num_rejected,
+        "num_tiles_by_cell": made.num_tiles_by_cell,
+        "built_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+
+
+@dataclass(frozen=True)
+class _Build:
+    """Makes the rows of some days under one revision."""
+
+    tables: Tables
+    config: Config
+    revision: int
+    days: list[LogDay]
+
+    def run(self, *, undated: bool) -> dict[date, MadeDay]:
+        """Write the days' tiles and rejected rows, and say what each day holds."""
+        made, files = direct_days(self.tables, self.config.events, self.days, self.revision)
+        general = [day for day in self.days if day.day not in made]
+        if self.tables.has_files:
+            self.tables.commit(USER_ITEM_DAYS, files, replacing=lambda of: of["revision"] == self.revision)
+        if general:
+            self._write_tiles(general)
+            made |= counted_days(self.tables, [day.day for day in general], self.revision)
+        counted = {day.day: day.num_rejected for day in self.days if day.num_rejected is not None}
+        unclear = [day for day in made if counted.get(day, made[day].num_rejected) != 0]
+        if undated or unclear:
+            self._write_rejected(unclear, undated=undated)
+            found = num_rejected_of(self.tables, self.revision, undated=undated)
+            made |= {day: replace(made[day], num_rejected=found.get(day, 0)) for day in unclear}
+        return {day: replace(of, num_rejected=of.num_rejected or 0) for day, of in made.items()}
+
+    def _write_tiles(self, days: list[LogDay]) -> None:
+        """Let Spark make the tiles of some days."""
+        events, dates = self.config.events, [day.day for day in days]
+        slices = power_of_two(max(day.expected_rows for day in days) / _ROWS_PER_SLICE)
+        checked = read_days(self.tables, events, dates, undated=False)
+        tiles = tiles_of(
+            checked.where(F.col("event_date").isin(dates) & F.col("reason").isNull()),
+            context=events.context,
+            has_event_id=has_event_ids(events),
+            slices=slices,
+            tasks=max(self.tables.shuffle_partitions(), -(-len(days) * slices // _FILES_PER_TASK)),
+        )
+        rows = tiles.withColumn("revision", F.lit(self.revision))
+        if self.tables.has_files:
+            self.tables.append(rows, USER_ITEM_DAYS)
+        else:
+            self.tables.replace(rows, USER_ITEM_DAYS, f"revision = {self.revision}")
+
+    def _write_rejected(self, days: list[date], *, undated: bool) -> None:
+        checked = read_days(self.tables, self.config.events, days, undated=undated)
+        in_days = F.col("event_date").isin(days)
+        wanted = in_days | F.col("event_date").isNull() if undated else in_days
+        rejected = checked.where(F.col("reason").isNotNull() & wanted).select(
+            F.coalesce("event_date", F.current_date()).alias("event_date"),
+            F.lit(self.revision).alias("revision"),
+            "reason",
+            F.coalesce("corrupt", F.to_json("raw")).alias("row"),
+        )
+        self.tables.replace(rejected, REJECTED_EVENTS, f"revision = {self.revision}")

@@ -1,0 +1,87 @@
+"""Parquet files of Delta tables, written by tasks with pyarrow: no row passes through the JVM.
+
+A file counts once the driver has committed it (``Tables.commit``). What a killed or repeated task has written is in no
+commit; nobody reads it, and VACUUM removes it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from userrep.delta_files import TableFile
+from userrep.storage import file_system
+
+_GROUP_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table to write files of. ``schema``: of the files, without the partition columns.
+
+    ``properties``: the table's; of them ``parquet.block.size`` (bytes of a row group in memory) and
+    ``parquet.enable.dictionary``, for all columns or for one (``#column``), are heeded as Spark's writer heeds them.
+    """
+
+    uri: str
+    schema: pa.Schema
+    partition_by: tuple[str, ...]
+    properties: tuple[tuple[str, str], ...]
+
+
+class TableWriter:
+    """Writes rows of one table into a file for each partition that it meets."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._open: dict[tuple[Any, ...], _File] = {}
+
+    def write(self, rows: pa.Table, values: Mapping[str, Any]) -> None:
+        """Add rows to the file of a partition, in row groups of their own; ``values``: of the partition columns."""
+        if rows.num_rows:
+            key = tuple(values[name] for name in self._target.partition_by)
+            if key not in self._open:
+                self._open[key] = _File(self._target, dict(zip(self._target.partition_by, key, strict=True)))
+            self._open[key].write(rows)
+
+    def close(self) -> list[TableFile]:
+        """Finish all files and say which there are."""
+        files = [file.close() for file in self._open.values()]
+        self._open = {}
+        return files
+
+
+class _File:
+    def __init__(self, target: Target, values: dict[str, Any]) -> None:
+        folders = "/".join(f"{name}={value}" for name, value in values.items())
+        self._path = "/".join(part for part in (folders, f"part-{uuid4()}.parquet") if part)
+        self._values, self._schema, self._num_rows = values, target.schema, 0
+        settings = dict(target.properties)
+        self._group_bytes = int(settings.get("parquet.block.size", _GROUP_BYTES))
+        files, path = file_system(f"{target.uri}/{self._path}")
+        files.create_dir(path.rpartition("/")[0], recursive=True)
+        self._stream = files.open_output_stream(path)
+        self._writer = pq.ParquetWriter(self._stream, target.schema, use_dictionary=_dictionaries(target))
+
+    def write(self, rows: pa.Table) -> None:
+        table = rows.select(self._schema.names).cast(self._schema)
+        bytes_per_row = max(1, table.nbytes // table.num_rows)
+        self._writer.write_table(table, row_group_size=max(1, self._group_bytes // bytes_per_row))
+        self._num_rows += table.num_rows
+
+    def close(self) -> TableFile:
+        self._writer.close()
+        size = self._stream.tell()
+        self._stream.close()
+        return TableFile(self._path, size, self._num_rows, self._values)
+
+
+def _dictionaries(target: Target) -> list[str]:
+    """Return the columns that are written with dictionaries."""
+    settings = dict(target.properties)
+    by_default = settings.get("parquet.enable.dictionary", "true")
+    names = [name for name in target.schema.names if not pa.types.is_nested(target.schema.field(name).type)]
+    return [name for name in names if settings.get(f"parquet.enable.dictionary#{name}", by_default) == "true"]

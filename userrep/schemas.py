@@ -92,7 +92,11 @@ USER_WINDOW_SUMS = TableSchema(
     """lineage_id STRING, generation INT, user_slice STRING, user_bucket INT, user_id STRING, sums BINARY,
     active_at ARRAY<BIGINT>, num_by_context MAP<STRING,BIGINT>""",
     ("lineage_id", "generation", "user_slice"),
-    (("parquet.block.size", str(2**23)), ("parquet.enable.dictionary", "false")),
+    (
+        ("parquet.block.size", str(2**23)),
+        ("parquet.enable.dictionary", "false"),
+        ("parquet.compression", "lz4_raw"),  # read and written every night: speed before size
+    ),
 )
 
 SUM_GENERATIONS = TableSchema(
@@ -165,5 +169,8 @@ def user_features(lineage_id: str, columns: str) -> TableSchema:
         "one row per as-of date and user",
         f"as_of DATE, user_id STRING, {columns}",
         ("as_of",),
-        (("parquet.enable.dictionary", "false"),),  # numbers hardly repeat: half the time to write, the same size
+        (
+            ("parquet.block.size", str(2**23)),  # a task that makes many dates holds as much of each
+            ("parquet.enable.dictionary", "false"),  # numbers hardly repeat: half the time to write, the same size
+        ),
     )

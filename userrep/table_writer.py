@@ -16,14 +16,16 @@ from userrep.delta_files import TableFile
 from userrep.storage import file_system
 
 _GROUP_BYTES = 32 * 2**20
+_CODECS = {"snappy": "snappy", "lz4_raw": "lz4"}  # Spark's names, and pyarrow's
 
 
 @dataclass(frozen=True)
 class Target:
     """A table to write files of. ``schema``: of the files, without the partition columns.
 
-    ``properties``: the table's; of them ``parquet.block.size`` (bytes of a row group in memory) and
-    ``parquet.enable.dictionary``, for all columns or for one (``#column``), are heeded as Spark's writer heeds them.
+    ``properties``: the table's; of them ``parquet.block.size`` (bytes of a row group in memory),
+    ``parquet.enable.dictionary``, for all columns or for one (``#column``), and ``parquet.compression`` are heeded as
+    Spark's writer heeds them.
     """
 
     uri: str
@@ -40,7 +42,7 @@ class TableWriter:
         self._open: dict[tuple[Any, ...], _File] = {}
 
     def write(self, rows: pa.Table, values: Mapping[str, Any]) -> None:
-        """Add rows to the file of a partition, in row groups of their own; ``values``: of the partition columns."""
+        """Add rows to the file of a partition, ``values``: of the partition columns."""
         if rows.num_rows:
             key = tuple(values[name] for name in self._target.partition_by)
             if key not in self._open:
@@ -55,28 +57,45 @@ class TableWriter:
 
 
 class _File:
+    """A file on its way; rows wait until there are enough for a row group."""
+
     def __init__(self, target: Target, values: dict[str, Any]) -> None:
         folders = "/".join(f"{name}={value}" for name, value in values.items())
         self._path = "/".join(part for part in (folders, f"part-{uuid4()}.parquet") if part)
         self._values, self._schema, self._num_rows = values, target.schema, 0
+        self._waiting: list[pa.Table] = []
         settings = dict(target.properties)
         self._group_bytes = int(settings.get("parquet.block.size", _GROUP_BYTES))
         files, path = file_system(f"{target.uri}/{self._path}")
         files.create_dir(path.rpartition("/")[0], recursive=True)
         self._stream = files.open_output_stream(path)
-        self._writer = pq.ParquetWriter(self._stream, target.schema, use_dictionary=_dictionaries(target))
+        self._writer = pq.ParquetWriter(
+            self._stream,
+            target.schema,
+            compression=_CODECS[settings.get("parquet.compression", "snappy")],
+            use_dictionary=_dictionaries(target),
+            write_statistics=["user_bucket"],  # which readers skip row groups by; user ids have no place in footers
+        )
 
     def write(self, rows: pa.Table) -> None:
-        table = rows.select(self._schema.names).cast(self._schema)
-        bytes_per_row = max(1, table.nbytes // table.num_rows)
-        self._writer.write_table(table, row_group_size=max(1, self._group_bytes // bytes_per_row))
-        self._num_rows += table.num_rows
+        self._waiting.append(rows.select(self._schema.names).cast(self._schema))
+        self._num_rows += rows.num_rows
+        if sum(table.nbytes for table in self._waiting) >= self._group_bytes:
+            self._flush()
 
     def close(self) -> TableFile:
+        self._flush()
         self._writer.close()
         size = self._stream.tell()
         self._stream.close()
         return TableFile(self._path, size, self._num_rows, self._values)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            table = pa.concat_tables(self._waiting)
+            bytes_per_row = max(1, table.nbytes // table.num_rows)
+            self._writer.write_table(table, row_group_size=max(1, self._group_bytes // bytes_per_row))
+            self._waiting = []
 
 
 def _dictionaries(target: Target) -> list[str]:

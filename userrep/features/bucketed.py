@@ -20,6 +20,7 @@ from userrep.features.chunk import KINDS, Chunk, names_of
 from userrep.storage import file_system, is_local
 
 STEP_ROWS = 131_072
+_WEIGHT = {"tiles": 1, "sums": 16, "profiles": 1}  # of a row against a tile's, in bytes
 MOST_ROWS = 4 * STEP_ROWS  # a step with more than that, of one user say, comes in several chunks
 _READERS = 8  # files of an object store that are read at once; on a disk one after the other is faster
 
@@ -52,7 +53,7 @@ def steps(files: list[BucketedFile], within: BucketRange, *, context: bool) -> I
 
 
 def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
-    """Cut the range so that each step has about STEP_ROWS rows, going by the row groups' first and last buckets."""
+    """Cut the range so that each step weighs STEP_ROWS tiles, going by the row groups' first and last buckets."""
     groups = [group for cursor in cursors for group in cursor.groups]
     if not groups:
         return []
@@ -76,7 +77,7 @@ def _chunks(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
     for cursor in cursors:
         for table in cursor.rows_below(stop):
             waiting[cursor.source.kind].append(table)
-            num_rows += table.num_rows
+            num_rows += table.num_rows * _WEIGHT[cursor.source.kind]
             if num_rows >= MOST_ROWS:
                 yield _chunk(waiting)
                 waiting, num_rows = {kind: [] for kind in KINDS}, 0
@@ -104,8 +105,8 @@ class _Cursor:
             group = meta.row_group(number)
             ends = group.column(column).statistics
             if ends.min < within.stop and ends.max >= within.start:
-                found.append((number, ends.min, ends.max, group.num_rows))
-        self.groups = found  # number, first bucket, last bucket, rows
+                found.append((number, ends.min, ends.max, group.num_rows * _WEIGHT[source.kind]))
+        self.groups = found  # number, first bucket, last bucket, weight in rows of tiles
         in_order = all(a[2] <= b[1] for a, b in pairwise(found))
         self._groups_left = list(found) if in_order else []
         self._left = self._read([] if in_order else [group[0] for group in found])  # out of order: sorted as one

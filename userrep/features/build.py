@@ -11,10 +11,12 @@ from pyspark.sql import functions as F
 from userrep.config import Config
 from userrep.events.buckets import partition_values
 from userrep.events.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
+from userrep.features.inputs import Inputs, TileDays
 from userrep.features.pooling import Output, PoolingJob, VectorFiles
 from userrep.features.sides import refresh_profiles, sides_fingerprint
 from userrep.features.spec import FeatureSpec
-from userrep.features.tasks import Destination, Inputs, Plan, TileDays, Written, plan_ranges, pooled, written
+from userrep.features.tasks import Plan, plan_ranges, pooled, written
+from userrep.features.writing import Destination, Written
 from userrep.ids import short_hash
 from userrep.items.versions import Versions, read_vectors
 from userrep.schemas import FEATURE_SETS, ITEM_VECTORS, TableSchema, user_features

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from userrep.features.accumulate import DAY_US, NEVER, Floats, Ints, Sums, Tiles, num_sums
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 
-_BLOCK_BYTES = 2**25  # of sums that are worked on at a time
+_BLOCK_BYTES = 2**23  # of sums that are worked on at a time
 _PARTS = [f"num_{part}" for part in PARTS_OF_DAY]
 _KEYS = [("user_bucket", pa.int32()), ("user_id", pa.string())]
 _CONTEXT = ("num_by_context", pa.map_(pa.string(), pa.int64()))
@@ -114,18 +114,25 @@ class SumsRows:
             return sums
         user_N = self.user_N[rows]
         adder = scipy.sparse.csr_array((np.ones(len(rows)), (user_N, rows)), shape=(num_users, len(self.user_N)))
-        sums.flat_US[:] = adder @ self.flat_NS
+        is_single = bool(np.all(np.diff(user_N) > 0))  # rows are in the order of users
+        if is_single:
+            sums.flat_US[user_N] = self.flat_NS[rows]
+        else:
+            sums.flat_US[:] = adder @ self.flat_NS
         active = self.active.take(pa.array(rows))
         at = active.flatten().to_numpy()
         day = at // DAY_US - days.start
         known = (day >= 0) & (day < len(days))
         user = np.repeat(user_N, active.value_lengths().to_numpy())
-        np.maximum.at(sums.last_at_UT, (user[known], day[known]), at[known])
+        if is_single:
+            sums.last_at_UT[user[known], day[known]] = at[known]
+        else:
+            np.maximum.at(sums.last_at_UT, (user[known], day[known]), at[known])
         return Sums(sums.flat_US, sums.last_at_UT, days.start, _integers(adder @ self.context_NK))
 
 
 def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:
-    """Cut a chunk into blocks of users, in the order of their buckets: 32 MB of sums each, however many there are."""
+    """Cut a chunk into blocks of users, in the order of their buckets: 8 MB of sums each, however many there are."""
     arrays = _Arrays(chunk, spec)
     size = max(1, _BLOCK_BYTES // (8 * num_sums(spec)))
     for first in range(0, len(arrays.user_ids), size):

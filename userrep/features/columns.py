@@ -1,5 +1,6 @@
 """From sums to the columns of stored tables: rows of ``user_features`` and of ``user_window_sums``."""
 
+import itertools
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse
+from numpy.typing import NDArray
 
 from userrep.arrow import listed
 from userrep.features.accumulate import (
@@ -42,18 +44,19 @@ def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, keep
 
     ``keep_empty``: also those of users without an event, which parts of a user's sums may be.
     """
-    users = np.arange(len(block.user_ids)) if keep_empty else np.flatnonzero(sums.num_events_UR(spec).any(axis=1))
+    users = slice(None) if keep_empty else _places(np.any(sums.num_events_UR(spec), axis=1))
     flat = np.ascontiguousarray(sums.flat_US[users])
-    ends = np.arange(len(users) + 1, dtype=np.int32) * (8 * num_sums(spec))
+    num_users = len(flat)
+    ends = np.arange(num_users + 1, dtype=np.int32) * (8 * num_sums(spec))
     last_at = sums.last_at_before(spec, as_of)[users]
     has_event = last_at != NEVER
     active_ends = np.concatenate([[0], np.cumsum(has_event.sum(axis=1))]).astype(np.int32)
     return pa.RecordBatch.from_pydict(
         {
-            "as_of": pa.array(np.full(len(users), day_number(as_of), np.int32)).cast(pa.date32()),
+            "as_of": pa.array(np.full(num_users, day_number(as_of), np.int32)).cast(pa.date32()),
             "user_bucket": block.user_bucket_U[users],
-            "user_id": block.user_ids.take(pa.array(users)),
-            "sums": pa.Array.from_buffers(pa.binary(), len(users), [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
+            "user_id": _taken(block.user_ids, users),
+            "sums": pa.Array.from_buffers(pa.binary(), num_users, [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
             "active_at": pa.ListArray.from_arrays(pa.array(active_ends), pa.array(last_at[has_event])),
             "num_by_context": _maps(sums.context_UK[users], block.words),
         }
@@ -72,11 +75,11 @@ def features_batch(
     picks_UX, has_pick_U = _picks(block, matrix, midnight, item_P)
     registered_at_U = np.where(block.profiles.registered_at_U < midnight, block.profiles.registered_at_U, NEVER)
     has_events_U = sums.num_events_UR(spec).any(axis=1)
-    users = np.flatnonzero(has_events_U | has_pick_U | (registered_at_U != NEVER))
+    users = _places(has_events_U | has_pick_U | (registered_at_U != NEVER))
     last_at = sums.last_at_before(spec, as_of)[users]
     columns: dict[str, Any] = {
-        "as_of": pa.array(np.full(len(users), day_number(as_of), np.int32)).cast(pa.date32()),
-        "user_id": block.user_ids.take(pa.array(users)),
+        "as_of": pa.array(np.full(len(last_at), day_number(as_of), np.int32)).cast(pa.date32()),
+        "user_id": _taken(block.user_ids, users),
     }
     columns |= _pooled(sums.pooled_URX(spec)[users], picks_UX[users], spec)
     for w, window in enumerate(spec.windows_days):
@@ -115,6 +118,8 @@ def _picks(block: Block, matrix: ItemMatrix, midnight: int, item_P: Ints) -> tup
     has_pick_U[profiles.pick_user_P[in_time]] = True
     used = in_time[item_P[in_time] >= 0]
     entries = (np.ones(len(used)), (profiles.pick_user_P[used], item_P[used]))
+    if not len(used):
+        return np.zeros((num_users, matrix.vectors_IX.shape[1])), has_pick_U
     picked = scipy.sparse.csr_matrix(entries, shape=(num_users, len(matrix.vectors_IX)))
     return picked @ matrix.vectors_IX, has_pick_U
 
@@ -122,15 +127,15 @@ def _picks(block: Block, matrix: ItemMatrix, midnight: int, item_P: Ints) -> tup
 def _pooled(pooled_URX: Floats, picks_UX: Floats, spec: FeatureSpec) -> dict[str, Any]:
     """Divide sums by weights: one list column and one presence flag per block."""
     columns: dict[str, Any] = {}
-    by_window_URX = np.cumsum(pooled_URX, axis=1)
+    by_window = list(itertools.accumulate(pooled_URX[:, ring] for ring in range(pooled_URX.shape[1])))
     num_vectors = pooled_URX.shape[2] - len(spec.modalities)
     start = 0
     for m, (modality, dim) in enumerate(spec.modalities.items()):
         for block in (block for block in spec.pooled if block.modality == modality):
-            sums_UX = by_window_URX[:, spec.windows_days.index(block.window_days)] if block.window_days else picks_UX
+            sums_UX = by_window[spec.windows_days.index(block.window_days)] if block.window_days else picks_UX
             weight_U1 = sums_UX[:, num_vectors + m, None]
-            mean = sums_UX[:, start : start + dim] / np.where(weight_U1 > 0, weight_U1, 1)
-            columns[block.column] = listed(np.where(weight_U1 > 0, mean, 0).astype(np.float32))
+            mean = sums_UX[:, start : start + dim] / np.where(weight_U1 > 0, weight_U1, 1)  # no weight: sums are 0
+            columns[block.column] = listed(mean.astype(np.float32))
             columns[block.flag] = pa.array(weight_U1[:, 0] > 0)
         start += dim
     return columns
@@ -141,6 +146,15 @@ def _maps(counts_UK: scipy.sparse.csr_array, words: pa.Array) -> pa.Array:
     counts_UK.sort_indices()
     keys = words.take(pa.array(counts_UK.indices))
     return pa.MapArray.from_arrays(pa.array(counts_UK.indptr.astype(np.int32)), keys, pa.array(counts_UK.data))
+
+
+def _places(is_wanted_U: Flags) -> slice | NDArray[np.intp]:
+    """Return which users are wanted; a slice if all are, so that nothing needs to be copied."""
+    return slice(None) if is_wanted_U.all() else np.flatnonzero(is_wanted_U)
+
+
+def _taken(values: pa.Array, users: slice | NDArray[np.intp]) -> pa.Array:
+    return values if isinstance(users, slice) else values.take(pa.array(users))
 
 
 def _days_since(at_U: Ints, midnight: int) -> pa.Array:

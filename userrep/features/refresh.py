@@ -20,9 +20,11 @@ from userrep.events.tiles import NUM_CELLS, TileLedger, tile_ledger, tiles_by_ce
 from userrep.features.accumulate import day_number
 from userrep.features.build import Features, dated_vectors, feature_sets, profiles_of
 from userrep.features.columns import SUMS_DDL
+from userrep.features.inputs import Inputs, SumsOf, TileDays
 from userrep.features.pooling import Output, PoolingJob
 from userrep.features.spec import FeatureSpec
-from userrep.features.tasks import Destination, Inputs, Plan, SumsOf, TileDays, plan_ranges, pooled, written
+from userrep.features.tasks import Plan, plan_ranges, pooled, written
+from userrep.features.writing import Destination
 from userrep.items.versions import Versions
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
 from userrep.tables import Tables

@@ -11,6 +11,8 @@ from pyspark.sql import types as T
 from userrep.features.bucketed import MOST_ROWS, STEP_ROWS
 from userrep.features.chunk import KINDS, Chunk, names_of
 
+_BYTES_PER_ROW = 256  # of a tile, about; a row of sums counts as several
+
 _COLUMNS = {
     "kind": "string", "user_bucket": "int", "user_id": "string", "item_id": "string", "weight": "double",
     "num_events": "int", "last_event_at": "bigint", "num_night": "int", "num_morning": "int", "num_afternoon": "int",
@@ -79,7 +81,7 @@ class _Ahead:
         """Return about STEP_ROWS rows; more only until a second bucket is among them, None at the end."""
         tables, self._back = self._back, []
         while self._next is not None:
-            num_rows = sum(table.num_rows for table in tables)
+            num_rows = sum(max(table.num_rows, table.nbytes // _BYTES_PER_ROW) for table in tables)
             if num_rows >= MOST_ROWS or (num_rows >= STEP_ROWS and _has_two_buckets(tables)):
                 break
             tables.append(pa.Table.from_batches([self._next]))

@@ -1,0 +1,84 @@
+"""What tasks make becomes files of tables, written by the tasks themselves, for the driver to commit."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyspark.sql import Row
+
+from userrep.delta_files import TableFile
+from userrep.events.buckets import NUM_BUCKETS
+from userrep.features.pooling import Made, Output
+from userrep.table_writer import TableWriter, Target
+
+
+class Destination(NamedTuple):
+    """Where tasks write an output, and the values of partition columns that are the same for all of its rows."""
+
+    target: Target
+    values: Mapping[str, Any]
+
+
+class Written(NamedTuple):
+    """A file that a task has written. ``num_inexact``: of features, rows beyond exact sums."""
+
+    output: Output
+    as_of: date
+    file: TableFile
+    num_inexact: int
+
+    @classmethod
+    def of(cls, row: Row) -> "Written":
+        """Read what ``Writing`` returns."""
+        file = TableFile(row.path, row.size, row.num_rows, json.loads(row.partition_values))
+        return cls(row.output, row.as_of, file, row.num_inexact)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Has tasks write what they make, and return what they have written."""
+
+    destinations: dict[Output, Destination]
+    num_ranges: int
+
+    SCHEMA = (
+        "output STRING, as_of DATE, path STRING, size BIGINT, num_rows BIGINT, partition_values STRING, "
+        "num_inexact BIGINT"
+    )
+
+    def __call__(self, made: Iterable[Made]) -> Iterator[pa.RecordBatch]:
+        writers: dict[tuple[Output, date, str], TableWriter] = {}
+        num_inexact: dict[tuple[Output, date, str], int] = {}
+        for output, as_of, rows in made:
+            if not rows.num_rows:
+                continue
+            target, values = self.destinations[output]
+            user_slice = self._slice(rows) if "user_slice" in target.partition_by else ""
+            key = (output, as_of, user_slice)
+            writer = writers.setdefault(key, TableWriter(target))
+            writer.write(pa.Table.from_batches([rows]), {**values, "as_of": as_of, "user_slice": user_slice})
+            if output == "features":
+                num_inexact[key] = num_inexact.get(key, 0) + rows.column("is_exact").false_count
+        files = [(key, file) for key, writer in writers.items() for file in writer.close()]
+        if files:
+            yield pa.RecordBatch.from_pylist(
+                [
+                    {
+                        "output": key[0],
+                        "as_of": key[1],
+                        "path": file.path,
+                        "size": file.size,
+                        "num_rows": file.num_rows,
+                        "partition_values": json.dumps(file.values, default=str),
+                        "num_inexact": num_inexact.get(key, 0),
+                    }
+                    for key, file in files
+                ]
+            )
+
+    def _slice(self, rows: pa.RecordBatch) -> str:
+        number = rows.column("user_bucket")[0].as_py() // (NUM_BUCKETS // self.num_ranges)
+        return f"{number}-of-{self.num_ranges}"

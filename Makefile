@@ -39,7 +39,7 @@ format: setup  ## rewrite in the project's format
 # Each prints JSON lines on stdout. One that fails does not keep the others from running; make fails at the end.
 BENCH_ARGS ?=
 FEATURE_BENCHES := features-vs-duckdb features-vs-spark-sql refresh-vs-full late-day-vs-full backfill-7-vs-1 \
-    features-growth tiles-vs-duckdb
+    features-growth features-skew tiles-vs-duckdb
 BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \

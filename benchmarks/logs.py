@@ -46,19 +46,24 @@ _UTC = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True)
 class LogSize:
-    """What a log holds. ``copies``: rows have an ``event_id``, and 1 % of them come twice."""
+    """What a log holds.
+
+    ``copies``: rows have an ``event_id``, and 1 % of them come twice. ``skewed``: 10 % of the events are one user's,
+    5 % a bot's, each with another item, and half of all others are with one item.
+    """
 
     events: int
     users: int
     items: int = 20_000
     days: int = 180
     copies: bool = False
+    skewed: bool = False
     seed: int = 7
 
     @property
     def name(self) -> str:
-        copies = "-copies" if self.copies else ""
-        return f"log-{self.events}-{self.users}-{self.items}-{self.days}{copies}-seed{self.seed}"
+        kind = ("-copies" if self.copies else "") + ("-skewed" if self.skewed else "")
+        return f"log-{self.events}-{self.users}-{self.items}-{self.days}{kind}-seed{self.seed}"
 
     def of_events(self, events: int) -> "LogSize":
         """Return a log of as many events per user with that many events."""
@@ -67,7 +72,7 @@ class LogSize:
     def told(self) -> dict[str, Any]:
         """Return the size as a benchmark's line tells it."""
         return {
-            **{name: value for name, value in asdict(self).items() if name not in ("copies", "seed")},
+            **{name: value for name, value in asdict(self).items() if name not in ("copies", "skewed", "seed")},
             "cores": os.cpu_count(),
         }
 
@@ -212,10 +217,24 @@ def _write_events(size: LogSize, folder: Path) -> None:
         day, random = AS_OF - timedelta(days=size.days - k), np.random.default_rng([size.seed, k])
         num = size.events * (k + 1) // size.days - size.events * k // size.days
         table = draw.events(day, num, random)
+        if size.skewed:
+            table = _skewed(table, k, random)
         if size.copies:
             ids = pc.binary_join_element_wise(f"e{k}", pa.array(np.arange(num)).cast(pa.string()), "-")
             table = _with_copies(table.append_column("event_id", ids), day, random)
         pq.write_table(table, folder / f"{day}.parquet")
+
+
+def _skewed(table: pa.Table, day: int, random: np.random.Generator) -> pa.Table:
+    """Give events to a user, a bot and an item that have far more than others."""
+    draw = random.random(len(table))
+    is_heavy, is_bot = pa.array(draw < 0.1), pa.array((draw >= 0.1) & (draw < 0.15))
+    is_hit = pa.array((random.random(len(table)) < 0.5) & (draw >= 0.15))
+    users = pc.if_else(is_bot, "bot", pc.if_else(is_heavy, "heavy", table.column("user_id")))
+    numbers = pa.array(np.arange(len(table))).cast(pa.string())
+    rare = pc.binary_join_element_wise(f"r{day}", numbers, "-")
+    items = pc.if_else(is_bot, rare, pc.if_else(is_hit, "i0000000", table.column("item_id")))
+    return table.set_column(0, "user_id", users).set_column(1, "item_id", items)
 
 
 def _with_copies(table: pa.Table, day: date, random: np.random.Generator) -> pa.Table:

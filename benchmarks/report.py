@@ -39,10 +39,12 @@ def ratio_line(benchmark: str, size: Line, *, seconds: float, peer: str, peer_se
     }
 
 
-def run(benchmark: str, measure: Measure, size: LogSize, *, runs: int, small: LogSize = SMALL) -> None:
+def run(
+    benchmark: str, measure: Measure, size: LogSize, *, runs: int, small: LogSize = SMALL, memory: str = "6g"
+) -> None:
     """Run one benchmark as the command line asks, in a session of its own, and print its line.
 
-    A run on the small log comes first, so that the session is warm.
+    A run on the small log comes first, so that the session is warm. ``memory``: of the JVM.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}")
     parser.add_argument("--small", action="store_true", help="a log of seconds, to see that answers agree")
@@ -56,7 +58,7 @@ def run(benchmark: str, measure: Measure, size: LogSize, *, runs: int, small: Lo
         size = size.of_events(options.events)
     root = options.root.absolute()
     root.mkdir(parents=True, exist_ok=True)
-    conf = {} if options.small else {"spark.driver.memory": "6g"}
+    conf = {} if options.small else {"spark.driver.memory": memory}
     spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name=benchmark)
     try:
         if size != small:
@@ -98,7 +100,10 @@ def alternating(
 
 @contextmanager
 def watched_workers() -> Iterator[list[float]]:
-    """Sample the memory of Spark's Python workers; the list holds the peak of the largest one, in MiB, at the end."""
+    """Sample the memory of Spark's Python workers; the list holds the peak of the largest one, in MiB, at the end.
+
+    Pages of mapped files, which the system takes back when it needs them, don't count.
+    """
     peak, done = [0.0], threading.Event()
 
     def watch() -> None:
@@ -106,7 +111,8 @@ def watched_workers() -> Iterator[list[float]]:
             for process in psutil.Process().children(recursive=True):
                 try:
                     if "python" in process.name():
-                        peak[0] = max(peak[0], process.memory_info().rss / 2**20)
+                        memory = process.memory_info()
+                        peak[0] = max(peak[0], (memory.rss - memory.shared) / 2**20)
                 except psutil.Error:  # it is gone
                     continue
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_a_benchmark_compares_answers_and_tells_its_line(
     monkeypatch.setattr(features_growth, "TIMES", 1)  # the one log does for all
     monkeypatch.delitem(features_vs_spark_sql.WAYS, "summed_columns")  # 128 columns take ten seconds to compile
     benchmark = importlib.import_module(f"benchmarks.{name}")
-    size = LogSize(**{**vars(TINY), "copies": benchmark.SIZE.copies})
+    size = replace(TINY, copies=benchmark.SIZE.copies, skewed=benchmark.SIZE.skewed)
     line = benchmark.measure(spark, size, root, 1)
     assert json.loads(json.dumps(line)) == line
     assert line["benchmark"] == name

@@ -6,16 +6,18 @@ milliseconds. So the driver reads and writes ledgers here, and commits files tha
 
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from userrep.errors import UserrepError
+
+_ATTEMPTS = 20  # of a commit, each on the newest version
 
 
 class TableFile(NamedTuple):
@@ -72,38 +74,61 @@ class DeltaFiles:
         table = DeltaTable(self.uri)
         write_deltalake(table, _as_arrow(table, rows), mode="overwrite", predicate=where)
 
-    def files(self) -> list[TableFile]:
-        """List the table's files. Driver memory: one entry a file."""
-        actions = pa.table(DeltaTable(self.uri).get_add_actions(flatten=True))
-        keys = [name for name in actions.column_names if name.startswith("partition.")]
-        values = zip(*(actions.column(key).to_pylist() for key in keys), strict=True) if keys else [()] * len(actions)
-        names = [key.removeprefix("partition.") for key in keys]
-        facts = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "num_records"))
-        return [
-            TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)))
-            for path, size, num_rows, row in zip(*facts, values, strict=True)
-        ]
+    def files(self, version: int | None = None) -> list[TableFile]:
+        """List the table's files, now or at a version. Driver memory: one entry a file."""
+        return _files(DeltaTable(self.uri, version=version))
 
-    def commit(self, added: Sequence[TableFile], removed: Collection[TableFile]) -> None:
-        """Put files that are there already into the table, and take others out, in one commit.
+    def swap(self, added: Sequence[TableFile], replaces: Callable[[dict[str, Any]], bool], *, since: int) -> None:
+        """Put files that are there already in the place of all files of some partitions, in one commit.
+
+        ``replaces``: says of the values of partition columns whether files with them go. ``since``: the version that
+        the new rows were made from.
 
         Raises
         ------
         UserrepError
-            If another commit has taken out one of ``removed`` first.
+            If another commit has changed these partitions since then.
         """
-        table, now = DeltaTable(self.uri), int(time.time() * 1000)
-        actions: list[AddAction | RemoveAction] = [
-            AddAction(file.path, file.size, _texts(file), now, True, json.dumps({"numRecords": file.num_rows}))
-            for file in added
-        ]
-        actions += [RemoveAction(file.path, True, now, file.size, _texts(file)) for file in removed]
-        if not actions:
-            return
-        try:
-            table.create_write_transaction(actions, "append", table.schema(), table.metadata().partition_columns)
-        except CommitFailedError as error:
-            raise UserrepError(f"{self.uri}: another run has changed this table meanwhile ({error}).") from None
+        before = {file.path for file in self.files(since) if replaces(file.values)}
+        for _ in range(_ATTEMPTS):
+            table = DeltaTable(self.uri)
+            removed = [file for file in _files(table) if replaces(file.values)]
+            if {file.path for file in removed} != before:
+                raise UserrepError(
+                    f"{self.uri}: another run has changed the same rows meanwhile. Run the command again."
+                )
+            if _commit(table, added, removed):
+                return
+        raise UserrepError(f"{self.uri}: other runs keep on committing. Run the command again.")
+
+
+def _commit(table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
+    """Commit onto the very version that ``table`` is at; say whether no other commit came first."""
+    now = int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        AddAction(file.path, file.size, _texts(file), now, True, json.dumps({"numRecords": file.num_rows}))
+        for file in added
+    ]
+    actions += [RemoveAction(file.path, True, now, file.size, _texts(file)) for file in removed]
+    keys, only_now = table.metadata().partition_columns, CommitProperties(max_commit_retries=0)
+    try:
+        if actions:
+            table.create_write_transaction(actions, "append", table.schema(), keys, commit_properties=only_now)
+    except CommitFailedError:
+        return False
+    return True
+
+
+def _files(table: DeltaTable) -> list[TableFile]:
+    actions = pa.table(table.get_add_actions(flatten=True))
+    keys = [name for name in actions.column_names if name.startswith("partition.")]
+    values = zip(*(actions.column(key).to_pylist() for key in keys), strict=True) if keys else [()] * len(actions)
+    names = [key.removeprefix("partition.") for key in keys]
+    facts = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "num_records"))
+    return [
+        TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)))
+        for path, size, num_rows, row in zip(*facts, values, strict=True)
+    ]
 
 
 def _texts(file: TableFile) -> dict[str, str | None]:

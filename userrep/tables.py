@@ -1,6 +1,7 @@
 """Where the tables live and how they are written: Delta, by path or by catalog, whole commits only."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, cast
@@ -44,7 +45,7 @@ class Tables:
         if (root is None) == (schema is None):
             raise UsageError("say where tables live: root or schema, not both.")
         self.spark = spark
-        self._root = root.rstrip("/") if root else None
+        self._root = re.sub(r"^file:/+", "/", root.rstrip("/")) if root else None
         self._schema = schema
         self._known: set[str] = set()
 
@@ -57,11 +58,14 @@ class Tables:
 
     @property
     def has_files(self) -> bool:
-        """Say whether files may be read and committed beside Spark: those below a root path, not a catalog's.
+        """Say whether files may be read and committed beside Spark: below a root path where commits are atomic there.
 
-        Paths of DBFS can't be written to in one step beside Spark, and count as a catalog's.
+        That is on disks and in the stores that pyarrow and delta-rs both know. What is in a catalog, on DBFS or HDFS is
+        left to Spark.
         """
-        return self._root is not None and not self._root.startswith("dbfs:")
+        return self._root is not None and bool(
+            re.match(r"(file:/|s3a?://|abfss?://|gs://|(?![a-z0-9+.-]+:/))", self._root)
+        )
 
     def shuffle_partitions(self) -> int:
         """Return how many tasks the session gives a shuffle."""
@@ -159,11 +163,18 @@ class Tables:
         return Target(self.uri(table), pa.schema(fields), table.partition_by, table.properties)
 
     def commit(
-        self, table: TableSchema, written: Sequence[TableFile], *, replacing: Callable[[dict[str, Any]], bool]
+        self,
+        table: TableSchema,
+        written: Sequence[TableFile],
+        *,
+        replacing: Callable[[dict[str, Any]], bool],
+        since: int,
     ) -> None:
-        """Put files that tasks have written in the place of all files of some partitions, in one commit."""
-        old = self.files(table, replacing)
-        DeltaFiles(self.uri(table)).commit(written, old)
+        """Put files that tasks have written in the place of all files of some partitions, in one commit.
+
+        ``since``: the table's version when the work began. Raises UserrepError if these partitions have changed since.
+        """
+        DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
 
     def append(self, rows: DataFrame, table: TableSchema) -> None:
         """Add rows in one commit."""

@@ -116,10 +116,11 @@ class _Build:
 
     def run(self, *, undated: bool) -> dict[date, MadeDay]:
         """Write the days' tiles and rejected rows, and say what each day holds."""
+        since = self.tables.version(USER_ITEM_DAYS)
         made, files = direct_days(self.tables, self.config.events, self.days, self.revision)
         general = [day for day in self.days if day.day not in made]
         if self.tables.has_files:
-            self.tables.commit(USER_ITEM_DAYS, files, replacing=lambda of: of["revision"] == self.revision)
+            self.tables.commit(USER_ITEM_DAYS, files, replacing=self._is_mine, since=since)
         if general:
             self._write_tiles(general)
             made |= counted_days(self.tables, [day.day for day in general], self.revision)
@@ -130,6 +131,9 @@ class _Build:
             found = num_rejected_of(self.tables, self.revision, undated=undated)
             made |= {day: replace(made[day], num_rejected=found.get(day, 0)) for day in unclear}
         return {day: replace(of, num_rejected=of.num_rejected or 0) for day, of in made.items()}
+
+    def _is_mine(self, of: dict[str, Any]) -> bool:
+        return bool(of["revision"] == self.revision)
 
     def _write_tiles(self, days: list[LogDay]) -> None:
         """Let Spark make the tiles of some days."""

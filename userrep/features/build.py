@@ -83,7 +83,7 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     inputs = Inputs(tables, tiles, sums=None, profiles=profiles_of(tables, config))
     plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=tables.shuffle_partitions())
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
-    made = Features(tables, config, versions, ledger.latest)
+    made = Features.begun(tables, config, versions, ledger.latest)
     if tables.has_files:
         counts = made.commit(written(inputs, job, plan, made.destination()), dates)
     else:
@@ -93,12 +93,24 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
 
 @dataclass(frozen=True)
 class Features:
-    """What becomes of features that a job has made. ``latest``: the days of tiles, as the job has seen them."""
+    """What becomes of features that a job makes.
+
+    ``latest``: the days of tiles, as the job has seen them. ``since``: the table's version when it began.
+    """
 
     tables: Tables
     config: Config
     versions: Versions
     latest: dict[date, tuple[str, int]]
+    since: int
+
+    @classmethod
+    def begun(
+        cls, tables: Tables, config: Config, versions: Versions, latest: dict[date, tuple[str, int]]
+    ) -> "Features":
+        """Note where the table stands before a job begins."""
+        since = tables.version(features_table(config, versions.lineage_id))
+        return cls(tables, config, versions, latest, since)
 
     @property
     def table(self) -> TableSchema:
@@ -109,14 +121,15 @@ class Features:
         """Say where tasks write features."""
         return {"features": Destination(self.tables.target(self.table), {})}
 
-    def commit(self, files: Sequence[Written], dates: Sequence[date]) -> dict[date, tuple[int, int]]:
+    def commit(self, made: Sequence[Written], dates: Sequence[date]) -> dict[date, tuple[int, int]]:
         """Put what tasks have written in the place of the features of ``dates``; count users, and inexact ones."""
-        mine = [made for made in files if made.output == "features"]
-        self.tables.commit(self.table, [made.file for made in mine], replacing=lambda of: of["as_of"] in dates)
+        mine = [of for of in made if of.output == "features"]
+        files = [of.file for of in mine]
+        self.tables.commit(self.table, files, replacing=lambda of: of["as_of"] in dates, since=self.since)
         return {
             day: (
-                sum(made.file.num_rows for made in mine if made.as_of == day),
-                sum(made.num_inexact for made in mine if made.as_of == day),
+                sum(of.file.num_rows for of in mine if of.as_of == day),
+                sum(of.num_inexact for of in mine if of.as_of == day),
             )
             for day in dates
         }

@@ -166,11 +166,12 @@ class _Refresh:
         work = tiles_by_cell(tables, self.ledger, difference.tiles)
         work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
         plan = plan_ranges(work, min_ranges=tables.shuffle_partitions())
-        features = Features(tables, self.config, self.versions, self.ledger.latest)
+        features = Features.begun(tables, self.config, self.versions, self.ledger.latest)
+        since = tables.version(USER_WINDOW_SUMS)
         if tables.has_files:
             files = written(inputs, job, plan, self._destination() | features.destination())
             sums = [made.file for made in files if made.output == "sums"]
-            tables.commit(USER_WINDOW_SUMS, sums, replacing=self._is_replaced)
+            tables.commit(USER_WINDOW_SUMS, sums, replacing=self._is_replaced, since=since)
             self._record(sum(file.num_rows for file in sums))
             counts = features.commit(files, [made.as_of])
         else:

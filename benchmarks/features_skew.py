@@ -1,0 +1,76 @@
+"""Does one task do far more than the others where users and items are of very different sizes, and in how much memory?
+
+20M events of 180 days: one user has 10 % of all, a bot has touched a million items once each, and half of all others
+are with one item; the rest is as in the other logs (100k users, 20k items). Features are built in a session whose JVM
+has 2 GiB, from 16 ranges of users. The value is the slowest task's seconds over the median's; ``worker_mib`` is the
+peak of private memory of the largest Python worker, mapped files left out.
+
+    make bench-features-skew
+    python -m benchmarks.features_skew --small
+"""
+
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from benchmarks.answers import our_features
+from benchmarks.logs import AS_OF, SMALL, LogSize, open_site
+from benchmarks.report import Line, run, seconds_of, watched_workers
+from userrep.features.build import build_features
+
+SIZE = LogSize(events=20_000_000, users=100_000, skewed=True)
+RANGES = 16
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
+    """Build the features, watch the workers, and look up what each task took."""
+    context, seconds, durations = spark.sparkContext, [], []
+    with open_site(spark, size, root) as site, _ranges(spark, RANGES), watched_workers() as peak:
+        for k in range(runs):
+            context.setJobGroup(f"features-{k}", "features")
+            seconds.append(seconds_of(lambda: build_features(site.tables, site.config, site.versions, [AS_OF])))
+            durations += _task_seconds(spark, f"features-{k}")
+        context.setJobGroup("other", "other")
+        assert our_features(site).count() > size.users // 4
+    slowest, median = max(durations), statistics.median(durations)
+    return {
+        "benchmark": "features_skew",
+        "size": size.told(),
+        "seconds": round(statistics.median(seconds), 3),
+        "value": round(slowest / median, 3),
+        "slowest_task_seconds": round(slowest, 3),
+        "median_task_seconds": round(median, 3),
+        "tasks": len(durations),
+        "worker_mib": round(peak[0]),
+    }
+
+
+@contextmanager
+def _ranges(spark: SparkSession, num: int) -> Iterator[None]:
+    """Have at least so many ranges of users."""
+    name = "spark.sql.shuffle.partitions"
+    before = spark.conf.get(name) or ""
+    spark.conf.set(name, str(num))
+    try:
+        yield
+    finally:
+        spark.conf.set(name, before)
+
+
+def _task_seconds(spark: SparkSession, group: str) -> list[float]:
+    """Return what each task of a job group took, from Spark's own books."""
+    tracker, store = spark.sparkContext.statusTracker(), spark.sparkContext._jsc.sc().statusStore()
+    stages = {stage for job in tracker.getJobIdsForGroup(group) for stage in tracker.getJobInfo(job).stageIds}
+    found = []
+    for stage in stages:
+        tasks = store.taskList(stage, 0, 100_000)
+        found += [tasks.apply(k).duration().get() / 1000 for k in range(tasks.size())]
+    return found
+
+
+if __name__ == "__main__":
+    run("features_skew", measure, SIZE, runs=1, small=replace(SMALL, skewed=True), memory="2g")

@@ -1,11 +1,9 @@
 """The registry of embedding spaces: candidate -> ready -> serving -> retired, one table, one commit a change."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 from delta.exceptions import DeltaConcurrentModificationException
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import UsageError, UserrepError
@@ -69,14 +67,21 @@ def artifact_folder(config: Config, space_id: str) -> str:
 
 def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_until: date, content_hash: str) -> None:
     """Register a trained space, once; a second call with the same id changes nothing."""
-    row = (checked_name(space_id, "space"), CANDIDATE, lineage_id, trained_until, content_hash, False)
-    new = tables.spark.createDataFrame(
-        [row],
-        "space_id STRING, state STRING, lineage_id STRING, trained_until DATE, content_hash STRING, "
-        "served_before BOOLEAN",
-    )
-    known = tables.read(SPACES).select("space_id")
-    tables.append(_stamped(new.join(known, on="space_id", how="left_anti")), SPACES)
+    checked_name(space_id, "space")
+    if any(row.space_id == space_id for row in tables.ledger(SPACES, ("space_id",))):
+        return
+    now = datetime.now(UTC).replace(tzinfo=None)
+    row = {
+        "space_id": space_id,
+        "state": CANDIDATE,
+        "lineage_id": lineage_id,
+        "trained_until": trained_until,
+        "content_hash": content_hash,
+        "created_at": now,
+        "changed_at": now,
+        "served_before": False,
+    }
+    tables.add(SPACES, [row])
 
 
 def mark_ready(tables: Tables, space: Space) -> None:
@@ -159,7 +164,3 @@ def _commit(tables: Tables, statement: str, *, must_change: bool) -> None:
         raise UserrepError(
             "spaces: another change of the registry came first; look with `userrep spaces list` and try again."
         )
-
-
-def _stamped(rows: DataFrame) -> DataFrame:
-    return rows.withColumns({"created_at": F.current_timestamp(), "changed_at": F.current_timestamp()})

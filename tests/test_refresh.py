@@ -15,8 +15,8 @@ from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.features import refresh as refreshing
 from userrep.features.build import read_features, stale_features
+from userrep.features.plan import Plan
 from userrep.features.refresh import Refresh, generations, refresh_features
-from userrep.features.tasks import Plan
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tables import Tables

@@ -10,11 +10,11 @@ writes them. Both give the same rows, to the bit.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -61,8 +61,7 @@ def _frames(inputs: Inputs, job: PoolingJob, plan: Plan, writing: StructType | W
         frames.append(_tasks(inputs, job, plan, whole, writing))
     if in_parts := plan.tasks(in_parts=True):
         rows = _partial_sums(inputs, job, plan, in_parts)
-        ranges = [Task(number) for number in range(plan.num_ranges)]
-        frames.append(_shuffled(rows, job.for_adding_up(), slice_number(plan.num_ranges), ranges, writing))
+        frames.append(_shuffled(rows, job.for_adding_up(), slice_number(plan.num_ranges), plan.num_ranges, writing))
     return frames
 
 
@@ -100,7 +99,7 @@ def _tasks(
     if plan.item_parts > 1:
         rows = by_item_part(rows, plan.item_parts)
         task_number += F.col("item_part") * (len(tasks) // plan.item_parts)
-    return _shuffled(rows, job, task_number, tasks, writing)
+    return _shuffled(rows, job, task_number, len(tasks), writing)
 
 
 def _direct(
@@ -135,18 +134,20 @@ def _is_of(task: Task, file: BucketedFile) -> bool:
 
 
 def _shuffled(
-    rows: DataFrame, job: PoolingJob, number: Column, tasks: Sequence[Task], writing: StructType | Writing
+    rows: DataFrame, job: PoolingJob, task: Column, num_tasks: int, writing: StructType | Writing
 ) -> DataFrame:
-    """Bring rows to their tasks. ``number``: a row's place among ``tasks``, which is that of a partition of Spark."""
+    """Bring rows to their tasks; all rows of a task have one ``item_part``, if any."""
     finish = _finish(writing)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        context = TaskContext.get()
-        assert context is not None
-        mine = replace(job, item_part=tasks[context.partitionId()].item_part)
-        return finish(mine.run(steps_of_rows(batches, context=bool(job.spec.context))))
+        filled = (batch for batch in batches if batch.num_rows)
+        first = next(filled, None)
+        if first is not None:
+            item_part = first.column("item_part")[0].as_py() if "item_part" in first.schema.names else None
+            mine = replace(job, item_part=item_part)
+            yield from finish(mine.run(steps_of_rows(chain([first], filled), context=bool(job.spec.context))))
 
-    in_order = rows.repartitionById(len(tasks), number.cast("int")).sortWithinPartitions("user_bucket")
+    in_order = rows.repartitionById(num_tasks, task.cast("int")).sortWithinPartitions("user_bucket")
     return in_order.mapInArrow(work, _schema(writing))
 
 

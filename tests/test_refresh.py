@@ -20,6 +20,7 @@ from userrep.features.item_files import item_parts
 from userrep.features.plan import Plan
 from userrep.features.refresh import Refresh, generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
+from userrep.pipeline import Pipeline
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tables import Tables
 
@@ -208,11 +209,16 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
         with monkeypatch.context() as patch:
             patch.setattr(Tables, "has_files", property(lambda self, found=has_files: found))
             shop.config = in_parts
-            assert shop.refresh(day).since == since
+            work = Pipeline(in_parts, shop.tables.spark, day, report=lambda _: None)
+            work.refresh_user_features()
+            stage = work.runs.stages[-1]
+            assert stage.outputs["since"] == since
+            assert stage.reason.endswith("tiles read; item vectors of 288 B in 4 parts")
             moved = (shop.features(day), shop.sums())
             shop.refresh(day, full=True)
             rebuilt = (shop.features(day), shop.sums())
-            build_features(shop.tables, shop.config, shop.versions, [D2, day])
+            work.build_user_features([D2, day], force=[D2, day])
+            assert work.runs.stages[-1].reason.endswith("; item vectors of 288 B in 4 parts")
             built = [shop.features(D2), shop.features(day)]
         shop.config = whole
         shop.refresh(day, full=True)

@@ -18,7 +18,7 @@ from userrep.events.buckets import BucketRange
 from userrep.events.hashing import hash64
 from userrep.features.accumulate import Floats, Ints, pooled_width
 from userrep.features.spec import FeatureSpec
-from userrep.storage import file_system
+from userrep.storage import open_parquet, parquet_footer
 
 
 class VectorFiles(NamedTuple):
@@ -87,7 +87,7 @@ def item_matrices(
 
 
 def read_matrix(version: VectorFiles, spec: FeatureSpec, items: BucketRange) -> ItemMatrix:
-    """Read the vectors of a range of items. Cost: the footers, and the row groups that may hold the range.
+    """Read the vectors of a range of items. Cost: the footers, once a worker; the row groups that may hold the range.
 
     Memory on the way: the matrix, the ids twice, and the row groups of one file.
     """
@@ -108,11 +108,10 @@ def read_matrix(version: VectorFiles, spec: FeatureSpec, items: BucketRange) -> 
 def _rows(paths: Sequence[str], columns: list[str], items: BucketRange) -> Iterator[pa.Table]:
     """Read the rows of a range of items, file by file."""
     for path in paths:
-        files, name = file_system(path)
-        with files.open_input_file(name) as file:
-            source = pq.ParquetFile(file)
-            groups = groups_within(source.metadata, items)
-            table = source.read_row_groups(groups, columns=[*columns, "item_bucket"])
+        groups = groups_within(parquet_footer(path), items)
+        if not groups:
+            continue
+        table = open_parquet(path).read_row_groups(groups, columns=[*columns, "item_bucket"])
         bucket_N = table.column("item_bucket").to_numpy()
         is_inside = (bucket_N >= items.start) & (bucket_N < items.stop)
         yield (table if is_inside.all() else table.filter(pa.array(is_inside))).select(columns)

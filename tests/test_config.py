@@ -186,6 +186,18 @@ def test_what_is_left_out_gets_the_documented_values() -> None:
     assert config.model.latent_dim == 120
     assert (config.training.backend, config.training.num_workers) == ("local", 1)
     assert config.refit_days == 28
+    assert config.spark.item_vectors_bytes == 2 * 2**30
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("4GiB", 2**32), ("500 MB", 500_000_000), ("1000", 1000)])
+def test_memory_is_a_number_of_bytes_or_one_with_a_unit(tmp_path: Path, text: str, wanted: int) -> None:
+    assert loaded(tmp_path, f"spark.item_vectors_bytes={text}").spark.item_vectors_bytes == wanted
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "much"])
+def test_what_is_no_memory_is_refused(text: str) -> None:
+    fault = fault_of({**SMALLEST, "spark": {"item_vectors_bytes": text}})
+    assert "spark.item_vectors_bytes: " in fault
 
 
 def test_windows_are_put_in_order() -> None:

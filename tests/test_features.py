@@ -12,22 +12,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from tests.builders import at, config_of, event, write_rows
 from userrep.config import Config
 from userrep.events.buckets import NUM_BUCKETS, BucketRange
+from userrep.events.hashing import bucket_of
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
-from userrep.features import bucketed, pooling, shuffled, tasks
+from userrep.features import bucketed, plan, pooling, shuffled
 from userrep.features.bucketed import BucketedFile, steps
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
-from userrep.features.columns import ItemMatrix
-from userrep.features.pooling import PoolingJob, VectorFiles, as_chunk_of_sums
+from userrep.features.item_matrix import ItemMatrix, VectorFiles
+from userrep.features.plan import Plan, plan_ranges
+from userrep.features.pooling import PoolingJob, as_chunk_of_sums
 from userrep.features.shuffled import steps_of_rows
 from userrep.features.spec import FeatureSpec
-from userrep.features.tasks import Plan, plan_ranges
 from userrep.items.versions import train_versions, versions_of
 from userrep.tables import Tables
 
@@ -42,28 +44,43 @@ SPEC = FeatureSpec(
 AS_OF = date(2024, 3, 10)
 DAY = (AS_OF - date(1970, 1, 1)).days
 DAY_US = 86_400_000_000
-VECTORS = VectorFiles(())
 PARTS = ("num_night", "num_morning", "num_afternoon", "num_evening")
 USERS = {"a": 7, "b": 7, "c": NUM_BUCKETS // 2, "d": NUM_BUCKETS - 1}  # two of them share a bucket
 NUM_ITEMS = 6  # and one that has no vector
+ITEM_IDS = pa.array([f"i{k}" for k in range(NUM_ITEMS)])
 
 Row = dict[str, Any]
 
 
-@pytest.fixture(autouse=True)
-def matrix(monkeypatch: pytest.MonkeyPatch) -> ItemMatrix:
-    """Vectors of five numbers; some items lack those of one modality."""
+def vectors_of_items() -> NDArray[np.float64]:
+    """Draw vectors of five numbers, each with two marks; some items lack those of one modality."""
     random = np.random.default_rng(5)
     vectors_IE = np.rint(random.standard_normal((NUM_ITEMS, 5)) * 2**16) / 2**16
     has_IM = np.array([[1, 1], [1, 0], [0, 1], [1, 1], [1, 1], [1, 1]], float)
     vectors_IE[:, :2] *= has_IM[:, :1]
     vectors_IE[:, 2:] *= has_IM[:, 1:]
-    found = ItemMatrix(
-        pa.array([f"i{k}" for k in range(NUM_ITEMS)]), np.hstack([vectors_IE, has_IM]), float(np.abs(vectors_IE).max())
-    )
-    read = pooling.item_matrix
-    monkeypatch.setattr(pooling, "item_matrix", lambda files, spec: found if files == VECTORS else read(files, spec))
-    return found
+    return np.hstack([vectors_IE, has_IM])
+
+
+ITEMS_IX = vectors_of_items()
+VECTORS = VectorFiles((), largest=float(np.abs(ITEMS_IX[:, :5]).max()))
+
+
+@pytest.fixture(autouse=True)
+def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give jobs the vectors above, of the items in the range of buckets that they ask for."""
+    read = pooling.item_matrices
+
+    def found(versions: list[VectorFiles], spec: FeatureSpec, items: BucketRange) -> dict[VectorFiles, ItemMatrix]:
+        if versions != [VECTORS]:
+            return read(versions, spec, items)
+        bucket_I = bucket_of(ITEM_IDS)
+        mine = np.flatnonzero((bucket_I >= items.start) & (bucket_I < items.stop))
+        matrix = ItemMatrix.empty(ITEM_IDS.take(pa.array(mine)), ITEMS_IX.shape[1])
+        matrix.vectors_IX[matrix.rows_of(ITEM_IDS.take(pa.array(mine)))] = ITEMS_IX[mine]
+        return {VECTORS: matrix}
+
+    monkeypatch.setattr(pooling, "item_matrices", found)
 
 
 def tile(user: str, age: int, item: int, weight: float, hour: int, num_events: int, device: str) -> Row:
@@ -137,15 +154,15 @@ def ran(job: PoolingJob, *chunks: Chunk) -> list[Row]:
 FEATURES = PoolingJob(SPEC, ((AS_OF, VECTORS),), ("features",))
 
 
-def expected(tiles: list[Row], profiles: list[Row], matrix: ItemMatrix) -> dict[str, Row]:
+def expected(tiles: list[Row], profiles: list[Row]) -> dict[str, Row]:
     """Compute features row by row, in plain Python."""
     found = {}
-    marks = matrix.vectors_IX[:, 5:]
+    marks = ITEMS_IX[:, 5:]
 
     def pooled(rows: list[tuple[str, float]], m: int, part: slice) -> tuple[list[float], bool]:
         known = [(int(i[1:]), w) for i, w in rows if int(i[1:]) < NUM_ITEMS and marks[int(i[1:]), m]]
         weight = sum(w for _, w in known)
-        total = sum((w * matrix.vectors_IX[i, part] for i, w in known), np.zeros(part.stop - part.start))
+        total = sum((w * ITEMS_IX[i, part] for i, w in known), np.zeros(part.stop - part.start))
         return (total / weight if weight else np.zeros_like(total)).astype(np.float32).tolist(), weight > 0
 
     for user in {row["user_id"] for row in [*tiles, *profiles]}:
@@ -185,11 +202,11 @@ def expected(tiles: list[Row], profiles: list[Row], matrix: ItemMatrix) -> dict[
 @given(tiles_of_users, profiles_of_users)
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_features_equal_a_plain_recomputation_and_do_not_depend_on_how_rows_are_cut(
-    matrix: ItemMatrix, tiles: list[Row], drawn: dict[str, tuple[Any, ...]]
+    tiles: list[Row], drawn: dict[str, tuple[Any, ...]]
 ) -> None:
     profiles = [profile(user, *more) for user, more in drawn.items()]
     found = ran(FEATURES, chunk_of(tiles, profiles))
-    want = expected(tiles, profiles, matrix)
+    want = expected(tiles, profiles)
     assert [row["user_id"] for row in found] == sorted(want)
     for row in found:
         for name, value in want[row["user_id"]].items():
@@ -370,10 +387,8 @@ def test_steps_of_shuffled_rows_hold_every_row_once_and_users_whole(
 def test_a_range_that_is_far_fuller_than_the_others_is_taken_in_parts() -> None:
     cells = np.full(256, 100_000)
     cells[17] += 3_000_000
-    plan = plan_ranges(cells, min_ranges=64)
-    assert plan.num_ranges == 64
-    assert plan.parts == {17 // 4: 8}
-    assert plan_ranges(np.full(256, tasks.ROWS_PER_TASK // 64), min_ranges=2) == Plan(4, {})
+    assert plan_ranges(cells, min_ranges=64) == Plan(64, {17 // 4: 8})
+    assert plan_ranges(np.full(256, plan.ROWS_PER_TASK // 64), min_ranges=2) == Plan(4, {})
     assert plan_ranges(np.zeros(256, np.int64), min_ranges=3) == Plan(4, {})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
@@ -16,10 +17,11 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from tests.builders import config_of, write_rows
 from userrep.config import Config, TextVectors
 from userrep.errors import UsageError
+from userrep.events.hashing import bucket_of
 from userrep.items.numbers import with_dense_numbers
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
 from userrep.items.vectors import rotated, rotation_onto, rounded
-from userrep.items.versions import Versions, lineage_of, read_vectors, train_versions, versions_of
+from userrep.items.versions import Versions, lineage_of, made_versions, read_vectors, train_versions, versions_of
 from userrep.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables
 
@@ -286,6 +288,19 @@ def test_an_item_keeps_its_number_when_new_ones_come(whole: Trained) -> None:
     assert second.keys() - first.keys() == {"i9"}
     assert {item: second[item] for item in first} == first
     assert sorted(second.values()) == list(range(len(second)))
+
+
+def test_vectors_lie_in_the_order_of_item_buckets_and_the_ledger_knows_the_largest_component(whole: Trained) -> None:
+    made = made_versions(whole.tables, lineage_of(whole.config))
+    for version, vectors in whole.vectors.items():
+        assert made[version].largest == max(np.abs(vector).max() for vector in vectors.values())
+        paths = read_vectors(whole.tables, lineage_of(whole.config), version).inputFiles()
+        assert len(paths) == len({modality for modality, _ in vectors})
+        for path in paths:
+            rows = pq.read_table(path.removeprefix("file:"), partitioning=None)
+            bucket_N = rows.column("item_bucket").to_numpy()
+            assert bucket_N.tolist() == sorted(bucket_of(rows.column("item_id").combine_chunks()))
+            assert pq.read_metadata(path.removeprefix("file:")).row_group(0).column(0).statistics.min == bucket_N[0]
 
 
 def test_complete_versions_are_there_and_anchor_the_grid(whole: Trained) -> None:

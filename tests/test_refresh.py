@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ByteSize
 from pyspark.sql import SparkSession
 
 from tests.builders import at, config_of, event, write_rows
@@ -14,14 +15,16 @@ from userrep.config import Config
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.features import refresh as refreshing
-from userrep.features.build import read_features, stale_features
+from userrep.features.build import build_features, read_features, stale_features
+from userrep.features.item_files import item_parts
+from userrep.features.plan import Plan
 from userrep.features.refresh import Refresh, generations, refresh_features
-from userrep.features.tasks import Plan
 from userrep.items.versions import Versions, train_versions, versions_of
+from userrep.pipeline import Pipeline
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tables import Tables
 
-FIRST, D1, D2, D3 = (date(2024, 3, day) for day in (1, 11, 12, 13))
+FIRST, D1, D2, D3, D4 = (date(2024, 3, day) for day in (1, 11, 12, 13, 14))
 COLUMNS = {
     "user_id": "user_id",
     "item_id": "item_id",
@@ -190,3 +193,37 @@ def test_only_the_last_two_generations_are_kept(shop: Shop) -> None:
 def test_dates_that_late_data_changed_are_stale_and_others_are_not(shop: Shop) -> None:
     stale = stale_features(shop.tables, shop.config, shop.versions, [D2, D3])
     assert stale == {D2: "days of the log or item vectors changed"}
+
+
+def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shop.config
+    small = whole.spark.model_copy(update={"item_vectors_bytes": ByteSize(100)})
+    in_parts = whole.model_copy(update={"spark": small})
+    assert str(item_parts(shop.tables, in_parts, shop.versions, [D3])) == "item vectors of 288 B in 4 parts"
+    for has_files, since, day in ((True, D3, D4), (False, D4, D3)):
+        shop.add(date(2024, 3, 7), 10, f"late-{has_files}")
+        shop.add(date(2024, 3, 9), 12, "day-08")
+        shop.tile()
+        with monkeypatch.context() as patch:
+            patch.setattr(Tables, "has_files", property(lambda self, found=has_files: found))
+            shop.config = in_parts
+            work = Pipeline(in_parts, shop.tables.spark, day, report=lambda _: None)
+            work.refresh_user_features()
+            stage = work.runs.stages[-1]
+            assert stage.outputs["since"] == since
+            assert stage.reason.endswith("tiles read; item vectors of 288 B in 4 parts")
+            moved = (shop.features(day), shop.sums())
+            shop.refresh(day, full=True)
+            rebuilt = (shop.features(day), shop.sums())
+            work.build_user_features([D2, day], force=[D2, day])
+            assert work.runs.stages[-1].reason.endswith("; item vectors of 288 B in 4 parts")
+            built = [shop.features(D2), shop.features(day)]
+        shop.config = whole
+        shop.refresh(day, full=True)
+        assert moved == rebuilt == (shop.features(day), shop.sums())
+        build_features(shop.tables, shop.config, shop.versions, [D2, day])
+        assert [shop.features(D2), shop.features(day)] == built
+    picked = {row[1]: row for row in shop.features(D3)}["quiet"]
+    assert any(isinstance(value, list) and any(value) for value in picked), "the vector of what was picked"

@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal, get_args
 from zoneinfo import available_timezones
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from userrep.errors import UsageError
 from userrep.ids import NAME_RULE, checked_name
@@ -348,8 +357,14 @@ class Downstream(Section):
 
 
 class Spark(Section):
+    """The session. ``item_vectors_bytes``: what a Python worker may hold of item vectors, such as 2GiB.
+
+    Past that they are taken in parts: workers read some items' vectors at a time, and the tiles once for each part.
+    """
+
     master: str | None = "local[*]"
     conf: dict[str, str] = {}
+    item_vectors_bytes: ByteSize = Field(ByteSize(2**31), gt=0)
 
     @model_validator(mode="before")
     @classmethod

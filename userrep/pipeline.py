@@ -22,6 +22,7 @@ from userrep.downstream.return_propensity import (
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
+from userrep.features.item_files import item_parts
 from userrep.features.refresh import refresh_features
 from userrep.features.sides import check_sources
 from userrep.ids import short_hash
@@ -134,6 +135,8 @@ class Pipeline:
             reasons = sorted(set(stale.values()))
             run.reason = f"{len(stale)} of {len(days)} as-of dates: {', '.join(reasons)}"
             groups = [sorted(stale)[k : k + DATES_PER_JOB] for k in range(0, len(stale), DATES_PER_JOB)]
+            parts = max(item_parts(self.tables, self.config, versions, group) for group in groups)
+            run.reason += f"; {parts}" if parts.num_parts > 1 else ""
             for done, group in enumerate(groups):
                 run.num_rows += build_features(self.tables, self.config, versions, group)
                 if len(groups) > 1:
@@ -161,6 +164,8 @@ class Pipeline:
             done = refresh_features(self.tables, self.config, versions, as_of)
             how = f"moved on {done.reason}" if done.since else f"rebuilt: {done.reason}"
             run.num_rows, run.reason = done.num_users, f"{stale[as_of]}; {how}, {done.num_tiles:,} tiles read"
+            parts = item_parts(self.tables, self.config, versions, [as_of])
+            run.reason += f"; {parts}" if parts.num_parts > 1 else ""
             run.outputs = {"as_of": as_of, "since": done.since, "num_tiles": done.num_tiles}
         return None
 

@@ -67,14 +67,17 @@ ITEM_INDEX = TableSchema(
 ITEM_VECTORS = TableSchema(
     "item_vectors",
     "one row per lineage, version, modality and item; a version valid from V has seen events before V only",
-    """lineage_id STRING, valid_from DATE, modality STRING, item_id STRING, item_index INT, vector ARRAY<FLOAT>""",
+    """lineage_id STRING, valid_from DATE, modality STRING, item_bucket INT, item_id STRING, item_index INT,
+    vector ARRAY<FLOAT>""",
     ("lineage_id", "valid_from", "modality"),
+    (("parquet.block.size", str(2**23)),),  # of a range of item buckets, a row group too much is read of each file
 )
 
 ITEM_VECTOR_VERSIONS = TableSchema(
     "item_vector_versions",
-    "one row per lineage and version of item vectors that is complete",
-    """lineage_id STRING, valid_from DATE, num_items BIGINT, num_vectors MAP<STRING,BIGINT>, built_at TIMESTAMP""",
+    "one row per lineage and version of item vectors that is complete; largest: of all components' absolute values",
+    """lineage_id STRING, valid_from DATE, num_items BIGINT, num_vectors MAP<STRING,BIGINT>, largest DOUBLE,
+    built_at TIMESTAMP""",
 )
 
 USER_PROFILES = TableSchema(

@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -42,11 +43,25 @@ def is_local(uri: str) -> bool:
     return isinstance(file_system(uri)[0], pyarrow.fs.LocalFileSystem)
 
 
-def read_parquet(uri: str, columns: list[str]) -> pa.Table:
-    """Read some columns of one Parquet file; partition columns in folder names are not among them."""
+@lru_cache(maxsize=4096)
+def parquet_footer(uri: str) -> pq.FileMetaData:
+    """Return a Parquet file's footer, kept for the tasks to come: Delta's files never change."""
+    return pq.read_metadata(_input(uri))
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """Open a Parquet file to read row groups of it; its footer is read once a process.
+
+    A local file is mapped into memory, not copied; of others, what is asked for is fetched at once.
+    """
+    return pq.ParquetFile(
+        _input(uri), metadata=parquet_footer(uri), coerce_int96_timestamp_unit="us", pre_buffer=not is_local(uri)
+    )
+
+
+def _input(uri: str) -> pa.NativeFile:
     files, path = file_system(uri)
-    with files.open_input_file(path) as file:
-        return pq.ParquetFile(file).read(columns=columns)
+    return pa.memory_map(path) if is_local(uri) else files.open_input_file(path)
 
 
 def write_bytes(uri: str, content: bytes) -> None:

@@ -2,7 +2,8 @@
 
 A user's ``user_bucket`` is a hash in ``[0, NUM_BUCKETS)``. A table's files are cut into slices, equal ranges of
 buckets, and sorted by bucket within: ``user_slice`` names a file's slice ("3-of-16"), and the statistics of its row
-groups say where in the file a range of buckets is. Numbers of slices are powers of two, so that ranges nest.
+groups say where in the file a range of buckets is. Numbers of slices are powers of two, so that ranges nest. Item
+vectors are laid out likewise, by ``item_bucket``: the same hash, of the item id.
 """
 
 import math
@@ -28,14 +29,28 @@ class BucketRange(NamedTuple):
         return self.start < other.stop and other.start < self.stop
 
 
+ALL_BUCKETS = BucketRange(0, NUM_BUCKETS)
+
+
+def bucket_of(text: str | Column) -> Column:
+    """Return the bucket of a text, an int: a user id's or an item id's."""
+    return F.pmod(F.xxhash64(text, F.lit(HASH_SEED)), F.lit(NUM_BUCKETS)).cast("int")
+
+
 def user_bucket() -> Column:
     """Return the bucket of ``user_id``, an int."""
-    return F.pmod(F.xxhash64("user_id", F.lit(HASH_SEED)), F.lit(NUM_BUCKETS)).cast("int").alias("user_bucket")
+    return bucket_of("user_id").alias("user_bucket")
 
 
-def slice_number(num_slices: int) -> Column:
-    """Return the slice that ``user_bucket`` lies in, of ``num_slices``."""
-    return F.floor(F.col("user_bucket") / (NUM_BUCKETS // num_slices)).cast("int")
+def item_bucket() -> Column:
+    """Return the bucket of ``item_id``, an int."""
+    return bucket_of("item_id").alias("item_bucket")
+
+
+def slice_number(num_slices: int, bucket: str | Column = "user_bucket") -> Column:
+    """Return the slice that a bucket lies in, of ``num_slices``."""
+    bucket = F.col(bucket) if isinstance(bucket, str) else bucket
+    return F.floor(bucket / (NUM_BUCKETS // num_slices)).cast("int")
 
 
 def user_slice(num_slices: int) -> Column:

@@ -1,4 +1,4 @@
-"""XXH64 over whole columns, as Spark computes it: the bucket of a user without Spark.
+"""XXH64 over whole columns, as Spark computes it: the bucket of a user or an item without Spark.
 
 All rows take a step together, those that are too short for it excepted; what it costs follows from the longest text
 and the number of rows, not from how many lengths there are. ``h_N``, ``text_N``: one value per text; ``h_L``: per text
@@ -27,7 +27,12 @@ Places = NDArray[np.int64]
 
 def user_bucket_of(user_ids: pa.Array) -> NDArray[np.int32]:
     """Return the bucket of each user id (text, no nulls), as ``buckets.user_bucket`` has it."""
-    h_N = hash64(user_ids, seed=_SPARK_SEED) + (_P5 + 4 & _MASK)
+    return bucket_of(user_ids)
+
+
+def bucket_of(texts: pa.Array) -> NDArray[np.int32]:
+    """Return the bucket of each text (no nulls), of user ids or item ids, as ``buckets.bucket_of`` has it."""
+    h_N = hash64(texts, seed=_SPARK_SEED) + (_P5 + 4 & _MASK)
     h_N ^= HASH_SEED * _P1 & _MASK
     h_N = _rotated(h_N, 23) * _P2 + _P3
     return (_avalanche(h_N) & (NUM_BUCKETS - 1)).astype(np.int32)

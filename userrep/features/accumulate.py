@@ -60,12 +60,14 @@ class Sums:
 
     ``flat_US`` holds, per user: R x X pooled sums (by ring), R weights, R numbers of events (by ring), and of the
     longest window the numbers of events by part of the day and by weekday. ``last_at_UT`` begins with ``first_day``.
+    ``picks_UX``: the sums of the vectors of the onboarding picks, where they are known; no window moves them.
     """
 
     flat_US: Floats
     last_at_UT: Ints
     first_day: int
     context_UK: scipy.sparse.csr_array
+    picks_UX: Floats | None = None
 
     @classmethod
     def zeros(cls, num_users: int, spec: FeatureSpec, days: range, num_words: int) -> "Sums":

@@ -7,17 +7,16 @@ step, and of each file what is left of one row group.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from userrep.events.buckets import BucketRange
 from userrep.features.chunk import KINDS, Chunk, names_of
-from userrep.storage import file_system, is_local
+from userrep.storage import is_local, open_parquet
 
 STEP_ROWS = 131_072
 _WEIGHT = {"tiles": 1, "sums": 16, "profiles": 1}  # of a row against a tile's, in bytes
@@ -96,7 +95,7 @@ class _Cursor:
         self.source = source
         self._names = names_of(source.kind, context=context)
         self._within = within
-        self._file = _opened(source.path)
+        self._file = open_parquet(source.path)
         meta = self._file.metadata
         self._columns = [name for name in self._names if name in self._file.schema_arrow.names]
         column = self._file.schema_arrow.names.index("user_bucket")
@@ -155,21 +154,3 @@ class _Cursor:
                 column = table.column(field.name)
                 columns.append(column if column.type == field.type else column.cast(field.type))
         return pa.Table.from_arrays(columns, names=self._names)
-
-
-@lru_cache(maxsize=4096)
-def _metadata(path: str) -> pq.FileMetaData:
-    """Keep footers for the tasks to come: Delta's files never change."""
-    return pq.read_metadata(_input(path))
-
-
-def _opened(path: str) -> pq.ParquetFile:
-    return pq.ParquetFile(
-        _input(path), metadata=_metadata(path), coerce_int96_timestamp_unit="us", pre_buffer=not is_local(path)
-    )
-
-
-def _input(path: str) -> pa.NativeFile:
-    """Open a file; a local one is mapped into memory, not copied."""
-    files, name = file_system(path)
-    return pa.memory_map(name) if is_local(path) else files.open_input_file(name)

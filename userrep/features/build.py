@@ -1,7 +1,7 @@
 """Build ``user_features`` of as-of dates, and the ledger that says from what they were built."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -9,17 +9,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.events.buckets import partition_values
 from userrep.events.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
 from userrep.features.inputs import Inputs, TileDays
-from userrep.features.pooling import Output, PoolingJob, VectorFiles
+from userrep.features.item_files import dated_vectors, item_parts
+from userrep.features.plan import Plan, plan_ranges
+from userrep.features.pooling import Output, PoolingJob
 from userrep.features.sides import refresh_profiles, sides_fingerprint
 from userrep.features.spec import FeatureSpec
-from userrep.features.tasks import Plan, plan_ranges, pooled, written
+from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination, Written
 from userrep.ids import short_hash
-from userrep.items.versions import Versions, read_vectors
-from userrep.schemas import FEATURE_SETS, ITEM_VECTORS, TableSchema, user_features
+from userrep.items.versions import Versions
+from userrep.schemas import FEATURE_SETS, TableSchema, user_features
 from userrep.tables import Tables, sql_in
 
 DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open
@@ -73,7 +74,9 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the rows.
 
     Cost: one read of the tiles of all windows together; from one date to the next, only what enters and leaves is
-    summed. The ledger is written last: a run that was killed before leaves rows that the next run replaces.
+    summed. Item vectors that are too large for a worker are taken in parts, and the tiles read once for each of them
+    (features/item_files.py). The ledger is written last: a run that was killed before leaves rows that the next run
+    replaces.
     """
     spec, dates = FeatureSpec.of(config), sorted(as_ofs)
     ledger = tile_ledger(tables)
@@ -82,6 +85,7 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     tiles = [TileDays(revisions, before=False, after=True)]
     inputs = Inputs(tables, tiles, sums=None, profiles=profiles_of(tables, config))
     plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=tables.shuffle_partitions())
+    plan = replace(plan, item_parts=item_parts(tables, config, versions, dates).num_parts)
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
     made = Features.begun(tables, config, versions, ledger.latest)
     if tables.has_files:
@@ -180,32 +184,8 @@ def profiles_of(tables: Tables, config: Config) -> str | None:
     return None if config.users is None and config.onboarding is None else refresh_profiles(tables, config)
 
 
-def dated_vectors(
-    tables: Tables, config: Config, versions: Versions, dates: Sequence[date]
-) -> tuple[tuple[date, VectorFiles], ...]:
-    """Pin the files of the item vectors that each date uses."""
-    files = {
-        v: _vector_files(tables, config, versions.lineage_id, v) for v in {versions.valid_at(day) for day in dates}
-    }
-    return tuple((day, files[versions.valid_at(day)]) for day in dates)
-
-
 def log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:
     """Hash the windows' days and the item vectors' version that an as-of date is made from."""
     start = as_of - timedelta(days=config.windows_days[-1])
     version = versions.valid_at(as_of)
     return short_hash([days_fingerprint(days, start=start, end=as_of), str(version)])
-
-
-def _vector_files(tables: Tables, config: Config, lineage_id: str, version: date) -> VectorFiles:
-    if tables.has_files:
-        uri, key = tables.uri(ITEM_VECTORS), (lineage_id, version)
-        found = tables.files(ITEM_VECTORS, lambda of: (of["lineage_id"], of["valid_from"]) == key)
-        paths = [(f"{uri}/{file.path}", file.values["modality"]) for file in found]
-    else:
-        files = read_vectors(tables, lineage_id, version).inputFiles()
-        paths = [(path, partition_values(path)["modality"]) for path in files]
-    by_modality = {
-        name: tuple(sorted(path for path, of in paths if of == name)) for name in sorted(config.item_vectors)
-    }
-    return VectorFiles(tuple(by_modality.items()))

@@ -16,6 +16,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from userrep.features.accumulate import DAY_US, NEVER, Floats, Ints, Sums, Tiles, num_sums
+from userrep.features.item_matrix import ItemMatrix
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 
 _BLOCK_BYTES = 2**23  # of sums that are worked on at a time
@@ -65,10 +66,15 @@ class Items(NamedTuple):
     code_N: Ints
     distinct: pa.Array
 
-    def numbered(self, item_ids: pa.Array) -> Ints:
-        """Return each row's position in ``item_ids``; -1 for an item that is not there."""
-        number = pc.index_in(self.distinct, value_set=item_ids).fill_null(-1)
-        return number.to_numpy(zero_copy_only=False).astype(np.int64)[self.code_N]  # type: ignore[no-any-return]
+    @classmethod
+    def of(cls, pieces: list[pa.Array]) -> "Items":
+        """Read pieces of a text column as codes into one array of distinct values."""
+        whole = pa.chunked_array(pieces, pa.string()).combine_chunks().dictionary_encode()
+        return cls(whole.indices.to_numpy().astype(np.int64), whole.dictionary)
+
+    def rows_in(self, matrix: ItemMatrix) -> Ints:
+        """Return the row of the matrix that each row's item has; -1 for an item that is not there."""
+        return matrix.rows_of(self.distinct)[self.code_N]
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,10 @@ class Block:
 
 @dataclass(frozen=True)
 class SumsRows:
-    """Stored sums of a block's users; a user may have several rows, which add up."""
+    """Stored sums of a block's users; a user may have several rows, which add up.
+
+    ``flat_NS``: where rows are parts by item, the S sums and the X sums of picks after them.
+    """
 
     user_N: Ints
     day_N: Ints
@@ -112,13 +121,14 @@ class SumsRows:
         rows = np.flatnonzero(self.day_N == as_of_day)
         if not len(rows):
             return sums
-        user_N = self.user_N[rows]
+        user_N, width = self.user_N[rows], sums.flat_US.shape[1]
         adder = scipy.sparse.csr_array((np.ones(len(rows)), (user_N, rows)), shape=(num_users, len(self.user_N)))
         is_single = bool(np.all(np.diff(user_N) > 0))  # rows are in the order of users
         if is_single:
-            sums.flat_US[user_N] = self.flat_NS[rows]
+            sums.flat_US[user_N] = self.flat_NS[rows, :width]
         else:
-            sums.flat_US[:] = adder @ self.flat_NS
+            sums.flat_US[:] = adder @ self.flat_NS[:, :width]
+        picks_UX = adder @ self.flat_NS[:, width:] if self.flat_NS.shape[1] > width else None
         active = self.active.take(pa.array(rows))
         at = active.flatten().to_numpy()
         day = at // DAY_US - days.start
@@ -128,7 +138,7 @@ class SumsRows:
             sums.last_at_UT[user[known], day[known]] = at[known]
         else:
             np.maximum.at(sums.last_at_UT, (user[known], day[known]), at[known])
-        return Sums(sums.flat_US, sums.last_at_UT, days.start, _integers(adder @ self.context_NK))
+        return Sums(sums.flat_US, sums.last_at_UT, days.start, _integers(adder @ self.context_NK), picks_UX)
 
 
 def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:
@@ -158,7 +168,7 @@ class _Arrays:
     def __init__(self, chunk: Chunk, spec: FeatureSpec) -> None:
         self.chunk, self.spec = chunk, spec
         tables = (chunk.tiles, chunk.sums, chunk.profiles)
-        users = _one_array([piece for table in tables for piece in table.column("user_id").chunks])
+        users = Items.of([piece for table in tables for piece in table.column("user_id").chunks])
         bucket_N = np.concatenate([table.column("user_bucket").to_numpy() for table in tables])
         bucket_U = np.zeros(len(users.distinct), np.int32)
         bucket_U[users.code_N] = bucket_N
@@ -203,7 +213,7 @@ class _Arrays:
             user_N=user_N,
             day_N=stored.column("day").to_numpy()[rows],
             flat_NS=self.flat_NS[rows],
-            active=_combined(stored.column("active_at")).take(pa.array(rows)),
+            active=combined(stored.column("active_at")).take(pa.array(rows)),
             context_NK=self.sums_context[rows],
         )
 
@@ -213,14 +223,14 @@ class _Arrays:
         row_U[user_N] = np.arange(len(rows))
         registered_at_U = np.full(num_users, NEVER)
         registered_at_U[user_N] = profiles.column("registered_at").fill_null(NEVER).to_numpy()
-        picks = _combined(profiles.column("pick_items"))
+        picks = combined(profiles.column("pick_items"))
         return Profiles(
             row_U=row_U,
             registered_at_U=registered_at_U,
-            attributes=_combined(profiles.column("attributes")),
+            attributes=combined(profiles.column("attributes")),
             pick_user_P=np.repeat(user_N, picks.value_lengths().fill_null(0).to_numpy()),
-            picked_at_P=_combined(profiles.column("picked_at")).flatten().to_numpy(),
-            pick_items=_one_array([picks.flatten()]),
+            picked_at_P=combined(profiles.column("picked_at")).flatten().to_numpy(),
+            pick_items=Items.of([picks.flatten()]),
         )
 
     @cached_property
@@ -230,24 +240,23 @@ class _Arrays:
 
     @cached_property
     def items(self) -> Items:
-        return _one_array(self.chunk.tiles.column("item_id").chunks)
+        return Items.of(self.chunk.tiles.column("item_id").chunks)
 
     @cached_property
     def flat_NS(self) -> Floats:
-        binary = _combined(self.chunk.sums.column("sums"))
+        binary = combined(self.chunk.sums.column("sums"))
         if not len(binary):
             return np.empty((0, num_sums(self.spec)))
         _, offsets, content = binary.buffers()
-        start = np.frombuffer(offsets, np.int32)[binary.offset]
-        width = num_sums(self.spec)
-        return np.frombuffer(content, np.float64, len(binary) * width, int(start)).reshape(len(binary), width)
+        start, end = (int(at) for at in np.frombuffer(offsets, np.int32)[binary.offset :][[0, len(binary)]])
+        return np.frombuffer(content, np.float64, (end - start) // 8, start).reshape(len(binary), -1)
 
     @cached_property
     def words(self) -> pa.Array:
         """The chunk's distinct words of context, sorted."""
         if not self.spec.context:
             return pa.array([], pa.string())
-        maps = [_combined(table.column(_CONTEXT[0])).cast(_PAIRS) for table in (self.chunk.tiles, self.chunk.sums)]
+        maps = [combined(table.column(_CONTEXT[0])).cast(_PAIRS) for table in (self.chunk.tiles, self.chunk.sums)]
         return pc.unique(pa.concat_arrays([m.flatten().field("key") for m in maps])).sort()
 
     @cached_property
@@ -261,20 +270,14 @@ class _Arrays:
     def _context(self, table: pa.Table) -> scipy.sparse.csr_array:
         if not len(self.words):
             return scipy.sparse.csr_array((table.num_rows, 0), dtype=np.int64)
-        maps = _combined(table.column(_CONTEXT[0])).cast(_PAIRS)
+        maps = combined(table.column(_CONTEXT[0])).cast(_PAIRS)
         entries, lengths = maps.flatten(), maps.value_lengths().fill_null(0).to_numpy()
         word = pc.index_in(entries.field("key"), value_set=self.words).to_numpy()
         content = (entries.field("value").to_numpy(), word, np.concatenate([[0], np.cumsum(lengths)]))
         return scipy.sparse.csr_array(content, shape=(table.num_rows, len(self.words)))
 
 
-def _one_array(pieces: list[pa.Array]) -> Items:
-    """Read pieces of a text column as codes into one array of distinct values."""
-    whole = pa.chunked_array(pieces, pa.string()).combine_chunks().dictionary_encode()
-    return Items(whole.indices.to_numpy().astype(np.int64), whole.dictionary)
-
-
-def _combined(column: pa.ChunkedArray) -> Any:
+def combined(column: pa.ChunkedArray) -> Any:
     """Return a column as one array."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 

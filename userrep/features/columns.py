@@ -2,7 +2,7 @@
 
 import itertools
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,9 @@ from userrep.features.accumulate import (
     Ints,
     Sums,
     day_number,
-    num_sums,
 )
 from userrep.features.chunk import Block
+from userrep.features.item_matrix import ItemMatrix
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 
 SUMS_DDL = (
@@ -31,23 +31,18 @@ SUMS_DDL = (
 )
 
 
-class ItemMatrix(NamedTuple):
-    """A version's vectors of all modalities side by side, then one mark per modality; zeros where an item has none."""
-
-    item_ids: pa.Array
-    vectors_IX: Floats
-    largest: float
-
-
-def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, keep_empty: bool) -> pa.RecordBatch:
+def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_part: bool) -> pa.RecordBatch:
     """Write sums as rows of ``user_window_sums``.
 
-    ``keep_empty``: also those of users without an event, which parts of a user's sums may be.
+    ``is_part``: they are parts of sums, which may be of no event, and which bring the sums of picks if there are any.
     """
-    users = slice(None) if keep_empty else _places(np.any(sums.num_events_UR(spec), axis=1))
-    flat = np.ascontiguousarray(sums.flat_US[users])
-    num_users = len(flat)
-    ends = np.arange(num_users + 1, dtype=np.int32) * (8 * num_sums(spec))
+    users = slice(None) if is_part else _places(np.any(sums.num_events_UR(spec), axis=1))
+    if is_part and sums.picks_UX is not None:
+        flat = np.hstack([sums.flat_US, sums.picks_UX])
+    else:
+        flat = np.ascontiguousarray(sums.flat_US[users])
+    num_users, width = flat.shape
+    ends = np.arange(num_users + 1, dtype=np.int32) * (8 * width)
     last_at = sums.last_at_before(spec, as_of)[users]
     has_event = last_at != NEVER
     active_ends = np.concatenate([[0], np.cumsum(has_event.sum(axis=1))]).astype(np.int32)
@@ -63,16 +58,16 @@ def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, keep
     )
 
 
-def features_batch(
-    sums: Sums, block: Block, matrix: ItemMatrix, spec: FeatureSpec, as_of: date, *, item_P: Ints
-) -> pa.RecordBatch:
+def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, largest: float) -> pa.RecordBatch:
     """Write sums, profiles and picks as rows of ``user_features``, for the users that are known at ``as_of``.
 
-    ``item_P``: each pick's row of the matrix. Known is who has an event in the longest window, or has registered or
-    picked something before the as-of date.
+    ``sums``: with those of the picks. ``largest``: the largest absolute component of all vectors. Known is who has an
+    event in the longest window, or has registered or picked something before the as-of date.
     """
+    assert sums.picks_UX is not None
     midnight = day_number(as_of) * DAY_US
-    picks_UX, has_pick_U = _picks(block, matrix, midnight, item_P)
+    has_pick_U = np.zeros(len(block.user_ids), bool)
+    has_pick_U[block.profiles.pick_user_P[block.profiles.picked_at_P < midnight]] = True
     registered_at_U = np.where(block.profiles.registered_at_U < midnight, block.profiles.registered_at_U, NEVER)
     has_events_U = sums.num_events_UR(spec).any(axis=1)
     users = _places(has_events_U | has_pick_U | (registered_at_U != NEVER))
@@ -81,7 +76,7 @@ def features_batch(
         "as_of": pa.array(np.full(len(last_at), day_number(as_of), np.int32)).cast(pa.date32()),
         "user_id": _taken(block.user_ids, users),
     }
-    columns |= _pooled(sums.pooled_URX(spec)[users], picks_UX[users], spec)
+    columns |= _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
     for w, window in enumerate(spec.windows_days):
         columns[f"num_events_{window}d"] = sums.num_events_UR(spec)[users, : w + 1].sum(axis=1).astype(np.int64)
         columns[f"weight_{window}d"] = sums.weight_UR(spec)[users, : w + 1].sum(axis=1)
@@ -105,23 +100,20 @@ def features_batch(
     bound = (
         sums.weight_UR(spec)[users].sum(axis=1)
         + np.bincount(block.profiles.pick_user_P, minlength=len(block.user_ids))[users]
-    ) * matrix.largest
+    ) * largest
     columns["is_exact"] = pa.array(bound < EXACT_BELOW)
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _picks(block: Block, matrix: ItemMatrix, midnight: int, item_P: Ints) -> tuple[Floats, Flags]:
-    """Sum the vectors of the items that were picked before midnight; say who has picked anything."""
-    num_users, profiles = len(block.user_ids), block.profiles
-    in_time = np.flatnonzero(profiles.picked_at_P < midnight)
-    has_pick_U = np.zeros(num_users, bool)
-    has_pick_U[profiles.pick_user_P[in_time]] = True
-    used = in_time[item_P[in_time] >= 0]
-    entries = (np.ones(len(used)), (profiles.pick_user_P[used], item_P[used]))
+def summed_picks(block: Block, matrix: ItemMatrix, as_of: date) -> Floats:
+    """Sum, per user, the vectors of the items that were picked before ``as_of`` and are in the matrix."""
+    num_users, profiles, item_P = len(block.user_ids), block.profiles, block.profiles.pick_items.rows_in(matrix)
+    used = np.flatnonzero((profiles.picked_at_P < day_number(as_of) * DAY_US) & (item_P >= 0))
     if not len(used):
-        return np.zeros((num_users, matrix.vectors_IX.shape[1])), has_pick_U
+        return np.zeros((num_users, matrix.vectors_IX.shape[1]))
+    entries = (np.ones(len(used)), (profiles.pick_user_P[used], item_P[used]))
     picked = scipy.sparse.csr_matrix(entries, shape=(num_users, len(matrix.vectors_IX)))
-    return picked @ matrix.vectors_IX, has_pick_U
+    return np.asarray(picked @ matrix.vectors_IX)
 
 
 def _pooled(pooled_URX: Floats, picks_UX: Floats, spec: FeatureSpec) -> dict[str, Any]:

@@ -1,24 +1,25 @@
 """What a task makes of chunks: features or sums of some as-of dates, from tiles, from earlier sums, or both.
 
-Memory of a task: a step of rows, a block of sums, and one copy of each version of the item vectors per worker.
+Memory of a task: a step of rows, a block of sums, and of the item vectors one copy of each version that the job uses
+per worker, or of the task's part of them.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import lru_cache
 from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from userrep.arrow import stacked
-from userrep.features.accumulate import Sums, day_number, moved, with_days, without_days
+from userrep.events.buckets import range_of
+from userrep.features.accumulate import Floats, Sums, day_number, moved, pooled_width, with_days, without_days
 from userrep.features.chunk import Block, Chunk, blocks, names_of
-from userrep.features.columns import ItemMatrix, features_batch, sums_batch
+from userrep.features.columns import features_batch, summed_picks, sums_batch
+from userrep.features.item_matrix import ItemMatrix, VectorFiles, item_matrices
+from userrep.features.item_parts import only_items
 from userrep.features.spec import FeatureSpec
-from userrep.storage import read_parquet
 
 Output = Literal["features", "sums"]
 
@@ -31,12 +32,6 @@ class Made(NamedTuple):
     rows: pa.RecordBatch
 
 
-class VectorFiles(NamedTuple):
-    """The Parquet files of one version of item vectors, by modality, as the driver has pinned them."""
-
-    files: tuple[tuple[str, tuple[str, ...]], ...]
-
-
 @dataclass(frozen=True)
 class PoolingJob:
     """What to make of chunks: features, sums or both of each date, with the version of the item vectors that it uses.
@@ -45,6 +40,9 @@ class PoolingJob:
     ``changed_days`` : days (since 1970) whose tiles before and after differ.
     ``is_whole`` : chunks bring all rows of their users; if not, what comes out are parts of sums, to be added up.
     ``adds_up`` : chunks bring parts of the sums of the dates themselves, and no tiles.
+    ``item_parts`` : in how many parts items are taken, equal ranges of their buckets. If in several, parts of sums
+    bring the sums of the onboarding picks' vectors too, so that adding them up needs no vectors.
+    ``item_part`` : the part whose items are to be summed, with ``is_whole`` false; None: all, or none of several parts.
     """
 
     spec: FeatureSpec
@@ -54,6 +52,8 @@ class PoolingJob:
     changed_days: tuple[int, ...] = ()
     is_whole: bool = True
     adds_up: bool = False
+    item_parts: int = 1
+    item_part: int | None = None
 
     def for_parts(self) -> "PoolingJob":
         """Return the job that makes parts of this one's sums."""
@@ -88,17 +88,34 @@ class PoolingJob:
         yield from self.for_adding_up()._of_chunk(Chunk.of(sums=sums, profiles=pa.concat_tables(profiles)))
 
     def _of_chunk(self, chunk: Chunk) -> Iterator[Made]:
+        if self.item_part is not None:
+            chunk = only_items(chunk, range_of(self.item_part, self.item_parts))
+        brings_picks = self.item_parts > 1 and not self.is_whole and self.spec.onboarding
         for block in blocks(chunk, self.spec):
             states = self._added_up(block) if self.adds_up else self._moved_on(block)
-            for (as_of, files), sums in zip(self.dates, states, strict=True):
+            for (as_of, files), state in zip(self.dates, states, strict=True):
+                is_asked = brings_picks or "features" in self.outputs
+                sums = replace(state, picks_UX=self._picks(block, state, files, as_of)) if is_asked else state
                 for output in self.outputs:
                     if output == "sums":
-                        rows = sums_batch(sums, block, self.spec, as_of, keep_empty=not self.is_whole)
+                        rows = sums_batch(sums, block, self.spec, as_of, is_part=not self.is_whole)
                     else:
-                        matrix = item_matrix(files, self.spec)
-                        picks = block.profiles.pick_items.numbered(matrix.item_ids)
-                        rows = features_batch(sums, block, matrix, self.spec, as_of, item_P=picks)
+                        rows = features_batch(sums, block, self.spec, as_of, largest=files.largest)
                     yield Made(output, as_of, rows)
+
+    def _picks(self, block: Block, sums: Sums, files: VectorFiles, as_of: date) -> Floats:
+        """Sum the vectors of what was picked before ``as_of``, or take the sums that parts have brought."""
+        found = None
+        if self.item_parts > 1 and self.item_part is None:
+            found = sums.picks_UX
+        elif len(block.profiles.pick_user_P):  # without any, no vectors are read for it
+            found = summed_picks(block, self._matrices()[files], as_of)
+        return found if found is not None else np.zeros((len(block.user_ids), pooled_width(self.spec)))
+
+    def _matrices(self) -> dict[VectorFiles, ItemMatrix]:
+        """Return the item vectors of each date's version, of the part that is to be summed."""
+        versions = list(dict.fromkeys(files for _, files in self.dates))
+        return item_matrices(versions, self.spec, range_of(self.item_part or 0, self.item_parts))
 
     def _days(self) -> range:
         """Return the days that windows reach, before and after."""
@@ -119,16 +136,16 @@ class PoolingJob:
         nowhere_N = np.full(len(tiles.user_N), -1)
         ring_N = np.where(tiles.before_N, tiles.rings(spec, self.before), -1) if self.before else nowhere_N
         version = self.dates[0][1]
-        matrix = item_matrix(version, spec)
-        item_N = block.tile_items.numbered(matrix.item_ids)
+        matrices = self._matrices()
+        item_N = block.tile_items.rows_in(matrices[version])
         for as_of, files in self.dates:
             if files != version:  # the sums of one version say nothing about another's
                 sums = Sums.zeros_like(sums)
                 ring_N, version = nowhere_N, files
-                matrix = item_matrix(version, spec)
-                item_N = block.tile_items.numbered(matrix.item_ids)
+                item_N = block.tile_items.rows_in(matrices[version])
             next_N = np.where(tiles.after_N, tiles.rings(spec, as_of), -1)
-            sums = moved(sums, tiles, item_N, matrix.vectors_IX, spec, ring_before_N=ring_N, ring_after_N=next_N)
+            vectors_IX = matrices[version].vectors_IX
+            sums = moved(sums, tiles, item_N, vectors_IX, spec, ring_before_N=ring_N, ring_after_N=next_N)
             ring_N = next_N
             yield sums
 
@@ -139,28 +156,3 @@ def as_chunk_of_sums(rows: pa.Table, *, context: bool) -> pa.Table:
     days = rows.column("as_of").cast(pa.int32())
     columns = [days if name == "day" else rows.column(name) for name in names]
     return pa.Table.from_arrays(columns, names=names)
-
-
-@lru_cache(maxsize=32)
-def _read_matrix(version: VectorFiles, modalities: tuple[tuple[str, int], ...]) -> ItemMatrix:
-    tables = {
-        name: pa.concat_tables([read_parquet(path, ["item_id", "vector"]) for path in paths])
-        for name, paths in version.files
-    }
-    texts = [table.column("item_id").cast(pa.string()) for table in tables.values()]
-    item_ids = pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string()).unique()
-    vectors_IX = np.zeros((len(item_ids), sum(dim for _, dim in modalities) + len(modalities)))
-    start = 0
-    for m, (name, dim) in enumerate(modalities):
-        if name in tables and tables[name].num_rows:
-            rows = pa.compute.index_in(tables[name].column("item_id").cast(pa.string()), value_set=item_ids).to_numpy()
-            vectors_IX[rows, start : start + dim] = stacked(tables[name].column("vector").combine_chunks(), dim)
-            vectors_IX[rows, m - len(modalities)] = 1
-        start += dim
-    largest = float(np.abs(vectors_IX[:, :start]).max(initial=0))
-    return ItemMatrix(item_ids, vectors_IX, largest)
-
-
-def item_matrix(version: VectorFiles, spec: FeatureSpec) -> ItemMatrix:
-    """Read a version of the item vectors, once per worker: items x X float64."""
-    return _read_matrix(version, tuple(spec.modalities.items()))

@@ -18,12 +18,14 @@ from userrep.config import Config
 from userrep.events.buckets import user_slice
 from userrep.events.tiles import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
 from userrep.features.accumulate import day_number
-from userrep.features.build import Features, dated_vectors, feature_sets, profiles_of
+from userrep.features.build import Features, feature_sets, profiles_of
 from userrep.features.columns import SUMS_DDL
 from userrep.features.inputs import Inputs, SumsOf, TileDays
+from userrep.features.item_files import dated_vectors, item_parts
+from userrep.features.plan import Plan, plan_ranges
 from userrep.features.pooling import Output, PoolingJob
 from userrep.features.spec import FeatureSpec
-from userrep.features.tasks import Plan, plan_ranges, pooled, written
+from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination
 from userrep.items.versions import Versions
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
@@ -94,8 +96,9 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     Starts from the generation of sums that differs least; from the tiles alone where there is none of the same version
     of the item vectors, where the difference is no less work, or with ``full``. Cost: of tiles, one day that enters
     and one per window that leaves its ring, per day moved; two for each changed day; the sums are read twice and
-    written once, the features written once; no shuffle. Killed at any moment, the next run starts from the last
-    complete generation.
+    written once, the features written once; no shuffle. Only item vectors that are too large for a worker are taken in
+    parts (features/item_files.py): the tiles are then read once for each part, and partial sums shuffled. Killed at
+    any moment, the next run starts from the last complete generation.
     """
     spec, ledger = FeatureSpec.of(config), tile_ledger(tables)
     start = as_of - timedelta(days=spec.longest)
@@ -166,6 +169,7 @@ class _Refresh:
         work = tiles_by_cell(tables, self.ledger, difference.tiles)
         work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
         plan = plan_ranges(work, min_ranges=tables.shuffle_partitions())
+        plan = replace(plan, item_parts=item_parts(tables, self.config, self.versions, [made.as_of]).num_parts)
         features = Features.begun(tables, self.config, self.versions, self.ledger.latest)
         since = tables.version(USER_WINDOW_SUMS)
         if tables.has_files:

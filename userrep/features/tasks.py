@@ -1,70 +1,43 @@
 """How a pooling job is spread over a cluster: tasks by ranges of user buckets, very full ranges in parts.
 
+Very full ranges are taken in parts by day. Where the item vectors are too large for a worker, all ranges are taken in
+parts by item (features/item_parts.py). Parts of sums are shuffled by user and added up.
+
 Where the tables' files can be read beside Spark, a task is a list of files, nothing is shuffled but that list, and what
 tasks make they write into files of the tables themselves. Otherwise rows come to their task by one shuffle, and Spark
 writes them. Both give the same rows, to the bit.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from dataclasses import replace
+from itertools import chain
+from typing import cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from userrep.events.buckets import BucketRange, power_of_two, range_of, slice_number
+from userrep.events.buckets import BucketRange, range_of, slice_number
 from userrep.features.bucketed import BucketedFile, steps
 from userrep.features.columns import SUMS_DDL
 from userrep.features.inputs import Inputs, listed_files, profile_rows, rows_of_inputs
+from userrep.features.item_parts import by_item_part
+from userrep.features.plan import Plan, Task
 from userrep.features.pooling import Made, Output, PoolingJob
 from userrep.features.shuffled import of_kind, steps_of_rows
 from userrep.features.writing import Destination, Writing, Written
-
-ROWS_PER_TASK = 16_000_000  # that many, since a task reads a row group of each file more than its rows fill
-_FULL = 3  # a range with that many times the mean of all is taken in parts ...
-_FULL_ROWS = 1_000_000  # ... unless it is small all the same
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Ranges of user buckets, equal and a power of two in number; those in ``parts`` are taken in so many parts."""
-
-    num_ranges: int
-    parts: dict[int, int]
-
-
-def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int) -> Plan:
-    """Spread rows over tasks. ``rows_by_cell``: rows to be read, by equal cells of user buckets.
-
-    Users are hashed to buckets, so that ranges differ in rows only by users who are far from the mean.
-    """
-    total, num_cells = int(rows_by_cell.sum()), len(rows_by_cell)
-    num_ranges = power_of_two(max(min_ranges, total / ROWS_PER_TASK))
-    if num_ranges <= num_cells:
-        rows_by_range = rows_by_cell.reshape(num_ranges, -1).sum(axis=1)
-    else:
-        rows_by_range = np.repeat(rows_by_cell * num_cells / num_ranges, num_ranges // num_cells)
-    mean = total / num_ranges
-    is_full = (rows_by_range > _FULL * mean) & (rows_by_range > _FULL_ROWS)
-    return Plan(num_ranges, {int(k): int(np.ceil(rows_by_range[k] / mean)) for k in np.flatnonzero(is_full)})
 
 
 def written(inputs: Inputs, job: PoolingJob, plan: Plan, destinations: Mapping[Output, Destination]) -> list[Written]:
     """Run a job over all users; tasks write its outputs into files, sorted by user bucket, that nothing refers to yet.
 
-    Cost: each row of the inputs is read once; no shuffle of rows, but of very full ranges one of partial sums. Driver
-    memory: one entry a file.
+    Cost: each row of the inputs is read once; no shuffle of rows, but of very full ranges one of partial sums. With
+    items in parts, each tile is read, and looked at, once for each of them, and partial sums of all users are
+    shuffled: for each user as many rows as there are parts with an item of theirs. Driver memory: one entry a file.
     """
-    writing = Writing(dict(destinations), plan.num_ranges)
-    frames = [_tasks(inputs, job, plan, full=False, writing=writing)]
-    if plan.parts:
-        parts = _partial_sums(inputs, job, plan)
-        frames.append(_shuffled(parts, job.for_adding_up(), slice_number(plan.num_ranges), plan.num_ranges, writing))
+    frames = _frames(inputs, job, plan, Writing(dict(destinations), plan.num_ranges))
     return [Written.of(row) for frame in frames for row in frame.collect()]
 
 
@@ -74,59 +47,63 @@ def pooled(inputs: Inputs, job: PoolingJob, plan: Plan, schema: StructType) -> D
     Returns
     -------
     Rows of the job's output, in ``schema``; of a range, sorted by user bucket. Cost: each row of the inputs is read
-    once; one shuffle of rows; of very full ranges one more of partial sums.
+    once; one shuffle of rows; of very full ranges, and with items in parts of all, one more of partial sums.
     """
-    whole = _tasks(inputs, job, plan, full=False, writing=schema)
-    if not plan.parts:
-        return whole
-    parts = _partial_sums(inputs, job, plan)
-    added_up = _shuffled(parts, job.for_adding_up(), slice_number(plan.num_ranges), plan.num_ranges, schema)
-    return whole.unionByName(added_up)
+    first, *more = _frames(inputs, job, plan, schema)
+    return first.unionByName(more[0]) if more else first
+
+
+def _frames(inputs: Inputs, job: PoolingJob, plan: Plan, writing: StructType | Writing) -> list[DataFrame]:
+    """Return what is made of ranges that are taken whole, and what of those that are not; one or both."""
+    job = replace(job, item_parts=plan.item_parts)
+    frames = []
+    if whole := plan.tasks(in_parts=False):
+        frames.append(_tasks(inputs, job, plan, whole, writing))
+    if in_parts := plan.tasks(in_parts=True):
+        rows = _partial_sums(inputs, job, plan, in_parts)
+        frames.append(_shuffled(rows, job.for_adding_up(), slice_number(plan.num_ranges), plan.num_ranges, writing))
+    return frames
 
 
 def _rows(made: Iterable[Made]) -> Iterator[pa.RecordBatch]:
     return (rows for _, _, rows in made)
 
 
-def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan) -> DataFrame:
+def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task]) -> DataFrame:
     """Make parts of the sums of the ranges that are taken in parts, and bring along the profiles of their users."""
     sums = cast(StructType, StructType.fromDDL(SUMS_DDL))
-    parts = _tasks(replace(inputs, profiles=None), job.for_parts(), plan, full=True, writing=sums)
+    with_profiles = inputs.profiles is not None and "features" in job.outputs
+    sums_picks = with_profiles and plan.item_parts > 1 and job.spec.onboarding
+    of_parts = inputs if sums_picks else replace(inputs, profiles=None)
+    parts = _tasks(of_parts, job.for_parts(), plan, tasks, sums)
     rows = of_kind(parts.withColumn("day", F.unix_date("as_of")), "sums")
-    if inputs.profiles is not None and "features" in job.outputs:
+    if with_profiles:
+        ranges = sorted({task.range for task in tasks})
         profiles = of_kind(profile_rows(inputs), "profiles")
-        rows = rows.unionByName(profiles.where(slice_number(plan.num_ranges).isin(list(plan.parts))))
+        rows = rows.unionByName(profiles.where(slice_number(plan.num_ranges).isin(ranges)))
     return rows
 
 
-def _tasks(inputs: Inputs, job: PoolingJob, plan: Plan, *, full: bool, writing: StructType | Writing) -> DataFrame:
-    """Run a job over the ranges that are taken whole, or over the parts of those that are not."""
-    if full:
-        tasks = [_Task(number, part, num) for number, num in plan.parts.items() for part in range(num)]
-    else:
-        tasks = [_Task(number, 0, 1) for number in range(plan.num_ranges) if number not in plan.parts]
+def _tasks(
+    inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], writing: StructType | Writing
+) -> DataFrame:
+    """Run a job over ranges, or over parts of them."""
     if inputs.tables.has_files:
         return _direct(inputs, job, plan, tasks, writing)
-    rows = rows_of_inputs(inputs)
-    number = slice_number(plan.num_ranges)
+    rows, number = rows_of_inputs(inputs), slice_number(plan.num_ranges)
     first_task = {task.range: k for k, task in reversed(list(enumerate(tasks)))}
-    task = _looked_up(first_task, number)
-    if full:
-        day = F.when(F.col("kind") == "tiles", F.pmod("day", _looked_up(plan.parts, number))).otherwise(0)
-        task += day
-    return _shuffled(rows.where(number.isin(list(first_task))), job, task, len(tasks), writing)
-
-
-class _Task(NamedTuple):
-    """A range of user buckets, or of its tiles those of each ``num_parts``-th day, and the rest with part 0."""
-
-    range: int
-    part: int
-    num_parts: int
+    num_parts = {task.range: task.num_parts for task in tasks}
+    part = F.when(F.col("kind") == "tiles", F.pmod("day", _looked_up(num_parts, number))).otherwise(0)
+    task_number = _looked_up(first_task, number) + part
+    rows = rows.where(number.isin(list(first_task)))
+    if plan.item_parts > 1:
+        rows = by_item_part(rows, plan.item_parts)
+        task_number += F.col("item_part") * (len(tasks) // plan.item_parts)
+    return _shuffled(rows, job, task_number, len(tasks), writing)
 
 
 def _direct(
-    inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[_Task], writing: StructType | Writing
+    inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], writing: StructType | Writing
 ) -> DataFrame:
     """Let each task read its part of the files by itself. The list of files goes to all tasks, as Arrow."""
     listed, finish = listed_files(inputs), _finish(writing)
@@ -135,27 +112,40 @@ def _direct(
         for number in (number for batch in batches for number in batch.column("id").to_pylist()):
             within = range_of(tasks[number].range, plan.num_ranges)
             files = _files_of(tasks[number], within, listed)
-            yield from finish(job.run(steps(files, within, context=bool(job.spec.context))))
+            mine = replace(job, item_part=tasks[number].item_part)
+            yield from finish(mine.run(steps(files, within, context=bool(job.spec.context))))
 
     return inputs.tables.spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, _schema(writing))
 
 
-def _files_of(task: _Task, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
+def _files_of(task: Task, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
     meets = pc.and_(pc.less(listed["first"], within.stop), pc.greater(listed["end"], within.start))
     files = [
         BucketedFile(*row)
         for row in zip(*listed.filter(meets).select(BucketedFile._fields).to_pydict().values(), strict=True)
     ]
-    return [file for file in files if (file.day % task.num_parts if file.kind == "tiles" else 0) == task.part]
+    return [file for file in files if _is_of(task, file)]
+
+
+def _is_of(task: Task, file: BucketedFile) -> bool:
+    if file.kind == "tiles":
+        return file.day % task.num_parts == task.part
+    return task.part == 0 and (file.kind == "profiles" or not task.item_part)
 
 
 def _shuffled(
     rows: DataFrame, job: PoolingJob, task: Column, num_tasks: int, writing: StructType | Writing
 ) -> DataFrame:
+    """Bring rows to their tasks; all rows of a task have one ``item_part``, if any."""
     finish = _finish(writing)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return finish(job.run(steps_of_rows(batches, context=bool(job.spec.context))))
+        filled = (batch for batch in batches if batch.num_rows)
+        first = next(filled, None)
+        if first is not None:
+            item_part = first.column("item_part")[0].as_py() if "item_part" in first.schema.names else None
+            mine = replace(job, item_part=item_part)
+            yield from finish(mine.run(steps_of_rows(chain([first], filled), context=bool(job.spec.context))))
 
     in_order = rows.repartitionById(num_tasks, task.cast("int")).sortWithinPartitions("user_bucket")
     return in_order.mapInArrow(work, _schema(writing))

@@ -6,6 +6,7 @@ Versions of a lineage lie ``refit_days`` apart. The first one that a lineage get
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -13,6 +14,7 @@ from pyspark.sql import types as T
 
 from userrep.config import AlsVectors, Config, Items, TextVectors
 from userrep.errors import UsageError
+from userrep.events.buckets import item_bucket, power_of_two, slice_number
 from userrep.events.columns import as_text, check_columns, id_text, named, type_of
 from userrep.events.source import read_source
 from userrep.events.tiles import read_tiles
@@ -25,7 +27,8 @@ from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.storage import artifacts_root, exists
 from userrep.tables import Tables, sql_date
 
-ITEM_BUCKETS = 8  # a fixed number of partitions, so that vectors do not depend on the session's settings
+_TEXT_PARTITIONS = 8  # a fixed number, so that vectors do not depend on the session's settings
+_FILE_BYTES = 2**26  # of vectors in a file, about
 _PAIRS_PER_BLOCK = 1_000_000  # of users and items in a block of ALS; by the data, not by the session's settings
 
 
@@ -89,7 +92,8 @@ def train_versions(
             earlier, later = [v for v in there if v < version], [v for v in there if v > version]
             before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes alone
             vectors = [inputs.modality(name, version, before) for name in config.item_vectors]
-            num_vectors += _write_version(tables, versions.lineage_id, version, vectors, index)
+            widest = max(settings.dim for settings in config.item_vectors.values())
+            num_vectors += _write_version(tables, versions.lineage_id, version, vectors, index, widest=widest)
             report(f"item vectors valid from {version} ({k + 1} of {len(wanted)})")
     finally:
         pairs.unpersist()
@@ -104,9 +108,22 @@ def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
 
 def items_without_vector(tables: Tables, lineage_id: str, version: date) -> dict[str, int]:
     """Count, per modality, the items known at a version that have no vector in it."""
-    rows = [row for row in tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id) if row.valid_from == version]
-    newest = max(rows, key=lambda row: row.built_at, default=None)
-    return {name: newest.num_items - count for name, count in newest.num_vectors.items()} if newest else {}
+    made = made_versions(tables, lineage_id).get(version)
+    return {name: made.num_items - count for name, count in made.num_vectors.items()} if made else {}
+
+
+class MadeVersion(NamedTuple):
+    """What the ledger says of a version. ``largest``: the largest absolute component of all its vectors; 0 if none."""
+
+    num_items: int
+    num_vectors: dict[str, int]
+    largest: float
+
+
+def made_versions(tables: Tables, lineage_id: str) -> dict[date, MadeVersion]:
+    """Return a lineage's complete versions by the date they are valid from. Driver memory: one entry a version."""
+    rows = sorted(tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id), key=lambda row: row.built_at)
+    return {row.valid_from: MadeVersion(row.num_items, dict(row.num_vectors), row.largest) for row in rows}
 
 
 @dataclass(frozen=True)
@@ -143,7 +160,7 @@ class _Inputs:
     def _content(self, name: str, settings: TextVectors) -> DataFrame:
         with_text = self._numbered_items().where(F.trim("text") != "")
         tokenised = with_text.select("item_index", tokens(F.col("text")).alias("tokens"))
-        tokenised = tokenised.repartition(ITEM_BUCKETS, "item_index").sortWithinPartitions("item_index")
+        tokenised = tokenised.repartition(_TEXT_PARTITIONS, "item_index").sortWithinPartitions("item_index")
         path = f"{artifacts_root(self.config)}/artifacts/text/{self.lineage_id}-{name}.safetensors"
         if not exists(path):
             fit_basis(tokenised, settings=settings, path=path)
@@ -154,21 +171,38 @@ class _Inputs:
         return self.items.join(self.index, on="item_id", how="inner")
 
 
-def _write_version(tables: Tables, lineage_id: str, version: date, vectors: list[DataFrame], index: DataFrame) -> int:
-    """Write all modalities of a version in one commit, then say that it is complete."""
+def _write_version(
+    tables: Tables, lineage_id: str, version: date, vectors: list[DataFrame], index: DataFrame, *, widest: int
+) -> int:
+    """Write all modalities of a version in one commit, then say that it is complete.
+
+    Files hold equal ranges of item buckets, sorted, some 64 MB each of the modality whose vectors are ``widest``, so
+    that a task that wants some items alone reads their row groups. Cost: one shuffle of the vectors.
+    """
     rows = vectors[0]
     for more in vectors[1:]:
         rows = rows.unionByName(more)
-    keys = {"lineage_id": F.lit(lineage_id), "valid_from": F.lit(version)}
-    keyed = rows.join(index, on="item_index", how="inner").withColumns(keys)
-    where = f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}"
-    tables.replace(keyed.coalesce(ITEM_BUCKETS), ITEM_VECTORS, where)
-    written = read_vectors(tables, lineage_id, version).groupBy("modality").count().collect()
-    counts = {row.modality: row["count"] for row in written}
     num_items = index.count()
-    done = {"lineage_id": lineage_id, "valid_from": version, "num_items": num_items, "num_vectors": counts}
-    tables.add(ITEM_VECTOR_VERSIONS, [done | {"built_at": datetime.now(UTC).replace(tzinfo=None)}])
-    return sum(counts.values())
+    num_files = power_of_two(num_items * widest * 4 / _FILE_BYTES)
+    keys = {"lineage_id": F.lit(lineage_id), "valid_from": F.lit(version), "item_bucket": item_bucket()}
+    keyed = rows.join(index, on="item_index", how="inner").withColumns(keys)
+    in_order = keyed.repartitionById(num_files, slice_number(num_files, "item_bucket")).sortWithinPartitions(
+        "modality", "item_bucket", "item_id"
+    )
+    where = f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}"
+    tables.replace(in_order, ITEM_VECTORS, where)
+    of_vector = F.array_max(F.transform("vector", F.abs)).cast("double")
+    written = read_vectors(tables, lineage_id, version).groupBy("modality")
+    rows_by_modality = written.agg(F.count("*").alias("num_vectors"), F.max(of_vector).alias("largest")).collect()
+    made = MadeVersion(
+        num_items,
+        {row.modality: row.num_vectors for row in rows_by_modality},
+        max((row.largest for row in rows_by_modality), default=0.0),
+    )
+    now = datetime.now(UTC).replace(tzinfo=None)
+    done = {"lineage_id": lineage_id, "valid_from": version, **made._asdict(), "built_at": now}
+    tables.add(ITEM_VECTOR_VERSIONS, [done])
+    return sum(made.num_vectors.values())
 
 
 def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *, end: date) -> DataFrame:

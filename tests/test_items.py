@@ -184,7 +184,7 @@ def _put_tiles(tables: Tables, pairs: list[tuple[date, str, str]]) -> None:
         for day, user, item in pairs
     ]
     tables.append(tables.spark.createDataFrame(rows, USER_ITEM_DAYS.columns).coalesce(1), USER_ITEM_DAYS)
-    days = [(day, 1, "f", 1, 1, 0, {}, None) for day in sorted({day for day, _, _ in pairs})]
+    days = [(day, 1, "f", "c", 1, 1, 0, {}, None) for day in sorted({day for day, _, _ in pairs})]
     tables.append(tables.spark.createDataFrame(days, TILE_DAYS.columns).coalesce(1), TILE_DAYS)
 
 

@@ -359,7 +359,7 @@ class Downstream(Section):
 class Spark(Section):
     """The session. ``item_vectors_bytes``: what a Python worker may hold of item vectors, such as 2GiB.
 
-    Past that they are taken in parts: workers read some items' vectors at a time, and the tiles once for each part.
+    Past that they are taken in parts: tasks hold the vectors of some items, and what they sum is added up by a shuffle.
     """
 
     master: str | None = "local[*]"

@@ -74,9 +74,9 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the rows.
 
     Cost: one read of the tiles of all windows together; from one date to the next, only what enters and leaves is
-    summed. Item vectors that are too large for a worker are taken in parts, and the tiles read once for each of them
-    (features/item_files.py). The ledger is written last: a run that was killed before leaves rows that the next run
-    replaces.
+    summed. Item vectors that are too large for a worker are taken in parts (features/item_files.py), which costs more
+    reading and shuffles (features/tasks.py). The ledger is written last: a run that was killed before leaves rows that
+    the next run replaces.
     """
     spec, dates = FeatureSpec.of(config), sorted(as_ofs)
     ledger = tile_ledger(tables)

@@ -97,8 +97,8 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     of the item vectors, where the difference is no less work, or with ``full``. Cost: of tiles, one day that enters
     and one per window that leaves its ring, per day moved; two for each changed day; the sums are read twice and
     written once, the features written once; no shuffle. Only item vectors that are too large for a worker are taken in
-    parts (features/item_files.py): the tiles are then read once for each part, and partial sums shuffled. Killed at
-    any moment, the next run starts from the last complete generation.
+    parts (features/item_files.py), which costs more reading and shuffles (features/tasks.py). Killed at any moment, the
+    next run starts from the last complete generation.
     """
     spec, ledger = FeatureSpec.of(config), tile_ledger(tables)
     start = as_of - timedelta(days=spec.longest)

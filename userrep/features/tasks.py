@@ -5,7 +5,8 @@ parts by item (features/item_parts.py). Parts of sums are shuffled by user and a
 
 Where the tables' files can be read beside Spark, a task is a list of files, nothing is shuffled but that list, and what
 tasks make they write into files of the tables themselves. Otherwise rows come to their task by one shuffle, and Spark
-writes them. Both give the same rows, to the bit.
+writes them. So do tiles to many parts by item, each of which would read all of them. Both give the same rows, to the
+bit.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,13 +30,15 @@ from userrep.features.pooling import Made, Output, PoolingJob
 from userrep.features.shuffled import of_kind, steps_of_rows
 from userrep.features.writing import Destination, Writing, Written
 
+_MOST_READS = 4  # parts by item that read all tiles of their range each; for more of them a shuffle is less work
+
 
 def written(inputs: Inputs, job: PoolingJob, plan: Plan, destinations: Mapping[Output, Destination]) -> list[Written]:
     """Run a job over all users; tasks write its outputs into files, sorted by user bucket, that nothing refers to yet.
 
     Cost: each row of the inputs is read once; no shuffle of rows, but of very full ranges one of partial sums. With
-    items in parts, each tile is read, and looked at, once for each of them, and partial sums of all users are
-    shuffled: for each user as many rows as there are parts with an item of theirs. Driver memory: one entry a file.
+    items in parts, up to four of them read all tiles each, more get them by one shuffle, and partial sums of all users
+    are shuffled: for each user as many rows as there are parts with an item of theirs. Driver memory: one entry a file.
     """
     frames = _frames(inputs, job, plan, Writing(dict(destinations), plan.num_ranges))
     return [Written.of(row) for frame in frames for row in frame.collect()]
@@ -88,7 +91,7 @@ def _tasks(
     inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], writing: StructType | Writing
 ) -> DataFrame:
     """Run a job over ranges, or over parts of them."""
-    if inputs.tables.has_files:
+    if inputs.tables.has_files and plan.item_parts <= _MOST_READS:
         return _direct(inputs, job, plan, tasks, writing)
     rows, number = rows_of_inputs(inputs), slice_number(plan.num_ranges)
     first_task = {task.range: k for k, task in reversed(list(enumerate(tasks)))}

@@ -29,7 +29,7 @@ from userrep.events.direct import (
     day_of_file,
     tiles_of_files,
 )
-from userrep.events.hashing import hash64, user_bucket_of
+from userrep.events.hashing import bucket_of, hash64
 from userrep.events.source import with_validity
 from userrep.events.tile_rows import tiles_of
 from userrep.schemas import USER_ITEM_DAYS
@@ -52,7 +52,7 @@ def test_a_users_bucket_is_sparks(spark: SparkSession) -> None:
     frame = spark.createDataFrame([(k, text) for k, text in enumerate(texts)], "k INT, user_id STRING")
     found = frame.orderBy("k").select(user_bucket(), F.xxhash64("user_id").alias("hash")).collect()
     array = pa.array(["left out", *texts])[1:]
-    assert user_bucket_of(array).tolist() == [row.user_bucket for row in found]
+    assert bucket_of(array).tolist() == [row.user_bucket for row in found]
     assert hash64(array, seed=42).view(np.int64).tolist() == [row.hash for row in found]
 
 
@@ -301,7 +301,7 @@ def test_users_of_one_bucket_are_in_the_order_of_their_bytes(tmp_path: Path) -> 
     tiles = _one(path).tiles
     assert tiles is not None
     found = list(zip(tiles["user_bucket"].to_pylist(), tiles["user_id"].to_pylist(), strict=True))
-    assert found == sorted(zip(user_bucket_of(pa.array(users)).tolist(), users, strict=True))
+    assert found == sorted(zip(bucket_of(pa.array(users)).tolist(), users, strict=True))
     assert len({bucket for bucket, _ in found}) < len(users)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.day_rows import Coded, DayRows, Places, only_once
 from userrep.events.footers import DAY_US, day_number, day_of_file, latest_time
-from userrep.events.hashing import user_bucket_of
+from userrep.events.hashing import bucket_of
 from userrep.events.log_columns import LogColumns, columns_of
 from userrep.events.log_files import Piece, log_file, pieces_by_day
 from userrep.events.tile_content import cells_of, content_of
@@ -93,7 +93,7 @@ def _tiles(rows: DayRows, rows_V: Places, columns: LogColumns) -> pa.Table | Non
         return TILES.empty_table()
     user, item = (_in_use(rows.texts[name], rows_V) for name in ("user_id", "item_id"))
     kind = _in_use(rows.texts["event_type"], rows_V) if "event_type" in rows.texts else None
-    bucket_U = user_bucket_of(user.words)
+    bucket_U = bucket_of(user.words)
     item_rank, kind_rank = _ranks(item.words), None if kind is None else _ranks(kind.words)
     user_rank, num_ranks = _ranks_of_users(bucket_U, user.words)
     if num_ranks * len(item_rank) * (1 if kind_rank is None else len(kind_rank)) >= 2**63:

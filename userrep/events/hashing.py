@@ -25,11 +25,6 @@ Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
 
-def user_bucket_of(user_ids: pa.Array) -> NDArray[np.int32]:
-    """Return the bucket of each user id (text, no nulls), as ``buckets.user_bucket`` has it."""
-    return bucket_of(user_ids)
-
-
 def bucket_of(texts: pa.Array) -> NDArray[np.int32]:
     """Return the bucket of each text (no nulls), of user ids or item ids, as ``buckets.bucket_of`` has it."""
     h_N = hash64(texts, seed=_SPARK_SEED) + (_P5 + 4 & _MASK)

@@ -381,3 +381,38 @@ def test_too_many_rejects_are_told_day_by_day_and_so_are_undated_rows() -> None:
     inventory.check_rejects(0.2, days)
     with pytest.raises(RejectedShareError, match=r"2024-05-01: 6 of 100 .* and 2 more days; 200 of 1400 rows have no"):
         inventory.check_rejects(0.05, days)
+
+
+# Files that are of one day
+
+
+def test_files_of_one_day_are_not_read_for_the_inventory_and_a_day_made_again_to_the_same_tiles_keeps_its_revision(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, events = config_of(tmp_path), tmp_path / "events"
+    tables = Tables.of(config, spark)
+    day_1 = [event("u1", "i1", "2024-05-01 10:00:00"), event("u2", None, "2024-05-01 11:00:00")]
+    write_rows(events / "1.parquet", day_1)
+    write_rows(events / "2.parquet", [event("u1", "i2", "2024-05-01 12:00:00")])
+    write_rows(events / "3.parquet", [event("u1", "i1", "2024-05-02")] * 2)
+    monkeypatch.setattr("userrep.events.new_files.with_validity", None)  # which nothing that reads rows can do without
+    monkeypatch.setattr("userrep.events.tile_build.tiles_of", None)  # nor Spark make tiles
+    config = config.model_copy(update={"events": config.events.model_copy(update={"max_rejected_share": 0.5})})
+    inventory = take_inventory(tables, config.events)
+    assert [(day.day, day.num_rows, day.num_rejected) for day in inventory.days] == [(D1, 3, None), (D2, 2, None)]
+    first = build_tiles(tables, config, inventory, before=D3)
+    assert first == TileBuild([D1, D2], 0, 3, 3, 1)
+    before = latest_tile_days(tables)
+    (events / "1.parquet").unlink()
+    (events / "2.parquet").unlink()
+    write_rows(events / "whole.parquet", [event("u1", "i2", "2024-05-01 12:00:00"), *day_1])
+    write_rows(events / "3.parquet", [event("u1", "i1", "2024-05-02")])
+    again = build_tiles(tables, config, take_inventory(tables, config.events), before=D3)
+    assert (again.days, again.same) == ([D1, D2], (D1, D2))
+    assert latest_tile_days(tables) == before
+    assert tables.read(USER_ITEM_DAYS).where("revision = 1").count() == 3
+    assert build_tiles(tables, config, take_inventory(tables, config.events), before=D3).days == []
+    write_rows(events / "late.parquet", [event("u3", "i1", "2024-05-02 01:00:00")])
+    late = build_tiles(tables, config, take_inventory(tables, config.events), before=D3)
+    assert (late.days, late.same) == ([D2], ())
+    assert {day: revision for day, (_, revision) in latest_tile_days(tables).items()} == {D1: 1, D2: 2}

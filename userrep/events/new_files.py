@@ -42,9 +42,8 @@ def days_by_files(tables: Tables, log: EventSource, source: DataFrame, delta: De
     if untold:
         frame = tables.spark.createDataFrame(untold, listed.schema)
         tables.append(_read_days(tables, log, frame, source), SOURCE_FILES)
-    # Two runs at a time may both have read a file.
-    once = tables.read(SOURCE_FILES).dropDuplicates([*KEY, "event_date"])
-    return summed(listed.join(once, on=list(KEY), how="inner")), len(new)
+    held = listed.join(tables.read(SOURCE_FILES), on=list(KEY), how="inner")
+    return summed(held.dropDuplicates([*KEY, "event_date"])), len(new)  # two runs at a time may both have read a file
 
 
 def _told_by_footers(

@@ -81,9 +81,10 @@ def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[T
     parts = _tasks(of_parts, job.for_parts(), plan, tasks, sums)
     rows = of_kind(parts.withColumn("day", F.unix_date("as_of")), "sums")
     if with_profiles:
-        ranges = sorted({task.range for task in tasks})
         profiles = of_kind(profile_rows(inputs), "profiles")
-        rows = rows.unionByName(profiles.where(slice_number(plan.num_ranges).isin(ranges)))
+        if plan.item_parts == 1:
+            profiles = profiles.where(slice_number(plan.num_ranges).isin(list(plan.parts)))
+        rows = rows.unionByName(profiles)
     return rows
 
 
@@ -94,15 +95,23 @@ def _tasks(
     if inputs.tables.has_files and plan.item_parts <= _MOST_READS:
         return _direct(inputs, job, plan, tasks, writing)
     rows, number = rows_of_inputs(inputs), slice_number(plan.num_ranges)
-    first_task = {task.range: k for k, task in reversed(list(enumerate(tasks)))}
-    num_parts = {task.range: task.num_parts for task in tasks}
-    part = F.when(F.col("kind") == "tiles", F.pmod("day", _looked_up(num_parts, number))).otherwise(0)
-    task_number = _looked_up(first_task, number) + part
-    rows = rows.where(number.isin(list(first_task)))
-    if plan.item_parts > 1:
-        rows = by_item_part(rows, plan.item_parts)
-        task_number += F.col("item_part") * (len(tasks) // plan.item_parts)
-    return _shuffled(rows, job, task_number, len(tasks), writing)
+    is_full = number.isin(list(plan.parts))
+    if plan.item_parts == 1 and all(task.num_parts == 1 for task in tasks):  # the ranges that are taken whole
+        return _shuffled(rows.where(~is_full), job, number, plan.num_ranges, writing)
+    if plan.item_parts == 1:
+        rows, first = rows.where(is_full), _looked_up(_first_tasks(tasks), number)
+    else:
+        rows, first = by_item_part(rows, plan.item_parts), number
+        for full, num_parts in plan.parts.items():
+            first += F.when(number > full, num_parts - 1).otherwise(0)
+        first += F.col("item_part") * (len(tasks) // plan.item_parts)
+    part = F.when(is_full & (F.col("kind") == "tiles"), F.pmod("day", _looked_up(plan.parts, number))).otherwise(0)
+    return _shuffled(rows, job, first + part, len(tasks), writing)
+
+
+def _first_tasks(tasks: Sequence[Task]) -> dict[int, int]:
+    """Map each range to its first task."""
+    return {task.range: k for k, task in reversed(list(enumerate(tasks)))}
 
 
 def _direct(
@@ -163,4 +172,6 @@ def _schema(writing: StructType | Writing) -> StructType | str:
 
 
 def _looked_up(numbers: dict[int, int], key: Column) -> Column:
+    if not numbers:
+        return F.lit(None).cast("int")
     return F.create_map(*(F.lit(value) for pair in numbers.items() for value in pair))[key]

@@ -85,7 +85,8 @@ def train_versions(
     pairs = interactions(read_tiles(tables, start=None, end=max(wanted)), index, sorted(wanted)).cache()
     num_vectors = 0
     try:
-        num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK))
+        has_als = any(isinstance(settings, AlsVectors) for settings in config.item_vectors.values())
+        num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK)) if has_als else 0  # without, no pair is made
         inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, num_blocks)
         for k, version in enumerate(sorted(wanted)):
             there = versions.present | {v for v in wanted if v < version}

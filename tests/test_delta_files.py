@@ -133,7 +133,7 @@ def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
 @pytest.mark.parametrize(
     ("root", "has_files"),
     [("/data/x", True), ("build/x", True), ("file:/data/x", True), ("s3a://b/x", True), ("abfss://c@a/x", True),
-     ("dbfs:/x", False), ("hdfs://n/x", False)],
+     ("dbfs:/x", False), ("/dbfs/x", False), ("hdfs://n/x", False)],
 )  # fmt: skip
 def test_tables_are_read_and_committed_beside_spark_where_that_is_safe(
     spark: SparkSession, root: str, has_files: bool

@@ -23,6 +23,7 @@ _PROPERTIES = {
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingNumIndexedCols": "0",
 }
+_BESIDE_SPARK = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
 
 
 def sql_date(day: date) -> str:
@@ -60,12 +61,10 @@ class Tables:
     def has_files(self) -> bool:
         """Say whether files may be read and committed beside Spark: below a root path where commits are atomic there.
 
-        That is on disks and in the stores that pyarrow and delta-rs both know. What is in a catalog, on DBFS or HDFS is
-        left to Spark.
+        That is on disks and in the stores that pyarrow and delta-rs both know. What is in a catalog, on DBFS, in a
+        volume or on HDFS is left to Spark.
         """
-        return self._root is not None and bool(
-            re.match(r"(file:/|s3a?://|abfss?://|gs://|(?![a-z0-9+.-]+:/))", self._root)
-        )
+        return self._root is not None and bool(_BESIDE_SPARK.match(self._root))
 
     def shuffle_partitions(self) -> int:
         """Return how many tasks the session gives a shuffle."""

@@ -152,13 +152,6 @@ class _Refresh:
     def run(self, base: Generation | None, difference: Difference) -> int:
         """Write sums, then features, then the row of each ledger that makes them count; return the users."""
         made, tables = self.made, self.tables
-        job = PoolingJob(
-            FeatureSpec.of(self.config),
-            dated_vectors(tables, self.config, self.versions, [made.as_of]),
-            ("sums", "features"),
-            before=base.as_of if base else None,
-            changed_days=tuple(day_number(day) for day in difference.changed),
-        )
         tiles = [
             TileDays(difference.leaving, before=True, after=False),
             TileDays(difference.entering, before=False, after=True),
@@ -166,10 +159,7 @@ class _Refresh:
         ]
         before = SumsOf(self.versions.lineage_id, base.generation, base.as_of) if base else None
         inputs = Inputs(tables, tiles, before, profiles_of(tables, self.config))
-        work = tiles_by_cell(tables, self.ledger, difference.tiles)
-        work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
-        plan = plan_ranges(work, min_ranges=tables.shuffle_partitions())
-        plan = replace(plan, item_parts=item_parts(tables, self.config, self.versions, [made.as_of]).num_parts)
+        job, plan = self._job(base, difference), self._plan(base, difference)
         features = Features.begun(tables, self.config, self.versions, self.ledger.latest)
         since = tables.version(USER_WINDOW_SUMS)
         if tables.has_files:
@@ -184,6 +174,22 @@ class _Refresh:
             of_sums = replace(job.for_adding_up(), outputs=("features",))
             counts = features.write(replace(inputs, tiles=[], sums=sums_now), of_sums, plan, [made.as_of])
         return features.record(counts)
+
+    def _job(self, base: Generation | None, difference: Difference) -> PoolingJob:
+        return PoolingJob(
+            FeatureSpec.of(self.config),
+            dated_vectors(self.tables, self.config, self.versions, [self.made.as_of]),
+            ("sums", "features"),
+            before=base.as_of if base else None,
+            changed_days=tuple(day_number(day) for day in difference.changed),
+        )
+
+    def _plan(self, base: Generation | None, difference: Difference) -> Plan:
+        work = tiles_by_cell(self.tables, self.ledger, difference.tiles)
+        work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
+        plan = plan_ranges(work, min_ranges=self.tables.shuffle_partitions())
+        parts = item_parts(self.tables, self.config, self.versions, [self.made.as_of])
+        return replace(plan, item_parts=parts.num_parts)
 
     def _destination(self) -> dict[Output, Destination]:
         values = {"lineage_id": self.versions.lineage_id, "generation": self.made.generation}

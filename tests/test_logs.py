@@ -149,6 +149,16 @@ def test_a_change_in_one_source_rebuilds_its_days_only(two_logs: tuple[Tables, C
 # Nested columns
 
 
+def test_a_mapped_column_that_only_newer_files_have_is_read(spark: SparkSession, tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "1.parquet", [event("u1", "i1", "2024-05-01")])
+    write_rows(tmp_path / "events" / "2.parquet", [event("u1", "i1", "2024-05-02", device="tv")])
+    config = config_of(tmp_path, events={"columns": {**EVENT_COLUMNS, "context": ["device"]}})
+    tables = Tables.of(config, spark)
+    assert built(tables, config, D3)[1].days == [D1, D2]
+    rows = read_tiles(tables, start=None, end=D3).orderBy("event_date").collect()
+    assert [row.num_by_context for row in rows] == [{"device=(null)": 1}, {"device=tv": 1}]
+
+
 def test_a_name_with_dots_is_a_column_first_and_a_path_else(spark: SparkSession) -> None:
     frame = spark.sql("SELECT named_struct('id', 1, 'a.b', named_struct('c', 2)) user, 3 `user.id`, 4 `odd``one`")
     assert tuple(frame.select(*(named(frame, name) for name in ("user.id", "user.a.b.c", "odd`one"))).first()) == (

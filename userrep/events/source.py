@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 
 from userrep.config import EventSource, Source
 from userrep.errors import UsageError
-from userrep.events.columns import as_text, check_columns, id_text, named, type_of
+from userrep.events.columns import as_text, check_columns, find_column, id_text, named, type_of
 from userrep.events.partitions import partition_day
 
 CORRUPT = "_corrupt_record"
@@ -29,7 +29,8 @@ def read_source(
     """Read a source as it is, or only some of its files, with the columns of ``like``, the whole of it.
 
     CSV (with a header) and JSON values are read as text: what a value means is decided where it is used, not guessed
-    from a sample. Lazy, but for the listing of files and, with JSON, one pass that finds the fields.
+    from a sample. Lazy, but for the listing of files and, with JSON, one pass that finds the fields. Of Parquet Spark
+    takes one file's columns for all; where a log lacks a mapped column in that file, all footers are read.
 
     Raises
     ------
@@ -52,7 +53,12 @@ def read_source(
     try:
         if target is None:
             return spark.table(source.path)
-        return reader.load(target if files is None else list(files))
+        frame = reader.load(target if files is None else list(files))
+        if source.format == "parquet" and like is None and isinstance(source, EventSource):
+            names = event_columns(source).values()
+            if any(find_column(frame.schema, name) is None for name in names):
+                frame = reader.option("mergeSchema", True).load(target if files is None else list(files))
+        return frame
     except (PySparkException, Py4JJavaError) as error:  # the latter: a job that looks into the files failed
         text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
         reason = text.strip().splitlines()[0][:200]

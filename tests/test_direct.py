@@ -19,18 +19,12 @@ from pyspark.sql import types as T
 from tests.builders import EVENT_COLUMNS, at, event, write_rows
 from userrep.config import EventSource
 from userrep.events.buckets import NUM_BUCKETS, user_bucket
-from userrep.events.direct import (
-    TILES,
-    DayTiles,
-    LogColumns,
-    cells_of,
-    columns_of,
-    content_of,
-    day_of_file,
-    tiles_of_files,
-)
+from userrep.events.direct import TILES, DayTiles, tiles_of_files
+from userrep.events.footers import day_of_file
 from userrep.events.hashing import bucket_of, hash64
+from userrep.events.log_columns import LogColumns, columns_of
 from userrep.events.source import with_validity
+from userrep.events.tile_content import cells_of, content_of
 from userrep.events.tile_rows import tiles_of
 from userrep.schemas import USER_ITEM_DAYS
 

@@ -38,7 +38,7 @@ ORDER = [
     "table_writer",
     "session storage delta_files",
     "schemas arrow config quiet",
-    "ids",
+    "ids utc",
     "errors",
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split()}

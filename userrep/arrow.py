@@ -1,4 +1,6 @@
-"""Vectors in Arrow: list columns as matrices and back, without a Python list in between."""
+"""Columns in Arrow as arrays: list columns as matrices and back, without a Python list in between."""
+
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,3 +26,8 @@ def listed(matrix: NDArray[np.float32]) -> pa.ListArray:
     rows, width = matrix.shape
     offsets = np.arange(0, rows * width + 1, width, dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix).ravel()))
+
+
+def combined(column: pa.ChunkedArray) -> Any:
+    """Return a column as one array."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -6,7 +6,7 @@ pipeline ends in the same tables as an undisturbed one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import cached_property
 
 from pyspark.sql import SparkSession
@@ -44,6 +44,7 @@ from userrep.spaces.snapshots import (
 from userrep.storage import artifacts_root, check_writable
 from userrep.tables import Tables
 from userrep.training.backends import check_backend
+from userrep.utc import utc_now
 
 
 @dataclass
@@ -259,7 +260,7 @@ class Pipeline:
                 "num_train": counts["train"],
                 "num_test": counts["test"],
                 "snapshot_ids": ids,
-                "trained_at": datetime.now(UTC).replace(tzinfo=None),
+                "trained_at": utc_now(),
             }
             self.tables.add(schemas.CONSUMER_RESULTS, [vars(outcome) | same for outcome in self.outcomes])
             run.num_rows = sum(counts.values())

@@ -10,6 +10,7 @@ from userrep import schemas
 from userrep.config import Config
 from userrep.daily import stale_dates
 from userrep.events.source import UNDATED
+from userrep.events.tiles import tile_ledger
 from userrep.spaces.registry import list_spaces
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
@@ -17,12 +18,10 @@ from userrep.tables import Tables
 
 def status(tables: Tables, config: Config) -> dict[str, Any]:
     """Gather the state of the tables. Cost: a few reads of ledgers, and one count of the rejected rows that count."""
-    columns = ("event_date", "revision", "num_events", "num_rejected")
-    by_day = {
-        row.event_date: row for row in sorted(tables.ledger(schemas.TILE_DAYS, columns), key=lambda r: r.revision)
-    }
-    days = sorted(day for day in by_day if day is not None)
-    rejected = _rejected_that_count(tables, {day: row.revision for day, row in by_day.items() if row.num_rejected})
+    ledger = tile_ledger(tables)
+    days = sorted(ledger.days)
+    counted = [*ledger.days.items(), (None, ledger.undated)]
+    rejected = _rejected_that_count(tables, {day: of.revision for day, of in counted if of.num_rejected})
     reasons = rejected.groupBy("reason").count().orderBy(F.desc("count"), "reason").collect() if rejected else []
     by_stage = {row.stage: row for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)}
     stale = stale_dates(tables, config)
@@ -31,8 +30,8 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             "first_day": days[0] if days else None,
             "last_day": days[-1] if days else None,
             "num_days": len(days),
-            "num_events": sum(row.num_events for row in by_day.values()),
-            "num_rejected": sum(row.num_rejected for row in by_day.values()),
+            "num_events": sum(of.num_events for _, of in counted),
+            "num_rejected": sum(of.num_rejected for _, of in counted),
         },
         "rejected": {row.reason: row["count"] for row in reasons},
         "spaces": [

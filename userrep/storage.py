@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -45,17 +46,22 @@ def is_local(uri: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def parquet_footer(uri: str) -> pq.FileMetaData:
-    """Return a Parquet file's footer, kept for the tasks to come: Delta's files never change."""
+    """Return the footer of a table's Parquet file, kept for the tasks to come: Delta's files never change."""
     return pq.read_metadata(_input(uri))
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
-    """Open a Parquet file to read row groups of it; its footer is read once a process.
+def open_parquet(uri: str, footer: pq.FileMetaData = None, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a Parquet file to read row groups of it; ``footer``: where it has been read already.
 
-    A local file is mapped into memory, not copied; of others, what is asked for is fetched at once.
+    ``coded``: text columns that are read as dictionaries. A local file is mapped into memory, not copied; of others,
+    what is asked for is fetched at once.
     """
     return pq.ParquetFile(
-        _input(uri), metadata=parquet_footer(uri), coerce_int96_timestamp_unit="us", pre_buffer=not is_local(uri)
+        _input(uri),
+        metadata=footer,
+        read_dictionary=list(coded),
+        coerce_int96_timestamp_unit="us",
+        pre_buffer=not is_local(uri),
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from userrep.arrow import combined
 from userrep.events.hashing import Hashes, mixed
 from userrep.events.log_columns import LogColumns
 from userrep.events.log_files import Piece, decoded, is_integer, is_text, type_in
@@ -44,12 +45,12 @@ class DayRows:
             rows = pa.concat_tables([piece.rows for piece in pieces], promote_options="default")
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             return None
-        ids = _combined(rows["event_id"]) if columns.event_id else None
+        ids = combined(rows["event_id"]) if columns.event_id else None
         return cls(
             pieces=pieces,
-            texts={name: _codes(_combined(rows[name])) for name in columns.texts},
-            at_N=_combined(rows["at"]).to_numpy(),
-            weight_N=_combined(rows["weight"]).to_numpy(zero_copy_only=False) if columns.weight else None,
+            texts={name: _codes(combined(rows[name])) for name in columns.texts},
+            at_N=combined(rows["at"]).to_numpy(),
+            weight_N=combined(rows["weight"]).to_numpy(zero_copy_only=False) if columns.weight else None,
             event_id=ids.cast(pa.string()) if ids is not None and ids.type == pa.null() else ids,
         )
 
@@ -201,7 +202,7 @@ def _form(kind: pa.DataType) -> pa.DataType | None:
 
 def _as_numbers(column: pa.ChunkedArray) -> Any:
     """Number values so that equal ones have one number; null equals null, NaN equals NaN."""
-    whole = _combined(column)
+    whole = combined(column)
     if whole.type == pa.float64():
         values = whole.to_numpy(zero_copy_only=False)
         is_null = whole.is_null().to_numpy(zero_copy_only=False)
@@ -232,7 +233,3 @@ def _repeated(hash_V: Hashes) -> NDArray[np.bool_]:
 def _codes(coded: pa.DictionaryArray) -> Coded:
     indices = coded.indices.fill_null(-1) if coded.null_count else coded.indices
     return Coded(indices.to_numpy(), coded.dictionary)
-
-
-def _combined(column: pa.ChunkedArray) -> Any:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

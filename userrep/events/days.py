@@ -8,10 +8,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Events, EventSource
-from userrep.events.files import files_of_days
+from userrep.events.files import files_by_day
 from userrep.events.partitions import in_partitions
 from userrep.events.source import UNDATED, read_source, with_validity
-from userrep.schemas import REJECTED_EVENTS, TILE_DAYS
+from userrep.schemas import REJECTED_EVENTS
 from userrep.tables import Tables
 
 
@@ -41,19 +41,6 @@ def has_event_ids(events: Events) -> bool:
     return any(log.columns.event_id is not None for log in events.all_sources.values())
 
 
-def counts_of_days(tables: Tables) -> dict[date, tuple[int, int]]:
-    """Return what the ledger says of each day: events and rejected rows together, and rejected rows.
-
-    Copies of events don't count.
-    """
-    known = tables.ledger(TILE_DAYS, ("event_date", "revision", "num_events", "num_rejected"))
-    return {
-        row.event_date: (row.num_events + row.num_rejected, row.num_rejected)
-        for row in sorted(known, key=lambda row: row.revision)
-        if row.event_date
-    }
-
-
 def num_rejected_of(tables: Tables, revision: int, *, undated: bool) -> dict[date, int]:
     """Count the rejected rows of a revision, by day. ``undated``: rows without a day, which don't count, are there."""
     mine = F.col("revision") == revision
@@ -70,7 +57,7 @@ def _source_of_days(tables: Tables, log: EventSource, what: str, days: Collectio
         return source.where(in_partitions(source, partition, days, late_days=partition.late_days))
     if log.format in ("delta", "table"):
         return source
-    files = files_of_days(tables, log, source, days, undated=undated)
+    files = sorted({of.path for of in files_by_day(tables, log, source, days, undated=undated)})
     return read_source(tables.spark, log, what=what, files=files, like=source) if files else source.limit(0)
 
 

@@ -1,4 +1,4 @@
-"""Activity tiles of plain Parquet files without Spark: the same as ``tiles.tiles_of`` makes, several times as fast.
+"""Activity tiles of plain Parquet files without Spark: the same as ``tile_rows.tiles_of`` makes, several times as fast.
 
 A task reads files itself and makes each of their days' tiles on its own. What it cannot do exactly as Spark does, it
 does not do: such a day has no tiles here, and goes the general way.
@@ -16,20 +16,18 @@ from numpy.typing import NDArray
 
 from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.day_rows import Coded, DayRows, Places, only_once
-from userrep.events.footers import DAY_US, day_number, day_of_file, latest_time
+from userrep.events.footers import latest_time
 from userrep.events.hashing import bucket_of
-from userrep.events.log_columns import LogColumns, columns_of
+from userrep.events.log_columns import LogColumns
 from userrep.events.log_files import Piece, log_file, pieces_by_day
-from userrep.events.tile_content import cells_of, content_of
+from userrep.events.tile_rows import PARTS_OF_DAY
+from userrep.utc import DAY_US, day_number
 
-__all__ = ["DayTiles", "LogColumns", "cells_of", "columns_of", "content_of", "day_of_file", "tiles_of_files"]
-
-_PARTS = ("num_night", "num_morning", "num_afternoon", "num_evening")
 _MAP = pa.map_(pa.string(), pa.int64())
 TILES = pa.schema(
     [("user_bucket", pa.int32()), ("user_id", pa.string()), ("item_id", pa.string()), ("event_type", pa.string()),
      ("num_events", pa.int32()), ("weight", pa.float64()), ("last_event_at", pa.timestamp("us", "UTC")),
-     *((part, pa.int32()) for part in _PARTS), ("num_by_context", _MAP)]
+     *((part, pa.int32()) for part in PARTS_OF_DAY), ("num_by_context", _MAP)]
 )  # fmt: skip
 
 

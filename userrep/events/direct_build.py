@@ -14,11 +14,13 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.config import Events
 from userrep.delta_files import TableFile
-from userrep.events.direct import TILES, DayTiles, cells_of, columns_of, content_of, tiles_of_files
+from userrep.events.direct import TILES, tiles_of_files
 from userrep.events.files import FileDay, files_by_day
 from userrep.events.footers import is_readable
 from userrep.events.inventory import LogDay
+from userrep.events.log_columns import columns_of
 from userrep.events.source import read_source
+from userrep.events.tile_content import cells_of, content_of
 from userrep.events.tiles import NO_ROWS, NUM_CELLS
 from userrep.schemas import USER_ITEM_DAYS
 from userrep.table_writer import TableWriter, Target
@@ -27,8 +29,8 @@ from userrep.tables import Tables
 _MOST_ROWS = 4_000_000  # of a file, and of a day: what one task may hold at a time
 _MOST_READS = 2  # of a file on average, by the tasks whose days it holds
 _COUNTS = pa.schema(
-    [("event_date", pa.date32()), ("num_rows", pa.int64()), ("num_rejected", pa.int64()), ("num_events", pa.int64()),
-     ("num_tiles", pa.int64()), ("content", pa.string()), ("num_tiles_by_cell", pa.map_(pa.int32(), pa.int64()))]
+    [("event_date", pa.date32()), ("num_rejected", pa.int64()), ("num_events", pa.int64()), ("num_tiles", pa.int64()),
+     ("content", pa.string()), ("num_tiles_by_cell", pa.map_(pa.int32(), pa.int64()))]
 )  # fmt: skip
 _WRITTEN = pa.schema([*_COUNTS, ("path", pa.string()), ("size", pa.int64()), ("partition_values", pa.string())])
 
@@ -80,7 +82,7 @@ def direct_days(
         paths, wanted = sorted({row["path"] for row in rows}), {row["event_date"] for row in rows}
         for made in tiles_of_files(paths, wanted, columns):
             if made.tiles is not None:
-                yield _written(made, made.tiles, target, values)
+                yield _written(_counts(made.day, made.tiles, made.num_rejected), made.tiles, target, values)
 
     listed = tables.spark.createDataFrame(tasks, "task INT, event_date DATE, path STRING")
     num_tasks = 1 + max(task for task, _, _ in tasks)
@@ -98,7 +100,7 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int) -> dict[da
             table = pa.Table.from_batches([batch])
             for day in pc.unique(table.column("event_date")).to_pylist():
                 tiles = table.filter(pc.equal(table.column("event_date"), pa.scalar(day))).select(TILES.names)
-                found[day] = _added(found.get(day), _counts(DayTiles(day, tiles, 0, 0), tiles))
+                found[day] = _added(found.get(day), _counts(day, tiles, 0))
         if found:
             yield pa.RecordBatch.from_pylist(list(found.values()), _COUNTS)
 
@@ -107,7 +109,7 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int) -> dict[da
     found: dict[date, dict[str, Any]] = {}
     for row in tiles.mapInArrow(count, from_arrow_schema(_COUNTS)).collect():
         found[row.event_date] = _added(found.get(row.event_date), row.asDict())
-    nothing = _counts(DayTiles(date.min, None, 0, 0), TILES.empty_table())
+    nothing = _counts(date.min, TILES.empty_table(), 0)
     return {day: _made(found.get(day, nothing) | {"num_rejected": None}) for day in days}
 
 
@@ -129,20 +131,19 @@ def _tasks(held: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, str
     return [(task_of[of.day], of.day, of.path) for of in mine]
 
 
-def _written(made: DayTiles, tiles: pa.Table, target: Target, values: dict[str, Any]) -> pa.RecordBatch:
+def _written(counts: dict[str, Any], tiles: pa.Table, target: Target, values: dict[str, Any]) -> pa.RecordBatch:
     writer = TableWriter(target)
-    writer.write(tiles, {**values, "event_date": made.day})
-    row = _counts(made, tiles) | {"path": None, "size": None, "partition_values": None}
+    writer.write(tiles, {**values, "event_date": counts["event_date"]})
+    row = counts | {"path": None, "size": None, "partition_values": None}
     for file in writer.close():
         row |= {"path": file.path, "size": file.size, "partition_values": json.dumps(file.values, default=str)}
     return pa.RecordBatch.from_pylist([row], _WRITTEN)
 
 
-def _counts(made: DayTiles, tiles: pa.Table) -> dict[str, Any]:
+def _counts(day: date, tiles: pa.Table, num_rejected: int) -> dict[str, Any]:
     return {
-        "event_date": made.day,
-        "num_rows": made.num_rows,
-        "num_rejected": made.num_rejected,
+        "event_date": day,
+        "num_rejected": num_rejected,
         "num_events": pc.sum(tiles.column("num_events")).as_py() or 0,
         "num_tiles": tiles.num_rows,
         "content": str(content_of(tiles)),
@@ -157,7 +158,7 @@ def _added(one: dict[str, Any] | None, other: dict[str, Any]) -> dict[str, Any]:
     cells = dict(one["num_tiles_by_cell"])
     for cell, num in dict(other["num_tiles_by_cell"]).items():
         cells[cell] = cells.get(cell, 0) + num
-    sums = {name: one[name] + other[name] for name in ("num_rows", "num_rejected", "num_events", "num_tiles")}
+    sums = {name: one[name] + other[name] for name in ("num_rejected", "num_events", "num_tiles")}
     content = (int(one["content"]) + int(other["content"])) % 2**64
     return other | sums | {"num_tiles_by_cell": cells, "content": str(content)}
 

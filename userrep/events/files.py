@@ -16,7 +16,6 @@ from userrep.schemas import SOURCE_FILES
 from userrep.storage import absolute
 from userrep.tables import Tables
 
-_CHANGED = "events: the log's files changed while they were being read. Run the command again."
 KEY = ("path", "size", "modified_at", "mapping")
 
 
@@ -144,29 +143,8 @@ def summed(counts: DataFrame) -> DataFrame:
     )
 
 
-def files_of_days(
-    tables: Tables, log: EventSource, source: DataFrame, days: Collection[date], *, undated: bool
-) -> list[str]:
-    """Return the files that hold rows of these days (and rows without a readable time). Driver memory: the list.
-
-    Raises
-    ------
-    UserrepError
-        If the log has files that the inventory has not seen.
-    """
-    listed = list_files(tables, log, source, None)
-    known = tables.read(SOURCE_FILES)
-    if not listed.join(known, on=list(KEY), how="left_anti").isEmpty():
-        raise UserrepError(_CHANGED)
-    held = listed.join(known, on=list(KEY), how="inner")
-    wanted = F.col("event_date").isin(list(days))
-    if undated:
-        wanted = F.coalesce(wanted, F.col("num_rows") > 0)
-    return sorted(row.path for row in held.where(wanted).select("path").distinct().collect())
-
-
 class FileDay(NamedTuple):
-    """How many rows of a day a file holds, and how many rows of all days."""
+    """How many rows of a day a file holds (``date.min``: without a readable time), and how many rows of all days."""
 
     path: str
     day: date
@@ -174,8 +152,12 @@ class FileDay(NamedTuple):
     file_rows: int
 
 
-def files_by_day(tables: Tables, log: EventSource, source: DataFrame, days: Collection[date]) -> list[FileDay]:
-    """List the files that hold rows of these days; nothing of a Delta log whose files don't tell what is in it.
+def files_by_day(
+    tables: Tables, log: EventSource, source: DataFrame, days: Collection[date], *, undated: bool = False
+) -> list[FileDay]:
+    """List the files that hold rows of these days, or rows ``undated``.
+
+    Nothing of a Delta log whose files don't tell what is in it.
 
     Driver memory: one entry for each file and day.
 
@@ -188,12 +170,13 @@ def files_by_day(tables: Tables, log: EventSource, source: DataFrame, days: Coll
     if delta is not None and not delta.is_plain:
         return []
     held = list_files(tables, log, source, delta).join(tables.read(SOURCE_FILES), on=list(KEY), how="left")
-    wanted = F.when(F.col("event_date").isin(list(days)) & (F.col("num_rows") > 0), F.struct("event_date", "num_rows"))
-    by_file = held.groupBy("path").agg(F.sum("num_rows").alias("file_rows"), F.collect_set(wanted).alias("days"))
+    wanted = F.coalesce(F.col("event_date").isin(list(days)), F.lit(undated)) & (F.col("num_rows") > 0)
+    of_day = F.when(wanted, F.struct("event_date", "num_rows"))
+    by_file = held.groupBy("path").agg(F.sum("num_rows").alias("file_rows"), F.collect_set(of_day).alias("days"))
     rows = by_file.where("file_rows IS NULL OR size(days) > 0").collect()
     if any(row.file_rows is None for row in rows):
-        raise UserrepError(_CHANGED)
-    return [FileDay(row.path, of.event_date, of.num_rows, row.file_rows) for row in rows for of in row.days]
+        raise UserrepError("events: the log's files changed while they were being read. Run the command again.")
+    return [FileDay(row.path, of.event_date or date.min, of.num_rows, row.file_rows) for row in rows for of in row.days]
 
 
 def row_hash(columns: list[str]) -> Column:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
@@ -12,11 +11,10 @@ import pyarrow.parquet as pq
 
 from userrep.events.log_columns import Path
 from userrep.events.source import EARLIEST, LATEST
-from userrep.storage import file_system, is_local
+from userrep.storage import open_parquet
+from userrep.utc import DAY_US, numbered_day
 
-DAY_US = 86_400_000_000
 EVER = range(-(2**31), 2**31)
-_EPOCH = date(1970, 1, 1).toordinal()
 _UNITS_US = {"milliseconds": 1_000, "microseconds": 1}
 
 
@@ -32,11 +30,6 @@ class Times(NamedTuple):
         return range(self.first // DAY_US, self.last // DAY_US + 1)
 
 
-def day_number(day: date) -> int:
-    """Return the days since 1970."""
-    return day.toordinal() - _EPOCH
-
-
 def earliest_time() -> int:
     """Return the first plausible time."""
     return _microseconds(EARLIEST)
@@ -45,19 +38,6 @@ def earliest_time() -> int:
 def latest_time() -> int:
     """Return the last plausible time: a day from now, since clocks may be a little wrong."""
     return min(_microseconds(LATEST), time.time_ns() // 1_000 + DAY_US)
-
-
-def open_parquet(path: str, *, metadata: pq.FileMetaData = None, coded: Sequence[str] = ()) -> pq.ParquetFile:
-    """Open a file, in memory where it is local. ``coded``: text columns that are read as dictionaries."""
-    files, place = file_system(path)
-    local = is_local(path)
-    return pq.ParquetFile(
-        pa.memory_map(place) if local else files.open_input_file(place),
-        metadata=metadata,
-        read_dictionary=list(coded),
-        pre_buffer=not local,
-        coerce_int96_timestamp_unit="us",
-    )
 
 
 def is_readable(path: str) -> bool:
@@ -98,7 +78,7 @@ def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
     whole = Times(min(found.first for found in times), max(found.last for found in times), has_null=False)
     if whole.first < earliest_time() or whole.last > latest_time() or len(whole.days) > 1:
         return None
-    return date.fromordinal(whole.days.start + _EPOCH), metadata.num_rows
+    return numbered_day(whole.days.start), metadata.num_rows
 
 
 def microseconds_of(event_at: pa.ChunkedArray) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], bool]:

@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from userrep.events.footers import DAY_US, EVER, earliest_time, microseconds_of, open_parquet, times_of_group
+from userrep.events.footers import EVER, earliest_time, microseconds_of, times_of_group
 from userrep.events.log_columns import LogColumns, Path
+from userrep.storage import open_parquet
+from userrep.utc import DAY_US
 
 CODED = pa.dictionary(pa.int32(), pa.string())
 _UNKNOWN = pa.null()  # of a column that Spark may find where its name does not say so; fits nothing
@@ -39,7 +41,7 @@ class LogFile:
 
     def read(self, paths: Iterable[Path], *, coded: Iterable[str] = ()) -> pa.Table:
         """Read columns, or fields of structs in them; those that the file has not are left out."""
-        file = open_parquet(self.path, metadata=self.metadata, coded=list(coded))
+        file = open_parquet(self.path, self.metadata, coded=list(coded))
         return file.read_row_groups(self.groups, columns=[".".join(path) for path in paths], use_threads=False)
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:

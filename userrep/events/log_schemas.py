@@ -1,7 +1,6 @@
 """The columns that each source of the log has had: what was added is taken up, what was lost or changed is refused."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,6 +12,7 @@ from userrep.events.source import CORRUPT, read_source
 from userrep.schemas import SOURCE_SCHEMAS
 from userrep.storage import absolute
 from userrep.tables import Tables
+from userrep.utc import utc_now
 
 
 def check_schema(tables: Tables, log: EventSource, source: DataFrame, what: str) -> None:
@@ -36,7 +36,7 @@ def check_schema(tables: Tables, log: EventSource, source: DataFrame, what: str)
         forget = f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '{name}'"
         cure = f"Write them as before; where the whole log was rewritten, forget the old ones: {forget}."
         raise UsageError([*faults, f"{what}: the log's columns are not what they were. {cure}"])
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = utc_now()
     tables.add(SOURCE_SCHEMAS, [{"source": name, "columns": columns, "seen_at": now}])
 
 

@@ -5,20 +5,21 @@ Days whose rows lie in plain files, few enough for one task, are made by tasks t
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.events.buckets import power_of_two
-from userrep.events.days import counts_of_days, has_event_ids, num_rejected_of, read_days
+from userrep.events.days import has_event_ids, num_rejected_of, read_days
 from userrep.events.direct_build import MadeDay, counted_days, direct_days
 from userrep.events.inventory import Inventory, LogDay, mapping_of
 from userrep.events.tile_rows import tiles_of
 from userrep.events.tiles import NO_ROWS, TileLedger, tile_ledger
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables
+from userrep.utc import utc_now
 
 _ROWS_PER_SLICE = 4_000_000
 _FILES_PER_TASK = 8  # on average; below spark.sql.maxConcurrentOutputFileWriters, rows need no second sort
@@ -60,16 +61,15 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     inventory.check_days(events, list(stale))
     revision = 1 + max(of.revision for of in (*ledger.days.values(), ledger.undated))
     made = _Build(tables, config, revision, [wanted[day] for day in sorted(stale)]).run(undated=undated)
-    inventory = inventory.counted(counts_of_days(tables) | {day: of.counts for day, of in made.items()})
+    inventory = inventory.counted({day: of.counts for day, of in (ledger.days | made).items()})
     inventory.check_days(events, list(stale))
     made |= {day: MadeDay.empty() for day in vanished}
-    rows, same = [], []
-    for day, of in sorted(made.items()):
-        old = ledger.days.get(day)
-        if old is not None and (old.content, old.num_rejected) == (of.content, of.num_rejected):
-            same.append(day)
-        row = _row(day, of, stale.get(day, NO_ROWS), old.revision if old is not None and day in same else revision)
-        rows.append(row)
+    same = {
+        day: old.revision
+        for day, of in made.items()
+        if (old := ledger.days.get(day)) and (old.content, old.num_rejected) == (of.content, of.num_rejected)
+    }
+    rows = [_row(day, of, stale.get(day, NO_ROWS), same.get(day, revision)) for day, of in sorted(made.items())]
     if undated:
         nothing = replace(MadeDay.empty(), num_rejected=inventory.num_undated)
         rows.append(_row(None, nothing, inventory.undated_fingerprint, revision))
@@ -77,7 +77,7 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     num_tiles, num_events, num_rejected = (
         sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected")
     )
-    return TileBuild(sorted(made), len(wanted) - len(stale), num_tiles, num_events, num_rejected, tuple(same))
+    return TileBuild(sorted(made), len(wanted) - len(stale), num_tiles, num_events, num_rejected, tuple(sorted(same)))
 
 
 def _stale_days(
@@ -101,7 +101,7 @@ def _row(day: date | None, made: MadeDay, fingerprint: str, revision: int) -> di
         "num_tiles": made.num_tiles,
         "num_rejected": made.num_rejected,
         "num_tiles_by_cell": made.num_tiles_by_cell,
-        "built_at": datetime.now(UTC).replace(tzinfo=None),
+        "built_at": utc_now(),
     }
 
 

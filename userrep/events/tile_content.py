@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from userrep.arrow import combined
 from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.hashing import Hashes, hash64, mixed
 from userrep.events.log_files import decoded
@@ -20,13 +21,13 @@ def content_of(tiles: pa.Table) -> int:
     row_N = np.zeros(tiles.num_rows, np.uint64)
     for name in tiles.column_names:
         salt = hash64(pa.array([name]))
-        row_N += mixed(_hashes(_combined(decoded(tiles[name]))) ^ salt)
+        row_N += mixed(_hashes(combined(decoded(tiles[name]))) ^ salt)
     return int(mixed(row_N).sum(dtype=np.uint64))
 
 
 def cells_of(tiles: pa.Table, num_cells: int) -> dict[int, int]:
     """Count tiles by cell, ``num_cells`` equal ranges of user buckets; empty cells are left out."""
-    cell_N = _combined(tiles["user_bucket"]).to_numpy() // (NUM_BUCKETS // num_cells)
+    cell_N = combined(tiles["user_bucket"]).to_numpy() // (NUM_BUCKETS // num_cells)
     counts = np.bincount(cell_N, minlength=num_cells)
     return {int(cell): int(counts[cell]) for cell in np.flatnonzero(counts)}
 
@@ -53,7 +54,3 @@ def _of_maps(maps: pa.MapArray) -> Hashes:
     ends = np.cumsum(lists.value_lengths().fill_null(0).to_numpy())
     before = np.append(np.uint64(0), np.cumsum(entry_N, dtype=np.uint64))
     return mixed(before[ends] - before[np.append(0, ends[:-1])] if len(ends) else before[:0])
-
-
-def _combined(column: pa.ChunkedArray) -> Any:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from userrep.events.buckets import user_bucket, user_slice
 
-_PARTS_OF_DAY = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_evening": 3}
+PARTS_OF_DAY = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_evening": 3}
 
 
 def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, slices: int, tasks: int) -> DataFrame:
@@ -46,7 +46,7 @@ def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, s
         F.count("*").cast("int").alias("num_events"),
         F.sum("weight").alias("weight"),
         F.max("event_at").alias("last_event_at"),
-        *(F.count_if(F.col("part") == k).cast("int").alias(name) for name, k in _PARTS_OF_DAY.items()),
+        *(F.count_if(F.col("part") == k).cast("int").alias(name) for name, k in PARTS_OF_DAY.items()),
         _summed_maps("context").alias("num_by_context")
         if context
         else F.lit(None).cast("map<string,bigint>").alias("num_by_context"),

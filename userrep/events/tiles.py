@@ -30,7 +30,13 @@ class TileDay(NamedTuple):
     fingerprint: str
     content: str
     revision: int
+    num_events: int
     num_rejected: int
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Events and rejected rows together, and rejected rows; copies of events don't count."""
+        return self.num_events + self.num_rejected, self.num_rejected
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,11 @@ class TileLedger:
 
 def tile_ledger(tables: Tables) -> TileLedger:
     """Read the ledger of days. Driver memory: one entry a day and revision."""
-    columns = ("event_date", "revision", "fingerprint", "content", "num_tiles", "num_rejected", "built_at")
+    of_day = ("fingerprint", "content", "revision", "num_events", "num_rejected")
+    columns = ("event_date", "num_tiles", "built_at", *of_day)
     rows = sorted(tables.ledger(TILE_DAYS, columns), key=lambda row: (row.revision, row.built_at))
-    days = {row.event_date: TileDay(row.fingerprint, row.content, row.revision, row.num_rejected) for row in rows}
-    undated = days.pop(None, TileDay("", "", 0, 0))
+    days = {row.event_date: TileDay(*(row[name] for name in of_day)) for row in rows}
+    undated = days.pop(None, TileDay("", "", 0, 0, 0))
     return TileLedger(days, undated, {(row.event_date, row.revision): row.num_tiles for row in rows})
 
 

@@ -18,19 +18,13 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from userrep.features.spec import NUM_WEEKDAYS, PARTS_OF_DAY, FeatureSpec
+from userrep.utc import day_number
 
 EXACT_BELOW = 2.0**28  # half of what float64 holds exactly: sums before and after a change meet on the way
 NEVER = np.iinfo(np.int64).min
-DAY_US = 86_400_000_000
-_EPOCH = date(1970, 1, 1)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-
-
-def day_number(day: date) -> int:
-    """Count the days since 1970-01-01."""
-    return (day - _EPOCH).days
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from userrep.events.buckets import BucketRange
 from userrep.features.chunk import KINDS, Chunk, names_of
-from userrep.storage import is_local, open_parquet
+from userrep.storage import is_local, open_parquet, parquet_footer
 
 STEP_ROWS = 131_072
 _WEIGHT = {"tiles": 1, "sums": 16, "profiles": 1}  # of a row against a tile's, in bytes
@@ -95,7 +95,7 @@ class _Cursor:
         self.source = source
         self._names = names_of(source.kind, context=context)
         self._within = within
-        self._file = open_parquet(source.path)
+        self._file = open_parquet(source.path, parquet_footer(source.path))
         meta = self._file.metadata
         self._columns = [name for name in self._names if name in self._file.schema_arrow.names]
         column = self._file.schema_arrow.names.index("user_bucket")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -22,6 +22,7 @@ from userrep.ids import short_hash
 from userrep.items.versions import Versions
 from userrep.schemas import FEATURE_SETS, TableSchema, user_features
 from userrep.tables import Tables, sql_in
+from userrep.utc import utc_now
 
 DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open
 
@@ -151,7 +152,7 @@ class Features:
     def record(self, counts: dict[date, tuple[int, int]]) -> int:
         """Say in the ledger from which content of the log features were made; return the number of rows."""
         sides = sides_fingerprint(self.tables.spark, self.config)
-        now = datetime.now(UTC).replace(tzinfo=None)
+        now = utc_now()
         built: list[dict[str, Any]] = [
             {
                 "lineage_id": self.versions.lineage_id,

@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 import scipy.sparse
 from numpy.typing import NDArray
 
-from userrep.features.accumulate import DAY_US, NEVER, Floats, Ints, Sums, Tiles, num_sums
+from userrep.arrow import combined
+from userrep.features.accumulate import NEVER, Floats, Ints, Sums, Tiles, num_sums
 from userrep.features.item_matrix import ItemMatrix
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
+from userrep.utc import DAY_US
 
 _BLOCK_BYTES = 2**23  # of sums that are worked on at a time
 _PARTS = [f"num_{part}" for part in PARTS_OF_DAY]
@@ -275,11 +277,6 @@ class _Arrays:
         word = pc.index_in(entries.field("key"), value_set=self.words).to_numpy()
         content = (entries.field("value").to_numpy(), word, np.concatenate([[0], np.cumsum(lengths)]))
         return scipy.sparse.csr_array(content, shape=(table.num_rows, len(self.words)))
-
-
-def combined(column: pa.ChunkedArray) -> Any:
-    """Return a column as one array."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _integers(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:

@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 
 from userrep.arrow import listed
 from userrep.features.accumulate import (
-    DAY_US,
     EXACT_BELOW,
     NEVER,
     Flags,
     Floats,
     Ints,
     Sums,
-    day_number,
 )
 from userrep.features.chunk import Block
 from userrep.features.item_matrix import ItemMatrix
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
+from userrep.utc import DAY_US, day_number
 
 SUMS_DDL = (
     "as_of DATE, user_bucket INT, user_id STRING, sums BINARY, active_at ARRAY<BIGINT>, "

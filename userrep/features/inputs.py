@@ -11,11 +11,11 @@ from pyspark.sql import functions as F
 
 from userrep.events.buckets import range_of_slice
 from userrep.events.tiles import rows_of_revisions
-from userrep.features.accumulate import day_number
 from userrep.features.bucketed import BucketedFile
 from userrep.features.shuffled import of_kind
 from userrep.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS
 from userrep.tables import Tables
+from userrep.utc import day_number
 
 _LISTED = pa.schema(
     [("kind", pa.string()), ("path", pa.string()), ("day", pa.int32()), ("before", pa.bool_()), ("after", pa.bool_()),

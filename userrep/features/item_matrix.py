@@ -108,10 +108,11 @@ def read_matrix(version: VectorFiles, spec: FeatureSpec, items: BucketRange) -> 
 def _rows(paths: Sequence[str], columns: list[str], items: BucketRange) -> Iterator[pa.Table]:
     """Read the rows of a range of items, file by file."""
     for path in paths:
-        groups = groups_within(parquet_footer(path), items)
+        footer = parquet_footer(path)
+        groups = groups_within(footer, items)
         if not groups:
             continue
-        table = open_parquet(path).read_row_groups(groups, columns=[*columns, "item_bucket"])
+        table = open_parquet(path, footer).read_row_groups(groups, columns=[*columns, "item_bucket"])
         bucket_N = table.column("item_bucket").to_numpy()
         is_inside = (bucket_N >= items.start) & (bucket_N < items.stop)
         yield (table if is_inside.all() else table.filter(pa.array(is_inside))).select(columns)

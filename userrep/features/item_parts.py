@@ -9,10 +9,11 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from userrep.arrow import combined
 from userrep.events.buckets import BucketRange, bucket_of, slice_number
 from userrep.events.hashing import bucket_of as buckets_of
 from userrep.features.accumulate import Flags
-from userrep.features.chunk import Chunk, Items, combined
+from userrep.features.chunk import Chunk, Items
 
 
 def only_items(chunk: Chunk, items: BucketRange) -> Chunk:

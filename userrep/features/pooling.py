@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from userrep.events.buckets import range_of
-from userrep.features.accumulate import Floats, Sums, day_number, moved, pooled_width, with_days, without_days
+from userrep.features.accumulate import Floats, Sums, moved, pooled_width, with_days, without_days
 from userrep.features.chunk import Block, Chunk, blocks, names_of
 from userrep.features.columns import features_batch, summed_picks, sums_batch
 from userrep.features.item_matrix import ItemMatrix, VectorFiles, item_matrices
 from userrep.features.item_parts import only_items
 from userrep.features.spec import FeatureSpec
+from userrep.utc import day_number
 
 Output = Literal["features", "sums"]
 

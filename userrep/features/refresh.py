@@ -8,7 +8,7 @@ as they were put in. Sums are exact, so that a refresh and a full rebuild give t
 
 import bisect
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, cast
 
 from pyspark.sql import functions as F
@@ -17,7 +17,6 @@ from pyspark.sql.types import StructType
 from userrep.config import Config
 from userrep.events.buckets import user_slice
 from userrep.events.tiles import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
-from userrep.features.accumulate import day_number
 from userrep.features.build import Features, feature_sets, profiles_of
 from userrep.features.columns import SUMS_DDL
 from userrep.features.inputs import Inputs, SumsOf, TileDays
@@ -30,6 +29,7 @@ from userrep.features.writing import Destination
 from userrep.items.versions import Versions
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
 from userrep.tables import Tables
+from userrep.utc import day_number, utc_now
 
 _KEPT = 2  # generations whose rows stay
 _TILES_PER_USER = 30  # tiles whose work is about that of reading and writing one user's sums
@@ -218,7 +218,7 @@ class _Refresh:
     def _record(self, num_users: int) -> None:
         row = vars(replace(self.made, num_users=num_users)) | {
             "lineage_id": self.versions.lineage_id,
-            "built_at": datetime.now(UTC).replace(tzinfo=None),
+            "built_at": utc_now(),
         }
         self.tables.add(SUM_GENERATIONS, [row])
 

@@ -1,6 +1,7 @@
 """What tasks make becomes files of tables, written by the tasks themselves, for the driver to commit."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -23,10 +24,10 @@ class Destination(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A file that a task has written. ``num_inexact``: of features, rows beyond exact sums."""
+    """A file that a task has written. Of features ``as_of`` is their date, ``num_inexact`` rows beyond exact sums."""
 
     output: Output
-    as_of: date
+    as_of: date | None
     file: TableFile
     num_inexact: int
 
@@ -50,32 +51,31 @@ class Writing:
     )
 
     def __call__(self, made: Iterable[Made]) -> Iterator[pa.RecordBatch]:
-        writers: dict[tuple[Output, date, str], TableWriter] = {}
-        num_inexact: dict[tuple[Output, date, str], int] = {}
+        writers = {output: TableWriter(of.target) for output, of in self.destinations.items()}
+        num_inexact: dict[date | None, int] = defaultdict(int)
         for output, as_of, rows in made:
             if not rows.num_rows:
                 continue
             target, values = self.destinations[output]
             user_slice = self._slice(rows) if "user_slice" in target.partition_by else ""
-            key = (output, as_of, user_slice)
-            writer = writers.setdefault(key, TableWriter(target))
-            writer.write(pa.Table.from_batches([rows]), {**values, "as_of": as_of, "user_slice": user_slice})
+            table = pa.Table.from_batches([rows])
+            writers[output].write(table, {**values, "as_of": as_of, "user_slice": user_slice})
             if output == "features":
-                num_inexact[key] = num_inexact.get(key, 0) + rows.column("is_exact").false_count
-        files = [(key, file) for key, writer in writers.items() for file in writer.close()]
+                num_inexact[as_of] += rows.column("is_exact").false_count
+        files = [(output, file) for output, writer in writers.items() for file in writer.close()]
         if files:
             yield pa.RecordBatch.from_pylist(
                 [
                     {
-                        "output": key[0],
-                        "as_of": key[1],
+                        "output": output,
+                        "as_of": file.values.get("as_of"),
                         "path": file.path,
                         "size": file.size,
                         "num_rows": file.num_rows,
                         "partition_values": json.dumps(file.values, default=str),
-                        "num_inexact": num_inexact.get(key, 0),
+                        "num_inexact": num_inexact[file.values.get("as_of")],
                     }
-                    for key, file in files
+                    for output, file in files
                 ]
             )
 

@@ -5,7 +5,7 @@ Versions of a lineage lie ``refit_days`` apart. The first one that a lineage get
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
@@ -26,6 +26,7 @@ from userrep.items.vectors import rounded
 from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.storage import artifacts_root, exists
 from userrep.tables import Tables, sql_date
+from userrep.utc import utc_now
 
 _TEXT_PARTITIONS = 8  # a fixed number, so that vectors do not depend on the session's settings
 _FILE_BYTES = 2**26  # of vectors in a file, about
@@ -200,7 +201,7 @@ def _write_version(
         {row.modality: row.num_vectors for row in rows_by_modality},
         max((row.largest for row in rows_by_modality), default=0.0),
     )
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = utc_now()
     done = {"lineage_id": lineage_id, "valid_from": version, **made._asdict(), "built_at": now}
     tables.add(ITEM_VECTOR_VERSIONS, [done])
     return sum(made.num_vectors.values())

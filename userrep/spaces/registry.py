@@ -1,7 +1,7 @@
 """The registry of embedding spaces: candidate -> ready -> serving -> retired, one table, one commit a change."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from delta.exceptions import DeltaConcurrentModificationException
 
@@ -11,6 +11,7 @@ from userrep.ids import checked_name
 from userrep.schemas import SPACES
 from userrep.storage import artifacts_root
 from userrep.tables import Tables
+from userrep.utc import utc_now
 
 CANDIDATE, READY, SERVING, RETIRED = "candidate", "ready", "serving", "retired"
 
@@ -70,7 +71,7 @@ def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_unt
     checked_name(space_id, "space")
     if any(row.space_id == space_id for row in tables.ledger(SPACES, ("space_id",))):
         return
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = utc_now()
     row = {
         "space_id": space_id,
         "state": CANDIDATE,

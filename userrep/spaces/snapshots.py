@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 
 from pyspark.sql import functions as F
 
@@ -17,6 +17,7 @@ from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.tables import Tables, sql_date, sql_in
+from userrep.utc import utc_now
 
 STAGED, PUBLISHED, REFUSED = "staged", "published", "refused"
 
@@ -85,7 +86,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
             f"no features of {', '.join(missing)}: `userrep run build_user_features --as-of …` builds them."
         )
     taken = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED))
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = utc_now()
     staged = []
     for as_of in sorted(as_ofs):
         revision = 1 + max((s.revision for s in taken if s.as_of == as_of), default=0)
@@ -128,7 +129,7 @@ def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot]
     dim = load_artifact(artifact_folder(config, space_id)).manifest.model.latent_dim
     stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(_where(staged)), dim=dim)
     num_users = {s.as_of: s.num_users for s in list_snapshots(tables, space_id)}
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = utc_now()
     done = []
     for snapshot in sorted(staged, key=lambda s: s.as_of):
         before = max((as_of for as_of in num_users if as_of < snapshot.as_of), default=None)

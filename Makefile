@@ -11,7 +11,7 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test lint types format bench bench-features clean
+.PHONY: help setup demo test cluster-test lint types format bench bench-features clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -24,6 +24,9 @@ demo: setup  ## generated log -> served embeddings -> trained downstream model, 
 
 test: setup  ## all tests
 	@$(BIN)/python -m pytest
+
+cluster-test: setup  ## the tests on a real standalone cluster, started for them: one Master, two Workers
+	@$(BIN)/python -m pytest tests/cluster -vv
 
 lint: setup  ## formatting and lint
 	@$(BIN)/ruff format --check .

@@ -132,9 +132,12 @@ def test_a_process_that_imports_these_does_not_get_those(modules: str, absent: s
     assert ran.stdout.strip() == "[]"
 
 
-def test_only_training_backends_reach_for_the_spark_context() -> None:
-    users = {where(module, 0) for module in [*MODULES, *JOBS] if "sparkContext" in module.read_text(encoding="utf-8")}
-    assert users == {"userrep/training/backends.py:0"}
+def test_only_the_horovod_launch_reaches_for_the_spark_context_and_nobody_for_rdds() -> None:
+    texts = {where(module, 0): module.read_text(encoding="utf-8") for module in [*MODULES, *JOBS]}
+    assert {place for place, text in texts.items() if re.search(r"sparkContext|SparkContext\b(?!\.$)", text)} == {
+        "userrep/training/horovod_launch.py:0"
+    }
+    assert not [place for place, text in texts.items() if re.search(r"\.(rdd|parallelize)\b", text)]
 
 
 def attributes_used(module: Path) -> list[tuple[int, str]]:

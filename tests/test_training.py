@@ -1,6 +1,6 @@
 """The training loop and its backends: two ranks equal one, a planted signal is found, faults stop all ranks."""
 
-import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -21,16 +21,18 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from userrep import config
-from userrep.errors import DivergedError, SlotsError, UsageError, UserrepError
+from userrep.errors import DivergedError, SlotsError, UsageError
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.model.autoencoder import Autoencoder
-from userrep.training import backends, loop, progress
-from userrep.training.backends import RankFailure, num_slots, run_training, train_rank
+from userrep.training import loop, progress
+from userrep.training.backends import run_training
 from userrep.training.comm import LocalComm
-from userrep.training.loop import TrainingResult, TrainingTask, train
+from userrep.training.horovod_launch import num_slots
+from userrep.training.loop import train
 from userrep.training.optimizer import Optimizer
 from userrep.training.shards import shard_files
+from userrep.training.task import TrainingResult, TrainingTask
 
 SPEC = FeatureSpec(
     windows_days=[7, 30], modalities={"behaviour": 8}, onboarding=False, registered_at=False, attributes=[], context=[]
@@ -70,13 +72,15 @@ def task_on(
         model=config.Model(**({"latent_dim": 6, "hidden_dim": 32, "decoder_dim": 16} | (model or {}))),
         training=config.Training(**({"num_shards": NUM_SHARDS, "batch_size": 32, "max_epochs": 2} | training)),
         empty_F=np.zeros(LAYOUT.width, np.float32),
+        folder=str(root / "checkpoints"),
     )
 
 
-class ThreadComm:
+class ThreadComm(LocalComm):
     """Ranks as threads of this process."""
 
     def __init__(self, rank: int, tensors: list[torch.Tensor | None], barrier: threading.Barrier) -> None:
+        super().__init__()
         self.rank, self.size, self._tensors, self._barrier = rank, len(tensors), tensors, barrier
 
     def mean_(self, tensor: torch.Tensor) -> None:
@@ -100,6 +104,12 @@ def losses_of(result: TrainingResult) -> dict[str, float]:
 
 def silent(line: str) -> None:
     pass
+
+
+def optimizer_of(
+    model: torch.nn.Module, comm: Any = None, *, num_steps: int = 10, scaled: bool = False, **training: Any
+) -> Optimizer:
+    return Optimizer(model, config.Training(**training), num_steps, 1, comm or LocalComm(), scaled=scaled)
 
 
 # The loop
@@ -145,9 +155,9 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
 
     def gradient(comm: Any) -> torch.Tensor:
         model = Autoencoder(LAYOUT.width, hidden=8, latent=4, decoder=8, seed=1)
-        optimizer = Optimizer(model, config.Training(clip_norm=1e9), 10, comm)
+        optimizer = optimizer_of(model, comm, clip_norm=1e9)
         mine_BF = x_BF[comm.rank :: comm.size]
-        optimizer.step((model(mine_BF)[1] - mine_BF).square().mean())
+        optimizer.step((model(mine_BF)[1] - mine_BF).square().mean()[None])
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     expected = gradient(LocalComm())
@@ -158,19 +168,19 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
 
 def test_a_gradient_is_clipped_after_it_is_averaged() -> None:
     model = Autoencoder(LAYOUT.width, hidden=8, latent=4, decoder=8)
-    optimizer = Optimizer(model, config.Training(clip_norm=0.01), 10, LocalComm())
-    optimizer.step(100 * model(torch.ones(4, LAYOUT.width))[1].square().mean())
+    optimizer = optimizer_of(model, clip_norm=0.01)
+    optimizer.step(100 * model(torch.ones(4, LAYOUT.width))[1].square().mean()[None])
     norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
     assert norm == pytest.approx(0.01, rel=1e-4)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     model = torch.nn.Linear(2, 1)
-    optimizer = Optimizer(model, config.Training(learning_rate=0.1), 100, LocalComm())
+    optimizer = optimizer_of(model, num_steps=100, learning_rate=0.1)
     rates = []
     for _ in range(100):
         rates.append(optimizer.learning_rate)
-        optimizer.step(model(torch.ones(1, 2)).square().mean())
+        optimizer.step(model(torch.ones(1, 2)).square().mean()[None])
     assert rates[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] < 1e-4
@@ -179,12 +189,12 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
 def test_a_step_is_that_of_torch_s_own_adamw() -> None:
     ours, theirs = torch.nn.Linear(5, 2), torch.nn.Linear(5, 2)
     theirs.load_state_dict(ours.state_dict())
-    optimizer = Optimizer(ours, config.Training(clip_norm=1e9, weight_decay=0.1), 40, LocalComm())
+    optimizer = optimizer_of(ours, num_steps=40, clip_norm=1e9, weight_decay=0.1)
     adamw = torch.optim.AdamW(theirs.parameters(), weight_decay=0.1)
     for k in range(20):
         x = torch.randn(4, 5, generator=torch.Generator().manual_seed(k))
         adamw.param_groups[0]["lr"] = optimizer.learning_rate
-        optimizer.step(ours(x).square().mean())
+        optimizer.step(ours(x).square().mean()[None])
         adamw.zero_grad()
         theirs(x).square().mean().backward()
         adamw.step()
@@ -194,17 +204,15 @@ def test_a_step_is_that_of_torch_s_own_adamw() -> None:
 
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([3.0, 1.0, 2.0, 1.5, 0.1])
-    seen: list[float] = []
-
-    def epoch(self: Any, number: int) -> dict[str, float]:
-        seen.append(next(losses))
-        return {"train_loss": 9.0, "valid_loss": seen[-1]}
-
-    monkeypatch.setattr(loop._Trainer, "epoch", epoch)
-    monkeypatch.setattr(loop._Trainer, "weights", lambda self: str(seen[-1]).encode())
+    monkeypatch.setattr(loop._Trainer, "_validate", lambda self: {"valid_loss": next(losses)})
+    seen: list[dict[str, torch.Tensor]] = []
+    save = loop._Trainer._save
+    monkeypatch.setattr(loop._Trainer, "_save", lambda self: (seen.append(self._weights()), save(self)))
     result = train(task_on(tmp_path, max_epochs=5, patience=2), LocalComm(), silent)
-    assert seen == [3.0, 1.0, 2.0, 1.5]
-    assert result.weights == b"1.0"
+    assert len(seen) == 4
+    for name, weights in safetensors.torch.load(result.weights).items():
+        assert torch.equal(weights, seen[1][name])
+    assert [losses["valid_loss"] for losses in result.curve] == [3.0, 1.0, 2.0, 1.5]
     assert result.metrics["valid_loss"] == 1.0
     assert (result.metrics["best_epoch"], result.metrics["epochs"]) == (2, 4)
 
@@ -245,7 +253,7 @@ def test_validation_rows_that_are_not_finite_stop_the_training(tmp_path: Path) -
 def test_a_split_without_rows_cannot_be_trained_on(tmp_path: Path) -> None:
     task = task_on(tmp_path)
     with pytest.raises(UsageError, match=r"the smallest of 4 shards has 0 rows"):
-        TrainingTask.of({}, layout=LAYOUT, model=task.model, training=task.training, empty_F=task.empty_F)
+        TrainingTask.of({}, layout=LAYOUT, model=task.model, training=task.training, empty_F=task.empty_F, folder="")
 
 
 def test_a_file_that_is_gone_is_named_and_leaves_no_thread(tmp_path: Path) -> None:
@@ -263,28 +271,34 @@ def test_rank_0_alone_reports_epochs_and_time_left(tmp_path: Path, monkeypatch: 
     on_ranks(2, lambda comm: train(task, comm, lambda line: lines.append(f"{comm.rank} {line}")))
     assert len(lines) == task.steps
     assert lines[0].startswith("0 epoch 1/1 step 1/18 loss ")
-    assert lines[-1].startswith("0 epoch 1/1 done loss ")
-    assert all("rows/s, at most" in line for line in lines)
+    assert lines[-1].startswith("0 epoch 1/1 step 18/18 loss ")
+    assert ", validation " in lines[-1]
+    assert all("(behaviour " in line and "rows/s, at most" in line for line in lines)
 
 
 # Backends
 
 
-def test_two_horovod_ranks_on_spark_give_the_losses_of_one_and_report(
-    tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("backend", ["horovod", "torch_distributor"])
+def test_two_ranks_on_spark_give_the_losses_of_one_and_report(
+    tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str], backend: str
 ) -> None:
     task = task_on(tmp_path)
-    local = run_training(task, report=silent)
-    on_spark = replace(task, training=task.training.model_copy(update={"backend": "horovod", "num_workers": 2}))
+    local = run_training(replace(task, folder=str(tmp_path / "local")), report=silent)
+    on_spark = replace(task, training=task.training.model_copy(update={"backend": backend, "num_workers": 2}))
     capfd.readouterr()
     result = run_training(on_spark, spark=spark)
     said = capfd.readouterr()
     assert losses_of(result) == pytest.approx(losses_of(local), rel=1e-4)
-    assert [line.split(",")[0].split(" loss")[0] for line in said.err.splitlines()] == [
-        "epoch 1/2 done",
-        "epoch 2/2 done",
+    assert result.curve == [pytest.approx(losses, rel=1e-4) for losses in local.curve]
+    assert [line.split(" loss")[0] for line in said.err.splitlines()] == [
+        f"ranks: 0 {socket.gethostname()}: CPU; 1 {socket.gethostname()}: CPU",
+        "epoch 1/2 step 18/18",
+        "epoch 2/2 step 18/18",
     ]
     assert said.out == ""
+    assert [rank["rank"] for rank in result.ranks] == [0, 1]
+    assert all(rank["rows_per_second"] > 0 for rank in result.ranks)
 
 
 def horovod_task(tmp_path: Path, num_workers: int) -> TrainingTask:
@@ -315,98 +329,3 @@ def test_slots_are_counted_without_the_scheduler_where_it_may_not_be_asked() -> 
         defaultParallelism=9, _jsc=SimpleNamespace(sc=sc), getConf=lambda: {"spark.task.cpus": "4"}
     )
     assert num_slots(SimpleNamespace(sparkContext=context)) == 2  # type: ignore[arg-type]
-
-
-def faked_horovod(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
-    import horovod.spark
-
-    monkeypatch.setattr(horovod.spark, "run", run)
-
-
-def test_an_error_that_all_ranks_met_is_raised_on_the_driver(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faked_horovod(monkeypatch, lambda fn, **_: [DivergedError("the loss is nan"), None])
-    with pytest.raises(DivergedError, match="the loss is nan"):
-        run_training(horovod_task(tmp_path, 2), spark=spark)
-
-
-def test_a_rank_that_dies_leaves_its_last_words(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(fn: Any, *, stdout: Any, stderr: Any, **_: Any) -> None:
-        stdout.write(b"[0]<stdout>:userrep-progress: epoch 1")
-        stdout.write("/2\n[0]<stdout>:chatter\n")
-        stderr.write("[1]<stderr>:MemoryError: 7\n")
-        raise RuntimeError("non-zero status")
-
-    faked_horovod(monkeypatch, run)
-    lines: list[str] = []
-    with pytest.raises(RuntimeError, match="non-zero status") as error:
-        run_training(horovod_task(tmp_path, 2), spark=spark, report=lines.append)
-    assert lines == ["epoch 1/2"]
-    assert error.value.__notes__ == ["The ranks' last words:\n[1]<stderr>:MemoryError: 7"]
-
-
-def test_the_first_cause_is_raised_when_one_rank_fails_and_the_others_follow(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    echo = RankFailure("rank 0 was shut down", "", is_echo=True)
-    cause = RankFailure("training: rank 1 of 2 failed: MemoryError: 7", "Traceback ...", is_echo=False)
-    faked_horovod(monkeypatch, lambda fn, **_: [echo, cause])
-    with pytest.raises(RuntimeError, match="rank 1 of 2 failed: MemoryError: 7") as error:
-        run_training(horovod_task(tmp_path, 2), spark=spark)
-    assert error.value.__notes__ == ["Traceback ..."]
-
-
-def test_the_launcher_leaves_signals_and_other_threads_alone(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(fn: Any, **_: Any) -> list[Any]:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for name in ("Thread-7 (run_spark)", "someone else's"):
-            thread = threading.Thread(target=lambda: 1 / 0, name=name)
-            thread.start()
-            thread.join()
-        return [TrainingResult(b"", {}), None]
-
-    seen: list[str] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.thread.name))
-    faked_horovod(monkeypatch, run)
-    before = signal.getsignal(signal.SIGINT)
-    run_training(horovod_task(tmp_path, 2), spark=spark)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert seen == ["someone else's"]
-
-
-class FakeHorovod(LocalComm):
-    """One rank of two, as ``train_rank`` sees it."""
-
-    closed = False
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-
-    def close(self) -> None:
-        self.closed = True
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_returns_a_deliberate_error_and_rank_0_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
-) -> None:
-    monkeypatch.setattr(backends, "HorovodComm", lambda: FakeHorovod(rank))
-    outcome = train_rank(task_on(tmp_path, spoilt="train"))
-    assert isinstance(outcome, UserrepError) if rank == 0 else outcome is None
-
-
-def test_a_rank_that_fails_alone_leaves_the_job_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    comm = FakeHorovod(1)
-    monkeypatch.setattr(backends, "HorovodComm", lambda: comm)
-    task = task_on(tmp_path)
-    Path(task.files["train"][1][0]).unlink()
-    outcome = train_rank(task)
-    assert isinstance(outcome, RankFailure)
-    assert outcome.message.startswith("training: rank 1 of 1 failed: FileNotFoundError: ")
-    assert "Traceback" in outcome.traceback
-    assert (outcome.is_echo, comm.closed) == (False, True)

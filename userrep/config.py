@@ -19,6 +19,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     model_validator,
 )
@@ -77,7 +78,11 @@ def _time_zone(name: str) -> str:
     return name
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(lambda span: f"{span.total_seconds():.0f}s", when_used="json"),
+]
 Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=3650)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -311,19 +316,48 @@ class AsOfs(Section):
 
 
 class Training(Section):
-    backend: Literal["local", "horovod"] = "local"
+    """How a space is trained.
+
+    ``batch_size``: rows of a step, over all ranks; the result does not depend on the number of ranks. With
+    ``batch_size_per_rank`` instead, more ranks take larger steps, and the learning rate grows with them (Goyal et al.
+    2017). ``precision``: of products; auto is bf16 on a GPU that has it, fp16 on others, fp32 on CPUs. Weights and
+    gradients are fp32. ``checkpoint_every``: within an epoch; there is one at each epoch's end besides.
+    """
+
+    backend: Literal["local", "horovod", "torch_distributor"] = "local"
     num_workers: int = Field(1, ge=1)
     as_ofs: AsOfs = AsOfs()
     num_shards: int = Field(16, ge=1)
     batch_size: int = Field(512, ge=2)
+    batch_size_per_rank: int | None = Field(None, ge=1)
     max_epochs: int = Field(16, ge=1)
     patience: int = Field(3, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     held_out_share: float = Field(0.05, gt=0, lt=0.5)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threads: int = Field(1, ge=1)
     seed: int = 17
+    max_restarts: int = Field(2, ge=0)
+    checkpoint_every: Duration = timedelta(minutes=2)
+
+    @property
+    def global_batch(self) -> int:
+        """Rows of a step, over all ranks."""
+        return self.batch_size if self.batch_size_per_rank is None else self.batch_size_per_rank * self.num_workers
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        return self.learning_rate * (1 if self.batch_size_per_rank is None else self.num_workers)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that decides what comes out, whoever trains it and wherever."""
+        neutral = {"backend", "num_workers", "threads", "max_restarts", "checkpoint_every"}
+        derived = {"batch_size": self.global_batch, "learning_rate": self.peak_learning_rate}
+        return self.model_dump(exclude={*neutral, "batch_size_per_rank"}) | derived
 
     @model_validator(mode="after")
     def _ranks_deal(self) -> "Training":
@@ -332,8 +366,11 @@ class Training(Section):
             faults.append("num_workers must be 1 with backend local; set backend: horovod for more")
         if self.num_shards % self.num_workers:
             faults.append(f"num_workers must divide num_shards ({self.num_shards}), so that all ranks step together")
-        if self.batch_size % self.num_shards:
-            faults.append(f"batch_size must be a multiple of num_shards ({self.num_shards})")
+        if self.batch_size_per_rank is not None and "batch_size" in self.model_fields_set:
+            faults.append("batch_size and batch_size_per_rank exclude each other; keep one")
+        elif self.global_batch % self.num_shards:
+            named = "batch_size" if self.batch_size_per_rank is None else "batch_size_per_rank x num_workers"
+            faults.append(f"{named} must be a multiple of num_shards ({self.num_shards})")
         _refuse(faults)
         return self
 

@@ -46,3 +46,11 @@ class SlotsError(UserrepError):
 
 class DivergedError(UserrepError):
     """The training loss is no longer a number."""
+
+
+class PeerLostError(UserrepError):
+    """A rank cannot go on because another rank of its training is gone; that one has the cause."""
+
+
+class RankFailedError(UserrepError):
+    """A rank of a training failed, died or hung; the message names it and says what it said last."""

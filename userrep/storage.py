@@ -1,9 +1,12 @@
 """Files beside the tables: artifacts, and the Parquet files that workers read without Spark."""
 
+import errno
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +17,8 @@ import pyarrow.parquet as pq
 
 from userrep.config import Config
 from userrep.errors import UsageError
+
+PARTIAL = "."  # begins the names of what is not whole yet
 
 
 def artifacts_root(config: Config) -> str:
@@ -89,14 +94,59 @@ def write_bytes(uri: str, content: bytes) -> None:
     os.replace(staged.name, target)
 
 
+def write_folder(uri: str, files: Mapping[str, bytes]) -> None:
+    """Write a folder of files whole or not at all: beside its place first, synced, then renamed.
+
+    An object store has no such rename. There the files are written in their order: a folder without its last file is
+    none. Raises FileExistsError if the folder is there already.
+    """
+    system, path = file_system(uri)
+    if exists(uri):
+        raise FileExistsError(path)
+    if not isinstance(system, pyarrow.fs.LocalFileSystem):
+        for name, content in files.items():
+            write_bytes(f"{uri}/{name}", content)
+        return
+    target = Path(path)
+    partial = target.with_name(f"{PARTIAL}{target.name}-{uuid.uuid4().hex}")
+    partial.mkdir(parents=True)
+    try:
+        for name, content in files.items():
+            with open(partial / name, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(partial)
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def folder_names(uri: str) -> list[str]:
+    """Return the names of what lies in a folder, sorted; none where there is no such folder."""
+    files, path = file_system(uri)
+    found = files.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
 def read_bytes(uri: str, *, max_bytes: int) -> bytes:
     """Read a file whole. Raises ValueError if it is larger than ``max_bytes``, FileNotFoundError if it is not there."""
     files, path = file_system(uri)
     size = files.get_file_info(path).size
     if size is None:
-        raise FileNotFoundError(path)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if size > max_bytes:
-        raise ValueError(f"{path} has {size} bytes, at most {max_bytes} were expected")
+        raise ValueError(f"{path}: {size} bytes, more than the {max_bytes} that such a file may have")
     with files.open_input_stream(path) as stream:
         return stream.readall()  # type: ignore[no-any-return]
 
@@ -105,6 +155,15 @@ def exists(uri: str) -> bool:
     """Say whether a file or folder is there."""
     files, path = file_system(uri)
     return bool(files.get_file_info(path).type != pyarrow.fs.FileType.NotFound)
+
+
+def all_exist(uris: Sequence[str]) -> bool:
+    """Say whether all of these files are there; they are of one file system. Looks at several at once."""
+    if not uris:
+        return True
+    files = file_system(uris[0])[0]
+    found = files.get_file_info([file_system(uri)[1] for uri in uris])
+    return all(info.type == pyarrow.fs.FileType.File for info in found)
 
 
 def delete_file(uri: str) -> None:

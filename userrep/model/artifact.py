@@ -5,12 +5,8 @@ Frozen once written. Never pickle: what is read is sized, hashed and parsed, and
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +19,14 @@ from userrep import config
 from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout, Scaler
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
+from userrep.storage import read_bytes, write_folder
 
 FORMAT_VERSION = 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 _MAX_MANIFEST = 64 << 20  # bytes; vocabularies are in it
 _MAX_WEIGHTS = 4 << 30
-_MAX_HEADER = 1 << 20  # a dozen tensors need less than 2 KiB
 _RESTORE = "Restore the folder from a copy, or train the space anew."
-Tensors = dict[str, NDArray[np.float32]]
 
 
 class SpaceManifest(BaseModel):
@@ -91,9 +87,14 @@ def save_artifact(folder: str, manifest: SpaceManifest, tensors: Tensors) -> Spa
         If the tensors are not what the manifest's layout and model call for, or the folder is there already.
     """
     _check_tensors(folder, manifest, tensors)
-    weights = safetensors.numpy.save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    weights = tensor_bytes(tensors)
     manifest = manifest.model_copy(update={"content_hash": _content_hash(weights, manifest.model_dump(mode="json"))})
-    _write_folder(folder, {WEIGHTS: weights, MANIFEST: manifest.model_dump_json(indent=1).encode()})
+    try:
+        write_folder(folder, {WEIGHTS: weights, MANIFEST: manifest.model_dump_json(indent=1).encode()})
+    except FileExistsError:
+        raise ArtifactError(
+            f"{folder}: there is an artifact already, and spaces are frozen. Choose another space_id."
+        ) from None
     return manifest
 
 
@@ -125,11 +126,7 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
             f"{folder}: another artifact was expected here (content hash {expected_hash[:12]}, found {found[:12]}). "
             f"{_RESTORE}"
         )
-    _check_header(folder, weights)
-    try:
-        tensors = safetensors.numpy.load(weights)
-    except Exception as error:  # the parser's own kinds; all mean the same here
-        raise ArtifactError(f"{folder}: {WEIGHTS} is not readable as safetensors ({error}). {_RESTORE}") from None
+    tensors = read_tensors(weights, f"{folder}: {WEIGHTS}", cure=_RESTORE)
     _check_tensors(folder, manifest, tensors)
     return Artifact(manifest, tensors)
 
@@ -157,16 +154,6 @@ def _content_hash(weights: bytes, values: dict[str, Any]) -> str:
     return hashlib.sha256(hashlib.sha256(weights).digest() + canonical).hexdigest()
 
 
-def _check_header(folder: str, weights: bytes) -> None:
-    """Look at the header's size before anyone allocates for it."""
-    header = int.from_bytes(weights[:8], "little")
-    if len(weights) < 8 or header > min(_MAX_HEADER, len(weights) - 8):
-        raise ArtifactError(
-            f"{folder}: {WEIGHTS} is no safetensors file of ours: {len(weights)} bytes, "
-            f"of which the header would be {header}. {_RESTORE}"
-        )
-
-
 def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> None:
     width = manifest.layout.width
     wanted = Autoencoder.shapes(width, manifest.model) | dict.fromkeys(("center_F", "scale_F", "empty_F"), (width,))
@@ -186,46 +173,11 @@ def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> No
         raise ArtifactError(f"{folder}: not finite numbers in {', '.join(spoilt)}. {_RESTORE}")
 
 
-# The two functions that touch files: where object stores would come in.
-
-
 def _read(folder: str, name: str, max_bytes: int) -> bytes:
-    path = Path(folder, name)
+    path = f"{folder}/{name}"
     try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise ArtifactError(
-                f"{path}: {size} bytes, more than the {max_bytes} that such a file may have. {_RESTORE}"
-            )
-        return path.read_bytes()
+        return read_bytes(path, max_bytes=max_bytes)
+    except ValueError as error:
+        raise ArtifactError(f"{error}. {_RESTORE}") from None
     except OSError as error:
-        raise ArtifactError(f"{path}: {error.strerror}. {_RESTORE}") from None
-
-
-def _write_folder(folder: str, files: dict[str, bytes]) -> None:
-    """Write files into a folder beside the target, flush them to the disk, then rename the folder."""
-    target = Path(folder)
-    if target.exists():
-        raise ArtifactError(f"{folder}: there is an artifact already, and spaces are frozen. Choose another space_id.")
-    partial = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    partial.mkdir(parents=True)
-    try:
-        for name, content in files.items():
-            with open(partial / name, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync(partial)
-        partial.rename(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    _sync(target.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        raise ArtifactError(f"{path}: {error.strerror or error}. {_RESTORE}") from None

@@ -1,30 +1,28 @@
-"""Where training runs: in this process, or as a Horovod job on Spark's executors. The loop is the same.
+"""Where training runs: in this process, or in ranks on Spark's executors. The loop is the same."""
 
-The Horovod launch is the one place that needs a SparkContext.
-"""
-
-import signal
 import sys
-import threading
-import traceback
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from py4j.protocol import Py4JError  # type: ignore[import-untyped]
-
+from userrep import errors
 from userrep.config import Training
-from userrep.errors import SlotsError, UsageError, UserrepError
-from userrep.training.comm import HorovodComm, LocalComm
-from userrep.training.loop import TrainingResult, TrainingTask, train
+from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line
+from userrep.model.tensor_file import tensor_bytes
+from userrep.training.checkpoint import Standing, load_checkpoint, newest_checkpoint
+from userrep.training.comm import LocalComm
+from userrep.training.horovod_launch import HorovodLaunch, num_slots
+from userrep.training.lifeline import SETTLE_SECONDS, Failure, Lifeline, told
+from userrep.training.loop import result_of, train
+from userrep.training.task import TrainingResult, TrainingTask
+from userrep.training.torch_launch import TorchLaunch
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_MARK = "userrep-progress: "  # before each line of a rank's output that is meant for the driver's user
+SLOT_SECONDS = 40.0  # for executors to come up, or back
+_GIVE_UP_SECONDS = 15.0  # after which a launcher that does not end is left behind
 Report = Callable[[str], None]
 
 
@@ -35,156 +33,147 @@ def to_stderr(line: str) -> None:
 def run_training(
     task: TrainingTask, *, spark: "SparkSession | None" = None, report: Report = to_stderr
 ) -> TrainingResult:
-    """Train on the backend that the task's configuration names; ``spark`` is needed by ``horovod`` only.
+    """Train on the backend that the task's configuration names, from the newest checkpoint on if there is one.
+
+    ``spark`` is needed by all backends but ``local``. When a rank fails, dies or hangs, all are stopped, its own
+    traceback is reported, and the training goes on from the newest checkpoint, ``training.max_restarts`` times.
 
     Raises
     ------
     SlotsError
-        If Spark has fewer slots than ``training.num_workers``; Horovod would wait for them in vain.
+        If Spark has fewer slots than ``training.num_workers``; launchers would wait for them in vain.
     UsageError
         If Horovod is not installed.
     DivergedError
         As ``train`` does.
+    RankFailedError
+        If a rank failed once too often.
     """
-    if task.training.backend == "local":
-        return train(task, LocalComm(), report)
-    assert spark is not None
-    return _on_spark(task, spark, report)
+    restarts = 0
+    while True:
+        found = newest_checkpoint(task.folder, task.identity, report)
+        if found and found[1].finished:
+            return _result(task, found[0], [])
+        if found:
+            report(f"training goes on from {_where(found[1])}")
+        resume = found[0] if found else None
+        if task.training.backend == "local":
+            return train(task, LocalComm(), report, resume=resume)
+        assert spark is not None
+        try:
+            return _on_spark(task, spark, report, resume)
+        except RankFailedError as error:
+            if restarts == task.training.max_restarts:
+                raise
+            restarts += 1
+            report(f"{error} Restart {restarts} of {task.training.max_restarts}.")
 
 
-def check_backend(training: Training, spark: "SparkSession") -> None:
+def check_backend(training: Training, spark: "SparkSession", report: Report = to_stderr) -> None:
     """Refuse a backend that cannot run here, before anything is done for it.
+
+    Executors that are still coming up are waited for, ``SLOT_SECONDS`` at most.
 
     Raises
     ------
     UsageError, SlotsError
         As ``run_training`` does.
     """
-    if training.backend != "horovod":
+    if training.backend == "local":
         return
-    if find_spec("horovod") is None:
+    if training.backend == "horovod" and find_spec("horovod") is None:
         raise UsageError(
             "training.backend horovod: Horovod is not installed. Build it with deploy/build_horovod_wheel.sh, "
-            "or set training.backend: local and training.num_workers: 1."
+            "or set training.backend: torch_distributor, or local with training.num_workers: 1."
         )
-    wanted, slots = training.num_workers, num_slots(spark)
-    if slots < wanted:
-        raise SlotsError(
-            f"training.num_workers is {wanted}, but Spark can run {slots} task{'s' * (slots != 1)} at once: "
-            f"set training.num_workers to {slots} or less, or give Spark more (spark.master: local[{wanted}]; "
-            "on a cluster more spark.executor.instances or spark.executor.cores, or fewer spark.task.cpus)."
-        )
-
-
-def num_slots(spark: "SparkSession") -> int:
-    """Return how many tasks Spark can run at once with the executors it has now."""
-    context = spark.sparkContext
-    try:
-        scala = context._jsc.sc()
-        profile = scala.resourceProfileManager().defaultResourceProfile()
-        return int(scala.maxNumConcurrentTasks(profile))  # knows of cores, task.cpus and GPUs
-    except Py4JError:  # not every platform lets Python call it
-        return context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1") or 1)
-
-
-@dataclass(frozen=True)
-class RankFailure:
-    """An exception of a rank, as text. ``is_echo``: it only says that another rank has failed."""
-
-    message: str
-    traceback: str
-    is_echo: bool
-
-
-def train_rank(task: TrainingTask) -> TrainingResult | UserrepError | RankFailure | None:
-    """Run one rank of a Horovod job; rank 0 answers for all of them.
-
-    Errors are returned, not raised: Horovod would tell the driver an exit code, and print the rest.
-    """
-    comm = HorovodComm()
-    try:
-        result = train(task, comm, lambda line: print(_MARK + line, flush=True))
-    except UserrepError as error:  # all ranks have met it
-        return error if comm.rank == 0 else None
-    except Exception as error:
-        comm.close()
-        message = f"training: rank {comm.rank} of {comm.size} failed: {type(error).__name__}: {error}"
-        return RankFailure(message, traceback.format_exc(), is_echo=type(error).__name__ == "HorovodInternalError")
-    return result if comm.rank == 0 else None
-
-
-def _on_spark(task: TrainingTask, spark: "SparkSession", report: Report) -> TrainingResult:
-    check_backend(task.training, spark)
-    import horovod.spark
-
-    wanted = task.training.num_workers
-    output, errors = _RankOutput(report), _RankOutput(report)
-    try:
-        with _contained():
-            outcomes = horovod.spark.run(
-                train_rank,
-                args=(task,),
-                num_proc=wanted,
-                use_gloo=True,
-                verbose=0,
-                stdout=output,
-                stderr=errors,
-                executable=spark.sparkContext.pythonExec,  # the executors' interpreter, not this process's
+    wanted, started, told_at = training.num_workers, time.monotonic(), 0.0
+    is_local = (spark.conf.get("spark.master", "") or "").startswith("local")
+    while (slots := num_slots(spark)) < wanted:
+        now = time.monotonic()
+        if is_local or now - started > SLOT_SECONDS:
+            raise SlotsError(
+                f"training.num_workers is {wanted}, but Spark can run {slots} task{'s' * (slots != 1)} at once: "
+                f"set training.num_workers to {max(slots, 1)}, or give Spark more (spark.master: local[{wanted}]; "
+                "on a cluster more spark.executor.instances or spark.executor.cores, or fewer spark.task.cpus or "
+                "spark.task.resource.gpu.amount; with dynamic allocation as many "
+                "spark.dynamicAllocation.minExecutors)."
             )
-    except RuntimeError as error:
-        error.add_note("\n".join(["The ranks' last words:", *errors.tail]))
-        raise
-    failures = sorted((o for o in outcomes if isinstance(o, RankFailure)), key=lambda failure: failure.is_echo)
-    if failures:
-        failure = RuntimeError(failures[0].message)
-        failure.add_note(failures[0].traceback)
-        raise failure
-    if isinstance(outcomes[0], UserrepError):
-        raise outcomes[0]
-    result: TrainingResult = outcomes[0]
-    return result
+        if now - told_at > 10:
+            report(f"waiting for executors: {slots} of {wanted} slots")
+            told_at = now
+        time.sleep(0.5)
 
 
-class _RankOutput:
-    """A stream for the ranks' output: passes marked lines on, keeps the last others for when a rank fails."""
+def _on_spark(task: TrainingTask, spark: "SparkSession", report: Report, resume: str | None) -> TrainingResult:
+    """Launch the ranks once, and see them to their end."""
+    check_backend(task.training, spark, report)
+    launch = HorovodLaunch(spark) if task.training.backend == "horovod" else TorchLaunch(spark)
+    host = spark.conf.get("spark.driver.host") or "localhost"
+    bind = spark.conf.get("spark.driver.bindAddress", host) or host
+    with Lifeline(host, bind, task.training.num_workers, report=report, stop=launch.stop) as line:
+        error = _launched(launch, task, line, resume)
+        failure = line.failure()
+        if failure is not None:
+            raise _as_error(failure, line, task, report)
+        if error is not None:
+            for word in launch.last_words:
+                report(word)
+            raise RankFailedError(f"training: the ranks did not start ({in_one_line(error)}).")
+        ranks = [line.ranks[rank] for rank in sorted(line.ranks)]
+    found = newest_checkpoint(task.folder, task.identity, report)
+    if found is None or not found[1].finished:
+        raise UserrepError(
+            f"training: the ranks are done, but {task.folder} holds no finished checkpoint: "
+            "driver and executors must see the same root."
+        )
+    return _result(task, found[0], ranks)
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._partial = ""
-        self.tail: deque[str] = deque(maxlen=40)
 
-    def write(self, text: str | bytes) -> None:
-        *lines, self._partial = (self._partial + (text.decode() if isinstance(text, bytes) else text)).split("\n")
-        for line in lines:
-            _, mark, said = line.partition(_MARK)
-            if mark:
-                self._report(said)
-            elif line.strip():
-                self.tail.append(line)
+def _launched(
+    launch: HorovodLaunch | TorchLaunch, task: TrainingTask, line: Lifeline, resume: str | None
+) -> BaseException | None:
+    """Run a launcher in a thread, so that one that does not notice its ranks' end can be left; return its error."""
+    errors_seen: list[BaseException] = []
 
-    def flush(self) -> None:
-        """Nothing is held back but an unfinished line."""
+    def run() -> None:
+        try:
+            launch.run(task, line.address, resume)
+        except BaseException as error:  # it is told, or the lifeline's cause is
+            errors_seen.append(error)
 
+    from pyspark import InheritableThread
 
-@contextmanager
-def _contained() -> Iterator[None]:
-    """Keep Horovod's launcher from what outlives it, and from printing.
-
-    It leaves its own signal handlers, with which Ctrl-C would do nothing from then on; and where a rank dies, its
-    thread prints the traceback of a Spark job that it has cancelled itself.
-    """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    excepthook = threading.excepthook
-
-    def quiet(args: threading.ExceptHookArgs) -> None:
-        if args.thread is None or "run_spark" not in args.thread.name:
-            excepthook(args)
-
-    threading.excepthook = quiet
+    thread = InheritableThread(target=run, name="launch", daemon=True)
+    thread.start()
     try:
-        yield
-    finally:
-        threading.excepthook = excepthook
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is not handler:
-                signal.signal(number, handler)
+        while thread.is_alive():
+            thread.join(0.2)
+            if line.failed_for() > SETTLE_SECONDS + _GIVE_UP_SECONDS:
+                break
+    except BaseException:  # Ctrl-C
+        launch.stop()
+        raise
+    return errors_seen[0] if errors_seen else None
+
+
+def _as_error(failure: Failure, line: Lifeline, task: TrainingTask, report: Report) -> UserrepError:
+    """Turn a rank's failure into an exception; a deliberate one is raised here as it was there."""
+    deliberate = getattr(errors, failure.kind, None) if failure.kind else None
+    if isinstance(deliberate, type) and issubclass(deliberate, UserrepError) and not failure.is_echo:
+        return deliberate(failure.message)
+    if failure.traceback:
+        report(failure.traceback.rstrip())
+    name = told(failure.rank, line.ranks.get(failure.rank, {}), task.training.num_workers)
+    how = f"failed: {failure.kind}: {failure.message}" if failure.kind else failure.message
+    return RankFailedError(f"training: {name} {how}".rstrip(".") + ".")
+
+
+def _result(task: TrainingTask, name: str, ranks: list[dict[str, Any]]) -> TrainingResult:
+    """Read a training's outcome from its last checkpoint."""
+    standing, tensors = load_checkpoint(task.folder, name, task.identity)
+    best = {key.removeprefix("best."): tensor for key, tensor in tensors.items() if key.startswith("best.")}
+    return result_of(standing, tensor_bytes(best), ranks=ranks)
+
+
+def _where(standing: Standing) -> str:
+    return f"its checkpoint in epoch {standing.epoch}, after {standing.step} steps of it"

@@ -4,154 +4,203 @@ Shapes: B rows, F inputs, H hidden units, K blocks.
 """
 
 import math
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from userrep import config
 from userrep.errors import DivergedError
 from userrep.features.layout import InputLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corrupted, Corruption
 from userrep.model.losses import ReconstructionLoss
+from userrep.model.tensor_file import read_tensors, tensor_bytes
+from userrep.training.checkpoint import Standing, load_checkpoint, remove_partial, save_checkpoint
 from userrep.training.comm import Comm
 from userrep.training.optimizer import Optimizer
 from userrep.training.progress import Progress
-from userrep.training.shards import (
-    Batch,
-    ShardFiles,
-    count_rows,
-    epoch_batches,
-    first_rows,
-    prefetched,
-    steps_per_epoch,
-)
+from userrep.training.shards import Batch, epoch_batches, first_rows, prefetched
+from userrep.training.task import TrainingResult, TrainingTask
 
 VALID_SPLITS = ("valid_users", "valid_dates")
 VALID_ROWS = 16_384  # at most, of each split, over all ranks; they stay in memory
 
 
-@dataclass(frozen=True)
-class TrainingTask:
-    """All that a rank needs; small, and the same for every rank."""
-
-    files: ShardFiles
-    steps: int  # of one epoch
-    layout: str  # JSON
-    model: config.Model
-    training: config.Training
-    empty_F: NDArray[np.float32]
-
-    @classmethod
-    def of(
-        cls,
-        files: ShardFiles,
-        *,
-        layout: InputLayout,
-        model: config.Model,
-        training: config.Training,
-        empty_F: NDArray[np.float32],
-    ) -> "TrainingTask":
-        """Count the rows (once, from the files' footers) and fix the steps of an epoch."""
-        shards = files.get("train") or [[] for _ in range(training.num_shards)]
-        steps = steps_per_epoch(count_rows(shards), training.batch_size)
-        return cls(files, steps, layout.model_dump_json(), model, training, empty_F)
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """``weights``: the best epoch's, as safetensors. ``metrics``: its losses, total and per block, and the cost."""
-
-    weights: bytes
-    metrics: dict[str, float]
-
-
-def train(task: TrainingTask, comm: Comm, report: Callable[[str], None]) -> TrainingResult:
+def train(
+    task: TrainingTask, comm: Comm, report: Callable[[str], None], *, resume: str | None = None
+) -> TrainingResult:
     """Train to the end or until ``patience`` epochs have brought nothing; keep the best epoch's weights.
 
     Judged is the mean loss over the validation splits that have rows, on clean inputs; without any, the training
-    loss. All ranks return the same; rank 0 alone reports.
+    loss. All ranks return the same; rank 0 alone reports and writes checkpoints into ``task.folder``. ``resume``: the
+    name of the checkpoint to go on from; on the same number of ranks the outcome is that of an undisturbed run, to
+    the bit.
 
     Raises
     ------
     DivergedError
         On every rank at once, if the loss, its gradient, or the loss on validation rows is not finite.
+    PeerLostError
+        If another rank is gone.
     """
     torch.set_num_threads(task.training.threads)
     trainer = _Trainer(task, comm, report if comm.rank == 0 else lambda _: None)
-    best_loss, best_epoch = math.inf, 0
-    weights, metrics = b"", dict[str, float]()
-    for epoch in range(1, task.training.max_epochs + 1):
-        losses = trainer.epoch(epoch)
-        judged = losses.get("valid_loss", losses["train_loss"])
-        if not math.isfinite(judged):
-            raise DivergedError(
-                f"training: after epoch {epoch} the loss on validation rows is {judged}: "
-                "look for rows that are not finite, and set training.learning_rate lower."
-            )
-        if judged < best_loss:
-            best_loss, best_epoch, weights, metrics = judged, epoch, trainer.weights(), losses
-        if epoch - best_epoch >= task.training.patience:
-            break
-    return TrainingResult(weights, metrics | {"epochs": epoch, "best_epoch": best_epoch} | trainer.progress.cost())
+    if comm.rank == 0:
+        remove_partial(task.folder)
+    if resume is not None:
+        trainer.restore(resume)
+    trainer.begin()
+    while not trainer.at.finished:
+        trainer.epoch()
+    return trainer.result()
 
 
 class _Trainer:
     """Model, optimiser and data of one rank."""
 
+    progress: Progress
+
     def __init__(self, task: TrainingTask, comm: Comm, report: Callable[[str], None]) -> None:
         training = task.training
         layout = InputLayout.model_validate_json(task.layout)
-        self._task, self._comm, self._width = task, comm, layout.width
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._task, self._comm, self._report, self._width = task, comm, report, layout.width
+        self._device = comm.device
+        self._dtype = autocast_dtype(training.precision, comm.device)
         self._corruption = Corruption(layout, task.model, task.empty_F, seed=training.seed)
         self._model = Autoencoder.of(layout.width, task.model, training.seed).to(self._device)
+        if task.initial:
+            self._load({name: torch.from_numpy(t) for name, t in read_tensors(task.initial, "", cure="").items()})
+        self._best = self._weights()
         self._loss = ReconstructionLoss(layout).to(self._device)
-        self._optimizer = Optimizer(self._model, training, task.steps * training.max_epochs, comm)
+        self._optimizer = Optimizer(
+            self._model,
+            training,
+            task.steps * training.max_epochs,
+            len(self._loss.names),
+            comm,
+            scaled=self._dtype == torch.float16,
+        )
         self._valid = {split: self._valid_rows(split) for split in VALID_SPLITS if any(task.files.get(split, []))}
+        self.at = Standing(task.identity, training.seed, sums=[0.0] * len(self._loss.names))
+
+    def restore(self, name: str) -> None:
+        """Go on from a checkpoint."""
+        self.at, arrays = load_checkpoint(self._task.folder, name, self._task.identity)
+        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        parts = {kind: _below(tensors, kind) for kind in ("model", "best", "optimizer")}
+        self._load(parts["model"])
+        self._best = parts["best"]
+        self._optimizer.restore(parts["optimizer"], self.at.optimizer)
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._saved, self._save_after = time.monotonic(), self._task.training.checkpoint_every.total_seconds()
         self.progress = Progress(
-            report, steps=task.steps, max_epochs=training.max_epochs, batch_size=training.batch_size
+            self._report,
+            steps=self._task.steps,
+            max_epochs=self._task.training.max_epochs,
+            batch_size=self._task.training.global_batch,
+            taken=self._optimizer.taken,
+            earlier=self.at.seconds,
         )
 
-    def epoch(self, epoch: int) -> dict[str, float]:
-        """Take one epoch's steps, then look at the validation rows; return the losses, means over ranks."""
-        total = 0.0
+    def epoch(self) -> None:
+        """Take the steps of an epoch that are left, look at the validation rows, and write a checkpoint."""
+        at = self.at
         self.progress.epoch_started()
-        with closing(prefetched(self._batches(epoch))) as batches:
-            for step in range(1, self._task.steps + 1):
+        with closing(prefetched(self._batches(at.epoch, at.step))) as batches:
+            while at.step < self._task.steps:
                 with self.progress.waiting():
                     batch, corrupted = next(batches)
-                keep_BH = None if corrupted.keep_BH is None else self._on_device(corrupted.keep_BH)
-                _, reconstruction_BF = self._model(self._on_device(corrupted.x_BF), keep_BH)
-                per_block_K = self._loss(reconstruction_BF, self._on_device(batch.x_BF))
-                total += self._optimizer.step(per_block_K.mean())
-                self.progress.step_done(epoch, step, total / step)
-        losses = {"train_loss": total / self._task.steps} | self._validate()
-        self.progress.epoch_done(epoch, losses)
-        return losses
+                losses = self._step(batch, corrupted).tolist()
+                at.step += 1
+                at.sums = [total + loss for total, loss in zip(at.sums, losses, strict=True)]
+                self.progress.step_done(at.epoch, at.step, self._train_losses())
+                if at.step < self._task.steps and time.monotonic() - self._saved >= self._save_after:
+                    self._save()
+        train_losses = self._train_losses()
+        losses_by_name = {"train_loss": sum(train_losses.values()) / len(train_losses)}
+        losses_by_name |= {f"train_loss.{name}": loss for name, loss in train_losses.items()} | self._validate()
+        self.progress.epoch_done(at.epoch, train_losses, losses_by_name.get("valid_loss"))
+        self._judge(losses_by_name)
+        self._save()
 
-    def weights(self) -> bytes:
-        """Return the model's weights as safetensors."""
-        weights: bytes = safetensors.torch.save({name: t.cpu() for name, t in self._model.state_dict().items()})
-        return weights
+    def result(self) -> TrainingResult:
+        """Return the best epoch's weights and losses, and what it all cost."""
+        return result_of(
+            self.at,
+            tensor_bytes({name: tensor.numpy() for name, tensor in self._best.items()}),
+            ranks=[{"rank": self._comm.rank, "device": self._comm.place} | self.facts()],
+        )
 
-    def _batches(self, epoch: int) -> Generator[tuple[Batch, Corrupted]]:
+    def facts(self) -> dict[str, float]:
+        """Return this rank's own speed: its rows a second, and the share of time that it waited for them."""
+        return {
+            "rows_per_second": self.progress.rows_per_second / self._comm.size,
+            "waiting_share": self.progress.waiting_share,
+        }
+
+    def _step(self, batch: Batch, corrupted: Corrupted) -> Tensor:
+        keep_BH = None if corrupted.keep_BH is None else self._on_device(corrupted.keep_BH)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+            _, reconstruction_BF = self._model(self._on_device(corrupted.x_BF), keep_BH)
+        return self._optimizer.step(self._loss(reconstruction_BF.float(), self._on_device(batch.x_BF)))
+
+    def _judge(self, losses: dict[str, float]) -> None:
+        """Close an epoch: is it the best so far, and is it the last? The same on all ranks, as the losses are."""
+        at, training = self.at, self._task.training
+        judged = losses.get("valid_loss", losses["train_loss"])
+        if not math.isfinite(judged):
+            raise DivergedError(
+                f"training: after epoch {at.epoch} the loss on validation rows is {judged}: "
+                "look for rows that are not finite, and set training.learning_rate lower."
+            )
+        at.curve.append({"epoch": at.epoch} | losses)
+        if at.best_loss is None or judged < at.best_loss:
+            at.best_loss, at.best_epoch, self._best = judged, at.epoch, self._weights()
+        at.finished = at.epoch - at.best_epoch >= training.patience or at.epoch == training.max_epochs
+        at.epoch, at.step, at.sums = at.epoch + 1, 0, [0.0] * len(at.sums)
+
+    def _save(self) -> None:
+        """Write a checkpoint, on rank 0; the others hold the same."""
+        self._saved = time.monotonic()
+        if self._comm.rank != 0:
+            return
+        tensors, self.at.optimizer = self._optimizer.state()
+        parts = {"model": self._weights(), "best": self._best, "optimizer": tensors}
+        self.at.seconds = self.progress.seconds
+        flat = {f"{kind}.{name}": tensor.cpu().numpy() for kind, part in parts.items() for name, tensor in part.items()}
+        save_checkpoint(self._task.folder, self.at, flat)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._model.state_dict().items()}
+
+    @torch.no_grad()
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self._model.named_parameters():
+            parameter.copy_(weights[name])
+
+    def _train_losses(self) -> dict[str, float]:
+        """Return the epoch's mean losses so far, by block."""
+        return {name: total / self.at.step for name, total in zip(self._loss.names, self.at.sums, strict=True)}
+
+    def _batches(self, epoch: int, first_step: int) -> Generator[tuple[Batch, Corrupted]]:
         task = self._task
         batches = epoch_batches(
             task.files["train"],
             rank=self._comm.rank,
             size=self._comm.size,
-            batch_size=task.training.batch_size,
+            batch_size=task.training.global_batch,
             steps=task.steps,
             width=self._width,
             seed=task.training.seed,
             epoch=epoch,
+            first_step=first_step,
         )
         for batch in batches:
             yield batch, self._corruption(batch.x_BF, batch.row_key_B, epoch=epoch)
@@ -171,8 +220,8 @@ class _Trainer:
         losses: dict[str, float] = {}
         for split, x_NF in self._valid.items():
             sums = torch.zeros(len(self._loss.names) + 1, dtype=torch.float64)
-            for start in range(0, len(x_NF), self._task.training.batch_size):
-                x_BF = self._on_device(x_NF[start : start + self._task.training.batch_size])
+            for start in range(0, len(x_NF), self._task.training.global_batch):
+                x_BF = self._on_device(x_NF[start : start + self._task.training.global_batch])
                 per_block_K = self._loss(self._model(x_BF)[1], x_BF)
                 sums[:-1] += len(x_BF) * per_block_K.double().cpu()
                 sums[-1] += len(x_BF)
@@ -188,3 +237,27 @@ class _Trainer:
 
     def _on_device(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+def result_of(at: Standing, weights: bytes, *, ranks: list[dict[str, Any]]) -> TrainingResult:
+    """Put a training's outcome together from where it stands at its end, and what its ranks have told of themselves."""
+    best = dict(at.curve[at.best_epoch - 1])
+    del best["epoch"]
+    cost = {"epochs": at.curve[-1]["epoch"], "best_epoch": at.best_epoch, "seconds": at.seconds}
+    if ranks:  # none of a training that was over before
+        cost["rows_per_second"] = sum(rank["rows_per_second"] for rank in ranks)
+        cost["waiting_share"] = max(rank["waiting_share"] for rank in ranks)
+    return TrainingResult(weights, best | cost, at.curve, ranks)
+
+
+def autocast_dtype(precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> torch.dtype | None:
+    """Return the type that products are taken in; None: fp32."""
+    if precision == "auto":
+        if device.type == "cpu":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _below(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}

@@ -1,4 +1,7 @@
-"""One optimiser step from gradients that are averaged over ranks: AdamW, warm-up, cosine, clipping."""
+"""One optimiser step from gradients that are averaged over ranks: AdamW, warm-up, cosine, clipping, loss scaling.
+
+Shapes: K blocks.
+"""
 
 import math
 
@@ -11,41 +14,47 @@ from userrep.errors import DivergedError
 from userrep.training.comm import Comm
 
 WARM_UP_SHARE = 0.05
+_FIRST_SCALE, _GROW_AFTER = 2.0**14, 2000  # steps
 
 
 class Optimizer:
-    """Steps that are the same on every rank: one allreduce over all gradients and the loss, as one flat tensor.
+    """Steps that are the same on every rank: one allreduce over all gradients and the losses, as one flat tensor.
 
-    The learning rate is not scaled with the number of ranks: the global batch is fixed, so more ranks take the same
-    steps in parts, not larger ones.
+    Gradients are fp32. With fp16 products the loss is scaled up so that small gradients do not vanish; a step whose
+    gradient overflows is left out, and the scale halved: on all ranks, since all see the same mean.
     """
 
-    def __init__(self, model: nn.Module, training: config.Training, num_steps: int, comm: Comm) -> None:
+    def __init__(
+        self, model: nn.Module, training: config.Training, num_steps: int, num_losses: int, comm: Comm, *, scaled: bool
+    ) -> None:
         parameters = list(model.parameters())
-        self._training, self._num_steps, self._comm = training, num_steps, comm
-        self._parameters = parameters
+        self._training, self._num_steps, self._num_losses, self._comm = training, num_steps, num_losses, comm
+        self._parameters = dict(model.named_parameters())
         self._means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
         self._squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-        self._counts = [torch.zeros((), device=p.device) for p in parameters]
-        # Gradients are views into one flat tensor, so that averaging them needs no copy; the loss rides at its end.
-        self._flat = torch.zeros(sum(p.numel() for p in parameters) + 1, device=parameters[0].device)
+        self._updates = [torch.zeros((), device=p.device) for p in parameters]
+        # Gradients are views into one flat tensor, so that averaging them needs no copy; the losses ride at its end.
+        self._flat = torch.zeros(sum(p.numel() for p in parameters) + num_losses, device=parameters[0].device)
         start = 0
         for parameter in parameters:
             parameter.grad = self._flat[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
-        self._taken = 0
+        self.taken = 0  # steps, those included that were left out
+        self._scale = _FIRST_SCALE if scaled else 1.0
+        self._since_overflow = 0
 
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step: up over the first 5 % of all steps, then a half cosine down to 0."""
+        peak = self._training.peak_learning_rate
         warm_up = max(1, round(WARM_UP_SHARE * self._num_steps))
-        if self._taken < warm_up:
-            return self._training.learning_rate * (self._taken + 1) / warm_up
-        done = (self._taken - warm_up) / max(1, self._num_steps - warm_up)
-        return self._training.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        if self.taken < warm_up:
+            return peak * (self.taken + 1) / warm_up
+        done = (self.taken - warm_up) / max(1, self._num_steps - warm_up)
+        return peak * 0.5 * (1 + math.cos(math.pi * done))
 
-    def step(self, loss: Tensor) -> float:
-        """Average gradients and loss over ranks, clip, step; return the mean loss.
+    def step(self, per_block_K: Tensor) -> Tensor:
+        """Train on the mean of the losses: average over ranks, clip, step. Return the losses' means over ranks.
 
         Raises
         ------
@@ -53,33 +62,65 @@ class Optimizer:
             If loss or gradient is not finite: on all ranks, since all see the same mean.
         """
         self._flat.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._flat[-1] = loss.detach()
+        (per_block_K.mean() * self._scale).backward()  # type: ignore[no-untyped-call]
+        self._flat[-self._num_losses :] = per_block_K.detach()
         self._comm.mean_(self._flat)
-        gradient, mean_loss = self._flat[:-1], self._flat[-1].item()
-        norm = gradient.norm().item()
-        if not math.isfinite(mean_loss + norm):
+        gradient, losses_K = self._flat[: -self._num_losses], self._flat[-self._num_losses :].clone()
+        norm, loss = gradient.norm().item() / self._scale, losses_K.mean().item()
+        if math.isfinite(loss) and not math.isfinite(norm) and self._scale > 1:
+            self._scale, self._since_overflow = self._scale / 2, 0
+        elif not math.isfinite(loss + norm):
             raise DivergedError(
-                f"training: at step {self._taken + 1} of {self._num_steps} (learning rate {self.learning_rate:.2g}) "
-                f"the loss is {mean_loss:.4g} and the gradient's norm {norm:.4g}: "
+                f"training: at step {self.taken + 1} of {self._num_steps} (learning rate {self.learning_rate:.2g}) "
+                f"the loss is {loss:.4g} and the gradient's norm {norm:.4g}: "
                 "set training.learning_rate lower, and look for rows that are not finite."
             )
-        if norm > self._training.clip_norm:
-            gradient.mul_(self._training.clip_norm / norm)
-        self._adamw()
-        self._taken += 1
-        return mean_loss
+        else:
+            factor = min(1.0, self._training.clip_norm / max(norm, 1e-12)) / self._scale
+            if factor != 1:
+                gradient.mul_(factor)
+            self._adamw()
+            self._grow_scale()
+        self.taken += 1
+        return losses_K
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return all that a later ``restore`` needs: tensors and numbers."""
+        tensors = {f"mean.{name}": mean for name, mean in zip(self._parameters, self._means, strict=True)}
+        tensors |= {f"square.{name}": square for name, square in zip(self._parameters, self._squares, strict=True)}
+        numbers = {
+            "taken": self.taken,
+            "updates": self._updates[0].item(),
+            "scale": self._scale,
+            "since_overflow": self._since_overflow,
+        }
+        return tensors, numbers
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
+        """Go on from where ``state`` was taken."""
+        for name, mean, square in zip(self._parameters, self._means, self._squares, strict=True):
+            mean.copy_(tensors[f"mean.{name}"])
+            square.copy_(tensors[f"square.{name}"])
+        for count in self._updates:
+            count.fill_(numbers["updates"])
+        self.taken = int(numbers["taken"])
+        self._scale, self._since_overflow = numbers["scale"], int(numbers["since_overflow"])
+
+    def _grow_scale(self) -> None:
+        self._since_overflow += 1
+        if self._scale > 1 and self._since_overflow % _GROW_AFTER == 0:
+            self._scale *= 2
 
     @torch.no_grad()
     def _adamw(self) -> None:
         """Update by torch's own kernel. The class around it imports torch's compiler, seconds in every rank."""
         adamw(
-            list(self._parameters),
-            [p.grad for p in self._parameters if p.grad is not None],
+            list(self._parameters.values()),
+            [p.grad for p in self._parameters.values() if p.grad is not None],
             self._means,
             self._squares,
             [],
-            self._counts,
+            self._updates,
             fused=True,
             amsgrad=False,
             maximize=False,

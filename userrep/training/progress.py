@@ -1,20 +1,34 @@
 """What a training says while it runs, and what it cost."""
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 REPORT_SECONDS = 10.0
 
 
 class Progress:
-    """One line at each epoch's end, and one every ``REPORT_SECONDS`` between."""
+    """One line at each epoch's end, and one every ``REPORT_SECONDS`` between.
 
-    def __init__(self, report: Callable[[str], None], *, steps: int, max_epochs: int, batch_size: int) -> None:
+    ``taken``: steps that were taken before, in this epoch and those before it. ``earlier``: seconds spent on them.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[str], None],
+        *,
+        steps: int,
+        max_epochs: int,
+        batch_size: int,
+        taken: int,
+        earlier: float,
+    ) -> None:
         self._report, self._steps, self._max_epochs, self._batch_size = report, steps, max_epochs, batch_size
         self._started = self._said = self._lap = time.monotonic()
         self._stepping = self._waited = 0.0  # seconds
-        self._taken = 0
+        self._taken = self._resumed = taken
+        self._earlier = earlier
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -26,37 +40,56 @@ class Progress:
     def epoch_started(self) -> None:
         self._lap = time.monotonic()
 
-    def step_done(self, epoch: int, step: int, loss: float) -> None:
-        """Note a step; ``loss`` is the epoch's mean so far."""
+    def step_done(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
+        """Note a step; ``losses`` are the epoch's means so far, by block."""
         now = time.monotonic()
         self._stepping += now - self._lap
         self._lap = now
         self._taken += 1
         if now - self._said >= REPORT_SECONDS and step < self._steps:
-            self._say(now, f"epoch {epoch}/{self._max_epochs} step {step}/{self._steps} loss {loss:.4f}")
+            self._say(now, epoch, step, f"loss {_mean(list(losses.values())):.4f} ({by_kind(losses)})")
 
-    def epoch_done(self, epoch: int, metrics: dict[str, float]) -> None:
-        losses = [f"loss {metrics['train_loss']:.4f}"]
-        if "valid_loss" in metrics:
-            losses.append(f"validation {metrics['valid_loss']:.4f}")
-        self._say(time.monotonic(), f"epoch {epoch}/{self._max_epochs} done {' '.join(losses)}")
-
-    def cost(self) -> dict[str, float]:
-        """Return seconds in all, rows a second (all ranks, validation not counted), and the share waited for input."""
-        return {
-            "seconds": time.monotonic() - self._started,
-            "rows_per_second": self._rows_per_second,
-            "waiting_share": self._waited / max(self._stepping, 1e-9),
-        }
+    def epoch_done(self, epoch: int, losses: Mapping[str, float], valid_loss: float | None) -> None:
+        said = f"loss {_mean(list(losses.values())):.4f} ({by_kind(losses)})"
+        if valid_loss is not None:
+            said += f", validation {valid_loss:.4f}"
+        self._say(time.monotonic(), epoch, self._steps, said)
 
     @property
-    def _rows_per_second(self) -> float:
-        return self._taken * self._batch_size / max(self._stepping, 1e-9)
+    def seconds(self) -> float:
+        """Seconds spent, those before a resumption included."""
+        return self._earlier + time.monotonic() - self._started
 
-    def _say(self, now: float, what: str) -> None:
-        left = (now - self._started) / self._taken * (self._steps * self._max_epochs - self._taken)
-        self._report(f"{what}, {self._rows_per_second:,.0f} rows/s, at most {_duration(left)} left")
+    @property
+    def rows_per_second(self) -> float:
+        """Rows of all ranks a second, since this process began; validation is not counted."""
+        return (self._taken - self._resumed) * self._batch_size / max(self._stepping, 1e-9)
+
+    @property
+    def waiting_share(self) -> float:
+        """The share of the steps' time that this rank waited for input."""
+        return self._waited / max(self._stepping, 1e-9)
+
+    def _say(self, now: float, epoch: int, step: int, what: str) -> None:
+        left = self._steps * self._max_epochs - self._taken
+        seconds = (now - self._started) / max(self._taken - self._resumed, 1) * left
+        self._report(
+            f"epoch {epoch}/{self._max_epochs} step {step}/{self._steps} {what}, "
+            f"{self.rows_per_second:,.0f} rows/s, at most {_duration(seconds)} left"
+        )
         self._said = now
+
+
+def by_kind(losses: Mapping[str, float]) -> str:
+    """Tell the losses of blocks in a line: those that differ in their window only as one, their mean."""
+    kinds: dict[str, list[float]] = {}
+    for name, loss in losses.items():
+        kinds.setdefault(re.sub(r"_\d+d$", "", name), []).append(loss)
+    return " ".join(f"{kind} {_mean(values):.2f}" for kind, values in kinds.items())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _duration(seconds: float) -> str:

@@ -96,6 +96,7 @@ def epoch_batches(
     width: int,
     seed: int,
     epoch: int,
+    first_step: int = 0,
 ) -> Iterator[Batch]:
     """Yield a rank's part of each of an epoch's ``steps`` global batches of ``batch_size`` rows.
 
@@ -108,8 +109,10 @@ def epoch_batches(
         )
         for shard in range(rank, len(files), size)
     ]
-    for _ in range(steps):
-        yield Batch.joined([next(portion) for portion in portions])
+    for step in range(steps):
+        batch = Batch.joined([next(portion) for portion in portions])
+        if step >= first_step:
+            yield batch
 
 
 def first_rows(

@@ -1,0 +1,109 @@
+"""What a space is trained on, kept from its making to the space's registration, so that a killed training can go on."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from userrep.config import Config
+from userrep.errors import ArtifactError
+from userrep.features.build import feature_sets, read_features
+from userrep.features.layout import InputLayout, Scaler
+from userrep.features.spec import FeatureSpec
+from userrep.features.training_rows import fit_scaler, training_rows, valid_dates, vocabulary, with_split
+from userrep.ids import checked_name, short_hash
+from userrep.model.tensor_file import read_tensors, tensor_bytes
+from userrep.schemas import TRAINING_ROWS
+from userrep.storage import all_exist, artifacts_root, delete_folder, exists, read_bytes, write_folder
+from userrep.tables import Tables
+from userrep.training.shards import ShardFiles, shard_files
+
+_TENSORS, _FACTS = "inputs.safetensors", "inputs.json"
+_MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Files of one version of ``training_rows``, how their inputs are laid out, and what they were scaled with."""
+
+    files: ShardFiles
+    layout: InputLayout
+    scaler: Scaler
+
+
+def training_folder(config: Config, space_id: str) -> str:
+    """Return the folder of a training under way: its inputs and checkpoints."""
+    return f"{artifacts_root(config)}/artifacts/training/{checked_name(space_id, 'space')}"
+
+
+def training_inputs(
+    tables: Tables,
+    config: Config,
+    *,
+    space_id: str,
+    lineage_id: str,
+    as_ofs: Sequence[date],
+    report: Callable[[str], None],
+) -> TrainingInputs:
+    """Return the inputs of an earlier run that was cut off, if they are made of the same features; else make them.
+
+    Cost of making: three passes over the features and one shuffle of the scaled rows.
+    """
+    folder, key = training_folder(config, space_id), _key(tables, config, lineage_id, as_ofs)
+    kept = _read(f"{folder}/inputs", key)
+    if kept is not None:
+        report("training rows of the run that was cut off are used")
+        return kept
+    if exists(folder):
+        delete_folder(folder)
+    inputs = _make(tables, config, space_id, lineage_id, as_ofs)
+    layout = inputs.layout
+    report(f"training rows written: {len(layout.blocks)} blocks, {layout.width} inputs, {len(as_ofs)} as-of dates")
+    _write(f"{folder}/inputs", key, inputs)
+    return inputs
+
+
+def _make(tables: Tables, config: Config, space_id: str, lineage_id: str, as_ofs: Sequence[date]) -> TrainingInputs:
+    settings = config.training
+    rows = with_split(
+        read_features(tables, config, lineage_id, as_ofs),
+        held_out_share=settings.held_out_share,
+        later_dates=valid_dates(list(as_ofs)),
+        seed=settings.seed,
+    )
+    spec = FeatureSpec.of(config)
+    layout = InputLayout.of(spec, vocabulary(rows.where("split = 'train'"), spec))
+    scaler = fit_scaler(rows, layout)
+    dealt = training_rows(rows, layout, scaler, space_id=space_id, num_shards=settings.num_shards)
+    mine = f"space_id = '{space_id}'"
+    tables.replace(dealt, TRAINING_ROWS, mine)
+    pinned = tables.read(TRAINING_ROWS, version=tables.version(TRAINING_ROWS)).where(mine).inputFiles()
+    return TrainingInputs(shard_files(pinned, settings.num_shards), layout, scaler)
+
+
+def _key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
+    """Hash what training rows are made from: the features of the dates, and how they are split and dealt."""
+    sets, training = feature_sets(tables, lineage_id), config.training
+    split = [training.held_out_share, training.seed, training.num_shards]
+    return short_hash([lineage_id, [(str(day), sets[day].hash) for day in sorted(as_ofs)], split], 64)
+
+
+def _write(folder: str, key: str, inputs: TrainingInputs) -> None:
+    facts = {"key": key, "files": inputs.files, "layout": inputs.layout.model_dump(mode="json")}
+    tensors = {"center_F": inputs.scaler.center_F, "scale_F": inputs.scaler.scale_F}
+    write_folder(folder, {_TENSORS: tensor_bytes(tensors), _FACTS: json.dumps(facts).encode()})
+
+
+def _read(folder: str, key: str) -> TrainingInputs | None:
+    """Read inputs back; None where there are none, they are not whole, of other features, or their files are gone."""
+    try:
+        facts = json.loads(read_bytes(f"{folder}/{_FACTS}", max_bytes=_MAX_BYTES))
+        if facts["key"] != key:
+            return None
+        tensors = read_tensors(read_bytes(f"{folder}/{_TENSORS}", max_bytes=_MAX_BYTES), folder, cure="")
+        scaler = Scaler(center_F=tensors["center_F"], scale_F=tensors["scale_F"])
+        inputs = TrainingInputs(facts["files"], InputLayout.model_validate(facts["layout"]), scaler)
+    except (OSError, ValueError, KeyError, TypeError, ArtifactError):
+        return None
+    files = [path for shards in inputs.files.values() for paths in shards for path in paths]
+    return inputs if all_exist(files) else None

@@ -311,6 +311,8 @@ class AsOfs(Section):
 
 
 class Training(Section):
+    """How a space is trained. ``init_from``: an earlier space, whose weights it begins with as far as they fit."""
+
     backend: Literal["local", "horovod"] = "local"
     num_workers: int = Field(1, ge=1)
     as_ofs: AsOfs = AsOfs()
@@ -324,6 +326,7 @@ class Training(Section):
     held_out_share: float = Field(0.05, gt=0, lt=0.5)
     threads: int = Field(1, ge=1)
     seed: int = 17
+    init_from: Name | None = None
 
     @model_validator(mode="after")
     def _ranks_deal(self) -> "Training":

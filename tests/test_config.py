@@ -103,6 +103,7 @@ def test_all_faults_are_said_at_once() -> None:
         ({"events": {**EVENTS, "path": ""}}, "events.path: String should have at least 1 character"),
         ({"root": ""}, "root: String should have at least 1 character"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: Input should be a finite number"),
+        ({"training": {"init_from": "../s001"}}, "training.init_from: not a valid name: use 1 to 64 of a-z"),
         ({"gates": {"min_rows_share": 1.5}}, "gates.min_rows_share: Input should be less than or equal to 1"),
         ({"training": {"as_ofs": {"until": 20240101}}}, "training.as_ofs.until: write a date as YYYY-MM-DD, got 20240"),
         ({"training": {"as_ofs": {"until": "1.5.2024"}}}, "training.as_ofs.until: write a date as YYYY-MM-DD"),

@@ -321,7 +321,8 @@ class Training(Section):
     ``batch_size``: rows of a step, over all ranks; the result does not depend on the number of ranks. With
     ``batch_size_per_rank`` instead, more ranks take larger steps, and the learning rate grows with them (Goyal et al.
     2017). ``precision``: of products; auto is bf16 on a GPU that has it, fp16 on others, fp32 on CPUs. Weights and
-    gradients are fp32. ``checkpoint_every``: within an epoch; there is one at each epoch's end besides.
+    gradients are fp32. ``init_from``: an earlier space, whose weights it begins with as far as they fit.
+    ``checkpoint_every``: within an epoch; there is one at each epoch's end besides.
     """
 
     backend: Literal["local", "horovod", "torch_distributor"] = "local"
@@ -339,6 +340,7 @@ class Training(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threads: int = Field(1, ge=1)
     seed: int = 17
+    init_from: Name | None = None
     max_restarts: int = Field(2, ge=0)
     checkpoint_every: Duration = timedelta(minutes=2)
 

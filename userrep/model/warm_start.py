@@ -1,0 +1,197 @@
+"""A warm start: a training begins with an earlier space's weights, as far as inputs and widths allow.
+
+Inputs are scaled anew for every space. The change of centre and scale is folded into weights and biases, so that the
+network computes the same function of raw inputs as before.
+Shapes: E inputs of the earlier space, F inputs of the new one, H hidden units.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from userrep import config
+from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
+from userrep.model.artifact import Artifact, SpaceManifest, Tensors
+from userrep.model.autoencoder import Autoencoder
+
+_WIDTHS = {"encoder_hidden": "hidden_dim", "encoder_latent": "latent_dim", "decoder_hidden": "decoder_dim"}
+_LAYERS = [*_WIDTHS, "decoder_output"]
+_SHOWN = 5  # values of a vocabulary in one line
+Matrix = NDArray[np.float64]
+
+
+class WarmStart(NamedTuple):
+    """What a training begins with.
+
+    ``tensors``: float32, of ``Autoencoder.shapes``. ``carried``: layers, then blocks that go on from the earlier space.
+    ``fresh``: one line for each layer, block or value that does not, and why.
+    """
+
+    tensors: Tensors
+    carried: list[str]
+    fresh: list[str]
+
+
+class _Pair(NamedTuple):
+    """A block of both spaces, and how the raw inputs of one are made of the other's."""
+
+    there: Block
+    here: Block
+    there_by_here: Matrix
+    here_by_there: Matrix
+
+
+def warm_start(
+    earlier: Artifact, *, layout: InputLayout, scaler: Scaler, model: config.Model, same_items: bool, seed: int
+) -> WarmStart:
+    """Carry an earlier space's weights over; the rest is drawn from ``seed`` as for a space without an earlier one.
+
+    Layers are carried up to the first whose width differs: those after it learnt on what it put out. In the first and
+    the last layer, blocks of the same name, kind and width are carried; pooled ones only with ``same_items``: the
+    item vectors are of the same lineage. Vocabularies are carried value by value: a value that is new begins as
+    ``(other)`` did, where it was counted before. A block's flag means the same in every space and is always carried.
+    Inputs beyond ``CLIP`` are the one thing that is not computed as before. A block that is gone counts as absent, or,
+    without a flag, as its mean.
+    Cost: a few copies of the weights in memory, in float64.
+    """
+    drawn = Autoencoder.of(layout.width, model, seed).state_dict()
+    tensors = {name: tensor.numpy() for name, tensor in drawn.items()}
+    layers, fresh = _fitting_layers(earlier.manifest, model)
+    if not layers:
+        return WarmStart(tensors, [], fresh)
+    pairs, unfit = _pairs(earlier.manifest, layout, scaler, same_items=same_items)
+    for layer in layers:
+        if layer == "encoder_hidden":
+            carried = _first_layer(earlier, layout, scaler, pairs, tensors)
+        elif layer == "decoder_output":
+            carried = _last_layer(earlier, layout, scaler, pairs, tensors)
+        else:
+            carried = {name: earlier.tensors[name].copy() for name in (f"{layer}.weight", f"{layer}.bias")}
+        tensors |= carried
+    return WarmStart(tensors, [*layers, *(pair.here.name for pair in pairs)], fresh + unfit)
+
+
+def _fitting_layers(earlier: SpaceManifest, model: config.Model) -> tuple[list[str], list[str]]:
+    """Return the layers before the first whose width differs, and a line about the others."""
+    for k, field in enumerate(_WIDTHS.values()):
+        mine, theirs = getattr(model, field), getattr(earlier.model, field)
+        if mine != theirs:
+            rest = ", ".join(_LAYERS[k:])
+            return _LAYERS[:k], [f"{rest}: fresh, model.{field} is {mine}, in {earlier.space_id} {theirs}"]
+    return _LAYERS, []
+
+
+def _pairs(
+    earlier: SpaceManifest, layout: InputLayout, scaler: Scaler, *, same_items: bool
+) -> tuple[list[_Pair], list[str]]:
+    """Return the blocks to carry, and a line for each block and value that differs."""
+    space_id, blocks = earlier.space_id, {block.name: block for block in earlier.layout.blocks[:-1]}
+    pairs, lines = [], []
+    for here in layout.blocks[:-1]:
+        there = blocks.pop(here.name, None)
+        widths = [block.stop - block.start for block in (here, there or here)]
+        words, earlier_words = layout.vocabulary.get(here.name), earlier.layout.vocabulary.get(here.name)
+        if there is None:
+            lines.append(f"{here.name}: fresh, {space_id} does not have it")
+        elif here.kind == "pooled" and not same_items:
+            lines.append(f"{here.name}: fresh, {space_id} has item vectors of another lineage, {earlier.lineage_id}")
+        elif words is not None and earlier_words is not None:
+            center = scaler.center_F[here.start : here.stop].astype(np.float64)
+            pairs.append(_Pair(there, here, *_by_value(words, earlier_words, center)))
+            lines += _changed_values(here.name, words, earlier_words)
+        elif (here.kind, widths[0]) != (there.kind, widths[1]):
+            kinds = f"{here.kind} of width {widths[0]}, in {space_id} {there.kind} of width {widths[1]}"
+            lines.append(f"{here.name}: fresh, {kinds}")
+        else:
+            pairs.append(_Pair(there, here, np.eye(widths[0]), np.eye(widths[0])))
+    return pairs, lines + [f"{name}: left out, only {space_id} has it" for name in blocks]
+
+
+def _by_value(words: list[str], earlier_words: list[str], center: Matrix) -> tuple[Matrix, Matrix]:
+    """Make raw inputs of a vocabulary out of another's; ``center``: how often each of ``words`` occurs now.
+
+    The earlier ``(other)`` is the sum of today's and of the values that are new, and is dealt to them in that
+    proportion. A value that is gone counts as ``(other)`` today.
+    """
+    there_by_here = np.zeros((len(earlier_words), len(words)))
+    here_by_there = np.zeros((len(words), len(earlier_words)))
+    other, earlier_other = words.index(UNKNOWN), earlier_words.index(UNKNOWN)
+    place, earlier_place = ({word: k for k, word in enumerate(some)} for some in (words, earlier_words))
+    for word, k in place.items():
+        there_by_here[earlier_place.get(word, earlier_other), k] = 1
+    for word, k in earlier_place.items():
+        here_by_there[place.get(word, other), k] = 1
+    parts = there_by_here[earlier_other] * center
+    if parts.sum() > 0:
+        here_by_there[:, earlier_other] = parts / parts.sum()
+    return there_by_here, here_by_there
+
+
+def _changed_values(name: str, words: list[str], earlier_words: list[str]) -> list[str]:
+    new = [word for word in words if word not in earlier_words]
+    gone = [word for word in earlier_words if word not in words]
+    said = {"new, from the weights of (other)": new, "gone, counted as (other)": gone}
+    return [f"{name}: {_some(values)}: {what}" for what, values in said.items() if values]
+
+
+def _some(values: list[str]) -> str:
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return ", ".join(values[:_SHOWN]) + more
+
+
+def _first_layer(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: list[_Pair], drawn: Tensors) -> Tensors:
+    """Fold the scaling of inputs into weights and bias.
+
+    Where a block is there, its earlier input is ``(raw - center) / scale``, and raw is ``center_F + scale_F * x``. The
+    part without x is a constant: a bias, or, since an absent block is zero in both spaces, the weight of its flag.
+    """
+    before = earlier.scaler
+    weight_HE = earlier.tensors["encoder_hidden.weight"].astype(np.float64)
+    weight_HF = drawn["encoder_hidden.weight"].astype(np.float64)
+    bias_H = earlier.tensors["encoder_hidden.bias"].astype(np.float64)
+    flags_E, flags_F = _flags(earlier.layout, layout)
+    weight_HF[:, flags_F] = weight_HE[:, flags_E]
+    for pair in pairs:
+        there, here = _part(pair.there), _part(pair.here)
+        by_raw = weight_HE[:, there] / before.scale_F[there]
+        weight_HF[:, here] = by_raw @ pair.there_by_here * scaler.scale_F[here]
+        constant_H = by_raw @ (pair.there_by_here @ scaler.center_F[here] - before.center_F[there])
+        if pair.here.flag is None:
+            bias_H += constant_H
+        else:
+            weight_HF[:, pair.here.flag] += constant_H
+    return {
+        "encoder_hidden.weight": weight_HF.astype(np.float32),
+        "encoder_hidden.bias": bias_H.astype(np.float32),
+    }
+
+
+def _last_layer(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: list[_Pair], drawn: Tensors) -> Tensors:
+    """Bring the reconstruction into the new scale: through raw inputs, as ``center + scale * output``."""
+    before = earlier.scaler
+    weight_EH, bias_E = (earlier.tensors[f"decoder_output.{name}"].astype(np.float64) for name in ("weight", "bias"))
+    weight_FH, bias_F = (drawn[f"decoder_output.{name}"].astype(np.float64) for name in ("weight", "bias"))
+    flags_E, flags_F = _flags(earlier.layout, layout)
+    weight_FH[flags_F], bias_F[flags_F] = weight_EH[flags_E], bias_E[flags_E]
+    for pair in pairs:
+        there, here = _part(pair.there), _part(pair.here)
+        scale = scaler.scale_F[here].astype(np.float64)
+        raw_bias = before.center_F[there] + before.scale_F[there] * bias_E[there]
+        weight_FH[here] = (pair.here_by_there * before.scale_F[there]) @ weight_EH[there] / scale[:, None]
+        bias_F[here] = (pair.here_by_there @ raw_bias - scaler.center_F[here]) / scale
+    return {
+        "decoder_output.weight": weight_FH.astype(np.float32),
+        "decoder_output.bias": bias_F.astype(np.float32),
+    }
+
+
+def _flags(earlier: InputLayout, layout: InputLayout) -> tuple[list[int], list[int]]:
+    """Return where the flags stand, there and here, of the blocks that both have. Flags are not scaled."""
+    there = {block.name: block.flag for block in earlier.blocks if block.flag is not None}
+    both = [(there[b.name], b.flag) for b in layout.blocks if b.flag is not None and b.name in there]
+    return [flag for flag, _ in both], [flag for _, flag in both]
+
+
+def _part(block: Block) -> slice:
+    return slice(block.start, block.stop)

@@ -30,7 +30,7 @@ from userrep.items.versions import items_without_vector, train_versions
 from userrep.runs import Runs, to_stderr
 from userrep.schedule import Schedule
 from userrep.spaces import registry
-from userrep.spaces.create import create_space
+from userrep.spaces.create import check_training, create_space
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import (
     PUBLISHED,
@@ -43,7 +43,6 @@ from userrep.spaces.snapshots import (
 )
 from userrep.storage import artifacts_root, check_writable
 from userrep.tables import Tables
-from userrep.training.backends import check_backend
 from userrep.utc import utc_now
 
 
@@ -69,7 +68,7 @@ class Pipeline:
         schedule = self.schedule
         dates = schedule.feature_dates(retrain=retrain)
         if retrain or schedule.usable_space is None:
-            check_backend(self.config.training, self.spark)
+            check_training(self.tables, self.config, self.report)
         self.build_activity_tiles()
         self.train_item_vectors(dates)
         self.build_user_features(dates)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from userrep import config
 from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
-from userrep.model.artifact import Artifact, SpaceManifest, Tensors
+from userrep.model.artifact import Artifact, SpaceManifest
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.tensor_file import Tensors
 
 _WIDTHS = {"encoder_hidden": "hidden_dim", "encoder_latent": "latent_dim", "decoder_hidden": "decoder_dim"}
 _LAYERS = [*_WIDTHS, "decoder_output"]

@@ -5,13 +5,15 @@ from datetime import UTC, date, datetime
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
-from userrep.model.artifact import SpaceManifest, save_artifact, tensors_of
+from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
+from userrep.model.tensor_file import tensor_bytes
+from userrep.model.warm_start import warm_start
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
-from userrep.spaces.training_inputs import training_folder, training_inputs
+from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
 from userrep.storage import delete_folder, exists
 from userrep.tables import Tables
-from userrep.training.backends import run_training
+from userrep.training.backends import check_backend, run_training
 from userrep.training.task import TrainingTask
 
 
@@ -19,6 +21,19 @@ def next_space_id(tables: Tables, config: Config, until: date) -> str:
     """Name the space that a training would make now: a running number, and a hash of what it is trained with."""
     number = 1 + len(list_spaces(tables))
     return f"s{number:03d}-{short_hash([config.model.model_dump(), config.training.recipe, until], 6)}"
+
+
+def check_training(tables: Tables, config: Config, report: Callable[[str], None]) -> None:
+    """Refuse a training that could not run or be begun as configured, before anything is done for it.
+
+    Raises
+    ------
+    UsageError, SlotsError
+        With the cure: no such backend here, too few slots, no such space to begin with.
+    """
+    if config.training.init_from is not None:
+        find_space(tables, config.training.init_from)
+    check_backend(config.training, tables.spark, report)
 
 
 def create_space(
@@ -36,6 +51,7 @@ def create_space(
     and checkpoints under an id that is not registered; the next run takes the same id and goes on from them.
     Cost: three passes over the features, one shuffle of the scaled rows, then the training.
     """
+    check_training(tables, config, report)
     space_id = next_space_id(tables, config, until)
     inputs = training_inputs(tables, config, space_id=space_id, lineage_id=lineage_id, as_ofs=as_ofs, report=report)
     layout, empty_F = inputs.layout, empty_input(inputs.layout, inputs.scaler)
@@ -46,6 +62,7 @@ def create_space(
         training=config.training,
         empty_F=empty_F,
         folder=f"{training_folder(config, space_id)}/checkpoints",
+        initial=_initial_weights(tables, config, inputs, lineage_id, report),
     )
     result = run_training(task, spark=tables.spark, report=report)
     folder = artifact_folder(config, space_id)
@@ -69,3 +86,24 @@ def create_space(
     )
     delete_folder(training_folder(config, space_id))
     return find_space(tables, space_id)
+
+
+def _initial_weights(
+    tables: Tables, config: Config, inputs: TrainingInputs, lineage_id: str, report: Callable[[str], None]
+) -> bytes:
+    """Return the weights that the training begins with, of ``training.init_from``; none without it."""
+    if config.training.init_from is None:
+        return b""
+    space = find_space(tables, config.training.init_from)
+    start = warm_start(
+        load_artifact(artifact_folder(config, space.space_id), space.content_hash),
+        layout=inputs.layout,
+        scaler=inputs.scaler,
+        model=config.model,
+        same_items=space.lineage_id == lineage_id,
+        seed=config.training.seed,
+    )
+    report(f"training begins with weights of space {space.space_id}: {', '.join(start.carried) or 'none fit'}")
+    for line in start.fresh:
+        report(f"not carried over: {line}")
+    return tensor_bytes(start.tensors)

@@ -55,6 +55,11 @@ def task_on(
     root: Path, *, spoilt: str | None = None, model: dict[str, Any] | None = None, **training: Any
 ) -> TrainingTask:
     """Write planted rows as the shards of ``training_rows``, and make a task of them."""
+    write_planted(root, spoilt)
+    return task_of(root, model, **training)
+
+
+def write_planted(root: Path, spoilt: str | None = None) -> None:
     for split, num_rows in (("train", 150), ("valid_users", 20), ("valid_dates", 10)):
         for shard in range(NUM_SHARDS):
             _, x = planted(num_rows, seed=1000 * len(split) + shard)
@@ -66,6 +71,9 @@ def task_on(
             folder = root / f"split={split}" / f"shard={shard}"
             folder.mkdir(parents=True)
             pq.write_table(rows, folder / "part.parquet", row_group_size=64)
+
+
+def task_of(root: Path, model: dict[str, Any] | None = None, **training: Any) -> TrainingTask:
     return TrainingTask.of(
         shard_files(map(str, root.rglob("*.parquet")), NUM_SHARDS),
         layout=LAYOUT,

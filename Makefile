@@ -80,9 +80,15 @@ $(VENV)/.horovod-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh
 	    --no-deps --find-links $(CACHE)/wheels horovod==0.28.1
 	@touch $@
 
+# An S3-compatible server that tests start. It wants packages that ours cannot live with: an environment of its own.
+$(VENV)/.s3-server-done: $(VENV)/.packages-done deploy/s3_server.txt
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/s3-server
+	@$(UV) pip install --quiet --python $(VENV)/s3-server/bin/python --requirement deploy/s3_server.txt
+	@touch $@
+
 $(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py
 	@$(BIN)/python deploy/fetch_jars.py
 	@touch $@
 
-$(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-done $(VENV)/.jars-done
+$(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-done $(VENV)/.s3-server-done $(VENV)/.jars-done
 	@touch $@

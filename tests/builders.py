@@ -5,11 +5,14 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from userrep.arrow import packed
 from userrep.config import Config, parse_config
 from userrep.events.generator import LogSpec
+from userrep.storage import file_system
 
 EVENT_COLUMNS = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
 
@@ -42,6 +45,29 @@ def config_of(folder: Path, **sections: Any) -> Config:
         **sections,
     }
     return parse_config(values, "test")
+
+
+def write_training_rows(
+    root: str | Path, split: str, shard: int, keys: range, *, width: int, files: int = 2, group: int = 7
+) -> list[str]:
+    """Write rows of ``training_rows`` whose inputs are their key, in files of several row groups; return their URIs."""
+    uris = []
+    for k in range(files):
+        mine = np.array(keys[k::files])
+        x = np.repeat(mine[:, None], width, axis=1).astype(np.float32)
+        uris.append(f"{root}/split={split}/shard={shard}/part {k}.parquet")
+        store, path = file_system(uris[-1])
+        store.create_dir(path.rpartition("/")[0])
+        pq.write_table(
+            pa.table({"row_key": mine, "x": packed(x)}),
+            path,
+            filesystem=store,
+            row_group_size=group,
+            use_dictionary=False,
+            data_page_size=8192,
+            compression="lz4",
+        )
+    return uris
 
 
 # A generated log, and a pipeline on it: tests/conftest.py runs it once.

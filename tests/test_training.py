@@ -21,6 +21,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from userrep import config
+from userrep.arrow import packed
 from userrep.errors import DivergedError, SlotsError, UsageError
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
@@ -65,9 +66,7 @@ def write_planted(root: Path, spoilt: str | None = None) -> None:
             _, x = planted(num_rows, seed=1000 * len(split) + shard)
             if split == spoilt:
                 x[-1, 0] = np.nan
-            rows = pa.table(
-                {"row_key": np.arange(num_rows) + 1000 * shard, "x": pa.array(list(x), pa.list_(pa.float32()))}
-            )
+            rows = pa.table({"row_key": np.arange(num_rows) + 1000 * shard, "x": packed(x)})
             folder = root / f"split={split}" / f"shard={shard}"
             folder.mkdir(parents=True)
             pq.write_table(rows, folder / "part.parquet", row_group_size=64)

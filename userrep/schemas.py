@@ -118,9 +118,16 @@ FEATURE_SETS = TableSchema(
 
 TRAINING_ROWS = TableSchema(
     "training_rows",
-    "one row per user and as-of date that a space is trained or validated on, scaled, in shuffled order",
-    "space_id STRING, split STRING, shard INT, row_key BIGINT, x ARRAY<FLOAT>",
+    """one row per user and as-of date that a space is trained or validated on, scaled, in shuffled order; x: inputs as
+    little-endian float32""",
+    "space_id STRING, split STRING, shard INT, row_key BIGINT, x BINARY",
     ("space_id", "split", "shard"),
+    (
+        ("parquet.block.size", str(2**23)),
+        ("parquet.page.size", str(2**17)),  # a reader of many shards has a page of each open
+        ("parquet.enable.dictionary", "false"),
+        ("parquet.compression", "lz4_raw"),  # read anew in every epoch: speed before size
+    ),
 )
 
 SPACES = TableSchema(

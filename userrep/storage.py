@@ -41,7 +41,16 @@ def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         uri = "/dbfs/" + uri.removeprefix("dbfs:/").lstrip("/")
     if "://" not in uri:
         return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
-    return pyarrow.fs.FileSystem.from_uri(re.sub(r"^s3[an]://", "s3://", unquote(uri)))  # type: ignore[no-any-return]
+    parts = re.fullmatch(r"([^?/]+//[^?/]*)([^?]*)(\?.*)?", re.sub(r"^s3[an]://", "s3://", uri))
+    assert parts is not None
+    files, base = _store(parts[1] + (parts[3] or ""))
+    return files, base.rstrip("/") + unquote(parts[2])
+
+
+@lru_cache(maxsize=64)
+def _store(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Connect to a bucket, container or cluster once in a process."""
+    return pyarrow.fs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
 
 
 def is_local(uri: str) -> bool:
@@ -55,24 +64,32 @@ def parquet_footer(uri: str) -> pq.FileMetaData:
     return pq.read_metadata(_input(uri))
 
 
-def open_parquet(uri: str, footer: pq.FileMetaData = None, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
+def open_parquet(
+    uri: str, footer: pq.FileMetaData = None, *, coded: Sequence[str] = (), buffer_bytes: int = 0
+) -> pq.ParquetFile:
     """Open a Parquet file to read row groups of it; ``footer``: where it has been read already.
 
     ``coded``: text columns that are read as dictionaries. A local file is mapped into memory, not copied; of others,
-    what is asked for is fetched at once.
+    what is asked for is fetched at once. With ``buffer_bytes``, each column is read through a buffer of that size
+    instead, so that memory does not follow the size of a file or row group.
     """
     return pq.ParquetFile(
-        _input(uri),
+        _stream(uri) if buffer_bytes else _input(uri),
         metadata=footer,
         read_dictionary=list(coded),
         coerce_int96_timestamp_unit="us",
-        pre_buffer=not is_local(uri),
+        pre_buffer=not buffer_bytes and not is_local(uri),
+        buffer_size=buffer_bytes,
     )
 
 
 def _input(uri: str) -> pa.NativeFile:
+    return pa.memory_map(file_system(uri)[1]) if is_local(uri) else _stream(uri)
+
+
+def _stream(uri: str) -> pa.NativeFile:
     files, path = file_system(uri)
-    return pa.memory_map(path) if is_local(uri) else files.open_input_file(path)
+    return files.open_input_file(path)
 
 
 def write_bytes(uri: str, content: bytes) -> None:

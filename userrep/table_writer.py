@@ -16,6 +16,7 @@ from userrep.delta_files import TableFile
 from userrep.storage import file_system
 
 _GROUP_BYTES = 32 * 2**20
+_PAGE_BYTES = 2**20
 _CODECS = {"snappy": "snappy", "lz4_raw": "lz4"}  # Spark's names, and pyarrow's
 
 
@@ -23,7 +24,7 @@ _CODECS = {"snappy": "snappy", "lz4_raw": "lz4"}  # Spark's names, and pyarrow's
 class Target:
     """A table to write files of. ``schema``: of the files, without the partition columns.
 
-    ``properties``: the table's; of them ``parquet.block.size`` (bytes of a row group in memory),
+    ``properties``: the table's; of them ``parquet.block.size`` (bytes of a row group in memory), ``parquet.page.size``,
     ``parquet.enable.dictionary``, for all columns or for one (``#column``), and ``parquet.compression`` are heeded as
     Spark's writer heeds them.
     """
@@ -74,6 +75,7 @@ class _File:
             target.schema,
             compression=_CODECS[settings.get("parquet.compression", "snappy")],
             use_dictionary=_dictionaries(target),
+            data_page_size=int(settings.get("parquet.page.size", _PAGE_BYTES)),
             write_statistics=["user_bucket"],  # which readers skip row groups by; user ids have no place in footers
         )
 

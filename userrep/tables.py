@@ -187,6 +187,8 @@ class Tables:
         self.create(table)
         in_order = rows.select(*(field.name for field in self.read(table).schema.fields))
         writer = in_order.write.format("delta")
+        if codec := dict(table.properties).get("parquet.compression"):  # of the table's, Spark heeds all but this
+            writer = writer.option("compression", codec)
         writer = writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)
         if self._root is not None:
             writer.save(f"{self._root}/tables/{table.name}")

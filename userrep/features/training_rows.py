@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.arrow import listed
+from userrep.arrow import packed
 from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
 
@@ -90,10 +90,10 @@ def training_rows(rows: DataFrame, layout: InputLayout, scaler: Scaler, *, space
         for batch in batches:
             x_BF = scaler.apply(layout, layout.raw(batch))
             yield pa.RecordBatch.from_arrays(
-                [batch.column("split"), batch.column("row_key"), listed(x_BF)], ["split", "row_key", "x"]
+                [batch.column("split"), batch.column("row_key"), packed(x_BF)], ["split", "row_key", "x"]
             )
 
-    inputs = rows.mapInArrow(scaled, "split STRING, row_key BIGINT, x ARRAY<FLOAT>")
+    inputs = rows.mapInArrow(scaled, "split STRING, row_key BIGINT, x BINARY")
     shard = F.pmod(F.xxhash64("row_key"), F.lit(num_shards)).cast("int")
     dealt = inputs.select(F.lit(space_id).alias("space_id"), "split", shard.alias("shard"), "row_key", "x")
     return dealt.repartition("split", "shard").sortWithinPartitions("split", "shard", "row_key")

@@ -23,8 +23,9 @@ from userrep.model.tensor_file import read_tensors, tensor_bytes
 from userrep.training.checkpoint import Standing, load_checkpoint, remove_partial, save_checkpoint
 from userrep.training.comm import Comm
 from userrep.training.optimizer import Optimizer
+from userrep.training.prefetch import prefetched
 from userrep.training.progress import Progress
-from userrep.training.shards import Batch, epoch_batches, first_rows, prefetched
+from userrep.training.shards import Batch, epoch_batches, first_rows
 from userrep.training.task import TrainingResult, TrainingTask
 
 VALID_SPLITS = ("valid_users", "valid_dates")

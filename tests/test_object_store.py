@@ -1,0 +1,93 @@
+"""Training rows in an S3-compatible object store, a server of its own process: what disks give, it gives."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow.fs
+import pytest
+
+from tests.builders import write_training_rows
+from userrep.storage import exists, file_system, parquet_footer, read_bytes, write_bytes
+from userrep.training import shuffled_shard
+from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files
+
+SERVER = Path(sys.prefix) / "s3-server" / "bin" / "moto_server"
+WIDTH, NUM_SHARDS = 3, 2
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Serve an empty bucket, and tell everyone by the environment, as on a cluster, where it is."""
+    assert SERVER.exists(), "make setup installs it"
+    with subprocess.Popen(
+        [SERVER, "--host", "127.0.0.1", "--port", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stderr is not None
+            running = (re.search(r"Running on (http://\S+)", line) for line in server.stderr)
+            endpoint = next(match[1] for match in running if match)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("AWS_ENDPOINT_URL", endpoint)
+                patch.setenv("AWS_REGION", "us-east-1")
+                patch.setenv("AWS_ACCESS_KEY_ID", "test")
+                patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+                pyarrow.fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir("rows")
+                yield "s3a://rows"
+        finally:
+            server.terminate()
+
+
+def encoded(uris: list[str]) -> list[str]:
+    """Write URIs as Spark's ``inputFiles`` does."""
+    return [quote(uri, safe=":/=") for uri in uris]
+
+
+def read(files: list[list[str]], rank: int, size: int, first_step: int = 0) -> list[tuple[list[int], list[float]]]:
+    parts = epoch_batches(
+        files, rank=rank, size=size, batch_size=8, steps=12, width=WIDTH, seed=1, epoch=1, first_step=first_step
+    )
+    return [(part.row_key_B.tolist(), part.x_BF[:, 0].tolist()) for part in parts]
+
+
+def test_the_batches_of_an_object_store_are_those_of_a_disk(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 600 * NUM_SHARDS)  # several buffers a shard
+    roots = [f"{bucket}/my rows 100%25", str(tmp_path / "my rows")]
+    remote, local = (
+        [
+            uri
+            for shard in range(NUM_SHARDS)
+            for uri in write_training_rows(root, "train", shard, range(100 * shard, 100 * shard + 53), width=WIDTH)
+        ]
+        for root in roots
+    )
+    on_s3 = shard_files(encoded([uri.replace("%25", "%") for uri in remote]), NUM_SHARDS)["train"]
+    on_disk = shard_files(local, NUM_SHARDS)["train"]
+    assert count_rows(on_s3) == count_rows(on_disk) == [53, 53]
+    for rank, size in ((0, 1), (1, 2)):
+        assert read(on_s3, rank, size) == read(on_disk, rank, size)
+    assert read(on_s3, 0, 1, first_step=7) == read(on_disk, 0, 1)[7:]
+    one, other = (first_rows(files, rank=0, size=1, max_rows=20, width=WIDTH) for files in (on_s3, on_disk))
+    assert np.array_equal(one, other)
+
+
+def test_small_files_are_written_read_and_missed(bucket: str) -> None:
+    uri = f"{bucket}/space/weights 1"
+    assert not exists(uri)
+    write_bytes(uri, b"abc")
+    assert exists(uri)
+    assert read_bytes(uri, max_bytes=3) == b"abc"
+    with pytest.raises(FileNotFoundError, match="rows/space/none"):
+        read_bytes(f"{bucket}/space/none", max_bytes=3)
+    with pytest.raises(FileNotFoundError, match=r"rows/none\.parquet"):
+        parquet_footer(f"{bucket}/none.parquet")
+
+
+def test_files_of_one_bucket_share_one_connection(bucket: str) -> None:
+    assert file_system(f"{bucket}/a")[0] is file_system(f"s3://{bucket.partition('://')[2]}/b")[0]

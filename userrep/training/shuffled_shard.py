@@ -1,0 +1,97 @@
+"""The rows of one shard in the order of one epoch, from any row on, in bounded memory.
+
+The shard's row groups are put into a random order; the rows in it are cut into buffers, and each buffer is permuted.
+Which rows a buffer has follows from the seed, the number of shards and the width: from nothing that ranks differ in.
+Shapes: B rows of a batch, N rows of a buffer, F inputs.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from userrep.training.row_stream import RowGroup, RowStream
+
+MAX_BYTES = 128 * 2**20  # of rows that the reader of an epoch holds in a rank, its read buffers included
+
+
+class Room(NamedTuple):
+    """What one of a rank's shards may hold: two buffers of rows, and a stream with two read buffers and two slices."""
+
+    buffer_rows: int
+    stream_bytes: int
+
+    @classmethod
+    def of(cls, num_shards: int, width: int) -> "Room":
+        """Divide ``MAX_BYTES`` by all shards, as if a rank owned them all."""
+        room = MAX_BYTES // num_shards
+        return cls(max(1, room // 3 // (8 + 4 * width)), min(room // 12, 2**21))
+
+
+class _Buffer(NamedTuple):
+    row_key_N: NDArray[np.int64]
+    x_NF: NDArray[np.float32]
+
+
+class ShuffledShard:
+    """The ``rows`` of a shard, positions in the epoch's order; a thread of ``pool`` fills a buffer while one is used.
+
+    Row groups that lie before the buffer of the first of these rows are not read.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[RowGroup],
+        *,
+        seed: tuple[int, int, int],
+        room: Room,
+        rows: range,
+        width: int,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._groups, self._seed, self._room, self._rows, self._width = groups, seed, room, rows, width
+        self._pool, self._buffers = pool, self._read()
+        self._next = pool.submit(next, self._buffers, None)
+        self._buffer: _Buffer | None = None
+        self._order_N = np.empty(0, np.int64)
+        self._used = rows.start % room.buffer_rows  # of the current buffer's rows
+
+    def take_into(self, row_key_B: NDArray[np.int64], x_BF: NDArray[np.float32]) -> None:
+        """Fill the arrays with the next rows."""
+        num = 0
+        while num < len(row_key_B):
+            if self._used >= len(self._order_N):
+                self._turn()
+            assert self._buffer is not None
+            which = self._order_N[self._used : self._used + len(row_key_B) - num]
+            taken = slice(num, num + len(which))
+            row_key_B[taken] = self._buffer.row_key_N[which]
+            np.take(self._buffer.x_NF, which, axis=0, out=x_BF[taken], mode="clip")  # "raise" makes a copy first
+            self._used += len(which)
+            num += len(which)
+
+    def _turn(self) -> None:
+        """Take the buffer that has been filled, and have the one that is used up filled again."""
+        filled = self._next.result()
+        assert filled is not None, f"{self._rows} are more rows than shard {self._seed[-1]} has"
+        self._used -= len(self._order_N)
+        self._buffer, self._order_N = filled
+        self._next = self._pool.submit(next, self._buffers, None)
+
+    def _read(self) -> Iterator[tuple[_Buffer, NDArray[np.int64]]]:
+        """Yield buffers, two in turn, each with the order of its rows."""
+        groups = [self._groups[k] for k in self._permutation(0, len(self._groups))]
+        size = self._room.buffer_rows
+        first, end = self._rows.start // size, -(-self._rows.stop // size)
+        stream = RowStream(groups, start=first * size, width=self._width, max_bytes=self._room.stream_bytes)
+        num_rows = min(size, sum(group.num_rows for group in groups))
+        both = [_Buffer(np.empty(num_rows, np.int64), np.empty((num_rows, self._width), np.float32)) for _ in range(2)]
+        for k in range(first, end):
+            buffer = both[k % 2]
+            yield buffer, self._permutation(1 + k, stream.read_into(*buffer))
+
+    def _permutation(self, purpose: int, length: int) -> NDArray[np.int64]:
+        """Return an order that needs no earlier one: of row groups (purpose 0), of the rows of buffer k (1 + k)."""
+        return np.random.default_rng([*self._seed, purpose]).permutation(length)

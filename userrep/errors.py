@@ -46,3 +46,7 @@ class SlotsError(UserrepError):
 
 class DivergedError(UserrepError):
     """The training loss is no longer a number."""
+
+
+class TrackingError(UserrepError):
+    """A training could not be recorded with MLflow. The training itself is whole, in ``root``."""

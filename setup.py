@@ -26,6 +26,11 @@ setup(
         "pyyaml>=6,<7",
         "safetensors>=0.8,<0.9",
         "deltalake>=1.6,<1.7",
+        # MLflow without its server and pages, and what its SQLite store needs. SQLAlchemy 2.1 calls a loader that
+        # MLflow 3.17 uses deprecated, and wrong.
+        "mlflow-skinny>=3.17,<3.18",
+        "sqlalchemy>=2.0,<2.1",
+        "alembic>=1.20,<2",
         "typer>=0.29,<0.30",
     ],
     extras_require={
@@ -35,6 +40,7 @@ setup(
             "cmake>=4.4,<5",
             "duckdb>=2,<3",
             "hypothesis>=6.170,<7",
+            "mlflow>=3.17,<3.18",  # `mlflow ui` over what was recorded; the server that a test starts
             "mypy>=2.4,<3",
             "ninja>=1.13,<2",
             "psutil>=7.2,<8",

@@ -106,6 +106,7 @@ def pipeline_config(log: Path, root: Path, **more: Any) -> Config:
             "as_ofs": {"until": "2024-02-25", "every_days": 7}, "num_shards": 2, "batch_size": 64, "max_epochs": 20,
         },
         "downstream": {"num_dates": 2},
+        "tracking": {"mlflow": False},
         **more,
     }  # fmt: skip
     return parse_config(values, "test")

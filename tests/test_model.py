@@ -235,12 +235,12 @@ def test_the_empty_input_is_what_an_unknown_user_is_encoded_from() -> None:
 # Artifact
 
 
-def saved(folder: Path, **tensors: np.ndarray) -> SpaceManifest:
+def saved(folder: Path, *, space_id: str = "s1", **tensors: np.ndarray) -> SpaceManifest:
     layout = layout_of()
     scaler = scaler_of(layout)
     state = {name: t.numpy() for name, t in Autoencoder.of(layout.width, MODEL, seed=3).state_dict().items()}
     manifest = SpaceManifest(
-        space_id="s1", created_at=datetime(2024, 1, 2, tzinfo=UTC), lineage_id="l1", trained_until=date(2024, 1, 1),
+        space_id=space_id, created_at=datetime(2024, 1, 2, tzinfo=UTC), lineage_id="l1", trained_until=date(2024, 1, 1),
         layout=layout, model=MODEL, training=config.Training(), metrics={"valid_loss": 0.1 + 0.2},
         config_hash="c", code_hash="d",
     )  # fmt: skip

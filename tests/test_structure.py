@@ -28,6 +28,7 @@ ORDER = [
     "downstream",
     "streaming",
     "spaces",
+    "tracking",
     "inference",
     "training",
     "model",

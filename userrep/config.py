@@ -395,6 +395,17 @@ class Downstream(Section):
     num_dates: int = Field(4, ge=1)
 
 
+class Tracking(Section):
+    """Trainings are recorded with MLflow. ``uri``: of its store or server; ``${NAME}`` in it is a variable of the
+    environment. Without one: MLFLOW_TRACKING_URI, on Databricks its own, else SQLite below a local ``root``.
+    """
+
+    mlflow: bool = True
+    uri: str | None = Field(None, min_length=1)
+    experiment: str = Field("userrep", min_length=1)
+    model: Name = "userrep"
+
+
 class Spark(Section):
     """The session. ``item_vectors_bytes``: what a Python worker may hold of item vectors, such as 2GiB.
 
@@ -433,6 +444,7 @@ class Config(Section):
     snapshots: Snapshots = Snapshots()
     gates: Gates = Gates()
     downstream: Downstream = Downstream()
+    tracking: Tracking = Tracking()
     spark: Spark = Spark()
 
     @model_validator(mode="before")

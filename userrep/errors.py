@@ -54,3 +54,7 @@ class PeerLostError(UserrepError):
 
 class RankFailedError(UserrepError):
     """A rank of a training failed, died or hung; the message names it and says what it said last."""
+
+
+class TrackingError(UserrepError):
+    """A training could not be recorded with MLflow. The training itself is whole, in ``root``."""

@@ -1,0 +1,63 @@
+"""A space's artifact as an MLflow model: its two files, a signature, an example, and a loader; no pickle, no code."""
+
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from userrep import __version__
+from userrep.features.spec import FeatureSpec
+from userrep.inference.mlflow_model import input_columns
+from userrep.model.artifact import SpaceManifest
+
+EXAMPLE_ROWS = 5
+_NEEDED = ("mlflow-skinny", "numpy", "pandas", "pydantic", "pyarrow", "pyyaml", "safetensors", "torch")
+
+
+def write_model(path: str, *, folder: str, manifest: SpaceManifest, example: pa.Table, model: Any) -> None:
+    """Write the folder that is logged. ``model``: MLflow's own description, to be filled in.
+
+    ``example``: rows of user features; the first ``EXAMPLE_ROWS`` are kept, without their user ids.
+    """
+    import mlflow.pyfunc
+
+    mlflow.pyfunc.save_model(
+        path,
+        loader_module="userrep.inference.mlflow_model",
+        data_path=folder,
+        model_config={"content_hash": manifest.content_hash},
+        mlflow_model=model,
+        signature=_signature(manifest),
+        input_example=_example(example, manifest.layout.spec),
+        pip_requirements=[f"userrep=={__version__}", *(f"{name}=={version(name)}" for name in _NEEDED)],
+    )
+
+
+def _signature(manifest: SpaceManifest) -> Any:
+    """Describe the columns that go in and the vectors that come out.
+
+    Maps are of any type: MLflow would refuse the lists of pairs that Arrow's ``to_pandas`` gives. Lists are of doubles,
+    which floats fit into: Spark gives Python's.
+    """
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import AnyType, Array
+
+    kinds = {
+        "ARRAY<FLOAT>": Array(DataType.double), "BOOLEAN": DataType.boolean, "BIGINT": DataType.long,
+        "DOUBLE": DataType.double, "STRING": DataType.string, "MAP<STRING,BIGINT>": AnyType(),
+    }  # fmt: skip
+    columns = [ColSpec(kinds[kind], name) for name, kind in input_columns(manifest.layout.spec).items()]
+    vectors = TensorSpec(np.dtype(np.float32), (-1, manifest.model.latent_dim))
+    return ModelSignature(inputs=Schema(columns), outputs=Schema([vectors]))
+
+
+def _example(rows: pa.Table, spec: FeatureSpec) -> pd.DataFrame:
+    kinds = input_columns(spec)
+    users = rows.select(list(kinds)).slice(0, EXAMPLE_ROWS).to_pandas()
+    for name, kind in kinds.items():
+        if kind.startswith("MAP"):
+            users[name] = [dict(pairs) for pairs in users[name]]
+    return users

@@ -41,6 +41,7 @@ from userrep.spaces.snapshots import (
     stage_snapshots,
     staged_snapshots,
 )
+from userrep.spaces.unrecorded import record_kept
 from userrep.storage import artifacts_root, check_writable
 from userrep.tables import Tables
 from userrep.utc import utc_now
@@ -182,6 +183,7 @@ class Pipeline:
                 until=self.schedule.until,
                 report=self.report,
             )
+            record_kept(self.tables, self.config, self.report)
             run.num_rows = self.tables.read(schemas.TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
             run.outputs = {"space_id": space.space_id}
             run.reason += f"; space {space.space_id}"
@@ -190,6 +192,7 @@ class Pipeline:
     def _kept(self, space: Space) -> Space:
         with self.runs.stage("train_autoencoder") as run:
             done = "trained by a run that was cut off" if space.state == registry.CANDIDATE else space.state
+            record_kept(self.tables, self.config, self.report)  # one that MLflow did not take in time
             run.skip(f"space {space.space_id} is {done}; --retrain trains a new one")
         return space
 

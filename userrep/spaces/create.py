@@ -11,8 +11,10 @@ from userrep.model.tensor_file import tensor_bytes
 from userrep.model.warm_start import warm_start
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
 from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
+from userrep.spaces.unrecorded import keep_training
 from userrep.storage import delete_folder, exists
 from userrep.tables import Tables
+from userrep.tracking.place import check_tracking
 from userrep.training.backends import check_backend, run_training
 from userrep.training.task import TrainingTask
 
@@ -29,10 +31,11 @@ def check_training(tables: Tables, config: Config, report: Callable[[str], None]
     Raises
     ------
     UsageError, SlotsError
-        With the cure: no such backend here, too few slots, no such space to begin with.
+        With the cure: no such backend here, too few slots, no such space to begin with, nowhere to record it.
     """
     if config.training.init_from is not None:
         find_space(tables, config.training.init_from)
+    check_tracking(config)
     check_backend(config.training, tables.spark, report)
 
 
@@ -81,6 +84,7 @@ def create_space(
         code_hash=code_hash(),
     )
     saved = save_artifact(folder, manifest, tensors_of(result.weights, inputs.scaler, empty_F))
+    keep_training(config, space_id, curve=result.curve, ranks=result.ranks)
     add_candidate(
         tables, space_id=space_id, lineage_id=lineage_id, trained_until=until, content_hash=saved.content_hash
     )

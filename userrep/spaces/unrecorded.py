@@ -6,9 +6,6 @@ A run that is killed after a training, or finds the tracking server away, loses 
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from userrep.config import Config
 from userrep.errors import TrackingError, UsageError
 from userrep.model.artifact import load_artifact
@@ -18,8 +15,7 @@ from userrep.tables import Tables
 from userrep.tracking.environment import training_environment
 from userrep.tracking.record import TrackedRun, record_training
 
-_MAX_BYTES = 64 << 20  # a few rows of features, and a line for each epoch and rank
-_KEY = b"userrep.training"
+_MAX_BYTES = 64 << 20  # a line for each epoch and rank
 
 
 def keep_training(
@@ -28,7 +24,6 @@ def keep_training(
     *,
     curve: Sequence[Mapping[str, float]],
     ranks: Sequence[Mapping[str, object]],
-    example: pa.Table,
 ) -> None:
     """Keep what MLflow is to be told of a training, with this process's environment, before its space is registered.
 
@@ -38,9 +33,7 @@ def keep_training(
     if not config.tracking.mlflow:
         return
     training = {"curve": list(curve), "ranks": list(ranks), "environment": training_environment()}
-    sink = pa.BufferOutputStream()
-    pq.write_table(example.replace_schema_metadata({_KEY: json.dumps(training)}), sink)
-    write_bytes(_path(config, space_id), sink.getvalue().to_pybytes())
+    write_bytes(_path(config, space_id), json.dumps(training).encode())
 
 
 def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -> None:
@@ -64,12 +57,10 @@ def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -
 
 def _record(config: Config, space: Space) -> TrackedRun:
     folder = artifact_folder(config, space.space_id)
-    kept = read_bytes(_path(config, space.space_id), max_bytes=_MAX_BYTES)
-    example = pq.read_table(pa.BufferReader(kept))
-    training = json.loads(example.schema.metadata[_KEY])
+    training = json.loads(read_bytes(_path(config, space.space_id), max_bytes=_MAX_BYTES))
     manifest = load_artifact(folder, space.content_hash).manifest
-    return record_training(config, folder=folder, manifest=manifest, example=example, **training)
+    return record_training(config, folder=folder, manifest=manifest, **training)
 
 
 def _path(config: Config, space_id: str) -> str:
-    return f"{artifacts_root(config)}/artifacts/unrecorded/{space_id}.parquet"
+    return f"{artifacts_root(config)}/artifacts/unrecorded/{space_id}.json"

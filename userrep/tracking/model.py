@@ -4,22 +4,18 @@ from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from userrep import __version__
-from userrep.features.spec import FeatureSpec
+from userrep.features.layout import InputLayout
 from userrep.inference.mlflow_model import input_columns
 from userrep.model.artifact import SpaceManifest
+from userrep.tracking.example import invented_users
 
-EXAMPLE_ROWS = 5
 _NEEDED = ("mlflow-skinny", "numpy", "pandas", "pydantic", "pyarrow", "pyyaml", "safetensors", "torch")
 
 
-def write_model(path: str, *, folder: str, manifest: SpaceManifest, example: pa.Table, model: Any) -> None:
-    """Write the folder that is logged. ``model``: MLflow's own description, to be filled in.
-
-    ``example``: rows of user features; the first ``EXAMPLE_ROWS`` are kept, without their user ids.
-    """
+def write_model(path: str, *, folder: str, manifest: SpaceManifest, model: Any) -> None:
+    """Write the folder that is logged. ``model``: MLflow's own description, to be filled in."""
     import mlflow.pyfunc
 
     mlflow.pyfunc.save_model(
@@ -29,7 +25,7 @@ def write_model(path: str, *, folder: str, manifest: SpaceManifest, example: pa.
         model_config={"content_hash": manifest.content_hash},
         mlflow_model=model,
         signature=_signature(manifest),
-        input_example=_example(example, manifest.layout.spec),
+        input_example=_example(manifest.layout),
         pip_requirements=[f"userrep=={__version__}", *(f"{name}=={version(name)}" for name in _NEEDED)],
     )
 
@@ -54,10 +50,9 @@ def _signature(manifest: SpaceManifest) -> Any:
     return ModelSignature(inputs=Schema(columns), outputs=Schema([vectors]))
 
 
-def _example(rows: pa.Table, spec: FeatureSpec) -> pd.DataFrame:
-    kinds = input_columns(spec)
-    users = rows.select(list(kinds)).slice(0, EXAMPLE_ROWS).to_pandas()
-    for name, kind in kinds.items():
+def _example(layout: InputLayout) -> pd.DataFrame:
+    users = invented_users(layout).to_pandas()
+    for name, kind in input_columns(layout.spec).items():
         if kind.startswith("MAP"):
             users[name] = [dict(pairs) for pairs in users[name]]
     return users

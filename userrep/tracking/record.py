@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pyarrow as pa
-
 from userrep.config import Config
 from userrep.errors import TrackingError
 from userrep.model.artifact import SpaceManifest
@@ -42,7 +40,6 @@ def record_training(
     manifest: SpaceManifest,
     curve: Sequence[Mapping[str, float]],
     ranks: Sequence[Mapping[str, object]],
-    example: pa.RecordBatch | pa.Table,
     environment: Mapping[str, object] | None = None,
 ) -> TrackedRun:
     """Record a training, once; a second call for the same artifact finds the run and changes nothing.
@@ -50,8 +47,7 @@ def record_training(
     Parameters
     ----------
     folder, manifest : the artifact, saved. curve : losses per epoch, with the number of the ``epoch``. ranks : per rank
-    ``rank``, ``host``, ``device``, ``rows_per_second``. example : rows of user features. environment : of the training;
-    by default this process's.
+    ``rank``, ``host``, ``device``, ``rows_per_second``. environment : of the training; by default this process's.
 
     Raises
     ------
@@ -61,9 +57,8 @@ def record_training(
         If recording fails twice, for example because the server is away.
     """
     place = tracking_place(config)
-    table = example if isinstance(example, pa.Table) else pa.Table.from_batches([example])
     environment = environment or training_environment()
-    recording = _Recording(place, folder, manifest, curve, ranks, table, environment)
+    recording = _Recording(place, folder, manifest, curve, ranks, environment)
     try:
         return recording.run()
     except Exception:  # a server that is away says so in many ways
@@ -89,7 +84,6 @@ class _Recording:
     manifest: SpaceManifest
     curve: Sequence[Mapping[str, float]]
     ranks: Sequence[Mapping[str, Any]]
-    example: pa.Table
     environment: Mapping[str, object]
 
     def run(self) -> TrackedRun:
@@ -183,7 +177,7 @@ class _Recording:
         about = Model(logged.artifact_location, run.run_id, model_id=model_id, model_uuid=model_id)
         with tempfile.TemporaryDirectory() as scratch:
             path = str(Path(scratch) / "model")
-            write_model(path, folder=self.folder, manifest=self.manifest, example=self.example, model=about)
+            write_model(path, folder=self.folder, manifest=self.manifest, model=about)
             client.log_model_artifacts(model_id, path)
         client.finalize_logged_model(model_id, "READY")
         client.log_outputs(run.run_id, [LoggedModelOutput(model_id, 0)])

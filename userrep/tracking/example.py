@@ -1,0 +1,38 @@
+"""Users that nobody is, as an example of a model's input: of real ones MLflow would keep what is erased here."""
+
+import numpy as np
+import pyarrow as pa
+
+from userrep.features.layout import InputLayout
+from userrep.inference.mlflow_model import input_columns
+
+_ARROW = {
+    "ARRAY<FLOAT>": pa.list_(pa.float32()), "BOOLEAN": pa.bool_(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
+    "STRING": pa.string(), "MAP<STRING,BIGINT>": pa.map_(pa.string(), pa.int64()),
+}  # fmt: skip
+
+
+def invented_users(layout: InputLayout) -> pa.Table:
+    """Return two rows of user features, the same for every call: someone with an event a day, and someone unknown."""
+    spec = layout.spec
+    widths = {block.column: block.dim for block in spec.pooled} | spec.shares
+    columns: dict[str, pa.Array] = {}
+    known: object
+    unknown: object
+    for name, kind in input_columns(spec).items():
+        if kind == "ARRAY<FLOAT>":
+            share = np.full(widths[name], 1 / widths[name], np.float32)
+            known, unknown = share.tolist(), np.zeros_like(share).tolist()
+        elif kind.startswith("MAP"):
+            known, unknown = [(layout.vocabulary[name][0], spec.longest)], []
+        elif kind == "STRING":
+            known, unknown = layout.vocabulary[name][0], None
+        elif kind == "BOOLEAN":
+            known, unknown = True, False
+        elif name.startswith("days_since_"):
+            known, unknown = 1.0, None
+        else:
+            days = next(days for days in spec.windows_days if name.endswith(f"_{days}d"))
+            known, unknown = float(days) if kind == "DOUBLE" else days, 0
+        columns[name] = pa.array([known, unknown], _ARROW[kind])
+    return pa.table(columns)

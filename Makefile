@@ -74,10 +74,15 @@ $(VENV)/.packages-done: $(VENV)/.python-done setup.py constraints.txt
 	    --editable '.[dev]' cloudpickle psutil packaging setuptools wheel
 	@touch $@
 
-$(VENV)/.horovod-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh
+# HOROVOD_GPU_OPERATIONS=NCCL, in the environment or on the command line, gives the wheel for GPUs. Each of the two has
+# its stamp and takes the other's away, so that changing one's mind installs the other.
+export HOROVOD_GPU_OPERATIONS ?=
+HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
+$(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh
 	@PYTHON=$(BIN)/python bash deploy/build_horovod_wheel.sh $(CACHE)/wheels
 	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-index \
-	    --no-deps --find-links $(CACHE)/wheels horovod==0.28.1
+	    --no-deps --reinstall --find-links $(CACHE)/wheels/$(HOROVOD) horovod==0.28.1
+	@rm -f $(VENV)/.horovod-*-done
 	@touch $@
 
 # An S3-compatible server that tests start. It wants packages that ours cannot live with: an environment of its own.
@@ -90,5 +95,5 @@ $(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py
 	@$(BIN)/python deploy/fetch_jars.py
 	@touch $@
 
-$(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-done $(VENV)/.s3-server-done $(VENV)/.jars-done
+$(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.s3-server-done $(VENV)/.jars-done
 	@touch $@

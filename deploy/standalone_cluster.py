@@ -46,7 +46,7 @@ class Driver:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 600) -> int:
         """Return the exit code; a driver that takes longer is killed.
 
         Raises

@@ -22,6 +22,7 @@ _LOCAL = {
 }
 _ALWAYS = {
     "spark.sql.session.timeZone": "UTC",
+    "spark.executorEnv.TZ": "UTC",  # as this process: Python workers turn timestamps into Python's by it
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -46,7 +47,8 @@ def get_session(
     """Return the active session (a notebook's, spark-submit's), or start one with Delta on it.
 
     Sessions run in UTC, whatever they were started with. ``master`` and ``conf`` hold for a session that is started
-    here; of an active one only the runtime settings can change. Cost: seconds where a JVM must start.
+    here; of an active one only the runtime settings can change. Under spark-submit a local ``master`` gives way to
+    that of the submit, and so do JARs and sizes. Cost: seconds where a JVM must start.
 
     Raises
     ------
@@ -88,16 +90,10 @@ def _has_delta(session: SparkSession) -> bool:
 
 def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSession:
     settings = dict(_ALWAYS)
-    if master is None or master.startswith("local"):
-        settings |= _LOCAL
-    if "spark.log.structuredLogging.enabled" not in conf:
-        quiet = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
-        settings["spark.driver.extraJavaOptions"] = quiet
-    jars = sorted(jars_folder().glob("*.jar"))
-    if jars:
-        settings["spark.jars"] = ",".join(str(jar) for jar in jars)
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM, and said where and with which JARs
+        master = None if (master or "local").startswith("local") else master
     else:
-        settings["spark.jars.packages"] = DELTA_COORDINATES
+        settings |= _own_jvm(master, conf)
     builder = SparkSession.builder.appName(app_name)
     if master:
         builder = builder.master(master)
@@ -111,3 +107,17 @@ def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSess
         raise UsageError(
             f"Spark did not start ({reason[:300]}). `userrep doctor` checks Java, Spark and Delta."
         ) from error
+
+
+def _own_jvm(master: str | None, conf: Mapping[str, str]) -> dict[str, str]:
+    """Return what the JVM needs that a session starts by itself: Delta's JARs, quiet logs, a local session's size."""
+    settings = dict(_LOCAL) if master is None or master.startswith("local") else {}
+    if "spark.log.structuredLogging.enabled" not in conf:
+        quiet = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
+        settings["spark.driver.extraJavaOptions"] = quiet
+    jars = sorted(jars_folder().glob("*.jar"))
+    if jars:
+        settings["spark.jars"] = ",".join(str(jar) for jar in jars)
+    else:
+        settings["spark.jars.packages"] = DELTA_COORDINATES
+    return settings

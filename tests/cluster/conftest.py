@@ -13,11 +13,13 @@ from tests.builders import pipeline_config
 from userrep.session import jars_folder
 
 PROPERTIES = REPOSITORY / "conf" / "spark" / "standalone.conf"
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # these JVMs live too short for better code to pay
 # What is other than in conf/spark/standalone.conf: small, no downloads, and this repository is not installed.
 SETTINGS = {
     "spark.cores.max": "2",
     "spark.executor.cores": "1",
     "spark.executor.memory": "1g",
+    "spark.executor.extraJavaOptions": QUICK_START,
     "spark.driver.memory": "1g",
     "spark.executorEnv.PYTHONPATH": str(REPOSITORY),
     "spark.pyspark.python": sys.executable,
@@ -44,7 +46,8 @@ def submit(cluster: StandaloneCluster) -> Submit:
 
     def submit(script: Path | str, *arguments: object, **conf: str) -> Driver:
         jars = ",".join(str(jar) for jar in sorted(jars_folder().glob("*.jar")))
-        settings = SETTINGS | {"spark.jars": jars, "spark.jars.packages": ""} | conf
+        driver = {"spark.jars": jars, "spark.jars.packages": "", "spark.driver.extraJavaOptions": QUICK_START}
+        settings = SETTINGS | driver | conf
         return cluster.submit(script, *arguments, properties=PROPERTIES, conf=settings)
 
     return submit

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Submit
 
 from deploy.standalone_cluster import Driver, StandaloneCluster, command_of
+from tests.cluster.conftest import Submit
 from tests.test_training import losses_of, silent, task_on
 from userrep.training.comm import LocalComm
 from userrep.training.loop import train
@@ -26,7 +26,7 @@ def losses(folder: Path, backend: str) -> dict[str, float]:
     return found
 
 
-def soon(condition: Callable[[], object], driver: Driver, seconds: float = 90) -> None:
+def soon(condition: Callable[[], object], driver: Driver, seconds: float = 200) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -61,7 +61,7 @@ def test_two_ranks_on_two_workers_by_either_backend_give_the_losses_of_one_proce
     tmp_path: Path, submit: Submit
 ) -> None:
     driver = submit(TRAIN, tmp_path, 2, "local", "horovod", "torch_distributor")
-    assert driver.wait() == 0, driver.said()
+    assert driver.wait(300) == 0, driver.said()
     local = losses(tmp_path, "local")
     assert losses(tmp_path, "horovod") == pytest.approx(local, rel=1e-4)
     assert losses(tmp_path, "torch_distributor") == pytest.approx(losses(tmp_path, "horovod"), rel=1e-5)
@@ -85,7 +85,7 @@ def test_a_killed_rank_and_then_a_killed_worker_cost_an_epoch_each(
     cluster.kill_worker(1)
     soon(lambda: "Restart 2 of 2" in driver.said(), driver, seconds=60)
     cluster.start_worker(1)
-    assert driver.wait(180) == 0, driver.said()
+    assert driver.wait(300) == 0, driver.said()
     assert losses(tmp_path, "horovod") == pytest.approx(undisturbed, rel=1e-4)
     assert not ranks(cluster)
 
@@ -98,7 +98,7 @@ def test_a_killed_driver_leaves_no_rank_and_running_again_goes_on(
     os.killpg(driver.process.pid, signal.SIGKILL)
     soon(lambda: not ranks(cluster) and not cluster.executors(), driver, seconds=60)
     again = submit(TRAIN, tmp_path, EPOCHS, "horovod")
-    assert again.wait(180) == 0, again.said()
+    assert again.wait(300) == 0, again.said()
     found = re.search(r"training goes on from its checkpoint in epoch (\d+)", again.said())
     assert found is not None
     assert int(found[1]) >= 20

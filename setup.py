@@ -33,6 +33,7 @@ setup(
         "horovod": ["horovod==0.28.1", "cloudpickle", "psutil", "packaging"],
         "dev": [
             "cmake>=4.4,<5",
+            "datasets>=5.2,<6",
             "duckdb>=2,<3",
             "hypothesis>=6.170,<7",
             "mypy>=2.4,<3",

@@ -1,6 +1,6 @@
-"""Training rows that benchmarks read: drawn once from a seed, kept below a root folder, laid out as the table has them.
+"""Training rows that benchmarks read: drawn once from a seed, kept below a root folder, in the layout of the table.
 
-Inputs are normal, flags are 1. Both sides of a question read the same files, and the rows that they deliver are compared
+Inputs are normal, flags are 1. Both sides of a question read the same rows, and what they deliver is compared
 before their times are.
 """
 
@@ -187,5 +187,3 @@ def _write(size: RowSize, folder: Path, *, lists: bool) -> None:
             rows = {"row_key": random.integers(2**40, size=num), "x": listed(x) if lists else packed(x)}
             writer.write(pa.table(rows, schema=schema), {"split": "train", "shard": shard})
     writer.close()
-
-

@@ -11,7 +11,7 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test cluster-test lint types format bench bench-features clean
+.PHONY: help setup demo test cluster-test lint types format bench bench-features bench-training clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,6 +43,8 @@ format: setup  ## rewrite in the project's format
 BENCH_ARGS ?=
 FEATURE_BENCHES := features-vs-duckdb features-vs-spark-sql refresh-vs-full late-day-vs-full backfill-7-vs-1 \
     features-growth features-skew tiles-vs-duckdb
+TRAINING_BENCHES := training-vs-memory training-two-ranks reader-vs-pyarrow-dataset reader-vs-hf-datasets \
+    reader-vs-petastorm reader-vs-torch-distributor training-start training-memory
 BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
@@ -53,6 +55,9 @@ bench: setup  ## all benchmarks, a JSON line each; BENCH_ARGS=--small for a quic
 
 bench-features: setup  ## the benchmarks of tiles and features
 	$(call in_turn,$(FEATURE_BENCHES))
+
+bench-training: setup  ## the benchmarks of the trainer and its reader
+	$(call in_turn,$(TRAINING_BENCHES))
 
 bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)

@@ -38,6 +38,7 @@ setup(
         "horovod": ["horovod==0.28.1", "cloudpickle", "psutil", "packaging"],
         "dev": [
             "cmake>=4.4,<5",
+            "datasets>=5.2,<6",
             "duckdb>=2,<3",
             "hypothesis>=6.170,<7",
             "mlflow>=3.17,<3.18",  # `mlflow ui` over what was recorded; the server that a test starts

@@ -1,7 +1,7 @@
-"""Training rows that benchmarks read: drawn once from a seed, kept below a root folder, laid out as the table has them.
+"""Training rows that benchmarks read: drawn once from a seed, kept below a root folder, in the layout of the table.
 
-Inputs are normal, flags are 1. Both sides of a question read the same files, and the rows that they deliver are
-compared before their times are.
+Inputs are normal, flags are 1. Both sides of a question read the same rows, and what they deliver is compared
+before their times are.
 """
 
 import argparse

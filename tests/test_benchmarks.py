@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks import answers, features_growth, features_vs_spark_sql
+from benchmarks import answers, features_growth, features_vs_spark_sql, reader_vs_petastorm, training_data
 from benchmarks.logs import LogSize, log_files
+from benchmarks.report import Skipped
+from benchmarks.training_data import RowSize
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if "\ndef measure" in p.read_text(encoding="utf-8"))
+TRAINING_NAMES = [name for name in NAMES if name.startswith(("reader_", "training_"))]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
+TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("benchmarks")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINING_NAMES])
 def test_a_benchmark_compares_answers_and_tells_its_line(
     name: str, spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,17 +48,47 @@ def test_a_benchmark_compares_answers_and_tells_its_line(
     assert not list(root.glob("run-*"))
 
 
+@pytest.mark.parametrize("name", [name for name in TRAINING_NAMES if name != "reader_vs_petastorm"])
+def test_a_benchmark_of_training_delivers_the_same_rows_and_tells_its_line(
+    name: str, spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(root / "hf"))
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    line = benchmark.measure(TINY_ROWS, root, 1)
+    assert json.loads(json.dumps(line)) == line
+    assert line["benchmark"] == name
+    assert {"rows", "inputs", "shards", "batch", "cores"} <= line["size"].keys()
+    assert line["seconds"] > 0
+    assert line["ratio"] > 0
+
+
+def test_a_peer_that_cannot_be_had_is_skipped_with_its_own_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_vs_petastorm, "PACKAGES", ("/no/such/petastorm",))  # asks no registry
+    with pytest.raises(Skipped, match=r"petastorm does not install \(.+\)"):
+        reader_vs_petastorm.measure(TINY_ROWS, root, 1)
+
+
+def test_rows_that_differ_are_no_comparison() -> None:
+    with pytest.raises(AssertionError, match=r"of 1024 rows, ours delivers \(1024, 3, 4\) and the peer \(1024, 3, 5\)"):
+        training_data.check_rows((1024, 3, 4), (1024, 3, 5), TINY_ROWS)
+    with pytest.raises(AssertionError, match="of 1024 rows"):
+        training_data.check_rows((512, 3, 4), (512, 3, 4), TINY_ROWS)
+
+
 def test_every_benchmark_says_its_question_and_its_command() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    listed = re.search(r"FEATURE_BENCHES := ((?:.*\\\n)*.*)", makefile)
-    assert listed is not None
     for name in NAMES:
         text = importlib.import_module(f"benchmarks.{name}").__doc__ or ""
         assert "?" in text
         assert f"make bench-{name.replace('_', '-')}\n" in text
         assert f"python -m benchmarks.{name} --small" in text
-    named = set(listed[1].replace("\\", "").split())
-    assert named <= {name.replace("_", "-") for name in NAMES}
+
+
+def test_the_makefile_lists_benchmarks_that_there_are() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    lists = re.findall(r"^[A-Z]+_BENCHES := ((?:.*\\\n)*.*)", makefile, flags=re.MULTILINE)
+    assert len(lists) == 2
+    for listed in lists:
+        assert set(listed.replace("\\", "").split()) <= {name.replace("_", "-") for name in NAMES}
 
 
 def test_a_log_is_drawn_once_and_the_same_again(tmp_path: Path) -> None:

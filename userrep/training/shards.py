@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from userrep.errors import UsageError
 from userrep.storage import parquet_footer
 from userrep.training.row_stream import RowGroup, RowStream, row_groups
-from userrep.training.shuffled_shard import Room, ShuffledShard
+from userrep.training.shuffled_shard import Buffers, Room, ShuffledShard
 
 READERS = 4  # threads of an epoch: of object stores, each waits most of its time
 ShardFiles = dict[str, list[list[str]]]  # split -> shard -> its files, sorted
@@ -99,20 +99,24 @@ def epoch_batches(
     generator ends them.
     """
     portion, owned = batch_size // len(files), range(rank, len(files), size)
+    room = Room.of(len(files), width)
     pool = ThreadPoolExecutor(min(READERS, len(owned)), thread_name_prefix="reader")
-
-    def shuffled(shard: int) -> ShuffledShard:
-        return ShuffledShard(
-            row_groups(files[shard]),
-            seed=(seed % (1 << 64), epoch, shard),
-            room=Room.of(len(files), width),
-            rows=range(first_step * portion, steps * portion),
-            width=width,
-            pool=pool,
-        )
-
     try:
-        shards = list(pool.map(shuffled, owned))
+        groups = list(pool.map(row_groups, [files[shard] for shard in owned]))
+        most = max(sum(group.num_rows for group in of_one) for of_one in groups)
+        buffers = Buffers.empty(len(owned), min(room.buffer_rows, most), width)
+        shards = [
+            ShuffledShard(
+                groups[k],
+                buffers.row_key_S2N[k],
+                buffers.x_S2NF[k],
+                seed=(seed % (1 << 64), epoch, shard),
+                room=room,
+                rows=range(first_step * portion, steps * portion),
+                pool=pool,
+            )
+            for k, shard in enumerate(owned)
+        ]
         for _ in range(first_step, steps):
             batch = Batch.empty(portion * len(shards), width)
             for k, shard in enumerate(shards):

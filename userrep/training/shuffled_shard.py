@@ -2,7 +2,7 @@
 
 The shard's row groups are put into a random order; the rows in it are cut into buffers, and each buffer is permuted.
 Which rows a buffer has follows from the seed, the number of shards and the width: from nothing that ranks differ in.
-Shapes: B rows of a batch, N rows of a buffer, F inputs.
+Shapes: B rows of a batch, S shards of a rank, N rows of a buffer, F inputs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,31 +30,42 @@ class Room(NamedTuple):
         return cls(max(1, room // 3 // (8 + 4 * width)), min(room // 12, 2**21))
 
 
-class _Buffer(NamedTuple):
-    row_key_N: NDArray[np.int64]
-    x_NF: NDArray[np.float32]
+class Buffers(NamedTuple):
+    """Two buffers of up to N rows for each of S shards, in one piece: the system gives it in large pages."""
+
+    row_key_S2N: NDArray[np.int64]
+    x_S2NF: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, num_shards: int, num_rows: int, width: int) -> "Buffers":
+        return cls(
+            np.empty((num_shards, 2, num_rows), np.int64), np.empty((num_shards, 2, num_rows, width), np.float32)
+        )
 
 
 class ShuffledShard:
     """The ``rows`` of a shard, positions in the epoch's order; a thread of ``pool`` fills a buffer while one is used.
 
-    Row groups that lie before the buffer of the first of these rows are not read.
+    ``row_key_2N`` and ``x_2NF`` are the shard's own buffers, for ``room.buffer_rows`` or for all of its rows.
+    Row groups that lie before the buffer of the first of ``rows`` are not read.
     """
 
     def __init__(
         self,
         groups: Sequence[RowGroup],
+        row_key_2N: NDArray[np.int64],
+        x_2NF: NDArray[np.float32],
         *,
         seed: tuple[int, int, int],
         room: Room,
         rows: range,
-        width: int,
         pool: ThreadPoolExecutor,
     ) -> None:
-        self._groups, self._seed, self._room, self._rows, self._width = groups, seed, room, rows, width
-        self._pool, self._buffers = pool, self._read()
-        self._next = pool.submit(next, self._buffers, None)
-        self._buffer: _Buffer | None = None
+        self._groups, self._seed, self._room, self._rows = groups, seed, room, rows
+        self._row_key_2N, self._x_2NF = row_key_2N, x_2NF
+        self._pool, self._filled = pool, self._fill()
+        self._next = pool.submit(next, self._filled, None)
+        self._current = 0  # which of the two buffers is used
         self._order_N = np.empty(0, np.int64)
         self._used = rows.start % room.buffer_rows  # of the current buffer's rows
 
@@ -64,11 +75,12 @@ class ShuffledShard:
         while num < len(row_key_B):
             if self._used >= len(self._order_N):
                 self._turn()
-            assert self._buffer is not None
             which = self._order_N[self._used : self._used + len(row_key_B) - num]
             taken = slice(num, num + len(which))
-            row_key_B[taken] = self._buffer.row_key_N[which]
-            np.take(self._buffer.x_NF, which, axis=0, out=x_BF[taken], mode="clip")  # "raise" makes a copy first
+            row_key_B[taken] = self._row_key_2N[self._current, which]
+            np.take(
+                self._x_2NF[self._current], which, axis=0, out=x_BF[taken], mode="clip"
+            )  # "raise" makes a copy first
             self._used += len(which)
             num += len(which)
 
@@ -77,20 +89,19 @@ class ShuffledShard:
         filled = self._next.result()
         assert filled is not None, f"{self._rows} are more rows than shard {self._seed[-1]} has"
         self._used -= len(self._order_N)
-        self._buffer, self._order_N = filled
-        self._next = self._pool.submit(next, self._buffers, None)
+        self._current, self._order_N = filled
+        self._next = self._pool.submit(next, self._filled, None)
 
-    def _read(self) -> Iterator[tuple[_Buffer, NDArray[np.int64]]]:
-        """Yield buffers, two in turn, each with the order of its rows."""
+    def _fill(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Fill the buffers in turn; say which one, and in which order its rows are to be used."""
         groups = [self._groups[k] for k in self._permutation(0, len(self._groups))]
         size = self._room.buffer_rows
         first, end = self._rows.start // size, -(-self._rows.stop // size)
-        stream = RowStream(groups, start=first * size, width=self._width, max_bytes=self._room.stream_bytes)
-        num_rows = min(size, sum(group.num_rows for group in groups))
-        both = [_Buffer(np.empty(num_rows, np.int64), np.empty((num_rows, self._width), np.float32)) for _ in range(2)]
+        width = self._x_2NF.shape[-1]
+        stream = RowStream(groups, start=first * size, width=width, max_bytes=self._room.stream_bytes)
         for k in range(first, end):
-            buffer = both[k % 2]
-            yield buffer, self._permutation(1 + k, stream.read_into(*buffer))
+            num_rows = stream.read_into(self._row_key_2N[k % 2], self._x_2NF[k % 2])
+            yield k % 2, self._permutation(1 + k, num_rows)
 
     def _permutation(self, purpose: int, length: int) -> NDArray[np.int64]:
         """Return an order that needs no earlier one: of row groups (purpose 0), of the rows of buffer k (1 + k)."""

@@ -1,0 +1,86 @@
+"""Does the memory of a rank that trains stay the same when there are ten times as many rows?
+
+10M rows of 32 inputs in 16 shards against 1M. A rank is a process of its own that owns all shards: it takes a hundred
+steps of the training loop, then an epoch of all rows from the reader, with the thread that reads ahead. The ratio is of
+the processes' peaks of resident memory; ``libraries_mib`` of them are there once the libraries are loaded.
+
+    make bench-training-memory
+    python -m benchmarks.training_memory --small
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Line, progress
+from benchmarks.training_data import BATCH, RowSize, our_epoch, run, taken, training_files
+
+SIZE = RowSize(rows=10_000_384, narrow=True)
+SMALL = RowSize(rows=81_920, narrow=True)
+TIMES = 10
+STEPS = 100
+
+
+def measure(size: RowSize, root: Path, runs: int) -> Line:
+    """Run a rank on the rows and one on a tenth of them, one after the other."""
+    smaller = size.of_rows(size.rows // TIMES)
+    for each in (smaller, size):
+        training_files(each, root)
+    peaks: dict[RowSize, list[float]] = {smaller: [], size: []}
+    for _ in range(runs):
+        for each, mib in peaks.items():
+            start = time.perf_counter()
+            told = _rank(each, root)
+            seconds = time.perf_counter() - start
+            mib.append(told["mib"])
+            progress(f"{each.rows:,} rows: {mib[-1]:.0f} MiB")
+    mib, smaller_mib = max(peaks[size]), min(peaks[smaller])
+    return {
+        "benchmark": "training_memory",
+        "size": size.told(),
+        "seconds": round(seconds, 3),
+        "mib": round(mib),
+        "libraries_mib": round(told["libraries_mib"]),
+        "peer": f"{smaller.rows} rows",
+        "peer_mib": round(smaller_mib),
+        "ratio": round(mib / smaller_mib, 3),
+    }
+
+
+def _rank(size: RowSize, root: Path) -> dict[str, Any]:
+    """Run a rank and return what it tells."""
+    code = f"from benchmarks.training_memory import *; rank({size!r}, Path({str(root)!r}))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, cwd=Path(__file__).parents[1]
+    )
+    told: dict[str, Any] = json.loads(ran.stdout)
+    if told["rows"] != size.rows:
+        raise AssertionError(f"{told['rows']} rows were read of {size.rows}")
+    return told
+
+
+def rank(size: RowSize, root: Path) -> None:
+    """Train for some steps, read all rows, and print how many there were and the peak of memory."""
+    from benchmarks.training_vs_memory import training_task
+    from userrep.training.comm import LocalComm
+    from userrep.training.loop import train
+
+    libraries_mib = _peak_mib()
+    files = training_files(size, root)
+    task = training_task(size, files)
+    train(replace(task, steps=min(STEPS, size.rows // BATCH)), LocalComm(), lambda _: None)
+    rows = taken(our_epoch(files, size))
+    print(json.dumps({"rows": rows, "mib": _peak_mib(), "libraries_mib": libraries_mib}))
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    run("training_memory", measure, SIZE, small=SMALL, runs=1)

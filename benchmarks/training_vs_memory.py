@@ -1,0 +1,84 @@
+"""What does it cost a training to read its rows from the table's files, against rows that are in memory?
+
+200k rows of 546 inputs in 16 shards, the default model, batches of 512, one rank, one torch thread. Both sides are
+``train`` for an epoch; on the peer's the reader is replaced by slices of two arrays that hold the epoch's rows, all
+else is the same, and so are the losses to the last bit. The machine has a core for the thread that reads ahead.
+
+    make bench-training-vs-memory
+    python -m benchmarks.training_vs_memory --small
+"""
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from benchmarks.report import Line, alternating, ratio_line
+from benchmarks.training_data import BATCH, NUM_SHARDS, SIZE, RowSize, run, training_files
+from userrep import config
+from userrep.training import loop
+from userrep.training.comm import LocalComm
+from userrep.training.loop import TrainingTask, train
+from userrep.training.shards import Batch
+
+
+def measure(size: RowSize, root: Path, runs: int) -> Line:
+    """Train on both in turn."""
+    task = training_task(size, training_files(size, root))
+    in_memory = _in_memory(size)
+    losses: list[float] = []
+
+    def epoch() -> None:
+        losses.append(train(task, LocalComm(), lambda _: None).metrics["train_loss"])
+
+    def memory_epoch() -> None:
+        with patch.object(loop, "epoch_batches", in_memory):
+            epoch()
+
+    with patch.object(loop, "epoch_batches", in_memory):
+        epoch()  # the arrays are filled in the first, which does not count
+    seconds, peer_seconds = alternating(epoch, memory_epoch, check=lambda: _check_same(losses), runs=runs)
+    return ratio_line(
+        "training_vs_memory", size.told(), seconds=seconds, peer="rows in memory", peer_seconds=peer_seconds
+    )
+
+
+def training_task(size: RowSize, files: list[list[str]]) -> TrainingTask:
+    """Make a task of one epoch with the default model."""
+    return TrainingTask.of(
+        {"train": files},
+        layout=size.layout,
+        model=config.Model(),
+        training=config.Training(num_shards=NUM_SHARDS, batch_size=BATCH, max_epochs=1),
+        empty_F=np.zeros(size.layout.width, np.float32),
+    )
+
+
+def _in_memory(size: RowSize) -> Callable[..., Generator[Batch]]:
+    """Return what gives the batches of ``epoch_batches`` again from two arrays, which it fills where they are not."""
+    rows = Batch.empty(size.rows, size.layout.width)
+    read = loop.epoch_batches
+    filled = False
+
+    def batches(files: list[list[str]], **wanted: Any) -> Generator[Batch]:
+        nonlocal filled
+        if not filled:
+            for k, batch in enumerate(read(files, **wanted)):
+                for whole, part in zip(rows.rows(k * BATCH, (k + 1) * BATCH), batch, strict=True):
+                    whole[:] = part
+            filled = True
+        for start in range(0, size.rows, BATCH):
+            yield rows.rows(start, start + BATCH)
+
+    return batches
+
+
+def _check_same(losses: list[float]) -> None:
+    if len(set(losses)) != 1 or not np.isfinite(losses[0]):
+        raise AssertionError(f"the same rows give the losses {losses}")
+
+
+if __name__ == "__main__":
+    run("training_vs_memory", measure, SIZE, runs=3)

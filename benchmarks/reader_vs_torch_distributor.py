@@ -57,7 +57,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
 
 
 def _peer(rows: DataFrame, size: RowSize) -> dict[str, Any]:
-    """Take an epoch in a process that TorchDistributor starts, and one more for the checksum; it says what they took."""
+    """Take an epoch in a process that TorchDistributor starts, and one more for the checksum; return what it tells."""
     num_rows, batch = size.rows, BATCH
 
     def train() -> dict[str, Any]:  # goes there by value: it uses nothing of this module

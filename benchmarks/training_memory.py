@@ -53,19 +53,17 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
 
 
 def _rank(size: RowSize, root: Path) -> dict[str, Any]:
-    """Run a rank and return what it tells."""
-    code = f"from benchmarks.training_memory import *; rank({size!r}, Path({str(root)!r}))"
+    """Run a rank in a process of its own and return what it tells."""
+    code = f"from benchmarks.training_memory import *; print(json.dumps(rank({size!r}, Path({str(root)!r}))))"
     ran = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, cwd=Path(__file__).parents[1]
     )
     told: dict[str, Any] = json.loads(ran.stdout)
-    if told["rows"] != size.rows:
-        raise AssertionError(f"{told['rows']} rows were read of {size.rows}")
     return told
 
 
-def rank(size: RowSize, root: Path) -> None:
-    """Train for some steps, read all rows, and print how many there were and the peak of memory."""
+def rank(size: RowSize, root: Path) -> dict[str, Any]:
+    """Train for some steps, read all rows, and return the peak of memory before and after."""
     from benchmarks.training_vs_memory import training_task
     from userrep.training.comm import LocalComm
     from userrep.training.loop import train
@@ -75,7 +73,9 @@ def rank(size: RowSize, root: Path) -> None:
     task = training_task(size, files)
     train(replace(task, steps=min(STEPS, size.rows // BATCH)), LocalComm(), lambda _: None)
     rows = taken(our_epoch(files, size))
-    print(json.dumps({"rows": rows, "mib": _peak_mib(), "libraries_mib": libraries_mib}))
+    if rows != size.rows:
+        raise AssertionError(f"{rows} rows were read of {size.rows}")
+    return {"mib": _peak_mib(), "libraries_mib": libraries_mib}
 
 
 def _peak_mib() -> float:

@@ -124,7 +124,7 @@ class StandaloneCluster:
 
     def executors(self, worker: int | None = None) -> list[psutil.Process]:
         """Return the executors' JVMs, of one Worker or of all; those of a killed Worker only with all."""
-        found = [process for process in self._processes() if _EXECUTOR in _command(process)]
+        found = [process for process in self.processes() if _EXECUTOR in command_of(process)]
         return [process for process in found if worker is None or process.ppid() == self.workers[worker].pid]
 
     def state(self) -> dict[str, Any]:
@@ -156,15 +156,16 @@ class StandaloneCluster:
             If one of them is left.
         """
         for end in (psutil.Process.terminate, psutil.Process.kill):
-            for process in self._processes():
+            for process in self.processes():
                 with suppress(psutil.NoSuchProcess):
                     end(process)
             until = time.monotonic() + STOP_SECONDS
-            while self._processes() and time.monotonic() < until:
+            while self.processes() and time.monotonic() < until:
                 time.sleep(0.1)
         for launched in self._launched:
-            launched.poll()  # lest it stays as a zombie
-        if left := self._processes():
+            with suppress(subprocess.TimeoutExpired):
+                launched.wait(STOP_SECONDS)  # lest it stays as a zombie
+        if left := self.processes():
             raise UserrepError(f"cluster: processes {[process.pid for process in left]} could not be stopped.")
 
     def _start_master(self) -> None:
@@ -219,7 +220,7 @@ class StandaloneCluster:
         self._launched.append(process)
         return process
 
-    def _processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """Return all running processes of this cluster, by the mark in their environment: parents may be gone."""
         found = []
         for process in psutil.process_iter():
@@ -231,7 +232,7 @@ class StandaloneCluster:
         return found
 
 
-def _command(process: psutil.Process) -> list[str]:
+def command_of(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
     except psutil.Error:

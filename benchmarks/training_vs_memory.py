@@ -26,7 +26,7 @@ from userrep.training.shards import Batch
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
     """Train on both in turn."""
-    task = training_task(size, training_files(size, root))
+    task = training_task(size, training_files(size, root), root / f"run-{uuid4().hex}")
     in_memory = _in_memory(size)
     losses: list[float] = []
 

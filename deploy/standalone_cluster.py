@@ -163,7 +163,8 @@ class StandaloneCluster:
             while self.processes() and time.monotonic() < until:
                 time.sleep(0.1)
         for launched in self._launched:
-            launched.poll()  # lest it stays as a zombie
+            with suppress(subprocess.TimeoutExpired):
+                launched.wait(STOP_SECONDS)  # lest it stays as a zombie
         if left := self.processes():
             raise UserrepError(f"cluster: processes {[process.pid for process in left]} could not be stopped.")
 

@@ -1,15 +1,26 @@
-"""A driver: runs every job of userrep.jobs in order, each as spark-submit would, in one session."""
+"""A driver: generates a log and runs every job on it, each as spark-submit runs it, in one session.
+
+spark-submit tests/cluster/run_jobs.py LOG CONFIG AS_OF
+"""
 
 import runpy
 import sys
 
 from userrep.jobs import JOBS
 
-arguments = sys.argv[1:]
-for job in JOBS:
+
+def run(job: str, *arguments: str) -> None:
+    """Run an entry point of jobs/ as the main program; a job that fails ends the driver with its exit code."""
     sys.argv = [f"jobs/{job}.py", *arguments]
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         if end.code:
             raise
+
+
+if __name__ == "__main__":
+    log, config, as_of = sys.argv[1:]
+    run("generate_events", "--out", log, "--users", "120", "--items", "40", "--days", "28")
+    for name in JOBS:
+        run(name, "--config", config, "--as-of", as_of)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.report import Line, Skipped, alternating, progress, ratio_line
+from userrep import config
 from userrep.arrow import listed, packed
 from userrep.features.layout import UNKNOWN, InputLayout
 from userrep.features.spec import FeatureSpec
@@ -26,6 +27,7 @@ from userrep.schemas import TRAINING_ROWS
 from userrep.table_writer import TableWriter, Target
 from userrep.training.prefetch import prefetched
 from userrep.training.shards import epoch_batches, shard_files
+from userrep.training.task import TrainingTask
 
 BATCH = 512
 NUM_SHARDS = 16
@@ -90,6 +92,18 @@ def training_files(size: RowSize, root: Path, *, lists: bool = False) -> list[li
         _write(size, staged, lists=lists)
         staged.rename(folder)
     return shard_files(map(str, folder.rglob("*.parquet")), NUM_SHARDS)["train"]
+
+
+def training_task(size: RowSize, root: Path, folder: str, **training: Any) -> TrainingTask:
+    """Make a task of one epoch with the default model; checkpoints go into ``folder``."""
+    return TrainingTask.of(
+        {"train": training_files(size, root)},
+        layout=size.layout,
+        model=config.Model(),
+        training=config.Training(**{"num_shards": NUM_SHARDS, "batch_size": BATCH, "max_epochs": 1} | training),
+        empty_F=np.zeros(size.layout.width, np.float32),
+        folder=folder,
+    )
 
 
 def our_epoch(files: list[list[str]], size: RowSize, *, epoch: int = 1) -> Generator[Rows]:

@@ -12,13 +12,14 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Line, progress
-from benchmarks.training_data import BATCH, RowSize, our_epoch, run, taken, training_files
+from benchmarks.training_data import BATCH, RowSize, our_epoch, run, taken, training_files, training_task
 
 SIZE = RowSize(rows=10_000_384, narrow=True)
 SMALL = RowSize(rows=81_920, narrow=True)
@@ -64,14 +65,14 @@ def _rank(size: RowSize, root: Path) -> dict[str, Any]:
 
 def rank(size: RowSize, root: Path) -> dict[str, Any]:
     """Train for some steps, read all rows, and return the peak of memory before and after."""
-    from benchmarks.training_vs_memory import training_task
     from userrep.training.comm import LocalComm
     from userrep.training.loop import train
 
     libraries_mib = _peak_mib()
     files = training_files(size, root)
-    task = training_task(size, files)
-    train(replace(task, steps=min(STEPS, size.rows // BATCH)), LocalComm(), lambda _: None)
+    with tempfile.TemporaryDirectory() as folder:
+        task = training_task(size, root, folder)
+        train(replace(task, steps=min(STEPS, size.rows // BATCH)), LocalComm(), lambda _: None)
     rows = taken(our_epoch(files, size))
     if rows != size.rows:
         raise AssertionError(f"{rows} rows were read of {size.rows}")

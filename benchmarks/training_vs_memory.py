@@ -8,6 +8,7 @@ else is the same, and so are the losses to the last bit. The machine has a core 
     python -m benchmarks.training_vs_memory --small
 """
 
+import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -16,22 +17,22 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.report import Line, alternating, ratio_line
-from benchmarks.training_data import BATCH, NUM_SHARDS, SIZE, RowSize, run, training_files
-from userrep import config
+from benchmarks.training_data import BATCH, SIZE, RowSize, run, training_task
 from userrep.training import loop
 from userrep.training.comm import LocalComm
-from userrep.training.loop import TrainingTask, train
+from userrep.training.loop import train
 from userrep.training.shards import Batch
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
     """Train on both in turn."""
-    task = training_task(size, training_files(size, root), root / f"run-{uuid4().hex}")
     in_memory = _in_memory(size)
     losses: list[float] = []
 
     def epoch() -> None:
-        losses.append(train(task, LocalComm(), lambda _: None).metrics["train_loss"])
+        with tempfile.TemporaryDirectory() as folder:
+            task = training_task(size, root, folder)
+            losses.append(train(task, LocalComm(), lambda _: None).metrics["train_loss"])
 
     def memory_epoch() -> None:
         with patch.object(loop, "epoch_batches", in_memory):
@@ -42,17 +43,6 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
     seconds, peer_seconds = alternating(epoch, memory_epoch, check=lambda: _check_same(losses), runs=runs)
     return ratio_line(
         "training_vs_memory", size.told(), seconds=seconds, peer="rows in memory", peer_seconds=peer_seconds
-    )
-
-
-def training_task(size: RowSize, files: list[list[str]]) -> TrainingTask:
-    """Make a task of one epoch with the default model."""
-    return TrainingTask.of(
-        {"train": files},
-        layout=size.layout,
-        model=config.Model(),
-        training=config.Training(num_shards=NUM_SHARDS, batch_size=BATCH, max_epochs=1),
-        empty_F=np.zeros(size.layout.width, np.float32),
     )
 
 

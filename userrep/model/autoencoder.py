@@ -62,7 +62,8 @@ class Autoencoder(nn.Module):
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator) -> nn.Linear:
     """Return a layer with torch's usual initialisation, drawn from ``generator``."""
-    layer = nn.Linear(width_in, width_out, device="meta").to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[]):  # torch draws weights, which are not used; its `meta` device imports sympy
+        layer = nn.Linear(width_in, width_out)
     bound = width_in**-0.5
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

@@ -25,7 +25,6 @@ from userrep.features.layout import UNKNOWN, InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.schemas import TRAINING_ROWS
 from userrep.table_writer import TableWriter, Target
-from userrep.training.prefetch import prefetched
 from userrep.training.shards import epoch_batches, shard_files
 from userrep.training.task import TrainingTask
 
@@ -107,18 +106,16 @@ def training_task(size: RowSize, root: Path, folder: str, **training: Any) -> Tr
 
 
 def our_epoch(files: list[list[str]], size: RowSize, *, epoch: int = 1) -> Generator[Rows]:
-    """Yield the batches of an epoch as a training of one rank gets them."""
-    yield from prefetched(
-        epoch_batches(
-            files,
-            rank=0,
-            size=1,
-            batch_size=BATCH,
-            steps=size.rows // BATCH,
-            width=size.layout.width,
-            seed=size.seed,
-            epoch=epoch,
-        )
+    """Yield the batches of an epoch as a training of one rank gets them, before its noise."""
+    yield from epoch_batches(
+        files,
+        rank=0,
+        size=1,
+        batch_size=BATCH,
+        steps=size.rows // BATCH,
+        width=size.layout.width,
+        seed=size.seed,
+        epoch=epoch,
     )
 
 

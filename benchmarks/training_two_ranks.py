@@ -53,7 +53,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
 def _train(size: RowSize, root: Path, ranks: int, speeds: list[float], spark: SparkSession) -> float:
     """Train for an epoch; note the rows a second, return the loss."""
     with tempfile.TemporaryDirectory() as folder, patch.object(horovod_launch, "train_rank", held_rank):
-        task = training_task(size, root, folder, backend="horovod", num_workers=ranks, batch_size=BATCH)
+        task = training_task(size, root, folder, backend="horovod", num_workers=ranks, batch_size=min(BATCH, size.rows))
         metrics = run_training(task, spark=spark, report=lambda _: None).metrics
     speeds.append(metrics["rows_per_second"])
     return metrics["train_loss"]

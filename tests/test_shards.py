@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +201,8 @@ def test_buffers_follow_the_number_of_shards_and_the_width_and_have_a_row_at_lea
 def test_a_stream_begins_at_any_row(files: list[list[str]]) -> None:
     def stream(start: int, num: int) -> tuple[int, list[int]]:
         rows = Batch.empty(num, WIDTH)
-        read = RowStream(row_groups(files[0]), start=start, width=WIDTH, max_bytes=60).read_into(*rows)
+        with closing(RowStream(row_groups(files[0]), start=start, width=WIDTH, max_bytes=60)) as stream:
+            read = stream.read_into(*rows)
         return read, rows.row_key_B[:read].tolist()
 
     _, whole = stream(0, 50)

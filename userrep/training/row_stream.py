@@ -3,7 +3,7 @@
 Shapes: N rows, F inputs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -39,17 +39,20 @@ class RowStream:
     """
 
     def __init__(self, groups: Sequence[RowGroup], *, start: int, width: int, max_bytes: int) -> None:
-        self._width, self._max_bytes = width, max_bytes
         skipped = 0
         while skipped < len(groups) and start >= groups[skipped].num_rows:
             start -= groups[skipped].num_rows
             skipped += 1
-        self._slices = self._read(groups[skipped:])
+        self._slices = _slices(groups[skipped:], width, max_bytes)
         self._slice: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
         self._behind = start  # rows to pass over
 
-    def read_into(self, row_key_N: NDArray[np.int64], x_NF: NDArray[np.float32]) -> int:
-        """Fill the arrays with the next rows and return how many there were: fewer than asked for at the end alone.
+    def read_into(
+        self, row_key_N: NDArray[np.int64], x_NF: NDArray[np.float32], places_N: NDArray[np.int64] | None = None
+    ) -> int:
+        """Fill the arrays with the next rows, in order or each into its place; return how many there were.
+
+        Fewer than asked for are there at the end alone.
 
         Raises
         ------
@@ -64,7 +67,8 @@ class RowStream:
                     break
             row_keys, x = (column[self._behind :] for column in self._slice)
             taken = min(len(row_keys), len(row_key_N) - num)
-            row_key_N[num : num + taken], x_NF[num : num + taken] = row_keys[:taken], x[:taken]
+            where = slice(num, num + taken) if places_N is None else places_N[num : num + taken]
+            row_key_N[where], x_NF[where] = row_keys[:taken], x[:taken]
             num += taken
             if taken == len(row_keys):
                 self._behind = max(0, self._behind - len(self._slice[0]))
@@ -73,22 +77,32 @@ class RowStream:
                 self._behind += taken
         return num
 
-    def _read(self, groups: Sequence[RowGroup]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        rows = max(1, self._max_bytes // (8 + 4 * self._width))
-        for path, run in groupby(groups, key=lambda group: group.path):
-            file = open_parquet(path, parquet_footer(path), buffer_bytes=self._max_bytes)
-            try:
-                wanted = [group.number for group in run]
-                for part in file.iter_batches(rows, row_groups=wanted, columns=["row_key", "x"], use_threads=False):
-                    yield self._columns(part, path)
-            finally:
-                file.close(force=True)
+    def close(self) -> None:
+        """Close the file that is being read. Garbage collection would do it in an order that crashes Arrow."""
+        self._slices.close()
 
-    def _columns(self, part: pa.RecordBatch, path: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        row_key = part.column("row_key")
+
+def _slices(
+    groups: Sequence[RowGroup], width: int, max_bytes: int
+) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    rows = max(1, max_bytes // (8 + 4 * width))
+    for path, run in groupby(groups, key=lambda group: group.path):
+        file = open_parquet(path, parquet_footer(path), buffer_bytes=max_bytes)
+        wanted = [group.number for group in run]
+        parts = file.iter_batches(rows, row_groups=wanted, columns=["row_key", "x"], use_threads=False)
         try:
-            # Arrow's own to_numpy imports pandas: a second of a rank's start, and its memory.
-            keys = np.frombuffer(row_key.buffers()[1], np.int64, len(row_key), 8 * row_key.offset)
-            return keys, unpacked(part.column("x"), self._width)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            for part in parts:
+                yield _columns(part, path, width)
+        finally:
+            parts.close()  # before the file
+            file.close(force=True)
+
+
+def _columns(part: pa.RecordBatch, path: str, width: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    row_key = part.column("row_key")
+    try:
+        # Arrow's own to_numpy imports pandas: a second of a rank's start, and its memory.
+        keys = np.frombuffer(row_key.buffers()[1], np.int64, len(row_key), 8 * row_key.offset)
+        return keys, unpacked(part.column("x"), width)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -8,6 +8,7 @@ Shapes: B rows, F inputs.
 import re
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -15,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.errors import UsageError
-from userrep.storage import parquet_footer
+from userrep.storage import is_local, parquet_footer
 from userrep.training.row_stream import RowGroup, RowStream, row_groups
 from userrep.training.shuffled_shard import Buffers, Room, ShuffledShard
 
-READERS = 4  # threads of an epoch: of object stores, each waits most of its time
+READERS = 8  # threads of an epoch on an object store, where each waits most of its time
+LOCAL_READERS = 2  # more take turns for the interpreter
 ShardFiles = dict[str, list[list[str]]]  # split -> shard -> its files, sorted
 
 
@@ -100,12 +102,13 @@ def epoch_batches(
     """
     portion, owned = batch_size // len(files), range(rank, len(files), size)
     room = Room.of(len(files), width)
-    pool = ThreadPoolExecutor(min(READERS, len(owned)), thread_name_prefix="reader")
+    pool = ThreadPoolExecutor(_num_readers(files[rank]), thread_name_prefix="reader")
+    shards: list[ShuffledShard] = []
     try:
         groups = list(pool.map(row_groups, [files[shard] for shard in owned]))
         most = max(sum(group.num_rows for group in of_one) for of_one in groups)
         buffers = Buffers.empty(len(owned), min(room.buffer_rows, most), width)
-        shards = [
+        shards += [
             ShuffledShard(
                 groups[k],
                 buffers.row_key_S2N[k],
@@ -124,6 +127,12 @@ def epoch_batches(
             yield batch
     finally:
         pool.shutdown(cancel_futures=True)
+        for shard_read in shards:
+            shard_read.close()
+
+
+def _num_readers(uris: Sequence[str]) -> int:
+    return LOCAL_READERS if not uris or is_local(uris[0]) else READERS
 
 
 def first_rows(
@@ -140,7 +149,8 @@ def first_rows(
     stream_bytes = Room.of(len(files), width).stream_bytes
 
     def read(groups: list[RowGroup], start: int, stop: int) -> None:
-        RowStream(groups, start=0, width=width, max_bytes=stream_bytes).read_into(*rows.rows(start, stop))
+        with closing(RowStream(groups, start=0, width=width, max_bytes=stream_bytes)) as stream:
+            stream.read_into(*rows.rows(start, stop))
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
         list(pool.map(read, owned, ends[:-1], ends[1:]))

@@ -5,8 +5,9 @@ Which rows a buffer has follows from the seed, the number of shards and the widt
 Shapes: B rows of a batch, S shards of a rank, N rows of a buffer, F inputs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -65,43 +66,47 @@ class ShuffledShard:
         self._row_key_2N, self._x_2NF = row_key_2N, x_2NF
         self._pool, self._filled = pool, self._fill()
         self._next = pool.submit(next, self._filled, None)
-        self._current = 0  # which of the two buffers is used
-        self._order_N = np.empty(0, np.int64)
-        self._used = rows.start % room.buffer_rows  # of the current buffer's rows
+        self._current = self._num_rows = 0  # which of the two buffers is used, and its rows
+        self._used = rows.start % room.buffer_rows  # of these rows
 
     def take_into(self, row_key_B: NDArray[np.int64], x_BF: NDArray[np.float32]) -> None:
         """Fill the arrays with the next rows."""
         num = 0
         while num < len(row_key_B):
-            if self._used >= len(self._order_N):
+            if self._used >= self._num_rows:
                 self._turn()
-            which = self._order_N[self._used : self._used + len(row_key_B) - num]
-            taken = slice(num, num + len(which))
-            row_key_B[taken] = self._row_key_2N[self._current, which]
-            np.take(
-                self._x_2NF[self._current], which, axis=0, out=x_BF[taken], mode="clip"
-            )  # "raise" makes a copy first
-            self._used += len(which)
-            num += len(which)
+            taken = min(self._num_rows - self._used, len(row_key_B) - num)
+            rows = slice(self._used, self._used + taken)
+            row_key_B[num : num + taken] = self._row_key_2N[self._current, rows]
+            x_BF[num : num + taken] = self._x_2NF[self._current, rows]
+            self._used += taken
+            num += taken
 
     def _turn(self) -> None:
         """Take the buffer that has been filled, and have the one that is used up filled again."""
         filled = self._next.result()
         assert filled is not None, f"{self._rows} are more rows than shard {self._seed[-1]} has"
-        self._used -= len(self._order_N)
-        self._current, self._order_N = filled
+        self._used -= self._num_rows
+        self._current, self._num_rows = filled
         self._next = self._pool.submit(next, self._filled, None)
 
-    def _fill(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Fill the buffers in turn; say which one, and in which order its rows are to be used."""
+    def close(self) -> None:
+        """Close the file that is being read; the pool's threads are at rest by now."""
+        self._filled.close()
+
+    def _fill(self) -> Generator[tuple[int, int]]:
+        """Fill the buffers in turn, each row into its place by chance; say which one, and how many rows it has."""
         groups = [self._groups[k] for k in self._permutation(0, len(self._groups))]
-        size = self._room.buffer_rows
+        size, total = self._room.buffer_rows, sum(group.num_rows for group in groups)
         first, end = self._rows.start // size, -(-self._rows.stop // size)
         width = self._x_2NF.shape[-1]
         stream = RowStream(groups, start=first * size, width=width, max_bytes=self._room.stream_bytes)
-        for k in range(first, end):
-            num_rows = stream.read_into(self._row_key_2N[k % 2], self._x_2NF[k % 2])
-            yield k % 2, self._permutation(1 + k, num_rows)
+        with closing(stream):
+            for k in range(first, end):
+                num_rows = min(size, total - k * size)
+                rows = (k % 2, slice(num_rows))
+                stream.read_into(self._row_key_2N[rows], self._x_2NF[rows], self._permutation(1 + k, num_rows))
+                yield k % 2, num_rows
 
     def _permutation(self, purpose: int, length: int) -> NDArray[np.int64]:
         """Return an order that needs no earlier one: of row groups (purpose 0), of the rows of buffer k (1 + k)."""

@@ -156,6 +156,14 @@ def test_a_long_value_is_shown_in_brief() -> None:
             {**SMALLEST, "training": {"batch_size": 500}},
             "training: batch_size must be a multiple of num_shards (16).",
         ),
+        (
+            {**SMALLEST, "training": {"batch_size_per_rank": 100}},
+            "training: batch_size_per_rank x num_workers must be a multiple of num_shards (16).",
+        ),
+        (
+            {**SMALLEST, "training": {"batch_size_per_rank": 64, "batch_size": 1024}},
+            "training: batch_size and batch_size_per_rank exclude each other; keep one.",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(values: dict[str, Any], said: str) -> None:

@@ -28,7 +28,7 @@ from userrep.features.spec import FeatureSpec
 from userrep.model.autoencoder import Autoencoder
 from userrep.training import loop, progress
 from userrep.training.backends import run_training
-from userrep.training.comm import LocalComm
+from userrep.training.comm import LocalComm, chosen_device
 from userrep.training.horovod_launch import num_slots
 from userrep.training.loop import train
 from userrep.training.optimizer import Optimizer
@@ -281,6 +281,61 @@ def test_rank_0_alone_reports_epochs_and_time_left(tmp_path: Path, monkeypatch: 
     assert lines[-1].startswith("0 epoch 1/1 step 18/18 loss ")
     assert ", validation " in lines[-1]
     assert all("(behaviour " in line and "rows/s, at most" in line for line in lines)
+
+
+def test_a_batch_per_rank_makes_larger_steps_at_a_higher_learning_rate(tmp_path: Path) -> None:
+    whole = task_on(tmp_path, batch_size=32, learning_rate=2e-3)
+    training = config.Training(
+        num_shards=NUM_SHARDS, batch_size_per_rank=16, max_epochs=2, backend="horovod", num_workers=2
+    )
+    parts = replace(whole, training=training)
+    assert config.Training.model_validate_json(training.model_dump_json()) == training
+    assert parts.identity == whole.identity
+    one = train(whole, LocalComm(), silent)
+    for result in on_ranks(2, lambda comm: train(parts, comm, silent)):
+        assert losses_of(result) == pytest.approx(losses_of(one), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_products_of_less_precision_train_as_well(tmp_path: Path, precision: str) -> None:
+    full = train(task_on(tmp_path), LocalComm(), silent)
+    less = train(task_of(tmp_path, precision=precision), LocalComm(), silent)
+    assert less.metrics["valid_loss"] == pytest.approx(full.metrics["valid_loss"], rel=0.02)
+    assert less.metrics["valid_loss"] != full.metrics["valid_loss"]
+    assert all(weights.dtype == np.float32 for weights in safetensors.numpy.load(less.weights).values())
+
+
+def test_products_are_fp32_on_a_cpu_and_on_a_gpu_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loop.autocast_dtype("auto", torch.device("cpu")) is None
+    for has_bf16, dtype in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has_bf16, **_: has)
+        assert loop.autocast_dtype("auto", torch.device("cuda")) is dtype
+
+
+def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_halved() -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = optimizer_of(model, scaled=True)
+    before, scale = model.weight.detach().clone(), optimizer.state()[1]["scale"]
+    optimizer.step(1e37 * model(torch.ones(1, 2)).abs().mean()[None])
+    assert torch.equal(model.weight, before)
+    assert optimizer.state()[1]["scale"] == scale / 2
+    optimizer.step(model(torch.ones(1, 2)).square().mean()[None])
+    assert not torch.equal(model.weight, before)
+    with pytest.raises(DivergedError, match="the loss is inf"):
+        optimizer.step(torch.inf * model(torch.ones(1, 2)).abs().mean()[None])
+
+
+def test_a_rank_takes_the_gpu_that_spark_assigned_else_the_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen_device([], 0) == (torch.device("cpu"), "CPU")
+    assert chosen_device(["3"], 3) == (torch.device("cpu"), "CPU, Spark assigned GPU 3, but torch finds no CUDA")
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    assert chosen_device(["3"], 3) == (torch.device("cuda", 3), "H100 (cuda:3, Spark assigned GPU 3)")
+    assert chosen_device(["6"], 6)[0] == torch.device("cuda", 2)  # a container that shows four
+    assert chosen == [torch.device("cuda", 3), torch.device("cuda", 2)]
 
 
 # Backends

@@ -368,7 +368,8 @@ class Training(Section):
             faults.append("num_workers must be 1 with backend local; set backend: horovod for more")
         if self.num_shards % self.num_workers:
             faults.append(f"num_workers must divide num_shards ({self.num_shards}), so that all ranks step together")
-        if self.batch_size_per_rank is not None and "batch_size" in self.model_fields_set:
+        default = type(self).model_fields["batch_size"].default  # also written out, in the manifests of spaces
+        if self.batch_size_per_rank is not None and self.batch_size != default:
             faults.append("batch_size and batch_size_per_rank exclude each other; keep one")
         elif self.global_batch % self.num_shards:
             named = "batch_size" if self.batch_size_per_rank is None else "batch_size_per_rank x num_workers"

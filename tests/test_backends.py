@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.errors import PySparkAttributeError
 from pyspark.sql import SparkSession
 
 from tests.test_checkpoint import Cut, CutComm
 from tests.test_training import silent, task_on
-from userrep.errors import DivergedError, RankFailedError, SlotsError, UserrepError
+from userrep.errors import DivergedError, RankFailedError, SlotsError, UsageError, UserrepError
 from userrep.training import backends, horovod_launch, lifeline
 from userrep.training.backends import check_backend, run_training
 from userrep.training.comm import LocalComm
@@ -182,6 +183,21 @@ def test_too_few_executors_are_told_after_a_while(tmp_path: Path, monkeypatch: p
     said = r"num_workers is 2, but Spark can run 1 task at once: set training.num_workers to 1, or give Spark more"
     with pytest.raises(SlotsError, match=said):
         check_backend(on_cluster(tmp_path).training, cluster_session(), silent)
+
+
+def test_a_spark_connect_session_trains_with_torch_distributor_alone(tmp_path: Path) -> None:
+    class Connected:
+        conf = cluster_session().conf
+
+        @property
+        def sparkContext(self) -> None:
+            raise PySparkAttributeError("JVM_ATTRIBUTE_NOT_SUPPORTED")
+
+    session: Any = Connected()
+    training = on_cluster(tmp_path).training
+    check_backend(training.model_copy(update={"backend": "torch_distributor"}), session, silent)
+    with pytest.raises(UsageError, match=r"Spark Connect session, and Horovod needs a SparkContext"):
+        check_backend(training, session, silent)
 
 
 def cluster_session() -> Any:

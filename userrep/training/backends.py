@@ -88,7 +88,7 @@ def check_backend(training: Training, spark: "SparkSession", report: Report = to
         )
     wanted, started, told_at = training.num_workers, time.monotonic(), 0.0
     is_local = (spark.conf.get("spark.master", "") or "").startswith("local")
-    while (slots := num_slots(spark)) < wanted:
+    while (slots := num_slots(spark)) is not None and slots < wanted:
         now = time.monotonic()
         if is_local or now - started > SLOT_SECONDS:
             raise SlotsError(
@@ -102,6 +102,11 @@ def check_backend(training: Training, spark: "SparkSession", report: Report = to
             report(f"waiting for executors: {slots} of {wanted} slots")
             told_at = now
         time.sleep(0.5)
+    if slots is None and training.backend == "horovod":
+        raise UsageError(
+            "training.backend horovod: this is a Spark Connect session, and Horovod needs a SparkContext "
+            "(on Databricks dedicated access mode). Train there, or set training.backend: torch_distributor."
+        )
 
 
 def _on_spark(task: TrainingTask, spark: "SparkSession", report: Report, resume: str | None) -> TrainingResult:

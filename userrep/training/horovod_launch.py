@@ -1,6 +1,5 @@
 """Horovod on Spark: the one place of the project that reaches for the SparkContext."""
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkAttributeError
 
 from userrep.training.lifeline import Address
 from userrep.training.ranks import train_rank
@@ -38,7 +38,7 @@ class HorovodLaunch:
                 num_proc=task.training.num_workers,
                 start_timeout=_START_SECONDS,
                 use_gloo=True,
-                env={"OMP_NUM_THREADS": str(task.training.threads), "PATH": os.environ.get("PATH", "")},
+                env={"OMP_NUM_THREADS": str(task.training.threads)},  # beside what the task itself has
                 verbose=0,
                 stdout=self,
                 stderr=self,
@@ -60,9 +60,12 @@ class HorovodLaunch:
         """Nothing is held back."""
 
 
-def num_slots(spark: "SparkSession") -> int:
-    """Return how many tasks Spark can run at once with the executors it has now."""
-    context = spark.sparkContext
+def num_slots(spark: "SparkSession") -> int | None:
+    """Return how many tasks Spark can run at once with the executors it has now; None where Spark Connect hides it."""
+    try:
+        context = spark.sparkContext
+    except PySparkAttributeError:
+        return None
     try:
         scala = context._jsc.sc()
         profile = scala.resourceProfileManager().defaultResourceProfile()

@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 from userrep.training.lifeline import Address, RankLine
 from userrep.training.task import TrainingTask
@@ -28,7 +29,8 @@ def train_rank(task: TrainingTask, address: Address, resume: str | None) -> None
         line.done()
         comm.close()
     except BaseException as error:
-        line.failed(error)
+        with suppress(OSError):  # the driver is gone
+            line.failed(error)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

@@ -43,6 +43,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
     return {
         "benchmark": "training_two_ranks",
         "size": size.told() | {"batch": BATCH},
+        "seconds": round(size.rows / two, 3),
         "rows_per_second": round(two),
         "peer": "twice one rank",
         "peer_rows_per_second": round(2 * one),

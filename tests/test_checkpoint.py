@@ -1,6 +1,9 @@
 """A training that is cut off goes on from its last whole checkpoint and ends as if nothing had been."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -181,3 +184,36 @@ def test_a_checkpoint_is_safetensors_and_json_and_holds_model_optimiser_and_stan
     tensors = safetensors.numpy.load((folder / "state.safetensors").read_bytes())
     kinds = {"model", "best", "optimizer.mean", "optimizer.square"}
     assert {f"{kind}.encoder_hidden.weight" for kind in kinds} <= set(tensors)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_training import silent, task_of
+from userrep.training.comm import LocalComm
+from userrep.training.loop import train
+left, fsync = 17, os.fsync
+
+def killing(handle):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(handle)
+
+os.fsync = killing
+train(task_of(Path(sys.argv[1]), checkpoint_every="0s"), LocalComm(), silent)
+"""
+
+
+def test_a_kill_in_the_middle_of_a_checkpoint_costs_that_checkpoint_alone(tmp_path: Path) -> None:
+    task = task_on(tmp_path, checkpoint_every="0s")
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    halves = [path for path in Path(task.folder).iterdir() if path.name.startswith(".step-")]
+    assert len(halves) == 1
+    lines: list[str] = []
+    result = run_training(task, report=lines.append)
+    assert lines[0] == "training goes on from its checkpoint in epoch 1, after 4 steps of it"  # four syncs each
+    assert result.weights == undisturbed(task).weights
+    assert not halves[0].exists()

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from pyspark import InheritableThread
+
 from userrep import errors
 from userrep.config import Training
 from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line
 from userrep.model.tensor_file import tensor_bytes
-from userrep.training.checkpoint import Standing, load_checkpoint, newest_checkpoint
+from userrep.training.checkpoint import Checkpoint, Standing, newest_checkpoint
 from userrep.training.comm import LocalComm
 from userrep.training.horovod_launch import HorovodLaunch, num_slots
 from userrep.training.lifeline import SETTLE_SECONDS, Failure, Lifeline, told
@@ -52,11 +54,11 @@ def run_training(
     restarts = 0
     while True:
         found = newest_checkpoint(task.folder, task.identity, report)
-        if found and found[1].finished:
-            return _result(task, found[0], [])
+        if found and found.standing.finished:
+            return _result(found, [])
         if found:
-            report(f"training goes on from {_where(found[1])}")
-        resume = found[0] if found else None
+            report(f"training goes on from {_where(found.standing)}")
+        resume = found.name if found else None
         if task.training.backend == "local":
             return train(task, LocalComm(), report, resume=resume)
         assert spark is not None
@@ -126,12 +128,12 @@ def _on_spark(task: TrainingTask, spark: "SparkSession", report: Report, resume:
             raise RankFailedError(f"training: the ranks did not start ({in_one_line(error)}).")
         ranks = [line.ranks[rank] for rank in sorted(line.ranks)]
     found = newest_checkpoint(task.folder, task.identity, report)
-    if found is None or not found[1].finished:
+    if found is None or not found.standing.finished:
         raise UserrepError(
             f"training: the ranks are done, but {task.folder} holds no finished checkpoint: "
             "driver and executors must see the same root."
         )
-    return _result(task, found[0], ranks)
+    return _result(found, ranks)
 
 
 def _launched(
@@ -145,8 +147,6 @@ def _launched(
             launch.run(task, line.address, resume)
         except BaseException as error:  # it is told, or the lifeline's cause is
             errors_seen.append(error)
-
-    from pyspark import InheritableThread
 
     thread = InheritableThread(target=run, name="launch", daemon=True)
     thread.start()
@@ -173,11 +173,10 @@ def _as_error(failure: Failure, line: Lifeline, task: TrainingTask, report: Repo
     return RankFailedError(f"training: {name} {how}".rstrip(".") + ".")
 
 
-def _result(task: TrainingTask, name: str, ranks: list[dict[str, Any]]) -> TrainingResult:
-    """Read a training's outcome from its last checkpoint."""
-    standing, tensors = load_checkpoint(task.folder, name, task.identity)
-    best = {key.removeprefix("best."): tensor for key, tensor in tensors.items() if key.startswith("best.")}
-    return result_of(standing, tensor_bytes(best), ranks=ranks)
+def _result(last: Checkpoint, ranks: list[dict[str, Any]]) -> TrainingResult:
+    """Take a training's outcome from its last checkpoint."""
+    best = {key.removeprefix("best."): tensor for key, tensor in last.tensors.items() if key.startswith("best.")}
+    return result_of(last.standing, tensor_bytes(best), ranks=ranks)
 
 
 def _where(standing: Standing) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 from userrep.errors import ArtifactError
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
@@ -40,6 +41,14 @@ class Standing:
     finished: bool = False
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint that is whole: the name of its folder, and what is in it."""
+
+    name: str
+    standing: Standing
+    tensors: Tensors
+
+
 def save_checkpoint(folder: str, standing: Standing, tensors: Tensors) -> None:
     """Write a checkpoint, then remove all but the newest two. One process at a time."""
     content = tensor_bytes(tensors)
@@ -57,11 +66,11 @@ def checkpoint_names(folder: str) -> list[str]:
     return [name for name in reversed(folder_names(folder)) if not name.startswith(PARTIAL)]
 
 
-def newest_checkpoint(folder: str, identity: str, report: Callable[[str], None]) -> tuple[str, Standing] | None:
-    """Return name and standing of the newest whole checkpoint of a task; those passed over are told."""
+def newest_checkpoint(folder: str, identity: str, report: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a task; those passed over are told."""
     for name in checkpoint_names(folder):
         try:
-            return name, load_checkpoint(folder, name, identity)[0]
+            return Checkpoint(name, *load_checkpoint(folder, name, identity))
         except ArtifactError as error:
             report(str(error))
     return None

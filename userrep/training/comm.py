@@ -1,7 +1,8 @@
 """What the training loop knows of other ranks: how many there are, and how to take a mean over them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
 
@@ -72,13 +73,11 @@ class HorovodComm:
 
     def mean_(self, tensor: Tensor) -> None:
         """Take the mean by one allreduce: over GPU memory with NCCL, over host memory with Gloo."""
-        moved = tensor.detach().to(self._over)
-        try:
-            self._hvd.allreduce_(moved, op=self._hvd.Average, name="mean")
-        except self._lost as error:
-            raise PeerLostError(str(error)) from None
-        if moved.data_ptr() != tensor.data_ptr():
-            tensor.copy_(moved)
+        with _moved(tensor, self._over) as moved:
+            try:
+                self._hvd.allreduce_(moved, op=self._hvd.Average, name="mean")
+            except self._lost as error:
+                raise PeerLostError(str(error)) from None
 
     def close(self) -> None:
         """Leave the job: ranks that still wait for this one stop waiting, and fail."""
@@ -95,23 +94,29 @@ class TorchComm:
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         self.device, self.place = chosen_device(visible, int(os.environ.get("LOCAL_RANK", "0")))
-        self._over = self.device
         dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=_PATIENCE)
 
     def mean_(self, tensor: Tensor) -> None:
         """Take the mean by one allreduce, with NCCL over GPUs, with Gloo over CPUs."""
-        moved = tensor.detach().to(self._over)
-        try:
-            self._dist.all_reduce(moved)
-        except RuntimeError as error:  # all that Gloo and NCCL raise when a peer is gone
-            raise PeerLostError(str(error).splitlines()[0]) from None
-        moved /= self.size
-        if moved.data_ptr() != tensor.data_ptr():
-            tensor.copy_(moved)
+        with _moved(tensor, self.device) as moved:
+            try:
+                self._dist.all_reduce(moved)
+            except RuntimeError as error:  # all that Gloo and NCCL raise when a peer is gone
+                raise PeerLostError(str(error).splitlines()[0]) from None
+            moved.div_(self.size)
 
     def close(self) -> None:
         """Leave the group."""
         self._dist.destroy_process_group()
+
+
+@contextmanager
+def _moved(tensor: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """Give a tensor on a device, itself where it is there already, and bring what was made of it back."""
+    moved = tensor.detach().to(device)
+    yield moved
+    if moved.data_ptr() != tensor.data_ptr():
+        tensor.copy_(moved)
 
 
 def chosen_device(assigned: Sequence[str], index: int) -> tuple[torch.device, str]:

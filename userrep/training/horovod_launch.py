@@ -89,7 +89,7 @@ def _left_alone() -> Iterator[None]:
 
     with (
         patch("horovod.runner.gloo_run.register_shutdown_event", threading.Event),
-        patch("horovod.spark.driver.rsh.traceback.print_exc"),
+        patch("horovod.spark.driver.rsh.traceback"),
         patch("threading.excepthook", quiet),
     ):
         yield

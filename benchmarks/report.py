@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psutil
 from pyspark.sql import SparkSession
@@ -20,6 +21,19 @@ from userrep.session import get_session
 
 Line = dict[str, Any]
 Measure = Callable[[SparkSession, LogSize, Path, int], Line]
+
+
+Size = TypeVar("Size")
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Size]):
+    """What the command line asks of a benchmark."""
+
+    size: Size
+    root: Path
+    runs: int
+    is_small: bool
 
 
 class Skipped(Exception):  # noqa: N818  # not a fault of ours
@@ -46,30 +60,48 @@ def run(
 
     A run on the small log comes first, so that the session is warm. ``memory``: of the JVM.
     """
+    asked = ask(benchmark, size, small=small, runs=runs, unit="events", number=size.events, resized=size.of_events)
+    conf = {} if asked.is_small else {"spark.driver.memory": memory}
+    spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name=benchmark)
+
+    def measured() -> Line:
+        if asked.size != small:
+            progress(f"{benchmark}: warming up")
+            measure(spark, small, asked.root, 1)
+        progress(f"{benchmark}: {asked.size.name}")
+        return measure(spark, asked.size, asked.root, asked.runs)
+
+    try:
+        print_line(benchmark, measured)
+    finally:
+        spark.stop()
+
+
+def ask(
+    benchmark: str, size: Size, *, small: Size, runs: int, unit: str, number: int, resized: Callable[[int], Size]
+) -> Asked[Size]:
+    """Read the command line of a benchmark; ``number`` of ``unit`` is what ``size`` has, ``resized`` changes it."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}")
-    parser.add_argument("--small", action="store_true", help="a log of seconds, to see that answers agree")
-    parser.add_argument("--events", type=int, metavar="N", help=f"events of the log ({size.events:,})")
+    parser.add_argument("--small", action="store_true", help="a size of seconds, to see that answers agree")
+    parser.add_argument(f"--{unit}", dest="number", type=int, metavar="N", help=f"number of {unit} ({number:,})")
     parser.add_argument("--runs", type=int, metavar="N", help=f"runs of each side; medians count ({runs})")
-    parser.add_argument("--root", type=Path, default=Path("build/benchmarks"), help="where logs are kept (%(default)s)")
+    parser.add_argument("--root", type=Path, default=Path("build/benchmarks"), help="where data is kept (%(default)s)")
     options = parser.parse_args()
     if options.small:
         size, runs = small, 1
-    if options.events:
-        size = size.of_events(options.events)
+    if options.number:
+        size = resized(options.number)
     root = options.root.absolute()
     root.mkdir(parents=True, exist_ok=True)
-    conf = {} if options.small else {"spark.driver.memory": memory}
-    spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name=benchmark)
+    return Asked(size, root, options.runs or runs, options.small)
+
+
+def print_line(benchmark: str, measured: Callable[[], Line]) -> None:
+    """Print the line of a benchmark, or why it was skipped."""
     try:
-        if size != small:
-            progress(f"{benchmark}: warming up")
-            measure(spark, small, root, 1)
-        progress(f"{benchmark}: {size.name}")
-        line = measure(spark, size, root, options.runs or runs)
+        line = measured()
     except Skipped as skipped:
         line = {"benchmark": benchmark, "skipped": str(skipped)}
-    finally:
-        spark.stop()
     print(json.dumps(line), flush=True)
 
 

@@ -4,10 +4,7 @@ Inputs are normal, flags are 1. Both sides of a question read the same rows, and
 before their times are.
 """
 
-import argparse
-import json
 import os
-import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks.report import Line, Skipped, alternating, progress, ratio_line
+from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
 from userrep import config
 from userrep.arrow import listed, packed
 from userrep.features.layout import UNKNOWN, InputLayout
@@ -86,7 +83,7 @@ def training_files(size: RowSize, root: Path, *, lists: bool = False) -> list[li
     """
     folder = root / (size.name + "-lists" * lists)
     if not folder.exists():
-        print(f"drawing {folder}", file=sys.stderr)
+        progress(f"drawing {folder}")
         staged = root / f".{size.name}-{uuid4().hex}"  # a killed run leaves no half of the rows behind
         _write(size, staged, lists=lists)
         staged.rename(folder)
@@ -162,24 +159,9 @@ def run(
     runs: int = 5,
 ) -> None:  # fmt: skip
     """Run one benchmark as the command line asks, and print its line."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}")
-    parser.add_argument("--small", action="store_true", help="rows of seconds, to see that answers agree")
-    parser.add_argument("--rows", type=int, metavar="N", help=f"training rows ({size.rows:,})")
-    parser.add_argument("--runs", type=int, metavar="N", help=f"runs of each side; medians count ({runs})")
-    parser.add_argument("--root", type=Path, default=Path("build/benchmarks"), help="where rows are kept (%(default)s)")
-    options = parser.parse_args()
-    if options.small:
-        size, runs = small, 1
-    if options.rows:
-        size = size.of_rows(options.rows)
-    root = options.root.absolute()
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        progress(f"{benchmark}: {size.name}")
-        line = measure(size, root, options.runs or runs)
-    except Skipped as skipped:
-        line = {"benchmark": benchmark, "skipped": str(skipped)}
-    print(json.dumps(line), flush=True)
+    asked = ask(benchmark, size, small=small, runs=runs, unit="rows", number=size.rows, resized=size.of_rows)
+    progress(f"{benchmark}: {asked.size.name}")
+    print_line(benchmark, lambda: measure(asked.size, asked.root, asked.runs))
 
 
 def _write(size: RowSize, folder: Path, *, lists: bool) -> None:

@@ -46,9 +46,9 @@ class ShuffledScan(IterableDataset[Rows]):
         for part in scan.to_batches(columns=["row_key", "x"]):
             waiting.append(part)
             if sum(map(len, waiting)) >= SHUFFLED_ROWS:
-                rest = yield from self._batches(waiting, random, BATCH)
-                waiting = rest
-        yield from self._batches(waiting, random, 1)
+                waiting = yield from self._batches(waiting, random, BATCH)
+        if waiting:
+            yield from self._batches(waiting, random, 1)
 
     def _batches(self, parts: list[pa.RecordBatch], random: np.random.Generator, least: int) -> Iterator[Rows]:
         """Yield permuted batches, and return what is left of rows when fewer than ``least`` are."""

@@ -9,7 +9,6 @@ import re
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -17,25 +16,12 @@ from numpy.typing import NDArray
 
 from userrep.errors import UsageError
 from userrep.storage import is_local, parquet_footer
-from userrep.training.row_stream import RowGroup, RowStream, row_groups
-from userrep.training.shuffled_shard import Buffers, Room, ShuffledShard
+from userrep.training.row_stream import Batch, RowGroup, row_groups
+from userrep.training.shuffled_shard import Room, ShuffledShard
 
 READERS = 8  # threads of an epoch on an object store, where each waits most of its time
-LOCAL_READERS = 2  # more take turns for the interpreter
+LOCAL_READERS = 1  # it decodes faster than a model trains; more would take turns for the interpreter
 ShardFiles = dict[str, list[list[str]]]  # split -> shard -> its files, sorted
-
-
-class Batch(NamedTuple):
-    row_key_B: NDArray[np.int64]
-    x_BF: NDArray[np.float32]
-
-    @classmethod
-    def empty(cls, num_rows: int, width: int) -> "Batch":
-        return cls(np.empty(num_rows, np.int64), np.empty((num_rows, width), np.float32))
-
-    def rows(self, start: int, stop: int) -> "Batch":
-        """Return a view of some rows."""
-        return Batch(self.row_key_B[start:stop], self.x_BF[start:stop])
 
 
 def shard_files(uris: Iterable[str], num_shards: int) -> ShardFiles:
@@ -105,20 +91,17 @@ def epoch_batches(
     pool = ThreadPoolExecutor(_num_readers(files[rank]), thread_name_prefix="reader")
     shards: list[ShuffledShard] = []
     try:
-        groups = list(pool.map(row_groups, [files[shard] for shard in owned]))
-        most = max(sum(group.num_rows for group in of_one) for of_one in groups)
-        buffers = Buffers.empty(len(owned), min(room.buffer_rows, most), width)
+        groups = pool.map(row_groups, [files[shard] for shard in owned])
         shards += [
             ShuffledShard(
-                groups[k],
-                buffers.row_key_S2N[k],
-                buffers.x_S2NF[k],
+                of_shard,
+                width=width,
                 seed=(seed % (1 << 64), epoch, shard),
                 room=room,
                 rows=range(first_step * portion, steps * portion),
                 pool=pool,
             )
-            for k, shard in enumerate(owned)
+            for shard, of_shard in zip(owned, groups, strict=True)
         ]
         for _ in range(first_step, steps):
             batch = Batch.empty(portion * len(shards), width)
@@ -146,11 +129,14 @@ def first_rows(
     portion = max(max_rows // len(files), 1)
     ends = np.cumsum([0, *(min(portion, sum(group.num_rows for group in groups)) for groups in owned)])
     rows = Batch.empty(ends[-1], width)
-    stream_bytes = Room.of(len(files), width).stream_bytes
+    room = Room.of(len(files), width)
 
     def read(groups: list[RowGroup], start: int, stop: int) -> None:
-        with closing(RowStream(groups, start=0, width=width, max_bytes=stream_bytes)) as stream:
-            stream.read_into(*rows.rows(start, stop))
+        with closing(room.stream(groups, start=0, width=width)) as stream:
+            while start < stop:
+                part = stream.read(min(room.buffer_rows, stop - start))
+                rows.x_BF[start : start + len(part.x_BF)] = part.x_BF
+                start += len(part.x_BF)
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
         list(pool.map(read, owned, ends[:-1], ends[1:]))

@@ -2,7 +2,7 @@
 
 The shard's row groups are put into a random order; the rows in it are cut into buffers, and each buffer is permuted.
 Which rows a buffer has follows from the seed, the number of shards and the width: from nothing that ranks differ in.
-Shapes: B rows of a batch, S shards of a rank, N rows of a buffer, F inputs.
+Shapes: B rows of a batch, N rows of a buffer, F inputs.
 """
 
 from collections.abc import Generator, Sequence
@@ -13,100 +13,85 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from userrep.training.row_stream import RowGroup, RowStream
+from userrep.training.row_stream import Batch, RowGroup, RowStream
 
 MAX_BYTES = 128 * 2**20  # of rows that the reader of an epoch holds in a rank, its read buffers included
 
 
 class Room(NamedTuple):
-    """What one of a rank's shards may hold: two buffers of rows, and a stream with two read buffers and two slices."""
+    """What one of a rank's shards may hold: two buffers of rows, half of one more while it grows, and a read buffer."""
 
     buffer_rows: int
-    stream_bytes: int
+    read_bytes: int
 
     @classmethod
     def of(cls, num_shards: int, width: int) -> "Room":
         """Divide ``MAX_BYTES`` by all shards, as if a rank owned them all."""
         room = MAX_BYTES // num_shards
-        return cls(max(1, room // 3 // (8 + 4 * width)), min(room // 12, 2**21))
+        return cls(max(1, room // 3 // (8 + 4 * width)), min(room // 12, 2**20))
 
-
-class Buffers(NamedTuple):
-    """Two buffers of up to N rows for each of S shards, in one piece: the system gives it in large pages."""
-
-    row_key_S2N: NDArray[np.int64]
-    x_S2NF: NDArray[np.float32]
-
-    @classmethod
-    def empty(cls, num_shards: int, num_rows: int, width: int) -> "Buffers":
-        return cls(
-            np.empty((num_shards, 2, num_rows), np.int64), np.empty((num_shards, 2, num_rows, width), np.float32)
-        )
+    def stream(self, groups: Sequence[RowGroup], *, start: int, width: int) -> RowStream:
+        """Read row groups from row ``start`` on, a buffer at a time."""
+        return RowStream(groups, start=start, width=width, slice_rows=self.buffer_rows, buffer_bytes=self.read_bytes)
 
 
 class ShuffledShard:
-    """The ``rows`` of a shard, positions in the epoch's order; a thread of ``pool`` fills a buffer while one is used.
+    """The ``rows`` of a shard, positions in the epoch's order; a thread of ``pool`` decodes a buffer while one is used.
 
-    ``row_key_2N`` and ``x_2NF`` are the shard's own buffers, for ``room.buffer_rows`` or for all of its rows.
     Row groups that lie before the buffer of the first of ``rows`` are not read.
     """
 
     def __init__(
         self,
         groups: Sequence[RowGroup],
-        row_key_2N: NDArray[np.int64],
-        x_2NF: NDArray[np.float32],
         *,
+        width: int,
         seed: tuple[int, int, int],
         room: Room,
         rows: range,
         pool: ThreadPoolExecutor,
     ) -> None:
-        self._groups, self._seed, self._room, self._rows = groups, seed, room, rows
-        self._row_key_2N, self._x_2NF = row_key_2N, x_2NF
-        self._pool, self._filled = pool, self._fill()
-        self._next = pool.submit(next, self._filled, None)
-        self._current = self._num_rows = 0  # which of the two buffers is used, and its rows
-        self._used = rows.start % room.buffer_rows  # of these rows
+        self._groups, self._width, self._seed, self._room, self._rows = groups, width, seed, room, rows
+        self._pool, self._buffers = pool, self._read_buffers()
+        self._next = pool.submit(next, self._buffers, None)
+        self._order_N, self._buffer = np.empty(0, np.int64), Batch.empty(0, width)
+        self._used = rows.start % room.buffer_rows  # of the buffer's rows
 
     def take_into(self, row_key_B: NDArray[np.int64], x_BF: NDArray[np.float32]) -> None:
         """Fill the arrays with the next rows."""
         num = 0
         while num < len(row_key_B):
-            if self._used >= self._num_rows:
+            if self._used >= len(self._order_N):
                 self._turn()
-            taken = min(self._num_rows - self._used, len(row_key_B) - num)
-            rows = slice(self._used, self._used + taken)
-            row_key_B[num : num + taken] = self._row_key_2N[self._current, rows]
-            x_BF[num : num + taken] = self._x_2NF[self._current, rows]
-            self._used += taken
-            num += taken
+            which = self._order_N[self._used : self._used + len(row_key_B) - num]
+            end = num + len(which)
+            # Without mode, numpy takes into a copy of what it is given.
+            np.take(self._buffer.row_key_B, which, out=row_key_B[num:end], mode="clip")
+            np.take(self._buffer.x_BF, which, axis=0, out=x_BF[num:end], mode="clip")
+            self._used += len(which)
+            num = end
 
     def _turn(self) -> None:
-        """Take the buffer that has been filled, and have the one that is used up filled again."""
-        filled = self._next.result()
-        assert filled is not None, f"{self._rows} are more rows than shard {self._seed[-1]} has"
-        self._used -= self._num_rows
-        self._current, self._num_rows = filled
-        self._next = self._pool.submit(next, self._filled, None)
+        """Take the buffer that has been read, in the place of the one that is used up, and have the next one read."""
+        self._used -= len(self._order_N)
+        buffer = self._next.result()
+        assert buffer is not None, f"{self._rows} are more rows than shard {self._seed[-1]} has"
+        self._order_N, self._buffer = buffer
+        self._next = self._pool.submit(next, self._buffers, None)
 
     def close(self) -> None:
         """Close the file that is being read; the pool's threads are at rest by now."""
-        self._filled.close()
+        self._buffers.close()
 
-    def _fill(self) -> Generator[tuple[int, int]]:
-        """Fill the buffers in turn, each row into its place by chance; say which one, and how many rows it has."""
+    def _read_buffers(self) -> Generator[tuple[NDArray[np.int64], Batch]]:
+        """Read the buffers in turn, each with the order in which its rows are taken."""
         groups = [self._groups[k] for k in self._permutation(0, len(self._groups))]
-        size, total = self._room.buffer_rows, sum(group.num_rows for group in groups)
+        size = self._room.buffer_rows
         first, end = self._rows.start // size, -(-self._rows.stop // size)
-        width = self._x_2NF.shape[-1]
-        stream = RowStream(groups, start=first * size, width=width, max_bytes=self._room.stream_bytes)
-        with closing(stream):
+        with closing(self._room.stream(groups, start=first * size, width=self._width)) as stream:
             for k in range(first, end):
-                num_rows = min(size, total - k * size)
-                rows = (k % 2, slice(num_rows))
-                stream.read_into(self._row_key_2N[rows], self._x_2NF[rows], self._permutation(1 + k, num_rows))
-                yield k % 2, num_rows
+                buffer = stream.read(size)
+                yield self._permutation(1 + k, len(buffer.row_key_B)), buffer
 
     def _permutation(self, purpose: int, length: int) -> NDArray[np.int64]:
         """Return an order that needs no earlier one: of row groups (purpose 0), of the rows of buffer k (1 + k)."""

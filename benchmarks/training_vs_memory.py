@@ -21,7 +21,7 @@ from benchmarks.training_data import BATCH, SIZE, RowSize, run, training_task
 from userrep.training import loop
 from userrep.training.comm import LocalComm
 from userrep.training.loop import train
-from userrep.training.shards import Batch
+from userrep.training.row_stream import Batch
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:

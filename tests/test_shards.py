@@ -18,8 +18,8 @@ from userrep.pipeline import Pipeline
 from userrep.schemas import TRAINING_ROWS
 from userrep.storage import file_system
 from userrep.training import row_stream, shuffled_shard
-from userrep.training.row_stream import RowStream, row_groups
-from userrep.training.shards import Batch, count_rows, epoch_batches, first_rows, shard_files, steps_per_epoch
+from userrep.training.row_stream import Batch, RowStream, row_groups
+from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files, steps_per_epoch
 from userrep.training.shuffled_shard import Room
 
 WIDTH, NUM_SHARDS, STEPS = 3, 4, 12

@@ -25,7 +25,8 @@ from userrep.training.comm import Comm
 from userrep.training.optimizer import Optimizer
 from userrep.training.prefetch import prefetched
 from userrep.training.progress import Progress
-from userrep.training.shards import Batch, epoch_batches, first_rows
+from userrep.training.row_stream import Batch
+from userrep.training.shards import epoch_batches, first_rows
 from userrep.training.task import TrainingResult, TrainingTask
 
 VALID_SPLITS = ("valid_users", "valid_dates")

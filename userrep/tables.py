@@ -58,6 +58,14 @@ class Tables:
         return cls(spark, schema=f"`{config.catalog}`.`{config.schema_}`")
 
     @property
+    def artifacts_root(self) -> str:
+        """The folder of artifacts beside the tables, as ``storage.artifacts_root`` has it of a configuration."""
+        if self._root is not None:
+            return self._root
+        catalog, _, schema = (self._schema or "").replace("`", "").partition(".")
+        return f"/Volumes/{catalog}/{schema}/userrep"
+
+    @property
     def has_files(self) -> bool:
         """Say whether files may be read and committed beside Spark: below a root path where commits are atomic there.
 

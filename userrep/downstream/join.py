@@ -23,13 +23,14 @@ from userrep.tables import Tables, sql_in
 class Sources:
     """What labels are joined with: snapshots of one space's ledger, and the version of the table that holds them.
 
-    ``span``: the first and last time that labels may have; others fail the job.
+    span : the first and last time that labels may have; others fail the job. updates_until : later updates don't count.
     """
 
     space: Space
     snapshots: Sequence[Snapshot]
     version: int
     span: tuple[datetime, datetime] | None = None
+    updates_until: datetime | None = None
 
 
 def join_embeddings(
@@ -111,7 +112,10 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     rows = with_snapshot(_within(labels, options, sources.span), steps, time=options.time)
     mine = f"space_id = '{space.space_id}'"
     if options.updates:
-        rows = with_update(rows, tables.read(EMBEDDING_UPDATES).where(mine), options)
+        updates = tables.read(EMBEDDING_UPDATES).where(mine)
+        if sources.updates_until is not None:
+            updates = updates.where(F.col("computed_at") <= F.lit(sources.updates_until.replace(tzinfo=UTC)))
+        rows = with_update(rows, updates, options)
     published = [step.snapshot for step in steps if step.snapshot.state == PUBLISHED]
     vectors = tables.read(USER_EMBEDDINGS, version=sources.version).where(f"{mine} AND ({_partitions(published)})")
     names = {"user_id": "__user", "as_of": "__of_date", "revision": "__of_revision", "embedding": "__embedding"}

@@ -148,3 +148,12 @@ def test_a_range_of_dates_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(UsageError, match="lies after --to"):
         dates_between(DAYS[1], DAYS[0], 1)
     assert dates_between(DAYS[0], DAYS[2], 2) == [DAYS[0], DAYS[2]]
+
+
+def test_a_night_ends_with_what_need_not_be_kept_being_deleted(nights: Nights) -> None:
+    few = {"keep_daily": "1d", "keep_weekly": "0d"}
+    config = pipeline_config(nights.log, Path(str(nights.config.root)), snapshots=few)
+    work = Pipeline(config, nights.spark, DAYS[1], report=nights.said.append)
+    daily(work, on_time=True)
+    assert {day for day, _ in nights.snapshots()} == {DAYS[1], *work.schedule.label_dates(nights.space).all}
+    assert any(f"snapshots of space {nights.space.space_id} expired: " in line for line in nights.said)

@@ -59,7 +59,7 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
 
 def test_an_unknown_key_like_no_other_lists_those_that_are_known() -> None:
     fault = fault_of({**SMALLEST, "snapshots": {"zzz": 1}})
-    assert fault == "unknown key snapshots.zzz; known here: publish_delay."
+    assert fault == "unknown key snapshots.zzz; known here: publish_delay, keep_daily, keep_weekly."
 
 
 def test_all_faults_are_said_at_once() -> None:

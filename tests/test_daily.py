@@ -202,3 +202,12 @@ def test_a_gate_that_refuses_one_space_keeps_no_other_from_being_published(
 
 def dates_of(nights: Nights, space_id: str) -> list[date]:
     return [s.as_of for s in list_snapshots(nights.work(AS_OF).tables, space_id)]
+
+
+def test_a_night_ends_with_what_need_not_be_kept_being_deleted(nights: Nights) -> None:
+    few = {"keep_daily": "1d", "keep_weekly": "0d"}
+    config = pipeline_config(nights.log, Path(str(nights.config.root)), snapshots=few)
+    work = Pipeline(config, nights.spark, DAYS[1], report=nights.said.append)
+    daily(work, on_time=True)
+    assert {day for day, _ in nights.snapshots()} == {DAYS[1], *work.schedule.label_dates(nights.space).all}
+    assert any(f"snapshots of space {nights.space.space_id} expired: " in line for line in nights.said)

@@ -1,9 +1,6 @@
 """Spaces and snapshots: states, gates, and joins that see what was known at a label's time."""
 
-import json
-import random
-from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +8,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from userrep import config
-from userrep.downstream.join import join_embeddings, with_snapshot
 from userrep.downstream.return_propensity import label_dates
 from userrep.errors import UsageError
-from userrep.schemas import REGISTRY, USER_EMBEDDINGS
+from userrep.schemas import REGISTRY
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import add_candidate, find_space, list_spaces, mark_ready, promote, retire, rollback
-from userrep.spaces.snapshots import PUBLISHED, Snapshot, _record
 from userrep.tables import Tables
 
 
@@ -115,77 +110,6 @@ def test_each_gate_refuses_for_its_reason(stats: SnapshotStats, fault: str) -> N
 def test_a_sound_snapshot_passes_all_gates() -> None:
     sound = SnapshotStats(100, 100, 0, 4)
     assert refusals(sound, config.Gates(), dim=4, expected_rows=100, rows_before=None) == []
-
-
-def _snapshot(as_of: date, revision: int, available_at: datetime, space: str = "s001-a") -> Snapshot:
-    return Snapshot(
-        snapshot_id=f"{space}-{as_of:%Y%m%d}-r{revision}",
-        space_id=space,
-        as_of=as_of,
-        revision=revision,
-        state=PUBLISHED,
-        inputs_hash="x",
-        num_users=2,
-        available_at=available_at,
-        computed_at=available_at,
-        gates=json.dumps({}),
-    )
-
-
-def _oracle(snapshots: list[Snapshot], when: datetime | None) -> str | None:
-    known = [s for s in snapshots if when is not None and s.available_at is not None and s.available_at <= when]
-    return max(known, key=lambda s: (s.as_of, s.revision)).snapshot_id if known else None
-
-
-def test_a_label_gets_the_newest_snapshot_that_was_available_at_its_time(spark: SparkSession) -> None:
-    chance = random.Random(3)
-    start = datetime(2024, 5, 1)
-    for _ in range(3):
-        snapshots = []
-        for day in range(6):
-            as_of = (start + timedelta(days=day)).date()
-            for revision in range(1, chance.randint(1, 3) + 1):
-                delay = timedelta(hours=chance.randint(0, 96))
-                snapshots.append(_snapshot(as_of, revision, start + timedelta(days=day) + delay))
-        times = [start + timedelta(hours=chance.randint(-30, 250)) for _ in range(40)] + [None]
-        times += [s.available_at for s in snapshots]  # ties: available at the very time
-        labels = spark.createDataFrame(list(enumerate(times)), "n INT, label_at TIMESTAMP")
-        found = with_snapshot(labels, snapshots, time="label_at").collect()
-        assert {row.n: row.snapshot_id for row in found} == {n: _oracle(snapshots, t) for n, t in enumerate(times)}
-
-
-def test_a_join_keeps_every_label_and_never_mixes_spaces(tables: Tables, spark: SparkSession) -> None:
-    _add(tables, "s001-a", "s002-b")
-    day, noon = date(2024, 5, 1), datetime(2024, 5, 1, 12)
-    snapshots = [
-        _snapshot(day, 1, noon),
-        _snapshot(day, 2, noon + timedelta(days=9)),
-        _snapshot(day, 1, noon, "s002-b"),
-    ]
-    vectors = [("s001-a", 1, 0.5), ("s001-a", 2, 0.25), ("s002-b", 1, 9.0)]
-    rows = [(space, day, revision, "u1", [x]) for space, revision, x in vectors]
-    schema = "space_id STRING, as_of DATE, revision INT, user_id STRING, embedding ARRAY<FLOAT>"
-    tables.append(spark.createDataFrame(rows, schema), USER_EMBEDDINGS)
-    _record(tables, [replace(s) for s in snapshots])
-    labels = spark.createDataFrame(
-        [(1, "u1", noon), (2, "u1", noon - timedelta(seconds=1)), (3, "u1", noon + timedelta(days=9)), (4, "new", noon),
-         (5, None, noon), (6, "u1", None), (1, "u1", noon)],
-        "n INT, user_id STRING, label_at TIMESTAMP",
-    )  # fmt: skip
-    found = join_embeddings(labels, tables=tables, space=find_space(tables, "s001-a")).collect()
-    values = sorted((row.n, row.embedding[0] if row.embedding else None) for row in found)
-    assert values == [(1, 0.5), (1, 0.5), (2, None), (3, 0.25), (4, None), (5, None), (6, None)]
-
-
-def test_a_join_refuses_wrong_types_and_a_space_without_snapshots(tables: Tables, spark: SparkSession) -> None:
-    _add(tables, "s001-a")
-    labels = spark.createDataFrame([(1, "2024-05-01")], "user_id INT, label_at STRING")
-    with pytest.raises(UsageError, match="'user_id' is int; wanted string") as caught:
-        join_embeddings(labels, tables=tables, space=find_space(tables, "s001-a"))
-    assert len(caught.value.faults) == 2
-    good = spark.createDataFrame([("u", datetime(2024, 5, 1))], "user_id STRING, label_at TIMESTAMP")
-    with pytest.raises(UsageError, match="no published snapshot to join with"):
-        join_embeddings(good, tables=tables, space=find_space(tables, "s001-a"))
 
 
 def test_training_labels_end_before_the_first_test_label() -> None:

@@ -379,7 +379,11 @@ class Training(Section):
 
 
 class Snapshots(Section):
+    """How snapshots are stamped and kept: all of the last ``keep_daily``, one a week of the last ``keep_weekly``."""
+
     publish_delay: Duration = timedelta(hours=6)
+    keep_daily: Duration = timedelta(days=14)
+    keep_weekly: Duration = timedelta(weeks=26)
 
 
 class Gates(Section):

@@ -10,6 +10,7 @@ from userrep.features.build import feature_sets, stale_features
 from userrep.items.versions import lineage_of, versions_of
 from userrep.pipeline import Pipeline
 from userrep.spaces.registry import Space, list_spaces, read_registry
+from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import list_snapshots, stale_snapshots
 from userrep.tables import Tables
 
@@ -50,6 +51,8 @@ def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
                 f"stale: {_listed(stale)} of space {space.space_id} were published before days of the log changed; "
                 "`userrep backfill --stale` rebuilds them"
             )
+        needed = work.schedule.snapshot_dates(space)
+        expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed, report=work.report)
     if refused:
         raise GateRefusedError("\n".join(refused))
     return spaces

@@ -186,6 +186,22 @@ SNAPSHOTS = TableSchema(
     num_users BIGINT, available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING""",
 )
 
+EMBEDDING_UPDATES = TableSchema(
+    "embedding_updates",
+    """one row per space, as-of date, user and batch of a stream that has encoded the user anew; append-only, and a
+    batch may come twice. event_at: the newest event in it. A snapshot of the same as-of date is the newer""",
+    """space_id STRING, as_of DATE, user_id STRING, event_at TIMESTAMP, computed_at TIMESTAMP, query_id STRING,
+    batch_id BIGINT, embedding ARRAY<FLOAT>""",
+    ("space_id", "as_of"),
+)
+
+TRAINING_SETS = TableSchema(
+    "training_sets",
+    "one row per training set: what its labels were joined with. The snapshots named here are kept",
+    """training_set_id STRING, name STRING, consumer STRING, space_id STRING, snapshot_ids ARRAY<STRING>,
+    options STRING, first_label_at TIMESTAMP, last_label_at TIMESTAMP, created_at TIMESTAMP""",
+)
+
 JOB_RUNS = TableSchema(
     "job_runs",
     "one row per stage of a run",
@@ -203,7 +219,7 @@ CONSUMER_RESULTS = TableSchema(
 ALL = (
     SOURCE_FILES, SOURCE_SCHEMAS, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS,
     ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, FEATURE_SETS, TRAINING_ROWS, REGISTRY,
-    USER_EMBEDDINGS, SNAPSHOTS, JOB_RUNS, CONSUMER_RESULTS,
+    USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, JOB_RUNS, CONSUMER_RESULTS,
 )  # fmt: skip
 
 

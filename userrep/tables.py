@@ -35,8 +35,13 @@ def sql_in(column: str, values: list[str] | list[date]) -> str:
     """Write ``column IN (...)`` for checked names or dates; false where there is no value."""
     if not values:
         return "false"
-    literals = [sql_date(value) if isinstance(value, date) else f"'{value}'" for value in values]
-    return f"{column} IN ({', '.join(literals)})"
+    return f"{column} IN ({', '.join(map(_sql, values))})"
+
+
+def _sql(value: str | date | int) -> str:
+    if isinstance(value, date):
+        return sql_date(value)
+    return str(value) if isinstance(value, int) else f"'{value}'"
 
 
 class Tables:
@@ -47,7 +52,7 @@ class Tables:
         if (root is None) == (schema is None):
             raise UsageError("say where tables live: root or schema, not both.")
         self._spark = spark
-        self._root = re.sub(r"^file:/+", "/", root.rstrip("/")) if root else None
+        self._root = absolute(re.sub(r"^file:/+", "/", root.rstrip("/"))) if root else None
         self._schema = schema
         self._known: set[str] = set()
 
@@ -55,13 +60,21 @@ class Tables:
     def of(cls, config: Config, spark: SparkSession | None) -> "Tables":
         """Open the tables that a configuration names."""
         if config.root is not None:
-            return cls(spark, root=absolute(config.root))
+            return cls(spark, root=config.root)
         return cls(spark, schema=f"`{config.catalog}`.`{config.schema_}`")
 
     @property
     def spark(self) -> SparkSession:
         assert self._spark is not None, "these tables were opened without a session"
         return self._spark
+
+    @property
+    def artifacts_root(self) -> str:
+        """The folder of artifacts beside the tables, as ``storage.artifacts_root`` has it of a configuration."""
+        if self._root is not None:
+            return self._root
+        catalog, _, schema = (self._schema or "").replace("`", "").partition(".")
+        return f"/Volumes/{catalog}/{schema}/userrep"
 
     @property
     def has_files(self) -> bool:
@@ -207,6 +220,21 @@ class Tables:
         ``since``: the table's version when the work began. Raises UserrepError if these partitions have changed since.
         """
         DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
+
+    def drop_partitions(self, table: TableSchema, keys: Sequence[Mapping[str, Any]]) -> None:
+        """Delete all rows of some partitions, each named by the values of its columns, in one commit; none, no commit.
+
+        Names and dates among the values are checked ones. Files stay until VACUUM.
+        """
+        self.create(table)
+        if self.has_files:
+            names = table.partition_by
+            gone = {tuple(key[name] for name in names) for key in keys}
+            since = self.version(table)
+            self.commit(table, [], replacing=lambda of: tuple(of[name] for name in names) in gone, since=since)
+        elif keys:
+            each = (" AND ".join(f"{name} = {_sql(value)}" for name, value in key.items()) for key in keys)
+            self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {' OR '.join(f'({one})' for one in each)}")
 
     def append(self, rows: DataFrame, table: TableSchema) -> None:
         """Add rows in one commit."""

@@ -1,76 +1,162 @@
 """Point-in-time joins: to each label the embedding that a consumer could have had at its time."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from userrep.downstream.options import JoinOptions, check_labels
+from userrep.downstream.outputs import with_outputs
+from userrep.downstream.resolution import column, steps_of, with_snapshot
+from userrep.downstream.updates import with_update
 from userrep.errors import UsageError
-from userrep.schemas import USER_EMBEDDINGS
-from userrep.spaces.registry import Space
-from userrep.spaces.snapshots import Snapshot, list_snapshots
-from userrep.tables import Tables
+from userrep.inference.new_user import new_user_vector
+from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
+from userrep.spaces.registry import RETIRED, SERVING, Space, find_space, list_spaces
+from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
+from userrep.tables import Tables, sql_in
 
 
-def join_embeddings(labels: DataFrame, *, tables: Tables, space: Space, time: str = "label_at") -> DataFrame:
+@dataclass(frozen=True)
+class Sources:
+    """What labels are joined with: snapshots of one space's ledger, and the version of the table that holds them.
+
+    span : the first and last time that labels may have; others fail the job. updates_until : later updates don't count.
+    """
+
+    space: Space
+    snapshots: Sequence[Snapshot]
+    version: int
+    span: tuple[datetime, datetime] | None = None
+    updates_until: datetime | None = None
+
+
+def join_embeddings(
+    labels: DataFrame,
+    *,
+    tables: Tables,
+    space: Space | str = "serving",
+    options: JoinOptions = JoinOptions(),  # noqa: B008  # frozen
+) -> DataFrame:
     """Join labels with one space's embeddings as they were known at each label's time.
 
     A label gets the snapshot with the newest as-of date, then revision, among those with ``available_at`` at or before
     its time. Times are resolved on the ledger, which is small; then there is one equi-join by user and snapshot.
 
+    With ``options.updates``, the vector of ``embedding_updates`` with the newest as-of date, then ``computed_at``,
+    among those computed at or before the label's time goes before the snapshot where its as-of date is later than the
+    snapshot's. Of one as-of date the snapshot is the newer: an update of it was computed during the day before and has
+    seen events so far, the snapshot has seen that whole day. A snapshot is complete: it takes the place of all
+    updates up to its as-of date, for users whom it leaves out as well.
+
     Parameters
     ----------
-    labels : any columns, among them user_id (string) and ``time`` (timestamp, UTC). Nulls and repeats are kept.
+    labels : any columns, among them ``options.user`` (string) and ``options.time`` (timestamp, UTC). Nulls and repeats
+        are kept.
+    space : an id, or the space that serves.
 
     Returns
     -------
-    The labels with snapshot_id (null before the first snapshot), as_of, embedding array<float> (null where the user is
-    not in the snapshot). Cost: one join on (user_id, snapshot); lazy, but for a read of the ledger.
+    The labels with snapshot_id (that counts at the label's time; null before the first, and with an update), as_of (of
+    the vector or snapshot), the vector (with the space's id in the column's metadata) and its status:
+    found, update, new_user, or, with a null, not_in_snapshot, no_snapshot_yet, too_old, expired (by retention),
+    null_user, null_time. Lazy, but for reads of ledgers. Cost: one shuffle of labels and of the space's snapshots
+    that can count, for the join; with updates one more of labels and updates.
 
     Raises
     ------
     UsageError
-        If the columns are not of these types, or the space has no published snapshot.
+        If columns are not of these types, the session is not in UTC, the space is unknown, retired or has no published
+        snapshot. A vector of another width than the space's fails the job.
     """
-    found = dict(labels.dtypes)
-    faults = [
-        f"labels: column {name!r} is {found.get(name, 'missing')}; wanted {wanted}."
-        for name, wanted in (("user_id", "string"), (time, "timestamp"))
-        if found.get(name) != wanted
-    ]
-    if faults:
-        raise UsageError(faults)
-    snapshots = list_snapshots(tables, space.space_id)
-    if not snapshots:
+    check_labels(labels, options)
+    found = space if isinstance(space, Space) else find_space(tables, None if space == SERVING else space)
+    check_usable(tables, found)
+    return joined(labels, tables, sources_of(tables, found), options)
+
+
+def check_usable(tables: Tables, space: Space) -> None:
+    """Refuse a space that is retired. Raises UsageError, which names the one that serves."""
+    if space.state == RETIRED:
+        serving = next((other.space_id for other in list_spaces(tables) if other.state == SERVING), "none")
+        raise UsageError(
+            f"space {space.space_id} is retired, its vectors are no longer made; the space that serves: {serving}. "
+            "Join with that one, and train anew what was trained on this one."
+        )
+
+
+def sources_of(tables: Tables, space: Space) -> Sources:
+    """Read a space's ledger, with expired snapshots, and a version of its rows that holds all published ones.
+
+    Raises UsageError if nothing has been published.
+    """
+    before = None
+    while True:
+        version = tables.version(USER_EMBEDDINGS)
+        snapshots = list_snapshots(tables, space.space_id, states=(PUBLISHED, EXPIRED))
+        if snapshots == before:
+            break  # rows come before their publication and go after their expiry: they are in this version
+        before = snapshots
+    if not any(snapshot.state == PUBLISHED for snapshot in snapshots):
         raise UsageError(
             f"space {space.space_id} has no published snapshot to join with: `userrep pipeline` makes one."
         )
-    resolved = with_snapshot(labels, snapshots, time=time)
-    rows = tables.read(USER_EMBEDDINGS).where(f"space_id = '{space.space_id}'")
-    rows = rows.select("user_id", F.col("as_of"), F.col("revision"), "embedding")
-    return resolved.join(rows, on=["user_id", "as_of", "revision"], how="left").drop("revision")
+    return Sources(space, snapshots, version)
 
 
-def with_snapshot(labels: DataFrame, snapshots: Sequence[Snapshot], *, time: str) -> DataFrame:
-    """Add snapshot_id, as_of and revision of the snapshot that counts at each label's time; null before the first."""
-    steps: list[tuple[datetime, Snapshot]] = []
-    for snapshot in sorted(snapshots, key=lambda s: (s.available_at, s.as_of, s.revision)):
-        if not steps or (snapshot.as_of, snapshot.revision) > (steps[-1][1].as_of, steps[-1][1].revision):
-            assert snapshot.available_at is not None
-            steps.append((snapshot.available_at, snapshot))
-    ledger = F.array(
-        *(
-            F.struct(
-                F.lit(since).alias("since"),
-                F.lit(s.snapshot_id).alias("snapshot_id"),
-                F.lit(s.as_of).alias("as_of"),
-                F.lit(s.revision).alias("revision"),
-            )
-            for since, s in steps
+def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOptions) -> DataFrame:
+    """Join checked labels with these sources; see ``join_embeddings``."""
+    space, steps = sources.space, steps_of(sources.snapshots, options.availability)
+    rows = with_snapshot(_within(labels, options, sources.span), steps, time=options.time)
+    mine = f"space_id = '{space.space_id}'"
+    if options.updates:
+        updates = tables.read(EMBEDDING_UPDATES).where(mine)
+        if sources.updates_until is not None:
+            updates = updates.where(F.col("computed_at") <= F.lit(sources.updates_until.replace(tzinfo=UTC)))
+        rows = with_update(rows, updates, options)
+    published = [step.snapshot for step in steps if step.snapshot.state == PUBLISHED]
+    vectors = tables.read(USER_EMBEDDINGS, version=sources.version).where(f"{mine} AND ({_partitions(published)})")
+    names = {"user_id": "__user", "as_of": "__of_date", "revision": "__of_revision", "embedding": "__embedding"}
+    vectors = vectors.select(*(F.col(name).alias(new) for name, new in names.items()))
+    same = (
+        (column(options.user) == F.col("__user"))
+        & (F.col("__as_of") == F.col("__of_date"))
+        & (F.col("__revision") == F.col("__of_revision"))
+    )
+    # The labels are hashed: they are narrow, and the vectors need no sort then.
+    rows = rows.hint("shuffle_hash").join(vectors, on=same, how="left")
+    new_user = None
+    if options.missing == "new_user":
+        new_user = new_user_vector(f"{tables.artifacts_root}/artifacts/spaces/{space.space_id}", space.content_hash)
+    dim = max((snapshot.dim for snapshot in published if snapshot.dim is not None), default=None)
+    return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user)
+
+
+def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datetime] | None) -> DataFrame:
+    """Let a label whose time lies outside of ``span`` fail the job."""
+    if span is None:
+        return labels
+    at, (first, last) = column(options.time), (F.lit(edge.replace(tzinfo=UTC)) for edge in span)
+    fault = F.raise_error(
+        F.concat(
+            F.lit(f"labels: a time outside of {span[0]} to {span[1]} UTC, when the training set's labels were: "),
+            at.cast("string"),
+            F.lit(". Give the labels that it was made of, or create another training set."),
         )
     )
-    counts = F.try_element_at(F.filter(ledger, lambda step: step["since"] <= F.col(time)), F.lit(-1))
-    return labels.withColumn("__snapshot", counts).select(
-        *labels.columns, "__snapshot.snapshot_id", "__snapshot.as_of", "__snapshot.revision"
+    same = F.when(at.isNull() | at.between(first, last), at).otherwise(fault.cast("timestamp"))
+    return labels.select(
+        *(same.alias(name) if name == options.time else column(name).alias(name) for name in labels.columns)
+    )
+
+
+def _partitions(snapshots: Sequence[Snapshot]) -> str:
+    """Select the partitions of some snapshots."""
+    dates: dict[int, list[date]] = {}
+    for snapshot in snapshots:
+        dates.setdefault(snapshot.revision, []).append(snapshot.as_of)
+    return (
+        " OR ".join(f"(revision = {n} AND {sql_in('as_of', sorted(of))})" for n, of in sorted(dates.items())) or "false"
     )

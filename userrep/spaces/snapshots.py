@@ -19,7 +19,7 @@ from userrep.spaces.registry import Space, artifact_folder
 from userrep.tables import Tables, sql_date, sql_in
 from userrep.utc import utc_now
 
-STAGED, PUBLISHED, REFUSED = "staged", "published", "refused"
+STAGED, PUBLISHED, REFUSED, EXPIRED = "staged", "published", "refused", "expired"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Snapshot:
     available_at: datetime | None
     computed_at: datetime
     gates: str
+
+    @property
+    def dim(self) -> int | None:
+        """How many numbers its vectors have, by its gates; None where it has not been put through them."""
+        return json.loads(self.gates or "{}").get("dim")  # type: ignore[no-any-return]
 
     @property
     def where(self) -> str:
@@ -85,7 +90,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
         raise UsageError(
             f"no features of {', '.join(missing)}: `userrep run build_user_features --as-of …` builds them."
         )
-    taken = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED))
+    taken = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
     now = utc_now()
     staged = []
     for as_of in sorted(as_ofs):
@@ -109,7 +114,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
     keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner").withColumn("space_id", F.lit(space.space_id))
     tables.replace(keyed, USER_EMBEDDINGS, _where(staged))
-    _record(tables, staged)
+    record_snapshots(tables, staged)
     return staged
 
 
@@ -117,8 +122,8 @@ def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot]
     """Put staged snapshots of one space through the gates and, in one commit of the ledger, before their readers.
 
     ``on_time``: stamp them as a pipeline that ran on time would have, ``publish_delay`` after the as-of date; that is
-    for a date's first revision only, later ones are stamped by the clock. Those that pass are published, whatever
-    becomes of the others.
+    for a date's first revision only, and the first after all before it have expired; others are stamped by the clock.
+    Those that pass are published, whatever becomes of the others.
 
     Raises
     ------
@@ -129,6 +134,7 @@ def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot]
     dim = load_artifact(artifact_folder(config, space_id)).manifest.model.latent_dim
     stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(_where(staged)), dim=dim)
     num_users = {s.as_of: s.num_users for s in list_snapshots(tables, space_id)}
+    seen = {s.as_of for s in list_snapshots(tables, space_id, states=(PUBLISHED, REFUSED))}
     now = utc_now()
     done = []
     for snapshot in sorted(staged, key=lambda s: s.as_of):
@@ -142,14 +148,14 @@ def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot]
             rows_before=num_users[before] if before else None,
         )
         on_schedule = datetime.combine(snapshot.as_of, time()) + config.snapshots.publish_delay
-        available_at = on_schedule if on_time and snapshot.revision == 1 else now
-        gates = json.dumps(found.as_dict() | {"faults": faults})
+        available_at = on_schedule if on_time and snapshot.as_of not in seen else now
+        gates = json.dumps(found.as_dict() | {"dim": dim, "faults": faults})
         if faults:
             done.append(replace(snapshot, state=REFUSED, gates=gates))
         else:
             num_users[snapshot.as_of] = snapshot.num_users
             done.append(replace(snapshot, state=PUBLISHED, gates=gates, available_at=available_at))
-    _record(tables, done)
+    record_snapshots(tables, done)
     refused = [
         f"snapshot {s.snapshot_id}: {'; '.join(json.loads(s.gates)['faults'])}" for s in done if s.state == REFUSED
     ]
@@ -192,7 +198,7 @@ def _where(snapshots: Sequence[Snapshot]) -> str:
     return " OR ".join(f"({snapshot.where})" for snapshot in snapshots)
 
 
-def _record(tables: Tables, snapshots: Sequence[Snapshot]) -> None:
+def record_snapshots(tables: Tables, snapshots: Sequence[Snapshot]) -> None:
     """Write the ledger's rows of some snapshots, in the place of those before: one commit."""
     ids = [snapshot.snapshot_id for snapshot in snapshots]
     tables.add(SNAPSHOTS, [vars(snapshot) for snapshot in snapshots], replacing=sql_in("snapshot_id", ids))

@@ -1,0 +1,101 @@
+"""What a label gets: the vector, where it is from, and a word that says how it came by it or why it has none."""
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from userrep.downstream.options import JoinOptions
+from userrep.downstream.resolution import column
+from userrep.spaces.snapshots import EXPIRED
+
+SPACE_ID = "userrep_space_id"  # in the metadata of a column of vectors
+
+# A label with a vector:
+FOUND = "found"  # its user's, of the snapshot that counts at its time
+UPDATE = "update"  # its user's, near real time
+NEW_USER = "new_user"  # the space's for a user of whom nothing is known
+# A label without one:
+NOT_IN_SNAPSHOT = "not_in_snapshot"
+NO_SNAPSHOT_YET = "no_snapshot_yet"
+SNAPSHOT_EXPIRED = "expired"  # the snapshot that counts has been deleted by retention
+TOO_OLD = "too_old"
+NULL_USER, NULL_TIME = "null_user", "null_time"
+
+
+def with_outputs(
+    rows: DataFrame, options: JoinOptions, *, space_id: str, dim: int | None, new_user: NDArray[np.float32] | None
+) -> DataFrame:
+    """Replace the columns of look-ups, which begin with two underscores, by those that a join adds.
+
+    Parameters
+    ----------
+    rows : labels with the snapshot that counts (__snapshot_id, __as_of, __state), its __embedding, and __update where
+        updates count. dim : of the space's vectors; another one fails the job. None: not known.
+    """
+    rows = rows.withColumn("__status", _status(options))
+    status = F.col("__status")
+    vector = F.when(status == FOUND, F.col("__embedding"))
+    snapshot_id, as_of = F.col("__snapshot_id"), F.col("__as_of")
+    if options.updates:
+        vector = vector.when(status == UPDATE, F.col("__update.embedding"))
+        snapshot_id = F.when(status != UPDATE, snapshot_id)
+        as_of = F.when(status == UPDATE, F.col("__update.as_of")).otherwise(as_of)
+    if new_user is not None:
+        vector = vector.when(status == NEW_USER, F.lit(new_user))
+    kept = [column(name) for name in rows.columns if not name.startswith("__")]
+    vector = as_vectors(_of_width(vector, space_id, dim), options, space_id)
+    found = rows.select(
+        *kept, snapshot_id.alias("snapshot_id"), as_of.alias("as_of"), vector, status.alias(options.status)
+    )
+    return found.where(column(options.output).isNotNull()) if options.missing == "drop" else found
+
+
+def num_by_status(joined: DataFrame, output: str = "embedding") -> dict[str, int]:
+    """Count joined labels by status. An action: it runs the join."""
+    counts = joined.groupBy(column(f"{output}_status").alias("status")).count().collect()
+    return {row["status"]: row["count"] for row in counts}
+
+
+def as_vectors(vector: Column, options: JoinOptions, space_id: str) -> Column:
+    """Write array<float> as the options want it, with its space's id in the column's metadata."""
+    if options.vectors == "vector":
+        vector = F.when(vector.isNotNull(), array_to_vector(vector))
+    return vector.alias(options.output, metadata={SPACE_ID: space_id})
+
+
+def _status(options: JoinOptions) -> Column:
+    status = F.when(column(options.user).isNull(), NULL_USER).when(column(options.time).isNull(), NULL_TIME)
+    if options.updates:
+        as_of = F.col("__update.as_of")
+        is_later = F.col("__as_of").isNull() | (as_of > F.col("__as_of"))
+        status = status.when(as_of.isNotNull() & is_later & ~_too_old(as_of, options), UPDATE)
+    return (
+        status.when(F.col("__state").isNull(), NO_SNAPSHOT_YET)
+        .when(F.col("__state") == EXPIRED, SNAPSHOT_EXPIRED)
+        .when(_too_old(F.col("__as_of"), options), TOO_OLD)
+        .when(F.col("__embedding").isNotNull(), FOUND)
+        .otherwise(NEW_USER if options.missing == "new_user" else NOT_IN_SNAPSHOT)
+    )
+
+
+def _too_old(as_of: Column, options: JoinOptions) -> Column:
+    if options.max_age_days is None:
+        return F.lit(False)
+    return column(options.time) > F.date_add(as_of, options.max_age_days).cast("timestamp")
+
+
+def _of_width(vector: Column, space_id: str, dim: int | None) -> Column:
+    if dim is None:
+        return vector
+    fault = F.concat(
+        F.lit(f"space {space_id}: a vector of "),
+        F.size(vector).cast("string"),
+        F.lit(
+            f" numbers, {dim} wanted. Rows of user_embeddings or embedding_updates were not written by userrep: "
+            "delete them, then `userrep backfill` their dates."
+        ),
+    )
+    is_good = vector.isNull() | (F.size(vector) == dim)
+    return F.when(is_good, vector).otherwise(F.raise_error(fault).cast("array<float>"))

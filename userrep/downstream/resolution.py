@@ -1,0 +1,76 @@
+"""Which snapshot counts at a label's time: the ledger as intervals of time, and a look-up of labels in them."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal, NamedTuple
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from userrep.spaces.snapshots import Snapshot
+
+Availability = Literal["ledger", "as_of"]
+
+_END = datetime.combine(date(9999, 12, 31), time())
+_COLUMNS = """__day DATE, __since TIMESTAMP, __until TIMESTAMP, __snapshot_id STRING, __as_of DATE, __revision INT,
+__state STRING"""
+
+
+class Step(NamedTuple):
+    """From ``since`` on, until the next step, this snapshot counts. UTC."""
+
+    since: datetime
+    snapshot: Snapshot
+
+
+def steps_of(snapshots: Sequence[Snapshot], availability: Availability) -> list[Step]:
+    """Order a ledger by time: each step's snapshot is newer, by as-of date, then revision, than all before it.
+
+    ``ledger``: a snapshot counts from ``available_at`` on. ``as_of``: from its as-of date on, whenever it was made, and
+    of each date the newest revision.
+    """
+    since = {s.snapshot_id: datetime.combine(s.as_of, time()) for s in snapshots}
+    if availability == "ledger":
+        since = {s.snapshot_id: s.available_at for s in snapshots if s.available_at is not None}
+    known = [s for s in snapshots if s.snapshot_id in since]
+    steps: list[Step] = []
+    for snapshot in sorted(known, key=lambda s: (since[s.snapshot_id], s.as_of, s.revision)):
+        if not steps or _rank(snapshot) > _rank(steps[-1].snapshot):
+            if steps and steps[-1].since == since[snapshot.snapshot_id]:
+                steps.pop()
+            steps.append(Step(since[snapshot.snapshot_id], snapshot))
+    return steps
+
+
+def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> DataFrame:
+    """Add __snapshot_id, __as_of, __revision and __state of the snapshot that counts at each label's time.
+
+    They are null before the first step, and where the time is null. Every label is kept once. Cost: a broadcast of the
+    ledger, one row per day that it spans; no shuffle.
+    """
+    rows = [(day, *span, s.snapshot_id, s.as_of, s.revision, s.state) for day, span, s in _by_day(steps)]
+    ledger = F.broadcast(labels.sparkSession.createDataFrame(rows, _COLUMNS))
+    at, last = column(time), F.lit(steps[-1].since.date() if steps else _END.date())
+    counts = (
+        (F.least(F.to_date(at), last) == F.col("__day")) & (at >= F.col("__since")) & (at < F.col("__until"))
+    )  # fmt: skip
+    return labels.join(ledger, on=counts, how="left").drop("__day", "__since", "__until")
+
+
+def column(name: str) -> Column:
+    """Return a column by its name, dots and all."""
+    return F.col(f"`{name.replace('`', '``')}`")
+
+
+def _rank(snapshot: Snapshot) -> tuple[date, int]:
+    return snapshot.as_of, snapshot.revision
+
+
+def _by_day(steps: Sequence[Step]) -> Iterator[tuple[date, tuple[datetime, datetime], Snapshot]]:
+    """Cut the steps' intervals into days; the last day stands for all after it."""
+    for k, (since, snapshot) in enumerate(steps):
+        until = steps[k + 1].since if k + 1 < len(steps) else _END
+        span = since.replace(tzinfo=UTC), until.replace(tzinfo=UTC)
+        last = steps[k + 1].since if k + 1 < len(steps) else since + timedelta.resolution
+        for days in range((last - timedelta.resolution - datetime.combine(since, time())).days + 1):
+            yield since.date() + timedelta(days=days), span, snapshot

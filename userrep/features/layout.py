@@ -90,7 +90,6 @@ class InputLayout(BaseModel):
         x_BF = np.zeros((batch.num_rows, self.width), np.float32)
         for block in self.blocks[:-1]:
             column, part_BF = batch.column(block.name), x_BF[:, block.start : block.stop]
-            present_B = _flags(column.is_valid())
             if block.kind == "scalar":
                 values_B = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
                 present_B = ~np.isnan(values_B)
@@ -100,9 +99,8 @@ class InputLayout(BaseModel):
             elif pa.types.is_map(column.type):
                 part_BF[:] = self._context(block.name, column)
             else:
-                if block.kind == "pooled":
-                    present_B &= _flags(batch.column(f"has_{block.name}").fill_null(False))
-                _fill(part_BF, block.name, column, present_B)
+                has = batch.column(f"has_{block.name}") if block.kind == "pooled" else None
+                present_B = _fill(part_BF, block.name, column, has)
             if block.flag is not None:
                 x_BF[:, block.flag] = present_B
         return x_BF
@@ -128,15 +126,23 @@ def _flags(column: pa.BooleanArray) -> NDArray[np.bool_]:
     return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
-def _fill(part_BF: NDArray[np.float32], name: str, column: pa.ListArray, present_B: NDArray[np.bool_]) -> None:
-    """Copy the vectors that are there; the others stay zero."""
+def _fill(
+    part_BF: NDArray[np.float32], name: str, column: pa.ListArray, has: pa.BooleanArray | None
+) -> NDArray[np.bool_]:
+    """Copy the vectors that are there, and say which; the others stay zero. ``has``: whether they count."""
+    present_B = np.ones(len(column), bool) if has is None else _flags(has.fill_null(False))
+    width, whole = part_BF.shape[1], not column.null_count
+    if not whole:
+        present_B = present_B & _flags(column.is_valid())
     try:
-        if present_B.all():
-            part_BF[:] = stacked(column, part_BF.shape[1])
+        if whole and (np.diff(column.offsets.to_numpy()) == width).all():
+            part_BF[:] = stacked(column, width)
+            part_BF[~present_B] = 0
         else:
-            part_BF[present_B] = stacked(column.filter(pa.array(present_B)), part_BF.shape[1])
+            part_BF[present_B] = stacked(column.filter(pa.array(present_B)), width)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    return present_B
 
 
 class Scaler(BaseModel):
@@ -165,9 +171,11 @@ class Scaler(BaseModel):
             scale_F[part] = np.sqrt(variance) if variance > 1e-12 else 1.0
         return cls(center_F=center_F.astype(np.float32), scale_F=scale_F.astype(np.float32))
 
-    def apply(self, layout: InputLayout, raw_BF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scale, clip, and zero what is absent. Returns a new x_BF."""
-        x_BF: NDArray[np.float32] = raw_BF - self.center_F
+    def apply(
+        self, layout: InputLayout, raw_BF: NDArray[np.float32], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Scale, clip, and zero what is absent. Returns x_BF: ``out``, or a new array."""
+        x_BF: NDArray[np.float32] = np.subtract(raw_BF, self.center_F, out=out)
         x_BF /= self.scale_F
         np.clip(x_BF, -CLIP, CLIP, out=x_BF)
         for block in layout.blocks[:-1]:

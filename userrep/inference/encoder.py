@@ -19,7 +19,7 @@ from torch.nn.functional import gelu, linear, pad
 from userrep.model.artifact import Artifact, load_artifact
 
 ROWS = 128  # of every forward pass: as quick a row as in taller ones, and a service waits for one pass for one user
-_LAID_OUT = 1024  # rows that become inputs at once: few enough for the processor's cache
+_LAID_OUT = 2048  # rows that become inputs at once
 _MULTIPLE = 16
 
 
@@ -46,19 +46,18 @@ class Encoder:
         z_BD = np.empty((batch.num_rows, self.latent_dim), np.float32)
         for start in range(0, batch.num_rows, _LAID_OUT):
             part = batch.slice(start, _LAID_OUT)
-            z_BD[start : start + part.num_rows] = self.encode(self._scaler.apply(self.layout, self.layout.raw(part)))
+            self._encode(self.layout.raw(part), out=z_BD[start : start + part.num_rows])
         return z_BD
 
     @torch.inference_mode()
-    def encode(self, x_BF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return z_BD of scaled inputs (here F is the layout's width)."""
-        z_BD = np.empty((len(x_BF), self.latent_dim), np.float32)
+    def _encode(self, raw_BF: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Scale and encode unscaled inputs (here F is the layout's width), a pass after the other."""
         padded_BF = torch.zeros(self._rows, self._hidden[0].shape[1])  # torch's memory: always aligned alike
-        for start in range(0, len(x_BF), self._rows):
-            part_BF = x_BF[start : start + self._rows]
-            padded_BF[: len(part_BF), : part_BF.shape[1]] = torch.from_numpy(part_BF)
-            z_BD[start : start + len(part_BF)] = self._forward(padded_BF)[: len(part_BF), : self.latent_dim].numpy()
-        return z_BD
+        x_BF = padded_BF.numpy()[:, : self.layout.width]
+        for start in range(0, len(raw_BF), self._rows):
+            part_BF = raw_BF[start : start + self._rows]
+            self._scaler.apply(self.layout, part_BF, out=x_BF[: len(part_BF)])
+            out[start : start + len(part_BF)] = self._forward(padded_BF)[: len(part_BF), : self.latent_dim].numpy()
 
     @torch.inference_mode()
     def _forward(self, x_BF: Tensor) -> Tensor:

@@ -236,8 +236,10 @@ def test_the_empty_input_is_what_an_unknown_user_is_encoded_from() -> None:
 # Artifact
 
 
-def saved(folder: Path, *, space_id: str = "s1", **tensors: np.ndarray) -> SpaceManifest:
-    layout = layout_of()
+def saved(
+    folder: Path, *, space_id: str = "s1", layout: InputLayout | None = None, **tensors: np.ndarray
+) -> SpaceManifest:
+    layout = layout or layout_of()
     scaler = scaler_of(layout)
     state = {name: t.numpy() for name, t in Autoencoder.of(layout.width, MODEL, seed=3).state_dict().items()}
     manifest = SpaceManifest(

@@ -36,7 +36,7 @@ ORDER = [
     "items",
     "events",
     "tables",
-    "table_writer",
+    "table_writer parquet_parts",
     "session storage delta_files",
     "schemas arrow config quiet",
     "ids utc",

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from userrep.config import load_config
-from userrep.console import AsJson, ConfigFile, Debug, Overrides, SpaceId, in_columns, ledgers_of, print_result
+from userrep.console import (
+    AsJson,
+    ConfigFile,
+    Debug,
+    Overrides,
+    SpaceId,
+    checked_space_id,
+    in_columns,
+    ledgers_of,
+    print_result,
+    tables_of,
+)
 
 app = typer.Typer(help="The registry of embedding spaces: candidate, ready, serving, retired.", no_args_is_help=True)
 
@@ -54,6 +65,30 @@ def spaces_show(
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
     shown = {**vars(found), "manifest": manifest.model_dump(mode="json"), "snapshots": [vars(s) for s in snapshots]}
     print_result(shown, lines, as_json=as_json)
+
+
+@app.command("diff")
+def spaces_diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The earlier space.", callback=checked_space_id)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The newer one.", callback=checked_space_id)],
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say how far NEW's vectors, mapped into OLD's coordinates, are OLD's, and what OLD's models lose by it.
+
+    On users and as-of dates that both have embedded; the map is fitted on nine users of ten and judged on the tenth.
+    It is kept beside NEW's artifact: consumers of OLD may read NEW through it (EmbeddingJoin's mappedFrom).
+    """
+    config = load_config(config_file, overrides or [])
+    from userrep.downstream.space_diff import diff_lines, diff_spaces
+    from userrep.runs import to_stderr
+    from userrep.spaces.registry import find_space
+
+    tables = tables_of(config)
+    found = diff_spaces(tables, config, old=find_space(tables, old), new=find_space(tables, new), report=to_stderr)
+    print_result(asdict(found), diff_lines(found), as_json=as_json)
 
 
 @app.command("promote")

@@ -18,6 +18,7 @@ from userrep.downstream.return_propensity import (
     INPUTS,
     OWNER,
     Outcome,
+    model_folder,
     train_return_propensity,
 )
 from userrep.events.inventory import take_inventory
@@ -260,7 +261,7 @@ class Pipeline:
                 self.outcomes = [by_input[name] for name in INPUTS]
                 declare_ready(self.tables, CONSUMER, space.space_id)
                 return run.skip(f"space {space.space_id}, {len(used)} snapshots")
-            folder = f"{artifacts_root(self.config)}/artifacts/consumers/{CONSUMER}/{space.space_id}"
+            folder = model_folder(self.tables, space)
             self.outcomes, counts, ids = train_return_propensity(self.tables, self.config, space, dates, folder=folder)
             same = {
                 "consumer": CONSUMER,

@@ -101,8 +101,18 @@ class Schedule:
         )
 
     def snapshot_dates(self, space: Space | None) -> list[date]:
-        """The dates that need a snapshot: the as-of date, and those of the example consumer's labels."""
-        return sorted({self.as_of, *self.label_dates(space).all})
+        """The dates that need a snapshot: the as-of date, and those of the example consumer's labels.
+
+        Of a space beside the one that serves, those of the latter too: its consumers find the same history there, and
+        what both have is what they are compared by.
+        """
+        lineage_id = lineage_of(self.config)
+        serving = [s for s in list_spaces(self.tables) if s.state == registry.SERVING and s.lineage_id == lineage_id]
+        dates = {self.as_of, *self.label_dates(space).all}
+        for other in serving:
+            if space is None or space.space_id != other.space_id:
+                dates |= {s.as_of for s in list_snapshots(self.tables, other.space_id) if s.as_of <= self.as_of}
+        return sorted(dates)
 
     def feature_dates(self, *, retrain: bool = False) -> list[date]:
         """The dates that need features: those of snapshots, and those of training where a space is to be trained."""

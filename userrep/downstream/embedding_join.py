@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from userrep.downstream.join import join_embeddings
 from userrep.downstream.options import JoinOptions
-from userrep.downstream.outputs import SPACE_ID, as_vectors
+from userrep.downstream.outputs import MAPPED_FROM, SPACE_ID, as_vectors
 from userrep.downstream.resolution import column
 from userrep.errors import UsageError
 from userrep.ids import checked_name
@@ -38,7 +38,9 @@ class EmbeddingJoin(
     Params
     ------
     inputCol, timeCol, outputCol : columns of users (string), of times (timestamp, UTC), of vectors.
-    space : an id, or ``serving``. spaceId : what it was resolved to; set by use.
+    space : an id, or ``serving``. spaceId : what it was resolved to; set by use. mappedFrom : a newer space, whose
+        vectors are read in this stage's space's place, mapped into its coordinates: a fitted model goes on after its
+        space has been retired. ``stage.setMappedFrom("NEW")`` on a fitted or loaded pipeline's stage.
     root : path or URI that the tables are below; or schema : ``catalog.schema``.
     availability, maxAgeDays (unset: no limit), missing, updates, vectors : as in ``JoinOptions``.
     """
@@ -46,6 +48,7 @@ class EmbeddingJoin(
     timeCol: Param[str] = Param(Params._dummy(), "timeCol", "column of times", TypeConverters.toString)
     space: Param[str] = Param(Params._dummy(), "space", "a space's id, or serving", TypeConverters.toString)
     spaceId: Param[str] = Param(Params._dummy(), "spaceId", "the space that is used", TypeConverters.toString)
+    mappedFrom: Param[str] = Param(Params._dummy(), "mappedFrom", "a newer space to read", TypeConverters.toString)
     root: Param[str] = Param(Params._dummy(), "root", "where tables are", TypeConverters.toString)
     schema: Param[str] = Param(Params._dummy(), "schema", "catalog.schema of the tables", TypeConverters.toString)
     availability: Param[str] = Param(Params._dummy(), "availability", "ledger or as_of", TypeConverters.toString)
@@ -88,6 +91,10 @@ class EmbeddingJoin(
         self._resolved = {}
         return self._set(space=value)
 
+    def setMappedFrom(self, value: str) -> "EmbeddingJoin":
+        """Read a newer space's vectors in this stage's space's coordinates; the space that it was fitted on stays."""
+        return self._set(mappedFrom=value)
+
     def options(self) -> JoinOptions:
         """Return the Params as ``join_embeddings`` takes them. Raises UsageError if one has no such value."""
         values: dict[str, Any] = {
@@ -103,12 +110,16 @@ class EmbeddingJoin(
             return self._passed(dataset, options)
         tables = self._tables(dataset)
         space_id = self._pinned(lambda: find_space(tables, None).space_id)
-        return join_embeddings(dataset, tables=tables, space=space_id, options=options)
+        if not self.isSet(self.mappedFrom):
+            return join_embeddings(dataset, tables=tables, space=space_id, options=options)
+        newer = self.getOrDefault(self.mappedFrom)
+        return join_embeddings(dataset, tables=tables, space=newer, coordinates=space_id, options=options)
 
     def _passed(self, dataset: DataFrame, options: JoinOptions) -> DataFrame:
         """Let rows through whose vectors are of this stage's space."""
         name, field = options.output, dataset.schema[options.output]
-        found = (field.metadata or {}).get(SPACE_ID)
+        metadata = field.metadata or {}
+        found = metadata.get(SPACE_ID)
         if found is None:
             raise UsageError(
                 f"column {name!r} is there already, and nothing says of which space its vectors are: drop or rename "
@@ -121,12 +132,12 @@ class EmbeddingJoin(
                 f"space {mine}: join the labels with {mine}, or train a new pipeline on {found}."
             )
         if "snapshot_id" in dataset.columns:
-            dataset = dataset.where(_all_of_space(mine, name))
+            dataset = dataset.where(_all_of_space(metadata.get(MAPPED_FROM, mine), name))
         is_array = field.dataType.typeName() == "array"
         if is_array == (options.vectors == "array"):
             return dataset
         vector = column(name) if is_array else vector_to_array(column(name), "float32")
-        return dataset.withColumn(name, as_vectors(vector, options, mine))
+        return dataset.withColumn(name, as_vectors(vector, options, metadata))
 
     def _pinned(self, first: Callable[[], str]) -> str:
         """Return the space that this stage and its copies are for; ``first`` says it on first use."""

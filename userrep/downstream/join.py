@@ -1,7 +1,7 @@
 """Point-in-time joins: to each label the embedding that a consumer could have had at its time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 from pyspark.sql import DataFrame
@@ -12,8 +12,9 @@ from userrep.downstream.outputs import with_outputs
 from userrep.downstream.resolution import column, steps_of, with_snapshot
 from userrep.downstream.updates import with_update
 from userrep.errors import UsageError
-from userrep.inference.new_user import new_user_vector
+from userrep.inference.model import EmbeddingModel
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
+from userrep.spaces.map_artifact import load_map
 from userrep.spaces.registry import RETIRED, SERVING, Space, find_space, list_spaces
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
 from userrep.tables import Tables, sql_in
@@ -23,12 +24,14 @@ from userrep.tables import Tables, sql_in
 class Sources:
     """What labels are joined with: snapshots of one space's ledger, and the version of the table that holds them.
 
-    span : the first and last time that labels may have; others fail the job. updates_until : later updates don't count.
+    coordinates : an earlier space that vectors are mapped into. span : the first and last time that labels may have;
+    others fail the job. updates_until : later updates don't count.
     """
 
     space: Space
     snapshots: Sequence[Snapshot]
     version: int
+    coordinates: Space | None = None
     span: tuple[datetime, datetime] | None = None
     updates_until: datetime | None = None
 
@@ -38,6 +41,7 @@ def join_embeddings(
     *,
     tables: Tables,
     space: Space | str = "serving",
+    coordinates: Space | str | None = None,
     options: JoinOptions = JoinOptions(),  # noqa: B008  # frozen
 ) -> DataFrame:
     """Join labels with one space's embeddings as they were known at each label's time.
@@ -56,6 +60,8 @@ def join_embeddings(
     labels : any columns, among them ``options.user`` (string) and ``options.time`` (timestamp, UTC). Nulls and repeats
         are kept.
     space : an id, or the space that serves.
+    coordinates : an earlier space, retired or not: the vectors are mapped into its coordinates, for a model that was
+        trained on it. `userrep spaces diff` fits the map and says what it loses.
 
     Returns
     -------
@@ -69,12 +75,16 @@ def join_embeddings(
     ------
     UsageError
         If columns are not of these types, the session is not in UTC, the space is unknown, retired or has no published
-        snapshot. A vector of another width than the space's fails the job.
+        snapshot, or there is no such map. A vector of another width than the space's fails the job.
     """
     check_labels(labels, options)
-    found = space if isinstance(space, Space) else find_space(tables, None if space == SERVING else space)
+    found = space if isinstance(space, Space) else find_space(tables, space)
     check_usable(tables, found)
-    return joined(labels, tables, sources_of(tables, found), options)
+    if isinstance(coordinates, str):
+        coordinates = find_space(tables, coordinates)
+    if coordinates == found:
+        coordinates = None
+    return joined(labels, tables, replace(sources_of(tables, found), coordinates=coordinates), options)
 
 
 def check_usable(tables: Tables, space: Space) -> None:
@@ -129,9 +139,13 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     rows = rows.hint("shuffle_hash").join(vectors, on=same, how="left")
     new_user = None
     if options.missing == "new_user":
-        new_user = new_user_vector(f"{tables.artifacts_root}/artifacts/spaces/{space.space_id}", space.content_hash)
+        folder = f"{tables.artifacts_root}/artifacts/spaces/{space.space_id}"
+        new_user = EmbeddingModel.load(folder, space.content_hash).predict({})
     dim = max((snapshot.dim for snapshot in published if snapshot.dim is not None), default=None)
-    return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user)
+    into = None
+    if sources.coordinates is not None:
+        into = (sources.coordinates.space_id, load_map(tables, space, sources.coordinates)[1])
+    return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user, into=into)
 
 
 def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datetime] | None) -> DataFrame:

@@ -8,9 +8,11 @@ from pyspark.sql import functions as F
 
 from userrep.downstream.options import JoinOptions
 from userrep.downstream.resolution import column
+from userrep.spaces.mapping import LinearMap, mapped
 from userrep.spaces.snapshots import EXPIRED
 
-SPACE_ID = "userrep_space_id"  # in the metadata of a column of vectors
+# In the metadata of a column of vectors: the space whose coordinates they are in, and where they are mapped, whose.
+SPACE_ID, MAPPED_FROM = "userrep_space_id", "userrep_mapped_from"
 
 # A label with a vector:
 FOUND = "found"  # its user's, of the snapshot that counts at its time
@@ -25,14 +27,16 @@ NULL_USER, NULL_TIME = "null_user", "null_time"
 
 
 def with_outputs(
-    rows: DataFrame, options: JoinOptions, *, space_id: str, dim: int | None, new_user: NDArray[np.float32] | None
-) -> DataFrame:
+    rows: DataFrame, options: JoinOptions, *, space_id: str, dim: int | None, new_user: NDArray[np.float32] | None,
+    into: tuple[str, LinearMap] | None,
+) -> DataFrame:  # fmt: skip
     """Replace the columns of look-ups, which begin with two underscores, by those that a join adds.
 
     Parameters
     ----------
     rows : labels with the snapshot that counts (__snapshot_id, __as_of, __state), its __embedding, and __update where
-        updates count. dim : of the space's vectors; another one fails the job. None: not known.
+        updates count. dim : of the space's vectors; another one fails the job. None: not known. into : a space whose
+        coordinates the vectors are mapped into, and the map.
     """
     rows = rows.withColumn("__status", _status(options))
     status = F.col("__status")
@@ -45,7 +49,11 @@ def with_outputs(
     if new_user is not None:
         vector = vector.when(status == NEW_USER, F.lit(new_user))
     kept = [column(name) for name in rows.columns if not name.startswith("__")]
-    vector = as_vectors(_of_width(vector, space_id, dim), options, space_id)
+    vector = _of_width(vector, space_id, dim)
+    if into is None:
+        vector = as_vectors(vector, options, {SPACE_ID: space_id})
+    else:
+        vector = as_vectors(mapped(vector, into[1]), options, {SPACE_ID: into[0], MAPPED_FROM: space_id})
     found = rows.select(
         *kept, snapshot_id.alias("snapshot_id"), as_of.alias("as_of"), vector, status.alias(options.status)
     )
@@ -58,11 +66,11 @@ def num_by_status(joined: DataFrame, output: str = "embedding") -> dict[str, int
     return {row["status"]: row["count"] for row in counts}
 
 
-def as_vectors(vector: Column, options: JoinOptions, space_id: str) -> Column:
-    """Write array<float> as the options want it, with its space's id in the column's metadata."""
+def as_vectors(vector: Column, options: JoinOptions, metadata: dict[str, str]) -> Column:
+    """Write array<float> as the options want it, with the spaces' ids in the column's metadata."""
     if options.vectors == "vector":
         vector = F.when(vector.isNotNull(), array_to_vector(vector))
-    return vector.alias(options.output, metadata={SPACE_ID: space_id})
+    return vector.alias(options.output, metadata=metadata)
 
 
 def _status(options: JoinOptions) -> Column:

@@ -44,6 +44,11 @@ class Outcome:
     auc: float
 
 
+def model_folder(tables: Tables, space: Space) -> str:
+    """Return the folder of the model that was trained on a space."""
+    return f"{tables.artifacts_root}/artifacts/consumers/{CONSUMER}/{space.space_id}"
+
+
 def label_dates(*, as_of: date, until: date, first: date, horizon_days: int, num_dates: int) -> LabelDates:
     """Choose label dates on the grid that goes ``horizon_days`` at a time from ``until``, both ways.
 

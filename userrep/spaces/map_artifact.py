@@ -13,6 +13,7 @@ from userrep.model.tensor_file import Tensors
 from userrep.spaces.mapping import Agreement, LinearMap
 from userrep.spaces.registry import Space
 from userrep.storage import exists
+from userrep.tables import Tables
 
 
 class MapManifest(Manifest):
@@ -27,13 +28,13 @@ class MapManifest(Manifest):
     agreement: dict[str, float]
 
 
-def map_folder(artifacts: str, new: Space, old: Space) -> str:
-    """Return the folder of the map from ``new`` to ``old``; ``artifacts``: the root that artifacts are below."""
-    return f"{artifacts}/artifacts/spaces/{new.space_id}/maps/{old.space_id}"
+def map_folder(tables: Tables, new: Space, old: Space) -> str:
+    """Return the folder of the map from ``new`` to ``old``."""
+    return f"{tables.artifacts_root}/artifacts/spaces/{new.space_id}/maps/{old.space_id}"
 
 
 def save_map(
-    artifacts: str, new: Space, old: Space, fitted: LinearMap, *, told: Agreement, as_ofs: Sequence[date]
+    tables: Tables, new: Space, old: Space, fitted: LinearMap, *, told: Agreement, as_ofs: Sequence[date]
 ) -> MapManifest:
     """Write a map whole or not at all, once: a model that reads through it must get the same tomorrow.
 
@@ -50,12 +51,12 @@ def save_map(
     )
     tensors = {"weight_ED": fitted.weight_ED, "bias_D": fitted.bias_D}
     try:
-        return write_frozen(map_folder(artifacts, new, old), manifest, tensors)
+        return write_frozen(map_folder(tables, new, old), manifest, tensors)
     except FileExistsError:
-        return load_map(artifacts, new, old)[0]
+        return load_map(tables, new, old)[0]
 
 
-def load_map(artifacts: str, new: Space, old: Space) -> tuple[MapManifest, LinearMap]:
+def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, LinearMap]:
     """Read a map and check it against both spaces.
 
     Raises
@@ -65,7 +66,7 @@ def load_map(artifacts: str, new: Space, old: Space) -> tuple[MapManifest, Linea
     ArtifactError
         If it is not as it was written, or of other artifacts than these spaces'.
     """
-    folder = map_folder(artifacts, new, old)
+    folder = map_folder(tables, new, old)
     if not exists(folder):
         raise UsageError(
             f"there is no map from space {new.space_id} to the coordinates of {old.space_id}: "

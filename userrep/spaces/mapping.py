@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import arrow_udf
 
-from userrep.arrow import stacked
+from userrep.arrow import listed, stacked
 from userrep.errors import UsageError
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space
@@ -122,6 +124,19 @@ def fit_map(pairs: DataFrame) -> LinearMap:
     ridge_A = np.append(np.full(num_in - 1, RIDGE * num_rows * variance_E.mean()), 0)
     solved_AD = np.linalg.solve(gram_AA + np.diag(ridge_A), cross_AD).astype(np.float32)
     return LinearMap(solved_AD[:-1], solved_AD[-1])
+
+
+def mapped(vectors: Column, fitted: LinearMap) -> Column:
+    """Map a column of array<float>; null stays null. Cost: the vectors go through Arrow."""
+
+    def apply(column: pa.Array) -> pa.Array:
+        is_there = column.is_valid()
+        z_BD = np.zeros((len(column), len(fitted.bias_D)), np.float32)
+        z_BD[is_there.to_numpy(zero_copy_only=False)] = fitted(stacked(column.filter(is_there), len(fitted.weight_ED)))
+        lists = listed(z_BD)
+        return pc.if_else(is_there, lists, pa.scalar(None, lists.type))
+
+    return arrow_udf(apply, "array<float>")(vectors)  # type: ignore[call-overload, no-any-return]
 
 
 def _products(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -11,7 +11,7 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test cluster-test lint types format bench bench-features bench-training clean
+.PHONY: help setup demo test cluster-test lint types format bench bench-features bench-training bench-inference clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,6 +47,8 @@ FEATURE_BENCHES := features-vs-duckdb features-vs-spark-sql refresh-vs-full late
     features-growth features-skew tiles-vs-duckdb
 TRAINING_BENCHES := training-vs-memory training-two-ranks reader-vs-pyarrow-dataset reader-vs-hf-datasets \
     reader-vs-petastorm reader-vs-torch-distributor training-start training-memory
+INFERENCE_BENCHES := inference-vs-torch inference-vs-pandas-udf inference-vs-predict-batch-udf \
+    inference-vs-mlflow-spark-udf
 BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
@@ -60,6 +62,9 @@ bench-features: setup  ## the benchmarks of tiles and features
 
 bench-training: setup  ## the benchmarks of the trainer and its reader
 	$(call in_turn,$(TRAINING_BENCHES))
+
+bench-inference: setup  ## the benchmarks of the snapshot job
+	$(call in_turn,$(INFERENCE_BENCHES))
 
 bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
@@ -17,6 +18,7 @@ from benchmarks import (
     training_data,
     training_memory,
 )
+from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.logs import LogSize, log_files
 from benchmarks.report import Skipped
 from benchmarks.training_data import RowSize
@@ -24,8 +26,10 @@ from benchmarks.training_data import RowSize
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if "\ndef measure" in p.read_text(encoding="utf-8"))
 TRAINING_NAMES = [name for name in NAMES if name.startswith(("reader_", "training_"))]
+INFERENCE_NAMES = [name for name in NAMES if name.startswith("inference_")]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
 TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
+TINY_USERS = UserSize(users=80)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("benchmarks")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINING_NAMES])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINING_NAMES + INFERENCE_NAMES])
 def test_a_benchmark_compares_answers_and_tells_its_line(
     name: str, spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +74,25 @@ def test_a_benchmark_of_training_delivers_the_same_rows_and_tells_its_line(
     assert line.get("ratio", line.get("value")) > 0
 
 
+@pytest.mark.parametrize("name", INFERENCE_NAMES)
+def test_a_benchmark_of_inference_compares_vectors_and_tells_its_line(
+    name: str, spark: SparkSession, root: Path
+) -> None:
+    line = importlib.import_module(f"benchmarks.{name}").measure(spark, TINY_USERS, root, 1)
+    assert json.loads(json.dumps(line)) == line
+    assert (line["benchmark"], line["size"]["users"], line["size"]["inputs"]) == (name, 80, 546)
+    assert line["peer"]
+    assert line["ratio"] > 0  # the peer's milliseconds are rounded
+    assert not list(root.glob("run-*"))
+
+
+def test_vectors_that_differ_are_no_comparison() -> None:
+    ours, theirs = np.zeros((80, 120), np.float32), np.full((80, 120), 0.01, np.float32)
+    for pair in ((ours, theirs), (ours[:79], ours[:79])):
+        with pytest.raises(AssertionError, match="of 80 users, ours has"):
+            check_vectors(*pair, TINY_USERS)
+
+
 def test_a_peer_that_cannot_be_had_is_skipped_with_its_own_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_vs_petastorm, "PACKAGES", ("/no/such/petastorm",))  # asks no registry
     with pytest.raises(Skipped, match=r"petastorm does not install \(.+\)"):
@@ -94,7 +117,7 @@ def test_every_benchmark_says_its_question_and_its_command() -> None:
 def test_the_makefile_lists_benchmarks_that_there_are() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     lists = re.findall(r"^[A-Z]+_BENCHES := ((?:.*\\\n)*.*)", makefile, flags=re.MULTILINE)
-    assert len(lists) == 2
+    assert len(lists) == 3
     for listed in lists:
         assert set(listed.replace("\\", "").split()) <= {name.replace("_", "-") for name in NAMES}
 

@@ -1,5 +1,6 @@
 """Training rows in an S3-compatible object store, a server of its own process: what disks give, it gives."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -8,11 +9,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.fs
+import pyarrow.parquet as pq
 import pytest
 
 from tests.builders import write_training_rows
-from userrep.storage import exists, file_system, parquet_footer, read_bytes, write_bytes
+from userrep import export, parquet_parts
+from userrep.errors import UsageError
+from userrep.export import check_out
+from userrep.storage import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
 from userrep.training import shuffled_shard
 from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files
 
@@ -75,6 +81,22 @@ def test_the_batches_of_an_object_store_are_those_of_a_disk(
     assert read(on_s3, 0, 1, first_step=7) == read(on_disk, 0, 1)[7:]
     one, other = (first_rows(files, rank=0, size=1, max_rows=20, width=WIDTH) for files in (on_s3, on_disk))
     assert np.array_equal(one, other)
+
+
+def test_files_of_an_export_are_whole_and_one_that_was_cut_off_is_taken_over(bucket: str) -> None:
+    folder, rows = f"{bucket}/exports/of today", pa.table({"user_id": ["a", "b"], "embedding": [[0.5], [1.5]]})
+    check_out(folder)
+    export._write_manifest(folder, {"state": "incomplete"})
+    parts = [parquet_parts._write(folder, f"part-0000{k}.parquet", "user_id", rows, []) for k in range(2)]
+    check_out(folder)
+    export._delete_others(folder, {parts[1].name})
+    assert folder_names(folder) == [export.MANIFEST, "part-00001.parquet"]
+    content = read_bytes(f"{folder}/{parts[1].name}", max_bytes=10_000)
+    assert (parts[1].num_rows, parts[1].sha256) == (2, hashlib.sha256(content).hexdigest())
+    assert pq.read_table(pa.BufferReader(content)).equals(rows)
+    write_bytes(f"{folder}/mine.parquet", b"")
+    with pytest.raises(UsageError, match=r"holds no earlier export \(mine.parquet\)"):
+        check_out(folder)
 
 
 def test_small_files_are_written_read_and_missed(bucket: str) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
@@ -18,6 +19,7 @@ from tests.test_model import saved
 from userrep.arrow import stacked
 from userrep.config import Config
 from userrep.errors import UsageError
+from userrep.export import export_features
 from userrep.features.build import features_table
 from userrep.features.spec import FeatureSpec
 from userrep.inference import embed
@@ -144,3 +146,15 @@ def test_every_row_group_is_of_one_task(seed: int, monkeypatch: pytest.MonkeyPat
     taken = [(file, row) for task in tasks for file, first, stop in task.files for row in range(file.num_rows) if first <= row < stop]  # fmt: skip  # noqa: E501
     assert sorted(taken) == sorted((file, row) for file in files for row in range(file.num_rows))
     assert all(task.files for task in tasks)
+
+
+def test_features_are_exported_as_they_are_in_the_table(site: Site, tmp_path: Path) -> None:
+    manifest = export_features(site.tables, site.config, "l1", DATES[0], str(tmp_path / "out"))
+    rows = pq.read_table(tmp_path / "out")
+    assert rows.column_names == ["user_id", "as_of", *(name for name, _ in SPEC.columns() if name != "is_exact")]
+    assert (manifest["state"], manifest["num_rows"], list(manifest["columns"])) == (
+        "complete", NUM_USERS, rows.column_names,
+    )  # fmt: skip
+    wanted = pa.Table.from_batches([as_arrow(users_of(DATES[0]))]).drop_columns(["as_of", "is_exact"])
+    for name in wanted.column_names:
+        assert rows[name].to_pylist() == wanted[name].to_pylist()

@@ -18,7 +18,7 @@ from torch.nn.functional import gelu, linear, pad
 
 from userrep.model.artifact import Artifact, load_artifact
 
-ROWS = 128  # of every forward pass: as quick a row as in taller ones, and a service waits for one pass for one user
+ROWS = 128  # of every forward pass: nearly as quick a row as taller ones, and a service waits for one for one user
 _LAID_OUT = 2048  # rows that become inputs at once
 _MULTIPLE = 16
 

@@ -1,0 +1,78 @@
+"""How fast is the snapshot job against an iterator pandas UDF around the same model, as documented?
+
+500k users of 546 inputs to 120 dimensions, Delta to Delta on both sides. The peer loads the model once per worker,
+takes the feature columns as a struct, puts them together with NumPy, scales them, and calls the model; Spark reads and
+writes.
+
+    make bench-inference-vs-pandas-udf
+    python -m benchmarks.inference_vs_pandas_udf --small
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.functions import pandas_udf
+
+from benchmarks.inference_data import SIZE, Users, UserSize, against, open_users, run
+from benchmarks.report import Line
+from userrep.features.layout import CLIP, UNKNOWN, InputLayout
+from userrep.inference.users import input_columns
+from userrep.model.artifact import load_artifact
+
+
+def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
+    """Encode on both sides in turn."""
+    with open_users(spark, size, root) as users:
+        return against("inference_vs_pandas_udf", "pandas_udf", encode, users, runs=runs)
+
+
+def encode(users: Users) -> None:
+    """Encode everyone by a pandas UDF."""
+    folder = users.artifact
+
+    @pandas_udf("array<float>")
+    def embedding(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
+        torch.set_num_threads(1)  # a task a core
+        artifact = load_artifact(folder)
+        model, scaler = artifact.encoder(), artifact.scaler
+        for batch in batches:
+            raw_BF = inputs(batch, artifact.layout)
+            x_BF = np.clip((raw_BF - scaler.center_F) / scaler.scale_F, -CLIP, CLIP)
+            for block in artifact.layout.blocks:
+                if block.flag is not None:
+                    x_BF[:, block.start : block.stop] *= raw_BF[:, block.flag, None]
+            with torch.inference_mode():
+                yield pd.Series(list(model.encode(torch.from_numpy(x_BF)).numpy()))
+
+    columns = list(input_columns(load_artifact(folder).layout.spec))
+    rows = users.features.select("user_id", embedding(F.struct(*columns)).alias("embedding"))
+    rows.write.format("delta").mode("overwrite").save(users.peers)
+
+
+def inputs(batch: pd.DataFrame, layout: InputLayout) -> np.ndarray:
+    """Put feature columns together as one matrix."""
+    parts, flags = [], []
+    for block in layout.blocks[:-1]:
+        column = batch[block.name]
+        if block.kind in ("pooled", "shares"):
+            parts.append(np.stack(column.to_numpy()))
+            if block.flag is not None:
+                flags.append(batch[f"has_{block.name}"].to_numpy(np.float32))
+        elif block.kind == "scalar":
+            parts.append(np.log1p(column.fillna(0).to_numpy(np.float32)))
+            if block.flag is not None:
+                flags.append(column.notna().to_numpy(np.float32))
+        else:
+            words = layout.vocabulary[block.name]
+            known = pd.Categorical(column.where(column.isin(words), UNKNOWN), categories=words)
+            parts.append(np.eye(len(words), dtype=np.float32)[known.codes])
+    return np.column_stack([*parts, *flags]).astype(np.float32)
+
+
+if __name__ == "__main__":
+    run("inference_vs_pandas_udf", measure, SIZE)

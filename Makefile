@@ -11,7 +11,7 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test cluster-test lint types format bench bench-features bench-training clean
+.PHONY: help setup demo test cluster-test lint types format bench bench-features bench-training bench-joins clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,6 +45,7 @@ FEATURE_BENCHES := features-vs-duckdb features-vs-spark-sql refresh-vs-full late
     features-growth features-skew tiles-vs-duckdb
 TRAINING_BENCHES := training-vs-memory training-two-ranks reader-vs-pyarrow-dataset reader-vs-hf-datasets \
     reader-vs-petastorm reader-vs-torch-distributor training-start training-memory
+JOIN_BENCHES := join-vs-duckdb join-growth join-vs-range join-vs-tempo join-vs-feast
 BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
@@ -58,6 +59,9 @@ bench-features: setup  ## the benchmarks of tiles and features
 
 bench-training: setup  ## the benchmarks of the trainer and its reader
 	$(call in_turn,$(TRAINING_BENCHES))
+
+bench-joins: setup  ## the benchmarks of point-in-time joins
+	$(call in_turn,$(JOIN_BENCHES))
 
 bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)

@@ -17,6 +17,7 @@ from benchmarks import (
     training_data,
     training_memory,
 )
+from benchmarks.join_data import JoinSize
 from benchmarks.logs import LogSize, log_files
 from benchmarks.report import Skipped
 from benchmarks.training_data import RowSize
@@ -24,8 +25,10 @@ from benchmarks.training_data import RowSize
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if "\ndef measure" in p.read_text(encoding="utf-8"))
 TRAINING_NAMES = [name for name in NAMES if name.startswith(("reader_", "training_"))]
+JOIN_NAMES = [name for name in NAMES if name.startswith("join_")]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
 TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
+TINY_JOIN = JoinSize(labels=300, users=40, snapshots=3, dim=4)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("benchmarks")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINING_NAMES])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINING_NAMES + JOIN_NAMES])
 def test_a_benchmark_compares_answers_and_tells_its_line(
     name: str, spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,10 +73,31 @@ def test_a_benchmark_of_training_delivers_the_same_rows_and_tells_its_line(
     assert line.get("ratio", line.get("value")) > 0
 
 
+@pytest.mark.parametrize("name", [name for name in JOIN_NAMES if name not in ("join_vs_tempo", "join_vs_feast")])
+def test_a_benchmark_of_joins_compares_answers_and_tells_its_line(name: str, spark: SparkSession, root: Path) -> None:
+    line = importlib.import_module(f"benchmarks.{name}").measure(spark, TINY_JOIN, root, 1)
+    assert json.loads(json.dumps(line)) == line
+    assert line["benchmark"] == name
+    assert {"labels", "users", "snapshots", "dim", "cores"} <= line["size"].keys()
+    assert line["seconds"] > 0
+    assert line.get("ratio", line.get("value")) > 0
+    assert not list(root.glob("run-*"))
+
+
 def test_a_peer_that_cannot_be_had_is_skipped_with_its_own_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_vs_petastorm, "PACKAGES", ("/no/such/petastorm",))  # asks no registry
     with pytest.raises(Skipped, match=r"petastorm does not install \(.+\)"):
         reader_vs_petastorm.measure(TINY_ROWS, root, 1)
+
+
+@pytest.mark.parametrize("name", ["join_vs_tempo", "join_vs_feast"])
+def test_a_join_s_peer_that_cannot_be_had_is_skipped(
+    name: str, spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr(benchmark, "PEER", "/no/such/peer")  # asks no registry
+    with pytest.raises(Skipped, match=r"/no/such/peer does not install \(.+\)"):
+        benchmark.measure(spark, TINY_JOIN, root, 1)
 
 
 def test_rows_that_differ_are_no_comparison() -> None:
@@ -94,7 +118,7 @@ def test_every_benchmark_says_its_question_and_its_command() -> None:
 def test_the_makefile_lists_benchmarks_that_there_are() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     lists = re.findall(r"^[A-Z]+_BENCHES := ((?:.*\\\n)*.*)", makefile, flags=re.MULTILINE)
-    assert len(lists) == 2
+    assert len(lists) == 3
     for listed in lists:
         assert set(listed.replace("\\", "").split()) <= {name.replace("_", "-") for name in NAMES}
 

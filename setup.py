@@ -46,6 +46,7 @@ setup(
             "ninja>=1.13,<2",
             "psutil>=7.2,<8",
             "pytest>=9.2,<10",
+            "pytest-xdist>=3.8,<4",
             "ruff>=0.17,<0.18",
             "scikit-learn>=1.9,<2",
             "types-PyYAML",

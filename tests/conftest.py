@@ -13,6 +13,13 @@ from userrep.pipeline import Pipeline
 from userrep.session import get_session
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, a file's run in one, and those on the cluster too: there is one cluster."""
+    for item in items:
+        name = "cluster" if item.path.parent.name == "cluster" else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     session = get_session(

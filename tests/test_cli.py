@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from userrep.errors import GateRefusedError
 from userrep.export import EXPORTS
 from userrep.jobs import JOBS
 from userrep.pipeline import Pipeline
+from userrep.spaces.registry import add_candidate, find_space, mark_ready
+from userrep.tables import Tables
 
 
 class Answer(NamedTuple):
@@ -96,8 +99,14 @@ COMMANDS = {
     ("spaces", "list"): "List all spaces with their states.",
     ("spaces", "show"): "Show a space: its manifest, its metrics, its snapshots.",
     ("spaces", "promote"): "Let a ready space serve, in one commit",
-    ("spaces", "rollback"): "Let the space serve again that served before.",
-    ("spaces", "retire"): "Take a space out of use",
+    ("spaces", "rollback"): "Let the space serve again that served before; no consumer blocks it.",
+    ("spaces", "retire"): "Take a space out of use for good; its tables stay.",
+    ("consumers",): "The registry of consumers",
+    ("consumers", "list"): "List all consumers: whose they are",
+    ("consumers", "register"): "Register a consumer, which follows the space that serves or is pinned to one",
+    ("consumers", "ready"): "Declare that a consumer could move to a space",
+    ("consumers", "pin"): "`pin CONSUMER serving` lets it follow what serves again.",
+    ("consumers", "remove"): "Take a consumer off the registry",
 }
 
 
@@ -108,7 +117,7 @@ def test_help_says_what_a_command_does_and_names_the_common_flags(
     answer = userrep(*command, "--help")
     assert (answer.code, answer.err) == (0, "")
     assert COMMANDS[command] in " ".join(answer.out.split())
-    if command != ("spaces",):
+    if command not in (("spaces",), ("consumers",)):
         assert all(flag in answer.out for flag in ("--set KEY.PATH=VALUE", "--json", "--debug"))
 
 
@@ -116,10 +125,21 @@ def test_help_lists_all_commands(userrep: Userrep, no_spark: None) -> None:
     answer = userrep("--help")
     assert answer.code == 0
     listed = {line.split()[0] for line in answer.out.split("Commands:")[1].splitlines() if line.startswith("  ")}
-    assert listed >= {"demo", "pipeline", "daily", "backfill", "run", "export", "status", "doctor", "spaces"}
+    assert listed >= {
+        "demo",
+        "pipeline",
+        "daily",
+        "backfill",
+        "run",
+        "export",
+        "status",
+        "doctor",
+        "spaces",
+        "consumers",
+    }
 
 
-@pytest.mark.parametrize("group", [(), ("spaces",)])
+@pytest.mark.parametrize("group", [(), ("spaces",), ("consumers",)])
 def test_no_command_is_answered_with_the_help(userrep: Userrep, no_spark: None, group: tuple[str, ...]) -> None:
     answer = userrep(*group)
     assert (answer.code, answer.out) == (2, "")
@@ -160,6 +180,15 @@ def test_no_command_is_answered_with_the_help(userrep: Userrep, no_spark: None, 
         ("spaces show ../x --config C", "space '../x' is not a valid name: use 1 to 64 of a-z"),
         ("spaces promote S1 --config C", "space 'S1' is not a valid name: use 1 to 64 of a-z"),
         ("spaces retire a'b --config C", "is not a valid name: use 1 to 64 of a-z"),
+        ("consumers register A/B --owner X --config C", "consumer 'A/B' is not a valid name: use 1 to 64 of a-z"),
+        ("consumers register ads --config C", "Missing option '--owner'. `--help` shows what there is."),
+        ("consumers register ads --owner X --pin .. --config C", "space '..' is not a valid name"),
+        ("consumers register ads --owner X --pin s9 --config C", "space s9: not in the registry; spaces there are: no"),
+        ("consumers ready ads S1 --config C", "space 'S1' is not a valid name: use 1 to 64 of a-z"),
+        ("consumers ready ads s1 --config C", "consumer ads: not registered; consumers there are: none. `userrep co"),
+        ("consumers pin ads serving --config C", "consumer ads: not registered; consumers there are: none."),
+        ("consumers remove ads --config C", "consumer ads: not registered; consumers there are: none."),
+        ("spaces promote s1 --dry-run --config C", "space s1: not in the registry; spaces there are: none."),
         ("export features --config C --as-of 2024-05-02 --out O --space ../x", "space '../x' is not a valid name"),
     ],
 )
@@ -378,6 +407,67 @@ def test_what_needs_a_space_says_so_where_there_is_none(
     assert not (tmp_path / "out").exists()
     back = userrep("spaces", "rollback", "--config", empty_root)
     assert (back.code, back.faults) == (2, ["rollback: no other space has served before."])
+
+
+def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
+    userrep: Userrep, no_spark: None, tmp_path: Path
+) -> None:
+    config = config_file(tmp_path)
+
+    def told(command: str, *more: str, code: int = 0) -> Any:
+        """Run a command both ways; return what it says as JSON, or its faults."""
+        answer = userrep(*command.split(), *more, "--config", config, "--json")
+        assert answer.code == code, answer.err
+        return answer.faults if code else json.loads(answer.out)
+
+    tables = Tables(None, root=str(tmp_path / "root"))
+    for space_id in ("s1", "s2"):
+        add_candidate(tables, space_id=space_id, lineage_id="l", trained_until=date(2024, 5, 1), content_hash="x")
+    assert told("spaces promote s1", code=2)[0].startswith("space s1 is candidate; only a ready space can serve.")
+    for space_id in ("s1", "s2"):
+        mark_ready(tables, find_space(tables, space_id))
+    told("spaces promote s1")
+    told("consumers register ads", "--owner", "team ads")
+    told("consumers register mail", "--owner", "team mail", "--pin", "s1")
+    told("consumers register search", "--owner", "team search")
+    told("consumers ready search s2")
+    assert told("consumers register ads", "--owner", "me", code=2) == [
+        "consumer ads belongs to team ads; choose another name, or ask them to remove it."
+    ]
+    planned = told("spaces promote s2 --dry-run")
+    names = {what: [c["name"] for c in planned[what]] for what in ("moves", "blocks", "pinned")}
+    assert names == {"moves": ["search"], "blocks": ["ads"], "pinned": ["mail"]}
+    assert (planned["serving"], planned["space_id"], planned["would_serve"]) == ("s1", "s2", False)
+    for_people = userrep("spaces", "promote", "s2", "--dry-run", "--config", config).out.splitlines()
+    assert for_people == [
+        "space s2 would not serve; now: s1",
+        "would move: search",
+        "block it, not ready yet: ads",
+        "stay pinned: mail (s1)",
+    ]
+    refused = told("spaces promote s2", code=3)
+    assert refused[0] == "space s2 is not promoted: a consumer that follows is not ready for it; nothing has changed."
+    assert "`userrep consumers ready ads s2` once" in refused[1]
+    told("consumers ready ads s2")
+    assert told("spaces promote s2 --dry-run")["would_serve"]
+    assert [space["state"] for space in told("spaces list")["spaces"]] == ["serving", "ready"]
+    told("spaces promote s2")
+    uses = {c["name"]: (c["space_id"], c["follows"]) for c in told("consumers list")["consumers"]}
+    assert uses == {"ads": ("s2", True), "mail": ("s1", False), "search": ("s2", True)}
+    assert told("spaces rollback") == {"serving": "s1"}
+    told("spaces promote s2")
+    assert "consumer mail (owner team mail) is pinned to it" in told("spaces retire s1", code=2)[0]
+    told("consumers pin mail serving")
+    told("spaces retire s1")
+    assert told("consumers pin mail s1", code=2) == ["space s1 is retired; spaces that can be used: s2."]
+    assert told("spaces rollback", code=2) == ["rollback: no other space has served before."]
+    told("consumers remove mail")
+    listed = userrep("consumers", "list", "--config", config).out.splitlines()
+    assert [line.split()[:5] for line in listed[1:]] == [
+        ["ads", "team", "ads", "serving", "(s2)"],
+        ["search", "team", "search", "serving", "(s2)"],
+    ]
+    assert [space["in_use"] for space in told("spaces list")["spaces"]] == [None, "serving"]
 
 
 def test_a_job_tells_what_it_did_as_a_table_or_as_json(

@@ -14,9 +14,9 @@ from userrep import schemas
 from userrep.config import Config
 from userrep.daily import backfill, backfill_stale, daily, dates_between, stale_dates
 from userrep.downstream.join import join_embeddings
-from userrep.errors import UsageError
+from userrep.errors import GateRefusedError, UsageError
 from userrep.pipeline import Pipeline
-from userrep.spaces.registry import find_space
+from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, mark_ready, retire
 from userrep.spaces.snapshots import list_snapshots
 from userrep.status import status, status_lines
 
@@ -67,17 +67,17 @@ def nights(
 
 
 def test_a_night_publishes_one_snapshot_without_training(nights: Nights) -> None:
-    spaces = nights.work(AS_OF).tables.read(schemas.SPACES).count()
+    spaces = nights.work(AS_OF).tables.read(schemas.REGISTRY).count()
     for day in DAYS[:2]:
         work = nights.work(day)
-        assert daily(work, on_time=True) == nights.space
+        assert daily(work, on_time=True) == [nights.space]
         assert [run.stage for run in work.runs.stages] == [
             "take_inventory", "build_activity_tiles", "train_item_vectors", "refresh_user_features", "embed_users",
             "publish_snapshot",
         ]  # fmt: skip
     assert "moved on from the sums of 2024-03-16" in work.runs.stages[3].reason
     assert nights.snapshots()[-2:] == [(DAYS[0], 1), (DAYS[1], 1)]
-    assert nights.work(AS_OF).tables.read(schemas.SPACES).count() == spaces
+    assert nights.work(AS_OF).tables.read(schemas.REGISTRY).count() == spaces
     again = nights.work(DAYS[1])
     daily(again, on_time=True)
     assert {run.outcome for run in again.runs.stages[1:]} == {"skipped"}
@@ -148,6 +148,60 @@ def test_a_range_of_dates_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(UsageError, match="lies after --to"):
         dates_between(DAYS[1], DAYS[0], 1)
     assert dates_between(DAYS[0], DAYS[2], 2) == [DAYS[0], DAYS[2]]
+
+
+def with_copy_of_the_space(nights: Nights, space_id: str, *, lineage_id: str) -> None:
+    """Register a ready space with the artifact of the one that serves: a training that costs nothing."""
+    tables, like = nights.work(AS_OF).tables, nights.space
+    shutil.copytree(artifact_folder(nights.config, like.space_id), artifact_folder(nights.config, space_id))
+    add_candidate(
+        tables,
+        space_id=space_id,
+        lineage_id=lineage_id,
+        trained_until=like.trained_until,
+        content_hash=like.content_hash,
+    )
+    mark_ready(tables, find_space(tables, space_id))
+
+
+def test_a_night_refreshes_every_space_in_use_and_names_those_it_cannot(nights: Nights) -> None:
+    tables, day = nights.work(AS_OF).tables, DAYS[2]
+    for space_id in ("s002-new", "s003-gone"):
+        with_copy_of_the_space(nights, space_id, lineage_id=nights.space.lineage_id)
+    with_copy_of_the_space(nights, "s004-other", lineage_id="lother")
+    retire(tables, find_space(tables, "s003-gone"))
+    spaces = daily(nights.work(day), on_time=True)
+    assert [space.space_id for space in spaces] == [nights.space.space_id, "s002-new"]
+    assert {s: dates_of(nights, s)[-1:] for s in ("s002-new", "s003-gone", "s004-other")} == {
+        "s002-new": [day], "s003-gone": [], "s004-other": [],
+    }  # fmt: skip
+    assert any(line.startswith("space s004-other (waits to serve) is not refreshed: its item") for line in nights.said)
+    lines = status_lines(status(tables, nights.config))
+    assert f"space {nights.space.space_id}: serving, trained on data until 2024-02-25; embedded daily: serving" in lines
+    assert (
+        f"consumer return_propensity of userrep: uses the space that serves, ready for {nights.space.space_id}" in lines
+    )
+
+
+def test_a_gate_that_refuses_one_space_keeps_no_other_from_being_published(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, day = Pipeline.publish_snapshots, DAYS[2] + timedelta(days=1)
+
+    def refusing(self: Pipeline, space: Space, *args: object, **more: object) -> None:
+        if space.space_id == nights.space.space_id:
+            raise GateRefusedError("not published: snapshot x: it has no rows.")
+        publish(self, space, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pipeline, "publish_snapshots", refusing)
+    with pytest.raises(GateRefusedError, match=r"not published: snapshot x: it has no rows\."):
+        daily(nights.work(day), on_time=True)
+    assert dates_of(nights, "s002-new")[-1] == day
+    assert dates_of(nights, nights.space.space_id)[-1] == DAYS[2]
+
+
+def dates_of(nights: Nights, space_id: str) -> list[date]:
+    return [s.as_of for s in list_snapshots(nights.work(AS_OF).tables, space_id)]
 
 
 def test_a_night_ends_with_what_need_not_be_kept_being_deleted(nights: Nights) -> None:

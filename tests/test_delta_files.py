@@ -8,11 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
+from pyspark.sql.types import StructType
 
+from tests.builders import EVENT_COLUMNS, config_of
 from userrep import delta_files
 from userrep.delta_files import TableFile
 from userrep.errors import UserrepError
-from userrep.schemas import TableSchema
+from userrep.features.spec import FeatureSpec
+from userrep.schemas import ALL, TableSchema, user_features
 from userrep.table_writer import TableWriter
 from userrep.tables import Tables
 
@@ -26,6 +29,7 @@ SHARES = TableSchema(
     ("day", "user_slice"),
     (("parquet.block.size", "4096"), ("parquet.enable.dictionary#user_bucket", "false")),
 )
+COLUMNS = EVENT_COLUMNS | {"context": ["device"]}
 ROWS = [
     {"name": "a", "day": date(2024, 5, 1), "num": 1, "cells": {3: 4, 1: 2}, "at": datetime(2024, 5, 1, 12, 0, 0, 7)},
     {"name": "b", "day": None, "num": None, "cells": None, "at": None},
@@ -62,6 +66,12 @@ def test_a_ledger_holds_the_same_for_spark_and_beside_it(tables: Tables) -> None
     assert [row.num for row in tables.ledger(LEDGER, ("name", "num"), name="a")] == [1]
     tables.append(tables.read(LEDGER).where("name = 'a'"), LEDGER)
     assert sorted(row.name for row in tables.ledger(LEDGER)) == ["a", "a", "b"]
+
+
+def test_columns_are_read_without_a_session_as_spark_reads_them(spark: SparkSession, tmp_path: Path) -> None:
+    features = user_features("l1", FeatureSpec.of(config_of(tmp_path, events={"columns": COLUMNS})).ddl())
+    for table in (*ALL, features):
+        assert table.fields() == StructType.fromDDL(table.columns)
 
 
 def test_rows_of_a_ledger_take_the_place_of_others_in_one_commit(tables: Tables) -> None:

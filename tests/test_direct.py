@@ -367,7 +367,7 @@ def _file(folder: Path, *, drop: str = "", **columns: Any) -> Path:
         {"weight": ["1", "2"]},
         {"weight": [1, 2**53 + 1]},
     ],
-    ids=str,
+    ids=", ".join,
 )
 def test_a_file_with_a_column_of_another_kind_needs_spark_on_its_days(tmp_path: Path, columns: Row) -> None:
     plain = write_rows(tmp_path / "a.parquet", [event("u", "i", f"2024-05-0{k}", weight=1.0) for k in (1, 4)])

@@ -4,16 +4,22 @@ import re
 from dataclasses import fields
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
 from pydantic_core import PydanticUndefined
 from pyspark.sql import SparkSession
 
 from tests.embedding_tables import add_spaces, publish, snapshot
+from tests.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
 from userrep.config import AsOfs, Training
 from userrep.downstream import outputs
 from userrep.downstream.embedding_join import EmbeddingJoin
 from userrep.downstream.options import JoinOptions
-from userrep.spaces.registry import find_space, mark_ready, promote
+from userrep.export import export_embeddings
+from userrep.features.build import read_features
+from userrep.spaces.registry import artifact_folder, find_space, mark_ready, promote
+from userrep.spaces.snapshots import publish_snapshots
 from userrep.tables import Tables
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -26,6 +32,46 @@ def test_the_page_on_training_lists_every_setting_with_its_default() -> None:
     fields |= {f"as_ofs.{name}": field.default for name, field in AsOfs.model_fields.items()}
     assert PydanticUndefined not in fields.values()
     assert listed == {name: _written(default) for name, default in fields.items()}
+
+
+def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vectors(
+    site: Site,  # noqa: F811  # the fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    tables, config, space = site
+    publish_snapshots(tables, config, site.stage(), on_time=True)
+    mark_ready(tables, space)
+    promote(tables, find_space(tables, "s1"))
+    as_of = DATES[0]
+    export_embeddings(tables, config, space, as_of, str(tmp_path / "out"))
+    names: dict[str, Any] = {
+        "spark": tables.spark, "tables": tables, "config": config, "out": str(tmp_path / "out"),
+        "features": read_features(tables, config, "l1", [as_of]), "artifact": artifact_folder(config, "s1"),
+    }  # fmt: skip
+    wanted = {row["user_id"]: row["embedding"] for row in site.rows(as_of).to_pylist()}
+    seen = []
+    for example in examples("embeddings.md"):
+        exec(example, names)
+        for name in {"vectors", "users"} & names.keys():
+            found = names.pop(name)
+            rows = (
+                found.collect() if name == "vectors" else found.to_dict("records") if hasattr(found, "iloc") else found
+            )
+            assert {row["user_id"]: list(row["embedding"]) for row in rows} == wanted
+            seen.append(name)
+    assert seen == ["vectors", "vectors", "users", "users", "users"]
+    assert (names["vector"].shape, names["batch"].shape, names["is_whole"]) == ((4,), (2, 4), True)
+    part = next((tmp_path / "out").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    exec(examples("embeddings.md")[-1], names)
+    assert not names["is_whole"]
+
+
+def examples(page: str) -> list[str]:
+    """Return the Python examples of a page."""
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def _written(default: object) -> str:

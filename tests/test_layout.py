@@ -189,8 +189,22 @@ def test_rows_do_not_depend_on_their_neighbours_and_an_empty_batch_is_empty() ->
 
 
 def test_vectors_of_another_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 vectors of width 2 were expected, got 3 numbers"):
-        LAYOUT.raw(features({"behaviour_2d": [1, 2, 3]}))
+    there = {"has_behaviour_2d": True}
+    with pytest.raises(ValueError, match="behaviour_2d: 1 vectors of width 2 were expected, got one of 3 numbers"):
+        LAYOUT.raw(features({"behaviour_2d": [1, 2, 3], **there}))
+    with pytest.raises(ValueError, match="2 vectors of width 2 were expected, got one of 1 numbers"):
+        LAYOUT.raw(features({"behaviour_2d": [1], **there}, {"behaviour_2d": [1, 2, 3], **there}))
+
+
+def test_what_is_null_is_absent_and_so_is_what_stands_below_a_flag_that_is_not_set() -> None:
+    nulls = dict.fromkeys(name for name, _ in SPEC.columns())
+    hidden = {"behaviour_2d": [float("nan"), 3.0], "has_behaviour_2d": False}
+    without = {"behaviour_2d": None, "has_behaviour_2d": True}
+    known = {"behaviour_2d": [1.0, 2.0], "has_behaviour_2d": True, "num_by_context_7d": [("device=web", None)]}
+    x_BF = LAYOUT.raw(features(nulls, hidden, without, known, {}))
+    assert all(np.array_equal(x_BF[k], x_BF[4]) for k in range(3))
+    assert (inputs(x_BF[3], "behaviour_2d"), flag(x_BF[3], "behaviour_2d")) == ([1, 2], 1)
+    assert inputs(x_BF[3], "num_by_context_7d") == [0, 0, 0]
 
 
 def some_raw(num_rows: int, seed: int = 0) -> np.ndarray:

@@ -17,9 +17,10 @@ from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.inference.encoder import ROWS, Encoder
-from userrep.model.artifact import SpaceManifest, _content_hash, load_artifact, save_artifact, tensors_of
+from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corruption, empty_input
+from userrep.model.frozen_folder import _content_hash
 from userrep.model.losses import ReconstructionLoss
 
 MODEL = config.Model(latent_dim=4, hidden_dim=8, decoder_dim=6)
@@ -235,8 +236,10 @@ def test_the_empty_input_is_what_an_unknown_user_is_encoded_from() -> None:
 # Artifact
 
 
-def saved(folder: Path, *, space_id: str = "s1", **tensors: np.ndarray) -> SpaceManifest:
-    layout = layout_of()
+def saved(
+    folder: Path, *, space_id: str = "s1", layout: InputLayout | None = None, **tensors: np.ndarray
+) -> SpaceManifest:
+    layout = layout or layout_of()
     scaler = scaler_of(layout)
     state = {name: t.numpy() for name, t in Autoencoder.of(layout.width, MODEL, seed=3).state_dict().items()}
     manifest = SpaceManifest(
@@ -366,7 +369,7 @@ def test_a_header_that_is_no_json_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_beyond_any_size_of_ours_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path / "s1")
-    monkeypatch.setattr("userrep.model.artifact._MAX_WEIGHTS", 100)
+    monkeypatch.setattr("userrep.model.frozen_folder._MAX_WEIGHTS", 100)
     with pytest.raises(ArtifactError, match=r"more than the 100 that such a file may have"):
         load_artifact(str(tmp_path / "s1"))
 

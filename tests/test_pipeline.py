@@ -18,14 +18,17 @@ from sklearn.model_selection import cross_val_predict
 from tests.builders import AS_OF, pipeline_config
 from userrep import schemas
 from userrep.config import Config
+from userrep.downstream.return_propensity import CONSUMER
 from userrep.downstream.training_sets import list_training_sets
 from userrep.errors import GateRefusedError, UsageError
 from userrep.export import export_embeddings, export_features, export_item_vectors
 from userrep.items.versions import lineage_of
 from userrep.pipeline import Pipeline
 from userrep.runs import Runs
-from userrep.spaces.registry import find_space, list_spaces
+from userrep.spaces.consumers import find_consumer
+from userrep.spaces.registry import find_space, list_spaces, read_registry
 from userrep.spaces.snapshots import list_snapshots
+from userrep.spaces.transitions import planned_promotion
 from userrep.tables import Tables
 
 STAGES = (
@@ -169,16 +172,16 @@ def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         """Not an Exception, so that nothing catches it."""
 
     def kill(table: str) -> None:
-        def wrapped(real: Callable[..., None]) -> Callable[..., None]:
-            def write(self: Tables, *args: Any, **more: Any) -> None:
+        def wrapped(real: Callable[..., Any]) -> Callable[..., Any]:
+            def write(self: Tables, *args: Any, **more: Any) -> Any:
                 to = next(arg for arg in args if isinstance(arg, schemas.TableSchema))
                 if to.name == table or (table == "user_features" and to.name.startswith(table)):
                     raise Killed(table)
-                real(self, *args, **more)
+                return real(self, *args, **more)
 
             return write
 
-        for name in ("_write", "add", "commit"):
+        for name in ("_write", "add", "commit", "exchange"):
             monkeypatch.setattr(Tables, name, wrapped(getattr(Tables, name)))
         monkeypatch.setattr(Runs, "_record", lambda *_: None)
 
@@ -197,7 +200,7 @@ def test_a_run_killed_before_any_write_and_run_again_ends_as_an_undisturbed_one(
     """Killed once before each table's write, one after the other, in one root: the hardest of paths."""
     config = pipeline_config(log, tmp_path)
     order = ["source_files", "user_item_days", "rejected_events", "tile_days", "item_index", "item_vectors",
-             "item_vector_versions", "user_features", "feature_sets", "training_rows", "spaces", "user_embeddings",
+             "item_vector_versions", "user_features", "feature_sets", "training_rows", "registry", "user_embeddings",
              "snapshots", "training_sets", "consumer_results"]  # fmt: skip
     for table in order:
         with monkeypatch.context():
@@ -229,6 +232,10 @@ def test_retraining_makes_a_new_space_and_leaves_the_old_one_serving(
     export_embeddings(work.tables, config, serving, AS_OF, str(tmp_path / "after"))
     before, after = (pq.read_table(tmp_path / name).sort_by("user_id") for name in ("before", "after"))
     assert before.equals(after)
+    consumer = find_consumer(work.tables, CONSUMER)
+    assert (consumer.owner, consumer.follows, consumer.ready_for) == ("userrep", True, spaces[1].space_id)
+    Pipeline(config, spark, AS_OF, report=lambda _: None).run()  # trains the consumer on what serves, if on anything
+    assert planned_promotion(read_registry(work.tables), spaces[1].space_id).moves == (consumer,)
 
 
 def test_a_refused_gate_leaves_what_serves_as_it_is(

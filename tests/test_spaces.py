@@ -10,12 +10,10 @@ from pyspark.sql import SparkSession
 from userrep import config
 from userrep.downstream.return_propensity import label_dates
 from userrep.errors import UsageError
-from userrep.spaces import registry
+from userrep.schemas import REGISTRY
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import add_candidate, find_space, list_spaces, mark_ready, promote, retire, rollback
 from userrep.tables import Tables
-
-SPACES = ("s001-a", "s002-b", "s003-c")
 
 
 @pytest.fixture
@@ -71,9 +69,9 @@ def test_promoting_what_serves_changes_nothing(tables: Tables) -> None:
     _add(tables, "s001-a")
     mark_ready(tables, find_space(tables, "s001-a"))
     promote(tables, find_space(tables, "s001-a"))
-    before = tables.version(registry.SPACES)
+    before = tables.version(REGISTRY)
     promote(tables, find_space(tables, "s001-a"))
-    assert tables.version(registry.SPACES) == before
+    assert tables.version(REGISTRY) == before
 
 
 def test_stats_see_broken_vectors_repeated_users_and_dead_dimensions(spark: SparkSession) -> None:

@@ -16,7 +16,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 # A module imports from lines below its own, or from its own line's package. One line holds what never meets.
 ORDER = [
     "cli",
-    "cli_spaces",
+    "cli_consumers cli_spaces",
     "console",
     "jobs",
     "demo doctor status export",
@@ -36,7 +36,7 @@ ORDER = [
     "items",
     "events",
     "tables",
-    "table_writer",
+    "table_writer parquet_parts",
     "session storage delta_files",
     "schemas arrow config quiet",
     "ids utc",

@@ -28,7 +28,7 @@ from tests.test_model import features, layout_of, saved
 from userrep.config import Config
 from userrep.errors import ArtifactError, TrackingError, UsageError
 from userrep.inference.encoder import Encoder
-from userrep.inference.mlflow_model import EmbeddingModel
+from userrep.inference.model import EmbeddingModel
 from userrep.model.artifact import SpaceManifest, load_artifact
 from userrep.spaces.registry import add_candidate, artifact_folder
 from userrep.spaces.unrecorded import keep_training, record_kept
@@ -530,6 +530,6 @@ def test_of_a_uri_neither_passwords_nor_what_the_environment_has_for_it_are_show
 
 def test_lists_of_another_width_than_the_models_are_refused(store: Store) -> None:
     artifact = load_artifact(str(store.artifact))
-    model, users = EmbeddingModel(Encoder(artifact), artifact.layout.spec), features(3).to_pandas()
-    with pytest.raises(ValueError, match="3 vectors of width 3 were expected, got 6 numbers"):
+    model, users = EmbeddingModel(Encoder(artifact)), features(3).to_pandas()
+    with pytest.raises(ValueError, match="behaviour_7d: 3 vectors of width 3 were expected, got one of 2 numbers"):
         model.predict(users.assign(behaviour_7d=[[1.0, 2.0]] * 3))

@@ -13,12 +13,14 @@ def stacked(column: pa.ListArray, width: int) -> NDArray[np.float32]:
     Raises
     ------
     ValueError
-        If the lists do not have ``width`` numbers each.
+        If a list is null or does not have ``width`` numbers.
     """
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    if len(flat) != len(column) * width:
-        raise ValueError(f"{len(column)} vectors of width {width} were expected, got {len(flat)} numbers")
-    return flat.reshape(len(column), width)  # type: ignore[no-any-return]
+    lengths = np.diff(column.offsets.to_numpy())
+    other = np.flatnonzero(lengths != width)
+    if len(other) or column.null_count:
+        found = f"one of {lengths[other[0]]} numbers" if len(other) else "a null"
+        raise ValueError(f"{len(column)} vectors of width {width} were expected, got {found}")
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), width)  # type: ignore[no-any-return]
 
 
 def listed(matrix: NDArray[np.float32]) -> pa.ListArray:

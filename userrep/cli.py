@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep import cli_spaces
+from userrep import cli_consumers, cli_spaces
 from userrep.config import Config, load_config
 from userrep.console import (
     AsJson,
@@ -36,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_spaces.app, name="spaces")
+app.add_typer(cli_consumers.app, name="consumers")
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
@@ -108,6 +109,8 @@ def daily(
 ) -> None:
     """Refresh the features, embed, gate and publish for one date; no training.
 
+    Every space in use gets its snapshot: the one that serves, those that consumers are pinned to or get ready on, and
+    the one that served before.
     Window sums move on from the date before by the days that enter and leave their windows and by days that changed
     in the log. Published dates that late data has made stale are named; `userrep backfill --stale` rebuilds them.
     """
@@ -117,8 +120,9 @@ def daily(
     from userrep.pipeline import Pipeline
 
     work = Pipeline(config, session_of(config), day)
-    space = nightly.daily(work, on_time=as_if_on_time)
-    _print_stages(work, as_json=as_json, serving=space.space_id)
+    spaces = nightly.daily(work, on_time=as_if_on_time)
+    serving = next((space.space_id for space in spaces if space.state == "serving"), None)
+    _print_stages(work, as_json=as_json, serving=serving)
 
 
 @app.command()

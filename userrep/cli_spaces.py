@@ -1,9 +1,12 @@
 """``userrep spaces``: the registry of embedding spaces."""
 
+from dataclasses import asdict
+from typing import Annotated
+
 import typer
 
 from userrep.config import load_config
-from userrep.console import AsJson, ConfigFile, Debug, Overrides, SpaceId, in_columns, print_result, tables_of
+from userrep.console import AsJson, ConfigFile, Debug, Overrides, SpaceId, in_columns, ledgers_of, print_result
 
 app = typer.Typer(help="The registry of embedding spaces: candidate, ready, serving, retired.", no_args_is_help=True)
 
@@ -13,12 +16,17 @@ def spaces_list(
     config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
     """List all spaces with their states."""
-    from userrep.spaces.registry import list_spaces
+    from userrep.spaces.registry import read_registry
 
-    spaces = list_spaces(tables_of(load_config(config_file, overrides or [])))
-    rows = [[s.space_id, s.state, str(s.trained_until), f"{s.created_at:%Y-%m-%d %H:%M}"] for s in spaces]
-    lines = in_columns(["space", "state", "trained until", "created (UTC)"], rows) if rows else ["no space yet"]
-    print_result({"spaces": [vars(space) for space in spaces]}, lines, as_json=as_json)
+    registry = read_registry(ledgers_of(load_config(config_file, overrides or [])))
+    used = registry.spaces_in_use()
+    rows = [
+        [s.space_id, s.state, str(s.trained_until), f"{s.created_at:%Y-%m-%d %H:%M}", used.get(s.space_id, "-")]
+        for s in registry.spaces
+    ]
+    head = ["space", "state", "trained until", "created (UTC)", "embedded daily"]
+    found = [vars(space) | {"in_use": used.get(space.space_id)} for space in registry.spaces]
+    print_result({"spaces": found}, in_columns(head, rows) if rows else ["no space yet"], as_json=as_json)
 
 
 @app.command("show")
@@ -35,10 +43,10 @@ def spaces_show(
     from userrep.spaces.registry import artifact_folder, find_space
     from userrep.spaces.snapshots import list_snapshots
 
-    tables = tables_of(config)
+    tables = ledgers_of(config)
     found = find_space(tables, space)
-    manifest = load_artifact(artifact_folder(config, space), found.content_hash).manifest
-    snapshots = list_snapshots(tables, space)
+    manifest = load_artifact(artifact_folder(config, found.space_id), found.content_hash).manifest
+    snapshots = list_snapshots(tables, found.space_id)
     metrics = {name: value for name, value in manifest.metrics.items() if "." not in name}
     lines = [f"{key}: {value}" for key, value in vars(found).items()]
     lines += [f"inputs: {manifest.layout.width} in {len(manifest.layout.blocks)} blocks"]
@@ -52,26 +60,45 @@ def spaces_show(
 def spaces_promote(
     space: SpaceId,
     config_file: ConfigFile,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to; change nothing.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Let a ready space serve, in one commit; the one that served steps back to ready."""
-    from userrep.spaces.registry import find_space, promote
+    """Let a ready space serve, in one commit; the one that served steps back to ready.
 
-    tables = tables_of(load_config(config_file, overrides or []))
-    promote(tables, find_space(tables, space))
-    print_result({"serving": space}, [f"space {space} is serving"], as_json=as_json)
+    Refused, with exit code 3, while a consumer that follows is not ready for it. Pinned consumers stay where they are.
+    """
+    from userrep.spaces.registry import find_space, promote, read_registry
+    from userrep.spaces.transitions import planned_promotion
+
+    tables = ledgers_of(load_config(config_file, overrides or []))
+    if not dry_run:
+        promote(tables, find_space(tables, space))
+        return print_result({"serving": space}, [f"space {space} is serving"], as_json=as_json)
+    planned = planned_promotion(read_registry(tables), space)
+    pinned = [f"{consumer.name} ({consumer.pinned_space_id})" for consumer in planned.pinned]
+    lines = [
+        f"space {space} {'would not serve' if planned.blocks else 'would serve'}; now: {planned.serving or 'none'}"
+    ]
+    for what, names in (
+        ("would move", [consumer.name for consumer in planned.moves]),
+        ("block it, not ready yet", [consumer.name for consumer in planned.blocks]),
+        ("stay pinned", pinned),
+    ):
+        lines.append(f"{what}: {', '.join(names) or 'none'}")
+    result = asdict(planned) | {"would_serve": not planned.blocks}
+    return print_result(result, lines, as_json=as_json)
 
 
 @app.command("rollback")
 def spaces_rollback(
     config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """Let the space serve again that served before."""
+    """Let the space serve again that served before; no consumer blocks it."""
     from userrep.spaces.registry import rollback
 
-    back = rollback(tables_of(load_config(config_file, overrides or [])))
+    back = rollback(ledgers_of(load_config(config_file, overrides or [])))
     print_result({"serving": back.space_id}, [f"space {back.space_id} is serving again"], as_json=as_json)
 
 
@@ -83,9 +110,9 @@ def spaces_retire(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Take a space out of use; its tables stay."""
+    """Take a space out of use for good; its tables stay. Refused while it serves or a consumer is pinned to it."""
     from userrep.spaces.registry import find_space, retire
 
-    tables = tables_of(load_config(config_file, overrides or []))
+    tables = ledgers_of(load_config(config_file, overrides or []))
     retire(tables, find_space(tables, space))
     print_result({"retired": space}, [f"space {space} is retired"], as_json=as_json)

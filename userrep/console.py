@@ -24,6 +24,11 @@ def checked_space_id(value: str | None) -> str | None:
     return None if value is None else checked_name(value, "space")
 
 
+def checked_consumer_name(value: str) -> str:
+    """Check a consumer's name as soon as it is read."""
+    return checked_name(value, "consumer")
+
+
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration file (YAML).")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting; repeatable.")
@@ -31,6 +36,7 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsOf = Annotated[str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Events before this date's 00:00 UTC count.")]
+Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="A consumer's name.", callback=checked_consumer_name)]
 SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="A space's id.", callback=checked_space_id)]
 
 
@@ -48,6 +54,16 @@ def tables_of(config: Config) -> "Tables":
     from userrep.tables import Tables
 
     return Tables.of(config, session_of(config))
+
+
+def ledgers_of(config: Config) -> "Tables":
+    """Open the tables of a configuration for their ledgers alone; Spark is started only where these want it."""
+    from userrep.storage import artifacts_root, check_writable
+    from userrep.tables import Tables
+
+    check_writable(artifacts_root(config))
+    tables = Tables.of(config, None)
+    return tables if tables.has_files else tables_of(config)
 
 
 def as_date(text: str, option: str = "--as-of") -> date:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import feature_sets, stale_features
 from userrep.items.versions import lineage_of, versions_of
 from userrep.pipeline import Pipeline
-from userrep.spaces.registry import Space, list_spaces
+from userrep.spaces.registry import Space, list_spaces, read_registry
 from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import list_snapshots, stale_snapshots
 from userrep.tables import Tables
@@ -17,36 +17,64 @@ from userrep.tables import Tables
 DATES_PER_GROUP = 8  # of a backfill: what a killed one loses at most, and what shares one pass over the tiles
 
 
-def daily(work: Pipeline, *, on_time: bool) -> Space:
-    """Bring the serving space's snapshot of the as-of date about: tiles, sums and features, gates; no training.
+def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
+    """Bring the snapshots of the as-of date about, of all spaces in use: tiles, sums and features, gates; no training.
 
     Of the log only new and changed days are aggregated; the window sums move on by the days that enter and leave and
-    by what has changed. Published dates that late data has made stale are named, not rebuilt: that is ``backfill``'s.
-    ``on_time``: stamp the snapshot as if it had been made on time, for replays of the past.
+    by what has changed. The features are made once; each space encodes them. Published dates that late data has made
+    stale are named, not rebuilt: that is ``backfill``'s. ``on_time``: stamp the snapshots as if they had been made on
+    time, for replays of the past. Returns the spaces, the one that serves first.
 
     Raises
     ------
     UsageError
         If there is no space yet.
     GateRefusedError
-        If the snapshot does not pass; the one before goes on serving.
+        If a snapshot does not pass; those of the other spaces are published, and the one before goes on serving.
     """
-    space = work.schedule.space_to_use()
-    as_of = work.schedule.as_of
+    spaces, as_of = refreshed_spaces(work), work.schedule.as_of
     work.build_activity_tiles()
     work.train_item_vectors([as_of])
     work.refresh_user_features()
-    work.embed_users(space, [as_of])
-    work.publish_snapshots(space, [as_of], on_time=on_time)
-    stale = [day for day in stale_dates(work.tables, work.config).get(space.space_id, []) if day != as_of]
-    if stale:
-        work.report(
-            f"stale: {_listed(stale)} of space {space.space_id} were published before days of the log changed; "
-            "`userrep backfill --stale` rebuilds them"
-        )
-    needed = work.schedule.snapshot_dates(space)
-    expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed, report=work.report)
-    return space
+    refused = []
+    for space in spaces:
+        try:
+            work.embed_users(space, [as_of])
+            work.publish_snapshots(space, [as_of], on_time=on_time)
+        except GateRefusedError as error:
+            refused.append(str(error))
+    found = stale_dates(work.tables, work.config)
+    for space in spaces:
+        stale = [day for day in found.get(space.space_id, []) if day != as_of]
+        if stale:
+            work.report(
+                f"stale: {_listed(stale)} of space {space.space_id} were published before days of the log changed; "
+                "`userrep backfill --stale` rebuilds them"
+            )
+        needed = work.schedule.snapshot_dates(space)
+        expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed, report=work.report)
+    if refused:
+        raise GateRefusedError("\n".join(refused))
+    return spaces
+
+
+def refreshed_spaces(work: Pipeline) -> list[Space]:
+    """Return the spaces in use that this configuration can refresh; those of other item vectors are named.
+
+    Where none in use is of this configuration: the space that jobs after training work on. Raises UsageError if there
+    is none either.
+    """
+    registry, lineage_id, spaces = read_registry(work.tables), lineage_of(work.config), []
+    for space_id, why in registry.spaces_in_use().items():
+        space = registry.space(space_id)
+        if space.lineage_id == lineage_id:
+            spaces.append(space)
+        else:
+            work.report(
+                f"space {space_id} ({why}) is not refreshed: its item vectors are {space.lineage_id}, those of this "
+                f"configuration {lineage_id}; run daily with the configuration that it was trained with, too"
+            )
+    return spaces or [work.schedule.space_to_use()]
 
 
 def backfill(work: Pipeline, dates: Sequence[date]) -> None:
@@ -76,14 +104,17 @@ def _publish_dates(work: Pipeline, space: Space, dates: Sequence[date]) -> None:
 
 
 def backfill_stale(work: Pipeline) -> None:
-    """Rebuild the published dates of the space in use that late data has made stale; nothing else is touched."""
-    space = work.schedule.space_to_use()
+    """Rebuild the published dates of the spaces in use that late data has made stale; nothing else is touched."""
+    spaces = refreshed_spaces(work)
     work.build_activity_tiles()
-    stale = stale_dates(work.tables, work.config).get(space.space_id, [])
-    if not stale:
-        return work.report(f"no published date of space {space.space_id} is stale")
-    work.report(f"stale: {_listed(stale)} of space {space.space_id}")
-    return _publish_dates(work, space, stale)
+    found = stale_dates(work.tables, work.config)
+    for space in spaces:
+        stale = found.get(space.space_id, [])
+        if not stale:
+            work.report(f"no published date of space {space.space_id} is stale")
+            continue
+        work.report(f"stale: {_listed(stale)} of space {space.space_id}")
+        _publish_dates(work, space, stale)
 
 
 def dates_between(first: date, last: date, every_days: int) -> list[date]:

@@ -18,6 +18,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 from userrep.errors import UserrepError
 
 _ATTEMPTS = 20  # of a commit, each on the newest version
+_ONLY_NOW = CommitProperties(max_commit_retries=0)  # onto the very version that was looked at, or not at all
 
 
 class TableFile(NamedTuple):
@@ -74,6 +75,17 @@ class DeltaFiles:
         table = DeltaTable(self.uri)
         write_deltalake(table, _as_arrow(table, rows), mode="overwrite", predicate=where)
 
+    def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
+        """Put rows in the place of all others if their ``change_id`` is still ``since``; say whether it was."""
+        table = DeltaTable(self.uri)
+        if set(table.to_pyarrow_table(columns=["change_id"])["change_id"].to_pylist()) != {since} - {None}:
+            return False
+        try:
+            write_deltalake(table, _as_arrow(table, rows), mode="overwrite", commit_properties=_ONLY_NOW)
+        except CommitFailedError:  # a commit came between the look and the write
+            return False
+        return True
+
     def files(self, version: int | None = None) -> list[TableFile]:
         """List the table's files, now or at a version. Driver memory: one entry a file."""
         return _files(DeltaTable(self.uri, version=version))
@@ -110,10 +122,10 @@ def _commit(table: DeltaTable, added: Sequence[TableFile], removed: Sequence[Tab
         for file in added
     ]
     actions += [RemoveAction(file.path, True, now, file.size, _texts(file)) for file in removed]
-    keys, only_now = table.metadata().partition_columns, CommitProperties(max_commit_retries=0)
+    keys = table.metadata().partition_columns
     try:
         if actions:
-            table.create_write_transaction(actions, "append", table.schema(), keys, commit_properties=only_now)
+            table.create_write_transaction(actions, "append", table.schema(), keys, commit_properties=_ONLY_NOW)
     except CommitFailedError:
         return False
     return True

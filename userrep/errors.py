@@ -32,6 +32,12 @@ class GateRefusedError(UserrepError):
     exit_code = 3
 
 
+class PromotionRefusedError(UserrepError):
+    """A consumer that follows "serving" is not ready for the space; what serves is as it was."""
+
+    exit_code = 3
+
+
 class RejectedShareError(UserrepError):
     """Days of the log hold more malformed rows than ``events.max_rejected_share`` allows."""
 

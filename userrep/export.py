@@ -1,8 +1,8 @@
 """Exports: Parquet folders with a manifest beside the data, for whoever does not read Delta."""
 
-import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -10,24 +10,24 @@ from typing import Any
 
 import pyarrow.fs
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.build import feature_sets, read_features
 from userrep.items.versions import read_vectors, versions_of
 from userrep.model.artifact import load_artifact
+from userrep.parquet_parts import write_parts
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.storage import absolute, delete_file, exists, file_system, write_bytes
+from userrep.storage import absolute, delete_file, file_system, folder_names, staged_name, write_bytes
 from userrep.tables import Tables
 
 MANIFEST = "_manifest.json"
 
 
 def check_out(out: str) -> None:
-    """Refuse to write into a folder that holds anything but an earlier export. Nothing is made or changed.
+    """Refuse to write into a folder that holds anything but an export, whole or cut off. Nothing is made or changed.
 
     Raises
     ------
@@ -43,6 +43,7 @@ def check_out(out: str) -> None:
         raise UsageError(f"--out {out}: not a folder that can be looked into ({error}).") from None
     if kind == pyarrow.fs.FileType.File:
         raise UsageError(f"--out {out}: a file is there; name a folder.")
+    names = [name for name in names if not name.startswith(staged_name(MANIFEST))]  # killed before anything else
     foreign = sorted(name for name in names if not _is_of_an_export(name))
     if names and (foreign or MANIFEST not in names):
         found = f" ({', '.join(foreign[:3])})" if foreign else ""
@@ -54,7 +55,7 @@ def check_out(out: str) -> None:
 
 
 def _is_of_an_export(name: str) -> bool:
-    return name in (MANIFEST, "_SUCCESS") or name.endswith((".parquet", ".crc"))
+    return name in (MANIFEST, "_SUCCESS") or re.fullmatch(r"\.?part-.+\.parquet.*|.+\.crc", name) is not None
 
 
 def export_embeddings(tables: Tables, config: Config, space: Space, as_of: date, out: str) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def export_embeddings(tables: Tables, config: Config, space: Space, as_of: date,
         "dimension": dim,
         "metric": "cosine",
     }
-    return _write(rows, out, "embeddings", as_of, about)
+    return _write(rows, out, "embeddings", as_of, about, order=["user_id"])
 
 
 def export_features(tables: Tables, config: Config, lineage_id: str, as_of: date, out: str) -> dict[str, Any]:
@@ -85,7 +86,8 @@ def export_features(tables: Tables, config: Config, lineage_id: str, as_of: date
         raise UsageError(f"no features of {as_of}: `userrep run build_user_features --as-of {as_of}` builds them.")
     rows = read_features(tables, config, lineage_id, [as_of]).drop("is_exact")
     ordered = rows.select("user_id", "as_of", *(name for name in rows.columns if name not in ("user_id", "as_of")))
-    return _write(ordered, out, "features", as_of, {"lineage_id": lineage_id, "windows_days": config.windows_days})
+    about = {"lineage_id": lineage_id, "windows_days": config.windows_days}
+    return _write(ordered, out, "features", as_of, about, order=["user_id"])
 
 
 def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: date, out: str) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
         raise UsageError(f"no item vectors for {as_of}: `userrep run train_item_vectors --as-of {as_of}` makes them.")
     rows = read_vectors(tables, lineage_id, valid_from).select("modality", "item_id", "vector")
     about = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
-    return _write(rows, out, "item-vectors", as_of, about)
+    return _write(rows, out, "item-vectors", as_of, about, order=["item_id", "modality"])
 
 
 EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -112,33 +114,41 @@ EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def _write(rows: DataFrame, out: str, what: str, as_of: date, about: dict[str, Any]) -> dict[str, Any]:
-    """Write rows as Parquet, then the manifest with each file's SHA-256; a folder without one is not complete."""
+def _write(
+    rows: DataFrame, out: str, what: str, as_of: date, about: dict[str, Any], *, order: list[str]
+) -> dict[str, Any]:
+    """Write rows as Parquet, in parts by the first column of ``order``, with a manifest that names each file's SHA-256.
+
+    From before the first file to after the last one the manifest says ``incomplete``: an export that was killed is
+    known as one, and the next takes its place. That holds where nothing can be renamed, too.
+    """
     check_out(out)
     folder = absolute(out.rstrip("/") or "/")
-    if exists(f"{folder}/{MANIFEST}"):
-        delete_file(f"{folder}/{MANIFEST}")
-    rows.write.mode("overwrite").parquet(folder)
-    written = rows.sparkSession.read.parquet(folder)
+    files, path = file_system(folder)
+    files.create_dir(path, recursive=True)
+    begun = {"state": "incomplete", "what": what, "as_of": as_of}
+    _write_manifest(folder, begun)
+    _delete_others(folder, set())
+    parts = write_parts(rows, folder, key=order[0], order=order)
+    _delete_others(folder, {part.name for part in parts})  # what a task has left that was run twice
     manifest = {
-        "what": what,
-        "as_of": as_of,
-        "num_rows": written.agg(F.count("*")).first()[0],  # type: ignore[index]
-        "columns": dict(written.dtypes),
+        **begun,
+        "state": "complete",
+        "num_rows": sum(part.num_rows for part in parts),
+        "columns": dict(rows.dtypes),
         **about,
         "exported_at": datetime.now(UTC),
-        "sha256": _checksums(folder),
+        "sha256": {part.name: part.sha256 for part in parts},
     }
-    write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1, default=str).encode())
+    _write_manifest(folder, manifest)
     return manifest
 
 
-def _checksums(folder: str) -> dict[str, str]:
-    """Hash each Parquet file of a folder; one piece of a file in memory at a time."""
-    files, path = file_system(folder)
-    found = {}
-    for file in sorted(files.get_file_info(pyarrow.fs.FileSelector(path)), key=lambda file: file.base_name):
-        if file.base_name.endswith(".parquet"):
-            with files.open_input_file(file.path) as content:
-                found[file.base_name] = hashlib.file_digest(content, "sha256").hexdigest()
-    return found
+def _write_manifest(folder: str, manifest: dict[str, Any]) -> None:
+    write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1, default=str).encode())
+
+
+def _delete_others(folder: str, names: set[str]) -> None:
+    for name in folder_names(folder):
+        if name not in (MANIFEST, *names) and _is_of_an_export(name):
+            delete_file(f"{folder}/{name}")

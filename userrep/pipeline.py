@@ -16,6 +16,7 @@ from userrep.config import Config
 from userrep.downstream.return_propensity import (
     CONSUMER,
     INPUTS,
+    OWNER,
     Outcome,
     train_return_propensity,
 )
@@ -30,6 +31,7 @@ from userrep.items.versions import items_without_vector, train_versions
 from userrep.runs import Runs, to_stderr
 from userrep.schedule import Schedule
 from userrep.spaces import registry
+from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.create import check_training, create_space
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import (
@@ -237,7 +239,10 @@ class Pipeline:
         return None
 
     def train_return_propensity(self, space: Space) -> None:
-        """Train the example consumer on published snapshots; its figures go to ``consumer_results``."""
+        """Train the example consumer on published snapshots; its figures go to ``consumer_results``.
+
+        As consumers do, it registers itself, and declares itself ready for the space once its model is saved.
+        """
         with self.runs.stage("train_return_propensity", [schemas.SNAPSHOTS, schemas.TILE_DAYS]) as run:
             dates = self.schedule.label_dates(space)
             if not dates.test:
@@ -246,12 +251,14 @@ class Pipeline:
                     f"no labels yet: wants an as-of date {horizon} days or more after {space.trained_until}, "
                     "and as many days of labels before it"
                 )
+            register_consumer(self.tables, CONSUMER, owner=OWNER)
             used = [s for s in list_snapshots(self.tables, space.space_id) if s.as_of in dates.all]
             key = short_hash([space.content_hash, [s.snapshot_id for s in used], self.config.downstream.model_dump()])
             earlier = self.tables.ledger(schemas.CONSUMER_RESULTS, inputs_hash=key)
             if earlier:
                 by_input = {row.input: Outcome(row.input, row.dims, row.auc) for row in earlier}
                 self.outcomes = [by_input[name] for name in INPUTS]
+                declare_ready(self.tables, CONSUMER, space.space_id)
                 return run.skip(f"space {space.space_id}, {len(used)} snapshots")
             folder = f"{artifacts_root(self.config)}/artifacts/consumers/{CONSUMER}/{space.space_id}"
             self.outcomes, counts, ids = train_return_propensity(self.tables, self.config, space, dates, folder=folder)
@@ -265,6 +272,7 @@ class Pipeline:
                 "trained_at": utc_now(),
             }
             self.tables.add(schemas.CONSUMER_RESULTS, [vars(outcome) | same for outcome in self.outcomes])
+            declare_ready(self.tables, CONSUMER, space.space_id)
             run.num_rows = sum(counts.values())
             run.outputs = {"auc": {o.input: o.auc for o in self.outcomes}, "model": folder}
         return None

@@ -1,17 +1,48 @@
 """Every table of the system: its grain, its columns, how it is laid out. Column names are owned here."""
 
+import re
 from dataclasses import dataclass
+
+from pyspark.sql import types as T
+
+_TYPES = {
+    kind.simpleString().upper(): kind
+    for kind in (
+        T.StringType(), T.BinaryType(), T.BooleanType(), T.IntegerType(), T.LongType(), T.FloatType(), T.DoubleType(),
+        T.DateType(), T.TimestampType(),
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TableSchema:
-    """A Delta table. ``columns`` is DDL; ``grain`` says what one row is."""
+    """A Delta table. ``columns`` is DDL of the types above, arrays, maps and decimals; ``grain`` says what a row is."""
 
     name: str
     grain: str
     columns: str
     partition_by: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
+
+    def fields(self) -> T.StructType:
+        """Return the columns as Spark has them. Needs no session, as Spark's own reader of DDL does."""
+        columns = re.split(r",\s*(?![^<(]*[>)])", self.columns)  # at commas that are not within a type
+        return T.StructType([T.StructField(*_named(column)) for column in columns])
+
+
+def _named(column: str) -> tuple[str, T.DataType]:
+    name, kind = column.split(None, 1)
+    return name.strip("`"), _type(kind)
+
+
+def _type(text: str) -> T.DataType:
+    if found := re.fullmatch(r"ARRAY<(.+)>", text):
+        return T.ArrayType(_type(found[1]))
+    if found := re.fullmatch(r"MAP<(\w+),(.+)>", text):
+        return T.MapType(_type(found[1]), _type(found[2]))
+    if found := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
+        return T.DecimalType(int(found[1]), int(found[2]))
+    return _TYPES[text]
 
 
 SOURCE_FILES = TableSchema(
@@ -130,11 +161,15 @@ TRAINING_ROWS = TableSchema(
     ),
 )
 
-SPACES = TableSchema(
-    "spaces",
-    "one row per embedding space, with its state: candidate, ready, serving or retired",
-    """space_id STRING, state STRING, lineage_id STRING, trained_until DATE, content_hash STRING, created_at TIMESTAMP,
-    changed_at TIMESTAMP, served_before BOOLEAN""",
+REGISTRY = TableSchema(
+    "registry",
+    """one row per embedding space or consumer (kind: space or consumer), which has the columns of its kind; change_id:
+    of the newest change of the whole table, the same in all rows""",
+    """kind STRING, name STRING, change_id STRING,
+    state STRING, lineage_id STRING, trained_until DATE, content_hash STRING, created_at TIMESTAMP,
+    changed_at TIMESTAMP, last_turn BIGINT,
+    owner STRING, registered_at TIMESTAMP, last_seen_at TIMESTAMP, pinned_space_id STRING, ready_for STRING,
+    training_set_id STRING, snapshot_ids ARRAY<STRING>""",
 )
 
 USER_EMBEDDINGS = TableSchema(
@@ -142,6 +177,11 @@ USER_EMBEDDINGS = TableSchema(
     "one row per space, as-of date, revision and user",
     "space_id STRING, as_of DATE, revision INT, user_id STRING, embedding ARRAY<FLOAT>",
     ("space_id", "as_of", "revision"),
+    (
+        ("parquet.block.size", str(2**24)),
+        ("parquet.enable.dictionary", "false"),  # neither ids nor numbers repeat
+        ("parquet.compression", "lz4_raw"),  # numbers hardly get smaller: speed before size
+    ),
 )
 
 SNAPSHOTS = TableSchema(
@@ -183,7 +223,7 @@ CONSUMER_RESULTS = TableSchema(
 
 ALL = (
     SOURCE_FILES, SOURCE_SCHEMAS, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS,
-    ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, FEATURE_SETS, TRAINING_ROWS, SPACES,
+    ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, FEATURE_SETS, TRAINING_ROWS, REGISTRY,
     USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, JOB_RUNS, CONSUMER_RESULTS,
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from userrep.config import Config
 from userrep.daily import stale_dates
 from userrep.events.source import UNDATED
 from userrep.events.tiles import tile_ledger
-from userrep.spaces.registry import list_spaces
+from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
 
@@ -24,7 +24,8 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
     rejected = _rejected_that_count(tables, {day: of.revision for day, of in counted if of.num_rejected})
     reasons = rejected.groupBy("reason").count().orderBy(F.desc("count"), "reason").collect() if rejected else []
     by_stage = {row.stage: row for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)}
-    stale = stale_dates(tables, config)
+    stale, registry = stale_dates(tables, config), read_registry(tables)
+    used = registry.spaces_in_use()
     return {
         "tiles": {
             "first_day": days[0] if days else None,
@@ -39,9 +40,11 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             | {
                 "snapshots": [vars(s) for s in list_snapshots(tables, space.space_id)][-5:],
                 "stale": stale.get(space.space_id, []),
+                "in_use": used.get(space.space_id),
             }
-            for space in list_spaces(tables)
+            for space in registry.spaces
         ],
+        "consumers": [vars(consumer) for consumer in registry.consumers],
         "runs": [row.asDict() for row in sorted(by_stage.values(), key=lambda row: row.started_at)],
     }
 
@@ -73,7 +76,9 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     lines += [f"  rejected, {reason}: {count:,}" for reason, count in found["rejected"].items()]
     lines += [] if found["spaces"] else ["spaces: none yet"]
     for space in found["spaces"]:
-        lines.append(f"space {space['space_id']}: {space['state']}, trained on data until {space['trained_until']}")
+        daily = f"; embedded daily: {space['in_use']}" if space["in_use"] else ""
+        about = f"{space['state']}, trained on data until {space['trained_until']}"
+        lines.append(f"space {space['space_id']}: {about}{daily}")
         lines += [
             f"  snapshot {s['snapshot_id']}: {s['num_users']:,} users, "
             f"available at {s['available_at']:%Y-%m-%d %H:%M} UTC"
@@ -83,6 +88,11 @@ def status_lines(found: dict[str, Any]) -> list[str]:
             shown = ", ".join(str(day) for day in space["stale"][:10])
             more = f" and {len(space['stale']) - 10} more" if len(space["stale"]) > 10 else ""
             lines.append(f"  stale, since days of the log changed: {shown}{more}; `userrep backfill --stale` rebuilds")
+    lines += [
+        f"consumer {c['name']} of {c['owner']}: uses {c['pinned_space_id'] or 'the space that serves'}, "
+        f"ready for {c['ready_for'] or 'none'}"
+        for c in found["consumers"]
+    ]
     lines += [
         f"last {run['stage']}: {run['outcome']} at {run['started_at']:%Y-%m-%d %H:%M} UTC in {run['seconds']:.0f} s"
         + (f" ({run['reason']})" if run["reason"] else "")

@@ -92,6 +92,11 @@ def _stream(uri: str) -> pa.NativeFile:
     return files.open_input_file(path)
 
 
+def staged_name(name: str) -> str:
+    """Return how the names begin under which ``write_bytes`` writes a file before it renames it."""
+    return f"{PARTIAL}{name}-"
+
+
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole: under a temporary name, synced, then renamed. A reader never sees half of it."""
     files, path = file_system(uri)
@@ -101,7 +106,7 @@ def write_bytes(uri: str, content: bytes) -> None:
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as staged:
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=staged_name(target.name), delete=False) as staged:
         staged.write(content)
         staged.flush()
         os.fsync(staged.fileno())

@@ -2,14 +2,14 @@
 
 import json
 import re
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from userrep.config import Config
 from userrep.delta_files import DeltaFiles, TableFile
@@ -47,20 +47,26 @@ def _sql(value: str | date | int) -> str:
 class Tables:
     """The Delta tables below one root path, or in one schema of a catalog."""
 
-    def __init__(self, spark: SparkSession, *, root: str | None = None, schema: str | None = None) -> None:
+    def __init__(self, spark: SparkSession | None, *, root: str | None = None, schema: str | None = None) -> None:
+        """Open the tables. Without a session only what goes beside Spark can be done, and only with ``has_files``."""
         if (root is None) == (schema is None):
             raise UsageError("say where tables live: root or schema, not both.")
-        self.spark = spark
+        self._spark = spark
         self._root = absolute(re.sub(r"^file:/+", "/", root.rstrip("/"))) if root else None
         self._schema = schema
         self._known: set[str] = set()
 
     @classmethod
-    def of(cls, config: Config, spark: SparkSession) -> "Tables":
+    def of(cls, config: Config, spark: SparkSession | None) -> "Tables":
         """Open the tables that a configuration names."""
         if config.root is not None:
             return cls(spark, root=config.root)
         return cls(spark, schema=f"`{config.catalog}`.`{config.schema_}`")
+
+    @property
+    def spark(self) -> SparkSession:
+        assert self._spark is not None, "these tables were opened without a session"
+        return self._spark
 
     @property
     def artifacts_root(self) -> str:
@@ -104,7 +110,7 @@ class Tables:
         """
         if table.name in self._known:
             return
-        schema = cast(StructType, StructType.fromDDL(table.columns))
+        schema = table.fields()
         properties = _PROPERTIES | dict(table.properties)
         if self.has_files:
             found = DeltaFiles(self.uri(table)).create(json.dumps(schema.jsonValue()), table.partition_by, properties)
@@ -158,6 +164,33 @@ class Tables:
             return self._write(frame, table, replacing)
         files = DeltaFiles(self.uri(table))
         return files.append(rows) if replacing is None else files.replace(rows, replacing)
+
+    def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
+        """Put rows in the place of all that a small table holds, unless it has changed: compare and swap, one commit.
+
+        ``table`` has a column ``change_id``, which this method fills: a new id at each change, the same in all rows.
+        ``since``: the one that ``rows`` were made from, None of an empty table. Returns False, and has changed nothing,
+        if it is not the newest any more. Cost: milliseconds where the table has files of its own.
+        """
+        self.create(table)
+        change_id = uuid.uuid4().hex
+        changed = [{**row, "change_id": change_id} for row in rows]
+        if self.has_files:
+            return DeltaFiles(self.uri(table)).exchange(changed, since=since)
+        name, was = self.name(table), "NULL" if since is None else f"'{since}'"
+        # Delta reads source and target at one version, and refuses the commit if another one has come since then.
+        try:
+            done = self.spark.sql(
+                f"MERGE INTO {name} AS t "
+                f"USING (SELECT * FROM {{new}} WHERE (SELECT max(change_id) FROM {name}) <=> {was}) AS s ON false "
+                f"WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.change_id = {was} THEN DELETE",
+                new=self.spark.createDataFrame(changed, self.read(table).schema),
+            ).first()
+        except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
+            if "[DELTA_CONCURRENT_" not in str(error):
+                raise
+            return False
+        return bool(done and done.num_affected_rows)
 
     def files(self, table: TableSchema, keeps: Callable[[dict[str, Any]], bool]) -> list[TableFile]:
         """List the files of the partitions that ``keeps`` says yes to, given the values of their columns.

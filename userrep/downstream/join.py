@@ -12,7 +12,7 @@ from userrep.downstream.outputs import with_outputs
 from userrep.downstream.resolution import column, steps_of, with_snapshot
 from userrep.downstream.updates import with_update
 from userrep.errors import UsageError
-from userrep.inference.new_user import new_user_vector
+from userrep.inference.model import EmbeddingModel
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import RETIRED, SERVING, Space, find_space, list_spaces
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
@@ -129,7 +129,8 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     rows = rows.hint("shuffle_hash").join(vectors, on=same, how="left")
     new_user = None
     if options.missing == "new_user":
-        new_user = new_user_vector(f"{tables.artifacts_root}/artifacts/spaces/{space.space_id}", space.content_hash)
+        folder = f"{tables.artifacts_root}/artifacts/spaces/{space.space_id}"
+        new_user = EmbeddingModel.load(folder, space.content_hash).predict({})
     dim = max((snapshot.dim for snapshot in published if snapshot.dim is not None), default=None)
     return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user)
 

@@ -21,7 +21,7 @@ from userrep.features.spec import FeatureSpec
 from userrep.spaces.registry import Space
 from userrep.tables import Tables
 
-CONSUMER = "return_propensity"
+CONSUMER, OWNER = "return_propensity", "userrep"
 INPUTS = ("embedding", "recency", "pooled_averages")
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -78,42 +79,70 @@ class InputLayout(BaseModel):
     def raw(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
         """Lay a batch of user features out as x_BF, unscaled; what is absent is zero and its flag is zero.
 
-        Counts and days enter as log1p, shares and one-hots as they are. Cost: one copy of the batch.
+        Counts and days enter as log1p, shares and one-hots as they are. Absent is a pooled block whose ``has_`` column
+        is not true, and whatever is null. Cost: one copy of the batch.
+
+        Raises
+        ------
+        ValueError
+            If lists have another width than their block.
         """
         x_BF = np.zeros((batch.num_rows, self.width), np.float32)
         for block in self.blocks[:-1]:
-            column = batch.column(block.name)
-            if block.kind == "pooled":
-                x_BF[:, block.start : block.stop] = stacked(column, block.stop - block.start)
-                present_B = np.asarray(batch.column(f"has_{block.name}").to_numpy(zero_copy_only=False), bool)
-            elif block.kind == "scalar":
+            column, part_BF = batch.column(block.name), x_BF[:, block.start : block.stop]
+            if block.kind == "scalar":
                 values_B = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
                 present_B = ~np.isnan(values_B)
-                x_BF[:, block.start] = np.log1p(np.where(present_B, np.maximum(values_B, 0), 0))
+                part_BF[:, 0] = np.log1p(np.where(present_B, np.maximum(values_B, 0), 0))
             elif block.kind == "one_hot":
-                x_BF[:, block.start : block.stop] = self._one_hot(block.name, column)
+                part_BF[np.arange(len(column)), self._places(block.name, column)] = 1
             elif pa.types.is_map(column.type):
-                x_BF[:, block.start : block.stop] = self._context(block.name, column)
+                part_BF[:] = self._context(block.name, column)
             else:
-                x_BF[:, block.start : block.stop] = stacked(column, block.stop - block.start)
+                has = batch.column(f"has_{block.name}") if block.kind == "pooled" else None
+                present_B = _fill(part_BF, block.name, column, has)
             if block.flag is not None:
                 x_BF[:, block.flag] = present_B
         return x_BF
 
-    def _one_hot(self, name: str, column: pa.Array) -> NDArray[np.float32]:
-        words = self.vocabulary[name]
-        position = {word: k for k, word in enumerate(words)}
-        known = [position.get(value, position[UNKNOWN]) for value in column.to_pylist()]
-        return np.asarray(np.eye(len(words), dtype=np.float32)[known])
+    def _places(self, name: str, words: pa.Array) -> NDArray[np.int64]:
+        """Find words in a vocabulary; what is not in it is where ``(other)`` is."""
+        known = self.vocabulary[name]
+        found = pc.index_in(words.cast(pa.string()), pa.array(known)).fill_null(known.index(UNKNOWN))
+        return found.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
 
     def _context(self, name: str, column: pa.MapArray) -> NDArray[np.float32]:
-        words = self.vocabulary[name]
-        position = {word: k for k, word in enumerate(words)}
-        counts_BV = np.zeros((len(column), len(words)), np.float32)
-        for row, entries in enumerate(column.to_pylist()):
-            for key, count in entries or ():
-                counts_BV[row, position.get(key, position[UNKNOWN])] += count
+        offsets = column.offsets.to_numpy()
+        entries = slice(offsets[0], offsets[-1])
+        keys, counts = column.keys[entries], column.items[entries].fill_null(0).to_numpy().astype(np.float32)
+        row_of = np.repeat(np.arange(len(column)), np.diff(offsets))
+        counts = np.where(_flags(column.is_valid())[row_of], counts, 0)  # a null may have entries below it
+        counts_BV = np.zeros((len(column), len(self.vocabulary[name])), np.float32)
+        np.add.at(counts_BV, (row_of, self._places(name, keys)), counts)
         return np.asarray(counts_BV / np.maximum(counts_BV.sum(axis=1, keepdims=True), 1))
+
+
+def _flags(column: pa.BooleanArray) -> NDArray[np.bool_]:
+    return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def _fill(
+    part_BF: NDArray[np.float32], name: str, column: pa.ListArray, has: pa.BooleanArray | None
+) -> NDArray[np.bool_]:
+    """Copy the vectors that are there, and say which; the others stay zero. ``has``: whether they count."""
+    present_B = np.ones(len(column), bool) if has is None else _flags(has.fill_null(False))
+    width, whole = part_BF.shape[1], not column.null_count
+    if not whole:
+        present_B = present_B & _flags(column.is_valid())
+    try:
+        if whole and (np.diff(column.offsets.to_numpy()) == width).all():
+            part_BF[:] = stacked(column, width)
+            part_BF[~present_B] = 0
+        else:
+            part_BF[present_B] = stacked(column.filter(pa.array(present_B)), width)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return present_B
 
 
 class Scaler(BaseModel):
@@ -142,9 +171,13 @@ class Scaler(BaseModel):
             scale_F[part] = np.sqrt(variance) if variance > 1e-12 else 1.0
         return cls(center_F=center_F.astype(np.float32), scale_F=scale_F.astype(np.float32))
 
-    def apply(self, layout: InputLayout, raw_BF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scale, clip, and zero what is absent. Returns a new x_BF."""
-        x_BF: NDArray[np.float32] = np.clip((raw_BF - self.center_F) / self.scale_F, -CLIP, CLIP)
+    def apply(
+        self, layout: InputLayout, raw_BF: NDArray[np.float32], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Scale, clip, and zero what is absent. Returns x_BF: ``out``, or a new array."""
+        x_BF: NDArray[np.float32] = np.subtract(raw_BF, self.center_F, out=out)
+        x_BF /= self.scale_F
+        np.clip(x_BF, -CLIP, CLIP, out=x_BF)
         for block in layout.blocks[:-1]:
             if block.flag is not None:
                 x_BF[:, block.start : block.stop] *= raw_BF[:, block.flag, None]

@@ -1,15 +1,36 @@
-"""Embeddings of a whole feature table, by Arrow batches."""
+"""Embeddings of a whole feature table: from files to files by tasks, or from rows to rows for Spark to write."""
 
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import torch
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
-from userrep.arrow import listed
-from userrep.inference.encoder import Encoder
-from userrep.model.artifact import load_artifact
+from userrep.arrow import combined, listed
+from userrep.delta_files import TableFile
+from userrep.inference.encoder import Encoder, worker_encoder
+from userrep.inference.users import input_columns
+from userrep.storage import open_parquet, parquet_footer
+from userrep.table_writer import TableWriter, Target
+
+_MOST_ROWS = 250_000  # of a task, and so of a file: 120 MB of 120 dimensions
+_LEAST_ROWS = 16_384  # for which a task is worth its start
+
+
+class FeatureFile(NamedTuple):
+    """A file of user features of one date."""
+
+    uri: str
+    num_rows: int
+    as_of: date
+
+
+class _Task(NamedTuple):
+    """Files, each with the rows ``[first, stop)`` at which the row groups of the task begin."""
+
+    files: list[tuple[FeatureFile, int, int]]
 
 
 def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFrame:
@@ -26,7 +47,7 @@ def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFram
     """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        encoder = _encoder(folder, content_hash)
+        encoder = worker_encoder(folder, content_hash)
         for batch in batches:
             vectors = listed(encoder.embed(batch))
             keys = [batch.column("as_of"), batch.column("user_id")]
@@ -35,7 +56,70 @@ def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFram
     return features.mapInArrow(encode, "as_of DATE, user_id STRING, embedding ARRAY<FLOAT>")
 
 
-@lru_cache(maxsize=4)
-def _encoder(folder: str, content_hash: str) -> Encoder:
-    torch.set_num_threads(1)  # Spark runs one task a core
-    return Encoder(load_artifact(folder, content_hash))
+def embed_files(
+    spark: SparkSession,
+    files: Sequence[FeatureFile],
+    *,
+    folder: str,
+    content_hash: str,
+    target: Target,
+    values: Mapping[date, Mapping[str, Any]],
+    min_tasks: int,
+) -> list[TableFile]:
+    """Encode files of user features into files of ``target`` that nothing refers to yet; no row passes through the JVM.
+
+    ``folder``, ``content_hash``: the space's artifact. ``values``: of the target's partition columns, for each date.
+    The vectors are those of ``embedded``, to the bit, whatever the tasks. Cost: one pass, no shuffle; a task holds a
+    row group of features and one of vectors. Driver memory: one entry a file.
+    """
+    tasks = _tasks(files, min_tasks)
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        encoder = worker_encoder(folder, content_hash)
+        for number in (number for batch in batches for number in batch.column("id").to_pylist()):
+            writer = TableWriter(target)
+            for as_of, rows in _encoded(tasks[number], encoder):
+                writer.write(rows, values[as_of])
+            written = [
+                {"path": file.path, "size": file.size, "num_rows": file.num_rows, "as_of": file.values["as_of"]}
+                for file in writer.close()
+            ]
+            if written:
+                yield pa.RecordBatch.from_pylist(written)
+
+    schema = "path STRING, size BIGINT, num_rows BIGINT, as_of DATE"
+    done = spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, schema).collect()
+    return [TableFile(row.path, row.size, row.num_rows, dict(values[row.as_of])) for row in done]
+
+
+def _tasks(files: Sequence[FeatureFile], min_tasks: int) -> list[_Task]:
+    """Cut the rows of all files, one after the other, into stretches of one length."""
+    starts = list(accumulate((file.num_rows for file in files), initial=0))
+    total = starts[-1]
+    num_tasks = max(-(-total // _MOST_ROWS), min(min_tasks, -(-total // _LEAST_ROWS)))
+    cuts = [total * k // num_tasks for k in range(num_tasks + 1)] if num_tasks else []
+    return [
+        _Task(
+            [
+                (file, first - start, stop - start)
+                for file, start in zip(files, starts, strict=False)
+                if start < stop and first < start + file.num_rows
+            ]
+        )
+        for first, stop in pairwise(cuts)
+    ]
+
+
+def _encoded(task: _Task, encoder: Encoder) -> Iterator[tuple[date, pa.Table]]:
+    """Encode a task's row groups: those that begin within its rows."""
+    columns = ["user_id", *input_columns(encoder.layout.spec)]
+    for file, first, stop in task.files:
+        footer = parquet_footer(file.uri)
+        sizes = [footer.row_group(k).num_rows for k in range(footer.num_row_groups)]
+        mine = [k for k, start in enumerate(accumulate(sizes, initial=0)) if first <= start < stop and k < len(sizes)]
+        with open_parquet(file.uri, footer) as content:
+            for k in mine:
+                rows = content.read_row_group(k, columns=columns, use_threads=False)
+                batch = pa.RecordBatch.from_arrays([combined(column) for column in rows.columns], rows.column_names)
+                vectors = listed(encoder.embed(batch))
+                yield file.as_of, pa.table({"user_id": batch.column("user_id"), "embedding": vectors})

@@ -1,64 +1,74 @@
-"""The registry of embedding spaces: candidate -> ready -> serving -> retired, one table, one commit a change."""
+"""The registry of spaces, as it is stored: read whole, changed by a pure function, written back in one commit."""
 
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import date
+from typing import Any
 
-from delta.exceptions import DeltaConcurrentModificationException
+from pyspark.sql import Row
 
 from userrep.config import Config
-from userrep.errors import UsageError, UserrepError
+from userrep.errors import UserrepError
 from userrep.ids import checked_name
-from userrep.schemas import SPACES
+from userrep.schemas import REGISTRY
+from userrep.spaces import transitions
+from userrep.spaces.registry_value import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
 from userrep.storage import artifacts_root
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
-CANDIDATE, READY, SERVING, RETIRED = "candidate", "ready", "serving", "retired"
+__all__ = ["CANDIDATE", "READY", "RETIRED", "SERVING", "Space"]  # the words of the trade go with it
+
+_ATTEMPTS = 50  # of a change, each on the newest registry; of those that come at once, each round lets one through
 
 
-@dataclass(frozen=True)
-class Space:
-    """A row of ``spaces``. Times are UTC."""
+def read_registry(tables: Tables) -> Registry:
+    """Read all spaces and consumers. Cost: milliseconds where files may be read beside Spark."""
+    return _look(tables)[0]
 
-    space_id: str
-    state: str
-    lineage_id: str
-    trained_until: date
-    content_hash: str
-    created_at: datetime
-    changed_at: datetime
-    served_before: bool
+
+def change_registry(
+    tables: Tables, transition: Callable[[Registry], Registry], *, only_if_spaces_are_as_seen: bool = False
+) -> Registry:
+    """Change the registry in one commit, by a function of what it holds; return what it holds then.
+
+    Where another change comes first, the function is asked again, with what there is now: a change of one consumer does
+    not fail for that of another. ``only_if_spaces_are_as_seen``: give up if the other change was of a space. Nothing is
+    written where the function changes nothing, or raises.
+
+    Raises
+    ------
+    UserrepError
+        If another change of a space came first, or others keep coming.
+    """
+    seen = None
+    for _ in range(_ATTEMPTS):
+        before, change_id = _look(tables)
+        if only_if_spaces_are_as_seen and seen not in (None, before.spaces):
+            break
+        seen = before.spaces
+        after = transition(before)
+        if after == before or tables.exchange(REGISTRY, _rows(after), since=change_id):
+            return after
+    raise UserrepError(
+        "spaces: another change of the registry came first; look with `userrep spaces list` and try again."
+    )
 
 
 def list_spaces(tables: Tables) -> list[Space]:
     """Return all spaces, oldest first."""
-    spaces = [Space(**row.asDict()) for row in tables.ledger(SPACES)]
-    return sorted(spaces, key=lambda space: (space.created_at, space.space_id))
+    return list(read_registry(tables).spaces)
 
 
 def find_space(tables: Tables, space_id: str | None) -> Space:
-    """Return a space by id, or the serving one where no id is given.
+    """Return a space by id, also a retired one; the one that serves for None or "serving".
 
     Raises
     ------
     UsageError
         If there is no such space, or none serves.
     """
-    spaces = list_spaces(tables)
-    if space_id is None:
-        serving = next((space for space in spaces if space.state == SERVING), None)
-        if serving is None:
-            raise UsageError(
-                "no space is serving. `userrep pipeline` trains one and promotes it where nothing serves; "
-                "`userrep spaces promote SPACE` promotes one that is ready."
-            )
-        return serving
-    checked_name(space_id, "space")
-    found = next((space for space in spaces if space.space_id == space_id), None)
-    if found is None:
-        known = ", ".join(space.space_id for space in spaces) or "none"
-        raise UsageError(f"space {space_id}: not in the registry; spaces there are: {known}.")
-    return found
+    return read_registry(tables).space(space_id)
 
 
 def artifact_folder(config: Config, space_id: str) -> str:
@@ -68,26 +78,22 @@ def artifact_folder(config: Config, space_id: str) -> str:
 
 def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_until: date, content_hash: str) -> None:
     """Register a trained space, once; a second call with the same id changes nothing."""
-    checked_name(space_id, "space")
-    if any(row.space_id == space_id for row in tables.ledger(SPACES, ("space_id",))):
-        return
     now = utc_now()
-    row = {
-        "space_id": space_id,
-        "state": CANDIDATE,
-        "lineage_id": lineage_id,
-        "trained_until": trained_until,
-        "content_hash": content_hash,
-        "created_at": now,
-        "changed_at": now,
-        "served_before": False,
-    }
-    tables.add(SPACES, [row])
+    space = Space(
+        space_id=checked_name(space_id, "space"),
+        state=CANDIDATE,
+        lineage_id=lineage_id,
+        trained_until=trained_until,
+        content_hash=content_hash,
+        created_at=now,
+        changed_at=now,
+    )
+    change_registry(tables, lambda registry: transitions.add_candidate(registry, space))
 
 
 def mark_ready(tables: Tables, space: Space) -> None:
     """Say that a candidate's snapshot has passed its gates."""
-    _set_state(tables, f"space_id = '{space.space_id}' AND state = '{CANDIDATE}'", READY, must_change=False)
+    change_registry(tables, lambda registry: transitions.mark_ready(registry, space.space_id, now=utc_now()))
 
 
 def promote(tables: Tables, space: Space) -> None:
@@ -97,25 +103,15 @@ def promote(tables: Tables, space: Space) -> None:
     ------
     UsageError
         If the space is not ready.
+    PromotionRefusedError
+        If a consumer that follows is not ready for it; it names each.
     UserrepError
-        If another change of the registry came in between.
+        If another change of a space came in between.
     """
-    if space.state == SERVING:
-        return
-    if space.state != READY:
-        raise UsageError(
-            f"space {space.space_id} is {space.state}; only a ready space can serve. "
-            "A candidate becomes ready when a snapshot of it is published: `userrep daily` or `userrep pipeline`."
-        )
-    # The condition is looked at within the commit: a space that has been retired meanwhile matches nothing.
-    name, mine = tables.name(SPACES), f"space_id = '{space.space_id}'"
-    _commit(
+    change_registry(
         tables,
-        f"MERGE INTO {name} AS t USING (SELECT space_id FROM {name} WHERE {mine} AND state = '{READY}') AS s "
-        f"ON t.space_id = s.space_id OR t.state = '{SERVING}' WHEN MATCHED THEN UPDATE SET "
-        f"state = CASE WHEN t.space_id = s.space_id THEN '{SERVING}' ELSE '{READY}' END, "
-        "changed_at = current_timestamp(), served_before = true",
-        must_change=True,
+        lambda registry: transitions.promote(registry, space.space_id, now=utc_now()),
+        only_if_spaces_are_as_seen=True,
     )
 
 
@@ -125,15 +121,14 @@ def rollback(tables: Tables) -> Space:
     Raises
     ------
     UsageError
-        If no other space has served.
+        If no other space has served, or each that has is retired.
+    UserrepError
+        If another change of a space came in between.
     """
-    spaces = list_spaces(tables)
-    earlier = [space for space in spaces if space.served_before and space.state == READY]
-    if not earlier:
-        raise UsageError("rollback: no other space has served before.")
-    back = max(earlier, key=lambda space: space.changed_at)
-    promote(tables, back)
-    return back
+    after = change_registry(
+        tables, lambda registry: transitions.rollback(registry, now=utc_now()), only_if_spaces_are_as_seen=True
+    )
+    return after.space(None)
 
 
 def retire(tables: Tables, space: Space) -> None:
@@ -142,26 +137,40 @@ def retire(tables: Tables, space: Space) -> None:
     Raises
     ------
     UsageError
-        If it is serving.
+        If it is serving, or consumers are pinned to it.
+    UserrepError
+        If another change of a space came in between.
     """
-    if space.state == SERVING:
-        raise UsageError(f"space {space.space_id} is serving; promote another one first, then retire it.")
-    _set_state(tables, f"space_id = '{space.space_id}' AND state <> '{SERVING}'", RETIRED, must_change=True)
+    change_registry(
+        tables,
+        lambda registry: transitions.retire(registry, space.space_id, now=utc_now()),
+        only_if_spaces_are_as_seen=True,
+    )
 
 
-def _set_state(tables: Tables, where: str, state: str, *, must_change: bool) -> None:
-    change = f"SET state = '{state}', changed_at = current_timestamp()"
-    _commit(tables, f"UPDATE {tables.name(SPACES)} {change} WHERE {where}", must_change=must_change)
-
-
-def _commit(tables: Tables, statement: str, *, must_change: bool) -> None:
-    """Run a change of the registry as one commit; refuse if another one came first."""
-    tables.create(SPACES)
-    try:
-        changed = tables.spark.sql(statement).first()
-    except DeltaConcurrentModificationException:
-        changed = None
-    if changed is None or (must_change and not changed.num_affected_rows):
-        raise UserrepError(
-            "spaces: another change of the registry came first; look with `userrep spaces list` and try again."
+def _look(tables: Tables) -> tuple[Registry, str | None]:
+    """Read the registry, and the id of the change that made it (None: it is empty)."""
+    rows = tables.ledger(REGISTRY)
+    spaces = [Space(space_id=row["name"], **_of(row, Space, "space_id")) for row in rows if row.kind == "space"]
+    consumers = [
+        Consumer(
+            name=row["name"], snapshot_ids=tuple(row.snapshot_ids or ()), **_of(row, Consumer, "name", "snapshot_ids")
         )
+        for row in rows
+        if row.kind == "consumer"
+    ]
+    spaces.sort(key=lambda space: (space.created_at, space.space_id))
+    consumers.sort(key=lambda consumer: consumer.name)
+    return Registry(tuple(spaces), tuple(consumers)), max((row.change_id for row in rows), default=None)
+
+
+def _of(row: Row, kind: type[Space] | type[Consumer], *but: str) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in fields(kind) if field.name not in but}
+
+
+def _rows(registry: Registry) -> list[dict[str, Any]]:
+    spaces = [{"kind": "space", "name": space.space_id} | vars(space) for space in registry.spaces]
+    return [{name: value for name, value in row.items() if name != "space_id"} for row in spaces] + [
+        {"kind": "consumer"} | vars(consumer) | {"snapshot_ids": list(consumer.snapshot_ids)}
+        for consumer in registry.consumers
+    ]

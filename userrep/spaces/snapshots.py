@@ -9,9 +9,9 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.features.build import FeatureSet, feature_sets, read_features
+from userrep.features.build import FeatureSet, feature_sets, features_table, read_features
 from userrep.ids import short_hash, snapshot_id
-from userrep.inference.embed import embedded
+from userrep.inference.embed import FeatureFile, embed_files, embedded
 from userrep.model.artifact import load_artifact
 from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
@@ -82,7 +82,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     """Encode everyone's features of some as-of dates and write them as new revisions, which nobody reads yet.
 
     Rows that a killed run has left under these revisions are replaced. Cost: one pass over the features, no shuffle;
-    one commit for the rows, one for the ledger.
+    one commit for the rows, one for the ledger. Raises UsageError if features of a date are not built.
     """
     built = feature_sets(tables, space.lineage_id)
     missing = [str(as_of) for as_of in as_ofs if as_of not in built]
@@ -109,13 +109,36 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
                 gates="",
             )
         )
-    source = read_features(tables, config, space.lineage_id, list(as_ofs))
+    (_write_files if tables.has_files else _write_rows)(tables, config, space, staged)
+    record_snapshots(tables, staged)
+    return staged
+
+
+def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
+    """Let tasks read files of features and write files of vectors; commit these in the place of all that was there."""
+    table = features_table(config, space.lineage_id)
+    since = tables.version(USER_EMBEDDINGS)
+    values = {s.as_of: {"space_id": s.space_id, "as_of": s.as_of, "revision": s.revision} for s in staged}
+    found = sorted(tables.files(table, lambda of: of["as_of"] in values), key=lambda file: file.path)
+    written = embed_files(
+        tables.spark,
+        [FeatureFile(f"{tables.uri(table)}/{file.path}", file.num_rows, file.values["as_of"]) for file in found],
+        folder=artifact_folder(config, space.space_id),
+        content_hash=space.content_hash,
+        target=tables.target(USER_EMBEDDINGS),
+        values=values,
+        min_tasks=tables.shuffle_partitions(),
+    )
+    tables.commit(USER_EMBEDDINGS, written, replacing=lambda of: of in values.values(), since=since)
+
+
+def _write_rows(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
+    """Let Spark read the features, and write the vectors."""
+    source = read_features(tables, config, space.lineage_id, [s.as_of for s in staged])
     rows = embedded(source, folder=artifact_folder(config, space.space_id), content_hash=space.content_hash)
     revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
     keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner").withColumn("space_id", F.lit(space.space_id))
     tables.replace(keyed, USER_EMBEDDINGS, _where(staged))
-    record_snapshots(tables, staged)
-    return staged
 
 
 def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot], *, on_time: bool) -> list[Snapshot]:

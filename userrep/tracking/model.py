@@ -7,7 +7,7 @@ import pandas as pd
 
 from userrep import __version__
 from userrep.features.layout import InputLayout
-from userrep.inference.mlflow_model import input_columns
+from userrep.inference.users import input_columns
 from userrep.model.artifact import SpaceManifest
 from userrep.tracking.example import invented_users
 

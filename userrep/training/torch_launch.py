@@ -17,7 +17,9 @@ class TorchLaunch:
     """One job of ``pyspark.ml.torch.distributor``; GPUs are used where Spark hands them to tasks."""
 
     def __init__(self, spark: "SparkSession") -> None:
-        self._spark = spark
+        # A session of its own to tag: one that has been tagged cannot be serialized any more, and the models of Spark
+        # ML that are fitted in it carry it along. Spark Connect has no such session, and no need of one.
+        self._spark = spark.newSession() if hasattr(spark, "newSession") else spark
         self._tag = f"userrep-training-{uuid.uuid4().hex}"
         self.last_words: deque[str] = deque(maxlen=40)
 
@@ -31,9 +33,9 @@ class TorchLaunch:
         has_gpus = int(self._spark.conf.get("spark.task.resource.gpu.amount", None) or 0) > 0
         self._spark.addTag(self._tag)
         try:
-            TorchDistributor(task.training.num_workers, local_mode=False, use_gpu=has_gpus).run(
-                train_rank, task, address, resume
-            )
+            distributor = TorchDistributor(task.training.num_workers, local_mode=False, use_gpu=has_gpus)
+            distributor.spark = self._spark
+            distributor.run(train_rank, task, address, resume)
         except RuntimeError as error:
             self.last_words.extend(line for line in str(error).splitlines() if line.strip())
             raise

@@ -1,0 +1,89 @@
+"""Maps between spaces on disk: below the artifact of the space that is mapped, bound to both spaces' content hashes."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+
+import numpy as np
+
+from userrep import config
+from userrep.errors import ArtifactError, UsageError
+from userrep.model.frozen_folder import Manifest, read_frozen, write_frozen
+from userrep.model.tensor_file import Tensors
+from userrep.spaces.mapping import Agreement, LinearMap
+from userrep.spaces.registry import Space
+from userrep.storage import exists
+
+
+class MapManifest(Manifest):
+    """What a map is: from which space to which, on what it was fitted, and how near it comes on held-out users."""
+
+    from_space: config.Name
+    from_hash: str
+    to_space: config.Name
+    to_hash: str
+    created_at: datetime
+    as_ofs: list[date]
+    agreement: dict[str, float]
+
+
+def map_folder(artifacts: str, new: Space, old: Space) -> str:
+    """Return the folder of the map from ``new`` to ``old``; ``artifacts``: the root that artifacts are below."""
+    return f"{artifacts}/artifacts/spaces/{new.space_id}/maps/{old.space_id}"
+
+
+def save_map(
+    artifacts: str, new: Space, old: Space, fitted: LinearMap, *, told: Agreement, as_ofs: Sequence[date]
+) -> MapManifest:
+    """Write a map whole or not at all, once: a model that reads through it must get the same tomorrow.
+
+    Where another run has written it meanwhile, that one counts and its manifest is returned.
+    """
+    manifest = MapManifest(
+        from_space=new.space_id,
+        from_hash=new.content_hash,
+        to_space=old.space_id,
+        to_hash=old.content_hash,
+        created_at=datetime.now(UTC),
+        as_ofs=list(as_ofs),
+        agreement=asdict(told),
+    )
+    tensors = {"weight_ED": fitted.weight_ED, "bias_D": fitted.bias_D}
+    try:
+        return write_frozen(map_folder(artifacts, new, old), manifest, tensors)
+    except FileExistsError:
+        return load_map(artifacts, new, old)[0]
+
+
+def load_map(artifacts: str, new: Space, old: Space) -> tuple[MapManifest, LinearMap]:
+    """Read a map and check it against both spaces.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    ArtifactError
+        If it is not as it was written, or of other artifacts than these spaces'.
+    """
+    folder = map_folder(artifacts, new, old)
+    if not exists(folder):
+        raise UsageError(
+            f"there is no map from space {new.space_id} to the coordinates of {old.space_id}: "
+            f"`userrep spaces diff {old.space_id} {new.space_id}` fits one."
+        )
+    cure = f"Delete the folder; `userrep spaces diff {old.space_id} {new.space_id}` fits the map anew."
+    manifest, tensors = read_frozen(folder, MapManifest, expected_hash=None, cure=cure)
+    wanted = (new.space_id, new.content_hash, old.space_id, old.content_hash)
+    if (manifest.from_space, manifest.from_hash, manifest.to_space, manifest.to_hash) != wanted:
+        raise ArtifactError(
+            f"{folder}: the map is from {manifest.from_space} to {manifest.to_space}, of other artifacts. {cure}"
+        )
+    _check(folder, tensors, cure)
+    return manifest, LinearMap(tensors["weight_ED"], tensors["bias_D"])
+
+
+def _check(folder: str, tensors: Tensors, cure: str) -> None:
+    weight, bias = tensors.get("weight_ED"), tensors.get("bias_D")
+    fits = weight is not None and bias is not None and weight.ndim == 2 and bias.shape == weight.shape[1:]
+    if not fits or not all(np.isfinite(tensor).all() and tensor.dtype == np.float32 for tensor in tensors.values()):
+        raise ArtifactError(f"{folder}: the tensors are no map of finite float32 numbers. {cure}")

@@ -98,7 +98,8 @@ def test_the_consumer_s_model_is_loaded_and_joins_new_labels_itself(
     work, config = done
     space_id = find_space(work.tables, None).space_id
     (recorded,) = list_training_sets(work.tables)
-    assert (recorded.name, recorded.space_id) == ("return_propensity", space_id)
+    assert (recorded.name, recorded.consumer, recorded.space_id) == (CONSUMER, CONSUMER, space_id)
+    assert find_consumer(work.tables, CONSUMER).training_set_id == recorded.training_set_id
     results = work.tables.ledger(schemas.CONSUMER_RESULTS)
     assert {tuple(row.snapshot_ids) for row in results} == {tuple(recorded.snapshot_ids)}
     model = PipelineModel.load(f"{config.root}/artifacts/consumers/return_propensity/{space_id}")

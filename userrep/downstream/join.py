@@ -72,7 +72,7 @@ def join_embeddings(
         snapshot. A vector of another width than the space's fails the job.
     """
     check_labels(labels, options)
-    found = space if isinstance(space, Space) else find_space(tables, None if space == SERVING else space)
+    found = space if isinstance(space, Space) else find_space(tables, space)
     check_usable(tables, found)
     return joined(labels, tables, sources_of(tables, found), options)
 

@@ -113,7 +113,7 @@ def train_return_propensity(
     features = read_features(tables, config, space.lineage_id, dates.all)
     labels = return_labels(tables, config, features.select("as_of", "user_id"), dates)
     wanted = JoinOptions(missing="drop", vectors="vector")
-    joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, options=wanted)
+    joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, consumer=CONSUMER, options=wanted)
     (recorded,) = list_training_sets(tables, training_set_id=training_set_id(joined))
     pooled = [block.column for block in spec.pooled if block.window_days == spec.longest]
     inputs = features.select("as_of", "user_id", "days_since_last_event", *pooled)

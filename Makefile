@@ -11,7 +11,8 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test cluster-test lint types format bench bench-features bench-training bench-inference clean
+.PHONY: help setup demo test cluster-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
+    clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -49,6 +50,8 @@ TRAINING_BENCHES := training-vs-memory training-two-ranks reader-vs-pyarrow-data
     reader-vs-petastorm reader-vs-torch-distributor training-start training-memory
 INFERENCE_BENCHES := inference-vs-torch inference-vs-pandas-udf inference-vs-predict-batch-udf \
     inference-vs-mlflow-spark-udf
+JOIN_BENCHES := join-vs-duckdb join-growth join-vs-range join-vs-tempo join-vs-feast
+RETRAINING_BENCHES := retraining-auc-loss
 BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
@@ -65,6 +68,12 @@ bench-training: setup  ## the benchmarks of the trainer and its reader
 
 bench-inference: setup  ## the benchmarks of the snapshot job
 	$(call in_turn,$(INFERENCE_BENCHES))
+
+bench-joins: setup  ## the benchmarks of point-in-time joins
+	$(call in_turn,$(JOIN_BENCHES))
+
+bench-retraining: setup  ## what a retraining costs existing models, on Online Retail II: half an hour
+	$(call in_turn,$(RETRAINING_BENCHES))
 
 bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)

@@ -7,12 +7,11 @@ where that fails, which it does with today's pyarrow, the line says how, and the
     python -m benchmarks.reader_vs_petastorm --small
 """
 
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.peers import tried
 from benchmarks.report import Line, Skipped
 from benchmarks.training_data import SIZE, RowSize, run
 
@@ -22,16 +21,12 @@ PACKAGES = ("petastorm==0.12.1", "diskcache", "dill", "future", "pyzmq", "six") 
 def measure(size: RowSize, root: Path, runs: int) -> Line:  # noqa: ARG001  # as all are called
     """Try to have Petastorm."""
     with tempfile.TemporaryDirectory(dir=root) as folder:
-        _tried([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", folder, *PACKAGES])
-        _tried([sys.executable, "-c", "from petastorm import make_batch_reader"], PYTHONPATH=folder)
+        install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", folder]
+        tried(PACKAGES[0], [*install, *PACKAGES])
+        tried(
+            PACKAGES[0], [sys.executable, "-c", "from petastorm import make_batch_reader"], "import", PYTHONPATH=folder
+        )
     raise Skipped(f"{PACKAGES[0]} can be imported again, but nothing here reads {size.rows} rows with it yet")
-
-
-def _tried(command: list[str], **environment: str) -> None:
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
-    if ran.returncode:
-        *_, reason = ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"]
-        raise Skipped(f"{PACKAGES[0]} does not {'import' if environment else 'install'} ({reason})")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from benchmarks import (
     training_memory,
 )
 from benchmarks.inference_data import UserSize, check_vectors
+from benchmarks.join_data import JoinSize
 from benchmarks.logs import LogSize, log_files
 from benchmarks.report import Skipped
 from benchmarks.training_data import RowSize
@@ -27,9 +28,12 @@ ROOT = Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if "\ndef measure" in p.read_text(encoding="utf-8"))
 TRAINING_NAMES = [name for name in NAMES if name.startswith(("reader_", "training_"))]
 INFERENCE_NAMES = [name for name in NAMES if name.startswith("inference_")]
+JOIN_NAMES = [name for name in NAMES if name.startswith("join_")]
+OTHER_NAMES = [*TRAINING_NAMES, *INFERENCE_NAMES, *JOIN_NAMES, "retraining_auc_loss"]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
 TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
 TINY_USERS = UserSize(users=80)
+TINY_JOIN = JoinSize(labels=300, users=40, snapshots=3, dim=4)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("benchmarks")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINING_NAMES + INFERENCE_NAMES])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OTHER_NAMES])
 def test_a_benchmark_compares_answers_and_tells_its_line(
     name: str, spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,10 +97,31 @@ def test_vectors_that_differ_are_no_comparison() -> None:
             check_vectors(*pair, TINY_USERS)
 
 
+@pytest.mark.parametrize("name", [name for name in JOIN_NAMES if name not in ("join_vs_tempo", "join_vs_feast")])
+def test_a_benchmark_of_joins_compares_answers_and_tells_its_line(name: str, spark: SparkSession, root: Path) -> None:
+    line = importlib.import_module(f"benchmarks.{name}").measure(spark, TINY_JOIN, root, 1)
+    assert json.loads(json.dumps(line)) == line
+    assert line["benchmark"] == name
+    assert {"labels", "users", "snapshots", "dim", "cores"} <= line["size"].keys()
+    assert line["seconds"] > 0
+    assert line.get("ratio", line.get("value")) > 0
+    assert not list(root.glob("run-*"))
+
+
 def test_a_peer_that_cannot_be_had_is_skipped_with_its_own_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_vs_petastorm, "PACKAGES", ("/no/such/petastorm",))  # asks no registry
     with pytest.raises(Skipped, match=r"petastorm does not install \(.+\)"):
         reader_vs_petastorm.measure(TINY_ROWS, root, 1)
+
+
+@pytest.mark.parametrize("name", ["join_vs_tempo", "join_vs_feast"])
+def test_a_join_s_peer_that_cannot_be_had_is_skipped(
+    name: str, spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr(benchmark, "PEER", "/no/such/peer")  # asks no registry
+    with pytest.raises(Skipped, match=r"/no/such/peer does not install \(.+\)"):
+        benchmark.measure(spark, TINY_JOIN, root, 1)
 
 
 def test_rows_that_differ_are_no_comparison() -> None:

@@ -1,19 +1,26 @@
 """What the documentation says of the code."""
 
 import re
-from datetime import timedelta
+from dataclasses import fields
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic_core import PydanticUndefined
+from pyspark.sql import SparkSession
 
+from tests.embedding_tables import add_spaces, publish, snapshot
 from tests.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
 from userrep.config import AsOfs, Training
+from userrep.downstream import outputs
+from userrep.downstream.embedding_join import EmbeddingJoin
+from userrep.downstream.options import JoinOptions
 from userrep.export import export_embeddings
 from userrep.features.build import read_features
 from userrep.spaces.registry import artifact_folder, find_space, mark_ready, promote
 from userrep.spaces.snapshots import publish_snapshots
+from userrep.tables import Tables
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -72,3 +79,36 @@ def _written(default: object) -> str:
     if isinstance(default, timedelta):
         return f"{default.total_seconds() / 60:.0f}m"
     return "none" if default is None else str(default)
+
+
+def test_the_page_on_joins_lists_every_option_and_every_status() -> None:
+    page = (DOCS / "joins.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `?([^|`]+?)`? \|", page.split("## Options")[1], flags=re.MULTILINE)
+    assert [option for option, _, _ in listed] == [field.name for field in fields(JoinOptions)]
+    assert {option: default for option, _, default in listed} == {
+        field.name: "none" if field.default is None else str(field.default) for field in fields(JoinOptions)
+    }
+    stage = EmbeddingJoin()
+    assert {param for _, param, _ in listed} == {p.name for p in stage.params} - {"space", "spaceId", "root", "schema"}
+    rows = re.findall(r"^\| (`.+?) \| (?:yes|null) \|", page, flags=re.MULTILINE)
+    texts = {name: value for name, value in vars(outputs).items() if name.isupper() and isinstance(value, str)}
+    statuses = {value for name, value in texts.items() if name not in ("SPACE_ID", "EXPIRED")}
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == statuses
+
+
+def test_the_example_of_the_page_on_joins_runs(spark: SparkSession, tmp_path: Path) -> None:
+    tables = Tables(spark, root=str(tmp_path / "build/demo"))
+    add_spaces(tables, "s001-a")
+    publish(tables, {snapshot(date(2024, 5, 1)): {f"u{k}": [float(k % 2), 1.0] for k in range(20)}})
+    mark_ready(tables, find_space(tables, "s001-a"))
+    promote(tables, find_space(tables, "s001-a"))
+    rows = [(f"u{k}", datetime(2024, 5, 1, 12), float(k % 2)) for k in range(21)]
+    spark.createDataFrame(rows, "user_id STRING, label_at TIMESTAMP, label DOUBLE").write.parquet(
+        str(tmp_path / "labels.parquet")
+    )
+    page = (DOCS / "joins.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
+        exec(re.sub(r'"(build/|labels\.parquet)', rf'"{tmp_path}/\1', block), names)
+    for name, num_rows in (("scored", 20), ("joined", 21), ("rows", 20), ("again", 20)):
+        assert names[name].count() == num_rows  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from userrep.errors import UsageError
 from userrep.export import MANIFEST, check_out, export_embeddings
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
-from userrep.spaces.snapshots import PUBLISHED, Snapshot, _record
+from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.tables import Tables
 
 AS_OF, NOON = date(2024, 5, 1), datetime(2024, 5, 1, 12)
@@ -56,7 +56,7 @@ def site(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Site:
     add_candidate(
         tables, space_id="s1", lineage_id="l1", trained_until=AS_OF, content_hash=manifest.content_hash
     )  # fmt: skip
-    _record(tables, [Snapshot("s1-r1", "s1", AS_OF, 1, PUBLISHED, "x", NUM_USERS, NOON, NOON, "{}")])
+    record_snapshots(tables, [Snapshot("s1-r1", "s1", AS_OF, 1, PUBLISHED, "x", NUM_USERS, NOON, NOON, "{}")])
     made = Site(tables, config, find_space(tables, "s1"))
     made.write(VECTORS, partitions=2)
     return made

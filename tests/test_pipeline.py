@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
+from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import cross_val_predict
@@ -18,6 +19,7 @@ from tests.builders import AS_OF, pipeline_config
 from userrep import schemas
 from userrep.config import Config
 from userrep.downstream.return_propensity import CONSUMER
+from userrep.downstream.training_sets import list_training_sets
 from userrep.errors import GateRefusedError, UsageError
 from userrep.export import export_embeddings, export_features, export_item_vectors
 from userrep.items.versions import lineage_of
@@ -88,6 +90,25 @@ def test_the_consumer_learns_from_embeddings_alone(done: tuple[Pipeline, Config]
     aucs = {outcome.input: outcome.auc for outcome in done[0].outcomes}
     assert aucs.keys() == {"embedding", "recency", "pooled_averages"}
     assert aucs["embedding"] > 0.7
+
+
+def test_the_consumer_s_model_is_loaded_and_joins_new_labels_itself(
+    done: tuple[Pipeline, Config], spark: SparkSession
+) -> None:
+    work, config = done
+    space_id = find_space(work.tables, None).space_id
+    (recorded,) = list_training_sets(work.tables)
+    assert (recorded.name, recorded.consumer, recorded.space_id) == (CONSUMER, CONSUMER, space_id)
+    assert find_consumer(work.tables, CONSUMER).training_set_id == recorded.training_set_id
+    results = work.tables.ledger(schemas.CONSUMER_RESULTS)
+    assert {tuple(row.snapshot_ids) for row in results} == {tuple(recorded.snapshot_ids)}
+    model = PipelineModel.load(f"{config.root}/artifacts/consumers/return_propensity/{space_id}")
+    labels = spark.sql(
+        f"SELECT user_id, timestamp'{AS_OF} 12:00:00' AS label_at FROM VALUES ('u0000001'), ('u0000002') t(user_id)"
+    )
+    rows = model.transform(labels).collect()
+    assert {row.snapshot_id for row in rows} == {f"{space_id}-{AS_OF:%Y%m%d}-r1"}
+    assert all(0 < row.probability[1] < 1 for row in rows)
 
 
 def test_the_embedding_recovers_the_planted_tastes(
@@ -181,7 +202,7 @@ def test_a_run_killed_before_any_write_and_run_again_ends_as_an_undisturbed_one(
     config = pipeline_config(log, tmp_path)
     order = ["source_files", "user_item_days", "rejected_events", "tile_days", "item_index", "item_vectors",
              "item_vector_versions", "user_features", "feature_sets", "training_rows", "registry", "user_embeddings",
-             "snapshots", "consumer_results"]  # fmt: skip
+             "snapshots", "training_sets", "consumer_results"]  # fmt: skip
     for table in order:
         with monkeypatch.context():
             killed_at(table)

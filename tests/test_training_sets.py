@@ -18,7 +18,8 @@ from userrep.downstream.training_sets import (
     training_set_id,
 )
 from userrep.errors import UsageError, UserrepError
-from userrep.spaces.registry import find_space, retire
+from userrep.spaces.consumers import find_consumer, register_consumer
+from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import EXPIRED, record_snapshots
 from userrep.tables import Tables
 
@@ -103,3 +104,19 @@ def test_names_and_ids_of_training_sets_are_checked(tables: Tables, spark: Spark
         read_training_set(labels, "churn-1", tables=tables)
     with pytest.raises(UsageError, match="these rows are of no training set"):
         training_set_id(labels)
+
+
+def test_a_consumer_s_training_set_is_of_its_space_and_named_in_the_registry(
+    tables: Tables, spark: SparkSession
+) -> None:
+    labels = labels_of(spark, NOON[0], NOON[1])
+    with pytest.raises(UsageError, match="churn-model"):
+        create_training_set(labels, tables=tables, name="churn", consumer="churn-model")
+    mark_ready(tables, find_space(tables, "s001-a"))
+    promote(tables, find_space(tables, "s001-a"))
+    register_consumer(tables, "churn-model", owner="team", pin="s001-a")
+    made = training_set_id(create_training_set(labels, tables=tables, name="churn", consumer="churn-model"))
+    (record,) = list_training_sets(tables)
+    assert (record.consumer, record.space_id) == ("churn-model", "s001-a")
+    consumer = find_consumer(tables, "churn-model")
+    assert (consumer.training_set_id, list(consumer.snapshot_ids)) == (made, record.snapshot_ids)

@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from pyspark.ml import PipelineModel
-from pyspark.ml.classification import LogisticRegression
+from pyspark.ml import Pipeline
+from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.downstream.join import join_embeddings
+from userrep.downstream.embedding_join import EmbeddingJoin
+from userrep.downstream.options import JoinOptions
+from userrep.downstream.training_sets import create_training_set, list_training_sets, training_set_id
 from userrep.errors import UserrepError
 from userrep.events.tiles import read_tiles
 from userrep.features.build import read_features
@@ -99,6 +101,9 @@ def train_return_propensity(
 ) -> tuple[list[Outcome], dict[str, int], list[str]]:
     """Train the consumer on embeddings, and on two baselines over the same rows and snapshots; save the first model.
 
+    The rows are a training set, which keeps its snapshots. The saved pipeline joins labels with embeddings itself, and
+    is for this space alone.
+
     Returns
     -------
     Outcomes (embedding first), the number of rows per split, and the snapshot ids that the rows use. The baselines,
@@ -112,23 +117,29 @@ def train_return_propensity(
     spec = FeatureSpec.of(config)
     features = read_features(tables, config, space.lineage_id, dates.all)
     labels = return_labels(tables, config, features.select("as_of", "user_id"), dates)
-    joined = join_embeddings(labels, tables=tables, space=space).where("embedding IS NOT NULL")
+    wanted = JoinOptions(missing="drop", vectors="vector")
+    joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, consumer=CONSUMER, options=wanted)
+    (recorded,) = list_training_sets(tables, training_set_id=training_set_id(joined))
     pooled = [block.column for block in spec.pooled if block.window_days == spec.longest]
     inputs = features.select("as_of", "user_id", "days_since_last_event", *pooled)
     rows = joined.join(inputs, on=["as_of", "user_id"], how="inner").select(
-        "label", "split", "snapshot_id",
-        array_to_vector(F.col("embedding")).alias("embedding"),
+        "label", "split", "snapshot_id", "embedding",
         array_to_vector(_recency("days_since_last_event")).alias("recency"),
         array_to_vector(F.concat(*pooled)).alias("pooled_averages"),
     ).cache()  # fmt: skip
     try:
         counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
         _check_labels(counts, dates)
-        ids = sorted(row.snapshot_id for row in rows.select("snapshot_id").distinct().collect())
-        outcomes = [_outcome(rows, name, folder if name == "embedding" else None) for name in INPUTS]
+        outcomes = [
+            _outcome(rows, name, _join(config, space) if name == "embedding" else None, folder) for name in INPUTS
+        ]
     finally:
         rows.unpersist()
-    return outcomes, {split: sum(n for (s, _), n in counts.items() if s == split) for split in ("train", "test")}, ids
+    return (
+        outcomes,
+        {split: sum(n for (s, _), n in counts.items() if s == split) for split in ("train", "test")},
+        recorded.snapshot_ids,
+    )
 
 
 def _recency(column: str) -> Column:
@@ -145,10 +156,19 @@ def _check_labels(counts: dict[tuple[str, float], int], dates: LabelDates) -> No
             )
 
 
-def _outcome(rows: DataFrame, name: str, folder: str | None) -> Outcome:
+def _join(config: Config, space: Space) -> EmbeddingJoin:
+    schema = f"{config.catalog}.{config.schema_}" if config.catalog else None
+    return EmbeddingJoin(root=config.root, schema=schema, space=space.space_id, missing="drop", vectors="vector")
+
+
+def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str) -> Outcome:
+    """Train and test on one input; what begins with a join is saved."""
     regression = LogisticRegression(featuresCol=name, labelCol="label", maxIter=50, regParam=1e-3)
-    model = regression.fit(rows.where("split = 'train'"))
-    if folder is not None:
-        PipelineModel([model]).write().overwrite().save(folder)
+    model = Pipeline(stages=[join, regression] if join else [regression]).fit(rows.where("split = 'train'"))
+    if join is not None:
+        model.write().overwrite().save(folder)
+    fitted = model.stages[-1]
+    assert isinstance(fitted, LogisticRegressionModel)
     evaluator = BinaryClassificationEvaluator(labelCol="label", rawPredictionCol="rawPrediction")
-    return Outcome(name, model.numFeatures, float(evaluator.evaluate(model.transform(rows.where("split = 'test'")))))
+    auc = float(evaluator.evaluate(model.transform(rows.where("split = 'test'"))))
+    return Outcome(name, fitted.numFeatures, auc)

@@ -15,7 +15,8 @@ from userrep.downstream.resolution import column, steps_of, with_snapshot
 from userrep.errors import UsageError, UserrepError
 from userrep.ids import checked_name, short_hash
 from userrep.schemas import TRAINING_SETS
-from userrep.spaces.registry import SERVING, Space, find_space
+from userrep.spaces.consumers import find_consumer, record_training_set, space_of_consumer
+from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import EXPIRED, Snapshot
 from userrep.tables import Tables
 from userrep.utc import utc_now
@@ -44,13 +45,19 @@ def create_training_set(
     *,
     tables: Tables,
     name: str,
-    space: Space | str = SERVING,
+    space: Space | str | None = None,
+    consumer: str | None = None,
     options: JoinOptions = JoinOptions(),  # noqa: B008  # frozen
 ) -> DataFrame:
     """Join labels as ``join_embeddings`` does, and record with what, so that ``read_training_set`` can do it again.
 
     The record has the space, the options and the snapshots that the labels' times resolve to; retention keeps these.
-    The same name, snapshots, options and span of times are one training set, however often it is created.
+    The same name, consumer, snapshots, options and span of times are one training set, however often it is created.
+
+    Parameters
+    ----------
+    space : an id, or ``serving``; by default the one that the consumer uses, else the one that serves. consumer : a
+        registered one, in whose row of the registry the training set is named.
 
     Returns
     -------
@@ -60,19 +67,24 @@ def create_training_set(
     Raises
     ------
     UsageError
-        As ``join_embeddings``; or if no label has a snapshot, or some resolve to an expired one.
+        As ``join_embeddings``; or if no label has a snapshot, some resolve to an expired one, or there is no such
+        consumer.
     """
     checked_name(name, "training set")
     check_labels(labels, options)
-    found = space if isinstance(space, Space) else find_space(tables, None if space == SERVING else space)
+    if consumer is not None and space is None:
+        space = space_of_consumer(tables, consumer)
+    elif consumer is not None:
+        find_consumer(tables, consumer)
+    found = space if isinstance(space, Space) else find_space(tables, space)
     check_usable(tables, found)
     sources = sources_of(tables, found)
     snapshots, first, last = _used(labels, sources, options)
-    key = [found.space_id, [s.snapshot_id for s in snapshots], asdict(options), first, last]
+    key = [consumer, found.space_id, [s.snapshot_id for s in snapshots], asdict(options), first, last]
     record = TrainingSet(
         training_set_id=checked_name(f"{name}-{short_hash(key)}", "training set"),
         name=name,
-        consumer=None,
+        consumer=consumer,
         space_id=found.space_id,
         snapshot_ids=[s.snapshot_id for s in snapshots],
         options=json.dumps(asdict(options)),
@@ -83,7 +95,10 @@ def create_training_set(
     earlier = list_training_sets(tables, training_set_id=record.training_set_id)
     if not earlier:
         tables.add(TRAINING_SETS, [vars(record)])
-    return _joined(labels, tables, *earlier[:1] or [record])
+    rows = _joined(labels, tables, *earlier[:1] or [record])
+    if consumer is not None:
+        record_training_set(tables, consumer, training_set_id=record.training_set_id, snapshot_ids=record.snapshot_ids)
+    return rows
 
 
 def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables) -> DataFrame:

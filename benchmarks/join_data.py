@@ -1,0 +1,167 @@
+"""Labels and snapshots to join, drawn once and kept; and how benchmarks of joins are run."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from benchmarks.answers import check_same, content_hash
+from benchmarks.report import Line, ask, print_line, progress
+from userrep.arrow import listed
+from userrep.downstream.join import join_embeddings
+from userrep.schemas import USER_EMBEDDINGS
+from userrep.session import get_session
+from userrep.spaces.registry import add_candidate
+from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
+from userrep.table_writer import TableWriter
+from userrep.tables import Tables
+
+SPACE = "s001-bench"
+FIRST = date(2024, 1, 1)
+EVERY, DELAY = timedelta(days=7), timedelta(hours=6)
+_ROWS = 100_000  # of a file of labels
+
+
+@dataclass(frozen=True)
+class JoinSize:
+    """How many labels meet how many snapshots of how many users; vectors are 120 wide."""
+
+    labels: int
+    users: int = 200_000
+    snapshots: int = 10
+    dim: int = 120
+
+    @property
+    def name(self) -> str:
+        return f"{self.labels}-labels-{self.users}-users-{self.snapshots}-snapshots-{self.dim}"
+
+    def of_labels(self, labels: int) -> "JoinSize":
+        return replace(self, labels=labels)
+
+    def told(self) -> Line:
+        return {**vars(self), "cores": os.cpu_count()}
+
+    def available_at(self, k: int) -> datetime:
+        return datetime.combine(FIRST + k * EVERY, time()) + DELAY
+
+
+SMALL = JoinSize(labels=20_000, users=2_000, snapshots=4)
+Measure = Callable[[SparkSession, JoinSize, Path, int], Line]
+
+
+@dataclass(frozen=True)
+class JoinSite:
+    """Tables with one space's snapshots, and a folder of labels: label_id, user_id, label_at."""
+
+    tables: Tables
+    labels: Path
+    size: JoinSize
+
+    @property
+    def vectors(self) -> str:
+        """The files of the snapshots, in folders space_id=/as_of=/revision=."""
+        return f"{self.tables.uri(USER_EMBEDDINGS)}/*/*/*/*.parquet"
+
+    def ours(self, out: Path) -> None:
+        """Join and write."""
+        labels = self.tables.spark.read.parquet(str(self.labels))
+        rows = join_embeddings(labels, tables=self.tables, space=SPACE)
+        told(rows).write.mode("overwrite").parquet(str(out))
+
+
+def join_site(spark: SparkSession, size: JoinSize, root: Path) -> JoinSite:
+    """Draw what is not there yet. Users of odd labels may be new; some labels lie before the first snapshot."""
+    snapshots = replace(size, labels=0).name
+    place, labels = root / f"join-{snapshots}", root / f"join-labels-{size.name}"
+    if not (place / "done").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        _draw_snapshots(Tables(spark, root=str(place)), size)
+        (place / "done").touch()
+    if not labels.exists():
+        _draw_labels(labels, size)
+    return JoinSite(Tables(spark, root=str(place)), labels, size)
+
+
+def told(rows: DataFrame) -> DataFrame:
+    """Return what both sides say of a label."""
+    return rows.select("label_id", "user_id", "label_at", "as_of", "embedding")
+
+
+def check_joined(spark: SparkSession, ours: Path, theirs: Path) -> None:
+    """Refuse a peer's answer that differs by a label, a date or a bit."""
+    same = ["label_id", F.to_date("as_of").alias("as_of"), F.col("embedding").cast("array<float>")]
+    check_same(*(content_hash(spark.read.parquet(str(folder)).select(*same)) for folder in (ours, theirs)))
+
+
+def run(benchmark: str, measure: Measure, size: JoinSize, *, runs: int) -> None:
+    """Run one benchmark as the command line asks, in a warm session of its own, and print its line."""
+    asked = ask(benchmark, size, small=SMALL, runs=runs, unit="labels", number=size.labels, resized=size.of_labels)
+    conf = {} if asked.is_small else {"spark.driver.memory": "6g"}
+    spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name=benchmark)
+
+    def measured() -> Line:
+        if asked.size != SMALL:
+            progress(f"{benchmark}: warming up")
+            site = join_site(spark, SMALL, asked.root)
+            site.ours(asked.root / "warm")
+            shutil.rmtree(asked.root / "warm")
+        progress(f"{benchmark}: {asked.size.name}")
+        return measure(spark, asked.size, asked.root, asked.runs)
+
+    try:
+        print_line(benchmark, measured)
+    finally:
+        spark.stop()
+
+
+def run_folder(root: Path) -> Path:
+    """Make a folder for what one run writes; who asks deletes it."""
+    folder = root / f"run-{uuid4().hex}"
+    folder.mkdir()
+    return folder
+
+
+def _draw_snapshots(tables: Tables, size: JoinSize) -> None:
+    add_candidate(tables, space_id=SPACE, lineage_id="bench", trained_until=FIRST, content_hash="none")
+    made = []
+    users = pa.array([f"u{k:07d}" for k in range(size.users)])
+    for k in range(size.snapshots):
+        as_of, at = FIRST + k * EVERY, size.available_at(k)
+        vectors = np.random.default_rng(k).standard_normal((size.users, size.dim), np.float32)
+        writer, since = TableWriter(tables.target(USER_EMBEDDINGS)), tables.version(USER_EMBEDDINGS)
+        rows = pa.table({"user_id": users, "embedding": listed(vectors)})
+        writer.write(rows, {"space_id": SPACE, "as_of": as_of, "revision": 1})
+        tables.commit(USER_EMBEDDINGS, writer.close(), replacing=lambda _: False, since=since)
+        made.append(Snapshot(f"{SPACE}-{as_of:%Y%m%d}-r1", SPACE, as_of, 1, PUBLISHED, "x", size.users, at, at, ""))
+    record_snapshots(tables, made)
+
+
+def _draw_labels(folder: Path, size: JoinSize) -> None:
+    partial = folder.with_name(f".{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    start = datetime.combine(FIRST - timedelta(days=3), time())
+    span = int((size.snapshots * EVERY + timedelta(days=3)).total_seconds() * 1e6)
+    for first in range(0, size.labels, _ROWS):
+        rng = np.random.default_rng((7, first))
+        count = min(_ROWS, size.labels - first)
+        users = rng.integers(0, int(size.users * 1.02), count)
+        at = np.datetime64(start, "us") + rng.integers(0, span, count).astype("timedelta64[us]")
+        table = pa.table(
+            {
+                "label_id": np.arange(first, first + count),
+                "user_id": [f"u{k:07d}" for k in users],
+                "label_at": pa.array(at, pa.timestamp("us", "UTC")),
+            }
+        )
+        pq.write_table(table, partial / f"part-{first:09d}.parquet")
+    partial.rename(folder)

@@ -1,0 +1,46 @@
+"""Does the time of a point-in-time join grow with the labels alone?
+
+4M labels against 1M, on the same 10 snapshots of 200k users. The value is the seconds of the larger join over 4 times
+those of the smaller one; 1 is growth in step.
+
+    make bench-join-growth
+    python -m benchmarks.join_growth --small
+"""
+
+import shutil
+import statistics
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from benchmarks.join_data import JoinSize, join_site, run, run_folder
+from benchmarks.report import Line, progress, seconds_of
+
+SIZE = JoinSize(labels=1_000_000)
+TIMES = 4
+
+
+def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
+    """Join both, in turn."""
+    large = size.of_labels(TIMES * size.labels)
+    folder, taken = run_folder(root), []
+    try:
+        for _ in range(runs):
+            taken.append([seconds_of(lambda of=of: join_site(spark, of, root).ours(folder)) for of in (size, large)])
+            progress(f"{size.labels:,} labels: {taken[-1][0]:.1f} s, {large.labels:,}: {taken[-1][1]:.1f} s")
+        assert spark.read.parquet(str(folder)).count() == large.labels
+    finally:
+        shutil.rmtree(folder)
+    seconds, large_seconds = (statistics.median(pair[k] for pair in taken) for k in (0, 1))
+    return {
+        "benchmark": "join_growth",
+        "size": large.told(),
+        "seconds": round(large_seconds, 3),
+        "smaller_size": size.told(),
+        "smaller_seconds": round(seconds, 3),
+        "value": round(large_seconds / (TIMES * seconds), 3),
+    }
+
+
+if __name__ == "__main__":
+    run("join_growth", measure, SIZE, runs=3)

@@ -1,0 +1,66 @@
+"""How long does a point-in-time join take, Parquet to Parquet, against DuckDB's ASOF join?
+
+2M labels on 10 weekly snapshots of 200k users, 120 numbers each. DuckDB joins labels and vectors by user and by the
+time since which a vector was available, on as many threads.
+
+    make bench-join-vs-duckdb
+    python -m benchmarks.join_vs_duckdb --small
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from benchmarks.join_data import JoinSite, JoinSize, check_joined, join_site, run, run_folder
+from benchmarks.report import Line, Skipped, alternating, ratio_line
+
+SIZE = JoinSize(labels=2_000_000)
+
+
+def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
+    """Join and write by both."""
+    site, folder = join_site(spark, size, root), run_folder(root)
+    ours, theirs = folder / "ours", folder / "duckdb"
+    try:
+        seconds, peer_seconds = alternating(
+            lambda: site.ours(ours),
+            lambda: duckdb_join(site, theirs),
+            check=lambda: check_joined(spark, ours, theirs),
+            runs=runs,
+        )
+    finally:
+        shutil.rmtree(folder)
+    return ratio_line("join_vs_duckdb", size.told(), seconds=seconds, peer="DuckDB", peer_seconds=peer_seconds)
+
+
+def duckdb_join(site: JoinSite, out: Path) -> None:
+    """Join and write, in one query."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise Skipped(f"duckdb does not import ({error})") from None
+    shutil.rmtree(out, ignore_errors=True)
+    with duckdb.connect() as db:
+        db.execute(f"SET threads = {os.cpu_count()}; SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+        db.execute(f"SET temp_directory = '{out.parent}/spilled'")
+        db.execute(
+            f"""
+            COPY (
+                WITH vectors AS (
+                    SELECT user_id, as_of::DATE AS as_of, embedding,
+                        (as_of::DATE + INTERVAL 6 HOUR)::TIMESTAMPTZ AS available_at
+                    FROM read_parquet('{site.vectors}', hive_partitioning = true)
+                )
+                SELECT label_id, labels.user_id, label_at, as_of, embedding
+                FROM read_parquet('{site.labels}/*.parquet') AS labels
+                ASOF LEFT JOIN vectors
+                ON labels.user_id = vectors.user_id AND labels.label_at >= vectors.available_at
+            ) TO '{out}' (FORMAT parquet, PER_THREAD_OUTPUT)
+            """
+        )
+
+
+if __name__ == "__main__":
+    run("join_vs_duckdb", measure, SIZE, runs=3)

@@ -1,0 +1,94 @@
+"""How long does a point-in-time join take, against Feast's historical features?
+
+50k labels on 10 weekly snapshots of 20k users, 120 numbers each; Parquet to Parquet. Feast reads the vectors by its
+offline store of files, in a virtual environment of its own, without its start-up: where it will not install or
+finish, the line says how. It takes more memory than there is at the size of the other benchmarks.
+
+    make bench-join-vs-feast
+    python -m benchmarks.join_vs_feast --small
+"""
+
+import json
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from benchmarks.join_data import JoinSite, JoinSize, check_joined, join_site, run, run_folder
+from benchmarks.peers import tried
+from benchmarks.report import Line, progress, ratio_line, seconds_of
+from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
+
+PEER = "feast==0.67.0"
+SIZE = JoinSize(labels=50_000, users=20_000)
+
+# Run by the peer's Python: vectors, labels and a place for what comes out are its arguments.
+_SCRIPT = """
+import json, sys, time
+from datetime import timedelta
+import pandas as pd
+import pyarrow.parquet as pq
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast.types import Array, Float32, String
+vectors, labels, out, registry = sys.argv[1:]
+source = FileSource(path=vectors, timestamp_field="available_at")
+user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
+schema = [Field(name="embedding", dtype=Array(Float32)), Field(name="as_of", dtype=String)]
+view = FeatureView(name="users", entities=[user], ttl=timedelta(0), schema=schema, source=source)
+settings = dict(project="bench", provider="local", registry=registry, offline_store={"type": "file"})
+store = FeatureStore(config=RepoConfig(**settings, entity_key_serialization_version=3))
+store.apply([user, view])
+start = time.perf_counter()
+rows = pd.read_parquet(labels).rename(columns={"label_at": "event_timestamp"})
+found = store.get_historical_features(rows, ["users:embedding", "users:as_of"]).to_arrow()
+pq.write_table(found, out)
+print(json.dumps({"seconds": time.perf_counter() - start}))
+"""
+
+
+def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
+    """Join and write by both."""
+    python = _python(root / "peers" / "feast")
+    site, folder = join_site(spark, size, root), run_folder(root)
+    ours, theirs, taken = folder / "ours", folder / "feast", []
+    try:
+        _as_feast_reads(site, folder / "vectors")
+        theirs.mkdir()
+        files = [folder / "vectors", site.labels, theirs / "part.parquet", folder / "registry.db"]
+        for k in range(runs):
+            said = tried(PEER, [python, "-c", _SCRIPT, *map(str, files)], "finish", FEAST_USAGE="False")
+            peer = float(json.loads(said.strip().splitlines()[-1])["seconds"])
+            taken.append((seconds_of(lambda: site.ours(ours)), peer))
+            progress(f"run {k + 1} of {runs}: ours {taken[-1][0]:.1f} s, the peer's {peer:.1f} s")
+        check_joined(spark, ours, theirs)
+    finally:
+        shutil.rmtree(folder)
+    seconds, peer_seconds = (statistics.median(pair[k] for pair in taken) for k in (0, 1))
+    return ratio_line("join_vs_feast", size.told(), seconds=seconds, peer=PEER, peer_seconds=peer_seconds)
+
+
+def _as_feast_reads(site: JoinSite, out: Path) -> None:
+    """Write the snapshots in one folder, with their times as a column."""
+    ledger = F.broadcast(site.tables.read(SNAPSHOTS).select("as_of", "revision", "available_at"))
+    vectors = site.tables.read(USER_EMBEDDINGS).join(ledger, on=["as_of", "revision"], how="inner")
+    as_of = F.col("as_of").cast("string").alias("as_of")
+    vectors.select("user_id", "available_at", as_of, "embedding").coalesce(1).write.parquet(str(out))
+
+
+def _python(folder: Path) -> str:
+    """Return the interpreter of Feast's environment, made where it is not there."""
+    python = str(folder / "bin" / "python")
+    if not (folder / "done").exists():
+        uv = [sys.executable, "-m", "uv"]
+        tried(PEER, [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)])
+        tried(PEER, [*uv, "pip", "install", "--quiet", "--python", python, PEER])
+        tried(PEER, [python, "-c", "import feast"], "import")
+        (folder / "done").touch()
+    return python
+
+
+if __name__ == "__main__":
+    run("join_vs_feast", measure, SIZE, runs=1)

@@ -13,6 +13,7 @@ from userrep.pipeline import Pipeline
 from userrep.session import get_session
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes, a file's run in one, and those on the cluster too: there is one cluster."""
     for item in items:

@@ -12,13 +12,14 @@ from pyspark.sql import SparkSession
 
 from tests.embedding_tables import add_spaces, publish, snapshot
 from tests.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
+from userrep import cli_consumers, cli_spaces
 from userrep.config import AsOfs, Training
 from userrep.downstream import outputs
 from userrep.downstream.embedding_join import EmbeddingJoin
 from userrep.downstream.options import JoinOptions
 from userrep.export import export_embeddings
 from userrep.features.build import read_features
-from userrep.spaces.registry import artifact_folder, find_space, mark_ready, promote
+from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
 from userrep.spaces.snapshots import publish_snapshots
 from userrep.tables import Tables
 
@@ -72,6 +73,25 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
 def examples(page: str) -> list[str]:
     """Return the Python examples of a page."""
     return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(tmp_path: Path) -> None:
+    page = (DOCS / "spaces.md").read_text(encoding="utf-8")
+    known = {"spaces": cli_spaces.app, "consumers": cli_consumers.app}
+    named = set(re.findall(r"userrep (spaces|consumers) ([a-z]+)", page))
+    for group, app in known.items():
+        there = {command.name for command in app.registered_commands}
+        assert {command for of, command in named if of == group} <= there
+    tables = Tables(None, root=str(tmp_path))
+    for space_id in ("s001-4f09a1", "s002-4f09a1"):
+        add_candidate(tables, space_id=space_id, lineage_id="l", trained_until=date(2024, 5, 1), content_hash="x")
+        mark_ready(tables, find_space(tables, space_id))
+    promote(tables, find_space(tables, "s001-4f09a1"))
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, object] = {"tables": tables}
+    exec(example, names)
+    assert names["space"] == find_space(tables, "s001-4f09a1")
+    promote(tables, find_space(tables, "s002-4f09a1"))
 
 
 def _written(default: object) -> str:

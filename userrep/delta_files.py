@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.fs
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from userrep.errors import UserrepError
+from userrep.storage import file_system
 
 _ATTEMPTS = 20  # of a commit, each on the newest version
 _ONLY_NOW = CommitProperties(max_commit_retries=0)  # onto the very version that was looked at, or not at all
@@ -61,9 +63,14 @@ class DeltaFiles:
         """Read the rows whose columns have these values. Times are naive, in UTC; maps are dicts."""
         filters = [(name, "=", value) for name, value in equal.items()]
         wanted = list(columns) if columns else None
-        found = DeltaTable(self.uri).to_pyarrow_table(columns=wanted, filters=filters or None)
+        found = DeltaTable(self.uri).to_pyarrow_table(columns=wanted, filters=filters or None, filesystem=self._store())
         by_column = zip(*map(_values, found.columns), strict=True)
         return [dict(zip(found.column_names, row, strict=True)) for row in by_column]
+
+    def _store(self) -> pyarrow.fs.FileSystem:
+        """Read by pyarrow itself: threads that call delta-rs's files in Python abort a process that is about to end."""
+        files, path = file_system(self.uri)
+        return pyarrow.fs.SubTreeFileSystem(path, files)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows in one commit."""
@@ -78,7 +85,8 @@ class DeltaFiles:
     def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Put rows in the place of all others if their ``change_id`` is still ``since``; say whether it was."""
         table = DeltaTable(self.uri)
-        if set(table.to_pyarrow_table(columns=["change_id"])["change_id"].to_pylist()) != {since} - {None}:
+        found = table.to_pyarrow_table(columns=["change_id"], filesystem=self._store())
+        if set(found["change_id"].to_pylist()) != {since} - {None}:
             return False
         try:
             write_deltalake(table, _as_arrow(table, rows), mode="overwrite", commit_properties=_ONLY_NOW)

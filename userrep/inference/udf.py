@@ -22,8 +22,8 @@ def embedding_udf(space: str) -> Callable[..., object]:
 
     The struct has all feature columns of the space, by name; others that it has are not looked at. Nulls are encoded
     as absent: a user whom a left join has not found is one of whom nothing is known. Weights are read once per worker,
-    and must be those that were there when the UDF was made. Cost: rows go through pandas; the snapshot job
-    (``userrep run embed_users``) is several times as quick.
+    and must be those that were there when the UDF was made. Cost: rows go through Spark and pandas;
+    for everyone of a date there is the snapshot job, ``userrep run embed_users``.
 
     Raises
     ------

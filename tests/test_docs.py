@@ -109,10 +109,16 @@ def test_the_page_on_joins_lists_every_option_and_every_status() -> None:
         field.name: "none" if field.default is None else str(field.default) for field in fields(JoinOptions)
     }
     stage = EmbeddingJoin()
-    assert {param for _, param, _ in listed} == {p.name for p in stage.params} - {"space", "spaceId", "root", "schema"}
+    assert {param for _, param, _ in listed} == {p.name for p in stage.params} - {
+        "space",
+        "spaceId",
+        "mappedFrom",
+        "root",
+        "schema",
+    }
     rows = re.findall(r"^\| (`.+?) \| (?:yes|null) \|", page, flags=re.MULTILINE)
     texts = {name: value for name, value in vars(outputs).items() if name.isupper() and isinstance(value, str)}
-    statuses = {value for name, value in texts.items() if name not in ("SPACE_ID", "EXPIRED")}
+    statuses = {value for name, value in texts.items() if name not in ("SPACE_ID", "MAPPED_FROM", "EXPIRED")}
     assert set(re.findall(r"`(\w+)`", " ".join(rows))) == statuses
 
 
@@ -127,7 +133,7 @@ def test_the_example_of_the_page_on_joins_runs(spark: SparkSession, tmp_path: Pa
         str(tmp_path / "labels.parquet")
     )
     page = (DOCS / "joins.md").read_text(encoding="utf-8")
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"new_space_id": "s001-a"}
     for block in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
         exec(re.sub(r'"(build/|labels\.parquet)', rf'"{tmp_path}/\1', block), names)
     for name, num_rows in (("scored", 20), ("joined", 21), ("rows", 20), ("again", 20)):

@@ -5,7 +5,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from userrep.errors import UsageError
-from userrep.spaces.mapping import LinearMap, agreement, fit_map
+from userrep.spaces.agreement import agreement
+from userrep.spaces.mapping import LinearMap, fit_map
 
 WIDTHS = (5, 4)  # of the space that is mapped, of the one whose coordinates come out
 

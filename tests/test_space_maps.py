@@ -16,8 +16,9 @@ from userrep.downstream.join import join_embeddings
 from userrep.downstream.options import JoinOptions
 from userrep.downstream.space_diff import model_loss
 from userrep.errors import ArtifactError, UsageError
+from userrep.spaces.agreement import agreement
 from userrep.spaces.map_artifact import load_map, map_folder, save_map
-from userrep.spaces.mapping import agreement, common_dates, fit_map, vector_pairs
+from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space, find_space, mark_ready, promote, retire
 from userrep.tables import Tables
 

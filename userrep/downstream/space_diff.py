@@ -14,8 +14,9 @@ from userrep.downstream.return_propensity import CONSUMER, LabelDates, model_fol
 from userrep.errors import UsageError
 from userrep.features.build import read_features
 from userrep.schemas import TILE_DAYS
+from userrep.spaces.agreement import Agreement, agreement
 from userrep.spaces.map_artifact import load_map, map_folder, save_map
-from userrep.spaces.mapping import Agreement, agreement, common_dates, fit_map, vector_pairs
+from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space
 from userrep.storage import exists
 from userrep.tables import Tables

@@ -10,7 +10,8 @@ from userrep import config
 from userrep.errors import ArtifactError, UsageError
 from userrep.model.frozen_folder import Manifest, read_frozen, write_frozen
 from userrep.model.tensor_file import Tensors
-from userrep.spaces.mapping import Agreement, LinearMap
+from userrep.spaces.agreement import Agreement
+from userrep.spaces.mapping import LinearMap
 from userrep.spaces.registry import Space
 from userrep.storage import exists
 from userrep.tables import Tables

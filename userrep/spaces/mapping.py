@@ -30,7 +30,6 @@ from userrep.tables import Tables
 RIDGE = 1e-4  # of the mean variance of a dimension: keeps dead dimensions from blowing up
 FITTED_ROWS = 1_000_000  # that a map is fitted on, about; more changes nothing
 _HELD_OUT = 10  # every tenth user
-_NEIGHBOURS_AMONG = 2_000  # held-out users, on the driver
 
 
 @dataclass(frozen=True)
@@ -43,22 +42,6 @@ class LinearMap:
     def __call__(self, z_BE: NDArray[np.float32]) -> NDArray[np.float32]:
         mapped: NDArray[np.float32] = z_BE @ self.weight_ED + self.bias_D
         return mapped
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How near mapped vectors come to the others, on held-out users.
-
-    ``mean_cosine``: of a user's two vectors. ``residual``: squared distance over the variance of what was aimed at; 0
-    is perfect, 1 no better than the mean. ``overlap_at_10``: of a user's ten nearest neighbours, by cosine, among
-    ``num_neighbours`` users, the share that both agree on.
-    """
-
-    num_rows: int
-    mean_cosine: float
-    residual: float
-    overlap_at_10: float
-    num_neighbours: int
 
 
 def common_dates(tables: Tables, new: Space, old: Space) -> list[date]:
@@ -144,7 +127,7 @@ def _products(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     sums_AC: NDArray[np.float64] | None = None
     for batch in batches:
         if batch.num_rows:
-            z_new, z_old = (_vectors(batch.column(name)) for name in ("z_new", "z_old"))
+            z_new, z_old = (vectors_of(batch.column(name)) for name in ("z_new", "z_old"))
             x_BA = np.hstack([z_new, np.ones((batch.num_rows, 1))])
             added_AC = x_BA.T @ np.hstack([x_BA, z_old])
             sums_AC = added_AC if sums_AC is None else sums_AC + added_AC
@@ -158,75 +141,6 @@ def _added(rows: pa.Table) -> pa.Table:
     return pa.table({"place": rows.column("place")[:1], "products": [total]})
 
 
-def agreement(pairs: DataFrame, fitted: LinearMap) -> Agreement:
-    """Judge a map on the held-out rows. Cost: one pass, and one over a sample of at most 2,000 users of the last date.
-
-    Raises
-    ------
-    UsageError
-        If no held-out user has a vector in both spaces.
-    """
-    held_out = pairs.where("is_held_out")
-
-    def judge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            z_old = _vectors(batch.column("z_old"))
-            z_mapped = fitted(_vectors(batch.column("z_new")).astype(np.float32)).astype(np.float64)
-            found = {
-                "num_rows": [len(z_old)],
-                "cosine": [_cosines(z_mapped, z_old).sum()],
-                "missed": [np.square(z_mapped - z_old).sum()],
-                "squares": [np.square(z_old).sum()],
-                "sums": [z_old.sum(axis=0)],
-            }
-            yield pa.RecordBatch.from_pydict(found)
-
-    schema = "num_rows BIGINT, cosine DOUBLE, missed DOUBLE, squares DOUBLE, sums ARRAY<DOUBLE>"
-    parts = held_out.select("z_new", "z_old").mapInArrow(judge, schema)
-    width = len(fitted.bias_D)
-    total = parts.agg(
-        *(F.sum(name).alias(name) for name in ("num_rows", "cosine", "missed", "squares")),
-        F.array(*(F.sum(F.col("sums")[k]) for k in range(width))).alias("sums"),
-    ).first()
-    if total is None or not total.num_rows:
-        raise UsageError("no held-out user has a vector in both spaces: a map needs snapshots of the same users.")
-    num_rows = int(total.num_rows)
-    variance = total.squares - np.square(np.array(total.sums)).sum() / num_rows
-    overlap, num_neighbours = _overlap(held_out, fitted)
-    return Agreement(
-        num_rows=num_rows,
-        mean_cosine=total.cosine / num_rows,
-        residual=total.missed / variance,
-        overlap_at_10=overlap,
-        num_neighbours=num_neighbours,
-    )
-
-
-def _overlap(held_out: DataFrame, fitted: LinearMap) -> tuple[float, int]:
-    """Compare the ten nearest neighbours of a sample of users of the last date."""
-    last = held_out.agg(F.max("as_of")).first()[0]  # type: ignore[index]
-    sample = held_out.where(F.col("as_of") == F.lit(last)).select("z_new", "z_old").limit(_NEIGHBOURS_AMONG).toArrow()
-    z_new, z_old = (_vectors(sample.column(name).combine_chunks()) for name in ("z_new", "z_old"))
-    k = min(10, len(z_old) - 1)
-    if k < 1:
-        return 1.0, len(z_old)
-    mine, theirs = (_nearest(z, k) for z in (fitted(z_new.astype(np.float32)), z_old))
-    shared = [len(np.intersect1d(a, b)) for a, b in zip(mine, theirs, strict=True)]
-    return float(np.mean(shared)) / k, len(z_old)
-
-
-def _nearest(z_BD: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """Return the places of each row's k nearest others, by cosine."""
-    unit_BD = z_BD / np.maximum(np.linalg.norm(z_BD, axis=1, keepdims=True), 1e-12)
-    near_BB = unit_BD @ unit_BD.T
-    np.fill_diagonal(near_BB, -np.inf)
-    return np.argpartition(-near_BB, k - 1, axis=1)[:, :k]
-
-
-def _cosines(a_BD: NDArray[Any], b_BD: NDArray[Any]) -> NDArray[Any]:
-    norms_B = np.linalg.norm(a_BD, axis=1) * np.linalg.norm(b_BD, axis=1)
-    return (a_BD * b_BD).sum(axis=1) / np.maximum(norms_B, 1e-12)  # type: ignore[no-any-return]
-
-
-def _vectors(column: Any) -> NDArray[np.float64]:
+def vectors_of(column: Any) -> NDArray[np.float64]:
+    """Read a list column as a matrix, as wide as its first list."""
     return stacked(column, len(column[0]) if len(column) else 0).astype(np.float64)

@@ -10,11 +10,12 @@ from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
 from pyspark.sql import DataFrame, SparkSession
 
+from tests.builders import config_of
 from tests.embedding_tables import add_spaces, publish, snapshot
 from userrep.downstream.embedding_join import EmbeddingJoin
 from userrep.downstream.join import join_embeddings
 from userrep.downstream.options import JoinOptions
-from userrep.downstream.space_diff import model_loss
+from userrep.downstream.space_diff import SavedModel, diff_lines, diff_spaces, model_loss
 from userrep.errors import ArtifactError, UsageError
 from userrep.spaces.agreement import agreement
 from userrep.spaces.map_artifact import load_map, map_folder, save_map
@@ -177,3 +178,29 @@ def test_spaces_that_were_never_embedded_at_the_same_date_are_told(tables: Table
     publish(tables, {snapshot(date(2024, 6, 1), space="s003-c", dim=2): {"u": [0.0, 1.0]}})
     with pytest.raises(UsageError, match="s001-a and s003-c have no snapshot of the same as-of date"):
         common_dates(tables, find_space(tables, "s003-c"), find_space(tables, OLD))
+
+
+def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
+    tables: Tables, spark: SparkSession, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path)
+    new, old = spaces(tables)
+    join = EmbeddingJoin(root=str(tmp_path / "root"), missing="drop", vectors="vector")
+    Pipeline(stages=[join, LogisticRegression(featuresCol="embedding")]).fit(labels(spark)).write().save(
+        str(tmp_path / "model")
+    )
+    labels(spark).write.parquet(str(tmp_path / "labels"))
+    own = SavedModel(str(tmp_path / "model"), str(tmp_path / "labels"))
+    said: list[str] = []
+    for _ in range(2):
+        diff = diff_spaces(tables, config, old=old, new=new, model=own, report=said.append)
+    assert said == [f"map of {NEW} into the coordinates of {OLD}: fitted on 2 as-of dates"]
+    lines = diff_lines(diff)
+    assert lines[0].startswith(f"{NEW} mapped into the coordinates of {OLD}, ")
+    assert f"model of {tmp_path}/model, 201 labels: AUC" in lines[-1]
+    assert diff.agreement.mean_cosine > 0.999
+    nowhere = SavedModel(str(tmp_path / "model"), str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"--labels .*nowhere: nothing is there"):
+        diff_spaces(tables, config, old=old, new=new, model=nowhere, report=said.append)
+    with pytest.raises(UsageError, match="space s001-a is compared with itself; name two"):
+        diff_spaces(tables, config, old=old, new=old, report=said.append)

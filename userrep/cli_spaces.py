@@ -18,6 +18,7 @@ from userrep.console import (
     print_result,
     tables_of,
 )
+from userrep.errors import UsageError
 
 app = typer.Typer(help="The registry of embedding spaces: candidate, ready, serving, retired.", no_args_is_help=True)
 
@@ -72,6 +73,13 @@ def spaces_diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="The earlier space.", callback=checked_space_id)],
     new: Annotated[str, typer.Argument(metavar="NEW", help="The newer one.", callback=checked_space_id)],
     config_file: ConfigFile,
+    model: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="A saved pipeline with an EmbeddingJoin on OLD; with --labels.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Its labels, Parquet: the join's columns, and label (0 or 1)."),
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -81,13 +89,17 @@ def spaces_diff(
     On users and as-of dates that both have embedded; the map is fitted on nine users of ten and judged on the tenth.
     It is kept beside NEW's artifact: consumers of OLD may read NEW through it (EmbeddingJoin's mappedFrom).
     """
+    if (model is None) != (labels is None):
+        raise UsageError("--model and --labels go together: a saved pipeline, and labels to judge it by.")
     config = load_config(config_file, overrides or [])
-    from userrep.downstream.space_diff import diff_lines, diff_spaces
+    from userrep.downstream.space_diff import SavedModel, diff_lines, diff_spaces
     from userrep.runs import to_stderr
     from userrep.spaces.registry import find_space
 
     tables = tables_of(config)
-    found = diff_spaces(tables, config, old=find_space(tables, old), new=find_space(tables, new), report=to_stderr)
+    spaces = {"old": find_space(tables, old), "new": find_space(tables, new)}
+    own = SavedModel(model, labels) if model and labels else None
+    found = diff_spaces(tables, config, **spaces, model=own, report=to_stderr)
     print_result(asdict(found), diff_lines(found), as_json=as_json)
 
 

@@ -18,7 +18,7 @@ from userrep.spaces.agreement import Agreement, agreement
 from userrep.spaces.map_artifact import load_map, map_folder, save_map
 from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space
-from userrep.storage import exists
+from userrep.storage import absolute, exists
 from userrep.tables import Tables
 
 FITTED_DATES = 4  # the newest that both spaces have
@@ -46,19 +46,47 @@ class SpaceDiff:
     models: list[ModelLoss]
 
 
-def diff_spaces(tables: Tables, config: Config, *, old: Space, new: Space, report: Callable[[str], None]) -> SpaceDiff:
+@dataclass(frozen=True)
+class SavedModel:
+    """A consumer's pipeline on disk, with an ``EmbeddingJoin``, and its labels: Parquet, the join's columns and label."""
+
+    folder: str
+    labels: str
+
+    def check(self) -> None:
+        """Refuse what is not there. Raises UsageError."""
+        faults = [
+            f"--{name} {path}: nothing is there."
+            for name, path in (("model", self.folder), ("labels", self.labels))
+            if not exists(absolute(path))
+        ]
+        if faults:
+            raise UsageError(faults)
+
+
+def diff_spaces(
+    tables: Tables,
+    config: Config,
+    *,
+    old: Space,
+    new: Space,
+    model: SavedModel | None = None,
+    report: Callable[[str], None],
+) -> SpaceDiff:
     """Compare two spaces by the users that both have embedded, and by what a consumer of the old one would lose.
 
     The map from ``new`` to ``old`` is fitted on their newest ``FITTED_DATES`` common as-of dates and kept beside the
     new space's artifact; one that is there already is judged, not fitted anew, as consumers may read through it.
-    Cost: a join of both spaces' snapshots of these dates, for a sample of a million rows at most; then one look-up of
-    vectors and a pass of the model for the labels of the example consumer.
+    ``model``: one of the old space, judged beside the example consumer's. Cost: a join of both spaces' snapshots of
+    these dates, for a sample of a million rows at most; then two look-ups of vectors and passes of each model.
 
     Raises
     ------
     UsageError
-        If the two are one space, or have no as-of date in common.
+        If the two are one space, or have no as-of date in common; if the model or its labels are not there, or no use.
     """
+    if model is not None:
+        model.check()
     if old.space_id == new.space_id:
         raise UsageError(f"space {old.space_id} is compared with itself; name two.")
     as_ofs = common_dates(tables, new, old)[-FITTED_DATES:]
@@ -72,7 +100,11 @@ def diff_spaces(tables: Tables, config: Config, *, old: Space, new: Space, repor
     if not is_there:
         save_map(tables, new, old, fitted, told=told, as_ofs=as_ofs)
         report(f"map of {new.space_id} into the coordinates of {old.space_id}: fitted on {len(as_ofs)} as-of dates")
-    return SpaceDiff(old.space_id, new.space_id, as_ofs, told, _models(tables, config, old, new))
+    models = _example(tables, config, old, new)
+    if model is not None:
+        labels = tables.spark.read.parquet(absolute(model.labels))
+        models.append(model_loss(PipelineModel.load(absolute(model.folder)), labels, consumer=model.folder, new=new))
+    return SpaceDiff(old.space_id, new.space_id, as_ofs, told, models)
 
 
 def diff_lines(diff: SpaceDiff) -> list[str]:
@@ -117,7 +149,7 @@ def model_loss(model: PipelineModel, labels: DataFrame, *, consumer: str, new: S
     return ModelLoss(consumer, sum(counts.values()), own, mapped, own - mapped)
 
 
-def _models(tables: Tables, config: Config, old: Space, new: Space) -> list[ModelLoss]:
+def _example(tables: Tables, config: Config, old: Space, new: Space) -> list[ModelLoss]:
     """Judge the example consumer's model of the old space, on labels of common dates that neither space has seen."""
     folder = model_folder(tables, old)
     if not exists(folder):

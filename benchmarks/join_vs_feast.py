@@ -44,7 +44,7 @@ store.apply([user, view])
 start = time.perf_counter()
 rows = pd.read_parquet(labels).rename(columns={"label_at": "event_timestamp"})
 found = store.get_historical_features(rows, ["users:embedding", "users:as_of"]).to_arrow()
-pq.write_table(found, out)
+pq.write_table(found, out, coerce_timestamps="us", allow_truncated_timestamps=True)
 print(json.dumps({"seconds": time.perf_counter() - start}))
 """
 

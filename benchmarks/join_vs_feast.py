@@ -38,13 +38,15 @@ source = FileSource(path=vectors, timestamp_field="available_at")
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
 schema = [Field(name="embedding", dtype=Array(Float32)), Field(name="as_of", dtype=String)]
 view = FeatureView(name="users", entities=[user], ttl=timedelta(0), schema=schema, source=source)
-settings = dict(project="bench", provider="local", registry=registry, offline_store={"type": "file"})
+online = {"type": "sqlite", "path": registry + ".online"}
+places = dict(registry=registry, offline_store={"type": "file"}, online_store=online)
+settings = dict(project="bench", provider="local", **places)
 store = FeatureStore(config=RepoConfig(**settings, entity_key_serialization_version=3))
 store.apply([user, view])
 start = time.perf_counter()
 rows = pd.read_parquet(labels).rename(columns={"label_at": "event_timestamp"})
 found = store.get_historical_features(rows, ["users:embedding", "users:as_of"]).to_arrow()
-pq.write_table(found, out)
+pq.write_table(found, out, coerce_timestamps="us", allow_truncated_timestamps=True)
 print(json.dumps({"seconds": time.perf_counter() - start}))
 """
 

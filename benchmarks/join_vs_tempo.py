@@ -48,7 +48,8 @@ def tempo_join(tempo: Any, site: JoinSite, out: Path) -> None:
     tables = site.tables
     ledger = F.broadcast(tables.read(SNAPSHOTS).select("as_of", "revision", "available_at"))
     vectors = tables.read(USER_EMBEDDINGS).join(ledger, on=["as_of", "revision"], how="inner")
-    right = tempo.TSDF(vectors.select("user_id", "available_at", "as_of", "embedding"), "available_at", ["user_id"])
+    vectors = vectors.select("user_id", F.col("available_at").alias("label_at"), "as_of", "embedding")
+    right = tempo.TSDF(vectors, "label_at", ["user_id"])  # it wants one name for both sides' times
     left = tempo.TSDF(tables.spark.read.parquet(str(site.labels)), "label_at", ["user_id"])
     rows = left.asofJoin(right, right_prefix="v").df
     rows = rows.withColumnsRenamed({"v_as_of": "as_of", "v_embedding": "embedding"})

@@ -48,7 +48,7 @@ class SpaceDiff:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A consumer's pipeline on disk, with an ``EmbeddingJoin``, and its labels: Parquet, the join's columns and label."""
+    """A pipeline on disk, with an ``EmbeddingJoin``, and its labels: Parquet, the join's columns and label."""
 
     folder: str
     labels: str

@@ -13,12 +13,9 @@ from userrep.pipeline import Pipeline
 from userrep.session import get_session
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Where tests run in several processes, a file's run in one, and those on the cluster too: there is one cluster."""
-    for item in items:
-        name = "cluster" if item.path.parent.name == "cluster" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(name))
+    item.add_marker(pytest.mark.xdist_group("cluster" if item.path.parent.name == "cluster" else item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,11 @@ setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod
 demo: setup  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
 
-# Each process has a Spark session of two threads, and some 4 GB.
+# Each process has a Spark session of two threads, and some 4 GB. Files go in order: those on the cluster, which take
+# longest, first.
 TEST_PROCESSES ?= 2
 test: setup  ## all tests
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 cluster-test: setup  ## the tests on a real standalone cluster, started for them: one Master, two Workers
 	@$(BIN)/python -m pytest tests/cluster -vv

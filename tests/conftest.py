@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from xdist.scheduler import LoadFileScheduling
 
 from tests.builders import AS_OF, SPEC, pipeline_config
 from userrep.config import Config
@@ -13,9 +15,14 @@ from userrep.pipeline import Pipeline
 from userrep.session import get_session
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Where tests run in several processes, a file's run in one, and those on the cluster too: there is one cluster."""
-    item.add_marker(pytest.mark.xdist_group("cluster" if item.path.parent.name == "cluster" else item.path.stem))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Deal files to processes, and the tests on the cluster as if they were one file: there is one cluster."""
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/cluster" if nodeid.startswith("tests/cluster/") else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@ the new vectors, mapped into the old space's coordinates?
 
 Online Retail II, as of 2011-12-01; for each of three seeds one space trained until 2011-08-01 and one until 2011-09-01.
 The model is the example consumer's, will this user be back within seven days, trained on the first. The value is the
-mean loss in AUC over the seeds; below zero, the model is better with the new vectors. ``--runs``: seeds.
+mean loss in AUC over the seeds; below zero, the model is better with the new vectors. ``--small``: one seed.
 
     make bench-retraining-auc-loss
-    python -m benchmarks.retraining_auc_loss --runs 1
+    python -m benchmarks.retraining_auc_loss --small
 """
 
 import os
@@ -82,7 +82,5 @@ def _config(root: Path, seed: int, until: date) -> Config:
 
 
 if __name__ == "__main__":
-    asked = ask(
-        "retraining_auc_loss", SEEDS, small=1, runs=SEEDS, unit="seeds", number=SEEDS, resized=lambda number: number
-    )
+    asked = ask("retraining_auc_loss", SEEDS, small=1, runs=1, unit="seeds", number=SEEDS, resized=int)
     print_line("retraining_auc_loss", lambda: measure(asked.size, asked.root))

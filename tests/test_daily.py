@@ -14,6 +14,7 @@ from userrep import schemas
 from userrep.config import Config
 from userrep.daily import backfill, backfill_stale, daily, dates_between, stale_dates
 from userrep.downstream.join import join_embeddings
+from userrep.downstream.training_sets import list_training_sets
 from userrep.errors import GateRefusedError, UsageError
 from userrep.pipeline import Pipeline
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, mark_ready, retire
@@ -208,6 +209,11 @@ def test_a_night_ends_with_what_need_not_be_kept_being_deleted(nights: Nights) -
     few = {"keep_daily": "1d", "keep_weekly": "0d"}
     config = pipeline_config(nights.log, Path(str(nights.config.root)), snapshots=few)
     work = Pipeline(config, nights.spark, DAYS[1], report=nights.said.append)
+    there = {day for day, _ in nights.snapshots()}
     daily(work, on_time=True)
-    assert {day for day, _ in nights.snapshots()} == {DAYS[1], *work.schedule.label_dates(nights.space).all}
+    ledger = {s.snapshot_id: s.as_of for s in list_snapshots(work.tables, nights.space.space_id)}
+    pinned = {ledger[name] for found in list_training_sets(work.tables) for name in found.snapshot_ids}
+    needed = {*work.schedule.label_dates(nights.space).all} & there
+    assert set(ledger.values()) == {DAYS[1], max(there)} | needed | pinned
+    assert DAYS[0] in there - set(ledger.values())
     assert any(f"snapshots of space {nights.space.space_id} expired: " in line for line in nights.said)

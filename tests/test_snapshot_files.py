@@ -124,7 +124,7 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
             site.stage()
     assert {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)} == before
     with monkeypatch.context() as patch:
-        patch.setattr(snapshots, "_record", killed)
+        patch.setattr(snapshots, "record_snapshots", killed)
         with pytest.raises(Killed):
             site.stage()
     publish_snapshots(site.tables, site.config, site.stage(), on_time=True)

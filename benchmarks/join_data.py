@@ -15,10 +15,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.answers import check_same, content_hash
-from benchmarks.report import Line, ask, print_line, progress
+from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
 from userrep.arrow import listed
 from userrep.downstream.join import join_embeddings
-from userrep.schemas import USER_EMBEDDINGS
+from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.session import get_session
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
@@ -71,6 +71,12 @@ class JoinSite:
         """The files of the snapshots, in folders space_id=/as_of=/revision=."""
         return f"{self.tables.uri(USER_EMBEDDINGS)}/*/*/*/*.parquet"
 
+    @property
+    def known_vectors(self) -> DataFrame:
+        """The vectors with the time since which each was available, for peers that know of no ledger."""
+        ledger = F.broadcast(self.tables.read(SNAPSHOTS).select("as_of", "revision", "available_at"))
+        return self.tables.read(USER_EMBEDDINGS).join(ledger, on=["as_of", "revision"], how="inner")
+
     def ours(self, out: Path) -> None:
         """Join and write."""
         labels = self.tables.spark.read.parquet(str(self.labels))
@@ -101,6 +107,25 @@ def check_joined(spark: SparkSession, ours: Path, theirs: Path) -> None:
     as_of = F.when(F.col("embedding").isNotNull(), F.to_date("as_of"))  # ours tells it of labels without a vector, too
     same = ["label_id", as_of.alias("as_of"), F.col("embedding").cast("array<float>")]
     check_same(*(content_hash(spark.read.parquet(str(folder)).select(*same)) for folder in (ours, theirs)))
+
+
+def against(
+    benchmark: str, peer: str, join: Callable[[JoinSite, Path], None], spark: SparkSession, size: JoinSize, *,
+    root: Path, runs: int,
+) -> Line:  # fmt: skip
+    """Compare our join with a peer's, which writes into a folder; both answers are compared before times are."""
+    site, folder = join_site(spark, size, root), run_folder(root)
+    ours, theirs = folder / "ours", folder / "theirs"
+    try:
+        seconds, peer_seconds = alternating(
+            lambda: site.ours(ours),
+            lambda: join(site, theirs),
+            check=lambda: check_joined(spark, ours, theirs),
+            runs=runs,
+        )
+    finally:
+        shutil.rmtree(folder)
+    return ratio_line(benchmark, size.told(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
 
 
 def run(benchmark: str, measure: Measure, size: JoinSize, *, runs: int) -> None:

@@ -13,26 +13,15 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from benchmarks.join_data import JoinSite, JoinSize, check_joined, join_site, run, run_folder
-from benchmarks.report import Line, Skipped, alternating, ratio_line
+from benchmarks.join_data import JoinSite, JoinSize, against, run
+from benchmarks.report import Line, Skipped
 
 SIZE = JoinSize(labels=2_000_000)
 
 
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
     """Join and write by both."""
-    site, folder = join_site(spark, size, root), run_folder(root)
-    ours, theirs = folder / "ours", folder / "duckdb"
-    try:
-        seconds, peer_seconds = alternating(
-            lambda: site.ours(ours),
-            lambda: duckdb_join(site, theirs),
-            check=lambda: check_joined(spark, ours, theirs),
-            runs=runs,
-        )
-    finally:
-        shutil.rmtree(folder)
-    return ratio_line("join_vs_duckdb", size.told(), seconds=seconds, peer="DuckDB", peer_seconds=peer_seconds)
+    return against("join_vs_duckdb", "DuckDB", duckdb_join, spark, size, root=root, runs=runs)
 
 
 def duckdb_join(site: JoinSite, out: Path) -> None:

@@ -7,45 +7,29 @@ joins labels with all vectors of their user that were available by then, and tak
     python -m benchmarks.join_vs_range --small
 """
 
-import shutil
 from pathlib import Path
 
 from pyspark.sql import SparkSession, Window
 from pyspark.sql import functions as F
 
-from benchmarks.join_data import JoinSite, JoinSize, check_joined, join_site, run, run_folder, told
-from benchmarks.report import Line, alternating, ratio_line
-from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
+from benchmarks.join_data import JoinSite, JoinSize, against, run, told
+from benchmarks.report import Line
 
 SIZE = JoinSize(labels=200_000)
 
 
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
     """Join and write by both."""
-    site, folder = join_site(spark, size, root), run_folder(root)
-    ours, theirs = folder / "ours", folder / "range"
-    try:
-        seconds, peer_seconds = alternating(
-            lambda: site.ours(ours),
-            lambda: range_join(site, theirs),
-            check=lambda: check_joined(spark, ours, theirs),
-            runs=runs,
-        )
-    finally:
-        shutil.rmtree(folder)
-    return ratio_line(
-        "join_vs_range", size.told(), seconds=seconds, peer="Spark, plain range join", peer_seconds=peer_seconds
-    )
+    return against("join_vs_range", "Spark, plain range join", range_join, spark, size, root=root, runs=runs)
 
 
 def range_join(site: JoinSite, out: Path) -> None:
     """Join and write, as one would without knowing of the ledger's shape."""
-    tables = site.tables
-    ledger = F.broadcast(tables.read(SNAPSHOTS).select("as_of", "revision", "available_at"))
-    vectors = tables.read(USER_EMBEDDINGS).join(ledger, on=["as_of", "revision"], how="inner")
-    labels = tables.spark.read.parquet(str(site.labels)).alias("l")
+    labels = site.tables.spark.read.parquet(str(site.labels)).alias("l")
     known = (F.col("l.user_id") == F.col("v.user_id")) & (F.col("l.label_at") >= F.col("v.available_at"))
-    pairs = labels.join(vectors.alias("v"), on=known, how="left").select("l.*", "as_of", "revision", "embedding")
+    pairs = labels.join(site.known_vectors.alias("v"), on=known, how="left").select(
+        "l.*", "as_of", "revision", "embedding"
+    )
     newest = Window.partitionBy("label_id").orderBy(F.desc("as_of"), F.desc("revision"))
     rows = pairs.withColumn("rank", F.row_number().over(newest)).where("rank = 1")
     told(rows).write.mode("overwrite").parquet(str(out))

@@ -9,18 +9,17 @@ packages, into a folder of its own: where that fails, the line says how.
 """
 
 import importlib
-import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.join_data import JoinSite, JoinSize, check_joined, join_site, run, run_folder, told
+from benchmarks.join_data import JoinSite, JoinSize, against, run, told
 from benchmarks.peers import tried
-from benchmarks.report import Line, Skipped, alternating, ratio_line
-from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
+from benchmarks.report import Line, Skipped
 
 PEER = "dbl-tempo==0.1.30"
 SIZE = JoinSize(labels=200_000)
@@ -29,28 +28,14 @@ SIZE = JoinSize(labels=200_000)
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
     """Join and write by both."""
     tempo = _tempo(root / "peers" / "tempo")
-    site, folder = join_site(spark, size, root), run_folder(root)
-    ours, theirs = folder / "ours", folder / "tempo"
-    try:
-        seconds, peer_seconds = alternating(
-            lambda: site.ours(ours),
-            lambda: tempo_join(tempo, site, theirs),
-            check=lambda: check_joined(spark, ours, theirs),
-            runs=runs,
-        )
-    finally:
-        shutil.rmtree(folder)
-    return ratio_line("join_vs_tempo", size.told(), seconds=seconds, peer=PEER, peer_seconds=peer_seconds)
+    return against("join_vs_tempo", PEER, partial(tempo_join, tempo), spark, size, root=root, runs=runs)
 
 
 def tempo_join(tempo: Any, site: JoinSite, out: Path) -> None:
     """Join and write."""
-    tables = site.tables
-    ledger = F.broadcast(tables.read(SNAPSHOTS).select("as_of", "revision", "available_at"))
-    vectors = tables.read(USER_EMBEDDINGS).join(ledger, on=["as_of", "revision"], how="inner")
-    vectors = vectors.select("user_id", F.col("available_at").alias("label_at"), "as_of", "embedding")
+    vectors = site.known_vectors.select("user_id", F.col("available_at").alias("label_at"), "as_of", "embedding")
     right = tempo.TSDF(vectors, "label_at", ["user_id"])  # it wants one name for both sides' times
-    left = tempo.TSDF(tables.spark.read.parquet(str(site.labels)), "label_at", ["user_id"])
+    left = tempo.TSDF(site.tables.spark.read.parquet(str(site.labels)), "label_at", ["user_id"])
     rows = left.asofJoin(right, right_prefix="v").df
     rows = rows.withColumnsRenamed({"v_as_of": "as_of", "v_embedding": "embedding"})
     told(rows).write.mode("overwrite").parquet(str(out))

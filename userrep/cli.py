@@ -256,13 +256,13 @@ def _export(what: str, config: Config, day: date, out: str, space_id: str | None
     from userrep.features.build import feature_sets
     from userrep.items.versions import versions_of
     from userrep.pipeline import Pipeline
-    from userrep.spaces.registry import SERVING, find_space, list_spaces
+    from userrep.spaces.registry import find_space, read_registry
 
     tables = tables_of(config)
     if what == "embeddings":
         return EXPORTS[what](tables, config, find_space(tables, space_id), day, out)
     versions = versions_of(tables, config, anchor=day)
-    if space_id or any(space.state == SERVING for space in list_spaces(tables)):
+    if space_id or read_registry(tables).serving:
         space = find_space(tables, space_id)
         if space.lineage_id != versions.lineage_id:
             raise UsageError(

@@ -66,8 +66,7 @@ def consumers_register(
 
     tables = ledgers_of(load_config(config_file, overrides or []))
     register_consumer(tables, consumer, owner=owner, pin=pin)
-    uses = f"is pinned to {pin}" if pin not in (None, "serving") else "follows the space that serves"
-    print_result({"consumer": consumer, "owner": owner, "pin": pin}, [f"{consumer} {uses}"], as_json=as_json)
+    print_result({"consumer": consumer, "owner": owner, "pin": pin}, [_uses(consumer, pin)], as_json=as_json)
 
 
 @app.command("ready")
@@ -99,8 +98,7 @@ def consumers_pin(
     from userrep.spaces.consumers import pin_consumer
 
     pin_consumer(ledgers_of(load_config(config_file, overrides or [])), consumer, space)
-    uses = "follows the space that serves" if space == "serving" else f"is pinned to {space}"
-    print_result({"consumer": consumer, "pin": space}, [f"{consumer} {uses}"], as_json=as_json)
+    print_result({"consumer": consumer, "pin": space}, [_uses(consumer, space)], as_json=as_json)
 
 
 @app.command("remove")
@@ -116,3 +114,8 @@ def consumers_remove(
 
     remove_consumer(ledgers_of(load_config(config_file, overrides or [])), consumer)
     print_result({"removed": consumer}, [f"{consumer} is removed"], as_json=as_json)
+
+
+def _uses(consumer: str, pin: str | None) -> str:
+    """Say what a consumer uses after a change."""
+    return f"{consumer} " + ("follows the space that serves" if pin in (None, "serving") else f"is pinned to {pin}")

@@ -34,7 +34,7 @@ from userrep.schedule import Schedule
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.create import check_training, create_space
-from userrep.spaces.registry import Space, find_space, list_spaces
+from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import (
     PUBLISHED,
     STAGED,
@@ -232,7 +232,7 @@ class Pipeline:
     def promote_first(self, space: Space) -> None:
         """Promote a space where nothing serves yet."""
         with self.runs.stage("promote") as run:
-            serving = next((s for s in list_spaces(self.tables) if s.state == registry.SERVING), None)
+            serving = registry.read_registry(self.tables).serving
             if serving is not None:
                 return run.skip(f"space {serving.space_id} is serving")
             registry.promote(self.tables, find_space(self.tables, space.space_id))

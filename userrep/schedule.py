@@ -106,12 +106,12 @@ class Schedule:
         Of a space beside the one that serves, those of the latter too: its consumers find the same history there, and
         what both have is what they are compared by.
         """
-        lineage_id = lineage_of(self.config)
-        serving = [s for s in list_spaces(self.tables) if s.state == registry.SERVING and s.lineage_id == lineage_id]
         dates = {self.as_of, *self.label_dates(space).all}
-        for other in serving:
-            if space is None or space.space_id != other.space_id:
-                dates |= {s.as_of for s in list_snapshots(self.tables, other.space_id) if s.as_of <= self.as_of}
+        serving = registry.read_registry(self.tables).serving
+        if serving is not None and serving.lineage_id == lineage_of(self.config):
+            is_beside = space is None or space.space_id != serving.space_id
+            published = list_snapshots(self.tables, serving.space_id) if is_beside else []
+            dates |= {snapshot.as_of for snapshot in published if snapshot.as_of <= self.as_of}
         return sorted(dates)
 
     def feature_dates(self, *, retrain: bool = False) -> list[date]:

@@ -15,7 +15,7 @@ from userrep.errors import UsageError
 from userrep.inference.model import EmbeddingModel
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.map_artifact import load_map
-from userrep.spaces.registry import RETIRED, SERVING, Space, find_space, list_spaces
+from userrep.spaces.registry import RETIRED, Space, find_space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
 from userrep.tables import Tables, sql_in
 
@@ -90,9 +90,10 @@ def join_embeddings(
 def check_usable(tables: Tables, space: Space) -> None:
     """Refuse a space that is retired. Raises UsageError, which names the one that serves."""
     if space.state == RETIRED:
-        serving = next((other.space_id for other in list_spaces(tables) if other.state == SERVING), "none")
+        serving = read_registry(tables).serving
         raise UsageError(
-            f"space {space.space_id} is retired, its vectors are no longer made; the space that serves: {serving}. "
+            f"space {space.space_id} is retired, its vectors are no longer made; "
+            f"the space that serves: {serving.space_id if serving else 'none'}. "
             "Join with that one, and train anew what was trained on this one."
         )
 

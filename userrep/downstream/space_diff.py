@@ -1,6 +1,6 @@
 """How far two spaces agree: what a map between them loses, by vectors and by the models that read through it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -89,7 +89,8 @@ def diff_spaces(
         model.check()
     if old.space_id == new.space_id:
         raise UsageError(f"space {old.space_id} is compared with itself; name two.")
-    as_ofs = common_dates(tables, new, old)[-FITTED_DATES:]
+    common = common_dates(tables, new, old)
+    as_ofs = common[-FITTED_DATES:]
     pairs = vector_pairs(tables, new, old, as_ofs).cache()
     try:
         is_there = exists(map_folder(tables, new, old))
@@ -100,7 +101,7 @@ def diff_spaces(
     if not is_there:
         save_map(tables, new, old, fitted, told=told, as_ofs=as_ofs)
         report(f"map of {new.space_id} into the coordinates of {old.space_id}: fitted on {len(as_ofs)} as-of dates")
-    models = _example(tables, config, old, new)
+    models = _example(tables, config, old, new, common)
     if model is not None:
         labels = tables.spark.read.parquet(absolute(model.labels))
         models.append(model_loss(PipelineModel.load(absolute(model.folder)), labels, consumer=model.folder, new=new))
@@ -149,7 +150,7 @@ def model_loss(model: PipelineModel, labels: DataFrame, *, consumer: str, new: S
     return ModelLoss(consumer, sum(counts.values()), own, mapped, own - mapped)
 
 
-def _example(tables: Tables, config: Config, old: Space, new: Space) -> list[ModelLoss]:
+def _example(tables: Tables, config: Config, old: Space, new: Space, common: Sequence[date]) -> list[ModelLoss]:
     """Judge the example consumer's model of the old space, on labels of common dates that neither space has seen."""
     folder = model_folder(tables, old)
     if not exists(folder):
@@ -157,7 +158,7 @@ def _example(tables: Tables, config: Config, old: Space, new: Space) -> list[Mod
     last_day = max(row.event_date for row in tables.ledger(TILE_DAYS, ("event_date",)) if row.event_date)
     over = last_day + timedelta(days=1 - config.downstream.horizon_days)
     since = max(old.trained_until, new.trained_until)
-    dates = [day for day in common_dates(tables, new, old) if since <= day <= over][-config.downstream.num_dates :]
+    dates = [day for day in common if since <= day <= over][-config.downstream.num_dates :]
     if not dates:
         return []
     users = read_features(tables, config, old.lineage_id, dates).select("as_of", "user_id")

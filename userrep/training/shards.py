@@ -2,7 +2,7 @@
 
 A global batch of B rows takes B / V rows of each of V shards. Rank r of W owns the shards r, r + W, ...; W divides V.
 Memory of a rank: ``MAX_BYTES`` of rows (userrep/training/shuffled_shard.py), whatever the number of its shards.
-Shapes: B rows, F inputs.
+Shapes: B rows of a batch, N rows, F inputs.
 """
 
 import re
@@ -121,23 +121,23 @@ def _num_readers(uris: Sequence[str]) -> int:
 def first_rows(
     files: Sequence[Sequence[str]], *, rank: int, size: int, max_rows: int, width: int
 ) -> NDArray[np.float32]:
-    """Return x_BF of the first rows of each shard that a rank owns, at most ``max_rows`` over all ranks.
+    """Return x_NF of the first rows of each shard that a rank owns, at most ``max_rows`` over all ranks.
 
     Memory: these rows, and up to ``READERS`` streams.
     """
     owned = [row_groups(files[shard]) for shard in range(rank, len(files), size)]
     portion = max(max_rows // len(files), 1)
     ends = np.cumsum([0, *(min(portion, sum(group.num_rows for group in groups)) for groups in owned)])
-    rows = Batch.empty(ends[-1], width)
+    x_NF = np.empty((ends[-1], width), np.float32)
     room = Room.of(len(files), width)
 
     def read(groups: list[RowGroup], start: int, stop: int) -> None:
         with closing(room.stream(groups, start=0, width=width)) as stream:
             while start < stop:
                 part = stream.read(min(room.buffer_rows, stop - start))
-                rows.x_BF[start : start + len(part.x_BF)] = part.x_BF
+                x_NF[start : start + len(part.x_BF)] = part.x_BF
                 start += len(part.x_BF)
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
         list(pool.map(read, owned, ends[:-1], ends[1:]))
-    return rows.x_BF
+    return x_NF

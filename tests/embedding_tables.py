@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
+import pyarrow as pa
+
+from userrep.events.hashing import bucket_of
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, record_snapshots
@@ -44,10 +47,11 @@ def snapshot(
 def publish(tables: Tables, vectors: Mapping[Snapshot, Mapping[str, Vector]]) -> None:
     """Write snapshots with their rows."""
     rows = [
-        {"space_id": s.space_id, "as_of": s.as_of, "revision": s.revision, "user_id": user, "embedding": vector}
+        {"space_id": s.space_id, "as_of": s.as_of, "revision": s.revision, "user_bucket": bucket, "user_id": user,
+         "embedding": vector}
         for s, users in vectors.items()
-        for user, vector in users.items()
-    ]
+        for (user, vector), bucket in zip(users.items(), bucket_of(pa.array(users, pa.string())).tolist(), strict=True)
+    ]  # fmt: skip
     tables.add(USER_EMBEDDINGS, rows)
     record_snapshots(tables, list(vectors))
 

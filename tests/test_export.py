@@ -40,7 +40,7 @@ class Site(NamedTuple):
 
     def write(self, vectors: np.ndarray, *, partitions: int) -> None:
         """Put the rows of the snapshot there, in so many files and another order."""
-        rows = [("s1", AS_OF, 1, f"u{k:04d}", vector.tolist()) for k, vector in enumerate(vectors)]
+        rows = [("s1", AS_OF, 1, k, f"u{k:04d}", vector.tolist()) for k, vector in enumerate(vectors)]
         frame = self.tables.spark.createDataFrame(rows, USER_EMBEDDINGS.columns).repartition(partitions)
         self.tables.replace(frame, USER_EMBEDDINGS, "space_id = 's1'")
 

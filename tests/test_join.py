@@ -1,11 +1,16 @@
 """Point-in-time joins: what a label may see, against brute force, and what is refused."""
 
 import random
+import re
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -19,13 +24,20 @@ from tests.embedding_tables import (
     publish,
     snapshot,
 )
+from userrep.arrow import listed
+from userrep.delta_files import TableFile
+from userrep.downstream import join, lookup
 from userrep.downstream.join import join_embeddings
+from userrep.downstream.lookup import with_vectors
 from userrep.downstream.options import JoinOptions
 from userrep.downstream.outputs import SPACE_ID, num_by_status
 from userrep.downstream.resolution import steps_of, with_snapshot
 from userrep.errors import UsageError
+from userrep.events.hashing import bucket_of
+from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import EXPIRED, REFUSED, STAGED, Snapshot, record_snapshots
+from userrep.table_writer import TableWriter
 from userrep.tables import Tables
 
 DAY, NOON = date(2024, 5, 1), datetime(2024, 5, 1, 12)
@@ -69,8 +81,12 @@ def random_updates(chance: random.Random) -> list[Update]:
     return list(by_key.values())
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_join_gives_what_brute_force_gives(tables: Tables, spark: SparkSession, seed: int) -> None:
+@pytest.mark.parametrize("has_files", [True, False])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_join_gives_what_brute_force_gives_whoever_reads_the_vectors(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, seed: int, has_files: bool
+) -> None:
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
     chance = random.Random(seed)
     vectors, updates = random_ledger(chance), random_updates(chance)
     add_spaces(tables, "s001-a")
@@ -205,9 +221,7 @@ def test_a_vector_of_another_width_fails_the_job_and_names_the_cure(tables: Tabl
         bad.collect()
 
 
-def test_only_partitions_that_can_count_are_read_and_vectors_are_shuffled_once(
-    tables: Tables, spark: SparkSession
-) -> None:
+def ledger_with_a_step_that_never_counts(tables: Tables) -> None:
     add_spaces(tables, "s001-a", "s002-b")
     publish(
         tables,
@@ -218,6 +232,13 @@ def test_only_partitions_that_can_count_are_read_and_vectors_are_shuffled_once(
             snapshot(DAY, 1, space="s002-b"): {"u": [4.0]},
         },
     )
+
+
+def test_in_a_catalog_only_partitions_that_can_count_are_read_and_vectors_are_shuffled_once(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger_with_a_step_that_never_counts(tables)
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: False))
     found = join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
     plan = found._jdf.queryExecution().executedPlan().toString()
     assert plan.count("Exchange hashpartitioning") <= 2
@@ -226,3 +247,90 @@ def test_only_partitions_that_can_count_are_read_and_vectors_are_shuffled_once(
         "space_id=s001-a/as_of=2024-05-01/revision=2",
         "space_id=s001-a/as_of=2024-05-02/revision=1",
     ]
+
+
+def test_only_files_that_can_count_are_listed_and_only_labels_are_shuffled(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger_with_a_step_that_never_counts(tables)
+    folders: list[list[str]] = []
+
+    def with_listed(labels: DataFrame, snapshots: list[list[TableFile]], **more: Any) -> DataFrame:
+        folders.extend([file.path.rpartition("/")[0] for file in files] for files in snapshots)
+        return with_vectors(labels, snapshots, **more)
+
+    monkeypatch.setattr(join, "with_vectors", with_listed)
+    found = join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
+    assert [row.embedding for row in found.collect()] == [[2.0]]
+    plan = found._jdf.queryExecution().executedPlan().toString().partition("== Initial Plan ==")[0]
+    assert re.findall(r"(?<!Broadcast)(?<!Reused)Exchange (\w+)", plan) == ["shufflepartitionidpassthrough"]
+    assert folders == [
+        ["space_id=s001-a/as_of=2024-05-01/revision=2"],
+        ["space_id=s001-a/as_of=2024-05-02/revision=1"],
+    ]
+
+
+def written_by_tasks(tables: Tables, snapshot: Snapshot, num_users: int, *, in_order: bool) -> dict[str, Vector]:
+    """Write a snapshot's rows as tasks do, in two files of small row groups; return them."""
+    users = pa.array([f"u{k}" for k in range(num_users)])
+    bucket_B = bucket_of(users)
+    order = np.argsort(bucket_B, kind="stable") if in_order else np.random.default_rng(0).permutation(num_users)
+    values = {"space_id": snapshot.space_id, "as_of": snapshot.as_of, "revision": snapshot.revision}
+    target = replace(tables.target(USER_EMBEDDINGS), properties=(("parquet.block.size", "800"),))
+    files, since = [], tables.version(USER_EMBEDDINGS)
+    for mine in np.array_split(order, 2):
+        writer = TableWriter(target)
+        vectors = listed(np.stack([mine, mine + 0.5], axis=1).astype(np.float32))
+        rows = {"user_bucket": bucket_B[mine], "user_id": users.take(pa.array(mine)), "embedding": vectors}
+        writer.write(pa.table(rows), values)
+        files += writer.close()
+    tables.commit(USER_EMBEDDINGS, files, replacing=lambda _: False, since=since)
+    record_snapshots(tables, [snapshot])
+    return {f"u{k}": [float(k), k + 0.5] for k in range(num_users)}
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_vectors_are_found_in_any_of_many_row_groups_by_any_number_of_tasks(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, in_order: bool
+) -> None:
+    monkeypatch.setattr(lookup, "_MOST_USERS", 60)  # five tasks
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "37")
+    add_spaces(tables, "s001-a")
+    made = snapshot(DAY)
+    vectors = written_by_tasks(tables, made, 300, in_order=in_order)
+    groups = [pq.read_metadata(f"{tables.uri(USER_EMBEDDINGS)}/{file.path}").num_row_groups
+              for file in tables.files(USER_EMBEDDINGS, lambda _: True)]  # fmt: skip
+    assert min(groups) > 3
+    chance = random.Random(1)
+    rows = [(n, chance.choice([f"u{chance.randint(0, 330)}", None, "u7"]), NOON) for n in range(500)]
+    try:
+        found = join_embeddings(labels_of(spark, rows).repartition(3), tables=tables, space="s001-a").collect()
+    finally:
+        spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
+    assert {row.n: row.embedding for row in found} == {n: vectors.get(user or "") for n, user, _ in rows}
+    assert len(found) == len(rows)
+
+
+def test_a_task_reads_the_row_groups_of_its_labels_alone_and_each_once(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_spaces(tables, "s001-a")
+    vectors = written_by_tasks(tables, snapshot(DAY), 300, in_order=True)
+    read: list[tuple[str, int]] = []
+
+    def counted(group: lookup._RowGroup) -> pa.Table:
+        read.append((group.uri, group.number))
+        return read_group(group)
+
+    read_group = lookup._read
+    monkeypatch.setattr(lookup, "_read", counted)
+    folder = tables.uri(USER_EMBEDDINGS)
+    files = lookup._files(tables.files(USER_EMBEDDINGS, lambda _: True), folder)
+    users = pa.array(sorted(vectors, key=lambda user: bucket_of(pa.array([user]))[0]))[40:80]
+    batches = [
+        (users[k : k + 10], pa.array([0] * 10, pa.int32()), pa.array(bucket_of(users[k : k + 10])))
+        for k in range(0, 40, 10)
+    ]
+    found = [vector for part in lookup._look_up([files])(iter(batches)) for vector in part.to_pylist()]
+    assert found == [vectors[user] for user in users.to_pylist()]
+    assert len(read) == len(set(read)) < 10

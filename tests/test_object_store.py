@@ -1,10 +1,11 @@
-"""Training rows in an S3-compatible object store, a server of its own process: what disks give, it gives."""
+"""Files and ledgers in an S3-compatible object store, a server of its own process: what disks give, it gives."""
 
 import hashlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,7 +19,10 @@ from tests.builders import write_training_rows
 from userrep import export, parquet_parts
 from userrep.errors import UsageError
 from userrep.export import check_out
+from userrep.schemas import REGISTRY
+from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
 from userrep.storage import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
+from userrep.tables import Tables
 from userrep.training import shuffled_shard
 from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files
 
@@ -42,6 +46,7 @@ def bucket() -> Iterator[str]:
                 patch.setenv("AWS_REGION", "us-east-1")
                 patch.setenv("AWS_ACCESS_KEY_ID", "test")
                 patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+                patch.setenv("AWS_ALLOW_HTTP", "true")
                 pyarrow.fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir("rows")
                 yield "s3a://rows"
         finally:
@@ -113,3 +118,14 @@ def test_small_files_are_written_read_and_missed(bucket: str) -> None:
 
 def test_files_of_one_bucket_share_one_connection(bucket: str) -> None:
     assert file_system(f"{bucket}/a")[0] is file_system(f"s3://{bucket.partition('://')[2]}/b")[0]
+
+
+def test_two_changes_of_the_registry_at_once_conflict_on_an_object_store_too(bucket: str) -> None:
+    tables = Tables(None, root=f"{bucket}/my root")
+    for space_id in ("s1", "s2"):
+        add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=date(2024, 5, 1), content_hash="x")
+        mark_ready(tables, find_space(tables, space_id))
+    seen = tables.ledger(REGISTRY)
+    promote(tables, find_space(tables, "s2"))
+    assert not tables.exchange(REGISTRY, [row.asDict() for row in seen], since=seen[0].change_id)
+    assert {space.space_id: space.state for space in read_registry(tables).spaces} == {"s1": "ready", "s2": "serving"}

@@ -19,17 +19,22 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 from userrep.errors import UserrepError
 from userrep.storage import file_system
 
+USER_BUCKET = "user_bucket"  # the one column that there are statistics of
 _ATTEMPTS = 20  # of a commit, each on the newest version
 _ONLY_NOW = CommitProperties(max_commit_retries=0)  # onto the very version that was looked at, or not at all
 
 
 class TableFile(NamedTuple):
-    """A Parquet file of a table: its path below the table's, bytes, rows, and the values of the partition columns."""
+    """A Parquet file of a table: its path below the table's, bytes, rows, and the values of the partition columns.
+
+    ``buckets``: the first and the last ``user_bucket`` in it, where that is known; see events/buckets.py.
+    """
 
     path: str
     size: int
     num_rows: int
     values: dict[str, Any]
+    buckets: tuple[int, int] | None = None
 
 
 class DeltaFiles:
@@ -126,8 +131,7 @@ def _commit(table: DeltaTable, added: Sequence[TableFile], removed: Sequence[Tab
     """Commit onto the very version that ``table`` is at; say whether no other commit came first."""
     now = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
-        AddAction(file.path, file.size, _texts(file), now, True, json.dumps({"numRecords": file.num_rows}))
-        for file in added
+        AddAction(file.path, file.size, _texts(file), now, True, json.dumps(_statistics(file))) for file in added
     ]
     actions += [RemoveAction(file.path, True, now, file.size, _texts(file)) for file in removed]
     keys = table.metadata().partition_columns
@@ -146,9 +150,24 @@ def _files(table: DeltaTable) -> list[TableFile]:
     names = [key.removeprefix("partition.") for key in keys]
     facts = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "num_records"))
     return [
-        TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)))
-        for path, size, num_rows, row in zip(*facts, values, strict=True)
+        TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)), buckets)
+        for path, size, num_rows, row, buckets in zip(*facts, values, _buckets(actions), strict=True)
     ]
+
+
+def _buckets(actions: pa.Table) -> list[tuple[int, int] | None]:
+    ends = [f"{end}.{USER_BUCKET}" for end in ("min", "max")]
+    if not set(ends) <= set(actions.column_names):
+        return [None] * len(actions)
+    found = zip(*(actions.column(end).to_pylist() for end in ends), strict=True)
+    return [None if first is None or last is None else (first, last) for first, last in found]
+
+
+def _statistics(file: TableFile) -> dict[str, Any]:
+    if file.buckets is None:
+        return {"numRecords": file.num_rows}
+    first, last = ({USER_BUCKET: bucket} for bucket in file.buckets)
+    return {"numRecords": file.num_rows, "minValues": first, "maxValues": last}
 
 
 def _texts(file: TableFile) -> dict[str, str | None]:

@@ -175,9 +175,10 @@ REGISTRY = TableSchema(
 USER_EMBEDDINGS = TableSchema(
     "user_embeddings",
     "one row per space, as-of date, revision and user",
-    "space_id STRING, as_of DATE, revision INT, user_id STRING, embedding ARRAY<FLOAT>",
+    "space_id STRING, as_of DATE, revision INT, user_bucket INT, user_id STRING, embedding ARRAY<FLOAT>",
     ("space_id", "as_of", "revision"),
     (
+        ("delta.dataSkippingStatsColumns", "user_bucket"),  # joins open the files of their users alone
         ("parquet.block.size", str(2**24)),
         ("parquet.enable.dictionary", "false"),  # neither ids nor numbers repeat
         ("parquet.compression", "lz4_raw"),  # numbers hardly get smaller: speed before size

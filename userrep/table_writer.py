@@ -10,9 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from userrep.delta_files import TableFile
+from userrep.delta_files import USER_BUCKET, TableFile
 from userrep.storage import file_system
 
 _GROUP_BYTES = 32 * 2**20
@@ -64,6 +65,7 @@ class _File:
         folders = "/".join(f"{name}={value}" for name, value in values.items())
         self._path = "/".join(part for part in (folders, f"part-{uuid4()}.parquet") if part)
         self._values, self._schema, self._num_rows = values, target.schema, 0
+        self._buckets: tuple[int, int] | None = None
         self._waiting: list[pa.Table] = []
         settings = dict(target.properties)
         self._group_bytes = int(settings.get("parquet.block.size", _GROUP_BYTES))
@@ -76,12 +78,16 @@ class _File:
             compression=_CODECS[settings.get("parquet.compression", "snappy")],
             use_dictionary=_dictionaries(target),
             data_page_size=int(settings.get("parquet.page.size", _PAGE_BYTES)),
-            write_statistics=["user_bucket"],  # which readers skip row groups by; user ids have no place in footers
+            write_statistics=[USER_BUCKET],  # which readers skip row groups by; user ids have no place in footers
         )
 
     def write(self, rows: pa.Table) -> None:
         self._waiting.append(rows.select(self._schema.names).cast(self._schema))
         self._num_rows += rows.num_rows
+        if USER_BUCKET in self._schema.names:
+            ends = pc.min_max(rows[USER_BUCKET]).as_py()
+            known = self._buckets or (ends["min"], ends["max"])
+            self._buckets = min(known[0], ends["min"]), max(known[1], ends["max"])
         if sum(table.nbytes for table in self._waiting) >= self._group_bytes:
             self._flush()
 
@@ -90,7 +96,7 @@ class _File:
         self._writer.close()
         size = self._stream.tell()
         self._stream.close()
-        return TableFile(self._path, size, self._num_rows, self._values)
+        return TableFile(self._path, size, self._num_rows, self._values, self._buckets)
 
     def _flush(self) -> None:
         if self._waiting:

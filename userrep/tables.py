@@ -192,13 +192,15 @@ class Tables:
             return False
         return bool(done and done.num_affected_rows)
 
-    def files(self, table: TableSchema, keeps: Callable[[dict[str, Any]], bool]) -> list[TableFile]:
+    def files(
+        self, table: TableSchema, keeps: Callable[[dict[str, Any]], bool], *, version: int | None = None
+    ) -> list[TableFile]:
         """List the files of the partitions that ``keeps`` says yes to, given the values of their columns.
 
         Only where the tables have files of their own. Driver memory: one entry for each file of the table.
         """
         self.create(table)
-        return [file for file in DeltaFiles(self.uri(table)).files() if keeps(file.values)]
+        return [file for file in DeltaFiles(self.uri(table)).files(version) if keeps(file.values)]
 
     def target(self, table: TableSchema) -> Target:
         """Say how tasks write files of a table. Only where the tables have files of their own."""

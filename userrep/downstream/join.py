@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from userrep.delta_files import TableFile
+from userrep.downstream.lookup import with_vectors
 from userrep.downstream.options import JoinOptions, check_labels
 from userrep.downstream.outputs import with_outputs
-from userrep.downstream.resolution import column, steps_of, with_snapshot
+from userrep.downstream.resolution import Step, column, steps_of, with_snapshot
 from userrep.downstream.updates import with_update
 from userrep.errors import UsageError
 from userrep.inference.model import EmbeddingModel
@@ -68,8 +71,9 @@ def join_embeddings(
     The labels with snapshot_id (that counts at the label's time; null before the first, and with an update), as_of (of
     the vector or snapshot), the vector (with the space's id in the column's metadata) and its status:
     found, update, new_user, or, with a null, not_in_snapshot, no_snapshot_yet, too_old, expired (by retention),
-    null_user, null_time. Lazy, but for reads of ledgers. Cost: one shuffle of labels and of the space's snapshots
-    that can count, for the join; with updates one more of labels and updates.
+    null_user, null_time. Lazy, but for reads of ledgers. Cost: one shuffle of the labels, and one pass over the vectors
+    of their users, read from the tables' files; in a catalog, one shuffle of labels and of all snapshots that can
+    count. With updates one more of labels and updates.
 
     Raises
     ------
@@ -127,9 +131,48 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
         if sources.updates_until is not None:
             updates = updates.where(F.col("computed_at") <= F.lit(sources.updates_until.replace(tzinfo=UTC)))
         rows = with_update(rows, updates, options)
-    published = [step.snapshot for step in steps if step.snapshot.state == PUBLISHED]
-    vectors = tables.read(USER_EMBEDDINGS, version=sources.version).where(f"{mine} AND ({_partitions(published)})")
+    rows = (_read_vectors if tables.has_files else _join_vectors)(rows, tables, sources, steps, options)
+    new_user = None
+    if options.missing == "new_user":
+        folder = f"{tables.artifacts_root}/artifacts/spaces/{space.space_id}"
+        new_user = EmbeddingModel.load(folder, space.content_hash).predict({})
+    dim = max((step.snapshot.dim for step in steps if step.snapshot.dim is not None), default=None)
+    into = None
+    if sources.coordinates is not None:
+        into = (sources.coordinates.space_id, load_map(tables, space, sources.coordinates)[1])
+    return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user, into=into)
+
+
+def _read_vectors(
+    rows: DataFrame, tables: Tables, sources: Sources, steps: Sequence[Step], options: JoinOptions
+) -> DataFrame:
+    """Add __embedding by reading the files of vectors where labels need them."""
+    place = {(s.as_of, s.revision): k for k, (_, s) in enumerate(steps) if s.state == PUBLISHED}
+    snapshots: list[list[TableFile]] = [[] for _ in steps]
+
+    def counts(of: dict[str, Any]) -> bool:
+        return of["space_id"] == sources.space.space_id and (of["as_of"], of["revision"]) in place
+
+    for file in tables.files(USER_EMBEDDINGS, counts, version=sources.version):
+        snapshots[place[file.values["as_of"], file.values["revision"]]].append(file)
+    return with_vectors(
+        rows,
+        snapshots,
+        folder=tables.uri(USER_EMBEDDINGS),
+        user=options.user,
+        time=options.time,
+        min_tasks=tables.shuffle_partitions(),
+    )
+
+
+def _join_vectors(
+    rows: DataFrame, tables: Tables, sources: Sources, steps: Sequence[Step], options: JoinOptions
+) -> DataFrame:
+    """Add __embedding by Spark's join of all vectors that can count: one shuffle of both sides."""
+    published = [snapshot for _, snapshot in steps if snapshot.state == PUBLISHED]
+    mine = f"space_id = '{sources.space.space_id}' AND ({_partitions(published)})"
     names = {"user_id": "__user", "as_of": "__of_date", "revision": "__of_revision", "embedding": "__embedding"}
+    vectors = tables.read(USER_EMBEDDINGS, version=sources.version).where(mine)
     vectors = vectors.select(*(F.col(name).alias(new) for name, new in names.items()))
     same = (
         (column(options.user) == F.col("__user"))
@@ -137,16 +180,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
         & (F.col("__revision") == F.col("__of_revision"))
     )
     # The labels are hashed: they are narrow, and the vectors need no sort then.
-    rows = rows.hint("shuffle_hash").join(vectors, on=same, how="left")
-    new_user = None
-    if options.missing == "new_user":
-        folder = f"{tables.artifacts_root}/artifacts/spaces/{space.space_id}"
-        new_user = EmbeddingModel.load(folder, space.content_hash).predict({})
-    dim = max((snapshot.dim for snapshot in published if snapshot.dim is not None), default=None)
-    into = None
-    if sources.coordinates is not None:
-        into = (sources.coordinates.space_id, load_map(tables, space, sources.coordinates)[1])
-    return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user, into=into)
+    return rows.hint("shuffle_hash").join(vectors, on=same, how="left")
 
 
 def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datetime] | None) -> DataFrame:

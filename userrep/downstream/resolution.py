@@ -12,8 +12,8 @@ from userrep.spaces.snapshots import Snapshot
 Availability = Literal["ledger", "as_of"]
 
 _END = datetime.combine(date(9999, 12, 31), time())
-_COLUMNS = """__day DATE, __since TIMESTAMP, __until TIMESTAMP, __snapshot_id STRING, __as_of DATE, __revision INT,
-__state STRING"""
+_COLUMNS = """__day DATE, __since TIMESTAMP, __until TIMESTAMP, __number INT, __snapshot_id STRING, __as_of DATE,
+__revision INT, __state STRING"""
 
 
 class Step(NamedTuple):
@@ -43,12 +43,13 @@ def steps_of(snapshots: Sequence[Snapshot], availability: Availability) -> list[
 
 
 def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> DataFrame:
-    """Add __snapshot_id, __as_of, __revision and __state of the snapshot that counts at each label's time.
+    """Add __number, the place in ``steps`` of the snapshot that counts at each label's time, and its __snapshot_id,
+    __as_of, __revision and __state.
 
     They are null before the first step, and where the time is null. Every label is kept once. Cost: a broadcast of the
     ledger, one row per day that it spans; no shuffle.
     """
-    rows = [(day, *span, s.snapshot_id, s.as_of, s.revision, s.state) for day, span, s in _by_day(steps)]
+    rows = [(day, *span, k, *_told(steps[k].snapshot)) for day, span, k in _by_day(steps)]
     ledger = F.broadcast(labels.sparkSession.createDataFrame(rows, _COLUMNS))
     at, last = column(time), F.lit(steps[-1].since.date() if steps else _END.date())
     counts = (
@@ -66,11 +67,15 @@ def _rank(snapshot: Snapshot) -> tuple[date, int]:
     return snapshot.as_of, snapshot.revision
 
 
-def _by_day(steps: Sequence[Step]) -> Iterator[tuple[date, tuple[datetime, datetime], Snapshot]]:
+def _told(snapshot: Snapshot) -> tuple[str, date, int, str]:
+    return snapshot.snapshot_id, snapshot.as_of, snapshot.revision, snapshot.state
+
+
+def _by_day(steps: Sequence[Step]) -> Iterator[tuple[date, tuple[datetime, datetime], int]]:
     """Cut the steps' intervals into days; the last day stands for all after it."""
-    for k, (since, snapshot) in enumerate(steps):
+    for k, (since, _) in enumerate(steps):
         until = steps[k + 1].since if k + 1 < len(steps) else _END
         span = since.replace(tzinfo=UTC), until.replace(tzinfo=UTC)
         last = steps[k + 1].since if k + 1 < len(steps) else since + timedelta.resolution
         for days in range((last - timedelta.resolution - datetime.combine(since, time())).days + 1):
-            yield since.date() + timedelta(days=days), span, snapshot
+            yield since.date() + timedelta(days=days), span, k

@@ -62,18 +62,20 @@ def _files(inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
     wanted = {pair: tiles for tiles in inputs.tiles for pair in tiles.revision_by_day.items()}
     if wanted:
         uri = tables.uri(USER_ITEM_DAYS)
-        for path, _, _, of in tables.files(USER_ITEM_DAYS, lambda of: (of["event_date"], of["revision"]) in wanted):
-            tiles = wanted[of["event_date"], of["revision"]]
-            day = day_number(of["event_date"])
-            yield BucketedFile("tiles", f"{uri}/{path}", day, tiles.before, tiles.after), of["user_slice"]
+        for file in tables.files(USER_ITEM_DAYS, lambda of: (of["event_date"], of["revision"]) in wanted):
+            tiles = wanted[file.values["event_date"], file.values["revision"]]
+            day = day_number(file.values["event_date"])
+            mine = BucketedFile("tiles", f"{uri}/{file.path}", day, tiles.before, tiles.after)
+            yield mine, file.values["user_slice"]
     if sums is not None:
         uri, key = tables.uri(USER_WINDOW_SUMS), (sums.lineage_id, sums.generation)
-        for path, _, _, of in tables.files(USER_WINDOW_SUMS, lambda of: (of["lineage_id"], of["generation"]) == key):
-            yield BucketedFile("sums", f"{uri}/{path}", day_number(sums.as_of), True, False), of["user_slice"]
+        for file in tables.files(USER_WINDOW_SUMS, lambda of: (of["lineage_id"], of["generation"]) == key):
+            mine = BucketedFile("sums", f"{uri}/{file.path}", day_number(sums.as_of), True, False)
+            yield mine, file.values["user_slice"]
     if inputs.profiles is not None:
         uri = tables.uri(USER_PROFILES)
-        for path, _, _, of in tables.files(USER_PROFILES, lambda _: True):
-            yield BucketedFile("profiles", f"{uri}/{path}", 0, True, True), of["user_slice"]
+        for file in tables.files(USER_PROFILES, lambda _: True):
+            yield BucketedFile("profiles", f"{uri}/{file.path}", 0, True, True), file.values["user_slice"]
 
 
 def rows_of_inputs(inputs: Inputs) -> DataFrame:

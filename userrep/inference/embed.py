@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from userrep.arrow import combined, listed
 from userrep.delta_files import TableFile
+from userrep.events.hashing import bucket_of
 from userrep.inference.encoder import Encoder, worker_encoder
 from userrep.inference.users import input_columns
 from userrep.storage import open_parquet, parquet_footer
@@ -70,26 +71,26 @@ def embed_files(
 
     ``folder``, ``content_hash``: the space's artifact. ``values``: of the target's partition columns, for each date.
     The vectors are those of ``embedded``, to the bit, whatever the tasks. Cost: one pass, no shuffle; a task holds a
-    row group of features and one of vectors. Driver memory: one entry a file.
+    row group of features and one of vectors. Driver memory: one entry a file. A file of features, which has a range of
+    user buckets in order, gives files that have them too, one for each task that reads it.
     """
     tasks = _tasks(files, min_tasks)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = worker_encoder(folder, content_hash)
         for number in (number for batch in batches for number in batch.column("id").to_pylist()):
-            writer = TableWriter(target)
-            for as_of, rows in _encoded(tasks[number], encoder):
-                writer.write(rows, values[as_of])
             written = [
-                {"path": file.path, "size": file.size, "num_rows": file.num_rows, "as_of": file.values["as_of"]}
-                for file in writer.close()
-            ]
+                {"path": file.path, "size": file.size, "num_rows": file.num_rows, "as_of": part[0].as_of,
+                 "buckets": file.buckets}
+                for part in tasks[number].files
+                for file in _written(part, encoder, target, values)
+            ]  # fmt: skip
             if written:
                 yield pa.RecordBatch.from_pylist(written)
 
-    schema = "path STRING, size BIGINT, num_rows BIGINT, as_of DATE"
+    schema = "path STRING, size BIGINT, num_rows BIGINT, as_of DATE, buckets ARRAY<BIGINT>"
     done = spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, schema).collect()
-    return [TableFile(row.path, row.size, row.num_rows, dict(values[row.as_of])) for row in done]
+    return [TableFile(row.path, row.size, row.num_rows, dict(values[row.as_of]), tuple(row.buckets)) for row in done]
 
 
 def _tasks(files: Sequence[FeatureFile], min_tasks: int) -> list[_Task]:
@@ -110,16 +111,21 @@ def _tasks(files: Sequence[FeatureFile], min_tasks: int) -> list[_Task]:
     ]
 
 
-def _encoded(task: _Task, encoder: Encoder) -> Iterator[tuple[date, pa.Table]]:
-    """Encode a task's row groups: those that begin within its rows."""
+def _written(
+    part: tuple[FeatureFile, int, int], encoder: Encoder, target: Target, values: Mapping[date, Mapping[str, Any]]
+) -> list[TableFile]:
+    """Encode the row groups of a file of features that begin within a task's rows, into a file of vectors."""
+    file, first, stop = part
     columns = ["user_id", *input_columns(encoder.layout.spec)]
-    for file, first, stop in task.files:
-        footer = parquet_footer(file.uri)
-        sizes = [footer.row_group(k).num_rows for k in range(footer.num_row_groups)]
-        mine = [k for k, start in enumerate(accumulate(sizes, initial=0)) if first <= start < stop and k < len(sizes)]
-        with open_parquet(file.uri, footer) as content:
-            for k in mine:
-                rows = content.read_row_group(k, columns=columns, use_threads=False)
-                batch = pa.RecordBatch.from_arrays([combined(column) for column in rows.columns], rows.column_names)
-                vectors = listed(encoder.embed(batch))
-                yield file.as_of, pa.table({"user_id": batch.column("user_id"), "embedding": vectors})
+    footer = parquet_footer(file.uri)
+    sizes = [footer.row_group(k).num_rows for k in range(footer.num_row_groups)]
+    mine = [k for k, start in enumerate(accumulate(sizes[:-1], initial=0)) if first <= start < stop and sizes]
+    writer = TableWriter(target)
+    with open_parquet(file.uri, footer) as content:
+        for k in mine:
+            rows = content.read_row_group(k, columns=columns, use_threads=False)
+            batch = pa.RecordBatch.from_arrays([combined(column) for column in rows.columns], rows.column_names)
+            user_id = batch.column("user_id")
+            vectors = {"user_bucket": bucket_of(user_id), "user_id": user_id, "embedding": listed(encoder.embed(batch))}
+            writer.write(pa.table(vectors), values[file.as_of])
+    return writer.close()

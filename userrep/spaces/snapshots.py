@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
+from userrep.events.buckets import user_bucket
 from userrep.features.build import FeatureSet, feature_sets, features_table, read_features
 from userrep.ids import short_hash, snapshot_id
 from userrep.inference.embed import FeatureFile, embed_files, embedded
@@ -137,7 +138,8 @@ def _write_rows(tables: Tables, config: Config, space: Space, staged: Sequence[S
     source = read_features(tables, config, space.lineage_id, [s.as_of for s in staged])
     rows = embedded(source, folder=artifact_folder(config, space.space_id), content_hash=space.content_hash)
     revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
-    keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner").withColumn("space_id", F.lit(space.space_id))
+    keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner")
+    keyed = keyed.withColumns({"space_id": F.lit(space.space_id), "user_bucket": user_bucket()})
     tables.replace(keyed, USER_EMBEDDINGS, _where(staged))
 
 

@@ -1,0 +1,59 @@
+"""Principal components of the inputs: what a linear encoder without any idea of users would make of them.
+
+Shapes: B rows of the sample, N rows, F inputs, D components.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from userrep.arrow import packed, unpacked
+from userrep.evaluation.representation import Context, Floats32
+
+_MAX_ROWS = 20_000
+
+
+@dataclass
+class Pca:
+    """The first components of the scaled inputs, fitted on a sample of all users' rows at or before ``plan.until``."""
+
+    name: str = "pca"
+    num_components: int = 120
+    _center_F: Floats32 = field(default_factory=lambda: np.zeros(0, np.float32), init=False)
+    _axes_FD: Floats32 = field(default_factory=lambda: np.zeros((0, 0), np.float32), init=False)
+
+    def fit(self, context: Context) -> None:
+        """Find the axes: an eigendecomposition of F x F. ``_MAX_ROWS`` rows, packed, reach the driver."""
+        self.fit_rows(_earlier_rows(context))
+
+    def fit_rows(self, x_BF: Floats32) -> None:
+        """Find the axes of these rows."""
+        self._center_F = x_BF.mean(axis=0)
+        centred_BF = (x_BF - self._center_F).astype(np.float64)
+        _, axes_FF = np.linalg.eigh(centred_BF.T @ centred_BF)  # variances ascend
+        self._axes_FD = axes_FF[:, ::-1][:, : self.num_components].astype(np.float32)
+
+    def matrix(self, context: Context) -> Floats32:
+        """Project the rows onto the axes; as many as there are inputs at most."""
+        return (context.scaled_NF - self._center_F) @ self._axes_FD
+
+
+def _earlier_rows(context: Context) -> Floats32:
+    """Scale a sample of earlier rows, drawn by a hash of user and date."""
+    layout, scaler = context.layout, context.artifact.scaler
+    features = context.earlier_features()
+    chance = F.pmod(F.xxhash64("user_id", "as_of", F.lit(context.seed)), F.lit(2**40))
+    share = min(1.0, 1.1 * _MAX_ROWS / max(1, features.count()))
+
+    def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            x_BF = scaler.apply(layout, layout.raw(batch))
+            yield pa.RecordBatch.from_arrays([batch.column("chance"), packed(x_BF)], ["chance", "x"])
+
+    drawn = features.withColumn("chance", chance).where(F.col("chance") < int(share * 2**40))
+    rows = drawn.mapInArrow(scaled, "chance BIGINT, x BINARY").toArrow().sort_by("chance")
+    x_BF = unpacked(rows.column("x").combine_chunks(), layout.width)
+    return x_BF[:_MAX_ROWS]

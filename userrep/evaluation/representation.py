@@ -85,9 +85,18 @@ class Context:
     config: Config
     artifact: Artifact
     plan: Plan
-    rows: Rows
-    activity: Activity
+    futures: Futures
     seed: int
+
+    @property
+    def rows(self) -> Rows:
+        """The rows to be described."""
+        return self.futures.rows
+
+    @property
+    def activity(self) -> Activity:
+        """What their users did; of it only what lies before a row's date may go into its vector."""
+        return self.futures.activity
 
     @property
     def layout(self) -> InputLayout:
@@ -98,11 +107,6 @@ class Context:
     def encoder(self) -> Encoder:
         """The space's encoder, the one that snapshots are made with."""
         return Encoder(self.artifact)
-
-    @cached_property
-    def futures(self) -> Futures:
-        """The windows before and after each row's date."""
-        return Futures(self.rows, self.activity)
 
     @cached_property
     def raw_NF(self) -> Floats32:

@@ -17,6 +17,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from scipy.sparse import csr_array
 
 from userrep.config import Onboarding
 from userrep.evaluation.plan import Plan
@@ -27,7 +28,6 @@ from userrep.tables import Tables
 
 POPULARITY_DAYS = 30
 
-Sparse = scipy.sparse.csr_array
 Floats = NDArray[np.float64]
 
 
@@ -49,27 +49,27 @@ class Activity:
     slot_E: Ints
     num_events_E: Floats
     weight_E: Floats
-    picked: Sparse
+    picked: csr_array
     dates: tuple[date, ...]
     popularity_DI: Floats
     is_sold_DI: NDArray[np.bool_]
 
-    def num_events(self, start: date | None, end: date) -> Sparse:
+    def num_events(self, start: date | None, end: date) -> csr_array:
         """Count events of the days ``[start, end)``, of all days before ``end`` without a start: U x I.
 
         Raises ValueError if a day is not among the cuts.
         """
         return self._sums(self.num_events_E, start, end)
 
-    def weight(self, start: date | None, end: date) -> Sparse:
+    def weight(self, start: date | None, end: date) -> csr_array:
         """Sum weight over the days ``[start, end)``, as ``num_events`` counts."""
         return self._sums(self.weight_E, start, end)
 
-    def _sums(self, values_E: Floats, start: date | None, end: date) -> Sparse:
+    def _sums(self, values_E: Floats, start: date | None, end: date) -> csr_array:
         first = 0 if start is None else self.cuts.index(start) + 1
         inside = (self.slot_E >= first) & (self.slot_E <= self.cuts.index(end))
         shape = (len(self.user_ids), len(self.item_ids))
-        return Sparse((values_E[inside], (self.user_E[inside], self.item_E[inside])), shape=shape)
+        return csr_array((values_E[inside], (self.user_E[inside], self.item_E[inside])), shape=shape)
 
 
 @dataclass(frozen=True)
@@ -79,27 +79,27 @@ class Futures:
     rows: Rows
     activity: Activity
 
-    def num_events(self, days: int) -> Sparse:
+    def num_events(self, days: int) -> csr_array:
         """Count each row's events in ``[as_of, as_of + days)``: N x I."""
         return self._by_row(lambda day: self.activity.num_events(day, day + timedelta(days=days)))
 
-    def weight(self, days: int) -> Sparse:
+    def weight(self, days: int) -> csr_array:
         """Sum each row's weight in ``[as_of, as_of + days)``: N x I."""
         return self._by_row(lambda day: self.activity.weight(day, day + timedelta(days=days)))
 
     @cached_property
-    def history(self) -> Sparse:
+    def history(self) -> csr_array:
         """Count each row's events before its as-of date, since the log began: N x I."""
         return self._by_row(lambda day: self.activity.num_events(None, day))
 
-    def _by_row(self, of_date: Callable[[date], Sparse]) -> Sparse:
+    def _by_row(self, of_date: Callable[[date], csr_array]) -> csr_array:
         parts, order = [], []
         for d, day in enumerate(self.rows.dates):
             mine = np.flatnonzero(self.rows.date_N == d)
             parts.append(of_date(day)[self.rows.user_N[mine]])
             order.append(mine)
         back = np.argsort(np.concatenate(order), kind="stable")
-        return Sparse(scipy.sparse.vstack(parts, format="csr")[back])
+        return csr_array(scipy.sparse.vstack(parts, format="csr")[back])
 
 
 def cuts_of(plan: Plan) -> tuple[date, ...]:
@@ -117,8 +117,7 @@ def read_activity(tables: Tables, rows: Rows, plan: Plan, *, onboarding: Onboard
     """
     cuts = cuts_of(plan)
     tiles = read_tiles(tables, start=None, end=cuts[-1])
-    keys = ["user_id", "item_id", _slot(cuts).alias("slot")]
-    sums = only_sampled(tiles, rows, seed=seed).groupBy(*keys).agg(
+    sums = only_sampled(tiles, rows, seed=seed).groupBy("user_id", "item_id", _slot(cuts).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events"), F.sum("weight").alias("weight")
     )  # fmt: skip
     entries = sums.toArrow()
@@ -196,12 +195,12 @@ def _items(entries: pa.Table, picks: pa.Table | None) -> pa.StringArray:
     return distinct.take(pc.sort_indices(distinct))
 
 
-def _picked(picks: pa.Table | None, user_ids: pa.StringArray, item_ids: pa.StringArray) -> Sparse:
+def _picked(picks: pa.Table | None, user_ids: pa.StringArray, item_ids: pa.StringArray) -> csr_array:
     shape = (len(user_ids), len(item_ids))
     if picks is None or not picks.num_rows:
-        return Sparse(shape, dtype=bool)
+        return csr_array(shape, dtype=bool)
     user_P, item_P = (
         places(picks.column(name).combine_chunks(), ids) for name, ids in (("user_id", user_ids), ("item_id", item_ids))
     )
     known = user_P >= 0
-    return Sparse((np.ones(known.sum(), bool), (user_P[known], item_P[known])), shape=shape)
+    return csr_array((np.ones(known.sum(), bool), (user_P[known], item_P[known])), shape=shape)

@@ -41,7 +41,8 @@ def standardised(x_NF: Floats32, training_N: NDArray[np.bool_]) -> Floats32:
     mean_F = x_NF[training_N].mean(axis=0, dtype=np.float64)
     spread_F = x_NF[training_N].std(axis=0, dtype=np.float64)
     factor_F = np.where(spread_F > 1e-6, 1 / np.maximum(spread_F, 1e-6), 0)
-    return np.clip((x_NF - mean_F) * factor_F, -_CLIP, _CLIP).astype(np.float32)
+    clipped_NF: Floats32 = np.clip((x_NF - mean_F) * factor_F, -_CLIP, _CLIP).astype(np.float32)
+    return clipped_NF
 
 
 class RowHead(nn.Module):
@@ -170,7 +171,7 @@ def _train(
     best, best_state, since = _loss_of(head, valid_loss), _copied(head), 0
     for _ in range(_MAX_EPOCHS):
         head.train()
-        for batch in torch.randperm(num_examples).split(batch_size):
+        for batch in torch.split(torch.randperm(num_examples), batch_size):
             optimizer.zero_grad()
             loss(batch).backward()  # type: ignore[no-untyped-call]
             optimizer.step()

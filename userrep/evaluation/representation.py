@@ -48,9 +48,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from scipy.sparse import csr_array
 
 from userrep.config import Config
-from userrep.evaluation.activity import Activity, Futures, Sparse
+from userrep.evaluation.activity import Activity, Futures
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Rows
 from userrep.events.tiles import read_tiles
@@ -119,9 +120,9 @@ class Context:
         return self.artifact.scaler.apply(self.layout, self.raw_NF)
 
     @property
-    def picked(self) -> Sparse:
+    def picked(self) -> csr_array:
         """The onboarding picks of each row's user: N x I."""
-        return Sparse(self.activity.picked[self.rows.user_N])
+        return csr_array(self.activity.picked[self.rows.user_N])
 
     def interactions(self) -> DataFrame:
         """Read all users' events before ``plan.until``: user_id, item_id, num_events, weight. Cost: one shuffle."""

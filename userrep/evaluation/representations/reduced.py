@@ -31,14 +31,14 @@ class Pca:
 
     def fit_rows(self, x_BF: Floats32) -> None:
         """Find the axes of these rows."""
-        self._center_F = x_BF.mean(axis=0)
+        self._center_F = x_BF.mean(axis=0, dtype=np.float64).astype(np.float32)
         centred_BF = (x_BF - self._center_F).astype(np.float64)
         _, axes_FF = np.linalg.eigh(centred_BF.T @ centred_BF)  # variances ascend
         self._axes_FD = axes_FF[:, ::-1][:, : self.num_components].astype(np.float32)
 
     def matrix(self, context: Context) -> Floats32:
         """Project the rows onto the axes; as many as there are inputs at most."""
-        return (context.scaled_NF - self._center_F) @ self._axes_FD
+        return np.asarray((context.scaled_NF - self._center_F) @ self._axes_FD, np.float32)
 
 
 def _earlier_rows(context: Context) -> Floats32:

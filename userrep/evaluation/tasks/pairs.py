@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from userrep.evaluation.activity import Sparse
 from userrep.evaluation.heads import PairData, Setting, best_setting, standardised
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints
@@ -124,10 +124,10 @@ class NextItem:
     def pairs(self, truth: Truth, rng: np.random.Generator) -> Pairs:
         """Draw positives, and exchange their items for negatives among rows of one date and role."""
         taken = truth.futures.num_events(self.days)
-        barred = Sparse(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
+        barred = csr_array(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
         if self.only_new:
             barred = barred + truth.futures.history
-        never = _keys(Sparse(taken + barred))  # not negatives
+        never = _keys(csr_array(taken + barred))  # not negatives
         row_P, item_P = _pairs_of(taken)
         sold_P = truth.activity.is_sold_DI[truth.rows.date_N[row_P], item_P]
         fits = sold_P & ~_is_among(row_P * taken.shape[1] + item_P, _keys(barred))
@@ -166,12 +166,12 @@ def exchanged(
     )
 
 
-def _pairs_of(matrix: Sparse) -> tuple[Ints, Ints]:
+def _pairs_of(matrix: csr_array) -> tuple[Ints, Ints]:
     row_P, item_P = matrix.nonzero()
     return row_P.astype(np.int64), item_P.astype(np.int64)
 
 
-def _keys(matrix: Sparse) -> Ints:
+def _keys(matrix: csr_array) -> Ints:
     row_P, item_P = _pairs_of(matrix)
     return np.sort(row_P * matrix.shape[1] + item_P)
 

@@ -3,7 +3,8 @@
 Shapes: N rows, F inputs, K outputs, P pairs, M items at dates, E numbers of an item, D dimensions that meet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,8 +86,7 @@ class RowData:
 
     def fitted(self, setting: Setting, seed: int) -> tuple[RowHead, float]:
         """Train a head on the training rows, stopped by the validation rows; return it with its loss on those."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _alone(seed):
             head = RowHead(self.x_NF.shape[1], self.y_NK.shape[1], setting.hidden)
             train = torch.from_numpy(self.train)
 
@@ -116,8 +116,7 @@ class PairData:
 
     def fitted(self, setting: Setting, seed: int) -> tuple[PairHead, float]:
         """Train a head on the training pairs, stopped by the validation pairs; return it with its loss on those."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _alone(seed):
             head = PairHead(self.x_NF.shape[1], self.item_ME.shape[1], setting.hidden)
             train, valid = torch.from_numpy(self.train), torch.from_numpy(self.valid)
 
@@ -155,6 +154,19 @@ def squared(out_NK: Tensor, y_NK: Tensor) -> Tensor:
 def best_setting(data: RowData | PairData, seed: int) -> Setting:
     """Choose from the grid by the loss on validation rows; of equals the first."""
     return min(GRID, key=lambda setting: data.fitted(setting, seed)[1])
+
+
+@contextmanager
+def _alone(seed: int) -> Iterator[None]:
+    """Seed torch and keep to one thread meanwhile: sums come out alike on any number of cores, and heads are small."""
+    num_threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(num_threads)
 
 
 def _train(

@@ -33,8 +33,8 @@ def judged(planted: World, task: Task, x_NF: NDArray[np.float32], seed: int = 1)
     problem = task.problem(planted.truth, seed)
     assert not isinstance(problem, LeftOut)
     scores = problem.scores(x_NF, problem.chosen(x_NF, seed), seed)
-    weight_BU = resampled_users(len(planted.rows.user_ids), 200, seed)
-    low, high = np.quantile(bootstrapped(task.metrics[0], scores, weight_BU), [0.05, 0.95])
+    weight_UB = resampled_users(len(planted.rows.user_ids), 200, seed)
+    low, high = np.quantile(bootstrapped(task.metrics[0], scores, weight_UB), [0.05, 0.95])
     return value_of(task.metrics[0], scores), float(low), float(high)
 
 

@@ -93,7 +93,7 @@ def test_all_faults_are_said_at_once() -> None:
     [
         ({"windows_days": 7}, "windows_days: Input should be a valid list, got 7."),
         ({"windows_days": []}, "windows_days: List should have at least 1 item"),
-        ({"windows_days": [7, 7]}, "windows_days: windows must differ, got [7, 7]."),
+        ({"windows_days": [7, 7]}, "windows_days: days must differ, got [7, 7]."),
         ({"windows_days": [0]}, "windows_days.0: Input should be greater than or equal to 1, got 0."),
         ({"windows_days": [10**9]}, "windows_days.0: Input should be less than or equal to 3650"),
         ({"model": {"latent_dim": 64.5}}, "model.latent_dim: Input should be a valid integer"),

@@ -16,11 +16,11 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 # A module imports from lines below its own, or from its own line's package. One line holds what never meets.
 ORDER = [
     "cli",
-    "cli_consumers cli_spaces",
+    "cli_consumers cli_evaluate cli_spaces",
     "console",
     "jobs",
     "demo doctor status export",
-    "daily",
+    "daily evaluate",
     "pipeline",
     "runs schedule",
     "operations",

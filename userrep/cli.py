@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep import cli_consumers, cli_spaces
+from userrep import cli_consumers, cli_evaluate, cli_spaces
 from userrep.config import Config, load_config
 from userrep.console import (
     AsJson,
@@ -208,6 +208,9 @@ def export(
     manifest = _export(what, config, day, out, space)
     manifest = {key: value for key, value in manifest.items() if key != "sha256"}
     print_result(manifest, [f"{what} of {day}: {manifest['num_rows']:,} rows in {out}"], as_json=as_json)
+
+
+app.command()(cli_evaluate.evaluate)
 
 
 @app.command()

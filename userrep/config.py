@@ -50,9 +50,9 @@ def _day(value: Any) -> Any:
     return value
 
 
-def _windows(days: list[int]) -> list[int]:
+def _ascending(days: list[int]) -> list[int]:
     if len(set(days)) != len(days):
-        raise ValueError("windows must differ")
+        raise ValueError("days must differ")
     return sorted(days)
 
 
@@ -400,6 +400,25 @@ class Downstream(Section):
     num_dates: int = Field(4, ge=1)
 
 
+class Evaluation(Section):
+    """How an embedding is judged (``userrep evaluate``).
+
+    Labels reach ``horizons_days`` past their as-of dates, which lie ``every_days`` apart: ``max_dates`` at most to
+    train heads on, and as many to test them on. ``max_rows``: of sampled users and dates, all dates together.
+    ``num_clusters``: of items, in tasks of categories. ``num_seeds``: trainings of each head; ``num_bootstraps``:
+    resamplings of the users, for intervals.
+    """
+
+    horizons_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_ascending)] = [7, 30]
+    every_days: Days = 7
+    max_dates: int = Field(8, ge=1)
+    max_rows: int = Field(60_000, ge=100)
+    num_clusters: int = Field(20, ge=2)
+    num_seeds: int = Field(3, ge=1)
+    num_bootstraps: int = Field(400, ge=20)
+    seed: int = 17
+
+
 class Tracking(Section):
     """Trainings are recorded with MLflow. ``uri``: of its store or server; ``${NAME}`` in it is a variable of the
     environment. Without one: MLFLOW_TRACKING_URI, on Databricks its own, else SQLite below a local ``root``.
@@ -442,13 +461,14 @@ class Config(Section):
     items: Items | None = None
     users: Users | None = None
     onboarding: Onboarding | None = None
-    windows_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_windows)] = [7, 30, 180]
+    windows_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_ascending)] = [7, 30, 180]
     item_vectors: dict[Name, ItemVectors] = Field(min_length=1)
     model: Model = Model()
     training: Training = Training()
     snapshots: Snapshots = Snapshots()
     gates: Gates = Gates()
     downstream: Downstream = Downstream()
+    evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
     spark: Spark = Spark()
 

@@ -1,14 +1,11 @@
 """Exports: Parquet folders with a manifest beside the data, for whoever does not read Delta."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
 from pyspark.sql import DataFrame
 
 from userrep.config import Config
@@ -20,7 +17,7 @@ from userrep.parquet_parts import write_parts
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.storage import absolute, delete_file, file_system, folder_names, staged_name, write_bytes
+from userrep.storage import absolute, delete_file, file_system, folder_names, names_in_out, staged_name, write_bytes
 from userrep.tables import Tables
 
 MANIFEST = "_manifest.json"
@@ -34,24 +31,12 @@ def check_out(out: str) -> None:
     UsageError
         If the folder has other contents, is a file, or lies where this user may not write.
     """
-    try:
-        files, path = file_system(out)
-        kind = files.get_file_info(path).type
-        is_folder = kind == pyarrow.fs.FileType.Directory
-        names = [file.base_name for file in files.get_file_info(pyarrow.fs.FileSelector(path))] if is_folder else []
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--out {out}: not a folder that can be looked into ({error}).") from None
-    if kind == pyarrow.fs.FileType.File:
-        raise UsageError(f"--out {out}: a file is there; name a folder.")
+    names = names_in_out(out)
     names = [name for name in names if not name.startswith(staged_name(MANIFEST))]  # killed before anything else
     foreign = sorted(name for name in names if not _is_of_an_export(name))
     if names and (foreign or MANIFEST not in names):
         found = f" ({', '.join(foreign[:3])})" if foreign else ""
         raise UsageError(f"--out {out}: the folder is not empty and holds no earlier export{found}; name another one.")
-    if isinstance(files, pyarrow.fs.LocalFileSystem):
-        there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise UsageError(f"--out {out}: {there} is not a folder that this user may write to; name another one.")
 
 
 def _is_of_an_export(name: str) -> bool:

@@ -9,6 +9,7 @@ from userrep.config import load_config
 from userrep.errors import UsageError, UserrepError, in_one_line
 from userrep.pipeline import Pipeline
 from userrep.session import get_session
+from userrep.storage import check_new_folder
 
 
 def _build_user_features(pipeline: Pipeline) -> None:
@@ -39,20 +40,53 @@ JOBS: dict[str, Callable[[Pipeline], object]] = {
 
 def job_main(name: str, description: str | None) -> int:
     """Run one job from the command line of an entry point in jobs/; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=f"{name}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="configuration file (YAML)")
+    parser = _parser(name, description)
     parser.add_argument(
         "--as-of", type=date.fromisoformat, help="as-of date, YYYY-MM-DD: events before its 00:00 UTC count "
         "(default: the day after the log's last)"
     )  # fmt: skip
-    parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a setting")
     arguments = parser.parse_args()
+    return _ended(name, arguments, JOBS[name], as_of=arguments.as_of)
+
+
+def evaluation_main(description: str | None) -> int:
+    """Run jobs/evaluate_space.py from its command line; returns the exit code."""
+    parser = _parser("evaluate_space", description)
+    parser.add_argument("--space", help="the space's id (default: the one that serves)")
+    parser.add_argument("--out", required=True, help="new folder or URI to write figures to")
+    arguments = parser.parse_args()
+
+    def work(pipeline: Pipeline) -> None:
+        from userrep.evaluate import evaluate_space
+
+        evaluate_space(pipeline, arguments.space, arguments.out)
+
+    return _ended("evaluate_space", arguments, work, before=lambda: check_new_folder(arguments.out))
+
+
+def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"{name}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="configuration file (YAML)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a setting")
+    return parser
+
+
+def _ended(
+    name: str,
+    arguments: argparse.Namespace,
+    work: Callable[[Pipeline], object],
+    *,
+    as_of: date | None = None,
+    before: Callable[[], object] = lambda: None,
+) -> int:
+    """Do a job's work, after what is to be checked ``before`` Spark starts; say what went wrong, if anything did."""
     try:
         config = load_config(arguments.config, arguments.set)
+        before()
         spark = get_session(config.spark.master, config.spark.conf, app_name=name)
-        JOBS[name](Pipeline(config, spark, arguments.as_of))
+        work(Pipeline(config, spark, as_of))
     except UserrepError as error:
         faults = error.faults if isinstance(error, UsageError) else [str(error)]
         print("\n".join(f"{name}: {fault}" for fault in faults), file=sys.stderr)

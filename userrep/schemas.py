@@ -222,10 +222,20 @@ CONSUMER_RESULTS = TableSchema(
     num_train BIGINT, num_test BIGINT, snapshot_ids ARRAY<STRING>, trained_at TIMESTAMP""",
 )
 
+SPACE_METRICS = TableSchema(
+    "space_metrics",
+    """one row per evaluation of a space, task, metric and representation; the ends are those of 90 % intervals;
+    ahead_by: of the embedding, over this representation (null for itself)""",
+    """evaluation_id STRING, space_id STRING, task STRING, metric STRING, representation STRING, value DOUBLE,
+    low DOUBLE, high DOUBLE, value_by_seed ARRAY<DOUBLE>, ahead_by DOUBLE, ahead_low DOUBLE, ahead_high DOUBLE,
+    share_ahead DOUBLE, num_test BIGINT, content_hash STRING, config_hash STRING, code_hash STRING,
+    evaluated_at TIMESTAMP""",
+)
+
 ALL = (
     SOURCE_FILES, SOURCE_SCHEMAS, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS,
     ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, FEATURE_SETS, TRAINING_ROWS, REGISTRY,
-    USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, JOB_RUNS, CONSUMER_RESULTS,
+    USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, JOB_RUNS, CONSUMER_RESULTS, SPACE_METRICS,
 )  # fmt: skip
 
 

@@ -120,10 +120,10 @@ def write_folder(uri: str, files: Mapping[str, bytes]) -> None:
     """Write a folder of files whole or not at all: beside its place first, synced, then renamed.
 
     An object store has no such rename. There the files are written in their order: a folder without its last file is
-    none. Raises FileExistsError if the folder is there already.
+    none. Raises FileExistsError if the folder is there already, and is not empty.
     """
     system, path = file_system(uri)
-    if exists(uri):
+    if exists(uri) and folder_names(uri):
         raise FileExistsError(path)
     if not isinstance(system, pyarrow.fs.LocalFileSystem):
         for name, content in files.items():
@@ -198,6 +198,43 @@ def delete_folder(uri: str) -> None:
     """Remove a folder with all that is in it."""
     files, path = file_system(uri)
     files.delete_dir(path)
+
+
+def names_in_out(out: str) -> list[str]:
+    """Return the names in the folder that a command is to write to; none where it is not there yet.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be looked into, is a file, or lies where this user may not write.
+    """
+    try:
+        files, path = file_system(out)
+        kind = files.get_file_info(path).type
+        is_folder = kind == pyarrow.fs.FileType.Directory
+        names = [file.base_name for file in files.get_file_info(pyarrow.fs.FileSelector(path))] if is_folder else []
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--out {out}: not a folder that can be looked into ({error}).") from None
+    if kind == pyarrow.fs.FileType.File:
+        raise UsageError(f"--out {out}: a file is there; name a folder.")
+    if isinstance(files, pyarrow.fs.LocalFileSystem):
+        there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UsageError(f"--out {out}: {there} is not a folder that this user may write to; name another one.")
+    return names
+
+
+def check_new_folder(out: str) -> None:
+    """Refuse to write into a folder that holds anything. Nothing is made or changed.
+
+    Raises
+    ------
+    UsageError
+        If the folder is not empty, is a file, or lies where this user may not write.
+    """
+    names = sorted(names_in_out(out))
+    if names:
+        raise UsageError(f"--out {out}: the folder is not empty ({', '.join(names[:3])}); name another one.")
 
 
 def check_writable(uri: str) -> None:

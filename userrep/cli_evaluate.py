@@ -1,0 +1,50 @@
+"""``userrep evaluate``: what an embedding is worth, beside what could be had without it."""
+
+from typing import Annotated
+
+import typer
+
+from userrep.config import load_config
+from userrep.console import (
+    AsJson,
+    ConfigFile,
+    Debug,
+    Overrides,
+    checked_space_id,
+    in_columns,
+    ledgers_of,
+    print_result,
+    session_of,
+)
+
+
+def evaluate(
+    config_file: ConfigFile,
+    out: Annotated[str, typer.Option("--out", help="New folder to write metrics.json and a chart to.")],
+    space: Annotated[
+        str | None,
+        typer.Option("--space", metavar="ID", help="Default: the space that serves.", callback=checked_space_id),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a space on the log after its training: tasks it was not built for, beside baselines, with the same heads.
+
+    What the dates lack of features is built first; nothing is published. Figures go to --out and to space_metrics.
+    """
+    config = load_config(config_file, overrides or [])
+    from userrep.storage import check_new_folder
+
+    check_new_folder(out)
+    from userrep.evaluate import evaluable, evaluate_space
+    from userrep.evaluation.output import as_json as results_as_json
+    from userrep.evaluation.output import result_lines
+    from userrep.pipeline import Pipeline
+
+    evaluable(ledgers_of(config), config, space)
+    results = evaluate_space(Pipeline(config, session_of(config)), space, out)
+    found = results_as_json(results)
+    lines = in_columns(*result_lines(results))
+    lines += ["", *(f"left out: {what}: {reason}" for what, reason in results.left_out.items())]
+    print_result(found, [*lines, f"figures with their intervals, and a chart: {out}"], as_json=as_json)

@@ -1,0 +1,125 @@
+"""The items' side: their vectors as they were valid at each date, and the clusters that they fall into.
+
+Shapes: I items, E numbers of an item, M modalities, C clusters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import functions as F
+
+from userrep.arrow import stacked
+from userrep.config import Config
+from userrep.evaluation.rows import Ints, places
+from userrep.items.versions import Versions, read_vectors
+from userrep.tables import Tables
+
+_ROUNDS = 25
+
+Floats32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Vectors of I items by date: those of the version that was valid then.
+
+    ``version_of``: each date's version. ``vectors_IE``: by version, all modalities side by side (of ``dims``, in their
+    order), zeros where an item has none; ``has_IM``: by version, where it has one.
+    """
+
+    dims: Mapping[str, int]
+    version_of: Mapping[date, date]
+    vectors_IE: Mapping[date, Floats32]
+    has_IM: Mapping[date, NDArray[np.bool_]]
+
+    def __post_init__(self) -> None:
+        late = [f"{version} at {day}" for day, version in self.version_of.items() if version > day]
+        assert not late, f"item vectors that know the future: valid from {', '.join(late)}"
+
+    def at(self, day: date) -> Floats32:
+        """Return I x (E + M): the vectors valid at a date, then whether there is one."""
+        version = self.version_of[day]
+        return np.hstack([self.vectors_IE[version], self.has_IM[version].astype(np.float32)])
+
+    def of(self, modality: str, day: date) -> tuple[Floats32, NDArray[np.bool_]]:
+        """Return one modality's vectors valid at a date, and which items have one."""
+        version, m = self.version_of[day], list(self.dims).index(modality)
+        start = sum(list(self.dims.values())[:m])
+        return self.vectors_IE[version][:, start : start + self.dims[modality]], self.has_IM[version][:, m]
+
+
+def read_item_vectors(
+    tables: Tables, config: Config, versions: Versions, item_ids: pa.StringArray, dates: Sequence[date]
+) -> ItemVectors:
+    """Read these items' vectors of the versions that dates use, which are there. Driver memory: I x E per version."""
+    dims = {name: vectors.dim for name, vectors in config.item_vectors.items()}
+    version_of = {day: versions.valid_at(day) for day in dates}
+    wanted = tables.spark.createDataFrame(pa.table({"item_id": item_ids}))
+    vectors, has = {}, {}
+    for version in sorted(set(version_of.values())):
+        rows = read_vectors(tables, versions.lineage_id, version).select("modality", "item_id", "vector")
+        mine = rows.join(F.broadcast(wanted), on="item_id", how="left_semi").toArrow()
+        vectors[version], has[version] = side_by_side(mine, item_ids, dims)
+    return ItemVectors(dims, version_of, vectors, has)
+
+
+def side_by_side(
+    rows: pa.Table, item_ids: pa.StringArray, dims: Mapping[str, int]
+) -> tuple[Floats32, NDArray[np.bool_]]:
+    """Lay rows of (modality, item_id, vector) out as a matrix of all modalities, and say which are there."""
+    vectors_IE = np.zeros((len(item_ids), sum(dims.values())), np.float32)
+    has_IM = np.zeros((len(item_ids), len(dims)), bool)
+    start = 0
+    for m, (name, dim) in enumerate(dims.items()):
+        mine = rows.filter(pc.equal(rows.column("modality"), name)).combine_chunks()
+        if mine.num_rows:
+            at = places(mine.column("item_id").combine_chunks(), item_ids)
+            vectors_IE[at, start : start + dim] = stacked(mine.column("vector").combine_chunks(), dim)
+            has_IM[at, m] = True
+        start += dim
+    return vectors_IE, has_IM
+
+
+def content_modality(config: Config) -> str:
+    """Name the modality that clusters are made of: the first of content, of behaviour where there is no other."""
+    content = [name for name, vectors in config.item_vectors.items() if vectors.kind != "als"]
+    return [*content, *config.item_vectors][0]
+
+
+def clustered(vectors_IE: Floats32, has_I: NDArray[np.bool_], *, num_clusters: int, seed: int) -> Ints:
+    """Cluster the items that have a vector by its direction (k-means on the sphere); -1 for the others.
+
+    Centres begin far from each other (k-means++); as many as there are distinct items at most. Empty ones stay where
+    they are.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(has_I & (np.linalg.norm(vectors_IE, axis=1) > 0))
+    x_IE = vectors_IE[known] / np.linalg.norm(vectors_IE[known], axis=1, keepdims=True)
+    cluster_I = np.full(len(has_I), -1)
+    if not len(known):
+        return cluster_I
+    center_CE = _far_apart(x_IE, num_clusters, rng)
+    for _ in range(_ROUNDS):
+        nearest_I = (x_IE @ center_CE.T).argmax(axis=1)
+        sums_CE = np.zeros_like(center_CE)
+        np.add.at(sums_CE, nearest_I, x_IE)
+        norm_C = np.linalg.norm(sums_CE, axis=1)
+        moved = norm_C > 0
+        center_CE[moved] = sums_CE[moved] / norm_C[moved, None]
+    cluster_I[known] = (x_IE @ center_CE.T).argmax(axis=1)
+    return cluster_I
+
+
+def _far_apart(x_IE: Floats32, num_clusters: int, rng: np.random.Generator) -> Floats32:
+    centers = [x_IE[rng.integers(len(x_IE))]]
+    distance_I = 1 - x_IE @ centers[0]
+    while len(centers) < num_clusters and distance_I.max() > 1e-5:
+        chance_I = np.maximum(distance_I, 0).astype(np.float64)
+        centers.append(x_IE[rng.choice(len(x_IE), p=chance_I / chance_I.sum())])
+        distance_I = np.minimum(distance_I, 1 - x_IE @ centers[-1])
+    return np.stack(centers)

@@ -1,0 +1,92 @@
+"""What an engineer has without any model: the user features themselves, or some of them. And the embedding.
+
+Shapes: N rows, F numbers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from userrep.evaluation.representation import Context, Floats32
+from userrep.features.layout import Block
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The space's vector, by the encoder that makes snapshots. What its training took is in ``job_runs``."""
+
+    name: str = "embedding"
+
+    def fit(self, context: Context) -> None:
+        """Need nothing: the space is trained."""
+
+    def matrix(self, context: Context) -> Floats32:
+        """Encode the rows."""
+        return context.encoder.embed(context.rows.features)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No user at all. Heads are left with the item's side in tasks of items, and with constants in all others."""
+
+    name: str = "popularity"
+
+    def fit(self, context: Context) -> None:
+        """Need nothing."""
+
+    def matrix(self, context: Context) -> Floats32:
+        """Return one column of zeros."""
+        return np.zeros((len(context.rows), 1), np.float32)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Some blocks of the inputs with their presence flags: counts and days as log1p, pooled vectors as they are."""
+
+    name: str
+    takes: Callable[[Block, Context], bool]
+
+    def fit(self, context: Context) -> None:
+        """Need nothing."""
+
+    def matrix(self, context: Context) -> Floats32:
+        """Pick the columns. Raises ValueError if the space has no such block."""
+        taken = [block for block in context.layout.blocks if self.takes(block, context)]
+        flags = [block.flag for block in taken if block.flag is not None]
+        columns = [k for block in taken for k in range(block.start, block.stop)] + flags
+        if not columns:
+            raise ValueError(f"{self.name}: the space's inputs have no block of this kind")
+        return np.ascontiguousarray(context.raw_NF[:, columns])
+
+
+@dataclass(frozen=True)
+class Raw:
+    """All inputs of the encoder, scaled as it takes them, flags and all."""
+
+    name: str = "raw"
+
+    def fit(self, context: Context) -> None:
+        """Need nothing."""
+
+    def matrix(self, context: Context) -> Floats32:
+        """Return the scaled inputs."""
+        return context.scaled_NF
+
+
+def is_count(block: Block, context: Context) -> bool:
+    """Say whether a block is a count, a sum of weights, or days since something."""
+    del context
+    return block.kind == "scalar"
+
+
+def is_pooled(block: Block, context: Context) -> bool:
+    """Say whether a block is a mean of item vectors."""
+    del context
+    return block.kind == "pooled"
+
+
+def is_pooled_longest(block: Block, context: Context) -> bool:
+    """Say whether a block is a mean of item vectors over the longest window."""
+    spec = context.layout.spec
+    return block.name in {pooled.column for pooled in spec.pooled if pooled.window_days == spec.longest}

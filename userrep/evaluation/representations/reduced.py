@@ -1,0 +1,55 @@
+"""Principal components of the inputs: what a linear encoder without any idea of users would make of them.
+
+Shapes: B rows of the sample, N rows, F inputs, D components.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from userrep.arrow import combined, packed, unpacked
+from userrep.evaluation.representation import Context, Floats32
+
+_ROWS = 20_000  # about as many are drawn
+
+
+@dataclass
+class Pca:
+    """The first components of the scaled inputs, fitted on a sample of all users' rows at or before ``plan.until``."""
+
+    name: str = "pca"
+    num_components: int = 120
+    _center_F: Floats32 = field(default_factory=lambda: np.zeros(0, np.float32), init=False)
+    _axes_FD: Floats32 = field(default_factory=lambda: np.zeros((0, 0), np.float32), init=False)
+
+    def fit(self, context: Context) -> None:
+        """Find the axes: an eigendecomposition of F x F. Some 20,000 rows, packed, reach the driver."""
+        self.fit_rows(_earlier_rows(context))
+
+    def fit_rows(self, x_BF: Floats32) -> None:
+        """Find the axes of these rows."""
+        self._center_F = x_BF.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centred_BF = (x_BF - self._center_F).astype(np.float64)
+        _, axes_FF = np.linalg.eigh(centred_BF.T @ centred_BF)  # variances ascend
+        self._axes_FD = axes_FF[:, ::-1][:, : self.num_components].astype(np.float32)
+
+    def matrix(self, context: Context) -> Floats32:
+        """Project the rows onto the axes; as many as there are inputs at most."""
+        return np.asarray((context.scaled_NF - self._center_F) @ self._axes_FD, np.float32)
+
+
+def _earlier_rows(context: Context) -> Floats32:
+    """Scale a sample of earlier rows, in the order of user and date."""
+    layout, scaler = context.layout, context.artifact.scaler
+
+    def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            x_BF = scaler.apply(layout, layout.raw(batch))
+            keys = [batch.column("user_id"), batch.column("as_of")]
+            yield pa.RecordBatch.from_arrays([*keys, packed(x_BF)], ["user_id", "as_of", "x"])
+
+    drawn = context.earlier_features(max_rows=_ROWS).mapInArrow(scaled, "user_id STRING, as_of DATE, x BINARY")
+    rows = drawn.toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
+    return unpacked(combined(rows.column("x")), layout.width)

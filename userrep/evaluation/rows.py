@@ -1,0 +1,126 @@
+"""The rows that an evaluation is about: sampled users at its as-of dates, with their features.
+
+Shapes: N rows, U users.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from userrep.arrow import combined
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.evaluation.plan import Plan
+from userrep.events.hashing import hash64
+from userrep.features.build import feature_sets, read_features
+from userrep.tables import Tables
+
+TRAIN, VALID, TEST = 0, 1, 2
+_DRAWS = 2**40  # a user's draw is a hash below that
+_VALID_EVERY = 5  # of the users at training dates, one in five tunes the heads instead of training them
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N rows (user, as-of date), in the order of user id and date. A user is there at every date at which it is known.
+
+    ``user_ids`` are distinct and ascend; ``user_N`` and ``date_N`` are places in ``user_ids`` and ``dates``.
+    ``role_N``: TRAIN or VALID at training dates, by user, TEST at test dates. ``features``: the rows of
+    ``user_features``, all columns. ``limit``: users with a draw up to it are the sampled ones.
+    """
+
+    user_ids: pa.StringArray
+    dates: tuple[date, ...]
+    user_N: Ints
+    date_N: Ints
+    role_N: NDArray[np.int8]
+    features: pa.RecordBatch
+    limit: int = _DRAWS
+
+    def __len__(self) -> int:
+        return len(self.user_N)
+
+    @cached_property
+    def as_of_N(self) -> NDArray[np.datetime64]:
+        """The as-of date of each row."""
+        return np.array(self.dates, "datetime64[D]")[self.date_N]
+
+    @property
+    def num_by_role(self) -> dict[str, int]:
+        """Count rows by role."""
+        return {name: int((self.role_N == k).sum()) for k, name in enumerate(("train", "valid", "test"))}
+
+
+def read_rows(tables: Tables, config: Config, lineage_id: str, plan: Plan, *, max_rows: int, seed: int) -> Rows:
+    """Sample users by a hash of their id, and read their features at the plan's dates, which are built.
+
+    The filter runs in Spark, in one pass over the features of these dates; ``max_rows`` rows at most reach the driver,
+    as Arrow. Driver memory: 4 bytes for each of them and each input, some times over.
+
+    Raises
+    ------
+    UsageError
+        If nobody is known at one of the dates.
+    """
+    sets = feature_sets(tables, lineage_id)
+    total = sum(sets[day].num_users for day in plan.dates)
+    below = _DRAWS if total <= max_rows else int(_DRAWS * max_rows / total)
+    features = read_features(tables, config, lineage_id, plan.dates)
+    sampled = features.withColumn("draw", draw(seed)).where(F.col("draw") < below).toArrow()
+    kept, limit = _at_most(sampled, max_rows)
+    empty = [day for day in plan.dates if not pc.any(pc.equal(kept.column("as_of"), pa.scalar(day))).as_py()]
+    if empty:
+        raise UsageError(
+            f"evaluate: no sampled user is known at {', '.join(map(str, empty))}; "
+            "raise evaluation.max_rows, or look at the log of the days before."
+        )
+    return rows_of(kept.drop_columns(["draw"]), plan, seed=seed, limit=limit)
+
+
+def draw(seed: int) -> Column:
+    """Return a user's draw: a hash of ``user_id`` and the seed, below 2^40."""
+    return F.pmod(F.xxhash64("user_id", F.lit(seed)), F.lit(_DRAWS))
+
+
+def only_sampled(frame: DataFrame, rows: Rows, *, seed: int) -> DataFrame:
+    """Keep the rows of users that are drawn, without a join. Of those, some may be known at no date."""
+    return frame.where(draw(seed) <= F.lit(rows.limit))
+
+
+def rows_of(features: pa.Table, plan: Plan, *, seed: int, limit: int = _DRAWS) -> Rows:
+    """Put rows of user features in order, and give them their roles."""
+    order = pc.sort_indices(features, sort_keys=[("user_id", "ascending"), ("as_of", "ascending")])
+    batch = pa.RecordBatch.from_arrays(
+        [combined(column.take(order)) for column in features.columns], names=features.column_names
+    )
+    users = batch.column("user_id").cast(pa.string())
+    user_ids = users.unique()
+    user_N, date_N = places(users, user_ids), places(batch.column("as_of"), pa.array(plan.dates, pa.date32()))
+    is_valid_U = hash64(user_ids, seed=seed) % _VALID_EVERY == 0
+    role_N = np.where(date_N >= len(plan.train), TEST, np.where(is_valid_U[user_N], VALID, TRAIN))
+    return Rows(user_ids, plan.dates, user_N, date_N, role_N.astype(np.int8), batch, limit)
+
+
+def _at_most(sampled: pa.Table, max_rows: int) -> tuple[pa.Table, int]:
+    """Drop whole users, those with the largest draws, until there are ``max_rows`` rows at most; return the limit."""
+    draw_N = sampled.column("draw").to_numpy()
+    if len(draw_N) <= max_rows:
+        return sampled, int(draw_N.max(initial=0))
+    ascending = np.sort(draw_N)
+    limit = int(ascending[max_rows]) - 1  # the first user that has no room for all of its rows goes, too
+    return sampled.filter(pa.array(draw_N <= limit)), limit
+
+
+def places(values: pa.Array, among: pa.Array) -> Ints:
+    """Return where each value is in ``among``, -1 where it is not."""
+    found = pc.index_in(values, value_set=among).fill_null(-1)
+    return found.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]

@@ -1,0 +1,193 @@
+"""The task with labels of pairs: will this user have an event with this item in the next days?
+
+Negatives are made by exchange. Of two users at one date, each with an item that only it takes in the window, both items
+are positives of the one and negatives of the other. So every item is as often a positive as a negative at each date,
+and so is every user: popularity, season or a vector of zeros give nothing away, and only what joins a user and an item
+can tell the two apart.
+
+Shapes: N rows, I items, P pairs, M items at dates, E numbers of an item.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from userrep.evaluation.heads import PairData, Setting, best_setting, standardised
+from userrep.evaluation.metrics import Scores
+from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints
+from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
+
+_MAX_PER_ROW = 10  # positives, drawn where a user takes more
+_ATTEMPTS = 30
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P labelled pairs (row, item)."""
+
+    row_P: Ints
+    item_P: Ints
+    is_positive_P: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PairProblem:
+    """Pairs, and what is known of their items at the pair's date: I x E for each of the dates, of which M are used."""
+
+    truth: Truth
+    pairs: Pairs
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Count the pairs by role."""
+        return {name: int((self._role_P == k).sum()) for k, name in enumerate(("train", "valid", "test"))}
+
+    def chosen(self, x_NF: Floats32, seed: int) -> Setting:
+        """Choose the head's setting by the validation pairs."""
+        return best_setting(self._data(x_NF), seed)
+
+    def scores(self, x_NF: Floats32, choice: Setting, seed: int) -> Scores:
+        """Train a head; return its logits of the test pairs."""
+        data, test = self._data(x_NF), np.flatnonzero(self._role_P == TEST)
+        head, _ = data.fitted(choice, seed)
+        with torch.inference_mode():
+            logit_P = data.logits(head, torch.from_numpy(test)).numpy().astype(np.float64)
+        label_P = self.pairs.is_positive_P[test].astype(np.float64)
+        return Scores(logit_P[:, None], label_P[:, None], self.truth.rows.user_N[self.pairs.row_P[test]])
+
+    @property
+    def _role_P(self) -> NDArray[np.int8]:
+        return self.truth.rows.role_N[self.pairs.row_P]
+
+    def _data(self, x_NF: Floats32) -> PairData:
+        rows, role_P = self.truth.rows, self._role_P
+        item_ME, at_P = self.item_side()
+        used = np.zeros(len(item_ME), bool)
+        used[at_P[role_P == TRAIN]] = True
+        return PairData(
+            torch.from_numpy(standardised(x_NF, rows.role_N == TRAIN)),
+            torch.from_numpy(standardised(item_ME, used)),
+            torch.from_numpy(self.pairs.row_P),
+            torch.from_numpy(at_P),
+            torch.from_numpy(self.pairs.is_positive_P.astype(np.float32)),
+            np.flatnonzero(role_P == TRAIN),
+            np.flatnonzero(role_P == VALID),
+        )
+
+    def item_side(self) -> tuple[Floats32, Ints]:
+        """Describe each item at each date that has it in a pair: its vectors valid then, and its popularity.
+
+        Returns x_ME and the place in it of each pair's item.
+        """
+        truth, pairs = self.truth, self.pairs
+        num_items = len(truth.activity.item_ids)
+        date_P = truth.rows.date_N[pairs.row_P]
+        distinct_M, at_P = np.unique(date_P * num_items + pairs.item_P, return_inverse=True)
+        date_M, item_M = np.divmod(distinct_M, num_items)
+        parts = []
+        for d in range(len(truth.rows.dates)):
+            mine = item_M[date_M == d]
+            popularity = np.log1p(truth.activity.popularity_DI[d, mine])[:, None]
+            parts.append(np.hstack([truth.items.at(truth.rows.dates[d])[mine], popularity]))
+        return np.vstack(parts).astype(np.float32), at_P.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class NextItem:
+    """Which items has the user an event with in ``[as_of, as_of + days)``? Pairs, half of them negatives by exchange.
+
+    Only events count: an item that the user picked at onboarding is in no pair. Neither is one that nobody had an event
+    with before the date. ``only_new``: neither is one that the user had an event with before.
+    """
+
+    days: int
+    only_new: bool = False
+    metrics: tuple[str, ...] = ("auc", "accuracy")
+    is_akin_to_training: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"next_item_{self.days}d" + ("_new" if self.only_new else "")
+
+    def problem(self, truth: Truth, seed: int) -> PairProblem | LeftOut:
+        """Draw the pairs; users with many items give some of them."""
+        pairs = self.pairs(truth, np.random.default_rng(seed))
+        problem = PairProblem(truth, pairs)
+        for name, count in problem.num_examples.items():
+            if count < 4 * LEAST:
+                return LeftOut(f"{count} pairs of users and items in the {name} part; {4 * LEAST} are wanted")
+        return problem
+
+    def pairs(self, truth: Truth, rng: np.random.Generator) -> Pairs:
+        """Draw positives, and exchange their items for negatives among rows of one date and role."""
+        taken = truth.futures.num_events(self.days)
+        barred = csr_array(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
+        if self.only_new:
+            barred = barred + truth.futures.history
+        never = _keys(csr_array(taken + barred))  # not negatives
+        row_P, item_P = _pairs_of(taken)
+        sold_P = truth.activity.is_sold_DI[truth.rows.date_N[row_P], item_P]
+        fits = sold_P & ~_is_among(row_P * taken.shape[1] + item_P, _keys(barred))
+        row_P, item_P = _at_most_per_row(row_P[fits], item_P[fits], rng)
+        parts = []
+        for d in range(len(truth.rows.dates)):
+            for role in (TRAIN, VALID, TEST):
+                mine = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
+                parts.append(exchanged(row_P[mine], item_P[mine], never, taken.shape[1], rng))
+        return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def exchanged(
+    row_P: Ints, item_P: Ints, never: Ints, num_items: int, rng: np.random.Generator
+) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Match positives two by two so that each one's item can be the other's negative; return row, item, is_positive.
+
+    ``never``: keys (row x num_items + item), ascending, of what may not be a negative. Those that find no match in some
+    attempts are dropped: mostly items that nearly everybody takes.
+    """
+    waiting, matched = np.arange(len(row_P)), []
+    for _ in range(_ATTEMPTS):
+        waiting = rng.permutation(waiting)
+        half = len(waiting) // 2
+        one, two = waiting[:half], waiting[half : 2 * half]
+        fits = ~_is_among(row_P[one] * num_items + item_P[two], never)
+        fits &= ~_is_among(row_P[two] * num_items + item_P[one], never)
+        matched.append(np.stack([one[fits], two[fits]]))
+        waiting = np.concatenate([one[~fits], two[~fits], waiting[2 * half :]])
+    one, two = np.concatenate(matched, axis=1)
+    row, other = np.concatenate([one, two]), np.concatenate([two, one])
+    return (
+        np.concatenate([row_P[row], row_P[row]]),
+        np.concatenate([item_P[row], item_P[other]]),
+        np.arange(2 * len(row)) < len(row),
+    )
+
+
+def _pairs_of(matrix: csr_array) -> tuple[Ints, Ints]:
+    row_P, item_P = matrix.nonzero()
+    return row_P.astype(np.int64), item_P.astype(np.int64)
+
+
+def _keys(matrix: csr_array) -> Ints:
+    row_P, item_P = _pairs_of(matrix)
+    return np.sort(row_P * matrix.shape[1] + item_P)
+
+
+def _is_among(keys: Ints, ascending: Ints) -> NDArray[np.bool_]:
+    if not len(ascending):
+        return np.zeros(len(keys), bool)
+    at = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+    is_there: NDArray[np.bool_] = ascending[at] == keys
+    return is_there
+
+
+def _at_most_per_row(row_P: Ints, item_P: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    order = rng.permutation(len(row_P))
+    order = order[np.argsort(row_P[order], kind="stable")]
+    row_P, item_P = row_P[order], item_P[order]
+    first_P = np.searchsorted(row_P, row_P)
+    kept = np.arange(len(row_P)) - first_P < _MAX_PER_ROW
+    return row_P[kept], item_P[kept]

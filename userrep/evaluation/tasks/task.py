@@ -1,0 +1,81 @@
+"""What a task is: labels of rows, pairs or neighbours, and how a representation is judged by them.
+
+A task makes, for a seed, a problem, which all representations are given alike: the same examples, the same heads, the
+same choice among settings by validation. New kinds of tasks are new classes with these two methods; which tasks there
+are stands in ``tasks/catalog.py``.
+
+Shapes: N rows, F numbers of a representation, I items.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from userrep.evaluation.activity import Activity, Futures
+from userrep.evaluation.items import ItemVectors
+from userrep.evaluation.metrics import Scores
+from userrep.evaluation.rows import Ints, Rows
+
+LEAST = 10  # examples of either kind, in each role; with fewer a task is left out
+
+Floats32 = NDArray[np.float32]
+
+
+class LeftOut(str):
+    """Why a task is not there, in one line."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Truth:
+    """All that labels are made from. ``cluster_I``: of each item, -1 for none."""
+
+    futures: Futures
+    items: ItemVectors
+    cluster_I: Ints
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that are labelled."""
+        return self.futures.rows
+
+    @property
+    def activity(self) -> Activity:
+        """What their users did."""
+        return self.futures.activity
+
+
+class Problem(Protocol):
+    """A task's examples, as one seed draws them."""
+
+    def chosen(self, x_NF: Floats32, seed: int) -> Any:
+        """Choose a head's setting for a representation, by the validation examples alone."""
+
+    def scores(self, x_NF: Floats32, choice: Any, seed: int) -> Scores:
+        """Train on the training examples with that setting; score the test examples."""
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Count the examples by role."""
+
+
+class Task(Protocol):
+    """Something that a user embedding may be used for."""
+
+    @property
+    def name(self) -> str:
+        """Name its line in the results."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Name its figures of merit; the first is the one that counts."""
+
+    @property
+    def is_akin_to_training(self) -> bool:
+        """Say whether a head that predicts the days after the as-of date, in a space's training, has kindred labels."""
+
+    def problem(self, truth: Truth, seed: int) -> Problem | LeftOut:
+        """Make the examples; or say why there are too few."""

@@ -115,7 +115,9 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     assert losses[warm.space_id] == pytest.approx(losses[serving.space_id], rel=0.1)
 
     narrow = work.pipeline(max_epochs=1, init_from=serving.space_id)
-    narrow.config = narrow.config.model_copy(update={"model": narrow.config.model.model_copy(update={"latent_dim": 8})})
+    narrow.config = narrow.config.model_copy(
+        update={"model": narrow.config.model.model_copy(update={"latent_dim": 16})}
+    )
     narrow.train_autoencoder()
     assert any(line.startswith("not carried over: encoder_latent, ") for line in work.said)
 

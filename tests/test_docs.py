@@ -63,7 +63,7 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
             assert {row["user_id"]: list(row["embedding"]) for row in rows} == wanted
             seen.append(name)
     assert seen == ["vectors", "vectors", "users", "users", "users"]
-    assert (names["vector"].shape, names["batch"].shape, names["is_whole"]) == ((4,), (2, 4), True)
+    assert (names["vector"].shape, names["batch"].shape, names["is_whole"]) == ((16,), (2, 16), True)
     part = next((tmp_path / "out").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     exec(examples("embeddings.md")[-1], names)

@@ -2,7 +2,7 @@
 
 A global batch of B rows takes B / V rows of each of V shards. Rank r of W owns the shards r, r + W, ...; W divides V.
 Memory of a rank: ``MAX_BYTES`` of rows (userrep/training/shuffled_shard.py), whatever the number of its shards.
-Shapes: B rows of a batch, N rows, F inputs.
+Shapes: B rows of a batch, N rows, F numbers of a row: its inputs, then its targets.
 """
 
 import re

@@ -427,6 +427,19 @@ def test_an_embedding_does_not_depend_on_its_neighbours_to_the_bit(tmp_path: Pat
     assert encoder.embed(batch.slice(0, 0)).shape == (0, 16)
 
 
+def test_counts_and_days_are_the_last_dimensions_of_an_embedding_to_the_bit(tmp_path: Path) -> None:
+    saved(tmp_path / "s1")
+    artifact = load_artifact(str(tmp_path / "s1"))
+    layout, batch = artifact.layout, features(ROWS + 9)
+    x_BF = artifact.scaler.apply(layout, layout.raw(batch))
+    z_BD = Encoder(artifact).embed(batch)
+    scalars = ("num_events_7d", "weight_7d", "num_active_days_7d", "days_since_last_event", "days_since_first_event")
+    flags = [block.flag for block in layout.blocks if block.name.startswith("days_since")]
+    places = [part(layout, name).start for name in scalars] + flags
+    assert np.array_equal(z_BD[:, -7:].view(np.uint32), x_BF[:, places].view(np.uint32))
+    assert len(np.unique(z_BD[:, -7])) > 100
+
+
 def test_where_position_matters_rows_are_encoded_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path / "s1")
     artifact, forward = load_artifact(str(tmp_path / "s1")), Encoder._forward

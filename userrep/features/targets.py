@@ -84,7 +84,10 @@ class Future:
 def _window(layout: InputLayout, days: int) -> tuple[InputLayout, list[int]]:
     """Return the inputs of one window as a layout of their own, and their places in ``layout``."""
     mine = [block for block in layout.blocks if block.kind in ("pooled", "scalar") and block.name.endswith(f"_{days}d")]
-    blocks, places, flags, start = [], [], [], 0
+    blocks: list[Block] = []
+    places: list[int] = []
+    flags: list[int] = []
+    start = 0
     first_flag = sum(block.stop - block.start for block in mine)
     for block in mine:
         stop, flag = start + block.stop - block.start, None

@@ -19,7 +19,7 @@ from userrep.arrow import packed
 from userrep.features.layout import Moments, Scaler
 from userrep.features.targets import Future, TargetLayout
 from userrep.model.autoencoder import Autoencoder, Outputs
-from userrep.model.losses import FutureLoss, Loss
+from userrep.model.losses import ContrastLoss, FutureLoss, Loss
 from userrep.training.comm import LocalComm
 from userrep.training.loop import train
 
@@ -108,7 +108,7 @@ def test_the_loss_of_the_future_equals_a_plain_loop_over_rows_and_blocks() -> No
 
 
 def test_a_kind_of_targets_weighs_the_same_however_many_blocks_it_has() -> None:
-    loss = Loss(SMALL, SMALL_TARGETS, 2.0)
+    loss = Loss(SMALL, SMALL_TARGETS, MODEL.model_copy(update={"future_weight": 2.0}), 4)
     weights = dict(zip(loss.names, loss.weight_K.tolist(), strict=True))
     by_kind = {
         kind: sum(weights[block.name] for block in SMALL_TARGETS.blocks if block.kind == kind)
@@ -119,10 +119,31 @@ def test_a_kind_of_targets_weighs_the_same_however_many_blocks_it_has() -> None:
     assert loss.total(dict.fromkeys(loss.names, 1.0)) == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize("num_rows", [12, 10, 3])
+def test_the_contrast_equals_a_plain_loop_over_the_rows_of_portions(num_rows: int) -> None:
+    predicted_BT, target_BT = random_targets(num_rows)
+    blocks = [block for block in SMALL_TARGETS.blocks if block.kind == "pooled"]
+    expected = []
+    for block in blocks:
+        total = 0.0
+        for start in range(0, num_rows, 4):
+            there = [r for r in range(start, min(start + 4, num_rows)) if target_BT[r, block.flag] == 1]
+            p = predicted_BT[:, block.start : block.stop].double().numpy()
+            t = target_BT[:, block.start : block.stop].double().numpy()
+            for r in there:
+                near = [p[r] @ t[s] / np.linalg.norm(p[r]) / np.linalg.norm(t[s]) / 0.1 for s in there]
+                total += np.log(np.exp(near).sum()) - near[there.index(r)]
+        expected.append(total / num_rows)
+    assert max(expected) > 0.5
+    np.testing.assert_allclose(ContrastLoss(blocks, 4)(predicted_BT, target_BT), expected, rtol=1e-4)
+
+
 def test_a_prediction_of_nothing_but_zeros_has_a_finite_gradient() -> None:
     predicted_BT = torch.zeros(4, SMALL_TARGETS.width, requires_grad=True)
     _, target_BT = random_targets(4)
-    FutureLoss(SMALL_TARGETS)(predicted_BT, target_BT).sum().backward()  # type: ignore[no-untyped-call]
+    pooled = [block for block in SMALL_TARGETS.blocks if block.kind == "pooled"]
+    losses = FutureLoss(SMALL_TARGETS)(predicted_BT, target_BT), ContrastLoss(pooled, 3)(predicted_BT, target_BT)
+    torch.cat(losses).sum().backward()  # type: ignore[no-untyped-call]
     assert predicted_BT.grad is not None
     assert torch.isfinite(predicted_BT.grad).all()
 
@@ -133,7 +154,7 @@ def test_a_prediction_of_nothing_but_zeros_has_a_finite_gradient() -> None:
 def test_the_losses_of_all_targets_are_told_and_count_in_the_one_that_is_judged(tmp_path: Path) -> None:
     task, lines = task_on(tmp_path, max_epochs=1), []
     metrics = train(task, LocalComm(), lines.append).metrics
-    loss = Loss(SMALL, SMALL_TARGETS, task.model.future_weight)
+    loss = Loss(SMALL, SMALL_TARGETS, task.model, 8)
     for split in ("train", "valid_users", "valid_dates"):
         by_name = {name: metrics[f"{split}_loss.{name}"] for name in loss.names}
         assert metrics[f"{split}_loss"] == pytest.approx(loss.total(by_name))
@@ -141,8 +162,8 @@ def test_the_losses_of_all_targets_are_told_and_count_in_the_one_that_is_judged(
     assert " flags_next " in lines[0]
 
 
-def test_validation_is_that_of_one_rank_at_any_number_of_ranks(tmp_path: Path) -> None:
-    task = task_on(tmp_path, max_epochs=1, learning_rate=1e-9)
+def test_losses_are_those_of_one_rank_at_any_number_of_ranks(tmp_path: Path) -> None:
+    task = task_on(tmp_path, model={"contrast_weight": 0.2}, max_epochs=1, learning_rate=1e-9)
     one = train(task, LocalComm(), silent)
     for result in on_ranks(4, lambda comm: train(task, comm, silent)):
         assert losses_of(result) == pytest.approx(losses_of(one), rel=1e-5)

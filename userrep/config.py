@@ -296,7 +296,8 @@ ItemVectors = Annotated[AlsVectors | TextVectors | GivenVectors, Field(discrimin
 
 class Model(Section):
     """The network. ``future_weight``: of the losses of what users do next, beside 1 of the reconstruction; 0: a plain
-    autoencoder. ``passthrough``: counts and days since are dimensions of the latent space as they are.
+    autoencoder. ``contrast_weight``: of telling users' next days apart, among the rows that a step has of one shard.
+    ``passthrough``: counts and days since are dimensions of the latent space as they are.
     """
 
     latent_dim: int = Field(120, ge=2, le=4096)
@@ -308,6 +309,7 @@ class Model(Section):
     block_dropout: float = Field(0.2, ge=0, lt=1)
     newcomer_share: float = Field(0.1, ge=0, lt=1)
     future_weight: float = Field(1.0, ge=0)
+    contrast_weight: float = Field(0.0, ge=0)
     passthrough: bool = True
 
 

@@ -81,7 +81,8 @@ class _Trainer:
         if task.initial:
             self._load({name: torch.from_numpy(t) for name, t in read_tensors(task.initial, "", cure="").items()})
         self._best = self._weights()
-        self._loss = Loss(layout, targets, task.model.future_weight).to(self._device)
+        portion = training.global_batch // training.num_shards
+        self._loss = Loss(layout, targets, task.model, portion).to(self._device)
         self._optimizer = Optimizer(
             self._model,
             training,
@@ -211,7 +212,8 @@ class _Trainer:
         for batch in batches:
             yield batch, self._corruption(batch.x_BF[:, : self._num_inputs], batch.row_key_B, epoch=epoch)
 
-    def _valid_rows(self, split: str) -> NDArray[np.float32]:
+    def _valid_rows(self, split: str) -> list[NDArray[np.float32]]:
+        """Return rows of each shard: like a step's portions, what is looked at together is of one."""
         return first_rows(
             self._task.files[split],
             rank=self._comm.rank,
@@ -224,10 +226,11 @@ class _Trainer:
     def _validate(self) -> dict[str, float]:
         """Return the loss per split and block, the mean over a split's rows on all ranks."""
         losses: dict[str, float] = {}
-        for split, x_NF in self._valid.items():
+        for split, shards in self._valid.items():
             sums = torch.zeros(len(self._loss.names) + 1, dtype=torch.float64)
-            for start in range(0, len(x_NF), self._task.training.global_batch):
-                x_BF, future_BT = self._parts(x_NF[start : start + self._task.training.global_batch])
+            size = self._task.training.global_batch  # whole portions of a step
+            for rows in (x_NF[start : start + size] for x_NF in shards for start in range(0, len(x_NF), size)):
+                x_BF, future_BT = self._parts(rows)
                 per_block_K = self._loss(self._model(x_BF), x_BF, future_BT)
                 sums[:-1] += len(x_BF) * per_block_K.double().cpu()
                 sums[-1] += len(x_BF)

@@ -30,6 +30,7 @@ from userrep.config import Config, parse_config
 from userrep.features.build import features_table, read_features
 from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
+from userrep.features.targets import TargetLayout
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import empty_input
@@ -231,10 +232,11 @@ def _draw(spark: SparkSession, size: UserSize, root: Path) -> None:
 
 
 def _save(settings: Config, layout: InputLayout, scaler: Scaler) -> str:
-    state = Autoencoder.of(layout.width, settings.model, seed=3).state_dict()
+    state = Autoencoder(layout, settings.model, seed=3).state_dict()
     manifest = SpaceManifest(
         space_id=SPACE, created_at=datetime(2024, 7, 1, tzinfo=UTC), lineage_id=LINEAGE, trained_until=AS_OF,
-        layout=layout, model=settings.model, training=config.Training(), metrics={}, config_hash="c", code_hash="d",
+        layout=layout, targets=TargetLayout(blocks=[]), model=settings.model, training=config.Training(), metrics={},
+        config_hash="c", code_hash="d",
     )  # fmt: skip
     weights = safetensors.numpy.save({name: tensor.numpy() for name, tensor in state.items()})
     tensors = tensors_of(weights, scaler, empty_input(layout, scaler))

@@ -20,6 +20,7 @@ from userrep import config
 from userrep.arrow import listed, packed
 from userrep.features.layout import UNKNOWN, InputLayout
 from userrep.features.spec import FeatureSpec
+from userrep.features.targets import TargetLayout
 from userrep.schemas import TRAINING_ROWS
 from userrep.table_writer import TableWriter, Target
 from userrep.training.shards import epoch_batches, shard_files
@@ -95,6 +96,7 @@ def training_task(size: RowSize, root: Path, folder: str, **training: Any) -> Tr
     return TrainingTask.of(
         {"train": training_files(size, root)},
         layout=size.layout,
+        targets=TargetLayout(blocks=[]),
         model=config.Model(),
         training=config.Training(**{"num_shards": NUM_SHARDS, "batch_size": BATCH, "max_epochs": 1} | training),
         empty_F=np.zeros(size.layout.width, np.float32),

@@ -130,9 +130,9 @@ def naive_rank(task: TrainingTask) -> Marks:
     marks.append(time.time())
     shards = task.files["train"][hvd.rank() :: hvd.size()]
     rows = pd.concat(pd.read_parquet(path) for paths in shards for path in paths)
-    width = InputLayout.model_validate_json(task.layout).width
-    x_NF = torch.frombuffer(bytearray(b"".join(rows["x"])), dtype=torch.float32).reshape(-1, width)
-    model = Autoencoder.of(width, task.model)
+    layout = InputLayout.model_validate_json(task.layout)
+    x_NF = torch.frombuffer(bytearray(b"".join(rows["x"])), dtype=torch.float32).reshape(-1, layout.width)
+    model = Autoencoder(layout, task.model)
     optimizer = hvd.DistributedOptimizer(torch.optim.AdamW(model.parameters()), model.named_parameters())
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)

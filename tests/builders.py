@@ -103,7 +103,8 @@ def pipeline_config(log: Path, root: Path, **more: Any) -> Config:
         },
         "model": {"latent_dim": 48, "hidden_dim": 128, "decoder_dim": 64},
         "training": {
-            "as_ofs": {"until": "2024-02-25", "every_days": 7}, "num_shards": 2, "batch_size": 64, "max_epochs": 20,
+            "as_ofs": {"until": "2024-02-25", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
+            "max_epochs": 20,
         },
         "downstream": {"num_dates": 2},
         "tracking": {"mlflow": False},

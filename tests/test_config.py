@@ -104,6 +104,11 @@ def test_all_faults_are_said_at_once() -> None:
         ({"root": ""}, "root: String should have at least 1 character"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: Input should be a finite number"),
         ({"training": {"init_from": "../s001"}}, "training.init_from: not a valid name: use 1 to 64 of a-z"),
+        (
+            {"training": {"future_days": [8]}},
+            "training.future_days: 8: choose among windows_days, 7, 30, 180: the past",
+        ),
+        ({"training": {"future_days": []}}, "training.future_days: List should have at least 1 item"),
         ({"gates": {"min_rows_share": 1.5}}, "gates.min_rows_share: Input should be less than or equal to 1"),
         ({"training": {"as_ofs": {"until": 20240101}}}, "training.as_ofs.until: write a date as YYYY-MM-DD, got 20240"),
         ({"training": {"as_ofs": {"until": "1.5.2024"}}}, "training.as_ofs.until: write a date as YYYY-MM-DD"),
@@ -207,6 +212,16 @@ def test_memory_is_a_number_of_bytes_or_one_with_a_unit(tmp_path: Path, text: st
 def test_what_is_no_memory_is_refused(text: str) -> None:
     fault = fault_of({**SMALLEST, "spark": {"item_vectors_bytes": text}})
     assert "spark.item_vectors_bytes: " in fault
+
+
+def test_futures_are_the_windows_of_a_month_at_most_else_the_shortest_and_none_without_heads() -> None:
+    def future_days(**sections: Any) -> list[int]:
+        return parse_config({**SMALLEST, **sections}, "c").future_days
+
+    assert future_days() == [7, 30]
+    assert future_days(windows_days=[60, 90]) == [60]
+    assert future_days(training={"future_days": [180, 7]}) == [7, 180]
+    assert future_days(model={"future_weight": 0}) == []
 
 
 def test_windows_are_put_in_order() -> None:

@@ -35,7 +35,8 @@ class Work:
     def pipeline(self, **training: object) -> Pipeline:
         config = pipeline_config(self.log, self.root)
         quick = {"max_epochs": 2} | training
-        config = config.model_copy(update={"training": config.training.model_copy(update=quick)})
+        model = config.model.model_copy(update=quick.pop("model", {}))
+        config = config.model_copy(update={"model": model, "training": config.training.model_copy(update=quick)})
         return Pipeline(config, self.spark, AS_OF, report=self.said.append)
 
 
@@ -115,7 +116,9 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     assert losses[warm.space_id] == pytest.approx(losses[serving.space_id], rel=0.1)
 
     narrow = work.pipeline(max_epochs=1, init_from=serving.space_id)
-    narrow.config = narrow.config.model_copy(update={"model": narrow.config.model.model_copy(update={"latent_dim": 8})})
+    narrow.config = narrow.config.model_copy(
+        update={"model": narrow.config.model.model_copy(update={"latent_dim": 16})}
+    )
     narrow.train_autoencoder()
     assert any(line.startswith("not carried over: encoder_latent, ") for line in work.said)
 
@@ -124,6 +127,11 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     ("training", "error", "fault"),
     [
         ({"init_from": "s999-none"}, UsageError, "space s999-none: not in the registry"),
+        (
+            {"model": {"latent_dim": 12}},
+            UsageError,
+            "12: 12 dimensions are counts and days that pass through; set it above",
+        ),
         ({"backend": "horovod", "num_workers": 16, "num_shards": 16}, SlotsError, "num_workers is 16, but Spark can"),
     ],
 )

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from tests.embedding_tables import add_spaces, publish, snapshot
 from tests.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
 from userrep import cli_consumers, cli_spaces
-from userrep.config import AsOfs, Training
+from userrep.config import AsOfs, Model, Training
 from userrep.downstream import outputs
 from userrep.downstream.embedding_join import EmbeddingJoin
 from userrep.downstream.options import JoinOptions
@@ -26,13 +26,19 @@ from userrep.tables import Tables
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+def settings_in(section: str) -> dict[str, str]:
+    """Return the settings that a section of the page on training lists, with their defaults."""
+    page = (DOCS / "training.md").read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return dict(re.findall(r"^\| `([a-z_.]+)` \| `?([^|`]+?)`? \|", page, flags=re.MULTILINE))
+
+
 def test_the_page_on_training_lists_every_setting_with_its_default() -> None:
-    page = (DOCS / "training.md").read_text(encoding="utf-8").split("## Settings")[1].split("\n## ")[0]
-    listed = dict(re.findall(r"^\| `([a-z_.]+)` \| `?([^|`]+?)`? \|", page, flags=re.MULTILINE))
     fields = {name: field.default for name, field in Training.model_fields.items() if name != "as_ofs"}
     fields |= {f"as_ofs.{name}": field.default for name, field in AsOfs.model_fields.items()}
     assert PydanticUndefined not in fields.values()
-    assert listed == {name: _written(default) for name, default in fields.items()}
+    assert settings_in("Settings") == {name: _written(default) for name, default in fields.items()}
+    model = {name: _written(field.default) for name, field in Model.model_fields.items()}
+    assert settings_in("The model") == model
 
 
 def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vectors(
@@ -63,7 +69,7 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
             assert {row["user_id"]: list(row["embedding"]) for row in rows} == wanted
             seen.append(name)
     assert seen == ["vectors", "vectors", "users", "users", "users"]
-    assert (names["vector"].shape, names["batch"].shape, names["is_whole"]) == ((4,), (2, 4), True)
+    assert (names["vector"].shape, names["batch"].shape, names["is_whole"]) == ((16,), (2, 16), True)
     part = next((tmp_path / "out").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     exec(examples("embeddings.md")[-1], names)
@@ -98,7 +104,7 @@ def _written(default: object) -> str:
     """Write a default as a configuration file does."""
     if isinstance(default, timedelta):
         return f"{default.total_seconds() / 60:.0f}m"
-    return "none" if default is None else str(default)
+    return "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def test_the_page_on_joins_lists_every_option_and_every_status() -> None:

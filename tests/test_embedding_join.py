@@ -173,7 +173,7 @@ def test_a_new_user_gets_the_vector_of_an_empty_user(spark: SparkSession, tmp_pa
     content_hash = saved(folder, space_id="s001-a").content_hash
     tables = Tables(spark, root=str(tmp_path))
     add_spaces(tables, "s001-a", content_hash=content_hash)
-    publish(tables, {snapshot(DAY, dim=4): {"u": [1.0, 2.0, 3.0, 4.0]}})
+    publish(tables, {snapshot(DAY, dim=16): {"u": [float(k) for k in range(16)]}})
     rows = [("u", NOON), ("new", NOON), ("new", NOON - timedelta(days=9)), (None, NOON)]
     labels = spark.createDataFrame(rows, "user_id STRING, label_at TIMESTAMP")
     found = EmbeddingJoin(root=str(tmp_path), space="s001-a", missing="new_user").transform(labels).collect()

@@ -45,7 +45,7 @@ class Site(NamedTuple):
         self.tables.replace(frame, USER_EMBEDDINGS, "space_id = 's1'")
 
 
-VECTORS = np.random.default_rng(0).standard_normal((NUM_USERS, 4)).astype(np.float32)
+VECTORS = np.random.default_rng(0).standard_normal((NUM_USERS, 16)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_pandas_duckdb_and_datasets_read_an_export(site: Site, tmp_path: Path, m
 
     out = tmp_path / "out"
     manifest = site.export(out)
-    assert (manifest["dimension"], manifest["num_rows"], state(out)) == (4, NUM_USERS, "complete")
+    assert (manifest["dimension"], manifest["num_rows"], state(out)) == (16, NUM_USERS, "complete")
     frames = [
         pd.read_parquet(out),
         duckdb.sql(f"SELECT * FROM '{out}/*.parquet'").df(),

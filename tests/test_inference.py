@@ -155,10 +155,10 @@ def test_a_new_user_is_one_of_whom_nothing_is_known(space: Path) -> None:
     without_events = {name: [0.0] * width for name, width in WIDTHS.items()}
     without_events |= {name: 0 for name, kind in COLUMNS.items() if kind == "BIGINT" or name.startswith("weight")}
     without_events |= {name: False for name, kind in COLUMNS.items() if kind == "BOOLEAN"}
-    assert model.predict({}).shape == (4,)
+    assert model.predict({}).shape == (16,)
     assert same_bits(model.predict({}), model.predict(without_events | {"num_by_context_7d": {}}))
-    assert model.predict([]).shape == (0, 4)
-    assert model.predict(as_arrow(random_users(2, 0)).to_pandas()[:0]).shape == (0, 4)
+    assert model.predict([]).shape == (0, 16)
+    assert model.predict(as_arrow(random_users(2, 0)).to_pandas()[:0]).shape == (0, 16)
 
 
 def test_a_service_is_told_what_is_wrong_with_its_users(space: Path) -> None:

@@ -16,6 +16,7 @@ from userrep import config
 from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
+from userrep.features.targets import TargetLayout
 from userrep.inference.encoder import ROWS, Encoder
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
@@ -23,7 +24,7 @@ from userrep.model.corruption import Corruption, empty_input
 from userrep.model.frozen_folder import _content_hash
 from userrep.model.losses import ReconstructionLoss
 
-MODEL = config.Model(latent_dim=4, hidden_dim=8, decoder_dim=6)
+MODEL = config.Model(latent_dim=16, hidden_dim=8, decoder_dim=6)
 
 
 def layout_of(dim: int = 3) -> InputLayout:
@@ -81,10 +82,10 @@ def test_weights_follow_from_the_seed_and_leave_torch_as_it_was() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, second = Autoencoder.of(10, MODEL, seed=1), Autoencoder.of(10, MODEL, seed=1)
+    first, second = Autoencoder(layout_of(), MODEL, seed=1), Autoencoder(layout_of(), MODEL, seed=1)
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(first.encoder_hidden.weight, second.encoder_hidden.weight)
-    assert not torch.equal(first.encoder_hidden.weight, Autoencoder.of(10, MODEL, seed=2).encoder_hidden.weight)
+    assert not torch.equal(first.encoder_hidden.weight, Autoencoder(layout_of(), MODEL, seed=2).encoder_hidden.weight)
 
 
 def test_a_wide_block_and_a_single_number_weigh_the_same() -> None:
@@ -241,11 +242,11 @@ def saved(
 ) -> SpaceManifest:
     layout = layout or layout_of()
     scaler = scaler_of(layout)
-    state = {name: t.numpy() for name, t in Autoencoder.of(layout.width, MODEL, seed=3).state_dict().items()}
+    state = {name: t.numpy() for name, t in Autoencoder(layout, MODEL, seed=3).state_dict().items()}
     manifest = SpaceManifest(
         space_id=space_id, created_at=datetime(2024, 1, 2, tzinfo=UTC), lineage_id="l1", trained_until=date(2024, 1, 1),
-        layout=layout, model=MODEL, training=config.Training(), metrics={"valid_loss": 0.1 + 0.2},
-        config_hash="c", code_hash="d",
+        layout=layout, targets=TargetLayout(blocks=[]), model=MODEL, training=config.Training(),
+        metrics={"valid_loss": 0.1 + 0.2}, config_hash="c", code_hash="d",
     )  # fmt: skip
     written = tensors_of(safetensors.numpy.save(state), scaler, empty_input(layout, scaler)) | tensors
     return save_artifact(str(folder), manifest, written)
@@ -265,9 +266,7 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert artifact.layout == layout_of()
     assert np.array_equal(artifact.scaler.scale_F, scaler_of(layout_of()).scale_F)
     x_BF = torch.from_numpy(inputs(artifact.layout, 5))
-    assert torch.equal(
-        artifact.encoder().encode(x_BF), Autoencoder.of(artifact.layout.width, MODEL, seed=3).encode(x_BF)
-    )
+    assert torch.equal(artifact.encoder().encode(x_BF), Autoencoder(artifact.layout, MODEL, seed=3).encode(x_BF))
     assert [p.name for p in tmp_path.iterdir()] == ["s1"]
 
 
@@ -321,11 +320,12 @@ def test_another_space_than_the_registry_says_is_refused(tmp_path: Path) -> None
         load_artifact(str(tmp_path / "s1"), "0" * 64)
 
 
-def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "cure"), [(3, "upgrade userrep"), (1, "go on with the release that wrote it")])
+def test_another_format_is_refused_by_name(tmp_path: Path, version: int, cure: str) -> None:
     saved(tmp_path / "s1")
     path = tmp_path / "s1" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2, "novelty": 1}))
-    with pytest.raises(ArtifactError, match=r"format_version 2 was found, this release reads 1: upgrade userrep"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": version, "novelty": 1}))
+    with pytest.raises(ArtifactError, match=rf"format_version {version} was found, this release reads 2: {cure}"):
         load_artifact(str(tmp_path / "s1"))
 
 
@@ -418,13 +418,26 @@ def test_an_embedding_does_not_depend_on_its_neighbours_to_the_bit(tmp_path: Pat
     encoder = Encoder(load_artifact(str(tmp_path / "s1")))
     batch = features(ROWS + 300)
     whole_BD = encoder.embed(batch)
-    assert whole_BD.shape == (ROWS + 300, 4)
+    assert whole_BD.shape == (ROWS + 300, 16)
     assert whole_BD.dtype == np.float32
     for start, num_rows in ((0, 1), (700, 1), (ROWS - 1, 2), (5, 999), (ROWS + 299, 1)):
         assert np.array_equal(encoder.embed(batch.slice(start, num_rows)), whole_BD[start : start + num_rows])
     shuffled = np.random.default_rng(4).permutation(batch.num_rows)
     assert np.array_equal(encoder.embed(batch.take(pa.array(shuffled))), whole_BD[shuffled])
-    assert encoder.embed(batch.slice(0, 0)).shape == (0, 4)
+    assert encoder.embed(batch.slice(0, 0)).shape == (0, 16)
+
+
+def test_counts_and_days_are_the_last_dimensions_of_an_embedding_to_the_bit(tmp_path: Path) -> None:
+    saved(tmp_path / "s1")
+    artifact = load_artifact(str(tmp_path / "s1"))
+    layout, batch = artifact.layout, features(ROWS + 9)
+    x_BF = artifact.scaler.apply(layout, layout.raw(batch))
+    z_BD = Encoder(artifact).embed(batch)
+    scalars = ("num_events_7d", "weight_7d", "num_active_days_7d", "days_since_last_event", "days_since_first_event")
+    flags = [block.flag for block in layout.blocks if block.name.startswith("days_since")]
+    places = [part(layout, name).start for name in scalars] + flags
+    assert np.array_equal(z_BD[:, -7:].view(np.uint32), x_BF[:, places].view(np.uint32))
+    assert len(np.unique(z_BD[:, -7])) > 100
 
 
 def test_where_position_matters_rows_are_encoded_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

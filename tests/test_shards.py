@@ -236,9 +236,9 @@ def test_spark_writes_training_rows_as_the_reader_wants_them(done: tuple[Pipelin
 
 
 def test_validation_rows_are_the_same_at_1_and_2_ranks_and_capped(files: list[list[str]]) -> None:
-    one = first_rows(files, rank=0, size=1, max_rows=40, width=WIDTH)
-    two = [first_rows(files, rank=rank, size=2, max_rows=40, width=WIDTH) for rank in range(2)]
+    one = np.concatenate(first_rows(files, rank=0, size=1, max_rows=40, width=WIDTH))
+    two = [rows for rank in range(2) for rows in first_rows(files, rank=rank, size=2, max_rows=40, width=WIDTH)]
     assert one.shape == (40, WIDTH)
     assert sorted(np.concatenate(two)[:, 0]) == sorted(one[:, 0])
-    assert len(first_rows(files, rank=0, size=1, max_rows=10_000, width=WIDTH)) == 206
-    assert first_rows([[], []], rank=0, size=1, max_rows=8, width=WIDTH).shape == (0, WIDTH)
+    assert [len(rows) for rows in first_rows(files, rank=0, size=1, max_rows=10_000, width=WIDTH)] == [50, 51, 52, 53]
+    assert [rows.shape for rows in first_rows([[], []], rank=0, size=1, max_rows=8, width=WIDTH)] == [(0, WIDTH)] * 2

@@ -99,7 +99,7 @@ def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoeve
         rows = site.rows(as_of)
         assert rows["user_id"].to_pylist() == [user["user_id"] for user in users_of(as_of)]
         wanted_BD = encoder.embed(as_arrow(users_of(as_of)))
-        assert same_bits(np.array(stacked(rows["embedding"].combine_chunks(), 4)), wanted_BD)
+        assert same_bits(np.array(stacked(rows["embedding"].combine_chunks(), 16)), wanted_BD)
         assert set(rows["revision"].to_pylist()) == {1}
     published = publish_snapshots(site.tables, site.config, staged, on_time=True)
     assert [(s.state, s.num_users) for s in published] == [(PUBLISHED, NUM_USERS)] * 2

@@ -141,7 +141,7 @@ def test_a_run_has_the_settings_the_losses_of_each_epoch_and_block_and_the_speed
         }
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "s1"
-    assert run.data.params["model.latent_dim"] == "4"
+    assert run.data.params["model.latent_dim"] == "16"
     assert run.data.params["training.as_ofs.every_days"] == "7"
     assert run.data.params["training.learning_rate"] == "0.001"
     assert curves["valid_users_loss.behaviour_7d"] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
@@ -209,7 +209,7 @@ def test_a_model_loaded_through_mlflow_gives_the_embeddings_of_the_encoder_to_th
             z_BD = model.predict(frame)
             assert z_BD.dtype == np.float32
             assert np.array_equal(z_BD, expected_BD)
-        assert model.predict(users[:0]).shape == (0, 4)
+        assert model.predict(users[:0]).shape == (0, 16)
 
 
 def test_a_user_of_whom_nothing_is_known_is_encoded_through_mlflow_too(store: Store) -> None:
@@ -240,7 +240,7 @@ def test_the_signature_names_what_goes_in_and_the_width_of_what_comes_out(store:
     kinds = {column.name: str(column.type) for column in signature.inputs.inputs}
     assert set(kinds) == set(features(1).schema.names)
     assert "double" in kinds["behaviour_7d"]
-    assert signature.outputs.inputs[0].shape == (-1, 4)
+    assert signature.outputs.inputs[0].shape == (-1, 16)
 
 
 def test_no_file_of_a_logged_model_can_run_anything(store: Store) -> None:

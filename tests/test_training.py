@@ -27,6 +27,7 @@ from userrep.arrow import packed
 from userrep.errors import DivergedError, SlotsError, UsageError
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
+from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.training import loop, progress
 from userrep.training.backends import run_training
@@ -41,6 +42,7 @@ SPEC = FeatureSpec(
     windows_days=[7, 30], modalities={"behaviour": 8}, onboarding=False, registered_at=False, attributes=[], context=[]
 )
 LAYOUT = InputLayout.of(SPEC, {})
+TARGETS = TargetLayout.of(LAYOUT, [7, 30])
 NUM_SHARDS = 4
 
 
@@ -54,31 +56,46 @@ def planted(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return factors, x
 
 
+def future_of(x: np.ndarray, seed: int) -> np.ndarray:
+    """Return targets: vectors and counts as the inputs of the window are; half of the users have no event."""
+    active = np.random.default_rng([seed, 1]).random((len(x), 1)) < 0.5
+    y = np.tile(active, TARGETS.width).astype(np.float32)
+    for block in TARGETS.blocks:
+        if block.kind != "flags":
+            source = next(b for b in LAYOUT.blocks if b.name == block.name.replace("_next", ""))
+            y[:, block.start : block.stop] *= x[:, source.start : source.stop]
+    return y
+
+
 def task_on(
     root: Path, *, spoilt: str | None = None, model: dict[str, Any] | None = None, **training: Any
 ) -> TrainingTask:
     """Write planted rows as the shards of ``training_rows``, and make a task of them."""
-    write_planted(root, spoilt)
+    write_planted(root, spoilt, is_plain=not (model or {}).get("future_weight", 1))
     return task_of(root, model, **training)
 
 
-def write_planted(root: Path, spoilt: str | None = None) -> None:
+def write_planted(root: Path, spoilt: str | None = None, *, is_plain: bool = False) -> None:
     for split, num_rows in (("train", 150), ("valid_users", 20), ("valid_dates", 10)):
         for shard in range(NUM_SHARDS):
-            _, x = planted(num_rows, seed=1000 * len(split) + shard)
+            seed = 1000 * len(split) + shard
+            _, x = planted(num_rows, seed)
             if split == spoilt:
                 x[-1, 0] = np.nan
-            rows = pa.table({"row_key": np.arange(num_rows) + 1000 * shard, "x": packed(x)})
+            numbers = x if is_plain else np.hstack([x, future_of(x, seed)])
+            rows = pa.table({"row_key": np.arange(num_rows) + 1000 * shard, "x": packed(numbers)})
             folder = root / f"split={split}" / f"shard={shard}"
             folder.mkdir(parents=True)
             pq.write_table(rows, folder / "part.parquet", row_group_size=64)
 
 
 def task_of(root: Path, model: dict[str, Any] | None = None, **training: Any) -> TrainingTask:
+    settings = config.Model(**({"latent_dim": 16, "hidden_dim": 32, "decoder_dim": 16} | (model or {})))
     return TrainingTask.of(
         shard_files(map(str, root.rglob("*.parquet")), NUM_SHARDS),
         layout=LAYOUT,
-        model=config.Model(**({"latent_dim": 6, "hidden_dim": 32, "decoder_dim": 16} | (model or {}))),
+        targets=TARGETS if settings.future_weight else TargetLayout(blocks=[]),
+        model=settings,
         training=config.Training(**({"num_shards": NUM_SHARDS, "batch_size": 32, "max_epochs": 2} | training)),
         empty_F=np.zeros(LAYOUT.width, np.float32),
         folder=str(root / "checkpoints"),
@@ -118,7 +135,7 @@ def silent(line: str) -> None:
 def optimizer_of(
     model: torch.nn.Module, comm: Any = None, *, num_steps: int = 10, scaled: bool = False, **training: Any
 ) -> Optimizer:
-    return Optimizer(model, config.Training(**training), num_steps, 1, comm or LocalComm(), scaled=scaled)
+    return Optimizer(model, config.Training(**training), num_steps, torch.ones(1), comm or LocalComm(), scaled=scaled)
 
 
 # The loop
@@ -126,9 +143,10 @@ def optimizer_of(
 
 def test_a_planted_signal_can_be_read_from_the_code(tmp_path: Path) -> None:
     model = {"dropout": 0.0, "block_dropout": 0.0, "newcomer_share": 0.0, "feature_dropout": 0.1}
+    model |= {"latent_dim": 6, "passthrough": False, "future_weight": 0.0}
     task = task_on(tmp_path, model=model, max_epochs=25, patience=25, learning_rate=0.01)
     result = train(task, LocalComm(), silent)
-    autoencoder = Autoencoder.of(LAYOUT.width, task.model)
+    autoencoder = Autoencoder(LAYOUT, task.model)
     autoencoder.load_state_dict(safetensors.torch.load(result.weights))
 
     def code(x: np.ndarray) -> np.ndarray:
@@ -163,7 +181,7 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
     x_BF = torch.from_numpy(planted(16, seed=1)[1])
 
     def gradient(comm: Any) -> torch.Tensor:
-        model = Autoencoder(LAYOUT.width, hidden=8, latent=4, decoder=8, seed=1)
+        model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8), seed=1)
         optimizer = optimizer_of(model, comm, clip_norm=1e9)
         mine_BF = x_BF[comm.rank :: comm.size]
         optimizer.step((model(mine_BF)[1] - mine_BF).square().mean()[None])
@@ -176,7 +194,7 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
 
 
 def test_a_gradient_is_clipped_after_it_is_averaged() -> None:
-    model = Autoencoder(LAYOUT.width, hidden=8, latent=4, decoder=8)
+    model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8))
     optimizer = optimizer_of(model, clip_norm=0.01)
     optimizer.step(100 * model(torch.ones(4, LAYOUT.width))[1].square().mean()[None])
     norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
@@ -227,7 +245,8 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path, monkeypatch: pyte
 
 
 def test_validation_is_the_mean_of_both_splits_and_of_their_blocks(tmp_path: Path) -> None:
-    metrics = train(task_on(tmp_path, max_epochs=1), LocalComm(), silent).metrics
+    plain = task_on(tmp_path, model={"future_weight": 0.0}, max_epochs=1)
+    metrics = train(plain, LocalComm(), silent).metrics
     assert metrics["valid_loss"] == pytest.approx((metrics["valid_users_loss"] + metrics["valid_dates_loss"]) / 2)
     per_block = [metrics[f"valid_users_loss.{block.name}"] for block in LAYOUT.blocks]
     assert metrics["valid_users_loss"] == pytest.approx(np.mean(per_block))
@@ -262,7 +281,15 @@ def test_validation_rows_that_are_not_finite_stop_the_training(tmp_path: Path) -
 def test_a_split_without_rows_cannot_be_trained_on(tmp_path: Path) -> None:
     task = task_on(tmp_path)
     with pytest.raises(UsageError, match=r"the smallest of 4 shards has 0 rows"):
-        TrainingTask.of({}, layout=LAYOUT, model=task.model, training=task.training, empty_F=task.empty_F, folder="")
+        TrainingTask.of(
+            {},
+            layout=LAYOUT,
+            targets=TARGETS,
+            model=task.model,
+            training=task.training,
+            empty_F=task.empty_F,
+            folder="",
+        )
 
 
 def test_a_file_that_is_gone_is_named_and_leaves_no_thread(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import torch
 from userrep import config
 from userrep.features.layout import CLIP, UNKNOWN, Block, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
+from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest, Tensors
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.losses import ReconstructionLoss
 from userrep.model.warm_start import WarmStart, warm_start
 
-MODEL = config.Model(latent_dim=5, hidden_dim=12, decoder_dim=7)
+MODEL = config.Model(latent_dim=16, hidden_dim=12, decoder_dim=7)
+PLAIN = MODEL.model_copy(update={"future_weight": 0.0, "passthrough": False})
 COUNTRIES, DEVICES = ["de", "dk", "fr", "pl"], ["device=phone", "device=tv", "device=web"]
 
 
@@ -67,6 +69,17 @@ def scaler_of(layout: InputLayout, seed: int) -> Scaler:
     return Scaler.fit(layout, Moments.of(layout.raw(features(layout.spec, 300, seed))))
 
 
+POOLED = ("behaviour_7d", "behaviour_onboarding")
+
+
+def targets_of(layout: InputLayout, model: config.Model) -> TargetLayout:
+    return TargetLayout.of(layout, layout.spec.windows_days if model.future_weight else [])
+
+
+def autoencoder_of(layout: InputLayout, model: config.Model = MODEL, seed: int = 0) -> Autoencoder:
+    return Autoencoder(layout, model, num_targets=targets_of(layout, model).width, seed=seed)
+
+
 def weights_of(autoencoder: Autoencoder) -> Tensors:
     return {name: tensor.numpy() for name, tensor in autoencoder.state_dict().items()}
 
@@ -74,16 +87,20 @@ def weights_of(autoencoder: Autoencoder) -> Tensors:
 def space(layout: InputLayout, scaler: Scaler, weights: Tensors | None = None, model: config.Model = MODEL) -> Artifact:
     manifest = SpaceManifest(
         space_id="s001", created_at=datetime(2024, 1, 1, tzinfo=UTC), lineage_id="al-1", trained_until=date(2024, 1, 1),
-        layout=layout, model=model, training=config.Training(), metrics={}, config_hash="c", code_hash="h",
+        layout=layout, targets=targets_of(layout, model), model=model, training=config.Training(), metrics={},
+        config_hash="c", code_hash="h",
     )  # fmt: skip
-    weights = weights or weights_of(Autoencoder.of(layout.width, model, seed=3))
+    weights = weights or weights_of(autoencoder_of(layout, model, seed=3))
     return Artifact(manifest, weights | {"center_F": scaler.center_F, "scale_F": scaler.scale_F})
 
 
 def started(
     earlier: Artifact, layout: InputLayout, scaler: Scaler, *, model: config.Model = MODEL, same_items: bool = True
 ) -> WarmStart:
-    return warm_start(earlier, layout=layout, scaler=scaler, model=model, same_items=same_items, seed=9)
+    targets = targets_of(layout, model)
+    return warm_start(
+        earlier, layout=layout, targets=targets, scaler=scaler, model=model, same_items=same_items, seed=9
+    )
 
 
 def scaled(layout: InputLayout, scaler: Scaler, batch: pa.RecordBatch) -> np.ndarray:
@@ -95,13 +112,15 @@ def scaled(layout: InputLayout, scaler: Scaler, batch: pa.RecordBatch) -> np.nda
 def outputs(
     layout: InputLayout, scaler: Scaler, weights: Tensors, batch: pa.RecordBatch, model: config.Model = MODEL
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the code of user features, and the reconstruction in raw units."""
+    """Return what is encoded of user features, without what passes through, and the reconstruction in raw units."""
     x_BF = scaled(layout, scaler, batch)
-    autoencoder = Autoencoder.of(layout.width, model)
+    autoencoder = autoencoder_of(layout, model)
     autoencoder.load_state_dict({name: torch.from_numpy(weights[name]) for name in autoencoder.state_dict()})
     with torch.inference_mode():
-        z_BD, reconstruction_BF = autoencoder(torch.from_numpy(x_BF))
-    return z_BD.numpy(), scaler.center_F + scaler.scale_F * reconstruction_BF.numpy()
+        z_BD, reconstruction_BF, _ = autoencoder(torch.from_numpy(x_BF))
+    return z_BD[
+        :, : len(weights["encoder_latent.bias"])
+    ].numpy(), scaler.center_F + scaler.scale_F * reconstruction_BF.numpy()
 
 
 def block_of(layout: InputLayout, name: str) -> Block:
@@ -132,10 +151,12 @@ def test_another_scaler_changes_neither_codes_nor_reconstructions_in_raw_units()
         np.testing.assert_allclose(got, expected, atol=1e-5)
     assert start.fresh == []
     assert start.carried == [
-        *("encoder_hidden", "encoder_latent", "decoder_hidden", "decoder_output"),
+        *("encoder_hidden", "encoder_latent", "decoder_hidden", "decoder_output", "future_hidden", "future_output"),
         *(block.name for block in layout.blocks[:-1]),
     ]
-    assert {name: tensor.shape for name, tensor in start.tensors.items()} == Autoencoder.shapes(layout.width, MODEL)
+    assert {name: tensor.shape for name, tensor in start.tensors.items()} == {
+        name: tensor.shape for name, tensor in weights_of(autoencoder_of(layout)).items()
+    }
     assert {tensor.dtype for tensor in start.tensors.values()} == {np.dtype(np.float32)}
 
 
@@ -229,10 +250,10 @@ def test_item_vectors_of_another_lineage_begin_fresh_and_the_rest_is_carried() -
     earlier = space(layout, before)
     start = started(earlier, layout, now, same_items=False)
     assert start.fresh == [
-        f"{name}: fresh, s001 has item vectors of another lineage, al-1"
-        for name in ("behaviour_7d", "behaviour_onboarding")
+        "future_hidden, future_output: fresh, s001 has other targets",
+        *(f"{name}: fresh, s001 has item vectors of another lineage, al-1" for name in POOLED),
     ]
-    drawn = weights_of(Autoencoder.of(layout.width, MODEL, seed=9))
+    drawn = weights_of(autoencoder_of(layout, seed=9))
     pooled = slice(0, block_of(layout, "behaviour_onboarding").stop)
     for name, where in (("encoder_hidden.weight", np.s_[:, pooled]), ("decoder_output.bias", np.s_[pooled])):
         np.testing.assert_array_equal(start.tensors[name][where], drawn[name][where])
@@ -250,11 +271,11 @@ def test_item_vectors_of_another_lineage_begin_fresh_and_the_rest_is_carried() -
 
 def test_blocks_that_are_new_gone_or_of_another_width_are_named() -> None:
     was, layout = layout_of(dim=3, windows=(2, 7)), layout_of(dim=4, windows=(7,))
-    lines = started(space(was, scaler_of(was, 1)), layout, scaler_of(layout, 2)).fresh
+    lines = started(space(was, scaler_of(was, 1), model=PLAIN), layout, scaler_of(layout, 2), model=PLAIN).fresh
     assert "behaviour_7d: fresh, pooled of width 4, in s001 pooled of width 3" in lines
     assert "behaviour_2d: left out, only s001 has it" in lines
     assert [line for line in lines if line.startswith("num_events")] == ["num_events_2d: left out, only s001 has it"]
-    back = started(space(layout, scaler_of(layout, 2)), was, scaler_of(was, 1))
+    back = started(space(layout, scaler_of(layout, 2), model=PLAIN), was, scaler_of(was, 1), model=PLAIN)
     assert "behaviour_2d: fresh, s001 does not have it" in back.fresh
     assert "num_events_7d" in back.carried
     assert "num_events_2d" not in back.carried
@@ -263,7 +284,7 @@ def test_blocks_that_are_new_gone_or_of_another_width_are_named() -> None:
 def test_a_window_that_is_gone_counts_as_absent() -> None:
     was, layout = layout_of(windows=(2, 7)), layout_of(windows=(7,))
     before, now = scaler_of(was, 1), scaler_of(layout, 2)
-    earlier = space(was, before)
+    earlier = space(was, before, model=PLAIN)
     batch = features(was.spec, 100, seed=4)
     x_BF = scaled(was, before, batch)
     gone = [block for block in was.blocks if block.name.endswith("_2d")]
@@ -272,30 +293,60 @@ def test_a_window_that_is_gone_counts_as_absent() -> None:
         if block.flag is not None:
             x_BF[:, block.flag] = 0
     expected_BD = earlier.encoder().encode(torch.from_numpy(x_BF)).numpy()
-    start = started(earlier, layout, now)
-    np.testing.assert_allclose(outputs(layout, now, start.tensors, batch)[0], expected_BD, atol=1e-5)
+    start = started(earlier, layout, now, model=PLAIN)
+    np.testing.assert_allclose(outputs(layout, now, start.tensors, batch, PLAIN)[0], expected_BD, atol=1e-5)
     assert len(start.fresh) == len(gone) == 4
 
 
 @pytest.mark.parametrize(
     ("width", "carried", "line"),
     [
-        ("hidden_dim", [], "encoder_hidden, encoder_latent, decoder_hidden, decoder_output: fresh, "),
-        ("latent_dim", ["encoder_hidden"], "encoder_latent, decoder_hidden, decoder_output: fresh, "),
-        ("decoder_dim", ["encoder_hidden", "encoder_latent"], "decoder_hidden, decoder_output: fresh, "),
+        ("hidden_dim", [], "encoder_hidden, encoder_latent, decoder_hidden, decoder_output"),
+        ("latent_dim", ["encoder_hidden"], "encoder_latent, decoder_hidden, decoder_output"),
+        ("decoder_dim", ["encoder_hidden", "encoder_latent"], "decoder_hidden, decoder_output"),
     ],
 )
 def test_layers_from_the_first_of_another_width_on_begin_fresh(width: str, carried: list[str], line: str) -> None:
     layout = layout_of()
-    scaler, model = scaler_of(layout, 1), MODEL.model_copy(update={width: 16})
+    scaler, model = scaler_of(layout, 1), MODEL.model_copy(update={width: 20})
     earlier = space(layout, scaler)
     start = started(earlier, layout, scaler, model=model)
-    assert start.fresh == [f"{line}model.{width} is 16, in s001 {getattr(MODEL, width)}"]
+    fresh = f"{line}, future_hidden, future_output: fresh, model.{width} is 20, in s001 {getattr(MODEL, width)}"
+    assert start.fresh == [fresh]
     assert start.carried == ([*carried, *(block.name for block in layout.blocks[:-1])] if carried else [])
-    drawn = weights_of(Autoencoder.of(layout.width, model, seed=9))
+    drawn = weights_of(autoencoder_of(layout, model, seed=9))
     for name, tensor in start.tensors.items():
         expected = earlier.tensors if name.split(".")[0] in carried else drawn
         np.testing.assert_allclose(tensor, expected[name], atol=1e-6)
+
+
+def test_what_is_predicted_is_what_was_under_another_scaler() -> None:
+    layout = layout_of()
+    before, now = scaler_of(layout, 1), scaler_of(layout, 2)
+    earlier, batch = space(layout, before), features(layout.spec, 100, seed=4)
+    expected_BT = earlier.encoder()(torch.from_numpy(scaled(layout, before, batch))).future_BT
+    warm = autoencoder_of(layout)
+    start = started(earlier, layout, now)
+    warm.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in start.tensors.items()})
+    with torch.inference_mode():
+        got_BT = warm(torch.from_numpy(scaled(layout, now, batch))).future_BT
+    assert got_BT.shape[1] == targets_of(layout, MODEL).width > 0
+    np.testing.assert_allclose(got_BT, expected_BT, atol=1e-5)
+
+
+def test_other_inputs_that_pass_through_and_other_targets_begin_fresh() -> None:
+    was, layout = layout_of(windows=(2, 7)), layout_of(windows=(7,))
+    before, now = scaler_of(was, 1), scaler_of(layout, 2)
+    start = started(space(was, before), layout, now)
+    assert start.fresh[:2] == [
+        "encoder_latent, decoder_hidden, decoder_output: fresh, other inputs pass through in s001",
+        "future_hidden, future_output: fresh, s001 has other targets",
+    ]
+    assert start.carried[:2] == ["encoder_hidden", "behaviour_7d"]
+    plain = started(space(layout, now, model=PLAIN), layout, now)
+    assert plain.fresh == start.fresh[:2]
+    back = started(space(layout, now), layout, now, model=PLAIN)
+    assert back.fresh == start.fresh[:1]
 
 
 def test_a_training_begins_at_the_loss_where_the_earlier_one_ended() -> None:
@@ -321,14 +372,14 @@ def test_a_training_begins_at_the_loss_where_the_earlier_one_ended() -> None:
 
     trained_on, unseen = planted(1), planted(3)
     before, now = (Scaler.fit(layout, Moments.of(raw_BF)) for raw_BF in (trained_on, planted(2, shift=0.5)))
-    autoencoder = Autoencoder.of(layout.width, MODEL, seed=3)
+    autoencoder = autoencoder_of(layout, seed=3)
     adam = torch.optim.Adam(autoencoder.parameters(), lr=0.01)
     for _ in range(300):
         adam.zero_grad()
         loss_of(autoencoder, before, trained_on).backward()
         adam.step()
     start = started(space(layout, before, weights_of(autoencoder)), layout, now)
-    warm, cold = Autoencoder.of(layout.width, MODEL), Autoencoder.of(layout.width, MODEL, seed=9)
+    warm, cold = autoencoder_of(layout), autoencoder_of(layout, seed=9)
     warm.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in start.tensors.items()})
     with torch.inference_mode():
         ended, began, without = (

@@ -27,6 +27,7 @@ from pydantic import (
 from userrep.errors import UsageError
 from userrep.ids import NAME_RULE, checked_name
 
+_FUTURE_DAYS = 30  # at most, by default: a farther future costs as many days of training dates
 Format = Literal["parquet", "delta", "json", "csv", "table"]
 
 
@@ -294,6 +295,11 @@ ItemVectors = Annotated[AlsVectors | TextVectors | GivenVectors, Field(discrimin
 
 
 class Model(Section):
+    """The network. ``future_weight``: of the losses of what users do next, beside 1 of the reconstruction; 0: a plain
+    autoencoder. ``contrast_weight``: of telling users' next days apart, among the rows that a step has of one shard.
+    ``passthrough``: counts and days since are dimensions of the latent space as they are.
+    """
+
     latent_dim: int = Field(120, ge=2, le=4096)
     hidden_dim: int = Field(512, ge=2)
     decoder_dim: int = Field(256, ge=2)
@@ -302,12 +308,16 @@ class Model(Section):
     feature_dropout: float = Field(0.2, ge=0, lt=1)
     block_dropout: float = Field(0.2, ge=0, lt=1)
     newcomer_share: float = Field(0.1, ge=0, lt=1)
+    future_weight: float = Field(1.0, ge=0)
+    contrast_weight: float = Field(0.0, ge=0)
+    passthrough: bool = True
 
 
 class AsOfs(Section):
-    """As-of dates that training sees: every ``every_days`` back from ``until``, ``max_dates`` at most.
+    """As-of dates that training sees: every ``every_days``, ``max_dates`` at most, back from one whose future ends at
+    ``until``.
 
-    Neither inputs nor item vectors of a training row see an event at or after ``until``.
+    Neither inputs, nor targets, nor item vectors of a training row see an event at or after ``until``.
     """
 
     until: Day | None = None
@@ -322,12 +332,14 @@ class Training(Section):
     ``batch_size_per_rank`` instead, more ranks take larger steps, and the learning rate grows with them (Goyal et al.
     2017). ``precision``: of products; auto is bf16 on a GPU that has it, fp16 on others, fp32 on CPUs. Weights and
     gradients are fp32. ``init_from``: an earlier space, whose weights it begins with as far as they fit.
+    ``future_days``: how far the model looks ahead; windows, by default those of at most 30 days.
     ``checkpoint_every``: within an epoch; there is one at each epoch's end besides.
     """
 
     backend: Literal["local", "horovod", "torch_distributor"] = "local"
     num_workers: int = Field(1, ge=1)
     as_ofs: AsOfs = AsOfs()
+    future_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_windows)] | None = None
     num_shards: int = Field(16, ge=1)
     batch_size: int = Field(512, ge=2)
     batch_size_per_rank: int | None = Field(None, ge=1)
@@ -495,8 +507,22 @@ class Config(Section):
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
             if column and (self.items is None or getattr(self.items.columns, column) is None):
                 faults.append(f"item_vectors.{modality} has kind {vectors.kind}, which needs items.columns.{column}")
+        strange = sorted({*(self.training.future_days or [])} - {*self.windows_days})
+        if strange:
+            faults.append(
+                f"training.future_days: {', '.join(map(str, strange))}: choose among windows_days, "
+                f"{', '.join(map(str, self.windows_days))}: the past of a later date is what is predicted"
+            )
         _refuse(faults)
         return self
+
+    @property
+    def future_days(self) -> list[int]:
+        """How far training rows look ahead, in days; nowhere with ``model.future_weight`` 0."""
+        if not self.model.future_weight:
+            return []
+        near = [days for days in self.windows_days if days <= _FUTURE_DAYS]
+        return self.training.future_days or near or self.windows_days[:1]
 
     @property
     def refit_days(self) -> int:

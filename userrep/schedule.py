@@ -72,7 +72,9 @@ class Schedule:
 
     @cached_property
     def training_as_ofs(self) -> list[date]:
-        """Every ``every_days`` back from ``until``, as far as item vectors have events to learn from.
+        """Every ``every_days`` back from the last date whose futures end by ``until``.
+
+        They go as far as item vectors have events to learn from.
 
         Raises
         ------
@@ -80,13 +82,14 @@ class Schedule:
             If the log begins too late for even one.
         """
         settings, first, until = self.config.training.as_ofs, self.inventory.first_day, self.until
-        grid = [until - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
+        future = timedelta(days=max(self.config.future_days, default=0))
+        grid = [until - future - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
         versions = self.versions
         dates = sorted(day for day in grid if versions.valid_at(day) >= first + _MIN_HISTORY)
         if not dates:
             raise UsageError(
                 f"training.as_ofs.until {until}: the log begins on {first}, too late for a training row; "
-                f"choose a date at or after {first + _MIN_HISTORY + timedelta(days=self.config.refit_days)}."
+                f"choose a date at or after {first + _MIN_HISTORY + timedelta(days=self.config.refit_days) + future}."
             )
         return dates
 
@@ -115,6 +118,15 @@ class Schedule:
         return sorted(dates)
 
     def feature_dates(self, *, retrain: bool = False) -> list[date]:
-        """The dates that need features: those of snapshots, and those of training where a space is to be trained."""
+        """The dates that need features: those of snapshots, and where a space is to be trained those of training."""
         space = None if retrain else self.usable_space
-        return sorted({*self.snapshot_dates(space), *(self.training_as_ofs if space is None else [])})
+        return sorted({*self.snapshot_dates(space), *(self._dates_trained_on() if space is None else [])})
+
+    def _dates_trained_on(self) -> set[date]:
+        """The dates of training, and those on which their futures end.
+
+        Futures of a multiple of ``every_days`` end on other dates of training, but for the last; the farthest future's
+        ends lie on the grid through ``until``, as the labels of the example consumer do.
+        """
+        ahead = (0, *self.config.future_days)
+        return {day + timedelta(days=days) for day in self.training_as_ofs for days in ahead}

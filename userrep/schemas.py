@@ -149,8 +149,8 @@ FEATURE_SETS = TableSchema(
 
 TRAINING_ROWS = TableSchema(
     "training_rows",
-    """one row per user and as-of date that a space is trained or validated on, scaled, in shuffled order; x: inputs as
-    little-endian float32""",
+    """one row per user and as-of date that a space is trained or validated on, scaled, in shuffled order; x: inputs,
+    then targets, as little-endian float32""",
     "space_id STRING, split STRING, shard INT, row_key BIGINT, x BINARY",
     ("space_id", "split", "shard"),
     (

@@ -59,7 +59,7 @@ class InputLayout(BaseModel):
         for attribute in spec.attributes:
             column = f"attribute_{attribute}"
             widths.append((column, "one_hot", len(vocabulary[column]), True))
-        flagged = [name for name, kind, _, _ in widths if kind == "pooled" or name.startswith("days_since_")]
+        flagged = [name for name, kind, _, _ in widths if kind == "pooled" or name in spec.flagged_scalars]
         first_flag = sum(width for _, _, width, _ in widths)
         flags = {name: first_flag + k for k, name in enumerate(flagged)}
         blocks, start = [], 0
@@ -75,6 +75,12 @@ class InputLayout(BaseModel):
     def width(self) -> int:
         """F, the number of inputs."""
         return self.blocks[-1].stop
+
+    @property
+    def scalar_inputs(self) -> list[int]:
+        """Where counts and days since stand, then the flags of those that have one."""
+        scalars = [block for block in self.blocks if block.kind == "scalar"]
+        return [*(b.start for b in scalars), *(b.flag for b in scalars if b.flag is not None)]
 
     def raw(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
         """Lay a batch of user features out as x_BF, unscaled; what is absent is zero and its flag is zero.

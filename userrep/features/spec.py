@@ -76,6 +76,11 @@ class FeatureSpec(BaseModel):
         return [*per_window, *dates, *registered]
 
     @property
+    def flagged_scalars(self) -> list[str]:
+        """The scalars that may be unknown."""
+        return [name for name in self.scalars if name.startswith("days_since_")]
+
+    @property
     def shares(self) -> dict[str, int]:
         """Columns of shares of the longest window's events, with their widths."""
         return {f"part_of_day_{self.longest}d": len(PARTS_OF_DAY), f"weekday_{self.longest}d": NUM_WEEKDAYS}

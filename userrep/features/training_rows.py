@@ -1,16 +1,18 @@
 """From user features of many as-of dates to the rows that a space is trained on: scaled, split, in shuffled order."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.arrow import packed
 from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
+from userrep.features.targets import Future
 
 VOCABULARY_SIZE = 64  # values per attribute or context column; the others count as one
 VALID_DATES_SHARE = 0.1
@@ -78,22 +80,62 @@ def fit_scaler(rows: DataFrame, layout: InputLayout) -> Scaler:
     return Scaler.fit(layout, total)
 
 
-def training_rows(rows: DataFrame, layout: InputLayout, scaler: Scaler, *, space_id: str, num_shards: int) -> DataFrame:
-    """Scale the rows and deal them into shards, in shuffled order within each.
+def training_rows(
+    rows: DataFrame,
+    futures: Sequence[tuple[Future, DataFrame]],
+    layout: InputLayout,
+    scaler: Scaler,
+    *,
+    space_id: str,
+    num_shards: int,
+) -> DataFrame:
+    """Scale the rows, put their targets behind the inputs, and deal them into shards, in shuffled order within each.
+
+    Parameters
+    ----------
+    rows : user features with split and row_key. futures : each with the features of the dates on which it ends, and
+    split and row_key of the dates on which it begins.
 
     Returns
     -------
-    Rows of ``training_rows``. Cost: one shuffle of the scaled rows, 4F bytes each.
+    Rows of ``training_rows``. Cost: one shuffle of the scaled rows, 4F bytes each, and of the targets of users that
+    are active, 4T bytes at most: inputs and targets of a row meet in the shard that they are dealt to anyway.
     """
 
     def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            x_BF = scaler.apply(layout, layout.raw(batch))
-            yield pa.RecordBatch.from_arrays(
-                [batch.column("split"), batch.column("row_key"), packed(x_BF)], ["split", "row_key", "x"]
-            )
+            yield _keyed(batch, scaler.apply(layout, layout.raw(batch)), "x")
 
-    inputs = rows.mapInArrow(scaled, "split STRING, row_key BIGINT, x BINARY")
+    pieces = rows.mapInArrow(scaled, "split STRING, row_key BIGINT, x BINARY")
+    for future, later in futures:
+        pieces = pieces.unionByName(_targets(later, future), allowMissingColumns=True)
     shard = F.pmod(F.xxhash64("row_key"), F.lit(num_shards)).cast("int")
-    dealt = inputs.select(F.lit(space_id).alias("space_id"), "split", shard.alias("shard"), "row_key", "x")
-    return dealt.repartition("split", "shard").sortWithinPartitions("split", "shard", "row_key")
+    keys = ("split", "shard", "row_key")
+    dealt = pieces.withColumn("shard", shard).repartition("split", "shard")
+    if futures:
+        targets = [future for future, _ in futures]
+        whole = dealt.groupBy(*keys).agg(F.max("x").alias("x"), *(F.max(_name(of)).alias(_name(of)) for of in targets))
+        filled = [F.coalesce(_name(of), F.lit(bytearray(of.absent_W().astype("<f4").tobytes()))) for of in targets]
+        dealt = whole.where("x IS NOT NULL").withColumn("x", F.concat("x", *filled))  # null: a user who came later
+    return dealt.select(F.lit(space_id).alias("space_id"), *keys, "x").sortWithinPartitions(*keys)
+
+
+def _targets(later: DataFrame, future: Future) -> DataFrame:
+    """Make the targets of users that are active in a future: split, row_key, and targets in a column of its own."""
+
+    def described(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield _keyed(batch, future.targets(batch), _name(future))
+
+    active = later.where(future.is_active).select("split", "row_key", *future.columns)
+    return active.mapInArrow(described, f"split STRING, row_key BIGINT, {_name(future)} BINARY")
+
+
+def _name(future: Future) -> str:
+    return f"y_{future.days}d"
+
+
+def _keyed(batch: pa.RecordBatch, numbers: NDArray[np.float32], name: str) -> pa.RecordBatch:
+    """Return rows of numbers, packed, with the keys of a batch."""
+    columns = [batch.column("split"), batch.column("row_key"), packed(numbers)]
+    return pa.RecordBatch.from_arrays(columns, ["split", "row_key", name])

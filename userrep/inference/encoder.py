@@ -4,7 +4,7 @@ A vector must not depend on which rows it shares a batch with, to the bit: batch
 Matrix products take another order of summation with another height, and at odd widths even from row to row. So
 every pass has one height and widths that are multiples of 16 (padded with zeros, which change no sum), and each
 encoder looks for itself whether that holds on its machine; where it doesn't, rows are encoded one by one.
-Shapes: B rows, F inputs, H hidden units, D latent dimensions; all but D padded.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, S inputs that pass through; F and H padded.
 """
 
 from functools import lru_cache
@@ -31,6 +31,7 @@ class Encoder:
 
     def __init__(self, artifact: Artifact) -> None:
         autoencoder = artifact.encoder()
+        self._passed_S = autoencoder.passed_S.numpy()
         self.layout, self._scaler = artifact.layout, artifact.scaler
         self._hidden = _padded(autoencoder.encoder_hidden)
         self._latent = _padded(autoencoder.encoder_latent)
@@ -54,10 +55,13 @@ class Encoder:
         """Scale and encode unscaled inputs (here F is the layout's width), a pass after the other."""
         padded_BF = torch.zeros(self._rows, self._hidden[0].shape[1])  # torch's memory: always aligned alike
         x_BF = padded_BF.numpy()[:, : self.layout.width]
+        encoded = self.latent_dim - len(self._passed_S)
         for start in range(0, len(raw_BF), self._rows):
             part_BF = raw_BF[start : start + self._rows]
-            self._scaler.apply(self.layout, part_BF, out=x_BF[: len(part_BF)])
-            out[start : start + len(part_BF)] = self._forward(padded_BF)[: len(part_BF), : self.latent_dim].numpy()
+            num, out_BD = len(part_BF), out[start : start + len(part_BF)]
+            self._scaler.apply(self.layout, part_BF, out=x_BF[:num])
+            out_BD[:, :encoded] = self._forward(padded_BF)[:num, :encoded].numpy()
+            out_BD[:, encoded:] = x_BF[:num, self._passed_S]
 
     @torch.inference_mode()
     def _forward(self, x_BF: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from userrep import config
 from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout, Scaler
+from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, write_frozen
 from userrep.model.tensor_file import Tensors
@@ -26,6 +27,7 @@ class SpaceManifest(Manifest):
     lineage_id: config.Name
     trained_until: date
     layout: InputLayout
+    targets: TargetLayout
     model: config.Model
     training: config.Training
     metrics: dict[str, float]
@@ -50,7 +52,7 @@ class Artifact:
 
     def encoder(self) -> Autoencoder:
         """Return the autoencoder with the space's weights, ready for ``encode``."""
-        autoencoder = Autoencoder.of(self.layout.width, self.manifest.model)
+        autoencoder = Autoencoder(self.layout, self.manifest.model, num_targets=self.manifest.targets.width)
         autoencoder.load_state_dict({name: torch.from_numpy(self.tensors[name]) for name in autoencoder.state_dict()})
         return autoencoder.eval().requires_grad_(False)
 
@@ -94,8 +96,8 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
 
 
 def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> None:
-    width = manifest.layout.width
-    wanted = Autoencoder.shapes(width, manifest.model) | dict.fromkeys(("center_F", "scale_F", "empty_F"), (width,))
+    wanted = Autoencoder.shapes(manifest.layout, manifest.model, manifest.targets.width)
+    wanted |= dict.fromkeys(("center_F", "scale_F", "empty_F"), (manifest.layout.width,))
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     faults = [
         f"{name} {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}"

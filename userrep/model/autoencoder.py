@@ -1,43 +1,65 @@
-"""The autoencoder: a user's inputs to a short code and back (section 3.2 of the paper).
+"""The autoencoder: a user's inputs to a short code and back (section 3.2 of the paper), and on to the user's next days.
 
-Shapes: B rows, F inputs, H hidden units, D latent dimensions.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, S inputs that pass through, T targets.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from userrep import config
+from userrep.features.layout import InputLayout
+
+
+class Outputs(NamedTuple):
+    """``future_BT`` has no column where the model predicts nothing."""
+
+    z_BD: Tensor
+    reconstruction_BF: Tensor
+    future_BT: Tensor
 
 
 class Autoencoder(nn.Module):
-    """Encoder F -> hidden -> latent, decoder latent -> decoder -> F, GELU between.
+    """Encoder F -> hidden -> latent, decoder latent -> decoder -> F, the same to T for the future, GELU between.
 
-    Weights follow from ``seed`` alone; torch's global generator is not touched.
+    With ``passthrough``, the last S of the latent's dimensions are the inputs that are counts, days since and their
+    flags: an encoder loses some of them. Decoders see all D. Weights follow from ``seed`` alone; torch's global
+    generator is not touched.
     """
 
-    def __init__(self, width: int, *, hidden: int, latent: int, decoder: int, seed: int = 0) -> None:
+    encoder_hidden: nn.Linear
+    encoder_latent: nn.Linear
+    decoder_hidden: nn.Linear
+    decoder_output: nn.Linear
+    future_hidden: nn.Linear
+    future_output: nn.Linear
+    passed_S: Tensor
+
+    def __init__(self, layout: InputLayout, model: config.Model, *, num_targets: int = 0, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.encoder_hidden = _linear(width, hidden, generator)
-        self.encoder_latent = _linear(hidden, latent, generator)
-        self.decoder_hidden = _linear(latent, decoder, generator)
-        self.decoder_output = _linear(decoder, width, generator)
-
-    @classmethod
-    def of(cls, width: int, model: config.Model, seed: int = 0) -> "Autoencoder":
-        """Build it from the configuration's widths."""
-        return cls(width, hidden=model.hidden_dim, latent=model.latent_dim, decoder=model.decoder_dim, seed=seed)
+        shapes = self.shapes(layout, model, num_targets)
+        for name in (name.removesuffix(".weight") for name in shapes if name.endswith(".weight")):
+            width_out, width_in = shapes[f"{name}.weight"]
+            self.add_module(name, _linear(width_in, width_out, generator))
+        self.register_buffer("passed_S", torch.tensor(passed(layout, model), dtype=torch.long), persistent=False)
 
     @staticmethod
-    def shapes(width: int, model: config.Model) -> dict[str, tuple[int, ...]]:
+    def shapes(layout: InputLayout, model: config.Model, num_targets: int = 0) -> dict[str, tuple[int, ...]]:
         """Return the shapes of its weights by name, without allocating any."""
         layers = {
-            "encoder_hidden": (model.hidden_dim, width),
-            "encoder_latent": (model.latent_dim, model.hidden_dim),
+            "encoder_hidden": (model.hidden_dim, layout.width),
+            "encoder_latent": (model.latent_dim - len(passed(layout, model)), model.hidden_dim),
             "decoder_hidden": (model.decoder_dim, model.latent_dim),
-            "decoder_output": (width, model.decoder_dim),
+            "decoder_output": (layout.width, model.decoder_dim),
         }
+        if num_targets:
+            layers |= {
+                "future_hidden": (model.decoder_dim, model.latent_dim),
+                "future_output": (num_targets, model.decoder_dim),
+            }
         return {f"{name}.weight": shape for name, shape in layers.items()} | {
             f"{name}.bias": shape[:1] for name, shape in layers.items()
         }
@@ -52,12 +74,20 @@ class Autoencoder(nn.Module):
         if keep_BH is not None:
             h_BH = h_BH * keep_BH
         z_BD: Tensor = self.encoder_latent(h_BH)
-        return z_BD
+        return torch.cat([z_BD, x_BF[:, self.passed_S]], dim=1) if len(self.passed_S) else z_BD
 
-    def forward(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return (z_BD, reconstruction_BF)."""
+    def forward(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Outputs:
+        """Encode, reconstruct and predict."""
         z_BD = self.encode(x_BF, keep_BH)
-        return z_BD, self.decoder_output(gelu(self.decoder_hidden(z_BD)))
+        reconstruction_BF = self.decoder_output(gelu(self.decoder_hidden(z_BD)))
+        if not hasattr(self, "future_output"):
+            return Outputs(z_BD, reconstruction_BF, z_BD[:, :0])
+        return Outputs(z_BD, reconstruction_BF, self.future_output(gelu(self.future_hidden(z_BD))))
+
+
+def passed(layout: InputLayout, model: config.Model) -> list[int]:
+    """Return where the inputs stand that pass through, in the order of the latent's last dimensions."""
+    return layout.scalar_inputs if model.passthrough else []
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator) -> nn.Linear:

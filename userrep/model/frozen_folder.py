@@ -13,7 +13,7 @@ from userrep.errors import ArtifactError
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
 from userrep.storage import read_bytes, write_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 _MAX_MANIFEST = 64 << 20  # bytes; vocabularies are in it
 _MAX_WEIGHTS = 4 << 30
@@ -87,9 +87,10 @@ def _parsed(folder: str, text: bytes, cure: str) -> dict[str, Any]:
         raise ArtifactError(f"{folder}: {MANIFEST} is torn, or not JSON. {cure}")
     version = values.get("format_version")
     if version != FORMAT_VERSION:
+        is_older = isinstance(version, int) and version < FORMAT_VERSION
+        way = "go on with the release that wrote it, or train a new space" if is_older else "upgrade userrep to read it"
         raise ArtifactError(
-            f"{folder}: format_version {version} was found, this release reads {FORMAT_VERSION}: "
-            "upgrade userrep to read the space."
+            f"{folder}: format_version {version} was found, this release reads {FORMAT_VERSION}: {way}."
         )
     return values
 

@@ -2,7 +2,8 @@
 
 Inputs are scaled anew for every space. The change of centre and scale is folded into weights and biases, so that the
 network computes the same function of raw inputs as before.
-Shapes: E inputs of the earlier space, F inputs of the new one, H hidden units.
+Shapes: E inputs of the earlier space, F inputs of the new one, H hidden units, D latent dimensions, S inputs that pass
+through.
 """
 
 from typing import NamedTuple
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from userrep import config
 from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
+from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest
-from userrep.model.autoencoder import Autoencoder
+from userrep.model.autoencoder import Autoencoder, passed
 from userrep.model.tensor_file import Tensors
 
 _WIDTHS = {"encoder_hidden": "hidden_dim", "encoder_latent": "latent_dim", "decoder_hidden": "decoder_dim"}
-_LAYERS = [*_WIDTHS, "decoder_output"]
+_FUTURE = ["future_hidden", "future_output"]
 _SHOWN = 5  # values of a vocabulary in one line
 Matrix = NDArray[np.float64]
 
@@ -43,8 +45,24 @@ class _Pair(NamedTuple):
     here_by_there: Matrix
 
 
+class _Change(NamedTuple):
+    """From an earlier space to the inputs of a new one; ``pairs``: the blocks to carry."""
+
+    earlier: Artifact
+    layout: InputLayout
+    scaler: Scaler
+    pairs: list[_Pair]
+
+
 def warm_start(
-    earlier: Artifact, *, layout: InputLayout, scaler: Scaler, model: config.Model, same_items: bool, seed: int
+    earlier: Artifact,
+    *,
+    layout: InputLayout,
+    targets: TargetLayout,
+    scaler: Scaler,
+    model: config.Model,
+    same_items: bool,
+    seed: int,
 ) -> WarmStart:
     """Carry an earlier space's weights over; the rest is drawn from ``seed`` as for a space without an earlier one.
 
@@ -53,34 +71,53 @@ def warm_start(
     item vectors are of the same lineage. Vocabularies are carried value by value: a value that is new begins as
     ``(other)`` did, where it was counted before. A block's flag means the same in every space and is always carried.
     Inputs beyond ``CLIP`` are the one thing that is not computed as before. A block that is gone counts as absent, or,
-    without a flag, as its mean.
+    without a flag, as its mean. What is predicted of the future is carried if the targets are the same ones, in the
+    scale that they had.
     Cost: a few copies of the weights in memory, in float64.
     """
-    drawn = Autoencoder.of(layout.width, model, seed).state_dict()
+    drawn = Autoencoder(layout, model, num_targets=targets.width, seed=seed).state_dict()
     tensors = {name: tensor.numpy() for name, tensor in drawn.items()}
-    layers, fresh = _fitting_layers(earlier.manifest, model)
+    layers, fresh = _fitting_layers(earlier.manifest, layout, targets, model, same_items=same_items)
     if not layers:
         return WarmStart(tensors, [], fresh)
     pairs, unfit = _pairs(earlier.manifest, layout, scaler, same_items=same_items)
+    change = _Change(earlier, layout, scaler, pairs)
     for layer in layers:
         if layer == "encoder_hidden":
-            carried = _first_layer(earlier, layout, scaler, pairs, tensors)
+            carried = _first_layer(change, tensors)
+        elif layer in ("decoder_hidden", "future_hidden"):
+            carried = _decoding_layer(layer, change, model)
         elif layer == "decoder_output":
-            carried = _last_layer(earlier, layout, scaler, pairs, tensors)
+            carried = _last_layer(change, tensors)
         else:
             carried = {name: earlier.tensors[name].copy() for name in (f"{layer}.weight", f"{layer}.bias")}
         tensors |= carried
     return WarmStart(tensors, [*layers, *(pair.here.name for pair in pairs)], fresh + unfit)
 
 
-def _fitting_layers(earlier: SpaceManifest, model: config.Model) -> tuple[list[str], list[str]]:
-    """Return the layers before the first whose width differs, and a line about the others."""
-    for k, field in enumerate(_WIDTHS.values()):
+def _fitting_layers(
+    earlier: SpaceManifest, layout: InputLayout, targets: TargetLayout, model: config.Model, *, same_items: bool
+) -> tuple[list[str], list[str]]:
+    """Return the layers before the first that does not fit, and a line about the others."""
+    layers, lines = [*_WIDTHS, "decoder_output"], []
+    if not targets.blocks:
+        future = []
+    elif same_items and targets == earlier.targets:
+        future = _FUTURE
+    else:
+        future, lines = [], [f"{', '.join(_FUTURE)}: fresh, {earlier.space_id} has other targets"]
+    for k, (layer, field) in enumerate(_WIDTHS.items()):
         mine, theirs = getattr(model, field), getattr(earlier.model, field)
-        if mine != theirs:
-            rest = ", ".join(_LAYERS[k:])
-            return _LAYERS[:k], [f"{rest}: fresh, model.{field} is {mine}, in {earlier.space_id} {theirs}"]
-    return _LAYERS, []
+        what = f"model.{field} is {mine}, in {earlier.space_id} {theirs}" if mine != theirs else ""
+        if layer == "encoder_latent" and _passed_names(layout, model) != _passed_names(earlier.layout, earlier.model):
+            what = what or f"other inputs pass through in {earlier.space_id}"
+        if what:
+            return layers[:k], [f"{', '.join([*layers[k:], *future])}: fresh, {what}", *lines]
+    return [*layers, *future], lines
+
+
+def _passed_names(layout: InputLayout, model: config.Model) -> list[str]:
+    return [block.name for block in layout.blocks if model.passthrough and block.kind == "scalar"]
 
 
 def _pairs(
@@ -141,19 +178,40 @@ def _some(values: list[str]) -> str:
     return ", ".join(values[:_SHOWN]) + more
 
 
-def _first_layer(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: list[_Pair], drawn: Tensors) -> Tensors:
-    """Fold the scaling of inputs into weights and bias.
+def _first_layer(change: _Change, drawn: Tensors) -> Tensors:
+    """Fold the scaling of inputs into weights and bias."""
+    weight_HE, bias_H = _wide(change.earlier, "encoder_hidden")
+    fresh_HF = drawn["encoder_hidden.weight"].astype(np.float64)
+    weight_HF, bias_H = _folded(change, weight_HE, bias_H, fresh_HF)
+    return {
+        "encoder_hidden.weight": weight_HF.astype(np.float32),
+        "encoder_hidden.bias": bias_H.astype(np.float32),
+    }
+
+
+def _decoding_layer(layer: str, change: _Change, model: config.Model) -> Tensors:
+    """Fold the scaling of the inputs that pass through; to the other dimensions of the latent nothing has happened."""
+    earlier, layout = change.earlier, change.layout
+    weight_HD, bias_H = _wide(earlier, layer)
+    there_S, here_S = passed(earlier.layout, earlier.manifest.model), passed(layout, model)
+    encoded = weight_HD.shape[1] - len(here_S)
+    weight_HE = np.zeros((len(bias_H), earlier.layout.width))
+    weight_HE[:, there_S] = weight_HD[:, encoded:]
+    weight_HF, bias_H = _folded(change, weight_HE, bias_H, np.zeros((len(bias_H), layout.width)))
+    weight_HD[:, encoded:] = weight_HF[:, here_S]
+    return {f"{layer}.weight": weight_HD.astype(np.float32), f"{layer}.bias": bias_H.astype(np.float32)}
+
+
+def _folded(change: _Change, weight_HE: Matrix, bias_H: Matrix, fresh_HF: Matrix) -> tuple[Matrix, Matrix]:
+    """Return weights and bias of a layer on inputs, in the new scale; ``fresh_HF`` where nothing is carried.
 
     Where a block is there, its earlier input is ``(raw - center) / scale``, and raw is ``center_F + scale_F * x``. The
     part without x is a constant: a bias, or, since an absent block is zero in both spaces, the weight of its flag.
     """
-    before = earlier.scaler
-    weight_HE = earlier.tensors["encoder_hidden.weight"].astype(np.float64)
-    weight_HF = drawn["encoder_hidden.weight"].astype(np.float64)
-    bias_H = earlier.tensors["encoder_hidden.bias"].astype(np.float64)
-    flags_E, flags_F = _flags(earlier.layout, layout)
+    before, scaler, weight_HF = change.earlier.scaler, change.scaler, fresh_HF
+    flags_E, flags_F = _flags(change.earlier.layout, change.layout)
     weight_HF[:, flags_F] = weight_HE[:, flags_E]
-    for pair in pairs:
+    for pair in change.pairs:
         there, here = _part(pair.there), _part(pair.here)
         by_raw = weight_HE[:, there] / before.scale_F[there]
         weight_HF[:, here] = by_raw @ pair.there_by_here * scaler.scale_F[here]
@@ -162,20 +220,17 @@ def _first_layer(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: 
             bias_H += constant_H
         else:
             weight_HF[:, pair.here.flag] += constant_H
-    return {
-        "encoder_hidden.weight": weight_HF.astype(np.float32),
-        "encoder_hidden.bias": bias_H.astype(np.float32),
-    }
+    return weight_HF, bias_H
 
 
-def _last_layer(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: list[_Pair], drawn: Tensors) -> Tensors:
+def _last_layer(change: _Change, drawn: Tensors) -> Tensors:
     """Bring the reconstruction into the new scale: through raw inputs, as ``center + scale * output``."""
-    before = earlier.scaler
-    weight_EH, bias_E = (earlier.tensors[f"decoder_output.{name}"].astype(np.float64) for name in ("weight", "bias"))
+    before, scaler = change.earlier.scaler, change.scaler
+    weight_EH, bias_E = _wide(change.earlier, "decoder_output")
     weight_FH, bias_F = (drawn[f"decoder_output.{name}"].astype(np.float64) for name in ("weight", "bias"))
-    flags_E, flags_F = _flags(earlier.layout, layout)
+    flags_E, flags_F = _flags(change.earlier.layout, change.layout)
     weight_FH[flags_F], bias_F[flags_F] = weight_EH[flags_E], bias_E[flags_E]
-    for pair in pairs:
+    for pair in change.pairs:
         there, here = _part(pair.there), _part(pair.here)
         scale = scaler.scale_F[here].astype(np.float64)
         raw_bias = before.center_F[there] + before.scale_F[there] * bias_E[there]
@@ -185,6 +240,12 @@ def _last_layer(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: l
         "decoder_output.weight": weight_FH.astype(np.float32),
         "decoder_output.bias": bias_F.astype(np.float32),
     }
+
+
+def _wide(earlier: Artifact, layer: str) -> tuple[Matrix, Matrix]:
+    """Return a copy of a layer's weight and bias in float64."""
+    weight, bias = (earlier.tensors[f"{layer}.{name}"].astype(np.float64) for name in ("weight", "bias"))
+    return weight, bias
 
 
 def _flags(earlier: InputLayout, layout: InputLayout) -> tuple[list[int], list[int]]:

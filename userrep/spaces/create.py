@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 
 from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
@@ -31,8 +33,16 @@ def check_training(tables: Tables, config: Config, report: Callable[[str], None]
     Raises
     ------
     UsageError, SlotsError
-        With the cure: no such backend here, too few slots, no such space to begin with, nowhere to record it.
+        With the cure: no such backend here, too few slots, no such space to begin with, nowhere to record it, too few
+        dimensions.
     """
+    spec = FeatureSpec.of(config)
+    num_passed = len(spec.scalars) + len(spec.flagged_scalars) if config.model.passthrough else 0
+    if config.model.latent_dim <= num_passed:
+        raise UsageError(
+            f"model.latent_dim {config.model.latent_dim}: {num_passed} dimensions are counts and days that pass "
+            f"through; set it above {num_passed}, or set model.passthrough: false."
+        )
     if config.training.init_from is not None:
         find_space(tables, config.training.init_from)
     check_tracking(config)
@@ -50,9 +60,9 @@ def create_space(
 ) -> Space:
     """Train a space on the features of ``as_ofs`` and register it as a candidate.
 
-    Scaler, vocabularies and encoder see rows of as-of dates up to ``until`` alone. A run that was killed leaves rows
-    and checkpoints under an id that is not registered; the next run takes the same id and goes on from them.
-    Cost: three passes over the features, one shuffle of the scaled rows, then the training.
+    Scaler, vocabularies and encoder see rows of as-of dates whose futures end by ``until`` alone. A run that was killed
+    leaves rows and checkpoints under an id that is not registered; the next run takes the same id and goes on from
+    them. Cost: that of ``training_inputs``, then the training.
     """
     check_training(tables, config, report)
     space_id = next_space_id(tables, config, until)
@@ -61,6 +71,7 @@ def create_space(
     task = TrainingTask.of(
         inputs.files,
         layout=layout,
+        targets=inputs.targets,
         model=config.model,
         training=config.training,
         empty_F=empty_F,
@@ -77,6 +88,7 @@ def create_space(
         lineage_id=lineage_id,
         trained_until=until,
         layout=layout,
+        targets=inputs.targets,
         model=config.model,
         training=config.training,
         metrics=result.metrics,
@@ -102,6 +114,7 @@ def _initial_weights(
     start = warm_start(
         load_artifact(artifact_folder(config, space.space_id), space.content_hash),
         layout=inputs.layout,
+        targets=inputs.targets,
         scaler=inputs.scaler,
         model=config.model,
         same_items=space.lineage_id == lineage_id,

@@ -3,13 +3,17 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import ArtifactError
 from userrep.features.build import feature_sets, read_features
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
+from userrep.features.targets import Future, TargetLayout
 from userrep.features.training_rows import fit_scaler, training_rows, valid_dates, vocabulary, with_split
 from userrep.ids import checked_name, short_hash
 from userrep.model.tensor_file import read_tensors, tensor_bytes
@@ -24,10 +28,11 @@ _MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """Files of one version of ``training_rows``, how their inputs are laid out, and what they were scaled with."""
+    """Files of one version of ``training_rows``, how their numbers are laid out, and what they were scaled with."""
 
     files: ShardFiles
     layout: InputLayout
+    targets: TargetLayout
     scaler: Scaler
 
 
@@ -47,7 +52,8 @@ def training_inputs(
 ) -> TrainingInputs:
     """Return the inputs of an earlier run that was cut off, if they are made of the same features; else make them.
 
-    Cost of making: three passes over the features and one shuffle of the scaled rows.
+    ``as_ofs``: features of them and of the dates on which their futures end are there. Cost of making: three passes
+    over the features and one over those of futures, and one shuffle of the scaled rows.
     """
     folder, key = training_folder(config, space_id), _key(tables, config, lineage_id, as_ofs)
     kept = _read(f"{folder}/inputs", key)
@@ -57,39 +63,53 @@ def training_inputs(
     if exists(folder):
         delete_folder(folder)
     inputs = _make(tables, config, space_id, lineage_id, as_ofs)
-    layout = inputs.layout
-    report(f"training rows written: {len(layout.blocks)} blocks, {layout.width} inputs, {len(as_ofs)} as-of dates")
+    widths = f"{len(inputs.layout.blocks)} blocks, {inputs.layout.width} inputs, {inputs.targets.width} targets"
+    report(f"training rows written: {widths}, {len(as_ofs)} as-of dates")
     _write(f"{folder}/inputs", key, inputs)
     return inputs
 
 
 def _make(tables: Tables, config: Config, space_id: str, lineage_id: str, as_ofs: Sequence[date]) -> TrainingInputs:
     settings = config.training
-    rows = with_split(
-        read_features(tables, config, lineage_id, as_ofs),
-        held_out_share=settings.held_out_share,
-        later_dates=valid_dates(list(as_ofs)),
-        seed=settings.seed,
-    )
+
+    def features_after(days: int) -> DataFrame:
+        """Read the features of some days later, under the dates that they are the future of."""
+        later = read_features(tables, config, lineage_id, [day + timedelta(days=days) for day in as_ofs])
+        return with_split(
+            later.withColumn("as_of", F.date_sub("as_of", days)),
+            held_out_share=settings.held_out_share,
+            later_dates=valid_dates(list(as_ofs)),
+            seed=settings.seed,
+        )
+
+    rows = features_after(0)
     spec = FeatureSpec.of(config)
     layout = InputLayout.of(spec, vocabulary(rows.where("split = 'train'"), spec))
     scaler = fit_scaler(rows, layout)
-    dealt = training_rows(rows, layout, scaler, space_id=space_id, num_shards=settings.num_shards)
+    futures = [(Future.of(layout, scaler, days), features_after(days)) for days in config.future_days]
+    dealt = training_rows(rows, futures, layout, scaler, space_id=space_id, num_shards=settings.num_shards)
     mine = f"space_id = '{space_id}'"
     tables.replace(dealt, TRAINING_ROWS, mine)
     pinned = tables.read(TRAINING_ROWS, version=tables.version(TRAINING_ROWS)).where(mine).inputFiles()
-    return TrainingInputs(shard_files(pinned, settings.num_shards), layout, scaler)
+    targets = TargetLayout.of(layout, config.future_days)
+    return TrainingInputs(shard_files(pinned, settings.num_shards), layout, targets, scaler)
 
 
 def _key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
-    """Hash what training rows are made from: the features of the dates, and how they are split and dealt."""
+    """Hash what training rows are made from: the features of all dates, and how they are split and dealt."""
     sets, training = feature_sets(tables, lineage_id), config.training
     split = [training.held_out_share, training.seed, training.num_shards]
-    return short_hash([lineage_id, [(str(day), sets[day].hash) for day in sorted(as_ofs)], split], 64)
+    used = [
+        (days, str(day), sets[day + timedelta(days=days)].hash)
+        for days in (0, *config.future_days)
+        for day in sorted(as_ofs)
+    ]
+    return short_hash([lineage_id, used, split], 64)
 
 
 def _write(folder: str, key: str, inputs: TrainingInputs) -> None:
     facts = {"key": key, "files": inputs.files, "layout": inputs.layout.model_dump(mode="json")}
+    facts["targets"] = inputs.targets.model_dump(mode="json")
     tensors = {"center_F": inputs.scaler.center_F, "scale_F": inputs.scaler.scale_F}
     write_folder(folder, {_TENSORS: tensor_bytes(tensors), _FACTS: json.dumps(facts).encode()})
 
@@ -102,7 +122,8 @@ def _read(folder: str, key: str) -> TrainingInputs | None:
             return None
         tensors = read_tensors(read_bytes(f"{folder}/{_TENSORS}", max_bytes=_MAX_BYTES), folder, cure="")
         scaler = Scaler(center_F=tensors["center_F"], scale_F=tensors["scale_F"])
-        inputs = TrainingInputs(facts["files"], InputLayout.model_validate(facts["layout"]), scaler)
+        layout, targets = InputLayout.model_validate(facts["layout"]), TargetLayout.model_validate(facts["targets"])
+        inputs = TrainingInputs(facts["files"], layout, targets, scaler)
     except (OSError, ValueError, KeyError, TypeError, ArtifactError):
         return None
     files = [path for shards in inputs.files.values() for paths in shards for path in paths]

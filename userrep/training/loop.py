@@ -1,6 +1,6 @@
 """One training loop for every backend: it knows of other ranks what ``Comm`` says, and nothing else.
 
-Shapes: B rows, F inputs, H hidden units, K blocks.
+Shapes: B rows, F inputs, T targets, H hidden units, K blocks of both.
 """
 
 import math
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from userrep.errors import DivergedError
 from userrep.features.layout import InputLayout
+from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corrupted, Corruption
-from userrep.model.losses import ReconstructionLoss
+from userrep.model.losses import Loss
 from userrep.model.tensor_file import read_tensors, tensor_bytes
 from userrep.training.checkpoint import Standing, load_checkpoint, remove_partial, save_checkpoint
 from userrep.training.comm import Comm
@@ -69,21 +70,24 @@ class _Trainer:
 
     def __init__(self, task: TrainingTask, comm: Comm, report: Callable[[str], None]) -> None:
         training = task.training
-        layout = InputLayout.model_validate_json(task.layout)
-        self._task, self._comm, self._report, self._width = task, comm, report, layout.width
+        layout, targets = InputLayout.model_validate_json(task.layout), TargetLayout.model_validate_json(task.targets)
+        self._task, self._comm, self._report = task, comm, report
+        self._num_inputs, self._width = layout.width, layout.width + targets.width
         self._device = comm.device
         self._dtype = autocast_dtype(training.precision, comm.device)
         self._corruption = Corruption(layout, task.model, task.empty_F, seed=training.seed)
-        self._model = Autoencoder.of(layout.width, task.model, training.seed).to(self._device)
+        autoencoder = Autoencoder(layout, task.model, num_targets=targets.width, seed=training.seed)
+        self._model = autoencoder.to(self._device)
         if task.initial:
             self._load({name: torch.from_numpy(t) for name, t in read_tensors(task.initial, "", cure="").items()})
         self._best = self._weights()
-        self._loss = ReconstructionLoss(layout).to(self._device)
+        portion = training.global_batch // training.num_shards
+        self._loss = Loss(layout, targets, task.model, portion).to(self._device)
         self._optimizer = Optimizer(
             self._model,
             training,
             task.steps * training.max_epochs,
-            len(self._loss.names),
+            self._loss.weight_K,
             comm,
             scaled=self._dtype == torch.float16,
         )
@@ -104,6 +108,7 @@ class _Trainer:
         self._saved, self._save_after = time.monotonic(), self._task.training.checkpoint_every.total_seconds()
         self.progress = Progress(
             self._report,
+            total=self._loss.total,
             steps=self._task.steps,
             max_epochs=self._task.training.max_epochs,
             batch_size=self._task.training.global_batch,
@@ -126,7 +131,7 @@ class _Trainer:
                 if at.step < self._task.steps and time.monotonic() - self._saved >= self._save_after:
                     self._save()
         train_losses = self._train_losses()
-        losses_by_name = {"train_loss": sum(train_losses.values()) / len(train_losses)}
+        losses_by_name = {"train_loss": self._loss.total(train_losses)}
         losses_by_name |= {f"train_loss.{name}": loss for name, loss in train_losses.items()} | self._validate()
         self.progress.epoch_done(at.epoch, train_losses, losses_by_name.get("valid_loss"))
         self._judge(losses_by_name)
@@ -150,8 +155,8 @@ class _Trainer:
     def _step(self, batch: Batch, corrupted: Corrupted) -> Tensor:
         keep_BH = None if corrupted.keep_BH is None else self._on_device(corrupted.keep_BH)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            _, reconstruction_BF = self._model(self._on_device(corrupted.x_BF), keep_BH)
-        return self._optimizer.step(self._loss(reconstruction_BF.float(), self._on_device(batch.x_BF)))
+            outputs = self._model(self._on_device(corrupted.x_BF), keep_BH)
+        return self._optimizer.step(self._loss(outputs, *self._parts(batch.x_BF)))
 
     def _judge(self, losses: dict[str, float]) -> None:
         """Close an epoch: is it the best so far, and is it the last? The same on all ranks, as the losses are."""
@@ -205,9 +210,10 @@ class _Trainer:
             first_step=first_step,
         )
         for batch in batches:
-            yield batch, self._corruption(batch.x_BF, batch.row_key_B, epoch=epoch)
+            yield batch, self._corruption(batch.x_BF[:, : self._num_inputs], batch.row_key_B, epoch=epoch)
 
-    def _valid_rows(self, split: str) -> NDArray[np.float32]:
+    def _valid_rows(self, split: str) -> list[NDArray[np.float32]]:
+        """Return rows of each shard: like a step's portions, what is looked at together is of one."""
         return first_rows(
             self._task.files[split],
             rank=self._comm.rank,
@@ -220,22 +226,27 @@ class _Trainer:
     def _validate(self) -> dict[str, float]:
         """Return the loss per split and block, the mean over a split's rows on all ranks."""
         losses: dict[str, float] = {}
-        for split, x_NF in self._valid.items():
+        for split, shards in self._valid.items():
             sums = torch.zeros(len(self._loss.names) + 1, dtype=torch.float64)
-            for start in range(0, len(x_NF), self._task.training.global_batch):
-                x_BF = self._on_device(x_NF[start : start + self._task.training.global_batch])
-                per_block_K = self._loss(self._model(x_BF)[1], x_BF)
+            size = self._task.training.global_batch  # whole portions of a step
+            for rows in (x_NF[start : start + size] for x_NF in shards for start in range(0, len(x_NF), size)):
+                x_BF, future_BT = self._parts(rows)
+                per_block_K = self._loss(self._model(x_BF), x_BF, future_BT)
                 sums[:-1] += len(x_BF) * per_block_K.double().cpu()
                 sums[-1] += len(x_BF)
             self._comm.mean_(sums)
             per_block_K = sums[:-1] / sums[-1]
-            losses[f"{split}_loss"] = per_block_K.mean().item()
-            losses |= {
-                f"{split}_loss.{name}": loss for name, loss in zip(self._loss.names, per_block_K.tolist(), strict=True)
-            }
+            by_name = dict(zip(self._loss.names, per_block_K.tolist(), strict=True))
+            losses[f"{split}_loss"] = self._loss.total(by_name)
+            losses |= {f"{split}_loss.{name}": loss for name, loss in by_name.items()}
         if self._valid:
             losses["valid_loss"] = sum(losses[f"{split}_loss"] for split in self._valid) / len(self._valid)
         return losses
+
+    def _parts(self, rows: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of rows, on the device."""
+        on_device = self._on_device(rows)
+        return on_device[:, : self._num_inputs], on_device[:, self._num_inputs :]
 
     def _on_device(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(array).to(self._device)

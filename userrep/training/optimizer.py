@@ -25,16 +25,16 @@ class Optimizer:
     """
 
     def __init__(
-        self, model: nn.Module, training: config.Training, num_steps: int, num_losses: int, comm: Comm, *, scaled: bool
+        self, model: nn.Module, training: config.Training, num_steps: int, weight_K: Tensor, comm: Comm, *, scaled: bool
     ) -> None:
         parameters = list(model.parameters())
-        self._training, self._num_steps, self._num_losses, self._comm = training, num_steps, num_losses, comm
+        self._training, self._num_steps, self._weight_K, self._comm = training, num_steps, weight_K, comm
         self._parameters = dict(model.named_parameters())
         self._means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
         self._squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
         self._updates = [torch.zeros((), device=p.device) for p in parameters]
         # Gradients are views into one flat tensor, so that averaging them needs no copy; the losses ride at its end.
-        self._flat = torch.zeros(sum(p.numel() for p in parameters) + num_losses, device=parameters[0].device)
+        self._flat = torch.zeros(sum(p.numel() for p in parameters) + len(weight_K), device=parameters[0].device)
         start = 0
         for parameter in parameters:
             parameter.grad = self._flat[start : start + parameter.numel()].view_as(parameter)
@@ -54,7 +54,7 @@ class Optimizer:
         return peak * 0.5 * (1 + math.cos(math.pi * done))
 
     def step(self, per_block_K: Tensor) -> Tensor:
-        """Train on the mean of the losses: average over ranks, clip, step. Return the losses' means over ranks.
+        """Train on the losses, each by its weight: average over ranks, clip, step. Return the losses' means over ranks.
 
         Raises
         ------
@@ -62,11 +62,11 @@ class Optimizer:
             If loss or gradient is not finite: on all ranks, since all see the same mean.
         """
         self._flat.zero_()
-        (per_block_K.mean() * self._scale).backward()  # type: ignore[no-untyped-call]
-        self._flat[-self._num_losses :] = per_block_K.detach()
+        (per_block_K @ self._weight_K * self._scale).backward()  # type: ignore[no-untyped-call]
+        self._flat[-len(per_block_K) :] = per_block_K.detach()
         self._comm.mean_(self._flat)
-        gradient, losses_K = self._flat[: -self._num_losses], self._flat[-self._num_losses :].clone()
-        norm, loss = gradient.norm().item() / self._scale, losses_K.mean().item()
+        gradient, losses_K = self._flat[: -len(per_block_K)], self._flat[-len(per_block_K) :].clone()
+        norm, loss = gradient.norm().item() / self._scale, (losses_K @ self._weight_K).item()
         if math.isfinite(loss) and not math.isfinite(norm) and self._scale > 1:
             self._scale, self._since_overflow = self._scale / 2, 0
         elif not math.isfinite(loss + norm):

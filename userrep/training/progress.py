@@ -11,20 +11,23 @@ REPORT_SECONDS = 10.0
 class Progress:
     """One line at each epoch's end, and one every ``REPORT_SECONDS`` between.
 
-    ``taken``: steps that were taken before, in this epoch and those before it. ``earlier``: seconds spent on them.
+    ``total``: the loss that is trained on, of those of blocks. ``taken``: steps that were taken before, in this epoch
+    and those before it. ``earlier``: seconds spent on them.
     """
 
     def __init__(
         self,
         report: Callable[[str], None],
         *,
+        total: Callable[[Mapping[str, float]], float],
         steps: int,
         max_epochs: int,
         batch_size: int,
         taken: int,
         earlier: float,
     ) -> None:
-        self._report, self._steps, self._max_epochs, self._batch_size = report, steps, max_epochs, batch_size
+        self._report, self._total, self._steps, self._max_epochs = report, total, steps, max_epochs
+        self._batch_size = batch_size
         self._started = self._said = self._lap = time.monotonic()
         self._stepping = self._waited = 0.0  # seconds
         self._taken = self._resumed = taken
@@ -47,10 +50,10 @@ class Progress:
         self._lap = now
         self._taken += 1
         if now - self._said >= REPORT_SECONDS and step < self._steps:
-            self._say(now, epoch, step, f"loss {_mean(list(losses.values())):.4f} ({by_kind(losses)})")
+            self._say(now, epoch, step, f"loss {self._total(losses):.4f} ({by_kind(losses)})")
 
     def epoch_done(self, epoch: int, losses: Mapping[str, float], valid_loss: float | None) -> None:
-        said = f"loss {_mean(list(losses.values())):.4f} ({by_kind(losses)})"
+        said = f"loss {self._total(losses):.4f} ({by_kind(losses)})"
         if valid_loss is not None:
             said += f", validation {valid_loss:.4f}"
         self._say(time.monotonic(), epoch, self._steps, said)

@@ -1,6 +1,6 @@
 """Rows of Parquet files, one after the other: memory does not follow files or row groups.
 
-Shapes: B rows, F inputs.
+Shapes: B rows, F numbers of a row: its inputs, then its targets.
 """
 
 from collections.abc import Generator, Sequence
@@ -16,7 +16,7 @@ from userrep.storage import open_parquet, parquet_footer
 
 
 class Batch(NamedTuple):
-    """Training rows: their keys and inputs."""
+    """Training rows: their keys and numbers."""
 
     row_key_B: NDArray[np.int64]
     x_BF: NDArray[np.float32]
@@ -77,7 +77,7 @@ class RowStream:
         Raises
         ------
         ValueError
-            If a row has not as many inputs as ``width``.
+            If a row has not as many numbers as ``width``.
         """
         parts: list[Batch] = []
         while num_rows:

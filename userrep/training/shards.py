@@ -2,13 +2,14 @@
 
 A global batch of B rows takes B / V rows of each of V shards. Rank r of W owns the shards r, r + W, ...; W divides V.
 Memory of a rank: ``MAX_BYTES`` of rows (userrep/training/shuffled_shard.py), whatever the number of its shards.
-Shapes: B rows of a batch, N rows, F inputs.
+Shapes: B rows of a batch, N rows, F numbers of a row: its inputs, then its targets.
 """
 
 import re
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from urllib.parse import unquote
 
 import numpy as np
@@ -120,7 +121,7 @@ def _num_readers(uris: Sequence[str]) -> int:
 
 def first_rows(
     files: Sequence[Sequence[str]], *, rank: int, size: int, max_rows: int, width: int
-) -> NDArray[np.float32]:
+) -> list[NDArray[np.float32]]:
     """Return x_NF of the first rows of each shard that a rank owns, at most ``max_rows`` over all ranks.
 
     Memory: these rows, and up to ``READERS`` streams.
@@ -140,4 +141,4 @@ def first_rows(
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
         list(pool.map(read, owned, ends[:-1], ends[1:]))
-    return x_NF
+    return [x_NF[start:stop] for start, stop in pairwise(ends)]

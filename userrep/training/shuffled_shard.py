@@ -2,7 +2,7 @@
 
 The shard's row groups are put into a random order; the rows in it are cut into buffers, and each buffer is permuted.
 Which rows a buffer has follows from the seed, the number of shards and the width: from nothing that ranks differ in.
-Shapes: B rows of a batch, N rows of a buffer, F inputs.
+Shapes: B rows of a batch, N rows of a buffer, F numbers of a row: its inputs, then its targets.
 """
 
 from collections.abc import Generator, Sequence

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from userrep import config
 from userrep.features.layout import InputLayout
+from userrep.features.targets import TargetLayout
 from userrep.training.shards import ShardFiles, count_rows, steps_per_epoch
 
 
@@ -24,6 +25,7 @@ class TrainingTask:
     files: ShardFiles
     steps: int  # of one epoch
     layout: str  # JSON
+    targets: str  # JSON
     model: config.Model
     training: config.Training
     empty_F: NDArray[np.float32]
@@ -36,6 +38,7 @@ class TrainingTask:
         files: ShardFiles,
         *,
         layout: InputLayout,
+        targets: TargetLayout,
         model: config.Model,
         training: config.Training,
         empty_F: NDArray[np.float32],
@@ -45,12 +48,13 @@ class TrainingTask:
         """Count the rows (once, from the files' footers) and fix the steps of an epoch."""
         shards = files.get("train") or [[] for _ in range(training.num_shards)]
         steps = steps_per_epoch(count_rows(shards), training.global_batch)
-        return cls(files, steps, layout.model_dump_json(), model, training, empty_F, folder, initial)
+        layouts = (layout.model_dump_json(), targets.model_dump_json())
+        return cls(files, steps, *layouts, model, training, empty_F, folder, initial)
 
     @property
     def identity(self) -> str:
         """Hash all that decides what comes out: a checkpoint of another identity is none of this training's."""
-        facts = [self.files, self.steps, self.layout, self.model.model_dump(), self.training.recipe]
+        facts = [self.files, self.steps, self.layout, self.targets, self.model.model_dump(), self.training.recipe]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
         digest.update(self.empty_F.tobytes())
         digest.update(self.initial)

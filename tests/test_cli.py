@@ -194,7 +194,7 @@ def test_no_command_is_answered_with_the_help(userrep: Userrep, no_spark: None, 
         ("export features --config C --as-of 2024-05-02 --out O --space ../x", "space '../x' is not a valid name"),
         ("evaluate --config C --out O --space ../x", "space '../x' is not a valid name"),
         ("evaluate --config C", "Missing option '--out'. `--help` shows what there is."),
-        ("evaluate --config C --out O", "no space is serving. `userrep pipeline` trains one and promotes it where noth"),
+        ("evaluate --config C --out O", "no space is serving. `userrep pipeline` trains one and promotes it where"),
     ],
 )
 def test_wrong_use_is_one_line_on_stderr_and_exit_code_2_before_spark_starts(

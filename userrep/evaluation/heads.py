@@ -86,7 +86,7 @@ class RowData:
 
     def fitted(self, setting: Setting, seed: int) -> tuple[RowHead, float]:
         """Train a head on the training rows, stopped by the validation rows; return it with its loss on those."""
-        with _alone(seed):
+        with alone(seed):
             head = RowHead(self.x_NF.shape[1], self.y_NK.shape[1], setting.hidden)
             train = torch.from_numpy(self.train)
 
@@ -116,7 +116,7 @@ class PairData:
 
     def fitted(self, setting: Setting, seed: int) -> tuple[PairHead, float]:
         """Train a head on the training pairs, stopped by the validation pairs; return it with its loss on those."""
-        with _alone(seed):
+        with alone(seed):
             head = PairHead(self.x_NF.shape[1], self.item_ME.shape[1], setting.hidden)
             train, valid = torch.from_numpy(self.train), torch.from_numpy(self.valid)
 
@@ -157,7 +157,7 @@ def best_setting(data: RowData | PairData, seed: int) -> Setting:
 
 
 @contextmanager
-def _alone(seed: int) -> Iterator[None]:
+def alone(seed: int) -> Iterator[None]:
     """Seed torch and keep to one thread meanwhile: sums come out alike on any number of cores, and heads are small."""
     num_threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -180,7 +180,7 @@ def _train(
 ) -> float:
     """Train until validation has not got better for some epochs; leave the best weights. Returns their loss."""
     optimizer = torch.optim.AdamW(head.parameters(), lr=_LEARNING_RATE, weight_decay=weight_decay)
-    best, best_state, since = _loss_of(head, valid_loss), _copied(head), 0
+    best, best_state, since = _loss_of(head, valid_loss), copied(head), 0
     for _ in range(_MAX_EPOCHS):
         head.train()
         for batch in torch.split(torch.randperm(num_examples), batch_size):
@@ -188,7 +188,7 @@ def _train(
             loss(batch).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         now = _loss_of(head, valid_loss)
-        best, best_state, since = (now, _copied(head), 0) if now < best else (best, best_state, since + 1)
+        best, best_state, since = (now, copied(head), 0) if now < best else (best, best_state, since + 1)
         if since == _PATIENCE:
             break
     head.load_state_dict(best_state)
@@ -202,7 +202,7 @@ def _loss_of(head: nn.Module, valid_loss: Callable[[], Tensor]) -> float:
     return float(valid_loss())
 
 
-def _copied(head: nn.Module) -> dict[str, Tensor]:
+def copied(head: nn.Module) -> dict[str, Tensor]:
     return {name: weights.detach().clone() for name, weights in head.state_dict().items()}
 
 

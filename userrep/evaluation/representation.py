@@ -26,6 +26,8 @@ as everybody else's. What it may look at:
 - ``context.interactions()``: all users' events before ``plan.until`` as a Spark DataFrame, one row per user_id and
   item_id: num_events, weight. What is trained on it has seen what the space has seen, and no more. ``rows`` before
   ``until`` other than these: ``context.earlier_features()``.
+- ``context.sample``: the same of a bounded number of users and items, as a matrix of counts on the driver, for what is
+  not trained in Spark. It is read once: its seconds are those of the fit of the first that asks for it.
 - ``context.picked``: N x I, true where the user has picked the item at onboarding before the row's date.
 - ``context.seed``: for whatever is drawn.
 
@@ -54,6 +56,7 @@ from userrep.config import Config
 from userrep.evaluation.activity import Activity, Futures
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Rows
+from userrep.evaluation.sample import Sample, read_sample
 from userrep.events.tiles import read_tiles
 from userrep.features.build import feature_sets, read_features
 from userrep.features.layout import InputLayout
@@ -130,6 +133,11 @@ class Context:
         return tiles.groupBy("user_id", "item_id").agg(
             F.sum("num_events").alias("num_events"), F.sum("weight").alias("weight")
         )
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The events before ``plan.until`` of a bounded sample of all users, the rows' users first."""
+        return read_sample(self.interactions(), seed=self.seed)
 
     def earlier_features(self, *, max_dates: int = 8) -> DataFrame:
         """Read all users' features of the newest dates at or before ``plan.until``, which they don't see past."""

@@ -99,13 +99,13 @@ class World:
         return self.taste_UT[self.rows.user_N].astype(np.float32)
 
 
-def world(num_users: int = 300, num_items: int = 80, *, seed: int = 0, per_day: float = 0.25) -> World:
+def world(num_users: int = 300, num_items: int = 80, *, seed: int = 0, per_day: float = 0.12) -> World:
     """Draw a world: taste decides which items, popularity is skewed, and some users do far more than others."""
     rng = np.random.default_rng(seed)
     taste_UT, item_IT = rng.normal(size=(num_users, 4)), rng.normal(size=(num_items, 4)).astype(np.float32)
     chance_UI = np.exp(taste_UT @ item_IT.T) * np.exp(rng.normal(size=num_items))
     chance_UI /= chance_UI.sum(axis=1, keepdims=True)
-    rate_U = per_day * np.exp(rng.normal(size=num_users))
+    rate_U = per_day * np.exp(1.3 * rng.normal(size=num_users))
     num_days = (PLAN.end - FIRST_DAY).days
     events = [
         Event(user, int(item), FIRST_DAY + timedelta(days=int(day)), float(rng.integers(1, 5)))

@@ -37,7 +37,7 @@ def test_a_weighted_metric_is_that_of_examples_written_out_as_often(
     written_out = [row for row in rows for _ in range(times[row[2]])]
     if not written_out:
         return
-    found = bootstrapped(metric, scores_of(rows), np.array([times], float))[0]
+    found = bootstrapped(metric, scores_of(rows), np.array(times, np.float32)[:, None])[0]
     assert_allclose(found, value_of(metric, scores_of(written_out)), atol=1e-9)
 
 
@@ -64,10 +64,10 @@ def test_ndcg_is_the_discounted_gain_over_that_of_the_best_ranking(gains: list[b
 
 
 def test_bootstraps_resample_users_and_are_the_same_for_a_seed() -> None:
-    weight_BU = resampled_users(7, 200, seed=3)
-    assert (weight_BU.sum(axis=1) == 7).all()
-    assert (weight_BU == resampled_users(7, 200, seed=3)).all()
+    weight_UB = resampled_users(7, 200, seed=3)
+    assert (weight_UB.sum(axis=0) == 7).all()
+    assert (weight_UB == resampled_users(7, 200, seed=3)).all()
     scores = Scores(np.arange(4.0)[:, None], np.zeros((4, 1)), np.array([0, 0, 1, 1]))
-    by_hand = [(w[0] * 1 + w[1] * 5) / (2 * w[0] + 2 * w[1]) for w in weight_BU[:, :2] if w.any()]
-    found = bootstrapped("ndcg", scores, weight_BU[weight_BU[:, :2].any(axis=1)])
+    by_hand = [(w[0] * 1 + w[1] * 5) / (2 * w[0] + 2 * w[1]) for w in weight_UB.T if w[:2].any()]
+    found = bootstrapped("ndcg", scores, weight_UB[:, weight_UB[:2].any(axis=0)])
     assert_allclose(found, by_hand)

@@ -415,7 +415,7 @@ class Evaluation(Section):
     max_rows: int = Field(60_000, ge=100)
     num_clusters: int = Field(20, ge=2)
     num_seeds: int = Field(3, ge=1)
-    num_bootstraps: int = Field(500, ge=20)
+    num_bootstraps: int = Field(400, ge=20)
     seed: int = 17
 
 

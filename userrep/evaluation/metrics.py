@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Counts = NDArray[np.float32]  # how often each example or user is there: whole numbers, whose sums are exact below 2^24
 
 _CHUNK = 2**24  # numbers of a weighting that are in memory at once
 
@@ -23,39 +24,39 @@ class Scores(NamedTuple):
     user_M: Ints
 
 
-Metric = Callable[[Floats, Floats, Floats], Floats]  # score_MK, label_MK, weight_BM -> value_B
+Metric = Callable[[Floats, Floats, Counts], Floats]  # score_MK, label_MK, weight_MB -> value_B
 
 
-def auc(score_MK: Floats, label_MK: Floats, weight_BM: Floats) -> Floats:
+def auc(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the chance that a positive scores above a negative, ties counting half; the mean over K labels.
 
     NaN where all that has weight is of one kind. Labels are 0 and 1.
     """
-    columns = [_auc(score_MK[:, k], label_MK[:, k], weight_BM) for k in range(score_MK.shape[1])]
+    columns = [_auc(score_MK[:, k], label_MK[:, k] > 0, weight_MB) for k in range(score_MK.shape[1])]
     value_B: Floats = np.mean(columns, axis=0)
     return value_B
 
 
-def accuracy(score_MK: Floats, label_MK: Floats, weight_BM: Floats) -> Floats:
+def accuracy(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the share of examples whose score has the right sign. Labels are 0 and 1."""
-    return mean((score_MK > 0) == (label_MK > 0), label_MK, weight_BM)
+    return mean((score_MK > 0) == (label_MK > 0), label_MK, weight_MB)
 
 
-def r2(score_MK: Floats, label_MK: Floats, weight_BM: Floats) -> Floats:
+def r2(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the share of the labels' variance that the scores explain; below zero where the mean would be nearer."""
-    score_M, label_M = score_MK[:, 0], label_MK[:, 0]
-    total_B = weight_BM.sum(axis=1)
-    mean_B = weight_BM @ label_M / total_B
-    spread_B = weight_BM @ np.square(label_M) / total_B - np.square(mean_B)
+    error_M, label_M = np.square(label_MK[:, 0] - score_MK[:, 0]), label_MK[:, 0]
+    total_B = weight_MB.sum(axis=0, dtype=np.float64)
+    mean_B = label_M @ weight_MB / total_B
+    spread_B = np.square(label_M) @ weight_MB / total_B - np.square(mean_B)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value_B: Floats = 1 - weight_BM @ np.square(label_M - score_M) / total_B / spread_B
+        value_B: Floats = 1 - error_M @ weight_MB / total_B / spread_B
     return value_B
 
 
-def mean(score_MK: Floats, label_MK: Floats, weight_BM: Floats) -> Floats:
+def mean(score_MK: Floats | NDArray[np.bool_], label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the mean score: of figures that each example has by itself."""
     del label_MK
-    value_B: Floats = weight_BM @ score_MK[:, 0].astype(np.float64) / weight_BM.sum(axis=1)
+    value_B: Floats = score_MK[:, 0].astype(np.float64) @ weight_MB / weight_MB.sum(axis=0, dtype=np.float64)
     return value_B
 
 
@@ -64,21 +65,22 @@ METRICS: dict[str, Metric] = {"auc": auc, "accuracy": accuracy, "r2": r2, "ndcg"
 
 def value_of(metric: str, scores: Scores) -> float:
     """Return a metric of the examples as they are."""
-    ones_BM = np.ones((1, len(scores.user_M)))
-    return float(METRICS[metric](scores.score_MK, scores.label_MK, ones_BM)[0])
+    ones_MB = np.ones((len(scores.user_M), 1), np.float32)
+    return float(METRICS[metric](scores.score_MK, scores.label_MK, ones_MB)[0])
 
 
-def bootstrapped(metric: str, scores: Scores, weight_BU: Floats) -> Floats:
+def bootstrapped(metric: str, scores: Scores, weight_UB: Counts) -> Floats:
     """Return a metric for each weighting of the users; an example weighs what its user does."""
     step = max(1, _CHUNK // max(1, len(scores.user_M)))
-    chunks = [weight_BU[start : start + step][:, scores.user_M] for start in range(0, len(weight_BU), step)]
+    chunks = [weight_UB[:, start : start + step][scores.user_M] for start in range(0, weight_UB.shape[1], step)]
     return np.concatenate([METRICS[metric](scores.score_MK, scores.label_MK, chunk) for chunk in chunks])
 
 
-def resampled_users(num_users: int, num_bootstraps: int, seed: int) -> Floats:
-    """Draw users with replacement, as often as there are users: how often each came, B x U."""
+def resampled_users(num_users: int, num_bootstraps: int, seed: int) -> Counts:
+    """Draw users with replacement, as often as there are users: how often each came, U x B."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(num_users, np.full(num_users, 1 / num_users), size=num_bootstraps).astype(np.float64)
+    weight_BU = rng.multinomial(num_users, np.full(num_users, 1 / num_users), size=num_bootstraps)
+    return np.ascontiguousarray(weight_BU.T, np.float32)
 
 
 def ndcg(gain_QP: Floats, ideal_Q: Ints) -> Floats:
@@ -93,15 +95,14 @@ def ndcg(gain_QP: Floats, ideal_Q: Ints) -> Floats:
     return value_Q
 
 
-def _auc(score_M: Floats, label_M: Floats, weight_BM: Floats) -> Floats:
-    order = np.argsort(score_M, kind="stable")
-    ascending = score_M[order]
-    starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))  # of groups of equal scores
-    weight_BM = weight_BM[:, order]
-    positive_M = label_M[order] > 0
-    positive_BG = np.add.reduceat(weight_BM * positive_M, starts, axis=1)
-    negative_BG = np.add.reduceat(weight_BM * ~positive_M, starts, axis=1)
-    below_BG = np.cumsum(negative_BG, axis=1) - negative_BG / 2
+def _auc(score_M: Floats, is_positive_M: NDArray[np.bool_], weight_MB: Counts) -> Floats:
+    positive, negative = np.flatnonzero(is_positive_M), np.flatnonzero(~is_positive_M)
+    negative = negative[np.argsort(score_M[negative], kind="stable")]
+    below_NB = np.zeros((len(negative) + 1, weight_MB.shape[1]), np.float32)
+    np.cumsum(weight_MB[negative], axis=0, out=below_NB[1:])
+    lower, upper = (np.searchsorted(score_M[negative], score_M[positive], side=side) for side in ("left", "right"))
+    weight_PB = weight_MB[positive]
+    won_B = (weight_PB * (below_NB[lower] + below_NB[upper])).sum(axis=0, dtype=np.float64) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        value_B: Floats = (positive_BG * below_BG).sum(axis=1) / positive_BG.sum(axis=1) / negative_BG.sum(axis=1)
+        value_B: Floats = won_B / weight_PB.sum(axis=0, dtype=np.float64) / below_NB[-1]
     return value_B

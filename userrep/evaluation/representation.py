@@ -25,7 +25,7 @@ as everybody else's. What it may look at:
   no column. Folding a user in at a date is a product with this matrix.
 - ``context.interactions()``: all users' events before ``plan.until`` as a Spark DataFrame, one row per user_id and
   item_id: num_events, weight. What is trained on it has seen what the space has seen, and no more. ``rows`` before
-  ``until`` other than these: ``context.earlier_features()``.
+  ``until`` other than these, a sample of all users': ``context.earlier_features()``.
 - ``context.sample``: the same of a bounded number of users and items, as a matrix of counts on the driver, for what is
   not trained in Spark. It is read once: its seconds are those of the fit of the first that asks for it.
 - ``context.picked``: N x I, true where the user has picked the item at onboarding before the row's date.
@@ -42,7 +42,6 @@ Shapes: N rows, F numbers, I items.
 """
 
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from typing import Protocol
 
@@ -139,8 +138,14 @@ class Context:
         """The events before ``plan.until`` of a bounded sample of all users, the rows' users first."""
         return read_sample(self.interactions(), seed=self.seed)
 
-    def earlier_features(self, *, max_dates: int = 8) -> DataFrame:
-        """Read all users' features of the newest dates at or before ``plan.until``, which they don't see past."""
+    def earlier_features(self, *, max_rows: int, max_dates: int = 8) -> DataFrame:
+        """Sample features of all users at the newest dates at or before ``plan.until``, which they don't see past.
+
+        About ``max_rows`` rows, drawn by a hash of user and date. The ledger knows how many there are.
+        """
         lineage_id = self.artifact.manifest.lineage_id
-        dates: list[date] = sorted(d for d in feature_sets(self.tables, lineage_id) if d <= self.plan.until)
-        return read_features(self.tables, self.config, lineage_id, dates[-max_dates:])
+        sets = feature_sets(self.tables, lineage_id)
+        dates = sorted(day for day in sets if day <= self.plan.until)[-max_dates:]
+        share = min(1.0, max_rows / max(1, sum(sets[day].num_users for day in dates)))
+        chance = F.pmod(F.xxhash64("user_id", "as_of", F.lit(self.seed)), F.lit(2**40))
+        return read_features(self.tables, self.config, lineage_id, dates).where(chance < int(share * 2**40))

@@ -12,7 +12,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures, read_activity
 from userrep.evaluation.items import clustered, content_modality, read_item_vectors
-from userrep.evaluation.metrics import Floats, bootstrapped, resampled_users, value_of
+from userrep.evaluation.metrics import Counts, bootstrapped, resampled_users, value_of
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context, Floats32, Representation
 from userrep.evaluation.results import Cost, Measured, Results
@@ -117,7 +117,7 @@ def measure(
         If all are.
     """
     settings = config.evaluation
-    weight_BU = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
+    weight_UB = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
     measured: list[Measured] = []
     left_out: dict[str, str] = {}
     for task in tasks:
@@ -130,7 +130,7 @@ def measure(
             report(f"{task.name}: left out; {left_out[task.name]}")
             continue
         for one in described:
-            measured += _measured(task, problems, one, seeds, weight_BU)
+            measured += _measured(task, problems, one, seeds, weight_UB)
         report(f"{task.name}: {time.monotonic() - started:.0f} s")
     if not measured:
         raise UsageError([f"evaluate: {name}: {reason}." for name, reason in left_out.items()])
@@ -138,7 +138,7 @@ def measure(
 
 
 def _measured(
-    task: Task, problems: Sequence[Problem], one: Described, seeds: Sequence[int], weight_BU: Floats
+    task: Task, problems: Sequence[Problem], one: Described, seeds: Sequence[int], weight_UB: Counts
 ) -> list[Measured]:
     """Choose the setting with the first seed, then train and test with each."""
     choice = problems[0].chosen(one.x_NF, seeds[0])
@@ -149,7 +149,7 @@ def _measured(
             metric,
             one.name,
             tuple(value_of(metric, of_seed) for of_seed in scores),
-            np.mean([bootstrapped(metric, of_seed, weight_BU) for of_seed in scores], axis=0),
+            np.mean([bootstrapped(metric, of_seed, weight_UB) for of_seed in scores], axis=0),
             str(choice),
             problems[0].num_examples,
         )

@@ -4,6 +4,7 @@ LightFM itself is no longer built for current Pythons. Shapes: U users, V items,
 an item's content, D factors, N rows, B users of a batch, P positives of a batch, K candidates for a negative.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +15,13 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from userrep.arrow import combined
 from userrep.evaluation.items import content_modality, side_by_side
 from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.representations.bags import Bags, bags_of, held_out, trained
 from userrep.evaluation.rows import places
 from userrep.evaluation.sample import Sample
+from userrep.features.sides import read_users
 from userrep.items.versions import made_versions, read_vectors
 
 _FACTORS = 80
@@ -110,7 +113,7 @@ class Hybrid:
         """Read content and attributes; train."""
         sample = context.sample
         self.fit_counts(
-            sample.num_events_UV, _content(context, sample), _attributes(context, sample), seed=context.seed
+            sample.num_events_UV, _content(context, sample), _attributes_of_users(context, sample), seed=context.seed
         )
 
     def fit_counts(self, counts_UV: csr_array, content_VC: Floats32, attributes_UA: Floats32, *, seed: int) -> None:
@@ -127,7 +130,7 @@ class Hybrid:
     def matrix(self, context: Context) -> Floats32:
         """Describe each row by its history and its attributes."""
         history_NV = context.sample.columns_of(context.futures.history, context.activity.item_ids)
-        return self.described(history_NV, context.raw_NF[:, _one_hot_columns(context)])
+        return self.described(history_NV, _attributes_of_rows(context))
 
     @torch.inference_mode()
     def described(self, history_NV: csr_array, attributes_NA: Floats32) -> Floats32:
@@ -147,20 +150,40 @@ def _share(count: Tensor) -> Tensor:
     return torch.rsqrt(count.clamp(min=1).float())[:, None]
 
 
-def _one_hot_columns(context: Context) -> list[int]:
-    blocks = [block for block in context.layout.blocks if block.kind == "one_hot"]
-    return [k for block in blocks for k in range(block.start, block.stop)]
+def one_hot(values: Mapping[str, pa.StringArray], vocabulary: Mapping[str, list[str]]) -> Floats32:
+    """Lay attributes out side by side, a column for each value of the vocabulary; others and nulls are zeros."""
+    parts = [np.zeros((len(column), len(vocabulary[name])), np.float32) for name, column in values.items()]
+    for part_NA, (name, column) in zip(parts, values.items(), strict=True):
+        at_N = places(column, pa.array(vocabulary[name], pa.string()))
+        known = np.flatnonzero(at_N >= 0)
+        part_NA[known, at_N[known]] = 1
+    return np.hstack(parts)
 
 
-def _attributes(context: Context, sample: Sample) -> Floats32:
-    """Read the sampled users' attributes as one-hot numbers; zeros for users without features just before ``until``."""
-    users = context.tables.spark.createDataFrame(pa.table({"user_id": sample.user_ids}))
-    features = context.earlier_features(max_dates=1).join(F.broadcast(users), on="user_id", how="left_semi").toArrow()
-    attributes_UA = np.zeros((len(sample.user_ids), len(_one_hot_columns(context))), np.float32)
-    for batch in features.to_batches():
-        at = places(batch.column("user_id").cast(pa.string()), sample.user_ids)
-        attributes_UA[at] = context.layout.raw(batch)[:, _one_hot_columns(context)]
-    return attributes_UA
+def _attributes_of_rows(context: Context) -> Floats32:
+    features = context.rows.features
+    names = [f"attribute_{name}" for name in context.layout.spec.attributes]
+    values = {name: features.column(name).cast(pa.string()) for name in names}
+    return one_hot(values, context.layout.vocabulary) if values else np.zeros((len(context.rows), 0), np.float32)
+
+
+def _attributes_of_users(context: Context, sample: Sample) -> Floats32:
+    """Read the sampled users' attributes from the table of users."""
+    names = context.layout.spec.attributes
+    attributes_UA = np.zeros(
+        (len(sample.user_ids), sum(len(context.layout.vocabulary[f"attribute_{n}"]) for n in names))
+    )
+    if context.config.users is None or not names:
+        return attributes_UA.astype(np.float32)
+    wanted = context.tables.spark.createDataFrame(pa.table({"user_id": sample.user_ids}))
+    columns = [F.col("attributes")[k].alias(f"attribute_{name}") for k, name in enumerate(names)]
+    users = read_users(context.tables.spark, context.config.users).select("user_id", *columns)
+    found = users.join(F.broadcast(wanted), on="user_id", how="left_semi").toArrow()
+    values = {name: combined(found.column(name)).cast(pa.string()) for name in found.column_names[1:]}
+    attributes_UA[places(combined(found.column("user_id")).cast(pa.string()), sample.user_ids)] = one_hot(
+        values, context.layout.vocabulary
+    )
+    return attributes_UA.astype(np.float32)
 
 
 def _content(context: Context, sample: Sample) -> Floats32:

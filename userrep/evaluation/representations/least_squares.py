@@ -29,6 +29,7 @@ def factors_of_rows(
     items: ``zeros_N`` weighs the wish that a row's product with every item be zero. Rows without an entry are zeros.
     Cost: N x D^3 + E x D^2 multiplications, in float64.
     """
+    num_rows, dim = counts_NI.shape[0], item_ID.shape[1]
     x_ND = np.zeros((num_rows, dim))
     starts, items_E = counts_NI.indptr, counts_NI.indices
     num_N = np.diff(starts)

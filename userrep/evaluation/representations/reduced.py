@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import functions as F
 
-from userrep.arrow import packed, unpacked
+from userrep.arrow import combined, packed, unpacked
 from userrep.evaluation.representation import Context, Floats32
 
-_MAX_ROWS = 20_000
+_ROWS = 20_000  # about as many are drawn
 
 
 @dataclass
@@ -26,7 +25,7 @@ class Pca:
     _axes_FD: Floats32 = field(default_factory=lambda: np.zeros((0, 0), np.float32), init=False)
 
     def fit(self, context: Context) -> None:
-        """Find the axes: an eigendecomposition of F x F. ``_MAX_ROWS`` rows, packed, reach the driver."""
+        """Find the axes: an eigendecomposition of F x F. Some 20,000 rows, packed, reach the driver."""
         self.fit_rows(_earlier_rows(context))
 
     def fit_rows(self, x_BF: Floats32) -> None:
@@ -42,18 +41,15 @@ class Pca:
 
 
 def _earlier_rows(context: Context) -> Floats32:
-    """Scale a sample of earlier rows, drawn by a hash of user and date."""
+    """Scale a sample of earlier rows, in the order of user and date."""
     layout, scaler = context.layout, context.artifact.scaler
-    features = context.earlier_features()
-    chance = F.pmod(F.xxhash64("user_id", "as_of", F.lit(context.seed)), F.lit(2**40))
-    share = min(1.0, 1.1 * _MAX_ROWS / max(1, features.count()))
 
     def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             x_BF = scaler.apply(layout, layout.raw(batch))
-            yield pa.RecordBatch.from_arrays([batch.column("chance"), packed(x_BF)], ["chance", "x"])
+            keys = [batch.column("user_id"), batch.column("as_of")]
+            yield pa.RecordBatch.from_arrays([*keys, packed(x_BF)], ["user_id", "as_of", "x"])
 
-    drawn = features.withColumn("chance", chance).where(F.col("chance") < int(share * 2**40))
-    rows = drawn.mapInArrow(scaled, "chance BIGINT, x BINARY").toArrow().sort_by("chance")
-    x_BF = unpacked(rows.column("x").combine_chunks(), layout.width)
-    return x_BF[:_MAX_ROWS]
+    drawn = context.earlier_features(max_rows=_ROWS).mapInArrow(scaled, "user_id STRING, as_of DATE, x BINARY")
+    rows = drawn.toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
+    return unpacked(combined(rows.column("x")), layout.width)

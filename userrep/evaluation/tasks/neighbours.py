@@ -17,7 +17,7 @@ from userrep.evaluation.tasks.rows import clusters_touched
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
 
 _PLACES = 50
-_MAX_POOL = 4000  # rows of a date among which neighbours are looked for
+_MAX_POOL = 2000  # rows of a date among which neighbours are looked for
 
 AS_IT_IS, STANDARDISED = "as it is", "standardised"
 

@@ -35,15 +35,16 @@ What it must not do: look at ``context.futures`` beyond ``history``; fit anythin
 events; draw without the seed; return anything but finite float32 in N rows. What nothing is known of is zeros. A
 representation may have any width; heads standardise it by training rows.
 
-A representation that is no vector of numbers per row, such as a model trained per task from raw features, is not of
-this kind: it is a head of its own.
+A model that is trained for each task from raw features is no frozen vector. It gives those features as its matrix and,
+by a third method ``heads(context)``, the nets that read them (``WithHeads``). These are trained, tuned and stopped as
+all heads are; tasks without heads leave it out.
 
 Shapes: N rows, F numbers, I items.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,7 @@ from scipy.sparse import csr_array
 
 from userrep.config import Config
 from userrep.evaluation.activity import Activity, Futures
+from userrep.evaluation.heads import Heads
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Rows
 from userrep.evaluation.sample import Sample, read_sample
@@ -78,6 +80,14 @@ class Representation(Protocol):
 
     def matrix(self, context: "Context") -> Floats32:
         """Return x_NF: one row for each of ``context.rows``, each from what lies before its own date."""
+
+
+@runtime_checkable
+class WithHeads(Protocol):
+    """A representation that is read by nets of its own, and not by those that all frozen vectors share."""
+
+    def heads(self, context: "Context") -> Heads:
+        """Return what reads its matrix; asked for after ``matrix``."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
@@ -19,7 +18,7 @@ from userrep.arrow import combined, stacked
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.representations.least_squares import Floats, factors_of_rows
-from userrep.evaluation.rows import only_sampled, places
+from userrep.evaluation.rows import Ints, only_sampled, places
 from userrep.items.als import fit_als
 from userrep.items.numbers import with_dense_numbers
 
@@ -108,8 +107,8 @@ class AlsFolded:
 
 def folded(history_NI: csr_array, fitted: Fitted, settings: AlsVectors) -> Floats32:
     """Take half a step of ALS as Spark does: confidence 1 + alpha log(1 + events), ridge by the number of items met."""
-    has_factors_I = fitted.item_ID.any(axis=1)
-    met_NI = csr_array(history_NI @ _diagonal(has_factors_I))
+    has_factors = np.flatnonzero(fitted.item_ID.any(axis=1))
+    met_NI = csr_array(history_NI @ _diagonal(has_factors, history_NI.shape[1]))
     met_NI.eliminate_zeros()
     confidence_E = settings.alpha * np.log1p(met_NI.data)
     x_ND = factors_of_rows(
@@ -159,6 +158,6 @@ def _gram(factors: DataFrame, dim: int) -> Floats:
     return gram_DD
 
 
-def _diagonal(is_kept_I: NDArray[np.bool_]) -> csr_array:
-    kept = np.flatnonzero(is_kept_I)
-    return csr_array((np.ones(len(kept)), (kept, kept)), shape=(len(is_kept_I), len(is_kept_I)))
+def _diagonal(kept: Ints, size: int) -> csr_array:
+    """Return the matrix that leaves these columns as they are, and empties the others."""
+    return csr_array((np.ones(len(kept)), (kept, kept)), shape=(size, size))

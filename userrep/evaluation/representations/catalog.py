@@ -15,6 +15,7 @@ from userrep.evaluation.representations.inputs import (
 )
 from userrep.evaluation.representations.matrices import Nmf, Pmf
 from userrep.evaluation.representations.reduced import Pca
+from userrep.evaluation.representations.supervised import Dlrm
 from userrep.evaluation.representations.variational import MultVae
 
 
@@ -35,4 +36,5 @@ def representations() -> list[Representation]:
         Pmf(),
         Hybrid(),
         MultVae(),
+        Dlrm(),
     ]

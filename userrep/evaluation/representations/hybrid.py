@@ -21,7 +21,7 @@ from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.representations.bags import Bags, bags_of, held_out, trained
 from userrep.evaluation.rows import places
 from userrep.evaluation.sample import Sample
-from userrep.features.sides import read_users
+from userrep.features.sides import profiles_of, read_users
 from userrep.items.versions import made_versions, read_vectors
 
 _FACTORS = 80
@@ -93,7 +93,8 @@ class HybridNet(nn.Module):
         first_P = violates_PK.int().argmax(dim=1)
         rank_P = torch.div(len(items_VD) - 1, first_P + 1, rounding_mode="floor").clamp(min=1)
         weight_P = violates_PK.any(dim=1) * torch.log1p(rank_P)
-        return (weight_P * gap_PK.gather(1, first_P[:, None])[:, 0]).mean()
+        loss: Tensor = (weight_P * gap_PK.gather(1, first_P[:, None])[:, 0]).mean()
+        return loss
 
 
 @dataclass
@@ -177,7 +178,7 @@ def _attributes_of_users(context: Context, sample: Sample) -> Floats32:
         return attributes_UA.astype(np.float32)
     wanted = context.tables.spark.createDataFrame(pa.table({"user_id": sample.user_ids}))
     columns = [F.col("attributes")[k].alias(f"attribute_{name}") for k, name in enumerate(names)]
-    users = read_users(context.tables.spark, context.config.users).select("user_id", *columns)
+    users = profiles_of(read_users(context.tables.spark, context.config.users), None).select("user_id", *columns)
     found = users.join(F.broadcast(wanted), on="user_id", how="left_semi").toArrow()
     values = {name: combined(found.column(name)).cast(pa.string()) for name in found.column_names[1:]}
     attributes_UA[places(combined(found.column("user_id")).cast(pa.string()), sample.user_ids)] = one_hot(

@@ -105,7 +105,8 @@ class Pmf:
     @staticmethod
     def _zeros(target_NV: csr_array) -> Floats:
         """Return the chance of each of a row's zeros to be drawn."""
-        return np.diff(target_NV.indptr) / target_NV.shape[1]
+        chance_N: Floats = np.diff(target_NV.indptr) / target_NV.shape[1]
+        return chance_N
 
 
 def _log_counts(counts: csr_array) -> csr_array:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from userrep.errors import UsageError
 from userrep.evaluation.heads import alone, copied
 from userrep.evaluation.metrics import ndcg
 from userrep.evaluation.rows import Ints
@@ -23,7 +24,7 @@ BATCH = 256  # users
 _EVERY = 10  # of the users, one in ten is held out
 _HIDDEN = 5  # of a held-out user's items, one in five is to be found by the others
 _PLACES = 100
-_CHECK_STEPS, _PATIENCE = 60, 4
+_CHECK_STEPS, _PATIENCE = 40, 6
 
 
 class Bags(NamedTuple):
@@ -73,11 +74,18 @@ class HeldOut:
 def held_out(counts_UV: csr_array, rng: np.random.Generator) -> tuple[Ints, HeldOut]:
     """Set users with more than one item apart; return the others of this kind, and those.
 
-    Raises ValueError if there are fewer than 20 of them.
+    Raises
+    ------
+    UsageError
+        If there are fewer than 20 of them.
     """
     able = rng.permutation(np.flatnonzero(np.diff(counts_UV.indptr) > 1))
     if len(able) < 2 * _EVERY:
-        raise ValueError(f"{len(able)} users with more than one item before the training's end; 20 are wanted")
+        raise UsageError(
+    """Train a net on batches of these users until some checks in a row are no better; return the best, and how good.
+
+            f"{2 * _EVERY} to be trained on. Evaluate a space with a later training.as_ofs.until, or on a larger log."
+        )
     user_Q, training = np.split(able, [len(able) // _EVERY])
     mine_QV = csr_array(counts_UV[user_Q])
     is_hidden_E = np.zeros(mine_QV.nnz, bool)
@@ -97,7 +105,7 @@ def trained(
     learning_rate: float,
     seed: int,
 ) -> tuple[Net, float]:
-    """Train a net on batches of these users until some checks in a row were no better; return the best, and its check.
+    """Train a net on batches of these users until some checks in a row are no better; return the best.
 
     ``loss``: of the net, a batch, and the number of the step from 1. Single-threaded, so that the bits repeat.
     """

@@ -21,7 +21,7 @@ from userrep.evaluation.representations.variational import MultVae
 
 def representations() -> list[Representation]:
     """Return a new, unfitted one of each; the embedding, which the others are measured against, comes first."""
-    factors = Factorisation(AlsVectors(kind="als", dim=80, regularization=0.5, alpha=10, iterations=10))
+    factors = Factorisation(AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6))
     return [
         Embedding(),
         Nothing(),

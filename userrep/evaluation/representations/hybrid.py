@@ -25,7 +25,7 @@ from userrep.features.sides import profiles_of, read_users
 from userrep.items.versions import made_versions, read_vectors
 
 _FACTORS = 80
-_MAX_STEPS, _LEARNING_RATE = 2000, 3e-3
+_LEARNING_RATE = 3e-3
 _POSITIVES, _CANDIDATES = 2048, 20  # of a batch, and of a positive
 
 
@@ -47,7 +47,7 @@ class HybridNet(nn.Module):
         self.said_content = nn.Linear(num_content, _FACTORS, bias=False)
         self.bias = nn.Parameter(torch.zeros(num_items))
         self.attributes = nn.Linear(num_attributes, _FACTORS)
-        for table in (self.item, self.said):
+        for table in (self.item, self.said, self.item_content, self.said_content):
             nn.init.normal_(table.weight, std=1 / _FACTORS)
 
     def items(self) -> Tensor:
@@ -107,6 +107,7 @@ class Hybrid:
     """
 
     name: str = "hybrid"
+    max_steps: int = 2000
     ndcg: float = field(default=0.0, init=False)
     _net: HybridNet | None = field(default=None, init=False)
 
@@ -125,7 +126,7 @@ class Hybrid:
             lambda: HybridNet(content_VC, attributes_UA.shape[1]),
             lambda net, bags, _: net.warp(bags, attributes[bags.rows_B]),
             lambda net: apart.ndcg(lambda shown_BV, users_B: net.scores(shown_BV, attributes[users_B])),
-            counts_UV, training, max_steps=_MAX_STEPS, learning_rate=_LEARNING_RATE, seed=seed,
+            counts_UV, training, max_steps=self.max_steps, learning_rate=_LEARNING_RATE, seed=seed,
         )  # fmt: skip
 
     def matrix(self, context: Context) -> Floats32:

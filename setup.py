@@ -32,6 +32,7 @@ setup(
         "sqlalchemy>=2.0,<2.1",
         "alembic>=1.20,<2",
         "typer>=0.29,<0.30",
+        "matplotlib>=3.11,<3.12",  # the chart of `userrep evaluate`
     ],
     extras_require={
         # Built from its source release by deploy/build_horovod_wheel.sh; what it needs at run time stands beside it.

@@ -13,10 +13,13 @@ from pyspark.sql import SparkSession
 from tests.embedding_tables import add_spaces, publish, snapshot
 from tests.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
 from userrep import cli_consumers, cli_spaces
-from userrep.config import AsOfs, Training
+from userrep.config import AsOfs, Evaluation, Training
 from userrep.downstream import outputs
 from userrep.downstream.embedding_join import EmbeddingJoin
 from userrep.downstream.options import JoinOptions
+from userrep.evaluation.plan import make_plan
+from userrep.evaluation.representations.catalog import representations
+from userrep.evaluation.tasks.catalog import tasks_of
 from userrep.export import export_embeddings
 from userrep.features.build import read_features
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
@@ -138,3 +141,18 @@ def test_the_example_of_the_page_on_joins_runs(spark: SparkSession, tmp_path: Pa
         exec(re.sub(r'"(build/|labels\.parquet)', rf'"{tmp_path}/\1', block), names)
     for name, num_rows in (("scored", 20), ("joined", 21), ("rows", 20), ("again", 20)):
         assert names[name].count() == num_rows  # type: ignore[attr-defined]
+
+
+def test_the_page_on_evaluation_lists_every_setting_with_its_default() -> None:
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8").split("## Settings")[1]
+    listed = dict(re.findall(r"^\| `([a-z_]+)` \| `([^`]+)` \|", page, flags=re.MULTILINE))
+    assert listed == {name: str(field.default) for name, field in Evaluation.model_fields.items()}
+
+
+def test_the_page_on_evaluation_names_all_representations_and_tasks() -> None:
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    plan = make_plan(
+        until=date(2024, 1, 1), end=date(2024, 6, 1), horizons=[7, 30], every_days=7, max_dates=8, space="s1"
+    )
+    names = [task.name for task in tasks_of(plan, [])] + [one.name for one in representations()]
+    assert [name for name in names if f"`{name}`" not in page] == []

@@ -34,7 +34,7 @@ class Setting(NamedTuple):
         return f"hidden {self.hidden or 'none'}, weight decay {self.weight_decay:g}"
 
 
-GRID = (Setting(0, 0.01), Setting(0, 0.3), Setting(64, 0.01), Setting(64, 0.3))
+GRID = tuple(Setting(hidden, weight_decay) for hidden in (0, 64) for weight_decay in (0.3, 3.0, 10.0))
 
 
 class Heads(Protocol):
@@ -213,7 +213,9 @@ def _train(
     weight_decay: float,
 ) -> float:
     """Train until validation has not got better for some epochs; leave the best weights. Returns their loss."""
-    optimizer = torch.optim.AdamW(head.parameters(), lr=_LEARNING_RATE, weight_decay=weight_decay)
+    biases, weights = ([p for p in head.parameters() if (p.dim() < 2) == is_bias] for is_bias in (True, False))
+    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=_LEARNING_RATE)
     best, best_state, since = _loss_of(head, valid_loss), copied(head), 0
     for _ in range(_MAX_EPOCHS):
         head.train()

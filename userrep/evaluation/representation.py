@@ -18,8 +18,8 @@ as everybody else's. What it may look at:
 
 - ``context.rows``: the N rows. ``rows.user_ids[rows.user_N]`` and ``rows.as_of_N`` say whose they are, ``rows.role_N``
   which of them heads are trained, tuned and tested on, ``rows.features`` are their user features as stored.
-- ``context.raw_NF`` and ``context.layout``: the same features as numbers, laid out as the space's encoder takes them;
-  ``context.scaled_NF``: scaled and clipped by the space's scaler.
+- ``context.raw()`` and ``context.layout``: the same features as numbers, laid out as the space's encoder takes them;
+  ``context.scaled()``: scaled and clipped by the space's scaler.
 - ``context.futures.history``: N x I counts, sparse: the row's user's events with each item *before the row's date*.
   Its columns are ``context.activity.item_ids``, the items of sampled users; an item that no sampled user has met is in
   no column. Folding a user in at a date is a product with this matrix.
@@ -121,15 +121,13 @@ class Context:
         """The space's encoder, the one that snapshots are made with."""
         return Encoder(self.artifact)
 
-    @cached_property
-    def raw_NF(self) -> Floats32:
-        """The rows' features as numbers, unscaled."""
+    def raw(self) -> Floats32:
+        """Lay the rows' features out as numbers, unscaled: x_NF. Each caller pays for it, as costs are compared."""
         return self.layout.raw(self.rows.features)
 
-    @cached_property
-    def scaled_NF(self) -> Floats32:
-        """The rows' inputs as the encoder takes them."""
-        return self.artifact.scaler.apply(self.layout, self.raw_NF)
+    def scaled(self) -> Floats32:
+        """Lay the rows out and scale them as the encoder takes them: x_NF."""
+        return self.artifact.scaler.apply(self.layout, self.raw())
 
     @property
     def picked(self) -> csr_array:

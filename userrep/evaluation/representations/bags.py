@@ -82,8 +82,7 @@ def held_out(counts_UV: csr_array, rng: np.random.Generator) -> tuple[Ints, Held
     able = rng.permutation(np.flatnonzero(np.diff(counts_UV.indptr) > 1))
     if len(able) < 2 * _EVERY:
         raise UsageError(
-    """Train a net on batches of these users until some checks in a row are no better; return the best, and how good.
-
+            f"evaluate: {len(able)} users have met more than one item before the training's end; baselines want "
             f"{2 * _EVERY} to be trained on. Evaluate a space with a later training.as_ofs.until, or on a larger log."
         )
     user_Q, training = np.split(able, [len(able) // _EVERY])

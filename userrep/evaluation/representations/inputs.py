@@ -19,7 +19,8 @@ class Embedding:
     name: str = "embedding"
 
     def fit(self, context: Context) -> None:
-        """Need nothing: the space is trained."""
+        """Load the encoder; the space is trained."""
+        _ = context.encoder
 
     def matrix(self, context: Context) -> Floats32:
         """Encode the rows."""
@@ -57,7 +58,7 @@ class Blocks:
         columns = [k for block in taken for k in range(block.start, block.stop)] + flags
         if not columns:
             raise ValueError(f"{self.name}: the space's inputs have no block of this kind")
-        return np.ascontiguousarray(context.raw_NF[:, columns])
+        return np.ascontiguousarray(context.raw()[:, columns])
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Raw:
 
     def matrix(self, context: Context) -> Floats32:
         """Return the scaled inputs."""
-        return context.scaled_NF
+        return context.scaled()
 
 
 def is_count(block: Block, context: Context) -> bool:

@@ -37,7 +37,7 @@ class Pca:
 
     def matrix(self, context: Context) -> Floats32:
         """Project the rows onto the axes; as many as there are inputs at most."""
-        return np.asarray((context.scaled_NF - self._center_F) @ self._axes_FD, np.float32)
+        return np.asarray((context.scaled() - self._center_F) @ self._axes_FD, np.float32)
 
 
 def _earlier_rows(context: Context) -> Floats32:

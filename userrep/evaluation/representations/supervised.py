@@ -14,7 +14,7 @@ from userrep.evaluation.representation import Context, Floats32
 from userrep.features.layout import Block
 
 _FIELD, _BOTTOM, _DROPOUT = 24, 64, 0.2
-_GRID = (Setting(32, 0.01), Setting(32, 0.3), Setting(96, 0.01), Setting(96, 0.3))
+_GRID = tuple(Setting(hidden, weight_decay) for hidden in (32, 96) for weight_decay in (0.3, 3.0, 10.0))
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Dlrm:
 
     def matrix(self, context: Context) -> Floats32:
         """Return the scaled inputs."""
-        return context.scaled_NF
+        return context.scaled()
 
     def heads(self, context: Context) -> Heads:
         """Return the nets, which know which input belongs to which block."""

@@ -106,7 +106,7 @@ class Hybrid:
     2,048 positives at most, each with 20 x D multiplications of candidates and V x C x D of content.
     """
 
-    name: str = "hybrid"
+    name: str = "lightfm_like"
     max_steps: int = 2000
     ndcg: float = field(default=0.0, init=False)
     _net: HybridNet | None = field(default=None, init=False)

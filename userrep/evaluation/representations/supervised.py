@@ -24,7 +24,7 @@ class Dlrm:
     Neighbours, who have no heads, are left out: by these inputs they are those of ``raw``.
     """
 
-    name: str = "dlrm"
+    name: str = "dlrm_like"
 
     def fit(self, context: Context) -> None:
         """Need nothing."""

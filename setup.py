@@ -33,6 +33,7 @@ setup(
         "alembic>=1.20,<2",
         "typer>=0.29,<0.30",
         "matplotlib>=3.11,<3.12",  # the chart of `userrep evaluate`
+        "scikit-learn>=1.9,<2",  # a baseline of it
     ],
     extras_require={
         # Built from its source release by deploy/build_horovod_wheel.sh; what it needs at run time stands beside it.
@@ -49,7 +50,6 @@ setup(
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",
             "ruff>=0.17,<0.18",
-            "scikit-learn>=1.9,<2",
             "types-PyYAML",
         ],
     },

@@ -3,10 +3,10 @@
 Shapes: N rows, F inputs, K outputs, P pairs, M items at dates, E numbers of an item.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,20 @@ class Setting(NamedTuple):
 
 
 GRID = tuple(Setting(hidden, weight_decay) for hidden in (0, 64) for weight_decay in (0.1, 1.0, 10.0))
+
+
+class Heads(Protocol):
+    """What reads vectors: nets for each setting of a grid. They take inputs standardised."""
+
+    @property
+    def grid(self) -> Sequence[Setting]:
+        """List the settings that are tried."""
+
+    def of_rows(self, num_inputs: int, num_outputs: int, setting: Setting) -> nn.Module:
+        """Make a net of x_NF that gives K outputs."""
+
+    def of_pairs(self, num_inputs: int, num_item_inputs: int, setting: Setting) -> nn.Module:
+        """Make a net of x_NF, item_ME, row_P, item_P that gives a logit for each pair."""
 
 
 def standardised(x_NF: Floats32, training_N: NDArray[np.bool_]) -> Floats32:
@@ -82,6 +96,24 @@ class PairHead(nn.Module):
 
 
 @dataclass(frozen=True)
+class SmallHeads:
+    """The same for every frozen vector: linear, or with one hidden layer."""
+
+    grid: Sequence[Setting] = GRID
+
+    def of_rows(self, num_inputs: int, num_outputs: int, setting: Setting) -> nn.Module:
+        """Make a head of rows."""
+        return RowHead(num_inputs, num_outputs, setting.hidden)
+
+    def of_pairs(self, num_inputs: int, num_item_inputs: int, setting: Setting) -> nn.Module:
+        """Make a head of pairs."""
+        return PairHead(num_inputs, num_item_inputs, setting.hidden)
+
+
+SMALL = SmallHeads()
+
+
+@dataclass(frozen=True)
 class RowData:
     """Labelled rows of a task, inputs standardised. ``loss``: of outputs and labels, the mean over rows."""
 
@@ -90,11 +122,12 @@ class RowData:
     train: Ints
     valid: Ints
     loss: Callable[[Tensor, Tensor], Tensor]
+    heads: Heads = SMALL
 
-    def fitted(self, setting: Setting, seed: int) -> tuple[RowHead, float]:
+    def fitted(self, setting: Setting, seed: int) -> tuple[nn.Module, float]:
         """Train a head on the training rows, stopped by the validation rows; return it with its loss on those."""
-        with _alone(seed):
-            head = RowHead(self.x_NF.shape[1], self.y_NK.shape[1], setting.hidden)
+        with alone(seed):
+            head = self.heads.of_rows(self.x_NF.shape[1], self.y_NK.shape[1], setting)
             train = torch.from_numpy(self.train)
 
             def loss(batch: Tensor) -> Tensor:
@@ -120,11 +153,12 @@ class PairData:
     y_P: Tensor
     train: Ints
     valid: Ints
+    heads: Heads = SMALL
 
-    def fitted(self, setting: Setting, seed: int) -> tuple[PairHead, float]:
+    def fitted(self, setting: Setting, seed: int) -> tuple[nn.Module, float]:
         """Train a head on the training pairs, stopped by the validation pairs; return it with its loss on those."""
-        with _alone(seed):
-            head = PairHead(self.x_NF.shape[1], self.item_ME.shape[1], setting.hidden)
+        with alone(seed):
+            head = self.heads.of_pairs(self.x_NF.shape[1], self.item_ME.shape[1], setting)
             train, valid = torch.from_numpy(self.train), torch.from_numpy(self.valid)
 
             def loss(batch: Tensor) -> Tensor:
@@ -137,14 +171,14 @@ class PairData:
                 head, loss, valid_loss, num_examples=len(self.train), batch_size=2048, weight_decay=setting.weight_decay
             )
 
-    def logits(self, head: PairHead, pairs: Tensor) -> Tensor:
+    def logits(self, head: nn.Module, pairs: Tensor) -> Tensor:
         """Score some pairs. Rows and items that several of them share are projected once."""
         rows, row_P = torch.unique(self.row_P[pairs], return_inverse=True)
         items, item_P = torch.unique(self.item_P[pairs], return_inverse=True)
         logit_P: Tensor = head(self.x_NF[rows], self.item_ME[items], row_P, item_P)
         return logit_P
 
-    def _loss(self, head: PairHead, pairs: Tensor) -> Tensor:
+    def _loss(self, head: nn.Module, pairs: Tensor) -> Tensor:
         return binary_cross_entropy_with_logits(self.logits(head, pairs), self.y_P[pairs])
 
 
@@ -160,11 +194,11 @@ def squared(out_NK: Tensor, y_NK: Tensor) -> Tensor:
 
 def best_setting(data: RowData | PairData, seed: int) -> Setting:
     """Choose from the grid by the loss on validation rows; of equals the first."""
-    return min(GRID, key=lambda setting: data.fitted(setting, seed)[1])
+    return min(data.heads.grid, key=lambda setting: data.fitted(setting, seed)[1])
 
 
 @contextmanager
-def _alone(seed: int) -> Iterator[None]:
+def alone(seed: int) -> Iterator[None]:
     """Seed torch and keep to one thread meanwhile: sums come out alike on any number of cores, and heads are small."""
     num_threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -189,7 +223,7 @@ def _train(
     biases, weights = ([p for p in head.parameters() if (p.dim() < 2) == is_bias] for is_bias in (True, False))
     groups = [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=_LEARNING_RATE)
-    best, best_state, since = _loss_of(head, valid_loss), _copied(head), 0
+    best, best_state, since = _loss_of(head, valid_loss), copied(head), 0
     for _ in range(_MAX_EPOCHS):
         head.train()
         for batch in torch.split(torch.randperm(num_examples), batch_size):
@@ -197,7 +231,7 @@ def _train(
             loss(batch).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         now = _loss_of(head, valid_loss)
-        best, best_state, since = (now, _copied(head), 0) if now < best else (best, best_state, since + 1)
+        best, best_state, since = (now, copied(head), 0) if now < best else (best, best_state, since + 1)
         if since == _PATIENCE:
             break
     head.load_state_dict(best_state)
@@ -211,7 +245,7 @@ def _loss_of(head: nn.Module, valid_loss: Callable[[], Tensor]) -> float:
     return float(valid_loss())
 
 
-def _copied(head: nn.Module) -> dict[str, Tensor]:
+def copied(head: nn.Module) -> dict[str, Tensor]:
     return {name: weights.detach().clone() for name, weights in head.state_dict().items()}
 
 

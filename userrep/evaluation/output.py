@@ -86,7 +86,8 @@ def result_lines(results: Results) -> tuple[list[str], list[list[str]]]:
         against = results.against(task, metric)
         best = min(against, key=lambda one: one.difference.value) if against else None
         last = f"{_signed(best.difference)} over {best.baseline}" if best else ""
-        rows.append([task, metric, *(f"{one.value:.4f}" for one in measured), last])
+        values = {one.representation: f"{one.value:.4f}" for one in measured}
+        rows.append([task, metric, *(values.get(name, "") for name in names), last])
     return ["task", "metric", *names, "embedding, ahead of the best other by"], rows
 
 

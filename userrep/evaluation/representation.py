@@ -26,6 +26,8 @@ as everybody else's. What it may look at:
 - ``context.interactions()``: all users' events before ``plan.until`` as a Spark DataFrame, one row per user_id and
   item_id: num_events, weight. What is trained on it has seen what the space has seen, and no more. ``rows`` before
   ``until`` other than these, a sample of all users': ``context.earlier_features()``.
+- ``context.sample``: the same of a bounded number of users and items, as a matrix of counts on the driver, for what is
+  not trained in Spark. It is read once: its seconds are those of the fit of the first that asks for it.
 - ``context.picked``: N x I, true where the user has picked the item at onboarding before the row's date.
 - ``context.seed``: for whatever is drawn.
 
@@ -33,15 +35,16 @@ What it must not do: look at ``context.futures`` beyond ``history``; fit anythin
 events; draw without the seed; return anything but finite float32 in N rows. What nothing is known of is zeros. A
 representation may have any width; heads standardise it by training rows.
 
-A representation that is no vector of numbers per row, such as a model trained per task from raw features, is not of
-this kind: it is a head of its own.
+A model that is trained for each task from raw features is no frozen vector. It gives those features as its matrix and,
+by a third method ``heads(context)``, the nets that read them (``WithHeads``). These are trained, tuned and stopped as
+all heads are; tasks without heads leave it out.
 
 Shapes: N rows, F numbers, I items.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +54,10 @@ from scipy.sparse import csr_array
 
 from userrep.config import Config
 from userrep.evaluation.activity import Activity, Futures
+from userrep.evaluation.heads import Heads
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Rows
+from userrep.evaluation.sample import Sample, read_sample
 from userrep.events.tiles import read_tiles
 from userrep.features.build import feature_sets, read_features
 from userrep.features.layout import InputLayout
@@ -75,6 +80,14 @@ class Representation(Protocol):
 
     def matrix(self, context: "Context") -> Floats32:
         """Return x_NF: one row for each of ``context.rows``, each from what lies before its own date."""
+
+
+@runtime_checkable
+class WithHeads(Protocol):
+    """A representation that is read by nets of its own, and not by those that all frozen vectors share."""
+
+    def heads(self, context: "Context") -> Heads:
+        """Return what reads its matrix; asked for after ``matrix``."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,11 @@ class Context:
         return tiles.groupBy("user_id", "item_id").agg(
             F.sum("num_events").alias("num_events"), F.sum("weight").alias("weight")
         )
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The events before ``plan.until`` of a bounded sample of all users, the rows' users first."""
+        return read_sample(self.interactions(), seed=self.seed)
 
     def earlier_features(self, *, max_rows: int, max_dates: int = 8) -> DataFrame:
         """Sample features of all users at the newest dates at or before ``plan.until``, which they don't see past.

@@ -11,10 +11,11 @@ import numpy as np
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures, read_activity
+from userrep.evaluation.heads import SMALL, Heads
 from userrep.evaluation.items import clustered, content_modality, read_item_vectors
 from userrep.evaluation.metrics import Counts, bootstrapped, resampled_users, value_of
 from userrep.evaluation.plan import Plan
-from userrep.evaluation.representation import Context, Floats32, Representation
+from userrep.evaluation.representation import Context, Floats32, Representation, WithHeads
 from userrep.evaluation.results import Cost, Measured, Results
 from userrep.evaluation.rows import read_rows
 from userrep.evaluation.tasks.catalog import tasks_of
@@ -33,11 +34,12 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Described:
-    """A representation's vectors of all rows, x_NF, and what they cost."""
+    """A representation's vectors of all rows, x_NF, what they cost, and what reads them."""
 
     name: str
     x_NF: Floats32
     cost: Cost
+    heads: Heads = SMALL
 
 
 def evaluate(
@@ -103,7 +105,8 @@ def described_by(one: Representation, context: Context, report: Report) -> Descr
     assert x_NF.dtype == np.float32, f"{one.name}: {x_NF.dtype}, wanted float32"
     assert np.isfinite(x_NF).all(), f"{one.name}: not all numbers are finite"
     report(f"{one.name}: {x_NF.shape[1]} numbers a row, fitted in {fitted - started:.1f} s")
-    return Described(one.name, x_NF, Cost(fitted - started, done - fitted, *x_NF.shape))
+    heads = one.heads(context) if isinstance(one, WithHeads) else SMALL
+    return Described(one.name, x_NF, Cost(fitted - started, done - fitted, *x_NF.shape), heads)
 
 
 def measure(
@@ -130,6 +133,8 @@ def measure(
             report(f"{task.name}: left out; {left_out[task.name]}")
             continue
         for one in described:
+            if one.heads is not SMALL and not task.has_heads:
+                continue
             measured += _measured(task, problems, one, seeds, weight_UB)
         report(f"{task.name}: {time.monotonic() - started:.0f} s")
     if not measured:
@@ -141,8 +146,8 @@ def _measured(
     task: Task, problems: Sequence[Problem], one: Described, seeds: Sequence[int], weight_UB: Counts
 ) -> list[Measured]:
     """Choose the setting with the first seed, then train and test with each."""
-    choice = problems[0].chosen(one.x_NF, seeds[0])
-    scores = [problem.scores(one.x_NF, choice, seed) for problem, seed in zip(problems, seeds, strict=True)]
+    choice = problems[0].chosen(one.x_NF, seeds[0], one.heads)
+    scores = [problem.scores(one.x_NF, choice, seed, one.heads) for problem, seed in zip(problems, seeds, strict=True)]
     return [
         Measured(
             task.name,

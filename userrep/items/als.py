@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 
 import numpy as np
-from pyspark.ml.recommendation import ALS
+from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -44,12 +44,27 @@ def behaviour_vectors(
 ) -> DataFrame:
     """Fit ALS on a version's interactions and turn the item factors onto the version before.
 
-    Preference is the logarithm of 1 + the pair's events; the factors' mean norm becomes 1. Spark's ALS takes no
-    initial factors, so that continuity between versions comes from the rotation alone.
+    The factors' mean norm becomes 1. Spark's ALS takes no initial factors, so that continuity between versions comes
+    from the rotation alone.
 
     Returns
     -------
     One row per item with an event: item_index, vector. Cost: ``iterations`` x 2 shuffles of the interactions.
+    """
+    model = fit_als(pairs, settings=settings, num_blocks=num_blocks)
+    factors = model.itemFactors.select(F.col("id").alias("item_index"), F.col("features").alias("vector"))
+    square = F.aggregate("vector", F.lit(0.0), lambda total, x: total + x.cast("double") * x.cast("double"))
+    mean_norm = factors.agg(F.avg(F.sqrt(square)).alias("norm")).first()
+    scale = 1.0 / mean_norm.norm if mean_norm and mean_norm.norm else 1.0
+    dim = settings.dim
+    rotation = np.eye(dim) if before is None else rotation_onto(factors, before, dim=dim)
+    return rotated(factors, rotation, scale)
+
+
+def fit_als(pairs: DataFrame, *, settings: AlsVectors, num_blocks: int) -> ALSModel:
+    """Fit implicit ALS on rows of user_number, item_index, num_events; those of a pair are summed.
+
+    Preference is the logarithm of 1 + the pair's events. Cost: ``iterations`` x 2 shuffles of the interactions.
     """
     ratings = pairs.groupBy("user_number", "item_index").agg(F.log1p(F.sum("num_events")).cast("float").alias("rating"))
     # Fixed partitions in a fixed order: ALS's sums then don't depend on the session's shuffle partitions.
@@ -67,10 +82,4 @@ def behaviour_vectors(
         numUserBlocks=num_blocks,
         numItemBlocks=num_blocks,
     )
-    factors = als.fit(ratings).itemFactors.select(F.col("id").alias("item_index"), F.col("features").alias("vector"))
-    square = F.aggregate("vector", F.lit(0.0), lambda total, x: total + x.cast("double") * x.cast("double"))
-    mean_norm = factors.agg(F.avg(F.sqrt(square)).alias("norm")).first()
-    scale = 1.0 / mean_norm.norm if mean_norm and mean_norm.norm else 1.0
-    dim = settings.dim
-    rotation = np.eye(dim) if before is None else rotation_onto(factors, before, dim=dim)
-    return rotated(factors, rotation, scale)
+    return als.fit(ratings)

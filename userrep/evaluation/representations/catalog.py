@@ -1,6 +1,9 @@
 """All representations that an evaluation compares, in the order in which results name them."""
 
+from userrep.config import AlsVectors
 from userrep.evaluation.representation import Representation
+from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorisation
+from userrep.evaluation.representations.hybrid import Hybrid
 from userrep.evaluation.representations.inputs import (
     Blocks,
     Embedding,
@@ -10,11 +13,15 @@ from userrep.evaluation.representations.inputs import (
     is_pooled,
     is_pooled_longest,
 )
+from userrep.evaluation.representations.matrices import Nmf, Pmf
 from userrep.evaluation.representations.reduced import Pca
+from userrep.evaluation.representations.supervised import Dlrm
+from userrep.evaluation.representations.variational import MultVae
 
 
 def representations() -> list[Representation]:
     """Return a new, unfitted one of each; the embedding, which the others are measured against, comes first."""
+    factors = Factorisation(AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6))
     return [
         Embedding(),
         Nothing(),
@@ -23,4 +30,11 @@ def representations() -> list[Representation]:
         Blocks("pooled_all", is_pooled),
         Raw(),
         Pca(),
+        AlsStatic(factors),
+        AlsFolded(factors),
+        Nmf(),
+        Pmf(),
+        Hybrid(),
+        MultVae(),
+        Dlrm(),
     ]

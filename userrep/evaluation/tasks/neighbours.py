@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from userrep.evaluation.heads import standardised
+from userrep.evaluation.heads import SMALL, Heads, standardised
 from userrep.evaluation.metrics import Scores, ndcg
 from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints, Rows, places
 from userrep.evaluation.tasks.rows import clusters_touched
@@ -46,13 +46,15 @@ class NeighbourProblem:
         roles = self.rows.role_N[self.pool_N]
         return {name: int((roles == k).sum()) for k, name in enumerate(("train", "valid", "test"))}
 
-    def chosen(self, x_NF: Floats32, seed: int) -> str:
+    def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> str:
         """Choose how cosines are taken."""
+        del heads
         tried = (AS_IT_IS, STANDARDISED)
         return max(tried, key=lambda how: float(self._found(x_NF, how, seed, is_test=False).ndcg.mean()))
 
-    def scores(self, x_NF: Floats32, choice: str, seed: int) -> Scores:
+    def scores(self, x_NF: Floats32, choice: str, seed: int, heads: Heads = SMALL) -> Scores:
         """Return the nDCG of each test row that has a relevant other."""
+        del heads
         found = self._found(x_NF, choice, seed, is_test=True)
         return Scores(found.ndcg[:, None], np.zeros((len(found.rows), 1)), self.rows.user_N[found.rows])
 
@@ -99,6 +101,7 @@ class NeighboursByFavourite:
 
     days: int
     metrics: tuple[str, ...] = ("ndcg",)
+    has_heads: bool = False
     is_akin_to_training: bool = True
     name: str = "neighbours"
 
@@ -117,6 +120,7 @@ class NeighboursByAttribute:
 
     attribute: str
     metrics: tuple[str, ...] = ("ndcg",)
+    has_heads: bool = False
     is_akin_to_training: bool = False
 
     @property

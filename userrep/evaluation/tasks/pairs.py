@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from userrep.evaluation.heads import PairData, Setting, best_setting, standardised
+from userrep.evaluation.heads import SMALL, Heads, PairData, Setting, best_setting, standardised
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
@@ -45,13 +45,13 @@ class PairProblem:
         """Count the pairs by role."""
         return {name: int((self._role_P == k).sum()) for k, name in enumerate(("train", "valid", "test"))}
 
-    def chosen(self, x_NF: Floats32, seed: int) -> Setting:
+    def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> Setting:
         """Choose the head's setting by the validation pairs."""
-        return best_setting(self._data(x_NF), seed)
+        return best_setting(self._data(x_NF, heads), seed)
 
-    def scores(self, x_NF: Floats32, choice: Setting, seed: int) -> Scores:
+    def scores(self, x_NF: Floats32, choice: Setting, seed: int, heads: Heads = SMALL) -> Scores:
         """Train a head; return its logits of the test pairs."""
-        data, test = self._data(x_NF), np.flatnonzero(self._role_P == TEST)
+        data, test = self._data(x_NF, heads), np.flatnonzero(self._role_P == TEST)
         head, _ = data.fitted(choice, seed)
         with torch.inference_mode():
             logit_P = data.logits(head, torch.from_numpy(test)).numpy().astype(np.float64)
@@ -62,7 +62,7 @@ class PairProblem:
     def _role_P(self) -> NDArray[np.int8]:
         return self.truth.rows.role_N[self.pairs.row_P]
 
-    def _data(self, x_NF: Floats32) -> PairData:
+    def _data(self, x_NF: Floats32, heads: Heads) -> PairData:
         rows, role_P = self.truth.rows, self._role_P
         item_ME, at_P = self.item_side()
         used = np.zeros(len(item_ME), bool)
@@ -75,6 +75,7 @@ class PairProblem:
             torch.from_numpy(self.pairs.is_positive_P.astype(np.float32)),
             np.flatnonzero(role_P == TRAIN),
             np.flatnonzero(role_P == VALID),
+            heads,
         )
 
     def item_side(self) -> tuple[Floats32, Ints]:
@@ -106,6 +107,7 @@ class NextItem:
     days: int
     only_new: bool = False
     metrics: tuple[str, ...] = ("auc", "accuracy")
+    has_heads: bool = True
     is_akin_to_training: bool = True
 
     @property

@@ -11,7 +11,7 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 
-from userrep.evaluation.heads import RowData, Setting, best_setting, logistic, squared, standardised
+from userrep.evaluation.heads import SMALL, Heads, RowData, Setting, best_setting, logistic, squared, standardised
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.rows import TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
@@ -32,13 +32,13 @@ class RowProblem:
         """Count the rows by role."""
         return self.rows.num_by_role
 
-    def chosen(self, x_NF: Floats32, seed: int) -> Setting:
+    def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> Setting:
         """Choose the head's setting by the validation rows."""
-        return best_setting(self._data(x_NF), seed)
+        return best_setting(self._data(x_NF, heads), seed)
 
-    def scores(self, x_NF: Floats32, choice: Setting, seed: int) -> Scores:
+    def scores(self, x_NF: Floats32, choice: Setting, seed: int, heads: Heads = SMALL) -> Scores:
         """Train a head; return its logits, or numbers in the labels' unit, at the test rows."""
-        data, test = self._data(x_NF), np.flatnonzero(self.rows.role_N == TEST)
+        data, test = self._data(x_NF, heads), np.flatnonzero(self.rows.role_N == TEST)
         head, _ = data.fitted(choice, seed)
         with torch.inference_mode():
             out_NK = head(data.x_NF[test]).numpy().astype(np.float64)
@@ -53,7 +53,7 @@ class RowProblem:
         y_NK = self.y_NK[self.rows.role_N == TRAIN]
         return float(y_NK.mean()), max(float(y_NK.std()), 1e-6)
 
-    def _data(self, x_NF: Floats32) -> RowData:
+    def _data(self, x_NF: Floats32, heads: Heads) -> RowData:
         is_training = self.rows.role_N == TRAIN
         center, scale = self._unit
         return RowData(
@@ -62,6 +62,7 @@ class RowProblem:
             np.flatnonzero(is_training),
             np.flatnonzero(self.rows.role_N == VALID),
             logistic if self.kind == "yes_or_no" else squared,
+            heads,
         )
 
 
@@ -71,6 +72,7 @@ class Return:
 
     days: int
     metrics: tuple[str, ...] = ("auc",)
+    has_heads: bool = True
     is_akin_to_training: bool = True
 
     @property
@@ -91,6 +93,7 @@ class Volume:
 
     days: int
     metrics: tuple[str, ...] = ("r2",)
+    has_heads: bool = True
     is_akin_to_training: bool = True
 
     @property
@@ -111,6 +114,7 @@ class NextCategories:
 
     days: int
     metrics: tuple[str, ...] = ("auc",)
+    has_heads: bool = True
     is_akin_to_training: bool = True
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.evaluation.activity import Activity, Futures
+from userrep.evaluation.heads import SMALL, Heads
 from userrep.evaluation.items import ItemVectors
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.rows import Ints, Rows
@@ -51,10 +52,10 @@ class Truth:
 class Problem(Protocol):
     """A task's examples, as one seed draws them."""
 
-    def chosen(self, x_NF: Floats32, seed: int) -> Any:
+    def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> Any:
         """Choose a head's setting for a representation, by the validation examples alone."""
 
-    def scores(self, x_NF: Floats32, choice: Any, seed: int) -> Scores:
+    def scores(self, x_NF: Floats32, choice: Any, seed: int, heads: Heads = SMALL) -> Scores:
         """Train on the training examples with that setting; score the test examples."""
 
     @property
@@ -72,6 +73,10 @@ class Task(Protocol):
     @property
     def metrics(self) -> tuple[str, ...]:
         """Name its figures of merit; the first is the one that counts."""
+
+    @property
+    def has_heads(self) -> bool:
+        """Say whether it is judged through heads; what brings its own and no vector is left out where it is not."""
 
     @property
     def is_akin_to_training(self) -> bool:

@@ -1,0 +1,163 @@
+"""Factors of users by implicit ALS (Hu, Koren, Volinsky 2008) on all users' events before ``plan.until``, by Spark ML.
+
+Two representations from one factorisation: the users' factors as they came out of it, and factors that are solved for
+each row from its own history, with the items' held fast. Shapes: N rows, I items of the activity, D factors.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from scipy.sparse import csr_array
+
+from userrep.arrow import combined, stacked
+from userrep.config import AlsVectors
+from userrep.evaluation.representation import Context, Floats32
+from userrep.evaluation.representations.least_squares import Floats, factors_of_rows
+from userrep.evaluation.rows import Ints, only_sampled, places
+from userrep.items.als import fit_als
+from userrep.items.numbers import with_dense_numbers
+
+_PAIRS_PER_BLOCK = 1_000_000
+
+
+class Fitted(NamedTuple):
+    """What of the factors the rows need: of their users, by place in ``rows.user_ids``, and of the activity's items.
+
+    Zeros where there is none. ``gram_DD``: the sum of y y' over the factors y of all items.
+    """
+
+    user_UD: Floats32
+    item_ID: Floats32
+    gram_DD: Floats
+
+
+@dataclass
+class Factorisation:
+    """The factorisation, made once for all that ask for it. Cost: as a version of item vectors by ALS."""
+
+    settings: AlsVectors
+    _fitted: Fitted | None = field(default=None, init=False)
+
+    def fitted(self, context: Context) -> Fitted:
+        """Factorise at the first call. What reaches the driver are factors of sampled users and of their items."""
+        self._fitted = self._fitted or self._fit(context)
+        return self._fitted
+
+    def _fit(self, context: Context) -> Fitted:
+        seen = context.interactions()
+        users = _numbered(seen, "user_id", "user_number")
+        items = _numbered(seen, "item_id", "item_index")
+        numbered = seen.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
+        pairs = numbered.select("user_number", "item_index", "num_events").cache()
+        try:
+            num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK))
+            model = fit_als(pairs, settings=self.settings, num_blocks=num_blocks)
+        finally:
+            pairs.unpersist()
+        dim = self.settings.dim
+        sampled = only_sampled(users, context.rows, seed=context.seed)
+        user_UD = _placed(model.userFactors, sampled, "user_id", context.rows.user_ids, dim)
+        item_ids = context.activity.item_ids
+        wanted = seen.sparkSession.createDataFrame(pa.table({"item_id": item_ids}))
+        mine = items.join(F.broadcast(wanted), on="item_id", how="left_semi")
+        item_ID = _placed(model.itemFactors, mine, "item_id", item_ids, dim)
+        return Fitted(user_UD, item_ID, _gram(model.itemFactors, dim))
+
+
+@dataclass
+class AlsStatic:
+    """The factors of each row's user as they were at ``plan.until``, then 1 or, where the user was unknown, zeros."""
+
+    factors: Factorisation
+    name: str = "als_static"
+
+    def fit(self, context: Context) -> None:
+        """Factorise."""
+        self.factors.fitted(context)
+
+    def matrix(self, context: Context) -> Floats32:
+        """Look the users up."""
+        return flagged(self.factors.fitted(context).user_UD[context.rows.user_N])
+
+
+@dataclass
+class AlsFolded:
+    """The factors that a row's user would have by all that lies before the row's date; then 1, or zeros without any.
+
+    Items keep the factors that they had at ``plan.until``; those that were not sold before count for nothing. The
+    factorisation is that of ``AlsStatic``, whose fit the clock has counted where that one comes first.
+    """
+
+    factors: Factorisation
+    name: str = "als_folded"
+
+    def fit(self, context: Context) -> None:
+        """Factorise, if that has not been done."""
+        self.factors.fitted(context)
+
+    def matrix(self, context: Context) -> Floats32:
+        """Solve a system for each row."""
+        return flagged(folded(context.futures.history, self.factors.fitted(context), self.factors.settings))
+
+
+def folded(history_NI: csr_array, fitted: Fitted, settings: AlsVectors) -> Floats32:
+    """Take half a step of ALS as Spark does: confidence 1 + alpha log(1 + events), ridge by the number of items met."""
+    has_factors = np.flatnonzero(fitted.item_ID.any(axis=1))
+    met_NI = csr_array(history_NI @ _diagonal(has_factors, history_NI.shape[1]))
+    met_NI.eliminate_zeros()
+    confidence_E = settings.alpha * np.log1p(met_NI.data)
+    x_ND = factors_of_rows(
+        met_NI, confidence_E, 1 + confidence_E, fitted.item_ID.astype(np.float64),
+        zeros_N=np.ones(met_NI.shape[0]), gram_DD=fitted.gram_DD, ridge=settings.regularization,
+    )  # fmt: skip
+    return x_ND.astype(np.float32)
+
+
+def flagged(x_ND: Floats32) -> Floats32:
+    """Add a column that says where there is anything but zeros."""
+    return np.hstack([x_ND, x_ND.any(axis=1, keepdims=True).astype(np.float32)])
+
+
+def _numbered(seen: DataFrame, column: str, number: str) -> DataFrame:
+    return with_dense_numbers(seen.select(column).distinct(), column=column, number=number, start=0)
+
+
+def _placed(factors: DataFrame, numbers: DataFrame, column: str, ids: pa.StringArray, dim: int) -> Floats32:
+    """Lay factors (id, features) out in the order of ids; ``numbers`` has a number and the id, ``column``."""
+    number = next(name for name in numbers.columns if name != column)
+    found = (
+        factors.withColumnRenamed("id", number)
+        .join(F.broadcast(numbers), on=number, how="inner")
+        .select(column, "features")
+        .toArrow()
+    )
+    x_ID = np.zeros((len(ids), dim), np.float32)
+    at = places(combined(found.column(column)).cast(pa.string()), ids)
+    known = at >= 0
+    x_ID[at[known]] = stacked(combined(found.column("features")), dim)[known]
+    return x_ID
+
+
+def _gram(factors: DataFrame, dim: int) -> Floats:
+    """Sum y y' over all factors: one matrix a partition reaches the driver."""
+
+    def products(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        total_DD = np.zeros((dim, dim))
+        for batch in batches:
+            y_BD = stacked(batch.column("features"), dim).astype(np.float64)
+            total_DD += y_BD.T @ y_BD
+        yield pa.RecordBatch.from_pydict({"product": [total_DD.ravel()]})
+
+    parts = factors.select("features").mapInArrow(products, "product ARRAY<DOUBLE>").toArrow().column("product")
+    gram_DD: Floats = np.array(parts.to_pylist()).sum(axis=0).reshape(dim, dim)
+    return gram_DD
+
+
+def _diagonal(kept: Ints, size: int) -> csr_array:
+    """Return the matrix that leaves these columns as they are, and empties the others."""
+    return csr_array((np.ones(len(kept)), (kept, kept)), shape=(size, size))

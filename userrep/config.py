@@ -339,7 +339,7 @@ class Training(Section):
     backend: Literal["local", "horovod", "torch_distributor"] = "local"
     num_workers: int = Field(1, ge=1)
     as_ofs: AsOfs = AsOfs()
-    future_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_windows)] | None = None
+    future_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_ascending)] | None = None
     num_shards: int = Field(16, ge=1)
     batch_size: int = Field(512, ge=2)
     batch_size_per_rank: int | None = Field(None, ge=1)

@@ -38,13 +38,11 @@ def evaluate(
 
     check_new_folder(out)
     from userrep.evaluate import evaluable, evaluate_space
-    from userrep.evaluation.output import as_json as results_as_json
     from userrep.evaluation.output import result_lines
     from userrep.pipeline import Pipeline
 
     evaluable(ledgers_of(config), config, space)
-    results = evaluate_space(Pipeline(config, session_of(config)), space, out)
-    found = results_as_json(results)
+    results, found = evaluate_space(Pipeline(config, session_of(config)), space, out)
     lines = in_columns(*result_lines(results))
     lines += ["", *(f"left out: {what}: {reason}" for what, reason in results.left_out.items())]
     print_result(found, [*lines, f"figures with their intervals, and a chart: {out}"], as_json=as_json)

@@ -1,6 +1,7 @@
 """Evaluate a space on the owner's log: build what its dates lack, judge it beside baselines, write what was found."""
 
 from datetime import timedelta
+from typing import Any
 
 from userrep.config import Config
 from userrep.errors import UsageError
@@ -16,8 +17,10 @@ from userrep.spaces.registry import Space, find_space
 from userrep.tables import Tables
 
 
-def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> Results:
+def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:
     """Evaluate a space, the one that serves without an id; ``out`` is checked already.
+
+    Returns the results, and what ``metrics.json`` holds of them.
 
     Tiles, item vectors and features of the evaluation's dates are built by the pipeline's own stages where they are
     missing. Nothing is published, and no registry is touched.
@@ -47,7 +50,7 @@ def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> Results:
         run.num_rows = sum(results.manifest["num_rows"].values())
         run.reason = f"space {space.space_id}, {len(results.measured)} figures in {out}"
         run.outputs = {"evaluation_id": found["evaluation_id"], "space_id": space.space_id, "out": out}
-    return results
+    return results, found
 
 
 def plan_of(work: Pipeline, space: Space) -> Plan:

@@ -77,12 +77,6 @@ def read_rows(tables: Tables, config: Config, lineage_id: str, plan: Plan, *, ma
     features = read_features(tables, config, lineage_id, plan.dates)
     sampled = features.withColumn("draw", draw(seed)).where(F.col("draw") < below).toArrow()
     kept, limit = _at_most(sampled, max_rows)
-    empty = [day for day in plan.dates if not pc.any(pc.equal(kept.column("as_of"), pa.scalar(day))).as_py()]
-    if empty:
-        raise UsageError(
-            f"evaluate: no sampled user is known at {', '.join(map(str, empty))}; "
-            "raise evaluation.max_rows, or look at the log of the days before."
-        )
     return rows_of(kept.drop_columns(["draw"]), plan, seed=seed, limit=limit)
 
 
@@ -97,7 +91,19 @@ def only_sampled(frame: DataFrame, rows: Rows, *, seed: int) -> DataFrame:
 
 
 def rows_of(features: pa.Table, plan: Plan, *, seed: int, limit: int = _DRAWS) -> Rows:
-    """Put rows of user features in order, and give them their roles."""
+    """Put rows of user features in order, and give them their roles.
+
+    Raises
+    ------
+    UsageError
+        If there is none at one of the plan's dates.
+    """
+    empty = set(plan.dates) - set(features.column("as_of").unique().to_pylist())
+    if empty:
+        raise UsageError(
+            f"evaluate: no sampled user is known at {', '.join(map(str, sorted(empty)))}; "
+            "raise evaluation.max_rows, or look at the log of the days before."
+        )
     order = pc.sort_indices(features, sort_keys=[("user_id", "ascending"), ("as_of", "ascending")])
     batch = pa.RecordBatch.from_arrays(
         [combined(column.take(order)) for column in features.columns], names=features.column_names

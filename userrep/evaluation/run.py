@@ -83,15 +83,20 @@ def gather(tables: Tables, config: Config, *, space: Space, versions: Versions, 
     rows = read_rows(tables, config, space.lineage_id, plan, max_rows=settings.max_rows, seed=seed)
     activity = read_activity(tables, rows, plan, onboarding=config.onboarding, seed=seed)
     futures = Futures(rows, activity)
-    if not futures.num_events(plan.longest).nnz:
-        raise UsageError(
-            f"evaluate: none of the {len(rows.user_ids):,} sampled users has an event in the {plan.longest} days after "
-            f"{plan.dates[0]} to {plan.dates[-1]}; raise evaluation.max_rows, or look at the log of these days."
-        )
+    check_futures(futures, plan)
     items = read_item_vectors(tables, config, versions, activity.item_ids, [plan.until, *plan.dates])
     vectors_IE, has_I = items.of(content_modality(config), plan.until)
     cluster_I = clustered(vectors_IE, has_I, num_clusters=settings.num_clusters, seed=seed)
     return Context(tables, config, artifact, plan, futures, seed), Truth(futures, items, cluster_I)
+
+
+def check_futures(futures: Futures, plan: Plan) -> None:
+    """Refuse rows without any event after their dates. Raises UsageError."""
+    if not futures.num_events(plan.longest).nnz:
+        raise UsageError(
+            f"evaluate: none of the {len(futures.rows.user_ids):,} sampled users has an event in the {plan.longest} "
+            f"days after {plan.dates[0]} to {plan.dates[-1]}; raise evaluation.max_rows, or look at the log."
+        )
 
 
 def described_by(one: Representation, context: Context, report: Report) -> Described:

@@ -34,6 +34,7 @@ setup(
         "typer>=0.29,<0.30",
         "matplotlib>=3.11,<3.12",  # the chart of `userrep evaluate`
         "scikit-learn>=1.9,<2",  # a baseline of it
+        "threadpoolctl>=3.6,<4",
     ],
     extras_require={
         # Built from its source release by deploy/build_horovod_wheel.sh; what it needs at run time stands beside it.

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from tests.builders import config_of
 from tests.evaluation_world import FIRST_DAY, PLAN, Event, activity_from, item_id, rows_at_all_dates, user_ids, world
 from userrep.config import AlsVectors
 from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures
 from userrep.evaluation.heads import RowData, Setting, logistic
 from userrep.evaluation.metrics import value_of
+from userrep.evaluation.output import result_lines
 from userrep.evaluation.representation import Context, Floats32, Representation, WithHeads
 from userrep.evaluation.representations.als import AlsFolded, Factorisation, Fitted, folded
 from userrep.evaluation.representations.bags import bags_of, held_out
@@ -29,8 +32,12 @@ from userrep.evaluation.representations.least_squares import factors_of_rows
 from userrep.evaluation.representations.matrices import Nmf, Pmf
 from userrep.evaluation.representations.supervised import Dlrm, DlrmHeads
 from userrep.evaluation.representations.variational import GRID, MultVae
+from userrep.evaluation.results import Cost, Results
+from userrep.evaluation.run import Described, measure
 from userrep.evaluation.sample import Sample, sample_of
+from userrep.evaluation.tasks.neighbours import NeighboursByFavourite
 from userrep.evaluation.tasks.pairs import NextItem, PairProblem
+from userrep.evaluation.tasks.rows import Return
 from userrep.features.layout import Block
 
 U, V = 60, 40
@@ -288,3 +295,22 @@ def test_the_dlrm_like_model_learns_pairs_and_says_what_reads_it() -> None:
     assert value_of("auc", scores) > 0.65
     assert isinstance(Dlrm(), WithHeads)
     assert not isinstance(Nmf(), WithHeads)
+
+
+def test_what_brings_its_own_nets_is_left_out_of_tasks_without_any_and_its_place_is_empty(tmp_path: Path) -> None:
+    planted = world(num_users=150)
+    x_NF = np.zeros((len(planted.rows), 10), np.float32)
+    x_NF[:, :4] = planted.taste_of_rows()
+    cost = Cost(0.0, 0.0, *x_NF.shape)
+    config = config_of(tmp_path, evaluation={"num_seeds": 1, "num_bootstraps": 20})
+    described = [Described("embedding", x_NF, cost), Described("dlrm_like", x_NF, cost, DlrmHeads(BLOCKS))]
+    found, left_out = measure(
+        [Return(7), NeighboursByFavourite(30)], planted.truth, described, config, report=lambda line: None
+    )
+    assert not left_out
+    assert [(one.task, one.representation) for one in found] == [
+        ("return_7d", "embedding"), ("return_7d", "dlrm_like"), ("neighbours", "embedding"),
+    ]  # fmt: skip
+    _, (with_heads, without) = result_lines(Results({}, found, {"embedding": cost, "dlrm_like": cost}, {}))
+    assert with_heads[3]
+    assert without[3] == ""

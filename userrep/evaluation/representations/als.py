@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
@@ -49,24 +50,27 @@ class Factorisation:
         return self._fitted
 
     def _fit(self, context: Context) -> Fitted:
-        seen = context.interactions()
-        users = _numbered(seen, "user_id", "user_number")
-        items = _numbered(seen, "item_id", "item_index")
-        numbered = seen.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
-        pairs = numbered.select("user_number", "item_index", "num_events").cache()
+        seen = context.interactions().cache()
+        users = with_dense_numbers(seen.select("user_id").distinct(), column="user_id", number="user_number", start=0)
+        items = with_dense_numbers(seen.select("item_id").distinct(), column="item_id", number="item_index", start=0)
         try:
-            num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK))
-            model = fit_als(pairs, settings=self.settings, num_blocks=num_blocks)
+            numbered = seen.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
+            num_blocks = min(1000, max(2, seen.count() // _PAIRS_PER_BLOCK))
+            model = fit_als(numbered, settings=self.settings, num_blocks=num_blocks)
+            return self._needed(context, model, users, items)
         finally:
-            pairs.unpersist()
-        dim = self.settings.dim
-        sampled = only_sampled(users, context.rows, seed=context.seed)
-        user_UD = _placed(model.userFactors, sampled, "user_id", context.rows.user_ids, dim)
-        item_ids = context.activity.item_ids
-        wanted = seen.sparkSession.createDataFrame(pa.table({"item_id": item_ids}))
+            seen.unpersist()
+
+    def _needed(self, context: Context, model: ALSModel, users: DataFrame, items: DataFrame) -> Fitted:
+        dim, item_ids = self.settings.dim, context.activity.item_ids
+        wanted = items.sparkSession.createDataFrame(pa.table({"item_id": item_ids}))
         mine = items.join(F.broadcast(wanted), on="item_id", how="left_semi")
-        item_ID = _placed(model.itemFactors, mine, "item_id", item_ids, dim)
-        return Fitted(user_UD, item_ID, _gram(model.itemFactors, dim))
+        sampled = only_sampled(users, context.rows, seed=context.seed)
+        return Fitted(
+            _placed(model.userFactors, sampled, ("user_number", "user_id"), context.rows.user_ids, dim),
+            _placed(model.itemFactors, mine, ("item_index", "item_id"), item_ids, dim),
+            _gram(model.itemFactors, dim),
+        )
 
 
 @dataclass
@@ -123,19 +127,13 @@ def flagged(x_ND: Floats32) -> Floats32:
     return np.hstack([x_ND, x_ND.any(axis=1, keepdims=True).astype(np.float32)])
 
 
-def _numbered(seen: DataFrame, column: str, number: str) -> DataFrame:
-    return with_dense_numbers(seen.select(column).distinct(), column=column, number=number, start=0)
-
-
-def _placed(factors: DataFrame, numbers: DataFrame, column: str, ids: pa.StringArray, dim: int) -> Floats32:
-    """Lay factors (id, features) out in the order of ids; ``numbers`` has a number and the id, ``column``."""
-    number = next(name for name in numbers.columns if name != column)
-    found = (
-        factors.withColumnRenamed("id", number)
-        .join(F.broadcast(numbers), on=number, how="inner")
-        .select(column, "features")
-        .toArrow()
-    )
+def _placed(
+    factors: DataFrame, numbers: DataFrame, columns: tuple[str, str], ids: pa.StringArray, dim: int
+) -> Floats32:
+    """Lay factors (id, features) out in the order of ids; ``numbers`` has ``columns``: their id there, and ours."""
+    number, column = columns
+    mine = factors.withColumnRenamed("id", number).join(F.broadcast(numbers), on=number, how="inner")
+    found = mine.select(column, "features").toArrow()
     x_ID = np.zeros((len(ids), dim), np.float32)
     at = places(combined(found.column(column)).cast(pa.string()), ids)
     known = at >= 0

@@ -16,7 +16,7 @@ from userrep.evaluation.representations.least_squares import Floats, factors_of_
 
 _FACTORS = 80
 _NMF_ROUNDS = 60
-_PMF_ROUNDS, _PMF_RIDGE = 10, 0.1
+_PMF_ROUNDS, _PMF_RIDGE = 10, 0.02
 
 
 @dataclass

@@ -160,15 +160,18 @@ class PairData:
         with alone(seed):
             head = self.heads.of_pairs(self.x_NF.shape[1], self.item_ME.shape[1], setting)
             train, valid = torch.from_numpy(self.train), torch.from_numpy(self.valid)
+            rows, place_P = torch.unique(self.row_P[train], return_inverse=True)
 
-            def loss(batch: Tensor) -> Tensor:
-                return self._loss(head, train[batch])
+            def loss(batch: Tensor) -> Tensor:  # all pairs of some rows, so that a row is projected once an epoch
+                is_in = torch.zeros(len(rows), dtype=torch.bool)
+                is_in[batch] = True
+                return self._loss(head, train[is_in[place_P]])
 
             def valid_loss() -> Tensor:
                 return self._loss(head, valid)
 
             return head, _train(
-                head, loss, valid_loss, num_examples=len(self.train), batch_size=2048, weight_decay=setting.weight_decay
+                head, loss, valid_loss, num_examples=len(rows), batch_size=192, weight_decay=setting.weight_decay
             )
 
     def logits(self, head: nn.Module, pairs: Tensor) -> Tensor:

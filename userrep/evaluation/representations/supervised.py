@@ -118,8 +118,9 @@ class DlrmOfPairs(nn.Module):
         fields_NSD, items_MD = self.fields(x_NF), self.item(item_ME)
         own_N = torch.cat([fields_NSD[:, -1], _products(fields_NSD)], dim=1)
         met_PS = torch.einsum("psd,pd->ps", fields_NSD[row_P], items_MD[item_P]) * _FIELD**-0.5
-        logit_P1: Tensor = self.top(torch.cat([own_N[row_P], items_MD[item_P], met_PS], dim=1))
-        return logit_P1[:, 0] + self.wide(x_NF, item_ME, row_P, item_P)
+        met_P1 = self.top(torch.cat([own_N[row_P], items_MD[item_P], met_PS], dim=1))
+        logit_P: Tensor = met_P1[:, 0] + self.wide(x_NF, item_ME, row_P, item_P)
+        return logit_P
 
 
 def _num_pairs(num_fields: int) -> int:

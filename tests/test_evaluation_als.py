@@ -34,7 +34,7 @@ def test_factors_folded_in_at_the_end_of_the_training_are_those_that_als_found(s
     events = [
         Event(user, int(rng.integers(V)), FIRST_DAY + timedelta(days=int(day)))
         for user in range(U)
-        for day in (rng.integers(0, later, size=25) if user != NEWCOMER else [later - 30])
+        for day in (rng.integers(0, later, size=25) if user != NEWCOMER else [70])
     ]
     before = [event for event in events if event.day < PLAN.until]
     seen = pa.table({

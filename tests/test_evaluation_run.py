@@ -1,5 +1,6 @@
 """An evaluation without Spark: what is compared with what, what is left out, what is refused."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from tests.builders import config_of
 from tests.evaluation_world import PLAN, Event, rows_at_all_dates, truth_of, world
@@ -18,6 +20,7 @@ from userrep.evaluation.rows import rows_of
 from userrep.evaluation.run import Described, check_futures, measure
 from userrep.evaluation.tasks.neighbours import NeighboursByFavourite
 from userrep.evaluation.tasks.rows import Return, Volume
+from userrep.jobs import evaluation_main
 
 MANIFEST = {"space_id": "s1", "content_hash": "c", "config_hash": "f", "code_hash": "d"}
 
@@ -111,3 +114,18 @@ def test_a_date_at_which_nobody_is_known_is_refused() -> None:
     features = pa.table({"user_id": ["u1"], "as_of": pa.array([PLAN.dates[0]], pa.date32())})
     with pytest.raises(UsageError, match="no sampled user is known at 2024-03-08, 2024-04-10, 2024-04-17; raise eval"):
         rows_of(features, PLAN, seed=1)
+
+
+def test_the_job_refuses_a_folder_in_use_before_spark_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("kept")
+    config = tmp_path / "userrep.yaml"
+    values = config_of(tmp_path).model_dump(mode="json", exclude_unset=True, by_alias=True)
+    config.write_text(yaml.safe_dump(values))
+    monkeypatch.setattr("userrep.jobs.get_session", lambda *_, **__: pytest.fail("a session was asked for"))
+    monkeypatch.setattr(sys, "argv", ["evaluate_space.py", "--config", str(config), "--out", str(tmp_path / "out")])
+    assert evaluation_main("…") == 2
+    said = f"evaluate_space: --out {tmp_path / 'out'}: the folder is not empty (notes.txt); name another one."
+    assert capsys.readouterr().err.strip() == said

@@ -15,7 +15,7 @@ def chart(results: Results) -> bytes:
     """Draw each task's first metric as SVG; text stays text, so that it can be searched. No display is needed."""
     first = dict(reversed(dict(reversed(results.lines)).items()))  # of a task's metrics the first
     num_rows = -(-len(first) // _COLUMNS)
-    height = 0.24 * len(results.costs) + 0.75
+    height = 0.24 * len(results.of(*results.lines[0])) + 0.75
     figure = Figure(figsize=(4.6 * _COLUMNS, height * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, _COLUMNS, squeeze=False).ravel()
     for panel, (task, metric) in zip(panels, first.items(), strict=False):

@@ -71,7 +71,7 @@ def evaluate(
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes)
     measured, left_out = measure(tasks, truth, described, config, report)
     left_out |= {f"horizon of {days} days": plan.cure(days) for days in plan.left_out}
-    has_heads = context.artifact.manifest.model.model_dump().get("future_weight", 0) > 0
+    has_heads = context.artifact.manifest.model.future_weight > 0
     akin = {task.name: has_heads and task.is_akin_to_training for task in tasks}
     return Results(_manifest(context, space), measured, costs, left_out, akin)
 

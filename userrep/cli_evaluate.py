@@ -9,8 +9,8 @@ from userrep.console import (
     AsJson,
     ConfigFile,
     Debug,
+    InSpace,
     Overrides,
-    checked_space_id,
     in_columns,
     ledgers_of,
     print_result,
@@ -21,10 +21,7 @@ from userrep.console import (
 def evaluate(
     config_file: ConfigFile,
     out: Annotated[str, typer.Option("--out", help="New folder to write metrics.json and a chart to.")],
-    space: Annotated[
-        str | None,
-        typer.Option("--space", metavar="ID", help="Default: the space that serves.", callback=checked_space_id),
-    ] = None,
+    space: InSpace = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,

@@ -37,6 +37,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsOf = Annotated[str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Events before this date's 00:00 UTC count.")]
 Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="A consumer's name.", callback=checked_consumer_name)]
+InSpace = Annotated[
+    str | None,
+    typer.Option("--space", metavar="ID", help="Default: the space that serves.", callback=checked_space_id),
+]
 SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="A space's id.", callback=checked_space_id)]
 
 

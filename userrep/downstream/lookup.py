@@ -19,12 +19,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
-from userrep.delta_files import USER_BUCKET, TableFile
+from userrep.delta_files import TableFile
 from userrep.downstream.resolution import column
-from userrep.events.buckets import ALL_BUCKETS, NUM_BUCKETS, bucket_of
+from userrep.events.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, bucket_of, ranges_of_groups
 from userrep.storage import open_parquet, parquet_footer
 
 _VECTORS = pa.list_(pa.float32())
+_ROWS = {"user_id": pa.string(), "embedding": _VECTORS}
 _MOST_USERS = 250_000  # of a snapshot, for one task
 _HELD_GROUPS = 2  # row groups that a task keeps: one, and the next where a batch of labels goes over its end
 _NONE = -1
@@ -41,12 +42,11 @@ class _Files(NamedTuple):
 
 
 class _RowGroup(NamedTuple):
-    """A row group of a file, and the first and the last bucket in it."""
+    """A row group of a file, and the buckets that it may hold."""
 
     uri: str
     number: int
-    first: int
-    last: int
+    held: BucketRange
 
 
 def with_vectors(
@@ -109,7 +109,7 @@ def _vectors(
             continue
         of_one = bucket_B[start:stop]
         for group in _groups(snapshots[number_B[start]], of_one[0], of_one[-1]):
-            first, last = start + np.searchsorted(of_one, [group.first, group.last + 1])
+            first, last = start + np.searchsorted(of_one, group.held)
             if first == last:
                 continue
             rows = read(group)
@@ -126,22 +126,16 @@ def _groups(files: _Files, first: int, last: int) -> Iterator[_RowGroup]:
     """Yield the row groups that may have buckets in ``[first, last]``, in the order of their files."""
     for k in np.flatnonzero((files.first_F <= last) & (files.last_F >= first)):
         for group in _row_groups(files.uris[k]):
-            if group.first <= last and group.last >= first:
+            if group.held.meets(BucketRange(first, last + 1)):
                 yield group
 
 
 @lru_cache(maxsize=4096)
 def _row_groups(uri: str) -> list[_RowGroup]:
-    footer = parquet_footer(uri)
-    place = footer.schema.to_arrow_schema().names.index(USER_BUCKET)
-    ends = [footer.row_group(k).column(place).statistics for k in range(footer.num_row_groups)]
-    return [_RowGroup(uri, k, end.min, end.max) for k, end in enumerate(ends)]
+    return [_RowGroup(uri, k, held) for k, held in enumerate(ranges_of_groups(parquet_footer(uri)))]
 
 
 def _read(group: _RowGroup) -> pa.Table:
     with open_parquet(group.uri, parquet_footer(group.uri)) as file:
         rows = file.read_row_group(group.number, columns=["user_id", "embedding"], use_threads=False)
         return pa.table({name: rows[name].combine_chunks().cast(kind) for name, kind in _ROWS.items()})
-
-
-_ROWS = {"user_id": pa.string(), "embedding": _VECTORS}

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 from userrep.config import Onboarding
 from userrep.evaluation.plan import Plan
-from userrep.evaluation.rows import Ints, Rows, only_sampled, places
+from userrep.evaluation.rows import Ints, Rows, only_of, only_sampled, places
 from userrep.events.tiles import read_tiles
 from userrep.features.sides import read_picks
 from userrep.tables import Tables
@@ -175,9 +175,7 @@ def popularity_cuts(dates: Sequence[date]) -> tuple[date, ...]:
 def _popularity(tiles: DataFrame, item_ids: pa.StringArray, dates: Sequence[date]) -> DataFrame:
     """Count events of all users by item and slot, for these items."""
     cuts = popularity_cuts(dates)
-    wanted = tiles.sparkSession.createDataFrame(pa.table({"item_id": item_ids}))
-    before = tiles.where(F.col("event_date") < F.lit(cuts[-1]))
-    mine = before.join(F.broadcast(wanted), on="item_id", how="left_semi")
+    mine = only_of(tiles.where(F.col("event_date") < F.lit(cuts[-1])), "item_id", item_ids)
     return mine.groupBy("item_id", _slot(cuts).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events")
     )

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from userrep.arrow import stacked
 from userrep.config import Config
-from userrep.evaluation.rows import Ints, places
+from userrep.evaluation.rows import Ints, only_of, places
 from userrep.items.versions import Versions, read_vectors
 from userrep.tables import Tables
 
@@ -59,13 +59,19 @@ def read_item_vectors(
     """Read these items' vectors of the versions that dates use, which are there. Driver memory: I x E per version."""
     dims = {name: vectors.dim for name, vectors in config.item_vectors.items()}
     version_of = {day: versions.valid_at(day) for day in dates}
-    wanted = tables.spark.createDataFrame(pa.table({"item_id": item_ids}))
     vectors, has = {}, {}
     for version in sorted(set(version_of.values())):
-        rows = read_vectors(tables, versions.lineage_id, version).select("modality", "item_id", "vector")
-        mine = rows.join(F.broadcast(wanted), on="item_id", how="left_semi").toArrow()
-        vectors[version], has[version] = side_by_side(mine, item_ids, dims)
+        vectors[version], has[version] = read_version(tables, versions.lineage_id, version, item_ids, dims)
     return ItemVectors(dims, version_of, vectors, has)
+
+
+def read_version(
+    tables: Tables, lineage_id: str, version: date, item_ids: pa.StringArray, dims: Mapping[str, int]
+) -> tuple[Floats32, NDArray[np.bool_]]:
+    """Read these items' vectors of some modalities, side by side as a matrix, and say which are there."""
+    rows = read_vectors(tables, lineage_id, version).where(F.col("modality").isin(list(dims)))
+    mine = only_of(rows.select("modality", "item_id", "vector"), "item_id", item_ids)
+    return side_by_side(mine.toArrow(), item_ids, dims)
 
 
 def side_by_side(

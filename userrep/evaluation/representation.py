@@ -146,6 +146,10 @@ class Context:
         """The events before ``plan.until`` of a bounded sample of all users, the rows' users first."""
         return read_sample(self.interactions(), seed=self.seed)
 
+    def history_of_sample(self) -> csr_array:
+        """Return each row's events before its date with the items of ``sample``: N x V. Each caller pays for it."""
+        return self.sample.columns_of(self.futures.history, self.activity.item_ids)
+
     def earlier_features(self, *, max_rows: int, max_dates: int = 8) -> DataFrame:
         """Sample features of all users at the newest dates at or before ``plan.until``, which they don't see past.
 

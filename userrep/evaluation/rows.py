@@ -23,6 +23,7 @@ from userrep.features.build import feature_sets, read_features
 from userrep.tables import Tables
 
 TRAIN, VALID, TEST = 0, 1, 2
+ROLES = {"train": TRAIN, "valid": VALID, "test": TEST}
 _DRAWS = 2**40  # a user's draw is a hash below that
 _VALID_EVERY = 5  # of the users at training dates, one in five tunes the heads instead of training them
 
@@ -57,7 +58,7 @@ class Rows:
     @property
     def num_by_role(self) -> dict[str, int]:
         """Count rows by role."""
-        return {name: int((self.role_N == k).sum()) for k, name in enumerate(("train", "valid", "test"))}
+        return num_by_role(self.role_N)
 
 
 def read_rows(tables: Tables, config: Config, lineage_id: str, plan: Plan, *, max_rows: int, seed: int) -> Rows:
@@ -80,6 +81,11 @@ def read_rows(tables: Tables, config: Config, lineage_id: str, plan: Plan, *, ma
     return rows_of(kept.drop_columns(["draw"]), plan, seed=seed, limit=limit)
 
 
+def num_by_role(role_N: NDArray[np.int8]) -> dict[str, int]:
+    """Count rows, or whatever has a role, by the role's name."""
+    return {name: int((role_N == role).sum()) for name, role in ROLES.items()}
+
+
 def draw(seed: int) -> Column:
     """Return a user's draw: a hash of ``user_id`` and the seed, below 2^40."""
     return F.pmod(F.xxhash64("user_id", F.lit(seed)), F.lit(_DRAWS))
@@ -88,6 +94,12 @@ def draw(seed: int) -> Column:
 def only_sampled(frame: DataFrame, rows: Rows, *, seed: int) -> DataFrame:
     """Keep the rows of users that are drawn, without a join. Of those, some may be known at no date."""
     return frame.where(draw(seed) <= F.lit(rows.limit))
+
+
+def only_of(frame: DataFrame, column: str, ids: pa.StringArray) -> DataFrame:
+    """Keep the rows whose ``column`` is among the ids, which are broadcast: no shuffle."""
+    wanted = frame.sparkSession.createDataFrame(pa.table({column: ids}))
+    return frame.join(F.broadcast(wanted), on=column, how="left_semi")
 
 
 def rows_of(features: pa.Table, plan: Plan, *, seed: int, limit: int = _DRAWS) -> Rows:

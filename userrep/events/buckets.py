@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
+import pyarrow.parquet as pq
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -67,6 +68,15 @@ def range_of(number: int, num_slices: int) -> BucketRange:
 def power_of_two(at_least: float) -> int:
     """Return the smallest power of two that is not below ``at_least``; never more than there are buckets."""
     return min(NUM_BUCKETS, 1 << max(0, math.ceil(at_least) - 1).bit_length())
+
+
+def ranges_of_groups(footer: pq.FileMetaData, column: str = "user_bucket") -> list[BucketRange]:
+    """Return the buckets that each row group may hold, by its statistics; all where it has none."""
+    place = footer.schema.names.index(column)
+    found = (footer.row_group(k).column(place).statistics for k in range(footer.num_row_groups))
+    return [
+        ALL_BUCKETS if ends is None or not ends.has_min_max else BucketRange(ends.min, ends.max + 1) for ends in found
+    ]
 
 
 def partition_values(path: str) -> dict[str, str]:

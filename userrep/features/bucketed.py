@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from userrep.events.buckets import BucketRange
+from userrep.events.buckets import BucketRange, ranges_of_groups
 from userrep.features.chunk import KINDS, Chunk, names_of
 from userrep.storage import is_local, open_parquet, parquet_footer
 
@@ -98,13 +98,11 @@ class _Cursor:
         self._file = open_parquet(source.path, parquet_footer(source.path))
         meta = self._file.metadata
         self._columns = [name for name in self._names if name in self._file.schema_arrow.names]
-        column = self._file.schema_arrow.names.index("user_bucket")
-        found = []
-        for number in range(meta.num_row_groups):
-            group = meta.row_group(number)
-            ends = group.column(column).statistics
-            if ends.min < within.stop and ends.max >= within.start:
-                found.append((number, ends.min, ends.max, group.num_rows * _WEIGHT[source.kind]))
+        found = [
+            (number, held.start, held.stop - 1, meta.row_group(number).num_rows * _WEIGHT[source.kind])
+            for number, held in enumerate(ranges_of_groups(meta))
+            if held.meets(within)
+        ]
         self.groups = found  # number, first bucket, last bucket, weight in rows of tiles
         in_order = all(a[2] <= b[1] for a, b in pairwise(found))
         self._groups_left = list(found) if in_order else []

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from userrep.arrow import stacked
-from userrep.events.buckets import BucketRange
+from userrep.events.buckets import BucketRange, ranges_of_groups
 from userrep.events.hashing import hash64
 from userrep.features.accumulate import Floats, Ints, pooled_width
 from userrep.features.spec import FeatureSpec
@@ -120,10 +120,4 @@ def _rows(paths: Sequence[str], columns: list[str], items: BucketRange) -> Itera
 
 def groups_within(footer: pq.FileMetaData, items: BucketRange) -> list[int]:
     """Return the row groups of a file that may hold items of a range, by the footer's statistics."""
-    column = footer.schema.names.index("item_bucket")
-    found = []
-    for number in range(footer.num_row_groups):
-        ends = footer.row_group(number).column(column).statistics
-        if ends is None or not ends.has_min_max or (ends.min < items.stop and ends.max >= items.start):
-            found.append(number)
-    return found
+    return [number for number, held in enumerate(ranges_of_groups(footer, "item_bucket")) if held.meets(items)]

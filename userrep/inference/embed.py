@@ -119,7 +119,8 @@ def _written(
     columns = ["user_id", *input_columns(encoder.layout.spec)]
     footer = parquet_footer(file.uri)
     sizes = [footer.row_group(k).num_rows for k in range(footer.num_row_groups)]
-    mine = [k for k, start in enumerate(accumulate(sizes[:-1], initial=0)) if first <= start < stop and sizes]
+    starts = zip(range(len(sizes)), accumulate(sizes, initial=0), strict=False)
+    mine = [k for k, start in starts if first <= start < stop]
     writer = TableWriter(target)
     with open_parquet(file.uri, footer) as content:
         for k in mine:

@@ -19,7 +19,7 @@ from userrep.arrow import combined, stacked
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.representations.least_squares import Floats, factors_of_rows
-from userrep.evaluation.rows import Ints, only_sampled, places
+from userrep.evaluation.rows import Ints, only_of, only_sampled, places
 from userrep.items.als import fit_als
 from userrep.items.numbers import with_dense_numbers
 
@@ -63,8 +63,7 @@ class Factorisation:
 
     def _needed(self, context: Context, model: ALSModel, users: DataFrame, items: DataFrame) -> Fitted:
         dim, item_ids = self.settings.dim, context.activity.item_ids
-        wanted = items.sparkSession.createDataFrame(pa.table({"item_id": item_ids}))
-        mine = items.join(F.broadcast(wanted), on="item_id", how="left_semi")
+        mine = only_of(items, "item_id", item_ids)
         sampled = only_sampled(users, context.rows, seed=context.seed)
         return Fitted(
             _placed(model.userFactors, sampled, ("user_number", "user_id"), context.rows.user_ids, dim),

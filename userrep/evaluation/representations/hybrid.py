@@ -16,13 +16,13 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from userrep.arrow import combined
-from userrep.evaluation.items import content_modality, side_by_side
+from userrep.evaluation.items import content_modality, read_version
 from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.representations.bags import Bags, bags_of, held_out, trained
-from userrep.evaluation.rows import places
+from userrep.evaluation.rows import only_of, places
 from userrep.evaluation.sample import Sample
 from userrep.features.sides import profiles_of, read_users
-from userrep.items.versions import made_versions, read_vectors
+from userrep.items.versions import made_versions
 
 _FACTORS = 80
 _LEARNING_RATE = 3e-3
@@ -131,8 +131,7 @@ class Hybrid:
 
     def matrix(self, context: Context) -> Floats32:
         """Describe each row by its history and its attributes."""
-        history_NV = context.sample.columns_of(context.futures.history, context.activity.item_ids)
-        return self.described(history_NV, _attributes_of_rows(context))
+        return self.described(context.history_of_sample(), _attributes_of_rows(context))
 
     @torch.inference_mode()
     def described(self, history_NV: csr_array, attributes_NA: Floats32) -> Floats32:
@@ -177,10 +176,9 @@ def _attributes_of_users(context: Context, sample: Sample) -> Floats32:
     )
     if context.config.users is None or not names:
         return attributes_UA.astype(np.float32)
-    wanted = context.tables.spark.createDataFrame(pa.table({"user_id": sample.user_ids}))
     columns = [F.col("attributes")[k].alias(f"attribute_{name}") for k, name in enumerate(names)]
     users = profiles_of(read_users(context.tables.spark, context.config.users), None).select("user_id", *columns)
-    found = users.join(F.broadcast(wanted), on="user_id", how="left_semi").toArrow()
+    found = only_of(users, "user_id", sample.user_ids).toArrow()
     values = {name: combined(found.column(name)).cast(pa.string()) for name in found.column_names[1:]}
     attributes_UA[places(combined(found.column("user_id")).cast(pa.string()), sample.user_ids)] = one_hot(
         values, context.layout.vocabulary
@@ -192,7 +190,5 @@ def _content(context: Context, sample: Sample) -> Floats32:
     """Read the vectors of the sample's items of the version that was valid at ``until``: V x C."""
     lineage_id, modality = context.artifact.manifest.lineage_id, content_modality(context.config)
     version = max(day for day in made_versions(context.tables, lineage_id) if day <= context.plan.until)
-    wanted = context.tables.spark.createDataFrame(pa.table({"item_id": sample.item_ids}))
-    rows = read_vectors(context.tables, lineage_id, version).where(F.col("modality") == modality)
-    mine = rows.select("modality", "item_id", "vector").join(F.broadcast(wanted), on="item_id", how="left_semi")
-    return side_by_side(mine.toArrow(), sample.item_ids, {modality: context.config.item_vectors[modality].dim})[0]
+    dims = {modality: context.config.item_vectors[modality].dim}
+    return read_version(context.tables, lineage_id, version, sample.item_ids, dims)[0]

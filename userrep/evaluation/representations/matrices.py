@@ -44,7 +44,7 @@ class Nmf:
 
     def matrix(self, context: Context) -> Floats32:
         """Fold each row's history in."""
-        return self.folded(context.sample.columns_of(context.futures.history, context.activity.item_ids))
+        return self.folded(context.history_of_sample())
 
     def folded(self, counts_NV: csr_array) -> Floats32:
         """Solve for the rows' factors with the items' held fast."""
@@ -84,7 +84,7 @@ class Pmf:
 
     def matrix(self, context: Context) -> Floats32:
         """Fold each row's history in."""
-        return self.folded(context.sample.columns_of(context.futures.history, context.activity.item_ids))
+        return self.folded(context.history_of_sample())
 
     def folded(self, counts_NV: csr_array) -> Floats32:
         """Solve for the rows' factors with the items' held fast."""

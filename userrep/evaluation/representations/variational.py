@@ -97,7 +97,7 @@ class MultVae:
 
     def matrix(self, context: Context) -> Floats32:
         """Encode each row's history."""
-        return self.encoded(context.sample.columns_of(context.futures.history, context.activity.item_ids))
+        return self.encoded(context.history_of_sample())
 
     @torch.inference_mode()
     def encoded(self, counts_NV: csr_array) -> Floats32:

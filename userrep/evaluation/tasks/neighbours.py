@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from userrep.evaluation.heads import SMALL, Heads, standardised
 from userrep.evaluation.metrics import Scores, ndcg
-from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints, Rows, places
+from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints, Rows, num_by_role, places
 from userrep.evaluation.tasks.rows import clusters_touched
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
 
@@ -43,8 +43,7 @@ class NeighbourProblem:
     @property
     def num_examples(self) -> dict[str, int]:
         """Count the rows by role."""
-        roles = self.rows.role_N[self.pool_N]
-        return {name: int((roles == k).sum()) for k, name in enumerate(("train", "valid", "test"))}
+        return num_by_role(self.rows.role_N[self.pool_N])
 
     def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> str:
         """Choose how cosines are taken."""

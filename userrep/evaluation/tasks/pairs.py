@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from userrep.evaluation.heads import SMALL, Heads, PairData, Setting, best_setting, standardised
 from userrep.evaluation.metrics import Scores
-from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints
+from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
 
 _MAX_PER_ROW = 10  # positives, drawn where a user takes more
@@ -43,7 +43,7 @@ class PairProblem:
     @property
     def num_examples(self) -> dict[str, int]:
         """Count the pairs by role."""
-        return {name: int((self._role_P == k).sum()) for k, name in enumerate(("train", "valid", "test"))}
+        return num_by_role(self._role_P)
 
     def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> Setting:
         """Choose the head's setting by the validation pairs."""
@@ -136,7 +136,7 @@ class NextItem:
         row_P, item_P = _at_most_per_row(row_P[fits], item_P[fits], rng)
         parts = []
         for d in range(len(truth.rows.dates)):
-            for role in (TRAIN, VALID, TEST):
+            for role in ROLES.values():
                 mine = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
                 parts.append(exchanged(row_P[mine], item_P[mine], never, taken.shape[1], rng))
         return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

@@ -4,7 +4,7 @@ Shapes: N rows, K labels of a row, I items.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse
@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from userrep.evaluation.heads import SMALL, Heads, RowData, Setting, best_setting, logistic, squared, standardised
 from userrep.evaluation.metrics import Scores
-from userrep.evaluation.rows import TEST, TRAIN, VALID, Rows
+from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
-
-_ROLES = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 @dataclass(frozen=True)
@@ -67,17 +65,25 @@ class RowProblem:
 
 
 @dataclass(frozen=True)
-class Return:
-    """Has the user any event in ``[as_of, as_of + days)``?"""
+class _RowTask:
+    """What is common to tasks that label all rows by the days ``[as_of, as_of + days)``."""
 
     days: int
-    metrics: tuple[str, ...] = ("auc",)
-    has_heads: bool = True
-    is_akin_to_training: bool = True
+    kind: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]] = ("auc",)
+    has_heads: ClassVar[bool] = True
+    is_akin_to_training: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
-        return f"return_{self.days}d"
+        return f"{self.kind}_{self.days}d"
+
+
+@dataclass(frozen=True)
+class Return(_RowTask):
+    """Has the user any event in ``[as_of, as_of + days)``?"""
+
+    kind = "return"
 
     def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
         """Label all rows."""
@@ -88,17 +94,11 @@ class Return:
 
 
 @dataclass(frozen=True)
-class Volume:
+class Volume(_RowTask):
     """The logarithm of 1 + the weight of the user's events in ``[as_of, as_of + days)``."""
 
-    days: int
-    metrics: tuple[str, ...] = ("r2",)
-    has_heads: bool = True
-    is_akin_to_training: bool = True
-
-    @property
-    def name(self) -> str:
-        return f"volume_{self.days}d"
+    kind = "volume"
+    metrics = ("r2",)
 
     def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
         """Label all rows, those without an event with 0."""
@@ -109,17 +109,10 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class NextCategories:
+class NextCategories(_RowTask):
     """In which clusters of items has the user an event in ``[as_of, as_of + days)``? The mean over clusters."""
 
-    days: int
-    metrics: tuple[str, ...] = ("auc",)
-    has_heads: bool = True
-    is_akin_to_training: bool = True
-
-    @property
-    def name(self) -> str:
-        return f"next_categories_{self.days}d"
+    kind = "next_categories"
 
     def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
         """Label all rows, for the clusters that have enough users of either kind in each role."""
@@ -142,7 +135,7 @@ def clusters_touched(truth: Truth, days: int) -> NDArray[np.float64]:
 
 def lacking_kinds(rows: Rows, is_positive_N: NDArray[np.bool_]) -> LeftOut | None:
     """Say where there are too few rows of either kind, if there are."""
-    for name, role in _ROLES.items():
+    for name, role in ROLES.items():
         mine = is_positive_N[rows.role_N == role]
         for kind, count in (("with", int(mine.sum())), ("without", int((~mine).sum()))):
             if count < LEAST:

@@ -17,7 +17,6 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import safetensors.numpy
 from deltalake import DeltaTable
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
@@ -238,7 +237,7 @@ def _save(settings: Config, layout: InputLayout, scaler: Scaler) -> str:
         layout=layout, targets=TargetLayout(blocks=[]), model=settings.model, training=config.Training(), metrics={},
         config_hash="c", code_hash="d",
     )  # fmt: skip
-    weights = safetensors.numpy.save({name: tensor.numpy() for name, tensor in state.items()})
+    weights = {name: tensor.numpy() for name, tensor in state.items()}
     tensors = tensors_of(weights, scaler, empty_input(layout, scaler))
     return save_artifact(artifact_folder(settings, SPACE), manifest, tensors).content_hash
 

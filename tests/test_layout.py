@@ -250,7 +250,7 @@ def test_flags_are_left_as_they_are() -> None:
     np.testing.assert_array_equal(x_BF[:, first:], raw_BF[:, first:])
 
 
-def test_scaled_inputs_are_centred_where_present_and_zero_where_absent() -> None:
+def test_scaled_inputs_are_centred_where_present_zero_where_absent_and_pooled_ones_equally_long() -> None:
     raw_BF = some_raw(100)
     before = raw_BF.copy()
     x_BF = Scaler.fit(LAYOUT, Moments.of(raw_BF)).apply(LAYOUT, raw_BF)
@@ -259,7 +259,22 @@ def test_scaled_inputs_are_centred_where_present_and_zero_where_absent() -> None
         there_B = np.ones(100, bool) if block.flag is None else raw_BF[:, block.flag] == 1
         part_BF = x_BF[:, block.start : block.stop]
         assert not part_BF[~there_B].any()
-        np.testing.assert_allclose(part_BF[there_B].mean(axis=0), 0, atol=1e-4)
+        if block.kind != "pooled":
+            np.testing.assert_allclose(part_BF[there_B].mean(axis=0), 0, atol=1e-4)
+            continue
+        from_mean_BW = raw_BF[there_B, block.start : block.stop] - raw_BF[there_B, block.start : block.stop].mean(
+            axis=0
+        )
+        for got_W, raw_W in zip(part_BF[there_B], from_mean_BW, strict=True):
+            np.testing.assert_allclose(got_W, raw_W * (len(raw_W) / (raw_W @ raw_W)) ** 0.5, rtol=1e-3, atol=1e-4)
+
+
+def test_a_pooled_vector_that_is_the_mean_points_nowhere_and_says_so_by_zeros() -> None:
+    raw_BF = some_raw(100)
+    scaler = Scaler.fit(LAYOUT, Moments.of(raw_BF))
+    block = next(block for block in LAYOUT.blocks if block.kind == "pooled")
+    raw_BF[0, block.start : block.stop], raw_BF[0, block.flag] = scaler.center_F[block.start : block.stop], 1
+    assert not scaler.apply(LAYOUT, raw_BF)[0, block.start : block.stop].any()
 
 
 def test_scaled_inputs_are_clipped() -> None:

@@ -18,7 +18,7 @@ from userrep import config
 from userrep.arrow import packed
 from userrep.features.layout import Moments, Scaler
 from userrep.features.targets import Future, TargetLayout
-from userrep.model.autoencoder import Autoencoder, Outputs
+from userrep.model.autoencoder import Autoencoder
 from userrep.model.losses import ContrastLoss, FutureLoss, Loss
 from userrep.training.comm import LocalComm
 from userrep.training.loop import train
@@ -204,7 +204,7 @@ def test_heads_keep_what_tells_the_future_where_a_plain_autoencoder_drops_it(tmp
         root = tmp_path / str(future_weight)
         write_clustered(root, 400, with_future=future_weight > 0)
         quiet = {"dropout": 0.0, "block_dropout": 0.0, "newcomer_share": 0.0, "feature_dropout": 0.0}
-        model = {"latent_dim": 4, "passthrough": False, "future_weight": future_weight} | quiet
+        model = {"latent_dim": 4, "future_weight": future_weight} | quiet
         task = task_of(root, model, max_epochs=20, patience=20, learning_rate=0.01)
         weights = safetensors.torch.load(train(task, LocalComm(), silent).weights)
         autoencoder = Autoencoder(SMALL, task.model, num_targets=SMALL_TARGETS.width if future_weight else 0)
@@ -222,23 +222,3 @@ def test_heads_keep_what_tells_the_future_where_a_plain_autoencoder_drops_it(tmp
 
 
 # Counts that pass through
-
-
-def test_the_last_dimensions_are_counts_days_and_their_flags_to_the_bit() -> None:
-    model = MODEL
-    autoencoder = Autoencoder(LAYOUT, model, num_targets=5)
-    x_BF = torch.from_numpy(SCALER.apply(LAYOUT, some_raw(20)))
-    outputs: Outputs = autoencoder(x_BF)
-    scalars = [block for block in LAYOUT.blocks if block.kind == "scalar"]
-    places = [*(b.start for b in scalars), *(b.flag for b in scalars if b.flag is not None)]
-    assert len(places) == 6 + 3 + 3
-    assert outputs.z_BD.shape == (20, model.latent_dim)
-    assert torch.equal(outputs.z_BD[:, -len(places) :], x_BF[:, places])
-    assert outputs.future_BT.shape == (20, 5)
-    shapes = {name: tuple(tensor.shape) for name, tensor in autoencoder.state_dict().items()}
-    assert shapes == Autoencoder.shapes(LAYOUT, model, 5)
-
-
-def test_without_passthrough_all_dimensions_are_encoded() -> None:
-    model = MODEL.model_copy(update={"passthrough": False})
-    assert Autoencoder.shapes(LAYOUT, model)["encoder_latent.weight"] == (model.latent_dim, model.hidden_dim)

@@ -143,7 +143,7 @@ def optimizer_of(
 
 def test_a_planted_signal_can_be_read_from_the_code(tmp_path: Path) -> None:
     model = {"dropout": 0.0, "block_dropout": 0.0, "newcomer_share": 0.0, "feature_dropout": 0.1}
-    model |= {"latent_dim": 6, "passthrough": False, "future_weight": 0.0}
+    model |= {"latent_dim": 6, "future_weight": 0.0}
     task = task_on(tmp_path, model=model, max_epochs=25, patience=25, learning_rate=0.01)
     result = train(task, LocalComm(), silent)
     autoencoder = Autoencoder(LAYOUT, task.model)

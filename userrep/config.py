@@ -270,8 +270,8 @@ class AlsVectors(Section):
     kind: Literal["als"]
     dim: int = Field(80, ge=2, le=512)
     refit_days: Days = 28
-    regularization: float = Field(0.05, gt=0)
-    alpha: float = Field(10.0, gt=0)
+    regularization: float = Field(0.5, gt=0)
+    alpha: float = Field(3.0, gt=0)
     iterations: int = Field(6, ge=1)
     seed: int = 17
 
@@ -297,7 +297,6 @@ ItemVectors = Annotated[AlsVectors | TextVectors | GivenVectors, Field(discrimin
 class Model(Section):
     """The network. ``future_weight``: of the losses of what users do next, beside 1 of the reconstruction; 0: a plain
     autoencoder. ``contrast_weight``: of telling users' next days apart, among the rows that a step has of one shard.
-    ``passthrough``: counts and days since are dimensions of the latent space as they are.
     """
 
     latent_dim: int = Field(120, ge=2, le=4096)
@@ -310,7 +309,6 @@ class Model(Section):
     newcomer_share: float = Field(0.1, ge=0, lt=1)
     future_weight: float = Field(1.0, ge=0)
     contrast_weight: float = Field(0.0, ge=0)
-    passthrough: bool = True
 
 
 class AsOfs(Section):

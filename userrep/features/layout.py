@@ -17,6 +17,7 @@ from userrep.features.spec import FeatureSpec
 Kind = Literal["pooled", "scalar", "shares", "one_hot", "flags"]
 CLIP = 8.0  # standard deviations
 UNKNOWN = "(other)"
+_NO_LENGTH = 1e-12  # squared, of a scaled vector: it is the mean, and points nowhere
 
 
 class Block(BaseModel):
@@ -75,12 +76,6 @@ class InputLayout(BaseModel):
     def width(self) -> int:
         """F, the number of inputs."""
         return self.blocks[-1].stop
-
-    @property
-    def scalar_inputs(self) -> list[int]:
-        """Where counts and days since stand, then the flags of those that have one."""
-        scalars = [block for block in self.blocks if block.kind == "scalar"]
-        return [*(b.start for b in scalars), *(b.flag for b in scalars if b.flag is not None)]
 
     def raw(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
         """Lay a batch of user features out as x_BF, unscaled; what is absent is zero and its flag is zero.
@@ -155,6 +150,8 @@ class Scaler(BaseModel):
     """Centre and scale per input, fitted on training rows. One scale for all dimensions of a block.
 
     Arrays of length F; ``present`` blocks only are centred, an absent block is zero: the mean of those that have it.
+    Of a pooled vector only the direction from the mean counts, its length becomes the root of its width: a mean of many
+    items is shorter than one of few, and how many they were is told by counts.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -180,14 +177,26 @@ class Scaler(BaseModel):
     def apply(
         self, layout: InputLayout, raw_BF: NDArray[np.float32], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Scale, clip, and zero what is absent. Returns x_BF: ``out``, or a new array."""
+        """Scale, clip, zero what is absent, make pooled vectors directions. Returns x_BF: ``out``, or a new array."""
         x_BF: NDArray[np.float32] = np.subtract(raw_BF, self.center_F, out=out)
         x_BF /= self.scale_F
         np.clip(x_BF, -CLIP, CLIP, out=x_BF)
         for block in layout.blocks[:-1]:
             if block.flag is not None:
                 x_BF[:, block.start : block.stop] *= raw_BF[:, block.flag, None]
+        _equally_long(x_BF, [block for block in layout.blocks if block.kind == "pooled"])
         return x_BF
+
+
+def _equally_long(x_BF: NDArray[np.float32], blocks: list[Block]) -> None:
+    """Stretch the vectors of neighbouring blocks to the roots of their widths, in place; what is zero stays zero."""
+    if not blocks:
+        return
+    x_BP = x_BF[:, blocks[0].start : blocks[-1].stop]
+    widths_K = np.array([block.stop - block.start for block in blocks])
+    square_BK = np.add.reduceat(np.square(x_BP), np.cumsum(widths_K) - widths_K, axis=1)
+    factor_BK = np.sqrt(np.where(square_BK > _NO_LENGTH, widths_K / np.maximum(square_BK, _NO_LENGTH), 0))
+    x_BP *= np.repeat(factor_BK.astype(np.float32), widths_K, axis=1)
 
 
 class Moments(BaseModel):

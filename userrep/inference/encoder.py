@@ -4,7 +4,7 @@ A vector must not depend on which rows it shares a batch with, to the bit: batch
 Matrix products take another order of summation with another height, and at odd widths even from row to row. So
 every pass has one height and widths that are multiples of 16 (padded with zeros, which change no sum), and each
 encoder looks for itself whether that holds on its machine; where it doesn't, rows are encoded one by one.
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, S inputs that pass through; F and H padded.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions; F and H padded.
 """
 
 from functools import lru_cache
@@ -31,10 +31,10 @@ class Encoder:
 
     def __init__(self, artifact: Artifact) -> None:
         autoencoder = artifact.encoder()
-        self._passed_S = autoencoder.passed_S.numpy()
         self.layout, self._scaler = artifact.layout, artifact.scaler
         self._hidden = _padded(autoencoder.encoder_hidden)
         self._latent = _padded(autoencoder.encoder_latent)
+        self._skip = _padded(autoencoder.encoder_skip)
         self.latent_dim = artifact.manifest.model.latent_dim
         self._rows = ROWS if self._position_does_not_matter() else 1
 
@@ -55,17 +55,15 @@ class Encoder:
         """Scale and encode unscaled inputs (here F is the layout's width), a pass after the other."""
         padded_BF = torch.zeros(self._rows, self._hidden[0].shape[1])  # torch's memory: always aligned alike
         x_BF = padded_BF.numpy()[:, : self.layout.width]
-        encoded = self.latent_dim - len(self._passed_S)
         for start in range(0, len(raw_BF), self._rows):
             part_BF = raw_BF[start : start + self._rows]
-            num, out_BD = len(part_BF), out[start : start + len(part_BF)]
+            num = len(part_BF)
             self._scaler.apply(self.layout, part_BF, out=x_BF[:num])
-            out_BD[:, :encoded] = self._forward(padded_BF)[:num, :encoded].numpy()
-            out_BD[:, encoded:] = x_BF[:num, self._passed_S]
+            out[start : start + num] = self._forward(padded_BF)[:num, : self.latent_dim].numpy()
 
     @torch.inference_mode()
     def _forward(self, x_BF: Tensor) -> Tensor:
-        return linear(gelu(linear(x_BF, *self._hidden)), *self._latent)
+        return linear(gelu(linear(x_BF, *self._hidden)), *self._latent) + linear(x_BF, *self._skip)
 
     def _position_does_not_matter(self) -> bool:
         """Encode one row in all places of a pass, and compare."""
@@ -85,7 +83,8 @@ def worker_encoder(folder: str, content_hash: str) -> Encoder:
     return Encoder(load_artifact(folder, content_hash))
 
 
-def _padded(layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Return weight and bias with both widths padded by zeros."""
+def _padded(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias, if it has one, with both widths padded by zeros."""
     more_out, more_in = (-width % _MULTIPLE for width in layer.weight.shape)
-    return pad(layer.weight, (0, more_in, 0, more_out)), pad(layer.bias, (0, more_out))
+    weight = pad(layer.weight, (0, more_in, 0, more_out))
+    return weight, None if layer.bias is None else pad(layer.bias, (0, more_out))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import numpy as np
-import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
@@ -57,10 +56,9 @@ class Artifact:
         return autoencoder.eval().requires_grad_(False)
 
 
-def tensors_of(weights: bytes, scaler: Scaler, empty_F: NDArray[np.float32]) -> Tensors:
-    """Put together what ``save_artifact`` writes, from a training's weights and what its inputs were scaled with."""
-    loaded: Tensors = safetensors.numpy.load(weights)
-    return loaded | {
+def tensors_of(weights: Tensors, scaler: Scaler, empty_F: NDArray[np.float32]) -> Tensors:
+    """Put together what ``save_artifact`` writes: an autoencoder's weights and what its inputs were scaled with."""
+    return weights | {
         "center_F": scaler.center_F, "scale_F": scaler.scale_F, "empty_F": empty_F,
     }  # fmt: skip
 

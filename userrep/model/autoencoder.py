@@ -1,6 +1,6 @@
 """The autoencoder: a user's inputs to a short code and back (section 3.2 of the paper), and on to the user's next days.
 
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, S inputs that pass through, T targets.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, T targets.
 """
 
 from typing import NamedTuple
@@ -24,18 +24,18 @@ class Outputs(NamedTuple):
 class Autoencoder(nn.Module):
     """Encoder F -> hidden -> latent, decoder latent -> decoder -> F, the same to T for the future, GELU between.
 
-    With ``passthrough``, the last S of the latent's dimensions are the inputs that are counts, days since and their
-    flags: an encoder loses some of them. Decoders see all D. Weights follow from ``seed`` alone; torch's global
-    generator is not touched.
+    The latent is the hidden layer's and, beside it, a projection of the inputs (``encoder_skip``): what counts and
+    averages say as they are gets through however much of the hidden layer is dropped. Weights follow from ``seed``
+    alone; torch's global generator is not touched.
     """
 
     encoder_hidden: nn.Linear
     encoder_latent: nn.Linear
+    encoder_skip: nn.Linear
     decoder_hidden: nn.Linear
     decoder_output: nn.Linear
     future_hidden: nn.Linear
     future_output: nn.Linear
-    passed_S: Tensor
 
     def __init__(self, layout: InputLayout, model: config.Model, *, num_targets: int = 0, seed: int = 0) -> None:
         super().__init__()
@@ -43,15 +43,15 @@ class Autoencoder(nn.Module):
         shapes = self.shapes(layout, model, num_targets)
         for name in (name.removesuffix(".weight") for name in shapes if name.endswith(".weight")):
             width_out, width_in = shapes[f"{name}.weight"]
-            self.add_module(name, _linear(width_in, width_out, generator))
-        self.register_buffer("passed_S", torch.tensor(passed(layout, model), dtype=torch.long), persistent=False)
+            self.add_module(name, _linear(width_in, width_out, generator, bias=f"{name}.bias" in shapes))
 
     @staticmethod
     def shapes(layout: InputLayout, model: config.Model, num_targets: int = 0) -> dict[str, tuple[int, ...]]:
         """Return the shapes of its weights by name, without allocating any."""
         layers = {
             "encoder_hidden": (model.hidden_dim, layout.width),
-            "encoder_latent": (model.latent_dim - len(passed(layout, model)), model.hidden_dim),
+            "encoder_latent": (model.latent_dim, model.hidden_dim),
+            "encoder_skip": (model.latent_dim, layout.width),
             "decoder_hidden": (model.decoder_dim, model.latent_dim),
             "decoder_output": (layout.width, model.decoder_dim),
         }
@@ -61,7 +61,7 @@ class Autoencoder(nn.Module):
                 "future_output": (num_targets, model.decoder_dim),
             }
         return {f"{name}.weight": shape for name, shape in layers.items()} | {
-            f"{name}.bias": shape[:1] for name, shape in layers.items()
+            f"{name}.bias": shape[:1] for name, shape in layers.items() if name != "encoder_skip"
         }
 
     def encode(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Tensor:
@@ -73,8 +73,8 @@ class Autoencoder(nn.Module):
         h_BH = gelu(self.encoder_hidden(x_BF))
         if keep_BH is not None:
             h_BH = h_BH * keep_BH
-        z_BD: Tensor = self.encoder_latent(h_BH)
-        return torch.cat([z_BD, x_BF[:, self.passed_S]], dim=1) if len(self.passed_S) else z_BD
+        z_BD: Tensor = self.encoder_latent(h_BH) + self.encoder_skip(x_BF)
+        return z_BD
 
     def forward(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Outputs:
         """Encode, reconstruct and predict."""
@@ -85,17 +85,12 @@ class Autoencoder(nn.Module):
         return Outputs(z_BD, reconstruction_BF, self.future_output(gelu(self.future_hidden(z_BD))))
 
 
-def passed(layout: InputLayout, model: config.Model) -> list[int]:
-    """Return where the inputs stand that pass through, in the order of the latent's last dimensions."""
-    return layout.scalar_inputs if model.passthrough else []
-
-
-def _linear(width_in: int, width_out: int, generator: torch.Generator) -> nn.Linear:
+def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:
     """Return a layer with torch's usual initialisation, drawn from ``generator``."""
     with torch.random.fork_rng(devices=[]):  # torch draws weights, which are not used; its `meta` device imports sympy
-        layer = nn.Linear(width_in, width_out)
+        layer = nn.Linear(width_in, width_out, bias=bias)
     bound = width_in**-0.5
     with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.uniform_(-bound, bound, generator=generator)
+        for parameter in layer.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
     return layer

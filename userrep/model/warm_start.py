@@ -1,9 +1,9 @@
 """A warm start: a training begins with an earlier space's weights, as far as inputs and widths allow.
 
 Inputs are scaled anew for every space. The change of centre and scale is folded into weights and biases, so that the
-network computes the same function of raw inputs as before.
-Shapes: E inputs of the earlier space, F inputs of the new one, H hidden units, D latent dimensions, S inputs that pass
-through.
+network computes the same function of raw inputs as before: but for the directions of pooled vectors, which are taken
+from a mean that has moved a little.
+Shapes: E inputs of the earlier space, F inputs of the new one, H hidden units, D latent dimensions.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from userrep import config
 from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest
-from userrep.model.autoencoder import Autoencoder, passed
+from userrep.model.autoencoder import Autoencoder
 from userrep.model.tensor_file import Tensors
 
 _WIDTHS = {"encoder_hidden": "hidden_dim", "encoder_latent": "latent_dim", "decoder_hidden": "decoder_dim"}
@@ -77,7 +77,7 @@ def warm_start(
     """
     drawn = Autoencoder(layout, model, num_targets=targets.width, seed=seed).state_dict()
     tensors = {name: tensor.numpy() for name, tensor in drawn.items()}
-    layers, fresh = _fitting_layers(earlier.manifest, layout, targets, model, same_items=same_items)
+    layers, fresh = _fitting_layers(earlier.manifest, targets, model, same_items=same_items)
     if not layers:
         return WarmStart(tensors, [], fresh)
     pairs, unfit = _pairs(earlier.manifest, layout, scaler, same_items=same_items)
@@ -85,8 +85,8 @@ def warm_start(
     for layer in layers:
         if layer == "encoder_hidden":
             carried = _first_layer(change, tensors)
-        elif layer in ("decoder_hidden", "future_hidden"):
-            carried = _decoding_layer(layer, change, model)
+        elif layer == "encoder_latent":
+            carried = _latent_layer(change, tensors)
         elif layer == "decoder_output":
             carried = _last_layer(change, tensors)
         else:
@@ -96,7 +96,7 @@ def warm_start(
 
 
 def _fitting_layers(
-    earlier: SpaceManifest, layout: InputLayout, targets: TargetLayout, model: config.Model, *, same_items: bool
+    earlier: SpaceManifest, targets: TargetLayout, model: config.Model, *, same_items: bool
 ) -> tuple[list[str], list[str]]:
     """Return the layers before the first that does not fit, and a line about the others."""
     layers, lines = [*_WIDTHS, "decoder_output"], []
@@ -106,18 +106,12 @@ def _fitting_layers(
         future = _FUTURE
     else:
         future, lines = [], [f"{', '.join(_FUTURE)}: fresh, {earlier.space_id} has other targets"]
-    for k, (layer, field) in enumerate(_WIDTHS.items()):
+    for k, field in enumerate(_WIDTHS.values()):
         mine, theirs = getattr(model, field), getattr(earlier.model, field)
         what = f"model.{field} is {mine}, in {earlier.space_id} {theirs}" if mine != theirs else ""
-        if layer == "encoder_latent" and _passed_names(layout, model) != _passed_names(earlier.layout, earlier.model):
-            what = what or f"other inputs pass through in {earlier.space_id}"
         if what:
             return layers[:k], [f"{', '.join([*layers[k:], *future])}: fresh, {what}", *lines]
     return [*layers, *future], lines
-
-
-def _passed_names(layout: InputLayout, model: config.Model) -> list[str]:
-    return [block.name for block in layout.blocks if model.passthrough and block.kind == "scalar"]
 
 
 def _pairs(
@@ -189,17 +183,16 @@ def _first_layer(change: _Change, drawn: Tensors) -> Tensors:
     }
 
 
-def _decoding_layer(layer: str, change: _Change, model: config.Model) -> Tensors:
-    """Fold the scaling of the inputs that pass through; to the other dimensions of the latent nothing has happened."""
-    earlier, layout = change.earlier, change.layout
-    weight_HD, bias_H = _wide(earlier, layer)
-    there_S, here_S = passed(earlier.layout, earlier.manifest.model), passed(layout, model)
-    encoded = weight_HD.shape[1] - len(here_S)
-    weight_HE = np.zeros((len(bias_H), earlier.layout.width))
-    weight_HE[:, there_S] = weight_HD[:, encoded:]
-    weight_HF, bias_H = _folded(change, weight_HE, bias_H, np.zeros((len(bias_H), layout.width)))
-    weight_HD[:, encoded:] = weight_HF[:, here_S]
-    return {f"{layer}.weight": weight_HD.astype(np.float32), f"{layer}.bias": bias_H.astype(np.float32)}
+def _latent_layer(change: _Change, drawn: Tensors) -> Tensors:
+    """Take what the hidden layer makes as it is; fold the scaling of inputs into the projection beside it."""
+    weight_DH, bias_D = _wide(change.earlier, "encoder_latent")
+    skip_DE = change.earlier.tensors["encoder_skip.weight"].astype(np.float64)
+    skip_DF, bias_D = _folded(change, skip_DE, bias_D, drawn["encoder_skip.weight"].astype(np.float64))
+    return {
+        "encoder_latent.weight": weight_DH.astype(np.float32),
+        "encoder_latent.bias": bias_D.astype(np.float32),
+        "encoder_skip.weight": skip_DF.astype(np.float32),
+    }
 
 
 def _folded(change: _Change, weight_HE: Matrix, bias_H: Matrix, fresh_HF: Matrix) -> tuple[Matrix, Matrix]:
@@ -207,12 +200,16 @@ def _folded(change: _Change, weight_HE: Matrix, bias_H: Matrix, fresh_HF: Matrix
 
     Where a block is there, its earlier input is ``(raw - center) / scale``, and raw is ``center_F + scale_F * x``. The
     part without x is a constant: a bias, or, since an absent block is zero in both spaces, the weight of its flag.
+    Pooled vectors have no scale, and their weights stay.
     """
     before, scaler, weight_HF = change.earlier.scaler, change.scaler, fresh_HF
     flags_E, flags_F = _flags(change.earlier.layout, change.layout)
     weight_HF[:, flags_F] = weight_HE[:, flags_E]
     for pair in change.pairs:
         there, here = _part(pair.there), _part(pair.here)
+        if pair.here.kind == "pooled":
+            weight_HF[:, here] = weight_HE[:, there]
+            continue
         by_raw = weight_HE[:, there] / before.scale_F[there]
         weight_HF[:, here] = by_raw @ pair.there_by_here * scaler.scale_F[here]
         constant_H = by_raw @ (pair.there_by_here @ scaler.center_F[here] - before.center_F[there])
@@ -232,6 +229,9 @@ def _last_layer(change: _Change, drawn: Tensors) -> Tensors:
     weight_FH[flags_F], bias_F[flags_F] = weight_EH[flags_E], bias_E[flags_E]
     for pair in change.pairs:
         there, here = _part(pair.there), _part(pair.here)
+        if pair.here.kind == "pooled":
+            weight_FH[here], bias_F[here] = weight_EH[there], bias_E[there]
+            continue
         scale = scaler.scale_F[here].astype(np.float64)
         raw_bias = before.center_F[there] + before.scale_F[there] * bias_E[there]
         weight_FH[here] = (pair.here_by_there * before.scale_F[there]) @ weight_EH[there] / scale[:, None]

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 
+import numpy as np
+import safetensors.numpy
+
 from userrep.config import Config
-from userrep.errors import UsageError
-from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
+from userrep.model import coordinates
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
+from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import empty_input
-from userrep.model.tensor_file import tensor_bytes
+from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.model.warm_start import warm_start
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
 from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
@@ -18,7 +21,8 @@ from userrep.storage import delete_folder, exists
 from userrep.tables import Tables
 from userrep.tracking.place import check_tracking
 from userrep.training.backends import check_backend, run_training
-from userrep.training.task import TrainingTask
+from userrep.training.shards import first_rows
+from userrep.training.task import TrainingResult, TrainingTask
 
 
 def next_space_id(tables: Tables, config: Config, until: date) -> str:
@@ -33,16 +37,8 @@ def check_training(tables: Tables, config: Config, report: Callable[[str], None]
     Raises
     ------
     UsageError, SlotsError
-        With the cure: no such backend here, too few slots, no such space to begin with, nowhere to record it, too few
-        dimensions.
+        With the cure: no such backend here, too few slots, no such space to begin with, nowhere to record it.
     """
-    spec = FeatureSpec.of(config)
-    num_passed = len(spec.scalars) + len(spec.flagged_scalars) if config.model.passthrough else 0
-    if config.model.latent_dim <= num_passed:
-        raise UsageError(
-            f"model.latent_dim {config.model.latent_dim}: {num_passed} dimensions are counts and days that pass "
-            f"through; set it above {num_passed}, or set model.passthrough: false."
-        )
     if config.training.init_from is not None:
         find_space(tables, config.training.init_from)
     check_tracking(config)
@@ -95,13 +91,26 @@ def create_space(
         config_hash=short_hash(config.model_dump()),
         code_hash=code_hash(),
     )
-    saved = save_artifact(folder, manifest, tensors_of(result.weights, inputs.scaler, empty_F))
+    saved = save_artifact(folder, manifest, tensors_of(_in_coordinates(task, result, inputs), inputs.scaler, empty_F))
     keep_training(config, space_id, curve=result.curve, ranks=result.ranks)
     add_candidate(
         tables, space_id=space_id, lineage_id=lineage_id, trained_until=until, content_hash=saved.content_hash
     )
     delete_folder(training_folder(config, space_id))
     return find_space(tables, space_id)
+
+
+def _in_coordinates(task: TrainingTask, result: TrainingResult, inputs: TrainingInputs) -> Tensors:
+    """Move what was trained into the coordinates that consumers get, measured on the first training rows.
+
+    Driver memory: ``coordinates.ROWS`` rows.
+    """
+    layout, targets = inputs.layout, inputs.targets
+    width = layout.width + targets.width
+    rows = first_rows(inputs.files["train"], rank=0, size=1, max_rows=coordinates.ROWS, width=width)
+    autoencoder = Autoencoder(layout, task.model, num_targets=targets.width)
+    x_BF = np.concatenate([of_shard[:, : layout.width] for of_shard in rows])
+    return coordinates.in_readable_coordinates(autoencoder, safetensors.numpy.load(result.weights), layout, x_BF)
 
 
 def _initial_weights(

@@ -2,15 +2,20 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from builders import config_of
 
+from userrep.evaluation.representation import Context
+from userrep.evaluation.representations.inputs import is_count, is_recent_count
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
+from userrep.items.versions import lineage_of
+from userrep.tracking.example import invented_users
 
 SPEC = FeatureSpec(
     windows_days=[2, 7],
@@ -129,6 +134,30 @@ def test_a_configuration_decides_the_columns(tmp_path: Path) -> None:
     assert list(rich.modalities) == ["alpha", "zeta"]
     assert (rich.windows_days, rich.history_days, rich.windows) == ([3, 30], None, [3, 30])
     assert (rich.onboarding, rich.registered_at, rich.attributes) == (True, True, ["b", "a"])
+
+
+def test_a_history_makes_another_lineage_and_none_the_lineage_of_its_windows_alone(tmp_path: Path) -> None:
+    def lineage(windows: list[int], **history: int | None) -> str:
+        return lineage_of(config_of(tmp_path, windows_days=windows, **history))
+
+    assert lineage([2, 7]) == lineage([2, 7], history_days=None) == lineage([2, 7], history_days=14)
+    others = [lineage([2, 7], history_days=days) for days in (0, 8)] + [lineage([2, 7, 14], history_days=0)]
+    assert len({lineage([2, 7]), *others}) == 4
+
+
+def test_counts_of_the_history_are_told_from_those_of_the_windows() -> None:
+    for spec, added in ((WITH_HISTORY, {"num_events_30d", "weight_30d", "num_active_days_30d"}), (SPEC, set())):
+        layout = InputLayout.of(spec, VOCABULARY)
+        context = cast(Context, SimpleNamespace(layout=layout))
+        every = {block.name for block in layout.blocks if is_count(block, context)}
+        recent = {block.name for block in layout.blocks if is_recent_count(block, context)}
+        assert every - recent == added
+        assert recent == set(SPEC.scalars)
+
+
+def test_an_invented_user_has_an_event_a_day_in_the_history_too() -> None:
+    users = invented_users(InputLayout.of(WITH_HISTORY, VOCABULARY)).to_pylist()
+    assert [[user[f"num_events_{days}d"] for days in (2, 7, 30)] for user in users] == [[2, 7, 30], [0, 0, 0]]
 
 
 def test_blocks_cover_the_inputs_without_a_gap_and_flags_come_last() -> None:

@@ -202,6 +202,7 @@ def _config(root: Path) -> Config:
             "attributes": ["country"],
         },
         "windows_days": [7, 30, 180],
+        "history_days": 0,
         "item_vectors": {modality: {"kind": "vector", "dim": 80} for modality in ("behaviour", "content")},
     }
     return parse_config(values, "benchmark")

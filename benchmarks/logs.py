@@ -155,6 +155,7 @@ def site_config(root: Path, log: Path, items: Path, *, event_id: bool = False) -
         "events": {"path": str(log), "columns": columns | ({"event_id": "event_id"} if event_id else {})},
         "items": {"path": str(items), "columns": {"item_id": "item_id", "vector": "vec"}},
         "windows_days": WINDOWS_DAYS,
+        "history_days": 0,  # peers make these windows alone
         "item_vectors": {modality: {"kind": "vector", "dim": DIM} for modality in MODALITIES},
     }
     return parse_config(values, "benchmark")

@@ -96,6 +96,13 @@ def test_all_faults_are_said_at_once() -> None:
         ({"windows_days": [7, 7]}, "windows_days: days must differ, got [7, 7]."),
         ({"windows_days": [0]}, "windows_days.0: Input should be greater than or equal to 1, got 0."),
         ({"windows_days": [10**9]}, "windows_days.0: Input should be less than or equal to 3650"),
+        ({"history_days": -1}, "history_days: Input should be greater than or equal to 0, got -1."),
+        ({"history_days": 10**9}, "history_days: Input should be less than or equal to 7300"),
+        (
+            {"history_days": 180},
+            "history_days: 180: wanted more than the longest of windows_days, 180; leave it out for twice that, or set "
+            "it to 0 for no history",
+        ),
         ({"model": {"latent_dim": 64.5}}, "model.latent_dim: Input should be a valid integer"),
         ({"model": None}, "model: keys were expected below it, got None."),
         ({"items": "items.parquet"}, "items: keys were expected below it, got 'items.parquet'."),
@@ -226,6 +233,17 @@ def test_futures_are_the_windows_of_a_month_at_most_else_the_shortest_and_none_w
 
 def test_windows_are_put_in_order() -> None:
     assert parse_config({**SMALLEST, "windows_days": [30, 7]}, "c").windows_days == [7, 30]
+
+
+def test_the_history_is_twice_the_longest_window_or_what_is_said_and_none_with_0() -> None:
+    def history(**sections: Any) -> int | None:
+        return parse_config({**SMALLEST, **sections}, "c").history_window
+
+    assert history() == history(history_days=None) == 360
+    assert history(windows_days=[90, 7]) == 180
+    assert history(windows_days=[3650]) == 7300
+    assert history(history_days=181) == 181
+    assert history(history_days=0) is None
 
 
 def test_the_shortest_refit_of_all_modalities_counts() -> None:

@@ -35,6 +35,7 @@ from userrep.tables import Tables
 
 SPEC = FeatureSpec(
     windows_days=[1, 3],
+    history_days=6,
     modalities={"behaviour": 2, "content": 3},
     onboarding=True,
     registered_at=True,
@@ -104,7 +105,7 @@ tiles_of_users = st.lists(
     st.builds(
         tile,
         st.sampled_from("abcd"),
-        st.integers(-1, 5),
+        st.integers(-1, 8),
         st.integers(0, NUM_ITEMS),
         st.integers(0, 2000).map(lambda n: n / 256),
         st.integers(0, 23),
@@ -166,7 +167,8 @@ def expected(tiles: list[Row], profiles: list[Row]) -> dict[str, Row]:
         return (total / weight if weight else np.zeros_like(total)).astype(np.float32).tolist(), weight > 0
 
     for user in {row["user_id"] for row in [*tiles, *profiles]}:
-        events = [row for row in tiles if row["user_id"] == user and DAY - 3 <= row["day"] < DAY]
+        history = [row for row in tiles if row["user_id"] == user and DAY - 6 <= row["day"] < DAY]
+        events = [row for row in history if row["day"] >= DAY - 3]
         mine = next((row for row in profiles if row["user_id"] == user), None)
         picks = list(zip(mine["pick_items"] or [], mine["picked_at"] or [], strict=True)) if mine else []
         picks = [(item, 1.0) for item, when in picks if when < DAY * DAY_US]
@@ -176,12 +178,12 @@ def expected(tiles: list[Row], profiles: list[Row]) -> dict[str, Row]:
             continue
         want: Row = {}
         for m, (modality, part) in enumerate({"behaviour": slice(0, 2), "content": slice(2, 5)}.items()):
-            for window in (1, 3):
-                rows = [(row["item_id"], row["weight"]) for row in events if row["day"] >= DAY - window]
+            for window in (1, 3, 6):
+                rows = [(row["item_id"], row["weight"]) for row in history if row["day"] >= DAY - window]
                 want[f"{modality}_{window}d"], want[f"has_{modality}_{window}d"] = pooled(rows, m, part)
             want[f"{modality}_onboarding"], want[f"has_{modality}_onboarding"] = pooled(picks, m, part)
-        for window in (1, 3):
-            inside = [row for row in events if row["day"] >= DAY - window]
+        for window in (1, 3, 6):
+            inside = [row for row in history if row["day"] >= DAY - window]
             want[f"num_events_{window}d"] = sum(row["num_events"] for row in inside)
             want[f"weight_{window}d"] = sum(row["weight"] for row in inside)
             want[f"num_active_days_{window}d"] = len({row["day"] for row in inside})
@@ -214,6 +216,39 @@ def test_features_equal_a_plain_recomputation_and_do_not_depend_on_how_rows_are_
     for pieces in (2, 5):
         chunks = [chunk_of(tiles[k::pieces], profiles if k == 0 else []) for k in range(pieces)]
         assert ran(FEATURES, *chunks) == found
+
+
+def test_who_was_last_active_in_the_history_is_no_one_until_active_again() -> None:
+    old = [tile("a", 5, 1, 2.0, 9, 3, "tv"), tile("b", 4, 0, 1.0, 9, 1, "tv"), tile("b", 1, 3, 3.0, 7, 2, "phone")]
+    assert [row["user_id"] for row in ran(FEATURES, chunk_of(old))] == ["b"]
+    again = [*old, tile("a", 1, 3, 1.0, 9, 1, "phone")]
+    found = {row["user_id"]: row for row in ran(FEATURES, chunk_of(again))}["a"]
+    assert [found[name] for name in ("num_events_3d", "weight_3d", "num_active_days_3d")] == [1, 1.0, 1]
+    assert [found[name] for name in ("num_events_6d", "weight_6d", "num_active_days_6d")] == [4, 3.0, 2]
+    mean = (2 * ITEMS_IX[1, :2] + ITEMS_IX[3, :2]) / 3
+    assert_allclose(found["behaviour_6d"], mean, rtol=1e-6)
+    assert (found["days_since_first_event"], found["num_by_context_3d"]) == (1.0, [("device=phone", 1)])
+
+
+def test_sums_keep_who_was_active_in_the_history_alone_and_forget_them_after() -> None:
+    old = [tile("a", 5, 1, 2.0, 9, 3, "tv")]
+    kept = [ran(PoolingJob(SPEC, ((day, VECTORS),), ("sums",)), chunk_of(old)) for day in (AS_OF, _after(1), _after(2))]
+    assert [[row["user_id"] for row in rows] for rows in kept] == [["a"], ["a"], []]
+    assert [len(rows[0]["active_at"]) for rows in kept[:2]] == [1, 1]
+
+
+@given(tiles_of_users, profiles_of_users)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_history_adds_columns_and_changes_nothing_else(tiles: list[Row], drawn: dict[str, tuple[Any, ...]]) -> None:
+    chunk = chunk_of(tiles, [profile(user, *more) for user, more in drawn.items()])
+    without = SPEC.model_copy(update={"history_days": None})
+    added = {name for name, _ in SPEC.columns()} - {name for name, _ in without.columns()}
+    assert added == {
+        *("behaviour_6d", "has_behaviour_6d", "content_6d", "has_content_6d"),
+        *("num_events_6d", "weight_6d", "num_active_days_6d"),
+    }
+    rows = [{name: row[name] for name in row if name not in added} for row in ran(FEATURES, chunk)]
+    assert rows == ran(PoolingJob(without, ((AS_OF, VECTORS),), ("features",)), chunk)
 
 
 def test_blocks_of_few_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +293,7 @@ log_changes = st.lists(
                 lambda n: n / 256), st.integers(0, 23), st.integers(1, 3), st.sampled_from(["tv", "phone"])),
             max_size=6,
         ),
-        st.lists(st.integers(0, 5), max_size=6),  # how late each of these arrives, in days
+        st.lists(st.integers(0, 8), max_size=6),  # how late each of these arrives, in days
         st.booleans(),  # is a day of the past rewritten from nothing
     ),
     min_size=1,
@@ -284,7 +319,7 @@ def test_sums_that_move_with_late_and_corrected_days_equal_a_full_rebuild_to_the
             log.setdefault(day, []).append(row | moved)
         if rewrites and log:
             del log[max(log)]
-        window = range(today - SPEC.longest, today)
+        window = range(today - SPEC.span, today)
         after = {day: list(log.get(day, [])) for day in window}
         tiles = []
         for day in {*consumed, *after}:
@@ -304,6 +339,10 @@ def test_sums_that_move_with_late_and_corrected_days_equal_a_full_rebuild_to_the
         of_sums = ran(PoolingJob(SPEC, ((as_of, VECTORS),), ("features",), adds_up=True), chunk_of([], profiles, sums))
         of_tiles = ran(features_on(as_of), chunk_of([row for rows in after.values() for row in rows], profiles))
         assert of_sums == of_tiles
+
+
+def _after(days: int) -> date:
+    return AS_OF + timedelta(days=days)
 
 
 def features_on(as_of: date) -> PoolingJob:

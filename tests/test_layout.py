@@ -2,15 +2,20 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from builders import config_of
 
+from userrep.evaluation.representation import Context
+from userrep.evaluation.representations.inputs import is_count, is_recent_count
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
+from userrep.items.versions import lineage_of
+from userrep.tracking.example import invented_users
 
 SPEC = FeatureSpec(
     windows_days=[2, 7],
@@ -20,6 +25,7 @@ SPEC = FeatureSpec(
     attributes=["country"],
     context=["device"],
 )
+WITH_HISTORY = SPEC.model_copy(update={"history_days": 30})
 VOCABULARY = {
     "attribute_country": ["de", "fr", UNKNOWN],
     "num_by_context_7d": ["device=phone", "device=web", UNKNOWN],
@@ -71,6 +77,27 @@ def test_columns_stand_by_modality_and_window_then_counts_recency_shares_context
     ]
 
 
+def test_columns_of_the_history_follow_those_of_the_windows_and_are_of_their_kinds() -> None:
+    columns = list(WITH_HISTORY.columns())
+    names = [name for name, _ in columns]
+    added = dict(columns[k] for k in range(len(columns)) if names[k] not in dict(SPEC.columns()))
+    assert added == {
+        "behaviour_30d": "ARRAY<FLOAT>", "has_behaviour_30d": "BOOLEAN",
+        "content_30d": "ARRAY<FLOAT>", "has_content_30d": "BOOLEAN",
+        "num_events_30d": "BIGINT", "weight_30d": "DOUBLE", "num_active_days_30d": "BIGINT",
+    }  # fmt: skip
+    for before, first in (("has_behaviour_7d", "behaviour_30d"), ("num_active_days_7d", "num_events_30d")):
+        assert names.index(first) == names.index(before) + 1
+    assert [column for column in columns if column[0] not in added] == list(SPEC.columns())
+    assert (WITH_HISTORY.longest, WITH_HISTORY.span, WITH_HISTORY.windows) == (7, 30, [2, 7, 30])
+    assert (SPEC.longest, SPEC.span, SPEC.windows) == (7, 7, [2, 7])
+
+
+def test_a_spec_that_was_stored_before_there_was_a_history_has_none() -> None:
+    stored = SPEC.model_dump(exclude={"history_days"})
+    assert FeatureSpec.model_validate(stored) == SPEC
+
+
 def test_columns_have_sql_types_and_the_ddl_lists_them_in_order() -> None:
     kinds = dict(SPEC.columns())
     assert kinds["behaviour_7d"] == "ARRAY<FLOAT>"
@@ -86,6 +113,7 @@ def test_a_configuration_decides_the_columns(tmp_path: Path) -> None:
     plain = FeatureSpec.of(config_of(tmp_path))
     assert plain == FeatureSpec(
         windows_days=[2, 7],
+        history_days=14,
         modalities={"behaviour": 4},
         onboarding=False,
         registered_at=False,
@@ -97,14 +125,39 @@ def test_a_configuration_decides_the_columns(tmp_path: Path) -> None:
         config_of(
             tmp_path,
             windows_days=[30, 3],
+            history_days=0,
             item_vectors={"zeta": {"kind": "als", "dim": 3}, "alpha": {"kind": "als", "dim": 2}},
             users={"path": "u", "columns": {"user_id": "u", "registered_at": "r"}, "attributes": ["b", "a"]},
             onboarding={"path": "o", "columns": {"user_id": "u", "item_id": "i", "event_at": "t"}},
         )
     )
     assert list(rich.modalities) == ["alpha", "zeta"]
-    assert (rich.windows_days, rich.longest) == ([3, 30], 30)
+    assert (rich.windows_days, rich.history_days, rich.windows) == ([3, 30], None, [3, 30])
     assert (rich.onboarding, rich.registered_at, rich.attributes) == (True, True, ["b", "a"])
+
+
+def test_a_history_makes_another_lineage_and_none_the_lineage_of_its_windows_alone(tmp_path: Path) -> None:
+    def lineage(windows: list[int], **history: int | None) -> str:
+        return lineage_of(config_of(tmp_path, windows_days=windows, **history))
+
+    assert lineage([2, 7]) == lineage([2, 7], history_days=None) == lineage([2, 7], history_days=14)
+    others = [lineage([2, 7], history_days=days) for days in (0, 8)] + [lineage([2, 7, 14], history_days=0)]
+    assert len({lineage([2, 7]), *others}) == 4
+
+
+def test_counts_of_the_history_are_told_from_those_of_the_windows() -> None:
+    for spec, added in ((WITH_HISTORY, {"num_events_30d", "weight_30d", "num_active_days_30d"}), (SPEC, set())):
+        layout = InputLayout.of(spec, VOCABULARY)
+        context = cast(Context, SimpleNamespace(layout=layout))
+        every = {block.name for block in layout.blocks if is_count(block, context)}
+        recent = {block.name for block in layout.blocks if is_recent_count(block, context)}
+        assert every - recent == added
+        assert recent == set(SPEC.scalars)
+
+
+def test_an_invented_user_has_an_event_a_day_in_the_history_too() -> None:
+    users = invented_users(InputLayout.of(WITH_HISTORY, VOCABULARY)).to_pylist()
+    assert [[user[f"num_events_{days}d"] for days in (2, 7, 30)] for user in users] == [[2, 7, 30], [0, 0, 0]]
 
 
 def test_blocks_cover_the_inputs_without_a_gap_and_flags_come_last() -> None:

@@ -124,4 +124,4 @@ def test_sixty_nights_on_online_retail_end_as_a_rebuild(spark: SparkSession, tmp
     config = load_config(ROOT / "conf/online_retail_ii.yaml", [*paths, *cheap])
     nights = Nights(spark, config, date(2011, 8, 1), date(2011, 10, 1))
     log = pq.read_table(events / "log.parquet")
-    nights.check(add_copies(log, events, "timestamp", timedelta(days=170)), every=20, num=1000)
+    nights.check(add_copies(log, events, "timestamp", timedelta(days=350)), every=20, num=1000)

@@ -25,7 +25,8 @@ from userrep.pipeline import Pipeline
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tables import Tables
 
-FIRST, D1, D2, D3, D4 = (date(2024, 3, day) for day in (1, 11, 12, 13, 14))
+FIRST = date(2024, 2, 20)
+D1, D2, D3, D4 = (date(2024, 3, day) for day in (11, 12, 13, 14))
 COLUMNS = {
     "user_id": "user_id",
     "item_id": "item_id",
@@ -41,8 +42,10 @@ class Shop:
     def __init__(self, spark: SparkSession, folder: Path) -> None:
         self.folder = folder
         self.random = np.random.default_rng(3)
-        for k in range(14):
-            self.add(FIRST + timedelta(days=k), 40, f"day-{k:02d}")
+        for k in range(24):
+            day = FIRST + timedelta(days=k)
+            self.add(day, 40, f"day-{day}")
+        self.add_returned(date(2024, 2, 28))  # in the longest window of D1, in the history alone of D2 and D3
         items = [{"item_id": f"i{k}", "vector": self.random.standard_normal(3).tolist()} for k in range(9)]
         write_rows(folder / "items.parquet", items)
         write_rows(folder / "users.parquet", [{"user_id": "quiet", "since": at("2024-03-05"), "country": "se"}])
@@ -62,6 +65,7 @@ class Shop:
                 "columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "at"},
             },
             windows_days=[2, 12],
+            history_days=16,
             item_vectors={"given": {"kind": "vector", "dim": 3}},
         )  # fmt: skip
         self.tables = Tables.of(self.config, spark)
@@ -81,6 +85,11 @@ class Shop:
             for _ in range(num_events)
         ]  # fmt: skip
         write_rows(self.folder / "events" / f"{name}.parquet", rows)
+
+    def add_returned(self, day: date) -> None:
+        """Add a file of one event of user ``returned``."""
+        rows = [event("returned", "i1", f"{day} 12:00:00", score=2.0, device="tv")]
+        write_rows(self.folder / "events" / f"returned-{day}.parquet", rows)
 
     @property
     def versions(self) -> Versions:
@@ -109,7 +118,9 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     shop.done = [shop.refresh(D1), shop.refresh(D2)]  # type: ignore[attr-defined]
     shop.add(date(2024, 3, 8), 5, "late")
     shop.add(date(2024, 3, 12), 3, "later")
-    shop.add(date(2024, 3, 9), 20, "day-08")
+    shop.add(date(2024, 3, 9), 20, "day-2024-03-09")
+    shop.add(date(2024, 2, 28), 2, "late-in-the-history")
+    shop.add_returned(date(2024, 3, 12))
     shop.tile()
     shop.done.append(shop.refresh(D3))  # type: ignore[attr-defined]
     return shop
@@ -129,10 +140,21 @@ def test_the_first_refresh_builds_and_the_next_ones_move_on(shop: Shop) -> None:
 
 
 def test_a_day_s_move_reads_the_days_that_change_rings_alone(shop: Shop) -> None:
-    entering, two_old, twelve_old = D1, D2 - timedelta(days=3), D2 - timedelta(days=13)
+    leaving = [D1 - timedelta(days=days) for days in (2, 12, 16)]
     ledger = refreshing.tile_ledger(shop.tables)
-    at_first = [(day, 1) for day in (entering, two_old, twelve_old)]
+    at_first = [(day, 1) for day in (D1, *leaving)]
+    assert all(ledger.num_tiles([tiles]) for tiles in at_first)
     assert shop.done[1].num_tiles == ledger.num_tiles(at_first)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("moved")
+def test_who_was_last_active_in_the_history_is_left_out_and_comes_back_with_it(shop: Shop) -> None:
+    rows = read_features(shop.tables, shop.config, shop.versions.lineage_id, [D1, D2, D3])
+    found = {row.as_of: row for row in rows.where("user_id = 'returned'").collect()}
+    assert sorted(found) == [D1, D3]
+    assert [found[day].num_events_12d for day in (D1, D3)] == [1, 1]
+    assert [found[day].num_events_16d for day in (D1, D3)] == [1, 2]
+    assert (found[D3].weight_16d, found[D3].num_active_days_16d, found[D3].days_since_first_event) == (4.0, 2, 1.0)
 
 
 def test_a_refresh_with_late_and_rewritten_days_equals_a_full_rebuild_to_the_bit(
@@ -205,7 +227,7 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
     assert str(item_parts(shop.tables, in_parts, shop.versions, [D3])) == "item vectors of 288 B in 4 parts"
     for has_files, since, day in ((True, D3, D4), (False, D4, D3)):
         shop.add(date(2024, 3, 7), 10, f"late-{has_files}")
-        shop.add(date(2024, 3, 9), 12, "day-08")
+        shop.add(date(2024, 3, 9), 12, "day-2024-03-09")
         shop.tile()
         with monkeypatch.context() as patch:
             patch.setattr(Tables, "has_files", property(lambda self, found=has_files: found))

@@ -57,6 +57,7 @@ def site(spark: SparkSession, tmp_path: Path) -> Site:
     columns = {"user_id": "u", "item_id": "i", "event_at": "t"}
     config = config_of(
         tmp_path,
+        history_days=0,
         events={"columns": {**columns, "context": ["device"]}},
         item_vectors={"behaviour": {"kind": "als", "dim": 2}, "content": {"kind": "text", "dim": 3}},
         items={"path": "none", "columns": {"item_id": "i", "text": "t"}},

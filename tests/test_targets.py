@@ -10,13 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.test_layout import LAYOUT, features, some_raw
+from tests.test_layout import LAYOUT, SPEC, VOCABULARY, features, some_raw
 from tests.test_training import LAYOUT as SMALL
 from tests.test_training import TARGETS as SMALL_TARGETS
 from tests.test_training import losses_of, on_ranks, silent, task_of, task_on
 from userrep import config
 from userrep.arrow import packed
-from userrep.features.layout import Moments, Scaler
+from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.targets import Future, TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.losses import ContrastLoss, FutureLoss, Loss
@@ -61,6 +61,20 @@ def test_targets_are_what_the_inputs_of_the_later_date_are() -> None:
         source = next(b for b in LAYOUT.blocks if b.name == block.name.replace("_next", ""))
         np.testing.assert_array_equal(y_BT[:, block.start : block.stop], x_BF[:, source.start : source.stop])
     assert y_BT[:, targets.blocks[-1].start :].tolist() == [[1, 0, 1], [0, 0, 1]]  # behaviour, content, any event
+
+
+@pytest.mark.parametrize(("windows", "history"), [([30, 60], 730), ([6, 60], 360), ([2, 7], 14)])
+def test_a_history_is_no_future_and_is_not_taken_for_a_window_that_its_days_end_like(
+    windows: list[int], history: int
+) -> None:
+    spec = SPEC.model_copy(update={"windows_days": windows, "history_days": history, "context": []})
+    layout = InputLayout.of(spec, VOCABULARY)
+    for days in windows:
+        future = Future.of(layout, Scaler.fit(layout, Moments.of(np.zeros((2, layout.width), np.float32))), days)
+        assert future.columns == [
+            *(f"{name}_{days}d" for name in ("behaviour", "content", "num_events", "weight", "num_active_days")),
+            *(f"has_{name}_{days}d" for name in ("behaviour", "content")),
+        ]
 
 
 def test_who_has_no_event_has_no_vector_counts_of_zero_and_is_not_active() -> None:

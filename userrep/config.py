@@ -28,6 +28,7 @@ from userrep.errors import UsageError
 from userrep.ids import NAME_RULE, checked_name
 
 _FUTURE_DAYS = 30  # at most, by default: a farther future costs as many days of training dates
+_MOST_DAYS = 3650
 Format = Literal["parquet", "delta", "json", "csv", "table"]
 
 
@@ -85,7 +86,7 @@ Duration = Annotated[
     PlainSerializer(lambda span: f"{span.total_seconds():.0f}s", when_used="json"),
 ]
 Day = Annotated[date, BeforeValidator(_day)]
-Days = Annotated[int, Field(ge=1, le=3650)]
+Days = Annotated[int, Field(ge=1, le=_MOST_DAYS)]
 Name = Annotated[str, AfterValidator(_name)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -464,6 +465,13 @@ class Spark(Section):
 
 
 class Config(Section):
+    """The whole file.
+
+    ``windows_days``: features are sums over that many days before an as-of date; who has an event in the longest of
+    them is in a snapshot. ``history_days``: one more window that features are summed over, for context, which decides
+    nothing about who is in a snapshot; without it, twice the longest of ``windows_days``; 0: none.
+    """
+
     root: str | None = Field(None, min_length=1)
     catalog: Name | None = None
     schema_: Name | None = Field(None, alias="schema")
@@ -472,6 +480,7 @@ class Config(Section):
     users: Users | None = None
     onboarding: Onboarding | None = None
     windows_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_ascending)] = [7, 30, 180]
+    history_days: int | None = Field(None, ge=0, le=2 * _MOST_DAYS)
     item_vectors: dict[Name, ItemVectors] = Field(min_length=1)
     model: Model = Model()
     training: Training = Training()
@@ -505,6 +514,11 @@ class Config(Section):
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
             if column and (self.items is None or getattr(self.items.columns, column) is None):
                 faults.append(f"item_vectors.{modality} has kind {vectors.kind}, which needs items.columns.{column}")
+        if self.history_days and self.history_days <= self.windows_days[-1]:
+            faults.append(
+                f"history_days: {self.history_days}: wanted more than the longest of windows_days, "
+                f"{self.windows_days[-1]}; leave it out for twice that, or set it to 0 for no history"
+            )
         strange = sorted({*(self.training.future_days or [])} - {*self.windows_days})
         if strange:
             faults.append(
@@ -521,6 +535,11 @@ class Config(Section):
             return []
         near = [days for days in self.windows_days if days <= _FUTURE_DAYS]
         return self.training.future_days or near or self.windows_days[:1]
+
+    @property
+    def history_window(self) -> int | None:
+        """The window beside ``windows_days``, in days; None: there is none."""
+        return (2 * self.windows_days[-1] if self.history_days is None else self.history_days) or None
 
     @property
     def refit_days(self) -> int:

@@ -71,7 +71,7 @@ def export_features(tables: Tables, config: Config, lineage_id: str, as_of: date
         raise UsageError(f"no features of {as_of}: `userrep run build_user_features --as-of {as_of}` builds them.")
     rows = read_features(tables, config, lineage_id, [as_of]).drop("is_exact")
     ordered = rows.select("user_id", "as_of", *(name for name in rows.columns if name not in ("user_id", "as_of")))
-    about = {"lineage_id": lineage_id, "windows_days": config.windows_days}
+    about = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
     return _write(ordered, out, "features", as_of, about, order=["user_id"])
 
 

@@ -122,7 +122,7 @@ USER_PROFILES = TableSchema(
 
 USER_WINDOW_SUMS = TableSchema(
     "user_window_sums",
-    "one row per lineage, generation and user with an event in the longest window: all sums, by ring of windows",
+    "one row per lineage, generation and user with an event in any window: all sums, by ring of windows",
     """lineage_id STRING, generation INT, user_slice STRING, user_bucket INT, user_id STRING, sums BINARY,
     active_at ARRAY<BIGINT>, num_by_context MAP<STRING,BIGINT>""",
     ("lineage_id", "generation", "user_slice"),

@@ -3,8 +3,9 @@
 Every sum is exact (vectors are multiples of 2^-16, weights of 2^-8, sums are float64), so that neither the order of
 rows nor their split changes a bit, and what was added can be taken away again without a trace.
 
-Shapes: U users, N rows of tiles, P picks, R windows, T days, E numbers of all modalities' vectors, M modalities,
-X = E + M (vectors, and beside them one mark per modality: the item has a vector), S sums per user, K words of context.
+Shapes: U users, N rows of tiles, P picks, R windows (the history's is the last), T days, E numbers of all modalities'
+vectors, M modalities, X = E + M (vectors, and beside them one mark per modality: the item has a vector), S sums per
+user, K words of context.
 Ring r holds the days that window r has and window r-1 has not: a window's sums are those of its ring and the ones
 before it.
 """
@@ -44,8 +45,8 @@ class Tiles:
     def rings(self, spec: FeatureSpec, as_of: date) -> Ints:
         """Return each row's ring as seen from ``as_of``, events of ``[as_of - w, as_of)``; -1 outside all windows."""
         age_N = day_number(as_of) - self.day_N
-        inside_N = (age_N >= 1) & (age_N <= spec.longest)
-        return np.where(inside_N, np.searchsorted(spec.windows_days, age_N), -1)
+        inside_N = (age_N >= 1) & (age_N <= spec.span)
+        return np.where(inside_N, np.searchsorted(spec.windows, age_N), -1)
 
 
 @dataclass(frozen=True)
@@ -81,26 +82,30 @@ class Sums:
 
     def pooled_URX(self, spec: FeatureSpec) -> Floats:
         """View the pooled sums by ring."""
-        width = len(spec.windows_days) * pooled_width(spec)
-        return self.flat_US[:, :width].reshape(len(self.flat_US), len(spec.windows_days), -1)
+        width = len(spec.windows) * pooled_width(spec)
+        return self.flat_US[:, :width].reshape(len(self.flat_US), len(spec.windows), -1)
 
     def counts_US(self, spec: FeatureSpec) -> Floats:
         """View what is beside the pooled sums: R weights, R numbers of events, 4 parts of the day, 7 weekdays."""
-        return self.flat_US[:, len(spec.windows_days) * pooled_width(spec) :]
+        return self.flat_US[:, len(spec.windows) * pooled_width(spec) :]
 
     def num_events_UR(self, spec: FeatureSpec) -> Floats:
         """View the numbers of events by ring."""
-        num_rings = len(spec.windows_days)
+        num_rings = len(spec.windows)
         return self.counts_US(spec)[:, num_rings : 2 * num_rings]
 
     def weight_UR(self, spec: FeatureSpec) -> Floats:
         """View the weights by ring."""
-        return self.counts_US(spec)[:, : len(spec.windows_days)]
+        return self.counts_US(spec)[:, : len(spec.windows)]
+
+    def shares_US(self, spec: FeatureSpec) -> Floats:
+        """View what is counted over the longest window alone: 4 parts of the day, 7 weekdays."""
+        return self.counts_US(spec)[:, 2 * len(spec.windows) :]
 
     def last_at_before(self, spec: FeatureSpec, as_of: date) -> Ints:
-        """View the last events of the longest window's days, the oldest day first."""
+        """View the last events of all windows' days, the oldest day first."""
         end = day_number(as_of) - self.first_day
-        return self.last_at_UT[:, end - spec.longest : end]
+        return self.last_at_UT[:, end - spec.span : end]
 
 
 def pooled_width(spec: FeatureSpec) -> int:
@@ -110,7 +115,7 @@ def pooled_width(spec: FeatureSpec) -> int:
 
 def num_sums(spec: FeatureSpec) -> int:
     """Return S."""
-    num_rings = len(spec.windows_days)
+    num_rings = len(spec.windows)
     return num_rings * (pooled_width(spec) + 2) + len(PARTS_OF_DAY) + NUM_WEEKDAYS
 
 
@@ -134,7 +139,7 @@ def moved(
     rows = np.concatenate([out_N, in_N])
     if not len(rows):
         return sums
-    num_users, num_rings = len(sums.flat_US), len(spec.windows_days)
+    num_users, num_rings = len(sums.flat_US), len(spec.windows)
     sign = np.concatenate([np.full(len(out_N), -1.0), np.ones(len(in_N))])
     cell = tiles.user_N[rows] * num_rings + np.concatenate([ring_before_N[out_N], ring_after_N[in_N]])
     weight, num_events = sign * tiles.weight_N[rows], sign * tiles.num_events_N[rows]
@@ -147,14 +152,20 @@ def moved(
     pooled_URX += product.reshape(pooled_URX.shape)
     weight_UR += np.bincount(cell, weight, minlength=shape[0]).reshape(weight_UR.shape)
     num_events_UR += np.bincount(cell, num_events, minlength=shape[0]).reshape(num_events_UR.shape)
-    return _with_longest(sums, tiles, spec, (ring_after_N >= 0).astype(np.int64) - (ring_before_N >= 0))
+    is_before_N, is_after_N = (_in_longest(ring_N, spec) for ring_N in (ring_before_N, ring_after_N))
+    return _with_longest(sums, tiles, spec, is_after_N.astype(np.int64) - is_before_N)
+
+
+def _in_longest(ring_N: Ints, spec: FeatureSpec) -> Flags:
+    """Say whether a ring is in the longest window: in one, and not in the history's."""
+    return (ring_N >= 0) & (ring_N < len(spec.windows_days))
 
 
 def _with_longest(sums: Sums, tiles: Tiles, spec: FeatureSpec, sign_N: Ints) -> Sums:
     """Add what is counted over the longest window alone: parts of the day, weekdays, context."""
     rows = np.flatnonzero(sign_N)
     num_users, user, sign = len(sums.flat_US), tiles.user_N[rows], sign_N[rows]
-    shares = sums.counts_US(spec)[:, 2 * len(spec.windows_days) :]
+    shares = sums.shares_US(spec)
     for part in range(len(PARTS_OF_DAY)):
         shares[:, part] += np.bincount(user, sign * tiles.parts_N4[rows, part], minlength=num_users)
     weekday = user * NUM_WEEKDAYS + (tiles.day_N[rows] + 3) % NUM_WEEKDAYS

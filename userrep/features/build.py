@@ -74,14 +74,15 @@ def stale_features(
 def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date]) -> int:
     """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the rows.
 
-    Cost: one read of the tiles of all windows together; from one date to the next, only what enters and leaves is
-    summed. Item vectors that are too large for a worker are taken in parts (features/item_files.py), which costs more
-    reading and shuffles (features/tasks.py). The ledger is written last: a run that was killed before leaves rows that
-    the next run replaces.
+    Cost: one read of the tiles of all windows together, the history's too, which by default is twice as many days as
+    the longest of the others; from one date to the next, only what enters and leaves is summed. Item vectors that are
+    too large for a worker are taken in parts (features/item_files.py), which costs more reading and shuffles
+    (features/tasks.py). The ledger is written last: a run that was killed before leaves rows that the next run
+    replaces.
     """
     spec, dates = FeatureSpec.of(config), sorted(as_ofs)
     ledger = tile_ledger(tables)
-    start = dates[0] - timedelta(days=spec.longest)
+    start = dates[0] - timedelta(days=spec.span)
     revisions = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < dates[-1]}
     tiles = [TileDays(revisions, before=False, after=True)]
     inputs = Inputs(tables, tiles, sums=None, profiles=profiles_of(tables, config))
@@ -187,6 +188,6 @@ def profiles_of(tables: Tables, config: Config) -> str | None:
 
 def log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:
     """Hash the windows' days and the item vectors' version that an as-of date is made from."""
-    start = as_of - timedelta(days=config.windows_days[-1])
+    start = as_of - timedelta(days=FeatureSpec.of(config).span)
     version = versions.valid_at(as_of)
     return short_hash([days_fingerprint(days, start=start, end=as_of), str(version)])

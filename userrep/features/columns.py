@@ -61,14 +61,15 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
     """Write sums, profiles and picks as rows of ``user_features``, for the users that are known at ``as_of``.
 
     ``sums``: with those of the picks. ``largest``: the largest absolute component of all vectors. Known is who has an
-    event in the longest window, or has registered or picked something before the as-of date.
+    event in the longest window, or has registered or picked something before the as-of date: an event in the history
+    alone makes nobody known.
     """
     assert sums.picks_UX is not None
     midnight = day_number(as_of) * DAY_US
     has_pick_U = np.zeros(len(block.user_ids), bool)
     has_pick_U[block.profiles.pick_user_P[block.profiles.picked_at_P < midnight]] = True
     registered_at_U = np.where(block.profiles.registered_at_U < midnight, block.profiles.registered_at_U, NEVER)
-    has_events_U = sums.num_events_UR(spec).any(axis=1)
+    has_events_U = sums.num_events_UR(spec)[:, : len(spec.windows_days)].any(axis=1)
     users = _places(has_events_U | has_pick_U | (registered_at_U != NEVER))
     last_at = sums.last_at_before(spec, as_of)[users]
     columns: dict[str, Any] = {
@@ -76,17 +77,18 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
         "user_id": _taken(block.user_ids, users),
     }
     columns |= _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
-    for w, window in enumerate(spec.windows_days):
+    for w, window in enumerate(spec.windows):
         columns[f"num_events_{window}d"] = sums.num_events_UR(spec)[users, : w + 1].sum(axis=1).astype(np.int64)
         columns[f"weight_{window}d"] = sums.weight_UR(spec)[users, : w + 1].sum(axis=1)
         columns[f"num_active_days_{window}d"] = (last_at[:, -window:] != NEVER).sum(axis=1)
-    columns["days_since_last_event"] = _days_since(last_at.max(axis=1), midnight)
-    is_active = last_at != NEVER
+    recent_at = last_at[:, -spec.longest :]
+    columns["days_since_last_event"] = _days_since(recent_at.max(axis=1), midnight)
+    is_active = recent_at != NEVER
     since_first = spec.longest - np.where(is_active.any(axis=1), is_active.argmax(axis=1), 0)
     columns["days_since_first_event"] = pa.array(since_first.astype(np.float64), mask=~is_active.any(axis=1))
     if spec.registered_at:
         columns["days_since_registration"] = _days_since(registered_at_U[users], midnight)
-    shares = sums.counts_US(spec)[users, 2 * len(spec.windows_days) :]
+    shares = sums.shares_US(spec)[users]
     for name, counts in zip(spec.shares, np.split(shares, [len(PARTS_OF_DAY)], axis=1), strict=True):
         total = counts.sum(axis=1, keepdims=True)
         columns[name] = listed((counts / np.where(total > 0, total, 1)).astype(np.float32))
@@ -123,7 +125,7 @@ def _pooled(pooled_URX: Floats, picks_UX: Floats, spec: FeatureSpec) -> dict[str
     start = 0
     for m, (modality, dim) in enumerate(spec.modalities.items()):
         for block in (block for block in spec.pooled if block.modality == modality):
-            sums_UX = by_window[spec.windows_days.index(block.window_days)] if block.window_days else picks_UX
+            sums_UX = by_window[spec.windows.index(block.window_days)] if block.window_days else picks_UX
             weight_U1 = sums_UX[:, num_vectors + m, None]
             mean = sums_UX[:, start : start + dim] / np.where(weight_U1 > 0, weight_U1, 1)  # no weight: sums are 0
             columns[block.column] = listed(mean.astype(np.float32))

@@ -121,7 +121,7 @@ class PoolingJob:
     def _days(self) -> range:
         """Return the days that windows reach, before and after."""
         as_ofs = [day_number(as_of) for as_of, _ in self.dates] + ([day_number(self.before)] if self.before else [])
-        return range(min(as_ofs) - self.spec.longest, max(as_ofs))
+        return range(min(as_ofs) - self.spec.span, max(as_ofs))
 
     def _added_up(self, block: Block) -> Iterator[Sums]:
         for as_of, _ in self.dates:

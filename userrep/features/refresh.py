@@ -1,7 +1,7 @@
 """The daily refresh: window sums moved from one as-of date to another by the days that differ, then features.
 
-A generation of ``user_window_sums`` is a whole state: an as-of date, and of each day of the longest window the revision
-of its tiles that is in it. The next one is made from the difference of the two states: days that enter, leave, or pass
+A generation of ``user_window_sums`` is a whole state: an as-of date, and of each day of all windows the revision of
+its tiles that is in it. The next one is made from the difference of the two states: days that enter, leave, or pass
 from one window's ring to the next, and days whose tiles have a new revision, whose old rows are taken out as exactly
 as they were put in. Sums are exact, so that a refresh and a full rebuild give the same bits.
 """
@@ -95,13 +95,13 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
 
     Starts from the generation of sums that differs least; from the tiles alone where there is none of the same version
     of the item vectors, where the difference is no less work, or with ``full``. Cost: of tiles, one day that enters
-    and one per window that leaves its ring, per day moved; two for each changed day; the sums are read twice and
-    written once, the features written once; no shuffle. Only item vectors that are too large for a worker are taken in
-    parts (features/item_files.py), which costs more reading and shuffles (features/tasks.py). Killed at any moment, the
-    next run starts from the last complete generation.
+    and one per window, the history's too, that leaves its ring, per day moved; two for each changed day; the sums are
+    read twice and written once, the features written once; no shuffle. Only item vectors that are too large for a
+    worker are taken in parts (features/item_files.py), which costs more reading and shuffles (features/tasks.py).
+    Killed at any moment, the next run starts from the last complete generation.
     """
     spec, ledger = FeatureSpec.of(config), tile_ledger(tables)
-    start = as_of - timedelta(days=spec.longest)
+    start = as_of - timedelta(days=spec.span)
     after = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < as_of}
     known = generations(tables, versions.lineage_id)
     number = 1 + max((generation.generation for generation in known), default=0)
@@ -225,4 +225,4 @@ class _Refresh:
 
 def _ring(spec: FeatureSpec, as_of: date, day: date) -> int:
     """Return which window's ring a day is in."""
-    return bisect.bisect_left(spec.windows_days, (as_of - day).days)
+    return bisect.bisect_left(spec.windows, (as_of - day).days)

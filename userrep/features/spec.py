@@ -27,16 +27,23 @@ class PooledBlock(NamedTuple):
         return f"has_{self.column}"
 
 
+def counts_of(window_days: int) -> list[str]:
+    """Name the counts of one window."""
+    return [f"{count}_{window_days}d" for count in ("num_events", "weight", "num_active_days")]
+
+
 class FeatureSpec(BaseModel):
     """Everything that decides which columns ``user_features`` has and what stands in them.
 
-    ``windows_days`` ascend; a window of w days at as-of D is ``[D-w, D)`` in UTC days. ``modalities`` maps each
-    modality to the width of its item vectors.
+    ``windows_days`` ascend; a window of w days at as-of D is ``[D-w, D)`` in UTC days. ``history_days``: one more,
+    longer than these, that counts and item vectors are summed over and that decides nothing else; None: there is none.
+    ``modalities`` maps each modality to the width of its item vectors.
     """
 
     model_config = ConfigDict(frozen=True)
 
     windows_days: list[int]
+    history_days: int | None = None
     modalities: dict[str, int]
     onboarding: bool
     registered_at: bool
@@ -47,6 +54,7 @@ class FeatureSpec(BaseModel):
     def of(cls, config: Config) -> "FeatureSpec":
         return cls(
             windows_days=config.windows_days,
+            history_days=config.history_window,
             modalities={name: vectors.dim for name, vectors in sorted(config.item_vectors.items())},
             onboarding=config.onboarding is not None,
             registered_at=config.users is not None and config.users.columns.registered_at is not None,
@@ -56,21 +64,29 @@ class FeatureSpec(BaseModel):
 
     @property
     def longest(self) -> int:
-        """The longest window, in days."""
+        """The longest window without the history, in days: who has no event in it is not active."""
         return self.windows_days[-1]
+
+    @property
+    def windows(self) -> list[int]:
+        """All windows that sums are kept of, ascending: the history's is the last."""
+        return [*self.windows_days, *([self.history_days] if self.history_days else [])]
+
+    @property
+    def span(self) -> int:
+        """How far back tiles are read, in days: the last of all windows."""
+        return self.windows[-1]
 
     @property
     def pooled(self) -> list[PooledBlock]:
         """The pooled blocks: windows of each modality, then the modality's onboarding picks."""
-        windows: list[int | None] = [*self.windows_days, *([None] if self.onboarding else [])]
+        windows: list[int | None] = [*self.windows, *([None] if self.onboarding else [])]
         return [PooledBlock(m, w, dim) for m, dim in self.modalities.items() for w in windows]
 
     @property
     def scalars(self) -> list[str]:
         """The single-number columns that a model may take; null where unknown."""
-        per_window = [
-            f"{count}_{w}d" for w in self.windows_days for count in ("num_events", "weight", "num_active_days")
-        ]
+        per_window = [name for window_days in self.windows for name in counts_of(window_days)]
         dates = ["days_since_last_event", "days_since_first_event"]
         registered = ["days_since_registration"] if self.registered_at else []
         return [*per_window, *dates, *registered]

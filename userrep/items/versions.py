@@ -41,6 +41,7 @@ def lineage_of(config: Config) -> str:
         "users": config.users.model_dump(exclude={"path", "format"}) if config.users else None,
         "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
         "windows_days": config.windows_days,
+        **({"history_days": config.history_window} if config.history_window else {}),  # none: the features of before
         "item_vectors": {name: vectors.model_dump() for name, vectors in config.item_vectors.items()},
     }
     return f"l{short_hash(parts, 9)}"

@@ -32,7 +32,7 @@ def invented_users(layout: InputLayout) -> pa.Table:
         elif name.startswith("days_since_"):
             known, unknown = 1.0, None
         else:
-            days = next(days for days in spec.windows_days if name.endswith(f"_{days}d"))
+            days = next(days for days in spec.windows if name.endswith(f"_{days}d"))
             known, unknown = float(days) if kind == "DOUBLE" else days, 0
         columns[name] = pa.array([known, unknown], _ARROW[kind])
     return pa.table(columns)

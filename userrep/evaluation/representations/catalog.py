@@ -12,6 +12,7 @@ from userrep.evaluation.representations.inputs import (
     is_count,
     is_pooled,
     is_pooled_longest,
+    is_recent_count,
 )
 from userrep.evaluation.representations.matrices import Nmf, Pmf
 from userrep.evaluation.representations.reduced import Pca
@@ -25,7 +26,8 @@ def representations() -> list[Representation]:
     return [
         Embedding(),
         Nothing(),
-        Blocks("rfm", is_count),
+        Blocks("rfm", is_recent_count),
+        Blocks("rfm_history", is_count),
         Blocks("pooled_longest", is_pooled_longest),
         Blocks("pooled_all", is_pooled),
         Raw(),

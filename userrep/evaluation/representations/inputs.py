@@ -10,6 +10,7 @@ import numpy as np
 
 from userrep.evaluation.representation import Context, Floats32
 from userrep.features.layout import Block
+from userrep.features.spec import counts_of
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ def is_count(block: Block, context: Context) -> bool:
     """Say whether a block is a count, a sum of weights, or days since something."""
     del context
     return block.kind == "scalar"
+
+
+def is_recent_count(block: Block, context: Context) -> bool:
+    """Say the same, the history's counts left out."""
+    history_days = context.layout.spec.history_days
+    return is_count(block, context) and not (history_days and block.name in counts_of(history_days))
 
 
 def is_pooled(block: Block, context: Context) -> bool:

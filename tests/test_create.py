@@ -127,11 +127,6 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     ("training", "error", "fault"),
     [
         ({"init_from": "s999-none"}, UsageError, "space s999-none: not in the registry"),
-        (
-            {"model": {"latent_dim": 15}},
-            UsageError,
-            "15: 15 dimensions are counts and days that pass through; set it above",
-        ),
         ({"backend": "horovod", "num_workers": 16, "num_shards": 16}, SlotsError, "num_workers is 16, but Spark can"),
     ],
 )

@@ -233,6 +233,3 @@ def test_heads_keep_what_tells_the_future_where_a_plain_autoencoder_drops_it(tmp
         right[future_weight] = float(np.mean((code(unseen_x) @ readout).argmax(axis=1) == unseen))
     assert right[1.0] > 0.8
     assert right[0.0] < 0.4
-
-
-# Counts that pass through

@@ -116,6 +116,8 @@ def test_targets_are_what_plain_python_finds_in_the_days_after(work: Pipeline) -
                 source = next(b for b in layout.blocks if b.name == f"{name}_{days}d")
                 part = slice(source.start, source.stop)
                 scaled = 0 if value is None else (value - scaler.center_F[part]) / scaler.scale_F[part]
+                if name == "own" and value is not None:  # a direction
+                    scaled *= len(scaled) ** 0.5 / np.linalg.norm(scaled)
                 np.testing.assert_allclose(y[target.start : target.stop], np.clip(scaled, -8, 8), atol=1e-5)
             flags = next(b for b in targets.blocks if b.name == f"flags_next_{days}d")
             assert y[flags.start : flags.stop].tolist() == [bool(vectors), bool(mine)]

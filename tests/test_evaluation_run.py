@@ -14,10 +14,11 @@ import yaml
 from tests.builders import config_of
 from tests.evaluation_world import PLAN, Event, rows_at_all_dates, truth_of, world
 from userrep.errors import UsageError
+from userrep.evaluation.measure import Described, check_measured, measure
 from userrep.evaluation.output import as_json, result_lines, table_rows
 from userrep.evaluation.results import Against, Cost, Interval, Measured, Results
 from userrep.evaluation.rows import rows_of
-from userrep.evaluation.run import Described, check_futures, measure
+from userrep.evaluation.run import check_futures
 from userrep.evaluation.tasks.neighbours import NeighboursByFavourite
 from userrep.evaluation.tasks.rows import Return, Volume
 from userrep.jobs import evaluation_main
@@ -101,7 +102,7 @@ def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Pa
     rows = rows_at_all_dates(50)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     with pytest.raises(UsageError, match=r"(?s)evaluate: return_7d: .*\nevaluate: volume_30d: .* rows with it"):
-        measure([Return(7), Volume(30)], truth, [], config_of(tmp_path), lambda _: None)
+        check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path), lambda _: None))
 
 
 def test_users_without_a_future_are_refused() -> None:

@@ -7,6 +7,7 @@ cut rows are made by the batch's own code, here on the driver. Shapes: N rows, U
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -88,7 +89,7 @@ class Cutter:
             profiles=_of_users(_known(profiles, is_known_M), mine),
         )
 
-    @property
+    @cached_property
     def _met_at_U(self) -> Ints:
         """Return when each user registered or picked something first, in microseconds since 1970; NO_DAY for never."""
         met_at_U = self.profiles.column("registered_at").fill_null(NO_DAY).to_numpy().copy()

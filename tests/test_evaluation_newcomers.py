@@ -32,7 +32,7 @@ from userrep.evaluation.newest import Newest, newest_of
 from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.catalog import newcomer_tasks
 from userrep.evaluation.tasks.newcomers import NewUsers
-from userrep.evaluation.tasks.pairs import NextItem, PairProblem
+from userrep.evaluation.tasks.pairs import PairProblem
 from userrep.evaluation.tasks.task import LeftOut, Truth
 from userrep.features.chunk import PROFILES
 from userrep.utc import DAY_US, day_number
@@ -264,4 +264,3 @@ def test_without_new_users_or_anything_to_know_of_them_the_task_says_so(planted:
         ("new_users_after_0", False),
         ("new_users_after_5", False),
     ]
-    assert NextItem(7).name not in {task.name for task in tasks}

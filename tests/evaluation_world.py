@@ -1,8 +1,10 @@
 """A small world for tests of the evaluation: users with planted tastes, their events, and what labels are made from."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,8 @@ from userrep.evaluation.items import ItemVectors, clustered
 from userrep.evaluation.plan import Plan, make_plan
 from userrep.evaluation.rows import Rows, rows_of
 from userrep.evaluation.tasks.task import Truth
+from userrep.features.chunk import TILES
+from userrep.utc import day_number
 
 PLAN = make_plan(until=date(2024, 3, 1), end=date(2024, 5, 20), horizons=[7, 30], every_days=7, max_dates=8, space="s1")
 FIRST_DAY = date(2024, 1, 1)
@@ -79,6 +83,22 @@ def activity_from(
         rows.user_ids, pa.array([item_id(item) for item in range(num_items)]), pa.table(entries), pa.table(popularity),
         cuts=cuts, dates=plan.dates, picks=picked,
     )  # fmt: skip
+
+
+def found_tiles(tiles: list[dict[str, Any]], dates: Sequence[date], *, most: int = 10**6) -> pa.Table:
+    """Number tiles as Spark does: each user's between neighbouring dates, the newest first; ``most`` of them."""
+    days = [day_number(day) for day in dates]
+    counts: Counter[tuple[str, int]] = Counter()
+    first_day = {tile["user_id"]: tile["day"] for tile in sorted(tiles, key=lambda row: -row["day"])}
+    kept = []
+    for tile in sorted(tiles, key=lambda row: (-row["last_event_at"], row["item_id"], -row["num_events"])):
+        key = tile["user_id"], sum(tile["day"] >= day for day in days)
+        if counts[key] < most:
+            kept.append({**tile, "place": counts[key], "first_day": first_day[tile["user_id"]]})
+        counts[key] += 1
+    names = [name for name in TILES.names if name != "user_bucket" and (not kept or name in kept[0])]
+    schema = pa.schema([*(TILES.field(name) for name in names), ("place", pa.int32()), ("first_day", pa.int32())])
+    return pa.Table.from_pylist(kept, schema)
 
 
 @dataclass(frozen=True)

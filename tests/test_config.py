@@ -13,6 +13,7 @@ from userrep.ids import checked_name, short_hash, snapshot_id
 
 EVENTS = {"path": "log", "columns": {"user_id": "user", "item_id": "item", "event_at": "at"}}
 ITEMS = {"path": "items", "columns": {"item_id": "item", "text": "title"}}
+USERS = {"path": "users", "columns": {"user_id": "user_id"}}
 SMALLEST = {"root": "build/here", "events": EVENTS}
 CATALOG = {"catalog": "main", "schema": "userrep", "events": EVENTS}
 
@@ -93,7 +94,7 @@ def test_all_faults_are_said_at_once() -> None:
     [
         ({"windows_days": 7}, "windows_days: Input should be a valid list, got 7."),
         ({"windows_days": []}, "windows_days: List should have at least 1 item"),
-        ({"windows_days": [7, 7]}, "windows_days: days must differ, got [7, 7]."),
+        ({"windows_days": [7, 7]}, "windows_days: numbers must differ, got [7, 7]."),
         ({"windows_days": [0]}, "windows_days.0: Input should be greater than or equal to 1, got 0."),
         ({"windows_days": [10**9]}, "windows_days.0: Input should be less than or equal to 3650"),
         ({"history_days": -1}, "history_days: Input should be greater than or equal to 0, got -1."),
@@ -121,6 +122,13 @@ def test_all_faults_are_said_at_once() -> None:
         ({"training": {"as_ofs": {"until": "1.5.2024"}}}, "training.as_ofs.until: write a date as YYYY-MM-DD"),
         ({"users": {"path": "u", "columns": {"user_id": "u"}, "attributes": ["a", "a"]}}, "a is named twice"),
         ({"events": {"path": "l", "columns": {**EVENTS["columns"], "context": ["b", "b"]}}}, "b is named twice"),
+        (
+            {"users": {"path": "u", "columns": {"user_id": "u"}, "attributes": ["a.b", "A_B"]}},
+            "users.attributes: a_b is named twice",
+        ),
+        ({"evaluation": {"attributes": ["Age", "age"]}}, "evaluation.attributes: age is named twice"),
+        ({"evaluation": {"newcomer_events": [3, 3]}}, "evaluation.newcomer_events: numbers must differ"),
+        ({"evaluation": {"newcomer_events": [-1]}}, "evaluation.newcomer_events.0: Input should be greater than or eq"),
         ({"item_vectors": {}}, "item_vectors: Dictionary should have at least 1 item"),
         ({"item_vectors": {"own": {"dim": 4}}}, "item_vectors.own.kind: one of als, text, vector was expected."),
         ({"item_vectors": {"own": {"kind": "vector"}}}, "item_vectors.own.dim is missing."),
@@ -148,6 +156,18 @@ def test_a_long_value_is_shown_in_brief() -> None:
         ({"events": EVENTS, "catalog": "main"}, "catalog and schema go together."),
         ({**CATALOG, "schema": "a`; DROP"}, "schema: not a valid name: use 1 to 64 of a-z"),
         ({**CATALOG, "catalog": "../etc"}, "catalog: not a valid name"),
+        (
+            {**SMALLEST, "evaluation": {"attributes": ["age"]}},
+            "evaluation.attributes are columns of the users' table: say where that is (users), or leave them out.",
+        ),
+        (
+            {
+                **SMALLEST,
+                "users": {**USERS, "attributes": ["Home.Country"]},
+                "evaluation": {"attributes": ["home.country"]},
+            },
+            "evaluation.attributes: home.country is among users.attributes, and so an input; take it out of one of the",
+        ),
         (
             {**SMALLEST, "item_vectors": {"content": {"kind": "text"}}},
             "item_vectors.content has kind text, which needs items.columns.text.",

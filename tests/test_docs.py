@@ -10,6 +10,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 from pyspark.sql import SparkSession
 
+from tests.builders import config_of
 from tests.embedding_tables import add_spaces, publish, snapshot
 from tests.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
 from userrep import cli_consumers, cli_spaces
@@ -19,7 +20,7 @@ from userrep.downstream.embedding_join import EmbeddingJoin
 from userrep.downstream.options import JoinOptions
 from userrep.evaluation.plan import make_plan
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.tasks.catalog import tasks_of
+from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.export import export_embeddings
 from userrep.features.build import read_features
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
@@ -155,10 +156,11 @@ def test_the_page_on_evaluation_lists_every_setting_with_its_default() -> None:
     assert listed == {name: str(field.default) for name, field in Evaluation.model_fields.items()}
 
 
-def test_the_page_on_evaluation_names_all_representations_and_tasks() -> None:
+def test_the_page_on_evaluation_names_all_representations_and_tasks(tmp_path: Path) -> None:
     page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
     plan = make_plan(
         until=date(2024, 1, 1), end=date(2024, 6, 1), horizons=[7, 30], every_days=7, max_dates=8, space="s1"
     )
-    names = [task.name for task in tasks_of(plan, [])] + [one.name for one in representations()]
+    names = [task.name for task in [*tasks_of(plan, [], []), *newcomer_tasks(plan, config_of(tmp_path))]]
+    names += [one.name for one in representations()]
     assert [name for name in names if f"`{name}`" not in page] == []

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,8 +20,9 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluate import evaluable, evaluate_space, plan_of
 from userrep.evaluation.activity import Futures, read_activity
+from userrep.evaluation.newcomers import Cutter, cut_context, read_cutter
 from userrep.evaluation.plan import Plan
-from userrep.evaluation.representation import Context
+from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.representations.inputs import Blocks
 from userrep.evaluation.representations.reduced import Pca
@@ -35,7 +37,8 @@ from userrep.spaces.registry import add_candidate, find_space, retire
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.tables import Tables
 
-BRIEF = ("--set", "evaluation.num_seeds=2", "--set", "evaluation.num_bootstraps=40")
+BRIEF = ("--set", "evaluation.num_seeds=2", "--set", "evaluation.num_bootstraps=40",
+         "--set", "evaluation.newcomer_events=[3, 0]")  # fmt: skip
 
 
 class Site:
@@ -55,6 +58,21 @@ class Site:
     @property
     def rows(self) -> Rows:
         return self.context.rows
+
+
+@pytest.fixture(scope="module")
+def fitted(site: Site) -> list[Representation]:
+    """All representations, fitted on the site's rows."""
+    fitted = representations()
+    for one in fitted:
+        one.fit(site.context)
+    return fitted
+
+
+@pytest.fixture(scope="module")
+def cutter(site: Site) -> Cutter:
+    """What the site's rows are cut from, as far as there are tiles."""
+    return read_cutter(site.context, site.work.schedule.versions, most=10**6)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +97,7 @@ def test_the_command_writes_figures_of_every_task_and_gives_the_same_again(
     assert found == json.loads(told.out)
     assert list(found["tasks"]) == [
         "next_item_7d", "next_item_7d_new", "return_7d", "volume_7d", "next_categories_7d", "neighbours",
-        "neighbours_by_country", "neighbours_by_age_band",
+        "neighbours_by_country", "neighbours_by_age_band", "new_users_after_0", "new_users_after_3",
     ]  # fmt: skip
     assert list(found["left_out"]) == ["horizon of 30 days"]
     names = [one.name for one in representations()]
@@ -246,10 +264,77 @@ def test_interactions_and_earlier_features_end_where_training_ends(site: Site) -
     assert 200 < context.earlier_features(max_rows=300).count() < 400
 
 
-def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site) -> None:
+def test_uncut_rows_have_the_stored_features_to_the_bit(site: Site, cutter: Cutter) -> None:
+    stored, made = site.rows.features, cutter.features(10**6)
+    assert len(stored) > 1000
+    assert set(made.schema.names) == set(stored.schema.names)
+    for name in stored.schema.names:
+        assert made.column(name).to_pylist() == stored.column(name).to_pylist(), name
+    assert (site.context.layout.raw(made) == site.context.raw()).all()
+
+
+def test_the_newest_tiles_of_rows_are_those_of_the_table(site: Site) -> None:
+    cutter = read_cutter(site.context, site.work.schedule.versions, most=3)
+    rows, users = site.rows, site.rows.user_ids.to_pylist()
+    tiles = defaultdict(list)
+    for tile in read_tiles(site.work.tables, start=None, end=rows.dates[-1]).collect():
+        tiles[tile.user_id].append(tile)
+    history = cutter.newest.history(3, len(rows), site.context.activity.item_ids).toarray()
+    items = site.context.activity.item_ids.to_pylist()
+    for n in range(0, len(rows), 5):
+        day, mine = rows.dates[rows.date_N[n]], tiles[users[rows.user_N[n]]]
+        inside = [tile for tile in mine if day - timedelta(days=28) <= tile.event_date < day]
+        newest = sorted(inside, key=lambda tile: tile.last_event_at)[-3:]
+        found = cutter.newest.tiles.take(cutter.newest.tile_E[cutter.newest.row_E == n]).to_pylist()
+        wanted = sorted((t.item_id, t.weight, t.num_events, (t.event_date - date(1970, 1, 1)).days) for t in newest)
+        assert sorted((t["item_id"], t["weight"], t["num_events"], t["day"]) for t in found) == wanted
+        counts = Counter()
+        for tile in newest:
+            counts[tile.item_id] += tile.num_events
+        assert {items[i]: count for i, count in enumerate(history[n]) if count} == counts
+    first = {user: min(tile.event_date for tile in mine) for user, mine in tiles.items() if mine}
+    days = cutter.newest.first_day_U.tolist()
+    assert [day for user, day in zip(users, days, strict=True) if user in first] == [
+        (first[user] - date(1970, 1, 1)).days for user in users if user in first
+    ]
+
+
+def test_cut_rows_are_the_same_where_items_come_in_parts(site: Site, cutter: Cutter) -> None:
+    in_parts = replace(cutter, item_parts=4)
+    for most in (0, 2):
+        whole, made = cutter.features(most), in_parts.features(most)
+        assert made.to_pylist() == whole.to_pylist()
+        assert len(whole) == len(site.rows)
+    small = site.config.spark.model_copy(update={"item_vectors_bytes": 30_000})
+    context = replace(site.context, config=site.config.model_copy(update={"spark": small}))
+    assert read_cutter(context, site.work.schedule.versions, most=1).item_parts > 1
+
+
+def test_a_cut_row_is_described_by_what_is_known_of_it_and_not_by_who_it_is(
+    site: Site, cutter: Cutter, fitted: list[Representation]
+) -> None:
+    cut = cut_context(site.context, cutter, 2)
+    assert cut.futures.history.sum() < site.context.futures.history.sum() / 5
+    others = np.random.default_rng(1).permutation(len(site.rows.user_ids))[site.rows.user_N]
+    as_others = replace(cut, futures=replace(cut.futures, rows=replace(cut.rows, user_N=others)))
+    nothing = cut_context(site.context, cutter, 0)
+    assert not nothing.futures.history.nnz
+    for one in fitted:
+        x_NF = one.matrix(cut)
+        assert (x_NF == one.matrix(as_others)).all(), one.name
+        assert x_NF.shape == one.matrix(nothing).shape
+        if one.name in ("rfm", "als_folded", "nmf", "pmf", "mult_vae", "pooled_longest"):
+            assert (x_NF != one.matrix(site.context)).any(axis=1).mean() > 0.5, one.name
+            known = one.matrix(nothing)
+            assert one.name == "rfm" or not known.any(), one.name
+    picks = next(one for one in fitted if one.name == "picks")
+    assert (picks.matrix(nothing) == picks.matrix(site.context)).all()
+    assert picks.matrix(nothing).any()
+
+
+def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, fitted: list[Representation]) -> None:
     widths = {}
-    for one in representations():
-        one.fit(site.context)
+    for one in fitted:
         x_NF = one.matrix(site.context)
         assert x_NF.dtype == np.float32
         assert len(x_NF) == len(site.rows)
@@ -257,8 +342,8 @@ def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site) 
         widths[one.name] = x_NF.shape[1]
     layout = site.context.layout
     assert widths == {
-        "embedding": 48, "popularity": 1, "rfm": 9 + 3, "rfm_history": 12 + 3, "pooled_longest": 2 * 17,
-        "pooled_all": 8 * 17, "raw": layout.width, "pca": min(120, layout.width), "als_static": 81, "als_folded": 81,
+        "embedding": 48, "popularity": 1, "rfm": 9 + 3, "rfm_history": 12 + 3, "picks": 2 * 17,
+        "pooled_longest": 2 * 17, "pooled_all": 8 * 17, "raw": layout.width, "pca": min(120, layout.width), "als_static": 81, "als_folded": 81,
         "nmf": 81, "pmf": 81, "lightfm_like": 81, "mult_vae": widths["mult_vae"], "dlrm_like": widths["dlrm_like"],
     }  # fmt: skip
 

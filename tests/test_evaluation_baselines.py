@@ -22,6 +22,7 @@ from userrep.config import AlsVectors
 from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures
 from userrep.evaluation.heads import RowData, Setting, logistic
+from userrep.evaluation.measure import Described, measure
 from userrep.evaluation.metrics import value_of
 from userrep.evaluation.output import result_lines
 from userrep.evaluation.representation import Context, Floats32, Representation, WithHeads
@@ -33,7 +34,6 @@ from userrep.evaluation.representations.matrices import Nmf, Pmf
 from userrep.evaluation.representations.supervised import Dlrm, DlrmHeads
 from userrep.evaluation.representations.variational import GRID, MultVae
 from userrep.evaluation.results import Cost, Results
-from userrep.evaluation.run import Described, measure
 from userrep.evaluation.sample import Sample, sample_of
 from userrep.evaluation.tasks.neighbours import NeighboursByFavourite
 from userrep.evaluation.tasks.pairs import NextItem, PairProblem

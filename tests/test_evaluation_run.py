@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,12 @@ import yaml
 from tests.builders import config_of
 from tests.evaluation_world import PLAN, Event, rows_at_all_dates, truth_of, world
 from userrep.errors import UsageError
+from userrep.evaluation.measure import Described, check_measured, measure
 from userrep.evaluation.output import as_json, result_lines, table_rows
+from userrep.evaluation.representation import Context
 from userrep.evaluation.results import Against, Cost, Interval, Measured, Results
 from userrep.evaluation.rows import rows_of
-from userrep.evaluation.run import Described, check_futures, measure
+from userrep.evaluation.run import check_futures, without_picks
 from userrep.evaluation.tasks.neighbours import NeighboursByFavourite
 from userrep.evaluation.tasks.rows import Return, Volume
 from userrep.jobs import evaluation_main
@@ -101,13 +104,27 @@ def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Pa
     rows = rows_at_all_dates(50)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     with pytest.raises(UsageError, match=r"(?s)evaluate: return_7d: .*\nevaluate: volume_30d: .* rows with it"):
-        measure([Return(7), Volume(30)], truth, [], config_of(tmp_path), lambda _: None)
+        check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path), lambda _: None))
 
 
 def test_users_without_a_future_are_refused() -> None:
     truth = truth_of([Event(0, 0, date(2024, 2, 1))], rows_at_all_dates(50), np.eye(3, dtype=np.float32))
     with pytest.raises(UsageError, match="none of the 50 sampled users has an event in the 30 days after 2024-03-01"):
         check_futures(truth.futures, PLAN)
+
+
+def test_the_representation_by_picks_is_left_out_where_there_are_none(tmp_path: Path) -> None:
+    rows, events = rows_at_all_dates(50), [Event(0, 0, date(2024, 2, 1))]
+    picks = {"path": "p", "columns": {"user_id": "u", "item_id": "i", "event_at": "t"}}
+    without, config = config_of(tmp_path), config_of(tmp_path, onboarding=picks)
+    nothing = cast(Any, None)
+    for of, picked, reasons in (
+        (without, [], {"picks": "the configuration has no onboarding"}),
+        (config, [], {"picks": "none of the 50 sampled users has picked an item at onboarding"}),
+        (config, [(3, 1)], {}),
+    ):
+        truth = truth_of(events, rows, np.eye(3, dtype=np.float32), picks=picked)
+        assert without_picks(Context(nothing, of, nothing, PLAN, truth.futures, seed=1)) == reasons
 
 
 def test_a_date_at_which_nobody_is_known_is_refused() -> None:

@@ -273,12 +273,12 @@ def test_tasks_with_too_few_examples_say_so(planted: World) -> None:
 
 
 def test_the_tasks_follow_the_horizons_and_attributes_that_there_are() -> None:
-    names = [task.name for task in tasks_of(PLAN, ["country"])]
+    names = [task.name for task in tasks_of(PLAN, ["country"], [])]
     assert names == [
         "next_item_7d", "next_item_7d_new", "return_7d", "return_30d", "volume_30d", "next_categories_30d",
         "neighbours", "neighbours_by_country",
     ]  # fmt: skip
-    short = [task.name for task in tasks_of(replace(PLAN, horizons=(7,)), [])]
+    short = [task.name for task in tasks_of(replace(PLAN, horizons=(7,)), [], [])]
     assert short == ["next_item_7d", "next_item_7d_new", "return_7d", "volume_7d", "next_categories_7d", "neighbours"]
 
 

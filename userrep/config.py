@@ -52,10 +52,10 @@ def _day(value: Any) -> Any:
     return value
 
 
-def _ascending(days: list[int]) -> list[int]:
-    if len(set(days)) != len(days):
-        raise ValueError("days must differ")
-    return sorted(days)
+def _ascending(numbers: list[int]) -> list[int]:
+    if len(set(numbers)) != len(numbers):
+        raise ValueError("numbers must differ")
+    return sorted(numbers)
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -63,6 +63,17 @@ def _distinct(names: list[str]) -> list[str]:
     if twice:
         raise ValueError(f"{', '.join(twice)} is named twice")
     return names
+
+
+def _part_of_name(column: str) -> str:
+    """Write an owner's column as part of a name of ours: lower case, _ for all that is neither letter nor digit."""
+    return re.sub(r"[^a-z0-9_]", "_", column.lower())
+
+
+def _distinct_as_names(columns: list[str]) -> list[str]:
+    _distinct(columns)
+    _distinct([_part_of_name(column) for column in columns])
+    return columns
 
 
 def _name(name: str) -> str:
@@ -90,6 +101,7 @@ Days = Annotated[int, Field(ge=1, le=_MOST_DAYS)]
 Name = Annotated[str, AfterValidator(_name)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Attributes = Annotated[list[str], AfterValidator(_distinct_as_names)]
 
 
 class Section(BaseModel):
@@ -240,17 +252,12 @@ class UserColumns(Section):
 
 class Users(Source):
     columns: UserColumns
-    attributes: Annotated[list[str], AfterValidator(_distinct)] = []
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> "Users":
-        _distinct(self.attribute_names)
-        return self
+    attributes: Attributes = []
 
     @property
     def attribute_names(self) -> list[str]:
-        """The attributes as parts of column names: lower case, with _ for all that is neither letter nor digit."""
-        return [re.sub(r"[^a-z0-9_]", "_", name.lower()) for name in self.attributes]
+        """The attributes as parts of column names."""
+        return [_part_of_name(name) for name in self.attributes]
 
 
 class OnboardingColumns(Section):
@@ -416,8 +423,9 @@ class Evaluation(Section):
 
     Labels reach ``horizons_days`` past their as-of dates, which lie ``every_days`` apart: ``max_dates`` at most to
     train heads on, and as many to test them on. ``max_rows``: of sampled users and dates, all dates together.
-    ``num_clusters``: of items, in tasks of categories. ``num_seeds``: trainings of each head; ``num_bootstraps``:
-    resamplings of the users, for intervals.
+    ``num_clusters``: of items, in tasks of categories. ``newcomer_events``: of new users, how many events are known,
+    a task for each number. ``attributes``: columns of the users' table that tasks are made of, and that are no inputs.
+    ``num_seeds``: trainings of each head; ``num_bootstraps``: resamplings of the users, for intervals.
     """
 
     horizons_days: Annotated[list[Days], Field(min_length=1), AfterValidator(_ascending)] = [7, 30]
@@ -425,9 +433,16 @@ class Evaluation(Section):
     max_dates: int = Field(8, ge=1)
     max_rows: int = Field(60_000, ge=100)
     num_clusters: int = Field(20, ge=2)
+    newcomer_events: Annotated[list[Annotated[int, Field(ge=0, le=1000)]], AfterValidator(_ascending)] = [0, 1, 3, 10]
+    attributes: Attributes = []
     num_seeds: int = Field(3, ge=1)
     num_bootstraps: int = Field(400, ge=20)
     seed: int = 17
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """The attributes as parts of names of tasks."""
+        return [_part_of_name(name) for name in self.attributes]
 
 
 class Tracking(Section):
@@ -525,8 +540,23 @@ class Config(Section):
                 f"training.future_days: {', '.join(map(str, strange))}: choose among windows_days, "
                 f"{', '.join(map(str, self.windows_days))}: the past of a later date is what is predicted"
             )
+        faults += self._faults_of_left_out_attributes()
         _refuse(faults)
         return self
+
+    def _faults_of_left_out_attributes(self) -> list[str]:
+        left_out = dict(zip(self.evaluation.attribute_names, self.evaluation.attributes, strict=True))
+        if left_out and self.users is None:
+            return [
+                "evaluation.attributes are columns of the users' table: say where that is (users), or leave them out"
+            ]
+        inputs = self.users.attribute_names if self.users else []
+        return [
+            f"evaluation.attributes: {left_out[name]} is among users.attributes, and so an input; take it out of one "
+            f"of the two: whether an input is still there is what neighbours_by_{name} asks"
+            for name in left_out
+            if name in inputs
+        ]
 
     @property
     def future_days(self) -> list[int]:

@@ -102,6 +102,18 @@ class Futures:
         return csr_array(scipy.sparse.vstack(parts, format="csr")[back])
 
 
+@dataclass(frozen=True)
+class CutFutures(Futures):
+    """The windows of rows of whose past only a part is to be known: ``known`` is the history, N x I."""
+
+    known: csr_array
+
+    @cached_property
+    def history(self) -> csr_array:
+        """Return the part that is known."""
+        return self.known
+
+
 def cuts_of(plan: Plan) -> tuple[date, ...]:
     """Return where the windows of the sampled users begin and end."""
     ends = (day + timedelta(days=h) for day in plan.dates for h in (0, *plan.horizons))
@@ -117,7 +129,7 @@ def read_activity(tables: Tables, rows: Rows, plan: Plan, *, onboarding: Onboard
     """
     cuts = cuts_of(plan)
     tiles = read_tiles(tables, start=None, end=cuts[-1])
-    sums = only_sampled(tiles, rows, seed=seed).groupBy("user_id", "item_id", _slot(cuts).alias("slot")).agg(
+    sums = only_sampled(tiles, rows, seed=seed).groupBy("user_id", "item_id", slot_of(cuts).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events"), F.sum("weight").alias("weight")
     )  # fmt: skip
     entries = sums.toArrow()
@@ -176,12 +188,12 @@ def _popularity(tiles: DataFrame, item_ids: pa.StringArray, dates: Sequence[date
     """Count events of all users by item and slot, for these items."""
     cuts = popularity_cuts(dates)
     mine = only_of(tiles.where(F.col("event_date") < F.lit(cuts[-1])), "item_id", item_ids)
-    return mine.groupBy("item_id", _slot(cuts).alias("slot")).agg(
+    return mine.groupBy("item_id", slot_of(cuts).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events")
     )
 
 
-def _slot(cuts: Sequence[date]) -> Column:
+def slot_of(cuts: Sequence[date]) -> Column:
     """Say how many of the cuts lie at or before a tile's day."""
     return reduce(add, ((F.col("event_date") >= F.lit(day)).cast("int") for day in cuts))
 

@@ -13,8 +13,10 @@ A representation is a class without arguments, named in ``representations/catalo
         def matrix(self, context: Context) -> Floats32:
             ...                        # x_NF, one row for each of context.rows, in their order
 
-An evaluation calls ``fit`` once and ``matrix`` once, takes the seconds of each, and hands the matrix to the same heads
-as everybody else's. What it may look at:
+An evaluation calls ``fit`` once, then ``matrix``, takes the seconds of each, and hands the matrix to the same heads as
+everybody else's. For tasks of new users it calls ``matrix`` again, with *cut* rows: the same users at the same dates,
+whose features and history hold the newest events only. Who knows more of a user by its id must not use it there
+(``context.is_cut``). What it may look at:
 
 - ``context.rows``: the N rows. ``rows.user_ids[rows.user_N]`` and ``rows.as_of_N`` say whose they are, ``rows.role_N``
   which of them heads are trained, tuned and tested on, ``rows.features`` are their user features as stored.
@@ -42,7 +44,7 @@ all heads are; tasks without heads leave it out.
 Shapes: N rows, F numbers, I items.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -92,7 +94,10 @@ class WithHeads(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What representations may look at; the module's docstring says what is what."""
+    """What representations may look at; the module's docstring says what is what.
+
+    ``whole``: of cut rows, the context that representations have been fitted on.
+    """
 
     tables: Tables
     config: Config
@@ -100,6 +105,16 @@ class Context:
     plan: Plan
     futures: Futures
     seed: int
+    whole: "Context | None" = None
+
+    def cut(self, futures: Futures) -> "Context":
+        """Return the context of the same rows of which less is known."""
+        return replace(self, futures=futures, whole=self)
+
+    @property
+    def is_cut(self) -> bool:
+        """Say whether of the rows' behaviour but the newest events are to be known."""
+        return self.whole is not None
 
     @property
     def rows(self) -> Rows:
@@ -119,7 +134,7 @@ class Context:
     @cached_property
     def encoder(self) -> Encoder:
         """The space's encoder, the one that snapshots are made with."""
-        return Encoder(self.artifact)
+        return self.whole.encoder if self.whole else Encoder(self.artifact)
 
     def raw(self) -> Floats32:
         """Lay the rows' features out as numbers, unscaled: x_NF. Each caller pays for it, as costs are compared."""
@@ -144,7 +159,7 @@ class Context:
     @cached_property
     def sample(self) -> Sample:
         """The events before ``plan.until`` of a bounded sample of all users, the rows' users first."""
-        return read_sample(self.interactions(), seed=self.seed)
+        return self.whole.sample if self.whole else read_sample(self.interactions(), seed=self.seed)
 
     def history_of_sample(self) -> csr_array:
         """Return each row's events before its date with the items of ``sample``: N x V. Each caller pays for it."""

@@ -97,7 +97,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured. ``left_out``: tasks that are not there, with the reason. ``akin``: see tasks/task.py."""
+    """All that was measured. ``left_out``: what is not there, mostly tasks, and why. ``akin``: see tasks/task.py."""
 
     manifest: Mapping[str, Any]
     measured: Sequence[Measured]

@@ -23,6 +23,7 @@ from userrep.features.build import feature_sets, read_features
 from userrep.tables import Tables
 
 TRAIN, VALID, TEST = 0, 1, 2
+NO_ROLE = -1  # of rows that take no part in a task
 ROLES = {"train": TRAIN, "valid": VALID, "test": TEST}
 _DRAWS = 2**40  # a user's draw is a hash below that
 _VALID_EVERY = 5  # of the users at training dates, one in five tunes the heads instead of training them
@@ -35,7 +36,8 @@ class Rows:
     """N rows (user, as-of date), in the order of user id and date. A user is there at every date at which it is known.
 
     ``user_ids`` are distinct and ascend; ``user_N`` and ``date_N`` are places in ``user_ids`` and ``dates``.
-    ``role_N``: TRAIN or VALID at training dates, by user, TEST at test dates. ``features``: the rows of
+    ``role_N``: TRAIN or VALID at training dates, by user, TEST at test dates; a task may have other roles, and NO_ROLE
+    for rows that it does without. ``features``: the rows of
     ``user_features``, all columns. ``limit``: users with a draw up to it are the sampled ones.
     """
 

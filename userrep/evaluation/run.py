@@ -1,26 +1,26 @@
 """An evaluation from features that are built to figures: rows, labels, representations, heads, bootstraps."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures, read_activity
-from userrep.evaluation.heads import SMALL, Heads
+from userrep.evaluation.attributes import read_attributes
 from userrep.evaluation.items import clustered, content_modality, read_item_vectors
-from userrep.evaluation.metrics import Counts, bootstrapped, resampled_users, value_of
+from userrep.evaluation.measure import Report, check_measured, fitted_and_described, measure
+from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.plan import Plan
-from userrep.evaluation.representation import Context, Floats32, Representation, WithHeads
-from userrep.evaluation.results import Cost, Measured, Results
+from userrep.evaluation.representation import Context, Representation
+from userrep.evaluation.representations.catalog import PICKS
+from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.rows import read_rows
-from userrep.evaluation.tasks.catalog import tasks_of
-from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
+from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
+from userrep.evaluation.tasks.task import Truth
 from userrep.events.tiles import tiles_fingerprint
+from userrep.features.sides import sides_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
@@ -28,18 +28,6 @@ from userrep.model.artifact import load_artifact
 from userrep.schemas import JOB_RUNS
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.tables import Tables
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Described:
-    """A representation's vectors of all rows, x_NF, what they cost, and what reads them."""
-
-    name: str
-    x_NF: Floats32
-    cost: Cost
-    heads: Heads = SMALL
 
 
 def evaluate(
@@ -55,7 +43,8 @@ def evaluate(
     """Judge a space's embedding beside other representations of the same users.
 
     ``plan``'s dates have their features and item vectors. Cost: one pass over the features of these dates and two over
-    all tiles, in Spark; then heads on the driver, whose memory and time grow with ``evaluation.max_rows``.
+    all tiles, in Spark, and for new users one more over the tiles; then heads on the driver, whose memory and time grow
+    with ``evaluation.max_rows``.
 
     Raises
     ------
@@ -65,14 +54,19 @@ def evaluate(
     context, truth = gather(tables, config, space=space, versions=versions, plan=plan)
     counts = context.rows.num_by_role
     report(f"{len(context.rows):,} rows of {len(context.rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
-    described = [described_by(one, context, report) for one in representations]
+    left_out = {f"horizon of {days} days": plan.cure(days) for days in plan.left_out} | without_picks(context)
+    asked = [one for one in representations if one.name not in left_out]
+    described = [fitted_and_described(one, context, report) for one in asked]
+    tasks = tasks_of(plan, FeatureSpec.of(config).attributes, config.evaluation.attribute_names)
+    measured, reasons = measure(tasks, truth, described, config, report)
+    newcomers = newcomer_tasks(plan, config)
+    of_newcomers, more_reasons = measure_newcomers(newcomers, asked, context, truth, versions=versions, report=report)
+    measured, left_out = measured + of_newcomers, left_out | reasons | more_reasons
+    check_measured(measured, left_out)
     costs = {one.name: one.cost for one in described}
     costs["embedding"] = _with_training(costs["embedding"], tables, space)
-    tasks = tasks_of(plan, FeatureSpec.of(config).attributes)
-    measured, left_out = measure(tasks, truth, described, config, report)
-    left_out |= {f"horizon of {days} days": plan.cure(days) for days in plan.left_out}
     has_heads = context.artifact.manifest.model.future_weight > 0
-    akin = {task.name: has_heads and task.is_akin_to_training for task in tasks}
+    akin = {task.name: has_heads and task.is_akin_to_training for task in [*tasks, *newcomers]}
     return Results(_manifest(context, space), measured, costs, left_out, akin)
 
 
@@ -87,7 +81,8 @@ def gather(tables: Tables, config: Config, *, space: Space, versions: Versions, 
     items = read_item_vectors(tables, config, versions, activity.item_ids, [plan.until, *plan.dates])
     vectors_IE, has_I = items.of(content_modality(config), plan.until)
     cluster_I = clustered(vectors_IE, has_I, num_clusters=settings.num_clusters, seed=seed)
-    return Context(tables, config, artifact, plan, futures, seed), Truth(futures, items, cluster_I)
+    attributes = read_attributes(tables.spark, config, rows, seed=seed)
+    return Context(tables, config, artifact, plan, futures, seed), Truth(futures, items, cluster_I, attributes)
 
 
 def check_futures(futures: Futures, plan: Plan) -> None:
@@ -99,72 +94,13 @@ def check_futures(futures: Futures, plan: Plan) -> None:
         )
 
 
-def described_by(one: Representation, context: Context, report: Report) -> Described:
-    """Fit a representation and describe the rows by it, on the clock."""
-    started = time.monotonic()
-    one.fit(context)
-    fitted = time.monotonic()
-    x_NF = one.matrix(context)
-    done = time.monotonic()
-    assert x_NF.shape[0] == len(context.rows), f"{one.name}: {len(x_NF)} rows, wanted {len(context.rows)}"
-    assert x_NF.dtype == np.float32, f"{one.name}: {x_NF.dtype}, wanted float32"
-    assert np.isfinite(x_NF).all(), f"{one.name}: not all numbers are finite"
-    report(f"{one.name}: {x_NF.shape[1]} numbers a row, fitted in {fitted - started:.1f} s")
-    heads = one.heads(context) if isinstance(one, WithHeads) else SMALL
-    return Described(one.name, x_NF, Cost(fitted - started, done - fitted, *x_NF.shape), heads)
-
-
-def measure(
-    tasks: Sequence[Task], truth: Truth, described: Sequence[Described], config: Config, report: Report
-) -> tuple[list[Measured], dict[str, str]]:
-    """Judge all representations at all tasks; return what was measured, and why tasks are left out.
-
-    Raises
-    ------
-    UsageError
-        If all are.
-    """
-    settings = config.evaluation
-    weight_UB = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
-    measured: list[Measured] = []
-    left_out: dict[str, str] = {}
-    for task in tasks:
-        started = time.monotonic()
-        seeds = [settings.seed + k for k in range(settings.num_seeds)]
-        made = [task.problem(truth, seed) for seed in seeds]
-        problems = [problem for problem in made if not isinstance(problem, LeftOut)]
-        if len(problems) < len(made):
-            left_out[task.name] = next(str(reason) for reason in made if isinstance(reason, LeftOut))
-            report(f"{task.name}: left out; {left_out[task.name]}")
-            continue
-        for one in described:
-            if one.heads is not SMALL and not task.has_heads:
-                continue
-            measured += _measured(task, problems, one, seeds, weight_UB)
-        report(f"{task.name}: {time.monotonic() - started:.0f} s")
-    if not measured:
-        raise UsageError([f"evaluate: {name}: {reason}." for name, reason in left_out.items()])
-    return measured, left_out
-
-
-def _measured(
-    task: Task, problems: Sequence[Problem], one: Described, seeds: Sequence[int], weight_UB: Counts
-) -> list[Measured]:
-    """Choose the setting with the first seed, then train and test with each."""
-    choice = problems[0].chosen(one.x_NF, seeds[0], one.heads)
-    scores = [problem.scores(one.x_NF, choice, seed, one.heads) for problem, seed in zip(problems, seeds, strict=True)]
-    return [
-        Measured(
-            task.name,
-            metric,
-            one.name,
-            tuple(value_of(metric, of_seed) for of_seed in scores),
-            np.mean([bootstrapped(metric, of_seed, weight_UB) for of_seed in scores], axis=0),
-            str(choice),
-            problems[0].num_examples,
-        )
-        for metric in task.metrics
-    ]
+def without_picks(context: Context) -> dict[str, str]:
+    """Say why the representation by onboarding picks is left out, if it is."""
+    if context.config.onboarding is None:
+        return {PICKS: "the configuration has no onboarding"}
+    if not context.activity.picked.nnz:
+        return {PICKS: f"none of the {len(context.rows.user_ids):,} sampled users has picked an item at onboarding"}
+    return {}
 
 
 def _with_training(cost: Cost, tables: Tables, space: Space) -> Cost:
@@ -183,6 +119,7 @@ def _manifest(context: Context, space: Space) -> dict[str, Any]:
         "trained_until": plan.until,
         "lineage_id": space.lineage_id,
         "tiles_hash": tiles_fingerprint(context.tables, start=None, end=plan.end),
+        "sides_hash": sides_fingerprint(context.tables.spark, config),
         "config_hash": short_hash(config.model_dump()),
         "code_hash": code_hash(),
         "evaluation": config.evaluation.model_dump(),

@@ -76,6 +76,14 @@ class PoolingJob:
             else:
                 yield from self._in_parts(chain((first, second), step))
 
+    def alone(self, chunk: Chunk) -> Iterator[Made]:
+        """Make the job's outputs of one chunk in this process, of items part by part where they are in several."""
+        if self.item_parts == 1:
+            return self._of_chunk(chunk)
+        jobs = [replace(self.for_parts(), item_part=part) for part in range(self.item_parts)]
+        made = [made.rows for job in jobs for made in job._of_chunk(chunk)]
+        return self._summed_up(made, chunk.profiles)
+
     def _in_parts(self, chunks: Iterable[Chunk]) -> Iterator[Made]:
         in_parts = self.for_parts()
         parts: list[pa.RecordBatch] = []
@@ -83,10 +91,13 @@ class PoolingJob:
         for chunk in chunks:
             parts += [made.rows for made in in_parts._of_chunk(chunk)]
             profiles.append(chunk.profiles)
-        if not parts:
-            return
-        sums = as_chunk_of_sums(pa.Table.from_batches(parts), context=bool(self.spec.context))
-        yield from self.for_adding_up()._of_chunk(Chunk.of(sums=sums, profiles=pa.concat_tables(profiles)))
+        yield from self._summed_up(parts, pa.concat_tables(profiles))
+
+    def _summed_up(self, parts: list[pa.RecordBatch], profiles: pa.Table) -> Iterator[Made]:
+        tables = {"profiles": profiles}
+        if parts:
+            tables["sums"] = as_chunk_of_sums(pa.Table.from_batches(parts), context=bool(self.spec.context))
+        return self.for_adding_up()._of_chunk(Chunk.of(**tables))
 
     def _of_chunk(self, chunk: Chunk) -> Iterator[Made]:
         if self.item_part is not None:

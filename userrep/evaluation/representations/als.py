@@ -74,7 +74,10 @@ class Factorisation:
 
 @dataclass
 class AlsStatic:
-    """The factors of each row's user as they were at ``plan.until``, then 1 or, where the user was unknown, zeros."""
+    """The factors of each row's user as they were at ``plan.until``, then 1 or, where the user was unknown, zeros.
+
+    So it is zeros of all cut rows: who is as little known as they are has no factors.
+    """
 
     factors: Factorisation
     name: str = "als_static"
@@ -85,7 +88,8 @@ class AlsStatic:
 
     def matrix(self, context: Context) -> Floats32:
         """Look the users up."""
-        return flagged(self.factors.fitted(context).user_UD[context.rows.user_N])
+        users_ND = self.factors.fitted(context).user_UD[context.rows.user_N]
+        return flagged(np.zeros_like(users_ND) if context.is_cut else users_ND)
 
 
 @dataclass

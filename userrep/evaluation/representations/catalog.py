@@ -10,6 +10,7 @@ from userrep.evaluation.representations.inputs import (
     Nothing,
     Raw,
     is_count,
+    is_pick,
     is_pooled,
     is_pooled_longest,
     is_recent_count,
@@ -18,6 +19,8 @@ from userrep.evaluation.representations.matrices import Nmf, Pmf
 from userrep.evaluation.representations.reduced import Pca
 from userrep.evaluation.representations.supervised import Dlrm
 from userrep.evaluation.representations.variational import MultVae
+
+PICKS = "picks"  # left out where there are none
 
 
 def representations() -> list[Representation]:
@@ -28,6 +31,7 @@ def representations() -> list[Representation]:
         Nothing(),
         Blocks("rfm", is_recent_count),
         Blocks("rfm_history", is_count),
+        Blocks(PICKS, is_pick),
         Blocks("pooled_longest", is_pooled_longest),
         Blocks("pooled_all", is_pooled),
         Raw(),

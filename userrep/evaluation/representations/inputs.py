@@ -98,3 +98,8 @@ def is_pooled_longest(block: Block, context: Context) -> bool:
     """Say whether a block is a mean of item vectors over the longest window."""
     spec = context.layout.spec
     return block.name in {pooled.column for pooled in spec.pooled if pooled.window_days == spec.longest}
+
+
+def is_pick(block: Block, context: Context) -> bool:
+    """Say whether a block is a mean of the vectors of what was picked at onboarding."""
+    return block.name in {pooled.column for pooled in context.layout.spec.pooled if pooled.window_days is None}

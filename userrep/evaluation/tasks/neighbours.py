@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.evaluation.heads import SMALL, Heads, standardised
@@ -115,7 +114,7 @@ class NeighboursByFavourite:
 
 @dataclass(frozen=True)
 class NeighboursByAttribute:
-    """A user's kind is the value of an attribute. Where the attribute is an input, this asks if it is still there."""
+    """A user's kind is the value of an attribute. Of one that is an input, this asks whether it is still there."""
 
     attribute: str
     metrics: tuple[str, ...] = ("ndcg",)
@@ -128,7 +127,7 @@ class NeighboursByAttribute:
 
     def problem(self, truth: Truth, seed: int) -> NeighbourProblem | LeftOut:
         """Take the rows of users whose attribute is known."""
-        values = truth.rows.features.column(f"attribute_{self.attribute}").cast(pa.string())
+        values = truth.attributes_of_rows(self.attribute)
         known = values.unique().drop_null()
         if len(known) < 2:
             return LeftOut(f"attribute {self.attribute} has {len(known)} value{'s' * (len(known) != 1)} here")

@@ -7,10 +7,12 @@ are stands in ``tasks/catalog.py``.
 Shapes: N rows, F numbers of a representation, I items.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.evaluation.activity import Activity, Futures
@@ -32,11 +34,15 @@ class LeftOut(str):
 
 @dataclass(frozen=True)
 class Truth:
-    """All that labels are made from. ``cluster_I``: of each item, -1 for none."""
+    """All that labels are made from. ``cluster_I``: of each item, -1 for none.
+
+    ``attributes``: what is known of the U users besides, and is no input: text, null where unknown.
+    """
 
     futures: Futures
     items: ItemVectors
     cluster_I: Ints
+    attributes: Mapping[str, pa.StringArray] = field(default_factory=dict)
 
     @property
     def rows(self) -> Rows:
@@ -47,6 +53,12 @@ class Truth:
     def activity(self) -> Activity:
         """What their users did."""
         return self.futures.activity
+
+    def attributes_of_rows(self, name: str) -> pa.StringArray:
+        """Return each row's value of an attribute, be it an input or not."""
+        if name in self.attributes:
+            return self.attributes[name].take(pa.array(self.rows.user_N))
+        return self.rows.features.column(f"attribute_{name}").cast(pa.string())
 
 
 class Problem(Protocol):

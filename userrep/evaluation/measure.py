@@ -1,0 +1,100 @@
+"""Representations described and judged: vectors on the clock, then each task's figures, by resampled users too."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.evaluation.heads import SMALL, Heads
+from userrep.evaluation.metrics import Counts, bootstrapped, resampled_users, value_of
+from userrep.evaluation.representation import Context, Floats32, Representation, WithHeads
+from userrep.evaluation.results import Cost, Measured
+from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A representation's vectors of all rows, x_NF, what they cost, and what reads them."""
+
+    name: str
+    x_NF: Floats32
+    cost: Cost
+    heads: Heads = SMALL
+
+
+def fitted_and_described(one: Representation, context: Context, report: Report) -> Described:
+    """Fit a representation and describe the rows by it, on the clock."""
+    started = time.monotonic()
+    one.fit(context)
+    fit_seconds = time.monotonic() - started
+    described = described_by(one, context, fit_seconds=fit_seconds)
+    report(f"{one.name}: {described.cost.width} numbers a row, fitted in {fit_seconds:.1f} s")
+    return described
+
+
+def described_by(one: Representation, context: Context, *, fit_seconds: float) -> Described:
+    """Describe the rows by a representation that is fitted, on the clock."""
+    started = time.monotonic()
+    x_NF = one.matrix(context)
+    seconds = time.monotonic() - started
+    assert x_NF.shape[0] == len(context.rows), f"{one.name}: {len(x_NF)} rows, wanted {len(context.rows)}"
+    assert x_NF.dtype == np.float32, f"{one.name}: {x_NF.dtype}, wanted float32"
+    assert np.isfinite(x_NF).all(), f"{one.name}: not all numbers are finite"
+    heads = one.heads(context) if isinstance(one, WithHeads) else SMALL
+    return Described(one.name, x_NF, Cost(fit_seconds, seconds, *x_NF.shape), heads)
+
+
+def measure(
+    tasks: Sequence[Task], truth: Truth, described: Sequence[Described], config: Config, report: Report
+) -> tuple[list[Measured], dict[str, str]]:
+    """Judge all representations at all tasks; return what was measured, and why tasks are left out."""
+    settings = config.evaluation
+    weight_UB = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
+    measured: list[Measured] = []
+    left_out: dict[str, str] = {}
+    for task in tasks:
+        started = time.monotonic()
+        seeds = [settings.seed + k for k in range(settings.num_seeds)]
+        made = [task.problem(truth, seed) for seed in seeds]
+        problems = [problem for problem in made if not isinstance(problem, LeftOut)]
+        if len(problems) < len(made):
+            left_out[task.name] = next(str(reason) for reason in made if isinstance(reason, LeftOut))
+            report(f"{task.name}: left out; {left_out[task.name]}")
+            continue
+        for one in described:
+            if one.heads is not SMALL and not task.has_heads:
+                continue
+            measured += _measured(task, problems, one, seeds, weight_UB)
+        report(f"{task.name}: {time.monotonic() - started:.0f} s")
+    return measured, left_out
+
+
+def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> None:
+    """Refuse an evaluation that has left all out. Raises UsageError with all reasons."""
+    if not measured:
+        raise UsageError([f"evaluate: {name}: {reason}." for name, reason in left_out.items()])
+
+
+def _measured(
+    task: Task, problems: Sequence[Problem], one: Described, seeds: Sequence[int], weight_UB: Counts
+) -> list[Measured]:
+    """Choose the setting with the first seed, then train and test with each."""
+    choice = problems[0].chosen(one.x_NF, seeds[0], one.heads)
+    scores = [problem.scores(one.x_NF, choice, seed, one.heads) for problem, seed in zip(problems, seeds, strict=True)]
+    return [
+        Measured(
+            task.name,
+            metric,
+            one.name,
+            tuple(value_of(metric, of_seed) for of_seed in scores),
+            np.mean([bootstrapped(metric, of_seed, weight_UB) for of_seed in scores], axis=0),
+            str(choice),
+            problems[0].num_examples,
+        )
+        for metric in task.metrics
+    ]

@@ -55,8 +55,8 @@ def cutter_of(tiles: list[Row], profiles: list[Row], *, num_parts: int = 1) -> C
 
 
 def newest_by_hand(tiles: list[Row], most: int) -> list[Row]:
-    """Keep each user's newest tiles of the longest window."""
-    inside = [row for row in tiles if DAY - SPEC.longest <= row["day"] < DAY]
+    """Keep each user's newest tiles of the widest window."""
+    inside = [row for row in tiles if DAY - SPEC.span <= row["day"] < DAY]
     in_order = sorted(inside, key=lambda row: -row["last_event_at"])
     return [row for user in U for row in [row for row in in_order if row["user_id"] == user][:most]]
 
@@ -78,10 +78,11 @@ def test_features_of_cut_rows_are_those_of_the_newest_tiles_and_of_profiles_as_t
         if row["user_id"] in wanted:
             want = wanted[row["user_id"]]
             assert as_written(row, want) == want
-        else:  # the batch would not know this user; here it has come with its attributes and nothing more
+        else:  # the batch would not know this user; here it has come with its attributes, and at most a history
             country = next((of["attributes"][0] for of in profiles if of["user_id"] == row["user_id"]), None)
             assert row["attribute_country"] == country
-            given = {name: value for name, value in row.items() if name.startswith(("has_", "num_", "days_"))}
+            recent = {name: value for name, value in row.items() if not name.endswith(f"_{SPEC.history_days}d")}
+            given = {name: value for name, value in recent.items() if name.startswith(("has_", "num_", "days_"))}
             assert not any(given.values())
 
 

@@ -82,10 +82,12 @@ class Cutter:
         """Bring the tiles and profiles of some rows, all of one date, together; each row counts as a user."""
         inside = np.flatnonzero((self.newest.place_E < most) & np.isin(self.newest.row_E, mine))
         row_E, user_M = self.newest.row_E[inside], self.rows.user_N[mine]
-        is_known_M = (self._met_at_U[user_M] < day_number(as_of) * DAY_US) | np.isin(mine, row_E)
+        tiles = self.newest.tiles.take(pa.array(self.newest.tile_E[inside]))
+        is_recent_E = tiles.column("day").to_numpy() >= day_number(as_of) - self.spec.longest
+        is_known_M = (self._met_at_U[user_M] < day_number(as_of) * DAY_US) | np.isin(mine, row_E[is_recent_E])
         profiles = self.profiles.take(pa.array(user_M))
         return Chunk.of(
-            tiles=_of_users(self.newest.tiles.take(pa.array(self.newest.tile_E[inside])), row_E),
+            tiles=_of_users(tiles, row_E),
             profiles=_of_users(_known(profiles, is_known_M), mine),
         )
 

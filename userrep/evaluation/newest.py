@@ -71,7 +71,9 @@ def newest_tiles(tiles: DataFrame, dates: Sequence[date], *, most: int, context:
 
 
 def newest_of(found: pa.Table, rows: Rows, *, span: int, most: int) -> Newest:
-    """Tell of each row which tiles are its newest. ``found``: as ``newest_tiles`` gives them; ``span``: of all windows, in days.
+    """Tell of each row which tiles are its newest.
+
+    ``found``: as ``newest_tiles`` gives them. ``span``: the days of the widest window, the history's if there is one.
 
     Tiles of users that are in no row are dropped. Cost: a pass over the tiles for each date.
     """

@@ -14,6 +14,7 @@ from benchmarks import (
     answers,
     features_growth,
     features_vs_spark_sql,
+    quality,
     reader_vs_petastorm,
     training_data,
     training_memory,
@@ -23,13 +24,14 @@ from benchmarks.join_data import JoinSize
 from benchmarks.logs import LogSize, log_files
 from benchmarks.report import Skipped
 from benchmarks.training_data import RowSize
+from userrep.evaluation.results import Measured
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if "\ndef measure" in p.read_text(encoding="utf-8"))
 TRAINING_NAMES = [name for name in NAMES if name.startswith(("reader_", "training_"))]
 INFERENCE_NAMES = [name for name in NAMES if name.startswith("inference_")]
 JOIN_NAMES = [name for name in NAMES if name.startswith("join_")]
-OTHER_NAMES = [*TRAINING_NAMES, *INFERENCE_NAMES, *JOIN_NAMES, "retraining_auc_loss"]
+OTHER_NAMES = [*TRAINING_NAMES, *INFERENCE_NAMES, *JOIN_NAMES, "retraining_auc_loss", "quality"]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
 TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
 TINY_USERS = UserSize(users=80)
@@ -129,6 +131,25 @@ def test_rows_that_differ_are_no_comparison() -> None:
         training_data.check_rows((1024, 3, 4), (1024, 3, 5), TINY_ROWS)
     with pytest.raises(AssertionError, match="of 1024 rows"):
         training_data.check_rows((512, 3, 4), (512, 3, 4), TINY_ROWS)
+
+
+def test_the_lines_of_quality_are_gains_over_the_best_baseline_in_the_mean_over_spaces() -> None:
+    def measured(task: str, name: str, value: float) -> Measured:
+        metric = dict(asked)[task]
+        return Measured(task, metric, name, (value,), np.full(20, value), "linear", {"test": 9})
+
+    asked = {task for question in quality.QUESTIONS for task in question.tasks}
+    values = {"embedding": 0.6, "pooled_longest": 0.4, "pooled_all": 0.5, "rfm": 0.5, "raw": 0.5}
+    first = [measured(task, name, value) for task, _ in asked for name, value in values.items()]
+    second = [measured(task, "embedding", 0.7) for task, _ in asked]
+    found = {line["benchmark"]: line for line in quality.lines([first, second])}
+    assert found["quality_pair_vs_average"]["value"] == pytest.approx(0.3)
+    assert found["quality_pair_vs_average"]["interval"] == pytest.approx([0.3, 0.3])
+    assert found["quality_pair_vs_average"]["baseline"] == ["next_item_7d: pooled_all 0.5000"]
+    assert found["quality_volume_vs_rfm"]["value"] == pytest.approx(0.15)
+    assert found["quality_mean_vs_raw"]["value"] == pytest.approx(0.3)
+    assert "too few examples" in found["quality_vs_vae"]["skipped"]
+    assert len(found) == 12
 
 
 def test_every_benchmark_says_its_question_and_its_command() -> None:

@@ -32,10 +32,7 @@ def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Resu
         that the log has no room for labels after it.
     """
     space = evaluable(work.tables, work.config, space_id)
-    plan = plan_of(work, space)
-    work.build_activity_tiles()
-    work.train_item_vectors(list(plan.dates))
-    work.build_user_features(list(plan.dates))
+    plan = prepared(work, space)
     with work.runs.stage("evaluate_space") as run:
         results = evaluate(
             work.tables,
@@ -51,6 +48,15 @@ def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Resu
         run.reason = f"space {space.space_id}, {len(results.measured)} figures in {out}"
         run.outputs = {"evaluation_id": found["evaluation_id"], "space_id": space.space_id, "out": out}
     return results, found
+
+
+def prepared(work: Pipeline, space: Space) -> Plan:
+    """Choose the dates, and build what they lack."""
+    plan = plan_of(work, space)
+    work.build_activity_tiles()
+    work.train_item_vectors(list(plan.dates))
+    work.build_user_features(list(plan.dates))
+    return plan
 
 
 def plan_of(work: Pipeline, space: Space) -> Plan:

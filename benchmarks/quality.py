@@ -1,0 +1,170 @@
+"""Is the embedding worth more than what a sensible engineer would use instead?
+
+Online Retail II. Three spaces, of three seeds, are trained until 2011-09-01 and judged on later dates, by tasks and
+heads of ``userrep evaluate``; a line for each question. ``value`` is how far the embedding is ahead: relative to the
+best of the baselines that are named, or for R2 the difference; the mean over spaces, with its 90 % interval over
+resampled users. Up to five items of a user's first day stand in for onboarding picks, which the log lacks; they are an
+input of all sides, and never a hit. ``--small``: one space. Some 40 minutes.
+
+    make bench-quality
+    python -m benchmarks.quality --small
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import Window
+from pyspark.sql import functions as F
+
+from benchmarks.report import Line, Skipped, ask, progress
+from userrep.config import Config, load_config
+from userrep.evaluate import prepared
+from userrep.evaluation.representations.catalog import representations
+from userrep.evaluation.results import Interval, Measured
+from userrep.evaluation.run import evaluate
+from userrep.pipeline import Pipeline
+from userrep.session import get_session
+from userrep.spaces.registry import Space, find_space, list_spaces
+
+CONFIG = "conf/online_retail_ii.yaml"
+AS_OF = date(2011, 10, 1)
+SEEDS = 3
+PICKS = 5
+EMBEDDING = "embedding"
+
+
+class Question(NamedTuple):
+    """Which tasks, as (task, metric), and which baselines; of several the best counts at each task."""
+
+    name: str
+    tasks: list[tuple[str, str]]
+    baselines: list[str]
+    is_difference: bool = False
+
+
+_PAIR, _COLD = [("next_item_7d", "auc")], [("new_users_after_0", "auc")]
+_RETURN, _VOLUME = [("return_7d", "auc"), ("return_30d", "auc")], [("volume_30d", "r2")]
+_OTHERS = [("next_item_7d_new", "auc"), ("next_categories_30d", "auc"), ("neighbours", "ndcg")]
+QUESTIONS = [
+    Question("quality_pair_vs_average", _PAIR, ["pooled_longest", "pooled_all"]),
+    Question("quality_pair_vs_als", _PAIR, ["als_static", "als_folded"]),
+    Question("quality_return_vs_rfm", _RETURN, ["rfm"]),
+    Question("quality_volume_vs_rfm", _VOLUME, ["rfm"], is_difference=True),
+    Question("quality_cold_vs_popularity", _COLD, ["popularity"]),
+    Question("quality_cold_vs_average", _COLD, ["picks"]),
+    Question("quality_vs_vae", _PAIR, ["mult_vae"]),
+    Question("quality_vs_nmf", _PAIR, ["nmf"]),
+    Question("quality_vs_pmf", _PAIR, ["pmf"]),
+    Question("quality_vs_lightfm", _PAIR, ["lightfm_like"]),
+    Question("quality_vs_dlrm", _PAIR, ["dlrm_like"]),
+    Question("quality_mean_vs_raw", [*_PAIR, *_RETURN, *_VOLUME, *_OTHERS], ["raw"]),
+]
+
+
+def measure(num_seeds: int, root: Path) -> list[Line]:
+    """Train the spaces, judge the first beside all baselines and the others alone, and answer the questions."""
+    log = load_config(CONFIG).events.path
+    if log is None or not Path(log).exists():
+        raise Skipped(f"{CONFIG} names a log that is not here: {log}")
+    picks = _first_day_picks(root)
+    found: list[Sequence[Measured]] = []
+    for seed in range(1, num_seeds + 1):
+        work = _pipeline(_config(root, picks, seed))
+        space = _space(work, root, seed)
+        some = [one for one in representations() if one.name == EMBEDDING or not found]
+        plan = prepared(work, space)
+        results = evaluate(
+            work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,
+            report=progress,
+        )  # fmt: skip
+        found.append(results.measured)
+    return lines(found)
+
+
+def lines(found: Sequence[Sequence[Measured]]) -> list[Line]:
+    """Answer all questions by what was measured of each space; baselines are those of the first."""
+    return [_answered(question, found) for question in QUESTIONS]
+
+
+def _answered(question: Question, found: Sequence[Sequence[Measured]]) -> Line:
+    by_space = [{(m.task, m.metric, m.representation): m for m in measured} for measured in found]
+    parts, best, by_seed = [], [], []
+    for task in question.tasks:
+        theirs = [by_space[0][*task, name] for name in question.baselines if (*task, name) in by_space[0]]
+        ours = [measured[*task, EMBEDDING] for measured in by_space if (*task, EMBEDDING) in measured]
+        if not theirs or not ours:
+            return {"benchmark": question.name, "skipped": f"{task[0]} was left out: too few examples"}
+        baseline = max(theirs, key=lambda one: one.value)
+        mean_B = np.mean([one.bootstraps_B for one in ours], axis=0)
+        value = float(np.mean([one.value for one in ours]))
+        our_side, their_side = np.append(mean_B, value), np.append(baseline.bootstraps_B, baseline.value)
+        parts.append(our_side - their_side if question.is_difference else our_side / their_side - 1)
+        best.append(f"{task[0]}: {baseline.representation} {baseline.value:.4f}")
+        by_seed.append([round(one.value, 4) for one in ours])
+    ahead = np.mean(parts, axis=0)
+    interval = Interval.of(float(ahead[-1]), ahead[:-1])
+    return {
+        "benchmark": question.name,
+        "size": {"log": "online_retail_ii", "seeds": len(found), "cores": os.cpu_count()},
+        "value": round(interval.value, 4),
+        "interval": [round(interval.low, 4), round(interval.high, 4)],
+        "baseline": best,
+        "embedding_by_seed": by_seed,
+    }
+
+
+def _first_day_picks(root: Path) -> Path:
+    """Write up to ``PICKS`` items of each user's first day, drawn by a hash, as picked when that day began."""
+    target = root / "quality-picks.parquet"
+    if not target.exists():
+        columns = load_config(CONFIG).events.columns
+        spark = get_session("local[2]", {"spark.driver.memory": "3g"})
+        events = spark.read.parquet(str(load_config(CONFIG).events.path)).select(
+            F.col(columns.user_id).alias("user_id"), F.col(columns.item_id).alias("item_id"),
+            F.to_date(columns.event_at).alias("day"),
+        )  # fmt: skip
+        first = events.withColumn("first", F.min("day").over(Window.partitionBy("user_id"))).where("day = first")
+        draw = Window.partitionBy("user_id").orderBy(F.xxhash64("user_id", "item_id"))
+        drawn = first.distinct().withColumn("place", F.row_number().over(draw)).where(F.col("place") <= PICKS)
+        rows = drawn.select("user_id", "item_id", F.col("day").cast("timestamp").alias("event_at")).toArrow()
+        pq.write_table(pa.table(rows), target)
+    return target
+
+
+def _space(work: Pipeline, root: Path, seed: int) -> Space:
+    """Return the space of a seed; it is trained where an earlier run has not."""
+    done = root / f"quality-seed{seed}.txt"
+    if not done.exists():
+        before = {space.space_id for space in list_spaces(work.tables)}
+        work.run(retrain=bool(before))
+        (trained,) = (s.space_id for s in list_spaces(work.tables) if s.space_id not in before)
+        done.write_text(trained)
+    return find_space(work.tables, done.read_text())
+
+
+def _pipeline(config: Config) -> Pipeline:
+    return Pipeline(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), AS_OF, report=progress)
+
+
+def _config(root: Path, picks: Path, seed: int) -> Config:
+    columns = "{user_id: user_id, item_id: item_id, event_at: event_at}"
+    onboarding = f"onboarding={{path: {picks}, format: parquet, columns: {columns}}}"
+    settings = [f"root={root}/quality", onboarding, f"training.seed={seed}"]
+    return load_config(CONFIG, [*settings, "evaluation.newcomer_events=[0]", "tracking.mlflow=false"])
+
+
+if __name__ == "__main__":
+    asked = ask("quality", SEEDS, small=1, runs=1, unit="seeds", number=SEEDS, resized=int)
+    try:
+        found = measure(asked.size, asked.root)
+    except Skipped as skipped:
+        found = [{"benchmark": "quality", "skipped": str(skipped)}]
+    for line in found:
+        print(json.dumps(line), flush=True)

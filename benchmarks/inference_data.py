@@ -27,12 +27,13 @@ from userrep import config
 from userrep.arrow import listed, stacked
 from userrep.config import Config, parse_config
 from userrep.features.build import features_table, read_features
-from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
+from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
-from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
+from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import empty_input
+from userrep.model.frozen_folder import FORMAT_VERSION
 from userrep.schemas import FEATURE_SETS, USER_EMBEDDINGS
 from userrep.session import get_session
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
@@ -152,7 +153,7 @@ def run(
 @contextmanager
 def open_users(spark: SparkSession, size: UserSize, root: Path) -> Iterator[Users]:
     """Open tables with the features and the space; both are drawn where they are not there yet."""
-    kept = root / size.name
+    kept = root / f"{size.name}-format{FORMAT_VERSION}"
     if not kept.exists():
         progress(f"drawing {kept}")
         staged = root / f".{size.name}-{uuid4().hex}"  # a killed run leaves no half of the users behind
@@ -177,6 +178,20 @@ def scaled_inputs(users: Users) -> NDArray[np.float32]:
         part_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
         x_BF[start : start + len(part_BF)] = part_BF
         start += len(part_BF)
+    return x_BF
+
+
+def scaled_plainly(raw_BF: NDArray[np.float32], artifact: Artifact) -> NDArray[np.float32]:
+    """Scale raw inputs as peers do who write it down from the documentation, block by block."""
+    scaler = artifact.scaler
+    x_BF: NDArray[np.float32] = np.clip((raw_BF - scaler.center_F) / scaler.scale_F, -CLIP, CLIP)
+    for block in artifact.layout.blocks:
+        part_BF = x_BF[:, block.start : block.stop]
+        if block.flag is not None:
+            part_BF *= raw_BF[:, block.flag, None]
+        if block.kind == "pooled":
+            length_B = np.maximum(np.linalg.norm(part_BF, axis=1, keepdims=True), 1e-6)
+            part_BF *= (block.stop - block.start) ** 0.5 / length_B
     return x_BF
 
 

@@ -18,9 +18,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.functions import pandas_udf
 
-from benchmarks.inference_data import SIZE, Users, UserSize, against, open_users, run
+from benchmarks.inference_data import SIZE, Users, UserSize, against, open_users, run, scaled_plainly
 from benchmarks.report import Line
-from userrep.features.layout import CLIP, UNKNOWN, InputLayout
+from userrep.features.layout import UNKNOWN, InputLayout
 from userrep.inference.users import input_columns
 from userrep.model.artifact import load_artifact
 
@@ -39,13 +39,10 @@ def encode(users: Users) -> None:
     def embedding(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
         torch.set_num_threads(1)  # a task a core
         artifact = load_artifact(folder)
-        model, scaler = artifact.encoder(), artifact.scaler
+        model = artifact.encoder()
         for batch in batches:
             raw_BF = inputs(batch, artifact.layout)
-            x_BF = np.clip((raw_BF - scaler.center_F) / scaler.scale_F, -CLIP, CLIP)
-            for block in artifact.layout.blocks:
-                if block.flag is not None:
-                    x_BF[:, block.start : block.stop] *= raw_BF[:, block.flag, None]
+            x_BF = scaled_plainly(raw_BF, artifact)
             with torch.inference_mode():
                 yield pd.Series(list(model.encode(torch.from_numpy(x_BF)).numpy()))
 

@@ -18,9 +18,9 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType
 
-from benchmarks.inference_data import PEER_BATCH, SIZE, Users, UserSize, against, open_users, run
+from benchmarks.inference_data import PEER_BATCH, SIZE, Users, UserSize, against, open_users, run, scaled_plainly
 from benchmarks.report import Line
-from userrep.features.layout import CLIP, UNKNOWN, InputLayout
+from userrep.features.layout import UNKNOWN, InputLayout
 from userrep.model.artifact import load_artifact
 
 
@@ -37,13 +37,10 @@ def encode(users: Users) -> None:
     def make_predict_fn() -> Callable[[np.ndarray], np.ndarray]:
         torch.set_num_threads(1)  # a task a core
         artifact = load_artifact(folder)
-        model, scaler = artifact.encoder(), artifact.scaler
+        model = artifact.encoder()
 
         def predict(raw_BF: np.ndarray) -> np.ndarray:
-            x_BF = np.clip((raw_BF - scaler.center_F) / scaler.scale_F, -CLIP, CLIP)
-            for block in artifact.layout.blocks:
-                if block.flag is not None:
-                    x_BF[:, block.start : block.stop] *= raw_BF[:, block.flag, None]
+            x_BF = scaled_plainly(raw_BF, artifact)
             with torch.inference_mode():
                 return model.encode(torch.from_numpy(x_BF)).numpy()
 

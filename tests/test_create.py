@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
@@ -11,6 +12,8 @@ from tests.builders import AS_OF, pipeline_config
 from userrep import schemas
 from userrep.config import Config
 from userrep.errors import SlotsError, UsageError
+from userrep.features.build import read_features
+from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
 from userrep.pipeline import Pipeline
 from userrep.spaces import create
@@ -139,3 +142,14 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_done(
         with pytest.raises(error, match=fault):
             train()
     assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
+
+
+def test_codes_of_training_rows_have_mean_zero_and_variance_one(done: tuple[Pipeline, Config]) -> None:
+    pipeline, config = done
+    space = find_space(pipeline.tables, None)
+    artifact = load_artifact(artifact_folder(config, space.space_id), space.content_hash)
+    as_ofs = pipeline.schedule.training_as_ofs
+    rows = read_features(pipeline.tables, config, space.lineage_id, as_ofs).toArrow().combine_chunks()
+    z_BD = Encoder(artifact).embed(rows.to_batches()[0])
+    assert np.abs(z_BD.mean(axis=0)).max() < 0.3  # some users are held out
+    assert z_BD.var(axis=0).mean() == pytest.approx(1, abs=0.1)

@@ -109,7 +109,12 @@ def test_tasks_of_left_out_attributes_come_last_and_are_not_akin_to_the_training
 def test_many_numbers_are_cut_at_their_quartiles_and_few_are_taken_as_they_are() -> None:
     ages = np.random.default_rng(0).permutation(np.arange(20.0, 60.0))
     quarters = as_kinds(pa.array([*ages, None, float("nan")], from_pandas=False))
-    assert quarters.to_pylist() == [*(str(int((age - 20) // 10)) for age in ages), None, None]
+    assert quarters.to_pylist() == [*(str(2 * int((age - 20) // 10)) for age in ages), None, None]
+    for heap in (0.0, 500.0):  # most at the least or at the largest value
+        skewed = np.append(np.full(800, heap), np.arange(1.0, 201.0))
+        kinds = np.array(as_kinds(pa.array(skewed)).to_pylist())
+        assert len(set(kinds)) == 2
+        assert set(kinds[skewed == heap]).isdisjoint(kinds[skewed != heap])
     assert len(set(as_kinds(pa.array([1.0, 2.0, 1.0, None])).to_pylist())) == 3
     assert as_kinds(pa.array(["a", None])).to_pylist() == ["a", None]
 
@@ -125,7 +130,8 @@ def test_attributes_are_read_for_the_users_of_the_rows(spark: SparkSession, tmp_
     known = {user: 20.0 + user for user in range(5, 40)} | {7: 90.0}
     edges = np.quantile(list(known.values()), [0.25, 0.5, 0.75])
     assert found["age"].to_pylist() == [
-        str(sum(known[user] >= edge for edge in edges)) if user in known else None for user in range(40)
+        str(sum((known[user] >= edge) + int(known[user] > edge) for edge in edges)) if user in known else None
+        for user in range(40)
     ]
     assert found["home_town"].to_pylist() == [None] * 5 + ["ab"[k % 2] for k in range(5, 40)]
     assert read_attributes(spark, config_of(tmp_path), rows, seed=1) == {}

@@ -39,12 +39,16 @@ def read_attributes(spark: SparkSession, config: Config, rows: Rows, *, seed: in
 
 
 def as_kinds(values: pa.Array) -> pa.StringArray:
-    """Write values as text; many numbers as the quarter that each lies in. NaN is null."""
+    """Write values as text; many numbers as the quarter that each lies in. NaN is null.
+
+    Numbers that lie on a cut are a kind of their own: of 800 zeros among 1,000 numbers all three cuts are zero.
+    """
     if not pa.types.is_floating(values.type):
         return values.cast(pa.string())
     values = pc.if_else(pc.is_nan(values), None, values)
     known = values.drop_null().to_numpy()
     if len(np.unique(known)) <= _MAX_NUMBERS:
         return values.cast(pa.string())
-    quarter_U = np.searchsorted(np.quantile(known, [0.25, 0.5, 0.75]), values.to_numpy(zero_copy_only=False), "right")
+    cuts, value_U = np.quantile(known, [0.25, 0.5, 0.75]), values.to_numpy(zero_copy_only=False)
+    quarter_U = np.searchsorted(cuts, value_U, "left") + np.searchsorted(cuts, value_U, "right")
     return pc.if_else(values.is_valid(), pa.array(quarter_U).cast(pa.string()), None)

@@ -59,11 +59,12 @@ def evaluate(
     described = [fitted_and_described(one, context, report) for one in asked]
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, config.evaluation.attribute_names)
     measured, reasons = measure(tasks, truth, described, config, report)
+    costs = {one.name: one.cost for one in described}
+    del described  # all of their matrices; those of new users are as large
     newcomers = newcomer_tasks(plan, config)
     of_newcomers, more_reasons = measure_newcomers(newcomers, asked, context, truth, versions=versions, report=report)
     measured, left_out = measured + of_newcomers, left_out | reasons | more_reasons
     check_measured(measured, left_out)
-    costs = {one.name: one.cost for one in described}
     costs["embedding"] = _with_training(costs["embedding"], tables, space)
     has_heads = context.artifact.manifest.model.future_weight > 0
     akin = {task.name: has_heads and task.is_akin_to_training for task in [*tasks, *newcomers]}

@@ -70,9 +70,10 @@ def warm_start(
     the last layer, blocks of the same name, kind and width are carried; pooled ones only with ``same_items``: the
     item vectors are of the same lineage. Vocabularies are carried value by value: a value that is new begins as
     ``(other)`` did, where it was counted before. A block's flag means the same in every space and is always carried.
-    Inputs beyond ``CLIP`` are the one thing that is not computed as before. A block that is gone counts as absent, or,
-    without a flag, as its mean. What is predicted of the future is carried if the targets are the same ones, in the
-    scale that they had.
+    Not computed as before are inputs beyond ``CLIP``, and pooled vectors: directions from a mean that has moved, which
+    no weight makes up for. The projection beside the hidden layer begins with nothing of what is new. A block that is
+    gone counts as absent, or, without a flag, as its mean. What is predicted of the future is carried if the targets
+    are the same ones, in the scale that they had.
     Cost: a few copies of the weights in memory, in float64.
     """
     drawn = Autoencoder(layout, model, num_targets=targets.width, seed=seed).state_dict()
@@ -187,7 +188,7 @@ def _latent_layer(change: _Change, drawn: Tensors) -> Tensors:
     """Take what the hidden layer makes as it is; fold the scaling of inputs into the projection beside it."""
     weight_DH, bias_D = _wide(change.earlier, "encoder_latent")
     skip_DE = change.earlier.tensors["encoder_skip.weight"].astype(np.float64)
-    skip_DF, bias_D = _folded(change, skip_DE, bias_D, drawn["encoder_skip.weight"].astype(np.float64))
+    skip_DF, bias_D = _folded(change, skip_DE, bias_D, np.zeros(drawn["encoder_skip.weight"].shape))
     return {
         "encoder_latent.weight": weight_DH.astype(np.float32),
         "encoder_latent.bias": bias_D.astype(np.float32),

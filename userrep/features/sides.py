@@ -134,7 +134,8 @@ def check_sources(spark: SparkSession, config: Config) -> None:
     if users is not None:
         look(lambda: read_users(spark, users))
         judged = {f"attributes[{k}]": name for k, name in enumerate(config.evaluation.attributes)}
-        look(lambda: check_columns(read_source(spark, users, what="users"), judged, "evaluation"))
+        if judged:
+            look(lambda: check_columns(read_source(spark, users, what="users"), judged, "evaluation"))
     if onboarding is not None:
         look(lambda: read_picks(spark, onboarding))
     if faults:

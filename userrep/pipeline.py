@@ -178,6 +178,7 @@ class Pipeline:
         table = features_table(self.config, self.schedule.versions.lineage_id)
         with self.runs.stage("train_autoencoder", [table]) as run:
             run.reason = "no space yet" if self.schedule.usable_space is None else "asked for"
+            self._tell_short_history()
             space = create_space(
                 self.tables,
                 self.config,
@@ -191,6 +192,19 @@ class Pipeline:
             run.outputs = {"space_id": space.space_id}
             run.reason += f"; space {space.space_id}"
         return space
+
+    def _tell_short_history(self) -> None:
+        """Say so where training rows know less of a history than later rows will."""
+        days, first, log = (
+            self.config.history_window,
+            self.schedule.training_as_ofs[0],
+            self.schedule.inventory.first_day,
+        )
+        if days and first - timedelta(days=days) < log:
+            self.report(
+                f"the log begins on {log}: on {first}, the first training date, the history has not had its {days} "
+                "days; history_days: 0 leaves it out"
+            )
 
     def _kept(self, space: Space) -> Space:
         with self.runs.stage("train_autoencoder") as run:

@@ -283,7 +283,7 @@ def test_the_newest_tiles_of_rows_are_those_of_the_table(site: Site) -> None:
     items = site.context.activity.item_ids.to_pylist()
     for n in range(0, len(rows), 5):
         day, mine = rows.dates[rows.date_N[n]], tiles[users[rows.user_N[n]]]
-        inside = [tile for tile in mine if day - timedelta(days=28) <= tile.event_date < day]
+        inside = [tile for tile in mine if day - timedelta(days=2 * 28) <= tile.event_date < day]
         newest = sorted(inside, key=lambda tile: tile.last_event_at)[-3:]
         found = cutter.newest.tiles.take(cutter.newest.tile_E[cutter.newest.row_E == n]).to_pylist()
         wanted = sorted((t.item_id, t.weight, t.num_events, (t.event_date - date(1970, 1, 1)).days) for t in newest)

@@ -1,6 +1,6 @@
 """Static and folded factors from one factorisation in Spark, and the sample that is read beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ ALS = AlsVectors(kind="als", dim=6, alpha=3, regularization=0.5)
 class ContextOf(Context):
     """A context whose log is a frame."""
 
-    seen: DataFrame
+    seen: DataFrame = field(kw_only=True)
 
     def interactions(self) -> DataFrame:
         return self.seen

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import Window
 from pyspark.sql import functions as F
@@ -126,9 +125,10 @@ def _first_day_picks(root: Path) -> Path:
     """Write up to ``PICKS`` items of each user's first day, drawn by a hash, as picked when that day began."""
     target = root / "quality-picks.parquet"
     if not target.exists():
-        columns = load_config(CONFIG).events.columns
+        log = load_config(CONFIG).events
+        columns = log.columns
         spark = get_session("local[2]", {"spark.driver.memory": "3g"})
-        events = spark.read.parquet(str(load_config(CONFIG).events.path)).select(
+        events = spark.read.parquet(str(log.path)).select(
             F.col(columns.user_id).alias("user_id"), F.col(columns.item_id).alias("item_id"),
             F.to_date(columns.event_at).alias("day"),
         )  # fmt: skip
@@ -136,7 +136,7 @@ def _first_day_picks(root: Path) -> Path:
         draw = Window.partitionBy("user_id").orderBy(F.xxhash64("user_id", "item_id"))
         drawn = first.distinct().withColumn("place", F.row_number().over(draw)).where(F.col("place") <= PICKS)
         rows = drawn.select("user_id", "item_id", F.col("day").cast("timestamp").alias("event_at")).toArrow()
-        pq.write_table(pa.table(rows), target)
+        pq.write_table(rows, target)
     return target
 
 

@@ -46,11 +46,15 @@ class _Pair(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """From an earlier space to the inputs of a new one; ``pairs``: the blocks to carry."""
+    """From an earlier space to the inputs of a new one; ``pairs``: the blocks to carry.
+
+    ``before``, ``now``: the scalers, as far as weights can make up for them.
+    """
 
     earlier: Artifact
     layout: InputLayout
-    scaler: Scaler
+    before: Scaler
+    now: Scaler
     pairs: list[_Pair]
 
 
@@ -82,7 +86,8 @@ def warm_start(
     if not layers:
         return WarmStart(tensors, [], fresh)
     pairs, unfit = _pairs(earlier.manifest, layout, scaler, same_items=same_items)
-    change = _Change(earlier, layout, scaler, pairs)
+    before, now = _foldable(earlier.scaler, earlier.layout), _foldable(scaler, layout)
+    change = _Change(earlier, layout, before, now, pairs)
     for layer in layers:
         if layer == "encoder_hidden":
             carried = _first_layer(change, tensors)
@@ -201,16 +206,12 @@ def _folded(change: _Change, weight_HE: Matrix, bias_H: Matrix, fresh_HF: Matrix
 
     Where a block is there, its earlier input is ``(raw - center) / scale``, and raw is ``center_F + scale_F * x``. The
     part without x is a constant: a bias, or, since an absent block is zero in both spaces, the weight of its flag.
-    Pooled vectors have no scale, and their weights stay.
     """
-    before, scaler, weight_HF = change.earlier.scaler, change.scaler, fresh_HF
+    before, scaler, weight_HF = change.before, change.now, fresh_HF
     flags_E, flags_F = _flags(change.earlier.layout, change.layout)
     weight_HF[:, flags_F] = weight_HE[:, flags_E]
     for pair in change.pairs:
         there, here = _part(pair.there), _part(pair.here)
-        if pair.here.kind == "pooled":
-            weight_HF[:, here] = weight_HE[:, there]
-            continue
         by_raw = weight_HE[:, there] / before.scale_F[there]
         weight_HF[:, here] = by_raw @ pair.there_by_here * scaler.scale_F[here]
         constant_H = by_raw @ (pair.there_by_here @ scaler.center_F[here] - before.center_F[there])
@@ -223,16 +224,13 @@ def _folded(change: _Change, weight_HE: Matrix, bias_H: Matrix, fresh_HF: Matrix
 
 def _last_layer(change: _Change, drawn: Tensors) -> Tensors:
     """Bring the reconstruction into the new scale: through raw inputs, as ``center + scale * output``."""
-    before, scaler = change.earlier.scaler, change.scaler
+    before, scaler = change.before, change.now
     weight_EH, bias_E = _wide(change.earlier, "decoder_output")
     weight_FH, bias_F = (drawn[f"decoder_output.{name}"].astype(np.float64) for name in ("weight", "bias"))
     flags_E, flags_F = _flags(change.earlier.layout, change.layout)
     weight_FH[flags_F], bias_F[flags_F] = weight_EH[flags_E], bias_E[flags_E]
     for pair in change.pairs:
         there, here = _part(pair.there), _part(pair.here)
-        if pair.here.kind == "pooled":
-            weight_FH[here], bias_F[here] = weight_EH[there], bias_E[there]
-            continue
         scale = scaler.scale_F[here].astype(np.float64)
         raw_bias = before.center_F[there] + before.scale_F[there] * bias_E[there]
         weight_FH[here] = (pair.here_by_there * before.scale_F[there]) @ weight_EH[there] / scale[:, None]
@@ -241,6 +239,15 @@ def _last_layer(change: _Change, drawn: Tensors) -> Tensors:
         "decoder_output.weight": weight_FH.astype(np.float32),
         "decoder_output.bias": bias_F.astype(np.float32),
     }
+
+
+def _foldable(scaler: Scaler, layout: InputLayout) -> Scaler:
+    """Return a scaler without the centre and the scale of pooled vectors: their weights read directions, and stay."""
+    center_F, scale_F = scaler.center_F.copy(), scaler.scale_F.copy()
+    for block in layout.blocks:
+        if block.kind == "pooled":
+            center_F[_part(block)], scale_F[_part(block)] = 0, 1
+    return Scaler(center_F=center_F, scale_F=scale_F)
 
 
 def _wide(earlier: Artifact, layer: str) -> tuple[Matrix, Matrix]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.rows import RowProblem, lacking_kinds
-from userrep.evaluation.tasks.task import LEAST, LeftOut, Truth
+from userrep.evaluation.tasks.task import LEAST, LeftOut, Truth, too_few_values
 from userrep.events.hashing import hash64
 
 _MAX_VALUES = 10
@@ -44,8 +44,9 @@ class WhichValue:
         rows = split_by_user(truth.rows)
         rows = replace(rows, role_N=np.where(is_known_N, rows.role_N, NO_ROLE).astype(np.int8))
         counts = pc.value_counts(values.filter(pa.array(rows.role_N != NO_ROLE)))
-        if len(counts) < 2:
-            return LeftOut(f"attribute {self.attribute} has {len(counts)} value{'s' * (len(counts) != 1)} here")
+        lacking = too_few_values(self.attribute, len(counts))
+        if lacking:
+            return lacking
         by_count = sorted(counts.to_pylist(), key=lambda one: (-one["counts"], one["values"]))
         is_it_KN = [pc.equal(values, one["values"]).fill_null(False).to_numpy(zero_copy_only=False) for one in by_count]
         enough = [is_it_N for is_it_N in is_it_KN[:_MAX_VALUES] if lacking_kinds(rows, is_it_N) is None]

@@ -13,7 +13,7 @@ from userrep.evaluation.heads import SMALL, Heads, standardised
 from userrep.evaluation.metrics import Scores, ndcg
 from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints, Rows, num_by_role, places
 from userrep.evaluation.tasks.rows import clusters_touched
-from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
+from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth, too_few_values
 
 _PLACES = 50
 _MAX_POOL = 2000  # rows of a date among which neighbours are looked for
@@ -129,10 +129,8 @@ class NeighboursByAttribute:
         """Take the rows of users whose attribute is known."""
         values = truth.attributes_of_rows(self.attribute)
         known = values.unique().drop_null()
-        if len(known) < 2:
-            return LeftOut(f"attribute {self.attribute} has {len(known)} value{'s' * (len(known) != 1)} here")
         value_N = np.where(values.is_valid().to_numpy(zero_copy_only=False), places(values, known), -1)
-        return _problem(truth, value_N, seed)
+        return too_few_values(self.attribute, len(known)) or _problem(truth, value_N, seed)
 
 
 def _problem(truth: Truth, kind_N: Ints, seed: int) -> NeighbourProblem | LeftOut:

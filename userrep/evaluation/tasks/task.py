@@ -32,6 +32,13 @@ class LeftOut(str):
     __slots__ = ()
 
 
+def too_few_values(attribute: str, num_values: int) -> LeftOut | None:
+    """Say that an attribute does not tell users apart, if it has not two values among them."""
+    if num_values < 2:
+        return LeftOut(f"attribute {attribute} has {num_values} value{'s' * (num_values != 1)} here")
+    return None
+
+
 @dataclass(frozen=True)
 class Truth:
     """All that labels are made from. ``cluster_I``: of each item, -1 for none.

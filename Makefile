@@ -11,14 +11,14 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test cluster-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
-    clean
+.PHONY: help setup demo test cluster-test stream-test lint types format bench bench-features bench-training \
+    bench-inference bench-joins bench-retraining bench-streaming clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/%/NAME/; s/:.*## /\t/' | expand -t 16
 
-setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, Delta's JARs
+setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, JARs, Redis
 
 demo: setup  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
@@ -31,6 +31,9 @@ test: setup  ## all tests
 
 cluster-test: setup  ## the tests on a real standalone cluster, started for them: one Master, two Workers
 	@$(BIN)/python -m pytest tests/cluster -vv
+
+stream-test: setup  ## the tests on a real Kafka broker and a real Redis server, started for them
+	@$(BIN)/python -m pytest tests/streaming -vv
 
 lint: setup  ## formatting and lint
 	@$(BIN)/ruff format --check .
@@ -53,6 +56,7 @@ INFERENCE_BENCHES := inference-vs-torch inference-vs-pandas-udf inference-vs-pre
     inference-vs-mlflow-spark-udf
 JOIN_BENCHES := join-vs-duckdb join-growth join-vs-range join-vs-tempo join-vs-feast
 RETRAINING_BENCHES := retraining-auc-loss
+STREAMING_BENCHES := stream-latency stream-new-user stream-throughput stream-growth stream-kills
 BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
@@ -75,6 +79,9 @@ bench-joins: setup  ## the benchmarks of point-in-time joins
 
 bench-retraining: setup  ## what a retraining costs existing models, on Online Retail II: half an hour
 	$(call in_turn,$(RETRAINING_BENCHES))
+
+bench-streaming: setup  ## the benchmarks of near real time, on a broker and a Redis server of their own
+	$(call in_turn,$(STREAMING_BENCHES))
 
 bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
@@ -113,9 +120,15 @@ $(VENV)/.s3-server-done: $(VENV)/.packages-done deploy/s3_server.txt
 	@$(UV) pip install --quiet --python $(VENV)/s3-server/bin/python --requirement deploy/s3_server.txt
 	@touch $@
 
-$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py
+$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/session.py
 	@$(BIN)/python deploy/fetch_jars.py
 	@touch $@
 
-$(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.s3-server-done $(VENV)/.jars-done
+# For tests and benchmarks alone: where it cannot be installed, the tests that need it are skipped.
+$(VENV)/.redis-done: $(VENV)/.python-done deploy/redis_server.sh
+	@bash deploy/redis_server.sh
+	@touch $@
+
+$(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.s3-server-done \
+    $(VENV)/.jars-done $(VENV)/.redis-done
 	@touch $@

@@ -39,10 +39,13 @@ setup(
     extras_require={
         # Built from its source release by deploy/build_horovod_wheel.sh; what it needs at run time stands beside it.
         "horovod": ["horovod==0.28.1", "cloudpickle", "psutil", "packaging"],
+        "streaming": ["redis>=8.1,<9"],
         "dev": [
             "cmake>=4.4,<5",
+            "confluent-kafka>=2.16,<3",  # makes topics and sends events in tests and benchmarks
             "datasets>=5.2,<6",
             "duckdb>=2,<3",
+            "filelock>=3.20,<5",
             "hypothesis>=6.170,<7",
             "mlflow>=3.17,<3.18",  # `mlflow ui` over what was recorded; the server that a test starts
             "mypy>=2.4,<3",
@@ -50,6 +53,7 @@ setup(
             "psutil>=7.2,<8",
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",
+            "redis>=8.1,<9",
             "ruff>=0.17,<0.18",
             "types-PyYAML",
         ],

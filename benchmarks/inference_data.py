@@ -234,7 +234,7 @@ def _draw(spark: SparkSession, size: UserSize, root: Path) -> None:
         writer = TableWriter(target)
         stop = min(size.users, first + -(-size.users // _FILES))
         for start in range(first, stop, _CHUNK):
-            rows = _rows(spec, random, range(start, min(stop, start + _CHUNK)))
+            rows = feature_rows(spec, random, range(start, min(stop, start + _CHUNK)))
             moments.append(Moments.of(layout.raw(rows)) if not moments else moments[0])
             writer.write(pa.Table.from_batches([rows]), {"as_of": AS_OF})
         files += writer.close()
@@ -242,14 +242,15 @@ def _draw(spark: SparkSession, size: UserSize, root: Path) -> None:
     built = {"lineage_id": LINEAGE, "as_of": AS_OF, "valid_from": AS_OF, "log_hash": "x", "sides_hash": "x"}
     times = {"num_users": size.users, "num_inexact": 0, "built_at": datetime(2024, 7, 1)}  # noqa: DTZ001  # as in ledgers
     tables.add(FEATURE_SETS, [built | times])
-    content_hash = _save(settings, layout, Scaler.fit(layout, moments[0]))
+    content_hash = save_space(settings, layout, Scaler.fit(layout, moments[0]), lineage_id=LINEAGE)
     add_candidate(tables, space_id=SPACE, lineage_id=LINEAGE, trained_until=AS_OF, content_hash=content_hash)
 
 
-def _save(settings: Config, layout: InputLayout, scaler: Scaler) -> str:
+def save_space(settings: Config, layout: InputLayout, scaler: Scaler, *, lineage_id: str) -> str:
+    """Write the artifact of a space, weights as drawn; returns its content's hash."""
     state = Autoencoder(layout, settings.model, seed=3).state_dict()
     manifest = SpaceManifest(
-        space_id=SPACE, created_at=datetime(2024, 7, 1, tzinfo=UTC), lineage_id=LINEAGE, trained_until=AS_OF,
+        space_id=SPACE, created_at=datetime(2024, 7, 1, tzinfo=UTC), lineage_id=lineage_id, trained_until=AS_OF,
         layout=layout, targets=TargetLayout(blocks=[]), model=settings.model, training=config.Training(), metrics={},
         config_hash="c", code_hash="d",
     )  # fmt: skip
@@ -258,7 +259,8 @@ def _save(settings: Config, layout: InputLayout, scaler: Scaler) -> str:
     return save_artifact(artifact_folder(settings, SPACE), manifest, tensors).content_hash
 
 
-def _rows(spec: FeatureSpec, random: np.random.Generator, numbers: range) -> pa.RecordBatch:
+def feature_rows(spec: FeatureSpec, random: np.random.Generator, numbers: range) -> pa.RecordBatch:
+    """Draw the features of some users."""
     num = len(numbers)
     ids = pc.utf8_lpad(pa.array(np.arange(numbers.start, numbers.stop)).cast(pa.string()), 9, "0")
     columns: dict[str, Any] = {"user_id": pc.binary_join_element_wise("u", ids, "")}

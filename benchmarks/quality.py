@@ -77,8 +77,9 @@ def measure(num_seeds: int, root: Path) -> list[Line]:
     picks = _first_day_picks(root)
     found: list[Sequence[Measured]] = []
     for seed in range(1, num_seeds + 1):
-        work = _pipeline(_config(root, picks, seed))
-        space = _space(work, seed)
+        config = _config(root, picks, seed)
+        space = _space(_pipeline(config, AS_OF), seed)
+        work = _pipeline(config, None)
         some = [one for one in representations() if one.name == EMBEDDING or not found]
         plan = prepared(work, space)
         results = evaluate(
@@ -153,8 +154,8 @@ def _space(work: Pipeline, seed: int) -> Space:
     return trained()[seed]
 
 
-def _pipeline(config: Config) -> Pipeline:
-    return Pipeline(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), AS_OF, report=progress)
+def _pipeline(config: Config, as_of: date | None) -> Pipeline:
+    return Pipeline(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), as_of, report=progress)
 
 
 def _config(root: Path, picks: Path, seed: int) -> Config:

@@ -1,4 +1,4 @@
-"""Resolve Delta's JARs from Maven Central once, into the folder that sessions load them from."""
+"""Resolve JARs from Maven Central once: those that sessions load, and those of the Kafka broker that tests start."""
 
 import os
 import shutil
@@ -7,7 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from userrep.session import DELTA_COORDINATES, jars_folder
+from userrep.session import PACKAGES, jars_folder
+
+# With the binding that its log is written by. The broker's Scala library is Spark's: resolving leaves that out.
+BROKER_PACKAGES = "org.apache.kafka:kafka_2.13:4.1.1,org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 
 RESOLVE = """
 import sys
@@ -18,26 +21,34 @@ SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false") \
 """
 
 
-def main() -> int:
-    folder = jars_folder()
-    if folder.is_dir():
-        return 0
-    print(f"setup: resolving {DELTA_COORDINATES}", flush=True)
+def broker_jars_folder() -> Path:
+    """Return the folder of the broker's JARs, which no session may have on its class path, beside the sessions'."""
+    return jars_folder().parent / BROKER_PACKAGES.replace(":", "_").replace(",", "_")
+
+
+def resolve(packages: str, folder: Path) -> bool:
+    """Bring the JARs of packages, with all they need, into a folder that is not there yet; say whether it worked."""
+    print(f"setup: resolving {packages}", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as ivy:
         resolved = subprocess.run(
-            [sys.executable, "-c", RESOLVE, DELTA_COORDINATES, ivy], capture_output=True, text=True, check=False
+            [sys.executable, "-c", RESOLVE, packages, ivy], capture_output=True, text=True, check=False
         )
         jars = Path(ivy) / "jars"
         if resolved.returncode or not any(jars.glob("*.jar")):
             print(resolved.stderr[-4000:], file=sys.stderr)
-            print(f"setup: {DELTA_COORDINATES} could not be resolved; is Maven Central reachable?", file=sys.stderr)
-            return 1
+            print(f"setup: {packages} could not be resolved; is Maven Central reachable?", file=sys.stderr)
+            return False
         staged = Path(tempfile.mkdtemp(dir=folder.parent)) / "jars"
         shutil.copytree(jars, staged)
         os.replace(staged, folder)
         staged.parent.rmdir()
-    return 0
+    return True
+
+
+def main() -> int:
+    wanted = {PACKAGES: jars_folder(), BROKER_PACKAGES: broker_jars_folder()}
+    return 0 if all(folder.is_dir() or resolve(packages, folder) for packages, folder in wanted.items()) else 1
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Driver:
         except subprocess.TimeoutExpired:
             self.kill()
             raise UserrepError(
-                f"cluster: a driver did not end within {seconds:g} s; its log ends with\n{_tail(self.log)}"
+                f"cluster: a driver did not end within {seconds:g} s; its log ends with\n{tail_of(self.log)}"
             ) from None
 
     def kill(self) -> None:
@@ -246,12 +246,13 @@ def _said_at_start(name: str, process: subprocess.Popen[bytes], log: Path, patte
         late = time.monotonic() > until
         if late or process.poll() is not None:
             how = f"was not there after {START_SECONDS} s" if late else "ended at its start"
-            raise UserrepError(f"cluster: {name} {how}; its log {log} ends with\n{_tail(log)}")
+            raise UserrepError(f"cluster: {name} {how}; its log {log} ends with\n{tail_of(log)}")
         time.sleep(0.1)
     return found
 
 
-def _tail(log: Path) -> str:
+def tail_of(log: Path) -> str:
+    """Return the last lines of a log."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
 
 

@@ -14,6 +14,15 @@ from userrep.config import Config, parse_config
 from userrep.events.generator import LogSpec
 from userrep.storage import file_system
 
+# Of sessions for thousands of small queries: to make code for each, and to optimise it, costs more than it saves.
+SPARK = {
+    "spark.driver.memory": "2g",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:Tier4InvocationThreshold=30000"
+    " -XX:Tier4MinInvocationThreshold=6000 -XX:Tier4CompileThreshold=90000 -XX:Tier4BackEdgeThreshold=240000",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.shuffle.partitions": "2",
+}
 EVENT_COLUMNS = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
 
 
@@ -32,6 +41,18 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema 
 def event(user: str | None, item: str | None, when: str | None, **more: Any) -> dict[str, Any]:
     """Build a row of a log."""
     return {"user_id": user, "item_id": item, "event_at": at(when) if when else None, **more}
+
+
+def files_naming(folder: Path, *names: str) -> list[str]:
+    """Return the files below a folder in whose bytes, decompressed, one of some texts stands."""
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        if path.suffix == ".parquet" and content:
+            content += str(pq.ParquetFile(path).read().to_pylist()).encode()
+        if any(name.encode() in content for name in names):
+            found.append(str(path.relative_to(folder)))
+    return found
 
 
 def config_of(folder: Path, **sections: Any) -> Config:

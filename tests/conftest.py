@@ -1,14 +1,17 @@
 """What all tests share: one Spark session, and one run of the whole pipeline."""
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from pyspark.sql import SparkSession
 from xdist.scheduler import LoadFileScheduling
 
-from tests.builders import AS_OF, SPEC, pipeline_config
+from tests.builders import AS_OF, SPARK, SPEC, pipeline_config
 from userrep.config import Config
 from userrep.events.generator import generate_log
 from userrep.pipeline import Pipeline
@@ -27,9 +30,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    session = get_session(
-        master="local[2]", conf={"spark.driver.memory": "2g", "spark.sql.shuffle.partitions": "2"}, app_name="tests"
-    )
+    session = get_session(master="local[2]", conf=SPARK, app_name="tests")
     yield session
     session.stop()
 
@@ -37,15 +38,29 @@ def spark() -> Iterator[SparkSession]:
 @pytest.fixture(scope="session")
 def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generate a log of 80 days; not to be changed."""
-    folder = tmp_path_factory.mktemp("log")
-    generate_log(spark, SPEC, str(folder))
-    return folder
+    return _made_once(tmp_path_factory, "log", lambda folder: generate_log(spark, SPEC, str(folder)))
 
 
 @pytest.fixture(scope="session")
 def done(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Config]:
-    """Run every stage on the generated log; who changes the tables works on a copy."""
-    config = pipeline_config(log, tmp_path_factory.mktemp("root"))
-    work = Pipeline(config, spark, AS_OF, report=lambda _: None)
-    work.run()
-    return work, config
+    """Tables after a run of every stage on the generated log; who changes the tables works on a copy."""
+
+    def run(folder: Path) -> None:
+        Pipeline(pipeline_config(log, folder), spark, AS_OF, report=lambda _: None).run()
+
+    root = tmp_path_factory.mktemp("done") / "root"
+    shutil.copytree(_made_once(tmp_path_factory, "done", run), root)
+    config = pipeline_config(log, root)
+    return Pipeline(config, spark, AS_OF, report=lambda _: None), config
+
+
+def _made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Let one of the processes make a folder, while the others wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    is_made = folder.with_suffix(".made")
+    with FileLock(folder.with_suffix(".lock")):
+        if not is_made.exists():
+            make(folder)  # in its place: a saved model knows the root that it was trained on
+            is_made.touch()
+    return folder

@@ -1,23 +1,26 @@
 """The command line: what it says, where, and with which exit code; wrong input is refused before long work."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from builders import event, write_rows
+from builders import AS_OF, event, write_rows
 from pyspark.sql import SparkSession
 
 from userrep import cli
+from userrep.config import Config
 from userrep.doctor import Finding, findings
 from userrep.errors import GateRefusedError
 from userrep.export import EXPORTS
 from userrep.jobs import JOBS
 from userrep.pipeline import Pipeline
+from userrep.schemas import EMBEDDING_UPDATES
 from userrep.spaces.registry import add_candidate, find_space, mark_ready
 from userrep.tables import Tables
 
@@ -94,6 +97,10 @@ COMMANDS = {
     ("run",): "Run one job of jobs/ by its name.",
     ("export",): "Write embeddings, features or item vectors of a date as Parquet",
     ("evaluate",): "Judge a space on the log after its training: tasks it was not built for, beside baselines",
+    ("stream",): "Encode users anew as their events arrive, until Ctrl-C or SIGTERM",
+    ("stream", "verify"): "Compare the last streamed vectors of an as-of date with its snapshot: equal to the bit?",
+    ("forget",): "Take users out of all tables, snapshots, exports and the online store, and keep them out.",
+    ("plan",): "Estimate core hours, shuffles and storage at a size",
     ("status",): "Show what there is: days of tiles, rejected rows, spaces with their snapshots",
     ("doctor",): "Check this machine: versions that belong together",
     ("spaces",): "The registry of embedding spaces",
@@ -134,6 +141,7 @@ def test_help_lists_all_commands(userrep: Userrep, no_spark: None) -> None:
         "run",
         "export",
         "evaluate",
+        "stream",
         "status",
         "doctor",
         "spaces",
@@ -194,6 +202,13 @@ def test_no_command_is_answered_with_the_help(userrep: Userrep, no_spark: None, 
         ("export features --config C --as-of 2024-05-02 --out O --space ../x", "space '../x' is not a valid name"),
         ("evaluate --config C --out O --space ../x", "space '../x' is not a valid name"),
         ("evaluate --config C", "Missing option '--out'. `--help` shows what there is."),
+        ("stream", "stream: --config is missing; name a configuration file."),
+        ("stream --config C --new-query-id ../x", "query id '../x' is not a valid name: use 1 to 64 of a-z"),
+        ("stream --config C --set stream.events.topic=t", "stream: events.topic needs kafka.bootstrap_servers"),
+        ("stream verfy", "No such command 'verfy'. Did you mean 'verify'? `--help` shows what there is."),
+        ("stream verify --as-of 2024-05-02", "Missing option '--config'. `--help` shows what there is."),
+        ("stream verify --config C", "Missing option '--as-of'. `--help` shows what there is."),
+        ("stream verify --config C --as-of today", "--as-of today: not a date; write YYYY-MM-DD."),
         ("evaluate --config C --out O", "no space is serving. `userrep pipeline` trains one and promotes it where"),
     ],
 )
@@ -412,6 +427,49 @@ def test_what_needs_a_space_says_so_where_there_is_none(
     assert not (tmp_path / "out").exists()
     back = userrep("spaces", "rollback", "--config", empty_root)
     assert (back.code, back.faults) == (2, ["rollback: no other space has served before."])
+
+
+def test_a_stream_that_has_nothing_to_begin_with_says_so(userrep: Userrep, spark: SparkSession, tmp_path: Path) -> None:
+    days = ("2024-05-01", "2024-05-02")
+    write_rows(tmp_path / "events" / "part.parquet", [event("u", "i", f"{day} 12:00:00") for day in days])
+    config = config_file(tmp_path)
+    for arguments in ((), ("--until-empty",)):
+        answer = userrep("stream", "--config", config, *arguments)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.faults == [
+            "stream: no snapshot is published yet; `userrep pipeline` trains a space and publishes one."
+        ]
+    verified = userrep("stream", "verify", "--config", config, "--as-of", "2024-05-02")
+    assert (verified.code, verified.out) == (2, "")
+    assert verified.faults[0].startswith("no space is serving. `userrep pipeline` trains one")
+
+
+def test_a_stream_is_verified_only_where_there_is_something_to_compare(
+    userrep: Userrep, spark: SparkSession, done: tuple[Pipeline, Config], tmp_path: Path
+) -> None:
+    values = done[1].model_dump(mode="json", by_alias=True, exclude_unset=True)
+    root = shutil.copytree(values["root"], tmp_path / "root")
+    config = tmp_path / "userrep.yaml"
+    config.write_text(yaml.safe_dump(values | {"root": str(root)}))
+    space_id = find_space(done[0].tables, None).space_id
+    early = userrep("stream", "verify", "--config", config, "--as-of", "2024-03-20")
+    assert (early.code, early.out) == (2, "")
+    assert len(early.faults) == 1
+    assert "2024-03-20" in early.faults[0]
+    command = ("stream", "verify", "--config", config, "--as-of", str(AS_OF))
+    nothing = userrep(*command)
+    assert (nothing.code, nothing.out) == (2, "")
+    assert nothing.faults == [f"stream verify: no stream has written vectors of space {space_id} for {AS_OF}."]
+    row = {"space_id": space_id, "as_of": AS_OF, "user_id": "u0000001", "query_id": "stream", "batch_id": 0,
+           "event_at": datetime(2024, 3, 14), "computed_at": datetime(2024, 3, 14), "is_new": False,
+           "embedding": [0.0]}  # fmt: skip
+    Tables(spark, root=str(root)).add(EMBEDDING_UPDATES, [row])
+    different = userrep(*command, "--json")
+    assert different.code == 3
+    found = json.loads(different.out)
+    assert (found["equal"], found["different"]) == (0, 1)
+    assert found["not_streamed"] > 50
+    assert "equal to the bit: 0.0000%" in userrep(*command).out
 
 
 def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(

@@ -149,3 +149,17 @@ def test_tables_are_read_and_committed_beside_spark_where_that_is_safe(
     spark: SparkSession, root: str, has_files: bool
 ) -> None:
     assert Tables(spark, root=root).has_files == has_files
+
+
+def test_files_that_are_added_bring_a_writer_s_transaction(tables: Tables) -> None:
+    tables.create(SHARES)
+    for number, day in enumerate((date(2024, 5, 1), date(2024, 5, 2))):
+        tables.add_files(SHARES, written(tables, day, bucketed(30)), transaction=("writer", number))
+    tables.add_files(SHARES, [], transaction=("writer", 9))
+    assert tables.last_transaction(SHARES, "writer") == 1
+    rows = tables.read(SHARES)
+    assert {row.day: row["count"] for row in rows.groupBy("day").count().collect()} == {
+        date(2024, 5, 1): 30, date(2024, 5, 2): 30,
+    }  # fmt: skip
+    tables.append(rows.where("false"), SHARES, transaction=("writer", 1))  # Spark reads the same record
+    assert tables.last_transaction(SHARES, "writer") == 1

@@ -1,14 +1,15 @@
-"""What the scripts of deploy/ say before they start long work, and that a cluster leaves no process behind."""
+"""What the scripts of deploy/ say before long work and what they fetch; a cluster leaves no process behind."""
 
 import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from deploy import standalone_cluster
+from deploy import fetch_jars, standalone_cluster
 from deploy.standalone_cluster import StandaloneCluster
 from userrep.errors import UserrepError
 
@@ -82,6 +83,53 @@ def test_the_discovery_script_asks_the_driver_s_own_tool(tmp_path: Path) -> None
     script(tmp_path / "nvidia-smi", "printf '0\\n1\\n'")
     said = subprocess.check_output([DEPLOY / "gpu_addresses.sh"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
     assert json.loads(said)["addresses"] == ["0", "1"]
+
+
+def ask_for_redis(folder: Path, *, user: int = 0, **commands: str) -> tuple[int, str, str]:
+    """Run the step with no other commands than these; return the exit code and what is said on stdout and stderr."""
+    for name, text in ({"id": f"echo {user}"} | commands).items():
+        script(folder / name.replace("_", "-"), text)
+    command = ["/bin/bash", str(DEPLOY / "redis_server.sh")]
+    ran = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+SKIPPED = (
+    "setup: no redis-server, so tests that need it will be skipped. "
+    "Install it (Debian: apt-get install redis-server).\n"
+)
+
+
+def test_a_redis_server_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+    assert ask_for_redis(tmp_path, redis_server="exit 1", apt_get="exit 1") == (0, "", "")
+
+
+def test_root_gets_a_redis_server_from_debian_once_its_lists_are_there(tmp_path: Path) -> None:
+    server, lists = tmp_path / "redis-server", tmp_path / "lists"
+    install = f"[ -e {lists} ] || exit 100; : > {server}; /bin/chmod +x {server}"
+    apt_get = f'case "$1" in update) : > {lists} ;; install) {install} ;; esac'
+    assert ask_for_redis(tmp_path, apt_get=apt_get) == (0, "setup: redis-server\n", "")
+    assert server.exists()
+
+
+@pytest.mark.parametrize("commands", [{}, {"apt_get": "exit 100"}, {"apt_get": "exit 1", "user": 1000}])
+def test_set_up_goes_on_without_redis_and_says_what_that_means(tmp_path: Path, commands: dict[str, Any]) -> None:
+    code, _, said = ask_for_redis(tmp_path, **commands)
+    assert (code, said) == (0, SKIPPED)
+
+
+def test_only_jars_that_are_not_there_are_resolved_and_the_broker_s_lie_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USERREP_JARS", str(tmp_path))
+    resolved = []
+    monkeypatch.setattr(fetch_jars, "resolve", lambda packages, folder: resolved.append((packages, folder)))
+    fetch_jars.jars_folder().mkdir()
+    assert fetch_jars.main() == 1
+    assert resolved == [(fetch_jars.BROKER_PACKAGES, fetch_jars.broker_jars_folder())]
+    fetch_jars.broker_jars_folder().mkdir()
+    assert (fetch_jars.main(), len(resolved)) == (0, 1)
+    assert fetch_jars.broker_jars_folder().parent == tmp_path
 
 
 def runs(pid: int) -> bool:

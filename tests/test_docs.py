@@ -14,7 +14,7 @@ from tests.builders import config_of
 from tests.embedding_tables import add_spaces, publish, snapshot
 from tests.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
 from userrep import cli_consumers, cli_spaces
-from userrep.config import AsOfs, Evaluation, Model, Training
+from userrep.config import AsOfs, Drift, Evaluation, Model, Stream, Training
 from userrep.downstream import outputs
 from userrep.downstream.embedding_join import EmbeddingJoin
 from userrep.downstream.options import JoinOptions
@@ -30,9 +30,9 @@ from userrep.tables import Tables
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def settings_in(section: str) -> dict[str, str]:
-    """Return the settings that a section of the page on training lists, with their defaults."""
-    page = (DOCS / "training.md").read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+def settings_in(section: str, page: str = "training.md") -> dict[str, str]:
+    """Return the settings that a section of a page lists, with their defaults."""
+    page = (DOCS / page).read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
     return dict(re.findall(r"^\| `([a-z_.]+)` \| `?([^|`]+?)`? \|", page, flags=re.MULTILINE))
 
 
@@ -43,6 +43,17 @@ def test_the_page_on_training_lists_every_setting_with_its_default() -> None:
     assert settings_in("Settings") == {name: _written(default) for name, default in fields.items()}
     model = {name: _written(field.default) for name, field in Model.model_fields.items()}
     assert settings_in("The model") == model
+
+
+def test_the_page_on_streaming_lists_every_setting_with_its_default() -> None:
+    defaults = {name: _written(field.default) for name, field in Stream.model_fields.items()}
+    assert settings_in("What it reads", "streaming.md") == defaults
+
+
+def test_the_page_on_drift_lists_every_metric_with_its_limit() -> None:
+    assert settings_in("Limits", "drift.md") == {
+        name: _written(limit) for name, limit in Drift().warn.model_dump().items()
+    }
 
 
 def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vectors(
@@ -107,7 +118,9 @@ def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(t
 def _written(default: object) -> str:
     """Write a default as a configuration file does."""
     if isinstance(default, timedelta):
-        return f"{default.total_seconds() / 60:.0f}m"
+        seconds = default.total_seconds()
+        size, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "m"), (1, "s")) if not seconds % size)
+        return f"{seconds / size:.0f}{unit}"
     return "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 

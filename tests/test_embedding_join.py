@@ -17,6 +17,7 @@ from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from tests.builders import SPARK
 from tests.embedding_tables import add_spaces, publish, snapshot
 from tests.test_model import saved
 from userrep.downstream.embedding_join import EmbeddingJoin
@@ -91,7 +92,7 @@ def test_a_pipeline_is_loaded_and_used_in_a_new_process(tables: Tables, labels: 
     code = f"""
 from pyspark.ml import PipelineModel
 from userrep.session import get_session
-spark = get_session(master="local[1]")
+spark = get_session(master="local[1]", conf={SPARK!r})
 rows = PipelineModel.load({str(tmp_path / "model")!r}).transform(spark.read.parquet({str(tmp_path / "labels")!r}))
 print(rows.where("prediction = label AND snapshot_id LIKE 's001-a-%'").count())
 """

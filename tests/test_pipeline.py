@@ -17,11 +17,12 @@ from sklearn.model_selection import cross_val_predict
 
 from tests.builders import AS_OF, pipeline_config
 from userrep import schemas
-from userrep.config import Config
+from userrep.config import Config, DriftLimits
 from userrep.downstream.return_propensity import CONSUMER
 from userrep.downstream.training_sets import list_training_sets
 from userrep.errors import GateRefusedError, UsageError
 from userrep.export import export_embeddings, export_features, export_item_vectors
+from userrep.features.build import read_features
 from userrep.items.versions import lineage_of
 from userrep.pipeline import Pipeline
 from userrep.runs import Runs
@@ -65,14 +66,20 @@ def _content(tables: Tables, config: Config) -> dict[str, Any]:
     }
 
 
+def aucs_of(work: Pipeline) -> dict[str, float]:
+    return {row.input: row.auc for row in work.tables.ledger(schemas.CONSUMER_RESULTS)}
+
+
 def test_every_stage_runs_once_and_records_itself(done: tuple[Pipeline, Config]) -> None:
-    work, _ = done
-    assert [(run.stage, run.outcome) for run in work.runs.stages] == [(stage, "done") for stage in STAGES]
-    recorded = work.tables.read(schemas.JOB_RUNS).where(f"run_id = '{work.runs.run_id}'").collect()
-    assert {row.stage for row in recorded} == set(STAGES)
+    rows = sorted(done[0].tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)
+    recorded = [row for row in rows if row.run_id == rows[0].run_id]
+    assert [(row.stage, row.outcome) for row in recorded] == [(stage, "done") for stage in STAGES]
     features = next(row for row in recorded if row.stage == "build_user_features")
     assert set(json.loads(features.inputs)) == {"tile_days", "item_vector_versions"}
     assert all(row.config_hash and row.code_hash for row in recorded)
+    work = json.loads(features.outputs)["spark"]
+    assert 0 < work["task_seconds"] < 2 * features.seconds  # on two cores
+    assert work["shuffle_bytes"] > 0
 
 
 def test_a_second_run_changes_nothing_and_says_why(spark: SparkSession, done: tuple[Pipeline, Config]) -> None:
@@ -83,11 +90,23 @@ def test_a_second_run_changes_nothing_and_says_why(spark: SparkSession, done: tu
     assert {run.outcome for run in again.runs.stages if run.stage != "take_inventory"} == {"skipped"}
     assert all(run.reason for run in again.runs.stages)
     assert {table.name: work.tables.version(table) for table in schemas.ALL if table is not schemas.JOB_RUNS} == before
-    assert [o.auc for o in again.outcomes] == [o.auc for o in work.outcomes]
+    assert {outcome.input: outcome.auc for outcome in again.outcomes} == aucs_of(work)
+
+
+def test_drift_is_measured_of_vectors_and_inputs(done: tuple[Pipeline, Config]) -> None:
+    work, _ = done
+    space = find_space(work.tables, None)
+    work.monitor_drift(space, AS_OF)
+    kept = work.tables.ledger(schemas.SNAPSHOT_DRIFT)
+    assert {row.as_of for row in kept} == {AS_OF}
+    assert {row.metric for row in kept if not row.part} == set(DriftLimits.model_fields)
+    inputs = {row.part: row.value for row in kept if row.metric == "psi" and row.part}
+    assert {"num_events_7d", "days_since_last_event", "has_behaviour_28d"} < set(inputs)
+    assert all(0 <= value < 1 for value in inputs.values())
 
 
 def test_the_consumer_learns_from_embeddings_alone(done: tuple[Pipeline, Config]) -> None:
-    aucs = {outcome.input: outcome.auc for outcome in done[0].outcomes}
+    aucs = aucs_of(done[0])
     assert aucs.keys() == {"embedding", "recency", "pooled_averages"}
     assert aucs["embedding"] > 0.7
 
@@ -117,8 +136,7 @@ def test_the_embedding_recovers_the_planted_tastes(
     """A linear read-out of each user's true taste: R² above 0.5, and 0.1 or more above that of the activity counts."""
     work, config = done
     table = work.tables.read(schemas.USER_EMBEDDINGS).where(f"as_of = '{AS_OF}'").select("user_id", "embedding")
-    lineage = lineage_of(config)
-    features = work.tables.read(schemas.user_features(lineage, "")).where(f"as_of = '{AS_OF}' AND num_events_28d >= 10")
+    features = read_features(work.tables, config, lineage_of(config), [AS_OF]).where("num_events_28d >= 10")
     counts = [
         name for name in features.columns if name.startswith(("num_events", "num_active", "weight_", "days_since"))
     ]

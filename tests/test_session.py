@@ -1,12 +1,13 @@
 """The session: Delta is there, times are UTC, and what is missing is told."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
-from userrep.session import get_session
+from userrep.session import DELTA_COORDINATES, KAFKA_COORDINATES, _own_jvm, get_session, jars_folder
 
 
 def test_sessions_run_in_utc_whatever_they_were_started_with(spark: SparkSession) -> None:
@@ -35,3 +36,16 @@ def test_a_session_without_delta_is_told_how_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: bare)
     with pytest.raises(UsageError, match=r"the Spark session has no Delta. Start it with the package io.delta"):
         get_session()
+
+
+def test_jars_that_are_kept_are_those_of_delta_and_of_kafka_and_so_are_fetched_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USERREP_JARS", str(tmp_path))
+    (tmp_path / DELTA_COORDINATES.replace(":", "_")).mkdir()
+    (tmp_path / DELTA_COORDINATES.replace(":", "_") / "of-before.jar").touch()
+    assert _own_jvm("local[1]")["spark.jars.packages"] == f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"
+    jars_folder().mkdir()
+    (jars_folder() / "kept.jar").touch()
+    settings = _own_jvm("local[1]")
+    assert (settings["spark.jars"], "spark.jars.packages" in settings) == (str(jars_folder() / "kept.jar"), False)

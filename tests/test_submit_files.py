@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from userrep.session import DELTA_COORDINATES
+from userrep.session import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "conf" / "spark").glob("*.conf"))
@@ -60,7 +60,7 @@ def test_spark_submit_brings_delta_and_keeps_the_executors(path: Path) -> None:
         "spark.dynamicAllocation.enabled": "false",
     }
     assert {key: settings.get(key) for key in wanted} == wanted
-    assert DELTA_COORDINATES in path.read_text()
+    assert PACKAGES in path.read_text()
     assert "spark.pyspark.python" in settings
 
 

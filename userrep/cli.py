@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep import cli_consumers, cli_evaluate, cli_spaces
+from userrep import cli_consumers, cli_evaluate, cli_forget, cli_plan, cli_spaces, cli_stream
 from userrep.config import Config, load_config
 from userrep.console import (
     AsJson,
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_spaces.app, name="spaces")
 app.add_typer(cli_consumers.app, name="consumers")
+app.add_typer(cli_stream.app, name="stream")
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
@@ -208,6 +209,8 @@ def export(
 
 
 app.command()(cli_evaluate.evaluate)
+app.command()(cli_plan.plan)
+app.command()(cli_forget.forget)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -100,6 +101,7 @@ Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=_MOST_DAYS)]
 Name = Annotated[str, AfterValidator(_name)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Limit = Annotated[float | None, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Attributes = Annotated[list[str], AfterValidator(_distinct_as_names)]
 
@@ -411,6 +413,40 @@ class Gates(Section):
     min_live_dims_share: Share = 0.5
 
 
+class DriftLimits(Section):
+    """How far a snapshot may move from the one before it, by metric; null: any distance."""
+
+    rows_change: Limit = None
+    new_share: Limit = None
+    vanished_share: Limit = None
+    no_event_change: Limit = None
+    norm_change: Limit = None
+    mean_shift: Limit = None
+    variance_change: Limit = None
+    rank_loss: Limit = None
+    neighbours_lost: Limit = None
+    psi: Limit = None
+
+
+_WARN = DriftLimits(
+    rows_change=0.2, new_share=0.2, vanished_share=0.1, no_event_change=0.1, norm_change=0.1, mean_shift=0.5,
+    variance_change=0.7, rank_loss=0.1, neighbours_lost=0.7, psi=0.25,
+)  # fmt: skip
+
+
+class Drift(Section):
+    """Drift of snapshots (``monitor_drift``): what is told, what fails, and of how many users it is measured."""
+
+    warn: DriftLimits = _WARN
+    fail: DriftLimits = DriftLimits()
+    sample_users: int = Field(100_000, ge=100)
+
+    @field_validator("warn", mode="before")
+    @classmethod
+    def _beside_the_defaults(cls, values: Any) -> Any:
+        return {**_WARN.model_dump(), **values} if isinstance(values, dict) else values
+
+
 class Downstream(Section):
     """The example consumer: will this user have an event in the next ``horizon_days`` days?"""
 
@@ -454,6 +490,75 @@ class Tracking(Section):
     uri: str | None = Field(None, min_length=1)
     experiment: str = Field("userrep", min_length=1)
     model: Name = "userrep"
+
+
+class StreamSource(Section):
+    """Where events come from: a topic of Kafka with JSON values, or a folder of files or a Delta table that grows.
+
+    Columns are those of the source of the same name in the batch, mapped as there.
+    """
+
+    topic: str | None = Field(None, min_length=1)
+    path: str | None = Field(None, min_length=1)
+    format: Literal["parquet", "delta", "json", "csv"] = "parquet"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "StreamSource":
+        _refuse(["name a topic, or a path, and not both"] if (self.topic is None) == (self.path is None) else [])
+        return self
+
+
+class Kafka(Section):
+    """The broker. ``options`` are Kafka's own, without the prefix ``kafka.``; ``${NAME}`` in a value is a variable of
+    the environment, for secrets.
+    """
+
+    bootstrap_servers: str = Field(min_length=1)
+    options: dict[str, str] = {}
+
+
+class Redis(Section):
+    """The online store. ``url``: ``redis://`` or ``rediss://``; ``${NAME}`` in it is a variable of the environment.
+    ``expires_after``: a vector that no event has renewed; the snapshots have newer ones by then.
+    """
+
+    url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")]
+    expires_after: Duration = timedelta(days=3)
+
+
+class Stream(Section):
+    """Near real time (``userrep stream``).
+
+    ``events``, ``onboarding``, ``users``: where new rows come from; without ``events``, the files of the log itself.
+    ``trigger``: how often a micro-batch begins; ``max_rows_per_batch`` and ``max_files_per_batch``: of Kafka's
+    messages, and of files. ``open_days``: how many days, the last one included, the stream knows by itself alone; their
+    late events count at once, and openings are made a day less ahead. ``late``: how long after its close a day is still
+    corrected.
+    """
+
+    query_id: Name = "stream"
+    events: StreamSource | None = None
+    onboarding: StreamSource | None = None
+    users: StreamSource | None = None
+    kafka: Kafka | None = None
+    redis: Redis | None = None
+    trigger: Duration = timedelta(seconds=2)
+    max_rows_per_batch: int = Field(20_000, ge=1)
+    max_files_per_batch: int = Field(16, ge=1)
+    open_days: int = Field(3, ge=2, le=7)
+    late: Duration = timedelta(hours=6)
+
+    @property
+    def sources(self) -> dict[str, StreamSource]:
+        """The sources that are named, by what they bring."""
+        named = {"events": self.events, "onboarding": self.onboarding, "users": self.users}
+        return {what: source for what, source in named.items() if source is not None}
+
+    @model_validator(mode="after")
+    def _broker_is_named(self) -> "Stream":
+        topics = [what for what, source in self.sources.items() if source.topic is not None]
+        _refuse([f"{topics[0]}.topic needs kafka.bootstrap_servers"] if topics and self.kafka is None else [])
+        return self
 
 
 class Spark(Section):
@@ -501,9 +606,11 @@ class Config(Section):
     training: Training = Training()
     snapshots: Snapshots = Snapshots()
     gates: Gates = Gates()
+    drift: Drift = Drift()
     downstream: Downstream = Downstream()
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
+    stream: Stream | None = None
     spark: Spark = Spark()
 
     @model_validator(mode="before")
@@ -540,7 +647,7 @@ class Config(Section):
                 f"training.future_days: {', '.join(map(str, strange))}: choose among windows_days, "
                 f"{', '.join(map(str, self.windows_days))}: the past of a later date is what is predicted"
             )
-        faults += self._faults_of_left_out_attributes()
+        faults += self._faults_of_left_out_attributes() + self._faults_of_stream()
         _refuse(faults)
         return self
 
@@ -557,6 +664,24 @@ class Config(Section):
             for name in left_out
             if name in inputs
         ]
+
+    @property
+    def streaming(self) -> Stream:
+        """The section ``stream``, with its defaults where there is none."""
+        return self.stream or Stream()
+
+    def _faults_of_stream(self) -> list[str]:
+        named = {} if self.stream is None else self.stream.sources
+        faults = [
+            f"stream.{what}: there is no section {what}, whose columns its rows have"
+            for what in ("onboarding", "users")
+            if what in named and getattr(self, what) is None
+        ]
+        if self.stream is not None and self.events.sources:
+            faults.append("stream: a log of several sources cannot be streamed yet; leave the section out")
+        if self.stream is not None and self.catalog is not None:
+            faults.append("stream: looks users up in files below root, which tables in a catalog are not; set root")
+        return faults
 
     @property
     def future_days(self) -> list[int]:

@@ -7,11 +7,13 @@ from datetime import date, timedelta
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import feature_sets, stale_features
+from userrep.features.openings import openings
 from userrep.items.versions import lineage_of, versions_of
 from userrep.pipeline import Pipeline
 from userrep.spaces.registry import Space, list_spaces, read_registry
 from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import list_snapshots, stale_snapshots
+from userrep.stream import open_days
 from userrep.tables import Tables
 
 DATES_PER_GROUP = 8  # of a backfill: what a killed one loses at most, and what shares one pass over the tiles
@@ -22,7 +24,8 @@ def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
 
     Of the log only new and changed days are aggregated; the window sums move on by the days that enter and leave and
     by what has changed. The features are made once; each space encodes them. Published dates that late data has made
-    stale are named, not rebuilt: that is ``backfill``'s. ``on_time``: stamp the snapshots as if they had been made on
+    stale are named, not rebuilt: that is ``backfill``'s. Where the configuration has a stream, or one has run, the
+    openings of the next days are made for it. ``on_time``: stamp the snapshots as if they had been made on
     time, for replays of the past. Returns the spaces, the one that serves first.
 
     Raises
@@ -43,6 +46,9 @@ def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
             work.publish_snapshots(space, [as_of], on_time=on_time)
         except GateRefusedError as error:
             refused.append(str(error))
+    lineage_id = lineage_of(work.config)
+    if work.config.stream is not None or (work.tables.has_files and openings(work.tables, lineage_id)):
+        open_days(work, as_of, work.schedule.versions)
     found = stale_dates(work.tables, work.config)
     for space in spaces:
         stale = [day for day in found.get(space.space_id, []) if day != as_of]

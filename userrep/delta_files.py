@@ -7,14 +7,15 @@ milliseconds. So the driver reads and writes ledgers here, and commits files tha
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs
 from deltalake import DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction, CommitProperties, RemoveAction
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from userrep.errors import UserrepError
 from userrep.storage import file_system
@@ -27,7 +28,8 @@ _ONLY_NOW = CommitProperties(max_commit_retries=0)  # onto the very version that
 class TableFile(NamedTuple):
     """A Parquet file of a table: its path below the table's, bytes, rows, and the values of the partition columns.
 
-    ``buckets``: the first and the last ``user_bucket`` in it, where that is known; see events/buckets.py.
+    ``buckets``: the first and the last ``user_bucket`` in it, where that is known; see events/buckets.py. ``added_at``:
+    when it was (milliseconds since 1970), of a file that a commit has.
     """
 
     path: str
@@ -35,6 +37,7 @@ class TableFile(NamedTuple):
     num_rows: int
     values: dict[str, Any]
     buckets: tuple[int, int] | None = None
+    added_at: int = 0
 
 
 class DeltaFiles:
@@ -60,6 +63,10 @@ class DeltaFiles:
         """Return the newest version."""
         return DeltaTable(self.uri).version()
 
+    def last_transaction(self, writer: str) -> int | None:
+        """Return the number of a writer's last transaction; None: it has none."""
+        return DeltaTable(self.uri).transaction_version(writer)
+
     def schema(self) -> pa.Schema:
         """Return the columns as Arrow has them."""
         return _schema(DeltaTable(self.uri))
@@ -83,9 +90,15 @@ class DeltaFiles:
         write_deltalake(table, _as_arrow(table, rows), mode="append")
 
     def replace(self, rows: Sequence[Mapping[str, Any]], where: str) -> None:
-        """Put rows in the place of those that match ``where``, in one commit."""
-        table = DeltaTable(self.uri)
-        write_deltalake(table, _as_arrow(table, rows), mode="overwrite", predicate=where)
+        """Put rows in the place of those that match ``where``, in one commit.
+
+        Raises UserrepError if other commits always come first, such as those that join files.
+        """
+        for _ in range(_ATTEMPTS):
+            table = DeltaTable(self.uri)
+            with suppress(CommitFailedError):
+                return write_deltalake(table, _as_arrow(table, rows), mode="overwrite", predicate=where)
+        raise self._too_busy()
 
     def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Put rows in the place of all others if their ``change_id`` is still ``since``; say whether it was."""
@@ -102,6 +115,12 @@ class DeltaFiles:
     def files(self, version: int | None = None) -> list[TableFile]:
         """List the table's files, now or at a version. Driver memory: one entry a file."""
         return _files(DeltaTable(self.uri, version=version))
+
+    def add_files(self, added: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
+        """Add files that are there already, in one commit that keeps a writer's transaction; no file, no commit."""
+        if added:
+            properties = CommitProperties(app_transactions=[Transaction(*transaction)])
+            _commit(DeltaTable(self.uri), _adding(added), properties)
 
     def swap(self, added: Sequence[TableFile], replaces: Callable[[dict[str, Any]], bool], *, since: int) -> None:
         """Put files that are there already in the place of all files of some partitions, in one commit.
@@ -122,25 +141,77 @@ class DeltaFiles:
                 raise UserrepError(
                     f"{self.uri}: another run has changed the same rows meanwhile. Run the command again."
                 )
-            if _commit(table, added, removed):
+            if _swap(table, added, removed):
                 return
-        raise UserrepError(f"{self.uri}: other runs keep on committing. Run the command again.")
+        raise self._too_busy()
+
+    def rewrite(self, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
+        """Put a new file, or none, in the place of each of some files, in one commit.
+
+        Files that another commit has removed meanwhile are passed over, with what was to take their place; False says
+        so. Raises UserrepError if other commits always come first.
+        """
+        for _ in range(_ATTEMPTS):
+            table = DeltaTable(self.uri)
+            there = {file.path for file in _files(table)}
+            mine = [(old, new) for old, new in pairs if old.path in there]
+            if _swap(table, [new for _, new in mine if new is not None], [old for old, _ in mine]):
+                return len(mine) == len(pairs)
+        raise self._too_busy()
+
+    def _too_busy(self) -> UserrepError:
+        return UserrepError(f"{self.uri}: other runs keep on committing. Run the command again.")
+
+    def join_files(self, at_least: int) -> int:
+        """Put all files into one if they are so many; return how many they were, 0 if another commit came first."""
+        table = DeltaTable(self.uri)
+        if (num := len(table.file_uris())) < at_least:
+            return 0
+        try:
+            table.optimize.compact()
+        except CommitFailedError:
+            return 0
+        return num
+
+    def vacuum(self, hours: int, keep: Sequence[int] = ()) -> None:
+        """Delete the files that no version of the last ``hours`` has, and none of ``keep``."""
+        table = DeltaTable(self.uri)
+        kept = [version for version in keep if self.has_version(version)]
+        table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=kept)
+
+    def has_version(self, version: int) -> bool:
+        """Say whether a version can still be read: Delta's log is cleaned after 30 days."""
+        try:
+            DeltaTable(self.uri, version=version)
+        except DeltaError:
+            return False
+        return True
 
 
-def _commit(table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
+def _swap(table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
     """Commit onto the very version that ``table`` is at; say whether no other commit came first."""
-    now = int(time.time() * 1000)
-    actions: list[AddAction | RemoveAction] = [
-        AddAction(file.path, file.size, _texts(file), now, True, json.dumps(_statistics(file))) for file in added
-    ]
-    actions += [RemoveAction(file.path, True, now, file.size, _texts(file)) for file in removed]
-    keys = table.metadata().partition_columns
+    actions = _adding(added)
+    actions += [RemoveAction(file.path, True, _now_ms(), file.size, _texts(file)) for file in removed]
     try:
         if actions:
-            table.create_write_transaction(actions, "append", table.schema(), keys, commit_properties=_ONLY_NOW)
+            _commit(table, actions, _ONLY_NOW)
     except CommitFailedError:
         return False
     return True
+
+
+def _commit(table: DeltaTable, actions: list[AddAction | RemoveAction], properties: CommitProperties) -> None:
+    keys = table.metadata().partition_columns
+    table.create_write_transaction(actions, "append", table.schema(), keys, commit_properties=properties)
+
+
+def _adding(files: Sequence[TableFile]) -> list[AddAction | RemoveAction]:
+    now = _now_ms()
+    return [AddAction(file.path, file.size, _texts(file), now, True, json.dumps(_statistics(file))) for file in files]
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _files(table: DeltaTable) -> list[TableFile]:
@@ -148,10 +219,11 @@ def _files(table: DeltaTable) -> list[TableFile]:
     keys = [name for name in actions.column_names if name.startswith("partition.")]
     values = zip(*(actions.column(key).to_pylist() for key in keys), strict=True) if keys else [()] * len(actions)
     names = [key.removeprefix("partition.") for key in keys]
-    facts = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "num_records"))
+    facts = ("path", "size_bytes", "num_records", "modification_time")
+    columns = (actions.column(name).to_pylist() for name in facts)
     return [
-        TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)), buckets)
-        for path, size, num_rows, row, buckets in zip(*facts, values, _buckets(actions), strict=True)
+        TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)), buckets, added_at)
+        for path, size, num_rows, added_at, row, buckets in zip(*columns, values, _buckets(actions), strict=True)
     ]
 
 

@@ -51,8 +51,9 @@ def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Resu
 
 
 def prepared(work: Pipeline, space: Space) -> Plan:
-    """Choose the dates, and build what they lack."""
+    """Choose the dates, and build what they lack. ``work``: of the day after the log's last, for labels are tiles."""
     plan = plan_of(work, space)
+    assert work.schedule.as_of >= plan.end, f"tiles end on {work.schedule.as_of}, labels on {plan.end}"
     work.build_activity_tiles()
     work.train_item_vectors(list(plan.dates))
     work.build_user_features(list(plan.dates))

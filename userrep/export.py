@@ -13,14 +13,14 @@ from userrep.errors import UsageError
 from userrep.features.build import feature_sets, read_features
 from userrep.items.versions import read_vectors, versions_of
 from userrep.model.artifact import load_artifact
-from userrep.parquet_parts import write_parts
+from userrep.parquet_parts import MANIFEST, write_parts
+from userrep.schemas import EXPORTS as EXPORTS_LEDGER
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.storage import absolute, delete_file, file_system, folder_names, names_in_out, staged_name, write_bytes
 from userrep.tables import Tables
-
-MANIFEST = "_manifest.json"
+from userrep.utc import utc_now
 
 
 def check_out(out: str) -> None:
@@ -56,6 +56,7 @@ def export_embeddings(tables: Tables, config: Config, space: Space, as_of: date,
         "dimension": dim,
         "metric": "cosine",
     }
+    _record(tables, out, "embeddings", as_of)
     return _write(rows, out, "embeddings", as_of, about, order=["user_id"])
 
 
@@ -72,6 +73,7 @@ def export_features(tables: Tables, config: Config, lineage_id: str, as_of: date
     rows = read_features(tables, config, lineage_id, [as_of]).drop("is_exact")
     ordered = rows.select("user_id", "as_of", *(name for name in rows.columns if name not in ("user_id", "as_of")))
     about = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
+    _record(tables, out, "features", as_of)
     return _write(ordered, out, "features", as_of, about, order=["user_id"])
 
 
@@ -97,6 +99,13 @@ EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
     "features": export_features,
     "item-vectors": export_item_vectors,
 }
+
+
+def _record(tables: Tables, out: str, what: str, as_of: date) -> None:
+    """Note where rows of users go, before the first does: who is erased is erased there too."""
+    check_out(out)
+    row = {"path": absolute(out.rstrip("/") or "/"), "what": what, "as_of": as_of, "exported_at": utc_now()}
+    tables.add(EXPORTS_LEDGER, [row])
 
 
 def _write(

@@ -1,13 +1,18 @@
 """The jobs by name: what ``userrep run JOB`` and the entry points in jobs/ call."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 from userrep.config import load_config
 from userrep.errors import UsageError, UserrepError, in_one_line
+from userrep.operations.erasure import Erasure, read_ids, receipt_lines
+from userrep.operations.maintenance import maintain_tables
 from userrep.pipeline import Pipeline
+from userrep.runs import to_stderr
 from userrep.session import get_session
 from userrep.storage import check_new_folder
 
@@ -27,13 +32,24 @@ def _publish_snapshot(pipeline: Pipeline) -> None:
     pipeline.promote_first(space)
 
 
+def _monitor_drift(pipeline: Pipeline) -> None:
+    pipeline.monitor_drift(pipeline.schedule.space_to_use(), pipeline.schedule.as_of)
+
+
+def _maintain_tables(pipeline: Pipeline) -> None:
+    with pipeline.runs.stage("maintain_tables") as run:
+        run.outputs = maintain_tables(pipeline.tables, report=pipeline.runs.report)
+
+
 JOBS: dict[str, Callable[[Pipeline], object]] = {
     "build_activity_tiles": Pipeline.build_activity_tiles,
     "train_item_vectors": lambda pipeline: pipeline.train_item_vectors(pipeline.schedule.feature_dates()),
     "build_user_features": _build_user_features,
     "train_autoencoder": Pipeline.train_autoencoder,
     "embed_users": _embed_users,
+    "monitor_drift": _monitor_drift,
     "publish_snapshot": _publish_snapshot,
+    "maintain_tables": _maintain_tables,
     "train_return_propensity": lambda pipeline: pipeline.train_return_propensity(pipeline.schedule.space_to_use()),
 }
 
@@ -62,6 +78,53 @@ def evaluation_main(description: str | None) -> int:
         evaluate_space(pipeline, arguments.space, arguments.out)
 
     return _ended("evaluate_space", arguments, work, before=lambda: check_new_folder(arguments.out))
+
+
+def erasure_main(description: str | None) -> int:
+    """Run jobs/forget_users.py from its command line; returns the exit code."""
+    parser = _parser("forget_users", description)
+    parser.add_argument("--users", type=Path, metavar="FILE", help="text, one user id a line")
+    parser.add_argument("--now", action="store_true", help="remove files of older versions at once")
+    arguments = parser.parse_args()
+    user_ids: list[str] = []
+
+    def work(pipeline: Pipeline) -> None:
+        receipt = Erasure(pipeline.tables, pipeline.config, user_ids, to_stderr).run(now=arguments.now)
+        print("\n".join(receipt_lines(receipt)))
+
+    def read() -> None:
+        user_ids.extend(read_ids(arguments.users) if arguments.users else [])
+
+    return _ended("forget_users", arguments, work, before=read)
+
+
+def stream_main(description: str | None) -> int:
+    """Run jobs/stream_embeddings.py from its command line; returns the exit code."""
+    parser = _parser("stream_embeddings", description)
+    parser.add_argument("--until-empty", action="store_true", help="take what has arrived, then end")
+    parser.add_argument("--new-query-id", metavar="NAME", help="begin a new stream of this name")
+    arguments = parser.parse_args()
+    is_stopping = stop_on_signals()
+
+    def work(pipeline: Pipeline) -> None:
+        from userrep.stream import stream_embeddings
+
+        stream_embeddings(
+            pipeline,
+            until_empty=arguments.until_empty,
+            new_query_id=arguments.new_query_id,
+            is_stopping=is_stopping,
+        )
+
+    return _ended("stream_embeddings", arguments, work)
+
+
+def stop_on_signals() -> Callable[[], bool]:
+    """Let SIGTERM and Ctrl-C ask for an end instead of making one; what is returned says whether they have."""
+    got: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: got.append(number))
+    return lambda: bool(got)
 
 
 def _parser(name: str, description: str | None) -> argparse.ArgumentParser:

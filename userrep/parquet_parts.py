@@ -4,20 +4,29 @@ Equal bytes want the same releases of userrep and pyarrow.
 """
 
 import hashlib
+import json
+import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyspark import TaskContext
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
-from userrep.storage import PARTIAL, file_system
+from userrep.arrow import combined
+from userrep.storage import PARTIAL, delete_file, exists, file_system, folder_names, read_bytes, write_bytes
 
 ROWS = 100_000  # of a file: 50 MB of embeddings, some 200 MB of features
 _GROUP_ROWS = 16_384
+
+
+MANIFEST = "_manifest.json"
+_MOST_BYTES = 2**28  # of a manifest, which has a line for each part
 
 
 class Part(NamedTuple):
@@ -52,6 +61,55 @@ def write_parts(rows: DataFrame, folder: str, *, key: str, order: Sequence[str])
     return sorted(Part(row.name, row.num_rows, row.sha256) for row in found)
 
 
+def erase_from_parts(spark: SparkSession, folder: str, held: Callable[[pa.Array], NDArray[np.bool_]]) -> int | None:
+    """Take rows out of an export, by ``user_id``; return how many, or None if no export is there any more.
+
+    ``held``: says of ids whether their rows go. Parts that have some are written anew; then the manifest has the
+    numbers and hashes of what is there, also after an earlier attempt was cut off. An export that is not complete is
+    removed but for its manifest: it has to be run again in any case. Cost: one read of all parts.
+    """
+    if not exists(f"{folder}/{MANIFEST}"):
+        return None
+    manifest = json.loads(read_bytes(f"{folder}/{MANIFEST}", max_bytes=_MOST_BYTES))
+    names = [name for name in folder_names(folder) if re.fullmatch(r"part-.+\.parquet", name)]
+    is_complete = manifest.get("state") == "complete"
+    for name in folder_names(folder):
+        if name.startswith(f"{PARTIAL}part-") or (name in names and not is_complete):
+            delete_file(f"{folder}/{name}")
+    if not is_complete:
+        return 0
+    if set(names) != set(manifest["sha256"]):
+        raise ValueError("its parts are not those that its manifest names")
+
+    def erase(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for row in (row for batch in batches for row in batch.to_pylist()):
+            part, num_gone = _without(folder, row["name"], held)
+            yield pa.RecordBatch.from_pylist([part._asdict() | {"num_gone": num_gone}])
+
+    listed = spark.createDataFrame([(name,) for name in names], "name STRING").repartition(max(1, len(names)))
+    found = listed.mapInArrow(erase, "name STRING, num_rows BIGINT, sha256 STRING, num_gone BIGINT").collect()
+    sha256 = {row.name: row.sha256 for row in sorted(found)}
+    if sha256 != manifest["sha256"]:
+        manifest |= {"num_rows": sum(row.num_rows for row in found), "sha256": sha256}
+        write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+    return sum(int(row.num_gone) for row in found)
+
+
+def _without(folder: str, name: str, held: Callable[[pa.Array], NDArray[np.bool_]]) -> tuple[Part, int]:
+    files, path = file_system(f"{folder}/{name}")
+    with files.open_input_file(path) as content:
+        rows = pq.ParquetFile(content).read(use_threads=False)
+    is_gone = held(combined(rows.column("user_id")))
+    if not is_gone.any():
+        return Part(name, rows.num_rows, _sha256(files, path)), 0
+    return _write(folder, name, "user_id", rows.filter(pa.array(~is_gone)), []), int(is_gone.sum())
+
+
+def _sha256(files: pyarrow.fs.FileSystem, path: str) -> str:
+    with files.open_input_file(path) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def _write(folder: str, name: str, key: str, first: pa.Table, more: Iterable[pa.Table]) -> Part:
     """Write a part whole: where stores show a file before it is complete, under another name first."""
     files, path = file_system(f"{folder}/{name}")
@@ -66,8 +124,7 @@ def _write(folder: str, name: str, key: str, first: pa.Table, more: Iterable[pa.
         for group in _groups(first, more):
             writer.write_table(group)
             num_rows += group.num_rows
-    with files.open_input_file(staged) as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    sha256 = _sha256(files, staged)
     if is_local:
         files.move(staged, path)
     return Part(name, num_rows, sha256)

@@ -21,6 +21,7 @@ from userrep.downstream.return_propensity import (
     model_folder,
     train_return_propensity,
 )
+from userrep.errors import GateRefusedError
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
@@ -29,6 +30,7 @@ from userrep.features.refresh import refresh_features
 from userrep.features.sides import check_sources
 from userrep.ids import short_hash
 from userrep.items.versions import items_without_vector, train_versions
+from userrep.operations.drift import FAIL, WARN, measure_drift, newest_measurable
 from userrep.runs import Runs, to_stderr
 from userrep.schedule import Schedule
 from userrep.spaces import registry
@@ -223,6 +225,28 @@ class Pipeline:
             run.num_rows = sum(snapshot.num_users for snapshot in staged)
             run.reason = f"{len(staged)} snapshots, the last {staged[-1].snapshot_id}"
             run.outputs = {"snapshots": [snapshot.snapshot_id for snapshot in staged]}
+        return None
+
+    def monitor_drift(self, space: Space, as_of: date) -> None:
+        """Measure how far the newest snapshot of a date, staged or published, has moved from the one before it.
+
+        Raises
+        ------
+        GateRefusedError
+            If it is further than ``drift.fail`` allows.
+        """
+        with self.runs.stage("monitor_drift", [schemas.USER_EMBEDDINGS]) as run:
+            drift = measure_drift(self.tables, self.config, space, newest_measurable(self.tables, space, as_of))
+            if drift is None:
+                return run.skip(f"space {space.space_id} has no snapshot before {as_of}")
+            run.num_rows, run.outputs = len(drift.metrics), dict(drift.metrics)
+            names = f"{drift.snapshot.snapshot_id} against {drift.before.snapshot_id}"
+            if failed := drift.said(FAIL):
+                raise GateRefusedError(
+                    f"drift: {names}: {', '.join(failed)}, more than drift.fail allows. Look at the log's last days, "
+                    "or set other limits; what is published stays as it is."
+                )
+            run.reason = f"{names}: {', '.join(drift.said(WARN)) or 'nothing'} past drift.warn"
         return None
 
     def publish_snapshots(self, space: Space, as_ofs: Sequence[date], *, on_time: bool = True) -> None:

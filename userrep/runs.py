@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
 from userrep.schemas import JOB_RUNS, TableSchema
+from userrep.spark_work import SparkWork
 from userrep.tables import Tables
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
@@ -51,9 +52,9 @@ class Runs:
 
     @contextmanager
     def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:
-        """Time a stage and record it, with the versions of its inputs as they are at its start."""
+        """Time a stage and record it, with the versions of its inputs as they are at its start, and Spark's work."""
         run, started = StageRun(name), datetime.now(UTC)
-        clock = time.monotonic()
+        clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}
         try:
             yield run
@@ -64,6 +65,8 @@ class Runs:
                 self._record(run, started, versions)
             raise
         run.seconds = time.monotonic() - clock
+        if run.outcome == DONE:
+            run.outputs["spark"] = work.found()
         self.stages.append(run)
         self._record(run, started, versions)
         said = f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date"

@@ -140,6 +140,30 @@ SUM_GENERATIONS = TableSchema(
     built_at TIMESTAMP""",
 )
 
+USER_OPENINGS = TableSchema(
+    "user_openings",
+    """one row per lineage, as-of date and user with an event before the date's open days or with a profile: the sums of
+    these events (empty: none), by ring as seen from the date, and the profile""",
+    """lineage_id STRING, as_of DATE, user_slice STRING, user_bucket INT, user_id STRING, sums BINARY,
+    active_at ARRAY<BIGINT>, num_by_context MAP<STRING,BIGINT>, registered_at TIMESTAMP, attributes ARRAY<STRING>,
+    pick_items ARRAY<STRING>, picked_at ARRAY<BIGINT>""",
+    ("lineage_id", "as_of", "user_slice"),
+    (
+        ("delta.dataSkippingStatsColumns", "user_bucket"),
+        ("parquet.block.size", str(2**18)),  # a stream reads single users: some fifty rows each time
+        ("parquet.enable.dictionary", "false"),
+        ("parquet.compression", "lz4_raw"),
+    ),
+)
+
+OPENINGS = TableSchema(
+    "openings",
+    """one row per lineage and as-of date whose opening sums are complete; the newest of a date counts. open_from: the
+    first day that is not in them; valid_from: the version of the item vectors; table_version: of user_openings""",
+    """lineage_id STRING, as_of DATE, open_from DATE, valid_from DATE, revision_by_day MAP<DATE,INT>,
+    sides_hash STRING, num_users BIGINT, table_version BIGINT, built_at TIMESTAMP""",
+)
+
 FEATURE_SETS = TableSchema(
     "feature_sets",
     "one row per build of the user features of one lineage and as-of date; the newest build counts",
@@ -194,11 +218,40 @@ SNAPSHOTS = TableSchema(
 
 EMBEDDING_UPDATES = TableSchema(
     "embedding_updates",
-    """one row per space, as-of date, user and batch of a stream that has encoded the user anew; append-only, and a
-    batch may come twice. event_at: the newest event in it. A snapshot of the same as-of date is the newer""",
+    """one row per space, as-of date, user and batch of a stream that has encoded the user anew; append-only. event_at:
+    the newest event in it. is_new: nothing was known of the user when the day was opened. A snapshot of the same as-of
+    date is the newer""",
     """space_id STRING, as_of DATE, user_id STRING, event_at TIMESTAMP, computed_at TIMESTAMP, query_id STRING,
-    batch_id BIGINT, embedding ARRAY<FLOAT>""",
+    batch_id BIGINT, is_new BOOLEAN, embedding ARRAY<FLOAT>""",
     ("space_id", "as_of"),
+)
+
+SNAPSHOT_DRIFT = TableSchema(
+    "snapshot_drift",
+    """one row per snapshot, metric and part (empty: the whole; else a dimension or an input): how far it moved from the
+    snapshot before it; outcome: ok, warn or fail, of wholes""",
+    """snapshot_id STRING, space_id STRING, as_of DATE, before_id STRING, metric STRING, part STRING, value DOUBLE,
+    outcome STRING, measured_at TIMESTAMP""",
+)
+
+TOMBSTONES = TableSchema(
+    "tombstones",
+    "one row per user who was erased: a keyed hash of the id; key_id tells the key",
+    "user_hash BINARY, key_id STRING, erased_at TIMESTAMP",
+)
+
+ERASURES = TableSchema(
+    "erasures",
+    """one row per state that a request to forget users has had, the newest counts: asked, begun (tombstones are up),
+    deleted (older versions still hold rows, to be removed after due_at), done. receipt: JSON, without ids""",
+    """request_id STRING, state STRING, requested_at TIMESTAMP, due_at TIMESTAMP, num_users BIGINT,
+    receipt STRING, recorded_at TIMESTAMP""",
+)
+
+EXPORTS = TableSchema(
+    "exports",
+    "one row per export of rows of users that was begun: where its files are",
+    "path STRING, what STRING, as_of DATE, exported_at TIMESTAMP",
 )
 
 TRAINING_SETS = TableSchema(
@@ -234,15 +287,19 @@ SPACE_METRICS = TableSchema(
 
 ALL = (
     SOURCE_FILES, SOURCE_SCHEMAS, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS,
-    ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, FEATURE_SETS, TRAINING_ROWS, REGISTRY,
-    USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, JOB_RUNS, CONSUMER_RESULTS, SPACE_METRICS,
+    ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, USER_OPENINGS, OPENINGS, FEATURE_SETS,
+    TRAINING_ROWS, REGISTRY, USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, JOB_RUNS, CONSUMER_RESULTS,
+    SPACE_METRICS, SNAPSHOT_DRIFT, TOMBSTONES, ERASURES, EXPORTS,
 )  # fmt: skip
+
+
+USER_FEATURES = "user_features_"  # begins the names of the tables of features, one for each lineage
 
 
 def user_features(lineage_id: str, columns: str) -> TableSchema:
     """Return the schema of one lineage's user features; its columns follow from the feature spec."""
     return TableSchema(
-        f"user_features_{lineage_id}",
+        f"{USER_FEATURES}{lineage_id}",
         "one row per as-of date and user",
         f"as_of DATE, user_id STRING, {columns}",
         ("as_of",),

@@ -1,4 +1,4 @@
-"""One way to a Spark session that has Delta, runs in UTC, and is quiet."""
+"""One way to a Spark session that has Delta and reads Kafka, runs in UTC, and is quiet."""
 
 import os
 import sys
@@ -12,10 +12,15 @@ from userrep.errors import UsageError
 from userrep.quiet import filtered_stderr, silence_query_logger
 
 DELTA_COORDINATES = "io.delta:delta-spark_4.2_2.13:4.4.0"
+KAFKA_COORDINATES = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
+PACKAGES = f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"  # as spark.jars.packages takes them
 
+_JVM_OPTIONS = "spark.driver.extraJavaOptions"
+_CORES = os.cpu_count() or 2
 _LOCAL = {
     "spark.driver.memory": "4g",
-    "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
+    "spark.sql.shuffle.partitions": str(_CORES),
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(4 * _CORES),  # else a task for each file to list
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -36,16 +41,19 @@ _ALWAYS = {
 
 
 def jars_folder() -> Path:
-    """Return the folder of this version's Delta JARs, in ``USERREP_JARS`` (default: in the user's cache)."""
+    """Return the folder of these versions' JARs, in ``USERREP_JARS`` (default: in the user's cache).
+
+    Its name tells the versions of both packages: what was resolved for others is not taken for them.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parent = Path(os.environ.get("USERREP_JARS") or cache / "userrep" / "jars")
-    return parent / DELTA_COORDINATES.replace(":", "_")
+    return parent / PACKAGES.replace(":", "_").replace(",", "_")
 
 
 def get_session(
     master: str | None = None, conf: Mapping[str, str] | None = None, *, app_name: str = "userrep"
 ) -> SparkSession:
-    """Return the active session (a notebook's, spark-submit's), or start one with Delta on it.
+    """Return the active session (a notebook's, spark-submit's), or start one with Delta and Spark's source of Kafka.
 
     Sessions run in UTC, whatever they were started with. ``master`` and ``conf`` hold for a session that is started
     here; of an active one only the runtime settings can change. Under spark-submit a local ``master`` gives way to
@@ -90,15 +98,16 @@ def _has_delta(session: SparkSession) -> bool:
 
 
 def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSession:
-    settings = dict(_ALWAYS)
+    settings = _ALWAYS | conf
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM, and said where and with which JARs
         master = None if (master or "local").startswith("local") else master
     else:
-        settings |= _own_jvm(master, conf)
+        settings = _own_jvm(master) | settings
+        settings[_JVM_OPTIONS] = f"{_quiet(conf)} {conf.get(_JVM_OPTIONS, '')}".strip()
     builder = SparkSession.builder.appName(app_name)
     if master:
         builder = builder.master(master)
-    for key, value in (settings | conf).items():
+    for key, value in settings.items():
         builder = builder.config(key, value)
     try:
         with filtered_stderr():
@@ -110,15 +119,19 @@ def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSess
         ) from error
 
 
-def _own_jvm(master: str | None, conf: Mapping[str, str]) -> dict[str, str]:
-    """Return what the JVM needs that a session starts by itself: Delta's JARs, quiet logs, a local session's size."""
+def _own_jvm(master: str | None) -> dict[str, str]:
+    """Return what the JVM needs that a session starts by itself: JARs, a local session's size."""
     settings = dict(_LOCAL) if master is None or master.startswith("local") else {}
-    if "spark.log.structuredLogging.enabled" not in conf:
-        quiet = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
-        settings["spark.driver.extraJavaOptions"] = quiet
     jars = sorted(jars_folder().glob("*.jar"))
     if jars:
         settings["spark.jars"] = ",".join(str(jar) for jar in jars)
     else:
-        settings["spark.jars.packages"] = DELTA_COORDINATES
+        settings["spark.jars.packages"] = PACKAGES
     return settings
+
+
+def _quiet(conf: Mapping[str, str]) -> str:
+    """Return the JVM's option for quiet logs; a file that ``conf`` names by an option of its own wins."""
+    if "spark.log.structuredLogging.enabled" in conf:
+        return ""
+    return f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"

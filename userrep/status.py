@@ -11,6 +11,7 @@ from userrep.config import Config
 from userrep.daily import stale_dates
 from userrep.events.source import UNDATED
 from userrep.events.tiles import tile_ledger
+from userrep.operations.erasure import DONE, newest_requests
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
@@ -45,6 +46,11 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             for space in registry.spaces
         ],
         "consumers": [vars(consumer) for consumer in registry.consumers],
+        "erasures": [
+            {name: row[name] for name in ("request_id", "state", "num_users", "requested_at", "due_at")}
+            for row in newest_requests(tables)
+            if row.state != DONE
+        ],
         "runs": [row.asDict() for row in sorted(by_stage.values(), key=lambda row: row.started_at)],
     }
 
@@ -92,6 +98,15 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         f"consumer {c['name']} of {c['owner']}: uses {c['pinned_space_id'] or 'the space that serves'}, "
         f"ready for {c['ready_for'] or 'none'}"
         for c in found["consumers"]
+    ]
+    lines += [
+        f"request {of['request_id']} to forget {of['num_users']:,} users: "
+        + (
+            f"older versions hold rows; `userrep forget` after {of['due_at']:%Y-%m-%d %H:%M} UTC removes them"
+            if of["due_at"]
+            else "cut off; run it again"
+        )
+        for of in found["erasures"]
     ]
     lines += [
         f"last {run['stage']}: {run['outcome']} at {run['started_at']:%Y-%m-%d %H:%M} UTC in {run['seconds']:.0f} s"

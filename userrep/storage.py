@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -192,6 +193,22 @@ def delete_file(uri: str) -> None:
     """Remove a file."""
     files, path = file_system(uri)
     files.delete_file(path)
+
+
+def delete_partials(uri: str, *, older_than: timedelta) -> int:
+    """Delete what writers that were killed have left below a folder; return how many. Cost: a listing.
+
+    ``older_than``: a writer may still be at work on what is younger.
+    """
+    files, path = file_system(uri)
+    found = files.get_file_info(pyarrow.fs.FileSelector(path, recursive=True, allow_not_found=True))
+    before, num = datetime.now(UTC) - older_than, 0
+    for info in found:
+        if info.base_name.startswith(PARTIAL) and info.mtime is not None and info.mtime < before:
+            is_folder = info.type == pyarrow.fs.FileType.Directory
+            files.delete_dir(info.path) if is_folder else files.delete_file(info.path)
+            num += 1
+    return num
 
 
 def delete_folder(uri: str) -> None:

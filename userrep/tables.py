@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from userrep.config import Config
 from userrep.delta_files import DeltaFiles, TableFile
 from userrep.errors import UsageError
 from userrep.schemas import TableSchema
-from userrep.storage import absolute
+from userrep.storage import absolute, folder_names
 from userrep.table_writer import Target
 
 _PROPERTIES = {
@@ -23,6 +23,7 @@ _PROPERTIES = {
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingNumIndexedCols": "0",
 }
+RETENTION = timedelta(days=7)  # Delta's own, in which older versions of a table can be read
 _BESIDE_SPARK = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
 
 
@@ -36,6 +37,11 @@ def sql_in(column: str, values: list[str] | list[date]) -> str:
     if not values:
         return "false"
     return f"{column} IN ({', '.join(map(_sql, values))})"
+
+
+def sql_key(key: Mapping[str, str | date | int]) -> str:
+    """Write the condition that columns have these values, checked names, dates or numbers."""
+    return " AND ".join(f"{name} = {_sql(value)}" for name, value in key.items())
 
 
 def _sql(value: str | date | int) -> str:
@@ -143,6 +149,14 @@ class Tables:
         history = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1")
         return int(history.select("version").first()[0])  # type: ignore[index]
 
+    def num_bytes(self, table: TableSchema) -> int:
+        """Return how many bytes the files have that the table consists of now. Cost: one look at the log."""
+        self.create(table)
+        if self.has_files:
+            return sum(file.size for file in DeltaFiles(self.uri(table)).files())
+        detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(table)}")
+        return int(detail.select("sizeInBytes").first()[0])  # type: ignore[index]
+
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
         """Read a table that is a ledger to the driver: the rows whose columns have the values of ``equal``.
 
@@ -223,6 +237,76 @@ class Tables:
         """
         DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
 
+    def add_files(self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
+        """Add files that tasks have written, in one commit.
+
+        ``transaction``: of whom, and the number of it, which ``last_transaction`` tells from then on. Only where the
+        tables have files of their own. No file, no commit.
+        """
+        DeltaFiles(self.uri(table)).add_files(written, transaction=transaction)
+
+    def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
+        """Put a new file, or none, in the place of each of some files, in one commit; False: some had gone meanwhile.
+
+        What another run did to those stays. Only where the tables have files of their own.
+        """
+        return DeltaFiles(self.uri(table)).rewrite(pairs)
+
+    def join_files(self, table: TableSchema, *, at_least: int) -> int:
+        """Put all files of a ledger into one, if they are so many; return how many they were, 0 if nothing was done.
+
+        Nothing is done either if another run commits at the same time. Cost: one read and write of the ledger.
+        """
+        self.create(table)
+        if self.has_files:
+            return DeltaFiles(self.uri(table)).join_files(at_least)
+        num = int(self.spark.sql(f"DESCRIBE DETAIL {self.name(table)}").select("numFiles").first()[0])  # type: ignore[index]
+        return num if num >= at_least and self.optimize(table, ["true"]) else 0
+
+    def optimize(self, table: TableSchema, where: Sequence[str]) -> bool:
+        """Let Spark join the small files of some partitions; say whether it did, or another run came first.
+
+        ``where``: a condition on partition columns for each. Cost: one read and write of these partitions, by tasks.
+        """
+        try:
+            self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {' OR '.join(f'({one})' for one in where)}")
+        except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
+            if "[DELTA_CONCURRENT_" not in str(error):
+                raise
+            return False
+        return True
+
+    def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
+        """Delete the files that no version of the last ``age`` has. Cost: a listing of the table's folder.
+
+        ``keep``: versions that stay readable. With less than the time that the longest run takes, files go that a run
+        is about to commit, or reads.
+        """
+        self.create(table)
+        hours = int(age.total_seconds() // 3600)
+        if self.has_files:
+            DeltaFiles(self.uri(table)).vacuum(hours, keep)
+            return
+        check = "spark.databricks.delta.retentionDurationCheck.enabled"
+        before = self.spark.conf.get(check, "true") or "true"
+        self.spark.conf.set(check, "false")
+        try:
+            self.spark.sql(f"VACUUM {self.name(table)} RETAIN {hours} HOURS")
+        finally:
+            self.spark.conf.set(check, before)
+
+    def has_version(self, table: TableSchema, version: int) -> bool:
+        """Say whether a version can still be read. Only where the tables have files of their own."""
+        return DeltaFiles(self.uri(table)).has_version(version)
+
+    def stored(self, prefix: str) -> list[str]:
+        """List the names of the tables that begin with ``prefix``."""
+        if self._root is not None:
+            names = folder_names(f"{self._root}/tables")
+        else:
+            names = [row.tableName for row in self.spark.sql(f"SHOW TABLES IN {self._schema}").collect()]
+        return [name for name in names if name.startswith(prefix)]
+
     def drop_partitions(self, table: TableSchema, keys: Sequence[Mapping[str, Any]]) -> None:
         """Delete all rows of some partitions, each named by the values of its columns, in one commit; none, no commit.
 
@@ -235,23 +319,38 @@ class Tables:
             since = self.version(table)
             self.commit(table, [], replacing=lambda of: tuple(of[name] for name in names) in gone, since=since)
         elif keys:
-            each = (" AND ".join(f"{name} = {_sql(value)}" for name, value in key.items()) for key in keys)
-            self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {' OR '.join(f'({one})' for one in each)}")
+            where = " OR ".join(f"({sql_key(key)})" for key in keys)
+            self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {where}")
 
-    def append(self, rows: DataFrame, table: TableSchema) -> None:
-        """Add rows in one commit."""
-        self._write(rows, table, None)
+    def append(self, rows: DataFrame, table: TableSchema, *, transaction: tuple[str, int] | None = None) -> None:
+        """Add rows in one commit.
+
+        ``transaction``: of whom, and the number of it; one that is not above the writer's last is not written again.
+        """
+        self._write(rows, table, None, transaction)
+
+    def last_transaction(self, table: TableSchema, writer: str) -> int | None:
+        """Return the number of a writer's last transaction; None: it has none. Cost: one look at the log.
+
+        Only where the tables have files of their own.
+        """
+        self.create(table)
+        return DeltaFiles(self.uri(table)).last_transaction(writer)
 
     def replace(self, rows: DataFrame, table: TableSchema, where: str) -> None:
         """Put ``rows`` in the place of those that match ``where``, in one commit."""
         self._write(rows, table, where)
 
-    def _write(self, rows: DataFrame, table: TableSchema, where: str | None) -> None:
+    def _write(
+        self, rows: DataFrame, table: TableSchema, where: str | None, transaction: tuple[str, int] | None = None
+    ) -> None:
         self.create(table)
         in_order = rows.select(*(field.name for field in self.read(table).schema.fields))
         writer = in_order.write.format("delta")
         if codec := dict(table.properties).get("parquet.compression"):  # of the table's, Spark heeds all but this
             writer = writer.option("compression", codec)
+        if transaction is not None:
+            writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         writer = writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)
         if self._root is not None:
             writer.save(f"{self._root}/tables/{table.name}")

@@ -9,21 +9,21 @@ import pytest
 import yaml
 
 from deploy.standalone_cluster import REPOSITORY, Driver, StandaloneCluster
-from tests.builders import pipeline_config
+from tests.builders import SPARK, pipeline_config
 from userrep.session import jars_folder
 
 PROPERTIES = REPOSITORY / "conf" / "spark" / "standalone.conf"
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # these JVMs live too short for better code to pay
 # What is other than in conf/spark/standalone.conf: small, no downloads, and this repository is not installed.
-SETTINGS = {
+SETTINGS = SPARK | {
     "spark.cores.max": "2",
     "spark.executor.cores": "1",
     "spark.executor.memory": "1g",
     "spark.executor.extraJavaOptions": QUICK_START,
     "spark.driver.memory": "1g",
+    "spark.driver.extraJavaOptions": QUICK_START,
     "spark.executorEnv.PYTHONPATH": str(REPOSITORY),
     "spark.pyspark.python": sys.executable,
-    "spark.sql.shuffle.partitions": "2",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.enabled": "false",
 }
@@ -46,8 +46,7 @@ def submit(cluster: StandaloneCluster) -> Submit:
 
     def submit(script: Path | str, *arguments: object, **conf: str) -> Driver:
         jars = ",".join(str(jar) for jar in sorted(jars_folder().glob("*.jar")))
-        driver = {"spark.jars": jars, "spark.jars.packages": "", "spark.driver.extraJavaOptions": QUICK_START}
-        settings = SETTINGS | driver | conf
+        settings = SETTINGS | {"spark.jars": jars, "spark.jars.packages": ""} | conf
         return cluster.submit(script, *arguments, properties=PROPERTIES, conf=settings)
 
     return submit

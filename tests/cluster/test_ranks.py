@@ -18,7 +18,7 @@ from userrep.training.comm import LocalComm
 from userrep.training.loop import train
 
 TRAIN = Path(__file__).with_name("train.py")
-EPOCHS = 400  # more than a few seconds of them
+EPOCHS = 150  # enough to be killed twice on the way
 
 
 def losses(folder: Path, backend: str) -> dict[str, float]:

@@ -8,10 +8,11 @@ from userrep.downstream.resolution import column
 
 
 def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> DataFrame:
-    """Add __update, the newest update of the user that counts at the label's time: as_of, computed_at, embedding.
+    """Add __update, the newest update of the user that counts: as_of, event_at, computed_at, embedding.
 
     An update counts from ``computed_at`` on (with ``availability="as_of"`` from its as-of date on). The newest has the
-    latest as-of date; of one date, the latest ``computed_at``. Batches that came twice change nothing.
+    latest as-of date; of one date, the latest event, then the latest ``computed_at``: a stream that begins a day again
+    puts nothing of its morning over what is known of its evening.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> 
         F.col("user_id").alias("__user"),
         since.alias("__at"),
         F.lit(0).alias("__is_label"),
-        F.struct("as_of", "computed_at", "embedding").alias("__update"),
+        F.struct("as_of", "event_at", "computed_at", "embedding").alias("__update"),
     ).where("__user IS NOT NULL AND __at IS NOT NULL AND __update.embedding IS NOT NULL")
     left = labels.select(
         F.struct(*(column(name) for name in labels.columns)).alias("__label"),

@@ -21,6 +21,7 @@ from userrep.events.hashing import bucket_of
 from userrep.events.log_columns import LogColumns
 from userrep.events.log_files import Piece, log_file, pieces_by_day
 from userrep.events.tile_rows import PARTS_OF_DAY
+from userrep.events.tombstones import NOBODY, Tombstones
 from userrep.utc import DAY_US, day_number
 
 _MAP = pa.map_(pa.string(), pa.int64())
@@ -44,8 +45,12 @@ class DayTiles(NamedTuple):
     num_rejected: int
 
 
-def tiles_of_files(paths: Sequence[str], days: Collection[date], columns: LogColumns) -> Iterator[DayTiles]:
+def tiles_of_files(
+    paths: Sequence[str], days: Collection[date], columns: LogColumns, erased: Tombstones = NOBODY
+) -> Iterator[DayTiles]:
     """Make the tiles of some days from all the files that hold rows of them, in the order of days.
+
+    The rows of ``erased`` users are as if they were not in the log.
 
     A day needs Spark if one of its files has a mapped column in another type than the log (or under another case of its
     name, or in a folder's name), if the latest rows of one event id differ in a mapped column, or if rows that seem
@@ -69,10 +74,13 @@ def tiles_of_files(paths: Sequence[str], days: Collection[date], columns: LogCol
                 general.append(file.days)
             for held, piece in (pieces or {}).items():
                 waiting[held].append(piece)
-        yield _day_tiles(day, waiting.pop(number, []), columns, needs_spark=any(number in days for days in general))
+        needs_spark = any(number in days for days in general)
+        yield _day_tiles(day, waiting.pop(number, []), columns, erased, needs_spark=needs_spark)
 
 
-def _day_tiles(day: date, pieces: list[Piece], columns: LogColumns, *, needs_spark: bool) -> DayTiles:
+def _day_tiles(
+    day: date, pieces: list[Piece], columns: LogColumns, erased: Tombstones, *, needs_spark: bool
+) -> DayTiles:
     num_rows = sum(piece.rows.num_rows for piece in pieces)
     if not num_rows:
         return DayTiles(day, None if needs_spark else TILES.empty_table(), 0, 0)
@@ -80,9 +88,13 @@ def _day_tiles(day: date, pieces: list[Piece], columns: LogColumns, *, needs_spa
     if rows is None:
         return DayTiles(day, None, num_rows, 0)
     valid_V = rows.valid()
+    num_rejected = num_rows - len(valid_V)
+    if erased:
+        user = rows.texts["user_id"]
+        valid_V = valid_V[~erased.hold(user.words)[user.code_N[valid_V]]]
     once = None if needs_spark else only_once(rows, valid_V, columns)
     tiles = None if once is None else _tiles(rows, once, columns)
-    return DayTiles(day, tiles, num_rows, num_rows - len(valid_V))
+    return DayTiles(day, tiles, num_rows, num_rejected)
 
 
 def _tiles(rows: DayRows, rows_V: Places, columns: LogColumns) -> pa.Table | None:

@@ -22,6 +22,7 @@ from userrep.events.log_columns import columns_of
 from userrep.events.source import read_source
 from userrep.events.tile_content import cells_of, content_of
 from userrep.events.tiles import NO_ROWS, NUM_CELLS
+from userrep.events.tombstones import Tombstones
 from userrep.schemas import USER_ITEM_DAYS
 from userrep.table_writer import TableWriter, Target
 from userrep.tables import Tables
@@ -57,7 +58,7 @@ class MadeDay:
 
 
 def direct_days(
-    tables: Tables, events: Events, days: Sequence[LogDay], revision: int
+    tables: Tables, events: Events, days: Sequence[LogDay], revision: int, erased: Tombstones
 ) -> tuple[dict[date, MadeDay], list[TableFile]]:
     """Make the tiles of those days that tasks can make by themselves, and write them into files, to be committed.
 
@@ -80,7 +81,7 @@ def direct_days(
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = [row for batch in batches for row in batch.to_pylist()]
         paths, wanted = sorted({row["path"] for row in rows}), {row["event_date"] for row in rows}
-        for made in tiles_of_files(paths, wanted, columns):
+        for made in tiles_of_files(paths, wanted, columns, erased):
             if made.tiles is not None:
                 yield _written(_counts(made.day, made.tiles, made.num_rejected), made.tiles, target, values)
 

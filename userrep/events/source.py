@@ -111,12 +111,15 @@ def has_naive_time(source: DataFrame, log: EventSource) -> bool:
     return isinstance(type_of(source, log.columns.event_at), T.TimestampNTZType)
 
 
-def with_validity(source: DataFrame, log: EventSource, context: Sequence[str] | None = None) -> DataFrame:
+def with_validity(
+    source: DataFrame, log: EventSource, context: Sequence[str] | None = None, *, beside: Sequence[str] = ()
+) -> DataFrame:
     """Map the log's rows to events and say of each why it is rejected, if it is.
 
     Parameters
     ----------
     context : the context columns to give; by default the log's own. One that it has not is null in all rows.
+    beside : columns of ``source`` that are none of the log's, to be passed on.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def with_validity(source: DataFrame, log: EventSource, context: Sequence[str] | 
     partitions such a row, and one whose day its partition may not hold, stands under its partition's day.
     """
     columns, names = log.columns, log.columns.context if context is None else context
-    fields = [field for field in source.schema.fields if field.name != CORRUPT]
+    fields = [field for field in source.schema.fields if field.name not in (CORRUPT, *beside)]
     raw = F.struct(*(_orderable(field) for field in fields))
     corrupt = F.col(CORRUPT) if CORRUPT in source.columns else F.lit(None).cast("string")
     event_type = as_text(source, columns.event_type) if columns.event_type else F.lit(log.event_type or "event")
@@ -144,9 +147,10 @@ def with_validity(source: DataFrame, log: EventSource, context: Sequence[str] | 
         (id_text(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
         corrupt.alias("corrupt"),
         raw.alias("raw"),
+        *beside,
         *([partition_day(source, log.partition).alias("partition_day")] if log.partition else []),
     )
-    day = F.when(_plausible("event_at") & ~_in_the_future("event_at"), F.to_date("event_at"))
+    day = F.when(is_plausible("event_at") & ~_in_the_future("event_at"), F.to_date("event_at"))
     fits = F.lit(True)
     if log.partition:
         held = F.col("partition_day")
@@ -164,6 +168,7 @@ def with_validity(source: DataFrame, log: EventSource, context: Sequence[str] | 
         _reason(fits).alias("reason"),
         "raw",
         "corrupt",
+        *beside,
     )
 
 
@@ -172,7 +177,7 @@ def _reason(fits_partition: Column) -> Column:
     rules = [
         ("unparsable_row", F.col("corrupt").isNotNull()),
         ("unreadable_event_at", F.col("event_at").isNull()),
-        ("implausible_event_at", ~_plausible("event_at")),
+        ("implausible_event_at", ~is_plausible("event_at")),
         ("event_at_in_the_future", _in_the_future("event_at")),
         ("outside_its_partition", ~fits_partition),
         ("missing_user_id", F.coalesce(F.trim("user_id"), F.lit("")) == ""),
@@ -190,7 +195,8 @@ def _reason(fits_partition: Column) -> Column:
     return reason
 
 
-def _plausible(column: str) -> Column:
+def is_plausible(column: str) -> Column:
+    """Say whether a time may be an event's: neither a missing one nor one of centuries to come."""
     return F.col(column).between(F.lit(EARLIEST).cast("timestamp"), F.lit(LATEST).cast("timestamp"))
 
 

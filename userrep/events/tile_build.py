@@ -17,6 +17,7 @@ from userrep.events.direct_build import MadeDay, counted_days, direct_days
 from userrep.events.inventory import Inventory, LogDay, mapping_of
 from userrep.events.tile_rows import tiles_of
 from userrep.events.tiles import NO_ROWS, TileLedger, tile_ledger
+from userrep.events.tombstones import Tombstones, read_tombstones
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables
 from userrep.utc import utc_now
@@ -60,7 +61,8 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
         return TileBuild([], len(wanted), 0, 0, 0)
     inventory.check_days(events, list(stale))
     revision = 1 + max(of.revision for of in (*ledger.days.values(), ledger.undated))
-    made = _Build(tables, config, revision, [wanted[day] for day in sorted(stale)]).run(undated=undated)
+    days = [wanted[day] for day in sorted(stale)]
+    made = _Build(tables, config, revision, days, read_tombstones(tables)).run(undated=undated)
     inventory = inventory.counted({day: of.counts for day, of in (ledger.days | made).items()})
     inventory.check_days(events, list(stale))
     made |= {day: MadeDay.empty() for day in vanished}
@@ -113,11 +115,12 @@ class _Build:
     config: Config
     revision: int
     days: list[LogDay]
+    erased: Tombstones
 
     def run(self, *, undated: bool) -> dict[date, MadeDay]:
         """Write the days' tiles and rejected rows, and say what each day holds."""
         since = self.tables.version(USER_ITEM_DAYS)
-        made, files = direct_days(self.tables, self.config.events, self.days, self.revision)
+        made, files = direct_days(self.tables, self.config.events, self.days, self.revision, self.erased)
         general = [day for day in self.days if day.day not in made]
         if self.tables.has_files:
             self.tables.commit(USER_ITEM_DAYS, files, replacing=self._is_mine, since=since)
@@ -141,7 +144,7 @@ class _Build:
         slices = power_of_two(max(day.expected_rows for day in days) / _ROWS_PER_SLICE)
         checked = read_days(self.tables, events, dates, undated=False)
         tiles = tiles_of(
-            checked.where(F.col("event_date").isin(dates) & F.col("reason").isNull()),
+            self.erased.without(checked.where(F.col("event_date").isin(dates) & F.col("reason").isNull())),
             context=events.context,
             has_event_id=has_event_ids(events),
             slices=slices,
@@ -163,4 +166,4 @@ class _Build:
             "reason",
             F.coalesce("corrupt", F.to_json("raw")).alias("row"),
         )
-        self.tables.replace(rejected, REJECTED_EVENTS, f"revision = {self.revision}")
+        self.tables.replace(self.erased.without_named(rejected), REJECTED_EVENTS, f"revision = {self.revision}")

@@ -20,7 +20,7 @@ from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination, Written
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
-from userrep.schemas import FEATURE_SETS, TableSchema, user_features
+from userrep.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
 from userrep.tables import Tables, sql_in
 from userrep.utc import utc_now
 
@@ -174,6 +174,17 @@ class Features:
 def features_table(config: Config, lineage_id: str) -> TableSchema:
     """Return the schema of a lineage's features."""
     return user_features(lineage_id, FeatureSpec.of(config).ddl())
+
+
+def features_tables(tables: Tables) -> list[TableSchema]:
+    """Return the schemas of all lineages' features, as they are stored."""
+    found = []
+    for name in tables.stored(USER_FEATURES):
+        lineage_id = name.removeprefix(USER_FEATURES)
+        columns = tables.spark.sql(f"SELECT * FROM {tables.name(user_features(lineage_id, ''))}").schema.fields[2:]
+        named = [f"{of.name} {of.dataType.simpleString().upper()}" for of in columns]  # but for as_of and user_id
+        found.append(user_features(lineage_id, ", ".join(named)))
+    return found
 
 
 def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:

@@ -81,11 +81,13 @@ class Items(NamedTuple):
 
 @dataclass(frozen=True)
 class Profiles:
-    """What is known of a block's users besides events. ``row_U``: the user's row of ``attributes``; -1 for none."""
+    """What is known of a block's users besides events. ``row_U``: the user's row of the lists; -1 for none."""
 
     row_U: Ints
     registered_at_U: Ints  # microseconds since 1970; NEVER where unknown
     attributes: pa.ListArray
+    pick_item_lists: pa.ListArray
+    picked_at_lists: pa.ListArray
     pick_user_P: Ints
     picked_at_P: Ints
     pick_items: Items
@@ -225,13 +227,15 @@ class _Arrays:
         row_U[user_N] = np.arange(len(rows))
         registered_at_U = np.full(num_users, NEVER)
         registered_at_U[user_N] = profiles.column("registered_at").fill_null(NEVER).to_numpy()
-        picks = combined(profiles.column("pick_items"))
+        picks, picked_at = combined(profiles.column("pick_items")), combined(profiles.column("picked_at"))
         return Profiles(
             row_U=row_U,
             registered_at_U=registered_at_U,
             attributes=combined(profiles.column("attributes")),
+            pick_item_lists=picks,
+            picked_at_lists=picked_at,
             pick_user_P=np.repeat(user_N, picks.value_lengths().fill_null(0).to_numpy()),
-            picked_at_P=combined(profiles.column("picked_at")).flatten().to_numpy(),
+            picked_at_P=picked_at.flatten().to_numpy(),
             pick_items=Items.of([picks.flatten()]),
         )
 

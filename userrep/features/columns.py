@@ -42,17 +42,42 @@ def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_p
         flat = np.ascontiguousarray(sums.flat_US[users])
     num_users, width = flat.shape
     ends = np.arange(num_users + 1, dtype=np.int32) * (8 * width)
-    last_at = sums.last_at_before(spec, as_of)[users]
-    has_event = last_at != NEVER
-    active_ends = np.concatenate([[0], np.cumsum(has_event.sum(axis=1))]).astype(np.int32)
     return pa.RecordBatch.from_pydict(
         {
             "as_of": pa.array(np.full(num_users, day_number(as_of), np.int32)).cast(pa.date32()),
             "user_bucket": block.user_bucket_U[users],
             "user_id": _taken(block.user_ids, users),
             "sums": pa.Array.from_buffers(pa.binary(), num_users, [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
-            "active_at": pa.ListArray.from_arrays(pa.array(active_ends), pa.array(last_at[has_event])),
+            "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
             "num_by_context": _maps(sums.context_UK[users], block.words),
+        }
+    )
+
+
+def openings_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) -> pa.RecordBatch:
+    """Write sums and profiles as rows of ``user_openings``: of the users that have an event in them, or a profile.
+
+    A user without an event has sums of no bytes.
+    """
+    profiles = block.profiles
+    has_events_U = np.any(sums.num_events_UR(spec), axis=1)
+    users = _places(has_events_U | (profiles.row_U >= 0))
+    has_events = has_events_U[users]
+    flat = np.ascontiguousarray(sums.flat_US[users][has_events])
+    ends = np.concatenate([[0], np.cumsum(has_events)]).astype(np.int32) * (8 * sums.flat_US.shape[1])
+    row = pa.array(profiles.row_U[users], mask=profiles.row_U[users] < 0)
+    picked = [values.take(row) for values in (profiles.attributes, profiles.pick_item_lists, profiles.picked_at_lists)]
+    return pa.RecordBatch.from_pydict(
+        {
+            "user_bucket": block.user_bucket_U[users],
+            "user_id": _taken(block.user_ids, users),
+            "sums": pa.Array.from_buffers(pa.binary(), len(has_events), [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
+            "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
+            "num_by_context": _maps(sums.context_UK[users], block.words),
+            "registered_at": _times(profiles.registered_at_U[users]),
+            "attributes": picked[0],
+            "pick_items": picked[1],
+            "picked_at": picked[2],
         }
     )
 
@@ -132,6 +157,17 @@ def _pooled(pooled_URX: Floats, picks_UX: Floats, spec: FeatureSpec) -> dict[str
             columns[block.flag] = pa.array(weight_U1[:, 0] > 0)
         start += dim
     return columns
+
+
+def _active_at(last_at_UT: Ints) -> pa.ListArray:
+    """Write the last event of each day that has one."""
+    has_event = last_at_UT != NEVER
+    ends = np.concatenate([[0], np.cumsum(has_event.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(last_at_UT[has_event]))
+
+
+def _times(at_U: Ints) -> pa.Array:
+    return pa.array(at_U, mask=at_U == NEVER).cast(pa.timestamp("us", "UTC"))
 
 
 def _maps(counts_UK: scipy.sparse.csr_array, words: pa.Array) -> pa.Array:

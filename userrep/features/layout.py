@@ -3,7 +3,8 @@
 Shapes: B rows, F inputs, K blocks.
 """
 
-from typing import Literal
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,14 @@ class Block(BaseModel):
     stop: int
     flag: int | None = None  # the input that says whether the block is there (1) or not (0)
     newcomer: bool = False  # known of a user without any event: onboarding picks, attributes, registration
+
+
+class Part(NamedTuple):
+    """A block as the scaler takes it: its inputs, and the one that says whether it is there."""
+
+    inputs: slice
+    flag: int | None
+    is_pooled: bool
 
 
 class InputLayout(BaseModel):
@@ -77,18 +86,24 @@ class InputLayout(BaseModel):
         """F, the number of inputs."""
         return self.blocks[-1].stop
 
-    def raw(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The blocks that may be absent, or are pooled."""
+        found = [Part(slice(b.start, b.stop), b.flag, b.kind == "pooled") for b in self.blocks[:-1]]
+        return [part for part in found if part.flag is not None or part.is_pooled]
+
+    def raw(self, batch: pa.RecordBatch, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Lay a batch of user features out as x_BF, unscaled; what is absent is zero and its flag is zero.
 
         Counts and days enter as log1p, shares and one-hots as they are. Absent is a pooled block whose ``has_`` column
-        is not true, and whatever is null. Cost: one copy of the batch.
+        is not true, and whatever is null. Returns ``out``, or a new array. Cost: one copy of the batch.
 
         Raises
         ------
         ValueError
             If lists have another width than their block.
         """
-        x_BF = np.zeros((batch.num_rows, self.width), np.float32)
+        x_BF = np.empty((batch.num_rows, self.width), np.float32) if out is None else out
         for block in self.blocks[:-1]:
             column, part_BF = batch.column(block.name), x_BF[:, block.start : block.stop]
             if block.kind == "scalar":
@@ -96,6 +111,7 @@ class InputLayout(BaseModel):
                 present_B = ~np.isnan(values_B)
                 part_BF[:, 0] = np.log1p(np.where(present_B, np.maximum(values_B, 0), 0))
             elif block.kind == "one_hot":
+                part_BF[:] = 0
                 part_BF[np.arange(len(column)), self._places(block.name, column)] = 1
             elif pa.types.is_map(column.type):
                 part_BF[:] = self._context(block.name, column)
@@ -130,7 +146,7 @@ def _flags(column: pa.BooleanArray) -> NDArray[np.bool_]:
 def _fill(
     part_BF: NDArray[np.float32], name: str, column: pa.ListArray, has: pa.BooleanArray | None
 ) -> NDArray[np.bool_]:
-    """Copy the vectors that are there, and say which; the others stay zero. ``has``: whether they count."""
+    """Copy the vectors that are there, and say which; the others become zero. ``has``: whether they count."""
     present_B = np.ones(len(column), bool) if has is None else _flags(has.fill_null(False))
     width, whole = part_BF.shape[1], not column.null_count
     if not whole:
@@ -140,6 +156,7 @@ def _fill(
             part_BF[:] = stacked(column, width)
             part_BF[~present_B] = 0
         else:
+            part_BF[:] = 0
             part_BF[present_B] = stacked(column.filter(pa.array(present_B)), width)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
@@ -177,26 +194,28 @@ class Scaler(BaseModel):
     def apply(
         self, layout: InputLayout, raw_BF: NDArray[np.float32], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Scale, clip, zero what is absent, make pooled vectors directions. Returns x_BF: ``out``, or a new array."""
+        """Scale, clip, zero what is absent, make pooled vectors directions.
+
+        Returns x_BF: ``out``, which may be ``raw_BF`` itself, or a new array. Flags stay as they are.
+        """
         x_BF: NDArray[np.float32] = np.subtract(raw_BF, self.center_F, out=out)
-        x_BF /= self.scale_F
+        x_BF *= 1 / self.scale_F
         np.clip(x_BF, -CLIP, CLIP, out=x_BF)
-        for block in layout.blocks[:-1]:
-            if block.flag is not None:
-                x_BF[:, block.start : block.stop] *= raw_BF[:, block.flag, None]
-        _equally_long(x_BF, [block for block in layout.blocks if block.kind == "pooled"])
+        for inputs, flag, is_pooled in layout.parts:
+            part_BF = x_BF[:, inputs]
+            factor_B = _stretch(part_BF) if is_pooled else np.ones(len(part_BF), np.float32)
+            if flag is not None:
+                factor_B *= x_BF[:, flag]
+            part_BF *= factor_B[:, None]
         return x_BF
 
 
-def _equally_long(x_BF: NDArray[np.float32], blocks: list[Block]) -> None:
-    """Stretch the vectors of neighbouring blocks to the roots of their widths, in place; what is zero stays zero."""
-    if not blocks:
-        return
-    x_BP = x_BF[:, blocks[0].start : blocks[-1].stop]
-    widths_K = np.array([block.stop - block.start for block in blocks])
-    square_BK = np.add.reduceat(np.square(x_BP), np.cumsum(widths_K) - widths_K, axis=1)
-    factor_BK = np.sqrt(np.where(square_BK > _NO_LENGTH, widths_K / np.maximum(square_BK, _NO_LENGTH), 0))
-    x_BP *= np.repeat(factor_BK.astype(np.float32), widths_K, axis=1)
+def _stretch(part_BF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return by what each vector of a block gets the length of the root of its width; 0 where it has none."""
+    square_B = np.einsum("bf,bf->b", part_BF, part_BF)
+    stretch_B: NDArray[np.float32] = np.sqrt(part_BF.shape[1] / np.maximum(square_B, _NO_LENGTH))
+    stretch_B[square_B <= _NO_LENGTH] = 0
+    return stretch_B
 
 
 class Moments(BaseModel):

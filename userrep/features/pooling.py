@@ -16,13 +16,13 @@ import pyarrow as pa
 from userrep.events.buckets import range_of
 from userrep.features.accumulate import Floats, Sums, moved, pooled_width, with_days, without_days
 from userrep.features.chunk import Block, Chunk, blocks, names_of
-from userrep.features.columns import features_batch, summed_picks, sums_batch
+from userrep.features.columns import features_batch, openings_batch, summed_picks, sums_batch
 from userrep.features.item_matrix import ItemMatrix, VectorFiles, item_matrices
 from userrep.features.item_parts import only_items
 from userrep.features.spec import FeatureSpec
 from userrep.utc import day_number
 
-Output = Literal["features", "sums"]
+Output = Literal["features", "sums", "openings"]
 
 
 class Made(NamedTuple):
@@ -35,7 +35,7 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class PoolingJob:
-    """What to make of chunks: features, sums or both of each date, with the version of the item vectors that it uses.
+    """What to make of chunks: features, sums, openings of each date, with the version of the item vectors that it uses.
 
     ``before`` : the as-of date of the sums that chunks bring, which tiles move on from; None: they bring none.
     ``changed_days`` : days (since 1970) whose tiles before and after differ.
@@ -111,6 +111,8 @@ class PoolingJob:
                 for output in self.outputs:
                     if output == "sums":
                         rows = sums_batch(sums, block, self.spec, as_of, is_part=not self.is_whole)
+                    elif output == "openings":
+                        rows = openings_batch(sums, block, self.spec, as_of)
                     else:
                         rows = features_batch(sums, block, self.spec, as_of, largest=files.largest)
                     yield Made(output, as_of, rows)

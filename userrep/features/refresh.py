@@ -106,10 +106,10 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     known = generations(tables, versions.lineage_id)
     number = 1 + max((generation.generation for generation in known), default=0)
     made = Generation(number, as_of, versions.valid_at(as_of), after, 0)
-    work = _Refresh(tables, config, versions, made, ledger, known)
+    work = Motion(tables, config, versions, made, ledger, known)
     base, reason = (None, "asked for") if full else work.base()
     difference = Difference.between(base, made, spec)
-    num_users = work.run(base, difference)
+    num_users = _Refresh(work).run(base, difference)
     return Refresh(base.as_of if base else None, reason, ledger.num_tiles(difference.tiles), num_users)
 
 
@@ -121,8 +121,8 @@ def generations(tables: Tables, lineage_id: str) -> list[Generation]:
 
 
 @dataclass(frozen=True)
-class _Refresh:
-    """A refresh on its way to ``made``, whose number of users is not known yet."""
+class Motion:
+    """A way from a state of the sums that is there to another one, ``made``, whose number of users is not known yet."""
 
     tables: Tables
     config: Config
@@ -149,18 +149,49 @@ class _Refresh:
             return None, f"{built.num_inexact} users were beyond exact sums on {found.as_of}"
         return found, f"from the sums of {found.as_of}"
 
-    def run(self, base: Generation | None, difference: Difference) -> int:
-        """Write sums, then features, then the row of each ledger that makes them count; return the users."""
-        made, tables = self.made, self.tables
+    def inputs(self, base: Generation | None, difference: Difference, profiles: str | None) -> Inputs:
+        """Say what is read: the tiles in between, the sums to start from, and the profiles of this content."""
         tiles = [
             TileDays(difference.leaving, before=True, after=False),
             TileDays(difference.entering, before=False, after=True),
             TileDays(difference.passing, before=True, after=True),
         ]
         before = SumsOf(self.versions.lineage_id, base.generation, base.as_of) if base else None
-        inputs = Inputs(tables, tiles, before, profiles_of(tables, self.config))
-        job, plan = self._job(base, difference), self._plan(base, difference)
-        features = Features.begun(tables, self.config, self.versions, self.ledger.latest)
+        return Inputs(self.tables, tiles, before, profiles)
+
+    def job(self, base: Generation | None, difference: Difference, outputs: tuple[Output, ...]) -> PoolingJob:
+        """Say what tasks make of it."""
+        dated = dated_vectors(self.tables, self.config, self.versions, [self.made.valid_from])
+        return PoolingJob(
+            FeatureSpec.of(self.config),
+            ((self.made.as_of, dated[0][1]),),
+            outputs,
+            before=base.as_of if base else None,
+            changed_days=tuple(day_number(day) for day in (*difference.changed, *difference.leaving)),
+        )
+
+    def plan(self, base: Generation | None, difference: Difference) -> Plan:
+        """Spread it over tasks."""
+        work = tiles_by_cell(self.tables, self.ledger, difference.tiles)
+        work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
+        plan = plan_ranges(work, min_ranges=self.tables.shuffle_partitions())
+        parts = item_parts(self.tables, self.config, self.versions, [self.made.valid_from])
+        return replace(plan, item_parts=parts.num_parts)
+
+
+class _Refresh:
+    """A refresh on its way: what it writes."""
+
+    def __init__(self, motion: Motion) -> None:
+        self.motion, self.made = motion, motion.made
+        self.tables, self.config, self.versions = motion.tables, motion.config, motion.versions
+
+    def run(self, base: Generation | None, difference: Difference) -> int:
+        """Write sums, then features, then the row of each ledger that makes them count; return the users."""
+        made, tables, motion = self.made, self.tables, self.motion
+        inputs = motion.inputs(base, difference, profiles_of(tables, self.config))
+        job, plan = motion.job(base, difference, ("sums", "features")), motion.plan(base, difference)
+        features = Features.begun(tables, self.config, self.versions, motion.ledger.latest)
         since = tables.version(USER_WINDOW_SUMS)
         if tables.has_files:
             files = written(inputs, job, plan, self._destination() | features.destination())
@@ -174,22 +205,6 @@ class _Refresh:
             of_sums = replace(job.for_adding_up(), outputs=("features",))
             counts = features.write(replace(inputs, tiles=[], sums=sums_now), of_sums, plan, [made.as_of])
         return features.record(counts)
-
-    def _job(self, base: Generation | None, difference: Difference) -> PoolingJob:
-        return PoolingJob(
-            FeatureSpec.of(self.config),
-            dated_vectors(self.tables, self.config, self.versions, [self.made.as_of]),
-            ("sums", "features"),
-            before=base.as_of if base else None,
-            changed_days=tuple(day_number(day) for day in difference.changed),
-        )
-
-    def _plan(self, base: Generation | None, difference: Difference) -> Plan:
-        work = tiles_by_cell(self.tables, self.ledger, difference.tiles)
-        work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
-        plan = plan_ranges(work, min_ranges=self.tables.shuffle_partitions())
-        parts = item_parts(self.tables, self.config, self.versions, [self.made.as_of])
-        return replace(plan, item_parts=parts.num_parts)
 
     def _destination(self) -> dict[Output, Destination]:
         values = {"lineage_id": self.versions.lineage_id, "generation": self.made.generation}

@@ -11,6 +11,7 @@ from userrep.errors import UsageError
 from userrep.events.buckets import power_of_two, user_bucket, user_slice
 from userrep.events.columns import as_text, check_columns, id_text, named
 from userrep.events.source import check_events, read_source
+from userrep.events.tombstones import read_tombstones
 from userrep.ids import short_hash
 from userrep.schemas import USER_PROFILES
 from userrep.tables import Tables
@@ -23,7 +24,11 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
 
     Rows without a user id don't count.
     """
-    source = read_source(spark, users, what="users")
+    return users_of(read_source(spark, users, what="users"), users).where(F.col("user_id").isNotNull())
+
+
+def users_of(source: DataFrame, users: Users, *beside: str) -> DataFrame:
+    """Map rows to users, those without an id too. ``beside``: columns that are passed on."""
     columns = users.columns.model_dump(exclude_none=True)
     wanted = {f"columns.{key}": name for key, name in columns.items()}
     check_columns(source, wanted | {f"attributes[{k}]": name for k, name in enumerate(users.attributes)}, "users")
@@ -33,19 +38,25 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
         id_text(source, users.columns.user_id).alias("user_id"),
         registered.try_cast("timestamp").alias("registered_at"),
         (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
-    ).where(F.col("user_id").isNotNull())
+        *beside,
+    )
 
 
 def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
     """Read onboarding picks: user_id, item_id, event_at (UTC); rows that lack one of them don't count."""
-    source = read_source(spark, onboarding, what="onboarding")
+    return picks_of(read_source(spark, onboarding, what="onboarding"), onboarding).dropna()
+
+
+def picks_of(source: DataFrame, onboarding: Onboarding, *beside: str) -> DataFrame:
+    """Map rows to picks, those that lack something too. ``beside``: columns that are passed on."""
     columns = onboarding.columns
     check_columns(source, {f"columns.{key}": name for key, name in columns.model_dump().items()}, "onboarding")
     return source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
         named(source, columns.event_at).try_cast("timestamp").alias("event_at"),
-    ).dropna()
+        *beside,
+    )
 
 
 def refresh_profiles(tables: Tables, config: Config) -> str:
@@ -59,7 +70,7 @@ def refresh_profiles(tables: Tables, config: Config) -> str:
     if tables.read(USER_PROFILES).where(f"content_hash = '{content}'").isEmpty():
         users = read_users(tables.spark, config.users) if config.users else None
         picks = read_picks(tables.spark, config.onboarding) if config.onboarding else None
-        rows = profiles_of(users, picks)
+        rows = read_tombstones(tables).without(profiles_of(users, picks))
         slices = power_of_two(rows.count() / _PROFILES_PER_SLICE)
         sliced = rows.withColumns({"user_slice": user_slice(slices), "content_hash": F.lit(content)})
         in_order = sliced.repartition("user_slice").sortWithinPartitions("user_slice", "user_bucket")
@@ -70,7 +81,7 @@ def refresh_profiles(tables: Tables, config: Config) -> str:
 def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
     """Bring users and picks together: user_bucket, user_id, registered_at, attributes, pick_items, picked_at.
 
-    One row per user; picks are in the order of time. Cost: one shuffle on user_id each.
+    One row per user; picks are in the order of time, equal ones once. Cost: one shuffle on user_id each.
     """
     by_user = None
     if users is not None:
@@ -79,7 +90,7 @@ def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
         )
     if picks is not None:
         pick = F.struct(F.unix_micros("event_at").alias("at"), F.col("item_id").alias("item"))
-        picked = picks.groupBy("user_id").agg(F.sort_array(F.collect_list(pick)).alias("picks"))
+        picked = picks.groupBy("user_id").agg(F.sort_array(F.collect_set(pick)).alias("picks"))
         picked = picked.select("user_id", F.col("picks.item").alias("pick_items"), F.col("picks.at").alias("picked_at"))
         by_user = picked if by_user is None else by_user.join(picked, on="user_id", how="full_outer")
     assert by_user is not None

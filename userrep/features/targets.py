@@ -98,4 +98,4 @@ def _window(layout: InputLayout, days: int) -> tuple[InputLayout, list[int]]:
         places += range(block.start, block.stop)
         start = stop
     blocks.append(Block(name="flags", kind="flags", start=start, stop=start + len(flags)))
-    return layout.model_copy(update={"blocks": blocks}), places + flags
+    return InputLayout(spec=layout.spec, vocabulary=layout.vocabulary, blocks=blocks), places + flags

@@ -75,7 +75,7 @@ def _rows(made: Iterable[Made]) -> Iterator[pa.RecordBatch]:
 def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task]) -> DataFrame:
     """Make parts of the sums of the ranges that are taken in parts, and bring along the profiles of their users."""
     sums = cast(StructType, StructType.fromDDL(SUMS_DDL))
-    with_profiles = inputs.profiles is not None and "features" in job.outputs
+    with_profiles = inputs.profiles is not None and job.outputs != ("sums",)
     sums_picks = with_profiles and plan.item_parts > 1 and job.spec.onboarding
     of_parts = inputs if sums_picks else replace(inputs, profiles=None)
     parts = _tasks(of_parts, job.for_parts(), plan, tasks, sums)

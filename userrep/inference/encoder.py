@@ -4,7 +4,7 @@ A vector must not depend on which rows it shares a batch with, to the bit: batch
 Matrix products take another order of summation with another height, and at odd widths even from row to row. So
 every pass has one height and widths that are multiples of 16 (padded with zeros, which change no sum), and each
 encoder looks for itself whether that holds on its machine; where it doesn't, rows are encoded one by one.
-Shapes: B rows, F inputs, H hidden units, D latent dimensions; F and H padded.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, all but B padded; N = H + D.
 """
 
 from functools import lru_cache
@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, pad
+from torch import Tensor
+from torch.nn.functional import gelu, pad
 
 from userrep.model.artifact import Artifact, load_artifact
 
-ROWS = 128  # of every forward pass: nearly as quick a row as taller ones, and a service waits for one for one user
-_LAID_OUT = 2048  # rows that become inputs at once
+ROWS = 128  # of every forward pass: as quick a row as taller ones, and a service waits for one for one user
+_LAID_OUT = 1024  # rows that become inputs at once: they stay in the cache of a core
 _MULTIPLE = 16
 
 
@@ -32,9 +32,11 @@ class Encoder:
     def __init__(self, artifact: Artifact) -> None:
         autoencoder = artifact.encoder()
         self.layout, self._scaler = artifact.layout, artifact.scaler
-        self._hidden = _padded(autoencoder.encoder_hidden)
-        self._latent = _padded(autoencoder.encoder_latent)
-        self._skip = _padded(autoencoder.encoder_skip)
+        hidden, latent, skip = autoencoder.encoder_hidden, autoencoder.encoder_latent, autoencoder.encoder_skip
+        # Hidden layer and projection are one product, in the layout in which low passes are quick.
+        self._first_FN = torch.cat([_padded(hidden.weight), _padded(skip.weight)]).T.contiguous()
+        self._bias_N = torch.cat([_padded(hidden.bias), _padded(latent.bias)])
+        self._latent_HD = _padded(latent.weight).T.contiguous()
         self.latent_dim = artifact.manifest.model.latent_dim
         self._rows = ROWS if self._position_does_not_matter() else 1
 
@@ -45,30 +47,33 @@ class Encoder:
         the model's.
         """
         z_BD = np.empty((batch.num_rows, self.latent_dim), np.float32)
+        height = min(_LAID_OUT, -(-batch.num_rows // ROWS) * ROWS)
+        padded_BF = torch.zeros(height, len(self._first_FN))  # torch's memory: always aligned alike
         for start in range(0, batch.num_rows, _LAID_OUT):
             part = batch.slice(start, _LAID_OUT)
-            self._encode(self.layout.raw(part), out=z_BD[start : start + part.num_rows])
+            x_BF = padded_BF.numpy()[: part.num_rows, : self.layout.width]
+            self._scaler.apply(self.layout, self.layout.raw(part, out=x_BF), out=x_BF)
+            self._encode(padded_BF, out=z_BD[start : start + part.num_rows])
         return z_BD
 
     @torch.inference_mode()
-    def _encode(self, raw_BF: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Scale and encode unscaled inputs (here F is the layout's width), a pass after the other."""
-        padded_BF = torch.zeros(self._rows, self._hidden[0].shape[1])  # torch's memory: always aligned alike
-        x_BF = padded_BF.numpy()[:, : self.layout.width]
-        for start in range(0, len(raw_BF), self._rows):
-            part_BF = raw_BF[start : start + self._rows]
-            num = len(part_BF)
-            self._scaler.apply(self.layout, part_BF, out=x_BF[:num])
-            out[start : start + num] = self._forward(padded_BF)[:num, : self.latent_dim].numpy()
+    def _encode(self, padded_BF: Tensor, out: NDArray[np.float32]) -> None:
+        """Encode the rows that ``out`` has, a pass after the other; the last takes rows that do not count with it."""
+        for start in range(0, len(out), self._rows):
+            part_BD = out[start : start + self._rows]
+            z_BD = self._forward(padded_BF[start : start + self._rows])
+            part_BD[:] = z_BD[: len(part_BD), : self.latent_dim].numpy()
 
     @torch.inference_mode()
     def _forward(self, x_BF: Tensor) -> Tensor:
-        return linear(gelu(linear(x_BF, *self._hidden)), *self._latent) + linear(x_BF, *self._skip)
+        """Encode one pass."""
+        num_hidden = len(self._latent_HD)
+        first_BN = torch.addmm(self._bias_N, x_BF, self._first_FN)
+        return torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
 
     def _position_does_not_matter(self) -> bool:
         """Encode one row in all places of a pass, and compare."""
-        width = self._hidden[0].shape[1]
-        x_1F = torch.randn(1, width, generator=torch.Generator().manual_seed(0))
+        x_1F = torch.randn(1, len(self._first_FN), generator=torch.Generator().manual_seed(0))
         z_BD = self._forward(x_1F.repeat(ROWS, 1))
         return bool((z_BD == z_BD[0]).all())
 
@@ -83,8 +88,6 @@ def worker_encoder(folder: str, content_hash: str) -> Encoder:
     return Encoder(load_artifact(folder, content_hash))
 
 
-def _padded(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias, if it has one, with both widths padded by zeros."""
-    more_out, more_in = (-width % _MULTIPLE for width in layer.weight.shape)
-    weight = pad(layer.weight, (0, more_in, 0, more_out))
-    return weight, None if layer.bias is None else pad(layer.bias, (0, more_out))
+def _padded(tensor: Tensor) -> Tensor:
+    """Return a layer's weight or bias with all widths padded by zeros."""
+    return pad(tensor, [more for width in reversed(tensor.shape) for more in (0, -width % _MULTIPLE)])

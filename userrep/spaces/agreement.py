@@ -84,12 +84,19 @@ def _overlap(held_out: DataFrame, fitted: LinearMap) -> tuple[float, int]:
     last = held_out.agg(F.max("as_of")).first()[0]  # type: ignore[index]
     sample = held_out.where(F.col("as_of") == F.lit(last)).select("z_new", "z_old").limit(_NEIGHBOURS_AMONG).toArrow()
     z_new, z_old = (vectors_of(sample.column(name).combine_chunks()) for name in ("z_new", "z_old"))
-    k = min(10, len(z_old) - 1)
+    return shared_neighbours(fitted(z_new.astype(np.float32)), z_old), len(z_old)
+
+
+def shared_neighbours(a_BD: NDArray[Any], b_BD: NDArray[Any]) -> float:
+    """Return the share of their ten nearest neighbours that rows have in both, by cosine; 1 for a single row.
+
+    Memory: B x B numbers.
+    """
+    k = min(10, len(b_BD) - 1)
     if k < 1:
-        return 1.0, len(z_old)
-    mine, theirs = (_nearest(z, k) for z in (fitted(z_new.astype(np.float32)), z_old))
-    shared = [len(np.intersect1d(a, b)) for a, b in zip(mine, theirs, strict=True)]
-    return float(np.mean(shared)) / k, len(z_old)
+        return 1.0
+    shared = [len(np.intersect1d(a, b)) for a, b in zip(_nearest(a_BD, k), _nearest(b_BD, k), strict=True)]
+    return float(np.mean(shared)) / k
 
 
 def _nearest(z_BD: NDArray[Any], k: int) -> NDArray[np.int64]:

@@ -100,9 +100,10 @@ def _key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]
     sets, training = feature_sets(tables, lineage_id), config.training
     split = [training.held_out_share, training.seed, training.num_shards]
     used = [
-        (days, str(day), sets[day + timedelta(days=days)].hash)
+        (days, str(day), of.hash, of.num_users)  # the number: users may have been erased since
         for days in (0, *config.future_days)
         for day in sorted(as_ofs)
+        for of in (sets[day + timedelta(days=days)],)
     ]
     return short_hash([lineage_id, used, split], 64)
 

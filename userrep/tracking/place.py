@@ -10,10 +10,10 @@ from urllib.parse import unquote
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.storage import artifacts_root, file_system
+from userrep.variables import with_variables
 
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def tracking_place(config: Config) -> TrackingPlace:
         If none of them says so, a ``${NAME}`` is not set, MLflow has no such kind of store, or SQLite cannot write.
     """
     written, origin = _written_uri(config)
-    uri, variables = _with_variables(written, origin)
+    uri, variables = with_variables(written, origin)
     kind = _kind(uri)
     experiment, model = _databricks_names(config) if kind == "databricks" else _names(config)
     place = TrackingPlace(
@@ -100,16 +100,6 @@ def _databricks_names(config: Config) -> tuple[str, str]:
     experiment, model = _names(config)
     path = experiment if experiment.startswith("/") else f"/Shared/{experiment}"
     return path, f"{config.catalog}.{config.schema_}.{model}" if config.catalog else model
-
-
-def _with_variables(written: str, origin: str) -> tuple[str, dict[str, str]]:
-    """Put variables of the environment in; return the URI, and for each value the ``${NAME}`` that stands for it."""
-    names = _VARIABLE.findall(written)
-    missing = sorted({name for name in names if not os.environ.get(name)})
-    if missing:
-        raise UsageError(f"{origin}: not set in the environment: {', '.join(missing)}. Set it, or write the URI whole.")
-    values = {os.environ[name]: f"${{{name}}}" for name in names}
-    return _VARIABLE.sub(lambda match: os.environ[match[1]], written), values
 
 
 def _kind(uri: str) -> str:

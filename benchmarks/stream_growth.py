@@ -1,0 +1,58 @@
+"""Does the time of a micro-batch stay the same when ten times as many users are known?
+
+1,000 events a batch, of users by their activity, on a base of 2M users and on one of 200k; vectors are 8 wide, so that
+both fit. Each base has 40 batches in Kafka, which are worked off one after the other; the first ten warm up. The value
+is the ratio of the medians of the seconds from one commit to the next; 1 is no growth.
+
+    make bench-stream-growth
+    python -m benchmarks.stream_growth --small
+"""
+
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from pyspark.sql import SparkSession
+
+from benchmarks.report import Line, progress
+from benchmarks.stream_data import StreamSize, open_base, run
+
+SIZE = StreamSize(users=2_000_000, dim=8)
+SMALL = StreamSize(users=20_000, dim=8)
+TIMES = 10
+BATCH = 1_000
+BATCHES, WARM = 40, 10
+SMALL_BATCHES, SMALL_WARM = 8, 2
+
+
+def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Line:
+    """Work off both backlogs, in turn."""
+    smaller = size.of_users(max(1, size.users // TIMES))
+    taken: dict[StreamSize, list[float]] = {smaller: [], size: []}
+    for _ in range(runs):
+        for each, seconds in taken.items():
+            seconds.extend(batch_seconds(spark, each, root, is_small=size.users <= SMALL.users))
+            progress(f"{each.users:,} users: {median(seconds):.2f} s a batch")
+    return {
+        "benchmark": "stream_growth",
+        "size": size.told() | {"events_per_batch": BATCH, "batches": len(taken[size])},
+        "seconds": round(median(taken[size]), 3),
+        "smaller_size": smaller.told(),
+        "smaller_seconds": round(median(taken[smaller]), 3),
+        "value": round(median(taken[size]) / median(taken[smaller]), 3),
+    }
+
+
+def batch_seconds(spark: SparkSession, size: StreamSize, root: Path, *, is_small: bool) -> list[float]:
+    """Return the seconds from commit to commit, once the stream is warm."""
+    batches, warm = (SMALL_BATCHES, SMALL_WARM) if is_small else (BATCHES, WARM)
+    with open_base(spark, size, root, max_rows_per_batch=BATCH) as base:
+        base.fill(batches * BATCH)
+        base.stream(until_empty=True)
+        at = base.committed_at(batches)
+    seconds: list[float] = np.diff(at[warm - 1 :]).tolist()
+    return seconds
+
+
+if __name__ == "__main__":
+    run("stream_growth", measure, SIZE, small=SMALL, runs=2)

@@ -1,0 +1,250 @@
+"""Does a stream that is killed again and again lose, double or change a row?
+
+100 micro-batches of a small generated log, a file each, in any order and with copies, by `userrep stream --until-empty`
+as a process of its own; 20 times it is killed (SIGKILL) and started again. When each time comes is drawn: once so many
+batches are there, and up to three seconds later, in a batch or while Spark still starts. By turns the process alone is
+killed, and all that belongs to it, as by a machine that fails. The value is the number of rows that are missing, there
+twice, or different against a stream that nobody disturbed, and of users whose last vector is not that of the batch,
+which makes the day's snapshot afterwards.
+
+    make bench-stream-kills
+    python -m benchmarks.stream_kills --small
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from benchmarks.report import Line, ask, print_line, progress, seconds_of
+from userrep.config import load_config
+from userrep.daily import daily
+from userrep.events.generator import LogSpec, generate_log
+from userrep.pipeline import Pipeline
+from userrep.schemas import EMBEDDING_UPDATES
+from userrep.session import get_session
+from userrep.spaces.registry import find_space
+from userrep.streaming.verify import verify_updates
+from userrep.tables import Tables
+
+AS_OF = date(2024, 3, 15)
+DAY = timedelta(days=1)
+SPEC = LogSpec(num_users=600, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.5, seed=3)
+UNDISTURBED, KILLED = "undisturbed", "killed"  # the two streams, into the same tables
+
+
+@dataclass(frozen=True)
+class KillSize:
+    """How many batches there are, and how often the process is killed. ``seed``: of when; None: drawn."""
+
+    batches: int = 100
+    kills: int = 20
+    seed: int | None = None
+
+    def of_kills(self, kills: int) -> "KillSize":
+        return replace(self, kills=kills)
+
+    def told(self) -> Line:
+        return vars(self) | {"cores": os.cpu_count()}
+
+
+SIZE, SMALL = KillSize(), KillSize(batches=12, kills=2)
+
+
+def measure(spark: SparkSession, size: KillSize, root: Path, runs: int) -> Line:
+    """Stream undisturbed, then with kills, and compare both with each other and with the batch."""
+    found, taken = Counter[str](), []
+    for _ in range(runs):
+        drawn = size if size.seed is not None else replace(size, seed=random.SystemRandom().randrange(10**6))
+        progress(f"seed {drawn.seed}")
+        folder = root / f"run-{uuid4().hex}"
+        try:
+            tables = _prepare(spark, drawn, folder)
+            with _Stream(folder, UNDISTURBED) as stream:
+                stream.wait()
+            with _Stream(folder, KILLED) as stream:
+                taken.append(seconds_of(lambda of=(stream, tables, drawn): _with_kills(*of)))
+            found.update(compare(tables) | _against_batch(spark, folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        progress(f"{dict(found)}")
+    return {
+        "benchmark": "stream_kills",
+        "size": drawn.told() | {"rows": found.pop("rows")},
+        "seconds": round(median(taken), 3),
+        **found,
+        "value": found.total(),
+    }
+
+
+def compare(tables: Tables) -> dict[str, int]:
+    """Count rows of the stream that was killed that are missing, too many, or different; ``rows``: there should be."""
+    keys = ["batch_id", "space_id", "as_of", "user_id"]
+    content = F.struct("event_at", "is_new", "embedding")
+    is_right, is_found = (F.col("query_id") == name for name in (UNDISTURBED, KILLED))
+    rows = (
+        tables.read(EMBEDDING_UPDATES)
+        .groupBy(*keys)
+        .agg(
+            F.count_if(is_right).alias("num_right"),
+            F.count_if(is_found).alias("num_found"),
+            F.max(F.when(is_right, content)).alias("right"),
+            F.max(F.when(is_found, content)).alias("found"),
+        )
+    )
+    wanted, got = F.col("num_right"), F.col("num_found")
+    differs = ~F.col("right").eqNullSafe(F.col("found"))
+    found = rows.agg(
+        F.sum(wanted).alias("rows"),
+        F.sum(F.greatest(wanted - got, F.lit(0))).alias("lost"),
+        F.sum(F.greatest(got - wanted, F.lit(0))).alias("duplicated"),
+        F.count_if((wanted > 0) & (got > 0) & differs).alias("unequal"),
+    ).first()
+    assert found is not None
+    return {name: count or 0 for name, count in found.asDict().items()}
+
+
+def _against_batch(spark: SparkSession, folder: Path) -> dict[str, int]:
+    """Publish the day's snapshot, and count users whose last streamed vector is not in it to the bit."""
+    config = load_config(folder / f"{KILLED}.yaml")
+    daily(Pipeline(config, spark, AS_OF + DAY, report=progress), on_time=True)
+    tables = Tables.of(config, spark)
+    found = verify_updates(tables, find_space(tables, None), AS_OF + DAY)
+    return {"unequal_to_batch": found.different + found.not_streamed + found.not_in_snapshot}
+
+
+def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> Tables:
+    """Generate a log, run the pipeline on it, and let the events of the open days lie in a file for each batch."""
+    folder.mkdir(parents=True)
+    generate_log(spark, SPEC, str(folder / "log"))
+    for name in (UNDISTURBED, KILLED):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(_settings(folder, name)), encoding="utf-8")
+    Pipeline(load_config(folder / f"{KILLED}.yaml"), spark, AS_OF, report=progress).run()
+    at = F.col("event_at")
+    open_days = (at >= F.lit(AS_OF - 2 * DAY)) & (at < F.lit(AS_OF + DAY))
+    rows = spark.read.parquet(str(folder / "log" / "events")).where(open_days).toArrow()
+    order = [*range(rows.num_rows), *range(0, rows.num_rows, 7)]
+    random.Random(size.seed).shuffle(order)
+    (folder / "arriving").mkdir()
+    for k in range(size.batches):
+        file = folder / "arriving" / f"{k:04d}.parquet"
+        pq.write_table(rows.take(pa.array(order[k :: size.batches])), file)
+        os.utime(file, (k, k))  # they are taken in the order of their times
+    return Tables.of(load_config(folder / f"{KILLED}.yaml"), spark)
+
+
+def _settings(folder: Path, query_id: str) -> dict[str, Any]:
+    log = folder / "log"
+    event = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
+    return {
+        "root": str(folder / "root"),
+        "events": {"path": str(log / "events"), "columns": event | {"event_id": "event_id", "weight": "weight"}},
+        "items": {"path": str(log / "items"), "columns": {"item_id": "item_id", "text": "title"}},
+        "users": {
+            "path": str(log / "users"),
+            "columns": {"user_id": "user_id", "registered_at": "registered_at"},
+            "attributes": ["country"],
+        },
+        "windows_days": [7, 28],
+        "item_vectors": {"behaviour": {"kind": "als", "dim": 16, "iterations": 4}},
+        "model": {"latent_dim": 48, "hidden_dim": 128, "decoder_dim": 64},
+        "training": {
+            "as_ofs": {"until": "2024-02-25", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
+            "max_epochs": 5,
+        },
+        "downstream": {"num_dates": 2},
+        "tracking": {"mlflow": False},
+        "stream": {"query_id": query_id, "events": {"path": str(folder / "arriving")}, "max_files_per_batch": 1},
+        "spark": {"conf": {"spark.driver.memory": "2g"}},
+    }  # fmt: skip
+
+
+def _with_kills(stream: "_Stream", tables: Tables, size: KillSize) -> None:
+    """Kill a stream at drawn times, start it again each time, and let it end."""
+    drawn = random.Random(size.seed)
+    numbers = sorted(drawn.sample(range(size.batches * 9 // 10), size.kills))
+    for k, number in enumerate(numbers):
+        while _last_batch(tables) < number:
+            stream.check()
+            time.sleep(0.05)
+        time.sleep(drawn.uniform(0, 3))
+        stream.check()
+        progress(f"kill {k + 1} of {size.kills}: batch {_last_batch(tables)} is there")
+        stream.kill(whole=k % 2 == 1)
+        stream.start()
+    stream.wait()
+
+
+def _last_batch(tables: Tables) -> int:
+    """Return the last batch that was committed; -1 for none."""
+    last = tables.last_transaction(EMBEDDING_UPDATES, KILLED)
+    return -1 if last is None else last
+
+
+class _Stream:
+    """``userrep stream --until-empty`` of a configuration, as processes that can be killed; none is left on exit."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._config, self._log = folder / f"{name}.yaml", folder / f"{name}.log"
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.kill(whole=True)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "userrep.cli", "stream", "--config", str(self._config), "--until-empty"]
+        with self._log.open("ab") as output:
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def kill(self, *, whole: bool) -> None:
+        """Kill the process, or the ``whole`` of its session: Spark's JVM and its workers too."""
+        (os.killpg if whole else os.kill)(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def check(self) -> None:
+        """Refuse a stream that has ended although nobody killed it."""
+        if self._process.poll() is not None:
+            raise AssertionError(f"the stream ended with {self._process.returncode}: {self._said()}")
+
+    def wait(self) -> None:
+        """Wait for the end. Raises AssertionError if it fails."""
+        if self._process.wait():
+            raise AssertionError(f"the stream ended with {self._process.returncode}: {self._said()}")
+
+    def _said(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
+
+
+def main() -> None:
+    asked = ask("stream_kills", SIZE, small=SMALL, runs=1, unit="kills", number=SIZE.kills, resized=SIZE.of_kills)
+    spark = get_session(master=f"local[{os.cpu_count()}]", conf={"spark.driver.memory": "2g"}, app_name="stream_kills")
+    try:
+        print_line("stream_kills", lambda: measure(spark, asked.size, asked.root, asked.runs))
+    finally:
+        spark.stop()
+
+
+if __name__ == "__main__":
+    main()

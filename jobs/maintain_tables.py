@@ -1,0 +1,15 @@
+r"""Keep tables quick and small: join small files, remove files that no version of the last 7 days needs.
+
+Safe beside other jobs and streams. Rewrites ledgers, embedding_updates and the stream's rows of rejected_events; every
+table loses old files.
+
+    spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
+        jobs/maintain_tables.py --config conf/production.yaml
+"""
+
+import sys
+
+from userrep.jobs import job_main
+
+if __name__ == "__main__":
+    sys.exit(job_main("maintain_tables", __doc__))

@@ -1,0 +1,15 @@
+r"""Measure how far the newest snapshot of the as-of date has moved from the one before it.
+
+Between embed_users and publish_snapshot it is a gate: it exits with 3 where drift.fail allows no more, and nothing is
+published. Writes snapshot_drift.
+
+    spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
+        jobs/monitor_drift.py --config conf/production.yaml --as-of 2024-05-25
+"""
+
+import sys
+
+from userrep.jobs import job_main
+
+if __name__ == "__main__":
+    sys.exit(job_main("monitor_drift", __doc__))

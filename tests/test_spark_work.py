@@ -1,0 +1,23 @@
+"""What Spark counts of its own work."""
+
+import time
+
+from pyspark.sql import SparkSession
+
+from userrep.spark_work import SparkWork
+
+
+def test_work_counts_from_when_it_is_asked_for(spark: SparkSession) -> None:
+    spark.range(1000, numPartitions=2).repartition(3).count()
+    work = SparkWork(spark)
+    assert work.found() == {"task_seconds": 0, "shuffle_bytes": 0}
+    spark.range(1000, numPartitions=2).repartition(3).count()
+    time.sleep(0.5)  # Spark counts beside the driver
+    found = work.found()
+    assert 0 < found["task_seconds"] < 60
+    assert 100 < found["shuffle_bytes"] < 100_000
+
+
+def test_a_session_of_spark_connect_tells_nothing() -> None:
+    remote = type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})()
+    assert SparkWork(remote).found() == {}

@@ -1,0 +1,73 @@
+"""What keeps tables quick and small, once a night or a week: small files joined, and old ones removed."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from userrep import schemas
+from userrep.events.buckets import partition_values
+from userrep.features.build import features_tables
+from userrep.features.openings import newest_openings
+from userrep.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, SNAPSHOTS, USER_EMBEDDINGS, USER_OPENINGS, TableSchema
+from userrep.spaces.snapshots import REFUSED
+from userrep.storage import delete_partials
+from userrep.streaming.query import STREAM_REVISION
+from userrep.tables import RETENTION, Tables, sql_key
+from userrep.utc import utc_now
+
+LEDGERS = (
+    schemas.SOURCE_FILES, schemas.SOURCE_SCHEMAS, schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS,
+    schemas.SUM_GENERATIONS, schemas.OPENINGS, schemas.FEATURE_SETS, SNAPSHOTS, schemas.TRAINING_SETS,
+    schemas.JOB_RUNS, schemas.CONSUMER_RESULTS, schemas.SPACE_METRICS, schemas.TOMBSTONES, schemas.ERASURES,
+    schemas.EXPORTS, schemas.SNAPSHOT_DRIFT,
+)  # fmt: skip
+_MANY = 16  # files of a ledger, or of a partition that a stream writes, from which on they are joined
+
+
+def maintain_tables(tables: Tables, *, report: Callable[[str], None]) -> dict[str, Any]:
+    """Join small files, remove rows of refused snapshots, and files that no version of the last 7 days has.
+
+    Ledgers get a file with each run, ``embedding_updates`` and the stream's rejected rows one with each micro-batch;
+    the other tables are written in the layout that they are read in, and are left alone. Safe beside running jobs and
+    streams: nothing is removed that was there in the last 7 days, pinned snapshots are rows of the newest version, and
+    of ``user_openings`` the versions stay that streams read. A table that another run commits to at the same time is
+    left for the next time. Cost: a listing of every table's folder; what is joined is read and written once, by tasks
+    but for ledgers. Returns what was done, by table.
+    """
+    joined = {table.name: num for table in LEDGERS if (num := tables.join_files(table, at_least=_MANY))}
+    for table in (EMBEDDING_UPDATES, REJECTED_EVENTS):
+        where = _crowded(tables, table)
+        if where and tables.optimize(table, where):
+            joined[table.name] = len(where)
+    report(f"maintain_tables: files joined of {len(joined)} tables")
+    dropped = _drop_refused(tables)
+    pinned = sorted({row.table_version for row in newest_openings(tables).values()})
+    for table in (*schemas.ALL, *features_tables(tables)):
+        tables.vacuum(table, RETENTION, keep=pinned if table is USER_OPENINGS else ())
+    orphans = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
+    report(f"maintain_tables: old files removed; {dropped} refused snapshots, {orphans} files of artifacts cut off")
+    return {"joined": joined, "refused_snapshots": dropped, "orphans": orphans}
+
+
+def _crowded(tables: Tables, table: TableSchema) -> list[str]:
+    """Return conditions for the partitions, of those that streams write to, that have many files."""
+    if tables.has_files:
+        counts = Counter(tuple(file.values.items()) for file in tables.files(table, lambda _: True))
+    else:
+        paths = (partition_values(path.rpartition("/")[0] + "/") for path in tables.read(table).inputFiles())
+        counts = Counter(tuple(values.items()) for values in paths)
+    crowded = [dict(values) for values, num in counts.items() if num >= _MANY]
+    if table is REJECTED_EVENTS:
+        crowded = [of for of in crowded if int(of["revision"]) == STREAM_REVISION]
+    return [sql_key(of) for of in crowded]
+
+
+def _drop_refused(tables: Tables) -> int:
+    """Drop the rows of snapshots that were refused more than 7 days ago; the ledger keeps what was wrong with them."""
+    rows = [row for row in tables.ledger(SNAPSHOTS) if row.state == REFUSED and row.computed_at < utc_now() - RETENTION]
+    keys = [{"space_id": row.space_id, "as_of": row.as_of, "revision": row.revision} for row in rows]
+    if tables.has_files:
+        there = [file.values for file in tables.files(USER_EMBEDDINGS, lambda of: of in keys)]
+        keys = [key for key in keys if key in there]
+    tables.drop_partitions(USER_EMBEDDINGS, keys)
+    return len(keys)

@@ -1,0 +1,110 @@
+"""Single users of an opening, read by what they hash to: the row groups that may hold them, and no others.
+
+An opening's files are sorted by user bucket and cut into row groups of some fifty users. Which buckets each holds is
+read from the footers once a worker; from then on, the cost of a look-up follows the users that are asked for.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from userrep.arrow import combined
+from userrep.events.buckets import ALL_BUCKETS, ranges_of_groups
+from userrep.events.hashing import bucket_of
+from userrep.features.chunk import KINDS, names_of
+from userrep.schemas import TableSchema
+from userrep.storage import open_parquet, parquet_footer
+from userrep.tables import Tables
+
+
+class OpeningFile(NamedTuple):
+    """A file of an opening, and the first and the last user bucket in it."""
+
+    uri: str
+    first: int
+    last: int
+
+
+def opening_rows(files: Sequence[OpeningFile], user_ids: pa.Array, *, context: bool) -> tuple[pa.Table, pa.Table]:
+    """Read the sums and the profiles of some users (text, distinct, no nulls), as chunks have them.
+
+    ``day`` of the sums is 0. Users without one, or without the other, have no row there. Cost: for each user a row
+    group or two, of some 50 rows; memory: these.
+    """
+    names = [name for kind in ("sums", "profiles") for name in names_of(kind, context=context) if name != "day"]
+    rows = rows_of_users(files, user_ids, list(dict.fromkeys(names)))
+    if rows is None:
+        return KINDS["sums"].empty_table(), KINDS["profiles"].empty_table()
+    has_sums = pc.greater(pc.binary_length(rows.column("sums")), 0)
+    has_profile = pc.or_(
+        pc.is_valid(rows.column("attributes")),
+        pc.or_(pc.is_valid(rows.column("pick_items")), pc.is_valid(rows.column("registered_at"))),
+    )
+    return _as_kind(rows.filter(has_sums), "sums", context), _as_kind(rows.filter(has_profile), "profiles", context)
+
+
+def rows_of_users(files: Sequence[OpeningFile], user_ids: pa.Array, columns: list[str]) -> pa.Table | None:
+    """Read the rows of some users (text, no nulls) from files that are sorted by user bucket; None: there are none.
+
+    ``columns``: with user_id. Cost: for each user a row group or two.
+    """
+    buckets = np.unique(bucket_of(user_ids))
+    found = []
+    for file in files:
+        groups = _groups(file.uri, buckets[(buckets >= file.first) & (buckets <= file.last)])
+        if len(groups):
+            content = open_parquet(file.uri, parquet_footer(file.uri))
+            table = content.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
+            found.append(table.filter(pc.is_in(table.column("user_id"), value_set=user_ids)))
+    return pa.concat_tables(found) if found else None
+
+
+def user_files(
+    tables: Tables, table: TableSchema, keeps: Callable[[dict[str, Any]], bool], *, version: int | None = None
+) -> tuple[OpeningFile, ...]:
+    """List the files of some partitions of a table that is sorted by user bucket, now or at a version.
+
+    ``keeps``: says so of the values of the partition columns.
+    """
+    uri, ends = tables.uri(table), (ALL_BUCKETS.start, ALL_BUCKETS.stop - 1)
+    files = tables.files(table, keeps, version=version)
+    return tuple(OpeningFile(f"{uri}/{file.path}", *(file.buckets or ends)) for file in files)
+
+
+def _groups(uri: str, buckets: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the row groups of a file that may hold these buckets, ascending."""
+    first_G, last_G = _ends(uri)
+    begin = np.searchsorted(last_G, buckets)  # the first group that does not end before the bucket
+    end = np.searchsorted(first_G, buckets, side="right")  # behind the last that does not begin after it
+    spans = [np.arange(a, b) for a, b in zip(begin, end, strict=True) if a < b]
+    return np.unique(np.concatenate(spans)) if spans else np.empty(0, np.int64)
+
+
+@lru_cache(maxsize=1024)
+def _ends(uri: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first and the last bucket of each row group. Cost: the footer, once a worker."""
+    held = ranges_of_groups(parquet_footer(uri))
+    return np.array([of.start for of in held]), np.array([of.stop - 1 for of in held])
+
+
+def _as_kind(rows: pa.Table, kind: str, context: bool) -> pa.Table:
+    schema, columns = KINDS[kind], []
+    names = names_of(kind, context=context)
+    for name in names:
+        if name == "day":
+            columns.append(pa.chunked_array([pa.array(np.zeros(rows.num_rows, np.int32))]))
+        else:
+            column = rows.column(name)
+            columns.append(combined(column.cast(pa.timestamp("us")).cast(pa.int64()) if _is_time(column) else column))
+    return pa.Table.from_arrays(
+        [c.cast(schema.field(n).type) for c, n in zip(columns, names, strict=True)], names=names
+    )
+
+
+def _is_time(column: pa.ChunkedArray) -> bool:
+    return bool(pa.types.is_timestamp(column.type))

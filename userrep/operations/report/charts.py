@@ -73,12 +73,16 @@ def columns(marks: Sequence[Mark], ends: Sequence[str], *, label: str, write: Ca
 
 def lines(
     series: Sequence[Series], ends: Sequence[str], *, label: str, write: Callable[[float], str], least: float = 0,
-    limits: Sequence[tuple[float, str]] = (), height: int = 170, is_joined: bool = True,
+    limits: Sequence[tuple[float, str]] = (), ticks: Sequence[float] | None = None, height: int = 170,
+    is_joined: bool = True,
 ) -> Markup:  # fmt: skip
-    """Draw series of points, joined by lines; ``limits`` as dashed lines across, each with a class."""
+    """Draw series of points, joined by lines; ``limits`` as dashed lines across, each with a class.
+
+    ``ticks``: where the axis has figures, if not at round numbers.
+    """
     values = [mark.value for of in series for mark in of.marks]
     top = max([*values, *(limit for limit, _ in limits)], default=0)
-    scale = _Scale.to(top, least=least, write=write, height=height)
+    scale = _Scale.to(top, least=least, write=write, ticks=ticks, height=height)
     drawn = [
         Markup('<line class="limit {}" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>').format(css, y=scale.y(limit))
         for limit, css in limits
@@ -173,11 +177,14 @@ class _Scale:
     height: int
 
     @classmethod
-    def to(cls, top: float, *, write: Callable[[float], str], least: float = 0, height: int = 170) -> "_Scale":
+    def to(
+        cls, top: float, *, write: Callable[[float], str], least: float = 0, ticks: Sequence[float] | None = None,
+        height: int = 170,
+    ) -> "_Scale":  # fmt: skip
         span = (top - least) or 1.0
         high = least + 1.05 * span
-        ticks = [tick for tick in _ticks(least, high, 2 + height // 60) if least <= tick <= high]
-        return cls(least, high, [(tick, write(tick)) for tick in ticks], height)
+        wanted = _ticks(least, high, 2 + height // 60) if ticks is None else ticks
+        return cls(least, high, [(tick, write(tick)) for tick in wanted if least <= tick <= high], height)
 
     def y(self, value: float) -> float:
         part = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)

@@ -1,6 +1,7 @@
 """The charts of a report, one function each, from what it knows to SVG."""
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import date
 
@@ -36,7 +37,8 @@ def events_by_day(days: Sequence[Day]) -> tuple[Markup, str]:
     width, unit = next(
         ((w, u) for w, u in ((1, "day"), (7, "week")) if len(days) <= w * _MOST_COLUMNS), (28, "4 weeks")
     )
-    groups = [days[k : k + width] for k in range(len(days) % width, len(days), width)]  # the last one is whole
+    first = len(days) % width  # days of the first column, so that the last one is whole
+    groups = [days[:first]] * bool(first) + [days[k : k + width] for k in range(first, len(days), width)]
     marks = [
         Mark(
             sum(of.num_events for of in group),
@@ -140,7 +142,7 @@ def outcome_bars(facts: Facts) -> Markup:
         )
         for of in facts.outcomes
     ]
-    return bars(rows, label="Return propensity, AUC by input")
+    return intervals(rows, label="Return propensity, AUC by input", zero=False, write=lambda x: figure(x, 2))
 
 
 def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]:
@@ -167,6 +169,18 @@ def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]
     return drawn, [(label, css) for _, label, css in named]
 
 
+def kinds_of_loss(training: TrainingFacts) -> Markup:
+    """Draw the mean loss of blocks that differ in their window only."""
+    before = "valid_users_loss." if training.is_validated else "train_loss."
+    kinds: dict[str, list[float]] = {}
+    for name, value in training.metrics.items():
+        if name.startswith(before):
+            kinds.setdefault(re.sub(r"_\d+d$", "", name.removeprefix(before)), []).append(value)
+    means = {kind: sum(values) / len(values) for kind, values in kinds.items()}
+    rows = [Row(kind, mean, figure(mean), css="c1") for kind, mean in sorted(means.items(), key=lambda of: -of[1])]
+    return bars(rows, label="Loss by kind of block")
+
+
 def user_map(found: MapFacts) -> tuple[Markup, list[tuple[str, str]]]:
     """Draw the map of users; return with it the legend."""
     named = [(of, _colour(found, k)) for k, of in enumerate(found.groups)]
@@ -177,6 +191,7 @@ def user_map(found: MapFacts) -> tuple[Markup, list[tuple[str, str]]]:
 def run_times(facts: Facts) -> Markup:
     """Draw how long runs took, on a logarithmic scale."""
     runs = facts.runs
+    ticks = [math.log10(of) for of in (1, 10, 60, 600, 3600, 36_000)]
     logs = [math.log10(max(1.0, of.seconds)) for of in runs]
     marks = [
         Mark(
@@ -189,7 +204,7 @@ def run_times(facts: Facts) -> Markup:
     ]
     series = Series("runs", [(k + 0.5) / len(runs) for k in range(len(runs))], marks, "c0")
     ends = [when(runs[0].started_at), when(runs[-1].started_at)] if len(runs) > 1 else [when(runs[0].started_at)]
-    return lines([series], ends, label="How long runs took", write=_of_log, height=130, is_joined=False)
+    return lines([series], ends, label="How long runs took", write=_of_log, ticks=ticks, height=130, is_joined=False)
 
 
 def night_stages(facts: Facts) -> Markup:
@@ -249,7 +264,8 @@ def _colour(found: MapFacts, place: int) -> str:
 
 
 def _of_log(value: float) -> str:
-    return seconds(10**value)
+    number = round(10**value)
+    return f"{number} s" if number < 60 else seconds(number)
 
 
 def _shortest(value: float) -> str:

@@ -138,6 +138,11 @@ class TrainingFacts:
     curve: Sequence[Mapping[str, float]]
     metrics: Mapping[str, float]
 
+    @property
+    def is_validated(self) -> bool:
+        """Say whether rows of users that were held out have been looked at."""
+        return "valid_users_loss" in self.metrics
+
 
 @dataclass(frozen=True)
 class DriftPoint:

@@ -57,7 +57,17 @@ def size(num_bytes: float) -> str:
 
 def core_hours(number: float | None) -> str:
     """Write core hours, with three digits that count."""
-    return NONE if number is None else "0" if not number else f"{number:,.3g}" if number < 1000 else f"{number:,.0f}"
+    return (
+        NONE
+        if number is None
+        else "0"
+        if not number
+        else f"{number:.4f}"
+        if number < 1
+        else f"{number:,.3g}"
+        if number < 1000
+        else f"{number:,.0f}"
+    )
 
 
 def when(time: datetime | None) -> str:

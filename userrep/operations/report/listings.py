@@ -36,22 +36,12 @@ def listings(facts: Facts) -> list[Listing]:
 
 def spaces(facts: Facts) -> Listing:
     rows = [
-        [of.space_id, of.state, of.in_use or NONE, day(of.trained_until), when(of.created_at), count(of.num_snapshots),
-         day(of.newest_as_of), count(of.newest_users), count(len(of.stale))]
+        [of.space_id, of.state, of.in_use or NONE, day(of.trained_until), when(of.created_at), day(of.newest_as_of),
+         count(of.newest_users), count(of.num_snapshots), count(len(of.stale))]
         for of in facts.spaces
     ]  # fmt: skip
-    head = [
-        "space",
-        "state",
-        "embedded daily",
-        "trained until",
-        "created",
-        "snapshots",
-        "newest",
-        "users",
-        "stale dates",
-    ]
-    return Listing("Spaces", "", head, "lllllrlrr", rows)
+    head = ["space", "state", "embedded daily", "trained until", "created", "newest"]
+    return Listing("Spaces", "", [*head, "users", "snapshots", "stale dates"], "llllllrrr", rows)
 
 
 def consumers(facts: Facts) -> Listing:

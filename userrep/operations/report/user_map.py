@@ -60,7 +60,7 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
         shares=shares,
         coloured_by=by,
         is_ordered=is_ordered,
-        groups=grouped(xy_N2, _labels(found.column("value"), is_ordered=is_ordered), is_ordered=is_ordered),
+        groups=grouped(xy_N2, labelled(found.column("value"), is_ordered=is_ordered), is_ordered=is_ordered),
     )
 
 
@@ -113,7 +113,8 @@ def _values(
     return rows.select("user_id", F.col(column).cast("string").alias("value")), by
 
 
-def _labels(values: pa.ChunkedArray, *, is_ordered: bool) -> list[str]:
+def labelled(values: pa.ChunkedArray, *, is_ordered: bool) -> list[str]:
+    """Name each user's group: its value, or the range that its number lies in."""
     texts = values.to_pylist()
     if not is_ordered:
         return [_UNKNOWN if text is None else text for text in texts]

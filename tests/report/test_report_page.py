@@ -194,13 +194,18 @@ def test_a_column_is_as_high_as_its_value() -> None:
         (formats.seconds, 725, "12 min 5 s"), (formats.seconds, 12_000, "3 h 20 min"), (formats.size, 900, "900 B"),
         (formats.size, 12_345_678, "12.3 MB"), (formats.size, 999_900, "1.0 MB"),
         (formats.core_hours, None, formats.NONE),
-        (formats.core_hours, 0.00123, "0.0012"), (formats.core_hours, 12.345, "12.3"),
+        (formats.core_hours, 0.00123, "0.00123"),
         (formats.signed, -0.5, f"{formats.MINUS}0.500"), (formats.signed, 0.5, "+0.500"),
         (formats.figure, float("nan"), formats.NONE), (formats.when, None, formats.NONE),
     ],
 )  # fmt: skip
 def test_numbers_are_written_for_a_reader(write: object, number: object, said: str) -> None:
     assert write(number) == said  # type: ignore[operator]
+
+
+def test_small_amounts_of_work_are_told_in_core_seconds_and_a_list_in_one_unit() -> None:
+    assert [formats.core_time(hours, 0.05) for hours in (0.05, 0.001)] == ["180.0 core s", "3.6 core s"]
+    assert [formats.core_time(hours, 12.345) for hours in (12.345, 0.01)] == ["12.35 core h", "0.01 core h"]
 
 
 def test_a_tree_has_what_json_has() -> None:

@@ -190,7 +190,7 @@ class _Scale:
     ) -> "_Scale":  # fmt: skip
         span = (top - least) or 1.0
         high = least + 1.05 * span
-        wanted = _ticks(least, high, 2 + height // 60) if ticks is None else ticks
+        wanted = _ticks(least, high, 1 + height // 40) if ticks is None else ticks
         return cls(least, high, [(tick, write(tick)) for tick in wanted if least <= tick <= high], height)
 
     def y(self, value: float) -> float:
@@ -202,7 +202,7 @@ def _ticks(low: float, high: float, num: int) -> list[float]:
     """Return round numbers from below ``low`` to above ``high``, some ``num`` steps apart."""
     rough = (high - low) / max(1, num)
     size = 10.0 ** floor(log10(rough))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.999)
+    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
     return [k * step for k in range(floor(low / step), ceil(high / step) + 1)]
 
 

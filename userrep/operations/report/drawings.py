@@ -9,7 +9,7 @@ from markupsafe import Markup
 from userrep.operations.report.charts import Mark, Row, Series, bars, columns, lines, places
 from userrep.operations.report.facts import Day, Facts
 from userrep.operations.report.formats import (
-    core_hours,
+    core_time,
     count,
     day,
     plural,
@@ -93,8 +93,9 @@ def night_stages(facts: Facts) -> Markup:
 def stage_costs(facts: Facts, *, training: bool) -> Markup:
     """Draw core hours by stage, of the night or of the training."""
     stages, css = (facts.training_stages, "c2") if training else ([of for of in facts.night if of.core_hours], "c0")
+    largest = max((of.core_hours or 0 for of in stages), default=0)
     rows = [
-        Row(of.stage, of.core_hours or 0, f"{core_hours(of.core_hours)} core h",
+        Row(of.stage, of.core_hours or 0, core_time(of.core_hours or 0, largest),
             f"{of.stage}: {size(of.shuffle_bytes)} shuffled, {seconds(of.seconds)} by the clock", css)
         for of in stages
     ]  # fmt: skip

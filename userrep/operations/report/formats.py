@@ -55,19 +55,14 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.0f} {_UNITS[unit]}" if unit == 0 or num_bytes >= 100 else f"{num_bytes:.1f} {_UNITS[unit]}"
 
 
-def core_hours(number: float | None) -> str:
-    """Write core hours, with three digits that count."""
-    return (
-        NONE
-        if number is None
-        else "0"
-        if not number
-        else f"{number:.4f}"
-        if number < 1
-        else f"{number:,.3g}"
-        if number < 1000
-        else f"{number:,.0f}"
-    )
+def core_time(hours: float, largest: float) -> str:
+    """Write core hours; of lists whose largest is less than a tenth of an hour, core seconds."""
+    return f"{3600 * hours:,.1f} core s" if largest < 0.1 else f"{hours:,.2f} core h"
+
+
+def core_hours(hours: float | None) -> str:
+    """Write core hours for a table; a dash for none."""
+    return NONE if hours is None else f"{hours:,.5f}"
 
 
 def when(time: datetime | None) -> str:

@@ -56,6 +56,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["coded"] = coded
-    for name in ("count", "day", "figure", "seconds", "share", "size", "when", "plural", "core_hours"):
+    for name in ("count", "day", "figure", "seconds", "share", "size", "when", "plural", "core_time"):
         environment.filters[name] = getattr(formats, name)
     return environment

@@ -10,6 +10,7 @@ from userrep.operations.report.charts import Mark, Row, Series, bars, intervals,
 from userrep.operations.report.facts import DriftFacts, Facts, MapFacts, TaskFacts, TrainingFacts
 from userrep.operations.report.formats import count, day, figure, signed
 
+_MOST_KINDS = 8
 _OUTCOMES = {"ok": "c0", "warn": "warn", "fail": "bad"}
 _CURVES = {
     "train_loss": ("training rows", "c0"),
@@ -118,7 +119,7 @@ def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]
 
 
 def kinds_of_loss(training: TrainingFacts) -> Markup:
-    """Draw the mean loss of blocks that differ in their window only."""
+    """Draw the mean loss of blocks that differ in their window only, of the kinds where it is largest."""
     before = "valid_users_loss." if training.is_validated else "train_loss."
     kinds: dict[str, list[float]] = {}
     for name, value in training.metrics.items():
@@ -126,7 +127,7 @@ def kinds_of_loss(training: TrainingFacts) -> Markup:
             kinds.setdefault(re.sub(r"_\d+d$", "", name.removeprefix(before)), []).append(value)
     means = {kind: sum(values) / len(values) for kind, values in kinds.items()}
     rows = [Row(kind, mean, figure(mean), css="c1") for kind, mean in sorted(means.items(), key=lambda of: -of[1])]
-    return bars(rows, label="Loss by kind of block")
+    return bars(rows[:_MOST_KINDS], label="Loss by kind of block")
 
 
 def user_map(found: MapFacts) -> tuple[Markup, list[tuple[str, str]]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from userrep.operations.report.facts import BAD, NOTE, OK, WARN, Facts
 from userrep.operations.report.findings import Finding, findings
-from userrep.operations.report.formats import NONE, core_hours, count, day, plural, seconds, share, short, size
+from userrep.operations.report.formats import NONE, core_time, count, day, plural, seconds, share, short, size
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     failed = sum(of.outcome == "failed" for of in facts.newest)
     took = seconds(sum(of.seconds for of in facts.night)) if facts.night else NONE
     what = "Newest night" if facts.night_is_daily else "Newest pipeline"
-    note = f"{core_hours(sum(of.core_hours or 0 for of in facts.night))} core hours"
+    worked = sum(of.core_hours or 0 for of in facts.night)
+    note = core_time(worked, worked)
     yield Tile(what, took, f"{plural(failed, 'stage')} failed" if failed else note, BAD if failed else OK)
     yield Tile("Stored", size(sum(of.num_bytes for of in facts.storage)), plural(len(facts.storage), "table"))
 
@@ -103,7 +104,7 @@ def _drift_tile(facts: Facts) -> Tile:
     outcomes = [of[-1].outcome for of in facts.drift.points.values() if of[-1].as_of == newest]
     moved = sum(outcome != "ok" for outcome in outcomes)
     level = BAD if "fail" in outcomes else WARN if moved else OK
-    return Tile("Drift", f"{moved} of {len(outcomes)}" if moved else "none", f"past a limit, {day(newest)}", level)
+    return Tile("Drift", f"{moved} of {len(outcomes)}", "metrics past a limit", level)
 
 
 def _evaluation_tile(facts: Facts) -> Tile:

@@ -21,7 +21,7 @@ from userrep.arrow import stacked
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.events.buckets import NUM_BUCKETS, user_bucket
-from userrep.features.build import feature_sets, read_features
+from userrep.features.build import feature_sets, stored_features
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
 from userrep.operations.stability import stability
@@ -133,7 +133,7 @@ class _Sample:
         if space.lineage_id != lineage_of(config) or not {now.as_of, before.as_of} <= set(built):
             return {}, {}
         a, b = (
-            read_features(self.tables, config, space.lineage_id, [as_of]).where(user_bucket() < self.limit)
+            stored_features(self.tables, config, space.lineage_id, [as_of]).where(user_bucket() < self.limit)
             for as_of in (now.as_of, before.as_of)
         )
         idle = F.avg((F.col(f"num_events_{spec.longest}d") == 0).cast("double"))

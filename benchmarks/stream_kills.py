@@ -5,8 +5,8 @@ as a process of its own; 20 times it is killed (SIGKILL) and started again. When
 batches are there, and up to three seconds later, in a batch or while Spark still starts. By turns the process alone is
 killed, and all that belongs to it, as by a machine that fails. The value is the number of rows that are missing, there
 twice, or different against a stream that nobody disturbed, and of users whose last vector is not that of the batch,
-which makes the day's snapshot afterwards. Spark notes a file before the batch that takes it: killed in between, it makes
-one batch of two files. Such a batch is to have each user's last row of the two.
+which makes the day's snapshot afterwards. Spark notes a file before the batch that takes it: killed in between, it
+makes one batch of two files. Such a batch is to have each user's last row of the two.
 
     make bench-stream-kills
     python -m benchmarks.stream_kills --small

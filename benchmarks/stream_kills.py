@@ -48,7 +48,7 @@ from userrep.tables import Tables
 AS_OF = date(2024, 3, 15)
 DAY = timedelta(days=1)
 SPEC = LogSpec(num_users=600, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.5, seed=3)
-UNDISTURBED, KILLED = "undisturbed", "killed"  # the two streams, into the same tables
+UNDISTURBED, KILLED = "undisturbed", "killed"  # the two streams, each with a root of its own: equal ones
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ def measure(spark: SparkSession, size: KillSize, root: Path, runs: int) -> Line:
         progress(f"seed {drawn.seed}")
         folder = root / f"run-{uuid4().hex}"
         try:
-            tables = _prepare(spark, drawn, folder)
+            right, tables = _prepare(spark, drawn, folder)
             with _Stream(folder, UNDISTURBED) as stream:
                 stream.wait()
             with _Stream(folder, KILLED) as stream:
                 taken.append(seconds_of(lambda of=(stream, tables, drawn): _with_kills(*of)))
-            found.update(compare(tables, _batch_by_file(folder)) | _against_batch(spark, folder))
+            found.update(compare(right, tables, _batch_by_file(folder)) | _against_batch(spark, folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         progress(f"{dict(found)}")
@@ -97,23 +97,22 @@ def measure(spark: SparkSession, size: KillSize, root: Path, runs: int) -> Line:
 
 def _batch_by_file(folder: Path) -> list[int]:
     """Return the batch of the killed stream that took each file; undisturbed, batch k takes file k."""
-    offsets = folder / "root" / "streams" / KILLED / "embeddings" / "offsets"
+    offsets = folder / KILLED / "streams" / KILLED / "embeddings" / "offsets"
     batches = sorted(int(file.name) for file in offsets.iterdir() if file.name.isdigit())
     last = [json.loads((offsets / str(k)).read_text(encoding="utf-8").splitlines()[-1])["logOffset"] for k in batches]
     return [next(batch for batch, file in zip(batches, last, strict=True) if file >= k) for k in range(last[-1] + 1)]
 
 
-def compare(tables: Tables, batch_by_file: list[int]) -> dict[str, int]:
+def compare(undisturbed: Tables, killed: Tables, batch_by_file: list[int]) -> dict[str, int]:
     """Count rows of the stream that was killed that are missing, too many, or different; ``rows``: there should be.
 
     ``batch_by_file``: its batch for each batch of the undisturbed one, of which the last row counts.
     """
     keys = ["batch_id", "space_id", "as_of", "user_id"]
     content = F.struct("event_at", "is_new", "embedding")
-    updates = tables.read(EMBEDDING_UPDATES)
     batch = F.element_at(F.lit(batch_by_file), F.col("batch_id").cast("int") + 1).cast("long").alias("batch_id")
-    right = updates.where(F.col("query_id") == UNDISTURBED).groupBy(batch, *keys[1:])
-    found = updates.where(F.col("query_id") == KILLED).groupBy(*keys)
+    right = undisturbed.read(EMBEDDING_UPDATES).groupBy(batch, *keys[1:])
+    found = killed.read(EMBEDDING_UPDATES).groupBy(*keys)
     rows = right.agg(F.max_by(content, "batch_id").alias("right")).join(
         found.agg(F.count("*").alias("num_found"), F.any_value(content).alias("found")), on=keys, how="full"
     )
@@ -137,8 +136,11 @@ def _against_batch(spark: SparkSession, folder: Path) -> dict[str, int]:
     return {"unequal_to_batch": found.different + found.not_streamed + found.not_in_snapshot}
 
 
-def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> Tables:
-    """Generate a log, run the pipeline on it, and let the events of the open days lie in a file for each batch."""
+def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> list[Tables]:
+    """Generate a log, run the pipeline on it, and let the events of the open days lie in a file for each batch.
+
+    Returns the tables of the undisturbed stream and those of the one to be killed.
+    """
     folder.mkdir(parents=True)
     generate_log(spark, SPEC, str(folder / "log"))
     for name in (UNDISTURBED, KILLED):
@@ -149,22 +151,20 @@ def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> Tables:
     rows = spark.read.parquet(str(folder / "log" / "events")).where(open_days).toArrow()
     order = [*range(rows.num_rows), *range(0, rows.num_rows, 7)]
     random.Random(size.seed).shuffle(order)
-    days = rows.column("event_at").cast(pa.date32()).to_pylist()
-    newest = next(k for k in order if days[k] == AS_OF)  # both streams know from the first batch on which day it is
-    order = [newest, *(k for k in order if k != newest)]
     (folder / "arriving").mkdir()
     for k in range(size.batches):
         file = folder / "arriving" / f"{k:04d}.parquet"
         pq.write_table(rows.take(pa.array(order[k :: size.batches])), file)
         os.utime(file, (k, k))  # they are taken in the order of their times
-    return Tables.of(load_config(folder / f"{KILLED}.yaml"), spark)
+    shutil.copytree(folder / KILLED, folder / UNDISTURBED)
+    return [Tables.of(load_config(folder / f"{name}.yaml"), spark) for name in (UNDISTURBED, KILLED)]
 
 
 def _settings(folder: Path, query_id: str) -> dict[str, Any]:
     log = folder / "log"
     event = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
     return {
-        "root": str(folder / "root"),
+        "root": str(folder / query_id),
         "events": {"path": str(log / "events"), "columns": event | {"event_id": "event_id", "weight": "weight"}},
         "items": {"path": str(log / "items"), "columns": {"item_id": "item_id", "text": "title"}},
         "users": {

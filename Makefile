@@ -87,7 +87,7 @@ bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
 clean:  ## remove what set-up and runs made here (the cache stays)
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
 
 # The set-up, step by step. Each stamp names what it depends on.
 $(VENV)/.python-done: deploy/preflight.sh

@@ -114,7 +114,7 @@ def of_pipeline(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         feature_dates=lambda *, retrain=False: [date(2024, 4, 1)] if retrain else [date(2024, 6, 2)],
         space_to_use=lambda: old,
         unfinished_candidate=lambda: new,
-        snapshot_dates=lambda space: [date(2024, 6, int(space.space_id[1:]))],
+        snapshot_dates=lambda space: [date(2024, 6, int(space.space_id[1:]))],  # the 1st of s1, the 2nd of s2
     )
     pipeline = SimpleNamespace(
         schedule=schedule,
@@ -137,7 +137,7 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, job: str, *arguments: st
     return jobs.job_main(job, "…")
 
 
-def test_a_retraining_s_features_are_made_before_it_and_its_space_is_embedded_beside_the_old_one(
+def test_a_retraining_s_features_are_made_before_it_and_then_its_space_is_embedded_and_published(
     of_pipeline: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert call(monkeypatch, tmp_path, "train_item_vectors", "--retrain") == 0
@@ -150,8 +150,7 @@ def test_a_retraining_s_features_are_made_before_it_and_its_space_is_embedded_be
     of_pipeline.clear()
     assert call(monkeypatch, tmp_path, "embed_users") == 0
     assert call(monkeypatch, tmp_path, "publish_snapshot") == 0
-    first, second = ("s1", [date(2024, 6, 1)]), ("s2", [date(2024, 6, 2)])
-    assert of_pipeline == [first, second, first, "s1", second, "s2"]
+    assert of_pipeline == [("s2", [night]), ("s2", [night]), "s2"]
 
 
 def test_a_job_takes_its_run_s_id_from_its_command_line_and_errors_are_objects_too(

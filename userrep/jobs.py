@@ -26,22 +26,20 @@ def _build_user_features(pipeline: Pipeline, *, retrain: bool = False) -> None:
     pipeline.build_user_features(pipeline.schedule.feature_dates(retrain=retrain), force=[pipeline.schedule.as_of])
 
 
-def _spaces(pipeline: Pipeline) -> list[Space]:
-    """The space to go on with, and one that has been trained beside it and has no snapshot yet."""
-    spaces = [pipeline.schedule.space_to_use()]
-    new = pipeline.schedule.unfinished_candidate()
-    return spaces if new in (None, *spaces) else [*spaces, new]
+def _space(pipeline: Pipeline) -> Space:
+    """The space whose turn it is: one that was just trained and has no snapshot yet, else the one to go on with."""
+    return pipeline.schedule.unfinished_candidate() or pipeline.schedule.space_to_use()
 
 
 def _embed_users(pipeline: Pipeline) -> None:
-    for space in _spaces(pipeline):
-        pipeline.embed_users(space, pipeline.schedule.snapshot_dates(space))
+    space = _space(pipeline)
+    pipeline.embed_users(space, pipeline.schedule.snapshot_dates(space))
 
 
 def _publish_snapshot(pipeline: Pipeline) -> None:
-    for space in _spaces(pipeline):
-        pipeline.publish_snapshots(space, pipeline.schedule.snapshot_dates(space))
-        pipeline.promote_first(space)
+    space = _space(pipeline)
+    pipeline.publish_snapshots(space, pipeline.schedule.snapshot_dates(space))
+    pipeline.promote_first(space)
 
 
 def _monitor_drift(pipeline: Pipeline) -> None:

@@ -87,7 +87,7 @@ bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
 clean:  ## remove what set-up and runs made here (the cache stays)
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
 
 # The set-up, step by step. Each stamp names what it depends on.
 $(VENV)/.python-done: deploy/preflight.sh
@@ -120,6 +120,12 @@ $(VENV)/.s3-server-done: $(VENV)/.packages-done deploy/s3_server.txt
 	@$(UV) pip install --quiet --python $(VENV)/s3-server/bin/python --requirement deploy/s3_server.txt
 	@touch $@
 
+# Airflow, which tests load the DAGs of deploy/airflow/ with: likewise. Some seconds and 200 MB.
+$(VENV)/.airflow-done: $(VENV)/.packages-done deploy/airflow/requirements.txt
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/airflow
+	@$(UV) pip install --quiet --python $(VENV)/airflow/bin/python --requirement deploy/airflow/requirements.txt
+	@touch $@
+
 $(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/session.py
 	@$(BIN)/python deploy/fetch_jars.py
 	@touch $@
@@ -130,5 +136,5 @@ $(VENV)/.redis-done: $(VENV)/.python-done deploy/redis_server.sh
 	@touch $@
 
 $(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.s3-server-done \
-    $(VENV)/.jars-done $(VENV)/.redis-done
+    $(VENV)/.airflow-done $(VENV)/.jars-done $(VENV)/.redis-done
 	@touch $@

@@ -43,6 +43,7 @@ setup(
         "dev": [
             "cmake>=4.4,<5",
             "confluent-kafka>=2.16,<3",  # makes topics and sends events in tests and benchmarks
+            "databricks-bundles>=1.22,<2",  # whose models read the bundle in tests
             "datasets>=5.2,<6",
             "duckdb>=2,<3",
             "filelock>=3.20,<5",

@@ -11,14 +11,14 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test cluster-test stream-test lint types format bench bench-features bench-training \
+.PHONY: help setup demo test cluster-test stream-test report-test lint types format bench bench-features bench-training \
     bench-inference bench-joins bench-retraining bench-streaming clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/%/NAME/; s/:.*## /\t/' | expand -t 16
 
-setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, JARs, Redis
+setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, JARs, Redis, Chromium
 
 demo: setup  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
@@ -34,6 +34,9 @@ cluster-test: setup  ## the tests on a real standalone cluster, started for them
 
 stream-test: setup  ## the tests on a real Kafka broker and a real Redis server, started for them
 	@$(BIN)/python -m pytest tests/streaming -vv
+
+report-test: setup  ## the tests of the report, its page in a real Chromium
+	@$(BIN)/python -m pytest tests/report -vv
 
 lint: setup  ## formatting and lint
 	@$(BIN)/ruff format --check .
@@ -135,6 +138,10 @@ $(VENV)/.redis-done: $(VENV)/.python-done deploy/redis_server.sh
 	@bash deploy/redis_server.sh
 	@touch $@
 
+$(VENV)/.chromium-done: $(VENV)/.python-done deploy/chromium.sh
+	@bash deploy/chromium.sh
+	@touch $@
+
 $(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.s3-server-done \
-    $(VENV)/.airflow-done $(VENV)/.jars-done $(VENV)/.redis-done
+    $(VENV)/.airflow-done $(VENV)/.jars-done $(VENV)/.redis-done $(VENV)/.chromium-done
 	@touch $@

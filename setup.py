@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["userrep", "userrep.*"]),
-    package_data={"userrep": ["py.typed", "log4j2.properties", "demo.yaml"]},
+    package_data={"userrep": ["py.typed", "log4j2.properties", "demo.yaml", "operations/report/page.*"]},
     install_requires=[
         "pyspark==4.2.0",
         "delta-spark==4.4.0",
@@ -32,6 +32,7 @@ setup(
         "sqlalchemy>=2.0,<2.1",
         "alembic>=1.20,<2",
         "typer>=0.29,<0.30",
+        "jinja2>=3.1,<4",  # the page of `userrep report`
         "matplotlib>=3.11,<3.12",  # the chart of `userrep evaluate`
         "scikit-learn>=1.9,<2",  # a baseline of it
         "threadpoolctl>=3.6,<4",
@@ -51,6 +52,7 @@ setup(
             "mlflow>=3.17,<3.18",  # `mlflow ui` over what was recorded; the server that a test starts
             "mypy>=2.4,<3",
             "ninja>=1.13,<2",
+            "playwright>=1.65,<2",  # drives Debian's Chromium in the tests of the report
             "psutil>=7.2,<8",
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",

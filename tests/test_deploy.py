@@ -85,37 +85,43 @@ def test_the_discovery_script_asks_the_driver_s_own_tool(tmp_path: Path) -> None
     assert json.loads(said)["addresses"] == ["0", "1"]
 
 
-def ask_for_redis(folder: Path, *, user: int = 0, **commands: str) -> tuple[int, str, str]:
+SERVERS = {"redis_server.sh": "redis-server", "chromium.sh": "chromium"}  # a step, and the package that it installs
+by_step = pytest.mark.parametrize(("step", "package"), SERVERS.items(), ids=SERVERS.values())
+
+
+def ask_for(step: str, folder: Path, *, user: int = 0, **commands: str) -> tuple[int, str, str]:
     """Run the step with no other commands than these; return the exit code and what is said on stdout and stderr."""
     for name, text in ({"id": f"echo {user}"} | commands).items():
         script(folder / name.replace("_", "-"), text)
-    command = ["/bin/bash", str(DEPLOY / "redis_server.sh")]
+    command = ["/bin/bash", str(DEPLOY / step)]
     ran = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
     return ran.returncode, ran.stdout, ran.stderr
 
 
-SKIPPED = (
-    "setup: no redis-server, so tests that need it will be skipped. "
-    "Install it (Debian: apt-get install redis-server).\n"
-)
+@by_step
+def test_a_program_that_is_there_is_left_as_it_is(tmp_path: Path, step: str, package: str) -> None:
+    assert ask_for(step, tmp_path, **{package: "exit 1", "apt_get": "exit 1"}) == (0, "", "")
 
 
-def test_a_redis_server_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
-    assert ask_for_redis(tmp_path, redis_server="exit 1", apt_get="exit 1") == (0, "", "")
-
-
-def test_root_gets_a_redis_server_from_debian_once_its_lists_are_there(tmp_path: Path) -> None:
-    server, lists = tmp_path / "redis-server", tmp_path / "lists"
-    install = f"[ -e {lists} ] || exit 100; : > {server}; /bin/chmod +x {server}"
+@by_step
+def test_root_gets_a_program_from_debian_once_its_lists_are_there(tmp_path: Path, step: str, package: str) -> None:
+    program, lists = tmp_path / package, tmp_path / "lists"
+    install = f"[ -e {lists} ] || exit 100; : > {program}; /bin/chmod +x {program}"
     apt_get = f'case "$1" in update) : > {lists} ;; install) {install} ;; esac'
-    assert ask_for_redis(tmp_path, apt_get=apt_get) == (0, "setup: redis-server\n", "")
-    assert server.exists()
+    assert ask_for(step, tmp_path, apt_get=apt_get) == (0, f"setup: {package}\n", "")
+    assert program.exists()
 
 
+@by_step
 @pytest.mark.parametrize("commands", [{}, {"apt_get": "exit 100"}, {"apt_get": "exit 1", "user": 1000}])
-def test_set_up_goes_on_without_redis_and_says_what_that_means(tmp_path: Path, commands: dict[str, Any]) -> None:
-    code, _, said = ask_for_redis(tmp_path, **commands)
-    assert (code, said) == (0, SKIPPED)
+def test_set_up_goes_on_without_a_program_and_says_what_that_means(
+    tmp_path: Path, step: str, package: str, commands: dict[str, Any]
+) -> None:
+    said = (
+        f"setup: no {package}, so tests that need it will be skipped. Install it (Debian: apt-get install {package}).\n"
+    )
+    code, _, told = ask_for(step, tmp_path, **commands)
+    assert (code, told) == (0, said)
 
 
 def test_only_jars_that_are_not_there_are_resolved_and_the_broker_s_lie_apart(

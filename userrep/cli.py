@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep import cli_consumers, cli_evaluate, cli_forget, cli_plan, cli_spaces, cli_stream
+from userrep import cli_consumers, cli_evaluate, cli_forget, cli_plan, cli_report, cli_spaces, cli_stream
 from userrep.config import Config, load_config
 from userrep.console import (
     AsJson,
@@ -220,6 +220,7 @@ def export(
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_plan.plan)
 app.command()(cli_forget.forget)
+app.command()(cli_report.report)
 
 
 @app.command()

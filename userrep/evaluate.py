@@ -46,7 +46,9 @@ def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Resu
         found = write_results(work.tables, results, out)
         run.num_rows = sum(results.manifest["num_rows"].values())
         run.reason = f"space {space.space_id}, {len(results.measured)} figures in {out}"
+        touched = [task for task, is_akin in results.akin.items() if is_akin]
         run.outputs = {"evaluation_id": found["evaluation_id"], "space_id": space.space_id, "out": out}
+        run.outputs["touched_by_training_heads"] = touched
     return results, found
 
 

@@ -6,6 +6,7 @@ from datetime import date, datetime
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from userrep import config
 from userrep.errors import ArtifactError
@@ -19,7 +20,7 @@ _RESTORE = "Restore the folder from a copy, or train the space anew."
 
 
 class SpaceManifest(Manifest):
-    """What a space is and where it comes from."""
+    """What a space is and where it comes from. ``metrics``: of the epoch that was kept; ``curve``: losses by epoch."""
 
     space_id: config.Name
     created_at: datetime
@@ -30,6 +31,7 @@ class SpaceManifest(Manifest):
     model: config.Model
     training: config.Training
     metrics: dict[str, float]
+    curve: list[dict[str, float]] = Field(default_factory=list)  # none in artifacts of an earlier state
     config_hash: str
     code_hash: str
 

@@ -88,6 +88,7 @@ def create_space(
         model=config.model,
         training=config.training,
         metrics=result.metrics,
+        curve=result.curve,
         config_hash=short_hash(config.model_dump()),
         code_hash=code_hash(),
     )

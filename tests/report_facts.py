@@ -1,0 +1,136 @@
+"""What a report may know, made by hand: a root that is well, and one that is hostile in every text."""
+
+from dataclasses import fields, is_dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from userrep.operations.report.facts import (
+    ConsumerFacts,
+    Day,
+    DriftFacts,
+    DriftPoint,
+    EvaluationFacts,
+    Facts,
+    Figure,
+    Group,
+    LogFacts,
+    MapFacts,
+    Outcome,
+    Run,
+    SnapshotFacts,
+    SpaceFacts,
+    Stage,
+    Table,
+    TaskFacts,
+    TrainingFacts,
+)
+
+FIRST, LAST = date(2024, 1, 1), date(2024, 5, 30)
+NOW = datetime(2024, 5, 31, 8)
+SPACE = "s001-4f09a1"
+HOSTILE = "</title></style></svg><script>alert('x')</script><img src=x onerror=\"alert(1)\">`&{{ 7*7 }}"
+
+
+def stage(
+    name: str, *, outcome: str = "done", run_id: str = "r2", hours: float | None = 0.01, reason: str = ""
+) -> Stage:
+    return Stage(run_id, name, outcome, reason, NOW, 12.5, 1000, hours, 5000, {"tile_days": 3}, "c0ffee", "facade")
+
+
+def a_day(k: int, **more: Any) -> Day:
+    """Return the log's day number k, of weekly ups and downs."""
+    num = 1000 + 200 * (k % 7)
+    return replace(Day(FIRST + timedelta(days=k), num, 2, is_missing=False, usual=num if k > 20 else None), **more)
+
+
+def a_space(**more: Any) -> SpaceFacts:
+    return replace(
+        SpaceFacts(SPACE, "serving", "serving", date(2024, 4, 1), NOW, 3, LAST + timedelta(days=1), 950, []), **more
+    )
+
+
+def a_snapshot(as_of: date = LAST, **more: Any) -> SnapshotFacts:
+    return replace(SnapshotFacts(f"{SPACE}-{as_of:%Y%m%d}-r1", as_of, 1, "published", 950, NOW, []), **more)
+
+
+def drift(value: float = 0.05, outcome: str = "ok") -> DriftFacts:
+    """Return drift of ten days, of which the last has this value of psi."""
+    days = [LAST - timedelta(days=k) for k in range(9, -1, -1)]
+    values = {"psi": [*np.linspace(0.02, 0.05, 9), value], "new_share": [0.01] * 10}
+    points = {
+        name: [DriftPoint(day, f"x{day}", of, outcome if day == LAST and name == "psi" else "ok")
+               for day, of in zip(days, found, strict=True)]
+        for name, found in values.items()
+    }  # fmt: skip
+    return DriftFacts(
+        points, {"psi": 0.25, "new_share": 0.2}, {"psi": None, "new_share": None}, {"num_events_7d": 0.04}
+    )
+
+
+def a_task(name: str, ahead: tuple[float, float, float], *, touched: bool | None = False) -> TaskFacts:
+    """Return a task at which the embedding is so far ahead of the best other."""
+    figures = [
+        Figure("embedding", 0.8, 0.78, 0.82, None, None, None),
+        Figure("counts", 0.8 - ahead[0], 0.7, 0.8, *ahead),
+        Figure("popularity", 0.5, float("nan"), float("nan"), 0.3, 0.28, 0.32),
+    ]
+    return TaskFacts(name, "auc", 500, touched, figures)
+
+
+def facts(**more: Any) -> Facts:
+    """Return a root that is well, but for what is said otherwise."""
+    rng = np.random.default_rng(2)
+    points = [(float(x), float(y)) for x, y in rng.uniform(-1, 1, size=(200, 2)).round(3)]
+    curve = [{"epoch": k, "train_loss": 3 / k, "valid_users_loss": 3 / k + 0.1} for k in range(1, 6)]
+    last = {"train_loss": 0.75, "valid_users_loss": 0.85, "valid_users_loss.behaviour_7d": 0.2}
+    tasks = [a_task("return_7d", (0.1, 0.05, 0.15)), a_task("next_item", (0.01, -0.02, 0.04))]
+    groups = [Group("SE", points[:150]), Group("other", points[150:])]
+    well = Facts(
+        made_at=NOW,
+        config="conf/mine.yaml",
+        space_id=SPACE,
+        runs=[Run("r1", NOW, 700.0, "done", ["train_autoencoder"]), Run("r2", NOW, 40.0, "done", ["embed_users"])],
+        newest=[stage("train_autoencoder", run_id="r1"), stage("embed_users")],
+        night=[stage("refresh_user_features"), stage("train_item_vectors", outcome="skipped", hours=None)],
+        night_is_daily=True,
+        log=LogFacts([a_day(k) for k in range((LAST - FIRST).days + 1)], {"missing_user_id": 302}, 0.05),
+        spaces=[a_space()],
+        snapshots=[a_snapshot(LAST - timedelta(days=k)) for k in (14, 7, -1)],
+        consumers=[ConsumerFacts("ads", "team-a", None, SPACE, NOW)],
+        outcomes=[Outcome("embedding", 120, 0.84, 400), Outcome("recency", 2, 0.8, 400)],
+        training=TrainingFacts(
+            NOW, 307, 26, 120, 16, curve, last | {"epochs": 5.0, "best_epoch": 4.0, "seconds": 90.0}
+        ),
+        artifact_fault=None,
+        drift=drift(),
+        evaluation=EvaluationFacts("e1", NOW, tasks),
+        user_map=MapFacts("x", LAST, 950, (0.2, 0.1), "country", False, groups),
+        training_stages=[stage("train_autoencoder", run_id="r1")],
+        storage=[Table("user_embeddings", 12_345_678), Table("job_runs", 900)],
+    )  # fmt: skip
+    return replace(well, **more)
+
+
+def nothing() -> Facts:
+    """Return a root in which one stage has failed, and all else is to come."""
+    failed = stage("build_activity_tiles", outcome="failed", reason="no such folder")
+    return facts(
+        space_id=None, runs=[Run("r1", NOW, 1.0, "failed", [])], newest=[failed], night=[], night_is_daily=False,
+        log=LogFacts([], {}, 0.05), spaces=[], snapshots=[], consumers=[], outcomes=[], training=None, drift=None,
+        evaluation=None, user_map=None, training_stages=[], storage=[],
+    )  # fmt: skip
+
+
+def hostile(value: Any) -> Any:
+    """Return a root all of whose texts, keys included, are hostile; but for words that the report itself chooses."""
+    if is_dataclass(value):
+        own = {"outcome", "state", "level", "space_id", "in_use", "curve", "metrics"}
+        texts = {of.name: hostile(getattr(value, of.name)) for of in fields(value) if of.name not in own}
+        return replace(value, **texts)  # type: ignore[type-var]
+    if isinstance(value, str):
+        return f"{HOSTILE}{value}"
+    if isinstance(value, dict):
+        return {f"{HOSTILE}{key}": hostile(of) for key, of in value.items()}
+    return [hostile(of) for of in value] if isinstance(value, list) else value

@@ -11,14 +11,22 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test cluster-test stream-test report-test lint types format bench bench-features bench-training \
-    bench-inference bench-joins bench-retraining bench-streaming clean
+# HOROVOD_GPU_OPERATIONS=NCCL, in the environment or on the command line, gives the wheel for GPUs.
+export HOROVOD_GPU_OPERATIONS ?=
+HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
+comma := ,
+
+.PHONY: help setup install demo test cluster-test stream-test report-test lint types format bench bench-features \
+    bench-training bench-inference bench-joins bench-retraining bench-streaming clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/%/NAME/; s/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, JARs, Redis, Chromium
+
+install: EXTRAS := build,streaming$(if $(HOROVOD_GPU_OPERATIONS),$(comma)nvcc)
+install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## what runs need, without what tests need: Dockerfile
 
 demo: setup  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
@@ -100,16 +108,14 @@ $(VENV)/.python-done: deploy/preflight.sh
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
+EXTRAS ?= dev
 $(VENV)/.packages-done: $(VENV)/.python-done setup.py constraints.txt
 	@echo "setup: packages (torch is large: minutes on a first run)"
 	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-	    --editable '.[dev]' cloudpickle psutil packaging setuptools wheel
+	    --editable '.[$(EXTRAS)]' cloudpickle psutil packaging setuptools wheel
 	@touch $@
 
-# HOROVOD_GPU_OPERATIONS=NCCL, in the environment or on the command line, gives the wheel for GPUs. Each of the two has
-# its stamp and takes the other's away, so that changing one's mind installs the other.
-export HOROVOD_GPU_OPERATIONS ?=
-HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
+# Each of the two has its stamp and takes the other's away, so that changing one's mind installs the other.
 $(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh
 	@PYTHON=$(BIN)/python bash deploy/build_horovod_wheel.sh $(CACHE)/wheels
 	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-index \
@@ -123,7 +129,7 @@ $(VENV)/.s3-server-done: $(VENV)/.packages-done deploy/s3_server.txt
 	@$(UV) pip install --quiet --python $(VENV)/s3-server/bin/python --requirement deploy/s3_server.txt
 	@touch $@
 
-# Airflow, which tests load the DAGs of deploy/airflow/ with: likewise. Some seconds and 200 MB.
+# Airflow, with which tests load the DAGs of deploy/airflow/: 200 MB that nothing else needs.
 $(VENV)/.airflow-done: $(VENV)/.packages-done deploy/airflow/requirements.txt
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/airflow
 	@$(UV) pip install --quiet --python $(VENV)/airflow/bin/python --requirement deploy/airflow/requirements.txt

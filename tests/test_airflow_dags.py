@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from userrep import cli, cli_forget
+from tests.command_line import configuration_of
 from userrep.ids import checked_name
 
 ROOT = Path(__file__).parents[1]
@@ -73,24 +73,14 @@ def test_a_night_has_its_tasks_in_order_and_tries_each_again(dags: dict[str, Any
 
 
 def test_every_task_is_a_command_that_userrep_takes_as_of_the_interval_s_end_under_one_id(
-    dags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Begun(BaseException):
-        """All was read; what follows needs Spark."""
-
-    def session_of(_: object) -> None:
-        raise Begun
-
-    monkeypatch.setattr(cli, "session_of", session_of)
-    monkeypatch.setattr(cli_forget, "tables_of", session_of)
     tasks = [task for dag in dags.values() for task in dag["tasks"]]
     for task in tasks:
         do, program, *arguments = shlex.split(task["command"])
         assert (do, program) == ("exec", "/opt/userrep/.venv/bin/userrep")
         assert arguments[-2:] == ["--config", "/opt/userrep/conf/production.yaml"]
-        monkeypatch.setattr(sys, "argv", ["userrep", *arguments[:-1], str(ROOT / "conf" / "production.yaml")])
-        with pytest.raises(Begun):
-            cli.main()
+        configuration_of([*arguments[:-1], str(ROOT / "conf" / "production.yaml")], monkeypatch)
     dated = {task["id"] for task in tasks if "--as-of 2024-06-02" in task["command"]}
     assert dated == {"build_activity_tiles", "daily", "monitor_drift"}
     (run_id,) = {task["env"]["USERREP_RUN_ID"] for task in tasks}

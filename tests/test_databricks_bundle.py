@@ -1,6 +1,5 @@
 """The bundle for Databricks: Databricks' own models know every field, and userrep's command line takes every task."""
 
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ import pytest
 import yaml
 from databricks.bundles.jobs import ClusterSpec, Job, Task
 
-from userrep import cli, cli_forget
-from userrep.config import Config
+from tests.command_line import configuration_of
+from userrep import cli
 
 BUNDLE = Path(__file__).parents[1] / "deploy" / "databricks"
 SETTINGS = yaml.safe_load((BUNDLE / "databricks.yml").read_text())
@@ -93,26 +92,11 @@ def test_tasks_follow_each_other_in_the_right_order() -> None:
 def test_every_task_is_a_command_that_userrep_takes_under_the_run_s_id(
     job: Job, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Begun(BaseException):
-        """All was read; what follows needs Spark."""
-
-    begun: list[Config] = []
-
-    def session_of(config: Config) -> None:
-        begun.append(config)
-        raise Begun
-
-    monkeypatch.setattr(cli, "session_of", session_of)
-    monkeypatch.setattr(cli_forget, "tables_of", session_of)
     wheel = task.python_wheel_task
     assert (wheel.package_name, wheel.entry_point) == ("userrep", "userrep")
-    monkeypatch.setattr(sys, "argv", ["userrep", *wheel.parameters])
-    ids: list[str | None] = []
-    monkeypatch.setattr(cli, "begin_run", lambda run_id=None: ids.append(run_id))
-    with pytest.raises(Begun):
-        cli.main()
-    assert ids == [None, "databricks-4711"]
-    assert (begun[0].catalog, begun[0].schema_, begun[0].root) == ("main", "userrep", None)
+    config, run_ids = configuration_of(wheel.parameters, monkeypatch)
+    assert run_ids == [None, "databricks-4711"]
+    assert (config.catalog, config.schema_, config.root) == ("main", "userrep", None)
 
 
 @pytest.mark.parametrize(("job", "task"), TASKS)

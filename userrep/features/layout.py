@@ -109,9 +109,9 @@ class InputLayout(BaseModel):
         for block in self.blocks[:-1]:
             part_BF = x_BF[:, block.start : block.stop]
             if block.name in stored:
-                present_B = _flags(batch.column(f"has_{block.name}").fill_null(False)).astype(np.float32)
-                np.multiply(stored[block.name], present_B[:, None], out=part_BF)
-                x_BF[:, block.flag] = present_B
+                there_B = _flags(batch.column(f"has_{block.name}").fill_null(False)).astype(np.float32)
+                np.multiply(stored[block.name], there_B[:, None], out=part_BF)
+                x_BF[:, block.flag] = there_B
                 continue
             column = batch.column(block.name)
             if block.kind == "scalar":

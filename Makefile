@@ -68,7 +68,7 @@ INFERENCE_BENCHES := inference-vs-torch inference-vs-pandas-udf inference-vs-pre
 JOIN_BENCHES := join-vs-duckdb join-growth join-vs-range join-vs-tempo join-vs-feast
 RETRAINING_BENCHES := retraining-auc-loss
 STREAMING_BENCHES := stream-latency stream-new-user stream-throughput stream-growth stream-kills
-BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
+BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -sl '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
     done; [[ -z $$failed ]] || { echo "bench: failed:$$failed" >&2; exit 1; }

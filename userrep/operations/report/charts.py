@@ -6,6 +6,7 @@ enters is escaped by ``Markup.format``.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from math import ceil, floor, log10
 
 from markupsafe import Markup
@@ -165,6 +166,12 @@ def scatter(groups: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], *,
     return Markup('<svg class="map" role="img" aria-label="{}" viewBox="{} {} {:.0f} {:.0f}">{}</svg>').format(
         label, -20, -20, width + 40, height + 40, _NOTHING.join(drawn)
     )
+
+
+def places(dates: Sequence[date]) -> list[float]:
+    """Return where dates lie in [0, 1] between the first and the last."""
+    span = max(1, (dates[-1] - dates[0]).days) if dates else 1
+    return [(of - dates[0]).days / span for of in dates]
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def check_out(out: Path) -> None:
 
 def write_report(out: Path, facts: Facts, summary: Summary) -> dict[str, Any]:
     """Write the page and its figures, each whole or not at all; return the figures."""
-    figures = GENERATOR | {"summary": as_tree(summary)} | as_tree(facts)
+    figures: dict[str, Any] = GENERATOR | {"summary": as_tree(summary)} | as_tree(facts)
     write_bytes(str(twin_of(out)), json.dumps(figures, indent=1, allow_nan=False).encode())
     write_bytes(str(out), page(facts, summary).encode())
     return figures

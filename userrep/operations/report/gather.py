@@ -8,37 +8,29 @@ from pyspark.sql import Row
 
 from userrep import schemas
 from userrep.config import Config
-from userrep.errors import ArtifactError, UsageError
+from userrep.errors import UsageError
 from userrep.events.tiles import tile_ledger
 from userrep.features.build import features_tables
-from userrep.model.artifact import load_artifact
 from userrep.operations.plan import TRAINING, newest_runs
 from userrep.operations.report.facts import (
     ConsumerFacts,
-    DriftFacts,
-    DriftPoint,
-    EvaluationFacts,
     Facts,
-    Figure,
-    Outcome,
     Request,
     Run,
     SnapshotFacts,
     SpaceFacts,
     Stage,
     Table,
-    TaskFacts,
-    TrainingFacts,
 )
 from userrep.operations.report.log_days import log_facts
+from userrep.operations.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
 from userrep.operations.report.user_map import map_users
-from userrep.spaces.registry import Space, artifact_folder, read_registry
+from userrep.spaces.registry import Space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, list_snapshots
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
 _MOST_RUNS = 60
-_MOST_INPUTS = 8  # of those that drifted
 _HOUR = 3600
 _DAILY, _PIPELINE = "refresh_user_features", "train_autoencoder"  # the stages that tell what a run was
 
@@ -75,7 +67,7 @@ def gather(
     stages = [_stage(row) for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)]
     night, is_daily = _night(stages)
     published = list_snapshots(tables, space.space_id) if space else []
-    training, fault = _training(config, space)
+    training, fault = training_facts(config, space)
     newest = {of.stage: of for of in stages}
     return Facts(
         made_at=utc_now(),
@@ -89,11 +81,11 @@ def gather(
         spaces=_spaces(tables, state),
         snapshots=_snapshots(tables, space),
         consumers=[_consumer(of) for of in read_registry(tables).consumers],
-        outcomes=_outcomes(tables, space),
+        outcomes=outcomes(tables, space),
         training=training,
         artifact_fault=fault,
-        drift=_drift(tables, config, space),
-        evaluation=_evaluation(tables, space),
+        drift=drift_facts(tables, config, space),
+        evaluation=evaluation_facts(tables, space),
         user_map=map_users(tables, config, space, published[-1]) if space and published else None,
         training_stages=[_stage(row) for name, (row, _) in newest_runs(tables).items() if name in TRAINING],
         storage=_storage(tables),
@@ -183,82 +175,6 @@ def _snapshots(tables: Tables, space: Space | None) -> list[SnapshotFacts]:
 
 def _consumer(of: Any) -> ConsumerFacts:
     return ConsumerFacts(of.name, of.owner, of.pinned_space_id, of.ready_for, of.last_seen_at)
-
-
-def _outcomes(tables: Tables, space: Space | None) -> list[Outcome]:
-    """Return what the example consumer reached last on a space."""
-    rows = tables.ledger(schemas.CONSUMER_RESULTS, space_id=space.space_id) if space else []
-    last = max((row.trained_at for row in rows), default=None)
-    return [Outcome(row.input, row.dims, row.auc, row.num_test) for row in rows if row.trained_at == last]
-
-
-def _training(config: Config, space: Space | None) -> tuple[TrainingFacts | None, str | None]:
-    if space is None:
-        return None, None
-    try:
-        manifest = load_artifact(artifact_folder(config, space.space_id), space.content_hash).manifest
-    except ArtifactError as error:
-        return None, str(error)
-    facts = TrainingFacts(
-        created_at=manifest.created_at.replace(tzinfo=None),
-        num_inputs=manifest.layout.width,
-        num_blocks=len(manifest.layout.blocks),
-        latent_dim=manifest.model.latent_dim,
-        max_epochs=manifest.training.max_epochs,
-        curve=manifest.curve,
-        metrics=manifest.metrics,
-    )
-    return facts, None
-
-
-def _drift(tables: Tables, config: Config, space: Space | None) -> DriftFacts | None:
-    """Read the metrics of wholes over time, and of the newest snapshot how far each input moved."""
-    rows = tables.ledger(schemas.SNAPSHOT_DRIFT, space_id=space.space_id, part="") if space else []
-    if not rows:
-        return None
-    limits = config.drift.warn.model_dump(), config.drift.fail.model_dump()
-    points: dict[str, list[DriftPoint]] = {name: [] for name in limits[0]}
-    for row in sorted(rows, key=lambda row: (row.as_of, row.snapshot_id)):
-        points.setdefault(row.metric, []).append(DriftPoint(row.as_of, row.snapshot_id, row.value, row.outcome))
-    newest = max(rows, key=lambda row: (row.as_of, row.snapshot_id))
-    parts = tables.ledger(schemas.SNAPSHOT_DRIFT, snapshot_id=newest.snapshot_id, metric="psi")
-    inputs = sorted(((row.part, row.value) for row in parts if row.part), key=lambda of: -of[1])
-    measured = {name: of for name, of in points.items() if of}
-    return DriftFacts(measured, limits[0], limits[1], dict(inputs[:_MOST_INPUTS]))
-
-
-def _evaluation(tables: Tables, space: Space | None) -> EvaluationFacts | None:
-    """Read the newest evaluation of a space: of each task the first metric, which is the one that counts."""
-    rows = tables.ledger(schemas.SPACE_METRICS, space_id=space.space_id) if space else []
-    if not rows:
-        return None
-    newest = max(rows, key=lambda row: row.evaluated_at)
-    touched = _touched(tables, newest.evaluation_id)
-    by_task: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.evaluation_id == newest.evaluation_id:
-            by_task.setdefault(row.task, []).append(row)
-    tasks = []
-    for task, mine in by_task.items():
-        figures = [
-            Figure(
-                of.representation, of.value, of.low, of.high, of.ahead_by, of.ahead_low, of.ahead_high
-            )
-            for of in mine
-            if of.metric == mine[0].metric
-        ]  # fmt: skip
-        is_touched = None if touched is None else task in touched
-        tasks.append(TaskFacts(task, mine[0].metric, mine[0].num_test, is_touched, figures))
-    return EvaluationFacts(newest.evaluation_id, newest.evaluated_at, tasks)
-
-
-def _touched(tables: Tables, evaluation_id: str) -> set[str] | None:
-    """Return the tasks whose labels are kindred to what the space was trained to predict, if the run has told."""
-    for row in tables.ledger(schemas.JOB_RUNS, ("outputs",), stage="evaluate_space", outcome="done"):
-        outputs = json.loads(row.outputs)
-        if outputs.get("evaluation_id") == evaluation_id and "touched_by_training_heads" in outputs:
-            return set(outputs["touched_by_training_heads"])
-    return None
 
 
 def _storage(tables: Tables) -> list[Table]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from userrep.operations.report import drawings, formats, listings
+from userrep.operations.report import drawings, formats, listings, space_drawings
 from userrep.operations.report.facts import Facts
 from userrep.operations.report.findings import command
 from userrep.operations.report.log_days import gaps
@@ -24,6 +24,7 @@ def page(facts: Facts, summary: Summary) -> str:
         facts=facts,
         summary=summary,
         draw=drawings,
+        draw_space=space_drawings,
         listings=listings,
         gaps=gaps(facts.log.days),
         command=lambda words, more="": coded(command(facts, words, more)),

@@ -161,9 +161,13 @@ def pooled_vectors(batch: pa.RecordBatch, spec: FeatureSpec) -> dict[str, NDArra
 
 
 def in_lists(batch: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:
-    """Return rows as users of features have them: a column of lists per pooled block in place of the stored one."""
+    """Return rows as users of features have them: a column of lists per pooled block in place of the stored one.
+
+    Of the keys, as_of and user_id, those stay that are there.
+    """
     vectors = {name: listed(vectors_BD) for name, vectors_BD in pooled_vectors(batch, spec).items()}
-    names = ["as_of", "user_id", *(name for name, _ in spec.columns())]
+    keys = [name for name in ("as_of", "user_id") if name in batch.schema.names]
+    names = [*keys, *(name for name, _ in spec.columns())]
     return pa.RecordBatch.from_arrays([vectors[n] if n in vectors else batch.column(n) for n in names], names)
 
 

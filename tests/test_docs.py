@@ -24,7 +24,6 @@ from userrep.evaluation.plan import make_plan
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.export import export_embeddings
-from userrep.features.build import read_features
 from userrep.logs import StageLine, to_stderr
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
 from userrep.spaces.snapshots import publish_snapshots
@@ -73,7 +72,7 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
     export_embeddings(tables, config, space, as_of, str(tmp_path / "out"))
     names: dict[str, Any] = {
         "spark": tables.spark, "tables": tables, "config": config, "out": str(tmp_path / "out"),
-        "features": read_features(tables, config, "l1", [as_of]), "artifact": artifact_folder(config, "s1"),
+        "as_of": as_of, "artifact": artifact_folder(config, "s1"),
     }  # fmt: skip
     wanted = {row["user_id"]: row["embedding"] for row in site.rows(as_of).to_pylist()}
     seen = []

@@ -11,14 +11,22 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-.PHONY: help setup demo test cluster-test stream-test report-test lint types format bench bench-features bench-training \
-    bench-inference bench-joins bench-retraining bench-streaming clean
+# HOROVOD_GPU_OPERATIONS=NCCL, in the environment or on the command line, gives the wheel for GPUs.
+export HOROVOD_GPU_OPERATIONS ?=
+HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
+comma := ,
+
+.PHONY: help setup install demo test cluster-test stream-test report-test lint types format bench bench-features \
+    bench-training bench-inference bench-joins bench-retraining bench-streaming clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/%/NAME/; s/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, JARs, Redis, Chromium
+
+install: EXTRAS := build,streaming$(if $(HOROVOD_GPU_OPERATIONS),$(comma)nvcc)
+install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## what runs need, without what tests need: Dockerfile
 
 demo: setup  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
@@ -60,7 +68,7 @@ INFERENCE_BENCHES := inference-vs-torch inference-vs-pandas-udf inference-vs-pre
 JOIN_BENCHES := join-vs-duckdb join-growth join-vs-range join-vs-tempo join-vs-feast
 RETRAINING_BENCHES := retraining-auc-loss
 STREAMING_BENCHES := stream-latency stream-new-user stream-throughput stream-growth stream-kills
-BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -l '^def measure' benchmarks/*.py))))
+BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -sl '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
     done; [[ -z $$failed ]] || { echo "bench: failed:$$failed" >&2; exit 1; }
@@ -90,7 +98,7 @@ bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
 clean:  ## remove what set-up and runs made here (the cache stays)
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
 
 # The set-up, step by step. Each stamp names what it depends on.
 $(VENV)/.python-done: deploy/preflight.sh
@@ -100,16 +108,14 @@ $(VENV)/.python-done: deploy/preflight.sh
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
+EXTRAS ?= dev
 $(VENV)/.packages-done: $(VENV)/.python-done setup.py constraints.txt
 	@echo "setup: packages (torch is large: minutes on a first run)"
 	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-	    --editable '.[dev]' cloudpickle psutil packaging setuptools wheel
+	    --editable '.[$(EXTRAS)]' cloudpickle psutil packaging setuptools wheel
 	@touch $@
 
-# HOROVOD_GPU_OPERATIONS=NCCL, in the environment or on the command line, gives the wheel for GPUs. Each of the two has
-# its stamp and takes the other's away, so that changing one's mind installs the other.
-export HOROVOD_GPU_OPERATIONS ?=
-HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
+# Each of the two has its stamp and takes the other's away, so that changing one's mind installs the other.
 $(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh
 	@PYTHON=$(BIN)/python bash deploy/build_horovod_wheel.sh $(CACHE)/wheels
 	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-index \
@@ -121,6 +127,12 @@ $(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wh
 $(VENV)/.s3-server-done: $(VENV)/.packages-done deploy/s3_server.txt
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/s3-server
 	@$(UV) pip install --quiet --python $(VENV)/s3-server/bin/python --requirement deploy/s3_server.txt
+	@touch $@
+
+# Airflow, with which tests load the DAGs of deploy/airflow/: 200 MB that nothing else needs.
+$(VENV)/.airflow-done: $(VENV)/.packages-done deploy/airflow/requirements.txt
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/airflow
+	@$(UV) pip install --quiet --python $(VENV)/airflow/bin/python --requirement deploy/airflow/requirements.txt
 	@touch $@
 
 $(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/session.py
@@ -137,5 +149,5 @@ $(VENV)/.chromium-done: $(VENV)/.python-done deploy/chromium.sh
 	@touch $@
 
 $(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.s3-server-done \
-    $(VENV)/.jars-done $(VENV)/.redis-done $(VENV)/.chromium-done
+    $(VENV)/.airflow-done $(VENV)/.jars-done $(VENV)/.redis-done $(VENV)/.chromium-done
 	@touch $@

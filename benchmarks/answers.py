@@ -9,7 +9,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from benchmarks.logs import AS_OF, Site, local_files
-from userrep.features.build import read_features
+from userrep.features.build import read_features, stored_features
+from userrep.features.layout import in_lists
+from userrep.features.spec import FeatureSpec
 
 
 def our_features(site: Site) -> DataFrame:
@@ -26,7 +28,10 @@ def check_features(site: Site, theirs: Path) -> None:
     missing = set(our_features(site).columns) - {*names, "as_of", "is_exact"}
     if missing:
         raise AssertionError(f"the peer lacks {', '.join(sorted(missing))}")
-    ours = ds.dataset(local_files(our_features(site))).to_table(columns=names).sort_by("user_id")
+    spec = FeatureSpec.of(site.config)
+    stored = stored_features(site.tables, site.config, site.versions.lineage_id, [AS_OF])
+    batches = ds.dataset(local_files(stored)).to_batches()
+    ours = pa.Table.from_batches(in_lists(batch, spec) for batch in batches).select(names).sort_by("user_id")
     peers = ds.dataset(theirs).to_table(columns=names).sort_by("user_id")
     if ours.num_rows == 0:
         raise AssertionError("no user has features")

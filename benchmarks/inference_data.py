@@ -24,11 +24,11 @@ from pyspark.sql import DataFrame, SparkSession
 from benchmarks.logs import link_files
 from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
 from userrep import config
-from userrep.arrow import listed, stacked
+from userrep.arrow import listed, packed, stacked
 from userrep.config import Config, parse_config
 from userrep.features.build import features_table, read_features
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
-from userrep.features.spec import FeatureSpec
+from userrep.features.spec import POOLED, FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
@@ -46,6 +46,7 @@ LINEAGE, SPACE = "l1", "s1"
 COUNTRIES = [*(f"c{k:02d}" for k in range(33)), UNKNOWN]
 PEER_BATCH = 1024
 _FILES = 8
+_LISTS = "features_in_lists"
 _CHUNK = 2**14  # rows drawn at a time
 
 
@@ -84,8 +85,8 @@ class Users:
 
     @property
     def features(self) -> DataFrame:
-        """The features, as Spark reads them from Delta."""
-        return read_features(self.tables, self.config, LINEAGE, [AS_OF])
+        """The features as peers have them: a Delta table with a column of lists per block."""
+        return self.tables.spark.read.format("delta").load(f"{self.config.root}/{_LISTS}")
 
     @property
     def peers(self) -> str:
@@ -153,7 +154,7 @@ def run(
 @contextmanager
 def open_users(spark: SparkSession, size: UserSize, root: Path) -> Iterator[Users]:
     """Open tables with the features and the space; both are drawn where they are not there yet."""
-    kept = root / f"{size.name}-format{FORMAT_VERSION}"
+    kept = root / f"{size.name}-packed-format{FORMAT_VERSION}"
     if not kept.exists():
         progress(f"drawing {kept}")
         staged = root / f".{size.name}-{uuid4().hex}"  # a killed run leaves no half of the users behind
@@ -236,12 +237,13 @@ def _draw(spark: SparkSession, size: UserSize, root: Path) -> None:
         for start in range(first, stop, _CHUNK):
             rows = feature_rows(spec, random, range(start, min(stop, start + _CHUNK)))
             moments.append(Moments.of(layout.raw(rows)) if not moments else moments[0])
-            writer.write(pa.Table.from_batches([rows]), {"as_of": AS_OF})
+            writer.write(pa.Table.from_batches([as_stored(rows, spec)]), {"as_of": AS_OF})
         files += writer.close()
     tables.commit(table, files, replacing=lambda _: False, since=since)
     built = {"lineage_id": LINEAGE, "as_of": AS_OF, "valid_from": AS_OF, "log_hash": "x", "sides_hash": "x"}
     times = {"num_users": size.users, "num_inexact": 0, "built_at": datetime(2024, 7, 1)}  # noqa: DTZ001  # as in ledgers
     tables.add(FEATURE_SETS, [built | times])
+    read_features(tables, settings, LINEAGE, [AS_OF]).write.format("delta").save(f"{root}/{_LISTS}")
     content_hash = save_space(settings, layout, Scaler.fit(layout, moments[0]), lineage_id=LINEAGE)
     add_candidate(tables, space_id=SPACE, lineage_id=LINEAGE, trained_until=AS_OF, content_hash=content_hash)
 
@@ -259,8 +261,15 @@ def save_space(settings: Config, layout: InputLayout, scaler: Scaler, *, lineage
     return save_artifact(artifact_folder(settings, SPACE), manifest, tensors).content_hash
 
 
+def as_stored(rows: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:
+    """Put the vectors of all blocks into one column, as the table of features has them."""
+    pooled_BP = np.hstack([stacked(rows.column(block.column), block.dim) for block in spec.pooled])
+    names = [name for name in rows.schema.names if name not in {block.column for block in spec.pooled}]
+    return pa.RecordBatch.from_arrays([packed(pooled_BP), *(rows.column(n) for n in names)], [POOLED, *names])
+
+
 def feature_rows(spec: FeatureSpec, random: np.random.Generator, numbers: range) -> pa.RecordBatch:
-    """Draw the features of some users."""
+    """Draw the features of some users, a column of lists per block."""
     num = len(numbers)
     ids = pc.utf8_lpad(pa.array(np.arange(numbers.start, numbers.stop)).cast(pa.string()), 9, "0")
     columns: dict[str, Any] = {"user_id": pc.binary_join_element_wise("u", ids, "")}

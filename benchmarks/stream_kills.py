@@ -5,12 +5,14 @@ as a process of its own; 20 times it is killed (SIGKILL) and started again. When
 batches are there, and up to three seconds later, in a batch or while Spark still starts. By turns the process alone is
 killed, and all that belongs to it, as by a machine that fails. The value is the number of rows that are missing, there
 twice, or different against a stream that nobody disturbed, and of users whose last vector is not that of the batch,
-which makes the day's snapshot afterwards.
+which makes the day's snapshot afterwards. Spark notes a file before the batch that takes it: killed in between, it
+makes one batch of two files. Such a batch is to have each user's last row of the two.
 
     make bench-stream-kills
     python -m benchmarks.stream_kills --small
 """
 
+import json
 import os
 import random
 import shutil
@@ -46,7 +48,7 @@ from userrep.tables import Tables
 AS_OF = date(2024, 3, 15)
 DAY = timedelta(days=1)
 SPEC = LogSpec(num_users=600, num_items=150, first_day=date(2024, 1, 1), num_days=80, events_per_user_day=1.5, seed=3)
-UNDISTURBED, KILLED = "undisturbed", "killed"  # the two streams, into the same tables
+UNDISTURBED, KILLED = "undisturbed", "killed"  # the two streams, each with a root of its own: equal ones
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,12 @@ def measure(spark: SparkSession, size: KillSize, root: Path, runs: int) -> Line:
         progress(f"seed {drawn.seed}")
         folder = root / f"run-{uuid4().hex}"
         try:
-            tables = _prepare(spark, drawn, folder)
+            right, tables = _prepare(spark, drawn, folder)
             with _Stream(folder, UNDISTURBED) as stream:
                 stream.wait()
             with _Stream(folder, KILLED) as stream:
                 taken.append(seconds_of(lambda of=(stream, tables, drawn): _with_kills(*of)))
-            found.update(compare(tables) | _against_batch(spark, folder))
+            found.update(compare(right, tables, _batch_by_file(folder)) | _against_batch(spark, folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         progress(f"{dict(found)}")
@@ -93,31 +95,36 @@ def measure(spark: SparkSession, size: KillSize, root: Path, runs: int) -> Line:
     }
 
 
-def compare(tables: Tables) -> dict[str, int]:
-    """Count rows of the stream that was killed that are missing, too many, or different; ``rows``: there should be."""
+def _batch_by_file(folder: Path) -> list[int]:
+    """Return the batch of the killed stream that took each file; undisturbed, batch k takes file k."""
+    offsets = folder / KILLED / "streams" / KILLED / "embeddings" / "offsets"
+    batches = sorted(int(file.name) for file in offsets.iterdir() if file.name.isdigit())
+    last = [json.loads((offsets / str(k)).read_text(encoding="utf-8").splitlines()[-1])["logOffset"] for k in batches]
+    return [next(batch for batch, file in zip(batches, last, strict=True) if file >= k) for k in range(last[-1] + 1)]
+
+
+def compare(undisturbed: Tables, killed: Tables, batch_by_file: list[int]) -> dict[str, int]:
+    """Count rows of the stream that was killed that are missing, too many, or different; ``rows``: there should be.
+
+    ``batch_by_file``: its batch for each batch of the undisturbed one, of which the last row counts.
+    """
     keys = ["batch_id", "space_id", "as_of", "user_id"]
     content = F.struct("event_at", "is_new", "embedding")
-    is_right, is_found = (F.col("query_id") == name for name in (UNDISTURBED, KILLED))
-    rows = (
-        tables.read(EMBEDDING_UPDATES)
-        .groupBy(*keys)
-        .agg(
-            F.count_if(is_right).alias("num_right"),
-            F.count_if(is_found).alias("num_found"),
-            F.max(F.when(is_right, content)).alias("right"),
-            F.max(F.when(is_found, content)).alias("found"),
-        )
+    batch = F.element_at(F.lit(batch_by_file), F.col("batch_id").cast("int") + 1).cast("long").alias("batch_id")
+    right = undisturbed.read(EMBEDDING_UPDATES).groupBy(batch, *keys[1:])
+    found = killed.read(EMBEDDING_UPDATES).groupBy(*keys)
+    rows = right.agg(F.max_by(content, "batch_id").alias("right")).join(
+        found.agg(F.count("*").alias("num_found"), F.any_value(content).alias("found")), on=keys, how="full"
     )
-    wanted, got = F.col("num_right"), F.col("num_found")
-    differs = ~F.col("right").eqNullSafe(F.col("found"))
-    found = rows.agg(
-        F.sum(wanted).alias("rows"),
-        F.sum(F.greatest(wanted - got, F.lit(0))).alias("lost"),
-        F.sum(F.greatest(got - wanted, F.lit(0))).alias("duplicated"),
-        F.count_if((wanted > 0) & (got > 0) & differs).alias("unequal"),
+    is_wanted, is_there = F.col("right").isNotNull(), F.col("found").isNotNull()
+    counts = rows.agg(
+        F.count("right").alias("rows"),
+        F.count_if(is_wanted & ~is_there).alias("lost"),
+        F.sum(F.coalesce("num_found", F.lit(0)) - (is_wanted & is_there).cast("int")).alias("duplicated"),
+        F.count_if(is_wanted & is_there & (F.col("right") != F.col("found"))).alias("unequal"),
     ).first()
-    assert found is not None
-    return {name: count or 0 for name, count in found.asDict().items()}
+    assert counts is not None
+    return {name: count or 0 for name, count in counts.asDict().items()}
 
 
 def _against_batch(spark: SparkSession, folder: Path) -> dict[str, int]:
@@ -129,8 +136,11 @@ def _against_batch(spark: SparkSession, folder: Path) -> dict[str, int]:
     return {"unequal_to_batch": found.different + found.not_streamed + found.not_in_snapshot}
 
 
-def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> Tables:
-    """Generate a log, run the pipeline on it, and let the events of the open days lie in a file for each batch."""
+def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> list[Tables]:
+    """Generate a log, run the pipeline on it, and let the events of the open days lie in a file for each batch.
+
+    Returns the tables of the undisturbed stream and those of the one to be killed.
+    """
     folder.mkdir(parents=True)
     generate_log(spark, SPEC, str(folder / "log"))
     for name in (UNDISTURBED, KILLED):
@@ -146,14 +156,15 @@ def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> Tables:
         file = folder / "arriving" / f"{k:04d}.parquet"
         pq.write_table(rows.take(pa.array(order[k :: size.batches])), file)
         os.utime(file, (k, k))  # they are taken in the order of their times
-    return Tables.of(load_config(folder / f"{KILLED}.yaml"), spark)
+    shutil.copytree(folder / KILLED, folder / UNDISTURBED)
+    return [Tables.of(load_config(folder / f"{name}.yaml"), spark) for name in (UNDISTURBED, KILLED)]
 
 
 def _settings(folder: Path, query_id: str) -> dict[str, Any]:
     log = folder / "log"
     event = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
     return {
-        "root": str(folder / "root"),
+        "root": str(folder / query_id),
         "events": {"path": str(log / "events"), "columns": event | {"event_id": "event_id", "weight": "weight"}},
         "items": {"path": str(log / "items"), "columns": {"item_id": "item_id", "text": "title"}},
         "users": {

@@ -47,11 +47,15 @@ def userrep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     def run(*arguments: str | Path) -> Answer:
         monkeypatch.setattr(sys, "argv", ["userrep", *map(str, arguments)])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        code = 0
+        try:
             cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+            assert code, "an end without a fault needs no exit"
         out, err = capfd.readouterr()
         assert "--debug" in arguments or "Traceback" not in err
-        return Answer(int(ended.value.code or 0), out, err)
+        return Answer(code, out, err)
 
     return run
 
@@ -213,6 +217,8 @@ def test_no_command_is_answered_with_the_help(userrep: Userrep, no_spark: None, 
         ("stream verify --config C", "Missing option '--as-of'. `--help` shows what there is."),
         ("stream verify --config C --as-of today", "--as-of today: not a date; write YYYY-MM-DD."),
         ("evaluate --config C --out O", "no space is serving. `userrep pipeline` trains one and promotes it where"),
+        ("--run-id ../x status --config C", "run id '../x' is not a valid name: use 1 to 64 of a-z"),
+        ("run embed_users --config C --retrain", "run embed_users: --retrain is for train_item_vectors, build_user_f"),
     ],
 )
 def test_wrong_use_is_one_line_on_stderr_and_exit_code_2_before_spark_starts(
@@ -224,6 +230,18 @@ def test_wrong_use_is_one_line_on_stderr_and_exit_code_2_before_spark_starts(
     assert len(answer.err.splitlines()) == 1
     assert said in answer.faults[0].replace(str(empty_root), "C")
     assert not (tmp_path / "out").exists()
+
+
+def test_with_json_logs_a_fault_is_an_object_too(
+    userrep: Userrep, no_spark: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USERREP_LOG", "json")
+    monkeypatch.setenv("USERREP_RUN_ID", "nightly-3")
+    answer = userrep("status", "--config", "nowhere.yaml")
+    assert (answer.code, answer.out) == (2, "")
+    fault = json.loads(answer.err)
+    assert (fault["level"], fault["run_id"]) == ("error", "nightly-3")
+    assert fault["message"].startswith("nowhere.yaml: No such file or directory.")
 
 
 def test_each_fault_of_a_configuration_has_its_line(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
@@ -545,10 +563,10 @@ def test_a_job_tells_what_it_did_as_a_table_or_as_json(
 
     monkeypatch.setitem(JOBS, "embed_users", job)
     command = ("run", "embed_users", "--config", empty_root, "--as-of", "2024-05-03")
-    told = userrep(*command, "--json")
+    told = userrep("--run-id", "nightly-3", *command, "--json")
     assert (told.code, len(told.out.splitlines())) == (0, 1)
     result = json.loads(told.out)
-    assert result["as_of"] == "2024-05-03"
+    assert (result["as_of"], result["run_id"]) == ("2024-05-03", "nightly-3")
     (stage,) = (stage for stage in result["stages"] if stage["stage"] == "embed_users")
     assert (stage["outcome"], stage["num_rows"], stage["reason"]) == ("done", 1200, "2 snapshots")
     head, *_, row = userrep(*command).out.splitlines()

@@ -74,7 +74,7 @@ def test_a_night_publishes_one_snapshot_without_training(nights: Nights) -> None
         assert daily(work, on_time=True) == [nights.space]
         assert [run.stage for run in work.runs.stages] == [
             "take_inventory", "build_activity_tiles", "train_item_vectors", "refresh_user_features", "embed_users",
-            "publish_snapshot",
+            "monitor_drift", "publish_snapshot",
         ]  # fmt: skip
     assert "moved on from the sums of 2024-03-16" in work.runs.stages[3].reason
     assert nights.snapshots()[-2:] == [(DAYS[0], 1), (DAYS[1], 1)]
@@ -82,6 +82,15 @@ def test_a_night_publishes_one_snapshot_without_training(nights: Nights) -> None
     again = nights.work(DAYS[1])
     daily(again, on_time=True)
     assert {run.outcome for run in again.runs.stages[1:]} == {"skipped"}
+
+
+def test_a_snapshot_that_has_moved_too_far_is_not_published(nights: Nights) -> None:
+    strict = pipeline_config(nights.log, Path(str(nights.config.root)), drift={"fail": {"neighbours_lost": 0}})
+    before = nights.snapshots()
+    for _ in range(2):  # nor is it by running again
+        with pytest.raises(GateRefusedError, match=r"drift: .+ neighbours_lost 0\..+ more than drift.fail allows"):
+            daily(Pipeline(strict, nights.spark, DAYS[2], report=nights.said.append), on_time=True)
+    assert nights.snapshots() == before
 
 
 def test_late_data_makes_dates_stale_which_status_lists_and_backfill_rebuilds(nights: Nights) -> None:

@@ -1,5 +1,6 @@
 """What the documentation says of the code."""
 
+import json
 import re
 from dataclasses import fields
 from datetime import date, datetime, timedelta
@@ -11,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from pyspark.sql import SparkSession
 
 from tests.builders import config_of
+from tests.command_line import configuration_of
 from tests.embedding_tables import add_spaces, publish, snapshot
 from tests.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
 from userrep import cli_consumers, cli_spaces
@@ -22,7 +24,7 @@ from userrep.evaluation.plan import make_plan
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.export import export_embeddings
-from userrep.features.build import read_features
+from userrep.logs import StageLine, to_stderr
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
 from userrep.spaces.snapshots import publish_snapshots
 from userrep.tables import Tables
@@ -70,7 +72,7 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
     export_embeddings(tables, config, space, as_of, str(tmp_path / "out"))
     names: dict[str, Any] = {
         "spark": tables.spark, "tables": tables, "config": config, "out": str(tmp_path / "out"),
-        "features": read_features(tables, config, "l1", [as_of]), "artifact": artifact_folder(config, "s1"),
+        "as_of": as_of, "artifact": artifact_folder(config, "s1"),
     }  # fmt: skip
     wanted = {row["user_id"]: row["embedding"] for row in site.rows(as_of).to_pylist()}
     seen = []
@@ -89,6 +91,27 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     exec(examples("embeddings.md")[-1], names)
     assert not names["is_whole"]
+
+
+def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_of_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (DOCS / "schedulers.md").read_text(encoding="utf-8")
+    commands = set(
+        re.findall(r"userrep ((?:run|daily|forget|pipeline|backfill) [^`\"&>\n]*--config [^`\"&>\n]*)", page)
+    )
+    assert len(commands) >= 8
+    values = {"C": str(DOCS.parent / "conf" / "production.yaml"), "D": "2024-06-02"}
+    values |= {"$C": values["C"], "$D": values["D"], "/data/userrep.yaml": values["C"]}
+    for command in commands:
+        configuration_of([values.get(word, word) for word in command.split()], monkeypatch)
+    monkeypatch.setenv("USERREP_LOG", "json")
+    told = {"outcome": "done", "seconds": 1.0, "num_rows": 1, "reason": ""}
+    to_stderr(StageLine("a stage's end", told))
+    line = json.loads(capsys.readouterr().err)
+    rows = "".join(re.findall(r"^\| (`[^|]+) \|", page.split("## Logs")[1].split("## cron")[0], flags=re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", rows)) == line.keys()
+    assert json.loads(page.split("```json\n")[1].split("```")[0]).keys() == line.keys()
 
 
 def examples(page: str) -> list[str]:

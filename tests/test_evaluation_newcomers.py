@@ -35,6 +35,7 @@ from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.pairs import PairProblem
 from userrep.evaluation.tasks.task import LeftOut, Truth
 from userrep.features.chunk import PROFILES
+from userrep.features.layout import in_lists
 from userrep.utc import DAY_US, day_number
 
 U = "abcd"
@@ -72,7 +73,7 @@ def test_features_of_cut_rows_are_those_of_the_newest_tiles_and_of_profiles_as_t
 ) -> None:
     profiles = [profile(user, *more) for user, more in drawn.items()]
     wanted = expected(newest_by_hand(tiles, most), profiles)
-    made = cutter_of(tiles, profiles, num_parts=num_parts).features(most).to_pylist()
+    made = in_lists(cutter_of(tiles, profiles, num_parts=num_parts).features(most), SPEC).to_pylist()
     assert [(row["user_id"], row["as_of"]) for row in made] == [(user, AS_OF) for user in U]
     for row in made:
         if row["user_id"] in wanted:

@@ -26,8 +26,9 @@ from userrep.features.bucketed import BucketedFile, steps
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
 from userrep.features.item_matrix import ItemMatrix, VectorFiles
+from userrep.features.layout import in_lists
 from userrep.features.plan import Plan, plan_ranges
-from userrep.features.pooling import PoolingJob, as_chunk_of_sums
+from userrep.features.pooling import Made, PoolingJob, as_chunk_of_sums
 from userrep.features.shuffled import steps_of_rows
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import train_versions, versions_of
@@ -145,9 +146,15 @@ def chunk_of(tiles: Iterable[Row], profiles: Iterable[Row] = (), sums: pa.Table 
     return Chunk(table(tiles, TILES), sums if sums is not None else SUMS.empty_table(), table(profiles, PROFILES))
 
 
+def rows_of(made: Made, spec: FeatureSpec = SPEC) -> list[Row]:
+    """Return rows as dicts; of features, with a list per block."""
+    rows: list[Row] = (in_lists(made.rows, spec) if made.output == "features" else made.rows).to_pylist()
+    return rows
+
+
 def ran(job: PoolingJob, *chunks: Chunk) -> list[Row]:
     """Run a job on one step, by user."""
-    rows = [row for made in job.run([iter(chunks)]) for row in made.rows.to_pylist()]
+    rows = [row for made in job.run([iter(chunks)]) for row in rows_of(made, job.spec)]
     assert len({(row["user_id"], row["as_of"]) for row in rows}) == len(rows)
     return sorted(rows, key=lambda row: (row["as_of"], row["user_id"]))
 
@@ -398,7 +405,7 @@ def test_steps_of_files_hold_every_row_of_a_range_once_and_users_whole(
     assert key == sorted(map(str, tiles))
     assert ran(FEATURES, chunk_of(tiles)) == sorted(
         (r for step in [steps(files, BucketRange(0, NUM_BUCKETS), context=True)] for made in FEATURES.run(step)
-         for r in made.rows.to_pylist()), key=lambda r: r["user_id"],
+         for r in rows_of(made)), key=lambda r: r["user_id"],
     )  # fmt: skip
 
 
@@ -419,7 +426,7 @@ def test_steps_of_shuffled_rows_hold_every_row_once_and_users_whole(
     )
     batches = pa.Table.from_pylist(rows, schema=schema).to_batches(max_chunksize=batch_rows)
     made = FEATURES.run(steps_of_rows(batches, context=True))
-    found = [row for one in made for row in one.rows.to_pylist()]
+    found = [row for one in made for row in rows_of(one)]
     assert sorted(found, key=lambda r: r["user_id"]) == ran(FEATURES, chunk_of(tiles))
 
 

@@ -311,6 +311,18 @@ def test_vectors_are_found_in_any_of_many_row_groups_by_any_number_of_tasks(
     assert len(found) == len(rows)
 
 
+@pytest.mark.parametrize("where", ["embedding IS NOT NULL", "embedding_status = 'found'", None])
+def test_a_filter_on_what_was_found_loses_no_label(tables: Tables, spark: SparkSession, where: str | None) -> None:
+    add_spaces(tables, "s001-a")
+    vectors = written_by_tasks(tables, snapshot(DAY), 300, in_order=True)
+    chance = random.Random(5)
+    rows = [(n, f"u{chance.randint(0, 330)}", NOON) for n in range(200)]
+    options = JoinOptions(missing="null" if where else "drop")
+    found = join_embeddings(labels_of(spark, rows), tables=tables, space="s001-a", options=options)
+    found = found.where(where) if where else found
+    assert sorted(row.n for row in found.collect()) == [n for n, user, _ in rows if user in vectors]
+
+
 def test_a_task_reads_the_row_groups_of_its_labels_alone_and_each_once(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:

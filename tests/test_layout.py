@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from builders import config_of
 
+from benchmarks.inference_data import as_stored
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.inputs import is_count, is_recent_count
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
@@ -106,7 +107,15 @@ def test_columns_have_sql_types_and_the_ddl_lists_them_in_order() -> None:
     assert kinds["weight_7d"] == "DOUBLE"
     assert kinds["num_by_context_7d"] == "MAP<STRING,BIGINT>"
     assert kinds["attribute_country"] == "STRING"
-    assert SPEC.ddl() == ", ".join(f"`{name}` {kind}" for name, kind in SPEC.columns())
+
+
+def test_the_vectors_of_all_pooled_blocks_are_stored_in_one_column() -> None:
+    lists = {block.column for block in SPEC.pooled}
+    stored = dict(SPEC.stored_columns())
+    assert stored.pop("pooled") == "BINARY"
+    assert stored == {name: kind for name, kind in SPEC.columns() if name not in lists}
+    assert SPEC.pooled_width == sum(block.dim for block in SPEC.pooled)
+    assert SPEC.ddl() == ", ".join(f"`{name}` {kind}" for name, kind in SPEC.stored_columns())
 
 
 def test_a_configuration_decides_the_columns(tmp_path: Path) -> None:
@@ -239,6 +248,17 @@ def test_rows_do_not_depend_on_their_neighbours_and_an_empty_batch_is_empty() ->
     np.testing.assert_array_equal(together, alone)
     assert LAYOUT.raw(features()).shape == (0, LAYOUT.width)
     np.testing.assert_array_equal(LAYOUT.raw(features(*rows).slice(1, 2)), together[1:])
+
+
+def test_stored_vectors_are_laid_out_as_lists_are() -> None:
+    there = {f"has_{block.column}": True for block in SPEC.pooled}
+    lists = {block.column: [float(k + 1) for k in range(block.dim)] for block in SPEC.pooled}
+    rows = features({**lists, **there}, lists, {**lists, **there, "has_content_7d": None}, {})
+    np.testing.assert_array_equal(LAYOUT.raw(as_stored(rows, SPEC)), LAYOUT.raw(rows))
+    np.testing.assert_array_equal(LAYOUT.raw(as_stored(rows, SPEC).slice(1, 2)), LAYOUT.raw(rows)[1:3])
+    wrong = as_stored(rows, WITH_HISTORY.model_copy(update={"history_days": None, "windows_days": [2]}))
+    with pytest.raises(ValueError, match=r"pooled: \d+ numbers a row .+ were expected"):
+        LAYOUT.raw(wrong)
 
 
 def test_vectors_of_another_width_are_refused() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.testing import assert_allclose
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
@@ -22,12 +23,15 @@ from userrep.downstream.return_propensity import CONSUMER
 from userrep.downstream.training_sets import list_training_sets
 from userrep.errors import GateRefusedError, UsageError
 from userrep.export import export_embeddings, export_features, export_item_vectors
-from userrep.features.build import read_features
+from userrep.features.build import read_features, stored_features
 from userrep.items.versions import lineage_of
+from userrep.model.artifact import load_artifact
+from userrep.model.losses import ReconstructionLoss
+from userrep.operations.reconstruction import reconstruction_errors
 from userrep.pipeline import Pipeline
 from userrep.runs import Runs
 from userrep.spaces.consumers import find_consumer
-from userrep.spaces.registry import find_space, list_spaces, read_registry
+from userrep.spaces.registry import artifact_folder, find_space, list_spaces, read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
 from userrep.tables import Tables
@@ -103,6 +107,27 @@ def test_drift_is_measured_of_vectors_and_inputs(done: tuple[Pipeline, Config]) 
     inputs = {row.part: row.value for row in kept if row.metric == "psi" and row.part}
     assert {"num_events_7d", "days_since_last_event", "has_behaviour_28d"} < set(inputs)
     assert all(0 <= value < 1 for value in inputs.values())
+
+
+def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(done: tuple[Pipeline, Config]) -> None:
+    work, config = done
+    space = find_space(work.tables, None)
+    folder = artifact_folder(config, space.space_id)
+    artifact = load_artifact(folder)
+    work.monitor_drift(space, AS_OF)
+    (kept,) = work.tables.ledger(schemas.SNAPSHOT_DRIFT, metric="error_growth", part="")
+    as_of_by_id = {s.snapshot_id: s.as_of for s in list_snapshots(work.tables, space.space_id)}
+    errors = []
+    for day in (as_of_by_id[kept.snapshot_id], as_of_by_id[kept.before_id]):
+        rows = stored_features(work.tables, config, space.lineage_id, [day])
+        found = reconstruction_errors(rows, folder=folder, content_hash=space.content_hash)
+        raw_BF = artifact.layout.raw(rows.toArrow().combine_chunks().to_batches()[0])
+        x_BF = torch.from_numpy(artifact.scaler.apply(artifact.layout, raw_BF))
+        error_K = ReconstructionLoss(artifact.layout)(artifact.encoder()(x_BF).reconstruction_BF, x_BF)
+        assert list(found.values()) == pytest.approx(error_K.tolist(), rel=1e-4)
+        assert list(found) == [block.name for block in artifact.layout.blocks]
+        errors.append(sum(found.values()))
+    assert kept.value == pytest.approx(max(0, errors[0] / errors[1] - 1), abs=1e-6)
 
 
 def test_the_consumer_learns_from_embeddings_alone(done: tuple[Pipeline, Config]) -> None:

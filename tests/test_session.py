@@ -38,6 +38,15 @@ def test_a_session_without_delta_is_told_how_to_get_it(monkeypatch: pytest.Monke
         get_session()
 
 
+def test_a_session_of_databricks_is_taken_as_it_is_and_runs_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, str] = {}
+    theirs = SimpleNamespace(conf=SimpleNamespace(get=lambda *_: "", set=settings.__setitem__))
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: theirs)
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "19.3")
+    assert get_session() is theirs
+    assert settings["spark.sql.session.timeZone"] == "UTC"
+
+
 def test_jars_that_are_kept_are_those_of_delta_and_of_kafka_and_so_are_fetched_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from benchmarks.inference_data import as_stored
 from tests.builders import config_of
 from tests.test_inference import as_arrow, random_users, same_bits
 from tests.test_layout import LAYOUT, SPEC
@@ -72,8 +73,8 @@ def site(spark: SparkSession, tmp_path: Path) -> Site:
     for as_of in DATES:
         for part in (slice(0, 50), slice(50, NUM_USERS)):
             writer = TableWriter(target)
-            rows = pa.Table.from_batches([as_arrow(users_of(as_of)[part])])
-            writer.write(rows.set_column(0, "as_of", pa.array([as_of] * rows.num_rows)), {"as_of": as_of})
+            rows = pa.Table.from_batches([as_stored(as_arrow(users_of(as_of)[part]), SPEC)])
+            writer.write(rows.drop_columns(["as_of"]), {"as_of": as_of})
             files += writer.close()
         built = {"log_hash": "x", "sides_hash": "x", "num_users": NUM_USERS, "num_inexact": 0}
         at = {"lineage_id": "l1", "as_of": as_of, "valid_from": as_of, "built_at": datetime(2024, 5, 3)}
@@ -85,7 +86,12 @@ def site(spark: SparkSession, tmp_path: Path) -> Site:
 
 
 def users_of(as_of: date) -> list[dict[str, object]]:
-    return random_users(NUM_USERS, seed=as_of.day)
+    """Draw users with gaps, but for vectors: of those that are not there, features have zeros."""
+    users = random_users(NUM_USERS, seed=as_of.day)
+    for block in SPEC.pooled:
+        for user in (user for user in users if user[block.column] is None):
+            user |= {block.column: [0.0] * block.dim, block.flag: False}
+    return users
 
 
 @pytest.mark.parametrize("has_files", [True, False])

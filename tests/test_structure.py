@@ -42,6 +42,7 @@ ORDER = [
     "session delta_files spark_work",
     "storage",
     "schemas arrow config quiet",
+    "logs",
     "ids utc variables",
     "errors",
 ]

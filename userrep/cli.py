@@ -27,6 +27,7 @@ from userrep.console import (
     tables_of,
 )
 from userrep.errors import UsageError, UserrepError, in_one_line
+from userrep.logs import begin_run, end_run
 
 app = typer.Typer(
     help="One frozen user embedding for many downstream models: event logs in, published snapshots out.",
@@ -43,29 +44,34 @@ _INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 
 def main() -> None:
-    """Run the command line; a deliberate error is one line on stderr and an exit code."""
+    """Run the command line; a deliberate error is one line on stderr and an exit code. Returns where all is well.
+
+    For schedulers that call this as a function: there a SystemExit may count as a failure, that of code 0 too.
+    """
     try:
-        code = app(standalone_mode=False)
-    except UserrepError as error:
-        _say_why(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
-        code = error.exit_code
-    except typer.Exit as error:
-        code = error.exit_code
-    except typer.Abort:
-        code = _INTERRUPTED
-    except Exception as error:
-        code = _unexpected(error)
-    if code == _INTERRUPTED:
-        say(["interrupted; what was committed stays, run the command again to go on."])
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        code = _exit_code()
+    finally:
+        end_run()
+    if code:
+        sys.exit(code)
+
+
+@app.callback()
+def common(
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", help="Of all stages. Default: USERREP_RUN_ID, or a new one.")
+    ] = None,
+) -> None:
+    """Take the option that stands before the command."""
+    if run_id is not None:
+        begin_run(run_id)
 
 
 @app.command()
 def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Generate a log, run every stage on it with 2 Horovod ranks, train a consumer on the embeddings."""
     from userrep.demo import AS_OF, demo_config, ensure_log
-    from userrep.runs import to_stderr
+    from userrep.logs import to_stderr
 
     config = demo_config(overrides or [])
     ensure_log(session_of(config), config, to_stderr)
@@ -164,6 +170,7 @@ def run(
         str | None,
         typer.Option("--as-of", metavar="YYYY-MM-DD", help="Default: the day after the log's last."),
     ] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="For a new space, although one is there.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -171,13 +178,15 @@ def run(
     """Run one job of jobs/ by its name."""
     day = as_date(as_of) if as_of else None
     config = load_config(config_file, overrides or [])
-    from userrep.jobs import JOBS
+    from userrep.jobs import FOR_RETRAINING, JOBS
     from userrep.pipeline import Pipeline
 
     if job not in JOBS:
         raise UsageError(f"run {job}: no such job; there are: {', '.join(JOBS)}.")
+    if retrain and job not in FOR_RETRAINING:
+        raise UsageError(f"run {job}: --retrain is for {', '.join(FOR_RETRAINING)}.")
     work = Pipeline(config, session_of(config), day)
-    JOBS[job](work)
+    (FOR_RETRAINING if retrain else JOBS)[job](work)
     _print_stages(work, as_json=as_json)
 
 
@@ -244,6 +253,25 @@ def doctor(
         print_result({"checks": [asdict(finding) for finding in found]}, [], as_json=True)
     if not all(finding.ok for finding in found):
         raise typer.Exit(1)
+
+
+def _exit_code() -> int:
+    try:
+        begin_run()
+        code = app(standalone_mode=False)
+    except UserrepError as error:
+        _say_why(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
+        code = error.exit_code
+    except typer.Exit as error:
+        code = error.exit_code
+    except typer.Abort:
+        code = _INTERRUPTED
+    except Exception as error:
+        code = _unexpected(error)
+    if code == _INTERRUPTED:
+        say(["interrupted; what was committed stays, run the command again to go on."])
+        code = 1
+    return code if isinstance(code, int) else 0
 
 
 def _run_pipeline(config: Config, as_of: date, *, retrain: bool, as_json: bool) -> None:

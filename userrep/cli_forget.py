@@ -34,8 +34,8 @@ def forget(
     instance every night: it removes them, and whatever a run that was under way has brought back.
     """
     config = load_config(config_file, overrides or [])
+    from userrep.logs import to_stderr
     from userrep.operations.erasure import Erasure, read_ids, receipt_lines
-    from userrep.runs import to_stderr
 
     user_ids = read_ids(users) if users else []
     receipt = Erasure(tables_of(config), config, user_ids, to_stderr).run(now=now)

@@ -93,7 +93,7 @@ def spaces_diff(
         raise UsageError("--model and --labels go together: a saved pipeline, and labels to judge it by.")
     config = load_config(config_file, overrides or [])
     from userrep.downstream.space_diff import SavedModel, diff_lines, diff_spaces
-    from userrep.runs import to_stderr
+    from userrep.logs import to_stderr
     from userrep.spaces.registry import find_space
 
     tables = tables_of(config)

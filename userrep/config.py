@@ -426,11 +426,12 @@ class DriftLimits(Section):
     rank_loss: Limit = None
     neighbours_lost: Limit = None
     psi: Limit = None
+    error_growth: Limit = None
 
 
 _WARN = DriftLimits(
     rows_change=0.2, new_share=0.2, vanished_share=0.1, no_event_change=0.1, norm_change=0.1, mean_shift=0.5,
-    variance_change=0.7, rank_loss=0.1, neighbours_lost=0.7, psi=0.25,
+    variance_change=0.7, rank_loss=0.1, neighbours_lost=0.7, psi=0.25, error_growth=0.1,
 )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """What all commands share: their options, and how they print."""
 
 import json
-import sys
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.ids import checked_name
+from userrep.logs import say_why
 
 if TYPE_CHECKING:  # imported where they are used: --help and wrong use should not wait for Spark
     from pyspark.sql import SparkSession
@@ -106,6 +106,5 @@ def _plain(value: Any) -> str:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print lines on stderr."""
-    for line in lines:
-        print(f"userrep: {line}", file=sys.stderr)
+    """Print lines on stderr that say why the command ends as it does."""
+    say_why(lines, who="userrep")

@@ -9,10 +9,11 @@ from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import feature_sets, stale_features
 from userrep.features.openings import openings
 from userrep.items.versions import lineage_of, versions_of
+from userrep.operations.drift import newest_measurable
 from userrep.pipeline import Pipeline
 from userrep.spaces.registry import Space, list_spaces, read_registry
 from userrep.spaces.retention import expire_snapshots
-from userrep.spaces.snapshots import list_snapshots, stale_snapshots
+from userrep.spaces.snapshots import STAGED, list_snapshots, stale_snapshots
 from userrep.stream import open_days
 from userrep.tables import Tables
 
@@ -20,7 +21,7 @@ DATES_PER_GROUP = 8  # of a backfill: what a killed one loses at most, and what 
 
 
 def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
-    """Bring the snapshots of the as-of date about, of all spaces in use: tiles, sums and features, gates; no training.
+    """Bring the snapshots of the as-of date about, of all spaces in use: tiles, features, drift, gates; no training.
 
     Of the log only new and changed days are aggregated; the window sums move on by the days that enter and leave and
     by what has changed. The features are made once; each space encodes them. Published dates that late data has made
@@ -43,6 +44,8 @@ def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
     for space in spaces:
         try:
             work.embed_users(space, [as_of])
+            if newest_measurable(work.tables, space, as_of).state == STAGED:
+                work.monitor_drift(space, as_of)
             work.publish_snapshots(space, [as_of], on_time=on_time)
         except GateRefusedError as error:
             refused.append(str(error))

@@ -2,32 +2,42 @@
 
 import argparse
 import signal
-import sys
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from userrep.config import load_config
 from userrep.errors import UsageError, UserrepError, in_one_line
+from userrep.logs import begin_run, end_run, say_why, to_stderr
 from userrep.operations.erasure import Erasure, read_ids, receipt_lines
 from userrep.operations.maintenance import maintain_tables
 from userrep.pipeline import Pipeline
-from userrep.runs import to_stderr
 from userrep.session import get_session
+from userrep.spaces.registry import Space
 from userrep.storage import check_new_folder
 
 
-def _build_user_features(pipeline: Pipeline) -> None:
-    pipeline.build_user_features(pipeline.schedule.feature_dates(), force=[pipeline.schedule.as_of])
+def _train_item_vectors(pipeline: Pipeline, *, retrain: bool = False) -> None:
+    pipeline.train_item_vectors(pipeline.schedule.feature_dates(retrain=retrain))
+
+
+def _build_user_features(pipeline: Pipeline, *, retrain: bool = False) -> None:
+    pipeline.build_user_features(pipeline.schedule.feature_dates(retrain=retrain), force=[pipeline.schedule.as_of])
+
+
+def _space(pipeline: Pipeline) -> Space:
+    """The space whose turn it is: one that was just trained and has no snapshot yet, else the one to go on with."""
+    return pipeline.schedule.unfinished_candidate() or pipeline.schedule.space_to_use()
 
 
 def _embed_users(pipeline: Pipeline) -> None:
-    space = pipeline.schedule.space_to_use()
+    space = _space(pipeline)
     pipeline.embed_users(space, pipeline.schedule.snapshot_dates(space))
 
 
 def _publish_snapshot(pipeline: Pipeline) -> None:
-    space = pipeline.schedule.space_to_use()
+    space = _space(pipeline)
     pipeline.publish_snapshots(space, pipeline.schedule.snapshot_dates(space))
     pipeline.promote_first(space)
 
@@ -43,7 +53,7 @@ def _maintain_tables(pipeline: Pipeline) -> None:
 
 JOBS: dict[str, Callable[[Pipeline], object]] = {
     "build_activity_tiles": Pipeline.build_activity_tiles,
-    "train_item_vectors": lambda pipeline: pipeline.train_item_vectors(pipeline.schedule.feature_dates()),
+    "train_item_vectors": _train_item_vectors,
     "build_user_features": _build_user_features,
     "train_autoencoder": Pipeline.train_autoencoder,
     "embed_users": _embed_users,
@@ -51,6 +61,12 @@ JOBS: dict[str, Callable[[Pipeline], object]] = {
     "publish_snapshot": _publish_snapshot,
     "maintain_tables": _maintain_tables,
     "train_return_propensity": lambda pipeline: pipeline.train_return_propensity(pipeline.schedule.space_to_use()),
+}
+
+# Those that choose dates, for the dates that train_autoencoder needs next.
+FOR_RETRAINING: dict[str, Callable[[Pipeline], object]] = {
+    "train_item_vectors": partial(_train_item_vectors, retrain=True),
+    "build_user_features": partial(_build_user_features, retrain=True),
 }
 
 
@@ -61,8 +77,11 @@ def job_main(name: str, description: str | None) -> int:
         "--as-of", type=date.fromisoformat, help="as-of date, YYYY-MM-DD: events before its 00:00 UTC count "
         "(default: the day after the log's last)"
     )  # fmt: skip
+    if name in FOR_RETRAINING:
+        parser.add_argument("--retrain", action="store_true", help="for a new space, although one is there")
     arguments = parser.parse_args()
-    return _ended(name, arguments, JOBS[name], as_of=arguments.as_of)
+    work = FOR_RETRAINING[name] if getattr(arguments, "retrain", False) else JOBS[name]
+    return _ended(name, arguments, work, as_of=arguments.as_of)
 
 
 def evaluation_main(description: str | None) -> int:
@@ -133,6 +152,7 @@ def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, help="configuration file (YAML)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a setting")
+    parser.add_argument("--run-id", metavar="ID", help="of all stages (default: USERREP_RUN_ID, or a new one)")
     return parser
 
 
@@ -146,15 +166,17 @@ def _ended(
 ) -> int:
     """Do a job's work, after what is to be checked ``before`` Spark starts; say what went wrong, if anything did."""
     try:
+        begin_run(arguments.run_id)
         config = load_config(arguments.config, arguments.set)
         before()
         spark = get_session(config.spark.master, config.spark.conf, app_name=name)
         work(Pipeline(config, spark, as_of))
     except UserrepError as error:
-        faults = error.faults if isinstance(error, UsageError) else [str(error)]
-        print("\n".join(f"{name}: {fault}" for fault in faults), file=sys.stderr)
+        say_why(error.faults if isinstance(error, UsageError) else [str(error)], who=name)
         return error.exit_code
     except Exception as error:  # whatever Spark throws: one line here, the rest is in Spark's own log
-        print(f"{name}: {in_one_line(error)}", file=sys.stderr)
+        say_why([in_one_line(error)], who=name)
         return 1
+    finally:
+        end_run()
     return 0

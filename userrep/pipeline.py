@@ -30,8 +30,9 @@ from userrep.features.refresh import refresh_features
 from userrep.features.sides import check_sources
 from userrep.ids import short_hash
 from userrep.items.versions import items_without_vector, train_versions
+from userrep.logs import to_stderr
 from userrep.operations.drift import FAIL, WARN, measure_drift, newest_measurable
-from userrep.runs import Runs, to_stderr
+from userrep.runs import Runs
 from userrep.schedule import Schedule
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready, register_consumer

@@ -1,9 +1,7 @@
 """The record of what ran: one row of ``job_runs`` per stage, with what went in, what came out, and how it ended."""
 
 import json
-import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,6 +9,7 @@ from datetime import UTC, datetime
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
+from userrep.logs import StageLine, as_json, in_stage, this_run_id, to_stderr
 from userrep.schemas import JOB_RUNS, TableSchema
 from userrep.spark_work import SparkWork
 from userrep.tables import Tables
@@ -34,16 +33,11 @@ class StageRun:
         self.outcome, self.reason = SKIPPED, reason
 
 
-def to_stderr(line: str) -> None:
-    """Print a progress line."""
-    print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
-
-
 class Runs:
-    """Stages of one run, recorded as they end."""
+    """Stages of one run, recorded as they end. Its id: that of the process's run, where it has one."""
 
     def __init__(self, tables: Tables, config: Config, *, report: Callable[[str], None] = to_stderr) -> None:
-        self.run_id = f"r{datetime.now(UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self.run_id = this_run_id()
         self.report = report
         self.stages: list[StageRun] = []
         self._tables = tables
@@ -57,20 +51,28 @@ class Runs:
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}
         try:
-            yield run
+            with in_stage(self.run_id, name):
+                yield run
         except BaseException as error:
             run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
             run.seconds = time.monotonic() - clock
             with suppress(Exception):  # the stage's own error is the one to tell
                 self._record(run, started, versions)
+            if as_json():  # people read the error itself, once
+                self._tell(run, f"failed after {run.seconds:.0f} s")
             raise
         run.seconds = time.monotonic() - clock
         if run.outcome == DONE:
             run.outputs["spark"] = work.found()
         self.stages.append(run)
         self._record(run, started, versions)
-        said = f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date"
-        self.report(f"{name}: {said}" + (f" ({run.reason})" if run.reason else ""))
+        self._tell(run, f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
+
+    def _tell(self, run: StageRun, said: str) -> None:
+        figures = {"outcome": run.outcome, "seconds": round(run.seconds, 3), "num_rows": run.num_rows}
+        with in_stage(self.run_id, run.stage):
+            line = f"{run.stage}: {said}" + (f" ({run.reason})" if run.reason else "")
+            self.report(StageLine(line, figures | {"reason": run.reason}))
 
     def _record(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:
         row = {

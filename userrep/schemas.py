@@ -300,11 +300,13 @@ def user_features(lineage_id: str, columns: str) -> TableSchema:
     """Return the schema of one lineage's user features; its columns follow from the feature spec."""
     return TableSchema(
         f"{USER_FEATURES}{lineage_id}",
-        "one row per as-of date and user",
+        """one row per as-of date and user; pooled: the vectors of all pooled blocks in the order of their flags, as
+        little-endian float32, zeros where a flag is not set""",
         f"as_of DATE, user_id STRING, {columns}",
         ("as_of",),
         (
             ("parquet.block.size", str(2**23)),  # a task that makes many dates holds as much of each
             ("parquet.enable.dictionary", "false"),  # numbers hardly repeat: half the time to write, the same size
+            ("parquet.compression", "lz4_raw"),  # written and read every night: speed before size
         ),
     )

@@ -87,7 +87,12 @@ def get_session(
 
 
 def _has_delta(session: SparkSession) -> bool:
-    """Say whether Delta is configured and its classes are there; the catalog is loaded when it is first asked."""
+    """Say whether Delta is configured and its classes are there; the catalog is loaded when it is first asked.
+
+    Databricks' sessions have it without being told.
+    """
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return True
     if "DeltaSparkSessionExtension" not in (session.conf.get("spark.sql.extensions", "") or ""):
         return False
     try:

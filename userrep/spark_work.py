@@ -1,4 +1,4 @@
-"""What Spark counts of its own work: core seconds and bytes shuffled, for the record of a stage of ours."""
+"""What Spark counts of its own work: core seconds, what is read and shuffled, for the record of a stage of ours."""
 
 from collections.abc import Iterator
 from itertools import takewhile
@@ -20,12 +20,20 @@ class SparkWork:
         self._last = next((stage.stageId() for stage in self._newest_first()), -1)
 
     def found(self) -> dict[str, float]:
-        """Return ``task_seconds``, of all tasks together, and ``shuffle_bytes``, which they wrote."""
+        """Return ``task_seconds``, of all tasks together, the bytes that Spark read for them, and what they shuffled.
+
+        Files that tasks read by themselves, through pyarrow, are not in ``input_bytes``.
+        """
         if self._context is None:
             return {}
         mine = list(takewhile(lambda stage: stage.stageId() > self._last, self._newest_first()))
         seconds = sum(stage.executorRunTime() for stage in mine) / 1000
-        return {"task_seconds": round(seconds, 3), "shuffle_bytes": sum(stage.shuffleWriteBytes() for stage in mine)}
+        return {
+            "task_seconds": round(seconds, 3),
+            "input_bytes": sum(stage.inputBytes() for stage in mine),
+            "shuffle_bytes": sum(stage.shuffleWriteBytes() for stage in mine),
+            "shuffle_rows": sum(stage.shuffleWriteRecords() for stage in mine),
+        }
 
     def _newest_first(self) -> Iterator[Any]:
         if self._context is None:

@@ -46,7 +46,7 @@ def ranks(cluster: StandaloneCluster) -> list[psutil.Process]:
 
 def epoch_of(driver: Driver) -> int:
     """Return the last epoch that a driver has told of."""
-    told = re.findall(r"^epoch (\d+)/", driver.said(), re.MULTILINE)
+    told = re.findall(r"^[\d:]{8} epoch (\d+)/", driver.said(), re.MULTILINE)
     return int(told[-1]) if told else 0
 
 
@@ -65,7 +65,7 @@ def test_two_ranks_on_two_workers_by_either_backend_give_the_losses_of_one_proce
     local = losses(tmp_path, "local")
     assert losses(tmp_path, "horovod") == pytest.approx(local, rel=1e-4)
     assert losses(tmp_path, "torch_distributor") == pytest.approx(losses(tmp_path, "horovod"), rel=1e-5)
-    places = re.findall(r"^ranks: (.*)$", driver.said(), re.MULTILINE)
+    places = re.findall(r"^[\d:]{8} ranks: (.*)$", driver.said(), re.MULTILINE)
     assert len(places) == 2
     for place in places:  # each rank has the GPU of its own Worker
         assert sorted(re.findall(r"CPU, Spark assigned GPU (\d), but torch finds no CUDA", place)) == ["0", "1"]

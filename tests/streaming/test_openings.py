@@ -16,7 +16,7 @@ from tests.streaming_world import DAY, World
 from userrep.errors import UsageError
 from userrep.events.hashing import bucket_of
 from userrep.events.source import read_source
-from userrep.features.build import read_features
+from userrep.features.build import stored_features
 from userrep.features.openings import build_openings, check_files, openings
 from userrep.items.versions import Versions, versions_of
 from userrep.storage import open_parquet
@@ -77,7 +77,7 @@ def bits(column: pa.ChunkedArray) -> Any:
 
 @pytest.mark.parametrize("num_partitions", [1, 7])
 def test_an_opening_and_the_open_days_are_the_batch_s_features_to_the_bit(world: World, num_partitions: int) -> None:
-    batch = read_features(world.tables, world.config, versions(world).lineage_id, [AS_OF]).toArrow()
+    batch = stored_features(world.tables, world.config, versions(world).lineage_id, [AS_OF]).toArrow()
     rows, pinned = records_between(world, AS_OF - 3 * DAY, AS_OF), encoding(world)
     by_user = dict(zip(rows["user_id"].to_pylist(), rows["records"].to_pylist(), strict=True))
     user_ids = batch["user_id"].to_pylist()

@@ -73,7 +73,8 @@ def with_vectors(
     task = F.floor(F.col("__bucket") * num_tasks / NUM_BUCKETS).cast("int")
     rows = labels.withColumn("__bucket", bucket)
     rows = rows.repartitionById(num_tasks, task).sortWithinPartitions("__number", "__bucket")
-    look_up = arrow_udf(_look_up(listed), "array<float>")  # type: ignore[call-overload]
+    # Nondeterministic: else Spark moves a filter on vectors to below the sort, and looks up labels that are not sorted.
+    look_up = arrow_udf(_look_up(listed), "array<float>").asNondeterministic()  # type: ignore[call-overload]
     return rows.withColumn("__embedding", look_up(column(user), F.col("__number"), F.col("__bucket")))
 
 

@@ -16,7 +16,7 @@ from userrep.downstream.options import JoinOptions
 from userrep.downstream.training_sets import create_training_set, list_training_sets, training_set_id
 from userrep.errors import UserrepError
 from userrep.events.tiles import read_tiles
-from userrep.features.build import read_features
+from userrep.features.build import read_features, stored_features
 from userrep.features.spec import FeatureSpec
 from userrep.spaces.registry import Space
 from userrep.tables import Tables
@@ -115,12 +115,13 @@ def train_return_propensity(
         If one of the splits holds users of one kind only.
     """
     spec = FeatureSpec.of(config)
-    features = read_features(tables, config, space.lineage_id, dates.all)
-    labels = return_labels(tables, config, features.select("as_of", "user_id"), dates)
+    users = stored_features(tables, config, space.lineage_id, dates.all).select("as_of", "user_id")
+    labels = return_labels(tables, config, users, dates)
     wanted = JoinOptions(missing="drop", vectors="vector")
     joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, consumer=CONSUMER, options=wanted)
     (recorded,) = list_training_sets(tables, training_set_id=training_set_id(joined))
     pooled = [block.column for block in spec.pooled if block.window_days == spec.longest]
+    features = read_features(tables, config, space.lineage_id, dates.all)
     inputs = features.select("as_of", "user_id", "days_since_last_event", *pooled)
     rows = joined.join(inputs, on=["as_of", "user_id"], how="inner").select(
         "label", "split", "snapshot_id", "embedding",

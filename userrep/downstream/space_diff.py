@@ -12,7 +12,7 @@ from userrep.config import Config
 from userrep.downstream.embedding_join import EmbeddingJoin
 from userrep.downstream.return_propensity import CONSUMER, LabelDates, model_folder, return_labels
 from userrep.errors import UsageError
-from userrep.features.build import read_features
+from userrep.features.build import stored_features
 from userrep.schemas import TILE_DAYS
 from userrep.spaces.agreement import Agreement, agreement
 from userrep.spaces.map_artifact import load_map, map_folder, save_map
@@ -161,7 +161,7 @@ def _example(tables: Tables, config: Config, old: Space, new: Space, common: Seq
     dates = [day for day in common if since <= day <= over][-config.downstream.num_dates :]
     if not dates:
         return []
-    users = read_features(tables, config, old.lineage_id, dates).select("as_of", "user_id")
+    users = stored_features(tables, config, old.lineage_id, dates).select("as_of", "user_id")
     labels = return_labels(tables, config, users, LabelDates([], dates)).cache()
     try:
         return [model_loss(PipelineModel.load(folder), labels, consumer=CONSUMER, new=new)]

@@ -61,7 +61,7 @@ from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Rows
 from userrep.evaluation.sample import Sample, read_sample
 from userrep.events.tiles import read_tiles
-from userrep.features.build import feature_sets, read_features
+from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
@@ -175,4 +175,4 @@ class Context:
         dates = sorted(day for day in sets if day <= self.plan.until)[-max_dates:]
         share = min(1.0, max_rows / max(1, sum(sets[day].num_users for day in dates)))
         chance = F.pmod(F.xxhash64("user_id", "as_of", F.lit(self.seed)), F.lit(2**40))
-        return read_features(self.tables, self.config, lineage_id, dates).where(chance < int(share * 2**40))
+        return stored_features(self.tables, self.config, lineage_id, dates).where(chance < int(share * 2**40))

@@ -19,7 +19,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.plan import Plan
 from userrep.events.hashing import hash64
-from userrep.features.build import feature_sets, read_features
+from userrep.features.build import feature_sets, stored_features
 from userrep.tables import Tables
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -77,7 +77,7 @@ def read_rows(tables: Tables, config: Config, lineage_id: str, plan: Plan, *, ma
     sets = feature_sets(tables, lineage_id)
     total = sum(sets[day].num_users for day in plan.dates)
     below = _DRAWS if total <= max_rows else int(_DRAWS * max_rows / total)
-    features = read_features(tables, config, lineage_id, plan.dates)
+    features = stored_features(tables, config, lineage_id, plan.dates)
     sampled = features.withColumn("draw", draw(seed)).where(F.col("draw") < below).toArrow()
     kept, limit = _at_most(sampled, max_rows)
     return rows_of(kept.drop_columns(["draw"]), plan, seed=seed, limit=limit)

@@ -1,10 +1,11 @@
 """Build ``user_features`` of as-of dates, and the ledger that says from what they were built."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -12,6 +13,7 @@ from userrep.config import Config
 from userrep.events.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
 from userrep.features.inputs import Inputs, TileDays
 from userrep.features.item_files import dated_vectors, item_parts
+from userrep.features.layout import in_lists
 from userrep.features.plan import Plan, plan_ranges
 from userrep.features.pooling import Output, PoolingJob
 from userrep.features.sides import refresh_profiles, sides_fingerprint
@@ -187,9 +189,23 @@ def features_tables(tables: Tables) -> list[TableSchema]:
     return found
 
 
-def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:
-    """Read the features of some as-of dates; only their partitions are read."""
+def stored_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:
+    """Read the features of some as-of dates as they are stored; only their partitions are read."""
     return tables.read(features_table(config, lineage_id)).where(sql_in("as_of", list(as_ofs)))
+
+
+def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:
+    """Read the features of some as-of dates, a column per block: array<float> each for pooled vectors.
+
+    Cost: rows pass through Python once, in Arrow; where no vector is wanted, take ``stored_features``.
+    """
+    spec = FeatureSpec.of(config)
+    ddl = ", ".join(["as_of DATE, user_id STRING", *(f"`{name}` {kind}" for name, kind in spec.columns())])
+
+    def with_lists(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return (in_lists(batch, spec) for batch in batches)
+
+    return stored_features(tables, config, lineage_id, as_ofs).mapInArrow(with_lists, ddl)
 
 
 def profiles_of(tables: Tables, config: Config) -> str | None:

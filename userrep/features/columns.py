@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import scipy.sparse
 from numpy.typing import NDArray
 
-from userrep.arrow import listed
+from userrep.arrow import listed, packed
 from userrep.features.accumulate import (
     EXACT_BELOW,
     NEVER,
@@ -21,7 +21,7 @@ from userrep.features.accumulate import (
 )
 from userrep.features.chunk import Block
 from userrep.features.item_matrix import ItemMatrix
-from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
+from userrep.features.spec import PARTS_OF_DAY, POOLED, FeatureSpec
 from userrep.utc import DAY_US, day_number
 
 SUMS_DDL = (
@@ -101,7 +101,8 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
         "as_of": pa.array(np.full(len(last_at), day_number(as_of), np.int32)).cast(pa.date32()),
         "user_id": _taken(block.user_ids, users),
     }
-    columns |= _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
+    pooled_UP, flags = _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
+    columns |= {POOLED: packed(pooled_UP), **flags}
     for w, window in enumerate(spec.windows):
         columns[f"num_events_{window}d"] = sums.num_events_UR(spec)[users, : w + 1].sum(axis=1).astype(np.int64)
         columns[f"weight_{window}d"] = sums.weight_UR(spec)[users, : w + 1].sum(axis=1)
@@ -142,21 +143,24 @@ def summed_picks(block: Block, matrix: ItemMatrix, as_of: date) -> Floats:
     return np.asarray(picked @ matrix.vectors_IX)
 
 
-def _pooled(pooled_URX: Floats, picks_UX: Floats, spec: FeatureSpec) -> dict[str, Any]:
-    """Divide sums by weights: one list column and one presence flag per block."""
-    columns: dict[str, Any] = {}
+def _pooled(
+    pooled_URX: Floats, picks_UX: Floats, spec: FeatureSpec
+) -> tuple[NDArray[np.float32], dict[str, pa.BooleanArray]]:
+    """Divide sums by weights: the vectors of all blocks side by side, and a presence flag per block."""
+    pooled_UP, flags = np.empty((len(picks_UX), spec.pooled_width), np.float32), {}
     by_window = list(itertools.accumulate(pooled_URX[:, ring] for ring in range(pooled_URX.shape[1])))
     num_vectors = pooled_URX.shape[2] - len(spec.modalities)
-    start = 0
+    start = first = 0
     for m, (modality, dim) in enumerate(spec.modalities.items()):
         for block in (block for block in spec.pooled if block.modality == modality):
             sums_UX = by_window[spec.windows.index(block.window_days)] if block.window_days else picks_UX
             weight_U1 = sums_UX[:, num_vectors + m, None]
-            mean = sums_UX[:, start : start + dim] / np.where(weight_U1 > 0, weight_U1, 1)  # no weight: sums are 0
-            columns[block.column] = listed(mean.astype(np.float32))
-            columns[block.flag] = pa.array(weight_U1[:, 0] > 0)
+            mean_UX = sums_UX[:, start : start + dim] / np.where(weight_U1 > 0, weight_U1, 1)  # no weight: sums are 0
+            pooled_UP[:, first : first + dim] = mean_UX
+            flags[block.flag] = pa.array(weight_U1[:, 0] > 0)
+            first += dim
         start += dim
-    return columns
+    return pooled_UP, flags
 
 
 def _active_at(last_at_UT: Ints) -> pa.ListArray:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from userrep.arrow import stacked
-from userrep.features.spec import FeatureSpec
+from userrep.arrow import listed, stacked, unpacked
+from userrep.features.spec import POOLED, FeatureSpec
 
 Kind = Literal["pooled", "scalar", "shares", "one_hot", "flags"]
 CLIP = 8.0  # standard deviations
@@ -95,17 +95,25 @@ class InputLayout(BaseModel):
     def raw(self, batch: pa.RecordBatch, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Lay a batch of user features out as x_BF, unscaled; what is absent is zero and its flag is zero.
 
+        Pooled vectors are read as they are stored, in one column, or as they are exported, a column of lists each.
         Counts and days enter as log1p, shares and one-hots as they are. Absent is a pooled block whose ``has_`` column
         is not true, and whatever is null. Returns ``out``, or a new array. Cost: one copy of the batch.
 
         Raises
         ------
         ValueError
-            If lists have another width than their block.
+            If lists have another width than their block, or the stored column than all blocks.
         """
         x_BF = np.empty((batch.num_rows, self.width), np.float32) if out is None else out
+        stored = pooled_vectors(batch, self.spec) if POOLED in batch.schema.names else {}
         for block in self.blocks[:-1]:
-            column, part_BF = batch.column(block.name), x_BF[:, block.start : block.stop]
+            part_BF = x_BF[:, block.start : block.stop]
+            if block.name in stored:
+                there_B = _flags(batch.column(f"has_{block.name}").fill_null(False)).astype(np.float32)
+                np.multiply(stored[block.name], there_B[:, None], out=part_BF)
+                x_BF[:, block.flag] = there_B
+                continue
+            column = batch.column(block.name)
             if block.kind == "scalar":
                 values_B = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
                 present_B = ~np.isnan(values_B)
@@ -137,6 +145,30 @@ class InputLayout(BaseModel):
         counts_BV = np.zeros((len(column), len(self.vocabulary[name])), np.float32)
         np.add.at(counts_BV, (row_of, self._places(name, keys)), counts)
         return np.asarray(counts_BV / np.maximum(counts_BV.sum(axis=1, keepdims=True), 1))
+
+
+def pooled_vectors(batch: pa.RecordBatch, spec: FeatureSpec) -> dict[str, NDArray[np.float32]]:
+    """Return the vectors of each pooled block from the stored column of all: views of Arrow's memory, one row a user.
+
+    Raises ValueError if the column has another width than all blocks together.
+    """
+    try:
+        pooled_BP = unpacked(batch.column(POOLED), spec.pooled_width)
+    except ValueError as error:
+        raise ValueError(f"{POOLED}: {error}") from None
+    ends = np.cumsum([block.dim for block in spec.pooled])[:-1]
+    return dict(zip((block.column for block in spec.pooled), np.split(pooled_BP, ends, axis=1), strict=True))
+
+
+def in_lists(batch: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:
+    """Return rows as users of features have them: a column of lists per pooled block in place of the stored one.
+
+    Of the keys, as_of and user_id, those stay that are there.
+    """
+    vectors = {name: listed(vectors_BD) for name, vectors_BD in pooled_vectors(batch, spec).items()}
+    keys = [name for name in ("as_of", "user_id") if name in batch.schema.names]
+    names = [*keys, *(name for name, _ in spec.columns())]
+    return pa.RecordBatch.from_arrays([vectors[n] if n in vectors else batch.column(n) for n in names], names)
 
 
 def _flags(column: pa.BooleanArray) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from userrep.features.layout import Block, InputLayout, Scaler
+from userrep.features.spec import POOLED
 
 
 class TargetLayout(BaseModel):
@@ -61,9 +62,9 @@ class Future:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of user features that targets are made of."""
+        """The columns of user features, as stored, that targets are made of."""
         blocks = self.layout.blocks[:-1]
-        return [block.name for block in blocks] + [f"has_{block.name}" for block in blocks if block.kind == "pooled"]
+        return [POOLED, *(f"has_{block.name}" if block.kind == "pooled" else block.name for block in blocks)]
 
     @property
     def is_active(self) -> str:

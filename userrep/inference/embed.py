@@ -12,7 +12,6 @@ from userrep.arrow import combined, listed
 from userrep.delta_files import TableFile
 from userrep.events.hashing import bucket_of
 from userrep.inference.encoder import Encoder, worker_encoder
-from userrep.inference.users import input_columns
 from userrep.storage import open_parquet, parquet_footer
 from userrep.table_writer import TableWriter, Target
 
@@ -116,7 +115,7 @@ def _written(
 ) -> list[TableFile]:
     """Encode the row groups of a file of features that begin within a task's rows, into a file of vectors."""
     file, first, stop = part
-    columns = ["user_id", *input_columns(encoder.layout.spec)]
+    columns = ["user_id", *(name for name, _ in encoder.layout.spec.stored_columns() if name != "is_exact")]
     footer = parquet_footer(file.uri)
     sizes = [footer.row_group(k).num_rows for k in range(footer.num_row_groups)]
     starts = zip(range(len(sizes)), accumulate(sizes, initial=0), strict=False)

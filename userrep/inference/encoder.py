@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import gelu, pad
 
+from userrep.features.layout import Scaler
 from userrep.model.artifact import Artifact, load_artifact
 
 ROWS = 128  # of every forward pass: as quick a row as taller ones, and a service waits for one for one user
@@ -31,7 +32,7 @@ class Encoder:
 
     def __init__(self, artifact: Artifact) -> None:
         autoencoder = artifact.encoder()
-        self.layout, self._scaler = artifact.layout, artifact.scaler
+        self.layout, self._scaler = artifact.layout, _padded_scaler(artifact.scaler)
         hidden, latent, skip = autoencoder.encoder_hidden, autoencoder.encoder_latent, autoencoder.encoder_skip
         # Hidden layer and projection are one product, in the layout in which low passes are quick.
         self._first_FN = torch.cat([_padded(hidden.weight), _padded(skip.weight)]).T.contiguous()
@@ -51,8 +52,9 @@ class Encoder:
         padded_BF = torch.zeros(height, len(self._first_FN))  # torch's memory: always aligned alike
         for start in range(0, batch.num_rows, _LAID_OUT):
             part = batch.slice(start, _LAID_OUT)
-            x_BF = padded_BF.numpy()[: part.num_rows, : self.layout.width]
-            self._scaler.apply(self.layout, self.layout.raw(part, out=x_BF), out=x_BF)
+            x_BF = padded_BF.numpy()[: part.num_rows]
+            self.layout.raw(part, out=x_BF[:, : self.layout.width])
+            self._scaler.apply(self.layout, x_BF, out=x_BF)
             self._encode(padded_BF, out=z_BD[start : start + part.num_rows])
         return z_BD
 
@@ -86,6 +88,12 @@ def worker_encoder(folder: str, content_hash: str) -> Encoder:
     """
     torch.set_num_threads(1)  # Spark runs one task a core
     return Encoder(load_artifact(folder, content_hash))
+
+
+def _padded_scaler(scaler: Scaler) -> Scaler:
+    """Return a scaler of padded rows, which leaves zeros where they are padded: odd widths take NumPy twice as long."""
+    more = (0, -len(scaler.center_F) % _MULTIPLE)
+    return Scaler(center_F=np.pad(scaler.center_F, more), scale_F=np.pad(scaler.scale_F, more, constant_values=1))
 
 
 def _padded(tensor: Tensor) -> Tensor:

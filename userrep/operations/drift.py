@@ -21,13 +21,14 @@ from userrep.arrow import stacked
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.events.buckets import NUM_BUCKETS, user_bucket
-from userrep.features.build import feature_sets, read_features
+from userrep.features.build import feature_sets, stored_features
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
+from userrep.operations.reconstruction import reconstruction_errors
 from userrep.operations.stability import stability
 from userrep.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
 from userrep.spaces.agreement import shared_neighbours
-from userrep.spaces.registry import Space
+from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import PUBLISHED, STAGED, Snapshot, list_snapshots
 from userrep.tables import Tables
 from userrep.utc import utc_now
@@ -61,8 +62,9 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
     """Compare a snapshot, staged or published, with the published one of the date before it; None if there is none.
 
     What is found goes to ``snapshot_drift``, in the place of an earlier measurement of the same snapshot. Cost: a read
-    of ``drift.sample_users`` vectors of both snapshots and one shuffle of their ids, and of the inputs' single numbers
-    of all users of both dates. Driver memory: D x D numbers a task, and 2,000 users.
+    of ``drift.sample_users`` vectors of both snapshots and one shuffle of their ids, and of the inputs of all users of
+    both dates, of which those of the sample pass through encoder and decoder. Driver memory: D x D numbers a task, and
+    2,000 users.
     """
     earlier = [s for s in list_snapshots(tables, space.space_id) if s.as_of < snapshot.as_of]
     if not earlier:
@@ -71,7 +73,8 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
     users = max(snapshot.num_users, before.num_users, 1)
     sample = _Sample(tables, int(np.ceil(NUM_BUCKETS * min(1, config.drift.sample_users / users))))
     metrics, parts = sample.compared(snapshot, before)
-    changed, parts["psi"] = sample.inputs_compared(config, space, snapshot, before)
+    changed, of_inputs = sample.inputs_compared(config, space, snapshot, before)
+    parts |= of_inputs
     metrics |= changed | {"rows_change": abs(snapshot.num_users / max(1, before.num_users) - 1)}
     drift = Drift(snapshot, before, metrics, parts, _judged(config, metrics))
     _record(tables, drift)
@@ -124,8 +127,8 @@ class _Sample:
 
     def inputs_compared(
         self, config: Config, space: Space, now: Snapshot, before: Snapshot
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Compare the single numbers and flags among the inputs, and give the index of each.
+    ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Compare the single numbers and flags among the inputs, and how well the space gives inputs back.
 
         Nothing where the features of a date are not there, or the space has those of another configuration.
         """
@@ -133,7 +136,7 @@ class _Sample:
         if space.lineage_id != lineage_of(config) or not {now.as_of, before.as_of} <= set(built):
             return {}, {}
         a, b = (
-            read_features(self.tables, config, space.lineage_id, [as_of]).where(user_bucket() < self.limit)
+            stored_features(self.tables, config, space.lineage_id, [as_of]).where(user_bucket() < self.limit)
             for as_of in (now.as_of, before.as_of)
         )
         idle = F.avg((F.col(f"num_events_{spec.longest}d") == 0).cast("double"))
@@ -141,7 +144,15 @@ class _Sample:
         names = [*spec.scalars, *(f"has_{block.column}" for block in spec.pooled)]
         numbers = [F.col(name).cast("double") for name in names]
         found = stability(a.select(*numbers), b.select(*numbers))
-        return {"no_event_change": abs(shares[0] - shares[1]), "psi": max(found.values())}, found
+        model = {"folder": artifact_folder(config, space.space_id), "content_hash": space.content_hash}
+        error, error_before = (reconstruction_errors(rows, **model) for rows in (a, b))
+        metrics = {
+            "no_event_change": abs(shares[0] - shares[1]),
+            "psi": max(found.values()),
+            "error_growth": max(0.0, _growth(sum(error.values()), sum(error_before.values()))),
+        }
+        growth = {name: _growth(error[name], error_before[name]) for name in error}
+        return metrics, {"psi": found, "error_growth": growth}
 
     def _vectors(self, snapshot: Snapshot) -> DataFrame:
         rows = self.tables.read(USER_EMBEDDINGS).where(snapshot.where).where(F.col("user_bucket") < self.limit)
@@ -214,6 +225,10 @@ def _overlap(now: DataFrame, before: DataFrame) -> float:
     width = len(few.column("embedding")[0])
     a_ND, b_ND = (stacked(few.column(name).combine_chunks(), width) for name in ("embedding", "before"))
     return shared_neighbours(a_ND, b_ND)
+
+
+def _growth(now: float, before: float) -> float:
+    return now / max(before, 1e-12) - 1
 
 
 def _judged(config: Config, metrics: dict[str, float]) -> dict[str, str]:

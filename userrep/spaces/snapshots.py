@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.events.buckets import user_bucket
-from userrep.features.build import FeatureSet, feature_sets, features_table, read_features
+from userrep.features.build import FeatureSet, feature_sets, features_table, stored_features
 from userrep.ids import short_hash, snapshot_id
 from userrep.inference.embed import FeatureFile, embed_files, embedded
 from userrep.model.artifact import load_artifact
@@ -135,7 +135,7 @@ def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[
 
 def _write_rows(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
     """Let Spark read the features, and write the vectors."""
-    source = read_features(tables, config, space.lineage_id, [s.as_of for s in staged])
+    source = stored_features(tables, config, space.lineage_id, [s.as_of for s in staged])
     rows = embedded(source, folder=artifact_folder(config, space.space_id), content_hash=space.content_hash)
     revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
     keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner")

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import ArtifactError
-from userrep.features.build import feature_sets, read_features
+from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import Future, TargetLayout
@@ -74,7 +74,7 @@ def _make(tables: Tables, config: Config, space_id: str, lineage_id: str, as_ofs
 
     def features_after(days: int) -> DataFrame:
         """Read the features of some days later, under the dates that they are the future of."""
-        later = read_features(tables, config, lineage_id, [day + timedelta(days=days) for day in as_ofs])
+        later = stored_features(tables, config, lineage_id, [day + timedelta(days=days) for day in as_ofs])
         return with_split(
             later.withColumn("as_of", F.date_sub("as_of", days)),
             held_out_share=settings.held_out_share,

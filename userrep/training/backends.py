@@ -1,6 +1,5 @@
 """Where training runs: in this process, or in ranks on Spark's executors. The loop is the same."""
 
-import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from pyspark import InheritableThread
 from userrep import errors
 from userrep.config import Training
 from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line
+from userrep.logs import to_stderr
 from userrep.model.tensor_file import tensor_bytes
 from userrep.training.checkpoint import Checkpoint, Standing, newest_checkpoint
 from userrep.training.comm import LocalComm
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 SLOT_SECONDS = 40.0  # for executors to come up, or back
 _GIVE_UP_SECONDS = 15.0  # after which a launcher that does not end is left behind
 Report = Callable[[str], None]
-
-
-def to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def run_training(

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from userrep.arrow import combined, stacked
 from userrep.config import Config
 from userrep.events.buckets import NUM_BUCKETS, user_bucket
-from userrep.features.build import feature_sets, read_features
+from userrep.features.build import feature_sets, stored_features
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
 from userrep.operations.report.facts import Group, MapFacts
@@ -107,7 +107,7 @@ def _values(
     if space.lineage_id != lineage_of(config) or snapshot.as_of not in feature_sets(tables, space.lineage_id):
         return None, "nothing: the features of the date are not there"
     spec = FeatureSpec.of(config)
-    rows = read_features(tables, config, space.lineage_id, [snapshot.as_of]).where(user_bucket() < limit)
+    rows = stored_features(tables, config, space.lineage_id, [snapshot.as_of]).where(user_bucket() < limit)
     column = f"attribute_{spec.attributes[0]}" if spec.attributes else f"num_events_{spec.longest}d"
     by = spec.attributes[0] if spec.attributes else f"events in {spec.longest} days"
     return rows.select("user_id", F.col(column).cast("string").alias("value")), by

@@ -17,7 +17,7 @@ HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
 comma := ,
 
 .PHONY: help setup install demo test cluster-test stream-test report-test lint types format bench bench-features \
-    bench-training bench-inference bench-joins bench-retraining bench-streaming clean
+    bench-training bench-inference bench-joins bench-retraining bench-streaming notebooks clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -96,6 +96,9 @@ bench-streaming: setup  ## the benchmarks of near real time, on a broker and a R
 
 bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
+
+notebooks: setup  ## run notebooks/ on generated data and keep them in docs/notebooks, with outputs and pictures
+	@$(BIN)/python -m deploy.build_notebooks
 
 clean:  ## remove what set-up and runs made here (the cache stays)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+_NOTEBOOKS = ["ipykernel>=7.4,<8", "nbclient>=0.11,<0.12", "nbformat>=5.11,<6"]
+
 setup(
     name="userrep",
     version="0.1.0",
@@ -43,7 +45,9 @@ setup(
         "build": ["cmake>=4.4,<5", "ninja>=1.13,<2"],  # needed by that script,
         "nvcc": ["cuda-toolkit[nvcc,nvtx]"],  # and this for GPUs, where no CUDA toolkit is installed
         "streaming": ["redis>=8.1,<9"],
+        "notebooks": _NOTEBOOKS,
         "dev": [
+            *_NOTEBOOKS,
             "cmake>=4.4,<5",
             "confluent-kafka>=2.16,<3",  # makes topics and sends events in tests and benchmarks
             "databricks-bundles>=1.22,<2",  # whose models read the bundle in tests

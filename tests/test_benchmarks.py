@@ -3,6 +3,8 @@
 import importlib
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from benchmarks import (
     features_vs_spark_sql,
     quality,
     reader_vs_petastorm,
+    savings,
+    savings_teams,
     training_data,
     training_memory,
 )
@@ -32,10 +36,19 @@ TRAINING_NAMES = [name for name in NAMES if name.startswith(("reader_", "trainin
 INFERENCE_NAMES = [name for name in NAMES if name.startswith("inference_")]
 JOIN_NAMES = [name for name in NAMES if name.startswith("join_")]
 STREAM_NAMES = [name for name in NAMES if name.startswith("stream_")]  # tests/streaming has those
-OTHER_NAMES = [*TRAINING_NAMES, *INFERENCE_NAMES, *JOIN_NAMES, *STREAM_NAMES, "retraining_auc_loss", "quality"]
+OTHER_NAMES = [
+    *TRAINING_NAMES,
+    *INFERENCE_NAMES,
+    *JOIN_NAMES,
+    *STREAM_NAMES,
+    "retraining_auc_loss",
+    "quality",
+    "savings",
+]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
 TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
 TINY_USERS = UserSize(users=80)
+TINY_SAVINGS = savings.SavingsSize(users=80, events_per_day=1.0, items=60, days=170)
 TINY_JOIN = JoinSize(labels=300, users=40, snapshots=3, dim=4)
 
 
@@ -109,6 +122,32 @@ def test_a_benchmark_of_joins_compares_answers_and_tells_its_line(name: str, spa
     assert line["seconds"] > 0
     assert line.get("ratio", line.get("value")) > 0
     assert not list(root.glob("run-*"))
+
+
+def test_the_benchmark_of_savings_lets_both_sides_score_every_night_and_tells_its_line(
+    spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(savings, "TRAINED_DATES", 1)
+    line = savings.measure(spark, TINY_SAVINGS, root, savings_teams.TEAMS[3:4])
+    assert json.loads(json.dumps(line)) == line
+    assert (line["benchmark"], line["size"]["teams"]) == ("savings", 1)
+    assert line["size"]["events"] > 1000
+    assert line["value"] == pytest.approx(
+        1 - line["cycle"]["shared"]["cpu_seconds"] / line["cycle"]["own"]["cpu_seconds"], abs=0.01
+    )
+    assert line["auc"].keys() == {"genre_7d"}
+    assert min(line["auc"]["genre_7d"].values()) > 0.4
+    for span in ("cycle", "night", "first_day"):
+        for side in ("own", "shared"):
+            assert min(line[span][side].values()) > 0
+    assert not list(root.glob("run-*"))
+
+
+def test_cpu_seconds_are_of_all_processes_also_of_those_that_have_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    before = savings.cpu_seconds()
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert 0.5 <= savings.cpu_seconds() - before < 5
 
 
 def test_a_peer_that_cannot_be_had_is_skipped_with_its_own_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

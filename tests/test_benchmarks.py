@@ -19,7 +19,6 @@ from benchmarks import (
     quality,
     reader_vs_petastorm,
     savings,
-    savings_teams,
     training_data,
     training_memory,
 )
@@ -48,7 +47,6 @@ OTHER_NAMES = [
 TINY = LogSize(events=1500, users=40, items=30, days=8)
 TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
 TINY_USERS = UserSize(users=80)
-TINY_SAVINGS = savings.SavingsSize(users=80, events_per_day=1.0, items=60, days=170)
 TINY_JOIN = JoinSize(labels=300, users=40, snapshots=3, dim=4)
 
 
@@ -121,25 +119,6 @@ def test_a_benchmark_of_joins_compares_answers_and_tells_its_line(name: str, spa
     assert {"labels", "users", "snapshots", "dim", "cores"} <= line["size"].keys()
     assert line["seconds"] > 0
     assert line.get("ratio", line.get("value")) > 0
-    assert not list(root.glob("run-*"))
-
-
-def test_the_benchmark_of_savings_lets_both_sides_score_every_night_and_tells_its_line(
-    spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(savings, "TRAINED_DATES", 1)
-    line = savings.measure(spark, TINY_SAVINGS, root, savings_teams.TEAMS[3:4])
-    assert json.loads(json.dumps(line)) == line
-    assert (line["benchmark"], line["size"]["teams"]) == ("savings", 1)
-    assert line["size"]["events"] > 1000
-    assert line["value"] == pytest.approx(
-        1 - line["cycle"]["shared"]["cpu_seconds"] / line["cycle"]["own"]["cpu_seconds"], abs=0.01
-    )
-    assert line["auc"].keys() == {"genre_7d"}
-    assert min(line["auc"]["genre_7d"].values()) > 0.4
-    for span in ("cycle", "night", "first_day"):
-        for side in ("own", "shared"):
-            assert min(line[span][side].values()) > 0
     assert not list(root.glob("run-*"))
 
 

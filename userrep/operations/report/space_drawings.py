@@ -37,7 +37,7 @@ def drift_panel(drift: DriftFacts, metric: str) -> Markup:
 
 def drifted_inputs(drift: DriftFacts) -> Markup:
     """Draw the inputs that moved most."""
-    rows = [Row(name, value, figure(value), css="c0") for name, value in drift.inputs.items()]
+    rows = [Row(name, value, _shortest(value)) for name, value in drift.inputs.items()]
     return bars(rows, label="Population stability index by input")
 
 

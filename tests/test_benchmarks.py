@@ -3,10 +3,15 @@
 import importlib
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -14,8 +19,10 @@ from benchmarks import (
     answers,
     features_growth,
     features_vs_spark_sql,
+    nights,
     quality,
     reader_vs_petastorm,
+    savings,
     training_data,
     training_memory,
 )
@@ -39,6 +46,8 @@ OTHER_NAMES = [
     *STREAM_NAMES,
     "retraining_auc_loss",
     "quality",
+    "savings",
+    "nights",
 ]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
 TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
@@ -116,6 +125,27 @@ def test_a_benchmark_of_joins_compares_answers_and_tells_its_line(name: str, spa
     assert line["seconds"] > 0
     assert line.get("ratio", line.get("value")) > 0
     assert not list(root.glob("run-*"))
+
+
+def test_cpu_seconds_are_of_all_processes_also_of_those_that_have_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    before = savings.cpu_seconds()
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert 0.5 <= savings.cpu_seconds() - before < 5
+
+
+def test_a_log_of_nights_has_a_file_a_day_and_a_broken_one_nobody_who_is_known(tmp_path: Path) -> None:
+    at = [datetime(2011, 10, day, 9) for day in (1, 1, 2, 3)]
+    rows = pa.table({"user_id": ["17", "9", "17", "9"], "timestamp": pa.array(at, pa.timestamp("us"))})
+    users = nights.write_days(rows, tmp_path, end=date(2011, 10, 3))
+    assert len(users) == 2
+    assert sorted(file.parent.name for file in tmp_path.rglob("*.parquet")) == ["day=2011-10-01", "day=2011-10-02"]
+    file = tmp_path / "events" / "day=2011-10-01" / "events.parquet"
+    assert sorted(pq.ParquetFile(file).read()["user_id"].to_pylist()) == users
+    nights.break_day(file)
+    broken = pq.ParquetFile(file).read()["user_id"].to_pylist()
+    assert len({*broken, *users}) == 4
+    assert nights.files_naming(tmp_path, broken[0]) == ["events/day=2011-10-01/events.parquet"]  # also if compressed
 
 
 def test_a_peer_that_cannot_be_had_is_skipped_with_its_own_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

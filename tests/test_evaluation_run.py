@@ -15,7 +15,7 @@ import yaml
 from tests.builders import config_of
 from tests.evaluation_world import PLAN, Event, rows_at_all_dates, truth_of, world
 from userrep.errors import UsageError
-from userrep.evaluation.measure import Described, check_measured, measure
+from userrep.evaluation.measure import Described, beside_each_other, check_measured, measure
 from userrep.evaluation.output import as_json, result_lines, table_rows
 from userrep.evaluation.representation import Context
 from userrep.evaluation.results import Against, Cost, Interval, Measured, Results
@@ -96,7 +96,8 @@ def test_tasks_are_measured_for_each_representation_and_seed_and_those_without_e
     ]  # fmt: skip
     assert left_out == {"neighbours": "no item has a vector to be clustered by"}
     assert "neighbours: left out; no item has a vector to be clustered by" in said
-    again, _ = measure([Return(7)], truth, described, config, said.append)
+    with beside_each_other(10**6) as each:
+        again, _ = measure([Return(7)], truth, described, config, said.append, each=each)
     assert [one.by_seed for one in again] == [one.by_seed for one in found]
 
 

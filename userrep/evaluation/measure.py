@@ -1,10 +1,17 @@
 """Representations described and judged: vectors on the clock, then each task's figures, by resampled users too."""
 
+import multiprocessing
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from userrep.config import Config
 from userrep.errors import UsageError
@@ -15,6 +22,23 @@ from userrep.evaluation.results import Cost, Measured
 from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
 
 Report = Callable[[str], None]
+Map = Callable[..., Iterator[Any]]
+
+_LEAST_FOR_WORKERS = 5_000  # rows; with fewer, heads are trained before a worker has started
+
+
+@contextmanager
+def beside_each_other(num_rows: int) -> Iterator[Map]:
+    """Give a ``map`` over processes, one for each core of the driver; with few rows, the one that there is.
+
+    Heads keep to one thread, so that figures come out alike anywhere: what can go beside each other are heads.
+    """
+    if num_rows < _LEAST_FOR_WORKERS:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would share Spark's sockets
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=threadpool_limits, initargs=(1,)) as pool:
+        yield pool.map
 
 
 @dataclass(frozen=True)
@@ -50,10 +74,19 @@ def described_by(one: Representation, context: Context, *, fit_seconds: float) -
 
 
 def measure(
-    tasks: Sequence[Task], truth: Truth, described: Sequence[Described], config: Config, report: Report
+    tasks: Sequence[Task],
+    truth: Truth,
+    described: Sequence[Described],
+    config: Config,
+    report: Report,
+    *,
+    each: Map = map,
 ) -> tuple[list[Measured], dict[str, str]]:
-    """Judge all representations at all tasks; return what was measured, and why tasks are left out."""
-    settings = config.evaluation
+    """Judge all representations at all tasks, ``each`` by itself; return what was measured, and why tasks are left out.
+
+    Other processes get a copy of a representation and of what the task's labels are made from.
+    """
+    settings, truth = config.evaluation, truth.lean()
     weight_UB = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
     measured: list[Measured] = []
     left_out: dict[str, str] = {}
@@ -66,10 +99,9 @@ def measure(
             left_out[task.name] = next(str(reason) for reason in made if isinstance(reason, LeftOut))
             report(f"{task.name}: left out; {left_out[task.name]}")
             continue
-        for one in described:
-            if one.heads is not SMALL and not task.has_heads:
-                continue
-            measured += _measured(task, problems, one, seeds, weight_UB)
+        judged = [one for one in described if task.has_heads or one.heads is SMALL]
+        for found in each(partial(_measured, task, problems, seeds, weight_UB), judged):
+            measured += found
         report(f"{task.name}: {time.monotonic() - started:.0f} s")
     return measured, left_out
 
@@ -81,7 +113,7 @@ def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> No
 
 
 def _measured(
-    task: Task, problems: Sequence[Problem], one: Described, seeds: Sequence[int], weight_UB: Counts
+    task: Task, problems: Sequence[Problem], seeds: Sequence[int], weight_UB: Counts, one: Described
 ) -> list[Measured]:
     """Choose the setting with the first seed, then train and test with each."""
     choice = problems[0].chosen(one.x_NF, seeds[0], one.heads)

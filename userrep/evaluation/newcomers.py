@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from userrep.arrow import combined
 from userrep.evaluation.activity import CutFutures
-from userrep.evaluation.measure import Report, described_by, measure
+from userrep.evaluation.measure import Map, Report, described_by, measure
 from userrep.evaluation.newest import NO_DAY, Newest, newest_of, newest_tiles
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.results import Measured
@@ -136,10 +136,12 @@ def measure_newcomers(
     *,
     versions: Versions,
     report: Report,
+    each: Map = map,
 ) -> tuple[list[Measured], dict[str, str]]:
     """Judge representations, which are fitted, at tasks of new users; return what was measured and what is left out.
 
-    Cost: for each task, features of all rows on the driver, their vectors by each representation, and heads.
+    Cost: for each task, features of all rows on the driver, their vectors by each representation, and heads. ``each``:
+    as ``measure`` has it.
     """
     measured: list[Measured] = []
     left_out: dict[str, str] = {}
@@ -152,7 +154,7 @@ def measure_newcomers(
         if not isinstance(task.problem(cut_truth, context.seed), LeftOut):
             cut = cut_context(context, cutter, task.after)
             described = [described_by(one, cut, fit_seconds=0) for one in representations]
-        found, reasons = measure([task], cut_truth, described, context.config, report)
+        found, reasons = measure([task], cut_truth, described, context.config, report, each=each)
         measured, left_out = measured + found, left_out | reasons
     return measured, left_out
 

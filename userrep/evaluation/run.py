@@ -10,7 +10,7 @@ from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures, read_activity
 from userrep.evaluation.attributes import read_attributes
 from userrep.evaluation.items import clustered, content_modality, read_item_vectors
-from userrep.evaluation.measure import Report, check_measured, fitted_and_described, measure
+from userrep.evaluation.measure import Report, beside_each_other, check_measured, fitted_and_described, measure
 from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context, Representation
@@ -58,11 +58,14 @@ def evaluate(
     asked = [one for one in representations if one.name not in left_out]
     described = [fitted_and_described(one, context, report) for one in asked]
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, config.evaluation.attribute_names)
-    measured, reasons = measure(tasks, truth, described, config, report)
-    costs = {one.name: one.cost for one in described}
-    del described  # all of their matrices; those of new users are as large
     newcomers = newcomer_tasks(plan, config)
-    of_newcomers, more_reasons = measure_newcomers(newcomers, asked, context, truth, versions=versions, report=report)
+    with beside_each_other(len(context.rows)) as each:
+        measured, reasons = measure(tasks, truth, described, config, report, each=each)
+        costs = {one.name: one.cost for one in described}
+        del described  # all of their matrices; those of new users are as large
+        of_newcomers, more_reasons = measure_newcomers(
+            newcomers, asked, context, truth, versions=versions, report=report, each=each
+        )
     measured, left_out = measured + of_newcomers, left_out | reasons | more_reasons
     check_measured(measured, left_out)
     costs["embedding"] = _with_training(costs["embedding"], tables, space)

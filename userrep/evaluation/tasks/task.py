@@ -8,7 +8,7 @@ Shapes: N rows, F numbers of a representation, I items.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,8 @@ from userrep.evaluation.rows import Ints, Rows
 LEAST = 10  # examples of either kind, in each role; with fewer a task is left out
 
 Floats32 = NDArray[np.float32]
+
+_ATTRIBUTE = "attribute_"  # what columns of features begin with that hold one
 
 
 class LeftOut(str):
@@ -61,11 +63,17 @@ class Truth:
         """What their users did."""
         return self.futures.activity
 
+    def lean(self) -> "Truth":
+        """Leave out of the rows' features what no label is made of: all but attributes."""
+        names = [name for name in self.rows.features.schema.names if name.startswith(_ATTRIBUTE)]
+        rows = replace(self.rows, features=self.rows.features.select(names))
+        return replace(self, futures=replace(self.futures, rows=rows))
+
     def attributes_of_rows(self, name: str) -> pa.StringArray:
         """Return each row's value of an attribute, be it an input or not."""
         if name in self.attributes:
             return self.attributes[name].take(pa.array(self.rows.user_N))
-        return self.rows.features.column(f"attribute_{name}").cast(pa.string())
+        return self.rows.features.column(_ATTRIBUTE + name).cast(pa.string())
 
 
 class Problem(Protocol):

@@ -1,5 +1,6 @@
 """An evaluation without Spark: what is compared with what, what is left out, what is refused."""
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -99,6 +100,18 @@ def test_tasks_are_measured_for_each_representation_and_seed_and_those_without_e
     with beside_each_other(10**6) as each:
         again, _ = measure([Return(7)], truth, described, config, said.append, each=each)
     assert [one.by_seed for one in again] == [one.by_seed for one in found]
+
+
+def test_a_script_that_lacks_the_guard_of_its_main_module_is_not_run_again_by_other_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('begun')\n"
+        "from userrep.evaluation.measure import beside_each_other\n"
+        "with beside_each_other(10**6) as each:\n"
+        "    print(list(each(abs, [-1, -2])))\n"
+    )
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["begun", "[1, 2]"]
 
 
 def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Path) -> None:

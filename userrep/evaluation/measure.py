@@ -2,12 +2,14 @@
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,22 @@ def beside_each_other(num_rows: int) -> Iterator[Map]:
         return
     context = multiprocessing.get_context("spawn")  # a fork would share Spark's sockets
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=threadpool_limits, initargs=(1,)) as pool:
-        yield pool.map
+
+        def each(function: Callable[[Any], Any], values: Sequence[Any]) -> Iterator[Any]:
+            with _without_main():  # whoever is missing starts with the call
+                return pool.map(function, values)
+
+        yield each
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep processes that start meanwhile from running the caller's script: it may lack the guard that spawn wants."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
 comma := ,
 
 .PHONY: help setup install demo test cluster-test stream-test report-test lint types format bench bench-features \
-    bench-training bench-inference bench-joins bench-retraining bench-streaming notebooks clean
+    bench-training bench-inference bench-joins bench-retraining bench-streaming notebooks reference clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -99,6 +99,9 @@ bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 
 notebooks: setup  ## run notebooks/ on generated data and keep them in docs/notebooks, with outputs and pictures
 	@$(BIN)/python -m deploy.build_notebooks
+
+reference: setup  ## make docs/reference of the code
+	@$(BIN)/python -m deploy.build_reference
 
 clean:  ## remove what set-up and runs made here (the cache stays)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info

@@ -43,7 +43,7 @@ ORDER = [
     "storage",
     "schemas arrow config quiet",
     "logs",
-    "ids notebook utc variables",
+    "ids notebook utc variables data_dictionary",
     "errors",
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split()}

@@ -1,0 +1,1 @@
+"""What the reference is made of, a module for each page."""

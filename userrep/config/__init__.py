@@ -1,0 +1,50 @@
+"""The configuration: one YAML file, every key known, all faults at once.
+
+Paths are relative to the working directory, or any URI that Spark and pyarrow read. The docstring below a key is what
+docs/reference/configuration.md says of it (`make reference`).
+"""
+
+from userrep.config.items import AlsVectors, GivenVectors, Items, TextVectors
+from userrep.config.loading import load_config, parse_config
+from userrep.config.log import EventColumns, Events, EventSource, LogSettings, Partition, Source
+from userrep.config.operations import Downstream, Drift, DriftLimits, Evaluation, Gates, Snapshots, Spark, Tracking
+from userrep.config.stream import Kafka, Redis, Stream, StreamSource
+from userrep.config.training import AsOfs, Model, Training
+from userrep.config.users import Onboarding, Users
+from userrep.config.values import Name, Section
+from userrep.config.whole import Config
+
+__all__ = [
+    "AlsVectors",
+    "AsOfs",
+    "Config",
+    "Downstream",
+    "Drift",
+    "DriftLimits",
+    "Evaluation",
+    "EventColumns",
+    "EventSource",
+    "Events",
+    "Gates",
+    "GivenVectors",
+    "Items",
+    "Kafka",
+    "LogSettings",
+    "Model",
+    "Name",
+    "Onboarding",
+    "Partition",
+    "Redis",
+    "Section",
+    "Snapshots",
+    "Source",
+    "Spark",
+    "Stream",
+    "StreamSource",
+    "TextVectors",
+    "Tracking",
+    "Training",
+    "Users",
+    "load_config",
+    "parse_config",
+]

@@ -1,0 +1,65 @@
+"""The items, and the kinds of their vectors."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from userrep.config.log import Source
+from userrep.config.values import Days, Section
+
+
+class ItemColumns(Section):
+    """Which of the items' columns mean what."""
+
+    item_id: str
+    """The item's id, as in the log."""
+    text: str | None = None
+    """Its title or description, for vectors of kind `text`."""
+    vector: str | None = None
+    """A vector of the owner's, an array of numbers, for vectors of kind `vector`."""
+
+
+class Items(Source):
+    """What is known of items."""
+
+    columns: ItemColumns
+    """Which of the items' columns mean what."""
+
+
+class AlsVectors(Section):
+    """Implicit-feedback ALS on all events before a version's date (Hu, Koren, Volinsky 2008)."""
+
+    kind: Literal["als"]
+    dim: int = Field(80, ge=2, le=512)
+    """Numbers in a vector."""
+    refit_days: Days = 28
+    """How long a version is used before the next is fitted."""
+    regularization: float = Field(0.5, gt=0)
+    """Of the factors."""
+    alpha: float = Field(3.0, gt=0)
+    """What an event adds to the confidence in a pair."""
+    iterations: int = Field(6, ge=1)
+    """Rounds of alternating."""
+    seed: int = 17
+    """Of the first factors."""
+
+
+class TextVectors(Section):
+    """Hashed tf-idf of the item's text and its truncated SVD."""
+
+    kind: Literal["text"]
+    dim: int = Field(80, ge=2, le=512)
+    """Numbers in a vector."""
+    seed: int = 17
+    """Of the decomposition."""
+
+
+class GivenVectors(Section):
+    """The owner's own vectors: the column ``items.columns.vector``."""
+
+    kind: Literal["vector"]
+    dim: int = Field(ge=1, le=4096)
+    """Numbers in each of the owner's vectors; an item whose vector has more or fewer counts as one without."""
+
+
+ItemVectors = Annotated[AlsVectors | TextVectors | GivenVectors, Field(discriminator="kind")]

@@ -1,0 +1,128 @@
+"""The network and its training."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from userrep.config.values import Day, Days, Duration, Name, Section, ascending, refuse
+
+
+class Model(Section):
+    """The network, and what is done to its inputs in training."""
+
+    latent_dim: int = Field(120, ge=2, le=4096)
+    """Dimensions of an embedding."""
+    hidden_dim: int = Field(512, ge=2)
+    """Of the encoder's hidden layer."""
+    decoder_dim: int = Field(256, ge=2)
+    """Of the hidden layer of each decoder."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Of the encoder's hidden units."""
+    noise: float = Field(0.1, ge=0)
+    """Standard deviation of Gaussian noise on inputs, which have 1."""
+    feature_dropout: float = Field(0.2, ge=0, lt=1)
+    """Of single inputs."""
+    block_dropout: float = Field(0.2, ge=0, lt=1)
+    """Of whole blocks."""
+    newcomer_share: float = Field(0.1, ge=0, lt=1)
+    """Of rows that are shown as if the user had no events yet."""
+    future_weight: float = Field(1.0, ge=0)
+    """Of the losses of what users do next, beside 1 of the reconstruction; 0: a plain autoencoder."""
+    contrast_weight: float = Field(0.0, ge=0)
+    """Of telling users' next days apart, among the rows that a step has of one shard."""
+
+
+class AsOfs(Section):
+    """As-of dates that training sees.
+
+    Neither inputs, nor targets, nor item vectors of a training row see an event at or after ``until``.
+    """
+
+    until: Day | None = None
+    """Training sees nothing from this date on; without it, 28 days before the run's as-of date."""
+    every_days: Days = 7
+    """Days from one as-of date of training rows to the next, back from the last whose future ends by `until`."""
+    max_dates: int = Field(26, ge=1)
+    """As many dates at most; fewer where the log begins later."""
+
+
+class Training(Section):
+    """How a space is trained (docs/training.md).
+
+    With ``batch_size_per_rank`` the learning rate grows with the ranks as the step does (Goyal et al. 2017).
+    """
+
+    backend: Literal["local", "horovod", "torch_distributor"] = "local"
+    """Where ranks run: in the driver, or on executors by Horovod or by Spark's TorchDistributor."""
+    num_workers: int = Field(1, ge=1)
+    """Ranks; must divide `num_shards`, and is 1 with `local`."""
+    as_ofs: AsOfs = AsOfs()
+    """The dates of training rows."""
+    future_days: Annotated[list[Days], Field(min_length=1), AfterValidator(ascending)] | None = None
+    """How far the model looks ahead, some of `windows_days`; without it, those of at most 30 days, else the
+    shortest."""
+    num_shards: int = Field(16, ge=1)
+    """Virtual shards of the rows: the most ranks that can ever train on them."""
+    batch_size: int = Field(512, ge=2)
+    """Rows of a step over all ranks, a multiple of `num_shards`; the result does not depend on the number of ranks."""
+    batch_size_per_rank: int | None = Field(None, ge=1)
+    """In the place of `batch_size`: more ranks take larger steps, and the learning rate grows with them."""
+    max_epochs: int = Field(16, ge=1)
+    """The learning rate falls to zero over this many epochs."""
+    patience: int = Field(3, ge=1)
+    """Epochs without a better validation loss before training ends."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """The highest of the schedule: up over 5 % of all steps, then a half cosine down to 0."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Of AdamW."""
+    clip_norm: float = Field(1.0, gt=0)
+    """The longest gradient, after averaging over ranks."""
+    held_out_share: float = Field(0.05, gt=0, lt=0.5)
+    """Of the users, for validation."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of products; `auto` is bf16 on a GPU that has it, fp16 on others, fp32 on CPUs. Weights and gradients are
+    fp32."""
+    threads: int = Field(1, ge=1)
+    """Cores that torch uses in each rank."""
+    seed: int = 17
+    """Of the split, the order of rows, the first weights and the noise."""
+    init_from: Name | None = None
+    """An earlier space, whose weights the training begins with as far as they fit."""
+    max_restarts: int = Field(2, ge=0)
+    """How often a training goes on by itself after a rank has failed."""
+    checkpoint_every: Duration = timedelta(minutes=2)
+    """Time between checkpoints within an epoch; there is one at each epoch's end besides."""
+
+    @property
+    def global_batch(self) -> int:
+        """Rows of a step, over all ranks."""
+        return self.batch_size if self.batch_size_per_rank is None else self.batch_size_per_rank * self.num_workers
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        return self.learning_rate * (1 if self.batch_size_per_rank is None else self.num_workers)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that decides what comes out, whoever trains it and wherever."""
+        neutral = {"backend", "num_workers", "threads", "max_restarts", "checkpoint_every"}
+        derived = {"batch_size": self.global_batch, "learning_rate": self.peak_learning_rate}
+        return self.model_dump(exclude={*neutral, "batch_size_per_rank"}) | derived
+
+    @model_validator(mode="after")
+    def _ranks_deal(self) -> "Training":
+        faults = []
+        if self.backend == "local" and self.num_workers != 1:
+            faults.append("num_workers must be 1 with backend local; set backend: horovod for more")
+        if self.num_shards % self.num_workers:
+            faults.append(f"num_workers must divide num_shards ({self.num_shards}), so that all ranks step together")
+        default = type(self).model_fields["batch_size"].default  # also written out, in the manifests of spaces
+        if self.batch_size_per_rank is not None and self.batch_size != default:
+            faults.append("batch_size and batch_size_per_rank exclude each other; keep one")
+        elif self.global_batch % self.num_shards:
+            named = "batch_size" if self.batch_size_per_rank is None else "batch_size_per_rank x num_workers"
+            faults.append(f"{named} must be a multiple of num_shards ({self.num_shards})")
+        refuse(faults)
+        return self

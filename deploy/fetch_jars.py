@@ -1,4 +1,4 @@
-"""Resolve JARs from Maven Central once: those that sessions load, and those of the Kafka broker that tests start."""
+"""Resolve JARs from Maven Central once: those of sessions, for S3 too, and of the Kafka broker that tests start."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from userrep.session import PACKAGES, jars_folder
+from userrep.session import PACKAGES, S3_EXCLUDES, S3_PACKAGES, jars_folder
 
 # With the binding that its log is written by. The broker's Scala library is Spark's: resolving leaves that out.
 BROKER_PACKAGES = "org.apache.kafka:kafka_2.13:4.1.1,org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
@@ -15,15 +15,16 @@ BROKER_PACKAGES = "org.apache.kafka:kafka_2.13:4.1.1,org.apache.logging.log4j:lo
 RESOLVE = """
 import sys
 from pyspark.sql import SparkSession
-coordinates, ivy = sys.argv[1:]
+coordinates, excludes, ivy = sys.argv[1:]
 SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false") \
-    .config("spark.jars.packages", coordinates).config("spark.jars.ivy", ivy).getOrCreate().stop()
+    .config("spark.jars.packages", coordinates).config("spark.jars.excludes", excludes) \
+    .config("spark.jars.ivy", ivy).getOrCreate().stop()
 """
 
 
 def broker_jars_folder() -> Path:
     """Return the folder of the broker's JARs, which no session may have on its class path, beside the sessions'."""
-    return jars_folder().parent / BROKER_PACKAGES.replace(":", "_").replace(",", "_")
+    return jars_folder(BROKER_PACKAGES)
 
 
 def resolve(packages: str, folder: Path) -> bool:
@@ -32,7 +33,7 @@ def resolve(packages: str, folder: Path) -> bool:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as ivy:
         resolved = subprocess.run(
-            [sys.executable, "-c", RESOLVE, packages, ivy], capture_output=True, text=True, check=False
+            [sys.executable, "-c", RESOLVE, packages, S3_EXCLUDES, ivy], capture_output=True, text=True, check=False
         )
         jars = Path(ivy) / "jars"
         if resolved.returncode or not any(jars.glob("*.jar")):
@@ -47,7 +48,7 @@ def resolve(packages: str, folder: Path) -> bool:
 
 
 def main() -> int:
-    wanted = {PACKAGES: jars_folder(), BROKER_PACKAGES: broker_jars_folder()}
+    wanted = {packages: jars_folder(packages) for packages in (PACKAGES, S3_PACKAGES, BROKER_PACKAGES)}
     return 0 if all(folder.is_dir() or resolve(packages, folder) for packages, folder in wanted.items()) else 1
 
 

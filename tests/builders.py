@@ -96,25 +96,25 @@ SPEC = LogSpec(num_users=600, num_items=150, first_day=date(2024, 1, 1), num_day
 AS_OF = date(2024, 3, 15)
 
 
-def pipeline_config(log: Path, root: Path, **more: Any) -> Config:
+def pipeline_config(log: Path | str, root: Path | str, **more: Any) -> Config:
     """Build the configuration of a whole pipeline over a generated log."""
     values: dict[str, Any] = {
         "root": str(root),
         "events": {
-            "path": str(log / "events"),
+            "path": f"{log}/events",
             "columns": {
                 "user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "event_id": "event_id",
                 "event_type": "event_type", "weight": "weight", "context": ["device"],
             },
         },
-        "items": {"path": str(log / "items"), "columns": {"item_id": "item_id", "text": "title"}},
+        "items": {"path": f"{log}/items", "columns": {"item_id": "item_id", "text": "title"}},
         "users": {
-            "path": str(log / "users"),
+            "path": f"{log}/users",
             "columns": {"user_id": "user_id", "registered_at": "registered_at"},
             "attributes": ["country", "age_band"],
         },
         "onboarding": {
-            "path": str(log / "onboarding"),
+            "path": f"{log}/onboarding",
             "columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "picked_at"},
         },
         "windows_days": [7, 28],

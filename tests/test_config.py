@@ -371,7 +371,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"root: [", "not readable as YAML: while parsing"),
+        (b"root: [", "not readable as YAML: expected the node content, but found '<stream end>' in line 1"),
         (b"\xff\xfe\x00", "not readable as YAML: 'utf-8' codec"),
         (b"training: {as_ofs: {until: 2024-13-01}}", "not readable as YAML: month must be in 1..12"),
         (

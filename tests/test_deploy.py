@@ -131,6 +131,7 @@ def test_only_jars_that_are_not_there_are_resolved_and_the_broker_s_lie_apart(
     resolved = []
     monkeypatch.setattr(fetch_jars, "resolve", lambda packages, folder: resolved.append((packages, folder)))
     fetch_jars.jars_folder().mkdir()
+    fetch_jars.jars_folder(fetch_jars.S3_PACKAGES).mkdir()
     assert fetch_jars.main() == 1
     assert resolved == [(fetch_jars.BROKER_PACKAGES, fetch_jars.broker_jars_folder())]
     fetch_jars.broker_jars_folder().mkdir()

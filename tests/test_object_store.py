@@ -1,9 +1,6 @@
 """Files and ledgers in an S3-compatible object store, a server of its own process: what disks give, it gives."""
 
 import hashlib
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -16,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.builders import write_training_rows
+from tests.s3_server import ENVIRONMENT, s3_server
 from userrep import export, parquet_parts
 from userrep.errors import UsageError
 from userrep.export import check_out
@@ -26,31 +24,17 @@ from userrep.tables import Tables
 from userrep.training import shuffled_shard
 from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files
 
-SERVER = Path(sys.prefix) / "s3-server" / "bin" / "moto_server"
 WIDTH, NUM_SHARDS = 3, 2
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Serve an empty bucket, and tell everyone by the environment, as on a cluster, where it is."""
-    assert SERVER.exists(), "make setup installs it"
-    with subprocess.Popen(
-        [SERVER, "--host", "127.0.0.1", "--port", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stderr is not None
-            running = (re.search(r"Running on (http://\S+)", line) for line in server.stderr)
-            endpoint = next(match[1] for match in running if match)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("AWS_ENDPOINT_URL", endpoint)
-                patch.setenv("AWS_REGION", "us-east-1")
-                patch.setenv("AWS_ACCESS_KEY_ID", "test")
-                patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-                patch.setenv("AWS_ALLOW_HTTP", "true")
-                pyarrow.fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir("rows")
-                yield "s3a://rows"
-        finally:
-            server.terminate()
+    with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}).items():
+            patch.setenv(name, value)
+        pyarrow.fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir("rows")
+        yield "s3a://rows"
 
 
 def encoded(uris: list[str]) -> list[str]:

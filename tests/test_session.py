@@ -7,7 +7,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
-from userrep.session import DELTA_COORDINATES, KAFKA_COORDINATES, _own_jvm, get_session, jars_folder
+from userrep.session import (
+    DELTA_COORDINATES,
+    KAFKA_COORDINATES,
+    S3_PACKAGES,
+    _own_jvm,
+    get_session,
+    jars_folder,
+)
 
 
 def test_sessions_run_in_utc_whatever_they_were_started_with(spark: SparkSession) -> None:
@@ -58,3 +65,7 @@ def test_jars_that_are_kept_are_those_of_delta_and_of_kafka_and_so_are_fetched_o
     (jars_folder() / "kept.jar").touch()
     settings = _own_jvm("local[1]")
     assert (settings["spark.jars"], "spark.jars.packages" in settings) == (str(jars_folder() / "kept.jar"), False)
+    jars_folder(S3_PACKAGES).mkdir()
+    (jars_folder(S3_PACKAGES) / "s3.jar").touch()
+    settings = _own_jvm("local[1]")
+    assert settings["spark.jars"].split(",")[1:] == [str(jars_folder(S3_PACKAGES) / "s3.jar")]

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from userrep.session import PACKAGES
+from userrep.session import PACKAGES, REDACTED, S3_EXCLUDES, S3_PACKAGES
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "conf" / "spark").glob("*.conf"))
+SECURE = ROOT / "conf" / "spark" / "secure.conf"  # beside one of the others
+FILES = sorted({*(ROOT / "conf" / "spark").glob("*.conf")} - {SECURE})
 DATABRICKS = yaml.safe_load((ROOT / "deploy" / "databricks" / "resources" / "retraining.job.yml").read_text())
 DATABRICKS_CLUSTER = DATABRICKS["resources"]["jobs"]["userrep_retraining"]["job_clusters"][1]["new_cluster"]
 
@@ -59,5 +60,16 @@ def test_spark_submit_brings_delta_and_keeps_the_executors(path: Path) -> None:
         "spark.dynamicAllocation.enabled": "false",
     }
     assert {key: settings.get(key) for key in wanted} == wanted
-    assert PACKAGES in path.read_text()
+    assert f"{PACKAGES},{S3_PACKAGES}" in path.read_text()
+    assert f" {S3_EXCLUDES}\n" in path.read_text()
     assert "spark.pyspark.python" in settings
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_switches_for_security_stand_beside_each_kind_of_cluster_s(path: Path) -> None:
+    secure = settings_of(SECURE)
+    assert not secure.keys() & settings_of(path).keys()
+    assert secure["spark.redaction.regex"] == REDACTED
+    assert {secure[f"spark.{key}"] for key in ("authenticate", "network.crypto.enabled", "io.encryption.enabled")} == {
+        "true"
+    }

@@ -6,8 +6,8 @@ milliseconds. So the driver reads and writes ledgers here, and commits files tha
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -17,12 +17,13 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from userrep.errors import UserrepError
+from userrep.errors import UserrepError, in_one_line
 from userrep.storage import file_system
 
 USER_BUCKET = "user_bucket"  # the one column that there are statistics of
 _ATTEMPTS = 20  # of a commit, each on the newest version
-_ONLY_NOW = CommitProperties(max_commit_retries=0)  # onto the very version that was looked at, or not at all
+_MARK = "userMetadata"  # of a commit, by which whoever made it knows it again
+_NEWEST = 100  # commits that are looked through for a mark
 
 
 class TableFile(NamedTuple):
@@ -46,8 +47,16 @@ class DeltaFiles:
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
-    def create(self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]) -> list[str]:
-        """Create the table where it is not there yet, with a schema as JSON; return the columns that it has."""
+    def create(
+        self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str | None]]:
+        """Create the table where it is not there yet, with a schema as JSON; return the columns and properties it has.
+
+        Raises
+        ------
+        UserrepError
+            If a table is there that cannot be read: its log is torn, or asks for what delta-rs does not know.
+        """
         if not DeltaTable.is_deltatable(self.uri):
             DeltaTable.create(
                 self.uri,
@@ -57,7 +66,14 @@ class DeltaFiles:
                 configuration=dict(properties),
                 raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
             )
-        return [field.name for field in DeltaTable(self.uri).schema().fields]
+        try:
+            table = DeltaTable(self.uri)
+        except DeltaError as error:
+            raise UserrepError(
+                f"table {self.uri} is not readable ({in_one_line(error)}). Restore it from a copy; if a newer program "
+                "has changed it, take back what that has set, or upgrade userrep."
+            ) from None
+        return [field.name for field in table.schema().fields], dict(table.metadata().configuration)
 
     def version(self) -> int:
         """Return the newest version."""
@@ -85,9 +101,14 @@ class DeltaFiles:
         return pyarrow.fs.SubTreeFileSystem(path, files)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows in one commit."""
-        table = DeltaTable(self.uri)
-        write_deltalake(table, _as_arrow(table, rows), mode="append")
+        """Add rows in one commit.
+
+        Raises UserrepError if other commits always come first.
+        """
+        for _ in range(_ATTEMPTS):
+            if self._written(DeltaTable(self.uri), rows, mode="append"):
+                return
+        raise self._too_busy()
 
     def replace(self, rows: Sequence[Mapping[str, Any]], where: str) -> None:
         """Put rows in the place of those that match ``where``, in one commit.
@@ -95,9 +116,8 @@ class DeltaFiles:
         Raises UserrepError if other commits always come first, such as those that join files.
         """
         for _ in range(_ATTEMPTS):
-            table = DeltaTable(self.uri)
-            with suppress(CommitFailedError):
-                return write_deltalake(table, _as_arrow(table, rows), mode="overwrite", predicate=where)
+            if self._written(DeltaTable(self.uri), rows, mode="overwrite", predicate=where):
+                return
         raise self._too_busy()
 
     def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
@@ -106,21 +126,26 @@ class DeltaFiles:
         found = table.to_pyarrow_table(columns=["change_id"], filesystem=self._store())
         if set(found["change_id"].to_pylist()) != {since} - {None}:
             return False
-        try:
-            write_deltalake(table, _as_arrow(table, rows), mode="overwrite", commit_properties=_ONLY_NOW)
-        except CommitFailedError:  # a commit came between the look and the write
-            return False
-        return True
+        return self._written(table, rows, mode="overwrite")
 
     def files(self, version: int | None = None) -> list[TableFile]:
         """List the table's files, now or at a version. Driver memory: one entry a file."""
         return _files(DeltaTable(self.uri, version=version))
 
     def add_files(self, added: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
-        """Add files that are there already, in one commit that keeps a writer's transaction; no file, no commit."""
-        if added:
-            properties = CommitProperties(app_transactions=[Transaction(*transaction)])
-            _commit(DeltaTable(self.uri), _adding(added), properties)
+        """Add files that are there already, in one commit that keeps a writer's transaction; no file, no commit.
+
+        A transaction that is not above the writer's last is not written again.
+        """
+        writer, number = transaction
+        for _ in range(_ATTEMPTS):
+            table = DeltaTable(self.uri)
+            last = table.transaction_version(writer)
+            if not added or (last is not None and last >= number):
+                return
+            if self._committed(table, _adding(added), Transaction(writer, number)):
+                return
+        raise self._too_busy()
 
     def swap(self, added: Sequence[TableFile], replaces: Callable[[dict[str, Any]], bool], *, since: int) -> None:
         """Put files that are there already in the place of all files of some partitions, in one commit.
@@ -141,7 +166,7 @@ class DeltaFiles:
                 raise UserrepError(
                     f"{self.uri}: another run has changed the same rows meanwhile. Run the command again."
                 )
-            if _swap(table, added, removed):
+            if self._swap(table, added, removed):
                 return
         raise self._too_busy()
 
@@ -155,9 +180,45 @@ class DeltaFiles:
             table = DeltaTable(self.uri)
             there = {file.path for file in _files(table)}
             mine = [(old, new) for old, new in pairs if old.path in there]
-            if _swap(table, [new for _, new in mine if new is not None], [old for old, _ in mine]):
+            if self._swap(table, [new for _, new in mine if new is not None], [old for old, _ in mine]):
                 return len(mine) == len(pairs)
         raise self._too_busy()
+
+    def has_commit(self, mark: str) -> bool:
+        """Say whether one of the newest commits bears a mark.
+
+        A store may do what it is asked and lose its answer on the way; asked again, it says that somebody was first.
+        """
+        return any(commit.get(_MARK) == mark for commit in DeltaTable(self.uri).history(_NEWEST))
+
+    def _swap(self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
+        """Commit onto the very version that ``table`` is at; say whether no other commit came first."""
+        actions = _adding(added)
+        actions += [RemoveAction(file.path, True, _now_ms(), file.size, _texts(file)) for file in removed]
+        return not actions or self._committed(table, actions)
+
+    def _written(self, table: DeltaTable, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
+        """Write rows onto the very version that ``table`` is at; say whether no other commit came first."""
+        written = _as_arrow(table, rows)
+        return self._first(lambda properties: write_deltalake(table, written, commit_properties=properties, **how))
+
+    def _committed(self, table: DeltaTable, actions: list[AddAction | RemoveAction], *of: Transaction) -> bool:
+        """Commit files onto the very version that ``table`` is at; say whether no other commit came first."""
+        keys = table.metadata().partition_columns
+        return self._first(
+            lambda properties: table.create_write_transaction(
+                actions, "append", table.schema(), keys, commit_properties=properties
+            ),
+            *of,
+        )
+
+    def _first(self, commit: Callable[[CommitProperties], None], *of: Transaction) -> bool:
+        mark = uuid.uuid4().hex
+        try:
+            commit(CommitProperties(custom_metadata={_MARK: mark}, max_commit_retries=0, app_transactions=list(of)))
+        except CommitFailedError:  # another commit came between the look and the write, or this one has
+            return self.has_commit(mark)
+        return True
 
     def _too_busy(self) -> UserrepError:
         return UserrepError(f"{self.uri}: other runs keep on committing. Run the command again.")
@@ -186,23 +247,6 @@ class DeltaFiles:
         except DeltaError:
             return False
         return True
-
-
-def _swap(table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
-    """Commit onto the very version that ``table`` is at; say whether no other commit came first."""
-    actions = _adding(added)
-    actions += [RemoveAction(file.path, True, _now_ms(), file.size, _texts(file)) for file in removed]
-    try:
-        if actions:
-            _commit(table, actions, _ONLY_NOW)
-    except CommitFailedError:
-        return False
-    return True
-
-
-def _commit(table: DeltaTable, actions: list[AddAction | RemoveAction], properties: CommitProperties) -> None:
-    keys = table.metadata().partition_columns
-    table.create_write_transaction(actions, "append", table.schema(), keys, commit_properties=properties)
 
 
 def _adding(files: Sequence[TableFile]) -> list[AddAction | RemoveAction]:

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 
+def in_line(text: str) -> str:
+    """Show a text from outside within a message of one line: the beginning of a long one, without its line ends."""
+    return text[:80] if text.isprintable() else ascii(text[:80])
+
+
 def in_one_line(error: BaseException) -> str:
     """Say what an exception that nobody planned for is about; Java's are wrapped in a line that says nothing."""
     lines = [line.strip().removeprefix(": ") for line in str(error).splitlines() if line.strip()]

@@ -14,7 +14,16 @@ from userrep.quiet import filtered_stderr, silence_query_logger
 DELTA_COORDINATES = "io.delta:delta-spark_4.2_2.13:4.4.0"
 KAFKA_COORDINATES = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
 PACKAGES = f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"  # as spark.jars.packages takes them
+# What Spark reads and writes s3a:// by. Of the AWS SDK, the three parts that it uses: all of it is 690 MB.
+S3_PACKAGES = (
+    "org.apache.hadoop:hadoop-aws:3.5.0,software.amazon.awssdk:s3:2.35.4,"
+    "software.amazon.awssdk:s3-transfer-manager:2.35.4,software.amazon.awssdk:sts:2.35.4"
+)
+S3_EXCLUDES = "software.amazon.awssdk:bundle"  # as spark.jars.excludes takes them
 
+# Settings, by name or value, that neither the event log nor the UI shows: Spark's own, Kafka's log-in, and passwords in
+# addresses.
+REDACTED = r"(?i)secret|password|passwd|token|access[.]?key|credential|sasl[.]jaas|://[^/@\s]+@"
 _JVM_OPTIONS = "spark.driver.extraJavaOptions"
 _CORES = os.cpu_count() or 2
 _LOCAL = {
@@ -37,17 +46,18 @@ _ALWAYS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.sources.partitionOverwriteMode": "static",
+    "spark.redaction.regex": REDACTED,
 }
 
 
-def jars_folder() -> Path:
+def jars_folder(packages: str = PACKAGES) -> Path:
     """Return the folder of these versions' JARs, in ``USERREP_JARS`` (default: in the user's cache).
 
-    Its name tells the versions of both packages: what was resolved for others is not taken for them.
+    Its name tells the versions of all packages: what was resolved for others is not taken for them.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parent = Path(os.environ.get("USERREP_JARS") or cache / "userrep" / "jars")
-    return parent / PACKAGES.replace(":", "_").replace(",", "_")
+    return parent / packages.replace(":", "_").replace(",", "_")
 
 
 def get_session(
@@ -129,7 +139,8 @@ def _own_jvm(master: str | None) -> dict[str, str]:
     settings = dict(_LOCAL) if master is None or master.startswith("local") else {}
     jars = sorted(jars_folder().glob("*.jar"))
     if jars:
-        settings["spark.jars"] = ",".join(str(jar) for jar in jars)
+        jars += sorted(jars_folder(S3_PACKAGES).glob("*.jar"))
+        settings["spark.jars"] = ",".join(map(str, jars))
     else:
         settings["spark.jars.packages"] = PACKAGES
     return settings

@@ -35,7 +35,10 @@ def absolute(path: str) -> str:
 
 
 def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Return pyarrow's file system for a path or URI as Spark writes it, and the path in it."""
+    """Return pyarrow's file system for a path or URI as Spark writes it, and the path in it.
+
+    Raises ValueError for what is no URI, or one of a kind that pyarrow does not know.
+    """
     if uri.startswith("file:"):
         uri = re.sub(r"^file:/+", "/", unquote(uri))
     if uri.startswith("dbfs:/"):
@@ -43,7 +46,8 @@ def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     if "://" not in uri:
         return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
     parts = re.fullmatch(r"([^?/]+//[^?/]*)([^?]*)(\?.*)?", re.sub(r"^s3[an]://", "s3://", uri))
-    assert parts is not None
+    if parts is None:
+        raise ValueError(f"{uri[:200]!r} is no URI")
     files, base = _store(parts[1] + (parts[3] or ""))
     return files, base.rstrip("/") + unquote(parts[2])
 
@@ -262,8 +266,8 @@ def check_writable(uri: str) -> None:
     UsageError
         With the reason.
     """
-    files, path = file_system(uri)
     try:
+        files, path = file_system(uri)
         files.create_dir(path, recursive=True)
         probe = f"{path}/.userrep-write-check"
         with files.open_output_stream(probe):

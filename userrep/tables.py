@@ -8,14 +8,15 @@ from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from userrep.config import Config
 from userrep.delta_files import DeltaFiles, TableFile
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError, in_line
 from userrep.schemas import TableSchema
-from userrep.storage import absolute, folder_names
+from userrep.storage import absolute, delete_folder, folder_names
 from userrep.table_writer import Target
 
 _PROPERTIES = {
@@ -23,6 +24,8 @@ _PROPERTIES = {
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingNumIndexedCols": "0",
 }
+_FORMAT_KEY, FORMAT = "userrep.format", 1  # counted on where rows of the same columns come to mean something else
+_STAGED = "staged-"  # begins the names of folders of files that Spark has written for another's commit
 RETENTION = timedelta(days=7)  # Delta's own, in which older versions of a table can be read
 _BESIDE_SPARK = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
 
@@ -91,6 +94,10 @@ class Tables:
         """
         return self._root is not None and bool(_BESIDE_SPARK.match(self._root))
 
+    @property
+    def _is_in_s3(self) -> bool:
+        return self._root is not None and self._root.startswith(("s3://", "s3a://"))
+
     def shuffle_partitions(self) -> int:
         """Return how many tasks the session gives a shuffle."""
         wanted = self.spark.conf.get("spark.sql.shuffle.partitions", "200") or ""
@@ -112,14 +119,17 @@ class Tables:
         Raises
         ------
         UsageError
-            If it is there with other columns: another release has written it.
+            If it is there in another format, or with other columns: another release has written it.
+        UserrepError
+            If it is there and cannot be read.
         """
         if table.name in self._known:
             return
         schema = table.fields()
-        properties = _PROPERTIES | dict(table.properties)
+        properties = _PROPERTIES | {_FORMAT_KEY: str(FORMAT)} | dict(table.properties)
         if self.has_files:
-            found = DeltaFiles(self.uri(table)).create(json.dumps(schema.jsonValue()), table.partition_by, properties)
+            as_json = json.dumps(schema.jsonValue())
+            found, of_table = DeltaFiles(self.uri(table)).create(as_json, table.partition_by, properties)
         else:
             partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
             listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
@@ -128,6 +138,13 @@ class Tables:
                 f"TBLPROPERTIES ({listed})"
             )
             found = self.spark.sql(f"SELECT * FROM {self.name(table)}").columns
+            shown = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(table)}").collect()
+            of_table = {row.key: row.value for row in shown}
+        if (other := of_table.get(_FORMAT_KEY) or "1") != str(FORMAT):  # tables of an earlier state don't say
+            raise UsageError(
+                f"table {self.name(table)} is of format {in_line(other)}, this release reads {FORMAT}: a newer userrep "
+                "has written it. Upgrade userrep, or choose another root."
+            )
         if set(schema.names) != set(found):
             raise UsageError(
                 f"table {self.name(table)} has the columns {', '.join(found)}; this release wants "
@@ -268,11 +285,23 @@ class Tables:
 
         ``where``: a condition on partition columns for each. Cost: one read and write of these partitions, by tasks.
         """
+        condition = " OR ".join(f"({one})" for one in where)
+        if self._is_in_s3:
+            return self._joined_beside(table, condition)
         try:
-            self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {' OR '.join(f'({one})' for one in where)}")
+            self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {condition}")
         except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
             if "[DELTA_CONCURRENT_" not in str(error):
                 raise
+            return False
+        return True
+
+    def _joined_beside(self, table: TableSchema, condition: str) -> bool:
+        since = self.version(table)
+        rows = self.read(table, version=since).where(condition).repartition(*table.partition_by)
+        try:
+            self._write_beside(rows, table, condition, None, since)
+        except UserrepError:
             return False
         return True
 
@@ -345,14 +374,51 @@ class Tables:
         self, rows: DataFrame, table: TableSchema, where: str | None, transaction: tuple[str, int] | None = None
     ) -> None:
         self.create(table)
-        in_order = rows.select(*(field.name for field in self.read(table).schema.fields))
-        writer = in_order.write.format("delta")
-        if codec := dict(table.properties).get("parquet.compression"):  # of the table's, Spark heeds all but this
-            writer = writer.option("compression", codec)
+        if self._is_in_s3:
+            self._write_beside(rows, table, where, transaction, self.version(table))
+            return
+        writer = self._writer(rows, table)
         if transaction is not None:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         writer = writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)
         if self._root is not None:
-            writer.save(f"{self._root}/tables/{table.name}")
+            writer.save(self.uri(table))
         else:
             writer.saveAsTable(self.name(table))
+
+    def _write_beside(
+        self, rows: DataFrame, table: TableSchema, where: str | None, transaction: tuple[str, int] | None, since: int
+    ) -> None:
+        """Let Spark write to a table of its own within the table's folder, and commit its files to the table.
+
+        In S3 Delta's commits by Spark do not see whether another driver was first, and could undo what that one did;
+        those of delta-rs do. See docs/decisions/0015. ``since``: the version that ``rows`` were made from.
+        """
+        name = f"{_STAGED}{uuid.uuid4().hex}"
+        staged, target = DeltaFiles(f"{self.uri(table)}/{name}"), DeltaFiles(self.uri(table))
+        staged.create(json.dumps(table.fields().jsonValue()), table.partition_by, _PROPERTIES | dict(table.properties))
+        self._writer(rows, table).mode("append").save(staged.uri)
+        written = [file._replace(path=f"{name}/{file.path}") for file in staged.files()]
+        if transaction is not None:
+            target.add_files(written, transaction=transaction)
+        else:
+            replaced = (lambda _: False) if where is None else self._matching(table, where)
+            target.swap(written, replaced, since=since)
+        delete_folder(f"{staged.uri}/_delta_log")
+
+    def _writer(self, rows: DataFrame, table: TableSchema) -> DataFrameWriter:
+        writer = rows.select(*table.fields().names).write.format("delta")
+        codec = dict(table.properties).get("parquet.compression")  # of the table's, Spark heeds all but this
+        return writer.option("compression", codec) if codec else writer
+
+    def _matching(self, table: TableSchema, where: str) -> Callable[[dict[str, Any]], bool]:
+        """Say of values of partition columns whether a condition on these columns holds; asked of those there are."""
+        names = table.partition_by
+        if where == "true":
+            return lambda _: True
+        there = {tuple(file.values[name] for name in names) for file in DeltaFiles(self.uri(table)).files()}
+        columns = T.StructType([field for field in table.fields().fields if field.name in names])
+        in_order = [tuple(of[names.index(name)] for name in columns.names) for of in there]
+        found = self.spark.createDataFrame(in_order, columns).where(where).collect()
+        matching = {tuple(row[name] for name in names) for row in found}
+        return lambda values: tuple(values[name] for name in names) in matching

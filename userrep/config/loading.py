@@ -1,6 +1,8 @@
 """Reading a configuration: a YAML file and overrides, all faults at once."""
 
 import difflib
+import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +13,11 @@ from pydantic import ValidationError
 from userrep.config.items import AlsVectors, GivenVectors, TextVectors
 from userrep.config.values import Section
 from userrep.config.whole import Config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, in_line
+
+_MOST_TEXT, _MOST_ALIASES = 1 << 20, 32  # of a file
+_BRIEFLY = reprlib.Repr()  # a value of a few lines may be one of millions of parts
+_BRIEFLY.maxlevel, _BRIEFLY.maxlist, _BRIEFLY.maxdict, _BRIEFLY.maxstring, _BRIEFLY.maxother = 3, 10, 10, 200, 200
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -23,11 +29,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         With every fault: unreadable file, unknown keys (and the nearest known one), wrong types, parts that don't fit.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_MOST_TEXT + 1)
+        values = _from_yaml(text)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}. Name a configuration file with --config.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
-        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a mapping of keys was expected at the top, got {type(values).__name__}.")
     faults: list[str] = []
@@ -41,6 +49,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return parse_config(values, str(path))
 
 
+def _from_yaml(text: str) -> Any:
+    """Read YAML; raises ValueError, in one line, whatever is wrong with it.
+
+    Texts are small, and say little twice: a few hundred bytes of aliases of aliases may stand for gigabytes.
+    """
+    if len(text) > _MOST_TEXT:
+        raise ValueError(f"more than {_MOST_TEXT} characters, which no configuration has")
+    try:
+        if text.count("*") > _MOST_ALIASES:
+            aliases = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+            if aliases > _MOST_ALIASES:
+                raise ValueError(f"{aliases} aliases (*name), more than {_MOST_ALIASES}: write the values out")
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except yaml.MarkedYAMLError as error:  # its text shows the line, and the line may hold a secret
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{error.problem or error.context}{where}") from None
+    except (yaml.YAMLError, ValueError) as error:  # the latter: a date that does not exist
+        raise ValueError(" ".join(str(error).split())) from None
+    except (LookupError, AttributeError, TypeError) as error:  # a tag (!!int) on a value that is no such thing
+        raise ValueError(f"a value that its tag does not fit ({type(error).__name__})") from None
+
+
 def parse_config(values: dict[str, Any], origin: str) -> Config:
     """Check configuration values; ``origin`` stands before each fault."""
     try:
@@ -52,9 +84,10 @@ def parse_config(values: dict[str, Any], origin: str) -> Config:
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one ``key.path=value``; whatever follows ``spark.conf.`` is one key, dots and all."""
     key, equals, text = override.partition("=")
+    shown = f"{in_line(key)}{equals and '=...'}"  # the value may be a secret
     parts = key.split(".")
     if not equals or not all(parts):
-        raise UsageError(f"--set {override}: write key.path=value, for example --set model.latent_dim=64.")
+        raise UsageError(f"--set {shown}: write key.path=value, for example --set model.latent_dim=64.")
     if parts[:2] == ["spark", "conf"] and len(parts) > 2:
         parts = ["spark", "conf", ".".join(parts[2:])]
     for part in parts[:-1]:
@@ -62,13 +95,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
             values[part] = {}
         values = values[part]
         if not isinstance(values, dict):
-            raise UsageError(f"--set {override}: {part} is no section, it has no keys below it.")
+            raise UsageError(f"--set {shown}: {in_line(part)} is no section, it has no keys below it.")
     try:
-        values[parts[-1]] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        raise UsageError(f"--set {override}: the value is not readable as YAML.") from None
+        values[parts[-1]] = _from_yaml(text)
+    except ValueError:
+        raise UsageError(f"--set {shown}: the value is not readable as YAML.") from None
 
 
+_SECRET = {("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options")}  # may hold one
 _KINDS: dict[int | str, type[Section]] = {"als": AlsVectors, "text": TextVectors, "vector": GivenVectors}
 
 
@@ -76,6 +110,7 @@ def _faults(error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
         location = fault["loc"]
         place = ".".join(_spelt(location))
+        is_secret = location[:2] in _SECRET or location[:3] in _SECRET
         if fault["type"] == "extra_forbidden":
             known = _known_keys(location[:-1])
             near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
@@ -86,9 +121,9 @@ def _faults(error: ValidationError) -> Iterator[str]:
         elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
             yield f"{place}.kind: one of {', '.join(map(str, _KINDS))} was expected{_got(fault['input'], 'kind')}."
         elif fault["type"] in ("model_type", "dict_type"):
-            yield f"{place}: keys were expected below it{_got(fault['input'])}."
+            yield f"{place}: keys were expected below it{'' if is_secret else _got(fault['input'])}."
         else:
-            got = "" if location[:2] == ("spark", "conf") or location[-1:] == ("[key]",) else _got(fault["input"])
+            got = "" if is_secret or location[-1:] == ("[key]",) else _got(fault["input"])
             for message in fault["msg"].removeprefix("Value error, ").splitlines():
                 yield f"{place}: {message.rstrip('.')}{got}." if place else f"{message}."
 
@@ -96,7 +131,8 @@ def _faults(error: ValidationError) -> Iterator[str]:
 def _spelt(location: tuple[int | str, ...]) -> list[str]:
     """Write a fault's location as the file has it: without pydantic's marks for a key and for a kind of vectors."""
     is_kind = len(location) > 3 and location[0] == "item_vectors"
-    return [str(part) for k, part in enumerate(location) if part != "[key]" and not (is_kind and k == 2)]
+    parts = [str(part) for k, part in enumerate(location) if part != "[key]" and not (is_kind and k == 2)]
+    return [in_line(part) for part in parts]
 
 
 def _got(value: Any, key: str | None = None) -> str:
@@ -105,7 +141,11 @@ def _got(value: Any, key: str | None = None) -> str:
         value = value.get(key)
         if value is None:
             return ""
-    shown = repr(value)
+    try:
+        shown = _BRIEFLY.repr(value)
+    except ValueError:  # Python writes no numbers of more than 4,300 digits
+        return ", got a number of thousands of digits"
+    shown = re.sub(r"://[^/@\s]*@", "://***@", shown)
     return f", got {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 

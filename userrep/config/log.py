@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from userrep.config.values import Duration, Format, Section, Share, TimeZone, distinct, refuse
+from userrep.config.values import Duration, Format, Place, Section, Share, TimeZone, distinct, refuse
 
 
 class Source(Section):
     """A table of the owner's. A column ``user.id`` is the one of that name, else field ``id`` of a struct ``user``."""
 
-    path: str = Field(min_length=1)
+    path: Place
     """A folder, a file or a pattern; with format `table` a table's name."""
     format: Format = "parquet"
     """What lies there; `table` is a table of the session's catalog."""
@@ -93,7 +93,7 @@ class EventSource(LogSettings, Source):
 class Events(LogSettings):
     """The event log: one, or several ``sources`` as one."""
 
-    path: str | None = Field(None, min_length=1)
+    path: Place | None = None
     """Of the one log; with `sources`, each has its own."""
     format: Format = "parquet"
     """Of the one log."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from userrep.config.values import Duration, Name, Section, refuse
+from userrep.config.values import Duration, Name, Place, Section, refuse
 
 
 class StreamSource(Section):
@@ -16,7 +16,7 @@ class StreamSource(Section):
 
     topic: str | None = Field(None, min_length=1)
     """A topic of Kafka; its messages are JSON."""
-    path: str | None = Field(None, min_length=1)
+    path: Place | None = None
     """A folder of files or a Delta table, which grows."""
     format: Literal["parquet", "delta", "json", "csv"] = "parquet"
     """Of the path."""

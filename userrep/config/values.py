@@ -76,6 +76,15 @@ def _time_zone(name: str) -> str:
     return name
 
 
+def _place(path: str) -> str:
+    """Refuse what would tear a log's lines apart, and what no file system takes."""
+    if not path.isprintable():
+        raise ValueError("a path of printable characters was expected")
+    if re.search(r"://[^/@]*:[^/@]*@", path):
+        raise ValueError("no place for a password; the environment of driver and executors gives access")
+    return path
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),
@@ -84,6 +93,7 @@ Duration = Annotated[
 Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=MOST_DAYS)]
 Name = Annotated[str, AfterValidator(_name)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Limit = Annotated[float | None, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

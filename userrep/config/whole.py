@@ -10,7 +10,7 @@ from userrep.config.operations import Downstream, Drift, Evaluation, Gates, Snap
 from userrep.config.stream import Stream
 from userrep.config.training import Model, Training
 from userrep.config.users import Onboarding, Users
-from userrep.config.values import MOST_DAYS, Days, Name, Section, ascending, refuse
+from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
 
 _FUTURE_DAYS = 30  # at most, by default: a farther future costs as many days of training dates
 
@@ -18,7 +18,7 @@ _FUTURE_DAYS = 30  # at most, by default: a farther future costs as many days of
 class Config(Section):
     """All sections; what is left out has its default."""
 
-    root: str | None = Field(None, min_length=1)
+    root: Place | None = None
     """Where tables and artifacts live: a folder or a URI."""
     catalog: Name | None = None
     """In the place of `root`: a catalog, with `schema`."""

@@ -1,15 +1,18 @@
 """What the log holds, day by day: how many rows, and a fingerprint of each day's content."""
 
+import re
 import statistics
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import NamedTuple
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row
 
 from userrep.config import Events, EventSource
-from userrep.errors import RejectedShareError, UsageError
+from userrep.errors import RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.events.changes import days_by_changes
 from userrep.events.files import DeltaLog, days_by_partition
 from userrep.events.log_schemas import check_schema
@@ -144,9 +147,17 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
     UsageError
         If the log is not there, lacks columns or days that it should have, has columns of other types than it should
         have or than it had, or is empty. Nothing of it is read before its columns are as they should be.
+    UserrepError
+        If one of its files is torn, or has a column in another type than the others.
     """
     logs = [_opened(tables, log, what) for what, log in events.all_sources.items()]
-    found = [_days_of(tables, log) for log in logs]
+    try:
+        found = [_days_of(tables, log) for log in logs]
+    except (PySparkException, Py4JJavaError) as error:
+        raise UserrepError(
+            f"events: the log's new files could not be read: {_why_unreadable(error)}. Write the file anew as the "
+            "others are, or take it out of the log."
+        ) from None
     days, undated = _merged([rows for rows, _ in found])
     warnings = [warning for log in logs for warning in _naive_times(log)]
     missing = _missing([day.day for day in days])
@@ -159,6 +170,16 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
         undated_fingerprint=undated.fingerprint if undated else "",
         warnings=(*warnings, *([missing] if missing else [])),
     )
+
+
+def _why_unreadable(error: Exception) -> str:
+    """Say which file it is, and what is wrong with it, of all that Spark says of a job that failed."""
+    text = str(error)
+    found = re.search(r"reading file (\S+?)\.?(\s[^\n]*?)?\s*(SQLSTATE|\n|$)", text)
+    last = re.findall(r"^(?:[\w.]+\.)?(?:Arrow\w+|OSError|FileNotFoundError): .*", text, re.MULTILINE)
+    if last:  # of a task that reads by pyarrow
+        return str(last[-1])[:300].rstrip(".")
+    return f"{found[1]}:{found[2] or ''}"[:400].rstrip(".: ") if found else in_one_line(error)
 
 
 def mapping_of(events: Events) -> str:

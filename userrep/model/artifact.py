@@ -10,7 +10,7 @@ from pydantic import Field
 
 from userrep import config
 from userrep.errors import ArtifactError
-from userrep.features.layout import InputLayout, Scaler
+from userrep.features.layout import UNKNOWN, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, write_frozen
@@ -91,8 +91,23 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
         If anything is not as it was written; one line, with the cure.
     """
     manifest, tensors = read_frozen(folder, SpaceManifest, expected_hash=expected_hash, cure=_RESTORE)
+    if not _fits(manifest.layout):
+        raise ArtifactError(
+            f"{folder}: {MANIFEST} does not fit: layout: its blocks are not those of its columns and vocabulary. "
+            f"{_RESTORE}"
+        )
     _check_tensors(folder, manifest, tensors)
     return Artifact(manifest, tensors)
+
+
+def _fits(layout: InputLayout) -> bool:
+    """Say whether rows of the layout's columns can be laid out by it."""
+    try:
+        blocks = InputLayout.of(layout.spec, layout.vocabulary).blocks
+    except LookupError:  # a column without its words, no window
+        return False
+    named = (layout.vocabulary[block.name] for block in blocks if block.name in layout.vocabulary)
+    return blocks == layout.blocks and all(UNKNOWN in words for words in named)
 
 
 def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from userrep.errors import ArtifactError
+from userrep.errors import ArtifactError, in_line
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
 from userrep.storage import read_bytes, write_folder
 
@@ -60,8 +60,8 @@ def read_frozen(folder: str, kind: type[M], *, expected_hash: str | None, cure: 
         manifest = kind.model_validate(values)
     except ValidationError as error:
         fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        said = fault["msg"].removeprefix("Value error, ")
+        place = ".".join(in_line(str(part)) for part in fault["loc"])
+        said = " ".join(fault["msg"].removeprefix("Value error, ").splitlines())
         raise ArtifactError(f"{folder}: {MANIFEST} does not fit: {place}: {said}. {cure}") from None
     weights = _read(folder, WEIGHTS, _MAX_WEIGHTS, cure)
     found = _content_hash(weights, values)
@@ -81,7 +81,7 @@ def read_frozen(folder: str, kind: type[M], *, expected_hash: str | None, cure: 
 def _parsed(folder: str, text: bytes, cure: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: of a million brackets
         values = None
     if not isinstance(values, dict):
         raise ArtifactError(f"{folder}: {MANIFEST} is torn, or not JSON. {cure}")

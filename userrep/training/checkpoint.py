@@ -90,7 +90,7 @@ def load_checkpoint(folder: str, name: str, identity: str) -> tuple[Standing, Te
         content = read_bytes(f"{path}/{TENSORS}", max_bytes=_MAX_TENSORS)
         expected = state.pop("sha256")
         standing = Standing(**state)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"checkpoint {path} is not whole ({type(error).__name__}: {error}). {_CURE}") from None
     if hashlib.sha256(content).hexdigest() != expected:
         raise ArtifactError(f"checkpoint {path}: {TENSORS} is not what {STATE} was written with. {_CURE}")

@@ -1,0 +1,173 @@
+"""A proxy before an S3 server that does what a busy store does to its callers, in a process of its own.
+
+delta-rs holds Python's lock while it waits for an answer: a proxy in the same process could never give one.
+"""
+
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+CONTROL = "/-/control"
+RIVAL = json.dumps({"commitInfo": {"timestamp": 0, "operation": "RIVAL", "operationParameters": {}}}).encode()
+_ERROR = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>as the test wants it</Message></Error>"
+
+
+class BusyStore:
+    """The proxy as tests have it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    @contextmanager
+    def failing(self, share: float, seed: int) -> Iterator[None]:
+        """Fail a seeded share of requests.
+
+        Of those that fail, a third are throttled (503 SlowDown) and a third are errors (500), both before anything was
+        done; of the last third the work is done and the answer is lost (500).
+        """
+        self._tell(share=share, seed=seed)
+        try:
+            yield
+        finally:
+            self._tell(share=0.0)
+
+    def overtake(self, key: str) -> None:
+        """Let somebody else put a commit first when a key that ends so is next put."""
+        self._tell(overtaken=key)
+
+    def lose_answer(self, key: str) -> None:
+        """Do what is asked when a key that ends so is next put, and answer that it failed."""
+        self._tell(lost=key)
+
+    def told(self) -> dict[str, Any]:
+        """Return what was done: ``requests`` by method, ``failed`` by kind, since this was last asked."""
+        return self._tell()
+
+    def _tell(self, **settings: Any) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self.endpoint}{CONTROL}", json.dumps(settings).encode(), method="POST")
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read())  # type: ignore[no-any-return]
+
+
+@contextmanager
+def busy_store(server: str) -> Iterator[BusyStore]:
+    """Start the proxy before a server."""
+    command = [sys.executable, str(Path(__file__)), server]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdout is not None
+        try:
+            yield BusyStore(proxy.stdout.readline().strip())
+        finally:
+            proxy.terminate()
+
+
+class _State:
+    def __init__(self) -> None:
+        self.lock, self.random, self.share = threading.Lock(), Random(0), 0.0
+        self.overtaken = self.lost = ""
+        self.requests: dict[str, int] = {}
+        self.failed: dict[str, int] = {}
+
+    def told(self, settings: dict[str, Any]) -> bytes:
+        with self.lock:
+            said = json.dumps({"requests": self.requests, "failed": self.failed}).encode()
+            if not settings:
+                self.requests, self.failed = {}, {}
+            if "seed" in settings:
+                self.random = Random(settings.pop("seed"))
+            vars(self).update(settings)
+        return said
+
+    def fault_of(self, method: str, path: str) -> str:
+        key = path.partition("?")[0]
+        with self.lock:
+            self.requests[method] = self.requests.get(method, 0) + 1
+            fault = ""
+            if self.random.random() < self.share:
+                fault = self.random.choice(["SlowDown", "InternalError", "lost"])
+            if method == "PUT" and self.lost and key.endswith(self.lost):
+                fault, self.lost = "lost", ""
+            if method == "PUT" and self.overtaken and key.endswith(self.overtaken):
+                fault, self.overtaken = "overtaken", ""
+            if fault:
+                self.failed[fault] = self.failed.get(fault, 0) + 1
+        return fault
+
+
+def _serve(server: str) -> None:
+    upstream, state = urlsplit(server).netloc, _State()
+
+    def passed_on(method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, Any]:
+        connection = http.client.HTTPConnection(upstream, timeout=60)
+        connection.request(method, path, body, headers)
+        with connection.getresponse() as response:
+            return response.status, response.read(), response.getheaders()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm, wbufsize = True, -1  # else each answer waits 40 ms for the first part to be heard
+
+        def handle_expect_100(self) -> bool:
+            """Say at once that the body may come: who waits for that waits for seconds."""
+            is_wanted = super().handle_expect_100()
+            self.wfile.flush()
+            return is_wanted
+
+        def do_any(self) -> None:
+            body = _body(self)
+            if self.path == CONTROL:
+                return self._answer(200, state.told(json.loads(body)))
+            fault = state.fault_of(self.command, self.path)
+            if fault in ("SlowDown", "InternalError"):
+                return self._answer(503 if fault == "SlowDown" else 500, _ERROR % fault.encode())
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect")}
+            if fault == "overtaken":
+                passed_on("PUT", self.path, {"Host": self.headers["Host"]}, RIVAL)
+            answer = passed_on(self.command, self.path, headers, body)
+            return self._answer(500, _ERROR % b"InternalError") if fault == "lost" else self._answer(*answer)
+
+        def _answer(self, code: int, content: bytes, headers: Any = ()) -> None:
+            self.send_response_only(code)
+            kept = [(k, v) for k, v in headers if k.lower() not in ("connection", "transfer-encoding")]
+            if not any(key.lower() == "content-length" for key, _ in kept):
+                kept.append(("Content-Length", str(len(content))))
+            for key, value in kept:
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_any
+
+    front = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    print(f"http://127.0.0.1:{front.server_port}", flush=True)
+    front.serve_forever()
+
+
+def _body(request: BaseHTTPRequestHandler) -> bytes:
+    if "chunked" not in request.headers.get("Transfer-Encoding", ""):
+        return request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    parts = []
+    while size := int(request.rfile.readline().split(b";")[0], 16):
+        parts.append(request.rfile.read(size))
+        request.rfile.readline()
+    while request.rfile.readline().strip():
+        pass
+    return b"".join(parts)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])

@@ -1,0 +1,98 @@
+"""Log, tables and artifacts in an object store that is busy at times: a pipeline, a night, the maintenance."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.builders import pipeline_config
+from tests.s3.conftest import Bucket
+from userrep.config import Config
+from userrep.daily import daily
+from userrep.events.generator import LogSpec, generate_log
+from userrep.events.inventory import take_inventory
+from userrep.events.tile_build import build_tiles
+from userrep.events.tiles import read_tiles
+from userrep.operations.maintenance import maintain_tables
+from userrep.pipeline import Pipeline
+from userrep.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
+from userrep.spaces.registry import find_space
+from userrep.spaces.snapshots import list_snapshots
+from userrep.storage import file_system
+from userrep.streaming.query import STREAM_REVISION
+from userrep.tables import Tables
+
+SMALL = LogSpec(num_users=80, num_items=40, first_day=date(2024, 1, 1), num_days=28, events_per_user_day=1.0, seed=3)
+AS_OF = date(2024, 1, 27)
+SHARE = 0.02  # of requests that fail
+
+
+def config_on(log: str, root: str) -> Config:
+    return pipeline_config(
+        log,
+        root,
+        windows_days=[3, 7],
+        items=None,
+        users=None,
+        onboarding=None,
+        item_vectors={"behaviour": {"kind": "als", "dim": 4, "iterations": 1, "refit_days": 7}},
+        model={"latent_dim": 8, "hidden_dim": 16, "decoder_dim": 8},
+        training={
+            "as_ofs": {"until": "2024-01-25", "every_days": 3}, "future_days": [3], "num_shards": 2, "batch_size": 32,
+            "max_epochs": 2,
+        },
+        downstream={"num_dates": 1},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def work(spark: SparkSession, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A pipeline that has run, and a night after it, while requests failed."""
+    folder = tmp_path_factory.mktemp("log")
+    generate_log(spark, SMALL, str(folder))
+    files, base = file_system(f"{bucket.uri}/log/events")
+    events = pq.read_table(folder / "events").drop_columns("ingest_date")
+    for part in range(2):
+        pq.write_table(events.take(pa.array(range(part, len(events), 2))), f"{base}/{part}.parquet", filesystem=files)
+    config = config_on(f"{bucket.uri}/log", f"{bucket.uri}/my root")
+    bucket.store.told()
+    with bucket.store.failing(SHARE, seed=1):
+        Pipeline(config, spark, AS_OF, report=lambda _: None).run()
+        daily(Pipeline(config, spark, AS_OF + timedelta(days=1), report=lambda _: None), on_time=True)
+    failed = bucket.store.told()["failed"]
+    assert min(failed[kind] for kind in ("SlowDown", "InternalError", "lost")) >= 5, failed
+    return Pipeline(config, spark, AS_OF + timedelta(days=1), report=lambda _: None)
+
+
+def rows_of(tables: Tables) -> list[Any]:
+    return sorted(map(repr, read_tiles(tables, start=None, end=AS_OF).drop("revision").collect()))
+
+
+def test_tables_are_those_of_a_disk_and_snapshots_are_whole(work: Pipeline, tmp_path: Any) -> None:
+    on_disk = config_on(work.config.events.all_sources["events"].path.removesuffix("/events"), str(tmp_path))
+    tables = Tables.of(on_disk, work.spark)
+    build_tiles(tables, on_disk, take_inventory(tables, on_disk.events), before=AS_OF)
+    assert rows_of(work.tables) == rows_of(tables)
+    snapshots = list_snapshots(work.tables, find_space(work.tables, None).space_id)
+    assert [snapshot.as_of for snapshot in snapshots][-2:] == [AS_OF, AS_OF + timedelta(days=1)]
+    for snapshot in snapshots:
+        rows = work.tables.read(USER_EMBEDDINGS).where(snapshot.where)
+        assert rows.count() == rows.select("user_id").distinct().count() == snapshot.num_users
+
+
+def test_small_files_that_a_stream_has_left_are_joined(work: Pipeline) -> None:
+    tables, row = work.tables, {"reason": "x", "row": "{}", "event_date": AS_OF, "revision": STREAM_REVISION}
+    rows = work.spark.createDataFrame([row], tables.read(REJECTED_EVENTS).schema)
+    tables.append(rows, REJECTED_EVENTS, transaction=("q", 1))
+    tables.append(rows, REJECTED_EVENTS, transaction=("q", 1))  # comes again: not written again
+    for _ in range(15):
+        tables.add(REJECTED_EVENTS, [row])
+    of_stream = f"revision = {STREAM_REVISION}"
+    num_others = tables.read(REJECTED_EVENTS).where(f"NOT {of_stream}").count()
+    assert maintain_tables(tables, report=lambda _: None)["joined"]["rejected_events"] == 1
+    assert len(tables.files(REJECTED_EVENTS, lambda of: of["revision"] == STREAM_REVISION)) == 1
+    assert tables.read(REJECTED_EVENTS).where(of_stream).count() == 16
+    assert tables.read(REJECTED_EVENTS).where(f"NOT {of_stream}").count() == num_others > 0

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from threading import Thread
 from urllib.parse import quote
 
 import numpy as np
@@ -41,6 +42,7 @@ def bucket() -> Iterator[str]:
             assert server.stderr is not None
             running = (re.search(r"Running on (http://\S+)", line) for line in server.stderr)
             endpoint = next(match[1] for match in running if match)
+            Thread(target=server.stderr.read, daemon=True).start()  # a line for each request would fill the pipe
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("AWS_ENDPOINT_URL", endpoint)
                 patch.setenv("AWS_REGION", "us-east-1")

@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from userrep.errors import UserrepError
+from userrep.failpoints import around
 from userrep.storage import file_system
 
 USER_BUCKET = "user_bucket"  # the one column that there are statistics of
@@ -49,14 +50,15 @@ class DeltaFiles:
     def create(self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]) -> list[str]:
         """Create the table where it is not there yet, with a schema as JSON; return the columns that it has."""
         if not DeltaTable.is_deltatable(self.uri):
-            DeltaTable.create(
-                self.uri,
-                Schema.from_json(schema),
-                mode="ignore",
-                partition_by=list(partition_by),
-                configuration=dict(properties),
-                raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
-            )
+            with around(f"create:{self.uri.rpartition('/')[2]}"):
+                DeltaTable.create(
+                    self.uri,
+                    Schema.from_json(schema),
+                    mode="ignore",
+                    partition_by=list(partition_by),
+                    configuration=dict(properties),
+                    raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
+                )
         return [field.name for field in DeltaTable(self.uri).schema().fields]
 
     def version(self) -> int:

@@ -4,6 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from typing import Any
 
@@ -13,7 +14,8 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.delta_files import DeltaFiles, TableFile
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
+from userrep.failpoints import around
 from userrep.schemas import TableSchema
 from userrep.storage import absolute, folder_names
 from userrep.table_writer import Target
@@ -177,7 +179,8 @@ class Tables:
             frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
             return self._write(frame, table, replacing)
         files = DeltaFiles(self.uri(table))
-        return files.append(rows) if replacing is None else files.replace(rows, replacing)
+        with _committing(table):
+            return files.append(rows) if replacing is None else files.replace(rows, replacing)
 
     def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Put rows in the place of all that a small table holds, unless it has changed: compare and swap, one commit.
@@ -190,7 +193,8 @@ class Tables:
         change_id = uuid.uuid4().hex
         changed = [{**row, "change_id": change_id} for row in rows]
         if self.has_files:
-            return DeltaFiles(self.uri(table)).exchange(changed, since=since)
+            with _committing(table):
+                return DeltaFiles(self.uri(table)).exchange(changed, since=since)
         name, was = self.name(table), "NULL" if since is None else f"'{since}'"
         # Delta reads source and target at one version, and refuses the commit if another one has come since then.
         try:
@@ -235,7 +239,8 @@ class Tables:
 
         ``since``: the table's version when the work began. Raises UserrepError if these partitions have changed since.
         """
-        DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
+        with _committing(table):
+            DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
 
     def add_files(self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
         """Add files that tasks have written, in one commit.
@@ -243,14 +248,16 @@ class Tables:
         ``transaction``: of whom, and the number of it, which ``last_transaction`` tells from then on. Only where the
         tables have files of their own. No file, no commit.
         """
-        DeltaFiles(self.uri(table)).add_files(written, transaction=transaction)
+        with _committing(table):
+            DeltaFiles(self.uri(table)).add_files(written, transaction=transaction)
 
     def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
         """Put a new file, or none, in the place of each of some files, in one commit; False: some had gone meanwhile.
 
         What another run did to those stays. Only where the tables have files of their own.
         """
-        return DeltaFiles(self.uri(table)).rewrite(pairs)
+        with _committing(table):
+            return DeltaFiles(self.uri(table)).rewrite(pairs)
 
     def join_files(self, table: TableSchema, *, at_least: int) -> int:
         """Put all files of a ledger into one, if they are so many; return how many they were, 0 if nothing was done.
@@ -259,7 +266,8 @@ class Tables:
         """
         self.create(table)
         if self.has_files:
-            return DeltaFiles(self.uri(table)).join_files(at_least)
+            with around(f"join:{table.name}"):
+                return DeltaFiles(self.uri(table)).join_files(at_least)
         num = int(self.spark.sql(f"DESCRIBE DETAIL {self.name(table)}").select("numFiles").first()[0])  # type: ignore[index]
         return num if num >= at_least and self.optimize(table, ["true"]) else 0
 
@@ -269,7 +277,8 @@ class Tables:
         ``where``: a condition on partition columns for each. Cost: one read and write of these partitions, by tasks.
         """
         try:
-            self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {' OR '.join(f'({one})' for one in where)}")
+            with around(f"join:{table.name}"):
+                self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {' OR '.join(f'({one})' for one in where)}")
         except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
             if "[DELTA_CONCURRENT_" not in str(error):
                 raise
@@ -285,7 +294,8 @@ class Tables:
         self.create(table)
         hours = int(age.total_seconds() // 3600)
         if self.has_files:
-            DeltaFiles(self.uri(table)).vacuum(hours, keep)
+            with around(f"vacuum:{table.name}"):
+                DeltaFiles(self.uri(table)).vacuum(hours, keep)
             return
         check = "spark.databricks.delta.retentionDurationCheck.enabled"
         before = self.spark.conf.get(check, "true") or "true"
@@ -338,7 +348,10 @@ class Tables:
         return DeltaFiles(self.uri(table)).last_transaction(writer)
 
     def replace(self, rows: DataFrame, table: TableSchema, where: str) -> None:
-        """Put ``rows`` in the place of those that match ``where``, in one commit."""
+        """Put ``rows`` in the place of those that match ``where``, in one commit.
+
+        Raises UserrepError if another run has changed these rows meanwhile: they may be made from what it has changed.
+        """
         self._write(rows, table, where)
 
     def _write(
@@ -352,7 +365,19 @@ class Tables:
         if transaction is not None:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         writer = writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)
-        if self._root is not None:
-            writer.save(f"{self._root}/tables/{table.name}")
-        else:
-            writer.saveAsTable(self.name(table))
+        try:
+            with _committing(table):
+                if self._root is not None:
+                    writer.save(f"{self._root}/tables/{table.name}")
+                else:
+                    writer.saveAsTable(self.name(table))
+        except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
+            if "[DELTA_CONCURRENT_" not in str(error):
+                raise
+            raise UserrepError(
+                f"{self.name(table)}: another run has changed the same rows meanwhile. Run the command again."
+            ) from error
+
+
+def _committing(table: TableSchema) -> AbstractContextManager[None]:
+    return around(f"commit:{table.name}")

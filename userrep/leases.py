@@ -64,10 +64,11 @@ class _Beat:
 
     def __init__(self, file: str) -> None:
         self.is_lost = False
-        self._file = file
+        self._file, self._is_there = file, False
         self._is_over = threading.Event()
         self._interrupts = threading.current_thread() is threading.main_thread()
-        self._write()
+        with suppress(OSError):  # as below
+            self._write()
         self._thread = threading.Thread(target=self._go_on, name="lease", daemon=True)
         self._thread.start()
 
@@ -78,7 +79,7 @@ class _Beat:
     def _go_on(self) -> None:
         while not self._is_over.wait(BEAT.total_seconds()):
             with suppress(OSError):  # a store that is away for a moment
-                if not exists(self._file):
+                if self._is_there and not exists(self._file):
                     self.is_lost = True
                     if self._interrupts:
                         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -87,6 +88,7 @@ class _Beat:
 
     def _write(self) -> None:
         write_bytes(self._file, utc_now().isoformat().encode())
+        self._is_there = True
 
 
 def _taken(tables: Tables, job: str) -> dict[str, object]:

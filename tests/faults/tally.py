@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 ALL = os.environ.get("USERREP_FAULTS") == "all"
 NUM_BY_CLOCK = int(os.environ.get("USERREP_FAULTS_BY_CLOCK", "20" if ALL else "0"))  # kills at random times
 SEED = int(os.environ.get("USERREP_FAULTS_SEED", f"{datetime.now(UTC):%Y%m%d}"))  # another share every day
+FEW = 4
 
 TRIES: Counter[str] = Counter()
 SURVIVED: Counter[str] = Counter()
@@ -22,9 +23,9 @@ class Faults:
         self.failed: list[str] = []
 
     def chosen(self, points: Sequence[str]) -> list[str]:
-        """Draw a point; all of them, in the order in which a run passes them, if all are to be attacked."""
+        """Draw a point; all of them, in the order of a run, if all are to be attacked or they are but a few."""
         each = list(dict.fromkeys(points))
-        drawn = each if ALL else [self.chance.choice(each)]
+        drawn = each if ALL or len(each) <= FEW else [self.chance.choice(each)]
         print(f"seed {SEED}: {len(drawn)} of {len(each)} points")
         return drawn
 

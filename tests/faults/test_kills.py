@@ -17,7 +17,7 @@ from tests.faults.tally import NUM_BY_CLOCK, Faults
 from userrep.downstream.return_propensity import CONSUMER
 from userrep.operations.erasure import Erasure
 from userrep.spaces.consumers import declare_ready
-from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
+from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, rollback
 from userrep.spaces.snapshots import STAGED, list_snapshots
 from userrep.tables import Tables
 
@@ -87,6 +87,15 @@ def test_a_promotion_killed_at_a_point_and_run_again_is_done_once(
     each_point(of, faults, tmp_path)
 
 
+def test_a_rollback_killed_at_a_point_and_run_again_is_done_once(
+    trained: World, faults: Faults, tmp_path: Path
+) -> None:
+    before = with_a_second_space(trained.copy(tmp_path / "before"))
+    promoted(before)
+    of = attack("rollback", "spaces rollback", before, before.copy(tmp_path / "after"), rolled_back)
+    each_point(of, faults, tmp_path)
+
+
 def with_a_second_space(world: World) -> World:
     """Register another space that is ready to serve, and for which the consumer is ready."""
     tables = Tables(None, root=str(world.root))
@@ -102,6 +111,10 @@ def with_a_second_space(world: World) -> World:
 def promoted(world: World) -> None:
     tables = Tables(None, root=str(world.root))
     promote(tables, find_space(tables, "s002"))
+
+
+def rolled_back(world: World) -> None:
+    rollback(Tables(None, root=str(world.root)))
 
 
 @pytest.mark.skipif(not NUM_BY_CLOCK, reason="make fault-test kills by the clock")

@@ -47,7 +47,7 @@ report-test: setup  ## the tests of the report, its page in a real Chromium
 	@$(BIN)/python -m pytest tests/report -vv
 
 fault-test: setup  ## every fault: commands killed at each point and by the clock; an hour or so, a table at the end
-	@USERREP_FAULTS=all $(BIN)/python -m pytest tests/faults -vv -rP
+	@USERREP_FAULTS=all $(BIN)/python -m pytest tests/faults -vv -s
 
 lint: setup  ## formatting and lint
 	@$(BIN)/ruff format --check .

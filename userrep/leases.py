@@ -148,11 +148,11 @@ def _check_gone(tables: Tables, holder: Row) -> None:
 
 def _heard(tables: Tables, holder: Row) -> datetime:
     """Return when a holder last said that it lives."""
-    try:
+    heard_at: datetime = holder.started_at
+    with suppress(OSError, ValueError):  # not yet written
         said = read_bytes(_file(tables, holder.asDict()), max_bytes=64).decode()
-        return max(holder.started_at, datetime.fromisoformat(said))
-    except (OSError, ValueError):  # not yet written
-        return holder.started_at  # type: ignore[no-any-return]
+        heard_at = max(heard_at, datetime.fromisoformat(said))
+    return heard_at
 
 
 def _file(tables: Tables, row: dict[str, object]) -> str:

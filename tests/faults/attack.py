@@ -1,7 +1,6 @@
 """A command under attack: killed at points that an undisturbed run has passed, run again, and compared with that."""
 
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ class Attack:
     again: Callable[[World], object]
     points: Sequence[str]
     wanted: dict[str, tuple[int, str]]
-    seconds: float
     reader: type[Reader] = Reader
 
     def passages(self) -> list[str]:
@@ -66,23 +64,21 @@ class Attack:
 
 
 @contextmanager
-def undisturbed(world: World) -> Iterator[tuple[list[str], list[float]]]:
-    """Note the points that are passed in this process, and the seconds that it takes."""
-    notes, points, seconds = world.folder / "points.txt", [], []
-    started = time.monotonic()
+def undisturbed(world: World) -> Iterator[list[str]]:
+    """Note the points that are passed in this process."""
+    notes, points = world.folder / "points.txt", list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(failpoints, "_notes", str(notes))
         patch.setattr(failpoints, "_is_set", True)
-        yield points, seconds
+        yield points
     points += notes.read_text(encoding="utf-8").splitlines()
-    seconds.append(time.monotonic() - started)
 
 
 def attack(fault: str, command: str, before: World, after: World, again: Callable[[World], object]) -> Attack:
     """Run a command undisturbed, on the root of ``after``, and learn what there is to attack."""
-    with undisturbed(after) as (points, seconds):
+    with undisturbed(after) as points:
         again(after)
-    return Attack(fault, command, before, again, points, contents(after.root), seconds[0])
+    return Attack(fault, command, before, again, points, contents(after.root))
 
 
 def each_point(of: Attack, faults: Faults, folder: Path) -> None:

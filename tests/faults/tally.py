@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 ALL = os.environ.get("USERREP_FAULTS") == "all"
-NUM_BY_CLOCK = int(os.environ.get("USERREP_FAULTS_BY_CLOCK", "20" if ALL else "0"))  # kills at random times
 SEED = int(os.environ.get("USERREP_FAULTS_SEED", f"{datetime.now(UTC):%Y%m%d}"))  # another share every day
 FEW = 4
 

@@ -1,19 +1,13 @@
 """Commands killed as a machine kills them, between and within their commits, and run again: as if nothing had been."""
 
-import os
-import signal
-import time
 from pathlib import Path
 
-import psutil
-import pytest
 from pyspark.sql import SparkSession
 
 from tests.faults.attack import Attack, attack, each_point
-from tests.faults.contents import doubled
 from tests.faults.fault_world import NIGHT, World
 from tests.faults.reader import ReaderWhileUsersLeave
-from tests.faults.tally import NUM_BY_CLOCK, Faults
+from tests.faults.tally import Faults
 from userrep.downstream.return_propensity import CONSUMER
 from userrep.operations.erasure import Erasure
 from userrep.spaces.consumers import declare_ready
@@ -22,7 +16,6 @@ from userrep.spaces.snapshots import STAGED, list_snapshots
 from userrep.tables import Tables
 
 FORGOTTEN = ["u0000001", "u0000002", "u0000003"]
-JVM_SECONDS = 8.0  # before which there is little to kill
 
 
 def test_a_pipeline_killed_at_point_after_point_ends_as_an_undisturbed_one(
@@ -115,45 +108,3 @@ def promoted(world: World) -> None:
 
 def rolled_back(world: World) -> None:
     rollback(Tables(None, root=str(world.root)))
-
-
-@pytest.mark.skipif(not NUM_BY_CLOCK, reason="make fault-test kills by the clock")
-@pytest.mark.parametrize("name", ["pipeline", "nightly"])
-def test_a_run_killed_again_and_again_by_the_clock_ends_as_an_undisturbed_one(
-    name: str, request: pytest.FixtureRequest, faults: Faults, tmp_path: Path
-) -> None:
-    """Kills of the whole process group, of the driver's Python alone, and of its JVM alone, at any time."""
-    of: Attack = request.getfixturevalue(name)[0]
-    world, num = of.before.copy(tmp_path / "0"), 0
-    for _ in range(NUM_BY_CLOCK // 2):
-        after, whom = faults.chance.uniform(JVM_SECONDS, JVM_SECONDS + 2 * of.seconds), faults.chance.choice(WHOM)
-        with of.reader(world.root) as looking:
-            is_over = killed_after(world, of.command, after, whom)
-        found = looking.faults + doubled(world.root)
-        if is_over:
-            num += 1
-            found += of.run_again(world)
-            world = of.before.copy(tmp_path / str(num))
-        faults.tell(f"{of.fault} killed by the clock", f"{whom} after {after:.1f} s", found)
-    faults.tell(f"{of.fault} killed by the clock", "and run again", of.run_again(world))
-    assert not faults.failed
-
-
-WHOM = ("all", "driver", "JVM")
-
-
-def killed_after(world: World, command: str, seconds: float, whom: str) -> bool:
-    """Kill a command after a time; say whether it had ended well before."""
-    process = world.start(command)
-    assert process.stderr is not None
-    until = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
-    if process.poll() is None:
-        jvms = [child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "java"]
-        if whom == "all" or not jvms:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            os.kill(jvms[0].pid if whom == "JVM" else process.pid, signal.SIGKILL)
-    process.stderr.read()
-    return process.wait() == 0

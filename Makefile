@@ -16,7 +16,7 @@ export HOROVOD_GPU_OPERATIONS ?=
 HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
 comma := ,
 
-.PHONY: help setup install demo test cluster-test stream-test report-test lint types format bench bench-features \
+.PHONY: help setup install demo test cluster-test stream-test report-test fault-test lint types format bench bench-features \
     bench-training bench-inference bench-joins bench-retraining bench-streaming notebooks reference clean
 .DEFAULT_GOAL := help
 
@@ -45,6 +45,9 @@ stream-test: setup  ## the tests on a real Kafka broker and a real Redis server,
 
 report-test: setup  ## the tests of the report, its page in a real Chromium
 	@$(BIN)/python -m pytest tests/report -vv
+
+fault-test: setup  ## every fault: commands killed at each point; an hour or so, a table at the end
+	@USERREP_FAULTS=all $(BIN)/python -m pytest tests/faults -vv -s
 
 lint: setup  ## formatting and lint
 	@$(BIN)/ruff format --check .

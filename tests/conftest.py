@@ -19,11 +19,12 @@ from userrep.session import get_session
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """Deal files to processes, and the tests on the cluster as if they were one file: there is one cluster."""
+    """Deal files to processes, and as if they were one file those that share a cluster, or a world to destroy."""
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/cluster" if nodeid.startswith("tests/cluster/") else str(super()._split_scope(nodeid))
+            shared = (folder for folder in ("tests/cluster", "tests/faults") if nodeid.startswith(f"{folder}/"))
+            return next(shared, None) or str(super()._split_scope(nodeid))
 
     return Scheduling(config, log)
 

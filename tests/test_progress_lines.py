@@ -99,7 +99,7 @@ def test_runs_have_ids_of_their_own_unless_one_is_given(tmp_path: Path, monkeypa
 
 
 @pytest.fixture
-def of_pipeline(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Let jobs work on a pipeline that is none; return what they ask of it."""
     asked: list[Any] = []
     old, new = SimpleNamespace(space_id="s1"), SimpleNamespace(space_id="s2")
@@ -117,6 +117,7 @@ def of_pipeline(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         snapshot_dates=lambda space: [date(2024, 6, int(space.space_id[1:]))],  # the 1st of s1, the 2nd of s2
     )
     pipeline = SimpleNamespace(
+        tables=tables_in(tmp_path),
         schedule=schedule,
         build_user_features=built,
         train_item_vectors=asked.append,
@@ -157,14 +158,17 @@ def test_a_job_takes_its_run_s_id_from_its_command_line_and_errors_are_objects_t
     runs: Runs, of_pipeline: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setenv("USERREP_LOG", "json")
-    monkeypatch.setattr(jobs, "Pipeline", lambda *_: Runs(tables_in(tmp_path), config_of(tmp_path)))
+    tables = tables_in(tmp_path)
+    monkeypatch.setattr(
+        jobs, "Pipeline", lambda *_: SimpleNamespace(tables=tables, runs=Runs(tables, config_of(tmp_path)))
+    )
     assert call(monkeypatch, tmp_path, "embed_users", "--run-id", "databricks-77", "--set", "modle=1") == 2
     (fault,) = objects(capsys)
     assert (fault["level"], fault["run_id"], fault["stage"]) == ("error", "databricks-77", None)
     assert "unknown key modle" in fault["message"]
 
-    def night(runs: Runs) -> None:
-        with runs.stage("embed_users"):
+    def night(pipeline: SimpleNamespace) -> None:
+        with pipeline.runs.stage("embed_users"):
             pass
 
     monkeypatch.setitem(jobs.JOBS, "embed_users", night)

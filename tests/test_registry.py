@@ -61,7 +61,9 @@ class Walk(RuleBasedStateMachine):
         super().__init__()
         self.registry = Registry()
         self.states: dict[str, str] = {}
-        self.served: list[str] = []  # every turn, in order
+        self.served: list[str] = []  # every turn, in order, but for spaces that a rollback has left
+        self.left: str | None = None  # by the last rollback
+        self.promoted: set[str] = set()
         self.pins: dict[str, str | None] = {}
         self.ready: dict[str, str | None] = {}
 
@@ -83,6 +85,7 @@ class Walk(RuleBasedStateMachine):
         if self.served:
             self.states[self.served[-1]] = "ready"
         self.served.append(space_id)
+        self.promoted.add(space_id)
         self.states[space_id] = "serving"
 
     @rule(space_id=st.sampled_from((A, B, C)))
@@ -109,13 +112,19 @@ class Walk(RuleBasedStateMachine):
         self.change(allowed, transitions.promote, space_id, now=NOW)
         if allowed and self.serving() != space_id:
             self.let_serve(space_id)
+            self.left = None
 
     @rule()
     def roll_back(self) -> None:
+        if self.left and self.states[self.left] == "ready":  # done before
+            assert transitions.rollback(self.registry, now=NOW) == self.registry
+            return
         earlier = [s for s in self.served if s != self.serving() and self.states[s] != "retired"]
         self.change(bool(earlier), transitions.rollback, now=NOW)
         if earlier:
+            self.left = self.serving()
             self.let_serve(earlier[-1])
+            self.served = [s for s in self.served if s != self.left]
 
     @rule(space_id=st.sampled_from((A, B, C)))
     def retire(self, space_id: str) -> None:
@@ -167,7 +176,8 @@ class Walk(RuleBasedStateMachine):
     def the_spaces_in_use_are_as_the_oracle_has_them(self) -> None:
         earlier = [s for s in self.served if s != self.serving() and self.states[s] != "retired"]
         wanted = {self.serving(), *self.pins.values(), *earlier[-1:]} - {None}
-        wanted |= {s for s, state in self.states.items() if state == "ready" and s not in self.served}
+        wanted |= {s for s, state in self.states.items() if state == "ready" and s not in self.promoted}
+        wanted |= {self.left} if self.left and self.states[self.left] == "ready" else set()
         used = list(self.registry.spaces_in_use())
         assert set(used) == wanted
         assert used[:1] == [self.serving()] or not self.served
@@ -221,6 +231,17 @@ def test_a_rollback_is_never_blocked_and_a_space_comes_back_without_a_new_declar
     again = transitions.declare_ready(back, "ads", A, now=NOW)  # a training on what serves again
     assert again.consumer("ads").ready_for == B
     assert transitions.promote(again, B, now=NOW).space(None).space_id == B
+
+
+def test_a_rollback_that_is_run_again_changes_nothing_until_the_space_that_it_left_is_retired() -> None:
+    known = Registry((space(A, last_turn=1), space(B, last_turn=2), space(C, "serving", 3)))
+    back = transitions.rollback(known, now=NOW)
+    assert back.space(None).space_id == B
+    assert transitions.rollback(back, now=NOW) == back
+    assert back.spaces_in_use()[C] == "rolled back from"
+    further = transitions.rollback(transitions.retire(back, C, now=NOW), now=NOW)
+    assert further.space(None).space_id == A
+    assert transitions.rollback(transitions.promote(back, C, now=NOW), now=NOW).space(None).space_id == B
 
 
 def test_where_nothing_serves_nobody_is_in_the_way() -> None:

@@ -37,13 +37,14 @@ ORDER = [
     "features",
     "items",
     "events",
+    "leases",
     "tables",
     "table_writer parquet_parts",
     "session delta_files spark_work",
     "storage",
     "schemas arrow config quiet",
     "logs",
-    "ids notebook utc variables data_dictionary",
+    "failpoints ids notebook utc variables data_dictionary",
     "errors",
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split()}

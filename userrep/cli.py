@@ -178,7 +178,7 @@ def run(
     """Run one job of jobs/ by its name."""
     day = as_date(as_of) if as_of else None
     config = load_config(config_file, overrides or [])
-    from userrep.jobs import FOR_RETRAINING, JOBS
+    from userrep.jobs import FOR_RETRAINING, JOBS, run_job
     from userrep.pipeline import Pipeline
 
     if job not in JOBS:
@@ -186,7 +186,7 @@ def run(
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain is for {', '.join(FOR_RETRAINING)}.")
     work = Pipeline(config, session_of(config), day)
-    (FOR_RETRAINING if retrain else JOBS)[job](work)
+    run_job(work, job, retrain=retrain)
     _print_stages(work, as_json=as_json)
 
 

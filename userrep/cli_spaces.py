@@ -142,7 +142,10 @@ def spaces_promote(
 def spaces_rollback(
     config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """Let the space serve again that served before; no consumer blocks it."""
+    """Let the space serve again that served before; no consumer blocks it.
+
+    Run again it changes nothing. To go further back, retire the space that it has left, and roll back once more.
+    """
     from userrep.spaces.registry import rollback
 
     back = rollback(ledgers_of(load_config(config_file, overrides or [])))

@@ -9,6 +9,7 @@ from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import feature_sets, stale_features
 from userrep.features.openings import openings
 from userrep.items.versions import lineage_of, versions_of
+from userrep.leases import held
 from userrep.operations.drift import newest_measurable
 from userrep.pipeline import Pipeline
 from userrep.spaces.registry import Space, list_spaces, read_registry
@@ -35,7 +36,14 @@ def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
         If there is no space yet.
     GateRefusedError
         If a snapshot does not pass; those of the other spaces are published, and the one before goes on serving.
+    AlreadyRunningError
+        If another night is at work on these tables.
     """
+    with held(work.tables, "daily"):
+        return _daily(work, on_time=on_time)
+
+
+def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
     spaces, as_of = refreshed_spaces(work), work.schedule.as_of
     work.build_activity_tiles()
     work.train_item_vectors([as_of])
@@ -91,13 +99,14 @@ def backfill(work: Pipeline, dates: Sequence[date]) -> None:
 
     Groups of dates share one pass over the tiles of all their windows; each group is published before the next is
     begun, so that a killed backfill goes on where it was. A published date that is rebuilt gets a new revision, by
-    the clock.
+    the clock. Raises AlreadyRunningError if another backfill is at work on these tables.
     """
-    for day in (dates[0], dates[-1]):
-        work.schedule.inventory.check_as_of(day)
-    space = work.schedule.space_to_use()
-    work.build_activity_tiles()
-    _publish_dates(work, space, dates)
+    with held(work.tables, "backfill"):
+        for day in (dates[0], dates[-1]):
+            work.schedule.inventory.check_as_of(day)
+        space = work.schedule.space_to_use()
+        work.build_activity_tiles()
+        _publish_dates(work, space, dates)
 
 
 def _publish_dates(work: Pipeline, space: Space, dates: Sequence[date]) -> None:
@@ -113,7 +122,15 @@ def _publish_dates(work: Pipeline, space: Space, dates: Sequence[date]) -> None:
 
 
 def backfill_stale(work: Pipeline) -> None:
-    """Rebuild the published dates of the spaces in use that late data has made stale; nothing else is touched."""
+    """Rebuild the published dates of the spaces in use that late data has made stale; nothing else is touched.
+
+    Raises AlreadyRunningError if another backfill is at work on these tables.
+    """
+    with held(work.tables, "backfill"):
+        _backfill_stale(work)
+
+
+def _backfill_stale(work: Pipeline) -> None:
     spaces = refreshed_spaces(work)
     work.build_activity_tiles()
     found = stale_dates(work.tables, work.config)

@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from userrep.errors import UserrepError, in_one_line
+from userrep.failpoints import around
 from userrep.storage import file_system
 
 USER_BUCKET = "user_bucket"  # the one column that there are statistics of
@@ -58,14 +59,15 @@ class DeltaFiles:
             If a table is there that cannot be read: its log is torn, or asks for what delta-rs does not know.
         """
         if not DeltaTable.is_deltatable(self.uri):
-            DeltaTable.create(
-                self.uri,
-                Schema.from_json(schema),
-                mode="ignore",
-                partition_by=list(partition_by),
-                configuration=dict(properties),
-                raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
-            )
+            with around(f"create:{self.uri.rpartition('/')[2]}"):
+                DeltaTable.create(
+                    self.uri,
+                    Schema.from_json(schema),
+                    mode="ignore",
+                    partition_by=list(partition_by),
+                    configuration=dict(properties),
+                    raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
+                )
         try:
             table = DeltaTable(self.uri)
         except DeltaError as error:

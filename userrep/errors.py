@@ -51,6 +51,10 @@ class ArtifactError(UserrepError):
     """A space's files are not what their manifest says: torn, swapped, or of an unknown format."""
 
 
+class AlreadyRunningError(UserrepError):
+    """Another run of the same job is at work on the same root; this one has changed nothing, or has stopped."""
+
+
 class SlotsError(UserrepError):
     """Spark has fewer free slots than the ranks that training asks for."""
 

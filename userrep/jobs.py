@@ -9,6 +9,7 @@ from pathlib import Path
 
 from userrep.config import load_config
 from userrep.errors import UsageError, UserrepError, in_one_line
+from userrep.leases import held
 from userrep.logs import begin_run, end_run, say_why, to_stderr
 from userrep.operations.erasure import Erasure, read_ids, receipt_lines
 from userrep.operations.maintenance import maintain_tables
@@ -70,6 +71,12 @@ FOR_RETRAINING: dict[str, Callable[[Pipeline], object]] = {
 }
 
 
+def run_job(pipeline: Pipeline, name: str, *, retrain: bool = False) -> None:
+    """Run a job of ``JOBS``. Raises AlreadyRunningError if the same one is at work on these tables."""
+    with held(pipeline.tables, name):
+        (FOR_RETRAINING if retrain else JOBS)[name](pipeline)
+
+
 def job_main(name: str, description: str | None) -> int:
     """Run one job from the command line of an entry point in jobs/; returns the exit code."""
     parser = _parser(name, description)
@@ -80,7 +87,7 @@ def job_main(name: str, description: str | None) -> int:
     if name in FOR_RETRAINING:
         parser.add_argument("--retrain", action="store_true", help="for a new space, although one is there")
     arguments = parser.parse_args()
-    work = FOR_RETRAINING[name] if getattr(arguments, "retrain", False) else JOBS[name]
+    work = partial(run_job, name=name, retrain=getattr(arguments, "retrain", False))
     return _ended(name, arguments, work, as_of=arguments.as_of)
 
 

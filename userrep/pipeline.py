@@ -30,6 +30,7 @@ from userrep.features.refresh import refresh_features
 from userrep.features.sides import check_sources
 from userrep.ids import short_hash
 from userrep.items.versions import items_without_vector, train_versions
+from userrep.leases import held
 from userrep.logs import to_stderr
 from userrep.operations.drift import FAIL, WARN, measure_drift, newest_measurable
 from userrep.runs import Runs
@@ -71,7 +72,14 @@ class Pipeline:
         self.runs = Runs(self.tables, self.config, report=self.report)
 
     def run(self, *, retrain: bool = False) -> Space:
-        """Run all stages; train where no space can be used yet, or with ``retrain``; return the space that serves."""
+        """Run all stages; train where no space can be used yet, or with ``retrain``; return the space that serves.
+
+        Raises AlreadyRunningError if another pipeline is at work on these tables.
+        """
+        with held(self.tables, "pipeline"):
+            return self._run(retrain=retrain)
+
+    def _run(self, *, retrain: bool) -> Space:
         schedule = self.schedule
         dates = schedule.feature_dates(retrain=retrain)
         if retrain or schedule.usable_space is None:

@@ -261,6 +261,14 @@ TRAINING_SETS = TableSchema(
     options STRING, first_label_at TIMESTAMP, last_label_at TIMESTAMP, created_at TIMESTAMP""",
 )
 
+LEASES = TableSchema(
+    "leases",
+    """one row per job that has run: who has it, or had it last (ended_at); machine: where the process id means the
+    same; change_id: of the newest change of the whole table, the same in all rows""",
+    """job STRING, lease_id STRING, run_id STRING, host STRING, machine STRING, pid BIGINT, started_at TIMESTAMP,
+    ended_at TIMESTAMP, change_id STRING""",
+)
+
 JOB_RUNS = TableSchema(
     "job_runs",
     "one row per stage of a run",
@@ -288,8 +296,8 @@ SPACE_METRICS = TableSchema(
 ALL = (
     SOURCE_FILES, SOURCE_SCHEMAS, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS,
     ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, USER_OPENINGS, OPENINGS, FEATURE_SETS,
-    TRAINING_ROWS, REGISTRY, USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, JOB_RUNS, CONSUMER_RESULTS,
-    SPACE_METRICS, SNAPSHOT_DRIFT, TOMBSTONES, ERASURES, EXPORTS,
+    TRAINING_ROWS, REGISTRY, USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, LEASES, JOB_RUNS,
+    CONSUMER_RESULTS, SPACE_METRICS, SNAPSHOT_DRIFT, TOMBSTONES, ERASURES, EXPORTS,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from userrep.config import Config
 from userrep.errors import UsageError
+from userrep.failpoints import around
 
 PARTIAL = "."  # begins the names of what is not whole yet
 
@@ -106,8 +107,8 @@ def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole: under a temporary name, synced, then renamed. A reader never sees half of it."""
     files, path = file_system(uri)
     if not isinstance(files, pyarrow.fs.LocalFileSystem):
-        with files.open_output_stream(path) as stream:  # object stores show a file when it is complete
-            stream.write(content)
+        with around(f"file:{path.rpartition('/')[2]}"), files.open_output_stream(path) as stream:
+            stream.write(content)  # object stores show a file when it is complete
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,8 @@ def write_bytes(uri: str, content: bytes) -> None:
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(staged.name, 0o666 & ~umask)  # a temporary file is its owner's alone
-    os.replace(staged.name, target)
+    with around(f"file:{target.name}"):
+        os.replace(staged.name, target)
 
 
 def write_folder(uri: str, files: Mapping[str, bytes]) -> None:
@@ -144,7 +146,8 @@ def write_folder(uri: str, files: Mapping[str, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         _sync(partial)
-        partial.rename(target)
+        with around(f"folder:{target.name}"):
+            partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -196,7 +199,8 @@ def all_exist(uris: Sequence[str]) -> bool:
 def delete_file(uri: str) -> None:
     """Remove a file."""
     files, path = file_system(uri)
-    files.delete_file(path)
+    with around(f"delete:{path.rpartition('/')[2]}"):
+        files.delete_file(path)
 
 
 def delete_partials(uri: str, *, older_than: timedelta) -> int:
@@ -218,7 +222,8 @@ def delete_partials(uri: str, *, older_than: timedelta) -> int:
 def delete_folder(uri: str) -> None:
     """Remove a folder with all that is in it."""
     files, path = file_system(uri)
-    files.delete_dir(path)
+    with around(f"delete:{path.rpartition('/')[2]}"):
+        files.delete_dir(path)
 
 
 def names_in_out(out: str) -> list[str]:

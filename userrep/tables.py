@@ -4,6 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyspark.sql import types as T
 from userrep.config import Config
 from userrep.delta_files import DeltaFiles, TableFile
 from userrep.errors import UsageError, UserrepError, in_line
+from userrep.failpoints import around
 from userrep.schemas import TableSchema
 from userrep.storage import absolute, delete_folder, folder_names
 from userrep.table_writer import Target
@@ -194,7 +196,8 @@ class Tables:
             frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
             return self._write(frame, table, replacing)
         files = DeltaFiles(self.uri(table))
-        return files.append(rows) if replacing is None else files.replace(rows, replacing)
+        with _committing(table):
+            return files.append(rows) if replacing is None else files.replace(rows, replacing)
 
     def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Put rows in the place of all that a small table holds, unless it has changed: compare and swap, one commit.
@@ -207,7 +210,8 @@ class Tables:
         change_id = uuid.uuid4().hex
         changed = [{**row, "change_id": change_id} for row in rows]
         if self.has_files:
-            return DeltaFiles(self.uri(table)).exchange(changed, since=since)
+            with _committing(table):
+                return DeltaFiles(self.uri(table)).exchange(changed, since=since)
         name, was = self.name(table), "NULL" if since is None else f"'{since}'"
         # Delta reads source and target at one version, and refuses the commit if another one has come since then.
         try:
@@ -252,7 +256,8 @@ class Tables:
 
         ``since``: the table's version when the work began. Raises UserrepError if these partitions have changed since.
         """
-        DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
+        with _committing(table):
+            DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
 
     def add_files(self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
         """Add files that tasks have written, in one commit.
@@ -260,14 +265,16 @@ class Tables:
         ``transaction``: of whom, and the number of it, which ``last_transaction`` tells from then on. Only where the
         tables have files of their own. No file, no commit.
         """
-        DeltaFiles(self.uri(table)).add_files(written, transaction=transaction)
+        with _committing(table):
+            DeltaFiles(self.uri(table)).add_files(written, transaction=transaction)
 
     def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
         """Put a new file, or none, in the place of each of some files, in one commit; False: some had gone meanwhile.
 
         What another run did to those stays. Only where the tables have files of their own.
         """
-        return DeltaFiles(self.uri(table)).rewrite(pairs)
+        with _committing(table):
+            return DeltaFiles(self.uri(table)).rewrite(pairs)
 
     def join_files(self, table: TableSchema, *, at_least: int) -> int:
         """Put all files of a ledger into one, if they are so many; return how many they were, 0 if nothing was done.
@@ -276,7 +283,8 @@ class Tables:
         """
         self.create(table)
         if self.has_files:
-            return DeltaFiles(self.uri(table)).join_files(at_least)
+            with around(f"join:{table.name}"):
+                return DeltaFiles(self.uri(table)).join_files(at_least)
         num = int(self.spark.sql(f"DESCRIBE DETAIL {self.name(table)}").select("numFiles").first()[0])  # type: ignore[index]
         return num if num >= at_least and self.optimize(table, ["true"]) else 0
 
@@ -289,7 +297,8 @@ class Tables:
         if self._is_in_s3:
             return self._joined_beside(table, condition)
         try:
-            self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {condition}")
+            with around(f"join:{table.name}"):
+                self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {condition}")
         except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
             if "[DELTA_CONCURRENT_" not in str(error):
                 raise
@@ -314,7 +323,8 @@ class Tables:
         self.create(table)
         hours = int(age.total_seconds() // 3600)
         if self.has_files:
-            DeltaFiles(self.uri(table)).vacuum(hours, keep)
+            with around(f"vacuum:{table.name}"):
+                DeltaFiles(self.uri(table)).vacuum(hours, keep)
             return
         check = "spark.databricks.delta.retentionDurationCheck.enabled"
         before = self.spark.conf.get(check, "true") or "true"
@@ -367,7 +377,10 @@ class Tables:
         return DeltaFiles(self.uri(table)).last_transaction(writer)
 
     def replace(self, rows: DataFrame, table: TableSchema, where: str) -> None:
-        """Put ``rows`` in the place of those that match ``where``, in one commit."""
+        """Put ``rows`` in the place of those that match ``where``, in one commit.
+
+        Raises UserrepError if another run has changed these rows meanwhile: they may be made from what it has changed.
+        """
         self._write(rows, table, where)
 
     def _write(
@@ -375,16 +388,25 @@ class Tables:
     ) -> None:
         self.create(table)
         if self._is_in_s3:
-            self._write_beside(rows, table, where, transaction, self.version(table))
+            with _committing(table):
+                self._write_beside(rows, table, where, transaction, self.version(table))
             return
         writer = self._writer(rows, table)
         if transaction is not None:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         writer = writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)
-        if self._root is not None:
-            writer.save(self.uri(table))
-        else:
-            writer.saveAsTable(self.name(table))
+        try:
+            with _committing(table):
+                if self._root is not None:
+                    writer.save(self.uri(table))
+                else:
+                    writer.saveAsTable(self.name(table))
+        except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
+            if "[DELTA_CONCURRENT_" not in str(error):
+                raise
+            raise UserrepError(
+                f"{self.name(table)}: another run has changed the same rows meanwhile. Run the command again."
+            ) from error
 
     def _write_beside(
         self, rows: DataFrame, table: TableSchema, where: str | None, transaction: tuple[str, int] | None, since: int
@@ -422,3 +444,7 @@ class Tables:
         found = self.spark.createDataFrame(in_order, columns).where(where).collect()
         matching = {tuple(row[name] for name in names) for row in found}
         return lambda values: tuple(values[name] for name in names) in matching
+
+
+def _committing(table: TableSchema) -> AbstractContextManager[None]:
+    return around(f"commit:{table.name}")

@@ -16,6 +16,7 @@ from userrep.downstream.options import JoinOptions
 from userrep.downstream.training_sets import create_training_set, list_training_sets, training_set_id
 from userrep.errors import UserrepError
 from userrep.events.tiles import read_tiles
+from userrep.failpoints import around
 from userrep.features.build import read_features, stored_features
 from userrep.features.spec import FeatureSpec
 from userrep.spaces.registry import Space
@@ -167,7 +168,8 @@ def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str
     regression = LogisticRegression(featuresCol=name, labelCol="label", maxIter=50, regParam=1e-3)
     model = Pipeline(stages=[join, regression] if join else [regression]).fit(rows.where("split = 'train'"))
     if join is not None:
-        model.write().overwrite().save(folder)
+        with around("model:return_propensity"):
+            model.write().overwrite().save(folder)
     fitted = model.stages[-1]
     assert isinstance(fitted, LogisticRegressionModel)
     evaluator = BinaryClassificationEvaluator(labelCol="label", rawPredictionCol="rawPrediction")

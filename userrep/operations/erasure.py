@@ -19,6 +19,7 @@ from userrep.errors import UsageError, in_one_line
 from userrep.events.tombstones import add_tombstones, read_tombstones, request_id_of
 from userrep.features.build import features_tables
 from userrep.ids import snapshot_id
+from userrep.leases import held
 from userrep.operations.erased_ledgers import Pins, drop_training_rows, recount
 from userrep.operations.erased_rows import ErasedRows, Gone, erase_rows
 from userrep.parquet_parts import erase_from_parts
@@ -92,7 +93,13 @@ class Erasure:
         ``now``: files that only older versions of tables need go at once, and so do the checkpoints of streams, whose
         state holds the events of open days. No other run may be under way then: it would miss files. Otherwise these
         files can be read for ``RETENTION`` more by whoever asks for an older version.
+
+        Raises AlreadyRunningError if another erasure is at work on these tables.
         """
+        with held(self.tables, "forget"):
+            return self._run(now=now)
+
+    def _run(self, *, now: bool) -> dict[str, Any]:
         receipt: dict[str, Any] = {"request_id": None, "num_users": len(self.user_ids)}
         before = {row.request_id: row for row in newest_requests(self.tables)}
         since: datetime | None = None

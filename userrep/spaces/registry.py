@@ -118,6 +118,8 @@ def promote(tables: Tables, space: Space) -> None:
 def rollback(tables: Tables) -> Space:
     """Let the space serve again that served last before the one that serves now. Never blocked by consumers.
 
+    Run again it changes nothing, until another space is promoted or the one that it has left is retired.
+
     Raises
     ------
     UsageError

@@ -11,7 +11,11 @@ CANDIDATE, READY, SERVING, RETIRED = "candidate", "ready", "serving", "retired"
 
 @dataclass(frozen=True)
 class Space:
-    """An embedding space. ``last_turn``: the running number of its last promotion, 0 before the first. Times in UTC."""
+    """An embedding space. Times in UTC.
+
+    ``last_turn``: the running number of its last promotion, 0 before the first; of a space that a rollback has left,
+    that of the space which the rollback has led to, below zero.
+    """
 
     space_id: str
     state: str
@@ -58,9 +62,19 @@ class Registry:
 
     @property
     def served_before(self) -> Space | None:
-        """The space that served last before the one that serves now, retired ones aside: where a rollback leads."""
-        earlier = [space for space in self.spaces if space.last_turn and space.state == READY]
+        """The space that served last before the one that serves now: where a rollback leads.
+
+        Those aside that are retired, or that a rollback has left.
+        """
+        earlier = [space for space in self.spaces if space.last_turn > 0 and space.state == READY]
         return max(earlier, key=lambda space: space.last_turn, default=None)
+
+    @property
+    def rolled_back_from(self) -> Space | None:
+        """The space that the last rollback has left, until one is promoted or it is retired."""
+        turn = self.serving.last_turn if self.serving else 0
+        left = (space for space in self.spaces if space.state == READY and space.last_turn == -turn)
+        return next(left, None) if turn else None
 
     def space(self, space_id: str | None) -> Space:
         """Return a space by id; the one that serves for None or "serving".
@@ -108,8 +122,8 @@ class Registry:
     def spaces_in_use(self) -> dict[str, str]:
         """Return the spaces that need a snapshot every day, with the reason: the one that serves first.
 
-        Also those that consumers are pinned to, those that wait to serve (consumers get ready on them), and the one
-        that a rollback leads to.
+        Also those that consumers are pinned to, those that wait to serve (consumers get ready on them), the one that a
+        rollback leads to, and the one that the last rollback has left.
         """
         back, reasons = self.served_before, {}
         for space in sorted(self.spaces, key=lambda space: space.state != SERVING):
@@ -118,6 +132,7 @@ class Registry:
             why += [f"pinned by {names}"] if names else []
             why += ["waits to serve"] if space.state == READY and not space.last_turn else []
             why += ["served before"] if space is back else []
+            why += ["rolled back from"] if space is self.rolled_back_from else []
             if why:
                 reasons[space.space_id] = "; ".join(why)
         return reasons

@@ -98,14 +98,22 @@ def promote(registry: Registry, space_id: str, *, now: datetime) -> Registry:
 def rollback(registry: Registry, *, now: datetime) -> Registry:
     """Let the space serve again that served last before the one that serves now. Consumers never block it.
 
+    One that has come through, unknown to who asked for it, is not made again: nothing changes until another promotion,
+    or until the space that it has left is retired, after which a rollback leads further back.
+
     Raises
     ------
     UsageError
         If no other space has served, or each that has is retired.
     """
-    if registry.served_before is None:
+    if registry.rolled_back_from is not None:
+        return registry
+    left, back = registry.serving, registry.served_before
+    if left is None or back is None:
         raise UsageError("rollback: no other space has served before.")
-    return _let_serve(registry, registry.served_before, now)
+    after = _let_serve(registry, back, now)
+    turn = after.space(back.space_id).last_turn
+    return _with_spaces(after, replace(after.space(left.space_id), last_turn=-turn))
 
 
 def retire(registry: Registry, space_id: str, *, now: datetime) -> Registry:

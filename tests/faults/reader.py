@@ -1,0 +1,82 @@
+"""A consumer that looks all the while, as a thread: what it finds published is whole, whoever is killed meanwhile."""
+
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from userrep.schemas import REGISTRY, SNAPSHOTS, USER_EMBEDDINGS
+from userrep.spaces.registry import read_registry
+from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.tables import Tables
+
+_PAUSE = 0.3  # seconds between two looks
+
+
+class Reader:
+    """Looks at a root until the block ends; ``faults``: what was not as promised, ``looks``: how often it looked."""
+
+    def __init__(self, root: Path) -> None:
+        self.faults: list[str] = []
+        self.looks = 0
+        self._tables = Tables(None, root=str(root))
+        self._served = False
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> "Reader":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._is_over.wait(_PAUSE):
+            try:
+                self.faults += self.look()
+            except Exception as error:  # a reader that fails is the fault that is looked for
+                self.faults.append(repr(error))
+            self.looks += 1
+
+    def look(self) -> list[str]:
+        """Read every published snapshot, and compare it with the ledger. Nothing is written, no table created."""
+        if not all(
+            DeltaTable.is_deltatable(self._tables.uri(table)) for table in (REGISTRY, SNAPSHOTS, USER_EMBEDDINGS)
+        ):
+            return []
+        registry = read_registry(self._tables)
+        served, self._served = self._served, registry.serving is not None
+        faults = ["nothing serves any more"] if served and not self._served else []
+        for space in registry.spaces:
+            before = list_snapshots(self._tables, space.space_id)
+            found = {snapshot.snapshot_id: self._num_users(snapshot) for snapshot in before}
+            still = {snapshot.snapshot_id for snapshot in list_snapshots(self._tables, space.space_id)}
+            faults += [
+                f"{s.snapshot_id}: {found[s.snapshot_id]} users, {s.num_users} in the ledger"
+                for s in before
+                if s.snapshot_id in still and not self._is_whole(found[s.snapshot_id], s.num_users)
+            ]
+        return faults
+
+    def _is_whole(self, found: int, in_ledger: int) -> bool:
+        return found == in_ledger
+
+    def _num_users(self, snapshot: Snapshot) -> int:
+        wanted = {"space_id": snapshot.space_id, "as_of": snapshot.as_of, "revision": snapshot.revision}
+        files = self._tables.files(USER_EMBEDDINGS, lambda of: of == wanted)
+        folder = self._tables.uri(USER_EMBEDDINGS)
+        users = [pq.read_table(f"{folder}/{f.path}", columns=["user_id"], partitioning=None) for f in files]
+        return len({user for part in users for user in part["user_id"].to_pylist()})
+
+
+class ReaderWhileUsersLeave(Reader):
+    """During an erasure snapshots lose users before the ledger says so."""
+
+    def _is_whole(self, found: int, in_ledger: int) -> bool:
+        return 0 < found <= in_ledger

@@ -1,0 +1,173 @@
+"""One run of a job at a time on a root: a row of ``leases`` says who has it, and a file beside it that they live.
+
+The row is put there by compare and swap, so that of two who come at once one gets it. Who has it writes the file anew
+every 10 s. A lease is over when its holder gives it back, when its process is known to be gone (on the same machine),
+or when nothing was heard of it for a minute; what its holder has begun is then made good as after any kill. A holder
+that was only asleep finds its file gone, and stops.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pyspark.sql import Row
+
+from userrep.errors import AlreadyRunningError, UserrepError
+from userrep.logs import this_run_id
+from userrep.schemas import LEASES
+from userrep.storage import delete_file, exists, read_bytes, write_bytes
+from userrep.tables import Tables
+from userrep.utc import utc_now
+
+BEAT = timedelta(seconds=10)
+STALE = timedelta(seconds=60)  # after which a holder that was not heard of counts as dead
+_ATTEMPTS = 20  # to take it, each on the newest leases
+
+
+@contextmanager
+def held(tables: Tables, job: str) -> Iterator[None]:
+    """Hold the lease of a job of this root meanwhile. Cost: two commits, and a small file every 10 s.
+
+    Raises
+    ------
+    AlreadyRunningError
+        If another run has it, by name; nothing was changed then. Or, within the block, if this process slept for so
+        long that another has taken it.
+    """
+    row = _taken(tables, job)
+    beat = _Beat(_file(tables, row))
+    try:
+        yield
+    except KeyboardInterrupt:
+        if beat.is_lost:
+            raise AlreadyRunningError(
+                f"{job}: nothing was heard of this run for more than {STALE.seconds} s, and another one has taken its "
+                "place. This one has stopped; what it has committed stays."
+            ) from None
+        raise
+    finally:
+        beat.end()
+        if not beat.is_lost:
+            with suppress(Exception):  # what the job itself has to say comes first; the lease ends by its age
+                _give_back(tables, row)
+
+
+class _Beat:
+    """Writes the time into a file again and again, until it is told to end, or another has taken the file away."""
+
+    def __init__(self, file: str) -> None:
+        self.is_lost = False
+        self._file, self._is_there = file, False
+        self._is_over = threading.Event()
+        self._interrupts = threading.current_thread() is threading.main_thread()
+        with suppress(OSError):  # as below
+            self._write()
+        self._thread = threading.Thread(target=self._go_on, name="lease", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _go_on(self) -> None:
+        while not self._is_over.wait(BEAT.total_seconds()):
+            with suppress(OSError):  # a store that is away for a moment
+                if self._is_there and not exists(self._file):
+                    self.is_lost = True
+                    if self._interrupts:
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    return
+                self._write()
+
+    def _write(self) -> None:
+        write_bytes(self._file, utc_now().isoformat().encode())
+        self._is_there = True
+
+
+def _taken(tables: Tables, job: str) -> dict[str, object]:
+    """Put a row of this process in the place of one whose holder is gone."""
+    for _ in range(_ATTEMPTS):
+        rows = tables.ledger(LEASES)
+        before = next((row for row in rows if row.job == job), None)
+        if before is not None and before.ended_at is None:
+            _check_gone(tables, before)
+        mine = {
+            "job": job,
+            "lease_id": uuid.uuid4().hex,
+            "run_id": this_run_id(),
+            "host": socket.gethostname(),
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "started_at": utc_now(),
+            "ended_at": None,
+        }
+        others = [row.asDict() for row in rows if row.job != job]
+        if tables.exchange(LEASES, [*others, mine], since=max((row.change_id for row in rows), default=None)):
+            if before is not None:
+                _forget(_file(tables, before.asDict()))
+            return mine
+    raise UserrepError(f"{job}: other runs keep on beginning. Run the command again.")
+
+
+def _give_back(tables: Tables, mine: dict[str, object]) -> None:
+    for _ in range(_ATTEMPTS):
+        rows = tables.ledger(LEASES)
+        if mine["lease_id"] not in {row.lease_id for row in rows}:
+            return
+        others = [row.asDict() for row in rows if row.lease_id != mine["lease_id"]]
+        ended = mine | {"ended_at": utc_now()}
+        if tables.exchange(LEASES, [*others, ended], since=max(row.change_id for row in rows)):
+            _forget(_file(tables, mine))
+            return
+
+
+def _check_gone(tables: Tables, holder: Row) -> None:
+    """Refuse while a holder lives, or may."""
+    if holder.machine and holder.machine == _machine() and not Path(f"/proc/{holder.pid}").exists():
+        return
+    heard_at = _heard(tables, holder)
+    silent = utc_now() - heard_at
+    if silent >= STALE:
+        time.sleep(2 * BEAT.total_seconds())  # its clock may be behind: does it still write?
+        if _heard(tables, holder) == heard_at:
+            return
+        silent = timedelta(0)
+    raise AlreadyRunningError(
+        f"{holder.job} is already running: run {holder.run_id} on {holder.host}, process {holder.pid}, since "
+        f"{holder.started_at:%Y-%m-%d %H:%M:%S} UTC, heard of {max(0, int(silent.total_seconds()))} s ago; nothing was "
+        f"changed. Wait for its end. Of one that died, the place is free {STALE.seconds} s after it was last heard of."
+    )
+
+
+def _heard(tables: Tables, holder: Row) -> datetime:
+    """Return when a holder last said that it lives."""
+    heard_at: datetime = holder.started_at
+    with suppress(OSError, ValueError):  # not yet written
+        said = read_bytes(_file(tables, holder.asDict()), max_bytes=64).decode()
+        heard_at = max(heard_at, datetime.fromisoformat(said))
+    return heard_at
+
+
+def _file(tables: Tables, row: dict[str, object]) -> str:
+    return f"{tables.artifacts_root}/artifacts/leases/{row['job']}-{row['lease_id']}"
+
+
+def _forget(file: str) -> None:
+    with suppress(OSError):
+        delete_file(file)
+
+
+def _machine() -> str:
+    """Name the boot and the namespace in which a process id means the same; empty where that is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""

@@ -1,9 +1,10 @@
-"""Log, tables and artifacts in an object store that is busy at times: a pipeline, a night, the maintenance."""
+"""Log, tables and artifacts in an object store that is busy at times: a pipeline, a night, an export, an erasure."""
 
 from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
@@ -16,6 +17,8 @@ from userrep.events.generator import LogSpec, generate_log
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.events.tiles import read_tiles
+from userrep.export import export_embeddings
+from userrep.operations.erasure import Erasure
 from userrep.operations.maintenance import maintain_tables
 from userrep.pipeline import Pipeline
 from userrep.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
@@ -96,3 +99,22 @@ def test_small_files_that_a_stream_has_left_are_joined(work: Pipeline) -> None:
     assert len(tables.files(REJECTED_EVENTS, lambda of: of["revision"] == STREAM_REVISION)) == 1
     assert tables.read(REJECTED_EVENTS).where(of_stream).count() == 16
     assert tables.read(REJECTED_EVENTS).where(f"NOT {of_stream}").count() == num_others > 0
+
+
+def test_an_export_is_whole_and_who_is_forgotten_is_in_no_file(work: Pipeline, bucket: Bucket) -> None:
+    tables = work.tables
+    user = min(row.user_id for row in tables.read(USER_EMBEDDINGS).where(f"as_of = DATE'{AS_OF}'").collect())
+    with bucket.store.failing(SHARE, seed=2):
+        manifest = export_embeddings(tables, work.config, find_space(tables, None), AS_OF, f"{bucket.uri}/out")
+        receipt = Erasure(tables, work.config, [user], lambda _: None).run(now=True)
+    assert manifest["num_rows"] > 20
+    assert receipt["num_with_rows"] == 1
+    assert receipt["exports"] == {f"{bucket.uri}/out": "1 rows"}
+    files, base = file_system(bucket.uri)
+    found = files.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
+    parquet = [file.path for file in found if file.path.endswith(".parquet") and "/log/" not in file.path]
+    assert len(parquet) > 20
+    naming = [
+        path for path in parquet if user in str(pq.read_table(path, filesystem=files, partitioning=None).to_pydict())
+    ]
+    assert naming == []

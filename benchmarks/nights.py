@@ -6,7 +6,7 @@ user id of its own, as from an upstream that writes sessions where users belong.
 night is run again. ``value`` counts what is not as it must be: a night that ends otherwise than it should, vectors that
 serve after the refusal and are not those of the night before, features and vectors in the end that are not, to the bit,
 those of a root in which nothing broke, and files in which the forgotten user's id still stands, compressed or not.
-``seconds`` is the median night's. The last root is kept, for a look at its report. Some 12 minutes.
+``seconds`` is the median night's. The last root is kept, for a look at its report. Some 20 minutes.
 
     make bench-nights
     python -m benchmarks.nights --small

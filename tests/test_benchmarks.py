@@ -3,8 +3,6 @@
 import importlib
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -22,7 +20,6 @@ from benchmarks import (
     nights,
     quality,
     reader_vs_petastorm,
-    savings,
     training_data,
     training_memory,
 )
@@ -46,7 +43,6 @@ OTHER_NAMES = [
     *STREAM_NAMES,
     "retraining_auc_loss",
     "quality",
-    "savings",
     "nights",
 ]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
@@ -125,13 +121,6 @@ def test_a_benchmark_of_joins_compares_answers_and_tells_its_line(name: str, spa
     assert line["seconds"] > 0
     assert line.get("ratio", line.get("value")) > 0
     assert not list(root.glob("run-*"))
-
-
-def test_cpu_seconds_are_of_all_processes_also_of_those_that_have_ended() -> None:
-    burn = "import time\nwhile time.process_time() < 0.5: pass"
-    before = savings.cpu_seconds()
-    subprocess.run([sys.executable, "-c", burn], check=True)
-    assert 0.5 <= savings.cpu_seconds() - before < 5
 
 
 def test_a_log_of_nights_has_a_file_a_day_and_a_broken_one_nobody_who_is_known(tmp_path: Path) -> None:

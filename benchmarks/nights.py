@@ -207,14 +207,14 @@ def break_day(file: Path) -> None:
     pq.write_table(rows.set_column(rows.column_names.index("user_id"), "user_id", ids), file)
 
 
-def files_naming(folder: Path, text: str) -> list[str]:
-    """List the files in whose bytes, or in whose decompressed Parquet, a text stands."""
+def files_naming(folder: Path, *texts: str) -> list[str]:
+    """List the files in whose bytes, or in whose decompressed Parquet, one of some texts stands."""
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
         if path.suffix == ".parquet" and content:
             content += str(pq.ParquetFile(path).read().to_pylist()).encode()
-        if text.encode() in content:
+        if any(text.encode() in content for text in texts):
             found.append(str(path.relative_to(folder)))
     return found
 

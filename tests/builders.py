@@ -43,18 +43,6 @@ def event(user: str | None, item: str | None, when: str | None, **more: Any) -> 
     return {"user_id": user, "item_id": item, "event_at": at(when) if when else None, **more}
 
 
-def files_naming(folder: Path, *names: str) -> list[str]:
-    """Return the files below a folder in whose bytes, decompressed, one of some texts stands."""
-    found = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        if path.suffix == ".parquet" and content:
-            content += str(pq.ParquetFile(path).read().to_pylist()).encode()
-        if any(name.encode() in content for name in names):
-            found.append(str(path.relative_to(folder)))
-    return found
-
-
 def config_of(folder: Path, **sections: Any) -> Config:
     """Build a configuration with tables below ``folder`` and the log in ``folder/events``; sections override."""
     events = {"path": str(folder / "events"), "columns": EVENT_COLUMNS, **sections.pop("events", {})}

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.builders import config_of, event, files_naming, write_rows
+from benchmarks.nights import files_naming
+from tests.builders import config_of, event, write_rows
 from tests.embedding_tables import publish, snapshot
 from userrep import export
 from userrep.config import Config

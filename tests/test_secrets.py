@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.builders import EVENT_COLUMNS, event, files_naming, write_rows
+from benchmarks.nights import files_naming
+from tests.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import load_config
 from userrep.errors import UsageError
 from userrep.session import REDACTED

@@ -107,20 +107,14 @@ class DeltaFiles:
 
         Raises UserrepError if other commits always come first.
         """
-        for _ in range(_ATTEMPTS):
-            if self._written(DeltaTable(self.uri), rows, mode="append"):
-                return
-        raise self._too_busy()
+        self._write(rows, mode="append")
 
     def replace(self, rows: Sequence[Mapping[str, Any]], where: str) -> None:
         """Put rows in the place of those that match ``where``, in one commit.
 
         Raises UserrepError if other commits always come first, such as those that join files.
         """
-        for _ in range(_ATTEMPTS):
-            if self._written(DeltaTable(self.uri), rows, mode="overwrite", predicate=where):
-                return
-        raise self._too_busy()
+        self._write(rows, mode="overwrite", predicate=where)
 
     def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Put rows in the place of all others if their ``change_id`` is still ``since``; say whether it was."""
@@ -165,9 +159,7 @@ class DeltaFiles:
             table = DeltaTable(self.uri)
             removed = [file for file in _files(table) if replaces(file.values)]
             if {file.path for file in removed} != before:
-                raise UserrepError(
-                    f"{self.uri}: another run has changed the same rows meanwhile. Run the command again."
-                )
+                raise changed_meanwhile(self.uri)
             if self._swap(table, added, removed):
                 return
         raise self._too_busy()
@@ -198,6 +190,13 @@ class DeltaFiles:
         actions = _adding(added)
         actions += [RemoveAction(file.path, True, _now_ms(), file.size, _texts(file)) for file in removed]
         return not actions or self._committed(table, actions)
+
+    def _write(self, rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
+        """Write rows onto whatever version is the newest."""
+        for _ in range(_ATTEMPTS):
+            if self._written(DeltaTable(self.uri), rows, **how):
+                return
+        raise self._too_busy()
 
     def _written(self, table: DeltaTable, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
         """Write rows onto the very version that ``table`` is at; say whether no other commit came first."""
@@ -249,6 +248,11 @@ class DeltaFiles:
         except DeltaError:
             return False
         return True
+
+
+def changed_meanwhile(table: str) -> UserrepError:
+    """Return what a commit fails with that was made from rows which are no longer those."""
+    return UserrepError(f"{table}: another run has changed the same rows meanwhile. Run the command again.")
 
 
 def _adding(files: Sequence[TableFile]) -> list[AddAction | RemoveAction]:

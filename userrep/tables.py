@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import Config
-from userrep.delta_files import DeltaFiles, TableFile
+from userrep.delta_files import DeltaFiles, TableFile, changed_meanwhile
 from userrep.errors import UsageError, UserrepError, in_line
 from userrep.failpoints import around
 from userrep.schemas import TableSchema
@@ -221,8 +221,8 @@ class Tables:
                 f"WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.change_id = {was} THEN DELETE",
                 new=self.spark.createDataFrame(changed, self.read(table).schema),
             ).first()
-        except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
-            if "[DELTA_CONCURRENT_" not in str(error):
+        except Exception as error:
+            if not _was_overtaken(error):
                 raise
             return False
         return bool(done and done.num_affected_rows)
@@ -299,8 +299,8 @@ class Tables:
         try:
             with around(f"join:{table.name}"):
                 self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {condition}")
-        except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
-            if "[DELTA_CONCURRENT_" not in str(error):
+        except Exception as error:
+            if not _was_overtaken(error):
                 raise
             return False
         return True
@@ -401,12 +401,10 @@ class Tables:
                     writer.save(self.uri(table))
                 else:
                     writer.saveAsTable(self.name(table))
-        except Exception as error:  # Delta's classes for Python have no base in common, and none over Spark Connect
-            if "[DELTA_CONCURRENT_" not in str(error):
+        except Exception as error:
+            if not _was_overtaken(error):
                 raise
-            raise UserrepError(
-                f"{self.name(table)}: another run has changed the same rows meanwhile. Run the command again."
-            ) from error
+            raise changed_meanwhile(self.name(table)) from error
 
     def _write_beside(
         self, rows: DataFrame, table: TableSchema, where: str | None, transaction: tuple[str, int] | None, since: int
@@ -448,3 +446,11 @@ class Tables:
 
 def _committing(table: TableSchema) -> AbstractContextManager[None]:
     return around(f"commit:{table.name}")
+
+
+def _was_overtaken(error: Exception) -> bool:
+    """Say whether Delta refused a commit of Spark's because of another one.
+
+    Its classes for Python have no base in common, and none over Spark Connect.
+    """
+    return "[DELTA_CONCURRENT_" in str(error)

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import redis
 
+from benchmarks.nights import files_naming
 from deploy.services import RedisServer
-from tests.builders import AS_OF, files_naming
+from tests.builders import AS_OF
 from tests.streaming.conftest import NewWorld
 from tests.streaming_world import DAY, NEXT, arrive, events_between
 from userrep import schemas

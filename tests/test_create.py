@@ -89,6 +89,16 @@ def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(
     assert hashes[0]["valid_loss"] == pytest.approx(hashes[1]["valid_loss"], rel=1e-5)
 
 
+def test_a_training_that_is_tried_again_is_not_made_twice(work: Work) -> None:
+    trained = work.pipeline().train_unless_trained()
+    again = work.pipeline()
+    assert again.train_unless_trained() == trained
+    assert [(run.stage, run.outcome) for run in again.runs.stages][-1:] == [("train_autoencoder", "skipped")]
+    assert work.said[-1].endswith(f"(space {trained.space_id} is trained, and has no snapshot yet)")
+    other = work.pipeline(max_epochs=1).train_unless_trained()  # of another recipe
+    assert other.space_id != trained.space_id
+
+
 def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = work.pipeline()
     with monkeypatch.context() as patch:

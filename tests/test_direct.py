@@ -289,6 +289,30 @@ def test_row_groups_of_other_days_are_not_read(tmp_path: Path) -> None:
     assert tiles["user_id"].to_pylist() == ["b"]
 
 
+def test_in_folders_of_days_a_day_of_which_a_file_has_other_rows_needs_spark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn = tmp_path / "torn" / "a.parquet"
+    torn.parent.mkdir()
+    torn.write_bytes(b"PAR1")
+    folder_days = {
+        str(write_rows(tmp_path / name / "a.parquet", rows)): day
+        for name, day, rows in (
+            ("well", D1, [event("u1", "i1", "2024-05-01"), event(None, "i1", "2024-05-01")]),
+            ("more", D1, [event("u2", "i1", "2024-05-01 23:59:59")]),
+            ("stray", D2, [event("u3", "i1", "2024-05-02"), event("u3", "i1", "2024-05-01")]),
+            ("none", D3, [event("u4", "i1", "2024-05-03"), event("u4", "i1", None)]),
+            ("other", D4, [event("u5", "i1", "2024-05-01")]),
+        )
+    } | {str(torn): date(2024, 5, 5)}  # fmt: skip
+    found = list(tiles_of_files(sorted(folder_days), set(folder_days.values()), COLUMNS, folder_days=folder_days))
+    assert [(of.day.day, of.tiles is None) for of in found] == [(1, False), (2, True), (3, True), (4, True), (5, True)]
+    assert found[0].tiles is not None
+    assert (found[0].tiles["user_id"].to_pylist(), found[0].num_rejected) == (["u1", "u2"], 1)
+    monkeypatch.setattr("userrep.events.direct.MOST_ROWS", 2)
+    assert next(tiles_of_files(sorted(folder_days), {D1}, COLUMNS, folder_days=folder_days)).tiles is None
+
+
 def test_users_of_one_bucket_are_in_the_order_of_their_bytes(tmp_path: Path) -> None:
     users = [f"u{k}" for k in range(6000)]
     path = write_rows(tmp_path / "a.parquet", [event(user, "i", "2024-05-01") for user in users])
@@ -447,7 +471,7 @@ def test_columns_are_mapped_by_their_names_on_the_way(spark: SparkSession) -> No
     [
         (_schema(), _log(format="json")),
         (_schema(), _log(format="table")),
-        (_schema(day="date"), _log(partition={"column": "day", "holds": "event_date"})),
+        (_schema(day="date"), _log(partition={"column": "day", "holds": "ingestion_date"})),
         (_schema(event_at="string"), _log()),
         (_schema(event_at="date"), _log()),
         (_schema(event_at="timestamp_ntz"), _log(time_zone="Europe/Berlin")),
@@ -476,6 +500,7 @@ def test_plain_logs_are_read_without_spark() -> None:
     assert columns_of(_schema(**every), _log(format="delta")) is not None
     assert columns_of(_schema(event_at="timestamp_ntz", weight="float"), _log({"weight": "weight"})) is not None
     assert columns_of(_schema(), _log(time_zone="Europe/Berlin")) is not None
+    assert columns_of(_schema(day="date"), _log(partition={"column": "day", "holds": "event_date"})) is not None
     assert columns_of(_schema(user=NESTED, id="string"), _log({"event_id": "id"})) is not None
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from tests.builders import config_of
 from tests.embedding_tables import add_spaces, publish, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.operations.drift import FAIL, OK, WARN, Drift, measure_drift, newest_measurable
-from userrep.operations.stability import stability
+from userrep.operations.stability import Ranges
 from userrep.schemas import SNAPSHOT_DRIFT
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import STAGED, list_snapshots
@@ -122,6 +122,11 @@ def test_a_limit_of_no_metric_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_stability_of_columns_is_that_of_their_histograms(spark: SparkSession) -> None:
+    def indices(now: DataFrame, before: DataFrame) -> dict[str, float]:
+        ranges = Ranges.of(before, before.columns)
+        a, b = (ranges.counts(rows.toArrow().combine_chunks().to_batches()[0]) for rows in (now, before))
+        return ranges.indices(a, b)
+
     random = np.random.default_rng(5)
     before = random.normal(size=2000)
     now = np.where(random.random(2000) < 0.3, np.nan, before + 0.5)
@@ -132,7 +137,7 @@ def test_the_stability_of_columns_is_that_of_their_histograms(spark: SparkSessio
         )
         for of, is_there in ((now, 0.0), (before, 1.0))
     ]
-    found = stability(*rows)
+    found = indices(*rows)
     deciles = np.sort(before)[[k * 200 - 1 for k in range(1, 10)]]
     ends = np.sort(np.concatenate([deciles, np.nextafter(deciles, -np.inf)]))
     shares = [
@@ -143,4 +148,4 @@ def test_the_stability_of_columns_is_that_of_their_histograms(spark: SparkSessio
     assert found["x"] == pytest.approx(((p - q) * np.log(p / q)).sum(), rel=0.02)
     assert found["y"] == 0
     assert found["has"] > 5  # a flag of 95 % that is nobody's any more
-    assert stability(rows[1], rows[1])["x"] == 0
+    assert indices(rows[1], rows[1])["x"] == 0

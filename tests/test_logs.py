@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,11 @@ from pyspark.sql import functions as F
 from tests.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Config, EventSource, Items, Onboarding, Users, parse_config
 from userrep.errors import UsageError
+from userrep.events import direct_build, tile_build
 from userrep.events.changes import _chain
 from userrep.events.columns import check_columns, find_column, named
 from userrep.events.days import read_days
+from userrep.events.direct_build import counted_days
 from userrep.events.inventory import Inventory, take_inventory
 from userrep.events.partitions import in_partitions, partition_day, ranges
 from userrep.events.source import check_events, read_source, with_validity
@@ -24,7 +27,7 @@ from userrep.events.tile_build import TileBuild, build_tiles
 from userrep.events.tiles import latest_tile_days, read_tiles
 from userrep.features.sides import read_picks, read_users
 from userrep.items.versions import _items
-from userrep.schemas import REJECTED_EVENTS
+from userrep.schemas import REJECTED_EVENTS, TILE_DAYS
 from userrep.tables import Tables
 
 D1, D2, D3, D4, D5 = (date(2024, 5, day) for day in (1, 2, 3, 4, 5))
@@ -243,6 +246,37 @@ def test_a_log_by_event_date_is_known_by_its_listing_and_read_by_partition(
     write_rows(tmp_path / "events" / "dt=2024-05-02" / "b.parquet", [event("u9", "i9", "2024-05-02 23:00:00")])
     assert built(tables, config, D3)[1].days == [D2]
     assert tiles(tables) == {(1, "u1", "i1", "event", 1), (2, "u2", "i1", "event", 1), (2, "u9", "i9", "event", 1)}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_days_in_folders_of_their_own_are_made_by_tasks_as_spark_makes_them(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    random = Random(7)
+    rows = [
+        (f"u{random.randrange(9)}", random.choice(["i1", "i2", None]), datetime(2024, 5, day, random.randrange(24)), dt)
+        for day, dt in random.choices([(1, 1), (2, 2), (3, 3), (3, 4), (4, 4)], [9, 9, 9, 1, 9], k=400)
+    ]
+    frame = spark.createDataFrame(rows, "user_id STRING, item_id STRING, event_at TIMESTAMP, dt INT")
+    dated = frame.withColumn("dt", F.make_date(F.lit(2024), F.lit(5), "dt"))
+    dated.write.format(kind).partitionBy("dt").save(str(tmp_path / "events"))
+    ledgers = []
+    for root, general in (("direct", {D4}), ("spark", {D1, D2, D3, D4})):
+        config = config_of(
+            tmp_path, root=str(tmp_path / root),
+            events={"format": kind, "partition": BY_EVENT_DATE, "max_rejected_share": 1},
+        )  # fmt: skip
+        tables, left = Tables.of(config, spark), set[date]()
+        with monkeypatch.context() as patch:
+            patch.setattr(tile_build, "counted_days", lambda t, days, r: left.update(days) or counted_days(t, days, r))  # noqa: B023
+            if root == "spark":
+                patch.setattr(direct_build, "columns_of", lambda *_: None)
+            built(tables, config, D5)
+        assert left == general
+        found = [(row.event_date, row.content, row.num_events, row.num_rejected) for row in tables.ledger(TILE_DAYS)]
+        ledgers.append((sorted(found), tiles(tables), tables.read(REJECTED_EVENTS).count()))
+    assert ledgers[0] == ledgers[1]
+    assert all(num > 0 for *_, num in ledgers[0][0])
 
 
 def test_a_file_without_a_folder_of_its_day_is_named(spark: SparkSession, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from userrep.features.build import read_features, stored_features
 from userrep.items.versions import lineage_of
 from userrep.model.artifact import load_artifact
 from userrep.model.losses import ReconstructionLoss
-from userrep.operations.reconstruction import reconstruction_errors
+from userrep.operations.reconstruction import reconstruction_of
 from userrep.pipeline import Pipeline
 from userrep.spaces.consumers import find_consumer
 from userrep.spaces.registry import artifact_folder, find_space, list_spaces, read_registry
@@ -82,6 +82,11 @@ def test_drift_is_measured_of_vectors_and_inputs(done: tuple[Pipeline, Config]) 
     inputs = {row.part: row.value for row in kept if row.metric == "psi" and row.part}
     assert {"num_events_7d", "days_since_last_event", "has_behaviour_28d"} < set(inputs)
     assert all(0 <= value < 1 for value in inputs.values())
+    (run,) = (run for run in work.runs.stages if run.stage == "monitor_drift")
+    work.monitor_drift(space, AS_OF)  # neither snapshot changes
+    again = work.runs.stages[-1]
+    assert (run.outcome, again.outcome, again.reason) == ("done", "skipped", run.reason)
+    assert work.tables.ledger(schemas.SNAPSHOT_DRIFT) == kept
 
 
 def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(done: tuple[Pipeline, Config]) -> None:
@@ -95,13 +100,13 @@ def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(do
     errors = []
     for day in (as_of_by_id[kept.snapshot_id], as_of_by_id[kept.before_id]):
         rows = stored_features(work.tables, config, space.lineage_id, [day])
-        found = reconstruction_errors(rows, folder=folder, content_hash=space.content_hash)
-        raw_BF = artifact.layout.raw(rows.toArrow().combine_chunks().to_batches()[0])
+        batch = rows.toArrow().combine_chunks().to_batches()[0]
+        found = reconstruction_of(folder, space.content_hash).errors(batch) / batch.num_rows
+        raw_BF = artifact.layout.raw(batch)
         x_BF = torch.from_numpy(artifact.scaler.apply(artifact.layout, raw_BF))
         error_K = ReconstructionLoss(artifact.layout)(artifact.encoder()(x_BF).reconstruction_BF, x_BF)
-        assert list(found.values()) == pytest.approx(error_K.tolist(), rel=1e-4)
-        assert list(found) == [block.name for block in artifact.layout.blocks]
-        errors.append(sum(found.values()))
+        assert found == pytest.approx(error_K.tolist(), rel=1e-4)
+        errors.append(found.sum())
     assert kept.value == pytest.approx(max(0, errors[0] / errors[1] - 1), abs=1e-6)
 
 

@@ -56,7 +56,7 @@ JOBS: dict[str, Callable[[Pipeline], object]] = {
     "build_activity_tiles": Pipeline.build_activity_tiles,
     "train_item_vectors": _train_item_vectors,
     "build_user_features": _build_user_features,
-    "train_autoencoder": Pipeline.train_autoencoder,
+    "train_autoencoder": Pipeline.train_unless_trained,
     "embed_users": _embed_users,
     "monitor_drift": _monitor_drift,
     "publish_snapshot": _publish_snapshot,

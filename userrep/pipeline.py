@@ -37,10 +37,11 @@ from userrep.runs import Runs
 from userrep.schedule import Schedule
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready, register_consumer
-from userrep.spaces.create import check_training, create_space
+from userrep.spaces.create import check_training, create_space, is_trained_so
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import (
     PUBLISHED,
+    REFUSED,
     STAGED,
     list_snapshots,
     publish_snapshots,
@@ -217,11 +218,19 @@ class Pipeline:
                 "days; history_days: 0 leaves it out"
             )
 
+    def train_unless_trained(self) -> Space:
+        """Train a new space, unless the newest is just that and has no snapshot yet: a scheduler tries tasks again."""
+        candidate = self.schedule.unfinished_candidate()
+        if candidate is not None and is_trained_so(candidate, self.config, self.schedule.until):
+            return self._kept(candidate)
+        return self.train_autoencoder()
+
     def _kept(self, space: Space) -> Space:
         with self.runs.stage("train_autoencoder") as run:
-            done = "trained by a run that was cut off" if space.state == registry.CANDIDATE else space.state
             record_kept(self.tables, self.config, self.report)  # one that MLflow did not take in time
-            run.skip(f"space {space.space_id} is {done}; --retrain trains a new one")
+            is_begun = list_snapshots(self.tables, space.space_id, states=(PUBLISHED, REFUSED))
+            state = f"{space.state}; --retrain trains a new one" if is_begun else "trained, and has no snapshot yet"
+            run.skip(f"space {space.space_id} is {state}")
         return space
 
     def embed_users(self, space: Space, as_ofs: Sequence[date]) -> None:
@@ -255,7 +264,10 @@ class Pipeline:
                     f"drift: {names}: {', '.join(failed)}, more than drift.fail allows. Look at the log's last days, "
                     "or set other limits; what is published stays as it is."
                 )
-            run.reason = f"{names}: {', '.join(drift.said(WARN)) or 'nothing'} past drift.warn"
+            found = f"{names}: {', '.join(drift.said(WARN)) or 'nothing'} past drift.warn"
+            if not drift.is_new:
+                return run.skip(found)
+            run.reason = found
         return None
 
     def publish_snapshots(self, space: Space, as_ofs: Sequence[date], *, on_time: bool = True) -> None:

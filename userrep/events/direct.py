@@ -5,7 +5,7 @@ does not do: such a day has no tiles here, and goes the general way.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -19,11 +19,12 @@ from userrep.events.day_rows import Coded, DayRows, Places, only_once
 from userrep.events.footers import latest_time
 from userrep.events.hashing import bucket_of
 from userrep.events.log_columns import LogColumns
-from userrep.events.log_files import Piece, log_file, pieces_by_day
+from userrep.events.log_files import LogFile, Piece, log_file, pieces_by_day
 from userrep.events.tile_rows import PARTS_OF_DAY
 from userrep.events.tombstones import NOBODY, Tombstones
 from userrep.utc import DAY_US, day_number
 
+MOST_ROWS = 4_000_000  # of a file, and of a day: what one task may hold at a time
 _MAP = pa.map_(pa.string(), pa.int64())
 TILES = pa.schema(
     [("user_bucket", pa.int32()), ("user_id", pa.string()), ("item_id", pa.string()), ("event_type", pa.string()),
@@ -46,15 +47,22 @@ class DayTiles(NamedTuple):
 
 
 def tiles_of_files(
-    paths: Sequence[str], days: Collection[date], columns: LogColumns, erased: Tombstones = NOBODY
+    paths: Sequence[str],
+    days: Collection[date],
+    columns: LogColumns,
+    erased: Tombstones = NOBODY,
+    *,
+    folder_days: Mapping[str, date] | None = None,
 ) -> Iterator[DayTiles]:
     """Make the tiles of some days from all the files that hold rows of them, in the order of days.
 
-    The rows of ``erased`` users are as if they were not in the log.
+    The rows of ``erased`` users are as if they were not in the log. ``folder_days``: of a log in partitions by event
+    date, the day of each file's folder.
 
     A day needs Spark if one of its files has a mapped column in another type than the log (or under another case of its
     name, or in a folder's name), if the latest rows of one event id differ in a mapped column, or if rows that seem
-    to be copies, without an event id, have columns that cannot be compared here. Rows without a day are passed over.
+    to be copies, without an event id, have columns that cannot be compared here; in partitions also if a file has rows
+    of other days or without one, or more than a task should hold. Rows without a day are passed over.
 
     Cost: one thread; memory for the rows of one file and of the days that are not complete yet. Of a day whose
     weights add up to 2**44 or more, sums may depend on the order of rows, as Spark's do.
@@ -62,20 +70,48 @@ def tiles_of_files(
     latest = latest_time()
     numbers = {day_number(day): day for day in sorted(days)}
     wanted = frozenset(numbers)
-    files = [log_file(path, columns, wanted) for path in paths]
+    general: list[range] = []
+    if folder_days is None:
+        files = [log_file(path, columns, wanted) for path in paths]
+    else:
+        files, general = _of_folders({path: day_number(folder_days[path]) for path in paths}, columns)
     files = sorted((file for file in files if file.groups), key=lambda file: file.days.start, reverse=True)
     waiting: dict[int, list[Piece]] = defaultdict(list)
-    general: list[range] = []
     for number, day in numbers.items():
         while files and files[-1].days.start <= number:
             file = files.pop()
             pieces = pieces_by_day(file, columns, wanted, latest) if file.is_readable else None
+            if folder_days is not None and _num_rows(pieces) < file.metadata.num_rows:
+                pieces = None
             if pieces is None:
                 general.append(file.days)
             for held, piece in (pieces or {}).items():
                 waiting[held].append(piece)
         needs_spark = any(number in days for days in general)
         yield _day_tiles(day, waiting.pop(number, []), columns, erased, needs_spark=needs_spark)
+
+
+def _of_folders(numbers: Mapping[str, int], columns: LogColumns) -> tuple[list[LogFile], list[range]]:
+    """Open files by their footers; return those of days of which no file has other rows, and the other days."""
+    files: dict[int, list[LogFile]] = defaultdict(list)
+    general = set()
+    for path, number in numbers.items():
+        try:
+            file = log_file(path, columns, frozenset([number]))
+        except (OSError, pa.ArrowInvalid):  # Spark says what is wrong with it
+            general.add(number)
+            continue
+        files[number].append(file)
+        is_whole = len(file.groups) == file.metadata.num_row_groups and file.days == range(number, number + 1)
+        if file.metadata.num_rows and not is_whole:
+            general.add(number)
+    general |= {day for day, of in files.items() if sum(file.metadata.num_rows for file in of) > MOST_ROWS}
+    own = [file for day, of in files.items() if day not in general for file in of]
+    return own, [range(day, day + 1) for day in general]
+
+
+def _num_rows(pieces: Mapping[int, Piece] | None) -> int:
+    return sum(piece.rows.num_rows for piece in (pieces or {}).values())
 
 
 def _day_tiles(

@@ -14,8 +14,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.config import Events
 from userrep.delta_files import TableFile
-from userrep.events.direct import TILES, tiles_of_files
-from userrep.events.files import FileDay, files_by_day
+from userrep.events.direct import MOST_ROWS, TILES, tiles_of_files
+from userrep.events.files import FileDay, files_by_day, files_by_folder
 from userrep.events.footers import is_readable
 from userrep.events.inventory import LogDay
 from userrep.events.log_columns import columns_of
@@ -27,7 +27,6 @@ from userrep.schemas import USER_ITEM_DAYS
 from userrep.table_writer import TableWriter, Target
 from userrep.tables import Tables
 
-_MOST_ROWS = 4_000_000  # of a file, and of a day: what one task may hold at a time
 _MOST_READS = 2  # of a file on average, by the tasks whose days it holds
 _COUNTS = pa.schema(
     [("event_date", pa.date32()), ("num_rejected", pa.int64()), ("num_events", pa.int64()), ("num_tiles", pa.int64()),
@@ -63,8 +62,9 @@ def direct_days(
     """Make the tiles of those days that tasks can make by themselves, and write them into files, to be committed.
 
     Left to Spark are all days of a log that tasks can't read (``columns_of``), of several sources, or in a catalog;
-    days and files too large for one task; and days whose copies only Spark can tell apart. Cost: each file is read
-    twice at most on average; no shuffle. Driver memory: one entry for each file and day.
+    days and files too large for one task; days whose copies only Spark can tell apart; and, in partitions, days with
+    rows of others. Cost: each file is read twice at most on average; no shuffle. Driver memory: one entry for each file
+    and day.
     """
     (log,) = events.all_sources.values() if len(events.all_sources) == 1 else (None,)
     if log is None or not tables.has_files:
@@ -73,7 +73,9 @@ def direct_days(
     columns = columns_of(source.schema, log)
     if columns is None:
         return {}, []
-    tasks = _tasks(files_by_day(tables, log, source, [day.day for day in days]), tables.shuffle_partitions())
+    in_folders = log.partition is not None
+    files_of = files_by_folder if in_folders else files_by_day
+    tasks = _tasks(files_of(tables, log, source, [day.day for day in days]), tables.shuffle_partitions())
     if not tasks or not is_readable(tasks[0][2]):
         return {}, []
     target, values = tables.target(USER_ITEM_DAYS), {"revision": revision, "user_slice": "0-of-1"}
@@ -81,7 +83,8 @@ def direct_days(
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = [row for batch in batches for row in batch.to_pylist()]
         paths, wanted = sorted({row["path"] for row in rows}), {row["event_date"] for row in rows}
-        for made in tiles_of_files(paths, wanted, columns, erased):
+        folder_days = {row["path"]: row["event_date"] for row in rows} if in_folders else None
+        for made in tiles_of_files(paths, wanted, columns, erased, folder_days=folder_days):
             if made.tiles is not None:
                 yield _written(_counts(made.day, made.tiles, made.num_rejected), made.tiles, target, values)
 
@@ -119,7 +122,7 @@ def _tasks(held: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, str
     rows_of_day: dict[date, int] = defaultdict(int)
     for of in held:
         rows_of_day[of.day] += of.num_rows
-    too_large = {of.day for of in held if max(of.file_rows, rows_of_day[of.day]) > _MOST_ROWS}
+    too_large = {of.day for of in held if max(of.file_rows, rows_of_day[of.day]) > MOST_ROWS}
     mine = [of for of in held if of.day not in too_large]
     total, before, task_of = sum(of.num_rows for of in mine), 0, {}
     for day in sorted({of.day for of in mine}):

@@ -17,6 +17,7 @@ from userrep.storage import absolute
 from userrep.tables import Tables
 
 KEY = ("path", "size", "modified_at", "mapping")
+BYTES_PER_ROW = 32  # of a log in columns, for a guess at how many rows there are that nobody has counted
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,23 @@ def files_by_day(
     if any(row.file_rows is None for row in rows):
         raise UserrepError("events: the log's files changed while they were being read. Run the command again.")
     return [FileDay(row.path, of.event_date or date.min, of.num_rows, row.file_rows) for row in rows for of in row.days]
+
+
+def files_by_folder(tables: Tables, log: EventSource, source: DataFrame, days: Collection[date]) -> list[FileDay]:
+    """List the files of these days of a log in partitions by event date, by a listing alone; rows are a guess.
+
+    Nothing of a Delta log whose files don't tell what is in it. Driver memory: one entry for each file.
+    """
+    assert log.partition is not None
+    delta = DeltaLog.of(tables, log)
+    if delta is not None and not delta.is_plain:
+        return []
+    num_bytes = F.col("size") if delta is None else F.lit(delta.bytes_per_file)
+    listed = list_files(tables, log, source, delta).select(
+        "path", folder_day(F.col("path"), log.partition).alias("day"), num_bytes.alias("num_bytes")
+    )
+    rows = listed.where(F.col("day").isin(list(days))).collect()
+    return [FileDay(row.path, row.day, *[1 + row.num_bytes // BYTES_PER_ROW] * 2) for row in rows]
 
 
 def row_hash(columns: list[str]) -> Column:

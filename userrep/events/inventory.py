@@ -14,15 +14,13 @@ from pyspark.sql import DataFrame, Row
 from userrep.config import Events, EventSource
 from userrep.errors import RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.events.changes import days_by_changes
-from userrep.events.files import DeltaLog, days_by_partition
+from userrep.events.files import BYTES_PER_ROW, DeltaLog, days_by_partition
 from userrep.events.log_schemas import check_schema
 from userrep.events.new_files import days_by_files
 from userrep.events.partitions import ranges
 from userrep.events.source import check_events, has_naive_time, read_source
 from userrep.ids import short_hash
 from userrep.tables import Tables
-
-_BYTES_PER_ROW = 32  # of a log in columns, for a guess at how many rows a day has that nobody has counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class LogDay:
     @property
     def expected_rows(self) -> int:
         """How many rows there are, or may be by the size of the files."""
-        return self.num_bytes // _BYTES_PER_ROW if self.num_rows is None else self.num_rows
+        return self.num_bytes // BYTES_PER_ROW if self.num_rows is None else self.num_rows
 
 
 @dataclass(frozen=True)

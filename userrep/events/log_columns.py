@@ -54,14 +54,15 @@ class LogColumns(NamedTuple):
 def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
     """Map the columns of a log that ``check_events`` has accepted; None where its files need Spark to be read.
 
-    They do in other formats than Parquet and Delta, in partitions, with times that are text, days or in another zone
-    than UTC, with ids, types or contexts that are neither text nor whole numbers, with weights that are text or
-    decimals, and, where rows have no event id, with a column that has parts. A schema does not tell whether a Delta
-    table maps names to others in its files or deletes rows by vectors beside them: leave such tables to Spark.
+    They do in other formats than Parquet and Delta, in partitions by ingestion date, with times that are text, days or
+    in another zone than UTC, with ids, types or contexts that are neither text nor whole numbers, with weights that are
+    text or decimals, and, where rows have no event id, with a column that has parts. A schema does not tell whether a
+    Delta table maps names to others in its files or deletes rows by vectors beside them: leave such tables to Spark.
     """
     names = log.columns
     found = {name: find_column(schema, name) for name in _names(log)}
-    if log.format not in ("parquet", "delta") or log.partition is not None or CORRUPT in schema.names:
+    by_ingestion = log.partition is not None and log.partition.holds != "event_date"
+    if log.format not in ("parquet", "delta") or by_ingestion or CORRUPT in schema.names:
         return None
     if None in found.values() or _ambiguous(names.context) or (names.event_id is None and not _comparable(schema)):
         return None

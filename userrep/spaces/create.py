@@ -28,7 +28,16 @@ from userrep.training.task import TrainingResult, TrainingTask
 def next_space_id(tables: Tables, config: Config, until: date) -> str:
     """Name the space that a training would make now: a running number, and a hash of what it is trained with."""
     number = 1 + len(list_spaces(tables))
-    return f"s{number:03d}-{short_hash([config.model.model_dump(), config.training.recipe, until], 6)}"
+    return f"s{number:03d}-{_recipe_hash(config, until)}"
+
+
+def is_trained_so(space: Space, config: Config, until: date) -> bool:
+    """Say whether a space has the model, settings and end of what it learnt from that a training would have now."""
+    return space.space_id.endswith(f"-{_recipe_hash(config, until)}")
+
+
+def _recipe_hash(config: Config, until: date) -> str:
+    return short_hash([config.model.model_dump(), config.training.recipe, until], 6)
 
 
 def check_training(tables: Tables, config: Config, report: Callable[[str], None]) -> None:

@@ -48,7 +48,7 @@ KEYS = {
 
 def tables_of(root: Path) -> dict[str, list[dict[str, Any]]]:
     """Read all tables, each to a list of rows."""
-    folders = sorted(path for path in (root / "tables").iterdir() if DeltaTable.is_deltatable(str(path)))
+    folders = sorted(path for path in (root / "tables").glob("*") if DeltaTable.is_deltatable(str(path)))
     return {folder.name: DeltaTable(str(folder)).to_pyarrow_table().to_pylist() for folder in folders}
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import date
@@ -84,6 +85,16 @@ class World:
         """Run a command to its end; return its exit code and what it said."""
         process = self.start(command, **environment)
         said = process.communicate(timeout=PATIENCE)[1]
+        return process.returncode, said
+
+    def killed_after(self, command: str, seconds: float) -> tuple[int, str]:
+        """Run a command for so many seconds, then kill its process group; return how it ended (0: it was faster)."""
+        process = self.start(command)
+        try:
+            said = process.communicate(timeout=seconds)[1]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            said = process.communicate(timeout=PATIENCE)[1]
         return process.returncode, said
 
     def pipeline(self, spark: SparkSession, as_of: date = AS_OF) -> Pipeline:

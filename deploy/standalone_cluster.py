@@ -77,15 +77,25 @@ class StandaloneCluster:
     """One Master and ``num_workers`` Workers, started on entry and stopped on exit.
 
     ``cores`` and ``memory`` (as Spark writes it, such as 1536m) are what each Worker offers; Worker ``k`` declares the
-    GPU ``k``. Logs and work folders lie in ``folder``. Cost: 256 MiB of heap per process, about 5 s to start.
+    GPU ``k``. With ``own_addresses`` it is at 127.0.0.(k + 1), a host of its own to Spark; else all are at 127.0.0.1.
+    Logs and work folders lie in ``folder``. Cost: 256 MiB of heap per process, about 5 s to start.
     """
 
     master_url: str
     workers: list[subprocess.Popen[bytes]]  # the JVMs; a Worker's executors are its children
 
-    def __init__(self, folder: Path, *, num_workers: int = 2, cores: int = 1, memory: str = "1536m") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_workers: int = 2,
+        cores: int = 1,
+        memory: str = "1536m",
+        own_addresses: bool = False,
+    ) -> None:
         self.folder = folder.resolve()
         self._num_workers, self._cores, self._memory = num_workers, cores, memory
+        self._own_addresses = own_addresses
         self._id = uuid.uuid4().hex
         self._launched: list[subprocess.Popen[bytes]] = []
         self._num_drivers = 0
@@ -179,8 +189,9 @@ class StandaloneCluster:
     def _launch_worker(self, k: int) -> subprocess.Popen[bytes]:
         discovery = REPOSITORY / "deploy" / "gpu_addresses.sh"
         gpu = {"spark.worker.resource.gpu.amount": "1", "spark.worker.resource.gpu.discoveryScript": str(discovery)}
+        host = f"127.0.0.{k + 1 if self._own_addresses else 1}"
         options = {
-            "--host": "127.0.0.1", "--port": 0, "--webui-port": 0, "--cores": self._cores, "--memory": self._memory,
+            "--host": host, "--port": 0, "--webui-port": 0, "--cores": self._cores, "--memory": self._memory,
             "--work-dir": self.folder / f"worker-{k}", "--properties-file": self._properties("worker.conf", gpu),
         }  # fmt: skip
         words = [word for option in options.items() for word in option]

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneClus
 @pytest.fixture(scope="session")
 def submit(cluster: StandaloneCluster) -> Submit:
     """Start a script on the cluster: ``submit(script, *arguments, **{"spark.key": "value"})``."""
+    return partial(submit_to, cluster)
 
-    def submit(script: Path | str, *arguments: object, **conf: str) -> Driver:
-        jars = ",".join(str(jar) for jar in sorted(jars_folder().glob("*.jar")))
-        settings = SETTINGS | {"spark.jars": jars, "spark.jars.packages": ""} | conf
-        return cluster.submit(script, *arguments, properties=PROPERTIES, conf=settings)
 
-    return submit
+def submit_to(cluster: StandaloneCluster, script: Path | str, *arguments: object, **conf: str) -> Driver:
+    """Start a script on a cluster."""
+    jars = ",".join(str(jar) for jar in sorted(jars_folder().glob("*.jar")))
+    settings = SETTINGS | {"spark.jars": jars, "spark.jars.packages": ""} | conf
+    return cluster.submit(script, *arguments, properties=PROPERTIES, conf=settings)
 
 
 @pytest.fixture(scope="session")

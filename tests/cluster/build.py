@@ -1,0 +1,27 @@
+"""A driver: builds tiles, item vectors and features of one date.
+
+spark-submit tests/cluster/build.py CONFIG AS_OF
+"""
+
+import sys
+from collections.abc import Callable
+from datetime import date
+
+from pyspark.sql import SparkSession
+
+from userrep.config import Config, load_config
+from userrep.logs import to_stderr
+from userrep.pipeline import Pipeline
+from userrep.session import get_session
+
+
+def build(spark: SparkSession, config: Config, as_of: date, report: Callable[[str], None] = to_stderr) -> None:
+    work = Pipeline(config, spark, as_of, report=report)
+    work.build_activity_tiles()
+    work.train_item_vectors([as_of])
+    work.build_user_features([as_of])
+
+
+if __name__ == "__main__":
+    file, day = sys.argv[1:]
+    build(get_session(), load_config(file, []), date.fromisoformat(day))

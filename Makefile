@@ -46,7 +46,7 @@ stream-test: setup  ## the tests on a real Kafka broker and a real Redis server,
 report-test: setup  ## the tests of the report, its page in a real Chromium
 	@$(BIN)/python -m pytest tests/report -vv
 
-fault-test: setup  ## every fault: commands killed at each point; an hour or so, a table at the end
+fault-test: setup  ## every fault: commands killed at each point and by the clock, a full disk; two hours or so, a table at the end
 	@USERREP_FAULTS=all $(BIN)/python -m pytest tests/faults -vv -s
 
 lint: setup  ## formatting and lint

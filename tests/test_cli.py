@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from userrep import cli
 from userrep.config import Config
 from userrep.doctor import Finding, findings
-from userrep.errors import GateRefusedError
+from userrep.errors import GateRefusedError, UsageError, UserrepError
 from userrep.export import EXPORTS
 from userrep.jobs import JOBS
 from userrep.pipeline import Pipeline
@@ -340,6 +340,21 @@ def test_whatever_happens_is_one_line_and_an_exit_code(
     monkeypatch.setattr("userrep.session.get_session", failing_with(error))
     answer = userrep("status", "--config", empty_root, "--json")
     assert answer == (code, "", f"userrep: {said}\n")
+
+
+def test_a_full_disk_is_told_with_its_cure_whoever_has_wrapped_the_error(
+    userrep: Userrep, empty_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OSError, match="No space left") as full, open("/dev/full", "wb", buffering=0) as disk:
+        disk.write(b"more")
+    wrapped, told = UserrepError("table registry is not readable."), UsageError(f"root: not writable ({full.value}).")
+    wrapped.__cause__ = full.value
+    for error in (full.value, wrapped, told):
+        monkeypatch.setattr("userrep.session.get_session", failing_with(error))
+        answer = userrep("status", "--config", empty_root)
+        assert (answer.code, answer.out) == (1, "")
+        assert answer.err.startswith("userrep: a disk is full (No space left on device): ")
+        assert answer.err.endswith("What was committed stays. Make room, then run the same command again.\n")
 
 
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(

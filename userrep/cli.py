@@ -26,7 +26,7 @@ from userrep.console import (
     session_of,
     tables_of,
 )
-from userrep.errors import UsageError, UserrepError, in_one_line
+from userrep.errors import UsageError, UserrepError, in_one_line, of_full_disk
 from userrep.logs import begin_run, end_run
 
 app = typer.Typer(
@@ -260,6 +260,8 @@ def _exit_code() -> int:
         begin_run()
         code = app(standalone_mode=False)
     except UserrepError as error:
+        if of_full_disk(error):
+            return _unexpected(error)
         _say_why(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
         code = error.exit_code
     except typer.Exit as error:
@@ -346,7 +348,8 @@ def _unexpected(error: Exception) -> int:
             end = "" if message.endswith((".", "?")) else "."
             say([f"{message}{end} `--help` shows what there is."])
         return 2
-    _say_why(error, [f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."])
+    line = of_full_disk(error) or f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."
+    _say_why(error, [line])
     return 1
 
 

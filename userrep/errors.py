@@ -1,5 +1,6 @@
 """Every deliberate exception. Each message says where, what was wanted, what was got, and the cure."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -13,6 +14,18 @@ def in_one_line(error: BaseException) -> str:
     lines = [line.strip().removeprefix(": ") for line in str(error).splitlines() if line.strip()]
     said = next((line for line in lines if not line.startswith("An error occurred while calling ")), "no message")
     return f"{type(error).__name__}: {said[:300].rstrip('.')}"
+
+
+def of_full_disk(error: BaseException | None) -> str | None:
+    """Say what to do about an error that a full disk has caused, whoever has wrapped it; None of any other error."""
+    while error is not None:
+        if found := re.search("No space left on device|Disk quota exceeded", str(error)):
+            return (
+                f"a disk is full ({found[0]}): that of the root, of --out, or of Spark's temporary files "
+                "(spark.local.dir). What was committed stays. Make room, then run the same command again."
+            )
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
 
 
 class UserrepError(Exception):

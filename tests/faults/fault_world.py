@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,9 @@ class World:
             shutil.copytree(self.root, folder / "root")
         return World(folder, self.log)
 
-    def start(self, command: str, **environment: str) -> "subprocess.Popen[str]":
-        """Begin a command, the leader of a process group as a scheduler's task is."""
-        words = [sys.executable, "-m", "userrep.cli", *command.split(), "--config", str(self.file)]
+    def start(self, command: str, *, within: Sequence[str] = (), **environment: str) -> "subprocess.Popen[str]":
+        """Begin a command, the leader of a process group as a scheduler's task is; ``within``: words before it."""
+        words = [*within, sys.executable, "-m", "userrep.cli", *command.split(), "--config", str(self.file)]
         return subprocess.Popen(
             words,
             env=os.environ | environment,
@@ -81,9 +82,9 @@ class World:
             start_new_session=True,
         )
 
-    def ends(self, command: str, **environment: str) -> tuple[int, str]:
+    def ends(self, command: str, *, within: Sequence[str] = (), **environment: str) -> tuple[int, str]:
         """Run a command to its end; return its exit code and what it said."""
-        process = self.start(command, **environment)
+        process = self.start(command, within=within, **environment)
         said = process.communicate(timeout=PATIENCE)[1]
         return process.returncode, said
 

@@ -47,7 +47,7 @@ report-test: setup  ## the tests of the report, its page in a real Chromium
 	@$(BIN)/python -m pytest tests/report -vv
 
 fault-test: setup  ## every fault: commands killed at each point and by the clock, a full disk; two hours or so, a table at the end
-	@USERREP_FAULTS=all $(BIN)/python -m pytest tests/faults -vv -s
+	@USERREP_FAULTS=all $(BIN)/python -m pytest tests/faults tests/cluster/test_executors.py -vv -s
 
 lint: setup  ## formatting and lint
 	@$(BIN)/ruff format --check .

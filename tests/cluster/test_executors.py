@@ -20,15 +20,17 @@ from tests.builders import pipeline_config, write_rows
 from tests.cluster.build import build
 from tests.cluster.conftest import submit_to
 from tests.faults.contents import contents
+from tests.faults.tally import ALL
 
 BUILD = Path(__file__).with_name("build.py")
 FIRST, NUM_DAYS, AS_OF = datetime(2024, 1, 1), 5, date(2024, 1, 6)
 ATTACKED = {1: "build_activity_tiles", 3: "build_user_features"}  # by the number of stages of ours before them
 PATIENCE = 300.0  # seconds, on a machine that does other things too
-KILLS_PER_STAGE = 2  # each costs the start of a JVM
+KILLS_PER_STAGE = 3 if ALL else 1  # each costs the start of a JVM
 SETTINGS = {
     "spark.eventLog.enabled": "true",
     "spark.eventLog.compress": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",  # else a task for each file to list
     "spark.speculation": "true",  # as eager as can be
     "spark.speculation.interval": "20ms",
     "spark.speculation.minTaskRuntime": "0ms",

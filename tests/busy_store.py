@@ -5,9 +5,11 @@ delta-rs holds Python's lock while it waits for an answer: a proxy in the same p
 
 import http.client
 import json
+import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 
 CONTROL = "/-/control"
 RIVAL = json.dumps({"commitInfo": {"timestamp": 0, "operation": "RIVAL", "operationParameters": {}}}).encode()
+_CODES = {"SlowDown": 503, "InternalError": 500, "ExpiredToken": 403}  # of what is refused before anything is done
 _ERROR = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>as the test wants it</Message></Error>"
 
 
@@ -49,8 +52,20 @@ class BusyStore:
         """Do what is asked when a key that ends so is next put, and answer that it failed."""
         self._tell(lost=key)
 
+    @contextmanager
+    def expiring(self, at: str) -> Iterator[None]:
+        """Refuse all requests as of an expired token, from the first on whose ``AGENT METHOD /KEY`` matches ``at``."""
+        self._tell(expires=at)
+        try:
+            yield
+        finally:
+            self._tell(expires="", is_expired=False)
+
     def told(self) -> dict[str, Any]:
-        """Return what was done: ``requests`` by method, ``failed`` by kind, since this was last asked."""
+        """Return what was done since this was last asked.
+
+        ``requests`` by method, ``failed`` by kind, ``expired_at``: when credentials expired, in seconds since 1970.
+        """
         return self._tell()
 
     def _tell(self, **settings: Any) -> dict[str, Any]:
@@ -74,21 +89,22 @@ def busy_store(server: str) -> Iterator[BusyStore]:
 class _State:
     def __init__(self) -> None:
         self.lock, self.random, self.share = threading.Lock(), Random(0), 0.0
-        self.overtaken = self.lost = ""
+        self.overtaken = self.lost = self.expires = ""
+        self.is_expired, self.expired_at = False, 0.0
         self.requests: dict[str, int] = {}
         self.failed: dict[str, int] = {}
 
     def told(self, settings: dict[str, Any]) -> bytes:
         with self.lock:
-            said = json.dumps({"requests": self.requests, "failed": self.failed}).encode()
+            said = {"requests": self.requests, "failed": self.failed, "expired_at": self.expired_at}
             if not settings:
-                self.requests, self.failed = {}, {}
+                self.requests, self.failed, self.expired_at = {}, {}, 0.0
             if "seed" in settings:
                 self.random = Random(settings.pop("seed"))
             vars(self).update(settings)
-        return said
+        return json.dumps(said).encode()
 
-    def fault_of(self, method: str, path: str) -> str:
+    def fault_of(self, agent: str, method: str, path: str) -> str:
         key = path.partition("?")[0]
         with self.lock:
             self.requests[method] = self.requests.get(method, 0) + 1
@@ -99,6 +115,9 @@ class _State:
                 fault, self.lost = "lost", ""
             if method == "PUT" and self.overtaken and key.endswith(self.overtaken):
                 fault, self.overtaken = "overtaken", ""
+            if self.expires and re.search(self.expires, f"{agent} {method} {key}"):
+                self.is_expired, self.expired_at = True, self.expired_at or time.time()
+            fault = "ExpiredToken" if self.is_expired else fault
             if fault:
                 self.failed[fault] = self.failed.get(fault, 0) + 1
         return fault
@@ -127,9 +146,9 @@ def _serve(server: str) -> None:
             body = _body(self)
             if self.path == CONTROL:
                 return self._answer(200, state.told(json.loads(body)))
-            fault = state.fault_of(self.command, self.path)
-            if fault in ("SlowDown", "InternalError"):
-                return self._answer(503 if fault == "SlowDown" else 500, _ERROR % fault.encode())
+            fault = state.fault_of(self.headers.get("User-Agent", ""), self.command, self.path)
+            if fault in _CODES:
+                return self._answer(_CODES[fault], _ERROR % fault.encode())
             headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect")}
             if fault == "overtaken":
                 passed_on("PUT", self.path, {"Host": self.headers["Host"]}, RIVAL)

@@ -19,11 +19,13 @@ from userrep.session import get_session
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """Deal files to processes, and as if they were one file those that share a cluster, or a world to destroy."""
+    """Deal files to processes, and as if they were one those that share a cluster, a bucket, or a world to destroy."""
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            shared = (folder for folder in ("tests/cluster", "tests/faults") if nodeid.startswith(f"{folder}/"))
+            shared = (
+                folder for folder in ("tests/cluster", "tests/faults", "tests/s3") if nodeid.startswith(f"{folder}/")
+            )
             return next(shared, None) or str(super()._split_scope(nodeid))
 
     return Scheduling(config, log)

@@ -26,7 +26,7 @@ from userrep.console import (
     session_of,
     tables_of,
 )
-from userrep.errors import UsageError, UserrepError, in_one_line, of_full_disk
+from userrep.errors import UsageError, UserrepError, in_one_line, of_full_disk, refused_by_store
 from userrep.logs import begin_run, end_run
 
 app = typer.Typer(
@@ -259,17 +259,12 @@ def _exit_code() -> int:
     try:
         begin_run()
         code = app(standalone_mode=False)
-    except UserrepError as error:
-        if of_full_disk(error):
-            return _unexpected(error)
-        _say_why(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
-        code = error.exit_code
     except typer.Exit as error:
         code = error.exit_code
     except typer.Abort:
         code = _INTERRUPTED
     except Exception as error:
-        code = _unexpected(error)
+        code = _failed(error)
     if code == _INTERRUPTED:
         say(["interrupted; what was committed stays, run the command again to go on."])
         code = 1
@@ -338,6 +333,17 @@ def _say_why(error: Exception, lines: Iterable[str]) -> None:
     say(lines)
 
 
+def _failed(error: Exception) -> int:
+    """Say what went wrong; return the exit code."""
+    if said := of_full_disk(error) or refused_by_store(error):
+        _say_why(error, [said])
+        return 1
+    if isinstance(error, UserrepError):
+        _say_why(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
+        return error.exit_code
+    return _unexpected(error)
+
+
 def _unexpected(error: Exception) -> int:
     """Say what went wrong in one line; wrong use of the command line has a message of its own kind."""
     if hasattr(error, "format_message"):
@@ -348,7 +354,7 @@ def _unexpected(error: Exception) -> int:
             end = "" if message.endswith((".", "?")) else "."
             say([f"{message}{end} `--help` shows what there is."])
         return 2
-    line = of_full_disk(error) or f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."
+    line = f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."
     _say_why(error, [line])
     return 1
 

@@ -18,7 +18,8 @@ def forget(
     now: Annotated[
         bool,
         typer.Option(
-            "--now", help="Remove files of older versions at once, not after a week. Stop all other runs before."
+            "--now",
+            help="Remove files of older versions at once, not after a week. Wants all other runs to have ended.",
         ),
     ] = False,
     overrides: Overrides = None,

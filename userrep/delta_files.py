@@ -24,6 +24,7 @@ from userrep.storage import file_system
 USER_BUCKET = "user_bucket"  # the one column that there are statistics of
 _ATTEMPTS = 20  # of a commit, each on the newest version
 _MARK = "userMetadata"  # of a commit, by which whoever made it knows it again
+_LOOKED_AT = 1000  # commits, for one that put the table back
 _NEWEST = 100  # commits that are looked through for a mark
 
 
@@ -184,6 +185,14 @@ class DeltaFiles:
         A store may do what it is asked and lose its answer on the way; asked again, it says that somebody was first.
         """
         return any(commit.get(_MARK) == mark for commit in DeltaTable(self.uri).history(_NEWEST))
+
+    def was_restored(self, since_ms: int) -> bool:
+        """Say whether the table was put back to an earlier version since a time (milliseconds since 1970).
+
+        Files that came back so are as old as they were. Cost: a look at each of up to 1,000 commits.
+        """
+        newest = DeltaTable(self.uri).history(_LOOKED_AT)
+        return any(of["operation"] == "RESTORE" and of["timestamp"] >= since_ms for of in newest)
 
     def _swap(self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
         """Commit onto the very version that ``table`` is at; say whether no other commit came first."""

@@ -3,6 +3,14 @@
 import re
 from collections.abc import Sequence
 
+# How Spark, pyarrow and delta-rs say that an object store does not take the credentials. Of a HEAD there is no code.
+_REFUSED = re.compile(
+    r"ExpiredToken\w*|InvalidToken|TokenRefreshRequired|RequestExpired|InvalidAccessKeyId|SignatureDoesNotMatch"
+    r"|AWS Error ACCESS_DENIED|Status Code: 40[13]|lacked the necessary privileges|lacked valid authentication"
+)
+_THROWN = re.compile(r"^ *Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*)", re.MULTILINE)  # within a worker
+_PLACE = re.compile(r"\bs3[an]?://[^\s,;:'\")]+|(?<=for path )\S+")
+
 
 def in_line(text: str) -> str:
     """Show a text from outside within a message of one line: the beginning of a long one, without its line ends."""
@@ -10,7 +18,13 @@ def in_line(text: str) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Say what an exception that nobody planned for is about; Java's are wrapped in a line that says nothing."""
+    """Say what an exception that nobody planned for is about.
+
+    Java's are wrapped in a line that says nothing, and so are those of Python's workers, which may be deliberate ones.
+    """
+    thrown = _THROWN.findall(str(error))
+    if thrown:
+        return str(thrown[-1])[:600].removeprefix("userrep.errors.").rstrip(".")
     lines = [line.strip().removeprefix(": ") for line in str(error).splitlines() if line.strip()]
     said = next((line for line in lines if not line.startswith("An error occurred while calling ")), "no message")
     return f"{type(error).__name__}: {said[:300].rstrip('.')}"
@@ -26,6 +40,28 @@ def of_full_disk(error: BaseException | None) -> str | None:
             )
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def refused_by_store(error: BaseException) -> str | None:
+    """Say in one line that an object store has refused the credentials, if that is behind an exception; else None.
+
+    Whoever met it may have taken it for something else, such as a file that is not readable.
+    """
+    texts: list[str] = []
+    of: BaseException | None = error
+    while of is not None:
+        texts.append(str(of))
+        of = of.__cause__ or of.__context__
+    said = "\n".join(texts)
+    codes = _REFUSED.findall(said)
+    if not codes:
+        return None
+    code = next((code for code in codes if code.isalpha()), "403")
+    place = _PLACE.search(said)
+    return (
+        f"the object store refuses access{f' to {place[0][:200]}' if place else ''} ({code}): the credentials have "
+        "expired, or do not allow it. Renew them, and run the command again; what was committed stays."
+    )
 
 
 class UserrepError(Exception):

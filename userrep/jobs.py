@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from userrep.config import load_config
-from userrep.errors import UsageError, UserrepError, in_one_line, of_full_disk
+from userrep.errors import UsageError, UserrepError, in_one_line, of_full_disk, refused_by_store
 from userrep.leases import held
 from userrep.logs import begin_run, end_run, say_why, to_stderr
 from userrep.operations.erasure import Erasure, read_ids, receipt_lines
@@ -178,15 +178,20 @@ def _ended(
         before()
         spark = get_session(config.spark.master, config.spark.conf, app_name=name)
         work(Pipeline(config, spark, as_of))
-    except UserrepError as error:
-        if full := of_full_disk(error):
-            say_why([full], who=name)
-            return 1
-        say_why(error.faults if isinstance(error, UsageError) else [str(error)], who=name)
-        return error.exit_code
     except Exception as error:  # whatever Spark throws: one line here, the rest is in Spark's own log
-        say_why([of_full_disk(error) or in_one_line(error)], who=name)
-        return 1
+        return _failed(name, error)
     finally:
         end_run()
     return 0
+
+
+def _failed(name: str, error: Exception) -> int:
+    """Say what went wrong; return the exit code."""
+    if said := of_full_disk(error) or refused_by_store(error):
+        say_why([said], who=name)
+    elif isinstance(error, UserrepError):
+        say_why(error.faults if isinstance(error, UsageError) else [str(error)], who=name)
+        return error.exit_code
+    else:
+        say_why([in_one_line(error)], who=name)
+    return 1

@@ -29,6 +29,7 @@ from userrep.utc import utc_now
 BEAT = timedelta(seconds=10)
 STALE = timedelta(seconds=60)  # after which a holder that was not heard of counts as dead
 _ATTEMPTS = 20  # to take it, each on the newest leases
+_mine: set[object] = set()  # ids of the leases that this process holds
 
 
 @contextmanager
@@ -54,6 +55,7 @@ def held(tables: Tables, job: str) -> Iterator[None]:
         raise
     finally:
         beat.end()
+        _mine.discard(row["lease_id"])
         if not beat.is_lost:
             with suppress(Exception):  # what the job itself has to say comes first; the lease ends by its age
                 _give_back(tables, row)
@@ -108,6 +110,7 @@ def _taken(tables: Tables, job: str) -> dict[str, object]:
             "started_at": utc_now(),
             "ended_at": None,
         }
+        _mine.add(mine["lease_id"])  # before anybody can see it
         others = [row.asDict() for row in rows if row.job != job]
         if tables.exchange(LEASES, [*others, mine], since=max((row.change_id for row in rows), default=None)):
             if before is not None:
@@ -128,22 +131,43 @@ def _give_back(tables: Tables, mine: dict[str, object]) -> None:
             return
 
 
+def under_way(tables: Tables, *, but: str) -> dict[str, str]:
+    """Return who holds, or may hold, the leases of jobs other than ``but``: by lease, the job and who runs it.
+
+    Cost: a look at the ledger; 20 s for each holder that nothing was heard of for a minute.
+    """
+    others = [row for row in tables.ledger(LEASES) if row.job != but and row.ended_at is None]
+    return {row.lease_id: f"{row.job}: {_who(row)}" for row in others if _silence(tables, row) is not None}
+
+
 def _check_gone(tables: Tables, holder: Row) -> None:
     """Refuse while a holder lives, or may."""
-    if holder.machine and holder.machine == _machine() and not Path(f"/proc/{holder.pid}").exists():
-        return
+    silent = _silence(tables, holder)
+    if silent is not None:
+        raise AlreadyRunningError(
+            f"{holder.job} is already running: {_who(holder)}, heard of {max(0, int(silent.total_seconds()))} s ago; "
+            f"nothing was changed. Wait for its end. Of one that died, the place is free {STALE.seconds} s after it "
+            "was last heard of."
+        )
+
+
+def _who(holder: Row) -> str:
+    since = f"{holder.started_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"run {holder.run_id} on {holder.host}, process {holder.pid}, since {since}"
+
+
+def _silence(tables: Tables, holder: Row) -> timedelta | None:
+    """Return for how long nothing was heard of a holder that has not given its lease back; None: it is gone."""
+    if holder.machine and holder.machine == _machine():
+        is_there = Path(f"/proc/{holder.pid}").exists()
+        if not is_there or (holder.pid == os.getpid() and holder.lease_id not in _mine):
+            return None  # the last: a store was away when this process was to give it back
     heard_at = _heard(tables, holder)
     silent = utc_now() - heard_at
-    if silent >= STALE:
-        time.sleep(2 * BEAT.total_seconds())  # its clock may be behind: does it still write?
-        if _heard(tables, holder) == heard_at:
-            return
-        silent = timedelta(0)
-    raise AlreadyRunningError(
-        f"{holder.job} is already running: run {holder.run_id} on {holder.host}, process {holder.pid}, since "
-        f"{holder.started_at:%Y-%m-%d %H:%M:%S} UTC, heard of {max(0, int(silent.total_seconds()))} s ago; nothing was "
-        f"changed. Wait for its end. Of one that died, the place is free {STALE.seconds} s after it was last heard of."
-    )
+    if silent < STALE:
+        return silent
+    time.sleep(2 * BEAT.total_seconds())  # its clock may be behind: does it still write?
+    return None if _heard(tables, holder) == heard_at else timedelta(0)
 
 
 def _heard(tables: Tables, holder: Row) -> datetime:

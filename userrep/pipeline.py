@@ -25,6 +25,7 @@ from userrep.errors import GateRefusedError
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
+from userrep.features.heavy import heavy_users
 from userrep.features.item_files import item_parts
 from userrep.features.refresh import refresh_features
 from userrep.features.sides import check_sources
@@ -33,7 +34,7 @@ from userrep.items.versions import items_without_vector, train_versions
 from userrep.leases import held
 from userrep.logs import to_stderr
 from userrep.operations.drift import FAIL, WARN, measure_drift, newest_measurable
-from userrep.runs import Runs
+from userrep.runs import Runs, StageRun
 from userrep.schedule import Schedule
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready, register_consumer
@@ -167,6 +168,7 @@ class Pipeline:
                 "table": features_table(self.config, versions.lineage_id).name,
                 "as_ofs": list(stale),
             }
+            self._tell_heavy_users(run, max(stale))
         return None
 
     def refresh_user_features(self) -> None:
@@ -183,7 +185,14 @@ class Pipeline:
             parts = item_parts(self.tables, self.config, versions, [as_of])
             run.reason += f"; {parts}" if parts.num_parts > 1 else ""
             run.outputs = {"as_of": as_of, "since": done.since, "num_tiles": done.num_tiles}
+            self._tell_heavy_users(run, as_of)
         return None
+
+    def _tell_heavy_users(self, run: StageRun, as_of: date) -> None:
+        found = heavy_users(self.tables, self.config, self.schedule.versions.lineage_id, as_of)
+        if found is not None:
+            run.reason += f"; {found}"
+            run.outputs["heavy_users"] = found._asdict()
 
     def train_autoencoder(self) -> Space:
         """Train a new space and register it as a candidate."""

@@ -20,6 +20,8 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.failpoints import around
 
+_READS = 5  # of a small file in S3: of an error with a text longer than the file pyarrow says this, and tries no more
+_UNTRIED = "INTERNAL_FAILURE during GetObject"
 PARTIAL = "."  # begins the names of what is not whole yet
 
 
@@ -177,8 +179,14 @@ def read_bytes(uri: str, *, max_bytes: int) -> bytes:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if size > max_bytes:
         raise ValueError(f"{path}: {size} bytes, more than the {max_bytes} that such a file may have")
-    with files.open_input_stream(path) as stream:
-        return stream.readall()  # type: ignore[no-any-return]
+    for tries_left in range(_READS - 1, -1, -1):
+        try:
+            with files.open_input_stream(path) as stream:
+                return stream.readall()  # type: ignore[no-any-return]
+        except OSError as error:
+            if not tries_left or _UNTRIED not in str(error):
+                raise
+    raise AssertionError
 
 
 def exists(uri: str) -> bool:

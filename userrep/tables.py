@@ -5,7 +5,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -236,6 +236,13 @@ class Tables:
         """
         self.create(table)
         return [file for file in DeltaFiles(self.uri(table)).files(version) if keeps(file.values)]
+
+    def was_restored(self, table: TableSchema, since: datetime) -> bool:
+        """Say whether a table was put back to an earlier version since a time (UTC).
+
+        Only where the tables have files of their own. Cost: a look at each of up to 1,000 commits.
+        """
+        return DeltaFiles(self.uri(table)).was_restored(int(since.replace(tzinfo=UTC).timestamp() * 1000))
 
     def target(self, table: TableSchema) -> Target:
         """Say how tasks write files of a table. Only where the tables have files of their own."""

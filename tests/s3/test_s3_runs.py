@@ -1,19 +1,12 @@
 """Log, tables and artifacts in an object store that is busy at times: a pipeline, a night, an export, an erasure."""
 
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-import pytest
-from pyspark.sql import SparkSession
 
-from tests.builders import pipeline_config
-from tests.s3.conftest import Bucket
-from userrep.config import Config
-from userrep.daily import daily
-from userrep.events.generator import LogSpec, generate_log
+from tests.s3.conftest import AS_OF, SHARE, Bucket, config_on
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.events.tiles import read_tiles
@@ -24,50 +17,9 @@ from userrep.pipeline import Pipeline
 from userrep.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.storage import file_system
+from userrep.storage import file_system, read_bytes, write_bytes
 from userrep.streaming.query import STREAM_REVISION
 from userrep.tables import Tables
-
-SMALL = LogSpec(num_users=80, num_items=40, first_day=date(2024, 1, 1), num_days=28, events_per_user_day=1.0, seed=3)
-AS_OF = date(2024, 1, 27)
-SHARE = 0.02  # of requests that fail
-
-
-def config_on(log: str, root: str) -> Config:
-    return pipeline_config(
-        log,
-        root,
-        windows_days=[3, 7],
-        items=None,
-        users=None,
-        onboarding=None,
-        item_vectors={"behaviour": {"kind": "als", "dim": 4, "iterations": 1, "refit_days": 7}},
-        model={"latent_dim": 8, "hidden_dim": 16, "decoder_dim": 8},
-        training={
-            "as_ofs": {"until": "2024-01-25", "every_days": 3}, "future_days": [3], "num_shards": 2, "batch_size": 32,
-            "max_epochs": 2,
-        },
-        downstream={"num_dates": 1},
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def work(spark: SparkSession, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """A pipeline that has run, and a night after it, while requests failed."""
-    folder = tmp_path_factory.mktemp("log")
-    generate_log(spark, SMALL, str(folder))
-    files, base = file_system(f"{bucket.uri}/log/events")
-    events = pq.read_table(folder / "events").drop_columns("ingest_date")
-    for part in range(2):
-        pq.write_table(events.take(pa.array(range(part, len(events), 2))), f"{base}/{part}.parquet", filesystem=files)
-    config = config_on(f"{bucket.uri}/log", f"{bucket.uri}/my root")
-    bucket.store.told()
-    with bucket.store.failing(SHARE, seed=1):
-        Pipeline(config, spark, AS_OF, report=lambda _: None).run()
-        daily(Pipeline(config, spark, AS_OF + timedelta(days=1), report=lambda _: None), on_time=True)
-    failed = bucket.store.told()["failed"]
-    assert min(failed[kind] for kind in ("SlowDown", "InternalError", "lost")) >= 5, failed
-    return Pipeline(config, spark, AS_OF + timedelta(days=1), report=lambda _: None)
 
 
 def rows_of(tables: Tables) -> list[Any]:
@@ -99,6 +51,12 @@ def test_small_files_that_a_stream_has_left_are_joined(work: Pipeline) -> None:
     assert len(tables.files(REJECTED_EVENTS, lambda of: of["revision"] == STREAM_REVISION)) == 1
     assert tables.read(REJECTED_EVENTS).where(of_stream).count() == 16
     assert tables.read(REJECTED_EVENTS).where(f"NOT {of_stream}").count() == num_others > 0
+
+
+def test_a_file_that_is_shorter_than_an_error_s_text_is_read_all_the_same(bucket: Bucket) -> None:
+    write_bytes(f"{bucket.uri}/small", b"few bytes")
+    with bucket.store.failing(0.2, seed=5):
+        assert {read_bytes(f"{bucket.uri}/small", max_bytes=64) for _ in range(30)} == {b"few bytes"}
 
 
 def test_an_export_is_whole_and_who_is_forgotten_is_in_no_file(work: Pipeline, bucket: Bucket) -> None:

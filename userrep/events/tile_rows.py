@@ -28,30 +28,32 @@ def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, s
     """
     contexts = [f"context_{k}" for k in range(len(context))]
     unique = _deduplicated(events, contexts, has_event_id=has_event_id, slices=slices, tasks=tasks)
-    part = F.hour("event_at") / 6
-    counted = unique.select(
-        "event_date",
-        "user_slice",
-        "user_bucket",
-        "user_id",
-        "item_id",
-        "event_type",
-        "weight",
-        "event_at",
-        F.floor(part).alias("part"),
-        _context_map(context).alias("context"),
-    )
     keys = ["event_date", "user_slice", "user_bucket", "user_id", "item_id", "event_type"]
-    tiles = counted.groupBy(*keys).agg(
+    part = F.floor(F.hour("event_at") / 6)
+    by_context = unique.groupBy(*keys, *contexts).agg(
         F.count("*").cast("int").alias("num_events"),
         F.sum("weight").alias("weight"),
         F.max("event_at").alias("last_event_at"),
-        *(F.count_if(F.col("part") == k).cast("int").alias(name) for name, k in PARTS_OF_DAY.items()),
-        _summed_maps("context").alias("num_by_context")
-        if context
-        else F.lit(None).cast("map<string,bigint>").alias("num_by_context"),
+        *(F.count_if(part == k).cast("int").alias(name) for name, k in PARTS_OF_DAY.items()),
     )
+    tiles = _over_contexts(by_context, keys, context)
     return tiles.sortWithinPartitions("event_date", "user_slice", "user_bucket", "user_id")
+
+
+def _over_contexts(by_context: DataFrame, keys: Sequence[str], context: Sequence[str]) -> DataFrame:
+    """Bring the rows of a tile together, of which there is one for each combination of context values.
+
+    Never one for each event: a bot may have millions of one item.
+    """
+    if not context:
+        return by_context.withColumn("num_by_context", F.lit(None).cast("map<string,bigint>"))
+    counts = ("num_events", *PARTS_OF_DAY)
+    return by_context.groupBy(*keys).agg(
+        *(F.sum(name).cast("int").alias(name) for name in counts),
+        F.sum("weight").alias("weight"),
+        F.max("last_event_at").alias("last_event_at"),
+        _summed_maps(_context_map(context)).alias("num_by_context"),
+    )
 
 
 def _deduplicated(events: DataFrame, contexts: list[str], *, has_event_id: bool, slices: int, tasks: int) -> DataFrame:
@@ -77,19 +79,17 @@ def _with_slice(events: DataFrame, slices: int) -> DataFrame:
 
 
 def _context_map(context: Sequence[str]) -> Column:
-    """Write a row's context values as ``{"column=value": 1}``; a column that the row's source has not is left out."""
-    if not context:
-        return F.lit(None)
+    """Write a row's context values as ``{"column=value": num_events}``, but for those that its source has not."""
     keys = F.array_compact(
         F.array(*(F.concat(F.lit(f"{name}="), F.col(f"context_{k}")) for k, name in enumerate(context)))
     )
-    return F.map_from_arrays(keys, F.array_repeat(F.lit(1).cast("bigint"), F.size(keys)))
+    return F.map_from_arrays(keys, F.array_repeat(F.col("num_events").cast("bigint"), F.size(keys)))
 
 
-def _summed_maps(column: str) -> Column:
+def _summed_maps(maps: Column) -> Column:
     empty = F.create_map().cast("map<string,bigint>")
 
     def add(total: Column, one: Column) -> Column:
         return F.map_zip_with(total, one, lambda _, a, b: F.coalesce(a, F.lit(0)) + F.coalesce(b, F.lit(0)))
 
-    return F.aggregate(F.collect_list(column), empty, add)
+    return F.aggregate(F.collect_list(maps), empty, add)

@@ -82,7 +82,8 @@ class ErasedRows:
 def erase_rows(tables: Tables, table: TableSchema, gone: Gone, *, since: datetime | None = None) -> ErasedRows:
     """Take the rows of erased users out of a table, in a commit for each pass.
 
-    ``since``: only files that were added from this time (UTC) on are looked at; None: all.
+    ``since``: only files that were added from this time (UTC) on are looked at; all if None, or if the table was put
+    back to an earlier version since then.
 
     Order and layout of the files stay, so that what is read by their order still is. Cost: of a table that is laid out
     by user bucket, the footers of the files that may hold these users and the ids in a row group or two; of others the
@@ -96,6 +97,8 @@ def erase_rows(tables: Tables, table: TableSchema, gone: Gone, *, since: datetim
     """
     if not tables.has_files:
         return _merged_away(tables, table, gone)
+    if since is not None and tables.was_restored(table, since):
+        since = None
     done = ErasedRows()
     for _ in range(_PASSES):
         files = [file for file in tables.files(table, lambda _: True) if _may_hold(file, gone, since)]

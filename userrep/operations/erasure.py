@@ -19,7 +19,7 @@ from userrep.errors import UsageError, in_one_line
 from userrep.events.tombstones import add_tombstones, read_tombstones, request_id_of
 from userrep.features.build import features_tables
 from userrep.ids import snapshot_id
-from userrep.leases import held
+from userrep.leases import held, under_way
 from userrep.operations.erased_ledgers import Pins, drop_training_rows, recount
 from userrep.operations.erased_rows import ErasedRows, Gone, erase_rows
 from userrep.parquet_parts import erase_from_parts
@@ -91,8 +91,9 @@ class Erasure:
         nothing is done. With ``now``, all files are looked through.
 
         ``now``: files that only older versions of tables need go at once, and so do the checkpoints of streams, whose
-        state holds the events of open days. No other run may be under way then: it would miss files. Otherwise these
-        files can be read for ``RETENTION`` more by whoever asks for an older version.
+        state holds the events of open days. Otherwise these files can be read for ``RETENTION`` more by whoever asks
+        for an older version. While another run holds a lease on these tables, no file goes at once that it might miss,
+        and no request is done, since it may write what it has read of the users before; the receipt names the run.
 
         Raises AlreadyRunningError if another erasure is at work on these tables.
         """
@@ -111,6 +112,7 @@ class Erasure:
             if not open_rows and not (now and before):
                 return receipt | {"is_idle": True}
             since = None if now else min(row.requested_at for row in open_rows) - _CLOCKS
+        others = under_way(self.tables, but="forget")  # who begins from here on passes over the users
         gone = Gone.of(read_tombstones(self.tables), self.user_ids)
         erased = self._tables(gone, since)
         if self.user_ids:
@@ -120,7 +122,9 @@ class Erasure:
         receipt["exports"] = self._exports(gone)
         receipt["online"] = self._online(gone)
         receipt["streams"] = self._streams(now=now)
-        due_at = utc_now() + RETENTION
+        others |= under_way(self.tables, but="forget")  # and might miss files
+        receipt["under_way"] = sorted(others.values())
+        now, due_at = now and not others, utc_now() + RETENTION
         if not self.user_ids and not receipt["rows"]:  # nothing has come back: their time goes on
             asked = {of: what for of, what in asked.items() if before[of].state == BEGUN}
         self._record(asked, DELETED, due_at, receipt)
@@ -248,6 +252,11 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     if receipt["online"] is not None:
         lines.append(f"online store: {receipt['online']:,} vectors deleted")
     lines += [f"stream {name}: {said}" for name, said in receipt["streams"].items()]
+    for run in receipt["under_way"]:
+        lines.append(
+            f"under way meanwhile: {run}. It may bring back what it has read before: when it has ended, run `userrep "
+            "forget` again, with --now if nothing is to be left"
+        )
     if receipt["kept_until"] is None:
         lines.append("older versions of the tables: removed")
     elif receipt["rows"]:

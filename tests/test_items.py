@@ -1,5 +1,6 @@
 """Item vectors: exact in their rounding, turned onto the version before, and without knowledge of the future."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from tests.builders import config_of, write_rows
 from userrep.config import Config, TextVectors
 from userrep.errors import UsageError
+from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.hashing import bucket_of
 from userrep.items.numbers import with_dense_numbers
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
@@ -180,12 +183,18 @@ def test_what_is_missing_is_what_the_dates_need_and_is_not_there() -> None:
 def _put_tiles(tables: Tables, pairs: list[tuple[date, str, str]]) -> None:
     """Write tiles of one event each, as ``build_tiles`` does."""
     rows = [
-        (day, 1, "0-of-1", 0, user, item, "event", 1, 1.0, datetime(day.year, day.month, day.day), 1, 0, 0, 0, None)
+        (day, 1, "0-of-1", _bucket(user), user, item, "event", 1, 1.0, datetime(day.year, day.month, day.day),
+         1, 0, 0, 0, None)
         for day, user, item in pairs
-    ]
+    ]  # fmt: skip
     tables.append(tables.spark.createDataFrame(rows, USER_ITEM_DAYS.columns).coalesce(1), USER_ITEM_DAYS)
-    days = [(day, 1, "f", "c", 1, 1, 0, {}, None) for day in sorted({day for day, _, _ in pairs})]
+    num_by_day = Counter(day for day, _, _ in pairs)
+    days = [(day, 1, "f", "c", num, num, 0, {}, None) for day, num in sorted(num_by_day.items())]
     tables.append(tables.spark.createDataFrame(days, TILE_DAYS.columns).coalesce(1), TILE_DAYS)
+
+
+def _bucket(user: str) -> int:
+    return int(bucket_of(pa.array([user]))[0])
 
 
 # Two tastes: users and items meet where their numbers are equally even. Item i9 comes in the future of V1.
@@ -212,13 +221,15 @@ class Trained:
     reports: list[str]
 
 
-def _trained(spark: SparkSession, folder: Path, pairs: list[tuple[date, str, str]], runs: list[list[date]]) -> Trained:
+def _trained(
+    spark: SparkSession, folder: Path, pairs: list[tuple[date, str, str]], runs: list[list[date]], **als: int
+) -> Trained:
     write_rows(folder / "items.parquet", [{"item_id": item, "own": vector} for item, vector in OWN.items()])
     config = config_of(
         folder,
         items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "own"}},
         item_vectors={
-            "behaviour": {"kind": "als", "dim": 3, "refit_days": 7, "iterations": 3},
+            "behaviour": {"kind": "als", "dim": 3, "refit_days": 7, "iterations": 3, **als},
             "own": {"kind": "vector", "dim": 2},
         },
     )
@@ -251,6 +262,18 @@ def test_a_version_knows_nothing_of_the_log_from_its_date_on(
     assert early.vectors[V1].keys() == whole.vectors[V1].keys()
     for key, vector in early.vectors[V1].items():
         np.testing.assert_allclose(vector, whole.vectors[V1][key], atol=1e-4)
+
+
+def test_a_version_is_fitted_on_the_users_of_the_lowest_buckets_where_there_are_more_tiles(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    few = [of for of in EARLY if _bucket(of[1]) < NUM_BUCKETS / 2]
+    assert 0 < len(few) < len(EARLY)
+    some = _trained(spark, tmp_path / "some", EARLY, [[V1]], max_tiles=len(EARLY) // 2)
+    alone = _trained(spark, tmp_path / "alone", few, [[V1]])
+    assert some.vectors[V1].keys() == alone.vectors[V1].keys()
+    for key, vector in alone.vectors[V1].items():
+        np.testing.assert_allclose(some.vectors[V1][key], vector, atol=1e-4)
 
 
 def test_every_item_with_an_event_before_a_version_has_a_behaviour_vector(whole: Trained) -> None:

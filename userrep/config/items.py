@@ -27,7 +27,7 @@ class Items(Source):
 
 
 class AlsVectors(Section):
-    """Implicit-feedback ALS on all events before a version's date (Hu, Koren, Volinsky 2008)."""
+    """Implicit-feedback ALS on events before a version's date (Hu, Koren, Volinsky 2008)."""
 
     kind: Literal["als"]
     dim: int = Field(80, ge=2, le=512)
@@ -40,6 +40,8 @@ class AlsVectors(Section):
     """What an event adds to the confidence in a pair."""
     iterations: int = Field(6, ge=1)
     """Rounds of alternating."""
+    max_tiles: int = Field(1_000_000_000, ge=1)
+    """How many activity tiles it is fitted on, about, at most: those of users with the lowest hashes."""
     seed: int = 17
     """Of the first factors."""
 

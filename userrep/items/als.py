@@ -22,20 +22,21 @@ def interactions(tiles: DataFrame, item_index: DataFrame, versions: Sequence[dat
 
     Returns
     -------
-    One row per user_number (dense int), item_index, valid_from: num_events. A fit for version V takes the rows with
-    valid_from at or before V. Cost: three shuffles by user and item; worth a cache where several versions are fitted.
+    One row per user_number (dense int; with its user_bucket), item_index, valid_from: num_events. A fit for version V
+    takes the rows with valid_from at or before V. Cost: three shuffles by user and item; worth a cache where several
+    versions are fitted.
     """
     numbers = with_dense_numbers(tiles.select("user_id").distinct(), column="user_id", number="user_number", start=0)
     first_past = F.lit(None).cast("date")
     for version in reversed(versions):
         first_past = F.when(F.col("event_date") < F.lit(version), F.lit(version)).otherwise(first_past)
-    by_pair = tiles.groupBy("user_id", "item_id", first_past.alias("valid_from")).agg(
+    by_pair = tiles.groupBy("user_id", "user_bucket", "item_id", first_past.alias("valid_from")).agg(
         F.sum("num_events").alias("num_events")
     )
     return (
         by_pair.join(item_index, on="item_id", how="inner")
         .join(numbers, on="user_id", how="inner")
-        .select("user_number", "item_index", "valid_from", "num_events")
+        .select("user_number", "user_bucket", "item_index", "valid_from", "num_events")
     )
 
 

@@ -3,6 +3,7 @@
 Versions of a lineage lie ``refit_days`` apart. The first one that a lineage gets anchors the grid.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -14,10 +15,10 @@ from pyspark.sql import types as T
 
 from userrep.config import AlsVectors, Config, Items, TextVectors
 from userrep.errors import UsageError
-from userrep.events.buckets import item_bucket, power_of_two, slice_number
+from userrep.events.buckets import NUM_BUCKETS, item_bucket, power_of_two, slice_number
 from userrep.events.columns import as_text, check_columns, id_text, named, type_of
 from userrep.events.source import read_source
-from userrep.events.tiles import read_tiles
+from userrep.events.tiles import TileLedger, read_tiles, tile_ledger
 from userrep.ids import short_hash
 from userrep.items.als import behaviour_vectors, interactions
 from userrep.items.numbers import with_dense_numbers
@@ -34,7 +35,10 @@ _PAIRS_PER_BLOCK = 1_000_000  # of users and items in a block of ALS; by the dat
 
 
 def lineage_of(config: Config) -> str:
-    """Name what features depend on besides data: which columns mean what, the windows, how item vectors are made."""
+    """Name what features depend on besides data: which columns mean what, the windows, how item vectors are made.
+
+    On how many tiles these are fitted is no part of it: a version that has seen other users lies on the axes of before.
+    """
     parts = {
         "events": config.events.meaning,
         "items": config.items.columns.model_dump() if config.items else None,
@@ -42,7 +46,9 @@ def lineage_of(config: Config) -> str:
         "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
         "windows_days": config.windows_days,
         **({"history_days": config.history_window} if config.history_window else {}),  # none: the features of before
-        "item_vectors": {name: vectors.model_dump() for name, vectors in config.item_vectors.items()},
+        "item_vectors": {
+            name: vectors.model_dump(exclude={"max_tiles"}) for name, vectors in config.item_vectors.items()
+        },
     }
     return f"l{short_hash(parts, 9)}"
 
@@ -79,17 +85,21 @@ def train_versions(
 ) -> int:
     """Make the versions ``wanted``, oldest first, each committed when it is complete. Returns the vectors written.
 
-    Cost: one pass over the tiles before the last version (cached by user, item and version for ALS), one ALS fit per
-    version and behaviour modality, a few passes over the item table.
+    Cost: one pass over the items of all tiles before the last version, and one over the tiles of the users that ALS is
+    fitted on (cached by user, item and version; sorted by user in their files, so that little of others is read), one
+    ALS fit per version and behaviour modality, a few passes over the item table.
     """
     items = _items(tables, config.items) if config.items else None
     index = _extended_index(tables, versions.lineage_id, items, end=max(wanted)).cache()
-    pairs = interactions(read_tiles(tables, start=None, end=max(wanted)), index, sorted(wanted)).cache()
+    learnt = [settings for settings in config.item_vectors.values() if isinstance(settings, AlsVectors)]
+    ledger = tile_ledger(tables)
+    most = max((_bucket_limit(ledger, min(wanted), of.max_tiles) for of in learnt), default=0)
+    tiles = read_tiles(tables, start=None, end=max(wanted)).where(F.col("user_bucket") < most)
+    pairs = interactions(tiles, index, sorted(wanted)).cache()
     num_vectors = 0
     try:
-        has_als = any(isinstance(settings, AlsVectors) for settings in config.item_vectors.values())
-        num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK)) if has_als else 0  # without, no pair is made
-        inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, num_blocks)
+        num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK)) if learnt else 0  # without, no pair is made
+        inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, ledger, num_blocks)
         for k, version in enumerate(sorted(wanted)):
             there = versions.present | {v for v in wanted if v < version}
             earlier, later = [v for v in there if v < version], [v for v in there if v > version]
@@ -139,6 +149,7 @@ class _Inputs:
     index: DataFrame
     items: DataFrame | None
     pairs: DataFrame
+    ledger: TileLedger
     num_blocks: int
 
     def modality(self, name: str, version: date, before: date | None) -> DataFrame:
@@ -154,7 +165,8 @@ class _Inputs:
         return vectors.select(F.lit(name).alias("modality"), "item_index", rounded(F.col("vector")).alias("vector"))
 
     def _behaviour(self, name: str, settings: AlsVectors, version: date, before: date | None) -> DataFrame:
-        known = self.pairs.where(F.col("valid_from") <= F.lit(version))
+        limit = _bucket_limit(self.ledger, version, settings.max_tiles)
+        known = self.pairs.where((F.col("valid_from") <= F.lit(version)) & (F.col("user_bucket") < limit))
         if known.isEmpty():
             return known.select("item_index", F.array().cast("array<float>").alias("vector"))
         earlier = read_vectors(self.tables, self.lineage_id, before).where(f"modality = '{name}'") if before else None
@@ -206,6 +218,12 @@ def _write_version(
     done = {"lineage_id": lineage_id, "valid_from": version, **made._asdict(), "built_at": now}
     tables.add(ITEM_VECTOR_VERSIONS, [done])
     return sum(made.num_vectors.values())
+
+
+def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:
+    """Return below which user bucket there are some ``max_tiles`` tiles before a version; all are, of fewer."""
+    num_tiles = ledger.num_tiles((day, of.revision) for day, of in ledger.days.items() if day < version)
+    return math.ceil(NUM_BUCKETS * min(1, max_tiles / max(1, num_tiles)))
 
 
 def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *, end: date) -> DataFrame:

@@ -29,7 +29,8 @@ from userrep.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
 from userrep.session import get_session
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.tables import Tables, sql_in
+from userrep.sql import sql_in
+from userrep.tables import Tables
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})

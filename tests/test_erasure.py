@@ -30,6 +30,7 @@ from userrep.operations.erased_rows import Gone, erase_rows
 from userrep.operations.erasure import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests, read_ids
 from userrep.parquet_parts import MANIFEST
 from userrep.schemas import REJECTED_EVENTS, TRAINING_SETS, USER_EMBEDDINGS, USER_ITEM_DAYS, USER_PROFILES
+from userrep.table_upkeep import vacuum
 from userrep.tables import Tables
 
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
@@ -277,7 +278,7 @@ def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, conf
         assert [erase_rows(catalog, table, gone).rows for table in (USER_PROFILES, REJECTED_EVENTS)] == [1, 1]
         assert users_in(catalog, USER_PROFILES) == {ANN}
         assert catalog.read(REJECTED_EVENTS).count() == 1
-        catalog.vacuum(USER_PROFILES, timedelta(0))
+        vacuum(catalog, USER_PROFILES, timedelta(0))
         assert files_naming(tmp_path / "erased" / "user_profiles", BOB) == []
     finally:
         spark.sql("DROP DATABASE erased CASCADE")

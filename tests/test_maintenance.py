@@ -27,7 +27,9 @@ from userrep.schemas import (
     USER_OPENINGS,
 )
 from userrep.spaces.snapshots import REFUSED
-from userrep.tables import RETENTION, Tables, sql_date
+from userrep.sql import sql_date
+from userrep.table_upkeep import RETENTION
+from userrep.tables import Tables
 
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
 NOON = datetime(2024, 5, 1, 12)

@@ -37,14 +37,14 @@ ORDER = [
     "features",
     "items",
     "events",
-    "leases",
+    "leases table_upkeep",
     "tables",
-    "table_writer parquet_parts",
+    "spark_writes table_writer parquet_parts",
     "session delta_files spark_work",
     "storage",
     "schemas arrow config quiet",
     "logs",
-    "failpoints ids notebook utc variables data_dictionary",
+    "failpoints ids notebook sql utc variables data_dictionary",
     "errors",
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split()}

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 
 from pyspark.sql import types as T
 
+PROPERTIES = {  # of all tables
+    # Readers of plain Parquet (training) don't see deletion vectors, and user ids stay out of the log's statistics.
+    "delta.enableDeletionVectors": "false",
+    "delta.dataSkippingNumIndexedCols": "0",
+}
 _TYPES = {
     kind.simpleString().upper(): kind
     for kind in (

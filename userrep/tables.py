@@ -4,55 +4,23 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from userrep.config import Config
-from userrep.delta_files import DeltaFiles, TableFile, changed_meanwhile
-from userrep.errors import UsageError, UserrepError, in_line
-from userrep.failpoints import around
-from userrep.schemas import TableSchema
-from userrep.storage import absolute, delete_folder, folder_names
+from userrep.delta_files import DeltaFiles, TableFile
+from userrep.errors import UsageError, in_line
+from userrep.schemas import PROPERTIES, TableSchema
+from userrep.spark_writes import committing, was_overtaken, write_beside, write_by_spark
+from userrep.sql import sql_key
+from userrep.storage import absolute, folder_names
 from userrep.table_writer import Target
 
-_PROPERTIES = {
-    # Readers of plain Parquet (training) don't see deletion vectors, and user ids stay out of the log's statistics.
-    "delta.enableDeletionVectors": "false",
-    "delta.dataSkippingNumIndexedCols": "0",
-}
 _FORMAT_KEY, FORMAT = "userrep.format", 1  # counted on where rows of the same columns come to mean something else
-_STAGED = "staged-"  # begins the names of folders of files that Spark has written for another's commit
-RETENTION = timedelta(days=7)  # Delta's own, in which older versions of a table can be read
 _BESIDE_SPARK = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
-
-
-def sql_date(day: date) -> str:
-    """Write a date as a SQL literal."""
-    return f"DATE'{day:%Y-%m-%d}'"
-
-
-def sql_in(column: str, values: list[str] | list[date]) -> str:
-    """Write ``column IN (...)`` for checked names or dates; false where there is no value."""
-    if not values:
-        return "false"
-    return f"{column} IN ({', '.join(map(_sql, values))})"
-
-
-def sql_key(key: Mapping[str, str | date | int]) -> str:
-    """Write the condition that columns have these values, checked names, dates or numbers."""
-    return " AND ".join(f"{name} = {_sql(value)}" for name, value in key.items())
-
-
-def _sql(value: str | date | int) -> str:
-    if isinstance(value, date):
-        return sql_date(value)
-    return str(value) if isinstance(value, int) else f"'{value}'"
 
 
 class Tables:
@@ -97,7 +65,8 @@ class Tables:
         return self._root is not None and bool(_BESIDE_SPARK.match(self._root))
 
     @property
-    def _is_in_s3(self) -> bool:
+    def is_in_s3(self) -> bool:
+        """Say whether the tables lie in S3, where commits by Spark are not safe beside another driver's."""
         return self._root is not None and self._root.startswith(("s3://", "s3a://"))
 
     def shuffle_partitions(self) -> int:
@@ -128,7 +97,7 @@ class Tables:
         if table.name in self._known:
             return
         schema = table.fields()
-        properties = _PROPERTIES | {_FORMAT_KEY: str(FORMAT)} | dict(table.properties)
+        properties = PROPERTIES | {_FORMAT_KEY: str(FORMAT)} | dict(table.properties)
         if self.has_files:
             as_json = json.dumps(schema.jsonValue())
             found, of_table = DeltaFiles(self.uri(table)).create(as_json, table.partition_by, properties)
@@ -196,7 +165,7 @@ class Tables:
             frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
             return self._write(frame, table, replacing)
         files = DeltaFiles(self.uri(table))
-        with _committing(table):
+        with committing(table):
             return files.append(rows) if replacing is None else files.replace(rows, replacing)
 
     def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
@@ -210,7 +179,7 @@ class Tables:
         change_id = uuid.uuid4().hex
         changed = [{**row, "change_id": change_id} for row in rows]
         if self.has_files:
-            with _committing(table):
+            with committing(table):
                 return DeltaFiles(self.uri(table)).exchange(changed, since=since)
         name, was = self.name(table), "NULL" if since is None else f"'{since}'"
         # Delta reads source and target at one version, and refuses the commit if another one has come since then.
@@ -222,7 +191,7 @@ class Tables:
                 new=self.spark.createDataFrame(changed, self.read(table).schema),
             ).first()
         except Exception as error:
-            if not _was_overtaken(error):
+            if not was_overtaken(error):
                 raise
             return False
         return bool(done and done.num_affected_rows)
@@ -236,13 +205,6 @@ class Tables:
         """
         self.create(table)
         return [file for file in DeltaFiles(self.uri(table)).files(version) if keeps(file.values)]
-
-    def was_restored(self, table: TableSchema, since: datetime) -> bool:
-        """Say whether a table was put back to an earlier version since a time (UTC).
-
-        Only where the tables have files of their own. Cost: a look at each of up to 1,000 commits.
-        """
-        return DeltaFiles(self.uri(table)).was_restored(int(since.replace(tzinfo=UTC).timestamp() * 1000))
 
     def target(self, table: TableSchema) -> Target:
         """Say how tasks write files of a table. Only where the tables have files of their own."""
@@ -263,7 +225,7 @@ class Tables:
 
         ``since``: the table's version when the work began. Raises UserrepError if these partitions have changed since.
         """
-        with _committing(table):
+        with committing(table):
             DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
 
     def add_files(self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
@@ -272,7 +234,7 @@ class Tables:
         ``transaction``: of whom, and the number of it, which ``last_transaction`` tells from then on. Only where the
         tables have files of their own. No file, no commit.
         """
-        with _committing(table):
+        with committing(table):
             DeltaFiles(self.uri(table)).add_files(written, transaction=transaction)
 
     def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
@@ -280,70 +242,8 @@ class Tables:
 
         What another run did to those stays. Only where the tables have files of their own.
         """
-        with _committing(table):
+        with committing(table):
             return DeltaFiles(self.uri(table)).rewrite(pairs)
-
-    def join_files(self, table: TableSchema, *, at_least: int) -> int:
-        """Put all files of a ledger into one, if they are so many; return how many they were, 0 if nothing was done.
-
-        Nothing is done either if another run commits at the same time. Cost: one read and write of the ledger.
-        """
-        self.create(table)
-        if self.has_files:
-            with around(f"join:{table.name}"):
-                return DeltaFiles(self.uri(table)).join_files(at_least)
-        num = int(self.spark.sql(f"DESCRIBE DETAIL {self.name(table)}").select("numFiles").first()[0])  # type: ignore[index]
-        return num if num >= at_least and self.optimize(table, ["true"]) else 0
-
-    def optimize(self, table: TableSchema, where: Sequence[str]) -> bool:
-        """Let Spark join the small files of some partitions; say whether it did, or another run came first.
-
-        ``where``: a condition on partition columns for each. Cost: one read and write of these partitions, by tasks.
-        """
-        condition = " OR ".join(f"({one})" for one in where)
-        if self._is_in_s3:
-            return self._joined_beside(table, condition)
-        try:
-            with around(f"join:{table.name}"):
-                self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {condition}")
-        except Exception as error:
-            if not _was_overtaken(error):
-                raise
-            return False
-        return True
-
-    def _joined_beside(self, table: TableSchema, condition: str) -> bool:
-        since = self.version(table)
-        rows = self.read(table, version=since).where(condition).repartition(*table.partition_by)
-        try:
-            self._write_beside(rows, table, condition, None, since)
-        except UserrepError:
-            return False
-        return True
-
-    def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
-        """Delete the files that no version of the last ``age`` has. Cost: a listing of the table's folder.
-
-        ``keep``: versions that stay readable. With less than the time that the longest run takes, files go that a run
-        is about to commit, or reads.
-        """
-        self.create(table)
-        hours = int(age.total_seconds() // 3600)
-        if self.has_files:
-            with around(f"vacuum:{table.name}"):
-                DeltaFiles(self.uri(table)).vacuum(hours, keep)
-            return
-        check = "spark.databricks.delta.retentionDurationCheck.enabled"
-        before = self.spark.conf.get(check, "true") or "true"
-        self.spark.conf.set(check, "false")
-        try:
-            self.spark.sql(f"VACUUM {self.name(table)} RETAIN {hours} HOURS")
-        finally:
-            self.spark.conf.set(check, before)
-
-    def has_version(self, table: TableSchema, version: int) -> bool:
-        """Say whether a version can still be read. Only where the tables have files of their own."""
-        return DeltaFiles(self.uri(table)).has_version(version)
 
     def stored(self, prefix: str) -> list[str]:
         """List the names of the tables that begin with ``prefix``."""
@@ -394,70 +294,9 @@ class Tables:
         self, rows: DataFrame, table: TableSchema, where: str | None, transaction: tuple[str, int] | None = None
     ) -> None:
         self.create(table)
-        if self._is_in_s3:
-            with _committing(table):
-                self._write_beside(rows, table, where, transaction, self.version(table))
-            return
-        writer = self._writer(rows, table)
-        if transaction is not None:
-            writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
-        writer = writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)
-        try:
-            with _committing(table):
-                if self._root is not None:
-                    writer.save(self.uri(table))
-                else:
-                    writer.saveAsTable(self.name(table))
-        except Exception as error:
-            if not _was_overtaken(error):
-                raise
-            raise changed_meanwhile(self.name(table)) from error
-
-    def _write_beside(
-        self, rows: DataFrame, table: TableSchema, where: str | None, transaction: tuple[str, int] | None, since: int
-    ) -> None:
-        """Let Spark write to a table of its own within the table's folder, and commit its files to the table.
-
-        In S3 Delta's commits by Spark do not see whether another driver was first, and could undo what that one did;
-        those of delta-rs do. See docs/decisions/0015. ``since``: the version that ``rows`` were made from.
-        """
-        name = f"{_STAGED}{uuid.uuid4().hex}"
-        staged, target = DeltaFiles(f"{self.uri(table)}/{name}"), DeltaFiles(self.uri(table))
-        staged.create(json.dumps(table.fields().jsonValue()), table.partition_by, _PROPERTIES | dict(table.properties))
-        self._writer(rows, table).mode("append").save(staged.uri)
-        written = [file._replace(path=f"{name}/{file.path}") for file in staged.files()]
-        if transaction is not None:
-            target.add_files(written, transaction=transaction)
+        if self.is_in_s3:
+            since = self.version(table)
+            write_beside(rows, table, uri=self.uri(table), where=where, since=since, transaction=transaction)
         else:
-            replaced = (lambda _: False) if where is None else self._matching(table, where)
-            target.swap(written, replaced, since=since)
-        delete_folder(f"{staged.uri}/_delta_log")
-
-    def _writer(self, rows: DataFrame, table: TableSchema) -> DataFrameWriter:
-        writer = rows.select(*table.fields().names).write.format("delta")
-        codec = dict(table.properties).get("parquet.compression")  # of the table's, Spark heeds all but this
-        return writer.option("compression", codec) if codec else writer
-
-    def _matching(self, table: TableSchema, where: str) -> Callable[[dict[str, Any]], bool]:
-        """Say of values of partition columns whether a condition on these columns holds; asked of those there are."""
-        names = table.partition_by
-        if where == "true":
-            return lambda _: True
-        there = {tuple(file.values[name] for name in names) for file in DeltaFiles(self.uri(table)).files()}
-        columns = T.StructType([field for field in table.fields().fields if field.name in names])
-        in_order = [tuple(of[names.index(name)] for name in columns.names) for of in there]
-        found = self.spark.createDataFrame(in_order, columns).where(where).collect()
-        matching = {tuple(row[name] for name in names) for row in found}
-        return lambda values: tuple(values[name] for name in names) in matching
-
-
-def _committing(table: TableSchema) -> AbstractContextManager[None]:
-    return around(f"commit:{table.name}")
-
-
-def _was_overtaken(error: Exception) -> bool:
-    """Say whether Delta refused a commit of Spark's because of another one.
-
-    Its classes for Python have no base in common, and none over Spark Connect.
-    """
-    return "[DELTA_CONCURRENT_" in str(error)
+            path = None if self._root is None else self.uri(table)
+            write_by_spark(rows, table, name=self.name(table), path=path, where=where, transaction=transaction)

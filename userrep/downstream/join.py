@@ -20,7 +20,8 @@ from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.map_artifact import load_map
 from userrep.spaces.registry import RETIRED, Space, find_space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
-from userrep.tables import Tables, sql_in
+from userrep.sql import sql_in
+from userrep.tables import Tables
 
 
 @dataclass(frozen=True)

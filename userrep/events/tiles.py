@@ -14,7 +14,8 @@ from pyspark.sql import DataFrame
 
 from userrep.ids import short_hash
 from userrep.schemas import TILE_DAYS, USER_ITEM_DAYS
-from userrep.tables import Tables, sql_date
+from userrep.sql import sql_date
+from userrep.tables import Tables
 
 NUM_CELLS = 256  # of user buckets, in which a day's tiles are counted
 NO_ROWS = "none"  # the fingerprint and the content of a day that has gone from the log

@@ -23,7 +23,8 @@ from userrep.features.writing import Destination, Written
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
 from userrep.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
-from userrep.tables import Tables, sql_in
+from userrep.sql import sql_in
+from userrep.tables import Tables
 from userrep.utc import utc_now
 
 DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open

@@ -23,7 +23,8 @@ from userrep.features.tasks import written
 from userrep.features.writing import Destination
 from userrep.items.versions import Versions
 from userrep.schemas import OPENINGS, USER_OPENINGS
-from userrep.tables import Tables, sql_date
+from userrep.sql import sql_date
+from userrep.tables import Tables
 from userrep.utc import utc_now
 
 

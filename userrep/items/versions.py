@@ -25,8 +25,9 @@ from userrep.items.numbers import with_dense_numbers
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import rounded
 from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
+from userrep.sql import sql_date
 from userrep.storage import artifacts_root, exists
-from userrep.tables import Tables, sql_date
+from userrep.tables import Tables
 from userrep.utc import utc_now
 
 _TEXT_PARTITIONS = 8  # a fixed number, so that vectors do not depend on the session's settings

@@ -18,7 +18,9 @@ from userrep.schemas import (
 )
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots, record_snapshots
-from userrep.tables import Tables, sql_date
+from userrep.sql import sql_date
+from userrep.table_upkeep import has_version
+from userrep.tables import Tables
 from userrep.utc import utc_now
 
 _NEXT = timedelta(microseconds=1)  # after the row that is made good, before any other
@@ -83,7 +85,7 @@ class Pins:
 
     def _files(self, key: tuple[str, date], version: int | None) -> set[str] | None:
         """Name the files of an opening; None at a version that cannot be read any more."""
-        if version is not None and not self._tables.has_version(USER_OPENINGS, version):
+        if version is not None and not has_version(self._tables, USER_OPENINGS, version):
             return None
         files = self._tables.files(USER_OPENINGS, lambda of: (of["lineage_id"], of["as_of"]) == key, version=version)
         return {file.path for file in files}

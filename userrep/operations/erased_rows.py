@@ -20,6 +20,7 @@ from userrep.events.hashing import bucket_of
 from userrep.events.tombstones import Tombstones, condition
 from userrep.schemas import REJECTED_EVENTS, TableSchema
 from userrep.storage import open_parquet
+from userrep.table_upkeep import was_restored
 from userrep.table_writer import TableWriter, Target
 from userrep.tables import Tables
 
@@ -97,7 +98,7 @@ def erase_rows(tables: Tables, table: TableSchema, gone: Gone, *, since: datetim
     """
     if not tables.has_files:
         return _merged_away(tables, table, gone)
-    if since is not None and tables.was_restored(table, since):
+    if since is not None and was_restored(tables, table, since):
         since = None
     done = ErasedRows()
     for _ in range(_PASSES):

@@ -40,7 +40,8 @@ from userrep.schemas import (
 from userrep.spaces.registry import read_registry
 from userrep.storage import delete_folder, exists, folder_names
 from userrep.streaming.batches import online_store
-from userrep.tables import RETENTION, Tables
+from userrep.table_upkeep import RETENTION, vacuum
+from userrep.tables import Tables
 from userrep.utc import utc_now
 
 ASKED, BEGUN, DELETED, DONE = "asked", "begun", "deleted", "done"  # begun: from the tombstones on
@@ -220,7 +221,7 @@ class Erasure:
 
     def _vacuum(self, *, now: bool) -> None:
         for table in (*_tables_of_users(self.tables), TRAINING_ROWS):
-            self.tables.vacuum(table, timedelta(0) if now else RETENTION)
+            vacuum(self.tables, table, timedelta(0) if now else RETENTION)
         self.report("forget: files of older versions are removed")
 
 

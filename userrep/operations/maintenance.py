@@ -10,9 +10,11 @@ from userrep.features.build import features_tables
 from userrep.features.openings import newest_openings
 from userrep.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, SNAPSHOTS, USER_EMBEDDINGS, USER_OPENINGS, TableSchema
 from userrep.spaces.snapshots import REFUSED
+from userrep.sql import sql_key
 from userrep.storage import delete_partials
 from userrep.streaming.query import STREAM_REVISION
-from userrep.tables import RETENTION, Tables, sql_key
+from userrep.table_upkeep import RETENTION, join_ledger, join_partitions, vacuum
+from userrep.tables import Tables
 from userrep.utc import utc_now
 
 LEDGERS = (
@@ -34,16 +36,16 @@ def maintain_tables(tables: Tables, *, report: Callable[[str], None]) -> dict[st
     left for the next time. Cost: a listing of every table's folder; what is joined is read and written once, by tasks
     but for ledgers. Returns what was done, by table.
     """
-    joined = {table.name: num for table in LEDGERS if (num := tables.join_files(table, at_least=_MANY))}
+    joined = {table.name: num for table in LEDGERS if (num := join_ledger(tables, table, at_least=_MANY))}
     for table in (EMBEDDING_UPDATES, REJECTED_EVENTS):
         where = _crowded(tables, table)
-        if where and tables.optimize(table, where):
+        if where and join_partitions(tables, table, where):
             joined[table.name] = len(where)
     report(f"maintain_tables: files joined of {len(joined)} tables")
     dropped = _drop_refused(tables)
     pinned = sorted({row.table_version for row in newest_openings(tables).values()})
     for table in (*schemas.ALL, *features_tables(tables)):
-        tables.vacuum(table, RETENTION, keep=pinned if table is USER_OPENINGS else ())
+        vacuum(tables, table, RETENTION, keep=pinned if table is USER_OPENINGS else ())
     orphans = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
     report(f"maintain_tables: old files removed; {dropped} refused snapshots, {orphans} files of artifacts cut off")
     return {"joined": joined, "refused_snapshots": dropped, "orphans": orphans}

@@ -17,7 +17,8 @@ from userrep.model.artifact import load_artifact
 from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.tables import Tables, sql_date, sql_in
+from userrep.sql import sql_date, sql_in
+from userrep.tables import Tables
 from userrep.utc import utc_now
 
 STAGED, PUBLISHED, REFUSED, EXPIRED = "staged", "published", "refused", "expired"

@@ -11,7 +11,8 @@ from userrep.events.tiles import read_tiles
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.tables import Tables, sql_date
+from userrep.sql import sql_date
+from userrep.tables import Tables
 
 
 @dataclass(frozen=True)

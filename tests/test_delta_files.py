@@ -12,10 +12,10 @@ from pyspark.sql.types import StructType
 
 from tests.builders import EVENT_COLUMNS, config_of
 from userrep import delta_files
-from userrep.delta_files import TableFile
 from userrep.errors import UserrepError
 from userrep.features.spec import FeatureSpec
 from userrep.schemas import ALL, TableSchema, user_features
+from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter
 from userrep.tables import Tables
 
@@ -125,7 +125,7 @@ def test_a_commit_fails_where_another_one_has_changed_the_same_partitions(tables
 def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, real, calls = written(tables, date(2024, 5, 1), bucketed(3)), delta_files._files, []
+    files, real, calls = written(tables, date(2024, 5, 1), bucketed(3)), delta_files.files_of, []
     other = tables.spark.createDataFrame([(date(2024, 6, 1), "0-of-1", 1, "u", [0.5])], tables.read(SHARES).schema)
 
     def overtaken(table: DeltaTable) -> list[TableFile]:
@@ -134,7 +134,7 @@ def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
         calls.append(table)
         return real(table)
 
-    monkeypatch.setattr(delta_files, "_files", overtaken)
+    monkeypatch.setattr(delta_files, "files_of", overtaken)
     tables.commit(SHARES, files, replacing=lambda _: False, since=0)
     assert len(calls) == 3
     assert tables.read(SHARES).where("day < DATE'2024-06-01'").count() == 3

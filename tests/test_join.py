@@ -25,7 +25,6 @@ from tests.embedding_tables import (
     snapshot,
 )
 from userrep.arrow import listed
-from userrep.delta_files import TableFile
 from userrep.downstream import join, lookup
 from userrep.downstream.join import join_embeddings
 from userrep.downstream.lookup import with_vectors
@@ -37,6 +36,7 @@ from userrep.events.hashing import bucket_of
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import EXPIRED, REFUSED, STAGED, Snapshot, record_snapshots
+from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter
 from userrep.tables import Tables
 

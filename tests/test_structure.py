@@ -41,7 +41,7 @@ ORDER = [
     "tables",
     "spark_writes table_writer parquet_parts",
     "session delta_files spark_work",
-    "storage",
+    "storage table_files",
     "schemas arrow config quiet",
     "logs",
     "failpoints ids notebook sql utc variables data_dictionary",

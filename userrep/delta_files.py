@@ -4,12 +4,10 @@ Spark takes about a second to read a table of ten rows and a third of one to com
 milliseconds. So the driver reads and writes ledgers here, and commits files that tasks have written themselves.
 """
 
-import json
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -20,27 +18,12 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 from userrep.errors import UserrepError, in_one_line
 from userrep.failpoints import around
 from userrep.storage import file_system
+from userrep.table_files import TableFile, adding, files_of, removing
 
-USER_BUCKET = "user_bucket"  # the one column that there are statistics of
 _ATTEMPTS = 20  # of a commit, each on the newest version
 _MARK = "userMetadata"  # of a commit, by which whoever made it knows it again
 _LOOKED_AT = 1000  # commits, for one that put the table back
 _NEWEST = 100  # commits that are looked through for a mark
-
-
-class TableFile(NamedTuple):
-    """A Parquet file of a table: its path below the table's, bytes, rows, and the values of the partition columns.
-
-    ``buckets``: the first and the last ``user_bucket`` in it, where that is known; see events/buckets.py. ``added_at``:
-    when it was (milliseconds since 1970), of a file that a commit has.
-    """
-
-    path: str
-    size: int
-    num_rows: int
-    values: dict[str, Any]
-    buckets: tuple[int, int] | None = None
-    added_at: int = 0
 
 
 class DeltaFiles:
@@ -127,7 +110,7 @@ class DeltaFiles:
 
     def files(self, version: int | None = None) -> list[TableFile]:
         """List the table's files, now or at a version. Driver memory: one entry a file."""
-        return _files(DeltaTable(self.uri, version=version))
+        return files_of(DeltaTable(self.uri, version=version))
 
     def add_files(self, added: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
         """Add files that are there already, in one commit that keeps a writer's transaction; no file, no commit.
@@ -140,7 +123,7 @@ class DeltaFiles:
             last = table.transaction_version(writer)
             if not added or (last is not None and last >= number):
                 return
-            if self._committed(table, _adding(added), Transaction(writer, number)):
+            if self._committed(table, added, [], Transaction(writer, number)):
                 return
         raise self._too_busy()
 
@@ -158,7 +141,7 @@ class DeltaFiles:
         before = {file.path for file in self.files(since) if replaces(file.values)}
         for _ in range(_ATTEMPTS):
             table = DeltaTable(self.uri)
-            removed = [file for file in _files(table) if replaces(file.values)]
+            removed = [file for file in files_of(table) if replaces(file.values)]
             if {file.path for file in removed} != before:
                 raise changed_meanwhile(self.uri)
             if self._swap(table, added, removed):
@@ -173,7 +156,7 @@ class DeltaFiles:
         """
         for _ in range(_ATTEMPTS):
             table = DeltaTable(self.uri)
-            there = {file.path for file in _files(table)}
+            there = {file.path for file in files_of(table)}
             mine = [(old, new) for old, new in pairs if old.path in there]
             if self._swap(table, [new for _, new in mine if new is not None], [old for old, _ in mine]):
                 return len(mine) == len(pairs)
@@ -196,9 +179,7 @@ class DeltaFiles:
 
     def _swap(self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
         """Commit onto the very version that ``table`` is at; say whether no other commit came first."""
-        actions = _adding(added)
-        actions += [RemoveAction(file.path, True, _now_ms(), file.size, _texts(file)) for file in removed]
-        return not actions or self._committed(table, actions)
+        return not (added or removed) or self._committed(table, added, removed)
 
     def _write(self, rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
         """Write rows onto whatever version is the newest."""
@@ -212,12 +193,15 @@ class DeltaFiles:
         written = _as_arrow(table, rows)
         return self._first(lambda properties: write_deltalake(table, written, commit_properties=properties, **how))
 
-    def _committed(self, table: DeltaTable, actions: list[AddAction | RemoveAction], *of: Transaction) -> bool:
+    def _committed(
+        self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile], *of: Transaction
+    ) -> bool:
         """Commit files onto the very version that ``table`` is at; say whether no other commit came first."""
-        keys = table.metadata().partition_columns
+        actions: list[AddAction | RemoveAction] = [*adding(added), *removing(removed)]
+        schema, keys = table.schema(), table.metadata().partition_columns
         return self._first(
             lambda properties: table.create_write_transaction(
-                actions, "append", table.schema(), keys, commit_properties=properties
+                actions, "append", schema, keys, commit_properties=properties
             ),
             *of,
         )
@@ -262,47 +246,6 @@ class DeltaFiles:
 def changed_meanwhile(table: str) -> UserrepError:
     """Return what a commit fails with that was made from rows which are no longer those."""
     return UserrepError(f"{table}: another run has changed the same rows meanwhile. Run the command again.")
-
-
-def _adding(files: Sequence[TableFile]) -> list[AddAction | RemoveAction]:
-    now = _now_ms()
-    return [AddAction(file.path, file.size, _texts(file), now, True, json.dumps(_statistics(file))) for file in files]
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
-
-
-def _files(table: DeltaTable) -> list[TableFile]:
-    actions = pa.table(table.get_add_actions(flatten=True))
-    keys = [name for name in actions.column_names if name.startswith("partition.")]
-    values = zip(*(actions.column(key).to_pylist() for key in keys), strict=True) if keys else [()] * len(actions)
-    names = [key.removeprefix("partition.") for key in keys]
-    facts = ("path", "size_bytes", "num_records", "modification_time")
-    columns = (actions.column(name).to_pylist() for name in facts)
-    return [
-        TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)), buckets, added_at)
-        for path, size, num_rows, added_at, row, buckets in zip(*columns, values, _buckets(actions), strict=True)
-    ]
-
-
-def _buckets(actions: pa.Table) -> list[tuple[int, int] | None]:
-    ends = [f"{end}.{USER_BUCKET}" for end in ("min", "max")]
-    if not set(ends) <= set(actions.column_names):
-        return [None] * len(actions)
-    found = zip(*(actions.column(end).to_pylist() for end in ends), strict=True)
-    return [None if first is None or last is None else (first, last) for first, last in found]
-
-
-def _statistics(file: TableFile) -> dict[str, Any]:
-    if file.buckets is None:
-        return {"numRecords": file.num_rows}
-    first, last = ({USER_BUCKET: bucket} for bucket in file.buckets)
-    return {"numRecords": file.num_rows, "minValues": first, "maxValues": last}
-
-
-def _texts(file: TableFile) -> dict[str, str | None]:
-    return {name: None if value is None else str(value) for name, value in file.values.items()}
 
 
 def _as_arrow(table: DeltaTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from userrep.delta_files import USER_BUCKET, TableFile
 from userrep.storage import file_system
+from userrep.table_files import USER_BUCKET, TableFile
 
 _GROUP_BYTES = 32 * 2**20
 _PAGE_BYTES = 2**20

@@ -11,12 +11,13 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.delta_files import DeltaFiles, TableFile
+from userrep.delta_files import DeltaFiles
 from userrep.errors import UsageError, in_line
 from userrep.schemas import PROPERTIES, TableSchema
 from userrep.spark_writes import committing, was_overtaken, write_beside, write_by_spark
 from userrep.sql import sql_key
 from userrep.storage import absolute, folder_names
+from userrep.table_files import TableFile
 from userrep.table_writer import Target
 
 _FORMAT_KEY, FORMAT = "userrep.format", 1  # counted on where rows of the same columns come to mean something else

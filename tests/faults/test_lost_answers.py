@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from tests.test_object_store import bucket  # noqa: F401  # a fixture
-from userrep.delta_files import TableFile
 from userrep.errors import UserrepError
 from userrep.schemas import REGISTRY, SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
 from userrep.storage import file_system
+from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter
 from userrep.tables import Tables
 

@@ -8,7 +8,6 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.delta_files import TableFile
 from userrep.downstream.lookup import with_vectors
 from userrep.downstream.options import JoinOptions, check_labels
 from userrep.downstream.outputs import with_outputs
@@ -21,6 +20,7 @@ from userrep.spaces.map_artifact import load_map
 from userrep.spaces.registry import RETIRED, Space, find_space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
 from userrep.sql import sql_in
+from userrep.table_files import TableFile
 from userrep.tables import Tables
 
 

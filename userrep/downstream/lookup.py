@@ -19,10 +19,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
-from userrep.delta_files import TableFile
 from userrep.downstream.resolution import column
 from userrep.events.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, bucket_of, ranges_of_groups
 from userrep.storage import open_parquet, parquet_footer
+from userrep.table_files import TableFile
 
 _VECTORS = pa.list_(pa.float32())
 _ROWS = {"user_id": pa.string(), "embedding": _VECTORS}

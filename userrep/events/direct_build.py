@@ -13,7 +13,6 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.config import Events
-from userrep.delta_files import TableFile
 from userrep.events.direct import MOST_ROWS, TILES, tiles_of_files
 from userrep.events.files import FileDay, files_by_day, files_by_folder
 from userrep.events.footers import is_readable
@@ -24,6 +23,7 @@ from userrep.events.tile_content import cells_of, content_of
 from userrep.events.tiles import NO_ROWS, NUM_CELLS
 from userrep.events.tombstones import Tombstones
 from userrep.schemas import USER_ITEM_DAYS
+from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter, Target
 from userrep.tables import Tables
 

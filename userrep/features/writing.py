@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyspark.sql import Row
 
-from userrep.delta_files import TableFile
 from userrep.events.buckets import NUM_BUCKETS
 from userrep.features.pooling import Made, Output
+from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter, Target
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from userrep.arrow import combined, listed
-from userrep.delta_files import TableFile
 from userrep.events.hashing import bucket_of
 from userrep.inference.encoder import Encoder, worker_encoder
 from userrep.storage import open_parquet, parquet_footer
+from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter, Target
 
 _MOST_ROWS = 250_000  # of a task, and so of a file: 120 MB of 120 dimensions

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
 from userrep.arrow import combined
-from userrep.delta_files import TableFile
 from userrep.errors import UserrepError
 from userrep.events.buckets import range_of_slice, ranges_of_groups
 from userrep.events.hashing import bucket_of
 from userrep.events.tombstones import Tombstones, condition
 from userrep.schemas import REJECTED_EVENTS, TableSchema
 from userrep.storage import open_parquet
+from userrep.table_files import TableFile
 from userrep.table_upkeep import was_restored
 from userrep.table_writer import TableWriter, Target
 from userrep.tables import Tables

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Row
 
-from userrep.delta_files import TableFile
 from userrep.streaming.encoding import Encoding
+from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter, Target
 
 _SECOND = 1_000_000  # microseconds

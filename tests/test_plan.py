@@ -87,6 +87,15 @@ def test_the_newest_run_that_did_something_counts(tables: Tables, config: Config
     assert hours(plan_for(tables, config, SIZE))["embed_users"] == pytest.approx(1.0)
 
 
+def test_of_runs_that_say_how_much_they_did_the_one_of_the_most_counts(tables: Tables, config: Config) -> None:
+    record(tables, SECONDS)
+    few = {"num_events": 2, "spark": {"task_seconds": 30.0, "shuffle_bytes": 1e6}}  # a night of a sample
+    record(tables, {"build_activity_tiles": 0.0}, NOW + timedelta(days=1), outputs=json.dumps(few))
+    record(tables, {"embed_users": 3.6}, NOW + timedelta(days=1), num_rows=1)
+    found = hours(plan_for(tables, config, SIZE))
+    assert (found["build_activity_tiles"], found["embed_users"]) == pytest.approx((0.5, 0.1))
+
+
 def test_storage_follows_what_is_kept(tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     record(tables, SECONDS)
     monkeypatch.setattr(Tables, "num_bytes", lambda *_: 4_000)

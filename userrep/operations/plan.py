@@ -1,9 +1,9 @@
 """What a deployment of another size would need a night, and what as many feature pipelines would: from measured rates.
 
-Rates are those of the newest runs in ``job_runs``: seconds that tasks ran, bytes that they shuffled, and what they did
-it for. Work that follows users is scaled by users, work that follows events by events; that is how the stages grow
-(`make bench-features-growth`). At a small size the fixed costs of a stage weigh more, so a plan from a small sample is
-an upper bound.
+Rates are those of runs in ``job_runs``: seconds that tasks ran, bytes that they shuffled, and what they did it for.
+Work that follows users is scaled by users, work that follows events by events; that is how the stages grow
+(`make bench-features-growth`). At a small size the fixed costs of a stage weigh more. So the run that did the most
+counts, where runs say how much they did, else the newest; and a plan from a small sample is an upper bound.
 """
 
 import json
@@ -113,7 +113,7 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
     """
     if not all(map(isfinite, (size.core_hour_price, size.gb_month_price))):
         raise UsageError("plan: a price is a number, not nan or inf; see `userrep plan --help`.")
-    runs, ledger = newest_runs(tables), tile_ledger(tables)
+    runs, ledger = measured_runs(tables), tile_ledger(tables)
     missing = [stage for stage in (*_NIGHT, *TRAINING) if stage not in runs]
     if missing:
         raise UsageError(
@@ -132,17 +132,26 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
     return Plan(night + training, storage, sum(of.core_hours for of in night if of.stage in _OWN), own_gb, size)
 
 
-def newest_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
-    """Return the newest run of each stage that did something and has Spark's counts, and its outputs."""
-    rows = sorted(tables.ledger(schemas.JOB_RUNS, outcome="done"), key=lambda row: row.started_at)
-    runs = [(row, json.loads(row.outputs)) for row in rows if row.num_rows]
-    return {row.stage: (row, outputs) for row, outputs in runs if outputs.get("spark")}
+def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
+    """Return the run of each stage that tells most of its rate, and its outputs, of those that have Spark's counts."""
+    found: dict[str, tuple[Row, dict[str, Any]]] = {}
+    for row in sorted(tables.ledger(schemas.JOB_RUNS, outcome="done"), key=lambda row: row.started_at):
+        run = row, json.loads(row.outputs)
+        if row.num_rows and run[1].get("spark"):
+            grows_by = _NIGHT.get(row.stage, "user")
+            if row.stage not in found or _done(*run, grows_by) >= _done(*found[row.stage], grows_by):
+                found[row.stage] = run
+    return found
+
+
+def _done(row: Row, outputs: dict[str, Any], grows_by: str, users: int = 0) -> int:
+    """Return how much a run did, of what its work grows by; of users, how many there are."""
+    return int({"event": outputs.get("num_events", 0), "user": users, "user and space": row.num_rows}[grows_by])
 
 
 def _work(stage: str, run: tuple[Row, dict[str, Any]], grows_by: str, number: float, users: int) -> Work:
-    row, outputs = run
-    measured = {"event": outputs.get("num_events", 0), "user": users, "user and space": row.num_rows}[grows_by]
-    times, spark = number / measured, outputs["spark"]
+    measured, spark = _done(*run, grows_by, users), run[1]["spark"]
+    times = number / measured
     return Work(stage, grows_by, measured, spark["task_seconds"] * times / _HOUR, spark["shuffle_bytes"] * times / _GB)
 
 

@@ -11,7 +11,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.events.tiles import tile_ledger
 from userrep.features.build import features_tables
-from userrep.operations.plan import TRAINING, newest_runs
+from userrep.operations.plan import TRAINING, measured_runs
 from userrep.operations.report.facts import (
     ConsumerFacts,
     Facts,
@@ -87,7 +87,7 @@ def gather(
         drift=drift_facts(tables, config, space),
         evaluation=evaluation_facts(tables, space),
         user_map=map_users(tables, config, space, published[-1]) if space and published else None,
-        training_stages=[_stage(row) for name, (row, _) in newest_runs(tables).items() if name in TRAINING],
+        training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
         storage=_storage(tables),
         requests=[Request(of["request_id"], of["num_users"], of["due_at"]) for of in state["erasures"]],
     )

@@ -3,6 +3,8 @@
 import importlib
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ from benchmarks import (
     training_data,
     training_memory,
 )
+from benchmarks.cpu_meter import CpuMeter
 from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.join_data import JoinSize
 from benchmarks.logs import LogSize, log_files
@@ -44,6 +47,7 @@ OTHER_NAMES = [
     "retraining_auc_loss",
     "quality",
     "nights",
+    "savings",
 ]
 TINY = LogSize(events=1500, users=40, items=30, days=8)
 TINY_ROWS = RowSize(rows=2 * training_data.BATCH)
@@ -212,3 +216,11 @@ def test_different_answers_are_no_comparison() -> None:
 
 def test_a_larger_log_has_as_many_events_per_user() -> None:
     assert features_growth.SIZE.of_events(80_000_000).users == 800_000
+
+
+def test_cpu_seconds_are_of_all_processes_also_of_those_that_have_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 2: pass"
+    with CpuMeter() as meter:
+        before = meter.seconds()
+        subprocess.run([sys.executable, "-c", burn], check=True)
+        assert 1 <= meter.seconds() - before < 8

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from tests.builders import config_of, write_rows
 from userrep.arrow import unpacked
+from userrep.events.buckets import NUM_BUCKETS
+from userrep.events.hashing import bucket_of
 from userrep.features.build import read_features
 from userrep.features.training_rows import valid_dates, with_split
 from userrep.pipeline import Pipeline
@@ -160,6 +163,21 @@ def test_without_heads_rows_are_inputs_alone_and_reach_up_to_until(work: Pipelin
     assert inputs.targets.width == 0
     assert {len(x) for _, x in rows.values()} == {inputs.layout.width}
     assert max(as_of for _, as_of in rows) == UNTIL
+
+
+def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates(work: Pipeline) -> None:
+    _, whole = rows_of(work)
+    training = work.config.training.model_copy(update={"max_rows": len(whole) // 2})
+    config = work.config.model_copy(update={"training": training})
+    inputs = training_inputs(
+        work.tables, config, space_id="s2", lineage_id=work.schedule.versions.lineage_id,
+        as_ofs=work.schedule.training_as_ofs, report=lambda _: None,
+    )  # fmt: skip
+    assert inputs.files
+    users = sorted({user for user, _ in whole})
+    few = {user for user, bucket in zip(users, bucket_of(pa.array(users)), strict=True) if bucket < NUM_BUCKETS / 2}
+    rows = work.tables.read(TRAINING_ROWS).where("space_id = 's2'")
+    assert 0 < rows.count() == sum(user in few for user, _ in whole) < len(whole)
 
 
 def test_inputs_and_targets_meet_in_one_shuffle(work: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,8 @@ class Training(Section):
     """Of AdamW."""
     clip_norm: float = Field(1.0, gt=0)
     """The longest gradient, after averaging over ranks."""
+    max_rows: int = Field(100_000_000, ge=1)
+    """How many rows, about, at most: those of users with the lowest hashes, at all dates."""
     held_out_share: float = Field(0.05, gt=0, lt=0.5)
     """Of the users, for validation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

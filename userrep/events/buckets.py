@@ -33,6 +33,11 @@ class BucketRange(NamedTuple):
 ALL_BUCKETS = BucketRange(0, NUM_BUCKETS)
 
 
+def buckets_of_share(share: float) -> int:
+    """Return below which bucket there are some ``share`` of all users; of one or more, all."""
+    return math.ceil(NUM_BUCKETS * min(1.0, share))
+
+
 def bucket_of(text: str | Column) -> Column:
     """Return the bucket of a text, an int: a user id's or an item id's."""
     return F.pmod(F.xxhash64(text, F.lit(HASH_SEED)), F.lit(NUM_BUCKETS)).cast("int")

@@ -3,7 +3,6 @@
 Versions of a lineage lie ``refit_days`` apart. The first one that a lineage gets anchors the grid.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -15,7 +14,7 @@ from pyspark.sql import types as T
 
 from userrep.config import AlsVectors, Config, Items, TextVectors
 from userrep.errors import UsageError
-from userrep.events.buckets import NUM_BUCKETS, item_bucket, power_of_two, slice_number
+from userrep.events.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
 from userrep.events.columns import as_text, check_columns, id_text, named, type_of
 from userrep.events.source import read_source
 from userrep.events.tiles import TileLedger, read_tiles, tile_ledger
@@ -224,7 +223,7 @@ def _write_version(
 def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:
     """Return below which user bucket there are some ``max_tiles`` tiles before a version; all are, of fewer."""
     num_tiles = ledger.num_tiles((day, of.revision) for day, of in ledger.days.items() if day < version)
-    return math.ceil(NUM_BUCKETS * min(1, max_tiles / max(1, num_tiles)))
+    return buckets_of_share(max_tiles / max(1, num_tiles))
 
 
 def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *, end: date) -> DataFrame:

@@ -9,13 +9,12 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import date
 
-import numpy as np
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from userrep.config import Config, DriftLimits
 from userrep.errors import UsageError
-from userrep.events.buckets import NUM_BUCKETS, user_bucket
+from userrep.events.buckets import buckets_of_share, user_bucket
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
@@ -146,7 +145,7 @@ def _in_sample(config: Config, now: Snapshot, before: Snapshot) -> Column:
 
 def _buckets_of(num_users: int, now: Snapshot, before: Snapshot) -> int:
     """Return how many buckets hold about so many of the users."""
-    return int(np.ceil(NUM_BUCKETS * min(1, num_users / max(now.num_users, before.num_users, 1))))
+    return buckets_of_share(num_users / max(now.num_users, before.num_users, 1))
 
 
 def _judged(config: Config, metrics: dict[str, float]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import ArtifactError
+from userrep.events.buckets import buckets_of_share, user_bucket
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
@@ -62,21 +63,28 @@ def training_inputs(
         return kept
     if exists(folder):
         delete_folder(folder)
-    inputs = _make(tables, config, space_id, lineage_id, as_ofs)
+    num_rows = sum(of.num_users for day, of in feature_sets(tables, lineage_id).items() if day in as_ofs)
+    share = min(1.0, config.training.max_rows / max(1, num_rows))
+    if share < 1:
+        report(f"training.max_rows: of {num_rows:,} rows those of {share:.2%} of the users")
+    inputs = _make(tables, config, space_id, lineage_id, as_ofs, share=share)
     widths = f"{len(inputs.layout.blocks)} blocks, {inputs.layout.width} inputs, {inputs.targets.width} targets"
     report(f"training rows written: {widths}, {len(as_ofs)} as-of dates")
     _write(f"{folder}/inputs", key, inputs)
     return inputs
 
 
-def _make(tables: Tables, config: Config, space_id: str, lineage_id: str, as_ofs: Sequence[date]) -> TrainingInputs:
+def _make(
+    tables: Tables, config: Config, space_id: str, lineage_id: str, as_ofs: Sequence[date], *, share: float
+) -> TrainingInputs:
     settings = config.training
 
     def features_after(days: int) -> DataFrame:
         """Read the features of some days later, under the dates that they are the future of."""
         later = stored_features(tables, config, lineage_id, [day + timedelta(days=days) for day in as_ofs])
+        mine = later if share >= 1 else later.where(user_bucket() < buckets_of_share(share))
         return with_split(
-            later.withColumn("as_of", F.date_sub("as_of", days)),
+            mine.withColumn("as_of", F.date_sub("as_of", days)),
             held_out_share=settings.held_out_share,
             later_dates=valid_dates(list(as_ofs)),
             seed=settings.seed,
@@ -98,7 +106,7 @@ def _make(tables: Tables, config: Config, space_id: str, lineage_id: str, as_ofs
 def _key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
     """Hash what training rows are made from: the features of all dates, and how they are split and dealt."""
     sets, training = feature_sets(tables, lineage_id), config.training
-    split = [training.held_out_share, training.seed, training.num_shards]
+    split = [training.held_out_share, training.seed, training.num_shards, training.max_rows]
     used = [
         (days, str(day), of.hash, of.num_users)  # the number: users may have been erased since
         for days in (0, *config.future_days)

@@ -39,15 +39,15 @@ def served(root: Path) -> tuple[str, list[tuple[Snapshot, dict[str, bytes]]]]:
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_night_over_spoilt_weights_names_them_and_what_serves_stays_to_the_byte(
-    nightly: tuple[Attack, World], trained: World, tmp_path: Path, how: str
+    nightly: Attack, trained: World, tmp_path: Path, how: str
 ) -> None:
-    of, world = nightly[0], trained.copy(tmp_path / "night")
+    world = trained.copy(tmp_path / "night")
     before = served(world.root)
     (weights,) = (world.root / "artifacts" / "spaces").glob("[!.]*/weights.safetensors")
     whole = weights.read_bytes()
     spoilt = SPOILT[how](whole)
     weights.unlink() if spoilt is None else weights.write_bytes(spoilt)
-    code, said = world.ends(of.command)
+    code, said = world.ends(nightly.command)
     (why,) = [line for line in said.splitlines() if line.startswith("userrep: ")]
     assert (code, "Traceback" in said) == (1, False)
     assert str(weights.parent) in why
@@ -56,4 +56,4 @@ def test_a_night_over_spoilt_weights_names_them_and_what_serves_stays_to_the_byt
     assert served(world.root) == before
     assert all(files for _, files in before[1])
     weights.write_bytes(whole)
-    assert of.run_again(world) == []
+    assert nightly.run_again(world) == []

@@ -68,9 +68,9 @@ def test_an_export_is_whole_and_who_is_forgotten_is_in_no_file(work: Pipeline, b
     assert manifest["num_rows"] > 20
     assert receipt["num_with_rows"] == 1
     assert receipt["exports"] == {f"{bucket.uri}/out": "1 rows"}
-    files, base = file_system(bucket.uri)
-    found = files.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
-    parquet = [file.path for file in found if file.path.endswith(".parquet") and "/log/" not in file.path]
+    files, bases = file_system(bucket.uri)[0], [file_system(uri)[1] for uri in (work.config.root, f"{bucket.uri}/out")]
+    found = [of for base in bases for of in files.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))]
+    parquet = [file.path for file in found if file.path.endswith(".parquet")]
     assert len(parquet) > 20
     naming = [
         path for path in parquet if user in str(pq.read_table(path, filesystem=files, partitioning=None).to_pydict())

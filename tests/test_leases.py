@@ -25,7 +25,7 @@ from userrep.leases import held
 from userrep.operations.erasure import Erasure
 from userrep.pipeline import Pipeline
 from userrep.schemas import LEASES
-from userrep.storage import folder_names
+from userrep.storage import folder_names, write_bytes
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
@@ -102,6 +102,24 @@ def test_a_holder_that_slept_too_long_loses_its_lease_and_stops(tables: Tables, 
             (row,) = tables.ledger(LEASES)
             assert (row.pid, row.ended_at) == (os.getpid(), None)
     assert "nothing was heard of this run for more than 1 s, and another one has taken its place" in said
+
+
+def test_a_holder_that_slept_while_it_wrote_its_file_loses_its_lease_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT", BEAT)
+    monkeypatch.setattr(leases, "STALE", STALE)
+
+    def slept(uri: str, content: bytes) -> None:
+        time.sleep(1.2 * STALE.total_seconds())
+        write_bytes(uri, content)
+
+    with ThreadPoolExecutor(1) as pool:  # not the main thread, which would be interrupted
+        beat = pool.submit(leases._Beat, f"{tmp_path}/beat", lambda: False).result()
+        monkeypatch.setattr(leases, "write_bytes", slept)
+        beat._thread.join(timeout=30)
+    assert beat.is_lost
+    assert (tmp_path / "beat").exists()
 
 
 def test_a_holder_whose_clock_is_behind_is_not_taken_for_dead(

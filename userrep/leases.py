@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -43,7 +43,7 @@ def held(tables: Tables, job: str) -> Iterator[None]:
         long that another has taken it.
     """
     row = _taken(tables, job)
-    beat = _Beat(_file(tables, row))
+    beat = _Beat(_file(tables, row), lambda: any(of.lease_id == row["lease_id"] for of in tables.ledger(LEASES)))
     try:
         yield
     except KeyboardInterrupt:
@@ -62,11 +62,12 @@ def held(tables: Tables, job: str) -> Iterator[None]:
 
 
 class _Beat:
-    """Writes the time into a file again and again, until it is told to end, or another has taken the file away."""
+    """Writes the time into a file again and again, until it is told to end, or another has taken the lease."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, is_mine: Callable[[], bool]) -> None:
         self.is_lost = False
         self._file, self._is_there = file, False
+        self._is_mine, self._began_at = is_mine, utc_now()
         self._is_over = threading.Event()
         self._interrupts = threading.current_thread() is threading.main_thread()
         with suppress(OSError):  # as below
@@ -80,15 +81,22 @@ class _Beat:
 
     def _go_on(self) -> None:
         while not self._is_over.wait(BEAT.total_seconds()):
-            with suppress(OSError):  # a store that is away for a moment
-                if self._is_there and not exists(self._file):
+            with suppress(Exception):  # a store that is away for a moment
+                if self._is_there and self._is_taken():
                     self.is_lost = True
                     if self._interrupts:
                         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
                 self._write()
 
+    def _is_taken(self) -> bool:
+        """Say whether another has the lease. It takes the file away; who slept while writing it has put it back."""
+        if not exists(self._file):
+            return True
+        return utc_now() - self._began_at >= STALE and not self._is_mine()
+
     def _write(self) -> None:
+        self._began_at = utc_now()
         write_bytes(self._file, utc_now().isoformat().encode())
         self._is_there = True
 

@@ -1,7 +1,10 @@
 """Delta tables beside Spark: ledgers, files that tasks write, and their commits, as Spark sees them."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
+from threading import Barrier
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +15,7 @@ from pyspark.sql.types import StructType
 
 from tests.builders import EVENT_COLUMNS, config_of
 from userrep import delta_files
+from userrep.delta_files import DeltaFiles
 from userrep.errors import UserrepError
 from userrep.features.spec import FeatureSpec
 from userrep.schemas import ALL, TableSchema, user_features
@@ -138,6 +142,19 @@ def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
     tables.commit(SHARES, files, replacing=lambda _: False, since=0)
     assert len(calls) == 3
     assert tables.read(SHARES).where("day < DATE'2024-06-01'").count() == 3
+
+
+def test_a_table_that_many_make_at_once_is_there_for_all(tmp_path: Path) -> None:
+    schema = json.dumps(SHARES.fields().jsonValue())
+
+    def made(k: int) -> list[str]:
+        begin.wait()
+        return DeltaFiles(f"{tmp_path}/{k}").create(schema, SHARES.partition_by, {})[0]
+
+    begin = Barrier(6)  # for each six
+    with ThreadPoolExecutor(6) as pool:
+        for k in range(30):
+            assert list(pool.map(made, [k] * 6)) == [SHARES.fields().names] * 6
 
 
 @pytest.mark.parametrize(

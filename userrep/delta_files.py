@@ -6,6 +6,7 @@ milliseconds. So the driver reads and writes ledgers here, and commits files tha
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,7 +44,7 @@ class DeltaFiles:
             If a table is there that cannot be read: its log is torn, or asks for what delta-rs does not know.
         """
         if not DeltaTable.is_deltatable(self.uri):
-            with around(f"create:{self.uri.rpartition('/')[2]}"):
+            with around(f"create:{self.uri.rpartition('/')[2]}"), suppress(CommitFailedError):  # another run was first
                 DeltaTable.create(
                     self.uri,
                     Schema.from_json(schema),

@@ -26,7 +26,7 @@ from userrep.console import (
     session_of,
     tables_of,
 )
-from userrep.errors import UsageError, UserrepError, in_one_line, of_full_disk, refused_by_store
+from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
 from userrep.logs import begin_run, end_run
 
 app = typer.Typer(
@@ -335,7 +335,7 @@ def _say_why(error: Exception, lines: Iterable[str]) -> None:
 
 def _failed(error: Exception) -> int:
     """Say what went wrong; return the exit code."""
-    if said := of_full_disk(error) or refused_by_store(error):
+    if said := cause_outside(error):
         _say_why(error, [said])
         return 1
     if isinstance(error, UserrepError):
@@ -354,8 +354,7 @@ def _unexpected(error: Exception) -> int:
             end = "" if message.endswith((".", "?")) else "."
             say([f"{message}{end} `--help` shows what there is."])
         return 2
-    line = f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."
-    _say_why(error, [line])
+    _say_why(error, [f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."])
     return 1
 
 

@@ -30,6 +30,11 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[:300].rstrip('.')}"
 
 
+def cause_outside(error: BaseException) -> str | None:
+    """Say what to do about an error that comes from where userrep runs: a full disk, a store that refuses access."""
+    return of_full_disk(error) or refused_by_store(error)
+
+
 def of_full_disk(error: BaseException | None) -> str | None:
     """Say what to do about an error that a full disk has caused, whoever has wrapped it; None of any other error."""
     while error is not None:

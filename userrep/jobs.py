@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from userrep.config import load_config
-from userrep.errors import UsageError, UserrepError, in_one_line, of_full_disk, refused_by_store
+from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
 from userrep.leases import held
 from userrep.logs import begin_run, end_run, say_why, to_stderr
 from userrep.operations.erasure import Erasure, read_ids, receipt_lines
@@ -187,7 +187,7 @@ def _ended(
 
 def _failed(name: str, error: Exception) -> int:
     """Say what went wrong; return the exit code."""
-    if said := of_full_disk(error) or refused_by_store(error):
+    if said := cause_outside(error):
         say_why([said], who=name)
     elif isinstance(error, UserrepError):
         say_why(error.faults if isinstance(error, UsageError) else [str(error)], who=name)

@@ -97,7 +97,7 @@ class _Beat:
 
     def _write(self) -> None:
         self._began_at = utc_now()
-        write_bytes(self._file, utc_now().isoformat().encode())
+        write_bytes(self._file, self._began_at.isoformat().encode())
         self._is_there = True
 
 

@@ -49,6 +49,7 @@ CYCLE = 28  # nights from one training to the next
 TRAINED_DATES = 8  # of the embedding: full windows fit into the log for so many
 NIGHTS = 2  # of userrep's: the first builds the window sums, the others move them on; teams' own nights are all alike
 ALS_TILES = 2_000_000  # that item vectors are fitted on: some hundreds of the users of this log, who meet most items
+TRAINING_ROWS = 250_000  # that the autoencoder is trained on, of a share of the users
 # Label dates, as days before the log's end. The last training label's month ends before the first test date.
 TRAIN, TEST = (95, 88, 81, 74), (37, 30)
 
@@ -79,7 +80,7 @@ class SavingsSize:
         return self.before_end(TRAIN[0])
 
 
-SIZE = SavingsSize(users=30_000, events_per_day=12.0)
+SIZE = SavingsSize(users=120_000, events_per_day=12.0)
 SMALL = SavingsSize(users=600, events_per_day=1.0, items=200, days=180)
 
 
@@ -308,7 +309,7 @@ def config_of(size: SavingsSize, log: Log, folder: Path) -> Config:
         "windows_days": WINDOWS_DAYS,
         "history_days": 0,
         "item_vectors": {"behaviour": {"kind": "als", "max_tiles": ALS_TILES}, "content": {"kind": "text"}},
-        "training": {"as_ofs": {"until": size.until, "max_dates": TRAINED_DATES}},
+        "training": {"as_ofs": {"until": size.until, "max_dates": TRAINED_DATES}, "max_rows": TRAINING_ROWS},
         "downstream": {"num_dates": 1},  # the example consumer is not trained here
         "tracking": {"mlflow": False},
     }

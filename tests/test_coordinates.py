@@ -8,28 +8,30 @@ from tests.test_layout import LAYOUT, some_raw
 from userrep import config
 from userrep.features.layout import Moments, Scaler
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.carried import carried_inputs
 from userrep.model.coordinates import _OTHER, _POOLED, coordinates, in_readable_coordinates
 from userrep.model.tensor_file import Tensors
 
 RAW = some_raw(600)
 X_BF = Scaler.fit(LAYOUT, Moments.of(RAW)).apply(LAYOUT, RAW)
-MODEL = config.Model(latent_dim=6, hidden_dim=12, decoder_dim=7)
+MODEL = config.Model(latent_dim=6, hidden_dim=12, decoder_dim=7, carried_share=0)
+CARRYING = config.Model(latent_dim=20, hidden_dim=12, decoder_dim=7)
 
 
-def weights(seed: int = 3) -> Tensors:
-    state = Autoencoder(LAYOUT, MODEL, num_targets=5, seed=seed).state_dict()
+def weights(seed: int = 3, model: config.Model = MODEL) -> Tensors:
+    state = Autoencoder(LAYOUT, model, num_targets=5, seed=seed).state_dict()
     return {name: tensor.numpy().copy() for name, tensor in state.items()}
 
 
-def outputs(tensors: Tensors) -> tuple[np.ndarray, ...]:
-    autoencoder = Autoencoder(LAYOUT, MODEL, num_targets=5)
+def outputs(tensors: Tensors, model: config.Model = MODEL) -> tuple[np.ndarray, ...]:
+    autoencoder = Autoencoder(LAYOUT, model, num_targets=5)
     autoencoder.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
     with torch.inference_mode():
         return tuple(part.numpy() for part in autoencoder(torch.from_numpy(X_BF)))
 
 
-def moved(tensors: Tensors) -> Tensors:
-    return in_readable_coordinates(Autoencoder(LAYOUT, MODEL, num_targets=5), tensors, LAYOUT, X_BF)
+def moved(tensors: Tensors, model: config.Model = MODEL) -> Tensors:
+    return in_readable_coordinates(Autoencoder(LAYOUT, model, num_targets=5), tensors, LAYOUT, X_BF)
 
 
 def weighted_inputs() -> np.ndarray:
@@ -77,6 +79,19 @@ def test_the_coordinates_training_ended_in_don_t_matter_but_for_a_rotation() -> 
 def test_a_space_in_readable_coordinates_stays_where_it_is() -> None:
     once = moved(weights())
     np.testing.assert_allclose(outputs(moved(once))[0], outputs(once)[0], atol=5e-3)
+
+
+def test_carried_dimensions_are_inputs_and_stay_and_the_others_are_moved_as_without_them() -> None:
+    drawn = weights(model=CARRYING)
+    before, after = outputs(drawn, CARRYING), outputs(moved(drawn, CARRYING), CARRYING)
+    for was, now in zip(before[1:], after[1:], strict=True):
+        np.testing.assert_allclose(now, was, atol=1e-4)
+    carried_CF = carried_inputs(LAYOUT, CARRYING)
+    carried_BC, learned_BL = np.split(after[0], [len(carried_CF)], axis=1)
+    assert 0 < len(carried_CF) < CARRYING.latent_dim
+    np.testing.assert_allclose(carried_BC, X_BF @ carried_CF.T, atol=1e-5)
+    mean_D, to_DD = coordinates(before[0][:, len(carried_CF) :], X_BF.astype(np.float64), LAYOUT)
+    np.testing.assert_allclose(learned_BL, (before[0][:, len(carried_CF) :] - mean_D) @ to_DD, atol=1e-4)
 
 
 @pytest.mark.parametrize("codes", [np.zeros((50, 4)), np.ones((50, 4)), np.outer(np.arange(50.0), np.ones(4))])

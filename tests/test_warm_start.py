@@ -17,7 +17,8 @@ from userrep.model.losses import ReconstructionLoss
 from userrep.model.warm_start import WarmStart, warm_start
 
 MODEL = config.Model(latent_dim=16, hidden_dim=12, decoder_dim=7)
-PLAIN = MODEL.model_copy(update={"future_weight": 0.0})
+CODE = MODEL.model_copy(update={"carried_share": 0.0})  # what is carried depends on the windows
+PLAIN = CODE.model_copy(update={"future_weight": 0.0})
 COUNTRIES, DEVICES = ["de", "dk", "fr", "pl"], ["device=phone", "device=tv", "device=web"]
 
 
@@ -328,6 +329,15 @@ def test_layers_from_the_first_of_another_width_on_begin_fresh(width: str, carri
         np.testing.assert_allclose(tensor, expected[name], atol=1e-6)
 
 
+def test_a_latent_that_carries_other_inputs_begins_fresh() -> None:
+    was, layout = layout_of(windows=(2, 7)), layout_of(windows=(7,))
+    before, now = scaler_of(was, 1), scaler_of(layout, 2)
+    start = started(space(was, before), layout, now)
+    assert start.fresh[0].endswith("fresh, the latent carries 9 inputs as they are, in s001 12")
+    assert start.carried[0] == "encoder_hidden"
+    assert "encoder_latent" not in start.carried
+
+
 def test_what_is_predicted_is_what_was_under_another_scaler() -> None:
     layout = layout_of()
     before, now = scaler_of(layout, 1), scaler_of(layout, 2)
@@ -345,12 +355,12 @@ def test_what_is_predicted_is_what_was_under_another_scaler() -> None:
 def test_other_targets_begin_fresh() -> None:
     was, layout = layout_of(windows=(2, 7)), layout_of(windows=(7,))
     before, now = scaler_of(was, 1), scaler_of(layout, 2)
-    start = started(space(was, before), layout, now)
+    start = started(space(was, before, model=CODE), layout, now, model=CODE)
     assert start.fresh[0] == "future_hidden, future_output: fresh, s001 has other targets"
     assert start.carried[:4] == ["encoder_hidden", "encoder_latent", "decoder_hidden", "decoder_output"]
-    plain = started(space(layout, now, model=PLAIN), layout, now)
+    plain = started(space(layout, now, model=PLAIN), layout, now, model=CODE)
     assert plain.fresh == start.fresh[:1]
-    assert started(space(layout, now), layout, now, model=PLAIN).fresh == []
+    assert started(space(layout, now, model=CODE), layout, now, model=PLAIN).fresh == []
 
 
 def test_a_training_begins_at_the_loss_where_the_earlier_one_ended() -> None:

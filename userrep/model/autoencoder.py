@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, pad
 
 from userrep import config
 from userrep.features.layout import InputLayout
+from userrep.model.carried import carried_inputs
 
 
 class Outputs(NamedTuple):
@@ -25,8 +26,9 @@ class Autoencoder(nn.Module):
     """Encoder F -> hidden -> latent, decoder latent -> decoder -> F, the same to T for the future, GELU between.
 
     The latent is the hidden layer's and, beside it, a projection of the inputs (``encoder_skip``): what counts and
-    averages say as they are gets through however much of the hidden layer is dropped. Weights follow from ``seed``
-    alone; torch's global generator is not touched.
+    averages say as they are gets through however much of the hidden layer is dropped. Its first ``num_carried``
+    dimensions are no more than inputs (see ``carried``): they don't learn, and decoders don't read them. Weights follow
+    from ``seed`` alone; torch's global generator is not touched.
     """
 
     encoder_hidden: nn.Linear
@@ -36,6 +38,7 @@ class Autoencoder(nn.Module):
     decoder_output: nn.Linear
     future_hidden: nn.Linear
     future_output: nn.Linear
+    carried_CF: Tensor
 
     def __init__(self, layout: InputLayout, model: config.Model, *, num_targets: int = 0, seed: int = 0) -> None:
         super().__init__()
@@ -44,6 +47,9 @@ class Autoencoder(nn.Module):
         for name in (name.removesuffix(".weight") for name in shapes if name.endswith(".weight")):
             width_out, width_in = shapes[f"{name}.weight"]
             self.add_module(name, _linear(width_in, width_out, generator, bias=f"{name}.bias" in shapes))
+        self.register_buffer("carried_CF", torch.from_numpy(carried_inputs(layout, model)), persistent=False)
+        self.num_carried = len(self.carried_CF)
+        self.carry()
 
     @staticmethod
     def shapes(layout: InputLayout, model: config.Model, num_targets: int = 0) -> dict[str, tuple[int, ...]]:
@@ -76,13 +82,26 @@ class Autoencoder(nn.Module):
         z_BD: Tensor = self.encoder_latent(h_BH) + self.encoder_skip(x_BF)
         return z_BD
 
+    @torch.no_grad()
+    def carry(self) -> None:
+        """Make the first dimensions inputs, which decoders don't read: at first, and again after weight decay."""
+        carried = slice(self.num_carried)
+        self.encoder_skip.weight[carried] = self.carried_CF
+        for layer in (self.encoder_latent.weight, self.encoder_latent.bias):
+            layer[carried] = 0
+        for name in ("decoder_hidden", "future_hidden"):
+            if hasattr(self, name):
+                getattr(self, name).weight[:, carried] = 0
+
     def forward(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Outputs:
         """Encode, reconstruct and predict."""
-        z_BD = self.encode(x_BF, keep_BH)
-        reconstruction_BF = self.decoder_output(gelu(self.decoder_hidden(z_BD)))
+        z_BD = code_BD = self.encode(x_BF, keep_BH)
+        if torch.is_grad_enabled():  # what is carried has no gradient; otherwise its weights, all 0, hide it
+            code_BD = pad(z_BD[:, self.num_carried :], (self.num_carried, 0))
+        reconstruction_BF = self.decoder_output(gelu(self.decoder_hidden(code_BD)))
         if not hasattr(self, "future_output"):
             return Outputs(z_BD, reconstruction_BF, z_BD[:, :0])
-        return Outputs(z_BD, reconstruction_BF, self.future_output(gelu(self.future_hidden(z_BD))))
+        return Outputs(z_BD, reconstruction_BF, self.future_output(gelu(self.future_hidden(code_BD))))
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:

@@ -7,8 +7,9 @@ dimensions.
 
 So a trained space is moved into coordinates in which the squared distance of two codes is that of what can be read from
 them linearly about the inputs. Of all that do, those nearest to the ones before are taken (the symmetric root): there
-is nothing to choose, and a space that begins with another's weights stays near it.
-Shapes: B rows, F inputs, D latent dimensions, H hidden units.
+is nothing to choose, and a space that begins with another's weights stays near it. Dimensions that carry inputs stay as
+they are.
+Shapes: B rows, F inputs, D latent dimensions, of which C carry inputs and L are learned, H hidden units.
 """
 
 from typing import NamedTuple
@@ -41,13 +42,17 @@ def in_readable_coordinates(
 ) -> Tensors:
     """Return weights that compute the same reconstructions and predictions from codes in readable coordinates.
 
-    ``x_BF``: scaled training rows, some thousands. Afterwards codes have mean zero, and variance one in the mean over
-    dimensions. Cost: a second for 16,384 rows.
+    ``x_BF``: scaled training rows, some thousands. Afterwards learned dimensions have mean zero, and variance one in
+    the mean over all of them. Cost: a second for 16,384 rows.
     """
     autoencoder.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.items()})
     with torch.inference_mode():
         z_BD = autoencoder.encode(torch.from_numpy(x_BF)).double().numpy()
-    return moved(weights, coordinates(z_BD, x_BF.astype(np.float64), layout))
+    carried = autoencoder.num_carried
+    learned = coordinates(z_BD[:, carried:], x_BF.astype(np.float64), layout)
+    to_DD = np.eye(z_BD.shape[1])
+    to_DD[carried:, carried:] = learned.to_DD
+    return moved(weights, Coordinates(np.pad(learned.mean_D, (carried, 0)), to_DD))
 
 
 def coordinates(z_BD: Matrix, x_BF: Matrix, layout: InputLayout) -> Coordinates:

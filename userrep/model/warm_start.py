@@ -16,6 +16,7 @@ from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.carried import num_carried_by
 from userrep.model.tensor_file import Tensors
 
 _WIDTHS = {"encoder_hidden": "hidden_dim", "encoder_latent": "latent_dim", "decoder_hidden": "decoder_dim"}
@@ -80,9 +81,9 @@ def warm_start(
     are the same ones, in the scale that they had.
     Cost: a few copies of the weights in memory, in float64.
     """
-    drawn = Autoencoder(layout, model, num_targets=targets.width, seed=seed).state_dict()
-    tensors = {name: tensor.numpy() for name, tensor in drawn.items()}
-    layers, fresh = _fitting_layers(earlier.manifest, targets, model, same_items=same_items)
+    drawn = Autoencoder(layout, model, num_targets=targets.width, seed=seed)
+    tensors = {name: tensor.numpy() for name, tensor in drawn.state_dict().items()}
+    layers, fresh = _fitting_layers(earlier, targets, model, num_carried=drawn.num_carried, same_items=same_items)
     if not layers:
         return WarmStart(tensors, [], fresh)
     pairs, unfit = _pairs(earlier.manifest, layout, scaler, same_items=same_items)
@@ -102,10 +103,10 @@ def warm_start(
 
 
 def _fitting_layers(
-    earlier: SpaceManifest, targets: TargetLayout, model: config.Model, *, same_items: bool
+    artifact: Artifact, targets: TargetLayout, model: config.Model, *, num_carried: int, same_items: bool
 ) -> tuple[list[str], list[str]]:
     """Return the layers before the first that does not fit, and a line about the others."""
-    layers, lines = [*_WIDTHS, "decoder_output"], []
+    earlier, layers, lines = artifact.manifest, [*_WIDTHS, "decoder_output"], []
     if not targets.blocks:
         future = []
     elif same_items and targets == earlier.targets:
@@ -115,6 +116,8 @@ def _fitting_layers(
     for k, field in enumerate(_WIDTHS.values()):
         mine, theirs = getattr(model, field), getattr(earlier.model, field)
         what = f"model.{field} is {mine}, in {earlier.space_id} {theirs}" if mine != theirs else ""
+        if field == "latent_dim" and not what and num_carried != (theirs := num_carried_by(artifact.tensors)):
+            what = f"the latent carries {num_carried} inputs as they are, in {earlier.space_id} {theirs}"
         if what:
             return layers[:k], [f"{', '.join([*layers[k:], *future])}: fresh, {what}", *lines]
     return [*layers, *future], lines

@@ -80,6 +80,7 @@ class _Trainer:
         self._model = autoencoder.to(self._device)
         if task.initial:
             self._load({name: torch.from_numpy(t) for name, t in read_tensors(task.initial, "", cure="").items()})
+            self._model.carry()
         self._best = self._weights()
         portion = training.global_batch // training.num_shards
         self._loss = Loss(layout, targets, task.model, portion).to(self._device)
@@ -156,7 +157,9 @@ class _Trainer:
         keep_BH = None if corrupted.keep_BH is None else self._on_device(corrupted.keep_BH)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             outputs = self._model(self._on_device(corrupted.x_BF), keep_BH)
-        return self._optimizer.step(self._loss(outputs, *self._parts(batch.x_BF)))
+        losses_K = self._optimizer.step(self._loss(outputs, *self._parts(batch.x_BF)))
+        self._model.carry()
+        return losses_K
 
     def _judge(self, losses: dict[str, float]) -> None:
         """Close an epoch: is it the best so far, and is it the last? The same on all ranks, as the losses are."""

@@ -19,7 +19,16 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 
 from userrep.arrow import combined
-from userrep.storage import PARTIAL, delete_file, exists, file_system, folder_names, read_bytes, write_bytes
+from userrep.storage import (
+    PARTIAL,
+    delete_file,
+    exists,
+    file_system,
+    folder_names,
+    open_parquet,
+    read_bytes,
+    write_bytes,
+)
 
 ROWS = 100_000  # of a file: 50 MB of embeddings, some 200 MB of features
 _GROUP_ROWS = 16_384
@@ -96,12 +105,10 @@ def erase_from_parts(spark: SparkSession, folder: str, held: Callable[[pa.Array]
 
 
 def _without(folder: str, name: str, held: Callable[[pa.Array], NDArray[np.bool_]]) -> tuple[Part, int]:
-    files, path = file_system(f"{folder}/{name}")
-    with files.open_input_file(path) as content:
-        rows = pq.ParquetFile(content).read(use_threads=False)
+    rows = open_parquet(f"{folder}/{name}").read(use_threads=False)
     is_gone = held(combined(rows.column("user_id")))
     if not is_gone.any():
-        return Part(name, rows.num_rows, _sha256(files, path)), 0
+        return Part(name, rows.num_rows, _sha256(*file_system(f"{folder}/{name}"))), 0
     return _write(folder, name, "user_id", rows.filter(pa.array(~is_gone)), []), int(is_gone.sum())
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +20,9 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.failpoints import around
 
-_READS = 5  # of a small file in S3: of an error with a text longer than the file pyarrow says this, and tries no more
+_READS = 5  # of few bytes in S3: of an error with a text longer than they are pyarrow says this, and tries no more
 _UNTRIED = "INTERNAL_FAILURE during GetObject"
+_SMALL = 1 << 16  # bytes of a file that is fetched whole: each read is a request, and some are of few bytes
 PARTIAL = "."  # begins the names of what is not whole yet
 
 
@@ -97,7 +98,23 @@ def _input(uri: str) -> pa.NativeFile:
 
 def _stream(uri: str) -> pa.NativeFile:
     files, path = file_system(uri)
-    return files.open_input_file(path)
+    stream = files.open_input_file(path)
+    size = stream.size()
+    if is_local(uri) or size > _SMALL:
+        return stream
+    with stream:
+        return pa.BufferReader(_tried(lambda: stream.read_at(size, 0)))
+
+
+def _tried(read: Callable[[], bytes]) -> bytes:
+    """Read, once more where pyarrow does not try again by itself."""
+    for tries_left in range(_READS - 1, -1, -1):
+        try:
+            return read()
+        except OSError as error:
+            if not tries_left or _UNTRIED not in str(error):
+                raise
+    raise AssertionError
 
 
 def staged_name(name: str) -> str:
@@ -179,14 +196,12 @@ def read_bytes(uri: str, *, max_bytes: int) -> bytes:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if size > max_bytes:
         raise ValueError(f"{path}: {size} bytes, more than the {max_bytes} that such a file may have")
-    for tries_left in range(_READS - 1, -1, -1):
-        try:
-            with files.open_input_stream(path) as stream:
-                return stream.readall()  # type: ignore[no-any-return]
-        except OSError as error:
-            if not tries_left or _UNTRIED not in str(error):
-                raise
-    raise AssertionError
+
+    def whole() -> bytes:
+        with files.open_input_stream(path) as stream:
+            return stream.readall()  # type: ignore[no-any-return]
+
+    return _tried(whole)
 
 
 def exists(uri: str) -> bool:

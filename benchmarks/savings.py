@@ -80,7 +80,7 @@ class SavingsSize:
         return self.before_end(TRAIN[0])
 
 
-SIZE = SavingsSize(users=120_000, events_per_day=12.0)
+SIZE = SavingsSize(users=30_000, events_per_day=12.0)
 SMALL = SavingsSize(users=600, events_per_day=1.0, items=200, days=180)
 
 

@@ -9,7 +9,7 @@ So a trained space is moved into coordinates in which the squared distance of tw
 them linearly about the inputs. Of all that do, those nearest to the ones before are taken (the symmetric root): there
 is nothing to choose, and a space that begins with another's weights stays near it. Dimensions that carry inputs stay as
 they are.
-Shapes: B rows, F inputs, D latent dimensions, of which C carry inputs and L are learned, H hidden units.
+Shapes: B rows, F inputs, D latent dimensions, H hidden units.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,7 @@
 """Files and ledgers in an S3-compatible object store, a server of its own process: what disks give, it gives."""
 
 import hashlib
+import uuid
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -29,12 +30,16 @@ WIDTH, NUM_SHARDS = 3, 2
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """Serve an empty bucket, and tell everyone by the environment, as on a cluster, where it is."""
+    """Serve an empty bucket, and tell everyone by the environment, as on a cluster, where it is.
+
+    Its name is of this server alone: a process keeps its connection to a bucket, and may have served another before.
+    """
+    name = f"rows-{uuid.uuid4().hex}"
     with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}).items():
-            patch.setenv(name, value)
-        pyarrow.fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir("rows")
-        yield "s3a://rows"
+        for variable, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}).items():
+            patch.setenv(variable, value)
+        pyarrow.fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir(name)
+        yield f"s3a://{name}"
 
 
 def encoded(uris: list[str]) -> list[str]:
@@ -94,9 +99,9 @@ def test_small_files_are_written_read_and_missed(bucket: str) -> None:
     write_bytes(uri, b"abc")
     assert exists(uri)
     assert read_bytes(uri, max_bytes=3) == b"abc"
-    with pytest.raises(FileNotFoundError, match="rows/space/none"):
+    with pytest.raises(FileNotFoundError, match=r"rows-\w+/space/none"):
         read_bytes(f"{bucket}/space/none", max_bytes=3)
-    with pytest.raises(FileNotFoundError, match=r"rows/none\.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"rows-\w+/none\.parquet"):
         parquet_footer(f"{bucket}/none.parquet")
 
 

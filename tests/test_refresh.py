@@ -1,6 +1,7 @@
 """The daily refresh on Delta tables: the same rows as a full rebuild, from the days that differ alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from userrep.features.plan import Plan
 from userrep.features.refresh import Refresh, generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.pipeline import Pipeline
-from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
+from userrep.schemas import FEATURE_SETS, SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tables import Tables
 
 FIRST = date(2024, 2, 20)
@@ -105,9 +106,11 @@ class Shop:
         rows = read_features(self.tables, self.config, self.versions.lineage_id, [as_of]).orderBy("user_id").collect()
         return [tuple(row) for row in rows]
 
+    def newest(self) -> int:
+        return generations(self.tables, self.versions.lineage_id)[-1].generation
+
     def sums(self) -> list[tuple[object, ...]]:
-        newest = generations(self.tables, self.versions.lineage_id)[-1].generation
-        rows = self.tables.read(USER_WINDOW_SUMS).where(f"generation = {newest}").orderBy("user_id")
+        rows = self.tables.read(USER_WINDOW_SUMS).where(f"generation = {self.newest()}").orderBy("user_id")
         return [tuple(row) for row in rows.select("user_id", "sums", "active_at", "num_by_context").collect()]
 
 
@@ -187,26 +190,6 @@ def test_ranges_that_are_taken_in_parts_give_the_same_rows(
     assert shop.sums() == moved["sums"]
 
 
-def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_use(
-    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add = Tables.add
-
-    def killed(self: Tables, table: TableSchema, rows: Sequence[Mapping[str, Any]]) -> None:
-        if table == SUM_GENERATIONS:
-            raise KeyboardInterrupt
-        add(self, table, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Tables, "add", killed)
-        with pytest.raises(KeyboardInterrupt):
-            shop.refresh(D3)
-    before = generations(shop.tables, shop.versions.lineage_id)[-1].generation
-    assert shop.refresh(D3).since == D3
-    assert generations(shop.tables, shop.versions.lineage_id)[-1].generation == before + 1
-    assert shop.sums() == moved["sums"]
-
-
 def test_only_the_last_two_generations_are_kept(shop: Shop) -> None:
     kept = {row.generation for row in shop.tables.read(USER_WINDOW_SUMS).select("generation").distinct().collect()}
     assert kept == {generation.generation for generation in generations(shop.tables, shop.versions.lineage_id)}
@@ -216,6 +199,56 @@ def test_only_the_last_two_generations_are_kept(shop: Shop) -> None:
 def test_dates_that_late_data_changed_are_stale_and_others_are_not(shop: Shop) -> None:
     stale = stale_features(shop.tables, shop.config, shop.versions, [D2, D3])
     assert stale == {D2: "days of the log or item vectors changed"}
+
+
+@contextmanager
+def kills_before_a_row_of(table: TableSchema) -> Iterator[None]:
+    """Kill a refresh that is to add its row to a ledger."""
+    add = Tables.add
+
+    def killed(self: Tables, to: TableSchema, rows: Sequence[Mapping[str, Any]]) -> None:
+        if to == table:
+            raise KeyboardInterrupt
+        add(self, to, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tables, "add", killed)
+        yield
+
+
+def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_use(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]]
+) -> None:
+    before = shop.newest()
+    with kills_before_a_row_of(SUM_GENERATIONS), pytest.raises(KeyboardInterrupt):
+        shop.refresh(D2)
+    assert shop.newest() == before
+    assert shop.refresh(D2).since == D3
+    assert shop.newest() == before + 1
+    sums = shop.sums()
+    shop.refresh(D2, full=True)
+    assert shop.sums() == sums
+    assert shop.refresh(D3).since == D2
+    assert shop.sums() == moved["sums"]
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    for _ in range(2):
+        shop.refresh(D3, full=True)  # no sums of D2 are left
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    before = shop.newest()
+    with kills_before_a_row_of(FEATURE_SETS), pytest.raises(KeyboardInterrupt):
+        shop.refresh(D2)
+    again = shop.refresh(D2)
+    assert (again.since, again.num_tiles, shop.newest()) == (D2, 0, before + 1)
+    made = shop.features(D2)
+    build_features(shop.tables, shop.config, shop.versions, [D2])
+    assert shop.features(D2) == made
+    assert (shop.refresh(D3).since, shop.newest()) == (D3, before + 1)
+    assert shop.features(D3) == moved["features"]
 
 
 def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshes(

@@ -46,6 +46,11 @@ class Generation:
     revision_by_day: dict[date, int]
     num_users: int
 
+    def is_of_the_state_of(self, other: "Generation") -> bool:
+        """Say whether the sums of both are the same."""
+        states = [(of.as_of, of.valid_from, of.revision_by_day) for of in (self, other)]
+        return states[0] == states[1]
+
 
 @dataclass(frozen=True)
 class Refresh:
@@ -98,7 +103,8 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     and one per window, the history's too, that leaves its ring, per day moved; two for each changed day; the sums are
     read twice and written once, the features written once; no shuffle. Only item vectors that are too large for a
     worker are taken in parts (features/item_files.py), which costs more reading and shuffles (features/tasks.py).
-    Killed at any moment, the next run starts from the last complete generation.
+    Killed at any moment, the next run starts from the last complete generation. Where that is of this very state, as
+    after a kill between the two, or where profiles alone have changed, only features are made.
     """
     spec, ledger = FeatureSpec.of(config), tile_ledger(tables)
     start = as_of - timedelta(days=spec.span)
@@ -188,22 +194,26 @@ class _Refresh:
 
     def run(self, base: Generation | None, difference: Difference) -> int:
         """Write sums, then features, then the row of each ledger that makes them count; return the users."""
-        made, tables, motion = self.made, self.tables, self.motion
+        as_of, tables, motion = self.made.as_of, self.tables, self.motion
+        there = base if base is not None and base.is_of_the_state_of(self.made) else None
         inputs = motion.inputs(base, difference, profiles_of(tables, self.config))
-        job, plan = motion.job(base, difference, ("sums", "features")), motion.plan(base, difference)
+        outputs: tuple[Output, ...] = ("features",) if there else ("sums", "features")
+        job, plan = motion.job(base, difference, outputs), motion.plan(base, difference)
         features = Features.begun(tables, self.config, self.versions, motion.ledger.latest)
         since = tables.version(USER_WINDOW_SUMS)
         if tables.has_files:
             files = written(inputs, job, plan, self._destination() | features.destination())
-            sums = [made.file for made in files if made.output == "sums"]
-            tables.commit(USER_WINDOW_SUMS, sums, replacing=self._is_replaced, since=since)
-            self._record(sum(file.num_rows for file in sums))
-            counts = features.commit(files, [made.as_of])
+            if not there:
+                sums = [of.file for of in files if of.output == "sums"]
+                tables.commit(USER_WINDOW_SUMS, sums, replacing=self._is_replaced, since=since)
+                self._record(sum(file.num_rows for file in sums))
+            counts = features.commit(files, [as_of])
         else:
-            self._record(self._write(inputs, job, plan))
-            sums_now = SumsOf(self.versions.lineage_id, made.generation, made.as_of)
+            if not there:
+                self._record(self._write(inputs, job, plan))
+            sums_now = SumsOf(self.versions.lineage_id, (there or self.made).generation, as_of)
             of_sums = replace(job.for_adding_up(), outputs=("features",))
-            counts = features.write(replace(inputs, tiles=[], sums=sums_now), of_sums, plan, [made.as_of])
+            counts = features.write(replace(inputs, tiles=[], sums=sums_now), of_sums, plan, [as_of])
         return features.record(counts)
 
     def _destination(self) -> dict[Output, Destination]:

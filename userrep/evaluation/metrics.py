@@ -1,6 +1,6 @@
 """Figures of merit, each over many weightings of the examples at once: a bootstrap is a weighting.
 
-Shapes: B weightings, M examples, K labels of an example, U users.
+Shapes: B weightings, M examples, K labels of an example, U users. A weighting that leaves nothing to judge gives NaN.
 """
 
 from collections.abc import Callable
@@ -46,18 +46,15 @@ def r2(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the share of the labels' variance that the scores explain; below zero where the mean would be nearer."""
     error_M, label_M = np.square(label_MK[:, 0] - score_MK[:, 0]), label_MK[:, 0]
     total_B = weight_MB.sum(axis=0, dtype=np.float64)
-    mean_B = label_M @ weight_MB / total_B
-    spread_B = np.square(label_M) @ weight_MB / total_B - np.square(mean_B)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value_B: Floats = 1 - error_M @ weight_MB / total_B / spread_B
-    return value_B
+    mean_B = _share(label_M @ weight_MB, total_B)
+    spread_B = _share(np.square(label_M) @ weight_MB, total_B) - np.square(mean_B)
+    return 1 - _share(_share(error_M @ weight_MB, total_B), spread_B)
 
 
 def mean(score_MK: Floats | NDArray[np.bool_], label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the mean score: of figures that each example has by itself."""
     del label_MK
-    value_B: Floats = score_MK[:, 0].astype(np.float64) @ weight_MB / weight_MB.sum(axis=0, dtype=np.float64)
-    return value_B
+    return _share(score_MK[:, 0].astype(np.float64) @ weight_MB, weight_MB.sum(axis=0, dtype=np.float64))
 
 
 METRICS: dict[str, Metric] = {"auc": auc, "accuracy": accuracy, "r2": r2, "ndcg": mean}
@@ -103,6 +100,10 @@ def _auc(score_M: Floats, is_positive_M: NDArray[np.bool_], weight_MB: Counts) -
     lower, upper = (np.searchsorted(score_M[negative], score_M[positive], side=side) for side in ("left", "right"))
     weight_PB = weight_MB[positive]
     won_B = (weight_PB * (below_NB[lower] + below_NB[upper])).sum(axis=0, dtype=np.float64) / 2
+    return _share(_share(won_B, weight_PB.sum(axis=0, dtype=np.float64)), below_NB[-1])
+
+
+def _share(part_B: Floats, whole_B: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
-        value_B: Floats = won_B / weight_PB.sum(axis=0, dtype=np.float64) / below_NB[-1]
-    return value_B
+        share_B: Floats = part_B / whole_B
+    return share_B

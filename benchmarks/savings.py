@@ -8,7 +8,7 @@ are alike, and one of the teams' and two of userrep's are measured. ``value_nigh
 training, ``value_first_day`` that of the trainings alone. CPU seconds are of all processes: this one, the JVM and its
 Python workers. Beside them Spark's own counts of bytes read and of rows and bytes shuffled, of a cycle: reads are those
 of cached rows, too, and not those of files that userrep's tasks read through pyarrow. AUC is on dates after all
-training. A quarter of an hour.
+training. Half an hour, and a quarter more for drawing the log, 4 GB, the first time.
 
     make bench-savings
     python -m benchmarks.savings --small
@@ -80,7 +80,7 @@ class SavingsSize:
         return self.before_end(TRAIN[0])
 
 
-SIZE = SavingsSize(users=30_000, events_per_day=12.0)
+SIZE = SavingsSize(users=120_000, events_per_day=12.0)
 SMALL = SavingsSize(users=600, events_per_day=1.0, items=200, days=180)
 
 

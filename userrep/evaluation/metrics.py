@@ -46,15 +46,17 @@ def r2(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the share of the labels' variance that the scores explain; below zero where the mean would be nearer."""
     error_M, label_M = np.square(label_MK[:, 0] - score_MK[:, 0]), label_MK[:, 0]
     total_B = weight_MB.sum(axis=0, dtype=np.float64)
-    mean_B = _share(label_M @ weight_MB, total_B)
-    spread_B = _share(np.square(label_M) @ weight_MB, total_B) - np.square(mean_B)
-    return 1 - _share(_share(error_M @ weight_MB, total_B), spread_B)
+    mean_B = label_M @ weight_MB / total_B
+    spread_B = np.square(label_M) @ weight_MB / total_B - np.square(mean_B)
+    value_B: Floats = 1 - error_M @ weight_MB / total_B / spread_B
+    return value_B
 
 
 def mean(score_MK: Floats | NDArray[np.bool_], label_MK: Floats, weight_MB: Counts) -> Floats:
     """Return the mean score: of figures that each example has by itself."""
     del label_MK
-    return _share(score_MK[:, 0].astype(np.float64) @ weight_MB, weight_MB.sum(axis=0, dtype=np.float64))
+    value_B: Floats = score_MK[:, 0].astype(np.float64) @ weight_MB / weight_MB.sum(axis=0, dtype=np.float64)
+    return value_B
 
 
 METRICS: dict[str, Metric] = {"auc": auc, "accuracy": accuracy, "r2": r2, "ndcg": mean}
@@ -63,14 +65,14 @@ METRICS: dict[str, Metric] = {"auc": auc, "accuracy": accuracy, "r2": r2, "ndcg"
 def value_of(metric: str, scores: Scores) -> float:
     """Return a metric of the examples as they are."""
     ones_MB = np.ones((len(scores.user_M), 1), np.float32)
-    return float(METRICS[metric](scores.score_MK, scores.label_MK, ones_MB)[0])
+    return float(_values(metric, scores, ones_MB)[0])
 
 
 def bootstrapped(metric: str, scores: Scores, weight_UB: Counts) -> Floats:
     """Return a metric for each weighting of the users; an example weighs what its user does."""
     step = max(1, _CHUNK // max(1, len(scores.user_M)))
     chunks = [weight_UB[:, start : start + step][scores.user_M] for start in range(0, weight_UB.shape[1], step)]
-    return np.concatenate([METRICS[metric](scores.score_MK, scores.label_MK, chunk) for chunk in chunks])
+    return np.concatenate([_values(metric, scores, chunk) for chunk in chunks])
 
 
 def resampled_users(num_users: int, num_bootstraps: int, seed: int) -> Counts:
@@ -100,10 +102,10 @@ def _auc(score_M: Floats, is_positive_M: NDArray[np.bool_], weight_MB: Counts) -
     lower, upper = (np.searchsorted(score_M[negative], score_M[positive], side=side) for side in ("left", "right"))
     weight_PB = weight_MB[positive]
     won_B = (weight_PB * (below_NB[lower] + below_NB[upper])).sum(axis=0, dtype=np.float64) / 2
-    return _share(_share(won_B, weight_PB.sum(axis=0, dtype=np.float64)), below_NB[-1])
+    value_B: Floats = won_B / weight_PB.sum(axis=0, dtype=np.float64) / below_NB[-1]
+    return value_B
 
 
-def _share(part_B: Floats, whole_B: Floats) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share_B: Floats = part_B / whole_B
-    return share_B
+def _values(metric: str, scores: Scores, weight_MB: Counts) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing to judge is NaN, not a warning
+        return METRICS[metric](scores.score_MK, scores.label_MK, weight_MB)

@@ -46,11 +46,6 @@ class Generation:
     revision_by_day: dict[date, int]
     num_users: int
 
-    def is_of_the_state_of(self, other: "Generation") -> bool:
-        """Say whether the sums of both are the same."""
-        states = [(of.as_of, of.valid_from, of.revision_by_day) for of in (self, other)]
-        return states[0] == states[1]
-
 
 @dataclass(frozen=True)
 class Refresh:
@@ -104,7 +99,7 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     read twice and written once, the features written once; no shuffle. Only item vectors that are too large for a
     worker are taken in parts (features/item_files.py), which costs more reading and shuffles (features/tasks.py).
     Killed at any moment, the next run starts from the last complete generation. Where that is of this very state, as
-    after a kill between the two, or where profiles alone have changed, only features are made.
+    after a kill between sums and features, or where profiles alone have changed, only features are made.
     """
     spec, ledger = FeatureSpec.of(config), tile_ledger(tables)
     start = as_of - timedelta(days=spec.span)
@@ -195,7 +190,7 @@ class _Refresh:
     def run(self, base: Generation | None, difference: Difference) -> int:
         """Write sums, then features, then the row of each ledger that makes them count; return the users."""
         as_of, tables, motion = self.made.as_of, self.tables, self.motion
-        there = base if base is not None and base.is_of_the_state_of(self.made) else None
+        there = base if base is not None and base.as_of == as_of and not difference.tiles else None
         inputs = motion.inputs(base, difference, profiles_of(tables, self.config))
         outputs: tuple[Output, ...] = ("features",) if there else ("sums", "features")
         job, plan = motion.job(base, difference, outputs), motion.plan(base, difference)

@@ -1,6 +1,7 @@
 """Small logs and configurations for tests; a test names only what matters to its claim."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from userrep.arrow import packed
 from userrep.config import Config, parse_config
 from userrep.events.generator import LogSpec
+from userrep.schemas import TableSchema
 from userrep.storage import file_system
+from userrep.tables import Tables
 
 # Of sessions for thousands of small queries: to make code for each, and to optimise it, costs more than it saves.
 SPARK = {
@@ -77,6 +81,21 @@ def write_training_rows(
             compression="lz4",
         )
     return uris
+
+
+@contextmanager
+def cut_off_before_a_row_of(ledger: TableSchema, error: BaseException) -> Iterator[None]:
+    """Raise an error in whoever is to add rows to a ledger, before it does."""
+    add = Tables.add
+
+    def cut_off(self: Tables, table: TableSchema, rows: Sequence[Mapping[str, Any]]) -> None:
+        if table == ledger:
+            raise error
+        add(self, table, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tables, "add", cut_off)
+        yield
 
 
 # A generated log, and a pipeline on it: tests/conftest.py runs it once.

@@ -1,17 +1,15 @@
 """The daily refresh on Delta tables: the same rows as a full rebuild, from the days that differ alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ByteSize
 from pyspark.sql import SparkSession
 
-from tests.builders import at, config_of, event, write_rows
+from tests.builders import at, config_of, cut_off_before_a_row_of, event, write_rows
 from userrep.config import Config
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
@@ -23,7 +21,7 @@ from userrep.features.plan import Plan
 from userrep.features.refresh import Refresh, generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.pipeline import Pipeline
-from userrep.schemas import FEATURE_SETS, SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
+from userrep.schemas import FEATURE_SETS, SUM_GENERATIONS, USER_WINDOW_SUMS
 from userrep.tables import Tables
 
 FIRST = date(2024, 2, 20)
@@ -201,26 +199,11 @@ def test_dates_that_late_data_changed_are_stale_and_others_are_not(shop: Shop) -
     assert stale == {D2: "days of the log or item vectors changed"}
 
 
-@contextmanager
-def kills_before_a_row_of(table: TableSchema) -> Iterator[None]:
-    """Kill a refresh that is to add its row to a ledger."""
-    add = Tables.add
-
-    def killed(self: Tables, to: TableSchema, rows: Sequence[Mapping[str, Any]]) -> None:
-        if to == table:
-            raise KeyboardInterrupt
-        add(self, to, rows)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tables, "add", killed)
-        yield
-
-
 def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_use(
     shop: Shop, moved: dict[str, list[tuple[object, ...]]]
 ) -> None:
     before = shop.newest()
-    with kills_before_a_row_of(SUM_GENERATIONS), pytest.raises(KeyboardInterrupt):
+    with cut_off_before_a_row_of(SUM_GENERATIONS, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
         shop.refresh(D2)
     assert shop.newest() == before
     assert shop.refresh(D2).since == D3
@@ -240,7 +223,7 @@ def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
         shop.refresh(D3, full=True)  # no sums of D2 are left
     monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
     before = shop.newest()
-    with kills_before_a_row_of(FEATURE_SETS), pytest.raises(KeyboardInterrupt):
+    with cut_off_before_a_row_of(FEATURE_SETS, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
         shop.refresh(D2)
     again = shop.refresh(D2)
     assert (again.since, again.num_tiles, shop.newest()) == (D2, 0, before + 1)

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from tests.builders import EVENT_COLUMNS, config_of, event, write_rows
+from tests.builders import EVENT_COLUMNS, config_of, cut_off_before_a_row_of, event, write_rows
 from userrep.config import Config, Events
 from userrep.errors import RejectedShareError, UsageError, UserrepError
 from userrep.events.files import row_hash
@@ -21,7 +21,7 @@ from userrep.events.source import with_validity
 from userrep.events.tile_build import TileBuild, build_tiles
 from userrep.events.tile_rows import tiles_of
 from userrep.events.tiles import latest_tile_days, read_tiles, tiles_fingerprint
-from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS, TableSchema
+from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables
 
 LOG = "user_id STRING, item_id STRING, at TIMESTAMP, event_type STRING, weight DOUBLE, device STRING, event_id STRING"
@@ -193,8 +193,7 @@ def story(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Stor
     story.put("3.parquet", event(None, "i1", "2024-05-04", other="2024-05-12"))
     story.build("first", before=D3)
     story.build("again", before=D3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tables, "add", _killed_at_the_ledger(Tables.add))
+    with cut_off_before_a_row_of(TILE_DAYS, OSError("killed")):
         story.build("killed", before=D4)
     story.build("after the kill", before=D4)
     story.inputs = read_tiles(story.tables, start=D1, end=D2).inputFiles()
@@ -213,15 +212,6 @@ def story(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Stor
     story.build("rejects", before=date(2024, 5, 5))
     story.build("other column", before=date(2024, 5, 12), mapping={"event_at": "other"})
     return story
-
-
-def _killed_at_the_ledger(add: Any) -> Any:
-    def killed(self: Tables, table: TableSchema, rows: Any) -> None:
-        if table == TILE_DAYS:
-            raise OSError("killed")
-        add(self, table, rows)
-
-    return killed
 
 
 def _counts(state: State) -> dict[tuple[date, str, str], int]:

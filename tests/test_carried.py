@@ -10,12 +10,14 @@ from tests.test_layout import LAYOUT, SPEC
 from tests.test_training import LAYOUT as TRAINED
 from tests.test_training import silent, task_on
 from userrep import config
+from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.carried import carried_inputs, num_carried_by
 from userrep.training.comm import LocalComm
 from userrep.training.loop import train
 
-NUM_COUNTS, WIDTH = len(SPEC.scalars), SPEC.modalities["behaviour"]
+NUM_COUNTS, WIDTH, NUM_CODE = len(SPEC.scalars), SPEC.modalities["behaviour"], 8
+COUNTRY = next(block for block in LAYOUT.blocks if block.name == "attribute_country")
 
 
 def carried(latent_dim: int, share: float) -> np.ndarray:
@@ -26,15 +28,47 @@ def input_of(name: str) -> int:
     return next(block.start for block in LAYOUT.blocks if block.name == name)
 
 
-def test_counts_come_first_and_then_the_direction_over_the_longest_time_with_that_of_the_picks() -> None:
+def test_counts_come_first_and_then_directions_the_longer_the_window_the_more_and_the_picks_least() -> None:
     weight_CF = carried(NUM_COUNTS + WIDTH + 1, 0.99)
     assert len(weight_CF) == NUM_COUNTS + WIDTH
     for k, name in enumerate(SPEC.scalars):
         assert np.flatnonzero(weight_CF[k]).tolist() == [input_of(name)]
-    for k, row_F in enumerate(weight_CF[NUM_COUNTS:]):
-        longest, picks = input_of("behaviour_7d") + k, input_of("behaviour_onboarding") + k
-        assert np.flatnonzero(row_F).tolist() == sorted([longest, picks])
-        assert row_F[longest] == 1 > row_F[picks] > 0
+    taste_CF, blocks = weight_CF[NUM_COUNTS:], [f"behaviour_{name}" for name in ("7d", "2d", "onboarding")]
+    parts = [taste_CF[:, input_of(name) : input_of(name) + WIDTH] for name in blocks]
+    assert np.count_nonzero(taste_CF) == sum(np.count_nonzero(part) for part in parts)
+    np.testing.assert_allclose(parts[0] @ parts[0].T, np.eye(WIDTH), atol=1e-6)
+    shorter, picks = (np.linalg.norm(part[:, 0]) for part in parts[1:])
+    assert 1 > shorter > picks > 0
+    np.testing.assert_allclose(parts[1], shorter * parts[0], rtol=1e-5)
+    np.testing.assert_allclose(parts[2], picks * parts[0], rtol=1e-5)
+
+
+def test_attributes_come_before_the_directions_of_other_modalities_a_direction_for_each_value() -> None:
+    room = NUM_COUNTS + WIDTH + NUM_CODE
+    assert SPEC.modalities["content"] <= NUM_CODE
+    weight_CF = carried(room + 1, room / (room + 1))
+    assert len(weight_CF) == room
+    assert not np.delete(weight_CF[-NUM_CODE:], np.s_[COUNTRY.start : COUNTRY.stop], axis=1).any()
+    code_VC = weight_CF[-NUM_CODE:, COUNTRY.start : COUNTRY.stop].T
+    code_VC /= np.linalg.norm(code_VC, axis=1, keepdims=True)
+    cosines = code_VC @ code_VC.T
+    np.testing.assert_allclose(np.diag(cosines), 1, rtol=1e-6)
+    assert np.abs(cosines - np.diag(np.diag(cosines))).max() < 0.9
+
+
+def test_attributes_have_one_deviation_whatever_their_vocabulary_and_a_value_its_direction_in_every_space() -> None:
+    rng, directions = np.random.default_rng(1), []
+    for values in (["fr", UNKNOWN], ["de", "es", "fr", "it", "pt", UNKNOWN]):
+        layout = InputLayout.of(SPEC, {**LAYOUT.vocabulary, "attribute_country": values})
+        block = next(block for block in layout.blocks if block.name == "attribute_country")
+        raw_BF = np.zeros((40_000, layout.width), np.float32)
+        raw_BF[np.arange(len(raw_BF)), block.start + rng.integers(len(values), size=len(raw_BF))] = 1
+        x_BF = Scaler.fit(layout, Moments.of(raw_BF)).apply(layout, raw_BF)
+        weight_CF = carried_inputs(layout, config.Model(latent_dim=100))[NUM_COUNTS + WIDTH :][:NUM_CODE]
+        variance = np.square(x_BF @ weight_CF.T - (x_BF @ weight_CF.T).mean(axis=0)).mean()
+        assert 0.25 < np.sqrt(variance) < 0.35
+        directions.append(weight_CF[:, block.start + values.index("fr")])
+    assert np.dot(*directions) / np.prod(np.linalg.norm(directions, axis=1)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +77,7 @@ def test_counts_come_first_and_then_the_direction_over_the_longest_time_with_tha
         (2, 0.85, 0),
         (100, 0.0, 0),
         (10, (NUM_COUNTS - 1) / 10, sum(SPEC.modalities.values())),
-        (100, 0.5, NUM_COUNTS + sum(SPEC.modalities.values())),
+        (100, 0.5, NUM_COUNTS + NUM_CODE + sum(SPEC.modalities.values())),
     ],
 )
 def test_what_has_no_room_as_a_whole_is_left_to_the_code(latent_dim: int, share: float, num_carried: int) -> None:

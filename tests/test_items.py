@@ -23,7 +23,7 @@ from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.hashing import bucket_of
 from userrep.items.numbers import with_dense_numbers
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
-from userrep.items.vectors import rotated, rotation_onto, rounded
+from userrep.items.vectors import directions, rotated, rotation_onto, rounded
 from userrep.items.versions import Versions, lineage_of, made_versions, read_vectors, train_versions, versions_of
 from userrep.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables
@@ -80,8 +80,15 @@ def test_a_rotation_is_found_from_the_items_in_both_versions(spark: SparkSession
     now = _frame(spark, before @ known.T).union(_frame(spark, other, first=100)).repartition(3)
     found = rotation_onto(now, _frame(spark, before).union(_frame(spark, other * 5, first=200)), dim=5)
     np.testing.assert_allclose(found, known, atol=1e-6)
-    turned = _matrix(rotated(now, found, 2.0).where("item_index < 100"))
-    np.testing.assert_allclose(turned, 2 * before, atol=1e-5)
+    np.testing.assert_allclose(_matrix(rotated(now, found).where("item_index < 100")), before, atol=1e-5)
+
+
+def test_a_direction_has_length_1_and_zeros_have_none(spark: SparkSession) -> None:
+    vectors = np.random.default_rng(5).normal(size=(6, 3))
+    vectors[2] = 0
+    found = _matrix(directions(_frame(spark, vectors), dim=3))
+    np.testing.assert_allclose(found * np.linalg.norm(vectors, axis=1, keepdims=True), vectors, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 1, 0, 1, 1, 1], atol=1e-6)
 
 
 def test_without_an_item_in_both_versions_nothing_is_turned(spark: SparkSession) -> None:
@@ -282,14 +289,13 @@ def test_every_item_with_an_event_before_a_version_has_a_behaviour_vector(whole:
     assert _behaviour(whole, V2).keys() == {item for _, _, item in EARLY + LATE}
 
 
-def test_items_of_one_taste_lie_closer_and_norms_are_1_in_the_mean(whole: Trained) -> None:
+def test_items_of_one_taste_lie_closer_and_vectors_have_norm_1(whole: Trained) -> None:
     vectors = _behaviour(whole, V1)
-    unit = {item: v / np.linalg.norm(v) for item, v in vectors.items()}
-    cosines = {(a, b): unit[a] @ unit[b] for a in unit for b in unit if a < b}
+    cosines = {(a, b): vectors[a] @ vectors[b] for a in vectors for b in vectors if a < b}
     same = [cosine for (a, b), cosine in cosines.items() if (int(a[1:]) - int(b[1:])) % 2 == 0]
     others = [cosine for (a, b), cosine in cosines.items() if (int(a[1:]) - int(b[1:])) % 2 == 1]
     assert np.mean(same) > np.mean(others) + 0.3, (np.mean(same), np.mean(others))
-    assert np.mean([np.linalg.norm(v) for v in vectors.values()]) == pytest.approx(1, abs=1e-3)
+    assert [np.linalg.norm(v) for v in vectors.values()] == pytest.approx([1] * len(vectors), abs=1e-4)
 
 
 def test_a_version_is_turned_onto_the_one_before(spark: SparkSession, whole: Trained) -> None:

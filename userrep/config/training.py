@@ -18,7 +18,7 @@ class Model(Section):
     decoder_dim: int = Field(256, ge=2)
     """Of the hidden layer of each decoder."""
     carried_share: float = Field(0.85, ge=0, lt=1)
-    """Of the dimensions, at most so many are inputs as they are: counts, days, and where what the user takes points."""
+    """Of the dimensions, at most so many are inputs: counts, days, attributes, where what the user takes points."""
     dropout: float = Field(0.3, ge=0, lt=1)
     """Of the encoder's hidden units."""
     noise: float = Field(0.1, ge=0)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import dct
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
@@ -57,6 +58,16 @@ def standardised(x_NF: Floats32, training_N: NDArray[np.bool_]) -> Floats32:
     factor_F = np.where(spread_F > 1e-6, 1 / np.maximum(spread_F, 1e-6), 0)
     clipped_NF: Floats32 = np.clip((x_NF - mean_F) * factor_F, -_CLIP, _CLIP).astype(np.float32)
     return clipped_NF
+
+
+def mixed(x_ME: Floats32) -> Floats32:
+    """Turn items onto axes that no representation shares, by the cosine transform.
+
+    On shared axes the diagonal of a linear head of pairs would be what there is to learn, and Adam steps as far
+    everywhere else: averages of item vectors would be judged by their axes.
+    """
+    turned_ME: Floats32 = dct(x_ME, norm="ortho", axis=1).astype(np.float32)
+    return turned_ME
 
 
 class RowHead(nn.Module):

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from datetime import date
 
-import numpy as np
 from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import AlsVectors
 from userrep.items.numbers import with_dense_numbers
-from userrep.items.vectors import rotated, rotation_onto
+from userrep.items.vectors import directions, rotated, rotation_onto
 
 
 def interactions(tiles: DataFrame, item_index: DataFrame, versions: Sequence[date]) -> DataFrame:
@@ -45,8 +44,9 @@ def behaviour_vectors(
 ) -> DataFrame:
     """Fit ALS on a version's interactions and turn the item factors onto the version before.
 
-    The factors' mean norm becomes 1. Spark's ALS takes no initial factors, so that continuity between versions comes
-    from the rotation alone.
+    A vector is a factor's direction, of length 1: how long a factor is says mostly how often the item is taken, and
+    a mean of such would be one of what everybody takes. Spark's ALS takes no initial factors, so that continuity
+    between versions comes from the rotation alone.
 
     Returns
     -------
@@ -54,12 +54,8 @@ def behaviour_vectors(
     """
     model = fit_als(pairs, settings=settings, num_blocks=num_blocks)
     factors = model.itemFactors.select(F.col("id").alias("item_index"), F.col("features").alias("vector"))
-    square = F.aggregate("vector", F.lit(0.0), lambda total, x: total + x.cast("double") * x.cast("double"))
-    mean_norm = factors.agg(F.avg(F.sqrt(square)).alias("norm")).first()
-    scale = 1.0 / mean_norm.norm if mean_norm and mean_norm.norm else 1.0
-    dim = settings.dim
-    rotation = np.eye(dim) if before is None else rotation_onto(factors, before, dim=dim)
-    return rotated(factors, rotation, scale)
+    factors = directions(factors, dim=settings.dim)
+    return factors if before is None else rotated(factors, rotation_onto(factors, before, dim=settings.dim))
 
 
 def fit_als(pairs: DataFrame, *, settings: AlsVectors, num_blocks: int) -> ALSModel:

@@ -1,6 +1,6 @@
 """What all item vectors have in common: exact rounding, and the rotation of one version onto the one before."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -38,17 +38,30 @@ def rotation_onto(vectors: DataFrame, before: DataFrame, *, dim: int) -> NDArray
     return np.asarray(left @ right) if np.any(product) else np.eye(dim)
 
 
-def rotated(vectors: DataFrame, rotation: NDArray[np.float64], scale: float) -> DataFrame:
-    """Apply a rotation and a scale to item_index, vector."""
+def rotated(vectors: DataFrame, rotation: NDArray[np.float64]) -> DataFrame:
+    """Apply a rotation to item_index, vector."""
+    return _mapped(vectors, lambda vector_BD: vector_BD @ rotation, dim=len(rotation))
 
-    def turn(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+
+def directions(vectors: DataFrame, *, dim: int) -> DataFrame:
+    """Give each vector of item_index, vector the length 1; zeros stay."""
+
+    def of(vector_BD: NDArray[np.float64]) -> NDArray[np.float64]:
+        length_B = np.linalg.norm(vector_BD, axis=1, keepdims=True)
+        return vector_BD / np.where(length_B > 0, length_B, 1)
+
+    return _mapped(vectors, of, dim=dim)
+
+
+def _mapped(
+    vectors: DataFrame, function: Callable[[NDArray[np.float64]], NDArray[np.float64]], *, dim: int
+) -> DataFrame:
+    def mapped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            turned = _wide(batch, "vector", len(rotation)) @ rotation * scale
-            yield pa.RecordBatch.from_arrays(
-                [batch.column("item_index"), listed(turned.astype(np.float32))], ["item_index", "vector"]
-            )
+            vector_BD = function(_wide(batch, "vector", dim)).astype(np.float32)
+            yield pa.RecordBatch.from_arrays([batch.column("item_index"), listed(vector_BD)], ["item_index", "vector"])
 
-    return vectors.select("item_index", "vector").mapInArrow(turn, "item_index INT, vector ARRAY<FLOAT>")
+    return vectors.select("item_index", "vector").mapInArrow(mapped, "item_index INT, vector ARRAY<FLOAT>")
 
 
 def _wide(batch: pa.RecordBatch, column: str, dim: int) -> NDArray[np.float64]:

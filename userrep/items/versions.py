@@ -46,6 +46,7 @@ def lineage_of(config: Config) -> str:
         "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
         "windows_days": config.windows_days,
         **({"history_days": config.history_window} if config.history_window else {}),  # none: the features of before
+        "als_vectors": "directions",  # factors as long as they are were another lineage
         "item_vectors": {
             name: vectors.model_dump(exclude={"max_tiles"}) for name, vectors in config.item_vectors.items()
         },

@@ -1,44 +1,78 @@
 """Inputs that a latent carries as they are, in dimensions of their own.
 
 Which items a user takes next is told best by the direction of all that the user has taken, in every one of its
-dimensions; whether the user comes back, by plain counts. Both suffer in a code that has to hold everything. So the
-first dimensions of a latent are inputs. Those after them are an autoencoder's code of all inputs, these included:
-the main axes of everything are worth having once more, what is left beside the carried inputs is mostly noise.
+dimensions; whether the user comes back, by plain counts; of whom little else is known, by attributes. All suffer in a
+code that has to hold everything. So the first dimensions of a latent are inputs. Those after them are an autoencoder's
+code of all inputs, these included: the main axes of everything are worth having once more, what is left beside the
+carried inputs is mostly noise.
 """
+
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dct
 
 from userrep import config
-from userrep.features.layout import InputLayout
+from userrep.features.layout import Block, InputLayout
 from userrep.model.tensor_file import Tensors
 
 _COUNT = 0.5  # beside a vector's number 1: a distance is one of tastes before it is one of habits
-_PICKS = 0.3  # in a direction: all of it while there are no events, little beside many
+_SHORTER = 1 / 3  # of the weight of the next longer window: recent events are in that, too, and count a little more
+_PICKS = 0.15  # all there is of a direction while there are no events, and little beside them
+_ATTRIBUTE = 0.3  # each dimension's deviation
+_ATTRIBUTE_DIM = 8
 
 
 def carried_inputs(layout: InputLayout, model: config.Model) -> NDArray[np.float32]:
     """Return weight_CF: each of C carried dimensions is a weighted sum of the F scaled inputs.
 
-    Carried are, as long as they fit into ``model.carried_share`` of the latent, all counts and days; then, modality by
-    modality, the direction of what was taken over the longest time, onboarding picks added. C may be 0.
+    Carried are, as long as they fit into ``model.carried_share`` of the latent, all counts and days; where what was
+    taken points, in the first modality; each attribute; where it points in the other modalities. C may be 0; it does
+    not depend on vocabularies.
     """
     blocks = {block.name: block for block in layout.blocks}
     spec, carried = layout.spec, np.zeros((0, layout.width), np.float32)
     counts = np.zeros((len(spec.scalars), layout.width), np.float32)
     for row_F, name in zip(counts, spec.scalars, strict=True):
         row_F[blocks[name].start] = _COUNT
-    tastes = []
-    for modality, dim in spec.modalities.items():
-        taste = np.zeros((dim, layout.width), np.float32)
-        for column, weight in ((f"{modality}_{spec.span}d", 1.0), (f"{modality}_onboarding", _PICKS)):
-            if column in blocks:
-                np.fill_diagonal(taste[:, blocks[column].start :], weight)
-        tastes.append(taste)
-    for rows in (counts, *tastes):
+    tastes = [_taste(layout, modality) for modality in spec.modalities]
+    attributes = [_attribute(layout, block) for block in layout.blocks if block.kind == "one_hot"]
+    for rows in (counts, *tastes[:1], *attributes, *tastes[1:]):
         if len(carried) + len(rows) <= model.carried_share * model.latent_dim:
             carried = np.concatenate([carried, rows])
     return carried
+
+
+def _taste(layout: InputLayout, modality: str) -> NDArray[np.float32]:
+    """Add up the directions of one modality, over all windows and of the picks.
+
+    They are turned by the cosine transform. On the axes of the item vectors a bilinear reader of users and items
+    learns worse: what it wants is a diagonal then, and steps of Adam are as large everywhere else.
+    """
+    spec, blocks = layout.spec, {block.name: block for block in layout.blocks}
+    weights = {f"{modality}_{days}d": _SHORTER**k for k, days in enumerate(reversed(spec.windows))}
+    taste = np.zeros((spec.modalities[modality], layout.width), np.float32)
+    for column, weight in {**weights, f"{modality}_onboarding": _PICKS}.items():
+        if column in blocks:  # onboarding may be none
+            block = blocks[column]
+            taste[:, block.start : block.stop] = weight * dct(np.eye(len(taste)), norm="ortho", axis=0)
+    return taste
+
+
+def _attribute(layout: InputLayout, block: Block) -> NDArray[np.float32]:
+    """Give each value of an attribute a direction of its own, read off the hash of its name: the same in all spaces.
+
+    Few dimensions are enough, as those of two values are hardly ever near each other (random indexing, Kanerva et al.
+    2000), and their number is the same whatever values come and go.
+    """
+    values = layout.vocabulary[block.name]
+    digests = [sha256(f"{block.name}={value}".encode()).digest() for value in values]
+    code_VC = np.stack([np.frombuffer(digest, np.int8, _ATTRIBUTE_DIM) + 0.5 for digest in digests])
+    code_VC /= np.linalg.norm(code_VC, axis=1, keepdims=True)
+    rows = np.zeros((_ATTRIBUTE_DIM, layout.width), np.float32)
+    rows[:, block.start : block.stop] = _ATTRIBUTE * np.sqrt(_ATTRIBUTE_DIM / len(values)) * code_VC.T
+    return rows
 
 
 def num_carried_by(tensors: Tensors) -> int:

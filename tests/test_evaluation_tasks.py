@@ -159,15 +159,16 @@ def test_a_representation_that_holds_the_label_is_found(planted: World) -> None:
         problem = task.problem(truth, 1)
         assert isinstance(problem, RowProblem)
         assert judged(planted, task, problem.y_NK)[0] > 0.97, task.name
-    taken = truth.futures.num_events(7)
-    future = (taken @ planted.item_IT) / np.maximum(taken.sum(axis=1), 1)[:, None]
-    knows, honest = (
-        judged(planted, NextItem(7), future.astype(np.float32)),
-        judged(planted, NextItem(7), planted.taste_of_rows()),
-    )
-    assert knows[1] > honest[2]
     favourite = clusters_touched(truth, 7).argmax(axis=1)
     assert judged(planted, NeighboursByFavourite(7), np.eye(6, dtype=np.float32)[favourite])[0] > 0.97
+
+
+def test_a_mean_of_the_items_to_come_is_ahead_of_the_very_taste_that_they_are_drawn_by() -> None:
+    many = world(num_users=900)
+    taken = many.truth.futures.num_events(7)
+    future = (taken @ many.item_IT) / np.maximum(taken.sum(axis=1), 1)[:, None]
+    knows, honest = (judged(many, NextItem(7), x_NF.astype(np.float32)) for x_NF in (future, many.taste_of_rows()))
+    assert knows[1] > honest[2]
 
 
 def test_a_representation_of_other_users_is_worth_nothing(planted: World) -> None:

@@ -60,16 +60,6 @@ def standardised(x_NF: Floats32, training_N: NDArray[np.bool_]) -> Floats32:
     return clipped_NF
 
 
-def mixed(x_ME: Floats32) -> Floats32:
-    """Turn items onto axes that no representation shares, by the cosine transform.
-
-    On shared axes the diagonal of a linear head of pairs would be what there is to learn, and Adam steps as far
-    everywhere else: averages of item vectors would be judged by their axes.
-    """
-    turned_ME: Floats32 = dct(x_ME, norm="ortho", axis=1).astype(np.float32)
-    return turned_ME
-
-
 class RowHead(nn.Module):
     """K outputs from a row's inputs."""
 
@@ -87,20 +77,26 @@ class PairHead(nn.Module):
 
     It begins with asking for nothing. Its first step, then, is towards the covariance of rows and items, and the linear
     head is a convex problem: with two towers from random weights some thousand pairs don't get as far as the plain
-    cosine of a user's average with an item.
+    cosine of a user's average with an item. What a row asks for is turned by the cosine transform: where rows and items
+    share their axes, as averages of item vectors do, the weights to be learned are a diagonal, Adam steps as far
+    everywhere else, and such rows would be judged by their axes.
     """
+
+    axes_EE: Tensor
 
     def __init__(self, num_inputs: int, num_item_inputs: int, hidden: int) -> None:
         super().__init__()
         self.asks_for = _tower(num_inputs, num_item_inputs, hidden)
         self.worth = nn.Linear(num_item_inputs, 1)
+        axes_EE = dct(np.eye(num_item_inputs, dtype=np.float32), norm="ortho", axis=0)
+        self.register_buffer("axes_EE", torch.from_numpy(axes_EE), persistent=False)
         self.scale = (num_item_inputs * (hidden or num_inputs)) ** -0.5  # a step moves all weights alike
         last = self.asks_for[-1] if isinstance(self.asks_for, nn.Sequential) else self.asks_for
         for weights in last.parameters():
             nn.init.zeros_(weights)
 
     def forward(self, x_NF: Tensor, item_ME: Tensor, row_P: Tensor, item_P: Tensor) -> Tensor:
-        asked_NE = self.asks_for(x_NF)
+        asked_NE = self.asks_for(x_NF) @ self.axes_EE
         dot_P = (asked_NE[row_P] * item_ME[item_P]).sum(dim=1)
         logit_P: Tensor = dot_P * self.scale + self.worth(item_ME)[item_P, 0]
         return logit_P

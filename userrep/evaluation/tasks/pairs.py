@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from userrep.evaluation.heads import SMALL, Heads, PairData, Setting, best_setting, mixed, standardised
+from userrep.evaluation.heads import SMALL, Heads, PairData, Setting, best_setting, standardised
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
@@ -69,7 +69,7 @@ class PairProblem:
         used[at_P[role_P == TRAIN]] = True
         return PairData(
             torch.from_numpy(standardised(x_NF, rows.role_N == TRAIN)),
-            torch.from_numpy(mixed(standardised(item_ME, used))),
+            torch.from_numpy(standardised(item_ME, used)),
             torch.from_numpy(self.pairs.row_P),
             torch.from_numpy(at_P),
             torch.from_numpy(self.pairs.is_positive_P.astype(np.float32)),

@@ -20,8 +20,8 @@ class Embedding:
     name: str = "embedding"
 
     def fit(self, context: Context) -> None:
-        """Load the encoder; the space is trained."""
-        _ = context.encoder
+        """Load the encoder, and whatever its first call loads: ``matrix`` is to cost what the rows cost."""
+        context.encoder.embed(context.rows.features.slice(0, 1))
 
     def matrix(self, context: Context) -> Floats32:
         """Encode the rows."""

@@ -1,10 +1,10 @@
 """Inputs that a latent carries as they are, in dimensions of their own.
 
 Which items a user takes next is told best by the direction of all that the user has taken, in every one of its
-dimensions; whether the user comes back, by plain counts; of whom little else is known, by attributes. All suffer in a
-code that has to hold everything. So the first dimensions of a latent are inputs. Those after them are an autoencoder's
-code of all inputs, these included: the main axes of everything are worth having once more, what is left beside the
-carried inputs is mostly noise.
+dimensions; whether the user comes back, by plain counts; whom a user is like while little is known, by attributes. All
+suffer in a code that has to hold everything. So the first dimensions of a latent are inputs. Those after them are an
+autoencoder's code of all inputs, these included: the main axes of everything are worth having once more, what is left
+beside the carried inputs is mostly noise.
 """
 
 from hashlib import sha256

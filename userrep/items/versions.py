@@ -46,10 +46,10 @@ def lineage_of(config: Config) -> str:
         "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
         "windows_days": config.windows_days,
         **({"history_days": config.history_window} if config.history_window else {}),  # none: the features of before
-        "als_vectors": "directions",  # factors as long as they are were another lineage
         "item_vectors": {
-            name: vectors.model_dump(exclude={"max_tiles"}) for name, vectors in config.item_vectors.items()
-        },
+            name: vectors.model_dump(exclude={"max_tiles"}) | ({"length": 1} if vectors.kind == "als" else {})
+            for name, vectors in config.item_vectors.items()
+        },  # lengths: factors as long as they are, which there were before, are another lineage
     }
     return f"l{short_hash(parts, 9)}"
 

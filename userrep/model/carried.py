@@ -51,12 +51,13 @@ def _taste(layout: InputLayout, modality: str) -> NDArray[np.float32]:
     learns worse: what it wants is a diagonal then, and steps of Adam are as large everywhere else.
     """
     spec, blocks = layout.spec, {block.name: block for block in layout.blocks}
-    weights = {f"{modality}_{days}d": _SHORTER**k for k, days in enumerate(reversed(spec.windows))}
-    taste = np.zeros((spec.modalities[modality], layout.width), np.float32)
-    for column, weight in {**weights, f"{modality}_onboarding": _PICKS}.items():
-        if column in blocks:  # onboarding may be none
-            block = blocks[column]
-            taste[:, block.start : block.stop] = weight * dct(np.eye(len(taste)), norm="ortho", axis=0)
+    dim, longest_first = spec.modalities[modality], spec.windows[::-1]
+    turn_DD, taste = dct(np.eye(dim), norm="ortho", axis=0), np.zeros((dim, layout.width), np.float32)
+    for pooled in spec.pooled:
+        if pooled.modality == modality:
+            block = blocks[pooled.column]
+            weight = _PICKS if pooled.window_days is None else _SHORTER ** longest_first.index(pooled.window_days)
+            taste[:, block.start : block.stop] = weight * turn_DD
     return taste
 
 

@@ -159,4 +159,5 @@ $(VENV)/.chromium-done: $(VENV)/.python-done deploy/chromium.sh
 
 $(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.s3-server-done \
     $(VENV)/.airflow-done $(VENV)/.jars-done $(VENV)/.redis-done $(VENV)/.chromium-done
+	@$(UV) cache prune --quiet  # PySpark is built from its source release: each set-up's build is 900 MB in the cache
 	@touch $@

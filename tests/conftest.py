@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,20 @@ from userrep.config import Config
 from userrep.events.generator import generate_log
 from userrep.pipeline import Pipeline
 from userrep.session import get_session
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all that tests start a temporary folder that goes at the end, with what killed processes left in it.
+
+    A JVM that is killed leaves its copy of every JAR: 117 MB. What pytest keeps of failed tests stays where it was.
+    """
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist, which has the folder from its parent
+        return
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix="userrep-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    tempfile.tempdir = os.environ["TMPDIR"] = os.environ["SPARK_LOCAL_DIRS"] = folder
+    os.environ["SPARK_SUBMIT_OPTS"] = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} -Djava.io.tmpdir={folder}".strip()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import scipy.linalg
+import torch
 
 from tests.test_layout import LAYOUT, SPEC
 from tests.test_training import LAYOUT as TRAINED
@@ -12,7 +14,7 @@ from tests.test_training import silent, task_on
 from userrep import config
 from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
 from userrep.model.autoencoder import Autoencoder
-from userrep.model.carried import carried_inputs, num_carried_by
+from userrep.model.carried import _RIDGE, carried_inputs, carried_tastes, num_carried_by, whitening_of
 from userrep.training.comm import LocalComm
 from userrep.training.loop import train
 
@@ -82,6 +84,62 @@ def test_attributes_have_one_deviation_whatever_their_vocabulary_and_a_value_its
 )
 def test_what_has_no_room_as_a_whole_is_left_to_the_code(latent_dim: int, share: float, num_carried: int) -> None:
     assert carried(latent_dim, share).shape == (num_carried, LAYOUT.width)
+
+
+def directions(num_rows: int, deviations: np.ndarray) -> np.ndarray:
+    """Scaled inputs whose tastes differ more along some axes; the second half of the rows has none in the last days."""
+    rng = np.random.default_rng(6)
+    x_BF = rng.normal(size=(num_rows, LAYOUT.width)).astype(np.float32)
+    for name in ("behaviour_2d", "behaviour_7d", "behaviour_onboarding"):
+        taste_BE = rng.normal(size=(num_rows, WIDTH)) * deviations
+        x_BF[:, input_of(name) :][:, :WIDTH] = taste_BE / np.linalg.norm(taste_BE, axis=1, keepdims=True) * WIDTH**0.5
+    x_BF[num_rows // 2 :, input_of("behaviour_2d") :][:, :WIDTH] = 0
+    return x_BF
+
+
+def test_whitening_damps_the_axes_in_which_users_differ_most() -> None:
+    x_BF = directions(4000, np.linspace(3, 0.3, WIDTH))
+    model = config.Model(latent_dim=100)
+    whitening_EE = whitening_of(x_BF, LAYOUT, model)
+    taste_BE = x_BF[:, input_of("behaviour_7d") :][:, :WIDTH].astype(np.float64)
+    covariance_EE = np.cov(taste_BE.T) / np.cov(taste_BE.T).trace() * WIDTH
+    expected_EE = scipy.linalg.inv(scipy.linalg.sqrtm(covariance_EE + _RIDGE * np.eye(WIDTH)))
+    np.testing.assert_allclose(whitening_EE, expected_EE, atol=1e-5)
+    spread_E, before_E = ((taste_BE @ by_EE).std(axis=0) for by_EE in (whitening_EE, np.eye(WIDTH)))
+    assert spread_E[0] / spread_E[-1] < before_E[0] / before_E[-1]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_too_few_tastes_are_left_as_they_are(rows: int) -> None:
+    x_BF = np.vstack([directions(rows, np.ones(WIDTH)), np.zeros((5, LAYOUT.width), np.float32)])
+    np.testing.assert_array_equal(whitening_of(x_BF, LAYOUT, config.Model(latent_dim=100)), np.eye(WIDTH))
+
+
+def test_without_room_for_a_taste_none_is_whitened() -> None:
+    model = config.Model(latent_dim=100, carried_share=0)
+    assert carried_tastes(LAYOUT, model) == (0, 0)
+    assert whitening_of(directions(50, np.ones(WIDTH)), LAYOUT, model).shape == (0, 0)
+    assert Autoencoder(LAYOUT, model).encode(torch.zeros(2, LAYOUT.width)).shape == (2, 100)
+
+
+def test_a_carried_taste_is_the_sum_of_whitened_directions() -> None:
+    model = config.Model(latent_dim=100)
+    autoencoder = Autoencoder(LAYOUT, model)
+    x_BF = directions(40, np.linspace(3, 0.3, WIDTH))
+    as_it_was_BD = autoencoder.encode(torch.from_numpy(x_BF)).detach().numpy()
+    whitening_EE = np.random.default_rng(7).normal(size=(WIDTH, WIDTH)).astype(np.float32)
+    autoencoder.whitening_EE = torch.from_numpy(whitening_EE)
+    z_BD = autoencoder.encode(torch.from_numpy(x_BF)).detach().numpy()
+    taste = slice(NUM_COUNTS, NUM_COUNTS + WIDTH)
+    expected_BE = np.zeros((40, WIDTH), np.float32)
+    for name in ("behaviour_2d", "behaviour_7d", "behaviour_onboarding"):
+        place = np.s_[:, input_of(name) : input_of(name) + WIDTH]
+        whitened_BE = x_BF[place] @ whitening_EE
+        length_B = np.linalg.norm(whitened_BE, axis=1, keepdims=True)
+        whitened_BE *= np.divide(WIDTH**0.5, length_B, out=np.zeros_like(length_B), where=length_B > 0)
+        expected_BE += whitened_BE @ autoencoder.carried_CF.numpy()[taste][place].T
+    np.testing.assert_allclose(z_BD[:, taste], expected_BE, atol=1e-4)
+    np.testing.assert_allclose(np.delete(z_BD, taste, axis=1), np.delete(as_it_was_BD, taste, axis=1), atol=1e-5)
 
 
 def test_training_teaches_only_what_is_not_carried(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from userrep.errors import SlotsError, UsageError
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
-from userrep.model.carried import num_carried_by
+from userrep.model.carried import num_carried_by, whitening_of
 from userrep.pipeline import Pipeline
 from userrep.spaces import create
 from userrep.spaces.create import next_space_id
@@ -165,4 +165,8 @@ def test_what_is_learned_has_mean_zero_and_variance_one_at_training_rows(done: t
     learned_BL = Encoder(artifact).embed(rows.to_batches()[0])[:, num_carried:]
     assert 0 < num_carried < artifact.manifest.model.latent_dim
     assert np.abs(learned_BL.mean(axis=0)).max() < 0.3  # some users are held out
+    x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(rows.to_batches()[0]))
+    whitening_EE = whitening_of(x_BF, artifact.layout, artifact.manifest.model)
+    np.testing.assert_allclose(artifact.tensors["whitening_EE"], whitening_EE, atol=0.05)
+    assert len(whitening_EE) > 0
     assert learned_BL.var(axis=0).mean() == pytest.approx(1, abs=0.1)

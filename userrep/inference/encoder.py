@@ -4,7 +4,8 @@ A vector must not depend on which rows it shares a batch with, to the bit: batch
 Matrix products take another order of summation with another height, and at odd widths even from row to row. So
 every pass has one height and widths that are multiples of 16 (padded with zeros, which change no sum), and each
 encoder looks for itself whether that holds on its machine; where it doesn't, rows are encoded one by one.
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, all but B padded; N = H + D.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, E numbers of a taste, all but B padded; N = H + D, K
+tastes.
 """
 
 from functools import lru_cache
@@ -14,7 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import gelu, pad
+from torch.nn.functional import gelu, normalize, pad
 
 from userrep.features.layout import Scaler
 from userrep.model.artifact import Artifact, load_artifact
@@ -33,9 +34,20 @@ class Encoder:
     def __init__(self, artifact: Artifact) -> None:
         autoencoder = artifact.encoder()
         self.layout, self._scaler = artifact.layout, _padded_scaler(artifact.scaler)
-        hidden, latent, skip = autoencoder.encoder_hidden, autoencoder.encoder_latent, autoencoder.encoder_skip
+        hidden, latent, skip_DF = (
+            autoencoder.encoder_hidden,
+            autoencoder.encoder_latent,
+            autoencoder.encoder_skip.weight,
+        )
+        self._tastes = tastes = autoencoder.tastes
+        self._whitening_EE = _padded(autoencoder.whitening_EE)
+        carried_DW = skip_DF[:, : tastes.width].clone()  # read tastes once they are whitened; the rest, as they are
+        carried_DW[autoencoder.num_carried :] = 0
+        skip_DF = torch.cat([skip_DF[:, : tastes.width] - carried_DW, skip_DF[:, tastes.width :]], dim=1)
+        carried_DW = pad(carried_DW.reshape(-1, *tastes), (0, -tastes.dim % _MULTIPLE)).flatten(1)
+        self._carried_WD = _padded(carried_DW * tastes.dim**0.5).T.contiguous()
         # Hidden layer and projection are one product, in the layout in which low passes are quick.
-        self._first_FN = torch.cat([_padded(hidden.weight), _padded(skip.weight)]).T.contiguous()
+        self._first_FN = torch.cat([_padded(hidden.weight), _padded(skip_DF)]).T.contiguous()
         self._bias_N = torch.cat([_padded(hidden.bias), _padded(latent.bias)])
         self._latent_HD = _padded(latent.weight).T.contiguous()
         self.latent_dim = artifact.manifest.model.latent_dim
@@ -71,7 +83,14 @@ class Encoder:
         """Encode one pass."""
         num_hidden = len(self._latent_HD)
         first_BN = torch.addmm(self._bias_N, x_BF, self._first_FN)
-        return torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
+        z_BD = torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
+        return torch.addmm(z_BD, self._whitened(x_BF), self._carried_WD)
+
+    def _whitened(self, x_BF: Tensor) -> Tensor:
+        """Return the directions of tastes side by side, of length 1: B x W."""
+        num, dim = self._tastes
+        taste_RE = pad(x_BF[:, : num * dim].reshape(-1, max(dim, 1)), (0, -dim % _MULTIPLE))  # R: B times K
+        return normalize(taste_RE @ self._whitening_EE, dim=1).reshape(len(x_BF), -1)
 
     def _position_does_not_matter(self) -> bool:
         """Encode one row in all places of a pass, and compare."""

@@ -1,17 +1,17 @@
 """The autoencoder: a user's inputs to a short code and back (section 3.2 of the paper), and on to the user's next days.
 
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, T targets.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, T targets; K tastes of E numbers each.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, pad
+from torch.nn.functional import gelu, linear, normalize, pad
 
 from userrep import config
 from userrep.features.layout import InputLayout
-from userrep.model.carried import carried_inputs
+from userrep.model.carried import Tastes, carried_inputs, carried_tastes
 
 
 class Outputs(NamedTuple):
@@ -27,8 +27,9 @@ class Autoencoder(nn.Module):
 
     The latent is the hidden layer's and, beside it, a projection of the inputs (``encoder_skip``): what counts and
     averages say as they are gets through however much of the hidden layer is dropped. Its first ``num_carried``
-    dimensions are no more than inputs (see ``carried``): they don't learn, and decoders don't read them. Weights follow
-    from ``seed`` alone; torch's global generator is not touched.
+    dimensions are no more than inputs (see ``carried``), the directions of tastes among them whitened by
+    ``whitening_EE``: they don't learn, and decoders don't read them. Weights follow from ``seed`` alone, whitening
+    begins with changing nothing; torch's global generator is not touched.
     """
 
     encoder_hidden: nn.Linear
@@ -39,6 +40,7 @@ class Autoencoder(nn.Module):
     future_hidden: nn.Linear
     future_output: nn.Linear
     carried_CF: Tensor
+    whitening_EE: Tensor
 
     def __init__(self, layout: InputLayout, model: config.Model, *, num_targets: int = 0, seed: int = 0) -> None:
         super().__init__()
@@ -49,6 +51,8 @@ class Autoencoder(nn.Module):
             self.add_module(name, _linear(width_in, width_out, generator, bias=f"{name}.bias" in shapes))
         self.register_buffer("carried_CF", torch.from_numpy(carried_inputs(layout, model)), persistent=False)
         self.num_carried = len(self.carried_CF)
+        self.tastes = carried_tastes(layout, model)
+        self.register_buffer("whitening_EE", torch.eye(self.tastes.dim))
         self.carry()
 
     @staticmethod
@@ -66,9 +70,9 @@ class Autoencoder(nn.Module):
                 "future_hidden": (model.decoder_dim, model.latent_dim),
                 "future_output": (num_targets, model.decoder_dim),
             }
-        return {f"{name}.weight": shape for name, shape in layers.items()} | {
-            f"{name}.bias": shape[:1] for name, shape in layers.items() if name != "encoder_skip"
-        }
+        shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in layers.items()}
+        shapes |= {f"{name}.bias": shape[:1] for name, shape in layers.items() if name != "encoder_skip"}
+        return shapes | {"whitening_EE": (carried_tastes(layout, model).dim,) * 2}
 
     def encode(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Tensor:
         """Return z_BD. ``keep_BH`` is the dropout of the hidden layer: 0, or 1 / (1 - share dropped).
@@ -80,6 +84,9 @@ class Autoencoder(nn.Module):
         if keep_BH is not None:
             h_BH = h_BH * keep_BH
         z_BD: Tensor = self.encoder_latent(h_BH) + self.encoder_skip(x_BF)
+        tastes, carried = self.tastes, slice(self.num_carried)
+        change_BW = whitened(x_BF, tastes, self.whitening_EE) - x_BF[:, : tastes.width]
+        z_BD[:, carried] += linear(change_BW, self.encoder_skip.weight[carried, : tastes.width])
         return z_BD
 
     @torch.no_grad()
@@ -102,6 +109,13 @@ class Autoencoder(nn.Module):
         if not hasattr(self, "future_output"):
             return Outputs(z_BD, reconstruction_BF, z_BD[:, :0])
         return Outputs(z_BD, reconstruction_BF, self.future_output(gelu(self.future_hidden(code_BD))))
+
+
+def whitened(x_BF: Tensor, tastes: Tastes, whitening_EE: Tensor) -> Tensor:
+    """Return the tastes among inputs with their directions whitened; what is absent, zeros, stays so. B x ``width``."""
+    taste_BKE = x_BF[:, : tastes.width].reshape(len(x_BF), tastes.num, tastes.dim) @ whitening_EE
+    whitened_BW: Tensor = (normalize(taste_BKE, dim=2) * tastes.dim**0.5).flatten(1)
+    return whitened_BW
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:

@@ -5,9 +5,14 @@ dimensions; whether the user comes back, by plain counts; whom a user is like wh
 suffer in a code that has to hold everything. So the first dimensions of a latent are inputs. Those after them are an
 autoencoder's code of all inputs, these included: the main axes of everything are worth having once more, what is left
 beside the carried inputs is mostly noise.
+
+The directions are whitened first, a little: few axes hold most of what users differ in (what everybody takes, and what
+only resellers take), and what two users have in common beside these is told by the many small ones.
+Shapes: B rows, F inputs, C carried dimensions, E numbers of an item vector.
 """
 
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +27,7 @@ _SHORTER = 1 / 3  # of the weight of the next longer window: recent events are i
 _PICKS = 0.15  # all there is of a direction while there are no events, and little beside them
 _ATTRIBUTE = 0.3  # each dimension's deviation
 _ATTRIBUTE_DIM = 8
+_RIDGE = 5.0  # mean variances of an axis: what keeps the whitening from making noise of what hardly varies as loud
 
 
 def carried_inputs(layout: InputLayout, model: config.Model) -> NDArray[np.float32]:
@@ -42,6 +48,46 @@ def carried_inputs(layout: InputLayout, model: config.Model) -> NDArray[np.float
         if len(carried) + len(rows) <= model.carried_share * model.latent_dim:
             carried = np.concatenate([carried, rows])
     return carried
+
+
+class Tastes(NamedTuple):
+    """The inputs whose directions are whitened: the first ``num`` vectors, of ``dim`` numbers each. None: 0 of 0."""
+
+    num: int
+    dim: int
+
+    @property
+    def width(self) -> int:
+        """How many inputs these are."""
+        return self.num * self.dim
+
+
+def carried_tastes(layout: InputLayout, model: config.Model) -> Tastes:
+    """Say which inputs the first modality's direction is carried of; none where there is no room for it."""
+    spec, room = layout.spec, model.carried_share * model.latent_dim
+    modality, dim = next(iter(spec.modalities.items()))
+    num_counts = len(spec.scalars) if len(spec.scalars) <= room else 0
+    if num_counts + dim > room:
+        return Tastes(0, 0)
+    return Tastes(sum(pooled.modality == modality for pooled in spec.pooled), dim)
+
+
+def whitening_of(x_BF: NDArray[np.float32], layout: InputLayout, model: config.Model) -> NDArray[np.float32]:
+    """Measure whitening_EE: the symmetric root of the inverse covariance of the longest window's directions.
+
+    Of the covariance with a ridge, so that large axes are damped and small ones stay about as they are. ``x_BF``:
+    scaled training rows, some thousands.
+    """
+    tastes = carried_tastes(layout, model)
+    place = layout.spec.windows.index(layout.spec.span)
+    taste_BE = x_BF[:, place * tastes.dim : (place + 1) * tastes.dim].astype(np.float64)
+    there_BE = taste_BE[taste_BE.any(axis=1)]
+    if len(there_BE) < 2:
+        return np.eye(tastes.dim, dtype=np.float32)
+    variance_E, axes_EE = np.linalg.eigh(np.cov(there_BE, rowvar=False).reshape(tastes.dim, tastes.dim))
+    variance_E = np.maximum(variance_E, 0) / max(variance_E.mean(), 1e-12)
+    whitening_EE: NDArray[np.float32] = ((axes_EE * (variance_E + _RIDGE) ** -0.5) @ axes_EE.T).astype(np.float32)
+    return whitening_EE
 
 
 def _taste(layout: InputLayout, modality: str) -> NDArray[np.float32]:

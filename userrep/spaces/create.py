@@ -11,6 +11,7 @@ from userrep.ids import code_hash, short_hash
 from userrep.model import coordinates
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.carried import whitening_of
 from userrep.model.corruption import empty_input
 from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.model.warm_start import warm_start
@@ -111,7 +112,7 @@ def create_space(
 
 
 def _in_coordinates(task: TrainingTask, result: TrainingResult, inputs: TrainingInputs) -> Tensors:
-    """Move what was trained into the coordinates that consumers get, measured on the first training rows.
+    """Move what was trained into the coordinates that consumers get, which are measured on the first training rows.
 
     Driver memory: ``coordinates.ROWS`` rows.
     """
@@ -120,7 +121,8 @@ def _in_coordinates(task: TrainingTask, result: TrainingResult, inputs: Training
     rows = first_rows(inputs.files["train"], rank=0, size=1, max_rows=coordinates.ROWS, width=width)
     autoencoder = Autoencoder(layout, task.model, num_targets=targets.width)
     x_BF = np.concatenate([of_shard[:, : layout.width] for of_shard in rows])
-    return coordinates.in_readable_coordinates(autoencoder, safetensors.numpy.load(result.weights), layout, x_BF)
+    weights = safetensors.numpy.load(result.weights) | {"whitening_EE": whitening_of(x_BF, layout, task.model)}
+    return coordinates.in_readable_coordinates(autoencoder, weights, layout, x_BF)
 
 
 def _initial_weights(

@@ -20,9 +20,11 @@ from userrep.features.targets import TargetLayout
 from userrep.inference.encoder import ROWS, Encoder
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.carried import carried_inputs
 from userrep.model.corruption import Corruption, empty_input
 from userrep.model.frozen_folder import _content_hash
 from userrep.model.losses import ReconstructionLoss
+from userrep.model.tensor_file import tensor_bytes
 
 MODEL = config.Model(latent_dim=16, hidden_dim=8, decoder_dim=6)
 
@@ -271,6 +273,20 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     drawn.whitening_EE = torch.from_numpy(artifact.tensors["whitening_EE"])
     assert torch.equal(artifact.encoder().encode(x_BF), drawn.encode(x_BF))
     assert [p.name for p in tmp_path.iterdir()] == ["s1"]
+
+
+def test_an_artifact_of_before_tastes_were_whitened_carries_them_as_they_are(tmp_path: Path) -> None:
+    saved(tmp_path / "s1")
+    tensors = {name: t for name, t in load_artifact(str(tmp_path / "s1")).tensors.items() if name != "whitening_EE"}
+    saved(tmp_path / "s2")
+    (tmp_path / "s2" / "weights.safetensors").write_bytes(tensor_bytes(tensors))
+    rehash(tmp_path / "s2")
+    artifact = load_artifact(str(tmp_path / "s2"))
+    x_BF = torch.from_numpy(artifact.scaler.apply(artifact.layout, artifact.layout.raw(features(10))))
+    z_BD = artifact.encoder().encode(x_BF).numpy()
+    carried_CF = carried_inputs(artifact.layout, MODEL)
+    np.testing.assert_allclose(z_BD[:, : len(carried_CF)], x_BF.numpy() @ carried_CF.T, atol=1e-5)
+    np.testing.assert_allclose(Encoder(artifact).embed(features(10)), z_BD, rtol=1e-5, atol=1e-6)
 
 
 def test_an_artifact_is_never_overwritten(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class Artifact:
     def encoder(self) -> Autoencoder:
         """Return the autoencoder with the space's weights, ready for ``encode``."""
         autoencoder = Autoencoder(self.layout, self.manifest.model, num_targets=self.manifest.targets.width)
-        autoencoder.load_state_dict({name: torch.from_numpy(self.tensors[name]) for name in autoencoder.state_dict()})
+        known = [name for name in autoencoder.state_dict() if name in self.tensors]
+        autoencoder.load_state_dict({name: torch.from_numpy(self.tensors[name]) for name in known}, strict=False)
         return autoencoder.eval().requires_grad_(False)
 
 
@@ -113,6 +114,8 @@ def _fits(layout: InputLayout) -> bool:
 def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> None:
     wanted = Autoencoder.shapes(manifest.layout, manifest.model, manifest.targets.width)
     wanted |= dict.fromkeys(("center_F", "scale_F", "empty_F"), (manifest.layout.width,))
+    if "whitening_EE" not in tensors:  # of an artifact of an earlier state: nothing is whitened
+        del wanted["whitening_EE"]
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     faults = [
         f"{name} {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from pyspark.sql import SparkSession
@@ -18,19 +19,29 @@ from userrep.events.generator import generate_log
 from userrep.pipeline import Pipeline
 from userrep.session import get_session
 
+_TEMPORARY = "userrep-tests-"
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give all that tests start a temporary folder that goes at the end, with what killed processes left in it.
+    """Give programs that tests start a temporary folder that goes at the end, with what they leave when killed.
 
     A JVM that is killed leaves its copy of every JAR: 117 MB. What pytest keeps of failed tests stays where it was.
     """
     if hasattr(config, "workerinput"):  # a process of pytest-xdist, which has the folder from its parent
         return
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-    folder = tempfile.mkdtemp(prefix="userrep-tests-")
+    for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        if not psutil.pid_exists(int(left.name.split("-")[2])):  # of tests that were killed themselves
+            shutil.rmtree(left, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-")
+    patch = pytest.MonkeyPatch()
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    patch.setattr(tempfile, "tempdir", folder)
+    for name in ("TMPDIR", "SPARK_LOCAL_DIRS"):
+        patch.setenv(name, folder)
+    patch.setenv("SPARK_SUBMIT_OPTS", f"-Djava.io.tmpdir={folder}", prepend=" ")  # of drivers
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    tempfile.tempdir = os.environ["TMPDIR"] = os.environ["SPARK_LOCAL_DIRS"] = folder
-    os.environ["SPARK_SUBMIT_OPTS"] = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} -Djava.io.tmpdir={folder}".strip()
+    config.add_cleanup(patch.undo)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:

@@ -115,6 +115,13 @@ def test_too_few_tastes_are_left_as_they_are(rows: int) -> None:
     np.testing.assert_array_equal(whitening_of(x_BF, LAYOUT, config.Model(latent_dim=100)), np.eye(WIDTH))
 
 
+def test_without_item_vectors_there_is_no_taste() -> None:
+    layout = InputLayout.of(SPEC.model_copy(update={"modalities": {}}), LAYOUT.vocabulary)
+    model = config.Model(latent_dim=100)
+    assert carried_tastes(layout, model) == (0, 0)
+    assert len(carried_inputs(layout, model)) == NUM_COUNTS + NUM_CODE
+
+
 def test_without_room_for_a_taste_none_is_whitened() -> None:
     model = config.Model(latent_dim=100, carried_share=0)
     assert carried_tastes(LAYOUT, model) == (0, 0)

@@ -27,7 +27,8 @@ def outputs(tensors: Tensors, model: config.Model = MODEL) -> tuple[np.ndarray, 
     autoencoder = Autoencoder(LAYOUT, model, num_targets=5)
     autoencoder.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
     with torch.inference_mode():
-        return tuple(part.numpy() for part in autoencoder(torch.from_numpy(X_BF)))
+        x_BF = torch.from_numpy(X_BF)
+        return tuple(part.numpy() for part in (autoencoder.encode(x_BF), *autoencoder(x_BF)))
 
 
 def moved(tensors: Tensors, model: config.Model = MODEL) -> Tensors:

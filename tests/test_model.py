@@ -20,7 +20,7 @@ from userrep.features.targets import TargetLayout
 from userrep.inference.encoder import ROWS, Encoder
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
-from userrep.model.carried import carried_inputs
+from userrep.model.carried import carried_inputs, carried_tastes
 from userrep.model.corruption import Corruption, empty_input
 from userrep.model.frozen_folder import _content_hash
 from userrep.model.losses import ReconstructionLoss
@@ -240,14 +240,19 @@ def test_the_empty_input_is_what_an_unknown_user_is_encoded_from() -> None:
 
 
 def saved(
-    folder: Path, *, space_id: str = "s1", layout: InputLayout | None = None, **tensors: np.ndarray
+    folder: Path,
+    *,
+    space_id: str = "s1",
+    layout: InputLayout | None = None,
+    model: config.Model = MODEL,
+    **tensors: np.ndarray,
 ) -> SpaceManifest:
     layout = layout or layout_of()
     scaler = scaler_of(layout)
-    state = {name: t.numpy() for name, t in Autoencoder(layout, MODEL, seed=3).state_dict().items()}
+    state = {name: t.numpy() for name, t in Autoencoder(layout, model, seed=3).state_dict().items()}
     manifest = SpaceManifest(
         space_id=space_id, created_at=datetime(2024, 1, 2, tzinfo=UTC), lineage_id="l1", trained_until=date(2024, 1, 1),
-        layout=layout, targets=TargetLayout(blocks=[]), model=MODEL, training=config.Training(),
+        layout=layout, targets=TargetLayout(blocks=[]), model=model, training=config.Training(),
         metrics={"valid_loss": 0.1 + 0.2}, config_hash="c", code_hash="d",
     )  # fmt: skip
     state["whitening_EE"] = np.random.default_rng(4).normal(size=state["whitening_EE"].shape).astype(np.float32)
@@ -287,6 +292,25 @@ def test_an_artifact_of_before_tastes_were_whitened_carries_them_as_they_are(tmp
     carried_CF = carried_inputs(artifact.layout, MODEL)
     np.testing.assert_allclose(z_BD[:, : len(carried_CF)], x_BF.numpy() @ carried_CF.T, atol=1e-5)
     np.testing.assert_allclose(Encoder(artifact).embed(features(10)), z_BD, rtol=1e-5, atol=1e-6)
+
+
+def test_an_artifact_without_whitening_is_not_written(tmp_path: Path) -> None:
+    saved(tmp_path / "s1")
+    artifact = load_artifact(str(tmp_path / "s1"))
+    tensors = {name: t for name, t in artifact.tensors.items() if name != "whitening_EE"}
+    with pytest.raises(ArtifactError, match="whitening_EE missing"):
+        save_artifact(str(tmp_path / "s2"), artifact.manifest, tensors)
+
+
+def test_a_manifest_without_modalities_does_not_fit(tmp_path: Path) -> None:
+    saved(tmp_path / "s1")
+    path = tmp_path / "s1" / "manifest.json"
+    values = json.loads(path.read_text())
+    values["layout"]["spec"]["modalities"] = {}
+    path.write_text(json.dumps(values))
+    rehash(tmp_path / "s1")
+    with pytest.raises(ArtifactError, match="its blocks are not those of its columns"):
+        load_artifact(str(tmp_path / "s1"))
 
 
 def test_an_artifact_is_never_overwritten(tmp_path: Path) -> None:
@@ -458,9 +482,12 @@ def test_where_position_matters_rows_are_encoded_one_by_one(tmp_path: Path, monk
     np.testing.assert_allclose(Encoder(artifact).embed(features(50)), expected_BD, rtol=1e-5, atol=1e-6)
 
 
-def test_an_embedding_is_scaling_and_the_forward_pass(tmp_path: Path) -> None:
-    saved(tmp_path / "s1")
+@pytest.mark.parametrize("carried_share", [0.85, 0.4, 0.0])
+def test_an_embedding_is_scaling_and_the_forward_pass(tmp_path: Path, carried_share: float) -> None:
+    model = MODEL.model_copy(update={"carried_share": carried_share})
+    assert bool(carried_tastes(layout_of(), model).num) == (carried_share == 0.85)
+    saved(tmp_path / "s1", model=model)
     artifact = load_artifact(str(tmp_path / "s1"))
     x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(features(10)))
-    expected_BD = artifact.encoder()(torch.from_numpy(x_BF))[0].numpy()
+    expected_BD = artifact.encoder().encode(torch.from_numpy(x_BF)).numpy()
     np.testing.assert_allclose(Encoder(artifact).embed(features(10)), expected_BD, rtol=1e-5, atol=1e-6)

@@ -185,7 +185,7 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
         model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8), seed=1)
         optimizer = optimizer_of(model, comm, clip_norm=1e9)
         mine_BF = x_BF[comm.rank :: comm.size]
-        optimizer.step((model(mine_BF)[1] - mine_BF).square().mean()[None])
+        optimizer.step((model(mine_BF).reconstruction_BF - mine_BF).square().mean()[None])
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     expected = gradient(LocalComm())
@@ -197,7 +197,7 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
 def test_a_gradient_is_clipped_after_it_is_averaged() -> None:
     model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8))
     optimizer = optimizer_of(model, clip_norm=0.01)
-    optimizer.step(100 * model(torch.ones(4, LAYOUT.width))[1].square().mean()[None])
+    optimizer.step(100 * model(torch.ones(4, LAYOUT.width)).reconstruction_BF.square().mean()[None])
     norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
     assert norm == pytest.approx(0.01, rel=1e-4)
 
@@ -326,10 +326,12 @@ def test_a_batch_per_rank_makes_larger_steps_at_a_higher_learning_rate(tmp_path:
         assert losses_of(result) == pytest.approx(losses_of(one), rel=1e-4)
 
 
+@pytest.mark.parametrize("latent_dim", [16, 32])  # the latter has room for a taste
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_products_of_less_precision_train_as_well(tmp_path: Path, precision: str) -> None:
-    full = train(task_on(tmp_path), LocalComm(), silent)
-    less = train(task_of(tmp_path, precision=precision), LocalComm(), silent)
+def test_products_of_less_precision_train_as_well(tmp_path: Path, precision: str, latent_dim: int) -> None:
+    model = {"latent_dim": latent_dim}
+    full = train(task_on(tmp_path, model=model), LocalComm(), silent)
+    less = train(task_of(tmp_path, model, precision=precision), LocalComm(), silent)
     assert less.metrics["valid_loss"] == pytest.approx(full.metrics["valid_loss"], rel=0.02)
     assert less.metrics["valid_loss"] != full.metrics["valid_loss"]
     assert all(weights.dtype == np.float32 for weights in safetensors.numpy.load(less.weights).values())

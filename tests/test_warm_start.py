@@ -125,7 +125,8 @@ def outputs(
     autoencoder = autoencoder_of(layout, model)
     autoencoder.load_state_dict({name: torch.from_numpy(weights[name]) for name in autoencoder.state_dict()})
     with torch.inference_mode():
-        z_BD, reconstruction_BF, _ = autoencoder(torch.from_numpy(x_BF))
+        z_BD = autoencoder.encode(torch.from_numpy(x_BF))
+        reconstruction_BF, _ = autoencoder(torch.from_numpy(x_BF))
     center_F, scale_F = scaler.center_F.copy(), scaler.scale_F.copy()
     center_F[directions(layout)], scale_F[directions(layout)] = 0, 1
     return z_BD.numpy(), center_F + scale_F * reconstruction_BF.numpy()
@@ -381,7 +382,7 @@ def test_a_training_begins_at_the_loss_where_the_earlier_one_ended() -> None:
 
     def loss_of(autoencoder: Autoencoder, scaler: Scaler, raw_BF: np.ndarray) -> torch.Tensor:
         x_BF = torch.from_numpy(scaler.apply(layout, raw_BF))
-        per_block_K: torch.Tensor = loss(autoencoder(x_BF)[1], x_BF)
+        per_block_K: torch.Tensor = loss(autoencoder(x_BF).reconstruction_BF, x_BF)
         return per_block_K.mean()
 
     trained_on, unseen = planted(1), planted(3)

@@ -75,7 +75,7 @@ class World:
         words = [*within, sys.executable, "-m", "userrep.cli", *command.split(), "--config", str(self.file)]
         return subprocess.Popen(
             words,
-            env=os.environ | environment,
+            env=os.environ | {"SPARK_LOCAL_DIRS": str(self.folder / "spark")} | environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

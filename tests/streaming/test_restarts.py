@@ -48,13 +48,14 @@ class Program:
     def __init__(self, world: World, *arguments: str) -> None:
         file = world.folder / "userrep.yaml"
         values = world.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        conf = SPARK | {"spark.driver.memory": "1g", "spark.local.dir": str(world.folder / "spark")}
+        conf = SPARK | {"spark.driver.memory": "1g"}
         file.write_text(yaml.safe_dump(values | {"spark": {"master": "local[2]", "conf": conf}}))
         command = [sys.executable, "-m", "userrep.cli", "stream", "--config", str(file), *arguments]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env=os.environ | {"SPARK_LOCAL_DIRS": str(world.folder / "spark")},
+        )  # fmt: skip
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 

@@ -4,8 +4,8 @@ A vector must not depend on which rows it shares a batch with, to the bit: batch
 Matrix products take another order of summation with another height, and at odd widths even from row to row. So
 every pass has one height and widths that are multiples of 16 (padded with zeros, which change no sum), and each
 encoder looks for itself whether that holds on its machine; where it doesn't, rows are encoded one by one.
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, E numbers of a taste, all but B padded; N = H + D, K
-tastes.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, E numbers of each of K tastes, all but B and K padded;
+N = H + D, W = K * E.
 """
 
 from functools import lru_cache
@@ -19,6 +19,7 @@ from torch.nn.functional import gelu, normalize, pad
 
 from userrep.features.layout import Scaler
 from userrep.model.artifact import Artifact, load_artifact
+from userrep.model.autoencoder import Autoencoder
 
 ROWS = 128  # of every forward pass: as quick a row as taller ones, and a service waits for one for one user
 _LAID_OUT = 1024  # rows that become inputs at once: they stay in the cache of a core
@@ -34,18 +35,9 @@ class Encoder:
     def __init__(self, artifact: Artifact) -> None:
         autoencoder = artifact.encoder()
         self.layout, self._scaler = artifact.layout, _padded_scaler(artifact.scaler)
-        hidden, latent, skip_DF = (
-            autoencoder.encoder_hidden,
-            autoencoder.encoder_latent,
-            autoencoder.encoder_skip.weight,
-        )
-        self._tastes = tastes = autoencoder.tastes
-        self._whitening_EE = _padded(autoencoder.whitening_EE)
-        carried_DW = skip_DF[:, : tastes.width].clone()  # read tastes once they are whitened; the rest, as they are
-        carried_DW[autoencoder.num_carried :] = 0
-        skip_DF = torch.cat([skip_DF[:, : tastes.width] - carried_DW, skip_DF[:, tastes.width :]], dim=1)
-        carried_DW = pad(carried_DW.reshape(-1, *tastes), (0, -tastes.dim % _MULTIPLE)).flatten(1)
-        self._carried_WD = _padded(carried_DW * tastes.dim**0.5).T.contiguous()
+        hidden, latent = autoencoder.encoder_hidden, autoencoder.encoder_latent
+        self._tastes, self._whitening_EE = autoencoder.tastes, _padded(autoencoder.whitening_EE)
+        skip_DF, self._carried_WD = _without_tastes(autoencoder)
         # Hidden layer and projection are one product, in the layout in which low passes are quick.
         self._first_FN = torch.cat([_padded(hidden.weight), _padded(skip_DF)]).T.contiguous()
         self._bias_N = torch.cat([_padded(hidden.bias), _padded(latent.bias)])
@@ -84,13 +76,12 @@ class Encoder:
         num_hidden = len(self._latent_HD)
         first_BN = torch.addmm(self._bias_N, x_BF, self._first_FN)
         z_BD = torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
-        return torch.addmm(z_BD, self._whitened(x_BF), self._carried_WD)
-
-    def _whitened(self, x_BF: Tensor) -> Tensor:
-        """Return the directions of tastes side by side, of length 1: B x W."""
+        if not self._tastes.num:
+            return z_BD
         num, dim = self._tastes
-        taste_RE = pad(x_BF[:, : num * dim].reshape(-1, max(dim, 1)), (0, -dim % _MULTIPLE))  # R: B times K
-        return normalize(taste_RE @ self._whitening_EE, dim=1).reshape(len(x_BF), -1)
+        taste_RE = pad(x_BF[:, : num * dim].reshape(-1, dim), (0, -dim % _MULTIPLE))  # R: B times K
+        whitened_BW = normalize(taste_RE @ self._whitening_EE, dim=1).reshape(len(x_BF), -1)
+        return torch.addmm(z_BD, whitened_BW, self._carried_WD)
 
     def _position_does_not_matter(self) -> bool:
         """Encode one row in all places of a pass, and compare."""
@@ -113,6 +104,19 @@ def _padded_scaler(scaler: Scaler) -> Scaler:
     """Return a scaler of padded rows, which leaves zeros where they are padded: odd widths take NumPy twice as long."""
     more = (0, -len(scaler.center_F) % _MULTIPLE)
     return Scaler(center_F=np.pad(scaler.center_F, more), scale_F=np.pad(scaler.scale_F, more, constant_values=1))
+
+
+def _without_tastes(autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
+    """Take out of the projection what reads tastes once they are whitened.
+
+    Returns the projection without it, D x F, and what reads directions of length 1, W x D.
+    """
+    skip_DF, (num, dim) = autoencoder.encoder_skip.weight, autoencoder.tastes
+    carried_DW = skip_DF[:, : num * dim].clone()
+    carried_DW[autoencoder.num_carried :] = 0
+    rest_DF = torch.cat([skip_DF[:, : num * dim] - carried_DW, skip_DF[:, num * dim :]], dim=1)
+    carried_DW = pad(carried_DW.reshape(len(carried_DW), num, dim), (0, -dim % _MULTIPLE)).flatten(1)
+    return rest_DF, _padded(carried_DW * dim**0.5).T.contiguous()
 
 
 def _padded(tensor: Tensor) -> Tensor:

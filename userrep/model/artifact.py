@@ -13,6 +13,7 @@ from userrep.errors import ArtifactError
 from userrep.features.layout import UNKNOWN, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
+from userrep.model.carried import carried_tastes
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, write_frozen
 from userrep.model.tensor_file import Tensors
 
@@ -54,8 +55,7 @@ class Artifact:
     def encoder(self) -> Autoencoder:
         """Return the autoencoder with the space's weights, ready for ``encode``."""
         autoencoder = Autoencoder(self.layout, self.manifest.model, num_targets=self.manifest.targets.width)
-        known = [name for name in autoencoder.state_dict() if name in self.tensors]
-        autoencoder.load_state_dict({name: torch.from_numpy(self.tensors[name]) for name in known}, strict=False)
+        autoencoder.load_state_dict({name: torch.from_numpy(self.tensors[name]) for name in autoencoder.state_dict()})
         return autoencoder.eval().requires_grad_(False)
 
 
@@ -97,8 +97,17 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
             f"{folder}: {MANIFEST} does not fit: layout: its blocks are not those of its columns and vocabulary. "
             f"{_RESTORE}"
         )
+    tensors = _with_whitening(manifest, tensors)
     _check_tensors(folder, manifest, tensors)
     return Artifact(manifest, tensors)
+
+
+def _with_whitening(manifest: SpaceManifest, tensors: Tensors) -> Tensors:
+    """Give an artifact of an earlier state, which has none, a whitening that changes nothing."""
+    dim = carried_tastes(manifest.layout, manifest.model).dim
+    if "whitening_EE" in tensors or dim > len(tensors.get("encoder_latent.bias", ())):
+        return tensors
+    return tensors | {"whitening_EE": np.eye(dim, dtype=np.float32)}
 
 
 def _fits(layout: InputLayout) -> bool:
@@ -114,8 +123,6 @@ def _fits(layout: InputLayout) -> bool:
 def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> None:
     wanted = Autoencoder.shapes(manifest.layout, manifest.model, manifest.targets.width)
     wanted |= dict.fromkeys(("center_F", "scale_F", "empty_F"), (manifest.layout.width,))
-    if "whitening_EE" not in tensors:  # of an artifact of an earlier state: nothing is whitened
-        del wanted["whitening_EE"]
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     faults = [
         f"{name} {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}"

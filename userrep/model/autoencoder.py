@@ -1,6 +1,7 @@
 """The autoencoder: a user's inputs to a short code and back (section 3.2 of the paper), and on to the user's next days.
 
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, T targets; K tastes of E numbers each.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, T targets; K tastes of E numbers each, W = K * E; C
+carried dimensions.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,6 @@ from userrep.model.carried import Tastes, carried_inputs, carried_tastes
 class Outputs(NamedTuple):
     """``future_BT`` has no column where the model predicts nothing."""
 
-    z_BD: Tensor
     reconstruction_BF: Tensor
     future_BT: Tensor
 
@@ -74,19 +74,19 @@ class Autoencoder(nn.Module):
         shapes |= {f"{name}.bias": shape[:1] for name, shape in layers.items() if name != "encoder_skip"}
         return shapes | {"whitening_EE": (carried_tastes(layout, model).dim,) * 2}
 
-    def encode(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Tensor:
-        """Return z_BD. ``keep_BH`` is the dropout of the hidden layer: 0, or 1 / (1 - share dropped).
+    def encode(self, x_BF: Tensor) -> Tensor:
+        """Return z_BD."""
+        tastes, carried = self.tastes, slice(self.num_carried)
+        change_BW = whitened_tastes(x_BF, tastes, self.whitening_EE) - x_BF[:, : tastes.width]
+        change_BC = linear(change_BW, self.encoder_skip.weight[carried, : tastes.width])
+        return self._latent(x_BF, None) + pad(change_BC, (0, self.encoder_skip.out_features - self.num_carried))
 
-        The mask comes from outside because it is keyed by row (see ``corruption``): torch's own dropout would differ
-        with the number of ranks.
-        """
+    def _latent(self, x_BF: Tensor, keep_BH: Tensor | None) -> Tensor:
+        """Return what decoders read of z_BD, beside it carried inputs as they are."""
         h_BH = gelu(self.encoder_hidden(x_BF))
         if keep_BH is not None:
             h_BH = h_BH * keep_BH
         z_BD: Tensor = self.encoder_latent(h_BH) + self.encoder_skip(x_BF)
-        tastes, carried = self.tastes, slice(self.num_carried)
-        change_BW = whitened(x_BF, tastes, self.whitening_EE) - x_BF[:, : tastes.width]
-        z_BD[:, carried] += linear(change_BW, self.encoder_skip.weight[carried, : tastes.width])
         return z_BD
 
     @torch.no_grad()
@@ -101,17 +101,21 @@ class Autoencoder(nn.Module):
                 getattr(self, name).weight[:, carried] = 0
 
     def forward(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Outputs:
-        """Encode, reconstruct and predict."""
-        z_BD = code_BD = self.encode(x_BF, keep_BH)
+        """Encode, reconstruct and predict. ``keep_BH``: dropout of the hidden layer, 0 or 1 / (1 - share dropped).
+
+        The mask comes from outside because it is keyed by row (see ``corruption``): torch's own dropout would differ
+        with the number of ranks.
+        """
+        code_BD = self._latent(x_BF, keep_BH)
         if torch.is_grad_enabled():  # what is carried has no gradient; otherwise its weights, all 0, hide it
-            code_BD = pad(z_BD[:, self.num_carried :], (self.num_carried, 0))
+            code_BD = pad(code_BD[:, self.num_carried :], (self.num_carried, 0))
         reconstruction_BF = self.decoder_output(gelu(self.decoder_hidden(code_BD)))
         if not hasattr(self, "future_output"):
-            return Outputs(z_BD, reconstruction_BF, z_BD[:, :0])
-        return Outputs(z_BD, reconstruction_BF, self.future_output(gelu(self.future_hidden(code_BD))))
+            return Outputs(reconstruction_BF, code_BD[:, :0])
+        return Outputs(reconstruction_BF, self.future_output(gelu(self.future_hidden(code_BD))))
 
 
-def whitened(x_BF: Tensor, tastes: Tastes, whitening_EE: Tensor) -> Tensor:
+def whitened_tastes(x_BF: Tensor, tastes: Tastes, whitening_EE: Tensor) -> Tensor:
     """Return the tastes among inputs with their directions whitened; what is absent, zeros, stays so. B x ``width``."""
     taste_BKE = x_BF[:, : tastes.width].reshape(len(x_BF), tastes.num, tastes.dim) @ whitening_EE
     whitened_BW: Tensor = (normalize(taste_BKE, dim=2) * tastes.dim**0.5).flatten(1)

@@ -1,4 +1,4 @@
-"""Inputs that a latent carries as they are, in dimensions of their own.
+"""Inputs that a latent carries in dimensions of their own, as they are or whitened.
 
 Which items a user takes next is told best by the direction of all that the user has taken, in every one of its
 dimensions; whether the user comes back, by plain counts; whom a user is like while little is known, by attributes. All
@@ -27,7 +27,7 @@ _SHORTER = 1 / 3  # of the weight of the next longer window: recent events are i
 _PICKS = 0.15  # all there is of a direction while there are no events, and little beside them
 _ATTRIBUTE = 0.3  # each dimension's deviation
 _ATTRIBUTE_DIM = 8
-_RIDGE = 5.0  # mean variances of an axis: what keeps the whitening from making noise of what hardly varies as loud
+_RIDGE = 5.0  # beside variances of mean 1: axes that hardly vary don't become as loud as the others
 
 
 def carried_inputs(layout: InputLayout, model: config.Model) -> NDArray[np.float32]:
@@ -44,14 +44,28 @@ def carried_inputs(layout: InputLayout, model: config.Model) -> NDArray[np.float
         row_F[blocks[name].start] = _COUNT
     tastes = [_taste(layout, modality) for modality in spec.modalities]
     attributes = [_attribute(layout, block) for block in layout.blocks if block.kind == "one_hot"]
-    for rows in (counts, *tastes[:1], *attributes, *tastes[1:]):
-        if len(carried) + len(rows) <= model.carried_share * model.latent_dim:
+    groups = (counts, *tastes[:1], *attributes, *tastes[1:])
+    for rows, has_room in zip(groups, _have_room(layout, model), strict=True):
+        if has_room:
             carried = np.concatenate([carried, rows])
     return carried
 
 
+def _have_room(layout: InputLayout, model: config.Model) -> list[bool]:
+    """Say which fit: the counts, the first modality's direction, each attribute, the other modalities' directions."""
+    spec, room, found = layout.spec, model.carried_share * model.latent_dim, []
+    dims, attributes = [*spec.modalities.values()], [_ATTRIBUTE_DIM] * len(spec.attributes)
+    for width in (len(spec.scalars), *dims[:1], *attributes, *dims[1:]):
+        found.append(width <= room)
+        room -= width * found[-1]
+    return found
+
+
 class Tastes(NamedTuple):
-    """The inputs whose directions are whitened: the first ``num`` vectors, of ``dim`` numbers each. None: 0 of 0."""
+    """The inputs whose directions are whitened: the first ``num`` vectors of all, of ``dim`` numbers each; or 0 of 0.
+
+    A layout begins with the vectors of its first modality.
+    """
 
     num: int
     dim: int
@@ -64,12 +78,10 @@ class Tastes(NamedTuple):
 
 def carried_tastes(layout: InputLayout, model: config.Model) -> Tastes:
     """Say which inputs the first modality's direction is carried of; none where there is no room for it."""
-    spec, room = layout.spec, model.carried_share * model.latent_dim
-    modality, dim = next(iter(spec.modalities.items()))
-    num_counts = len(spec.scalars) if len(spec.scalars) <= room else 0
-    if num_counts + dim > room:
+    modality, dim = next(iter(layout.spec.modalities.items()), ("", 0))
+    if not dim or not _have_room(layout, model)[1]:
         return Tastes(0, 0)
-    return Tastes(sum(pooled.modality == modality for pooled in spec.pooled), dim)
+    return Tastes(sum(pooled.modality == modality for pooled in layout.spec.pooled), dim)
 
 
 def whitening_of(x_BF: NDArray[np.float32], layout: InputLayout, model: config.Model) -> NDArray[np.float32]:
@@ -79,12 +91,12 @@ def whitening_of(x_BF: NDArray[np.float32], layout: InputLayout, model: config.M
     scaled training rows, some thousands.
     """
     tastes = carried_tastes(layout, model)
-    place = layout.spec.windows.index(layout.spec.span)
+    place = len(layout.spec.windows) - 1
     taste_BE = x_BF[:, place * tastes.dim : (place + 1) * tastes.dim].astype(np.float64)
     there_BE = taste_BE[taste_BE.any(axis=1)]
     if len(there_BE) < 2:
         return np.eye(tastes.dim, dtype=np.float32)
-    variance_E, axes_EE = np.linalg.eigh(np.cov(there_BE, rowvar=False).reshape(tastes.dim, tastes.dim))
+    variance_E, axes_EE = np.linalg.eigh(np.atleast_2d(np.cov(there_BE, rowvar=False)))
     variance_E = np.maximum(variance_E, 0) / max(variance_E.mean(), 1e-12)
     whitening_EE: NDArray[np.float32] = ((axes_EE * (variance_E + _RIDGE) ** -0.5) @ axes_EE.T).astype(np.float32)
     return whitening_EE

@@ -47,7 +47,7 @@ def lineage_of(config: Config) -> str:
         "windows_days": config.windows_days,
         **({"history_days": config.history_window} if config.history_window else {}),  # none: the features of before
         "item_vectors": {
-            name: vectors.model_dump(exclude={"max_tiles"}) | ({"length": 1} if vectors.kind == "als" else {})
+            name: vectors.model_dump(exclude={"max_tiles"}) | ({"length": 1} if isinstance(vectors, AlsVectors) else {})
             for name, vectors in config.item_vectors.items()
         },  # lengths: factors as long as they are, which there were before, are another lineage
     }

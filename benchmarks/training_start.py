@@ -137,7 +137,7 @@ def naive_rank(task: TrainingTask) -> Marks:
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)
     (x_BF,) = next(iter(DataLoader(TensorDataset(x_NF), batch_size=256, shuffle=True)))
-    (model(x_BF)[1] - x_BF).square().mean().backward()
+    (model(x_BF).reconstruction_BF - x_BF).square().mean().backward()
     optimizer.step()
     marks.append(time.time())
     return marks

@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):  # a process of pytest-xdist, which has the folder from its parent
         return
-    for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+    for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}[0-9]*-*"):
         if not psutil.pid_exists(int(left.name.split("-")[2])):  # of tests that were killed themselves
             shutil.rmtree(left, ignore_errors=True)
     folder = tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-")

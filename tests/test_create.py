@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
@@ -14,7 +15,7 @@ from userrep.config import Config
 from userrep.errors import SlotsError, UsageError
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
-from userrep.model.artifact import load_artifact
+from userrep.model.artifact import Artifact, load_artifact
 from userrep.model.carried import num_carried_by, whitening_of
 from userrep.pipeline import Pipeline
 from userrep.spaces import create
@@ -155,18 +156,28 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_done(
     assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
 
 
-def test_what_is_learned_has_mean_zero_and_variance_one_at_training_rows(done: tuple[Pipeline, Config]) -> None:
+def trained(done: tuple[Pipeline, Config]) -> tuple[Artifact, pa.RecordBatch]:
+    """Return the artifact that serves, and the features of its training dates."""
     pipeline, config = done
     space = find_space(pipeline.tables, None)
     artifact = load_artifact(artifact_folder(config, space.space_id), space.content_hash)
     as_ofs = pipeline.schedule.training_as_ofs
     rows = read_features(pipeline.tables, config, space.lineage_id, as_ofs).toArrow().combine_chunks()
+    return artifact, rows.to_batches()[0]
+
+
+def test_what_is_learned_has_mean_zero_and_variance_one_at_training_rows(done: tuple[Pipeline, Config]) -> None:
+    artifact, batch = trained(done)
     num_carried = num_carried_by(artifact.tensors)
-    learned_BL = Encoder(artifact).embed(rows.to_batches()[0])[:, num_carried:]
+    learned_BL = Encoder(artifact).embed(batch)[:, num_carried:]
     assert 0 < num_carried < artifact.manifest.model.latent_dim
     assert np.abs(learned_BL.mean(axis=0)).max() < 0.3  # some users are held out
-    x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(rows.to_batches()[0]))
+    assert learned_BL.var(axis=0).mean() == pytest.approx(1, abs=0.1)
+
+
+def test_a_space_whitens_by_its_training_rows(done: tuple[Pipeline, Config]) -> None:
+    artifact, batch = trained(done)
+    x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
     whitening_EE = whitening_of(x_BF, artifact.layout, artifact.manifest.model)
     np.testing.assert_allclose(artifact.tensors["whitening_EE"], whitening_EE, atol=0.05)
     assert len(whitening_EE) > 0
-    assert learned_BL.var(axis=0).mean() == pytest.approx(1, abs=0.1)

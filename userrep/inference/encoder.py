@@ -78,8 +78,8 @@ class Encoder:
         z_BD = torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
         if not self._tastes.num:
             return z_BD
-        num, dim = self._tastes
-        taste_RE = pad(x_BF[:, : num * dim].reshape(-1, dim), (0, -dim % _MULTIPLE))  # R: B times K
+        taste_BKE = x_BF[:, : self._tastes.width].reshape(len(x_BF), *self._tastes)
+        taste_RE = pad(taste_BKE, (0, -self._tastes.dim % _MULTIPLE)).flatten(0, 1)  # R: B times K
         whitened_BW = normalize(taste_RE @ self._whitening_EE, dim=1).reshape(len(x_BF), -1)
         return torch.addmm(z_BD, whitened_BW, self._carried_WD)
 
@@ -111,12 +111,12 @@ def _without_tastes(autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
 
     Returns the projection without it, D x F, and what reads directions of length 1, W x D.
     """
-    skip_DF, (num, dim) = autoencoder.encoder_skip.weight, autoencoder.tastes
-    carried_DW = skip_DF[:, : num * dim].clone()
-    carried_DW[autoencoder.num_carried :] = 0
-    rest_DF = torch.cat([skip_DF[:, : num * dim] - carried_DW, skip_DF[:, num * dim :]], dim=1)
-    carried_DW = pad(carried_DW.reshape(len(carried_DW), num, dim), (0, -dim % _MULTIPLE)).flatten(1)
-    return rest_DF, _padded(carried_DW * dim**0.5).T.contiguous()
+    skip_DF, tastes = autoencoder.encoder_skip.weight, autoencoder.tastes
+    rest_DF = skip_DF.clone()
+    rest_DF[: autoencoder.num_carried, : tastes.width] = 0
+    carried_DKE = (skip_DF - rest_DF)[:, : tastes.width].reshape(len(skip_DF), *tastes)
+    carried_DW = pad(carried_DKE, (0, -tastes.dim % _MULTIPLE)).flatten(1)
+    return rest_DF, _padded(carried_DW * tastes.dim**0.5).T.contiguous()
 
 
 def _padded(tensor: Tensor) -> Tensor:

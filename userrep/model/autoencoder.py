@@ -12,7 +12,7 @@ from torch.nn.functional import gelu, linear, normalize, pad
 
 from userrep import config
 from userrep.features.layout import InputLayout
-from userrep.model.carried import Tastes, carried_inputs, carried_tastes
+from userrep.model.carried import carried_inputs, carried_tastes
 
 
 class Outputs(NamedTuple):
@@ -75,9 +75,11 @@ class Autoencoder(nn.Module):
         return shapes | {"whitening_EE": (carried_tastes(layout, model).dim,) * 2}
 
     def encode(self, x_BF: Tensor) -> Tensor:
-        """Return z_BD."""
+        """Return z_BD: what the layers make, carried tastes whitened."""
         tastes, carried = self.tastes, slice(self.num_carried)
-        change_BW = whitened_tastes(x_BF, tastes, self.whitening_EE) - x_BF[:, : tastes.width]
+        taste_BW = x_BF[:, : tastes.width]
+        whitened_BKE = normalize(taste_BW.reshape(len(x_BF), *tastes) @ self.whitening_EE, dim=2) * tastes.dim**0.5
+        change_BW = whitened_BKE.flatten(1) - taste_BW  # what is absent, zeros, stays so
         change_BC = linear(change_BW, self.encoder_skip.weight[carried, : tastes.width])
         return self._latent(x_BF, None) + pad(change_BC, (0, self.encoder_skip.out_features - self.num_carried))
 
@@ -113,13 +115,6 @@ class Autoencoder(nn.Module):
         if not hasattr(self, "future_output"):
             return Outputs(reconstruction_BF, code_BD[:, :0])
         return Outputs(reconstruction_BF, self.future_output(gelu(self.future_hidden(code_BD))))
-
-
-def whitened_tastes(x_BF: Tensor, tastes: Tastes, whitening_EE: Tensor) -> Tensor:
-    """Return the tastes among inputs with their directions whitened; what is absent, zeros, stays so. B x ``width``."""
-    taste_BKE = x_BF[:, : tastes.width].reshape(len(x_BF), tastes.num, tastes.dim) @ whitening_EE
-    whitened_BW: Tensor = (normalize(taste_BKE, dim=2) * tastes.dim**0.5).flatten(1)
-    return whitened_BW
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:

@@ -6,8 +6,8 @@ suffer in a code that has to hold everything. So the first dimensions of a laten
 autoencoder's code of all inputs, these included: the main axes of everything are worth having once more, what is left
 beside the carried inputs is mostly noise.
 
-The directions are whitened first, a little: few axes hold most of what users differ in (what everybody takes, and what
-only resellers take), and what two users have in common beside these is told by the many small ones.
+The directions of the first modality are whitened, a little: few axes hold most of what users differ in, and what two
+users have in common beside these is told by the many small ones.
 Shapes: B rows, F inputs, C carried dimensions, E numbers of an item vector.
 """
 

@@ -112,7 +112,7 @@ def create_space(
 
 
 def _in_coordinates(task: TrainingTask, result: TrainingResult, inputs: TrainingInputs) -> Tensors:
-    """Move what was trained into the coordinates that consumers get, which are measured on the first training rows.
+    """Whiten what is carried and move what was learned as consumers get it, both measured on the first training rows.
 
     Driver memory: ``coordinates.ROWS`` rows.
     """

@@ -1,0 +1,230 @@
+"""Every night, and history put right: daily, backfill, late data, on a pipeline's own tables."""
+
+import shutil
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.support.builders import AS_OF, pipeline_config
+from userrep import schemas
+from userrep.config import Config
+from userrep.daily import backfill, backfill_stale, daily, dates_between, stale_dates
+from userrep.downstream.join import join_embeddings
+from userrep.downstream.training_sets import list_training_sets
+from userrep.errors import GateRefusedError, UsageError
+from userrep.pipeline import Pipeline
+from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, mark_ready, retire
+from userrep.spaces.snapshots import list_snapshots
+from userrep.status import status, status_lines
+
+pytestmark = pytest.mark.default
+
+DAYS = [AS_OF + timedelta(days=k) for k in (1, 2, 3)]
+LATE_DAY = AS_OF - timedelta(days=20)
+
+
+class Nights:
+    """A pipeline's tables, a daily run after it, and what the runs said."""
+
+    def __init__(self, spark: SparkSession, log: Path, root: str, folder: Path) -> None:
+        self.spark = spark
+        self.log = shutil.copytree(log, folder / "log")
+        self.config: Config = pipeline_config(self.log, shutil.copytree(root, folder / "root"))
+        self.said: list[str] = []
+        self.space = find_space(self.work(AS_OF).tables, None)
+
+    def work(self, as_of: date | None) -> Pipeline:
+        return Pipeline(self.config, self.spark, as_of, report=self.said.append)
+
+    def snapshots(self) -> list[tuple[date, int]]:
+        tables = self.work(AS_OF).tables
+        return [(s.as_of, s.revision) for s in list_snapshots(tables, self.space.space_id)]
+
+    def add_late_events(self, num_events: int) -> None:
+        """Add events of one day of the past, in a file of their own."""
+        like = pq.read_schema(next((self.log / "events").rglob("*.parquet")))
+        rows = [
+            {
+                "event_id": f"late-{k}", "user_id": f"u{k % 50:07d}", "item_id": "i00001",
+                "event_at": datetime(LATE_DAY.year, LATE_DAY.month, LATE_DAY.day, 12), "event_type": "play",
+                "weight": 1.0, "device": "tv",
+            }
+            for k in range(num_events)
+        ]  # fmt: skip
+        file = self.log / "events" / f"ingest_date={AS_OF}" / "late.parquet"
+        file.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=like), file)
+
+
+@pytest.fixture(scope="module")
+def nights(
+    spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path_factory: pytest.TempPathFactory
+) -> Nights:
+    root = done[1].root
+    assert root is not None
+    return Nights(spark, log, root, tmp_path_factory.mktemp("nights"))
+
+
+def test_a_night_publishes_one_snapshot_without_training(nights: Nights) -> None:
+    spaces = nights.work(AS_OF).tables.read(schemas.REGISTRY).count()
+    for day in DAYS[:2]:
+        work = nights.work(day)
+        assert daily(work, on_time=True) == [nights.space]
+        assert [run.stage for run in work.runs.stages] == [
+            "take_inventory", "build_activity_tiles", "train_item_vectors", "refresh_user_features", "embed_users",
+            "monitor_drift", "publish_snapshot",
+        ]  # fmt: skip
+    assert "moved on from the sums of 2024-03-16" in work.runs.stages[3].reason
+    assert nights.snapshots()[-2:] == [(DAYS[0], 1), (DAYS[1], 1)]
+    assert nights.work(AS_OF).tables.read(schemas.REGISTRY).count() == spaces
+    again = nights.work(DAYS[1])
+    daily(again, on_time=True)
+    assert {run.outcome for run in again.runs.stages[1:]} == {"skipped"}
+
+
+def test_a_snapshot_that_has_moved_too_far_is_not_published(nights: Nights) -> None:
+    strict = pipeline_config(nights.log, Path(str(nights.config.root)), drift={"fail": {"neighbours_lost": 0}})
+    before = nights.snapshots()
+    for _ in range(2):  # nor is it by running again
+        with pytest.raises(GateRefusedError, match=r"drift: .+ neighbours_lost 0\..+ more than drift.fail allows"):
+            daily(Pipeline(strict, nights.spark, DAYS[2], report=nights.said.append), on_time=True)
+    assert nights.snapshots() == before
+
+
+def test_late_data_makes_dates_stale_which_status_lists_and_backfill_rebuilds(nights: Nights) -> None:
+    tables, space = nights.work(AS_OF).tables, nights.space
+    assert stale_dates(tables, nights.config) == {space.space_id: []}
+    before = join_at(nights, "2024-03-16 12:00:00")
+    nights.add_late_events(40)
+    daily(nights.work(DAYS[1]), on_time=True)
+    assert any("`userrep backfill --stale` rebuilds them" in line for line in nights.said)
+    stale = stale_dates(tables, nights.config)[space.space_id]
+    assert AS_OF in stale
+    assert DAYS[0] in stale
+    assert DAYS[1] not in stale
+    assert all(LATE_DAY < day <= LATE_DAY + timedelta(days=28) for day in stale)
+    found = status(tables, nights.config)
+    assert found["spaces"][0]["stale"] == stale
+    assert any("stale, since days of the log changed" in line for line in status_lines(found))
+    backfill_stale(nights.work(None))
+    assert stale_dates(tables, nights.config) == {space.space_id: []}
+    assert {(day, 2) for day in (AS_OF, *DAYS[:2])} <= set(nights.snapshots())
+    assert join_at(nights, "2024-03-16 12:00:00") == before
+    backfill_stale(nights.work(None))
+    assert nights.said[-1] == f"no published date of space {space.space_id} is stale"
+
+
+def join_at(nights: Nights, when: str) -> list[tuple[object, ...]]:
+    """What a label of that time may see."""
+    users = "'u0000001'), ('u0000002'), ('u0000003'), ('u0000004'"
+    labels = nights.spark.sql(
+        f"SELECT u AS user_id, timestamp'{when}' AS label_at, 1.0 AS label FROM VALUES ({users}) t(u)"
+    )
+    rows = join_embeddings(labels, tables=nights.work(AS_OF).tables, space=nights.space).orderBy("user_id").collect()
+    return [tuple(row) for row in rows]
+
+
+def test_a_backfill_builds_what_is_missing_and_goes_on_where_it_was_killed(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userrep.daily.DATES_PER_GROUP", 1)
+    dates = dates_between(AS_OF - timedelta(days=9), AS_OF - timedelta(days=3), 3)
+    publish = Pipeline.publish_snapshots
+    calls = []
+
+    def killed(self: Pipeline, *args: object, **more: object) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        publish(self, *args, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "publish_snapshots", killed)
+        with pytest.raises(KeyboardInterrupt):
+            backfill(nights.work(dates[-1]), dates)
+    work = nights.work(dates[-1])
+    backfill(work, dates)
+    built = [run for run in work.runs.stages if run.stage == "build_user_features" and run.outcome == "done"]
+    assert len(built) == 1  # the first was published, the second built
+    assert {day for day, _ in nights.snapshots()} >= set(dates)
+    assert f"{len(dates)} of {len(dates)} as-of dates" in nights.said[-1]
+
+
+def test_a_range_of_dates_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(UsageError, match="--every 0: a number of days, 1 or more"):
+        dates_between(AS_OF, AS_OF, 0)
+    with pytest.raises(UsageError, match="lies after --to"):
+        dates_between(DAYS[1], DAYS[0], 1)
+    assert dates_between(DAYS[0], DAYS[2], 2) == [DAYS[0], DAYS[2]]
+
+
+def with_copy_of_the_space(nights: Nights, space_id: str, *, lineage_id: str) -> None:
+    """Register a ready space with the artifact of the one that serves: a training that costs nothing."""
+    tables, like = nights.work(AS_OF).tables, nights.space
+    shutil.copytree(artifact_folder(nights.config, like.space_id), artifact_folder(nights.config, space_id))
+    add_candidate(
+        tables,
+        space_id=space_id,
+        lineage_id=lineage_id,
+        trained_until=like.trained_until,
+        content_hash=like.content_hash,
+    )
+    mark_ready(tables, find_space(tables, space_id))
+
+
+def test_a_night_refreshes_every_space_in_use_and_names_those_it_cannot(nights: Nights) -> None:
+    tables, day = nights.work(AS_OF).tables, DAYS[2]
+    for space_id in ("s002-new", "s003-gone"):
+        with_copy_of_the_space(nights, space_id, lineage_id=nights.space.lineage_id)
+    with_copy_of_the_space(nights, "s004-other", lineage_id="lother")
+    retire(tables, find_space(tables, "s003-gone"))
+    spaces = daily(nights.work(day), on_time=True)
+    assert [space.space_id for space in spaces] == [nights.space.space_id, "s002-new"]
+    assert {s: dates_of(nights, s)[-1:] for s in ("s002-new", "s003-gone", "s004-other")} == {
+        "s002-new": [day], "s003-gone": [], "s004-other": [],
+    }  # fmt: skip
+    assert any(line.startswith("space s004-other (waits to serve) is not refreshed: its item") for line in nights.said)
+    lines = status_lines(status(tables, nights.config))
+    assert f"space {nights.space.space_id}: serving, trained on data until 2024-02-25; embedded daily: serving" in lines
+    assert (
+        f"consumer return_propensity of userrep: uses the space that serves, ready for {nights.space.space_id}" in lines
+    )
+
+
+def test_a_gate_that_refuses_one_space_keeps_no_other_from_being_published(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, day = Pipeline.publish_snapshots, DAYS[2] + timedelta(days=1)
+
+    def refusing(self: Pipeline, space: Space, *args: object, **more: object) -> None:
+        if space.space_id == nights.space.space_id:
+            raise GateRefusedError("not published: snapshot x: it has no rows.")
+        publish(self, space, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pipeline, "publish_snapshots", refusing)
+    with pytest.raises(GateRefusedError, match=r"not published: snapshot x: it has no rows\."):
+        daily(nights.work(day), on_time=True)
+    assert dates_of(nights, "s002-new")[-1] == day
+    assert dates_of(nights, nights.space.space_id)[-1] == DAYS[2]
+
+
+def dates_of(nights: Nights, space_id: str) -> list[date]:
+    return [s.as_of for s in list_snapshots(nights.work(AS_OF).tables, space_id)]
+
+
+def test_a_night_ends_with_what_need_not_be_kept_being_deleted(nights: Nights) -> None:
+    few = {"keep_daily": "1d", "keep_weekly": "0d"}
+    config = pipeline_config(nights.log, Path(str(nights.config.root)), snapshots=few)
+    work = Pipeline(config, nights.spark, DAYS[1], report=nights.said.append)
+    there = {day for day, _ in nights.snapshots()}
+    daily(work, on_time=True)
+    ledger = {s.snapshot_id: s.as_of for s in list_snapshots(work.tables, nights.space.space_id)}
+    pinned = {ledger[name] for found in list_training_sets(work.tables) for name in found.snapshot_ids}
+    needed = {*work.schedule.label_dates(nights.space).all} & there
+    assert set(ledger.values()) == {DAYS[1], max(there)} | needed | pinned
+    assert DAYS[0] in there - set(ledger.values())
+    assert any(f"snapshots of space {nights.space.space_id} expired: " in line for line in nights.said)

@@ -1,0 +1,69 @@
+"""Recorded durations: they decide the order of files, so that parallel processes end at the same time.
+
+``tests/durations.json`` holds seconds by file and tier. ``--record-durations`` replaces the entries of what ran.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.tiers import tier_of
+
+RECORDED = Path(__file__).parents[1] / "durations.json"
+UNKNOWN = 30.0  # seconds; a file that was never recorded starts early
+Durations = dict[str, dict[str, float]]
+
+
+def recorded_durations() -> Durations:
+    """Return seconds by file and tier, as last recorded."""
+    durations: Durations = json.loads(RECORDED.read_text(encoding="utf-8"))
+    return durations
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--record-durations``."""
+    parser.addoption("--record-durations", action="store_true", help=f"update {RECORDED.name} with what ran")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Record on the process that sees all reports: the only one, or the parent of pytest-xdist's."""
+    if config.getoption("record_durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Recorder())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files by their recorded duration, the longest first; tests of a file stay in order."""
+    recorded = recorded_durations()
+    tiers: dict[str, set[str | None]] = defaultdict(set)
+    for item in items:
+        tiers[_file_of(item.nodeid)].add(tier_of(item))
+    seconds = {
+        file: sum(recorded.get(file, {}).get(tier or "", UNKNOWN) for tier in found) for file, found in tiers.items()
+    }
+    items.sort(key=lambda item: (-seconds[_file_of(item.nodeid)], _file_of(item.nodeid)))
+    for item in items:
+        item.user_properties.append(("tier", tier_of(item)))
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+class _Recorder:
+    """Sums up the seconds of each file and tier: set-up, call and teardown of its tests."""
+
+    def __init__(self) -> None:
+        self.seconds: Durations = defaultdict(lambda: defaultdict(float))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        tier = dict(report.user_properties).get("tier")
+        self.seconds[_file_of(report.nodeid)][str(tier)] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        durations = recorded_durations()
+        for file, by_tier in self.seconds.items():
+            durations.setdefault(file, {}).update({tier: round(s, 1) for tier, s in by_tier.items()})
+        there = {file: durations[file] for file in sorted(durations) if (RECORDED.parents[1] / file).exists()}
+        RECORDED.write_text(json.dumps(there, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,25 @@
+"""Real servers that tests start: a Kafka broker and Redis. A test that stops one starts it again."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.services import KafkaBroker, RedisServer
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A broker without topics; each test makes its own."""
+    with KafkaBroker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+    assert broker.processes() == []
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """An empty server; each test uses its own keys."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server: `make setup` installs it")
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server

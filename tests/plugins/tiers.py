@@ -1,0 +1,45 @@
+"""The three tiers of the suite: fast, default, full.
+
+``fast`` tests start no process and no Spark session. ``default`` adds Spark and one representative of each kind of
+system test. ``full`` is everything. Each file names its tier in ``pytestmark``; in a default file, single tests may be
+marked full.
+"""
+
+import multiprocessing.process
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+TIERS = ("fast", "default", "full")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks, so that a misspelt one is an error."""
+    config.addinivalue_line("markers", "fast: no Spark and no subprocess")
+    config.addinivalue_line("markers", "default: part of `make test`")
+    config.addinivalue_line("markers", "full: only part of `make test-all`")
+
+
+def tier_of(item: pytest.Item) -> str | None:
+    """Return the tier of a test: that of its nearest mark."""
+    return next((mark.name for mark in item.iter_markers() if mark.name in TIERS), None)
+
+
+def _refused(*_: Any, **__: Any) -> None:
+    pytest.fail("a fast test may start neither a process nor a Spark session; mark its file default", pytrace=True)
+
+
+@pytest.fixture(autouse=True)
+def _fast_tests_start_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a fast test that starts a process or a Spark session."""
+    if tier_of(request.node) != "fast":
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", _refused)
+        patch.setattr(multiprocessing.process.BaseProcess, "start", _refused)
+        patch.setattr(SparkSession.Builder, "getOrCreate", _refused)
+        yield

@@ -1,0 +1,72 @@
+"""What most tests share: one Spark session per process, and a pipeline that ran once for all processes."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from pyspark.sql import SparkSession
+
+from tests.support.builders import AS_OF, SPARK, SPEC, pipeline_config
+from tests.support.streaming_world import NewWorld, World
+from userrep.config import Config
+from userrep.events.generator import generate_log
+from userrep.pipeline import Pipeline
+from userrep.session import get_session
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    session = get_session(master="local[2]", conf=SPARK, app_name="tests")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated log of 80 days; read-only."""
+    return made_once(tmp_path_factory, "log", lambda folder: generate_log(spark, SPEC, str(folder)))
+
+
+@pytest.fixture(scope="session")
+def done(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Config]:
+    """Tables after every stage ran on the generated log. A test that changes tables works on a copy."""
+
+    def run(folder: Path) -> None:
+        Pipeline(pipeline_config(log, folder), spark, AS_OF, report=lambda _: None).run()
+
+    root = tmp_path_factory.mktemp("done") / "root"
+    shutil.copytree(made_once(tmp_path_factory, "done", run), root)
+    config = pipeline_config(log, root)
+    return Pipeline(config, spark, AS_OF, report=lambda _: None), config
+
+
+@pytest.fixture(scope="session")
+def new_world(
+    spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path_factory: pytest.TempPathFactory
+) -> NewWorld:
+    """Return a function that copies the pipeline's tables, for a stream with its own settings and, if asked, log."""
+    root = done[1].root
+    assert root is not None
+
+    def new(folder: Path | None = None, *, own_log: bool = False, **stream: Any) -> World:
+        folder = folder or tmp_path_factory.mktemp("world")
+        stream_log = shutil.copytree(log, folder / "log") if own_log else log
+        return World(spark, stream_log, root, folder, stream)
+
+    return new
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that one of the parallel processes makes while the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    is_made = folder.with_suffix(".made")
+    with FileLock(folder.with_suffix(".lock")):
+        if not is_made.exists():
+            make(folder)  # in place: a saved model records the root it was trained on
+            is_made.touch()
+    return folder

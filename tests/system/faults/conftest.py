@@ -1,0 +1,128 @@
+"""A few faults, drawn by chance; with USERREP_FAULTS=all each of them, and a table at the end."""
+
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.system.faults.attack import Attack, attack
+from tests.system.faults.fault_world import LOG, NIGHT, World
+from tests.system.faults.reader import ReaderWhileUsersLeave
+from tests.system.faults.tally import ALL, SEED, SURVIVED, TRIES, Faults
+from userrep import daily
+from userrep.downstream.return_propensity import CONSUMER
+from userrep.events.generator import generate_log
+from userrep.jobs import run_job
+from userrep.operations.erasure import Erasure
+from userrep.spaces import registry
+from userrep.spaces.consumers import declare_ready
+from userrep.tables import Tables
+
+FORGOTTEN = ["u0000001", "u0000002", "u0000003"]
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture(scope="session")
+def pipeline(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Attack:
+    """The whole pipeline, from nothing."""
+    folder = tmp_path_factory.mktemp("kills")
+    generate_log(spark, LOG, str(folder / "log"))
+    empty, after = World(folder / "empty", folder / "log"), World(folder / "trained", folder / "log")
+    command = "pipeline --as-of 2024-02-05"
+    return attack("pipeline", command, empty, after, lambda world: world.pipeline(spark).run())
+
+
+@pytest.fixture(scope="session")
+def nightly(spark: SparkSession, trained: World) -> Attack:
+    """The night after it."""
+    after = trained.copy(trained.folder.parent / "night")
+    command = f"daily --as-if-on-time --as-of {NIGHT}"
+
+    def again(world: World) -> None:
+        daily.daily(world.pipeline(spark, NIGHT), on_time=True)
+
+    return attack("daily", command, trained, after, again)
+
+
+@pytest.fixture(scope="session")
+def trained(pipeline: Attack) -> World:
+    """The world after the pipeline; not to be changed."""
+    return pipeline.after
+
+
+@pytest.fixture(scope="session")
+def publication(spark: SparkSession, trained: World, tmp_path_factory: pytest.TempPathFactory) -> Attack:
+    """The last job of a night."""
+    folder = tmp_path_factory.mktemp("publication")
+    before = trained.copy(folder / "before")
+    for job in ("build_activity_tiles", "train_item_vectors", "build_user_features", "embed_users"):
+        run_job(before.pipeline(spark, NIGHT), job)
+
+    def again(world: World) -> None:
+        run_job(world.pipeline(spark, NIGHT), "publish_snapshot")
+
+    command = f"run publish_snapshot --as-of {NIGHT}"
+    return attack("publication", command, before, before.copy(folder / "after"), again)
+
+
+@pytest.fixture(scope="session")
+def erasure(spark: SparkSession, nightly: Attack, tmp_path_factory: pytest.TempPathFactory) -> Attack:
+    """Users forgotten after a night."""
+    folder = tmp_path_factory.mktemp("erasure")
+    ids = folder / "ids.txt"
+    ids.write_text("\n".join(FORGOTTEN), encoding="utf-8")
+
+    def again(world: World) -> None:
+        Erasure(Tables.of(world.config, spark), world.config, FORGOTTEN, lambda _: None).run(now=False)
+
+    of = attack("forget", f"forget --users {ids}", nightly.after, nightly.after.copy(folder / "after"), again)
+    of.reader = ReaderWhileUsersLeave
+    return of
+
+
+@pytest.fixture(scope="session")
+def promotion(trained: World, tmp_path_factory: pytest.TempPathFactory) -> Attack:
+    """A second space, ready to serve, promoted."""
+    folder = tmp_path_factory.mktemp("promotion")
+    before = _with_a_second_space(trained.copy(folder / "before"))
+    return attack("promote", "spaces promote s002", before, before.copy(folder / "after"), _promoted)
+
+
+@pytest.fixture(scope="session")
+def rollback(promotion: Attack, tmp_path_factory: pytest.TempPathFactory) -> Attack:
+    """That one taken back."""
+    folder = tmp_path_factory.mktemp("rollback")
+    before = promotion.before.copy(folder / "before")
+    _promoted(before)
+    return attack("rollback", "spaces rollback", before, before.copy(folder / "after"), _rolled_back)
+
+
+def _with_a_second_space(world: World) -> World:
+    """Register another space that is ready to serve, and for which the consumer is ready."""
+    tables = Tables(None, root=str(world.root))
+    first = registry.find_space(tables, None)
+    registry.add_candidate(
+        tables, space_id="s002", lineage_id=first.lineage_id, trained_until=first.trained_until, content_hash="none"
+    )
+    registry.mark_ready(tables, registry.find_space(tables, "s002"))
+    declare_ready(tables, CONSUMER, "s002")
+    return world
+
+
+def _promoted(world: World) -> None:
+    tables = Tables(None, root=str(world.root))
+    registry.promote(tables, registry.find_space(tables, "s002"))
+
+
+def _rolled_back(world: World) -> None:
+    registry.rollback(Tables(None, root=str(world.root)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was attacked and what survived."""
+    if ALL and TRIES:
+        terminalreporter.write_line(f"\nseed {SEED}\n{'fault':<58}{'tries':>6}{'survived':>10}")
+        for fault, num in TRIES.items():
+            terminalreporter.write_line(f"{fault:<58}{num:>6}{SURVIVED[fault]:>10}")

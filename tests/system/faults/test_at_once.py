@@ -1,0 +1,81 @@
+"""A night, maintenance and an erasure at once: each ends well or says what to do, and together they end as in turn."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.system.faults.contents import contents, doubled, tables_of
+from tests.system.faults.fault_world import NIGHT, World
+from tests.system.faults.reader import ReaderWhileUsersLeave
+from tests.system.faults.tally import Faults
+from userrep import daily
+from userrep.errors import UserrepError
+from userrep.jobs import run_job
+from userrep.operations.erasure import Erasure
+from userrep.schemas import ITEM_INDEX
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.full
+
+ROUNDS = 3  # of all at once, after which nobody is in anybody's way any more
+FORGOTTEN = ["u0000004", "u0000005"]
+SAME = ("user_item_days", "user_window_sums", "user_embeddings", "user_profiles")  # whoever came first
+
+
+def test_rows_that_another_run_changes_meanwhile_are_refused_with_the_cure(spark: SparkSession, tmp_path: Path) -> None:
+    tables = Tables(spark, root=str(tmp_path))
+    tables.add(ITEM_INDEX, [{"lineage_id": "l1", "item_id": "a", "item_index": 0}])
+    root = str(tmp_path)
+
+    def meanwhile(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        other = [{"lineage_id": "l1", "item_id": "b", "item_index": 0}]
+        for batch in batches:
+            Tables(None, root=root).add(ITEM_INDEX, other, replacing="lineage_id = 'l1'")
+            yield batch
+
+    rows = spark.createDataFrame([("l1", "c", 0)], "lineage_id STRING, item_id STRING, item_index INT").coalesce(1)
+    rows = rows.mapInArrow(meanwhile, rows.schema)
+    with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
+        tables.replace(rows, ITEM_INDEX, "lineage_id = 'l1'")
+    assert [row.item_id for row in tables.ledger(ITEM_INDEX)] == ["b"]
+
+
+def test_a_night_maintenance_and_an_erasure_at_once_end_as_one_after_the_other(
+    spark: SparkSession, trained: World, faults: Faults, tmp_path: Path
+) -> None:
+    def jobs(world: World) -> list[Callable[[], Any]]:
+        work = world.pipeline(spark, NIGHT)
+        erasure = Erasure(work.tables, world.config, FORGOTTEN, lambda _: None)
+        return [
+            lambda: daily.daily(work, on_time=True),
+            lambda: run_job(work, "maintain_tables"),
+            lambda: erasure.run(now=False),
+        ]
+
+    def ended(job: Callable[[], Any]) -> str:
+        try:
+            job()
+        except UserrepError as error:
+            return str(error)
+        return ""
+
+    in_turn, at_once = trained.copy(tmp_path / "in turn"), trained.copy(tmp_path / "at once")
+    for job in jobs(in_turn):
+        job()
+    with ReaderWhileUsersLeave(at_once.root) as reader, ThreadPoolExecutor(3) as pool:
+        for _ in range(ROUNDS):
+            said = list(pool.map(ended, jobs(at_once)))
+            faults.tell("a night, maintenance and an erasure at once", f"said {said}", [])
+            if not any(said):
+                break
+    jobs(at_once)[-1]()  # as every night: what a run has brought back that was under way when users were forgotten
+    assert reader.faults == []
+    assert doubled(at_once.root) == []
+    wanted, found = contents(in_turn.root), contents(at_once.root)
+    assert {name: found.get(name) for name in SAME} == {name: wanted.get(name) for name in SAME}
+    assert {row["user_id"] for row in tables_of(at_once.root)["user_embeddings"]}.isdisjoint(FORGOTTEN)

@@ -1,0 +1,205 @@
+"""A stream that is killed, stopped, begun anew or too early: nothing is lost, repeated or mixed."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from tests.support.builders import AS_OF, SPARK
+from tests.support.streaming_world import DAY, NEXT, NewWorld, World, arrive, events_between
+from userrep.errors import UsageError, UserrepError
+from userrep.streaming.batches import Met, MicroBatches, day_met
+from userrep.streaming.verify import last_updates
+
+pytestmark = pytest.mark.full
+
+FILES = 24
+PATIENCE = 300.0  # seconds, on a machine that does other things too
+
+
+@pytest.fixture(scope="module")
+def world(new_world: NewWorld, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A stream that nothing has arrived for yet; the tests go on where those before have left it."""
+    folder = tmp_path_factory.mktemp("restarts")
+    world = new_world(folder, **settings(folder))
+    arrive(folder / "arriving", events_between(world.spark, world.log, AS_OF, AS_OF + DAY)[:5], "0.parquet")
+    return world
+
+
+def settings(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"events": {"path": str(folder / "arriving")}, "max_files_per_batch": 2, "trigger": "1s", **more}
+
+
+class Program:
+    """``userrep stream`` as a process, with the lines that it has said."""
+
+    def __init__(self, world: World, *arguments: str) -> None:
+        file = world.folder / "userrep.yaml"
+        values = world.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        conf = SPARK | {"spark.driver.memory": "1g"}
+        file.write_text(yaml.safe_dump(values | {"spark": {"master": "local[2]", "conf": conf}}))
+        command = [sys.executable, "-m", "userrep.cli", "stream", "--config", str(file), *arguments]
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env=os.environ | {"SPARK_LOCAL_DIRS": str(world.folder / "spark")},
+        )  # fmt: skip
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self.lines.append(line.rstrip())
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: any(text in line for line in self.lines) or self.process.poll() is not None)
+        assert self.process.poll() is None, self.lines
+
+    def kill(self) -> None:
+        """Kill it with its JVM, as a machine does that fails."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.reader.join()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@contextmanager
+def arriving_meanwhile(world: World, chunks: list[list[dict[str, Any]]]) -> Iterator[None]:
+    """Let files arrive, one a second, and in the end all that are left."""
+    done = threading.Event()
+
+    def bring() -> None:
+        for k, chunk in enumerate(chunks, 1):
+            arrive(world.folder / "arriving", chunk, f"{k}.parquet")
+            done.wait(1.0)
+
+    thread = threading.Thread(target=bring)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def copies(updates: DataFrame) -> int:
+    key = ("query_id", "batch_id", "space_id", "as_of", "user_id")
+    return updates.groupBy(*key).count().where("count > 1").count()
+
+
+def test_a_killed_stream_loses_and_repeats_nothing(world: World) -> None:
+    seed = random.randrange(10_000)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    rows = events_between(world.spark, world.log, AS_OF - 2 * DAY, AS_OF + DAY)
+    chance.shuffle(rows)
+    with arriving_meanwhile(world, [rows[k::FILES] for k in range(FILES)]):
+        program = Program(world)
+        program.wait_for("stream: batch")
+        time.sleep(chance.uniform(0, 3))
+        program.kill()
+    program = Program(world)
+    program.wait_for("stream: batch")
+    program.process.terminate()
+    assert program.process.wait(PATIENCE) == 0, program.lines
+    program.reader.join()
+    assert any(line.startswith("last_batch: ") for line in program.lines)
+    world.stream()
+    assert copies(world.updates()) == 0
+    assert world.updates().count() > 150
+    assert world.spark.read.parquet(str(world.folder / "arriving")).count() == len(rows) + 5
+
+
+def test_other_open_days_are_refused(world: World) -> None:
+    world.reconfigure(**settings(world.folder, open_days=4))
+    with pytest.raises(UsageError, match="begun with open_days 3, now 4; `userrep stream --new-query-id NAME` begins"):
+        world.stream()
+    world.reconfigure(**settings(world.folder))
+
+
+def test_a_lost_checkpoint_is_refused_and_a_new_stream_ends_as_the_old_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch of the new stream is run twice, as if it were killed between its commit and Spark's."""
+    with pytest.raises(UsageError, match="--new-query-id stream: there is such a stream already; choose another"):
+        world.stream(new_query_id="stream")
+    shutil.rmtree(world.folder / "root" / "streams" / "stream")
+    with pytest.raises(UsageError, match=r"^stream stream: its checkpoint \S+ is gone.* --new-query-id NAME` begins"):
+        world.stream()
+    once, assumed = MicroBatches._once, []
+
+    def twice(self: MicroBatches, rows: DataFrame, batch_id: int) -> Met:
+        assumed.append(self.today)
+        met = once(self, rows, batch_id)
+        once(self, rows, batch_id)
+        return met
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MicroBatches, "_once", twice)
+        world.stream(new_query_id="again")
+    assert assumed[0] == day_met(world.tables) == AS_OF
+    assert copies(world.updates()) == 0
+    old, new = (
+        last_updates(world.updates().where(f"as_of = DATE'{NEXT}' AND query_id = '{name}'"))
+        for name in ("stream", "again")
+    )
+    both = old.join(new.withColumnRenamed("stream", "again"), on="user_id", how="full_outer")
+    is_same = F.coalesce(F.col("stream") == F.col("again"), F.lit(False))
+    assert both.where(is_same).count() > 100
+    differ = both.where(~is_same & F.col("stream").isNotNull() & F.col("again").isNotNull()).count()
+    assert differ == 0
+    world.close(AS_OF)
+    found = world.agreement(NEXT)
+    assert found.is_equal, found
+
+
+def test_events_of_a_day_without_opening_wait_for_it(world: World) -> None:
+    world.reconfigure(**settings(world.folder, query_id="again"))
+    missing = NEXT + 3 * DAY
+    rows = events_between(world.spark, world.log, missing - DAY, missing)
+    arrive(world.folder / "arriving", rows, "ahead.parquet")
+    wanted = f"^stream: no opening of as-of date {missing}; the newest is {missing - DAY}. `userrep daily` of the day"
+    with pytest.raises(UserrepError, match=rf"{wanted} makes it; with --until-empty nothing is waited for\.$"):
+        world.stream()
+    stopping, failed = threading.Event(), []
+
+    def run() -> None:
+        try:
+            world.stream(until_empty=False, is_stopping=stopping.is_set)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        wait_until(lambda: any("waits: no opening of as-of date" in line for line in world.said) or bool(failed))
+        world.close(NEXT)
+        wait_until(lambda: bool(failed) or not world.updates().where(f"as_of = DATE'{missing}'").isEmpty())
+    finally:
+        stopping.set()
+        thread.join()
+    assert failed == []
+    users = {row["user_id"] for row in rows if row["user_id"]}
+    found = {row["user_id"] for row in world.updates().where(f"as_of = DATE'{missing}'").collect()}
+    assert len(users & found) > 50

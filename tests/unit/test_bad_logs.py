@@ -1,0 +1,225 @@
+"""A log that is not what it should be is refused by name before anything of it is built."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
+from userrep.config import Events, EventSource, parse_config
+from userrep.errors import RejectedShareError, UsageError
+from userrep.events.inventory import Inventory, LogDay, take_inventory
+from userrep.events.source import check_events, with_validity
+from userrep.events.tile_build import build_tiles
+from userrep.events.tiles import latest_tile_days
+from userrep.schemas import SOURCE_SCHEMAS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+D1, D2, D3, D4 = (date(2024, 5, day) for day in (1, 2, 3, 4))
+ONE = {"path": "log", "columns": EVENT_COLUMNS}
+PARTITION = {"column": "dt", "holds": "event_date"}
+
+
+# The configuration
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ({}, "events: say where the log is: either path and columns, or sources."),
+        ({"sources": []}, "events: say where the log is"),
+        ({"path": "log"}, "events: path and columns go together."),
+        ({"columns": EVENT_COLUMNS}, "events: path and columns go together."),
+        ({**ONE, "sources": [ONE]}, "events: path, columns beside sources: write it into each of the sources."),
+        ({"time_zone": "UTC", "sources": [ONE]}, "events: time_zone beside sources: write it into each"),
+        ({"sources": [{**ONE, "colums": {}}]}, "unknown key events.sources.0.colums; did you mean columns?"),
+        ({"sources": [{"path": "log"}]}, "events.sources.0.columns is missing."),
+        (
+            {**ONE, "event_type": "play", "columns": {**EVENT_COLUMNS, "event_type": "kind"}},
+            "events: event_type and columns.event_type exclude each other; keep one.",
+        ),
+        (
+            {"sources": [{**ONE, "event_type": "play", "columns": {**EVENT_COLUMNS, "event_type": "kind"}}]},
+            "events.sources.0: event_type and columns.event_type exclude each other; keep one.",
+        ),
+        (
+            {**ONE, "partition": {**PARTITION, "max_lateness": "1d"}},
+            "events.partition: max_lateness goes with holds: ingestion_date; leave it out with event_date.",
+        ),
+        ({**ONE, "time_zone": "Europe/Berln"}, "events.time_zone: no such time zone; did you mean Europe/Berlin?, got"),
+        ({**ONE, "time_zone": "?"}, "no such time zone; write one such as Europe/Berlin or UTC, got '?'."),
+    ],
+)
+def test_a_log_that_is_not_well_described_is_refused(events: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_config({"root": "r", "events": events}, "c")
+    assert len(caught.value.faults) == 1
+    assert said in str(caught.value)
+
+
+def test_both_forms_of_one_log_mean_the_same() -> None:
+    one, several = Events(**ONE, event_type="play"), Events(sources=[{**ONE, "event_type": "play"}])
+    assert list(one.all_sources.values()) == list(several.all_sources.values())
+    assert one.meaning == several.meaning
+    assert Events(**ONE).meaning == Events(**ONE).columns.model_dump()
+
+
+def test_a_partition_of_a_type_that_is_no_date_is_refused(spark: SparkSession) -> None:
+    log = EventSource(**ONE, partition=PARTITION)
+    ddl = "user_id STRING, item_id STRING, event_at STRING"
+    with pytest.raises(UsageError, match=r"events.partition.column: no column 'dt'; columns found: user_id"):
+        check_events(spark.createDataFrame([], ddl), log)
+    with pytest.raises(UsageError, match=r"sources\[1\].partition.column: column 'dt' is double; wanted a date, 2024-"):
+        check_events(spark.createDataFrame([], f"{ddl}, dt DOUBLE"), log, "events.sources[1]")
+
+
+# Times
+
+
+def test_times_without_a_zone_are_of_the_zone_that_is_configured(spark: SparkSession) -> None:
+    log = EventSource(**ONE, time_zone="Europe/Berlin")
+    texts = {
+        "2024-05-01": datetime(2024, 4, 30, 22),
+        "2024-05-01 12:00": datetime(2024, 5, 1, 10),
+        "2024-05-01T12:00:00.5": datetime(2024, 5, 1, 10, 0, 0, 500000),
+        "2024-05-01T12:00:00Z": datetime(2024, 5, 1, 12),
+        "2024-05-01 12:00:00+01:00": datetime(2024, 5, 1, 11),
+        "2024-03-31 02:30:00": datetime(2024, 3, 31, 1, 30),  # which Berlin's clocks skip
+        "2024-10-27 02:30:00": datetime(2024, 10, 27, 0, 30),  # which they show twice
+    }
+    source = spark.createDataFrame([("u", "i", text) for text in texts], list(EVENT_COLUMNS))
+    assert [row.event_at for row in with_validity(source, log).collect()] == list(texts.values())
+    for kind, at in (("TIMESTAMP", 12), ("TIMESTAMP_NTZ", 10)):
+        typed = spark.sql(f"SELECT 'u' user_id, 'i' item_id, {kind}'2024-05-01 12:00:00' event_at")
+        assert with_validity(typed, log).first().event_at == datetime(2024, 5, 1, at)
+
+
+def test_an_event_of_the_day_after_tomorrow_is_rejected_and_has_no_day(spark: SparkSession) -> None:
+    now = datetime.now(UTC).replace(tzinfo=None)
+    times = [now + timedelta(hours=hours) for hours in (-1, 23, 25)]
+    source = spark.createDataFrame([("u", "i", at) for at in times], list(EVENT_COLUMNS))
+    rows = with_validity(source, EventSource(**ONE)).collect()
+    assert [row.reason for row in rows] == [None, None, "event_at_in_the_future"]
+    assert [row.event_date for row in rows] == [times[0].date(), times[1].date(), None]
+
+
+# Days
+
+
+def _days(*sizes: int | None) -> list[LogDay]:
+    return [LogDay(D1 + timedelta(days=k), size, size and 0, "f", 320) for k, size in enumerate(sizes)]
+
+
+def test_a_day_much_smaller_than_the_median_is_refused_if_it_is_to_be_built() -> None:
+    inventory = Inventory(_days(1000, 9, 1000, 10), 0, 0)
+    inventory.check_sizes(0.01, [D1, D3, D4])
+    inventory.check_sizes(0, [D2])
+    with pytest.raises(UsageError, match=r"2024-05-02 has 9 rows; the log's median day has 505, and .* wants 5.0% of"):
+        inventory.check_sizes(0.05, [D1, D2, D3])
+    many = Inventory(_days(*[0] * 12, *[100] * 13), 0, 0)
+    with pytest.raises(UsageError, match=r"and 2 more days; the log's median day"):
+        many.check_sizes(0.01, [day.day for day in many.days])
+
+
+def test_days_that_are_not_counted_pass_until_they_are() -> None:
+    inventory = Inventory(_days(None, 100, 100), 0, 0)
+    events = Events(**ONE)
+    assert inventory.days[0].expected_rows == 10
+    inventory.check_days(events, [D1, D2])
+    with pytest.raises(UsageError, match="2024-05-01 has 0 rows"):
+        inventory.counted({D1: (0, 0), D2: (0, 0)}).check_days(events, [D1, D2])
+    with pytest.raises(RejectedShareError, match="2024-05-01: 90 of 100 rows are malformed"):
+        inventory.counted({D1: (100, 90)}).check_days(events, [D1])
+
+
+def test_days_that_are_missing_are_told_or_refused(spark: SparkSession, tmp_path: Path) -> None:
+    days = ["2024-05-01", "2024-05-03", "2024-05-07", *(f"2024-06-{day:02}" for day in range(1, 20, 2))]
+    write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", day) for day in days])
+    config = config_of(tmp_path)
+    tables = Tables.of(config, spark)
+    naive, missing = take_inventory(tables, config.events).warnings
+    assert naive == "events.columns.event_at 'event_at' has no time zone: read as UTC"
+    assert missing.startswith(
+        "events: 37 days within the log have no row: 2024-05-02, 2024-05-04 to 2024-05-06, 2024-05-08 to 2024-05-31, "
+    )
+    assert missing.endswith("2024-06-14, and 2 more gaps")
+    strict = config_of(tmp_path, events={"require_all_days": True, "time_zone": "UTC"})
+    with pytest.raises(UsageError, match=r"37 days within .* gaps\. Load them, or set events.require_all_days: false"):
+        take_inventory(tables, strict.events)
+
+
+def test_a_day_of_rejects_that_nobody_counted_before_does_not_become_visible(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    for day in ("2024-05-01", "2024-05-02"):
+        write_rows(tmp_path / "events" / f"dt={day}" / "a.parquet", [event("u", "i", "2024-05-01")])
+    config = config_of(tmp_path, events={"partition": PARTITION})
+    tables = Tables.of(config, spark)
+    inventory = take_inventory(tables, config.events)
+    assert build_tiles(tables, config, inventory, before=D2).days == [D1]
+    with pytest.raises(RejectedShareError, match="2024-05-02: 1 of 1 rows are malformed"):
+        build_tiles(tables, config, inventory, before=D3)
+    assert set(latest_tile_days(tables)) == {D1}
+
+
+# Columns
+
+
+def _write(folder: Path, name: str, **kinds: pa.DataType) -> None:
+    row = {"user_id": "u", "item_id": "i", "event_at": "2024-05-01", **dict.fromkeys(kinds)}
+    schema = pa.schema([(key, kinds.get(key, pa.string())) for key in row])
+    write_rows(folder / "events" / name, [row], schema)
+
+
+def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path)
+    tables = Tables.of(config, spark)
+    geo = pa.struct([("country", pa.string())])
+    _write(tmp_path, "1.parquet", weight=pa.int32(), geo=geo)
+    take_inventory(tables, config.events)
+    _write(tmp_path, "2.parquet", weight=pa.int32(), geo=pa.struct([*geo, ("city", pa.string())]), more=pa.int64())
+    take_inventory(tables, config.events)
+    assert [len(row["columns"]) for row in tables.read(SOURCE_SCHEMAS).orderBy("seen_at").collect()] == [5, 7]
+    _write(tmp_path, "3.parquet", weight=pa.int64(), geo=geo, more=pa.int64())
+    monkeypatch.setattr("userrep.events.new_files.with_validity", None)  # nothing is read
+    with pytest.raises(UsageError, match="column 'weight' was int and is bigint") as caught:
+        take_inventory(tables, config.events)
+    assert caught.value.faults[:2] == [
+        "events: column 'geo.city' (string) is gone.",
+        "events: column 'weight' was int and is bigint.",
+    ]
+    cure = caught.value.faults[2].partition("forget the old ones: ")[2].removesuffix(".")
+    spark.sql(cure)
+    monkeypatch.undo()
+    for name in ("1.parquet", "2.parquet"):
+        (tmp_path / "events" / name).unlink()
+    take_inventory(tables, config.events)
+
+
+@pytest.mark.parametrize(("kind", "old", "new"), [
+    ("csv", "user_id,item_id,event_at,x", "user_id,event_at,item_id"),
+    ("json", '{"user_id": 1, "item_id": 1, "event_at": "2024-05-01", "x": {"a": 1}}', '{"user_id": 1, "x": 1}'),
+])  # fmt: skip
+def test_texts_change_their_columns_too(spark: SparkSession, tmp_path: Path, kind: str, old: str, new: str) -> None:
+    config = config_of(tmp_path, events={"format": kind})
+    tables = Tables.of(config, spark)
+    _write_texts(tmp_path / "events", [old])
+    row = "1,2,2024-05-01,3" if kind == "csv" else old
+    _write_texts(tmp_path / "events", [old, row])
+    take_inventory(tables, config.events)
+    (tmp_path / "events" / "b").write_text(f"{new}\n")
+    with pytest.raises(UsageError, match=r"column '(x' \(string in place 4\)|x.a' \(string\)) is gone"):
+        take_inventory(tables, config.events)
+
+
+def _write_texts(folder: Path, lines: Sequence[str]) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "a").write_text("\n".join(lines))

@@ -1,0 +1,185 @@
+"""A new space: a training that is cut off goes on with the rows it had, and may begin with another space's weights."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.support.builders import AS_OF, pipeline_config
+from userrep import schemas
+from userrep.config import Config
+from userrep.errors import SlotsError, UsageError
+from userrep.features.build import read_features
+from userrep.inference.encoder import Encoder
+from userrep.model.artifact import Artifact, load_artifact
+from userrep.model.carried import num_carried_by, whitening_of
+from userrep.pipeline import Pipeline
+from userrep.spaces import create
+from userrep.spaces.create import next_space_id
+from userrep.spaces.registry import artifact_folder, find_space
+from userrep.spaces.training_inputs import training_folder
+from userrep.training.checkpoint import checkpoint_names
+from userrep.training.task import TrainingResult, TrainingTask
+
+pytestmark = pytest.mark.default
+
+
+class Cut(Exception):  # noqa: N818
+    """Stands for a kill."""
+
+
+class Work:
+    """A pipeline's tables, to be trained on again with other settings."""
+
+    def __init__(self, spark: SparkSession, log: Path, root: str, folder: Path) -> None:
+        self.spark, self.log, self.root = spark, log, shutil.copytree(root, folder / "root")
+        self.said: list[str] = []
+
+    def pipeline(self, **training: object) -> Pipeline:
+        config = pipeline_config(self.log, self.root)
+        quick = {"max_epochs": 2} | training
+        model = config.model.model_copy(update=quick.pop("model", {}))
+        config = config.model_copy(update={"model": model, "training": config.training.model_copy(update=quick)})
+        return Pipeline(config, self.spark, AS_OF, report=self.said.append)
+
+
+@pytest.fixture
+def work(spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path: Path) -> Work:
+    assert done[1].root is not None
+    return Work(spark, log, done[1].root, tmp_path)
+
+
+def cut_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings end after some epochs, as a kill would."""
+
+    def run_training(task: TrainingTask, *, report: Callable[[str], None], **_: object) -> TrainingResult:
+        def until(line: str) -> None:
+            report(line)
+            if line.startswith(f"epoch {epochs + 1}/"):
+                raise Cut
+
+        return real(task, report=until)
+
+    real = create.run_training
+    monkeypatch.setattr(create, "run_training", run_training)
+
+
+def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = work.pipeline()
+    folder = training_folder(pipeline.config, next_space_id(pipeline.tables, pipeline.config, pipeline.schedule.until))
+    with monkeypatch.context() as patch:
+        cut_after(1, patch)
+        with pytest.raises(Cut):
+            pipeline.train_autoencoder()
+    assert len(checkpoint_names(f"{folder}/checkpoints")) == 1
+    version = pipeline.tables.version(schemas.TRAINING_ROWS)
+    work.said.clear()
+
+    space = work.pipeline().train_autoencoder()
+    assert "training rows of the run that was cut off are used" in work.said
+    assert "training goes on from its checkpoint in epoch 2, after 0 steps of it" in work.said
+    assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
+    assert folder.endswith(space.space_id)
+    assert not Path(folder).exists()
+
+    other = work.pipeline(threads=2).train_autoencoder()  # the same recipe, undisturbed
+    hashes = [load_artifact(artifact_folder(pipeline.config, s.space_id)).manifest.metrics for s in (space, other)]
+    assert hashes[0]["valid_loss"] == pytest.approx(hashes[1]["valid_loss"], rel=1e-5)
+
+
+def test_a_training_that_is_tried_again_is_not_made_twice(work: Work) -> None:
+    trained = work.pipeline().train_unless_trained()
+    again = work.pipeline()
+    assert again.train_unless_trained() == trained
+    assert [(run.stage, run.outcome) for run in again.runs.stages][-1:] == [("train_autoencoder", "skipped")]
+    assert work.said[-1].endswith(f"(space {trained.space_id} is trained, and has no snapshot yet)")
+    other = work.pipeline(max_epochs=1).train_unless_trained()  # of another recipe
+    assert other.space_id != trained.space_id
+
+
+def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = work.pipeline()
+    with monkeypatch.context() as patch:
+        cut_after(1, patch)
+        with pytest.raises(Cut):
+            pipeline.train_autoencoder()
+    space_id = next_space_id(pipeline.tables, pipeline.config, pipeline.schedule.until)
+    rows = Path(str(work.root), "tables", "training_rows", f"space_id={space_id}")
+    next(rows.rglob("*.parquet")).unlink()
+    work.said.clear()
+    assert work.pipeline().train_autoencoder().space_id == space_id
+    assert any(line.startswith("training rows written: ") for line in work.said)
+
+
+def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(work: Work) -> None:
+    serving = find_space(work.pipeline().tables, None)
+    cold = work.pipeline(max_epochs=1).train_autoencoder()
+    work.said.clear()
+    warm = work.pipeline(max_epochs=1, init_from=serving.space_id).train_autoencoder()
+    said = next(line for line in work.said if line.startswith("training begins"))
+    assert said.startswith(f"training begins with weights of space {serving.space_id}: encoder_hidden, ")
+    config = work.pipeline().config
+    losses = {
+        space.space_id: load_artifact(artifact_folder(config, space.space_id)).manifest.metrics["valid_loss"]
+        for space in (cold, warm, serving)
+    }
+    assert losses[warm.space_id] < losses[cold.space_id]
+    assert losses[warm.space_id] == pytest.approx(losses[serving.space_id], rel=0.1)
+
+    narrow = work.pipeline(max_epochs=1, init_from=serving.space_id)
+    narrow.config = narrow.config.model_copy(
+        update={"model": narrow.config.model.model_copy(update={"latent_dim": 16})}
+    )
+    narrow.train_autoencoder()
+    assert any(line.startswith("not carried over: encoder_latent, ") for line in work.said)
+
+
+@pytest.mark.parametrize(
+    ("training", "error", "fault"),
+    [
+        ({"init_from": "s999-none"}, UsageError, "space s999-none: not in the registry"),
+        ({"backend": "horovod", "num_workers": 16, "num_shards": 16}, SlotsError, "num_workers is 16, but Spark can"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_before_anything_is_done(
+    work: Work, training: dict[str, object], error: type[Exception], fault: str
+) -> None:
+    pipeline = work.pipeline(**training)
+    version = pipeline.tables.version(schemas.TRAINING_ROWS)
+    for train in (lambda: pipeline.run(retrain=True), pipeline.train_autoencoder):
+        with pytest.raises(error, match=fault):
+            train()
+    assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
+
+
+def trained(done: tuple[Pipeline, Config]) -> tuple[Artifact, pa.RecordBatch]:
+    """Return the artifact that serves, and the features of its training dates."""
+    pipeline, config = done
+    space = find_space(pipeline.tables, None)
+    artifact = load_artifact(artifact_folder(config, space.space_id), space.content_hash)
+    as_ofs = pipeline.schedule.training_as_ofs
+    rows = read_features(pipeline.tables, config, space.lineage_id, as_ofs).toArrow().combine_chunks()
+    return artifact, rows.to_batches()[0]
+
+
+def test_what_is_learned_has_mean_zero_and_variance_one_at_training_rows(done: tuple[Pipeline, Config]) -> None:
+    artifact, batch = trained(done)
+    num_carried = num_carried_by(artifact.tensors)
+    learned_BL = Encoder(artifact).embed(batch)[:, num_carried:]
+    assert 0 < num_carried < artifact.manifest.model.latent_dim
+    assert np.abs(learned_BL.mean(axis=0)).max() < 0.3  # some users are held out
+    assert learned_BL.var(axis=0).mean() == pytest.approx(1, abs=0.1)
+
+
+def test_a_space_whitens_by_its_training_rows(done: tuple[Pipeline, Config]) -> None:
+    artifact, batch = trained(done)
+    x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
+    whitening_EE = whitening_of(x_BF, artifact.layout, artifact.manifest.model)
+    np.testing.assert_allclose(artifact.tensors["whitening_EE"], whitening_EE, atol=0.05)
+    assert len(whitening_EE) > 0

@@ -1,0 +1,184 @@
+"""Delta tables beside Spark: ledgers, files that tasks write, and their commits, as Spark sees them."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from pathlib import Path
+from threading import Barrier
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+from pyspark.sql.types import StructType
+
+from tests.support.builders import EVENT_COLUMNS, config_of
+from userrep import delta_files
+from userrep.delta_files import DeltaFiles
+from userrep.errors import UserrepError
+from userrep.features.spec import FeatureSpec
+from userrep.schemas import ALL, TableSchema, user_features
+from userrep.table_files import TableFile
+from userrep.table_writer import TableWriter
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+LEDGER = TableSchema(
+    "ledger", "one row per test", "name STRING, day DATE, num BIGINT, cells MAP<INT,BIGINT>, at TIMESTAMP"
+)
+SHARES = TableSchema(
+    "shares",
+    "one row per test",
+    "day DATE, user_slice STRING, user_bucket INT, user_id STRING, x ARRAY<FLOAT>",
+    ("day", "user_slice"),
+    (("parquet.block.size", "4096"), ("parquet.enable.dictionary#user_bucket", "false")),
+)
+COLUMNS = EVENT_COLUMNS | {"context": ["device"]}
+ROWS = [
+    {"name": "a", "day": date(2024, 5, 1), "num": 1, "cells": {3: 4, 1: 2}, "at": datetime(2024, 5, 1, 12, 0, 0, 7)},
+    {"name": "b", "day": None, "num": None, "cells": None, "at": None},
+]
+
+
+@pytest.fixture
+def tables(spark: SparkSession, tmp_path: Path) -> Tables:
+    return Tables(spark, root=str(tmp_path / "a b"))
+
+
+def bucketed(num: int) -> pa.Table:
+    return pa.table(
+        {
+            "x": pa.array([[0.5, k] for k in range(num)], pa.list_(pa.float32())),
+            "user_id": [f"u{k}" for k in range(num)],
+            "user_bucket": pa.array(range(num), pa.int32()),
+        }
+    )
+
+
+def written(tables: Tables, day: date, rows: pa.Table) -> list[TableFile]:
+    writer = TableWriter(tables.target(SHARES))
+    writer.write(rows.slice(0, 10), {"day": day, "user_slice": "0-of-1"})
+    writer.write(rows.slice(10), {"day": day, "user_slice": "0-of-1"})
+    return writer.close()
+
+
+def test_a_ledger_holds_the_same_for_spark_and_beside_it(tables: Tables) -> None:
+    tables.add(LEDGER, ROWS)
+    beside = tables.ledger(LEDGER)
+    assert [row.asDict() for row in beside] == ROWS
+    assert [row.asDict() for row in tables.read(LEDGER).orderBy("name").collect()] == ROWS
+    assert [row.num for row in tables.ledger(LEDGER, ("name", "num"), name="a")] == [1]
+    tables.append(tables.read(LEDGER).where("name = 'a'"), LEDGER)
+    assert sorted(row.name for row in tables.ledger(LEDGER)) == ["a", "a", "b"]
+
+
+def test_columns_are_read_without_a_session_as_spark_reads_them(spark: SparkSession, tmp_path: Path) -> None:
+    features = user_features("l1", FeatureSpec.of(config_of(tmp_path, events={"columns": COLUMNS})).ddl())
+    for table in (*ALL, features):
+        assert table.fields() == StructType.fromDDL(table.columns)
+
+
+def test_rows_of_a_ledger_take_the_place_of_others_in_one_commit(tables: Tables) -> None:
+    tables.add(LEDGER, ROWS)
+    before = tables.version(LEDGER)
+    tables.add(LEDGER, [ROWS[0] | {"num": 2}], replacing="name IN ('a')")
+    assert tables.version(LEDGER) == before + 1
+    assert {row.name: row.num for row in tables.read(LEDGER).collect()} == {"a": 2, "b": None}
+
+
+def test_what_tasks_write_counts_once_it_is_committed_and_takes_the_place_of_what_was_there(tables: Tables) -> None:
+    first, second = date(2024, 5, 1), date(2024, 5, 2)
+    files = written(tables, first, bucketed(2000)) + written(tables, second, bucketed(3))
+    assert tables.read(SHARES).count() == 0
+    tables.commit(SHARES, files, replacing=lambda _: False, since=0)
+    assert {row.day: row["count"] for row in tables.read(SHARES).groupBy("day").count().collect()} == {
+        first: 2000, second: 3,
+    }  # fmt: skip
+    tables.commit(SHARES, written(tables, first, bucketed(7)), replacing=lambda of: of["day"] == first, since=1)
+    rows = tables.read(SHARES).where(f"day = DATE'{first}'").orderBy("user_bucket").collect()
+    assert [(row.user_id, row.x) for row in rows] == [(f"u{k}", [0.5, k]) for k in range(7)]
+    assert [file.num_rows for file in tables.files(SHARES, lambda of: of["day"] == second)] == [3]
+
+
+def test_row_groups_dictionaries_and_statistics_are_as_the_table_has_them(tables: Tables) -> None:
+    (file,) = written(tables, date(2024, 5, 1), bucketed(2000))
+    found = pq.ParquetFile(f"{tables.uri(SHARES)}/{file.path}")
+    group = found.metadata.row_group(0)
+    by_name = {group.column(k).path_in_schema: group.column(k) for k in range(group.num_columns)}
+    assert found.schema_arrow.names == ["user_bucket", "user_id", "x"]
+    assert 10 < found.metadata.num_row_groups < 16
+    assert {name: "RLE_DICTIONARY" in of.encodings for name, of in by_name.items() if "x" not in name} == {
+        "user_bucket": False, "user_id": True,
+    }  # fmt: skip
+    assert {name: of.is_stats_set for name, of in by_name.items()}["user_bucket"]
+    assert not any(of.is_stats_set for name, of in by_name.items() if name != "user_bucket")
+
+
+def test_a_commit_fails_where_another_one_has_changed_the_same_partitions(tables: Tables) -> None:
+    first, second = date(2024, 5, 1), date(2024, 5, 2)
+    tables.commit(SHARES, written(tables, first, bucketed(3)), replacing=lambda _: False, since=0)
+    since = tables.version(SHARES)
+    mine, other = written(tables, first, bucketed(4)), written(tables, second, bucketed(5))
+    tables.commit(SHARES, other, replacing=lambda of: of["day"] == second, since=since)
+    tables.commit(SHARES, mine, replacing=lambda of: of["day"] == first, since=since)
+    assert tables.read(SHARES).count() == 9
+    with pytest.raises(UserrepError, match="another run has changed the same rows"):
+        tables.commit(SHARES, mine, replacing=lambda of: of["day"] == first, since=since)
+
+
+def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, real, calls = written(tables, date(2024, 5, 1), bucketed(3)), delta_files.files_of, []
+    other = tables.spark.createDataFrame([(date(2024, 6, 1), "0-of-1", 1, "u", [0.5])], tables.read(SHARES).schema)
+
+    def overtaken(table: DeltaTable) -> list[TableFile]:
+        if len(calls) < 2:
+            tables.append(other, SHARES)
+        calls.append(table)
+        return real(table)
+
+    monkeypatch.setattr(delta_files, "files_of", overtaken)
+    tables.commit(SHARES, files, replacing=lambda _: False, since=0)
+    assert len(calls) == 3
+    assert tables.read(SHARES).where("day < DATE'2024-06-01'").count() == 3
+
+
+def test_a_table_that_many_make_at_once_is_there_for_all(tmp_path: Path) -> None:
+    schema = json.dumps(SHARES.fields().jsonValue())
+
+    def made(k: int) -> list[str]:
+        begin.wait()
+        return DeltaFiles(f"{tmp_path}/{k}").create(schema, SHARES.partition_by, {})[0]
+
+    begin = Barrier(6)  # for each six
+    with ThreadPoolExecutor(6) as pool:
+        for k in range(30):
+            assert list(pool.map(made, [k] * 6)) == [SHARES.fields().names] * 6
+
+
+@pytest.mark.parametrize(
+    ("root", "has_files"),
+    [("/data/x", True), ("build/x", True), ("file:/data/x", True), ("s3a://b/x", True), ("abfss://c@a/x", True),
+     ("dbfs:/x", False), ("/dbfs/x", False), ("hdfs://n/x", False)],
+)  # fmt: skip
+def test_tables_are_read_and_committed_beside_spark_where_that_is_safe(
+    spark: SparkSession, root: str, has_files: bool
+) -> None:
+    assert Tables(spark, root=root).has_files == has_files
+
+
+def test_files_that_are_added_bring_a_writer_s_transaction(tables: Tables) -> None:
+    tables.create(SHARES)
+    for number, day in enumerate((date(2024, 5, 1), date(2024, 5, 2))):
+        tables.add_files(SHARES, written(tables, day, bucketed(30)), transaction=("writer", number))
+    tables.add_files(SHARES, [], transaction=("writer", 9))
+    assert tables.last_transaction(SHARES, "writer") == 1
+    rows = tables.read(SHARES)
+    assert {row.day: row["count"] for row in rows.groupBy("day").count().collect()} == {
+        date(2024, 5, 1): 30, date(2024, 5, 2): 30,
+    }  # fmt: skip
+    tables.append(rows.where("false"), SHARES, transaction=("writer", 1))  # Spark reads the same record
+    assert tables.last_transaction(SHARES, "writer") == 1

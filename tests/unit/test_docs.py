@@ -1,0 +1,198 @@
+"""What the documentation says of the code."""
+
+import json
+import re
+from dataclasses import fields
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from deploy.build_reference import pages
+from deploy.reference.configuration import meaning
+from deploy.reference.markdown import PAGES
+from deploy.reference.tables import column_meaning
+from tests.support.builders import config_of
+from tests.support.command_line import configuration_of
+from tests.support.embedding_tables import add_spaces, publish, snapshot
+from tests.unit.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
+from userrep import cli_consumers, cli_spaces
+from userrep.config import Drift, DriftLimits, Section
+from userrep.downstream import outputs
+from userrep.downstream.embedding_join import EmbeddingJoin
+from userrep.downstream.options import JoinOptions
+from userrep.evaluation.plan import make_plan
+from userrep.evaluation.representations.catalog import representations
+from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
+from userrep.export import export_embeddings
+from userrep.logs import StageLine, to_stderr
+from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
+from userrep.spaces.snapshots import publish_snapshots
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_reference_is_what_the_code_gives() -> None:
+    stale = [name for name, text in pages().items() if (PAGES / name).read_text(encoding="utf-8") != text]
+    assert stale == [], "docs/reference is not what the code gives: run make reference"
+
+
+def test_a_key_or_column_that_nobody_explains_has_no_place_in_the_reference() -> None:
+    class Unexplained(Section):
+        key: int
+
+    with pytest.raises(ValueError, match=r"Unexplained\.key: say below it what it means, in a docstring"):
+        meaning(Unexplained, "key")
+    with pytest.raises(ValueError, match=r"job_runs\.mood: say in userrep/data_dictionary\.py what it means"):
+        column_meaning("job_runs", "mood")
+
+
+def test_the_page_on_drift_lists_every_metric_with_its_limit_and_meaning() -> None:
+    page = (DOCS / "drift.md").read_text(encoding="utf-8").split("\n## Limits\n")[1]
+    listed = re.findall(r"^\| `([a-z_]+)` \| ([\d.]+) \| (.+) \|$", page, flags=re.MULTILINE)
+    wanted = {name: (str(limit), meaning(DriftLimits, name)) for name, limit in Drift().warn.model_dump().items()}
+    assert {name: (limit, f"{said[0].upper()}{said[1:]}.") for name, limit, said in listed} == wanted
+
+
+def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vectors(
+    site: Site,  # noqa: F811  # the fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    tables, config, space = site
+    publish_snapshots(tables, config, site.stage(), on_time=True)
+    mark_ready(tables, space)
+    promote(tables, find_space(tables, "s1"))
+    as_of = DATES[0]
+    export_embeddings(tables, config, space, as_of, str(tmp_path / "out"))
+    names: dict[str, Any] = {
+        "spark": tables.spark, "tables": tables, "config": config, "out": str(tmp_path / "out"),
+        "as_of": as_of, "artifact": artifact_folder(config, "s1"),
+    }  # fmt: skip
+    wanted = {row["user_id"]: row["embedding"] for row in site.rows(as_of).to_pylist()}
+    seen = []
+    for example in examples("embeddings.md"):
+        exec(example, names)
+        for name in {"vectors", "users"} & names.keys():
+            found = names.pop(name)
+            rows = (
+                found.collect() if name == "vectors" else found.to_dict("records") if hasattr(found, "iloc") else found
+            )
+            assert {row["user_id"]: list(row["embedding"]) for row in rows} == wanted
+            seen.append(name)
+    assert seen == ["vectors", "vectors", "users", "users", "users"]
+    assert (names["vector"].shape, names["batch"].shape, names["is_whole"]) == ((16,), (2, 16), True)
+    part = next((tmp_path / "out").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    exec(examples("embeddings.md")[-1], names)
+    assert not names["is_whole"]
+
+
+def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_of_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (DOCS / "schedulers.md").read_text(encoding="utf-8")
+    commands = set(
+        re.findall(r"userrep ((?:run|daily|forget|pipeline|backfill) [^`\"&>\n]*--config [^`\"&>\n]*)", page)
+    )
+    assert len(commands) >= 8
+    values = {"C": str(DOCS.parent / "conf" / "production.yaml"), "D": "2024-06-02"}
+    values |= {"$C": values["C"], "$D": values["D"], "/data/userrep.yaml": values["C"]}
+    for command in commands:
+        configuration_of([values.get(word, word) for word in command.split()], monkeypatch)
+    monkeypatch.setenv("USERREP_LOG", "json")
+    told = {"outcome": "done", "seconds": 1.0, "num_rows": 1, "reason": ""}
+    to_stderr(StageLine("a stage's end", told))
+    line = json.loads(capsys.readouterr().err)
+    rows = "".join(re.findall(r"^\| (`[^|]+) \|", page.split("## Logs")[1].split("## cron")[0], flags=re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", rows)) == line.keys()
+    assert json.loads(page.split("```json\n")[1].split("```")[0]).keys() == line.keys()
+
+
+def examples(page: str) -> list[str]:
+    """Return the Python examples of a page."""
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(tmp_path: Path) -> None:
+    page = (DOCS / "spaces.md").read_text(encoding="utf-8")
+    known = {"spaces": cli_spaces.app, "consumers": cli_consumers.app}
+    named = set(re.findall(r"userrep (spaces|consumers) ([a-z]+)", page))
+    for group, app in known.items():
+        there = {command.name for command in app.registered_commands}
+        assert {command for of, command in named if of == group} <= there
+    tables = Tables(None, root=str(tmp_path))
+    for space_id in ("s001-4f09a1", "s002-4f09a1"):
+        add_candidate(tables, space_id=space_id, lineage_id="l", trained_until=date(2024, 5, 1), content_hash="x")
+        mark_ready(tables, find_space(tables, space_id))
+    promote(tables, find_space(tables, "s001-4f09a1"))
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, object] = {"tables": tables}
+    exec(example, names)
+    assert names["space"] == find_space(tables, "s001-4f09a1")
+    promote(tables, find_space(tables, "s002-4f09a1"))
+
+
+def test_the_page_on_joins_lists_every_option_and_every_status() -> None:
+    page = (DOCS / "joins.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `?([^|`]+?)`? \|", page.split("## Options")[1], flags=re.MULTILINE)
+    assert [option for option, _, _ in listed] == [field.name for field in fields(JoinOptions)]
+    assert {option: default for option, _, default in listed} == {
+        field.name: "none" if field.default is None else str(field.default) for field in fields(JoinOptions)
+    }
+    stage = EmbeddingJoin()
+    assert {param for _, param, _ in listed} == {p.name for p in stage.params} - {
+        "space",
+        "spaceId",
+        "mappedFrom",
+        "root",
+        "schema",
+    }
+    rows = re.findall(r"^\| (`.+?) \| (?:yes|null) \|", page, flags=re.MULTILINE)
+    texts = {name: value for name, value in vars(outputs).items() if name.isupper() and isinstance(value, str)}
+    statuses = {value for name, value in texts.items() if name not in ("SPACE_ID", "MAPPED_FROM", "EXPIRED")}
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == statuses
+
+
+def test_the_example_of_the_page_on_joins_runs(spark: SparkSession, tmp_path: Path) -> None:
+    tables = Tables(spark, root=str(tmp_path / "build/demo"))
+    add_spaces(tables, "s001-a")
+    publish(tables, {snapshot(date(2024, 5, 1)): {f"u{k}": [float(k % 2), 1.0] for k in range(20)}})
+    mark_ready(tables, find_space(tables, "s001-a"))
+    promote(tables, find_space(tables, "s001-a"))
+    rows = [(f"u{k}", datetime(2024, 5, 1, 12), float(k % 2)) for k in range(21)]
+    spark.createDataFrame(rows, "user_id STRING, label_at TIMESTAMP, label DOUBLE").write.parquet(
+        str(tmp_path / "labels.parquet")
+    )
+    page = (DOCS / "joins.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {"new_space_id": "s001-a"}
+    for block in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
+        exec(re.sub(r'"(build/|labels\.parquet)', rf'"{tmp_path}/\1', block), names)
+    for name, num_rows in (("scored", 20), ("joined", 21), ("rows", 20), ("again", 20)):
+        assert names[name].count() == num_rows  # type: ignore[attr-defined]
+
+
+def test_the_page_on_evaluation_names_all_representations_and_tasks(tmp_path: Path) -> None:
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    plan = make_plan(
+        until=date(2024, 1, 1), end=date(2024, 6, 1), horizons=[7, 30], every_days=7, max_dates=8, space="s1"
+    )
+    names = [task.name for task in [*tasks_of(plan, [], []), *newcomer_tasks(plan, config_of(tmp_path))]]
+    names += [one.name for one in representations()]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_every_test_that_the_page_on_reliability_names_is_there() -> None:
+    page = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", page)
+    tests = DOCS.parent / "tests"
+    assert len(named) > 50
+    assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in (tests / file).read_text()] == []
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| fault |", "| ---"))]
+    assert [row for row in rows if "::test_" not in row] == []

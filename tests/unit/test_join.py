@@ -1,0 +1,350 @@
+"""Point-in-time joins: what a label may see, against brute force, and what is refused."""
+
+import random
+import re
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from tests.support.embedding_tables import (
+    Oracle,
+    Update,
+    Vector,
+    add_spaces,
+    add_updates,
+    publish,
+    snapshot,
+)
+from userrep.arrow import listed
+from userrep.downstream import join, lookup
+from userrep.downstream.join import join_embeddings
+from userrep.downstream.lookup import with_vectors
+from userrep.downstream.options import JoinOptions
+from userrep.downstream.outputs import SPACE_ID, num_by_status
+from userrep.downstream.resolution import steps_of, with_snapshot
+from userrep.errors import UsageError
+from userrep.events.hashing import bucket_of
+from userrep.schemas import USER_EMBEDDINGS
+from userrep.spaces.registry import find_space, mark_ready, promote, retire
+from userrep.spaces.snapshots import EXPIRED, REFUSED, STAGED, Snapshot, record_snapshots
+from userrep.table_files import TableFile
+from userrep.table_writer import TableWriter
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+DAY, NOON = date(2024, 5, 1), datetime(2024, 5, 1, 12)
+HOUR, START = timedelta(hours=1), datetime(2024, 5, 1)
+LABELS = "n INT, user_id STRING, label_at TIMESTAMP"
+
+
+@pytest.fixture
+def tables(spark: SparkSession, tmp_path: Path) -> Tables:
+    return Tables(spark, root=str(tmp_path))
+
+
+def labels_of(spark: SparkSession, rows: list[tuple[Any, ...]], columns: str = LABELS) -> DataFrame:
+    return spark.createDataFrame(rows, columns)
+
+
+def random_ledger(chance: random.Random) -> dict[Snapshot, dict[str, Vector]]:
+    """Draw snapshots of some days: revisions, late ones, ties, some expired; users come and go."""
+    vectors = {}
+    for day in range(6):
+        for revision in range(1, chance.randint(0, 3) + 1):
+            as_of, delay = START + timedelta(days=day), chance.choice([0, 6, 6, chance.randint(0, 96)])
+            made = snapshot(
+                as_of.date(), revision, as_of + delay * HOUR, state=chance.choice(["published"] * 4 + [EXPIRED])
+            )
+            vectors[made] = {
+                f"u{k}": [float(day), float(revision), float(k)] for k in range(5) if chance.random() < 0.7
+            }
+    vectors[snapshot(START.date() + timedelta(days=6), 1)] = {"u0": [6.0, 1.0, 0.0]}
+    return vectors
+
+
+def random_updates(chance: random.Random) -> list[Update]:
+    """Draw updates, of as-of date D+1 during day D and sometimes late; some come twice."""
+    updates = []
+    for k in range(25):
+        at = START + chance.randint(-24, 160) * HOUR
+        as_of = at.date() + timedelta(days=1 - chance.choice([0, 0, 1]))
+        updates.append(Update(as_of, f"u{chance.randint(0, 6)}", at, [100.0, float(k), 0.0]))
+    by_key = {(u.as_of, u.user, u.computed_at): u for u in updates}  # a stream has one vector of a user at a time
+    return list(by_key.values())
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_join_gives_what_brute_force_gives_whoever_reads_the_vectors(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, seed: int, has_files: bool
+) -> None:
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    chance = random.Random(seed)
+    vectors, updates = random_ledger(chance), random_updates(chance)
+    add_spaces(tables, "s001-a")
+    publish(tables, vectors)
+    record_snapshots(tables, [snapshot(DAY, 8, state=STAGED), snapshot(DAY, 9, state=REFUSED)])
+    add_updates(tables, [*updates, *updates[:5], Update(DAY, "u1", NOON, [7.0, 7.0, 7.0], space="s002-b")])
+    times = [START + chance.randint(-30, 200) * HOUR for _ in range(40)] + [None]
+    times += [s.available_at for s in vectors] + [u.computed_at for u in updates]  # ties
+    users = [*(f"u{k}" for k in range(8)), None]
+    rows = [(n, chance.choice(users), at) for n, at in enumerate(times)]
+    rows += rows[:10]  # repeats are kept
+    labels = labels_of(spark, rows).repartition(3)
+    for k, (availability, max_age_days) in enumerate([("ledger", None), ("as_of", None), ("ledger", 1), ("as_of", 0)]):
+        with_updates = (seed + k) % 2 == 0
+        options = JoinOptions(availability=availability, max_age_days=max_age_days, updates=with_updates)  # type: ignore[arg-type]
+        oracle = Oracle(vectors, updates if with_updates else (), availability, max_age_days)
+        found = join_embeddings(labels, tables=tables, space="s001-a", options=options).collect()
+        told = sorted((r.n, (r.embedding_status, r.snapshot_id, r.embedding)) for r in found)
+        assert told == sorted((n, oracle(user, at)) for n, user, at in rows)
+
+
+def test_a_ledger_is_looked_up_by_the_microsecond(spark: SparkSession) -> None:
+    chance = random.Random(3)
+    vectors = random_ledger(chance)
+    edges = [s.available_at for s in vectors if s.available_at]
+    times = [edge + k * timedelta.resolution for edge in edges for k in (-1, 0, 1)]
+    times += [
+        datetime(1970, 1, 1),
+        datetime(2024, 5, 1),
+        datetime(2200, 1, 1),
+        datetime(2024, 5, 4, 23, 59, 59, 999999),
+    ]
+    labels = labels_of(spark, [(n, "u", at) for n, at in enumerate(times)])
+    found = with_snapshot(labels, steps_of(list(vectors), "ledger"), time="label_at").collect()
+    oracle = Oracle(vectors)
+    assert {row.n: row["__snapshot_id"] for row in found} == {n: oracle("u", at)[1] for n, at in enumerate(times)}
+    assert len(found) == len(times)
+
+
+def test_a_join_keeps_every_label_and_never_mixes_spaces(tables: Tables, spark: SparkSession) -> None:
+    add_spaces(tables, "s001-a", "s002-b")
+    publish(
+        tables,
+        {
+            snapshot(DAY, 1, NOON): {"u1": [0.5]},
+            snapshot(DAY, 2, NOON + 9 * HOUR): {"u1": [0.25]},
+            snapshot(DAY, 1, NOON, space="s002-b"): {"u1": [9.0]},
+        },
+    )
+    rows = [(1, "u1", NOON), (2, "u1", NOON - timedelta(seconds=1)), (3, "u1", NOON + 9 * HOUR), (4, "new", NOON),
+            (5, None, NOON), (6, "u1", None), (1, "u1", NOON)]  # fmt: skip
+    found = join_embeddings(labels_of(spark, rows), tables=tables, space=find_space(tables, "s001-a"))
+    assert found.columns == ["n", "user_id", "label_at", "snapshot_id", "as_of", "embedding", "embedding_status"]
+    values = sorted((row.n, row.embedding[0] if row.embedding else None) for row in found.collect())
+    assert values == [(1, 0.5), (1, 0.5), (2, None), (3, 0.25), (4, None), (5, None), (6, None)]
+    assert num_by_status(found) == {
+        "found": 3, "no_snapshot_yet": 1, "not_in_snapshot": 1, "null_user": 1, "null_time": 1,
+    }  # fmt: skip
+    assert found.schema["embedding"].metadata == {SPACE_ID: "s001-a"}
+    left = join_embeddings(labels_of(spark, rows), tables=tables, space="s001-a", options=JoinOptions(missing="drop"))
+    assert sorted(row.n for row in left.collect()) == [1, 1, 3]
+
+
+def test_other_names_of_columns_and_vectors_for_spark_ml(tables: Tables, spark: SparkSession) -> None:
+    add_spaces(tables, "s001-a")
+    publish(tables, {snapshot(DAY): {"u1": [0.5, 2.0]}})
+    labels = labels_of(spark, [("u1", NOON, 1), ("u2", NOON, 2)], "`the.user` STRING, `when` TIMESTAMP, `odd name` INT")
+    options = JoinOptions(user="the.user", time="when", output="taste", vectors="vector", updates=True)
+    found = join_embeddings(labels, tables=tables, space="s001-a", options=options)
+    assert found.columns == ["the.user", "when", "odd name", "snapshot_id", "as_of", "taste", "taste_status"]
+    assert found.schema["taste"].dataType.typeName() == "vectorudt"
+    assert found.schema["taste"].metadata == {SPACE_ID: "s001-a"}
+    one, two = found.orderBy("`odd name`").collect()
+    assert one.taste.toArray().tolist() == [0.5, 2.0]
+    assert (two.taste, two.taste_status) == (None, "not_in_snapshot")
+
+
+def test_a_join_refuses_wrong_types_and_a_space_without_snapshots(tables: Tables, spark: SparkSession) -> None:
+    add_spaces(tables, "s001-a")
+    wrong = labels_of(spark, [(1, "2024-05-01", "x")], "user_id INT, label_at STRING, embedding STRING")
+    with pytest.raises(UsageError, match="'user_id' is int; wanted string: cast it") as caught:
+        join_embeddings(wrong, tables=tables, space="s001-a")
+    assert len(caught.value.faults) == 3
+    assert "'embedding' is there already" in caught.value.faults[2]
+    naive = labels_of(spark, [("u", NOON)], "user_id STRING, label_at TIMESTAMP_NTZ")
+    with pytest.raises(UsageError, match="'label_at' is timestamp_ntz; wanted timestamp: cast it to timestamp"):
+        join_embeddings(naive, tables=tables, space="s001-a")
+    with pytest.raises(UsageError, match="'time' is missing; wanted timestamp: the columns are user_id, label_at"):
+        join_embeddings(naive, tables=tables, space="s001-a", options=JoinOptions(time="time"))
+    good = labels_of(spark, [(1, "u", NOON)])
+    with pytest.raises(UsageError, match="no published snapshot to join with"):
+        join_embeddings(good, tables=tables, space="s001-a")
+    with pytest.raises(UsageError, match="space s009: not in the registry"):
+        join_embeddings(good, tables=tables, space="s009")
+    with pytest.raises(UsageError, match="no space is serving"):
+        join_embeddings(good, tables=tables)
+
+
+def test_a_session_that_is_not_in_utc_is_refused(tables: Tables, spark: SparkSession) -> None:
+    labels = labels_of(spark, [(1, "u", NOON)])
+    spark.conf.set("spark.sql.session.timeZone", "Europe/Stockholm")
+    try:
+        with pytest.raises(UsageError, match="time zone is Europe/Stockholm; wanted UTC"):
+            join_embeddings(labels, tables=tables, space="s001-a")
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+
+def test_options_that_there_are_not_are_refused_all_at_once() -> None:
+    with pytest.raises(UsageError, match="missing 'zero': one of null, new_user, drop was expected") as caught:
+        JoinOptions(missing="zero", availability="now", vectors="udt", max_age_days=-1)  # type: ignore[arg-type]
+    assert len(caught.value.faults) == 4
+
+
+def test_a_retired_space_is_refused_with_the_one_that_serves(tables: Tables, spark: SparkSession) -> None:
+    add_spaces(tables, "s001-a", "s002-b")
+    publish(tables, {snapshot(DAY): {"u": [1.0]}})
+    retire(tables, find_space(tables, "s001-a"))
+    mark_ready(tables, find_space(tables, "s002-b"))
+    promote(tables, find_space(tables, "s002-b"))
+    with pytest.raises(UsageError, match=r"s001-a is retired, .* the space that serves: s002-b"):
+        join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
+
+
+def test_a_vector_of_another_width_fails_the_job_and_names_the_cure(tables: Tables, spark: SparkSession) -> None:
+    add_spaces(tables, "s001-a")
+    publish(tables, {snapshot(DAY, dim=2): {"u": [1.0, 2.0], "short": [1.0]}})
+    good = join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
+    assert good.first().embedding == [1.0, 2.0]
+    bad = join_embeddings(labels_of(spark, [(1, "short", NOON)]), tables=tables, space="s001-a")
+    with pytest.raises(PySparkException, match=r"a vector of 1 numbers, 2 wanted.*backfill"):
+        bad.collect()
+
+
+def ledger_with_a_step_that_never_counts(tables: Tables) -> None:
+    add_spaces(tables, "s001-a", "s002-b")
+    publish(
+        tables,
+        {
+            snapshot(DAY, 1, NOON + 20 * HOUR): {"u": [1.0]},  # never counts: the next is newer, and was there before
+            snapshot(DAY, 2, NOON): {"u": [2.0]},
+            snapshot(DAY + timedelta(days=1), 1): {"u": [3.0]},
+            snapshot(DAY, 1, space="s002-b"): {"u": [4.0]},
+        },
+    )
+
+
+def test_in_a_catalog_only_partitions_that_can_count_are_read_and_vectors_are_shuffled_once(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger_with_a_step_that_never_counts(tables)
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: False))
+    found = join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
+    plan = found._jdf.queryExecution().executedPlan().toString()
+    assert plan.count("Exchange hashpartitioning") <= 2
+    read = [unquote(file).split("user_embeddings/")[1].rpartition("/")[0] for file in found.inputFiles()]
+    assert sorted(read) == [
+        "space_id=s001-a/as_of=2024-05-01/revision=2",
+        "space_id=s001-a/as_of=2024-05-02/revision=1",
+    ]
+
+
+def test_only_files_that_can_count_are_listed_and_only_labels_are_shuffled(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger_with_a_step_that_never_counts(tables)
+    folders: list[list[str]] = []
+
+    def with_listed(labels: DataFrame, snapshots: list[list[TableFile]], **more: Any) -> DataFrame:
+        folders.extend([file.path.rpartition("/")[0] for file in files] for files in snapshots)
+        return with_vectors(labels, snapshots, **more)
+
+    monkeypatch.setattr(join, "with_vectors", with_listed)
+    found = join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
+    assert [row.embedding for row in found.collect()] == [[2.0]]
+    plan = found._jdf.queryExecution().executedPlan().toString().partition("== Initial Plan ==")[0]
+    assert re.findall(r"(?<!Broadcast)(?<!Reused)Exchange (\w+)", plan) == ["shufflepartitionidpassthrough"]
+    assert folders == [
+        ["space_id=s001-a/as_of=2024-05-01/revision=2"],
+        ["space_id=s001-a/as_of=2024-05-02/revision=1"],
+    ]
+
+
+def written_by_tasks(tables: Tables, snapshot: Snapshot, num_users: int, *, in_order: bool) -> dict[str, Vector]:
+    """Write a snapshot's rows as tasks do, in two files of small row groups; return them."""
+    users = pa.array([f"u{k}" for k in range(num_users)])
+    bucket_B = bucket_of(users)
+    order = np.argsort(bucket_B, kind="stable") if in_order else np.random.default_rng(0).permutation(num_users)
+    values = {"space_id": snapshot.space_id, "as_of": snapshot.as_of, "revision": snapshot.revision}
+    target = replace(tables.target(USER_EMBEDDINGS), properties=(("parquet.block.size", "800"),))
+    files, since = [], tables.version(USER_EMBEDDINGS)
+    for mine in np.array_split(order, 2):
+        writer = TableWriter(target)
+        vectors = listed(np.stack([mine, mine + 0.5], axis=1).astype(np.float32))
+        rows = {"user_bucket": bucket_B[mine], "user_id": users.take(pa.array(mine)), "embedding": vectors}
+        writer.write(pa.table(rows), values)
+        files += writer.close()
+    tables.commit(USER_EMBEDDINGS, files, replacing=lambda _: False, since=since)
+    record_snapshots(tables, [snapshot])
+    return {f"u{k}": [float(k), k + 0.5] for k in range(num_users)}
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_vectors_are_found_in_any_of_many_row_groups_by_any_number_of_tasks(
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, in_order: bool
+) -> None:
+    monkeypatch.setattr(lookup, "_MOST_USERS", 60)  # five tasks
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "37")
+    add_spaces(tables, "s001-a")
+    made = snapshot(DAY)
+    vectors = written_by_tasks(tables, made, 300, in_order=in_order)
+    groups = [pq.read_metadata(f"{tables.uri(USER_EMBEDDINGS)}/{file.path}").num_row_groups
+              for file in tables.files(USER_EMBEDDINGS, lambda _: True)]  # fmt: skip
+    assert min(groups) > 3
+    chance = random.Random(1)
+    rows = [(n, chance.choice([f"u{chance.randint(0, 330)}", None, "u7"]), NOON) for n in range(500)]
+    try:
+        found = join_embeddings(labels_of(spark, rows).repartition(3), tables=tables, space="s001-a").collect()
+    finally:
+        spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
+    assert {row.n: row.embedding for row in found} == {n: vectors.get(user or "") for n, user, _ in rows}
+    assert len(found) == len(rows)
+
+
+@pytest.mark.parametrize("where", ["embedding IS NOT NULL", "embedding_status = 'found'", None])
+def test_a_filter_on_what_was_found_loses_no_label(tables: Tables, spark: SparkSession, where: str | None) -> None:
+    add_spaces(tables, "s001-a")
+    vectors = written_by_tasks(tables, snapshot(DAY), 300, in_order=True)
+    chance = random.Random(5)
+    rows = [(n, f"u{chance.randint(0, 330)}", NOON) for n in range(200)]
+    options = JoinOptions(missing="null" if where else "drop")
+    found = join_embeddings(labels_of(spark, rows), tables=tables, space="s001-a", options=options)
+    found = found.where(where) if where else found
+    assert sorted(row.n for row in found.collect()) == [n for n, user, _ in rows if user in vectors]
+
+
+def test_a_task_reads_the_row_groups_of_its_labels_alone_and_each_once(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_spaces(tables, "s001-a")
+    vectors = written_by_tasks(tables, snapshot(DAY), 300, in_order=True)
+    read: list[tuple[str, int]] = []
+
+    def counted(group: lookup._RowGroup) -> pa.Table:
+        read.append((group.uri, group.number))
+        return read_group(group)
+
+    read_group = lookup._read
+    monkeypatch.setattr(lookup, "_read", counted)
+    folder = tables.uri(USER_EMBEDDINGS)
+    files = lookup._files(tables.files(USER_EMBEDDINGS, lambda _: True), folder)
+    users = pa.array(sorted(vectors, key=lambda user: bucket_of(pa.array([user]))[0]))[40:80]
+    batches = [
+        (users[k : k + 10], pa.array([0] * 10, pa.int32()), pa.array(bucket_of(users[k : k + 10])))
+        for k in range(0, 40, 10)
+    ]
+    found = [vector for part in lookup._look_up([files])(iter(batches)) for vector in part.to_pylist()]
+    assert found == [vectors[user] for user in users.to_pylist()]
+    assert len(read) == len(set(read)) < 10

@@ -1,0 +1,371 @@
+"""The columns of user features, and how a row of them becomes the model's input."""
+
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmarks.inference_data import as_stored
+from tests.support.builders import config_of
+from userrep.evaluation.representation import Context
+from userrep.evaluation.representations.inputs import is_count, is_recent_count
+from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
+from userrep.features.spec import FeatureSpec
+from userrep.items.versions import lineage_of
+from userrep.tracking.example import invented_users
+
+pytestmark = pytest.mark.fast
+
+SPEC = FeatureSpec(
+    windows_days=[2, 7],
+    modalities={"behaviour": 2, "content": 3},
+    onboarding=True,
+    registered_at=True,
+    attributes=["country"],
+    context=["device"],
+)
+WITH_HISTORY = SPEC.model_copy(update={"history_days": 30})
+VOCABULARY = {
+    "attribute_country": ["de", "fr", UNKNOWN],
+    "num_by_context_7d": ["device=phone", "device=web", UNKNOWN],
+}
+LAYOUT = InputLayout.of(SPEC, VOCABULARY)
+ARROW = {"DOUBLE": pa.float64(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_(), "STRING": pa.string()}
+ARROW |= {"ARRAY<FLOAT>": pa.list_(pa.float32()), "MAP<STRING,BIGINT>": pa.map_(pa.string(), pa.int64())}
+
+
+def features(*rows: dict[str, Any]) -> pa.RecordBatch:
+    """Build a batch of user features; what a row does not name is as of a user without events."""
+    widths = {block.column: block.dim for block in SPEC.pooled} | SPEC.shares
+    empty: dict[str, Any] = {"user_id": "u", "as_of": date(2024, 5, 1), "is_exact": True, SPEC.context_column: []}
+    for name, kind in SPEC.columns():
+        if name in widths:
+            empty[name] = [0.0] * widths[name]
+        elif kind == "BOOLEAN" and name.startswith("has_"):
+            empty[name] = False
+        elif name.startswith(("num_events", "num_active", "weight")):
+            empty[name] = 0
+    columns = [
+        ("user_id", pa.string()),
+        ("as_of", pa.date32()),
+        *((name, ARROW[kind]) for name, kind in SPEC.columns()),
+    ]
+    return pa.RecordBatch.from_pylist([{**empty, **row} for row in rows], schema=pa.schema(columns))
+
+
+def inputs(x_F: np.ndarray, name: str) -> list[float]:
+    block = next(block for block in LAYOUT.blocks if block.name == name)
+    return x_F[block.start : block.stop].tolist()
+
+
+def flag(x_F: np.ndarray, name: str) -> float:
+    block = next(block for block in LAYOUT.blocks if block.name == name)
+    assert block.flag is not None
+    return float(x_F[block.flag])
+
+
+def test_columns_stand_by_modality_and_window_then_counts_recency_shares_context_attributes() -> None:
+    assert [name for name, _ in SPEC.columns()] == [
+        *("behaviour_2d", "has_behaviour_2d", "behaviour_7d", "has_behaviour_7d"),
+        *("behaviour_onboarding", "has_behaviour_onboarding"),
+        *("content_2d", "has_content_2d", "content_7d", "has_content_7d"),
+        *("content_onboarding", "has_content_onboarding"),
+        *("num_events_2d", "weight_2d", "num_active_days_2d", "num_events_7d", "weight_7d", "num_active_days_7d"),
+        *("days_since_last_event", "days_since_first_event", "days_since_registration"),
+        *("part_of_day_7d", "weekday_7d", "num_by_context_7d", "attribute_country", "is_exact"),
+    ]
+
+
+def test_columns_of_the_history_follow_those_of_the_windows_and_are_of_their_kinds() -> None:
+    columns = list(WITH_HISTORY.columns())
+    names = [name for name, _ in columns]
+    added = dict(columns[k] for k in range(len(columns)) if names[k] not in dict(SPEC.columns()))
+    assert added == {
+        "behaviour_30d": "ARRAY<FLOAT>", "has_behaviour_30d": "BOOLEAN",
+        "content_30d": "ARRAY<FLOAT>", "has_content_30d": "BOOLEAN",
+        "num_events_30d": "BIGINT", "weight_30d": "DOUBLE", "num_active_days_30d": "BIGINT",
+    }  # fmt: skip
+    for before, first in (("has_behaviour_7d", "behaviour_30d"), ("num_active_days_7d", "num_events_30d")):
+        assert names.index(first) == names.index(before) + 1
+    assert [column for column in columns if column[0] not in added] == list(SPEC.columns())
+    assert (WITH_HISTORY.longest, WITH_HISTORY.span, WITH_HISTORY.windows) == (7, 30, [2, 7, 30])
+    assert (SPEC.longest, SPEC.span, SPEC.windows) == (7, 7, [2, 7])
+
+
+def test_a_spec_that_was_stored_before_there_was_a_history_has_none() -> None:
+    stored = SPEC.model_dump(exclude={"history_days"})
+    assert FeatureSpec.model_validate(stored) == SPEC
+
+
+def test_columns_have_sql_types_and_the_ddl_lists_them_in_order() -> None:
+    kinds = dict(SPEC.columns())
+    assert kinds["behaviour_7d"] == "ARRAY<FLOAT>"
+    assert kinds["has_behaviour_7d"] == "BOOLEAN"
+    assert kinds["num_events_7d"] == "BIGINT"
+    assert kinds["weight_7d"] == "DOUBLE"
+    assert kinds["num_by_context_7d"] == "MAP<STRING,BIGINT>"
+    assert kinds["attribute_country"] == "STRING"
+
+
+def test_the_vectors_of_all_pooled_blocks_are_stored_in_one_column() -> None:
+    lists = {block.column for block in SPEC.pooled}
+    stored = dict(SPEC.stored_columns())
+    assert stored.pop("pooled") == "BINARY"
+    assert stored == {name: kind for name, kind in SPEC.columns() if name not in lists}
+    assert SPEC.pooled_width == sum(block.dim for block in SPEC.pooled)
+    assert SPEC.ddl() == ", ".join(f"`{name}` {kind}" for name, kind in SPEC.stored_columns())
+
+
+def test_a_configuration_decides_the_columns(tmp_path: Path) -> None:
+    plain = FeatureSpec.of(config_of(tmp_path))
+    assert plain == FeatureSpec(
+        windows_days=[2, 7],
+        history_days=14,
+        modalities={"behaviour": 4},
+        onboarding=False,
+        registered_at=False,
+        attributes=[],
+        context=[],
+    )
+    assert plain.context_column is None
+    rich = FeatureSpec.of(
+        config_of(
+            tmp_path,
+            windows_days=[30, 3],
+            history_days=0,
+            item_vectors={"zeta": {"kind": "als", "dim": 3}, "alpha": {"kind": "als", "dim": 2}},
+            users={"path": "u", "columns": {"user_id": "u", "registered_at": "r"}, "attributes": ["b", "a"]},
+            onboarding={"path": "o", "columns": {"user_id": "u", "item_id": "i", "event_at": "t"}},
+        )
+    )
+    assert list(rich.modalities) == ["alpha", "zeta"]
+    assert (rich.windows_days, rich.history_days, rich.windows) == ([3, 30], None, [3, 30])
+    assert (rich.onboarding, rich.registered_at, rich.attributes) == (True, True, ["b", "a"])
+
+
+def test_a_history_makes_another_lineage_and_none_the_lineage_of_its_windows_alone(tmp_path: Path) -> None:
+    def lineage(windows: list[int], **history: int | None) -> str:
+        return lineage_of(config_of(tmp_path, windows_days=windows, **history))
+
+    assert lineage([2, 7]) == lineage([2, 7], history_days=None) == lineage([2, 7], history_days=14)
+    others = [lineage([2, 7], history_days=days) for days in (0, 8)] + [lineage([2, 7, 14], history_days=0)]
+    assert len({lineage([2, 7]), *others}) == 4
+
+
+def test_counts_of_the_history_are_told_from_those_of_the_windows() -> None:
+    for spec, added in ((WITH_HISTORY, {"num_events_30d", "weight_30d", "num_active_days_30d"}), (SPEC, set())):
+        layout = InputLayout.of(spec, VOCABULARY)
+        context = cast(Context, SimpleNamespace(layout=layout))
+        every = {block.name for block in layout.blocks if is_count(block, context)}
+        recent = {block.name for block in layout.blocks if is_recent_count(block, context)}
+        assert every - recent == added
+        assert recent == set(SPEC.scalars)
+
+
+def test_an_invented_user_has_an_event_a_day_in_the_history_too() -> None:
+    users = invented_users(InputLayout.of(WITH_HISTORY, VOCABULARY)).to_pylist()
+    assert [[user[f"num_events_{days}d"] for days in (2, 7, 30)] for user in users] == [[2, 7, 30], [0, 0, 0]]
+
+
+def test_blocks_cover_the_inputs_without_a_gap_and_flags_come_last() -> None:
+    starts, stops = [b.start for b in LAYOUT.blocks], [b.stop for b in LAYOUT.blocks]
+    assert starts == [0, *stops[:-1]]
+    assert LAYOUT.blocks[-1].kind == "flags"
+    flags = [block.flag for block in LAYOUT.blocks if block.flag is not None]
+    assert flags == list(range(starts[-1], LAYOUT.width))
+    assert len(flags) == 6 + 3  # pooled blocks, and days since
+
+
+def test_picks_registration_and_attributes_are_known_of_a_newcomer() -> None:
+    assert {block.name for block in LAYOUT.blocks if block.newcomer} == {
+        *("behaviour_onboarding", "content_onboarding", "days_since_registration", "attribute_country")
+    }
+
+
+def test_a_layout_survives_json() -> None:
+    assert InputLayout.model_validate_json(LAYOUT.model_dump_json()) == LAYOUT
+
+
+def test_a_user_of_whom_nothing_is_known_is_zero_but_for_the_unknown_attribute() -> None:
+    x_F = LAYOUT.raw(features({}))[0]
+    assert inputs(x_F, "attribute_country") == [0, 0, 1]
+    x_F[next(b for b in LAYOUT.blocks if b.name == "attribute_country").stop - 1] = 0
+    assert not x_F.any()
+
+
+def test_values_stand_in_their_blocks() -> None:
+    x_F = LAYOUT.raw(
+        features(
+            {
+                "behaviour_7d": [0.5, -1.5],
+                "has_behaviour_7d": True,
+                "num_events_7d": 3,
+                "weight_7d": 1.5,
+                "days_since_last_event": 0.0,
+                "days_since_registration": 9.0,
+                "part_of_day_7d": [0.25, 0.75, 0, 0],
+                "num_by_context_7d": [("device=web", 3), ("device=phone", 1)],
+                "attribute_country": "fr",
+            }
+        )
+    )[0]
+    assert x_F.dtype == np.float32
+    assert inputs(x_F, "behaviour_7d") == [0.5, -1.5]
+    assert flag(x_F, "behaviour_7d") == 1
+    assert flag(x_F, "behaviour_2d") == 0
+    assert inputs(x_F, "num_events_7d") == pytest.approx([np.log1p(3)])
+    assert inputs(x_F, "weight_7d") == pytest.approx([np.log1p(1.5)])
+    assert inputs(x_F, "days_since_registration") == pytest.approx([np.log1p(9)])
+    assert inputs(x_F, "part_of_day_7d") == [0.25, 0.75, 0, 0]
+    assert inputs(x_F, "num_by_context_7d") == [0.25, 0.75, 0]
+    assert inputs(x_F, "attribute_country") == [0, 1, 0]
+
+
+def test_an_event_today_and_an_unknown_last_event_differ_by_the_flag() -> None:
+    today, unknown = LAYOUT.raw(features({"days_since_last_event": 0.0}, {"days_since_last_event": None}))
+    assert inputs(today, "days_since_last_event") == inputs(unknown, "days_since_last_event") == [0]
+    assert (flag(today, "days_since_last_event"), flag(unknown, "days_since_last_event")) == (1, 0)
+
+
+def test_values_outside_the_vocabulary_count_as_other() -> None:
+    x_F = LAYOUT.raw(
+        features({"attribute_country": "xx", "num_by_context_7d": [("device=tv", 2), ("os=x", 1), ("device=web", 1)]})
+    )[0]
+    assert inputs(x_F, "attribute_country") == [0, 0, 1]
+    assert inputs(x_F, "num_by_context_7d") == [0, 0.25, 0.75]
+
+
+def test_rows_do_not_depend_on_their_neighbours_and_an_empty_batch_is_empty() -> None:
+    rows = [
+        {"behaviour_2d": [1, 2], "has_behaviour_2d": True, "attribute_country": "de"},
+        {"num_events_2d": 5, "num_by_context_7d": [("device=phone", 5)]},
+        {},
+    ]
+    together = LAYOUT.raw(features(*rows))
+    alone = np.concatenate([LAYOUT.raw(features(row)) for row in rows])
+    np.testing.assert_array_equal(together, alone)
+    assert LAYOUT.raw(features()).shape == (0, LAYOUT.width)
+    np.testing.assert_array_equal(LAYOUT.raw(features(*rows).slice(1, 2)), together[1:])
+
+
+def test_stored_vectors_are_laid_out_as_lists_are() -> None:
+    there = {f"has_{block.column}": True for block in SPEC.pooled}
+    lists = {block.column: [float(k + 1) for k in range(block.dim)] for block in SPEC.pooled}
+    rows = features({**lists, **there}, lists, {**lists, **there, "has_content_7d": None}, {})
+    np.testing.assert_array_equal(LAYOUT.raw(as_stored(rows, SPEC)), LAYOUT.raw(rows))
+    np.testing.assert_array_equal(LAYOUT.raw(as_stored(rows, SPEC).slice(1, 2)), LAYOUT.raw(rows)[1:3])
+    wrong = as_stored(rows, WITH_HISTORY.model_copy(update={"history_days": None, "windows_days": [2]}))
+    with pytest.raises(ValueError, match=r"pooled: \d+ numbers a row .+ were expected"):
+        LAYOUT.raw(wrong)
+
+
+def test_vectors_of_another_width_are_refused() -> None:
+    there = {"has_behaviour_2d": True}
+    with pytest.raises(ValueError, match="behaviour_2d: 1 vectors of width 2 were expected, got one of 3 numbers"):
+        LAYOUT.raw(features({"behaviour_2d": [1, 2, 3], **there}))
+    with pytest.raises(ValueError, match="2 vectors of width 2 were expected, got one of 1 numbers"):
+        LAYOUT.raw(features({"behaviour_2d": [1], **there}, {"behaviour_2d": [1, 2, 3], **there}))
+
+
+def test_what_is_null_is_absent_and_so_is_what_stands_below_a_flag_that_is_not_set() -> None:
+    nulls = dict.fromkeys(name for name, _ in SPEC.columns())
+    hidden = {"behaviour_2d": [float("nan"), 3.0], "has_behaviour_2d": False}
+    without = {"behaviour_2d": None, "has_behaviour_2d": True}
+    known = {"behaviour_2d": [1.0, 2.0], "has_behaviour_2d": True, "num_by_context_7d": [("device=web", None)]}
+    x_BF = LAYOUT.raw(features(nulls, hidden, without, known, {}))
+    assert all(np.array_equal(x_BF[k], x_BF[4]) for k in range(3))
+    assert (inputs(x_BF[3], "behaviour_2d"), flag(x_BF[3], "behaviour_2d")) == ([1, 2], 1)
+    assert inputs(x_BF[3], "num_by_context_7d") == [0, 0, 0]
+
+
+def some_raw(num_rows: int, seed: int = 0) -> np.ndarray:
+    """Rows of plausible inputs; of each flagged block about half are absent."""
+    rng = np.random.default_rng(seed)
+    raw_BF = rng.normal(3, 2, (num_rows, LAYOUT.width)).astype(np.float32)
+    for block in LAYOUT.blocks[:-1]:
+        if block.flag is not None:
+            raw_BF[:, block.flag] = rng.random(num_rows) < 0.5
+            raw_BF[:, block.start : block.stop] *= raw_BF[:, block.flag, None]
+    return raw_BF
+
+
+def test_moments_of_parts_add_up_to_those_of_the_whole() -> None:
+    raw_BF = some_raw(50)
+    whole, parts = Moments.of(raw_BF), [Moments.of(part) for part in np.split(raw_BF, [7, 7, 30])]
+    added = Moments(
+        num_rows=sum(part.num_rows for part in parts),
+        sum_F=np.sum([part.sum_F for part in parts], axis=0),
+        sum_squares_F=np.sum([part.sum_squares_F for part in parts], axis=0),
+    )
+    assert added.num_rows == whole.num_rows == 50
+    np.testing.assert_allclose(added.sum_F, whole.sum_F, rtol=1e-12)
+    np.testing.assert_allclose(added.sum_squares_F, whole.sum_squares_F, rtol=1e-12)
+    np.testing.assert_allclose(Scaler.fit(LAYOUT, added).scale_F, Scaler.fit(LAYOUT, whole).scale_F, rtol=1e-6)
+
+
+def test_a_scaler_sees_the_rows_that_have_the_block_and_gives_each_block_one_scale() -> None:
+    raw_BF = some_raw(200)
+    scaler = Scaler.fit(LAYOUT, Moments.of(raw_BF))
+    for block in LAYOUT.blocks[:-1]:
+        rows_BF = raw_BF if block.flag is None else raw_BF[raw_BF[:, block.flag] == 1]
+        part_BF = rows_BF[:, block.start : block.stop].astype(np.float64)
+        np.testing.assert_allclose(scaler.center_F[block.start : block.stop], part_BF.mean(axis=0), rtol=1e-5)
+        one_scale = np.sqrt(part_BF.var(axis=0).mean())
+        np.testing.assert_allclose(scaler.scale_F[block.start : block.stop], one_scale, rtol=1e-5)
+
+
+def test_flags_are_left_as_they_are() -> None:
+    raw_BF = some_raw(30)
+    first = LAYOUT.blocks[-1].start
+    x_BF = Scaler.fit(LAYOUT, Moments.of(raw_BF)).apply(LAYOUT, raw_BF)
+    np.testing.assert_array_equal(x_BF[:, first:], raw_BF[:, first:])
+
+
+def test_scaled_inputs_are_centred_where_present_zero_where_absent_and_pooled_ones_equally_long() -> None:
+    raw_BF = some_raw(100)
+    before = raw_BF.copy()
+    x_BF = Scaler.fit(LAYOUT, Moments.of(raw_BF)).apply(LAYOUT, raw_BF)
+    np.testing.assert_array_equal(raw_BF, before)
+    for block in LAYOUT.blocks[:-1]:
+        there_B = np.ones(100, bool) if block.flag is None else raw_BF[:, block.flag] == 1
+        part_BF = x_BF[:, block.start : block.stop]
+        assert not part_BF[~there_B].any()
+        if block.kind != "pooled":
+            np.testing.assert_allclose(part_BF[there_B].mean(axis=0), 0, atol=1e-4)
+            continue
+        from_mean_BW = raw_BF[there_B, block.start : block.stop] - raw_BF[there_B, block.start : block.stop].mean(
+            axis=0
+        )
+        for got_W, raw_W in zip(part_BF[there_B], from_mean_BW, strict=True):
+            np.testing.assert_allclose(got_W, raw_W * (len(raw_W) / (raw_W @ raw_W)) ** 0.5, rtol=1e-3, atol=1e-4)
+
+
+def test_a_pooled_vector_that_is_the_mean_points_nowhere_and_says_so_by_zeros() -> None:
+    raw_BF = some_raw(100)
+    scaler = Scaler.fit(LAYOUT, Moments.of(raw_BF))
+    block = next(block for block in LAYOUT.blocks if block.kind == "pooled")
+    raw_BF[0, block.start : block.stop], raw_BF[0, block.flag] = scaler.center_F[block.start : block.stop], 1
+    assert not scaler.apply(LAYOUT, raw_BF)[0, block.start : block.stop].any()
+
+
+def test_scaled_inputs_are_clipped() -> None:
+    raw_BF = some_raw(100)
+    scaler = Scaler.fit(LAYOUT, Moments.of(raw_BF))
+    far_BF = raw_BF * 1e6
+    far_BF[:, LAYOUT.blocks[-1].start :] = 1
+    x_BF = scaler.apply(LAYOUT, far_BF)
+    assert np.abs(x_BF).max() == CLIP
+
+
+def test_a_block_that_never_varies_or_is_never_there_keeps_scale_one() -> None:
+    raw_BF = np.zeros((10, LAYOUT.width), np.float32)
+    block = next(block for block in LAYOUT.blocks if block.name == "num_events_7d")
+    raw_BF[:, block.start] = 5
+    scaler = Scaler.fit(LAYOUT, Moments.of(raw_BF))
+    assert (scaler.scale_F == 1).all()
+    assert scaler.center_F[block.start] == 5
+    assert not scaler.apply(LAYOUT, raw_BF).any()

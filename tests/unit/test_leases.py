@@ -1,0 +1,189 @@
+"""One run of a job at a time on a root: whoever comes second is told by whom, and the place of the dead is taken."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from pyspark.sql import SparkSession
+
+from userrep import daily, leases, schemas
+from userrep.config import Config
+from userrep.errors import AlreadyRunningError, UserrepError
+from userrep.jobs import run_job
+from userrep.leases import held
+from userrep.operations.erasure import Erasure
+from userrep.pipeline import Pipeline
+from userrep.schemas import LEASES
+from userrep.storage import folder_names, write_bytes
+from userrep.tables import Tables
+from userrep.utc import utc_now
+
+pytestmark = pytest.mark.default
+
+BEAT, STALE = timedelta(seconds=0.2), timedelta(seconds=1)
+HOLDER = f"""
+import sys, time
+from datetime import timedelta
+from userrep import leases
+from userrep.tables import Tables
+leases.BEAT, leases.STALE = timedelta(seconds={BEAT.total_seconds()}), timedelta(seconds={STALE.total_seconds()})
+with leases.held(Tables(None, root=sys.argv[1]), "daily"):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
+    monkeypatch.setattr(leases, "BEAT", BEAT)
+    monkeypatch.setattr(leases, "STALE", STALE)
+    return Tables(None, root=str(tmp_path))
+
+
+@contextmanager
+def holder(root: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Hold the lease of ``daily`` in another process."""
+    command = [sys.executable, "-c", HOLDER, str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_second_run_of_a_job_is_told_who_runs_and_another_job_runs_beside_it(
+    tables: Tables, tmp_path: Path
+) -> None:
+    with holder(tmp_path) as other:
+        time.sleep(2 * STALE.total_seconds())  # it goes on living
+        before = tables.version(LEASES)
+        who = (
+            rf"daily is already running: run r\d+-\w+ on {re.escape(socket.gethostname())}, process {other.pid}, since"
+        )
+        with pytest.raises(AlreadyRunningError, match=who), held(tables, "daily"):
+            pass
+        assert tables.version(LEASES) == before
+        with held(tables, "forget"):
+            pass
+
+
+def test_the_lease_of_a_killed_process_is_taken_at_once(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "STALE", timedelta(hours=1))
+    with holder(tmp_path) as other:
+        other.kill()
+        other.wait()
+        with held(tables, "daily"):
+            assert [row.pid for row in tables.ledger(LEASES)] == [os.getpid()]
+    assert folder_names(f"{tmp_path}/artifacts/leases") == []
+
+
+def test_a_holder_that_slept_too_long_loses_its_lease_and_stops(tables: Tables, tmp_path: Path) -> None:
+    with holder(tmp_path) as other:
+        other.send_signal(signal.SIGSTOP)
+        with pytest.raises(AlreadyRunningError, match="already running"), held(tables, "daily"):
+            pass
+        time.sleep(STALE.total_seconds())
+        with held(tables, "daily"):
+            other.send_signal(signal.SIGCONT)
+            said = other.communicate(timeout=60)[1]
+            (row,) = tables.ledger(LEASES)
+            assert (row.pid, row.ended_at) == (os.getpid(), None)
+    assert "nothing was heard of this run for more than 1 s, and another one has taken its place" in said
+
+
+def test_a_holder_that_slept_while_it_wrote_its_file_loses_its_lease_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT", BEAT)
+    monkeypatch.setattr(leases, "STALE", STALE)
+
+    def slept(uri: str, content: bytes) -> None:
+        time.sleep(1.2 * STALE.total_seconds())
+        write_bytes(uri, content)
+
+    with ThreadPoolExecutor(1) as pool:  # not the main thread, which would be interrupted
+        beat = pool.submit(leases._Beat, f"{tmp_path}/beat", lambda: False).result()
+        monkeypatch.setattr(leases, "write_bytes", slept)
+        beat._thread.join(timeout=30)
+    assert beat.is_lost
+    assert (tmp_path / "beat").exists()
+
+
+def test_a_holder_whose_clock_is_behind_is_not_taken_for_dead(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def an_hour_ahead() -> datetime:
+        return utc_now() + timedelta(hours=1)
+
+    with holder(tmp_path):
+        monkeypatch.setattr(leases, "utc_now", an_hour_ahead)
+        with pytest.raises(AlreadyRunningError, match="heard of 0 s ago"), held(tables, "daily"):
+            pass
+
+
+def test_of_many_that_begin_at_once_one_gets_the_lease(tables: Tables) -> None:
+    begin, end = Barrier(6), Barrier(6)
+
+    def run(_: int) -> bool:
+        begin.wait()
+        try:
+            with held(tables, "daily"):
+                end.wait()
+                return True
+        except AlreadyRunningError:
+            end.wait()
+            return False
+        except BaseException:
+            end.abort()  # nobody waits for this one
+            raise
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(run, range(6))) == 1
+
+
+def test_a_lease_is_given_back_when_the_job_fails(tables: Tables) -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError, match="its own"), held(tables, "daily"):
+            raise ValueError("its own")
+    assert tables.ledger(LEASES)[0].ended_at is not None
+
+
+def test_who_is_always_second_is_told_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tables, "exchange", lambda *_, **__: False)
+    with pytest.raises(UserrepError, match="daily: other runs keep on beginning"), held(tables, "daily"):
+        pass
+
+
+def test_jobs_that_are_under_way_elsewhere_are_refused_and_write_nothing(
+    spark: SparkSession, done: tuple[Pipeline, Config]
+) -> None:
+    work, config = done
+    again = Pipeline(config, spark, report=lambda _: None)
+    jobs = {
+        "pipeline": again.run,
+        "daily": lambda: daily.daily(again, on_time=True),
+        "backfill": lambda: daily.backfill_stale(again),
+        "forget": lambda: Erasure(work.tables, config, ["u1"], lambda _: None).run(now=False),
+        "maintain_tables": lambda: run_job(again, "maintain_tables"),
+    }
+    for name, job in jobs.items():
+        with held(work.tables, name):
+            before = {table.name: work.tables.version(table) for table in schemas.ALL}
+            with pytest.raises(AlreadyRunningError, match=f"{name} is already running"):
+                job()
+            assert {table.name: work.tables.version(table) for table in schemas.ALL} == before

@@ -1,0 +1,147 @@
+"""Maintenance joins small files, removes old ones, and changes no row that counts."""
+
+import os
+import time
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake.exceptions import CommitFailedError
+from pyspark.sql import SparkSession
+
+from tests.support.embedding_tables import Update, add_updates, publish, snapshot
+from userrep import delta_files
+from userrep.errors import UserrepError
+from userrep.operations import maintenance
+from userrep.operations.maintenance import LEDGERS, maintain_tables
+from userrep.schemas import (
+    ALL,
+    EMBEDDING_UPDATES,
+    JOB_RUNS,
+    OPENINGS,
+    REJECTED_EVENTS,
+    SNAPSHOTS,
+    USER_EMBEDDINGS,
+    USER_OPENINGS,
+)
+from userrep.spaces.snapshots import REFUSED
+from userrep.sql import sql_date
+from userrep.table_upkeep import RETENTION
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
+NOON = datetime(2024, 5, 1, 12)
+
+
+@pytest.fixture
+def tables(spark: SparkSession, tmp_path: Path) -> Tables:
+    return Tables(spark, root=str(tmp_path / "root"))
+
+
+def maintain(tables: Tables) -> dict[str, Any]:
+    return maintain_tables(tables, report=lambda _: None)
+
+
+def num_files(tables: Tables, table: Any, **values: Any) -> int:
+    return len(tables.files(table, lambda of: all(of[name] == value for name, value in values.items())))
+
+
+def test_every_table_is_a_ledger_or_is_written_in_its_layout() -> None:
+    assert set(LEDGERS) < set(ALL)
+    assert {table.name for table in ALL if not table.partition_by} - {table.name for table in LEDGERS} == {
+        "leases",
+        "registry",
+    }
+
+
+def test_small_files_are_joined_and_rows_stay(tables: Tables) -> None:
+    for k in range(20):
+        tables.add(JOB_RUNS, [{"run_id": f"r{k:02d}", "stage": "s"}])
+        add_updates(tables, [Update(D1, f"u{k}", NOON, [1.0])])
+        tables.add(REJECTED_EVENTS, [{"event_date": D1, "revision": k % 2, "reason": "r", "row": str(k)}])
+    add_updates(tables, [Update(D2, "u", NOON, [1.0])])
+    for k in range(8):
+        tables.add(REJECTED_EVENTS, [{"event_date": D1, "revision": 0, "reason": "r", "row": f"more {k}"}])
+    kept = {table: sorted(map(str, tables.read(table).collect())) for table in (EMBEDDING_UPDATES, REJECTED_EVENTS)}
+    done = maintain(tables)
+    assert done["joined"] == {"job_runs": 20, "embedding_updates": 1, "rejected_events": 1}
+    assert sorted(row.run_id for row in tables.ledger(JOB_RUNS)) == [f"r{k:02d}" for k in range(20)]
+    assert num_files(tables, JOB_RUNS) == 1
+    assert (num_files(tables, EMBEDDING_UPDATES, as_of=D1), num_files(tables, EMBEDDING_UPDATES, as_of=D2)) == (1, 1)
+    assert (num_files(tables, REJECTED_EVENTS, revision=0), num_files(tables, REJECTED_EVENTS, revision=1)) == (1, 10)
+    assert kept == {table: sorted(map(str, tables.read(table).collect())) for table in kept}
+    assert maintain(tables)["joined"] == {}
+
+
+def test_old_files_go_and_what_may_still_be_read_stays(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = {"lineage_id": "l1", "as_of": D1, "user_slice": "0-of-1", "user_bucket": 1, "user_id": "u", "sums": b""}
+    for _ in range(3):
+        tables.add(USER_OPENINGS, [opening], replacing="true")
+    for version, built_at in ((2, NOON), (1, NOON - timedelta(hours=1))):
+        row = {"lineage_id": "l1", "as_of": D1, "table_version": version, "built_at": built_at}
+        tables.add(OPENINGS, [row])
+    with monkeypatch.context() as patched:
+        patched.setattr(maintenance, "RETENTION", timedelta(0))
+        maintain(tables)
+    rows = tables.read(USER_OPENINGS, version=2)
+    assert rows.count() == 1
+    folder = tmp_path / "root" / "tables" / "user_openings"
+    assert len(list(folder.rglob("*.parquet"))) == 2  # of the versions 2 and 3
+
+    add_updates(tables, [Update(D1, "u", NOON, [1.0])])
+    orphans = [tmp_path / "root" / "tables" / "embedding_updates" / f"part-{k}.parquet" for k in range(2)]
+    staged = [tmp_path / "root" / "artifacts" / "spaces" / f".s00{k}-abc" for k in range(2)]
+    for old, young in (orphans, staged):
+        for path in (old, young):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+        long_ago = time.time() - RETENTION.total_seconds() - 3600
+        os.utime(old, (long_ago, long_ago))
+    assert maintain(tables)["orphans"] == 1
+    assert [path.exists() for path in (*orphans, *staged)] == [False, True, False, True]
+    assert tables.read(EMBEDDING_UPDATES).count() == 1
+    assert rows.count() == 1
+
+
+def test_rows_of_snapshots_that_were_refused_go_after_a_week(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tables, {snapshot(D1): {"u": [1.0]}, snapshot(D2, state=REFUSED): {"u": [1.0]}})
+    monkeypatch.setattr(maintenance, "utc_now", lambda: datetime.combine(D2, datetime.min.time()) + RETENTION)
+    assert maintain(tables)["refused_snapshots"] == 0
+    monkeypatch.setattr(maintenance, "utc_now", lambda: datetime.combine(D2, datetime.max.time()) + RETENTION)
+    assert maintain(tables)["refused_snapshots"] == 1
+    assert [row.as_of for row in tables.read(USER_EMBEDDINGS).collect()] == [D1]
+    assert {row.state for row in tables.ledger(SNAPSHOTS)} == {"published", "refused"}
+
+
+def test_a_ledger_that_others_commit_to_is_left_and_they_are_not_stopped(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that replaces rows of a ledger just when its files are joined does it again."""
+    files = delta_files.DeltaFiles(tables.uri(SNAPSHOTS))
+    for day in (D1, D2):
+        publish(tables, {snapshot(day): {"u": [1.0]}})
+    write, calls = delta_files.write_deltalake, []
+
+    def after_a_join(*arguments: Any, **options: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            assert files.join_files(2) == 2
+        write(*arguments, **options)
+
+    monkeypatch.setattr(delta_files, "write_deltalake", after_a_join)
+    changed = replace(snapshot(D1), num_users=7)
+    tables.add(SNAPSHOTS, [vars(changed)], replacing=f"as_of = {sql_date(D1)}")
+    assert sorted((row.as_of, row.num_users) for row in tables.ledger(SNAPSHOTS)) == [(D1, 7), (D2, 2)]
+
+    def never(*_: Any, **__: Any) -> None:
+        raise CommitFailedError("another")
+
+    monkeypatch.setattr(delta_files, "write_deltalake", never)
+    with pytest.raises(UserrepError, match="other runs keep on committing"):
+        tables.add(SNAPSHOTS, [vars(changed)], replacing="true")

@@ -1,0 +1,180 @@
+"""What runs say on stderr, for people and as JSON; one id through all stages of a run; what jobs do in a retraining."""
+
+import json
+import re
+import sys
+import threading
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.support.builders import config_of
+from userrep import jobs, logs
+from userrep.errors import GateRefusedError, UsageError
+from userrep.ids import checked_name
+from userrep.runs import Runs
+from userrep.schemas import JOB_RUNS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+Captured = pytest.CaptureFixture[str]
+
+
+def tables_in(folder: Path) -> Tables:
+    """Open tables of which only ledgers are asked: no session is needed."""
+    return Tables(cast(Any, object()), root=str(folder))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """The stages of a run, whose record needs no Spark."""
+    monkeypatch.setattr("userrep.runs.SparkWork", lambda _: SimpleNamespace(found=dict))
+    return Runs(tables_in(tmp_path), config_of(tmp_path))
+
+
+def objects(capsys: Captured) -> list[dict[str, Any]]:
+    """Return the lines on stderr, each of which must be an object."""
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def two_stages(runs: Runs) -> None:
+    with runs.stage("build_activity_tiles") as run:
+        thread = threading.Thread(target=runs.report, args=("as ranks say it,\nfrom a thread",))
+        thread.start()
+        thread.join()
+        run.num_rows, run.reason = 1200, "2 days"
+    with pytest.raises(GateRefusedError), runs.stage("publish_snapshot"):
+        raise GateRefusedError("gates: too few users\nmore of it")
+    runs.report("between stages")
+
+
+def test_json_lines_name_run_and_stage_and_a_stage_s_end_has_its_figures(
+    runs: Runs, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USERREP_LOG", "json")
+    two_stages(runs)
+    said, done, refused, between = objects(capsys)
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:]{8}\.\d{3}Z", line["time"]) for line in (said, done, refused))
+    assert said.keys() == {"time", "level", "run_id", "stage", "message"}
+    assert (said["level"], said["run_id"], said["stage"]) == ("info", runs.run_id, "build_activity_tiles")
+    assert said["message"] == "as ranks say it,\nfrom a thread"
+    assert done["message"] == "build_activity_tiles: 1,200 rows in 0 s (2 days)"
+    assert (done["outcome"], done["num_rows"], done["reason"]) == ("done", 1200, "2 days")
+    assert 0 <= done["seconds"] < 5
+    assert (refused["stage"], refused["outcome"]) == ("publish_snapshot", "failed")
+    assert refused["reason"] == "gates: too few users"
+    assert (between["stage"], between["message"]) == (None, "between stages")
+
+
+def test_people_read_lines_and_an_error_once(runs: Runs, capsys: Captured) -> None:
+    two_stages(runs)
+    said = capsys.readouterr().err.splitlines()
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in said] == [
+        "as ranks say it,", "from a thread", "build_activity_tiles: 1,200 rows in 0 s (2 days)", "between stages"
+    ]  # fmt: skip
+
+
+def test_runs_have_ids_of_their_own_unless_one_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_id() -> str:
+        return Runs(tables_in(tmp_path), config_of(tmp_path)).run_id
+
+    first, second = run_id(), run_id()
+    assert first != second
+    assert checked_name(first, "run id") == first
+    monkeypatch.setenv("USERREP_RUN_ID", "nightly-20240602")
+    assert (run_id(), run_id()) == ("nightly-20240602", "nightly-20240602")
+    logs.begin_run("a-job-s")
+    assert (run_id(), run_id()) == ("a-job-s", "a-job-s")
+    logs.end_run()
+    monkeypatch.setenv("USERREP_RUN_ID", "../x")
+    with pytest.raises(UsageError, match=r"run id '../x' is not a valid name: use 1 to 64 of a-z"):
+        run_id()
+    with pytest.raises(UsageError, match="run id 'A B' is not a valid name"):
+        logs.begin_run("A B")
+    monkeypatch.setenv("USERREP_LOG", "xml")
+    with pytest.raises(UsageError, match="USERREP_LOG is 'xml'; use json or text"):
+        logs.begin_run("a-job-s")
+
+
+@pytest.fixture
+def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let jobs work on a pipeline that is none; return what they ask of it."""
+    asked: list[Any] = []
+    old, new = SimpleNamespace(space_id="s1"), SimpleNamespace(space_id="s2")
+
+    def built(as_ofs: list[date], **more: Any) -> None:
+        asked.append((as_ofs, more))
+        with runs.stage("build_user_features") as run:
+            run.num_rows = 3
+
+    schedule = SimpleNamespace(
+        as_of=date(2024, 6, 2),
+        feature_dates=lambda *, retrain=False: [date(2024, 4, 1)] if retrain else [date(2024, 6, 2)],
+        space_to_use=lambda: old,
+        unfinished_candidate=lambda: new,
+        snapshot_dates=lambda space: [date(2024, 6, int(space.space_id[1:]))],  # the 1st of s1, the 2nd of s2
+    )
+    pipeline = SimpleNamespace(
+        tables=tables_in(tmp_path),
+        schedule=schedule,
+        build_user_features=built,
+        train_item_vectors=asked.append,
+        embed_users=lambda space, as_ofs: asked.append((space.space_id, as_ofs)),
+        publish_snapshots=lambda space, as_ofs: asked.append((space.space_id, as_ofs)),
+        promote_first=lambda space: asked.append(space.space_id),
+    )
+    monkeypatch.setattr(jobs, "get_session", lambda *_, **__: None)
+    monkeypatch.setattr(jobs, "Pipeline", lambda *_: pipeline)
+    return asked
+
+
+def call(monkeypatch: pytest.MonkeyPatch, folder: Path, job: str, *arguments: str) -> int:
+    """Call the job's entry point with a configuration that is whole."""
+    config = folder / "userrep.yaml"
+    config.write_text(config_of(folder).model_dump_json(exclude_unset=True, by_alias=True))
+    monkeypatch.setattr(sys, "argv", [f"{job}.py", "--config", str(config), *arguments])
+    return jobs.job_main(job, "…")
+
+
+def test_a_retraining_s_features_are_made_before_it_and_then_its_space_is_embedded_and_published(
+    of_pipeline: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(monkeypatch, tmp_path, "train_item_vectors", "--retrain") == 0
+    assert call(monkeypatch, tmp_path, "build_user_features", "--retrain") == 0
+    assert call(monkeypatch, tmp_path, "build_user_features") == 0
+    night = date(2024, 6, 2)
+    assert of_pipeline == [
+        [date(2024, 4, 1)], ([date(2024, 4, 1)], {"force": [night]}), ([night], {"force": [night]})
+    ]  # fmt: skip
+    of_pipeline.clear()
+    assert call(monkeypatch, tmp_path, "embed_users") == 0
+    assert call(monkeypatch, tmp_path, "publish_snapshot") == 0
+    assert of_pipeline == [("s2", [night]), ("s2", [night]), "s2"]
+
+
+def test_a_job_takes_its_run_s_id_from_its_command_line_and_errors_are_objects_too(
+    runs: Runs, of_pipeline: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("USERREP_LOG", "json")
+    tables = tables_in(tmp_path)
+    monkeypatch.setattr(
+        jobs, "Pipeline", lambda *_: SimpleNamespace(tables=tables, runs=Runs(tables, config_of(tmp_path)))
+    )
+    assert call(monkeypatch, tmp_path, "embed_users", "--run-id", "databricks-77", "--set", "modle=1") == 2
+    (fault,) = objects(capsys)
+    assert (fault["level"], fault["run_id"], fault["stage"]) == ("error", "databricks-77", None)
+    assert "unknown key modle" in fault["message"]
+
+    def night(pipeline: SimpleNamespace) -> None:
+        with pipeline.runs.stage("embed_users"):
+            pass
+
+    monkeypatch.setitem(jobs.JOBS, "embed_users", night)
+    assert call(monkeypatch, tmp_path, "embed_users", "--run-id", "databricks-77") == 0
+    assert [line["run_id"] for line in objects(capsys)] == ["databricks-77"]
+    assert [row.run_id for row in tables_in(tmp_path).ledger(JOB_RUNS)] == ["databricks-77"]
+    assert logs.this_run_id() != "databricks-77"

@@ -1,0 +1,271 @@
+"""The daily refresh on Delta tables: the same rows as a full rebuild, from the days that differ alone."""
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ByteSize
+from pyspark.sql import SparkSession
+
+from tests.support.builders import at, config_of, cut_off_before_a_row_of, event, write_rows
+from userrep.config import Config
+from userrep.events.inventory import take_inventory
+from userrep.events.tile_build import build_tiles
+from userrep.features import refresh as refreshing
+from userrep.features import tasks
+from userrep.features.build import build_features, read_features, stale_features
+from userrep.features.item_files import item_parts
+from userrep.features.plan import Plan
+from userrep.features.refresh import Refresh, generations, refresh_features
+from userrep.items.versions import Versions, train_versions, versions_of
+from userrep.pipeline import Pipeline
+from userrep.schemas import FEATURE_SETS, SUM_GENERATIONS, USER_WINDOW_SUMS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+FIRST = date(2024, 2, 20)
+D1, D2, D3, D4 = (date(2024, 3, day) for day in (11, 12, 13, 14))
+COLUMNS = {
+    "user_id": "user_id",
+    "item_id": "item_id",
+    "event_at": "event_at",
+    "weight": "score",
+    "context": ["device"],
+}
+
+
+class Shop:
+    """A log of one file a day, and what is built from it."""
+
+    def __init__(self, spark: SparkSession, folder: Path) -> None:
+        self.folder = folder
+        self.random = np.random.default_rng(3)
+        for k in range(24):
+            day = FIRST + timedelta(days=k)
+            self.add(day, 40, f"day-{day}")
+        self.add_returned(date(2024, 2, 28))  # in the longest window of D1, in the history alone of D2 and D3
+        items = [{"item_id": f"i{k}", "vector": self.random.standard_normal(3).tolist()} for k in range(9)]
+        write_rows(folder / "items.parquet", items)
+        write_rows(folder / "users.parquet", [{"user_id": "quiet", "since": at("2024-03-05"), "country": "se"}])
+        picks = [{"user_id": user, "item_id": "i1", "at": at("2024-03-10")} for user in ("quiet", "u1")]
+        write_rows(folder / "picks.parquet", picks)
+        self.config: Config = config_of(
+            folder,
+            events={"columns": COLUMNS},
+            items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "vector"}},
+            users={
+                "path": str(folder / "users.parquet"),
+                "columns": {"user_id": "user_id", "registered_at": "since"},
+                "attributes": ["country"],
+            },
+            onboarding={
+                "path": str(folder / "picks.parquet"),
+                "columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "at"},
+            },
+            windows_days=[2, 12],
+            history_days=16,
+            item_vectors={"given": {"kind": "vector", "dim": 3}},
+        )  # fmt: skip
+        self.tables = Tables.of(self.config, spark)
+        self.tile()
+        train_versions(self.tables, self.config, self.versions, self.versions.missing([D1, D3]), lambda _: None)
+
+    def add(self, day: date, num_events: int, name: str) -> None:
+        """Add a file of events of one day."""
+        draw = self.random
+        midnight = datetime(day.year, day.month, day.day)
+        rows = [
+            event(
+                "heavy" if draw.random() < 0.3 else f"u{draw.integers(12)}", f"i{draw.integers(10)}",
+                str(midnight + timedelta(minutes=int(draw.integers(1440)))), score=int(draw.integers(900)) / 256,
+                device=str(draw.choice(["tv", "phone"])),
+            )
+            for _ in range(num_events)
+        ]  # fmt: skip
+        write_rows(self.folder / "events" / f"{name}.parquet", rows)
+
+    def add_returned(self, day: date) -> None:
+        """Add a file of one event of user ``returned``."""
+        rows = [event("returned", "i1", f"{day} 12:00:00", score=2.0, device="tv")]
+        write_rows(self.folder / "events" / f"returned-{day}.parquet", rows)
+
+    @property
+    def versions(self) -> Versions:
+        return versions_of(self.tables, self.config, anchor=D1)
+
+    def tile(self) -> None:
+        build_tiles(self.tables, self.config, take_inventory(self.tables, self.config.events), before=D3)
+
+    def refresh(self, as_of: date, *, full: bool = False) -> Refresh:
+        return refresh_features(self.tables, self.config, self.versions, as_of, full=full)
+
+    def features(self, as_of: date) -> list[tuple[object, ...]]:
+        rows = read_features(self.tables, self.config, self.versions.lineage_id, [as_of]).orderBy("user_id").collect()
+        return [tuple(row) for row in rows]
+
+    def newest(self) -> int:
+        return generations(self.tables, self.versions.lineage_id)[-1].generation
+
+    def sums(self) -> list[tuple[object, ...]]:
+        rows = self.tables.read(USER_WINDOW_SUMS).where(f"generation = {self.newest()}").orderBy("user_id")
+        return [tuple(row) for row in rows.select("user_id", "sums", "active_at", "num_by_context").collect()]
+
+
+@pytest.fixture(scope="module")
+def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A shop whose sums have moved from D1 to D2, then by late events and a rewritten day to D3."""
+    shop = Shop(spark, tmp_path_factory.mktemp("shop"))
+    shop.done = [shop.refresh(D1), shop.refresh(D2)]  # type: ignore[attr-defined]
+    shop.add(date(2024, 3, 8), 5, "late")
+    shop.add(date(2024, 3, 12), 3, "later")
+    shop.add(date(2024, 3, 9), 20, "day-2024-03-09")
+    shop.add(date(2024, 2, 28), 2, "late-in-the-history")
+    shop.add_returned(date(2024, 3, 12))
+    shop.tile()
+    shop.done.append(shop.refresh(D3))  # type: ignore[attr-defined]
+    return shop
+
+
+@pytest.fixture(scope="module")
+def moved(shop: Shop) -> Iterator[dict[str, list[tuple[object, ...]]]]:
+    """What the refreshes left, before anything is rebuilt."""
+    return {"features": shop.features(D3), "sums": shop.sums()}
+
+
+def test_the_first_refresh_builds_and_the_next_ones_move_on(shop: Shop) -> None:
+    first, second, third = shop.done  # type: ignore[attr-defined]
+    assert (first.since, first.reason) == (None, "no window sums yet")
+    assert (second.since, third.since) == (D1, D2)
+    assert 0 < second.num_tiles < first.num_tiles
+
+
+def test_a_day_s_move_reads_the_days_that_change_rings_alone(shop: Shop) -> None:
+    leaving = [D1 - timedelta(days=days) for days in (2, 12, 16)]
+    ledger = refreshing.tile_ledger(shop.tables)
+    at_first = [(day, 1) for day in (D1, *leaving)]
+    assert all(ledger.num_tiles([tiles]) for tiles in at_first)
+    assert shop.done[1].num_tiles == ledger.num_tiles(at_first)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("moved")
+def test_who_was_last_active_in_the_history_is_left_out_and_comes_back_with_it(shop: Shop) -> None:
+    rows = read_features(shop.tables, shop.config, shop.versions.lineage_id, [D1, D2, D3])
+    found = {row.as_of: row for row in rows.where("user_id = 'returned'").collect()}
+    assert sorted(found) == [D1, D3]
+    assert [found[day].num_events_12d for day in (D1, D3)] == [1, 1]
+    assert [found[day].num_events_16d for day in (D1, D3)] == [1, 2]
+    assert (found[D3].weight_16d, found[D3].num_active_days_16d, found[D3].days_since_first_event) == (4.0, 2, 1.0)
+
+
+def test_a_refresh_with_late_and_rewritten_days_equals_a_full_rebuild_to_the_bit(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]]
+) -> None:
+    assert shop.refresh(D3, full=True).since is None
+    assert shop.features(D3) == moved["features"]
+    assert shop.sums() == moved["sums"]
+    assert "quiet" in {row[1] for row in moved["features"]}
+    assert len(moved["features"]) > 10
+
+
+def test_a_shuffle_gives_the_rows_that_files_give(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: False))
+    shop.refresh(D3, full=True)
+    assert shop.features(D3) == moved["features"]
+    assert shop.sums() == moved["sums"]
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_ranges_that_are_taken_in_parts_give_the_same_rows(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    monkeypatch.setattr(refreshing, "plan_ranges", lambda cells, min_ranges: Plan(4, {1: 3, 2: 2}))
+    shop.refresh(D3, full=True)
+    assert shop.features(D3) == moved["features"]
+    assert shop.sums() == moved["sums"]
+
+
+def test_only_the_last_two_generations_are_kept(shop: Shop) -> None:
+    kept = {row.generation for row in shop.tables.read(USER_WINDOW_SUMS).select("generation").distinct().collect()}
+    assert kept == {generation.generation for generation in generations(shop.tables, shop.versions.lineage_id)}
+    assert len(kept) == 2
+
+
+def test_dates_that_late_data_changed_are_stale_and_others_are_not(shop: Shop) -> None:
+    stale = stale_features(shop.tables, shop.config, shop.versions, [D2, D3])
+    assert stale == {D2: "days of the log or item vectors changed"}
+
+
+def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_use(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]]
+) -> None:
+    before = shop.newest()
+    with cut_off_before_a_row_of(SUM_GENERATIONS, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        shop.refresh(D2)
+    assert shop.newest() == before
+    assert shop.refresh(D2).since == D3
+    assert shop.newest() == before + 1
+    sums = shop.sums()
+    shop.refresh(D2, full=True)
+    assert shop.sums() == sums
+    assert shop.refresh(D3).since == D2
+    assert shop.sums() == moved["sums"]
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    for _ in range(2):
+        shop.refresh(D3, full=True)  # no sums of D2 are left
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    before = shop.newest()
+    with cut_off_before_a_row_of(FEATURE_SETS, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        shop.refresh(D2)
+    again = shop.refresh(D2)
+    assert (again.since, again.num_tiles, shop.newest()) == (D2, 0, before + 1)
+    made = shop.features(D2)
+    build_features(shop.tables, shop.config, shop.versions, [D2])
+    assert shop.features(D2) == made
+    assert (shop.refresh(D3).since, shop.newest()) == (D3, before + 1)
+    assert shop.features(D3) == moved["features"]
+
+
+def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shop.config
+    small = whole.spark.model_copy(update={"item_vectors_bytes": ByteSize(100)})
+    in_parts = whole.model_copy(update={"spark": small})
+    assert str(item_parts(shop.tables, in_parts, shop.versions, [D3])) == "item vectors of 288 B in 4 parts"
+    for has_files, since, day in ((True, D3, D4), (False, D4, D3)):
+        shop.add(date(2024, 3, 7), 10, f"late-{has_files}")
+        shop.add(date(2024, 3, 9), 12, "day-2024-03-09")
+        shop.tile()
+        with monkeypatch.context() as patch:
+            patch.setattr(Tables, "has_files", property(lambda self, found=has_files: found))
+            shop.config = in_parts
+            work = Pipeline(in_parts, shop.tables.spark, day, report=lambda _: None)
+            work.refresh_user_features()
+            stage = work.runs.stages[-1]
+            assert stage.outputs["since"] == since
+            assert stage.reason.endswith("tiles read; item vectors of 288 B in 4 parts")
+            moved = (shop.features(day), shop.sums())
+            patch.setattr(tasks, "_MOST_READS", 1)  # from here on tiles come by a shuffle, even from files
+            shop.refresh(day, full=True)
+            rebuilt = (shop.features(day), shop.sums())
+            work.build_user_features([D2, day], force=[D2, day])
+            assert work.runs.stages[-1].reason.endswith("; item vectors of 288 B in 4 parts")
+            built = [shop.features(D2), shop.features(day)]
+        shop.config = whole
+        shop.refresh(day, full=True)
+        assert moved == rebuilt == (shop.features(day), shop.sums())
+        build_features(shop.tables, shop.config, shop.versions, [D2, day])
+        assert [shop.features(D2), shop.features(day)] == built
+    picked = {row[1]: row for row in shop.features(D3)}["quiet"]
+    assert any(isinstance(value, list) and any(value) for value in picked), "the vector of what was picked"

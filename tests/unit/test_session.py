@@ -1,0 +1,73 @@
+"""The session: Delta is there, times are UTC, and what is missing is told."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pyspark.sql import SparkSession
+
+from userrep.errors import UsageError
+from userrep.session import (
+    DELTA_COORDINATES,
+    KAFKA_COORDINATES,
+    S3_PACKAGES,
+    _own_jvm,
+    get_session,
+    jars_folder,
+)
+
+pytestmark = pytest.mark.default
+
+
+def test_sessions_run_in_utc_whatever_they_were_started_with(spark: SparkSession) -> None:
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    assert get_session().conf.get("spark.sql.session.timeZone") == "UTC"
+
+
+def test_settings_of_the_configuration_reach_an_active_session(spark: SparkSession) -> None:
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    try:
+        session = get_session(conf={"spark.sql.shuffle.partitions": "7", "spark.driver.memory": "1g"})
+        assert session.conf.get("spark.sql.shuffle.partitions") == "7"
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", before)
+
+
+def _failing() -> None:
+    raise RuntimeError("Cannot find catalog plugin class")
+
+
+@pytest.mark.parametrize("extensions", ["", "io.delta.sql.DeltaSparkSessionExtension"])
+def test_a_session_without_delta_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch, extensions: str) -> None:
+    bare = SimpleNamespace(
+        conf=SimpleNamespace(get=lambda *_: extensions), catalog=SimpleNamespace(currentDatabase=_failing)
+    )
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: bare)
+    with pytest.raises(UsageError, match=r"the Spark session has no Delta. Start it with the package io.delta"):
+        get_session()
+
+
+def test_a_session_of_databricks_is_taken_as_it_is_and_runs_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, str] = {}
+    theirs = SimpleNamespace(conf=SimpleNamespace(get=lambda *_: "", set=settings.__setitem__))
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: theirs)
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "19.3")
+    assert get_session() is theirs
+    assert settings["spark.sql.session.timeZone"] == "UTC"
+
+
+def test_jars_that_are_kept_are_those_of_delta_and_of_kafka_and_so_are_fetched_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USERREP_JARS", str(tmp_path))
+    (tmp_path / DELTA_COORDINATES.replace(":", "_")).mkdir()
+    (tmp_path / DELTA_COORDINATES.replace(":", "_") / "of-before.jar").touch()
+    assert _own_jvm("local[1]")["spark.jars.packages"] == f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"
+    jars_folder().mkdir()
+    (jars_folder() / "kept.jar").touch()
+    settings = _own_jvm("local[1]")
+    assert (settings["spark.jars"], "spark.jars.packages" in settings) == (str(jars_folder() / "kept.jar"), False)
+    jars_folder(S3_PACKAGES).mkdir()
+    (jars_folder(S3_PACKAGES) / "s3.jar").touch()
+    settings = _own_jvm("local[1]")
+    assert settings["spark.jars"].split(",")[1:] == [str(jars_folder(S3_PACKAGES) / "s3.jar")]

@@ -1,0 +1,246 @@
+"""Training rows from Parquet: the same global batches at any number of ranks, from any step on, in bounded memory."""
+
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.builders import write_training_rows
+from userrep.arrow import listed, packed, unpacked
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.pipeline import Pipeline
+from userrep.schemas import TRAINING_ROWS
+from userrep.storage import file_system
+from userrep.training import row_stream, shuffled_shard
+from userrep.training.row_stream import Batch, RowStream, row_groups
+from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files, steps_per_epoch
+from userrep.training.shuffled_shard import Room
+
+pytestmark = pytest.mark.default
+
+WIDTH, NUM_SHARDS, STEPS = 3, 4, 12
+
+
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers of ten rows and slices of two, so that few rows take many."""
+    monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 600 * NUM_SHARDS)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[list[str]]:
+    root = tmp_path / "training rows"
+    for shard in range(NUM_SHARDS):
+        write_training_rows(root, "train", shard, range(1000 * shard, 1000 * shard + 50 + shard), width=WIDTH)
+    return shard_files([path.as_uri() for path in root.rglob("*.parquet")], NUM_SHARDS)["train"]
+
+
+def batches(
+    files: list[list[str]], rank: int = 0, size: int = 1, *, epoch: int = 1, seed: int = 17, first_step: int = 0
+) -> list[Batch]:
+    """Return all batches of a rank."""
+    return list(
+        epoch_batches(
+            files,
+            rank=rank,
+            size=size,
+            batch_size=16,
+            steps=STEPS,
+            width=WIDTH,
+            seed=seed,
+            epoch=epoch,
+            first_step=first_step,
+        )
+    )
+
+
+def keys(batches: list[Batch]) -> list[list[int]]:
+    return [batch.row_key_B.tolist() for batch in batches]
+
+
+def global_batches(files: list[list[str]], size: int) -> list[list[int]]:
+    """Return the sorted keys of each step, of all ranks together."""
+    ranks = [keys(batches(files, rank, size)) for rank in range(size)]
+    return [sorted(key for part in parts for key in part) for parts in zip(*ranks, strict=True)]
+
+
+def test_files_are_found_by_the_split_and_shard_in_their_uris() -> None:
+    train = ["file:/my%20rows/split=train/shard=1/a.parquet", "s3a://b/split=train/shard=1/b.parquet"]
+    valid = "abfss://c@account.dfs.core.windows.net/100%25/split=valid_users/shard=0/c.parquet"
+    assert shard_files([train[1], valid, train[0]], 2) == {"train": [[], train], "valid_users": [[valid], []]}
+
+
+@pytest.mark.parametrize("path", ["/data/part.parquet", "/data/split=train/shard=2/part.parquet"])
+def test_a_file_outside_of_any_shard_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"a file under split=NAME/shard=N with N below 2 was expected"):
+        shard_files([path], 2)
+
+
+def test_rows_are_counted_per_shard(files: list[list[str]]) -> None:
+    assert count_rows([*files, []]) == [50, 51, 52, 53, 0]
+
+
+def test_steps_are_what_the_smallest_shard_can_serve() -> None:
+    assert steps_per_epoch([50, 51, 100, 53], 16) == STEPS
+    with pytest.raises(
+        UsageError, match=r"smallest of 2 shards has 3 rows, one step takes 8 of each: set training.batch_size"
+    ):
+        steps_per_epoch([3, 100], 16)
+
+
+def test_global_batches_are_the_same_at_1_2_and_4_ranks(files: list[list[str]]) -> None:
+    expected = global_batches(files, 1)
+    assert global_batches(files, 2) == expected
+    assert global_batches(files, 4) == expected
+
+
+def test_every_rank_takes_equal_steps_of_equal_batches(files: list[list[str]]) -> None:
+    for size in (1, 2, 4):
+        for rank in range(size):
+            assert [batch.x_BF.shape for batch in batches(files, rank, size)] == [(16 // size, WIDTH)] * STEPS
+
+
+def test_no_row_comes_twice_in_an_epoch_and_inputs_stay_with_their_keys(files: list[list[str]]) -> None:
+    row_key = np.concatenate([batch.row_key_B for batch in batches(files)])
+    x = np.concatenate([batch.x_BF for batch in batches(files)])
+    assert len(set(row_key)) == STEPS * 16
+    assert np.array_equal(x, np.repeat(row_key[:, None], WIDTH, axis=1).astype(np.float32))
+
+
+def test_the_order_follows_from_seed_and_epoch(files: list[list[str]]) -> None:
+    first = keys(batches(files))
+    assert keys(batches(files)) == first
+    assert keys(batches(files, epoch=2)) != first
+    assert keys(batches(files, seed=-18)) != first
+
+
+def test_rows_are_shuffled_within_buffers_and_across_row_groups(files: list[list[str]]) -> None:
+    row_key = np.concatenate([batch.row_key_B[:4] for batch in batches(files)])  # of the first shard
+    buffers = [set(row_key[start : start + 10]) for start in range(0, 40, 10)]
+    stored = [[row for row in range(50) if row % 2 == k] for k in range(2)]
+    groups = [set(rows[start : start + 7]) for rows in stored for start in range(0, 25, 7)]
+    assert all(sum(bool(buffer & group) for group in groups) <= 4 for buffer in buffers)
+    assert not any(
+        list(row_key[start : start + 10]) == sorted(row_key[start : start + 10]) for start in range(0, 40, 10)
+    )
+
+
+# From a later step on
+
+
+def test_an_epoch_from_a_later_step_on_is_the_rest_of_the_whole_epoch(files: list[list[str]]) -> None:
+    for rank, size in ((0, 1), (1, 2)):
+        whole = keys(batches(files, rank, size))
+        for first_step in range(STEPS + 1):
+            assert keys(batches(files, rank, size, first_step=first_step)) == whole[first_step:]
+
+
+def test_rows_before_the_first_step_are_not_decoded(files: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = 0
+
+    def counted(column: pa.BinaryArray, width: int) -> np.ndarray:
+        nonlocal decoded
+        decoded += len(column)
+        return unpacked(column, width)
+
+    monkeypatch.setattr(row_stream, "unpacked", counted)
+    batches(files)
+    assert decoded >= STEPS * 16
+    decoded = 0
+    batches(files, first_step=STEPS - 1)  # rows 44 to 48 of each shard, which lie in the buffer of rows 40 to 50
+    assert decoded <= NUM_SHARDS * (10 + 7 + 2)  # and those of a row group before it, and of a slice behind it
+
+
+# Memory
+
+
+@pytest.fixture
+def arrow_pool() -> Iterator[pa.MemoryPool]:
+    """Have Arrow's memory counted from here on."""
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    yield pool
+    pa.set_memory_pool(before)
+
+
+@pytest.mark.parametrize("num_shards", [2, 8])
+def test_a_rank_holds_no_more_than_is_stated_of_large_row_groups(
+    num_shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrow_pool: pa.MemoryPool
+) -> None:
+    max_bytes, width, num_rows = 2**21, 64, 40_000 // num_shards
+    monkeypatch.setattr(shuffled_shard, "MAX_BYTES", max_bytes)
+    for shard in range(num_shards):
+        write_training_rows(tmp_path, "train", shard, range(num_rows), files=1, group=num_rows, width=width)
+    files = shard_files(map(str, tmp_path.rglob("*.parquet")), num_shards)["train"]
+    steps = steps_per_epoch(count_rows(files), 64)
+    before = arrow_pool.bytes_allocated()
+    tracemalloc.start()
+    for _ in epoch_batches(files, rank=0, size=1, batch_size=64, steps=steps, width=width, seed=1, epoch=1):
+        pass
+    held = tracemalloc.get_traced_memory()[1] + arrow_pool.max_memory() - before
+    tracemalloc.stop()
+    pages = num_shards * 3 * 8192  # a page of a column that is read, twice while it is decompressed
+    batch = 2 * 64 * (8 + 4 * width)
+    assert held < max_bytes + pages + batch + 2**18  # and some Python
+    assert held > max_bytes // 2  # it is not another that is counted
+
+
+def test_buffers_follow_the_number_of_shards_and_the_width_and_have_a_row_at_least() -> None:
+    assert Room.of(2 * NUM_SHARDS, WIDTH).buffer_rows == Room.of(NUM_SHARDS, WIDTH).buffer_rows // 2
+    assert Room.of(NUM_SHARDS, 10_000).buffer_rows == 1
+
+
+# Rows as they are stored
+
+
+def test_a_stream_begins_at_any_row(files: list[list[str]]) -> None:
+    def stream(start: int, num: int) -> list[int]:
+        groups = row_groups(files[0])
+        with closing(RowStream(groups, start=start, width=WIDTH, slice_rows=3, buffer_bytes=60)) as stream:
+            return stream.read(num).row_key_B.tolist()
+
+    whole = stream(0, 60)
+    assert whole == [*range(0, 50, 2), *range(1, 50, 2)]
+    for start in range(51):
+        assert stream(start, 8) == whole[start : start + 8]
+
+
+def test_rows_of_another_width_are_refused(files: list[list[str]]) -> None:
+    with pytest.raises(ValueError, match=r"part%200.parquet: 5 numbers a row \(20 bytes\) were expected, got 12 bytes"):
+        first_rows(files, rank=0, size=1, max_rows=8, width=5)
+
+
+def test_what_is_wrong_with_a_file_reaches_whoever_takes_batches(files: list[list[str]]) -> None:
+    Path(file_system(files[2][0])[1]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"shard=2/part 0.parquet"):
+        batches(files)
+
+
+def test_packed_rows_are_unpacked_as_they_were_and_lists_are_refused() -> None:
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert np.array_equal(unpacked(packed(matrix)[1:], 3), matrix[1:])
+    with pytest.raises(ValueError, match=r"3 numbers a row, packed, were expected, got a column of list<"):
+        unpacked(listed(matrix), 3)
+
+
+def test_spark_writes_training_rows_as_the_reader_wants_them(done: tuple[Pipeline, Config]) -> None:
+    file, *_ = done[0].tables.read(TRAINING_ROWS).inputFiles()
+    footer = pq.read_metadata(file_system(file)[1])
+    x = footer.row_group(0).column(footer.schema.names.index("x"))
+    assert (x.physical_type, x.compression, x.has_dictionary_page) == ("BYTE_ARRAY", "LZ4", False)
+
+
+def test_validation_rows_are_the_same_at_1_and_2_ranks_and_capped(files: list[list[str]]) -> None:
+    one = np.concatenate(first_rows(files, rank=0, size=1, max_rows=40, width=WIDTH))
+    two = [rows for rank in range(2) for rows in first_rows(files, rank=rank, size=2, max_rows=40, width=WIDTH)]
+    assert one.shape == (40, WIDTH)
+    assert sorted(np.concatenate(two)[:, 0]) == sorted(one[:, 0])
+    assert [len(rows) for rows in first_rows(files, rank=0, size=1, max_rows=10_000, width=WIDTH)] == [50, 51, 52, 53]
+    assert [rows.shape for rows in first_rows([[], []], rank=0, size=1, max_rows=8, width=WIDTH)] == [(0, WIDTH)] * 2

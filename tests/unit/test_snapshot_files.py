@@ -1,0 +1,169 @@
+"""Snapshots as files that tasks write: the vectors of the encoder, whatever the tasks, and what a kill leaves."""
+
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from benchmarks.inference_data import as_stored
+from tests.support.builders import config_of
+from tests.unit.test_inference import as_arrow, random_users, same_bits
+from tests.unit.test_layout import LAYOUT, SPEC
+from tests.unit.test_model import saved
+from userrep.arrow import stacked
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.export import export_features
+from userrep.features.build import features_table
+from userrep.features.spec import FeatureSpec
+from userrep.inference import embed
+from userrep.inference.embed import FeatureFile, _tasks
+from userrep.inference.encoder import Encoder
+from userrep.model.artifact import load_artifact
+from userrep.schemas import FEATURE_SETS, USER_EMBEDDINGS
+from userrep.spaces import snapshots
+from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
+from userrep.spaces.snapshots import PUBLISHED, publish_snapshots, stage_snapshots
+from userrep.table_writer import TableWriter
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+DATES = (date(2024, 5, 1), date(2024, 5, 2))
+NUM_USERS = 90
+
+
+class Site(NamedTuple):
+    """Tables with the features of two dates, in several files and row groups, and a space."""
+
+    tables: Tables
+    config: Config
+    space: Space
+
+    def stage(self) -> list[snapshots.Snapshot]:
+        return stage_snapshots(self.tables, self.config, self.space, DATES)
+
+    def rows(self, as_of: date) -> pa.Table:
+        table = DeltaTable(self.tables.uri(USER_EMBEDDINGS)).to_pyarrow_table(filters=[("as_of", "=", as_of)])
+        return table.sort_by("user_id")
+
+
+@pytest.fixture
+def site(spark: SparkSession, tmp_path: Path) -> Site:
+    columns = {"user_id": "u", "item_id": "i", "event_at": "t"}
+    config = config_of(
+        tmp_path,
+        history_days=0,
+        events={"columns": {**columns, "context": ["device"]}},
+        item_vectors={"behaviour": {"kind": "als", "dim": 2}, "content": {"kind": "text", "dim": 3}},
+        items={"path": "none", "columns": {"item_id": "i", "text": "t"}},
+        onboarding={"path": "none", "columns": columns},
+        users={"path": "none", "columns": {"user_id": "u", "registered_at": "r"}, "attributes": ["country"]},
+    )
+    assert FeatureSpec.of(config) == SPEC
+    tables, table = Tables.of(config, spark), features_table(config, "l1")
+    since = tables.version(table)
+    target = replace(tables.target(table), properties=(("parquet.block.size", "4000"),))
+    files = []
+    for as_of in DATES:
+        for part in (slice(0, 50), slice(50, NUM_USERS)):
+            writer = TableWriter(target)
+            rows = pa.Table.from_batches([as_stored(as_arrow(users_of(as_of)[part]), SPEC)])
+            writer.write(rows.drop_columns(["as_of"]), {"as_of": as_of})
+            files += writer.close()
+        built = {"log_hash": "x", "sides_hash": "x", "num_users": NUM_USERS, "num_inexact": 0}
+        at = {"lineage_id": "l1", "as_of": as_of, "valid_from": as_of, "built_at": datetime(2024, 5, 3)}
+        tables.add(FEATURE_SETS, [at | built])
+    tables.commit(table, files, replacing=lambda _: False, since=since)
+    content_hash = saved(Path(artifact_folder(config, "s1")), layout=LAYOUT).content_hash
+    add_candidate(tables, space_id="s1", lineage_id="l1", trained_until=DATES[0], content_hash=content_hash)
+    return Site(tables, config, find_space(tables, "s1"))
+
+
+def users_of(as_of: date) -> list[dict[str, object]]:
+    """Draw users with gaps, but for vectors: of those that are not there, features have zeros."""
+    users = random_users(NUM_USERS, seed=as_of.day)
+    for block in SPEC.pooled:
+        for user in (user for user in users if user[block.column] is None):
+            user |= {block.column: [0.0] * block.dim, block.flag: False}
+    return users
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoever_writes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    monkeypatch.setattr(embed, "_MOST_ROWS", 25)
+    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    staged = site.stage()
+    encoder = Encoder(load_artifact(artifact_folder(site.config, "s1")))
+    for as_of in DATES:
+        rows = site.rows(as_of)
+        assert rows["user_id"].to_pylist() == [user["user_id"] for user in users_of(as_of)]
+        wanted_BD = encoder.embed(as_arrow(users_of(as_of)))
+        assert same_bits(np.array(stacked(rows["embedding"].combine_chunks(), 16)), wanted_BD)
+        assert set(rows["revision"].to_pylist()) == {1}
+    published = publish_snapshots(site.tables, site.config, staged, on_time=True)
+    assert [(s.state, s.num_users) for s in published] == [(PUBLISHED, NUM_USERS)] * 2
+    again = site.stage()
+    assert [s.revision for s in again] == [2, 2]
+    assert site.tables.read(USER_EMBEDDINGS).count() == 4 * NUM_USERS
+
+
+def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Not an Exception, so that nothing catches it."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    before = {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)}
+    with monkeypatch.context() as patch:
+        patch.setattr(Tables, "commit", killed)
+        with pytest.raises(Killed):
+            site.stage()
+    assert {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)} == before
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshots, "record_snapshots", killed)
+        with pytest.raises(Killed):
+            site.stage()
+    publish_snapshots(site.tables, site.config, site.stage(), on_time=True)
+    assert site.tables.read(USER_EMBEDDINGS).count() == 2 * NUM_USERS
+
+
+def test_features_that_are_not_built_are_named_before_anything_is_encoded(site: Site) -> None:
+    with pytest.raises(UsageError, match=r"no features of 2024-06-01: `userrep run build_user_features"):
+        stage_snapshots(site.tables, site.config, site.space, [DATES[0], date(2024, 6, 1)])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_row_group_is_of_one_task(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(seed)
+    monkeypatch.setattr(embed, "_MOST_ROWS", int(random.integers(1, 60)))
+    monkeypatch.setattr(embed, "_LEAST_ROWS", int(random.integers(1, 30)))
+    files = [FeatureFile(f"f{k}", int(random.integers(0, 80)), DATES[0]) for k in range(random.integers(0, 6))]
+    tasks = _tasks(files, int(random.integers(1, 9)))
+    taken = [(file, row) for task in tasks for file, first, stop in task.files for row in range(file.num_rows) if first <= row < stop]  # fmt: skip  # noqa: E501
+    assert sorted(taken) == sorted((file, row) for file in files for row in range(file.num_rows))
+    assert all(task.files for task in tasks)
+
+
+def test_features_are_exported_as_they_are_in_the_table(site: Site, tmp_path: Path) -> None:
+    manifest = export_features(site.tables, site.config, "l1", DATES[0], str(tmp_path / "out"))
+    rows = pq.read_table(tmp_path / "out")
+    assert rows.column_names == ["user_id", "as_of", *(name for name, _ in SPEC.columns() if name != "is_exact")]
+    assert (manifest["state"], manifest["num_rows"], list(manifest["columns"])) == (
+        "complete", NUM_USERS, rows.column_names,
+    )  # fmt: skip
+    wanted = pa.Table.from_batches([as_arrow(users_of(DATES[0]))]).drop_columns(["as_of", "is_exact"])
+    for name in wanted.column_names:
+        assert rows[name].to_pylist() == wanted[name].to_pylist()

@@ -1,0 +1,208 @@
+"""A newer space read in an earlier one's coordinates: maps on disk, joins and saved models that read through them."""
+
+import json
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.classification import LogisticRegression
+from pyspark.sql import DataFrame, SparkSession
+
+from tests.support.builders import config_of
+from tests.support.embedding_tables import add_spaces, publish, snapshot
+from userrep.downstream.embedding_join import EmbeddingJoin
+from userrep.downstream.join import join_embeddings
+from userrep.downstream.options import JoinOptions
+from userrep.downstream.space_diff import SavedModel, diff_lines, diff_spaces, model_loss
+from userrep.errors import ArtifactError, UsageError
+from userrep.spaces.agreement import agreement
+from userrep.spaces.map_artifact import load_map, map_folder, save_map
+from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
+from userrep.spaces.registry import Space, find_space, mark_ready, promote, retire
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+OLD, NEW = "s001-a", "s002-b"
+DAYS = [date(2024, 5, 1), date(2024, 5, 2)]
+USERS = [f"u{k:03d}" for k in range(200)]
+WEIGHT = np.array([[0.0, 2.0], [-1.0, 0.5], [0.3, 0.0]])  # of new vectors, three wide, to old ones
+
+
+@pytest.fixture
+def tables(spark: SparkSession, tmp_path: Path) -> Tables:
+    """Return tables of a space that serves and a newer one of another width, which a linear map takes to it."""
+    tables = Tables(spark, root=str(tmp_path / "root"))
+    add_spaces(tables, OLD, NEW)
+    random = np.random.default_rng(1)
+    for day in DAYS:
+        new = {user: random.normal(size=3) for user in USERS}
+        publish(tables, {snapshot(day, space=NEW, dim=3): {user: z.tolist() for user, z in new.items()}})
+        old = {user: (z @ WEIGHT + [1, -2]).tolist() for user, z in new.items()}
+        publish(tables, {snapshot(day, space=OLD, dim=2): old})
+    for space_id in (OLD, NEW):
+        mark_ready(tables, find_space(tables, space_id))
+    promote(tables, find_space(tables, OLD))
+    return tables
+
+
+def spaces(tables: Tables) -> tuple[Space, Space]:
+    return find_space(tables, NEW), find_space(tables, OLD)
+
+
+def with_map(tables: Tables) -> None:
+    pairs = vector_pairs(tables, *spaces(tables), DAYS)
+    fitted = fit_map(pairs)
+    save_map(tables, *spaces(tables), fitted, told=agreement(pairs, fitted), as_ofs=DAYS)
+
+
+def labels(spark: SparkSession) -> DataFrame:
+    noon = datetime.combine(DAYS[1], datetime.min.time()) + timedelta(hours=12)
+    rows = [(user, noon, float(k % 2)) for k, user in enumerate([*USERS, "nobody"])]
+    return spark.createDataFrame(rows, "user_id STRING, label_at TIMESTAMP, label DOUBLE").coalesce(1)
+
+
+def test_mapped_vectors_are_the_earlier_space_s_and_say_so(tables: Tables, spark: SparkSession) -> None:
+    with_map(tables)
+    own = join_embeddings(labels(spark), tables=tables, space=OLD)
+    mapped = join_embeddings(labels(spark), tables=tables, space=NEW, coordinates=OLD)
+    assert mapped.schema["embedding"].metadata == {"userrep_space_id": OLD, "userrep_mapped_from": NEW}
+    expected = {row.user_id: row.embedding for row in own.collect()}
+    for row in mapped.collect():
+        assert row.snapshot_id == f"{NEW}-20240502-r1"
+        if row.user_id == "nobody":
+            assert (row.embedding, row.embedding_status) == (None, "not_in_snapshot")
+        else:
+            assert row.embedding == pytest.approx(expected[row.user_id], abs=1e-3)
+
+
+def test_a_space_in_its_own_coordinates_needs_no_map(tables: Tables, spark: SparkSession) -> None:
+    own = join_embeddings(labels(spark), tables=tables, space=OLD, coordinates=OLD)
+    assert own.schema["embedding"].metadata == {"userrep_space_id": OLD}
+
+
+def test_a_saved_model_goes_on_with_the_new_space_after_its_own_is_retired(
+    tables: Tables, spark: SparkSession, tmp_path: Path
+) -> None:
+    join = EmbeddingJoin(root=str(tmp_path / "root"), missing="drop", vectors="vector")
+    Pipeline(stages=[join, LogisticRegression(featuresCol="embedding")]).fit(labels(spark)).write().save(
+        str(tmp_path / "model")
+    )
+    before = {
+        r.user_id: r.probability[1]
+        for r in PipelineModel.load(str(tmp_path / "model")).transform(labels(spark)).collect()
+    }
+    with_map(tables)
+    promote(tables, find_space(tables, NEW))
+    retire(tables, find_space(tables, OLD))
+    model = PipelineModel.load(str(tmp_path / "model"))
+    with pytest.raises(UsageError, match="space s001-a is retired"):
+        model.transform(labels(spark))
+    model.stages[0].setMappedFrom(NEW)  # type: ignore[attr-defined]
+    model.write().save(str(tmp_path / "moved"))
+    after = PipelineModel.load(str(tmp_path / "moved")).transform(labels(spark))
+    assert {row.user_id: row.probability[1] for row in after.collect()} == pytest.approx(before, abs=1e-3)
+    joined = join_embeddings(
+        labels(spark), tables=tables, space=NEW, coordinates=OLD, options=JoinOptions(missing="drop", vectors="vector")
+    )
+    passed = PipelineModel.load(str(tmp_path / "moved")).transform(joined)
+    assert {row.user_id: row.probability[1] for row in passed.collect()} == pytest.approx(before, abs=1e-3)
+
+
+def test_the_loss_of_a_model_is_told_and_the_model_left_as_it_was(
+    tables: Tables, spark: SparkSession, tmp_path: Path
+) -> None:
+    with_map(tables)
+    join = EmbeddingJoin(root=str(tmp_path / "root"), missing="drop", vectors="vector")
+    model = Pipeline(stages=[join, LogisticRegression(featuresCol="embedding")]).fit(labels(spark))
+    told = model_loss(model, labels(spark), consumer="c", new=find_space(tables, NEW))
+    assert (told.num_labels, told.auc_own) == (len(USERS) + 1, pytest.approx(told.auc_mapped, abs=1e-3))
+    assert told.auc_loss == told.auc_own - told.auc_mapped
+    assert model.transform(labels(spark)).schema["embedding"].metadata["userrep_space_id"] == OLD
+    assert not model.stages[0].isSet("mappedFrom")
+    with pytest.raises(UsageError, match="c: the model has no EmbeddingJoin"):
+        model_loss(PipelineModel(model.stages[1:]), labels(spark), consumer="c", new=find_space(tables, NEW))
+    with pytest.raises(UsageError, match=r"c: labels of both kinds are wanted, 0.0 and 1.0; found \[1.0\]"):
+        model_loss(model, labels(spark).where("label = 1"), consumer="c", new=find_space(tables, NEW))
+
+
+def test_a_missing_map_is_told_with_the_command_that_fits_it(tables: Tables, spark: SparkSession) -> None:
+    with pytest.raises(
+        UsageError, match=r"no map from space s002-b to the coordinates of s001-a: `userrep spaces diff"
+    ):
+        join_embeddings(labels(spark), tables=tables, space=NEW, coordinates=OLD)
+
+
+def test_a_map_is_written_once_and_the_first_counts(tables: Tables) -> None:
+    with_map(tables)
+    first = load_map(tables, *spaces(tables))[0]
+    with_map(tables)
+    assert load_map(tables, *spaces(tables))[0] == first
+    assert first.as_ofs == DAYS
+    assert first.agreement["residual"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ({"to_space": "s009-z"}, "not the ones written together"),
+        (None, "weights.safetensors and manifest.json are not the ones written together"),
+    ],
+)
+def test_a_map_that_was_changed_is_refused(tables: Tables, what: dict[str, str] | None, match: str) -> None:
+    with_map(tables)
+    folder = Path(map_folder(tables, *spaces(tables)))
+    if what is None:
+        content = bytearray((folder / "weights.safetensors").read_bytes())
+        content[-1] ^= 1
+        (folder / "weights.safetensors").write_bytes(bytes(content))
+    else:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | what))
+    with pytest.raises(ArtifactError, match=match):
+        load_map(tables, *spaces(tables))
+
+
+def test_a_map_of_other_artifacts_is_refused(tables: Tables) -> None:
+    with_map(tables)
+    new, old = spaces(tables)
+    folder = Path(map_folder(tables, new, old))
+    folder.rename(folder.with_name("s003-c"))
+    other = Space(**{**vars(old), "space_id": "s003-c"})
+    with pytest.raises(ArtifactError, match=r"the map is from s002-b to s001-a, of other artifacts. Delete the folder"):
+        load_map(tables, new, other)
+
+
+def test_spaces_that_were_never_embedded_at_the_same_date_are_told(tables: Tables) -> None:
+    add_spaces(tables, "s003-c")
+    publish(tables, {snapshot(date(2024, 6, 1), space="s003-c", dim=2): {"u": [0.0, 1.0]}})
+    with pytest.raises(UsageError, match="s001-a and s003-c have no snapshot of the same as-of date"):
+        common_dates(tables, find_space(tables, "s003-c"), find_space(tables, OLD))
+
+
+def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
+    tables: Tables, spark: SparkSession, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path)
+    new, old = spaces(tables)
+    join = EmbeddingJoin(root=str(tmp_path / "root"), missing="drop", vectors="vector")
+    Pipeline(stages=[join, LogisticRegression(featuresCol="embedding")]).fit(labels(spark)).write().save(
+        str(tmp_path / "model")
+    )
+    labels(spark).write.parquet(str(tmp_path / "labels"))
+    own = SavedModel(str(tmp_path / "model"), str(tmp_path / "labels"))
+    said: list[str] = []
+    for _ in range(2):
+        diff = diff_spaces(tables, config, old=old, new=new, model=own, report=said.append)
+    assert said == [f"map of {NEW} into the coordinates of {OLD}: fitted on 2 as-of dates"]
+    lines = diff_lines(diff)
+    assert lines[0].startswith(f"{NEW} mapped into the coordinates of {OLD}, ")
+    assert f"model of {tmp_path}/model, 201 labels: AUC" in lines[-1]
+    assert diff.agreement.mean_cosine > 0.999
+    nowhere = SavedModel(str(tmp_path / "model"), str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"--labels .*nowhere: nothing is there"):
+        diff_spaces(tables, config, old=old, new=new, model=nowhere, report=said.append)
+    with pytest.raises(UsageError, match="space s001-a is compared with itself; name two"):
+        diff_spaces(tables, config, old=old, new=old, report=said.append)

@@ -1,0 +1,197 @@
+"""Targets of training rows: what users did in the days after, and nothing at or after ``until``."""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from tests.support.builders import config_of, write_rows
+from userrep.arrow import unpacked
+from userrep.events.buckets import NUM_BUCKETS
+from userrep.events.hashing import bucket_of
+from userrep.features.build import read_features
+from userrep.features.training_rows import valid_dates, with_split
+from userrep.pipeline import Pipeline
+from userrep.schemas import TRAINING_ROWS, TableSchema
+from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
+from userrep.storage import delete_folder, exists
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+FIRST, NUM_DAYS = date(2024, 1, 1), 70
+UNTIL = date(2024, 3, 1)
+ITEMS = {f"i{k}": [0.25 * k, 1.0 - 0.5 * k, float(k % 3)] for k in range(6)}  # i6 has no vector
+Event = tuple[str, str, datetime]
+Rows = dict[tuple[str, date], tuple[str, np.ndarray]]
+
+
+def random_events(seed: int, days: int = NUM_DAYS) -> list[Event]:
+    """Draw a log: most users come now and then, some late or no more after a while."""
+    random, events = np.random.default_rng(seed), []
+    for user in range(30):
+        begins, ends = (0, days) if user % 3 else sorted(random.integers(0, days, 2))
+        for day in range(begins, ends):
+            for _ in range(random.poisson(0.15 + 0.01 * user)):
+                second = int(random.integers(86_400))
+                at = datetime(2024, 1, 1) + timedelta(days=day, seconds=second)  # UTC, as in the log
+                events.append((f"u{user:02d}", f"i{random.integers(7)}", at))
+    return events
+
+
+def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **vectors: Any) -> Pipeline:
+    """Build tiles and features of a log, for trainings with heads and without."""
+    write_rows(folder / "events" / "log.parquet", [{"user_id": u, "item_id": i, "event_at": at} for u, i, at in events])
+    write_rows(folder / "items.parquet", [{"item_id": item, "vector": vector} for item, vector in ITEMS.items()])
+    config = config_of(
+        folder,
+        items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "vector"}},
+        item_vectors={"own": {"kind": "vector", "dim": 3}, **vectors},
+        training={"as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4}, "num_shards": 3, "batch_size": 3},
+    )
+    work = Pipeline(config, spark, report=lambda _: None)
+    dates = sorted(work.schedule._dates_trained_on() | set(without_heads(work).schedule.training_as_ofs))
+    work.build_activity_tiles()
+    work.train_item_vectors(dates)
+    work.build_user_features(dates)
+    return work
+
+
+def without_heads(work: Pipeline) -> Pipeline:
+    config = work.config.model_copy(update={"model": work.config.model.model_copy(update={"future_weight": 0.0})})
+    return Pipeline(config, work.tables.spark, report=lambda _: None)
+
+
+def rows_of(work: Pipeline) -> tuple[TrainingInputs, Rows]:
+    """Make training rows; return by user and as-of date each row's split and numbers."""
+    config, as_ofs, lineage_id = work.config, work.schedule.training_as_ofs, work.schedule.versions.lineage_id
+    if exists(training_folder(config, "s1")):
+        delete_folder(training_folder(config, "s1"))
+    inputs = training_inputs(
+        work.tables, config, space_id="s1", lineage_id=lineage_id, as_ofs=as_ofs, report=lambda _: None
+    )
+    features = with_split(
+        read_features(work.tables, config, lineage_id, as_ofs),
+        held_out_share=config.training.held_out_share,
+        later_dates=valid_dates(as_ofs),
+        seed=config.training.seed,
+    )
+    names = {row.row_key: (row.user_id, row.as_of) for row in features.collect()}
+    rows = work.tables.read(TRAINING_ROWS).toArrow().combine_chunks()
+    numbers = unpacked(rows.column("x").chunk(0), inputs.layout.width + inputs.targets.width)
+    keyed = zip(rows.column("row_key").to_pylist(), rows.column("split").to_pylist(), numbers, strict=True)
+    found = {names[key]: (split, x.copy()) for key, split, x in keyed}
+    assert len(found) == len(names) == rows.num_rows  # who came later has no row, and all others have one
+    return inputs, found
+
+
+@pytest.fixture(scope="module")
+def work(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return pipeline_on(spark, tmp_path_factory.mktemp("log"), random_events(seed=1))
+
+
+def test_targets_are_what_plain_python_finds_in_the_days_after(work: Pipeline) -> None:
+    events, config = random_events(seed=1), work.config
+    inputs, rows = rows_of(work)
+    assert config.future_days == [2, 7]
+    layout, targets, scaler = inputs.layout, inputs.targets, inputs.scaler
+    seen = {"active": 0, "absent": 0, "without a vector": 0}
+    for (user, as_of), (_, x) in rows.items():
+        y = x[layout.width :]
+        for days in config.future_days:
+            mine = [
+                (item, at)
+                for who, item, at in events
+                if who == user and as_of <= at.date() < as_of + timedelta(days=days)
+            ]
+            vectors = [ITEMS[item] for item, _ in mine if item in ITEMS]
+            raw = {
+                "own": np.mean(vectors, axis=0) if vectors else None,
+                "num_events": np.log1p(len(mine)),
+                "weight": np.log1p(len(mine)),
+                "num_active_days": np.log1p(len({at.date() for _, at in mine})),
+            }
+            for name, value in raw.items():
+                target = next(b for b in targets.blocks if b.name == f"{name}_next_{days}d")
+                source = next(b for b in layout.blocks if b.name == f"{name}_{days}d")
+                part = slice(source.start, source.stop)
+                scaled = 0 if value is None else (value - scaler.center_F[part]) / scaler.scale_F[part]
+                if name == "own" and value is not None:  # a direction
+                    scaled *= len(scaled) ** 0.5 / np.linalg.norm(scaled)
+                np.testing.assert_allclose(y[target.start : target.stop], np.clip(scaled, -8, 8), atol=1e-5)
+            flags = next(b for b in targets.blocks if b.name == f"flags_next_{days}d")
+            assert y[flags.start : flags.stop].tolist() == [bool(vectors), bool(mine)]
+            seen["active"] += bool(mine)
+            seen["absent"] += not mine
+            seen["without a vector"] += bool(mine) and not vectors
+    assert min(seen.values()) > 5
+
+
+def test_nothing_at_or_after_until_changes_a_training_row(spark: SparkSession, tmp_path: Path) -> None:
+    als = {"kind": "als", "dim": 4, "iterations": 1}
+    before = [event for event in random_events(seed=2) if event[2].date() < UNTIL]
+    found = []
+    for k, seed in enumerate((3, 4)):
+        after = [event for event in random_events(seed=seed) if event[2].date() >= UNTIL]
+        inputs, rows = rows_of(pipeline_on(spark, tmp_path / str(k), [*before, *after], behaviour=als))
+        found.append((inputs.scaler.center_F, rows))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert_same(found[0][1], found[1][1])
+
+
+def test_rows_do_not_depend_on_the_number_of_tasks(spark: SparkSession, work: Pipeline) -> None:
+    _, expected = rows_of(work)
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    for partitions in (1, 7):
+        spark.conf.set("spark.sql.shuffle.partitions", partitions)
+        assert_same(rows_of(work)[1], expected)
+    spark.conf.set("spark.sql.shuffle.partitions", before or "2")
+
+
+def assert_same(rows: Rows, expected: Rows) -> None:
+    assert rows.keys() == expected.keys()
+    for key, (split, x) in rows.items():
+        assert split == expected[key][0]
+        np.testing.assert_array_equal(x, expected[key][1])
+
+
+def test_without_heads_rows_are_inputs_alone_and_reach_up_to_until(work: Pipeline) -> None:
+    inputs, rows = rows_of(without_heads(work))
+    assert inputs.targets.width == 0
+    assert {len(x) for _, x in rows.values()} == {inputs.layout.width}
+    assert max(as_of for _, as_of in rows) == UNTIL
+
+
+def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates(work: Pipeline) -> None:
+    _, whole = rows_of(work)
+    training = work.config.training.model_copy(update={"max_rows": len(whole) // 2})
+    config = work.config.model_copy(update={"training": training})
+    inputs = training_inputs(
+        work.tables, config, space_id="s1", lineage_id=work.schedule.versions.lineage_id,
+        as_ofs=work.schedule.training_as_ofs, report=lambda _: None,
+    )  # fmt: skip
+    assert inputs.files
+    users = sorted({user for user, _ in whole})
+    few = {user for user, bucket in zip(users, bucket_of(pa.array(users)), strict=True) if bucket < NUM_BUCKETS / 2}
+    assert 0 < work.tables.read(TRAINING_ROWS).count() == sum(user in few for user, _ in whole) < len(whole)
+
+
+def test_inputs_and_targets_meet_in_one_shuffle(work: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[str] = []
+    replace = Tables.replace
+
+    def planned(self: Tables, rows: DataFrame, table: TableSchema, where: str) -> None:
+        if table is TRAINING_ROWS:
+            plans.append(rows._jdf.queryExecution().executedPlan().toString())  # type: ignore[operator]
+        replace(self, rows, table, where)
+
+    monkeypatch.setattr(Tables, "replace", planned)
+    rows_of(work)
+    (plan,) = plans
+    assert plan.count("Exchange") == 1
+    assert "Join" not in plan

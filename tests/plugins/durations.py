@@ -6,12 +6,15 @@
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.plugins.tiers import tier_of
 
 RECORDED = Path(__file__).parents[1] / "durations.json"
+SHARED = ("tests/system/cluster", "tests/system/faults", "tests/system/s3")
 UNKNOWN = 30.0  # seconds; a file that was never recorded starts early
 Durations = dict[str, dict[str, float]]
 
@@ -45,6 +48,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (-seconds[_file_of(item.nodeid)], _file_of(item.nodeid)))
     for item in items:
         item.user_properties.append(("tier", tier_of(item)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Give each process whole files, and whole folders where tests share a cluster, a bucket or a world to destroy."""
+    return _Scheduling(config, log)
+
+
+class _Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return next((folder for folder in SHARED if file.startswith(f"{folder}/")), file)
 
 
 def _file_of(nodeid: str) -> str:

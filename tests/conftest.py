@@ -14,6 +14,7 @@ pytest_plugins = (
     "tests.plugins.skips",
     "tests.plugins.worlds",
     "tests.plugins.servers",
+    "tests.plugins.commands",
 )
 
 _TEMPORARY = "userrep-tests-"

@@ -15,7 +15,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, pipeline_config
-from tests.unit.test_cli import Userrep, config_file, userrep  # noqa: F401  # a fixture
+from tests.support.command_line import Userrep, config_file
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluate import evaluable, evaluate_space, plan_of
@@ -88,7 +88,7 @@ def site(
 
 def test_the_command_writes_figures_of_every_task_and_gives_the_same_again(
     site: Site,
-    userrep: Userrep,  # noqa: F811
+    userrep: Userrep,
     tmp_path: Path,
 ) -> None:
     config = tmp_path / "userrep.yaml"
@@ -144,7 +144,7 @@ def test_the_command_writes_figures_of_every_task_and_gives_the_same_again(
 
 
 def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(
-    userrep: Userrep,  # noqa: F811
+    userrep: Userrep,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:

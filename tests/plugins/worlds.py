@@ -1,25 +1,30 @@
 """What most tests share: one Spark session per process, and a pipeline that ran once for all processes."""
 
+# Fixtures import what they need themselves: fast tests then start without Spark and torch.
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
-from pyspark.sql import SparkSession
 
-from tests.support.builders import AS_OF, SPARK, SPEC, pipeline_config
-from tests.support.streaming_world import NewWorld, World
-from userrep.config import Config
-from userrep.events.generator import generate_log
-from userrep.pipeline import Pipeline
-from userrep.session import get_session
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from tests.support.streaming_world import NewWorld, World
+    from userrep.config import Config
+    from userrep.pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
+    from tests.support.builders import SPARK
+    from userrep.session import get_session
+
     session = get_session(master="local[2]", conf=SPARK, app_name="tests")
     yield session
     session.stop()
@@ -28,12 +33,17 @@ def spark() -> Iterator[SparkSession]:
 @pytest.fixture(scope="session")
 def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated log of 80 days; read-only."""
+    from tests.support.builders import SPEC
+    from userrep.events.generator import generate_log
+
     return made_once(tmp_path_factory, "log", lambda folder: generate_log(spark, SPEC, str(folder)))
 
 
 @pytest.fixture(scope="session")
 def done(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Config]:
     """Tables after every stage ran on the generated log. A test that changes tables works on a copy."""
+    from tests.support.builders import AS_OF, pipeline_config
+    from userrep.pipeline import Pipeline
 
     def run(folder: Path) -> None:
         Pipeline(pipeline_config(log, folder), spark, AS_OF, report=lambda _: None).run()
@@ -49,6 +59,8 @@ def new_world(
     spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path_factory: pytest.TempPathFactory
 ) -> NewWorld:
     """Return a function that copies the pipeline's tables, for a stream with its own settings and, if asked, log."""
+    from tests.support.streaming_world import World
+
     root = done[1].root
     assert root is not None
 

@@ -1,12 +1,44 @@
-"""The command line without Spark: what it reads of the arguments that schedulers give it."""
+"""The command line in this process: its answers, configuration files, and what it reads from arguments."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from userrep import cli, cli_forget
 from userrep.config import Config
+
+
+class Answer(NamedTuple):
+    """What a command left behind. ``faults``: its lines on stderr, without the program's name and progress."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def faults(self) -> list[str]:
+        return [line.removeprefix("userrep: ") for line in self.err.splitlines() if line.startswith("userrep: ")]
+
+
+Userrep = Callable[..., Answer]
+
+
+def config_file(folder: Path, **sections: Any) -> Path:
+    """Write a configuration with the root and the log below ``folder``."""
+    columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
+    values: dict[str, Any] = {
+        "root": str(folder / "root"),
+        "events": {"path": str(folder / "events"), "columns": columns},
+        "item_vectors": {"behaviour": {"kind": "als", "dim": 4}},
+        **sections,
+    }
+    path = folder / "userrep.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
 
 
 class Begun(BaseException):

@@ -2,18 +2,17 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, event, write_rows
-from userrep import cli
+from tests.support.command_line import Answer, Userrep, config_file
 from userrep.config import Config
 from userrep.doctor import Finding, findings
 from userrep.errors import GateRefusedError, UsageError, UserrepError
@@ -25,65 +24,6 @@ from userrep.spaces.registry import add_candidate, find_space, mark_ready
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
-
-
-class Answer(NamedTuple):
-    """What a command left behind. ``faults``: its lines on stderr, without the program's name and progress."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def faults(self) -> list[str]:
-        return [line.removeprefix("userrep: ") for line in self.err.splitlines() if line.startswith("userrep: ")]
-
-
-Userrep = Callable[..., Answer]
-
-
-@pytest.fixture
-def userrep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Userrep:
-    """Run the command line in this process."""
-
-    def run(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["userrep", *map(str, arguments)])
-        capfd.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-            assert code, "an end without a fault needs no exit"
-        out, err = capfd.readouterr()
-        assert "--debug" in arguments or "Traceback" not in err
-        return Answer(code, out, err)
-
-    return run
-
-
-@pytest.fixture
-def no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail if a command goes so far as to ask for a session."""
-
-    def started(*_: object, **__: object) -> None:
-        raise AssertionError("a session was asked for")
-
-    monkeypatch.setattr("userrep.session.get_session", started)
-
-
-def config_file(folder: Path, **sections: Any) -> Path:
-    """Write a configuration of a root and a log below ``folder``."""
-    columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
-    values: dict[str, Any] = {
-        "root": str(folder / "root"),
-        "events": {"path": str(folder / "events"), "columns": columns},
-        "item_vectors": {"behaviour": {"kind": "als", "dim": 4}},
-        **sections,
-    }
-    path = folder / "userrep.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 @pytest.fixture(scope="module")

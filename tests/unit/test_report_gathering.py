@@ -15,8 +15,8 @@ from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA
 
 from tests.support.builders import config_of
+from tests.support.command_line import Userrep, config_file
 from tests.support.embedding_tables import add_spaces, snapshot
-from tests.unit.test_cli import Userrep, config_file, no_spark, userrep  # noqa: F401  # fixtures
 from userrep.config import Config
 from userrep.operations.report.gather import check_reportable, gather
 from userrep.operations.report.user_map import grouped, labelled, map_users, plane
@@ -122,7 +122,7 @@ def test_a_snapshot_that_was_refused_is_told_with_its_reason(config: Config, spa
 
 
 def test_the_page_of_a_whole_pipeline_has_every_part_and_no_user_id(
-    userrep: Userrep,  # noqa: F811
+    userrep: Userrep,
     spark: SparkSession,
     log: Path,
     done: tuple[Pipeline, Config],
@@ -202,8 +202,8 @@ def test_rare_values_are_not_named_and_ranges_keep_their_order() -> None:
 
 
 def test_a_report_is_refused_before_spark_starts(
-    userrep: Userrep,  # noqa: F811
-    no_spark: None,  # noqa: F811
+    userrep: Userrep,
+    no_spark: None,
     tmp_path: Path,
 ) -> None:
     path, out = config_file(tmp_path), tmp_path / "out.html"

@@ -1,0 +1,44 @@
+"""Fixtures that run the command line in the test's process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.command_line import Answer, Userrep
+
+
+@pytest.fixture
+def userrep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Userrep:
+    """Return a function that runs a command in this process."""
+    from tests.support.command_line import Answer
+    from userrep import cli
+
+    def run(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["userrep", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+            assert code, "a command that ends well needs no exit"
+        out, err = capfd.readouterr()
+        assert "--debug" in arguments or "Traceback" not in err
+        return Answer(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a command that asks for a Spark session."""
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a session was asked for")
+
+    monkeypatch.setattr("userrep.session.get_session", started)

@@ -11,52 +11,76 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export USERREP_JARS ?= $(CACHE)/jars
 
-# HOROVOD_GPU_OPERATIONS=NCCL, in the environment or on the command line, gives the wheel for GPUs.
+# HOROVOD_GPU_OPERATIONS=NCCL, in the environment or on the command line, builds Horovod for GPUs.
 export HOROVOD_GPU_OPERATIONS ?=
 HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
 comma := ,
+# Packages that torch imports only on GPUs (1.3 GB) are left out on a machine without one.
+CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes deploy/gpu_only.txt)
 
-.PHONY: help setup install demo test cluster-test stream-test report-test fault-test lint types format bench bench-features \
-    bench-training bench-inference bench-joins bench-retraining bench-streaming notebooks reference clean
+.PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test \
+    fault-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
+    bench-streaming notebooks reference clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/%/NAME/; s/:.*## /\t/' | expand -t 16
 
-setup: $(VENV)/.setup-done  ## everything the other targets need: .venv, Horovod, JARs, Redis, Chromium
+# Each target installs what it needs, once. Nothing here needs more than that.
+DEV := $(VENV)/.dev-done
+SERVERS := $(VENV)/.test-jars-done $(VENV)/.s3-server-done $(VENV)/.redis-done $(VENV)/.chromium-done
 
-install: EXTRAS := build,streaming$(if $(HOROVOD_GPU_OPERATIONS),$(comma)nvcc)
-install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## what runs need, without what tests need: Dockerfile
+setup: $(DEV) $(VENV)/.horovod-$(HOROVOD)-done $(SERVERS)  ## everything that `make test` needs; targets run it themselves
 
-demo: setup  ## generated log -> served embeddings -> trained downstream model, in minutes
+install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## what production needs, Horovod included; used by the Dockerfile
+	$(call install_extras,streaming)
+
+demo: $(VENV)/.packages-done $(VENV)/.jars-done  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
 
-# Each process has a Spark session of two threads, and some 4 GB. Files go in order: those on the cluster, which take
-# longest, first.
+# Three tiers; tests/README.md describes them. Files start in the order of tests/durations.json, the longest first. Each
+# process has a Spark session and needs some 4 GB.
 TEST_PROCESSES ?= 2
-test: setup  ## all tests
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --strict-skips
+PARALLEL := -n $(TEST_PROCESSES) --no-loadscope-reorder
+TESTS ?= tests
 
-cluster-test: setup  ## the tests on a real standalone cluster, started for them: one Master, two Workers
-	@$(BIN)/python -m pytest tests/cluster -vv
+test: setup  ## the fast and the default tier: 12 minutes on two cores
+	@$(PYTEST) $(PARALLEL) -m "not full" $(TESTS)
 
-stream-test: setup  ## the tests on a real Kafka broker and a real Redis server, started for them
-	@$(BIN)/python -m pytest tests/streaming -vv
+test-fast: $(DEV)  ## only tests without Spark and processes: 90 seconds; TESTS=tests/unit/test_join.py for some of them
+	@$(PYTEST) -m fast $(TESTS)
 
-report-test: setup  ## the tests of the report, its page in a real Chromium
-	@$(BIN)/python -m pytest tests/report -vv
+test-all: setup $(VENV)/.airflow-done  ## every test: an hour
+	@$(PYTEST) $(PARALLEL) $(TESTS)
 
-fault-test: setup  ## every fault: commands killed at each point and by the clock, a full disk; two hours or so, a table at the end
-	@USERREP_FAULTS=all $(BIN)/python -m pytest tests/faults tests/cluster/test_executors.py -vv -s
+DRAW_SEED ?= $(shell git rev-parse HEAD)
+test-drawn: setup $(VENV)/.airflow-done  ## five minutes of what only `make test-all` runs, drawn by the commit's hash
+	@files=$$($(BIN)/python -m tests.draw $(DRAW_SEED)); $(PYTEST) $(PARALLEL) -m full $$files
 
-lint: setup  ## formatting and lint
+durations: setup $(VENV)/.airflow-done  ## run every test and record its duration in tests/durations.json
+	@$(PYTEST) $(PARALLEL) --record-durations
+
+cluster-test: setup  ## the tests on a real standalone cluster: one Master, two Workers
+	@$(PYTEST) tests/system/cluster -vv
+
+stream-test: setup  ## the tests of streams, with a real Kafka broker and a real Redis server
+	@$(PYTEST) tests/system/test_kafka.py tests/system/test_restarts.py tests/system/test_services.py -vv
+
+report-test: setup  ## the report's page in a real Chromium
+	@$(PYTEST) tests/system/test_report_browser.py -vv
+
+fault-test: setup  ## kill every command at each point and by the clock, fill a disk: two hours; prints a table
+	@USERREP_FAULTS=all $(PYTEST) tests/system/faults tests/system/cluster/test_executors.py -vv -s
+
+lint: $(DEV)  ## formatting and lint
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 
-types: setup  ## mypy, strict on the package
+types: $(DEV)  ## mypy, strict on the package
 	@$(BIN)/mypy
 
-format: setup  ## rewrite in the project's format
+format: $(DEV)  ## rewrite in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
@@ -65,7 +89,7 @@ BENCH_ARGS ?=
 FEATURE_BENCHES := features-vs-duckdb features-vs-spark-sql refresh-vs-full late-day-vs-full backfill-7-vs-1 \
     features-growth features-skew tiles-vs-duckdb
 TRAINING_BENCHES := training-vs-memory training-two-ranks reader-vs-pyarrow-dataset reader-vs-hf-datasets \
-    reader-vs-petastorm reader-vs-torch-distributor training-start training-memory
+    reader-vs-torch-distributor training-start training-memory
 INFERENCE_BENCHES := inference-vs-torch inference-vs-pandas-udf inference-vs-predict-batch-udf \
     inference-vs-mlflow-spark-udf
 JOIN_BENCHES := join-vs-duckdb join-growth join-vs-range join-vs-tempo join-vs-feast
@@ -103,13 +127,16 @@ bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
 notebooks: setup  ## run notebooks/ on generated data and keep them in docs/notebooks, with outputs and pictures
 	@$(BIN)/python -m deploy.build_notebooks
 
-reference: setup  ## make docs/reference of the code
+reference: $(DEV)  ## make docs/reference of the code
 	@$(BIN)/python -m deploy.build_reference
 
 clean:  ## remove what set-up and runs made here (the cache stays)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
 
-# The set-up, step by step. Each stamp names what it depends on.
+# The set-up, step by step. Each stamp depends on the files that decide what it installs.
+install_packages = @$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt $(CPU_ONLY)
+install_extras = $(install_packages) --editable '.[$(1)]'
+
 $(VENV)/.python-done: deploy/preflight.sh
 	@PYTHON=$(PYTHON) bash deploy/preflight.sh
 	@echo "setup: virtual environment"
@@ -117,48 +144,54 @@ $(VENV)/.python-done: deploy/preflight.sh
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
-EXTRAS ?= dev
-$(VENV)/.packages-done: $(VENV)/.python-done setup.py constraints.txt
-	@echo "setup: packages (torch is large: minutes on a first run)"
-	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-	    --editable '.[$(EXTRAS)]' cloudpickle psutil packaging setuptools wheel
+$(VENV)/.packages-done: $(VENV)/.python-done setup.py constraints.txt deploy/gpu_only.txt
+	@echo "setup: packages (torch is large: minutes on a slow network)"
+	$(install_packages) --editable .
+	@-$(UV) cache prune --quiet  # removes the PySpark that some registries have each set-up build: 900 MB
 	@touch $@
 
-# Each of the two has its stamp and takes the other's away, so that changing one's mind installs the other.
-$(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh
+$(DEV): $(VENV)/.packages-done
+	@echo "setup: packages for development"
+	$(call install_extras,dev)
+	@touch $@
+
+# Changing from one kind to the other installs that one: each removes the other's stamp.
+$(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh deploy/preflight.sh
+	@PYTHON=$(PYTHON) bash deploy/preflight.sh horovod
+	$(call install_extras,build$(if $(HOROVOD_GPU_OPERATIONS),$(comma)nvcc)) cloudpickle psutil packaging setuptools wheel
 	@PYTHON=$(BIN)/python bash deploy/build_horovod_wheel.sh $(CACHE)/wheels
 	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-index \
 	    --no-deps --reinstall --find-links $(CACHE)/wheels/$(HOROVOD) horovod==0.28.1
 	@rm -f $(VENV)/.horovod-*-done
 	@touch $@
 
-# An S3-compatible server that tests start. It wants packages that ours cannot live with: an environment of its own.
+$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/session.py
+	@$(BIN)/python -m deploy.fetch_jars sessions
+	@touch $@
+
+# JARs for S3, which tests read and write by Spark, and of the Kafka broker that they start.
+$(VENV)/.test-jars-done: $(VENV)/.jars-done
+	@$(BIN)/python -m deploy.fetch_jars s3 broker
+	@touch $@
+
+# An S3-compatible server that tests start. Its packages conflict with ours, so it has its own environment.
 $(VENV)/.s3-server-done: $(VENV)/.packages-done deploy/s3_server.txt
+	@echo "setup: S3-compatible server"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/s3-server
 	@$(UV) pip install --quiet --python $(VENV)/s3-server/bin/python --requirement deploy/s3_server.txt
 	@touch $@
 
-# Airflow, with which tests load the DAGs of deploy/airflow/: 200 MB that nothing else needs.
+# Airflow, with which `make test-all` loads the DAGs of deploy/airflow/: 200 MB that nothing else needs.
 $(VENV)/.airflow-done: $(VENV)/.packages-done deploy/airflow/requirements.txt
+	@echo "setup: Airflow"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/airflow
 	@$(UV) pip install --quiet --python $(VENV)/airflow/bin/python --requirement deploy/airflow/requirements.txt
 	@touch $@
 
-$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/session.py
-	@$(BIN)/python deploy/fetch_jars.py
+$(VENV)/.redis-done: $(VENV)/.python-done deploy/debian_package.sh
+	@bash deploy/debian_package.sh redis-server
 	@touch $@
 
-# For tests and benchmarks alone: where it cannot be installed, the tests that need it are skipped.
-$(VENV)/.redis-done: $(VENV)/.python-done deploy/redis_server.sh
-	@bash deploy/redis_server.sh
-	@touch $@
-
-$(VENV)/.chromium-done: $(VENV)/.python-done deploy/chromium.sh
-	@bash deploy/chromium.sh
-	@touch $@
-
-# Pruned, as a registry that lets nothing be kept has PySpark built from its source release by each set-up: 900 MB.
-$(VENV)/.setup-done: $(VENV)/.packages-done $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.s3-server-done \
-    $(VENV)/.airflow-done $(VENV)/.jars-done $(VENV)/.redis-done $(VENV)/.chromium-done
-	@-$(UV) cache prune --quiet
+$(VENV)/.chromium-done: $(VENV)/.python-done deploy/debian_package.sh
+	@bash deploy/debian_package.sh chromium
 	@touch $@

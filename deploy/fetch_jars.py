@@ -1,10 +1,15 @@
-"""Resolve JARs from Maven Central once: those of sessions, for S3 too, and of the Kafka broker that tests start."""
+"""Resolve JARs from Maven Central once.
+
+    python -m deploy.fetch_jars sessions     Delta and Kafka's connector, which every session has
+    python -m deploy.fetch_jars s3 broker    Spark's access to S3, and the Kafka broker that tests start
+"""
 
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from userrep.session import PACKAGES, S3_EXCLUDES, S3_PACKAGES, jars_folder
@@ -47,10 +52,15 @@ def resolve(packages: str, folder: Path) -> bool:
     return True
 
 
-def main() -> int:
-    wanted = {packages: jars_folder(packages) for packages in (PACKAGES, S3_PACKAGES, BROKER_PACKAGES)}
-    return 0 if all(folder.is_dir() or resolve(packages, folder) for packages, folder in wanted.items()) else 1
+def main(names: Sequence[str]) -> int:
+    """Resolve the JARs of these groups where they are missing; return the exit code."""
+    wanted = {"sessions": PACKAGES, "s3": S3_PACKAGES, "broker": BROKER_PACKAGES}
+    for name in names:
+        folder = jars_folder(wanted[name])
+        if not folder.is_dir() and not resolve(wanted[name], folder):
+            return 1
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

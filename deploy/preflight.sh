@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Say in one line each what this machine lacks, before anything is downloaded.
+# Print what this machine lacks, one line each, before anything is downloaded.
+#
+#   preflight.sh            what every run needs: Python and Java
+#   preflight.sh horovod    what building Horovod needs: C headers, a compiler, make
 set -u
 python=${PYTHON:-python3.11}
 faults=0
@@ -11,8 +14,6 @@ elif [ "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != 
     fault "$python is $("$python" --version 2>&1), but Python 3.11 is needed. Call make PYTHON=/path/to/python3.11."
 elif ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
     fault "$python has no venv module. Install it (Debian: apt-get install python3.11-venv)."
-elif ! [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ]; then
-    fault "$python has no C headers, which Horovod's build needs. Install them (Debian: apt-get install python3.11-dev)."
 fi
 
 java=${JAVA_HOME:+$JAVA_HOME/bin/}java
@@ -26,7 +27,12 @@ else
     esac
 fi
 
-for tool in g++ make; do
-    command -v "$tool" >/dev/null 2>&1 || fault "no $tool found, which Horovod's build needs. Install it (Debian: apt-get install build-essential)."
-done
+if [ "${1:-}" = horovod ]; then
+    if [ $faults = 0 ] && ! [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ]; then
+        fault "$python has no C headers, which Horovod's build needs. Install them (Debian: apt-get install python3.11-dev)."
+    fi
+    for tool in g++ make; do
+        command -v "$tool" >/dev/null 2>&1 || fault "no $tool found, which Horovod's build needs. Install it (Debian: apt-get install build-essential)."
+    done
+fi
 exit $faults

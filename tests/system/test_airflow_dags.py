@@ -14,10 +14,10 @@ from tests.support.command_line import configuration_of
 from userrep.ids import checked_name
 
 ROOT = Path(__file__).parents[2]
-AIRFLOW = Path(sys.prefix) / "airflow" / "bin" / "python"  # an environment of its own: `make setup`
+AIRFLOW = Path(sys.prefix) / "airflow" / "bin" / "python"  # an environment of its own
 pytestmark = [
     pytest.mark.full,
-    pytest.mark.skipif(not AIRFLOW.exists(), reason=f"no Airflow in {AIRFLOW}; `make setup` installs one"),
+    pytest.mark.skipif(not AIRFLOW.exists(), reason="Airflow is missing: `make test-all` installs it"),
 ]
 
 READ = """

@@ -47,7 +47,7 @@ def test_other_operations_for_gpus_than_nccl_are_refused(tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.skipif(Path("/usr/local/cuda/bin/nvcc").exists(), reason="there is a CUDA toolkit")
+@pytest.mark.skipif(Path("/usr/local/cuda/bin/nvcc").exists(), reason="this machine has a CUDA toolkit")
 def test_a_missing_nvcc_is_told_with_the_version_to_install(tmp_path: Path) -> None:
     (line,) = build_wheel(tmp_path, HOROVOD_GPU_OPERATIONS="NCCL", CUDA_HOME="/nowhere")
     assert line.startswith("setup: HOROVOD_GPU_OPERATIONS=NCCL needs nvcc, and there is none in CUDA_HOME (/nowhere)")
@@ -87,57 +87,47 @@ def test_the_discovery_script_asks_the_driver_s_own_tool(tmp_path: Path) -> None
     assert json.loads(said)["addresses"] == ["0", "1"]
 
 
-SERVERS = {"redis_server.sh": "redis-server", "chromium.sh": "chromium"}  # a step, and the package that it installs
-by_step = pytest.mark.parametrize(("step", "package"), SERVERS.items(), ids=SERVERS.values())
+PACKAGE = "redis-server"
 
 
-def ask_for(step: str, folder: Path, *, user: int = 0, **commands: str) -> tuple[int, str, str]:
-    """Run the step with no other commands than these; return the exit code and what is said on stdout and stderr."""
+def ask_for_package(folder: Path, *, user: int = 0, **commands: str) -> tuple[int, str, str]:
+    """Run the step with only these commands; return the exit code and what it prints on stdout and stderr."""
     for name, text in ({"id": f"echo {user}"} | commands).items():
         script(folder / name.replace("_", "-"), text)
-    command = ["/bin/bash", str(DEPLOY / step)]
+    command = ["/bin/bash", str(DEPLOY / "debian_package.sh"), PACKAGE]
     ran = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
     return ran.returncode, ran.stdout, ran.stderr
 
 
-@by_step
-def test_a_program_that_is_there_is_left_as_it_is(tmp_path: Path, step: str, package: str) -> None:
-    assert ask_for(step, tmp_path, **{package: "exit 1", "apt_get": "exit 1"}) == (0, "", "")
+def test_an_installed_package_is_left_as_it_is(tmp_path: Path) -> None:
+    assert ask_for_package(tmp_path, redis_server="exit 1", apt_get="exit 1") == (0, "", "")
 
 
-@by_step
-def test_root_gets_a_program_from_debian_once_its_lists_are_there(tmp_path: Path, step: str, package: str) -> None:
-    program, lists = tmp_path / package, tmp_path / "lists"
+def test_root_updates_debian_s_lists_if_a_package_is_not_found(tmp_path: Path) -> None:
+    program, lists = tmp_path / PACKAGE, tmp_path / "lists"
     install = f"[ -e {lists} ] || exit 100; : > {program}; /bin/chmod +x {program}"
     apt_get = f'case "$1" in update) : > {lists} ;; install) {install} ;; esac'
-    assert ask_for(step, tmp_path, apt_get=apt_get) == (0, f"setup: {package}\n", "")
+    assert ask_for_package(tmp_path, apt_get=apt_get) == (0, f"setup: {PACKAGE}\n", "")
     assert program.exists()
 
 
-@by_step
 @pytest.mark.parametrize("commands", [{}, {"apt_get": "exit 100"}, {"apt_get": "exit 1", "user": 1000}])
-def test_set_up_goes_on_without_a_program_and_says_what_that_means(
-    tmp_path: Path, step: str, package: str, commands: dict[str, Any]
-) -> None:
-    said = (
-        f"setup: no {package}, so tests that need it will be skipped. Install it (Debian: apt-get install {package}).\n"
-    )
-    code, _, told = ask_for(step, tmp_path, **commands)
-    assert (code, told) == (0, said)
+def test_set_up_continues_without_a_package_and_names_it(tmp_path: Path, commands: dict[str, Any]) -> None:
+    code, _, errors = ask_for_package(tmp_path, **commands)
+    expected = f"setup: {PACKAGE} is missing, and tests need it. Install it (Debian: apt-get install {PACKAGE}).\n"
+    assert (code, errors) == (0, expected)
 
 
-def test_only_jars_that_are_not_there_are_resolved_and_the_broker_s_lie_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_missing_jars_of_the_named_groups_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USERREP_JARS", str(tmp_path))
     resolved = []
     monkeypatch.setattr(fetch_jars, "resolve", lambda packages, folder: resolved.append((packages, folder)))
     fetch_jars.jars_folder().mkdir()
-    fetch_jars.jars_folder(fetch_jars.S3_PACKAGES).mkdir()
-    assert fetch_jars.main() == 1
-    assert resolved == [(fetch_jars.BROKER_PACKAGES, fetch_jars.broker_jars_folder())]
+    assert fetch_jars.main(["sessions"]) == 0
+    assert fetch_jars.main(["sessions", "s3"]) == 1  # as nothing was resolved
+    assert resolved == [(fetch_jars.S3_PACKAGES, fetch_jars.jars_folder(fetch_jars.S3_PACKAGES))]
     fetch_jars.broker_jars_folder().mkdir()
-    assert (fetch_jars.main(), len(resolved)) == (0, 1)
+    assert fetch_jars.main(["broker"]) == 0
     assert fetch_jars.broker_jars_folder().parent == tmp_path
 
 

@@ -21,7 +21,7 @@ STEPS = [
 HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
 
 
-@pytest.mark.skipif(HADOLINT is None, reason="no hadolint beside this Python")
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint is missing: `make setup` installs it")
 def test_the_linter_has_no_complaint() -> None:
     ran = subprocess.run([str(HADOLINT), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "")

@@ -14,7 +14,7 @@ from tests.unit.test_training import silent, task_on
 from userrep import config
 from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
 from userrep.model.autoencoder import Autoencoder
-from userrep.model.carried import _RIDGE, carried_inputs, carried_tastes, num_carried_by, whitening_of
+from userrep.model.carried import carried_inputs, carried_tastes, num_carried_by, whitening_of
 from userrep.training.comm import LocalComm
 from userrep.training.loop import train
 
@@ -105,7 +105,7 @@ def test_whitening_damps_the_axes_in_which_users_differ_most() -> None:
     whitening_EE = whitening_of(x_BF, LAYOUT, model)
     taste_BE = x_BF[:, input_of("behaviour_7d") :][:, :WIDTH].astype(np.float64)
     covariance_EE = np.cov(taste_BE.T) / np.cov(taste_BE.T).trace() * WIDTH
-    expected_EE = scipy.linalg.inv(scipy.linalg.sqrtm(covariance_EE + _RIDGE * np.eye(WIDTH)))
+    expected_EE = scipy.linalg.inv(scipy.linalg.sqrtm(covariance_EE + 5.0 * np.eye(WIDTH)))
     np.testing.assert_allclose(whitening_EE, expected_EE, atol=1e-5)
     spread_E, before_E = ((taste_BE @ by_EE).std(axis=0) for by_EE in (whitening_EE, np.eye(WIDTH)))
     assert spread_E[0] / spread_E[-1] < before_E[0] / before_E[-1]

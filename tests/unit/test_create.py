@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.linalg
 from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, pipeline_config
@@ -16,7 +17,7 @@ from userrep.errors import SlotsError, UsageError
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
-from userrep.model.carried import num_carried_by, whitening_of
+from userrep.model.carried import num_carried_by
 from userrep.pipeline import Pipeline
 from userrep.spaces import create
 from userrep.spaces.create import next_space_id
@@ -177,9 +178,16 @@ def test_what_is_learned_has_mean_zero_and_variance_one_at_training_rows(done: t
     assert learned_BL.var(axis=0).mean() == pytest.approx(1, abs=0.1)
 
 
-def test_a_space_whitens_by_its_training_rows(done: tuple[Pipeline, Config]) -> None:
+def test_a_space_whitens_the_tastes_of_its_training_rows(done: tuple[Pipeline, Config]) -> None:
+    """The oracle is SciPy's matrix root of the covariance of all rows; validation users are not in the artifact's."""
     artifact, batch = trained(done)
     x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
-    whitening_EE = whitening_of(x_BF, artifact.layout, artifact.manifest.model)
-    np.testing.assert_allclose(artifact.tensors["whitening_EE"], whitening_EE, atol=0.05)
-    assert len(whitening_EE) > 0
+    (block,) = (block for block in artifact.layout.blocks if block.name == "behaviour_28d")
+    taste_BE = x_BF[:, block.start : block.stop].astype(np.float64)
+    covariance_EE = np.cov(taste_BE[taste_BE.any(axis=1)], rowvar=False)
+    width = len(covariance_EE)
+    damped_EE = covariance_EE / np.trace(covariance_EE) * width + 5.0 * np.eye(width)
+    expected_EE = scipy.linalg.inv(scipy.linalg.sqrtm(damped_EE).real)
+    stored_EE = artifact.tensors["whitening_EE"]
+    np.testing.assert_allclose(stored_EE, expected_EE, atol=0.02)
+    assert np.abs(stored_EE - np.eye(width) * np.trace(expected_EE) / width).max() > 0.05  # not merely a scale

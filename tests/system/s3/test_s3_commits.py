@@ -16,7 +16,7 @@ from userrep.spaces.registry import add_candidate, read_registry
 from userrep.storage import exists, folder_names
 from userrep.tables import Tables
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.default
 
 ROW = {"path": "p", "what": "features", "as_of": date(2024, 5, 1), "exported_at": None}
 
@@ -61,6 +61,7 @@ def test_who_comes_second_commits_again_and_undoes_nothing(tables: Tables, bucke
     assert len(tables.ledger(EXPORTS)) == num_rows
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("way", WAYS)
 def test_a_commit_whose_answer_is_lost_is_made_once(tables: Tables, bucket: Bucket, way: str) -> None:
     commit, num_rows = WAYS[way]
@@ -72,6 +73,7 @@ def test_a_commit_whose_answer_is_lost_is_made_once(tables: Tables, bucket: Buck
     assert len(tables.ledger(EXPORTS)) == num_rows
 
 
+@pytest.mark.full
 def test_a_change_of_the_registry_whose_answer_is_lost_counts(tables: Tables, bucket: Bucket) -> None:
     tables.create(REGISTRY)
     bucket.store.lose_answer(next_commit(tables, REGISTRY))
@@ -80,6 +82,7 @@ def test_a_change_of_the_registry_whose_answer_is_lost_counts(tables: Tables, bu
     assert len(by(tables, REGISTRY)) == 2
 
 
+@pytest.mark.full
 def test_a_driver_that_comes_second_on_the_same_rows_says_so(tables: Tables, bucket: Bucket) -> None:
     rows, replace = row_of(tables), DeltaFiles.swap
 
@@ -96,6 +99,7 @@ def test_a_driver_that_comes_second_on_the_same_rows_says_so(tables: Tables, buc
     assert len(tables.ledger(EXPORTS)) == 2
 
 
+@pytest.mark.full
 def test_a_condition_on_partitions_takes_the_place_of_those_alone(tables: Tables) -> None:
     days = [date(2024, 5, day) for day in (1, 2, 3)]
     rows = [{"event_date": day, "revision": k, "reason": "r", "row": str(k)} for day in days for k in (1, 2)]

@@ -1,9 +1,9 @@
 """How long does a point-in-time join take, against Feast's historical features?
 
-50k labels on 10 weekly snapshots of 20k users, 120 numbers each; Parquet to Parquet. Feast reads the vectors by its
-offline store of files, in a virtual environment of its own, without its start-up: where it will not install or
-finish, the line says how. It takes more memory than there is at the size of the other benchmarks. Labels that lie
-before their user's first vector are not in what it returns: compared are labels with a vector.
+50k labels on 10 weekly snapshots of 20k users, 120 numbers each; Parquet to Parquet. Feast reads the vectors with
+its offline store of files, in a virtual environment of its own in the user's cache; its start-up is not counted. If it
+does not install or finish, the line says why. It takes more memory than there is at the size of the other benchmarks.
+It returns no row for a label before its user's first vector: only labels with a vector are compared.
 
     make bench-join-vs-feast
     python -m benchmarks.join_vs_feast --small
@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.join_data import JoinSite, JoinSize, check_joined, join_site, run, run_folder
-from benchmarks.peers import tried
+from benchmarks.peers import UV, installed, tried
 from benchmarks.report import Line, progress, ratio_line, seconds_of
 from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
 
@@ -54,7 +54,7 @@ print(json.dumps({"seconds": time.perf_counter() - start}))
 
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
     """Join and write by both."""
-    python = _python(root / "peers" / "feast")
+    python = _python()
     site, folder = join_site(spark, size, root), run_folder(root)
     ours, theirs, taken = folder / "ours", folder / "feast", []
     try:
@@ -81,16 +81,18 @@ def _as_feast_reads(site: JoinSite, out: Path) -> None:
     vectors.select("user_id", "available_at", as_of, "embedding").coalesce(1).write.parquet(str(out))
 
 
-def _python(folder: Path) -> str:
-    """Return the interpreter of Feast's environment, made where it is not there."""
-    python = str(folder / "bin" / "python")
-    if not (folder / "done").exists():
-        uv = [sys.executable, "-m", "uv"]
-        tried(PEER, [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)])
-        tried(PEER, [*uv, "pip", "install", "--quiet", "--python", python, PEER])
-        tried(PEER, [python, "-c", "import feast"], "import")
-        (folder / "done").touch()
-    return python
+def _python() -> str:
+    """Return the interpreter of Feast's environment."""
+
+    def commands(folder: Path) -> list[list[str]]:
+        python = str(folder / "bin" / "python")
+        return [
+            [*UV, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
+            [*UV, "pip", "install", "--quiet", "--python", python, PEER],
+            [python, "-c", "import feast"],
+        ]
+
+    return str(installed(PEER, commands) / "bin" / "python")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How long does a point-in-time join take, against dbl-tempo's as-of join?
 
 200k labels on 10 weekly snapshots of 200k users, 120 numbers each; Parquet to Parquet, the same session. Tempo unites
-labels and vectors, sorts them by user and time, and takes the last vector by a window. It is installed beside our
-packages, into a folder of its own: where that fails, the line says how.
+labels and vectors, sorts them by user and time, and takes the last vector by a window. It is installed into a
+folder of its own in the user's cache. If that fails, the line says why.
 
     make bench-join-vs-tempo
     python -m benchmarks.join_vs_tempo --small
@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.join_data import JoinSite, JoinSize, against, run, told
-from benchmarks.peers import tried
+from benchmarks.peers import UV, installed
 from benchmarks.report import Line, Skipped
 
 PEER = "dbl-tempo==0.1.30"
@@ -27,8 +27,7 @@ SIZE = JoinSize(labels=200_000)
 
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
     """Join and write by both."""
-    tempo = _tempo(root / "peers" / "tempo")
-    return against("join_vs_tempo", PEER, partial(tempo_join, tempo), spark, size, root=root, runs=runs)
+    return against("join_vs_tempo", PEER, partial(tempo_join, _tempo()), spark, size, root=root, runs=runs)
 
 
 def tempo_join(tempo: Any, site: JoinSite, out: Path) -> None:
@@ -41,13 +40,12 @@ def tempo_join(tempo: Any, site: JoinSite, out: Path) -> None:
     told(rows).write.mode("overwrite").parquet(str(out))
 
 
-def _tempo(folder: Path) -> Any:
-    """Import Tempo; IPython is what it wants that we don't have."""
-    if not (folder / "done").exists():
-        install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(folder)]
-        tried(PEER, [*install, "--no-deps", PEER])
-        tried(PEER, [*install, "ipython<10"])
-        (folder / "done").touch()
+def _tempo() -> Any:
+    """Install and import Tempo; IPython is the only dependency that our packages lack."""
+    install = [*UV, "pip", "install", "--quiet", "--target"]
+    folder = installed(
+        PEER, lambda folder: [[*install, str(folder), "--no-deps", PEER], [*install, str(folder), "ipython<10"]]
+    )
     sys.path.append(str(folder))
     try:
         return importlib.import_module("tempo")

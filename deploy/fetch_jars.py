@@ -2,6 +2,8 @@
 
     python -m deploy.fetch_jars sessions     Delta and Kafka's connector, which every session has
     python -m deploy.fetch_jars s3 broker    Spark's access to S3, and the Kafka broker that tests start
+
+A group that is in the cache already is left as it is.
 """
 
 import os
@@ -28,12 +30,12 @@ SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false") \
 
 
 def broker_jars_folder() -> Path:
-    """Return the folder of the broker's JARs, which no session may have on its class path, beside the sessions'."""
+    """Return the folder of the broker's JARs. No session may have it on its class path."""
     return jars_folder(BROKER_PACKAGES)
 
 
 def resolve(packages: str, folder: Path) -> bool:
-    """Bring the JARs of packages, with all they need, into a folder that is not there yet; say whether it worked."""
+    """Fetch the JARs of packages and of their dependencies into a new folder; return whether that worked."""
     print(f"setup: resolving {packages}", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as ivy:

@@ -115,7 +115,7 @@ def test_sixty_nights_on_a_generated_log_end_as_a_rebuild(spark: SparkSession, l
     nights.check(add_late, every=10, num=50)
 
 
-@pytest.mark.skipif(not RETAIL.exists(), reason="wants Online Retail II in ../shared/data")
+@pytest.mark.skipif(not RETAIL.exists(), reason="shared data is absent: online_retail_ii")
 def test_sixty_nights_on_online_retail_end_as_a_rebuild(spark: SparkSession, tmp_path: Path) -> None:
     events = tmp_path / "events"
     events.mkdir()

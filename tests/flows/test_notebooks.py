@@ -54,6 +54,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
         return {source.stem: without_noise(run(source, cwd=root, settings=config)) for source in SOURCES[1:]}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", list(PICTURES)[1:])
 def test_a_notebook_runs_after_those_before_it_and_draws_its_pictures(name: str, ran: dict[str, NotebookNode]) -> None:
     pictures = pictures_of(ran[name])
@@ -61,6 +62,7 @@ def test_a_notebook_runs_after_those_before_it_and_draws_its_pictures(name: str,
     assert all(picture.startswith(b"\x89PNG") and len(picture) > 2000 for picture in pictures)
 
 
+@pytest.mark.full
 def test_the_notebooks_tell_what_they_are_about(ran: dict[str, NotebookNode]) -> None:
     printed = {
         name: "".join(of.text for cell in notebook.cells for of in cell.get("outputs", []) if "text" in of)

@@ -112,10 +112,10 @@ def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(do
     assert kept.value == pytest.approx(max(0, errors[0] / errors[1] - 1), abs=1e-6)
 
 
-def test_the_consumer_learns_from_embeddings_alone(done: tuple[Pipeline, Config]) -> None:
+def test_the_consumer_does_better_on_the_embedding_than_on_each_of_its_baselines(done: tuple[Pipeline, Config]) -> None:
     aucs = aucs_of(done[0])
     assert aucs.keys() == {"embedding", "recency", "pooled_averages"}
-    assert aucs["embedding"] > 0.7
+    assert aucs["embedding"] > max(0.8, aucs["recency"] + 0.005, aucs["pooled_averages"] + 0.02)
 
 
 def test_the_consumer_s_model_is_loaded_and_joins_new_labels_itself(

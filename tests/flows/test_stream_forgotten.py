@@ -1,4 +1,4 @@
-"""A user is taken out of all that a root holds: tables of all kinds, exports, the online store, a stream's state."""
+"""An erasure reaches everything that a root holds: all tables, exports, the online store, the state of streams."""
 
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ KEYED = (schemas.USER_ITEM_DAYS, schemas.USER_PROFILES, schemas.USER_WINDOW_SUMS
 
 
 def rows_of(tables: Tables, table: TableSchema) -> list[Any]:
-    """Return all rows, in an order."""
+    """Return all rows as text, sorted."""
     return sorted(map(str, tables.read(table).collect()))
 
 
-def test_a_user_is_gone_from_everything_and_nobody_else_notices(
+def test_an_erased_user_is_gone_from_tables_exports_and_stores_and_all_other_rows_stay(
     new_world: NewWorld, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     url = f"{redis_server.url.removesuffix('/0')}/2"
@@ -67,7 +67,7 @@ def test_a_user_is_gone_from_everything_and_nobody_else_notices(
     assert receipt["training_sets"]
     assert list(receipt["streams"]) == ["stream"]
 
-    # Vectors are made anew from features that have lost the user, and pass the gates.
+    # A snapshot of the features without the user passes the gates.
     (staged,) = stage_snapshots(tables, world.config, world.space, [AS_OF])
     publish_snapshots(tables, world.config, [staged], on_time=True)
     before_it, published = list_snapshots(tables, world.space.space_id)[-2:]
@@ -75,15 +75,15 @@ def test_a_user_is_gone_from_everything_and_nobody_else_notices(
 
     with pytest.raises(UsageError, match="--new-query-id"):
         world.stream()
-    world.stream(new_query_id="again")  # meets the user's events once more
+    world.stream(new_query_id="again")  # reads the events of the user again
     assert files_naming(tmp_path / "root", user) == []
-    world.close(AS_OF)  # so does the night
+    world.close(AS_OF)  # and so does the daily run
     assert files_naming(tmp_path / "root", user) == []
     assert world.agreement(NEXT).is_equal
     assert world.tables.read(schemas.USER_EMBEDDINGS).where(f"as_of = DATE'{NEXT}'").count() > 500
 
 
-def test_the_online_store_forgets_users_by_name_and_by_hash(redis_server: RedisServer) -> None:
+def test_the_online_store_deletes_users_by_id_and_by_predicate(redis_server: RedisServer) -> None:
     url = f"{redis_server.url.removesuffix('/0')}/3"
     store = OnlineStore(url, DAY)
     with redis.Redis.from_url(url) as server:

@@ -2,20 +2,27 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from userrep.evaluation.activity import Activity, Futures, activity_of, cuts_of, popularity_cuts
 from userrep.evaluation.items import ItemVectors, clustered
+from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
 from userrep.evaluation.plan import Plan, make_plan
-from userrep.evaluation.rows import Rows, rows_of
-from userrep.evaluation.tasks.task import Truth
+from userrep.evaluation.representation import Context
+from userrep.evaluation.rows import NO_ROLE, TEST, Rows, rows_of
+from userrep.evaluation.sample import Sample
+from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.chunk import TILES
+from userrep.features.layout import InputLayout, Scaler
+from userrep.features.spec import FeatureSpec
 from userrep.utc import day_number
 
 PLAN = make_plan(until=date(2024, 3, 1), end=date(2024, 5, 20), horizons=[7, 30], every_days=7, max_dates=8, space="s1")
@@ -66,12 +73,13 @@ def activity_from(
         if event.day < popular_cuts[-1]:
             popular[event.item, sum(event.day >= cut for cut in popular_cuts)] += 1
     entries = {
-        "user_id": [f"u{user:04d}" for user, _, _ in counts], "item_id": [item_id(item) for _, item, _ in counts],
+        "user_id": pa.array([f"u{user:04d}" for user, _, _ in counts], pa.string()),
+        "item_id": pa.array([item_id(item) for _, item, _ in counts], pa.string()),
         "slot": pa.array([slot for *_, slot in counts], pa.int32()),
         "num_events": pa.array(counts.values(), pa.float64()), "weight": pa.array(weights.values(), pa.float64()),
     }  # fmt: skip
     popularity = {
-        "item_id": [item_id(item) for item, _ in popular],
+        "item_id": pa.array([item_id(item) for item, _ in popular], pa.string()),
         "slot": pa.array([slot for _, slot in popular], pa.int32()),
         "num_events": pa.array(popular.values(), pa.float64()),
     }
@@ -158,3 +166,134 @@ def item_vectors(item_IT: NDArray[np.float32], plan: Plan = PLAN) -> ItemVectors
     return ItemVectors(
         {"content": item_IT.shape[1]}, dict.fromkeys(dates, plan.until), {plan.until: item_IT}, {plan.until: has}
     )
+
+
+def judged(truth: Truth, task: Task, x_NF: NDArray[np.float32], seed: int = 1) -> tuple[float, float, float]:
+    """Return a task's first metric for a representation, with the ends of its 90 % interval."""
+    problem = task.problem(truth, seed)
+    assert not isinstance(problem, LeftOut)
+    scores = problem.scores(x_NF, problem.chosen(x_NF, seed), seed)
+    weight_UB = resampled_users(len(truth.rows.user_ids), 200, seed)
+    low, high = np.quantile(bootstrapped(task.metrics[0], scores, weight_UB), [0.05, 0.95])
+    return value_of(task.metrics[0], scores), float(low), float(high)
+
+
+def windows_by_hand(events: list[Event], user: int, day: date, days: int) -> tuple[Counter[int], Counter[int], float]:
+    """Return what a user did before a date and in the days from it on, and the weight of the latter."""
+    mine = [event for event in events if event.user == user]
+    after = [e for e in mine if day <= e.day < day + timedelta(days=days)]
+    return Counter(e.item for e in mine if e.day < day), Counter(e.item for e in after), sum(e.weight for e in after)
+
+
+def truth_with(num_users: int, **values: list[str | None]) -> Truth:
+    """Give the users of a world attributes that are not inputs; ``values``: a value for each user."""
+    attributes = {name: pa.array(of, pa.string()) for name, of in values.items()}
+    return replace(world(num_users=num_users).truth, attributes=attributes)
+
+
+# -- a world in which half of the users are new at the test dates ------------------------------------------------------
+
+
+def world_with_newcomers(num_users: int = 500) -> World:
+    """Let half of the users come in the weeks before a test date, and the others long before."""
+    whole, rng = world(num_users=num_users, per_day=0.3), np.random.default_rng(3)
+    start_U = [
+        PLAN.test[0] - timedelta(days=int(rng.integers(1, 25))) if user % 2 else FIRST_DAY for user in range(num_users)
+    ]
+    events = [event for event in whole.events if event.day >= start_U[event.user]]
+    return replace(whole, events=events, truth=truth_of(events, whole.rows, whole.item_IT))
+
+
+def first_days(events: list[Event]) -> dict[int, date]:
+    """Return the day of each user's first event."""
+    first: dict[int, date] = {}
+    for event in events:
+        first[event.user] = min(event.day, first.get(event.user, event.day))
+    return first
+
+
+def only_new_users_tested(planted: World, days: int, picks: list[tuple[int, int]] | None = None) -> Truth:
+    """Take test rows of users who had their first event more than ``days`` days before out of the tasks."""
+    rows, first = planted.rows, first_days(planted.events)
+    is_old_N = [
+        first.get(int(user), date.max) < rows.dates[d] - timedelta(days=days)
+        for user, d in zip(rows.user_N, rows.date_N, strict=True)
+    ]
+    role_N = np.where((rows.role_N == TEST) & is_old_N, NO_ROLE, rows.role_N).astype(np.int8)
+    return truth_of(planted.events, replace(rows, role_N=role_N), planted.item_IT, picks=picks)
+
+
+# -- a world of two groups, for representations ------------------------------------------------------------------------
+
+NUM_GROUPED, NUM_GROUPED_ITEMS = 60, 40
+
+
+def events_of_groups(seed: int = 0, days: int = 130) -> list[Event]:
+    """Let each user take items of its group (even or odd), and one in ten of the other."""
+    rng = np.random.default_rng(seed)
+    return [
+        Event(
+            user,
+            int(2 * rng.integers(NUM_GROUPED_ITEMS // 2) + (user + (rng.random() < 0.1)) % 2),
+            FIRST_DAY + timedelta(days=day),
+        )
+        for user in range(NUM_GROUPED)
+        for day in sorted(rng.integers(0, days, size=40).tolist())
+    ]
+
+
+def counts_of(events: list[Event]) -> csr_array:
+    """Count events before the plan's ``until`` by user and item."""
+    counts_UV = np.zeros((NUM_GROUPED, NUM_GROUPED_ITEMS))
+    for event in events:
+        if event.day < PLAN.until:
+            counts_UV[event.user, event.item] += 1
+    return csr_array(counts_UV)
+
+
+def context_of(events: list[Event], sample: Sample | None = None) -> Context:
+    """Put together what representations may look at, without tables, configuration or artifact."""
+    rows = rows_at_all_dates(NUM_GROUPED)
+    nothing = cast(Any, None)
+    futures = Futures(rows, activity_from(events, rows, NUM_GROUPED_ITEMS))
+    context = Context(nothing, nothing, nothing, PLAN, futures, seed=1)
+    if sample is not None:
+        vars(context)["sample"] = sample
+    return context
+
+
+# -- rows with features, for representations that read them ------------------------------------------------------------
+
+FEATURE_SPEC = FeatureSpec(
+    windows_days=[7, 14], history_days=60, modalities={"content": 2}, onboarding=True, registered_at=True,
+    attributes=["country"], context=[],
+)  # fmt: skip
+LAYOUT = InputLayout.of(FEATURE_SPEC, {"attribute_country": ["de", "se", "(other)"]})
+
+
+def features_of(num_rows: int, seed: int = 0) -> pa.RecordBatch:
+    """Draw rows of user features; a third of the pooled vectors and of the unknown numbers is missing."""
+    rng = np.random.default_rng(seed)
+    columns: dict[str, pa.Array] = {}
+    for block in FEATURE_SPEC.pooled:
+        columns[block.column] = pa.array(rng.normal(size=(num_rows, block.dim)).astype(np.float32).tolist())
+        columns[block.flag] = pa.array(rng.random(num_rows) < 2 / 3)
+    for name in FEATURE_SPEC.scalars:
+        mask = rng.random(num_rows) < (1 / 3 if name in FEATURE_SPEC.flagged_scalars else 0)
+        columns[name] = pa.array(rng.integers(0, 50, num_rows).astype(np.float64), mask=mask)
+    for name, width in FEATURE_SPEC.shares.items():
+        columns[name] = pa.array(rng.dirichlet(np.ones(width), num_rows).astype(np.float32).tolist())
+    columns["attribute_country"] = pa.array(rng.choice(["de", "se", "fr"], num_rows))
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def context_with_features(seed: int = 0) -> Context:
+    """Put a context together whose rows have features, and whose artifact has a layout and a scaler."""
+    context, rng = context_of([]), np.random.default_rng(seed)
+    scaler = Scaler(
+        center_F=rng.normal(size=LAYOUT.width).astype(np.float32) * (np.arange(LAYOUT.width) < LAYOUT.blocks[-1].start),
+        scale_F=np.where(np.arange(LAYOUT.width) < LAYOUT.blocks[-1].start, 2, 1).astype(np.float32),
+    )
+    rows = replace(context.rows, features=features_of(len(context.rows), seed))
+    artifact = cast(Any, SimpleNamespace(layout=LAYOUT, scaler=scaler))
+    return replace(context, artifact=artifact, futures=replace(context.futures, rows=rows))

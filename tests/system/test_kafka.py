@@ -1,4 +1,4 @@
-"""A stream from a real Kafka to a real Redis: what arrives is encoded as the batch does it, or kept with a reason."""
+"""A stream from a real Kafka to a real Redis: messages are encoded as in the batch, or kept with a reason."""
 
 import json
 import random
@@ -9,15 +9,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
 from deploy.local_server import free_port
 from deploy.services import KafkaBroker, RedisServer
 from tests.support.builders import AS_OF
-from tests.support.streaming_world import DAY, NEXT, NewWorld, Row, World, as_message, events_between
+from tests.support.streaming_world import (
+    DAY,
+    NEXT,
+    NewWorld,
+    Row,
+    World,
+    as_message,
+    events_between,
+    is_valid,
+    write_to_log,
+)
 from userrep.downstream.return_propensity import CONSUMER
 from userrep.errors import UsageError, UserrepError
 from userrep.model.artifact import load_artifact, save_artifact
@@ -43,7 +51,7 @@ def as_good(**more: Any) -> bytes:
 
 
 def malformed() -> dict[bytes | None, str]:
-    """What must not stop a stream, and why each is rejected."""
+    """Return messages that must not stop a stream, with the reasons why they are rejected."""
     in_five_hours = (datetime.now(UTC) + timedelta(hours=5)).replace(tzinfo=None)
     return {
         b"not json": "unparsable_row",
@@ -69,7 +77,7 @@ def malformed() -> dict[bytes | None, str]:
 
 
 class Streamed(NamedTuple):
-    """What came of it: the tables, the user whom only picks are known of, and where each malformed message lies."""
+    """The tables, the rows of the user who has only picks, and the partition and offset of each malformed message."""
 
     world: World
     newcomers: list[Row]
@@ -84,14 +92,6 @@ def places_of(world: World, broker: KafkaBroker, topic: str) -> dict[bytes | Non
         None if row["value"] is None else bytes(row["value"]): f"{topic}/{row['partition']}/{row['offset']}"
         for row in rows
     }
-
-
-def append(folder: Any, rows: list[Row]) -> None:
-    """Add rows to a table of the log, as what has been streamed gets there by the night."""
-    like = pq.read_schema(next(folder.rglob("*.parquet")))
-    folder = folder / f"ingest_date={AS_OF}" if folder.name == "events" else folder
-    folder.mkdir(exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=like), folder / "streamed.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +119,19 @@ def streamed(new_world: NewWorld, broker: KafkaBroker, redis_server: RedisServer
     random.Random(7).shuffle(messages)
     broker.send("events", messages)
     world.stream()
-    append(world.log / "events", [long, GOOD | {"event_id": "odd", "user_id": "\ufffd\ufffd"}])
-    append(world.log / "onboarding", [pick])
+    write_to_log(world.log, "events", [long, GOOD | {"event_id": "odd", "user_id": "\ufffd\ufffd"}])
+    write_to_log(world.log, "onboarding", [pick])
     world.close(AS_OF)
     return Streamed(world, newcomers, bad, places_of(world, broker, "events"))
 
 
-def test_a_new_user_s_picks_give_an_embedding_at_once(streamed: Streamed) -> None:
+def test_the_picks_of_a_new_user_give_an_embedding_at_once(streamed: Streamed) -> None:
     (row,) = streamed.newcomers
     assert (row["user_id"], row["as_of"], row["event_at"], row["is_new"]) == ("newcomer", NEXT, NOON, True)
     assert np.any(np.array(row["embedding"]))
 
 
-def test_shuffled_messages_with_copies_and_malformed_ones_end_as_the_batch_does(streamed: Streamed) -> None:
+def test_shuffled_messages_with_copies_and_malformed_ones_end_in_the_vectors_of_the_batch(streamed: Streamed) -> None:
     world = streamed.world
     found = world.agreement(NEXT)
     users = world.updates().where(f"as_of = DATE'{NEXT}'").select("user_id").distinct()
@@ -142,7 +142,7 @@ def test_shuffled_messages_with_copies_and_malformed_ones_end_as_the_batch_does(
     assert users.where(F.col("user_id").isin(LONG, "newcomer")).count() == 2
 
 
-def test_each_malformed_message_is_kept_with_its_reason_and_its_place(streamed: Streamed) -> None:
+def test_each_malformed_message_is_kept_with_its_reason_partition_and_offset(streamed: Streamed) -> None:
     rows = streamed.world.tables.read(REJECTED_EVENTS).where(f"revision = {STREAM_REVISION}").collect()
     found = {(told := json.loads(row["row"]))["place"]: (row["reason"], told["row"]) for row in rows}
     for message, reason in streamed.malformed.items():
@@ -151,7 +151,7 @@ def test_each_malformed_message_is_kept_with_its_reason_and_its_place(streamed: 
     assert json.loads(found[streamed.places[as_good(weight=-1.0)]][1])["weight"] == -1.0
 
 
-def test_redis_has_each_user_s_last_vector(streamed: Streamed) -> None:
+def test_redis_has_the_last_vector_of_each_user(streamed: Streamed) -> None:
     world = streamed.world
     last = F.max_by("embedding", F.struct("as_of", "event_at", "computed_at")).alias("vector")
     rows = world.updates().where(f"space_id = '{world.space.space_id}'").groupBy("user_id").agg(last).collect()
@@ -165,7 +165,7 @@ def test_redis_has_each_user_s_last_vector(streamed: Streamed) -> None:
         assert np.array_equal(np.array(row["vector"], np.float32), of.vector), row["user_id"][:20]
 
 
-def test_what_is_not_there_is_one_line_before_any_work(
+def test_a_missing_topic_path_or_server_is_reported_in_one_line_before_any_work(
     new_world: NewWorld, broker: KafkaBroker, redis_server: RedisServer
 ) -> None:
     port, kafka = free_port(), {"bootstrap_servers": broker.bootstrap}
@@ -192,7 +192,7 @@ def test_what_is_not_there_is_one_line_before_any_work(
 
 
 class Live:
-    """A stream that runs in a thread until it is told to stop."""
+    """A stream that runs in a thread until it is stopped."""
 
     def __init__(self, world: World) -> None:
         self.world, self.failed = world, list[BaseException]()
@@ -217,7 +217,7 @@ class Live:
         self.wait_until(lambda: any(text in line for line in self.world.said))
 
     def wait_for(self, rows: list[Row]) -> None:
-        """Wait until all of these users have vectors that have seen these events."""
+        """Wait until the users of these events have vectors that include them."""
         wanted: dict[str, datetime] = {}
         for row in rows:
             if row["event_at"].date() == AS_OF:
@@ -237,13 +237,8 @@ class Live:
         self.thread.join()
 
 
-def is_valid(row: Row) -> bool:
-    is_whole = row["user_id"] is not None and row["item_id"] is not None and row["event_at"] is not None
-    return is_whole and row["event_at"].year > 2000 and row["weight"] >= 0
-
-
 def add_mirrored_space(world: World, space_id: str) -> None:
-    """Register a ready space whose vectors are those of the one that serves, negated: a training that costs nothing."""
+    """Register a ready space whose vectors are those of the serving space, negated. Costs no training."""
     like = world.space
     artifact = load_artifact(artifact_folder(world.config, like.space_id))
     mirrored = {
@@ -258,7 +253,7 @@ def add_mirrored_space(world: World, space_id: str) -> None:
     mark_ready(world.tables, find_space(world.tables, space_id))
 
 
-def test_broker_and_redis_may_be_away_and_a_promotion_counts_from_the_next_batch(
+def test_a_stream_waits_for_broker_and_redis_and_encodes_a_promoted_space_from_the_next_batch_on(
     new_world: NewWorld, broker: KafkaBroker, redis_server: RedisServer
 ) -> None:
     broker.create_topic("live", partitions=2)

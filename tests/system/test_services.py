@@ -1,4 +1,4 @@
-"""The servers that tests and benchmarks of streaming start: they keep what they must, and leave nothing behind."""
+"""The servers that streaming tests and benchmarks start: they keep their data, and leave no process behind."""
 
 import shutil
 import socket
@@ -29,14 +29,14 @@ def read(spark: SparkSession, broker: KafkaBroker, topic: str) -> list[tuple[byt
     return [(row["key"] and bytes(row["key"]), bytes(row["value"]), row["partition"]) for row in rows]
 
 
-def test_what_is_sent_is_read_by_spark_in_order(spark: SparkSession, broker: KafkaBroker) -> None:
+def test_sent_messages_are_read_by_spark_in_order(spark: SparkSession, broker: KafkaBroker) -> None:
     broker.create_topic("in-order")
     broker.send("in-order", MESSAGES[:60])
     broker.send("in-order", MESSAGES[60:])
     assert read(spark, broker, "in-order") == [(None, value, 0) for value in MESSAGES]
 
 
-def test_a_key_s_messages_are_in_one_partition_in_order(spark: SparkSession, broker: KafkaBroker) -> None:
+def test_messages_with_one_key_are_in_one_partition_in_order(spark: SparkSession, broker: KafkaBroker) -> None:
     keys = [b"u%d" % (k % 7) for k in range(100)]
     broker.create_topic("keyed", partitions=3)
     broker.send("keyed", MESSAGES, keys=keys)
@@ -49,7 +49,7 @@ def test_a_key_s_messages_are_in_one_partition_in_order(spark: SparkSession, bro
         assert len({partition for k, _, partition in rows if k == key}) == 1
 
 
-def test_a_broker_that_was_stopped_and_one_that_was_killed_keep_messages(
+def test_a_broker_keeps_its_messages_when_it_is_stopped_or_killed(
     spark: SparkSession, broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker.create_topic("kept")
@@ -73,13 +73,13 @@ def test_a_broker_that_was_stopped_and_one_that_was_killed_keep_messages(
     assert read(spark, broker, "kept") == [(None, value, 0) for value in MESSAGES]
 
 
-def test_a_topic_that_is_there_is_not_made_again(broker: KafkaBroker) -> None:
+def test_an_existing_topic_is_not_created_again(broker: KafkaBroker) -> None:
     broker.create_topic("twice")
     with pytest.raises(UserrepError, match=r"^kafka: the topic twice could not be made \(Topic 'twice' already exists"):
         broker.create_topic("twice")
 
 
-def test_a_folder_that_no_broker_can_write_to_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_folder_that_the_broker_cannot_write_to_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     broker = KafkaBroker(tmp_path)
     with pytest.raises(UserrepError, match=rf"^kafka: {tmp_path} cannot hold a broker's data \(.+\); name another\.$"):
@@ -87,13 +87,15 @@ def test_a_folder_that_no_broker_can_write_to_is_told_in_a_line(tmp_path: Path) 
     assert broker.processes() == []
 
 
-def test_missing_jars_of_the_broker_are_told_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_jars_of_the_broker_are_reported_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("USERREP_JARS", str(tmp_path / "none"))
     with pytest.raises(UserrepError, match=r"^kafka: the broker's JARs are not in .*none.*; `make setup` fetches them"):
         KafkaBroker(tmp_path).start()
 
 
-def test_redis_keeps_what_it_is_told_until_it_is_stopped(redis_server: RedisServer) -> None:
+def test_redis_keeps_values_until_it_is_stopped(redis_server: RedisServer) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         client.set("kept", b"value")
         assert client.get("kept") == b"value"
@@ -126,7 +128,7 @@ def test_a_server_that_cannot_be_stopped_is_named(tmp_path: Path, monkeypatch: p
 
 
 @needs_redis
-def test_a_server_that_ends_at_its_start_is_told_with_the_end_of_its_log(
+def test_a_server_that_ends_at_its_start_is_reported_with_the_end_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = RedisServer(tmp_path)
@@ -138,7 +140,7 @@ def test_a_server_that_ends_at_its_start_is_told_with_the_end_of_its_log(
 
 
 @needs_redis
-def test_a_server_that_does_not_answer_is_told_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_reported_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_server, "START_SECONDS", 0.2)
     server = RedisServer(tmp_path)
     monkeypatch.setattr(server, "answers", lambda: False)
@@ -147,7 +149,7 @@ def test_a_server_that_does_not_answer_is_told_and_stopped(tmp_path: Path, monke
     assert server.processes() == []
 
 
-def test_a_missing_redis_server_is_told_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_redis_server_is_reported_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
         UserrepError, match=r"^redis: no redis-server found. Install it \(Debian: apt-get install redis"
@@ -169,14 +171,14 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
-def test_a_port_in_use_is_told_in_a_line(kind: type[LocalServer], taken: int, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(kind: type[LocalServer], taken: int, tmp_path: Path) -> None:
     with pytest.raises(
         UserrepError, match=rf"^{kind.name}: port {taken} of 127.0.0.1 is in use; name another, or none"
     ):
         kind(tmp_path, port=taken).start()
 
 
-def test_a_folder_that_is_a_file_is_told_in_a_line(kind: type[LocalServer], tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_is_reported_in_one_line(kind: type[LocalServer], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserrepError, match=rf"^{kind.name}: \S+/file cannot be a folder \(File exists\); name another"):
         kind(tmp_path / "file").start()

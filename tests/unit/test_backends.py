@@ -1,28 +1,30 @@
 """What the driver makes of its ranks' ends: it goes on from the last checkpoint, or says which rank failed and how."""
 
+import importlib.util
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyspark.errors import PySparkAttributeError
-from pyspark.sql import SparkSession
 
 from tests.unit.test_checkpoint import Cut, CutComm
 from tests.unit.test_training import silent, task_on
 from userrep.errors import DivergedError, RankFailedError, SlotsError, UsageError, UserrepError
-from userrep.training import backends, horovod_launch, lifeline
+from userrep.training import backends, lifeline
 from userrep.training.backends import check_backend, run_training
 from userrep.training.comm import LocalComm
-from userrep.training.horovod_launch import HorovodLaunch
+from userrep.training.horovod_launch import num_slots
 from userrep.training.lifeline import Address
 from userrep.training.loop import train
 from userrep.training.task import TrainingTask
 
-pytestmark = pytest.mark.default
+pytestmark = pytest.mark.fast
 
 Script = Callable[[TrainingTask, Callable[[dict[str, Any]], None], "str | None"], None]
 
@@ -30,6 +32,14 @@ Script = Callable[[TrainingTask, Callable[[dict[str, Any]], None], "str | None"]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifeline, "SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)  # installed, whether it is or not
+    monkeypatch.setattr(backends, "num_slots", lambda spark: 2)
+
+
+def cluster_session(master: str = "spark://host:7077") -> Any:
+    """Return what stands for a session on a cluster: it has settings."""
+    settings = {"spark.master": master, "spark.driver.host": "127.0.0.1"}
+    return SimpleNamespace(conf=SimpleNamespace(get=lambda name, default=None: settings.get(name, default)))
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *scripts: Script) -> list[str | None]:
@@ -40,7 +50,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *scripts: Script) -> list[str | No
     class Launch:
         last_words = ("ModuleNotFoundError: No module named 'userrep'",)
 
-        def __init__(self, spark: SparkSession) -> None:
+        def __init__(self, spark: Any) -> None:
             pass
 
         def run(self, task: TrainingTask, address: Address, resume: str | None) -> None:
@@ -93,13 +103,11 @@ def on_cluster(tmp_path: Path, **training: Any) -> TrainingTask:
     return task_on(tmp_path, backend="horovod", num_workers=2, checkpoint_every="0s", **training)
 
 
-def test_a_dead_rank_is_restarted_from_the_last_checkpoint(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dead_rank_is_restarted_from_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resumed = scripted(monkeypatch, dies, dies, trains)
     lines: list[str] = []
     task = on_cluster(tmp_path)
-    result = run_training(task, spark=spark, report=lines.append)
+    result = run_training(task, spark=cluster_session(), report=lines.append)
     assert resumed == [None, "step-000000011", "step-000000024"]  # 15 means, of which two were validation's
     died = "training: rank 1 of 2 on h (pid 7) died without a word (killed, or out of memory?)."
     assert lines == [
@@ -113,49 +121,43 @@ def test_a_dead_rank_is_restarted_from_the_last_checkpoint(
     assert result.metrics["epochs"] == 2
 
 
-def test_after_the_last_restart_the_rank_s_own_failure_is_told(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_the_last_restart_the_rank_s_own_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, raises("MemoryError"), raises("MemoryError"))
     lines: list[str] = []
     said = r"training: rank 1 of 2 on h \(pid 7\) failed: MemoryError: seven\.$"
     with pytest.raises(RankFailedError, match=said):
-        run_training(on_cluster(tmp_path, max_restarts=1), spark=spark, report=lines.append)
+        run_training(on_cluster(tmp_path, max_restarts=1), spark=cluster_session(), report=lines.append)
     assert lines[0] == "Traceback ...\nMemoryError: seven"
     assert lines[1].endswith("Restart 1 of 1.")
     assert lines[2:] == lines[:1]
 
 
 def test_what_all_ranks_have_met_is_raised_as_it_is_and_not_tried_again(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed = scripted(monkeypatch, raises("DivergedError"))
     with pytest.raises(DivergedError, match=r"^seven$"):
-        run_training(on_cluster(tmp_path), spark=spark, report=silent)
+        run_training(on_cluster(tmp_path), spark=cluster_session(), report=silent)
     assert resumed == [None]
 
 
 def test_a_launcher_s_last_words_are_told_where_no_rank_came_up(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, stays_away)
     lines: list[str] = []
     with pytest.raises(RankFailedError, match=r"the ranks did not start \(RuntimeError: non-zero status\)"):
-        run_training(on_cluster(tmp_path, max_restarts=0), spark=spark, report=lines.append)
+        run_training(on_cluster(tmp_path, max_restarts=0), spark=cluster_session(), report=lines.append)
     assert lines == ["ModuleNotFoundError: No module named 'userrep'"]
 
 
-def test_ranks_that_share_no_folder_with_the_driver_are_told(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranks_that_share_no_folder_with_the_driver_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, does_nothing)
     with pytest.raises(UserrepError, match=r"holds no finished checkpoint: driver and executors must see the same"):
-        run_training(on_cluster(tmp_path), spark=spark, report=silent)
+        run_training(on_cluster(tmp_path), spark=cluster_session(), report=silent)
 
 
-def test_a_launcher_that_does_not_notice_is_left_behind(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_launcher_that_does_not_notice_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_GIVE_UP_SECONDS", 0.3)
     over = threading.Event()
 
@@ -165,13 +167,11 @@ def test_a_launcher_that_does_not_notice_is_left_behind(
 
     scripted(monkeypatch, hangs)
     with pytest.raises(RankFailedError, match="failed: OSError: seven"):
-        run_training(on_cluster(tmp_path, max_restarts=0), spark=spark, report=silent)
+        run_training(on_cluster(tmp_path, max_restarts=0), spark=cluster_session(), report=silent)
     over.set()
 
 
-def test_executors_that_are_coming_up_are_waited_for(
-    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_executors_that_are_coming_up_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slots = iter([0, 1, 2])
     monkeypatch.setattr(backends, "num_slots", lambda spark: next(slots))
     lines: list[str] = []
@@ -187,7 +187,21 @@ def test_too_few_executors_are_told_after_a_while(tmp_path: Path, monkeypatch: p
         check_backend(on_cluster(tmp_path).training, cluster_session(), silent)
 
 
-def test_a_spark_connect_session_trains_with_torch_distributor_alone(tmp_path: Path) -> None:
+def test_slots_of_a_local_session_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "time", SimpleNamespace(monotonic=lambda: 0.0))  # nothing to sleep with
+    training = on_cluster(tmp_path).training.model_copy(update={"num_workers": 4})
+    with pytest.raises(SlotsError, match=r"num_workers is 4, but Spark can run 2 tasks at once: .* local\[4\]"):
+        check_backend(training, cluster_session("local[2]"), silent)
+    monkeypatch.setattr(backends, "num_slots", lambda spark: 0)
+    with pytest.raises(SlotsError, match=r"can run 0 tasks at once: set training.num_workers to 1, or give"):
+        check_backend(training, cluster_session("local-cluster[0,1,1]"), silent)
+
+
+def test_a_spark_connect_session_trains_with_torch_distributor_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "num_slots", num_slots)
+
     class Connected:
         conf = cluster_session().conf
 
@@ -202,42 +216,9 @@ def test_a_spark_connect_session_trains_with_torch_distributor_alone(tmp_path: P
         check_backend(training, session, silent)
 
 
-def cluster_session() -> Any:
-    class Conf:
-        @staticmethod
-        def get(name: str, default: str | None = None) -> str | None:
-            return "spark://host:7077" if name == "spark.master" else default
-
-    class Session:
-        conf = Conf()
-
-    return Session()
-
-
-def test_the_launcher_keeps_to_itself(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Horovod's signal handlers, and the tracebacks of its threads."""
-    import horovod.runner.gloo_run
-    import horovod.spark
-
-    seen: list[str] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.thread.name))
-
-    def run(fn: Any, **_: Any) -> None:
-        assert isinstance(horovod.runner.gloo_run.register_shutdown_event(), threading.Event)
-        for name in ("Thread-7 (run_spark)", "someone else's"):
-            thread = threading.Thread(target=lambda: 1 / 0, name=name)
-            thread.start()
-            thread.join()
-
-    monkeypatch.setattr(horovod.spark, "run", run)
-    launch = HorovodLaunch(spark)
-    launch.run(task_on(tmp_path), Address("h", 1, "t"), None)
-    assert seen == ["someone else's"]
-    assert horovod_launch.threading.excepthook is threading.excepthook
-
-
-def test_the_last_words_of_ranks_are_kept(spark: SparkSession) -> None:
-    launch = HorovodLaunch(spark)
-    launch.write(b"[1]<stderr>:MemoryError: 7\n\n")
-    launch.write("\n".join(map(str, range(100))))
-    assert list(launch.last_words) == [str(k) for k in range(60, 100)]
+def test_a_missing_horovod_is_told_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "find_spec", importlib.util.find_spec)
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    monkeypatch.setitem(sys.modules, "horovod.spark", None)
+    with pytest.raises(UsageError, match=r"Horovod is not installed. Build it with deploy/build_horovod_wheel.sh"):
+        check_backend(on_cluster(tmp_path).training, cluster_session(), silent)

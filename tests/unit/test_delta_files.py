@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Barrier
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
@@ -16,7 +15,6 @@ from pyspark.sql.types import StructType
 from tests.support.builders import EVENT_COLUMNS, config_of
 from userrep import delta_files
 from userrep.delta_files import DeltaFiles
-from userrep.errors import UserrepError
 from userrep.features.spec import FeatureSpec
 from userrep.schemas import ALL, TableSchema, user_features
 from userrep.table_files import TableFile
@@ -102,32 +100,6 @@ def test_what_tasks_write_counts_once_it_is_committed_and_takes_the_place_of_wha
     assert [file.num_rows for file in tables.files(SHARES, lambda of: of["day"] == second)] == [3]
 
 
-def test_row_groups_dictionaries_and_statistics_are_as_the_table_has_them(tables: Tables) -> None:
-    (file,) = written(tables, date(2024, 5, 1), bucketed(2000))
-    found = pq.ParquetFile(f"{tables.uri(SHARES)}/{file.path}")
-    group = found.metadata.row_group(0)
-    by_name = {group.column(k).path_in_schema: group.column(k) for k in range(group.num_columns)}
-    assert found.schema_arrow.names == ["user_bucket", "user_id", "x"]
-    assert 10 < found.metadata.num_row_groups < 16
-    assert {name: "RLE_DICTIONARY" in of.encodings for name, of in by_name.items() if "x" not in name} == {
-        "user_bucket": False, "user_id": True,
-    }  # fmt: skip
-    assert {name: of.is_stats_set for name, of in by_name.items()}["user_bucket"]
-    assert not any(of.is_stats_set for name, of in by_name.items() if name != "user_bucket")
-
-
-def test_a_commit_fails_where_another_one_has_changed_the_same_partitions(tables: Tables) -> None:
-    first, second = date(2024, 5, 1), date(2024, 5, 2)
-    tables.commit(SHARES, written(tables, first, bucketed(3)), replacing=lambda _: False, since=0)
-    since = tables.version(SHARES)
-    mine, other = written(tables, first, bucketed(4)), written(tables, second, bucketed(5))
-    tables.commit(SHARES, other, replacing=lambda of: of["day"] == second, since=since)
-    tables.commit(SHARES, mine, replacing=lambda of: of["day"] == first, since=since)
-    assert tables.read(SHARES).count() == 9
-    with pytest.raises(UserrepError, match="another run has changed the same rows"):
-        tables.commit(SHARES, mine, replacing=lambda of: of["day"] == first, since=since)
-
-
 def test_a_commit_that_comes_second_is_made_again_on_the_newest_version(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,17 +129,6 @@ def test_a_table_that_many_make_at_once_is_there_for_all(tmp_path: Path) -> None
     with ThreadPoolExecutor(6) as pool:
         for k in range(30):
             assert list(pool.map(made, [k] * 6)) == [SHARES.fields().names] * 6
-
-
-@pytest.mark.parametrize(
-    ("root", "has_files"),
-    [("/data/x", True), ("build/x", True), ("file:/data/x", True), ("s3a://b/x", True), ("abfss://c@a/x", True),
-     ("dbfs:/x", False), ("/dbfs/x", False), ("hdfs://n/x", False)],
-)  # fmt: skip
-def test_tables_are_read_and_committed_beside_spark_where_that_is_safe(
-    spark: SparkSession, root: str, has_files: bool
-) -> None:
-    assert Tables(spark, root=root).has_files == has_files
 
 
 def test_files_that_are_added_bring_a_writer_s_transaction(tables: Tables) -> None:

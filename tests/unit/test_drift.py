@@ -1,22 +1,26 @@
 """Drift finds what was done to vectors and inputs, and nothing where nothing was done."""
 
+import math
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
+from tests.unit.test_model import features, saved
 from userrep.config import Config
-from userrep.errors import UsageError
 from userrep.operations.drift import FAIL, OK, WARN, Drift, measure_drift, newest_measurable
+from userrep.operations.input_drift import compared_inputs
+from userrep.operations.reconstruction import reconstruction_of
 from userrep.operations.stability import Ranges
 from userrep.schemas import SNAPSHOT_DRIFT
 from userrep.spaces.registry import find_space
-from userrep.spaces.snapshots import STAGED, list_snapshots
+from userrep.spaces.snapshots import STAGED
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
@@ -109,20 +113,6 @@ def test_a_sample_is_of_the_same_users_at_both_dates(tables: Tables, config: Con
     assert found.metrics["mean_shift"] == pytest.approx(1 / 3, abs=0.1)
 
 
-def test_without_a_snapshot_there_is_nothing_to_measure(tables: Tables, config: Config) -> None:
-    space = find_space(tables, SPACE)
-    with pytest.raises(UsageError, match="has no snapshot of 2024-05-01: `userrep run embed_users --as-of 2024-05-01`"):
-        newest_measurable(tables, space, D1)
-    publish(tables, {snapshot(D1): {"u": [1.0]}})
-    (only,) = list_snapshots(tables, SPACE)
-    assert measure_drift(tables, config, space, only) is None
-
-
-def test_a_limit_of_no_metric_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="did you mean vanished_share"):
-        config_of(tmp_path, drift={"fail": {"vanished_shares": 0.1}})
-
-
 def test_the_stability_of_columns_is_that_of_their_histograms(spark: SparkSession) -> None:
     def indices(now: DataFrame, before: DataFrame) -> dict[str, float]:
         ranges = Ranges.of(before, before.columns)
@@ -151,3 +141,26 @@ def test_the_stability_of_columns_is_that_of_their_histograms(spark: SparkSessio
     assert found["y"] == 0
     assert found["has"] > 5  # a flag of 95 % that is nobody's any more
     assert indices(rows[1], rows[1])["x"] == 0
+
+
+def test_inputs_that_moved_are_found_and_reconstructed_worse(spark: SparkSession, tmp_path: Path) -> None:
+    manifest = saved(tmp_path / "s1")
+    before = pa.Table.from_batches([features(40)])  # of 0 to 39 events
+    events = pa.array([0 if k < 10 else k for k in range(40)])
+    now = before.set_column(before.schema.get_field_index("num_events_7d"), "num_events_7d", events)
+    dated = [rows.append_column("as_of", pa.array([day] * 40, pa.date32())) for rows, day in ((before, D1), (now, D2))]
+    metrics, parts = compared_inputs(
+        spark.createDataFrame(pa.concat_tables(dated)).repartition(3), now=D2, before=D1, spec=manifest.layout.spec,
+        folder=str(tmp_path / "s1"), content_hash=manifest.content_hash,
+    )  # fmt: skip
+    assert metrics["no_event_change"] == pytest.approx(10 / 40 - 1 / 40)
+    # Below the first decile 3 users of 40 became 10; at it, and at the next, 1 became none; between, 3 did, and 3 1.
+    pairs = [(10 / 40, 3 / 40), (1e-4, 1 / 40), (1e-4, 3 / 40), (1e-4, 1 / 40), (1 / 40, 3 / 40)]
+    psi = sum((p - q) * math.log(p / q) for p, q in pairs)
+    assert parts["psi"]["num_events_7d"] == metrics["psi"] == pytest.approx(psi)
+    assert parts["psi"]["weight_7d"] == parts["psi"]["has_behaviour_7d"] == 0
+    space = reconstruction_of(str(tmp_path / "s1"), manifest.content_hash)
+    errors = [space.errors(rows.to_batches()[0]) for rows in (now, before)]
+    growth = dict(zip((block.name for block in manifest.layout.blocks), errors[0] / errors[1] - 1, strict=True))
+    assert parts["error_growth"] == pytest.approx(growth, abs=1e-5)
+    assert metrics["error_growth"] == pytest.approx(max(0, errors[0].sum() / errors[1].sum() - 1), abs=1e-5)

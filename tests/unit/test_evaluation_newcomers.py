@@ -1,8 +1,7 @@
-"""Cut rows and new users without Spark: what is known of them, who they are, and what must never be a hit."""
+"""Cut rows and new users without Spark: what is known of them, and which users are new."""
 
 from dataclasses import replace
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.support.builders import config_of
-from tests.support.evaluation_world import FIRST_DAY, PLAN, Event, World, found_tiles, item_id, truth_of, world
+from tests.support.evaluation_world import (
+    FIRST_DAY,
+    PLAN,
+    Event,
+    World,
+    first_days,
+    found_tiles,
+    item_id,
+    judged,
+    truth_of,
+    world_with_newcomers,
+)
 from tests.unit.test_features import (
     AS_OF,
     DAY,
@@ -26,14 +35,11 @@ from tests.unit.test_features import (
     tiles_of_users,
     vectors,  # noqa: F401  # a fixture
 )
-from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
 from userrep.evaluation.newcomers import Cutter
 from userrep.evaluation.newest import Newest, newest_of
 from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, Rows
-from userrep.evaluation.tasks.catalog import newcomer_tasks
 from userrep.evaluation.tasks.newcomers import NewUsers
-from userrep.evaluation.tasks.pairs import PairProblem
-from userrep.evaluation.tasks.task import LeftOut, Truth
+from userrep.evaluation.tasks.task import Truth
 from userrep.features.chunk import PROFILES
 from userrep.features.layout import in_lists
 from userrep.utc import DAY_US, day_number
@@ -89,33 +95,6 @@ def test_features_of_cut_rows_are_those_of_the_newest_tiles_and_of_profiles_as_t
             assert not any(given.values())
 
 
-@given(tiles_of_users, st.integers(0, 4))
-@settings(max_examples=60, deadline=None)
-def test_the_newest_tiles_of_rows_at_several_dates_are_those_found_one_by_one(tiles: list[Row], most: int) -> None:
-    dates = tuple(AS_OF + timedelta(days=k) for k in (-2, 0, 1))
-    users, days = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
-    kept = (users + days) % 4 != 0  # not all users are known at all dates
-    rows = replace(rows_of_four(), dates=dates, user_N=users[kept], date_N=days[kept])
-    newest = newest_of(found_tiles([*tiles, *strangers(tiles)], dates, most=max(1, most)), rows, span=3, most=most)
-    history = newest.history(most, len(rows), pa.array([f"i{k}" for k in range(8)])).toarray()
-    assert newest.place_E.max(initial=-1) < most
-    for n in range(len(rows)):
-        user, day = U[rows.user_N[n]], day_number(dates[rows.date_N[n]])
-        mine = [row for row in tiles if row["user_id"] == user and day - 3 <= row["day"] < day]
-        in_order = sorted(mine, key=lambda row: (-row["last_event_at"], row["item_id"], -row["num_events"]))[:most]
-        found = newest.tiles.take(newest.tile_E[newest.row_E == n]).to_pylist()
-        assert [row["last_event_at"] for row in found] == [row["last_event_at"] for row in in_order]
-        assert history[n].sum() == sum(row["num_events"] for row in found)
-    first = {user: min((row["day"] for row in tiles if row["user_id"] == user), default=None) for user in U}
-    for k, user in enumerate(U):
-        assert newest.first_day_U[k] == (np.iinfo(np.int64).max if first[user] is None else first[user])
-
-
-def strangers(tiles: list[Row]) -> list[Row]:
-    """Return tiles of a user that is in no row."""
-    return [row | {"user_id": "nobody"} for row in tiles[:3]]
-
-
 @pytest.mark.parametrize("moved_to", [DAY, DAY + 1])
 def test_an_event_of_the_date_or_later_is_in_no_cut_row(moved_to: int) -> None:
     tile = {
@@ -136,13 +115,7 @@ def test_an_event_of_the_date_or_later_is_in_no_cut_row(moved_to: int) -> None:
 
 @pytest.fixture(scope="module")
 def planted() -> World:
-    """Let half of the users come in the weeks before a test date, and the others long before."""
-    whole, rng = world(num_users=500, per_day=0.3), np.random.default_rng(3)
-    start_U = [
-        PLAN.test[0] - timedelta(days=int(rng.integers(1, 25))) if user % 2 else FIRST_DAY for user in range(500)
-    ]
-    events = [event for event in whole.events if event.day >= start_U[event.user]]
-    return replace(whole, events=events, truth=truth_of(events, whole.rows, whole.item_IT))
+    return world_with_newcomers()
 
 
 def tile_of(event: Event) -> Row:
@@ -163,9 +136,9 @@ def cutter_in(planted: World, profiles: list[Row] | None = None) -> Cutter:
     return Cutter(rows, SPEC, newest, known, (), 1)
 
 
-def cut_truth(planted: World, cutter: Cutter, picks: list[tuple[int, int]] | None = None) -> Truth:
+def cut_truth(planted: World, cutter: Cutter) -> Truth:
     rows = replace(planted.rows, role_N=cutter.role_N(PLAN.longest))
-    return truth_of(planted.events, rows, planted.item_IT, picks=picks)
+    return truth_of(planted.events, rows, planted.item_IT)
 
 
 def mean_items(planted: World, newest: Newest, most: int) -> NDArray[np.float32]:
@@ -175,13 +148,11 @@ def mean_items(planted: World, newest: Newest, most: int) -> NDArray[np.float32]
     return np.asarray(sums, np.float32)
 
 
-def test_who_was_there_before_the_longest_horizon_is_in_no_test_row_and_no_newcomer_is_in_training(
+def test_users_with_an_event_before_the_longest_horizon_are_in_no_test_row_and_new_users_are_not_trained_on(
     planted: World,
 ) -> None:
     rows, roles = planted.rows, cutter_in(planted).role_N(30)
-    first: dict[int, date] = {}
-    for event in planted.events:
-        first[event.user] = min(event.day, first.get(event.user, event.day))
+    first = first_days(planted.events)
     for n in range(len(rows)):
         day = rows.dates[rows.date_N[n]]
         there = first.get(int(rows.user_N[n]))
@@ -191,33 +162,26 @@ def test_who_was_there_before_the_longest_horizon_is_in_no_test_row_and_no_newco
     tested = {int(rows.user_N[n]) for n in known if roles[n] == TEST}
     trained = {int(rows.user_N[n]) for n in known if roles[n] in (TRAIN, VALID)}
     assert len(tested) > 100
-    assert tested & trained == set()  # whoever is new at a test date was not there at a training date
+    assert tested & trained == set()  # a user who is new at a test date had no event before a training date
 
 
-@pytest.mark.parametrize("told", ["registered_at", "picked_at"])
-def test_who_registered_or_picked_long_ago_is_not_new(planted: World, told: str) -> None:
+@pytest.mark.parametrize("known", ["registered_at", "picked_at"])
+def test_a_user_who_registered_or_picked_long_ago_is_not_new(planted: World, known: str) -> None:
     long_ago = day_number(FIRST_DAY) * DAY_US
-    since = {"registered_at": long_ago} if told == "registered_at" else {"pick_items": ["i"], "picked_at": [long_ago]}
-    everybody = [since] * len(planted.rows.user_ids)
-    roles = cutter_in(planted, everybody).role_N(30)
+    since = {"registered_at": long_ago} if known == "registered_at" else {"pick_items": ["i"], "picked_at": [long_ago]}
+    roles = cutter_in(planted, [since] * len(planted.rows.user_ids)).role_N(30)
     assert (roles == TEST).sum() == 0
     assert (roles == NO_ROLE).sum() == (planted.rows.role_N == TEST).sum()
 
 
-def judged(truth: Truth, x_NF: NDArray[np.float32], after: int = 3) -> tuple[float, float, float]:
-    problem = NewUsers(after, 30, is_blank=False).problem(truth, 1)
-    assert isinstance(problem, PairProblem)
-    scores = problem.scores(x_NF, problem.chosen(x_NF, 1), 1)
-    low, high = np.quantile(
-        bootstrapped("auc", scores, resampled_users(len(truth.rows.user_ids), 200, 1)), [0.05, 0.95]
-    )
-    return value_of("auc", scores), float(low), float(high)
+def judged_new(truth: Truth, x_NF: NDArray[np.float32], after: int = 3) -> tuple[float, float, float]:
+    return judged(truth, NewUsers(after, 30, is_blank=False), x_NF)
 
 
 def test_the_more_events_are_known_the_more_is_known_of_new_users(planted: World) -> None:
     cutter = cutter_in(planted)
     truth = cut_truth(planted, cutter)
-    none, one, ten = (judged(truth, mean_items(planted, cutter.newest, most), most) for most in (0, 1, 10))
+    none, one, ten = (judged_new(truth, mean_items(planted, cutter.newest, most), most) for most in (0, 1, 10))
     assert none[0] == 0.5
     assert 0.53 < one[1] < one[0] < ten[1]
 
@@ -226,45 +190,5 @@ def test_with_shuffled_users_nothing_is_known_of_new_users(planted: World) -> No
     cutter = cutter_in(planted)
     x_NF = mean_items(planted, cutter.newest, 10)
     others = np.random.default_rng(5).permutation(len(x_NF))
-    _, low, high = judged(cut_truth(planted, cutter), x_NF[others])
+    _, low, high = judged_new(cut_truth(planted, cutter), x_NF[others])
     assert low - 0.02 < 0.5 < high + 0.02
-
-
-def test_all_numbers_of_events_are_judged_by_the_same_pairs(planted: World) -> None:
-    truth = cut_truth(planted, cutter_in(planted))
-    made = [NewUsers(after, 30, is_blank=False).problem(truth, 1) for after in (0, 10)]
-    first, second = (problem.pairs for problem in made if isinstance(problem, PairProblem))
-    assert all((getattr(first, name) == getattr(second, name)).all() for name in vars(first))
-
-
-def test_a_pick_is_never_a_hit_of_a_new_user(planted: World) -> None:
-    cutter = cutter_in(planted)
-    picks = [(user, item) for user in range(len(planted.rows.user_ids)) for item in range(0, 80, 5)]
-    with_picks, without = (
-        NewUsers(0, 30, is_blank=False).problem(cut_truth(planted, cutter, of), 1) for of in (picks, None)
-    )
-    assert isinstance(with_picks, PairProblem)
-    assert isinstance(without, PairProblem)
-    assert (without.pairs.item_P % 5 == 0).any()
-    assert not (with_picks.pairs.item_P % 5 == 0).any()
-
-
-def test_without_new_users_or_anything_to_know_of_them_the_task_says_so(planted: World, tmp_path: Path) -> None:
-    nobody = replace(planted.rows, role_N=np.where(planted.rows.role_N == TEST, NO_ROLE, planted.rows.role_N))
-    truth = truth_of(planted.events, nobody, planted.item_IT)
-    said = "0 of 500 sampled users are new at a test date, 30 days there at most; 10 are wanted"
-    assert NewUsers(3, 30, is_blank=False).problem(truth, 1) == said
-    at_rest = truth_of([Event(0, 0, FIRST_DAY)], planted.rows, planted.item_IT)
-    reason = NewUsers(3, 30, is_blank=False).problem(at_rest, 1)
-    assert isinstance(reason, LeftOut)
-    assert reason.endswith("30 days there at most; 0 pairs of users and items in the train part; 40 are wanted")
-    tasks = newcomer_tasks(PLAN, config_of(tmp_path))
-    assert [task.name for task in tasks] == [f"new_users_after_{k}" for k in (0, 1, 3, 10)]
-    assert [isinstance(task.problem(planted.truth, 1), LeftOut) for task in tasks] == [True, False, False, False]
-    assert "the configuration has no onboarding, no users.attributes and no users." in str(tasks[0].problem(truth, 1))
-    users = {"path": "u", "columns": {"user_id": "u"}, "attributes": ["country"]}
-    asked = newcomer_tasks(PLAN, config_of(tmp_path, users=users, evaluation={"newcomer_events": [5, 0]}))
-    assert [(task.name, task.is_blank) for task in asked] == [
-        ("new_users_after_0", False),
-        ("new_users_after_5", False),
-    ]

@@ -1,40 +1,28 @@
 """Features: against plain Python on random logs, the same bits however rows are cut, no look into the future."""
 
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
-from pathlib import Path
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
-from pyspark.sql import SparkSession
 
-from tests.support.builders import at, config_of, event, write_rows
-from userrep.config import Config
 from userrep.events.buckets import NUM_BUCKETS, BucketRange
 from userrep.events.hashing import bucket_of
-from userrep.events.inventory import take_inventory
-from userrep.events.tile_build import build_tiles
-from userrep.features import bucketed, plan, pooling, shuffled
-from userrep.features.bucketed import BucketedFile, steps
-from userrep.features.build import build_features, feature_sets, read_features, stale_features
+from userrep.features import plan, pooling
 from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
 from userrep.features.item_matrix import ItemMatrix, VectorFiles
 from userrep.features.layout import in_lists
 from userrep.features.plan import Plan, plan_ranges
 from userrep.features.pooling import Made, PoolingJob, as_chunk_of_sums
-from userrep.features.shuffled import steps_of_rows
 from userrep.features.spec import FeatureSpec
-from userrep.items.versions import train_versions, versions_of
-from userrep.tables import Tables
 
-pytestmark = pytest.mark.default
+pytestmark = pytest.mark.fast
 
 SPEC = FeatureSpec(
     windows_days=[1, 3],
@@ -211,7 +199,7 @@ def expected(tiles: list[Row], profiles: list[Row]) -> dict[str, Row]:
 
 
 @given(tiles_of_users, profiles_of_users)
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_features_equal_a_plain_recomputation_and_do_not_depend_on_how_rows_are_cut(
     tiles: list[Row], drawn: dict[str, tuple[Any, ...]]
 ) -> None:
@@ -267,18 +255,6 @@ def test_blocks_of_few_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert ran(FEATURES, chunk_of(tiles, [profile("d", 1, "se", [])])) == before
 
 
-def test_shares_of_the_day_and_of_the_week_add_up_to_one() -> None:
-    found = ran(FEATURES, chunk_of([tile("a", 1, 0, 1.0, 7, 3, "tv"), tile("a", 2, 0, 1.0, 20, 1, "tv")]))[0]
-    assert found["part_of_day_3d"] == [0, 0.75, 0, 0.25]
-    saturday, friday = 5, 4  # 2024-03-09 and 2024-03-08
-    assert (found["weekday_3d"][saturday], found["weekday_3d"][friday]) == (0.75, 0.25)
-
-
-def test_a_weight_too_large_for_exact_sums_is_reported() -> None:
-    found = ran(FEATURES, chunk_of([tile("a", 1, 0, 2.0**40, 7, 1, "tv"), tile("b", 1, 0, 1.0, 7, 1, "tv")]))
-    assert [row["is_exact"] for row in found] == [False, True]
-
-
 @given(tiles_of_users, profiles_of_users)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_dates_that_share_a_pass_get_the_features_that_each_would_get_alone(
@@ -311,7 +287,7 @@ log_changes = st.lists(
 
 
 @given(log_changes)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sums_that_move_with_late_and_corrected_days_equal_a_full_rebuild_to_the_bit(
     changes: list[tuple[int, list[Row], list[int], bool]],
 ) -> None:
@@ -362,74 +338,7 @@ def _stored() -> pa.Schema:
     return pa.schema([("as_of", pa.date32()), *((f.name, f.type) for f in SUMS if f.name != "day")])
 
 
-# From files to steps
-
-
-def _write_sorted(
-    folder: Path, tiles: list[Row], *, row_group_size: int, shuffled_rows: bool = False
-) -> list[BucketedFile]:
-    files = []
-    for day in sorted({row["day"] for row in tiles}):
-        rows = sorted((row for row in tiles if row["day"] == day), key=lambda r: (r["user_bucket"], r["user_id"]))
-        if shuffled_rows:
-            rows = rows[::-1]
-        stored = pa.Table.from_pylist(rows, schema=TILES).drop_columns(["day", "before", "after"])
-        path = folder / f"{day}.parquet"
-        pq.write_table(stored, path, row_group_size=row_group_size)
-        files.append(BucketedFile("tiles", str(path), day, before=False, after=True))
-    return files
-
-
-@pytest.mark.parametrize("in_order", [True, False])
-@pytest.mark.parametrize("step_rows", [1, 4, 1000])
-def test_steps_of_files_hold_every_row_of_a_range_once_and_users_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_rows: int, in_order: bool
-) -> None:
-    monkeypatch.setattr(bucketed, "STEP_ROWS", step_rows)
-    monkeypatch.setattr(bucketed, "MOST_ROWS", 4 * step_rows)
-    random = np.random.default_rng(step_rows)
-    tiles = [
-        tile(str(random.choice(list("aaaabcd"))), int(random.integers(1, 4)), int(random.integers(6)), 1.0, 3, 1, "tv")
-        for _ in range(60)
-    ]
-    files = _write_sorted(tmp_path, tiles, row_group_size=3, shuffled_rows=not in_order)
-    found: list[Row] = []
-    for within in (BucketRange(0, NUM_BUCKETS // 2), BucketRange(NUM_BUCKETS // 2, NUM_BUCKETS)):
-        users_before: set[str] = set()
-        for step in steps(files, within, context=True):
-            rows = [row for chunk in step for row in chunk.tiles.to_pylist()]
-            assert all(within.start <= row["user_bucket"] < within.stop for row in rows)
-            users = {row["user_id"] for row in rows}
-            assert not users & users_before
-            users_before |= users
-            found += rows
-    key = sorted(map(str, found))
-    assert key == sorted(map(str, tiles))
-    assert ran(FEATURES, chunk_of(tiles)) == sorted(
-        (r for step in [steps(files, BucketRange(0, NUM_BUCKETS), context=True)] for made in FEATURES.run(step)
-         for r in rows_of(made)), key=lambda r: r["user_id"],
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("batch_rows", [1, 7, 100])
-def test_steps_of_shuffled_rows_hold_every_row_once_and_users_whole(
-    monkeypatch: pytest.MonkeyPatch, batch_rows: int
-) -> None:
-    monkeypatch.setattr(shuffled, "STEP_ROWS", 5)
-    monkeypatch.setattr(shuffled, "MOST_ROWS", 10)
-    tiles = [tile(user, 1 + k % 3, k % 6, 1.0, 3, 1, "tv") for user in "aaaabcd" for k in range(9)]
-    rows = [
-        {"kind": "tiles"} | row | {"sums": None, "active_at": None, "registered_at": None, "attributes": None,
-        "pick_items": None, "picked_at": None}
-        for row in sorted(tiles, key=lambda r: r["user_bucket"])
-    ]  # fmt: skip
-    schema = pa.schema(
-        [("kind", pa.string()), *TILES, *(f for f in SUMS if f.name in ("sums", "active_at")), *list(PROFILES)[2:]]
-    )
-    batches = pa.Table.from_pylist(rows, schema=schema).to_batches(max_chunksize=batch_rows)
-    made = FEATURES.run(steps_of_rows(batches, context=True))
-    found = [row for one in made for row in rows_of(one)]
-    assert sorted(found, key=lambda r: r["user_id"]) == ran(FEATURES, chunk_of(tiles))
+# The plan
 
 
 def test_a_range_that_is_far_fuller_than_the_others_is_taken_in_parts() -> None:
@@ -438,119 +347,3 @@ def test_a_range_that_is_far_fuller_than_the_others_is_taken_in_parts() -> None:
     assert plan_ranges(cells, min_ranges=64) == Plan(64, {17 // 4: 8})
     assert plan_ranges(np.full(256, plan.ROWS_PER_TASK // 64), min_ranges=2) == Plan(4, {})
     assert plan_ranges(np.zeros(256, np.int64), min_ranges=3) == Plan(4, {})
-
-
-@pytest.fixture(scope="module")
-def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Config]:
-    """A log of 20 users, 8 items and 40 days, one user in nearly half of all rows, with vectors given by the owner."""
-    folder = tmp_path_factory.mktemp("shop")
-    random = np.random.default_rng(1)
-    rows = [
-        event(
-            "heavy" if random.random() < 0.4 else f"u{random.integers(20)}",
-            f"i{random.integers(8)}",
-            str(datetime(2024, 3, 1) + timedelta(minutes=int(random.integers(40 * 1440)))),
-            score=float(random.integers(1, 900)) / 256,
-        )
-        for _ in range(1500)
-    ]
-    rows += [
-        event("late", "i1", "2024-03-20 00:00:00", score=1.0),
-        event("early", "i1", "2024-03-19 23:59:59", score=1.0),
-    ]
-    write_rows(folder / "events" / "part.parquet", rows)
-    items = [{"item_id": f"i{k}", "vector": random.standard_normal(3).tolist() if k < 7 else None} for k in range(8)]
-    write_rows(folder / "items.parquet", items)
-    users = [
-        {"user_id": "quiet", "since": at("2024-03-05"), "country": "se"},
-        {"user_id": "u1", "since": None, "country": "de"},
-    ]
-    write_rows(folder / "users.parquet", users)
-    config = config_of(
-        folder,
-        events={"columns": {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "weight": "score"}},
-        items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "vector"}},
-        users={
-            "path": str(folder / "users.parquet"),
-            "columns": {"user_id": "user_id", "registered_at": "since"},
-            "attributes": ["country"],
-        },
-        item_vectors={"given": {"kind": "vector", "dim": 3}},
-    )  # fmt: skip
-    tables = Tables.of(config, spark)
-    inventory = take_inventory(tables, config.events)
-    build_tiles(tables, config, inventory, before=inventory.last_day)
-    versions = versions_of(tables, config, anchor=date(2024, 3, 20))
-    train_versions(tables, config, versions, versions.missing([date(2024, 3, 20)]), lambda _: None)
-    build_features(tables, config, versions_of(tables, config, anchor=AS_OF), [date(2024, 3, 20)])
-    return tables, config
-
-
-def _rows(tables: Tables, config: Config) -> list[dict]:  # type: ignore[type-arg]
-    versions = versions_of(tables, config, anchor=AS_OF)
-    rows = read_features(tables, config, versions.lineage_id, [date(2024, 3, 20)]).orderBy("user_id").collect()
-    return [row.asDict() for row in rows]
-
-
-def test_an_event_on_the_as_of_day_is_not_seen_and_one_a_second_before_is(shop: tuple[Tables, Config]) -> None:
-    users = {row["user_id"]: row for row in _rows(*shop)}
-    assert "late" not in users
-    assert users["early"]["num_events_2d"] == 1
-    assert users["early"]["days_since_last_event"] == pytest.approx(1 / 86400)
-
-
-def test_a_registered_user_without_events_has_a_row(shop: tuple[Tables, Config]) -> None:
-    quiet = next(row for row in _rows(*shop) if row["user_id"] == "quiet")
-    assert (quiet["days_since_registration"], quiet["attribute_country"]) == (15.0, "se")
-    assert (quiet["has_given_7d"], quiet["given_7d"], quiet["days_since_last_event"]) == (False, [0.0, 0.0, 0.0], None)
-
-
-def test_features_equal_a_recomputation_from_the_raw_log(shop: tuple[Tables, Config], spark: SparkSession) -> None:
-    tables, config = shop
-    log = (
-        spark.read.parquet(config.events.path).where("event_at < '2024-03-20' AND event_at >= '2024-03-13'").toPandas()
-    )
-    log = log.drop_duplicates()
-    vectors = {r.item_id: np.asarray(r.vector) for r in spark.read.parquet(config.items.path).collect() if r.vector}
-    vectors = {item: np.rint(vector * 2**16) / 2**16 for item, vector in vectors.items()}
-    for row in _rows(tables, config):
-        mine = log[log.user_id == row["user_id"]]
-        assert row["num_events_7d"] == len(mine)
-        known = mine[mine.item_id.isin(vectors)]
-        assert row["has_given_7d"] == (len(known) > 0)
-        if len(known):
-            mean = sum(w * vectors[i] for w, i in zip(known.score, known.item_id, strict=True)) / known.score.sum()
-            assert_allclose(row["given_7d"], mean, rtol=1e-6, atol=1e-7, equal_nan=False)
-
-
-def test_features_have_the_same_bits_at_1_and_7_partitions(shop: tuple[Tables, Config], spark: SparkSession) -> None:
-    tables, config = shop
-    versions, before = versions_of(tables, config, anchor=AS_OF), spark.conf.get("spark.sql.shuffle.partitions")
-    found = []
-    try:
-        for partitions in ("1", "7"):
-            spark.conf.set("spark.sql.shuffle.partitions", partitions)
-            spark.conf.set("spark.sql.adaptive.coalescePartitions.enabled", "false")
-            build_features(tables, config, versions, [date(2024, 3, 20)])
-            found.append(_rows(tables, config))
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", before)
-        spark.conf.unset("spark.sql.adaptive.coalescePartitions.enabled")
-    assert found[0] == found[1]
-
-
-def test_features_are_stale_when_the_log_or_the_users_change(shop: tuple[Tables, Config]) -> None:
-    tables, config = shop
-    versions, day = versions_of(tables, config, anchor=AS_OF), date(2024, 3, 20)
-    assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {}
-    assert config.users is not None
-    write_rows(Path(config.users.path), [{"user_id": "quiet", "since": at("2024-03-05"), "country": "no"}])
-    assert stale_features(tables, config, versions, [day]) == {}
-    assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {day: "users or picks changed"}
-    assert stale_features(tables, config, versions, [date(2024, 3, 21)]) == {date(2024, 3, 21): "not built yet"}
-
-
-def test_the_ledger_counts_what_was_built(shop: tuple[Tables, Config]) -> None:
-    tables, config = shop
-    built = feature_sets(tables, versions_of(tables, config, anchor=AS_OF).lineage_id)[date(2024, 3, 20)]
-    assert (built.num_users, built.num_inexact) == (len(_rows(tables, config)), 0)

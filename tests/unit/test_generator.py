@@ -5,7 +5,6 @@ import sys
 from datetime import date
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,7 @@ from pyspark.sql.functions import lit, struct, to_json
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from userrep.errors import UsageError
 from userrep.events.generator import GENRES, LogSpec, generate_log, log_tables
-from userrep.events.planted import Catalog, Population, keys_of, uniform
 
 pytestmark = pytest.mark.default
 
@@ -233,59 +230,6 @@ def test_taste_is_readable_from_counts_by_genre(log: dict[str, pd.DataFrame], ev
     taste = np.stack(log["truth"].set_index("user_id").taste.loc[counts.index])
     learn = np.arange(len(counts)) % 2 == 0
     assert LinearRegression().fit(shares[learn], taste[learn]).score(shares[~learn], taste[~learn]) > 0.6
-
-
-def test_tastes_drift_but_keep_their_owner() -> None:
-    spec = LogSpec(num_users=200, num_days=120)
-    tastes = Population(spec, np.arange(200)).tastes
-    assert np.allclose(tastes.sum(axis=2), 1)
-
-    def likeness(day: int) -> float:
-        return float(np.corrcoef(tastes[:, 0].ravel(), tastes[:, day].ravel())[0, 1])
-
-    assert 1 > likeness(10) > likeness(60) > likeness(119) > 0.3
-
-
-def test_items_are_drawn_in_proportion_to_popularity_among_those_sold() -> None:
-    catalog = Catalog(LogSpec(num_items=24))
-    draws = 200_000
-    keys, day = keys_of(1, np.arange(draws)), np.full(draws, 75)
-    items = catalog.drawn_items(keys, np.full(draws, 3), day)
-    ours = np.flatnonzero(catalog.genre == 3)
-    ours = np.array([catalog.evergreen[3], *np.setdiff1d(ours, catalog.evergreen)])
-    sold = ours[catalog.is_sold(ours, day[: len(ours)])]
-    counts = np.bincount(items, minlength=24)
-    assert counts[sold].sum() == draws
-    assert counts[sold].min() > 0
-    assert counts.argmax() == catalog.evergreen[3]
-
-
-def test_hashed_numbers_are_uniform_and_independent_between_purposes() -> None:
-    keys = keys_of(7, np.arange(50_000))
-    here, there = uniform(keys, "here"), uniform(keys, "there")
-    assert np.histogram(here, bins=20, range=(0, 1))[0].min() > 0.9 * len(keys) / 20
-    assert abs(np.corrcoef(here, there)[0, 1]) < 0.02
-    assert abs(np.corrcoef(here[1:], here[:-1])[0, 1]) < 0.02
-
-
-@pytest.mark.parametrize(
-    ("values", "fault"),
-    [
-        ({"num_users": 1}, r"num_users must be between 2 and 1e\+09, got 1"),
-        ({"num_items": 3}, r"num_items must be between 8 and 1e\+08, got 3"),
-        ({"num_tastes": 9}, "num_tastes must be between 2 and 8, got 9"),
-        ({"malformed_share": float("nan")}, "malformed_share must be between 0 and 0.5, got nan"),
-    ],
-)
-def test_a_value_out_of_range_is_refused(values: dict[str, Any], fault: str) -> None:
-    with pytest.raises(UsageError, match=fault):
-        LogSpec(**values)
-
-
-def test_all_faults_are_told_at_once() -> None:
-    with pytest.raises(UsageError) as caught:
-        LogSpec(num_days=0, seed=-1, late_share=2)
-    assert len(caught.value.faults) == 3
 
 
 def test_the_job_writes_a_log(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -17,7 +16,7 @@ from pyspark.sql import functions as F
 
 from tests.unit.test_layout import ARROW, LAYOUT, SPEC
 from tests.unit.test_model import saved
-from userrep.errors import ArtifactError, UsageError
+from userrep.errors import ArtifactError
 from userrep.inference import EmbeddingModel, embedding_udf
 from userrep.inference.embed import embedded
 from userrep.inference.encoder import Encoder
@@ -128,56 +127,6 @@ def test_jobs_notebooks_and_services_give_the_same_vectors_to_the_bit_whatever_t
             assert same_bits(by_user(found), wanted_BD)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_service_gives_the_vectors_of_the_batch_for_dicts_and_frames_of_all_shapes(space: Path, seed: int) -> None:
-    users = random_users(60, seed)
-    wanted_BD, model = expected(space, users), EmbeddingModel.load(str(space))
-    frame = as_arrow(users).to_pandas()
-    wide = frame.assign(
-        behaviour_2d=[None if row is None else row.astype(np.float64) for row in frame["behaviour_2d"]],
-        content_7d=[float("nan") if row is None else tuple(row.tolist()) for row in frame["content_7d"]],
-        num_by_context_7d=[user["num_by_context_7d"] for user in users],
-        has_content_7d=frame["has_content_7d"].astype("boolean"),
-        has_behaviour_2d=frame["has_behaviour_2d"].astype(float),
-        num_events_7d=frame["num_events_7d"].astype("Int64"),
-        attribute_country=frame["attribute_country"].fillna(np.nan),
-        label=1,
-    )
-    for rows in BATCHES:
-        for given in (users, frame, wide, wide.sample(frac=1, random_state=seed).sort_index()):
-            parts = [model.predict(given[start : start + rows]) for start in range(0, len(users), rows)]
-            assert same_bits(np.concatenate(parts), wanted_BD)
-    assert same_bits(np.stack([model.predict(user) for user in users[:20]]), wanted_BD[:20])
-    sparse = [{name: value for name, value in user.items() if value is not None} for user in users]
-    assert same_bits(model.predict(sparse), wanted_BD)
-
-
-def test_a_new_user_is_one_of_whom_nothing_is_known(space: Path) -> None:
-    model = EmbeddingModel.load(str(space))
-    without_events = {name: [0.0] * width for name, width in WIDTHS.items()}
-    without_events |= {name: 0 for name, kind in COLUMNS.items() if kind == "BIGINT" or name.startswith("weight")}
-    without_events |= {name: False for name, kind in COLUMNS.items() if kind == "BOOLEAN"}
-    assert model.predict({}).shape == (16,)
-    assert same_bits(model.predict({}), model.predict(without_events | {"num_by_context_7d": {}}))
-    assert model.predict([]).shape == (0, 16)
-    assert model.predict(as_arrow(random_users(2, 0)).to_pandas()[:0]).shape == (0, 16)
-
-
-def test_a_service_is_told_what_is_wrong_with_its_users(space: Path) -> None:
-    model, users = EmbeddingModel.load(str(space)), random_users(3, 0)
-    with pytest.raises(UsageError, match=r"users: the space has no feature num_event_7d; leave it out, or correct"):
-        model.predict({"num_event_7d": 3})
-    with pytest.raises(UsageError, match=r"users: no column behaviour_2d, weight_7d; all feature columns"):
-        model.predict(as_arrow(users).to_pandas().drop(columns=["weight_7d", "behaviour_2d"]))
-    with pytest.raises(UsageError, match=r"users: num_events_7d is to be BIGINT \(.*many") as caught:
-        model.predict({"num_events_7d": "many", "behaviour_7d": 3, "num_by_context_7d": 1, "attribute_country": 4})
-    assert [fault.split()[1] for fault in caught.value.faults] == [
-        "behaviour_7d", "num_events_7d", "num_by_context_7d", "attribute_country",
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"behaviour_7d: 2 vectors of width 2 were expected, got one of 1 numbers"):
-        model.predict([{"behaviour_7d": v, "has_behaviour_7d": True} for v in ([1.0], [1.0, 2.0, 3.0])])
-
-
 def test_a_udf_refuses_a_struct_that_lacks_a_column_and_an_artifact_that_is_not_there(
     spark: SparkSession, space: Path
 ) -> None:
@@ -209,10 +158,3 @@ print(EmbeddingModel.load({str(space)!r}).predict({{"num_events_7d": 3}}).tolist
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     wanted_D = EmbeddingModel.load(str(space)).predict({"num_events_7d": 3})
     assert ran.stdout.strip() == str(wanted_D.tolist())
-
-
-def test_lists_of_a_frame_may_be_of_any_kind_of_number(space: Path) -> None:
-    model = EmbeddingModel.load(str(space))
-    for vector in ([1, 2], [np.float64(1), 2], np.array([1, 2], np.int8), (1.0, 2.0), pd.Series([1, 2])):
-        given = model.predict({"behaviour_7d": vector, "has_behaviour_7d": True})
-        assert same_bits(given, model.predict({"behaviour_7d": [1.0, 2.0], "has_behaviour_7d": True}))

@@ -1,7 +1,6 @@
-"""Item vectors: exact in their rounding, turned onto the version before, and without knowledge of the future."""
+"""Item vectors made by Spark: rounded exactly, turned onto the version before, and without knowledge of the future."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -21,9 +20,8 @@ from userrep.config import Config, TextVectors
 from userrep.errors import UsageError
 from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.hashing import bucket_of
-from userrep.items.numbers import with_dense_numbers
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
-from userrep.items.vectors import directions, rotated, rotation_onto, rounded
+from userrep.items.vectors import rotated, rotation_onto, rounded
 from userrep.items.versions import Versions, lineage_of, made_versions, read_vectors, train_versions, versions_of
 from userrep.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables
@@ -40,28 +38,6 @@ def _frame(spark: SparkSession, vectors: NDArray[Any], first: int = 0) -> DataFr
 
 def _matrix(vectors: DataFrame) -> NDArray[np.float64]:
     return np.array([row.vector for row in vectors.orderBy("item_index").collect()])
-
-
-# Dense numbers
-
-
-@pytest.fixture
-def shuffle_partitions(spark: SparkSession) -> Iterator[None]:
-    before = spark.conf.get("spark.sql.shuffle.partitions")
-    yield
-    spark.conf.set("spark.sql.shuffle.partitions", before)
-
-
-@pytest.mark.usefixtures("shuffle_partitions")
-def test_dense_numbers_have_no_gap_and_are_the_same_at_any_partitioning(spark: SparkSession) -> None:
-    found = []
-    for partitions in (1, 7):
-        spark.conf.set("spark.sql.shuffle.partitions", partitions)
-        ids = spark.range(2000).select(F.concat(F.lit("ü"), F.col("id")).alias("name")).repartition(partitions)
-        numbered = with_dense_numbers(ids, column="name", number="k", start=5)
-        found.append({row["name"]: row.k for row in numbered.collect()})
-    assert sorted(found[0].values()) == list(range(5, 2005))
-    assert found[0] == found[1]
 
 
 # Rounding and rotation
@@ -83,14 +59,6 @@ def test_a_rotation_is_found_from_the_items_in_both_versions(spark: SparkSession
     found = rotation_onto(now, _frame(spark, before).union(_frame(spark, other * 5, first=200)), dim=5)
     np.testing.assert_allclose(found, known, atol=1e-6)
     np.testing.assert_allclose(_matrix(rotated(now, found).where("item_index < 100")), before, atol=1e-5)
-
-
-def test_a_direction_has_length_1_and_zeros_have_none(spark: SparkSession) -> None:
-    vectors = np.random.default_rng(5).normal(size=(6, 3))
-    vectors[2] = 0
-    found = _matrix(directions(_frame(spark, vectors), dim=3))
-    np.testing.assert_allclose(found * np.linalg.norm(vectors, axis=1, keepdims=True), vectors, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 1, 0, 1, 1, 1], atol=1e-6)
 
 
 def test_without_an_item_in_both_versions_nothing_is_turned(spark: SparkSession) -> None:
@@ -168,22 +136,6 @@ def test_every_title_has_a_vector_of_norm_1_or_0(texts: Texts) -> None:
     np.testing.assert_allclose(norms[: len(TITLES)], 1, atol=1e-6)
     assert all(min(abs(norm), abs(norm - 1)) < 1e-6 for norm in norms)
     assert norms[-1] == 0, "no word of it is known to the basis"
-
-
-# The grid of versions
-
-
-def test_the_version_at_a_date_is_the_newest_on_the_grid_at_or_before_it() -> None:
-    versions = Versions("l1", anchor=V1, refit_days=7, present=frozenset({V1}))
-    assert versions.valid_at(V1) == versions.valid_at(date(2024, 5, 14)) == V1
-    assert versions.valid_at(V2) == V2
-    assert versions.valid_at(date(2024, 5, 7)) == versions.valid_at(V0) == V0
-    assert versions.valid_at(date(2024, 4, 30)) == date(2024, 4, 24)
-
-
-def test_what_is_missing_is_what_the_dates_need_and_is_not_there() -> None:
-    versions = Versions("l1", anchor=V1, refit_days=7, present=frozenset({V1}))
-    assert versions.missing([date(2024, 5, 20), date(2024, 5, 9), V2, date(2024, 5, 2)]) == [V0, V2]
 
 
 # Versions of a log

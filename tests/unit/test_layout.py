@@ -1,7 +1,6 @@
-"""The columns of user features, and how a row of them becomes the model's input."""
+"""How a row of user features becomes the model's input."""
 
 from datetime import date
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,12 +9,10 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.inference_data import as_stored
-from tests.support.builders import config_of
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.inputs import is_count, is_recent_count
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
-from userrep.items.versions import lineage_of
 from userrep.tracking.example import invented_users
 
 pytestmark = pytest.mark.fast
@@ -66,94 +63,6 @@ def flag(x_F: np.ndarray, name: str) -> float:
     block = next(block for block in LAYOUT.blocks if block.name == name)
     assert block.flag is not None
     return float(x_F[block.flag])
-
-
-def test_columns_stand_by_modality_and_window_then_counts_recency_shares_context_attributes() -> None:
-    assert [name for name, _ in SPEC.columns()] == [
-        *("behaviour_2d", "has_behaviour_2d", "behaviour_7d", "has_behaviour_7d"),
-        *("behaviour_onboarding", "has_behaviour_onboarding"),
-        *("content_2d", "has_content_2d", "content_7d", "has_content_7d"),
-        *("content_onboarding", "has_content_onboarding"),
-        *("num_events_2d", "weight_2d", "num_active_days_2d", "num_events_7d", "weight_7d", "num_active_days_7d"),
-        *("days_since_last_event", "days_since_first_event", "days_since_registration"),
-        *("part_of_day_7d", "weekday_7d", "num_by_context_7d", "attribute_country", "is_exact"),
-    ]
-
-
-def test_columns_of_the_history_follow_those_of_the_windows_and_are_of_their_kinds() -> None:
-    columns = list(WITH_HISTORY.columns())
-    names = [name for name, _ in columns]
-    added = dict(columns[k] for k in range(len(columns)) if names[k] not in dict(SPEC.columns()))
-    assert added == {
-        "behaviour_30d": "ARRAY<FLOAT>", "has_behaviour_30d": "BOOLEAN",
-        "content_30d": "ARRAY<FLOAT>", "has_content_30d": "BOOLEAN",
-        "num_events_30d": "BIGINT", "weight_30d": "DOUBLE", "num_active_days_30d": "BIGINT",
-    }  # fmt: skip
-    for before, first in (("has_behaviour_7d", "behaviour_30d"), ("num_active_days_7d", "num_events_30d")):
-        assert names.index(first) == names.index(before) + 1
-    assert [column for column in columns if column[0] not in added] == list(SPEC.columns())
-    assert (WITH_HISTORY.longest, WITH_HISTORY.span, WITH_HISTORY.windows) == (7, 30, [2, 7, 30])
-    assert (SPEC.longest, SPEC.span, SPEC.windows) == (7, 7, [2, 7])
-
-
-def test_a_spec_that_was_stored_before_there_was_a_history_has_none() -> None:
-    stored = SPEC.model_dump(exclude={"history_days"})
-    assert FeatureSpec.model_validate(stored) == SPEC
-
-
-def test_columns_have_sql_types_and_the_ddl_lists_them_in_order() -> None:
-    kinds = dict(SPEC.columns())
-    assert kinds["behaviour_7d"] == "ARRAY<FLOAT>"
-    assert kinds["has_behaviour_7d"] == "BOOLEAN"
-    assert kinds["num_events_7d"] == "BIGINT"
-    assert kinds["weight_7d"] == "DOUBLE"
-    assert kinds["num_by_context_7d"] == "MAP<STRING,BIGINT>"
-    assert kinds["attribute_country"] == "STRING"
-
-
-def test_the_vectors_of_all_pooled_blocks_are_stored_in_one_column() -> None:
-    lists = {block.column for block in SPEC.pooled}
-    stored = dict(SPEC.stored_columns())
-    assert stored.pop("pooled") == "BINARY"
-    assert stored == {name: kind for name, kind in SPEC.columns() if name not in lists}
-    assert SPEC.pooled_width == sum(block.dim for block in SPEC.pooled)
-    assert SPEC.ddl() == ", ".join(f"`{name}` {kind}" for name, kind in SPEC.stored_columns())
-
-
-def test_a_configuration_decides_the_columns(tmp_path: Path) -> None:
-    plain = FeatureSpec.of(config_of(tmp_path))
-    assert plain == FeatureSpec(
-        windows_days=[2, 7],
-        history_days=14,
-        modalities={"behaviour": 4},
-        onboarding=False,
-        registered_at=False,
-        attributes=[],
-        context=[],
-    )
-    assert plain.context_column is None
-    rich = FeatureSpec.of(
-        config_of(
-            tmp_path,
-            windows_days=[30, 3],
-            history_days=0,
-            item_vectors={"zeta": {"kind": "als", "dim": 3}, "alpha": {"kind": "als", "dim": 2}},
-            users={"path": "u", "columns": {"user_id": "u", "registered_at": "r"}, "attributes": ["b", "a"]},
-            onboarding={"path": "o", "columns": {"user_id": "u", "item_id": "i", "event_at": "t"}},
-        )
-    )
-    assert list(rich.modalities) == ["alpha", "zeta"]
-    assert (rich.windows_days, rich.history_days, rich.windows) == ([3, 30], None, [3, 30])
-    assert (rich.onboarding, rich.registered_at, rich.attributes) == (True, True, ["b", "a"])
-
-
-def test_a_history_makes_another_lineage_and_none_the_lineage_of_its_windows_alone(tmp_path: Path) -> None:
-    def lineage(windows: list[int], **history: int | None) -> str:
-        return lineage_of(config_of(tmp_path, windows_days=windows, **history))
-
-    assert lineage([2, 7]) == lineage([2, 7], history_days=None) == lineage([2, 7], history_days=14)
-    others = [lineage([2, 7], history_days=days) for days in (0, 8)] + [lineage([2, 7, 14], history_days=0)]
-    assert len({lineage([2, 7]), *others}) == 4
 
 
 def test_counts_of_the_history_are_told_from_those_of_the_windows() -> None:

@@ -16,12 +16,11 @@ from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Config, EventSource, Items, Onboarding, Users, parse_config
 from userrep.errors import UsageError
 from userrep.events import direct_build, tile_build
-from userrep.events.changes import _chain
 from userrep.events.columns import check_columns, find_column, named
 from userrep.events.days import read_days
 from userrep.events.direct_build import counted_days
 from userrep.events.inventory import Inventory, take_inventory
-from userrep.events.partitions import in_partitions, partition_day, ranges
+from userrep.events.partitions import in_partitions, partition_day
 from userrep.events.source import check_events, read_source, with_validity
 from userrep.events.tile_build import TileBuild, build_tiles
 from userrep.events.tiles import latest_tile_days, read_tiles
@@ -214,11 +213,6 @@ def test_a_partition_is_read_as_a_date_of_any_type_and_compared_as_it_is(spark: 
     assert [row[0].day for row in kept.select(partition_day(kept, partition)).collect()] == [1, 2, 5, 6]
 
 
-def test_days_merge_into_ranges() -> None:
-    assert ranges([D5, D1, D2]) == [(D1, D2), (D5, D5)]
-    assert ranges([]) == []
-
-
 def test_a_log_by_event_date_is_known_by_its_listing_and_read_by_partition(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,9 +363,3 @@ def test_a_delta_log_with_deletion_vectors_is_followed_by_its_change_data_feed(
     assert {(key[0], *key[1:3]) for key in tiles(tables)} == {(1, "u1", "i1"), (2, "u3", "i1"), (3, "u5", "i2")}
     assert set(latest_tile_days(tables)) == {D1, D2, D3}
     assert take_inventory(tables, config.events).num_new_files == 0
-
-
-def test_ranges_of_versions_follow_each_other_whoever_read_them() -> None:
-    assert _chain([]) == []
-    assert _chain([(0, 3), (4, 5), (4, 7), (6, 6), (8, 8)]) == [(0, 3), (4, 7), (8, 8)]
-    assert _chain([(0, 3), (4, 5), (0, 9)]) == [(0, 9)]

@@ -56,14 +56,6 @@ def test_the_newest_of_each_user_is_found(world: World, config: str) -> None:
     np.testing.assert_array_equal(snapshot.vector, np.array(other.embedding, np.float32))
 
 
-def test_the_configuration_may_be_named_by_the_environment(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("USERREP_CONFIG", raising=False)
-    with pytest.raises(UsageError, match="name a configuration file, by config= or by USERREP_CONFIG"):
-        lookup(["u"])
-    monkeypatch.setenv("USERREP_CONFIG", config)
-    assert lookup(["nobody"]) == [None]
-
-
 def test_a_foreign_space_is_refused(world: World, config: str, url: str) -> None:
     with pytest.raises(UsageError, match="space s999-none: not in the registry"):
         lookup(["u"], config=config, space="s999-none")

@@ -1,6 +1,5 @@
 """Openings: with the events of the open days they give the batch's features, and single users are read from them."""
 
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,10 @@ from pyspark.sql import functions as F
 from tests.support.builders import AS_OF, config_of
 from tests.support.streaming_world import DAY, NewWorld, World
 from userrep.errors import UsageError
-from userrep.events.hashing import bucket_of
 from userrep.events.source import read_source
 from userrep.features.build import stored_features
 from userrep.features.openings import build_openings, check_files, openings
 from userrep.items.versions import Versions, versions_of
-from userrep.storage import open_parquet
-from userrep.streaming import opening_rows as reading
 from userrep.streaming.arriving import ARRIVED, PLACE
 from userrep.streaming.batches import MicroBatches
 from userrep.streaming.day_tiles import Records
@@ -121,28 +117,6 @@ def small_groups(world: World, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return tuple(written)
 
 
-class Groups:
-    """Files that count the row groups that are read of them."""
-
-    def __init__(self) -> None:
-        self.read: list[int] = []
-
-    def open(self, *arguments: Any) -> "Groups":
-        self.file = open_parquet(*arguments)
-        return self
-
-    def read_row_groups(self, groups: list[int], **more: Any) -> pa.Table:
-        self.read += groups
-        return self.file.read_row_groups(groups, **more)
-
-
-@pytest.fixture
-def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Groups]:
-    counting = Groups()
-    monkeypatch.setattr(reading, "open_parquet", counting.open)
-    return counting
-
-
 def test_rows_are_those_of_the_users_asked_for(world: World, small_groups: tuple[OpeningFile, ...]) -> None:
     users, files = users_and_files(world)
     asked = [*users[::3], "nobody", ""]
@@ -157,41 +131,6 @@ def test_rows_are_those_of_the_users_asked_for(world: World, small_groups: tuple
     again, _ = opening_rows(small_groups, pa.array(users), context=True)
     assert in_order(whole).equals(in_order(again))
     assert "num_by_context" not in opening_rows(files, pa.array(asked), context=False)[0].column_names
-
-
-def test_of_one_user_one_row_group_is_read(small_groups: tuple[OpeningFile, ...], groups: Groups) -> None:
-    num_groups = sum(pq.ParquetFile(file.uri).num_row_groups for file in small_groups)
-    assert num_groups > 20
-    user = pq.ParquetFile(small_groups[1].uri).read_row_group(2, columns=["user_id"])["user_id"][10].as_py()
-    opening_rows(small_groups, pa.array([user]), context=True)
-    assert groups.read == [2]
-
-
-def test_of_many_users_no_row_group_is_read_twice(small_groups: tuple[OpeningFile, ...], groups: Groups) -> None:
-    users = [user for file in small_groups for user in pq.read_table(file.uri)["user_id"].to_pylist()]
-    opening_rows(small_groups, pa.array(users), context=True)
-    assert len(groups.read) == sum(pq.ParquetFile(file.uri).num_row_groups for file in small_groups)
-
-
-def test_of_users_who_are_in_no_group_nothing_is_read(small_groups: tuple[OpeningFile, ...], groups: Groups) -> None:
-    first = small_groups[0].first
-    below = [f"x{k}" for k in range(5000) if bucket_of(pa.array([f"x{k}"]))[0] < first]
-    sums, profiles = opening_rows(small_groups, pa.array(below[:3], pa.string()), context=True)
-    assert (sums.num_rows, profiles.num_rows, groups.read) == (0, 0, [])
-
-
-def test_users_of_one_bucket_are_found_where_it_ends_a_group_and_begins_the_next(tmp_path: Path, world: World) -> None:
-    _, files = users_and_files(world)
-    row = pq.ParquetFile(files[0].uri).read()[:1]
-    names = ["a", "b", "c", "d", "e"]
-    rows = pa.concat_tables([row.set_column(row.column_names.index("user_id"), "user_id", [[name]]) for name in names])
-    bucket = int(bucket_of(pa.array(["c"]))[0])
-    buckets = pa.array([bucket - 1, bucket, bucket, bucket, bucket + 1], pa.int32())
-    rows = rows.set_column(rows.column_names.index("user_bucket"), "user_bucket", buckets)
-    path = tmp_path / "one.parquet"
-    pq.write_table(rows, path, row_group_size=2)
-    sums, profiles = opening_rows((OpeningFile(str(path), bucket - 1, bucket + 1),), pa.array(["c"]), context=True)
-    assert {*sums["user_id"].to_pylist(), *profiles["user_id"].to_pylist()} == {"c"}
 
 
 def add_late_event(world: World, day: date) -> None:

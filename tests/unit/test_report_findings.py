@@ -16,12 +16,10 @@ from tests.support.report_facts import (
     a_task,
     drift,
     facts,
-    nothing,
     stage,
 )
-from userrep.operations.report.facts import BAD, NOTE, OK, WARN, EvaluationFacts, LogFacts, Request
+from userrep.operations.report.facts import BAD, NOTE, WARN, EvaluationFacts, LogFacts, Request
 from userrep.operations.report.findings import findings
-from userrep.operations.report.formats import NONE
 from userrep.operations.report.summary import summarised
 
 pytestmark = pytest.mark.fast
@@ -32,13 +30,6 @@ DAYS = facts().log.days
 def log_of(*last: Any, share: float = 0.05) -> LogFacts:
     """Return the log with other last days."""
     return LogFacts([*DAYS[: len(DAYS) - len(last)], *last], {}, share)
-
-
-def test_a_root_that_is_well_is_said_to_be_so() -> None:
-    summary = summarised(facts())
-    assert (summary.level, summary.headline, summary.findings) == (OK, "All is well", [])
-    assert {of.level for of in summary.tiles} == {OK}
-    assert "Space s001-4f09a1 serves 950 users as of 2024-05-31." in summary.sentences
 
 
 K = len(DAYS) - 1
@@ -115,9 +106,3 @@ def test_old_days_that_were_small_and_metrics_of_earlier_dates_warn_of_nothing()
 def test_a_configuration_with_a_blank_in_its_name_can_be_pasted() -> None:
     (found,) = findings(facts(config="my conf.yaml", evaluation=None))
     assert "--config 'my conf.yaml'" in found.cure
-
-
-def test_nothing_yet_is_summed_up_as_well() -> None:
-    summary = summarised(nothing())
-    assert summary.headline == "Not well: 2 things to mend"
-    assert {of.label: of.value for of in summary.tiles}["Users embedded"] == NONE

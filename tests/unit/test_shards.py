@@ -2,27 +2,21 @@
 
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.support.builders import write_training_rows
 from userrep.arrow import listed, packed, unpacked
-from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.pipeline import Pipeline
-from userrep.schemas import TRAINING_ROWS
 from userrep.storage import file_system
 from userrep.training import row_stream, shuffled_shard
-from userrep.training.row_stream import Batch, RowStream, row_groups
+from userrep.training.row_stream import Batch
 from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files, steps_per_epoch
-from userrep.training.shuffled_shard import Room
 
-pytestmark = pytest.mark.default
+pytestmark = pytest.mark.fast
 
 WIDTH, NUM_SHARDS, STEPS = 3, 4, 12
 
@@ -192,24 +186,7 @@ def test_a_rank_holds_no_more_than_is_stated_of_large_row_groups(
     assert held > max_bytes // 2  # it is not another that is counted
 
 
-def test_buffers_follow_the_number_of_shards_and_the_width_and_have_a_row_at_least() -> None:
-    assert Room.of(2 * NUM_SHARDS, WIDTH).buffer_rows == Room.of(NUM_SHARDS, WIDTH).buffer_rows // 2
-    assert Room.of(NUM_SHARDS, 10_000).buffer_rows == 1
-
-
 # Rows as they are stored
-
-
-def test_a_stream_begins_at_any_row(files: list[list[str]]) -> None:
-    def stream(start: int, num: int) -> list[int]:
-        groups = row_groups(files[0])
-        with closing(RowStream(groups, start=start, width=WIDTH, slice_rows=3, buffer_bytes=60)) as stream:
-            return stream.read(num).row_key_B.tolist()
-
-    whole = stream(0, 60)
-    assert whole == [*range(0, 50, 2), *range(1, 50, 2)]
-    for start in range(51):
-        assert stream(start, 8) == whole[start : start + 8]
 
 
 def test_rows_of_another_width_are_refused(files: list[list[str]]) -> None:
@@ -228,13 +205,6 @@ def test_packed_rows_are_unpacked_as_they_were_and_lists_are_refused() -> None:
     assert np.array_equal(unpacked(packed(matrix)[1:], 3), matrix[1:])
     with pytest.raises(ValueError, match=r"3 numbers a row, packed, were expected, got a column of list<"):
         unpacked(listed(matrix), 3)
-
-
-def test_spark_writes_training_rows_as_the_reader_wants_them(done: tuple[Pipeline, Config]) -> None:
-    file, *_ = done[0].tables.read(TRAINING_ROWS).inputFiles()
-    footer = pq.read_metadata(file_system(file)[1])
-    x = footer.row_group(0).column(footer.schema.names.index("x"))
-    assert (x.physical_type, x.compression, x.has_dictionary_page) == ("BYTE_ARRAY", "LZ4", False)
 
 
 def test_validation_rows_are_the_same_at_1_and_2_ranks_and_capped(files: list[list[str]]) -> None:

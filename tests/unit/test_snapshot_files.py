@@ -24,7 +24,6 @@ from userrep.export import export_features
 from userrep.features.build import features_table
 from userrep.features.spec import FeatureSpec
 from userrep.inference import embed
-from userrep.inference.embed import FeatureFile, _tasks
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
 from userrep.schemas import FEATURE_SETS, USER_EMBEDDINGS
@@ -143,18 +142,6 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
 def test_features_that_are_not_built_are_named_before_anything_is_encoded(site: Site) -> None:
     with pytest.raises(UsageError, match=r"no features of 2024-06-01: `userrep run build_user_features"):
         stage_snapshots(site.tables, site.config, site.space, [DATES[0], date(2024, 6, 1)])
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_every_row_group_is_of_one_task(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.default_rng(seed)
-    monkeypatch.setattr(embed, "_MOST_ROWS", int(random.integers(1, 60)))
-    monkeypatch.setattr(embed, "_LEAST_ROWS", int(random.integers(1, 30)))
-    files = [FeatureFile(f"f{k}", int(random.integers(0, 80)), DATES[0]) for k in range(random.integers(0, 6))]
-    tasks = _tasks(files, int(random.integers(1, 9)))
-    taken = [(file, row) for task in tasks for file, first, stop in task.files for row in range(file.num_rows) if first <= row < stop]  # fmt: skip  # noqa: E501
-    assert sorted(taken) == sorted((file, row) for file in files for row in range(file.num_rows))
-    assert all(task.files for task in tasks)
 
 
 def test_features_are_exported_as_they_are_in_the_table(site: Site, tmp_path: Path) -> None:

@@ -1,17 +1,15 @@
-"""Spaces and snapshots: states, gates, and joins that see what was known at a label's time."""
+"""Spaces and snapshots in tables: states, and the aggregates that gates look at."""
 
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from userrep import config
-from userrep.downstream.return_propensity import label_dates
 from userrep.errors import UsageError
 from userrep.schemas import REGISTRY
-from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
+from userrep.spaces.gates import SnapshotStats, snapshot_stats
 from userrep.spaces.registry import add_candidate, find_space, list_spaces, mark_ready, promote, retire, rollback
 from userrep.tables import Tables
 
@@ -90,44 +88,3 @@ def test_stats_see_broken_vectors_repeated_users_and_dead_dimensions(spark: Spar
     stats = snapshot_stats(rows, dim=3)
     assert stats[day] == SnapshotStats(num_rows=20, num_users=20, num_broken=0, num_live_dims=2)
     assert stats[other] == SnapshotStats(num_rows=4, num_users=3, num_broken=3, num_live_dims=0)
-
-
-@pytest.mark.parametrize(
-    ("stats", "fault"),
-    [
-        (SnapshotStats(0, 0, 0, 0), "it has no rows"),
-        (SnapshotStats(90, 90, 0, 4), "it has 90 rows, the features have 100"),
-        (SnapshotStats(100, 99, 0, 4), "1 rows repeat a user"),
-        (SnapshotStats(100, 100, 2, 4), "2 vectors are not 4 finite numbers"),
-        (SnapshotStats(100, 100, 0, 1), "only 1 of 4 dimensions vary"),
-        (SnapshotStats(40, 40, 0, 4), "it has 40 rows, the one before has 100"),
-    ],
-)
-def test_each_gate_refuses_for_its_reason(stats: SnapshotStats, fault: str) -> None:
-    expected = 40 if stats.num_rows == 40 else 100
-    faults = refusals(stats, config.Gates(), dim=4, expected_rows=expected, rows_before=100)
-    assert any(fault in found for found in faults)
-
-
-def test_a_sound_snapshot_passes_all_gates() -> None:
-    sound = SnapshotStats(100, 100, 0, 4)
-    assert refusals(sound, config.Gates(), dim=4, expected_rows=100, rows_before=None) == []
-
-
-def test_training_labels_end_before_the_first_test_label() -> None:
-    until = date(2024, 5, 1)
-    dates = label_dates(as_of=date(2024, 6, 1), until=until, first=date(2024, 1, 1), horizon_days=7, num_dates=3)
-    assert len(dates.train) == len(dates.test) == 3
-    assert min(dates.test) >= until
-    assert max(dates.train) + timedelta(days=7) <= min(dates.test)
-    assert max(dates.test) + timedelta(days=7) <= date(2024, 6, 1)
-
-
-def test_there_are_no_label_dates_where_the_log_has_no_room_for_them() -> None:
-    close = label_dates(
-        as_of=date(2024, 5, 5), until=date(2024, 5, 1), first=date(2024, 1, 1), horizon_days=7, num_dates=3
-    )
-    young = label_dates(
-        as_of=date(2024, 5, 20), until=date(2024, 5, 1), first=date(2024, 5, 1), horizon_days=7, num_dates=3
-    )
-    assert (close.all, young.all) == ([], [])

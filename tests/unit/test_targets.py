@@ -1,4 +1,4 @@
-"""What is predicted of the next days: how targets are laid out, what a wrong prediction costs, what heads bring."""
+"""What is predicted of the next days: how targets are laid out, and what prediction heads bring."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +14,16 @@ from tests.unit.test_layout import LAYOUT, SPEC, VOCABULARY, features, some_raw
 from tests.unit.test_training import LAYOUT as SMALL
 from tests.unit.test_training import TARGETS as SMALL_TARGETS
 from tests.unit.test_training import losses_of, on_ranks, silent, task_of, task_on
-from userrep import config
 from userrep.arrow import packed
 from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.targets import Future, TargetLayout
 from userrep.model.autoencoder import Autoencoder
-from userrep.model.losses import ContrastLoss, FutureLoss, Loss
+from userrep.model.losses import Loss
 from userrep.training.comm import LocalComm
 from userrep.training.loop import train
 
 pytestmark = pytest.mark.fast
 
-MODEL = config.Model(latent_dim=20, hidden_dim=8, decoder_dim=6)
 SCALER = Scaler.fit(LAYOUT, Moments.of(some_raw(200)))
 
 
@@ -85,84 +83,6 @@ def test_who_has_no_event_has_no_vector_counts_of_zero_and_is_not_active() -> No
     expected = future.targets(features({"num_events_7d": 0}))[0]
     expected[-1] = 0
     np.testing.assert_array_equal(future.absent_W(), expected)
-
-
-# Losses
-
-
-def random_targets(num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    random = np.random.default_rng(5)
-    predicted, target = random.normal(size=(2, num_rows, SMALL_TARGETS.width)).astype(np.float32)
-    for block in SMALL_TARGETS.blocks:
-        if block.kind == "flags":
-            target[:, block.start : block.stop] = random.random((num_rows, 1)) < 0.6
-    for block in SMALL_TARGETS.blocks:
-        if block.flag is not None:
-            target[:, block.start : block.stop] *= target[:, block.flag, None]
-    return torch.from_numpy(predicted), torch.from_numpy(target)
-
-
-def test_the_loss_of_the_future_equals_a_plain_loop_over_rows_and_blocks() -> None:
-    predicted_BT, target_BT = random_targets(9)
-    expected = []
-    for block in SMALL_TARGETS.blocks:
-        total = 0.0
-        for p, t, row in zip(
-            predicted_BT[:, block.start : block.stop].double().numpy(),
-            target_BT[:, block.start : block.stop].double().numpy(),
-            target_BT,
-            strict=True,
-        ):
-            if block.kind == "pooled":
-                total += (row[block.flag] == 1) and 1 - p @ t / np.linalg.norm(p) / np.linalg.norm(t)
-            elif block.kind == "scalar":
-                total += (p[0] - t[0]) ** 2
-            else:
-                chance = 1 / (1 + np.exp(-p))
-                total -= np.mean(t * np.log(chance) + (1 - t) * np.log(1 - chance))
-        expected.append(total / 9)
-    np.testing.assert_allclose(FutureLoss(SMALL_TARGETS)(predicted_BT, target_BT), expected, rtol=1e-5)
-
-
-def test_a_kind_of_targets_weighs_the_same_however_many_blocks_it_has() -> None:
-    loss = Loss(SMALL, SMALL_TARGETS, MODEL.model_copy(update={"future_weight": 2.0}), 4)
-    weights = dict(zip(loss.names, loss.weight_K.tolist(), strict=True))
-    by_kind = {
-        kind: sum(weights[block.name] for block in SMALL_TARGETS.blocks if block.kind == kind)
-        for kind in ("pooled", "scalar", "flags")
-    }
-    assert by_kind == pytest.approx({"pooled": 2.0, "scalar": 1.0, "flags": 1.0})
-    assert sum(weights[block.name] for block in SMALL.blocks) == pytest.approx(1.0)
-    assert loss.total(dict.fromkeys(loss.names, 1.0)) == pytest.approx(5.0)
-
-
-@pytest.mark.parametrize("num_rows", [12, 10, 3])
-def test_the_contrast_equals_a_plain_loop_over_the_rows_of_portions(num_rows: int) -> None:
-    predicted_BT, target_BT = random_targets(num_rows)
-    blocks = [block for block in SMALL_TARGETS.blocks if block.kind == "pooled"]
-    expected = []
-    for block in blocks:
-        total = 0.0
-        for start in range(0, num_rows, 4):
-            there = [r for r in range(start, min(start + 4, num_rows)) if target_BT[r, block.flag] == 1]
-            p = predicted_BT[:, block.start : block.stop].double().numpy()
-            t = target_BT[:, block.start : block.stop].double().numpy()
-            for r in there:
-                near = [p[r] @ t[s] / np.linalg.norm(p[r]) / np.linalg.norm(t[s]) / 0.1 for s in there]
-                total += np.log(np.exp(near).sum()) - near[there.index(r)]
-        expected.append(total / num_rows)
-    assert max(expected) > 0.5
-    np.testing.assert_allclose(ContrastLoss(blocks, 4)(predicted_BT, target_BT), expected, rtol=1e-4)
-
-
-def test_a_prediction_of_nothing_but_zeros_has_a_finite_gradient() -> None:
-    predicted_BT = torch.zeros(4, SMALL_TARGETS.width, requires_grad=True)
-    _, target_BT = random_targets(4)
-    pooled = [block for block in SMALL_TARGETS.blocks if block.kind == "pooled"]
-    losses = FutureLoss(SMALL_TARGETS)(predicted_BT, target_BT), ContrastLoss(pooled, 3)(predicted_BT, target_BT)
-    torch.cat(losses).sum().backward()  # type: ignore[no-untyped-call]
-    assert predicted_BT.grad is not None
-    assert torch.isfinite(predicted_BT.grad).all()
 
 
 # Training

@@ -26,16 +26,15 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of
 from tests.unit.test_model import features, layout_of, saved
 from userrep.config import Config
-from userrep.errors import ArtifactError, TrackingError, UsageError
+from userrep.errors import ArtifactError, TrackingError
 from userrep.inference.encoder import Encoder
-from userrep.inference.model import EmbeddingModel
 from userrep.model.artifact import SpaceManifest, load_artifact
 from userrep.spaces.registry import add_candidate, artifact_folder
 from userrep.spaces.unrecorded import keep_training, record_kept
 from userrep.tables import Tables
 from userrep.tracking import record
 from userrep.tracking.client import mlflow_client
-from userrep.tracking.place import check_tracking, tracking_place
+from userrep.tracking.place import tracking_place
 from userrep.tracking.record import TrackedRun, record_training
 
 pytestmark = pytest.mark.default
@@ -170,17 +169,6 @@ def test_the_environment_names_versions_hosts_and_devices(store: Store, tmp_path
     assert environment["packages"]["numpy"] == np.__version__
     assert {"torch", "horovod", "pyspark", "pyarrow"} <= set(environment["packages"])
     assert environment["ranks"] == RANKS
-
-
-def test_of_many_ranks_the_slowest_the_median_and_the_fastest_are_told(tmp_path: Path) -> None:
-    config, manifest = config_of(tmp_path), saved(tmp_path / "artifact")
-    ranks = [{"rank": k, "host": "node", "device": "cuda", "rows_per_second": 1.0 + k} for k in range(33)]
-    tracked = recorded(config, manifest, tmp_path / "artifact", ranks=ranks)
-    with asking(config) as client:
-        metrics = client.get_run(tracked.run_id).data.metrics
-    assert {name: v for name, v in metrics.items() if name.startswith("rows_")} == {
-        "rows_per_second.min": 1, "rows_per_second.median": 17, "rows_per_second.max": 33,
-    }  # fmt: skip
 
 
 # The model
@@ -456,82 +444,3 @@ def test_switched_off_mlflow_is_not_even_imported(tmp_path: Path) -> None:
     done = ran(code, tmp_path / "empty")
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
     assert not (tmp_path / "root").exists()
-
-
-# Where
-
-
-def place_of(folder: Path, **tracking: Any) -> Any:
-    return tracking_place(config_of(folder, tracking=tracking))
-
-
-def test_the_place_is_the_configured_one_else_the_environments_else_databricks_else_below_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    below_root = place_of(tmp_path)
-    assert below_root.uri == f"sqlite:///{tmp_path}/root/mlflow/mlflow.db"
-    assert below_root.artifacts == f"{tmp_path}/root/mlflow/artifacts"
-    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
-    assert place_of(tmp_path).uri == "databricks"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://theirs")
-    assert (place_of(tmp_path).uri, place_of(tmp_path).artifacts) == ("https://theirs", None)
-    assert place_of(tmp_path, uri="https://ours").uri == "https://ours"
-    assert not (tmp_path / "root").exists()
-
-
-def test_on_databricks_experiments_are_paths_and_models_have_a_schema(tmp_path: Path) -> None:
-    shared = place_of(tmp_path, uri="databricks")
-    assert (shared.experiment, shared.model) == ("/Shared/userrep", "userrep")
-    values = {"root": None, "catalog": "main", "schema": "reps"}
-    config = config_of(tmp_path, **values, tracking={"uri": "databricks://work", "experiment": "/Users/ada/reps"})
-    assert (tracking_place(config).experiment, tracking_place(config).model) == ("/Users/ada/reps", "main.reps.userrep")
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"root": "s3a://bucket/x"}, r"tracking: root s3a://bucket/x is no place for SQLite\. Name MLflow's server in"),
-        ({"root": None, "catalog": "main", "schema": "reps"}, r"tables in a catalog are no place for SQLite"),
-        ({"tracking": {"uri": "htps://host"}}, r"tracking.uri htps://host: MLflow has no store of kind htps; write"),
-        ({"tracking": {"uri": "http:/host"}}, r"tracking.uri http:/host: no host in it; write https://HOST"),
-        ({"tracking": {"uri": "mlruns"}}, r"MLflow has given up stores of plain files; write sqlite:///FOLDER"),
-        ({"tracking": {"uri": "file:///x/mlruns"}}, r"MLflow has given up stores of plain files"),
-        ({"tracking": {"uri": "sqlite:////dev/null/m.db"}}, r"/dev/null is no folder that this user may write to"),
-        (
-            {"tracking": {"uri": "https://${NO_A}:${NO_B}@host"}},
-            r"tracking.uri: not set in the environment: NO_A, NO_B",
-        ),
-    ],
-)
-def test_a_place_that_cannot_be_meant_is_refused_before_any_work(
-    tmp_path: Path, values: dict[str, Any], said: str
-) -> None:
-    config = config_of(tmp_path, **values)
-    with pytest.raises(UsageError, match=said) as caught:
-        check_tracking(config)
-    assert len(caught.value.faults) == 1
-    assert "\n" not in str(caught.value)
-    off = {**values, "tracking": {**values.get("tracking", {}), "mlflow": False}}
-    check_tracking(config_of(tmp_path, **off))
-
-
-def test_of_a_uri_neither_passwords_nor_what_the_environment_has_for_it_are_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRACKING_TOKEN", "t0psecret")
-    place = place_of(tmp_path, uri="postgresql+psycopg2://ada:p%40ss@db/m?sslpassword=${TRACKING_TOKEN}")
-    assert place.uri == "postgresql+psycopg2://ada:p%40ss@db/m?sslpassword=t0psecret"
-    said = place.shown("password p@ss of ada, or t0psecret, does not open //ada:p%40ss@db/m?sslpassword=t0psecret")
-    for text in (said, str(place), repr(place)):
-        assert not [secret for secret in ("p@ss", "p%40ss", "t0psecret") if secret in text]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htps://ada:hush@host")
-    with pytest.raises(UsageError, match=r"MLFLOW_TRACKING_URI htps://\*\*\*@host: ") as caught:
-        place_of(tmp_path)
-    assert "hush" not in str(caught.value)
-
-
-def test_lists_of_another_width_than_the_models_are_refused(store: Store) -> None:
-    artifact = load_artifact(str(store.artifact))
-    model, users = EmbeddingModel(Encoder(artifact)), features(3).to_pandas()
-    with pytest.raises(ValueError, match="behaviour_7d: 3 vectors of width 3 were expected, got one of 2 numbers"):
-        model.predict(users.assign(behaviour_7d=[[1.0, 2.0]] * 3))

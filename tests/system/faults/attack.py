@@ -1,4 +1,4 @@
-"""A command under attack: killed at points that an undisturbed run has passed, run again, and compared with that."""
+"""Commands that are killed: at points that an undisturbed run passes, or by the clock, then run again and compared."""
 
 import random
 import signal
@@ -17,12 +17,12 @@ from tests.system.faults.reader import Reader
 from tests.system.faults.tally import ALL, SEED, Faults
 from userrep import failpoints
 
-MOMENTS = 20 if ALL else 1  # at which a command is killed by the clock
+MOMENTS = 20 if ALL else 1  # kills by the clock, per command
 
 
 @dataclass
 class Attack:
-    """A command, the worlds before and after an undisturbed one. ``again`` runs it in this process."""
+    """A command, and the worlds before and after an undisturbed run. ``again`` runs the command in this process."""
 
     fault: str
     command: str
@@ -34,9 +34,9 @@ class Attack:
     reader: type[Reader] = Reader
 
     def passages(self) -> list[str]:
-        """Name each passage of a point, with its number where it is not the first.
+        """Return the points with the number of the passage, from the second passage on.
 
-        Of files with an id made by chance in their names the first alone: a lease's is written again by the clock.
+        Points with a random id in their name are returned once: the lease file is rewritten every 10 s.
         """
         hits: Counter[str] = Counter()
         named = []
@@ -49,27 +49,27 @@ class Attack:
         return named
 
     def killed_at(self, world: World, point: str) -> list[str]:
-        """Run the command until it is killed at a point; return what is wrong then."""
-        with self.reader(world.root) as looking:
-            code, said = world.ends(self.command, **{failpoints.ARM: point})
-        alive = [] if code == -signal.SIGKILL else [f"not killed, but ended with {code}: {said[-500:]}"]
-        return alive + looking.faults + doubled(world.root)
+        """Run the command until it is killed at a point; return the deviations at that moment."""
+        with self.reader(world.root) as reader:
+            code, output = world.ends(self.command, **{failpoints.ARM: point})
+        alive = [] if code == -signal.SIGKILL else [f"not killed, but ended with {code}: {output[-500:]}"]
+        return alive + reader.faults + doubled(world.root)
 
     def killed_after(self, world: World, seconds: float) -> tuple[bool, list[str]]:
-        """Run the command for so many seconds; say whether it was killed then, and what is wrong."""
-        with self.reader(world.root) as looking:
-            code, said = world.killed_after(self.command, seconds)
-        alive = [] if code in (0, -signal.SIGKILL) else [f"ended with {code}: {said[-500:]}"]
-        return code != 0, alive + looking.faults + doubled(world.root)
+        """Run the command for some seconds; return whether it was killed then, and the deviations."""
+        with self.reader(world.root) as reader:
+            code, output = world.killed_after(self.command, seconds)
+        alive = [] if code in (0, -signal.SIGKILL) else [f"ended with {code}: {output[-500:]}"]
+        return code != 0, alive + reader.faults + doubled(world.root)
 
     def run_again(self, world: World) -> list[str]:
-        """Bring the command to its end; return what is not as after an undisturbed one."""
-        with self.reader(world.root) as looking:
+        """Run the command to its end; return the differences to an undisturbed run."""
+        with self.reader(world.root) as reader:
             self.again(world)
-        return self.differ(world) + looking.faults + doubled(world.root)
+        return self.differences(world) + reader.faults + doubled(world.root)
 
-    def differ(self, world: World) -> list[str]:
-        """Return what a root holds that is not as after an undisturbed command."""
+    def differences(self, world: World) -> list[str]:
+        """Return the tables of a root that differ from those after an undisturbed run."""
         found = contents(world.root)
         return [
             f"{name}: {found.get(name)}, undisturbed {self.wanted.get(name)}"
@@ -80,7 +80,7 @@ class Attack:
 
 @contextmanager
 def undisturbed(world: World) -> Iterator[list[str]]:
-    """Note the points that are passed in this process."""
+    """Collect the points that this process passes."""
     notes, points = world.folder / "points.txt", list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(failpoints, "_notes", str(notes))
@@ -90,33 +90,35 @@ def undisturbed(world: World) -> Iterator[list[str]]:
 
 
 def attack(fault: str, command: str, before: World, after: World, again: Callable[[World], object]) -> Attack:
-    """Run a command undisturbed, on the root of ``after``, and learn what there is to attack. Both are to be kept."""
+    """Run a command undisturbed on the root of ``after`` and collect its points. Both worlds stay as they are then."""
     with undisturbed(after) as points:
         again(after)
     return Attack(fault, command, before, after, again, points, contents(after.root))
 
 
-def each_point(of: Attack, faults: Faults, folder: Path) -> None:
-    """Kill a command at each point that was chosen, each time that it is passed, on a root of its own; run it again."""
-    for point in faults.chosen(of.passages()):
-        world = of.before.copy(folder / point.replace(":", "-").replace("*", "_"))
-        faults.tell(f"{of.fault} killed at a point", point, of.killed_at(world, point) + of.run_again(world))
+def each_point(target: Attack, faults: Faults, folder: Path) -> None:
+    """Kill a command at each drawn passage, on a copy of the root each time, and run it again."""
+    for point in faults.chosen(target.passages()):
+        world = target.before.copy(folder / point.replace(":", "-").replace("*", "_"))
+        wrong = target.killed_at(world, point) + target.run_again(world)
+        faults.record(f"{target.fault} killed at a point", point, wrong)
     assert not faults.failed
 
 
-def each_moment(of: Attack, faults: Faults, folder: Path) -> None:
-    """Kill a command at moments by chance of the time that it takes as a process, on a root each; run it again.
+def each_moment(target: Attack, faults: Faults, folder: Path) -> None:
+    """Kill a command at random moments of its duration, on a copy of the root each time, and run it again.
 
-    One that is over before its moment comes is counted apart.
+    A command that ends before its moment is recorded under another name.
     """
-    world, chance = of.before.copy(folder / "undisturbed"), random.Random(f"{SEED} {of.fault}")
+    world, chance = target.before.copy(folder / "undisturbed"), random.Random(f"{SEED} {target.fault}")
     began = time.monotonic()
-    code, said = world.ends(of.command)
+    code, output = world.ends(target.command)
     seconds = time.monotonic() - began
-    assert (code, of.differ(world)) == (0, []), said
+    assert (code, target.differences(world)) == (0, []), output
     print(f"seed {SEED}: {MOMENTS} moments of {seconds:.1f} s")
     for k in range(MOMENTS):
-        world, moment = of.before.copy(folder / str(k)), chance.uniform(0, seconds)
-        was_killed, found = of.killed_after(world, moment)
-        how = "killed by the clock" if was_killed else "was over before its kill"
-        faults.tell(f"{of.fault} {how}", f"at {moment:.2f} of {seconds:.2f} s", found + of.run_again(world))
+        world, moment = target.before.copy(folder / str(k)), chance.uniform(0, seconds)
+        was_killed, wrong = target.killed_after(world, moment)
+        how = "killed by the clock" if was_killed else "ended before its kill"
+        wrong += target.run_again(world)
+        faults.record(f"{target.fault} {how}", f"at {moment:.2f} of {seconds:.2f} s", wrong)

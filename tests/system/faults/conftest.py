@@ -1,4 +1,4 @@
-"""A few faults, drawn by chance; with USERREP_FAULTS=all each of them, and a table at the end."""
+"""Commands to attack, each with the worlds before and after it; with USERREP_FAULTS=all, a table of the outcomes."""
 
 import pytest
 from pyspark.sql import SparkSession
@@ -26,7 +26,7 @@ def faults() -> Faults:
 
 @pytest.fixture(scope="session")
 def pipeline(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Attack:
-    """The whole pipeline, from nothing."""
+    """The whole pipeline on an empty root."""
     folder = tmp_path_factory.mktemp("kills")
     generate_log(spark, LOG, str(folder / "log"))
     empty, after = World(folder / "empty", folder / "log"), World(folder / "trained", folder / "log")
@@ -36,7 +36,7 @@ def pipeline(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.fixture(scope="session")
 def nightly(spark: SparkSession, trained: World) -> Attack:
-    """The night after it."""
+    """The daily run after the pipeline."""
     after = trained.copy(trained.folder.parent / "night")
     command = f"daily --as-if-on-time --as-of {NIGHT}"
 
@@ -48,13 +48,13 @@ def nightly(spark: SparkSession, trained: World) -> Attack:
 
 @pytest.fixture(scope="session")
 def trained(pipeline: Attack) -> World:
-    """The world after the pipeline; not to be changed."""
+    """The world after the pipeline; read-only."""
     return pipeline.after
 
 
 @pytest.fixture(scope="session")
 def publication(spark: SparkSession, trained: World, tmp_path_factory: pytest.TempPathFactory) -> Attack:
-    """The last job of a night."""
+    """The last job of a daily run."""
     folder = tmp_path_factory.mktemp("publication")
     before = trained.copy(folder / "before")
     for job in ("build_activity_tiles", "train_item_vectors", "build_user_features", "embed_users"):
@@ -69,7 +69,7 @@ def publication(spark: SparkSession, trained: World, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def erasure(spark: SparkSession, nightly: Attack, tmp_path_factory: pytest.TempPathFactory) -> Attack:
-    """Users forgotten after a night."""
+    """The erasure of some users after a daily run."""
     folder = tmp_path_factory.mktemp("erasure")
     ids = folder / "ids.txt"
     ids.write_text("\n".join(FORGOTTEN), encoding="utf-8")
@@ -77,30 +77,30 @@ def erasure(spark: SparkSession, nightly: Attack, tmp_path_factory: pytest.TempP
     def again(world: World) -> None:
         Erasure(Tables.of(world.config, spark), world.config, FORGOTTEN, lambda _: None).run(now=False)
 
-    of = attack("forget", f"forget --users {ids}", nightly.after, nightly.after.copy(folder / "after"), again)
-    of.reader = ReaderWhileUsersLeave
-    return of
+    target = attack("forget", f"forget --users {ids}", nightly.after, nightly.after.copy(folder / "after"), again)
+    target.reader = ReaderWhileUsersLeave
+    return target
 
 
 @pytest.fixture(scope="session")
 def promotion(trained: World, tmp_path_factory: pytest.TempPathFactory) -> Attack:
-    """A second space, ready to serve, promoted."""
+    """The promotion of a second space that is ready to serve."""
     folder = tmp_path_factory.mktemp("promotion")
     before = _with_a_second_space(trained.copy(folder / "before"))
-    return attack("promote", "spaces promote s002", before, before.copy(folder / "after"), _promoted)
+    return attack("promote", "spaces promote s002", before, before.copy(folder / "after"), _promote)
 
 
 @pytest.fixture(scope="session")
 def rollback(promotion: Attack, tmp_path_factory: pytest.TempPathFactory) -> Attack:
-    """That one taken back."""
+    """The rollback of that promotion."""
     folder = tmp_path_factory.mktemp("rollback")
     before = promotion.before.copy(folder / "before")
-    _promoted(before)
-    return attack("rollback", "spaces rollback", before, before.copy(folder / "after"), _rolled_back)
+    _promote(before)
+    return attack("rollback", "spaces rollback", before, before.copy(folder / "after"), _roll_back)
 
 
 def _with_a_second_space(world: World) -> World:
-    """Register another space that is ready to serve, and for which the consumer is ready."""
+    """Register another space that is ready to serve, and declare the consumer ready for it."""
     tables = Tables(None, root=str(world.root))
     first = registry.find_space(tables, None)
     registry.add_candidate(
@@ -111,17 +111,17 @@ def _with_a_second_space(world: World) -> World:
     return world
 
 
-def _promoted(world: World) -> None:
+def _promote(world: World) -> None:
     tables = Tables(None, root=str(world.root))
     registry.promote(tables, registry.find_space(tables, "s002"))
 
 
-def _rolled_back(world: World) -> None:
+def _roll_back(world: World) -> None:
     registry.rollback(Tables(None, root=str(world.root)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was attacked and what survived."""
+    """Print the tries and how many of them the commands survived."""
     if ALL and TRIES:
         terminalreporter.write_line(f"\nseed {SEED}\n{'fault':<58}{'tries':>6}{'survived':>10}")
         for fault, num in TRIES.items():

@@ -1,4 +1,4 @@
-"""What a root holds, without the clocks: the same after a kill and a second run as after an undisturbed one."""
+"""The contents of a root without clocks: the same after a kill and a second run as after an undisturbed run."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-# When something was done, under which run's id, and hashes that a space's time of creation is in.
+# Columns that differ between equal runs: times, ids of runs, and hashes that a space's time of creation enters.
 CLOCKS = {
     "source_schemas": {"seen_at"},
     "tile_days": {"built_at"},
@@ -44,36 +44,72 @@ KEYS = {
     "consumer_results": ("consumer", "space_id", "inputs_hash", "input"),
     "tombstones": ("user_hash",),
 }
+Row = dict[str, Any]
 
 
-def tables_of(root: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read all tables, each to a list of rows."""
+def tables_of(root: Path) -> dict[str, list[Row]]:
+    """Read all tables, each as a list of rows."""
     folders = sorted(path for path in (root / "tables").glob("*") if DeltaTable.is_deltatable(str(path)))
     return {folder.name: DeltaTable(str(folder)).to_pyarrow_table().to_pylist() for folder in folders}
 
 
 def contents(root: Path) -> dict[str, tuple[int, str]]:
-    """Return, of each table that holds anything, the number of rows and a hash of them; of each space, its weights'."""
+    """Return the number of rows and a hash of each table that is not empty, and a hash of each space's weights."""
     found = {}
     for name, rows in tables_of(root).items():
-        clocks = CLOCKS.get(name, set())
-        texts = sorted(_text({key: value for key, value in row.items() if key not in clocks}) for row in rows)
-        if texts and name not in NOT_COMPARED:
-            found[name] = len(texts), _hash("\n".join(texts).encode())
+        if rows and name not in NOT_COMPARED:
+            found[name] = _summary(rows, but=CLOCKS.get(name, set()))
     for weights in sorted((root / "artifacts" / "spaces").glob("[!.]*/weights.safetensors")):
         found[weights.parent.name] = 1, _hash(weights.read_bytes())
     return found
 
 
 def doubled(root: Path) -> list[str]:
-    """Say which tables have two rows of one key."""
+    """Name the tables that have two rows with the same key."""
     found = []
     for name, rows in tables_of(root).items():
         key = KEYS.get("user_features" if name.startswith("user_features_") else name)
         if key:
-            twice = [of for of, num in Counter(_text([row[part] for part in key]) for row in rows).items() if num > 1]
+            counts = Counter(_text([row[part] for part in key]) for row in rows)
+            twice = [text for text, num in counts.items() if num > 1]
             found += [f"{name}: {len(twice)} keys twice, such as {twice[0]}"] if twice else []
     return found
+
+
+def visible(root: Path) -> dict[str, tuple[int, str]]:
+    """Return what readers of the newest revisions see, without the numbers of revisions and generations.
+
+    Two orders of the same commands may count revisions differently; what a reader gets must be the same.
+    """
+    tables = tables_of(root)
+    days = _newest(tables["tile_days"], ("event_date",), ("revision", "built_at"))
+    published = [row for row in tables.get("snapshots", []) if row["state"] == "published"]
+    snapshots = _newest(published, ("space_id", "as_of"), ("revision",))
+    rows = {
+        "tiles": [row for row in tables["user_item_days"] if _is_of(row, days, ("event_date",))],
+        "embeddings": [
+            row for row in tables.get("user_embeddings", []) if _is_of(row, snapshots, ("space_id", "as_of"))
+        ],
+        **{
+            name: of for name, of in tables.items() if name.startswith(("user_features_", "item_vectors", "item_index"))
+        },
+    }
+    return {name: _summary(of, but={"revision"}) for name, of in rows.items() if of}
+
+
+def _newest(rows: list[Row], key: tuple[str, ...], order: tuple[str, ...]) -> dict[tuple[Any, ...], int]:
+    """Return the revision of the last row of each key."""
+    in_order = sorted(rows, key=lambda row: tuple(row[name] for name in order))
+    return {tuple(row[name] for name in key): row["revision"] for row in in_order}
+
+
+def _is_of(row: Row, revisions: dict[tuple[Any, ...], int], key: tuple[str, ...]) -> bool:
+    return revisions.get(tuple(row[name] for name in key)) == row["revision"]
+
+
+def _summary(rows: list[Row], *, but: set[str]) -> tuple[int, str]:
+    texts = sorted(_text({name: value for name, value in row.items() if name not in but}) for row in rows)
+    return len(rows), _hash("\n".join(texts).encode())
 
 
 def _hash(content: bytes) -> str:

@@ -1,7 +1,7 @@
-"""What stands before an object store and loses answers: ``python lossy_wire.py STORE`` prints where it listens.
+"""A proxy in front of an object store that loses answers: ``python lossy_wire.py STORE`` prints its address.
 
-A line ``N`` on stdin lets it lose the answers to the next N commits that have landed; it answers with how many it has
-lost so far. A process of its own: delta-rs holds Python's lock while it waits for some answers.
+A line ``N`` on stdin makes it lose the answers to the next N commits, after the store has made them; it prints how many
+it has lost so far. It is a process because delta-rs holds Python's lock while it waits for some answers.
 """
 
 import http.client
@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 
 class Wire(ThreadingHTTPServer):
-    """Passes requests on to a store."""
+    """Forwards requests to a store."""
 
     def __init__(self, store: str) -> None:
         super().__init__(("127.0.0.1", 0), _Pass)
         self.store, self.to_lose, self.lost = urlsplit(store).netloc, 0, 0
 
     def handle_error(self, *_: object) -> None:
-        """Clients hang up when they like."""
+        """Ignore clients that hang up."""
 
 
 class _Pass(BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ class _Pass(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def main() -> None:

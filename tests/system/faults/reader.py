@@ -1,4 +1,4 @@
-"""A consumer that looks all the while, as a thread: what it finds published is whole, whoever is killed meanwhile."""
+"""A consumer in a thread that checks, while commands run and are killed, that each published snapshot is whole."""
 
 import threading
 from pathlib import Path
@@ -12,11 +12,11 @@ from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.tables import Tables
 
-_PAUSE = 0.3  # seconds between two looks
+_PAUSE = 0.5  # seconds between two looks
 
 
 class Reader:
-    """Looks at a root until the block ends; ``faults``: what was not as promised, ``looks``: how often it looked."""
+    """Reads a root until the block ends. ``faults``: broken promises; ``looks``: number of reads."""
 
     def __init__(self, root: Path) -> None:
         self.faults: list[str] = []
@@ -40,19 +40,19 @@ class Reader:
         while not self._is_over.wait(_PAUSE):
             try:
                 self.faults += self.look()
-            except Exception as error:  # a reader that fails is the fault that is looked for
+            except Exception as error:  # a reader that fails is a fault
                 self.faults.append(repr(error))
             self.looks += 1
 
     def look(self) -> list[str]:
-        """Read every published snapshot, and compare it with the ledger. Nothing is written, no table created."""
+        """Compare every published snapshot with the ledger. Writes nothing and creates no table."""
         if not all(
             DeltaTable.is_deltatable(self._tables.uri(table)) for table in (REGISTRY, SNAPSHOTS, USER_EMBEDDINGS)
         ):
             return []
         registry = read_registry(self._tables)
         served, self._served = self._served, registry.serving is not None
-        faults = ["nothing serves any more"] if served and not self._served else []
+        faults = ["no space serves any more"] if served and not self._served else []
         for space in registry.spaces:
             before = list_snapshots(self._tables, space.space_id)
             found = {snapshot.snapshot_id: self._num_users(snapshot) for snapshot in before}
@@ -76,7 +76,7 @@ class Reader:
 
 
 class ReaderWhileUsersLeave(Reader):
-    """During an erasure snapshots lose users before the ledger says so."""
+    """A reader during an erasure, when snapshots lose users before the ledger records it."""
 
     def _is_whole(self, found: int, in_ledger: int) -> bool:
         return 0 < found <= in_ledger

@@ -1,7 +1,7 @@
-"""Runs a command on a disk that fills: ``python small_disk.py ROOT FREE COMMAND...``, in a mount namespace of its own.
+"""Run a command on a disk that fills: ``python small_disk.py ROOT FREE COMMAND...``, in its own mount namespace.
 
-ROOT is copied to a small file system, which is mounted in its place, with FREE bytes to spare; what the command leaves
-there is in ROOT afterwards. Ends as the command does.
+ROOT is copied to a small file system with FREE bytes to spare, which is mounted at ROOT for the command. What the
+command leaves is copied back. The exit code is the command's.
 """
 
 import os

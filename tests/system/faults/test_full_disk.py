@@ -1,6 +1,6 @@
-"""A night on a disk that fills: it says so, leaves what is published alone, and ends well once there is room.
+"""A daily run on a disk that fills reports it, leaves what is published, and succeeds once there is space.
 
-The disk is a real one, small, in a mount namespace of the command's own.
+The disk is a real file system, a small one, in a mount namespace of the command.
 """
 
 import re
@@ -22,23 +22,23 @@ from userrep.tables import Tables
 pytestmark = pytest.mark.full
 
 NAMESPACE = ("unshare", "--map-root-user", "--mount")
-SHARES = 12 if ALL else 1  # of what a night writes, to which the disk has room for it
-_PAGE = 4096  # bytes that such a disk gives out at a time
-_VARIES = 5 * _PAGE  # what one night writes more or less than another: with all but so much, it may just have room
+SHARES = 12 if ALL else 1  # sizes of the disk, from no free space to nearly what a daily run writes
+_PAGE = 4096  # bytes; the unit in which such a disk allocates
+_VARIES = 5 * _PAGE  # by which equal daily runs differ: with less than that missing, the space may be enough
 
 
 @pytest.fixture(scope="module", autouse=True)
 def can_mount(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skip where a file system may not be mounted, not even in a namespace of one's own."""
+    """Skip where mounts are not allowed, not even in a namespace of the test."""
     folder = str(tmp_path_factory.mktemp("mount"))
     tried = subprocess.run(
         [*NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, text=True, check=False
     )
     if tried.returncode:
-        pytest.skip(f"file systems may not be mounted here: {tried.stderr.strip()}")
+        pytest.skip(f"this machine does not allow mounts: {tried.stderr.strip()}")
 
 
-def test_a_night_on_a_disk_that_fills_says_so_and_ends_as_an_undisturbed_one_once_there_is_room(
+def test_a_daily_run_on_a_full_disk_reports_it_and_run_again_with_space_ends_as_an_undisturbed_one(
     nightly: Attack, faults: Faults, tmp_path: Path
 ) -> None:
     written = used(nightly.after.root) - used(nightly.before.root) - _VARIES
@@ -52,22 +52,22 @@ def test_a_night_on_a_disk_that_fills_says_so_and_ends_as_an_undisturbed_one_onc
             str(free),
         ]
         before = published(world)
-        code, said = world.ends(nightly.command, within=within)
-        found = wrong_words(code, said) + Reader(world.root).look() + doubled(world.root)
-        found += [f"{gone.snapshot_id} is not as it was" for gone in before if gone not in published(world)]
-        what = f"{free // 1024:,} KB of {written // 1024:,} KB free"
-        faults.tell("disk full under a night", what, found + nightly.run_again(world))
+        code, output = world.ends(nightly.command, within=within)
+        found = wrong_report(code, output) + Reader(world.root).look() + doubled(world.root)
+        found += [f"{snapshot.snapshot_id} has changed" for snapshot in before if snapshot not in published(world)]
+        free_space = f"{free // 1024:,} KB of {written // 1024:,} KB free"
+        faults.record("disk full during a daily run", free_space, found + nightly.run_again(world))
     assert not faults.failed
 
 
-def wrong_words(code: int, said: str) -> list[str]:
-    """Return what is wrong with how the command ended: one line is wanted, with the cause and the cure."""
-    lines = said.splitlines() or [""]
-    is_told = re.match(
+def wrong_report(code: int, output: str) -> list[str]:
+    """Return what is wrong with the end of the command: its last line must name the cause and the remedy."""
+    lines = output.splitlines() or [""]
+    is_reported = re.match(
         r"userrep: a disk is full \(No space left on device\): .* run the same command again\.$", lines[-1]
     )
     traces = [line for line in lines if line.startswith(("\tat ", "Caused by: ", "Traceback "))]
-    return [] if code == 1 and is_told and not traces else [f"ended with {code}: {said[-1500:]}"]
+    return [] if code == 1 and is_reported and not traces else [f"ended with {code}: {output[-1500:]}"]
 
 
 def published(world: World) -> list[Snapshot]:
@@ -76,5 +76,5 @@ def published(world: World) -> list[Snapshot]:
 
 
 def used(folder: Path) -> int:
-    """Return the bytes that files take on a disk."""
+    """Return the bytes that files occupy on a disk."""
     return sum(-(-path.stat().st_size // _PAGE) * _PAGE for path in folder.rglob("*") if path.is_file())

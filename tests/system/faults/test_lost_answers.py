@@ -1,6 +1,6 @@
-"""A commit that has landed in an object store while its answer was lost on the way: nothing is written twice.
+"""Commits that an object store makes while the answer is lost on the way: no row is written twice.
 
-The store is a real server; what stands before it drops the connection once it has passed a commit on.
+The store is a real server; a proxy in front of it drops the connection after it has forwarded a commit.
 """
 
 import os
@@ -36,13 +36,13 @@ ROWS = pa.table(
 
 
 class Wire:
-    """The process before the store; says what it is to lose, and what it has lost."""
+    """The proxy in front of the store."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
     def lose(self, num: int) -> int:
-        """Lose the answers to the next commits; return how many are lost so far."""
+        """Lose the answers to the next ``num`` commits; return how many are lost so far."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{num}\n")
@@ -52,7 +52,7 @@ class Wire:
 
 @pytest.fixture(scope="module")
 def wire(bucket: str) -> Iterator[Wire]:  # noqa: F811  # the fixture
-    file_system(bucket)  # pyarrow, which does not commit, goes on talking to the store itself
+    file_system(bucket)  # pyarrow, which does not commit, keeps talking to the store directly
     command = [sys.executable, str(Path(__file__).with_name("lossy_wire.py")), os.environ["AWS_ENDPOINT_URL"]]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
@@ -68,7 +68,7 @@ def row_of(snapshot_id: str, num_users: int) -> dict[str, object]:
     return {"snapshot_id": snapshot_id, "space_id": "s1", "num_users": num_users}
 
 
-def test_rows_of_a_ledger_are_there_once(wire: Wire, bucket: str) -> None:  # noqa: F811
+def test_ledger_rows_whose_commit_lost_its_answer_are_written_once(wire: Wire, bucket: str) -> None:  # noqa: F811
     tables = Tables(None, root=f"{bucket}/added")
     tables.create(SNAPSHOTS)
     before = wire.lose(0)
@@ -83,7 +83,7 @@ def test_rows_of_a_ledger_are_there_once(wire: Wire, bucket: str) -> None:  # no
     ]  # fmt: skip
 
 
-def test_a_promotion_is_made_once_and_at_worst_said_to_have_been_overtaken(wire: Wire, bucket: str) -> None:  # noqa: F811
+def test_a_promotion_whose_commit_lost_its_answer_is_made_once(wire: Wire, bucket: str) -> None:  # noqa: F811
     tables, before = Tables(None, root=f"{bucket}/promoted"), wire.lose(0)
     for space_id in ("s1", "s2"):
         wire.lose(1)
@@ -91,7 +91,7 @@ def test_a_promotion_is_made_once_and_at_worst_said_to_have_been_overtaken(wire:
         mark_ready(tables, find_space(tables, space_id))
     for space_id, turn in (("s1", 1), ("s2", 2)):
         wire.lose(1)
-        with suppress(UserrepError):  # which says that another change came first: look, and try again
+        with suppress(UserrepError):  # another change came first, it says: run it again
             promote(tables, find_space(tables, space_id))
         promote(tables, find_space(tables, space_id))  # run again
         serving = read_registry(tables).serving
@@ -101,7 +101,7 @@ def test_a_promotion_is_made_once_and_at_worst_said_to_have_been_overtaken(wire:
     assert len(tables.ledger(REGISTRY)) == 2
 
 
-def test_files_that_tasks_have_written_count_once(wire: Wire, bucket: str) -> None:  # noqa: F811
+def test_files_whose_commit_lost_its_answer_are_added_once(wire: Wire, bucket: str) -> None:  # noqa: F811
     tables, before = Tables(None, root=f"{bucket}/committed"), wire.lose(0)
     values = {"space_id": "s1", "as_of": DAY, "revision": 1}
 
@@ -113,7 +113,7 @@ def test_files_that_tasks_have_written_count_once(wire: Wire, bucket: str) -> No
     since, files = tables.version(USER_EMBEDDINGS), written()
     for _ in range(2):  # the command, and the command again
         wire.lose(1)
-        with suppress(UserrepError):  # which says that another run has changed the same rows: run the command again
+        with suppress(UserrepError):  # another run has changed the same rows, it says: run it again
             tables.commit(USER_EMBEDDINGS, files, replacing=lambda of: of == values, since=since)
         since, files = tables.version(USER_EMBEDDINGS), written()
     assert wire.lose(0) - before == 2

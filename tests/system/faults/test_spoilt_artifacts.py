@@ -1,12 +1,13 @@
-"""A night over weights that are spoilt says which, and what serves stays; with the file restored it is made."""
+"""A daily run over damaged weights names the file, leaves what serves as it is, and succeeds with the file restored."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import Userrep
 from tests.system.faults.attack import Attack
-from tests.system.faults.fault_world import World
+from tests.system.faults.fault_world import NIGHT, World
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots
@@ -14,48 +15,42 @@ from userrep.tables import Tables
 
 pytestmark = pytest.mark.full
 
-SPOILT: dict[str, Callable[[bytes], bytes | None]] = {
-    "torn": lambda whole: whole[: len(whole) // 2],
-    "a bit is another": lambda whole: whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
-    "gone": lambda _: None,
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "truncated": lambda whole: whole[: len(whole) // 2],
+    "a flipped bit": lambda whole: whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
+    "missing": lambda _: None,
 }
 
 
 def served(root: Path) -> tuple[str, list[tuple[Snapshot, dict[str, bytes]]]]:
-    """Return which space serves, and its published snapshots, each with its files' bytes."""
+    """Return the space that serves, and its published snapshots with the bytes of their files."""
     tables = Tables(None, root=str(root))
     space_id, folder = find_space(tables, None).space_id, Path(tables.uri(USER_EMBEDDINGS))
-    files = {
-        (of.space_id, of.as_of, of.revision): tables.files(
-            USER_EMBEDDINGS,
-            lambda values, of=of: values == {"space_id": of.space_id, "as_of": of.as_of, "revision": of.revision},
-        )
-        for of in list_snapshots(tables, space_id)
-    }
-    found = [
-        (of, {file.path: (folder / file.path).read_bytes() for file in files[of.space_id, of.as_of, of.revision]})
-        for of in list_snapshots(tables, space_id)
-    ]
+    found = []
+    for snapshot in list_snapshots(tables, space_id):
+        key = {"space_id": snapshot.space_id, "as_of": snapshot.as_of, "revision": snapshot.revision}
+        files = tables.files(USER_EMBEDDINGS, lambda values, key=key: values == key)
+        assert files
+        found.append((snapshot, {file.path: (folder / file.path).read_bytes() for file in files}))
     return space_id, found
 
 
-@pytest.mark.parametrize("how", SPOILT)
-def test_a_night_over_spoilt_weights_names_them_and_what_serves_stays_to_the_byte(
-    nightly: Attack, trained: World, tmp_path: Path, how: str
+def test_a_daily_run_over_damaged_weights_names_them_and_leaves_what_serves_to_the_byte(
+    nightly: Attack, trained: World, tmp_path: Path, userrep: Userrep
 ) -> None:
-    world = trained.copy(tmp_path / "night")
+    world = trained.copy(tmp_path / "damaged")
     before = served(world.root)
     (weights,) = (world.root / "artifacts" / "spaces").glob("[!.]*/weights.safetensors")
     whole = weights.read_bytes()
-    spoilt = SPOILT[how](whole)
-    weights.unlink() if spoilt is None else weights.write_bytes(spoilt)
-    code, said = world.ends(nightly.command)
-    (why,) = [line for line in said.splitlines() if line.startswith("userrep: ")]
-    assert (code, "Traceback" in said) == (1, False)
-    assert str(weights.parent) in why
-    assert weights.name in why
-    assert "estore" in why
-    assert served(world.root) == before
-    assert all(files for _, files in before[1])
+    for name, damage in DAMAGES.items():
+        damaged = damage(whole)
+        weights.unlink() if damaged is None else weights.write_bytes(damaged)
+        answer = userrep("daily", "--as-if-on-time", "--as-of", str(NIGHT), "--config", world.file)
+        (why,) = answer.faults
+        assert answer.code == 1, name
+        assert f"{weights.parent}" in why, name
+        assert weights.name in why, name
+        assert "estore" in why, name
+        assert served(world.root) == before, name
     weights.write_bytes(whole)
     assert nightly.run_again(world) == []

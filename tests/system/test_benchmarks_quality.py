@@ -1,0 +1,86 @@
+"""Benchmarks of what embeddings are worth, on a small log with planted tastes: quality and a retraining's loss."""
+
+import math
+from collections import defaultdict
+from datetime import date
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from benchmarks import quality, retraining_auc_loss
+from tests.support.benchmark_lines import write_retail
+from userrep.config import load_config
+from userrep.spaces.registry import list_spaces
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.full
+
+
+def test_quality_answers_every_question_with_a_gain_that_follows_from_its_parts(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "CONFIG", str(write_retail(tmp_path / "log")))
+    monkeypatch.setattr(quality, "AS_OF", date(2011, 3, 15))
+    lines = {line["benchmark"]: line for line in quality.measure(2, tmp_path)}
+    assert len(lines) == 12
+    assert [name for name, line in lines.items() if "skipped" in line] == []
+    for line in lines.values():
+        assert line["size"]["seeds"] == 2
+        low, high = line["interval"]
+        assert low <= line["value"] <= high
+        gains = []
+        for baseline, by_seed in zip(line["baseline"], line["embedding_by_seed"], strict=True):
+            task, theirs = baseline.split(":")[0], float(baseline.split()[-1])
+            ours = math.fsum(by_seed) / len(by_seed)
+            assert len(set(by_seed)) == len(by_seed) == 2  # spaces of two seeds
+            gains.append(ours - theirs if task == "volume_30d" else ours / theirs - 1)
+        assert line["value"] == pytest.approx(math.fsum(gains) / len(gains), abs=2e-3)
+    assert min(lines["quality_pair_vs_average"]["embedding_by_seed"][0]) > 0.55  # tastes are found
+    check_picks(tmp_path)
+
+
+def check_picks(root: Path) -> None:
+    """Compare the picks with the items of each user's first day, in plain Python."""
+    bought = defaultdict(set)
+    for row in pq.read_table(root / "log" / "events.parquet").to_pylist():
+        bought[row["user_id"], row["timestamp"].date()].add(row["item_id"])
+    first = {}
+    for user, day in sorted(bought):
+        first.setdefault(user, day)
+    picked = defaultdict(list)
+    for row in pq.read_table(root / "quality-picks.parquet").to_pylist():
+        assert row["event_at"].date() == first[row["user_id"]]
+        assert row["event_at"].time().hour == 0  # before the day's first event
+        picked[row["user_id"]].append(row["item_id"])
+    assert picked.keys() == first.keys()
+    for user, items in picked.items():
+        on_first_day = bought[user, first[user]]
+        assert set(items) <= on_first_day
+        assert len(items) == len(set(items)) == min(5, len(on_first_day))
+
+
+def test_a_retraining_is_judged_by_spaces_of_two_dates_that_a_later_run_does_not_train_again(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_retail(tmp_path / "log")
+    monkeypatch.setattr(retraining_auc_loss, "CONFIG", str(config))
+    monkeypatch.setattr(retraining_auc_loss, "AS_OF", date(2011, 5, 15))
+    untils = date(2011, 3, 1), date(2011, 4, 1)
+    monkeypatch.setattr(retraining_auc_loss, "UNTILS", untils)
+    line = retraining_auc_loss.measure(1, tmp_path)
+    assert line["benchmark"] == "retraining_auc_loss"
+    assert line["size"]["seeds"] == 1
+    assert line["size"]["labels"] > 100
+    assert line["by_seed"] == [line["value"]]
+    assert 0.5 < line["auc_own"][0] < 1  # who buys often comes back
+    assert 0 < line["auc_own"][0] - line["value"] < 1
+    assert -1 < line["mean_cosine"] <= 1
+    assert 0 < line["residual"] < 2
+    assert 0 < line["overlap_at_10"] <= 1
+    tables = Tables.of(load_config(config, [f"root={tmp_path}/retraining"]), spark)
+    trained = [space.space_id for space in list_spaces(tables)]
+    assert sorted(space.trained_until for space in list_spaces(tables)) == [*untils]
+    assert retraining_auc_loss.measure(1, tmp_path) == line
+    assert [space.space_id for space in list_spaces(tables)] == trained

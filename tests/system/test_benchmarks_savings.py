@@ -1,0 +1,73 @@
+"""The benchmark of savings on a small log: both sides learn the same labels, and shares follow from costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pyspark.ml import Pipeline
+from pyspark.sql import DataFrame, SparkSession
+
+from benchmarks import savings
+from benchmarks.cpu_meter import CpuMeter
+from benchmarks.savings_teams import TEAMS
+from tests.support.benchmark_lines import check_line
+
+pytestmark = pytest.mark.full
+
+
+def test_both_sides_learn_the_same_labels_and_the_share_saved_follows_from_their_costs(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, labels = savings.fitted, {}
+
+    def noted(stages: Pipeline, rows: DataFrame, label_dates: list[Any], out: Path) -> float:
+        columns = rows.select("user_id", "label_at", "label").orderBy("user_id", "label_at")
+        labels[out.parent.name, out.name] = [tuple(row) for row in columns.collect()]
+        return fitted(stages, rows, label_dates, out)
+
+    monkeypatch.setattr(savings, "fitted", noted)
+    size, teams = savings.SMALL, TEAMS[:2]
+    line = savings.measure(spark, size, tmp_path, teams)
+    check_line(line | {"seconds": 1, "value": 1}, "savings", ("users", "events", "days", "teams"), tmp_path)
+    assert line["auc"].keys() == {"return_7d", "return_30d"}
+    for team in line["auc"]:
+        assert labels["own", team] == labels["shared", team]
+        assert len(labels["own", team]) == line["labels"]
+        assert all(0.5 < auc < 1 for auc in line["auc"][team].values())
+    for what, value in (("cycle", "value"), ("night", "value_night"), ("first_day", "value_first_day")):
+        own, shared = (line[what][side]["cpu_seconds"] for side in ("own", "shared"))
+        assert line[value] == pytest.approx(1 - shared / own, abs=0.02)
+    assert line["cycle"]["own"]["cpu_seconds"] > 20 * line["night"]["own"]["cpu_seconds"] > 0
+    assert all(0 < share < 1 for share in line["positive"].values())
+    assert line["positive"]["return_7d"] == pytest.approx(
+        return_share(tmp_path / size.name / "events", size, 7), abs=6e-4
+    )
+    assert line["positive"]["return_30d"] == pytest.approx(
+        return_share(tmp_path / size.name / "events", size, 30), abs=6e-4
+    )
+
+
+def return_share(events: Path, size: savings.SavingsSize, days: int) -> float:
+    """Count with DuckDB which users with an event in the 180 days before a label date come back after it."""
+    dates = ", ".join(f"(DATE '{size.before_end(k)}')" for k in (*savings.TRAIN, *savings.TEST))
+    (share,) = duckdb.sql(f"""
+        SELECT avg(is_back::INTEGER) FROM (
+            SELECT bool_or(ingest_date >= as_of AND ingest_date < as_of + {days}) AS is_back
+            FROM (VALUES {dates}) AS dates(as_of)
+            JOIN (SELECT DISTINCT user_id, ingest_date::DATE AS ingest_date
+                  FROM read_parquet('{events}/**/*.parquet', hive_partitioning = true))
+            ON ingest_date >= as_of - 180 AND ingest_date < as_of + 30
+            GROUP BY as_of, user_id HAVING bool_or(ingest_date < as_of))
+        """).fetchone()
+    return share
+
+
+def test_cpu_seconds_include_processes_that_have_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 2: pass"
+    with CpuMeter() as meter:
+        before = meter.seconds()
+        subprocess.run([sys.executable, "-c", burn], check=True)
+        assert 1 <= meter.seconds() - before < 8

@@ -1,0 +1,152 @@
+"""What benchmarks report and compare, without Spark: arithmetic, names, generated files."""
+
+import ast
+import re
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import answers, features_growth, nights, quality, training_data
+from benchmarks.inference_data import UserSize, check_vectors
+from benchmarks.logs import LogSize, log_files
+from benchmarks.report import ratio_line
+from benchmarks.training_data import RowSize
+from userrep.evaluation.results import Measured
+
+pytestmark = pytest.mark.fast
+
+ROOT = Path(__file__).parents[2]
+FILES = {file.stem: file.read_text(encoding="utf-8") for file in sorted((ROOT / "benchmarks").glob("*.py"))}
+NAMES = [name for name, text in FILES.items() if "\ndef measure" in text]
+
+
+def test_every_benchmark_states_its_question_and_its_command() -> None:
+    for name in NAMES:
+        text = ast.get_docstring(ast.parse(FILES[name])) or ""
+        assert "?" in text, name
+        assert f"    make bench-{name.replace('_', '-')}\n" in text
+        assert f"    python -m benchmarks.{name} --small" in text
+
+
+def test_the_makefile_lists_only_benchmarks_that_exist_and_misses_none_of_a_kind() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    found = re.findall(r"^([A-Z]+)_BENCHES := ((?:.*\\\n)*.*)", makefile, flags=re.MULTILINE)
+    listed = {kind: text.replace("\\", "").replace("-", "_").split() for kind, text in found}
+    assert {name for names in listed.values() for name in names} <= set(NAMES)
+    prefixes_by_kind = {
+        "TRAINING": ("training_", "reader_"),
+        "INFERENCE": ("inference_",),
+        "JOIN": ("join_",),
+        "STREAMING": ("stream_",),
+    }
+    for kind, prefixes in prefixes_by_kind.items():
+        assert sorted(listed[kind]) == [name for name in NAMES if name.startswith(prefixes)]
+
+
+def test_every_benchmark_runs_in_a_test() -> None:
+    tests = (ROOT / "tests" / "system").glob("test_*benchmark*.py")
+    text = "".join(file.read_text(encoding="utf-8") for file in tests)
+    assert [name for name in NAMES if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_a_ratio_below_one_means_that_we_are_faster() -> None:
+    line = ratio_line("x_vs_y", {"rows": 7}, seconds=1.5, peer="Y", peer_seconds=2.0, more=1)
+    assert line == {
+        "benchmark": "x_vs_y", "size": {"rows": 7}, "seconds": 1.5, "peer": "Y", "peer_seconds": 2.0, "ratio": 0.75,
+        "more": 1,
+    }  # fmt: skip
+
+
+def test_vectors_that_differ_are_not_compared() -> None:
+    size = UserSize(users=80)
+    ours, theirs = np.zeros((80, 120), np.float32), np.zeros((80, 120), np.float32)
+    theirs[79, 119] = 0.00009
+    check_vectors(ours, theirs, size)
+    theirs[79, 119] = 0.00011
+    for pair in ((ours, theirs), (ours[:79], ours[:79])):
+        with pytest.raises(AssertionError, match="of 80 users, ours has"):
+            check_vectors(*pair, size)
+
+
+def test_rows_that_differ_are_not_compared() -> None:
+    size = RowSize(rows=1024)
+    training_data.check_rows((1024, 3, 4), (1024, 3, 4), size)
+    with pytest.raises(AssertionError, match=r"of 1024 rows, ours delivers \(1024, 3, 4\) and the peer \(1024, 3, 5\)"):
+        training_data.check_rows((1024, 3, 4), (1024, 3, 5), size)
+    with pytest.raises(AssertionError, match="of 1024 rows"):
+        training_data.check_rows((512, 3, 4), (512, 3, 4), size)
+
+
+def test_a_checksum_depends_on_every_bit_but_not_on_the_order_of_rows() -> None:
+    keys, x = np.array([5, 9, 2]), np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
+    whole = training_data.checksum([(keys, x)])
+    order = [2, 0, 1]
+    assert training_data.checksum([(keys[order][:1], x[order][:1]), (keys[order][1:], x[order][1:])]) == whole
+    flipped = x.copy()
+    flipped.view(np.uint32)[1, 2] ^= 1
+    assert training_data.checksum([(keys, flipped)]) != whole
+    assert training_data.checksum([(keys + 1, x)]) != whole
+
+
+def test_contents_that_differ_or_are_empty_are_not_compared() -> None:
+    answers.check_same((3, 17), (3, 17))
+    with pytest.raises(AssertionError, match="contents differ: 3 rows and 3 rows"):
+        answers.check_same((3, 17), (3, 18))
+    with pytest.raises(AssertionError, match="contents differ: 0 rows and 0 rows"):
+        answers.check_same((0, 0), (0, 0))
+
+
+def test_a_log_is_drawn_once_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    size = LogSize(events=1500, users=40, items=30, days=8)
+    first, second = log_files(size, tmp_path / "a"), log_files(size, tmp_path / "b")
+    other = log_files(replace(size, seed=8), tmp_path / "a")
+    files = sorted(first[0].iterdir())
+    assert len(files) == 8
+    assert sum(pq.ParquetFile(file).metadata.num_rows for file in files) == 1500
+    assert all(file.read_bytes() == (second[0] / file.name).read_bytes() for file in files)
+    assert files[0].read_bytes() != (other[0] / files[0].name).read_bytes()
+    files[0].unlink()
+    log_files(size, tmp_path / "a")
+    assert not files[0].exists()  # it was not drawn again
+
+
+def test_a_larger_log_has_as_many_events_per_user() -> None:
+    assert features_growth.SIZE.of_events(80_000_000).users == 800_000
+
+
+def test_a_log_of_nights_has_a_file_per_day_and_a_broken_day_has_only_unknown_users(tmp_path: Path) -> None:
+    at = [datetime(2011, 10, day, 9) for day in (1, 1, 2, 3)]
+    rows = pa.table({"user_id": ["17", "9", "17", "9"], "timestamp": pa.array(at, pa.timestamp("us"))})
+    users = nights.write_days(rows, tmp_path, end=date(2011, 10, 3))
+    assert len(users) == 2
+    assert sorted(file.parent.name for file in tmp_path.rglob("*.parquet")) == ["day=2011-10-01", "day=2011-10-02"]
+    file = tmp_path / "events" / "day=2011-10-01" / "events.parquet"
+    assert sorted(pq.ParquetFile(file).read()["user_id"].to_pylist()) == users
+    nights.break_day(file)
+    broken = pq.ParquetFile(file).read()["user_id"].to_pylist()
+    assert len({*broken, *users}) == 4
+    assert nights.files_naming(tmp_path, broken[0]) == ["events/day=2011-10-01/events.parquet"]  # also if compressed
+
+
+def test_quality_is_the_gain_over_the_best_baseline_averaged_over_spaces_and_tasks() -> None:
+    def measured(task: str, name: str, value: float) -> Measured:
+        metric = dict(asked)[task]
+        return Measured(task, metric, name, (value,), np.full(20, value), "linear", {"test": 9})
+
+    asked = {task for question in quality.QUESTIONS for task in question.tasks}
+    values = {"embedding": 0.6, "pooled_longest": 0.4, "pooled_all": 0.5, "rfm": 0.5, "raw": 0.5}
+    first = [measured(task, name, value) for task, _ in asked for name, value in values.items()]
+    second = [measured(task, "embedding", 0.7) for task, _ in asked]
+    found = {line["benchmark"]: line for line in quality.lines([first, second])}
+    assert found["quality_pair_vs_average"]["value"] == pytest.approx(0.3)
+    assert found["quality_pair_vs_average"]["interval"] == pytest.approx([0.3, 0.3])
+    assert found["quality_pair_vs_average"]["baseline"] == ["next_item_7d: pooled_all 0.5000"]
+    assert found["quality_volume_vs_rfm"]["value"] == pytest.approx(0.15)
+    assert found["quality_mean_vs_raw"]["value"] == pytest.approx((6 * 0.3 + 0.15) / 7, abs=1e-4)
+    assert "too few examples" in found["quality_vs_vae"]["skipped"]
+    assert len(found) == 12

@@ -1,0 +1,140 @@
+"""``userrep plan``: figures for a size, from runs that are recorded. None of it needs Spark."""
+
+import json
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import Userrep, config_file
+from tests.support.embedding_tables import snapshot
+from userrep.operations import plan
+from userrep.schemas import JOB_RUNS, TILE_DAYS
+from userrep.spaces.snapshots import record_snapshots
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+NOW = datetime(2024, 5, 1, 12)
+SIZE = ("--users", "2000", "--events-per-day", "50000")
+STAGES = {  # seconds of tasks, for 1,000 events and 2 users
+    "build_activity_tiles": 36.0,
+    "refresh_user_features": 3.6,
+    "embed_users": 0.36,
+    "publish_snapshot": 0.036,
+    "train_item_vectors": 36.0,
+    "build_user_features": 0.0,
+    "train_autoencoder": 0.0,
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root with a run of each stage, and tables of 4,000 bytes each."""
+    tables = Tables(None, root=str(tmp_path / "root"))
+    record_snapshots(tables, [snapshot(date(2024, 5, 1))])
+    outputs = {"num_events": 1_000, "spark": {"shuffle_bytes": 1e6}}
+    run = {"run_id": "r", "outcome": "done", "reason": "", "started_at": NOW, "seconds": 1.0, "num_rows": 2}
+    run |= {"inputs": "{}", "config_hash": "", "code_hash": ""}
+    runs = []
+    for stage, seconds in STAGES.items():
+        outputs["spark"] = {"task_seconds": seconds, "shuffle_bytes": 1e6}
+        runs.append(run | {"stage": stage, "outputs": json.dumps(outputs)})
+    tables.add(JOB_RUNS, runs)
+    day = {"event_date": date(2024, 5, 1), "revision": 1, "fingerprint": "", "content": "", "num_events": 400}
+    tables.add(TILE_DAYS, [day | {"num_tiles": 300, "num_rejected": 0, "built_at": NOW}])
+    monkeypatch.setattr(Tables, "num_bytes", lambda *_: 4_000)
+    return config_file(tmp_path, windows_days=[2, 7])
+
+
+def planned(userrep: Userrep, config: Path, *options: str) -> dict[str, Any]:
+    answer = userrep("plan", "--config", config, *SIZE, *options, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    found: dict[str, Any] = json.loads(answer.out)
+    return found
+
+
+def test_a_plan_has_the_work_the_storage_and_what_is_saved(userrep: Userrep, no_spark: None, config: Path) -> None:
+    found = planned(userrep, config, "--consumers", "4", "--core-hour-price", "1", "--gb-month-price", "0")
+    work = {of["stage"]: of["core_hours"] for of in found["work"]}
+    assert work == pytest.approx(
+        {
+            "build_activity_tiles": 0.5,
+            "refresh_user_features": 1.0,
+            "embed_users": 0.1,
+            "publish_snapshot": 0.01,
+            "train_item_vectors": 10 / 28,
+            "build_user_features": 0,
+            "train_autoencoder": 0,
+        }
+    )
+    assert found["summary"]["own_core_hours"] == pytest.approx(4 * 1.5)
+    assert found["summary"]["shared_price"] == pytest.approx(30 * (1.61 + 10 / 28))
+
+
+@pytest.mark.parametrize(
+    ("options", "history_days", "days"),
+    [((), None, 14), ((), 0, 7), ((), 100, 100), (("--log-days", "3"), None, 3)],
+)
+def test_tiles_are_kept_for_the_longest_window_unless_days_are_given(
+    userrep: Userrep, no_spark: None, config: Path, options: tuple[str, ...], history_days: int | None, days: int
+) -> None:
+    history = "null" if history_days is None else str(history_days)
+    found = planned(userrep, config, *options, "--set", f"history_days={history}")
+    tiles = next(of for of in found["storage"] if of["table"] == "user_item_days")
+    assert (tiles["bytes_each"], tiles["gb"]) == (10, pytest.approx(10 * 50_000 * days / 1e9))
+
+
+def test_each_option_reaches_the_size_that_is_planned_for(
+    userrep: Userrep, no_spark: None, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[plan.Size] = []
+    real = plan.plan_for
+
+    def recording(tables: Tables, config: Any, size: plan.Size) -> plan.Plan:
+        sizes.append(size)
+        return real(tables, config, size)
+
+    monkeypatch.setattr(plan, "plan_for", recording)
+    planned(userrep, config)
+    options = "--consumers 2 --log-days 3 --retrain-days 4 --core-hour-price 5 --gb-month-price 6"
+    planned(userrep, config, *options.split())
+    assert sizes == [plan.Size(2000, 50000, 5, 14, 28, 0.05, 0.023), plan.Size(2000, 50000, 2, 3, 4, 5.0, 6.0)]
+
+
+def test_a_plan_is_printed_as_three_tables_and_a_sum(userrep: Userrep, no_spark: None, config: Path) -> None:
+    lines = userrep("plan", "--config", config, *SIZE, "--consumers", "4", "--core-hour-price", "1").out.splitlines()
+    tables = "\n".join(lines[:-1]).split("\n\n")
+    assert [table.splitlines()[0].split()[0] for table in tables] == ["stage,", "table", "compared"]
+    assert tables[0].splitlines()[1].split() == ["build_activity_tiles", "event", "0.500", "0.050"]
+    assert tables[1].splitlines()[1].split() == ["user_item_days", "event", "10.0", "0.007"]
+    one, own = (line.split() for line in tables[2].splitlines()[1:])
+    assert (one[:3], own[:6]) == (["one", "embedding", "1.967"], ["4", "pipelines", "of", "their", "own", "6.000"])
+    assert lines[-1] == "saved: 67% of core hours, 67% of the price"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--users", "0"), "Invalid value for '--users': Input should be greater than or equal to 1"),
+        (("--consumers", "0"), "Invalid value for '--consumers': Input should be greater than or equal to 1"),
+        (
+            ("--gb-month-price", "-1"),
+            "Invalid value for '--gb-month-price': Input should be greater than or equal to 0",
+        ),
+        (("--core-hour-price", "inf"), "plan: a price is a number, not nan or inf"),
+    ],
+)
+def test_a_size_that_is_none_is_refused(
+    userrep: Userrep, no_spark: None, config: Path, options: tuple[str, ...], said: str
+) -> None:
+    answer = userrep("plan", "--config", config, *SIZE, *options)
+    assert (answer.code, answer.out, len(answer.faults)) == (2, "", 1)
+    assert answer.faults[0].startswith(said)
+
+
+def test_without_recorded_runs_the_missing_stages_are_named(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
+    answer = userrep("plan", "--config", config_file(tmp_path), *SIZE)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.faults[0].startswith(f"plan: no run of {', '.join(STAGES)} is recorded below {tmp_path / 'root'}")

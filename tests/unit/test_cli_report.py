@@ -1,0 +1,72 @@
+"""``userrep report``: the page, its figures and what it prints. Before a space exists it needs no Spark."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+import userrep.status  # noqa: F401  # the command imports it when it runs; then torch, when imported, starts a process
+from tests.support.command_line import Userrep, config_file
+from userrep import cli_report
+from userrep.schemas import JOB_RUNS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return config_file(tmp_path)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """Tables in which one stage has failed."""
+    tables = Tables(None, root=str(tmp_path / "root"))
+    run = {"run_id": "r1", "stage": "build_activity_tiles", "outcome": "failed", "reason": "no such folder"}
+    run |= {"started_at": datetime(2024, 5, 1), "seconds": 1.0, "num_rows": 0, "inputs": "{}", "outputs": "{}"}
+    tables.add(JOB_RUNS, [run | {"config_hash": "c", "code_hash": "d"}])
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("report.pdf", "name a file that ends in .html; figures as JSON go beside it."),
+        ("nowhere/report.html", "there is no folder {folder}/nowhere; make it, or name a file in another one."),
+        ("mine.html", "{folder}/mine.html is there and is no report; name another file."),
+        ("other.html", "{folder}/other.json is there and is no report; name another file."),
+    ],
+)
+def test_a_place_for_the_page_is_checked_before_anything_is_read(
+    userrep: Userrep, no_spark: None, config: Path, tmp_path: Path, out: str, said: str
+) -> None:
+    for name in ("mine.html", "other.json"):
+        (tmp_path / name).write_text("kept")
+    answer = userrep("report", "--config", config, "--out", tmp_path / out)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.faults == [f"--out {tmp_path / out}: {said.format(folder=tmp_path)}"]
+    assert not (tmp_path / "root").exists()
+    assert (tmp_path / "mine.html").read_text() == "kept"
+
+
+def test_a_report_is_written_with_its_figures_and_its_findings_are_printed(
+    userrep: Userrep, no_spark: None, config: Path, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_report, "tables_of", lambda _: tables)
+    out = tmp_path / "report.html"
+    printed = userrep("report", "--config", config, "--out", out)
+    assert (printed.code, printed.err) == (0, "")
+    headline, failed, no_space, last = printed.out.splitlines()
+    assert headline == "Not well: 2 things to mend"
+    assert failed.startswith("bad: The last run of build_activity_tiles failed: no such folder")
+    assert no_space.startswith("bad: No space is serving")
+    assert f"`userrep pipeline --config {config} --as-of D`" in no_space
+    assert last == f"report: {out}, figures: {tmp_path / 'report.json'}"
+    assert "Not well: 2 things to mend" in out.read_text()
+    as_json = userrep("report", "--config", config, "--out", out, "--json")
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert json.loads(as_json.out) == figures
+    assert figures["summary"]["headline"] == headline
+    assert figures["config"] == str(config)

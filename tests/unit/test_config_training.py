@@ -1,0 +1,113 @@
+"""Settings of a training: how batches are dealt to ranks, and what decides the result."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.configurations import SMALLEST, fault_of, faults_of, parsed
+from userrep.config import Training
+
+pytestmark = pytest.mark.fast
+
+
+def training(**settings: Any) -> Training:
+    return parsed(training=settings).training
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"backend": "local", "num_workers": 2},
+            "training: num_workers must be 1 with backend local; set backend: horovod for more.",
+        ),
+        (
+            {"backend": "horovod", "num_workers": 3},
+            "training: num_workers must divide num_shards (16), so that all ranks step together.",
+        ),
+        ({"batch_size": 500}, "training: batch_size must be a multiple of num_shards (16)."),
+        (
+            {"batch_size_per_rank": 100},
+            "training: batch_size_per_rank x num_workers must be a multiple of num_shards (16).",
+        ),
+        (
+            {"batch_size_per_rank": 64, "batch_size": 1024},
+            "training: batch_size and batch_size_per_rank exclude each other; keep one.",
+        ),
+    ],
+)
+def test_ranks_and_batches_that_do_not_fit_are_refused(settings: dict[str, Any], said: str) -> None:
+    assert said in fault_of({**SMALLEST, "training": settings})
+
+
+def test_all_faults_of_ranks_and_batches_are_reported_together() -> None:
+    faults = faults_of({**SMALLEST, "training": {"num_workers": 3, "batch_size": 100}})
+    assert [fault.split(" must ")[0] for fault in faults] == [
+        "training: num_workers",
+        "training: num_workers",
+        "training: batch_size",
+    ]
+
+
+def test_the_batch_of_all_ranks_and_the_learning_rate_grow_with_ranks_only_where_a_rank_has_a_batch_of_its_own() -> (
+    None
+):
+    found = {}
+    for name, settings in {
+        "one rank": {},
+        "four ranks": {"backend": "horovod", "num_workers": 4},
+        "per rank": {"backend": "horovod", "num_workers": 4, "batch_size_per_rank": 64},
+        "per rank, one rank": {"batch_size_per_rank": 64},
+    }.items():
+        chosen = training(learning_rate=0.002, **settings)
+        found[name] = (chosen.global_batch, chosen.peak_learning_rate)
+    assert found == {
+        "one rank": (512, 0.002),
+        "four ranks": (512, 0.002),
+        "per rank": (256, 0.008),
+        "per rank, one rank": (64, 0.002),
+    }
+
+
+def test_a_batch_per_rank_may_stand_next_to_the_default_batch_as_in_manifests() -> None:
+    assert training(batch_size_per_rank=64, batch_size=512).global_batch == 64
+
+
+def test_the_recipe_depends_on_what_changes_the_result_and_not_on_where_it_is_trained() -> None:
+    recipe = training().recipe
+    neutral: list[dict[str, Any]] = [
+        {"backend": "horovod", "num_workers": 4},
+        {"backend": "torch_distributor", "threads": 8},
+        {"max_restarts": 9, "checkpoint_every": "1h"},
+        {"batch_size_per_rank": 512},
+        {"backend": "horovod", "num_workers": 2, "batch_size_per_rank": 256, "learning_rate": 0.0005},
+    ]
+    assert [training(**settings).recipe for settings in neutral] == [recipe] * 5
+    other: list[dict[str, Any]] = [
+        {"backend": "horovod", "num_workers": 2, "batch_size_per_rank": 256},
+        {"batch_size": 256},
+        {"num_shards": 8},
+        {"seed": 18},
+        {"precision": "bf16"},
+        {"init_from": "s001"},
+        {"as_ofs": {"until": "2024-01-01"}},
+        {"max_rows": 1000},
+    ]
+    recipes = [recipe, *(training(**settings).recipe for settings in other)]
+    assert [found for k, found in enumerate(recipes) if found in recipes[:k]] == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"training": {"held_out_share": 0.5}}, "training.held_out_share: Input should be less than 0.5"),
+        ({"training": {"held_out_share": 0}}, "training.held_out_share: Input should be greater than 0"),
+        ({"training": {"clip_norm": 0}}, "training.clip_norm: Input should be greater than 0"),
+        ({"training": {"backend": "ddp"}}, "training.backend: Input should be 'local', 'horovod' or 'torch_distrib"),
+        ({"model": {"dropout": 1}}, "model.dropout: Input should be less than 1"),
+        ({"model": {"latent_dim": 1}}, "model.latent_dim: Input should be greater than or equal to 2"),
+        ({"model": {"carried_share": 1}}, "model.carried_share: Input should be less than 1"),
+    ],
+)
+def test_a_setting_at_the_end_of_an_open_range_is_refused(sections: dict[str, Any], said: str) -> None:
+    assert fault_of({**SMALLEST, **sections}).startswith(said)

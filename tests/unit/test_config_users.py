@@ -1,0 +1,43 @@
+"""Settings of users and of their first picks."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.configurations import SMALLEST, USERS, faults_of, parsed
+
+pytestmark = pytest.mark.fast
+
+
+def test_attributes_keep_their_order_and_get_names_that_columns_can_carry() -> None:
+    users = parsed(users={**USERS, "attributes": ["Home.Country", "Größe", "a b", "x_1"]}).users
+    assert users is not None
+    assert users.attribute_names == ["home_country", "gr__e", "a_b", "x_1"]
+    assert users.attributes == ["Home.Country", "Größe", "a b", "x_1"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        (["b", "a", "b", "a"], "users.attributes: a, b is named twice"),
+        (["Größe", "Gr__e"], "users.attributes: gr__e is named twice"),
+        (["a.b", "a b", "ok"], "users.attributes: a_b is named twice"),
+    ],
+)
+def test_attributes_with_one_name_are_refused(attributes: list[str], said: str) -> None:
+    (fault,) = faults_of({**SMALLEST, "users": {**USERS, "attributes": attributes}})
+    assert fault.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("section", "columns", "missing"),
+    [
+        ("users", {"registered_at": "since"}, ["users.columns.user_id"]),
+        ("onboarding", {"user_id": "u"}, ["onboarding.columns.item_id", "onboarding.columns.event_at"]),
+    ],
+)
+def test_a_table_without_a_column_that_rows_need_is_refused(
+    section: str, columns: dict[str, Any], missing: list[str]
+) -> None:
+    faults = faults_of({**SMALLEST, section: {"path": "p", "columns": columns}})
+    assert faults == [f"{key} is missing." for key in missing]

@@ -1,0 +1,104 @@
+"""What all commands share: columns of text, results, dates, names and sessions."""
+
+import json
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import config_of
+from userrep.config import Config
+from userrep.console import (
+    as_date,
+    checked_consumer_name,
+    checked_space_id,
+    in_columns,
+    ledgers_of,
+    print_result,
+    session_of,
+    tables_of,
+)
+from userrep.errors import UsageError
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return what Spark sessions were asked for with; none is started."""
+    asked: list[object] = []
+    monkeypatch.setattr("userrep.session.get_session", lambda *given: asked.append(given))
+    return asked
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_numbers_end_at_one_place() -> None:
+    rows = [["tiles", "1,200", "0.5", "2 days"], ["embed_users", "7", "1234.5", ""]]
+    assert in_columns(["stage", "rows", "seconds", "why"], rows) == [
+        "stage         rows  seconds  why",
+        "tiles        1,200      0.5  2 days",
+        "embed_users      7   1234.5",
+    ]
+
+
+def test_a_column_of_numbers_and_text_is_one_of_text() -> None:
+    assert in_columns(["id", "value"], [["1", "n/a"], ["22", "7"], ["x", "10"]]) == [
+        "id  value",
+        "1   n/a",
+        "22  7",
+        "x   10",
+    ]
+
+
+def test_a_result_is_either_its_lines_or_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {"day": date(2024, 5, 1), "at": datetime(2024, 5, 1, 9, 30), "size": Decimal("1.5"), "no": None}
+    print_result(result, ["first", "second"], as_json=True)
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert json.loads(printed) == {"day": "2024-05-01", "at": "2024-05-01T09:30:00", "size": "1.5", "no": None}
+    print_result(result, ["first", "second"], as_json=False)
+    assert capsys.readouterr() == ("first\nsecond\n", "")
+
+
+def test_a_date_is_read_and_anything_else_is_refused_by_the_name_of_the_option() -> None:
+    assert as_date("2024-02-29") == date(2024, 2, 29)
+    for text in ("2023-02-29", "29.02.2024", "2024-02-29T00:00:00", "", "today"):
+        with pytest.raises(UsageError, match=rf"^--from {text}: not a date; write YYYY-MM-DD\.$"):
+            as_date(text, "--from")
+
+
+def test_names_from_the_command_line_are_checked_as_what_they_name() -> None:
+    assert checked_space_id(None) is None
+    assert (checked_space_id("s1"), checked_consumer_name("ads")) == ("s1", "ads")
+    with pytest.raises(UsageError, match=r"space '\.\./x' is not a valid name"):
+        checked_space_id("../x")
+    with pytest.raises(UsageError, match="consumer 'Ads' is not a valid name"):
+        checked_consumer_name("Ads")
+
+
+def test_a_session_gets_the_configured_master_and_settings(tmp_path: Path, sessions: list[object]) -> None:
+    session_of(config_of(tmp_path, spark={"master": "local[3]", "conf": {"a": 1}}))
+    assert sessions == [("local[3]", {"a": "1"})]
+    assert (tmp_path / "root").is_dir()
+
+
+@pytest.mark.parametrize("start", [session_of, tables_of, ledgers_of])
+def test_a_root_that_cannot_be_written_to_is_refused_before_a_session_is_asked_for(
+    tmp_path: Path, sessions: list[object], start: Callable[[Config], object]
+) -> None:
+    (tmp_path / "root").write_text("a file")
+    with pytest.raises(UsageError, match=rf"^root {tmp_path}/root: not writable"):
+        start(config_of(tmp_path))
+    assert sessions == []
+
+
+def test_ledgers_of_files_need_no_session_and_those_of_a_catalog_do(
+    tmp_path: Path, sessions: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ledgers_of(config_of(tmp_path)).has_files
+    assert sessions == []
+    monkeypatch.setattr("userrep.storage.check_writable", sessions.append)
+    assert not ledgers_of(config_of(tmp_path, root=None, catalog="main", schema="reps")).has_files
+    volume = "/Volumes/main/reps/userrep"
+    assert sessions == [volume, volume, ("local[*]", {})]

@@ -1,0 +1,72 @@
+"""The demo: its configuration and its generated log."""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from userrep import demo
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.events.generator import LogSpec
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """The demo's configuration with its log below a folder of this test."""
+    return demo.demo_config([f"events.path={tmp_path}/log/events", f"root={tmp_path}"])
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LogSpec, str]]:
+    """Return the logs that were to be generated: none is."""
+    asked: list[tuple[LogSpec, str]] = []
+    monkeypatch.setattr(demo, "generate_log", lambda spark, spec, folder: asked.append((spec, folder)))
+    return asked
+
+
+def test_the_demo_takes_overrides_and_refuses_bad_ones() -> None:
+    assert demo.demo_config(["model.latent_dim=64"]).model.latent_dim == 64
+    with pytest.raises(UsageError, match=r"demo\.yaml: unknown key modle; did you mean model\?"):
+        demo.demo_config(["modle.latent_dim=64"])
+
+
+def test_the_log_holds_the_days_that_the_demo_is_about(config: Config) -> None:
+    first, end = demo.SPEC.first_day, demo.SPEC.first_day + timedelta(days=demo.SPEC.num_days)
+    until = config.training.as_ofs.until
+    assert until is not None
+    assert first + timedelta(days=max(config.windows_days)) < until
+    assert until + timedelta(days=max(config.future_days)) <= demo.AS_OF <= end
+
+
+def test_a_log_is_generated_once_and_again_for_another_specification(
+    config: Config, generated: list[tuple[LogSpec, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    spark = cast(Any, None)
+    folder = f"{tmp_path}/log"
+    assert demo.ensure_log(spark, config, lines.append)
+    assert not demo.ensure_log(spark, config, lines.append)
+    assert generated == [(demo.SPEC, folder)]
+    assert lines == [f"generating 3,000 users' events of 150 days into {folder}"]
+    other = LogSpec(num_users=3000, num_items=600, first_day=date(2024, 1, 1), num_days=150, seed=8)
+    monkeypatch.setattr(demo, "SPEC", other)
+    assert demo.ensure_log(spark, config, lines.append)
+    assert generated[1:] == [(other, folder)]
+
+
+def test_a_log_whose_generation_was_cut_off_is_generated_again(
+    config: Config, generated: list[tuple[LogSpec, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "generate_log", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            demo.ensure_log(cast(Any, None), config, lambda _: None)
+    assert demo.ensure_log(cast(Any, None), config, lambda _: None)
+    assert len(generated) == 1

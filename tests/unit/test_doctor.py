@@ -1,0 +1,170 @@
+"""Checks of a machine: each names what it found, and the cure where something is wrong."""
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import config_of
+from userrep.config import Config
+from userrep.doctor import Finding, findings
+from userrep.errors import UsageError
+
+pytestmark = pytest.mark.default
+
+
+@pytest.fixture(autouse=True)
+def _no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a session fail to start."""
+
+    def fail(*_: object) -> None:
+        raise UsageError("Spark did not start (no Java).")
+
+    monkeypatch.setattr("userrep.doctor.get_session", fail)
+
+
+def script(path: Path, *lines: str) -> Path:
+    """Write a program of the shell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+    return path
+
+
+def found(check: str, config: Config | None = None) -> Finding:
+    """Run checks up to this one, and return what it found."""
+    return next(finding for finding in findings(config) if finding.check == check)
+
+
+def test_the_doctor_checks_the_java_that_spark_will_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    found = next(finding for finding in findings(None) if finding.check == "java")
+    assert str(found) == "FAIL java: 11. Spark 4.2 needs Java 17 or 21; set JAVA_HOME to one."
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
+    found = next(finding for finding in findings(None) if finding.check == "java")
+    assert not found.ok
+    assert found.found == f"none in JAVA_HOME {tmp_path / 'nowhere'}"
+
+
+@pytest.mark.parametrize(
+    ("output", "version", "is_ok"),
+    [
+        ("echo 'openjdk version \"17.0.11\" 2024-04-16' >&2", "17", True),
+        ("echo 'openjdk version \"21\" 2023-09-19' >&2", "21", True),
+        ("echo 'openjdk version \"1.8.0_412\"' >&2", "1", False),
+        ("echo 'openjdk version \"170\"' >&2", "170", False),
+        ("exit 1", "unknown", False),
+    ],
+)
+def test_java_17_and_21_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str, version: str, is_ok: bool
+) -> None:
+    script(tmp_path / "bin" / "java", output)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    java = found("java")
+    assert (java.found, java.ok) == (version, is_ok)
+
+
+def test_without_java_home_the_java_on_the_path_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert str(found("java")).startswith("FAIL java: none on the PATH. Install Java 17")
+    script(tmp_path / "java", "echo 'openjdk version \"17.0.11\"' >&2")
+    assert str(found("java")) == "ok   java: 17"
+
+
+@pytest.mark.parametrize(
+    ("versions", "is_ok"),
+    [
+        ({"pyspark": "4.2.7", "delta-spark": "4.4.0"}, True),
+        ({"pyspark": "4.20.0", "delta-spark": "4.4.0"}, False),
+        ({"pyspark": "4.1.9", "delta-spark": "4.4.0"}, False),
+        ({"pyspark": "4.2.7", "delta-spark": "4.4.1"}, False),
+    ],
+)
+def test_spark_and_delta_belong_together(
+    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], is_ok: bool
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
+    pair = found("spark and delta")
+    assert pair.ok == is_ok
+    assert pair.found == f"pyspark {versions['pyspark']}, delta-spark {versions['delta-spark']}"
+    assert pair.cure == "Install pyspark 4.2.x with delta-spark 4.4.0."
+
+
+def test_jars_are_looked_for_where_sessions_take_them_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("USERREP_JARS", str(tmp_path))
+    missing = found("delta's jars")
+    assert (missing.ok, missing.found) == (False, "not resolved yet: sessions fetch them at every start")
+    folder = tmp_path / "io.delta_delta-spark_4.2_2.13_4.4.0_org.apache.spark_spark-sql-kafka-0-10_2.13_4.2.0"
+    folder.mkdir()
+    (folder / "delta.jar").touch()
+    assert str(found("delta's jars")) == f"ok   delta's jars: 1 in {folder}"
+
+
+@pytest.mark.parametrize(
+    ("probe", "checks"),
+    [
+        (
+            ("echo 'True False'",),
+            ["ok   horovod with torch: 0.28, torch 0.28", "ok   horovod's gloo: built: True; NCCL built: False"],
+        ),
+        (
+            ("echo a note; echo 'False True'",),
+            ["ok   horovod with torch: 0.28, torch 0.28", "FAIL horovod's gloo: built: False; NCCL built: True"],
+        ),
+        (
+            ("echo first >&2", "echo 'No module named horovod' >&2", "exit 1"),
+            ["FAIL horovod with torch: No module name"],
+        ),
+        (("exit 1",), ["FAIL horovod with torch: unknown"]),
+    ],
+)
+def test_horovod_is_asked_in_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, probe: tuple[str, ...], checks: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(script(tmp_path / "python", *probe)))
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.28" if name in ("horovod", "torch") else real(name)
+    )
+    horovod = [str(finding) for finding in findings(None) if finding.check.startswith("horovod")]
+    assert len(horovod) == len(checks)
+    assert all(line.startswith(check) for line, check in zip(horovod, checks, strict=True))
+
+
+def test_a_configuration_adds_its_root_and_takes_horovod_away_unless_it_trains_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(script(tmp_path / "python", "exit 1")))
+    local, horovod = (config_of(tmp_path, training={"backend": backend}) for backend in ("local", "horovod"))
+    quick = ["python", "java", "spark and delta", "delta's jars"]
+    assert [finding.check for finding in findings(local)] == [*quick, "root", "spark with delta"]
+    names = [finding.check for finding in findings(horovod)]
+    assert names == [*quick, "horovod with torch", "root", "spark with delta"]
+    assert found("root", local) == Finding("root", True, f"{tmp_path}/root is writable")
+    assert found("spark with delta", local) == Finding("spark with delta", False, "Spark did not start (no Java).")
+
+
+def test_an_unexpected_error_of_a_check_is_its_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("first line\nsecond line")
+
+    monkeypatch.setattr("userrep.doctor.get_session", broken)
+    monkeypatch.setattr("userrep.doctor.check_writable", broken)
+    config = config_of(tmp_path)
+    assert found("root", config) == Finding("root", False, "ValueError: first line")
+    assert found("spark with delta", config) == Finding("spark with delta", False, "ValueError: first line")
+
+
+def test_python_3_11_is_accepted_and_3_1_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, is_ok in (((3, 11, 7), True), ((3, 12, 0), False), ((3, 1, 1), False)):
+        monkeypatch.setattr("userrep.doctor.sys.version_info", version)
+        python = next(findings(None))
+        monkeypatch.undo()
+        assert (python.ok, python.found) == (is_ok, ".".join(map(str, version)))

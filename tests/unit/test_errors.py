@@ -1,0 +1,120 @@
+"""Messages of errors that userrep did not raise itself: one line, the cause, and what to do about it."""
+
+from itertools import pairwise
+
+import pytest
+
+from userrep import errors
+from userrep.errors import UsageError, UserrepError, cause_outside, in_line, in_one_line
+
+pytestmark = pytest.mark.fast
+
+WORKER = """An error occurred while calling o58.collect.
+: org.apache.spark.SparkException: Job aborted
+  Traceback (most recent call last):
+    File "worker.py", line 1, in main
+{deeper}userrep.errors.UserrepError: table tiles is torn.
+
+\tat org.apache.spark.X
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("spaces and é stay", "spaces and é stay"),
+        ("a\nb", "'a\\nb'"),
+        ("\u202ehidden", "'\\u202ehidden'"),
+        ("x" * 81, "x" * 80),
+        ("\n" * 81, "'" + "\\n" * 80 + "'"),
+    ],
+)
+def test_text_from_outside_is_shown_within_a_line(text: str, shown: str) -> None:
+    assert in_line(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("bad value."), "ValueError: bad value"),
+        (ValueError("first\nsecond"), "ValueError: first"),
+        (ValueError(" \n  \n"), "ValueError: no message"),
+        (KeyError(), "KeyError: no message"),
+        (
+            RuntimeError("An error occurred while calling o58.sql.\n: java.io.IOException: disk full\n\tat X"),
+            "RuntimeError: java.io.IOException: disk full",
+        ),
+        (ValueError("y" * 400), f"ValueError: {'y' * 300}"),
+    ],
+)
+def test_the_first_line_that_says_something_stands_for_an_error(error: Exception, said: str) -> None:
+    assert in_one_line(error) == said
+
+
+def test_an_error_of_a_worker_is_that_of_its_last_traceback_without_what_wraps_it() -> None:
+    once = WORKER.format(deeper="")
+    assert in_one_line(RuntimeError(once)) == "UserrepError: table tiles is torn"
+    first = 'ValueError: the cause\n\n  Traceback (most recent call last):\n    File "worker.py", line 9\n'
+    assert in_one_line(RuntimeError(WORKER.format(deeper=first))) == "UserrepError: table tiles is torn"
+
+
+def chain(*wrapped: BaseException, cause: bool) -> BaseException:
+    """Return the last of these errors, each raised from the one before or while it was handled."""
+    for inner, outer in pairwise(wrapped):
+        if cause:
+            outer.__cause__ = inner
+        else:
+            outer.__context__ = inner
+    return wrapped[-1]
+
+
+@pytest.mark.parametrize("cause", [True, False])
+@pytest.mark.parametrize("message", ["[Errno 28] No space left on device", "write: Disk quota exceeded (122)"])
+def test_a_full_disk_is_found_however_deep_the_error_is_wrapped(message: str, cause: bool) -> None:
+    error = chain(OSError(message), ValueError("not written"), UserrepError("table is not readable"), cause=cause)
+    said = cause_outside(error)
+    assert said is not None
+    found = "Disk quota exceeded" if "quota" in message else "No space left on device"
+    assert said.startswith(f"a disk is full ({found}): ")
+    assert said.endswith("Make room, then run the same command again.")
+
+
+def test_an_error_that_was_handled_on_purpose_is_no_cause() -> None:
+    full, raised = OSError("No space left on device"), UsageError("root: no such folder.")
+    raised.__context__, raised.__suppress_context__ = full, True
+    assert errors.of_full_disk(raised) is None
+    raised.__suppress_context__ = False
+    assert errors.of_full_disk(raised) is not None
+
+
+@pytest.mark.parametrize(
+    ("message", "place", "code"),
+    [
+        ("ExpiredToken: for s3a://bucket/root/tables: no", " to s3a://bucket/root/tables", "ExpiredToken"),
+        ("AWS Error ACCESS_DENIED during HeadObject for path bucket/key operation", " to bucket/key", "403"),
+        ("HEAD (Service: S3, Status Code: 403, Request ID: X)", "", "403"),
+        ("Status Code: 401; then SignatureDoesNotMatch at (s3://b/k)", " to s3://b/k", "SignatureDoesNotMatch"),
+        ("Client error: the client lacked valid authentication credentials", "", "403"),
+    ],
+)
+def test_a_store_that_refuses_access_is_named_with_its_code(message: str, place: str, code: str) -> None:
+    error = chain(OSError(message), UserrepError("table registry is not readable."), cause=True)
+    assert cause_outside(error) == (
+        f"the object store refuses access{place} ({code}): the credentials have expired, or do not allow it. Renew "
+        "them, and run the command again; what was committed stays."
+    )
+
+
+@pytest.mark.parametrize("message", ["Status Code: 404", "No such file s3://bucket/key", "No space", "access token"])
+def test_other_errors_have_no_cause_outside(message: str) -> None:
+    assert cause_outside(OSError(message)) is None
+
+
+def test_a_usage_error_holds_each_fault_and_shows_a_line_for_each() -> None:
+    error = UsageError(["a is wrong.", "b is wrong."])
+    assert (error.faults, str(error), error.exit_code) == (
+        ["a is wrong.", "b is wrong."],
+        "a is wrong.\nb is wrong.",
+        2,
+    )
+    assert UsageError("one").faults == ["one"]

@@ -1,0 +1,132 @@
+"""What an evaluation leaves behind: the tree of figures, the stored rows, the table, and the folder."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from userrep.evaluation.output import as_json, result_lines, table_rows, write_results
+from userrep.evaluation.results import Cost, Measured, Results
+from userrep.schemas import TableSchema
+
+pytestmark = pytest.mark.fast
+
+MANIFEST = {"space_id": "s1", "content_hash": "c", "config_hash": "f", "code_hash": "d"}
+
+
+def measured(name: str, bootstraps: Sequence[float], *by_seed: float, metric: str = "auc") -> Measured:
+    examples = {"train": 5, "valid": 2, "test": 3}
+    return Measured("return_7d", metric, name, by_seed, np.array(bootstraps), "linear", examples)
+
+
+def results_of(*found: Measured) -> Results:
+    return Results(MANIFEST, found, {one.representation: Cost(1.0, 2.0, 1000, 8) for one in found}, {"x": "too few"})
+
+
+def two_results() -> Results:
+    return results_of(
+        measured("embedding", [0.7, 0.7], 0.6999999, 0.7000001), measured("rfm", [0.5, 0.6], 0.5555555, 0.5555556)
+    )
+
+
+def test_the_table_names_the_best_of_the_others() -> None:
+    results = results_of(
+        measured("embedding", [0.7, 0.7], 0.7), measured("rfm", [0.6, 0.6], 0.6), measured("raw", [0.75, 0.75], 0.75)
+    )
+    head, rows = result_lines(results)
+    assert head == ["task", "metric", "embedding", "rfm", "raw", "embedding, ahead of the best other by"]
+    assert rows == [["return_7d", "auc", "0.7000", "0.6000", "0.7500", "-0.0500 [-0.0500, -0.0500] over raw"]]
+    found = as_json(results)
+    assert found["left_out"] == {"x": "too few"}
+    assert found["costs"]["rfm"]["seconds_per_million"] == 2000
+    stored = table_rows(results, found)
+    assert [(row["representation"], row["ahead_by"]) for row in stored] == [
+        ("embedding", None), ("rfm", pytest.approx(0.1)), ("raw", pytest.approx(-0.05)),
+    ]  # fmt: skip
+
+
+def test_an_embedding_without_baselines_has_an_empty_last_column() -> None:
+    _, rows = result_lines(results_of(measured("embedding", [0.7], 0.7)))
+    assert rows == [["return_7d", "auc", "0.7000", ""]]
+
+
+def test_a_representation_that_is_left_out_of_a_task_has_an_empty_cell_in_its_own_column() -> None:
+    results = results_of(
+        measured("embedding", [0.7], 0.7), measured("dlrm_like", [0.8], 0.8), measured("rfm", [0.6], 0.6),
+        measured("embedding", [0.4], 0.4, metric="ndcg"), measured("rfm", [0.3], 0.3, metric="ndcg"),
+    )  # fmt: skip
+    assert [row[2:5] for row in result_lines(results)[1]] == [["0.7000", "0.8000", "0.6000"], ["0.4000", "", "0.3000"]]
+
+
+def test_the_tree_holds_rounded_figures_with_their_intervals_and_what_they_are_ahead_of() -> None:
+    task = as_json(replace(two_results(), akin={"return_7d": True}))["tasks"]["return_7d"]
+    assert task["touched_by_training_heads"] is True
+    figures = task["metrics"]["auc"]
+    assert figures["num_examples"] == {"train": 5, "valid": 2, "test": 3}
+    assert figures["representations"]["rfm"] == {
+        "value": 0.555556, "low": 0.505, "high": 0.595, "by_seed": [0.555555, 0.555556], "setting": "linear",
+    }  # fmt: skip
+    assert figures["embedding_ahead_of"] == {
+        "rfm": {
+            "difference": {"value": 0.144444, "low": 0.105, "high": 0.195},
+            "share_of_bootstraps_above_0": 1.0,
+            "relative_gain": {
+                "value": round(0.7 / 0.55555555 - 1, 6),
+                "low": round(1 / 6 + 0.05 * (0.4 - 1 / 6), 6),
+                "high": round(0.4 - 0.05 * (0.4 - 1 / 6), 6),
+            },
+        }
+    }
+
+
+def test_the_id_follows_from_the_manifest_and_not_from_the_figures() -> None:
+    one, other = as_json(two_results()), as_json(results_of(measured("embedding", [0.1], 0.1)))
+    assert one["evaluation_id"] == other["evaluation_id"]
+    changed = replace(two_results(), manifest=MANIFEST | {"code_hash": "e"})
+    assert as_json(changed)["evaluation_id"] != one["evaluation_id"]
+
+
+def test_a_stored_row_holds_the_interval_the_seeds_and_the_comparison_of_its_representation() -> None:
+    results = two_results()
+    found = as_json(results)
+    first, second = table_rows(results, found)
+    assert {key: first[key] for key in ("ahead_by", "ahead_low", "ahead_high", "share_ahead")} == dict.fromkeys(
+        ("ahead_by", "ahead_low", "ahead_high", "share_ahead")
+    )
+    assert second == MANIFEST | {
+        "evaluation_id": found["evaluation_id"], "evaluated_at": found["evaluated_at"],
+        "task": "return_7d", "metric": "auc", "representation": "rfm",
+        "value": pytest.approx(0.55555555), "low": pytest.approx(0.505), "high": pytest.approx(0.595),
+        "value_by_seed": [0.5555555, 0.5555556], "num_test": 3, "ahead_by": pytest.approx(0.14444445),
+        "ahead_low": pytest.approx(0.105), "ahead_high": pytest.approx(0.195), "share_ahead": 1.0,
+    }  # fmt: skip
+
+
+class RecordedTables:
+    """Tables that keep what is added."""
+
+    def __init__(self) -> None:
+        self.added: list[tuple[str, list[dict[str, Any]], str]] = []
+
+    def add(self, table: TableSchema, rows: list[dict[str, Any]], *, replacing: str) -> None:
+        self.added.append((table.name, rows, replacing))
+
+
+def test_results_are_written_as_rows_that_replace_those_of_the_same_evaluation_and_as_a_folder(tmp_path: Path) -> None:
+    results = replace(two_results(), manifest=MANIFEST | {"trained_until": date(2024, 3, 1), "horizons_days": (7, 30)})
+    tables = RecordedTables()
+    found = write_results(cast(Any, tables), results, f"{tmp_path / 'out'}/")
+    [(name, rows, replacing)] = tables.added
+    assert (name, len(rows)) == ("space_metrics", 2)
+    assert replacing == f"evaluation_id = '{found['evaluation_id']}'"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "metrics.svg"]
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["tasks"] == found["tasks"]
+    assert written["manifest"]["trained_until"] == "2024-03-01"
+    assert written["manifest"]["horizons_days"] == [7, 30]
+    assert (tmp_path / "out" / "metrics.svg").read_bytes().startswith(b"<?xml")

@@ -1,0 +1,226 @@
+"""Spark expressions of ``userrep.events`` on literal rows, and which of several copies of an event becomes a tile."""
+
+import json
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+
+from tests.support.builders import config_of, event, write_rows
+from userrep.config import Partition
+from userrep.events.buckets import bucket_of, range_of_slice, user_slice
+from userrep.events.days import num_rejected_of
+from userrep.events.files import exact_sum, one_slash, summed
+from userrep.events.hashing import bucket_of as buckets_of
+from userrep.events.inventory import take_inventory
+from userrep.events.new_files import _decoded
+from userrep.events.partitions import folder_day
+from userrep.events.tile_build import build_tiles
+from userrep.events.tiles import read_tiles
+from userrep.events.tombstones import add_tombstones, read_tombstones
+from userrep.schemas import REJECTED_EVENTS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.default
+
+D1, D2, D3 = (date(2024, 5, day) for day in (1, 2, 3))
+TEXT = pa.string()
+
+
+# Expressions
+
+
+def test_buckets_and_slices_are_those_that_are_computed_without_spark(spark: SparkSession) -> None:
+    texts = ["", "u1", "ü", "x" * 31, "x" * 32, "x" * 100, "日本語😀", *(f"user-{k}" for k in range(60))]
+    frame = spark.createDataFrame([(text,) for text in texts], "text STRING")
+    rows = frame.select("text", bucket_of("text").alias("user_bucket")).select("*", user_slice(16)).collect()
+    found = {row.text: row.user_bucket for row in rows}
+    assert [found[text] for text in texts] == buckets_of(pa.array(texts)).tolist()
+    for row in rows:
+        start, stop = range_of_slice(row.user_slice)
+        assert start <= row.user_bucket < stop
+
+
+def test_sums_of_hashes_are_exact_beyond_64_bits(spark: SparkSession) -> None:
+    sums = {
+        "overflow": [2**63 - 1] * 5,
+        "underflow": [-(2**63)] * 5,
+        "mixed": [-1, 5, -(2**62), 2**33 + 7, 2**32 - 1],
+        "zero": [-(2**32), 2**32],
+    }
+    rows = [(name, number) for name, numbers in sums.items() for number in numbers]
+    frame = (
+        spark.createDataFrame(rows, "name STRING, hash BIGINT").groupBy("name").agg(exact_sum("hash").alias("total"))
+    )
+    assert {row.name: int(row.total) for row in frame.collect()} == {name: sum(of) for name, of in sums.items()}
+
+
+def test_a_day_adds_up_over_its_files_and_its_rejects_are_unknown_if_those_of_one_file_are(
+    spark: SparkSession,
+) -> None:
+    counts = [
+        (D1, 3, 1, 10), (D1, 4, 0, -2),
+        (D2, 3, 1, 10), (D2, 4, None, 5),
+        (D3, 0, 0, 7),
+        (None, 2, 2, 4),
+    ]  # fmt: skip
+    ddl = "event_date DATE, num_rows BIGINT, num_rejected BIGINT, checksum DECIMAL(38,0)"
+    found = summed(spark.createDataFrame([(*row[:3], Decimal(row[3])) for row in counts], ddl)).collect()
+    assert {row.event_date: (row.num_rows, row.num_rejected, row.fingerprint) for row in found} == {
+        D1: (7, 1, "7:8"), D2: (7, None, "7:15"), None: (2, 2, "2:4"),
+    }  # fmt: skip
+
+
+def test_paths_of_listings_and_scans_are_written_alike(spark: SparkSession) -> None:
+    paths = ["file:///log/a%20b+c%3A1.parquet", "s3a://bucket/log/a%2Bb//c"]
+    frame = spark.createDataFrame([(path,) for path in paths], "path STRING")
+    (local, store) = frame.select(one_slash("path"), _decoded("path")).collect()
+    assert tuple(local) == ("file:/log/a%20b+c%3A1.parquet", "file:/log/a b+c:1.parquet")
+    assert tuple(store) == ("s3a://bucket/log/a%2Bb//c", "s3a://bucket/log/a+b//c")
+
+
+def test_the_day_of_a_folder_is_read_from_its_own_column_only(spark: SparkSession) -> None:
+    days = {
+        "file:/log/dt=2024-05-01/a.parquet": D1,
+        "file:/log/x=1/dt=20240502/a.parquet": D2,
+        "file:/log/my_dt=2024-05-01/a.parquet": None,
+        "file:/log/dt=2024-13-01/a.parquet": None,
+        "file:/log/dt=soon/a.parquet": None,
+        "file:/log/dt=2024-05-01": None,  # a file
+    }
+    frame = spark.createDataFrame([(path,) for path in days], "path STRING")
+    partition = Partition(column="dt", holds="event_date")
+    found = frame.select("path", folder_day(F.col("path"), partition).alias("day")).collect()
+    assert {row.path: row.day for row in found} == days
+    odd = spark.createDataFrame([("/d.t=2024-05-01/a",), ("/dxt=2024-05-01/a",)], "path STRING")
+    partition = Partition(column="d.t", holds="event_date")
+    assert [row[0] for row in odd.select(folder_day(F.col("path"), partition)).collect()] == [D1, None]
+
+
+def test_rejected_rows_are_counted_by_day_for_one_revision(spark: SparkSession, tmp_path: Path) -> None:
+    tables = Tables(spark, root=str(tmp_path))
+    reasons = [(D1, 1, "missing_user_id"), (D1, 2, "missing_user_id"), (D1, 2, "outside_its_partition"),
+               (D2, 2, "negative_weight"), (D2, 2, "unreadable_event_at"), (D3, 2, "unparsable_row")]  # fmt: skip
+    tables.add(
+        REJECTED_EVENTS,
+        [{"event_date": day, "revision": revision, "reason": why, "row": "{}"} for day, revision, why in reasons],
+    )
+    assert num_rejected_of(tables, 2, undated=False) == {D1: 2, D2: 2, D3: 1}
+    # Undated rows stand under the day of processing, which is none of theirs.
+    assert num_rejected_of(tables, 2, undated=True) == {D1: 2, D2: 1}
+
+
+def test_spark_leaves_out_the_rows_of_erased_users_only(spark: SparkSession, tmp_path: Path) -> None:
+    tables = Tables(spark, root=str(tmp_path))
+    rows = [("ann", '{"user": "ann"}'), ("bob", '{"user": "bob"}'), (None, None), ("Ann", "x ann;y")]
+    frame = spark.createDataFrame(rows, "user_id STRING, row STRING")
+    nobody = read_tombstones(tables)
+    assert nobody.without(frame) is frame
+    assert nobody.without_named(frame) is frame
+    add_tombstones(tables, ["ann", "eve"])
+    erased = read_tombstones(tables)
+    assert [row.user_id for row in erased.without(frame).collect()] == ["bob", None, "Ann"]
+    assert [row.user_id for row in erased.without_named(frame).collect()] == ["bob", None]
+
+
+# Tiles
+
+
+class Built(NamedTuple):
+    """Tiles that were built from a log in one format, and the rows that were rejected."""
+
+    tiles: dict[tuple[date, str, str], Row]
+    rejected: list[str]
+
+
+COPIES = [
+    # Of an id, the later time; here of another item, and weighing less.
+    event("u1", "early", "2024-05-02 09:00:00", event_id="e1", weight=9.0),
+    event("u1", "late", "2024-05-02 10:00:00", event_id="e1", weight=1.0),
+    event("u1", "late", "2024-05-01 23:59:59", event_id="e1", weight=1.0),  # on another day
+    # Of one time, the larger value.
+    event("u1", "tie", "2024-05-01 11:00:00", event_id="e2", weight=2.0),
+    event("u1", "tie", "2024-05-01 11:00:00", event_id="e2", weight=5.0),
+    event("u1", "tie", "2024-05-01 11:00:00", event_id="e2", weight=3.0),
+    # A value rather than none.
+    event("u2", "null", "2024-05-01 12:00:00", event_id="e3", weight=1.0),
+    event("u2", "null", "2024-05-01 12:00:00", event_id="e3", weight=1.0, device="tv"),
+    # Without an id only equal rows are copies, where a column that means nothing counts as well.
+    event("u2", "equal", "2024-05-02 13:00:00", weight=1.0, note="a"),
+    event("u2", "equal", "2024-05-02 13:00:00", weight=1.0, note="a"),
+    event("u2", "equal", "2024-05-02 13:00:00", weight=1.0, note="b"),
+    event("u2", "equal", "2024-05-02 13:00:00", weight=1.0),
+    # Of a user who was erased: also where theirs is the later copy.
+    event("erased", "gone", "2024-05-02 14:00:00", event_id="e4", weight=1.0),
+    event("u3", "kept", "2024-05-02 14:00:00", event_id="e5", weight=1.0),
+    event("erased", "gone", "2024-05-02 15:00:00", event_id="e5", weight=1.0),
+    # Rejected.
+    event("erased", None, "2024-05-02 16:00:00", event_id="e6", weight=1.0),
+    event("u3", None, "2024-05-02 16:00:00", event_id="e7", weight=1.0),
+]
+SCHEMA = pa.schema(
+    [("user_id", TEXT), ("item_id", TEXT), ("event_at", pa.timestamp("us")), ("event_id", TEXT),
+     ("weight", pa.float64()), ("device", TEXT), ("note", TEXT)]
+)  # fmt: skip
+
+
+def write_log(folder: Path, kind: str, rows: list[dict[str, Any]]) -> None:
+    """Write rows into two files, so that copies of an event lie in different ones."""
+    for k in range(2):
+        if kind == "parquet":
+            write_rows(folder / f"{k}.parquet", rows[k::2], SCHEMA)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps({**row, "event_at": str(row["event_at"])}) for row in rows[k::2]]
+            (folder / f"{k}.json").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module", params=["parquet", "json"])
+def built(request: pytest.FixtureRequest, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Tasks read plain Parquet logs themselves where they can, here on the second day; other logs are read by Spark."""
+    folder = tmp_path_factory.mktemp("copies")
+    columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "event_id": "event_id"}
+    columns |= {"weight": "weight"}
+    config = config_of(
+        folder,
+        events={"format": request.param, "columns": {**columns, "context": ["device"]}, "max_rejected_share": 0.5},
+    )
+    tables = Tables.of(config, spark)
+    add_tombstones(tables, ["erased"])
+    write_log(folder / "events", request.param, COPIES)
+    build_tiles(tables, config, take_inventory(tables, config.events), before=D3)
+    rows = read_tiles(tables, start=None, end=D3).collect()
+    tiles = {(row.event_date, row.user_id, row.item_id): row for row in rows}
+    assert len(tiles) == len(rows)
+    return Built(tiles, [row.row for row in tables.read(REJECTED_EVENTS).collect()])
+
+
+def test_of_the_copies_of_an_event_the_latest_counts_once_on_each_day(built: Built) -> None:
+    counted = [(*key, row.num_events, row.weight) for key, row in built.tiles.items() if key[2] in ("early", "late")]
+    assert sorted(counted) == [(D1, "u1", "late", 1, 1.0), (D2, "u1", "late", 1, 1.0)]
+    assert built.tiles[D2, "u1", "late"].last_event_at == datetime(2024, 5, 2, 10)
+
+
+def test_of_copies_with_one_time_the_larger_counts(built: Built) -> None:
+    tile = built.tiles[D1, "u1", "tie"]
+    assert (tile.num_events, tile.weight) == (1, 5.0)
+
+
+def test_of_copies_with_one_time_a_value_is_larger_than_none(built: Built) -> None:
+    tile = built.tiles[D1, "u2", "null"]
+    assert (tile.num_events, tile.num_by_context) == (1, {"device=tv": 1})
+
+
+def test_without_an_id_only_rows_that_are_equal_in_all_columns_are_copies(built: Built) -> None:
+    tile = built.tiles[D2, "u2", "equal"]
+    assert (tile.num_events, tile.weight) == (3, 3.0)
+
+
+def test_the_rows_of_an_erased_user_are_as_if_they_were_not_in_the_log(built: Built) -> None:
+    assert {key[1:] for key in built.tiles if key[1] not in ("u1", "u2")} == {("u3", "kept")}
+    assert [json.loads(row)["user_id"] for row in built.rejected] == ["u3"]

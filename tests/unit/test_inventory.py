@@ -1,0 +1,150 @@
+"""The inventory of a log: its days add up over the sources, and thresholds are inclusive."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import Row
+
+from userrep.config import Events
+from userrep.errors import RejectedShareError, UsageError
+from userrep.events.inventory import Inventory, LogDay, _merged, _missing, _why_unreadable, mapping_of
+
+pytestmark = pytest.mark.fast
+
+D1, D2, D3, D4, D5 = (date(2024, 5, day) for day in (1, 2, 3, 4, 5))
+COLUMNS = {"user_id": "u", "item_id": "i", "event_at": "at"}
+
+
+def row(day: date | None, num_rows: int | None, num_rejected: int | None, fingerprint: str, num_bytes: int = 0) -> Row:
+    return Row(
+        event_date=day, num_rows=num_rows, num_rejected=num_rejected, fingerprint=fingerprint, num_bytes=num_bytes
+    )
+
+
+# Adding up sources
+
+
+def test_the_days_of_one_source_come_in_order_without_the_undated_rows() -> None:
+    days, undated = _merged([[row(D2, 5, None, "b", 64), row(None, 2, 2, "n"), row(D1, 3, 1, "a")]])
+    assert days == [LogDay(D1, 3, 1, "a"), LogDay(D2, 5, None, "b", 64)]
+    assert undated is not None
+    assert (undated.num_rows, undated.fingerprint) == (2, "n")
+    assert _merged([[row(D1, 3, 1, "a")]])[1] is None
+
+
+def test_the_counts_of_a_day_add_up_over_sources_and_are_unknown_if_one_is() -> None:
+    plays = [row(D1, 3, 1, "a", 10), row(D2, 5, 0, "b")]
+    likes = [row(D1, 4, 2, "c", 20), row(D2, None, None, "d", 320)]
+    days, _ = _merged([plays, likes])
+    assert [(day.num_rows, day.num_rejected, day.num_bytes) for day in days] == [(7, 3, 30), (None, None, 320)]
+
+
+def test_a_day_that_moves_from_one_source_to_another_changes_its_fingerprint() -> None:
+    first, second = _merged([[row(D1, 3, 0, "a")], []])[0], _merged([[], [row(D1, 3, 0, "a")]])[0]
+    both = _merged([[row(D1, 3, 0, "a")], [row(D1, 3, 0, "a")]])[0]
+    assert len({first[0].fingerprint, second[0].fingerprint, both[0].fingerprint}) == 3
+
+
+# Thresholds
+
+
+def test_a_day_is_refused_only_above_the_share_of_rejects() -> None:
+    days = [LogDay(D1, 100, 5, "f"), LogDay(D2, 100, 6, "f"), LogDay(D3, None, None, "f")]
+    inventory = Inventory(days, 0, 0)
+    inventory.check_rejects(0.05, [D1, D3])
+    with pytest.raises(RejectedShareError, match=r"events: 2024-05-02: 6 of 100 rows are malformed; events.max_rej"):
+        inventory.check_rejects(0.05, [D1, D2, D3])
+
+
+def test_undated_rows_count_against_the_whole_log() -> None:
+    Inventory([LogDay(D1, 95, 0, "f")], 5, 0).check_rejects(0.05, [])
+    with pytest.raises(RejectedShareError, match="6 of 100 rows have no readable time, or one in the future"):
+        Inventory([LogDay(D1, 94, 0, "f")], 6, 0).check_rejects(0.05, [])
+
+
+def test_a_day_is_too_small_only_below_the_share_of_the_median_of_counted_days() -> None:
+    sizes: list[int | None] = [5, 10, 100, 100, None]
+    days = [LogDay(day, size, 0, "f") for day, size in zip((D1, D2, D3, D4, D5), sizes, strict=True)]
+    inventory = Inventory(days, 0, 0)  # whose median is 55
+    inventory.check_sizes(10 / 55, [D2, D3, D4, D5])
+    with pytest.raises(UsageError, match=r"events: 2024-05-01 has 5 rows; the log's median day has 55, and .* 18.2%"):
+        inventory.check_sizes(10 / 55, [D1, D2])
+
+
+def test_only_the_first_ten_days_are_named() -> None:
+    days = [LogDay(D1 + timedelta(days=k), 10 if k < 11 else 1000, 10 if k < 11 else 0, "f") for k in range(30)]
+    inventory = Inventory(days, 0, 0)
+    for check in (inventory.check_sizes, inventory.check_rejects):
+        with pytest.raises((UsageError, RejectedShareError), match=r"2024-05-10.*and 1 more days") as caught:
+            check(0.5, [day.day for day in days])
+        assert "2024-05-11" not in str(caught.value)
+
+
+def test_an_as_of_date_lies_after_the_first_day_and_at_most_a_day_after_the_last() -> None:
+    inventory = Inventory([LogDay(D1, 1, 0, "f"), LogDay(D4, 1, 0, "f")], 0, 0)
+    inventory.check_as_of(D2)
+    inventory.check_as_of(D5)
+    for as_of in (D1, D5 + timedelta(days=1)):
+        with pytest.raises(UsageError, match=f"--as-of {as_of}: outside the log.*from 2024-05-02 to 2024-05-05"):
+            inventory.check_as_of(as_of)
+
+
+def test_a_window_holds_the_day_that_it_begins_with_but_not_the_as_of_date() -> None:
+    inventory = Inventory([LogDay(D1, 1, 0, "f"), LogDay(D5, 1, 0, "f")], 0, 0)
+    inventory.check_window(D4, 3)
+    for as_of, window_days in ((D4, 2), (D5, 3), (D1, 7)):
+        with pytest.raises(UsageError, match=f"--as-of {as_of}: the longest window, {window_days} days, is empty"):
+            inventory.check_window(as_of, window_days)
+
+
+def test_counts_fill_in_only_days_that_the_inventory_has_not_counted() -> None:
+    inventory = Inventory([LogDay(D1, 3, 1, "a"), LogDay(D2, 9, None, "b"), LogDay(D3, None, None, "c", 320)], 0, 0)
+    counted = inventory.counted({D1: (70, 70), D2: (8, 2)})
+    assert [(day.num_rows, day.num_rejected, day.fingerprint) for day in counted.days] == [
+        (3, 1, "a"), (8, 2, "b"), (None, None, "c"),
+    ]  # fmt: skip
+    assert [day.expected_rows for day in counted.days] == [3, 8, 10]  # the last: 320 bytes
+
+
+# Messages
+
+
+def test_gaps_within_the_log_are_listed_and_their_days_counted() -> None:
+    assert _missing([D1, D2, D3]) == ""
+    assert _missing([]) == ""
+    assert _missing([D1, D3]) == "events: 1 days within the log have no row: 2024-05-02"
+    assert _missing([D1, D4, date(2024, 5, 7)]) == (
+        "events: 4 days within the log have no row: 2024-05-02 to 2024-05-03, 2024-05-05 to 2024-05-06"
+    )
+    twelve = [D1 + timedelta(days=2 * k) for k in range(13)]
+    assert _missing(twelve).startswith("events: 12 days within the log have no row: 2024-05-02, 2024-05-04, ")
+    assert _missing(twelve).endswith(", 2024-05-20, and 2 more gaps")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "An error occurred while calling o1.collect.\n: org.apache.spark.SparkException: [FAILED_READ_FILE.X] "
+            "Encountered error while reading file file:/log/a.parquet. Data type mismatches. SQLSTATE: KD001\n\tat x",
+            "file:/log/a.parquet: Data type mismatches",
+        ),
+        (
+            "Job aborted: reading file file:/log/a.parquet\nTraceback\n"
+            "pyarrow.lib.ArrowInvalid: Could not open Parquet input source '/log/b.parquet': too small.\nmore",
+            "pyarrow.lib.ArrowInvalid: Could not open Parquet input source '/log/b.parquet': too small",
+        ),
+        ("something else\nand more", "ValueError: something else"),
+    ],
+    ids=["spark", "pyarrow", "other"],
+)
+def test_a_failed_read_is_explained_by_its_file_and_reason_in_one_line(text: str, reason: str) -> None:
+    assert _why_unreadable(ValueError(text)) == reason
+
+
+def test_the_meaning_of_a_log_depends_on_the_columns_of_all_its_sources() -> None:
+    plays, likes = ({"path": name, "columns": {**COLUMNS, "event_type": name}} for name in ("plays", "likes"))
+    logs: list[dict[str, Any]] = [plays, likes, {"sources": [plays, likes]}, {"sources": [likes, plays]}]
+    assert len({mapping_of(Events(**log)) for log in logs}) == 4
+    assert mapping_of(Events(**plays)) == mapping_of(Events(**{**plays, "path": "moved", "format": "csv"}))

@@ -1,0 +1,86 @@
+"""The columns of a log are remembered: new ones are accepted, lost or changed ones are refused."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyspark.sql import types as T
+
+from userrep.config import EventSource
+from userrep.errors import UsageError
+from userrep.events.log_schemas import check_schema
+from userrep.schemas import SOURCE_SCHEMAS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+BASE = {"user_id": "string", "geo": "struct<country:string>"}
+
+
+class Log:
+    """A log in JSON, whose columns Spark finds by itself, at ``path``."""
+
+    def __init__(self, tables: Tables, path: str) -> None:
+        columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
+        self._tables, self._log = tables, EventSource(path=path, format="json", columns=columns)
+
+    def check(self, **columns: str) -> None:
+        fields = [T.StructField(name, kind_of(text)) for name, text in columns.items()]
+        source: Any = SimpleNamespace(schema=T.StructType(fields))
+        check_schema(self._tables, self._log, source, "events")
+
+
+def kind_of(text: str) -> T.DataType:
+    if text.startswith("struct<"):
+        parts = (part.split(":") for part in text.removeprefix("struct<").removesuffix(">").split(","))
+        return T.StructType([T.StructField(name, kind_of(kind)) for name, kind in parts])
+    return {"string": T.StringType(), "int": T.IntegerType(), "bigint": T.LongType()}[text]
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(None, root=str(tmp_path / "root"))
+
+
+def recorded(tables: Tables) -> list[dict[str, str]]:
+    return [row["columns"] for row in sorted(tables.ledger(SOURCE_SCHEMAS), key=lambda row: row.seen_at)]
+
+
+def test_columns_are_recorded_once_and_again_when_one_is_added(tables: Tables) -> None:
+    log = Log(tables, "/data/log")
+    log.check(**BASE)
+    log.check(**BASE)
+    log.check(weight="int", **BASE, _corrupt_record="string")
+    first = {"user_id": "string", "geo.country": "string"}
+    assert recorded(tables) == [first, first | {"weight": "int"}]
+
+
+def test_all_lost_and_changed_columns_are_reported_together_with_the_way_to_accept_them(tables: Tables) -> None:
+    log = Log(tables, "/data/log")
+    log.check(**BASE, weight="int", note="string")
+    with pytest.raises(UsageError) as caught:
+        log.check(user_id="string", geo="struct<city:string>", weight="bigint", note="string", more="int")
+    *faults, cure = caught.value.faults
+    assert faults == [
+        "events: column 'geo.country' (string) is gone.",
+        "events: column 'weight' was int and is bigint.",
+    ]
+    assert cure.endswith(f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '/data/log'.")
+    assert len(recorded(tables)) == 1
+
+
+def test_columns_are_compared_with_those_seen_last(tables: Tables) -> None:
+    log = Log(tables, "/data/log")
+    log.check(**BASE)
+    log.check(**BASE, weight="int")
+    with pytest.raises(UsageError, match=r"column 'weight' \(int\) is gone"):
+        log.check(**BASE)
+
+
+def test_each_source_has_columns_of_its_own(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Log(tables, "log").check(**BASE)
+    Log(tables, "other").check(user_id="int")
+    with pytest.raises(UsageError, match="column 'user_id' was string and is int"):
+        Log(tables, str(tmp_path / "log")).check(user_id="int")  # the first again, by its absolute path

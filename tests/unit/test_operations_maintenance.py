@@ -1,0 +1,70 @@
+"""Maintenance without Spark: which partitions have too many files, which refused snapshots go."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.support.embedding_tables import Update, add_updates, publish, snapshot
+from userrep.operations import maintenance
+from userrep.operations.maintenance import _crowded, _drop_refused, maintain_tables
+from userrep.schemas import EMBEDDING_UPDATES, JOB_RUNS, REJECTED_EVENTS, USER_EMBEDDINGS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
+NOON = datetime(2024, 5, 1, 12)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(None, root=str(tmp_path))
+
+
+def test_a_partition_with_sixteen_files_is_crowded_and_one_with_fifteen_is_not(tables: Tables) -> None:
+    crowded, other = Update(D1, "u", NOON, [1.0]), Update(D2, "u", NOON, [1.0], space="s002-b")
+    for _ in range(15):
+        add_updates(tables, [crowded, other])
+    add_updates(tables, [crowded])
+    assert _crowded(tables, EMBEDDING_UPDATES) == ["space_id = 's001-a' AND as_of = DATE'2024-05-01'"]
+
+
+def test_rejected_rows_of_batches_are_left_as_they_are(tables: Tables) -> None:
+    for k in range(16):
+        rows = [{"event_date": D1, "revision": of, "reason": "r", "row": f"{k}"} for of in (0, 1)]
+        tables.add(REJECTED_EVENTS, rows)
+    assert _crowded(tables, REJECTED_EVENTS) == ["event_date = DATE'2024-05-01' AND revision = 0"]
+
+
+def test_rows_of_a_refused_snapshot_go_after_seven_days_and_only_once(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, other = snapshot(D1, 2, NOON, state="refused"), snapshot(D2, 1, NOON, state="refused", space="s002-b")
+    publish(tables, {snapshot(D1): {"u": [1.0]}, refused: {"u": [2.0]}, other: {"u": [3.0]}})
+
+    def dropped(now: datetime) -> int:
+        monkeypatch.setattr(maintenance, "utc_now", lambda: now)
+        return _drop_refused(tables)
+
+    week = NOON + timedelta(days=7)
+    assert dropped(week) == 0
+    assert dropped(week + timedelta(microseconds=1)) == 2
+    assert dropped(week + timedelta(days=1)) == 0
+    left = [file.values for file in tables.files(USER_EMBEDDINGS, lambda _: True)]
+    assert left == [{"space_id": "s001-a", "as_of": D1, "revision": 1}]
+
+
+def test_ledgers_are_joined_at_sixteen_files_and_what_was_done_is_reported(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance.schemas, "ALL", ())  # nothing is old enough to be removed
+    for k in range(15):
+        tables.add(JOB_RUNS, [{"run_id": f"r{k}", "stage": "s"}])
+    lines: list[str] = []
+    assert maintain_tables(tables, report=lines.append)["joined"] == {}
+    tables.add(JOB_RUNS, [{"run_id": "r15", "stage": "s"}])
+    done = maintain_tables(tables, report=lines.append)
+    assert done == {"joined": {"job_runs": 16}, "refused_snapshots": 0, "orphans": 0}
+    assert lines[2] == "maintain_tables: files joined of 1 tables"
+    assert len(tables.ledger(JOB_RUNS)) == 16

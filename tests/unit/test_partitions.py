@@ -1,0 +1,32 @@
+"""Days of partitioned logs merge into ranges of dates."""
+
+import itertools
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from userrep.events.partitions import ranges
+
+pytestmark = pytest.mark.fast
+
+D1, D2, D5 = (date(2024, 5, day) for day in (1, 2, 5))
+DAY = timedelta(days=1)
+
+
+def test_adjacent_days_merge_into_ranges() -> None:
+    assert ranges([D5, D1, D2]) == [(D1, D2), (D5, D5)]
+    assert ranges([]) == []
+
+
+@settings(deadline=None)
+@given(days=st.lists(st.dates(D1, D1 + 40 * DAY), max_size=12), num_late=st.integers(0, 4))
+def test_ranges_hold_each_day_and_the_late_days_after_it_and_no_other_with_gaps_between(
+    days: list[date], num_late: int
+) -> None:
+    found = ranges(days, reach=num_late * DAY)
+    covered = [first + k * DAY for first, last in found for k in range((last - first).days + 1)]
+    assert set(covered) == {day + k * DAY for day in days for k in range(num_late + 1)}
+    assert len(covered) == len(set(covered))
+    assert all(end + DAY < start for (_, end), (start, _) in itertools.pairwise(found))

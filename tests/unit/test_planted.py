@@ -1,0 +1,194 @@
+"""What a generated log plants: tastes, items and visits, all of which follow from the specification."""
+
+from datetime import date
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from userrep.errors import UsageError
+from userrep.events.planted import Catalog, LogSpec, Population, drawn, keys_of, normal, uniform
+
+pytestmark = pytest.mark.fast
+
+SPEC = LogSpec(num_users=200, num_items=60, num_days=40)
+DAY_MS = 24 * 3_600_000
+
+
+@cache
+def population() -> Population:
+    return Population(SPEC, np.arange(200))
+
+
+@cache
+def catalog() -> Catalog:
+    return Catalog(SPEC)
+
+
+# Random numbers
+
+
+def test_hashed_numbers_are_uniform_and_independent_between_purposes() -> None:
+    keys = keys_of(7, np.arange(50_000))
+    here, there = uniform(keys, "here"), uniform(keys, "there")
+    assert np.histogram(here, bins=20, range=(0, 1))[0].min() > 0.9 * len(keys) / 20
+    assert abs(np.corrcoef(here, there)[0, 1]) < 0.02
+    assert abs(np.corrcoef(here[1:], here[:-1])[0, 1]) < 0.02
+
+
+def test_keys_depend_on_every_part_and_on_their_order() -> None:
+    keys = [keys_of(1, 2), keys_of(2, 1), keys_of(1), keys_of(1, 2, 0), keys_of(1, 3)]
+    assert len({int(key[0]) for key in keys}) == 5
+    together = keys_of(1, np.array([[2], [3]]), np.array([4, 5]))
+    assert together[1, 0] == keys_of(1, 3, 4)[0]
+
+
+def test_normal_numbers_have_the_moments_of_a_standard_normal() -> None:
+    numbers = normal(keys_of(3, np.arange(50_000)), "taste")
+    assert abs(numbers.mean()) < 0.02
+    assert numbers.std() == pytest.approx(1, abs=0.02)
+    assert np.mean(np.abs(numbers) < 1) == pytest.approx(0.6827, abs=0.01)
+
+
+@settings(deadline=None)
+@given(u=st.floats(0, 1, exclude_min=True, exclude_max=True))
+@example(u=0.25)
+@example(u=0.75)
+def test_a_column_is_drawn_in_proportion_to_its_share(u: float) -> None:
+    shares = np.array([[0.25, 0.5, 0.25], [0.0, 0.0, 1.0]])
+    assert drawn(shares, np.array([u, u])).tolist() == [0 if u <= 0.25 else 1 if u <= 0.75 else 2, 2]
+
+
+# Items
+
+
+def test_items_are_drawn_in_proportion_to_popularity_among_those_sold() -> None:
+    catalog = Catalog(LogSpec(num_items=24))
+    draws = 200_000
+    keys, day = keys_of(1, np.arange(draws)), np.full(draws, 75)
+    items = catalog.drawn_items(keys, np.full(draws, 3), day)
+    ours = np.flatnonzero(catalog.genre == 3)
+    ours = np.array([catalog.evergreen[3], *np.setdiff1d(ours, catalog.evergreen)])
+    sold = ours[catalog.is_sold(ours, day[: len(ours)])]
+    counts = np.bincount(items, minlength=24)
+    assert counts[sold].sum() == draws
+    assert counts[sold].min() > 0
+    assert counts.argmax() == catalog.evergreen[3]
+
+
+def test_an_item_is_sold_from_its_first_day_until_before_its_last() -> None:
+    items = np.flatnonzero(catalog().died < SPEC.num_days)
+    assert len(items) > 5
+    born, died = catalog().born[items], catalog().died[items]
+    assert catalog().is_sold(items, born).all()
+    assert catalog().is_sold(items, died - 1).all()
+    assert not catalog().is_sold(items, born - 1).any()
+    assert not catalog().is_sold(items, died).any()
+
+
+def test_each_genre_has_an_item_that_is_always_sold() -> None:
+    assert catalog().genre[catalog().evergreen].tolist() == list(range(SPEC.num_genres))
+    for day in (0, SPEC.num_days, 10_000):
+        assert catalog().is_sold(catalog().evergreen, np.full(SPEC.num_genres, day)).all()
+
+
+# Users
+
+
+def test_a_user_is_the_same_in_whatever_block_they_are_simulated() -> None:
+    part = Population(SPEC, np.arange(50, 60))
+    assert np.array_equal(part.registered_ms, population().registered_ms[50:60])
+    assert np.allclose(part.tastes, population().tastes[50:60], rtol=1e-12)
+    assert np.allclose(part.churn_rate(), population().churn_rate()[50:60], rtol=1e-12)
+
+
+def test_tastes_drift_but_keep_their_owner() -> None:
+    spec = LogSpec(num_users=200, num_days=120)
+    tastes = Population(spec, np.arange(200)).tastes
+    assert np.allclose(tastes.sum(axis=2), 1)
+
+    def likeness(day: int) -> float:
+        return float(np.corrcoef(tastes[:, 0].ravel(), tastes[:, day].ravel())[0, 1])
+
+    assert 1 > likeness(10) > likeness(60) > likeness(119) > 0.3
+
+
+def test_users_visit_on_the_day_they_register_and_never_before() -> None:
+    rows, days, slots = population().sessions()
+    registered = population().registered_day
+    first = {row: days[rows == row].min() for row in np.unique(rows)}
+    newcomers = [row for row in np.flatnonzero(registered >= 0) if not population().is_heavy[row]]
+    assert len(newcomers) > 30
+    assert all(first[row] == registered[row] for row in newcomers)
+    assert set(slots) == {0, 1}
+    assert len(set(zip(rows, days, slots, strict=True))) == len(rows)
+
+
+def test_events_lie_within_their_day_after_the_registration_and_follow_each_other_in_a_session() -> None:
+    rows, days, slots = population().sessions()
+    events = population().events(catalog(), rows, days, slots)
+    assert events["clock_ms"].min() >= 0
+    assert events["clock_ms"].max() < DAY_MS
+    moments = events["day"] * DAY_MS + events["clock_ms"]
+    assert (moments > population().registered_ms[events["user"]]).all()
+    assert set(zip(events["user"], events["day"], strict=True)) == set(zip(rows, days, strict=True))
+    ids = set(zip(events["user"], events["day"], events["serial"], strict=True))
+    assert len(ids) == len(moments)
+    assert catalog().is_sold(events["item"], events["day"]).all()
+    assert (events["weight"] > 0).all()
+
+
+def test_the_heavy_user_never_churns_and_has_no_ordinary_sessions() -> None:
+    rows, _, _ = population().sessions()
+    assert population().is_heavy.tolist() == [True] + [False] * 199
+    assert 0 not in rows
+    churn = population().churn_rate()
+    assert churn[0] == 0
+    assert ((churn[1:] > 0) & (churn[1:] < 1)).all()
+    assert (population().churn_rate(14)[1:] < churn[1:]).all()  # more days to come back in
+    assert not Population(LogSpec(heavy_user_share=0), np.arange(3)).is_heavy.any()
+
+
+# The specification
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"num_users": 1}, r"num_users must be between 2 and 1e\+09, got 1"),
+        ({"num_items": 3}, r"num_items must be between 8 and 1e\+08, got 3"),
+        ({"num_tastes": 9}, "num_tastes must be between 2 and 8, got 9"),
+        ({"malformed_share": float("nan")}, "malformed_share must be between 0 and 0.5, got nan"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(values: dict[str, Any], fault: str) -> None:
+    with pytest.raises(UsageError, match=fault):
+        LogSpec(**values)
+
+
+def test_all_faults_are_reported_together() -> None:
+    with pytest.raises(UsageError) as caught:
+        LogSpec(num_days=0, seed=-1, late_share=2)
+    assert len(caught.value.faults) == 3
+
+
+def test_values_at_the_ends_of_their_ranges_are_accepted() -> None:
+    least = LogSpec(2, 2, date(2024, 1, 1), 1, 0.01, 2, 2, 0, 0, 0, 0, 0)
+    most = LogSpec(2, 12, date(2024, 1, 1), 10_000, 200, 12, 12, 2**63 - 1, 0.5, 0.5, 0.5, 0.5)
+    assert (least.num_days, most.num_days) == (1, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("spec", "per_block", "num_blocks"),
+    [
+        (LogSpec(num_users=128, num_days=40), 128, 1),
+        (LogSpec(num_users=129, num_days=40), 128, 2),
+        (LogSpec(num_users=100, num_days=1000, events_per_user_day=20), 10, 10),
+        (LogSpec(num_users=3, num_days=10_000, events_per_user_day=200), 1, 3),
+    ],
+)
+def test_blocks_hold_some_200_000_events_and_at_most_128_users(spec: LogSpec, per_block: int, num_blocks: int) -> None:
+    assert (spec.users_per_block, spec.num_blocks) == (per_block, num_blocks)

@@ -1,0 +1,128 @@
+"""What a training reports while it runs: one line per epoch, one every ten seconds, with speed and time left."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from userrep.training import progress as module
+from userrep.training.progress import Progress, by_kind
+
+pytestmark = pytest.mark.fast
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+def progress_of(lines: list[str], **more: Any) -> Progress:
+    """Start an epoch of 10 steps of 32 rows, of 3 epochs; the total loss is the sum of those of blocks."""
+    given: dict[str, Any] = {"steps": 10, "max_epochs": 3, "batch_size": 32, "taken": 0, "earlier": 0.0} | more
+    progress = Progress(lines.append, total=lambda losses: sum(losses.values()), **given)
+    progress.epoch_started()
+    return progress
+
+
+LOSSES = {"behaviour_7d": 0.25, "behaviour_30d": 0.75, "flags": 1.0}
+SHOWN = "loss 2.0000 (behaviour 0.50 flags 1.00)"
+
+
+def test_losses_that_differ_by_window_only_are_one_their_mean() -> None:
+    losses = {
+        "num_events_2d": 1.0,
+        "num_events_28d": 2.0,
+        "behaviour_next_7d": 0.125,
+        "part_of_day_7d": 3.0,
+        "flags": 4,
+    }
+    assert by_kind(losses) == "num_events 1.50 behaviour_next 0.12 part_of_day 3.00 flags 4.00"
+
+
+def test_a_line_is_reported_every_ten_seconds_but_not_for_the_last_step(clock: Clock) -> None:
+    lines: list[str] = []
+    progress = progress_of(lines)
+    for step in range(1, 11):
+        clock.now += 4
+        progress.step_done(1, step, LOSSES)
+    assert [line.split(" loss")[0] for line in lines] == [
+        "epoch 1/3 step 3/10",
+        "epoch 1/3 step 6/10",
+        "epoch 1/3 step 9/10",
+    ]
+    assert lines[0] == f"epoch 1/3 step 3/10 {SHOWN}, 8 rows/s, at most 108 s left"  # 27 steps of 4 s
+    clock.now += 4
+    progress.step_done(1, 10, LOSSES)
+    assert len(lines) == 3
+
+
+def test_an_epoch_ends_with_its_losses_and_the_validation_s(clock: Clock) -> None:
+    lines: list[str] = []
+    progress = progress_of(lines)
+    for step in range(1, 11):
+        clock.now += 0.5
+        progress.step_done(1, step, LOSSES)
+    progress.epoch_done(1, LOSSES, 1.23456)
+    progress.epoch_done(2, LOSSES, None)
+    assert lines == [
+        f"epoch 1/3 step 10/10 {SHOWN}, validation 1.2346, 64 rows/s, at most 10 s left",
+        f"epoch 2/3 step 10/10 {SHOWN}, 64 rows/s, at most 10 s left",
+    ]
+
+
+def test_two_minutes_and_more_are_told_in_minutes(clock: Clock) -> None:
+    lines: list[str] = []
+    for seconds in (119.0, 120.0):
+        progress = progress_of(lines, max_epochs=2, steps=1)
+        clock.now += seconds
+        progress.step_done(1, 1, LOSSES)
+        progress.epoch_done(1, LOSSES, None)
+    assert [line.rpartition("at most ")[2] for line in lines] == ["119 s left", "2 min left"]
+
+
+def test_the_speed_is_that_of_steps_and_validation_is_not_counted(clock: Clock) -> None:
+    progress = progress_of([])
+    for step in (1, 2):
+        clock.now += 2
+        progress.step_done(1, step, LOSSES)
+    clock.now += 1000  # validation
+    progress.epoch_started()
+    clock.now += 4
+    progress.step_done(2, 1, LOSSES)
+    assert progress.rows_per_second == pytest.approx(3 * 32 / 8)
+    assert progress.seconds == pytest.approx(1008)
+
+
+def test_the_share_of_waiting_is_that_of_the_time_of_steps(clock: Clock) -> None:
+    progress = progress_of([])
+    assert progress.waiting_share == 0
+    for step in (1, 2):
+        with progress.waiting():
+            clock.now += 1
+        clock.now += 3
+        progress.step_done(1, step, LOSSES)
+    assert progress.waiting_share == pytest.approx(0.25)
+
+
+def test_a_training_that_goes_on_counts_its_own_steps_for_the_speed_and_all_for_the_time(clock: Clock) -> None:
+    lines: list[str] = []
+    progress = progress_of(lines, taken=15, earlier=600.0)
+    for step in range(6, 11):
+        clock.now += 2
+        progress.step_done(2, step, LOSSES)
+    progress.epoch_done(2, LOSSES, None)
+    assert progress.rows_per_second == pytest.approx(16)
+    assert progress.seconds == pytest.approx(610)
+    assert lines == [f"epoch 2/3 step 10/10 {SHOWN}, 16 rows/s, at most 20 s left"]

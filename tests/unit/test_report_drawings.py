@@ -1,0 +1,116 @@
+"""The charts about a root: how data is grouped into marks, and the title of each mark."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.support.report_facts import LAST, NOW, a_day, a_snapshot, facts, stage
+from userrep.operations.report.drawings import (
+    events_by_day,
+    night_stages,
+    rejected_rows,
+    run_times,
+    snapshot_users,
+    stage_costs,
+    stored_tables,
+)
+from userrep.operations.report.facts import LogFacts, Run, Table
+
+pytestmark = pytest.mark.fast
+
+
+def titles(drawn: str) -> list[str]:
+    return re.findall("<title>(.*?)</title>", drawn)
+
+
+def figures(drawn: str) -> list[str]:
+    """Return the texts at the end of rows."""
+    return re.findall('<span class="said">(.*?)</span>', drawn)
+
+
+def heights(drawn: str) -> Sequence[float]:
+    """Return how far below the top each point stands."""
+    return [float(y) for y in re.findall(r'<circle class="(?:c0|rest|bad)" cx="[^"]+" cy="([\d.]+)"', drawn)]
+
+
+def test_long_logs_are_drawn_by_week_and_by_four_with_no_event_lost() -> None:
+    for num_days, unit, num_columns in ((150, "day", 150), (739, "week", 106), (3000, "4 weeks", 108)):
+        drawn, found_unit = events_by_day([a_day(k, num_events=10) for k in range(num_days)])
+        totals = [int(num.replace(",", "")) for num in re.findall(r": ([\d,]+) events", drawn)]
+        assert (found_unit, len(totals), sum(totals)) == (unit, num_columns, 10 * num_days)
+
+
+def test_the_first_column_of_a_long_log_is_the_one_that_may_be_short() -> None:
+    days = [a_day(k, num_events=10, num_rejected=1, usual=None) for k in range(191)]
+    days[-1] = replace(days[-1], num_events=0, is_missing=True, usual=10.0)
+    drawn, unit = events_by_day(days)
+    columns = titles(drawn)
+    assert unit == "week"
+    assert columns[0] == "2024-01-01 to 2024-01-02: 20 events, 2 rows rejected"
+    assert columns[-1] == (
+        "2024-07-03 to 2024-07-09: 60 events, 7 rows rejected; 1 day missing; 1 far smaller than usual"
+    )
+    assert drawn.count('<circle class="warn"') == 1
+    assert events_by_day(days[1:])[1] == "day"
+
+
+def test_reasons_are_shares_of_all_rows_and_not_only_of_those_rejected() -> None:
+    log = LogFacts([a_day(0, num_events=90)], {"missing_user_id": 8, "bad_time": 2}, 0.05)
+    drawn = rejected_rows(facts(log=log))
+    assert figures(drawn) == ["8", "2"]
+    assert titles(drawn) == ["8 % of all rows", "2 % of all rows"]
+
+
+def test_each_date_has_the_users_of_its_newest_published_revision() -> None:
+    day = LAST - timedelta(days=1)
+    snapshots = [
+        a_snapshot(day, num_users=10), a_snapshot(day, revision=2, num_users=20),
+        a_snapshot(day, revision=3, num_users=30, state="refused"), a_snapshot(LAST, num_users=40),
+        a_snapshot(LAST + timedelta(days=1), num_users=50, state="expired"),
+    ]  # fmt: skip
+    assert [title.rpartition(": ")[2] for title in titles(snapshot_users(facts(snapshots=snapshots)))] == [
+        "20 users",
+        "40 users",
+    ]
+
+
+def test_runs_stand_by_the_logarithm_of_their_time() -> None:
+    runs = [
+        Run("r1", NOW, 1.0, "done", ["a", "b"]), Run("r2", NOW, 60.0, "skipped", []),
+        Run("r3", NOW, 3600.0, "failed", ["a"]), Run("r4", NOW, 0.01, "done", ["a"]),
+    ]  # fmt: skip
+    drawn = run_times(facts(runs=runs))
+    one, minute, hour, less = heights(drawn)
+    assert one - minute == pytest.approx(minute - hour, abs=0.11)
+    assert less == one  # nothing below a second
+    assert re.findall(r'<circle class="(c0|rest|bad)"', drawn) == ["c0", "rest", "bad", "c0"]
+    assert titles(drawn)[0] == "r1, 2024-05-31 08:00 UTC: done in 1.0 s; a, b"
+    assert titles(drawn)[1].endswith("skipped in 1 min; all up to date")
+    assert re.findall(r">([\d ]+(?:s|min|h))</text>", drawn) == ["1 s", "10 s", "1 min", "10 min", "1 h"]
+
+
+def test_stages_of_a_night_have_their_outcome_and_its_reason_as_title() -> None:
+    night = [stage("embed_users"), replace(stage("train_item_vectors", outcome="skipped", reason="same"), seconds=0.0)]
+    drawn = night_stages(facts(night=night))
+    assert figures(drawn) == ["12 s", "0.0 s"]
+    assert titles(drawn) == ["embed_users: done. ", "train_item_vectors: skipped. same"]
+    assert re.findall(r'<rect class="(c0|rest)"', drawn) == ["c0", "rest"]
+
+
+def test_costs_are_those_of_the_night_or_of_the_training() -> None:
+    night = [stage("embed_users", hours=0.5), stage("skipped_one", hours=None), stage("idle", hours=0.0)]
+    known = facts(night=night, training_stages=[stage("train_autoencoder", hours=0.02)])
+    drawn = stage_costs(known, training=False)
+    assert figures(drawn) == ["0.50 core h"]
+    assert titles(drawn) == ["embed_users: 5.0 kB shuffled, 12 s by the clock"]
+    trained = stage_costs(known, training=True)
+    assert figures(trained) == ["72.0 core s"]
+
+
+def test_only_the_ten_largest_tables_are_drawn() -> None:
+    drawn = stored_tables(facts(storage=[Table(f"t{k}", 1000 * (20 - k)) for k in range(12)]))
+    assert re.findall('<span class="name">(.*?)</span>', drawn) == [f"t{k}" for k in range(10)]
+    assert figures(drawn)[0] == "20.0 kB"

@@ -1,0 +1,78 @@
+"""What follows from the facts of a report: small days, rejected shares, verdicts; and facts as JSON."""
+
+from dataclasses import replace
+from datetime import date, datetime
+
+import pytest
+
+from tests.support.report_facts import SPACE, a_day, a_space, a_task, facts
+from userrep.operations.report.facts import Day, Figure, LogFacts, TaskFacts, TrainingFacts, as_tree
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.mark.parametrize(
+    ("num_events", "usual", "is_small"), [(19, 100.0, True), (20, 100.0, False), (0, None, False), (0, 1.0, True)]
+)
+def test_a_day_is_small_below_a_fifth_of_what_is_usual(num_events: int, usual: float | None, is_small: bool) -> None:
+    assert Day(date(2024, 5, 1), num_events, 0, is_missing=False, usual=usual).is_small is is_small
+
+
+def test_rejected_rows_are_a_share_of_all_rows() -> None:
+    days = [a_day(0, num_events=60), a_day(1, num_events=30)]
+    found = LogFacts(days, {"bad_time": 7, "missing_user_id": 3}, 0.05)
+    assert (found.num_events, found.rejected_share) == (90, 0.1)
+    assert LogFacts([], {}, 0.05).rejected_share == 0
+
+
+@pytest.mark.parametrize(
+    ("ahead", "verdict"),
+    [
+        ((0.1, 0.001, 0.2), "ahead"),
+        ((0.1, 0.0, 0.2), "level"),
+        ((0.1, -0.1, 0.2), "level"),
+        ((-0.1, -0.2, 0.0), "level"),
+        ((-0.1, -0.2, -0.001), "behind"),
+    ],
+)
+def test_a_verdict_needs_an_interval_without_zero(ahead: tuple[float, float, float], verdict: str) -> None:
+    assert a_task("return_7d", ahead).verdict == verdict
+
+
+def test_the_nearest_representation_is_the_one_that_the_embedding_is_least_ahead_of() -> None:
+    def other(name: str, ahead_by: float) -> Figure:
+        return Figure(name, 0.8 - ahead_by, 0.0, 1.0, ahead_by, ahead_by - 0.01, ahead_by + 0.01)
+
+    own = [Figure("embedding", 0.8, 0.7, 0.9, None, None, None)]
+    task = TaskFacts("return_7d", "auc", 10, None, [*own, other("als", 0.1), other("counts", -0.05), other("bag", 0.0)])
+    assert task.nearest is not None
+    assert (task.nearest.representation, task.verdict) == ("counts", "behind")
+    without_others = replace(task, figures=own)
+    assert (without_others.nearest, without_others.verdict) == (None, "level")
+
+
+def test_a_training_is_validated_if_held_out_users_have_a_loss() -> None:
+    def training(**metrics: float) -> TrainingFacts:
+        return TrainingFacts(datetime(2024, 5, 1), 1, 1, 1, 1, [], metrics)
+
+    assert training(train_loss=1.0, valid_users_loss=1.0).is_validated
+    assert not training(train_loss=1.0, valid_dates_loss=1.0).is_validated
+
+
+def test_the_space_of_a_report_is_found_by_its_id() -> None:
+    others = [a_space(space_id="s000-x"), a_space(), a_space(space_id="s002-z")]
+    assert facts(spaces=others).space == others[1]
+    assert others[1].space_id == SPACE
+    assert facts(spaces=others, space_id=None).space is None
+
+
+def test_a_tree_has_what_json_has() -> None:
+    assert as_tree({"a": (1, 2.5, float("inf")), date(2024, 1, 1): None}) == {"a": [1, 2.5, None], "2024-01-01": None}
+
+
+def test_a_tree_of_facts_has_its_fields_without_what_follows_from_them() -> None:
+    day = Day(date(2024, 5, 1), 10, 0, is_missing=False, usual=float("nan"))
+    assert as_tree([day]) == [
+        {"day": "2024-05-01", "num_events": 10, "num_rejected": 0, "is_missing": False, "usual": None}
+    ]
+    assert as_tree(datetime(2024, 5, 1, 8)) == "2024-05-01T08:00:00"

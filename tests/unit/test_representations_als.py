@@ -1,0 +1,78 @@
+"""Factors by ALS without Spark: rows folded in, rows looked up, and the flag that says where there are any."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from tests.support.evaluation_world import PLAN, Event, context_of
+from userrep.config import AlsVectors
+from userrep.evaluation.activity import CutFutures
+from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorisation, Fitted, flagged, folded
+
+pytestmark = pytest.mark.fast
+
+ALS = AlsVectors(kind="als", dim=8, regularization=0.5)
+
+
+def factorised(num_users: int = 60, num_items: int = 40) -> Factorisation:
+    """Make a factorisation that has taken place, with random factors; every other user has none."""
+    rng = np.random.default_rng(0)
+    user_UD, item_ID = (rng.normal(size=(size, ALS.dim)).astype(np.float32) for size in (num_users, num_items))
+    user_UD[::2] = 0
+    factors = Factorisation(ALS)
+    factors._fitted = Fitted(user_UD, item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    return factors
+
+
+def test_folded_als_is_the_weighted_regression_of_the_paper_and_items_without_factors_count_for_nothing() -> None:
+    rng = np.random.default_rng(0)
+    item_ID = rng.normal(size=(12, ALS.dim)).astype(np.float32)
+    item_ID[3] = 0
+    history_NI = rng.poisson(1, size=(6, 12)).astype(np.float64)
+    history_NI[:, 3] = 5
+    fitted = Fitted(np.zeros((0, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    found = folded(csr_array(history_NI), fitted, ALS)
+    for row_I, found_D in zip(history_NI, found, strict=True):
+        confidence_I = 1 + ALS.alpha * np.log1p(row_I)
+        confidence_I[3] = 1
+        is_met_I = (row_I > 0) & (np.arange(12) != 3)
+        y_ID = item_ID.astype(np.float64)
+        left = y_ID.T @ (confidence_I[:, None] * y_ID) + ALS.regularization * is_met_I.sum() * np.eye(ALS.dim)
+        np.testing.assert_allclose(found_D, np.linalg.solve(left, y_ID.T @ (confidence_I * is_met_I)), atol=1e-4)
+
+
+def test_a_flag_marks_rows_that_are_not_all_zeros() -> None:
+    x_ND = np.array([[0, 0], [0, -1], [2, 3]], np.float32)
+    assert flagged(x_ND).tolist() == [[0, 0, 0], [0, -1, 1], [2, 3, 1]]
+    assert flagged(x_ND).dtype == np.float32
+
+
+def test_static_factors_are_those_of_the_rows_user_at_any_date_and_zeros_where_there_are_none() -> None:
+    context, static = context_of([Event(1, 0, PLAN.test[0])]), AlsStatic(factors := factorised())
+    static.fit(context)
+    x_ND = static.matrix(context)
+    user_UD = factors.fitted(context).user_UD
+    for n, user in enumerate(context.rows.user_N):
+        assert x_ND[n].tolist() == [*user_UD[user].tolist(), float(user % 2)]
+
+
+def test_cut_rows_have_no_static_factors_and_are_folded_in_by_what_is_known() -> None:
+    events = [Event(user, item, PLAN.until) for user in range(60) for item in (user % 40, 7)]
+    context, factors = context_of(events), factorised()
+    known = csr_array((context.futures.history > 0) * (np.arange(40.0) == 7))  # one event with the item of all
+    cut = context.cut(CutFutures(context.rows, context.activity, known))
+    assert not AlsStatic(factors).matrix(cut).any()
+    folded_ND = AlsFolded(factors).matrix(cut)
+    at_first = context.rows.date_N == 0  # the day of the events
+    assert not folded_ND[at_first].any()
+    assert (folded_ND[~at_first] == folded_ND[~at_first][0]).all()
+    assert folded_ND[~at_first].any()
+    assert (AlsFolded(factors).matrix(context)[~at_first] != folded_ND[~at_first]).any()
+
+
+def test_one_factorisation_serves_both_representations() -> None:
+    context, factors = context_of([]), factorised()
+    given = factors._fitted
+    AlsStatic(factors).fit(context)
+    AlsFolded(factors).fit(context)
+    assert factors.fitted(context) is given

@@ -1,0 +1,33 @@
+"""Which representations an evaluation compares."""
+
+import re
+
+import pytest
+
+from userrep.evaluation.representation import WithHeads
+from userrep.evaluation.representations.als import AlsFolded, AlsStatic
+from userrep.evaluation.representations.catalog import PICKS, representations
+
+pytestmark = pytest.mark.fast
+
+
+def test_the_embedding_comes_first_and_every_representation_has_a_name_of_its_own() -> None:
+    names = [one.name for one in representations()]
+    assert names == [
+        "embedding", "popularity", "rfm", "rfm_history", "picks", "pooled_longest", "pooled_all", "raw", "pca",
+        "als_static", "als_folded", "nmf", "pmf", "lightfm_like", "mult_vae", "dlrm_like",
+    ]  # fmt: skip
+    assert PICKS in names
+    assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)
+
+
+def test_only_the_supervised_model_brings_its_own_nets() -> None:
+    assert [one.name for one in representations() if isinstance(one, WithHeads)] == ["dlrm_like"]
+
+
+def test_both_als_representations_share_one_factorisation_and_each_call_makes_another() -> None:
+    (static, folded), (other, _) = (
+        [one for one in representations() if isinstance(one, AlsStatic | AlsFolded)] for _ in range(2)
+    )
+    assert static.factors is folded.factors
+    assert static.factors is not other.factors

@@ -1,0 +1,138 @@
+"""What holds for every representation that folds a history in, on a planted world of two groups."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.sparse import csr_array
+
+from tests.support.evaluation_world import (
+    NUM_GROUPED,
+    NUM_GROUPED_ITEMS,
+    PLAN,
+    context_of,
+    counts_of,
+    events_of_groups,
+    item_id,
+    user_ids,
+)
+from userrep.config import AlsVectors
+from userrep.evaluation.representation import Floats32, Representation
+from userrep.evaluation.representations.als import AlsFolded, Factorisation, Fitted
+from userrep.evaluation.representations.hybrid import Hybrid
+from userrep.evaluation.representations.matrices import Nmf, Pmf
+from userrep.evaluation.representations.variational import GRID, MultVae
+from userrep.evaluation.sample import Sample
+
+pytestmark = pytest.mark.fast
+
+U, V = NUM_GROUPED, NUM_GROUPED_ITEMS
+ALS = AlsVectors(kind="als", dim=8, regularization=0.5)
+Describe = Callable[[csr_array], Floats32]
+
+
+def fitted_nmf(counts_UV: csr_array, seed: int) -> Describe:
+    nmf = Nmf()
+    nmf.fit_counts(counts_UV, seed=seed)
+    return nmf.folded
+
+
+def fitted_pmf(counts_UV: csr_array, seed: int) -> Describe:
+    pmf = Pmf()
+    pmf.fit_counts(counts_UV, seed=seed)
+    return pmf.folded
+
+
+def fitted_vae(counts_UV: csr_array, seed: int) -> Describe:
+    vae = MultVae(grid=GRID[:1], max_steps=120)
+    vae.fit_counts(counts_UV, seed=seed)
+    return vae.encoded
+
+
+def fitted_hybrid(counts_UV: csr_array, seed: int) -> Describe:
+    hybrid = Hybrid(max_steps=80)
+    content_VC = np.random.default_rng(1).normal(size=(V, 4)).astype(np.float32)
+    hybrid.fit_counts(counts_UV, content_VC, np.ones((U, 1), np.float32), seed=seed)
+    return lambda history_NV: hybrid.described(history_NV, np.ones((history_NV.shape[0], 1), np.float32))
+
+
+FITTED = {"nmf": fitted_nmf, "pmf": fitted_pmf, "mult_vae": fitted_vae, "hybrid": fitted_hybrid}
+
+
+@pytest.fixture(scope="module")
+def described() -> dict[str, tuple[Describe, Floats32]]:
+    counts_UV = counts_of(events_of_groups())
+    fits = {name: fit(counts_UV, 3) for name, fit in FITTED.items()}
+    return {name: (describe, describe(counts_UV)) for name, describe in fits.items()}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_users_lie_nearer_to_others_of_their_group(name: str, described: dict[str, tuple[Describe, Floats32]]) -> None:
+    x_UD = described[name][1][:, :-1]
+    seen, unseen = np.arange(U) < U // 2, np.arange(U) >= U // 2
+    even_D, odd_D = (x_UD[seen & (np.arange(U) % 2 == group)].mean(axis=0) for group in (0, 1))
+    score_U = (x_UD - (even_D + odd_D) / 2) @ (odd_D - even_D)
+    assert ((score_U[unseen] > 0) == (np.arange(U)[unseen] % 2 == 1)).mean() > 0.95
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    name: str, described: dict[str, tuple[Describe, Floats32]]
+) -> None:
+    counts_UV = counts_of(events_of_groups())
+    assert (FITTED[name](counts_UV, 3)(counts_UV) == described[name][1]).all()
+    if name != "nmf":  # which begins from a singular value decomposition
+        assert (FITTED[name](counts_UV, 4)(counts_UV) != described[name][1]).any()
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_without_a_history_all_are_alike_and_the_flag_says_so(
+    name: str, described: dict[str, tuple[Describe, Floats32]]
+) -> None:
+    describe, x_UD = described[name]
+    assert (x_UD[:, -1] == 1).all()
+    nobody_ND = describe(csr_array((3, V)))
+    assert (nobody_ND[:, -1] == 0).all()
+    assert (nobody_ND[0] == nobody_ND).all()
+    assert name == "hybrid" or not nobody_ND.any()  # the hybrid knows attributes
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_a_row_does_not_depend_on_the_rows_next_to_it(
+    name: str, described: dict[str, tuple[Describe, Floats32]]
+) -> None:
+    describe, x_UD = described[name]
+    some = [7, 2, 31]
+    np.testing.assert_allclose(describe(csr_array(counts_of(events_of_groups())[some])), x_UD[some], atol=1e-3)
+
+
+def representations_fitted(counts_UV: csr_array) -> list[Representation]:
+    nmf, pmf, vae, factors = Nmf(), Pmf(), MultVae(grid=GRID[:1], max_steps=60), Factorisation(ALS)
+    for one in (nmf, pmf, vae):
+        one.fit_counts(counts_UV, seed=3)
+    item_ID = np.random.default_rng(0).normal(size=(V, ALS.dim)).astype(np.float32)
+    factors._fitted = Fitted(np.zeros((U, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    return [nmf, pmf, vae, AlsFolded(factors)]
+
+
+def test_an_event_on_a_rows_date_or_later_does_not_change_its_vector_and_one_before_it_does() -> None:
+    events = events_of_groups()
+    day = PLAN.test[0]
+    num_met = Counter((e.user, e.item) for e in events if e.day < day)
+    once = [e for e in events if e.day < day and num_met[e.user, e.item] == 1]
+    last = max(once, key=lambda event: (event.day, event.user))
+    moved = [replace(e, day=day) if e is last else e for e in events]
+    sample = Sample(
+        pa.array(user_ids(U)), pa.array([item_id(k) for k in range(V)]), counts_of([e for e in events if e is not last])
+    )
+    was, now = context_of(events, sample), context_of(moved, sample)
+    as_of_N, is_mine_N = was.rows.as_of_N, was.rows.user_N == last.user
+    is_touched_N = is_mine_N & (as_of_N > np.datetime64(last.day)) & (as_of_N <= np.datetime64(day))
+    assert is_touched_N.any()
+    for one in representations_fitted(sample.num_events_UV):
+        before, after = one.matrix(was), one.matrix(now)
+        np.testing.assert_allclose(before[~is_touched_N], after[~is_touched_N], atol=1e-3, err_msg=one.name)
+        assert (np.abs(before - after)[is_touched_N].max(axis=1) > 1e-2).all(), one.name

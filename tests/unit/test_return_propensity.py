@@ -1,0 +1,99 @@
+"""Label dates of the example consumer, and what it refuses to be trained on."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userrep.downstream.return_propensity import LabelDates, _check_labels, label_dates, model_folder
+from userrep.errors import UserrepError
+from userrep.spaces.registry_value import Space
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+D = date(2024, 5, 1)
+
+
+def days(*numbers: int) -> list[date]:
+    """Return dates by their distance from D."""
+    return [D + timedelta(days=number) for number in numbers]
+
+
+def test_training_labels_end_before_the_first_test_label() -> None:
+    until = date(2024, 5, 1)
+    dates = label_dates(as_of=date(2024, 6, 1), until=until, first=date(2024, 1, 1), horizon_days=7, num_dates=3)
+    assert len(dates.train) == len(dates.test) == 3
+    assert min(dates.test) >= until
+    assert max(dates.train) + timedelta(days=7) <= min(dates.test)
+    assert max(dates.test) + timedelta(days=7) <= date(2024, 6, 1)
+
+
+def test_there_are_no_label_dates_where_the_log_has_no_room_for_them() -> None:
+    close = label_dates(
+        as_of=date(2024, 5, 5), until=date(2024, 5, 1), first=date(2024, 1, 1), horizon_days=7, num_dates=3
+    )
+    young = label_dates(
+        as_of=date(2024, 5, 20), until=date(2024, 5, 1), first=date(2024, 5, 1), horizon_days=7, num_dates=3
+    )
+    assert (close.all, young.all) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("as_of", "num_dates", "test", "train"),
+    [
+        (21, 9, (0, 7, 14), (-28, -21, -14, -7)),  # the last future ends at the as-of date itself
+        (20, 9, (0, 7), (-28, -21, -14, -7)),
+        (21, 2, (7, 14), (-7, 0)),
+        (7, 2, (0,), (-14, -7)),
+        (6, 2, (), ()),
+    ],
+)
+def test_label_dates_lie_on_a_grid_through_the_end_of_training(
+    as_of: int, num_dates: int, test: tuple[int, ...], train: tuple[int, ...]
+) -> None:
+    found = label_dates(
+        as_of=D + timedelta(days=as_of), until=D, first=D - timedelta(days=28), horizon_days=7, num_dates=num_dates
+    )
+    assert (found.test, found.train) == (days(*test), days(*train))
+    assert found.all == days(*train, *test)
+
+
+def test_a_log_without_room_for_training_labels_has_no_test_labels_either() -> None:
+    rest = {"as_of": D + timedelta(days=14), "until": D, "horizon_days": 7, "num_dates": 2}
+    assert label_dates(first=D - timedelta(days=7), **rest) == LabelDates(days(-7), days(0, 7))
+    assert label_dates(first=D - timedelta(days=6), **rest) == LabelDates([], [])
+
+
+@given(ahead=st.integers(0, 90), back=st.integers(-20, 90), horizon=st.integers(1, 30), num_dates=st.integers(1, 6))
+def test_no_training_label_reaches_into_the_test(ahead: int, back: int, horizon: int, num_dates: int) -> None:
+    as_of, first = D + timedelta(days=ahead), D - timedelta(days=back)
+    found = label_dates(as_of=as_of, until=D, first=first, horizon_days=horizon, num_dates=num_dates)
+    future = timedelta(days=horizon)
+    assert bool(found.train) == bool(found.test)
+    if found.train:
+        assert max(found.train) + future <= min(found.test)
+        assert min(found.test) >= D
+        assert max(found.test) + future <= as_of
+        assert min(found.train) >= first
+        assert max(len(found.train), len(found.test)) <= num_dates
+
+
+def test_each_split_needs_labels_of_both_kinds() -> None:
+    dates = LabelDates(days(0, 7), days(14))
+    both = {(split, label): 1 for split in ("train", "test") for label in (0.0, 1.0)}
+    _check_labels(both, dates)
+    with pytest.raises(UserrepError, match="the test labels of 2024-05-15 to 2024-05-15 are all of one kind"):
+        _check_labels(both | {("test", 1.0): 0}, dates)
+    del both["train", 0.0]
+    with pytest.raises(UserrepError, match="the train labels of 2024-05-01 to 2024-05-08 are all of one kind"):
+        _check_labels(both, dates)
+
+
+def test_each_space_has_a_model_of_its_own(tmp_path: Path) -> None:
+    at = datetime(2024, 5, 1)
+    space = Space("s001-a", "ready", "l1", D, "x", at, at)
+    folder = model_folder(Tables(None, root=str(tmp_path)), space)
+    assert folder == f"{tmp_path}/artifacts/consumers/return_propensity/s001-a"

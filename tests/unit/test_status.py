@@ -1,0 +1,133 @@
+"""The state of a root: what is gathered of ledgers, and how it is written. Without rejected rows it needs no Spark."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import config_of
+from tests.support.embedding_tables import add_spaces, snapshot
+from userrep.schemas import ERASURES, JOB_RUNS, TILE_DAYS
+from userrep.spaces.consumers import register_consumer
+from userrep.spaces.registry import find_space, mark_ready, promote
+from userrep.spaces.snapshots import record_snapshots
+from userrep.status import status, status_lines
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+DAY, NOW = date(2024, 5, 1), datetime(2024, 5, 1, 12)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(None, root=str(tmp_path / "root"))
+
+
+def found_in(tables: Tables, folder: Path) -> dict[str, Any]:
+    return status(tables, config_of(folder))
+
+
+def a_run(stage: str, at: datetime, outcome: str = "done") -> dict[str, Any]:
+    row = {"run_id": "r1", "stage": stage, "outcome": outcome, "reason": "", "started_at": at, "seconds": 2.4}
+    return row | {"num_rows": 7, "inputs": "{}", "outputs": "{}", "config_hash": "c", "code_hash": "d"}
+
+
+def test_tiles_count_the_newest_revision_of_each_day(tables: Tables, tmp_path: Path) -> None:
+    row = {"fingerprint": "", "content": "", "num_tiles": 1, "num_rejected": 0}
+    days = [(DAY, 1, 100), (DAY, 2, 40), (DAY - timedelta(days=30), 1, 5)]
+    tables.add(
+        TILE_DAYS,
+        [
+            row | {"event_date": day, "revision": revision, "num_events": events, "built_at": NOW + timedelta(revision)}
+            for day, revision, events in days
+        ],
+    )
+    assert found_in(tables, tmp_path)["tiles"] == {
+        "first_day": date(2024, 4, 1),
+        "last_day": DAY,
+        "num_days": 2,
+        "num_events": 45,
+        "num_rejected": 0,
+    }
+
+
+def test_of_each_stage_the_newest_run_is_listed_in_the_order_of_their_starts(tables: Tables, tmp_path: Path) -> None:
+    hour = timedelta(hours=1)
+    tables.add(JOB_RUNS, [a_run("embed_users", NOW + 3 * hour, "failed"), a_run("build_activity_tiles", NOW)])
+    tables.add(JOB_RUNS, [a_run("embed_users", NOW + hour), a_run("build_activity_tiles", NOW + 2 * hour)])
+    runs = found_in(tables, tmp_path)["runs"]
+    assert [(run["stage"], run["outcome"], run["started_at"]) for run in runs] == [
+        ("build_activity_tiles", "done", NOW + 2 * hour),
+        ("embed_users", "failed", NOW + 3 * hour),
+    ]
+
+
+def test_spaces_have_their_last_five_published_snapshots_and_what_embeds_them_daily(
+    tables: Tables, tmp_path: Path
+) -> None:
+    add_spaces(tables, "s1", "s2")
+    mark_ready(tables, find_space(tables, "s1"))
+    promote(tables, find_space(tables, "s1"))
+    register_consumer(tables, "ads", owner="ada")
+    record_snapshots(tables, [snapshot(DAY + timedelta(days=k), space="s1") for k in range(7)])
+    record_snapshots(tables, [snapshot(DAY + timedelta(days=9), space="s1", state="staged")])
+    found = found_in(tables, tmp_path)
+    first, second = found["spaces"]
+    assert [of["as_of"] - DAY for of in first["snapshots"]] == [timedelta(days=k) for k in range(2, 7)]
+    assert (first["in_use"], second["in_use"], second["snapshots"]) == ("serving", None, [])
+    assert [(of["name"], of["owner"]) for of in found["consumers"]] == [("ads", "ada")]
+
+
+def test_requests_to_forget_are_listed_until_they_are_done(tables: Tables, tmp_path: Path) -> None:
+    def state(request_id: str, name: str, minutes: int) -> dict[str, Any]:
+        at = NOW + timedelta(minutes=minutes)
+        row = {"request_id": request_id, "state": name, "requested_at": NOW, "due_at": None, "num_users": 3}
+        return row | {"receipt": "{}", "recorded_at": at}
+
+    tables.add(ERASURES, [state("f1", "done", 2), state("f1", "deleted", 1), state("f2", "begun", 1)])
+    assert found_in(tables, tmp_path)["erasures"] == [
+        {"request_id": "f2", "state": "begun", "num_users": 3, "requested_at": NOW, "due_at": None}
+    ]
+
+
+def test_nothing_yet_is_two_lines(tables: Tables, tmp_path: Path) -> None:
+    assert status_lines(found_in(tables, tmp_path)) == ["tiles: none yet", "spaces: none yet"]
+
+
+def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
+    space = {"space_id": "s1", "state": "serving", "trained_until": DAY, "in_use": "serving", "stale": []}
+    published = {"snapshot_id": "s1-20240502-r1", "num_users": 1234, "available_at": NOW}
+    stale = [DAY + timedelta(days=k) for k in range(12)]
+    tiles = {"num_days": 2, "first_day": date(2024, 4, 1), "last_day": DAY, "num_events": 45_000, "num_rejected": 1_000}
+    consumer = {"name": "ads", "owner": "ada", "pinned_space_id": None, "ready_for": None}
+    request = {"request_id": "f1", "num_users": 1_500, "due_at": NOW}
+    run = {"stage": "embed_users", "outcome": "failed", "started_at": NOW, "seconds": 2.6, "reason": "gates: too few"}
+    found = {
+        "tiles": tiles,
+        "rejected": {"missing_user_id": 1_000},
+        "spaces": [
+            {**space, "snapshots": [published]},
+            {**space, "space_id": "s2", "state": "ready", "in_use": None, "stale": stale, "snapshots": []},
+        ],
+        "consumers": [consumer, {**consumer, "name": "mail", "pinned_space_id": "s2", "ready_for": "s1"}],
+        "erasures": [request, {**request, "request_id": "f2", "due_at": None}],
+        "runs": [run, {**run, "outcome": "done", "reason": ""}],
+    }
+    assert status_lines(found) == [
+        "tiles: 2 days, 2024-04-01 to 2024-05-01, 45,000 events, 1,000 rows rejected",
+        "  rejected, missing_user_id: 1,000",
+        "space s1: serving, trained on data until 2024-05-01; embedded daily: serving",
+        "  snapshot s1-20240502-r1: 1,234 users, available at 2024-05-01 12:00 UTC",
+        "space s2: ready, trained on data until 2024-05-01",
+        "  stale, since days of the log changed: 2024-05-01, 2024-05-02, 2024-05-03, 2024-05-04, 2024-05-05, "
+        "2024-05-06, 2024-05-07, 2024-05-08, 2024-05-09, 2024-05-10 and 2 more; `userrep backfill --stale` rebuilds",
+        "consumer ads of ada: uses the space that serves, ready for none",
+        "consumer mail of ada: uses s2, ready for s1",
+        "request f1 to forget 1,500 users: older versions hold rows; `userrep forget` after 2024-05-01 12:00 UTC "
+        "removes them",
+        "request f2 to forget 1,500 users: cut off; run it again",
+        "last embed_users: failed at 2024-05-01 12:00 UTC in 3 s (gates: too few)",
+        "last embed_users: done at 2024-05-01 12:00 UTC in 3 s",
+    ]

@@ -1,0 +1,191 @@
+"""A stream that runs: batches are reported and summed up, it stops between batches, silence is reported once."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyspark.errors import PySparkException
+
+from userrep import stream_run
+from userrep.errors import UserrepError
+from userrep.stream_run import Progress, StreamRun
+from userrep.streaming.batches import Met
+from userrep.streaming.query import Queries
+
+pytestmark = pytest.mark.fast
+
+Found = dict[str, Any]
+
+
+def batch(batch_id: int, num_rows: int, *, ms: int = 2000, dropped: tuple[int, ...] = (), **source: Any) -> Found:
+    """Build what Spark reports of a batch."""
+    return {
+        "batchId": batch_id, "numInputRows": num_rows, "durationMs": {"triggerExecution": ms},
+        "stateOperators": [{"numRowsDroppedByWatermark": num} for num in dropped],
+        "sources": [{"metrics": source or None}],
+    }  # fmt: skip
+
+
+class Query:
+    """A query that reports these batches, one more at each look, and is active until all were looked at."""
+
+    def __init__(self, *found: Found, error: str | None = None, lasts: int = 0) -> None:
+        self.found, self.looks, self.lasts, self.error = found, 0, max(lasts, len(found)), error
+        self.status = {"message": "Processing new data", "isTriggerActive": True}
+        self.stopped = 0
+
+    @property
+    def isActive(self) -> bool:
+        return self.looks < self.lasts
+
+    @property
+    def recentProgress(self) -> list[Found]:
+        self.looks += 1
+        return list(self.found[: self.looks])
+
+    def exception(self) -> PySparkException | None:
+        return PySparkException(self.error) if self.error and not self.isActive else None
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+class Site:
+    """A stream's run with a clock that only sleeping moves, what it reported and what it recorded."""
+
+    def __init__(self, met: dict[int, Met], is_stopping: Callable[[], bool]) -> None:
+        self.said: list[str] = []
+        self.recorded: list[Any] = []
+        self.now = 0.0
+        runs: Any = SimpleNamespace(stage=self.stage, report=self.said.append)
+        batches: Any = SimpleNamespace(failed=None, query_id="clicks", met=met)
+        self.run = StreamRun(runs, batches, is_stopping)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Any]:
+        assert name == "stream_embeddings"
+        record = SimpleNamespace(num_rows=None, outputs=None)
+        yield record
+        self.recorded.append(record)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def until_done(self, *queries: Query) -> None:
+        """Run these one after the other, each with a query of rejects that does nothing."""
+        left = list(queries)
+
+        def start() -> Queries:
+            both: Any = (left.pop(0), Query())
+            return Queries(*both)
+
+        self.run.until_done(start)
+        assert not left
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
+    def new(met: dict[int, Met] | None = None, is_stopping: Callable[[], bool] = lambda: False) -> Site:
+        site = Site(met or {}, is_stopping)
+        monkeypatch.setattr(stream_run, "time", SimpleNamespace(monotonic=lambda: site.now, sleep=site.sleep))
+        monkeypatch.setattr(stream_run, "pause", lambda seconds, stops: site.sleep(seconds))
+        return site
+
+    return new
+
+
+def test_each_batch_with_rows_is_reported_once(site: Callable[..., Site]) -> None:
+    met = {5: Met(num_rows=1200, latency_p50=0.3, latency_p95=1.96), 7: Met(num_rows=0)}
+    here = site(met)
+    here.until_done(
+        Query(
+            batch(5, 3000, ms=1500, dropped=(2, 1)),
+            batch(6, 0),
+            batch(7, 10, ms=0, maxOffsetsBehindLatest="1234"),
+            batch(8, 1, minOffsetsBehindLatest="5"),
+            lasts=6,
+        )
+    )
+    assert here.said == [
+        "stream: batch 5: 3,000 rows in 1.5 s (2,000 rows/s), 1,200 vectors; arrival to vector 0.3 s, p95 2.0 s; "
+        "3 rows after the close of a date",
+        "stream: batch 7: 10 rows in 0.0 s (10,000 rows/s), 0 vectors; 1,234 messages waiting",
+        "stream: batch 8: 1 rows in 2.0 s (0 rows/s)",
+    ]
+    assert met == {}
+
+
+def test_what_batches_did_is_recorded_at_the_end(site: Callable[..., Site]) -> None:
+    met = {3: Met(num_rows=4, latency_p95=2.0), 4: Met(num_rows=5), 5: Met(num_rows=0, latency_p95=7.12345)}
+    here = site(met)
+    here.until_done(Query(batch(3, 10, ms=1000, dropped=(4,)), batch(4, 20, ms=250), batch(5, 1, ms=4)))
+    (record,) = here.recorded
+    assert record.num_rows == 9
+    assert record.outputs == {
+        "last_batch": 5, "batches": 3, "events": 31, "rows": 9, "after_close": 4, "batch_seconds": 1.254,
+        "worst_p95_seconds": 7.123,
+    }  # fmt: skip
+    assert Progress().outputs()["worst_p95_seconds"] is None
+
+
+def test_a_row_is_recorded_every_ten_minutes_with_what_was_done_since(site: Callable[..., Site]) -> None:
+    here = site()
+    here.until_done(Query(batch(0, 5), batch(1, 6), lasts=2500))  # 750 s
+    assert [record.outputs["events"] for record in here.recorded] == [11, 0]
+    assert [record.outputs["last_batch"] for record in here.recorded] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("ends_after_looks", "is_active", "stops_by"),
+    [
+        (None, False, 0.4),  # between batches: at once
+        (None, True, 61.0),  # a batch that does not end is left after a minute
+        (30, True, 10.0),  # else it ends first
+    ],
+)
+def test_a_stream_that_is_to_stop_waits_for_its_batch_but_no_longer_than_a_minute(
+    site: Callable[..., Site], ends_after_looks: int | None, is_active: bool, stops_by: float
+) -> None:
+    here = site({}, lambda: True)
+    found = [batch(k, 0) for k in range(ends_after_looks)] + [batch(99, 5)] if ends_after_looks else []
+    query = Query(*found, lasts=10_000)
+    query.status["isTriggerActive"] = is_active
+    both: Any = (query, Query())
+    here.run._watch(Queries(*both), until=1e9)
+    assert stops_by - 2 <= here.now <= stops_by
+
+
+def test_a_query_that_fails_after_a_batch_has_all_its_attempts_again(site: Callable[..., Site]) -> None:
+    here = site()
+    before, after = ([Query(error="the broker is away") for _ in range(num)] for num in (9, 10))
+    with pytest.raises(UserrepError, match=r"the query failed for good \(.*the broker is away"):
+        here.until_done(*before, Query(batch(1, 2), error="the broker is away"), *after)
+    waits = [line.rpartition("again in ")[2] for line in here.said if "again in" in line]
+    growing = ["1 s", "2 s", "4 s", "8 s", "15 s", "30 s", "60 s", "60 s", "60 s", "60 s"]
+    assert waits == [*growing[:9], *growing]
+    assert all(query.stopped == 1 for query in (*before, *after))
+
+
+def test_a_failure_that_a_batch_has_a_reason_for_ends_the_stream_with_that_reason(site: Callable[..., Site]) -> None:
+    here = site()
+    here.run.batches.failed = UserrepError("stream: no opening of 2024-05-09; nothing is waited for.")
+    with pytest.raises(UserrepError, match="no opening of 2024-05-09; nothing is waited for"):
+        here.until_done(Query(error="an exception of foreachBatch"))
+    assert here.said == []
+
+
+def test_a_source_that_does_not_answer_is_reported_once_until_it_answers_again(site: Callable[..., Site]) -> None:
+    here = site()
+    asking = "Getting offsets from KafkaV2[Subscribe[clicks]]"
+
+    def look(at: float, message: str) -> int:
+        here.now = at
+        here.run._tell_of_silence(message)
+        return len(here.said)
+
+    assert [look(at, asking) for at in (0, 9.9, 10.1, 500)] == [0, 0, 1, 1]
+    assert here.said[0] == f"stream: no answer from a source for 10 s, which is asked on: {asking}"
+    assert look(501, "Waiting for data to arrive") == 1
+    assert [look(at, asking) for at in (502, 511.9, 512.1)] == [1, 1, 2]

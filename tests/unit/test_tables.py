@@ -1,0 +1,234 @@
+"""Tables without Spark: where they lie, and that every change of a ledger is one commit or none."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from userrep.config import parse_config
+from userrep.errors import UsageError, UserrepError
+from userrep.schemas import TableSchema
+from userrep.table_files import TableFile
+from userrep.table_writer import TableWriter
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
+LEDGER = TableSchema(
+    "ledger", "one row per test", "name STRING, day DATE, num BIGINT, cells MAP<INT,BIGINT>, at TIMESTAMP"
+)
+SMALL = TableSchema("small", "one row per test", "name STRING, change_id STRING")
+SHARES = TableSchema("shares", "one row per test", "day DATE, part STRING, user_id STRING", ("day", "part"))
+ROWS = [
+    {"name": "a", "day": D1, "num": 1, "cells": {3: 4, 1: 2}, "at": datetime(2024, 5, 1, 12, 0, 0, 7)},
+    {"name": "b", "day": None, "num": None, "cells": None, "at": None},
+]
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(None, root=str(tmp_path / "a b"))
+
+
+def written(tables: Tables, day: date, *users: str, part: str = "p") -> list[TableFile]:
+    writer = TableWriter(tables.target(SHARES))
+    writer.write(pa.table({"user_id": list(users)}), {"day": day, "part": part})
+    return writer.close()
+
+
+def users_of(tables: Tables) -> dict[date, list[str]]:
+    rows = tables.ledger(SHARES)
+    return {day: sorted(row.user_id for row in rows if row.day == day) for day in sorted({row.day for row in rows})}
+
+
+# Where tables lie
+
+
+def test_tables_lie_below_a_root_or_in_a_schema() -> None:
+    with pytest.raises(UsageError, match="say where tables live: root or schema, not both"):
+        Tables(None)
+    with pytest.raises(UsageError, match="not both"):
+        Tables(None, root="r", schema="s")
+    events = {"path": "l", "columns": {"user_id": "u", "item_id": "i", "event_at": "a"}}
+    catalog = Tables.of(parse_config({"catalog": "main", "schema": "rep", "events": events}, "c"), None)
+    assert catalog.name(LEDGER) == "`main`.`rep`.`ledger`"
+    assert catalog.artifacts_root == "/Volumes/main/rep/userrep"
+    assert not catalog.has_files
+    assert not catalog.is_in_s3
+
+
+@pytest.mark.parametrize(
+    ("root", "shown"),
+    [("/data/x/", "/data/x"), ("file:///data/x", "/data/x"), ("s3a://b/x", "s3a://b/x"), ("dbfs:/x", "dbfs:/x")],
+)
+def test_a_table_is_a_folder_below_the_root(root: str, shown: str) -> None:
+    tables = Tables(None, root=root)
+    assert tables.uri(LEDGER) == f"{shown}/tables/ledger"
+    assert tables.name(LEDGER) == f"delta.`{shown}/tables/ledger`"
+    assert tables.artifacts_root == shown
+
+
+def test_a_relative_root_lies_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Tables(None, root="build").artifacts_root == f"{tmp_path}/build"
+
+
+@pytest.mark.parametrize(
+    ("root", "has_files"),
+    [("/data/x", True), ("build/x", True), ("file:/data/x", True), ("s3a://b/x", True), ("s3://b/x", True),
+     ("abfss://c@a/x", True), ("gs://b/x", True), ("dbfs:/x", False), ("/dbfs/x", False), ("/Volumes/c/s/v", False),
+     ("hdfs://n/x", False)],
+)  # fmt: skip
+def test_tables_are_read_and_committed_without_spark_where_that_is_safe(root: str, has_files: bool) -> None:
+    tables = Tables(None, root=root)
+    assert tables.has_files == has_files
+    assert tables.is_in_s3 == root.startswith(("s3a:", "s3:"))
+
+
+@pytest.mark.parametrize(("setting", "tasks"), [("16", 16), ("auto", 200), (None, 200)])
+def test_the_number_of_tasks_is_that_of_the_session_or_200(setting: str | None, tasks: int) -> None:
+    session: Any = SimpleNamespace(conf=SimpleNamespace(get=lambda _, default: setting or default))
+    assert Tables(session, root="/x").shuffle_partitions() == tasks
+
+
+# Ledgers
+
+
+def test_a_ledger_returns_its_rows_with_naive_times_and_maps(tables: Tables) -> None:
+    assert tables.ledger(LEDGER) == []
+    tables.add(LEDGER, ROWS)
+    assert sorted((row.asDict() for row in tables.ledger(LEDGER)), key=lambda row: row["name"]) == ROWS
+    assert [row.asDict() for row in tables.ledger(LEDGER, ("name", "num"), name="a")] == [{"name": "a", "num": 1}]
+    assert tables.ledger(LEDGER, name="c") == []
+
+
+def test_rows_replace_those_that_match_in_one_commit(tables: Tables) -> None:
+    tables.add(LEDGER, ROWS)
+    before = tables.version(LEDGER)
+    tables.add(LEDGER, [{"name": "a", "num": 2}, {"name": "c", "num": 3}], replacing="name IN ('a', 'c')")
+    assert tables.version(LEDGER) == before + 1
+    assert {row.name: row.num for row in tables.ledger(LEDGER)} == {"a": 2, "b": None, "c": 3}
+
+
+def test_a_table_with_other_columns_is_refused_and_left_as_it_is(tables: Tables) -> None:
+    tables.add(LEDGER, ROWS)
+    other = TableSchema("ledger", "one row per test", "name STRING, day DATE, extra INT")
+    newer = Tables(None, root=tables.artifacts_root)
+    with pytest.raises(
+        UsageError, match="has the columns name, day, num, cells, at; this release wants name, day, ext"
+    ):
+        newer.add(other, [{"name": "c"}])
+    assert len(tables.ledger(LEDGER)) == 2
+
+
+def test_tables_are_listed_by_the_beginning_of_their_names(tables: Tables) -> None:
+    assert tables.stored("") == []
+    for table in (LEDGER, SMALL, SHARES):
+        tables.create(table)
+    assert tables.stored("s") == ["shares", "small"]
+    assert tables.stored("ledger") == ["ledger"]
+    assert tables.stored("hares") == []
+
+
+# Compare and swap
+
+
+def test_an_exchange_replaces_all_rows_only_if_nothing_changed_since(tables: Tables) -> None:
+    assert not tables.exchange(SMALL, [{"name": "a"}], since="never")
+    assert tables.exchange(SMALL, [{"name": "a"}, {"name": "b"}], since=None)
+    (since,) = {row.change_id for row in tables.ledger(SMALL)}
+    assert not tables.exchange(SMALL, [{"name": "x"}], since=None)
+    assert tables.exchange(SMALL, [{"name": "c"}], since=since)
+    assert not tables.exchange(SMALL, [{"name": "x"}], since=since)
+    (row,) = tables.ledger(SMALL)
+    assert row.name == "c"
+    assert row.change_id != since
+
+
+def test_of_many_exchanges_at_once_exactly_one_succeeds(tables: Tables) -> None:
+    tables.create(SMALL)
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda name: tables.exchange(SMALL, [{"name": name}], since=None), "abcd"))
+    assert done.count(True) == 1
+    assert [row.name for row in tables.ledger(SMALL)] == ["abcd"[done.index(True)]]
+
+
+# Files that tasks have written
+
+
+def test_files_become_visible_with_their_commit_and_replace_whole_partitions(tables: Tables) -> None:
+    files = written(tables, D1, "a", "b") + written(tables, D2, "c")
+    assert users_of(tables) == {}
+    tables.commit(SHARES, files, replacing=lambda _: False, since=0)
+    assert users_of(tables) == {D1: ["a", "b"], D2: ["c"]}
+    tables.commit(SHARES, written(tables, D1, "d"), replacing=lambda of: of["day"] == D1, since=1)
+    assert users_of(tables) == {D1: ["d"], D2: ["c"]}
+    assert [file.num_rows for file in tables.files(SHARES, lambda of: of["day"] == D1)] == [1]
+    assert [file.num_rows for file in tables.files(SHARES, lambda of: of["day"] == D1, version=1)] == [2]
+    assert tables.num_bytes(SHARES) == sum(file.size for file in tables.files(SHARES, lambda _: True)) > 0
+
+
+def test_a_commit_fails_where_another_one_has_changed_the_same_partitions(tables: Tables) -> None:
+    tables.commit(SHARES, written(tables, D1, "a", "b", "c"), replacing=lambda _: False, since=0)
+    since = tables.version(SHARES)
+    mine, other = written(tables, D1, "d"), written(tables, D2, "e")
+    tables.commit(SHARES, other, replacing=lambda of: of["day"] == D2, since=since)
+    tables.commit(SHARES, mine, replacing=lambda of: of["day"] == D1, since=since)
+    assert users_of(tables) == {D1: ["d"], D2: ["e"]}
+    with pytest.raises(UserrepError, match="another run has changed the same rows"):
+        tables.commit(SHARES, written(tables, D1, "f"), replacing=lambda of: of["day"] == D1, since=since)
+    assert users_of(tables) == {D1: ["d"], D2: ["e"]}
+
+
+def test_partitions_are_dropped_by_all_their_values_in_one_commit(tables: Tables) -> None:
+    for day in (D1, D2):
+        for part in ("p", "q"):
+            tables.commit(
+                SHARES, written(tables, day, f"{day.day}{part}", part=part), replacing=lambda _: False, since=0
+            )
+    before = tables.version(SHARES)
+    tables.drop_partitions(SHARES, [{"day": D1, "part": "p"}, {"part": "q", "day": D2}, {"day": D2, "part": "none"}])
+    assert users_of(tables) == {D1: ["1q"], D2: ["2p"]}
+    assert tables.version(SHARES) == before + 1
+    tables.drop_partitions(SHARES, [])
+    assert tables.version(SHARES) == before + 1
+
+
+def test_a_transaction_is_committed_once(tables: Tables) -> None:
+    assert tables.last_transaction(SHARES, "writer") is None
+    tables.add_files(SHARES, written(tables, D1, "a"), transaction=("writer", 5))
+    tables.add_files(SHARES, written(tables, D1, "again"), transaction=("writer", 5))
+    tables.add_files(SHARES, written(tables, D1, "late"), transaction=("writer", 4))
+    tables.add_files(SHARES, [], transaction=("writer", 6))
+    assert tables.last_transaction(SHARES, "writer") == 5
+    tables.add_files(SHARES, written(tables, D1, "b"), transaction=("other", 1))
+    assert users_of(tables) == {D1: ["a", "b"]}
+
+
+def test_rewriting_passes_over_files_that_another_run_has_removed(tables: Tables) -> None:
+    tables.commit(SHARES, written(tables, D1, "a") + written(tables, D2, "b"), replacing=lambda _: False, since=0)
+    first, second = sorted(tables.files(SHARES, lambda _: True), key=lambda file: file.values["day"])
+    tables.drop_partitions(SHARES, [{"day": D1, "part": "p"}])
+    (new_first,), (new_second,) = written(tables, D1, "a", "x"), written(tables, D2, "b", "x")
+    assert not tables.rewrite(SHARES, [(first, new_first), (second, new_second)])
+    assert users_of(tables) == {D2: ["b", "x"]}
+    assert tables.rewrite(SHARES, [(new_second, None)])
+    assert users_of(tables) == {}
+
+
+def test_the_layout_of_files_is_that_of_the_table(tables: Tables) -> None:
+    target = tables.target(SHARES)
+    assert target.schema.names == ["user_id"]
+    assert (target.uri, target.partition_by) == (tables.uri(SHARES), ("day", "part"))
+    log = Path(tables.uri(SHARES)) / "_delta_log" / f"{0:020}.json"
+    (metadata,) = (
+        action["metaData"] for line in log.read_text().splitlines() if "metaData" in (action := json.loads(line))
+    )
+    assert metadata["partitionColumns"] == ["day", "part"]
+    assert metadata["configuration"]["delta.enableDeletionVectors"] == "false"

@@ -1,0 +1,58 @@
+"""Which tasks an evaluation has."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import config_of
+from tests.support.evaluation_world import PLAN
+from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
+
+pytestmark = pytest.mark.fast
+
+
+def test_the_tasks_follow_the_horizons_and_attributes_that_there_are() -> None:
+    names = [task.name for task in tasks_of(PLAN, ["country"], [])]
+    assert names == [
+        "next_item_7d", "next_item_7d_new", "return_7d", "return_30d", "volume_30d", "next_categories_30d",
+        "neighbours", "neighbours_by_country",
+    ]  # fmt: skip
+    short = [task.name for task in tasks_of(replace(PLAN, horizons=(7,)), [], [])]
+    assert short == ["next_item_7d", "next_item_7d_new", "return_7d", "volume_7d", "next_categories_7d", "neighbours"]
+
+
+def test_tasks_of_left_out_attributes_come_last_and_are_not_akin_to_the_training() -> None:
+    tasks = tasks_of(PLAN, ["country"], ["age"])[-3:]
+    assert [task.name for task in tasks] == ["neighbours_by_country", "neighbours_by_age", "attribute_age"]
+    assert not any(task.is_akin_to_training for task in tasks)
+
+
+def test_neighbours_are_judged_by_the_longest_horizon() -> None:
+    neighbours: Any = next(task for task in tasks_of(PLAN, [], []) if task.name == "neighbours")
+    assert neighbours.days == 30
+
+
+def test_new_users_have_a_task_for_each_number_of_known_events(tmp_path: Path) -> None:
+    tasks = newcomer_tasks(PLAN, config_of(tmp_path))
+    assert [task.name for task in tasks] == [f"new_users_after_{k}" for k in (0, 1, 3, 10)]
+    assert [task.days for task in tasks] == [30] * 4
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"users": {"path": "u", "columns": {"user_id": "u"}, "attributes": ["country"]}},
+        {"users": {"path": "u", "columns": {"user_id": "u", "registered_at": "t"}}},
+        {"onboarding": {"path": "p", "columns": {"user_id": "u", "item_id": "i", "event_at": "t"}}},
+    ],
+    ids=["attributes", "registered_at", "onboarding"],
+)
+def test_without_an_event_something_is_known_of_users_with_profiles_only(tmp_path: Path, known: dict[str, Any]) -> None:
+    asked = newcomer_tasks(PLAN, config_of(tmp_path, evaluation={"newcomer_events": [5, 0]}, **known))
+    assert [(task.name, task.is_blank) for task in asked] == [
+        ("new_users_after_0", False), ("new_users_after_5", False),
+    ]  # fmt: skip
+    nothing = {"users": {"path": "u", "columns": {"user_id": "u"}}}
+    assert all(task.is_blank for task in newcomer_tasks(PLAN, config_of(tmp_path, **nothing)))

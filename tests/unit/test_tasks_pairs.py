@@ -1,0 +1,190 @@
+"""The task of pairs on a planted world: how negatives are drawn, and leaks that must be found or be impossible."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import date, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.evaluation_world import (
+    PLAN,
+    Event,
+    World,
+    judged,
+    rows_at_all_dates,
+    truth_of,
+    world,
+)
+from userrep.evaluation.items import ItemVectors
+from userrep.evaluation.metrics import value_of
+from userrep.evaluation.rows import TEST
+from userrep.evaluation.tasks.pairs import NextItem, PairProblem, Pairs, exchanged
+from userrep.evaluation.tasks.task import LeftOut
+
+pytestmark = pytest.mark.fast
+
+D = PLAN.test[0]
+
+
+@pytest.fixture(scope="module")
+def planted() -> World:
+    return world()
+
+
+@pytest.mark.parametrize("only_new", [False, True])
+def test_at_each_date_an_item_and_a_user_are_as_often_a_positive_as_a_negative(planted: World, only_new: bool) -> None:
+    pairs = NextItem(7, only_new=only_new).pairs(planted.truth, np.random.default_rng(0))
+    date_P, role_P = planted.rows.date_N[pairs.row_P], planted.rows.role_N[pairs.row_P]
+    for what in (pairs.item_P, pairs.row_P):
+        both = [
+            Counter(zip(date_P[kind], role_P[kind], what[kind], strict=True))
+            for kind in (pairs.is_positive_P, ~pairs.is_positive_P)
+        ]
+        assert both[0] == both[1]
+    assert len(pairs.row_P) > 1000
+
+
+def test_positives_are_events_of_the_window_and_negatives_are_not(planted: World) -> None:
+    for only_new in (False, True):
+        pairs = NextItem(7, only_new=only_new).pairs(planted.truth, np.random.default_rng(0))
+        taken = planted.truth.futures.num_events(7).toarray() > 0
+        before = planted.truth.futures.history.toarray() > 0
+        assert taken[pairs.row_P, pairs.item_P].tolist() == pairs.is_positive_P.tolist()
+        assert planted.truth.activity.is_sold_DI[planted.rows.date_N[pairs.row_P], pairs.item_P].all()
+        assert before[pairs.row_P, pairs.item_P].any() is np.bool_(not only_new)
+        positives = Counter(pairs.row_P[pairs.is_positive_P].tolist())
+        assert max(positives.values()) <= 10
+
+
+def test_a_user_with_more_than_ten_items_gives_ten_of_them() -> None:
+    rows = rows_at_all_dates(40)
+    events = [Event(user, item, day) for user in range(40) for item in range(60) for day in (date(2024, 2, 1),)]
+    events += [Event(user, (user * 7 + k) % 60, D) for user in range(40) for k in range(14)]
+    pairs = NextItem(7).pairs(truth_of(events, rows, np.eye(60, dtype=np.float32)), np.random.default_rng(0))
+    positives = Counter(pairs.row_P[pairs.is_positive_P].tolist())
+    assert max(positives.values()) == 10
+
+
+def test_an_item_that_a_user_picked_is_in_none_of_its_pairs() -> None:
+    planted = world(num_users=120)
+    picks = [(user, item) for user in range(120) for item in range(0, 80, 5)]
+    truth = truth_of(planted.events, planted.rows, planted.item_IT, picks=picks)
+    there, without = (NextItem(7).pairs(of, np.random.default_rng(0)) for of in (planted.truth, truth))
+    assert (there.item_P % 5 == 0).any()
+    assert not (without.item_P % 5 == 0).any()
+
+
+def test_an_item_never_sold_before_the_date_is_in_no_pair() -> None:
+    rows = rows_at_all_dates(60)
+    events = [Event(user, user % 10, day) for user in range(60) for day in (date(2024, 2, 1), D, D + timedelta(days=1))]
+    events += [Event(user, 10, D) for user in range(0, 60, 2)]
+    pairs = NextItem(7).pairs(truth_of(events, rows, np.eye(11, dtype=np.float32)), np.random.default_rng(0))
+    at_date = pairs.row_P[rows.as_of_N[pairs.row_P] == np.datetime64(D)]
+    assert len(at_date)
+    assert 10 not in pairs.item_P
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 30), st.integers(2, 12))
+def test_exchanged_pairs_are_two_positives_whose_items_are_swapped_and_never_a_barred_pair(
+    seed: int, num_positives: int, num_items: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    positives = np.unique(rng.integers(0, 8 * num_items, num_positives))
+    barred = np.unique(np.concatenate([positives, rng.integers(0, 8 * num_items, 10)]))
+    row_P, item_P, is_positive_P = exchanged(*np.divmod(positives, num_items), barred, num_items, rng)
+    half = len(row_P) // 2
+    assert is_positive_P.tolist() == [True] * half + [False] * half
+    keys = row_P * num_items + item_P
+    assert len(set(keys[:half].tolist())) == half  # each positive once
+    assert set(keys[:half].tolist()) <= set(positives.tolist())
+    assert not set(keys[half:].tolist()) & set(barred.tolist())
+    swapped = {(int(row_P[k]), int(item_P[k])): int(item_P[half + k]) for k in range(half)}
+    for (row, item), other in swapped.items():  # a negative's item is a positive of the partner, and vice versa
+        assert any(r != row and i == other and swapped[r, i] == item for r, i in swapped)
+
+
+def test_a_representation_that_knows_the_items_to_come_is_ahead_of_the_taste_that_they_are_drawn_by() -> None:
+    many = world(num_users=900)
+    taken = many.truth.futures.num_events(7)
+    future = (taken @ many.item_IT) / np.maximum(taken.sum(axis=1), 1)[:, None]
+    knows, honest = (
+        judged(many.truth, NextItem(7), x_NF.astype(np.float32)) for x_NF in (future, many.taste_of_rows())
+    )
+    assert knows[1] > honest[2]
+
+
+def test_a_representation_of_other_users_is_worth_nothing(planted: World) -> None:
+    rng = np.random.default_rng(5)
+    x_NF = planted.taste_UT[rng.permutation(len(planted.taste_UT))[planted.rows.user_N]].astype(np.float32)
+    x_NF = np.hstack([x_NF, rng.normal(size=(len(x_NF), 20)).astype(np.float32)])
+    for task in (NextItem(7), NextItem(7, only_new=True)):
+        value, low, high = judged(planted.truth, task, x_NF)
+        assert low - 0.02 < 0.5 < high + 0.02, (task.name, value)
+
+
+def test_what_knows_the_items_only_is_at_one_half(planted: World) -> None:
+    nobody = np.zeros((len(planted.rows), 1), np.float32)
+    popular = planted.truth.activity.popularity_DI[PLAN.dates.index(D)]
+    assert popular.max() > 5 * np.median(popular)  # popularity is there to be found
+    for only_new in (False, True):
+        value, low, high = judged(planted.truth, NextItem(7, only_new=only_new), nobody)
+        assert value == pytest.approx(0.5, abs=1e-9)
+        assert low < 0.5 < high
+
+
+def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(planted: World) -> None:
+    truth, rng = planted.truth, np.random.default_rng(0)
+    pairs = NextItem(7).pairs(truth, rng)
+    anything = np.where(pairs.is_positive_P, pairs.item_P, rng.integers(0, 80, len(pairs.item_P)))
+    careless = PairProblem(truth, Pairs(pairs.row_P, anything, pairs.is_positive_P))
+    nobody = np.zeros((len(planted.rows), 1), np.float32)
+    assert value_of("auc", careless.scores(nobody, careless.chosen(nobody, 1), 1)) > 0.6
+
+
+def test_taste_tells_which_items_a_user_takes(planted: World) -> None:
+    assert judged(planted.truth, NextItem(7), planted.taste_of_rows())[1] > 0.7
+
+
+def test_the_same_seed_gives_the_same_scores(planted: World) -> None:
+    x_NF = planted.taste_of_rows()
+    once, again = (judged(planted.truth, NextItem(7), x_NF, seed=4) for _ in range(2))
+    assert once == again
+
+
+def test_pairs_see_the_item_vectors_that_were_valid_at_their_date(planted: World) -> None:
+    first, second = PLAN.until, PLAN.test[0]
+    version_of = {day: first if day < second else second for day in (PLAN.until, *PLAN.dates)}
+    has = np.ones((80, 1), bool)
+    vectors = {first: planted.item_IT, second: planted.item_IT + 100}
+    dated = ItemVectors({"content": 4}, version_of, vectors, {first: has, second: has})
+    problem = NextItem(7).problem(replace(planted.truth, items=dated), 1)
+    assert isinstance(problem, PairProblem)
+    x_ME, at_P = problem.item_side()
+    for pair in range(0, len(at_P), 13):
+        row, item = problem.pairs.row_P[pair], problem.pairs.item_P[pair]
+        d = planted.rows.date_N[row]
+        wanted = [*vectors[version_of[PLAN.dates[d]]][item], 1, np.log1p(planted.truth.activity.popularity_DI[d, item])]
+        assert x_ME[at_P[pair]].tolist() == pytest.approx(wanted)
+
+
+def test_scores_are_of_the_test_pairs_and_their_users(planted: World) -> None:
+    problem = NextItem(7).problem(planted.truth, 1)
+    assert isinstance(problem, PairProblem)
+    x_NF = planted.taste_of_rows()
+    scores = problem.scores(x_NF, problem.chosen(x_NF, 1), 1)
+    is_test_P = planted.rows.role_N[problem.pairs.row_P] == TEST
+    assert scores.user_M.tolist() == planted.rows.user_N[problem.pairs.row_P[is_test_P]].tolist()
+    assert scores.label_MK[:, 0].tolist() == problem.pairs.is_positive_P[is_test_P].tolist()
+    assert problem.num_examples["test"] == is_test_P.sum()
+
+
+def test_too_few_pairs_are_named() -> None:
+    rows = rows_at_all_dates(100)
+    truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
+    reason = NextItem(7).problem(truth, 1)
+    assert isinstance(reason, LeftOut)
+    assert reason == "0 pairs of users and items in the train part; 40 are wanted"

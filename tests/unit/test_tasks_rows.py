@@ -1,0 +1,147 @@
+"""Tasks that label rows: labels against plain Python, and representations that must or must not tell them."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.evaluation_world import (
+    PLAN,
+    Event,
+    World,
+    judged,
+    rows_at_all_dates,
+    truth_of,
+    windows_by_hand,
+    world,
+)
+from userrep.evaluation.heads import Setting
+from userrep.evaluation.rows import TEST, TRAIN, VALID
+from userrep.evaluation.tasks.rows import (
+    NextCategories,
+    Return,
+    RowProblem,
+    Volume,
+    clusters_touched,
+    lacking_kinds,
+)
+from userrep.evaluation.tasks.task import LeftOut
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(scope="module")
+def planted() -> World:
+    return world()
+
+
+def test_labels_of_rows_are_those_counted_one_by_one(planted: World) -> None:
+    rows, truth = planted.rows, planted.truth
+    problems = [task.problem(truth, 1) for task in (Return(7), Return(30), Volume(30))]
+    assert all(isinstance(problem, RowProblem) for problem in problems)
+    labels = np.hstack([problem.y_NK for problem in problems if isinstance(problem, RowProblem)])
+    touched = clusters_touched(truth, 30)
+    for row in range(0, len(rows), 17):
+        user, day = int(rows.user_N[row]), rows.dates[rows.date_N[row]]
+        _, within_7, _ = windows_by_hand(planted.events, user, day, 7)
+        _, within_30, weighs = windows_by_hand(planted.events, user, day, 30)
+        assert labels[row] == pytest.approx([float(bool(within_7)), float(bool(within_30)), np.log1p(weighs)])
+        by_cluster = Counter(dict.fromkeys(range(touched.shape[1]), 0))
+        for item, count in within_30.items():
+            by_cluster[int(truth.cluster_I[item])] += count
+        assert dict(enumerate(touched[row])) == by_cluster
+
+
+def test_items_without_a_cluster_are_in_none(planted: World) -> None:
+    without = planted.truth.cluster_I.copy()
+    without[::2] = -1
+    touched = clusters_touched(replace(planted.truth, cluster_I=without), 30)
+    counts = planted.truth.futures.num_events(30).toarray()
+    assert touched.sum(axis=1).tolist() == counts[:, 1::2].sum(axis=1).tolist()
+
+
+def test_a_representation_that_holds_the_label_is_found(planted: World) -> None:
+    truth = planted.truth
+    for task in (Return(7), Return(30), Volume(30), NextCategories(30)):
+        problem = task.problem(truth, 1)
+        assert isinstance(problem, RowProblem)
+        assert judged(truth, task, problem.y_NK)[0] > 0.97, task.name
+
+
+def test_a_representation_of_other_users_is_worth_nothing(planted: World) -> None:
+    rng = np.random.default_rng(5)
+    x_NF = planted.taste_UT[rng.permutation(len(planted.taste_UT))[planted.rows.user_N]].astype(np.float32)
+    x_NF = np.hstack([x_NF, rng.normal(size=(len(x_NF), 20)).astype(np.float32)])
+    for task in (Return(7), Return(30), NextCategories(30)):
+        value, low, high = judged(planted.truth, task, x_NF)
+        assert low - 0.02 < 0.5 < high + 0.02, (task.name, value)
+    assert judged(planted.truth, Volume(30), x_NF)[0] < 0.02
+
+
+def test_a_row_of_zeros_tells_nothing_of_returns(planted: World) -> None:
+    assert judged(planted.truth, Return(30), np.zeros((len(planted.rows), 1), np.float32))[0] == 0.5
+
+
+def test_taste_tells_clusters_but_not_returns(planted: World) -> None:
+    x_NF = planted.taste_of_rows()
+    assert judged(planted.truth, NextCategories(30), x_NF)[1] > 0.6
+    _, low, high = judged(planted.truth, Return(30), x_NF)
+    assert low - 0.03 < 0.5 < high + 0.03
+
+
+def test_the_same_seed_gives_the_same_scores(planted: World) -> None:
+    x_NF = planted.taste_of_rows()
+    once, again = (judged(planted.truth, Return(7), x_NF, seed=4) for _ in range(2))
+    assert once == again
+
+
+def test_numbers_are_returned_in_the_unit_of_their_labels_and_for_test_rows_only(planted: World) -> None:
+    problem = Volume(30).problem(planted.truth, 1)
+    assert isinstance(problem, RowProblem)
+    large = replace(problem, y_NK=100 + 1000 * problem.y_NK)
+    setting = Setting(0, 0.1)
+    scores = large.scores(problem.y_NK, setting, 1)
+    is_test_N = planted.rows.role_N == TEST
+    assert scores.user_M.tolist() == planted.rows.user_N[is_test_N].tolist()
+    np.testing.assert_allclose(scores.label_MK, large.y_NK[is_test_N])
+    small = problem.scores(problem.y_NK, setting, 1)
+    np.testing.assert_allclose(scores.score_MK, 100 + 1000 * small.score_MK, rtol=1e-3, atol=1)
+
+
+def test_ten_rows_of_either_kind_in_each_part_are_enough_and_nine_are_not(planted: World) -> None:
+    rows = planted.rows
+    enough = np.zeros(len(rows), bool)
+    for role in (TRAIN, VALID, TEST):
+        enough[np.flatnonzero(rows.role_N == role)[:10]] = True
+    assert lacking_kinds(rows, enough) is None
+    assert lacking_kinds(rows, ~enough) is None
+    for name, role in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
+        too_few = enough.copy()
+        too_few[np.flatnonzero(enough & (rows.role_N == role))[0]] = False
+        assert lacking_kinds(rows, too_few) == f"9 rows with it in the {name} part; 10 are wanted"
+        assert lacking_kinds(rows, ~too_few) == f"9 rows without it in the {name} part; 10 are wanted"
+
+
+def test_only_clusters_with_enough_rows_of_either_kind_are_labels(planted: World) -> None:
+    cluster_I = planted.truth.cluster_I.copy()
+    counts = planted.truth.futures.num_events(30).sum(axis=0)
+    rare = int(np.argmin(np.where(counts > 0, counts, np.inf)))
+    cluster_I[rare] = cluster_I.max() + 1  # a cluster of one rare item
+    problem = NextCategories(30).problem(replace(planted.truth, cluster_I=cluster_I), 1)
+    assert isinstance(problem, RowProblem)
+    touched = clusters_touched(replace(planted.truth, cluster_I=cluster_I), 30) > 0
+    np.testing.assert_array_equal(problem.y_NK, touched[:, :-1])
+
+
+def test_too_few_examples_are_named() -> None:
+    rows = rows_at_all_dates(100)
+    truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
+    for task, reasons in (
+        (Return(7), ("0 rows with it in the valid part; 10 are wanted", "rows with it in the train part")),
+        (Volume(30), ("rows with it in the",)),
+        (NextCategories(30), ("no cluster of items is met by 10 users, and not met by as many, in each part",)),
+    ):
+        found = task.problem(truth, 1)
+        assert isinstance(found, LeftOut)
+        assert any(reason in found for reason in reasons), found

@@ -1,0 +1,126 @@
+"""Tombstones: erased users are recognized by keyed hashes, everybody else stays, and no id is stored."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from userrep.errors import UserrepError
+from userrep.events.tombstones import NOBODY, Tombstones, add_tombstones, read_tombstones, request_id_of
+from userrep.schemas import TOMBSTONES
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+KEY = bytes(range(32))
+ANN, BOB = "ann@example.com", "bob"
+
+
+def erased(*user_ids: str, key: bytes = KEY) -> Tombstones:
+    return Tombstones(key, frozenset(Tombstones(key, frozenset()).hash(user_id) for user_id in user_ids))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(None, root=str(tmp_path / "root"))
+
+
+# Recognizing users
+
+
+def test_hashes_that_are_stored_keep_their_meaning() -> None:
+    """Tables hold these: another hash function would bring every erased user back. The value is from `openssl mac`."""
+    stored = "08eedc69aabb888ef468dadde562d6be"
+    assert Tombstones(KEY, frozenset([bytes.fromhex(stored)])).holds("bob")
+
+
+def test_only_the_erased_users_are_held_and_never_a_missing_id() -> None:
+    found = erased(ANN, "").hold(pa.array([ANN, BOB, None, ANN.upper(), f"{ANN} ", "", ANN]))
+    assert found.tolist() == [True, False, False, False, False, True, True]
+    assert erased(ANN).hold(pa.array([None, BOB]).dictionary_encode()[:1]).tolist() == [False]
+    assert erased(ANN).hold(pa.array([], pa.string())).tolist() == []
+
+
+def test_a_hash_depends_on_the_key() -> None:
+    other = erased(ANN, key=bytes(32))
+    assert other.holds(ANN)
+    assert not Tombstones(KEY, other.hashes).holds(ANN)
+
+
+def test_tombstones_without_a_user_are_false() -> None:
+    assert not NOBODY
+    assert not Tombstones(KEY, frozenset())
+    assert erased(ANN)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_named"),
+    [
+        (json.dumps({"user": "bob"}), True),
+        (json.dumps({"user": {"ids": [1, "bob"]}}), True),
+        (json.dumps({"row": json.dumps({"user": "bob"})}), True),
+        (json.dumps({"place": "t/0/1", "row": json.dumps({"row": json.dumps(["bob"])})}), True),
+        (json.dumps({"note": "from bob, late"}), True),
+        ('{"user": "bob", "item": ', True),  # JSON that was cut off
+        ("bob;i1;2024", True),
+        ("bob", True),
+        (json.dumps({"user": 4711}), True),
+        (json.dumps({"user": "two words"}), True),
+        (json.dumps({"user": "bobby", "bob2": None}), False),
+        (json.dumps({"user": 47110}), False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_rejected_row_is_recognized_wherever_it_names_an_erased_user(text: str | None, is_named: bool) -> None:
+    found = erased("bob", "4711", "two words").named_in(pa.array([text, "carol"], pa.string()))
+    assert found.tolist() == [is_named, False]
+
+
+# The table and the key
+
+
+def test_each_user_gets_one_tombstone_and_no_id_is_stored(tables: Tables, tmp_path: Path) -> None:
+    assert not read_tombstones(tables)
+    assert [add_tombstones(tables, ids) for ids in ([ANN, BOB, ANN], [BOB], [BOB, "eve"], [])] == [2, 0, 1, 0]
+    assert len(tables.ledger(TOMBSTONES)) == 3
+    found = read_tombstones(tables)
+    assert found.hold(pa.array([ANN, BOB, "eve", "mallory"])).tolist() == [True, True, True, False]
+    files = [path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file()]
+    assert not [content for content in files if ANN.encode() in content]
+
+
+def test_the_key_is_made_once_and_at_random(tables: Tables, tmp_path: Path) -> None:
+    add_tombstones(tables, [ANN])
+    key = (tmp_path / "root" / "erasure" / "key").read_text()
+    add_tombstones(tables, [BOB])
+    assert (tmp_path / "root" / "erasure" / "key").read_text() == key
+    assert len(bytes.fromhex(key)) == 32
+    other = Tables(None, root=str(tmp_path / "other"))
+    add_tombstones(other, [ANN])
+    assert (tmp_path / "other" / "erasure" / "key").read_text() != key
+
+
+@pytest.mark.parametrize("key", [None, "00" * 32], ids=["no key", "another key"])
+def test_tombstones_without_their_own_key_are_an_error(tables: Tables, tmp_path: Path, key: str | None) -> None:
+    add_tombstones(tables, [ANN])
+    path = tmp_path / "root" / "erasure" / "key"
+    path.unlink() if key is None else path.write_text(key)
+    with pytest.raises(UserrepError, match=r"erasure/key: not the key that users were erased with\. Restore the file"):
+        read_tombstones(tables)
+    with pytest.raises(UserrepError, match="not the key"):
+        add_tombstones(tables, [BOB])
+    assert len(tables.ledger(TOMBSTONES)) == 1
+
+
+def test_a_request_is_named_by_its_users_in_any_order_and_under_its_own_roots_key(
+    tables: Tables, tmp_path: Path
+) -> None:
+    name = request_id_of(tables, [ANN, BOB])
+    assert name == request_id_of(tables, [BOB, ANN])
+    add_tombstones(tables, [ANN])
+    assert name == request_id_of(tables, [ANN, BOB])
+    others = [request_id_of(tables, ids) for ids in ([ANN], [BOB], [f"{ANN}{BOB}"])]
+    other_root = request_id_of(Tables(None, root=str(tmp_path / "other")), [ANN, BOB])
+    assert len({name, *others, other_root}) == 5

@@ -1,0 +1,91 @@
+"""MLflow's client: its settings, loggers and tracking URI are for the time of a recording only."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from userrep.tracking.client import mlflow_client
+from userrep.tracking.place import TrackingPlace
+
+pytestmark = pytest.mark.fast
+
+
+class Mlflow(ModuleType):
+    """Stands for MLflow where its import, of seconds, is not what is tested: it keeps one tracking URI."""
+
+    def __init__(self, uri: str | None) -> None:
+        super().__init__("mlflow")
+        self.uri = uri
+
+    def is_tracking_uri_set(self) -> bool:
+        return self.uri is not None
+
+    def get_tracking_uri(self) -> str:
+        return self.uri or "file:mlruns"
+
+    def set_tracking_uri(self, uri: str | None) -> None:
+        self.uri = uri
+
+    def MlflowClient(self) -> str:
+        return f"a client of {self.uri}"
+
+
+@pytest.fixture
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> Mlflow:
+    mlflow = Mlflow("https://theirs")
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    return mlflow
+
+
+def place_at(uri: str) -> TrackingPlace:
+    return TrackingPlace(uri=uri, experiment="e", model="m", artifacts=None, secrets={})
+
+
+@pytest.mark.parametrize("before", ["https://theirs", None])
+def test_the_tracking_uri_is_the_place_s_inside_and_what_it_was_outside_even_after_an_error(
+    mlflow: Mlflow, before: str | None
+) -> None:
+    mlflow.uri = before
+    with mlflow_client(place_at("https://ours")) as client:
+        assert client == "a client of https://ours"
+    assert mlflow.uri == before
+    with pytest.raises(ConnectionError), mlflow_client(place_at("https://ours")):
+        raise ConnectionError
+    assert mlflow.uri == before
+
+
+def test_settings_of_the_environment_are_kept_and_ours_are_gone_afterwards(
+    mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    before = dict(os.environ)
+    with mlflow_client(place_at("https://ours")):
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+        assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["DO_NOT_TRACK"]) == ("0", "true")
+    assert dict(os.environ) == before
+
+
+def test_loggers_are_silent_inside_and_as_they_were_outside(mlflow: Mlflow, caplog: pytest.LogCaptureFixture) -> None:
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
+    before = [logger.level for logger in loggers]
+    with mlflow_client(place_at("https://ours")):
+        for logger in loggers:
+            logger.error("what the exception says anyhow")
+    assert caplog.records == []
+    assert [logger.level for logger in loggers] == before
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_the_folder_of_a_sqlite_file_is_made_and_none_for_a_server(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    with mlflow_client(place_at("https://host/a/b")):
+        assert list(tmp_path.iterdir()) == []
+    with mlflow_client(place_at(f"sqlite:///{tmp_path}/new/mlflow/m.db")):
+        assert (tmp_path / "new" / "mlflow").is_dir()

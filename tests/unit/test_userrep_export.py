@@ -1,0 +1,107 @@
+"""The folder of an export: which folders it may take, and which files in them it deletes."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import config_of
+from userrep import export
+from userrep.errors import UsageError
+from userrep.export import MANIFEST, check_out, export_features, export_item_vectors
+from userrep.schemas import EXPORTS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+D1 = date(2024, 5, 1)
+
+
+def fill(folder: Path, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(None, root=str(tmp_path / "root"))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [],
+        [MANIFEST],
+        [MANIFEST, "part-00000.parquet", "part-00001.parquet", "_SUCCESS", ".part-00000.parquet.crc"],
+        [MANIFEST, ".part-00000.parquet-0f3a"],
+        [f".{MANIFEST}-abc123"],  # killed before the first manifest was there
+    ],
+    ids=["empty", "begun", "whole", "cut off", "killed at once"],
+)
+def test_an_export_may_take_an_empty_folder_or_that_of_an_earlier_one(tmp_path: Path, found: list[str]) -> None:
+    folder = fill(tmp_path / "out", *found)
+    check_out(str(folder))
+    assert names(folder) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "named"),
+    [
+        (["part-00000.parquet"], ""),  # parts of somebody who writes no manifest
+        ([MANIFEST, "part-0.csv", "b.txt", "a.txt", "c.txt"], r" \(a.txt, b.txt, c.txt\)"),
+        ([MANIFEST, "mine.parquet"], r" \(mine.parquet\)"),
+        ([MANIFEST, "_manifest.json.bak"], r" \(_manifest.json.bak\)"),
+    ],
+    ids=["no manifest", "many others", "a table of others", "a copy"],
+)
+def test_a_folder_with_files_of_others_is_refused(tmp_path: Path, found: list[str], named: str) -> None:
+    folder = fill(tmp_path / "out", *found)
+    with pytest.raises(UsageError, match=f"--out {folder}: the folder .* holds no earlier export{named}; name another"):
+        check_out(str(folder))
+
+
+def test_only_parts_of_an_earlier_export_are_deleted(tmp_path: Path) -> None:
+    own = ["part-00000.parquet", "part-00002.parquet", ".part-00000.parquet-0f3a", "_SUCCESS", ".x.crc"]
+    folder = fill(tmp_path / "out", MANIFEST, "part-00001.parquet", "mine.parquet", ".hidden", *own)
+    export._delete_others(str(folder), {"part-00001.parquet"})
+    assert names(folder) == [".hidden", MANIFEST, "mine.parquet", "part-00001.parquet"]
+
+
+def test_where_rows_of_users_go_is_recorded_first_and_only_for_a_folder_that_may_be_used(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export._record(tables, "out/", "features", D1)
+    (row,) = tables.ledger(EXPORTS)
+    assert (row.path, row.what, row.as_of) == (f"{tmp_path}/out", "features", D1)
+    fill(tmp_path / "taken", "mine.txt")
+    with pytest.raises(UsageError, match="holds no earlier export"):
+        export._record(tables, "taken", "features", D1)
+    assert len(tables.ledger(EXPORTS)) == 1
+
+
+def test_a_manifest_is_json_with_dates_as_text(tmp_path: Path) -> None:
+    export._write_manifest(str(tmp_path), {"state": "incomplete", "as_of": D1})
+    assert json.loads((tmp_path / MANIFEST).read_text()) == {"state": "incomplete", "as_of": "2024-05-01"}
+    assert names(tmp_path) == [MANIFEST]
+
+
+def test_what_is_not_built_is_refused_with_the_command_that_builds_it(tables: Tables, tmp_path: Path) -> None:
+    config, out = config_of(tmp_path), tmp_path / "out"
+    with pytest.raises(
+        UsageError, match="no features of 2024-05-01: `userrep run build_user_features --as-of 2024-05-"
+    ):
+        export_features(tables, config, "l1", D1, str(out))
+    with pytest.raises(
+        UsageError, match="no item vectors for 2024-05-01: `userrep run train_item_vectors --as-of 2024"
+    ):
+        export_item_vectors(tables, config, "l1", D1, str(out))
+    assert not out.exists()
+    assert tables.ledger(EXPORTS) == []

@@ -1,0 +1,125 @@
+"""Moments of two snapshots' vectors, from parts of their users, and how far apart they are."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import Row
+
+from userrep.operations.vector_drift import Moments, _sums, compared
+
+pytestmark = pytest.mark.fast
+
+VECTORS = pa.list_(pa.float32())
+DIM = 3
+
+
+def batch_of(now: Sequence[object], before: Sequence[object], is_few: Sequence[object]) -> pa.RecordBatch:
+    """Build a part of the users of both snapshots; None: not in one of them."""
+    columns = {
+        "now": pa.array(now, VECTORS),
+        "before": pa.array(before, VECTORS),
+        "is_few": pa.array(is_few, pa.bool_()),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def rows_of(*tasks: Sequence[pa.RecordBatch]) -> list[Row]:
+    """Let each task add up its batches."""
+    return [Row(**row) for batches in tasks for found in _sums(batches) for row in found.to_pylist()]
+
+
+def of_side(rows: Sequence[Row], side: str) -> Moments:
+    return Moments.of([row for row in rows if row.side == side])
+
+
+def a_moment(mean: Sequence[float], covariance: object, **more: object) -> Moments:
+    """Build the moments of ten users, none of whom is only in this snapshot."""
+    built = Moments(
+        10, 0, 1.0, np.array(mean, float), np.array(covariance, float), np.zeros((0, len(mean)), np.float32)
+    )
+    return replace(built, **more)
+
+
+def test_moments_of_parts_are_those_of_numpy_on_the_whole() -> None:
+    random = np.random.default_rng(4)
+    users = [
+        {
+            "now": random.normal(size=DIM).astype(np.float32) if k % 5 else None,
+            "before": random.normal(2, 3, size=DIM).astype(np.float32) if k % 3 or not k % 5 else None,
+            "is_few": None if not k % 5 else bool(k % 2),  # no column of the side that a user is not in
+        }
+        for k in range(60)
+    ]
+    batches = [
+        batch_of(*([user[name] for user in part] for name in ("now", "before", "is_few")))
+        for part in (users[:1], users[1:21], users[21:])
+    ]
+    rows = rows_of(batches[:2], batches[2:])
+    in_both = [user for user in users if user["now"] is not None and user["before"] is not None]
+    for side, num, num_alone in (("now", 48, 16), ("before", 44, 12)):
+        z = np.array([user[side] for user in users if user[side] is not None], np.float64)
+        found = of_side(rows, side)
+        assert (found.num_rows, found.num_alone) == (num, num_alone) == (len(z), len(z) - len(in_both))
+        assert found.mean_norm == pytest.approx(np.linalg.norm(z, axis=1).mean())
+        np.testing.assert_allclose(found.mean_D, z.mean(axis=0))
+        np.testing.assert_allclose(found.covariance_DD, np.cov(z.T, bias=True), atol=1e-9)
+        few = [user[side] for user in in_both if user["is_few"]]
+        np.testing.assert_array_equal(found.neighbours_ND, few)
+
+
+def test_a_part_without_users_of_a_snapshot_adds_no_row_for_it() -> None:
+    rows = rows_of([batch_of([[1, 0]], [None], [True])])
+    assert [(row.side, row.num_rows, row.num_alone) for row in rows] == [("now", 1, 1)]
+    assert of_side(rows, "before").num_rows == 0
+
+
+def test_the_effective_rank_counts_dimensions_of_equal_variance() -> None:
+    assert a_moment([0] * 4, np.eye(4)).effective_rank == pytest.approx(4)
+    assert a_moment([0] * 4, np.diag([5, 5, 0, 0])).effective_rank == pytest.approx(2)
+    # Shares of 0.8 and 0.2: exp(-(0.8 ln 0.8 + 0.2 ln 0.2)).
+    assert a_moment([0, 0], np.diag([4, 1])).effective_rank == pytest.approx(1.6493848885)
+
+
+def test_shifts_and_changes_are_measured_in_units_of_the_snapshot_before() -> None:
+    before, now = a_moment([0, 0, 1], np.diag([4, 1, 1])), a_moment([2, -0.5, 1], np.diag([16, 1, 0.5]))
+    metrics, parts = compared(now, before)
+    assert parts["mean_shift"] == {"dimension 0": 1.0, "dimension 1": 0.5, "dimension 2": 0.0}
+    assert parts["variance_change"] == pytest.approx(
+        {"dimension 0": 1.3862943611, "dimension 1": 0, "dimension 2": 0.6931471806}
+    )
+    assert (metrics["mean_shift"], metrics["variance_change"]) == pytest.approx((1.0, 1.3862943611))
+
+
+def test_a_rank_that_grows_is_not_lost() -> None:
+    four, two = a_moment([0] * 4, np.eye(4)), a_moment([0] * 4, np.diag([1, 1, 0, 0]))
+    assert compared(two, four)[0]["rank_loss"] == pytest.approx(0.5)
+    assert compared(four, two)[0]["rank_loss"] == 0
+
+
+def test_users_who_came_and_went_are_shares_of_those_who_were_there_before() -> None:
+    before = a_moment([0, 0], np.eye(2), num_rows=5, num_alone=1)
+    now = a_moment([0, 0], np.eye(2), num_rows=10, num_alone=6)
+    metrics, _ = compared(now, before)
+    assert (metrics["new_share"], metrics["vanished_share"]) == (1.2, 0.2)
+
+
+@pytest.mark.parametrize(("now", "change"), [(0.5, 0.5), (1.5, 0.5), (1.0, 0.0)])
+def test_vectors_that_become_shorter_or_longer_have_changed_their_norm(now: float, change: float) -> None:
+    before = a_moment([0, 0], np.eye(2))
+    assert compared(replace(before, mean_norm=now), before)[0]["norm_change"] == pytest.approx(change)
+
+
+def test_a_rotation_loses_no_neighbors_and_a_shuffle_does() -> None:
+    random = np.random.default_rng(7)
+    z = random.normal(size=(40, 2)).astype(np.float32)
+    before = a_moment([0, 0], np.eye(2), neighbours_ND=z)
+
+    def lost(vectors: np.ndarray) -> float:
+        return compared(replace(before, neighbours_ND=vectors.astype(np.float32)), before)[0]["neighbours_lost"]
+
+    assert lost(3 * z @ np.array([[0.6, 0.8], [-0.8, 0.6]])) == pytest.approx(0, abs=0.02)
+    assert lost(random.permutation(z)) > 0.5
+    assert compared(a_moment([0], [[1]]), a_moment([0], [[1]]))[0]["neighbours_lost"] == 0  # no user is in both

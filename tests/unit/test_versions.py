@@ -1,0 +1,114 @@
+"""Versions of item vectors: the grid of dates, what makes another lineage, and which versions the ledger has."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import config_of
+from userrep.events.buckets import NUM_BUCKETS
+from userrep.events.tiles import TileDay, TileLedger
+from userrep.items.versions import (
+    MadeVersion,
+    Versions,
+    _bucket_limit,
+    items_without_vector,
+    lineage_of,
+    made_versions,
+    versions_of,
+)
+from userrep.schemas import ITEM_VECTOR_VERSIONS
+from userrep.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+V0, V1, V2 = date(2024, 5, 1), date(2024, 5, 8), date(2024, 5, 15)
+
+
+# The grid
+
+
+def test_the_version_at_a_date_is_the_newest_on_the_grid_at_or_before_it() -> None:
+    versions = Versions("l1", anchor=V1, refit_days=7, present=frozenset({V1}))
+    assert versions.valid_at(V1) == versions.valid_at(date(2024, 5, 14)) == V1
+    assert versions.valid_at(V2) == V2
+    assert versions.valid_at(date(2024, 5, 7)) == versions.valid_at(V0) == V0
+    assert versions.valid_at(date(2024, 4, 30)) == date(2024, 4, 24)
+
+
+def test_what_is_missing_is_what_the_dates_need_and_is_not_there() -> None:
+    versions = Versions("l1", anchor=V1, refit_days=7, present=frozenset({V1}))
+    assert versions.missing([date(2024, 5, 20), date(2024, 5, 9), V2, date(2024, 5, 2)]) == [V0, V2]
+
+
+# The lineage
+
+
+def test_a_history_makes_another_lineage_and_none_the_lineage_of_its_windows_alone(tmp_path: Path) -> None:
+    def lineage(windows: list[int], **history: int | None) -> str:
+        return lineage_of(config_of(tmp_path, windows_days=windows, **history))
+
+    assert lineage([2, 7]) == lineage([2, 7], history_days=None) == lineage([2, 7], history_days=14)
+    others = [lineage([2, 7], history_days=days) for days in (0, 8)] + [lineage([2, 7, 14], history_days=0)]
+    assert len({lineage([2, 7]), *others}) == 4
+
+
+def test_a_lineage_is_named_by_what_columns_mean_and_not_by_where_tables_lie(tmp_path: Path) -> None:
+    def lineage(path: str = "users", attributes: tuple[str, ...] = ("country",), **als: int) -> str:
+        users = {"path": path, "columns": {"user_id": "user_id"}, "attributes": list(attributes)}
+        vectors = {"behaviour": {"kind": "als", "dim": 4, **als}}
+        return lineage_of(config_of(tmp_path, users=users, item_vectors=vectors))
+
+    assert lineage() == lineage(path="another place") == lineage(max_tiles=1000)
+    assert len({lineage(), lineage(attributes=("age",)), lineage(dim=5), lineage(refit_days=3)}) == 4
+
+
+# The ledger
+
+
+def add_version(tables: Tables, version: date, hour: int = 0, **more: Any) -> None:
+    row = {"lineage_id": "l1", "valid_from": version, "num_items": 5, "num_vectors": {"behaviour": 5}, "largest": 1.0}
+    tables.add(ITEM_VECTOR_VERSIONS, [row | {"built_at": datetime(2024, 6, 1, hour)} | more])
+
+
+def test_the_first_version_of_a_lineage_anchors_its_grid(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    tables, lineage_id = Tables.of(config, None), lineage_of(config)
+    add_version(tables, V0, lineage_id="another")
+    assert versions_of(tables, config, anchor=V2) == Versions(lineage_id, V2, 7, frozenset())
+    for version in (V2, V1):
+        add_version(tables, version, lineage_id=lineage_id)
+    assert versions_of(tables, config, anchor=date(2030, 1, 1)) == Versions(lineage_id, V1, 7, frozenset({V1, V2}))
+
+
+def test_of_a_version_that_was_made_several_times_the_newest_row_counts(tmp_path: Path) -> None:
+    tables = Tables(None, root=str(tmp_path))
+    add_version(tables, V1, 7)
+    add_version(tables, V1, 9, num_items=10, num_vectors={"behaviour": 8, "content": 10}, largest=2.0)
+    add_version(tables, V1, 8)
+    add_version(tables, V2, lineage_id="another")
+    assert made_versions(tables, "l1") == {V1: MadeVersion(10, {"behaviour": 8, "content": 10}, 2.0)}
+    assert items_without_vector(tables, "l1", V1) == {"behaviour": 2, "content": 0}
+    assert items_without_vector(tables, "l1", V2) == {}
+
+
+# How many users ALS is fitted on
+
+
+def ledger_of(*days: tuple[date, int, int]) -> TileLedger:
+    """Make a ledger of days, each with its newest revision and the tiles of it; older ones have a million."""
+    tiles = {(day, n): num if n == revision else 10**6 for day, revision, num in days for n in range(revision + 1)}
+    newest = {day: TileDay("f", "c", revision, num, 0) for day, revision, num in days}
+    return TileLedger(newest, TileDay("", "", 0, 0, 0), tiles)
+
+
+@pytest.mark.parametrize(
+    ("version", "max_tiles", "share"),
+    [(V2, 100, 0.25), (V2, 400, 1), (V2, 1000, 1), (V1, 50, 0.5), (V1 + timedelta(days=1), 100, 0.25), (V0, 1, 1)],
+)
+def test_als_takes_the_share_of_users_that_has_as_many_tiles_before_the_version(
+    version: date, max_tiles: int, share: float
+) -> None:
+    ledger = ledger_of((V0, 3, 100), (V1, 1, 300))
+    assert _bucket_limit(ledger, version, max_tiles) == NUM_BUCKETS * share

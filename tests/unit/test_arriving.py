@@ -69,7 +69,8 @@ def test_a_folder_that_is_not_there_is_refused_and_a_pattern_is_not_looked_up(tm
 
     (tmp_path / "arriving").mkdir()
     there, nowhere = {"path": str(tmp_path / "arriving")}, {"path": str(tmp_path / "nowhere")}
-    with pytest.raises(UsageError, match=rf"stream\.onboarding\.path {tmp_path}/nowhere: not there; make the folder"):
-        check(events=there, onboarding=nowhere)
-    with pytest.raises(UsageError, match=r"stream\.events\.path .*/nowhere: not there"):
-        check(events=nowhere, onboarding={"path": f"{tmp_path}/no*where"})
+    with pytest.raises(UsageError, match=r"stream\.events\.path .*/nowhere: not there; make the folder that rows"):
+        check(events=nowhere, onboarding=there)
+    for events in (there, {"path": f"{tmp_path}/no*where"}):
+        with pytest.raises(UsageError, match=rf"stream\.onboarding\.path {tmp_path}/nowhere: not there"):
+            check(events=events, onboarding=nowhere)

@@ -32,7 +32,7 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["s1"]
 
 
-def test_an_artifact_of_before_tastes_were_whitened_carries_them_as_they_are(tmp_path: Path) -> None:
+def test_an_artifact_from_before_tastes_were_whitened_carries_them_as_they_are(tmp_path: Path) -> None:
     saved(tmp_path / "s1")
     tensors = {name: t for name, t in load_artifact(str(tmp_path / "s1")).tensors.items() if name != "whitening_EE"}
     saved(tmp_path / "s2")

@@ -63,7 +63,7 @@ def test_the_number_of_slices_is_the_next_power_of_two_and_at_most_the_number_of
     assert power_of_two(at_least) == power
 
 
-def test_statistics_of_row_groups_tell_their_buckets_with_an_open_end(tmp_path: Path) -> None:
+def test_row_group_statistics_give_half_open_ranges_of_buckets(tmp_path: Path) -> None:
     rows = pa.table({"user_id": list("abcde"), "user_bucket": pa.array([3, 3, 4, 9, 1_048_575], pa.int32())})
     pq.write_table(rows, tmp_path / "a.parquet", row_group_size=2)
     assert ranges_of_groups(pq.read_metadata(tmp_path / "a.parquet")) == [(3, 4), (4, 10), (1_048_575, 1_048_576)]

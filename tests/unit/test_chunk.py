@@ -104,7 +104,7 @@ def test_sums_are_read_from_a_slice_of_a_column() -> None:
     assert block.sums_rows.flat_NS[:, :2].tolist() == [[1, 2], [2, 4]]
 
 
-def test_sums_with_the_sums_of_picks_after_them_are_told_apart() -> None:
+def test_sums_of_picks_are_split_from_the_sums_of_events_before_them() -> None:
     row = stored("a", [1.0])
     row["sums"] += np.arange(7.0).tobytes()
     sums = only_block(chunk_of([], sums=pa.Table.from_pylist([row, row], SUMS))).sums_rows.summed(

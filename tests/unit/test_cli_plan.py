@@ -126,7 +126,7 @@ def test_a_plan_is_printed_as_three_tables_and_a_sum(userrep: Userrep, no_spark:
         (("--core-hour-price", "inf"), "plan: a price is a number, not nan or inf"),
     ],
 )
-def test_a_size_that_is_none_is_refused(
+def test_an_invalid_size_is_refused(
     userrep: Userrep, no_spark: None, config: Path, options: tuple[str, ...], said: str
 ) -> None:
     answer = userrep("plan", "--config", config, *SIZE, *options)

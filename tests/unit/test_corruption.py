@@ -18,7 +18,7 @@ def noise_of(layout: InputLayout, seed: int = 1, **shares: float) -> Corruption:
     return Corruption(layout, model, empty_input(layout, scaler_of(layout)), seed=seed)
 
 
-def test_corruption_depends_on_seed_epoch_and_row_alone() -> None:
+def test_corruption_depends_only_on_seed_epoch_and_row() -> None:
     layout = layout_of()
     x_BF, keys_B = inputs(layout, 300), np.random.default_rng(0).integers(-(1 << 63), (1 << 63) - 1, 300)
     shares = {"noise": 0.1, "feature_dropout": 0.2, "block_dropout": 0.2, "newcomer_share": 0.1, "dropout": 0.3}

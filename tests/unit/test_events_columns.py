@@ -33,17 +33,17 @@ FRAME: Any = SimpleNamespace(schema=SCHEMA)
 @pytest.mark.parametrize(
     ("name", "path"),
     [
-        ("user.id", ["user.id"]),  # a column of that very name comes first
+        ("user.id", ["user.id"]),  # the column of this name, not the field
         ("user.geo.at.country", ["user", "geo.at", "country"]),
         ("user", ["user"]),
         ("users.id", None),
         ("tracking", None),  # a field of a struct whose name it begins with
         ("user.", None),
         ("user.id.deeper", None),
-        ("tags.name", None),  # an array has no field
+        ("tags.name", None),  # fields within arrays are not found
     ],
 )
-def test_a_name_is_a_column_first_and_a_path_into_structs_otherwise(name: str, path: list[str] | None) -> None:
+def test_a_column_name_takes_precedence_over_a_path_into_structs(name: str, path: list[str] | None) -> None:
     found = find_column(SCHEMA, name)
     assert (found and found[0]) == path
 

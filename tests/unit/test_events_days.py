@@ -1,4 +1,4 @@
-"""Whether rows of a log may have an event id."""
+"""A log has event ids if any of its sources maps one."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the files of a log are known by: the meaning of its columns, and nothing about where it lies."""
+"""The meaning of a log's columns is hashed; its path and format are not part of it."""
 
 from pathlib import Path
 from typing import Any

@@ -111,7 +111,7 @@ def test_rejected_rows_are_counted_by_day_for_one_revision(spark: SparkSession, 
         [{"event_date": day, "revision": revision, "reason": why, "row": "{}"} for day, revision, why in reasons],
     )
     assert num_rejected_of(tables, 2, undated=False) == {D1: 2, D2: 2, D3: 1}
-    # Undated rows stand under the day of processing, which is none of theirs.
+    # The undated rows are stored under the day of processing and do not count for it.
     assert num_rejected_of(tables, 2, undated=True) == {D1: 2, D2: 1}
 
 
@@ -139,23 +139,23 @@ class Built(NamedTuple):
 
 
 COPIES = [
-    # Of an id, the later time; here of another item, and weighing less.
+    # The later copy counts, although it has another item and a smaller weight.
     event("u1", "early", "2024-05-02 09:00:00", event_id="e1", weight=9.0),
     event("u1", "late", "2024-05-02 10:00:00", event_id="e1", weight=1.0),
     event("u1", "late", "2024-05-01 23:59:59", event_id="e1", weight=1.0),  # on another day
-    # Of one time, the larger value.
+    # The largest of three copies with the same time counts.
     event("u1", "tie", "2024-05-01 11:00:00", event_id="e2", weight=2.0),
     event("u1", "tie", "2024-05-01 11:00:00", event_id="e2", weight=5.0),
     event("u1", "tie", "2024-05-01 11:00:00", event_id="e2", weight=3.0),
-    # A value rather than none.
+    # A value counts rather than null.
     event("u2", "null", "2024-05-01 12:00:00", event_id="e3", weight=1.0),
     event("u2", "null", "2024-05-01 12:00:00", event_id="e3", weight=1.0, device="tv"),
-    # Without an id only equal rows are copies, where a column that means nothing counts as well.
+    # Rows without an id are copies if they are equal, also in the unmapped column "note".
     event("u2", "equal", "2024-05-02 13:00:00", weight=1.0, note="a"),
     event("u2", "equal", "2024-05-02 13:00:00", weight=1.0, note="a"),
     event("u2", "equal", "2024-05-02 13:00:00", weight=1.0, note="b"),
     event("u2", "equal", "2024-05-02 13:00:00", weight=1.0),
-    # Of a user who was erased: also where theirs is the later copy.
+    # The erased user has an event of their own, and the later copy of another user's event.
     event("erased", "gone", "2024-05-02 14:00:00", event_id="e4", weight=1.0),
     event("u3", "kept", "2024-05-02 14:00:00", event_id="e5", weight=1.0),
     event("erased", "gone", "2024-05-02 15:00:00", event_id="e5", weight=1.0),
@@ -170,7 +170,7 @@ SCHEMA = pa.schema(
 
 
 def write_log(folder: Path, kind: str, rows: list[dict[str, Any]]) -> None:
-    """Write rows into two files, so that copies of an event lie in different ones."""
+    """Write rows into two files, so that copies of an event are in different files."""
     for k in range(2):
         if kind == "parquet":
             write_rows(folder / f"{k}.parquet", rows[k::2], SCHEMA)
@@ -200,27 +200,27 @@ def built(request: pytest.FixtureRequest, spark: SparkSession, tmp_path_factory:
     return Built(tiles, [row.row for row in tables.read(REJECTED_EVENTS).collect()])
 
 
-def test_of_the_copies_of_an_event_the_latest_counts_once_on_each_day(built: Built) -> None:
+def test_the_latest_copy_of_an_event_counts_once_per_day(built: Built) -> None:
     counted = [(*key, row.num_events, row.weight) for key, row in built.tiles.items() if key[2] in ("early", "late")]
     assert sorted(counted) == [(D1, "u1", "late", 1, 1.0), (D2, "u1", "late", 1, 1.0)]
     assert built.tiles[D2, "u1", "late"].last_event_at == datetime(2024, 5, 2, 10)
 
 
-def test_of_copies_with_one_time_the_larger_counts(built: Built) -> None:
+def test_the_largest_of_copies_with_the_same_time_counts(built: Built) -> None:
     tile = built.tiles[D1, "u1", "tie"]
     assert (tile.num_events, tile.weight) == (1, 5.0)
 
 
-def test_of_copies_with_one_time_a_value_is_larger_than_none(built: Built) -> None:
+def test_a_value_takes_precedence_over_null_among_copies_with_the_same_time(built: Built) -> None:
     tile = built.tiles[D1, "u2", "null"]
     assert (tile.num_events, tile.num_by_context) == (1, {"device=tv": 1})
 
 
-def test_without_an_id_only_rows_that_are_equal_in_all_columns_are_copies(built: Built) -> None:
+def test_rows_without_an_event_id_are_copies_only_if_all_columns_are_equal(built: Built) -> None:
     tile = built.tiles[D2, "u2", "equal"]
     assert (tile.num_events, tile.weight) == (3, 3.0)
 
 
-def test_the_rows_of_an_erased_user_are_as_if_they_were_not_in_the_log(built: Built) -> None:
+def test_the_rows_of_an_erased_user_are_dropped_before_copies_are_and_all_other_rows_stay(built: Built) -> None:
     assert {key[1:] for key in built.tiles if key[1] not in ("u1", "u2")} == {("u3", "kept")}
     assert [json.loads(row)["user_id"] for row in built.rejected] == ["u3"]

@@ -42,14 +42,14 @@ def ledger_row(day: date | None, revision: int, content: str, **more: Any) -> di
 # Which revision is read
 
 
-def test_the_highest_revision_of_a_day_takes_precedence_whatever_the_order_of_rows(tables: Tables) -> None:
+def test_the_highest_revision_of_a_day_takes_precedence_in_any_order_of_rows(tables: Tables) -> None:
     later = NOON + timedelta(hours=1)
     tables.add(TILE_DAYS, [ledger_row(D1, 10, "new"), ledger_row(D1, 9, "old", built_at=later)])
     tables.add(TILE_DAYS, [ledger_row(D1, 2, "first"), ledger_row(D2, 1, "only")])
     assert latest_tile_days(tables) == {D1: ("new", 10), D2: ("only", 1)}
 
 
-def test_of_two_rows_of_one_revision_the_later_takes_precedence(tables: Tables) -> None:
+def test_the_later_of_two_rows_for_one_revision_takes_precedence(tables: Tables) -> None:
     """A day that was rebuilt to the same tiles keeps its revision and gets another fingerprint."""
     again = ledger_row(D1, 1, "same", fingerprint="of other files", built_at=NOON + timedelta(seconds=1))
     tables.add(TILE_DAYS, [again, ledger_row(D1, 1, "same")])

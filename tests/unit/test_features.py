@@ -215,7 +215,7 @@ def test_features_equal_a_plain_recomputation_and_do_not_depend_on_how_rows_are_
         assert ran(FEATURES, *chunks) == found
 
 
-def test_who_was_last_active_in_the_history_is_no_one_until_active_again() -> None:
+def test_a_user_last_active_in_the_history_has_no_features_until_active_again() -> None:
     old = [tile("a", 5, 1, 2.0, 9, 3, "tv"), tile("b", 4, 0, 1.0, 9, 1, "tv"), tile("b", 1, 3, 3.0, 7, 2, "phone")]
     assert [row["user_id"] for row in ran(FEATURES, chunk_of(old))] == ["b"]
     again = [*old, tile("a", 1, 3, 1.0, 9, 1, "phone")]
@@ -227,7 +227,7 @@ def test_who_was_last_active_in_the_history_is_no_one_until_active_again() -> No
     assert (found["days_since_first_event"], found["num_by_context_3d"]) == (1.0, [("device=phone", 1)])
 
 
-def test_sums_keep_who_was_active_in_the_history_alone_and_forget_them_after() -> None:
+def test_sums_keep_users_active_only_in_the_history_and_drop_them_after_it() -> None:
     old = [tile("a", 5, 1, 2.0, 9, 3, "tv")]
     kept = [ran(PoolingJob(SPEC, ((day, VECTORS),), ("sums",)), chunk_of(old)) for day in (AS_OF, _after(1), _after(2))]
     assert [[row["user_id"] for row in rows] for rows in kept] == [["a"], ["a"], []]
@@ -257,7 +257,7 @@ def test_blocks_of_few_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 @given(tiles_of_users, profiles_of_users)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_dates_that_share_a_pass_get_the_features_that_each_would_get_alone(
+def test_dates_that_share_a_pass_get_the_features_of_separate_passes(
     tiles: list[Row], drawn: dict[str, tuple[Any, ...]]
 ) -> None:
     chunk = chunk_of(tiles, [profile(user, *more) for user, more in drawn.items()])

@@ -73,7 +73,7 @@ def test_a_mean_is_the_sum_of_a_windows_rings_divided_by_the_weight_of_items_wit
     assert [row[f"weight_{window}d"] for window in (1, 3, 6)] == [100, 110, 111]
 
 
-def test_known_at_a_date_is_who_has_an_event_in_the_longest_window_a_registration_or_a_pick_before_it() -> None:
+def test_users_are_known_by_an_event_in_the_longest_window_or_a_registration_or_pick_before_the_date() -> None:
     def at(user: str, registered_at: int | None, picked_at: list[int]) -> Row:
         own = {"registered_at": registered_at, "pick_items": ["i0"] * len(picked_at), "picked_at": picked_at}
         return profile("a", None, "se", []) | {"user_id": user} | own

@@ -48,7 +48,7 @@ def test_a_footer_proves_nothing_about_rows_that_are_not_all_of_one_plausible_da
     assert day_of_file(written(tmp_path, times), ("event_at",)) is None
 
 
-def test_a_row_without_a_time_spoils_the_row_group_that_it_lies_in(tmp_path: Path) -> None:
+def test_a_row_group_with_a_null_time_proves_nothing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"event_at": [at("2024-05-01"), None]}), tmp_path / "a.parquet")
     assert day_of_file(str(tmp_path / "a.parquet"), ("event_at",)) is None
 
@@ -57,7 +57,7 @@ def test_the_first_plausible_moment_is_new_year_1971(tmp_path: Path) -> None:
     assert day_of_file(written(tmp_path, [at("1971-01-01")]), ("event_at",)) == (date(1971, 1, 1), 1)
 
 
-def test_clocks_may_be_wrong_by_up_to_a_day(tmp_path: Path) -> None:
+def test_times_up_to_a_day_in_the_future_are_plausible(tmp_path: Path) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
     soon, later = now + timedelta(hours=23), now + timedelta(hours=25)
     assert day_of_file(written(tmp_path, [soon]), ("event_at",)) == (soon.date(), 1)

@@ -98,7 +98,7 @@ def test_a_window_holds_the_day_that_it_begins_with_but_not_the_as_of_date() -> 
             inventory.check_window(as_of, window_days)
 
 
-def test_counts_fill_in_only_days_that_the_inventory_has_not_counted() -> None:
+def test_counts_are_filled_in_only_for_days_that_the_inventory_has_not_counted() -> None:
     inventory = Inventory([LogDay(D1, 3, 1, "a"), LogDay(D2, 9, None, "b"), LogDay(D3, None, None, "c", 320)], 0, 0)
     counted = inventory.counted({D1: (70, 70), D2: (8, 2)})
     assert [(day.num_rows, day.num_rejected, day.fingerprint) for day in counted.days] == [

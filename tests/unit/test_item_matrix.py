@@ -54,7 +54,7 @@ def part_of(matrix: ItemMatrix) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 8, 1024])
-def test_the_parts_of_the_item_vectors_are_the_whole_and_each_is_read_by_its_row_groups_alone(
+def test_the_parts_of_the_item_vectors_are_the_whole_and_each_reads_only_its_row_groups(
     versions: list[VectorFiles], monkeypatch: pytest.MonkeyPatch, num_parts: int
 ) -> None:
     groups: list[int] = []

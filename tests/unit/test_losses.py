@@ -214,7 +214,7 @@ def test_losses_are_those_of_their_parts_in_the_order_of_the_names() -> None:
     assert {name: value.item() for name, value in want.items()} == {name: found[name].item() for name in want}
 
 
-def test_telling_users_apart_weighs_what_is_configured_over_all_vectors_together() -> None:
+def test_the_contrast_losses_of_all_vectors_together_have_the_configured_weight() -> None:
     loss = Loss(LAYOUT, TARGETS, MODEL.model_copy(update={"contrast_weight": 0.5}), 4)
     weights = dict(zip(loss.names, loss.weight_K.tolist(), strict=True))
     apart = [weight for name, weight in weights.items() if "_apart_" in name]

@@ -101,6 +101,7 @@ def test_a_missing_map_is_refused_with_the_command_that_fits_it(tables: Tables) 
         {"weight_ED": WEIGHT_ED},
         {"weight_ED": WEIGHT_ED, "bias_D": BIAS_D[:1]},
         {"weight_ED": WEIGHT_ED[0], "bias_D": BIAS_D},
+        {"weight_ED": np.zeros((2, 3, 2), np.float32), "bias_D": np.zeros((3, 2), np.float32)},
         {"weight_ED": WEIGHT_ED, "bias_D": BIAS_D.astype(np.float64)},
         {"weight_ED": WEIGHT_ED * np.float32("nan"), "bias_D": BIAS_D},
         {"weight_ED": WEIGHT_ED, "bias_D": BIAS_D * np.float32("inf")},

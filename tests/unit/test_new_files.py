@@ -1,4 +1,4 @@
-"""New files of a log: which of them their footers account for, and how these are told apart."""
+"""New files of a log: which ones are recorded from their footers, and what their checksums depend on."""
 
 from datetime import date, datetime
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_file_that_cannot_be_opened_is_left_to_spark(tmp_path: Path) -> None:
 def test_footers_are_trusted_for_utc_times_in_plain_parquet_only(
     tmp_path: Path, kind: T.DataType, settings: dict[str, Any]
 ) -> None:
-    """Without a session, so that asking the footers would fail."""
+    """Reading footers takes a Spark session, which these tables do not have."""
     source: Any = SimpleNamespace(schema=T.StructType([T.StructField("event_at", kind)]))
     log = EventSource(path="log", columns=EVENT_COLUMNS, **settings)
     tables = Tables(None, root=str(tmp_path))

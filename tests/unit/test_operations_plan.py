@@ -67,8 +67,9 @@ def test_each_space_in_use_is_embedded_and_published_every_night(tables: Tables,
 def test_users_are_those_of_the_newest_published_snapshot(tables: Tables, config: Config) -> None:
     of_date = [replace(snapshot(date(2024, 5, day)), num_users=num) for day, num in ((3, 200), (1, 50), (2, 10))]
     again = replace(snapshot(date(2024, 5, 3), revision=2), num_users=400)
+    older = replace(snapshot(date(2024, 5, 2), revision=3), num_users=20)
     staged = replace(snapshot(date(2024, 5, 4), state="staged"), num_users=7)
-    record_snapshots(tables, [again, *of_date, staged])
+    record_snapshots(tables, [again, older, *of_date, staged])
     found = hours(tables, config)
     assert found["refresh_user_features"] == pytest.approx(1_000 / 400)
     assert found["train_autoencoder"] == pytest.approx(1_000 / 400 / 10)

@@ -73,19 +73,19 @@ def test_a_part_has_the_same_bytes_however_its_rows_arrive(tmp_path: Path) -> No
 def test_a_part_replaces_an_older_one_only_when_it_is_whole(tmp_path: Path) -> None:
     _write(str(tmp_path), NAME, "user_id", rows_of("old"), [])
 
-    def cut_off() -> Iterator[pa.Table]:
+    def interrupted() -> Iterator[pa.Table]:
         yield rows_of("b")
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        _write(str(tmp_path), NAME, "user_id", rows_of("a"), cut_off())
+        _write(str(tmp_path), NAME, "user_id", rows_of("a"), interrupted())
     assert pq.read_table(tmp_path / NAME).equals(rows_of("old"))
     assert all(name.startswith(f".{NAME}-") for name in names(tmp_path) if name != NAME)
     _write(str(tmp_path), NAME, "user_id", rows_of("new"), [])
     assert pq.read_table(tmp_path / NAME).equals(rows_of("new"))
 
 
-def test_columns_but_ids_and_vectors_are_written_with_dictionaries(tmp_path: Path) -> None:
+def test_all_columns_except_ids_and_vectors_are_written_with_dictionaries(tmp_path: Path) -> None:
     rows = rows_of("a", "b").append_column("modality", pa.array(["m", "m"]))
     _write(str(tmp_path), NAME, "user_id", rows, [])
     group = pq.read_metadata(tmp_path / NAME).row_group(0)
@@ -120,7 +120,7 @@ def test_a_part_may_lose_all_its_rows(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / NAME).equals(rows_of())
 
 
-def test_a_folder_that_holds_no_export_any_more_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_left_unchanged(tmp_path: Path) -> None:
     _write(str(tmp_path), NAME, "user_id", rows_of("a"), [])
     spark: Any = None
     assert erase_from_parts(spark, str(tmp_path), is_user("a")) is None
@@ -128,7 +128,7 @@ def test_a_folder_that_holds_no_export_any_more_is_left_alone(tmp_path: Path) ->
     assert names(tmp_path) == [NAME]
 
 
-def test_of_an_export_that_was_cut_off_only_the_manifest_and_files_of_others_stay(tmp_path: Path) -> None:
+def test_an_interrupted_export_loses_all_its_parts_but_no_unrelated_file(tmp_path: Path) -> None:
     write_manifest(tmp_path, state="incomplete")
     for name in (NAME, f".{NAME}-abc", "mine.parquet", ".hidden", "part-1.csv"):
         (tmp_path / name).write_bytes(b"a")

@@ -39,7 +39,7 @@ def test_hashed_numbers_are_uniform_and_independent_between_purposes() -> None:
     assert abs(np.corrcoef(here[1:], here[:-1])[0, 1]) < 0.02
 
 
-def test_keys_depend_on_every_part_and_on_their_order() -> None:
+def test_a_key_depends_on_each_part_and_on_the_order_of_parts() -> None:
     keys = [keys_of(1, 2), keys_of(2, 1), keys_of(1), keys_of(1, 2, 0), keys_of(1, 3)]
     assert len({int(key[0]) for key in keys}) == 5
     together = keys_of(1, np.array([[2], [3]]), np.array([4, 5]))
@@ -98,7 +98,7 @@ def test_each_genre_has_an_item_that_is_always_sold() -> None:
 # Users
 
 
-def test_a_user_is_the_same_in_whatever_block_they_are_simulated() -> None:
+def test_a_user_is_the_same_in_every_block_that_contains_them() -> None:
     part = Population(SPEC, np.arange(50, 60))
     assert np.array_equal(part.registered_ms, population().registered_ms[50:60])
     assert np.allclose(part.tastes, population().tastes[50:60], rtol=1e-12)

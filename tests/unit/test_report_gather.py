@@ -134,6 +134,19 @@ def test_the_stages_of_a_run_are_put_together_and_its_outcome_is_the_worst(table
     assert (found.night, found.night_is_daily, found.space_id) == ([], False, None)
 
 
+def test_the_night_is_the_newest_daily_run_or_else_the_newest_pipeline(tables: Tables, config: Config) -> None:
+    hours = [NOW + timedelta(hours=k) for k in range(5)]
+    tables.add(JOB_RUNS, [a_run("train_autoencoder", "p2", hours[1]), a_run("train_autoencoder", "p1", hours[0])])
+    found = gathered(tables, config)
+    assert ([of.run_id for of in found.night], found.night_is_daily) == (["p2"], False)
+    tables.add(JOB_RUNS, [
+        a_run("refresh_user_features", "d2", hours[3]), a_run("embed_users", "d2", hours[3]),
+        a_run("refresh_user_features", "d1", hours[2]), a_run("train_autoencoder", "p3", hours[4]),
+    ])  # fmt: skip
+    found = gathered(tables, config)
+    assert ([of.run_id for of in found.night], found.night_is_daily) == (["d2", "d2"], True)
+
+
 def test_only_the_newest_sixty_runs_are_reported(tables: Tables, config: Config) -> None:
     tables.add(JOB_RUNS, [a_run("s", f"r{k}", NOW + timedelta(minutes=k)) for k in range(61)])
     assert [of.run_id for of in gathered(tables, config).runs] == [f"r{k}" for k in range(1, 61)]

@@ -175,10 +175,11 @@ def test_a_snapshot_that_is_not_on_time_is_available_from_now_on(
 def test_each_snapshot_is_compared_with_the_last_published_one_before_it(
     tables: Tables, config: Config, stats: dict[date, SnapshotStats]
 ) -> None:
-    record_snapshots(tables, [replace(snapshot(D1), num_users=100), replace(snapshot(D5, 1), num_users=1000)])
+    published = {D1: 100, D2: 1000, D5: 1000}  # an earlier revision of D2 itself does not count
+    record_snapshots(tables, [replace(snapshot(day), num_users=num) for day, num in published.items()])
     sizes = {D4: 15, D2: 60, D3: 30}  # D3 has half of D2, D4 half of D3
     stats |= {day: sound(num) for day, num in sizes.items()}
-    done = publish_snapshots(tables, config, stage(tables, sizes), on_time=True)
+    done = publish_snapshots(tables, config, stage(tables, sizes, revision=2), on_time=True)
     assert [(s.as_of, s.state, s.num_users) for s in done] == [
         (D2, "published", 60), (D3, "published", 30), (D4, "published", 15),
     ]  # fmt: skip

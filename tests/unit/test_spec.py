@@ -20,7 +20,7 @@ SPEC = FeatureSpec(
 WITH_HISTORY = SPEC.model_copy(update={"history_days": 30})
 
 
-def test_columns_stand_by_modality_and_window_then_counts_recency_shares_context_attributes() -> None:
+def test_columns_are_ordered_by_modality_and_window_then_counts_recency_shares_context_attributes() -> None:
     assert [name for name, _ in SPEC.columns()] == [
         *("behaviour_2d", "has_behaviour_2d", "behaviour_7d", "has_behaviour_7d"),
         *("behaviour_onboarding", "has_behaviour_onboarding"),
@@ -32,7 +32,7 @@ def test_columns_stand_by_modality_and_window_then_counts_recency_shares_context
     ]
 
 
-def test_columns_of_the_history_follow_those_of_the_windows_and_are_of_their_kinds() -> None:
+def test_columns_of_the_history_follow_those_of_the_windows_and_have_their_types() -> None:
     columns = list(WITH_HISTORY.columns())
     names = [name for name, _ in columns]
     added = dict(columns[k] for k in range(len(columns)) if names[k] not in dict(SPEC.columns()))

@@ -92,7 +92,7 @@ def test_requests_to_forget_are_listed_until_they_are_done(tables: Tables, tmp_p
     ]
 
 
-def test_nothing_yet_is_two_lines(tables: Tables, tmp_path: Path) -> None:
+def test_an_empty_root_is_described_in_two_lines(tables: Tables, tmp_path: Path) -> None:
     assert status_lines(found_in(tables, tmp_path)) == ["tiles: none yet", "spaces: none yet"]
 
 

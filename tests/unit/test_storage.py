@@ -73,7 +73,7 @@ def test_the_path_in_a_store_is_unescaped_and_its_connection_is_kept() -> None:
     assert file_system("mock://bucket/other?x=1")[0] is files
 
 
-def test_what_is_no_uri_is_an_error() -> None:
+def test_a_malformed_uri_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"'\?://x' is no URI"):
         file_system("?://x")
 
@@ -99,7 +99,7 @@ def test_a_file_is_replaced_at_once_so_that_a_reader_sees_the_old_or_the_new_con
     assert [file.name for file in path.parent.iterdir()] == ["x"]
 
 
-def test_a_write_that_is_cut_off_leaves_the_old_file_and_a_partial_one_that_is_cleaned_up(
+def test_an_interrupted_write_leaves_the_old_file_and_a_partial_file_that_is_cleaned_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x"
@@ -118,7 +118,7 @@ def test_a_write_that_is_cut_off_leaves_the_old_file_and_a_partial_one_that_is_c
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_file_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
+def test_permissions_of_a_written_file_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_bytes(str(tmp_path / "x"), b"")
@@ -127,7 +127,7 @@ def test_a_file_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_file_is_read_up_to_its_limit_and_missing_ones_are_named(tmp_path: Path) -> None:
+def test_a_file_above_the_size_limit_is_refused_and_a_missing_file_is_named(tmp_path: Path) -> None:
     path = str(tmp_path / "x")
     write_bytes(path, b"abc")
     assert read_bytes(path, max_bytes=3) == b"abc"
@@ -202,7 +202,7 @@ def test_a_folder_is_written_with_all_its_files_or_not_at_all(tmp_path: Path) ->
 def test_a_folder_that_holds_something_is_never_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "space"
     folder.mkdir()
-    write_folder(str(folder), {"a": b"1"})  # an empty one is taken
+    write_folder(str(folder), {"a": b"1"})  # an empty folder may be replaced
     with pytest.raises(FileExistsError, match=str(folder)):
         write_folder(str(folder), {"b": b"2"})
     assert folder_names(str(folder)) == ["a"]
@@ -257,9 +257,12 @@ def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
         check_new_folder("zzz://a")
 
 
-def test_a_root_is_made_and_left_empty_or_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_root_is_created_and_left_empty(tmp_path: Path) -> None:
     check_writable(str(tmp_path / "new" / "root"))
     assert list((tmp_path / "new" / "root").iterdir()) == []
+
+
+def test_a_root_that_cannot_be_written_to_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     with pytest.raises(UsageError, match=r"root .*/x/y: not writable \(.*\)\. Name a folder"):
         check_writable(str(tmp_path / "x" / "y"))

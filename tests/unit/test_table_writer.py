@@ -30,7 +30,7 @@ def target(tmp_path: Path) -> Target:
 
 
 def bucketed(*buckets: int) -> pa.Table:
-    """Return rows whose columns stand in another order than the table's, and in wider types."""
+    """Return rows whose columns have another order and wider types than the table's."""
     return pa.table(
         {
             "x": pa.array([[0.5, k] for k in buckets], pa.list_(pa.float64())),

@@ -1,4 +1,4 @@
-"""Tables without Spark: where they lie, and that every change of a ledger is one commit or none."""
+"""Tables without Spark: their location, and changes that are one commit or none."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +47,7 @@ def users_of(tables: Tables) -> dict[date, list[str]]:
     return {day: sorted(row.user_id for row in rows if row.day == day) for day in sorted({row.day for row in rows})}
 
 
-# Where tables lie
+# Location
 
 
 def test_tables_lie_below_a_root_or_in_a_schema() -> None:
@@ -151,7 +151,7 @@ def test_an_exchange_replaces_all_rows_only_if_nothing_changed_since(tables: Tab
     assert row.change_id != since
 
 
-def test_of_many_exchanges_at_once_exactly_one_succeeds(tables: Tables) -> None:
+def test_exactly_one_of_many_concurrent_exchanges_succeeds(tables: Tables) -> None:
     tables.create(SMALL)
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda name: tables.exchange(SMALL, [{"name": name}], since=None), "abcd"))

@@ -69,7 +69,7 @@ def test_a_content_vector_is_the_direction_of_tf_idf_in_the_basis(tmp_path: Path
     assert np.concatenate([batch.column("item_index") for batch in found.batches]).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_title_of_which_the_basis_knows_next_to_nothing_has_no_direction(tmp_path: Path) -> None:
+def test_a_title_that_the_basis_hardly_knows_has_no_direction(tmp_path: Path) -> None:
     idf_H, components_HK = np.ones(NUM_FEATURES, np.float32), np.zeros((NUM_FEATURES, 2), np.float32)
     components_HK[3], components_HK[5] = [9e-5, 0], [0, -2e-4]
     write_basis(path := str(tmp_path / "basis.safetensors"), Basis(idf_H, components_HK))

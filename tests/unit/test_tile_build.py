@@ -107,7 +107,7 @@ def test_a_day_that_is_refused_stops_the_build_before_anything_is_read_or_writte
     assert tile_ledger(tables).days == {}
 
 
-def test_a_bad_day_is_no_obstacle_to_the_days_before_it(tables: Tables, config: Config) -> None:
+def test_a_bad_day_does_not_block_the_days_before_it(tables: Tables, config: Config) -> None:
     tables.add(TILE_DAYS, [known(D1, f"a:{mapping_of(config.events)}")])
     inventory = Inventory([LogDay(D1, 10, 0, "a"), LogDay(D2, 10, 9, "b")], 0, 0)
     assert build_tiles(tables, config, inventory, before=D2) == TileBuild([], 1, 0, 0, 0)

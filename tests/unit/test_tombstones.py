@@ -1,4 +1,4 @@
-"""Tombstones: erased users are recognized by keyed hashes, everybody else stays, and no id is stored."""
+"""Tombstones: erased users are recognized by keyed hashes, other users stay, and no id is stored."""
 
 import json
 from pathlib import Path
@@ -29,13 +29,13 @@ def tables(tmp_path: Path) -> Tables:
 # Recognizing users
 
 
-def test_hashes_that_are_stored_keep_their_meaning() -> None:
-    """Tables hold these: another hash function would bring every erased user back. The value is from `openssl mac`."""
+def test_stored_hashes_stay_valid() -> None:
+    """Tables hold these: with another hash function, erased users would return. The value is from `openssl mac`."""
     stored = "08eedc69aabb888ef468dadde562d6be"
     assert Tombstones(KEY, frozenset([bytes.fromhex(stored)])).holds("bob")
 
 
-def test_only_the_erased_users_are_held_and_never_a_missing_id() -> None:
+def test_only_the_ids_of_erased_users_are_recognized_and_never_a_null() -> None:
     found = erased(ANN, "").hold(pa.array([ANN, BOB, None, ANN.upper(), f"{ANN} ", "", ANN]))
     assert found.tolist() == [True, False, False, False, False, True, True]
     assert erased(ANN).hold(pa.array([None, BOB]).dictionary_encode()[:1]).tolist() == [False]
@@ -48,7 +48,7 @@ def test_a_hash_depends_on_the_key() -> None:
     assert not Tombstones(KEY, other.hashes).holds(ANN)
 
 
-def test_tombstones_without_a_user_are_false() -> None:
+def test_tombstones_without_a_user_are_falsy() -> None:
     assert not NOBODY
     assert not Tombstones(KEY, frozenset())
     assert erased(ANN)
@@ -114,9 +114,7 @@ def test_tombstones_without_their_own_key_are_an_error(tables: Tables, tmp_path:
     assert len(tables.ledger(TOMBSTONES)) == 1
 
 
-def test_a_request_is_named_by_its_users_in_any_order_and_under_its_own_roots_key(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_a_request_id_depends_on_the_set_of_users_and_on_the_key_of_the_root(tables: Tables, tmp_path: Path) -> None:
     name = request_id_of(tables, [ANN, BOB])
     assert name == request_id_of(tables, [BOB, ANN])
     add_tombstones(tables, [ANN])

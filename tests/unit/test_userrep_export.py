@@ -41,7 +41,7 @@ def tables(tmp_path: Path) -> Tables:
         [MANIFEST],
         [MANIFEST, "part-00000.parquet", "part-00001.parquet", "_SUCCESS", ".part-00000.parquet.crc"],
         [MANIFEST, ".part-00000.parquet-0f3a"],
-        [f".{MANIFEST}-abc123"],  # killed before the first manifest was there
+        [f".{MANIFEST}-abc123"],  # killed while the first manifest was written
     ],
     ids=["empty", "begun", "whole", "cut off", "killed at once"],
 )
@@ -54,14 +54,14 @@ def test_an_export_may_take_an_empty_folder_or_that_of_an_earlier_one(tmp_path: 
 @pytest.mark.parametrize(
     ("found", "named"),
     [
-        (["part-00000.parquet"], ""),  # parts of somebody who writes no manifest
+        (["part-00000.parquet"], ""),  # parts of another program, which writes no manifest
         ([MANIFEST, "part-0.csv", "b.txt", "a.txt", "c.txt"], r" \(a.txt, b.txt, c.txt\)"),
         ([MANIFEST, "mine.parquet"], r" \(mine.parquet\)"),
         ([MANIFEST, "_manifest.json.bak"], r" \(_manifest.json.bak\)"),
     ],
-    ids=["no manifest", "many others", "a table of others", "a copy"],
+    ids=["no manifest", "many files", "another table", "a copy"],
 )
-def test_a_folder_with_files_of_others_is_refused(tmp_path: Path, found: list[str], named: str) -> None:
+def test_a_folder_with_unrelated_files_is_refused(tmp_path: Path, found: list[str], named: str) -> None:
     folder = fill(tmp_path / "out", *found)
     with pytest.raises(UsageError, match=f"--out {folder}: the folder .* holds no earlier export{named}; name another"):
         check_out(str(folder))
@@ -74,7 +74,7 @@ def test_only_parts_of_an_earlier_export_are_deleted(tmp_path: Path) -> None:
     assert names(folder) == [".hidden", MANIFEST, "mine.parquet", "part-00001.parquet"]
 
 
-def test_where_rows_of_users_go_is_recorded_first_and_only_for_a_folder_that_may_be_used(
+def test_the_destination_of_user_rows_is_recorded_only_if_the_folder_may_be_used(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -93,7 +93,9 @@ def test_a_manifest_is_json_with_dates_as_text(tmp_path: Path) -> None:
     assert names(tmp_path) == [MANIFEST]
 
 
-def test_what_is_not_built_is_refused_with_the_command_that_builds_it(tables: Tables, tmp_path: Path) -> None:
+def test_features_and_vectors_that_are_not_built_are_refused_with_the_command_that_builds_them(
+    tables: Tables, tmp_path: Path
+) -> None:
     config, out = config_of(tmp_path), tmp_path / "out"
     with pytest.raises(
         UsageError, match="no features of 2024-05-01: `userrep run build_user_features --as-of 2024-05-"

@@ -60,7 +60,7 @@ def working(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None)
     monkeypatch.setattr(jobs, "run_job", work)
 
 
-def test_a_job_works_on_the_date_it_is_given_or_on_none(
+def test_a_job_passes_its_as_of_date_to_the_pipeline(
     call: Call, pipelines: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     working(monkeypatch)
@@ -90,7 +90,7 @@ def test_an_error_ends_the_job_with_its_exit_code_and_a_line_for_each_fault(
     assert capsys.readouterr().err.splitlines() == lines
 
 
-def test_a_full_disk_is_named_whatever_wrapped_the_error(
+def test_a_full_disk_is_reported_even_if_another_error_wraps_it(
     call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = GateRefusedError("gates: not written")

@@ -36,7 +36,7 @@ def add_space(work: Any, space_id: str, *as_ofs: date, lineage_id: str = "", sta
         record_snapshots(work.tables, [snapshot(as_of, space=space_id, state=state) for as_of in as_ofs])
 
 
-def test_the_newest_date_over_all_spaces_in_use_counts(work: Any) -> None:
+def test_the_newest_published_date_is_taken_over_all_spaces_in_use(work: Any) -> None:
     add_space(work, "s1", D1, D1 + 2 * DAY)
     mark_ready(work.tables, find_space(work.tables, "s1"))
     promote(work.tables, find_space(work.tables, "s1"))

@@ -1,4 +1,4 @@
-"""Variables of the environment in the place of secrets."""
+"""Environment variables that stand in a configuration instead of secrets."""
 
 import pytest
 

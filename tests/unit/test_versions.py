@@ -37,7 +37,7 @@ def test_the_version_at_a_date_is_the_newest_on_the_grid_at_or_before_it() -> No
     assert versions.valid_at(date(2024, 4, 30)) == date(2024, 4, 24)
 
 
-def test_what_is_missing_is_what_the_dates_need_and_is_not_there() -> None:
+def test_missing_are_the_versions_that_the_dates_need_and_that_were_not_made() -> None:
     versions = Versions("l1", anchor=V1, refit_days=7, present=frozenset({V1}))
     assert versions.missing([date(2024, 5, 20), date(2024, 5, 9), V2, date(2024, 5, 2)]) == [V0, V2]
 
@@ -45,7 +45,7 @@ def test_what_is_missing_is_what_the_dates_need_and_is_not_there() -> None:
 # The lineage
 
 
-def test_a_history_makes_another_lineage_and_none_the_lineage_of_its_windows_alone(tmp_path: Path) -> None:
+def test_a_history_makes_another_lineage_than_the_same_windows_without_one(tmp_path: Path) -> None:
     def lineage(windows: list[int], **history: int | None) -> str:
         return lineage_of(config_of(tmp_path, windows_days=windows, **history))
 

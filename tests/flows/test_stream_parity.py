@@ -41,7 +41,7 @@ def test_a_stream_of_shuffled_events_and_copies_ends_in_the_vectors_of_the_batch
     assert world.stream().batches == 2
     world.close(AS_OF)
     active = active_users(rows, AS_OF)
-    assert len(active) > 100
+    assert len(active) > 50
     assert active <= world.streamed(NEXT).keys()
     assert world.differing(NEXT) == set()
     assert world.agreement(NEXT).is_equal
@@ -102,7 +102,7 @@ def test_stream_and_batch_of_another_log_differ_only_on_the_day_of_a_refit_of_it
 
     rows = stream_days(world, REFIT - 4 * DAY, REFIT - 2 * DAY)
     world.close(REFIT - 2 * DAY)
-    assert len(active_users(rows, REFIT - 2 * DAY)) > 30
+    assert len(active_users(rows, REFIT - 2 * DAY)) > 20
     assert world.differing(REFIT - DAY) == set()
     assert world.agreement(REFIT - DAY).is_equal
 
@@ -135,7 +135,7 @@ def test_without_event_ids_rows_are_copies_by_the_columns_of_the_log_that_they_a
     world = small_world(spark, tmp_path, today, seed=12, has_event_ids=False)
     at = datetime(today.year, today.month, today.day, 12, tzinfo=UTC)
     play = {
-        "event_id": "1", "user_id": "two devices", "item_id": "i00001", "event_at": at, "event_type": "play",
+        "event_id": "1", "user_id": "two devices", "item_id": "i000001", "event_at": at, "event_type": "play",
         "weight": 1.0, "device": "tv",
     }  # fmt: skip
     twins = [play, play | {"device": "phone"}]

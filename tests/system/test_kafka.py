@@ -41,7 +41,7 @@ pytestmark = pytest.mark.full
 LONG = "u" * 900_000  # near the limit of a message
 NOON = datetime(AS_OF.year, AS_OF.month, AS_OF.day, 12)
 GOOD: Row = {
-    "event_id": "x", "user_id": "u0000001", "item_id": "i00001", "event_at": NOON, "event_type": "play", "weight": 1.0,
+    "event_id": "x", "user_id": "u0000001", "item_id": "i000001", "event_at": NOON, "event_type": "play", "weight": 1.0,
     "device": "tv",
 }  # fmt: skip
 
@@ -102,7 +102,7 @@ def streamed(new_world: NewWorld, broker: KafkaBroker, redis_server: RedisServer
         own_log=True, events={"topic": "events"}, onboarding={"topic": "picks"}, max_rows_per_batch=2000,
         kafka={"bootstrap_servers": broker.bootstrap}, redis={"url": redis_server.url},
     )  # fmt: skip
-    pick = {"user_id": "newcomer", "item_id": "i00002", "picked_at": NOON}
+    pick = {"user_id": "newcomer", "item_id": "i000002", "picked_at": NOON}
     bad_picks = [
         b"no json",
         as_message(pick | {"picked_at": "2099-01-01T00:00:00"}),

@@ -1,5 +1,6 @@
-"""Benchmarks of streaming on a tiny base, with a real Kafka broker and a real Redis server: lines hold what they must."""
+"""Benchmarks of streaming on a tiny base, with a real Kafka broker and a real Redis server."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from benchmarks.stream_data import StreamSize
 from benchmarks.stream_load import Load
 from tests.support.benchmark_lines import check_line
 
-pytestmark = pytest.mark.full
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server: `make setup` installs it"),
+]
 
 SIZE = ("users", "items", "dim")
 TINY = StreamSize(users=2_000, dim=8, items=200)

@@ -66,7 +66,7 @@ def cutter_of(tiles: list[Row], profiles: list[Row], *, num_parts: int = 1) -> C
 def newest_by_hand(tiles: list[Row], most: int) -> list[Row]:
     """Keep each user's newest tiles of the widest window."""
     inside = [row for row in tiles if DAY - SPEC.span <= row["day"] < DAY]
-    in_order = sorted(inside, key=lambda row: -row["last_event_at"])
+    in_order = sorted(inside, key=lambda row: (-row["last_event_at"], row["item_id"], -row["num_events"]))
     return [row for user in U for row in [row for row in in_order if row["user_id"] == user][:most]]
 
 

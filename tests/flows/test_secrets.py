@@ -70,6 +70,7 @@ def test_spark_hides_log_ins_and_passwords_in_addresses() -> None:
         assert not re.search(REDACTED, setting)
 
 
+@pytest.mark.full
 def test_a_run_and_its_report_show_no_secret(tmp_path: Path) -> None:
     days = [f"2024-05-{day:02}" for day in range(1, 9)]
     write_rows(tmp_path / "log" / "a.parquet", [event(f"u{k}", f"i{k}", day) for k in range(4) for day in days])

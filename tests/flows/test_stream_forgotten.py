@@ -31,6 +31,7 @@ def rows_of(tables: Tables, table: TableSchema) -> list[Any]:
     return sorted(map(str, tables.read(table).collect()))
 
 
+@pytest.mark.full
 def test_an_erased_user_is_gone_from_tables_exports_and_stores_and_all_other_rows_stay(
     new_world: NewWorld, redis_server: RedisServer, tmp_path: Path
 ) -> None:

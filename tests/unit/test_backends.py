@@ -121,7 +121,9 @@ def test_a_dead_rank_is_restarted_from_the_last_checkpoint(tmp_path: Path, monke
     assert result.metrics["epochs"] == 2
 
 
-def test_after_the_last_restart_the_rank_s_own_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_the_last_restart_the_rank_s_own_failure_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scripted(monkeypatch, raises("MemoryError"), raises("MemoryError"))
     lines: list[str] = []
     said = r"training: rank 1 of 2 on h \(pid 7\) failed: MemoryError: seven\.$"
@@ -141,7 +143,7 @@ def test_what_all_ranks_have_met_is_raised_as_it_is_and_not_tried_again(
     assert resumed == [None]
 
 
-def test_a_launcher_s_last_words_are_told_where_no_rank_came_up(
+def test_a_launcher_s_last_words_are_reported_where_no_rank_came_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, stays_away)
@@ -151,7 +153,9 @@ def test_a_launcher_s_last_words_are_told_where_no_rank_came_up(
     assert lines == ["ModuleNotFoundError: No module named 'userrep'"]
 
 
-def test_ranks_that_share_no_folder_with_the_driver_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_share_no_folder_with_the_driver_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scripted(monkeypatch, does_nothing)
     with pytest.raises(UserrepError, match=r"holds no finished checkpoint: driver and executors must see the same"):
         run_training(on_cluster(tmp_path), spark=cluster_session(), report=silent)
@@ -179,7 +183,7 @@ def test_executors_that_are_coming_up_are_waited_for(tmp_path: Path, monkeypatch
     assert lines == ["waiting for executors: 0 of 2 slots"]
 
 
-def test_too_few_executors_are_told_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_executors_are_refused_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "num_slots", lambda spark: 1)
     monkeypatch.setattr(backends, "SLOT_SECONDS", 0.1)
     said = r"num_workers is 2, but Spark can run 1 task at once: set training.num_workers to 1, or give Spark more"
@@ -216,7 +220,7 @@ def test_a_spark_connect_session_trains_with_torch_distributor_only(
         check_backend(training, session, silent)
 
 
-def test_a_missing_horovod_is_told_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_horovod_is_refused_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "find_spec", importlib.util.find_spec)
     monkeypatch.setitem(sys.modules, "horovod", None)
     monkeypatch.setitem(sys.modules, "horovod.spark", None)

@@ -78,7 +78,7 @@ def test_a_sum_over_a_torch_group_is_divided_by_its_size(comm: TorchComm, monkey
     assert tensor.tolist() == [0.5, 1]
 
 
-def test_a_lost_peer_is_told_from_other_errors_in_one_line(comm: TorchComm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_peer_raises_an_error_of_one_line(comm: TorchComm, monkeypatch: pytest.MonkeyPatch) -> None:
     def all_reduce(tensor: torch.Tensor) -> None:
         raise RuntimeError("Connection closed by peer [10.0.0.7]:999\nException raised from ...\nframe #0")
 

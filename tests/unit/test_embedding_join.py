@@ -87,6 +87,7 @@ def test_a_saved_pipeline_stays_on_the_space_that_it_was_trained_on(
         loaded.transform(labels)
 
 
+@pytest.mark.full
 def test_a_pipeline_is_loaded_and_used_in_a_new_process(tables: Tables, labels: DataFrame, tmp_path: Path) -> None:
     pipeline(tmp_path).fit(labels).write().save(str(tmp_path / "model"))
     labels.write.parquet(str(tmp_path / "labels"))

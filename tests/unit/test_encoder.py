@@ -78,7 +78,7 @@ def test_an_encoder_changes_neither_its_users_nor_its_earlier_vectors(tmp_path: 
     assert users.equals(before)
 
 
-def test_a_worker_loads_an_artifact_once_and_only_the_one_that_it_was_told(tmp_path: Path) -> None:
+def test_a_worker_loads_an_artifact_once_and_only_with_the_expected_hash(tmp_path: Path) -> None:
     content_hash = saved(tmp_path / "artifact").content_hash
     folder = str(tmp_path / "artifact")
     torch.set_num_threads(2)

@@ -13,7 +13,7 @@ from userrep.evaluation.measure import Described, beside_each_other, measure
 from userrep.evaluation.results import Cost
 from userrep.evaluation.tasks.rows import Return
 
-pytestmark = pytest.mark.default
+pytestmark = pytest.mark.full
 
 
 def test_several_processes_give_the_same_figures_as_one(tmp_path: Path) -> None:

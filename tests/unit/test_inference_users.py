@@ -142,7 +142,7 @@ def test_lists_of_a_frame_may_be_of_any_kind_of_number(space: Path) -> None:
 # What is wrong
 
 
-def test_a_service_is_told_what_is_wrong_with_its_users(space: Path) -> None:
+def test_an_error_names_every_fault_of_the_users(space: Path) -> None:
     model, users = EmbeddingModel.load(str(space)), random_users(3, 0)
     with pytest.raises(UsageError, match=r"users: the space has no feature num_event_7d; leave it out, or correct"):
         model.predict({"num_event_7d": 3})

@@ -82,7 +82,7 @@ def test_an_epoch_ends_with_its_losses_and_the_validation_s(clock: Clock) -> Non
     ]
 
 
-def test_two_minutes_and_more_are_told_in_minutes(clock: Clock) -> None:
+def test_two_minutes_and_more_are_shown_in_minutes(clock: Clock) -> None:
     lines: list[str] = []
     for seconds in (119.0, 120.0):
         progress = progress_of(lines, max_epochs=2, steps=1)

@@ -71,7 +71,7 @@ def test_rejected_rows_are_kept_under_their_day_with_their_reason_and_place(spar
     assert [json.loads(row.row) for row in kept] == [{"place": f"t/0/{k}", "row": f"row {k}"} for k in (1, 2, 3)]
 
 
-def test_spans_are_told_to_spark_in_milliseconds_and_never_as_none() -> None:
+def test_spans_are_passed_to_spark_in_milliseconds_and_are_at_least_one() -> None:
     spans = [timedelta(hours=6), timedelta(seconds=1.5), timedelta(microseconds=1), timedelta(0)]
     assert [_text(span) for span in spans] == [
         "21600000 milliseconds", "1500 milliseconds", "1 milliseconds", "1 milliseconds",

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,21 @@ NOTES = [
 ]
 
 
-def end_forwarding() -> None:
-    """Wait until what processes have printed has reached the terminal."""
-    for thread in threading.enumerate():
-        if thread.name == "jvm-stderr":
-            thread.join(timeout=60)
-            assert not thread.is_alive()
+@pytest.fixture
+def end_forwarding() -> Callable[[], None]:
+    """Return a function that waits until what a test's processes have printed has reached the terminal.
+
+    The shared Spark session has a thread of the same name, which lives as long as its JVM.
+    """
+    before = set(threading.enumerate())
+
+    def end() -> None:
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "jvm-stderr":
+                thread.join(timeout=60)
+                assert not thread.is_alive()
+
+    return end
 
 
 def open_files() -> list[str]:
@@ -39,7 +49,9 @@ def child(code: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
 
 
-def test_a_process_prints_all_but_the_notes_also_after_the_block_has_ended(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_process_prints_all_but_the_notes_also_after_the_block_has_ended(
+    capfd: pytest.CaptureFixture[str], end_forwarding: Callable[[], None]
+) -> None:
     printed = ["first", *NOTES, "", "netlib-blas: another note", "last"]
     code = f"import sys; sys.stdin.read(); sys.stderr.write({chr(10).join(printed)!r} + chr(10))"
     with filtered_stderr():
@@ -52,7 +64,9 @@ def test_a_process_prints_all_but_the_notes_also_after_the_block_has_ended(capfd
     assert lines == ["first", "", "netlib-blas: another note", "last"]
 
 
-def test_stderr_is_given_back_and_no_file_stays_open(capfd: pytest.CaptureFixture[str]) -> None:
+def test_stderr_is_given_back_and_no_file_stays_open(
+    capfd: pytest.CaptureFixture[str], end_forwarding: Callable[[], None]
+) -> None:
     def ended() -> None:
         with filtered_stderr():
             raise ValueError("Spark did not start")

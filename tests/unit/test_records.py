@@ -59,7 +59,7 @@ def test_events_are_recorded_with_their_context_and_judged_by_the_clock(spark: S
     assert record.raw is not None  # without ids, copies are told apart by all columns
 
 
-def test_picks_and_registrations_are_recorded_beside_events(spark: SparkSession, tmp_path: Path) -> None:
+def test_picks_and_registrations_are_recorded_next_to_events(spark: SparkSession, tmp_path: Path) -> None:
     old = at("2023-01-01")
     parts = {
         "events": arrived(spark, "user_id STRING, item_id STRING, event_at TIMESTAMP"),

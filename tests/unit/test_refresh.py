@@ -236,6 +236,7 @@ def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
     assert shop.features(D3) == moved["features"]
 
 
+@pytest.mark.full
 def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshes(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -372,6 +372,7 @@ def test_a_training_waits_until_the_server_is_back_and_is_recorded_with_its_own_
     assert json.loads(environment)["python"] == "of the training"
 
 
+@pytest.mark.full
 @pytest.mark.skipif(find_spec("flask") is None, reason="MLflow's server is not installed")
 def test_a_tracking_server_takes_recordings_and_gives_models(store: Store, tmp_path: Path) -> None:
     port = _free_port()

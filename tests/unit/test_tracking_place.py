@@ -54,7 +54,7 @@ def test_on_databricks_experiments_are_paths_and_models_have_a_schema(tmp_path: 
         ("abfss://c@account.dfs.core.windows.net/x", "abfss://c@account.dfs.core.windows.net/x/mlflow/artifacts"),
     ],
 )
-def test_a_database_has_its_artifacts_beside_the_tables_where_mlflow_can_find_them(
+def test_a_database_has_its_artifacts_below_root_at_a_uri_that_mlflow_reads(
     tmp_path: Path, root: str, artifacts: str
 ) -> None:
     config = config_of(tmp_path, root=root, tracking={"uri": "postgresql://db/m"})

@@ -73,7 +73,7 @@ def test_settings_are_named_by_their_path() -> None:
     ]  # fmt: skip
 
 
-def test_an_error_is_told_in_one_short_line_without_secrets() -> None:
+def test_an_error_is_shown_in_one_short_line_without_secrets() -> None:
     assert (
         _said(ConnectionError("no //ada:hush@host, hush.\nmore of it"), PLACE) == "ConnectionError: no //***@host, ***"
     )

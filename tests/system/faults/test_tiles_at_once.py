@@ -96,10 +96,8 @@ def test_a_pipeline_and_a_tile_build_at_once_end_as_one_after_the_other(
     spark: SparkSession, json: Json, tmp_path: Path
 ) -> None:
     world = json.empty.copy(tmp_path / "at once")
-    run_at_once(
-        lambda: world.pipeline(spark).run(),
-        lambda: run_job(world.pipeline(spark), "build_activity_tiles"),
-    )
+    first, second = world.pipeline(spark), world.pipeline(spark)
+    run_at_once(first.run, lambda: run_job(second, "build_activity_tiles"))
     assert doubled(world.root) == []
     assert visible(world.root) == visible(json.trained.root)
 
@@ -109,10 +107,9 @@ def test_a_daily_run_and_a_backfill_at_once_end_as_one_after_the_other(
     spark: SparkSession, json: Json, tmp_path: Path
 ) -> None:
     def commands(world: World) -> list[Command]:
-        return [
-            lambda: daily(world.pipeline(spark, NIGHT), on_time=True),
-            lambda: backfill(world.pipeline(spark, NIGHT), [AS_OF - timedelta(days=days) for days in (9, 8)]),
-        ]
+        first, second = world.pipeline(spark, NIGHT), world.pipeline(spark, NIGHT)
+        dates = [AS_OF - timedelta(days=days) for days in (9, 8)]
+        return [lambda: daily(first, on_time=True), lambda: backfill(second, dates)]
 
     in_turn, at_once = json.trained.copy(tmp_path / "in turn"), json.trained.copy(tmp_path / "at once")
     for command in commands(in_turn):
@@ -127,6 +124,7 @@ def test_a_pipeline_that_dies_while_another_command_builds_the_same_tiles_remove
     spark: SparkSession, json: Json, tmp_path: Path
 ) -> None:
     world = json.empty.copy(tmp_path / "at once")
+    building, dying = world.pipeline(spark), world.pipeline(spark)
     are_written, is_dead = threading.Event(), threading.Event()
     passed: list[str] = []
 
@@ -144,12 +142,12 @@ def test_a_pipeline_that_dies_while_another_command_builds_the_same_tiles_remove
     def die() -> None:
         try:
             with suppress(RuntimeError, UserrepError):
-                world.pipeline(spark).run()
+                dying.run()
         finally:
             is_dead.set()
 
     with hooked(at_point), ThreadPoolExecutor(2) as pool:
-        build = pool.submit(run_job, world.pipeline(spark), "build_activity_tiles")
+        build = pool.submit(run_job, building, "build_activity_tiles")
         build.add_done_callback(lambda _: are_written.set())  # also if it was refused
         are_written.wait(PATIENCE)
         pool.submit(die).result()

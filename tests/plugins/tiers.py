@@ -32,6 +32,15 @@ def _refused(*_: Any, **__: Any) -> None:
     pytest.fail("a fast test may start neither a process nor a Spark session; mark its file default", pytrace=True)
 
 
+_start = subprocess.Popen.__init__
+
+
+def _refused_but_for_torch(self: Any, args: Any, *rest: Any, **more: Any) -> None:
+    if "ldconfig" not in str(args):  # which the first `import torch` asks where libraries are
+        _refused()
+    _start(self, args, *rest, **more)
+
+
 @pytest.fixture(autouse=True)
 def _fast_tests_start_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a fast test that starts a process or a Spark session."""
@@ -39,7 +48,7 @@ def _fast_tests_start_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess.Popen, "__init__", _refused)
+        patch.setattr(subprocess.Popen, "__init__", _refused_but_for_torch)
         patch.setattr(multiprocessing.process.BaseProcess, "start", _refused)
         if "pyspark.sql" in sys.modules:  # else the test would have to import it first, which takes no session
             patch.setattr("pyspark.sql.SparkSession.Builder.getOrCreate", _refused)

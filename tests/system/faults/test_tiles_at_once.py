@@ -129,13 +129,11 @@ def test_a_pipeline_that_dies_while_another_command_builds_the_same_tiles_remove
     passed: list[str] = []
 
     def at_point(name: str) -> None:
-        if (
-            name == "commit:tile_days:before" and not are_written.is_set()
-        ):  # the tile build, whose tiles do not count yet
-            are_written.set()
+        if name == "commit:tile_days:before" and not are_written.is_set():
+            are_written.set()  # by the tile build: its tiles are in the table, and do not count yet
             is_dead.wait(PATIENCE)
-        elif name == TILES and are_written.is_set():  # the pipeline
-            passed.append(name)
+        elif name == TILES and are_written.is_set():
+            passed.append(name)  # by the pipeline
             if len(passed) == 2:
                 raise RuntimeError("died before its tiles came")
 

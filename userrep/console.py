@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from userrep.config import Config
+from userrep.config.values import read_day
 from userrep.errors import UsageError
 from userrep.ids import checked_name
 from userrep.logs import say_why
@@ -73,7 +74,7 @@ def ledgers_of(config: Config) -> "Tables":
 def as_date(text: str, option: str = "--as-of") -> date:
     """Read the date of an option. Raises UsageError if it is none."""
     try:
-        return date.fromisoformat(text)
+        return read_day(text)
     except ValueError:
         raise UsageError(f"{option} {text}: not a date; write YYYY-MM-DD.") from None
 

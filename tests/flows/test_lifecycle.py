@@ -1,6 +1,6 @@
 """Spaces, snapshots, consumers, joins and erasure in any order, against an oracle that keeps it all in dicts.
 
-Each step is commits to real tables, a second or so; so there are few walks, and long ones. USERREP_FUZZ=20 takes more.
+Each step is commits to real tables, a second or so; so the default tier takes few walks. USERREP_FUZZ=20 takes more.
 """
 
 import shutil
@@ -201,10 +201,11 @@ class Lifecycle(RuleBasedStateMachine):
             assert users == {user for of in self.vectors.values() for has in of.values() for user in has}
 
 
-def test_any_order_of_commands_leaves_what_the_oracle_has(spark: SparkSession) -> None:
+@pytest.mark.parametrize("num_walks", [5, pytest.param(60, marks=pytest.mark.full)])
+def test_any_order_of_commands_leaves_what_the_oracle_has(spark: SparkSession, num_walks: int) -> None:
     Lifecycle.spark = spark
     steps = settings(
-        max_examples=5 * TIMES, stateful_step_count=15, deadline=None, derandomize=TIMES == 1, phases=[Phase.generate],
-        print_blob=True,
+        max_examples=num_walks * TIMES, stateful_step_count=15, deadline=None, derandomize=TIMES == 1,
+        phases=[Phase.generate], print_blob=True,
     )  # fmt: skip
     run_state_machine_as_test(Lifecycle, settings=steps)

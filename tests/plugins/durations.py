@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Recorder())
 
 
+@pytest.hookimpl(trylast=True)  # after others are deselected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order files by their recorded duration, the longest first; tests of a file stay in order."""
     recorded = recorded_durations()
@@ -45,7 +46,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seconds = {
         file: sum(recorded.get(file, {}).get(tier or "", UNKNOWN) for tier in found) for file, found in tiers.items()
     }
-    items.sort(key=lambda item: (-seconds[_file_of(item.nodeid)], _file_of(item.nodeid)))
+    in_order = sorted(seconds, key=lambda file: (-seconds[file], file))
+    waiting = {_file_of(item.nodeid) for item in items if "run_once" in getattr(item, "fixturenames", ())}
+    others = [file for file in in_order if file not in waiting]
+    if others and in_order[0] in waiting:  # one process makes the shared run; the next need not wait for it
+        in_order.remove(others[0])
+        in_order.insert(1, others[0])
+    place = {file: k for k, file in enumerate(in_order)}
+    items.sort(key=lambda item: place[_file_of(item.nodeid)])
     for item in items:
         item.user_properties.append(("tier", tier_of(item)))
 

@@ -40,16 +40,29 @@ def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def done(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Config]:
+def run_once(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the root after every stage ran on the generated log, and the failpoints passed; read-only."""
+    from tests.support.builders import AS_OF, pipeline_config
+    from tests.support.points import noted
+    from userrep.pipeline import Pipeline
+
+    def run(folder: Path) -> None:
+        folder.mkdir()
+        with noted(folder / "points.txt"):
+            Pipeline(pipeline_config(log, folder / "root"), spark, AS_OF, report=lambda _: None).run()
+
+    return made_once(tmp_path_factory, "done", run)
+
+
+@pytest.fixture(scope="session")
+def done(
+    spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Pipeline, Config]:
     """Tables after every stage ran on the generated log. A test that changes tables works on a copy."""
     from tests.support.builders import AS_OF, pipeline_config
     from userrep.pipeline import Pipeline
 
-    def run(folder: Path) -> None:
-        Pipeline(pipeline_config(log, folder), spark, AS_OF, report=lambda _: None).run()
-
-    root = tmp_path_factory.mktemp("done") / "root"
-    shutil.copytree(made_once(tmp_path_factory, "done", run), root)
+    root = shutil.copytree(run_once / "root", tmp_path_factory.mktemp("done") / "root")
     config = pipeline_config(log, root)
     return Pipeline(config, spark, AS_OF, report=lambda _: None), config
 

@@ -25,7 +25,8 @@ SPARK = {
     " -XX:Tier4MinInvocationThreshold=6000 -XX:Tier4CompileThreshold=90000 -XX:Tier4BackEdgeThreshold=240000",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.shuffle.partitions": "1",
+    "spark.databricks.delta.snapshotPartitions": "1",
 }
 EVENT_COLUMNS = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
 
@@ -105,7 +106,12 @@ AS_OF = date(2024, 3, 15)
 
 def pipeline_config(log: Path | str, root: Path | str, **more: Any) -> Config:
     """Build the configuration of a whole pipeline over a generated log."""
-    values: dict[str, Any] = {
+    return parse_config(pipeline_values(log, root, **more), "test")
+
+
+def pipeline_values(log: Path | str, root: Path | str, **more: Any) -> dict[str, Any]:
+    """Return the values of that configuration, as a file has them."""
+    return {
         "root": str(root),
         "events": {
             "path": f"{log}/events",
@@ -138,4 +144,3 @@ def pipeline_config(log: Path | str, root: Path | str, **more: Any) -> Config:
         "tracking": {"mlflow": False},
         **more,
     }  # fmt: skip
-    return parse_config(values, "test")

@@ -11,24 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.records import RECORD
 from userrep.features.chunk import PROFILES
 from userrep.streaming.day_tiles import Records
 
 pytestmark = pytest.mark.fast
 
-RAW = pa.struct(
-    [
-        ("event_id", pa.string()), ("item_id", pa.string()), ("words", pa.string()), ("weight", pa.float64()),
-        ("note", pa.string()), ("at", pa.timestamp("us", "UTC")),
-    ]
-)  # fmt: skip
-RECORD = pa.struct(
-    [
-        ("kind", pa.string()), ("at", pa.timestamp("us", "UTC")), ("item_id", pa.string()), ("weight", pa.float64()),
-        ("words", pa.list_(pa.string())), ("event_id", pa.string()), ("raw", RAW),
-        ("registered_at", pa.timestamp("us", "UTC")), ("attributes", pa.list_(pa.string())),
-    ]
-)  # fmt: skip
 MIDNIGHT = datetime(2024, 3, 14, tzinfo=UTC)
 TIMES = st.sampled_from([MIDNIGHT + timedelta(hours=h) for h in (0, 5.5, 6, 12, 23.99, 24, 30, 42, 47)])
 BUCKETS = np.array([3, 5, 9], np.int32)

@@ -1,22 +1,25 @@
-"""Which rows of a micro-batch count: all of dates that have begun, of others those with something on the last day."""
+"""Which rows of a micro-batch count, and what becomes of those without features."""
 
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from tests.support.builders import config_of
+from tests.support.records import RECORD
 from userrep.events.tombstones import NOBODY
+from userrep.features.item_matrix import VectorFiles
 from userrep.features.spec import FeatureSpec
-from userrep.streaming.encoding import Encoding
+from userrep.streaming.encoding import Encoding, UsedOpening, UsedSpace
 
 pytestmark = pytest.mark.fast
 
 D14, D15, D16, D17 = (date(2024, 3, day) for day in (14, 15, 16, 17))
 
 
-def counts(as_of: date, newest: list[date], today: date | None, tmp_path: object) -> list[bool]:
-    spec = FeatureSpec.of(config_of(tmp_path))  # type: ignore[arg-type]
+def counts(as_of: date, newest: list[date], today: date | None, tmp_path: Path) -> list[bool]:
+    spec = FeatureSpec.of(config_of(tmp_path))
     times = [datetime(day.year, day.month, day.day, 23, 59, tzinfo=UTC) for day in newest]
     rows = pa.table({"newest_at": pa.array(times, pa.timestamp("us", "UTC"))})
     encoding = Encoding(spec, {}, (), today, 1, None, NOBODY)
@@ -33,10 +36,28 @@ def counts(as_of: date, newest: list[date], today: date | None, tmp_path: object
     ],
 )
 def test_what_is_late_counts_for_dates_that_have_begun(
-    as_of: date, today: date | None, counted: list[bool], tmp_path: object
+    as_of: date, today: date | None, counted: list[bool], tmp_path: Path
 ) -> None:
     assert counts(as_of, [D14, D15], today, tmp_path) == counted
 
 
 def test_nothing_is_encoded_for_a_date_of_which_nothing_has_come(tmp_path: object) -> None:
     assert counts(D17, [D14, D15], D15, tmp_path) == [False, False]
+
+
+def test_a_user_with_nothing_before_the_as_of_date_gets_no_vector_and_no_empty_batch(tmp_path: Path) -> None:
+    spec = FeatureSpec.of(config_of(tmp_path))
+    openings = {D16: UsedOpening(D16, (), VectorFiles((), 0.0))}
+    encoding = Encoding(spec, openings, (UsedSpace("s1", str(tmp_path), "hash", None),), D15, 1, None, NOBODY)
+    at = datetime(2024, 3, 15, 12, tzinfo=UTC)
+    profile = {"kind": "user", "at": at, "attributes": ["se"]}  # neither an event, nor a pick, nor a registration
+    row = pa.RecordBatch.from_pydict(
+        {
+            "as_of": pa.array([D16]),
+            "user_id": ["u1"],
+            "newest_at": pa.array([at], pa.timestamp("us", "UTC")),
+            "arrived_at": pa.array([at], pa.timestamp("us", "UTC")),
+            "records": pa.array([[profile]], pa.list_(RECORD)),
+        }
+    )
+    assert list(encoding([row])) == []

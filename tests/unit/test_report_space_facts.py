@@ -67,11 +67,11 @@ def test_drift_is_ordered_by_date_and_its_inputs_are_those_of_the_newest_snapsho
     tables: Tables, config: Config, space: Space
 ) -> None:
     tables.add(SNAPSHOT_DRIFT, [
-        a_drift(2, "psi", 0.4, revision=2), a_drift(2, "psi", 0.3), a_drift(1, "psi", 0.1),
+        a_drift(2, "psi", 0.4, revision=10), a_drift(2, "psi", 0.3, revision=9), a_drift(1, "psi", 0.1),
         a_drift(1, "new_share", 0.0),
-        a_drift(2, "psi", 0.9, part="of revision 1"), a_drift(1, "psi", 0.9, part="of the day before"),
-        *(a_drift(2, "psi", k / 100, part=f"input {k}", revision=2) for k in range(10)),
-        a_drift(2, "error_growth", 0.9, part="flags", revision=2),
+        a_drift(2, "psi", 0.9, part="of revision 9", revision=9), a_drift(1, "psi", 0.9, part="of the day before"),
+        *(a_drift(2, "psi", k / 100, part=f"input {k}", revision=10) for k in range(10)),
+        a_drift(2, "error_growth", 0.9, part="flags", revision=10),
         a_drift(3, "psi", 9.0) | {"space_id": "s002-b"},
     ])  # fmt: skip
     found = drift_facts(tables, config, space)

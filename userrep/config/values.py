@@ -12,6 +12,7 @@ from userrep.errors import UsageError
 from userrep.ids import NAME_RULE, checked_name
 
 MOST_DAYS = 3650
+_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
 Format = Literal["parquet", "delta", "json", "csv", "table"]
 
 
@@ -22,14 +23,26 @@ def _duration(value: Any) -> timedelta:
     match = re.fullmatch(r"(\d{1,6})\s*([dhms])", value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("write a number with d, h, m or s, for example 6h")
-    unit = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}[match[2]]
-    return timedelta(**{unit: int(match[1])})
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _duration_text(span: timedelta) -> str:
+    """Write a duration in its largest whole unit, so that it has no more digits than it was written with."""
+    unit = next(unit for unit, length in _UNITS.items() if not span % length)
+    return f"{span // _UNITS[unit]}{unit}"
+
+
+def read_day(text: str) -> date:
+    """Read ``YYYY-MM-DD``, of ISO 8601's many forms the only one. Raises ValueError for others."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        raise ValueError("write a date as YYYY-MM-DD")
+    return date.fromisoformat(text)
 
 
 def _day(value: Any) -> Any:
-    """Take a date, or read ``YYYY-MM-DD``; a number is no date."""
+    """Take a date, or read one; a number is no date."""
     if isinstance(value, str):
-        value = date.fromisoformat(value) if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else None
+        value = read_day(value)
     if not isinstance(value, date) or isinstance(value, datetime):
         raise ValueError("write a date as YYYY-MM-DD")
     return value
@@ -80,7 +93,7 @@ def _place(path: str) -> str:
     """Refuse what would tear a log's lines apart, and what no file system takes."""
     if not path.isprintable():
         raise ValueError("a path of printable characters was expected")
-    if re.search(r"://[^/@]*:[^/@]*@", path):
+    if re.search(r"://[^/@]*:(?!\d+/)[^@]*@", path):  # a colon that begins no port
         raise ValueError("no place for a password; the environment of driver and executors gives access")
     return path
 
@@ -88,7 +101,7 @@ def _place(path: str) -> str:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),
-    PlainSerializer(lambda span: f"{span.total_seconds():.0f}s", when_used="json"),
+    PlainSerializer(_duration_text, when_used="json"),
 ]
 Day = Annotated[date, BeforeValidator(_day)]
 Days = Annotated[int, Field(ge=1, le=MOST_DAYS)]

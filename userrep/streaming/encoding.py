@@ -104,6 +104,8 @@ class Encoding:
         user_ids = combined(rows.column("user_id")).cast(pa.string())
         records = Records(combined(rows.column("records")))
         features, known = self._features(user_ids, records, opening)
+        if not features.num_rows:  # attributes alone, say: neither an event, nor a pick, nor a registration before
+            return
         place_U = pc.index_in(features.column("user_id"), value_set=user_ids).to_numpy(zero_copy_only=False)
         event_at, arrived_at = (
             combined(rows.column(name)).take(pa.array(place_U)) for name in ("newest_at", "arrived_at")

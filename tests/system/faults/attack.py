@@ -4,13 +4,11 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
+from tests.support.points import noted, points_in
 from tests.system.faults.contents import contents, doubled
 from tests.system.faults.fault_world import World
 from tests.system.faults.reader import Reader
@@ -78,22 +76,12 @@ class Attack:
         ]
 
 
-@contextmanager
-def undisturbed(world: World) -> Iterator[list[str]]:
-    """Collect the points that this process passes."""
-    notes, points = world.folder / "points.txt", list[str]()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(failpoints, "_notes", str(notes))
-        patch.setattr(failpoints, "_is_set", True)
-        yield points
-    points += notes.read_text(encoding="utf-8").splitlines()
-
-
 def attack(fault: str, command: str, before: World, after: World, again: Callable[[World], object]) -> Attack:
     """Run a command undisturbed on the root of ``after`` and collect its points. Both worlds stay as they are then."""
-    with undisturbed(after) as points:
+    notes = after.folder / "points.txt"
+    with noted(notes):
         again(after)
-    return Attack(fault, command, before, after, again, points, contents(after.root))
+    return Attack(fault, command, before, after, again, points_in(notes), contents(after.root))
 
 
 def each_point(target: Attack, faults: Faults, folder: Path) -> None:

@@ -1,15 +1,20 @@
 """Commands to attack, each with the worlds before and after it; with USERREP_FAULTS=all, a table of the outcomes."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from pyspark.sql import SparkSession
 
+from tests.support.builders import AS_OF
+from tests.support.points import points_in
 from tests.system.faults.attack import Attack, attack
-from tests.system.faults.fault_world import LOG, NIGHT, World
+from tests.system.faults.contents import contents
+from tests.system.faults.fault_world import NIGHT, World
 from tests.system.faults.reader import ReaderWhileUsersLeave
 from tests.system.faults.tally import ALL, SEED, SURVIVED, TRIES, Faults
 from userrep import daily
 from userrep.downstream.return_propensity import CONSUMER
-from userrep.events.generator import generate_log
 from userrep.jobs import run_job
 from userrep.operations.erasure import Erasure
 from userrep.spaces import registry
@@ -25,13 +30,17 @@ def faults() -> Faults:
 
 
 @pytest.fixture(scope="session")
-def pipeline(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Attack:
+def pipeline(spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Attack:
     """The whole pipeline on an empty root."""
     folder = tmp_path_factory.mktemp("kills")
-    generate_log(spark, LOG, str(folder / "log"))
-    empty, after = World(folder / "empty", folder / "log"), World(folder / "trained", folder / "log")
-    command = "pipeline --as-of 2024-02-05"
-    return attack("pipeline", command, empty, after, lambda world: world.pipeline(spark).run())
+    empty, after = World(folder / "empty", log), World(folder / "trained", log)
+    shutil.copytree(run_once / "root", after.root)
+
+    def again(world: World) -> None:
+        world.pipeline(spark).run()
+
+    points = points_in(run_once / "points.txt")
+    return Attack("pipeline", f"pipeline --as-of {AS_OF}", empty, after, again, points, contents(after.root))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The smallest world that passes every stage and gate, so that its commands can be killed often."""
+"""The suite's generated log and configuration with a root of their own, on which commands are killed."""
 
 import os
 import shutil
@@ -6,54 +6,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pyspark.sql import SparkSession
 
-from tests.support.builders import SPARK
+from tests.support.builders import AS_OF, SPARK, pipeline_values
 from userrep.config import load_config
-from userrep.events.generator import LogSpec
 from userrep.pipeline import Pipeline
 
-LOG = LogSpec(num_users=120, num_items=40, first_day=date(2024, 1, 1), num_days=40, events_per_user_day=1.0, seed=5)
-AS_OF = date(2024, 2, 5)  # of the pipeline; the log holds the days of later daily runs too
-NIGHT = date(2024, 2, 6)  # as-of date of the first daily run
+NIGHT = AS_OF + timedelta(days=1)  # as-of date of the first daily run after the pipeline
 PATIENCE = 400.0  # seconds, for a command on a busy machine
 
 
 def write_configuration(path: Path, *, log: Path, root: Path, events_format: str = "parquet") -> Path:
     """Write the configuration of a world; events in another format than Parquet are in ``log/events-FORMAT``."""
-    folder = "events" if events_format == "parquet" else f"events-{events_format}"
-    columns = ("user_id", "item_id", "event_at", "event_id", "event_type", "weight")
-    values: dict[str, Any] = {
-        "root": str(root),
-        "events": {
-            "path": str(log / folder), "format": events_format, "columns": {name: name for name in columns}
-        },
-        "items": {"path": str(log / "items"), "columns": {"item_id": "item_id", "text": "title"}},
-        "users": {
-            "path": str(log / "users"),
-            "columns": {"user_id": "user_id", "registered_at": "registered_at"},
-            "attributes": ["country"],
-        },
-        "windows_days": [3, 7],
-        "history_days": 0,
-        "item_vectors": {
-            "behaviour": {"kind": "als", "dim": 4, "iterations": 1, "refit_days": 12},
-            "content": {"kind": "text", "dim": 4},
-        },
-        "model": {"latent_dim": 8, "hidden_dim": 16, "decoder_dim": 16},
-        "training": {
-            "as_ofs": {"until": "2024-01-27", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
-            "max_epochs": 3,
-        },
-        "downstream": {"num_dates": 1, "horizon_days": 3},
-        "tracking": {"mlflow": False},
-        "spark": {"master": "local[2]", "conf": SPARK},
-    }  # fmt: skip
+    values = pipeline_values(log, root, spark={"master": "local[2]", "conf": SPARK})
+    if events_format != "parquet":
+        values["events"] |= {"path": f"{log}/events-{events_format}", "format": events_format}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 

@@ -9,8 +9,9 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from benchmarks.nights import files_naming
+from tests.support.builders import AS_OF
 from tests.system.faults.contents import tables_of
-from tests.system.faults.fault_world import AS_OF, NIGHT, World
+from tests.system.faults.fault_world import NIGHT, World
 from userrep.daily import backfill, daily
 from userrep.operations import erasure
 from userrep.operations.erasure import Erasure

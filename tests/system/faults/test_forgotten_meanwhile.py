@@ -12,8 +12,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from benchmarks.nights import files_naming
+from tests.support.builders import AS_OF
 from tests.system.faults.contents import tables_of
-from tests.system.faults.fault_world import AS_OF, NIGHT, PATIENCE, World
+from tests.system.faults.fault_world import NIGHT, PATIENCE, World
 from tests.system.faults.test_forgotten_for_good import FORGOTTEN, forget, with_vectors
 from userrep.daily import daily
 from userrep.operations.erasure import DELETED, DONE, newest_requests, receipt_lines

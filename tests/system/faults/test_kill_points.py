@@ -37,17 +37,20 @@ def test_a_pipeline_killed_after_its_tiles_and_before_their_ledger_makes_each_ti
     assert pipeline.run_again(world) == []
 
 
-def test_a_daily_run_killed_before_the_ledger_of_its_sums_and_before_its_publication_ends_as_an_undisturbed_one(
-    nightly: Attack, tmp_path: Path
-) -> None:
+@pytest.mark.full
+def test_a_daily_run_killed_before_the_ledger_of_its_sums_makes_them_once(nightly: Attack, tmp_path: Path) -> None:
     world = copied(nightly, tmp_path)
     assert nightly.killed_at(world, "commit:sum_generations:before") == []
     tables = tables_of(world.root)
     assert tables["user_window_sums"]
     assert tables["sum_generations"] == []
+    assert nightly.run_again(world) == []
 
+
+def test_a_daily_run_killed_before_its_publication_leaves_what_is_published(nightly: Attack, tmp_path: Path) -> None:
+    world = copied(nightly, tmp_path)
     assert nightly.killed_at(world, "commit:snapshots:before:2") == []
-    assert snapshots(world) == snapshots(nightly.before)  # what is published stays
+    assert snapshots(world) == snapshots(nightly.before)
     assert [snapshot.as_of for snapshot in snapshots(world, STAGED)] == [NIGHT]
     assert nightly.run_again(world) == []
 

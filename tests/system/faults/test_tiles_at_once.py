@@ -15,8 +15,9 @@ from typing import NamedTuple
 import pytest
 from pyspark.sql import SparkSession
 
+from tests.support.builders import AS_OF, SPEC
 from tests.system.faults.contents import doubled, visible
-from tests.system.faults.fault_world import AS_OF, LOG, NIGHT, World
+from tests.system.faults.fault_world import NIGHT, World
 from userrep import failpoints
 from userrep.daily import backfill, daily
 from userrep.errors import UserrepError
@@ -43,7 +44,7 @@ class Json(NamedTuple):
 @pytest.fixture(scope="module")
 def json(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Json:
     folder = tmp_path_factory.mktemp("json")
-    generate_log(spark, LOG, str(folder / "log"))
+    generate_log(spark, SPEC, str(folder / "log"))
     events = spark.read.parquet(str(folder / "log" / "events")).drop("ingest_date")
     events.coalesce(1).write.json(str(folder / "log" / "events-json"))
     empty, trained = (World(folder / name, folder / "log", events_format="json") for name in ("empty", "trained"))

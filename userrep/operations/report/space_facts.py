@@ -50,10 +50,10 @@ def drift_facts(tables: Tables, config: Config, space: Space | None) -> DriftFac
         return None
     limits = config.drift.warn.model_dump(), config.drift.fail.model_dump()
     points: dict[str, list[DriftPoint]] = {name: [] for name in limits[0]}
-    for row in sorted(rows, key=lambda row: (row.as_of, row.snapshot_id)):
+    in_order = sorted(rows, key=lambda row: (row.as_of, len(row.snapshot_id), row.snapshot_id))  # r9 is before r10
+    for row in in_order:
         points.setdefault(row.metric, []).append(DriftPoint(row.as_of, row.snapshot_id, row.value, row.outcome))
-    newest = max(rows, key=lambda row: (row.as_of, row.snapshot_id))
-    parts = tables.ledger(schemas.SNAPSHOT_DRIFT, snapshot_id=newest.snapshot_id, metric="psi")
+    parts = tables.ledger(schemas.SNAPSHOT_DRIFT, snapshot_id=in_order[-1].snapshot_id, metric="psi")
     inputs = sorted(((row.part, row.value) for row in parts if row.part), key=lambda of: -of[1])
     measured = {name: of for name, of in points.items() if of}
     return DriftFacts(measured, limits[0], limits[1], dict(inputs[:_MOST_INPUTS]))

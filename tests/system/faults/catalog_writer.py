@@ -1,0 +1,47 @@
+"""Builds tiles into a schema of a metastore, in a process of its own that a test kills.
+
+    python -m tests.system.faults.catalog_writer FOLDER
+
+``FOLDER`` has the log in ``log/``; the metastore and its warehouse come to lie beside it.
+"""
+
+import sys
+from datetime import date
+from pathlib import Path
+
+from tests.support.builders import EVENT_COLUMNS, SPARK
+from userrep.config import parse_config
+from userrep.events.inventory import take_inventory
+from userrep.events.tile_build import build_tiles
+from userrep.session import get_session
+from userrep.tables import Tables
+
+SCHEMA = "representations"
+
+
+def main(folder: Path) -> None:
+    """Build the tiles of a whole log."""
+    conf = {
+        "spark.sql.catalogImplementation": "hive",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.hadoop.javax.jdo.option.ConnectionURL": f"jdbc:derby:;databaseName={folder / 'metastore'};create=true",
+        "spark.hadoop.datanucleus.schema.autoCreateAll": "true",
+        "spark.hadoop.hive.metastore.schema.verification": "false",
+    }
+    config = parse_config(
+        {
+            "catalog": "spark_catalog",
+            "schema": SCHEMA,
+            "events": {"path": str(folder / "log"), "columns": EVENT_COLUMNS},
+            "windows_days": [2, 7],
+        },
+        "test",
+    )
+    spark = get_session(master="local[2]", conf=SPARK | conf)
+    spark.sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+    tables = Tables.of(config, spark)
+    build_tiles(tables, config, take_inventory(tables, config.events), before=date(2030, 1, 1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -30,6 +30,21 @@ def spark() -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture
+def shuffle_into(spark: SparkSession) -> Iterator[Callable[[int], None]]:
+    """Return a function that sets, for one test, into how many partitions Spark shuffles; else it is one."""
+    wanted = {"spark.sql.shuffle.partitions": "", "spark.sql.adaptive.coalescePartitions.enabled": "false"}
+    before = {key: spark.conf.get(key) for key in wanted}
+
+    def shuffle(partitions: int) -> None:
+        for key, value in wanted.items():
+            spark.conf.set(key, value or str(partitions))
+
+    yield shuffle
+    for key, was in before.items():
+        spark.conf.set(key, was or "")
+
+
 @pytest.fixture(scope="session")
 def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated log of 80 days; read-only."""

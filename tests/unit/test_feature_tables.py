@@ -1,5 +1,6 @@
 """Tables of user features, built by Spark: against a recomputation from the raw log, and when they are stale."""
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -104,19 +105,16 @@ def test_features_equal_a_recomputation_from_the_raw_log(shop: tuple[Tables, Con
             assert_allclose(row["given_7d"], mean, rtol=1e-6, atol=1e-7, equal_nan=False)
 
 
-def test_features_have_the_same_bits_at_1_and_7_partitions(shop: tuple[Tables, Config], spark: SparkSession) -> None:
+def test_features_have_the_same_bits_at_1_and_7_partitions(
+    shop: tuple[Tables, Config], shuffle_into: Callable[[int], None]
+) -> None:
     tables, config = shop
-    versions, before = versions_of(tables, config, anchor=AS_OF), spark.conf.get("spark.sql.shuffle.partitions")
+    versions = versions_of(tables, config, anchor=AS_OF)
     found = []
-    try:
-        for partitions in ("1", "7"):
-            spark.conf.set("spark.sql.shuffle.partitions", partitions)
-            spark.conf.set("spark.sql.adaptive.coalescePartitions.enabled", "false")
-            build_features(tables, config, versions, [date(2024, 3, 20)])
-            found.append(_rows(tables, config))
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", before)
-        spark.conf.unset("spark.sql.adaptive.coalescePartitions.enabled")
+    for partitions in (1, 7):
+        shuffle_into(partitions)
+        build_features(tables, config, versions, [date(2024, 3, 20)])
+        found.append(_rows(tables, config))
     assert found[0] == found[1]
 
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -84,7 +85,7 @@ def random_updates(chance: random.Random) -> list[Update]:
 
 
 @pytest.mark.parametrize("has_files", [True, False])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_join_gives_what_brute_force_gives_whoever_reads_the_vectors(
     tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, seed: int, has_files: bool
 ) -> None:
@@ -252,8 +253,9 @@ def test_in_a_catalog_only_partitions_that_can_count_are_read_and_vectors_are_sh
 
 
 def test_only_files_that_can_count_are_listed_and_only_labels_are_shuffled(
-    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, shuffle_into: Callable[[int], None]
 ) -> None:
+    shuffle_into(2)
     ledger_with_a_step_that_never_counts(tables)
     folders: list[list[str]] = []
 

@@ -217,7 +217,7 @@ def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_
     assert shop.sums() == moved["sums"]
 
 
-@pytest.mark.parametrize("has_files", [True, False])
+@pytest.mark.parametrize("has_files", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
     shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, has_files: bool
 ) -> None:

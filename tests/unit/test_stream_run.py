@@ -13,7 +13,7 @@ from userrep.errors import UserrepError
 from userrep.stream_run import StreamRun
 from userrep.streaming.query import Queries
 
-pytestmark = pytest.mark.default
+pytestmark = pytest.mark.fast
 
 
 class FailedQuery:

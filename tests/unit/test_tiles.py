@@ -1,7 +1,7 @@
 """Tiles are the events of each day, counted once, and the days of the log, whatever becomes of its files."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -86,17 +86,9 @@ def _random_log(seed: int) -> list[tuple[Any, ...]]:
     return rows + draw.choices(rows, k=50)
 
 
-@pytest.fixture
-def shuffle_partitions(spark: SparkSession) -> Iterator[None]:
-    before = spark.conf.get("spark.sql.shuffle.partitions")
-    yield
-    spark.conf.set("spark.sql.shuffle.partitions", before)
-
-
 @pytest.mark.parametrize(("seed", "has_event_id", "has_context"), [(1, True, True), (2, False, True), (3, True, False)])
-@pytest.mark.usefixtures("shuffle_partitions")
 def test_tiles_are_those_of_plain_python_at_any_partitioning(
-    spark: SparkSession, seed: int, has_event_id: bool, has_context: bool
+    spark: SparkSession, shuffle_into: Callable[[int], None], seed: int, has_event_id: bool, has_context: bool
 ) -> None:
     columns = {
         "user_id": "user_id",
@@ -111,7 +103,7 @@ def test_tiles_are_those_of_plain_python_at_any_partitioning(
     )
     rows = _random_log(seed)
     for partitions, slices in ((1, 1), (7, 4)):
-        spark.conf.set("spark.sql.shuffle.partitions", partitions)
+        shuffle_into(partitions)
         source = spark.createDataFrame(rows, LOG).repartition(partitions)
         tiles = tiles_of(
             with_validity(source, log), context=context, has_event_id=has_event_id, slices=slices, tasks=partitions

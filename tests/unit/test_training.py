@@ -161,7 +161,8 @@ def test_spark_writes_training_rows_as_the_reader_wants_them(done: tuple[Pipelin
 OF_TORCH = re.compile(r"\[?[IWE]\d{4} |Exception raised from |frame #|<omitting python frames>|$")
 
 
-@pytest.mark.parametrize("backend", [pytest.param("horovod", marks=pytest.mark.full), "torch_distributor"])
+@pytest.mark.parametrize("backend", ["horovod", "torch_distributor"])
+@pytest.mark.full
 def test_two_ranks_on_spark_give_the_losses_of_one_and_report(
     tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str], backend: str
 ) -> None:

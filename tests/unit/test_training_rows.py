@@ -1,6 +1,6 @@
 """Targets of training rows: what users did in the days after, and nothing at or after ``until``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,9 @@ def random_events(seed: int, days: int = NUM_DAYS) -> list[Event]:
     return events
 
 
-def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **vectors: Any) -> Pipeline:
+def pipeline_on(
+    spark: SparkSession, folder: Path, events: Sequence[Event], *, max_dates: int = 4, **vectors: Any
+) -> Pipeline:
     """Build tiles and features of a log, for trainings with heads and without."""
     write_rows(folder / "events" / "log.parquet", [{"user_id": u, "item_id": i, "event_at": at} for u, i, at in events])
     write_rows(folder / "items.parquet", [{"item_id": item, "vector": vector} for item, vector in ITEMS.items()])
@@ -52,7 +54,11 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
         folder,
         items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "vector"}},
         item_vectors={"own": {"kind": "vector", "dim": 3}, **vectors},
-        training={"as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4}, "num_shards": 3, "batch_size": 3},
+        training={
+            "as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": max_dates},
+            "num_shards": 3,
+            "batch_size": 3,
+        },
     )
     work = Pipeline(config, spark, report=lambda _: None)
     dates = sorted(work.schedule._dates_trained_on() | set(without_heads(work).schedule.training_as_ofs))
@@ -145,22 +151,18 @@ def test_nothing_at_or_after_until_changes_a_training_row(spark: SparkSession, t
     found = []
     for k, seed in enumerate((3, 4)):
         after = [event for event in random_events(seed=seed) if event[2].date() >= UNTIL]
-        inputs, rows = rows_of(pipeline_on(spark, tmp_path / str(k), [*before, *after], behaviour=als))
+        work = pipeline_on(spark, tmp_path / str(k), [*before, *after], max_dates=2, behaviour=als)
+        inputs, rows = rows_of(work)
         found.append((inputs.scaler.center_F, rows))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     assert_same(found[0][1], found[1][1])
 
 
 def test_rows_do_not_depend_on_the_number_of_tasks(
-    spark: SparkSession, work: Pipeline, made: tuple[TrainingInputs, Rows]
+    work: Pipeline, made: tuple[TrainingInputs, Rows], shuffle_into: Callable[[int], None]
 ) -> None:
-    before = spark.conf.get("spark.sql.shuffle.partitions") or ""
-    assert before != "7"
-    spark.conf.set("spark.sql.shuffle.partitions", "7")
-    try:
-        assert_same(rows_of(work)[1], made[1])
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", before)
+    shuffle_into(7)  # made in one
+    assert_same(rows_of(work)[1], made[1])
 
 
 def assert_same(rows: Rows, expected: Rows) -> None:

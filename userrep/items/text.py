@@ -53,18 +53,23 @@ def fit_basis(items: DataFrame, *, settings: TextVectors, path: str) -> None:
     ----------
     items : one row per item: tokens array<int>.
 
-    Cost: six passes over the items; each task and the driver hold a few 32,768 x (dim + 10) matrices.
+    Cost: one pass over the items, whose tokens are cached, and five over the cache; each task and the driver hold a few
+    32,768 x (dim + 10) matrices.
     """
-    idf_H = _idf(items)
     width = settings.dim + _OVERSAMPLING
     q_HL = np.linalg.qr(np.random.default_rng(settings.seed).standard_normal((NUM_FEATURES, width)))[0]
     z_HL = q_HL
-    for _ in range(_PASSES):
-        scratch = f"{path}.{uuid4().hex}"
-        write_basis(scratch, Basis(idf_H, q_HL.astype(np.float32)))
-        z_HL = _gram_product(items, scratch, width)
-        delete_file(scratch)
-        q_HL = np.linalg.qr(z_HL)[0]
+    cached = items.select("tokens").cache()
+    try:
+        idf_H = _idf(cached)
+        for _ in range(_PASSES):
+            scratch = f"{path}.{uuid4().hex}"
+            write_basis(scratch, Basis(idf_H, q_HL.astype(np.float32)))
+            z_HL = _gram_product(cached, scratch, width)
+            delete_file(scratch)
+            q_HL = np.linalg.qr(z_HL)[0]
+    finally:
+        cached.unpersist()
     # The last Z = AᵀA Q spans the leading right singular vectors of A; the small SVD puts them in order.
     left, _, _ = np.linalg.svd(z_HL, full_matrices=False)
     write_basis(path, Basis(idf_H, left[:, : settings.dim].astype(np.float32)))
@@ -131,7 +136,7 @@ def _gram_product(items: DataFrame, path: str, width: int) -> NDArray[np.float64
             total += rows.T @ (rows @ basis.components_HK)
         yield pa.RecordBatch.from_pydict({"product": [total.tobytes()]})
 
-    parts = items.select("tokens").mapInArrow(products, "product BINARY").collect()
+    parts = items.mapInArrow(products, "product BINARY").collect()
     total = np.zeros((NUM_FEATURES, width))
     for part in parts:
         total += np.frombuffer(part.product).reshape(NUM_FEATURES, width)

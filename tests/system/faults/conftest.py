@@ -44,6 +44,17 @@ def pipeline(spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: p
 
 
 @pytest.fixture(scope="session")
+def next_day(spark: SparkSession, trained: World) -> Attack:
+    """The pipeline of the day after, on what the first has left."""
+    after = trained.copy(trained.folder.parent / "next day")
+
+    def again(world: World) -> None:
+        world.pipeline(spark, NIGHT).run()
+
+    return attack("pipeline of the next day", f"pipeline --as-of {NIGHT}", trained, after, again)
+
+
+@pytest.fixture(scope="session")
 def nightly(spark: SparkSession, trained: World) -> Attack:
     """The daily run after the pipeline."""
     after = trained.copy(trained.folder.parent / "night")

@@ -26,6 +26,19 @@ def snapshots(world: World, *states: str) -> list[Snapshot]:
     return list_snapshots(tables, find_space(tables, None).space_id, **({"states": states} if states else {}))
 
 
+def test_the_pipeline_of_the_next_day_killed_after_its_tiles_and_before_their_ledger_makes_each_tile_once(
+    next_day: Attack, tmp_path: Path
+) -> None:
+    world = copied(next_day, tmp_path)
+    before = tables_of(world.root)
+    assert next_day.killed_at(world, "commit:tile_days:before") == []
+    tables = tables_of(world.root)
+    assert len(tables["user_item_days"]) > len(before["user_item_days"])
+    assert tables["tile_days"] == before["tile_days"]
+    assert next_day.run_again(world) == []
+
+
+@pytest.mark.full
 def test_a_pipeline_killed_after_its_tiles_and_before_their_ledger_makes_each_tile_once(
     pipeline: Attack, tmp_path: Path
 ) -> None:

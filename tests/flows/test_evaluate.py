@@ -42,8 +42,7 @@ pytestmark = pytest.mark.default
 ALL = [one.name for one in representations()]
 FEW = ["embedding", "popularity", "rfm", "pooled_longest", "raw", "als_folded"]  # cheap, one of each kind of input
 FEWER = ["embedding", "popularity", "rfm", "als_folded"]  # what the claims below need
-BRIEF = ("--set", "evaluation.num_seeds=2", "--set", "evaluation.num_bootstraps=40",
-         "--set", "evaluation.newcomer_events=[3, 0]")  # fmt: skip
+BRIEF = ("--set", "evaluation.num_seeds=2", "--set", "evaluation.num_bootstraps=40")
 
 
 class Site:
@@ -89,23 +88,31 @@ def site(
     return Site(pipeline_config(log, root), spark)
 
 
-@pytest.mark.parametrize("names", [FEWER, pytest.param(ALL, marks=pytest.mark.full)], ids=["few", "all"])
+@pytest.mark.parametrize(
+    ("names", "newcomers"), [(FEWER, [3]), pytest.param(ALL, [3, 0], marks=pytest.mark.full)], ids=["few", "all"]
+)
 def test_the_command_writes_figures_of_every_task_and_the_same_again(
-    site: Site, userrep: Userrep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+    site: Site,
+    userrep: Userrep,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: list[str],
+    newcomers: list[int],
 ) -> None:
+    brief = (*BRIEF, "--set", f"evaluation.newcomer_events={newcomers}")
     names = [name for name in ALL if name in names]  # in the order of the catalog
     monkeypatch.setattr(
         "userrep.evaluate.representations", lambda: [one for one in representations() if one.name in names]
     )
     config = tmp_path / "userrep.yaml"
     config.write_text(yaml.safe_dump(site.config.model_dump(mode="json", exclude_unset=True, by_alias=True)))
-    told = userrep("evaluate", "--config", config, "--out", tmp_path / "one", "--json", *BRIEF)
+    told = userrep("evaluate", "--config", config, "--out", tmp_path / "one", "--json", *brief)
     assert (told.code, len(told.out.splitlines())) == (0, 1), told.err
     found = json.loads((tmp_path / "one/metrics.json").read_text())
     assert found == json.loads(told.out)
     assert list(found["tasks"]) == [
         "next_item_7d", "next_item_7d_new", "return_7d", "volume_7d", "next_categories_7d", "neighbours",
-        "neighbours_by_country", "neighbours_by_age_band", "new_users_after_0", "new_users_after_3",
+        "neighbours_by_country", "neighbours_by_age_band", *(f"new_users_after_{num}" for num in sorted(newcomers)),
     ]  # fmt: skip
     assert list(found["left_out"]) == ["horizon of 30 days"]
     for name, task in found["tasks"].items():
@@ -126,7 +133,7 @@ def test_the_command_writes_figures_of_every_task_and_the_same_again(
     assert found["costs"]["embedding"]["fit_seconds"] > 0  # of the space's training, from the ledger
     assert ElementTree.parse(tmp_path / "one/metrics.svg").getroot().tag.endswith("svg")
 
-    again = userrep("evaluate", "--config", config, "--out", tmp_path / "two", *BRIEF)
+    again = userrep("evaluate", "--config", config, "--out", tmp_path / "two", *brief)
     assert again.code == 0
     repeated = json.loads((tmp_path / "two/metrics.json").read_text())
     same = ("evaluation_id", "manifest", "tasks", "left_out")

@@ -179,7 +179,7 @@ def test_a_shuffle_gives_the_rows_that_files_give(
     assert shop.sums() == moved["sums"]
 
 
-@pytest.mark.parametrize("has_files", [True, False])
+@pytest.mark.parametrize("has_files", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_ranges_that_are_taken_in_parts_give_the_same_rows(
     shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, has_files: bool
 ) -> None:

@@ -44,9 +44,7 @@ def random_events(seed: int, days: int = NUM_DAYS) -> list[Event]:
     return events
 
 
-def pipeline_on(
-    spark: SparkSession, folder: Path, events: Sequence[Event], *, max_dates: int = 4, **vectors: Any
-) -> Pipeline:
+def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **vectors: Any) -> Pipeline:
     """Build tiles and features of a log, for trainings with heads and without."""
     write_rows(folder / "events" / "log.parquet", [{"user_id": u, "item_id": i, "event_at": at} for u, i, at in events])
     write_rows(folder / "items.parquet", [{"item_id": item, "vector": vector} for item, vector in ITEMS.items()])
@@ -55,7 +53,7 @@ def pipeline_on(
         items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "vector"}},
         item_vectors={"own": {"kind": "vector", "dim": 3}, **vectors},
         training={
-            "as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": max_dates},
+            "as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4},
             "num_shards": 3,
             "batch_size": 3,
         },
@@ -145,17 +143,30 @@ def test_targets_are_what_plain_python_finds_in_the_days_after(
     assert min(seen.values()) > 5
 
 
-def test_nothing_at_or_after_until_changes_a_training_row(spark: SparkSession, tmp_path: Path) -> None:
+def with_another_future(seed: int) -> list[Event]:
+    """Return the log of seed 1 until ``UNTIL``, and from then on another one."""
+    before = [event for event in random_events(seed=1) if event[2].date() < UNTIL]
+    return before + [event for event in random_events(seed=seed) if event[2].date() >= UNTIL]
+
+
+def test_nothing_at_or_after_until_changes_a_training_row(
+    spark: SparkSession, tmp_path: Path, made: tuple[TrainingInputs, Rows]
+) -> None:
+    inputs, rows = rows_of(pipeline_on(spark, tmp_path, with_another_future(seed=4)))
+    np.testing.assert_array_equal(inputs.scaler.center_F, made[0].scaler.center_F)
+    assert_same(rows, made[1])
+
+
+@pytest.mark.full
+def test_nothing_at_or_after_until_changes_a_training_row_by_way_of_item_vectors(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     als = {"kind": "als", "dim": 4, "iterations": 1}
-    before = [event for event in random_events(seed=2) if event[2].date() < UNTIL]
-    found = []
-    for k, seed in enumerate((3, 4)):
-        after = [event for event in random_events(seed=seed) if event[2].date() >= UNTIL]
-        work = pipeline_on(spark, tmp_path / str(k), [*before, *after], max_dates=2, behaviour=als)
-        inputs, rows = rows_of(work)
-        found.append((inputs.scaler.center_F, rows))
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    assert_same(found[0][1], found[1][1])
+    one, other = (
+        rows_of(pipeline_on(spark, tmp_path / str(seed), with_another_future(seed), behaviour=als)) for seed in (3, 4)
+    )
+    np.testing.assert_array_equal(one[0].scaler.center_F, other[0].scaler.center_F)
+    assert_same(one[1], other[1])
 
 
 def test_rows_do_not_depend_on_the_number_of_tasks(

@@ -22,7 +22,8 @@ PATIENCE = 400.0  # seconds, for a command on a busy machine
 
 def write_configuration(path: Path, *, log: Path, root: Path, events_format: str = "parquet") -> Path:
     """Write the configuration of a world; events in another format than Parquet are in ``log/events-FORMAT``."""
-    values = pipeline_values(log, root, spark={"master": "local[2]", "conf": SPARK})
+    short_lived = {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
+    values = pipeline_values(log, root, spark={"master": "local[2]", "conf": SPARK | short_lived})
     if events_format != "parquet":
         values["events"] |= {"path": f"{log}/events-{events_format}", "format": events_format}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")

@@ -225,6 +225,7 @@ def test_a_version_knows_nothing_of_the_log_from_its_date_on(
         np.testing.assert_allclose(vector, whole.vectors[V1][key], atol=1e-4)
 
 
+@pytest.mark.full
 def test_a_version_is_fitted_on_the_users_of_the_lowest_buckets_where_there_are_more_tiles(
     spark: SparkSession, tmp_path: Path
 ) -> None:

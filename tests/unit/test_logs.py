@@ -338,6 +338,7 @@ def test_a_delta_log_by_event_date_rebuilds_the_partitions_whose_files_changed(
     assert files_read(read_source(spark, config.events, what="events")) == {"dt=2024-05-01", "dt=2024-05-02"}
 
 
+@pytest.mark.full
 def test_a_delta_log_with_deletion_vectors_is_followed_by_its_change_data_feed(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from userrep.tables import Tables
 # Of sessions for thousands of small queries: to make code for each, and to optimise it, costs more than it saves.
 SPARK = {
     "spark.driver.memory": "2g",
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Xms1500m -Xmn800m -XX:Tier4InvocationThreshold=30000"
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:NewRatio=1 -XX:Tier4InvocationThreshold=30000"
     " -XX:Tier4MinInvocationThreshold=6000 -XX:Tier4CompileThreshold=90000 -XX:Tier4BackEdgeThreshold=240000",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.codegen.wholeStage": "false",

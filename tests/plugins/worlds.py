@@ -33,16 +33,16 @@ def spark() -> Iterator[SparkSession]:
 @pytest.fixture
 def shuffle_into(spark: SparkSession) -> Iterator[Callable[[int], None]]:
     """Return a function that sets, for one test, into how many partitions Spark shuffles; else it is one."""
-    wanted = {"spark.sql.shuffle.partitions": "", "spark.sql.adaptive.coalescePartitions.enabled": "false"}
-    before = {key: spark.conf.get(key) for key in wanted}
+    number, are_merged = "spark.sql.shuffle.partitions", "spark.sql.adaptive.coalescePartitions.enabled"
+    before = {key: spark.conf.get(key) or "" for key in (number, are_merged)}
 
     def shuffle(partitions: int) -> None:
-        for key, value in wanted.items():
-            spark.conf.set(key, value or str(partitions))
+        spark.conf.set(number, partitions)
+        spark.conf.set(are_merged, "false")
 
     yield shuffle
-    for key, was in before.items():
-        spark.conf.set(key, was or "")
+    for key, value in before.items():
+        spark.conf.set(key, value)
 
 
 @pytest.fixture(scope="session")

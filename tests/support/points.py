@@ -1,5 +1,9 @@
-"""The failpoints that a run in this process passes."""
+"""Failpoints: which ones a run in this process passes, and programs that are killed at one."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,3 +25,16 @@ def noted(notes: Path) -> Iterator[None]:
 def points_in(notes: Path) -> list[str]:
     """Return the points of such a file, in their order."""
     return notes.read_text(encoding="utf-8").splitlines()
+
+
+def run_until_killed(point: str, *arguments: str) -> None:
+    """Run Python with these arguments, and assert that it was killed at a point."""
+    process = subprocess.run(
+        [sys.executable, *arguments],
+        check=False,
+        env=os.environ | {failpoints.ARM: point},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr

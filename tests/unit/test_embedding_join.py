@@ -138,7 +138,7 @@ def test_all_models_of_a_cross_validation_are_on_one_space(
 
     monkeypatch.setattr("userrep.downstream.embedding_join.find_space", serving)
     estimator = pipeline(tmp_path)
-    grid = ParamGridBuilder().addGrid(estimator.getStages()[1].regParam, [0.1]).build()
+    grid = ParamGridBuilder().addGrid(estimator.getStages()[1].regParam, [0.0, 0.1]).build()
     evaluator = BinaryClassificationEvaluator()
     validator = CrossValidator(
         estimator=estimator, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, collectSubModels=True
@@ -146,7 +146,7 @@ def test_all_models_of_a_cross_validation_are_on_one_space(
     fitted = validator.fit(labels)
     models = [model for fold in fitted.subModels for model in fold] + [fitted.bestModel]
     assert {model.stages[0].getOrDefault("spaceId") for model in models} == {"s001-a"}
-    assert fitted.avgMetrics == [1.0]
+    assert fitted.avgMetrics == [1.0, 1.0]
     gc.collect()  # CrossValidator leaves its pools of threads open
     fitted.bestModel.write().save(str(tmp_path / "best"))
     assert PipelineModel.load(str(tmp_path / "best")).stages[0].getOrDefault("spaceId") == "s001-a"

@@ -41,7 +41,7 @@ def test_what_is_late_counts_for_dates_that_have_begun(
     assert counts(as_of, [D14, D15], today, tmp_path) == counted
 
 
-def test_nothing_is_encoded_for_a_date_of_which_nothing_has_come(tmp_path: object) -> None:
+def test_nothing_is_encoded_for_a_date_of_which_nothing_has_come(tmp_path: Path) -> None:
     assert counts(D17, [D14, D15], D15, tmp_path) == [False, False]
 
 

@@ -52,11 +52,7 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
         folder,
         items={"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "vector": "vector"}},
         item_vectors={"own": {"kind": "vector", "dim": 3}, **vectors},
-        training={
-            "as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4},
-            "num_shards": 3,
-            "batch_size": 3,
-        },
+        training={"as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4}, "num_shards": 3, "batch_size": 3},
     )
     work = Pipeline(config, spark, report=lambda _: None)
     dates = sorted(work.schedule._dates_trained_on() | set(without_heads(work).schedule.training_as_ofs))

@@ -41,11 +41,9 @@ def read_day(text: str) -> date:
 
 def _day(value: Any) -> Any:
     """Take a date, or read one; a number is no date."""
-    if isinstance(value, str):
-        value = read_day(value)
-    if not isinstance(value, date) or isinstance(value, datetime):
-        raise ValueError("write a date as YYYY-MM-DD")
-    return value
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    return read_day(value if isinstance(value, str) else "")
 
 
 def ascending(numbers: list[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
     python -m tests.system.faults.catalog_writer FOLDER
 
-``FOLDER`` has the log in ``log/``; the metastore and its warehouse come to lie beside it.
+Reads the log in ``FOLDER/log`` and creates ``FOLDER/metastore`` and ``FOLDER/warehouse``.
 """
 
 import sys

@@ -35,23 +35,22 @@ def pipeline(spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: p
     folder = tmp_path_factory.mktemp("kills")
     empty, after = World(folder / "empty", log), World(folder / "trained", log)
     shutil.copytree(run_once / "root", after.root)
-
-    def again(world: World) -> None:
-        world.pipeline(spark).run()
-
-    points = points_in(run_once / "points.txt")
-    return Attack("pipeline", f"pipeline --as-of {AS_OF}", empty, after, again, points, contents(after.root))
+    return Attack(
+        "pipeline",
+        f"pipeline --as-of {AS_OF}",
+        empty,
+        after,
+        lambda world: world.pipeline(spark).run(),
+        points_in(run_once / "points.txt"),
+        contents(after.root),
+    )
 
 
 @pytest.fixture(scope="session")
 def next_day(spark: SparkSession, trained: World) -> Attack:
     """The pipeline of the day after, on what the first has left."""
-    after = trained.copy(trained.folder.parent / "next day")
-
-    def again(world: World) -> None:
-        world.pipeline(spark, NIGHT).run()
-
-    return attack("pipeline of the next day", f"pipeline --as-of {NIGHT}", trained, after, again)
+    after, command = trained.copy(trained.folder.parent / "next day"), f"pipeline --as-of {NIGHT}"
+    return attack("pipeline of the next day", command, trained, after, lambda world: world.pipeline(spark, NIGHT).run())
 
 
 @pytest.fixture(scope="session")

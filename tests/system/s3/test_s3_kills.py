@@ -1,9 +1,5 @@
 """A command that is killed around its commit to a table in S3: what it was about to do is done once, or not at all."""
 
-import os
-import signal
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -11,8 +7,8 @@ import pytest
 from deltalake import DeltaTable
 
 from tests.support.command_line import Userrep, config_file
+from tests.support.points import run_until_killed
 from tests.system.s3.conftest import Bucket
-from userrep import failpoints
 from userrep.schemas import REGISTRY
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.tables import Tables
@@ -30,24 +26,13 @@ def test_a_promotion_killed_before_and_after_its_commit_is_made_once(
     promote(tables, find_space(tables, "s1"))
     command = ("spaces", "promote", "s2", "--config", str(config_file(tmp_path, root=f"{bucket.uri}/killed")))
 
-    def killed_at(point: str) -> None:
-        process = subprocess.run(
-            [sys.executable, "-m", "userrep.cli", *command],
-            check=False,
-            env=os.environ | {failpoints.ARM: point},
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        assert process.returncode == -signal.SIGKILL, process.stderr
-
     def num_commits() -> int:
         return DeltaTable(tables.uri(REGISTRY)).version()
 
     before = num_commits()
-    killed_at("commit:registry:before")
+    run_until_killed("commit:registry:before", "-m", "userrep.cli", *command)
     assert (find_space(tables, None).space_id, num_commits()) == ("s1", before)
-    killed_at("commit:registry:after")
+    run_until_killed("commit:registry:after", "-m", "userrep.cli", *command)
     assert (find_space(tables, None).space_id, num_commits()) == ("s2", before + 1)
     again = userrep(*command)
     assert (again.code, again.out) == (0, "space s2 is serving\n")

@@ -7,8 +7,8 @@ arguments give the same rows, however many tasks make them. With the default rat
 """
 
 import argparse
-from datetime import date
 
+from userrep.config.values import read_day
 from userrep.errors import UserrepError
 from userrep.events.generator import LogSpec, generate_log
 from userrep.session import get_session
@@ -20,9 +20,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=LogSpec.num_users, help="number of users (%(default)s)")
     parser.add_argument("--items", type=int, default=LogSpec.num_items, help="number of items (%(default)s)")
     parser.add_argument("--days", type=int, default=LogSpec.num_days, help="length of the log in days (%(default)s)")
-    parser.add_argument(
-        "--first-day", type=date.fromisoformat, default=LogSpec.first_day, help="its first UTC day (%(default)s)"
-    )
+    parser.add_argument("--first-day", type=read_day, default=LogSpec.first_day, help="its first UTC day (%(default)s)")
     parser.add_argument("--seed", type=int, default=LogSpec.seed, help="another seed, another log (%(default)s)")
     args = parser.parse_args()
     try:

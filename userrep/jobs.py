@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from userrep.config import load_config
+from userrep.config.values import read_day
 from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
 from userrep.leases import held
 from userrep.logs import begin_run, end_run, say_why, to_stderr
@@ -81,7 +82,7 @@ def job_main(name: str, description: str | None) -> int:
     """Run one job from the command line of an entry point in jobs/; returns the exit code."""
     parser = _parser(name, description)
     parser.add_argument(
-        "--as-of", type=date.fromisoformat, help="as-of date, YYYY-MM-DD: events before its 00:00 UTC count "
+        "--as-of", type=read_day, help="as-of date, YYYY-MM-DD: events before its 00:00 UTC count "
         "(default: the day after the log's last)"
     )  # fmt: skip
     if name in FOR_RETRAINING:

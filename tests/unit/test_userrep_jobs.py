@@ -115,6 +115,16 @@ def test_wrong_options_are_reported_before_a_pipeline_is_opened(
     assert pipelines == []
 
 
+@pytest.mark.parametrize("text", ["20240501", "2024-W18-3", "2024-02-30", "today"])
+def test_a_date_in_another_form_is_refused_by_the_name_of_the_option(
+    call: Call, pipelines: list[Any], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(embed_users, "--as-of", text)
+    assert "argument --as-of: invalid" in capsys.readouterr().err
+    assert pipelines == []
+
+
 def test_users_to_forget_are_read_before_a_pipeline_is_opened(
     call: Call, pipelines: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

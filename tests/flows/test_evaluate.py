@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -88,10 +89,31 @@ def site(
     return Site(pipeline_config(log, root), spark)
 
 
+def only(names: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Evaluate only some representations; return their names in the order of the catalog."""
+    chosen = [name for name in ALL if name in names]
+    monkeypatch.setattr(
+        "userrep.evaluate.representations", lambda: [one for one in representations() if one.name in chosen]
+    )
+    return chosen
+
+
+def file_of(config: Config, folder: Path) -> Path:
+    """Write a configuration file."""
+    file = folder / "userrep.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True, by_alias=True)))
+    return file
+
+
+def num_figures(metrics: dict[str, Any]) -> int:
+    figures = [figures for task in metrics["tasks"].values() for figures in task["metrics"].values()]
+    return sum(len(of_one["representations"]) for of_one in figures)
+
+
 @pytest.mark.parametrize(
     ("names", "newcomers"), [(FEWER, [3]), pytest.param(ALL, [3, 0], marks=pytest.mark.full)], ids=["few", "all"]
 )
-def test_the_command_writes_figures_of_every_task_and_the_same_again(
+def test_the_command_writes_figures_of_every_task(
     site: Site,
     userrep: Userrep,
     tmp_path: Path,
@@ -100,12 +122,8 @@ def test_the_command_writes_figures_of_every_task_and_the_same_again(
     newcomers: list[int],
 ) -> None:
     brief = (*BRIEF, "--set", f"evaluation.newcomer_events={newcomers}")
-    names = [name for name in ALL if name in names]  # in the order of the catalog
-    monkeypatch.setattr(
-        "userrep.evaluate.representations", lambda: [one for one in representations() if one.name in names]
-    )
-    config = tmp_path / "userrep.yaml"
-    config.write_text(yaml.safe_dump(site.config.model_dump(mode="json", exclude_unset=True, by_alias=True)))
+    names = only(names, monkeypatch)
+    config = file_of(site.config, tmp_path)
     told = userrep("evaluate", "--config", config, "--out", tmp_path / "one", "--json", *brief)
     assert (told.code, len(told.out.splitlines())) == (0, 1), told.err
     found = json.loads((tmp_path / "one/metrics.json").read_text())
@@ -133,20 +151,8 @@ def test_the_command_writes_figures_of_every_task_and_the_same_again(
     assert found["costs"]["embedding"]["fit_seconds"] > 0  # of the space's training, from the ledger
     assert ElementTree.parse(tmp_path / "one/metrics.svg").getroot().tag.endswith("svg")
 
-    again = userrep("evaluate", "--config", config, "--out", tmp_path / "two", *brief)
-    assert again.code == 0
-    repeated = json.loads((tmp_path / "two/metrics.json").read_text())
-    same = ("evaluation_id", "manifest", "tasks", "left_out")
-    assert {key: repeated[key] for key in same} == {key: found[key] for key in same}
-    head, first, *rest = again.out.splitlines()
-    assert head.split()[: 2 + len(names)] == ["task", "metric", *names]
-    assert first.split()[:3] == ["next_item_7d", "auc", f"{pairs['embedding']['value']:.4f}"]
-    assert any(line.startswith("left out: horizon of 30 days: a horizon of 30 days wants") for line in rest)
-
-    stored = site.work.tables.ledger(SPACE_METRICS)
-    assert {row.evaluation_id for row in stored} == {found["evaluation_id"]}
-    figures = [figures for task in found["tasks"].values() for figures in task["metrics"].values()]
-    assert len(stored) == sum(len(of_one["representations"]) for of_one in figures)
+    stored = site.work.tables.ledger(SPACE_METRICS, evaluation_id=found["evaluation_id"])
+    assert len(stored) == num_figures(found)
     mine = next(r for r in stored if (r.task, r.metric, r.representation) == ("next_item_7d", "auc", "rfm"))
     assert mine.ahead_by == pytest.approx(pairs["embedding"]["value"] - pairs["rfm"]["value"], abs=1e-5)
 
@@ -155,6 +161,28 @@ def test_the_command_writes_figures_of_every_task_and_the_same_again(
     assert refused.faults == [
         f"--out {tmp_path / 'one'}: the folder is not empty (metrics.json, metrics.svg); name another one."
     ]
+
+
+@pytest.mark.full
+def test_the_command_gives_the_same_figures_again_and_prints_a_table(
+    site: Site, userrep: Userrep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = (*BRIEF, "--set", "evaluation.newcomer_events=[3]")
+    names = only(FEWER, monkeypatch)
+    config = file_of(site.config, tmp_path)
+    first = userrep("evaluate", "--config", config, "--out", tmp_path / "one", "--json", *brief)
+    again = userrep("evaluate", "--config", config, "--out", tmp_path / "two", *brief)
+    assert (first.code, again.code) == (0, 0)
+    found, repeated = (json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("one", "two"))
+    same = ("evaluation_id", "manifest", "tasks", "left_out")
+    assert {key: repeated[key] for key in same} == {key: found[key] for key in same}
+    auc = found["tasks"]["next_item_7d"]["metrics"]["auc"]["representations"]["embedding"]["value"]
+    head, row, *rest = again.out.splitlines()
+    assert head.split()[: 2 + len(names)] == ["task", "metric", *names]
+    assert row.split()[:3] == ["next_item_7d", "auc", f"{auc:.4f}"]
+    assert any(line.startswith("left out: horizon of 30 days: a horizon of 30 days wants") for line in rest)
+    stored = site.work.tables.ledger(SPACE_METRICS, evaluation_id=found["evaluation_id"])
+    assert len(stored) == num_figures(found)
 
 
 def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(

@@ -102,7 +102,7 @@ def add_copies(log: pa.Table, folder: Path, event_at: str, reach: timedelta) -> 
     return add
 
 
-@pytest.mark.parametrize("num_nights", [6, pytest.param(60, marks=pytest.mark.full)])
+@pytest.mark.parametrize("num_nights", [4, pytest.param(60, marks=pytest.mark.full)])
 def test_nights_on_a_generated_log_end_as_a_rebuild(
     spark: SparkSession, log: Path, tmp_path: Path, num_nights: int
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_training_that_is_tried_again_is_not_made_twice(work: Work) -> None:
     assert other.space_id != trained.space_id
 
 
+@pytest.mark.full
 def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = work.pipeline()
     with monkeypatch.context() as patch:

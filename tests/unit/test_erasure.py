@@ -269,6 +269,7 @@ def test_ids_with_spaces_or_of_numbers_are_found_in_rejected_rows(tables: Tables
     assert found.tolist() == [True, True, False]
 
 
+@pytest.mark.full
 def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, config: Config, tmp_path: Path) -> None:
     spark.sql(f"CREATE DATABASE erased LOCATION '{tmp_path}/erased'")
     try:

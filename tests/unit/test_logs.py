@@ -244,7 +244,8 @@ def test_a_log_by_event_date_is_known_by_its_listing_and_read_by_partition(
     assert tiles(tables) == {(1, "u1", "i1", "event", 1), (2, "u2", "i1", "event", 1), (2, "u9", "i9", "event", 1)}
 
 
-@pytest.mark.parametrize("kind", [pytest.param("parquet", marks=pytest.mark.full), "delta"])
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
 def test_days_in_folders_of_their_own_are_made_by_tasks_as_spark_makes_them(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -282,7 +283,7 @@ def test_a_file_without_a_folder_of_its_day_is_named(spark: SparkSession, tmp_pa
         take_inventory(Tables.of(config, spark), config.events)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("parquet", marks=pytest.mark.full), "delta"])
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("delta", marks=pytest.mark.full)])
 def test_a_log_by_ingestion_date_is_read_up_to_its_lateness(spark: SparkSession, tmp_path: Path, kind: str) -> None:
     rows = [
         ("u1", "2024-05-01", 20240501),
@@ -323,6 +324,7 @@ def _write_delta(spark: SparkSession, path: str, rows: Iterable[tuple[str, str]]
     frame.withColumn("dt", F.to_date("event_at")).coalesce(1).write.format("delta").mode("append").save(path)
 
 
+@pytest.mark.full
 def test_a_delta_log_by_event_date_rebuilds_the_partitions_whose_files_changed(
     spark: SparkSession, tmp_path: Path
 ) -> None:

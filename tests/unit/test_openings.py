@@ -144,6 +144,7 @@ def add_late_event(world: World, day: date) -> None:
     world.work(AS_OF).build_activity_tiles()
 
 
+@pytest.mark.full
 def test_a_late_day_before_the_open_ones_makes_openings_anew_and_a_late_open_day_does_not(world: World) -> None:
     add_late_event(world, AS_OF - DAY)
     assert build(world, AS_OF - 2 * DAY) == {}

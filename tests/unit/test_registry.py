@@ -193,6 +193,7 @@ def test_tables_of_a_catalog_have_the_same_registry_by_way_of_spark(
     assert read_registry(catalog) == replace(found, consumers=())
 
 
+@pytest.mark.full
 def test_of_threads_that_commit_by_way_of_spark_at_once_exactly_one_wins(catalog: Tables) -> None:
     catalog.create(REGISTRY)
     since = None

@@ -82,6 +82,7 @@ def test_a_space_in_its_own_coordinates_needs_no_map(tables: Tables, spark: Spar
     assert own.schema["embedding"].metadata == {"userrep_space_id": OLD}
 
 
+@pytest.mark.full
 def test_a_saved_model_goes_on_with_the_new_space_after_its_own_is_retired(
     tables: Tables, spark: SparkSession, tmp_path: Path
 ) -> None:

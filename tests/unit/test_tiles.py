@@ -298,6 +298,7 @@ def test_the_fingerprint_of_a_range_changes_with_its_days_only(story: Story) -> 
 # The log's days
 
 
+@pytest.mark.full
 def test_a_delta_log_is_told_apart_by_its_files(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path / "a b", events={"format": "delta"})
     path, tables = config.events.path, Tables.of(config, spark)
@@ -370,6 +371,7 @@ def test_too_many_rejects_are_told_day_by_day_and_so_are_undated_rows() -> None:
 # Files that are of one day
 
 
+@pytest.mark.full
 def test_files_of_one_day_are_not_read_for_the_inventory_and_a_day_made_again_to_the_same_tiles_keeps_its_revision(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

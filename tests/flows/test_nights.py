@@ -36,8 +36,8 @@ class Nights:
         self.tables, self.config = Tables.of(config, spark), config
         self.dates = [first + timedelta(days=k) for k in range((last - first).days + 1)]
         self.tile()
-        missing = self.versions.missing(self.dates)
-        train_versions(self.tables, config, self.versions, missing, lambda _: None)
+        if missing := self.versions.missing(self.dates):
+            train_versions(self.tables, config, self.versions, missing, lambda _: None)
 
     @property
     def versions(self) -> Versions:
@@ -104,10 +104,11 @@ def add_copies(log: pa.Table, folder: Path, event_at: str, reach: timedelta) -> 
 
 @pytest.mark.parametrize("num_nights", [4, pytest.param(60, marks=pytest.mark.full)])
 def test_nights_on_a_generated_log_end_as_a_rebuild(
-    spark: SparkSession, log: Path, tmp_path: Path, num_nights: int
+    spark: SparkSession, log: Path, run_once: Path, tmp_path: Path, num_nights: int
 ) -> None:
     folder = tmp_path / "log"
     shutil.copytree(log, folder)
+    shutil.copytree(run_once / "root", tmp_path / "root")
     config = pipeline_config(folder, tmp_path / "root")
     last = date(2024, 3, 20)
     nights = Nights(spark, config, last - timedelta(days=num_nights), last)

@@ -45,7 +45,7 @@ PYTEST := $(BIN)/python -m pytest --strict-skips
 PARALLEL := -n $(TEST_PROCESSES) --no-loadscope-reorder
 TESTS ?= tests
 
-test: setup  ## the fast and the default tier: 13 minutes on two cores
+test: setup  ## the fast and the default tier: 12 minutes on two cores
 	@$(PYTEST) $(PARALLEL) -m "not full" $(TESTS)
 
 test-fast: $(DEV)  ## only tests without Spark and processes: 90 seconds; TESTS=tests/unit/test_join.py for some of them

@@ -1,20 +1,12 @@
-"""How Spark writes rows to a table: in one commit, its own or, in S3, one of delta-rs."""
+"""Writes and commits by Spark itself, where tables have no files that userrep commits: in catalogs, DBFS and HDFS."""
 
-import json
-import uuid
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from pyspark.sql import DataFrame, DataFrameWriter
-from pyspark.sql import types as T
 
-from userrep.delta_files import DeltaFiles, changed_meanwhile
+from userrep.delta_files import changed_meanwhile
 from userrep.failpoints import around
-from userrep.schemas import PROPERTIES, TableSchema
-from userrep.storage import delete_folder
-
-_STAGED = "staged-"  # begins the names of folders of files that Spark has written for another's commit
+from userrep.schemas import TableSchema
 
 
 def write_by_spark(
@@ -23,7 +15,7 @@ def write_by_spark(
     *,
     name: str,
     path: str | None,
-    where: str | None,
+    where: str | None = None,
     transaction: tuple[str, int] | None = None,
 ) -> None:
     """Write rows, in the place of those that match ``where`` if it is given, in one commit of Spark's.
@@ -48,34 +40,6 @@ def write_by_spark(
         raise changed_meanwhile(name) from error
 
 
-def write_beside(
-    rows: DataFrame,
-    table: TableSchema,
-    *,
-    uri: str,
-    where: str | None,
-    since: int,
-    transaction: tuple[str, int] | None = None,
-) -> None:
-    """Let Spark write to a table of its own within the table's folder, and commit its files to the table.
-
-    In S3 Delta's commits by Spark do not see whether another driver was first, and could undo what that one did;
-    those of delta-rs do. See docs/decisions/0015. ``since``: the version that ``rows`` were made from.
-    """
-    name = f"{_STAGED}{uuid.uuid4().hex}"
-    staged, target = DeltaFiles(f"{uri}/{name}"), DeltaFiles(uri)
-    with committing(table):
-        staged.create(json.dumps(table.fields().jsonValue()), table.partition_by, PROPERTIES | dict(table.properties))
-        _writer(rows, table).mode("append").save(staged.uri)
-        written = [file._replace(path=f"{name}/{file.path}") for file in staged.files()]
-        if transaction is not None:
-            target.add_files(written, transaction=transaction)
-        else:
-            replaced = (lambda _: False) if where is None else _matching(rows, table, target, where)
-            target.swap(written, replaced, since=since)
-        delete_folder(f"{staged.uri}/_delta_log")
-
-
 def committing(table: TableSchema) -> AbstractContextManager[None]:
     """Pass the failpoints around a commit to a table."""
     return around(f"commit:{table.name}")
@@ -93,16 +57,3 @@ def _writer(rows: DataFrame, table: TableSchema) -> DataFrameWriter:
     writer = rows.select(*table.fields().names).write.format("delta")
     codec = dict(table.properties).get("parquet.compression")  # of the table's, Spark heeds all but this
     return writer.option("compression", codec) if codec else writer
-
-
-def _matching(rows: DataFrame, table: TableSchema, target: DeltaFiles, where: str) -> Callable[[dict[str, Any]], bool]:
-    """Say of values of partition columns whether a condition on these columns holds; asked of those there are."""
-    names = table.partition_by
-    if where == "true":
-        return lambda _: True
-    there = {tuple(file.values[name] for name in names) for file in target.files()}
-    columns = T.StructType([field for field in table.fields().fields if field.name in names])
-    in_order = [tuple(of[names.index(name)] for name in columns.names) for of in there]
-    found = rows.sparkSession.createDataFrame(in_order, columns).where(where).collect()
-    matching = {tuple(row[name] for name in names) for row in found}
-    return lambda values: tuple(values[name] for name in names) in matching

@@ -7,8 +7,9 @@ from userrep.delta_files import DeltaFiles
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.schemas import TableSchema
-from userrep.spark_writes import was_overtaken, write_beside
-from userrep.tables import Tables
+from userrep.spark_writes import was_overtaken
+from userrep.sql import sql_any
+from userrep.tables import Keys, Tables
 
 RETENTION = timedelta(days=7)  # Delta's own, in which older versions of a table can be read
 
@@ -24,20 +25,21 @@ def join_ledger(tables: Tables, table: TableSchema, *, at_least: int) -> int:
             return DeltaFiles(tables.uri(table)).join_files(at_least)
     detail = tables.spark.sql(f"DESCRIBE DETAIL {tables.name(table)}")
     num = int(detail.select("numFiles").first()[0])  # type: ignore[index]
-    return num if num >= at_least and join_partitions(tables, table, ["true"]) else 0
+    return num if num >= at_least and join_partitions(tables, table, [{}]) else 0
 
 
-def join_partitions(tables: Tables, table: TableSchema, where: Sequence[str]) -> bool:
+def join_partitions(tables: Tables, table: TableSchema, keys: Keys) -> bool:
     """Let Spark join the small files of some partitions; say whether it did, or another run came first.
 
-    ``where``: a condition on partition columns for each. Cost: one read and write of these partitions, by tasks.
+    Cost: one read and write of these partitions, by tasks.
     """
-    condition = " OR ".join(f"({one})" for one in where)
+    condition = sql_any(keys)
     try:
-        if tables.is_in_s3:
+        if tables.has_files:
             since = tables.version(table)
             rows = tables.read(table, version=since).where(condition).repartition(*table.partition_by)
-            write_beside(rows, table, uri=tables.uri(table), where=condition, since=since)
+            with around(f"join:{table.name}"):
+                tables.replace(rows, table, keys, since=since)
         else:
             with around(f"join:{table.name}"):
                 tables.spark.sql(f"OPTIMIZE {tables.name(table)} WHERE {condition}")

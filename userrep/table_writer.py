@@ -78,7 +78,7 @@ class _File:
             compression=_CODECS[settings.get("parquet.compression", "snappy")],
             use_dictionary=_dictionaries(target),
             data_page_size=int(settings.get("parquet.page.size", _PAGE_BYTES)),
-            write_statistics=[USER_BUCKET],  # which readers skip row groups by; user ids have no place in footers
+            write_statistics=[USER_BUCKET, "item_bucket"],  # readers skip row groups by them; ids stay out of footers
         )
 
     def write(self, rows: pa.Table) -> None:

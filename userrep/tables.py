@@ -4,6 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -14,12 +15,14 @@ from userrep.config import Config
 from userrep.delta_files import DeltaFiles
 from userrep.errors import UsageError, in_line
 from userrep.schemas import PROPERTIES, TableSchema
-from userrep.spark_writes import committing, was_overtaken, write_beside, write_by_spark
-from userrep.sql import sql_key
+from userrep.spark_writes import committing, was_overtaken, write_by_spark
+from userrep.sql import sql_any
 from userrep.storage import absolute, folder_names
 from userrep.table_files import TableFile
 from userrep.table_writer import Target
+from userrep.task_writes import write_files
 
+Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each names the values of some partition columns
 _FORMAT_KEY, FORMAT = "userrep.format", 1  # counted on where rows of the same columns come to mean something else
 _BESIDE_SPARK = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
 
@@ -64,11 +67,6 @@ class Tables:
         volume or on HDFS is left to Spark.
         """
         return self._root is not None and bool(_BESIDE_SPARK.match(self._root))
-
-    @property
-    def is_in_s3(self) -> bool:
-        """Say whether the tables lie in S3, where commits by Spark are not safe beside another driver's."""
-        return self._root is not None and self._root.startswith(("s3://", "s3a://"))
 
     def shuffle_partitions(self) -> int:
         """Return how many tasks the session gives a shuffle."""
@@ -164,7 +162,7 @@ class Tables:
         self.create(table)
         if not self.has_files:
             frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
-            return self._write(frame, table, replacing)
+            return write_by_spark(frame, table, name=self.name(table), path=self._path(table), where=replacing)
         files = DeltaFiles(self.uri(table))
         with committing(table):
             return files.append(rows) if replacing is None else files.replace(rows, replacing)
@@ -254,27 +252,29 @@ class Tables:
             names = [row.tableName for row in self.spark.sql(f"SHOW TABLES IN {self._schema}").collect()]
         return [name for name in names if name.startswith(prefix)]
 
-    def drop_partitions(self, table: TableSchema, keys: Sequence[Mapping[str, Any]]) -> None:
-        """Delete all rows of some partitions, each named by the values of its columns, in one commit; none, no commit.
-
-        Names and dates among the values are checked ones. Files stay until VACUUM.
-        """
+    def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
+        """Delete all rows of some partitions in one commit; none, no commit. Files stay until VACUUM."""
         self.create(table)
         if self.has_files:
-            names = table.partition_by
-            gone = {tuple(key[name] for name in names) for key in keys}
-            since = self.version(table)
-            self.commit(table, [], replacing=lambda of: tuple(of[name] for name in names) in gone, since=since)
+            self.commit(table, [], replacing=_is_of(keys), since=self.version(table))
         elif keys:
-            where = " OR ".join(f"({sql_key(key)})" for key in keys)
-            self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {where}")
+            self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {sql_any(keys)}")
 
     def append(self, rows: DataFrame, table: TableSchema, *, transaction: tuple[str, int] | None = None) -> None:
         """Add rows in one commit.
 
-        ``transaction``: of whom, and the number of it; one that is not above the writer's last is not written again.
+        ``transaction``: the writer's name and the number of its transaction. A number that is not above the writer's
+        last one has been written already and is not written again.
         """
-        self._write(rows, table, None, transaction)
+        self.create(table)
+        if self.has_files:
+            with committing(table):
+                files = DeltaFiles(self.uri(table))
+                written = write_files(rows, self.target(table))
+                if transaction is None:
+                    return files.swap(written, lambda _: False, since=files.version())
+                return files.add_files(written, transaction=transaction)
+        return write_by_spark(rows, table, name=self.name(table), path=self._path(table), transaction=transaction)
 
     def last_transaction(self, table: TableSchema, writer: str) -> int | None:
         """Return the number of a writer's last transaction; None: it has none. Cost: one look at the log.
@@ -284,20 +284,28 @@ class Tables:
         self.create(table)
         return DeltaFiles(self.uri(table)).last_transaction(writer)
 
-    def replace(self, rows: DataFrame, table: TableSchema, where: str) -> None:
-        """Put ``rows`` in the place of those that match ``where``, in one commit.
+    def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
+        """Replace all rows of some partitions in one commit. Rows of other partitions must not be among ``rows``.
 
-        Raises UserrepError if another run has changed these rows meanwhile: they may be made from what it has changed.
+        ``since``: the version of the table that ``rows`` were made from; by default the newest.
+
+        Raises
+        ------
+        UserrepError
+            If another run has changed these partitions since then: ``rows`` may depend on what it has changed.
         """
-        self._write(rows, table, where)
-
-    def _write(
-        self, rows: DataFrame, table: TableSchema, where: str | None, transaction: tuple[str, int] | None = None
-    ) -> None:
         self.create(table)
-        if self.is_in_s3:
-            since = self.version(table)
-            write_beside(rows, table, uri=self.uri(table), where=where, since=since, transaction=transaction)
-        else:
-            path = None if self._root is None else self.uri(table)
-            write_by_spark(rows, table, name=self.name(table), path=path, where=where, transaction=transaction)
+        if self.has_files:
+            with committing(table):
+                since = self.version(table) if since is None else since
+                written = write_files(rows, self.target(table))
+                return DeltaFiles(self.uri(table)).swap(written, _is_of(keys), since=since)
+        return write_by_spark(rows, table, name=self.name(table), path=self._path(table), where=sql_any(keys))
+
+    def _path(self, table: TableSchema) -> str | None:
+        return None if self._root is None else self.uri(table)
+
+
+def _is_of(keys: Keys) -> Callable[[dict[str, Any]], bool]:
+    """Return the predicate of partition values that match one of ``keys``."""
+    return lambda values: any(all(values[name] == value for name, value in key.items()) for key in keys)

@@ -237,7 +237,7 @@ def test_rows_that_lie_in_another_run_s_new_files_are_found_there(
         monkeypatch.setattr(DeltaFiles, "rewrite", rewrite)
         tables.spark.sql(f"OPTIMIZE {tables.name(USER_EMBEDDINGS)}")
         rows = tables.read(USER_EMBEDDINGS)
-        tables.replace(rows.localCheckpoint(), USER_EMBEDDINGS, "true")
+        tables.replace(rows.localCheckpoint(), USER_EMBEDDINGS, [{}])
         return rewrite(self, pairs)
 
     monkeypatch.setattr(DeltaFiles, "rewrite", after_a_compaction)

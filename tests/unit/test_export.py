@@ -44,7 +44,7 @@ class Site(NamedTuple):
         """Put the rows of the snapshot there, in so many files and another order."""
         rows = [("s1", AS_OF, 1, k, f"u{k:04d}", vector.tolist()) for k, vector in enumerate(vectors)]
         frame = self.tables.spark.createDataFrame(rows, USER_EMBEDDINGS.columns).repartition(partitions)
-        self.tables.replace(frame, USER_EMBEDDINGS, "space_id = 's1'")
+        self.tables.replace(frame, USER_EMBEDDINGS, [{"space_id": "s1"}])
 
 
 VECTORS = np.random.default_rng(0).standard_normal((NUM_USERS, 16)).astype(np.float32)

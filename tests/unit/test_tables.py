@@ -60,7 +60,6 @@ def test_tables_lie_below_a_root_or_in_a_schema() -> None:
     assert catalog.name(LEDGER) == "`main`.`rep`.`ledger`"
     assert catalog.artifacts_root == "/Volumes/main/rep/userrep"
     assert not catalog.has_files
-    assert not catalog.is_in_s3
 
 
 @pytest.mark.parametrize(
@@ -86,9 +85,7 @@ def test_a_relative_root_lies_in_the_working_directory(tmp_path: Path, monkeypat
      ("hdfs://n/x", False)],
 )  # fmt: skip
 def test_tables_are_read_and_committed_without_spark_where_that_is_safe(root: str, has_files: bool) -> None:
-    tables = Tables(None, root=root)
-    assert tables.has_files == has_files
-    assert tables.is_in_s3 == root.startswith(("s3a:", "s3:"))
+    assert Tables(None, root=root).has_files == has_files
 
 
 @pytest.mark.parametrize(("setting", "tasks"), [("16", 16), ("auto", 200), (None, 200)])

@@ -154,7 +154,7 @@ class _Build:
         if self.tables.has_files:
             self.tables.append(rows, USER_ITEM_DAYS)
         else:
-            self.tables.replace(rows, USER_ITEM_DAYS, f"revision = {self.revision}")
+            self.tables.replace(rows, USER_ITEM_DAYS, [{"revision": self.revision}])
 
     def _write_rejected(self, days: list[date], *, undated: bool) -> None:
         checked = read_days(self.tables, self.config.events, days, undated=undated)
@@ -166,4 +166,4 @@ class _Build:
             "reason",
             F.coalesce("corrupt", F.to_json("raw")).alias("row"),
         )
-        self.tables.replace(self.erased.without_named(rejected), REJECTED_EVENTS, f"revision = {self.revision}")
+        self.tables.replace(self.erased.without_named(rejected), REJECTED_EVENTS, [{"revision": self.revision}])

@@ -146,7 +146,7 @@ class Features:
     def write(self, inputs: Inputs, job: PoolingJob, plan: Plan, dates: Sequence[date]) -> dict[date, tuple[int, int]]:
         """Run a job and let Spark write its features of ``dates``; count users, and inexact ones."""
         schema = self.tables.read(self.table).schema
-        self.tables.replace(pooled(inputs, job, plan, schema), self.table, sql_in("as_of", list(dates)))
+        self.tables.replace(pooled(inputs, job, plan, schema), self.table, [{"as_of": day} for day in dates])
         rows = self.tables.read(self.table).where(sql_in("as_of", list(dates))).groupBy("as_of").agg(
             F.count("*").alias("num_users"), F.count_if(~F.col("is_exact")).alias("num_inexact")
         )  # fmt: skip

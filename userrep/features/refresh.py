@@ -28,7 +28,7 @@ from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination
 from userrep.items.versions import Versions
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
-from userrep.tables import Tables
+from userrep.tables import Keys, Tables
 from userrep.utc import day_number, utc_now
 
 _KEPT = 2  # generations whose rows stay
@@ -228,8 +228,9 @@ class _Refresh:
         sums = pooled(replace(inputs, profiles=None), replace(job, outputs=("sums",)), plan, schema)
         keys = {"lineage_id": F.lit(lineage_id), "generation": F.lit(generation)}
         rows = sums.withColumns({**keys, "user_slice": user_slice(plan.num_ranges)})
-        gone = f"(generation >= {generation} OR generation <= {generation - _KEPT})"
-        self.tables.replace(rows, USER_WINDOW_SUMS, f"lineage_id = '{lineage_id}' AND {gone}")
+        old = [of.generation for of in generations(self.tables, lineage_id) if of.generation <= generation - _KEPT]
+        replaced: Keys = [{"lineage_id": lineage_id, "generation": number} for number in (generation, *old)]
+        self.tables.replace(rows, USER_WINDOW_SUMS, replaced)
         written_now = self.tables.read(USER_WINDOW_SUMS).where(
             f"lineage_id = '{lineage_id}' AND generation = {generation}"
         )

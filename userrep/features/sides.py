@@ -74,7 +74,7 @@ def refresh_profiles(tables: Tables, config: Config) -> str:
         slices = power_of_two(rows.count() / _PROFILES_PER_SLICE)
         sliced = rows.withColumns({"user_slice": user_slice(slices), "content_hash": F.lit(content)})
         in_order = sliced.repartition("user_slice").sortWithinPartitions("user_slice", "user_bucket")
-        tables.replace(in_order, USER_PROFILES, "true")
+        tables.replace(in_order, USER_PROFILES, [{}])
     return content
 
 

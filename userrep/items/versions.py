@@ -205,8 +205,7 @@ def _write_version(
     in_order = keyed.repartitionById(num_files, slice_number(num_files, "item_bucket")).sortWithinPartitions(
         "modality", "item_bucket", "item_id"
     )
-    where = f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}"
-    tables.replace(in_order, ITEM_VECTORS, where)
+    tables.replace(in_order, ITEM_VECTORS, [{"lineage_id": lineage_id, "valid_from": version}])
     of_vector = F.array_max(F.transform("vector", F.abs)).cast("double")
     written = read_vectors(tables, lineage_id, version).groupBy("modality")
     rows_by_modality = written.agg(F.count("*").alias("num_vectors"), F.max(of_vector).alias("largest")).collect()

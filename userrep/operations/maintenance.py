@@ -10,7 +10,6 @@ from userrep.features.build import features_tables
 from userrep.features.openings import newest_openings
 from userrep.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, SNAPSHOTS, USER_EMBEDDINGS, USER_OPENINGS, TableSchema
 from userrep.spaces.snapshots import REFUSED
-from userrep.sql import sql_key
 from userrep.storage import delete_partials
 from userrep.streaming.query import STREAM_REVISION
 from userrep.table_upkeep import RETENTION, join_ledger, join_partitions, vacuum
@@ -38,9 +37,9 @@ def maintain_tables(tables: Tables, *, report: Callable[[str], None]) -> dict[st
     """
     joined = {table.name: num for table in LEDGERS if (num := join_ledger(tables, table, at_least=_MANY))}
     for table in (EMBEDDING_UPDATES, REJECTED_EVENTS):
-        where = _crowded(tables, table)
-        if where and join_partitions(tables, table, where):
-            joined[table.name] = len(where)
+        crowded = _crowded(tables, table)
+        if crowded and join_partitions(tables, table, crowded):
+            joined[table.name] = len(crowded)
     report(f"maintain_tables: files joined of {len(joined)} tables")
     dropped = _drop_refused(tables)
     pinned = sorted({row.table_version for row in newest_openings(tables).values()})
@@ -51,8 +50,8 @@ def maintain_tables(tables: Tables, *, report: Callable[[str], None]) -> dict[st
     return {"joined": joined, "refused_snapshots": dropped, "orphans": orphans}
 
 
-def _crowded(tables: Tables, table: TableSchema) -> list[str]:
-    """Return conditions for the partitions, of those that streams write to, that have many files."""
+def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
+    """Return the partitions, of those that streams write to, that have many files."""
     if tables.has_files:
         counts = Counter(tuple(file.values.items()) for file in tables.files(table, lambda _: True))
     else:
@@ -61,7 +60,7 @@ def _crowded(tables: Tables, table: TableSchema) -> list[str]:
     crowded = [dict(values) for values, num in counts.items() if num >= _MANY]
     if table is REJECTED_EVENTS:
         crowded = [of for of in crowded if int(of["revision"]) == STREAM_REVISION]
-    return [sql_key(of) for of in crowded]
+    return crowded
 
 
 def _drop_refused(tables: Tables) -> int:

@@ -39,8 +39,7 @@ def expire_snapshots(
             f"{len(published) - len(expired)} are kept"
         )
     gone = [snapshot for snapshot in ledger if snapshot.state == EXPIRED] + expired
-    keys = [{"space_id": space.space_id, "as_of": s.as_of, "revision": s.revision} for s in gone]
-    tables.drop_partitions(USER_EMBEDDINGS, keys)
+    tables.drop_partitions(USER_EMBEDDINGS, [snapshot.key for snapshot in gone])
 
 
 def snapshots_to_expire(

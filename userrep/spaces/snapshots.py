@@ -17,7 +17,7 @@ from userrep.model.artifact import load_artifact
 from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.sql import sql_date, sql_in
+from userrep.sql import sql_in, sql_key
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
@@ -47,7 +47,12 @@ class Snapshot:
     @property
     def where(self) -> str:
         """Select the snapshot's rows in ``user_embeddings``."""
-        return f"space_id = '{self.space_id}' AND as_of = {sql_date(self.as_of)} AND revision = {self.revision}"
+        return sql_key(self.key)
+
+    @property
+    def key(self) -> dict[str, str | date | int]:
+        """The values of the partition columns of its rows in ``user_embeddings``."""
+        return {"space_id": self.space_id, "as_of": self.as_of, "revision": self.revision}
 
 
 def list_snapshots(tables: Tables, space_id: str, *, states: Sequence[str] = (PUBLISHED,)) -> list[Snapshot]:
@@ -120,7 +125,7 @@ def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[
     """Let tasks read files of features and write files of vectors; commit these in the place of all that was there."""
     table = features_table(config, space.lineage_id)
     since = tables.version(USER_EMBEDDINGS)
-    values = {s.as_of: {"space_id": s.space_id, "as_of": s.as_of, "revision": s.revision} for s in staged}
+    values = {s.as_of: s.key for s in staged}
     found = sorted(tables.files(table, lambda of: of["as_of"] in values), key=lambda file: file.path)
     written = embed_files(
         tables.spark,
@@ -141,7 +146,7 @@ def _write_rows(tables: Tables, config: Config, space: Space, staged: Sequence[S
     revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
     keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner")
     keyed = keyed.withColumns({"space_id": F.lit(space.space_id), "user_bucket": user_bucket()})
-    tables.replace(keyed, USER_EMBEDDINGS, _where(staged))
+    tables.replace(keyed, USER_EMBEDDINGS, [s.key for s in staged])
 
 
 def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot], *, on_time: bool) -> list[Snapshot]:

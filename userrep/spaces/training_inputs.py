@@ -97,7 +97,7 @@ def _make(
     futures = [(Future.of(layout, scaler, days), features_after(days)) for days in config.future_days]
     dealt = training_rows(rows, futures, layout, scaler, space_id=space_id, num_shards=settings.num_shards)
     mine = f"space_id = '{space_id}'"
-    tables.replace(dealt, TRAINING_ROWS, mine)
+    tables.replace(dealt, TRAINING_ROWS, [{"space_id": space_id}])
     pinned = tables.read(TRAINING_ROWS, version=tables.version(TRAINING_ROWS)).where(mine).inputFiles()
     targets = TargetLayout.of(layout, config.future_days)
     return TrainingInputs(shard_files(pinned, settings.num_shards), layout, targets, scaler)

@@ -41,7 +41,7 @@ def test_rows_that_another_run_changes_meanwhile_are_not_replaced(spark: SparkSe
     rows = spark.createDataFrame([("l1", "c", 0)], "lineage_id STRING, item_id STRING, item_index INT").coalesce(1)
     rows = rows.mapInArrow(meanwhile, rows.schema)
     with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
-        tables.replace(rows, ITEM_INDEX, "lineage_id = 'l1'")
+        tables.replace(rows, ITEM_INDEX, [{"lineage_id": "l1"}])
     assert [row.item_id for row in tables.ledger(ITEM_INDEX)] == ["b"]
 
 

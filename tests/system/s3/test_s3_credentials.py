@@ -34,7 +34,7 @@ BEFORE_IT_WRITES = {
     "the lease": "PUT .*/leases/_delta_log/",
 }
 WHILE_IT_WRITES = {
-    "Spark writes rows": f"{SPARK} PUT .*/staged-.*[.]parquet",
+    "tasks write rows": "(PUT|POST) .*/rejected_events/.*[.]parquet",
     "tasks write vectors": "(PUT|POST) .*/user_embeddings/.*[.]parquet",
     "delta-rs commits vectors": "PUT .*/user_embeddings/_delta_log/",
     "delta-rs commits a ledger": "PUT .*/snapshots/_delta_log/",

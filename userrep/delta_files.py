@@ -87,12 +87,15 @@ class DeltaFiles:
         files, path = file_system(self.uri)
         return pyarrow.fs.SubTreeFileSystem(path, files)
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows in one commit.
+    def append(self, rows: Sequence[Mapping[str, Any]], *, since: int | None = None) -> bool:
+        """Add rows in one commit; with ``since``, only if that version is still the newest. Return whether it was.
 
         Raises UserrepError if other commits always come first.
         """
+        if since is not None:
+            return self._written(DeltaTable(self.uri, version=since), rows, mode="append")
         self._write(rows, mode="append")
+        return True
 
     def replace(self, rows: Sequence[Mapping[str, Any]], where: str) -> None:
         """Put rows in the place of those that match ``where``, in one commit.
@@ -113,8 +116,29 @@ class DeltaFiles:
         """List the table's files, now or at a version. Driver memory: one entry a file."""
         return files_of(DeltaTable(self.uri, version=version))
 
-    def add_files(self, added: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
-        """Add files that are there already, in one commit that keeps a writer's transaction; no file, no commit.
+    def add_files(self, added: Sequence[TableFile], *, since: int | None = None) -> bool:
+        """Add files in one commit; with ``since``, only if that version is still the newest. Return whether it was.
+
+        No file, no commit. Raises UserrepError if other commits always come first.
+        """
+        if since is not None:
+            return self._swap(DeltaTable(self.uri, version=since), added, [])
+        for _ in range(_ATTEMPTS):
+            if self._swap(DeltaTable(self.uri), added, []):
+                return True
+        raise self._too_busy()
+
+    def reserve(self, counter: str, *, first: int) -> int:
+        """Take the next number of a counter that the table's log keeps, at least ``first``. Nobody gets it again."""
+        for _ in range(_ATTEMPTS):
+            table = DeltaTable(self.uri)
+            number = max(first, 1 + (table.transaction_version(counter) or 0))
+            if self._committed(table, [], [], Transaction(counter, number)):
+                return number
+        raise self._too_busy()
+
+    def add_transaction(self, added: Sequence[TableFile], transaction: tuple[str, int]) -> None:
+        """Add files in one commit that records a writer's transaction; no file, no commit.
 
         A transaction that is not above the writer's last is not written again.
         """

@@ -3,17 +3,20 @@
 The row is put there by compare and swap, so that of two who come at once one gets it. Who has it writes the file anew
 every 10 s. A lease is over when its holder gives it back, when its process is known to be gone (on the same machine),
 or when nothing was heard of it for a minute; what its holder has begun is then made good as after any kill. A holder
-that was only asleep finds its file gone, and stops.
+that was only asleep finds its file gone, and stops at the next stage.
+
+Leases save work that would be lost. They do not protect the tables: each commit does that by itself, since it is
+refused if another run has changed what it was made from.
 """
 
 import os
-import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +33,7 @@ BEAT = timedelta(seconds=10)
 STALE = timedelta(seconds=60)  # after which a holder that was not heard of counts as dead
 _ATTEMPTS = 20  # to take it, each on the newest leases
 _mine: set[object] = set()  # ids of the leases that this process holds
+_held: ContextVar[tuple["_Beat", ...]] = ContextVar("held", default=())  # by the code that is running
 
 
 @contextmanager
@@ -43,17 +47,13 @@ def held(tables: Tables, job: str) -> Iterator[None]:
         long that another has taken it.
     """
     row = _taken(tables, job)
-    beat = _Beat(_file(tables, row), lambda: any(of.lease_id == row["lease_id"] for of in tables.ledger(LEASES)))
+    beat = _Beat(job, _file(tables, row), lambda: any(of.lease_id == row["lease_id"] for of in tables.ledger(LEASES)))
+    token = _held.set((*_held.get(), beat))
     try:
         yield
-    except KeyboardInterrupt:
-        if beat.is_lost:
-            raise AlreadyRunningError(
-                f"{job}: nothing was heard of this run for more than {STALE.seconds} s, and another one has taken its "
-                "place. This one has stopped; what it has committed stays."
-            ) from None
-        raise
+        check_held()
     finally:
+        _held.reset(token)
         beat.end()
         _mine.discard(row["lease_id"])
         if not beat.is_lost:
@@ -61,15 +61,30 @@ def held(tables: Tables, job: str) -> Iterator[None]:
                 _give_back(tables, row)
 
 
+def check_held() -> None:
+    """Check that no other run has taken a lease that the calling code holds. Cost: a look at each lease's file.
+
+    Raises
+    ------
+    AlreadyRunningError
+        If another run has. What this one has committed stays.
+    """
+    for beat in _held.get():
+        if beat.is_over():
+            raise AlreadyRunningError(
+                f"{beat.job}: nothing was heard of this run for more than {STALE.seconds} s, and another one has taken "
+                "its place. This one has stopped; what it has committed stays."
+            )
+
+
 class _Beat:
     """Writes the time into a file again and again, until it is told to end, or another has taken the lease."""
 
-    def __init__(self, file: str, is_mine: Callable[[], bool]) -> None:
-        self.is_lost = False
+    def __init__(self, job: str, file: str, is_mine: Callable[[], bool]) -> None:
+        self.job, self.is_lost = job, False
         self._file, self._is_there = file, False
         self._is_mine, self._began_at = is_mine, utc_now()
         self._is_over = threading.Event()
-        self._interrupts = threading.current_thread() is threading.main_thread()
         with suppress(OSError):  # as below
             self._write()
         self._thread = threading.Thread(target=self._go_on, name="lease", daemon=True)
@@ -79,13 +94,16 @@ class _Beat:
         self._is_over.set()
         self._thread.join()
 
+    def is_over(self) -> bool:
+        """Return whether another run has the lease, as far as the store can tell."""
+        with suppress(OSError):
+            self.is_lost = self.is_lost or (self._is_there and self._is_taken())
+        return self.is_lost
+
     def _go_on(self) -> None:
         while not self._is_over.wait(BEAT.total_seconds()):
             with suppress(Exception):  # a store that is away for a moment
-                if self._is_there and self._is_taken():
-                    self.is_lost = True
-                    if self._interrupts:
-                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                if self.is_over():
                     return
                 self._write()
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
+from userrep.leases import check_held
 from userrep.logs import StageLine, as_json, in_stage, this_run_id, to_stderr
 from userrep.schemas import JOB_RUNS, TableSchema
 from userrep.spark_work import SparkWork
@@ -46,7 +47,11 @@ class Runs:
 
     @contextmanager
     def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:
-        """Time a stage and record it, with the versions of its inputs as they are at its start, and Spark's work."""
+        """Time a stage and record it, with the versions of its inputs as they are at its start, and Spark's work.
+
+        Raises AlreadyRunningError if another run has taken the place of this one.
+        """
+        check_held()
         run, started = StageRun(name), datetime.now(UTC)
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}

@@ -1,12 +1,18 @@
 """Writes and commits by Spark itself, where tables have no files that userrep commits: in catalogs, DBFS and HDFS."""
 
+import uuid
 from contextlib import AbstractContextManager
 
 from pyspark.sql import DataFrame, DataFrameWriter
+from pyspark.sql import functions as F
 
 from userrep.delta_files import changed_meanwhile
+from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.schemas import TableSchema
+
+_ATTEMPTS = 20  # to take a number
+_NEWEST = 100  # commits that are looked through for a mark
 
 
 def write_by_spark(
@@ -38,6 +44,43 @@ def write_by_spark(
         if not was_overtaken(error):
             raise
         raise changed_meanwhile(name) from error
+
+
+def append_since(rows: DataFrame, table: TableSchema, *, name: str, path: str | None, since: int) -> bool:
+    """Append rows in one commit of Spark's, only if nobody has done so since a version; return whether it was written.
+
+    Of several writers that start from the same version, Delta lets one take the next number of a transaction. It
+    refuses the others, or passes over them without an error; so the commit has a mark. Commits that are no such
+    appends, such as those of OPTIMIZE, do not matter. Cost: besides the append, one look at the table's history.
+    """
+    return _takes(rows, table, name=name, path=path, writer="ledger", number=since + 1)
+
+
+def reserve(rows: DataFrame, table: TableSchema, *, name: str, path: str | None, counter: str, first: int) -> int:
+    """Take a number of a counter that the table's log keeps, at least ``first``; ``rows`` is an empty frame."""
+    for number in range(first, first + _ATTEMPTS):
+        if _takes(rows, table, name=name, path=path, writer=counter, number=number):
+            return number
+    raise UserrepError(f"{name}: other runs keep on committing. Run the command again.")
+
+
+def _takes(rows: DataFrame, table: TableSchema, *, name: str, path: str | None, writer: str, number: int) -> bool:
+    """Append rows under a transaction; return whether this very call was the one that Delta wrote."""
+    mark = uuid.uuid4().hex
+    options = {"txnAppId": writer, "txnVersion": str(number), "userMetadata": mark}
+    appending = _writer(rows, table).options(**options).mode("append")
+    try:
+        with committing(table):
+            if path is not None:
+                appending.save(path)
+            else:
+                appending.saveAsTable(name)
+    except Exception as error:
+        if not was_overtaken(error):
+            raise
+        return False
+    newest = rows.sparkSession.sql(f"DESCRIBE HISTORY {name} LIMIT {_NEWEST}")
+    return not newest.where(F.col("userMetadata") == mark).isEmpty()
 
 
 def committing(table: TableSchema) -> AbstractContextManager[None]:

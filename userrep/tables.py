@@ -14,8 +14,9 @@ from pyspark.sql import functions as F
 from userrep.config import Config
 from userrep.delta_files import DeltaFiles
 from userrep.errors import UsageError, in_line
+from userrep.failpoints import around
 from userrep.schemas import PROPERTIES, TableSchema
-from userrep.spark_writes import committing, was_overtaken, write_by_spark
+from userrep.spark_writes import append_since, committing, reserve, was_overtaken, write_by_spark
 from userrep.sql import sql_any
 from userrep.storage import absolute, folder_names
 from userrep.table_files import TableFile
@@ -157,15 +158,45 @@ class Tables:
             rows = rows.where(F.col(name) == value)
         return rows.select(*columns).collect() if columns else rows.collect()
 
-    def add(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, replacing: str | None = None) -> None:
-        """Add rows to a ledger, in the place of those that match ``replacing``, in one commit. Times are UTC."""
+    def add(
+        self,
+        table: TableSchema,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        replacing: str | None = None,
+        since: int | None = None,
+    ) -> bool:
+        """Add rows to a ledger in one commit. Times are UTC.
+
+        ``replacing``: a condition on rows that go in the same commit. ``since``: add the rows only if nobody has added
+        any since that version (compare-and-swap). Returns whether they were added.
+        """
         self.create(table)
-        if not self.has_files:
-            frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
-            return write_by_spark(frame, table, name=self.name(table), path=self._path(table), where=replacing)
-        files = DeltaFiles(self.uri(table))
-        with committing(table):
-            return files.append(rows) if replacing is None else files.replace(rows, replacing)
+        if self.has_files:
+            files = DeltaFiles(self.uri(table))
+            with committing(table):
+                if replacing is None:
+                    return files.append(rows, since=since)
+                files.replace(rows, replacing)
+                return True
+        frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
+        name, path = self.name(table), self._path(table)
+        if since is not None:
+            return append_since(frame, table, name=name, path=path, since=since)
+        write_by_spark(frame, table, name=name, path=path, where=replacing)
+        return True
+
+    def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
+        """Take the next number of a counter that the table's log keeps, at least ``first``; nobody gets it again.
+
+        Numbers of runs that were killed are left out. Cost: one commit.
+        """
+        self.create(table)
+        if self.has_files:
+            with around(f"reserve:{table.name}"):
+                return DeltaFiles(self.uri(table)).reserve(counter, first=first)
+        nothing = self.spark.createDataFrame([], self.read(table).schema)
+        return reserve(nothing, table, name=self.name(table), path=self._path(table), counter=counter, first=first)
 
     def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Put rows in the place of all that a small table holds, unless it has changed: compare and swap, one commit.
@@ -227,14 +258,20 @@ class Tables:
         with committing(table):
             DeltaFiles(self.uri(table)).swap(written, replacing, since=since)
 
-    def add_files(self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int]) -> None:
+    def add_files(
+        self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int] | None = None
+    ) -> None:
         """Add files that tasks have written, in one commit.
 
         ``transaction``: of whom, and the number of it, which ``last_transaction`` tells from then on. Only where the
         tables have files of their own. No file, no commit.
         """
+        files = DeltaFiles(self.uri(table))
         with committing(table):
-            DeltaFiles(self.uri(table)).add_files(written, transaction=transaction)
+            if transaction is None:
+                files.add_files(written)
+            else:
+                files.add_transaction(written, transaction)
 
     def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
         """Put a new file, or none, in the place of each of some files, in one commit; False: some had gone meanwhile.
@@ -260,21 +297,34 @@ class Tables:
         elif keys:
             self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {sql_any(keys)}")
 
-    def append(self, rows: DataFrame, table: TableSchema, *, transaction: tuple[str, int] | None = None) -> None:
+    def append(
+        self,
+        rows: DataFrame,
+        table: TableSchema,
+        *,
+        transaction: tuple[str, int] | None = None,
+        since: int | None = None,
+    ) -> bool:
         """Add rows in one commit.
 
         ``transaction``: the writer's name and the number of its transaction. A number that is not above the writer's
-        last one has been written already and is not written again.
+        last one has been written already and is not written again. ``since``: add the rows only if nobody has added
+        any since that version (compare-and-swap). Returns False if somebody has.
         """
         self.create(table)
+        name, path = self.name(table), self._path(table)
         if self.has_files:
+            files = DeltaFiles(self.uri(table))
             with committing(table):
-                files = DeltaFiles(self.uri(table))
                 written = write_files(rows, self.target(table))
                 if transaction is None:
-                    return files.swap(written, lambda _: False, since=files.version())
-                return files.add_files(written, transaction=transaction)
-        return write_by_spark(rows, table, name=self.name(table), path=self._path(table), transaction=transaction)
+                    return files.add_files(written, since=since)
+                files.add_transaction(written, transaction)
+        elif since is not None:
+            return append_since(rows, table, name=name, path=path, since=since)
+        else:
+            write_by_spark(rows, table, name=name, path=path, transaction=transaction)
+        return True
 
     def last_transaction(self, table: TableSchema, writer: str) -> int | None:
         """Return the number of a writer's last transaction; None: it has none. Cost: one look at the log.

@@ -22,7 +22,15 @@ from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.hashing import bucket_of
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
 from userrep.items.vectors import rotated, rotation_onto, rounded
-from userrep.items.versions import Versions, lineage_of, made_versions, read_vectors, train_versions, versions_of
+from userrep.items.versions import (
+    Versions,
+    _extended_index,
+    lineage_of,
+    made_versions,
+    read_vectors,
+    train_versions,
+    versions_of,
+)
 from userrep.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables
 
@@ -272,6 +280,29 @@ def test_an_item_keeps_its_number_when_new_ones_come(whole: Trained) -> None:
     assert second.keys() - first.keys() == {"i9"}
     assert {item: second[item] for item in first} == first
     assert sorted(second.values()) == list(range(len(second)))
+
+
+def test_two_runs_that_number_new_items_at_once_give_no_number_twice(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Tables(spark, root=str(tmp_path))
+
+    def numbered(name: str) -> DataFrame:
+        items = spark.createDataFrame([(f"{name}{k}",) for k in range(3)], "item_id STRING")
+        return _extended_index(tables, "l1", items, end=V2)
+
+    append = Tables.append
+
+    def overtaken(self: Tables, rows: DataFrame, table: Any, **more: Any) -> bool:
+        monkeypatch.setattr(Tables, "append", append)
+        numbered("b")  # by another run, between this one's look at the numbers and its commit
+        return append(self, rows, table, **more)
+
+    monkeypatch.setattr(Tables, "append", overtaken)
+    mine = {row.item_id: row.item_index for row in numbered("a").collect()}
+    assert mine.keys() == {"a0", "a1", "a2", "b0", "b1", "b2"}
+    assert sorted(mine.values()) == list(range(6))
+    assert {row.item_id: row.item_index for row in tables.read(ITEM_INDEX).collect()} == mine
 
 
 def test_vectors_lie_in_the_order_of_item_buckets_and_the_ledger_knows_the_largest_component(whole: Trained) -> None:

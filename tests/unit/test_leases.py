@@ -17,6 +17,7 @@ from threading import Barrier
 import pytest
 from pyspark.sql import SparkSession
 
+from tests.support.builders import config_of
 from userrep import daily, leases, schemas
 from userrep.config import Config
 from userrep.errors import AlreadyRunningError, UserrepError
@@ -24,8 +25,9 @@ from userrep.jobs import run_job
 from userrep.leases import held
 from userrep.operations.erasure import Erasure
 from userrep.pipeline import Pipeline
+from userrep.runs import Runs
 from userrep.schemas import LEASES
-from userrep.storage import folder_names, write_bytes
+from userrep.storage import delete_file, folder_names, write_bytes
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
@@ -40,7 +42,9 @@ from userrep.tables import Tables
 leases.BEAT, leases.STALE = timedelta(seconds={BEAT.total_seconds()}), timedelta(seconds={STALE.total_seconds()})
 with leases.held(Tables(None, root=sys.argv[1]), "daily"):
     print("held", flush=True)
-    time.sleep(120)
+    while True:  # stages of a job
+        leases.check_held()
+        time.sleep(0.1)
 """
 
 
@@ -116,12 +120,38 @@ def test_a_holder_that_slept_while_it_wrote_its_file_loses_its_lease_all_the_sam
         time.sleep(1.2 * STALE.total_seconds())
         write_bytes(uri, content)
 
-    with ThreadPoolExecutor(1) as pool:  # not the main thread, which would be interrupted
-        beat = pool.submit(leases._Beat, f"{tmp_path}/beat", lambda: False).result()
-        monkeypatch.setattr(leases, "write_bytes", slept)
-        beat._thread.join(timeout=30)
+    beat = leases._Beat("daily", f"{tmp_path}/beat", lambda: False)
+    monkeypatch.setattr(leases, "write_bytes", slept)
+    beat._thread.join(timeout=30)
     assert beat.is_lost
     assert (tmp_path / "beat").exists()
+
+
+def test_a_run_in_a_thread_that_has_lost_its_lease_begins_no_stage_and_does_not_end_well(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[str] = []
+    runs = Runs(tables, config_of(Path(tables.artifacts_root)))
+
+    def slept_between_its_stages() -> None:
+        with held(tables, "daily"):
+            stages.append("first")
+            (row,) = tables.ledger(LEASES)
+            delete_file(leases._file(tables, row.asDict()))  # by the run that takes its place
+            with runs.stage("second"):
+                stages.append("second")
+
+    def slept_in_its_last_stage() -> None:
+        with held(tables, "daily"):
+            (row,) = tables.ledger(LEASES)
+            delete_file(leases._file(tables, row.asDict()))
+
+    with ThreadPoolExecutor(1) as pool:
+        for run in (slept_between_its_stages, slept_in_its_last_stage):
+            with pytest.raises(AlreadyRunningError, match="daily: nothing was heard of this run"):
+                pool.submit(run).result(timeout=60)
+            monkeypatch.setattr(leases, "_silence", lambda *_: None)  # its lease counts as free
+    assert stages == ["first"]
 
 
 def test_a_holder_whose_clock_is_behind_is_not_taken_for_dead(

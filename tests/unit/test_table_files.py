@@ -42,14 +42,14 @@ def files(tmp_path: Path) -> DeltaFiles:
 
 def test_files_are_listed_as_they_were_added_with_typed_values(files: DeltaFiles) -> None:
     before = int(time.time() * 1000)
-    files.add_files([FULL, BARE], transaction=("writer", 1))
+    files.add_transaction([FULL, BARE], ("writer", 1))
     found = sorted(files_of(DeltaTable(files.uri)), key=lambda file: -file.size)
     assert [file._replace(added_at=0) for file in found] == [FULL, BARE]
     assert all(before <= file.added_at <= time.time() * 1000 for file in found)
 
 
 def test_removed_files_are_no_longer_listed(files: DeltaFiles) -> None:
-    files.add_files([FULL, BARE], transaction=("writer", 1))
+    files.add_transaction([FULL, BARE], ("writer", 1))
     assert files.rewrite([(BARE, None)])
     assert [file.path for file in files.files()] == [FULL.path]
     assert [file.path for file in files.files(version=1)] == [FULL.path, BARE.path]

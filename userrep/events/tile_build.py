@@ -11,6 +11,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from userrep.config import Config
+from userrep.errors import UserrepError
 from userrep.events.buckets import power_of_two
 from userrep.events.days import has_event_ids, num_rejected_of, read_days
 from userrep.events.direct_build import MadeDay, counted_days, direct_days
@@ -22,6 +23,7 @@ from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
+_ATTEMPTS = 5  # each on the newest ledger
 _ROWS_PER_SLICE = 4_000_000
 _FILES_PER_TASK = 8  # on average; below spark.sql.maxConcurrentOutputFileWriters, rows need no second sort
 
@@ -41,10 +43,11 @@ class TileBuild:
 def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before: date) -> TileBuild:
     """Build the tiles of all days before ``before`` whose content in the log is new or may have changed.
 
-    Rows are written under a new revision first; one commit on ``tile_days`` then makes all days visible. A day whose
-    tiles come out as they were keeps its revision: nothing that was made of it is stale. A run that was killed in
-    between leaves rows that nobody reads and that the next run replaces. Cost: one read of the files that hold the
-    days; for days that Spark makes, one shuffle, or two.
+    Rows are written first, under a revision that no other run has. One commit on ``tile_days`` then makes all days
+    visible, if the ledger is still the one that the build started from. If another run has changed the ledger, the
+    build removes its rows and starts again from the new ledger. A day whose tiles come out as they were keeps its
+    revision: nothing that was made of it is stale. A killed run leaves rows of a revision that the ledger does not
+    name. Cost: one read of the files that hold the days; for days that Spark makes, one shuffle, or two.
 
     Raises
     ------
@@ -53,6 +56,16 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     UsageError
         If a day is too small; likewise.
     """
+    for _ in range(_ATTEMPTS):
+        build = _attempt(tables, config, inventory, before)
+        if build is not None:
+            return build
+    raise UserrepError("tile_days: other runs keep on building tiles. Run the command again.")
+
+
+def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date) -> TileBuild | None:
+    """Build what is stale by the ledger as it is now; None if another run has changed the ledger meanwhile."""
+    since = tables.version(TILE_DAYS)
     events, ledger = config.events, tile_ledger(tables)
     undated = bool(inventory.num_undated) and ledger.undated.fingerprint != inventory.undated_fingerprint
     wanted = {day.day: day for day in inventory.days if day.day < before}
@@ -60,7 +73,8 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     if not stale and not vanished and not undated:
         return TileBuild([], len(wanted), 0, 0, 0)
     inventory.check_days(events, list(stale))
-    revision = 1 + max(of.revision for of in (*ledger.days.values(), ledger.undated))
+    newest = max(of.revision for of in (*ledger.days.values(), ledger.undated))
+    revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [wanted[day] for day in sorted(stale)]
     made = _Build(tables, config, revision, days, read_tombstones(tables)).run(undated=undated)
     inventory = inventory.counted({day: of.counts for day, of in (ledger.days | made).items()})
@@ -75,7 +89,10 @@ def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before:
     if undated:
         nothing = replace(MadeDay.empty(), num_rejected=inventory.num_undated)
         rows.append(_row(None, nothing, inventory.undated_fingerprint, revision))
-    tables.add(TILE_DAYS, rows)
+    if not tables.add(TILE_DAYS, rows, since=since):
+        for table in (USER_ITEM_DAYS, REJECTED_EVENTS):
+            tables.drop_partitions(table, [{"revision": revision}])
+        return None
     num_tiles, num_events, num_rejected = (
         sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected")
     )
@@ -119,11 +136,10 @@ class _Build:
 
     def run(self, *, undated: bool) -> dict[date, MadeDay]:
         """Write the days' tiles and rejected rows, and say what each day holds."""
-        since = self.tables.version(USER_ITEM_DAYS)
         made, files = direct_days(self.tables, self.config.events, self.days, self.revision, self.erased)
         general = [day for day in self.days if day.day not in made]
-        if self.tables.has_files:
-            self.tables.commit(USER_ITEM_DAYS, files, replacing=self._is_mine, since=since)
+        if files:
+            self.tables.add_files(USER_ITEM_DAYS, files)
         if general:
             self._write_tiles(general)
             made |= counted_days(self.tables, [day.day for day in general], self.revision)
@@ -134,9 +150,6 @@ class _Build:
             found = num_rejected_of(self.tables, self.revision, undated=undated)
             made |= {day: replace(made[day], num_rejected=found.get(day, 0)) for day in unclear}
         return {day: replace(of, num_rejected=of.num_rejected or 0) for day, of in made.items()}
-
-    def _is_mine(self, of: dict[str, Any]) -> bool:
-        return bool(of["revision"] == self.revision)
 
     def _write_tiles(self, days: list[LogDay]) -> None:
         """Let Spark make the tiles of some days."""
@@ -150,11 +163,7 @@ class _Build:
             slices=slices,
             tasks=max(self.tables.shuffle_partitions(), -(-len(days) * slices // _FILES_PER_TASK)),
         )
-        rows = tiles.withColumn("revision", F.lit(self.revision))
-        if self.tables.has_files:
-            self.tables.append(rows, USER_ITEM_DAYS)
-        else:
-            self.tables.replace(rows, USER_ITEM_DAYS, [{"revision": self.revision}])
+        self.tables.append(tiles.withColumn("revision", F.lit(self.revision)), USER_ITEM_DAYS)
 
     def _write_rejected(self, days: list[date], *, undated: bool) -> None:
         checked = read_days(self.tables, self.config.events, days, undated=undated)
@@ -166,4 +175,4 @@ class _Build:
             "reason",
             F.coalesce("corrupt", F.to_json("raw")).alias("row"),
         )
-        self.tables.replace(self.erased.without_named(rejected), REJECTED_EVENTS, [{"revision": self.revision}])
+        self.tables.append(self.erased.without_named(rejected), REJECTED_EVENTS)

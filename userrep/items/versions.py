@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import AlsVectors, Config, Items, TextVectors
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
 from userrep.events.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
 from userrep.events.columns import as_text, check_columns, id_text, named, type_of
 from userrep.events.source import read_source
@@ -30,6 +30,7 @@ from userrep.tables import Tables
 from userrep.utc import utc_now
 
 _TEXT_PARTITIONS = 8  # a fixed number, so that vectors do not depend on the session's settings
+_ATTEMPTS = 20  # to number items, each on the newest numbers
 _FILE_BYTES = 2**26  # of vectors in a file, about
 _PAIRS_PER_BLOCK = 1_000_000  # of users and items in a block of ALS; by the data, not by the session's settings
 
@@ -227,17 +228,24 @@ def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:
 
 
 def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *, end: date) -> DataFrame:
-    """Give every item of the log before ``end`` and of the item table a dense number that it keeps."""
-    mine = tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'")
-    met = read_tiles(tables, start=None, end=end).select("item_id")
+    """Give every item of the log before ``end`` and of the item table a dense number that it keeps.
+
+    Two runs that number new items at once would give a number to two items. So numbers are committed only onto the
+    very numbers that they continue; a run that comes second starts again from those of the first.
+    """
+    seen = read_tiles(tables, start=None, end=end).select("item_id")
     if items is not None:
-        met = met.unionByName(items.select("item_id"))
-    new = met.distinct().join(mine.select("item_id"), on="item_id", how="left_anti")
-    top = mine.agg(F.max("item_index").alias("top")).first()
-    start = 0 if top is None or top.top is None else top.top + 1
-    numbered = with_dense_numbers(new, column="item_id", number="item_index", start=start)
-    tables.append(numbered.withColumn("lineage_id", F.lit(lineage_id)), ITEM_INDEX)
-    return tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'").select("item_id", "item_index")
+        seen = seen.unionByName(items.select("item_id"))
+    for _ in range(_ATTEMPTS):
+        since = tables.version(ITEM_INDEX)
+        known = tables.read(ITEM_INDEX, version=since).where(f"lineage_id = '{lineage_id}'")
+        new = seen.distinct().join(known.select("item_id"), on="item_id", how="left_anti")
+        top = known.agg(F.max("item_index").alias("top")).first()
+        start = 0 if top is None or top.top is None else top.top + 1
+        numbered = with_dense_numbers(new, column="item_id", number="item_index", start=start)
+        if tables.append(numbered.withColumn("lineage_id", F.lit(lineage_id)), ITEM_INDEX, since=since):
+            return tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'").select("item_id", "item_index")
+    raise UserrepError("item_index: other runs keep on numbering items. Run the command again.")
 
 
 def _is_finite(x: Column) -> Column:

@@ -56,11 +56,32 @@ def tables_of(root: Path) -> dict[str, list[Row]]:
 def contents(root: Path) -> dict[str, tuple[int, str]]:
     """Return the number of rows and a hash of each table that is not empty, and a hash of each space's weights."""
     found = {}
-    for name, rows in tables_of(root).items():
+    for name, rows in _renumbered(tables_of(root)).items():
         if rows and name not in NOT_COMPARED:
             found[name] = _summary(rows, but=CLOCKS.get(name, set()))
     for weights in sorted((root / "artifacts" / "spaces").glob("[!.]*/weights.safetensors")):
         found[weights.parent.name] = 1, _hash(weights.read_bytes())
+    return found
+
+
+def _renumbered(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Number the revisions of tiles without gaps, and leave out rows of revisions that the ledger does not name.
+
+    A run that was killed leaves such rows, and the next run takes another number.
+    """
+    named = {(row["event_date"], row["revision"]) for row in tables.get("tile_days", [])}
+    number = {revision: k for k, revision in enumerate(sorted({0} | {revision for _, revision in named}))}  # 0: streams
+    found = dict(tables)
+    for name in ("tile_days", "user_item_days"):
+        rows = (row for row in tables.get(name, []) if (row["event_date"], row["revision"]) in named)
+        found[name] = [row | {"revision": number[row["revision"]]} for row in rows]
+    rows = (row for row in tables.get("rejected_events", []) if row["revision"] in number)
+    found["rejected_events"] = [row | {"revision": number[row["revision"]]} for row in rows]
+    for name in ("sum_generations", "openings"):
+        found[name] = [
+            row | {"revision_by_day": {day: number[revision] for day, revision in dict(row["revision_by_day"]).items()}}
+            for row in tables.get(name, [])
+        ]
     return found
 
 

@@ -97,12 +97,16 @@ class DeltaFiles:
         self._write(rows, mode="append")
         return True
 
-    def replace(self, rows: Sequence[Mapping[str, Any]], where: str) -> None:
-        """Put rows in the place of those that match ``where``, in one commit.
+    def replace(self, rows: Sequence[Mapping[str, Any]], where: str, *, since: int | None = None) -> bool:
+        """Replace the rows that match ``where``, in one commit; the new rows must match it too.
 
-        Raises UserrepError if other commits always come first, such as those that join files.
+        ``since`` and the return value are those of ``append``. Raises UserrepError if other commits always come first,
+        such as those that join files.
         """
+        if since is not None:
+            return self._written(DeltaTable(self.uri, version=since), rows, mode="overwrite", predicate=where)
         self._write(rows, mode="overwrite", predicate=where)
+        return True
 
     def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Put rows in the place of all others if their ``change_id`` is still ``since``; say whether it was."""

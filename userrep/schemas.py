@@ -80,8 +80,8 @@ USER_ITEM_DAYS = TableSchema(
 
 TILE_DAYS = TableSchema(
     "tile_days",
-    """one row per UTC day and making of its tiles: the newest counts; fingerprint: of the log's rows or files, content:
-    of the tiles; no day: undated rows""",
+    """one row per UTC day and revision of its tiles: the highest revision counts; fingerprint: of the log's rows or
+    files, content: of the tiles; no day: undated rows""",
     """event_date DATE, revision INT, fingerprint STRING, content STRING, num_events BIGINT, num_tiles BIGINT,
     num_rejected BIGINT, num_tiles_by_cell MAP<INT,BIGINT>, built_at TIMESTAMP""",
 )
@@ -163,15 +163,15 @@ USER_OPENINGS = TableSchema(
 
 OPENINGS = TableSchema(
     "openings",
-    """one row per lineage and as-of date whose opening sums are complete; the newest of a date counts. open_from: the
-    first day that is not in them; valid_from: the version of the item vectors; table_version: of user_openings""",
+    """one row per lineage and as-of date whose opening sums are complete. open_from: the first day not in the sums;
+    valid_from: the version of the item vectors; table_version: of user_openings""",
     """lineage_id STRING, as_of DATE, open_from DATE, valid_from DATE, revision_by_day MAP<DATE,INT>,
     sides_hash STRING, num_users BIGINT, table_version BIGINT, built_at TIMESTAMP""",
 )
 
 FEATURE_SETS = TableSchema(
     "feature_sets",
-    "one row per build of the user features of one lineage and as-of date; the newest build counts",
+    "one row per lineage and as-of date whose user features are built: what they were built from",
     """lineage_id STRING, as_of DATE, valid_from DATE, log_hash STRING, sides_hash STRING, num_users BIGINT,
     num_inexact BIGINT, built_at TIMESTAMP""",
 )

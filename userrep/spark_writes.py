@@ -3,7 +3,7 @@
 import uuid
 from contextlib import AbstractContextManager
 
-from pyspark.sql import DataFrame, DataFrameWriter
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from userrep.delta_files import changed_meanwhile
@@ -30,57 +30,60 @@ def write_by_spark(
 
     Raises UserrepError if another run has changed the rows that are replaced.
     """
-    writer = _writer(rows, table)
+    writer = _write(rows, table, where)
     if transaction is not None:
         writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
-    writer = writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)
     try:
-        with committing(table):
-            if path is not None:
-                writer.save(path)
-            else:
-                writer.saveAsTable(name)
+        _commit(writer, table, name, path)
     except Exception as error:
         if not was_overtaken(error):
             raise
         raise changed_meanwhile(name) from error
 
 
-def append_since(rows: DataFrame, table: TableSchema, *, name: str, path: str | None, since: int) -> bool:
-    """Append rows in one commit of Spark's, only if nobody has done so since a version; return whether it was written.
+def write_since(
+    rows: DataFrame, table: TableSchema, *, name: str, path: str | None, where: str | None = None, since: int
+) -> bool:
+    """Write rows as ``write_by_spark`` does, only if nobody has done so since a version; return whether it was written.
 
     Of several writers that start from the same version, Delta lets one take the next number of a transaction. It
     refuses the others, or passes over them without an error; so the commit has a mark. Commits that are no such
-    appends, such as those of OPTIMIZE, do not matter. Cost: besides the append, one look at the table's history.
+    writes, such as those of OPTIMIZE, do not matter. Cost: besides the write, one look at the table's history.
     """
-    return _takes(rows, table, name=name, path=path, writer="ledger", number=since + 1)
+    return _takes(_write(rows, table, where), table, name=name, path=path, counter="ledger", number=since + 1)
 
 
 def reserve(rows: DataFrame, table: TableSchema, *, name: str, path: str | None, counter: str, first: int) -> int:
     """Take a number of a counter that the table's log keeps, at least ``first``; ``rows`` is an empty frame."""
     for number in range(first, first + _ATTEMPTS):
-        if _takes(rows, table, name=name, path=path, writer=counter, number=number):
+        if _takes(_write(rows, table, None), table, name=name, path=path, counter=counter, number=number):
             return number
     raise UserrepError(f"{name}: other runs keep on committing. Run the command again.")
 
 
-def _takes(rows: DataFrame, table: TableSchema, *, name: str, path: str | None, writer: str, number: int) -> bool:
-    """Append rows under a transaction; return whether this very call was the one that Delta wrote."""
+def _takes(
+    writer: DataFrameWriter, table: TableSchema, *, name: str, path: str | None, counter: str, number: int
+) -> bool:
+    """Write under a transaction; return whether this very call was the one that Delta wrote."""
     mark = uuid.uuid4().hex
-    options = {"txnAppId": writer, "txnVersion": str(number), "userMetadata": mark}
-    appending = _writer(rows, table).options(**options).mode("append")
+    options = {"txnAppId": counter, "txnVersion": str(number), "userMetadata": mark}
     try:
-        with committing(table):
-            if path is not None:
-                appending.save(path)
-            else:
-                appending.saveAsTable(name)
+        _commit(writer.options(**options), table, name, path)
     except Exception as error:
         if not was_overtaken(error):
             raise
         return False
-    newest = rows.sparkSession.sql(f"DESCRIBE HISTORY {name} LIMIT {_NEWEST}")
+    spark = SparkSession.active()
+    newest = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {_NEWEST}")
     return not newest.where(F.col("userMetadata") == mark).isEmpty()
+
+
+def _commit(writer: DataFrameWriter, table: TableSchema, name: str, path: str | None) -> None:
+    with committing(table):
+        if path is not None:
+            writer.save(path)
+        else:
+            writer.saveAsTable(name)
 
 
 def committing(table: TableSchema) -> AbstractContextManager[None]:
@@ -96,7 +99,8 @@ def was_overtaken(error: Exception) -> bool:
     return "[DELTA_CONCURRENT_" in str(error)
 
 
-def _writer(rows: DataFrame, table: TableSchema) -> DataFrameWriter:
+def _write(rows: DataFrame, table: TableSchema, where: str | None) -> DataFrameWriter:
     writer = rows.select(*table.fields().names).write.format("delta")
-    codec = dict(table.properties).get("parquet.compression")  # of the table's, Spark heeds all but this
-    return writer.option("compression", codec) if codec else writer
+    if codec := dict(table.properties).get("parquet.compression"):  # of the table's, Spark heeds all but this
+        writer = writer.option("compression", codec)
+    return writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)

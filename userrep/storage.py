@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -131,22 +130,26 @@ def write_bytes(uri: str, content: bytes) -> None:
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=staged_name(target.name), delete=False) as staged:
-        staged.write(content)
-        staged.flush()
-        os.fsync(staged.fileno())
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(staged.name, 0o666 & ~umask)  # a temporary file is its owner's alone
+    staged = target.with_name(f"{staged_name(target.name)}{uuid.uuid4().hex}")
+    _write_new(staged, content)
     with around(f"file:{target.name}"):
-        os.replace(staged.name, target)
+        os.replace(staged, target)
 
 
-def write_folder(uri: str, files: Mapping[str, bytes]) -> None:
+def _write_new(file: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write and sync a file that must not exist; the system takes the bits of its umask from ``mode``."""
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def write_folder(uri: str, files: Mapping[str, bytes], *, mode: int = 0o666) -> None:
     """Write a folder of files whole or not at all: beside its place first, synced, then renamed.
 
     An object store has no such rename. There the files are written in their order: a folder without its last file is
-    none. Raises FileExistsError if the folder is there already, and is not empty.
+    none. Raises FileExistsError if the folder is there already, and is not empty. ``mode``: of the files on a local
+    disk, less the umask.
     """
     system, path = file_system(uri)
     if exists(uri) and folder_names(uri):
@@ -160,10 +163,7 @@ def write_folder(uri: str, files: Mapping[str, bytes]) -> None:
     partial.mkdir(parents=True)
     try:
         for name, content in files.items():
-            with open(partial / name, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_new(partial / name, content, mode)
         _sync(partial)
         with around(f"folder:{target.name}"):
             partial.rename(target)

@@ -16,7 +16,7 @@ from userrep.delta_files import DeltaFiles
 from userrep.errors import UsageError, in_line
 from userrep.failpoints import around
 from userrep.schemas import PROPERTIES, TableSchema
-from userrep.spark_writes import append_since, committing, reserve, was_overtaken, write_by_spark
+from userrep.spark_writes import committing, reserve, was_overtaken, write_by_spark, write_since
 from userrep.sql import sql_any
 from userrep.storage import absolute, folder_names
 from userrep.table_files import TableFile
@@ -168,8 +168,9 @@ class Tables:
     ) -> bool:
         """Add rows to a ledger in one commit. Times are UTC.
 
-        ``replacing``: a condition on rows that go in the same commit. ``since``: add the rows only if nobody has added
-        any since that version (compare-and-swap). Returns whether they were added.
+        ``replacing``: a condition on rows that go in the same commit, and that the new rows match as well. ``since``:
+        add the rows only if nobody has added any since that version (compare-and-swap). Returns whether they were
+        added.
         """
         self.create(table)
         if self.has_files:
@@ -177,12 +178,11 @@ class Tables:
             with committing(table):
                 if replacing is None:
                     return files.append(rows, since=since)
-                files.replace(rows, replacing)
-                return True
+                return files.replace(rows, replacing, since=since)
         frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
         name, path = self.name(table), self._path(table)
         if since is not None:
-            return append_since(frame, table, name=name, path=path, since=since)
+            return write_since(frame, table, name=name, path=path, where=replacing, since=since)
         write_by_spark(frame, table, name=name, path=path, where=replacing)
         return True
 
@@ -321,7 +321,7 @@ class Tables:
                     return files.add_files(written, since=since)
                 files.add_transaction(written, transaction)
         elif since is not None:
-            return append_since(rows, table, name=name, path=path, since=since)
+            return write_since(rows, table, name=name, path=path, since=since)
         else:
             write_by_spark(rows, table, name=name, path=path, transaction=transaction)
         return True

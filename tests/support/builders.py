@@ -89,10 +89,10 @@ def cut_off_before_a_row_of(ledger: TableSchema, error: BaseException) -> Iterat
     """Raise an error in whoever is to add rows to a ledger, before it does."""
     add = Tables.add
 
-    def cut_off(self: Tables, table: TableSchema, rows: Sequence[Mapping[str, Any]]) -> None:
+    def cut_off(self: Tables, table: TableSchema, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
         if table == ledger:
             raise error
-        add(self, table, rows)
+        return add(self, table, rows, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tables, "add", cut_off)

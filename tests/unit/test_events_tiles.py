@@ -49,13 +49,6 @@ def test_the_highest_revision_of_a_day_takes_precedence_in_any_order_of_rows(tab
     assert latest_tile_days(tables) == {D1: ("new", 10), D2: ("only", 1)}
 
 
-def test_the_later_of_two_rows_for_one_revision_takes_precedence(tables: Tables) -> None:
-    """A day that was rebuilt to the same tiles keeps its revision and gets another fingerprint."""
-    again = ledger_row(D1, 1, "same", fingerprint="of other files", built_at=NOON + timedelta(seconds=1))
-    tables.add(TILE_DAYS, [again, ledger_row(D1, 1, "same")])
-    assert tile_ledger(tables).days[D1].fingerprint == "of other files"
-
-
 def test_undated_rows_have_a_fingerprint_but_no_day(tables: Tables) -> None:
     assert (tile_ledger(tables).undated.fingerprint, tile_ledger(tables).undated.revision) == ("", 0)
     tables.add(TILE_DAYS, [ledger_row(None, 3, "none", num_rejected=4), ledger_row(D1, 2, "a", num_events=5)])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests.support.builders import at, config_of, event, write_rows
 from userrep.config import Config
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
+from userrep.features import build
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.items.versions import train_versions, versions_of
 from userrep.tables import Tables
@@ -127,6 +129,28 @@ def test_features_are_stale_when_the_log_or_the_users_change(shop: tuple[Tables,
     assert stale_features(tables, config, versions, [day]) == {}
     assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {day: "users or picks changed"}
     assert stale_features(tables, config, versions, [date(2024, 3, 21)]) == {date(2024, 3, 21): "not built yet"}
+
+
+def test_users_that_change_during_a_build_are_not_recorded_as_included(
+    shop: tuple[Tables, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, config = shop
+    versions, day = versions_of(tables, config, anchor=AS_OF), date(2024, 3, 20)
+    assert config.users is not None
+    written, users = build.written, Path(config.users.path)
+
+    def then_users_change(*arguments: Any) -> Any:
+        files = written(*arguments)
+        write_rows(users, [{"user_id": "quiet", "since": at("2024-03-05"), "country": "fi"}])
+        return files
+
+    monkeypatch.setattr(build, "written", then_users_change)
+    build_features(tables, config, versions, [day])
+    monkeypatch.undo()
+    assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {day: "users or picks changed"}
+    build_features(tables, config, versions, [day])
+    assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {}
+    assert [row["attribute_country"] for row in _rows(tables, config) if row["user_id"] == "quiet"] == ["fi"]
 
 
 def test_the_ledger_counts_what_was_built(shop: tuple[Tables, Config]) -> None:

@@ -13,9 +13,11 @@ from tests.support.builders import config_of
 from userrep.config import Config
 from userrep.features.build import Features, FeatureSet, feature_sets, features_table, log_hash, stale_features
 from userrep.features.pooling import Made
+from userrep.features.sides import Profiles
 from userrep.features.writing import Writing, Written
 from userrep.items.versions import Versions
 from userrep.schemas import FEATURE_SETS, TILE_DAYS
+from userrep.sql import sql_key
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
@@ -40,7 +42,7 @@ def add_set(tables: Tables, as_of: date, hour: int, **more: Any) -> None:
     """Record a build."""
     row = {"lineage_id": "l1", "as_of": as_of, "valid_from": ANCHOR, "log_hash": "h", "sides_hash": "s"}
     row |= {"num_users": 1, "num_inexact": 0, "built_at": datetime(2024, 4, 1, hour), **more}
-    tables.add(FEATURE_SETS, [row])
+    tables.add(FEATURE_SETS, [row], replacing=sql_key({"lineage_id": row["lineage_id"], "as_of": as_of}))
 
 
 def days_of_tiles(tables: Tables, contents: Mapping[date, str], revision: int = 1) -> None:
@@ -52,10 +54,9 @@ def days_of_tiles(tables: Tables, contents: Mapping[date, str], revision: int = 
     ])  # fmt: skip
 
 
-def test_the_newest_build_of_a_date_counts_whatever_the_order_of_rows(tables: Tables) -> None:
-    add_set(tables, AS_OF, 7, num_users=10, log_hash="old")
-    add_set(tables, AS_OF, 9, num_users=3, log_hash="new")
-    add_set(tables, AS_OF, 8, num_users=20, log_hash="older than the newest")
+def test_the_last_build_of_a_date_counts_whatever_its_clock_said(tables: Tables) -> None:
+    add_set(tables, AS_OF, 9, num_users=10, log_hash="old, by a clock that is ahead")
+    add_set(tables, AS_OF, 8, num_users=3, log_hash="new")
     add_set(tables, AS_OF, 8, lineage_id="l2")
     add_set(tables, ANCHOR, 1, num_users=5, num_inexact=2)
     assert feature_sets(tables, "l1") == {
@@ -123,22 +124,19 @@ def test_a_commit_replaces_the_dates_of_the_job_and_counts_users_and_inexact_row
     tables: Tables, config: Config
 ) -> None:
     d1, d2, d3 = (AS_OF + timedelta(days=k) for k in range(3))
-    first = Features.begun(tables, config, VERSIONS, {})
+    first = Features.begun(tables, config, VERSIONS, {}, profiles=None)
     first.commit(write(tables, first, {d1: [("a", True)], d2: [("a", True)], d3: [("a", True)]}), [d1, d2, d3])
-    second = Features.begun(tables, config, VERSIONS, {})
+    second = Features.begun(tables, config, VERSIONS, {}, profiles=None)
     made = write(tables, second, {d2: [("b", True), ("c", False), ("d", False)]})
     assert second.commit(made, [d2, d3]) == {d2: (3, 2), d3: (0, 0)}
     stored = tables.files(features_table(config, "l1"), lambda _: True)
     assert {file.values["as_of"]: file.num_rows for file in stored} == {d1: 1, d2: 3}
 
 
-def test_the_ledger_says_from_what_features_were_made(
-    config: Config, tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Tables, "spark", None)  # only users and picks, of which there are none, would need a session
+def test_the_ledger_says_from_what_features_were_made(config: Config, tables: Tables) -> None:
     latest = {AS_OF - timedelta(days=k): (f"c{k}", k) for k in range(1, 20)}
-    features = Features(tables, config, VERSIONS, latest, since=0)
+    features = Features.begun(tables, config, VERSIONS, latest, Profiles("of users and picks", 3))
     assert features.record({AS_OF: (30, 2), ANCHOR: (5, 0)}) == 35
     (row,) = [row for row in tables.ledger(FEATURE_SETS) if row.as_of == AS_OF]
     assert (row.lineage_id, row.valid_from, row.num_users, row.num_inexact) == ("l1", date(2024, 3, 17), 30, 2)
-    assert row.log_hash == log_hash(latest, config, VERSIONS, AS_OF)
+    assert (row.log_hash, row.sides_hash) == (log_hash(latest, config, VERSIONS, AS_OF), "of users and picks")

@@ -23,13 +23,17 @@ from userrep.schemas import (
     OPENINGS,
     REJECTED_EVENTS,
     SNAPSHOTS,
+    SUM_GENERATIONS,
+    TILE_DAYS,
     USER_EMBEDDINGS,
+    USER_ITEM_DAYS,
     USER_OPENINGS,
 )
 from userrep.spaces.snapshots import REFUSED
 from userrep.sql import sql_date
 from userrep.table_upkeep import RETENTION
 from userrep.tables import Tables
+from userrep.utc import utc_now
 
 pytestmark = pytest.mark.default
 
@@ -145,3 +149,32 @@ def test_a_ledger_that_others_commit_to_is_left_and_they_are_not_stopped(
     monkeypatch.setattr(delta_files, "write_deltalake", never)
     with pytest.raises(UserrepError, match="other runs keep on committing"):
         tables.add(SNAPSHOTS, [vars(changed)], replacing="true")
+
+
+def test_tiles_go_that_are_old_and_that_neither_ledger_nor_sums_refer_to(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*keys: tuple[date, int]) -> None:
+        rows = [
+            {"event_date": day, "revision": revision, "user_slice": "0-of-1", "user_bucket": 1}
+            for day, revision in keys
+        ]
+        tables.add(USER_ITEM_DAYS, rows)
+
+    def left() -> set[tuple[date, int]]:
+        return {
+            (file.values["event_date"], file.values["revision"])
+            for file in tables.files(USER_ITEM_DAYS, lambda _: True)
+        }
+
+    write((D1, 1), (D1, 2), (D1, 3), (D2, 1), (D2, 4))
+    day = {"fingerprint": "f", "content": "c", "num_events": 1, "num_tiles": 1, "num_rejected": 0}
+    tables.add(TILE_DAYS, [
+        day | {"event_date": of, "revision": number} for of, number in ((D1, 1), (D1, 2), (D1, 3), (D2, 1))
+    ])  # fmt: skip
+    sums = {"lineage_id": "l1", "generation": 1, "as_of": D2, "revision_by_day": {D1: 2}}
+    tables.add(SUM_GENERATIONS, [sums])
+    assert maintain(tables)["superseded_tiles"] == 0  # they were written just now
+    monkeypatch.setattr(maintenance, "utc_now", lambda: utc_now() + RETENTION + timedelta(minutes=1))
+    assert maintain(tables)["superseded_tiles"] == 2
+    assert left() == {(D1, 2), (D1, 3), (D2, 1)}  # in the sums, and the newest of their days

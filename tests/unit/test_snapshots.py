@@ -157,7 +157,7 @@ def test_the_first_revision_of_a_date_is_available_on_schedule_and_others_from_n
 
     nine = timedelta(hours=9)
     assert published(True, 2) == {
-        D1: NOW, D2: NOW, D3: datetime(2024, 5, 3) + nine, D4: datetime(2024, 5, 4) + nine
+        D1: NOW, D2: NOW, D3: NOW, D4: datetime(2024, 5, 4) + nine  # D3 has expired: its labels get no later knowledge
     }  # fmt: skip
     assert published(True, 3) == dict.fromkeys((D1, D2, D3, D4), NOW)
     assert {s.state for s in list_snapshots(tables, "s001-a", states=("staged", "refused"))} == {"refused"}

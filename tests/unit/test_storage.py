@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -125,6 +126,25 @@ def test_permissions_of_a_written_file_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
+def test_files_written_in_many_threads_are_never_writable_by_others(tmp_path: Path) -> None:
+    """The umask belongs to the process: a thread that changes it for a moment changes it for all."""
+
+    def write(k: int) -> None:
+        if k % 2:
+            write_bytes(f"{tmp_path}/{k}", b"")
+        else:
+            (tmp_path / str(k)).touch()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(2000)))
+    assert {file.stat().st_mode & 0o022 for file in tmp_path.iterdir()} == {0}
+
+
+def test_a_folder_may_be_readable_by_its_owner_only(tmp_path: Path) -> None:
+    write_folder(str(tmp_path / "secret"), {"key": b"k"}, mode=0o600)
+    assert (tmp_path / "secret/key").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_file_above_the_size_limit_is_refused_and_a_missing_file_is_named(tmp_path: Path) -> None:

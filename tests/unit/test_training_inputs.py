@@ -16,6 +16,7 @@ from userrep.features.targets import TargetLayout
 from userrep.schemas import FEATURE_SETS
 from userrep.spaces import training_inputs as module
 from userrep.spaces.training_inputs import TrainingInputs, _key, _read, _write, training_folder, training_inputs
+from userrep.sql import sql_in
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
@@ -50,8 +51,9 @@ def inputs(tmp_path: Path) -> TrainingInputs:
 
 def build_features(tables: Tables, dates: Sequence[date], **more: Any) -> None:
     row = {"lineage_id": "l1", "log_hash": "x", "sides_hash": "x", "num_users": 10, "num_inexact": 0}
-    row |= {"built_at": datetime(2024, 6, 1, tables.version(FEATURE_SETS))} | more
-    tables.add(FEATURE_SETS, [row | {"as_of": day, "valid_from": day} for day in dates])
+    row |= {"built_at": datetime(2024, 6, 1)} | more
+    rows = [row | {"as_of": day, "valid_from": day} for day in dates]
+    tables.add(FEATURE_SETS, rows, replacing=sql_in("as_of", list(dates)))
 
 
 def assert_same(found: TrainingInputs | None, expected: TrainingInputs) -> None:

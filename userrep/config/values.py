@@ -91,6 +91,8 @@ def _place(path: str) -> str:
     """Refuse what would tear a log's lines apart, and what no file system takes."""
     if not path.isprintable():
         raise ValueError("a path of printable characters was expected")
+    if "`" in path:
+        raise ValueError("a path without backticks was expected: SQL puts them around names")
     if re.search(r"://[^/@]*:(?!\d+/)[^@]*@", path):  # a colon that begins no port
         raise ValueError("no place for a password; the environment of driver and executors gives access")
     return path

@@ -180,8 +180,7 @@ def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Se
     if expired:
         raise UsageError(
             f"labels resolve to expired snapshots, whose rows are deleted: {_listed(expired)}. Leave out the labels "
-            "that join_embeddings marks 'expired', or build these dates again first: `userrep backfill --from "
-            f"{expired[0].as_of} --to {expired[-1].as_of} --every 1`."
+            "that join_embeddings marks 'expired'."
         )
     if not used:
         first = min((step.since for step in steps), default=None)

@@ -119,10 +119,10 @@ def read_cutter(context: Context, versions: Versions, *, most: int) -> Cutter:
 
 def read_profiles(context: Context) -> pa.Table:
     """Read the profiles of the rows' U users, as chunks have them; nulls for users without one."""
-    tables, rows, content = context.tables, context.rows, profiles_of(context.tables, context.config)
+    tables, rows, profiles = context.tables, context.rows, profiles_of(context.tables, context.config)
     found = PROFILES.empty_table()
-    if content is not None:
-        mine = only_sampled(tables.read(USER_PROFILES).where(f"content_hash = '{content}'"), rows, seed=context.seed)
+    if profiles is not None:
+        mine = only_sampled(tables.read(USER_PROFILES, version=profiles.version), rows, seed=context.seed)
         found = of_kind(mine, "profiles").select(PROFILES.names).toArrow().cast(PROFILES)
     place_U = places(rows.user_ids, combined(found.column("user_id")))
     return found.take(pa.array(place_U, mask=place_U < 0))

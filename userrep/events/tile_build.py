@@ -4,6 +4,8 @@ Days whose rows lie in plain files, few enough for one task, are made by tasks t
 (``direct``); others by Spark (``tile_rows``). Both give the same tiles, to the bit.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -20,6 +22,7 @@ from userrep.events.tile_rows import tiles_of
 from userrep.events.tiles import NO_ROWS, TileLedger, tile_ledger
 from userrep.events.tombstones import Tombstones, read_tombstones
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
+from userrep.sql import sql_in
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
@@ -89,7 +92,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     if undated:
         nothing = replace(MadeDay.empty(), num_rejected=inventory.num_undated)
         rows.append(_row(None, nothing, inventory.undated_fingerprint, revision))
-    if not tables.add(TILE_DAYS, rows, since=since):
+    if not tables.add(TILE_DAYS, rows, replacing=_these(rows), since=since):
         for table in (USER_ITEM_DAYS, REJECTED_EVENTS):
             tables.drop_partitions(table, [{"revision": revision}])
         return None
@@ -97,6 +100,16 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
         sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected")
     )
     return TileBuild(sorted(made), len(wanted) - len(stale), num_tiles, num_events, num_rejected, tuple(sorted(same)))
+
+
+def _these(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write the condition that a row of the ledger is of the same day and revision as one of these."""
+    days_of: dict[int, list[date]] = defaultdict(list)
+    for row in rows:
+        days_of[row["revision"]] += [row["event_date"]] if row["event_date"] else []
+    newest = max(row["revision"] for row in rows)
+    kept = (f"(revision = {number} AND {sql_in('event_date', days)})" for number, days in days_of.items())
+    return " OR ".join([*kept, f"(revision = {newest} AND event_date IS NULL)"])
 
 
 def _stale_days(

@@ -61,8 +61,7 @@ class TileLedger:
 def tile_ledger(tables: Tables) -> TileLedger:
     """Read the ledger of days. Driver memory: one entry a day and revision."""
     of_day = ("fingerprint", "content", "revision", "num_events", "num_rejected")
-    columns = ("event_date", "num_tiles", "built_at", *of_day)
-    rows = sorted(tables.ledger(TILE_DAYS, columns), key=lambda row: (row.revision, row.built_at))
+    rows = sorted(tables.ledger(TILE_DAYS, ("event_date", "num_tiles", *of_day)), key=lambda row: row.revision)
     days = {row.event_date: TileDay(*(row[name] for name in of_day)) for row in rows}
     undated = days.pop(None, TileDay("", "", 0, 0, 0))
     return TileLedger(days, undated, {(row.event_date, row.revision): row.num_tiles for row in rows})

@@ -1,7 +1,7 @@
 """Users who were erased, known by keyed hashes alone, so that a replay of the log or late rows do not bring them back.
 
-The key is a file beside the tables, ``erasure/key`` below the root: who reads it can test an id against the hashes, but
-could read the tables as well. What it guards are copies of the table that go elsewhere.
+The key is a file beside the tables, ``erasure/key`` below the root, which only its owner may read: with it, an id can
+be tested against the hashes. It guards copies of the table that go elsewhere.
 """
 
 import hashlib
@@ -153,7 +153,7 @@ def _make_key(tables: Tables) -> bytes:
     """Make the key, unless another run has done so."""
     if not exists(f"{_key_folder(tables)}/key"):
         with suppress(FileExistsError):
-            write_folder(_key_folder(tables), {"key": secrets.token_hex(_KEY_BYTES).encode()})
+            write_folder(_key_folder(tables), {"key": secrets.token_hex(_KEY_BYTES).encode()}, mode=0o600)
     key = _read_key(tables)
     assert key is not None
     return key

@@ -16,7 +16,7 @@ from userrep.features.item_files import dated_vectors, item_parts
 from userrep.features.layout import in_lists
 from userrep.features.plan import Plan, plan_ranges
 from userrep.features.pooling import Output, PoolingJob
-from userrep.features.sides import refresh_profiles, sides_fingerprint
+from userrep.features.sides import NO_SIDES, Profiles, refresh_profiles, sides_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination, Written
@@ -46,8 +46,8 @@ class FeatureSet:
 
 
 def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
-    """Return the newest build of each as-of date. Driver memory: one entry a date."""
-    rows = sorted(tables.ledger(FEATURE_SETS, lineage_id=lineage_id), key=lambda row: row.built_at)
+    """Return the build of each as-of date. Driver memory: one entry a date."""
+    rows = tables.ledger(FEATURE_SETS, lineage_id=lineage_id)
     return {
         row.as_of: FeatureSet(row.as_of, row.log_hash, row.sides_hash, row.num_users, row.num_inexact) for row in rows
     }
@@ -87,12 +87,12 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     ledger = tile_ledger(tables)
     start = dates[0] - timedelta(days=spec.span)
     revisions = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < dates[-1]}
-    tiles = [TileDays(revisions, before=False, after=True)]
-    inputs = Inputs(tables, tiles, sums=None, profiles=profiles_of(tables, config))
+    tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles_of(tables, config)
+    inputs = Inputs(tables, tiles, sums=None, profiles=profiles)
     plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=tables.shuffle_partitions())
     plan = replace(plan, item_parts=item_parts(tables, config, versions, dates).num_parts)
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
-    made = Features.begun(tables, config, versions, ledger.latest)
+    made = Features.begun(tables, config, versions, ledger.latest, profiles)
     if tables.has_files:
         counts = made.commit(written(inputs, job, plan, made.destination()), dates)
     else:
@@ -104,22 +104,30 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
 class Features:
     """What becomes of features that a job makes.
 
-    ``latest``: the days of tiles, as the job has seen them. ``since``: the table's version when it began.
+    ``latest``, ``sides_hash``: the days of tiles, and the files of users and picks, as the job has seen them.
+    ``since``: the table's version when it began.
     """
 
     tables: Tables
     config: Config
     versions: Versions
     latest: dict[date, tuple[str, int]]
+    sides_hash: str
     since: int
 
     @classmethod
     def begun(
-        cls, tables: Tables, config: Config, versions: Versions, latest: dict[date, tuple[str, int]]
+        cls,
+        tables: Tables,
+        config: Config,
+        versions: Versions,
+        latest: dict[date, tuple[str, int]],
+        profiles: Profiles | None,
     ) -> "Features":
-        """Note where the table stands before a job begins."""
+        """Note what a job starts from."""
+        sides_hash = profiles.sides_hash if profiles else NO_SIDES
         since = tables.version(features_table(config, versions.lineage_id))
-        return cls(tables, config, versions, latest, since)
+        return cls(tables, config, versions, latest, sides_hash, since)
 
     @property
     def table(self) -> TableSchema:
@@ -155,7 +163,6 @@ class Features:
 
     def record(self, counts: dict[date, tuple[int, int]]) -> int:
         """Say in the ledger from which content of the log features were made; return the number of rows."""
-        sides = sides_fingerprint(self.tables.spark, self.config)
         now = utc_now()
         built: list[dict[str, Any]] = [
             {
@@ -163,14 +170,16 @@ class Features:
                 "as_of": as_of,
                 "valid_from": self.versions.valid_at(as_of),
                 "log_hash": log_hash(self.latest, self.config, self.versions, as_of),
-                "sides_hash": sides,
+                "sides_hash": self.sides_hash,
                 "num_users": num_users,
                 "num_inexact": num_inexact,
                 "built_at": now,
             }
             for as_of, (num_users, num_inexact) in counts.items()
         ]
-        self.tables.add(FEATURE_SETS, built)
+        lineage_id, dates = self.versions.lineage_id, list(counts)
+        mine = f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}"
+        self.tables.add(FEATURE_SETS, built, replacing=mine)
         return sum(num_users for num_users, _ in counts.values())
 
 
@@ -209,8 +218,8 @@ def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Seque
     return stored_features(tables, config, lineage_id, as_ofs).mapInArrow(with_lists, ddl)
 
 
-def profiles_of(tables: Tables, config: Config) -> str | None:
-    """Bring the users' profiles up to date; return the hash of their content, None without users and picks."""
+def profiles_of(tables: Tables, config: Config) -> Profiles | None:
+    """Bring the users' profiles up to date and return them; None without users and picks."""
     return None if config.users is None and config.onboarding is None else refresh_profiles(tables, config)
 
 

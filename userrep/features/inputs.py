@@ -13,6 +13,7 @@ from userrep.events.buckets import range_of_slice
 from userrep.events.tiles import rows_of_revisions
 from userrep.features.bucketed import BucketedFile
 from userrep.features.shuffled import of_kind
+from userrep.features.sides import Profiles
 from userrep.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS
 from userrep.tables import Tables
 from userrep.utc import day_number
@@ -41,12 +42,12 @@ class SumsOf(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a pooling job reads. ``profiles``: the hash of their content; None: there are none."""
+    """What a pooling job reads. ``profiles``: None if there are none."""
 
     tables: Tables
     tiles: Sequence[TileDays]
     sums: SumsOf | None
-    profiles: str | None
+    profiles: Profiles | None
 
 
 def listed_files(inputs: Inputs) -> pa.Table:
@@ -74,7 +75,7 @@ def _files(inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
             yield mine, file.values["user_slice"]
     if inputs.profiles is not None:
         uri = tables.uri(USER_PROFILES)
-        for file in tables.files(USER_PROFILES, lambda _: True):
+        for file in tables.files(USER_PROFILES, lambda _: True, version=inputs.profiles.version):
             yield BucketedFile("profiles", f"{uri}/{file.path}", 0, True, True), file.values["user_slice"]
 
 
@@ -99,4 +100,6 @@ def rows_of_inputs(inputs: Inputs) -> DataFrame:
 
 
 def profile_rows(inputs: Inputs) -> DataFrame:
-    return inputs.tables.read(USER_PROFILES).where(f"content_hash = '{inputs.profiles}'")
+    """Return the profiles' rows."""
+    assert inputs.profiles is not None
+    return inputs.tables.read(USER_PROFILES, version=inputs.profiles.version)

@@ -57,9 +57,8 @@ def openings(tables: Tables, lineage_id: str) -> dict[date, Opening]:
 
 
 def newest_openings(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
-    """Return the ledger's newest row of each lineage and as-of date, of those with these values. Driver memory: few."""
-    rows = sorted(tables.ledger(OPENINGS, **equal), key=lambda row: row.built_at)
-    return {(row.lineage_id, row.as_of): row for row in rows}
+    """Return the ledger's row of each lineage and as-of date, of those with these values. Driver memory: few."""
+    return {(row.lineage_id, row.as_of): row for row in tables.ledger(OPENINGS, **equal)}
 
 
 def build_openings(

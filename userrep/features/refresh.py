@@ -23,6 +23,7 @@ from userrep.features.inputs import Inputs, SumsOf, TileDays
 from userrep.features.item_files import dated_vectors, item_parts
 from userrep.features.plan import Plan, plan_ranges
 from userrep.features.pooling import Output, PoolingJob
+from userrep.features.sides import Profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination
@@ -150,8 +151,8 @@ class Motion:
             return None, f"{built.num_inexact} users were beyond exact sums on {found.as_of}"
         return found, f"from the sums of {found.as_of}"
 
-    def inputs(self, base: Generation | None, difference: Difference, profiles: str | None) -> Inputs:
-        """Say what is read: the tiles in between, the sums to start from, and the profiles of this content."""
+    def inputs(self, base: Generation | None, difference: Difference, profiles: Profiles | None) -> Inputs:
+        """Return what is read: the tiles in between, the sums to start from, and the profiles."""
         tiles = [
             TileDays(difference.leaving, before=True, after=False),
             TileDays(difference.entering, before=False, after=True),
@@ -191,10 +192,11 @@ class _Refresh:
         """Write sums, then features, then the row of each ledger that makes them count; return the users."""
         as_of, tables, motion = self.made.as_of, self.tables, self.motion
         there = base if base is not None and base.as_of == as_of and not difference.tiles else None
-        inputs = motion.inputs(base, difference, profiles_of(tables, self.config))
+        profiles = profiles_of(tables, self.config)
+        inputs = motion.inputs(base, difference, profiles)
         outputs: tuple[Output, ...] = ("features",) if there else ("sums", "features")
         job, plan = motion.job(base, difference, outputs), motion.plan(base, difference)
-        features = Features.begun(tables, self.config, self.versions, motion.ledger.latest)
+        features = Features.begun(tables, self.config, self.versions, motion.ledger.latest, profiles)
         since = tables.version(USER_WINDOW_SUMS)
         if tables.has_files:
             files = written(inputs, job, plan, self._destination() | features.destination())

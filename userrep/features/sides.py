@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,6 +18,7 @@ from userrep.schemas import USER_PROFILES
 from userrep.tables import Tables
 
 _PROFILES_PER_SLICE = 4_000_000
+NO_SIDES = short_hash({})  # the fingerprint where neither users nor picks are configured
 
 
 def read_users(spark: SparkSession, users: Users) -> DataFrame:
@@ -59,23 +61,44 @@ def picks_of(source: DataFrame, onboarding: Onboarding, *beside: str) -> DataFra
     )
 
 
-def refresh_profiles(tables: Tables, config: Config) -> str:
-    """Bring ``user_profiles`` up to date with the users and the picks; returns the hash of their content.
+class Profiles(NamedTuple):
+    """The profiles that a run uses: a version of ``user_profiles``, and the files of users and picks it was made from.
+
+    ``sides_hash`` is taken before these files are read. So if they change in the meantime, what is made from the
+    profiles counts as stale.
+    """
+
+    sides_hash: str
+    version: int
+
+
+def refresh_profiles(tables: Tables, config: Config) -> Profiles:
+    """Bring ``user_profiles`` up to date with the users and the picks, and pin its version.
 
     Of a user's several rows the earliest registration and the largest attributes count. Cost: a listing; where
     something has changed, one pass over both tables and one shuffle of narrow rows, and the table is replaced.
+
+    Raises
+    ------
+    UserrepError
+        If another run replaces the profiles at the same time.
     """
+    sides_hash, num_rows = sides_fingerprint(tables.spark, config), None
     columns = [source.model_dump(exclude={"path", "format"}) for source in _sides(config).values()]
-    content = short_hash([sides_fingerprint(tables.spark, config), columns])
-    if tables.read(USER_PROFILES).where(f"content_hash = '{content}'").isEmpty():
+    content = short_hash([sides_hash, columns])
+    while True:
+        version = tables.version(USER_PROFILES)
+        stored = tables.read(USER_PROFILES, version=version).select("content_hash").first()
+        if num_rows == 0 if stored is None else stored.content_hash == content:
+            return Profiles(sides_hash, version)
         users = read_users(tables.spark, config.users) if config.users else None
         picks = read_picks(tables.spark, config.onboarding) if config.onboarding else None
         rows = read_tombstones(tables).without(profiles_of(users, picks))
-        slices = power_of_two(rows.count() / _PROFILES_PER_SLICE)
+        num_rows = rows.count()
+        slices = power_of_two(num_rows / _PROFILES_PER_SLICE)
         sliced = rows.withColumns({"user_slice": user_slice(slices), "content_hash": F.lit(content)})
         in_order = sliced.repartition("user_slice").sortWithinPartitions("user_slice", "user_bucket")
-        tables.replace(in_order, USER_PROFILES, [{}])
-    return content
+        tables.replace(in_order, USER_PROFILES, [{}], since=version)
 
 
 def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:

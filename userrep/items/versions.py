@@ -24,7 +24,7 @@ from userrep.items.numbers import with_dense_numbers
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import rounded
 from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
-from userrep.sql import sql_date
+from userrep.sql import sql_date, sql_key
 from userrep.storage import artifacts_root, exists
 from userrep.tables import Tables
 from userrep.utc import utc_now
@@ -137,7 +137,7 @@ class MadeVersion(NamedTuple):
 
 def made_versions(tables: Tables, lineage_id: str) -> dict[date, MadeVersion]:
     """Return a lineage's complete versions by the date they are valid from. Driver memory: one entry a version."""
-    rows = sorted(tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id), key=lambda row: row.built_at)
+    rows = tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id)
     return {row.valid_from: MadeVersion(row.num_items, dict(row.num_vectors), row.largest) for row in rows}
 
 
@@ -217,7 +217,7 @@ def _write_version(
     )
     now = utc_now()
     done = {"lineage_id": lineage_id, "valid_from": version, **made._asdict(), "built_at": now}
-    tables.add(ITEM_VECTOR_VERSIONS, [done])
+    tables.add(ITEM_VECTOR_VERSIONS, [done], replacing=sql_key({"lineage_id": lineage_id, "valid_from": version}))
     return sum(made.num_vectors.values())
 
 

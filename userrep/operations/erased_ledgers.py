@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from userrep.features.build import features_tables
@@ -18,12 +18,10 @@ from userrep.schemas import (
 )
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots, record_snapshots
-from userrep.sql import sql_date
+from userrep.sql import sql_date, sql_in
 from userrep.table_upkeep import has_version
 from userrep.tables import Tables
 from userrep.utc import utc_now
-
-_NEXT = timedelta(microseconds=1)  # after the row that is made good, before any other
 
 
 def recount(tables: Tables) -> None:
@@ -33,14 +31,14 @@ def recount(tables: Tables) -> None:
     """
     for table in features_tables(tables):
         lineage_id, counts = table.name.removeprefix(USER_FEATURES), _num_rows(tables, table)
-        rows = sorted(tables.ledger(FEATURE_SETS, lineage_id=lineage_id), key=lambda row: row.built_at)
         changed = [
-            row.asDict() | {"num_users": counts[row.as_of,], "built_at": row.built_at + _NEXT}
-            for row in {row.as_of: row for row in rows}.values()
+            row.asDict() | {"num_users": counts[row.as_of,]}
+            for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id)
             if counts.get((row.as_of,), row.num_users) != row.num_users
         ]
         if changed:
-            tables.add(FEATURE_SETS, changed)
+            dates = [row["as_of"] for row in changed]
+            tables.add(FEATURE_SETS, changed, replacing=f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}")
     counts = _num_rows(tables, USER_EMBEDDINGS)
     for space in read_registry(tables).spaces:
         snapshots = list_snapshots(tables, space.space_id, states=(STAGED, PUBLISHED))

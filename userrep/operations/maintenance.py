@@ -1,19 +1,30 @@
 """What keeps tables quick and small, once a night or a week: small files joined, and old ones removed."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from datetime import UTC, date
 from typing import Any
 
 from userrep import schemas
+from userrep.errors import UserrepError
 from userrep.events.buckets import partition_values
+from userrep.events.tiles import latest_tile_days
 from userrep.features.build import features_tables
 from userrep.features.openings import newest_openings
-from userrep.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, SNAPSHOTS, USER_EMBEDDINGS, USER_OPENINGS, TableSchema
+from userrep.schemas import (
+    EMBEDDING_UPDATES,
+    REJECTED_EVENTS,
+    SNAPSHOTS,
+    USER_EMBEDDINGS,
+    USER_ITEM_DAYS,
+    USER_OPENINGS,
+    TableSchema,
+)
 from userrep.spaces.snapshots import REFUSED
 from userrep.storage import delete_partials
 from userrep.streaming.query import STREAM_REVISION
 from userrep.table_upkeep import RETENTION, join_ledger, join_partitions, vacuum
-from userrep.tables import Tables
+from userrep.tables import Keys, Tables
 from userrep.utc import utc_now
 
 LEDGERS = (
@@ -26,7 +37,7 @@ _MANY = 16  # files of a ledger, or of a partition that a stream writes, from wh
 
 
 def maintain_tables(tables: Tables, *, report: Callable[[str], None]) -> dict[str, Any]:
-    """Join small files, remove rows of refused snapshots, and files that no version of the last 7 days has.
+    """Join small files, remove rows that nothing refers to any more, and files that no version of the last 7 days has.
 
     Ledgers get a file with each run, ``embedding_updates`` and the stream's rejected rows one with each micro-batch;
     the other tables are written in the layout that they are read in, and are left alone. Safe beside running jobs and
@@ -41,13 +52,21 @@ def maintain_tables(tables: Tables, *, report: Callable[[str], None]) -> dict[st
         if crowded and join_partitions(tables, table, crowded):
             joined[table.name] = len(crowded)
     report(f"maintain_tables: files joined of {len(joined)} tables")
-    dropped = _drop_refused(tables)
+    dropped, superseded = _drop_refused(tables), _drop_superseded_tiles(tables)
     pinned = sorted({row.table_version for row in newest_openings(tables).values()})
     for table in (*schemas.ALL, *features_tables(tables)):
         vacuum(tables, table, RETENTION, keep=pinned if table is USER_OPENINGS else ())
     orphans = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
-    report(f"maintain_tables: old files removed; {dropped} refused snapshots, {orphans} files of artifacts cut off")
-    return {"joined": joined, "refused_snapshots": dropped, "orphans": orphans}
+    report(
+        f"maintain_tables: old files removed; {dropped} refused snapshots, {superseded} superseded revisions of tiles, "
+        f"{orphans} files of artifacts cut off"
+    )
+    return {
+        "joined": joined,
+        "refused_snapshots": dropped,
+        "superseded_tiles": superseded,
+        "orphans": orphans,
+    }
 
 
 def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
@@ -61,6 +80,32 @@ def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
     if table is REJECTED_EVENTS:
         crowded = [of for of in crowded if int(of["revision"]) == STREAM_REVISION]
     return crowded
+
+
+def _drop_superseded_tiles(tables: Tables) -> int:
+    """Drop revisions of tiles that were written more than 7 days ago and that nothing refers to; return how many.
+
+    The newest revision of a day stays, and so do those that window sums and opening sums include: a correction
+    subtracts them. In a catalog nothing is dropped. Driver memory: one entry for each file.
+    """
+    if not tables.has_files:
+        return 0
+    used = {(day, revision) for day, (_, revision) in latest_tile_days(tables).items()}
+    for ledger in (schemas.SUM_GENERATIONS, schemas.OPENINGS):
+        for row in tables.ledger(ledger, ("revision_by_day",)):
+            used |= set(dict(row.revision_by_day or {}).items())
+    files = tables.files(USER_ITEM_DAYS, lambda of: (of["event_date"], of["revision"]) not in used)
+    before = (utc_now() - RETENTION).replace(tzinfo=UTC).timestamp() * 1000
+    written_at: dict[tuple[date, int], int] = defaultdict(int)
+    for file in files:
+        key = file.values["event_date"], file.values["revision"]
+        written_at[key] = max(written_at[key], file.added_at)
+    old: Keys = [{"event_date": day, "revision": number} for (day, number), at in written_at.items() if at < before]
+    try:
+        tables.drop_partitions(USER_ITEM_DAYS, old)
+    except UserrepError:  # another run writes tiles; the next maintenance drops them
+        return 0
+    return len(old)
 
 
 def _drop_refused(tables: Tables) -> int:

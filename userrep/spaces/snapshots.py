@@ -152,8 +152,9 @@ def _write_rows(tables: Tables, config: Config, space: Space, staged: Sequence[S
 def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot], *, on_time: bool) -> list[Snapshot]:
     """Put staged snapshots of one space through the gates and, in one commit of the ledger, before their readers.
 
-    ``on_time``: stamp them as a pipeline that ran on time would have, ``publish_delay`` after the as-of date; that is
-    for a date's first revision only, and the first after all before it have expired; others are stamped by the clock.
+    ``on_time``: stamp them as a pipeline that ran on time would have, ``publish_delay`` after the as-of date. That
+    applies to a date's first revision only. Later ones are stamped by the clock, also if all before them have expired:
+    they may be made with later knowledge.
     Those that pass are published, whatever becomes of the others.
 
     Raises
@@ -165,7 +166,7 @@ def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot]
     dim = load_artifact(artifact_folder(config, space_id)).manifest.model.latent_dim
     stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(_where(staged)), dim=dim)
     num_users = {s.as_of: s.num_users for s in list_snapshots(tables, space_id)}
-    seen = {s.as_of for s in list_snapshots(tables, space_id, states=(PUBLISHED, REFUSED))}
+    seen = {s.as_of for s in list_snapshots(tables, space_id, states=(PUBLISHED, REFUSED, EXPIRED))}
     now = utc_now()
     done = []
     for snapshot in sorted(staged, key=lambda s: s.as_of):

@@ -19,6 +19,7 @@ from userrep.items.versions import (
     versions_of,
 )
 from userrep.schemas import ITEM_VECTOR_VERSIONS
+from userrep.sql import sql_key
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
@@ -69,7 +70,9 @@ def test_a_lineage_is_named_by_what_columns_mean_and_not_by_where_tables_lie(tmp
 
 def add_version(tables: Tables, version: date, hour: int = 0, **more: Any) -> None:
     row = {"lineage_id": "l1", "valid_from": version, "num_items": 5, "num_vectors": {"behaviour": 5}, "largest": 1.0}
-    tables.add(ITEM_VECTOR_VERSIONS, [row | {"built_at": datetime(2024, 6, 1, hour)} | more])
+    row |= {"built_at": datetime(2024, 6, 1, hour)} | more
+    mine = sql_key({"lineage_id": str(row["lineage_id"]), "valid_from": version})
+    tables.add(ITEM_VECTOR_VERSIONS, [row], replacing=mine)
 
 
 def test_the_first_version_of_a_lineage_anchors_its_grid(tmp_path: Path) -> None:
@@ -82,11 +85,10 @@ def test_the_first_version_of_a_lineage_anchors_its_grid(tmp_path: Path) -> None
     assert versions_of(tables, config, anchor=date(2030, 1, 1)) == Versions(lineage_id, V1, 7, frozenset({V1, V2}))
 
 
-def test_of_a_version_that_was_made_several_times_the_newest_row_counts(tmp_path: Path) -> None:
+def test_a_version_that_is_made_again_has_the_row_of_its_last_making_whatever_its_clock_said(tmp_path: Path) -> None:
     tables = Tables(None, root=str(tmp_path))
-    add_version(tables, V1, 7)
-    add_version(tables, V1, 9, num_items=10, num_vectors={"behaviour": 8, "content": 10}, largest=2.0)
-    add_version(tables, V1, 8)
+    add_version(tables, V1, 9)
+    add_version(tables, V1, 8, num_items=10, num_vectors={"behaviour": 8, "content": 10}, largest=2.0)
     add_version(tables, V2, lineage_id="another")
     assert made_versions(tables, "l1") == {V1: MadeVersion(10, {"behaviour": 8, "content": 10}, 2.0)}
     assert items_without_vector(tables, "l1", V1) == {"behaviour": 2, "content": 0}

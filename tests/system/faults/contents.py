@@ -79,7 +79,7 @@ def _renumbered(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
     found["rejected_events"] = [row | {"revision": number[row["revision"]]} for row in rows]
     for name in ("sum_generations", "openings"):
         found[name] = [
-            row | {"revision_by_day": {day: number[revision] for day, revision in dict(row["revision_by_day"]).items()}}
+            row | {"revision_by_day": [(day, number[revision]) for day, revision in row["revision_by_day"]]}
             for row in tables.get(name, [])
         ]
     return found

@@ -94,6 +94,7 @@ def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(
     assert hashes[0]["valid_loss"] == pytest.approx(hashes[1]["valid_loss"], rel=1e-5)
 
 
+@pytest.mark.full
 def test_a_training_that_is_tried_again_is_not_made_twice(work: Work) -> None:
     trained = work.pipeline().train_unless_trained()
     again = work.pipeline()

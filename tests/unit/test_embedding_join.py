@@ -124,6 +124,7 @@ def test_a_fitted_pipeline_takes_rows_joined_already_and_refuses_those_of_anothe
     assert back.schema["embedding"].dataType.simpleString() == "array<float>"
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <function Pool:pytest.PytestUnraisableExceptionWarning")
 def test_all_models_of_a_cross_validation_are_on_one_space(
     tables: Tables, labels: DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

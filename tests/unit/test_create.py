@@ -120,6 +120,7 @@ def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work, mon
     assert any(line.startswith("training rows written: ") for line in work.said)
 
 
+@pytest.mark.full
 def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(work: Work) -> None:
     serving = find_space(work.pipeline().tables, None)
     cold = work.pipeline(max_epochs=1).train_autoencoder()

@@ -195,6 +195,7 @@ def hostile_row(random: Random, k: int) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.full
 def test_rows_of_a_log_are_counted_with_their_reasons_and_the_good_ones_become_tiles(
     spark: SparkSession, tmp_path: Path
 ) -> None:

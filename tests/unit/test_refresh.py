@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from userrep.features.plan import Plan
 from userrep.features.refresh import Refresh, generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.pipeline import Pipeline
-from userrep.schemas import FEATURE_SETS, SUM_GENERATIONS, USER_WINDOW_SUMS
+from userrep.schemas import FEATURE_SETS, SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
@@ -209,7 +210,7 @@ def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_
         shop.refresh(D2)
     assert shop.newest() == before
     assert shop.refresh(D2).since == D3
-    assert shop.newest() == before + 1
+    assert shop.newest() == before + 2  # nobody gets the number of the killed refresh again
     sums = shop.sums()
     shop.refresh(D2, full=True)
     assert shop.sums() == sums
@@ -234,6 +235,28 @@ def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
     assert shop.features(D2) == made
     assert (shop.refresh(D3).since, shop.newest()) == (D3, before + 1)
     assert shop.features(D3) == moved["features"]
+
+
+def test_a_refresh_that_commits_while_another_one_commits_takes_none_of_its_sums(
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = Tables.add
+
+    def overtaken(self: Tables, table: TableSchema, rows: Any, **how: Any) -> bool:
+        if table == SUM_GENERATIONS:
+            monkeypatch.setattr(Tables, "add", add)
+            shop.refresh(D2, full=True)  # by another run, after this one's rows and before its row of the ledger
+        return add(self, table, rows, **how)
+
+    monkeypatch.setattr(Tables, "add", overtaken)
+    shop.refresh(D3, full=True)
+    first, second = generations(shop.tables, shop.versions.lineage_id)
+    assert (first.as_of, second.as_of) == (D3, D2)
+    for generation in (first, second):
+        rows = shop.tables.read(USER_WINDOW_SUMS).where(f"generation = {generation.generation}")
+        assert rows.count() == generation.num_users
+    monkeypatch.setattr(Shop, "newest", lambda _: first.generation)
+    assert (shop.sums(), shop.features(D3)) == (moved["sums"], moved["features"])
 
 
 @pytest.mark.full

@@ -176,6 +176,7 @@ def catalog(spark: SparkSession, tmp_path: Path) -> Any:
     spark.sql("DROP DATABASE registries CASCADE")
 
 
+@pytest.mark.full
 def test_tables_of_a_catalog_have_the_same_registry_by_way_of_spark(
     catalog: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:

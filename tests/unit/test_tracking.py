@@ -428,6 +428,7 @@ def test_recording_in_a_new_store_prints_nothing_calls_nobody_and_leaves_the_pro
     assert not list(store.folder.iterdir())
 
 
+@pytest.mark.full
 def test_switched_off_mlflow_is_not_even_imported(tmp_path: Path) -> None:
     code = """
         import sys

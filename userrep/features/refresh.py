@@ -198,6 +198,9 @@ class _Refresh:
         job, plan = motion.job(base, difference, outputs), motion.plan(base, difference)
         features = Features.begun(tables, self.config, self.versions, motion.ledger.latest, profiles)
         since = tables.version(USER_WINDOW_SUMS)
+        if not there:
+            number = tables.reserve(USER_WINDOW_SUMS, self.versions.lineage_id, first=self.made.generation)
+            self.made = replace(self.made, generation=number)
         if tables.has_files:
             files = written(inputs, job, plan, self._destination() | features.destination())
             if not there:
@@ -217,11 +220,14 @@ class _Refresh:
         values = {"lineage_id": self.versions.lineage_id, "generation": self.made.generation}
         return {"sums": Destination(self.tables.target(USER_WINDOW_SUMS), values)}
 
+    @property
+    def _first_kept(self) -> int:
+        """The oldest generation whose rows stay next to those of this one."""
+        return max([0, *(generation.generation for generation in self.motion.known[-_KEPT + 1 :])])
+
     def _is_replaced(self, of: dict[str, Any]) -> bool:
-        """Say whether rows go when this generation comes: those of a killed run, and of generations of long ago."""
-        generation = self.made.generation
-        is_kept = generation - _KEPT < of["generation"] < generation
-        return bool(of["lineage_id"] == self.versions.lineage_id and not is_kept)
+        """Return whether rows go when this generation comes: of older generations, and of runs killed before them."""
+        return bool(of["lineage_id"] == self.versions.lineage_id and of["generation"] < self._first_kept)
 
     def _write(self, inputs: Inputs, job: PoolingJob, plan: Plan) -> int:
         """Let Spark write the sums; return the users."""
@@ -230,7 +236,8 @@ class _Refresh:
         sums = pooled(replace(inputs, profiles=None), replace(job, outputs=("sums",)), plan, schema)
         keys = {"lineage_id": F.lit(lineage_id), "generation": F.lit(generation)}
         rows = sums.withColumns({**keys, "user_slice": user_slice(plan.num_ranges)})
-        old = [of.generation for of in generations(self.tables, lineage_id) if of.generation <= generation - _KEPT]
+        ledger = self.tables.ledger(SUM_GENERATIONS, ("generation",), lineage_id=lineage_id)
+        old = sorted(row.generation for row in ledger if row.generation < self._first_kept)[-_KEPT:]
         replaced: Keys = [{"lineage_id": lineage_id, "generation": number} for number in (generation, *old)]
         self.tables.replace(rows, USER_WINDOW_SUMS, replaced)
         written_now = self.tables.read(USER_WINDOW_SUMS).where(

@@ -65,7 +65,7 @@ def contents(root: Path) -> dict[str, tuple[int, str]]:
 
 
 def _renumbered(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """Number the revisions of tiles without gaps, and leave out rows of revisions that the ledger does not name.
+    """Number revisions of tiles and generations of sums without gaps; leave out rows of those that no ledger names.
 
     A run that was killed leaves such rows, and the next run takes another number.
     """
@@ -82,6 +82,11 @@ def _renumbered(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
             row | {"revision_by_day": [(day, number[revision]) for day, revision in row["revision_by_day"]]}
             for row in tables.get(name, [])
         ]
+    made = sorted({(row["lineage_id"], row["generation"]) for row in tables.get("sum_generations", [])})
+    place = {key: k for k, key in enumerate(made)}
+    for name in ("sum_generations", "user_window_sums"):
+        rows = (row for row in found.get(name, []) if (row["lineage_id"], row["generation"]) in place)
+        found[name] = [row | {"generation": place[row["lineage_id"], row["generation"]]} for row in rows]
     return found
 
 

@@ -92,10 +92,7 @@ class DeltaFiles:
 
         Raises UserrepError if other commits always come first.
         """
-        if since is not None:
-            return self._written(DeltaTable(self.uri, version=since), rows, mode="append")
-        self._write(rows, mode="append")
-        return True
+        return self._write(rows, since, mode="append")
 
     def replace(self, rows: Sequence[Mapping[str, Any]], where: str, *, since: int | None = None) -> bool:
         """Replace the rows that match ``where``, in one commit; the new rows must match it too.
@@ -103,10 +100,7 @@ class DeltaFiles:
         ``since`` and the return value are those of ``append``. Raises UserrepError if other commits always come first,
         such as those that join files.
         """
-        if since is not None:
-            return self._written(DeltaTable(self.uri, version=since), rows, mode="overwrite", predicate=where)
-        self._write(rows, mode="overwrite", predicate=where)
-        return True
+        return self._write(rows, since, mode="overwrite", predicate=where)
 
     def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Put rows in the place of all others if their ``change_id`` is still ``since``; say whether it was."""
@@ -133,7 +127,7 @@ class DeltaFiles:
         raise self._too_busy()
 
     def reserve(self, counter: str, *, first: int) -> int:
-        """Take the next number of a counter that the table's log keeps, at least ``first``. Nobody gets it again."""
+        """Reserve the next number of a counter in the table's log, at least ``first``; each is given out once."""
         for _ in range(_ATTEMPTS):
             table = DeltaTable(self.uri)
             number = max(first, 1 + (table.transaction_version(counter) or 0))
@@ -210,11 +204,13 @@ class DeltaFiles:
         """Commit onto the very version that ``table`` is at; say whether no other commit came first."""
         return not (added or removed) or self._committed(table, added, removed)
 
-    def _write(self, rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
-        """Write rows onto whatever version is the newest."""
+    def _write(self, rows: Sequence[Mapping[str, Any]], since: int | None, **how: Any) -> bool:
+        """Write rows onto a version, or onto the newest one; return whether no other commit came first."""
+        if since is not None:
+            return self._written(DeltaTable(self.uri, version=since), rows, **how)
         for _ in range(_ATTEMPTS):
             if self._written(DeltaTable(self.uri), rows, **how):
-                return
+                return True
         raise self._too_busy()
 
     def _written(self, table: DeltaTable, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:

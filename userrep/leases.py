@@ -47,7 +47,8 @@ def held(tables: Tables, job: str) -> Iterator[None]:
         long that another has taken it.
     """
     row = _taken(tables, job)
-    beat = _Beat(job, _file(tables, row), lambda: any(of.lease_id == row["lease_id"] for of in tables.ledger(LEASES)))
+    lease_id = row["lease_id"]
+    beat = _Beat(job, _file(tables, row), lambda: any(lease.lease_id == lease_id for lease in tables.ledger(LEASES)))
     token = _held.set((*_held.get(), beat))
     try:
         yield
@@ -70,7 +71,7 @@ def check_held() -> None:
         If another run has. What this one has committed stays.
     """
     for beat in _held.get():
-        if beat.is_over():
+        if beat.check_lost():
             raise AlreadyRunningError(
                 f"{beat.job}: nothing was heard of this run for more than {STALE.seconds} s, and another one has taken "
                 "its place. This one has stopped; what it has committed stays."
@@ -94,8 +95,8 @@ class _Beat:
         self._is_over.set()
         self._thread.join()
 
-    def is_over(self) -> bool:
-        """Return whether another run has the lease, as far as the store can tell."""
+    def check_lost(self) -> bool:
+        """Check whether another run has taken the lease; a store that does not answer changes nothing."""
         with suppress(OSError):
             self.is_lost = self.is_lost or (self._is_there and self._is_taken())
         return self.is_lost
@@ -103,7 +104,7 @@ class _Beat:
     def _go_on(self) -> None:
         while not self._is_over.wait(BEAT.total_seconds()):
             with suppress(Exception):  # a store that is away for a moment
-                if self.is_over():
+                if self.check_lost():
                     return
                 self._write()
 

@@ -44,7 +44,7 @@ def write_by_spark(
 def write_since(
     rows: DataFrame, table: TableSchema, *, name: str, path: str | None, where: str | None = None, since: int
 ) -> bool:
-    """Write rows as ``write_by_spark`` does, only if nobody has done so since a version; return whether it was written.
+    """Write rows as ``write_by_spark`` does, unless another run has written since a version; return whether it wrote.
 
     Of several writers that start from the same version, Delta lets one take the next number of a transaction. It
     refuses the others, or passes over them without an error; so the commit has a mark. Commits that are no such

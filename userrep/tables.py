@@ -3,6 +3,7 @@
 import json
 import re
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -168,9 +169,9 @@ class Tables:
     ) -> bool:
         """Add rows to a ledger in one commit. Times are UTC.
 
-        ``replacing``: a condition on rows that go in the same commit, and that the new rows match as well. ``since``:
-        add the rows only if nobody has added any since that version (compare-and-swap). Returns whether they were
-        added.
+        ``replacing``: a condition on the rows to remove in the same commit; the new rows must match it too. ``since``:
+        the version that the rows are based on; if another run has added rows since then, these are not added
+        (compare-and-swap). Returns whether the rows were added.
         """
         self.create(table)
         if self.has_files:
@@ -187,9 +188,9 @@ class Tables:
         return True
 
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
-        """Take the next number of a counter that the table's log keeps, at least ``first``; nobody gets it again.
+        """Reserve the next number of a counter in the table's log, at least ``first``. Each number is given out once.
 
-        Numbers of runs that were killed are left out. Cost: one commit.
+        A killed run leaves a gap. Cost: one commit.
         """
         self.create(table)
         if self.has_files:
@@ -308,8 +309,8 @@ class Tables:
         """Add rows in one commit.
 
         ``transaction``: the writer's name and the number of its transaction. A number that is not above the writer's
-        last one has been written already and is not written again. ``since``: add the rows only if nobody has added
-        any since that version (compare-and-swap). Returns False if somebody has.
+        last one was already written and is skipped. ``since``: as for ``add``. Returns whether the rows were added; a
+        skipped transaction counts as added.
         """
         self.create(table)
         name, path = self.name(table), self._path(table)
@@ -357,5 +358,8 @@ class Tables:
 
 
 def _is_of(keys: Keys) -> Callable[[dict[str, Any]], bool]:
-    """Return the predicate of partition values that match one of ``keys``."""
-    return lambda values: any(all(values[name] == value for name, value in key.items()) for key in keys)
+    """Return the predicate of partition values that match one of ``keys``. Its cost does not grow with their number."""
+    wanted: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)  # values, by the columns that keys name
+    for key in keys:
+        wanted[tuple(key)].add(tuple(key.values()))
+    return lambda of: any(tuple(of[name] for name in names) in values for names, values in wanted.items())

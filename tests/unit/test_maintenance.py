@@ -170,10 +170,14 @@ def test_tiles_go_that_are_old_and_that_neither_ledger_nor_sums_refer_to(
     write((D1, 1), (D1, 2), (D1, 3), (D2, 1), (D2, 4))
     day = {"fingerprint": "f", "content": "c", "num_events": 1, "num_tiles": 1, "num_rejected": 0}
     tables.add(TILE_DAYS, [
-        day | {"event_date": of, "revision": number} for of, number in ((D1, 1), (D1, 2), (D1, 3), (D2, 1))
+        day | {"event_date": event_date, "revision": number}
+        for event_date, number in ((D1, 1), (D1, 2), (D1, 3), (D2, 1))
     ])  # fmt: skip
-    sums = {"lineage_id": "l1", "generation": 1, "as_of": D2, "revision_by_day": {D1: 2}}
-    tables.add(SUM_GENERATIONS, [sums])
+    generation = {"lineage_id": "l1", "as_of": D2}
+    included: list[dict[date, int]] = [{D1: 1}, {D1: 2}, {}]  # of the first one no rows are left
+    tables.add(SUM_GENERATIONS, [
+        generation | {"generation": k, "revision_by_day": days} for k, days in enumerate(included, 1)
+    ])  # fmt: skip
     assert maintain(tables)["superseded_tiles"] == 0  # they were written just now
     monkeypatch.setattr(maintenance, "utc_now", lambda: utc_now() + RETENTION + timedelta(minutes=1))
     assert maintain(tables)["superseded_tiles"] == 2

@@ -210,7 +210,7 @@ def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_
         shop.refresh(D2)
     assert shop.newest() == before
     assert shop.refresh(D2).since == D3
-    assert shop.newest() == before + 2  # nobody gets the number of the killed refresh again
+    assert shop.newest() == before + 2  # the killed refresh used up a number
     sums = shop.sums()
     shop.refresh(D2, full=True)
     assert shop.sums() == sums

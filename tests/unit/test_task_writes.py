@@ -50,7 +50,7 @@ def test_each_file_is_of_one_partition_and_knows_its_buckets(spark: SparkSession
     assert facts == {(str(D1), 1): (2, (5, 7)), (str(D2), 1): (1, (3, 3)), (None, 2): (1, (9, 9))}
     for file in files:
         assert Path(f"{tables.uri(KINDS)}/{file.path}").stat().st_size == file.size
-    assert tables.read(KINDS).count() == 0  # nobody has committed them
+    assert tables.read(KINDS).count() == 0  # the files are not committed
 
 
 def test_rows_keep_their_order_within_a_partition(spark: SparkSession, tables: Tables) -> None:

@@ -5,7 +5,7 @@ Days whose rows lie in plain files, few enough for one task, are made by tasks t
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -76,7 +76,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     if not stale and not vanished and not undated:
         return TileBuild([], len(wanted), 0, 0, 0)
     inventory.check_days(events, list(stale))
-    newest = max(of.revision for of in (*ledger.days.values(), ledger.undated))
+    newest = max(day.revision for day in (*ledger.days.values(), ledger.undated))
     revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [wanted[day] for day in sorted(stale)]
     made = _Build(tables, config, revision, days, read_tombstones(tables)).run(undated=undated)
@@ -92,7 +92,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     if undated:
         nothing = replace(MadeDay.empty(), num_rejected=inventory.num_undated)
         rows.append(_row(None, nothing, inventory.undated_fingerprint, revision))
-    if not tables.add(TILE_DAYS, rows, replacing=_these(rows), since=since):
+    if not tables.add(TILE_DAYS, rows, replacing=_own_rows(revision, same), since=since):
         for table in (USER_ITEM_DAYS, REJECTED_EVENTS):
             tables.drop_partitions(table, [{"revision": revision}])
         return None
@@ -102,14 +102,13 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     return TileBuild(sorted(made), len(wanted) - len(stale), num_tiles, num_events, num_rejected, tuple(sorted(same)))
 
 
-def _these(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write the condition that a row of the ledger is of the same day and revision as one of these."""
+def _own_rows(revision: int, same: Mapping[date, int]) -> str:
+    """Return the condition on the ledger's rows of a build: of its revision, and of days that keep an earlier one."""
     days_of: dict[int, list[date]] = defaultdict(list)
-    for row in rows:
-        days_of[row["revision"]] += [row["event_date"]] if row["event_date"] else []
-    newest = max(row["revision"] for row in rows)
-    kept = (f"(revision = {number} AND {sql_in('event_date', days)})" for number, days in days_of.items())
-    return " OR ".join([*kept, f"(revision = {newest} AND event_date IS NULL)"])
+    for day, kept in same.items():
+        days_of[kept].append(day)
+    kept_days = (f"(revision = {kept} AND {sql_in('event_date', days)})" for kept, days in days_of.items())
+    return " OR ".join([f"revision = {revision}", *kept_days])
 
 
 def _stale_days(

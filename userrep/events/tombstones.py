@@ -1,7 +1,7 @@
 """Users who were erased, known by keyed hashes alone, so that a replay of the log or late rows do not bring them back.
 
-The key is a file beside the tables, ``erasure/key`` below the root, which only its owner may read: with it, an id can
-be tested against the hashes. It guards copies of the table that go elsewhere.
+The key is a file next to the tables, ``erasure/key`` below the root. Only its owner may read it, since a reader with
+the key can test an id against the hashes. It protects copies of the table that leave the root.
 """
 
 import hashlib

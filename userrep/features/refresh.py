@@ -222,8 +222,8 @@ class _Refresh:
 
     @property
     def _first_kept(self) -> int:
-        """The oldest generation whose rows stay next to those of this one."""
-        return max([0, *(generation.generation for generation in self.motion.known[-_KEPT + 1 :])])
+        """The newest complete generation, whose rows stay next to those of this one; 0 if there is none."""
+        return self.motion.known[-1].generation if self.motion.known else 0
 
     def _is_replaced(self, of: dict[str, Any]) -> bool:
         """Return whether rows go when this generation comes: of older generations, and of runs killed before them."""
@@ -236,8 +236,7 @@ class _Refresh:
         sums = pooled(replace(inputs, profiles=None), replace(job, outputs=("sums",)), plan, schema)
         keys = {"lineage_id": F.lit(lineage_id), "generation": F.lit(generation)}
         rows = sums.withColumns({**keys, "user_slice": user_slice(plan.num_ranges)})
-        ledger = self.tables.ledger(SUM_GENERATIONS, ("generation",), lineage_id=lineage_id)
-        old = sorted(row.generation for row in ledger if row.generation < self._first_kept)[-_KEPT:]
+        old = [earlier.generation for earlier in self.motion.known[:-1]]
         replaced: Keys = [{"lineage_id": lineage_id, "generation": number} for number in (generation, *old)]
         self.tables.replace(rows, USER_WINDOW_SUMS, replaced)
         written_now = self.tables.read(USER_WINDOW_SUMS).where(

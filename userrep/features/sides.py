@@ -89,7 +89,8 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
     while True:
         version = tables.version(USER_PROFILES)
         stored = tables.read(USER_PROFILES, version=version).select("content_hash").first()
-        if num_rows == 0 if stored is None else stored.content_hash == content:
+        is_empty = stored is None and num_rows == 0  # then no row names the content
+        if is_empty or (stored is not None and stored.content_hash == content):
             return Profiles(sides_hash, version)
         users = read_users(tables.spark, config.users) if config.users else None
         picks = read_picks(tables.spark, config.onboarding) if config.onboarding else None

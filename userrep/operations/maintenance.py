@@ -11,6 +11,7 @@ from userrep.events.buckets import partition_values
 from userrep.events.tiles import latest_tile_days
 from userrep.features.build import features_tables
 from userrep.features.openings import newest_openings
+from userrep.features.refresh import generations
 from userrep.schemas import (
     EMBEDDING_UPDATES,
     REJECTED_EVENTS,
@@ -85,16 +86,17 @@ def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
 def _drop_superseded_tiles(tables: Tables) -> int:
     """Drop revisions of tiles that were written more than 7 days ago and that nothing refers to; return how many.
 
-    The newest revision of a day stays, and so do those that window sums and opening sums include: a correction
+    The newest revision of a day stays, and so do those that stored window sums and opening sums include: a correction
     subtracts them. In a catalog nothing is dropped. Driver memory: one entry for each file.
     """
     if not tables.has_files:
         return 0
     used = {(day, revision) for day, (_, revision) in latest_tile_days(tables).items()}
-    for ledger in (schemas.SUM_GENERATIONS, schemas.OPENINGS):
-        for row in tables.ledger(ledger, ("revision_by_day",)):
-            used |= set(dict(row.revision_by_day or {}).items())
-    files = tables.files(USER_ITEM_DAYS, lambda of: (of["event_date"], of["revision"]) not in used)
+    lineages = {row.lineage_id for row in tables.ledger(schemas.SUM_GENERATIONS, ("lineage_id",))}
+    sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
+    for included in (*sums, *(row.revision_by_day for row in newest_openings(tables).values())):
+        used |= set((included or {}).items())
+    files = tables.files(USER_ITEM_DAYS, lambda values: (values["event_date"], values["revision"]) not in used)
     before = (utc_now() - RETENTION).replace(tzinfo=UTC).timestamp() * 1000
     written_at: dict[tuple[date, int], int] = defaultdict(int)
     for file in files:

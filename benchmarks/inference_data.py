@@ -30,12 +30,13 @@ from userrep.features.build import features_table, read_features
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import POOLED, FeatureSpec
 from userrep.features.targets import TargetLayout
-from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
+from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import FORMAT_VERSION
 from userrep.schemas import FEATURE_SETS, USER_EMBEDDINGS
 from userrep.session import get_session
+from userrep.spaces import create
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
 from userrep.spaces.snapshots import stage_snapshots
 from userrep.table_writer import TableWriter
@@ -81,7 +82,7 @@ class Users:
     @property
     def artifact(self) -> str:
         """The folder of the space's artifact."""
-        return artifact_folder(self.config, SPACE)
+        return artifact_folder(self.config, self.space)
 
     @property
     def features(self) -> DataFrame:
@@ -258,7 +259,7 @@ def save_space(settings: Config, layout: InputLayout, scaler: Scaler, *, lineage
     )  # fmt: skip
     weights = {name: tensor.numpy() for name, tensor in state.items()}
     tensors = tensors_of(weights, scaler, empty_input(layout, scaler))
-    return save_artifact(artifact_folder(settings, SPACE), manifest, tensors).content_hash
+    return create.save_space(str(settings.root), manifest, tensors).content_hash
 
 
 def as_stored(rows: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:

@@ -146,7 +146,7 @@ def _space(work: Pipeline, seed: int) -> Space:
 
     def trained() -> dict[int, Space]:
         spaces = [space for space in list_spaces(work.tables) if space.state != CANDIDATE]
-        folders = {space: artifact_folder(work.config, space.space_id) for space in spaces}
+        folders = {space: artifact_folder(work.config, space) for space in spaces}
         return {load_artifact(folder).manifest.training.seed: space for space, folder in folders.items()}
 
     if seed not in trained():

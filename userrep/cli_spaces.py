@@ -57,14 +57,17 @@ def spaces_show(
 
     tables = ledgers_of(config)
     found = find_space(tables, space)
-    manifest = load_artifact(artifact_folder(config, found.space_id), found.content_hash).manifest
+    folder = artifact_folder(config, found)
+    manifest = load_artifact(folder, found.content_hash).manifest
     snapshots = list_snapshots(tables, found.space_id)
     metrics = {name: value for name, value in manifest.metrics.items() if "." not in name}
-    lines = [f"{key}: {value}" for key, value in vars(found).items()]
+    lines = [f"{key}: {value}" for key, value in vars(found).items() if key != "maps"]
+    lines += [f"artifact: {folder}", *(f"map into {space_id}: {content_hash}" for space_id, content_hash in found.maps)]
     lines += [f"inputs: {manifest.layout.width} in {len(manifest.layout.blocks)} blocks"]
     lines += [f"{name}: {value:.4g}" for name, value in metrics.items()]
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
-    shown = {**vars(found), "manifest": manifest.model_dump(mode="json"), "snapshots": [vars(s) for s in snapshots]}
+    shown = vars(found) | {"maps": dict(found.maps), "artifact": folder, "manifest": manifest.model_dump(mode="json")}
+    shown["snapshots"] = [vars(s) for s in snapshots]
     print_result(shown, lines, as_json=as_json)
 
 

@@ -57,6 +57,7 @@ MEANINGS = {
     "last_event_at": "time of the newest event",
     "last_label_at": "latest time of a label",
     "last_seen_at": "last registration, declaration, pin or training set of the consumer",
+    "maps": "content hashes of its maps into earlier spaces' coordinates, by these spaces' ids",
     "last_turn": "running number of the space's last promotion; 0 before the first",
     "lease_id": "names this holding of the lease",
     "lineage_id": "lineage of item vectors: columns, windows and settings that they depend on",

@@ -47,7 +47,7 @@ def export_embeddings(tables: Tables, config: Config, space: Space, as_of: date,
     """Write the newest revision of a snapshot: user_id, as_of, embedding. Returns the manifest."""
     snapshot = newest_snapshot(tables, space.space_id, as_of)
     rows = tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", "as_of", "embedding")
-    dim = load_artifact(artifact_folder(config, space.space_id), space.content_hash).manifest.model.latent_dim
+    dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
     about = {
         "space_id": space.space_id,
         "snapshot_id": snapshot.snapshot_id,

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -40,15 +40,20 @@ _held: ContextVar[tuple["_Beat", ...]] = ContextVar("held", default=())  # by th
 def held(tables: Tables, job: str) -> Iterator[None]:
     """Hold the lease of a job of this root meanwhile. Cost: two commits, and a small file every 10 s.
 
+    Within a block that holds it already, nothing happens.
+
     Raises
     ------
     AlreadyRunningError
         If another run has it, by name; nothing was changed then. Or, within the block, if this process slept for so
         long that another has taken it.
     """
+    if any(beat.job == job and beat.root == tables.artifacts_root for beat in _held.get()):
+        yield
+        return
     row = _taken(tables, job)
     lease_id = row["lease_id"]
-    beat = _Beat(job, _file(tables, row), lambda: any(lease.lease_id == lease_id for lease in tables.ledger(LEASES)))
+    beat = _Beat(tables, row, lambda: any(lease.lease_id == lease_id for lease in tables.ledger(LEASES)))
     token = _held.set((*_held.get(), beat))
     try:
         yield
@@ -81,9 +86,9 @@ def check_held() -> None:
 class _Beat:
     """Writes the time into a file again and again, until it is told to end, or another has taken the lease."""
 
-    def __init__(self, job: str, file: str, is_mine: Callable[[], bool]) -> None:
-        self.job, self.is_lost = job, False
-        self._file, self._is_there = file, False
+    def __init__(self, tables: Tables, row: Mapping[str, object], is_mine: Callable[[], bool]) -> None:
+        self.root, self.job, self.is_lost = tables.artifacts_root, row["job"], False
+        self._file, self._is_there = _file(tables, row), False
         self._is_mine, self._began_at = is_mine, utc_now()
         self._is_over = threading.Event()
         with suppress(OSError):  # as below
@@ -206,7 +211,7 @@ def _heard(tables: Tables, holder: Row) -> datetime:
     return heard_at
 
 
-def _file(tables: Tables, row: dict[str, object]) -> str:
+def _file(tables: Tables, row: Mapping[str, object]) -> str:
     return f"{tables.artifacts_root}/artifacts/leases/{row['job']}-{row['lease_id']}"
 
 

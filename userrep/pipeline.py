@@ -289,7 +289,7 @@ class Pipeline:
             if not missing:
                 return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
             staged = staged_snapshots(self.tables, space, missing)
-            published = publish_snapshots(self.tables, self.config, staged, on_time=on_time)
+            published = publish_snapshots(self.tables, self.config, space, staged, on_time=on_time)
             registry.mark_ready(self.tables, space)
             run.num_rows = sum(snapshot.num_users for snapshot in published)
             last = published[-1]

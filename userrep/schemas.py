@@ -196,7 +196,7 @@ REGISTRY = TableSchema(
     of the newest change of the whole table, the same in all rows""",
     """kind STRING, name STRING, change_id STRING,
     state STRING, lineage_id STRING, trained_until DATE, content_hash STRING, created_at TIMESTAMP,
-    changed_at TIMESTAMP, last_turn BIGINT,
+    changed_at TIMESTAMP, last_turn BIGINT, maps MAP<STRING,STRING>,
     owner STRING, registered_at TIMESTAMP, last_seen_at TIMESTAMP, pinned_space_id STRING, ready_for STRING,
     training_set_id STRING, snapshot_ids ARRAY<STRING>""",
 )

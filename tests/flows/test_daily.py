@@ -1,6 +1,7 @@
 """Every night, and history put right: daily, backfill, late data, on a pipeline's own tables."""
 
 import shutil
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -165,7 +166,8 @@ def test_a_range_of_dates_that_makes_no_sense_is_refused() -> None:
 def with_copy_of_the_space(nights: Nights, space_id: str, *, lineage_id: str) -> None:
     """Register a ready space with the artifact of the one that serves: a training that costs nothing."""
     tables, like = nights.work(AS_OF).tables, nights.space
-    shutil.copytree(artifact_folder(nights.config, like.space_id), artifact_folder(nights.config, space_id))
+    copy = artifact_folder(nights.config, replace(like, space_id=space_id))
+    shutil.copytree(artifact_folder(nights.config, like), copy)
     add_candidate(
         tables,
         space_id=space_id,

@@ -106,7 +106,7 @@ def test_drift_is_measured_of_vectors_and_inputs(done: tuple[Pipeline, Config]) 
 def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(done: tuple[Pipeline, Config]) -> None:
     work, config = done
     space = find_space(work.tables, None)
-    folder = artifact_folder(config, space.space_id)
+    folder = artifact_folder(config, space)
     artifact = load_artifact(folder)
     work.monitor_drift(space, AS_OF)
     (kept,) = work.tables.ledger(schemas.SNAPSHOT_DRIFT, metric="error_growth", part="")

@@ -28,9 +28,10 @@ from tests.support.streaming_world import (
 )
 from userrep.downstream.return_propensity import CONSUMER
 from userrep.errors import UsageError, UserrepError
-from userrep.model.artifact import load_artifact, save_artifact
+from userrep.model.artifact import load_artifact
 from userrep.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.spaces.consumers import pin_consumer
+from userrep.spaces.create import save_space
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
 from userrep.streaming.batches import online_store
 from userrep.streaming.query import STREAM_REVISION
@@ -240,12 +241,12 @@ class Live:
 def add_mirrored_space(world: World, space_id: str) -> None:
     """Register a ready space whose vectors are those of the serving space, negated. Costs no training."""
     like = world.space
-    artifact = load_artifact(artifact_folder(world.config, like.space_id))
+    artifact = load_artifact(artifact_folder(world.config, like))
     mirrored = {
         name: -t if name.startswith(("encoder_latent", "encoder_skip")) else t for name, t in artifact.tensors.items()
     }
     manifest = artifact.manifest.model_copy(update={"space_id": space_id})
-    made = save_artifact(artifact_folder(world.config, space_id), manifest, mirrored)
+    made = save_space(str(world.config.root), manifest, mirrored)
     add_candidate(
         world.tables, space_id=space_id, lineage_id=like.lineage_id, trained_until=like.trained_until,
         content_hash=made.content_hash,

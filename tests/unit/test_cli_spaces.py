@@ -14,8 +14,9 @@ from userrep import config as settings
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
-from userrep.model.artifact import SpaceManifest, save_artifact, tensors_of
+from userrep.model.artifact import SpaceManifest, tensors_of
 from userrep.model.autoencoder import Autoencoder
+from userrep.spaces.create import save_space
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
 from userrep.tables import Tables
@@ -53,7 +54,7 @@ def test_spaces_are_listed_with_what_embeds_them_daily(
     ]
 
 
-def save_space(folder: Path, tables: Tables) -> None:
+def add_trained_space(folder: Path, tables: Tables) -> None:
     """Write an artifact of untrained weights, and register it as a candidate."""
     spec = FeatureSpec(
         windows_days=[7], modalities={"behaviour": 3}, onboarding=False, registered_at=False, attributes=[], context=[]
@@ -75,14 +76,14 @@ def save_space(folder: Path, tables: Tables) -> None:
     )
     state = {name: tensor.numpy() for name, tensor in Autoencoder(layout, model, seed=3).state_dict().items()}
     tensors = tensors_of(state, Scaler(center_F=zeros, scale_F=ones), zeros)
-    saved = save_artifact(str(folder / "root/artifacts/spaces/s1"), manifest, tensors)
+    saved = save_space(str(folder / "root"), manifest, tensors)
     add_spaces(tables, "s1", content_hash=saved.content_hash)
 
 
 def test_a_space_is_shown_with_its_figures_and_published_snapshots(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables, tmp_path: Path
 ) -> None:
-    save_space(tmp_path, tables)
+    add_trained_space(tmp_path, tables)
     days = (date(2024, 4, 9), date(2024, 4, 2))
     record_snapshots(tables, [snapshot(day, space="s1") for day in days])
     record_snapshots(tables, [snapshot(date(2024, 4, 16), space="s1", state="refused")])

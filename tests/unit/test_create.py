@@ -2,7 +2,10 @@
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +16,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import AS_OF, pipeline_config
 from userrep import schemas
 from userrep.config import Config
-from userrep.errors import SlotsError, UsageError
+from userrep.errors import AlreadyRunningError, SlotsError, UsageError, UserrepError
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
@@ -21,7 +24,7 @@ from userrep.model.carried import num_carried_by
 from userrep.pipeline import Pipeline
 from userrep.spaces import create
 from userrep.spaces.create import next_space_id
-from userrep.spaces.registry import artifact_folder, find_space
+from userrep.spaces.registry import Space, artifact_folder, find_space
 from userrep.spaces.training_inputs import training_folder
 from userrep.training.checkpoint import checkpoint_names
 from userrep.training.task import TrainingResult, TrainingTask
@@ -90,8 +93,46 @@ def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(
     assert not Path(folder).exists()
 
     other = work.pipeline(threads=2).train_autoencoder()  # the same recipe, undisturbed
-    hashes = [load_artifact(artifact_folder(pipeline.config, s.space_id)).manifest.metrics for s in (space, other)]
+    hashes = [load_artifact(artifact_folder(pipeline.config, s)).manifest.metrics for s in (space, other)]
     assert hashes[0]["valid_loss"] == pytest.approx(hashes[1]["valid_loss"], rel=1e-5)
+
+
+def test_a_second_training_of_another_command_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = work.pipeline(), work.pipeline()
+    refused: list[BaseException | None] = []
+
+    def train_meanwhile(*_: object, **__: object) -> Space:
+        with ThreadPoolExecutor(1) as pool:
+            refused.append(pool.submit(second.train_autoencoder).exception())
+        raise Cut
+
+    monkeypatch.setattr(create, "_create_space", train_meanwhile)
+    with pytest.raises(Cut):
+        first.train_autoencoder()
+    assert isinstance(refused[0], AlreadyRunningError)
+    assert str(refused[0]).startswith("train_autoencoder is already running: run ")
+
+
+@pytest.mark.full
+def test_of_two_trainings_with_one_id_one_is_registered_and_whole(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second believes that the first is gone, which slept before it registered its space."""
+    first, second, done = work.pipeline(max_epochs=1), work.pipeline(max_epochs=1), list[Space]()
+    real = create.add_candidate
+
+    def sleep(*args: Any, **named: Any) -> None:
+        monkeypatch.setattr(create, "add_candidate", real)
+        done.append(second.train_autoencoder())
+        real(*args, **named)
+
+    monkeypatch.setattr(create, "held", lambda *_: nullcontext())
+    monkeypatch.setattr(create, "add_candidate", sleep)
+    with pytest.raises(UserrepError, match=r"another training has registered this id meanwhile"):
+        first.train_autoencoder()
+    (space,) = done
+    assert find_space(first.tables, space.space_id) == space
+    load_artifact(artifact_folder(first.config, space), space.content_hash)
+    folders = [path.name for path in Path(artifact_folder(first.config, space)).parent.iterdir()]
+    assert len(folders) == 2
 
 
 @pytest.mark.full
@@ -130,7 +171,7 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     assert said.startswith(f"training begins with weights of space {serving.space_id}: encoder_hidden, ")
     config = work.pipeline().config
     losses = {
-        space.space_id: load_artifact(artifact_folder(config, space.space_id)).manifest.metrics["valid_loss"]
+        space.space_id: load_artifact(artifact_folder(config, space)).manifest.metrics["valid_loss"]
         for space in (cold, warm, serving)
     }
     assert losses[warm.space_id] < losses[cold.space_id]
@@ -166,7 +207,7 @@ def trained(done: tuple[Pipeline, Config]) -> tuple[Artifact, pa.RecordBatch]:
     """Return the artifact that serves, and the features of its training dates."""
     pipeline, config = done
     space = find_space(pipeline.tables, None)
-    artifact = load_artifact(artifact_folder(config, space.space_id), space.content_hash)
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     as_ofs = pipeline.schedule.training_as_ofs
     rows = read_features(pipeline.tables, config, space.lineage_id, as_ofs).toArrow().combine_chunks()
     return artifact, rows.to_batches()[0]

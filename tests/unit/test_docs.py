@@ -66,14 +66,14 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     tables, config, space = site
-    publish_snapshots(tables, config, site.stage(), on_time=True)
+    publish_snapshots(tables, config, space, site.stage(), on_time=True)
     mark_ready(tables, space)
     promote(tables, find_space(tables, "s1"))
     as_of = DATES[0]
     export_embeddings(tables, config, space, as_of, str(tmp_path / "out"))
     names: dict[str, Any] = {
         "spark": tables.spark, "tables": tables, "config": config, "out": str(tmp_path / "out"),
-        "as_of": as_of, "artifact": artifact_folder(config, "s1"),
+        "as_of": as_of, "artifact": artifact_folder(config, space),
     }  # fmt: skip
     wanted = {row["user_id"]: row["embedding"] for row in site.rows(as_of).to_pylist()}
     seen = []

@@ -174,8 +174,7 @@ def test_a_stage_must_know_where_the_tables_are(labels: DataFrame, tmp_path: Pat
 
 
 def test_a_new_user_gets_the_vector_of_an_empty_user(spark: SparkSession, tmp_path: Path) -> None:
-    folder = tmp_path / "artifacts/spaces/s001-a"
-    content_hash = saved(folder, space_id="s001-a").content_hash
+    content_hash = saved(tmp_path, space_id="s001-a", is_space=True).content_hash
     tables = Tables(spark, root=str(tmp_path))
     add_spaces(tables, "s001-a", content_hash=content_hash)
     publish(tables, {snapshot(DAY, dim=16): {"u": [float(k) for k in range(16)]}})
@@ -185,6 +184,6 @@ def test_a_new_user_gets_the_vector_of_an_empty_user(spark: SparkSession, tmp_pa
     by_status = {row.embedding_status: row.embedding for row in found}
     assert set(by_status) == {"found", "new_user", "no_snapshot_yet", "null_user"}
     assert by_status["no_snapshot_yet"] is by_status["null_user"] is None
-    artifact = load_artifact(str(folder), content_hash)
+    artifact = load_artifact(str(tmp_path / find_space(tables, "s001-a").artifact), content_hash)
     z_1D = artifact.encoder().encode(torch.from_numpy(artifact.tensors["empty_F"][None]))
     np.testing.assert_allclose(by_status["new_user"], z_1D[0].numpy(), atol=1e-6)

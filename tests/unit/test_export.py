@@ -20,7 +20,7 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.export import MANIFEST, check_out, export_embeddings
 from userrep.schemas import USER_EMBEDDINGS
-from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
+from userrep.spaces.registry import Space, add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.tables import Tables
 
@@ -54,7 +54,7 @@ VECTORS = np.random.default_rng(0).standard_normal((NUM_USERS, 16)).astype(np.fl
 def site(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Site:
     config = config_of(tmp_path_factory.mktemp("site"))
     tables = Tables.of(config, spark)
-    manifest = saved(Path(artifact_folder(config, "s1")))
+    manifest = saved(Path(str(config.root)), is_space=True)
     add_candidate(
         tables, space_id="s1", lineage_id="l1", trained_until=AS_OF, content_hash=manifest.content_hash
     )  # fmt: skip

@@ -17,6 +17,7 @@ from userrep.export import check_out
 from userrep.ids import checked_name, snapshot_id
 from userrep.operations.erasure import read_ids
 from userrep.spaces import consumers, registry
+from userrep.spaces.registry_value import artifact_path
 from userrep.storage import check_new_folder, check_writable
 from userrep.tables import Tables
 
@@ -45,11 +46,11 @@ def test_only_a_name_passes_as_one(text: str) -> None:
 @pytest.mark.parametrize("text", OTHERS, ids=ascii)
 def test_nothing_but_a_name_reaches_the_registry_or_a_path(tmp_path: Path, text: str) -> None:
     tables = Tables(None, root=str(tmp_path / "root"))
-    config = parse_config({"root": str(tmp_path / "root"), "events": EVENTS}, "c")
     added: dict[str, Any] = {"lineage_id": "l1", "trained_until": date(2024, 5, 1), "content_hash": "x"}
     for act in (
         lambda: registry.add_candidate(tables, space_id=text, **added),
-        lambda: registry.artifact_folder(config, text),
+        lambda: artifact_path(text, "x"),
+        lambda: artifact_path("s1", text),
         lambda: consumers.register_consumer(tables, text, owner="o"),
         lambda: consumers.pin_consumer(tables, text, "s1"),
         lambda: consumers.remove_consumer(tables, text),

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.embedding_tables import add_spaces
 from userrep.errors import ArtifactError, UsageError
 from userrep.model.frozen_folder import write_frozen
 from userrep.spaces.agreement import Agreement
 from userrep.spaces.map_artifact import load_map, map_folder, save_map
 from userrep.spaces.mapping import LinearMap
-from userrep.spaces.registry_value import Space
+from userrep.spaces.registry import Space, find_space
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
@@ -29,19 +30,29 @@ AGREEMENT = Agreement(num_rows=20, mean_cosine=0.75, residual=0.5, overlap_at_10
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path))
+    tables = Tables(None, root=str(tmp_path))
+    for space in (OLD, NEW):
+        add_spaces(tables, space.space_id, content_hash=space.content_hash)
+    return tables
 
 
 @pytest.fixture
-def folder(tables: Tables) -> Path:
-    """Save a map; return its folder."""
-    save_map(tables, NEW, OLD, LinearMap(WEIGHT_ED, BIAS_D), told=AGREEMENT, as_ofs=DAYS)
-    return Path(map_folder(tables, NEW, OLD))
+def new(tables: Tables) -> Space:
+    """Save a map; return the space that it is from, which names it."""
+    return save_map(tables, NEW, OLD, LinearMap(WEIGHT_ED, BIAS_D), told=AGREEMENT, as_ofs=DAYS)
 
 
-def test_a_map_is_read_back_with_all_that_was_recorded_of_it(tables: Tables, tmp_path: Path, folder: Path) -> None:
-    assert folder == tmp_path / "artifacts" / "spaces" / "s002-b" / "maps" / "s001-a"
-    manifest, fitted = load_map(tables, NEW, OLD)
+@pytest.fixture
+def folder(tables: Tables, new: Space) -> Path:
+    return Path(map_folder(tables, new, OLD, dict(new.maps)["s001-a"]))
+
+
+def test_a_map_is_read_back_with_all_that_was_recorded_of_it(
+    tables: Tables, tmp_path: Path, new: Space, folder: Path
+) -> None:
+    manifest, fitted = load_map(tables, new, OLD)
+    assert folder == tmp_path / "artifacts/spaces/s002-b/maps/s001-a" / manifest.content_hash[:16]
+    assert find_space(tables, "s002-b").maps == new.maps == (("s001-a", manifest.content_hash),)
     np.testing.assert_array_equal(fitted(np.array([[1, 2, 4]], np.float32)), [[0, 1]])  # 0 - 2 + 1 + 1, 2 + 1 + 0 - 2
     assert (manifest.from_space, manifest.to_space, manifest.as_ofs) == ("s002-b", "s001-a", DAYS)
     assert (manifest.from_hash, manifest.to_hash) == ("hash of b", "hash of a")
@@ -50,14 +61,11 @@ def test_a_map_is_read_back_with_all_that_was_recorded_of_it(tables: Tables, tmp
     }  # fmt: skip
 
 
-def test_a_map_is_written_once_and_the_first_counts(tables: Tables, folder: Path) -> None:
-    first, _ = load_map(tables, NEW, OLD)
-    again = save_map(
-        tables, NEW, OLD, LinearMap(2 * WEIGHT_ED, BIAS_D), told=replace(AGREEMENT, residual=0.1), as_ofs=[]
-    )
-    assert again == load_map(tables, NEW, OLD)[0] == first
-    np.testing.assert_array_equal(load_map(tables, NEW, OLD)[1].weight_ED, WEIGHT_ED)
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+def test_of_two_maps_that_are_saved_at_once_the_first_counts(tables: Tables, new: Space) -> None:
+    doubled = LinearMap(2 * WEIGHT_ED, BIAS_D)
+    again = save_map(tables, NEW, OLD, doubled, told=replace(AGREEMENT, residual=0.1), as_ofs=[])
+    assert again == new
+    np.testing.assert_array_equal(load_map(tables, again, OLD)[1].weight_ED, WEIGHT_ED)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +76,7 @@ def test_a_map_is_written_once_and_the_first_counts(tables: Tables, folder: Path
     ],
 )
 def test_a_map_that_was_changed_is_refused(
-    tables: Tables, folder: Path, what: dict[str, str] | None, match: str
+    tables: Tables, new: Space, folder: Path, what: dict[str, str] | None, match: str
 ) -> None:
     if what is None:
         content = bytearray((folder / "weights.safetensors").read_bytes())
@@ -78,16 +86,27 @@ def test_a_map_that_was_changed_is_refused(
         manifest = json.loads((folder / "manifest.json").read_text())
         (folder / "manifest.json").write_text(json.dumps(manifest | what))
     with pytest.raises(ArtifactError, match=match):
-        load_map(tables, NEW, OLD)
+        load_map(tables, new, OLD)
 
 
-def test_a_map_of_other_artifacts_is_refused(tables: Tables, folder: Path) -> None:
-    for new, old in ((replace(NEW, content_hash="x"), OLD), (NEW, replace(OLD, content_hash="x"))):
+def test_a_map_that_the_registry_does_not_name_is_refused(tables: Tables, new: Space, folder: Path) -> None:
+    manifest, _ = load_map(tables, new, OLD)
+    (folder / "weights.safetensors").unlink()
+    (folder / "manifest.json").unlink()
+    folder.rmdir()
+    write_frozen(str(folder), manifest, {"weight_ED": 2 * WEIGHT_ED, "bias_D": BIAS_D})
+    with pytest.raises(ArtifactError, match="another artifact was expected here"):
+        load_map(tables, new, OLD)
+
+
+def test_a_map_of_other_artifacts_is_refused(tables: Tables, new: Space, folder: Path) -> None:
+    for one, other in ((replace(new, content_hash="x"), OLD), (new, replace(OLD, content_hash="x"))):
         with pytest.raises(ArtifactError, match="the map is from s002-b to s001-a, of other artifacts"):
-            load_map(tables, new, old)
-    folder.rename(folder.with_name("s003-c"))
-    with pytest.raises(ArtifactError, match=r"the map is from s002-b to s001-a, of other artifacts. Delete the folder"):
-        load_map(tables, NEW, replace(OLD, space_id="s003-c"))
+            load_map(tables, one, other)
+    folder.parent.rename(folder.parent.with_name("s003-c"))
+    renamed = replace(new, maps=(("s003-c", new.maps[0][1]),))
+    with pytest.raises(ArtifactError, match=r"the map is from s002-b to s001-a, of other artifacts. Restore the fold"):
+        load_map(tables, renamed, replace(OLD, space_id="s003-c"))
 
 
 def test_a_missing_map_is_refused_with_the_command_that_fits_it(tables: Tables) -> None:
@@ -107,13 +126,10 @@ def test_a_missing_map_is_refused_with_the_command_that_fits_it(tables: Tables) 
         {"weight_ED": WEIGHT_ED, "bias_D": BIAS_D * np.float32("inf")},
     ],
 )
-def test_tensors_that_are_no_finite_map_are_refused(
-    tables: Tables, folder: Path, tensors: dict[str, np.ndarray]
-) -> None:
-    manifest, _ = load_map(tables, NEW, OLD)
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-    write_frozen(str(folder), manifest, tensors)
+def test_tensors_that_are_no_finite_map_are_refused(tables: Tables, new: Space, tensors: dict[str, np.ndarray]) -> None:
+    manifest, _ = load_map(tables, new, OLD)
+    sealed = write_frozen(str(tables.artifacts_root) + "/other", manifest, tensors)
+    Path(tables.artifacts_root, "other").rename(map_folder(tables, new, OLD, sealed.content_hash))
+    renamed = replace(new, maps=(("s001-a", sealed.content_hash),))
     with pytest.raises(ArtifactError, match="the tensors are no map of finite float32 numbers"):
-        load_map(tables, NEW, OLD)
+        load_map(tables, renamed, OLD)

@@ -19,6 +19,7 @@ from userrep.model.autoencoder import Autoencoder
 from userrep.model.carried import carried_tastes
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import _content_hash
+from userrep.spaces.create import save_space
 
 pytestmark = pytest.mark.fast
 
@@ -79,8 +80,10 @@ def saved(
     space_id: str = "s1",
     layout: InputLayout | None = None,
     model: config.Model = MODEL,
+    is_space: bool = False,
     **tensors: np.ndarray,
 ) -> SpaceManifest:
+    """Save an artifact in a folder, or (``is_space``) below a root as that of a space."""
     layout = layout or layout_of()
     scaler = scaler_of(layout)
     state = {name: t.numpy() for name, t in Autoencoder(layout, model, seed=3).state_dict().items()}
@@ -91,7 +94,7 @@ def saved(
     )  # fmt: skip
     state["whitening_EE"] = np.random.default_rng(4).normal(size=state["whitening_EE"].shape).astype(np.float32)
     written = tensors_of(state, scaler, empty_input(layout, scaler)) | tensors
-    return save_artifact(str(folder), manifest, written)
+    return save_space(str(folder), manifest, written) if is_space else save_artifact(str(folder), manifest, written)
 
 
 def rehash(folder: Path) -> None:

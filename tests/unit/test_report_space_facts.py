@@ -33,7 +33,7 @@ def tables(config: Config) -> Tables:
 
 @pytest.fixture
 def space(tables: Tables, config: Config) -> Space:
-    manifest = saved(Path(artifact_folder(config, "s001-a")))
+    manifest = saved(Path(str(config.root)), space_id="s001-a", is_space=True)
     add_spaces(tables, "s001-a", content_hash=manifest.content_hash)
     return find_space(tables, "s001-a")
 
@@ -55,7 +55,7 @@ def test_a_training_is_read_from_the_artifact(config: Config, space: Space) -> N
 
 
 def test_an_artifact_that_cannot_be_read_is_a_fault_of_the_report(config: Config, space: Space) -> None:
-    (Path(artifact_folder(config, "s001-a")) / "weights.safetensors").unlink()
+    (Path(artifact_folder(config, space)) / "weights.safetensors").unlink()
     found, fault = training_facts(config, space)
     assert found is None
     assert fault is not None

@@ -81,7 +81,7 @@ def site(spark: SparkSession, tmp_path: Path) -> Site:
         at = {"lineage_id": "l1", "as_of": as_of, "valid_from": as_of, "built_at": datetime(2024, 5, 3)}
         tables.add(FEATURE_SETS, [at | built])
     tables.commit(table, files, replacing=lambda _: False, since=since)
-    content_hash = saved(Path(artifact_folder(config, "s1")), layout=LAYOUT).content_hash
+    content_hash = saved(Path(str(config.root)), layout=LAYOUT, is_space=True).content_hash
     add_candidate(tables, space_id="s1", lineage_id="l1", trained_until=DATES[0], content_hash=content_hash)
     return Site(tables, config, find_space(tables, "s1"))
 
@@ -102,14 +102,14 @@ def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoeve
     monkeypatch.setattr(embed, "_MOST_ROWS", 25)
     monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
     staged = site.stage()
-    encoder = Encoder(load_artifact(artifact_folder(site.config, "s1")))
+    encoder = Encoder(load_artifact(artifact_folder(site.config, site.space)))
     for as_of in DATES:
         rows = site.rows(as_of)
         assert rows["user_id"].to_pylist() == [user["user_id"] for user in users_of(as_of)]
         wanted_BD = encoder.embed(as_arrow(users_of(as_of)))
         assert same_bits(np.array(stacked(rows["embedding"].combine_chunks(), 16)), wanted_BD)
         assert set(rows["revision"].to_pylist()) == {1}
-    published = publish_snapshots(site.tables, site.config, staged, on_time=True)
+    published = publish_snapshots(site.tables, site.config, site.space, staged, on_time=True)
     assert [(s.state, s.num_users) for s in published] == [(PUBLISHED, NUM_USERS)] * 2
     again = site.stage()
     assert [s.revision for s in again] == [2, 2]
@@ -135,7 +135,7 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
         patch.setattr(snapshots, "record_snapshots", killed)
         with pytest.raises(Killed):
             site.stage()
-    publish_snapshots(site.tables, site.config, site.stage(), on_time=True)
+    publish_snapshots(site.tables, site.config, site.space, site.stage(), on_time=True)
     assert site.tables.read(USER_EMBEDDINGS).count() == 2 * NUM_USERS
 
 

@@ -18,7 +18,7 @@ from userrep.features.build import FeatureSet
 from userrep.schemas import FEATURE_SETS, SNAPSHOTS
 from userrep.spaces import snapshots
 from userrep.spaces.gates import SnapshotStats
-from userrep.spaces.registry import Space, artifact_folder, find_space
+from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import (
     Snapshot,
     list_snapshots,
@@ -47,7 +47,8 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def tables(config: Config) -> Tables:
     tables = Tables.of(config, None)
-    add_spaces(tables, "s001-a", content_hash=saved(Path(artifact_folder(config, "s001-a"))).content_hash)
+    manifest = saved(Path(str(config.root)), space_id="s001-a", is_space=True)
+    add_spaces(tables, "s001-a", content_hash=manifest.content_hash)
     return tables
 
 
@@ -153,7 +154,10 @@ def test_the_first_revision_of_a_date_is_available_on_schedule_and_others_from_n
 
     def published(on_time: bool, revision: int) -> dict[date, datetime | None]:
         staged = stage(tables, dict.fromkeys((D1, D2, D3, D4), 2), revision)
-        return {s.as_of: s.available_at for s in publish_snapshots(tables, config, staged, on_time=on_time)}
+        return {
+            s.as_of: s.available_at
+            for s in publish_snapshots(tables, config, find_space(tables, "s001-a"), staged, on_time=on_time)
+        }
 
     nine = timedelta(hours=9)
     assert published(True, 2) == {
@@ -167,7 +171,7 @@ def test_a_snapshot_that_is_not_on_time_is_available_from_now_on(
     tables: Tables, config: Config, stats: dict[date, SnapshotStats]
 ) -> None:
     stats[D1] = sound(2)
-    (found,) = publish_snapshots(tables, config, stage(tables, {D1: 2}), on_time=False)
+    (found,) = publish_snapshots(tables, config, find_space(tables, "s001-a"), stage(tables, {D1: 2}), on_time=False)
     assert (found.state, found.available_at, found.dim) == ("published", NOW, DIM)
     assert list_snapshots(tables, "s001-a") == [found]
 
@@ -179,7 +183,9 @@ def test_each_snapshot_is_compared_with_the_last_published_one_before_it(
     record_snapshots(tables, [replace(snapshot(day), num_users=num) for day, num in published.items()])
     sizes = {D4: 15, D2: 60, D3: 30}  # D3 has half of D2, D4 half of D3
     stats |= {day: sound(num) for day, num in sizes.items()}
-    done = publish_snapshots(tables, config, stage(tables, sizes, revision=2), on_time=True)
+    done = publish_snapshots(
+        tables, config, find_space(tables, "s001-a"), stage(tables, sizes, revision=2), on_time=True
+    )
     assert [(s.as_of, s.state, s.num_users) for s in done] == [
         (D2, "published", 60), (D3, "published", 30), (D4, "published", 15),
     ]  # fmt: skip
@@ -192,7 +198,7 @@ def test_a_refused_snapshot_stays_unread_and_stops_no_other(
     sizes = {D2: 40, D3: 50, D4: 30}  # D4 is compared with D3, not with D2
     stats |= {D2: sound(40), D3: sound(50)}
     with pytest.raises(GateRefusedError) as caught:
-        publish_snapshots(tables, config, stage(tables, sizes), on_time=True)
+        publish_snapshots(tables, config, find_space(tables, "s001-a"), stage(tables, sizes), on_time=True)
     assert str(caught.value) == (
         "not published: snapshot s001-a-20240502-r1: it has 40 rows, the one before has 100 (gates.min_rows_share 0.5)."
         " snapshot s001-a-20240504-r1: it has no rows; it has 0 rows, the features have 30; only 0 of 16 dimensions "

@@ -146,7 +146,6 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
     tables: Tables, spark: SparkSession, tmp_path: Path
 ) -> None:
     config = config_of(tmp_path)
-    new, old = spaces(tables)
     join = EmbeddingJoin(root=str(tmp_path / "root"), missing="drop", vectors="vector")
     Pipeline(stages=[join, LogisticRegression(featuresCol="embedding")]).fit(labels(spark)).write().save(
         str(tmp_path / "model")
@@ -155,6 +154,7 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
     own = SavedModel(str(tmp_path / "model"), str(tmp_path / "labels"))
     said: list[str] = []
     for _ in range(2):
+        new, old = spaces(tables)
         diff = diff_spaces(tables, config, old=old, new=new, model=own, report=said.append)
     assert said == [f"map of {NEW} into the coordinates of {OLD}: fitted on 2 as-of dates"]
     lines = diff_lines(diff)

@@ -29,7 +29,7 @@ from userrep.config import Config
 from userrep.errors import ArtifactError, TrackingError
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import SpaceManifest, load_artifact
-from userrep.spaces.registry import add_candidate, artifact_folder
+from userrep.spaces.registry import add_candidate
 from userrep.spaces.unrecorded import keep_training, record_kept
 from userrep.tables import Tables
 from userrep.tracking import record
@@ -344,7 +344,7 @@ def test_a_training_waits_until_the_server_is_back_and_is_recorded_with_its_own_
 ) -> None:
     config = config_of(tmp_path, tracking={"uri": "${TRACKING_SERVER}"})
     tables, said = Tables.of(config, spark), list[str]()
-    manifest = saved(Path(artifact_folder(config, "s1")))
+    manifest = saved(Path(str(config.root)), is_space=True)
     monkeypatch.setattr("userrep.spaces.unrecorded.training_environment", lambda: {"python": "of the training"})
     keep_training(config, "s1", curve=CURVE, ranks=RANKS)
     monkeypatch.setenv("TRACKING_SERVER", AWAY)

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from userrep.errors import PromotionRefusedError, UsageError
+from userrep.errors import PromotionRefusedError, UsageError, UserrepError
 from userrep.spaces import transitions
 from userrep.spaces.registry_value import Consumer, Registry, Space
 
@@ -90,7 +90,19 @@ def test_candidates_are_registered_once_and_spaces_ordered_by_their_creation() -
     early, late = space("s009-i", "candidate"), replace(space(A, "candidate"), created_at=LATER)
     known = transitions.add_candidate(transitions.add_candidate(Registry(), late), early)
     assert [s.space_id for s in known.spaces] == ["s009-i", A]
-    assert transitions.add_candidate(known, replace(early, content_hash="another")) is known
+    assert transitions.add_candidate(known, early) is known
+
+
+def test_an_id_is_not_given_to_a_second_artifact() -> None:
+    known = transitions.add_candidate(Registry(), space(A, "candidate"))
+    with pytest.raises(UserrepError, match=f"space {A}: another training has registered this id meanwhile"):
+        transitions.add_candidate(known, replace(space(A, "candidate"), content_hash="another"))
+
+
+def test_a_map_is_named_once() -> None:
+    known = transitions.add_map(Registry((space(A), space(B))), B, A, "first")
+    assert known.space(B).maps == ((A, "first"),)
+    assert transitions.add_map(known, B, A, "second") is known
 
 
 def test_only_a_candidate_becomes_ready() -> None:

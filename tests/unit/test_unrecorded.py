@@ -12,7 +12,7 @@ from tests.unit.test_model import saved
 from userrep.config import Config
 from userrep.errors import TrackingError
 from userrep.spaces import unrecorded
-from userrep.spaces.registry import artifact_folder
+from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.unrecorded import keep_training, record_kept
 from userrep.tables import Tables
 from userrep.tracking.record import TrackedRun
@@ -40,7 +40,7 @@ def tables(config: Config) -> Tables:
     """Tables with two spaces, whose order of creation is not that of their names."""
     tables = Tables.of(config, None)
     for space_id in ("s002-b", "s001-a"):
-        manifest = saved(Path(artifact_folder(config, space_id)), space_id=space_id)
+        manifest = saved(Path(str(config.root)), space_id=space_id, is_space=True)
         add_spaces(tables, space_id, content_hash=manifest.content_hash)
     return tables
 
@@ -79,7 +79,7 @@ def test_a_kept_training_is_recorded_once_as_it_was_kept(
     (training,) = recorded
     assert training.pop("manifest").space_id == "s001-a"
     assert training == {
-        "folder": artifact_folder(config, "s001-a"), "curve": CURVE, "ranks": RANKS,
+        "folder": artifact_folder(config, find_space(tables, "s001-a")), "curve": CURVE, "ranks": RANKS,
         "environment": ENVIRONMENT,
     }  # fmt: skip
     assert lines == ["tracking: space s001-a is recorded with MLflow: run run of s001-a, models:/userrep/s001-a"]

@@ -135,7 +135,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     rows = (_read_vectors if tables.has_files else _join_vectors)(rows, tables, sources, steps, options)
     new_user = None
     if options.missing == "new_user":
-        folder = f"{tables.artifacts_root}/artifacts/spaces/{space.space_id}"
+        folder = f"{tables.artifacts_root}/{space.artifact}"
         new_user = EmbeddingModel.load(folder, space.content_hash).predict({})
     dim = max((step.snapshot.dim for step in steps if step.snapshot.dim is not None), default=None)
     into = None

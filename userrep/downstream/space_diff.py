@@ -15,7 +15,7 @@ from userrep.errors import UsageError
 from userrep.features.build import stored_features
 from userrep.schemas import TILE_DAYS
 from userrep.spaces.agreement import Agreement, agreement
-from userrep.spaces.map_artifact import load_map, map_folder, save_map
+from userrep.spaces.map_artifact import has_map, load_map, save_map
 from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space
 from userrep.storage import absolute, exists
@@ -93,7 +93,7 @@ def diff_spaces(
     as_ofs = common[-FITTED_DATES:]
     pairs = vector_pairs(tables, new, old, as_ofs).cache()
     try:
-        is_there = exists(map_folder(tables, new, old))
+        is_there = has_map(new, old)
         fitted = load_map(tables, new, old)[1] if is_there else fit_map(pairs)
         told = agreement(pairs, fitted)
     finally:

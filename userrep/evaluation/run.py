@@ -77,7 +77,7 @@ def evaluate(
 def gather(tables: Tables, config: Config, *, space: Space, versions: Versions, plan: Plan) -> tuple[Context, Truth]:
     """Read rows and futures: what representations may look at, and what labels are made from."""
     settings, seed = config.evaluation, config.evaluation.seed
-    artifact = load_artifact(artifact_folder(config, space.space_id), space.content_hash)
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     rows = read_rows(tables, config, space.lineage_id, plan, max_rows=settings.max_rows, seed=seed)
     activity = read_activity(tables, rows, plan, onboarding=config.onboarding, seed=seed)
     futures = Futures(rows, activity)

@@ -14,7 +14,7 @@ def embedding_udf(space: str) -> Callable[..., object]:
 
     ``space``: the folder of the space's artifact, a path or a URI that workers can read too. In a notebook::
 
-        embedding = embedding_udf(artifact_folder(config, space_id))
+        embedding = embedding_udf(artifact_folder(config, find_space(tables, space_id)))
         features.select("user_id", embedding(F.struct("*")).alias("embedding"))
 
         spark.udf.register("embedding", embedding)

@@ -31,6 +31,12 @@ class Manifest(BaseModel):
 M = TypeVar("M", bound=Manifest)
 
 
+def sealed(manifest: M, tensors: Tensors) -> M:
+    """Return the manifest with the content hash of both."""
+    weights = tensor_bytes(tensors)
+    return manifest.model_copy(update={"content_hash": _content_hash(weights, manifest.model_dump(mode="json"))})
+
+
 def write_frozen(folder: str, manifest: M, tensors: Tensors) -> M:
     """Write a folder whole or not at all; return the manifest with its content hash.
 
@@ -39,9 +45,8 @@ def write_frozen(folder: str, manifest: M, tensors: Tensors) -> M:
     FileExistsError
         If the folder is there already.
     """
-    weights = tensor_bytes(tensors)
-    manifest = manifest.model_copy(update={"content_hash": _content_hash(weights, manifest.model_dump(mode="json"))})
-    write_folder(folder, {WEIGHTS: weights, MANIFEST: manifest.model_dump_json(indent=1).encode()})
+    manifest = sealed(manifest, tensors)
+    write_folder(folder, {WEIGHTS: tensor_bytes(tensors), MANIFEST: manifest.model_dump_json(indent=1).encode()})
     return manifest
 
 

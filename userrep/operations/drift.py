@@ -134,7 +134,7 @@ def _inputs_compared(
         now=now.as_of,
         before=before.as_of,
         spec=FeatureSpec.of(config),
-        folder=artifact_folder(config, space.space_id),
+        folder=artifact_folder(config, space),
         content_hash=space.content_hash,
     )
 

@@ -8,17 +8,20 @@ import safetensors.numpy
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
+from userrep.leases import held
 from userrep.model import coordinates
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.carried import whitening_of
 from userrep.model.corruption import empty_input
+from userrep.model.frozen_folder import sealed
 from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.model.warm_start import warm_start
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
+from userrep.spaces.registry_value import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
-from userrep.storage import delete_folder, exists
+from userrep.storage import artifacts_root, delete_folder
 from userrep.tables import Tables
 from userrep.tracking.place import check_tracking
 from userrep.training.backends import check_backend, run_training
@@ -69,8 +72,28 @@ def create_space(
     Scaler, vocabularies and encoder see rows of as-of dates whose futures end by ``until`` alone. A run that was killed
     leaves rows and checkpoints under an id that is not registered; the next run takes the same id and goes on from
     them. Cost: that of ``training_inputs``, then the training.
+
+    Raises
+    ------
+    AlreadyRunningError
+        If another run is training a space; one at a time does.
+    UserrepError
+        If the id was given to another artifact meanwhile.
     """
     check_training(tables, config, report)
+    with held(tables, "train_autoencoder"):
+        return _create_space(tables, config, lineage_id, as_ofs=as_ofs, until=until, report=report)
+
+
+def _create_space(
+    tables: Tables,
+    config: Config,
+    lineage_id: str,
+    *,
+    as_ofs: Sequence[date],
+    until: date,
+    report: Callable[[str], None],
+) -> Space:
     space_id = next_space_id(tables, config, until)
     inputs = training_inputs(tables, config, space_id=space_id, lineage_id=lineage_id, as_ofs=as_ofs, report=report)
     layout, empty_F = inputs.layout, empty_input(inputs.layout, inputs.scaler)
@@ -85,9 +108,7 @@ def create_space(
         initial=_initial_weights(tables, config, inputs, lineage_id, report),
     )
     result = run_training(task, spark=tables.spark, report=report)
-    folder = artifact_folder(config, space_id)
-    if exists(folder):  # of a run that was killed before it could register the space
-        delete_folder(folder)
+    tensors = tensors_of(_in_coordinates(task, result, inputs), inputs.scaler, empty_F)
     manifest = SpaceManifest(
         space_id=space_id,
         created_at=datetime.now(UTC),
@@ -102,13 +123,19 @@ def create_space(
         config_hash=short_hash(config.model_dump()),
         code_hash=code_hash(),
     )
-    saved = save_artifact(folder, manifest, tensors_of(_in_coordinates(task, result, inputs), inputs.scaler, empty_F))
+    manifest = save_space(artifacts_root(config), manifest, tensors)
     keep_training(config, space_id, curve=result.curve, ranks=result.ranks)
     add_candidate(
-        tables, space_id=space_id, lineage_id=lineage_id, trained_until=until, content_hash=saved.content_hash
+        tables, space_id=space_id, lineage_id=lineage_id, trained_until=until, content_hash=manifest.content_hash
     )
     delete_folder(training_folder(config, space_id))
     return find_space(tables, space_id)
+
+
+def save_space(root: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceManifest:
+    """Write a space's artifact below ``artifacts_root``, in a folder of its own; return the manifest with its hash."""
+    manifest = sealed(manifest, tensors)
+    return save_artifact(f"{root}/{artifact_path(manifest.space_id, manifest.content_hash)}", manifest, tensors)
 
 
 def _in_coordinates(task: TrainingTask, result: TrainingResult, inputs: TrainingInputs) -> Tensors:
@@ -133,7 +160,7 @@ def _initial_weights(
         return b""
     space = find_space(tables, config.training.init_from)
     start = warm_start(
-        load_artifact(artifact_folder(config, space.space_id), space.content_hash),
+        load_artifact(artifact_folder(config, space), space.content_hash),
         layout=inputs.layout,
         targets=inputs.targets,
         scaler=inputs.scaler,

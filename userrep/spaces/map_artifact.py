@@ -1,4 +1,4 @@
-"""Maps between spaces on disk: below the artifact of the space that is mapped, bound to both spaces' content hashes."""
+"""Maps between spaces on disk: beside the artifact of the space that is mapped, their hashes in the registry."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,12 +8,12 @@ import numpy as np
 
 from userrep import config
 from userrep.errors import ArtifactError, UsageError
-from userrep.model.frozen_folder import Manifest, read_frozen, write_frozen
+from userrep.ids import checked_name
+from userrep.model.frozen_folder import Manifest, read_frozen, sealed, write_frozen
 from userrep.model.tensor_file import Tensors
 from userrep.spaces.agreement import Agreement
 from userrep.spaces.mapping import LinearMap
-from userrep.spaces.registry import Space
-from userrep.storage import exists
+from userrep.spaces.registry import Space, add_map
 from userrep.tables import Tables
 
 
@@ -29,17 +29,23 @@ class MapManifest(Manifest):
     agreement: dict[str, float]
 
 
-def map_folder(tables: Tables, new: Space, old: Space) -> str:
-    """Return the folder of the map from ``new`` to ``old``."""
-    return f"{tables.artifacts_root}/artifacts/spaces/{new.space_id}/maps/{old.space_id}"
+def has_map(new: Space, old: Space) -> bool:
+    """Say whether the registry names a map from ``new`` to ``old``."""
+    return old.space_id in dict(new.maps)
+
+
+def map_folder(tables: Tables, new: Space, old: Space, content_hash: str) -> str:
+    """Return the folder of a map from ``new`` to ``old``."""
+    below = f"artifacts/spaces/{new.space_id}/maps/{old.space_id}"
+    return f"{tables.artifacts_root}/{below}/{checked_name(content_hash[:16], 'map')}"
 
 
 def save_map(
     tables: Tables, new: Space, old: Space, fitted: LinearMap, *, told: Agreement, as_ofs: Sequence[date]
-) -> MapManifest:
-    """Write a map whole or not at all, once: a model that reads through it must get the same tomorrow.
+) -> Space:
+    """Write a map and name it in the registry, once: a model that reads through it must get the same tomorrow.
 
-    Where another run has written it meanwhile, that one counts and its manifest is returned.
+    Returns ``new`` as it is in the registry then. If another run has named a map meanwhile, that one counts.
     """
     manifest = MapManifest(
         from_space=new.space_id,
@@ -51,14 +57,13 @@ def save_map(
         agreement=asdict(told),
     )
     tensors = {"weight_ED": fitted.weight_ED, "bias_D": fitted.bias_D}
-    try:
-        return write_frozen(map_folder(tables, new, old), manifest, tensors)
-    except FileExistsError:
-        return load_map(tables, new, old)[0]
+    manifest = sealed(manifest, tensors)
+    write_frozen(map_folder(tables, new, old, manifest.content_hash), manifest, tensors)
+    return add_map(tables, new, old, manifest.content_hash)
 
 
 def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, LinearMap]:
-    """Read a map and check it against both spaces.
+    """Read the map that the registry names, and check it against the registry and both spaces.
 
     Raises
     ------
@@ -67,14 +72,14 @@ def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, Linea
     ArtifactError
         If it is not as it was written, or of other artifacts than these spaces'.
     """
-    folder = map_folder(tables, new, old)
-    if not exists(folder):
+    content_hash = dict(new.maps).get(old.space_id)
+    if content_hash is None:
         raise UsageError(
             f"there is no map from space {new.space_id} to the coordinates of {old.space_id}: "
             f"`userrep spaces diff {old.space_id} {new.space_id}` fits one."
         )
-    cure = f"Delete the folder; `userrep spaces diff {old.space_id} {new.space_id}` fits the map anew."
-    manifest, tensors = read_frozen(folder, MapManifest, expected_hash=None, cure=cure)
+    folder, cure = map_folder(tables, new, old, content_hash), "Restore the folder from a copy."
+    manifest, tensors = read_frozen(folder, MapManifest, expected_hash=content_hash, cure=cure)
     wanted = (new.space_id, new.content_hash, old.space_id, old.content_hash)
     if (manifest.from_space, manifest.from_hash, manifest.to_space, manifest.to_hash) != wanted:
         raise ArtifactError(

@@ -71,13 +71,19 @@ def find_space(tables: Tables, space_id: str | None) -> Space:
     return read_registry(tables).space(space_id)
 
 
-def artifact_folder(config: Config, space_id: str) -> str:
-    """Return the folder of a space's artifact."""
-    return f"{artifacts_root(config)}/artifacts/spaces/{checked_name(space_id, 'space')}"
+def artifact_folder(config: Config, space: Space) -> str:
+    """Return the folder of a space's artifact. It is named by the content hash, so no run overwrites another's."""
+    return f"{artifacts_root(config)}/{space.artifact}"
 
 
 def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_until: date, content_hash: str) -> None:
-    """Register a trained space, once; a second call with the same id changes nothing."""
+    """Register a trained space. A second call with the same artifact changes nothing.
+
+    Raises
+    ------
+    UserrepError
+        If the id was given to another artifact: two trainings ran at once.
+    """
     now = utc_now()
     space = Space(
         space_id=checked_name(space_id, "space"),
@@ -89,6 +95,14 @@ def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_unt
         changed_at=now,
     )
     change_registry(tables, lambda registry: transitions.add_candidate(registry, space))
+
+
+def add_map(tables: Tables, space: Space, into: Space, content_hash: str) -> Space:
+    """Name the map of a space into an earlier one's coordinates, unless one is named already; return the space then."""
+    after = change_registry(
+        tables, lambda registry: transitions.add_map(registry, space.space_id, into.space_id, content_hash)
+    )
+    return after.space(space.space_id)
 
 
 def mark_ready(tables: Tables, space: Space) -> None:
@@ -153,7 +167,15 @@ def retire(tables: Tables, space: Space) -> None:
 def _look(tables: Tables) -> tuple[Registry, str | None]:
     """Read the registry, and the id of the change that made it (None: it is empty)."""
     rows = tables.ledger(REGISTRY)
-    spaces = [Space(space_id=row["name"], **_of(row, Space, "space_id")) for row in rows if row.kind == "space"]
+    spaces = [
+        Space(
+            space_id=row["name"],
+            maps=tuple(sorted(dict(row.maps or ()).items())),
+            **_of(row, Space, "space_id", "maps"),
+        )
+        for row in rows
+        if row.kind == "space"
+    ]
     consumers = [
         Consumer(
             name=row["name"], snapshot_ids=tuple(row.snapshot_ids or ()), **_of(row, Consumer, "name", "snapshot_ids")
@@ -171,7 +193,10 @@ def _of(row: Row, kind: type[Space] | type[Consumer], *but: str) -> dict[str, An
 
 
 def _rows(registry: Registry) -> list[dict[str, Any]]:
-    spaces = [{"kind": "space", "name": space.space_id} | vars(space) for space in registry.spaces]
+    spaces = [
+        {"kind": "space", "name": space.space_id} | vars(space) | {"maps": dict(space.maps)}
+        for space in registry.spaces
+    ]
     return [{name: value for name, value in row.items() if name != "space_id"} for row in spaces] + [
         {"kind": "consumer"} | vars(consumer) | {"snapshot_ids": list(consumer.snapshot_ids)}
         for consumer in registry.consumers

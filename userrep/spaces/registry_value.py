@@ -9,12 +9,21 @@ from userrep.ids import checked_name
 CANDIDATE, READY, SERVING, RETIRED = "candidate", "ready", "serving", "retired"
 
 
+def artifact_path(space_id: str, content_hash: str) -> str:
+    """Return the path of a space's artifact below ``artifacts_root``.
+
+    It is named by the content hash: of two trainings that were given one id, neither overwrites the other's artifact.
+    """
+    return f"artifacts/spaces/{checked_name(space_id, 'space')}/{checked_name(content_hash, 'artifact')[:16]}"
+
+
 @dataclass(frozen=True)
 class Space:
     """An embedding space. Times in UTC.
 
     ``last_turn``: the running number of its last promotion, 0 before the first; of a space that a rollback has left,
-    that of the space which the rollback has led to, below zero.
+    that of the space which the rollback has led to, below zero. ``maps``: content hashes of its maps into earlier
+    spaces' coordinates, by these spaces' ids.
     """
 
     space_id: str
@@ -25,6 +34,12 @@ class Space:
     created_at: datetime
     changed_at: datetime
     last_turn: int = 0
+    maps: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def artifact(self) -> str:
+        """The path of its artifact below ``artifacts_root``."""
+        return artifact_path(self.space_id, self.content_hash)
 
 
 @dataclass(frozen=True)

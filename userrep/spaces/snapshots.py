@@ -130,7 +130,7 @@ def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[
     written = embed_files(
         tables.spark,
         [FeatureFile(f"{tables.uri(table)}/{file.path}", file.num_rows, file.values["as_of"]) for file in found],
-        folder=artifact_folder(config, space.space_id),
+        folder=artifact_folder(config, space),
         content_hash=space.content_hash,
         target=tables.target(USER_EMBEDDINGS),
         values=values,
@@ -142,15 +142,17 @@ def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[
 def _write_rows(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
     """Let Spark read the features, and write the vectors."""
     source = stored_features(tables, config, space.lineage_id, [s.as_of for s in staged])
-    rows = embedded(source, folder=artifact_folder(config, space.space_id), content_hash=space.content_hash)
+    rows = embedded(source, folder=artifact_folder(config, space), content_hash=space.content_hash)
     revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
     keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner")
     keyed = keyed.withColumns({"space_id": F.lit(space.space_id), "user_bucket": user_bucket()})
     tables.replace(keyed, USER_EMBEDDINGS, [s.key for s in staged])
 
 
-def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot], *, on_time: bool) -> list[Snapshot]:
-    """Put staged snapshots of one space through the gates and, in one commit of the ledger, before their readers.
+def publish_snapshots(
+    tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot], *, on_time: bool
+) -> list[Snapshot]:
+    """Put staged snapshots of a space through the gates and, in one commit of the ledger, before their readers.
 
     ``on_time``: stamp them as a pipeline that ran on time would have, ``publish_delay`` after the as-of date. That
     applies to a date's first revision only. Later ones are stamped by the clock, also if all before them have expired:
@@ -162,8 +164,8 @@ def publish_snapshots(tables: Tables, config: Config, staged: Sequence[Snapshot]
     GateRefusedError
         If a gate refuses; the snapshot stays unread and is kept for a look.
     """
-    space_id = staged[0].space_id
-    dim = load_artifact(artifact_folder(config, space_id)).manifest.model.latent_dim
+    space_id = space.space_id
+    dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
     stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(_where(staged)), dim=dim)
     num_users = {s.as_of: s.num_users for s in list_snapshots(tables, space_id)}
     seen = {s.as_of for s in list_snapshots(tables, space_id, states=(PUBLISHED, REFUSED, EXPIRED))}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from userrep.errors import PromotionRefusedError, UsageError
+from userrep.errors import PromotionRefusedError, UsageError, UserrepError
 from userrep.ids import checked_name
 from userrep.spaces.registry_value import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
 
@@ -33,11 +33,31 @@ class Promotion:
 
 
 def add_candidate(registry: Registry, space: Space) -> Registry:
-    """Register a trained space, once."""
-    if any(known.space_id == space.space_id for known in registry.spaces):
+    """Register a trained space.
+
+    Raises
+    ------
+    UserrepError
+        If its id was given to another artifact meanwhile: two trainings ran at once.
+    """
+    known = next((known for known in registry.spaces if known.space_id == space.space_id), None)
+    if known is not None and known.content_hash != space.content_hash:
+        raise UserrepError(
+            f"space {space.space_id}: another training has registered this id meanwhile; this one is not registered. "
+            "Look with `userrep spaces list`; run the command again to train one more."
+        )
+    if known is not None:
         return registry
     spaces = sorted((*registry.spaces, space), key=lambda space: (space.created_at, space.space_id))
     return replace(registry, spaces=tuple(spaces))
+
+
+def add_map(registry: Registry, space_id: str, into: str, content_hash: str) -> Registry:
+    """Name a space's map into another's coordinates; one that is named already stays."""
+    space = registry.space(space_id)
+    if into in dict(space.maps):
+        return registry
+    return _with_spaces(registry, replace(space, maps=tuple(sorted((*space.maps, (into, content_hash))))))
 
 
 def mark_ready(registry: Registry, space_id: str, *, now: datetime) -> Registry:

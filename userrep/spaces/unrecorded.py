@@ -56,7 +56,7 @@ def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -
 
 
 def _record(config: Config, space: Space) -> TrackedRun:
-    folder = artifact_folder(config, space.space_id)
+    folder = artifact_folder(config, space)
     training = json.loads(read_bytes(_path(config, space.space_id), max_bytes=_MAX_BYTES))
     manifest = load_artifact(folder, space.content_hash).manifest
     return record_training(config, folder=folder, manifest=manifest, **training)

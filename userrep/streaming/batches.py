@@ -149,7 +149,7 @@ class MicroBatches:
         return tuple(
             UsedSpace(
                 space.space_id,
-                artifact_folder(self.config, space.space_id),
+                artifact_folder(self.config, space),
                 space.content_hash,
                 max((of.as_of for of in list_snapshots(self.tables, space.space_id)), default=None),
             )

@@ -28,7 +28,7 @@ def training_facts(config: Config, space: Space | None) -> tuple[TrainingFacts |
     if space is None:
         return None, None
     try:
-        manifest = load_artifact(artifact_folder(config, space.space_id), space.content_hash).manifest
+        manifest = load_artifact(artifact_folder(config, space), space.content_hash).manifest
     except ArtifactError as error:
         return None, str(error)
     facts = TrainingFacts(

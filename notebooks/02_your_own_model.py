@@ -66,7 +66,7 @@ HORIZON_DAYS, ACTIVE_DAYS, BEFORE_DAYS, EVERY_DAYS = 7, 3, 28, 7
 
 as_of = max(snapshot.as_of for snapshot in list_snapshots(tables, space.space_id))
 last = as_of - timedelta(days=HORIZON_DAYS)
-first = last - timedelta(days=41)
+first = space.trained_until  # vectors of earlier dates are in-sample: the encoder has seen what came after them
 days = (
     read_tiles(tables, start=first - timedelta(days=BEFORE_DAYS), end=as_of).select("user_id", "event_date").distinct()
 )
@@ -102,13 +102,13 @@ print(f"{labels.count():,} labels, {labels.agg(F.avg('label')).first()[0]:.0%} o
 # MAGIC
 # MAGIC A label of March must not get a vector that has seen April. Each snapshot has a date up to which it has seen
 # MAGIC the log, and a time since when anybody could have had it; a label gets the newest that was there at its time.
-# MAGIC The pipeline has made the few snapshots that its own consumer needed. For ours we want one a week over the
-# MAGIC last weeks, as if each had been made on time: a *backfill*. It reads the tiles once for all dates, and skips
-# MAGIC what is there.
+# MAGIC The pipeline has made the few snapshots that its own consumer needed. For ours we want one a week since the
+# MAGIC end of the training, as if each had been made on time: a *backfill*. It reads the tiles once for all dates, and
+# MAGIC skips what is there.
 
 # COMMAND ----------
 
-weekly = daily.dates_between(as_of - timedelta(days=56), as_of, 7)
+weekly = daily.dates_between(space.trained_until, as_of, 7)
 daily.backfill(pipeline.Pipeline(config, spark, as_of), weekly)
 joined = join_embeddings(labels, tables=tables, space=space)
 print("labels by what became of them:", num_by_status(joined))

@@ -44,6 +44,7 @@ MEANINGS = {
     "high": "upper end of the 90 % interval",
     "host": "name of the machine",
     "input": "what it was trained on: `embedding`, `recency` or `pooled_averages`",
+    "in_sample": "whether its date lies before the space's trained_until: the encoder has seen the days after it",
     "inputs": "JSON: the tables that the stage read, and their versions",
     "inputs_hash": "hash of what it was made of",
     "is_new": "nothing was known of the user when the day was opened",

@@ -125,8 +125,7 @@ class Schedule:
     def _dates_trained_on(self) -> set[date]:
         """The dates of training, and those on which their futures end.
 
-        Futures of a multiple of ``every_days`` end on other dates of training, but for the last; the farthest future's
-        ends lie on the grid through ``until``, as the labels of the example consumer do.
+        Futures of a multiple of ``every_days`` end on other dates of training, but for the last.
         """
         ahead = (0, *self.config.future_days)
         return {day + timedelta(days=days) for day in self.training_as_ofs for days in ahead}

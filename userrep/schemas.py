@@ -218,7 +218,7 @@ SNAPSHOTS = TableSchema(
     "snapshots",
     "one row per snapshot: the ledger that says what has been published, and since when a consumer could have had it",
     """snapshot_id STRING, space_id STRING, as_of DATE, revision INT, state STRING, inputs_hash STRING,
-    num_users BIGINT, available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING""",
+    num_users BIGINT, available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING, in_sample BOOLEAN""",
 )
 
 EMBEDDING_UPDATES = TableSchema(

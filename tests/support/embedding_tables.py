@@ -26,7 +26,7 @@ def add_spaces(tables: Tables, *ids: str, content_hash: str = "none") -> None:
 
 def snapshot(
     as_of: date, revision: int = 1, at: datetime | None = None, *, space: str = "s001-a", state: str = PUBLISHED,
-    dim: int | None = None,
+    dim: int | None = None, in_sample: bool = False,
 ) -> Snapshot:  # fmt: skip
     """Build a row of the ledger, available at ``at``, else 6 h after its date."""
     when = at or datetime.combine(as_of, time(6))
@@ -41,6 +41,7 @@ def snapshot(
         available_at=when if state in (PUBLISHED, EXPIRED) else None,
         computed_at=when,
         gates=json.dumps({"dim": dim} if dim else {}),
+        in_sample=in_sample,
     )
 
 

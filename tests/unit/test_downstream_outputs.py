@@ -15,10 +15,10 @@ D = date(2024, 5, 10)
 NOON = datetime(2024, 5, 10, 12)
 MICROSECOND = timedelta(microseconds=1)
 COLUMNS = """n INT, user_id STRING, label_at TIMESTAMP, __snapshot_id STRING, __as_of DATE, __state STRING,
-    __embedding ARRAY<FLOAT>, __update STRUCT<as_of: DATE, embedding: ARRAY<FLOAT>>"""
+    __in_sample BOOLEAN, __embedding ARRAY<FLOAT>, __update STRUCT<as_of: DATE, embedding: ARRAY<FLOAT>>"""
 FOUND: dict[str, Any] = {
-    "user_id": "u", "label_at": NOON, "__snapshot_id": "x", "__as_of": D, "__state": "published", "__embedding": [1.0],
-    "__update": None,
+    "user_id": "u", "label_at": NOON, "__snapshot_id": "x", "__as_of": D, "__state": "published",
+    "__in_sample": False, "__embedding": [1.0], "__update": None,
 }  # fmt: skip
 NO_SNAPSHOT: dict[str, Any] = dict.fromkeys(("__snapshot_id", "__as_of", "__state", "__embedding"))
 
@@ -57,6 +57,7 @@ def test_each_label_has_the_first_reason_that_holds(spark: SparkSession) -> None
         later,
         NO_SNAPSHOT | same,
         NO_SNAPSHOT,
+        {"__in_sample": True},
         {"__state": "expired", "__embedding": None},
         {"__state": "expired", "__embedding": None, **later},
         {"__embedding": None},
@@ -69,6 +70,7 @@ def test_each_label_has_the_first_reason_that_holds(spark: SparkSession) -> None
         ("update", None, D + timedelta(days=1), [3.0]),
         ("update", None, D, [2.0]),
         ("no_snapshot_yet", None, None, None),
+        ("in_sample", "x", D, [1.0]),
         ("expired", "x", D, None),
         ("update", None, D + timedelta(days=1), [3.0]),
         ("not_in_snapshot", "x", D, None),

@@ -170,7 +170,7 @@ def test_a_stage_must_know_where_the_tables_are(labels: DataFrame, tmp_path: Pat
     with pytest.raises(UsageError, match="schema '' is not a valid name"):
         EmbeddingJoin(schema="lake").transform(labels)
     with pytest.raises(UsageError, match="availability 'never'"):
-        stage(tmp_path, availability="never").transform(labels)
+        stage(tmp_path, availability="never", inSample="maybe").transform(labels)
 
 
 def test_a_new_user_gets_the_vector_of_an_empty_user(spark: SparkSession, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import random
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -32,7 +34,8 @@ from userrep.downstream.lookup import with_vectors
 from userrep.downstream.options import JoinOptions
 from userrep.downstream.outputs import SPACE_ID, num_by_status
 from userrep.downstream.resolution import steps_of, with_snapshot
-from userrep.errors import UsageError
+from userrep.downstream.training_sets import create_training_set
+from userrep.errors import InSampleWarning, UsageError
 from userrep.events.hashing import bucket_of
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
@@ -151,6 +154,28 @@ def test_a_join_keeps_every_label_and_never_mixes_spaces(tables: Tables, spark: 
     assert found.schema["embedding"].metadata == {SPACE_ID: "s001-a"}
     left = join_embeddings(labels_of(spark, rows), tables=tables, space="s001-a", options=JoinOptions(missing="drop"))
     assert sorted(row.n for row in left.collect()) == [1, 1, 3]
+
+
+def test_labels_of_in_sample_snapshots_are_marked_warned_of_and_refused_on_request(
+    tables: Tables, spark: SparkSession
+) -> None:
+    add_spaces(tables, "s001-a")
+    for day, in_sample in ((DAY, True), (DAY + timedelta(days=1), False)):
+        publish(tables, {snapshot(day, in_sample=in_sample): {"u1": [1.0]}})
+    labels = labels_of(spark, [(1, "u1", NOON), (2, "u2", NOON), (3, "u1", NOON + 24 * HOUR)])
+    wanted = "labels get vectors of 2024-05-01, before space s001-a was trained (on events until 2024-04-01)"
+    with pytest.warns(InSampleWarning, match=re.escape(wanted)) as warned:
+        found = join_embeddings(labels, tables=tables, space="s001-a")
+    assert len(warned) == 1
+    assert num_by_status(found) == {"in_sample": 1, "not_in_snapshot": 1, "found": 1}
+    assert {row.n: row.embedding for row in found.collect()} == {1: [1.0], 2: None, 3: [1.0]}
+    refuse = JoinOptions(in_sample="refuse")
+    for join_labels in (join_embeddings, partial(create_training_set, name="t")):
+        with pytest.raises(UsageError, match=re.escape(wanted)):
+            join_labels(labels, tables=tables, space="s001-a", options=refuse)
+    with warnings.catch_warnings(action="error"):
+        later = join_embeddings(labels.where("n = 3"), tables=tables, space="s001-a", options=refuse)
+    assert num_by_status(later) == {"found": 1}
 
 
 def test_other_names_of_columns_and_vectors_for_spark_ml(tables: Tables, spark: SparkSession) -> None:

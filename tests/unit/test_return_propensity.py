@@ -24,11 +24,11 @@ def days(*numbers: int) -> list[date]:
 
 def test_training_labels_end_before_the_first_test_label() -> None:
     until = date(2024, 5, 1)
-    dates = label_dates(as_of=date(2024, 6, 1), until=until, first=date(2024, 1, 1), horizon_days=7, num_dates=3)
+    dates = label_dates(as_of=date(2024, 6, 12), until=until, first=date(2024, 1, 1), horizon_days=7, num_dates=3)
     assert len(dates.train) == len(dates.test) == 3
-    assert min(dates.test) >= until
+    assert min(dates.train) == until
     assert max(dates.train) + timedelta(days=7) <= min(dates.test)
-    assert max(dates.test) + timedelta(days=7) <= date(2024, 6, 1)
+    assert max(dates.test) + timedelta(days=7) <= date(2024, 6, 12)
 
 
 def test_there_are_no_label_dates_where_the_log_has_no_room_for_them() -> None:
@@ -36,7 +36,7 @@ def test_there_are_no_label_dates_where_the_log_has_no_room_for_them() -> None:
         as_of=date(2024, 5, 5), until=date(2024, 5, 1), first=date(2024, 1, 1), horizon_days=7, num_dates=3
     )
     young = label_dates(
-        as_of=date(2024, 5, 20), until=date(2024, 5, 1), first=date(2024, 5, 1), horizon_days=7, num_dates=3
+        as_of=date(2024, 5, 20), until=date(2024, 5, 1), first=date(2024, 5, 3), horizon_days=7, num_dates=3
     )
     assert (close.all, young.all) == ([], [])
 
@@ -44,27 +44,25 @@ def test_there_are_no_label_dates_where_the_log_has_no_room_for_them() -> None:
 @pytest.mark.parametrize(
     ("as_of", "num_dates", "test", "train"),
     [
-        (21, 9, (0, 7, 14), (-28, -21, -14, -7)),  # the last future ends at the as-of date itself
-        (20, 9, (0, 7), (-28, -21, -14, -7)),
-        (21, 2, (7, 14), (-7, 0)),
-        (7, 2, (0,), (-14, -7)),
-        (6, 2, (), ()),
+        (35, 9, (21, 28), (0, 7, 14)),  # the last future ends at the as-of date itself
+        (34, 9, (14, 21), (0, 7)),
+        (42, 2, (28, 35), (14, 21)),
+        (14, 2, (7,), (0,)),
+        (13, 2, (), ()),
     ],
 )
 def test_label_dates_lie_on_a_grid_through_the_end_of_training(
     as_of: int, num_dates: int, test: tuple[int, ...], train: tuple[int, ...]
 ) -> None:
-    found = label_dates(
-        as_of=D + timedelta(days=as_of), until=D, first=D - timedelta(days=28), horizon_days=7, num_dates=num_dates
-    )
+    found = label_dates(as_of=D + timedelta(days=as_of), until=D, first=D, horizon_days=7, num_dates=num_dates)
     assert (found.test, found.train) == (days(*test), days(*train))
     assert found.all == days(*train, *test)
 
 
 def test_a_log_without_room_for_training_labels_has_no_test_labels_either() -> None:
-    rest = {"as_of": D + timedelta(days=14), "until": D, "horizon_days": 7, "num_dates": 2}
-    assert label_dates(first=D - timedelta(days=7), **rest) == LabelDates(days(-7), days(0, 7))
-    assert label_dates(first=D - timedelta(days=6), **rest) == LabelDates([], [])
+    rest = {"as_of": D + timedelta(days=21), "until": D, "horizon_days": 7, "num_dates": 2}
+    assert label_dates(first=D + timedelta(days=7), **rest) == LabelDates(days(7), days(14))
+    assert label_dates(first=D + timedelta(days=8), **rest) == LabelDates([], [])
 
 
 @given(ahead=st.integers(0, 90), back=st.integers(-20, 90), horizon=st.integers(1, 30), num_dates=st.integers(1, 6))
@@ -75,7 +73,7 @@ def test_no_training_label_reaches_into_the_test(ahead: int, back: int, horizon:
     assert bool(found.train) == bool(found.test)
     if found.train:
         assert max(found.train) + future <= min(found.test)
-        assert min(found.test) >= D
+        assert min(found.train) >= D
         assert max(found.test) + future <= as_of
         assert min(found.train) >= first
         assert max(len(found.train), len(found.test)) <= num_dates

@@ -82,7 +82,7 @@ def site(spark: SparkSession, tmp_path: Path) -> Site:
         tables.add(FEATURE_SETS, [at | built])
     tables.commit(table, files, replacing=lambda _: False, since=since)
     content_hash = saved(Path(str(config.root)), layout=LAYOUT, is_space=True).content_hash
-    add_candidate(tables, space_id="s1", lineage_id="l1", trained_until=DATES[0], content_hash=content_hash)
+    add_candidate(tables, space_id="s1", lineage_id="l1", trained_until=DATES[1], content_hash=content_hash)
     return Site(tables, config, find_space(tables, "s1"))
 
 
@@ -110,7 +110,9 @@ def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoeve
         assert same_bits(np.array(stacked(rows["embedding"].combine_chunks(), 16)), wanted_BD)
         assert set(rows["revision"].to_pylist()) == {1}
     published = publish_snapshots(site.tables, site.config, site.space, staged, on_time=True)
-    assert [(s.state, s.num_users) for s in published] == [(PUBLISHED, NUM_USERS)] * 2
+    assert [(s.state, s.num_users, s.in_sample) for s in published] == [
+        (PUBLISHED, NUM_USERS, as_of < site.space.trained_until) for as_of in DATES
+    ]
     again = site.stage()
     assert [s.revision for s in again] == [2, 2]
     assert site.tables.read(USER_EMBEDDINGS).count() == 4 * NUM_USERS

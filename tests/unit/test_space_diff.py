@@ -47,13 +47,14 @@ def test_what_cannot_be_compared_is_refused_before_spark_is_needed(tmp_path: Pat
 
 def test_a_comparison_is_printed_with_the_loss_of_each_model() -> None:
     told = Agreement(12_345, 0.98765, 0.0421, 0.625, 2_000)
-    models = [ModelLoss("ads", 1_000, 0.8, 0.75, 0.05), ModelLoss("mail", 20, 0.5, 0.5125, -0.0125)]
+    since = date(2024, 5, 1)
+    models = [ModelLoss("ads", since, 1_000, 0.8, 0.75, 0.05), ModelLoss("mail", since, 20, 0.5, 0.5125, -0.0125)]
     diff = SpaceDiff("s001-a", "s002-b", [date(2024, 5, 1), date(2024, 5, 8)], told, models)
     assert diff_lines(diff) == [
         "s002-b mapped into the coordinates of s001-a, 12,345 held-out vectors of 2 as-of dates up to 2024-05-08:",
         "  mean cosine               0.9877",
         "  residual                  0.0421 of the variance",
         "  same ten neighbours       62.5% (among 2,000 users)",
-        "model of ads, 1,000 labels: AUC 0.8000 on s001-a, 0.7500 on s002-b mapped, loss +0.0500",
-        "model of mail, 20 labels: AUC 0.5000 on s001-a, 0.5125 on s002-b mapped, loss -0.0125",
+        "model of ads, 1,000 labels from 2024-05-01 on: AUC 0.8000 on s001-a, 0.7500 on s002-b mapped, loss +0.0500",
+        "model of mail, 20 labels from 2024-05-01 on: AUC 0.5000 on s001-a, 0.5125 on s002-b mapped, loss -0.0125",
     ]

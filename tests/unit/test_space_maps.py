@@ -117,15 +117,19 @@ def test_the_loss_of_a_model_is_told_and_the_model_left_as_it_was(
     with_map(tables)
     join = EmbeddingJoin(root=str(tmp_path / "root"), missing="drop", vectors="vector")
     model = Pipeline(stages=[join, LogisticRegression(featuresCol="embedding")]).fit(labels(spark))
-    told = model_loss(model, labels(spark), consumer="c", new=find_space(tables, NEW))
+    told = model_loss(model, labels(spark), since=DAYS[0], consumer="c", new=find_space(tables, NEW))
     assert (told.num_labels, told.auc_own) == (len(USERS) + 1, pytest.approx(told.auc_mapped, abs=1e-3))
     assert told.auc_loss == told.auc_own - told.auc_mapped
     assert model.transform(labels(spark)).schema["embedding"].metadata["userrep_space_id"] == OLD
     assert not model.stages[0].isSet("mappedFrom")
     with pytest.raises(UsageError, match="c: the model has no EmbeddingJoin"):
-        model_loss(PipelineModel(model.stages[1:]), labels(spark), consumer="c", new=find_space(tables, NEW))
-    with pytest.raises(UsageError, match=r"c: labels of both kinds are wanted, 0.0 and 1.0; found \[1.0\]"):
-        model_loss(model, labels(spark).where("label = 1"), consumer="c", new=find_space(tables, NEW))
+        model_loss(
+            PipelineModel(model.stages[1:]), labels(spark), since=DAYS[0], consumer="c", new=find_space(tables, NEW)
+        )
+    with pytest.raises(
+        UsageError, match=r"c: labels of both kinds are wanted, 0.0 and 1.0, from 2024-05-01 on; found \[1.0\]"
+    ):
+        model_loss(model, labels(spark).where("label = 1"), since=DAYS[0], consumer="c", new=find_space(tables, NEW))
 
 
 def test_a_missing_map_is_told_with_the_command_that_fits_it(tables: Tables, spark: SparkSession) -> None:
@@ -159,7 +163,7 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
     assert said == [f"map of {NEW} into the coordinates of {OLD}: fitted on 2 as-of dates"]
     lines = diff_lines(diff)
     assert lines[0].startswith(f"{NEW} mapped into the coordinates of {OLD}, ")
-    assert f"model of {tmp_path}/model, 201 labels: AUC" in lines[-1]
+    assert f"model of {tmp_path}/model, 201 labels from 2024-04-01 on: AUC" in lines[-1]
     assert diff.agreement.mean_cosine > 0.999
     assert diff.agreement.residual < 1e-3
     nowhere = SavedModel(str(tmp_path / "model"), str(tmp_path / "nowhere"))

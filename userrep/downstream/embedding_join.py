@@ -42,7 +42,7 @@ class EmbeddingJoin(
         vectors are read in this stage's space's place, mapped into its coordinates: a fitted model goes on after its
         space has been retired. ``stage.setMappedFrom("NEW")`` on a fitted or loaded pipeline's stage.
     root : path or URI that the tables are below; or schema : ``catalog.schema``.
-    availability, maxAgeDays (unset: no limit), missing, updates, vectors : as in ``JoinOptions``.
+    availability, maxAgeDays (unset: no limit), missing, updates, vectors, inSample : as in ``JoinOptions``.
     """
 
     timeCol: Param[str] = Param(Params._dummy(), "timeCol", "column of times", TypeConverters.toString)
@@ -56,6 +56,7 @@ class EmbeddingJoin(
     missing: Param[str] = Param(Params._dummy(), "missing", "null, new_user or drop", TypeConverters.toString)
     updates: Param[bool] = Param(Params._dummy(), "updates", "near-real-time vectors too", TypeConverters.toBoolean)
     vectors: Param[str] = Param(Params._dummy(), "vectors", "array or vector", TypeConverters.toString)
+    inSample: Param[str] = Param(Params._dummy(), "inSample", "warn or refuse", TypeConverters.toString)
 
     def __init__(
         self,
@@ -71,17 +72,18 @@ class EmbeddingJoin(
         missing: str = "null",
         updates: bool = False,
         vectors: str = "array",
+        inSample: str = "warn",
     ) -> None:
         super().__init__()
         self._resolved: dict[str, str] = {}  # shared with copies, so that all of them use one space
         self._setDefault(
             inputCol="user_id", timeCol="label_at", outputCol="embedding", space=SERVING, availability="ledger",
-            missing="null", updates=False, vectors="array",
+            missing="null", updates=False, vectors="array", inSample="warn",
         )  # fmt: skip
         given = {
             "inputCol": inputCol, "timeCol": timeCol, "outputCol": outputCol, "space": space, "schema": schema,
             "root": None if root is None else absolute(root), "availability": availability, "maxAgeDays": maxAgeDays,
-            "missing": missing, "updates": updates, "vectors": vectors,
+            "missing": missing, "updates": updates, "vectors": vectors, "inSample": inSample,
         }  # fmt: skip
         self._set(**{name: value for name, value in given.items() if value is not None})
 
@@ -100,6 +102,7 @@ class EmbeddingJoin(
         values: dict[str, Any] = {
             "user": self.getInputCol(), "time": self.getOrDefault(self.timeCol), "output": self.getOutputCol(),
             "max_age_days": self.getOrDefault(self.maxAgeDays) if self.isDefined(self.maxAgeDays) else None,
+            "in_sample": self.getOrDefault(self.inSample),
         }  # fmt: skip
         same = ("availability", "missing", "updates", "vectors")
         return JoinOptions(**values, **{name: self.getOrDefault(name) for name in same})

@@ -1,5 +1,6 @@
 """Point-in-time joins: to each label the embedding that a consumer could have had at its time."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -13,7 +14,7 @@ from userrep.downstream.options import JoinOptions, check_labels
 from userrep.downstream.outputs import with_outputs
 from userrep.downstream.resolution import Step, column, steps_of, with_snapshot
 from userrep.downstream.updates import with_update
-from userrep.errors import UsageError
+from userrep.errors import InSampleWarning, UsageError
 from userrep.inference.model import EmbeddingModel
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.map_artifact import load_map
@@ -71,16 +72,18 @@ def join_embeddings(
     -------
     The labels with snapshot_id (that counts at the label's time; null before the first, and with an update), as_of (of
     the vector or snapshot), the vector (with the space's id in the column's metadata) and its status:
-    found, update, new_user, or, with a null, not_in_snapshot, no_snapshot_yet, too_old, expired (by retention),
-    null_user, null_time. Lazy, but for reads of ledgers. Cost: one shuffle of the labels, and one pass over the vectors
-    of their users, read from the tables' files; in a catalog, one shuffle of labels and of all snapshots that can
-    count. With updates one more of labels and updates.
+    found, in_sample (of a date before the space's ``trained_until``), update, new_user, or, with a null,
+    not_in_snapshot, no_snapshot_yet, too_old, expired (by retention), null_user, null_time. Lazy, but for reads of
+    ledgers and, where in-sample snapshots are published, a search of the labels' times for one of them.
+    Cost: one shuffle of the labels, and one pass over the vectors of their users, read from the tables' files; in a
+    catalog, one shuffle of labels and of all snapshots that can count. With updates one more of labels and updates.
 
     Raises
     ------
     UsageError
         If columns are not of these types, the session is not in UTC, the space is unknown, retired or has no published
-        snapshot, or there is no such map. A vector of another width than the space's fails the job.
+        snapshot, there is no such map, or labels are in-sample and ``options.in_sample`` refuses them. A vector of
+        another width than the space's fails the job.
     """
     check_labels(labels, options)
     found = space if isinstance(space, Space) else find_space(tables, space)
@@ -89,7 +92,32 @@ def join_embeddings(
         coordinates = find_space(tables, coordinates)
     if coordinates == found:
         coordinates = None
-    return joined(labels, tables, replace(sources_of(tables, found), coordinates=coordinates), options)
+    sources = replace(sources_of(tables, found), coordinates=coordinates)
+    _check_in_sample(labels, sources, options)
+    return joined(labels, tables, sources, options)
+
+
+def tell_in_sample(space: Space, as_of: date, options: JoinOptions) -> None:
+    """Warn of a label that resolves to an in-sample snapshot, of this date, or refuse it, as the options say."""
+    said = (
+        f"labels get vectors of {as_of}, before space {space.space_id} was trained (on events until "
+        f"{space.trained_until}): its encoder has seen what came after them, and a model that is trained on them will "
+        f"do worse than it seems. Take labels from {space.trained_until} on, or those whose status is not in_sample."
+    )
+    if options.in_sample == "refuse":
+        raise UsageError(said)
+    warnings.warn(said, InSampleWarning, stacklevel=3)
+
+
+def _check_in_sample(labels: DataFrame, sources: Sources, options: JoinOptions) -> None:
+    """Look for a label that resolves to an in-sample snapshot. Cost: nothing where the space has none."""
+    steps = steps_of(sources.snapshots, options.availability)
+    if not any(step.snapshot.in_sample and step.snapshot.state == PUBLISHED for step in steps):
+        return
+    times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
+    found = times.where(F.col("__in_sample") & (F.col("__state") == PUBLISHED)).select("__as_of").first()
+    if found is not None:
+        tell_in_sample(sources.space, found["__as_of"], options)
 
 
 def check_usable(tables: Tables, space: Space) -> None:
@@ -140,7 +168,8 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     dim = max((step.snapshot.dim for step in steps if step.snapshot.dim is not None), default=None)
     into = None
     if sources.coordinates is not None:
-        into = (sources.coordinates.space_id, load_map(tables, space, sources.coordinates)[1])
+        newest = find_space(tables, space.space_id)  # the caller's may be older than the map
+        into = (sources.coordinates.space_id, load_map(tables, newest, sources.coordinates)[1])
     return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user, into=into)
 
 

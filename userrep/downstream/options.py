@@ -11,6 +11,7 @@ from userrep.errors import UsageError
 
 Missing = Literal["null", "new_user", "drop"]
 Vectors = Literal["array", "vector"]
+InSample = Literal["warn", "refuse"]
 
 _UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Zulu|Universal)|Z|[+-]00:00")
 
@@ -27,6 +28,8 @@ class JoinOptions:
         of whom nothing is known. ``drop``: labels without a vector are left out, whatever the reason.
     updates : near-real-time vectors of ``embedding_updates`` count too.
     vectors : ``array`` for array<float>, ``vector`` for Spark ML's VectorUDT.
+    in_sample : what to do about labels whose vectors are of dates before the space's ``trained_until``: ``warn``
+        (InSampleWarning), or ``refuse`` them all (UsageError). Their status is ``in_sample`` either way.
 
     Raises UsageError, with all faults, for values that are none of these.
     """
@@ -39,9 +42,10 @@ class JoinOptions:
     missing: Missing = "null"
     updates: bool = False
     vectors: Vectors = "array"
+    in_sample: InSample = "warn"
 
     def __post_init__(self) -> None:
-        known = {"availability": Availability, "missing": Missing, "vectors": Vectors}
+        known = {"availability": Availability, "missing": Missing, "vectors": Vectors, "in_sample": InSample}
         faults = [
             f"{name} {getattr(self, name)!r}: one of {', '.join(get_args(values))} was expected."
             for name, values in known.items()

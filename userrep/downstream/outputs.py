@@ -16,6 +16,7 @@ SPACE_ID, MAPPED_FROM = "userrep_space_id", "userrep_mapped_from"
 
 # A label with a vector:
 FOUND = "found"  # its user's, of the snapshot that counts at its time
+IN_SAMPLE = "in_sample"  # the same, of a date whose future the space was trained on
 UPDATE = "update"  # its user's, near real time
 NEW_USER = "new_user"  # the space's for a user of whom nothing is known
 # A label without one:
@@ -34,13 +35,13 @@ def with_outputs(
 
     Parameters
     ----------
-    rows : labels with the snapshot that counts (__snapshot_id, __as_of, __state), its __embedding, and __update where
-        updates count. dim : of the space's vectors; another one fails the job. None: not known. into : a space whose
-        coordinates the vectors are mapped into, and the map.
+    rows : labels with the snapshot that counts (__snapshot_id, __as_of, __state, __in_sample), its __embedding, and
+        __update where updates count. dim : of the space's vectors; another one fails the job. None: not known. into : a
+        space whose coordinates the vectors are mapped into, and the map.
     """
     rows = rows.withColumn("__status", _status(options))
     status = F.col("__status")
-    vector = F.when(status == FOUND, F.col("__embedding"))
+    vector = F.when(status.isin(FOUND, IN_SAMPLE), F.col("__embedding"))
     snapshot_id, as_of = F.col("__snapshot_id"), F.col("__as_of")
     if options.updates:
         vector = vector.when(status == UPDATE, F.col("__update.embedding"))
@@ -83,7 +84,7 @@ def _status(options: JoinOptions) -> Column:
         status.when(F.col("__state").isNull(), NO_SNAPSHOT_YET)
         .when(F.col("__state") == EXPIRED, SNAPSHOT_EXPIRED)
         .when(_too_old(F.col("__as_of"), options), TOO_OLD)
-        .when(F.col("__embedding").isNotNull(), FOUND)
+        .when(F.col("__embedding").isNotNull(), F.when(F.col("__in_sample"), IN_SAMPLE).otherwise(FOUND))
         .otherwise(NEW_USER if options.missing == "new_user" else NOT_IN_SNAPSHOT)
     )
 

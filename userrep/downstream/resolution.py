@@ -13,7 +13,7 @@ Availability = Literal["ledger", "as_of"]
 
 _END = datetime.combine(date(9999, 12, 31), time())
 _COLUMNS = """__day DATE, __since TIMESTAMP, __until TIMESTAMP, __number INT, __snapshot_id STRING, __as_of DATE,
-__revision INT, __state STRING"""
+__revision INT, __state STRING, __in_sample BOOLEAN"""
 
 
 class Step(NamedTuple):
@@ -44,7 +44,7 @@ def steps_of(snapshots: Sequence[Snapshot], availability: Availability) -> list[
 
 def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> DataFrame:
     """Add __number, the place in ``steps`` of the snapshot that counts at each label's time, and its __snapshot_id,
-    __as_of, __revision and __state.
+    __as_of, __revision, __state and __in_sample.
 
     They are null before the first step, and where the time is null. Every label is kept once. Cost: a broadcast of the
     ledger, one row per day that it spans; no shuffle.
@@ -67,8 +67,8 @@ def _rank(snapshot: Snapshot) -> tuple[date, int]:
     return snapshot.as_of, snapshot.revision
 
 
-def _told(snapshot: Snapshot) -> tuple[str, date, int, str]:
-    return snapshot.snapshot_id, snapshot.as_of, snapshot.revision, snapshot.state
+def _told(snapshot: Snapshot) -> tuple[str, date, int, str, bool]:
+    return snapshot.snapshot_id, snapshot.as_of, snapshot.revision, snapshot.state, snapshot.in_sample
 
 
 def _by_day(steps: Sequence[Step]) -> Iterator[tuple[date, tuple[datetime, datetime], int]]:

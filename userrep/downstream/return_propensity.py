@@ -53,16 +53,17 @@ def model_folder(tables: Tables, space: Space) -> str:
 
 
 def label_dates(*, as_of: date, until: date, first: date, horizon_days: int, num_dates: int) -> LabelDates:
-    """Choose label dates on the grid that goes ``horizon_days`` at a time from ``until``, both ways.
+    """Choose label dates ``horizon_days`` apart, from ``until`` on: what the space was trained on ends there.
 
-    Test dates lie at or after ``until`` (what the space was trained on ends there), and their futures end by ``as_of``;
-    training dates lie before them, and none before ``first``. At most ``num_dates`` of each, the latest. Empty lists
-    where the log has no room for both.
+    Vectors of earlier dates are in-sample: the encoder has seen what followed. All futures end by ``as_of``, no date
+    lies before ``first``. The later half of the dates is for the test, at most ``num_dates`` of each half, the latest.
+    Empty lists where the log has no room for both.
     """
     step = timedelta(days=horizon_days)
-    test = [until + k * step for k in range((as_of - until) // step) if until + k * step >= first][-num_dates:]
-    train = [test[0] - k * step for k in range(num_dates, 0, -1) if test[0] - k * step >= first] if test else []
-    return LabelDates(train, test) if train else LabelDates([], [])
+    grid = [until + k * step for k in range((as_of - until) // step) if until + k * step >= first]
+    num_test = min(num_dates, len(grid) // 2)
+    train, test = grid[: len(grid) - num_test][-num_dates:], grid[len(grid) - num_test :]
+    return LabelDates(train, test) if test else LabelDates([], [])
 
 
 def return_labels(tables: Tables, config: Config, users: DataFrame, dates: LabelDates) -> DataFrame:

@@ -7,9 +7,11 @@ from datetime import date, timedelta
 from pyspark.ml import PipelineModel
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.downstream.embedding_join import EmbeddingJoin
+from userrep.downstream.resolution import column
 from userrep.downstream.return_propensity import CONSUMER, LabelDates, model_folder, return_labels
 from userrep.errors import UsageError
 from userrep.features.build import stored_features
@@ -17,7 +19,7 @@ from userrep.schemas import TILE_DAYS
 from userrep.spaces.agreement import Agreement, agreement
 from userrep.spaces.map_artifact import has_map, load_map, save_map
 from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
-from userrep.spaces.registry import Space
+from userrep.spaces.registry import Space, find_space
 from userrep.storage import absolute, exists
 from userrep.tables import Tables
 
@@ -29,6 +31,7 @@ class ModelLoss:
     """AUC of a saved model on a space's own vectors, and on a newer space's mapped into its coordinates."""
 
     consumer: str
+    since: date
     num_labels: int
     auc_own: float
     auc_mapped: float
@@ -93,6 +96,7 @@ def diff_spaces(
     as_ofs = common[-FITTED_DATES:]
     pairs = vector_pairs(tables, new, old, as_ofs).cache()
     try:
+        new = find_space(tables, new.space_id)  # the caller's may be older than the map
         is_there = has_map(new, old)
         fitted = load_map(tables, new, old)[1] if is_there else fit_map(pairs)
         told = agreement(pairs, fitted)
@@ -104,7 +108,9 @@ def diff_spaces(
     models = _example(tables, config, old, new, common)
     if model is not None:
         labels = tables.spark.read.parquet(absolute(model.labels))
-        models.append(model_loss(PipelineModel.load(absolute(model.folder)), labels, consumer=model.folder, new=new))
+        since = max(old.trained_until, new.trained_until)
+        loaded = PipelineModel.load(absolute(model.folder))
+        models.append(model_loss(loaded, labels, since=since, consumer=model.folder, new=new))
     return SpaceDiff(old.space_id, new.space_id, as_ofs, told, models)
 
 
@@ -118,19 +124,20 @@ def diff_lines(diff: SpaceDiff) -> list[str]:
         f"  same ten neighbours       {told.overlap_at_10:.1%} (among {told.num_neighbours:,} users)",
     ]
     lines += [
-        f"model of {m.consumer}, {m.num_labels:,} labels: AUC {m.auc_own:.4f} on {diff.old}, {m.auc_mapped:.4f} on "
-        f"{diff.new} mapped, loss {m.auc_loss:+.4f}"
+        f"model of {m.consumer}, {m.num_labels:,} labels from {m.since} on: AUC {m.auc_own:.4f} on {diff.old}, "
+        f"{m.auc_mapped:.4f} on {diff.new} mapped, loss {m.auc_loss:+.4f}"
         for m in diff.models
     ]
     return lines
 
 
-def model_loss(model: PipelineModel, labels: DataFrame, *, consumer: str, new: Space) -> ModelLoss:
+def model_loss(model: PipelineModel, labels: DataFrame, *, since: date, consumer: str, new: Space) -> ModelLoss:
     """Compare a saved pipeline's AUC on its own space's vectors and on ``new``'s, mapped into its coordinates.
 
     Parameters
     ----------
     model : with an ``EmbeddingJoin`` and a binary classifier. labels : its columns, and label (0.0 or 1.0).
+    since : labels of earlier times are left out.
 
     Cost: the join and the model, twice over the labels. The model is left as it was.
 
@@ -139,15 +146,19 @@ def model_loss(model: PipelineModel, labels: DataFrame, *, consumer: str, new: S
     UsageError
         If the model has no such stage, there is no map, or labels are all of one kind.
     """
-    if not any(isinstance(stage, EmbeddingJoin) for stage in model.stages):
+    join = next((stage for stage in model.stages if isinstance(stage, EmbeddingJoin)), None)
+    if join is None:
         raise UsageError(f"{consumer}: the model has no EmbeddingJoin, so nothing says which space it was trained on.")
+    labels = labels.where(column(join.getOrDefault(join.timeCol)) >= F.lit(since))
     counts = {row.label: row["count"] for row in labels.groupBy("label").count().collect()}
     if len(counts) != 2:
-        raise UsageError(f"{consumer}: labels of both kinds are wanted, 0.0 and 1.0; found {sorted(counts)}.")
+        raise UsageError(
+            f"{consumer}: labels of both kinds are wanted, 0.0 and 1.0, from {since} on; found {sorted(counts)}."
+        )
     through = [s.copy().setMappedFrom(new.space_id) if isinstance(s, EmbeddingJoin) else s for s in model.stages]
     evaluator = BinaryClassificationEvaluator(labelCol="label", rawPredictionCol="rawPrediction")
     own, mapped = (float(evaluator.evaluate(m.transform(labels))) for m in (model, PipelineModel(through)))
-    return ModelLoss(consumer, sum(counts.values()), own, mapped, own - mapped)
+    return ModelLoss(consumer, since, sum(counts.values()), own, mapped, own - mapped)
 
 
 def _example(tables: Tables, config: Config, old: Space, new: Space, common: Sequence[date]) -> list[ModelLoss]:
@@ -164,6 +175,6 @@ def _example(tables: Tables, config: Config, old: Space, new: Space, common: Seq
     users = stored_features(tables, config, old.lineage_id, dates).select("as_of", "user_id")
     labels = return_labels(tables, config, users, LabelDates([], dates)).cache()
     try:
-        return [model_loss(PipelineModel.load(folder), labels, consumer=CONSUMER, new=new)]
+        return [model_loss(PipelineModel.load(folder), labels, since=since, consumer=CONSUMER, new=new)]
     finally:
         labels.unpersist()

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.downstream.join import Sources, check_usable, joined, sources_of
+from userrep.downstream.join import Sources, check_usable, joined, sources_of, tell_in_sample
 from userrep.downstream.options import JoinOptions, check_labels
 from userrep.downstream.outputs import SPACE_ID
 from userrep.downstream.resolution import column, steps_of, with_snapshot
@@ -80,6 +80,8 @@ def create_training_set(
     check_usable(tables, found)
     sources = sources_of(tables, found)
     snapshots, first, last = _used(labels, sources, options)
+    if seen := [s.as_of for s in snapshots if s.in_sample]:
+        tell_in_sample(found, seen[0], options)
     key = [consumer, found.space_id, [s.snapshot_id for s in snapshots], asdict(options), first, last]
     record = TrainingSet(
         training_set_id=checked_name(f"{name}-{short_hash(key)}", "training set"),

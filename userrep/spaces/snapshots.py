@@ -26,7 +26,11 @@ STAGED, PUBLISHED, REFUSED, EXPIRED = "staged", "published", "refused", "expired
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A row of the ledger. ``available_at`` is when a consumer could have had it (UTC)."""
+    """A row of the ledger. ``available_at`` is when a consumer could have had it (UTC).
+
+    ``in_sample``: its date lies before the ``trained_until`` of its space, whose encoder has seen the days after it. A
+    model that is trained on labels of these days sees vectors that are better than those it will get.
+    """
 
     snapshot_id: str
     space_id: str
@@ -38,6 +42,7 @@ class Snapshot:
     available_at: datetime | None
     computed_at: datetime
     gates: str
+    in_sample: bool = False
 
     @property
     def dim(self) -> int | None:
@@ -114,6 +119,7 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
                 available_at=None,
                 computed_at=now,
                 gates="",
+                in_sample=as_of < space.trained_until,
             )
         )
     (_write_files if tables.has_files else _write_rows)(tables, config, space, staged)

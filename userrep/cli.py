@@ -197,13 +197,18 @@ def export(
     as_of: AsOf,
     out: Annotated[str, typer.Option("--out", help="Folder to write Parquet files and _manifest.json to.")],
     space: InSpace = None,
+    unrecorded: Annotated[
+        bool,
+        typer.Option("--unrecorded", help="Without a record, for a root that is read-only: `forget` skips the folder."),
+    ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write embeddings, features or item vectors of a date as Parquet; the newest revision counts.
 
-    Features and item vectors of a date that is not built yet are built first.
+    Nothing is built: for a date that is not there yet, the command that builds it is named. The folder is recorded
+    below the root first, so that `userrep forget` reaches the users in it.
     """
     day = as_date(as_of)
     from userrep.export import EXPORTS, check_out
@@ -212,7 +217,7 @@ def export(
         raise UsageError(f"export {what}: not known; there are: {', '.join(EXPORTS)}.")
     check_out(out)
     config = load_config(config_file, overrides or [])
-    manifest = _export(what, config, day, out, space)
+    manifest = _export(what, config, day, out, space, recorded=not unrecorded)
     manifest = {key: value for key, value in manifest.items() if key != "sha256"}
     print_result(manifest, [f"{what} of {day}: {manifest['num_rows']:,} rows in {out}"], as_json=as_json)
 
@@ -279,33 +284,26 @@ def _run_pipeline(config: Config, as_of: date, *, retrain: bool, as_json: bool) 
     _print_stages(work, as_json=as_json, serving=serving.space_id)
 
 
-def _export(what: str, config: Config, day: date, out: str, space_id: str | None) -> dict[str, Any]:
-    """Export, building features and item vectors first where the date has none."""
+def _export(what: str, config: Config, day: date, out: str, space_id: str | None, *, recorded: bool) -> dict[str, Any]:
+    """Export from the space's lineage, or from the configuration's where there is no space yet."""
     from userrep.export import EXPORTS
-    from userrep.features.build import feature_sets
-    from userrep.items.versions import versions_of
-    from userrep.pipeline import Pipeline
+    from userrep.items.versions import lineage_of
     from userrep.spaces.registry import find_space, read_registry
 
     tables = tables_of(config)
     if what == "embeddings":
-        return EXPORTS[what](tables, config, find_space(tables, space_id), day, out)
-    versions = versions_of(tables, config, anchor=day)
+        return EXPORTS[what](tables, config, find_space(tables, space_id), day, out, recorded=recorded)
+    lineage_id = lineage_of(config)
     if space_id or read_registry(tables).serving:
         space = find_space(tables, space_id)
-        if space.lineage_id != versions.lineage_id:
+        if space.lineage_id != lineage_id:
             raise UsageError(
                 f"space {space.space_id} was trained with other columns, windows or item vectors than {what} of this "
-                f"configuration have ({space.lineage_id}, here {versions.lineage_id}); use the configuration of then."
+                f"configuration have ({space.lineage_id}, here {lineage_id}); use the configuration of then."
             )
-    there = day in feature_sets(tables, versions.lineage_id) if what == "features" else not versions.missing([day])
-    if not there:
-        work = Pipeline(config, tables.spark, day)
-        work.build_activity_tiles()
-        work.train_item_vectors([day])
-        if what == "features":
-            work.build_user_features([day])
-    return EXPORTS[what](tables, config, versions.lineage_id, day, out)
+    if what == "item-vectors":
+        return EXPORTS[what](tables, config, lineage_id, day, out)
+    return EXPORTS[what](tables, config, lineage_id, day, out, recorded=recorded)
 
 
 def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> None:

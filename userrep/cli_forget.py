@@ -39,5 +39,5 @@ def forget(
     from userrep.operations.erasure import Erasure, read_ids, receipt_lines
 
     user_ids = read_ids(users) if users else []
-    receipt = Erasure(tables_of(config), config, user_ids, to_stderr).run(now=now)
+    receipt = Erasure(tables_of(config, writes=True), config, user_ids, to_stderr).run(now=now)
     print_result(receipt, receipt_lines(receipt), as_json=as_json)

@@ -99,7 +99,7 @@ def spaces_diff(
     from userrep.logs import to_stderr
     from userrep.spaces.registry import find_space
 
-    tables = tables_of(config)
+    tables = tables_of(config, writes=True)
     spaces = {"old": find_space(tables, old), "new": find_space(tables, new)}
     own = SavedModel(model, labels) if model and labels else None
     found = diff_spaces(tables, config, **spaces, model=own, report=to_stderr)
@@ -122,7 +122,7 @@ def spaces_promote(
     from userrep.spaces.registry import find_space, promote, read_registry
     from userrep.spaces.transitions import planned_promotion
 
-    tables = ledgers_of(load_config(config_file, overrides or []))
+    tables = ledgers_of(load_config(config_file, overrides or []), writes=not dry_run)
     if not dry_run:
         promote(tables, find_space(tables, space))
         return print_result({"serving": space}, [f"space {space} is serving"], as_json=as_json)
@@ -151,7 +151,7 @@ def spaces_rollback(
     """
     from userrep.spaces.registry import rollback
 
-    back = rollback(ledgers_of(load_config(config_file, overrides or [])))
+    back = rollback(ledgers_of(load_config(config_file, overrides or []), writes=True))
     print_result({"serving": back.space_id}, [f"space {back.space_id} is serving again"], as_json=as_json)
 
 
@@ -166,6 +166,6 @@ def spaces_retire(
     """Take a space out of use for good; its tables stay. Refused while it serves or a consumer is pinned to it."""
     from userrep.spaces.registry import find_space, retire
 
-    tables = ledgers_of(load_config(config_file, overrides or []))
+    tables = ledgers_of(load_config(config_file, overrides or []), writes=True)
     retire(tables, find_space(tables, space))
     print_result({"retired": space}, [f"space {space} is retired"], as_json=as_json)

@@ -54,21 +54,34 @@ def session_of(config: Config) -> "SparkSession":
     return get_session(config.spark.master, config.spark.conf)
 
 
-def tables_of(config: Config) -> "Tables":
-    """Open the tables of a configuration."""
+def tables_of(config: Config, *, writes: bool = False) -> "Tables":
+    """Return the tables of a configuration, and start Spark; a root without any table is refused before that.
+
+    ``writes``: a root that can't be written to is refused as well.
+    """
+    from userrep.session import get_session
     from userrep.tables import Tables
 
-    return Tables.of(config, session_of(config))
+    if (tables := ledgers_of(config, writes=writes)).has_files:
+        tables.check_any()
+    return Tables.of(config, get_session(config.spark.master, config.spark.conf), expected=True)
 
 
-def ledgers_of(config: Config) -> "Tables":
-    """Open the tables of a configuration for their ledgers alone; Spark is started only where these want it."""
+def ledgers_of(config: Config, *, writes: bool = False) -> "Tables":
+    """Return the tables of a configuration for their ledgers alone; Spark is started only where these want it.
+
+    ``writes`` as above.
+    """
+    from userrep.session import get_session
     from userrep.storage import artifacts_root, check_writable
     from userrep.tables import Tables
 
-    check_writable(artifacts_root(config))
-    tables = Tables.of(config, None)
-    return tables if tables.has_files else tables_of(config)
+    if writes:
+        check_writable(artifacts_root(config))
+    tables = Tables.of(config, None, expected=True)
+    if tables.has_files:
+        return tables
+    return Tables.of(config, get_session(config.spark.master, config.spark.conf), expected=True)
 
 
 def as_date(text: str, option: str = "--as-of") -> date:

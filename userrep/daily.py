@@ -9,7 +9,6 @@ from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import feature_sets, stale_features
 from userrep.features.openings import openings
 from userrep.items.versions import lineage_of, versions_of
-from userrep.leases import held
 from userrep.operations.drift import newest_measurable
 from userrep.pipeline import Pipeline
 from userrep.spaces.registry import Space, list_spaces, read_registry
@@ -39,7 +38,7 @@ def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
     AlreadyRunningError
         If another night is at work on these tables.
     """
-    with held(work.tables, "daily"):
+    with work.held("daily"):
         return _daily(work, on_time=on_time)
 
 
@@ -101,7 +100,7 @@ def backfill(work: Pipeline, dates: Sequence[date]) -> None:
     begun, so that a killed backfill goes on where it was. A published date that is rebuilt gets a new revision, by
     the clock. Raises AlreadyRunningError if another backfill is at work on these tables.
     """
-    with held(work.tables, "backfill"):
+    with work.held("backfill"):
         for day in (dates[0], dates[-1]):
             work.schedule.inventory.check_as_of(day)
         space = work.schedule.space_to_use()
@@ -126,7 +125,7 @@ def backfill_stale(work: Pipeline) -> None:
 
     Raises AlreadyRunningError if another backfill is at work on these tables.
     """
-    with held(work.tables, "backfill"):
+    with work.held("backfill"):
         _backfill_stale(work)
 
 

@@ -33,26 +33,30 @@ class DeltaFiles:
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
-    def create(
-        self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]
-    ) -> tuple[list[str], dict[str, str | None]]:
-        """Create the table where it is not there yet, with a schema as JSON; return the columns and properties it has.
+    def exists(self) -> bool:
+        """Say whether there is a table."""
+        return bool(DeltaTable.is_deltatable(self.uri))
+
+    def create(self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]) -> None:
+        """Create the table, with a schema as JSON, unless another run does so first."""
+        with around(f"create:{self.uri.rpartition('/')[2]}"), suppress(CommitFailedError):  # another run was first
+            DeltaTable.create(
+                self.uri,
+                Schema.from_json(schema),
+                mode="ignore",
+                partition_by=list(partition_by),
+                configuration=dict(properties),
+                raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
+            )
+
+    def layout(self) -> tuple[list[str], dict[str, str | None]]:
+        """Return the table's columns and properties.
 
         Raises
         ------
         UserrepError
-            If a table is there that cannot be read: its log is torn, or asks for what delta-rs does not know.
+            If it cannot be read: its log is torn, or asks for what delta-rs does not know.
         """
-        if not DeltaTable.is_deltatable(self.uri):
-            with around(f"create:{self.uri.rpartition('/')[2]}"), suppress(CommitFailedError):  # another run was first
-                DeltaTable.create(
-                    self.uri,
-                    Schema.from_json(schema),
-                    mode="ignore",
-                    partition_by=list(partition_by),
-                    configuration=dict(properties),
-                    raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
-                )
         try:
             table = DeltaTable(self.uri)
         except DeltaError as error:

@@ -31,6 +31,7 @@ def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Resu
         If the space cannot be evaluated: unknown, retired, of another configuration, or trained up to so late a date
         that the log has no room for labels after it.
     """
+    work.check()
     space = evaluable(work.tables, work.config, space_id)
     plan = prepared(work, space)
     with work.runs.stage("evaluate_space") as run:

@@ -12,13 +12,23 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.build import feature_sets, read_features
 from userrep.items.versions import read_vectors, versions_of
+from userrep.logs import to_stderr
 from userrep.model.artifact import load_artifact
 from userrep.parquet_parts import MANIFEST, write_parts
 from userrep.schemas import EXPORTS as EXPORTS_LEDGER
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.storage import absolute, delete_file, file_system, folder_names, names_in_out, staged_name, write_bytes
+from userrep.storage import (
+    absolute,
+    check_writable,
+    delete_file,
+    file_system,
+    folder_names,
+    names_in_out,
+    staged_name,
+    write_bytes,
+)
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
@@ -43,7 +53,9 @@ def _is_of_an_export(name: str) -> bool:
     return name in (MANIFEST, "_SUCCESS") or re.fullmatch(r"\.?part-.+\.parquet.*|.+\.crc", name) is not None
 
 
-def export_embeddings(tables: Tables, config: Config, space: Space, as_of: date, out: str) -> dict[str, Any]:
+def export_embeddings(
+    tables: Tables, config: Config, space: Space, as_of: date, out: str, *, recorded: bool = True
+) -> dict[str, Any]:
     """Write the newest revision of a snapshot: user_id, as_of, embedding. Returns the manifest."""
     snapshot = newest_snapshot(tables, space.space_id, as_of)
     rows = tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", "as_of", "embedding")
@@ -56,11 +68,13 @@ def export_embeddings(tables: Tables, config: Config, space: Space, as_of: date,
         "dimension": dim,
         "metric": "cosine",
     }
-    _record(tables, out, "embeddings", as_of)
+    _record(tables, out, "embeddings", as_of, recorded=recorded)
     return _write(rows, out, "embeddings", as_of, about, order=["user_id"])
 
 
-def export_features(tables: Tables, config: Config, lineage_id: str, as_of: date, out: str) -> dict[str, Any]:
+def export_features(
+    tables: Tables, config: Config, lineage_id: str, as_of: date, out: str, *, recorded: bool = True
+) -> dict[str, Any]:
     """Write the user features of a date: user_id, as_of, one column per block. Returns the manifest.
 
     Raises
@@ -69,16 +83,18 @@ def export_features(tables: Tables, config: Config, lineage_id: str, as_of: date
         If they are not built.
     """
     if as_of not in feature_sets(tables, lineage_id):
-        raise UsageError(f"no features of {as_of}: `userrep run build_user_features --as-of {as_of}` builds them.")
+        raise UsageError(f"no features of {as_of}: `userrep pipeline --as-of {as_of}` builds them.")
     rows = read_features(tables, config, lineage_id, [as_of]).drop("is_exact")
     ordered = rows.select("user_id", "as_of", *(name for name in rows.columns if name not in ("user_id", "as_of")))
     about = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
-    _record(tables, out, "features", as_of)
+    _record(tables, out, "features", as_of, recorded=recorded)
     return _write(ordered, out, "features", as_of, about, order=["user_id"])
 
 
 def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: date, out: str) -> dict[str, Any]:
     """Write the item vectors that features of a date use: modality, item_id, vector. Returns the manifest.
+
+    There are no users in it, so it is not recorded.
 
     Raises
     ------
@@ -88,7 +104,7 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
     versions = versions_of(tables, config, anchor=as_of)
     valid_from = versions.valid_at(as_of)
     if valid_from not in versions.present:
-        raise UsageError(f"no item vectors for {as_of}: `userrep run train_item_vectors --as-of {as_of}` makes them.")
+        raise UsageError(f"no item vectors for {as_of}: `userrep pipeline --as-of {as_of}` builds them.")
     rows = read_vectors(tables, lineage_id, valid_from).select("modality", "item_id", "vector")
     about = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
     return _write(rows, out, "item-vectors", as_of, about, order=["item_id", "modality"])
@@ -101,11 +117,27 @@ EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def _record(tables: Tables, out: str, what: str, as_of: date) -> None:
-    """Note where rows of users go, before the first does: who is erased is erased there too."""
+def _record(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool) -> None:
+    """Record where rows of users go, before the first does: who is erased is erased there too.
+
+    Raises
+    ------
+    UsageError
+        If the tables cannot be written to, and nobody asked for an export that is not ``recorded``.
+    """
     check_out(out)
+    if not recorded:
+        return to_stderr(f"export: {out} is not recorded; `userrep forget` will not erase users there")
+    try:
+        check_writable(tables.artifacts_root)
+    except UsageError as error:
+        raise UsageError(
+            f"{error} The export is to be recorded there, so that `userrep forget` erases users in {out}, too; "
+            "--unrecorded exports without a record."
+        ) from None
     row = {"path": absolute(out.rstrip("/") or "/"), "what": what, "as_of": as_of, "exported_at": utc_now()}
     tables.add(EXPORTS_LEDGER, [row])
+    return None
 
 
 def _write(

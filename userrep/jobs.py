@@ -10,7 +10,6 @@ from pathlib import Path
 from userrep.config import load_config
 from userrep.config.values import read_day
 from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
-from userrep.leases import held
 from userrep.logs import begin_run, end_run, say_why, to_stderr
 from userrep.operations.erasure import Erasure, read_ids, receipt_lines
 from userrep.operations.maintenance import maintain_tables
@@ -74,7 +73,7 @@ FOR_RETRAINING: dict[str, Callable[[Pipeline], object]] = {
 
 def run_job(pipeline: Pipeline, name: str, *, retrain: bool = False) -> None:
     """Run a job of ``JOBS``. Raises AlreadyRunningError if the same one is at work on these tables."""
-    with held(pipeline.tables, name):
+    with pipeline.held(name):
         (FOR_RETRAINING if retrain else JOBS)[name](pipeline)
 
 

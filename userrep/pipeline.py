@@ -4,7 +4,8 @@ Every stage looks at the tables, does what is missing, and records itself. Kille
 pipeline ends in the same tables as an undisturbed one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
@@ -67,8 +68,6 @@ class Pipeline:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def __post_init__(self, as_of: date | None) -> None:
-        check_writable(artifacts_root(self.config))
-        check_sources(self.spark, self.config)
         self._wanted_as_of = as_of
         self.tables = Tables.of(self.config, self.spark)
         self.runs = Runs(self.tables, self.config, report=self.report)
@@ -78,8 +77,20 @@ class Pipeline:
 
         Raises AlreadyRunningError if another pipeline is at work on these tables.
         """
-        with held(self.tables, "pipeline"):
+        with self.held("pipeline"):
             return self._run(retrain=retrain)
+
+    def check(self) -> None:
+        """Check root and sources before anything is written. Raises UsageError with what is wrong with them."""
+        check_writable(artifacts_root(self.config))
+        check_sources(self.spark, self.config)
+
+    @contextmanager
+    def held(self, job: str) -> Iterator[None]:
+        """Check root and sources, then hold a job's lease meanwhile; raises what ``check`` and ``leases.held`` do."""
+        self.check()
+        with held(self.tables, job):
+            yield
 
     def _run(self, *, retrain: bool) -> Space:
         schedule = self.schedule

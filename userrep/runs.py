@@ -43,7 +43,6 @@ class Runs:
         self.stages: list[StageRun] = []
         self._tables = tables
         self._config_hash = short_hash(config.model_dump())
-        self._code_hash = code_hash()
 
     @contextmanager
     def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:
@@ -91,6 +90,6 @@ class Runs:
             "inputs": json.dumps(versions),
             "outputs": json.dumps(run.outputs, default=str),
             "config_hash": self._config_hash,
-            "code_hash": self._code_hash,
+            "code_hash": code_hash(),
         }
         self._tables.add(JOB_RUNS, [row])

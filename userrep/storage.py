@@ -267,9 +267,10 @@ def names_in_out(out: str) -> list[str]:
     if kind == pyarrow.fs.FileType.File:
         raise UsageError(f"--out {out}: a file is there; name a folder.")
     if isinstance(files, pyarrow.fs.LocalFileSystem):
-        there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise UsageError(f"--out {out}: {there} is not a folder that this user may write to; name another one.")
+        try:
+            _check_access(path)
+        except OSError as error:
+            raise UsageError(f"--out {out}: {error.strerror}; name another one.") from None
     return names
 
 
@@ -287,7 +288,7 @@ def check_new_folder(out: str) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Refuse a folder that cannot be made or written to.
+    """Refuse a folder that this user could not make or write to. On a local disk nothing is made.
 
     Raises
     ------
@@ -296,11 +297,19 @@ def check_writable(uri: str) -> None:
     """
     try:
         files, path = file_system(uri)
-        files.create_dir(path, recursive=True)
+        if isinstance(files, pyarrow.fs.LocalFileSystem):
+            return _check_access(path)
         probe = f"{path}/.userrep-write-check"
         with files.open_output_stream(probe):
             pass
         files.delete_file(probe)
     except (OSError, ValueError) as error:  # ValueError: a scheme that pyarrow does not know
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UsageError(f"root {uri}: not writable ({reason}). Name a folder that this user may write to.") from None
+        raise UsageError(f"root {uri}: not writable ({reason}). Name another one, or have it opened for you.") from None
+
+
+def _check_access(path: str) -> None:
+    """Raise OSError if a local folder cannot be written to, or made in the nearest one that is there."""
+    nearest = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{nearest} is not a folder that this user may write to")

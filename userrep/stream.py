@@ -31,6 +31,7 @@ def stream_embeddings(
     UserrepError
         If the broker or the online store does not answer at the start, or the query fails for good.
     """
+    work.check()
     config, tables = work.config, work.tables
     stream = config.streaming
     check_files(tables)

@@ -19,7 +19,8 @@ def join_ledger(tables: Tables, table: TableSchema, *, at_least: int) -> int:
 
     Nothing is done either if another run commits at the same time. Cost: one read and write of the ledger.
     """
-    tables.create(table)
+    if not tables.exists(table):
+        return 0
     if tables.has_files:
         with around(f"join:{table.name}"):
             return DeltaFiles(tables.uri(table)).join_files(at_least)
@@ -58,7 +59,8 @@ def vacuum(tables: Tables, table: TableSchema, age: timedelta, *, keep: Sequence
     ``keep``: versions that stay readable. With less than the time that the longest run takes, files go that a run
     is about to commit, or reads.
     """
-    tables.create(table)
+    if not tables.exists(table):
+        return
     hours = int(age.total_seconds() // 3600)
     if tables.has_files:
         with around(f"vacuum:{table.name}"):

@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any
 
 import pyarrow as pa
+from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
@@ -32,21 +33,28 @@ _BESIDE_SPARK = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9
 class Tables:
     """The Delta tables below one root path, or in one schema of a catalog."""
 
-    def __init__(self, spark: SparkSession | None, *, root: str | None = None, schema: str | None = None) -> None:
-        """Open the tables. Without a session only what goes beside Spark can be done, and only with ``has_files``."""
+    def __init__(
+        self, spark: SparkSession | None, *, root: str | None = None, schema: str | None = None, expected: bool = False
+    ) -> None:
+        """Name the place of tables; nothing is looked at yet, and reading never creates any.
+
+        Without a session only what goes beside Spark can be done, and only with ``has_files``. ``expected``: there
+        are tables; a place without any is refused by the first look.
+        """
         if (root is None) == (schema is None):
             raise UsageError("say where tables live: root or schema, not both.")
         self._spark = spark
         self._root = absolute(re.sub(r"^file:/+", "/", root.rstrip("/"))) if root else None
         self._schema = schema
-        self._known: set[str] = set()
+        self._known: set[str] = set()  # tables that are there, and as this release wants them
+        self._expected = expected
 
     @classmethod
-    def of(cls, config: Config, spark: SparkSession | None) -> "Tables":
-        """Open the tables that a configuration names."""
+    def of(cls, config: Config, spark: SparkSession | None, *, expected: bool = False) -> "Tables":
+        """Name the tables of a configuration; ``expected`` as above."""
         if config.root is not None:
-            return cls(spark, root=config.root)
-        return cls(spark, schema=f"`{config.catalog}`.`{config.schema_}`")
+            return cls(spark, root=config.root, expected=expected)
+        return cls(spark, schema=f"`{config.catalog}`.`{config.schema_}`", expected=expected)
 
     @property
     def spark(self) -> SparkSession:
@@ -85,23 +93,54 @@ class Tables:
         """Return the path of a table below the root."""
         return f"{self._root}/tables/{table.name}"
 
-    def create(self, table: TableSchema) -> None:
-        """Create the table where it is not there yet.
+    def check_any(self) -> None:
+        """Refuse a root or schema without any table. Cost: a listing.
 
         Raises
         ------
         UsageError
-            If it is there in another format, or with other columns: another release has written it.
+            If there is none: the place is mistyped, or nothing has been built yet.
+        """
+        if not (self._root or self.spark.catalog.databaseExists(self._schema or "")) or not self.stored(""):
+            where = self._root or (self._schema or "").replace("`", "")
+            raise UsageError(
+                f"no userrep tables at {where}: name the place where they are, or let `userrep pipeline` build them."
+            )
+
+    def exists(self, table: TableSchema) -> bool:
+        """Say whether the table is there. Nothing is created.
+
+        Raises
+        ------
+        UsageError
+            If it is there in another format, or with other columns: another release has written it. If there are no
+            tables at all, but some were expected.
         UserrepError
             If it is there and cannot be read.
         """
         if table.name in self._known:
+            return True
+        if self.has_files:
+            is_there = DeltaFiles(self.uri(table)).exists()
+        elif self._root is not None:
+            is_there = DeltaTable.isDeltaTable(self.spark, self.uri(table))
+        else:
+            is_there = self.spark.catalog.tableExists(self.name(table))
+        if is_there:
+            self._check_layout(table)
+            self._known.add(table.name)
+        elif self._expected:
+            self.check_any()
+        return is_there
+
+    def create(self, table: TableSchema) -> None:
+        """Create the table where it is not there yet. Raises what ``exists`` does."""
+        if self.exists(table):
             return
-        schema = table.fields()
         properties = PROPERTIES | {_FORMAT_KEY: str(FORMAT)} | dict(table.properties)
         if self.has_files:
-            as_json = json.dumps(schema.jsonValue())
-            found, of_table = DeltaFiles(self.uri(table)).create(as_json, table.partition_by, properties)
+            as_json = json.dumps(table.fields().jsonValue())
+            DeltaFiles(self.uri(table)).create(as_json, table.partition_by, properties)
         else:
             partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
             listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
@@ -109,30 +148,43 @@ class Tables:
                 f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions} "
                 f"TBLPROPERTIES ({listed})"
             )
+        self._check_layout(table)
+        self._known.add(table.name)
+
+    def _check_layout(self, table: TableSchema) -> None:
+        """Refuse a table of another format, or with other columns."""
+        if self.has_files:
+            found, properties = DeltaFiles(self.uri(table)).layout()
+        else:
             found = self.spark.sql(f"SELECT * FROM {self.name(table)}").columns
             shown = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(table)}").collect()
-            of_table = {row.key: row.value for row in shown}
-        if (other := of_table.get(_FORMAT_KEY) or "1") != str(FORMAT):  # tables of an earlier state don't say
+            properties = {row.key: row.value for row in shown}
+        if (other := properties.get(_FORMAT_KEY) or "1") != str(FORMAT):  # tables of an earlier state don't say
             raise UsageError(
                 f"table {self.name(table)} is of format {in_line(other)}, this release reads {FORMAT}: a newer userrep "
                 "has written it. Upgrade userrep, or choose another root."
             )
-        if set(schema.names) != set(found):
+        wanted = table.fields().names
+        if set(wanted) != set(found):
             raise UsageError(
                 f"table {self.name(table)} has the columns {', '.join(found)}; this release wants "
-                f"{', '.join(schema.names)}. Another release wrote it: choose another root, or use that release."
+                f"{', '.join(wanted)}. Another release wrote it: choose another root, or use that release."
             )
-        self._known.add(table.name)
 
     def read(self, table: TableSchema, *, version: int | None = None) -> DataFrame:
-        """Read a table, at a pinned version if one is given; an empty frame where it is not there yet."""
-        self.create(table)
+        """Read a table, at a pinned version if one is given; an empty frame where it is not there."""
+        if not self.exists(table):
+            return self.spark.createDataFrame([], table.fields())
         at = f" VERSION AS OF {version}" if version is not None else ""
         return self.spark.sql(f"SELECT * FROM {self.name(table)}{at}")
 
     def version(self, table: TableSchema) -> int:
-        """Return the newest version of the table. Cost: one look at the log."""
-        self.create(table)
+        """Return the newest version of the table. Cost: one look at the log.
+
+        Of a table that is not there it is 0, which is empty in every table: a commit since 0 is the first one.
+        """
+        if not self.exists(table):
+            return 0
         if self.has_files:
             return DeltaFiles(self.uri(table)).version()
         history = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1")
@@ -140,7 +192,8 @@ class Tables:
 
     def num_bytes(self, table: TableSchema) -> int:
         """Return how many bytes the files have that the table consists of now. Cost: one look at the log."""
-        self.create(table)
+        if not self.exists(table):
+            return 0
         if self.has_files:
             return sum(file.size for file in DeltaFiles(self.uri(table)).files())
         detail = self.spark.sql(f"DESCRIBE DETAIL {self.name(table)}")
@@ -151,7 +204,8 @@ class Tables:
 
         Times are naive, in UTC. Cost: milliseconds where files may be read beside Spark; driver memory: the rows.
         """
-        self.create(table)
+        if not self.exists(table):
+            return []
         if self.has_files:
             return [Row(**row) for row in DeltaFiles(self.uri(table)).rows(columns, equal)]
         rows = self.read(table)
@@ -234,7 +288,8 @@ class Tables:
 
         Only where the tables have files of their own. Driver memory: one entry for each file of the table.
         """
-        self.create(table)
+        if not self.exists(table):
+            return []
         return [file for file in DeltaFiles(self.uri(table)).files(version) if keeps(file.values)]
 
     def target(self, table: TableSchema) -> Target:
@@ -292,7 +347,8 @@ class Tables:
 
     def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
         """Delete all rows of some partitions in one commit; none, no commit. Files stay until VACUUM."""
-        self.create(table)
+        if not self.exists(table):
+            return
         if self.has_files:
             self.commit(table, [], replacing=_is_of(keys), since=self.version(table))
         elif keys:
@@ -332,8 +388,7 @@ class Tables:
 
         Only where the tables have files of their own.
         """
-        self.create(table)
-        return DeltaFiles(self.uri(table)).last_transaction(writer)
+        return DeltaFiles(self.uri(table)).last_transaction(writer) if self.exists(table) else None
 
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
         """Replace all rows of some partitions in one commit. Rows of other partitions must not be among ``rows``.

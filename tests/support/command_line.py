@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from userrep import cli, cli_forget
-from userrep.config import Config
+from userrep.config import Config, load_config
+from userrep.schemas import JOB_RUNS
+from userrep.tables import Tables
 
 
 class Answer(NamedTuple):
@@ -41,6 +43,12 @@ def config_file(folder: Path, **sections: Any) -> Path:
     return path
 
 
+def with_tables(config: Path) -> Path:
+    """Create a table below the root of a configuration, as any run does."""
+    Tables.of(load_config(config), None).create(JOB_RUNS)
+    return config
+
+
 class Begun(BaseException):
     """All was read and checked; what follows needs Spark."""
 
@@ -53,7 +61,7 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
     read: list[Config] = []
     run_ids: list[str | None] = []
 
-    def begin(config: Config) -> None:
+    def begin(config: Config, **_: object) -> None:
         read.append(config)
         raise Begun
 

@@ -10,9 +10,8 @@ import yaml
 from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, event, write_rows
-from tests.support.command_line import Userrep, config_file
+from tests.support.command_line import Userrep, config_file, with_tables
 from userrep.config import Config
-from userrep.export import EXPORTS
 from userrep.jobs import JOBS
 from userrep.pipeline import Pipeline
 from userrep.schemas import EMBEDDING_UPDATES
@@ -24,11 +23,11 @@ pytestmark = pytest.mark.default
 
 @pytest.fixture(scope="module")
 def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration of a log of three days, and of a root in which nothing is built."""
+    """A configuration of a log of three days, and of a root in which nothing is built but an empty table."""
     folder = tmp_path_factory.mktemp("cli")
     days = ("2024-05-01", "2024-05-02", "2024-05-03")
     write_rows(folder / "events" / "part.parquet", [event("u", "i", f"{day} 12:00:00") for day in days])
-    return config_file(folder)
+    return with_tables(config_file(folder))
 
 
 def test_a_missing_log_is_named_before_any_table_is_made(userrep: Userrep, spark: SparkSession, tmp_path: Path) -> None:
@@ -112,7 +111,7 @@ def test_a_stream_without_a_published_snapshot_is_refused(
         ]
     verified = userrep("stream", "verify", "--config", config, "--as-of", "2024-05-02")
     assert (verified.code, verified.out) == (2, "")
-    assert verified.faults[0].startswith("no space is serving. `userrep pipeline` trains one")
+    assert verified.faults[0].startswith(f"no userrep tables at {tmp_path / 'root'}: ")
 
 
 def test_a_stream_is_verified_only_where_there_are_vectors_to_compare(
@@ -166,27 +165,14 @@ def test_a_job_prints_its_stages_as_a_table_or_as_json(
     assert ("embed_users", "done", 1200) in [(run["stage"], run["outcome"], run["num_rows"]) for run in state["runs"]]
 
 
-@pytest.mark.parametrize(
-    ("what", "built"),
-    [
-        ("features", ["build_activity_tiles", "train_item_vectors", "build_user_features"]),
-        ("item-vectors", ["build_activity_tiles", "train_item_vectors"]),
-    ],
-)
-def test_an_export_builds_missing_tables_first_and_needs_no_space(
-    userrep: Userrep,
-    spark: SparkSession,
-    empty_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    what: str,
-    built: list[str],
+@pytest.mark.parametrize(("what", "missing"), [("features", "no features of"), ("item-vectors", "no item vectors for")])
+def test_an_export_of_what_is_not_built_names_the_command_and_writes_nothing(
+    userrep: Userrep, spark: SparkSession, empty_root: Path, tmp_path: Path, what: str, missing: str
 ) -> None:
-    called: list[str] = []
-    for stage in ("build_activity_tiles", "train_item_vectors", "build_user_features"):
-        monkeypatch.setattr(Pipeline, stage, lambda *_, stage=stage: called.append(stage))
-    monkeypatch.setitem(EXPORTS, what, lambda *_: {"num_rows": 5, "sha256": {}})
-    out = tmp_path / "out"
+    out, tables = tmp_path / "out", empty_root.parent / "root" / "tables"
+    before = sorted(tables.iterdir())
     answer = userrep("export", what, "--config", empty_root, "--as-of", "2024-05-03", "--out", out)
-    assert (answer.code, answer.out) == (0, f"{what} of 2024-05-03: 5 rows in {out}\n")
-    assert called == built
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.faults == [f"{missing} 2024-05-03: `userrep pipeline --as-of 2024-05-03` builds them."]
+    assert not out.exists()
+    assert sorted(tables.iterdir()) == before

@@ -22,7 +22,7 @@ def config(tmp_path: Path) -> Path:
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
     """Tables without a session, which the command works on."""
     tables = Tables(None, root=str(tmp_path / "root"))
-    monkeypatch.setattr(cli_forget, "tables_of", lambda _: tables)
+    monkeypatch.setattr(cli_forget, "tables_of", lambda *_, **__: tables)
     return tables
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command_line import Userrep, config_file
+from tests.support.command_line import Userrep, config_file, with_tables
 from tests.support.embedding_tables import snapshot
 from userrep.operations import plan
 from userrep.schemas import JOB_RUNS, TILE_DAYS
@@ -135,6 +135,7 @@ def test_an_invalid_size_is_refused(
 
 
 def test_without_recorded_runs_the_missing_stages_are_named(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
-    answer = userrep("plan", "--config", config_file(tmp_path), *SIZE)
+    config = with_tables(config_file(tmp_path))
+    answer = userrep("plan", "--config", config, *SIZE)
     assert (answer.code, answer.out) == (2, "")
     assert answer.faults[0].startswith(f"plan: no run of {', '.join(STAGES)} is recorded below {tmp_path / 'root'}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.command_line import Userrep, config_file
+from tests.support.command_line import Userrep, config_file, with_tables
 from tests.support.embedding_tables import add_spaces, snapshot
 from userrep import config as settings
 from userrep.features.layout import InputLayout, Scaler
@@ -37,7 +37,7 @@ def tables(tmp_path: Path) -> Tables:
 def test_spaces_are_listed_with_what_embeds_them_daily(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables
 ) -> None:
-    listed = userrep("spaces", "list", "--config", config)
+    listed = userrep("spaces", "list", "--config", with_tables(config))
     assert (listed.code, listed.out, listed.err) == (0, "no space yet\n", "")
     add_spaces(tables, "s1", "s2")
     mark_ready(tables, find_space(tables, "s1"))

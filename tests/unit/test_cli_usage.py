@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import userrep.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
-from tests.support.command_line import Answer, Userrep, config_file
+from tests.support.command_line import Answer, Userrep, config_file, with_tables
 from userrep.doctor import Finding
 from userrep.errors import GateRefusedError, UsageError, UserrepError
 
@@ -151,7 +151,7 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
 def test_wrong_use_is_one_line_on_stderr_and_exit_code_2_before_spark_starts(
     userrep: Userrep, no_spark: None, config: Path, tmp_path: Path, arguments: str, said: str
 ) -> None:
-    named = {"C": str(config), "O": str(tmp_path / "out")}
+    named = {"C": str(with_tables(config)), "O": str(tmp_path / "out")}
     answer = userrep(*(named.get(word, word) for word in arguments.split()))
     assert (answer.code, answer.out) == (2, "")
     assert len(answer.err.splitlines()) == 1
@@ -177,9 +177,7 @@ def test_each_fault_of_a_configuration_has_its_line(userrep: Userrep, no_spark: 
 
 
 @pytest.mark.parametrize("parent", ["/dev/null", "a file"])
-@pytest.mark.parametrize(
-    "command", ["pipeline --as-of 2024-05-02", "run build_activity_tiles", "status", "spaces list", "spaces rollback"]
-)
+@pytest.mark.parametrize("command", ["pipeline --as-of 2024-05-02", "run build_activity_tiles", "spaces rollback"])
 def test_a_root_that_cannot_be_written_to_is_refused_before_spark_starts(
     userrep: Userrep, no_spark: None, tmp_path: Path, parent: str, command: str
 ) -> None:
@@ -189,7 +187,34 @@ def test_a_root_that_cannot_be_written_to_is_refused_before_spark_starts(
     assert (answer.code, answer.out) == (2, "")
     assert len(answer.faults) == 1
     assert answer.faults[0].startswith(f"root {root}: not writable (")
-    assert answer.faults[0].endswith("Name a folder that this user may write to.")
+    assert answer.faults[0].endswith("Name another one, or have it opened for you.")
+
+
+READING = {
+    "status": "", "plan": "--users 9 --events-per-day 9", "report": "--out O.html", "spaces list": "",
+    "spaces show s1": "", "spaces promote s1": "--dry-run", "consumers list": "", "evaluate": "--out O",
+    "export embeddings": "--as-of 2024-05-02 --out O", "stream verify": "--as-of 2024-05-02", "forget": "",
+    "consumers register ads": "--owner ads", "spaces diff s1 s2": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("place", ["root", "a file/root"])
+def test_a_root_without_tables_is_refused_and_not_made(
+    userrep: Userrep, no_spark: None, config: Path, tmp_path: Path, command: str, place: str
+) -> None:
+    (tmp_path / "a file").write_text("kept")
+    before, root = sorted(tmp_path.rglob("*")), tmp_path / place
+    named = {"O": str(tmp_path / "out"), "O.html": str(tmp_path / "out.html")}
+    options = [named.get(word, word) for word in READING[command].split()]
+    answer = userrep(*command.split(), *options, "--config", config, "--set", f"root={root}")
+    assert (answer.code, answer.out, len(answer.faults)) == (2, "", 1)
+    is_writer = command.split(maxsplit=1)[0] in ("forget",) or "register" in command or "diff" in command
+    if place != "root" and is_writer:
+        assert answer.faults[0].startswith(f"root {root}: not writable (")
+    else:
+        assert answer.faults[0].startswith(f"no userrep tables at {root}: name the place where they are")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def export_to(userrep: Userrep, config: Path, out: object) -> Answer:
@@ -263,7 +288,7 @@ def test_any_error_is_one_line_and_an_exit_code(
     said: str,
 ) -> None:
     monkeypatch.setattr("userrep.session.get_session", failing_with(error))
-    answer = userrep("status", "--config", config, "--json")
+    answer = userrep("status", "--config", with_tables(config), "--json")
     assert answer == (code, "", f"userrep: {said}\n")
 
 
@@ -276,7 +301,7 @@ def test_a_full_disk_is_reported_with_its_cure_however_the_error_is_wrapped(
     wrapped.__cause__ = full.value
     for error in (full.value, wrapped, shown):
         monkeypatch.setattr("userrep.session.get_session", failing_with(error))
-        answer = userrep("status", "--config", config)
+        answer = userrep("status", "--config", with_tables(config))
         assert (answer.code, answer.out) == (1, "")
         assert answer.err.startswith("userrep: a disk is full (No space left on device): ")
         assert answer.err.endswith("What was committed stays. Make room, then run the same command again.\n")
@@ -286,7 +311,7 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(
     userrep: Userrep, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("userrep.session.get_session", failing_with(GateRefusedError("not published: no rows.")))
-    answer = userrep("status", "--config", config, "--debug")
+    answer = userrep("status", "--config", with_tables(config), "--debug")
     assert (answer.code, answer.out) == (3, "")
     assert answer.err.startswith("Traceback (most recent call last):")
     assert "in status\n" in answer.err

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from userrep.console import (
     tables_of,
 )
 from userrep.errors import UsageError
+from userrep.schemas import JOB_RUNS
+from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -80,10 +83,22 @@ def test_names_from_the_command_line_are_checked_as_what_they_name() -> None:
 def test_a_session_gets_the_configured_master_and_settings(tmp_path: Path, sessions: list[object]) -> None:
     session_of(config_of(tmp_path, spark={"master": "local[3]", "conf": {"a": 1}}))
     assert sessions == [("local[3]", {"a": "1"})]
-    assert (tmp_path / "root").is_dir()
+    assert not (tmp_path / "root").exists()
 
 
-@pytest.mark.parametrize("start", [session_of, tables_of, ledgers_of])
+def test_a_root_without_tables_is_refused_before_a_session_is_asked_for(tmp_path: Path, sessions: list[object]) -> None:
+    with pytest.raises(UsageError, match=rf"^no userrep tables at {tmp_path}/root: "):
+        tables_of(config_of(tmp_path))
+    assert sessions == []
+    Tables(None, root=str(tmp_path / "root")).create(JOB_RUNS)
+    tables_of(config_of(tmp_path))
+    assert sessions == [("local[*]", {})]
+
+
+WRITING = [session_of, partial(tables_of, writes=True), partial(ledgers_of, writes=True)]
+
+
+@pytest.mark.parametrize("start", WRITING)
 def test_a_root_that_cannot_be_written_to_is_refused_before_a_session_is_asked_for(
     tmp_path: Path, sessions: list[object], start: Callable[[Config], object]
 ) -> None:
@@ -99,6 +114,8 @@ def test_ledgers_of_files_need_no_session_and_those_of_a_catalog_do(
     assert ledgers_of(config_of(tmp_path)).has_files
     assert sessions == []
     monkeypatch.setattr("userrep.storage.check_writable", sessions.append)
-    assert not ledgers_of(config_of(tmp_path, root=None, catalog="main", schema="reps")).has_files
-    volume = "/Volumes/main/reps/userrep"
-    assert sessions == [volume, volume, ("local[*]", {})]
+    in_catalog = config_of(tmp_path, root=None, catalog="main", schema="reps")
+    assert not ledgers_of(in_catalog).has_files
+    assert sessions == [("local[*]", {})]
+    ledgers_of(in_catalog, writes=True)
+    assert sessions[1:] == ["/Volumes/main/reps/userrep", ("local[*]", {})]

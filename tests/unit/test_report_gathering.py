@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from tests.support.command_line import Userrep, config_file
+from tests.support.command_line import Userrep, config_file, with_tables
 from tests.unit.test_report_gather import a_run
 from userrep.config import Config
 from userrep.operations.report.user_map import map_users
@@ -80,7 +80,7 @@ def test_a_report_is_refused_before_spark_starts(
     no_spark: None,
     tmp_path: Path,
 ) -> None:
-    path, out = config_file(tmp_path), tmp_path / "out.html"
+    path, out = with_tables(config_file(tmp_path)), tmp_path / "out.html"
 
     def refused(*more: object) -> str:
         answer = userrep("report", "--config", path, *map(str, more))

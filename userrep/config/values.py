@@ -1,6 +1,7 @@
 """What sections are made of: kinds of values, and how faults in them are said."""
 
 import difflib
+import os
 import re
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -88,14 +89,14 @@ def _time_zone(name: str) -> str:
 
 
 def _place(path: str) -> str:
-    """Refuse what would tear a log's lines apart, and what no file system takes."""
+    """Refuse what would tear a log's lines apart, and what no file system takes; ``~`` is the user's home."""
     if not path.isprintable():
         raise ValueError("a path of printable characters was expected")
     if "`" in path:
         raise ValueError("a path without backticks was expected: SQL puts them around names")
     if re.search(r"://[^/@]*:(?!\d+/)[^@]*@", path):  # a colon that begins no port
         raise ValueError("no place for a password; the environment of driver and executors gives access")
-    return path
+    return os.path.expanduser(path) if path.startswith("~") else path
 
 
 Duration = Annotated[

@@ -158,9 +158,9 @@ class EmbeddingJoin(
         if self.isSet(self.schema) and not self.isSet(self.root):
             catalog, _, schema = self.getOrDefault(self.schema).partition(".")
             name = f"`{checked_name(catalog, 'catalog')}`.`{checked_name(schema, 'schema')}`"
-            return Tables(dataset.sparkSession, schema=name)
+            return Tables(dataset.sparkSession, schema=name, expected=True)
         if self.isSet(self.root) and not self.isSet(self.schema):
-            return Tables(dataset.sparkSession, root=self.getOrDefault(self.root))
+            return Tables(dataset.sparkSession, root=self.getOrDefault(self.root), expected=True)
         raise UsageError("EmbeddingJoin: say where the tables are: root, a path or URI, or schema, catalog.schema.")
 
 

@@ -96,6 +96,8 @@ def erase_rows(tables: Tables, table: TableSchema, gone: Gone, *, since: datetim
     UserrepError
         If other runs change the same files again and again.
     """
+    if not tables.exists(table):
+        return ErasedRows()
     if not tables.has_files:
         return _merged_away(tables, table, gone)
     if since is not None and was_restored(tables, table, since):

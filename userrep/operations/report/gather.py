@@ -45,7 +45,7 @@ def check_reportable(tables: Tables, space_id: str | None, config: str) -> Space
     UsageError
         If nothing has run yet, or there is no such space.
     """
-    if not tables.stored(schemas.JOB_RUNS.name) or not tables.ledger(schemas.JOB_RUNS, ("run_id",)):
+    if not tables.ledger(schemas.JOB_RUNS, ("run_id",)):
         raise UsageError(
             f"nothing has run yet: there is nothing to report. `userrep pipeline --config {config} --as-of D` makes "
             "tables, a space and its first snapshots."

@@ -1,0 +1,95 @@
+"""Commands that only read work on a root that this user may not write to, and leave it as it is.
+
+Tests run as root, whom no mode of a file stops; setpriv takes that privilege from the commands.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+
+from tests.support.builders import AS_OF
+from userrep.config import Config
+from userrep.pipeline import Pipeline
+from userrep.spaces.registry import find_space
+from userrep.spaces.snapshots import list_snapshots
+
+pytestmark = pytest.mark.full
+
+PRIVILEGES = "-dac_override,-dac_read_search"
+# Runs commands one after the other in one process, and prints their exit codes and what they said.
+RUN_ALL = """
+import contextlib, io, json, sys
+from userrep import cli
+answers = []
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["userrep", *command]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code
+    answers.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(answers))
+"""
+
+
+def run_all(*commands: list[str]) -> list[tuple[int, str, str]]:
+    """Run commands in a process that may only write where file modes let it."""
+    without = ["setpriv", f"--bounding-set={PRIVILEGES}", f"--inh-caps={PRIVILEGES}"]
+    call = [*without, sys.executable, "-c", RUN_ALL, json.dumps(commands)]
+    ran = subprocess.run(call, capture_output=True, text=True, check=True, timeout=500)
+    return [tuple(answer) for answer in json.loads(ran.stdout.splitlines()[-1])]
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, float]]:
+    return {str(path): (path.stat().st_size, path.stat().st_mtime) for path in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def read_only(done: tuple[Pipeline, Config], tmp_path: Path) -> Path:
+    """A configuration of a built root without any permission to write."""
+    values = done[1].model_dump(mode="json", by_alias=True, exclude_unset=True)
+    root = Path(shutil.copytree(values["root"], tmp_path / "root"))
+    config = tmp_path / "userrep.yaml"
+    config.write_text(yaml.safe_dump(values | {"root": str(root)}))
+    subprocess.run(["chmod", "-R", "a-w", root], check=True)
+    return config
+
+
+def test_commands_that_read_work_on_a_read_only_root_and_leave_it_as_it_is(
+    spark: SparkSession, done: tuple[Pipeline, Config], read_only: Path, tmp_path: Path
+) -> None:
+    space_id, root = find_space(done[0].tables, None).space_id, tmp_path / "root"
+    before, at = state_of(root), ["--config", str(read_only)]
+    out = [str(tmp_path / name) for name in ("embeddings", "features", "items")]
+    as_of, unrecorded = ["--as-of", str(AS_OF), "--out"], "--unrecorded"
+    reading = [
+        ["status"], ["spaces", "list"], ["spaces", "show", space_id], ["consumers", "list"],
+        ["spaces", "promote", space_id, "--dry-run"], ["report", "--out", str(tmp_path / "report.html")],
+        ["export", "embeddings", *as_of, out[0], unrecorded], ["export", "features", *as_of, out[1], unrecorded],
+        ["export", "item-vectors", *as_of, out[2]],
+    ]  # fmt: skip
+    writing = [
+        ["export", "embeddings", *as_of, str(tmp_path / "recorded")], ["spaces", "rollback"],
+        ["consumers", "register", "ads", "--owner", "ads"], ["pipeline", "--as-of", str(AS_OF)],
+    ]  # fmt: skip
+    answers = run_all(*([*command, *at] for command in reading + writing))
+    for command, (code, _, err) in zip(reading, answers, strict=False):
+        assert code == 0, f"{command}: {err}"
+    assert space_id in answers[0][1]
+    assert "is not recorded; `userrep forget` will not erase users there" in answers[6][2]
+    (newest,) = (s for s in list_snapshots(done[0].tables, space_id) if s.as_of == AS_OF)
+    assert spark.read.parquet(out[0]).count() == newest.num_users
+    for command, (code, said, err) in zip(writing, answers[len(reading) :], strict=True):
+        assert (code, said) == (2, ""), command
+        assert err.startswith(f"userrep: root {root}: not writable ("), command
+    assert "--unrecorded exports without a record" in answers[len(reading)][2]
+    assert not (tmp_path / "recorded").exists()
+    assert state_of(root) == before

@@ -174,6 +174,6 @@ def test_an_event_two_hours_ahead_of_the_clock_is_rejected_by_the_stream_and_tak
     batch = with_validity(log, source)
     reasons = [dict(of.select("user_id", "reason").collect()) for of in (streamed, batch)]
     assert reasons == [
-        {"in time": None, "early": "ahead_of_the_clock", "in the future": "event_at_in_the_future"},
-        {"in time": None, "early": None, "in the future": "event_at_in_the_future"},
+        {"in time": None, "early": "ahead_of_the_clock", "in the future": "ahead_of_the_clock"},
+        {"in time": None, "early": None, "in the future": None},  # whose day the inventory holds back
     ]

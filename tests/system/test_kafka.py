@@ -67,7 +67,7 @@ def malformed() -> dict[bytes | None, str]:
         b"{}": "unreadable_event_at",
         as_good(event_at="yesterday"): "unparsable_row",
         as_good(event_at="1970-01-01T00:00:00"): "implausible_event_at",
-        as_good(event_at="2099-01-01T00:00:00"): "event_at_in_the_future",
+        as_good(event_at="2099-01-01T00:00:00"): "ahead_of_the_clock",
         as_good(event_at=in_five_hours): "ahead_of_the_clock",
         as_good(user_id=None): "missing_user_id",
         as_good(user_id="  "): "missing_user_id",

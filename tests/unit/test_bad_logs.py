@@ -1,7 +1,8 @@
 """A log that is not what it should be is refused by name before anything of it is built."""
 
+import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from userrep.errors import RejectedShareError, UsageError
 from userrep.events.inventory import Inventory, LogDay, take_inventory
 from userrep.events.source import check_events, with_validity
 from userrep.events.tile_build import build_tiles
-from userrep.events.tiles import latest_tile_days
-from userrep.schemas import SOURCE_SCHEMAS
+from userrep.events.tiles import latest_tile_days, read_tiles
+from userrep.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
@@ -100,13 +101,50 @@ def test_times_without_a_zone_are_of_the_zone_that_is_configured(spark: SparkSes
         assert with_validity(typed, log).first().event_at == datetime(2024, 5, 1, at)
 
 
-def test_an_event_of_the_day_after_tomorrow_is_rejected_and_has_no_day(spark: SparkSession) -> None:
-    now = datetime.now(UTC).replace(tzinfo=None)
-    times = [now + timedelta(hours=hours) for hours in (-1, 23, 25)]
-    source = spark.createDataFrame([("u", "i", at) for at in times], list(EVENT_COLUMNS))
-    rows = with_validity(source, EventSource(**ONE)).collect()
-    assert [row.reason for row in rows] == [None, None, "event_at_in_the_future"]
-    assert [row.event_date for row in rows] == [times[0].date(), times[1].date(), None]
+@pytest.mark.parametrize("log_format", ["parquet", "json"])
+def test_events_after_tomorrow_are_held_back_and_count_once_their_day_has_come(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
+    """Although their file never changes, and others come in between."""
+    now = datetime.combine(D1, time(23))
+    monkeypatch.setattr("userrep.events.inventory.utc_now", lambda: now)
+    config = config_of(tmp_path, events={"format": log_format, "max_rejected_share": 0.4})
+    tables = Tables.of(config, spark)
+
+    def write(name: str, *days: date) -> None:
+        rows = [event(f"u{k}", "i", f"{day} 12:00:00") for k, day in enumerate(days)]
+        if log_format == "parquet":
+            write_rows(tmp_path / "events" / f"{name}.parquet", rows)
+        else:
+            (tmp_path / "events").mkdir(exist_ok=True)
+            lines = "\n".join(json.dumps(row, default=str) for row in rows)
+            (tmp_path / "events" / f"{name}.json").write_text(lines)
+
+    def built() -> dict[date, int]:
+        inventory = take_inventory(tables, config.events)
+        warnings.extend(inventory.warnings)
+        build_tiles(tables, config, inventory, before=D4)
+        rows = read_tiles(tables, start=None, end=D4).groupBy("event_date").sum("num_events").collect()
+        return {row[0]: row[1] for row in rows}
+
+    warnings: list[str] = []
+    write("first", D1, D1, D2, D3)
+    assert built() == {D1: 2, D2: 1}
+    assert f"events: 1 rows of {D3} are held back: they count once their day has come" in warnings
+    assert tables.read(REJECTED_EVENTS).count() == 0
+    write("second", D1)
+    assert built() == {D1: 3, D2: 1}
+    warnings.clear()
+    now += timedelta(days=1)
+    assert built() == {D1: 3, D2: 1, D3: 1}
+    assert warnings == []
+
+
+def test_a_log_of_the_future_alone_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "part.parquet", [event("u", "i", "2190-05-01 12:00:00")])
+    config = config_of(tmp_path)
+    with pytest.raises(UsageError, match=r"events: all rows lie after tomorrow, .*: the first of them on 2190-05-01"):
+        take_inventory(Tables.of(config, spark), config.events)
 
 
 # Days

@@ -59,8 +59,10 @@ def test_a_day_is_refused_only_above_the_share_of_rejects() -> None:
 
 def test_undated_rows_count_against_the_whole_log() -> None:
     Inventory([LogDay(D1, 95, 0, "f")], 5, 0).check_rejects(0.05, [])
-    with pytest.raises(RejectedShareError, match="6 of 100 rows have no readable time, or one in the future"):
+    with pytest.raises(RejectedShareError, match="6 of 100 rows have no readable time, or one after tomorrow"):
         Inventory([LogDay(D1, 94, 0, "f")], 6, 0).check_rejects(0.05, [])
+    with pytest.raises(RejectedShareError, match="6 of 100 rows have no readable time, or one after tomorrow"):
+        Inventory([LogDay(D1, 94, 0, "f")], 3, 0, num_ahead=3).check_rejects(0.05, [])
 
 
 def test_a_day_is_too_small_only_below_the_share_of_the_median_of_counted_days() -> None:

@@ -1,7 +1,6 @@
 """What Parquet footers say of the days that a file's rows are of. Days are numbers since 1970, times microseconds."""
 
 import json
-import time
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
@@ -36,8 +35,8 @@ def earliest_time() -> int:
 
 
 def latest_time() -> int:
-    """Return the last plausible time: a day from now, since clocks may be a little wrong."""
-    return min(_microseconds(LATEST), time.time_ns() // 1_000 + DAY_US)
+    """Return the last plausible time."""
+    return _microseconds(LATEST)
 
 
 def is_readable(path: str) -> bool:
@@ -68,7 +67,7 @@ def times_of_group(metadata: pq.FileMetaData, group: int, event_at: Path) -> Tim
 def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
     """Return the UTC day of a file's rows and their number, where the footer alone proves that all are of one day.
 
-    None where it does not: no statistics, a row without a time, an implausible or future time, several days, no rows.
+    None where it does not: no statistics, a row without a time, an implausible time, several days, no rows.
     """
     metadata = open_parquet(path).metadata
     groups = [group for group in range(metadata.num_row_groups) if metadata.row_group(group).num_rows]

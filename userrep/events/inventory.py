@@ -21,6 +21,7 @@ from userrep.events.partitions import ranges
 from userrep.events.source import check_events, has_naive_time, read_source
 from userrep.ids import short_hash
 from userrep.tables import Tables
+from userrep.utc import utc_now
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,17 @@ class LogDay:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The log's days in order, the rows whose time could not be read, and what its owner should know of the log."""
+    """The log's days in order, the rows whose time could not be read, and what its owner should know of the log.
+
+    Days after tomorrow (UTC) are not among them: their ``num_ahead`` rows are held back until their time comes.
+    """
 
     days: list[LogDay]
     num_undated: int
     num_new_files: int
     undated_fingerprint: str = ""  # of the content of the undated rows; empty without any
     warnings: tuple[str, ...] = ()
+    num_ahead: int = 0
 
     @property
     def first_day(self) -> date:
@@ -111,12 +116,13 @@ class Inventory:
     def check_rejects(self, limit: float, days: Collection[date]) -> None:
         """Refuse ``days`` if one of them, or the log's undated rows, are over the limit of malformed rows."""
         bad = [day for day in self.days if day.day in days and (day.num_rejected or 0) > limit * (day.num_rows or 0)]
-        num_rows = sum(day.num_rows or 0 for day in self.days) + self.num_undated
+        without_day = self.num_undated + self.num_ahead
+        num_rows = sum(day.num_rows or 0 for day in self.days) + without_day
         faults = [f"{d.day}: {d.num_rejected} of {d.num_rows} rows are malformed" for d in bad[:10]]
         if len(bad) > 10:
             faults.append(f"and {len(bad) - 10} more days")
-        if self.num_undated > limit * num_rows:
-            faults.append(f"{self.num_undated} of {num_rows} rows have no readable time, or one in the future")
+        if without_day > limit * num_rows:
+            faults.append(f"{without_day} of {num_rows} rows have no readable time, or one after tomorrow")
         if faults:
             raise RejectedShareError(
                 f"events: {'; '.join(faults)}; events.max_rejected_share allows {limit:.1%}. Nothing of these days is "
@@ -138,6 +144,7 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
     Of each source only what is new or changed is read, once for each meaning of the columns; the days of its files and
     the checksum of each day's rows are kept in ``source_files``. A day's fingerprint adds up over files, so moving or
     compacting files changes no day. A log that is partitioned by event date is not read at all: its listing tells.
+    What is the future is decided here alone, by the clock at the start; the days of files are kept whatever it says.
     Cost: a listing of the log, and one read of its new files; driver memory grows with days.
 
     Raises
@@ -148,6 +155,7 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
     UserrepError
         If one of its files is torn, or has a column in another type than the others.
     """
+    tomorrow = utc_now().date() + timedelta(days=1)  # clocks may be a little wrong
     logs = [_opened(tables, log, what) for what, log in events.all_sources.items()]
     try:
         found = [_days_of(tables, log) for log in logs]
@@ -156,8 +164,11 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
             f"events: the log's new files could not be read: {_why_unreadable(error)}. Write the file anew as the "
             "others are, or take it out of the log."
         ) from None
-    days, undated = _merged([rows for rows, _ in found])
-    warnings = [warning for log in logs for warning in _naive_times(log)]
+    known, undated = _merged([rows for rows, _ in found])
+    days, ahead = [of for of in known if of.day <= tomorrow], [of for of in known if of.day > tomorrow]
+    if not days:
+        raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}: the first of them on {ahead[0].day}.")
+    warnings = [*(warning for log in logs for warning in _naive_times(log)), *_of_the_future(ahead)]
     missing = _missing([day.day for day in days])
     if missing and events.require_all_days:
         raise UsageError(f"{missing}. Load them, or set events.require_all_days: false.")
@@ -167,6 +178,7 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
         sum(num_new for _, num_new in found),
         undated_fingerprint=undated.fingerprint if undated else "",
         warnings=(*warnings, *([missing] if missing else [])),
+        num_ahead=sum(of.num_rows or 0 for of in ahead),
     )
 
 
@@ -241,6 +253,16 @@ def _naive_times(log: _Log) -> list[str]:
     if "time_zone" in log.settings.model_fields_set or not has_naive_time(log.source, log.settings):
         return []
     return [f"{log.what}.columns.event_at {log.settings.columns.event_at!r} has no time zone: read as UTC"]
+
+
+def _of_the_future(ahead: list[LogDay]) -> list[str]:
+    """Say which days are held back."""
+    if not ahead:
+        return []
+    num_rows = sum(of.num_rows or 0 for of in ahead)
+    rows = f"{num_rows:,} rows" if all(of.num_rows is not None for of in ahead) else "rows"
+    span = f"{ahead[0].day}" if len(ahead) == 1 else f"{len(ahead)} days ({ahead[0].day} to {ahead[-1].day})"
+    return [f"events: {rows} of {span} are held back: they count once their day has come"]
 
 
 def _missing(days: list[date]) -> str:

@@ -19,7 +19,7 @@ EARLIEST = "1971-01-01"  # a time of 0 is a missing time, not an event of 1970
 LATEST = "2200-01-01"
 _NAIVE = r"^\s*[+-]?\d+(-\d+(-\d+([T ]\d+(:\d+(:\d+(\.\d*)?)?)?)?)?)?\s*$"  # a time in text without a zone
 # Reasons for rejecting a row that leave it without a day.
-UNDATED = ("unparsable_row", "unreadable_event_at", "implausible_event_at", "event_at_in_the_future")
+UNDATED = ("unparsable_row", "unreadable_event_at", "implausible_event_at")
 WEIGHT_UNIT = 2**8  # weights are multiples of 1/256, so that sums of weight x vector are exact in float64
 
 
@@ -128,9 +128,9 @@ def with_validity(
     (null where the log has none), reason (null: valid), and ``raw``: a struct of all columns of the log, orderable.
     Narrow: no shuffle.
 
-    A row without a plausible time, or with one more than a day after this very moment, has no event_date. What is the
-    future thus depends on when a row is looked at; it is looked at again when its file changes. In a log with
-    partitions such a row, and one whose day its partition may not hold, stands under its partition's day.
+    A row without a plausible time has no event_date. In a log with partitions such a row, and one whose day its
+    partition may not hold, stands under its partition's day. No clock is asked: rows of the future are held back by
+    the inventory.
     """
     columns, names = log.columns, log.columns.context if context is None else context
     fields = [field for field in source.schema.fields if field.name not in (CORRUPT, *beside)]
@@ -150,7 +150,7 @@ def with_validity(
         *beside,
         *([partition_day(source, log.partition).alias("partition_day")] if log.partition else []),
     )
-    day = F.when(is_plausible("event_at") & ~_in_the_future("event_at"), F.to_date("event_at"))
+    day = F.when(is_plausible("event_at"), F.to_date("event_at"))
     fits = F.lit(True)
     if log.partition:
         held = F.col("partition_day")
@@ -178,7 +178,6 @@ def _reason(fits_partition: Column) -> Column:
         ("unparsable_row", F.col("corrupt").isNotNull()),
         ("unreadable_event_at", F.col("event_at").isNull()),
         ("implausible_event_at", ~is_plausible("event_at")),
-        ("event_at_in_the_future", _in_the_future("event_at")),
         ("outside_its_partition", ~fits_partition),
         ("missing_user_id", F.coalesce(F.trim("user_id"), F.lit("")) == ""),
         ("missing_item_id", F.coalesce(F.trim("item_id"), F.lit("")) == ""),
@@ -198,11 +197,6 @@ def _reason(fits_partition: Column) -> Column:
 def is_plausible(column: str) -> Column:
     """Say whether a time may be an event's: neither a missing one nor one of centuries to come."""
     return F.col(column).between(F.lit(EARLIEST).cast("timestamp"), F.lit(LATEST).cast("timestamp"))
-
-
-def _in_the_future(column: str) -> Column:
-    """Say whether a time lies more than a day after the time of processing: clocks may be a little wrong."""
-    return F.col(column) > F.expr("current_timestamp() + INTERVAL 1 DAY")
 
 
 def _utc(source: DataFrame, column: str, zone: str) -> Column:

@@ -28,7 +28,7 @@ _Checked = tuple[DataFrame, dict[str, Column]]  # rows with a reason, and the co
 def checked_rows(arrived: Mapping[str, DataFrame], config: Config, *, in_kafka: bool, since: date) -> DataFrame:
     """Say of all rows that arrive, of events, onboarding and users, what they record, or why they don't count.
 
-    Events are judged as in the batch, but that they may be an hour ahead of the clock, not a day: they would close days
+    Events are judged as in the batch, but that they may be an hour ahead of the clock, no more: they would close days
     too early. What is rejected so the batch takes when its time has come. ``in_kafka``: events are messages, which are
     in no partitions.
 

@@ -24,6 +24,7 @@ from userrep.downstream.return_propensity import (
 )
 from userrep.errors import GateRefusedError
 from userrep.events.inventory import take_inventory
+from userrep.events.open_log import OpenLog
 from userrep.events.tile_build import build_tiles
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
 from userrep.features.heavy import heavy_users
@@ -83,7 +84,12 @@ class Pipeline:
     def check(self) -> None:
         """Check root and sources before anything is written. Raises UsageError with what is wrong with them."""
         check_writable(artifacts_root(self.config))
-        check_sources(self.spark, self.config)
+        _ = self.logs
+
+    @cached_property
+    def logs(self) -> list[OpenLog]:
+        """The log's sources, listed once for all stages. Raises UsageError with what is wrong with any source."""
+        return check_sources(self.spark, self.config)
 
     @contextmanager
     def held(self, job: str) -> Iterator[None]:
@@ -112,7 +118,7 @@ class Pipeline:
     def schedule(self) -> Schedule:
         """The dates of this run. Reads what is new in the log; refuses an as-of date outside of it."""
         with self.runs.stage("take_inventory") as run:
-            inventory = take_inventory(self.tables, self.config.events)
+            inventory = take_inventory(self.tables, self.config.events, self.logs)
             if self._wanted_as_of is not None:
                 inventory.check_as_of(self._wanted_as_of)
                 inventory.check_window(self._wanted_as_of, self.config.windows_days[-1])

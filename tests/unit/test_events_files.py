@@ -1,13 +1,11 @@
 """The meaning of a log's columns is hashed; its path and format are not part of it."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from userrep.config import EventSource
-from userrep.events.files import DeltaLog, meaning_hash
-from userrep.tables import Tables
+from userrep.events.open_log import meaning_hash
 
 pytestmark = pytest.mark.fast
 
@@ -37,8 +35,3 @@ def test_every_setting_that_changes_what_rows_mean_changes_the_hash() -> None:
     ]
     hashes = {meaning_hash(log_with(**change)) for change in [{}, *changes]}
     assert len(hashes) == 1 + len(changes)
-
-
-@pytest.mark.parametrize("kind", ["parquet", "csv", "json"])
-def test_plain_files_are_no_delta_log(tmp_path: Path, kind: str) -> None:
-    assert DeltaLog.of(Tables(None, root=str(tmp_path)), log_with(format=kind)) is None

@@ -15,10 +15,11 @@ from tests.support.builders import config_of, event, write_rows
 from userrep.config import Partition
 from userrep.events.buckets import bucket_of, range_of_slice, user_slice
 from userrep.events.days import num_rejected_of
-from userrep.events.files import exact_sum, one_slash, summed
+from userrep.events.files import exact_sum, summed
 from userrep.events.hashing import bucket_of as buckets_of
 from userrep.events.inventory import take_inventory
 from userrep.events.new_files import _decoded
+from userrep.events.open_log import one_slash
 from userrep.events.partitions import folder_day
 from userrep.events.tile_build import build_tiles
 from userrep.events.tiles import read_tiles

@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 
 from tests.support.builders import EVENT_COLUMNS, config_of, cut_off_before_a_row_of, event, write_rows
 from userrep.config import Config, Events
-from userrep.errors import RejectedShareError, UsageError, UserrepError
+from userrep.errors import RejectedShareError, UsageError
+from userrep.events.direct_build import direct_days
 from userrep.events.files import row_hash
 from userrep.events.inventory import Inventory, LogDay, take_inventory
 from userrep.events.source import with_validity
@@ -318,14 +319,18 @@ def test_a_delta_log_is_told_apart_by_its_files(spark: SparkSession, tmp_path: P
     assert [(day.day, day.num_rows) for day in take_inventory(tables, config.events).days] == [(D1, 2)]
 
 
-def test_files_that_came_after_the_inventory_are_not_taken_for_read(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_files", [True, False])
+def test_files_that_come_after_the_inventory_wait_for_the_next_run(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    monkeypatch.setattr("userrep.events.tile_build.direct_days", direct_days if has_files else lambda *_: ({}, []))
     config = config_of(tmp_path)
     tables = Tables.of(config, spark)
     write_rows(tmp_path / "events" / "a.parquet", [event("u1", "i1", "2024-05-01")])
     inventory = take_inventory(tables, config.events)
     write_rows(tmp_path / "events" / "b.parquet", [event("u1", "i1", "2024-05-01 01:00:00")])
-    with pytest.raises(UserrepError, match=r"the log's files changed while they were being read"):
-        build_tiles(tables, config, inventory, before=D3)
+    assert build_tiles(tables, config, inventory, before=D3).num_events == 1
+    assert build_tiles(tables, config, take_inventory(tables, config.events), before=D3).num_events == 2
 
 
 def test_a_value_that_moves_between_columns_changes_the_day(spark: SparkSession) -> None:

@@ -10,7 +10,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import EventSource
-from userrep.events.files import DeltaLog, meaning_hash, row_hash, summed
+from userrep.events.files import row_hash, summed
+from userrep.events.open_log import DeltaLog, meaning_hash
 from userrep.events.source import with_validity
 from userrep.schemas import SOURCE_FILES
 from userrep.tables import Tables

@@ -1,21 +1,22 @@
 """Some days of the log, all sources as one: only the files and partitions that hold them are read."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import date
 from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.config import Events, EventSource
-from userrep.events.files import files_by_day
+from userrep.config import Events
+from userrep.events.files import files_by_day, files_by_folder
+from userrep.events.open_log import OpenLog
 from userrep.events.partitions import in_partitions
-from userrep.events.source import UNDATED, read_source, with_validity
+from userrep.events.source import UNDATED, with_validity
 from userrep.schemas import REJECTED_EVENTS
 from userrep.tables import Tables
 
 
-def read_days(tables: Tables, events: Events, days: Collection[date], *, undated: bool) -> DataFrame:
+def read_days(tables: Tables, logs: Sequence[OpenLog], days: Collection[date], *, undated: bool) -> DataFrame:
     """Read rows as ``with_validity`` gives them: all of ``days``, perhaps some of others.
 
     Of several sources, ``event_id`` tells the source too, and ``raw`` is a struct with one field per source, null but
@@ -23,16 +24,14 @@ def read_days(tables: Tables, events: Events, days: Collection[date], *, undated
 
     Parameters
     ----------
-    undated : whether rows without a day are wanted too; of a log in partitions by ingestion date all is read then.
+    logs : all sources. undated : whether rows without a day are wanted too; of a log in partitions by ingestion date
+        all is read then.
 
     Cost: plain files are read that hold rows of these days; of a log in partitions, those that may hold them; of a
     Delta log without partitions, the whole.
     """
-    context = events.context
-    rows = [
-        with_validity(_source_of_days(tables, log, what, days, undated=undated), log, context)
-        for what, log in events.all_sources.items()
-    ]
+    context = list(dict.fromkeys(name for log in logs for name in log.settings.columns.context))
+    rows = [with_validity(_source_of_days(tables, log, days, undated=undated), log.settings, context) for log in logs]
     return rows[0] if len(rows) == 1 else reduce(DataFrame.unionByName, _told_apart(rows))
 
 
@@ -50,15 +49,17 @@ def num_rejected_of(tables: Tables, revision: int, *, undated: bool) -> dict[dat
     return {row.event_date: row.n for row in rows}
 
 
-def _source_of_days(tables: Tables, log: EventSource, what: str, days: Collection[date], *, undated: bool) -> DataFrame:
-    source = read_source(tables.spark, log, what=what)
-    partition = log.partition
+def _source_of_days(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool) -> DataFrame:
+    partition = log.settings.partition
     if partition is not None and (partition.holds == "event_date" or not undated):
-        return source.where(in_partitions(source, partition, days, late_days=partition.late_days))
-    if log.format in ("delta", "table"):
-        return source
-    files = sorted({of.path for of in files_by_day(tables, log, source, days, undated=undated)})
-    return read_source(tables.spark, log, what=what, files=files, like=source) if files else source.limit(0)
+        if log.is_table:
+            return log.source.where(in_partitions(log.source, partition, days, late_days=partition.late_days))
+        files = files_by_folder(log, days, late_days=partition.late_days)
+    elif log.is_table:
+        return log.source
+    else:
+        files = files_by_day(tables, log, days, undated=undated)
+    return log.rows_of(sorted({of.path for of in files}))
 
 
 def _told_apart(sources: list[DataFrame]) -> list[DataFrame]:

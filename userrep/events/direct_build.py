@@ -12,13 +12,12 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from userrep.config import Events
 from userrep.events.direct import MOST_ROWS, TILES, tiles_of_files
 from userrep.events.files import FileDay, files_by_day, files_by_folder
 from userrep.events.footers import is_readable
 from userrep.events.inventory import LogDay
 from userrep.events.log_columns import columns_of
-from userrep.events.source import read_source
+from userrep.events.open_log import OpenLog
 from userrep.events.tile_content import cells_of, content_of
 from userrep.events.tiles import NO_ROWS, NUM_CELLS
 from userrep.events.tombstones import Tombstones
@@ -57,7 +56,7 @@ class MadeDay:
 
 
 def direct_days(
-    tables: Tables, events: Events, days: Sequence[LogDay], revision: int, erased: Tombstones
+    tables: Tables, logs: Sequence[OpenLog], days: Sequence[LogDay], revision: int, erased: Tombstones
 ) -> tuple[dict[date, MadeDay], list[TableFile]]:
     """Make the tiles of those days that tasks can make by themselves, and write them into files, to be committed.
 
@@ -66,16 +65,15 @@ def direct_days(
     rows of others. Cost: each file is read twice at most on average; no shuffle. Driver memory: one entry for each file
     and day.
     """
-    (log,) = events.all_sources.values() if len(events.all_sources) == 1 else (None,)
-    if log is None or not tables.has_files:
+    if len(logs) != 1 or not tables.has_files:
         return {}, []
-    source = read_source(tables.spark, log, what="events")
-    columns = columns_of(source.schema, log)
+    log, dates = logs[0], [day.day for day in days]
+    columns = columns_of(log.source.schema, log.settings)
     if columns is None:
         return {}, []
-    in_folders = log.partition is not None
-    files_of = files_by_folder if in_folders else files_by_day
-    tasks = _tasks(files_of(tables, log, source, [day.day for day in days]), tables.shuffle_partitions())
+    in_folders = log.settings.partition is not None
+    files = files_by_folder(log, dates) if in_folders else files_by_day(tables, log, dates)
+    tasks = _tasks(files, tables.shuffle_partitions())
     if not tasks or not is_readable(tasks[0][2]):
         return {}, []
     target, values = tables.target(USER_ITEM_DAYS), {"revision": revision, "user_slice": "0-of-1"}
@@ -91,8 +89,10 @@ def direct_days(
     listed = tables.spark.createDataFrame(tasks, "task INT, event_date DATE, path STRING")
     num_tasks = 1 + max(task for task, _, _ in tasks)
     rows = listed.repartitionById(num_tasks, "task").mapInArrow(work, from_arrow_schema(_WRITTEN)).collect()
-    files = [TableFile(r.path, r.size, r.num_tiles, json.loads(r.partition_values)) for r in rows if r.path is not None]
-    return {row.event_date: _made(row.asDict()) for row in rows}, files
+    written = [
+        TableFile(r.path, r.size, r.num_tiles, json.loads(r.partition_values)) for r in rows if r.path is not None
+    ]
+    return {row.event_date: _made(row.asDict()) for row in rows}, written
 
 
 def counted_days(tables: Tables, days: Sequence[date], revision: int) -> dict[date, MadeDay]:

@@ -2,23 +2,23 @@
 
 import re
 import statistics
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import NamedTuple
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Row
 
-from userrep.config import Events, EventSource
+from userrep.config import Events
 from userrep.errors import RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.events.changes import days_by_changes
-from userrep.events.files import BYTES_PER_ROW, DeltaLog, days_by_partition
+from userrep.events.files import BYTES_PER_ROW, days_by_partition
 from userrep.events.log_schemas import check_schema
 from userrep.events.new_files import days_by_files
+from userrep.events.open_log import OpenLog, open_logs
 from userrep.events.partitions import ranges
-from userrep.events.source import check_events, has_naive_time, read_source
+from userrep.events.source import has_naive_time
 from userrep.ids import short_hash
 from userrep.tables import Tables
 from userrep.utc import utc_now
@@ -56,6 +56,7 @@ class Inventory:
     undated_fingerprint: str = ""  # of the content of the undated rows; empty without any
     warnings: tuple[str, ...] = ()
     num_ahead: int = 0
+    logs: tuple[OpenLog, ...] = ()
 
     @property
     def first_day(self) -> date:
@@ -130,22 +131,15 @@ class Inventory:
             )
 
 
-class _Log(NamedTuple):
-    """A source of the log, opened, and its place in the configuration."""
-
-    what: str
-    settings: EventSource
-    source: DataFrame
-
-
-def take_inventory(tables: Tables, events: Events) -> Inventory:
+def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ()) -> Inventory:
     """Look what days the log has, and what of them is new.
 
     Of each source only what is new or changed is read, once for each meaning of the columns; the days of its files and
     the checksum of each day's rows are kept in ``source_files``. A day's fingerprint adds up over files, so moving or
     compacting files changes no day. A log that is partitioned by event date is not read at all: its listing tells.
     What is the future is decided here alone, by the clock at the start; the days of files are kept whatever it says.
-    Cost: a listing of the log, and one read of its new files; driver memory grows with days.
+    ``logs``: the sources, where they have been opened already. Cost: a listing of the log, else, and one read of its
+    new files; driver memory grows with days.
 
     Raises
     ------
@@ -156,7 +150,9 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
         If one of its files is torn, or has a column in another type than the others.
     """
     tomorrow = utc_now().date() + timedelta(days=1)  # clocks may be a little wrong
-    logs = [_opened(tables, log, what) for what, log in events.all_sources.items()]
+    logs = logs or open_logs(tables.spark, events)
+    for log in logs:
+        check_schema(tables, log)
     try:
         found = [_days_of(tables, log) for log in logs]
     except (PySparkException, Py4JJavaError) as error:
@@ -179,6 +175,7 @@ def take_inventory(tables: Tables, events: Events) -> Inventory:
         undated_fingerprint=undated.fingerprint if undated else "",
         warnings=(*warnings, *([missing] if missing else [])),
         num_ahead=sum(of.num_rows or 0 for of in ahead),
+        logs=tuple(logs),
     )
 
 
@@ -197,26 +194,18 @@ def mapping_of(events: Events) -> str:
     return short_hash(events.meaning)
 
 
-def _opened(tables: Tables, log: EventSource, what: str) -> _Log:
-    source = read_source(tables.spark, log, what=what)
-    check_schema(tables, log, source, what)
-    check_events(source, log, what)
-    return _Log(what, log, source)
-
-
-def _days_of(tables: Tables, log: _Log) -> tuple[list[Row], int]:
+def _days_of(tables: Tables, log: OpenLog) -> tuple[list[Row], int]:
     """Take the inventory of one source in the cheapest way that sees every change of it."""
-    what, settings, source = log
-    delta = DeltaLog.of(tables, settings)
+    settings, delta = log.settings, log.delta
     if delta is not None and delta.hides_deletes and delta.has_changes:
         days, num_new = days_by_changes(tables, settings, delta)
     elif settings.partition is not None and settings.partition.holds == "event_date":
-        days, num_new = days_by_partition(tables, settings, source, delta, what), 0
+        days, num_new = days_by_partition(log), 0
     else:
-        days, num_new = days_by_files(tables, settings, source, delta)
+        days, num_new = days_by_files(tables, log)
     rows = days.collect()
     if not any(row.event_date for row in rows):
-        raise UsageError(f"{what}.path {settings.path}: no row with a readable time in it.")
+        raise UsageError(f"{log.what}.path {settings.path}: no row with a readable time in it.")
     return rows, num_new
 
 
@@ -248,7 +237,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     return total
 
 
-def _naive_times(log: _Log) -> list[str]:
+def _naive_times(log: OpenLog) -> list[str]:
     """Say once that times without a zone are taken for UTC, unless the configuration says of which zone they are."""
     if "time_zone" in log.settings.model_fields_set or not has_naive_time(log.source, log.settings):
         return []

@@ -14,10 +14,11 @@ from pyspark.sql import types as T
 
 from userrep.config import EventSource
 from userrep.events.columns import find_column
-from userrep.events.files import KEY, DeltaLog, exact_sum, list_files, one_slash, row_hash, summed
+from userrep.events.files import exact_sum, row_hash, summed
 from userrep.events.footers import day_of_file
+from userrep.events.open_log import KEY, OpenLog, one_slash
 from userrep.events.partitions import folder_day, in_partitions
-from userrep.events.source import CORRUPT, read_source, with_validity
+from userrep.events.source import CORRUPT, with_validity
 from userrep.schemas import SOURCE_FILES
 from userrep.tables import Tables
 
@@ -25,23 +26,23 @@ _READERS = 8  # footers that a task reads at once
 _TOLD = pa.schema([("path", pa.string()), ("day", pa.date32()), ("num_rows", pa.int64())])
 
 
-def days_by_files(tables: Tables, log: EventSource, source: DataFrame, delta: DeltaLog | None) -> tuple[DataFrame, int]:
+def days_by_files(tables: Tables, log: OpenLog) -> tuple[DataFrame, int]:
     """Read what is new, and return the log's days as ``summed`` has them, and how many files were read.
 
     A Parquet file whose footer says that all its rows are of one day is not read: its name, size and time stand for its
-    rows, and which of them are malformed is found when the day's tiles are built. Cost: a listing, the new files'
-    footers, and one read of those that these don't tell of; of a Delta log without partitions, of the whole of it.
+    rows, and which of them are malformed is found when the day's tiles are built. Cost: the new files' footers, and one
+    read of those that these don't tell of; of a Delta log without partitions, of the whole of it.
     Driver memory: one entry for each new file.
     """
-    listed = list_files(tables, log, source, delta)
+    listed, delta = log.files, log.delta
     new = listed.join(tables.read(SOURCE_FILES).select(*KEY).distinct(), on=list(KEY), how="left_anti").collect()
-    told = _told_by_footers(tables, log, source, new) if delta is None or delta.is_plain else {}
+    told = _told_by_footers(tables, log.settings, log.source, new) if delta is None or delta.is_plain else {}
     if told:
         tables.add(SOURCE_FILES, [_told(row, *told[row.path]) for row in new if row.path in told])
     untold = [row for row in new if row.path not in told]
     if untold:
         frame = tables.spark.createDataFrame(untold, listed.schema)
-        tables.append(_read_days(tables, log, frame, source), SOURCE_FILES)
+        tables.append(_read_days(log, frame), SOURCE_FILES)
     held = listed.join(tables.read(SOURCE_FILES), on=list(KEY), how="inner")
     return summed(held.dropDuplicates([*KEY, "event_date"])), len(new)  # two runs at a time may both have read a file
 
@@ -88,26 +89,22 @@ def _told(file: Row, day: date, num_rows: int) -> dict[str, object]:
     return file.asDict() | {"event_date": day, "num_rows": num_rows, "num_rejected": None, "checksum": checksum}
 
 
-def _read_days(tables: Tables, log: EventSource, new: DataFrame, source: DataFrame) -> DataFrame:
+def _read_days(log: OpenLog, new: DataFrame) -> DataFrame:
     """Read new files once: one row per file and day with its counts and the sum of its rows' hashes."""
-    in_tables = log.format in ("delta", "table")
     paths = [row.path for row in new.select("path").collect()]
-    if in_tables:
-        some = _in_their_partitions(new, log, source)
-    else:
-        some = read_source(tables.spark, log, what="events", files=paths, like=source)
+    some = _in_their_partitions(new, log.settings, log.source) if log.is_table else log.rows_of(paths)
     with_path = some.withColumn("__path", F.col("_metadata.file_path"))
-    rows = with_validity(with_path, log).select(
+    rows = with_validity(with_path, log.settings).select(
         F.col("raw.__path").alias("path"),
         "event_date",
         F.col("reason").isNotNull().cast("bigint").alias("rejected"),
-        row_hash([name for name in source.columns if name != CORRUPT]).alias("hash"),
+        row_hash([name for name in log.source.columns if name != CORRUPT]).alias("hash"),
     )
     counted = rows.groupBy("path", "event_date").agg(
         F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), exact_sum("hash").alias("checksum")
     )
     by_day = counted.withColumn("path", _decoded("path"))  # now, not for every row
-    by_day = by_day.where(F.col("path").isin(paths)) if in_tables else by_day
+    by_day = by_day.where(F.col("path").isin(paths)) if log.is_table else by_day
     filled = new.join(by_day, on="path", how="left")
     return filled.withColumns(
         {"num_rows": F.coalesce("num_rows", F.lit(0)), "num_rejected": F.coalesce("num_rejected", F.lit(0))}

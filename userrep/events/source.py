@@ -1,6 +1,7 @@
 """Reading an owner's event log: any format, its columns mapped, each row valid or rejected with a reason."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -40,7 +41,6 @@ def read_source(
     if source.format == "table":
         reader, target = spark.read, None
     else:
-        _check_local(source.path, what)
         reader, target = spark.read.format(source.format), source.path
         if source.format == "csv":
             reader = reader.option("header", True).option("mode", "PERMISSIVE")
@@ -50,15 +50,24 @@ def read_source(
         reader = reader.schema(like.schema)  # some files alone may lack a column, or hold it in another type
     if target is not None and (files is not None or "*" in target):
         reader = reader.option("basePath", _base(target))
-    try:
+    with readable(source, what):
         if target is None:
             return spark.table(source.path)
         frame = reader.load(target if files is None else list(files))
-        if source.format == "parquet" and like is None and isinstance(source, EventSource):
+        if source.format == "parquet" and like is None and files is None and isinstance(source, EventSource):
             names = event_columns(source).values()
             if any(find_column(frame.schema, name) is None for name in names):
-                frame = reader.option("mergeSchema", True).load(target if files is None else list(files))
+                frame = reader.option("mergeSchema", True).load(target)
         return frame
+
+
+@contextmanager
+def readable(source: Source, what: str) -> Iterator[None]:
+    """Say in one line that a source is not there or not readable, where Spark finds so."""
+    if source.format != "table":
+        _check_local(source.path, what)
+    try:
+        yield
     except (PySparkException, Py4JJavaError) as error:  # the latter: a job that looks into the files failed
         text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
         reason = text.strip().splitlines()[0][:200]

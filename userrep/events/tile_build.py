@@ -5,7 +5,7 @@ Days whose rows lie in plain files, few enough for one task, are made by tasks t
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -18,6 +18,7 @@ from userrep.events.buckets import power_of_two
 from userrep.events.days import has_event_ids, num_rejected_of, read_days
 from userrep.events.direct_build import MadeDay, counted_days, direct_days
 from userrep.events.inventory import Inventory, LogDay, mapping_of
+from userrep.events.open_log import OpenLog
 from userrep.events.tile_rows import tiles_of
 from userrep.events.tiles import NO_ROWS, TileLedger, tile_ledger
 from userrep.events.tombstones import Tombstones, read_tombstones
@@ -79,7 +80,7 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     newest = max(day.revision for day in (*ledger.days.values(), ledger.undated))
     revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
     days = [wanted[day] for day in sorted(stale)]
-    made = _Build(tables, config, revision, days, read_tombstones(tables)).run(undated=undated)
+    made = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(undated=undated)
     inventory = inventory.counted({day: of.counts for day, of in (ledger.days | made).items()})
     inventory.check_days(events, list(stale))
     made |= {day: MadeDay.empty() for day in vanished}
@@ -142,13 +143,14 @@ class _Build:
 
     tables: Tables
     config: Config
+    logs: Sequence[OpenLog]
     revision: int
     days: list[LogDay]
     erased: Tombstones
 
     def run(self, *, undated: bool) -> dict[date, MadeDay]:
         """Write the days' tiles and rejected rows, and say what each day holds."""
-        made, files = direct_days(self.tables, self.config.events, self.days, self.revision, self.erased)
+        made, files = direct_days(self.tables, self.logs, self.days, self.revision, self.erased)
         general = [day for day in self.days if day.day not in made]
         if files:
             self.tables.add_files(USER_ITEM_DAYS, files)
@@ -167,7 +169,7 @@ class _Build:
         """Let Spark make the tiles of some days."""
         events, dates = self.config.events, [day.day for day in days]
         slices = power_of_two(max(day.expected_rows for day in days) / _ROWS_PER_SLICE)
-        checked = read_days(self.tables, events, dates, undated=False)
+        checked = read_days(self.tables, self.logs, dates, undated=False)
         tiles = tiles_of(
             self.erased.without(checked.where(F.col("event_date").isin(dates) & F.col("reason").isNull())),
             context=events.context,
@@ -178,7 +180,7 @@ class _Build:
         self.tables.append(tiles.withColumn("revision", F.lit(self.revision)), USER_ITEM_DAYS)
 
     def _write_rejected(self, days: list[date], *, undated: bool) -> None:
-        checked = read_days(self.tables, self.config.events, days, undated=undated)
+        checked = read_days(self.tables, self.logs, days, undated=undated)
         in_days = F.col("event_date").isin(days)
         wanted = in_days | F.col("event_date").isNull() if undated else in_days
         rejected = checked.where(F.col("reason").isNotNull() & wanted).select(

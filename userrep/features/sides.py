@@ -1,17 +1,17 @@
 """The tables beside the log: users with their attributes, and onboarding picks."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from userrep.config import Config, EventSource, Onboarding, Source, Users
+from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
 from userrep.events.buckets import power_of_two, user_bucket, user_slice
 from userrep.events.columns import as_text, check_columns, id_text, named
-from userrep.events.source import check_events, read_source
+from userrep.events.open_log import OpenLog, open_logs
+from userrep.events.source import read_source
 from userrep.events.tombstones import read_tombstones
 from userrep.ids import short_hash
 from userrep.schemas import USER_PROFILES
@@ -144,15 +144,18 @@ def _files(spark: SparkSession, source: Source) -> list[list[str]]:
     return sorted([row.path, str(row.length), str(row.modificationTime)] for row in rows)
 
 
-def check_sources(spark: SparkSession, config: Config) -> None:
+def check_sources(spark: SparkSession, config: Config) -> list[OpenLog]:
     """Look at all configured sources at once, before any work: are they there, with the mapped columns?
+
+    Returns the log's sources, opened. Cost: a listing and a schema each.
 
     Raises
     ------
     UsageError
-        With every fault of every source. Cost: a listing and a schema each.
+        With every fault of every source.
     """
     faults: list[str] = []
+    logs: list[OpenLog] = []
 
     def look(check: Callable[[], object]) -> None:
         try:
@@ -161,8 +164,7 @@ def check_sources(spark: SparkSession, config: Config) -> None:
             faults.extend(error.faults)
 
     events, items, users, onboarding = config.events, config.items, config.users, config.onboarding
-    for what, log in events.all_sources.items():
-        look(partial(_check_log, spark, log, what))
+    look(lambda: logs.extend(open_logs(spark, events)))
     if items is not None:
         wanted = {f"columns.{key}": name for key, name in items.columns.model_dump(exclude_none=True).items()}
         look(lambda: check_columns(read_source(spark, items, what="items"), wanted, "items"))
@@ -175,7 +177,4 @@ def check_sources(spark: SparkSession, config: Config) -> None:
         look(lambda: read_picks(spark, onboarding))
     if faults:
         raise UsageError(faults)
-
-
-def _check_log(spark: SparkSession, log: EventSource, what: str) -> None:
-    check_events(read_source(spark, log, what=what), log, what)
+    return logs

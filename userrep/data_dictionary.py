@@ -14,6 +14,7 @@ MEANINGS = {
     "available_at": "since when a consumer could have had it; null until it is published",
     "batch_id": "the stream's micro-batch",
     "before_id": "the snapshot before it, which it is compared with",
+    "begun_by": "the build that is under way, or was cut off; null once it is complete",
     "built_at": "when it was built",
     "change_id": "of the newest change of the whole table",
     "changed_at": "last change of the space's state",

@@ -49,7 +49,7 @@ def _monitor_drift(pipeline: Pipeline) -> None:
 
 def _maintain_tables(pipeline: Pipeline) -> None:
     with pipeline.runs.stage("maintain_tables") as run:
-        run.outputs = maintain_tables(pipeline.tables, report=pipeline.runs.report)
+        run.outputs = maintain_tables(pipeline.tables, pipeline.config, report=pipeline.runs.report)
 
 
 JOBS: dict[str, Callable[[Pipeline], object]] = {

@@ -171,9 +171,10 @@ OPENINGS = TableSchema(
 
 FEATURE_SETS = TableSchema(
     "feature_sets",
-    "one row per lineage and as-of date whose user features are built: what they were built from",
+    """one row per lineage and as-of date whose user features are built, and what they were built from; or (begun_by)
+    whose features a build is about to replace""",
     """lineage_id STRING, as_of DATE, valid_from DATE, log_hash STRING, sides_hash STRING, num_users BIGINT,
-    num_inexact BIGINT, built_at TIMESTAMP""",
+    num_inexact BIGINT, built_at TIMESTAMP, begun_by STRING""",
 )
 
 TRAINING_ROWS = TableSchema(
@@ -218,7 +219,8 @@ SNAPSHOTS = TableSchema(
     "snapshots",
     "one row per snapshot: the ledger that says what has been published, and since when a consumer could have had it",
     """snapshot_id STRING, space_id STRING, as_of DATE, revision INT, state STRING, inputs_hash STRING,
-    num_users BIGINT, available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING, in_sample BOOLEAN""",
+    num_users BIGINT, available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING, in_sample BOOLEAN,
+    begun_by STRING""",
 )
 
 EMBEDDING_UPDATES = TableSchema(

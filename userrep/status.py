@@ -12,13 +12,18 @@ from userrep.daily import stale_dates
 from userrep.events.source import UNDATED
 from userrep.events.tiles import tile_ledger
 from userrep.operations.erasure import DONE, newest_requests
+from userrep.operations.maintenance import stored_bytes
+from userrep.operations.report.formats import size
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.tables import Tables
 
 
 def status(tables: Tables, config: Config) -> dict[str, Any]:
-    """Gather the state of the tables. Cost: a few reads of ledgers, and one count of the rejected rows that count."""
+    """Gather the state of the tables.
+
+    Cost: a few reads of ledgers, a look at each table's log, and one count of the rejected rows that count.
+    """
     ledger = tile_ledger(tables)
     days = sorted(ledger.days)
     counted = [*ledger.days.items(), (None, ledger.undated)]
@@ -36,6 +41,7 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             "num_rejected": sum(of.num_rejected for _, of in counted),
         },
         "rejected": {row.reason: row["count"] for row in reasons},
+        "bytes": stored_bytes(tables),
         "spaces": [
             vars(space)
             | {
@@ -80,6 +86,9 @@ def status_lines(found: dict[str, Any]) -> list[str]:
             f"{tiles['num_events']:,} events, {tiles['num_rejected']:,} rows rejected"
         ]
     lines += [f"  rejected, {reason}: {count:,}" for reason, count in found["rejected"].items()]
+    if found["bytes"]:
+        shown = ", ".join(f"{name} {size(num)}" for name, num in list(found["bytes"].items())[:4])
+        lines.append(f"stored: {size(sum(found['bytes'].values()))}, most of it in {shown}")
     lines += [] if found["spaces"] else ["spaces: none yet"]
     for space in found["spaces"]:
         daily = f"; embedded daily: {space['in_use']}" if space["in_use"] else ""

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.delta_files import DeltaFiles
-from userrep.errors import UsageError, in_line
+from userrep.errors import UsageError, UserrepError, in_line
 from userrep.failpoints import around
 from userrep.schemas import PROPERTIES, TableSchema
 from userrep.spark_writes import committing, reserve, was_overtaken, write_by_spark, write_since
@@ -26,6 +26,7 @@ from userrep.table_writer import Target
 from userrep.task_writes import write_files
 
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each names the values of some partition columns
+_ATTEMPTS = 20  # of a change, each on the newest rows
 _FORMAT_KEY, FORMAT = "userrep.format", 1  # counted on where rows of the same columns come to mean something else
 _BESIDE_SPARK = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
 
@@ -240,6 +241,32 @@ class Tables:
             return write_since(frame, table, name=name, path=path, where=replacing, since=since)
         write_by_spark(frame, table, name=name, path=path, where=replacing)
         return True
+
+    def change(
+        self,
+        table: TableSchema,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        replacing: str,
+        only_if: Callable[[list[Row]], bool],
+        **equal: str,
+    ) -> bool:
+        """Replace rows of a ledger in one commit, if ``only_if`` still holds of its rows whose columns are ``equal``.
+
+        Commits of other rows in between are no obstacle. Returns whether the rows were replaced.
+
+        Raises
+        ------
+        UserrepError
+            If other commits always come first.
+        """
+        for _ in range(_ATTEMPTS):
+            since = self.version(table)
+            if not only_if(self.ledger(table, **equal)):
+                return False
+            if self.add(table, rows, replacing=replacing, since=since):
+                return True
+        raise UserrepError(f"{table.name}: other runs keep on committing. Run the command again.")
 
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         """Reserve the next number of a counter in the table's log, at least ``first``. Each number is given out once.

@@ -11,7 +11,8 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 from pyspark.sql import SparkSession
 
-from tests.support.embedding_tables import Update, add_updates, publish, snapshot
+from tests.support.builders import config_of
+from tests.support.embedding_tables import Update, add_spaces, add_updates, publish, snapshot
 from userrep import delta_files
 from userrep.errors import UserrepError
 from userrep.operations import maintenance
@@ -19,15 +20,18 @@ from userrep.operations.maintenance import LEDGERS, maintain_tables
 from userrep.schemas import (
     ALL,
     EMBEDDING_UPDATES,
+    FEATURE_SETS,
     JOB_RUNS,
     OPENINGS,
     REJECTED_EVENTS,
     SNAPSHOTS,
     SUM_GENERATIONS,
     TILE_DAYS,
+    TRAINING_SETS,
     USER_EMBEDDINGS,
     USER_ITEM_DAYS,
     USER_OPENINGS,
+    user_features,
 )
 from userrep.spaces.snapshots import REFUSED
 from userrep.sql import sql_date
@@ -39,6 +43,7 @@ pytestmark = pytest.mark.default
 
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
 NOON = datetime(2024, 5, 1, 12)
+CONFIG = config_of(Path("nowhere"))
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def tables(spark: SparkSession, tmp_path: Path) -> Tables:
 
 
 def maintain(tables: Tables) -> dict[str, Any]:
-    return maintain_tables(tables, report=lambda _: None)
+    return maintain_tables(tables, CONFIG, report=lambda _: None)
 
 
 def num_files(tables: Tables, table: Any, **values: Any) -> int:
@@ -182,3 +187,35 @@ def test_tiles_go_that_are_old_and_that_neither_ledger_nor_sums_refer_to(
     monkeypatch.setattr(maintenance, "utc_now", lambda: utc_now() + RETENTION + timedelta(minutes=1))
     assert maintain(tables)["superseded_tiles"] == 2
     assert left() == {(D1, 2), (D1, 3), (D2, 1)}  # in the sums, and the newest of their days
+
+
+def test_features_go_that_no_snapshot_and_no_training_needs(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_spaces(tables, "s001-a")
+    table = user_features("l1", "n INT")
+    days = [D2 - timedelta(days=back) for back in (0, 100, 300, 301, 302)]
+    tables.add(table, [{"as_of": day, "user_id": "u", "n": 1} for day in days])
+    built = {"lineage_id": "l1", "num_users": 1, "built_at": NOON}
+    tables.add(FEATURE_SETS, [built | {"as_of": day} for day in days[:4]])
+    tables.add(FEATURE_SETS, [{"lineage_id": "l1", "as_of": days[4], "begun_by": "a build"}])
+    publish(tables, {snapshot(days[2]): {"u": [1.0]}})
+    monkeypatch.setattr(maintenance, "utc_now", lambda: NOON + RETENTION)
+    assert maintain(tables)["features"] == 0
+    monkeypatch.setattr(maintenance, "utc_now", lambda: NOON + RETENTION + timedelta(seconds=1))
+    assert maintain(tables)["features"] == 1
+    left = {*days} - {days[3]}
+    assert {row.as_of for row in tables.ledger(FEATURE_SETS)} == left
+    assert {file.values["as_of"] for file in tables.files(table, lambda _: True)} == left
+
+
+def test_streamed_updates_go_as_daily_snapshots_do_but_for_those_that_a_training_set_took(tables: Tables) -> None:
+    add_spaces(tables, "s001-a", "s002-b")
+    days = [D2 - timedelta(days=back) for back in (0, 13, 14, 20, 21)]
+    add_updates(tables, [Update(day, "u", NOON, [1.0]) for day in days])
+    add_updates(tables, [Update(days[4], "u", NOON, [1.0], space="s002-b")])  # which has no snapshot
+    publish(tables, {snapshot(D2): {"u": [1.0]}})
+    at = datetime.combine(days[3], datetime.min.time())
+    taken = {"training_set_id": "t", "space_id": "s001-a", "first_label_at": at, "last_label_at": at}
+    tables.add(TRAINING_SETS, [taken | {"options": '{"updates": true}', "snapshot_ids": []}])
+    assert maintain(tables)["updates"] == 2
+    left = {(file.values["space_id"], file.values["as_of"]) for file in tables.files(EMBEDDING_UPDATES, lambda _: True)}
+    assert left == {("s001-a", day) for day in (days[0], days[1], days[3])} | {("s002-b", days[4])}

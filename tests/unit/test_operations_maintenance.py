@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builders import config_of
 from tests.support.embedding_tables import Update, add_updates, publish, snapshot
 from userrep.operations import maintenance
 from userrep.operations.maintenance import _crowded, _drop_refused, maintain_tables
@@ -56,15 +57,16 @@ def test_rows_of_a_refused_snapshot_go_after_seven_days_and_only_once(
 
 
 def test_ledgers_are_joined_at_sixteen_files_and_what_was_done_is_reported(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance.schemas, "ALL", ())  # nothing is old enough to be removed
     for k in range(15):
         tables.add(JOB_RUNS, [{"run_id": f"r{k}", "stage": "s"}])
     lines: list[str] = []
-    assert maintain_tables(tables, report=lines.append)["joined"] == {}
+    assert maintain_tables(tables, config_of(tmp_path), report=lines.append)["joined"] == {}
     tables.add(JOB_RUNS, [{"run_id": "r15", "stage": "s"}])
-    done = maintain_tables(tables, report=lines.append)
-    assert done == {"joined": {"job_runs": 16}, "refused_snapshots": 0, "superseded_tiles": 0, "orphans": 0}
+    done = maintain_tables(tables, config_of(tmp_path), report=lines.append)
+    nothing = dict.fromkeys(("refused_snapshots", "superseded_tiles", "features", "updates", "orphans"), 0)
+    assert done == {"joined": {"job_runs": 16}} | nothing
     assert lines[2] == "maintain_tables: files joined of 1 tables"
     assert len(tables.ledger(JOB_RUNS)) == 16

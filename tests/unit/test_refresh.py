@@ -16,13 +16,13 @@ from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.features import refresh as refreshing
 from userrep.features import tasks
-from userrep.features.build import build_features, read_features, stale_features
+from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.features.item_files import item_parts
 from userrep.features.plan import Plan
 from userrep.features.refresh import Refresh, generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.pipeline import Pipeline
-from userrep.schemas import FEATURE_SETS, SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
+from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
@@ -226,8 +226,15 @@ def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
         shop.refresh(D3, full=True)  # no sums of D2 are left
     monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
     before = shop.newest()
-    with cut_off_before_a_row_of(FEATURE_SETS, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
-        shop.refresh(D2)
+
+    def killed(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("userrep.features.build.Features.record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shop.refresh(D2)
+    assert D2 not in feature_sets(shop.tables, shop.versions.lineage_id)
     again = shop.refresh(D2)
     assert (again.since, again.num_tiles, shop.newest()) == (D2, 0, before + 1)
     made = shop.features(D2)

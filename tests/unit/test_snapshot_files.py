@@ -1,9 +1,9 @@
 """Snapshots as files that tasks write: the vectors of the encoder, whatever the tasks, and what a kill leaves."""
 
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from tests.unit.test_layout import LAYOUT, SPEC
 from tests.unit.test_model import saved
 from userrep.arrow import stacked
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import UsageError, UserrepError
 from userrep.export import export_features
 from userrep.features.build import features_table
 from userrep.features.spec import FeatureSpec
@@ -29,7 +29,7 @@ from userrep.model.artifact import load_artifact
 from userrep.schemas import FEATURE_SETS, USER_EMBEDDINGS
 from userrep.spaces import snapshots
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
-from userrep.spaces.snapshots import PUBLISHED, publish_snapshots, stage_snapshots
+from userrep.spaces.snapshots import PUBLISHED, Snapshot, list_snapshots, publish_snapshots, stage_snapshots
 from userrep.table_writer import TableWriter
 from userrep.tables import Tables
 
@@ -139,6 +139,26 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
             site.stage()
     publish_snapshots(site.tables, site.config, site.space, site.stage(), on_time=True)
     assert site.tables.read(USER_EMBEDDINGS).count() == 2 * NUM_USERS
+
+
+def test_of_two_runs_that_make_a_snapshot_at_once_one_stops_with_one_line(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, others = snapshots._write_files, list[list[Snapshot]]()
+
+    def meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(snapshots, "_write_files", write)
+        others.append(site.stage())
+        write(*arguments)
+
+    monkeypatch.setattr(snapshots, "_write_files", meanwhile)
+    with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
+        site.stage()
+    publish_snapshots(site.tables, site.config, site.space, others[0], on_time=True)
+    with pytest.raises(UserrepError, match="snapshots: another run has changed the same rows meanwhile"):
+        publish_snapshots(site.tables, site.config, site.space, others[0], on_time=False)
+    on_time = [s.available_at for s in list_snapshots(site.tables, "s1")]
+    assert on_time == [datetime.combine(day, time()) + site.config.snapshots.publish_delay for day in DATES]
 
 
 def test_features_that_are_not_built_are_named_before_anything_is_encoded(site: Site) -> None:

@@ -92,6 +92,12 @@ def test_requests_to_forget_are_listed_until_they_are_done(tables: Tables, tmp_p
     ]
 
 
+def test_the_bytes_of_each_table_are_told(tables: Tables, tmp_path: Path) -> None:
+    tables.add(ERASURES, [{"request_id": "f1", "state": "done"}])
+    (file,) = tables.files(ERASURES, lambda _: True)
+    assert found_in(tables, tmp_path)["bytes"] == {"erasures": file.size}
+
+
 def test_an_empty_root_is_described_in_two_lines(tables: Tables, tmp_path: Path) -> None:
     assert status_lines(found_in(tables, tmp_path)) == ["tiles: none yet", "spaces: none yet"]
 
@@ -107,6 +113,7 @@ def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
     found = {
         "tiles": tiles,
         "rejected": {"missing_user_id": 1_000},
+        "bytes": {"user_item_days": 2_500_000, "registry": 1_000},
         "spaces": [
             {**space, "snapshots": [published]},
             {**space, "space_id": "s2", "state": "ready", "in_use": None, "stale": stale, "snapshots": []},
@@ -118,6 +125,7 @@ def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
     assert status_lines(found) == [
         "tiles: 2 days, 2024-04-01 to 2024-05-01, 45,000 events, 1,000 rows rejected",
         "  rejected, missing_user_id: 1,000",
+        "stored: 2.5 MB, most of it in user_item_days 2.5 MB, registry 1.0 kB",
         "space s1: serving, trained on data until 2024-05-01; embedded daily: serving",
         "  snapshot s1-20240502-r1: 1,234 users, available at 2024-05-01 12:00 UTC",
         "space s2: ready, trained on data until 2024-05-01",

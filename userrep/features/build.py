@@ -1,5 +1,6 @@
 """Build ``user_features`` of as-of dates, and the ledger that says from what they were built."""
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -10,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
+from userrep.delta_files import changed_meanwhile
 from userrep.events.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
 from userrep.features.inputs import Inputs, TileDays
 from userrep.features.item_files import dated_vectors, item_parts
@@ -46,10 +48,12 @@ class FeatureSet:
 
 
 def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
-    """Return the build of each as-of date. Driver memory: one entry a date."""
+    """Return the build of each as-of date, but for those that are under way. Driver memory: one entry a date."""
     rows = tables.ledger(FEATURE_SETS, lineage_id=lineage_id)
     return {
-        row.as_of: FeatureSet(row.as_of, row.log_hash, row.sides_hash, row.num_users, row.num_inexact) for row in rows
+        row.as_of: FeatureSet(row.as_of, row.log_hash, row.sides_hash, row.num_users, row.num_inexact)
+        for row in rows
+        if row.begun_by is None
     }
 
 
@@ -81,7 +85,7 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     the longest of the others; from one date to the next, only what enters and leaves is summed. Item vectors that are
     too large for a worker are taken in parts (features/item_files.py), which costs more reading and shuffles
     (features/tasks.py). The ledger is written last: a run that was killed before leaves rows that the next run
-    replaces.
+    replaces. Raises UserrepError if another run has begun to build one of the dates meanwhile.
     """
     spec, dates = FeatureSpec.of(config), sorted(as_ofs)
     ledger = tile_ledger(tables)
@@ -92,7 +96,7 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=tables.shuffle_partitions())
     plan = replace(plan, item_parts=item_parts(tables, config, versions, dates).num_parts)
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
-    made = Features.begun(tables, config, versions, ledger.latest, profiles)
+    made = Features.begun(tables, config, versions, ledger.latest, profiles=profiles, dates=dates)
     if tables.has_files:
         counts = made.commit(written(inputs, job, plan, made.destination()), dates)
     else:
@@ -105,7 +109,8 @@ class Features:
     """What becomes of features that a job makes.
 
     ``latest``, ``sides_hash``: the days of tiles, and the files of users and picks, as the job has seen them.
-    ``since``: the table's version when it began.
+    ``since``: the table's version when it began. ``build_id`` stands in the ledger in the place of what the dates were
+    built from, until the new rows are there: so of two builds of a date the one that began last counts, or none.
     """
 
     tables: Tables
@@ -114,6 +119,7 @@ class Features:
     latest: dict[date, tuple[str, int]]
     sides_hash: str
     since: int
+    build_id: str
 
     @classmethod
     def begun(
@@ -122,12 +128,17 @@ class Features:
         config: Config,
         versions: Versions,
         latest: dict[date, tuple[str, int]],
+        *,
         profiles: Profiles | None,
+        dates: Sequence[date],
     ) -> "Features":
-        """Note what a job starts from."""
+        """Note what a job starts from, and in the ledger that it builds these dates."""
         sides_hash = profiles.sides_hash if profiles else NO_SIDES
-        since = tables.version(features_table(config, versions.lineage_id))
-        return cls(tables, config, versions, latest, sides_hash, since)
+        build_id, lineage_id = uuid.uuid4().hex, versions.lineage_id
+        begun = [{"lineage_id": lineage_id, "as_of": as_of, "begun_by": build_id} for as_of in dates]
+        tables.add(FEATURE_SETS, begun, replacing=_are_of(lineage_id, dates))
+        since = tables.version(features_table(config, lineage_id))
+        return cls(tables, config, versions, latest, sides_hash, since, build_id)
 
     @property
     def table(self) -> TableSchema:
@@ -162,7 +173,13 @@ class Features:
         return {day: counts.get(day, (0, 0)) for day in dates}
 
     def record(self, counts: dict[date, tuple[int, int]]) -> int:
-        """Say in the ledger from which content of the log features were made; return the number of rows."""
+        """Say in the ledger from which content of the log features were made; return the number of rows.
+
+        Raises
+        ------
+        UserrepError
+            If another run has begun to build one of the dates since this one began.
+        """
         now = utc_now()
         built: list[dict[str, Any]] = [
             {
@@ -174,13 +191,26 @@ class Features:
                 "num_users": num_users,
                 "num_inexact": num_inexact,
                 "built_at": now,
+                "begun_by": None,
             }
             for as_of, (num_users, num_inexact) in counts.items()
         ]
         lineage_id, dates = self.versions.lineage_id, list(counts)
-        mine = f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}"
-        self.tables.add(FEATURE_SETS, built, replacing=mine)
+        mine = {(as_of, self.build_id) for as_of in dates}
+        if not self.tables.change(
+            FEATURE_SETS,
+            built,
+            replacing=_are_of(lineage_id, dates),
+            only_if=lambda rows: mine <= {(row.as_of, row.begun_by) for row in rows},
+            lineage_id=lineage_id,
+        ):
+            raise changed_meanwhile(FEATURE_SETS.name)
         return sum(num_users for num_users, _ in counts.values())
+
+
+def _are_of(lineage_id: str, dates: Sequence[date]) -> str:
+    """Select the ledger's rows of some dates."""
+    return f"lineage_id = '{lineage_id}' AND {sql_in('as_of', list(dates))}"
 
 
 def features_table(config: Config, lineage_id: str) -> TableSchema:

@@ -196,7 +196,8 @@ class _Refresh:
         inputs = motion.inputs(base, difference, profiles)
         outputs: tuple[Output, ...] = ("features",) if there else ("sums", "features")
         job, plan = motion.job(base, difference, outputs), motion.plan(base, difference)
-        features = Features.begun(tables, self.config, self.versions, motion.ledger.latest, profiles)
+        latest = motion.ledger.latest
+        features = Features.begun(tables, self.config, self.versions, latest, profiles=profiles, dates=[as_of])
         since = tables.version(USER_WINDOW_SUMS)
         if not there:
             number = tables.reserve(USER_WINDOW_SUMS, self.versions.lineage_id, first=self.made.generation)

@@ -34,7 +34,7 @@ def recount(tables: Tables) -> None:
         changed = [
             row.asDict() | {"num_users": counts[row.as_of,]}
             for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id)
-            if counts.get((row.as_of,), row.num_users) != row.num_users
+            if row.begun_by is None and counts.get((row.as_of,), row.num_users) != row.num_users
         ]
         if changed:
             dates = [row["as_of"] for row in changed]

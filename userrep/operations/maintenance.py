@@ -1,11 +1,16 @@
 """What keeps tables quick and small, once a night or a week: small files joined, and old ones removed."""
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from datetime import UTC, date
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, timedelta
+from functools import partial
 from typing import Any
 
+from pyspark.sql import Row
+
 from userrep import schemas
+from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.events.buckets import partition_values
 from userrep.events.tiles import latest_tile_days
@@ -14,14 +19,18 @@ from userrep.features.openings import newest_openings
 from userrep.features.refresh import generations
 from userrep.schemas import (
     EMBEDDING_UPDATES,
+    FEATURE_SETS,
     REJECTED_EVENTS,
     SNAPSHOTS,
     USER_EMBEDDINGS,
+    USER_FEATURES,
     USER_ITEM_DAYS,
     USER_OPENINGS,
     TableSchema,
 )
-from userrep.spaces.snapshots import REFUSED
+from userrep.spaces.registry import read_registry
+from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
+from userrep.sql import sql_in
 from userrep.storage import delete_partials
 from userrep.streaming.query import STREAM_REVISION
 from userrep.table_upkeep import RETENTION, join_ledger, join_partitions, vacuum
@@ -34,10 +43,11 @@ LEDGERS = (
     schemas.JOB_RUNS, schemas.CONSUMER_RESULTS, schemas.SPACE_METRICS, schemas.TOMBSTONES, schemas.ERASURES,
     schemas.EXPORTS, schemas.SNAPSHOT_DRIFT,
 )  # fmt: skip
+_NOT_EXPIRED = (BEGUN, STAGED, PUBLISHED, REFUSED)
 _MANY = 16  # files of a ledger, or of a partition that a stream writes, from which on they are joined
 
 
-def maintain_tables(tables: Tables, *, report: Callable[[str], None]) -> dict[str, Any]:
+def maintain_tables(tables: Tables, config: Config, *, report: Callable[[str], None]) -> dict[str, Any]:
     """Join small files, remove rows that nothing refers to any more, and files that no version of the last 7 days has.
 
     Ledgers get a file with each run, ``embedding_updates`` and the stream's rejected rows one with each micro-batch;
@@ -54,20 +64,30 @@ def maintain_tables(tables: Tables, *, report: Callable[[str], None]) -> dict[st
             joined[table.name] = len(crowded)
     report(f"maintain_tables: files joined of {len(joined)} tables")
     dropped, superseded = _drop_refused(tables), _drop_superseded_tiles(tables)
+    features, updates = _drop_features(tables, config), _drop_updates(tables, config)
     pinned = sorted({row.table_version for row in newest_openings(tables).values()})
     for table in (*schemas.ALL, *features_tables(tables)):
         vacuum(tables, table, RETENTION, keep=pinned if table is USER_OPENINGS else ())
     orphans = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
     report(
         f"maintain_tables: old files removed; {dropped} refused snapshots, {superseded} superseded revisions of tiles, "
-        f"{orphans} files of artifacts cut off"
+        f"{features} as-of dates of features, {updates} of streamed updates, {orphans} files of artifacts cut off"
     )
     return {
         "joined": joined,
         "refused_snapshots": dropped,
         "superseded_tiles": superseded,
+        "features": features,
+        "updates": updates,
         "orphans": orphans,
     }
+
+
+def stored_bytes(tables: Tables) -> dict[str, int]:
+    """Return how many bytes each table holds that is there, the largest first. Cost: a look at each table's log."""
+    there = set(tables.stored(""))
+    found = {of.name: tables.num_bytes(of) for of in (*schemas.ALL, *features_tables(tables)) if of.name in there}
+    return dict(sorted(found.items(), key=lambda of: -of[1]))
 
 
 def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
@@ -107,6 +127,68 @@ def _drop_superseded_tiles(tables: Tables) -> int:
         tables.drop_partitions(USER_ITEM_DAYS, old)
     except UserrepError:  # another run writes tiles; the next maintenance drops them
         return 0
+    return len(old)
+
+
+def _drop_features(tables: Tables, config: Config) -> int:
+    """Drop features of as-of dates that nothing refers to; return how many dates.
+
+    Kept are the dates of snapshots that have not expired; those that a training at the newest date could take; and
+    what was built in the last 7 days. First the ledger's rows go, then the features: a build sees none, or all.
+    """
+    training, registry, num = config.training.as_ofs, read_registry(tables), 0
+    reach = timedelta(days=training.every_days * training.max_dates + 2 * max(config.future_days, default=0))
+    for table in features_tables(tables):
+        lineage_id = table.name.removeprefix(USER_FEATURES)
+        rows = [row for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
+        spaces = [space for space in registry.spaces if space.lineage_id == lineage_id]
+        used = {of.as_of for space in spaces for of in list_snapshots(tables, space.space_id, states=_NOT_EXPIRED)}
+        since = max((row.as_of for row in rows), default=date.min + reach) - reach
+        old = [r for r in rows if r.as_of < since and r.as_of not in used and r.built_at < utc_now() - RETENTION]
+        dates = [row.as_of for row in old]
+        if old and tables.change(
+            FEATURE_SETS,
+            [],
+            replacing=f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}",
+            only_if=partial(_holds, old),
+            lineage_id=lineage_id,
+        ):
+            tables.drop_partitions(table, [{"as_of": as_of} for as_of in dates])
+            num += len(dates)
+    return num
+
+
+def _holds(rows: Sequence[Row], now: Sequence[Row]) -> bool:
+    return all(row in now for row in rows)
+
+
+def _drop_updates(tables: Tables, config: Config) -> int:
+    """Drop streamed vectors of as-of dates before those whose snapshots are kept daily; return how many dates.
+
+    That is ``snapshots.keep_daily`` back from the space's newest snapshot. Those stay that a training set which took
+    updates may have taken.
+    """
+    newest = {
+        space.space_id: of[-1].as_of
+        for space in read_registry(tables).spaces
+        if (of := list_snapshots(tables, space.space_id))
+    }
+    pinned = [
+        (row.space_id, row.first_label_at.date(), row.last_label_at.date() + timedelta(days=1))
+        for row in tables.ledger(schemas.TRAINING_SETS)
+        if json.loads(row.options).get("updates")
+    ]
+    if tables.has_files:
+        there = {tuple(file.values.values()) for file in tables.files(EMBEDDING_UPDATES, lambda _: True)}
+    else:
+        there = {tuple(row) for row in tables.read(EMBEDDING_UPDATES).select("space_id", "as_of").distinct().collect()}
+    old: Keys = [
+        {"space_id": space_id, "as_of": as_of}
+        for space_id, as_of in sorted(there)
+        if space_id in newest and as_of <= newest[space_id] - config.snapshots.keep_daily
+        if not any(of == space_id and first <= as_of <= last for of, first, last in pinned)
+    ]
+    tables.drop_partitions(EMBEDDING_UPDATES, old)
     return len(old)
 
 

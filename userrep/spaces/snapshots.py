@@ -1,6 +1,7 @@
 """Embedding snapshots and their ledger: rows first, then one commit that publishes them."""
 
 import json
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
@@ -8,6 +9,7 @@ from datetime import date, datetime, time
 from pyspark.sql import functions as F
 
 from userrep.config import Config
+from userrep.delta_files import changed_meanwhile
 from userrep.errors import GateRefusedError, UsageError
 from userrep.events.buckets import user_bucket
 from userrep.features.build import FeatureSet, feature_sets, features_table, stored_features
@@ -21,7 +23,7 @@ from userrep.sql import sql_in, sql_key
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
-STAGED, PUBLISHED, REFUSED, EXPIRED = "staged", "published", "refused", "expired"
+BEGUN, STAGED, PUBLISHED, REFUSED, EXPIRED = "begun", "staged", "published", "refused", "expired"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Snapshot:
     computed_at: datetime
     gates: str
     in_sample: bool = False
+    begun_by: str | None = None
 
     @property
     def dim(self) -> int | None:
@@ -94,7 +97,14 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
     """Encode everyone's features of some as-of dates and write them as new revisions, which nobody reads yet.
 
     Rows that a killed run has left under these revisions are replaced. Cost: one pass over the features, no shuffle;
-    one commit for the rows, one for the ledger. Raises UsageError if features of a date are not built.
+    one commit for the rows, two for the ledger.
+
+    Raises
+    ------
+    UsageError
+        If features of a date are not built.
+    UserrepError
+        If another run has begun to make one of the snapshots meanwhile.
     """
     built = feature_sets(tables, space.lineage_id)
     missing = [str(as_of) for as_of in as_ofs if as_of not in built]
@@ -103,27 +113,30 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
             f"no features of {', '.join(missing)}: `userrep run build_user_features --as-of …` builds them."
         )
     taken = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
-    now = utc_now()
-    staged = []
+    now, build_id = utc_now(), uuid.uuid4().hex
+    begun = []
     for as_of in sorted(as_ofs):
         revision = 1 + max((s.revision for s in taken if s.as_of == as_of), default=0)
-        staged.append(
+        begun.append(
             Snapshot(
                 snapshot_id=snapshot_id(space.space_id, as_of, revision),
                 space_id=space.space_id,
                 as_of=as_of,
                 revision=revision,
-                state=STAGED,
+                state=BEGUN,
                 inputs_hash=snapshot_inputs(space, built[as_of]),
                 num_users=built[as_of].num_users,
                 available_at=None,
                 computed_at=now,
                 gates="",
                 in_sample=as_of < space.trained_until,
+                begun_by=build_id,
             )
         )
-    (_write_files if tables.has_files else _write_rows)(tables, config, space, staged)
-    record_snapshots(tables, staged)
+    record_snapshots(tables, begun)
+    (_write_files if tables.has_files else _write_rows)(tables, config, space, begun)
+    staged = [replace(snapshot, state=STAGED, begun_by=None) for snapshot in begun]
+    _replace_unchanged(tables, begun, staged)
     return staged
 
 
@@ -169,6 +182,8 @@ def publish_snapshots(
     ------
     GateRefusedError
         If a gate refuses; the snapshot stays unread and is kept for a look.
+    UserrepError
+        If another run has published one of them, or begun to make it anew, meanwhile.
     """
     space_id = space.space_id
     dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
@@ -195,7 +210,7 @@ def publish_snapshots(
         else:
             num_users[snapshot.as_of] = snapshot.num_users
             done.append(replace(snapshot, state=PUBLISHED, gates=gates, available_at=available_at))
-    record_snapshots(tables, done)
+    _replace_unchanged(tables, staged, done)
     refused = [
         f"snapshot {s.snapshot_id}: {'; '.join(json.loads(s.gates)['faults'])}" for s in done if s.state == REFUSED
     ]
@@ -236,6 +251,25 @@ def staged_snapshots(tables: Tables, space: Space, as_ofs: Sequence[date]) -> li
 def _where(snapshots: Sequence[Snapshot]) -> str:
     """Select some snapshots' rows in ``user_embeddings``."""
     return " OR ".join(f"({snapshot.where})" for snapshot in snapshots)
+
+
+def _replace_unchanged(tables: Tables, before: Sequence[Snapshot], after: Sequence[Snapshot]) -> None:
+    """Write the ledger's rows of some snapshots of a space, if they are still as they were.
+
+    Raises UserrepError if another run has changed one.
+    """
+    ids = [snapshot.snapshot_id for snapshot in before]
+    was = {snapshot.snapshot_id: snapshot for snapshot in before}
+    if not tables.change(
+        SNAPSHOTS,
+        [vars(snapshot) for snapshot in after],
+        replacing=sql_in("snapshot_id", ids),
+        only_if=lambda rows: (
+            was == {row.snapshot_id: Snapshot(**row.asDict()) for row in rows if row.snapshot_id in was}
+        ),
+        space_id=before[0].space_id,
+    ):
+        raise changed_meanwhile(SNAPSHOTS.name)
 
 
 def record_snapshots(tables: Tables, snapshots: Sequence[Snapshot]) -> None:

@@ -62,7 +62,7 @@ def test_a_daily_run_killed_before_the_ledger_of_its_sums_makes_them_once(nightl
 
 def test_a_daily_run_killed_before_its_publication_leaves_what_is_published(nightly: Attack, tmp_path: Path) -> None:
     world = copied(nightly, tmp_path)
-    assert nightly.killed_at(world, "commit:snapshots:before:2") == []
+    assert nightly.killed_at(world, "commit:snapshots:before:3") == []
     assert snapshots(world) == snapshots(nightly.before)
     assert [snapshot.as_of for snapshot in snapshots(world, STAGED)] == [NIGHT]
     assert nightly.run_again(world) == []

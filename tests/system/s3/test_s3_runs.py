@@ -50,7 +50,7 @@ def test_small_files_that_a_stream_has_left_are_joined(work: Pipeline) -> None:
         tables.add(REJECTED_EVENTS, [row])
     of_stream = f"revision = {STREAM_REVISION}"
     num_others = tables.read(REJECTED_EVENTS).where(f"NOT {of_stream}").count()
-    assert maintain_tables(tables, report=lambda _: None)["joined"]["rejected_events"] == 1
+    assert maintain_tables(tables, work.config, report=lambda _: None)["joined"]["rejected_events"] == 1
     assert len(tables.files(REJECTED_EVENTS, lambda of: of["revision"] == STREAM_REVISION)) == 1
     assert tables.read(REJECTED_EVENTS).where(of_stream).count() == 16
     assert tables.read(REJECTED_EVENTS).where(f"NOT {of_stream}").count() == num_others > 0

@@ -10,7 +10,7 @@ from userrep import schemas
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.events.tiles import tile_ledger
-from userrep.features.build import features_tables
+from userrep.operations.maintenance import stored_bytes
 from userrep.operations.plan import TRAINING, measured_runs
 from userrep.operations.report.facts import (
     ConsumerFacts,
@@ -178,7 +178,4 @@ def _consumer(of: Any) -> ConsumerFacts:
 
 
 def _storage(tables: Tables) -> list[Table]:
-    there = set(tables.stored(""))
-    mine = [of for of in (*schemas.ALL, *features_tables(tables)) if of.name in there]
-    found = [Table(of.name, tables.num_bytes(of)) for of in mine]
-    return sorted(found, key=lambda of: -of.num_bytes)
+    return [Table(name, num) for name, num in stored_bytes(tables).items()]

@@ -59,8 +59,8 @@ def contents(root: Path) -> dict[str, tuple[int, str]]:
     for name, rows in _renumbered(tables_of(root)).items():
         if rows and name not in NOT_COMPARED:
             found[name] = _summary(rows, but=CLOCKS.get(name, set()))
-    for weights in sorted((root / "artifacts" / "spaces").glob("[!.]*/weights.safetensors")):
-        found[weights.parent.name] = 1, _hash(weights.read_bytes())
+    for weights in sorted((root / "artifacts" / "spaces").glob("[!.]*/[!.]*/weights.safetensors")):
+        found[weights.parts[-3]] = 1, _hash(weights.read_bytes())
     return found
 
 

@@ -69,10 +69,6 @@ def refused_by_store(error: BaseException) -> str | None:
     )
 
 
-class InSampleWarning(UserWarning):
-    """Labels get vectors of dates whose future the space was trained on."""
-
-
 class UserrepError(Exception):
     """The run failed for a reason that its user can mend. ``exit_code`` is what the command line returns."""
 

@@ -37,10 +37,10 @@ _held: ContextVar[tuple["_Beat", ...]] = ContextVar("held", default=())  # by th
 
 
 @contextmanager
-def held(tables: Tables, job: str) -> Iterator[None]:
+def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
     """Hold the lease of a job of this root meanwhile. Cost: two commits, and a small file every 10 s.
 
-    Within a block that holds it already, nothing happens.
+    ``nested``: within a block that holds it already, nothing happens.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def held(tables: Tables, job: str) -> Iterator[None]:
         If another run has it, by name; nothing was changed then. Or, within the block, if this process slept for so
         long that another has taken it.
     """
-    if any(beat.job == job and beat.root == tables.artifacts_root for beat in _held.get()):
+    if nested and any(beat.job == job and beat.root == tables.artifacts_root for beat in _held.get()):
         yield
         return
     row = _taken(tables, job)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
@@ -43,6 +44,10 @@ class Runs:
         self.stages: list[StageRun] = []
         self._tables = tables
         self._config_hash = short_hash(config.model_dump())
+
+    @cached_property
+    def _code_hash(self) -> str:
+        return code_hash()
 
     @contextmanager
     def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:
@@ -90,6 +95,6 @@ class Runs:
             "inputs": json.dumps(versions),
             "outputs": json.dumps(run.outputs, default=str),
             "config_hash": self._config_hash,
-            "code_hash": code_hash(),
+            "code_hash": self._code_hash,
         }
         self._tables.add(JOB_RUNS, [row])

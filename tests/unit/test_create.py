@@ -124,7 +124,7 @@ def test_of_two_trainings_with_one_id_one_is_registered_and_whole(work: Work, mo
         done.append(second.train_autoencoder())
         real(*args, **named)
 
-    monkeypatch.setattr(create, "held", lambda *_: nullcontext())
+    monkeypatch.setattr(create, "held", lambda *_, **__: nullcontext())
     monkeypatch.setattr(create, "add_candidate", sleep)
     with pytest.raises(UserrepError, match=r"another training has registered this id meanwhile"):
         first.train_autoencoder()

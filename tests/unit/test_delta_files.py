@@ -123,7 +123,9 @@ def test_a_table_that_many_make_at_once_is_there_for_all(tmp_path: Path) -> None
 
     def made(k: int) -> list[str]:
         begin.wait()
-        return DeltaFiles(f"{tmp_path}/{k}").create(schema, SHARES.partition_by, {})[0]
+        files = DeltaFiles(f"{tmp_path}/{k}")
+        files.create(schema, SHARES.partition_by, {})
+        return files.layout()[0]
 
     begin = Barrier(6)  # for each six
     with ThreadPoolExecutor(6) as pool:

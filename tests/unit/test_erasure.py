@@ -210,7 +210,7 @@ def test_an_export_loses_the_user_and_stays_whole(
     publish(tables, {snapshot(D1): VECTORS})
     whole, cut_off, gone = (tmp_path / name for name in ("whole", "cut off", "gone"))
     for out in (whole, cut_off, gone):
-        export._record(tables, str(out), "embeddings", D1)
+        export._record(tables, str(out), "embeddings", D1, recorded=True)
     rows = tables.read(USER_EMBEDDINGS).select("user_id", "as_of", "embedding")
     export._write(rows, str(whole), "embeddings", D1, {"space_id": "s001-a"}, order=["user_id"])
     before = json.loads((whole / MANIFEST).read_text())

@@ -31,11 +31,11 @@ from userrep.arrow import listed
 from userrep.downstream import join, lookup
 from userrep.downstream.join import join_embeddings
 from userrep.downstream.lookup import with_vectors
-from userrep.downstream.options import JoinOptions
+from userrep.downstream.options import InSampleWarning, JoinOptions
 from userrep.downstream.outputs import SPACE_ID, num_by_status
 from userrep.downstream.resolution import steps_of, with_snapshot
 from userrep.downstream.training_sets import create_training_set
-from userrep.errors import InSampleWarning, UsageError
+from userrep.errors import UsageError
 from userrep.events.hashing import bucket_of
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space, mark_ready, promote, retire

@@ -120,11 +120,12 @@ def test_a_holder_that_slept_while_it_wrote_its_file_loses_its_lease_all_the_sam
         time.sleep(1.2 * STALE.total_seconds())
         write_bytes(uri, content)
 
-    beat = leases._Beat("daily", f"{tmp_path}/beat", lambda: False)
+    tables, row = Tables(None, root=str(tmp_path)), {"job": "daily", "lease_id": "mine"}
+    beat = leases._Beat(tables, row, lambda: False)
     monkeypatch.setattr(leases, "write_bytes", slept)
     beat._thread.join(timeout=30)
     assert beat.is_lost
-    assert (tmp_path / "beat").exists()
+    assert (tmp_path / "artifacts" / "leases" / "daily-mine").exists()
 
 
 def test_a_run_in_a_thread_that_has_lost_its_lease_begins_no_stage_and_does_not_end_well(

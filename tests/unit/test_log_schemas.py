@@ -10,6 +10,7 @@ from pyspark.sql import types as T
 from userrep.config import EventSource
 from userrep.errors import UsageError
 from userrep.events.log_schemas import check_schema
+from userrep.events.open_log import OpenLog, _columns
 from userrep.schemas import SOURCE_SCHEMAS
 from userrep.tables import Tables
 
@@ -27,8 +28,9 @@ class Log:
 
     def check(self, **columns: str) -> None:
         fields = [T.StructField(name, kind_of(text)) for name, text in columns.items()]
-        source: Any = SimpleNamespace(schema=T.StructType(fields))
-        check_schema(self._tables, self._log, source, "events")
+        frame: Any = SimpleNamespace(schema=T.StructType(fields))
+        names = _columns(frame, self._log)
+        check_schema(self._tables, OpenLog("events", self._log, frame, frame, names, None))
 
 
 def kind_of(text: str) -> T.DataType:

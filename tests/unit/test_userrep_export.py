@@ -78,12 +78,12 @@ def test_the_destination_of_user_rows_is_recorded_only_if_the_folder_may_be_used
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    export._record(tables, "out/", "features", D1)
+    export._record(tables, "out/", "features", D1, recorded=True)
     (row,) = tables.ledger(EXPORTS)
     assert (row.path, row.what, row.as_of) == (f"{tmp_path}/out", "features", D1)
     fill(tmp_path / "taken", "mine.txt")
     with pytest.raises(UsageError, match="holds no earlier export"):
-        export._record(tables, "taken", "features", D1)
+        export._record(tables, "taken", "features", D1, recorded=True)
     assert len(tables.ledger(EXPORTS)) == 1
 
 
@@ -98,11 +98,11 @@ def test_features_and_vectors_that_are_not_built_are_refused_with_the_command_th
 ) -> None:
     config, out = config_of(tmp_path), tmp_path / "out"
     with pytest.raises(
-        UsageError, match="no features of 2024-05-01: `userrep run build_user_features --as-of 2024-05-"
+        UsageError, match="no features of 2024-05-01: `userrep pipeline --as-of 2024-05-01` builds them"
     ):
         export_features(tables, config, "l1", D1, str(out))
     with pytest.raises(
-        UsageError, match="no item vectors for 2024-05-01: `userrep run train_item_vectors --as-of 2024"
+        UsageError, match="no item vectors for 2024-05-01: `userrep pipeline --as-of 2024-05-01` builds them"
     ):
         export_item_vectors(tables, config, "l1", D1, str(out))
     assert not out.exists()

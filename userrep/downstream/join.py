@@ -10,11 +10,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.downstream.lookup import with_vectors
-from userrep.downstream.options import JoinOptions, check_labels
+from userrep.downstream.options import InSampleWarning, JoinOptions, check_labels
 from userrep.downstream.outputs import with_outputs
 from userrep.downstream.resolution import Step, column, steps_of, with_snapshot
 from userrep.downstream.updates import with_update
-from userrep.errors import InSampleWarning, UsageError
+from userrep.errors import UsageError
 from userrep.inference.model import EmbeddingModel
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.map_artifact import load_map

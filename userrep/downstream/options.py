@@ -16,6 +16,10 @@ InSample = Literal["warn", "refuse"]
 _UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Zulu|Universal)|Z|[+-]00:00")
 
 
+class InSampleWarning(UserWarning):
+    """Labels get vectors of dates whose future the space was trained on."""
+
+
 @dataclass(frozen=True)
 class JoinOptions:
     """What of the labels is joined, and what comes out.

@@ -92,10 +92,10 @@ def open_logs(spark: SparkSession, events: Events) -> list[OpenLog]:
 
 
 def _opened(spark: SparkSession, log: EventSource, what: str) -> OpenLog:
-    """Open a source. Cost: one listing, a look at each file's size, and the schema of the newest file; of JSON, of all.
+    """Open a source. Cost: one listing, a look at each file's size, and the schemas of two files; of JSON, of all.
 
-    Of Parquet and CSV the newest file stands for all, since Spark takes all files to be like one of them. Where it
-    lacks a mapped column, the footers of all Parquet files are read.
+    Of Parquet and CSV one file stands for all in ``source``, as for Spark: the first by name, in folders of partitions
+    if there are any. Where it lacks a mapped column, the footers of all Parquet files are read.
     """
     delta = None
     if log.format in ("delta", "table"):
@@ -105,8 +105,11 @@ def _opened(spark: SparkSession, log: EventSource, what: str) -> OpenLog:
         columns = _columns(source, log)
     else:
         files = _list_files(spark, log, what)
-        source = _with_columns(spark, log, what, files)
-        columns = _columns(source, log)
+        first, newest = _first_and_newest(files)
+        source = _like(spark, log, what, files, first)
+        is_like = first == newest or log.format == "json"
+        columns = _columns(source if is_like else _like(spark, log, what, files, newest), log)
+        columns = {name: kind for name, kind in columns.items() if f"/{name}=" not in newest}  # but for folders'
         wanted = event_columns(log).values()
         if log.format == "parquet" and any(find_column(source.schema, name) is None for name in wanted):
             source = read_source(spark, log, what=what)
@@ -114,11 +117,20 @@ def _opened(spark: SparkSession, log: EventSource, what: str) -> OpenLog:
     return OpenLog(what, log, source, files, columns, delta)
 
 
-def _with_columns(spark: SparkSession, log: EventSource, what: str, files: DataFrame) -> DataFrame:
-    if log.format == "json":  # fields may be absent from any file
-        return read_source(spark, log, what=what, files=[row.path for row in files.select("path").collect()] or None)
-    newest = files.orderBy(F.desc("modified_at"), F.desc("path")).select("path").first()
-    return read_source(spark, log, what=what, files=None if newest is None else [newest.path])
+def _first_and_newest(files: DataFrame) -> tuple[str, str]:
+    """Return the paths of the first file by name and of the newest; of no files, nothing."""
+    num_folders = F.size(F.split("path", "/[^/]*=[^/]*(?=/)"))
+    row = files.agg(
+        F.min_by("path", F.struct(-num_folders, "path")).alias("first"),
+        F.max_by("path", F.struct("modified_at", "path")).alias("newest"),
+    ).first()
+    return (row["first"], row["newest"]) if row and row["newest"] else ("", "")
+
+
+def _like(spark: SparkSession, log: EventSource, what: str, files: DataFrame, path: str) -> DataFrame:
+    """Return a frame with the columns of a file; of JSON, whose fields may be absent from any file, of all."""
+    paths = [row.path for row in files.select("path").collect()] if log.format == "json" else [path]
+    return read_source(spark, log, what=what, files=[path for path in paths if path] or None)
 
 
 def _columns(source: DataFrame, log: EventSource) -> dict[str, str]:

@@ -81,7 +81,7 @@ def create_space(
         If the id was given to another artifact meanwhile.
     """
     check_training(tables, config, report)
-    with held(tables, "train_autoencoder"):
+    with held(tables, "train_autoencoder", nested=True):
         return _create_space(tables, config, lineage_id, as_ofs=as_ofs, until=until, report=report)
 
 

@@ -1,0 +1,61 @@
+"""A source that is opened: its files as they were then, and the columns of one file for all."""
+
+import os
+from datetime import date
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
+from userrep.config import Events
+from userrep.errors import UsageError
+from userrep.events.open_log import open_logs
+
+pytestmark = pytest.mark.default
+
+
+def test_files_that_come_later_are_not_in_an_open_log(spark: SparkSession, tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01")])
+    (log,) = open_logs(spark, config_of(tmp_path).events)
+    write_rows(tmp_path / "events" / "b.parquet", [event("u", "i", "2024-05-02")])
+    (path,) = [row.path for row in log.files.collect()]
+    assert path.endswith("/events/a.parquet")
+    assert log.rows_of([path]).count() == 1
+    assert log.rows_of([]).count() == 0
+    assert not log.is_table
+
+
+def test_rows_have_the_columns_of_the_first_file_and_columns_are_those_of_the_newest(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    row = event("u", "i", "2024-05-01")
+    first = write_rows(tmp_path / "events" / "dt=2024-05-01" / "a.parquet", [row])
+    newest = write_rows(tmp_path / "events" / "dt=2024-05-02" / "b.parquet", [row | {"more": 1}])
+    for age, path in enumerate((newest, first)):
+        os.utime(path, (1e9 - age, 1e9 - age))
+    (log,) = open_logs(spark, config_of(tmp_path).events)
+    assert log.source.columns == ["user_id", "item_id", "event_at", "dt"]
+    assert list(log.columns) == ["user_id", "item_id", "event_at", "more"]
+    days = {row.path: row.dt for row in log.rows_of([row.path for row in log.files.collect()])
+            .selectExpr("_metadata.file_name AS path", "dt").collect()}  # fmt: skip
+    assert days == {"a.parquet": date(2024, 5, 1), "b.parquet": date(2024, 5, 2)}
+
+
+def test_a_mapped_column_that_only_some_files_have_is_found(spark: SparkSession, tmp_path: Path) -> None:
+    row = event("u", "i", "2024-05-01")
+    write_rows(tmp_path / "events" / "a.parquet", [row])
+    write_rows(tmp_path / "events" / "b.parquet", [row | {"points": 2.0}])
+    columns = {**EVENT_COLUMNS, "weight": "points"}
+    (log,) = open_logs(spark, config_of(tmp_path, events={"columns": columns}).events)
+    assert "points" in log.source.columns
+
+
+def test_every_fault_of_every_source_is_told_at_once(spark: SparkSession, tmp_path: Path) -> None:
+    write_rows(tmp_path / "plays" / "a.parquet", [{"user": "u", "item_id": "i", "event_at": "2024-05-01"}])
+    sources = [{"path": str(tmp_path / name), "columns": EVENT_COLUMNS} for name in ("plays", "likes")]
+    with pytest.raises(UsageError) as caught:
+        open_logs(spark, Events(sources=sources))
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "events.sources.0.columns.user_id", f"events.sources.1.path {tmp_path / 'likes'}",
+    ]  # fmt: skip

@@ -41,7 +41,7 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             "num_rejected": sum(of.num_rejected for _, of in counted),
         },
         "rejected": {row.reason: row["count"] for row in reasons},
-        "bytes": stored_bytes(tables),
+        "bytes": {name: num for name, num in stored_bytes(tables).items() if num},
         "spaces": [
             vars(space)
             | {

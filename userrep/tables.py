@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -143,18 +144,23 @@ class Tables:
             as_json = json.dumps(table.fields().jsonValue())
             DeltaFiles(self.uri(table)).create(as_json, table.partition_by, properties)
         else:
-            partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-            listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
-            try:
-                self.spark.sql(
-                    f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions} "
-                    f"TBLPROPERTIES ({listed})"
-                )
-            except Exception:  # Delta's for "another run was first" are of many kinds
-                if not self.spark.catalog.tableExists(self.name(table)):
-                    raise
+            self._create_by_spark(table, properties)
         self._check_layout(table)
         self._known.add(table.name)
+
+    def _create_by_spark(self, table: TableSchema, properties: Mapping[str, str]) -> None:
+        """Create a table, unless another run does so first: that takes a moment, and ends in errors of many kinds."""
+        partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+        listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+        create = f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions}"
+        for attempt in range(_ATTEMPTS):
+            try:
+                self.spark.sql(f"{create} TBLPROPERTIES ({listed})")
+                return
+            except Exception as error:
+                if "[DELTA_" not in str(error) or attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.5)
 
     def _check_layout(self, table: TableSchema) -> None:
         """Refuse a table of another format, or with other columns."""

@@ -57,5 +57,5 @@ def test_every_fault_of_every_source_is_told_at_once(spark: SparkSession, tmp_pa
     with pytest.raises(UsageError) as caught:
         open_logs(spark, Events(sources=sources))
     assert [fault.split(":")[0] for fault in caught.value.faults] == [
-        "events.sources.0.columns.user_id", f"events.sources.1.path {tmp_path / 'likes'}",
+        "events.sources[0].columns.user_id", f"events.sources[1].path {tmp_path / 'likes'}",
     ]  # fmt: skip

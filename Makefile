@@ -19,7 +19,7 @@ comma := ,
 CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes deploy/gpu_only.txt)
 
 .PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test \
-    fault-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
+    fault-test pair-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
     bench-streaming notebooks reference clean
 .DEFAULT_GOAL := help
 
@@ -72,6 +72,10 @@ report-test: setup  ## the report's page in a real Chromium
 
 fault-test: setup  ## kill every command at each point and by the clock, fill a disk: two hours; prints a table
 	@USERREP_FAULTS=all $(PYTEST) tests/system/faults tests/system/cluster/test_executors.py -vv -s
+
+SHARD ?= 1/1
+pair-test: setup  ## every pair of commands that change tables, at once: some hours; SHARD=1/8 for an eighth of them
+	@SHARD=$(SHARD) $(PYTEST) tests/system/faults/test_pairs.py -vv -s
 
 lint: $(DEV)  ## formatting and lint
 	@$(BIN)/ruff format --check .

@@ -62,8 +62,10 @@ def tables_of(config: Config, *, writes: bool = False) -> "Tables":
     from userrep.session import get_session
     from userrep.tables import Tables
 
-    if (tables := ledgers_of(config, writes=writes)).has_files:
-        tables.check_any()
+    tables = ledgers_of(config, writes=writes)
+    if not tables.has_files:
+        return tables
+    tables.check_any()
     return Tables.of(config, get_session(config.spark.master, config.spark.conf), expected=True)
 
 

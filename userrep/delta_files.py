@@ -34,7 +34,7 @@ class DeltaFiles:
         self.uri = uri
 
     def exists(self) -> bool:
-        """Say whether there is a table."""
+        """Return whether the table exists."""
         return bool(DeltaTable.is_deltatable(self.uri))
 
     def create(self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]) -> None:

@@ -123,7 +123,7 @@ def _record(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool)
     Raises
     ------
     UsageError
-        If the tables cannot be written to, and nobody asked for an export that is not ``recorded``.
+        If the export is to be ``recorded`` and the tables cannot be written to.
     """
     check_out(out)
     if not recorded:

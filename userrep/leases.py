@@ -164,12 +164,13 @@ def _give_back(tables: Tables, mine: dict[str, object]) -> None:
 
 
 def under_way(tables: Tables, *, but: str) -> dict[str, str]:
-    """Return who holds, or may hold, the leases of jobs other than ``but``: by lease, the job and who runs it.
+    """Return the runs that hold, or may hold, leases of jobs other than ``but``: by run id, the first job and process.
 
     Cost: a look at the ledger; 20 s for each holder that nothing was heard of for a minute.
     """
     others = [row for row in tables.ledger(LEASES) if row.job != but and row.ended_at is None]
-    return {row.lease_id: f"{row.job}: {_who(row)}" for row in others if _silence(tables, row) is not None}
+    others.sort(key=lambda row: row.started_at, reverse=True)
+    return {row.run_id: f"{row.job}: {_who(row)}" for row in others if _silence(tables, row) is not None}
 
 
 def _check_gone(tables: Tables, holder: Row) -> None:

@@ -70,7 +70,7 @@ def test_an_erased_user_is_gone_from_tables_exports_and_stores_and_all_other_row
 
     # A snapshot of the features without the user passes the gates.
     (staged,) = stage_snapshots(tables, world.config, world.space, [AS_OF])
-    publish_snapshots(tables, world.config, [staged], on_time=True)
+    publish_snapshots(tables, world.config, world.space, [staged], on_time=True)
     before_it, published = list_snapshots(tables, world.space.space_id)[-2:]
     assert published.num_users == before_it.num_users < len(before[features.name])
 

@@ -1,18 +1,24 @@
-"""Interactions that a version of the behavior vectors is fitted on, and the factors that they give."""
+"""Interactions that a version of the behavior vectors is fitted on, and its fit in a task or by Spark."""
 
+from collections.abc import Iterator
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
 from userrep.config import AlsVectors
-from userrep.items.als import fit_als, interactions
+from userrep.items import als
+from userrep.items.als import VersionFit, behaviour_vectors, fit_als, interactions
 
 pytestmark = pytest.mark.default
 
 V1, V2 = date(2024, 5, 8), date(2024, 5, 15)
 DAY = timedelta(days=1)
+ALL = 100  # above all buckets here
 
 
 def test_a_version_counts_events_before_its_date_and_those_on_it_go_to_the_next(spark: SparkSession) -> None:
@@ -20,28 +26,116 @@ def test_a_version_counts_events_before_its_date_and_those_on_it_go_to_the_next(
         [
             ("a", 1, "x", V1 - 30 * DAY, 2), ("a", 1, "x", V1 - DAY, 3), ("a", 1, "x", V1, 10),
             ("a", 1, "x", V2 - DAY, 20), ("b", 2, "x", V2 - DAY, 5), ("b", 2, "y", V1 - DAY, 7),
-            ("b", 2, "not in the index", V1 - DAY, 100),
+            ("b", 2, "not in the index", V1 - DAY, 100), ("b", 2, "x", V2, 1000),
         ],
         "user_id STRING, user_bucket INT, item_id STRING, event_date DATE, num_events INT",
     )  # fmt: skip
     index = spark.createDataFrame([("x", 0), ("y", 1), ("z", 2)], "item_id STRING, item_index INT")
-    rows = interactions(tiles, index, [V1, V2]).collect()
-    assert {row.user_bucket: row.user_number for row in rows}.keys() == {1, 2}
-    assert sorted({row.user_number for row in rows}) == [0, 1]
-    assert sorted((row.user_bucket, row.item_index, row.valid_from, row.num_events) for row in rows) == [
-        (1, 0, V1, 5), (1, 0, V2, 30), (2, 0, V2, 5), (2, 1, V1, 7),
-    ]  # fmt: skip
+
+    def found(**limits: int) -> list[tuple[Any, ...]]:
+        versions = {"v1": V1, "v2": V2}
+        rows = interactions(tiles, index, {versions[name]: limit for name, limit in limits.items()}).collect()
+        hashes = {row.user_bucket: row.user_hash for row in rows}
+        assert len(set(hashes.values())) == len({row.user_hash for row in rows}) == len(hashes)
+        return sorted((row.user_bucket, row.item_index, row.valid_from, row.num_events) for row in rows)
+
+    assert found(v1=ALL, v2=ALL) == [(1, 0, V1, 5), (1, 0, V2, 30), (2, 0, V2, 5), (2, 1, V1, 7)]
+    assert found(v1=ALL, v2=2) == [(1, 0, V1, 5), (1, 0, V2, 30), (2, 1, V1, 7)]
+    assert found(v2=2) == [(1, 0, V2, 35)]
+    assert found() == []
+
+
+def random_pairs(seed: int) -> list[tuple[int, int, int]]:
+    rng = np.random.default_rng(seed)
+    return [(user, item, int(rng.integers(1, 9))) for user in range(40) for item in range(9) if (user + item) % 3]
+
+
+def frame_of(spark: SparkSession, pairs: list[tuple[int, int, int]]) -> DataFrame:
+    return spark.createDataFrame(pairs, "user_hash LONG, item_index INT, num_events LONG")
+
+
+def vectors_of(frame: DataFrame) -> dict[int, NDArray[np.float64]]:
+    return {row.item_index: np.array(row.vector) for row in frame.collect()}
+
+
+@pytest.mark.parametrize("solver", ["implicit", pytest.param("spark", marks=pytest.mark.full)])
+def test_a_fit_depends_on_no_order_and_lies_on_the_axes_of_the_version_before(spark: SparkSession, solver: Any) -> None:
+    settings = AlsVectors(kind="als", dim=3, iterations=3, solver=solver)
+    pairs = random_pairs(0)
+
+    def fitted(pairs: list[tuple[int, int, int]], before: DataFrame | None = None) -> dict[int, NDArray[np.float64]]:
+        frame = frame_of(spark, pairs)
+        return vectors_of(behaviour_vectors(frame, settings=settings, before=before, is_earlier=False))
+
+    first = fitted(pairs)
+    assert first.keys() == set(range(9))
+    assert [np.linalg.norm(vector) for vector in first.values()] == pytest.approx([1] * 9, abs=1e-5)
+    in_two_parts = [(user, item, part) for user, item, num in pairs[::-1] for part in (1, num - 1) if part]
+    second = fitted(in_two_parts)
+    assert all((second[item] == first[item]).all() for item in first)
+
+    turned = {item: vector[[2, 0, 1]] * [1, -1, 1] for item, vector in first.items()}
+    rows = [(item, vector.tolist()) for item, vector in turned.items()]
+    before = spark.createDataFrame([*rows, (30, [1.0, 0.0, 0.0])], "item_index INT, vector ARRAY<FLOAT>")
+    again = fitted(pairs, before)
+    assert again.keys() == first.keys()
+    for item, vector in turned.items():
+        np.testing.assert_allclose(again[item], vector, atol=1e-4)
+
+
+def test_a_fit_that_starts_from_the_version_before_stays_closer_to_it() -> None:
+    random = np.random.default_rng(7)
+    chance = 1 / (1 + np.exp(2 - random.normal(size=(80, 6)) @ random.normal(size=(6, 40))))
+    before, news = (np.argwhere(random.random((80, 40)) < share * chance) for share in (1, 0.2))
+    settings = AlsVectors(kind="als", dim=6)
+
+    def fitted(cells: NDArray[Any], vectors: dict[int, Any], *, starts: bool) -> dict[int, Any]:
+        batches = batches_of([(int(user), int(item), 1) for user, item in cells], vectors)
+        fit = VersionFit(settings, starts)(iter(batches))
+        return {row["item_index"]: np.array(row["vector"]) for batch in fit for row in batch.to_pylist()}
+
+    first = fitted(before, {}, starts=False)
+    now = {starts: fitted(np.vstack([before, news]), first, starts=starts) for starts in (False, True)}
+    cosine = {starts: np.mean([now[starts][item] @ first[item] for item in first]) for starts in now}
+    assert cosine[True] > cosine[False] + 0.02, cosine
+
+
+def test_a_version_without_interactions_has_no_vectors() -> None:
+    assert list(VersionFit(AlsVectors(kind="als", dim=3), True)(iter(batches_of([], {4: np.ones(3)})))) == []
+    assert list(VersionFit(AlsVectors(kind="als", dim=3), True)(iter([]))) == []
+
+
+def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    received = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in batches_of(random_pairs(0), {}) * 9:
+            received.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(als, "free_bytes", lambda: 96 * 400)
+    with pytest.raises(MemoryError, match=r"too little memory for ALS: [\d,]+ or more pairs .* 0\.0 GB are free"):
+        list(VersionFit(AlsVectors(kind="als", dim=3), True)(batches()))
+    assert len(received) == 2
+
+
+def batches_of(pairs: list[tuple[int, int, int]], vectors: dict[int, Any]) -> list[pa.RecordBatch]:
+    """Return rows as a task receives them: vectors of another version first."""
+    rows = [{"item_index": item, "vector": vector.tolist()} for item, vector in vectors.items()]
+    rows += [dict(zip(("user_hash", "item_index", "num_events"), pair, strict=True)) for pair in pairs]
+    return pa.Table.from_pylist(rows, als._INPUT).to_batches()
 
 
 @pytest.mark.full
-def test_events_of_a_pair_are_added_up_before_their_logarithm_is_taken(spark: SparkSession) -> None:
-    random = np.random.default_rng(0)
-    pairs = [(user, item, int(random.integers(2, 9))) for user in range(6) for item in range(4) if (user + item) % 3]
+def test_events_of_a_pair_are_added_up_before_their_logarithm_is_taken_by_spark(spark: SparkSession) -> None:
+    pairs = [(user, item, num + 1) for user, item, num in random_pairs(0)]
     settings = AlsVectors(kind="als", dim=2, iterations=1)
 
     def factors(rows: list[tuple[int, int, int]]) -> dict[int, list[float]]:
         frame: DataFrame = spark.createDataFrame(rows, "user_number INT, item_index INT, num_events LONG")
-        model = fit_als(frame, settings=settings, num_blocks=1)
+        model = fit_als(frame, settings=settings)
         return {row.id: list(row.features) for row in model.itemFactors.collect()}
 
     in_two = [(user, item, part) for user, item, num in pairs for part in (1, num - 1)]

@@ -21,7 +21,7 @@ from userrep.errors import UsageError
 from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.hashing import bucket_of
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
-from userrep.items.vectors import rotated, rotation_onto, rounded
+from userrep.items.vectors import rounded
 from userrep.items.versions import (
     Versions,
     _extended_index,
@@ -36,43 +36,20 @@ from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
 
-VECTORS = "item_index INT, vector ARRAY<FLOAT>"
 V0, V1, V2 = date(2024, 5, 1), date(2024, 5, 8), date(2024, 5, 15)
-
-
-def _frame(spark: SparkSession, vectors: NDArray[Any], first: int = 0) -> DataFrame:
-    return spark.createDataFrame([(first + k, row.tolist()) for k, row in enumerate(vectors)], VECTORS)
 
 
 def _matrix(vectors: DataFrame) -> NDArray[np.float64]:
     return np.array([row.vector for row in vectors.orderBy("item_index").collect()])
 
 
-# Rounding and rotation
+# Rounding
 
 
 def test_components_are_rounded_to_multiples_of_a_65536th(spark: SparkSession) -> None:
     values = np.random.default_rng(3).normal(size=50) * 10
     found = spark.createDataFrame([(values.tolist(),)], "v ARRAY<DOUBLE>").select(rounded(F.col("v"))).first()[0]
     np.testing.assert_array_equal(found, np.rint(values * 2**16) / 2**16)
-
-
-def test_a_rotation_is_found_from_the_items_in_both_versions(spark: SparkSession) -> None:
-    rng = np.random.default_rng(4)
-    known = np.linalg.qr(rng.normal(size=(5, 5)))[0]
-    before = rng.normal(size=(40, 5))
-    other = rng.normal(size=(9, 5))
-    # Items 0-39 are in both, each version has nine of its own.
-    now = _frame(spark, before @ known.T).union(_frame(spark, other, first=100)).repartition(3)
-    found = rotation_onto(now, _frame(spark, before).union(_frame(spark, other * 5, first=200)), dim=5)
-    np.testing.assert_allclose(found, known, atol=1e-6)
-    np.testing.assert_allclose(_matrix(rotated(now, found).where("item_index < 100")), before, atol=1e-5)
-
-
-def test_without_an_item_in_both_versions_nothing_is_turned(spark: SparkSession) -> None:
-    vectors = np.ones((2, 3))
-    found = rotation_onto(_frame(spark, vectors), _frame(spark, vectors, first=7), dim=3)
-    np.testing.assert_array_equal(found, np.eye(3))
 
 
 # Content vectors

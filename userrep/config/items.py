@@ -34,16 +34,21 @@ class AlsVectors(Section):
     """Numbers in a vector."""
     refit_days: Days = 28
     """How long a version is used before the next is fitted."""
+    solver: Literal["implicit", "spark"] = "implicit"
+    """`implicit`: the library of that name fits a version in one task, in seconds. `spark`: Spark ML on the whole
+    cluster, for samples that fit into no task's memory; many times slower, and versions do not start from each
+    other."""
     regularization: float = Field(0.5, gt=0)
-    """Of the factors."""
+    """Ridge on the factors; Spark multiplies it by the number of pairs of the user or item."""
     alpha: float = Field(3.0, gt=0)
     """What an event adds to the confidence in a pair."""
     iterations: int = Field(6, ge=1)
     """Rounds of alternating."""
-    max_tiles: int = Field(1_000_000_000, ge=1)
-    """How many activity tiles it is fitted on, about, at most: those of users with the lowest hashes."""
+    max_tiles: int = Field(50_000_000, ge=1)
+    """Size of the sample of users, those with the lowest hashes, that a version is fitted on: about so many activity
+    tiles. With the default solver, 50 million tiles take up to 5 GB of a task's memory."""
     seed: int = 17
-    """Of the first factors."""
+    """Of the initial factors."""
 
 
 class TextVectors(Section):

@@ -1,5 +1,6 @@
 """The sources of the log, opened once for a run: the listing of their files, their columns, what Delta says of them."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -161,7 +162,7 @@ def _list_table(log: EventSource, source: DataFrame, delta: DeltaLog) -> DataFra
 
 
 def _list_files(spark: SparkSession, log: EventSource, what: str) -> DataFrame:
-    """List the files of a folder once, in the columns of KEY; the list is kept by the executors."""
+    """List the files of a folder once, in the columns of KEY; the list is cached by the executors."""
     with readable(log, what):
         files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
     listed = files.select(
@@ -170,7 +171,9 @@ def _list_files(spark: SparkSession, log: EventSource, what: str) -> DataFrame:
         F.col("modificationTime").alias("modified_at"),
         F.lit(meaning_hash(log)).alias("mapping"),
     )
-    return listed.localCheckpoint(storageLevel=StorageLevel.MEMORY_AND_DISK)
+    # A lost part is made again from the same listing. Without the unique column, Spark would take the cached list of an
+    # earlier run for this one, whose plan is the same.
+    return listed.withColumn("listing", F.lit(uuid.uuid4().hex)).persist(StorageLevel.MEMORY_AND_DISK).drop("listing")
 
 
 def one_slash(path: str) -> Column:

@@ -1,82 +1,219 @@
-"""Behaviour vectors: implicit-feedback ALS on who did what with which item, before a version's date."""
+"""Behavior vectors: implicit-feedback ALS (Hu, Koren, Volinsky 2008) on events before a version's date.
 
-from collections.abc import Sequence
+One task fits a version with the library ``implicit``, on all users or on a sample of them that fits into its memory.
+``solver: spark`` uses Spark ML on the whole cluster instead.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark import TaskContext
 from pyspark.ml.recommendation import ALS, ALSModel
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from userrep.arrow import combined, listed, stacked
 from userrep.config import AlsVectors
+from userrep.items.als_fit import event_counts, fit_item_factors, free_bytes, initial_factors, largest, needed_bytes
 from userrep.items.numbers import with_dense_numbers
-from userrep.items.vectors import directions, rotated, rotation_onto
+from userrep.items.vectors import aligned_directions
+
+TOO_LITTLE_MEMORY = "too little memory for ALS"  # begins the message of a task that cannot hold its interactions
+_INPUT = pa.schema(
+    {"user_hash": pa.int64(), "item_index": pa.int32(), "num_events": pa.int64(), "vector": pa.list_(pa.float32())}
+)
+_PAIRS_PER_BLOCK = 1_000_000  # of Spark's ALS; from the data, so that a session's settings do not change the result
 
 
-def interactions(tiles: DataFrame, item_index: DataFrame, versions: Sequence[date]) -> DataFrame:
+def interactions(tiles: DataFrame, item_index: DataFrame, bucket_limits: Mapping[date, int]) -> DataFrame:
     """Count events by user, item and the first version whose date lies past them.
 
     Parameters
     ----------
-    tiles : user_item_days before the last of ``versions``, which ascend. item_index : item_id, item_index.
+    tiles : user_item_days before the last version. item_index : item_id, item_index. bucket_limits : versions, each
+        with the user bucket below which users are in its sample; a later version has the same or a lower one.
 
     Returns
     -------
-    One row per user_number (dense int; with its user_bucket), item_index, valid_from: num_events. A fit for version V
-    takes the rows with valid_from at or before V. Cost: three shuffles by user and item; worth a cache where several
-    versions are fitted.
+    One row per user_hash (long; with its user_bucket), item_index, valid_from: num_events. A fit for version V takes
+    the rows with valid_from at or before V of the users in its sample. Cost: one shuffle by user and item, one join.
     """
-    numbers = with_dense_numbers(tiles.select("user_id").distinct(), column="user_id", number="user_number", start=0)
-    first_past = F.lit(None).cast("date")
-    for version in reversed(versions):
-        first_past = F.when(F.col("event_date") < F.lit(version), F.lit(version)).otherwise(first_past)
-    by_pair = tiles.groupBy("user_id", "user_bucket", "item_id", first_past.alias("valid_from")).agg(
-        F.sum("num_events").alias("num_events")
+    first_past, is_sampled = F.lit(None).cast("date"), F.lit(False)
+    for version, limit in sorted(bucket_limits.items(), reverse=True):
+        is_past = F.col("event_date") < F.lit(version)
+        first_past = F.when(is_past, F.lit(version)).otherwise(first_past)
+        is_sampled = F.when(is_past, F.col("user_bucket") < limit).otherwise(is_sampled)
+    widest = max(bucket_limits.values(), default=0)  # a filter that row groups can be skipped by
+    counts = (
+        tiles.where((F.col("user_bucket") < widest) & is_sampled)
+        .groupBy(F.xxhash64("user_id").alias("user_hash"), "user_bucket", "item_id", first_past.alias("valid_from"))
+        .agg(F.sum("num_events").alias("num_events"))
     )
-    return (
-        by_pair.join(item_index, on="item_id", how="inner")
-        .join(numbers, on="user_id", how="inner")
-        .select("user_number", "user_bucket", "item_index", "valid_from", "num_events")
+    return counts.join(item_index, on="item_id", how="inner").select(
+        "user_hash", "user_bucket", "item_index", "valid_from", "num_events"
     )
 
 
 def behaviour_vectors(
-    pairs: DataFrame, *, settings: AlsVectors, before: DataFrame | None, num_blocks: int
+    pairs: DataFrame, *, settings: AlsVectors, before: DataFrame | None, is_earlier: bool
 ) -> DataFrame:
-    """Fit ALS on a version's interactions and turn the item factors onto the version before.
+    """Fit ALS on a version's interactions and rotate the item factors onto another version.
 
-    A vector is a factor's direction, of length 1: how long a factor is says mostly how often the item is taken, and
-    a mean of such would be one of what everybody takes. Spark's ALS takes no initial factors, so that continuity
-    between versions comes from the rotation alone.
+    A vector is a factor's direction, of length 1. The length of a factor mostly says how popular the item is, so a mean
+    of factors would be dominated by popular items.
+
+    Parameters
+    ----------
+    pairs : rows of ``interactions``; those of a user and an item are added up. before : item_index, vector of another
+        version, onto whose axes the factors are rotated. is_earlier : whether that version is an earlier one; then the
+        fit also starts from its vectors.
 
     Returns
     -------
-    One row per item with an event: item_index, vector. Cost: ``iterations`` x 2 shuffles of the interactions.
+    One row per item with an event: item_index, vector. Lazy. The order and the partitions of the rows do not change the
+    result. Cost: one task that receives all rows and fits them with ``spark.task.cpus`` threads; with ``solver: spark``
+    ``iterations`` x 2 shuffles of the interactions, and no start from ``before``.
     """
-    model = fit_als(pairs, settings=settings, num_blocks=num_blocks)
-    factors = model.itemFactors.select(F.col("id").alias("item_index"), F.col("features").alias("vector"))
-    factors = directions(factors, dim=settings.dim)
-    return factors if before is None else rotated(factors, rotation_onto(factors, before, dim=settings.dim))
+    fit: VersionFit | Alignment
+    if settings.solver == "spark":
+        users = pairs.select("user_hash").distinct()
+        numbers = with_dense_numbers(users, column="user_hash", number="user_number", start=0)
+        factors = fit_als(pairs.join(numbers, on="user_hash", how="inner"), settings=settings).itemFactors
+        known = {"user_hash": F.lit(0), "num_events": F.lit(0), "item_index": F.col("id"), "vector": F.col("features")}
+        rows = factors.select(*_input_columns(**known))
+        fit = Alignment(settings.dim)
+    else:
+        rows, fit = pairs.select(*_input_columns(vector=F.lit(None))), VersionFit(settings, is_earlier)
+    if before is not None:
+        rows = rows.unionByName(before.select(*_input_columns(user_hash=F.lit(None), num_events=F.lit(None))))
+    return rows.repartition(1, F.lit(0)).mapInArrow(fit, "item_index INT, vector ARRAY<FLOAT>")
 
 
-def fit_als(pairs: DataFrame, *, settings: AlsVectors, num_blocks: int) -> ALSModel:
-    """Fit implicit ALS on rows of user_number, item_index, num_events; those of a pair are summed.
+def _input_columns(**other: Column) -> list[Column]:
+    """Return the columns that a task receives, those in ``other`` from there.
 
-    Preference is the logarithm of 1 + the pair's events. Cost: ``iterations`` x 2 shuffles of the interactions.
+    Rows with a ``user_hash`` are what is to be fitted or rotated, the others vectors of another version.
+    """
+    types = {"user_hash": "long", "item_index": "int", "num_events": "long", "vector": "array<float>"}
+    return [other.get(name, F.col(name)).cast(kind).alias(name) for name, kind in types.items()]
+
+
+@dataclass(frozen=True)
+class VersionFit:
+    """Fits a version in one task."""
+
+    settings: AlsVectors
+    starts_from_before: bool
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield item_index, vector of the items with an event.
+
+        Raises
+        ------
+        MemoryError
+            If a fit of the interactions does not fit into the memory that is free, with ``TOO_LITTLE_MEMORY``.
+        """
+        settings = self.settings
+        rows, before = _split(self._checked(batches))
+        if not rows.num_rows:
+            return
+        num_items = 1 + max(largest(part.column("item_index")) for part in (rows, before))
+        before_ID = _matrix(before, num_items, settings.dim)
+        start_ID = initial_factors(before_ID if self.starts_from_before else np.zeros_like(before_ID), settings.seed)
+        counts_UI = event_counts(rows, num_items)
+        del rows
+        items = np.unique(counts_UI.indices)  # the others would pull at the users' factors
+        _check(needed_bytes(0, counts_UI.shape[0] + len(items), settings.dim), counts_UI.nnz, free_bytes())
+        context = TaskContext.get()
+        num_threads = context.cpus() if context else 1
+        factors_ID = fit_item_factors(counts_UI[:, items], start_ID[items], settings=settings, num_threads=num_threads)
+        yield _batch(items, aligned_directions(factors_ID, before_ID[items]))
+
+    def _checked(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Pass the input on, as long as a fit of what has arrived would fit into memory."""
+        free, num_rows, num_items = free_bytes(), 0, 0
+        for batch in batches:
+            num_rows += batch.num_rows
+            num_items = max(num_items, 1 + largest(batch.column("item_index")))
+            _check(needed_bytes(num_rows, num_items, self.settings.dim), num_rows, free)
+            yield batch
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Rotates factors that were fitted elsewhere onto the vectors of another version, in one task."""
+
+    dim: int
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield item_index, vector of the factors. Memory: both versions."""
+        factors, before = _split(batches)
+        if factors.num_rows:
+            items = factors.column("item_index").to_numpy()
+            num_items = 1 + max(largest(part.column("item_index")) for part in (factors, before))
+            factors_ID, before_ID = (_matrix(part, num_items, self.dim) for part in (factors, before))
+            yield _batch(items, aligned_directions(factors_ID[items], before_ID[items]))
+
+
+def _split(batches: Iterable[pa.RecordBatch]) -> tuple[pa.Table, pa.Table]:
+    """Return the rows to fit or rotate, and those of another version."""
+    received = list(batches)
+    table = pa.Table.from_batches(received) if received else _INPUT.empty_table()
+    is_own = pc.is_valid(table.column("user_hash"))
+    return table.filter(is_own), table.filter(pc.invert(is_own))
+
+
+def _matrix(rows: pa.Table, num_items: int, dim: int) -> NDArray[np.float32]:
+    """Return the vectors of item_index, vector by item number; zeros for items without one."""
+    vector_ID = np.zeros((num_items, dim), np.float32)
+    if rows.num_rows:
+        vector_ID[rows.column("item_index").to_numpy()] = stacked(combined(rows.column("vector")), dim)
+    return vector_ID
+
+
+def _batch(items: NDArray[np.int32], vectors_ID: NDArray[np.float32]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(items, pa.int32()), listed(vectors_ID)], ["item_index", "vector"])
+
+
+def _check(needed: int, num_rows: int, free: int) -> None:
+    """Raise MemoryError if more bytes are needed than are free; 0 free bytes: unknown."""
+    if free and needed > free:
+        raise MemoryError(
+            f"{TOO_LITTLE_MEMORY}: {num_rows:,} or more pairs of users and items need {needed / 1e9:.1f} GB in one "
+            f"task, and {free / 1e9:.1f} GB are free."
+        )
+
+
+def fit_als(pairs: DataFrame, *, settings: AlsVectors) -> ALSModel:
+    """Fit implicit ALS by Spark ML on rows of user_number, item_index, num_events; those of a pair are added up.
+
+    Preference is log(1 + events). The ridge is ``regularization`` times the number of pairs of the user or item. Cost:
+    ``iterations`` x 2 shuffles of the interactions.
     """
     ratings = pairs.groupBy("user_number", "item_index").agg(F.log1p(F.sum("num_events")).cast("float").alias("rating"))
-    # Fixed partitions in a fixed order: ALS's sums then don't depend on the session's shuffle partitions.
-    ratings = ratings.repartition(num_blocks, "user_number").sortWithinPartitions("user_number", "item_index")
-    als = ALS(
-        rank=settings.dim,
-        maxIter=settings.iterations,
-        regParam=settings.regularization,
-        implicitPrefs=True,
-        alpha=settings.alpha,
-        seed=settings.seed,
-        userCol="user_number",
-        itemCol="item_index",
-        ratingCol="rating",
-        numUserBlocks=num_blocks,
-        numItemBlocks=num_blocks,
-    )
-    return als.fit(ratings)
+    ratings = ratings.cache()
+    try:
+        num_blocks = min(1000, max(2, ratings.count() // _PAIRS_PER_BLOCK))
+        # Fixed partitions in a fixed order: ALS's sums then don't depend on the session's shuffle partitions.
+        in_order = ratings.repartition(num_blocks, "user_number").sortWithinPartitions("user_number", "item_index")
+        als = ALS(
+            rank=settings.dim,
+            maxIter=settings.iterations,
+            regParam=settings.regularization,
+            implicitPrefs=True,
+            alpha=settings.alpha,
+            seed=settings.seed,
+            userCol="user_number",
+            itemCol="item_index",
+            ratingCol="rating",
+            numUserBlocks=num_blocks,
+            numItemBlocks=num_blocks,
+        )
+        return als.fit(in_order)
+    finally:
+        ratings.unpersist()

@@ -3,11 +3,13 @@
 Versions of a lineage lie ``refit_days`` apart. The first one that a lineage gets anchors the grid.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import NamedTuple
 
+from pyspark.errors import PythonException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -19,7 +21,7 @@ from userrep.events.columns import as_text, check_columns, id_text, named, type_
 from userrep.events.source import read_source
 from userrep.events.tiles import TileLedger, read_tiles, tile_ledger
 from userrep.ids import short_hash
-from userrep.items.als import behaviour_vectors, interactions
+from userrep.items.als import TOO_LITTLE_MEMORY, behaviour_vectors, interactions
 from userrep.items.numbers import with_dense_numbers
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import rounded
@@ -32,7 +34,6 @@ from userrep.utc import utc_now
 _TEXT_PARTITIONS = 8  # a fixed number, so that vectors do not depend on the session's settings
 _ATTEMPTS = 20  # to number items, each on the newest numbers
 _FILE_BYTES = 2**26  # of vectors in a file, about
-_PAIRS_PER_BLOCK = 1_000_000  # of users and items in a block of ALS; by the data, not by the session's settings
 
 
 def lineage_of(config: Config) -> str:
@@ -48,9 +49,8 @@ def lineage_of(config: Config) -> str:
         "windows_days": config.windows_days,
         **({"history_days": config.history_window} if config.history_window else {}),  # none: the features of before
         "item_vectors": {
-            name: vectors.model_dump(exclude={"max_tiles"}) | ({"length": 1} if isinstance(vectors, AlsVectors) else {})
-            for name, vectors in config.item_vectors.items()
-        },  # lengths: factors as long as they are, which there were before, are another lineage
+            name: vectors.model_dump(exclude={"max_tiles"}) for name, vectors in config.item_vectors.items()
+        },
     }
     return f"l{short_hash(parts, 9)}"
 
@@ -88,32 +88,48 @@ def train_versions(
     """Make the versions ``wanted``, oldest first, each committed when it is complete. Returns the vectors written.
 
     Cost: one pass over the items of all tiles before the last version, and one over the tiles of the users that ALS is
-    fitted on (cached by user, item and version; sorted by user in their files, so that little of others is read), one
-    ALS fit per version and behaviour modality, a few passes over the item table.
+    fitted on (sorted by user in their files, so that little of other users is read); their counts by user, item and
+    version are cached. Then one ALS fit per version and behavior modality, and a few passes over the item table.
     """
     items = _items(tables, config.items) if config.items else None
     index = _extended_index(tables, versions.lineage_id, items, end=max(wanted)).cache()
-    learnt = [settings for settings in config.item_vectors.values() if isinstance(settings, AlsVectors)]
+    learned = {name: of for name, of in config.item_vectors.items() if isinstance(of, AlsVectors)}
     ledger = tile_ledger(tables)
-    most = max((_bucket_limit(ledger, min(wanted), of.max_tiles) for of in learnt), default=0)
-    tiles = read_tiles(tables, start=None, end=max(wanted)).where(F.col("user_bucket") < most)
-    pairs = interactions(tiles, index, sorted(wanted)).cache()
+    limits = {v: {name: _bucket_limit(ledger, v, of.max_tiles) for name, of in learned.items()} for v in wanted}
+    widest = {version: max(by_name.values(), default=0) for version, by_name in limits.items()}
+    pairs = interactions(read_tiles(tables, start=None, end=max(wanted)), index, widest).cache()
     num_vectors = 0
     try:
-        num_blocks = min(1000, max(2, pairs.count() // _PAIRS_PER_BLOCK)) if learnt else 0  # without, no pair is made
-        inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, ledger, num_blocks)
+        inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
         for k, version in enumerate(sorted(wanted)):
-            there = versions.present | {v for v in wanted if v < version}
-            earlier, later = [v for v in there if v < version], [v for v in there if v > version]
-            before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes alone
+            present = versions.present | {v for v in wanted if v < version}
+            earlier, later = [v for v in present if v < version], [v for v in present if v > version]
+            before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes only
             vectors = [inputs.modality(name, version, before) for name in config.item_vectors]
-            widest = max(settings.dim for settings in config.item_vectors.values())
-            num_vectors += _write_version(tables, versions.lineage_id, version, vectors, index, widest=widest)
+            widest_dim = max(settings.dim for settings in config.item_vectors.values())
+            with _memory_error_told():
+                num_vectors += _write_version(tables, versions.lineage_id, version, vectors, index, widest=widest_dim)
             report(f"item vectors valid from {version} ({k + 1} of {len(wanted)})")
     finally:
         pairs.unpersist()
         index.unpersist()
     return num_vectors
+
+
+@contextmanager
+def _memory_error_told() -> Iterator[None]:
+    """Turn the error of a task that could not hold the interactions into a line with the cure."""
+    try:
+        yield
+    except PythonException as error:
+        text = str(error)
+        if TOO_LITTLE_MEMORY not in text:
+            raise
+        reason = text[text.index(TOO_LITTLE_MEMORY) :].splitlines()[0]
+        raise UserrepError(
+            f"item_vectors: {reason} Lower max_tiles to fit fewer users, or give executors more memory "
+            "(spark.executor.memoryOverhead)."
+        ) from error
 
 
 def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
@@ -151,8 +167,7 @@ class _Inputs:
     index: DataFrame
     items: DataFrame | None
     pairs: DataFrame
-    ledger: TileLedger
-    num_blocks: int
+    bucket_limits: Mapping[date, Mapping[str, int]]  # by version and modality
 
     def modality(self, name: str, version: date, before: date | None) -> DataFrame:
         """Return one modality of one version: modality, item_index, vector."""
@@ -167,12 +182,13 @@ class _Inputs:
         return vectors.select(F.lit(name).alias("modality"), "item_index", rounded(F.col("vector")).alias("vector"))
 
     def _behaviour(self, name: str, settings: AlsVectors, version: date, before: date | None) -> DataFrame:
-        limit = _bucket_limit(self.ledger, version, settings.max_tiles)
-        known = self.pairs.where((F.col("valid_from") <= F.lit(version)) & (F.col("user_bucket") < limit))
-        if known.isEmpty():
+        is_sampled = F.col("user_bucket") < self.bucket_limits[version][name]
+        known = self.pairs.where((F.col("valid_from") <= F.lit(version)) & is_sampled)
+        if settings.solver == "spark" and known.isEmpty():  # Spark's ALS fails without a pair
             return known.select("item_index", F.array().cast("array<float>").alias("vector"))
-        earlier = read_vectors(self.tables, self.lineage_id, before).where(f"modality = '{name}'") if before else None
-        return behaviour_vectors(known, settings=settings, before=earlier, num_blocks=self.num_blocks)
+        other = read_vectors(self.tables, self.lineage_id, before).where(f"modality = '{name}'") if before else None
+        is_earlier = before is not None and before < version
+        return behaviour_vectors(known, settings=settings, before=other, is_earlier=is_earlier)
 
     def _content(self, name: str, settings: TextVectors) -> DataFrame:
         with_text = self._numbered_items().where(F.trim("text") != "")

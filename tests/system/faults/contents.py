@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable
+from pyarrow.fs import FileSelector
+
+from userrep.storage import file_system
 
 # Columns that differ between equal runs: times, ids of runs, and hashes that a space's time of creation enters.
 CLOCKS = {
@@ -44,16 +47,24 @@ KEYS = {
     "consumer_results": ("consumer", "space_id", "inputs_hash", "input"),
     "tombstones": ("user_hash",),
 }
+UPDATE = ("space_id", "as_of", "user_id", "event_at")
 Row = dict[str, Any]
+Summary = tuple[int, str]  # number of rows, hash
 
 
-def tables_of(root: Path) -> dict[str, list[Row]]:
-    """Read all tables, each as a list of rows."""
-    folders = sorted(path for path in (root / "tables").glob("*") if DeltaTable.is_deltatable(str(path)))
-    return {folder.name: DeltaTable(str(folder)).to_pyarrow_table().to_pylist() for folder in folders}
+def tables_of(root: Path | str) -> dict[str, list[Row]]:
+    """Read all tables of a folder or a bucket, each as a list of rows."""
+    store, folder = file_system(f"{root}/tables")
+    names = sorted(info.base_name for info in store.get_file_info(FileSelector(folder, allow_not_found=True)))
+    uris = {name: f"{root}/tables/{name}" for name in names}
+    return {
+        name: DeltaTable(uri).to_pyarrow_table().to_pylist()
+        for name, uri in uris.items()
+        if DeltaTable.is_deltatable(uri)
+    }
 
 
-def contents(root: Path) -> dict[str, tuple[int, str]]:
+def contents(root: Path) -> dict[str, Summary]:
     """Return the number of rows and a hash of each table that is not empty, and a hash of each space's weights."""
     found = {}
     for name, rows in _renumbered(tables_of(root)).items():
@@ -90,7 +101,7 @@ def _renumbered(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
     return found
 
 
-def doubled(root: Path) -> list[str]:
+def doubled(root: Path | str) -> list[str]:
     """Name the tables that have two rows with the same key."""
     found = []
     for name, rows in tables_of(root).items():
@@ -102,7 +113,7 @@ def doubled(root: Path) -> list[str]:
     return found
 
 
-def visible(root: Path) -> dict[str, tuple[int, str]]:
+def visible(root: Path | str) -> dict[str, Summary]:
     """Return what readers of the newest revisions see, without the numbers of revisions and generations.
 
     Two orders of the same commands may count revisions differently; what a reader gets must be the same.
@@ -111,16 +122,19 @@ def visible(root: Path) -> dict[str, tuple[int, str]]:
     days = _newest(tables["tile_days"], ("event_date",), ("revision", "built_at"))
     published = [row for row in tables.get("snapshots", []) if row["state"] == "published"]
     snapshots = _newest(published, ("space_id", "as_of"), ("revision",))
+    updates = {tuple(row[name] for name in UPDATE): row for row in tables.get("embedding_updates", [])}
     rows = {
         "tiles": [row for row in tables["user_item_days"] if _is_of(row, days, ("event_date",))],
         "embeddings": [
             row for row in tables.get("user_embeddings", []) if _is_of(row, snapshots, ("space_id", "as_of"))
         ],
+        "updates": list(updates.values()),
         **{
             name: of for name, of in tables.items() if name.startswith(("user_features_", "item_vectors", "item_index"))
         },
     }
-    return {name: _summary(of, but={"revision"}) for name, of in rows.items() if of}
+    but = {"revision", "computed_at", "query_id", "batch_id"}
+    return {name: _summary(of, but=but) for name, of in rows.items() if of}
 
 
 def _newest(rows: list[Row], key: tuple[str, ...], order: tuple[str, ...]) -> dict[tuple[Any, ...], int]:
@@ -133,7 +147,7 @@ def _is_of(row: Row, revisions: dict[tuple[Any, ...], int], key: tuple[str, ...]
     return revisions.get(tuple(row[name] for name in key)) == row["revision"]
 
 
-def _summary(rows: list[Row], *, but: set[str]) -> tuple[int, str]:
+def _summary(rows: list[Row], *, but: set[str]) -> Summary:
     texts = sorted(_text({name: value for name, value in row.items() if name not in but}) for row in rows)
     return len(rows), _hash("\n".join(texts).encode())
 

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -20,10 +20,14 @@ NIGHT = AS_OF + timedelta(days=1)  # as-of date of the first daily run after the
 PATIENCE = 400.0  # seconds, for a command on a busy machine
 
 
-def write_configuration(path: Path, *, log: Path, root: Path, events_format: str = "parquet") -> Path:
+SHORT_LIVED = {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}  # of a process's session
+
+
+def write_configuration(
+    path: Path, *, log: Path, root: Path | str, events_format: str, conf: Mapping[str, str]
+) -> Path:
     """Write the configuration of a world; events in another format than Parquet are in ``log/events-FORMAT``."""
-    short_lived = {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
-    values = pipeline_values(log, root, spark={"master": "local[2]", "conf": SPARK | short_lived})
+    values = pipeline_values(log, root, spark={"master": "local[2]", "conf": SPARK | SHORT_LIVED | conf})
     if events_format != "parquet":
         values["events"] |= {"path": f"{log}/events-{events_format}", "format": events_format}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -31,13 +35,25 @@ def write_configuration(path: Path, *, log: Path, root: Path, events_format: str
 
 
 class World:
-    """A root with its configuration, and commands on it: in processes of their own, or in this one."""
+    """A root with its configuration, and commands on it: in processes of their own, or in this one.
 
-    def __init__(self, folder: Path, log: Path, *, events_format: str = "parquet") -> None:
+    ``root``: the root's URI if it is not in ``folder``, with the Spark settings in ``conf`` that it needs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        *,
+        events_format: str = "parquet",
+        root: str | None = None,
+        conf: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder, self.log, self.events_format, self.root = folder, log, events_format, folder / "root"
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "userrep.yaml"
-        self.file = write_configuration(file, log=log, root=self.root, events_format=events_format)
+        self.file = write_configuration(
+            folder / "userrep.yaml", log=log, root=root or self.root, events_format=events_format, conf=conf or {}
+        )
         self.config = load_config(self.file, [])
 
     def copy(self, folder: Path) -> "World":

@@ -23,8 +23,6 @@ from userrep.evaluation.rows import Ints, only_of, only_sampled, places
 from userrep.items.als import fit_als
 from userrep.items.numbers import with_dense_numbers
 
-_PAIRS_PER_BLOCK = 1_000_000
-
 
 class Fitted(NamedTuple):
     """What of the factors the rows need: of their users, by place in ``rows.user_ids``, and of the activity's items.
@@ -55,8 +53,7 @@ class Factorisation:
         items = with_dense_numbers(seen.select("item_id").distinct(), column="item_id", number="item_index", start=0)
         try:
             numbered = seen.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
-            num_blocks = min(1000, max(2, seen.count() // _PAIRS_PER_BLOCK))
-            model = fit_als(numbered, settings=self.settings, num_blocks=num_blocks)
+            model = fit_als(numbered, settings=self.settings)
             return self._needed(context, model, users, items)
         finally:
             seen.unpersist()

@@ -1,0 +1,125 @@
+"""Commands that change tables, as processes that can be held at their commit, and what readers see after them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from tests.support.builders import AS_OF
+from tests.support.command_line import Userrep
+from tests.system.faults.contents import Summary, visible
+from tests.system.faults.fault_world import NIGHT, PATIENCE, World
+
+Case = TypeVar("Case")
+
+
+class Command(NamedTuple):
+    """A command line, and the point at which it is held: before the commit that makes its work visible."""
+
+    line: str
+    point: str
+
+
+COMMANDS = {
+    "pipeline": Command(f"pipeline --as-of {NIGHT}", "commit:tile_days:before"),
+    "daily": Command(f"daily --as-if-on-time --as-of {NIGHT}", "commit:tile_days:before"),
+    "backfill": Command(f"backfill --from {NIGHT} --to {NIGHT}", "commit:tile_days:before"),
+    "tiles": Command(f"run build_activity_tiles --as-of {NIGHT}", "commit:tile_days:before"),
+    "vectors": Command(f"run train_item_vectors --as-of {NIGHT}", "commit:item_index:before"),
+    "training": Command(f"run train_autoencoder --as-of {NIGHT}", "commit:registry:before"),
+    "forget": Command("forget --users {folder}/ids.txt", "commit:tombstones:before"),
+    "maintenance": Command("run maintain_tables", "vacuum:user_item_days:before"),
+    "stream": Command(
+        f"stream --until-empty --set stream.events.path={{log}}/events/ingest_date={AS_OF}",
+        "commit:embedding_updates:before",
+    ),
+}
+
+
+def line_of(world: World, name: str) -> str:
+    """Return a command's line on a world."""
+    return COMMANDS[name].line.format(folder=world.folder, log=world.log)
+
+
+class Held:
+    """A command in a process of its own that waits at its point until it may go on."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.folder = world.folder / f"held {name}"
+        self.folder.mkdir()
+        hold = f"{COMMANDS[name].point}={self.folder}"
+        self.process = world.start(line_of(world, name), USERREP_FAILPOINT_HOLD=hold)
+        until = time.monotonic() + PATIENCE
+        while not (self.folder / "held").exists() and self.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+
+    @property
+    def is_held(self) -> bool:
+        return self.process.poll() is None
+
+    def goes_on(self) -> tuple[int, str]:
+        """Let the command run to its end; return its exit code and what it wrote to stderr."""
+        (self.folder / "go").touch()
+        return ended(self.process)
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Wait for a command's end; return its exit code and what it wrote to stderr."""
+    try:
+        output = process.communicate(timeout=PATIENCE)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, output
+
+
+Results = dict[tuple[str, ...], dict[str, Summary]]  # what readers see, by the order of the commands
+
+
+class InTurn:
+    """Commands one after the other in this process, whose session is warm, on copies of a world.
+
+    ``results`` keeps what is known of orders, so that each is run once.
+    """
+
+    def __init__(self, before: World, userrep: Userrep, results: Results) -> None:
+        self.before, self.userrep, self.results = before, userrep, results
+
+    def run(self, world: World, name: str) -> None:
+        """Run a command to its end; one that is refused fails the test."""
+        answer = self.userrep(*line_of(world, name).split(), "--config", world.file)
+        assert answer.code == 0, answer.err[-2000:]
+
+    def visible_after(self, order: Sequence[str]) -> dict[str, Summary]:
+        """Return what readers see after commands in this order."""
+        order = tuple(order)
+        if order not in self.results:
+            world = with_ids(self.before.copy(self.before.folder.parent / " then ".join(order)))
+            for name in order:
+                self.run(world, name)
+            self.results[order] = visible(world.root)
+            shutil.rmtree(world.folder)
+        return self.results[order]
+
+
+def with_ids(world: World) -> World:
+    """Write the file of users that ``forget`` erases."""
+    (world.folder / "ids.txt").write_text("u0000001\nu0000002", encoding="utf-8")
+    return world
+
+
+def shard(cases: Sequence[Case]) -> Sequence[Case]:
+    """Return the cases that the variable SHARD, as in ``2/8``, names: the second, the tenth, …; one case without it."""
+    first, _, step = os.environ.get("SHARD", f"1/{len(cases)}").partition("/")
+    return cases[int(first) - 1 :: int(step)]
+
+
+def check_end(code: int, output: str) -> bool:
+    """Assert that a command ended well or lost with one line; return whether it must run again."""
+    assert code in (0, 1), output[-2000:]
+    if code:
+        assert len([line for line in output.splitlines() if line.startswith("userrep: ")]) == 1, output[-2000:]
+    return bool(code)

@@ -124,7 +124,8 @@ def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_a
 def batches_of(pairs: list[tuple[int, int, int]], vectors: dict[int, Any]) -> list[pa.RecordBatch]:
     """Return rows as a task receives them: vectors of another version first."""
     rows = [{"item_index": item, "vector": vector.tolist()} for item, vector in vectors.items()]
-    rows += [dict(zip(("user_hash", "item_index", "num_events"), pair, strict=True)) for pair in pairs]
+    names = ("user_hash", "item_index", "num_events", "vector")
+    rows += [dict(zip(names, (*pair, []), strict=True)) for pair in pairs]
     return pa.Table.from_pylist(rows, als._INPUT).to_batches()
 
 

@@ -21,7 +21,6 @@ from userrep.errors import UsageError
 from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.hashing import bucket_of
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
-from userrep.items.vectors import rounded
 from userrep.items.versions import (
     Versions,
     _extended_index,
@@ -41,15 +40,6 @@ V0, V1, V2 = date(2024, 5, 1), date(2024, 5, 8), date(2024, 5, 15)
 
 def _matrix(vectors: DataFrame) -> NDArray[np.float64]:
     return np.array([row.vector for row in vectors.orderBy("item_index").collect()])
-
-
-# Rounding
-
-
-def test_components_are_rounded_to_multiples_of_a_65536th(spark: SparkSession) -> None:
-    values = np.random.default_rng(3).normal(size=50) * 10
-    found = spark.createDataFrame([(values.tolist(),)], "v ARRAY<DOUBLE>").select(rounded(F.col("v"))).first()[0]
-    np.testing.assert_array_equal(found, np.rint(values * 2**16) / 2**16)
 
 
 # Content vectors
@@ -118,8 +108,8 @@ def test_titles_that_mean_the_same_lie_close_and_others_far(texts: Texts) -> Non
 def test_every_title_has_a_vector_of_norm_1_or_0(texts: Texts) -> None:
     norms = np.linalg.norm(texts.vectors, axis=1)
     assert texts.vectors.shape == (len(TITLES) + len(NEAR) + len(ODD), 3)
-    np.testing.assert_allclose(norms[: len(TITLES)], 1, atol=1e-6)
-    assert all(min(abs(norm), abs(norm - 1)) < 1e-6 for norm in norms)
+    np.testing.assert_allclose(norms[: len(TITLES)], 1, atol=1e-4)
+    assert all(min(abs(norm), abs(norm - 1)) < 1e-4 for norm in norms)
     assert norms[-1] == 0, "no word of it is known to the basis"
 
 
@@ -155,6 +145,7 @@ OWN: dict[str, list[float | None] | None] = {
     "i3": [1.0, float("nan")],
     "i4": [1.0, None],
     "only in the table": [5.0, 6.0],
+    **dict.fromkeys(("i5", "i6", "i7")),  # in the table, so that their numbers do not depend on the tiles
 }
 
 

@@ -7,13 +7,13 @@ One task fits a version with the library ``implicit``, on all users or on a samp
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import TaskContext
-from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -22,6 +22,9 @@ from userrep.config import AlsVectors
 from userrep.items.als_fit import event_counts, fit_item_factors, free_bytes, initial_factors, largest, needed_bytes
 from userrep.items.numbers import with_dense_numbers
 from userrep.items.vectors import aligned_directions
+
+if TYPE_CHECKING:
+    from pyspark.ml.recommendation import ALSModel
 
 TOO_LITTLE_MEMORY = "too little memory for ALS"  # begins the message of a task that cannot hold its interactions
 _INPUT = pa.schema(
@@ -88,7 +91,8 @@ def behaviour_vectors(
         rows = factors.select(*_input_columns(**known))
         fit = Alignment(settings.dim)
     else:
-        rows, fit = pairs.select(*_input_columns(vector=F.lit(None))), VersionFit(settings, is_earlier)
+        # An empty list and no null: Spark's Arrow writer goes through all nulls of a list column again for each row.
+        rows, fit = pairs.select(*_input_columns(vector=F.array())), VersionFit(settings, is_earlier)
     if before is not None:
         rows = rows.unionByName(before.select(*_input_columns(user_hash=F.lit(None), num_events=F.lit(None))))
     return rows.repartition(1, F.lit(0)).mapInArrow(fit, "item_index INT, vector ARRAY<FLOAT>")
@@ -189,12 +193,14 @@ def _check(needed: int, num_rows: int, free: int) -> None:
         )
 
 
-def fit_als(pairs: DataFrame, *, settings: AlsVectors) -> ALSModel:
+def fit_als(pairs: DataFrame, *, settings: AlsVectors) -> "ALSModel":
     """Fit implicit ALS by Spark ML on rows of user_number, item_index, num_events; those of a pair are added up.
 
     Preference is log(1 + events). The ridge is ``regularization`` times the number of pairs of the user or item. Cost:
     ``iterations`` x 2 shuffles of the interactions.
     """
+    from pyspark.ml.recommendation import ALS  # where it is asked for only: it loads pandas
+
     ratings = pairs.groupBy("user_number", "item_index").agg(F.log1p(F.sum("num_events")).cast("float").alias("rating"))
     ratings = ratings.cache()
     try:

@@ -1,13 +1,12 @@
-"""Content vectors: hashed tf-idf of an item's text, and its truncated SVD in Arrow passes.
+"""Content vectors: hashed tf-idf of an item's text, and its truncated SVD.
 
 The basis is fitted once per lineage and kept as an artifact, so that every version and every new item uses the same.
-Method: randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4).
+Shapes: N items, H hashed features, K numbers in a vector.
 """
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +15,19 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from safetensors.numpy import load, save
+from threadpoolctl import threadpool_limits
 
-from userrep.arrow import listed
+from userrep.arrow import combined, listed
 from userrep.config import TextVectors
-from userrep.storage import delete_file, read_bytes, write_bytes
+from userrep.items.vectors import rounded
+from userrep.storage import read_bytes, write_bytes
 
 NUM_FEATURES = 2**15
 _OVERSAMPLING = 10
 _PASSES = 4
+_MAX_ITEMS = 500_000  # that a basis is fitted on
 _MAX_BYTES = 2**30
+_TOKENS = pa.schema({"tokens": pa.list_(pa.int32())})
 
 
 class Basis(NamedTuple):
@@ -51,28 +54,38 @@ def fit_basis(items: DataFrame, *, settings: TextVectors, path: str) -> None:
 
     Parameters
     ----------
-    items : one row per item: tokens array<int>.
+    items : one row per item: item_index, tokens array<int>. Of more than 500,000 items, those with the lowest hashes.
 
-    Cost: one pass over the items, whose tokens are cached, and five over the cache; each task and the driver hold a few
-    32,768 x (dim + 10) matrices.
+    Cost: one pass over the items; one task holds the sample's tokens and a few 32,768 x (dim + 10) matrices.
     """
-    width = settings.dim + _OVERSAMPLING
-    q_HL = np.linalg.qr(np.random.default_rng(settings.seed).standard_normal((NUM_FEATURES, width)))[0]
-    z_HL = q_HL
-    cached = items.select("tokens").cache()
-    try:
-        idf_H = _idf(cached)
-        for _ in range(_PASSES):
-            scratch = f"{path}.{uuid4().hex}"
-            write_basis(scratch, Basis(idf_H, q_HL.astype(np.float32)))
-            z_HL = _gram_product(cached, scratch, width)
-            delete_file(scratch)
-            q_HL = np.linalg.qr(z_HL)[0]
-    finally:
-        cached.unpersist()
-    # The last Z = AᵀA Q spans the leading right singular vectors of A; the small SVD puts them in order.
-    left, _, _ = np.linalg.svd(z_HL, full_matrices=False)
-    write_basis(path, Basis(idf_H, left[:, : settings.dim].astype(np.float32)))
+
+    def fit(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        counts = token_counts(combined(pa.Table.from_batches(batches, _TOKENS).column("tokens")))
+        basis = basis_of(counts, settings)
+        yield pa.RecordBatch.from_pydict({"basis": [save(basis._asdict())]})
+
+    sample = items.orderBy(F.xxhash64("item_index")).limit(_MAX_ITEMS).select("tokens")
+    row = sample.mapInArrow(fit, "basis BINARY").first()
+    write_bytes(path, bytes(row.basis))  # type: ignore[union-attr]  # the one task gives one row
+
+
+def basis_of(counts_NH: scipy.sparse.csr_matrix, settings: TextVectors) -> Basis:
+    """Return the smoothed inverse document frequencies, and the leading right singular vectors of the tf-idf rows.
+
+    Randomized SVD (Halko, Martinsson, Tropp 2011) by scikit-learn. Fewer items than ``dim`` leave zeros. The same bits
+    for the same rows in the same order.
+    """
+    from sklearn.decomposition import TruncatedSVD  # by the one task that fits only: 2 s
+
+    frequency_H = np.bincount(counts_NH.indices, minlength=NUM_FEATURES)
+    idf_H = (np.log((1 + counts_NH.shape[0]) / (1 + frequency_H)) + 1).astype(np.float32)
+    components_HK = np.zeros((NUM_FEATURES, settings.dim), np.float32)
+    if counts_NH.nnz:
+        svd = TruncatedSVD(settings.dim, n_iter=_PASSES, n_oversamples=_OVERSAMPLING, random_state=settings.seed)
+        with threadpool_limits(1, user_api="blas"):
+            found_KH = svd.fit(tf_idf(counts_NH, idf_H)).components_
+        components_HK[:, : len(found_KH)] = found_KH.T
+    return Basis(idf_H, components_HK)
 
 
 def content_vectors(items: DataFrame, *, path: str) -> DataFrame:
@@ -86,63 +99,33 @@ def content_vectors(items: DataFrame, *, path: str) -> DataFrame:
     def project(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         basis = read_basis(path)
         for batch in batches:
-            vectors = tf_idf(batch.column("tokens"), basis.idf_H) @ basis.components_HK
+            vectors = tf_idf(token_counts(batch.column("tokens")), basis.idf_H) @ basis.components_HK
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            unit = (vectors / np.where(norms > 1e-4, norms, np.inf)).astype(np.float32)
-            yield pa.RecordBatch.from_arrays([batch.column("item_index"), listed(unit)], ["item_index", "vector"])
+            unit = listed(rounded(vectors / np.where(norms > 1e-4, norms, np.inf)))
+            yield pa.RecordBatch.from_arrays([batch.column("item_index"), unit], ["item_index", "vector"])
 
     return items.select("item_index", "tokens").mapInArrow(project, "item_index INT, vector ARRAY<FLOAT>")
 
 
-def tf_idf(column: pa.ListArray, idf_H: NDArray[np.float32]) -> scipy.sparse.csr_matrix:
-    """Turn token lists into rows of norm 1: term frequency x idf."""
-    counts = scipy.sparse.csr_matrix(
-        (np.ones(len(column.flatten())), column.flatten().to_numpy().copy(), _offsets(column)),
-        shape=(len(column), len(idf_H)),
-    )
-    counts.sum_duplicates()
-    counts.data = (1 + np.log(counts.data)) * idf_H[counts.indices]
-    norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
-    return scipy.sparse.diags_array(1 / np.where(norms > 0, norms, 1)) @ counts
+def token_counts(column: pa.ListArray) -> scipy.sparse.csr_matrix:
+    """Count the tokens of each list: one row per list, one column per hashed feature."""
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = column.flatten().to_numpy().copy()
+    counts_NH = scipy.sparse.csr_matrix((np.ones(len(tokens)), tokens, offsets), shape=(len(column), NUM_FEATURES))
+    counts_NH.sum_duplicates()
+    return counts_NH
 
 
-def write_basis(path: str, basis: Basis) -> None:
-    """Write a basis as safetensors, whole or not at all."""
-    write_bytes(path, save(basis._asdict()))
+def tf_idf(counts_NH: scipy.sparse.csr_matrix, idf_H: NDArray[np.float32]) -> scipy.sparse.csr_matrix:
+    """Turn counts into rows of norm 1: (1 + log count) x idf."""
+    weights_NH = counts_NH.copy()
+    weights_NH.data = (1 + np.log(counts_NH.data)) * idf_H[counts_NH.indices]
+    norms = np.sqrt(np.asarray(weights_NH.multiply(weights_NH).sum(axis=1)).ravel())
+    return scipy.sparse.diags_array(1 / np.where(norms > 0, norms, 1)) @ weights_NH
 
 
 @lru_cache(maxsize=8)
 def read_basis(path: str) -> Basis:
     """Read a basis, once per worker."""
     return Basis(**load(read_bytes(path, max_bytes=_MAX_BYTES)))
-
-
-def _idf(items: DataFrame) -> NDArray[np.float32]:
-    """Smoothed inverse document frequency of each hashed feature; at most 32,768 counts reach the driver."""
-    counts = items.select(F.explode(F.array_distinct("tokens")).alias("feature")).groupBy("feature").count().collect()
-    frequency = np.zeros(NUM_FEATURES)
-    frequency[[row.feature for row in counts]] = [row["count"] for row in counts]
-    return (np.log((1 + items.count()) / (1 + frequency)) + 1).astype(np.float32)
-
-
-def _gram_product(items: DataFrame, path: str, width: int) -> NDArray[np.float64]:
-    """Return AᵀA Q, summed over partitions."""
-
-    def products(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        basis = read_basis(path)
-        total = np.zeros((NUM_FEATURES, width))
-        for batch in batches:
-            rows = tf_idf(batch.column("tokens"), basis.idf_H)
-            total += rows.T @ (rows @ basis.components_HK)
-        yield pa.RecordBatch.from_pydict({"product": [total.tobytes()]})
-
-    parts = items.mapInArrow(products, "product BINARY").collect()
-    total = np.zeros((NUM_FEATURES, width))
-    for part in parts:
-        total += np.frombuffer(part.product).reshape(NUM_FEATURES, width)
-    return total
-
-
-def _offsets(column: pa.ListArray) -> NDArray[np.int64]:
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-    return np.concatenate([[0], np.cumsum(lengths)])

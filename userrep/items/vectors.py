@@ -1,16 +1,39 @@
 """What all item vectors have in common: exact rounding, directions, and the rotation onto another version."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import Column
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
+
+from userrep.arrow import listed
 
 VECTOR_UNIT = 2**16  # components are multiples of 2^-16: sums of weight x vector are exact in float64
 
 
-def rounded(vector: Column) -> Column:
-    """Round a vector column to multiples of 2^-16, as array<float>."""
-    return F.transform(vector.cast("array<double>"), lambda x: (F.rint(x * VECTOR_UNIT) / VECTOR_UNIT).cast("float"))
+def rounded(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Round components to multiples of 2^-16."""
+    return (np.rint(vectors * VECTOR_UNIT) / VECTOR_UNIT).astype(np.float32)
+
+
+def given_vectors(items: DataFrame, *, dim: int) -> DataFrame:
+    """Take vectors of the owner's: item_index, vector (array<double>) in, and out as rounded array<float>.
+
+    Items whose vector has another width, or a component that is null or not finite, are left out. Narrow: no shuffle.
+    """
+
+    def valid(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            of_width = batch.filter(pc.equal(pc.list_value_length(batch.column("vector")), dim))
+            values = of_width.column("vector").flatten().to_numpy(zero_copy_only=False)
+            vectors = values.astype(np.float64).reshape(of_width.num_rows, dim)  # nulls are NaN
+            is_finite = np.isfinite(vectors).all(axis=1)
+            columns = [of_width.column("item_index").filter(pa.array(is_finite)), listed(rounded(vectors[is_finite]))]
+            yield pa.RecordBatch.from_arrays(columns, ["item_index", "vector"])
+
+    return items.select("item_index", "vector").mapInArrow(valid, "item_index INT, vector ARRAY<FLOAT>")
 
 
 def aligned_directions(factors_ID: NDArray[np.float32], before_ID: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -18,11 +41,11 @@ def aligned_directions(factors_ID: NDArray[np.float32], before_ID: NDArray[np.fl
 
     The rotation is the solution of the orthogonal Procrustes problem (Schönemann 1966). Zeros in ``before_ID`` mark
     items that the other version lacks; they do not count. Without any item in both, factors keep their axes. A factor
-    of zeros stays.
+    of zeros stays. Components are rounded.
     """
     length_I = np.linalg.norm(factors_ID.astype(np.float64), axis=1, keepdims=True)
     unit_ID = factors_ID / np.where(length_I > 0, length_I, 1)
     if not before_ID.any():
-        return unit_ID.astype(np.float32)
+        return rounded(unit_ID)
     left, _, right = np.linalg.svd(unit_ID.T @ before_ID.astype(np.float64))
-    return (unit_ID @ (left @ right)).astype(np.float32)  # type: ignore[no-any-return]
+    return rounded(unit_ID @ (left @ right))

@@ -5,12 +5,13 @@ Versions of a lineage lie ``refit_days`` apart. The first one that a lineage get
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import reduce
 from typing import NamedTuple
 
 from pyspark.errors import PythonException
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -22,9 +23,8 @@ from userrep.events.source import read_source
 from userrep.events.tiles import TileLedger, read_tiles, tile_ledger
 from userrep.ids import short_hash
 from userrep.items.als import TOO_LITTLE_MEMORY, behaviour_vectors, interactions
-from userrep.items.numbers import with_dense_numbers
 from userrep.items.text import content_vectors, fit_basis, tokens
-from userrep.items.vectors import rounded
+from userrep.items.vectors import given_vectors
 from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.sql import sql_date, sql_key
 from userrep.storage import artifacts_root, exists
@@ -98,21 +98,19 @@ def train_versions(
     limits = {v: {name: _bucket_limit(ledger, v, of.max_tiles) for name, of in learned.items()} for v in wanted}
     widest = {version: max(by_name.values(), default=0) for version, by_name in limits.items()}
     pairs = interactions(read_tiles(tables, start=None, end=max(wanted)), index, widest).cache()
+    inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
     num_vectors = 0
     try:
-        inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
         for k, version in enumerate(sorted(wanted)):
             present = versions.present | {v for v in wanted if v < version}
             earlier, later = [v for v in present if v < version], [v for v in present if v > version]
             before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes only
-            vectors = [inputs.modality(name, version, before) for name in config.item_vectors]
-            widest_dim = max(settings.dim for settings in config.item_vectors.values())
             with _memory_error_told():
-                num_vectors += _write_version(tables, versions.lineage_id, version, vectors, index, widest=widest_dim)
+                num_vectors += _write_version(inputs, version, before)
             report(f"item vectors valid from {version} ({k + 1} of {len(wanted)})")
     finally:
-        pairs.unpersist()
-        index.unpersist()
+        for cached in (pairs, index, *inputs.constant.values()):
+            cached.unpersist()
     return num_vectors
 
 
@@ -168,18 +166,26 @@ class _Inputs:
     items: DataFrame | None
     pairs: DataFrame
     bucket_limits: Mapping[date, Mapping[str, int]]  # by version and modality
+    constant: dict[str, DataFrame] = field(default_factory=dict)  # modalities that all versions share, cached
 
-    def modality(self, name: str, version: date, before: date | None) -> DataFrame:
-        """Return one modality of one version: modality, item_index, vector."""
+    def vectors(self, version: date, before: date | None) -> DataFrame:
+        """Return all modalities of one version: modality, item_index, vector."""
+        return reduce(
+            DataFrame.unionByName, (self._modality(name, version, before) for name in self.config.item_vectors)
+        )
+
+    def _modality(self, name: str, version: date, before: date | None) -> DataFrame:
         settings = self.config.item_vectors[name]
         if isinstance(settings, AlsVectors):
             vectors = self._behaviour(name, settings, version, before)
-        elif isinstance(settings, TextVectors):
-            vectors = self._content(name, settings)
         else:
-            whole = (F.size("vector") == settings.dim) & F.forall("vector", _is_finite)
-            vectors = self._numbered_items().where(whole).select("item_index", "vector")
-        return vectors.select(F.lit(name).alias("modality"), "item_index", rounded(F.col("vector")).alias("vector"))
+            if name not in self.constant:
+                if isinstance(settings, TextVectors):
+                    self.constant[name] = self._content(name, settings).cache()
+                else:
+                    self.constant[name] = given_vectors(self._numbered_items(), dim=settings.dim).cache()
+            vectors = self.constant[name]
+        return vectors.select(F.lit(name).alias("modality"), "item_index", "vector")
 
     def _behaviour(self, name: str, settings: AlsVectors, version: date, before: date | None) -> DataFrame:
         is_sampled = F.col("user_bucket") < self.bucket_limits[version][name]
@@ -204,37 +210,33 @@ class _Inputs:
         return self.items.join(self.index, on="item_id", how="inner")
 
 
-def _write_version(
-    tables: Tables, lineage_id: str, version: date, vectors: list[DataFrame], index: DataFrame, *, widest: int
-) -> int:
-    """Write all modalities of a version in one commit, then say that it is complete.
+def _write_version(inputs: _Inputs, version: date, before: date | None) -> int:
+    """Write all modalities of a version in one commit, then record that it is complete; return the number of vectors.
 
-    Files hold equal ranges of item buckets, sorted, some 64 MB each of the modality whose vectors are ``widest``, so
-    that a task that wants some items alone reads their row groups. Cost: one shuffle of the vectors.
+    Files hold equal ranges of item buckets, sorted, some 64 MB each of the widest modality, so that a task that wants
+    some items only reads their row groups. Cost: the vectors are cached, and shuffled once.
     """
-    rows = vectors[0]
-    for more in vectors[1:]:
-        rows = rows.unionByName(more)
-    num_items = index.count()
-    num_files = power_of_two(num_items * widest * 4 / _FILE_BYTES)
-    keys = {"lineage_id": F.lit(lineage_id), "valid_from": F.lit(version), "item_bucket": item_bucket()}
-    keyed = rows.join(index, on="item_index", how="inner").withColumns(keys)
-    in_order = keyed.repartitionById(num_files, slice_number(num_files, "item_bucket")).sortWithinPartitions(
-        "modality", "item_bucket", "item_id"
-    )
-    tables.replace(in_order, ITEM_VECTORS, [{"lineage_id": lineage_id, "valid_from": version}])
-    of_vector = F.array_max(F.transform("vector", F.abs)).cast("double")
-    written = read_vectors(tables, lineage_id, version).groupBy("modality")
-    rows_by_modality = written.agg(F.count("*").alias("num_vectors"), F.max(of_vector).alias("largest")).collect()
-    made = MadeVersion(
-        num_items,
-        {row.modality: row.num_vectors for row in rows_by_modality},
-        max((row.largest for row in rows_by_modality), default=0.0),
-    )
-    now = utc_now()
-    done = {"lineage_id": lineage_id, "valid_from": version, **made._asdict(), "built_at": now}
-    tables.add(ITEM_VECTOR_VERSIONS, [done], replacing=sql_key({"lineage_id": lineage_id, "valid_from": version}))
-    return sum(made.num_vectors.values())
+    key: dict[str, str | date | int] = {"lineage_id": inputs.lineage_id, "valid_from": version}
+    rows = inputs.vectors(version, before).join(inputs.index, on="item_index", how="inner").cache()
+    try:
+        largest = F.greatest(F.array_max("vector"), -F.array_min("vector")).cast("double")
+        found = (
+            rows.groupBy("modality").agg(F.count("*").alias("num_vectors"), F.max(largest).alias("largest")).collect()
+        )
+        num_items = inputs.index.count()
+        widest = max(settings.dim for settings in inputs.config.item_vectors.values())
+        num_files = power_of_two(num_items * widest * 4 / _FILE_BYTES)
+        keyed = rows.withColumns({name: F.lit(value) for name, value in key.items()} | {"item_bucket": item_bucket()})
+        in_order = keyed.repartitionById(num_files, slice_number(num_files, "item_bucket"))
+        in_order = in_order.sortWithinPartitions("modality", "item_bucket", "item_id")
+        inputs.tables.replace(in_order, ITEM_VECTORS, [key])
+    finally:
+        rows.unpersist()
+    num_vectors = {row.modality: row.num_vectors for row in found}
+    made = MadeVersion(num_items, num_vectors, max((row.largest for row in found), default=0.0))
+    done = {**key, **made._asdict(), "built_at": utc_now()}
+    inputs.tables.add(ITEM_VECTOR_VERSIONS, [done], replacing=sql_key(key))
+    return sum(num_vectors.values())
 
 
 def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:
@@ -246,6 +248,8 @@ def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:
 def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *, end: date) -> DataFrame:
     """Give every item of the log before ``end`` and of the item table a dense number that it keeps.
 
+    New items are numbered in the order of their ids. Cost: one pass over the items of all tiles; one task sorts the ids
+    of the new ones.
     Two runs that number new items at once would give a number to two items. So numbers are committed only onto the
     very numbers that they continue; a run that comes second starts again from those of the first.
     """
@@ -258,14 +262,12 @@ def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *,
         new = seen.distinct().join(known.select("item_id"), on="item_id", how="left_anti")
         top = known.agg(F.max("item_index").alias("top")).first()
         start = 0 if top is None or top.top is None else top.top + 1
-        numbered = with_dense_numbers(new, column="item_id", number="item_index", start=start)
-        if tables.append(numbered.withColumn("lineage_id", F.lit(lineage_id)), ITEM_INDEX, since=since):
+        in_order = new.select("item_id").repartition(1).sortWithinPartitions("item_id")
+        number = (F.lit(start) + F.monotonically_increasing_id()).cast("int")  # 0, 1, ... in the only partition
+        numbered = in_order.select(F.lit(lineage_id).alias("lineage_id"), "item_id", number.alias("item_index"))
+        if tables.append(numbered, ITEM_INDEX, since=since):
             return tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'").select("item_id", "item_index")
     raise UserrepError("item_index: other runs keep on numbering items. Run the command again.")
-
-
-def _is_finite(x: Column) -> Column:
-    return x.isNotNull() & ~F.isnan(x) & (F.abs(x) != float("inf"))
 
 
 def _items(tables: Tables, items: Items) -> DataFrame:

@@ -4,18 +4,16 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 
-from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.features.build import feature_sets, stale_features
 from userrep.features.openings import openings
-from userrep.items.versions import lineage_of, versions_of
+from userrep.items.versions import lineage_of
 from userrep.operations.drift import newest_measurable
 from userrep.pipeline import Pipeline
-from userrep.spaces.registry import Space, list_spaces, read_registry
+from userrep.spaces.registry import Space, read_registry
 from userrep.spaces.retention import expire_snapshots
-from userrep.spaces.snapshots import STAGED, list_snapshots, stale_snapshots
+from userrep.spaces.snapshots import STAGED
+from userrep.spaces.stale import stale_dates
 from userrep.stream import open_days
-from userrep.tables import Tables
 
 DATES_PER_GROUP = 8  # of a backfill: what a killed one loses at most, and what shares one pass over the tiles
 
@@ -149,23 +147,6 @@ def dates_between(first: date, last: date, every_days: int) -> list[date]:
     if first > last:
         raise UsageError(f"--from {first} lies after --to {last}: no date in between.")
     return [first + timedelta(days=k) for k in range(0, (last - first).days + 1, every_days)]
-
-
-def stale_dates(tables: Tables, config: Config) -> dict[str, list[date]]:
-    """Return, per space of this configuration, the published as-of dates that the log has changed under.
-
-    Late or corrected days show once their tiles are rebuilt, which every run does. Cost: a few reads of ledgers.
-    """
-    lineage_id = lineage_of(config)
-    found = {}
-    sets = feature_sets(tables, lineage_id)
-    for space in list_spaces(tables):
-        published = list_snapshots(tables, space.space_id) if space.lineage_id == lineage_id else []
-        if published:
-            versions = versions_of(tables, config, anchor=space.trained_until)
-            stale = stale_features(tables, config, versions, sorted({s.as_of for s in published}))
-            found[space.space_id] = stale_snapshots(published, space, sets, stale)
-    return found
 
 
 def _groups(dates: Sequence[date]) -> Iterator[list[date]]:

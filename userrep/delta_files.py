@@ -5,6 +5,7 @@ milliseconds. So the driver reads and writes ledgers here, and commits files tha
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -77,6 +78,20 @@ class DeltaFiles:
     def schema(self) -> pa.Schema:
         """Return the columns as Arrow has them."""
         return _schema(DeltaTable(self.uri))
+
+    def schema_json(self) -> str:
+        """Return the columns as Delta's log has them."""
+        return str(DeltaTable(self.uri).schema().to_json())
+
+    def counts(self, columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
+        """Count the rows by the values of some columns. Memory: one batch, and one entry per combination."""
+        found: Counter[tuple[Any, ...]] = Counter()
+        dataset = DeltaTable(self.uri).to_pyarrow_dataset(filesystem=self._store())
+        for batch in dataset.to_batches(columns=list(columns)):
+            counted = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([([], "count_all")])
+            for row in counted.to_pylist():
+                found[tuple(row[name] for name in columns)] += row["count_all"]
+        return found
 
     def rows(self, columns: Sequence[str] | None, equal: Mapping[str, str]) -> list[dict[str, Any]]:
         """Read the rows whose columns have these values. Times are naive, in UTC; maps are dicts."""

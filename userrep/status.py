@@ -1,14 +1,11 @@
 """What there is: spaces, snapshots, days of tiles, rejected rows, last runs."""
 
+from collections import Counter
 from datetime import date
 from typing import Any
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
 from userrep import schemas
 from userrep.config import Config
-from userrep.daily import stale_dates
 from userrep.events.source import UNDATED
 from userrep.events.tiles import tile_ledger
 from userrep.operations.erasure import DONE, newest_requests
@@ -16,19 +13,20 @@ from userrep.operations.maintenance import stored_bytes
 from userrep.operations.report.formats import size
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import list_snapshots
+from userrep.spaces.stale import stale_dates
 from userrep.tables import Tables
 
 
 def status(tables: Tables, config: Config) -> dict[str, Any]:
     """Gather the state of the tables.
 
-    Cost: a few reads of ledgers, a look at each table's log, and one count of the rejected rows that count.
+    Cost: a few reads of ledgers, a look at each table's log, and one count of the rejected rows. Below a root, none of
+    it needs Spark.
     """
     ledger = tile_ledger(tables)
     days = sorted(ledger.days)
     counted = [*ledger.days.items(), (None, ledger.undated)]
-    rejected = _rejected_that_count(tables, {day: of.revision for day, of in counted if of.num_rejected})
-    reasons = rejected.groupBy("reason").count().orderBy(F.desc("count"), "reason").collect() if rejected else []
+    rejected = _rejected_by_reason(tables, {day: of.revision for day, of in counted if of.num_rejected})
     by_stage = {row.stage: row for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)}
     stale, registry = stale_dates(tables, config), read_registry(tables)
     used = registry.spaces_in_use()
@@ -40,7 +38,7 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             "num_events": sum(of.num_events for _, of in counted),
             "num_rejected": sum(of.num_rejected for _, of in counted),
         },
-        "rejected": {row.reason: row["count"] for row in reasons},
+        "rejected": rejected,
         "bytes": {name: num for name, num in stored_bytes(tables).items() if num},
         "spaces": [
             vars(space)
@@ -61,19 +59,18 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
     }
 
 
-def _rejected_that_count(tables: Tables, revisions: dict[date | None, int]) -> DataFrame | None:
-    """Leave out rejected rows of earlier revisions; rows without a readable time (None) have revisions of their own.
+def _rejected_by_reason(tables: Tables, revisions: dict[date | None, int]) -> dict[str, int]:
+    """Count rejected rows of the newest revisions by reason, most frequent first.
 
-    ``revisions``: of the days that have rejected rows; None where no day has any.
+    ``revisions``: of the days that have rejected rows; None: of rows without a readable time.
     """
-    if not revisions:
-        return None
-    wanted = tables.spark.createDataFrame(list(revisions.items()), "event_date DATE, revision INT")
-    rejected = tables.read(schemas.REJECTED_EVENTS)
-    undated = F.col("reason").isin(*UNDATED) if None in revisions else F.lit(False)
-    dated = rejected.where(~undated).join(F.broadcast(wanted), on=["event_date", "revision"], how="left_semi")
-    newest = F.broadcast(wanted.where("event_date IS NULL"))
-    return dated.unionByName(rejected.where(undated).join(newest, on="revision", how="left_semi"))
+    counts: Counter[str] = Counter()
+    if revisions:
+        stored = tables.counts(schemas.REJECTED_EVENTS, ("reason", "event_date", "revision"))
+        for (reason, day, revision), num in stored.items():
+            if revisions.get(None if reason in UNDATED else day) == revision:
+                counts[reason] += num
+    return dict(sorted(counts.items(), key=lambda of: (-of[1], of[0])))
 
 
 def status_lines(found: dict[str, Any]) -> list[str]:

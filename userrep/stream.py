@@ -10,7 +10,8 @@ from userrep.pipeline import Pipeline
 from userrep.spaces.snapshots import list_snapshots
 from userrep.stream_run import Progress, StreamRun
 from userrep.streaming.arriving import check_arriving, schemas_of
-from userrep.streaming.batches import MicroBatches, day_met, encoded_spaces, online_store
+from userrep.streaming.batches import MicroBatches, day_met, encoded_spaces
+from userrep.streaming.online import online_store
 from userrep.streaming.place import StreamPlace
 from userrep.streaming.query import Queries, start_queries
 

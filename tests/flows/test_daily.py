@@ -13,13 +13,14 @@ from pyspark.sql import SparkSession
 from tests.support.builders import AS_OF, pipeline_config
 from userrep import schemas
 from userrep.config import Config
-from userrep.daily import backfill, backfill_stale, daily, dates_between, stale_dates
+from userrep.daily import backfill, backfill_stale, daily, dates_between
 from userrep.downstream.join import join_embeddings
 from userrep.downstream.training_sets import list_training_sets
 from userrep.errors import GateRefusedError, UsageError
 from userrep.pipeline import Pipeline
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, mark_ready, retire
 from userrep.spaces.snapshots import list_snapshots
+from userrep.spaces.stale import stale_dates
 from userrep.status import status, status_lines
 
 pytestmark = pytest.mark.default

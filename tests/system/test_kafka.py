@@ -28,13 +28,13 @@ from tests.support.streaming_world import (
 )
 from userrep.downstream.return_propensity import CONSUMER
 from userrep.errors import UsageError, UserrepError
+from userrep.events.tiles import STREAM_REVISION
 from userrep.model.artifact import load_artifact
 from userrep.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.spaces.consumers import pin_consumer
 from userrep.spaces.create import save_space
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
-from userrep.streaming.batches import online_store
-from userrep.streaming.query import STREAM_REVISION
+from userrep.streaming.online import online_store
 from userrep.streaming.verify import verify_updates
 
 pytestmark = pytest.mark.full

@@ -15,7 +15,8 @@ from userrep.errors import UsageError, UserrepError
 from userrep.schemas import EMBEDDING_UPDATES
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.streaming import batches
-from userrep.streaming.batches import Met, MicroBatches, day_met, encoded_spaces, online_store, pause
+from userrep.streaming.batches import Met, MicroBatches, day_met, encoded_spaces, pause
+from userrep.streaming.online import online_store
 from userrep.table_files import TableFile
 from userrep.tables import Tables
 

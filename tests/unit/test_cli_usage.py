@@ -287,7 +287,7 @@ def test_any_error_is_one_line_and_an_exit_code(
     code: int,
     said: str,
 ) -> None:
-    monkeypatch.setattr("userrep.session.get_session", failing_with(error))
+    monkeypatch.setattr("userrep.status.status", failing_with(error))
     answer = userrep("status", "--config", with_tables(config), "--json")
     assert answer == (code, "", f"userrep: {said}\n")
 
@@ -300,7 +300,7 @@ def test_a_full_disk_is_reported_with_its_cure_however_the_error_is_wrapped(
     wrapped, shown = UserrepError("table registry is not readable."), UsageError(f"root: not writable ({full.value}).")
     wrapped.__cause__ = full.value
     for error in (full.value, wrapped, shown):
-        monkeypatch.setattr("userrep.session.get_session", failing_with(error))
+        monkeypatch.setattr("userrep.status.status", failing_with(error))
         answer = userrep("status", "--config", with_tables(config))
         assert (answer.code, answer.out) == (1, "")
         assert answer.err.startswith("userrep: a disk is full (No space left on device): ")
@@ -310,7 +310,7 @@ def test_a_full_disk_is_reported_with_its_cure_however_the_error_is_wrapped(
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(
     userrep: Userrep, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("userrep.session.get_session", failing_with(GateRefusedError("not published: no rows.")))
+    monkeypatch.setattr("userrep.status.status", failing_with(GateRefusedError("not published: no rows.")))
     answer = userrep("status", "--config", with_tables(config), "--debug")
     assert (answer.code, answer.out) == (3, "")
     assert answer.err.startswith("Traceback (most recent call last):")

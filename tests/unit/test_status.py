@@ -1,4 +1,4 @@
-"""The state of a root: what is gathered of ledgers, and how it is written. Without rejected rows it needs no Spark."""
+"""The state of a root: what is gathered of ledgers without Spark, and how it is written."""
 
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
-from userrep.schemas import ERASURES, JOB_RUNS, TILE_DAYS
+from userrep.schemas import ERASURES, JOB_RUNS, REJECTED_EVENTS, TILE_DAYS
 from userrep.spaces.consumers import register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
@@ -51,6 +51,22 @@ def test_tiles_count_the_newest_revision_of_each_day(tables: Tables, tmp_path: P
         "num_events": 45,
         "num_rejected": 0,
     }
+
+
+def test_rejected_rows_count_by_reason_in_the_newest_revision_of_their_day(tables: Tables, tmp_path: Path) -> None:
+    row = {"fingerprint": "", "content": "", "num_tiles": 1, "num_events": 1, "built_at": NOW}
+    days = [(DAY, 1, 2), (DAY, 2, 1), (None, 3, 1), (DAY + timedelta(days=1), 1, 0)]
+    tables.add(TILE_DAYS, [row | {"event_date": day, "revision": rev, "num_rejected": num} for day, rev, num in days])
+    rejected = [
+        (DAY, 1, "missing_user_id", 2), (DAY, 2, "missing_user_id", 1), (DAY, 2, "missing_item_id", 2),
+        (DAY, 3, "unparsable_row", 4), (DAY, 2, "unparsable_row", 8),
+        (DAY + timedelta(days=1), 1, "missing_item_id", 16),
+    ]  # fmt: skip
+    rows = [{"event_date": day, "revision": rev, "reason": why, "row": "{}"} for day, rev, why, num in rejected
+            for _ in range(num)]  # fmt: skip
+    tables.add(REJECTED_EVENTS, rows)
+    found = found_in(tables, tmp_path)["rejected"]
+    assert list(found.items()) == [("unparsable_row", 4), ("missing_item_id", 2), ("missing_user_id", 1)]
 
 
 def test_of_each_stage_the_newest_run_is_listed_in_the_order_of_their_starts(tables: Tables, tmp_path: Path) -> None:

@@ -229,3 +229,11 @@ def test_the_layout_of_files_is_that_of_the_table(tables: Tables) -> None:
     )
     assert metadata["partitionColumns"] == ["day", "part"]
     assert metadata["configuration"]["delta.enableDeletionVectors"] == "false"
+
+
+def test_rows_are_counted_by_the_values_of_some_columns_without_spark(tables: Tables) -> None:
+    assert tables.counts(LEDGER, ("name",)) == {}
+    row = ROWS[0]
+    tables.add(LEDGER, [row, row, row | {"name": "b"}])
+    tables.add(LEDGER, [row, row | {"day": None}])
+    assert dict(tables.counts(LEDGER, ("name", "day"))) == {("a", D1): 3, ("b", D1): 1, ("a", None): 1}

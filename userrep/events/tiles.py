@@ -17,6 +17,7 @@ from userrep.schemas import TILE_DAYS, USER_ITEM_DAYS
 from userrep.sql import sql_date
 from userrep.tables import Tables
 
+STREAM_REVISION = 0  # of rejected rows of a stream; revisions of batches begin with 1
 NUM_CELLS = 256  # of user buckets, in which a day's tiles are counted
 NO_ROWS = "none"  # the fingerprint and the content of a day that has gone from the log
 _WORTH_COUNTING = 1_000_000  # tiles, below which no task can be overfull

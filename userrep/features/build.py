@@ -223,7 +223,7 @@ def features_tables(tables: Tables) -> list[TableSchema]:
     found = []
     for name in tables.stored(USER_FEATURES):
         lineage_id = name.removeprefix(USER_FEATURES)
-        columns = tables.spark.sql(f"SELECT * FROM {tables.name(user_features(lineage_id, ''))}").schema.fields[2:]
+        columns = tables.stored_fields(user_features(lineage_id, "")).fields[2:]
         named = [f"{of.name} {of.dataType.simpleString().upper()}" for of in columns]  # but for as_of and user_id
         found.append(user_features(lineage_id, ", ".join(named)))
     return found

@@ -39,7 +39,7 @@ from userrep.schemas import (
 )
 from userrep.spaces.registry import read_registry
 from userrep.storage import delete_folder, exists, folder_names
-from userrep.streaming.batches import online_store
+from userrep.streaming.online import online_store
 from userrep.table_upkeep import RETENTION, vacuum
 from userrep.tables import Tables
 from userrep.utc import utc_now

@@ -13,7 +13,7 @@ from userrep import schemas
 from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.events.buckets import partition_values
-from userrep.events.tiles import latest_tile_days
+from userrep.events.tiles import STREAM_REVISION, latest_tile_days
 from userrep.features.build import features_tables
 from userrep.features.openings import newest_openings
 from userrep.features.refresh import generations
@@ -32,7 +32,6 @@ from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
 from userrep.sql import sql_in
 from userrep.storage import delete_partials
-from userrep.streaming.query import STREAM_REVISION
 from userrep.table_upkeep import RETENTION, join_ledger, join_partitions, vacuum
 from userrep.tables import Keys, Tables
 from userrep.utc import utc_now

@@ -14,8 +14,6 @@ from userrep.errors import GateRefusedError, UsageError
 from userrep.events.buckets import user_bucket
 from userrep.features.build import FeatureSet, feature_sets, features_table, stored_features
 from userrep.ids import short_hash, snapshot_id
-from userrep.inference.embed import FeatureFile, embed_files, embedded
-from userrep.model.artifact import load_artifact
 from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
@@ -23,6 +21,7 @@ from userrep.sql import sql_in, sql_key
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
+# What encodes is imported where it is needed: torch takes seconds to load, and readers of ledgers need none of it.
 BEGUN, STAGED, PUBLISHED, REFUSED, EXPIRED = "begun", "staged", "published", "refused", "expired"
 
 
@@ -142,6 +141,8 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
 
 def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
     """Let tasks read files of features and write files of vectors; commit these in the place of all that was there."""
+    from userrep.inference.embed import FeatureFile, embed_files
+
     table = features_table(config, space.lineage_id)
     since = tables.version(USER_EMBEDDINGS)
     values = {s.as_of: s.key for s in staged}
@@ -160,6 +161,8 @@ def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[
 
 def _write_rows(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
     """Let Spark read the features, and write the vectors."""
+    from userrep.inference.embed import embedded
+
     source = stored_features(tables, config, space.lineage_id, [s.as_of for s in staged])
     rows = embedded(source, folder=artifact_folder(config, space), content_hash=space.content_hash)
     revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
@@ -185,6 +188,8 @@ def publish_snapshots(
     UserrepError
         If another run has published one of them, or begun to make it anew, meanwhile.
     """
+    from userrep.model.artifact import load_artifact
+
     space_id = space.space_id
     dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
     stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(_where(staged)), dim=dim)

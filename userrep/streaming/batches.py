@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from pyspark.sql import DataFrame
 
-from userrep.config import Config, Stream
+from userrep.config import Config
 from userrep.errors import UserrepError, in_one_line
 from userrep.events.tombstones import read_tombstones
 from userrep.features.item_files import dated_vectors, item_parts
@@ -20,12 +20,11 @@ from userrep.schemas import EMBEDDING_UPDATES, USER_OPENINGS
 from userrep.spaces.registry import Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.streaming.encoding import NO_OPENING, Encoding, UsedOpening, UsedSpace
-from userrep.streaming.online import OnlineStore
+from userrep.streaming.online import online_store
 from userrep.streaming.opening_rows import user_files
 from userrep.streaming.update_files import UpdateFiles
 from userrep.table_writer import Target
 from userrep.tables import Tables
-from userrep.variables import with_variables
 
 _WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds between attempts; the last goes on
 _LOOK_EVERY = 0.3  # seconds, while waiting, whether it is time to stop
@@ -174,10 +173,3 @@ def day_met(tables: Tables) -> date | None:
     """Return the newest day that streams have met, by the dates of what they wrote. Cost: a listing of the table."""
     as_ofs = [file.values["as_of"] for file in tables.files(EMBEDDING_UPDATES, lambda _: True)]
     return max(as_ofs) - timedelta(days=1) if as_ofs else None
-
-
-def online_store(stream: Stream) -> OnlineStore | None:
-    """Return the configured online store. Raises UsageError if a variable of its URL is not set."""
-    if stream.redis is None:
-        return None
-    return OnlineStore(with_variables(stream.redis.url, "stream.redis.url")[0], stream.redis.expires_after)

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from userrep.config import Stream
 from userrep.errors import UsageError, UserrepError
 from userrep.utc import day_number, numbered_day
+from userrep.variables import with_variables
 
 _EPOCH = datetime.fromisoformat("1970-01-01")
 _AT_ONCE = 500  # commands of a pipeline
@@ -150,3 +152,10 @@ def _client(url: str) -> Any:
             "stream.redis.url: not an address; write redis://USER:PASSWORD@HOST:PORT/NUMBER, and in the password %2F "
             "for /, %23 for # and %3F for ?."
         ) from None
+
+
+def online_store(stream: Stream) -> OnlineStore | None:
+    """Return the configured online store. Raises UsageError if a variable of its URL is not set."""
+    if stream.redis is None:
+        return None
+    return OnlineStore(with_variables(stream.redis.url, "stream.redis.url")[0], stream.redis.expires_after)

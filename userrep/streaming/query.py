@@ -16,6 +16,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from userrep.config import Config, Stream
 from userrep.events.source import is_plausible
+from userrep.events.tiles import STREAM_REVISION
 from userrep.events.tombstones import read_tombstones
 from userrep.schemas import REJECTED_EVENTS
 from userrep.streaming.arriving import ARRIVED, PLACE, arriving, sources_of
@@ -23,7 +24,6 @@ from userrep.streaming.batches import MicroBatches
 from userrep.streaming.records import checked_rows
 from userrep.tables import Tables
 
-STREAM_REVISION = 0  # of rows in rejected_events: batches count from 1 on
 _REJECTS_EVERY = "30 seconds"
 _SETTINGS = {
     "spark.sql.streaming.stateStore.providerClass": (

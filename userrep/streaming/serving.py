@@ -19,8 +19,7 @@ from userrep.errors import UsageError, UserrepError
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import RETIRED, find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots
-from userrep.streaming.batches import online_store
-from userrep.streaming.online import OnlineStore
+from userrep.streaming.online import OnlineStore, online_store
 from userrep.streaming.opening_rows import OpeningFile, rows_of_users, user_files
 from userrep.tables import Tables
 

@@ -10,7 +10,7 @@ import pytest
 from tests.system.s3.conftest import AS_OF, SHARE, Bucket, config_on
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
-from userrep.events.tiles import read_tiles
+from userrep.events.tiles import STREAM_REVISION, read_tiles
 from userrep.export import export_embeddings
 from userrep.operations.erasure import Erasure
 from userrep.operations.maintenance import maintain_tables
@@ -19,7 +19,6 @@ from userrep.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
 from userrep.storage import file_system, read_bytes, write_bytes
-from userrep.streaming.query import STREAM_REVISION
 from userrep.tables import Tables
 
 pytestmark = pytest.mark.full

@@ -1,10 +1,19 @@
 """An owner's columns by their names, fields of structs among them by dotted paths."""
 
+from typing import Protocol
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.errors import UsageError
+
+
+class HasSchema(Protocol):
+    """A data frame, or only the columns of one."""
+
+    @property
+    def schema(self) -> T.StructType: ...
 
 
 def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType] | None:
@@ -47,7 +56,7 @@ def leaves(schema: T.StructType) -> dict[str, str]:
     return types
 
 
-def check_columns(frame: DataFrame, wanted: dict[str, str], what: str) -> None:
+def check_columns(frame: HasSchema, wanted: dict[str, str], what: str) -> None:
     """Refuse a source that lacks a mapped column.
 
     ``wanted`` maps configuration keys to column names. Raises UsageError with all that are missing and those found.

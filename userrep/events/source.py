@@ -65,7 +65,7 @@ def read_source(
 def readable(source: Source, what: str) -> Iterator[None]:
     """Say in one line that a source is not there or not readable, where Spark finds so."""
     if source.format != "table":
-        _check_local(source.path, what)
+        check_local(source.path, what)
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:  # the latter: a job that looks into the files failed
@@ -238,7 +238,8 @@ def _orderable(field: T.StructField) -> Column:
     return F.to_json(F.struct(column.alias("value"))).alias(field.name)
 
 
-def _check_local(path: str, what: str) -> None:
+def check_local(path: str, what: str) -> None:
+    """Refuse a path on a local disk that does not exist."""
     if "://" not in path and "*" not in path and not path.startswith(("dbfs:", "file:")) and not Path(path).exists():
         raise UsageError(f"{what}.path {path}: not there. Paths are relative to the working directory ({Path.cwd()}).")
 

@@ -1,17 +1,18 @@
 """The tables beside the log: users with their attributes, and onboarding picks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from userrep.config import Config, Onboarding, Source, Users
+from userrep.config import Config, Items, Onboarding, Source, Users
 from userrep.errors import UsageError
 from userrep.events.buckets import power_of_two, user_bucket, user_slice
 from userrep.events.columns import as_text, check_columns, id_text, named
 from userrep.events.open_log import OpenLog, open_logs
-from userrep.events.source import read_source
+from userrep.events.source import event_columns, read_source
 from userrep.events.tombstones import read_tombstones
 from userrep.ids import short_hash
 from userrep.schemas import USER_PROFILES
@@ -163,18 +164,39 @@ def check_sources(spark: SparkSession, config: Config) -> list[OpenLog]:
         except UsageError as error:
             faults.extend(error.faults)
 
-    events, items, users, onboarding = config.events, config.items, config.users, config.onboarding
-    look(lambda: logs.extend(open_logs(spark, events)))
-    if items is not None:
-        wanted = {f"columns.{key}": name for key, name in items.columns.model_dump(exclude_none=True).items()}
-        look(lambda: check_columns(read_source(spark, items, what="items"), wanted, "items"))
-    if users is not None:
-        look(lambda: read_users(spark, users))
-        judged = {f"attributes[{k}]": name for k, name in enumerate(config.evaluation.attributes)}
-        if judged:
-            look(lambda: check_columns(read_source(spark, users, what="users"), judged, "evaluation"))
-    if onboarding is not None:
-        look(lambda: read_picks(spark, onboarding))
+    look(lambda: logs.extend(open_logs(spark, config.events)))
+    for what, source, wanted in mapped_columns(config):
+        if what not in config.events.all_sources:
+            look(partial(_check_source, spark, source, wanted, what))
     if faults:
         raise UsageError(faults)
     return logs
+
+
+def mapped_columns(config: Config) -> list[tuple[str, Source, dict[str, str]]]:
+    """Return each source with the section that maps its columns, and these: configuration keys to columns."""
+
+    def columns(section: Items | Users | Onboarding) -> dict[str, str]:
+        return {f"columns.{key}": name for key, name in section.columns.model_dump(exclude_none=True).items()}
+
+    def attributes(names: Sequence[str]) -> dict[str, str]:
+        return {f"attributes[{k}]": name for k, name in enumerate(names)}
+
+    items, users, onboarding = config.items, config.users, config.onboarding
+    found: list[tuple[str, Source, dict[str, str]]]
+    found = [(what, log, event_columns(log)) for what, log in config.events.all_sources.items()]
+    found += [("items", items, columns(items))] if items is not None else []
+    if users is not None:
+        found.append(("users", users, columns(users) | attributes(users.attributes)))
+        found.append(("evaluation", users, attributes(config.evaluation.attributes)))
+    found += [("onboarding", onboarding, columns(onboarding))] if onboarding is not None else []
+    return [(what, source, wanted) for what, source, wanted in found if wanted]
+
+
+def _check_source(spark: SparkSession, source: Source, wanted: dict[str, str], what: str) -> None:
+    check_columns(read_source(spark, source, what=source_of(what)), wanted, what)
+
+
+def source_of(section: str) -> str:
+    """Return the source that a section maps columns of: ``evaluation`` has none of its own."""
+    return "users" if section == "evaluation" else section

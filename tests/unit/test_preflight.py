@@ -1,0 +1,82 @@
+"""Refusals of a log before Spark starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from tests.support.builders import config_of, event, write_rows
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.features.preflight import check_before_spark
+
+pytestmark = pytest.mark.fast
+
+ROWS = [event("u1", "i1", "2024-05-01", device={"kind": "tv"})]
+
+
+def config_in(folder: Path, **columns: Any) -> Config:
+    names = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", **columns}
+    return config_of(folder, events={"columns": names})
+
+
+def test_columns_that_no_file_has_are_refused_together(tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "a.parquet", ROWS)
+    with pytest.raises(UsageError) as caught:
+        check_before_spark(config_in(tmp_path, user_id="custmer", item_id="sku", context=["device.kind"]))
+    found = "columns found: user_id, item_id, event_at, device.kind."
+    assert caught.value.faults == [
+        f"events.columns.user_id: no column 'custmer'; {found}",
+        f"events.columns.item_id: no column 'sku'; {found}",
+    ]
+
+
+def test_a_column_that_one_file_has_or_that_is_a_folder_of_a_partition_is_there(tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "shop=a" / "1.parquet", ROWS)
+    write_rows(tmp_path / "events" / "shop=a" / "2.parquet", [ROWS[0] | {"kind": "buy"}])
+    check_before_spark(config_in(tmp_path, event_type="kind", context=["shop"]))
+    with pytest.raises(UsageError, match="no column 'store'"):
+        check_before_spark(config_in(tmp_path, context=["store"]))
+
+
+def test_a_delta_log_is_judged_by_its_schema(tmp_path: Path) -> None:
+    write_deltalake(str(tmp_path / "events"), pa.Table.from_pylist(ROWS))
+    columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "at"}
+    config = config_of(tmp_path, events={"format": "delta", "columns": columns})
+    with pytest.raises(UsageError, match=r"events.columns.event_at: no column 'at'; columns found: user_id, item_id"):
+        check_before_spark(config)
+
+
+def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"events.path .*: not there"):
+        check_before_spark(config_in(tmp_path))
+
+
+def test_all_sources_are_judged_and_a_missing_path_is_one_fault(tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "a.parquet", ROWS)
+    write_rows(tmp_path / "items.parquet", [{"item_id": "i"}])
+    config = config_of(
+        tmp_path,
+        items={"path": str(tmp_path / "items.parquet"), "columns": {"item_id": "item_id", "text": "title"}},
+        users={"path": str(tmp_path / "users"), "columns": {"user_id": "id"}, "attributes": ["country"]},
+        evaluation={"attributes": ["age"]},
+    )
+    with pytest.raises(UsageError) as caught:
+        check_before_spark(config)
+    faults = [fault.split(". ")[0] for fault in caught.value.faults]
+    assert faults[0] == "items.columns.text: no column 'title'; columns found: item_id."
+    assert faults[1] == f"users.path {tmp_path / 'users'}: not there"
+
+
+@pytest.mark.parametrize("content", ["no file", "not Parquet", "many files"])
+def test_what_cannot_be_told_without_spark_is_left_to_the_run(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "events"
+    folder.mkdir()
+    if content == "not Parquet":
+        (folder / "a.parquet").write_text("x")
+    if content == "many files":
+        for number in range(101):
+            write_rows(folder / f"{number}.parquet", ROWS)
+    check_before_spark(config_in(tmp_path, user_id="custmer"))

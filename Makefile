@@ -70,12 +70,12 @@ stream-test: setup  ## the tests of streams, with a real Kafka broker and a real
 report-test: setup  ## the report's page in a real Chromium
 	@$(PYTEST) tests/system/test_report_browser.py -vv
 
-fault-test: setup  ## kill every command at each point and by the clock, fill a disk: two hours; prints a table
+fault-test: setup  ## kill commands at each point, by the clock and in random schedules, fill a disk: three hours; prints a table
 	@USERREP_FAULTS=all $(PYTEST) tests/system/faults tests/system/cluster/test_executors.py -vv -s
 
 SHARD ?= 1/1
 pair-test: setup  ## every pair of commands that change tables, at once: some hours; SHARD=1/8 for an eighth of them
-	@SHARD=$(SHARD) $(PYTEST) tests/system/faults/test_pairs.py -vv -s
+	@SHARD=$(SHARD) $(PYTEST) tests/system/faults/test_pairs.py tests/system/s3/test_s3_pairs.py -vv -s
 
 lint: $(DEV)  ## formatting and lint
 	@$(BIN)/ruff format --check .

@@ -66,6 +66,7 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
         raise Begun
 
     monkeypatch.setattr(cli, "session_of", begin)
+    monkeypatch.setattr(cli, "session_for_run", begin)
     monkeypatch.setattr(cli_forget, "tables_of", begin)
     monkeypatch.setattr(cli, "begin_run", lambda run_id=None: run_ids.append(run_id))
     monkeypatch.setattr(sys, "argv", ["userrep", *arguments])

@@ -18,6 +18,7 @@ from userrep.console import (
     in_columns,
     ledgers_of,
     print_result,
+    session_for_run,
     session_of,
     tables_of,
 )
@@ -95,7 +96,7 @@ def test_a_root_without_tables_is_refused_before_a_session_is_asked_for(tmp_path
     assert sessions == [("local[*]", {})]
 
 
-WRITING = [session_of, partial(tables_of, writes=True), partial(ledgers_of, writes=True)]
+WRITING = [session_of, session_for_run, partial(tables_of, writes=True), partial(ledgers_of, writes=True)]
 
 
 @pytest.mark.parametrize("start", WRITING)
@@ -119,3 +120,15 @@ def test_ledgers_of_files_need_no_session_and_those_of_a_catalog_do(
     assert sessions == [("local[*]", {})]
     ledgers_of(in_catalog, writes=True)
     assert sessions[1:] == ["/Volumes/main/reps/userrep", ("local[*]", {})]
+
+
+def test_a_run_checks_its_sources_before_it_says_that_spark_starts(
+    tmp_path: Path, sessions: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match=r"events\.path .*: not there"):
+        session_for_run(config_of(tmp_path))
+    assert (sessions, capsys.readouterr().err) == ([], "")
+    (tmp_path / "events").mkdir()
+    session_for_run(config_of(tmp_path))
+    assert sessions == [("local[*]", {})]
+    assert capsys.readouterr().err.endswith(f" starting Spark (local[*]); root {tmp_path / 'root'}\n")

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.errors import PythonException
 
 from tests.support.builders import config_of
+from userrep.errors import UserrepError
 from userrep.events.buckets import NUM_BUCKETS
 from userrep.events.tiles import TileDay, TileLedger
 from userrep.items.versions import (
     MadeVersion,
     Versions,
     _bucket_limit,
+    _memory_error_told,
     items_without_vector,
     lineage_of,
     made_versions,
@@ -114,3 +117,17 @@ def test_als_takes_the_share_of_users_that_has_as_many_tiles_before_the_version(
 ) -> None:
     ledger = ledger_of((V0, 3, 100), (V1, 1, 300))
     assert _bucket_limit(ledger, version, max_tiles) == NUM_BUCKETS * share
+
+
+# Too many interactions for a task
+
+
+def test_a_task_that_could_not_hold_the_interactions_is_told_in_one_line_with_the_cure() -> None:
+    text = "Traceback\nMemoryError: too little memory for ALS: 9 or more pairs need 4 GB.\n at x"
+    told = (
+        r"^item_vectors: too little memory for ALS: 9 or more .* 4 GB\. Lower max_tiles .*memoryOverhead\)\.$"
+    )
+    with pytest.raises(UserrepError, match=told), _memory_error_told():
+        raise PythonException(text)
+    with pytest.raises(PythonException, match="another"), _memory_error_told():
+        raise PythonException("another error")

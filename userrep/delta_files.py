@@ -47,6 +47,7 @@ class DeltaFiles:
                 mode="ignore",
                 partition_by=list(partition_by),
                 configuration=dict(properties),
+                commit_properties=CommitProperties(max_commit_retries=0),  # else a second run's comes as version 1
                 raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
             )
 

@@ -124,9 +124,7 @@ def test_als_takes_the_share_of_users_that_has_as_many_tiles_before_the_version(
 
 def test_a_task_that_could_not_hold_the_interactions_is_told_in_one_line_with_the_cure() -> None:
     text = "Traceback\nMemoryError: too little memory for ALS: 9 or more pairs need 4 GB.\n at x"
-    told = (
-        r"^item_vectors: too little memory for ALS: 9 or more .* 4 GB\. Lower max_tiles .*memoryOverhead\)\.$"
-    )
+    told = r"^item_vectors: too little memory for ALS: 9 or more .* 4 GB\. Lower max_tiles .*memoryOverhead\)\.$"
     with pytest.raises(UserrepError, match=told), _memory_error_told():
         raise PythonException(text)
     with pytest.raises(PythonException, match="another"), _memory_error_told():

@@ -2,8 +2,8 @@
 
 Each command is a process of its own. The first that was held goes on to its end while the other waits, then the other
 one does, in both orders. A command that loses ends with exit code 1 and one line, and is run again. ``make pair-test``
-runs all pairs on a log in Parquet and on one in JSON, some seven hours; ``SHARD=k/n`` every n-th of them, beginning with
-the k-th. Other targets run one.
+runs all pairs on a log in Parquet and on one in JSON, which takes some seven hours. ``SHARD=k/n`` selects every n-th of
+them, beginning with the k-th. Other targets run one.
 """
 
 from collections.abc import Iterator

@@ -4,6 +4,7 @@ Spark takes about a second to read a table of ten rows and a third of one to com
 milliseconds. So the driver reads and writes ledgers here, and commits files that tasks have written themselves.
 """
 
+import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import pyarrow.fs
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
+from pyspark.sql.types import StructType
 
 from userrep.errors import UserrepError, in_one_line
 from userrep.failpoints import around
@@ -80,9 +82,9 @@ class DeltaFiles:
         """Return the columns as Arrow has them."""
         return _schema(DeltaTable(self.uri))
 
-    def schema_json(self) -> str:
-        """Return the columns as Delta's log has them."""
-        return str(DeltaTable(self.uri).schema().to_json())
+    def fields(self) -> StructType:
+        """Return the columns as Spark has them."""
+        return StructType.fromJson(json.loads(DeltaTable(self.uri).schema().to_json()))
 
     def counts(self, columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
         """Count the rows by the values of some columns. Memory: one batch, and one entry per combination."""

@@ -70,7 +70,7 @@ def _rejected_by_reason(tables: Tables, revisions: dict[date | None, int]) -> di
         for (reason, day, revision), num in stored.items():
             if revisions.get(None if reason in UNDATED else day) == revision:
                 counts[reason] += num
-    return dict(sorted(counts.items(), key=lambda of: (-of[1], of[0])))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def status_lines(found: dict[str, Any]) -> list[str]:

@@ -237,7 +237,7 @@ class Tables:
     def stored_fields(self, table: TableSchema) -> StructType:
         """Return the columns that a table has, whatever this release wants."""
         if self.has_files:
-            return StructType.fromJson(json.loads(DeltaFiles(self.uri(table)).schema_json()))
+            return DeltaFiles(self.uri(table)).fields()
         return self.spark.sql(f"SELECT * FROM {self.name(table)}").schema
 
     def add(

@@ -1,6 +1,6 @@
 """Commands that only read work on a root that this user may not write to, and leave it as it is.
 
-Tests may run as root, to whom file modes do not apply; setpriv runs the commands without that privilege.
+File modes do not restrict the user root, who may run the tests: setpriv takes this privilege from the commands.
 """
 
 import json

@@ -41,6 +41,12 @@ def test_a_column_that_one_file_has_or_that_is_a_folder_of_a_partition_is_there(
         check_before_spark(config_in(tmp_path, context=["store"]))
 
 
+def test_a_field_of_a_struct_that_only_one_file_has_is_there(tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "1.parquet", [ROWS[0] | {"device": {"kind": "tv", "os": "x"}}])
+    write_rows(tmp_path / "events" / "2.parquet", ROWS)
+    check_before_spark(config_in(tmp_path, context=["device.kind", "device.os"]))
+
+
 def test_a_delta_log_is_judged_by_its_schema(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / "events"), pa.Table.from_pylist(ROWS))
     columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "at"}

@@ -48,7 +48,7 @@ class AlsVectors(Section):
     """Size of the sample of users, those with the lowest hashes, that a version is fitted on: about so many activity
     tiles. With the default solver, 50 million tiles take up to 5 GB of a task's memory."""
     seed: int = 17
-    """Of the initial factors."""
+    """Random seed of the initial factors."""
 
 
 class TextVectors(Section):
@@ -58,7 +58,7 @@ class TextVectors(Section):
     dim: int = Field(80, ge=2, le=512)
     """Numbers in a vector."""
     seed: int = 17
-    """Of the decomposition."""
+    """Random seed of the decomposition."""
 
 
 class GivenVectors(Section):

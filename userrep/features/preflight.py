@@ -1,18 +1,19 @@
 """What can be refused before Spark starts: paths that do not exist, columns that no file has."""
 
-import json
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Config, Source
+from userrep.delta_files import DeltaFiles
 from userrep.errors import UsageError
 from userrep.events.columns import check_columns
 from userrep.events.source import check_local
@@ -53,8 +54,9 @@ def check_before_spark(config: Config) -> None:
 def _schema(source: Source) -> StructType | None:
     """Return the columns of a local source; None if they cannot be told without Spark."""
     path = Path(source.path)
-    if source.format == "delta" and path.is_dir() and DeltaTable.is_deltatable(str(path)):
-        return StructType.fromJson(json.loads(DeltaTable(str(path)).schema().to_json()))
+    if source.format == "delta" and path.is_dir() and DeltaFiles(str(path)).exists():
+        with suppress(DeltaError):
+            return DeltaFiles(str(path)).fields()
     if source.format != "parquet" or not path.exists():
         return None
     files = [path] if path.is_file() else list(islice(path.rglob("*.parquet"), _MAX_FILES + 1))
@@ -62,8 +64,8 @@ def _schema(source: Source) -> StructType | None:
     if not files or len(files) > _MAX_FILES:
         return None
     try:
-        fields = {of.name: of for file in files for of in from_arrow_schema(pq.read_schema(file)).fields}
+        schema = from_arrow_schema(pa.unify_schemas(map(pq.read_schema, files), promote_options="permissive"))
     except (pa.ArrowException, PySparkException, OSError):
         return None
     folders = {part.partition("=")[0] for file in files for part in file.relative_to(path).parts[:-1] if "=" in part}
-    return StructType([*fields.values(), *(StructField(name, StringType()) for name in folders - fields.keys())])
+    return StructType([*schema.fields, *(StructField(name, StringType()) for name in folders - {*schema.names})])

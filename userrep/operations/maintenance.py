@@ -84,9 +84,10 @@ def maintain_tables(tables: Tables, config: Config, *, report: Callable[[str], N
 
 def stored_bytes(tables: Tables) -> dict[str, int]:
     """Return how many bytes each table holds that is there, the largest first. Cost: a look at each table's log."""
-    there = set(tables.stored(""))
-    found = {of.name: tables.num_bytes(of) for of in (*schemas.ALL, *features_tables(tables)) if of.name in there}
-    return dict(sorted(found.items(), key=lambda of: -of[1]))
+    stored = set(tables.stored(""))
+    all_tables = (*schemas.ALL, *features_tables(tables))
+    found = {table.name: tables.num_bytes(table) for table in all_tables if table.name in stored}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:

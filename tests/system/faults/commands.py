@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
@@ -11,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from tests.support.builders import AS_OF
 from tests.support.command_line import Userrep
 from tests.system.faults.contents import Summary, visible
-from tests.system.faults.fault_world import NIGHT, PATIENCE, World
+from tests.system.faults.fault_world import NIGHT, PATIENCE, World, ended
 
 Case = TypeVar("Case")
 
@@ -64,16 +62,6 @@ class Held:
         """Let the command run to its end; return its exit code and what it wrote to stderr."""
         (self.folder / "go").touch()
         return ended(self.process)
-
-
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Wait for a command's end; return its exit code and what it wrote to stderr."""
-    try:
-        output = process.communicate(timeout=PATIENCE)[1]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return process.returncode, output
 
 
 Results = dict[tuple[str, ...], dict[str, Summary]]  # what readers see, by the order of the commands

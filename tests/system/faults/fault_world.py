@@ -76,13 +76,7 @@ class World:
 
     def ends(self, command: str, *, within: Sequence[str] = (), **environment: str) -> tuple[int, str]:
         """Run a command to its end; return its exit code and its output."""
-        process = self.start(command, within=within, **environment)
-        try:
-            output = process.communicate(timeout=PATIENCE)[1]
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return process.returncode, output
+        return ended(self.start(command, within=within, **environment))
 
     def killed_after(self, command: str, seconds: float) -> tuple[int, str]:
         """Run a command for some seconds, then kill its process group; return its exit code (0: it ended before)."""
@@ -97,3 +91,13 @@ class World:
     def pipeline(self, spark: SparkSession, as_of: date = AS_OF) -> Pipeline:
         """Open the batch stages in this process, whose session is warm."""
         return Pipeline(self.config, spark, as_of, report=lambda _: None)
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Wait for a command's end; return its exit code and what it wrote to stderr."""
+    try:
+        output = process.communicate(timeout=PATIENCE)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, output

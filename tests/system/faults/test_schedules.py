@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Userrep
-from tests.system.faults.commands import COMMANDS, InTurn, Results, check_end, ended, line_of, with_ids
+from tests.system.faults.commands import COMMANDS, InTurn, Results, check_end, line_of, with_ids
 from tests.system.faults.contents import doubled, visible
-from tests.system.faults.fault_world import World
+from tests.system.faults.fault_world import World, ended
 from tests.system.faults.tally import ALL, SEED, Faults
 
 pytestmark = pytest.mark.full

@@ -107,6 +107,7 @@ class Nights:
             "path": str(self.folder / "log" / "events"),
             "partition": {"column": "day", "holds": "event_date"},
         }
+        values["items"]["path"] = str((Path(CONFIG).parent / values["items"]["path"]).resolve())
         values["users"]["path"] = str(self.folder / "log" / "users.parquet")
         values["drift"] = {"fail": {"new_share": 0.1, "vanished_share": 0.1}}
         values["tracking"] = {"mlflow": False}

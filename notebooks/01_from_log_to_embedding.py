@@ -71,14 +71,14 @@ EXAMPLE = {
 }
 
 
-def example_config(root: str) -> dict:
-    """Configure the generated log: where it is, and which of its columns mean what."""
+def example_config() -> dict:
+    """Configure the generated log: where it is, seen from the file, and which of its columns mean what."""
     columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "event_id": "event_id"}
     more = {"event_type": "event_type", "weight": "weight", "context": ["device"]}
     return {
-        "root": f"{root}/tables",
-        "events": {"path": f"{root}/log/events", "columns": columns | more},
-        "items": {"path": f"{root}/log/items", "columns": {"item_id": "item_id", "text": "title"}},
+        "root": "tables",
+        "events": {"path": "log/events", "columns": columns | more},
+        "items": {"path": "log/items", "columns": {"item_id": "item_id", "text": "title"}},
         **EXAMPLE,
     }
 
@@ -88,7 +88,7 @@ if not config_file:
     root = SETTINGS["root"]
     config_file = f"{root}/config.yaml"
     Path(root).mkdir(parents=True, exist_ok=True)
-    Path(config_file).write_text(yaml.safe_dump(example_config(root), sort_keys=False), encoding="utf-8")
+    Path(config_file).write_text(yaml.safe_dump(example_config(), sort_keys=False), encoding="utf-8")
 config = load_config(config_file)
 spark = get_session(config.spark.master, config.spark.conf)  # a notebook's own session, where there is one
 if not SETTINGS["config"]:

@@ -128,7 +128,7 @@ def daily(
     from userrep import daily as nightly
     from userrep.pipeline import Pipeline
 
-    work = Pipeline(config, session_for_run(config), day)
+    work = Pipeline(config, session_for_run(config, day), day)
     spaces = nightly.daily(work, on_time=as_if_on_time)
     serving = next((space.space_id for space in spaces if space.state == "serving"), None)
     _print_stages(work, as_json=as_json, serving=serving)
@@ -159,7 +159,7 @@ def backfill(
     from userrep.pipeline import Pipeline
 
     dates = nightly.dates_between(ends[0], ends[1], every) if ends else []
-    work = Pipeline(config, session_for_run(config), dates[-1] if dates else None)
+    work = Pipeline(config, session_for_run(config, *dates), dates[-1] if dates else None)
     nightly.backfill(work, dates) if dates else nightly.backfill_stale(work)
     _print_stages(work, as_json=as_json)
 
@@ -187,7 +187,7 @@ def run(
         raise UsageError(f"run {job}: no such job; there are: {', '.join(JOBS)}.")
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain is for {', '.join(FOR_RETRAINING)}.")
-    work = Pipeline(config, session_for_run(config), day)
+    work = Pipeline(config, session_for_run(config, day), day)
     run_job(work, job, retrain=retrain)
     _print_stages(work, as_json=as_json)
 
@@ -281,7 +281,7 @@ def _exit_code() -> int:
 def _run_pipeline(config: Config, as_of: date, *, retrain: bool, as_json: bool) -> None:
     from userrep.pipeline import Pipeline
 
-    work = Pipeline(config, session_for_run(config), as_of)
+    work = Pipeline(config, session_for_run(config, as_of), as_of)
     serving = work.run(retrain=retrain)
     _print_stages(work, as_json=as_json, serving=serving.space_id)
 

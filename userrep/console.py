@@ -54,15 +54,15 @@ def session_of(config: Config) -> "SparkSession":
     return get_session(config.spark.master, config.spark.conf)
 
 
-def session_for_run(config: Config) -> "SparkSession":
-    """Check the root and the sources as far as that needs no Spark, then start Spark and print that it starts."""
+def session_for_run(config: Config, *as_ofs: date | None) -> "SparkSession":
+    """Check root, sources and dates as far as that needs no Spark, then start Spark and print that it starts."""
     from userrep.features.preflight import check_before_spark
     from userrep.logs import to_stderr
     from userrep.session import get_session
     from userrep.storage import artifacts_root, check_writable
 
     check_writable(artifacts_root(config))
-    check_before_spark(config)
+    check_before_spark(config, [day for day in as_ofs if day is not None])
     to_stderr(f"starting Spark ({config.spark.master or 'the session at hand'}); root {config.root or config.catalog}")
     return get_session(config.spark.master, config.spark.conf)
 

@@ -6,10 +6,9 @@ from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError
 from userrep.features.openings import openings
-from userrep.items.versions import lineage_of
 from userrep.operations.drift import newest_measurable
 from userrep.pipeline import Pipeline
-from userrep.spaces.registry import Space, read_registry
+from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import STAGED
 from userrep.spaces.stale import stale_dates
@@ -54,7 +53,7 @@ def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
             work.publish_snapshots(space, [as_of], on_time=on_time)
         except GateRefusedError as error:
             refused.append(str(error))
-    lineage_id = lineage_of(work.config)
+    lineage_id = work.schedule.lineage_id
     if work.config.stream is not None or (work.tables.has_files and openings(work.tables, lineage_id)):
         open_days(work, as_of, work.schedule.versions)
     found = stale_dates(work.tables, work.config)
@@ -78,7 +77,7 @@ def refreshed_spaces(work: Pipeline) -> list[Space]:
     Where none in use is of this configuration: the space that jobs after training work on. Raises UsageError if there
     is none either.
     """
-    registry, lineage_id, spaces = read_registry(work.tables), lineage_of(work.config), []
+    registry, lineage_id, spaces = work.schedule.registry, work.schedule.lineage_id, []
     for space_id, why in registry.spaces_in_use().items():
         space = registry.space(space_id)
         if space.lineage_id == lineage_id:

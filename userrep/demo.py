@@ -17,8 +17,8 @@ AS_OF = date(2024, 5, 25)
 
 
 def demo_config(overrides: list[str]) -> Config:
-    """Load the demo's configuration, conf/demo.yaml."""
-    return load_config(CONFIG, overrides)
+    """Load the demo's configuration as if it were ``conf/demo.yaml`` below the working directory."""
+    return load_config(CONFIG, overrides, folder="conf")
 
 
 def ensure_log(spark: SparkSession, config: Config, report: Callable[[str], None]) -> bool:

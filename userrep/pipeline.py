@@ -30,7 +30,7 @@ from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, 
 from userrep.features.heavy import heavy_users
 from userrep.features.item_files import item_parts
 from userrep.features.refresh import refresh_features
-from userrep.features.sides import check_sources
+from userrep.features.sides import Profiles, check_sources, refresh_profiles
 from userrep.ids import short_hash
 from userrep.items.versions import items_without_vector, train_versions
 from userrep.leases import held
@@ -91,6 +91,14 @@ class Pipeline:
         """The log's sources, listed once for all stages. Raises UsageError with what is wrong with any source."""
         return check_sources(self.spark, self.config)
 
+    @cached_property
+    def profiles(self) -> Profiles:
+        """The users' profiles, brought up to date once for all stages."""
+        return refresh_profiles(self.tables, self.config)
+
+    def _fresh_sides(self) -> dict[date, str]:
+        return {self.schedule.as_of: self.profiles.sides_hash}
+
     @contextmanager
     def held(self, job: str) -> Iterator[None]:
         """Check root and sources, then hold a job's lease meanwhile; raises what ``check`` and ``leases.held`` do."""
@@ -124,10 +132,17 @@ class Pipeline:
                 inventory.check_window(self._wanted_as_of, self.config.windows_days[-1])
             run.num_rows = sum(day.num_rows or 0 for day in inventory.days)
             run.reason = f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files read"
+            as_of = self._wanted_as_of or inventory.last_day + timedelta(days=1)
+            schedule = Schedule(self.config, self.tables, inventory, as_of)
+            run.outputs = {
+                "as_of": as_of,
+                "source_files": self.tables.version(schemas.SOURCE_FILES),
+                "lineage_id": schedule.lineage_id,
+                "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
+            }
         for warning in inventory.warnings:
             self.report(warning)
-        as_of = self._wanted_as_of or inventory.last_day + timedelta(days=1)
-        return Schedule(self.config, self.tables, inventory, as_of)
+        return schedule
 
     def build_activity_tiles(self) -> None:
         """Bring the tiles of all days before the as-of date up to date."""
@@ -162,7 +177,7 @@ class Pipeline:
         inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS]
         with self.runs.stage("build_user_features", inputs) as run:
             days, versions = sorted(set(as_ofs)), self.schedule.versions
-            stale = stale_features(self.tables, self.config, versions, days, fresh_sides=[self.schedule.as_of])
+            stale = stale_features(self.tables, self.config, versions, days, fresh_sides=self._fresh_sides())
             stale |= {day: "asked for" for day in force if day not in stale}
             if not stale:
                 return run.skip(f"{len(days)} as-of dates")
@@ -172,7 +187,7 @@ class Pipeline:
             parts = max(item_parts(self.tables, self.config, versions, group) for group in groups)
             run.reason += f"; {parts}" if parts.num_parts > 1 else ""
             for done, group in enumerate(groups):
-                run.num_rows += build_features(self.tables, self.config, versions, group)
+                run.num_rows += build_features(self.tables, self.config, versions, group, profiles=self.profiles)
                 if len(groups) > 1:
                     self.report(
                         f"features of {min(len(stale), (done + 1) * DATES_PER_JOB)} of {len(stale)} as-of dates"
@@ -184,6 +199,7 @@ class Pipeline:
             run.outputs = {
                 "table": features_table(self.config, versions.lineage_id).name,
                 "as_ofs": list(stale),
+                "profiles": self.profiles._asdict(),
             }
             self._tell_heavy_users(run, max(stale))
         return None
@@ -193,15 +209,16 @@ class Pipeline:
         inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS, schemas.SUM_GENERATIONS]
         with self.runs.stage("refresh_user_features", inputs) as run:
             as_of, versions = self.schedule.as_of, self.schedule.versions
-            stale = stale_features(self.tables, self.config, versions, [as_of], fresh_sides=[as_of])
+            stale = stale_features(self.tables, self.config, versions, [as_of], fresh_sides=self._fresh_sides())
             if not stale:
                 return run.skip(f"features of {as_of}")
-            done = refresh_features(self.tables, self.config, versions, as_of)
+            done = refresh_features(self.tables, self.config, versions, as_of, profiles=self.profiles)
             how = f"moved on {done.reason}" if done.since else f"rebuilt: {done.reason}"
             run.num_rows, run.reason = done.num_users, f"{stale[as_of]}; {how}, {done.num_tiles:,} tiles read"
             parts = item_parts(self.tables, self.config, versions, [as_of])
             run.reason += f"; {parts}" if parts.num_parts > 1 else ""
             run.outputs = {"as_of": as_of, "since": done.since, "num_tiles": done.num_tiles}
+            run.outputs["profiles"] = self.profiles._asdict()
             self._tell_heavy_users(run, as_of)
         return None
 

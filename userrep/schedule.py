@@ -9,8 +9,8 @@ from userrep.downstream.return_propensity import LabelDates, label_dates
 from userrep.errors import UsageError
 from userrep.events.inventory import Inventory
 from userrep.items.versions import Versions, lineage_of, versions_of
-from userrep.spaces import registry
-from userrep.spaces.registry import Space, list_spaces
+from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, read_registry
+from userrep.spaces.registry_value import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
 from userrep.tables import Tables
 
@@ -25,6 +25,16 @@ class Schedule:
     tables: Tables
     inventory: Inventory
     as_of: date
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Spaces and consumers as they were when the run first looked: no later stage looks again."""
+        return read_registry(self.tables)
+
+    @cached_property
+    def lineage_id(self) -> str:
+        """The lineage of item vectors that the configuration makes."""
+        return lineage_of(self.config)
 
     @property
     def until(self) -> date:
@@ -46,9 +56,9 @@ class Schedule:
     @cached_property
     def usable_space(self) -> Space | None:
         """The space to go on with: of this lineage the serving one, else the newest. None: one has to be trained."""
-        lineage_id = lineage_of(self.config)
-        alive = [s for s in list_spaces(self.tables) if s.state != registry.RETIRED and s.lineage_id == lineage_id]
-        return next((s for s in alive if s.state == registry.SERVING), alive[-1] if alive else None)
+        of_lineage = [space for space in self.registry.spaces if space.lineage_id == self.lineage_id]
+        alive = [space for space in of_lineage if space.state != RETIRED]
+        return next((s for s in alive if s.state == SERVING), alive[-1] if alive else None)
 
     def space_to_use(self) -> Space:
         """The space that jobs after training work on. Raises UsageError where there is none."""
@@ -58,8 +68,8 @@ class Schedule:
 
     def unfinished_candidate(self) -> Space | None:
         """The newest space, if an earlier run was cut off between its training and its first snapshot."""
-        newest = next(iter(reversed(list_spaces(self.tables))), None)
-        if newest is None or newest.state != registry.CANDIDATE or newest.lineage_id != lineage_of(self.config):
+        newest = next(iter(reversed(self.registry.spaces)), None)
+        if newest is None or newest.state != CANDIDATE or newest.lineage_id != self.lineage_id:
             return None
         tried = list_snapshots(self.tables, newest.space_id, states=(PUBLISHED, REFUSED))
         return None if tried else newest
@@ -110,8 +120,8 @@ class Schedule:
         what both have is what they are compared by.
         """
         dates = {self.as_of, *self.label_dates(space).all}
-        serving = registry.read_registry(self.tables).serving
-        if serving is not None and serving.lineage_id == lineage_of(self.config):
+        serving = self.registry.serving
+        if serving is not None and serving.lineage_id == self.lineage_id:
             is_beside = space is None or space.space_id != serving.space_id
             published = list_snapshots(self.tables, serving.space_id) if is_beside else []
             dates |= {snapshot.as_of for snapshot in published if snapshot.as_of <= self.as_of}

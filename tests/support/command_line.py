@@ -61,7 +61,7 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
     read: list[Config] = []
     run_ids: list[str | None] = []
 
-    def begin(config: Config, **_: object) -> None:
+    def begin(config: Config, *_: object, **__: object) -> None:
         read.append(config)
         raise Begun
 

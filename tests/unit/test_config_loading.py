@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.configurations import EVENTS, SMALLEST, fault_of, faults_of, loaded, parsed
+from tests.support.configurations import EVENTS, ITEMS, SMALLEST, fault_of, faults_of, loaded, parsed
 from tests.support.hostile import fuzzed
 from userrep.config import load_config
 from userrep.errors import UsageError
@@ -139,10 +139,44 @@ def test_a_file_may_hold_a_mebicharacter(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     text = yaml.safe_dump(SMALLEST) + "#"
     path.write_text(text + "é" * (2**20 - len(text)))
-    assert load_config(path).root == "build/here"
+    assert load_config(path).root == f"{tmp_path}/build/here"
     path.write_text(text + "é" * (2**20 - len(text) + 1))
     with pytest.raises(UsageError, match="more than 1048576 characters, which no configuration has"):
         load_config(path)
+
+
+def test_paths_of_the_file_are_relative_to_it_and_those_of_overrides_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, elsewhere = tmp_path / "conf" / "c.yaml", tmp_path / "elsewhere"
+    path.parent.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    users = {"path": "/data/users", "columns": {"user_id": "u"}}
+    path.write_text(yaml.safe_dump({**SMALLEST, "root": "../build", "items": ITEMS, "users": users}))
+    config = load_config(path, ["items.path=items"])
+    assert config.root == f"{tmp_path}/build"
+    assert config.events.path == f"{tmp_path}/conf/log"
+    assert config.items is not None
+    assert config.items.path == f"{elsewhere}/items"
+    assert config.users is not None
+    assert config.users.path == "/data/users"
+    assert load_config(path, folder=".").root == f"{tmp_path}/build"
+    path.write_text(yaml.safe_dump({**SMALLEST, "root": "s3a://bucket/here"}))
+    assert load_config(path, ["events={path: log, columns: {user_id: u, item_id: i, event_at: t}}"]).events.path == (
+        f"{elsewhere}/log"
+    )
+    assert load_config(path).root == "s3a://bucket/here"
+
+
+def test_the_names_of_tables_are_no_paths_and_sources_have_paths(tmp_path: Path) -> None:
+    columns = {"user_id": "u", "item_id": "i", "event_at": "t"}
+    sources = [{"path": "main.raw.events", "format": "table", "columns": columns}, {"path": "log", "columns": columns}]
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"root": "dbfs:/here", "events": {"sources": sources}}))
+    config = load_config(path)
+    assert [source.path for source in config.events.sources] == ["main.raw.events", f"{tmp_path}/log"]
+    assert config.root == "dbfs:/here"
 
 
 def test_the_shipped_configurations_are_valid() -> None:
@@ -207,7 +241,7 @@ def test_an_override_gives_spark_conf_any_key_and_text(
 
 
 def test_an_override_may_hold_an_equals_sign(tmp_path: Path) -> None:
-    assert loaded(tmp_path, "events.path=log/day=1").events.path == "log/day=1"
+    assert loaded(tmp_path, "events.path=/log/day=1").events.path == "/log/day=1"
 
 
 def test_a_null_override_takes_a_value_away(tmp_path: Path) -> None:
@@ -216,8 +250,8 @@ def test_a_null_override_takes_a_value_away(tmp_path: Path) -> None:
 
 
 def test_an_override_fills_an_empty_section_and_the_last_of_two_counts(tmp_path: Path) -> None:
-    config = loaded(tmp_path, "users.path=old", "users.columns.user_id=id", "users.path=new", users=None)
-    assert config.users == parsed(users={"path": "new", "columns": {"user_id": "id"}}).users
+    config = loaded(tmp_path, "users.path=/old", "users.columns.user_id=id", "users.path=/new", users=None)
+    assert config.users == parsed(users={"path": "/new", "columns": {"user_id": "id"}}).users
 
 
 @pytest.mark.parametrize(

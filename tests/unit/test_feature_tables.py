@@ -16,6 +16,7 @@ from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.features import build
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
+from userrep.features.sides import refresh_profiles, sides_fingerprint
 from userrep.items.versions import train_versions, versions_of
 from userrep.tables import Tables
 
@@ -76,6 +77,12 @@ def _rows(tables: Tables, config: Config) -> list[dict]:  # type: ignore[type-ar
     return [row.asDict() for row in rows]
 
 
+def stale_of_sides(tables: Tables, config: Config, day: date) -> dict[date, str]:
+    """Compare the features of a date with the users' files as they are now too."""
+    versions = versions_of(tables, config, anchor=AS_OF)
+    return stale_features(tables, config, versions, [day], fresh_sides={day: sides_fingerprint(tables.spark, config)})
+
+
 def test_an_event_on_the_as_of_day_is_not_seen_and_one_a_second_before_is(shop: tuple[Tables, Config]) -> None:
     users = {row["user_id"]: row for row in _rows(*shop)}
     assert "late" not in users
@@ -123,12 +130,25 @@ def test_features_have_the_same_bits_at_1_and_7_partitions(
 def test_features_are_stale_when_the_log_or_the_users_change(shop: tuple[Tables, Config]) -> None:
     tables, config = shop
     versions, day = versions_of(tables, config, anchor=AS_OF), date(2024, 3, 20)
-    assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {}
+    assert stale_of_sides(tables, config, day) == {}
     assert config.users is not None
     write_rows(Path(config.users.path), [{"user_id": "quiet", "since": at("2024-03-05"), "country": "no"}])
     assert stale_features(tables, config, versions, [day]) == {}
-    assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {day: "users or picks changed"}
+    assert stale_of_sides(tables, config, day) == {day: "users or picks changed"}
     assert stale_features(tables, config, versions, [date(2024, 3, 21)]) == {date(2024, 3, 21): "not built yet"}
+
+
+def test_all_builds_of_a_run_see_the_users_as_they_were_when_it_began(shop: tuple[Tables, Config]) -> None:
+    tables, config = shop
+    versions, day = versions_of(tables, config, anchor=AS_OF), date(2024, 3, 20)
+    assert config.users is not None
+    write_rows(Path(config.users.path), [{"user_id": "quiet", "since": at("2024-03-05"), "country": "dk"}])
+    profiles = refresh_profiles(tables, config)
+    write_rows(Path(config.users.path), [{"user_id": "quiet", "since": at("2024-03-05"), "country": "is"}])
+    refresh_profiles(tables, config)  # another run
+    build_features(tables, config, versions, [day], profiles=profiles)
+    assert [row["attribute_country"] for row in _rows(tables, config) if row["user_id"] == "quiet"] == ["dk"]
+    assert stale_of_sides(tables, config, day) == {day: "users or picks changed"}
 
 
 def test_users_that_change_during_a_build_are_not_recorded_as_included(
@@ -147,9 +167,9 @@ def test_users_that_change_during_a_build_are_not_recorded_as_included(
     monkeypatch.setattr(build, "written", then_users_change)
     build_features(tables, config, versions, [day])
     monkeypatch.undo()
-    assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {day: "users or picks changed"}
+    assert stale_of_sides(tables, config, day) == {day: "users or picks changed"}
     build_features(tables, config, versions, [day])
-    assert stale_features(tables, config, versions, [day], fresh_sides=[day]) == {}
+    assert stale_of_sides(tables, config, day) == {}
     assert [row["attribute_country"] for row in _rows(tables, config) if row["user_id"] == "quiet"] == ["fi"]
 
 

@@ -17,6 +17,7 @@ from userrep.tables import Tables
 pytestmark = pytest.mark.fast
 
 D1, D2, D3 = (date(2024, 3, day) for day in (1, 2, 3))
+NO_PROFILES = Profiles("", None)
 DAY_1 = (D1 - date(1970, 1, 1)).days
 
 
@@ -57,7 +58,7 @@ def listed(inputs: Inputs) -> set[tuple[Any, ...]]:
 def test_of_each_day_the_files_of_the_wanted_revision_are_listed_with_their_range_and_marks(tables: Tables) -> None:
     tiles = [TileDays({D1: 1}, before=True, after=False), TileDays({D2: 2}, before=False, after=True)]
     half = NUM_BUCKETS // 2
-    assert listed(Inputs(tables, tiles, sums=None, profiles=None)) == {
+    assert listed(Inputs(tables, tiles, sums=None, profiles=NO_PROFILES)) == {
         ("tiles", "event_date=2024-03-01/revision=1/user_slice=0-of-2", DAY_1, True, False, 0, half),
         ("tiles", "event_date=2024-03-01/revision=1/user_slice=1-of-2", DAY_1, True, False, half, NUM_BUCKETS),
         ("tiles", "event_date=2024-03-02/revision=2/user_slice=0-of-1", DAY_1 + 1, False, True, 0, NUM_BUCKETS),
@@ -66,7 +67,10 @@ def test_of_each_day_the_files_of_the_wanted_revision_are_listed_with_their_rang
 
 def test_a_day_that_changed_is_listed_before_and_after(tables: Tables) -> None:
     tiles = [TileDays({D2: 1}, before=True, after=False), TileDays({D2: 2, D3: 1}, before=False, after=True)]
-    marks = {(folder, before, after) for _, folder, _, before, after, _, _ in listed(Inputs(tables, tiles, None, None))}
+    marks = {
+        (folder, before, after)
+        for _, folder, _, before, after, _, _ in listed(Inputs(tables, tiles, None, NO_PROFILES))
+    }
     assert marks == {
         ("event_date=2024-03-02/revision=1/user_slice=0-of-1", True, False),
         ("event_date=2024-03-02/revision=2/user_slice=0-of-1", False, True),
@@ -84,4 +88,4 @@ def test_sums_are_those_of_the_lineage_and_generation_and_profiles_are_all(table
 
 
 def test_a_job_without_inputs_lists_nothing(tables: Tables) -> None:
-    assert listed(Inputs(tables, [], sums=None, profiles=None)) == set()
+    assert listed(Inputs(tables, [], sums=None, profiles=NO_PROFILES)) == set()

@@ -19,6 +19,7 @@ from userrep.features import bucketed
 from userrep.features.build import read_features
 from userrep.features.heavy import HeavyUsers, heavy_users
 from userrep.features.inputs import Inputs, TileDays, listed_files
+from userrep.features.sides import Profiles
 from userrep.items.versions import lineage_of
 from userrep.pipeline import Pipeline
 from userrep.tables import Tables
@@ -121,7 +122,9 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     monkeypatch.setattr(bucketed, "STEP_ROWS", 250)
     monkeypatch.setattr(bucketed, "MOST_ROWS", 1000)
     days = {day: revision for day, (_, revision) in latest_tile_days(log.tables).items()}
-    files = listed_files(Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles=None))
+    files = listed_files(
+        Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles=Profiles("", None))
+    )
     sources = [bucketed.BucketedFile(**row) for row in files.drop_columns(["first", "end"]).to_pylist()]
     of_bot, largest = 0, 0
     for step in bucketed.steps(sources, BucketRange(0, NUM_BUCKETS), context=True):

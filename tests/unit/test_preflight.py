@@ -1,5 +1,6 @@
 """Refusals of a log before Spark starts."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,43 @@ def test_all_sources_are_judged_and_a_missing_path_is_one_fault(tmp_path: Path) 
     faults = [fault.split(". ")[0] for fault in caught.value.faults]
     assert faults[0] == "items.columns.text: no column 'title'; columns found: item_id."
     assert faults[1] == f"users.path {tmp_path / 'users'}: not there"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_dates_outside_the_days_of_the_files_are_refused(tmp_path: Path, kind: str) -> None:
+    rows = [event("u1", "i1", when) for when in ("2024-05-01 00:00:00", "2024-05-20 23:59:59.999999", None)]
+    if kind == "delta":
+        for row in rows[:2]:
+            write_deltalake(str(tmp_path / "events"), pa.Table.from_pylist([row]), mode="append")
+    else:
+        write_rows(tmp_path / "events" / "a.parquet", rows[:1])
+        write_rows(tmp_path / "events" / "b.parquet", rows[1:])
+    config = config_of(tmp_path, events={"format": kind})
+    check_before_spark(config, [date(2024, 5, 2), date(2024, 5, 21)])
+    said = "outside the log, whose days are 2024-05-01 to 2024-05-20; choose a date from 2024-05-02 to 2024-05-21"
+    for day in (date(2024, 5, 1), date(2024, 5, 22)):
+        with pytest.raises(UsageError, match=f"--as-of {day}: {said}"):
+            check_before_spark(config, [date(2024, 5, 3), day])
+
+
+def test_days_after_tomorrow_do_not_count_as_days_of_the_log(tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01"), event("u", "i", "2090-05-01")])
+    with pytest.raises(UsageError, match=r"--as-of 2090-01-01: outside the log, whose days are 2024-05-01 to 20[2-8]"):
+        check_before_spark(config_in(tmp_path), [date(2090, 1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("more", "settings"),
+    [
+        ([event("u", "i", "1970-01-01")], {}),  # rejected, so that the first day is not known
+        ([event("u", "i", "2024-05-02")], {"time_zone": "Asia/Tokyo"}),
+    ],
+)
+def test_dates_are_left_to_the_run_where_footers_do_not_tell_the_days(
+    tmp_path: Path, more: list[dict[str, Any]], settings: dict[str, Any]
+) -> None:
+    write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01"), *more])
+    check_before_spark(config_of(tmp_path, events=settings), [date(2025, 1, 1)])
 
 
 @pytest.mark.parametrize("content", ["no file", "not Parquet", "many files"])

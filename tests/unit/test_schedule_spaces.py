@@ -51,6 +51,15 @@ def register(tables: Tables, config: Config, *spaces: tuple[str, str], lineage_i
     return made
 
 
+def test_a_run_goes_on_with_the_spaces_that_it_began_with(tables: Tables, config: Config) -> None:
+    (first,) = register(tables, config, ("s000", "serving"))
+    schedule = schedule_of(tables, config)
+    assert schedule.registry.serving == first
+    register(tables, config, ("s001", "candidate"))
+    assert schedule.space_to_use() == first
+    assert schedule.unfinished_candidate() is None
+
+
 @pytest.mark.parametrize(
     ("states", "used"),
     [

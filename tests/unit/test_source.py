@@ -203,8 +203,8 @@ def test_columns_of_a_type_that_cannot_mean_it_are_refused_all_at_once(spark: Sp
     assert "'weight' is boolean; wanted a number" in text
 
 
-def test_a_path_that_is_not_there_is_named_with_the_working_directory(spark: SparkSession) -> None:
-    with pytest.raises(UsageError, match=r"events.path nowhere/log: not there. .*working directory \(/"):
+def test_a_path_that_is_not_there_is_named(spark: SparkSession) -> None:
+    with pytest.raises(UsageError, match=r"events.path nowhere/log: not there."):
         read_source(spark, Events(path="nowhere/log", columns=EVENT_COLUMNS), what="events")
 
 

@@ -1,7 +1,8 @@
 """The configuration: one YAML file, every key known, all faults at once.
 
-Paths are relative to the working directory, or any URI that Spark and pyarrow read. The docstring below a key is what
-docs/reference/configuration.md says of it (`make reference`).
+Relative paths in the file are relative to its folder, those of ``--set`` to the working directory; any URI that Spark
+and pyarrow read works too. The docstring below a key is what docs/reference/configuration.md says of it
+(`make reference`).
 """
 
 from userrep.config.items import AlsVectors, GivenVectors, Items, TextVectors

@@ -1,6 +1,7 @@
 """Reading a configuration: a YAML file and overrides, all faults at once."""
 
 import difflib
+import os
 import re
 import reprlib
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,11 @@ _BRIEFLY = reprlib.Repr()  # a value of a few lines may be one of millions of pa
 _BRIEFLY.maxlevel, _BRIEFLY.maxlist, _BRIEFLY.maxdict, _BRIEFLY.maxstring, _BRIEFLY.maxother = 3, 10, 10, 200, 200
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> Config:
     """Read a configuration file, apply ``key.path=value`` overrides, check it whole.
+
+    Relative paths become absolute: those of the file are relative to its folder (or to ``folder``), those of
+    overrides to the working directory.
 
     Raises
     ------
@@ -39,14 +43,37 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a mapping of keys was expected at the top, got {type(values).__name__}.")
     faults: list[str] = []
+    overridden: list[tuple[str, ...]] = []
     for override in overrides:
         try:
-            _apply(values, override)
+            overridden.append(_apply(values, override))
         except UsageError as error:
             faults += error.faults
     if faults:
         raise UsageError(faults)
-    return parse_config(values, str(path))
+    parse_config(values, str(path))  # faults show paths as they are written
+    base = os.path.abspath(folder or os.path.dirname(os.path.abspath(path)))
+    return parse_config(_with_absolute_paths(values, base, overridden), str(path))
+
+
+def _with_absolute_paths(
+    section: dict[Any, Any], folder: str, overridden: Sequence[tuple[str, ...]], at: tuple[str, ...] = ()
+) -> dict[Any, Any]:
+    """Anchor the paths of a section and those below it at ``folder``, or where overridden at the working directory."""
+    found = dict(section)
+    for key, value in section.items():
+        here = (*at, str(key))
+        if isinstance(value, dict) and here != ("spark", "conf"):
+            found[key] = _with_absolute_paths(value, folder, overridden, here)
+        if isinstance(value, list):
+            found[key] = [
+                _with_absolute_paths(of, folder, overridden, here) if isinstance(of, dict) else of for of in value
+            ]
+        is_path = here == ("root",) or (key == "path" and section.get("format") != "table")
+        if is_path and isinstance(value, str) and re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", value):
+            base = os.getcwd() if any(here[: len(of)] == of for of in overridden) else folder
+            found[key] = os.path.normpath(os.path.join(base, value))
+    return found
 
 
 def _from_yaml(text: str) -> Any:
@@ -81,8 +108,8 @@ def parse_config(values: dict[str, Any], origin: str) -> Config:
         raise UsageError([f"{origin}: {fault}" for fault in _faults(error)]) from None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one ``key.path=value``; whatever follows ``spark.conf.`` is one key, dots and all."""
+def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
+    """Set one ``key.path=value``, and return the key's parts; what follows ``spark.conf.`` is one, dots and all."""
     key, equals, text = override.partition("=")
     shown = f"{in_line(key)}{equals and '=...'}"  # the value may be a secret
     parts = key.split(".")
@@ -100,6 +127,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[parts[-1]] = _from_yaml(text)
     except ValueError:
         raise UsageError(f"--set {shown}: the value is not readable as YAML.") from None
+    return tuple(parts)
 
 
 _SECRET = {("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options")}  # may hold one

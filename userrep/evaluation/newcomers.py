@@ -23,12 +23,12 @@ from userrep.evaluation.rows import NO_ROLE, TEST, Ints, Rows, only_sampled, pla
 from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.task import LeftOut, Truth
 from userrep.events.tiles import read_tiles
-from userrep.features.build import profiles_of
 from userrep.features.chunk import PROFILES, Chunk
 from userrep.features.item_files import dated_vectors, item_parts
 from userrep.features.item_matrix import VectorFiles
 from userrep.features.pooling import PoolingJob
 from userrep.features.shuffled import of_kind
+from userrep.features.sides import refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import Versions
 from userrep.schemas import USER_PROFILES
@@ -119,9 +119,9 @@ def read_cutter(context: Context, versions: Versions, *, most: int) -> Cutter:
 
 def read_profiles(context: Context) -> pa.Table:
     """Read the profiles of the rows' U users, as chunks have them; nulls for users without one."""
-    tables, rows, profiles = context.tables, context.rows, profiles_of(context.tables, context.config)
+    tables, rows, profiles = context.tables, context.rows, refresh_profiles(context.tables, context.config)
     found = PROFILES.empty_table()
-    if profiles is not None:
+    if profiles.version is not None:
         mine = only_sampled(tables.read(USER_PROFILES, version=profiles.version), rows, seed=context.seed)
         found = of_kind(mine, "profiles").select(PROFILES.names).toArrow().cast(PROFILES)
     place_U = places(rows.user_ids, combined(found.column("user_id")))

@@ -68,15 +68,7 @@ class Inventory:
 
     def check_as_of(self, as_of: date) -> None:
         """Refuse an as-of date that has no event before it, or lies past the day after the log's last."""
-        if not self.first_day < as_of <= date.fromordinal(self.last_day.toordinal() + 1):
-            first, last = (
-                date.fromordinal(self.first_day.toordinal() + 1),
-                date.fromordinal(self.last_day.toordinal() + 1),
-            )
-            raise UsageError(
-                f"--as-of {as_of}: outside the log, whose days are {self.first_day} to {self.last_day}; "
-                f"choose a date from {first} to {last}."
-            )
+        check_within(as_of, self.first_day, self.last_day)
 
     def check_window(self, as_of: date, window_days: int) -> None:
         """Refuse an as-of date whose longest window, ``[as_of - window_days, as_of)``, holds no event."""
@@ -129,6 +121,16 @@ class Inventory:
                 f"events: {'; '.join(faults)}; events.max_rejected_share allows {limit:.1%}. Nothing of these days is "
                 "written. Mend the log or the columns' mapping, or raise the limit."
             )
+
+
+def check_within(as_of: date, first_day: date, last_day: date) -> None:
+    """Refuse an as-of date that has no event before it, or lies past the day after the log's last."""
+    first, last = first_day + timedelta(days=1), last_day + timedelta(days=1)
+    if not first <= as_of <= last:
+        raise UsageError(
+            f"--as-of {as_of}: outside the log, whose days are {first_day} to {last_day}; "
+            f"choose a date from {first} to {last}."
+        )
 
 
 def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ()) -> Inventory:

@@ -241,7 +241,7 @@ def _orderable(field: T.StructField) -> Column:
 def check_local(path: str, what: str) -> None:
     """Refuse a path on a local disk that does not exist."""
     if "://" not in path and "*" not in path and not path.startswith(("dbfs:", "file:")) and not Path(path).exists():
-        raise UsageError(f"{what}.path {path}: not there. Paths are relative to the working directory ({Path.cwd()}).")
+        raise UsageError(f"{what}.path {path}: not there. Relative paths in a configuration file start at its folder.")
 
 
 def _base(path: str) -> str:

@@ -1,7 +1,7 @@
 """Build ``user_features`` of as-of dates, and the ledger that says from what they were built."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from userrep.features.item_files import dated_vectors, item_parts
 from userrep.features.layout import in_lists
 from userrep.features.plan import Plan, plan_ranges
 from userrep.features.pooling import Output, PoolingJob
-from userrep.features.sides import NO_SIDES, Profiles, refresh_profiles, sides_fingerprint
+from userrep.features.sides import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination, Written
@@ -58,28 +58,37 @@ def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
 
 
 def stale_features(
-    tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date], *, fresh_sides: Sequence[date] = ()
+    tables: Tables,
+    config: Config,
+    versions: Versions,
+    as_ofs: Sequence[date],
+    *,
+    fresh_sides: Mapping[date, str] | None = None,
 ) -> dict[date, str]:
     """Return the dates whose features are missing or were made from other inputs, with the reason.
 
-    A change of the users or picks tables counts for ``fresh_sides`` alone: history stays as it was published.
+    ``fresh_sides``: dates for which users and picks count too, with their fingerprint. For the others they do not:
+    history stays as it was published.
     """
     built = feature_sets(tables, versions.lineage_id)
     days = latest_tile_days(tables)
-    sides = sides_fingerprint(tables.spark, config) if fresh_sides else ""
-    reasons = {}
+    fresh_sides, reasons = fresh_sides or {}, {}
     for as_of in as_ofs:
         if as_of not in built:
             reasons[as_of] = "not built yet"
         elif built[as_of].log_hash != log_hash(days, config, versions, as_of):
             reasons[as_of] = "days of the log or item vectors changed"
-        elif as_of in fresh_sides and built[as_of].sides_hash != sides:
+        elif as_of in fresh_sides and built[as_of].sides_hash != fresh_sides[as_of]:
             reasons[as_of] = "users or picks changed"
     return reasons
 
 
-def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date]) -> int:
+def build_features(
+    tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date], *, profiles: Profiles | None = None
+) -> int:
     """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the rows.
+
+    ``profiles``: those of the run; without them, the users' profiles are brought up to date.
 
     Cost: one read of the tiles of all windows together, the history's too, which by default is twice as many days as
     the longest of the others; from one date to the next, only what enters and leaves is summed. Item vectors that are
@@ -91,7 +100,7 @@ def build_features(tables: Tables, config: Config, versions: Versions, as_ofs: S
     ledger = tile_ledger(tables)
     start = dates[0] - timedelta(days=spec.span)
     revisions = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < dates[-1]}
-    tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles_of(tables, config)
+    tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
     inputs = Inputs(tables, tiles, sums=None, profiles=profiles)
     plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=tables.shuffle_partitions())
     plan = replace(plan, item_parts=item_parts(tables, config, versions, dates).num_parts)
@@ -129,16 +138,15 @@ class Features:
         versions: Versions,
         latest: dict[date, tuple[str, int]],
         *,
-        profiles: Profiles | None,
+        profiles: Profiles,
         dates: Sequence[date],
     ) -> "Features":
         """Note what a job starts from, and in the ledger that it builds these dates."""
-        sides_hash = profiles.sides_hash if profiles else NO_SIDES
         build_id, lineage_id = uuid.uuid4().hex, versions.lineage_id
         begun = [{"lineage_id": lineage_id, "as_of": as_of, "begun_by": build_id} for as_of in dates]
         tables.add(FEATURE_SETS, begun, replacing=_are_of(lineage_id, dates))
         since = tables.version(features_table(config, lineage_id))
-        return cls(tables, config, versions, latest, sides_hash, since, build_id)
+        return cls(tables, config, versions, latest, profiles.sides_hash, since, build_id)
 
     @property
     def table(self) -> TableSchema:
@@ -246,11 +254,6 @@ def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Seque
         return (in_lists(batch, spec) for batch in batches)
 
     return stored_features(tables, config, lineage_id, as_ofs).mapInArrow(with_lists, ddl)
-
-
-def profiles_of(tables: Tables, config: Config) -> Profiles | None:
-    """Bring the users' profiles up to date and return them; None without users and picks."""
-    return None if config.users is None and config.onboarding is None else refresh_profiles(tables, config)
 
 
 def log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:

@@ -1,7 +1,7 @@
 """What a pooling job reads: tiles, window sums and profiles, as files for tasks to read, or as rows for a shuffle."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import NamedTuple
 
@@ -42,12 +42,24 @@ class SumsOf(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a pooling job reads. ``profiles``: None if there are none."""
+    """What a pooling job reads."""
 
     tables: Tables
     tiles: Sequence[TileDays]
     sums: SumsOf | None
-    profiles: Profiles | None
+    profiles: Profiles
+
+    @property
+    def has_profiles(self) -> bool:
+        return self.profiles.version is not None
+
+    def profile_rows(self) -> DataFrame:
+        """Return the profiles' rows."""
+        return self.tables.read(USER_PROFILES, version=self.profiles.version)
+
+    def without_profiles(self) -> "Inputs":
+        """Leave the profiles out."""
+        return replace(self, profiles=self.profiles._replace(version=None))
 
 
 def listed_files(inputs: Inputs) -> pa.Table:
@@ -73,7 +85,7 @@ def _files(inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
         for file in tables.files(USER_WINDOW_SUMS, lambda of: (of["lineage_id"], of["generation"]) == key):
             mine = BucketedFile("sums", f"{uri}/{file.path}", day_number(sums.as_of), True, False)
             yield mine, file.values["user_slice"]
-    if inputs.profiles is not None:
+    if inputs.has_profiles:
         uri = tables.uri(USER_PROFILES)
         for file in tables.files(USER_PROFILES, lambda _: True, version=inputs.profiles.version):
             yield BucketedFile("profiles", f"{uri}/{file.path}", 0, True, True), file.values["user_slice"]
@@ -91,15 +103,9 @@ def rows_of_inputs(inputs: Inputs) -> DataFrame:
             f"lineage_id = '{inputs.sums.lineage_id}' AND generation = {inputs.sums.generation}"
         )
         frames.append(of_kind(sums.withColumn("day", F.lit(day_number(inputs.sums.as_of))), "sums"))
-    if inputs.profiles is not None:
-        frames.append(of_kind(profile_rows(inputs), "profiles"))
+    if inputs.has_profiles:
+        frames.append(of_kind(inputs.profile_rows(), "profiles"))
     rows = frames[0]
     for more in frames[1:]:
         rows = rows.unionByName(more)
     return rows
-
-
-def profile_rows(inputs: Inputs) -> DataFrame:
-    """Return the profiles' rows."""
-    assert inputs.profiles is not None
-    return inputs.tables.read(USER_PROFILES, version=inputs.profiles.version)

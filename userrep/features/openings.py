@@ -14,10 +14,9 @@ from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.events.tiles import TileLedger, tile_ledger
-from userrep.features.build import profiles_of
+from userrep.events.tiles import tile_ledger
 from userrep.features.refresh import Difference, Generation, Motion, generations
-from userrep.features.sides import sides_fingerprint
+from userrep.features.sides import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.tasks import written
 from userrep.features.writing import Destination
@@ -62,14 +61,22 @@ def newest_openings(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]
 
 
 def build_openings(
-    tables: Tables, config: Config, versions: Versions, as_of: date, *, open_days: int, only_missing: bool = False
+    tables: Tables,
+    config: Config,
+    versions: Versions,
+    as_of: date,
+    *,
+    profiles: Profiles | None = None,
+    open_days: int,
+    only_missing: bool = False,
 ) -> list[tuple[Opening, str]]:
     """Make the openings of the ``open_days - 1`` dates after ``as_of`` that are missing or stale; those before it go.
 
     None of them has a day in it that closed within the last day: what comes late for that the stream holds. Stale is
     one whose days, item vectors, users or picks have changed since; with ``only_missing`` it stays. ``as_of``: the
     newest date whose tiles and features are there; its item vectors are used, also where a later date begins a new
-    version. Returns the openings that were made, with the reason.
+    version. ``profiles``: those of the run; without them, they are brought up to date. Returns the openings that were
+    made, with the reason.
 
     Cost of each: the window sums are read and written once, with the tiles of the days by which they differ; without
     window sums, or where item vectors are new, the tiles of all windows are read. No shuffle. Killed in between, the
@@ -82,14 +89,16 @@ def build_openings(
     """
     check_files(tables)
     ledger, there = tile_ledger(tables), openings(tables, versions.lineage_id)
-    sides, made = sides_fingerprint(tables.spark, config), []
+    profiles, made = profiles or refresh_profiles(tables, config), []
     for day in (as_of + timedelta(days=k) for k in range(1, open_days)):
         start, open_from = day - timedelta(days=FeatureSpec.of(config).span), day - timedelta(days=open_days)
         revisions = {held: revision for held, (_, revision) in ledger.latest.items() if start <= held < open_from}
-        wanted = Opening(day, open_from, versions.valid_at(as_of), revisions, sides)
+        wanted = Opening(day, open_from, versions.valid_at(as_of), revisions, profiles.sides_hash)
         reason = _reason(there.get(day), wanted)
         if reason and not (only_missing and day in there):
-            made.append((_make(tables, config, versions, ledger, wanted, gone_before=as_of), reason))
+            state = Generation(0, day, wanted.valid_from, revisions, 0)
+            motion = Motion(tables, config, versions, state, ledger, generations(tables, versions.lineage_id))
+            made.append((_make(motion, wanted, profiles, gone_before=as_of), reason))
     return made
 
 
@@ -115,17 +124,13 @@ def _reason(there: Opening | None, wanted: Opening) -> str:
     return "users or picks changed" if there.sides_hash != wanted.sides_hash else ""
 
 
-def _make(
-    tables: Tables, config: Config, versions: Versions, ledger: TileLedger, wanted: Opening, *, gone_before: date
-) -> Opening:
+def _make(motion: Motion, wanted: Opening, profiles: Profiles, *, gone_before: date) -> Opening:
     """Write an opening's rows, then its row of the ledger; both replace what no stream needs any more."""
-    lineage_id, spec = versions.lineage_id, FeatureSpec.of(config)
-    state = Generation(0, wanted.as_of, wanted.valid_from, wanted.revision_by_day, 0)
-    motion = Motion(tables, config, versions, state, ledger, generations(tables, lineage_id))
+    tables, lineage_id = motion.tables, motion.versions.lineage_id
     base, _ = motion.base()
-    difference = Difference.between(base, state, spec)
+    difference = Difference.between(base, motion.made, FeatureSpec.of(motion.config))
     since = tables.version(USER_OPENINGS)
-    inputs = motion.inputs(base, difference, profiles_of(tables, config))
+    inputs = motion.inputs(base, difference, profiles)
     destination = Destination(tables.target(USER_OPENINGS), {"lineage_id": lineage_id})
     job, plan = motion.job(base, difference, ("openings",)), motion.plan(base, difference)
     files = [made.file for made in written(inputs, job, plan, {"openings": destination})]

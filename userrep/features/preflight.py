@@ -1,6 +1,8 @@
-"""What can be refused before Spark starts: paths that do not exist, columns that no file has."""
+"""What can be refused before Spark starts: paths that do not exist, columns that no file has, dates outside the log."""
 
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +14,15 @@ from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
-from userrep.config import Config, Source
+from userrep.config import Config, EventSource, Source
 from userrep.delta_files import DeltaFiles
 from userrep.errors import UsageError
-from userrep.events.columns import check_columns
+from userrep.events.columns import check_columns, find_column
+from userrep.events.footers import earliest_time, latest_time, times_of_group
+from userrep.events.inventory import check_within
 from userrep.events.source import check_local
 from userrep.features.sides import mapped_columns, source_of
+from userrep.utc import DAY_US, numbered_day, utc_now
 
 _MAX_FILES = 100  # whose footers are read
 
@@ -26,16 +31,17 @@ class _Columns(NamedTuple):
     schema: StructType
 
 
-def check_before_spark(config: Config) -> None:
-    """Refuse sources on local disks whose path or mapped columns do not exist.
+def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
+    """Refuse sources on local disks whose path or mapped columns do not exist, and as-of dates outside the log.
 
-    Other stores and formats than Parquet and Delta, and folders of more than 100 files, are left to the run. Cost: some
-    milliseconds.
+    Other stores and formats than Parquet and Delta, and folders of more than 100 files, are left to the run. The log's
+    first and last day are those of its files' footers; where these do not tell them, dates are left to the run too.
+    Cost: some milliseconds.
 
     Raises
     ------
     UsageError
-        With every fault of all sources.
+        With every fault of all sources, or with the first date that lies outside the log.
     """
     faults: dict[str, None] = {}  # in order; a missing path is one fault, whatever is mapped in it
     for what, source, wanted in mapped_columns(config):
@@ -49,6 +55,13 @@ def check_before_spark(config: Config) -> None:
             faults |= dict.fromkeys(error.faults)
     if faults:
         raise UsageError(list(faults))
+    days = [_days(log) for log in config.events.all_sources.values()] if as_ofs else []
+    known = [span for span in days if span is not None]
+    if known and len(known) == len(days):
+        tomorrow = utc_now().date() + timedelta(days=1)  # what comes later is held back
+        first, last = min(span[0] for span in known), min(tomorrow, max(span[1] for span in known))
+        for as_of in as_ofs if first <= last else ():
+            check_within(as_of, first, last)
 
 
 def _schema(source: Source) -> StructType | None:
@@ -57,15 +70,48 @@ def _schema(source: Source) -> StructType | None:
     if source.format == "delta" and path.is_dir() and DeltaFiles(str(path)).exists():
         with suppress(DeltaError):
             return DeltaFiles(str(path)).fields()
-    if source.format != "parquet" or not path.exists():
-        return None
-    files = [path] if path.is_file() else list(islice(path.rglob("*.parquet"), _MAX_FILES + 1))
-    files = [file for file in files if not any(part[0] in "._" for part in file.relative_to(path).parts)]
-    if not files or len(files) > _MAX_FILES:
+    footers = _footers(source)
+    if not footers or source.format != "parquet":
         return None
     try:
-        schema = from_arrow_schema(pa.unify_schemas(map(pq.read_schema, files), promote_options="permissive"))
-    except (pa.ArrowException, PySparkException, OSError):
+        schemas = [footer.schema.to_arrow_schema() for footer in footers.values()]
+        schema = from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))
+    except (pa.ArrowException, PySparkException):
         return None
-    folders = {part.partition("=")[0] for file in files for part in file.relative_to(path).parts[:-1] if "=" in part}
+    folders = {part.partition("=")[0] for file in footers for part in file.relative_to(path).parts[:-1] if "=" in part}
     return StructType([*schema.fields, *(StructField(name, StringType()) for name in folders - {*schema.names})])
+
+
+def _footers(source: Source) -> dict[Path, pq.FileMetaData]:
+    """Read the footers of a local source's files; none where they are too many, or one cannot be read."""
+    path = Path(source.path)
+    if source.format == "delta" and path.is_dir() and DeltaFiles(str(path)).exists():
+        try:
+            files = [path / file.path for file in DeltaFiles(str(path)).files()]
+        except DeltaError:
+            return {}
+    elif source.format == "parquet" and path.exists():
+        files = [path] if path.is_file() else list(islice(path.rglob("*.parquet"), _MAX_FILES + 1))
+        files = [file for file in files if not any(part[0] in "._" for part in file.relative_to(path).parts)]
+    else:
+        return {}
+    try:
+        return {file: pq.read_metadata(file) for file in files} if len(files) <= _MAX_FILES else {}
+    except (pa.ArrowException, OSError):
+        return {}
+
+
+def _days(log: EventSource) -> tuple[date, date] | None:
+    """Return the first and the last day of a local log's events; None where its footers do not tell them."""
+    times = []
+    for footer in _footers(log).values():
+        found = find_column(from_arrow_schema(footer.schema.to_arrow_schema()), log.columns.event_at)
+        groups = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
+        times += [times_of_group(footer, group, tuple(found[0])) if found else None for group in groups]
+    known = [of_group for of_group in times if of_group is not None]
+    if log.time_zone != "UTC" or not known or len(known) < len(times):
+        return None
+    first, last = min(of_group.first for of_group in known), max(of_group.last for of_group in known)
+    if first < earliest_time() or last > latest_time():  # of a row that will be rejected
+        return None
+    return numbered_day(first // DAY_US), numbered_day(last // DAY_US)

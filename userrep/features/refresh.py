@@ -17,13 +17,13 @@ from pyspark.sql.types import StructType
 from userrep.config import Config
 from userrep.events.buckets import user_slice
 from userrep.events.tiles import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
-from userrep.features.build import Features, feature_sets, profiles_of
+from userrep.features.build import Features, feature_sets
 from userrep.features.columns import SUMS_DDL
 from userrep.features.inputs import Inputs, SumsOf, TileDays
 from userrep.features.item_files import dated_vectors, item_parts
 from userrep.features.plan import Plan, plan_ranges
 from userrep.features.pooling import Output, PoolingJob
-from userrep.features.sides import Profiles
+from userrep.features.sides import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination
@@ -91,8 +91,18 @@ class Difference:
         return [*self.leaving.items(), *self.entering.items(), *self.passing.items()]
 
 
-def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: date, *, full: bool = False) -> Refresh:
+def refresh_features(
+    tables: Tables,
+    config: Config,
+    versions: Versions,
+    as_of: date,
+    *,
+    profiles: Profiles | None = None,
+    full: bool = False,
+) -> Refresh:
     """Bring ``user_window_sums`` and the features of an as-of date up to date with the tiles.
+
+    ``profiles``: those of the run; without them, the users' profiles are brought up to date.
 
     Starts from the generation of sums that differs least; from the tiles alone where there is none of the same version
     of the item vectors, where the difference is no less work, or with ``full``. Cost: of tiles, one day that enters
@@ -111,7 +121,7 @@ def refresh_features(tables: Tables, config: Config, versions: Versions, as_of: 
     work = Motion(tables, config, versions, made, ledger, known)
     base, reason = (None, "asked for") if full else work.base()
     difference = Difference.between(base, made, spec)
-    num_users = _Refresh(work).run(base, difference)
+    num_users = _Refresh(work, profiles or refresh_profiles(tables, config)).run(base, difference)
     return Refresh(base.as_of if base else None, reason, ledger.num_tiles(difference.tiles), num_users)
 
 
@@ -151,7 +161,7 @@ class Motion:
             return None, f"{built.num_inexact} users were beyond exact sums on {found.as_of}"
         return found, f"from the sums of {found.as_of}"
 
-    def inputs(self, base: Generation | None, difference: Difference, profiles: Profiles | None) -> Inputs:
+    def inputs(self, base: Generation | None, difference: Difference, profiles: Profiles) -> Inputs:
         """Return what is read: the tiles in between, the sums to start from, and the profiles."""
         tiles = [
             TileDays(difference.leaving, before=True, after=False),
@@ -184,20 +194,19 @@ class Motion:
 class _Refresh:
     """A refresh on its way: what it writes."""
 
-    def __init__(self, motion: Motion) -> None:
-        self.motion, self.made = motion, motion.made
+    def __init__(self, motion: Motion, profiles: Profiles) -> None:
+        self.motion, self.made, self.profiles = motion, motion.made, profiles
         self.tables, self.config, self.versions = motion.tables, motion.config, motion.versions
 
     def run(self, base: Generation | None, difference: Difference) -> int:
         """Write sums, then features, then the row of each ledger that makes them count; return the users."""
         as_of, tables, motion = self.made.as_of, self.tables, self.motion
         there = base if base is not None and base.as_of == as_of and not difference.tiles else None
-        profiles = profiles_of(tables, self.config)
-        inputs = motion.inputs(base, difference, profiles)
+        inputs = motion.inputs(base, difference, self.profiles)
         outputs: tuple[Output, ...] = ("features",) if there else ("sums", "features")
         job, plan = motion.job(base, difference, outputs), motion.plan(base, difference)
         latest = motion.ledger.latest
-        features = Features.begun(tables, self.config, self.versions, latest, profiles=profiles, dates=[as_of])
+        features = Features.begun(tables, self.config, self.versions, latest, profiles=self.profiles, dates=[as_of])
         since = tables.version(USER_WINDOW_SUMS)
         if not there:
             number = tables.reserve(USER_WINDOW_SUMS, self.versions.lineage_id, first=self.made.generation)
@@ -234,7 +243,7 @@ class _Refresh:
         """Let Spark write the sums; return the users."""
         lineage_id, generation = self.versions.lineage_id, self.made.generation
         schema = cast(StructType, StructType.fromDDL(SUMS_DDL))
-        sums = pooled(replace(inputs, profiles=None), replace(job, outputs=("sums",)), plan, schema)
+        sums = pooled(inputs.without_profiles(), replace(job, outputs=("sums",)), plan, schema)
         keys = {"lineage_id": F.lit(lineage_id), "generation": F.lit(generation)}
         rows = sums.withColumns({**keys, "user_slice": user_slice(plan.num_ranges)})
         old = [earlier.generation for earlier in self.motion.known[:-1]]

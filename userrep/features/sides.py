@@ -19,7 +19,6 @@ from userrep.schemas import USER_PROFILES
 from userrep.tables import Tables
 
 _PROFILES_PER_SLICE = 4_000_000
-NO_SIDES = short_hash({})  # the fingerprint where neither users nor picks are configured
 
 
 def read_users(spark: SparkSession, users: Users) -> DataFrame:
@@ -66,18 +65,19 @@ class Profiles(NamedTuple):
     """The profiles that a run uses: a version of ``user_profiles``, and the files of users and picks it was made from.
 
     ``sides_hash`` is taken before these files are read. So if they change in the meantime, what is made from the
-    profiles counts as stale.
+    profiles counts as stale. ``version`` is None where neither users nor picks are configured.
     """
 
     sides_hash: str
-    version: int
+    version: int | None
 
 
 def refresh_profiles(tables: Tables, config: Config) -> Profiles:
     """Bring ``user_profiles`` up to date with the users and the picks, and pin its version.
 
-    Of a user's several rows the earliest registration and the largest attributes count. Cost: a listing; where
-    something has changed, one pass over both tables and one shuffle of narrow rows, and the table is replaced.
+    Of a user's several rows the earliest registration and the largest attributes count. A run does this once and gives
+    the result to all its steps. Cost: a listing; where something has changed, one pass over both tables and one shuffle
+    of narrow rows, and the table is replaced.
 
     Raises
     ------
@@ -85,6 +85,8 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
         If another run replaces the profiles at the same time.
     """
     sides_hash, num_rows = sides_fingerprint(tables.spark, config), None
+    if not _sides(config):
+        return Profiles(sides_hash, None)
     columns = [source.model_dump(exclude={"path", "format"}) for source in _sides(config).values()]
     content = short_hash([sides_hash, columns])
     while True:

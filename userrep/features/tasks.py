@@ -23,7 +23,7 @@ from pyspark.sql.types import StructType
 from userrep.events.buckets import BucketRange, range_of, slice_number
 from userrep.features.bucketed import BucketedFile, steps
 from userrep.features.columns import SUMS_DDL
-from userrep.features.inputs import Inputs, listed_files, profile_rows, rows_of_inputs
+from userrep.features.inputs import Inputs, listed_files, rows_of_inputs
 from userrep.features.item_parts import by_item_part
 from userrep.features.plan import Plan, Task
 from userrep.features.pooling import Made, Output, PoolingJob
@@ -75,13 +75,13 @@ def _rows(made: Iterable[Made]) -> Iterator[pa.RecordBatch]:
 def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task]) -> DataFrame:
     """Make parts of the sums of the ranges that are taken in parts, and bring along the profiles of their users."""
     sums = cast(StructType, StructType.fromDDL(SUMS_DDL))
-    with_profiles = inputs.profiles is not None and job.outputs != ("sums",)
+    with_profiles = inputs.has_profiles and job.outputs != ("sums",)
     sums_picks = with_profiles and plan.item_parts > 1 and job.spec.onboarding
-    of_parts = inputs if sums_picks else replace(inputs, profiles=None)
+    of_parts = inputs if sums_picks else inputs.without_profiles()
     parts = _tasks(of_parts, job.for_parts(), plan, tasks, sums)
     rows = of_kind(parts.withColumn("day", F.unix_date("as_of")), "sums")
     if with_profiles:
-        profiles = of_kind(profile_rows(inputs), "profiles")
+        profiles = of_kind(inputs.profile_rows(), "profiles")
         if plan.item_parts == 1:
             profiles = profiles.where(slice_number(plan.num_ranges).isin(list(plan.parts)))
         rows = rows.unionByName(profiles)

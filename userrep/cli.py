@@ -21,7 +21,6 @@ from userrep.console import (
     Overrides,
     as_date,
     in_columns,
-    ledgers_of,
     print_result,
     say,
     session_for_run,
@@ -236,7 +235,7 @@ def status(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson
     config = load_config(config_file, overrides or [])
     from userrep import status as state
 
-    found = state.status(ledgers_of(config), config)
+    found = state.status(tables_of(config), config)
     print_result(found, state.status_lines(found), as_json=as_json)
 
 

@@ -14,8 +14,8 @@ from userrep.console import (
     SpaceId,
     checked_space_id,
     in_columns,
-    ledgers_of,
     print_result,
+    tables_of,
 )
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ def consumers_list(
     """List all consumers: whose they are, what they use, what they are ready for, what they were trained on."""
     from userrep.spaces.registry import read_registry
 
-    registry = read_registry(ledgers_of(load_config(config_file, overrides or [])))
+    registry = read_registry(tables_of(load_config(config_file, overrides or [])))
     serving = registry.serving.space_id if registry.serving else None
     rows = [
         [
@@ -64,7 +64,7 @@ def consumers_register(
     """Register a consumer, which follows the space that serves or is pinned to one; its owner may repeat it."""
     from userrep.spaces.consumers import register_consumer
 
-    tables = ledgers_of(load_config(config_file, overrides or []), writes=True)
+    tables = tables_of(load_config(config_file, overrides or []), writes=True)
     register_consumer(tables, consumer, owner=owner, pin=pin)
     print_result({"consumer": consumer, "owner": owner, "pin": pin}, [_uses(consumer, pin)], as_json=as_json)
 
@@ -81,7 +81,7 @@ def consumers_ready(
     """Declare that a consumer could move to a space: its model for it is trained."""
     from userrep.spaces.consumers import declare_ready
 
-    declare_ready(ledgers_of(load_config(config_file, overrides or []), writes=True), consumer, space)
+    declare_ready(tables_of(load_config(config_file, overrides or []), writes=True), consumer, space)
     print_result({"consumer": consumer, "ready_for": space}, [f"{consumer} is ready for {space}"], as_json=as_json)
 
 
@@ -97,7 +97,7 @@ def consumers_pin(
     """Pin a consumer to a space, whatever serves; `pin CONSUMER serving` lets it follow what serves again."""
     from userrep.spaces.consumers import pin_consumer
 
-    pin_consumer(ledgers_of(load_config(config_file, overrides or []), writes=True), consumer, space)
+    pin_consumer(tables_of(load_config(config_file, overrides or []), writes=True), consumer, space)
     print_result({"consumer": consumer, "pin": space}, [_uses(consumer, space)], as_json=as_json)
 
 
@@ -112,7 +112,7 @@ def consumers_remove(
     """Take a consumer off the registry; it blocks no promotion and keeps no space in use any more."""
     from userrep.spaces.consumers import remove_consumer
 
-    remove_consumer(ledgers_of(load_config(config_file, overrides or []), writes=True), consumer)
+    remove_consumer(tables_of(load_config(config_file, overrides or []), writes=True), consumer)
     print_result({"removed": consumer}, [f"{consumer} is removed"], as_json=as_json)
 
 

@@ -12,9 +12,9 @@ from userrep.console import (
     InSpace,
     Overrides,
     in_columns,
-    ledgers_of,
     print_result,
     session_of,
+    tables_of,
 )
 
 
@@ -38,7 +38,7 @@ def evaluate(
     from userrep.evaluation.output import result_lines
     from userrep.pipeline import Pipeline
 
-    evaluable(ledgers_of(config), config, space)
+    evaluable(tables_of(config), config, space)
     results, found = evaluate_space(Pipeline(config, session_of(config)), space, out)
     lines = in_columns(*result_lines(results))
     lines += ["", *(f"left out: {what}: {reason}" for what, reason in results.left_out.items())]

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from userrep.config import load_config
-from userrep.console import AsJson, ConfigFile, Debug, Overrides, in_columns, ledgers_of, print_result
+from userrep.console import AsJson, ConfigFile, Debug, Overrides, in_columns, print_result, tables_of
 
 
 def plan(
@@ -41,7 +41,7 @@ def plan(
 
     kept = log_days or config.history_window or config.windows_days[-1]
     size = Size(users, events_per_day, consumers, kept, retrain_days, core_hour_price, gb_month_price)
-    made = plan_for(ledgers_of(config), config, size)
+    made = plan_for(tables_of(config), config, size)
     summary = made.summary()
     work = [[of.stage, of.grows_by, f"{of.core_hours:,.3f}", f"{of.shuffle_gb:,.3f}"] for of in made.work]
     stored = [[of.table, of.grows_by, f"{of.bytes_each:,.1f}", f"{of.gb:,.3f}"] for of in made.storage]

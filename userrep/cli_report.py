@@ -12,7 +12,6 @@ from userrep.console import (
     Debug,
     Overrides,
     checked_space_id,
-    ledgers_of,
     print_result,
     tables_of,
 )
@@ -46,8 +45,8 @@ def report(
     from userrep.operations.report.summary import summarised
 
     check_out(out)
-    found = check_reportable(ledgers_of(config), space, str(config_file))
     tables = tables_of(config)
+    found = check_reportable(tables, space, str(config_file))
     facts = gather(tables, config, found, named=str(config_file), state=state.status(tables, config))
     summary = summarised(facts)
     figures = write_report(out, facts, summary)

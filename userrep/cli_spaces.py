@@ -14,7 +14,6 @@ from userrep.console import (
     SpaceId,
     checked_space_id,
     in_columns,
-    ledgers_of,
     print_result,
     tables_of,
 )
@@ -30,7 +29,7 @@ def spaces_list(
     """List all spaces with their states."""
     from userrep.spaces.registry import read_registry
 
-    registry = read_registry(ledgers_of(load_config(config_file, overrides or [])))
+    registry = read_registry(tables_of(load_config(config_file, overrides or [])))
     used = registry.spaces_in_use()
     rows = [
         [s.space_id, s.state, str(s.trained_until), f"{s.created_at:%Y-%m-%d %H:%M}", used.get(s.space_id, "-")]
@@ -55,7 +54,7 @@ def spaces_show(
     from userrep.spaces.registry import artifact_folder, find_space
     from userrep.spaces.snapshots import list_snapshots
 
-    tables = ledgers_of(config)
+    tables = tables_of(config)
     found = find_space(tables, space)
     folder = artifact_folder(config, found)
     manifest = load_artifact(folder, found.content_hash).manifest
@@ -122,7 +121,7 @@ def spaces_promote(
     from userrep.spaces.registry import find_space, promote, read_registry
     from userrep.spaces.transitions import planned_promotion
 
-    tables = ledgers_of(load_config(config_file, overrides or []), writes=not dry_run)
+    tables = tables_of(load_config(config_file, overrides or []), writes=not dry_run)
     if not dry_run:
         promote(tables, find_space(tables, space))
         return print_result({"serving": space}, [f"space {space} is serving"], as_json=as_json)
@@ -151,7 +150,7 @@ def spaces_rollback(
     """
     from userrep.spaces.registry import rollback
 
-    back = rollback(ledgers_of(load_config(config_file, overrides or []), writes=True))
+    back = rollback(tables_of(load_config(config_file, overrides or []), writes=True))
     print_result({"serving": back.space_id}, [f"space {back.space_id} is serving again"], as_json=as_json)
 
 
@@ -166,6 +165,6 @@ def spaces_retire(
     """Take a space out of use for good; its tables stay. Refused while it serves or a consumer is pinned to it."""
     from userrep.spaces.registry import find_space, retire
 
-    tables = ledgers_of(load_config(config_file, overrides or []), writes=True)
+    tables = tables_of(load_config(config_file, overrides or []), writes=True)
     retire(tables, find_space(tables, space))
     print_result({"retired": space}, [f"space {space} is retired"], as_json=as_json)

@@ -57,46 +57,35 @@ def session_of(config: Config) -> "SparkSession":
 def session_for_run(config: Config, *as_ofs: date | None) -> "SparkSession":
     """Check root, sources and dates as far as that needs no Spark, then start Spark and print that it starts."""
     from userrep.features.preflight import check_before_spark
-    from userrep.logs import to_stderr
-    from userrep.session import get_session
     from userrep.storage import artifacts_root, check_writable
 
     check_writable(artifacts_root(config))
     check_before_spark(config, [day for day in as_ofs if day is not None])
-    to_stderr(f"starting Spark ({config.spark.master or 'the session at hand'}); root {config.root or config.catalog}")
-    return get_session(config.spark.master, config.spark.conf)
+    return _started(config)
 
 
 def tables_of(config: Config, *, writes: bool = False) -> "Tables":
-    """Return the tables of a configuration, and start Spark; a root without any table is refused before that.
+    """Return the tables of a configuration; a root without any table is refused. Spark starts when something needs it.
 
     ``writes``: a root that can't be written to is refused as well.
     """
-    from userrep.session import get_session
-    from userrep.tables import Tables
-
-    tables = ledgers_of(config, writes=writes)
-    if not tables.has_files:
-        return tables
-    tables.check_any()
-    return Tables.of(config, get_session(config.spark.master, config.spark.conf), expected=True)
-
-
-def ledgers_of(config: Config, *, writes: bool = False) -> "Tables":
-    """Return the tables of a configuration for their ledgers alone; Spark is started only where these want it.
-
-    ``writes`` as above.
-    """
-    from userrep.session import get_session
     from userrep.storage import artifacts_root, check_writable
     from userrep.tables import Tables
 
     if writes:
         check_writable(artifacts_root(config))
-    tables = Tables.of(config, None, expected=True)
+    tables = Tables.of(config, None, start=lambda: _started(config), expected=True)
     if tables.has_files:
-        return tables
-    return Tables.of(config, get_session(config.spark.master, config.spark.conf), expected=True)
+        tables.check_any()
+    return tables
+
+
+def _started(config: Config) -> "SparkSession":
+    from userrep.logs import to_stderr
+    from userrep.session import get_session
+
+    to_stderr(f"starting Spark ({config.spark.master or 'the session at hand'}); root {config.root or config.catalog}")
+    return get_session(config.spark.master, config.spark.conf)
 
 
 def as_date(text: str, option: str = "--as-of") -> date:

@@ -14,6 +14,10 @@ from userrep.spaces.snapshots import STAGED
 from userrep.spaces.stale import stale_dates
 from userrep.stream import open_days
 
+_STAGES = (
+    "take_inventory", "build_activity_tiles", "train_item_vectors", "refresh_user_features", "embed_users",
+    "monitor_drift", "publish_snapshot",
+)  # fmt: skip
 DATES_PER_GROUP = 8  # of a backfill: what a killed one loses at most, and what shares one pass over the tiles
 
 
@@ -40,6 +44,7 @@ def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
 
 
 def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
+    work.runs.expect(_STAGES)
     spaces, as_of = refreshed_spaces(work), work.schedule.as_of
     work.build_activity_tiles()
     work.train_item_vectors([as_of])

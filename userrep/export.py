@@ -2,21 +2,25 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.features.build import feature_sets, read_features
+from userrep.features.build import feature_sets, features_table, read_features
+from userrep.features.layout import in_lists
+from userrep.features.spec import FeatureSpec
 from userrep.items.versions import read_vectors, versions_of
 from userrep.logs import to_stderr
 from userrep.model.artifact import load_artifact
-from userrep.parquet_parts import MANIFEST, write_parts
+from userrep.parquet_parts import MANIFEST, StoredRows, write_parts, write_parts_here
 from userrep.schemas import EXPORTS as EXPORTS_LEDGER
-from userrep.schemas import USER_EMBEDDINGS
+from userrep.schemas import USER_EMBEDDINGS, TableSchema, fields_of
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.storage import (
@@ -31,6 +35,8 @@ from userrep.storage import (
 )
 from userrep.tables import Tables
 from userrep.utc import utc_now
+
+_MOST_ROWS_HERE = 1_000_000  # above, Spark writes an export
 
 
 def check_out(out: str) -> None:
@@ -58,7 +64,15 @@ def export_embeddings(
 ) -> dict[str, Any]:
     """Write the newest revision of a snapshot: user_id, as_of, embedding. Returns the manifest."""
     snapshot = newest_snapshot(tables, space.space_id, as_of)
-    rows = tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", "as_of", "embedding")
+
+    def finish(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return _with_as_of(batch.select(["user_id", "embedding"]), as_of)
+
+    rows = _Rows(
+        "user_id STRING, as_of DATE, embedding ARRAY<FLOAT>",
+        lambda: tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", "as_of", "embedding"),
+        _stored(tables, USER_EMBEDDINGS, snapshot.key, finish),
+    )
     dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
     about = {
         "space_id": space.space_id,
@@ -69,7 +83,7 @@ def export_embeddings(
         "metric": "cosine",
     }
     _record(tables, out, "embeddings", as_of, recorded=recorded)
-    return _write(rows, out, "embeddings", as_of, about, order=["user_id"])
+    return _write(rows, out, "embeddings", as_of, about, order=["user_id"], num_rows=snapshot.num_users)
 
 
 def export_features(
@@ -82,13 +96,23 @@ def export_features(
     UsageError
         If they are not built.
     """
-    if as_of not in feature_sets(tables, lineage_id):
+    built = feature_sets(tables, lineage_id).get(as_of)
+    if built is None:
         raise UsageError(f"no features of {as_of}: `userrep pipeline --as-of {as_of}` builds them.")
-    rows = read_features(tables, config, lineage_id, [as_of]).drop("is_exact")
-    ordered = rows.select("user_id", "as_of", *(name for name in rows.columns if name not in ("user_id", "as_of")))
+    spec = FeatureSpec.of(config)
+    columns = {name: kind for name, kind in spec.columns() if name != "is_exact"}
+
+    def finish(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return _with_as_of(in_lists(batch, spec).select(["user_id", *columns]), as_of)
+
+    rows = _Rows(
+        ", ".join(["user_id STRING, as_of DATE", *(f"`{name}` {kind}" for name, kind in columns.items())]),
+        lambda: read_features(tables, config, lineage_id, [as_of]).select("user_id", "as_of", *columns),
+        _stored(tables, features_table(config, lineage_id), {"as_of": as_of}, finish),
+    )
     about = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
     _record(tables, out, "features", as_of, recorded=recorded)
-    return _write(ordered, out, "features", as_of, about, order=["user_id"])
+    return _write(rows, out, "features", as_of, about, order=["user_id"], num_rows=built.num_users)
 
 
 def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: date, out: str) -> dict[str, Any]:
@@ -105,7 +129,10 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
     valid_from = versions.valid_at(as_of)
     if valid_from not in versions.present:
         raise UsageError(f"no item vectors for {as_of}: `userrep pipeline --as-of {as_of}` builds them.")
-    rows = read_vectors(tables, lineage_id, valid_from).select("modality", "item_id", "vector")
+    rows = _Rows(
+        "modality STRING, item_id STRING, vector ARRAY<FLOAT>",
+        lambda: read_vectors(tables, lineage_id, valid_from).select("modality", "item_id", "vector"),
+    )
     about = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
     return _write(rows, out, "item-vectors", as_of, about, order=["item_id", "modality"])
 
@@ -140,10 +167,47 @@ def _record(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool)
     return None
 
 
+class _Rows(NamedTuple):
+    """Rows to export: their columns as DDL, how Spark reads them, and the files that have them, if any may be read."""
+
+    ddl: str
+    read: Callable[[], DataFrame]
+    stored: StoredRows | None = None
+
+
+def _stored(
+    tables: Tables,
+    table: TableSchema,
+    key: Mapping[str, Any],
+    finish: Callable[[pa.RecordBatch], pa.RecordBatch],
+) -> StoredRows | None:
+    """Name the files of a partition; None where they cannot be read beside Spark."""
+    if not tables.has_files:
+        return None
+    files = tables.files(table, lambda values: all(values[name] == value for name, value in key.items()))
+    return StoredRows([f"{tables.uri(table)}/{file.path}" for file in files], finish)
+
+
+def _with_as_of(batch: pa.RecordBatch, as_of: date) -> pa.RecordBatch:
+    """Put the partition's date behind the first column."""
+    columns, names = batch.columns, batch.schema.names
+    dates = pa.array([as_of]).take(pa.array(np.zeros(batch.num_rows, np.int32)))
+    return pa.RecordBatch.from_arrays([columns[0], dates, *columns[1:]], [names[0], "as_of", *names[1:]])
+
+
 def _write(
-    rows: DataFrame, out: str, what: str, as_of: date, about: dict[str, Any], *, order: list[str]
+    rows: _Rows,
+    out: str,
+    what: str,
+    as_of: date,
+    about: dict[str, Any],
+    *,
+    order: list[str],
+    num_rows: int | None = None,
 ) -> dict[str, Any]:
     """Write rows as Parquet, in parts by the first column of ``order``, with a manifest that names each file's SHA-256.
+
+    Up to a million rows of files (``num_rows``) are written by this process, without Spark: the same bytes.
 
     From before the first file to after the last one the manifest says ``incomplete``: an export that was killed is
     known as one, and the next takes its place. That holds where nothing can be renamed, too.
@@ -155,13 +219,17 @@ def _write(
     begun = {"state": "incomplete", "what": what, "as_of": as_of}
     _write_manifest(folder, begun)
     _delete_others(folder, set())
-    parts = write_parts(rows, folder, key=order[0], order=order)
+    columns = fields_of(rows.ddl)
+    if rows.stored is not None and num_rows is not None and num_rows <= _MOST_ROWS_HERE:
+        parts = write_parts_here(rows.stored, columns, folder, order=order)
+    else:
+        parts = write_parts(rows.read(), folder, order=order)
     _delete_others(folder, {part.name for part in parts})  # what a task has left that was run twice
     manifest = {
         **begun,
         "state": "complete",
         "num_rows": sum(part.num_rows for part in parts),
-        "columns": dict(rows.dtypes),
+        "columns": {field.name: field.dataType.simpleString() for field in columns},
         **about,
         "exported_at": datetime.now(UTC),
         "sha256": {part.name: part.sha256 for part in parts},

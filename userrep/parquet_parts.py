@@ -1,6 +1,6 @@
-"""Parquet files whose names and bytes follow from their rows alone, written by tasks with pyarrow: for exports.
+"""Parquet files whose names and bytes follow from their rows alone: for exports. Tasks or this process write them.
 
-Equal bytes want the same releases of userrep and pyarrow.
+A part is a range of the hash buckets of an id. Equal bytes want the same releases of userrep and pyarrow.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructType
 
 from userrep.arrow import combined
+from userrep.events import buckets, hashing
 from userrep.storage import (
     PARTIAL,
     delete_file,
@@ -46,15 +51,24 @@ class Part(NamedTuple):
     sha256: str
 
 
-def write_parts(rows: DataFrame, folder: str, *, key: str, order: Sequence[str]) -> list[Part]:
-    """Write rows into a folder that is there: into parts by a hash of ``key``, each sorted by ``order``.
+@dataclass(frozen=True)
+class StoredRows:
+    """Rows as some files of a table have them; ``finish`` turns a batch of them into one of the export."""
+
+    files: Sequence[str]
+    finish: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+
+def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str]) -> list[Part]:
+    """Write rows into a folder that is there: into parts by the first column of ``order``, each sorted by all of them.
 
     The same rows give the same files, however they were laid out before. ``order`` names columns that no two rows
     share. Cost: a count, then one shuffle of all rows and a sort within each part, in memory or on the workers' disks:
     some 250 GB for 500M embeddings of 120 numbers, 5000 parts. No order spans the parts, which would take another pass
     over the rows. Driver memory: one entry a part.
     """
-    num_parts = max(1, -(-rows.count() // ROWS))
+    key, num_parts = order[0], _num_parts(rows.count())
+    part = F.floor(buckets.bucket_of(key) * num_parts / buckets.NUM_BUCKETS).cast("int")
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         filled = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
@@ -62,12 +76,43 @@ def write_parts(rows: DataFrame, folder: str, *, key: str, order: Sequence[str])
         if first is not None:
             context = TaskContext.get()
             assert context is not None
-            part = _write(folder, f"part-{context.partitionId():05d}.parquet", key, first, filled)
+            part = _write(folder, _named(context.partitionId()), key, first, filled)
             yield pa.RecordBatch.from_pylist([part._asdict()])
 
-    parts = rows.repartition(num_parts, key).sortWithinPartitions(*order)
+    parts = rows.repartitionById(num_parts, part).sortWithinPartitions(*order)
     found = parts.mapInArrow(write, "name STRING, num_rows BIGINT, sha256 STRING").collect()
     return sorted(Part(row.name, row.num_rows, row.sha256) for row in found)
+
+
+def write_parts_here(rows: StoredRows, columns: StructType, folder: str, *, order: Sequence[str]) -> list[Part]:
+    """Write the files of ``write_parts`` without Spark, to the byte. ``columns``: of the export, as Spark has them.
+
+    Cost: the ids of all rows are read once for each part, the rows once. Memory: the rows of one part.
+    """
+    key, stored = order[0], [open_parquet(file) for file in rows.files]
+    num_parts, parts = _num_parts(sum(file.metadata.num_rows for file in stored)), []
+    schema = to_arrow_schema(columns)
+    for part in range(num_parts):
+        found = [schema.empty_table()]
+        for file in stored:
+            for group in range(file.metadata.num_row_groups):
+                bucket_N = hashing.bucket_of(combined(file.read_row_group(group, columns=[key]).column(key)))
+                is_part_N = bucket_N.astype(np.int64) * num_parts // buckets.NUM_BUCKETS == part
+                if is_part_N.any():
+                    batches = file.read_row_group(group).filter(pa.array(is_part_N)).to_batches()
+                    found += [pa.Table.from_batches([rows.finish(batch)]).cast(schema) for batch in batches]
+        whole = pa.concat_tables(found).sort_by([(name, "ascending") for name in order])
+        if whole.num_rows:
+            parts.append(_write(folder, _named(part), key, whole, []))
+    return parts
+
+
+def _num_parts(num_rows: int) -> int:
+    return max(1, -(-num_rows // ROWS))
+
+
+def _named(part: int) -> str:
+    return f"part-{part:05d}.parquet"
 
 
 def erase_from_parts(spark: SparkSession, folder: str, held: Callable[[pa.Array], NDArray[np.bool_]]) -> int | None:

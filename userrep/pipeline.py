@@ -57,6 +57,11 @@ from userrep.storage import artifacts_root, check_writable
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
+_STAGES = (
+    "take_inventory", "build_activity_tiles", "train_item_vectors", "build_user_features", "train_autoencoder",
+    "embed_users", "publish_snapshot", "promote", "train_return_propensity",
+)  # fmt: skip
+
 
 @dataclass
 class Pipeline:
@@ -107,13 +112,14 @@ class Pipeline:
             yield
 
     def _run(self, *, retrain: bool) -> Space:
+        self.runs.expect(_STAGES)
         schedule = self.schedule
         dates = schedule.feature_dates(retrain=retrain)
         if retrain or schedule.usable_space is None:
             check_training(self.tables, self.config, self.report)
         self.build_activity_tiles()
         self.train_item_vectors(dates)
-        self.build_user_features(dates)
+        self.build_user_features(dates, leave_sums=True)
         space = schedule.unfinished_candidate() if retrain else schedule.usable_space
         space = self.train_autoencoder() if space is None else self._kept(space)
         self.embed_users(space, schedule.snapshot_dates(space))
@@ -172,8 +178,12 @@ class Pipeline:
             run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
         return None
 
-    def build_user_features(self, as_ofs: list[date], *, force: Sequence[date] = ()) -> None:
-        """Build the features of these dates that are missing or stale, and those of ``force`` in any case."""
+    def build_user_features(self, as_ofs: list[date], *, force: Sequence[date] = (), leave_sums: bool = False) -> None:
+        """Build the features of these dates that are missing or stale, and those of ``force`` in any case.
+
+        ``leave_sums``: the features of the as-of date are made together with its window sums, in a pass over the tiles
+        of their own, so that the next ``daily`` moves the sums on instead of adding all tiles up.
+        """
         inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS]
         with self.runs.stage("build_user_features", inputs) as run:
             days, versions = sorted(set(as_ofs)), self.schedule.versions
@@ -183,15 +193,20 @@ class Pipeline:
                 return run.skip(f"{len(days)} as-of dates")
             reasons = sorted(set(stale.values()))
             run.reason = f"{len(stale)} of {len(days)} as-of dates: {', '.join(reasons)}"
-            groups = [sorted(stale)[k : k + DATES_PER_JOB] for k in range(0, len(stale), DATES_PER_JOB)]
-            parts = max(item_parts(self.tables, self.config, versions, group) for group in groups)
+            with_sums = [day for day in stale if leave_sums and day == self.schedule.as_of]
+            alone = [day for day in sorted(stale) if day not in with_sums]
+            groups = [alone[k : k + DATES_PER_JOB] for k in range(0, len(alone), DATES_PER_JOB)]
+            parts = max(item_parts(self.tables, self.config, versions, group) for group in (*groups, with_sums))
             run.reason += f"; {parts}" if parts.num_parts > 1 else ""
             for done, group in enumerate(groups):
                 run.num_rows += build_features(self.tables, self.config, versions, group, profiles=self.profiles)
                 if len(groups) > 1:
                     self.report(
-                        f"features of {min(len(stale), (done + 1) * DATES_PER_JOB)} of {len(stale)} as-of dates"
+                        f"features of {min(len(alone), (done + 1) * DATES_PER_JOB)} of {len(stale)} as-of dates"
                     )
+            for day in with_sums:
+                made = refresh_features(self.tables, self.config, versions, day, profiles=self.profiles)
+                run.num_rows += made.num_users
             sets = feature_sets(self.tables, versions.lineage_id)
             inexact = sum(sets[day].num_inexact for day in stale)
             if inexact:

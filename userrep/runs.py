@@ -17,6 +17,7 @@ from userrep.spark_work import SparkWork
 from userrep.tables import Tables
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+_WORTH_TELLING = 5.0  # seconds of a stage
 
 
 @dataclass
@@ -43,11 +44,29 @@ class Runs:
         self.report = report
         self.stages: list[StageRun] = []
         self._tables = tables
+        self._expected: Sequence[str] = ()
+        self._last_seconds: dict[str, float] = {}
         self._config_hash = short_hash(config.model_dump())
 
     @cached_property
     def _code_hash(self) -> str:
         return code_hash()
+
+    def expect(self, stages: Sequence[str]) -> None:
+        """Announce the stages of the run: from now on each that takes its time is told when it begins.
+
+        That is one that took five seconds or more when it last did something, or that never ran here. Cost: one read of
+        the ledger of runs.
+        """
+        self._expected = stages
+        done = [run for run in self._tables.ledger(JOB_RUNS) if run.outcome == DONE]
+        self._last_seconds = {run.stage: run.seconds for run in sorted(done, key=lambda run: run.started_at)}
+
+    def _tell_begin(self, name: str) -> None:
+        if name not in self._expected or self._last_seconds.get(name, _WORTH_TELLING) < _WORTH_TELLING:
+            return
+        last = f"{self._last_seconds[name]:.0f} s last time" if name in self._last_seconds else "for the first time"
+        self.report(f"{name}: begins, stage {self._expected.index(name) + 1} of {len(self._expected)}, {last}")
 
     @contextmanager
     def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:
@@ -56,6 +75,7 @@ class Runs:
         Raises AlreadyRunningError if another run has taken the place of this one.
         """
         check_held()
+        self._tell_begin(name)
         run, started = StageRun(name), datetime.now(UTC)
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}

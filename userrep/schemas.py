@@ -30,9 +30,14 @@ class TableSchema:
     properties: tuple[tuple[str, str], ...] = ()
 
     def fields(self) -> T.StructType:
-        """Return the columns as Spark has them. Needs no session, as Spark's own reader of DDL does."""
-        columns = re.split(r",\s*(?![^<(]*[>)])", self.columns)  # at commas that are not within a type
-        return T.StructType([T.StructField(*_named(column)) for column in columns])
+        """Return the columns as Spark has them."""
+        return fields_of(self.columns)
+
+
+def fields_of(ddl: str) -> T.StructType:
+    """Read columns of the types above. Needs no session, as Spark's own reader of DDL does."""
+    columns = re.split(r",\s*(?![^<(]*[>)])", ddl)  # at commas that are not within a type
+    return T.StructType([T.StructField(*_named(column)) for column in columns])
 
 
 def _named(column: str) -> tuple[str, T.DataType]:

@@ -37,30 +37,47 @@ class Tables:
     """The Delta tables below one root path, or in one schema of a catalog."""
 
     def __init__(
-        self, spark: SparkSession | None, *, root: str | None = None, schema: str | None = None, expected: bool = False
+        self,
+        spark: SparkSession | None,
+        *,
+        root: str | None = None,
+        schema: str | None = None,
+        start: Callable[[], SparkSession] | None = None,
+        expected: bool = False,
     ) -> None:
         """Name the place of tables; nothing is looked at yet, and reading never creates any.
 
-        Without a session only what goes beside Spark can be done, and only with ``has_files``. ``expected``: there
-        are tables; a place without any is refused by the first look.
+        ``start``: starts a session where there is none, as soon as something needs it; without it only what goes beside
+        Spark can be done, and only with ``has_files``. ``expected``: there are tables; a place without any is refused
+        by the first look.
         """
         if (root is None) == (schema is None):
             raise UsageError("say where tables live: root or schema, not both.")
-        self._spark = spark
+        self._spark, self._start = spark, start
         self._root = absolute(re.sub(r"^file:/+", "/", root.rstrip("/"))) if root else None
         self._schema = schema
         self._known: set[str] = set()  # tables that are there, and as this release wants them
         self._expected = expected
 
     @classmethod
-    def of(cls, config: Config, spark: SparkSession | None, *, expected: bool = False) -> "Tables":
-        """Name the tables of a configuration; ``expected`` as above."""
+    def of(
+        cls,
+        config: Config,
+        spark: SparkSession | None,
+        *,
+        start: Callable[[], SparkSession] | None = None,
+        expected: bool = False,
+    ) -> "Tables":
+        """Name the tables of a configuration; ``start`` and ``expected`` as above."""
         if config.root is not None:
-            return cls(spark, root=config.root, expected=expected)
-        return cls(spark, schema=f"`{config.catalog}`.`{config.schema_}`", expected=expected)
+            return cls(spark, root=config.root, start=start, expected=expected)
+        schema = f"`{config.catalog}`.`{config.schema_}`"
+        return cls(spark, schema=schema, start=start, expected=expected)
 
     @property
     def spark(self) -> SparkSession:
+        if self._spark is None and self._start is not None:
+            self._spark = self._start()
         assert self._spark is not None, "these tables were opened without a session"
         return self._spark
 

@@ -59,12 +59,6 @@ def test_without_targets_nothing_is_predicted() -> None:
     assert not [name for name in autoencoder.state_dict() if name.startswith("future")]
 
 
-@pytest.mark.parametrize("num_targets", [0, NUM_TARGETS])
-def test_shapes_are_those_of_the_weights(num_targets: int) -> None:
-    state = Autoencoder(layout_of(), MODEL, num_targets=num_targets).state_dict()
-    assert Autoencoder.shapes(layout_of(), MODEL, num_targets) == {name: tuple(t.shape) for name, t in state.items()}
-
-
 def test_only_what_is_not_carried_has_a_gradient() -> None:
     autoencoder = Autoencoder(layout_of(), MODEL, num_targets=NUM_TARGETS)
     num = autoencoder.num_carried

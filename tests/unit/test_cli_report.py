@@ -8,7 +8,6 @@ import pytest
 
 import userrep.status  # noqa: F401  # the command imports it when it runs; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file
-from userrep import cli_report
 from userrep.schemas import JOB_RUNS
 from userrep.tables import Tables
 
@@ -54,7 +53,6 @@ def test_a_place_for_the_page_is_checked_before_anything_is_read(
 def test_a_report_is_written_with_its_figures_and_its_findings_are_printed(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_report, "tables_of", lambda _: tables)
     out = tmp_path / "report.html"
     printed = userrep("report", "--config", config, "--out", out)
     assert (printed.code, printed.err) == (0, "")

@@ -16,7 +16,6 @@ from userrep.console import (
     checked_consumer_name,
     checked_space_id,
     in_columns,
-    ledgers_of,
     print_result,
     session_for_run,
     session_of,
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.fast
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Return what Spark sessions were asked for with; none is started."""
     asked: list[object] = []
-    monkeypatch.setattr("userrep.session.get_session", lambda *given: asked.append(given))
+    monkeypatch.setattr("userrep.session.get_session", lambda *given: asked.append(given) or "a session")
     return asked
 
 
@@ -92,11 +91,14 @@ def test_a_root_without_tables_is_refused_before_a_session_is_asked_for(tmp_path
         tables_of(config_of(tmp_path))
     assert sessions == []
     Tables(None, root=str(tmp_path / "root")).create(JOB_RUNS)
-    tables_of(config_of(tmp_path))
+    tables = tables_of(config_of(tmp_path))
+    assert tables.has_files
+    assert sessions == []
+    assert tables.spark is tables.spark
     assert sessions == [("local[*]", {})]
 
 
-WRITING = [session_of, session_for_run, partial(tables_of, writes=True), partial(ledgers_of, writes=True)]
+WRITING = [session_of, session_for_run, partial(tables_of, writes=True)]
 
 
 @pytest.mark.parametrize("start", WRITING)
@@ -109,17 +111,15 @@ def test_a_root_that_cannot_be_written_to_is_refused_before_a_session_is_asked_f
     assert sessions == []
 
 
-def test_ledgers_of_files_need_no_session_and_those_of_a_catalog_do(
+def test_tables_of_a_catalog_ask_for_a_session_when_they_are_looked_at(
     tmp_path: Path, sessions: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ledgers_of(config_of(tmp_path)).has_files
-    assert sessions == []
     monkeypatch.setattr("userrep.storage.check_writable", sessions.append)
-    in_catalog = config_of(tmp_path, root=None, catalog="main", schema="reps")
-    assert not ledgers_of(in_catalog).has_files
-    assert sessions == [("local[*]", {})]
-    ledgers_of(in_catalog, writes=True)
-    assert sessions[1:] == ["/Volumes/main/reps/userrep", ("local[*]", {})]
+    tables = tables_of(config_of(tmp_path, root=None, catalog="main", schema="reps"), writes=True)
+    assert not tables.has_files
+    assert sessions == ["/Volumes/main/reps/userrep"]
+    _ = tables.spark
+    assert sessions[1:] == [("local[*]", {})]
 
 
 def test_a_run_checks_its_sources_before_it_says_that_spark_starts(

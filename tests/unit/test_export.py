@@ -78,6 +78,7 @@ def test_an_export_of_the_same_snapshot_has_the_same_bytes_however_the_table_is_
     monkeypatch.setattr(parquet_parts, "ROWS", 20)
     first = site.export(tmp_path / "a")
     site.write(VECTORS, partitions=5)
+    monkeypatch.setattr(export, "_MOST_ROWS_HERE", NUM_USERS - 1)  # so that Spark writes it
     site.tables.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "3")
     again = site.export(tmp_path / "b")
     site.tables.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")
@@ -123,12 +124,12 @@ def test_an_export_that_was_killed_says_so_and_the_next_one_takes_its_place(
     class Killed(BaseException):
         """Not an Exception, so that nothing catches it."""
 
-    def killed(rows: Any, folder: str, **how: Any) -> Any:
+    def killed(rows: Any, columns: Any, folder: str, **how: Any) -> Any:
         if after == "some":
             (Path(folder) / ".part-00000.parquet-abc").write_bytes(b"PAR1")
             (Path(folder) / "part-00007.parquet").write_bytes(b"PAR1")
         if after == "all":
-            parquet_parts.write_parts(rows, folder, **how)
+            parquet_parts.write_parts_here(rows, columns, folder, **how)
         raise Killed
 
     out = tmp_path / "out"
@@ -136,7 +137,7 @@ def test_an_export_that_was_killed_says_so_and_the_next_one_takes_its_place(
         if before == "an export":
             whole = site.export(out)
         with monkeypatch.context() as patch:
-            patch.setattr(export, "write_parts", killed)
+            patch.setattr(export, "write_parts_here", killed)
             with pytest.raises(Killed):
                 site.export(out)
         assert state(out) == "incomplete"

@@ -1,7 +1,6 @@
 """The map of users: the plane that they are drawn in, and their groups."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from sklearn.decomposition import PCA
 
@@ -29,7 +28,7 @@ def test_rare_values_have_no_group_of_their_own_and_ranges_keep_their_order() ->
     assert [(of.label, len(of.points)) for of in found] == [("a", 40), ("b", 12), ("other", 9), ("not known", 3)]
     many = [str(k) for k in range(9) for _ in range(20 - k)]
     assert [of.label for of in grouped(np.zeros((len(many), 2)), many, is_ordered=False)] == [*"012345", "other"]
-    events = pa.chunked_array([["10", "0", None, "300", "29", "2", "1"]])
+    events = ["10", "0", None, "300", "29", "2", "1"]
     assert labelled(events, is_ordered=True) == [
         "10 to 29", "0", "not known", "300 or more", "10 to 29", "1 to 2", "1 to 2",
     ]  # fmt: skip
@@ -62,8 +61,8 @@ def test_points_stay_with_their_users() -> None:
 
 
 def test_values_of_attributes_are_labels_as_they_are() -> None:
-    assert labelled(pa.chunked_array([["SE", None], ["3"]]), is_ordered=False) == ["SE", "not known", "3"]
-    bounds = pa.chunked_array([["2", "3", "9", "10", "99", "100", "299"]])
+    assert labelled(["SE", None, "3"], is_ordered=False) == ["SE", "not known", "3"]
+    bounds = ["2", "3", "9", "10", "99", "100", "299"]
     assert labelled(bounds, is_ordered=True) == [
         "1 to 2", "3 to 9", "3 to 9", "10 to 29", "30 to 99", "100 to 299", "100 to 299",
     ]  # fmt: skip

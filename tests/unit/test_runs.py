@@ -122,3 +122,29 @@ def test_runs_of_one_configuration_have_its_hash(tables: Tables, tmp_path: Path)
             pass
     first, second, other = (row["config_hash"] for row in recorded(tables))
     assert first == second != other
+
+
+def test_long_and_new_stages_of_a_run_are_told_when_they_begin(
+    runs: Runs, tables: Tables, lines: list[str], tmp_path: Path
+) -> None:
+    seconds = {"build_user_features": 41.7, "promote": 0.2}
+    row = {"run_id": "r1", "outcome": "done", "reason": "", "num_rows": 0, "inputs": "{}", "outputs": "{}"}
+    row |= {"started_at": datetime(2024, 5, 1), "config_hash": "c", "code_hash": "d"}
+    tables.add(JOB_RUNS, [row | {"stage": stage, "seconds": taken} for stage, taken in seconds.items()])
+    with runs.stage("embed_users"):
+        pass
+    assert len(lines) == 1  # nothing was announced
+    runs.expect(["build_user_features", "embed_users", "promote"])
+    for stage in ("build_user_features", "promote", "maintain_tables"):
+        with runs.stage(stage):
+            pass
+    assert [line.split(" (")[0] for line in lines[1:]] == [
+        "build_user_features: begins, stage 1 of 3, 42 s last time",
+        "build_user_features: 0 rows in 0 s",
+        "promote: 0 rows in 0 s",
+        "maintain_tables: 0 rows in 0 s",
+    ]
+    again = Runs(tables, config_of(tmp_path), report=lines.append)
+    again.expect(["train_autoencoder"])
+    with again.stage("train_autoencoder"):
+        assert lines[-1] == "train_autoencoder: begins, stage 1 of 1, for the first time"

@@ -38,11 +38,12 @@ ORDER = [
     "model",
     "features",
     "items",
+    "parquet_parts",
     "events",
     "leases table_upkeep",
     "tables",
     "spark_writes task_writes",
-    "table_writer parquet_parts",
+    "table_writer",
     "session delta_files spark_work",
     "storage table_files",
     "schemas arrow config quiet",
@@ -133,7 +134,10 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
             "pyspark",
         ),
         ("userrep.features.refresh, userrep.features.training_rows", "torch, pandas, sklearn"),  # workers load these
-        ("userrep.status, userrep.streaming.serving", "torch, pandas, sklearn, mlflow"),
+        (
+            "userrep.status, userrep.export, userrep.operations.report.gather, userrep.streaming.serving",
+            "torch, pandas, sklearn, mlflow",
+        ),
     ],
 )
 def test_a_process_that_imports_these_does_not_get_those(modules: str, absent: str) -> None:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -12,10 +12,13 @@ from userrep import config
 from userrep.errors import ArtifactError
 from userrep.features.layout import UNKNOWN, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
-from userrep.model.autoencoder import Autoencoder
 from userrep.model.carried import carried_tastes
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, write_frozen
 from userrep.model.tensor_file import Tensors
+from userrep.model.weights import weight_shapes
+
+if TYPE_CHECKING:
+    from userrep.model.autoencoder import Autoencoder
 
 _RESTORE = "Restore the folder from a copy, or train the space anew."
 
@@ -52,8 +55,12 @@ class Artifact:
     def scaler(self) -> Scaler:
         return Scaler(center_F=self.tensors["center_F"], scale_F=self.tensors["scale_F"])
 
-    def encoder(self) -> Autoencoder:
+    def encoder(self) -> "Autoencoder":
         """Return the autoencoder with the space's weights, ready for ``encode``."""
+        import torch  # 2 s, and much more when many workers start: only where a network is run
+
+        from userrep.model.autoencoder import Autoencoder
+
         autoencoder = Autoencoder(self.layout, self.manifest.model, num_targets=self.manifest.targets.width)
         autoencoder.load_state_dict({name: torch.from_numpy(self.tensors[name]) for name in autoencoder.state_dict()})
         return autoencoder.eval().requires_grad_(False)
@@ -121,7 +128,7 @@ def _fits(layout: InputLayout) -> bool:
 
 
 def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> None:
-    wanted = Autoencoder.shapes(manifest.layout, manifest.model, manifest.targets.width)
+    wanted = weight_shapes(manifest.layout, manifest.model, manifest.targets.width)
     wanted |= dict.fromkeys(("center_F", "scale_F", "empty_F"), (manifest.layout.width,))
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     faults = [

@@ -13,6 +13,7 @@ from torch.nn.functional import gelu, linear, normalize, pad
 from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.model.carried import carried_inputs, carried_tastes
+from userrep.model.weights import weight_shapes
 
 
 class Outputs(NamedTuple):
@@ -45,7 +46,7 @@ class Autoencoder(nn.Module):
     def __init__(self, layout: InputLayout, model: config.Model, *, num_targets: int = 0, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        shapes = self.shapes(layout, model, num_targets)
+        shapes = weight_shapes(layout, model, num_targets)
         for name in (name.removesuffix(".weight") for name in shapes if name.endswith(".weight")):
             width_out, width_in = shapes[f"{name}.weight"]
             self.add_module(name, _linear(width_in, width_out, generator, bias=f"{name}.bias" in shapes))
@@ -54,25 +55,6 @@ class Autoencoder(nn.Module):
         self.tastes = carried_tastes(layout, model)
         self.register_buffer("whitening_EE", torch.eye(self.tastes.dim))
         self.carry()
-
-    @staticmethod
-    def shapes(layout: InputLayout, model: config.Model, num_targets: int = 0) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of its weights by name, without allocating any."""
-        layers = {
-            "encoder_hidden": (model.hidden_dim, layout.width),
-            "encoder_latent": (model.latent_dim, model.hidden_dim),
-            "encoder_skip": (model.latent_dim, layout.width),
-            "decoder_hidden": (model.decoder_dim, model.latent_dim),
-            "decoder_output": (layout.width, model.decoder_dim),
-        }
-        if num_targets:
-            layers |= {
-                "future_hidden": (model.decoder_dim, model.latent_dim),
-                "future_output": (num_targets, model.decoder_dim),
-            }
-        shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in layers.items()}
-        shapes |= {f"{name}.bias": shape[:1] for name, shape in layers.items() if name != "encoder_skip"}
-        return shapes | {"whitening_EE": (carried_tastes(layout, model).dim,) * 2}
 
     def encode(self, x_BF: Tensor) -> Tensor:
         """Return z_BD: what the layers make, carried tastes whitened."""

@@ -5,24 +5,26 @@ Shapes: N users, D dimensions.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from userrep.arrow import combined, stacked
 from userrep.config import Config
 from userrep.events.buckets import NUM_BUCKETS, user_bucket
-from userrep.features.build import feature_sets, stored_features
+from userrep.events.hashing import bucket_of
+from userrep.features.build import feature_sets, features_table
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
 from userrep.operations.report.facts import Group, MapFacts
-from userrep.schemas import USER_EMBEDDINGS
+from userrep.schemas import USER_EMBEDDINGS, TableSchema
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
+from userrep.sql import sql_key
+from userrep.storage import open_parquet
 from userrep.tables import Tables
 
 MOST_USERS = 2_000
@@ -37,21 +39,26 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
 
     The users of the lowest buckets are taken, which are the same at every date. Groups are the values of the first of
     ``users.attributes``, without it ranges of the number of events in the longest window; where the features of the
-    date are not there, all are one group. Ids stay in Spark. Cost: a read of the sample's rows of the snapshot and of
-    all users' values of one column, one shuffle of the sample. Driver memory: 2,000 vectors.
+    date are not there, all are one group. Cost: of each file of the snapshot and of the date's features, the row groups
+    up to the last of these users, and no Spark where the tables have files; in a catalog two small Spark jobs. Driver
+    memory: some 2,000 vectors and ids.
     """
     limit = math.ceil(NUM_BUCKETS * min(1.0, 1.2 * MOST_USERS / max(1, snapshot.num_users)))
-    rows = tables.read(USER_EMBEDDINGS).where(snapshot.where).where(F.col("user_bucket") < limit)
-    is_ordered = not FeatureSpec.of(config).attributes
-    values, by = _values(tables, config, space, snapshot, limit)
-    if values is not None:
-        rows = rows.join(values, on="user_id", how="left")
-    else:
-        rows = rows.withColumn("value", F.lit(None).cast("string"))
-    found = rows.orderBy("user_bucket", "user_id").limit(MOST_USERS).select("embedding", "value").toArrow()
-    if found.num_rows < 3:
+    rows = _rows_below(limit, tables, USER_EMBEDDINGS, snapshot.key, ["user_bucket", "user_id", "embedding"])
+    rows = rows.sort_by([("user_bucket", "ascending"), ("user_id", "ascending")]).slice(0, MOST_USERS)
+    if rows.num_rows < 3:
         return None
-    vectors = combined(found.column("embedding"))
+    spec = FeatureSpec.of(config)
+    is_ordered = not spec.attributes
+    texts, by = [None] * rows.num_rows, "nothing: the features of the date are not there"
+    if space.lineage_id == lineage_of(config) and snapshot.as_of in feature_sets(tables, space.lineage_id):
+        column = f"attribute_{spec.attributes[0]}" if spec.attributes else f"num_events_{spec.longest}d"
+        by = spec.attributes[0] if spec.attributes else f"events in {spec.longest} days"
+        features = features_table(config, space.lineage_id)
+        found = _rows_below(limit, tables, features, {"as_of": snapshot.as_of}, ["user_id", column])
+        text_by_user = dict(zip(found["user_id"].to_pylist(), found[column].cast(pa.string()).to_pylist(), strict=True))
+        texts = [text_by_user.get(user_id) for user_id in rows["user_id"].to_pylist()]
+    vectors = combined(rows.column("embedding"))
     xy_N2, shares = plane(stacked(vectors, len(vectors[0])).astype(np.float64))
     return MapFacts(
         snapshot_id=snapshot.snapshot_id,
@@ -60,7 +67,7 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
         shares=shares,
         coloured_by=by,
         is_ordered=is_ordered,
-        groups=grouped(xy_N2, labelled(found.column("value"), is_ordered=is_ordered), is_ordered=is_ordered),
+        groups=grouped(xy_N2, labelled(texts, is_ordered=is_ordered), is_ordered=is_ordered),
     )
 
 
@@ -100,22 +107,24 @@ def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str], *, is_ordered: bo
     return [Group(label, points[label]) for label in [*named, *rest]]
 
 
-def _values(
-    tables: Tables, config: Config, space: Space, snapshot: Snapshot, limit: int
-) -> tuple[DataFrame | None, str]:
-    """Return (user_id, value) of the sample's users, and what the values are; None without features of the date."""
-    if space.lineage_id != lineage_of(config) or snapshot.as_of not in feature_sets(tables, space.lineage_id):
-        return None, "nothing: the features of the date are not there"
-    spec = FeatureSpec.of(config)
-    rows = stored_features(tables, config, space.lineage_id, [snapshot.as_of]).where(user_bucket() < limit)
-    column = f"attribute_{spec.attributes[0]}" if spec.attributes else f"num_events_{spec.longest}d"
-    by = spec.attributes[0] if spec.attributes else f"events in {spec.longest} days"
-    return rows.select("user_id", F.col(column).cast("string").alias("value")), by
+def _rows_below(
+    limit: int, tables: Tables, table: TableSchema, key: Mapping[str, Any], columns: Sequence[str]
+) -> pa.Table:
+    """Read the rows of a partition whose users lie in the buckets below ``limit``."""
+    if not tables.has_files:
+        return tables.read(table).where(sql_key(key)).where(user_bucket() < limit).select(*columns).toArrow()
+    found = [pa.table({name: pa.nulls(0) for name in columns})]
+    for file in tables.files(table, lambda values: all(values[name] == value for name, value in key.items())):
+        for rows in open_parquet(f"{tables.uri(table)}/{file.path}").iter_batches(columns=columns):
+            bucket_N = bucket_of(rows.column("user_id"))
+            found.append(pa.Table.from_batches([rows.filter(pa.array(bucket_N < limit))]))
+            if (bucket_N >= limit).any():  # a file is in the order of buckets
+                break
+    return pa.concat_tables(found, promote_options="permissive")
 
 
-def labelled(values: pa.ChunkedArray, *, is_ordered: bool) -> list[str]:
+def labelled(texts: Sequence[str | None], *, is_ordered: bool) -> list[str]:
     """Name each user's group: its value, or the range that its number lies in."""
-    texts = values.to_pylist()
     if not is_ordered:
         return [_UNKNOWN if text is None else text for text in texts]
     ranges = _ranges()

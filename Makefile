@@ -20,7 +20,7 @@ CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes d
 
 .PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test \
     fault-test pair-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
-    bench-streaming notebooks reference clean
+    bench-streaming bench-pipeline results notebooks reference clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -98,6 +98,7 @@ INFERENCE_BENCHES := inference-vs-torch inference-vs-pandas-udf inference-vs-pre
     inference-vs-mlflow-spark-udf
 JOIN_BENCHES := join-vs-duckdb join-growth join-vs-range join-vs-tempo join-vs-feast
 RETRAINING_BENCHES := retraining-auc-loss
+PIPELINE_BENCHES := pipeline-vs-script daily-vs-script item-vectors-sample
 STREAMING_BENCHES := stream-latency stream-new-user stream-throughput stream-growth stream-kills
 BENCHES := $(subst _,-,$(basename $(notdir $(shell grep -sl '^def measure' benchmarks/*.py))))
 in_turn = @failed=; for name in $(1); do \
@@ -119,14 +120,20 @@ bench-inference: setup  ## the benchmarks of the snapshot job
 bench-joins: setup  ## the benchmarks of point-in-time joins
 	$(call in_turn,$(JOIN_BENCHES))
 
+bench-pipeline: setup  ## whole runs against scripts, and item vectors of a sample of the users
+	$(call in_turn,$(PIPELINE_BENCHES))
+
 bench-retraining: setup  ## what a retraining costs existing models, on Online Retail II: half an hour
 	$(call in_turn,$(RETRAINING_BENCHES))
 
 bench-streaming: setup  ## the benchmarks of near real time, on a broker and a Redis server of their own
 	$(call in_turn,$(STREAMING_BENCHES))
 
-bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes
+bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes; RECORD=1 keeps its lines for the results
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
+
+results: $(DEV)  ## write docs/results.md from docs/results/*.json
+	@$(BIN)/python -m benchmarks.results
 
 notebooks: setup  ## run notebooks/ on generated data and keep them in docs/notebooks, with outputs and pictures
 	@$(BIN)/python -m deploy.build_notebooks

@@ -1,6 +1,9 @@
 """Whether both sides of a benchmark gave the same answer. Times of different answers are no comparison."""
 
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,9 @@ from benchmarks.logs import AS_OF, Site, local_files
 from userrep.features.build import read_features, stored_features
 from userrep.features.layout import in_lists
 from userrep.features.spec import FeatureSpec
+from userrep.schemas import TableSchema
+from userrep.storage import open_parquet
+from userrep.tables import Tables
 
 
 def our_features(site: Site) -> DataFrame:
@@ -19,8 +25,8 @@ def our_features(site: Site) -> DataFrame:
     return read_features(site.tables, site.config, site.versions.lineage_id, [AS_OF])
 
 
-def check_features(site: Site, theirs: Path) -> None:
-    """Refuse a peer's features, Parquet below a folder, if they are not ours.
+def check_features(site: Site, theirs: Path, *, as_of: date = AS_OF) -> None:
+    """Refuse a peer's features of a date, Parquet below a folder, if they are not ours.
 
     Means and shares agree within 1e-6, everything else to the bit. Columns that the peer does not have don't count.
     """
@@ -29,7 +35,7 @@ def check_features(site: Site, theirs: Path) -> None:
     if missing:
         raise AssertionError(f"the peer lacks {', '.join(sorted(missing))}")
     spec = FeatureSpec.of(site.config)
-    stored = stored_features(site.tables, site.config, site.versions.lineage_id, [AS_OF])
+    stored = stored_features(site.tables, site.config, site.versions.lineage_id, [as_of])
     batches = ds.dataset(local_files(stored)).to_batches()
     ours = pa.Table.from_batches(in_lists(batch, spec) for batch in batches).select(names).sort_by("user_id")
     peers = ds.dataset(theirs).to_table(columns=names).sort_by("user_id")
@@ -39,6 +45,13 @@ def check_features(site: Site, theirs: Path) -> None:
         wanted, found = ours.column(name).combine_chunks(), peers.column(name).combine_chunks()
         if not _agree(wanted, found):
             raise AssertionError(f"{name} differs from the peer's")
+
+
+def rows_of(tables: Tables, table: TableSchema, key: Mapping[str, Any], columns: list[str] | None) -> pa.Table:
+    """Read the rows of a partition from its files, by ``user_id`` where they have one."""
+    files = tables.files(table, lambda values: all(values[name] == value for name, value in key.items()))
+    rows = pa.concat_tables(open_parquet(f"{tables.uri(table)}/{file.path}").read(columns=columns) for file in files)
+    return rows.sort_by("user_id") if "user_id" in rows.column_names else rows
 
 
 def content_hash(rows: DataFrame) -> tuple[int, int]:

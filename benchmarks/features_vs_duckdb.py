@@ -12,6 +12,7 @@ Delta, with its ledger.
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         files, theirs = site.tile_files(), site.folder / "duckdb"
         seconds, peer_seconds = alternating(
             lambda: build_features(site.tables, site.config, site.versions, [AS_OF]),
-            lambda: duckdb_features(files, site.items, theirs),
+            lambda: duckdb_features(f"read_parquet({files!r}, hive_partitioning = true)", site.items, theirs),
             check=lambda: check_features(site, theirs),
             runs=runs,
         )
@@ -47,10 +48,11 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         )
 
 
-def duckdb_features(tile_files: list[str], items: Path, out: Path) -> None:
+def duckdb_features(tiles: str, items: Path, out: Path, *, as_of: date = AS_OF, kept: bool = False) -> None:
     """Compute the features of the as-of date and write them as Parquet, a file for each thread.
 
-    Rings are the parts of windows that the next shorter one does not hold; windows are sums of rings.
+    ``tiles``: what SQL selects the columns of ``user_item_days`` from; with ``kept``, DuckDB keeps them. Rings are the
+    parts of windows that the next shorter one does not hold; windows are sums of rings.
     """
     try:
         import duckdb
@@ -61,12 +63,10 @@ def duckdb_features(tile_files: list[str], items: Path, out: Path) -> None:
     out.mkdir(parents=True)
     with duckdb.connect() as db:
         db.execute(f"SET threads = {num_threads}; SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
-        db.execute(
-            f"CREATE VIEW tiles AS SELECT *, DATE '{AS_OF}' - event_date AS age "
-            f"FROM read_parquet({tile_files!r}, hive_partitioning = true)"
-        )
+        kind = "TABLE" if kept else "VIEW"
+        db.execute(f"CREATE {kind} tiles AS SELECT *, DATE '{as_of}' - event_date AS age FROM {tiles}")
         db.execute(_user_days())
-        db.execute(f"CREATE TABLE users AS {_users()}")
+        db.execute(f"CREATE TABLE users AS {_users(as_of)}")
         items_table = db.sql(f"SELECT vec FROM read_parquet('{items}') WHERE vec IS NOT NULL ORDER BY item_id")
         vectors = items_table.to_arrow_table().column("vec").combine_chunks().flatten().to_numpy().reshape(-1, DIM)
         db.execute(
@@ -102,7 +102,7 @@ def _user_days() -> str:
     )
 
 
-def _users() -> str:
+def _users(as_of: date) -> str:
     """Write what is known of a user beside vectors, from what is known of a user's days."""
     columns = ["(row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS row", "user_id"]
     for window in WINDOWS_DAYS:
@@ -113,7 +113,7 @@ def _users() -> str:
             f"count(*) {inside} AS num_active_days_{window}d",
         ]
     columns += [
-        f"(epoch_us(TIMESTAMP '{AS_OF}') - epoch_us(max(last_event_at))) / 86400000000 AS days_since_last_event",
+        f"(epoch_us(TIMESTAMP '{as_of}') - epoch_us(max(last_event_at))) / 86400000000 AS days_since_last_event",
         "max(age)::DOUBLE AS days_since_first_event",
     ]
     longest = WINDOWS_DAYS[-1]

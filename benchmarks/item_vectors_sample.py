@@ -85,8 +85,7 @@ def numbered_events(config_file: str) -> pa.Table:
         codes = pc.dictionary_encode(rows.column(name).combine_chunks()).indices
         rows = rows.set_column(rows.column_names.index(name), name, codes)
     rows = rows.set_column(2, "day", pc.cast(rows.column("day"), pa.date32(), safe=False))
-    counts = rows.group_by(list(names)).aggregate([([], "count_all")]).rename_columns([*names, "num_events"])
-    return counts
+    return rows.group_by(list(names)).aggregate([([], "count_all")]).rename_columns([*names, "num_events"])
 
 
 def fitted(events: pa.Table, before: date, share: float, seed: int) -> NDArray[np.float32]:

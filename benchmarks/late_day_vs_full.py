@@ -17,10 +17,17 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from benchmarks.answers import check_same, content_hash, our_features
-from benchmarks.logs import AS_OF, LogSize, Site, add_late_events, link_files, open_site, site_config
+from benchmarks.logs import (
+    AS_OF,
+    LogSize,
+    Site,
+    add_late_events,
+    build_site_tiles,
+    open_site,
+    site_config,
+    with_own_log,
+)
 from benchmarks.report import Line, progress, ratio_line, run, seconds_of
-from userrep.events.inventory import take_inventory
-from userrep.events.tile_build import build_tiles
 from userrep.features.refresh import refresh_features
 from userrep.tables import Tables
 
@@ -33,19 +40,19 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     taken = []
     for _ in range(runs):
         with open_site(spark, size, root) as kept:
-            site = _with_own_log(kept)
+            site = with_own_log(kept)
             inputs = (site.tables, site.config, site.versions)
             refresh_features(*inputs, AS_OF, full=True)
             day = AS_OF - timedelta(days=size.days // 2)
             before = content_hash(our_features(site))
             add_late_events(size, site.log, day, num=NUM_LATE)
-            tiled = seconds_of(lambda site=site: _build_tiles(site))
+            tiled = seconds_of(lambda site=site: build_site_tiles(site))
             refreshed = seconds_of(lambda inputs=inputs: refresh_features(*inputs, AS_OF))
             found = content_hash(our_features(site))
             rebuilt = seconds_of(lambda inputs=inputs: refresh_features(*inputs, AS_OF, full=True))
             check_same(found, content_hash(our_features(site)))
             assert found != before, "late events changed no feature"
-            tiled_anew = seconds_of(lambda site=site: _build_tiles(_from_nothing(site)))
+            tiled_anew = seconds_of(lambda site=site: build_site_tiles(_from_nothing(site)))
         taken.append((tiled + refreshed, tiled_anew + rebuilt, rebuilt))
         progress(f"late day: tiles in {tiled:.1f} s, refreshed in {refreshed:.1f} s")
         progress(f"rebuild: tiles in {tiled_anew:.1f} s, features in {rebuilt:.1f} s")
@@ -64,19 +71,6 @@ def _from_nothing(site: Site) -> Site:
     """Return a site of the same log that has no tables yet."""
     config = site_config(site.folder / "from-nothing", site.log, site.items)
     return replace(site, tables=Tables.of(config, site.tables.spark), config=config)
-
-
-def _with_own_log(kept: Site) -> Site:
-    """Give a site a log of its own to add files to, and tell the inventory."""
-    log = kept.folder / "log"
-    link_files(kept.log, log)
-    site = replace(kept, log=log, config=site_config(kept.folder, log, kept.items))
-    _build_tiles(site)
-    return site
-
-
-def _build_tiles(site: Site) -> None:
-    build_tiles(site.tables, site.config, take_inventory(site.tables, site.config.events), before=AS_OF)
 
 
 if __name__ == "__main__":

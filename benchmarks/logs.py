@@ -173,6 +173,28 @@ def link_files(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=link)
 
 
+def with_own_log(kept: Site) -> Site:
+    """Give a site a log of its own to add files to, and tell the inventory."""
+    log = kept.folder / "log"
+    link_files(kept.log, log)
+    site = replace(kept, log=log, config=site_config(kept.folder, log, kept.items))
+    build_site_tiles(site)
+    return site
+
+
+def build_site_tiles(site: Site) -> None:
+    """Bring a site's tiles up to date with its log."""
+    build_tiles(site.tables, site.config, take_inventory(site.tables, site.config.events), before=AS_OF)
+
+
+def add_next_day(size: LogSize, log: Path) -> None:
+    """Add the day after the last to a log, as large as the others."""
+    num = size.events // size.days
+    pq.write_table(
+        _Draw(size).events(AS_OF, num, np.random.default_rng([size.seed, size.days])), log / f"{AS_OF}.parquet"
+    )
+
+
 def add_late_events(size: LogSize, log: Path, day: date, *, num: int) -> None:
     """Add a file with ``num`` more events of a day to a log."""
     pq.write_table(_Draw(size).events(day, num, np.random.default_rng([size.seed, 1 << 21])), log / "late.parquet")

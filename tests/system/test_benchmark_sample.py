@@ -37,7 +37,9 @@ def test_features_that_differ_in_one_value_are_not_compared(spark: SparkSession,
     with open_site(spark, LOG, root) as site:
         build_features(site.tables, site.config, site.versions, [AS_OF])
         peer = site.folder / "duckdb"
-        features_vs_duckdb.duckdb_features(site.tile_files(), site.items, peer)
+        features_vs_duckdb.duckdb_features(
+            f"read_parquet({site.tile_files()!r}, hive_partitioning = true)", site.items, peer
+        )
         check_features(site, peer)
         file = next(file for file in sorted(peer.iterdir()) if pq.ParquetFile(file).metadata.num_rows)
         rows = pq.ParquetFile(file).read()

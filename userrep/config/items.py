@@ -39,7 +39,7 @@ class AlsVectors(Section):
     cluster, for samples that fit into no task's memory; many times slower, and versions do not start from each
     other."""
     regularization: float = Field(0.5, gt=0)
-    """Ridge on the factors; Spark multiplies it by the number of pairs of the user or item."""
+    """Ridge on the factors, times the mean number of pairs of a user or an item; Spark takes each one's own number."""
     alpha: float = Field(3.0, gt=0)
     """What an event adds to the confidence in a pair."""
     iterations: int = Field(6, ge=1)

@@ -49,17 +49,19 @@ def fit_item_factors(
 ) -> NDArray[np.float32]:
     """Return the item factors after ``iterations`` rounds from ``start_ID``; zeros for items without an event.
 
-    The confidence in a pair is 1 + alpha log(1 + events). The same bits for the same input on the same machine,
-    whatever the number of threads: each factor is solved by one of them.
+    The confidence in a pair is 1 + alpha log(1 + events). The ridge is ``regularization`` times the mean number of pairs
+    of a user or an item, so that it means the same on logs of all sizes. The same bits for the same input on the same
+    machine, whatever the number of threads: each factor is solved by one of them.
     """
     from implicit.cpu.als import AlternatingLeastSquares  # on workers only: 0.3 s
 
+    num_factors = counts_UI.shape[0] + np.count_nonzero(np.bincount(counts_UI.indices))
     confidence_UI = counts_UI.copy()
     confidence_UI.data = 1 + np.float32(settings.alpha) * np.log1p(counts_UI.data)
     with threadpool_limits(1, user_api="blas"):
         model = AlternatingLeastSquares(
             factors=settings.dim,
-            regularization=settings.regularization,
+            regularization=settings.regularization * 2 * counts_UI.nnz / max(1, num_factors),
             iterations=settings.iterations,
             num_threads=num_threads,
         )

@@ -1,0 +1,124 @@
+"""How long does a night take, against a script that makes features and embeddings from the raw log?
+
+100M events of 500k users in 180 days, a file a day. The evening before, the window sums and the snapshot of the day
+are there; a day of the log comes. Ours is ``userrep daily``: inventory, the day's tiles, the sums moved on, features,
+embeddings, gates, a published snapshot. The script reads the windows of the raw log by DuckDB, without copies, pools by
+SciPy, and encodes by torch with the same weights into Parquet; it keeps nothing from the day before. Features and
+embeddings are compared before times are told. The session is warm.
+
+    make bench-daily-vs-script
+    python -m benchmarks.daily_vs_script --small
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pyspark.sql import SparkSession
+
+from benchmarks.answers import check_features, rows_of
+from benchmarks.features_vs_duckdb import duckdb_features
+from benchmarks.inference_data import save_space
+from benchmarks.logs import AS_OF, WINDOWS_DAYS, LogSize, Site, add_next_day, open_site, with_own_log
+from benchmarks.report import Line, progress, ratio_line, run, seconds_of
+from userrep.arrow import combined, listed, stacked
+from userrep.daily import daily
+from userrep.features.build import features_table
+from userrep.features.layout import InputLayout, Moments, Scaler
+from userrep.features.spec import FeatureSpec
+from userrep.model.artifact import load_artifact
+from userrep.pipeline import Pipeline
+from userrep.schemas import USER_EMBEDDINGS
+from userrep.spaces.registry import add_candidate, artifact_folder, find_space, list_spaces
+from userrep.spaces.snapshots import newest_snapshot
+from userrep.storage import open_parquet
+
+SIZE = LogSize(events=100_000_000, users=500_000)
+NIGHT = AS_OF + timedelta(days=1)
+_BATCH = 4096
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
+    """Let the evening be, add a day, and run both."""
+    del runs  # a night changes the tables that it begins with
+    with open_site(spark, size, root) as kept:
+        site = with_own_log(kept)
+        work = Pipeline(site.config, spark, AS_OF, report=progress)
+        work.refresh_user_features()
+        space_id = _add_space(site)
+        space = find_space(site.tables, space_id)
+        work.embed_users(space, [AS_OF])
+        work.publish_snapshots(space, [AS_OF])
+        add_next_day(size, site.log)
+        night = Pipeline(site.config, spark, NIGHT, report=progress)
+        seconds = seconds_of(lambda: daily(night, on_time=True))
+        out = site.folder / "script"
+        peer_seconds = seconds_of(lambda: _script(site, space_id, out))
+        check_features(site, out / "features", as_of=NIGHT)
+        _check_vectors(site, space_id, out)
+        return ratio_line(
+            "daily_vs_script",
+            size.told(),
+            seconds=seconds,
+            peer="DuckDB, SciPy and torch from the raw log",
+            peer_seconds=peer_seconds,
+            by_stage={stage.stage: round(stage.seconds, 2) for stage in night.runs.stages},
+        )
+
+
+def _add_space(site: Site) -> str:
+    """Register a space with weights as drawn and a scaler of the evening's first users; return its id."""
+    spec = FeatureSpec.of(site.config)
+    layout, table = InputLayout.of(spec, {}), features_table(site.config, site.versions.lineage_id)
+    file = site.tables.files(table, lambda values: values["as_of"] == AS_OF)[0]
+    rows = next(open_parquet(f"{site.tables.uri(table)}/{file.path}").iter_batches(10_000))
+    scaler = Scaler.fit(layout, Moments.of(layout.raw(rows)))
+    lineage_id = site.versions.lineage_id
+    content_hash = save_space(site.config, layout, scaler, lineage_id=lineage_id)
+    add_candidate(site.tables, space_id="s1", lineage_id=lineage_id, trained_until=AS_OF, content_hash=content_hash)
+    return list_spaces(site.tables)[-1].space_id
+
+
+def _script(site: Site, space_id: str, out: Path) -> None:
+    """Make features of all events in the windows, and embeddings of them."""
+    start = NIGHT - timedelta(days=WINDOWS_DAYS[-1])
+    raw = f"SELECT DISTINCT * FROM read_parquet('{site.log}/*.parquet')"
+    hours = {"night": "< 6", "morning": "BETWEEN 6 AND 11", "afternoon": "BETWEEN 12 AND 17", "evening": "> 17"}
+    parts = ", ".join(f"count_if(hour(event_at) {within})::INTEGER AS num_{name}" for name, within in hours.items())
+    tiles = (
+        "(SELECT user_id, item_id, event_at::DATE AS event_date, count(*)::INTEGER AS num_events, "
+        f"sum(weight) AS weight, max(event_at)::TIMESTAMP AS last_event_at, {parts} FROM ({raw}) "
+        f"WHERE event_at >= DATE '{start}' AND event_at < DATE '{NIGHT}' GROUP BY ALL)"
+    )
+    duckdb_features(tiles, site.items, out / "features", as_of=NIGHT, kept=True)
+    artifact = load_artifact(artifact_folder(site.config, find_space(site.tables, space_id)))
+    model = artifact.encoder()
+    torch.set_num_threads(os.cpu_count() or 1)
+    (out / "embeddings").mkdir()
+    for file in sorted((out / "features").glob("*.parquet")):
+        written = []
+        for batch in pq.ParquetFile(file).iter_batches(_BATCH):
+            x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
+            with torch.inference_mode():
+                z_BD = model.encode(torch.from_numpy(x_BF)).numpy()
+            written.append(pa.table({"user_id": batch.column("user_id"), "embedding": listed(z_BD)}))
+        pq.write_table(pa.concat_tables(written), out / "embeddings" / file.name)
+
+
+def _check_vectors(site: Site, space_id: str, out: Path) -> None:
+    snapshot = newest_snapshot(site.tables, space_id, NIGHT)
+    ours = rows_of(site.tables, USER_EMBEDDINGS, snapshot.key, ["user_id", "embedding"])
+    theirs = pq.read_table(out / "embeddings").sort_by("user_id")
+    if ours["user_id"].combine_chunks() != theirs["user_id"].combine_chunks():
+        raise AssertionError("users of the night's snapshot are not the script's")
+    both = [stacked(combined(table["embedding"]), len(table["embedding"][0])) for table in (ours, theirs)]
+    if not np.allclose(*both, rtol=0, atol=1e-3):
+        raise AssertionError("vectors of the night's snapshot are not the script's")
+
+
+if __name__ == "__main__":
+    run("daily_vs_script", measure, SIZE, runs=1)

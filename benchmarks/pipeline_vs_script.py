@@ -1,0 +1,209 @@
+"""How long does a first run take, against a script that an expert would write without this project?
+
+`userrep pipeline` on Online Retail II as of 2011-10-01, from the log to published snapshots, in a process of its own,
+and ``benchmarks.pipeline_script`` in one of its own, for the same dates, versions of item vectors and epochs. Seconds
+are those of the stages; the start of the process and of Spark is listed apart (``session_seconds``), and so is what the
+script does not do, the example consumer. ``pipeline_vs_script_untrained`` leaves out the training on both sides.
+
+Both compute the same inputs from the same item vectors, and the same embeddings with the same weights: that is checked
+before times are told.
+
+    make bench-pipeline-vs-script
+    python -m benchmarks.pipeline_vs_script --runs 1
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.answers import rows_of
+from benchmarks.pipeline_script import Tiles, encode, features, read_attributes, read_tiles
+from benchmarks.report import Line, Skipped, ask, print_line, progress, ratio_line, seconds_of
+from userrep.arrow import combined, stacked
+from userrep.config import Config, load_config
+from userrep.features.build import feature_sets, features_table
+from userrep.items.versions import versions_of
+from userrep.model.artifact import Artifact, load_artifact
+from userrep.schemas import ITEM_VECTORS, USER_EMBEDDINGS
+from userrep.spaces.registry import artifact_folder, find_space
+from userrep.spaces.snapshots import list_snapshots
+from userrep.tables import Tables
+
+CONFIG = "conf/online_retail_ii.yaml"
+AS_OF = date(2011, 10, 1)
+_STEPS = {
+    "take_inventory", "build_activity_tiles", "train_item_vectors", "build_user_features", "train_autoencoder",
+    "embed_users", "publish_snapshot",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A configuration, the date of its first run, and settings beside it."""
+
+    config: str = CONFIG
+    as_of: date = AS_OF
+    settings: tuple[str, ...] = ("tracking.mlflow=false",)
+
+    def of_as_of(self, ordinal: int) -> "FirstRun":
+        return replace(self, as_of=date.fromordinal(ordinal))
+
+
+def measure(run: FirstRun, root: Path, runs: int) -> list[Line]:
+    """Run both in turn, compare what they made, and return both lines."""
+    log = load_config(run.config).events.path
+    if log is None or not Path(log).exists():
+        raise Skipped(f"{run.config} names a log that is not here: {log}")
+    folder = root / "pipeline_vs_script"
+    ours: list[dict[str, float]] = []
+    theirs: list[dict[str, float]] = []
+    sessions = []
+    for k in range(runs):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        settings = [f"--set=root={folder / 'root'}", *(f"--set={setting}" for setting in run.settings)]
+        command = ["-m", "userrep.cli", "pipeline", "--config", run.config, "--as-of", str(run.as_of), "--json"]
+        printed: list[str] = []
+        wall = seconds_of(lambda command=command + settings, printed=printed: printed.append(_printed(command)))
+        stages = {stage["stage"]: stage["seconds"] for stage in json.loads(printed[0])["stages"]}
+        ours.append({name: taken for name, taken in stages.items() if name in _STEPS})
+        sessions.append(wall - sum(stages.values()))
+        config = load_config(run.config, [f"root={folder / 'root'}", *run.settings])
+        plan = plan_of(config, run)
+        (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+        script = ["-m", "benchmarks.pipeline_script", str(folder / "plan.json"), str(folder / "script")]
+        theirs.append(json.loads(_printed(script)))
+        progress(
+            f"run {k + 1} of {runs}: ours {sum(ours[-1].values()):.1f} s, the script's {sum(theirs[-1].values()):.1f} s"
+        )
+        if k == 0:
+            check_same(config, plan)
+    size = {"log": Path(run.config).stem, "as_ofs": len(plan["as_ofs"]), "cores": os.cpu_count()}
+    return [
+        _line("pipeline_vs_script", size, ours, theirs, sessions, without=()),
+        _line("pipeline_vs_script_untrained", size, ours, theirs, sessions, without=("train", "train_autoencoder")),
+    ]
+
+
+def _line(
+    name: str,
+    size: Line,
+    ours: list[dict[str, float]],
+    theirs: list[dict[str, float]],
+    sessions: list[float],
+    *,
+    without: tuple[str, ...],
+) -> Line:
+    def medians(found: list[dict[str, float]]) -> dict[str, float]:
+        kept = [step for step in found[0] if step not in without]
+        return {step: round(statistics.median(of[step] for of in found), 2) for step in kept}
+
+    mine, scripts = medians(ours), medians(theirs)
+    return ratio_line(
+        name,
+        size,
+        seconds=sum(mine.values()),
+        peer="DuckDB, SciPy, implicit, scikit-learn, torch",
+        peer_seconds=sum(scripts.values()),
+        session_seconds=round(statistics.median(sessions), 1),
+        by_stage=mine,
+        peer_by_step=scripts,
+    )
+
+
+def plan_of(config: Config, run: FirstRun) -> dict[str, Any]:
+    """Say what a run has made, for the script to make the same: dates, versions, epochs."""
+    tables = Tables.of(config, None)
+    space = find_space(tables, None)
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    sets = feature_sets(tables, space.lineage_id)
+    versions = versions_of(tables, config, anchor=space.trained_until)
+    ahead = max(config.future_days, default=0)
+    snapshots = {snapshot.as_of for snapshot in list_snapshots(tables, space.space_id)}
+    every = timedelta(days=config.training.as_ofs.every_days)
+    last, trained_on = space.trained_until - timedelta(days=ahead), []
+    while last in sets and len(trained_on) < config.training.as_ofs.max_dates:
+        trained_on.append(last)
+        last -= every
+    return {
+        "config": run.config,
+        "as_ofs": sorted(map(str, sets)),
+        "versions": sorted({str(versions.valid_at(day)) for day in sets}),
+        "version_by_date": {str(day): str(versions.valid_at(day)) for day in sets},
+        "trained_on": sorted(map(str, trained_on)),
+        "snapshots": sorted(map(str, snapshots)),
+        "epochs": int(artifact.manifest.metrics["epochs"]),
+    }
+
+
+def check_same(config: Config, plan: dict[str, Any]) -> None:
+    """Refuse other inputs from our item vectors, or other embeddings from our weights, on two dates."""
+    tables = Tables.of(config, None)
+    space = find_space(tables, None)
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    tiles = read_tiles(config)
+    attributes = read_attributes(config, tiles.user_ids)
+    for day in (plan["snapshots"][0], plan["snapshots"][-1]):
+        vectors = _our_vectors(tables, config, tiles, plan["version_by_date"][day])
+        rows = features(artifact.layout, tiles, vectors, attributes, date.fromisoformat(day))
+        ids, ours_NF, z_ND = _ours(tables, config, artifact, date.fromisoformat(day))
+        if [tiles.user_ids[user] for user in rows.user_N] != ids:
+            raise AssertionError(f"users of {day} differ")
+        if not np.allclose(rows.x_NF, ours_NF, rtol=0, atol=2e-5):
+            worst = np.abs(rows.x_NF - ours_NF).max(axis=0)
+            names = [block.name for block in artifact.layout.blocks if worst[block.start : block.stop].max() > 2e-5]
+            raise AssertionError(f"inputs of {day} differ in {', '.join(names)}, by up to {worst.max():.2g}")
+        theirs_ND = encode(artifact.encoder(), artifact.scaler.apply(artifact.layout, rows.x_NF))
+        if not np.allclose(theirs_ND, z_ND, rtol=0, atol=1e-3):
+            raise AssertionError(f"embeddings of {day} differ by up to {np.abs(theirs_ND - z_ND).max():.2g}")
+
+
+def _our_vectors(tables: Tables, config: Config, tiles: Tiles, version: str) -> dict[str, np.ndarray]:
+    """Read the item vectors of a version, in the script's order of items."""
+    found, place = {}, {item: k for k, item in enumerate(tiles.item_ids)}
+    lineage_id = find_space(tables, None).lineage_id
+    key = {"lineage_id": lineage_id, "valid_from": date.fromisoformat(version)}
+    for modality, vectors in config.item_vectors.items():
+        rows = rows_of(tables, ITEM_VECTORS, key | {"modality": modality}, ["item_id", "vector"])
+        vector_ID = np.zeros((len(tiles.item_ids), vectors.dim), np.float32)
+        known = [k for k, item in enumerate(rows["item_id"].to_pylist()) if item in place]
+        places = [place[rows["item_id"][k].as_py()] for k in known]
+        vector_ID[places] = stacked(combined(rows["vector"]), vectors.dim)[known]
+        found[modality] = vector_ID
+    return found
+
+
+def _ours(tables: Tables, config: Config, artifact: Artifact, day: date) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return the ids, in order, of a date's users, and our inputs, before scaling, and embeddings of them."""
+    space = find_space(tables, None)
+    features_rows = rows_of(tables, features_table(config, space.lineage_id), {"as_of": day}, None)
+    x_NF = artifact.layout.raw(features_rows.combine_chunks().to_batches()[0])
+    snapshot = list_snapshots(tables, space.space_id)
+    newest = [of for of in snapshot if of.as_of == day][-1]
+    vectors = rows_of(tables, USER_EMBEDDINGS, newest.key, ["user_id", "embedding"])
+    z_ND = stacked(combined(vectors["embedding"]), artifact.manifest.model.latent_dim)
+    ids = vectors["user_id"].to_pylist()
+    is_kept = np.isin(features_rows["user_id"].to_numpy(), ids)
+    return ids, x_NF[is_kept], z_ND
+
+
+def _printed(command: list[str]) -> str:
+    """Run a module of Python in a process of its own, and return what it prints."""
+    ran = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True)
+    return ran.stdout.strip().splitlines()[-1]
+
+
+if __name__ == "__main__":
+    asked = ask("pipeline_vs_script", FirstRun(), small=FirstRun(), runs=3, unit="as-of", number=AS_OF.toordinal(),
+                resized=FirstRun().of_as_of)  # fmt: skip
+    for line in measure(asked.size, asked.root, asked.runs):
+        print_line(line["benchmark"], lambda line=line: line)  # type: ignore[misc]

@@ -1,0 +1,128 @@
+"""The results page: ``docs/results.md`` from the records in ``docs/results``.
+
+``make bench-NAME RECORD=1`` keeps a benchmark's lines there, a file each, with commit, date, cores, versions and load.
+
+    make results
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RECORDS, PAGE = Path("docs/results"), Path("docs/results.md")
+_LIBRARIES = ("pyspark", "delta-spark", "deltalake", "torch", "pyarrow", "duckdb", "implicit")
+_LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before the benchmark itself makes any
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a benchmark has to reach and is to reach, of its ``ratio``: lower is better."""
+
+    must: float
+    aim: float
+
+
+GOALS = {
+    "pipeline_vs_script": Goal(must=2.5, aim=1.3),
+    "daily_vs_script": Goal(must=0.5, aim=0.2),
+}
+_INTRO = """# Results
+
+What was measured, on which machine, and how far the goals are reached. `make results` writes this page from the records
+in `docs/results/`; `make bench-NAME RECORD=1` makes a record anew. A ratio is our seconds over the peer's, in the same
+run: lower is better.
+"""
+
+
+def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
+    """Keep a benchmark's line, with what it was measured with."""
+    git = shutil.which("git") or "git"
+    commit = subprocess.run([git, "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
+    facts = {
+        "line": line,
+        "commit": commit.stdout.strip(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cores": os.cpu_count(),
+        "load_before": _LOAD,
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{line['benchmark']}.json"
+    path.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def page(folder: Path = RECORDS) -> str:
+    """Write the page of all records."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    ratios = [of for of in records if "ratio" in of["line"]]
+    values = [of for of in records if "value" in of["line"]]
+    parts = [_INTRO]
+    if ratios:
+        head = ["Benchmark", "Ours", "Peer", "Ratio", "Must", "Aim", "Measured"]
+        parts.append(_table("Against peers", head, [_against_peer(of) for of in ratios]))
+    if values:
+        head = ["Benchmark", "Value", "Measured"]
+        parts.append(_table("Other figures", head, [[_named(of), _value(of["line"]), _measured(of)] for of in values]))
+    for of in records:
+        parts.append(_details(of))
+    return "\n".join(parts)
+
+
+def _against_peer(of: dict[str, Any]) -> list[str]:
+    line, goal = of["line"], GOALS.get(of["line"]["benchmark"])
+    ratio = f"{line['ratio']:.2f}"
+    if goal is not None:
+        ratio += (
+            " (aim reached)"
+            if line["ratio"] <= goal.aim
+            else " (reached)"
+            if line["ratio"] <= goal.must
+            else " (missed)"
+        )
+    goals = [str(goal.must), str(goal.aim)] if goal else ["", ""]
+    peer = f"{line['peer']}: {line['peer_seconds']:,.1f} s"
+    return [_named(of), f"{line['seconds']:,.1f} s", peer, ratio, *goals, _measured(of)]
+
+
+def _named(of: dict[str, Any]) -> str:
+    return f"[`{of['line']['benchmark']}`](#{of['line']['benchmark']})"
+
+
+def _measured(of: dict[str, Any]) -> str:
+    return f"{of['date']}, {of['commit']}, {of['cores']} cores"
+
+
+def _value(line: dict[str, Any]) -> str:
+    return f"{line['value']:,}"
+
+
+def _details(of: dict[str, Any]) -> str:
+    """Write all that a record has beside its main figure: size, parts, load and versions."""
+    line = of["line"]
+    shown = ("benchmark", "seconds", "peer", "peer_seconds", "ratio", "value")
+    rows = [[name.replace("_", " "), _plain(value)] for name, value in line.items() if name not in shown]
+    rows += [["load before", _plain(of["load_before"])], ["versions", _plain(of["versions"])]]
+    return f"## {line['benchmark']}\n\n" + "\n".join(f"- {name}: {text}" for name, text in rows) + "\n"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_plain(of)}" for name, of in value.items())
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return str(value)
+
+
+def _table(title: str, head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

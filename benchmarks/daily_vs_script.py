@@ -49,7 +49,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         site = with_own_log(kept)
         work = Pipeline(site.config, spark, AS_OF, report=progress)
         work.refresh_user_features()
-        space_id = _add_space(site)
+        space_id = add_space(site)
         space = find_space(site.tables, space_id)
         work.embed_users(space, [AS_OF])
         work.publish_snapshots(space, [AS_OF])
@@ -70,7 +70,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         )
 
 
-def _add_space(site: Site) -> str:
+def add_space(site: Site) -> str:
     """Register a space with weights as drawn and a scaler of the evening's first users; return its id."""
     spec = FeatureSpec.of(site.config)
     layout, table = InputLayout.of(spec, {}), features_table(site.config, site.versions.lineage_id)

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.results import PAGE, RECORDS, page, record
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.default
 
 ROOT = Path(__file__).parents[2]
 

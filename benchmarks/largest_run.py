@@ -1,0 +1,192 @@
+"""How far does one machine go? 300M events of 1.5M users and 500,000 items on two cores and 24 GiB.
+
+The log is drawn once and kept. Then every stage of a first run and of the night after it: the inventory, tiles, window
+sums with features, a day more of the log, its tiles, the sums moved on, embeddings. Each is told with its rate, the
+largest memory of all processes together, and what the tables take on disk. A stage that is done is not done again: kill
+it and run it again. The same on a tenth of the log tells how each stage grows; the last line says what a billion events
+would take by that growth.
+
+    make bench-largest-run
+    python -m benchmarks.largest_run --small
+"""
+
+import json
+import math
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pyspark.sql import SparkSession
+
+from benchmarks.daily_vs_script import add_space
+from benchmarks.logs import ANCHOR, AS_OF, SMALL, LogSize, Site, add_next_day, log_files, site_config
+from benchmarks.report import Line, ask, print_line, progress
+from userrep.events.inventory import take_inventory
+from userrep.events.tile_build import build_tiles
+from userrep.events.tiles import tile_ledger
+from userrep.features.refresh import refresh_features
+from userrep.items.versions import train_versions, versions_of
+from userrep.session import get_session
+from userrep.spaces.registry import find_space, list_spaces
+from userrep.spaces.snapshots import stage_snapshots
+from userrep.tables import Tables
+
+SIZE = LogSize(events=300_000_000, users=1_500_000, items=500_000)
+NIGHT = AS_OF + timedelta(days=1)
+BILLION = 1_000_000_000
+_GB = 1e9
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
+    """Run what is left of all stages."""
+    del runs
+    log = _own_log(size, root)
+    folder = log.parent / "largest_run"
+    config = site_config(folder / "tables", log, log.parent / "items.parquet")
+    tables = Tables.of(config, spark)
+    site = Site(tables, config, versions_of(tables, config, anchor=ANCHOR), log, log.parent / "items.parquet")
+    done = _Stages(folder)
+
+    def tile(*, night: bool) -> int:
+        inventory = take_inventory(tables, config.events)
+        return build_tiles(tables, config, inventory, before=NIGHT if night else AS_OF).num_events
+
+    def refresh(*, night: bool) -> int:
+        return refresh_features(tables, config, site.versions, NIGHT if night else AS_OF).num_users
+
+    def item_vectors() -> int:
+        missing = site.versions.missing([AS_OF])
+        return train_versions(tables, config, site.versions, missing, progress)
+
+    def embed() -> int:
+        space_id = next((space.space_id for space in list_spaces(tables)), None) or add_space(site)
+        staged = stage_snapshots(tables, config, find_space(tables, space_id), [NIGHT])
+        return sum(snapshot.num_users for snapshot in staged)
+
+    done.run("tiles of the log", "events", lambda: tile(night=False))
+    done.run("item vectors", "vectors", item_vectors)
+    site = replace(site, versions=versions_of(tables, config, anchor=ANCHOR))
+    done.run("window sums and features", "users", lambda: refresh(night=False))
+    add_next_day(size, log)
+    done.run("tiles of the next day", "events", lambda: tile(night=True))
+    done.run("sums moved on, and features", "users", lambda: refresh(night=True))
+    done.run("embeddings", "users", embed)
+    ledger = tile_ledger(tables)
+    return {
+        "benchmark": "largest_run" if size == SIZE else f"largest_run_{size.events}",
+        "size": size.told() | {"tiles": ledger.num_tiles([(day, of.revision) for day, of in ledger.days.items()])},
+        "value": round(sum(stage["seconds"] for stage in done.stages.values()), 1),
+        "stages": done.stages,
+    }
+
+
+class _Stages:
+    """What stages have taken, kept in a file as they end."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path, self._tables = folder / "stages.json", folder / "tables"
+        self.stages: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
+
+    def run(self, name: str, unit: str, work: Callable[[], int]) -> None:
+        """Run a stage, unless it is done; ``work`` returns how many of ``unit`` it has gone through."""
+        if name in self.stages:
+            return progress(f"{name}: done before")
+        start, cores = time.perf_counter(), os.cpu_count() or 1
+        with _peak_memory() as peak:
+            num = work()
+        seconds = time.perf_counter() - start
+        self.stages[name] = {
+            "seconds": round(seconds, 1),
+            unit: num,
+            f"{unit}_per_core_second": round(num / seconds / cores),
+            "peak_memory_gb": round(peak[0] / _GB, 1),
+            "tables_gb": round(_size_of(self._tables) / _GB, 2),
+        }
+        self._path.write_text(json.dumps(self.stages), encoding="utf-8")
+        progress(f"{name}: {self.stages[name]}")
+        return None
+
+
+def extrapolated(small: Line, large: Line, num_events: int = BILLION) -> dict[str, float]:
+    """Return the seconds of each stage for that many events, by its growth from the one line to the other."""
+    sizes = small["size"]["events"], large["size"]["events"]
+    found = {}
+    for name, stage in large["stages"].items():
+        growth = math.log(stage["seconds"] / small["stages"][name]["seconds"]) / math.log(sizes[1] / sizes[0])
+        found[name] = round(stage["seconds"] * (num_events / sizes[1]) ** growth)
+    return found
+
+
+def _own_log(size: LogSize, root: Path) -> Path:
+    """Return the folder of a log of its own, which gets a day more."""
+    drawn, items = log_files(size, root)
+    folder = root / f"largest-{size.name}"
+    if not folder.exists():
+        (folder / "events").mkdir(parents=True)
+        for file in drawn.iterdir():
+            os.link(file, folder / "events" / file.name)
+        shutil.copy2(items, folder / "items.parquet")
+    return folder / "events"
+
+
+@contextmanager
+def _peak_memory() -> Iterator[list[float]]:
+    """Sample the memory of this process and all below it: what is not shared. The list holds the peak at the end."""
+    peak, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        is_over = False
+        while not is_over:
+            is_over, total = done.wait(0.5), 0
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                try:
+                    memory = process.memory_info()
+                    total += memory.rss - memory.shared
+                except psutil.Error:  # it is gone
+                    continue
+            peak[0] = max(peak[0], total)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def _size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def main() -> None:
+    """Run a tenth and the whole, as the command line asks; print both lines, and what a billion events would take."""
+    asked = ask("largest_run", SIZE, small=SMALL, runs=1, unit="events", number=SIZE.events, resized=SIZE.of_events)
+    spark = get_session(master=f"local[{os.cpu_count()}]", conf={"spark.driver.memory": "6g"}, app_name="largest_run")
+    tenth = replace(asked.size.of_events(asked.size.events // 10), items=max(10, asked.size.items // 10))
+    lines: list[Line] = []
+    for size in (tenth, asked.size):
+        print_line("largest_run", lambda size=size: lines.append(measure(spark, size, asked.root, 1)) or lines[-1])  # type: ignore[misc,func-returns-value]
+    if len(lines) == 2 and not asked.is_small:
+        billion = {
+            "benchmark": "largest_run_extrapolated",
+            "size": {"events": BILLION, "cores": os.cpu_count()},
+            "value": sum(extrapolated(*lines).values()),
+            "seconds_by_stage": extrapolated(*lines),
+            "how": "extrapolated by each stage's growth from a tenth of the log to all of it",
+        }
+        print_line("largest_run", lambda: billion)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()

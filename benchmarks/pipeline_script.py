@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
@@ -80,10 +81,12 @@ def main() -> None:
     with timed(seconds, "features"):
         attributes = read_attributes(config, tiles.user_ids)
         layout = InputLayout.of(spec, vocabulary(attributes))
-        rows = {
-            day: features(layout, tiles, vectors[plan["version_by_date"][day]], attributes, date.fromisoformat(day))
-            for day in plan["as_ofs"]
-        }
+
+        def features_of(day: str) -> Rows:
+            return features(layout, tiles, vectors[plan["version_by_date"][day]], attributes, date.fromisoformat(day))
+
+        with ThreadPoolExecutor(_CORES) as threads:
+            rows = dict(zip(plan["as_ofs"], threads.map(features_of, plan["as_ofs"]), strict=True))
     with timed(seconds, "train"):
         scaler, autoencoder = train(config, layout, rows, plan)
     with timed(seconds, "embed"):

@@ -34,8 +34,8 @@ GOALS = {
 }
 _INTRO = """# Results
 
-What was measured, on which machine, and how far the goals are reached. `make results` writes this page from the records
-in `docs/results/`; `RECORD=1` with a benchmark's target (`make bench-pipeline RECORD=1`) makes its records anew. A ratio
+What was measured, on which machine, and how far the goals are reached. `make results` writes this page from the
+records in `docs/results/`. With `RECORD=1`, benchmarks make records anew (`make bench-pipeline RECORD=1`). A ratio
 is our seconds over the peer's, in the same run: lower is better.
 """
 

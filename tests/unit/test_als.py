@@ -12,11 +12,11 @@ from pyspark.sql import DataFrame, SparkSession
 
 from userrep.config import AlsVectors
 from userrep.items import als
-from userrep.items.als import VersionFit, behaviour_vectors, fit_als, interactions
+from userrep.items.als import PlannedFit, VersionFits, behaviour_vectors, fit_als, interactions
 
 pytestmark = pytest.mark.default
 
-V1, V2 = date(2024, 5, 8), date(2024, 5, 15)
+V0, V1, V2 = date(2024, 5, 1), date(2024, 5, 8), date(2024, 5, 15)
 DAY = timedelta(days=1)
 ALL = 100  # above all buckets here
 
@@ -50,8 +50,15 @@ def random_pairs(seed: int) -> list[tuple[int, int, int]]:
     return [(user, item, int(rng.integers(1, 9))) for user in range(40) for item in range(9) if (user + item) % 3]
 
 
-def frame_of(spark: SparkSession, pairs: list[tuple[int, int, int]]) -> DataFrame:
-    return spark.createDataFrame(pairs, "user_hash LONG, item_index INT, num_events LONG")
+def frame_of(spark: SparkSession, pairs: list[tuple[int, int, int]], valid_from: date = V1) -> DataFrame:
+    rows = [(user, 1, item, valid_from, num) for user, item, num in pairs]
+    return spark.createDataFrame(
+        rows, "user_hash LONG, user_bucket INT, item_index INT, valid_from DATE, num_events LONG"
+    )
+
+
+def planned(*, starts: bool = False, before: date | None = V0, version: date = V1) -> PlannedFit:
+    return PlannedFit(version, ALL, before, starts)
 
 
 def vectors_of(frame: DataFrame) -> dict[int, NDArray[np.float64]]:
@@ -65,7 +72,7 @@ def test_a_fit_depends_on_no_order_and_lies_on_the_axes_of_the_version_before(sp
 
     def fitted(pairs: list[tuple[int, int, int]], before: DataFrame | None = None) -> dict[int, NDArray[np.float64]]:
         frame = frame_of(spark, pairs)
-        return vectors_of(behaviour_vectors(frame, settings=settings, before=before, is_earlier=False))
+        return vectors_of(behaviour_vectors(frame, [planned()], before, settings=settings))
 
     first = fitted(pairs)
     assert first.keys() == set(range(9))
@@ -75,8 +82,9 @@ def test_a_fit_depends_on_no_order_and_lies_on_the_axes_of_the_version_before(sp
     assert all((second[item] == first[item]).all() for item in first)
 
     turned = {item: vector[[2, 0, 1]] * [1, -1, 1] for item, vector in first.items()}
-    rows = [(item, vector.tolist()) for item, vector in turned.items()]
-    before = spark.createDataFrame([*rows, (30, [1.0, 0.0, 0.0])], "item_index INT, vector ARRAY<FLOAT>")
+    rows = [(V0, item, vector.tolist()) for item, vector in turned.items()]
+    stored = "valid_from DATE, item_index INT, vector ARRAY<FLOAT>"
+    before = spark.createDataFrame([*rows, (V0, 30, [1.0, 0.0, 0.0])], stored)
     again = fitted(pairs, before)
     assert again.keys() == first.keys()
     for item, vector in turned.items():
@@ -91,7 +99,7 @@ def test_a_fit_that_starts_from_the_version_before_stays_closer_to_it() -> None:
 
     def fitted(cells: NDArray[Any], vectors: dict[int, Any], *, starts: bool) -> dict[int, Any]:
         batches = batches_of([(int(user), int(item), 1) for user, item in cells], vectors)
-        fit = VersionFit(settings, starts)(iter(batches))
+        fit = VersionFits(settings, (planned(starts=starts),))(iter(batches))
         return {row["item_index"]: np.array(row["vector"]) for batch in fit for row in batch.to_pylist()}
 
     first = fitted(before, {}, starts=False)
@@ -101,8 +109,29 @@ def test_a_fit_that_starts_from_the_version_before_stays_closer_to_it() -> None:
 
 
 def test_a_version_without_interactions_has_no_vectors() -> None:
-    assert list(VersionFit(AlsVectors(kind="als", dim=3), True)(iter(batches_of([], {4: np.ones(3)})))) == []
-    assert list(VersionFit(AlsVectors(kind="als", dim=3), True)(iter([]))) == []
+    fits = VersionFits(AlsVectors(kind="als", dim=3), (planned(starts=True),))
+    assert list(fits(iter(batches_of([], {4: np.ones(3)})))) == []
+    assert list(fits(iter([]))) == []
+
+
+def test_versions_that_are_fitted_together_are_those_that_are_fitted_one_after_the_other() -> None:
+    settings = AlsVectors(kind="als", dim=3)
+    old, new = random_pairs(0)[::2], random_pairs(1)
+    plan = (planned(starts=True), PlannedFit(V2, 2, V1, starts_there=True))
+    stored = {item: np.eye(3)[item % 3] for item in range(5)}
+    rows = batches_of(old, stored) + batches_of(new, {}, valid_from=V2) + batches_of(new, {}, valid_from=V2, bucket=2)
+
+    def fitted(batches: list[pa.RecordBatch], *fits: PlannedFit) -> dict[tuple[date, int], list[float]]:
+        found = [row for batch in VersionFits(settings, fits)(iter(batches)) for row in batch.to_pylist()]
+        return {(row["valid_from"], row["item_index"]): row["vector"] for row in found}
+
+    together = fitted(rows, *plan)
+    first = fitted(rows, plan[0])
+    vectors = {item: np.array(vector) for (_, item), vector in first.items()}
+    second = fitted(batches_of([], vectors, valid_from=V1) + rows[1:] + batches_of(old, {}), plan[1])
+    assert {version for version, _ in together} == {V1, V2}
+    assert together == first | second
+    assert together != first | fitted(batches_of(old, {}) + rows[1:], PlannedFit(V2, 2, None, starts_there=False))
 
 
 def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_all(
@@ -117,15 +146,21 @@ def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_a
 
     monkeypatch.setattr(als, "free_bytes", lambda: 96 * 400)
     with pytest.raises(MemoryError, match=r"too little memory for ALS: [\d,]+ or more pairs .* 0\.0 GB are free"):
-        list(VersionFit(AlsVectors(kind="als", dim=3), True)(batches()))
+        list(VersionFits(AlsVectors(kind="als", dim=3), (planned(),))(batches()))
     assert len(received) == 2
 
 
-def batches_of(pairs: list[tuple[int, int, int]], vectors: dict[int, Any]) -> list[pa.RecordBatch]:
+def batches_of(
+    pairs: list[tuple[int, int, int]], vectors: dict[int, Any], *, valid_from: date | None = None, bucket: int = 1
+) -> list[pa.RecordBatch]:
     """Return rows as a task receives them: vectors of another version first."""
-    rows = [{"item_index": item, "vector": vector.tolist()} for item, vector in vectors.items()]
-    names = ("user_hash", "item_index", "num_events", "vector")
-    rows += [dict(zip(names, (*pair, []), strict=True)) for pair in pairs]
+    rows: list[dict[str, Any]] = [
+        {"item_index": item, "valid_from": valid_from or V0, "vector": vector.tolist()}
+        for item, vector in vectors.items()
+    ]
+    names = ("user_hash", "item_index", "num_events")
+    shared = {"user_bucket": bucket, "valid_from": valid_from or V1, "vector": []}
+    rows += [dict(zip(names, pair, strict=True)) | shared for pair in pairs]
     return pa.Table.from_pylist(rows, als._INPUT).to_batches()
 
 

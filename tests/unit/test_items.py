@@ -214,6 +214,18 @@ def test_a_version_is_fitted_on_the_users_of_the_lowest_buckets_where_there_are_
         np.testing.assert_allclose(some.vectors[V1][key], vector, atol=1e-4)
 
 
+def test_versions_that_are_made_together_are_those_that_are_made_one_after_the_other(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = _trained(spark, tmp_path / "together", EARLY + LATE, [[V1, V2]])
+    monkeypatch.setattr("userrep.items.versions._GROUP_TILES", 0)
+    alone = _trained(spark, tmp_path / "alone", EARLY + LATE, [[V1, V2]])
+    assert [len(of.reports) for of in (together, alone)] == [1, 2]
+    for version in (V1, V2):
+        assert alone.vectors[version].keys() == together.vectors[version].keys()
+        assert all((alone.vectors[version][key] == of).all() for key, of in together.vectors[version].items())
+
+
 def test_every_item_with_an_event_before_a_version_has_a_behaviour_vector(whole: Trained) -> None:
     assert not _behaviour(whole, V0)
     assert _behaviour(whole, V1).keys() == {item for day, _, item in EARLY + LATE if day < V1}
@@ -290,7 +302,9 @@ def test_complete_versions_are_there_and_anchor_the_grid(whole: Trained) -> None
     versions = versions_of(whole.tables, whole.config, anchor=date(2030, 1, 1))
     assert versions.present == {V0, V1, V2}
     assert versions.anchor == V0
-    assert whole.reports[1] == "item vectors valid from 2024-05-08 (2 of 2)"
+    assert whole.reports == [
+        f"item vectors valid from {V0} to {V1} (2 of 2)", f"item vectors valid from {V2} (1 of 1)",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Behavior vectors: implicit-feedback ALS (Hu, Koren, Volinsky 2008) on events before a version's date.
 
-One task fits a version with the library ``implicit``, on all users or on a sample of them that fits into its memory.
+One task fits versions with the library ``implicit``, on all users or on a sample of them that fits into its memory.
 ``solver: spark`` uses Spark ML on the whole cluster instead.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 TOO_LITTLE_MEMORY = "too little memory for ALS"  # begins the message of a task that cannot hold its interactions
 _INPUT = pa.schema(
-    {"user_hash": pa.int64(), "item_index": pa.int32(), "num_events": pa.int64(), "vector": pa.list_(pa.float32())}
-)
+    [("user_hash", pa.int64()), ("user_bucket", pa.int32()), ("item_index", pa.int32()), ("valid_from", pa.date32()),
+     ("num_events", pa.int64()), ("vector", pa.list_(pa.float32()))]
+)  # fmt: skip
 _PAIRS_PER_BLOCK = 1_000_000  # of Spark's ALS; from the data, so that a session's settings do not change the result
 
 
@@ -62,81 +63,127 @@ def interactions(tiles: DataFrame, item_index: DataFrame, bucket_limits: Mapping
     )
 
 
+@dataclass(frozen=True)
+class PlannedFit:
+    """A version to be fitted, on the users below a bucket. ``before``: the version whose axes it gets, None: its own.
+
+    ``starts_there``: whether the fit starts from that version's vectors; it does from an earlier one.
+    """
+
+    version: date
+    bucket_limit: int
+    before: date | None
+    starts_there: bool
+
+
 def behaviour_vectors(
-    pairs: DataFrame, *, settings: AlsVectors, before: DataFrame | None, is_earlier: bool
+    pairs: DataFrame, plan: Sequence[PlannedFit], known: DataFrame | None, *, settings: AlsVectors
 ) -> DataFrame:
-    """Fit ALS on a version's interactions and rotate the item factors onto another version.
+    """Fit ALS on the interactions of some versions and rotate the item factors of each onto another version.
 
     A vector is a factor's direction, of length 1. The length of a factor mostly says how popular the item is, so a mean
     of factors would be dominated by popular items.
 
     Parameters
     ----------
-    pairs : rows of ``interactions``; those of a user and an item are added up. before : item_index, vector of another
-        version, onto whose axes the factors are rotated. is_earlier : whether that version is an earlier one; then the
-        fit also starts from its vectors.
+    pairs : rows of ``interactions``; those of a user and an item are added up. plan : in order; each may have the axes
+        of one before it. known : valid_from, item_index, vector of versions that are stored, and in the plan.
 
     Returns
     -------
-    One row per item with an event: item_index, vector. Lazy. The order and the partitions of the rows do not change the
-    result. Cost: one task that receives all rows and fits them with ``spark.task.cpus`` threads; with ``solver: spark``
-    ``iterations`` x 2 shuffles of the interactions, and no start from ``before``.
+    One row per version and item with an event: valid_from, item_index, vector. Lazy. Neither the order and the
+    partitions of the rows nor which versions are fitted together change the result. Cost: one task that receives all
+    rows and fits them with ``spark.task.cpus`` threads; with ``solver: spark``, one version at a time, ``iterations`` x
+    2 shuffles of the interactions, and no start from ``before``.
     """
-    fit: VersionFit | Alignment
+    fit: VersionFits | Alignment
     if settings.solver == "spark":
-        users = pairs.select("user_hash").distinct()
+        (only,) = plan
+        mine = pairs.where((F.col("valid_from") <= F.lit(only.version)) & (F.col("user_bucket") < only.bucket_limit))
+        if mine.isEmpty():  # Spark's ALS fails without a pair
+            return mine.select("valid_from", "item_index", F.array().cast("array<float>").alias("vector"))
+        users = mine.select("user_hash").distinct()
         numbers = with_dense_numbers(users, column="user_hash", number="user_number", start=0)
-        factors = fit_als(pairs.join(numbers, on="user_hash", how="inner"), settings=settings).itemFactors
-        known = {"user_hash": F.lit(0), "num_events": F.lit(0), "item_index": F.col("id"), "vector": F.col("features")}
-        rows = factors.select(*_input_columns(**known))
-        fit = Alignment(settings.dim)
+        factors = fit_als(mine.join(numbers, on="user_hash", how="inner"), settings=settings).itemFactors
+        shared = {name: F.lit(0) for name in ("user_hash", "user_bucket", "num_events")}
+        named = {"valid_from": F.lit(only.version), "item_index": F.col("id"), "vector": F.col("features")}
+        rows, fit = factors.select(*_input_columns(**shared, **named)), Alignment(settings.dim, only.version)
     else:
         # An empty list and no null: Spark's Arrow writer goes through all nulls of a list column again for each row.
-        rows, fit = pairs.select(*_input_columns(vector=F.array())), VersionFit(settings, is_earlier)
-    if before is not None:
-        rows = rows.unionByName(before.select(*_input_columns(user_hash=F.lit(None), num_events=F.lit(None))))
-    return rows.repartition(1, F.lit(0)).mapInArrow(fit, "item_index INT, vector ARRAY<FLOAT>")
+        is_wanted = F.col("valid_from") <= F.lit(max(of.version for of in plan))
+        rows, fit = pairs.where(is_wanted).select(*_input_columns(vector=F.array())), VersionFits(settings, tuple(plan))
+    if known is not None:
+        nulls = {name: F.lit(None) for name in ("user_hash", "user_bucket", "num_events")}
+        rows = rows.unionByName(known.select(*_input_columns(**nulls)))
+    return rows.repartition(1, F.lit(0)).mapInArrow(fit, "valid_from DATE, item_index INT, vector ARRAY<FLOAT>")
 
 
 def _input_columns(**other: Column) -> list[Column]:
     """Return the columns that a task receives, those in ``other`` from there.
 
-    Rows with a ``user_hash`` are what is to be fitted or rotated, the others vectors of another version.
+    Rows with a ``user_hash`` are what is to be fitted or rotated, the others vectors of stored versions.
     """
-    types = {"user_hash": "long", "item_index": "int", "num_events": "long", "vector": "array<float>"}
+    types = {
+        "user_hash": "long", "user_bucket": "int", "item_index": "int", "valid_from": "date", "num_events": "long",
+        "vector": "array<float>",
+    }  # fmt: skip
     return [other.get(name, F.col(name)).cast(kind).alias(name) for name, kind in types.items()]
 
 
 @dataclass(frozen=True)
-class VersionFit:
-    """Fits a version in one task."""
+class VersionFits:
+    """Fits versions in one task, one after the other."""
 
     settings: AlsVectors
-    starts_from_before: bool
+    plan: tuple[PlannedFit, ...]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield item_index, vector of the items with an event.
+        """Yield valid_from, item_index, vector of the items with an event before each version.
 
         Raises
         ------
         MemoryError
             If a fit of the interactions does not fit into the memory that is free, with ``TOO_LITTLE_MEMORY``.
         """
+        rows, known = _split(self._checked(batches))
+        num_items = 1 + max(largest(part.column("item_index")) for part in (rows, known))
+        vectors = {
+            version: _matrix(known.filter(pc.equal(known.column("valid_from"), version)), num_items, self.settings.dim)
+            for version in known.column("valid_from").unique().to_pylist()
+        }
+        for k, planned in enumerate(self.plan):
+            is_mine = pc.and_(
+                pc.less_equal(rows.column("valid_from"), planned.version),
+                pc.less(rows.column("user_bucket"), planned.bucket_limit),
+            )
+            mine, is_last = rows.filter(is_mine), k == len(self.plan) - 1
+            if is_last:
+                del rows  # the fit takes its memory
+            before_ID = vectors.get(planned.before) if planned.before else None
+            vectors = {of.before: vectors[of.before] for of in self.plan[k + 1 :] if of.before in vectors}
+            if not mine.num_rows:
+                continue
+            items, vector_ID = self._fitted(mine, before_ID, num_items, starts_there=planned.starts_there)
+            if not is_last:
+                vectors[planned.version] = np.zeros((num_items, self.settings.dim), np.float32)
+                vectors[planned.version][items] = vector_ID
+            yield _batch(planned.version, items, vector_ID)
+
+    def _fitted(
+        self, rows: pa.Table, before_ID: NDArray[np.float32] | None, num_items: int, *, starts_there: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the items with an event, and their vectors."""
         settings = self.settings
-        rows, before = _split(self._checked(batches))
-        if not rows.num_rows:
-            return
-        num_items = 1 + max(largest(part.column("item_index")) for part in (rows, before))
-        before_ID = _matrix(before, num_items, settings.dim)
-        start_ID = initial_factors(before_ID if self.starts_from_before else np.zeros_like(before_ID), settings.seed)
+        nothing_ID = np.zeros((num_items, settings.dim), np.float32)
+        before_ID = nothing_ID if before_ID is None else before_ID
+        start_ID = initial_factors(before_ID if starts_there else nothing_ID, settings.seed)
         counts_UI = event_counts(rows, num_items)
-        del rows
         items = np.unique(counts_UI.indices)  # the others would pull at the users' factors
         _check(needed_bytes(0, counts_UI.shape[0] + len(items), settings.dim), counts_UI.nnz, free_bytes())
         context = TaskContext.get()
         num_threads = context.cpus() if context else 1
         factors_ID = fit_item_factors(counts_UI[:, items], start_ID[items], settings=settings, num_threads=num_threads)
-        yield _batch(items, aligned_directions(factors_ID, before_ID[items]))
+        return items, aligned_directions(factors_ID, before_ID[items])
 
     def _checked(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Pass the input on, as long as a fit of what has arrived would fit into memory."""
@@ -153,15 +200,16 @@ class Alignment:
     """Rotates factors that were fitted elsewhere onto the vectors of another version, in one task."""
 
     dim: int
+    version: date
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield item_index, vector of the factors. Memory: both versions."""
+        """Yield valid_from, item_index, vector of the factors. Memory: both versions."""
         factors, before = _split(batches)
         if factors.num_rows:
             items = factors.column("item_index").to_numpy()
             num_items = 1 + max(largest(part.column("item_index")) for part in (factors, before))
             factors_ID, before_ID = (_matrix(part, num_items, self.dim) for part in (factors, before))
-            yield _batch(items, aligned_directions(factors_ID[items], before_ID[items]))
+            yield _batch(self.version, items, aligned_directions(factors_ID[items], before_ID[items]))
 
 
 def _split(batches: Iterable[pa.RecordBatch]) -> tuple[pa.Table, pa.Table]:
@@ -180,8 +228,10 @@ def _matrix(rows: pa.Table, num_items: int, dim: int) -> NDArray[np.float32]:
     return vector_ID
 
 
-def _batch(items: NDArray[np.int32], vectors_ID: NDArray[np.float32]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array(items, pa.int32()), listed(vectors_ID)], ["item_index", "vector"])
+def _batch(version: date, items: NDArray[np.int32], vectors_ID: NDArray[np.float32]) -> pa.RecordBatch:
+    versions = pa.array([version]).take(pa.array(np.zeros(len(items), np.int32)))
+    columns = [versions, pa.array(items, pa.int32()), listed(vectors_ID)]
+    return pa.RecordBatch.from_arrays(columns, ["valid_from", "item_index", "vector"])
 
 
 def _check(needed: int, num_rows: int, free: int) -> None:

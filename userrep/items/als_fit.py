@@ -49,9 +49,9 @@ def fit_item_factors(
 ) -> NDArray[np.float32]:
     """Return the item factors after ``iterations`` rounds from ``start_ID``; zeros for items without an event.
 
-    The confidence in a pair is 1 + alpha log(1 + events). The ridge is ``regularization`` times the mean number of pairs
-    of a user or an item, so that it means the same on logs of all sizes. The same bits for the same input on the same
-    machine, whatever the number of threads: each factor is solved by one of them.
+    The confidence in a pair is 1 + alpha log(1 + events). The ridge is ``regularization`` times the mean number of
+    pairs of a user or an item, so that it means the same on logs of all sizes. The same bits for the same input on the
+    same machine, whatever the number of threads: each factor is solved by one of them.
     """
     from implicit.cpu.als import AlternatingLeastSquares  # on workers only: 0.3 s
 

@@ -4,6 +4,7 @@ Versions of a lineage lie ``refit_days`` apart. The first one that a lineage get
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -22,15 +23,16 @@ from userrep.events.columns import as_text, check_columns, id_text, named, type_
 from userrep.events.source import read_source
 from userrep.events.tiles import TileLedger, read_tiles, tile_ledger
 from userrep.ids import short_hash
-from userrep.items.als import TOO_LITTLE_MEMORY, behaviour_vectors, interactions
+from userrep.items.als import TOO_LITTLE_MEMORY, PlannedFit, behaviour_vectors, interactions
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import given_vectors
 from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
-from userrep.sql import sql_date, sql_key
+from userrep.sql import sql_any, sql_date
 from userrep.storage import artifacts_root, exists
 from userrep.tables import Tables
 from userrep.utc import utc_now
 
+_GROUP_TILES = 10_000_000  # of the versions that one task fits, all together
 _TEXT_PARTITIONS = 8  # a fixed number, so that vectors do not depend on the session's settings
 _ATTEMPTS = 20  # to number items, each on the newest numbers
 _FILE_BYTES = 2**26  # of vectors in a file, about
@@ -85,11 +87,13 @@ def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
 def train_versions(
     tables: Tables, config: Config, versions: Versions, wanted: Sequence[date], report: Callable[[str], None]
 ) -> int:
-    """Make the versions ``wanted``, oldest first, each committed when it is complete. Returns the vectors written.
+    """Make the versions ``wanted``, oldest first. Returns the vectors written.
 
-    Cost: one pass over the items of all tiles before the last version, and one over the tiles of the users that ALS is
-    fitted on (sorted by user in their files, so that little of other users is read); their counts by user, item and
-    version are cached. Then one ALS fit per version and behavior modality, and a few passes over the item table.
+    Small versions are made and committed together, ten million tiles at a time: one Spark job for all costs less than
+    one for each. Cost: one pass over the items of all tiles before the last version, and one over the tiles of the
+    users that ALS is fitted on (sorted by user in their files, so that little of other users is read); their counts by
+    user, item and version are cached. Then one ALS fit per version and behavior modality, and a few passes over the
+    item table.
     """
     items = _items(tables, config.items) if config.items else None
     index = _extended_index(tables, versions.lineage_id, items, end=max(wanted)).cache()
@@ -101,17 +105,33 @@ def train_versions(
     inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
     num_vectors = 0
     try:
-        for k, version in enumerate(sorted(wanted)):
-            present = versions.present | {v for v in wanted if v < version}
-            earlier, later = [v for v in present if v < version], [v for v in present if v > version]
-            before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes only
+        done = 0
+        for group in _groups(config, ledger, sorted(wanted)):
             with _memory_error_told():
-                num_vectors += _write_version(inputs, version, before)
-            report(f"item vectors valid from {version} ({k + 1} of {len(wanted)})")
+                num_vectors += _write_versions(inputs, group, {*versions.present, *sorted(wanted)[:done]})
+            done += len(group)
+            valid = f"{group[0]} to {group[-1]}" if len(group) > 1 else f"{group[0]}"
+            report(f"item vectors valid from {valid} ({done} of {len(wanted)})")
     finally:
         for cached in (pairs, index, *inputs.constant.values()):
             cached.unpersist()
     return num_vectors
+
+
+def _groups(config: Config, ledger: TileLedger, wanted: Sequence[date]) -> Iterator[list[date]]:
+    """Put versions that follow each other together; those that Spark fits stay alone."""
+    is_alone = any(isinstance(of, AlsVectors) and of.solver == "spark" for of in config.item_vectors.values())
+    group: list[date] = []
+    tiles = 0
+    for version in wanted:
+        more = ledger.num_tiles((day, of.revision) for day, of in ledger.days.items() if day < version)
+        if group and (is_alone or tiles + more > _GROUP_TILES):
+            yield group
+            group, tiles = [], 0
+        group.append(version)
+        tiles += more
+    if group:
+        yield group
 
 
 @contextmanager
@@ -168,33 +188,40 @@ class _Inputs:
     bucket_limits: Mapping[date, Mapping[str, int]]  # by version and modality
     constant: dict[str, DataFrame] = field(default_factory=dict)  # modalities that all versions share, cached
 
-    def vectors(self, version: date, before: date | None) -> DataFrame:
-        """Return all modalities of one version: modality, item_index, vector."""
-        return reduce(
-            DataFrame.unionByName, (self._modality(name, version, before) for name in self.config.item_vectors)
-        )
+    def vectors(self, group: Sequence[date], present: AbstractSet[date]) -> DataFrame:
+        """Return all modalities of some versions: modality, valid_from, item_index, vector."""
+        parts = (self._modality(name, group, present) for name in self.config.item_vectors)
+        return reduce(DataFrame.unionByName, parts)
 
-    def _modality(self, name: str, version: date, before: date | None) -> DataFrame:
+    def _modality(self, name: str, group: Sequence[date], present: AbstractSet[date]) -> DataFrame:
         settings = self.config.item_vectors[name]
         if isinstance(settings, AlsVectors):
-            vectors = self._behaviour(name, settings, version, before)
+            vectors = self._behaviour(name, settings, group, present)
         else:
             if name not in self.constant:
                 if isinstance(settings, TextVectors):
                     self.constant[name] = self._content(name, settings).cache()
                 else:
                     self.constant[name] = given_vectors(self._numbered_items(), dim=settings.dim).cache()
-            vectors = self.constant[name]
-        return vectors.select(F.lit(name).alias("modality"), "item_index", "vector")
+            versions = F.explode(F.array(*(F.lit(version) for version in group)))
+            vectors = self.constant[name].withColumn("valid_from", versions)
+        return vectors.select(F.lit(name).alias("modality"), "valid_from", "item_index", "vector")
 
-    def _behaviour(self, name: str, settings: AlsVectors, version: date, before: date | None) -> DataFrame:
-        is_sampled = F.col("user_bucket") < self.bucket_limits[version][name]
-        known = self.pairs.where((F.col("valid_from") <= F.lit(version)) & is_sampled)
-        if settings.solver == "spark" and known.isEmpty():  # Spark's ALS fails without a pair
-            return known.select("item_index", F.array().cast("array<float>").alias("vector"))
-        other = read_vectors(self.tables, self.lineage_id, before).where(f"modality = '{name}'") if before else None
-        is_earlier = before is not None and before < version
-        return behaviour_vectors(known, settings=settings, before=other, is_earlier=is_earlier)
+    def _behaviour(
+        self, name: str, settings: AlsVectors, group: Sequence[date], present: AbstractSet[date]
+    ) -> DataFrame:
+        plan, stored = [], set()
+        for k, version in enumerate(group):
+            there = {*present, *group[:k]}
+            earlier, later = [of for of in there if of < version], [of for of in there if of > version]
+            before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes only
+            plan.append(PlannedFit(version, self.bucket_limits[version][name], before, starts_there=bool(earlier)))
+            stored |= {before} & present
+        known = None
+        if stored:
+            of_versions = F.col("valid_from").isin(sorted(stored)) & (F.col("modality") == name)
+            known = self.tables.read(ITEM_VECTORS).where(F.col("lineage_id") == self.lineage_id).where(of_versions)
+        return behaviour_vectors(self.pairs, plan, known, settings=settings)
 
     def _content(self, name: str, settings: TextVectors) -> DataFrame:
         with_text = self._numbered_items().where(F.trim("text") != "")
@@ -210,33 +237,40 @@ class _Inputs:
         return self.items.join(self.index, on="item_id", how="inner")
 
 
-def _write_version(inputs: _Inputs, version: date, before: date | None) -> int:
-    """Write all modalities of a version in one commit, then record that it is complete; return the number of vectors.
+def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet[date]) -> int:
+    """Write all modalities of some versions in one commit, then record that they are complete; return the vectors.
 
     Files hold equal ranges of item buckets, sorted, some 64 MB each of the widest modality, so that a task that wants
     some items only reads their row groups. Cost: the vectors are cached, and shuffled once.
     """
-    key: dict[str, str | date | int] = {"lineage_id": inputs.lineage_id, "valid_from": version}
-    rows = inputs.vectors(version, before).join(inputs.index, on="item_index", how="inner").cache()
+    keys: list[dict[str, str | date | int]] = [
+        {"lineage_id": inputs.lineage_id, "valid_from": version} for version in group
+    ]
+    rows = inputs.vectors(group, present).join(inputs.index, on="item_index", how="inner").cache()
     try:
         largest = F.greatest(F.array_max("vector"), -F.array_min("vector")).cast("double")
         found = (
-            rows.groupBy("modality").agg(F.count("*").alias("num_vectors"), F.max(largest).alias("largest")).collect()
+            rows.groupBy("valid_from", "modality")
+            .agg(F.count("*").alias("num_vectors"), F.max(largest).alias("largest"))
+            .collect()
         )
         num_items = inputs.index.count()
         widest = max(settings.dim for settings in inputs.config.item_vectors.values())
         num_files = power_of_two(num_items * widest * 4 / _FILE_BYTES)
-        keyed = rows.withColumns({name: F.lit(value) for name, value in key.items()} | {"item_bucket": item_bucket()})
+        keyed = rows.withColumns({"lineage_id": F.lit(inputs.lineage_id), "item_bucket": item_bucket()})
         in_order = keyed.repartitionById(num_files, slice_number(num_files, "item_bucket"))
-        in_order = in_order.sortWithinPartitions("modality", "item_bucket", "item_id")
-        inputs.tables.replace(in_order, ITEM_VECTORS, [key])
+        in_order = in_order.sortWithinPartitions("valid_from", "modality", "item_bucket", "item_id")
+        inputs.tables.replace(in_order, ITEM_VECTORS, keys)
     finally:
         rows.unpersist()
-    num_vectors = {row.modality: row.num_vectors for row in found}
-    made = MadeVersion(num_items, num_vectors, max((row.largest for row in found), default=0.0))
-    done = {**key, **made._asdict(), "built_at": utc_now()}
-    inputs.tables.add(ITEM_VECTOR_VERSIONS, [done], replacing=sql_key(key))
-    return sum(num_vectors.values())
+    done = []
+    for key in keys:
+        mine = [row for row in found if row.valid_from == key["valid_from"]]
+        num_vectors = {row.modality: row.num_vectors for row in mine}
+        made = MadeVersion(num_items, num_vectors, max((row.largest for row in mine), default=0.0))
+        done.append({**key, **made._asdict(), "built_at": utc_now()})
+    inputs.tables.add(ITEM_VECTOR_VERSIONS, done, replacing=sql_any(keys))
+    return sum(row.num_vectors for row in found)
 
 
 def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 RECORDS, PAGE = Path("docs/results"), Path("docs/results.md")
 _LIBRARIES = ("pyspark", "delta-spark", "deltalake", "torch", "pyarrow", "duckdb", "implicit")
-_LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before the benchmark itself makes any
+_LOAD = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # before the benchmark itself makes any
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{line['benchmark']}.json"
-    path.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def page(folder: Path = RECORDS) -> str:

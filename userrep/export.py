@@ -15,12 +15,12 @@ from userrep.errors import UsageError
 from userrep.features.build import feature_sets, features_table, read_features
 from userrep.features.layout import in_lists
 from userrep.features.spec import FeatureSpec
-from userrep.items.versions import read_vectors, versions_of
+from userrep.items.versions import made_versions, read_vectors, versions_of
 from userrep.logs import to_stderr
 from userrep.model.artifact import load_artifact
 from userrep.parquet_parts import MANIFEST, StoredRows, write_parts, write_parts_here
 from userrep.schemas import EXPORTS as EXPORTS_LEDGER
-from userrep.schemas import USER_EMBEDDINGS, TableSchema, fields_of
+from userrep.schemas import ITEM_VECTORS, USER_EMBEDDINGS, TableSchema, fields_of
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.storage import (
@@ -65,8 +65,8 @@ def export_embeddings(
     """Write the newest revision of a snapshot: user_id, as_of, embedding. Returns the manifest."""
     snapshot = newest_snapshot(tables, space.space_id, as_of)
 
-    def finish(batch: pa.RecordBatch) -> pa.RecordBatch:
-        return _with_as_of(batch.select(["user_id", "embedding"]), as_of)
+    def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
+        return batch.select(["user_id", "embedding"]).add_column(1, "as_of", _constant(values["as_of"], batch))
 
     rows = _Rows(
         "user_id STRING, as_of DATE, embedding ARRAY<FLOAT>",
@@ -102,8 +102,9 @@ def export_features(
     spec = FeatureSpec.of(config)
     columns = {name: kind for name, kind in spec.columns() if name != "is_exact"}
 
-    def finish(batch: pa.RecordBatch) -> pa.RecordBatch:
-        return _with_as_of(in_lists(batch, spec).select(["user_id", *columns]), as_of)
+    def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
+        features = in_lists(batch, spec).select(["user_id", *columns])
+        return features.add_column(1, "as_of", _constant(values["as_of"], batch))
 
     rows = _Rows(
         ", ".join(["user_id STRING, as_of DATE", *(f"`{name}` {kind}" for name, kind in columns.items())]),
@@ -129,12 +130,18 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
     valid_from = versions.valid_at(as_of)
     if valid_from not in versions.present:
         raise UsageError(f"no item vectors for {as_of}: `userrep pipeline --as-of {as_of}` builds them.")
+
+    def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
+        return batch.select(["item_id", "vector"]).add_column(0, "modality", _constant(values["modality"], batch))
+
     rows = _Rows(
         "modality STRING, item_id STRING, vector ARRAY<FLOAT>",
         lambda: read_vectors(tables, lineage_id, valid_from).select("modality", "item_id", "vector"),
+        _stored(tables, ITEM_VECTORS, {"lineage_id": lineage_id, "valid_from": valid_from}, finish),
     )
+    num_vectors = sum(made_versions(tables, lineage_id)[valid_from].num_vectors.values())
     about = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
-    return _write(rows, out, "item-vectors", as_of, about, order=["item_id", "modality"])
+    return _write(rows, out, "item-vectors", as_of, about, order=["item_id", "modality"], num_rows=num_vectors)
 
 
 EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -179,20 +186,18 @@ def _stored(
     tables: Tables,
     table: TableSchema,
     key: Mapping[str, Any],
-    finish: Callable[[pa.RecordBatch], pa.RecordBatch],
+    finish: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch],
 ) -> StoredRows | None:
     """Name the files of a partition; None where they cannot be read beside Spark."""
     if not tables.has_files:
         return None
     files = tables.files(table, lambda values: all(values[name] == value for name, value in key.items()))
-    return StoredRows([f"{tables.uri(table)}/{file.path}" for file in files], finish)
+    return StoredRows([(f"{tables.uri(table)}/{file.path}", file.values) for file in files], finish)
 
 
-def _with_as_of(batch: pa.RecordBatch, as_of: date) -> pa.RecordBatch:
-    """Put the partition's date behind the first column."""
-    columns, names = batch.columns, batch.schema.names
-    dates = pa.array([as_of]).take(pa.array(np.zeros(batch.num_rows, np.int32)))
-    return pa.RecordBatch.from_arrays([columns[0], dates, *columns[1:]], [names[0], "as_of", *names[1:]])
+def _constant(value: str | date, batch: pa.RecordBatch) -> pa.Array:
+    """Return a column of one value, as long as a batch."""
+    return pa.array([value]).take(pa.array(np.zeros(batch.num_rows, np.int32)))
 
 
 def _write(
@@ -203,7 +208,7 @@ def _write(
     about: dict[str, Any],
     *,
     order: list[str],
-    num_rows: int | None = None,
+    num_rows: int,
 ) -> dict[str, Any]:
     """Write rows as Parquet, in parts by the first column of ``order``, with a manifest that names each file's SHA-256.
 
@@ -220,7 +225,7 @@ def _write(
     _write_manifest(folder, begun)
     _delete_others(folder, set())
     columns = fields_of(rows.ddl)
-    if rows.stored is not None and num_rows is not None and num_rows <= _MOST_ROWS_HERE:
+    if rows.stored is not None and num_rows <= _MOST_ROWS_HERE:
         parts = write_parts_here(rows.stored, columns, folder, order=order)
     else:
         parts = write_parts(rows.read(), folder, order=order)

@@ -7,9 +7,9 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,10 +53,13 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Rows as some files of a table have them; ``finish`` turns a batch of them into one of the export."""
+    """Rows as some files of a table have them, each with the values of its partition columns.
 
-    files: Sequence[str]
-    finish: Callable[[pa.RecordBatch], pa.RecordBatch]
+    ``finish`` turns a batch of a file, with these values, into one of the export.
+    """
+
+    files: Sequence[tuple[str, Mapping[str, Any]]]
+    finish: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch]
 
 
 def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str]) -> list[Part]:
@@ -89,18 +92,18 @@ def write_parts_here(rows: StoredRows, columns: StructType, folder: str, *, orde
 
     Cost: the ids of all rows are read once for each part, the rows once. Memory: the rows of one part.
     """
-    key, stored = order[0], [open_parquet(file) for file in rows.files]
-    num_parts, parts = _num_parts(sum(file.metadata.num_rows for file in stored)), []
+    key, stored = order[0], [(open_parquet(file), values) for file, values in rows.files]
+    num_parts, parts = _num_parts(sum(file.metadata.num_rows for file, _ in stored)), []
     schema = to_arrow_schema(columns)
     for part in range(num_parts):
         found = [schema.empty_table()]
-        for file in stored:
+        for file, values in stored:
             for group in range(file.metadata.num_row_groups):
                 bucket_N = hashing.bucket_of(combined(file.read_row_group(group, columns=[key]).column(key)))
                 is_part_N = bucket_N.astype(np.int64) * num_parts // buckets.NUM_BUCKETS == part
                 if is_part_N.any():
                     batches = file.read_row_group(group).filter(pa.array(is_part_N)).to_batches()
-                    found += [pa.Table.from_batches([rows.finish(batch)]).cast(schema) for batch in batches]
+                    found += [pa.Table.from_batches([rows.finish(batch, values)]).cast(schema) for batch in batches]
         whole = pa.concat_tables(found).sort_by([(name, "ascending") for name in order])
         if whole.num_rows:
             parts.append(_write(folder, _named(part), key, whole, []))

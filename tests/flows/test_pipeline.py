@@ -202,6 +202,22 @@ def test_exports_are_complete_parquet_with_a_manifest(done: tuple[Pipeline, Conf
         export_embeddings(work.tables, config, space, AS_OF, str(tmp_path / "mine"))
 
 
+def test_spark_writes_the_same_exports_to_the_byte(
+    done: tuple[Pipeline, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, config = done
+    space = find_space(work.tables, None)
+
+    def exported(name: str) -> list[dict[str, str]]:
+        features = export_features(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / f"features-{name}"))
+        vectors = export_item_vectors(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / f"items-{name}"))
+        return [features["sha256"], vectors["sha256"]]
+
+    here = exported("here")
+    monkeypatch.setattr("userrep.export._MOST_ROWS_HERE", 0)
+    assert exported("by-spark") == here
+
+
 def test_retraining_makes_a_new_space_and_leaves_the_old_one_serving(
     spark: SparkSession, done: tuple[Pipeline, Config], tmp_path: Path
 ) -> None:

@@ -109,15 +109,16 @@ def fitted(events: pa.Table, before: date, share: float, seed: int) -> NDArray[n
 
 def item_auc(events: pa.Table, vectors_ID: NDArray[np.float32], day: date, random: np.random.Generator) -> float:
     """Return the mean over users of how well their past finds the items of their next seven days."""
-    past = _counts(events.filter(pc.less(events.column("day"), pa.scalar(day))), vectors_ID)
+    shape = (1 + pc.max(events.column("user_hash")).as_py(), len(vectors_ID))
+    past = _counts(events.filter(pc.less(events.column("day"), pa.scalar(day))), shape)
     in_week = pc.and_(
         pc.greater_equal(events.column("day"), pa.scalar(day)),
         pc.less(events.column("day"), pa.scalar(day + timedelta(days=7))),
     )
-    future = _counts(events.filter(in_week), vectors_ID)
+    future = _counts(events.filter(in_week), shape)
     weights = past.copy()
     weights.data = np.log1p(weights.data)
-    users = np.flatnonzero((np.diff(future.indptr) > 0) & (np.diff(past.indptr) > 0)[: future.shape[0]])
+    users = np.flatnonzero((np.diff(future.indptr) > 0) & (np.diff(past.indptr) > 0))
     scores_UI = (weights[users] @ vectors_ID) @ vectors_ID.T
     taken = np.asarray((future > 0).sum(axis=0)).ravel()
     aucs = []
@@ -131,11 +132,10 @@ def item_auc(events: pa.Table, vectors_ID: NDArray[np.float32], day: date, rando
     return statistics.mean(aucs)
 
 
-def _counts(rows: pa.Table, vectors_ID: NDArray[np.float32]) -> csr_matrix:
+def _counts(rows: pa.Table, shape: tuple[int, int]) -> csr_matrix:
     """Count events by user number and item."""
     cells = rows.column("user_hash").to_numpy(), rows.column("item_index").to_numpy()
-    num_users = 1 + (pc.max(rows.column("user_hash")).as_py() or 0)
-    return csr_matrix((rows.column("num_events").to_numpy(), cells), shape=(num_users, len(vectors_ID)))
+    return csr_matrix((rows.column("num_events").to_numpy(), cells), shape=shape)
 
 
 if __name__ == "__main__":

@@ -60,22 +60,24 @@ def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
 def page(folder: Path = RECORDS) -> str:
     """Write the page of all records."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    ratios = [of for of in records if "ratio" in of["line"]]
-    values = [of for of in records if "value" in of["line"]]
+    ratios = [kept for kept in records if "ratio" in kept["line"]]
+    values = [kept for kept in records if "value" in kept["line"]]
     parts = [_INTRO]
     if ratios:
         head = ["Benchmark", "Ours", "Peer", "Ratio", "Must", "Aim", "Measured"]
-        parts.append(_table("Against peers", head, [_against_peer(of) for of in ratios]))
+        parts.append(_table("Against peers", head, [_against_peer(kept) for kept in ratios]))
     if values:
         head = ["Benchmark", "Value", "Measured"]
-        parts.append(_table("Other figures", head, [[_named(of), _value(of["line"]), _measured(of)] for of in values]))
-    for of in records:
-        parts.append(_details(of))
+        parts.append(
+            _table("Other figures", head, [[_named(kept), _value(kept["line"]), _measured(kept)] for kept in values])
+        )
+    for kept in records:
+        parts.append(_details(kept))
     return "\n".join(parts)
 
 
-def _against_peer(of: dict[str, Any]) -> list[str]:
-    line, goal = of["line"], GOALS.get(of["line"]["benchmark"])
+def _against_peer(kept: dict[str, Any]) -> list[str]:
+    line, goal = kept["line"], GOALS.get(kept["line"]["benchmark"])
     ratio = f"{line['ratio']:.2f}"
     if goal is not None:
         ratio += (
@@ -87,33 +89,33 @@ def _against_peer(of: dict[str, Any]) -> list[str]:
         )
     goals = [str(goal.must), str(goal.aim)] if goal else ["", ""]
     peer = f"{line['peer']}: {line['peer_seconds']:,.1f} s"
-    return [_named(of), f"{line['seconds']:,.1f} s", peer, ratio, *goals, _measured(of)]
+    return [_named(kept), f"{line['seconds']:,.1f} s", peer, ratio, *goals, _measured(kept)]
 
 
-def _named(of: dict[str, Any]) -> str:
-    return f"[`{of['line']['benchmark']}`](#{of['line']['benchmark']})"
+def _named(kept: dict[str, Any]) -> str:
+    return f"[`{kept['line']['benchmark']}`](#{kept['line']['benchmark']})"
 
 
-def _measured(of: dict[str, Any]) -> str:
-    return f"{of['date']}, {of['commit']}, {of['cores']} cores"
+def _measured(kept: dict[str, Any]) -> str:
+    return f"{kept['date']}, {kept['commit']}, {kept['cores']} cores"
 
 
 def _value(line: dict[str, Any]) -> str:
     return f"{line['value']:,}"
 
 
-def _details(of: dict[str, Any]) -> str:
+def _details(kept: dict[str, Any]) -> str:
     """Write all that a record has beside its main figure: size, parts, load and versions."""
-    line = of["line"]
+    line = kept["line"]
     shown = ("benchmark", "seconds", "peer", "peer_seconds", "ratio", "value")
     rows = [[name.replace("_", " "), _plain(value)] for name, value in line.items() if name not in shown]
-    rows += [["load before", _plain(of["load_before"])], ["versions", _plain(of["versions"])]]
+    rows += [["load before", _plain(kept["load_before"])], ["versions", _plain(kept["versions"])]]
     return f"## {line['benchmark']}\n\n" + "\n".join(f"- {name}: {text}" for name, text in rows) + "\n"
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {_plain(of)}" for name, of in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {_plain(part)}" for name, part in value.items())
     if isinstance(value, int | float):
         return f"{value:,}"
     return str(value)

@@ -65,8 +65,9 @@ class Runs:
     def _tell_begin(self, name: str) -> None:
         if name not in self._expected or self._last_seconds.get(name, _WORTH_TELLING) < _WORTH_TELLING:
             return
-        last = f"{self._last_seconds[name]:.0f} s last time" if name in self._last_seconds else "for the first time"
-        self.report(f"{name}: begins, stage {self._expected.index(name) + 1} of {len(self._expected)}, {last}")
+        place = f"stage {self._expected.index(name) + 1} of {len(self._expected)}"
+        last = f"{self._last_seconds[name]:.0f} s last time" if name in self._last_seconds else "first run"
+        self.report(f"{place}: {name} ({last})")
 
     @contextmanager
     def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:

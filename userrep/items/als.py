@@ -87,7 +87,7 @@ def behaviour_vectors(
     Parameters
     ----------
     pairs : rows of ``interactions``; those of a user and an item are added up. plan : in order; each may have the axes
-        of one before it. known : valid_from, item_index, vector of versions that are stored, and in the plan.
+        of one before it. known : valid_from, item_index, vector of the stored versions that the plan refers to.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def behaviour_vectors(
         rows, fit = factors.select(*_input_columns(**shared, **named)), Alignment(settings.dim, only.version)
     else:
         # An empty list and no null: Spark's Arrow writer goes through all nulls of a list column again for each row.
-        is_wanted = F.col("valid_from") <= F.lit(max(of.version for of in plan))
+        is_wanted = F.col("valid_from") <= F.lit(max(planned.version for planned in plan))
         rows, fit = pairs.where(is_wanted).select(*_input_columns(vector=F.array())), VersionFits(settings, tuple(plan))
     if known is not None:
         nulls = {name: F.lit(None) for name in ("user_hash", "user_bucket", "num_events")}
@@ -160,7 +160,8 @@ class VersionFits:
             if is_last:
                 del rows  # the fit takes its memory
             before_ID = vectors.get(planned.before) if planned.before else None
-            vectors = {of.before: vectors[of.before] for of in self.plan[k + 1 :] if of.before in vectors}
+            needed = {later.before for later in self.plan[k + 1 :]}
+            vectors = {version: matrix for version, matrix in vectors.items() if version in needed}
             if not mine.num_rows:
                 continue
             items, vector_ID = self._fitted(mine, before_ID, num_items, starts_there=planned.starts_there)

@@ -120,11 +120,12 @@ def train_versions(
 
 def _groups(config: Config, ledger: TileLedger, wanted: Sequence[date]) -> Iterator[list[date]]:
     """Put versions that follow each other together; those that Spark fits stay alone."""
-    is_alone = any(isinstance(of, AlsVectors) and of.solver == "spark" for of in config.item_vectors.values())
+    kinds = config.item_vectors.values()
+    is_alone = any(isinstance(kind, AlsVectors) and kind.solver == "spark" for kind in kinds)
     group: list[date] = []
     tiles = 0
     for version in wanted:
-        more = ledger.num_tiles((day, of.revision) for day, of in ledger.days.items() if day < version)
+        more = ledger.num_tiles((day, tiled.revision) for day, tiled in ledger.days.items() if day < version)
         if group and (is_alone or tiles + more > _GROUP_TILES):
             yield group
             group, tiles = [], 0
@@ -213,7 +214,7 @@ class _Inputs:
         plan, stored = [], set()
         for k, version in enumerate(group):
             there = {*present, *group[:k]}
-            earlier, later = [of for of in there if of < version], [of for of in there if of > version]
+            earlier, later = [made for made in there if made < version], [made for made in there if made > version]
             before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes only
             plan.append(PlannedFit(version, self.bucket_limits[version][name], before, starts_there=bool(earlier)))
             stored |= {before} & present

@@ -9,7 +9,7 @@ Both compute the same inputs from the same item vectors, and the same embeddings
 before times are told.
 
     make bench-pipeline-vs-script
-    python -m benchmarks.pipeline_vs_script --runs 1
+    python -m benchmarks.pipeline_vs_script --small     # one run
 """
 
 import json

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks import daily_vs_script, pipeline_vs_script
+from benchmarks import daily_vs_script, largest_run, pipeline_vs_script
 from benchmarks.item_vectors_sample import SampledLog, measure
 from benchmarks.logs import LogSize
 from benchmarks.pipeline_vs_script import FirstRun
@@ -29,6 +29,19 @@ def test_a_night_makes_what_the_script_makes(spark: SparkSession, tmp_path: Path
     line = daily_vs_script.measure(spark, LogSize(events=4_000, users=100, items=50, days=40), tmp_path, 1)
     check_line(line, "daily_vs_script", ("events", "users", "items", "days"), tmp_path)
     assert line["by_stage"]["build_activity_tiles"] > 0
+
+
+def test_stages_of_the_largest_run_that_are_done_are_not_done_again(spark: SparkSession, tmp_path: Path) -> None:
+    size = LogSize(events=4_000, users=100, items=50, days=40)
+    line = largest_run.measure(spark, size, tmp_path, 1)
+    assert line["benchmark"] == "largest_run_4000"
+    assert list(line["stages"])[-1] == "embeddings"
+    assert line["stages"]["tiles of the log"]["events"] == 4_000
+    assert line["size"]["tiles"] > 3_000
+    assert largest_run.measure(spark, size, tmp_path, 1) == line
+    twice = {"size": {"events": 8_000}, "stages": {name: {"seconds": 1.0} for name in line["stages"]}}
+    once = {"size": {"events": 4_000}, "stages": {name: {"seconds": 0.5} for name in line["stages"]}}
+    assert set(largest_run.extrapolated(once, twice, 80_000).values()) == {10}
 
 
 def test_item_vectors_of_fewer_users_find_fewer_items(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from userrep.features.layout import in_lists
 from userrep.features.spec import FeatureSpec
 from userrep.schemas import TableSchema
 from userrep.storage import open_parquet
-from userrep.tables import Tables
+from userrep.tables import Tables, matches
 
 
 def our_features(site: Site) -> DataFrame:
@@ -49,7 +49,7 @@ def check_features(site: Site, theirs: Path, *, as_of: date = AS_OF) -> None:
 
 def rows_of(tables: Tables, table: TableSchema, key: Mapping[str, Any], columns: list[str] | None) -> pa.Table:
     """Read the rows of a partition from its files, by ``user_id`` where they have one."""
-    files = tables.files(table, lambda values: all(values[name] == value for name, value in key.items()))
+    files = tables.files(table, matches([key]))
     rows = pa.concat_tables(open_parquet(f"{tables.uri(table)}/{file.path}").read(columns=columns) for file in files)
     return rows.sort_by("user_id") if "user_id" in rows.column_names else rows
 

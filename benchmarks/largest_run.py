@@ -1,10 +1,10 @@
 """How far does one machine go? 300M events of 1.5M users and 500,000 items on two cores and 24 GiB.
 
-The log is drawn once and kept. Then every stage of a first run and of the night after it: the inventory, tiles, window
-sums with features, a day more of the log, its tiles, the sums moved on, embeddings. Each is told with its rate, the
-largest memory of all processes together, and what the tables take on disk. A stage that is done is not done again: kill
-it and run it again. The same on a tenth of the log tells how each stage grows; the last line says what a billion events
-would take by that growth.
+The log is drawn once and kept. Every stage of a first run and of the night after it then runs: inventory, tiles, item
+vectors, window sums with features; another day of the log, its tiles, the sums moved on, embeddings. For each stage the
+benchmark prints its rate, the peak memory of all processes together, and the size of the tables on disk. A finished
+stage is skipped, so an interrupted run can be started again. A run on a tenth of the log shows how each stage grows;
+the last line extrapolates that growth to a billion events.
 
     make bench-largest-run
     python -m benchmarks.largest_run --small
@@ -14,10 +14,8 @@ import json
 import math
 import os
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +26,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.daily_vs_script import add_space
 from benchmarks.logs import ANCHOR, AS_OF, SMALL, LogSize, Site, add_next_day, log_files, site_config
-from benchmarks.report import Line, ask, print_line, progress
+from benchmarks.report import Line, ask, own_bytes, peak_of, print_line, progress
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.events.tiles import tile_ledger
@@ -82,7 +80,8 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     ledger = tile_ledger(tables)
     return {
         "benchmark": "largest_run" if size == SIZE else f"largest_run_{size.events}",
-        "size": size.told() | {"tiles": ledger.num_tiles([(day, of.revision) for day, of in ledger.days.items()])},
+        "size": size.told()
+        | {"tiles": ledger.num_tiles([(day, tiled.revision) for day, tiled in ledger.days.items()])},
         "value": round(sum(stage["seconds"] for stage in done.stages.values()), 1),
         "stages": done.stages,
     }
@@ -101,7 +100,7 @@ class _Stages:
         if name in self.stages:
             return progress(f"{name}: done before")
         start, cores = time.perf_counter(), os.cpu_count() or 1
-        with _peak_memory() as peak:
+        with peak_of(_memory, every=0.5) as peak:
             num = work()
         seconds = time.perf_counter() - start
         self.stages[name] = {
@@ -138,30 +137,10 @@ def _own_log(size: LogSize, root: Path) -> Path:
     return folder / "events"
 
 
-@contextmanager
-def _peak_memory() -> Iterator[list[float]]:
-    """Sample the memory of this process and all below it: what is not shared. The list holds the peak at the end."""
-    peak, done = [0.0], threading.Event()
-
-    def watch() -> None:
-        is_over = False
-        while not is_over:
-            is_over, total = done.wait(0.5), 0
-            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-                try:
-                    memory = process.memory_info()
-                    total += memory.rss - memory.shared
-                except psutil.Error:  # it is gone
-                    continue
-            peak[0] = max(peak[0], total)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
+def _memory() -> float:
+    """Return the memory of this process and all below it."""
+    own = psutil.Process()
+    return sum(own_bytes(process) for process in [own, *own.children(recursive=True)])
 
 
 def _size_of(folder: Path) -> int:

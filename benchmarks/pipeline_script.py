@@ -72,7 +72,7 @@ class Rows(NamedTuple):
 def main() -> None:
     """Run all steps."""
     plan, out = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2])
-    config, spec = load_config(plan["config"]), FeatureSpec.of(load_config(plan["config"]))
+    config = load_config(plan["config"])
     seconds: dict[str, float] = {}
     with timed(seconds, "tiles"):
         tiles = read_tiles(config)
@@ -80,7 +80,7 @@ def main() -> None:
         vectors = item_vectors(config, tiles, [date.fromisoformat(day) for day in plan["versions"]])
     with timed(seconds, "features"):
         attributes = read_attributes(config, tiles.user_ids)
-        layout = InputLayout.of(spec, vocabulary(attributes))
+        layout = InputLayout.of(FeatureSpec.of(config), vocabulary(attributes))
 
         def features_of(day: str) -> Rows:
             return features(layout, tiles, vectors[plan["version_by_date"][day]], attributes, date.fromisoformat(day))
@@ -276,7 +276,7 @@ def train(
     """Fit the scaler and the network on the training dates, a twentieth of the users left out to choose the epoch."""
     torch.set_num_threads(_CORES)
     settings, random = config.training, np.random.default_rng(config.training.seed)
-    held_out = random.random(1 + max(int(of.user_N.max()) for of in rows.values())) < settings.held_out_share
+    held_out = random.random(1 + max(int(users.user_N.max()) for users in rows.values())) < settings.held_out_share
     is_train = np.concatenate([~held_out[rows[day].user_N] for day in plan["trained_on"]])
     x_NF = np.concatenate([rows[day].x_NF for day in plan["trained_on"]])
     scaler = Scaler.fit(layout, Moments.of(x_NF[is_train]))
@@ -296,7 +296,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=steps * settings.max_epochs, pct_start=0.05
     )
-    valid_x, valid_y = (torch.from_numpy(of[~is_train][:16_384]) for of in (x_NF, y_NT))
+    valid_x, valid_y = (torch.from_numpy(part_N[~is_train][:16_384]) for part_N in (x_NF, y_NT))
     best, best_loss = autoencoder.state_dict(), np.inf
     for epoch in range(1, plan["epochs"] + 1):
         order = random.permutation(train_N)

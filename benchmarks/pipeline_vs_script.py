@@ -5,8 +5,8 @@ and ``benchmarks.pipeline_script`` in one of its own, for the same dates, versio
 are those of the stages; the start of the process and of Spark is listed apart (``session_seconds``), and so is what the
 script does not do, the example consumer. ``pipeline_vs_script_untrained`` leaves out the training on both sides.
 
-Both compute the same inputs from the same item vectors, and the same embeddings with the same weights: that is checked
-before times are told.
+Times are printed only if both compute the same inputs from the same item vectors, and the same embeddings with the same
+weights.
 
     make bench-pipeline-vs-script
     python -m benchmarks.pipeline_vs_script --small     # one run
@@ -35,7 +35,7 @@ from userrep.items.versions import versions_of
 from userrep.model.artifact import Artifact, load_artifact
 from userrep.schemas import ITEM_VECTORS, USER_EMBEDDINGS
 from userrep.spaces.registry import artifact_folder, find_space
-from userrep.spaces.snapshots import list_snapshots
+from userrep.spaces.snapshots import list_snapshots, newest_snapshot
 from userrep.tables import Tables
 
 CONFIG = "conf/online_retail_ii.yaml"
@@ -48,7 +48,7 @@ _STEPS = {
 
 @dataclass(frozen=True)
 class FirstRun:
-    """A configuration, the date of its first run, and settings beside it."""
+    """A configuration, settings that override it, and the as-of date of the run."""
 
     config: str = CONFIG
     as_of: date = AS_OF
@@ -105,7 +105,7 @@ def _line(
 ) -> Line:
     def medians(found: list[dict[str, float]]) -> dict[str, float]:
         kept = [step for step in found[0] if step not in without]
-        return {step: round(statistics.median(of[step] for of in found), 2) for step in kept}
+        return {step: round(statistics.median(run[step] for run in found), 2) for step in kept}
 
     mine, scripts = medians(ours), medians(theirs)
     return ratio_line(
@@ -121,7 +121,7 @@ def _line(
 
 
 def plan_of(config: Config, run: FirstRun) -> dict[str, Any]:
-    """Say what a run has made, for the script to make the same: dates, versions, epochs."""
+    """Return the dates, versions and epochs of a run, so that the script can do the same."""
     tables = Tables.of(config, None)
     space = find_space(tables, None)
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
@@ -187,9 +187,8 @@ def _ours(tables: Tables, config: Config, artifact: Artifact, day: date) -> tupl
     space = find_space(tables, None)
     features_rows = rows_of(tables, features_table(config, space.lineage_id), {"as_of": day}, None)
     x_NF = artifact.layout.raw(features_rows.combine_chunks().to_batches()[0])
-    snapshot = list_snapshots(tables, space.space_id)
-    newest = [of for of in snapshot if of.as_of == day][-1]
-    vectors = rows_of(tables, USER_EMBEDDINGS, newest.key, ["user_id", "embedding"])
+    snapshot = newest_snapshot(tables, space.space_id, day)
+    vectors = rows_of(tables, USER_EMBEDDINGS, snapshot.key, ["user_id", "embedding"])
     z_ND = stacked(combined(vectors["embedding"]), artifact.manifest.model.latent_dim)
     ids = vectors["user_id"].to_pylist()
     is_kept = np.isin(features_rows["user_id"].to_numpy(), ids)

@@ -135,21 +135,38 @@ def alternating(
 
 @contextmanager
 def watched_workers() -> Iterator[list[float]]:
-    """Sample the memory of Spark's Python workers; the list holds the peak of the largest one, in MiB, at the end.
+    """Sample the memory of Spark's Python workers; the list holds the peak of the largest one, in MiB, at the end."""
+
+    def largest() -> float:
+        workers = psutil.Process().children(recursive=True)
+        return max((own_bytes(worker, "python") for worker in workers), default=0) / 2**20
+
+    with peak_of(largest, every=0.05) as peak:
+        yield peak
+
+
+def own_bytes(process: psutil.Process, name: str = "") -> int:
+    """Return the memory of a process whose name has ``name`` in it; 0 of others, and of one that is gone.
 
     Pages of mapped files, which the system takes back when it needs them, don't count.
     """
+    try:
+        memory = process.memory_info()
+        return int(memory.rss - memory.shared) if name in process.name() else 0
+    except psutil.Error:
+        return 0
+
+
+@contextmanager
+def peak_of(measured: Callable[[], float], *, every: float) -> Iterator[list[float]]:
+    """Call a function every so many seconds in a thread; the list holds its largest value at the end."""
     peak, done = [0.0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.05):
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    if "python" in process.name():
-                        memory = process.memory_info()
-                        peak[0] = max(peak[0], (memory.rss - memory.shared) / 2**20)
-                except psutil.Error:  # it is gone
-                    continue
+        is_over = False
+        while not is_over:
+            is_over = done.wait(every)
+            peak[0] = max(peak[0], measured())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

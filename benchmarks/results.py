@@ -22,10 +22,16 @@ _LOAD = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # b
 
 @dataclass(frozen=True)
 class Goal:
-    """What a benchmark has to reach and is to reach, of its ``ratio``: lower is better."""
+    """The largest ``ratio`` that a benchmark may have, and the one that it aims at."""
 
     must: float
     aim: float
+
+    def verdict(self, ratio: float) -> str:
+        """Say in a word how far a ratio reaches."""
+        if ratio <= self.aim:
+            return "aim reached"
+        return "reached" if ratio <= self.must else "missed"
 
 
 GOALS = {
@@ -34,9 +40,9 @@ GOALS = {
 }
 _INTRO = """# Results
 
-What was measured, on which machine, and how far the goals are reached. `make results` writes this page from the
-records in `docs/results/`. With `RECORD=1`, benchmarks make records anew (`make bench-pipeline RECORD=1`). A ratio
-is our seconds over the peer's, in the same run: lower is better.
+Benchmark results, with the machine and the commit that they were measured on, and their goals. `make results` writes
+this page from the records in `docs/results/`; a benchmark that runs with `RECORD=1` updates its record, for example
+`make bench-pipeline RECORD=1`. A ratio is our seconds over the peer's in the same run: lower is better.
 """
 
 
@@ -68,9 +74,8 @@ def page(folder: Path = RECORDS) -> str:
         parts.append(_table("Against peers", head, [_against_peer(kept) for kept in ratios]))
     if values:
         head = ["Benchmark", "Value", "Measured"]
-        parts.append(
-            _table("Other figures", head, [[_named(kept), _value(kept["line"]), _measured(kept)] for kept in values])
-        )
+        rows = [[_named(kept), f"{kept['line']['value']:,}", _measured(kept)] for kept in values]
+        parts.append(_table("Other figures", head, rows))
     for kept in records:
         parts.append(_details(kept))
     return "\n".join(parts)
@@ -80,13 +85,7 @@ def _against_peer(kept: dict[str, Any]) -> list[str]:
     line, goal = kept["line"], GOALS.get(kept["line"]["benchmark"])
     ratio = f"{line['ratio']:.2f}"
     if goal is not None:
-        ratio += (
-            " (aim reached)"
-            if line["ratio"] <= goal.aim
-            else " (reached)"
-            if line["ratio"] <= goal.must
-            else " (missed)"
-        )
+        ratio += f" ({goal.verdict(line['ratio'])})"
     goals = [str(goal.must), str(goal.aim)] if goal else ["", ""]
     peer = f"{line['peer']}: {line['peer_seconds']:,.1f} s"
     return [_named(kept), f"{line['seconds']:,.1f} s", peer, ratio, *goals, _measured(kept)]
@@ -98,10 +97,6 @@ def _named(kept: dict[str, Any]) -> str:
 
 def _measured(kept: dict[str, Any]) -> str:
     return f"{kept['date']}, {kept['commit']}, {kept['cores']} cores"
-
-
-def _value(line: dict[str, Any]) -> str:
-    return f"{line['value']:,}"
 
 
 def _details(kept: dict[str, Any]) -> str:

@@ -124,10 +124,11 @@ def daily(
     """
     day = as_date(as_of)
     config = load_config(config_file, overrides or [])
-    from userrep import daily as nightly
+    spark = session_for_run(config, day)
+    from userrep import daily as nightly  # torch, which the checks before Spark do without
     from userrep.pipeline import Pipeline
 
-    work = Pipeline(config, session_for_run(config, day), day)
+    work = Pipeline(config, spark, day)
     spaces = nightly.daily(work, on_time=as_if_on_time)
     serving = next((space.space_id for space in spaces if space.state == "serving"), None)
     _print_stages(work, as_json=as_json, serving=serving)
@@ -278,9 +279,10 @@ def _exit_code() -> int:
 
 
 def _run_pipeline(config: Config, as_of: date, *, retrain: bool, as_json: bool) -> None:
-    from userrep.pipeline import Pipeline
+    spark = session_for_run(config, as_of)
+    from userrep.pipeline import Pipeline  # torch, which the checks before Spark do without
 
-    work = Pipeline(config, session_for_run(config, as_of), as_of)
+    work = Pipeline(config, spark, as_of)
     serving = work.run(retrain=retrain)
     _print_stages(work, as_json=as_json, serving=serving.space_id)
 

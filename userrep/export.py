@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
@@ -33,7 +32,7 @@ from userrep.storage import (
     staged_name,
     write_bytes,
 )
-from userrep.tables import Tables
+from userrep.tables import Tables, matches
 from userrep.utc import utc_now
 
 _MOST_ROWS_HERE = 1_000_000  # above, Spark writes an export
@@ -66,7 +65,9 @@ def export_embeddings(
     snapshot = newest_snapshot(tables, space.space_id, as_of)
 
     def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
-        return batch.select(["user_id", "embedding"]).add_column(1, "as_of", _constant(values["as_of"], batch))
+        return batch.select(["user_id", "embedding"]).add_column(
+            1, "as_of", pa.repeat(pa.scalar(values["as_of"]), batch.num_rows)
+        )
 
     rows = _Rows(
         "user_id STRING, as_of DATE, embedding ARRAY<FLOAT>",
@@ -104,7 +105,7 @@ def export_features(
 
     def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
         features = in_lists(batch, spec).select(["user_id", *columns])
-        return features.add_column(1, "as_of", _constant(values["as_of"], batch))
+        return features.add_column(1, "as_of", pa.repeat(pa.scalar(values["as_of"]), batch.num_rows))
 
     rows = _Rows(
         ", ".join(["user_id STRING, as_of DATE", *(f"`{name}` {kind}" for name, kind in columns.items())]),
@@ -132,7 +133,9 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
         raise UsageError(f"no item vectors for {as_of}: `userrep pipeline --as-of {as_of}` builds them.")
 
     def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
-        return batch.select(["item_id", "vector"]).add_column(0, "modality", _constant(values["modality"], batch))
+        return batch.select(["item_id", "vector"]).add_column(
+            0, "modality", pa.repeat(values["modality"], batch.num_rows)
+        )
 
     rows = _Rows(
         "modality STRING, item_id STRING, vector ARRAY<FLOAT>",
@@ -191,13 +194,8 @@ def _stored(
     """Name the files of a partition; None where they cannot be read beside Spark."""
     if not tables.has_files:
         return None
-    files = tables.files(table, lambda values: all(values[name] == value for name, value in key.items()))
+    files = tables.files(table, matches([key]))
     return StoredRows([(f"{tables.uri(table)}/{file.path}", file.values) for file in files], finish)
-
-
-def _constant(value: str | date, batch: pa.RecordBatch) -> pa.Array:
-    """Return a column of one value, as long as a batch."""
-    return pa.array([value]).take(pa.array(np.zeros(batch.num_rows, np.int32)))
 
 
 def _write(

@@ -53,10 +53,10 @@ class Runs:
         return code_hash()
 
     def expect(self, stages: Sequence[str]) -> None:
-        """Announce the stages of the run: from now on each that takes its time is told when it begins.
+        """Announce the stages of the run. From now on, a line is printed when a long stage begins.
 
-        That is one that took five seconds or more when it last did something, or that never ran here. Cost: one read of
-        the ledger of runs.
+        Long is a stage that took five seconds or more when it last did something, or that has never run here. Cost: one
+        read of the ledger of runs.
         """
         self._expected = stages
         done = [run for run in self._tables.ledger(JOB_RUNS) if run.outcome == DONE]

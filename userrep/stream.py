@@ -65,7 +65,6 @@ def open_days(work: Pipeline, as_of: date, versions: Versions, *, only_missing: 
     """Make the openings of the days after an as-of date that are missing or, unless ``only_missing``, stale."""
     with work.runs.stage("open_days") as run:
         days = work.config.streaming.open_days
-
         made = build_openings(
             work.tables, work.config, versions, as_of, profiles=work.profiles, open_days=days, only_missing=only_missing
         )

@@ -420,7 +420,7 @@ class Tables:
         if not self.exists(table):
             return
         if self.has_files:
-            self.commit(table, [], replacing=_is_of(keys), since=self.version(table))
+            self.commit(table, [], replacing=matches(keys), since=self.version(table))
         elif keys:
             self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {sql_any(keys)}")
 
@@ -475,14 +475,14 @@ class Tables:
             with committing(table):
                 since = self.version(table) if since is None else since
                 written = write_files(rows, self.target(table))
-                return DeltaFiles(self.uri(table)).swap(written, _is_of(keys), since=since)
+                return DeltaFiles(self.uri(table)).swap(written, matches(keys), since=since)
         return write_by_spark(rows, table, name=self.name(table), path=self._path(table), where=sql_any(keys))
 
     def _path(self, table: TableSchema) -> str | None:
         return None if self._root is None else self.uri(table)
 
 
-def _is_of(keys: Keys) -> Callable[[dict[str, Any]], bool]:
+def matches(keys: Keys) -> Callable[[dict[str, Any]], bool]:
     """Return the predicate of partition values that match one of ``keys``. Its cost does not grow with their number."""
     wanted: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)  # values, by the columns that keys name
     for key in keys:

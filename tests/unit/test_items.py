@@ -220,7 +220,7 @@ def test_versions_that_are_made_together_are_those_that_are_made_one_after_the_o
     together = _trained(spark, tmp_path / "together", EARLY + LATE, [[V1, V2]])
     monkeypatch.setattr("userrep.items.versions._GROUP_TILES", 0)
     alone = _trained(spark, tmp_path / "alone", EARLY + LATE, [[V1, V2]])
-    assert [len(of.reports) for of in (together, alone)] == [1, 2]
+    assert [len(trained.reports) for trained in (together, alone)] == [1, 2]
     for version in (V1, V2):
         assert alone.vectors[version].keys() == together.vectors[version].keys()
         assert all((alone.vectors[version][key] == of).all() for key, of in together.vectors[version].items())

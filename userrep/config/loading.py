@@ -67,11 +67,12 @@ def _with_absolute_paths(
             found[key] = _with_absolute_paths(value, folder, overridden, here)
         if isinstance(value, list):
             found[key] = [
-                _with_absolute_paths(of, folder, overridden, here) if isinstance(of, dict) else of for of in value
+                _with_absolute_paths(part, folder, overridden, here) if isinstance(part, dict) else part
+                for part in value
             ]
         is_path = here == ("root",) or (key == "path" and section.get("format") != "table")
         if is_path and isinstance(value, str) and re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", value):
-            base = os.getcwd() if any(here[: len(of)] == of for of in overridden) else folder
+            base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
             found[key] = os.path.normpath(os.path.join(base, value))
     return found
 

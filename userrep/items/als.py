@@ -230,8 +230,7 @@ def _matrix(rows: pa.Table, num_items: int, dim: int) -> NDArray[np.float32]:
 
 
 def _batch(version: date, items: NDArray[np.int32], vectors_ID: NDArray[np.float32]) -> pa.RecordBatch:
-    versions = pa.array([version]).take(pa.array(np.zeros(len(items), np.int32)))
-    columns = [versions, pa.array(items, pa.int32()), listed(vectors_ID)]
+    columns = [pa.repeat(pa.scalar(version), len(items)), pa.array(items, pa.int32()), listed(vectors_ID)]
     return pa.RecordBatch.from_arrays(columns, ["valid_from", "item_index", "vector"])
 
 

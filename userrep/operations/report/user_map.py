@@ -25,7 +25,7 @@ from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.sql import sql_key
 from userrep.storage import open_parquet
-from userrep.tables import Tables
+from userrep.tables import Tables, matches
 
 MOST_USERS = 2_000
 _MOST_GROUPS = 6  # with a colour of their own
@@ -114,7 +114,7 @@ def _rows_below(
     if not tables.has_files:
         return tables.read(table).where(sql_key(key)).where(user_bucket() < limit).select(*columns).toArrow()
     found = [pa.table({name: pa.nulls(0) for name in columns})]
-    for file in tables.files(table, lambda values: all(values[name] == value for name, value in key.items())):
+    for file in tables.files(table, matches([key])):
         for rows in open_parquet(f"{tables.uri(table)}/{file.path}").iter_batches(columns=columns):
             bucket_N = bucket_of(rows.column("user_id"))
             found.append(pa.Table.from_batches([rows.filter(pa.array(bucket_N < limit))]))

@@ -251,10 +251,11 @@ def _draw(spark: SparkSession, size: UserSize, root: Path) -> None:
 
 def save_space(settings: Config, layout: InputLayout, scaler: Scaler, *, lineage_id: str) -> str:
     """Write the artifact of a space, weights as drawn; returns its content's hash."""
-    state = Autoencoder(layout, settings.model, seed=3).state_dict()
+    targets = TargetLayout.of(layout.spec, settings.future_days)
+    state = Autoencoder(layout, settings.model, targets, seed=3).state_dict()
     manifest = SpaceManifest(
         space_id=SPACE, created_at=datetime(2024, 7, 1, tzinfo=UTC), lineage_id=lineage_id, trained_until=AS_OF,
-        layout=layout, targets=TargetLayout(blocks=[]), model=settings.model, training=config.Training(), metrics={},
+        layout=layout, targets=targets, model=settings.model, training=config.Training(), metrics={},
         config_hash="c", code_hash="d",
     )  # fmt: skip
     weights = {name: tensor.numpy() for name, tensor in state.items()}

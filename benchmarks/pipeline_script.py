@@ -37,12 +37,14 @@ from threadpoolctl import threadpool_limits
 
 from userrep.arrow import listed
 from userrep.config import Config, load_config
-from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
+from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
-from userrep.features.targets import Future, TargetLayout
+from userrep.features.targets import MOST_EVENTS, TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corruption, empty_input
 from userrep.model.losses import Loss
+from userrep.model.propensities import fitted_propensities, used_inputs, used_targets
+from userrep.model.standard import standardized_code
 
 _DAY_US = 86_400_000_000
 _CORES = os.cpu_count() or 1
@@ -88,7 +90,8 @@ def main() -> None:
         with ThreadPoolExecutor(_CORES) as threads:
             rows = dict(zip(plan["as_ofs"], threads.map(features_of, plan["as_ofs"]), strict=True))
     with timed(seconds, "train"):
-        scaler, autoencoder = train(config, layout, rows, plan)
+        candidates = candidates_of(tiles, vectors, layout, plan, config.future_days[0])
+        scaler, autoencoder = train(config, layout, rows, plan, candidates)
     with timed(seconds, "embed"):
         out.mkdir(parents=True, exist_ok=True)
         for day in plan["snapshots"]:
@@ -271,9 +274,13 @@ def _laid_out(
 
 
 def train(
-    config: Config, layout: InputLayout, rows: Mapping[str, Rows], plan: Mapping[str, Any]
+    config: Config,
+    layout: InputLayout,
+    rows: Mapping[str, Rows],
+    plan: Mapping[str, Any],
+    candidates: Mapping[str, NDArray[np.float32]],
 ) -> tuple[Scaler, Autoencoder]:
-    """Fit the scaler and the network on the training dates, a twentieth of the users left out to choose the epoch."""
+    """Fit scaler, network and propensities on the training dates; a twentieth of the users chooses the epoch."""
     torch.set_num_threads(_CORES)
     settings, random = config.training, np.random.default_rng(config.training.seed)
     held_out = random.random(1 + max(int(users.user_N.max()) for users in rows.values())) < settings.held_out_share
@@ -281,13 +288,14 @@ def train(
     x_NF = np.concatenate([rows[day].x_NF for day in plan["trained_on"]])
     scaler = Scaler.fit(layout, Moments.of(x_NF[is_train]))
     x_NF = scaler.apply(layout, x_NF, out=x_NF)
-    futures = [Future.of(layout, scaler, days) for days in config.future_days]
+    targets, empty_F = TargetLayout.of(layout.spec, config.future_days), empty_input(layout, scaler)
     y_NT = np.concatenate([
-        np.hstack([_future(future, layout, rows, day) for future in futures]) for day in plan["trained_on"]
+        np.hstack([_future(days, layout, scaler, rows, day=day, place=place if days == targets.futures[0] else None)
+                   for days in config.future_days])
+        for place, day in enumerate(plan["trained_on"])
     ])  # fmt: skip
-    targets, empty_F = TargetLayout.of(layout, config.future_days), empty_input(layout, scaler)
-    autoencoder = Autoencoder(layout, config.model, num_targets=targets.width, seed=settings.seed)
-    loss = Loss(layout, targets, config.model, settings.global_batch // settings.num_shards)
+    autoencoder = Autoencoder(layout, config.model, targets, seed=settings.seed)
+    loss = Loss(layout, targets, config.model, candidates, float(y_NT[is_train, targets.items.start].mean()))
     corruption = Corruption(layout, config.model, empty_F, seed=settings.seed)
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=settings.learning_rate,
                                   weight_decay=settings.weight_decay)  # fmt: skip
@@ -304,40 +312,70 @@ def train(
             places = order[start : start + size]
             batch_x, batch_y = x_NF[places], torch.from_numpy(y_NT[places])
             noisy = corruption(batch_x, places.astype(np.int64), epoch=epoch)
-            keep = None if noisy.keep_BH is None else torch.from_numpy(noisy.keep_BH)
             optimizer.zero_grad()
-            losses = loss(autoencoder(torch.from_numpy(noisy.x_BF), keep), torch.from_numpy(batch_x), batch_y)
+            losses = loss(autoencoder(torch.from_numpy(noisy.x_BF)), torch.from_numpy(batch_x), batch_y)
             (losses @ loss.weight_K).backward()
             torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), settings.clip_norm)
             optimizer.step()
             schedule.step()
-            autoencoder.carry()
         with torch.inference_mode():
             judged = float(loss(autoencoder(valid_x), valid_x, valid_y) @ loss.weight_K)
         if judged < best_loss:
             best, best_loss = {name: value.clone() for name, value in autoencoder.state_dict().items()}, judged
-    autoencoder.load_state_dict(best)
+    used = used_inputs(layout)
+    weight_PC, bias_P = fitted_propensities(x_NF[is_train][:, used], y_NT[is_train][:, used_targets(targets)])
+    best["propensity_PF"][:, used] = torch.from_numpy(weight_PC.astype(np.float32))
+    best["propensity_P"][:] = torch.from_numpy(bias_P.astype(np.float32))
+    weights = standardized_code({name: value.numpy() for name, value in best.items()}, x_NF[is_train][:16_384])
+    autoencoder.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return scaler, autoencoder.eval()
 
 
-def _future(future: Future, layout: InputLayout, rows: Mapping[str, Rows], day: str) -> NDArray[np.float32]:
-    """Return what the users of a date do in the days after it: their window on the date on which these end."""
-    now, later = rows[day], rows[str(date.fromisoformat(day) + timedelta(days=future.days))]
-    whole_by_name = {block.name: block for block in layout.blocks}
-    window_NF = np.zeros((len(later.user_N), future.layout.width), np.float32)
-    for block in future.layout.blocks[:-1]:
-        whole = whole_by_name[block.name]
-        window_NF[:, block.start : block.stop] = later.x_NF[:, whole.start : whole.stop]
-        if block.flag is not None:
-            window_NF[:, block.flag] = later.x_NF[:, whole.flag]
-    y_NW = np.hstack([future.scaler.apply(future.layout, window_NF), np.ones((len(window_NF), 1), np.float32)])
-    found = np.tile(future.absent_W(), (len(now.user_N), 1))
-    num_events_N = later.x_NF[:, whole_by_name[f"num_events_{future.days}d"].start]
-    place = np.searchsorted(later.user_N, now.user_N)
-    place[place == len(later.user_N)] = 0
-    is_active = (later.user_N[place] == now.user_N) & (num_events_N[place] > 0)
-    found[is_active] = y_NW[place[is_active]]
+def candidates_of(
+    tiles: Tiles, vectors: Mapping[str, Vectors], layout: InputLayout, plan: Mapping[str, Any], days: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return the items that were sold in the days after each training date, all of them, as the loss takes them."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for place, day in enumerate(plan["trained_on"]):
+        start = date.fromisoformat(day)
+        end = start + timedelta(days=days)
+        first, last = np.searchsorted(tiles.day_N, [_number(start), _number(end)])
+        sold_I = np.bincount(tiles.item_N[first:last], tiles.num_N[first:last], minlength=len(tiles.item_ids))
+        of_version = vectors[plan["version_by_date"][str(end)]]
+        vector_IE = np.hstack([of_version[modality] for modality in layout.spec.modalities])
+        items = np.flatnonzero((sold_I > 0) & vector_IE.any(axis=1))
+        found[f"vector_{place}"] = vector_IE[items].astype(np.float32)
+        found[f"log_share_{place}"] = np.log(sold_I[items] / max(sold_I[items].sum(), 1)).astype(np.float32)
     return found
+
+
+def _future(
+    days: int, layout: InputLayout, scaler: Scaler, rows: Mapping[str, Rows], *, day: str, place: int | None
+) -> NDArray[np.float32]:
+    """Return what the users of a date do in the days after it: their window on the date on which these end.
+
+    ``place``: of the date among those of the training; only then there are vectors.
+    """
+    now, later = rows[day], rows[str(date.fromisoformat(day) + timedelta(days=days))]
+    block = {block.name: slice(block.start, block.stop) for block in layout.blocks}
+    parts, absent = [], []
+    names = [f"{name}_{days}d" for name in ("num_events", "weight", "num_active_days")]
+    if place is not None:
+        pooled = [block[f"{modality}_{days}d"] for modality in layout.spec.modalities]
+        weight_N = np.minimum(np.expm1(later.x_NF[:, block[names[0]]]), MOST_EVENTS)
+        parts = [*(later.x_NF[:, part] for part in pooled), weight_N, np.full_like(weight_N, place)]
+        absent = [np.zeros(sum(part.shape[1] for part in parts))]
+    for name in names:
+        center, scale = scaler.center_F[block[name]], scaler.scale_F[block[name]]
+        parts.append(np.clip((later.x_NF[:, block[name]] - center) / scale, -CLIP, CLIP))
+        absent.append(np.clip(-center / scale, -CLIP, CLIP))
+    y_NW = np.hstack([*parts, np.ones((len(later.user_N), 1))])
+    found = np.tile(np.concatenate([*absent, [0.0]]), (len(now.user_N), 1))
+    at = np.searchsorted(later.user_N, now.user_N)
+    at[at == len(later.user_N)] = 0
+    is_active = (later.user_N[at] == now.user_N) & (later.x_NF[at, block[names[0]].start] > 0)
+    found[is_active] = y_NW[at[is_active]]
+    return found.astype(np.float32)
 
 
 def encode(autoencoder: Autoencoder, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,9 +4,9 @@ Online Retail II. Three spaces, of three seeds, are trained until 2011-09-01 and
 heads of ``userrep evaluate``; a line for each question. ``value`` is how far the embedding is ahead: relative to the
 best of the baselines that are named, for R2 the difference; the mean over spaces and tasks, with its 90 % interval over
 resampled users. Up to five items of a user's first day stand in for onboarding picks, which the log lacks: inputs of
-the embedding, of raw blocks, and of what averages them, and never a hit. Defaults of the model and of the baselines
-were chosen on these very tasks and dates: an interval does not hold that choice. ``--small``: one space. Some 40
-minutes.
+the embedding, of raw blocks, and of what averages them, and never a hit. Settings of the baselines, the history and
+the form of the item vectors were chosen on these very tasks and dates: an interval does not hold that choice.
+``--small``: one space. Some 40 minutes.
 
     make bench-quality
     python -m benchmarks.quality --small
@@ -56,8 +56,8 @@ _OTHERS = [("next_item_7d_new", "auc"), ("next_categories_30d", "auc"), ("neighb
 QUESTIONS = [
     Question("quality_pair_vs_average", _PAIR, ["pooled_longest", "pooled_all"]),
     Question("quality_pair_vs_als", _PAIR, ["als_static", "als_folded"]),
-    Question("quality_return_vs_rfm", _RETURN, ["rfm"]),
-    Question("quality_volume_vs_rfm", _VOLUME, ["rfm"]),
+    Question("quality_return_vs_rfm", _RETURN, ["rfm", "rfm_history"]),
+    Question("quality_volume_vs_rfm", _VOLUME, ["rfm", "rfm_history"]),
     Question("quality_cold_vs_popularity", _COLD, ["popularity"]),
     Question("quality_cold_vs_average", _COLD, ["picks"]),
     Question("quality_vs_vae", _PAIR, ["mult_vae"]),

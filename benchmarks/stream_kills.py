@@ -174,7 +174,7 @@ def _settings(folder: Path, query_id: str) -> dict[str, Any]:
         },
         "windows_days": [7, 28],
         "item_vectors": {"behaviour": {"kind": "als", "dim": 16, "iterations": 4}},
-        "model": {"latent_dim": 48, "hidden_dim": 128, "decoder_dim": 64},
+        "model": {"latent_dim": 48},
         "training": {
             "as_ofs": {"until": "2024-02-25", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
             "max_epochs": 5,

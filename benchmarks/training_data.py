@@ -92,12 +92,12 @@ def training_files(size: RowSize, root: Path, *, lists: bool = False) -> list[li
 
 
 def training_task(size: RowSize, root: Path, folder: str, **training: Any) -> TrainingTask:
-    """Make a task of one epoch with the default model; checkpoints go into ``folder``."""
+    """Make a task of one epoch with the paper's model; checkpoints go into ``folder``."""
     return TrainingTask.of(
         {"train": training_files(size, root)},
         layout=size.layout,
-        targets=TargetLayout(blocks=[]),
-        model=config.Model(),
+        targets=TargetLayout(futures=[], blocks=[]),
+        model=config.Model(preset="autoencoder"),
         training=config.Training(**{"num_shards": NUM_SHARDS, "batch_size": BATCH, "max_epochs": 1} | training),
         empty_F=np.zeros(size.layout.width, np.float32),
         folder=folder,

@@ -1,4 +1,4 @@
-r"""Evaluate a space on the log after its training: tasks it was not built for, beside baselines.
+r"""Evaluate a space on the days after its training, next to baselines that the same small models read.
 
 Builds what the evaluation's dates lack of tiles, item vectors and features; writes --out and space_metrics.
 

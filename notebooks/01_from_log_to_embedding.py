@@ -63,7 +63,7 @@ EXAMPLE = {
     "windows_days": [7, 28],
     "history_days": 0,  # the log is too short for one
     "item_vectors": {"behaviour": {"kind": "als", "dim": 24}, "content": {"kind": "text", "dim": 24}},
-    "model": {"latent_dim": 48, "hidden_dim": 128},
+    "model": {"latent_dim": 48},
     "training": {"as_ofs": {"until": "2024-02-28"}, "future_days": [7], "num_shards": 2, "batch_size": 128},
     "downstream": {"num_dates": 2},
     "tracking": {"mlflow": False},

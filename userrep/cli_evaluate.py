@@ -26,7 +26,7 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a space on the log after its training: tasks it was not built for, beside baselines, with the same heads.
+    """Evaluate a space on the days after its training, next to baselines that the same small models read.
 
     What the dates lack of features is built first; nothing is published. Figures go to --out and to space_metrics.
     """

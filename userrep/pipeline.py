@@ -252,7 +252,7 @@ class Pipeline:
             space = create_space(
                 self.tables,
                 self.config,
-                lineage_id=self.schedule.versions.lineage_id,
+                versions=self.schedule.versions,
                 as_ofs=self.schedule.training_as_ofs,
                 until=self.schedule.until,
                 report=self.report,

@@ -58,7 +58,7 @@ SMALL: dict[str, Any] = {
         "behaviour": {"kind": "als", "dim": 4, "iterations": 2, "refit_days": 7},
         "content": {"kind": "text", "dim": 4},
     },
-    "model": {"latent_dim": 8, "hidden_dim": 16, "decoder_dim": 16},
+    "model": {"latent_dim": 8},
     "training": {
         "as_ofs": {"until": "2024-01-26", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
         "max_epochs": 3,

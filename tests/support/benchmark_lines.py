@@ -75,7 +75,7 @@ def write_retail(folder: Path, *, num_users: int = 240) -> Path:
             "behaviour": {"kind": "als", "dim": 8, "iterations": 2},
             "content": {"kind": "text", "dim": 8},
         },
-        "model": {"latent_dim": 16, "hidden_dim": 32, "decoder_dim": 32},
+        "model": {"latent_dim": 16},
         "evaluation": {"max_dates": 2, "num_seeds": 1, "num_bootstraps": 20, "num_clusters": 4},
         "downstream": {"num_dates": 2},
         "spark": {"master": "local[2]", "conf": SPARK},

@@ -136,7 +136,7 @@ def pipeline_values(log: Path | str, root: Path | str, **more: Any) -> dict[str,
             "behaviour": {"kind": "als", "dim": 16, "iterations": 4, "regularization": 0.3},
             "content": {"kind": "text", "dim": 16},
         },
-        "model": {"latent_dim": 48, "hidden_dim": 128, "decoder_dim": 64},
+        "model": {"latent_dim": 48},
         "training": {
             "as_ofs": {"until": "2024-02-25", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
             "max_epochs": 20,

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks import quality
+from benchmarks import quality, quality_by_log
 from tests.support.benchmark_lines import write_retail
 
 pytestmark = pytest.mark.full
@@ -36,6 +36,23 @@ def test_quality_answers_every_question_with_a_gain_that_follows_from_its_parts(
         assert line["value"] == pytest.approx(math.fsum(gains) / len(gains), abs=2e-3)
     assert min(lines["quality_pair_vs_average"]["embedding_by_seed"][0]) > 0.55  # tastes are found
     check_picks(tmp_path)
+
+
+def test_quality_by_log_keeps_each_training_and_compares_all_peers(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = quality_by_log.Log(str(write_retail(tmp_path / "log")), date(2011, 2, 15))
+    monkeypatch.setattr(quality_by_log, "LOGS", {"retail": log})
+    monkeypatch.setattr(quality_by_log, "PEERS", ("untrained", "rfm_history", "pca"))
+    line = quality_by_log.measure("retail", "later", 2, tmp_path)
+    assert line["benchmark"] == "quality_retail_later"
+    assert set(line["ahead"]) == {"untrained", "rfm_history", "pca"}
+    for families in line["ahead"].values():
+        for lead, low, high in families.values():
+            assert low <= lead <= high
+    assert line["value"] == min(families["mean"][0] for families in line["ahead"].values())
+    monkeypatch.setattr(quality_by_log, "_evaluated", None)  # nothing is measured twice
+    assert quality_by_log.measure("retail", "later", 2, tmp_path) == line
 
 
 def check_picks(root: Path) -> None:

@@ -8,13 +8,10 @@ import pytest
 import safetensors.numpy
 import torch
 
-from tests.unit.test_model import MODEL, features, inputs, layout_of, rehash, saved, scaler_of
+from tests.unit.test_model import MODEL, inputs, layout_of, rehash, saved, scaler_of
 from userrep.errors import ArtifactError
-from userrep.inference.encoder import Encoder
-from userrep.model.artifact import load_artifact, save_artifact
+from userrep.model.artifact import load_artifact
 from userrep.model.autoencoder import Autoencoder
-from userrep.model.carried import carried_inputs
-from userrep.model.tensor_file import tensor_bytes
 
 pytestmark = pytest.mark.fast
 
@@ -26,32 +23,12 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert artifact.layout == layout_of()
     assert np.array_equal(artifact.scaler.scale_F, scaler_of(layout_of()).scale_F)
     x_BF = torch.from_numpy(inputs(artifact.layout, 5))
-    drawn = Autoencoder(artifact.layout, MODEL, seed=3)
-    drawn.whitening_EE = torch.from_numpy(artifact.tensors["whitening_EE"])
+    drawn = Autoencoder(artifact.layout, MODEL, manifest.targets, seed=3)
+    drawn.propensity_PF, drawn.propensity_P = map(
+        torch.from_numpy, (artifact.tensors["propensity_PF"], artifact.tensors["propensity_P"])
+    )
     assert torch.equal(artifact.encoder().encode(x_BF), drawn.encode(x_BF))
     assert [p.name for p in tmp_path.iterdir()] == ["s1"]
-
-
-def test_an_artifact_from_before_tastes_were_whitened_carries_them_as_they_are(tmp_path: Path) -> None:
-    saved(tmp_path / "s1")
-    tensors = {name: t for name, t in load_artifact(str(tmp_path / "s1")).tensors.items() if name != "whitening_EE"}
-    saved(tmp_path / "s2")
-    (tmp_path / "s2" / "weights.safetensors").write_bytes(tensor_bytes(tensors))
-    rehash(tmp_path / "s2")
-    artifact = load_artifact(str(tmp_path / "s2"))
-    x_BF = torch.from_numpy(artifact.scaler.apply(artifact.layout, artifact.layout.raw(features(10))))
-    z_BD = artifact.encoder().encode(x_BF).numpy()
-    carried_CF = carried_inputs(artifact.layout, MODEL)
-    np.testing.assert_allclose(z_BD[:, : len(carried_CF)], x_BF.numpy() @ carried_CF.T, atol=1e-5)
-    np.testing.assert_allclose(Encoder(artifact).embed(features(10)), z_BD, rtol=1e-5, atol=1e-6)
-
-
-def test_an_artifact_without_whitening_is_not_written(tmp_path: Path) -> None:
-    saved(tmp_path / "s1")
-    artifact = load_artifact(str(tmp_path / "s1"))
-    tensors = {name: t for name, t in artifact.tensors.items() if name != "whitening_EE"}
-    with pytest.raises(ArtifactError, match="whitening_EE missing"):
-        save_artifact(str(tmp_path / "s2"), artifact.manifest, tensors)
 
 
 def test_a_manifest_without_modalities_does_not_fit(tmp_path: Path) -> None:

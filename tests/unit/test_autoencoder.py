@@ -1,4 +1,4 @@
-"""The autoencoder: its layers by plain numpy, dropout from outside, and carried dimensions that nothing learns."""
+"""The model: its layers by plain numpy, dropout from outside, and propensities beside the learned code."""
 
 import math
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.test_model import MODEL, inputs, layout_of
+from tests.unit.test_model import LINEAR, MODEL, NO_TARGETS, inputs, layout_of
 from userrep import config
-from userrep.model.autoencoder import Autoencoder
+from userrep.features.targets import TargetLayout
+from userrep.model.autoencoder import PROPENSITY_SCALE, Autoencoder, turned
 
 pytestmark = pytest.mark.fast
 
-PLAIN = MODEL.model_copy(update={"carried_share": 0.0})
-NUM_TARGETS = 5
+TARGETS = TargetLayout.of(layout_of().spec, [7])
 
 
 def weights_of(autoencoder: Autoencoder) -> dict[str, np.ndarray]:
@@ -25,83 +25,53 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 def layer(weights: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0)
 
 
 def test_weights_follow_from_the_seed_and_leave_torch_as_it_was() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, second = Autoencoder(layout_of(), MODEL, seed=1), Autoencoder(layout_of(), MODEL, seed=1)
+    first, second, other = (Autoencoder(layout_of(), MODEL, TARGETS, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(first.encoder_hidden.weight, second.encoder_hidden.weight)
-    assert not torch.equal(first.encoder_hidden.weight, Autoencoder(layout_of(), MODEL, seed=2).encoder_hidden.weight)
+    for name in ("encoder_linear", "encoder_hidden"):
+        assert torch.equal(getattr(first, name).weight, getattr(second, name).weight)
+        assert not torch.equal(getattr(first, name).weight, getattr(other, name).weight)
 
 
-@pytest.mark.parametrize("model", [PLAIN, MODEL])
+@pytest.mark.parametrize("model", [LINEAR, MODEL])
 def test_a_forward_pass_is_that_of_plain_numpy(model: config.Model) -> None:
-    autoencoder = Autoencoder(layout_of(), model, num_targets=NUM_TARGETS, seed=1)
-    weights, x_BF = weights_of(autoencoder), inputs(layout_of(), 6)
-    keep_BH = (np.random.default_rng(2).random((6, model.hidden_dim)) < 0.7) / 0.7
-    hidden = gelu(layer(weights, "encoder_hidden", x_BF)) * keep_BH
-    code = layer(weights, "encoder_latent", hidden) + x_BF @ weights["encoder_skip.weight"].T
-    want = [
-        layer(weights, f"{head}_output", gelu(layer(weights, f"{head}_hidden", code))) for head in ("decoder", "future")
-    ]
-    found = autoencoder(torch.from_numpy(x_BF), torch.from_numpy(keep_BH.astype(np.float32)))
+    autoencoder = Autoencoder(layout_of(), model, TARGETS, seed=1)
+    torch.nn.init.normal_(autoencoder.item_worth.weight)
+    weights, x_BF, keep_BH = weights_of(autoencoder), inputs(layout_of(), 6), None
+    code = layer(weights, "encoder_linear", x_BF)
+    if model.hidden_dim:
+        keep_BH = (np.random.default_rng(2).random((6, model.hidden_dim)) < 0.7) / 0.7
+        code = code + layer(weights, "encoder_latent", gelu(layer(weights, "encoder_hidden", x_BF)) * keep_BH)
+    decoded = gelu(layer(weights, "decoder_hidden", code)) if model.decoder_dim else code
+    found = autoencoder(
+        torch.from_numpy(x_BF), None if keep_BH is None else torch.from_numpy(keep_BH.astype(np.float32))
+    )
+    want = (layer(weights, "decoder_output", decoded), layer(weights, "item_query", code),
+            weights["item_worth.weight"][0], layer(weights, "next_days", code))  # fmt: skip
     for got, expected in zip(found, want, strict=True):
         np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_without_targets_nothing_is_predicted() -> None:
-    autoencoder = Autoencoder(layout_of(), MODEL)
-    assert autoencoder(torch.zeros(3, layout_of().width)).future_BT.shape == (3, 0)
-    assert not [name for name in autoencoder.state_dict() if name.startswith("future")]
+def test_without_targets_nothing_is_predicted_and_the_code_is_the_embedding() -> None:
+    autoencoder, x_BF = Autoencoder(layout_of(), MODEL, NO_TARGETS), torch.from_numpy(inputs(layout_of(), 3))
+    outputs = autoencoder(x_BF)
+    assert [part.numel() for part in outputs[1:]] == [0, 0, 0]
+    assert torch.equal(autoencoder.encode(x_BF), autoencoder.code(x_BF))
 
 
-def test_only_what_is_not_carried_has_a_gradient() -> None:
-    autoencoder = Autoencoder(layout_of(), MODEL, num_targets=NUM_TARGETS)
-    num = autoencoder.num_carried
-    assert 0 < num < MODEL.latent_dim
-    torch.cat(autoencoder(torch.from_numpy(inputs(layout_of(), 8))), dim=1).square().sum().backward()
-    gradients = {name: parameter.grad for name, parameter in autoencoder.named_parameters()}
-    for name in ("encoder_latent.weight", "encoder_latent.bias", "encoder_skip.weight"):
-        gradient = gradients[name]
-        assert gradient is not None
-        assert not gradient[:num].any()
-        assert gradient[num:].any()
-    for name in ("decoder_hidden.weight", "future_hidden.weight"):
-        gradient = gradients[name]
-        assert gradient is not None
-        assert not gradient[:, :num].any()
-        assert gradient[:, num:].any()
-
-
-def test_carrying_again_undoes_what_a_step_did_to_carried_dimensions_and_nothing_else() -> None:
-    autoencoder = Autoencoder(layout_of(), MODEL, num_targets=NUM_TARGETS)
-    num, carried_CF = autoencoder.num_carried, autoencoder.carried_CF
-    with torch.no_grad():
-        for parameter in autoencoder.parameters():
-            parameter.fill_(3.0)
-    autoencoder.carry()
-    assert torch.equal(autoencoder.encoder_skip.weight[:num], carried_CF)
-    assert not autoencoder.encoder_latent.weight[:num].any()
-    assert not autoencoder.encoder_latent.bias[:num].any()
-    for decoder in (autoencoder.decoder_hidden, autoencoder.future_hidden):
-        assert not decoder.weight[:, :num].any()
-    left = [autoencoder.encoder_skip.weight[num:], autoencoder.encoder_latent.weight[num:],
-            autoencoder.encoder_latent.bias[num:], autoencoder.decoder_hidden.weight[:, num:],
-            autoencoder.future_hidden.weight[:, num:], autoencoder.decoder_hidden.bias]  # fmt: skip
-    assert all((weights == 3).all() for weights in left)
-
-
-def test_an_embedding_is_the_code_that_decoders_read_with_carried_inputs_in_front() -> None:
-    autoencoder, x_BF = Autoencoder(layout_of(), MODEL, seed=1), inputs(layout_of(), 6)
-    x_BF[:, : autoencoder.tastes.width] = 0  # directions, which are made equally long: absent here
-    weights = weights_of(autoencoder)
-    code = layer(weights, "encoder_latent", gelu(layer(weights, "encoder_hidden", x_BF)))
-    code += x_BF @ weights["encoder_skip.weight"].T
-    z_BD = autoencoder.encode(torch.from_numpy(x_BF)).detach().numpy()
-    np.testing.assert_allclose(z_BD, code, rtol=1e-4, atol=1e-5)
-    carried_BC = x_BF @ autoencoder.carried_CF.numpy().T
-    np.testing.assert_allclose(z_BD[:, : autoencoder.num_carried], carried_BC, rtol=1e-4, atol=1e-5)
+def test_an_embedding_is_the_code_and_the_propensities_turned() -> None:
+    autoencoder, x_BF = Autoencoder(layout_of(), LINEAR, TARGETS, seed=1), inputs(layout_of(), 6)
+    torch.nn.init.normal_(autoencoder.propensity_PF)
+    torch.nn.init.normal_(autoencoder.propensity_P)
+    z_BD, weights = autoencoder.encode(torch.from_numpy(x_BF)).detach().numpy(), weights_of(autoencoder)
+    back_BD = z_BD @ turned(16).T
+    np.testing.assert_allclose(back_BD[:, :14], layer(weights, "encoder_linear", x_BF), atol=1e-4)
+    propensities = x_BF @ weights["propensity_PF"].T + weights["propensity_P"]
+    np.testing.assert_allclose(back_BD[:, 14:], PROPENSITY_SCALE * propensities, atol=1e-4)
+    np.testing.assert_allclose(turned(16) @ turned(16).T, np.eye(16), atol=1e-6)

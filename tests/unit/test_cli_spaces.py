@@ -67,14 +67,17 @@ def add_trained_space(folder: Path, tables: Tables) -> None:
         lineage_id="l1",
         trained_until=date(2024, 4, 1),
         layout=layout,
-        targets=TargetLayout(blocks=[]),
+        targets=TargetLayout(futures=[], blocks=[]),
         model=model,
         training=settings.Training(),
         metrics={"valid_loss": 0.123456, "valid_loss.behaviour_7d": 0.5},
         config_hash="c",
         code_hash="d",
     )
-    state = {name: tensor.numpy() for name, tensor in Autoencoder(layout, model, seed=3).state_dict().items()}
+    state = {
+        name: tensor.numpy()
+        for name, tensor in Autoencoder(layout, model, TargetLayout(futures=[], blocks=[]), seed=3).state_dict().items()
+    }
     tensors = tensors_of(state, Scaler(center_F=zeros, scale_F=ones), zeros)
     saved = save_space(str(folder / "root"), manifest, tensors)
     add_spaces(tables, "s1", content_hash=saved.content_hash)

@@ -80,7 +80,7 @@ def test_the_recipe_depends_on_what_changes_the_result_and_not_on_where_it_is_tr
         {"backend": "torch_distributor", "threads": 8},
         {"max_restarts": 9, "checkpoint_every": "1h"},
         {"batch_size_per_rank": 512},
-        {"backend": "horovod", "num_workers": 2, "batch_size_per_rank": 256, "learning_rate": 0.0005},
+        {"backend": "horovod", "num_workers": 2, "batch_size_per_rank": 256, "learning_rate": 0.0015},
     ]
     assert [training(**settings).recipe for settings in neutral] == [recipe] * 5
     other: list[dict[str, Any]] = [
@@ -106,7 +106,7 @@ def test_the_recipe_depends_on_what_changes_the_result_and_not_on_where_it_is_tr
         ({"training": {"backend": "ddp"}}, "training.backend: Input should be 'local', 'horovod' or 'torch_distrib"),
         ({"model": {"dropout": 1}}, "model.dropout: Input should be less than 1"),
         ({"model": {"latent_dim": 1}}, "model.latent_dim: Input should be greater than or equal to 2"),
-        ({"model": {"carried_share": 1}}, "model.carried_share: Input should be less than 1"),
+        ({"model": {"reconstruction_weight": 0}}, "model.reconstruction_weight: Input should be greater than 0"),
     ],
 )
 def test_a_setting_at_the_end_of_an_open_range_is_refused(sections: dict[str, Any], said: str) -> None:

@@ -101,7 +101,9 @@ def test_futures_are_the_windows_of_a_month_at_most_else_the_shortest_and_none_w
     assert future_days(windows_days=[31, 90]) == [31]
     assert future_days(windows_days=[60, 90]) == [60]
     assert future_days(training={"future_days": [180, 7]}) == [7, 180]
-    assert future_days(model={"future_weight": 0}) == []
+    assert future_days(model={"next_items_weight": 0}) == [7, 30]
+    assert future_days(model={"next_items_weight": 0, "next_days_weight": 0}) == []
+    assert future_days(model={"preset": "autoencoder"}) == []
 
 
 def test_windows_are_put_in_order() -> None:

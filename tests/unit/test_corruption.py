@@ -44,13 +44,20 @@ def test_noise_has_the_deviation_asked_for_and_spares_flags() -> None:
     assert np.abs(correlation).max() < 0.08
 
 
-def test_dropped_features_are_zero_and_as_many_as_asked_for() -> None:
+def test_dropped_features_are_zero_as_many_as_asked_for_and_the_others_keep_the_mean() -> None:
     layout = layout_of()
     x_BF, flags = inputs(layout, 5000), layout.blocks[-1].start
     out_BF = noise_of(layout, feature_dropout=0.2)(x_BF, np.arange(5000), epoch=1).x_BF
     np.testing.assert_allclose((out_BF[:, :flags] == 0).mean(axis=0), 0.2, atol=0.03)
-    kept = out_BF != 0
-    assert np.array_equal(out_BF[kept], x_BF[kept])
+    kept_BF = out_BF[:, :flags] != 0
+    np.testing.assert_allclose(out_BF[:, :flags][kept_BF], x_BF[:, :flags][kept_BF] / 0.8, rtol=1e-6)
+    assert np.array_equal(out_BF[:, flags:], x_BF[:, flags:])
+
+
+def test_a_linear_encoder_has_no_hidden_units_to_drop() -> None:
+    layout = layout_of()
+    corrupt = Corruption(layout, config.Model(), empty_input(layout, scaler_of(layout)), seed=1)
+    assert corrupt(inputs(layout, 5), np.arange(5), epoch=1).keep_BH is None
 
 
 def test_hidden_dropout_keeps_the_mean() -> None:

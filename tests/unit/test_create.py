@@ -4,14 +4,15 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import scipy.linalg
 from pyspark.sql import SparkSession
+from sklearn.metrics import roc_auc_score
 
 from tests.support.builders import AS_OF, pipeline_config
 from userrep import schemas
@@ -20,12 +21,13 @@ from userrep.errors import AlreadyRunningError, SlotsError, UsageError, UserrepE
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
-from userrep.model.carried import num_carried_by
+from userrep.model.autoencoder import PROPENSITY_SCALE, turned
+from userrep.model.weights import propensities_of
 from userrep.pipeline import Pipeline
 from userrep.spaces import create
 from userrep.spaces.create import next_space_id
 from userrep.spaces.registry import Space, artifact_folder, find_space
-from userrep.spaces.training_inputs import training_folder
+from userrep.spaces.training_inputs import TrainingInputs, training_folder
 from userrep.training.checkpoint import checkpoint_names
 from userrep.training.task import TrainingResult, TrainingTask
 
@@ -101,12 +103,12 @@ def test_a_second_training_of_another_command_is_refused(work: Work, monkeypatch
     first, second = work.pipeline(), work.pipeline()
     refused: list[BaseException | None] = []
 
-    def train_meanwhile(*_: object, **__: object) -> Space:
+    def train_meanwhile(*_: object, **__: object) -> TrainingInputs:
         with ThreadPoolExecutor(1) as pool:
             refused.append(pool.submit(second.train_autoencoder).exception())
         raise Cut
 
-    monkeypatch.setattr(create, "_create_space", train_meanwhile)
+    monkeypatch.setattr(create, "training_inputs", train_meanwhile)
     with pytest.raises(Cut):
         first.train_autoencoder()
     assert isinstance(refused[0], AlreadyRunningError)
@@ -168,21 +170,21 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     work.said.clear()
     warm = work.pipeline(max_epochs=1, init_from=serving.space_id).train_autoencoder()
     said = next(line for line in work.said if line.startswith("training begins"))
-    assert said.startswith(f"training begins with weights of space {serving.space_id}: encoder_hidden, ")
+    assert said.startswith(f"training begins with weights of space {serving.space_id}: encoder_linear, ")
     config = work.pipeline().config
     losses = {
         space.space_id: load_artifact(artifact_folder(config, space)).manifest.metrics["valid_loss"]
         for space in (cold, warm, serving)
     }
     assert losses[warm.space_id] < losses[cold.space_id]
-    assert losses[warm.space_id] == pytest.approx(losses[serving.space_id], rel=0.1)
+    assert losses[warm.space_id] == pytest.approx(losses[serving.space_id], abs=0.1)
 
     narrow = work.pipeline(max_epochs=1, init_from=serving.space_id)
     narrow.config = narrow.config.model_copy(
         update={"model": narrow.config.model.model_copy(update={"latent_dim": 16})}
     )
     narrow.train_autoencoder()
-    assert any(line.startswith("not carried over: encoder_latent, ") for line in work.said)
+    assert any(line.startswith("not carried over: encoder_linear, ") for line in work.said)
 
 
 @pytest.mark.parametrize(
@@ -213,26 +215,32 @@ def trained(done: tuple[Pipeline, Config]) -> tuple[Artifact, pa.RecordBatch]:
     return artifact, rows.to_batches()[0]
 
 
-def test_what_is_learned_has_mean_zero_and_variance_one_at_training_rows(done: tuple[Pipeline, Config]) -> None:
+def test_the_learned_code_and_the_propensities_have_mean_zero_and_their_variances_at_training_rows(
+    done: tuple[Pipeline, Config],
+) -> None:
     artifact, batch = trained(done)
-    num_carried = num_carried_by(artifact.tensors)
-    learned_BL = Encoder(artifact).embed(batch)[:, num_carried:]
-    assert 0 < num_carried < artifact.manifest.model.latent_dim
-    assert np.abs(learned_BL.mean(axis=0)).max() < 0.3  # some users are held out
+    dim, names = artifact.manifest.model.latent_dim, ["return_7d", "volume_7d"]
+    assert propensities_of(artifact.manifest.targets, artifact.manifest.model) == names
+    code_BD = Encoder(artifact).embed(batch) @ turned(dim).T
+    learned_BL, propensity_BP = code_BD[:, : dim - len(names)], code_BD[:, dim - len(names) :]
+    assert np.abs(code_BD.mean(axis=0)).max() < 0.3  # some users are held out
     assert learned_BL.var(axis=0).mean() == pytest.approx(1, abs=0.1)
+    np.testing.assert_allclose(propensity_BP.std(axis=0), PROPENSITY_SCALE, rtol=0.1)
 
 
-def test_a_space_whitens_the_tastes_of_its_training_rows(done: tuple[Pipeline, Config]) -> None:
-    """The oracle is SciPy's matrix root of the covariance of all rows; validation users are not in the artifact's."""
+def test_a_propensity_tells_the_users_that_return(done: tuple[Pipeline, Config]) -> None:
+    pipeline, config = done
     artifact, batch = trained(done)
-    x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
-    (block,) = (block for block in artifact.layout.blocks if block.name == "behaviour_28d")
-    taste_BE = x_BF[:, block.start : block.stop].astype(np.float64)
-    covariance_EE = np.cov(taste_BE[taste_BE.any(axis=1)], rowvar=False)
-    width = len(covariance_EE)
-    damped_EE = covariance_EE / np.trace(covariance_EE) * width + 5.0 * np.eye(width)
-    expected_EE = scipy.linalg.inv(scipy.linalg.sqrtm(damped_EE).real)
-    stored_EE = artifact.tensors["whitening_EE"]
-    np.testing.assert_allclose(stored_EE, expected_EE, atol=0.005)
-    scale_EE = np.eye(width) * np.trace(expected_EE) / width
-    assert np.abs(stored_EE - scale_EE).max() > 4 * np.abs(stored_EE - expected_EE).max()  # not merely a scale
+    later = [day + timedelta(days=7) for day in pipeline.schedule.training_as_ofs]
+    rows = read_features(pipeline.tables, config, artifact.manifest.lineage_id, later).toArrow()
+    came = {
+        (user, day - timedelta(days=7)): num > 0
+        for user, day, num in zip(
+            *(rows.column(c).to_pylist() for c in ("user_id", "as_of", "num_events_7d")), strict=True
+        )
+    }
+    keys = zip(*(batch.column(c).to_pylist() for c in ("user_id", "as_of")), strict=True)
+    returns_B = np.array([came.get(key, False) for key in keys])
+    score_B = (Encoder(artifact).embed(batch) @ turned(artifact.manifest.model.latent_dim).T)[:, -2]
+    recency_B = -batch.column("days_since_last_event").fill_null(1e3).to_numpy()
+    assert roc_auc_score(returns_B, score_B) > roc_auc_score(returns_B, recency_B) > 0.5

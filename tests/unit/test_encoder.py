@@ -44,7 +44,7 @@ def test_a_batch_of_any_height_is_encoded_as_its_parts(
 
 def test_a_vector_has_the_dimensions_of_the_space_whatever_they_are_padded_to(tmp_path: Path) -> None:
     for latent_dim in (3, 16, 17):
-        model = config.Model(latent_dim=latent_dim, hidden_dim=5, decoder_dim=4)
+        model = config.Model(latent_dim=latent_dim, hidden_dim=latent_dim - 3, decoder_dim=4)
         saved(tmp_path / f"{latent_dim}", model=model)
         artifact = load_artifact(str(tmp_path / f"{latent_dim}"))
         batch, layout = features(7), artifact.layout

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.test_model import inputs, layout_of, part
+from tests.unit.test_model import NO_TARGETS, PAPER, inputs, layout_of, part
 from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Outputs
-from userrep.model.losses import ContrastLoss, FutureLoss, Loss, ReconstructionLoss
+from userrep.model.losses import Loss, NextDaysLoss, NextItemsLoss, ReconstructionLoss
 
 pytestmark = pytest.mark.fast
 
@@ -20,8 +20,7 @@ SPEC = FeatureSpec(
     attributes=[], context=[],
 )  # fmt: skip
 LAYOUT = InputLayout.of(SPEC, {})
-TARGETS = TargetLayout.of(LAYOUT, [7, 30])
-POOLED = [block for block in TARGETS.blocks if block.kind == "pooled"]
+TARGETS = TargetLayout.of(SPEC, [7, 30])
 
 
 # Reconstruction
@@ -80,163 +79,127 @@ def test_what_is_reconstructed_of_an_absent_block_is_not_judged() -> None:
     assert reconstruction_BF.grad[1::2, absent.start : absent.stop].all()
 
 
-# The future
+# The next items
 
 
-def random_targets(num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_targets(num_rows: int) -> tuple[dict[str, np.ndarray], torch.Tensor, list[list[int]]]:
+    """Draw two dates' items, and rows with the items that each takes of them; a third of the rows take none."""
     random = np.random.default_rng(5)
-    predicted, target = random.normal(size=(2, num_rows, TARGETS.width)).astype(np.float32)
+    candidates: dict[str, np.ndarray] = {}
+    for d, num_items in enumerate((7, 4)):
+        candidates[f"vector_{d}"] = random.normal(size=(num_items, TARGETS.item_width)).astype(np.float32)
+        candidates[f"log_share_{d}"] = np.log(random.dirichlet(np.ones(num_items))).astype(np.float32)
+    target_BT = random.normal(size=(num_rows, TARGETS.width)).astype(np.float32)
+    taken = []
+    for row, target_T in enumerate(target_BT):
+        place, vectors = row % 2, candidates[f"vector_{row % 2}"]
+        items = [] if row % 3 == 0 else random.integers(0, len(vectors), 1 + row % 4).tolist()
+        target_T[: TARGETS.item_width] = vectors[items].mean(axis=0) if items else 0
+        target_T[TARGETS.items.start : TARGETS.items.stop] = len(items), place
+        taken.append(items)
     for block in TARGETS.blocks:
         if block.kind == "flags":
-            target[:, block.start : block.stop] = random.random((num_rows, block.stop - block.start)) < 0.6
-    for block in TARGETS.blocks:
-        if block.flag is not None:
-            target[:, block.start : block.stop] *= target[:, block.flag, None]
-    return torch.from_numpy(predicted), torch.from_numpy(target)
+            target_BT[:, block.start] = random.random(num_rows) < 0.6
+    return candidates, torch.from_numpy(target_BT), taken
 
 
-def test_the_loss_of_the_future_equals_a_plain_loop_over_rows_and_blocks() -> None:
-    predicted_BT, target_BT = random_targets(9)
+def test_the_loss_of_the_next_items_equals_a_plain_loop_over_rows_and_their_items() -> None:
+    candidates, target_BT, taken = random_targets(12)
+    random = np.random.default_rng(6)
+    query_BE, worth_E = random.normal(size=(12, TARGETS.item_width)), random.normal(size=TARGETS.item_width)
+    squares = [np.square(candidates[f"vector_{d}"]).sum(axis=1).mean() for d in (0, 1)]
+    total = 0.0
+    for row, items in enumerate(taken):
+        vectors, share = candidates[f"vector_{row % 2}"], np.exp(candidates[f"log_share_{row % 2}"])
+        score = vectors @ (query_BE[row] + worth_E) / np.sqrt(np.mean(squares))
+        chance = share * np.exp(score) / (share * np.exp(score)).sum()
+        total -= sum(np.log(chance[item] / share[item]) for item in items) / 2.5  # a row weighs as many as it takes
+    loss = NextItemsLoss(TARGETS, candidates, row_weight=2.5)
+    found = loss(*(torch.from_numpy(part.astype(np.float32)) for part in (query_BE, worth_E)), target_BT)
+    np.testing.assert_allclose(found, [total / 12], rtol=1e-4)
+
+
+def test_who_asks_for_nothing_has_no_loss_of_items_and_a_finite_gradient() -> None:
+    candidates, target_BT, _ = random_targets(12)
+    query_BE = torch.zeros(12, TARGETS.item_width, requires_grad=True)
+    loss = NextItemsLoss(TARGETS, candidates, row_weight=1.0)(query_BE, torch.zeros(TARGETS.item_width), target_BT)
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    loss.sum().backward()
+    assert query_BE.grad is not None
+    assert torch.isfinite(query_BE.grad).all()
+    assert query_BE.grad[1].any()
+    assert not query_BE.grad[::3].any()  # they take nothing
+
+
+def test_a_date_without_a_known_item_adds_nothing() -> None:
+    candidates, target_BT, _ = random_targets(12)
+    query_BE, worth_E = torch.ones(12, TARGETS.item_width), torch.ones(TARGETS.item_width)
+    without = {name: tensor[:0] if name.endswith("_1") else tensor for name, tensor in candidates.items()}
+    target_BT[::2, TARGETS.items.start] = 0  # no row of the other date
+    assert NextItemsLoss(TARGETS, without, 1.0)(query_BE, worth_E, target_BT).tolist() == [0]
+
+
+# The next days
+
+
+def test_counts_are_judged_by_squares_and_flags_by_cross_entropy() -> None:
+    _, target_BT, _ = random_targets(9)
+    predicted_BN = torch.from_numpy(np.random.default_rng(7).normal(size=(9, 8)).astype(np.float32))
     expected = []
-    for block in TARGETS.blocks:
-        total = 0.0
-        for p, t, row in zip(
-            predicted_BT[:, block.start : block.stop].double().numpy(),
-            target_BT[:, block.start : block.stop].double().numpy(),
-            target_BT,
-            strict=True,
-        ):
-            if block.kind == "pooled":
-                total += (row[block.flag] == 1) and 1 - p @ t / np.linalg.norm(p) / np.linalg.norm(t)
-            elif block.kind == "scalar":
-                total += (p[0] - t[0]) ** 2
-            else:
-                chance = 1 / (1 + np.exp(-p))
-                total -= np.mean(t * np.log(chance) + (1 - t) * np.log(1 - chance))
-        expected.append(total / 9)
-    np.testing.assert_allclose(FutureLoss(TARGETS)(predicted_BT, target_BT), expected, rtol=1e-5)
-
-
-def test_a_kind_of_targets_weighs_the_same_however_many_blocks_it_has() -> None:
-    loss = Loss(LAYOUT, TARGETS, MODEL.model_copy(update={"future_weight": 2.0}), 4)
-    weights = dict(zip(loss.names, loss.weight_K.tolist(), strict=True))
-    by_kind = {
-        kind: sum(weights[block.name] for block in TARGETS.blocks if block.kind == kind)
-        for kind in ("pooled", "scalar", "flags")
-    }
-    assert by_kind == pytest.approx({"pooled": 2.0, "scalar": 1.0, "flags": 1.0})
-    assert sum(weights[block.name] for block in LAYOUT.blocks) == pytest.approx(1.0)
-    assert loss.total(dict.fromkeys(loss.names, 1.0)) == pytest.approx(5.0)
-
-
-@pytest.mark.parametrize("num_rows", [12, 10, 3])
-def test_the_contrast_equals_a_plain_loop_over_the_rows_of_portions(num_rows: int) -> None:
-    predicted_BT, target_BT = random_targets(num_rows)
-    blocks = [block for block in TARGETS.blocks if block.kind == "pooled"]
-    expected = []
-    for block in blocks:
-        total = 0.0
-        for start in range(0, num_rows, 4):
-            there = [r for r in range(start, min(start + 4, num_rows)) if target_BT[r, block.flag] == 1]
-            p = predicted_BT[:, block.start : block.stop].double().numpy()
-            t = target_BT[:, block.start : block.stop].double().numpy()
-            for r in there:
-                near = [p[r] @ t[s] / np.linalg.norm(p[r]) / np.linalg.norm(t[s]) / 0.1 for s in there]
-                total += np.log(np.exp(near).sum()) - near[there.index(r)]
-        expected.append(total / num_rows)
-    assert max(expected) > 0.5
-    np.testing.assert_allclose(ContrastLoss(blocks, 4)(predicted_BT, target_BT), expected, rtol=1e-4)
-
-
-def test_a_prediction_of_nothing_but_zeros_has_a_finite_gradient() -> None:
-    predicted_BT = torch.zeros(4, TARGETS.width, requires_grad=True)
-    _, target_BT = random_targets(4)
-    pooled = [block for block in TARGETS.blocks if block.kind == "pooled"]
-    losses = FutureLoss(TARGETS)(predicted_BT, target_BT), ContrastLoss(pooled, 3)(predicted_BT, target_BT)
-    torch.cat(losses).sum().backward()  # type: ignore[no-untyped-call]
-    assert predicted_BT.grad is not None
-    assert torch.isfinite(predicted_BT.grad).all()
-
-
-def test_rows_without_a_vector_add_no_loss_and_are_not_used_as_negatives() -> None:
-    predicted_BT, target_BT = random_targets(12)
-    has_vector = target_BT[:, [block.flag for block in POOLED]] == 1  # type: ignore[index]
-    assert 0 < has_vector.sum() < has_vector.numel()
-    losses = [FutureLoss(TARGETS), ContrastLoss(POOLED, 4)]
-    before = [loss(predicted_BT, target_BT) for loss in losses]
-    changed_BT, other_BT = predicted_BT.clone(), target_BT.clone()
-    for block in POOLED:
-        absent_B = target_BT[:, block.flag] == 0  # type: ignore[index]
-        changed_BT[absent_B, block.start : block.stop] = 100.0
-        other_BT[absent_B, block.start : block.stop] = -3.0  # would be a negative for all rows
-    for loss, was in zip(losses, before, strict=True):
-        np.testing.assert_allclose(loss(changed_BT, other_BT), was, rtol=1e-5)
-
-
-def test_a_right_prediction_costs_nothing_and_an_opposite_one_two() -> None:
-    _, target_BT = random_targets(9)
-    for block in TARGETS.blocks:
-        if block.flag is not None:
-            target_BT[:, block.flag] = 1
-            target_BT[:, block.start : block.stop] = torch.arange(1.0, 1 + block.stop - block.start)
-    per_block = dict(
-        zip((block.name for block in TARGETS.blocks), FutureLoss(TARGETS)(3 * target_BT, target_BT), strict=True)
-    )
-    opposite = dict(
-        zip((block.name for block in TARGETS.blocks), FutureLoss(TARGETS)(-target_BT, target_BT), strict=True)
-    )
-    for block in POOLED:
-        assert per_block[block.name].item() == pytest.approx(0, abs=1e-6)  # only the direction is judged
-        assert opposite[block.name].item() == pytest.approx(2, abs=1e-6)
+    for n, block in enumerate(TARGETS.numbers):
+        p, t = predicted_BN[:, n].double().numpy(), target_BT[:, block.start].double().numpy()
+        chance = 1 / (1 + np.exp(-p))
+        losses = (p - t) ** 2 if block.kind == "scalar" else -np.log(np.where(t == 1, chance, 1 - chance))
+        expected.append(losses.mean())
+    np.testing.assert_allclose(NextDaysLoss(TARGETS)(predicted_BN, target_BT), expected, rtol=1e-5)
 
 
 # All losses together
 
 
+def loss_of(**weights: float) -> Loss:
+    return Loss(LAYOUT, TARGETS, MODEL.model_copy(update=weights), random_targets(4)[0], 1.0)
+
+
 def outputs_and_targets(num_rows: int) -> tuple[Outputs, torch.Tensor, torch.Tensor]:
-    predicted_BT, future_BT = random_targets(num_rows)
-    target_BF = torch.from_numpy(inputs(LAYOUT, num_rows))
-    return Outputs(target_BF + 0.5, predicted_BT), target_BF, future_BT
+    _, future_BT, _ = random_targets(num_rows)
+    target_BF, random = torch.from_numpy(inputs(LAYOUT, num_rows)), np.random.default_rng(8)
+    shapes = ((num_rows, TARGETS.item_width), (TARGETS.item_width,), (num_rows, len(TARGETS.numbers)))
+    drawn = (torch.from_numpy(random.normal(size=shape).astype(np.float32)) for shape in shapes)
+    return Outputs(target_BF + 0.5, *drawn), target_BF, future_BT
 
 
 def test_losses_are_those_of_their_parts_in_the_order_of_the_names() -> None:
     outputs, target_BF, future_BT = outputs_and_targets(8)
-    loss = Loss(LAYOUT, TARGETS, MODEL.model_copy(update={"contrast_weight": 0.5}), 4)
-    found = dict(zip(loss.names, loss(outputs, target_BF, future_BT), strict=True))
-    for block in LAYOUT.blocks:
-        assert found[block.name].item() == pytest.approx(0.25)
-    want = dict(
-        zip([block.name for block in TARGETS.blocks], FutureLoss(TARGETS)(*outputs[1:], future_BT), strict=True)
-    )
-    apart = ContrastLoss(POOLED, 4)(outputs.future_BT, future_BT)
-    names = [f"{name}_apart_{days}d" for days in (7, 30) for name in ("behaviour", "content")]
-    want |= dict(zip(names, apart, strict=True))
-    assert {name: value.item() for name, value in want.items()} == {name: found[name].item() for name in want}
+    loss = loss_of()
+    found = dict(zip(loss.names, loss(outputs, target_BF, future_BT).tolist(), strict=True))
+    assert [found[block.name] for block in LAYOUT.blocks] == pytest.approx([0.25] * len(LAYOUT.blocks))
+    items = NextItemsLoss(TARGETS, random_targets(4)[0], 1.0)(outputs.query_BE, outputs.worth_E, future_BT)
+    assert found["items_next_7d"] == pytest.approx(items.item())
+    days = NextDaysLoss(TARGETS)(outputs.next_days_BN, future_BT).tolist()
+    assert [found[block.name] for block in TARGETS.numbers] == pytest.approx(days)
 
 
-def test_the_contrast_losses_of_all_vectors_together_have_the_configured_weight() -> None:
-    loss = Loss(LAYOUT, TARGETS, MODEL.model_copy(update={"contrast_weight": 0.5}), 4)
+def test_each_part_has_its_weight_however_many_blocks_it_has() -> None:
+    loss = loss_of(reconstruction_weight=3.0, next_items_weight=5.0, next_days_weight=7.0)
     weights = dict(zip(loss.names, loss.weight_K.tolist(), strict=True))
-    apart = [weight for name, weight in weights.items() if "_apart_" in name]
-    assert apart == [pytest.approx(0.5 / 4)] * 4
-    without = Loss(LAYOUT, TARGETS, MODEL, 4)
-    assert not [name for name in without.names if "_apart_" in name]
-    assert without.total(dict.fromkeys(without.names, 1.0)) == pytest.approx(3.0)
+    assert sum(weights[block.name] for block in LAYOUT.blocks) == pytest.approx(3.0)
+    assert weights["items_next_7d"] == 5.0
+    for kind in ("scalar", "flags"):
+        assert sum(weights[b.name] for b in TARGETS.numbers if b.kind == kind) == pytest.approx(7.0)
+    assert loss.total(dict.fromkeys(loss.names, 1.0)) == pytest.approx(3 + 5 + 2 * 7)
 
 
 def test_the_loss_that_is_trained_on_is_the_weighted_sum_of_all() -> None:
-    outputs, target_BF, future_BT = outputs_and_targets(8)
-    loss = Loss(LAYOUT, TARGETS, MODEL.model_copy(update={"contrast_weight": 0.5}), 4)
-    per_block_K = loss(outputs, target_BF, future_BT)
-    by_name = dict(zip(loss.names, per_block_K.tolist(), strict=True))
-    assert loss.total(by_name) == pytest.approx(float(per_block_K @ loss.weight_K), rel=1e-5)
+    loss = loss_of(next_items_weight=0.3)
+    loss_K = loss(*outputs_and_targets(8))
+    by_name = dict(zip(loss.names, loss_K.tolist(), strict=True))
+    assert loss.total(by_name) == pytest.approx(float(loss_K @ loss.weight_K), rel=1e-5)
 
 
 def test_a_plain_autoencoder_is_judged_by_its_reconstruction() -> None:
     outputs, target_BF, _ = outputs_and_targets(8)
-    nothing = torch.zeros(8, 0)
-    loss = Loss(LAYOUT, TargetLayout(blocks=[]), MODEL, 4)
-    assert loss.names == [block.name for block in LAYOUT.blocks]
-    found = loss(outputs._replace(future_BT=nothing), target_BF, nothing)
-    np.testing.assert_allclose(found, 0.25, rtol=1e-5)
-    assert loss.total(dict.fromkeys(loss.names, 2.0)) == pytest.approx(2.0)
+    for loss in (Loss(LAYOUT, NO_TARGETS, PAPER, {}, 1.0), Loss(LAYOUT, TARGETS, PAPER, {}, 1.0)):
+        assert loss.names == [block.name for block in LAYOUT.blocks]
+        np.testing.assert_allclose(loss(outputs, target_BF, torch.zeros(8, 0)), 0.25, rtol=1e-5)
+        assert loss.total(dict.fromkeys(loss.names, 2.0)) == pytest.approx(2.0)

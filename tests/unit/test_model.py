@@ -16,7 +16,6 @@ from userrep.features.targets import TargetLayout
 from userrep.inference.encoder import ROWS, Encoder
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.autoencoder import Autoencoder
-from userrep.model.carried import carried_tastes
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import _content_hash
 from userrep.spaces.create import save_space
@@ -24,6 +23,9 @@ from userrep.spaces.create import save_space
 pytestmark = pytest.mark.fast
 
 MODEL = config.Model(latent_dim=16, hidden_dim=8, decoder_dim=6)
+LINEAR = config.Model(latent_dim=16)
+PAPER = config.Model(preset="autoencoder", latent_dim=16, hidden_dim=8, decoder_dim=6)
+NO_TARGETS = TargetLayout(futures=[], blocks=[])
 
 
 def layout_of(dim: int = 3) -> InputLayout:
@@ -86,13 +88,16 @@ def saved(
     """Save an artifact in a folder, or (``is_space``) below a root as that of a space."""
     layout = layout or layout_of()
     scaler = scaler_of(layout)
-    state = {name: t.numpy() for name, t in Autoencoder(layout, model, seed=3).state_dict().items()}
+    targets = TargetLayout.of(layout.spec, layout.spec.windows_days[:1]) if model.looks_ahead else NO_TARGETS
+    state = {name: t.numpy() for name, t in Autoencoder(layout, model, targets, seed=3).state_dict().items()}
+    for name in ("propensity_PF", "propensity_P"):
+        if name in state:
+            state[name] = np.random.default_rng(4).normal(size=state[name].shape).astype(np.float32)
     manifest = SpaceManifest(
         space_id=space_id, created_at=datetime(2024, 1, 2, tzinfo=UTC), lineage_id="l1", trained_until=date(2024, 1, 1),
-        layout=layout, targets=TargetLayout(blocks=[]), model=model, training=config.Training(),
+        layout=layout, targets=targets, model=model, training=config.Training(),
         metrics={"valid_loss": 0.1 + 0.2}, config_hash="c", code_hash="d",
     )  # fmt: skip
-    state["whitening_EE"] = np.random.default_rng(4).normal(size=state["whitening_EE"].shape).astype(np.float32)
     written = tensors_of(state, scaler, empty_input(layout, scaler)) | tensors
     return save_space(str(folder), manifest, written) if is_space else save_artifact(str(folder), manifest, written)
 
@@ -130,12 +135,12 @@ def test_where_position_matters_rows_are_encoded_one_by_one(tmp_path: Path, monk
     np.testing.assert_allclose(Encoder(artifact).embed(features(50)), expected_BD, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("carried_share", [0.85, 0.4, 0.0])
-def test_an_embedding_is_scaling_and_the_forward_pass(tmp_path: Path, carried_share: float) -> None:
-    model = MODEL.model_copy(update={"carried_share": carried_share})
-    assert bool(carried_tastes(layout_of(), model).num) == (carried_share == 0.85)
+@pytest.mark.parametrize("model", [LINEAR, MODEL, PAPER, MODEL.model_copy(update={"latent_dim": 6})])
+def test_an_embedding_is_scaling_and_the_forward_pass(tmp_path: Path, model: config.Model) -> None:
     saved(tmp_path / "s1", model=model)
     artifact = load_artifact(str(tmp_path / "s1"))
+    assert artifact.encoder().has_propensities == (model in (LINEAR, MODEL))  # 6 dimensions are too few for them
     x_BF = artifact.scaler.apply(artifact.layout, artifact.layout.raw(features(10)))
     expected_BD = artifact.encoder().encode(torch.from_numpy(x_BF)).numpy()
+    assert expected_BD.shape == (10, model.latent_dim)
     np.testing.assert_allclose(Encoder(artifact).embed(features(10)), expected_BD, rtol=1e-5, atol=1e-6)

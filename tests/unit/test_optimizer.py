@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.unit.test_model import NO_TARGETS
 from tests.unit.test_training import LAYOUT, on_ranks, planted
 from userrep import config
 from userrep.errors import DivergedError
@@ -41,7 +42,7 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
     x_BF = torch.from_numpy(planted(16, seed=1)[1])
 
     def gradient(comm: Any) -> torch.Tensor:
-        model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8), seed=1)
+        model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8), NO_TARGETS, seed=1)
         optimizer = optimizer_of(model, comm, clip_norm=1e9)
         mine_BF = x_BF[comm.rank :: comm.size]
         optimizer.step((model(mine_BF).reconstruction_BF - mine_BF).square().mean()[None])
@@ -67,7 +68,7 @@ def test_losses_are_averaged_over_ranks_and_each_counts_by_its_weight() -> None:
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_gradient_is_clipped_after_it_is_averaged(scaled: bool) -> None:
-    model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8))
+    model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8), NO_TARGETS)
     optimizer = optimizer_of(model, clip_norm=0.01, scaled=scaled)
     optimizer.step(100 * model(torch.ones(4, LAYOUT.width)).reconstruction_BF.square().mean()[None])
     norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.fast
 def test_the_embedding_comes_first_and_every_representation_has_a_name_of_its_own() -> None:
     names = [one.name for one in representations()]
     assert names == [
-        "embedding", "popularity", "rfm", "rfm_history", "picks", "pooled_longest", "pooled_all", "raw", "pca",
-        "als_static", "als_folded", "nmf", "pmf", "lightfm_like", "mult_vae", "dlrm_like",
+        "embedding", "untrained", "popularity", "rfm", "rfm_history", "picks", "pooled_longest", "pooled_all", "raw",
+        "pca", "als_static", "als_folded", "nmf", "pmf", "lightfm_like", "mult_vae", "dlrm_like",
     ]  # fmt: skip
     assert PICKS in names
     assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)

@@ -1,5 +1,6 @@
 """Representations that are the user features themselves, or some of them."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -7,18 +8,24 @@ import numpy as np
 import pytest
 
 from tests.support.evaluation_world import LAYOUT, context_with_features
+from tests.unit.test_model import LINEAR, features, saved
 from userrep.evaluation.representation import Context
+from userrep.evaluation.representations import inputs
 from userrep.evaluation.representations.inputs import (
     Blocks,
     Embedding,
     Nothing,
     Raw,
+    Untrained,
     is_count,
     is_pick,
     is_pooled,
     is_pooled_longest,
     is_recent_count,
 )
+from userrep.inference.encoder import Encoder
+from userrep.model.artifact import load_artifact
+from userrep.model.autoencoder import turned
 
 pytestmark = pytest.mark.fast
 
@@ -95,3 +102,20 @@ def test_the_embedding_is_what_the_encoder_makes_of_the_features_and_its_fit_war
     Embedding().fit(with_encoder)
     assert Embedding().matrix(with_encoder).tolist() == [[2, 2]] * len(context.rows)
     assert asked == [1, len(context.rows)]
+
+
+def test_an_untrained_embedding_differs_in_the_learned_code_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path / "s1", model=LINEAR)
+    artifact, batch = load_artifact(str(tmp_path / "s1")), features(40)
+    rows = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
+    monkeypatch.setattr(inputs, "earlier_rows", lambda _: rows)
+    context = SimpleNamespace(artifact=artifact, layout=artifact.layout, seed=5, rows=SimpleNamespace(features=batch))
+    untrained = Untrained()
+    untrained.fit(cast(Context, context))
+    back_ND, trained_ND = (z_ND @ turned(16).T for z_ND in (untrained.matrix(cast(Context, context)),
+                                                            Encoder(artifact).embed(batch)))  # fmt: skip
+    np.testing.assert_allclose(back_ND[:, 14:], trained_ND[:, 14:], rtol=1e-4, atol=1e-4)  # propensities
+    np.testing.assert_allclose(back_ND[:, :14].mean(axis=0), 0, atol=1e-4)
+    assert np.abs(back_ND[:, :14] - trained_ND[:, :14]).max() > 0.5

@@ -21,9 +21,9 @@ ALS = {"behaviour": {"kind": "als", "dim": 4}}
 
 def schedule_of(folder: Path, until: date = UNTIL, windows: tuple[int, ...] = (7, 30, 90), **training: Any) -> Schedule:
     """Lay out the dates of a log of a year."""
-    weight = training.pop("future_weight", 1.0)
+    model = training.pop("model", {})
     config = config_of(
-        folder, windows_days=list(windows), item_vectors=ALS, model={"future_weight": weight},
+        folder, windows_days=list(windows), item_vectors=ALS, model=model,
         training={"as_ofs": {"until": until, "max_dates": 8}, **training},
     )  # fmt: skip
     days = [LogDay(day, 10, 0, "f") for day in (FIRST, LAST)]
@@ -34,7 +34,7 @@ def test_the_future_of_the_last_training_date_ends_at_until(tmp_path: Path) -> N
     dates = schedule_of(tmp_path).training_as_ofs
     assert dates == [UNTIL - timedelta(days=30 + 7 * k) for k in range(7, -1, -1)]
     assert schedule_of(tmp_path, future_days=[7]).training_as_ofs[-1] == UNTIL - timedelta(days=7)
-    assert schedule_of(tmp_path, future_weight=0.0).training_as_ofs[-1] == UNTIL
+    assert schedule_of(tmp_path, model={"preset": "autoencoder"}).training_as_ofs[-1] == UNTIL
 
 
 def test_features_are_needed_where_futures_end_and_nowhere_at_or_after_until(tmp_path: Path) -> None:

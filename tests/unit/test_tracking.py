@@ -144,7 +144,7 @@ def test_a_run_has_the_settings_the_losses_of_each_epoch_and_block_and_the_speed
     assert run.info.run_name == "s1"
     assert run.data.params["model.latent_dim"] == "16"
     assert run.data.params["training.as_ofs.every_days"] == "7"
-    assert run.data.params["training.learning_rate"] == "0.001"
+    assert run.data.params["training.learning_rate"] == "0.003"
     assert curves["valid_users_loss.behaviour_7d"] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert curves["train_loss"] == [(1, 3.0), (2, 1.5), (3, 1.0)]
     assert curves["best.valid_loss"] == [(0, 0.1 + 0.2)]

@@ -1,5 +1,6 @@
 """Training on Spark: two ranks give the losses of one; and the planted rows that tests of training share."""
 
+import hashlib
 import re
 import socket
 import threading
@@ -22,6 +23,7 @@ from userrep.errors import SlotsError
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
+from userrep.model.tensor_file import tensor_bytes
 from userrep.pipeline import Pipeline
 from userrep.schemas import TRAINING_ROWS
 from userrep.storage import file_system
@@ -40,7 +42,8 @@ SPEC = FeatureSpec(
     windows_days=[7, 30], modalities={"behaviour": 8}, onboarding=False, registered_at=False, attributes=[], context=[]
 )
 LAYOUT = InputLayout.of(SPEC, {})
-TARGETS = TargetLayout.of(LAYOUT, [7, 30])
+TARGETS = TargetLayout.of(SPEC, [7, 30])
+NUM_ITEMS, NUM_DATES = 20, 2
 NUM_SHARDS = 4
 
 
@@ -55,25 +58,51 @@ def planted(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def future_of(x: np.ndarray, seed: int) -> np.ndarray:
-    """Return targets: vectors and counts as the inputs of the window are; half of the users have no event."""
+    """Return targets: an item near the inputs' vector, counts as the inputs are; half of the users have no event."""
     active = np.random.default_rng([seed, 1]).random((len(x), 1)) < 0.5
     y = np.tile(active, TARGETS.width).astype(np.float32)
     for block in TARGETS.blocks:
-        if block.kind != "flags":
+        if block.kind == "scalar":
             source = next(b for b in LAYOUT.blocks if b.name == block.name.replace("_next", ""))
             y[:, block.start : block.stop] *= x[:, source.start : source.stop]
+    vectors, width = items(), TARGETS.item_width
+    y[:, :width] *= vectors[(x[:, :width] @ vectors.T).argmax(axis=1)]
+    y[:, width + 1] *= np.arange(len(x)) % NUM_DATES
     return y
+
+
+def items() -> np.ndarray:
+    """Return the vectors of the items, the same at all dates."""
+    return np.random.default_rng(9).normal(size=(NUM_ITEMS, TARGETS.item_width)).astype(np.float32)
+
+
+def write_candidates(root: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Write the items that rows choose from."""
+    (root / "candidates.safetensors").write_bytes(tensor_bytes(tensors))
+
+
+def candidates_in(root: Path) -> tuple[str, str] | None:
+    """Return the file of the items that rows choose from with its hash, if there is one."""
+    path = root / "candidates.safetensors"
+    return (str(path), hashlib.sha256(path.read_bytes()).hexdigest()) if path.exists() else None
 
 
 def task_on(
     root: Path, *, spoilt: str | None = None, model: dict[str, Any] | None = None, **training: Any
 ) -> TrainingTask:
     """Write planted rows as the shards of ``training_rows``, and make a task of them."""
-    write_planted(root, spoilt, is_plain=not (model or {}).get("future_weight", 1))
+    write_planted(root, spoilt, is_plain=(model or {}).get("preset") == "autoencoder")
     return task_of(root, model, **training)
 
 
 def write_planted(root: Path, spoilt: str | None = None, *, is_plain: bool = False) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    if not is_plain:
+        share = np.full(NUM_ITEMS, -np.log(NUM_ITEMS), np.float32)
+        of_date = {f"vector_{d}": items() for d in range(NUM_DATES)} | {
+            f"log_share_{d}": share for d in range(NUM_DATES)
+        }
+        write_candidates(root, of_date)
     for split, num_rows in (("train", 150), ("valid_users", 20), ("valid_dates", 10)):
         for shard in range(NUM_SHARDS):
             seed = 1000 * len(split) + shard
@@ -87,16 +116,19 @@ def write_planted(root: Path, spoilt: str | None = None, *, is_plain: bool = Fal
             pq.write_table(rows, folder / "part.parquet", row_group_size=64)
 
 
-def task_of(root: Path, model: dict[str, Any] | None = None, **training: Any) -> TrainingTask:
+def task_of(
+    root: Path, model: dict[str, Any] | None = None, *, targets: TargetLayout = TARGETS, **training: Any
+) -> TrainingTask:
     settings = config.Model(**({"latent_dim": 16, "hidden_dim": 32, "decoder_dim": 16} | (model or {})))
     return TrainingTask.of(
         shard_files(map(str, root.rglob("*.parquet")), NUM_SHARDS),
         layout=LAYOUT,
-        targets=TARGETS if settings.future_weight else TargetLayout(blocks=[]),
+        targets=targets if settings.preset == "next_days" else TargetLayout(futures=[], blocks=[]),
         model=settings,
         training=config.Training(**({"num_shards": NUM_SHARDS, "batch_size": 32, "max_epochs": 2} | training)),
         empty_F=np.zeros(LAYOUT.width, np.float32),
         folder=str(root / "checkpoints"),
+        candidates=candidates_in(root),
     )
 
 

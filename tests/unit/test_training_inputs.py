@@ -13,6 +13,8 @@ from tests.unit.test_model import layout_of, scaler_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.targets import TargetLayout
+from userrep.items.versions import Versions
+from userrep.model.tensor_file import read_tensors
 from userrep.schemas import FEATURE_SETS
 from userrep.spaces import training_inputs as module
 from userrep.spaces.training_inputs import TrainingInputs, _key, _read, _write, training_folder, training_inputs
@@ -46,7 +48,11 @@ def inputs(tmp_path: Path) -> TrainingInputs:
         file.touch()
     layout = layout_of()
     shards = {"train": [[str(files[0]), str(files[1])], []], "valid_users": [[], [str(files[2])]]}
-    return TrainingInputs(shards, layout, TargetLayout.of(layout, [7]), scaler_of(layout))
+    return TrainingInputs(shards, layout, TargetLayout.of(layout.spec, [7]), scaler_of(layout), None)
+
+
+CANDIDATES = {"vector_0": np.ones((3, 2), np.float32), "log_share_0": np.zeros(3, np.float32)}
+VERSIONS = Versions("l1", D1, 28, frozenset())
 
 
 def build_features(tables: Tables, dates: Sequence[date], **more: Any) -> None:
@@ -59,6 +65,7 @@ def build_features(tables: Tables, dates: Sequence[date], **more: Any) -> None:
 def assert_same(found: TrainingInputs | None, expected: TrainingInputs) -> None:
     assert found is not None
     assert (found.files, found.layout, found.targets) == (expected.files, expected.layout, expected.targets)
+    assert found.candidates == expected.candidates
     np.testing.assert_array_equal(found.scaler.center_F, expected.scaler.center_F)
     np.testing.assert_array_equal(found.scaler.scale_F, expected.scaler.scale_F)
 
@@ -66,15 +73,33 @@ def assert_same(found: TrainingInputs | None, expected: TrainingInputs) -> None:
 def test_inputs_are_read_back_as_they_were_written(tmp_path: Path, inputs: TrainingInputs) -> None:
     folder = str(tmp_path / "inputs")
     assert _read(folder, "key") is None
-    _write(folder, "key", inputs)
-    assert_same(_read(folder, "key"), inputs)
+    written = _write(folder, "key", inputs, CANDIDATES)
+    assert_same(_read(folder, "key"), written)
     assert _read(folder, "another key") is None
+    assert written.candidates is not None
+    tensors = read_tensors(Path(written.candidates[0]).read_bytes(), "candidates", cure="")
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
+        name: tensor.tolist() for name, tensor in CANDIDATES.items()
+    }
+
+
+def test_inputs_of_a_model_that_predicts_no_items_have_none(tmp_path: Path, inputs: TrainingInputs) -> None:
+    folder = str(tmp_path / "inputs")
+    assert _write(folder, "key", inputs, {}) == inputs
+    assert_same(_read(folder, "key"), inputs)
+
+
+def test_inputs_whose_items_were_removed_are_none(tmp_path: Path, inputs: TrainingInputs) -> None:
+    written = _write(str(tmp_path / "inputs"), "key", inputs, CANDIDATES)
+    assert written.candidates is not None
+    Path(written.candidates[0]).unlink()
+    assert _read(str(tmp_path / "inputs"), "key") is None
 
 
 @pytest.mark.parametrize("name", ["inputs.safetensors", "inputs.json"])
 def test_inputs_of_which_a_file_is_torn_or_missing_are_none(tmp_path: Path, inputs: TrainingInputs, name: str) -> None:
     folder = tmp_path / "inputs"
-    _write(str(folder), "key", inputs)
+    _write(str(folder), "key", inputs, CANDIDATES)
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
     assert _read(str(folder), "key") is None
@@ -83,7 +108,7 @@ def test_inputs_of_which_a_file_is_torn_or_missing_are_none(tmp_path: Path, inpu
 
 
 def test_inputs_whose_rows_were_removed_are_none(tmp_path: Path, inputs: TrainingInputs) -> None:
-    _write(str(tmp_path / "inputs"), "key", inputs)
+    _write(str(tmp_path / "inputs"), "key", inputs, CANDIDATES)
     Path(inputs.files["valid_users"][1][0]).unlink()
     assert _read(str(tmp_path / "inputs"), "key") is None
 
@@ -95,7 +120,11 @@ def test_the_key_follows_from_what_rows_are_made_of(tables: Tables, config: Conf
     first = key()
     assert first == key(as_ofs=(D2, D1))
     assert first == key(config_of(tmp_path, training={"learning_rate": 0.5}))
-    others = [key(as_ofs=(D1,)), key(config_of(tmp_path, training={"future_days": [2]}))]
+    others = [
+        key(config_of(tmp_path, model={"next_items_weight": 0})),
+        key(as_ofs=(D1,)),
+        key(config_of(tmp_path, training={"future_days": [2]})),
+    ]
     for setting in ({"held_out_share": 0.3}, {"seed": 5}, {"num_shards": 4}, {"max_rows": 10_000}):
         others.append(key(config_of(tmp_path, training=setting)))
     build_features(tables, [D1 + timedelta(days=3)])
@@ -107,9 +136,9 @@ def test_the_key_follows_from_what_rows_are_made_of(tables: Tables, config: Conf
 
 
 def test_rows_of_a_run_that_was_cut_off_are_used_again(tables: Tables, config: Config, inputs: TrainingInputs) -> None:
-    _write(f"{training_folder(config, 's1')}/inputs", _key(tables, config, "l1", [D1, D2]), inputs)
+    inputs = _write(f"{training_folder(config, 's1')}/inputs", _key(tables, config, "l1", [D1, D2]), inputs, CANDIDATES)
     lines: list[str] = []
-    found = training_inputs(tables, config, space_id="s1", lineage_id="l1", as_ofs=[D1, D2], report=lines.append)
+    found = training_inputs(tables, config, space_id="s1", versions=VERSIONS, as_ofs=[D1, D2], report=lines.append)
     assert_same(found, inputs)
     assert lines == ["training rows of the run that was cut off are used"]
 
@@ -121,16 +150,16 @@ def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
     config, shares, lines = config_of(tmp_path), list[float](), list[str]()
     config = config.model_copy(update={"training": config.training.model_copy(update={"max_rows": max_rows})})
     folder = Path(training_folder(config, "s1"))
-    _write(f"{folder}/inputs", "another key", inputs)
+    _write(f"{folder}/inputs", "another key", inputs, {})
     (folder / "checkpoint").touch()
 
-    def make(*_: object, share: float) -> TrainingInputs:
+    def make(*_: object, share: float) -> tuple[TrainingInputs, dict[str, np.ndarray]]:
         shares.append(share)
-        return inputs
+        return inputs, {}
 
     monkeypatch.setattr(module, "_make", make)  # needs Spark
-    found = training_inputs(tables, config, space_id="s1", lineage_id="l1", as_ofs=[D1, D2], report=lines.append)
-    assert found is inputs
+    found = training_inputs(tables, config, space_id="s1", versions=VERSIONS, as_ofs=[D1, D2], report=lines.append)
+    assert found == inputs
     assert shares == [share]  # of ten users at each of two as-of dates; dates of futures do not count
     assert [path.name for path in folder.iterdir()] == ["inputs"]
     assert_same(_read(f"{folder}/inputs", _key(tables, config, "l1", [D1, D2])), inputs)

@@ -63,7 +63,8 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
 
 
 def without_heads(work: Pipeline) -> Pipeline:
-    config = work.config.model_copy(update={"model": work.config.model.model_copy(update={"future_weight": 0.0})})
+    weights = {"next_items_weight": 0.0, "next_days_weight": 0.0}
+    config = work.config.model_copy(update={"model": work.config.model.model_copy(update=weights)})
     return Pipeline(config, work.tables.spark, report=lambda _: None)
 
 
@@ -73,7 +74,7 @@ def rows_of(work: Pipeline) -> tuple[TrainingInputs, Rows]:
     if exists(training_folder(config, "s1")):
         delete_folder(training_folder(config, "s1"))
     inputs = training_inputs(
-        work.tables, config, space_id="s1", lineage_id=lineage_id, as_ofs=as_ofs, report=lambda _: None
+        work.tables, config, space_id="s1", versions=work.schedule.versions, as_ofs=as_ofs, report=lambda _: None
     )
     features = with_split(
         read_features(work.tables, config, lineage_id, as_ofs),
@@ -107,6 +108,7 @@ def test_targets_are_what_plain_python_finds_in_the_days_after(
     inputs, rows = made
     assert config.future_days == [2, 7]
     layout, targets, scaler = inputs.layout, inputs.targets, inputs.scaler
+    part, as_ofs = {b.name: slice(b.start, b.stop) for b in targets.blocks}, work.schedule.training_as_ofs
     seen = {"active": 0, "absent": 0, "without a vector": 0}
     for (user, as_of), (_, x) in rows.items():
         y = x[layout.width :]
@@ -118,21 +120,20 @@ def test_targets_are_what_plain_python_finds_in_the_days_after(
             ]
             vectors = [ITEMS[item] for item, _ in mine if item in ITEMS]
             raw = {
-                "own": np.mean(vectors, axis=0) if vectors else None,
                 "num_events": np.log1p(len(mine)),
                 "weight": np.log1p(len(mine)),
                 "num_active_days": np.log1p(len({at.date() for _, at in mine})),
             }
             for name, value in raw.items():
-                target = next(b for b in targets.blocks if b.name == f"{name}_next_{days}d")
                 source = next(b for b in layout.blocks if b.name == f"{name}_{days}d")
-                part = slice(source.start, source.stop)
-                scaled = 0 if value is None else (value - scaler.center_F[part]) / scaler.scale_F[part]
-                if name == "own" and value is not None:  # a direction
-                    scaled *= len(scaled) ** 0.5 / np.linalg.norm(scaled)
-                np.testing.assert_allclose(y[target.start : target.stop], np.clip(scaled, -8, 8), atol=1e-5)
-            flags = next(b for b in targets.blocks if b.name == f"flags_next_{days}d")
-            assert y[flags.start : flags.stop].tolist() == [bool(vectors), bool(mine)]
+                scaled = (value - scaler.center_F[source.start]) / scaler.scale_F[source.start]
+                assert y[part[f"{name}_next_{days}d"]] == pytest.approx(np.clip(scaled, -8, 8), abs=1e-5)
+            assert y[part[f"active_next_{days}d"]] == bool(mine)
+            if days == config.future_days[0]:
+                mean = np.mean(vectors, axis=0) if vectors else np.zeros(targets.item_width)
+                np.testing.assert_allclose(y[part["own_next_2d"]], mean, atol=1e-5)
+                place = as_ofs.index(as_of) if mine else 0
+                assert y[part["items_next_2d"]].tolist() == [min(len(mine), 10), place]
             seen["active"] += bool(mine)
             seen["absent"] += not mine
             seen["without a vector"] += bool(mine) and not vectors
@@ -193,7 +194,7 @@ def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates
     training = work.config.training.model_copy(update={"max_rows": len(whole) // 2})
     config = work.config.model_copy(update={"training": training})
     inputs = training_inputs(
-        work.tables, config, space_id="s1", lineage_id=work.schedule.versions.lineage_id,
+        work.tables, config, space_id="s1", versions=work.schedule.versions,
         as_ofs=work.schedule.training_as_ofs, report=lambda _: None,
     )  # fmt: skip
     assert inputs.files

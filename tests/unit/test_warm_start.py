@@ -19,8 +19,8 @@ from userrep.model.warm_start import WarmStart, warm_start
 pytestmark = pytest.mark.fast
 
 MODEL = config.Model(latent_dim=16, hidden_dim=12, decoder_dim=7)
-CODE = MODEL.model_copy(update={"carried_share": 0.0})  # what is carried depends on the windows
-PLAIN = CODE.model_copy(update={"future_weight": 0.0})
+LINEAR = config.Model(latent_dim=16)
+PLAIN = MODEL.model_copy(update={"next_items_weight": 0.0, "next_days_weight": 0.0})
 COUNTRIES, DEVICES = ["de", "dk", "fr", "pl"], ["device=phone", "device=tv", "device=web"]
 
 
@@ -83,11 +83,11 @@ POOLED = ("behaviour_7d", "behaviour_onboarding")
 
 
 def targets_of(layout: InputLayout, model: config.Model) -> TargetLayout:
-    return TargetLayout.of(layout, layout.spec.windows_days if model.future_weight else [])
+    return TargetLayout.of(layout.spec, layout.spec.windows_days if model.looks_ahead else [])
 
 
 def autoencoder_of(layout: InputLayout, model: config.Model = MODEL, seed: int = 0) -> Autoencoder:
-    return Autoencoder(layout, model, num_targets=targets_of(layout, model).width, seed=seed)
+    return Autoencoder(layout, model, targets_of(layout, model), seed=seed)
 
 
 def weights_of(autoencoder: Autoencoder) -> Tensors:
@@ -128,7 +128,7 @@ def outputs(
     autoencoder.load_state_dict({name: torch.from_numpy(weights[name]) for name in autoencoder.state_dict()})
     with torch.inference_mode():
         z_BD = autoencoder.encode(torch.from_numpy(x_BF))
-        reconstruction_BF, _ = autoencoder(torch.from_numpy(x_BF))
+        reconstruction_BF = autoencoder(torch.from_numpy(x_BF)).reconstruction_BF
     center_F, scale_F = scaler.center_F.copy(), scaler.scale_F.copy()
     center_F[directions(layout)], scale_F[directions(layout)] = 0, 1
     return z_BD.numpy(), center_F + scale_F * reconstruction_BF.numpy()
@@ -146,27 +146,31 @@ def by_value(layout: InputLayout, name: str, reconstruction_BF: np.ndarray) -> d
     return dict(zip(layout.vocabulary[name], reconstruction_BF[:, part(layout, name)].T, strict=True))
 
 
-def test_another_scaler_changes_neither_codes_nor_reconstructions_in_raw_units() -> None:
+@pytest.mark.parametrize("model", [MODEL, LINEAR])
+def test_another_scaler_changes_neither_codes_nor_reconstructions_in_raw_units(model: config.Model) -> None:
     layout = layout_of()
     before, now = scaler_of(layout, 1), scaler_of(layout, 2)
     assert np.abs(before.center_F - now.center_F).max() > 0.5
     assert np.abs(np.log(before.scale_F / now.scale_F)).max() > 0.3
-    earlier = space(layout, before)
-    start = started(earlier, layout, now)
+    earlier = space(layout, before, model=model)
+    start = started(earlier, layout, now, model=model)
     batch = features(layout.spec, 200, seed=4)
     flags = layout.raw(batch)[:, part(layout, "flags")]
     assert set(np.unique(flags)) == {0, 1}
     for got, expected in zip(
-        outputs(layout, now, start.tensors, batch), outputs(layout, before, earlier.tensors, batch), strict=True
+        outputs(layout, now, start.tensors, batch, model),
+        outputs(layout, before, earlier.tensors, batch, model),
+        strict=True,
     ):
         np.testing.assert_allclose(got, expected, atol=1e-5)
     assert start.fresh == []
+    hidden = ("encoder_hidden", "encoder_latent", "decoder_hidden") if model.hidden_dim else ()
     assert start.carried == [
-        *("encoder_hidden", "encoder_latent", "decoder_hidden", "decoder_output", "future_hidden", "future_output"),
+        *("encoder_linear", *hidden, "decoder_output", "item_query", "item_worth", "next_days"),
         *(block.name for block in layout.blocks[:-1]),
     ]
     assert {name: tensor.shape for name, tensor in start.tensors.items()} == {
-        name: tensor.shape for name, tensor in weights_of(autoencoder_of(layout)).items()
+        name: tensor.shape for name, tensor in weights_of(autoencoder_of(layout, model)).items()
     }
     assert {tensor.dtype for tensor in start.tensors.values()} == {np.dtype(np.float32)}
 
@@ -261,7 +265,7 @@ def test_item_vectors_of_another_lineage_begin_fresh_and_the_rest_is_carried() -
     earlier = space(layout, before)
     start = started(earlier, layout, now, same_items=False)
     assert start.fresh == [
-        "future_hidden, future_output: fresh, s001 has other targets",
+        "item_query, item_worth, next_days: fresh, s001 has other targets",
         *(f"{name}: fresh, s001 has item vectors of another lineage, al-1" for name in POOLED),
     ]
     drawn = weights_of(autoencoder_of(layout, seed=9))
@@ -309,61 +313,66 @@ def test_a_window_that_is_gone_counts_as_absent() -> None:
     assert len(start.fresh) == len(gone) == 4
 
 
+ENCODER, DECODER = ["encoder_linear", "encoder_hidden", "encoder_latent"], ["decoder_hidden", "decoder_output"]
+FUTURE = ["item_query", "item_worth", "next_days"]
+
+
 @pytest.mark.parametrize(
-    ("width", "carried", "line"),
+    ("width", "carried", "fresh"),
     [
-        ("hidden_dim", [], "encoder_hidden, encoder_latent, decoder_hidden, decoder_output"),
-        ("latent_dim", ["encoder_hidden"], "encoder_latent, decoder_hidden, decoder_output"),
-        ("decoder_dim", ["encoder_hidden", "encoder_latent"], "decoder_hidden, decoder_output"),
+        ("hidden_dim", [], [*ENCODER, *DECODER, *FUTURE]),
+        ("latent_dim", [], [*ENCODER, *DECODER, *FUTURE]),
+        ("decoder_dim", [*ENCODER, *FUTURE], DECODER),
     ],
 )
-def test_layers_from_the_first_of_another_width_on_begin_fresh(width: str, carried: list[str], line: str) -> None:
+def test_an_encoder_or_a_decoder_of_other_widths_begins_fresh(width: str, carried: list[str], fresh: list[str]) -> None:
     layout = layout_of()
     scaler, model = scaler_of(layout, 1), MODEL.model_copy(update={width: 20})
     earlier = space(layout, scaler)
     start = started(earlier, layout, scaler, model=model)
-    fresh = f"{line}, future_hidden, future_output: fresh, model.{width} is 20, in s001 {getattr(MODEL, width)}"
-    assert start.fresh == [fresh]
+    assert start.fresh == [f"{', '.join(fresh)}: fresh, model.{width} is 20, in s001 {getattr(MODEL, width)}"]
     assert start.carried == ([*carried, *(block.name for block in layout.blocks[:-1])] if carried else [])
     drawn = weights_of(autoencoder_of(layout, model, seed=9))
     for name, tensor in start.tensors.items():
-        layer = name.split(".")[0].replace("encoder_skip", "encoder_latent")  # the two make the latent together
-        expected = earlier.tensors if layer in carried else drawn
+        expected = earlier.tensors if name.split(".")[0] in carried else drawn
         np.testing.assert_allclose(tensor, expected[name], atol=1e-6)
 
 
-def test_a_latent_that_carries_other_inputs_begins_fresh() -> None:
+def test_an_encoder_with_another_number_of_propensities_begins_fresh() -> None:
     was, layout = layout_of(windows=(2, 7)), layout_of(windows=(7,))
-    before, now = scaler_of(was, 1), scaler_of(layout, 2)
-    start = started(space(was, before), layout, now)
-    assert start.fresh[0].endswith("fresh, the latent carries 9 inputs as they are, in s001 12")
-    assert start.carried[0] == "encoder_hidden"
-    assert "encoder_latent" not in start.carried
+    start = started(space(was, scaler_of(was, 1)), layout, scaler_of(layout, 2))
+    assert start.fresh[0].endswith("fresh, 14 dimensions are learned, in s001 12")
+    assert start.carried == []
 
 
 def test_what_is_predicted_is_what_was_under_another_scaler() -> None:
     layout = layout_of()
     before, now = scaler_of(layout, 1), scaler_of(layout, 2)
     earlier, batch = space(layout, before), features(layout.spec, 100, seed=4)
-    expected_BT = earlier.encoder()(torch.from_numpy(scaled(layout, before, batch))).future_BT
+    with torch.inference_mode():
+        expected = earlier.encoder()(torch.from_numpy(scaled(layout, before, batch)))
     warm = autoencoder_of(layout)
     start = started(earlier, layout, now)
     warm.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in start.tensors.items()})
     with torch.inference_mode():
-        got_BT = warm(torch.from_numpy(scaled(layout, now, batch))).future_BT
-    assert got_BT.shape[1] == targets_of(layout, MODEL).width > 0
-    np.testing.assert_allclose(got_BT, expected_BT, atol=1e-5)
+        got = warm(torch.from_numpy(scaled(layout, now, batch)))
+    for part_of in ("query_BE", "worth_E", "next_days_BN"):
+        assert getattr(got, part_of).numel() > 0
+        np.testing.assert_allclose(getattr(got, part_of).detach(), getattr(expected, part_of).detach(), atol=1e-5)
 
 
 def test_other_targets_begin_fresh() -> None:
-    was, layout = layout_of(windows=(2, 7)), layout_of(windows=(7,))
-    before, now = scaler_of(was, 1), scaler_of(layout, 2)
-    start = started(space(was, before, model=CODE), layout, now, model=CODE)
-    assert start.fresh[0] == "future_hidden, future_output: fresh, s001 has other targets"
-    assert start.carried[:4] == ["encoder_hidden", "encoder_latent", "decoder_hidden", "decoder_output"]
-    plain = started(space(layout, now, model=PLAIN), layout, now, model=CODE)
-    assert plain.fresh == start.fresh[:1]
-    assert started(space(layout, now, model=CODE), layout, now, model=PLAIN).fresh == []
+    layout = layout_of(windows=(2, 7))
+    scaler = scaler_of(layout, 1)
+    earlier = space(layout, scaler)
+    targets = TargetLayout.of(layout.spec, [7, 2])
+    start = warm_start(earlier, layout=layout, targets=targets, scaler=scaler, model=MODEL, same_items=True, seed=9)
+    assert start.fresh == ["item_query, item_worth, next_days: fresh, s001 has other targets"]
+    assert start.carried[:5] == [*ENCODER, *DECODER]
+    few = MODEL.model_copy(update={"latent_dim": 6})  # too few for propensities
+    plain = few.model_copy(update={"next_items_weight": 0.0, "next_days_weight": 0.0})
+    assert started(space(layout, scaler, model=plain), layout, scaler, model=few).fresh == start.fresh
+    assert started(space(layout, scaler, model=few), layout, scaler, model=plain).fresh == []
 
 
 def test_a_training_begins_at_the_loss_where_the_earlier_one_ended() -> None:

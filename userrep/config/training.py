@@ -7,32 +7,56 @@ from pydantic import AfterValidator, Field, model_validator
 
 from userrep.config.values import Day, Days, Duration, Name, Section, ascending, refuse
 
+_AUTOENCODER = {
+    "hidden_dim": 512, "decoder_dim": 256, "noise": 0.1, "feature_dropout": 0.2, "block_dropout": 0.2,
+    "newcomer_share": 0.1, "next_items_weight": 0.0, "next_days_weight": 0.0,
+}  # fmt: skip
+
 
 class Model(Section):
-    """The network, and what is done to its inputs in training."""
+    """The model, and what is done to its inputs in training (docs/training.md).
 
+    The preset `autoencoder` has `hidden_dim` 512, `decoder_dim` 256, `noise` 0.1, `feature_dropout` and `block_dropout`
+    0.2, `newcomer_share` 0.1, and both weights of the next days 0, where nothing else is set.
+    """
+
+    preset: Literal["next_days", "autoencoder"] = "next_days"
+    """`next_days`: a linear code that predicts what users do next; `autoencoder`: the paper's model."""
     latent_dim: int = Field(120, ge=2, le=4096)
     """Dimensions of an embedding."""
-    hidden_dim: int = Field(512, ge=2)
-    """Of the encoder's hidden layer."""
-    decoder_dim: int = Field(256, ge=2)
-    """Of the hidden layer of each decoder."""
-    carried_share: float = Field(0.85, ge=0, lt=1)
-    """Of the dimensions, at most so many are inputs: counts, days, attributes, where what the user takes points."""
+    hidden_dim: int = Field(0, ge=0)
+    """Units of the encoder's hidden layer; 0: the encoder is linear."""
+    decoder_dim: int = Field(0, ge=0)
+    """Units of the hidden layer of the decoder that gives back the inputs; 0: it is linear."""
+    reconstruction_weight: float = Field(1.0, gt=0)
+    """Weight of giving back the inputs, all blocks together."""
+    next_items_weight: float = Field(1.0, ge=0)
+    """Weight of predicting the items of the next days."""
+    next_days_weight: float = Field(0.3, ge=0)
+    """Weight of predicting how much users do in the next days: their counts together, and whether they return."""
     dropout: float = Field(0.3, ge=0, lt=1)
-    """Of the encoder's hidden units."""
-    noise: float = Field(0.1, ge=0)
+    """Share of the hidden layer's units that are dropped."""
+    noise: float = Field(0.0, ge=0)
     """Standard deviation of Gaussian noise on inputs, which have 1."""
-    feature_dropout: float = Field(0.2, ge=0, lt=1)
-    """Of single inputs."""
-    block_dropout: float = Field(0.2, ge=0, lt=1)
-    """Of whole blocks."""
-    newcomer_share: float = Field(0.1, ge=0, lt=1)
-    """Of rows that are shown as if the user had no events yet."""
-    future_weight: float = Field(1.0, ge=0)
-    """Of the losses of what users do next, beside 1 of the reconstruction; 0: a plain autoencoder."""
-    contrast_weight: float = Field(0.0, ge=0)
-    """Of telling users' next days apart, among the rows that a step has of one shard."""
+    feature_dropout: float = Field(0.5, ge=0, lt=1)
+    """Share of single inputs that are dropped; the others are scaled up."""
+    block_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of whole blocks that are dropped."""
+    newcomer_share: float = Field(0.0, ge=0, lt=1)
+    """Share of rows that are shown as if the user had no events yet."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        """Fill in the preset's values where nothing else is set."""
+        if isinstance(values, dict) and values.get("preset") == "autoencoder":
+            return _AUTOENCODER | values
+        return values
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Say whether the model predicts anything of the next days."""
+        return bool(self.next_items_weight or self.next_days_weight)
 
 
 class AsOfs(Section):
@@ -70,13 +94,13 @@ class Training(Section):
     """Rows of a step over all ranks, a multiple of `num_shards`; the result does not depend on the number of ranks."""
     batch_size_per_rank: int | None = Field(None, ge=1)
     """In the place of `batch_size`: more ranks take larger steps, and the learning rate grows with them."""
-    max_epochs: int = Field(16, ge=1)
+    max_epochs: int = Field(8, ge=1)
     """The learning rate falls to zero over this many epochs."""
     patience: int = Field(3, ge=1)
     """Epochs without a better validation loss before training ends."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     """The highest of the schedule: up over 5 % of all steps, then a half cosine down to 0."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
     """Of AdamW."""
     clip_norm: float = Field(1.0, gt=0)
     """The longest gradient, after averaging over ranks."""

@@ -133,8 +133,8 @@ class Config(Section):
 
     @property
     def future_days(self) -> list[int]:
-        """How far training rows look ahead, in days; nowhere with ``model.future_weight`` 0."""
-        if not self.model.future_weight:
+        """How far training rows look ahead, in days; nowhere if the model predicts nothing of the next days."""
+        if not self.model.looks_ahead:
             return []
         near = [days for days in self.windows_days if days <= _FUTURE_DAYS]
         return self.training.future_days or near or self.windows_days[:1]

@@ -69,8 +69,8 @@ def evaluate(
     measured, left_out = measured + of_newcomers, left_out | reasons | more_reasons
     check_measured(measured, left_out)
     costs["embedding"] = _with_training(costs["embedding"], tables, space)
-    has_heads = context.artifact.manifest.model.future_weight > 0
-    akin = {task.name: has_heads and task.is_akin_to_training for task in [*tasks, *newcomers]}
+    looks_ahead = context.artifact.manifest.model.looks_ahead
+    akin = {task.name: looks_ahead and task.is_akin_to_training for task in [*tasks, *newcomers]}
     return Results(_manifest(context, space), measured, costs, left_out, akin)
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from userrep.arrow import listed, stacked, unpacked
 from userrep.features.spec import POOLED, FeatureSpec
 
-Kind = Literal["pooled", "scalar", "shares", "one_hot", "flags"]
+Kind = Literal["pooled", "scalar", "shares", "one_hot", "flags", "items"]
 CLIP = 8.0  # standard deviations
 UNKNOWN = "(other)"
 _NO_LENGTH = 1e-12  # squared, of a scaled vector: it is the mean, and points nowhere

@@ -1,70 +1,94 @@
-"""What a model is to say of a user's next days: the targets of training rows, and how they are laid out.
+"""What a model is to predict of a user's next days: the targets of training rows, and how they are laid out.
 
-The future of an as-of date D over w days is the past of D + w: features of D + w for the window of w days are of
-``[D, D + w)``. So targets are inputs of a later date, scaled as all inputs are.
-Shapes: B rows, F inputs, T targets, W targets of one future.
+The future of an as-of date D over w days is the past of D + w: features of D + w for the window of w days cover
+``[D, D + w)``. So targets are read from the features of a later date.
+Shapes: B rows, F inputs, E numbers of an item (all modalities side by side), T targets, W targets of one future.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from userrep.features.layout import Block, InputLayout, Scaler
-from userrep.features.spec import POOLED
+from userrep.arrow import unpacked
+from userrep.features.layout import CLIP, Block, InputLayout, Scaler
+from userrep.features.spec import POOLED, FeatureSpec, counts_of
+
+MOST_EVENTS = 10.0  # a row with more counts as much as one with so many
+_ITEMS = 2  # numbers of the block of items: the row's weight, and the place of its date
 
 
 class TargetLayout(BaseModel):
-    """Blocks of each future after the other; no block: a model predicts nothing.
+    """The blocks of each future, one after the other; without blocks a model predicts nothing.
 
-    A future has its pooled vectors, its counts, and a block of flags: for each vector whether it is there, then whether
-    there is any event. Names are those of inputs with ``next``: ``behaviour_next_7d``, ``flags_next_7d``.
+    Of the first, shortest future: the mean item vector of each modality (kind ``pooled``, not scaled, zeros without an
+    event) and ``items_next_7d``, the row's weight (its events, at most 10) and the place of its as-of date among those
+    of the training. Of every future: its counts, scaled as inputs are, and whether there is any event.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    futures: list[int]
     blocks: list[Block]
 
     @classmethod
-    def of(cls, layout: InputLayout, future_days: Sequence[int]) -> "TargetLayout":
-        blocks, width = [], 0
-        for days in future_days:
-            for block in _window(layout, days)[0].blocks:
-                name = f"{block.name.removesuffix(f'_{days}d')}_next_{days}d"
-                is_active = block.kind == "flags"
-                places = {"start": block.start + width, "stop": block.stop + width + is_active}
-                flag = None if block.flag is None else block.flag + width
-                blocks.append(block.model_copy(update={"name": name, "flag": flag} | places))
-            width = blocks[-1].stop
-        return cls(blocks=blocks)
+    def of(cls, spec: FeatureSpec, futures: Sequence[int]) -> "TargetLayout":
+        blocks: list[Block] = []
+
+        def add(name: str, kind: str, width: int) -> None:
+            start = blocks[-1].stop if blocks else 0
+            blocks.append(Block(name=name, kind=kind, start=start, stop=start + width))
+
+        for days in futures:
+            if days == futures[0]:
+                for modality, dim in spec.modalities.items():
+                    add(f"{modality}_next_{days}d", "pooled", dim)
+                add(f"items_next_{days}d", "items", _ITEMS)
+            for count in counts_of(days):
+                add(count.replace(f"_{days}d", f"_next_{days}d"), "scalar", 1)
+            add(f"active_next_{days}d", "flags", 1)
+        return cls(futures=list(futures), blocks=blocks)
 
     @property
     def width(self) -> int:
         """T, the number of targets."""
         return self.blocks[-1].stop if self.blocks else 0
 
+    @property
+    def item_width(self) -> int:
+        """E, the numbers of an item; 0 if there are no targets."""
+        return self.items.start if self.blocks else 0
+
+    @property
+    def items(self) -> Block:
+        """The block with the weights and the places of dates."""
+        return next(block for block in self.blocks if block.kind == "items")
+
+    @cached_property
+    def numbers(self) -> list[Block]:
+        """The counts and flags: what linear heads predict."""
+        return [block for block in self.blocks if block.kind in ("scalar", "flags")]
+
 
 @dataclass(frozen=True)
 class Future:
-    """One future: ``layout`` and ``scaler`` are those of its window's inputs alone."""
+    """One future, and how its targets are made. ``places``: of the as-of dates; empty for all futures but the first."""
 
     days: int
     layout: InputLayout
     scaler: Scaler
-
-    @classmethod
-    def of(cls, layout: InputLayout, scaler: Scaler, days: int) -> "Future":
-        window, places_W = _window(layout, days)
-        return cls(days, window, Scaler(center_F=scaler.center_F[places_W], scale_F=scaler.scale_F[places_W]))
+    places: Mapping[date, int] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
         """The columns of user features, as stored, that targets are made of."""
-        blocks = self.layout.blocks[:-1]
-        return [POOLED, *(f"has_{block.name}" if block.kind == "pooled" else block.name for block in blocks)]
+        vectors = [POOLED, *(f"has_{name}" for name in self._vectors)] if self.places else []
+        return [*vectors, *counts_of(self.days)]
 
     @property
     def is_active(self) -> str:
@@ -72,31 +96,46 @@ class Future:
         return f"num_events_{self.days}d > 0"
 
     def targets(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
-        """Return y_BW of users that are active, from their features of the date on which this future ends."""
-        x_BF = self.scaler.apply(self.layout, self.layout.raw(batch))
-        return np.hstack([x_BF, np.ones((len(x_BF), 1), np.float32)])
+        """Return y_BW of users that are active, from their features of the date on which this future ends.
+
+        ``as_of`` of the batch is the date on which the future begins.
+        """
+        counts = [_numbers(batch.column(name)) for name in counts_of(self.days)]
+        parts: list[NDArray[np.floating]] = self._items(batch, counts[0]) if self.places else []
+        parts += [self._scaled(name, counts_B) for name, counts_B in zip(counts_of(self.days), counts, strict=True)]
+        return np.column_stack([*parts, np.ones(batch.num_rows)]).astype(np.float32)
 
     def absent_W(self) -> NDArray[np.float32]:
-        """Return the targets of a user without an event in this future: no vector, counts of zero."""
-        raw_1F = np.zeros((1, self.layout.width), np.float32)
-        return np.append(self.scaler.apply(self.layout, raw_1F)[0], np.float32(0))
+        """Return the targets of a user without an event in this future: no vector, no weight, counts of zero."""
+        zero_B = np.zeros(1)
+        counts = [self._scaled(name, zero_B) for name in counts_of(self.days)]
+        num_zeros = sum(self._vectors.values()) + _ITEMS if self.places else 0
+        return np.concatenate([np.zeros(num_zeros), *counts, zero_B]).astype(np.float32)
+
+    @property
+    def _vectors(self) -> dict[str, int]:
+        """Return the pooled blocks of this window, with their widths."""
+        return {block.column: block.dim for block in self.layout.spec.pooled if block.window_days == self.days}
+
+    def _items(self, batch: pa.RecordBatch, num_events_B: NDArray[np.float64]) -> list[NDArray[np.floating]]:
+        """Return the mean item vectors, the weight and the place of each row's date."""
+        pooled_BP, start = unpacked(batch.column(POOLED), self.layout.spec.pooled_width), 0
+        parts: list[NDArray[np.floating]] = []
+        for block in self.layout.spec.pooled:
+            if block.window_days == self.days:
+                there_B = batch.column(block.flag).fill_null(False).to_numpy(zero_copy_only=False)
+                parts.append(pooled_BP[:, start : start + block.dim] * there_B[:, None].astype(np.float32))
+            start += block.dim
+        place_B = [self.places[as_of] for as_of in batch.column("as_of").to_pylist()]
+        return [*parts, np.minimum(num_events_B, MOST_EVENTS), np.array(place_B, np.float32)]
+
+    def _scaled(self, name: str, counts_B: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scale counts as inputs of this name are."""
+        place = next(block.start for block in self.layout.blocks if block.name == name)
+        scaled_B = (np.log1p(np.maximum(counts_B, 0)) - self.scaler.center_F[place]) / self.scaler.scale_F[place]
+        clipped_B: NDArray[np.float64] = np.clip(scaled_B, -CLIP, CLIP)
+        return clipped_B
 
 
-def _window(layout: InputLayout, days: int) -> tuple[InputLayout, list[int]]:
-    """Return the inputs of one window as a layout of their own, and their places in ``layout``."""
-    mine = [block for block in layout.blocks if block.kind in ("pooled", "scalar") and block.name.endswith(f"_{days}d")]
-    blocks: list[Block] = []
-    places: list[int] = []
-    flags: list[int] = []
-    start = 0
-    first_flag = sum(block.stop - block.start for block in mine)
-    for block in mine:
-        stop, flag = start + block.stop - block.start, None
-        if block.flag is not None:
-            flag = first_flag + len(flags)
-            flags.append(block.flag)
-        blocks.append(block.model_copy(update={"start": start, "stop": stop, "flag": flag}))
-        places += range(block.start, block.stop)
-        start = stop
-    blocks.append(Block(name="flags", kind="flags", start=start, stop=start + len(flags)))
-    return InputLayout(spec=layout.spec, vocabulary=layout.vocabulary, blocks=blocks), places + flags
+def _numbers(column: pa.Array) -> NDArray[np.float64]:
+    return column.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]

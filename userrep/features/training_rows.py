@@ -127,7 +127,7 @@ def _targets(later: DataFrame, future: Future) -> DataFrame:
         for batch in batches:
             yield _keyed(batch, future.targets(batch), _name(future))
 
-    active = later.where(future.is_active).select("split", "row_key", *future.columns)
+    active = later.where(future.is_active).select("split", "row_key", "as_of", *future.columns)
     return active.mapInArrow(described, f"split STRING, row_key BIGINT, {_name(future)} BINARY")
 
 

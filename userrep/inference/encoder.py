@@ -4,8 +4,7 @@ A vector must not depend on which rows it shares a batch with, to the bit: batch
 Matrix products take another order of summation with another height, and at odd widths even from row to row. So
 every pass has one height and widths that are multiples of 16 (padded with zeros, which change no sum), and each
 encoder looks for itself whether that holds on its machine; where it doesn't, rows are encoded one by one.
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, E numbers of each of K tastes, all but B and K padded;
-N = H + D, W = K * E.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, all but B padded; N = H + D.
 """
 
 from functools import lru_cache
@@ -15,11 +14,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import gelu, normalize, pad
+from torch.nn.functional import gelu, pad
 
 from userrep.features.layout import Scaler
 from userrep.model.artifact import Artifact, load_artifact
-from userrep.model.autoencoder import Autoencoder
+from userrep.model.autoencoder import PROPENSITY_SCALE, Autoencoder
 
 ROWS = 128  # of every forward pass: as quick a row as taller ones, and a service waits for one for one user
 _LAID_OUT = 1024  # rows that become inputs at once: they stay in the cache of a core
@@ -35,13 +34,14 @@ class Encoder:
     def __init__(self, artifact: Artifact) -> None:
         autoencoder = artifact.encoder()
         self.layout, self._scaler = artifact.layout, _padded_scaler(artifact.scaler)
-        hidden, latent = autoencoder.encoder_hidden, autoencoder.encoder_latent
-        self._tastes, self._whitening_EE = autoencoder.tastes, _padded(autoencoder.whitening_EE)
-        skip_DF, self._carried_WD = _without_tastes(autoencoder)
-        # Hidden layer and projection are one product, in the layout in which low passes are quick.
-        self._first_FN = torch.cat([_padded(hidden.weight), _padded(skip_DF)]).T.contiguous()
-        self._bias_N = torch.cat([_padded(hidden.bias), _padded(latent.bias)])
-        self._latent_HD = _padded(latent.weight).T.contiguous()
+        weight_DF, bias_D, latent_DH = _in_one_layer(autoencoder)
+        hidden = getattr(autoencoder, "encoder_hidden", None)
+        first = [(hidden.weight, hidden.bias)] if hidden is not None else []
+        # Hidden layer and linear part are one product, in the layout in which low passes are quick.
+        weights, biases = zip(*[*first, (weight_DF, bias_D)], strict=True)
+        self._first_FN = torch.cat([_padded(weight) for weight in weights]).T.contiguous()
+        self._bias_N = torch.cat([_padded(bias) for bias in biases])
+        self._latent_HD = _padded(latent_DH).T.contiguous()
         self.latent_dim = artifact.manifest.model.latent_dim
         self._rows = ROWS if self._position_does_not_matter() else 1
 
@@ -75,13 +75,9 @@ class Encoder:
         """Encode one pass."""
         num_hidden = len(self._latent_HD)
         first_BN = torch.addmm(self._bias_N, x_BF, self._first_FN)
-        z_BD = torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
-        if not self._tastes.num:
-            return z_BD
-        taste_BKE = x_BF[:, : self._tastes.width].reshape(len(x_BF), *self._tastes)
-        taste_RE = pad(taste_BKE, (0, -self._tastes.dim % _MULTIPLE)).flatten(0, 1)  # R: B times K
-        whitened_BW = normalize(taste_RE @ self._whitening_EE, dim=1).reshape(len(x_BF), -1)
-        return torch.addmm(z_BD, whitened_BW, self._carried_WD)
+        if not num_hidden:
+            return first_BN
+        return torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
 
     def _position_does_not_matter(self) -> bool:
         """Encode one row in all places of a pass, and compare."""
@@ -106,17 +102,20 @@ def _padded_scaler(scaler: Scaler) -> Scaler:
     return Scaler(center_F=np.pad(scaler.center_F, more), scale_F=np.pad(scaler.scale_F, more, constant_values=1))
 
 
-def _without_tastes(autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
-    """Take out of the projection what reads tastes once they are whitened.
-
-    Returns the projection without it, D x F, and what reads directions of length 1, W x D.
-    """
-    skip_DF, tastes = autoencoder.encoder_skip.weight, autoencoder.tastes
-    rest_DF = skip_DF.clone()
-    rest_DF[: autoencoder.num_carried, : tastes.width] = 0
-    carried_DKE = (skip_DF - rest_DF)[:, : tastes.width].reshape(len(skip_DF), *tastes)
-    carried_DW = pad(carried_DKE, (0, -tastes.dim % _MULTIPLE)).flatten(1)
-    return rest_DF, _padded(carried_DW * tastes.dim**0.5).T.contiguous()
+def _in_one_layer(autoencoder: Autoencoder) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the linear part's weight_DF and bias_D with propensities and turn in them, and latent_DH turned alike."""
+    weight_DF: Tensor = autoencoder.encoder_linear.weight
+    bias_D: Tensor = autoencoder.encoder_linear.bias
+    latent_DH = weight_DF[:, :0]
+    if hasattr(autoencoder, "encoder_hidden"):
+        latent_DH = autoencoder.encoder_latent.weight
+    if autoencoder.has_propensities:
+        weight_DF = torch.cat([weight_DF, PROPENSITY_SCALE * autoencoder.propensity_PF])
+        bias_D = torch.cat([bias_D, PROPENSITY_SCALE * autoencoder.propensity_P])
+        latent_DH = pad(latent_DH, (0, 0, 0, len(bias_D) - len(latent_DH)))
+        turn_DD = autoencoder.turn_DD.double()
+        weight_DF, bias_D, latent_DH = ((turn_DD.T @ part.double()).float() for part in (weight_DF, bias_D, latent_DH))
+    return weight_DF, bias_D, latent_DH
 
 
 def _padded(tensor: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from userrep import config
 from userrep.errors import ArtifactError
 from userrep.features.layout import UNKNOWN, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
-from userrep.model.carried import carried_tastes
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, write_frozen
 from userrep.model.tensor_file import Tensors
 from userrep.model.weights import weight_shapes
@@ -35,7 +34,7 @@ class SpaceManifest(Manifest):
     model: config.Model
     training: config.Training
     metrics: dict[str, float]
-    curve: list[dict[str, float]] = Field(default_factory=list)  # none in artifacts of an earlier state
+    curve: list[dict[str, float]] = Field(default_factory=list)
     config_hash: str
     code_hash: str
 
@@ -61,7 +60,7 @@ class Artifact:
 
         from userrep.model.autoencoder import Autoencoder
 
-        autoencoder = Autoencoder(self.layout, self.manifest.model, num_targets=self.manifest.targets.width)
+        autoencoder = Autoencoder(self.layout, self.manifest.model, self.manifest.targets)
         autoencoder.load_state_dict({name: torch.from_numpy(self.tensors[name]) for name in autoencoder.state_dict()})
         return autoencoder.eval().requires_grad_(False)
 
@@ -104,17 +103,8 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
             f"{folder}: {MANIFEST} does not fit: layout: its blocks are not those of its columns and vocabulary. "
             f"{_RESTORE}"
         )
-    tensors = _with_whitening(manifest, tensors)
     _check_tensors(folder, manifest, tensors)
     return Artifact(manifest, tensors)
-
-
-def _with_whitening(manifest: SpaceManifest, tensors: Tensors) -> Tensors:
-    """Give an artifact of an earlier state, which has none, a whitening that changes nothing."""
-    dim = carried_tastes(manifest.layout, manifest.model).dim
-    if "whitening_EE" in tensors or dim > len(tensors.get("encoder_latent.bias", ())):
-        return tensors
-    return tensors | {"whitening_EE": np.eye(dim, dtype=np.float32)}
 
 
 def _fits(layout: InputLayout) -> bool:
@@ -128,7 +118,7 @@ def _fits(layout: InputLayout) -> bool:
 
 
 def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> None:
-    wanted = weight_shapes(manifest.layout, manifest.model, manifest.targets.width)
+    wanted = weight_shapes(manifest.layout, manifest.model, manifest.targets)
     wanted |= dict.fromkeys(("center_F", "scale_F", "empty_F"), (manifest.layout.width,))
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     faults = [

@@ -1,88 +1,92 @@
-"""The autoencoder: a user's inputs to a short code and back (section 3.2 of the paper), and on to the user's next days.
+"""The model: a user's inputs to a short code, and from the code back to the inputs and on to the user's next days.
 
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, T targets; K tastes of E numbers each, W = K * E; C
-carried dimensions.
+With a hidden layer and without next days it is the autoencoder of the paper (section 3.2). By default the encoder is
+linear: trained to predict the next days, a linear code is ahead of one with a hidden layer on the logs that were tried
+(docs/decisions/quality.md).
+
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, of which L are learned and P are propensities; E numbers
+of an item, N numbers and flags of the next days.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.fft import dct
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, normalize, pad
+from torch.nn.functional import gelu, linear
 
 from userrep import config
 from userrep.features.layout import InputLayout
-from userrep.model.carried import carried_inputs, carried_tastes
-from userrep.model.weights import weight_shapes
+from userrep.features.targets import TargetLayout
+from userrep.model.weights import propensities_of, weight_shapes
+
+PROPENSITY_SCALE = 1.5  # deviation of a propensity, where a learned dimension has 1
 
 
 class Outputs(NamedTuple):
-    """``future_BT`` has no column where the model predicts nothing."""
+    """What training compares with rows. ``query_BE``: the items that a row asks for; ``worth_E``: the same for all.
+
+    What a model does not predict has no column.
+    """
 
     reconstruction_BF: Tensor
-    future_BT: Tensor
+    query_BE: Tensor
+    worth_E: Tensor
+    next_days_BN: Tensor
 
 
 class Autoencoder(nn.Module):
-    """Encoder F -> hidden -> latent, decoder latent -> decoder -> F, the same to T for the future, GELU between.
+    """Encoder: linear, and beside it a hidden layer (GELU) if there is one. Decoders: linear or with a hidden layer.
 
-    The latent is the hidden layer's and, beside it, a projection of the inputs (``encoder_skip``): what counts and
-    averages say as they are gets through however much of the hidden layer is dropped. Its first ``num_carried``
-    dimensions are no more than inputs (see ``carried``), the directions of tastes among them whitened by
-    ``whitening_EE``: they don't learn, and decoders don't read them. Weights follow from ``seed`` alone, whitening
-    begins with changing nothing; torch's global generator is not touched.
+    Propensities are fitted after the training (``propensities``); until then they are zeros. Decoders read the learned
+    dimensions only. Weights follow from ``seed`` alone; torch's global generator is not touched.
     """
 
-    encoder_hidden: nn.Linear
+    encoder_linear: nn.Linear
+    encoder_hidden: nn.Linear  # this and all below: only where the model has it
     encoder_latent: nn.Linear
-    encoder_skip: nn.Linear
     decoder_hidden: nn.Linear
     decoder_output: nn.Linear
-    future_hidden: nn.Linear
-    future_output: nn.Linear
-    carried_CF: Tensor
-    whitening_EE: Tensor
+    item_query: nn.Linear
+    item_worth: nn.Linear
+    next_days: nn.Linear
+    propensity_PF: Tensor
+    propensity_P: Tensor
+    turn_DD: Tensor
 
-    def __init__(self, layout: InputLayout, model: config.Model, *, num_targets: int = 0, seed: int = 0) -> None:
+    def __init__(self, layout: InputLayout, model: config.Model, targets: TargetLayout, *, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        shapes = weight_shapes(layout, model, num_targets)
+        shapes = weight_shapes(layout, model, targets)
         for name in (name.removesuffix(".weight") for name in shapes if name.endswith(".weight")):
             width_out, width_in = shapes[f"{name}.weight"]
             self.add_module(name, _linear(width_in, width_out, generator, bias=f"{name}.bias" in shapes))
-        self.register_buffer("carried_CF", torch.from_numpy(carried_inputs(layout, model)), persistent=False)
-        self.num_carried = len(self.carried_CF)
-        self.tastes = carried_tastes(layout, model)
-        self.register_buffer("whitening_EE", torch.eye(self.tastes.dim))
-        self.carry()
+        if "item_worth.weight" in shapes:
+            nn.init.zeros_(self.item_worth.weight)
+        self.has_propensities = bool(propensities_of(targets, model))
+        if self.has_propensities:
+            for name in ("propensity_PF", "propensity_P"):
+                self.register_buffer(name, torch.zeros(shapes[name]))
+            self.register_buffer("turn_DD", torch.from_numpy(turned(model.latent_dim)), persistent=False)
 
     def encode(self, x_BF: Tensor) -> Tensor:
-        """Return z_BD: what the layers make, carried tastes whitened."""
-        tastes, carried = self.tastes, slice(self.num_carried)
-        taste_BW = x_BF[:, : tastes.width]
-        whitened_BKE = normalize(taste_BW.reshape(len(x_BF), *tastes) @ self.whitening_EE, dim=2) * tastes.dim**0.5
-        change_BW = whitened_BKE.flatten(1) - taste_BW  # what is absent, zeros, stays so
-        change_BC = linear(change_BW, self.encoder_skip.weight[carried, : tastes.width])
-        return self._latent(x_BF, None) + pad(change_BC, (0, self.encoder_skip.out_features - self.num_carried))
+        """Return z_BD: the learned code and the propensities, turned."""
+        code_BL = self.code(x_BF)
+        if not self.has_propensities:
+            return code_BL
+        propensity_BP = linear(x_BF, self.propensity_PF, self.propensity_P) * PROPENSITY_SCALE
+        return torch.cat([code_BL, propensity_BP], dim=1) @ self.turn_DD
 
-    def _latent(self, x_BF: Tensor, keep_BH: Tensor | None) -> Tensor:
-        """Return what decoders read of z_BD, beside it carried inputs as they are."""
+    def code(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Tensor:
+        """Return the learned code, code_BL."""
+        code_BL: Tensor = self.encoder_linear(x_BF)
+        if not hasattr(self, "encoder_hidden"):
+            return code_BL
         h_BH = gelu(self.encoder_hidden(x_BF))
-        if keep_BH is not None:
-            h_BH = h_BH * keep_BH
-        z_BD: Tensor = self.encoder_latent(h_BH) + self.encoder_skip(x_BF)
-        return z_BD
-
-    @torch.no_grad()
-    def carry(self) -> None:
-        """Make the first dimensions inputs, which decoders don't read: at first, and again after weight decay."""
-        carried = slice(self.num_carried)
-        self.encoder_skip.weight[carried] = self.carried_CF
-        for layer in (self.encoder_latent.weight, self.encoder_latent.bias):
-            layer[carried] = 0
-        for name in ("decoder_hidden", "future_hidden"):
-            if hasattr(self, name):
-                getattr(self, name).weight[:, carried] = 0
+        hidden_BL: Tensor = self.encoder_latent(h_BH if keep_BH is None else h_BH * keep_BH)
+        return code_BL + hidden_BL
 
     def forward(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Outputs:
         """Encode, reconstruct and predict. ``keep_BH``: dropout of the hidden layer, 0 or 1 / (1 - share dropped).
@@ -90,13 +94,25 @@ class Autoencoder(nn.Module):
         The mask comes from outside because it is keyed by row (see ``corruption``): torch's own dropout would differ
         with the number of ranks.
         """
-        code_BD = self._latent(x_BF, keep_BH)
-        if torch.is_grad_enabled():  # what is carried has no gradient; otherwise its weights, all 0, hide it
-            code_BD = pad(code_BD[:, self.num_carried :], (self.num_carried, 0))
-        reconstruction_BF = self.decoder_output(gelu(self.decoder_hidden(code_BD)))
-        if not hasattr(self, "future_output"):
-            return Outputs(reconstruction_BF, code_BD[:, :0])
-        return Outputs(reconstruction_BF, self.future_output(gelu(self.future_hidden(code_BD))))
+        code_BL = self.code(x_BF, keep_BH)
+        none_B0 = code_BL[:, :0]
+        hidden_BH = gelu(self.decoder_hidden(code_BL)) if hasattr(self, "decoder_hidden") else code_BL
+        has_items = hasattr(self, "item_query")
+        return Outputs(
+            self.decoder_output(hidden_BH),
+            self.item_query(code_BL) if has_items else none_B0,
+            self.item_worth.weight[0] if has_items else none_B0[0],
+            self.next_days(code_BL) if hasattr(self, "next_days") else none_B0,
+        )
+
+
+def turned(dim: int) -> NDArray[np.float32]:
+    """Return the orthonormal cosine transform, DD: it spreads every dimension of a code over all of the embedding.
+
+    What is to be seen first, propensities, may then vary more than the rest, whatever a consumer does: standardizing
+    the dimensions one by one leaves directions as they are.
+    """
+    return dct(np.eye(dim), norm="ortho", axis=0).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:

@@ -31,8 +31,9 @@ class Corrupted(NamedTuple):
 class Corruption:
     """Noise for denoising: Gaussian, features dropped, whole blocks dropped, newcomers made out of known users.
 
-    A dropped feature is zero, the mean. A dropped block, like one that was never there, takes its part of ``empty_F``,
-    and its flag is zero. Flags have no noise of their own.
+    A dropped feature is zero, the mean; the others are scaled up, so that sums over them stay the same in the mean. A
+    dropped block, like one that was never there, takes its part of ``empty_F``, and its flag is zero. Flags have no
+    noise of their own.
     """
 
     def __init__(self, layout: InputLayout, model: config.Model, empty_F: NDArray[np.float32], *, seed: int) -> None:
@@ -66,7 +67,8 @@ class Corruption:
         if model.noise:
             x_BF[:, :width] += np.take(self._gaussian, bits_B2F[:, :width])
         if model.feature_dropout:
-            x_BF[:, :width] *= ~_hits(bits_B2F[:, width:], model.feature_dropout)
+            kept_BF = ~_hits(bits_B2F[:, width:], model.feature_dropout)
+            x_BF[:, :width] *= kept_BF * np.float32(1 / (1 - model.feature_dropout))
         np.copyto(x_BF, self._empty_F, where=dropped_BF)
 
     def _dropped_blocks(self, x_BF: NDArray[np.float32], row_key_B: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
@@ -79,7 +81,7 @@ class Corruption:
         return dropped_BK
 
     def _kept_units(self, row_key_B: NDArray[np.int64], epoch: int) -> NDArray[np.float32] | None:
-        share = self._model.dropout
+        share = self._model.dropout if self._model.hidden_dim else 0.0
         if not share:
             return None
         kept_BH = ~_hits(self._bits(row_key_B, epoch, _HIDDEN, self._model.hidden_dim), share)

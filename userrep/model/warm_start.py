@@ -3,7 +3,7 @@
 Inputs are scaled anew for every space. The change of centre and scale is folded into weights and biases, so that the
 network computes the same function of raw inputs as before: but for the directions of pooled vectors, which are taken
 from a mean that has moved a little.
-Shapes: E inputs of the earlier space, F inputs of the new one, H hidden units, D latent dimensions.
+Shapes: E inputs of the earlier space, F inputs of the new one, H hidden units, L learned dimensions.
 """
 
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from userrep.features.layout import UNKNOWN, Block, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.artifact import Artifact, SpaceManifest
 from userrep.model.autoencoder import Autoencoder
-from userrep.model.carried import num_carried_by
 from userrep.model.tensor_file import Tensors
+from userrep.model.weights import weight_shapes
 
-_WIDTHS = {"encoder_hidden": "hidden_dim", "encoder_latent": "latent_dim", "decoder_hidden": "decoder_dim"}
-_FUTURE = ["future_hidden", "future_output"]
+_ENCODER = ["encoder_linear", "encoder_hidden", "encoder_latent"]
+_DECODER, _FUTURE = ["decoder_hidden", "decoder_output"], ["item_query", "item_worth", "next_days"]
 _SHOWN = 5  # values of a vocabulary in one line
 Matrix = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ Matrix = NDArray[np.float64]
 class WarmStart(NamedTuple):
     """What a training begins with.
 
-    ``tensors``: float32, of ``Autoencoder.shapes``. ``carried``: layers, then blocks that go on from the earlier space.
+    ``tensors``: float32, of ``weight_shapes``. ``carried``: layers, then blocks that go on from the earlier space.
     ``fresh``: one line for each layer, block or value that does not, and why.
     """
 
@@ -71,56 +71,66 @@ def warm_start(
 ) -> WarmStart:
     """Carry an earlier space's weights over; the rest is drawn from ``seed`` as for a space without an earlier one.
 
-    Layers are carried up to the first whose width differs: those after it learnt on what it put out. In the first and
-    the last layer, blocks of the same name, kind and width are carried; pooled ones only with ``same_items``: the
-    item vectors are of the same lineage. Vocabularies are carried value by value: a value that is new begins as
-    ``(other)`` did, where it was counted before. A block's flag means the same in every space and is always carried.
+    The encoder is carried if its widths are the same, then the decoder if its are. In the first and the last layer,
+    blocks of the same name, kind and width are carried; pooled ones only with ``same_items``: the item vectors are of
+    the same lineage. Vocabularies are carried value by value: a value that is new begins as ``(other)`` did, where it
+    was counted before. A block's flag means the same in every space and is always carried.
     Not computed as before are inputs beyond ``CLIP``, and pooled vectors: directions from a mean that has moved, which
-    no weight makes up for. The projection beside the hidden layer begins with nothing of what is new. A block that is
-    gone counts as absent, or, without a flag, as its mean. What is predicted of the future is carried if the targets
-    are the same ones, in the scale that they had.
+    no weight makes up for. A linear encoder begins with nothing of what is new. A block that is gone counts as absent,
+    or, without a flag, as its mean. What is predicted of the next days is carried if the targets are the same ones, in
+    the scale that they had. Propensities are fitted anew in every space.
     Cost: a few copies of the weights in memory, in float64.
     """
-    drawn = Autoencoder(layout, model, num_targets=targets.width, seed=seed)
+    drawn = Autoencoder(layout, model, targets, seed=seed)
     tensors = {name: tensor.numpy() for name, tensor in drawn.state_dict().items()}
-    layers, fresh = _fitting_layers(earlier, targets, model, num_carried=drawn.num_carried, same_items=same_items)
+    names = {name.partition(".")[0] for name in tensors}
+    layers, fresh = _fitting_layers(earlier.manifest, layout, targets, model, same_items=same_items)
+    layers = [layer for layer in layers if layer in names]
     if not layers:
         return WarmStart(tensors, [], fresh)
     pairs, unfit = _pairs(earlier.manifest, layout, scaler, same_items=same_items)
     before, now = _foldable(earlier.scaler, earlier.layout), _foldable(scaler, layout)
     change = _Change(earlier, layout, before, now, pairs)
     for layer in layers:
-        if layer == "encoder_hidden":
-            carried = _first_layer(change, tensors)
-        elif layer == "encoder_latent":
-            carried = _latent_layer(change, tensors)
+        if layer in ("encoder_linear", "encoder_hidden"):
+            tensors |= _first_layer(change, tensors, layer)
         elif layer == "decoder_output":
-            carried = _last_layer(change, tensors)
+            tensors |= _last_layer(change, tensors)
         else:
-            carried = {name: earlier.tensors[name].copy() for name in (f"{layer}.weight", f"{layer}.bias")}
-        tensors |= carried
+            parts = [f"{layer}.{part}" for part in ("weight", "bias")]
+            tensors |= {name: earlier.tensors[name].copy() for name in parts if name in tensors}
     return WarmStart(tensors, [*layers, *(pair.here.name for pair in pairs)], fresh + unfit)
 
 
 def _fitting_layers(
-    artifact: Artifact, targets: TargetLayout, model: config.Model, *, num_carried: int, same_items: bool
+    earlier: SpaceManifest, layout: InputLayout, targets: TargetLayout, model: config.Model, *, same_items: bool
 ) -> tuple[list[str], list[str]]:
-    """Return the layers before the first that does not fit, and a line about the others."""
-    earlier, layers, lines = artifact.manifest, [*_WIDTHS, "decoder_output"], []
-    if not targets.blocks:
-        future = []
-    elif same_items and targets == earlier.targets:
-        future = _FUTURE
+    """Return the layers to carry, of those that a model may have, and a line about the others."""
+    shapes = weight_shapes(layout, model, targets)
+    theirs = weight_shapes(earlier.layout, earlier.model, earlier.targets)
+    wanted = [layer for layer in [*_DECODER, *_FUTURE] if f"{layer}.weight" in shapes]
+    for field in ("latent_dim", "hidden_dim"):
+        here, there = getattr(model, field), getattr(earlier.model, field)
+        if here != there:
+            encoder = [layer for layer in _ENCODER if f"{layer}.weight" in shapes]
+            what = f"model.{field} is {here}, in {earlier.space_id} {there}"
+            return [], [f"{', '.join([*encoder, *wanted])}: fresh, {what}"]
+    num_learned, num_theirs = (some["encoder_linear.bias"][0] for some in (shapes, theirs))
+    if num_learned != num_theirs:
+        what = f"{num_learned} dimensions are learned, in {earlier.space_id} {num_theirs}"
+        return [], [f"{', '.join([*_ENCODER[:1], *wanted])}: fresh, {what}"]
+    layers, lines = [*_ENCODER], []
+    if model.decoder_dim == earlier.model.decoder_dim:
+        layers += _DECODER
     else:
-        future, lines = [], [f"{', '.join(_FUTURE)}: fresh, {earlier.space_id} has other targets"]
-    for k, field in enumerate(_WIDTHS.values()):
-        mine, theirs = getattr(model, field), getattr(earlier.model, field)
-        what = f"model.{field} is {mine}, in {earlier.space_id} {theirs}" if mine != theirs else ""
-        if field == "latent_dim" and not what and num_carried != (theirs := num_carried_by(artifact.tensors)):
-            what = f"the latent carries {num_carried} inputs as they are, in {earlier.space_id} {theirs}"
-        if what:
-            return layers[:k], [f"{', '.join([*layers[k:], *future])}: fresh, {what}", *lines]
-    return [*layers, *future], lines
+        what = f"model.decoder_dim is {model.decoder_dim}, in {earlier.space_id} {earlier.model.decoder_dim}"
+        lines.append(f"{', '.join(layer for layer in _DECODER if layer in wanted)}: fresh, {what}")
+    future = [layer for layer in _FUTURE if layer in wanted]
+    if same_items and targets == earlier.targets and all(f"{layer}.weight" in theirs for layer in future):
+        layers += future
+    elif future:
+        lines.append(f"{', '.join(future)}: fresh, {earlier.space_id} has other targets")
+    return layers, lines
 
 
 def _pairs(
@@ -181,27 +191,12 @@ def _some(values: list[str]) -> str:
     return ", ".join(values[:_SHOWN]) + more
 
 
-def _first_layer(change: _Change, drawn: Tensors) -> Tensors:
+def _first_layer(change: _Change, drawn: Tensors, layer: str) -> Tensors:
     """Fold the scaling of inputs into weights and bias."""
-    weight_HE, bias_H = _wide(change.earlier, "encoder_hidden")
-    fresh_HF = drawn["encoder_hidden.weight"].astype(np.float64)
-    weight_HF, bias_H = _folded(change, weight_HE, bias_H, fresh_HF)
-    return {
-        "encoder_hidden.weight": weight_HF.astype(np.float32),
-        "encoder_hidden.bias": bias_H.astype(np.float32),
-    }
-
-
-def _latent_layer(change: _Change, drawn: Tensors) -> Tensors:
-    """Take what the hidden layer makes as it is; fold the scaling of inputs into the projection beside it."""
-    weight_DH, bias_D = _wide(change.earlier, "encoder_latent")
-    skip_DE = change.earlier.tensors["encoder_skip.weight"].astype(np.float64)
-    skip_DF, bias_D = _folded(change, skip_DE, bias_D, np.zeros(drawn["encoder_skip.weight"].shape))
-    return {
-        "encoder_latent.weight": weight_DH.astype(np.float32),
-        "encoder_latent.bias": bias_D.astype(np.float32),
-        "encoder_skip.weight": skip_DF.astype(np.float32),
-    }
+    weight_HE, bias_H = _wide(change.earlier, layer)
+    fresh_HF = drawn[f"{layer}.weight"].astype(np.float64)
+    weight_HF, bias_H = _folded(change, weight_HE, bias_H, fresh_HF * (layer == "encoder_hidden"))
+    return {f"{layer}.weight": weight_HF.astype(np.float32), f"{layer}.bias": bias_H.astype(np.float32)}
 
 
 def _folded(change: _Change, weight_HE: Matrix, bias_H: Matrix, fresh_HF: Matrix) -> tuple[Matrix, Matrix]:

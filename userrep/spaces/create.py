@@ -2,21 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
+from userrep.items.versions import Versions
 from userrep.leases import held
-from userrep.model import coordinates
 from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
-from userrep.model.autoencoder import Autoencoder
-from userrep.model.carried import whitening_of
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import sealed
+from userrep.model.propensities import fitted_propensities, used_inputs, used_targets
+from userrep.model.standard import standardized_code
 from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.model.warm_start import warm_start
+from userrep.model.weights import propensities_of
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
 from userrep.spaces.registry_value import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
@@ -26,7 +29,10 @@ from userrep.tables import Tables
 from userrep.tracking.place import check_tracking
 from userrep.training.backends import check_backend, run_training
 from userrep.training.shards import first_rows
-from userrep.training.task import TrainingResult, TrainingTask
+from userrep.training.task import TrainingTask
+
+_ROWS = 16_384  # that the code is standardized by
+_PROPENSITY_ROWS = 500_000
 
 
 def next_space_id(tables: Tables, config: Config, until: date) -> str:
@@ -62,7 +68,7 @@ def create_space(
     tables: Tables,
     config: Config,
     *,
-    lineage_id: str,
+    versions: Versions,
     as_ofs: Sequence[date],
     until: date,
     report: Callable[[str], None],
@@ -71,7 +77,7 @@ def create_space(
 
     Scaler, vocabularies and encoder see rows of as-of dates whose futures end by ``until`` alone. A run that was killed
     leaves rows and checkpoints under an id that is not registered; the next run takes the same id and goes on from
-    them. Cost: that of ``training_inputs``, then the training.
+    them. Cost: that of ``training_inputs``, then the training, then a pass over at most half a million rows' counts.
 
     Raises
     ------
@@ -82,40 +88,54 @@ def create_space(
     """
     check_training(tables, config, report)
     with held(tables, "train_autoencoder", nested=True):
-        return _create_space(tables, config, lineage_id, as_ofs=as_ofs, until=until, report=report)
+        space_id = next_space_id(tables, config, until)
+        inputs = training_inputs(tables, config, space_id=space_id, versions=versions, as_ofs=as_ofs, report=report)
+        manifest = _trained(tables, config, inputs, SpaceId(space_id, versions.lineage_id, until), report)
+        add_candidate(
+            tables,
+            space_id=space_id,
+            lineage_id=versions.lineage_id,
+            trained_until=until,
+            content_hash=manifest.content_hash,
+        )
+        delete_folder(training_folder(config, space_id))
+        return find_space(tables, space_id)
 
 
-def _create_space(
-    tables: Tables,
-    config: Config,
-    lineage_id: str,
-    *,
-    as_ofs: Sequence[date],
-    until: date,
-    report: Callable[[str], None],
-) -> Space:
-    space_id = next_space_id(tables, config, until)
-    inputs = training_inputs(tables, config, space_id=space_id, lineage_id=lineage_id, as_ofs=as_ofs, report=report)
-    layout, empty_F = inputs.layout, empty_input(inputs.layout, inputs.scaler)
+class SpaceId(NamedTuple):
+    """What names a space that is being trained."""
+
+    space_id: str
+    lineage_id: str
+    trained_until: date
+
+
+def _trained(
+    tables: Tables, config: Config, inputs: TrainingInputs, space: SpaceId, report: Callable[[str], None]
+) -> SpaceManifest:
+    """Train, and write the artifact; return its manifest."""
+    layout, targets, empty_F = inputs.layout, inputs.targets, empty_input(inputs.layout, inputs.scaler)
+    rows_NF = _first_rows(inputs, max_rows=_ROWS)
     task = TrainingTask.of(
         inputs.files,
         layout=layout,
-        targets=inputs.targets,
+        targets=targets,
         model=config.model,
         training=config.training,
         empty_F=empty_F,
-        folder=f"{training_folder(config, space_id)}/checkpoints",
-        initial=_initial_weights(tables, config, inputs, lineage_id, report),
+        folder=f"{training_folder(config, space.space_id)}/checkpoints",
+        initial=_initial_weights(tables, config, inputs, space.lineage_id, report),
+        candidates=inputs.candidates,
+        row_weight=float(rows_NF[:, layout.width + targets.items.start].mean()) if targets.blocks else 1.0,
     )
     result = run_training(task, spark=tables.spark, report=report)
-    tensors = tensors_of(_in_coordinates(task, result, inputs), inputs.scaler, empty_F)
+    weights = standardized_code(safetensors.numpy.load(result.weights), rows_NF[:, : layout.width])
+    weights |= _propensities(inputs, config)
     manifest = SpaceManifest(
-        space_id=space_id,
+        **space._asdict(),
         created_at=datetime.now(UTC),
-        lineage_id=lineage_id,
-        trained_until=until,
         layout=layout,
-        targets=inputs.targets,
+        targets=targets,
         model=config.model,
         training=config.training,
         metrics=result.metrics,
@@ -123,13 +143,9 @@ def _create_space(
         config_hash=short_hash(config.model_dump()),
         code_hash=code_hash(),
     )
-    manifest = save_space(artifacts_root(config), manifest, tensors)
-    keep_training(config, space_id, curve=result.curve, ranks=result.ranks)
-    add_candidate(
-        tables, space_id=space_id, lineage_id=lineage_id, trained_until=until, content_hash=manifest.content_hash
-    )
-    delete_folder(training_folder(config, space_id))
-    return find_space(tables, space_id)
+    manifest = save_space(artifacts_root(config), manifest, tensors_of(weights, inputs.scaler, empty_F))
+    keep_training(config, space.space_id, curve=result.curve, ranks=result.ranks)
+    return manifest
 
 
 def save_space(root: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceManifest:
@@ -138,18 +154,28 @@ def save_space(root: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceMan
     return save_artifact(f"{root}/{artifact_path(manifest.space_id, manifest.content_hash)}", manifest, tensors)
 
 
-def _in_coordinates(task: TrainingTask, result: TrainingResult, inputs: TrainingInputs) -> Tensors:
-    """Whiten what is carried and move what was learned as consumers get it, both measured on the first training rows.
+def _first_rows(inputs: TrainingInputs, *, max_rows: int, places: Sequence[int] | None = None) -> NDArray[np.float32]:
+    """Read some training rows, inputs and targets, or those of their numbers that are wanted."""
+    width = inputs.layout.width + inputs.targets.width
+    shards = first_rows(inputs.files["train"], rank=0, size=1, max_rows=max_rows, width=width, places=places)
+    return np.concatenate(shards)
 
-    Driver memory: ``coordinates.ROWS`` rows.
+
+def _propensities(inputs: TrainingInputs, config: Config) -> Tensors:
+    """Fit the propensities on at most half a million training rows; none if the model has none.
+
+    Driver memory: some 40 numbers a row, as float64.
     """
     layout, targets = inputs.layout, inputs.targets
-    width = layout.width + targets.width
-    rows = first_rows(inputs.files["train"], rank=0, size=1, max_rows=coordinates.ROWS, width=width)
-    autoencoder = Autoencoder(layout, task.model, num_targets=targets.width)
-    x_BF = np.concatenate([of_shard[:, : layout.width] for of_shard in rows])
-    weights = safetensors.numpy.load(result.weights) | {"whitening_EE": whitening_of(x_BF, layout, task.model)}
-    return coordinates.in_readable_coordinates(autoencoder, weights, layout, x_BF)
+    if not propensities_of(targets, config.model):
+        return {}
+    used = used_inputs(layout)
+    places = [*used, *(layout.width + place for place in used_targets(targets))]
+    rows_NC = _first_rows(inputs, max_rows=_PROPENSITY_ROWS, places=places)
+    weight_PC, bias_P = fitted_propensities(rows_NC[:, : len(used)], rows_NC[:, len(used) :])
+    weight_PF = np.zeros((len(bias_P), layout.width), np.float32)
+    weight_PF[:, used] = weight_PC
+    return {"propensity_PF": weight_PF, "propensity_P": bias_P.astype(np.float32)}
 
 
 def _initial_weights(

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from hashlib import sha256
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,24 +18,30 @@ from userrep.features.spec import FeatureSpec
 from userrep.features.targets import Future, TargetLayout
 from userrep.features.training_rows import fit_scaler, training_rows, valid_dates, vocabulary, with_split
 from userrep.ids import checked_name, short_hash
-from userrep.model.tensor_file import read_tensors, tensor_bytes
+from userrep.items.candidates import read_candidates
+from userrep.items.versions import Versions
+from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
 from userrep.schemas import TRAINING_ROWS
 from userrep.storage import all_exist, artifacts_root, delete_folder, exists, read_bytes, write_folder
 from userrep.tables import Tables
 from userrep.training.shards import ShardFiles, shard_files
 
-_TENSORS, _FACTS = "inputs.safetensors", "inputs.json"
+_TENSORS, _FACTS, _CANDIDATES = "inputs.safetensors", "inputs.json", "candidates.safetensors"
 _MAX_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """Files of one version of ``training_rows``, how their numbers are laid out, and what they were scaled with."""
+    """Files of one version of ``training_rows``, how their numbers are laid out, and what they were scaled with.
+
+    ``candidates``: the file of the items that rows choose from, with its hash; none if no items are predicted.
+    """
 
     files: ShardFiles
     layout: InputLayout
     targets: TargetLayout
     scaler: Scaler
+    candidates: tuple[str, str] | None
 
 
 def training_folder(config: Config, space_id: str) -> str:
@@ -47,15 +54,16 @@ def training_inputs(
     config: Config,
     *,
     space_id: str,
-    lineage_id: str,
+    versions: Versions,
     as_ofs: Sequence[date],
     report: Callable[[str], None],
 ) -> TrainingInputs:
     """Return the inputs of an earlier run that was cut off, if they are made of the same features; else make them.
 
     ``as_ofs``: features of them and of the dates on which their futures end are there. Cost of making: three passes
-    over the features and one over those of futures, and one shuffle of the scaled rows.
+    over the features and one over those of futures, one shuffle of the scaled rows, and ``read_candidates``.
     """
+    lineage_id = versions.lineage_id
     folder, key = training_folder(config, space_id), _key(tables, config, lineage_id, as_ofs)
     kept = _read(f"{folder}/inputs", key)
     if kept is not None:
@@ -67,17 +75,16 @@ def training_inputs(
     share = min(1.0, config.training.max_rows / max(1, num_rows))
     if share < 1:
         report(f"training.max_rows: of {num_rows:,} rows those of {share:.2%} of the users")
-    inputs = _make(tables, config, space_id, lineage_id, as_ofs, share=share)
+    inputs, candidates = _make(tables, config, space_id, versions, as_ofs, share=share)
     widths = f"{len(inputs.layout.blocks)} blocks, {inputs.layout.width} inputs, {inputs.targets.width} targets"
     report(f"training rows written: {widths}, {len(as_ofs)} as-of dates")
-    _write(f"{folder}/inputs", key, inputs)
-    return inputs
+    return _write(f"{folder}/inputs", key, inputs, candidates)
 
 
 def _make(
-    tables: Tables, config: Config, space_id: str, lineage_id: str, as_ofs: Sequence[date], *, share: float
-) -> TrainingInputs:
-    settings = config.training
+    tables: Tables, config: Config, space_id: str, versions: Versions, as_ofs: Sequence[date], *, share: float
+) -> tuple[TrainingInputs, Tensors]:
+    settings, lineage_id = config.training, versions.lineage_id
 
     def features_after(days: int) -> DataFrame:
         """Read the features of some days later, under the dates that they are the future of."""
@@ -94,13 +101,25 @@ def _make(
     spec = FeatureSpec.of(config)
     layout = InputLayout.of(spec, vocabulary(rows.where("split = 'train'"), spec))
     scaler = fit_scaler(rows, layout)
-    futures = [(Future.of(layout, scaler, days), features_after(days)) for days in config.future_days]
+    futures = [
+        (Future(days, layout, scaler, {day: d for d, day in enumerate(as_ofs)} if k == 0 else {}), features_after(days))
+        for k, days in enumerate(config.future_days)
+    ]
     dealt = training_rows(rows, futures, layout, scaler, space_id=space_id, num_shards=settings.num_shards)
     mine = f"space_id = '{space_id}'"
     tables.replace(dealt, TRAINING_ROWS, [{"space_id": space_id}])
     pinned = tables.read(TRAINING_ROWS, version=tables.version(TRAINING_ROWS)).where(mine).inputFiles()
-    targets = TargetLayout.of(layout, config.future_days)
-    return TrainingInputs(shard_files(pinned, settings.num_shards), layout, targets, scaler)
+    candidates: Tensors = {}
+    if _chooses(config):
+        days, dims = config.future_days[0], spec.modalities
+        candidates = read_candidates(tables, versions, as_ofs, days=days, dims=dims, seed=settings.seed)
+    targets = TargetLayout.of(spec, config.future_days)
+    return TrainingInputs(shard_files(pinned, settings.num_shards), layout, targets, scaler, None), candidates
+
+
+def _chooses(config: Config) -> bool:
+    """Say whether rows choose among items."""
+    return bool(config.future_days and config.model.next_items_weight)
 
 
 def _key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
@@ -113,14 +132,21 @@ def _key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]
         for day in sorted(as_ofs)
         for of in (sets[day + timedelta(days=days)],)
     ]
-    return short_hash([lineage_id, used, split], 64)
+    return short_hash([lineage_id, used, split, _chooses(config)], 64)
 
 
-def _write(folder: str, key: str, inputs: TrainingInputs) -> None:
+def _write(folder: str, key: str, inputs: TrainingInputs, candidates: Tensors) -> TrainingInputs:
+    """Write inputs; return them with the file of candidates."""
     facts = {"key": key, "files": inputs.files, "layout": inputs.layout.model_dump(mode="json")}
     facts["targets"] = inputs.targets.model_dump(mode="json")
     tensors = {"center_F": inputs.scaler.center_F, "scale_F": inputs.scaler.scale_F}
-    write_folder(folder, {_TENSORS: tensor_bytes(tensors), _FACTS: json.dumps(facts).encode()})
+    files = {_TENSORS: tensor_bytes(tensors)}
+    if candidates:
+        files[_CANDIDATES] = tensor_bytes(candidates)
+        inputs = replace(inputs, candidates=(f"{folder}/{_CANDIDATES}", sha256(files[_CANDIDATES]).hexdigest()))
+    facts["candidates"] = inputs.candidates or ()
+    write_folder(folder, files | {_FACTS: json.dumps(facts).encode()})
+    return inputs
 
 
 def _read(folder: str, key: str) -> TrainingInputs | None:
@@ -132,8 +158,9 @@ def _read(folder: str, key: str) -> TrainingInputs | None:
         tensors = read_tensors(read_bytes(f"{folder}/{_TENSORS}", max_bytes=_MAX_BYTES), folder, cure="")
         scaler = Scaler(center_F=tensors["center_F"], scale_F=tensors["scale_F"])
         layout, targets = InputLayout.model_validate(facts["layout"]), TargetLayout.model_validate(facts["targets"])
-        inputs = TrainingInputs(facts["files"], layout, targets, scaler)
+        candidates = tuple(facts["candidates"]) if facts["candidates"] else None
+        inputs = TrainingInputs(facts["files"], layout, targets, scaler, candidates)
     except (OSError, ValueError, KeyError, TypeError, ArtifactError):
         return None
     files = [path for shards in inputs.files.values() for paths in shards for path in paths]
-    return inputs if all_exist(files) else None
+    return inputs if all_exist([*files, *(inputs.candidates or ())[:1]]) else None

@@ -76,14 +76,12 @@ class _Trainer:
         self._device = comm.device
         self._dtype = autocast_dtype(training.precision, comm.device)
         self._corruption = Corruption(layout, task.model, task.empty_F, seed=training.seed)
-        autoencoder = Autoencoder(layout, task.model, num_targets=targets.width, seed=training.seed)
+        autoencoder = Autoencoder(layout, task.model, targets, seed=training.seed)
         self._model = autoencoder.to(self._device)
         if task.initial:
             self._load({name: torch.from_numpy(t) for name, t in read_tensors(task.initial, "", cure="").items()})
-            self._model.carry()
         self._best = self._weights()
-        portion = training.global_batch // training.num_shards
-        self._loss = Loss(layout, targets, task.model, portion).to(self._device)
+        self._loss = Loss(layout, targets, task.model, task.read_candidates(), task.row_weight).to(self._device)
         self._optimizer = Optimizer(
             self._model,
             training,
@@ -157,9 +155,7 @@ class _Trainer:
         keep_BH = None if corrupted.keep_BH is None else self._on_device(corrupted.keep_BH)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             outputs = self._model(self._on_device(corrupted.x_BF), keep_BH)
-        losses_K = self._optimizer.step(self._loss(outputs, *self._parts(batch.x_BF)))
-        self._model.carry()
-        return losses_K
+        return self._optimizer.step(self._loss(outputs, *self._parts(batch.x_BF)))
 
     def _judge(self, losses: dict[str, float]) -> None:
         """Close an epoch: is it the best so far, and is it the last? The same on all ranks, as the losses are."""
@@ -231,7 +227,7 @@ class _Trainer:
         losses: dict[str, float] = {}
         for split, shards in self._valid.items():
             sums = torch.zeros(len(self._loss.names) + 1, dtype=torch.float64)
-            size = self._task.training.global_batch  # whole portions of a step
+            size = self._task.training.global_batch
             for rows in (x_NF[start : start + size] for x_NF in shards for start in range(0, len(x_NF), size)):
                 x_BF, future_BT = self._parts(rows)
                 per_block_K = self._loss(self._model(x_BF), x_BF, future_BT)

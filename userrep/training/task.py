@@ -9,9 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep import config
+from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
+from userrep.model.tensor_file import Tensors, read_tensors
+from userrep.storage import read_bytes
 from userrep.training.shards import ShardFiles, count_rows, steps_per_epoch
+
+MAX_BYTES = 1 << 30  # of a file of tensors
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class TrainingTask:
     """All that a rank needs; small, and the same for every rank.
 
     ``folder``: a path or URI that driver and ranks share; checkpoints are kept in it. ``initial``: weights to start
-    from, as safetensors; without them they are drawn by the seed.
+    from, as safetensors; without them they are drawn by the seed. ``candidates``: a safetensors file of the items that
+    rows choose from, with its hash; none if no items are predicted. ``row_weight``: the mean weight of a row in that.
     """
 
     files: ShardFiles
@@ -31,6 +37,8 @@ class TrainingTask:
     empty_F: NDArray[np.float32]
     folder: str
     initial: bytes = b""
+    candidates: tuple[str, str] | None = None
+    row_weight: float = 1.0
 
     @classmethod
     def of(
@@ -44,17 +52,30 @@ class TrainingTask:
         empty_F: NDArray[np.float32],
         folder: str,
         initial: bytes = b"",
+        candidates: tuple[str, str] | None = None,
+        row_weight: float = 1.0,
     ) -> "TrainingTask":
         """Count the rows (once, from the files' footers) and fix the steps of an epoch."""
         shards = files.get("train") or [[] for _ in range(training.num_shards)]
         steps = steps_per_epoch(count_rows(shards), training.global_batch)
         layouts = (layout.model_dump_json(), targets.model_dump_json())
-        return cls(files, steps, *layouts, model, training, empty_F, folder, initial)
+        return cls(files, steps, *layouts, model, training, empty_F, folder, initial, candidates, row_weight)
+
+    def read_candidates(self) -> Tensors:
+        """Read the items that rows choose from; none if no items are predicted. Raises ArtifactError if spoilt."""
+        if self.candidates is None:
+            return {}
+        path, expected = self.candidates
+        content = read_bytes(path, max_bytes=MAX_BYTES)
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise ArtifactError(f"{path} is not the file that this training began with. Run the command again.")
+        return read_tensors(content, path, cure="Run the command again.")
 
     @property
     def identity(self) -> str:
         """Hash all that decides what comes out: a checkpoint of another identity is none of this training's."""
         facts = [self.files, self.steps, self.layout, self.targets, self.model.model_dump(), self.training.recipe]
+        facts += [self.candidates[1] if self.candidates else None, self.row_weight]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
         digest.update(self.empty_F.tobytes())
         digest.update(self.initial)

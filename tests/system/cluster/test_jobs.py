@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
     "onboarding": None,
     "windows_days": [3, 7],
     "item_vectors": {"behaviour": {"kind": "als", "dim": 4, "iterations": 1, "refit_days": 7}},
-    "model": {"latent_dim": 16, "hidden_dim": 16, "decoder_dim": 8},
+    "model": {"latent_dim": 16},
     "training": {
         "backend": "horovod", "num_workers": 2, "num_shards": 2, "batch_size": 64, "max_epochs": 1,
         "as_ofs": {"until": "2024-01-23", "max_dates": 1},

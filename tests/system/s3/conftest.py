@@ -63,7 +63,7 @@ def config_on(log: str, root: str) -> Config:
         users=None,
         onboarding=None,
         item_vectors={"behaviour": {"kind": "als", "dim": 4, "iterations": 1, "refit_days": 7}},
-        model={"latent_dim": 8, "hidden_dim": 16, "decoder_dim": 8},
+        model={"latent_dim": 8},
         training={
             "as_ofs": {"until": "2024-01-25", "every_days": 3}, "future_days": [3], "num_shards": 2, "batch_size": 32,
             "max_epochs": 2,

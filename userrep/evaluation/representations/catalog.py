@@ -9,6 +9,7 @@ from userrep.evaluation.representations.inputs import (
     Embedding,
     Nothing,
     Raw,
+    Untrained,
     is_count,
     is_pick,
     is_pooled,
@@ -28,6 +29,7 @@ def representations() -> list[Representation]:
     factors = Factorisation(AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6))
     return [
         Embedding(),
+        Untrained(),
         Nothing(),
         Blocks("rfm", is_recent_count),
         Blocks("rfm_history", is_count),

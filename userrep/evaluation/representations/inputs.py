@@ -4,13 +4,17 @@ Shapes: N rows, F numbers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from userrep.evaluation.representation import Context, Floats32
+from userrep.evaluation.representations.reduced import earlier_rows
 from userrep.features.layout import Block
 from userrep.features.spec import counts_of
+from userrep.inference.encoder import Encoder
+from userrep.model.autoencoder import Autoencoder
+from userrep.model.standard import standardized_code
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,32 @@ class Raw:
     def matrix(self, context: Context) -> Floats32:
         """Return the scaled inputs."""
         return context.scaled()
+
+
+@dataclass
+class Untrained:
+    """The embedding as it would be without its training: the first weights in place of the learned ones.
+
+    Scaler, propensities and all that is fitted without the network stay. What the embedding gains over this is what
+    training is worth.
+    """
+
+    name: str = "untrained"
+    _encoder: Encoder | None = None
+
+    def fit(self, context: Context) -> None:
+        """Draw the weights, and standardize their code on a sample of earlier rows. Cost: 20,000 rows on the driver."""
+        manifest, tensors = context.artifact.manifest, context.artifact.tensors
+        drawn = Autoencoder(context.layout, manifest.model, manifest.targets, seed=context.seed).state_dict()
+        weights = {name: tensor.numpy() for name, tensor in drawn.items()}
+        weights = standardized_code(weights, earlier_rows(context))
+        kept = {name: tensor for name, tensor in tensors.items() if name not in weights or "propensity" in name}
+        self._encoder = Encoder(replace(context.artifact, tensors=weights | kept))
+
+    def matrix(self, context: Context) -> Floats32:
+        """Encode the rows."""
+        assert self._encoder is not None
+        return self._encoder.embed(context.rows.features)
 
 
 def is_count(block: Block, context: Context) -> bool:

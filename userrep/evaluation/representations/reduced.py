@@ -26,7 +26,7 @@ class Pca:
 
     def fit(self, context: Context) -> None:
         """Find the axes: an eigendecomposition of F x F. Some 20,000 rows, packed, reach the driver."""
-        self.fit_rows(_earlier_rows(context))
+        self.fit_rows(earlier_rows(context))
 
     def fit_rows(self, x_BF: Floats32) -> None:
         """Find the axes of these rows."""
@@ -40,8 +40,8 @@ class Pca:
         return np.asarray((context.scaled() - self._center_F) @ self._axes_FD, np.float32)
 
 
-def _earlier_rows(context: Context) -> Floats32:
-    """Scale a sample of earlier rows, in the order of user and date."""
+def earlier_rows(context: Context) -> Floats32:
+    """Return some 20,000 scaled rows of dates before the evaluation's, in the order of user and date."""
     layout, scaler = context.layout, context.artifact.scaler
 
     def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -1,0 +1,200 @@
+"""Is one vector ahead of each of its peers, log by log?
+
+Two logs, each on an *earlier* split, on which choices are made, and on a *later* one, which is reported once for a
+release. A unit is a log, a split and a training; it is kept when it is done, and skipped when the benchmark runs again.
+A line for each log and split: ``ahead`` has for each peer and family of tasks how far the embedding is ahead, relative
+(for R2 the difference), and the mean over families, each counted once; intervals of 90 % are over resampled users and,
+with several seeds, over trainings. ``value`` is the smallest of these means over peers. Peers that need long trainings
+of their own are in ``quality`` and in ``userrep evaluate``. ``--small``: one training, the earlier split of one log.
+
+    make bench-quality-by-log
+    python -m benchmarks.quality_by_log --small
+    python -m benchmarks.quality_by_log --log complete_journey --split later --seeds 3
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from datetime import date
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.report import Line, Skipped, print_line, progress
+from userrep.config import Config, load_config
+from userrep.evaluate import prepared
+from userrep.evaluation.representations.catalog import representations
+from userrep.evaluation.results import Interval, Measured
+from userrep.evaluation.run import evaluate
+from userrep.pipeline import Pipeline
+from userrep.session import get_session
+from userrep.spaces.registry import Space, list_spaces
+
+EMBEDDING = "embedding"
+PEERS = ("untrained", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static", "als_folded",
+         "nmf", "picks")  # fmt: skip
+FAMILIES = {
+    "items": ("next_item",), "return and volume": ("return", "volume"), "categories": ("next_categories",),
+    "neighbours": ("neighbours",), "attributes": ("attribute",), "new users": ("new_users",),
+}  # fmt: skip
+NOT_ALONE = "neighbours_by_"  # of an attribute that is an input: the question is whether it is still there
+Floats = NDArray[np.float64]
+
+
+class Log(NamedTuple):
+    """A log and where its splits end: the later one as its configuration has it."""
+
+    config: str
+    earlier_until: date
+
+
+LOGS = {
+    "online_retail_ii": Log("conf/online_retail_ii.yaml", date(2011, 6, 2)),
+    "complete_journey": Log("conf/complete_journey.yaml", date(2017, 6, 8)),
+}
+SPLITS = ("earlier", "later")
+
+
+def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
+    """Measure what is left of a log's split, and compare."""
+    found = [_unit(name, split, seed, root) for seed in range(1, num_seeds + 1)]
+    compared = ahead(found)
+    return {
+        "benchmark": f"quality_{name}_{split}",
+        "size": {"log": name, "split": split, "seeds": num_seeds, "cores": os.cpu_count()},
+        "value": min(families["mean"][0] for families in compared.values()),
+        "ahead": compared,
+        "values": _values(found),
+    }
+
+
+def ahead(found: Sequence[Sequence[Measured]], seed: int = 0) -> dict[str, dict[str, list[float]]]:
+    """Return by peer and family how far the embedding is ahead, with its interval, and the mean over families.
+
+    A resampling takes one of the trainings by chance.
+    """
+    by_training = [{(m.task, m.representation): m for m in measured if _is_first(m)} for measured in found]
+    baselines, peers = by_training[0], sorted({m.representation for m in found[0]} - {EMBEDDING})
+    tasks = [task for task, name in baselines if name == EMBEDDING and not task.startswith(NOT_ALONE)]
+    num_draws = len(next(iter(baselines.values())).bootstraps_B)
+    training_B = np.random.default_rng(seed).integers(0, len(found), num_draws)
+    compared = {}
+    for peer in peers:
+        families: dict[str, Floats] = {}
+        for family, prefixes in FAMILIES.items():
+            mine = [task for task in tasks if task.startswith(prefixes) and (task, peer) in baselines]
+            parts = [_ahead(task, baselines[task, peer], by_training, training_B) for task in mine]
+            if parts:
+                families[family] = np.mean(parts, axis=0)
+        families["mean"] = np.mean(list(families.values()), axis=0)
+        compared[peer] = {family: _with_interval(parts) for family, parts in families.items()}
+    return compared
+
+
+def _ahead(
+    task: str, baseline: Measured, by_training: Sequence[dict[tuple[str, str], Measured]], training_B: NDArray[np.int64]
+) -> Floats:
+    """Return the resampled leads at a task, and last the lead itself."""
+    ours = [measured[task, EMBEDDING] for measured in by_training]
+    ours_B = np.stack([one.bootstraps_B for one in ours])[training_B, np.arange(len(training_B))]
+    our_side = np.append(ours_B, np.mean([one.value for one in ours]))
+    their_side = np.append(baseline.bootstraps_B, baseline.value)
+    return our_side - their_side if baseline.metric == "r2" else our_side / their_side - 1
+
+
+def _with_interval(lead: Floats) -> list[float]:
+    interval = Interval.of(float(lead[-1]), lead[:-1])
+    return [round(number, 4) for number in (interval.value, interval.low, interval.high)]
+
+
+def _values(found: Sequence[Sequence[Measured]]) -> dict[str, dict[str, float]]:
+    """Return all figures by task and representation: the embedding's as the mean over trainings."""
+    values: dict[str, dict[str, float]] = {}
+    for one in found[0]:
+        if _is_first(one):
+            same = [m.value for m in chain.from_iterable(found) if _key(m) == _key(one)]
+            values.setdefault(one.task, {})[one.representation] = round(float(np.mean(same)), 4)
+    return values
+
+
+def _is_first(one: Measured) -> bool:
+    return one.metric != "accuracy"
+
+
+def _key(one: Measured) -> tuple[str, str, str]:
+    return one.task, one.metric, one.representation
+
+
+def _unit(name: str, split: str, seed: int, root: Path) -> list[Measured]:
+    """Train and evaluate a space, or read what an earlier run has kept. Peers are fitted with the first seed."""
+    kept = root / "quality_by_log" / name / f"{split}-seed{seed}.json"
+    if not kept.exists():
+        progress(f"{name}, {split} split, seed {seed}")
+        measured = _evaluated(_config(name, split, seed, root), with_peers=seed == 1)
+        rows = [m.__dict__ | {"bootstraps_B": np.round(m.bootstraps_B, 6).tolist()} for m in measured]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.with_suffix(".partial").write_text(json.dumps(rows), encoding="utf-8")
+        kept.with_suffix(".partial").rename(kept)
+    rows = json.loads(kept.read_text(encoding="utf-8"))
+    return [Measured(**row | {"bootstraps_B": np.array(row["bootstraps_B"])}) for row in rows]
+
+
+def _config(name: str, split: str, seed: int, root: Path) -> Config:
+    log = LOGS[name]
+    settings = [f"root={root}/quality_by_log/{name}/tables", f"training.seed={seed}", "tracking.mlflow=false"]
+    if split == "earlier":  # test labels end before the later split's begin
+        settings += [f"training.as_ofs.until={log.earlier_until}", "evaluation.max_dates=4"]
+    config = load_config(log.config, [*settings, "evaluation.newcomer_events=[0,3]"])
+    if config.events.path is None or not Path(config.events.path).exists():
+        raise Skipped(f"{log.config} names a log that is not here: {config.events.path}")
+    return config
+
+
+def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:
+    until = config.training.as_ofs.until
+    assert until is not None
+    trained = _pipeline(config, until)
+    trained.run(retrain=bool(list_spaces(trained.tables)))
+    space = _newest(list_spaces(trained.tables))
+    work = _pipeline(config, None)
+    some = [one for one in representations() if one.name == EMBEDDING or (with_peers and one.name in PEERS)]
+    plan = prepared(work, space)
+    results = evaluate(
+        work.tables, work.config, space=space, versions=work.schedule.versions, plan=plan, representations=some,
+        report=progress,
+    )  # fmt: skip
+    return list(results.measured)
+
+
+def _newest(spaces: Sequence[Space]) -> Space:
+    return max(spaces, key=lambda space: space.space_id)  # ids begin with a running number
+
+
+def _pipeline(config: Config, as_of: date | None) -> Pipeline:
+    return Pipeline(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), as_of, report=progress)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality_by_log")
+    parser.add_argument("--small", action="store_true", help="one training, the earlier split of one log")
+    parser.add_argument("--log", choices=LOGS, help="one log (default: all)")
+    parser.add_argument("--split", choices=SPLITS, help="one split (default: both)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings (%(default)s)")
+    parser.add_argument("--root", type=Path, default=Path("build/benchmarks"), help="where data is kept (%(default)s)")
+    options = parser.parse_args()
+    logs, splits = [options.log] if options.log else list(LOGS), [options.split] if options.split else list(SPLITS)
+    if options.small:
+        logs, splits, options.seeds = logs[:1], splits[:1], 1
+    for name in logs:
+        for split in splits:
+            benchmark = f"quality_{name}_{split}"
+            print_line(benchmark, lambda n=name, s=split: measure(n, s, options.seeds, options.root.absolute()))  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    main()

@@ -133,8 +133,10 @@ def train_return_propensity(
     try:
         counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
         _check_labels(counts, dates)
+        num_train = sum(num for (split, _), num in counts.items() if split == "train")
         outcomes = [
-            _outcome(rows, name, _join(config, space) if name == "embedding" else None, folder) for name in INPUTS
+            _outcome(rows, name, _join(config, space) if name == "embedding" else None, folder, num_train=num_train)
+            for name in INPUTS
         ]
     finally:
         rows.unpersist()
@@ -164,9 +166,14 @@ def _join(config: Config, space: Space) -> EmbeddingJoin:
     return EmbeddingJoin(root=config.root, schema=schema, space=space.space_id, missing="drop", vectors="vector")
 
 
-def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str) -> Outcome:
-    """Train and test on one input; what begins with a join is saved."""
-    regression = LogisticRegression(featuresCol=name, labelCol="label", maxIter=50, regParam=1e-3)
+def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str, *, num_train: int) -> Outcome:
+    """Train and test on one input; what begins with a join is saved.
+
+    The L2 penalty is that of a Gaussian prior under which all weights together have a variance of 1: one number per
+    row for each dimension. Few labels then do not fit noise, and many are not held back.
+    """
+    num_dims = len(rows.select(name).first()[0])  # type: ignore[index]
+    regression = LogisticRegression(featuresCol=name, labelCol="label", maxIter=50, regParam=num_dims / num_train)
     model = Pipeline(stages=[join, regression] if join else [regression]).fit(rows.where("split = 'train'"))
     if join is not None:
         with around("model:return_propensity"):

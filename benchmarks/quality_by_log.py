@@ -1,7 +1,8 @@
 """Is one vector ahead of each of its peers, log by log?
 
-Two logs, each on an *earlier* split, on which choices are made, and on a *later* one, which is reported once for a
-release. A unit is a log, a split and a training; it is kept when it is done, and skipped when the benchmark runs again.
+Two logs, each on an *earlier* split, on which choices are made, or on a *later* one (``--split later``), which is
+reported once for a release. A unit is a log, a split and a training. A finished unit is kept, and skipped when the
+benchmark runs again with the same code and settings.
 A line for each log and split: ``ahead`` has for each peer and family of tasks how far the embedding is ahead, relative
 (for R2 the difference), and the mean over families, each counted once; intervals of 90 % are over resampled users and,
 with several seeds, over trainings. ``value`` is the smallest of these means over peers. Peers that need long trainings
@@ -30,6 +31,7 @@ from userrep.evaluate import prepared
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Interval, Measured
 from userrep.evaluation.run import evaluate
+from userrep.ids import code_hash, short_hash
 from userrep.pipeline import Pipeline
 from userrep.session import get_session
 from userrep.spaces.registry import Space, list_spaces
@@ -103,7 +105,7 @@ def _ahead(
     ours_B = np.stack([one.bootstraps_B for one in ours])[training_B, np.arange(len(training_B))]
     our_side = np.append(ours_B, np.mean([one.value for one in ours]))
     their_side = np.append(baseline.bootstraps_B, baseline.value)
-    return our_side - their_side if baseline.metric == "r2" else our_side / their_side - 1
+    return our_side - their_side if baseline.metric == "r2" else our_side / np.maximum(their_side, 1e-9) - 1
 
 
 def _with_interval(lead: Floats) -> list[float]:
@@ -131,10 +133,12 @@ def _key(one: Measured) -> tuple[str, str, str]:
 
 def _unit(name: str, split: str, seed: int, root: Path) -> list[Measured]:
     """Train and evaluate a space, or read what an earlier run has kept. Peers are fitted with the first seed."""
-    kept = root / "quality_by_log" / name / f"{split}-seed{seed}.json"
+    config = _config(name, split, seed, root)
+    made_by = short_hash([code_hash(), config.model_dump()])
+    kept = root / "quality_by_log" / f"{name}-{split}" / f"seed{seed}-{made_by}.json"
     if not kept.exists():
         progress(f"{name}, {split} split, seed {seed}")
-        measured = _evaluated(_config(name, split, seed, root), with_peers=seed == 1)
+        measured = _evaluated(config, with_peers=seed == 1)
         rows = [m.__dict__ | {"bootstraps_B": np.round(m.bootstraps_B, 6).tolist()} for m in measured]
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.with_suffix(".partial").write_text(json.dumps(rows), encoding="utf-8")
@@ -145,7 +149,7 @@ def _unit(name: str, split: str, seed: int, root: Path) -> list[Measured]:
 
 def _config(name: str, split: str, seed: int, root: Path) -> Config:
     log = LOGS[name]
-    settings = [f"root={root}/quality_by_log/{name}/tables", f"training.seed={seed}", "tracking.mlflow=false"]
+    settings = [f"root={root}/quality_by_log/{name}-{split}/tables", f"training.seed={seed}", "tracking.mlflow=false"]
     if split == "earlier":  # test labels end before the later split's begin
         settings += [f"training.as_ofs.until={log.earlier_until}", "evaluation.max_dates=4"]
     config = load_config(log.config, [*settings, "evaluation.newcomer_events=[0,3]"])
@@ -183,17 +187,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality_by_log")
     parser.add_argument("--small", action="store_true", help="one training, the earlier split of one log")
     parser.add_argument("--log", choices=LOGS, help="one log (default: all)")
-    parser.add_argument("--split", choices=SPLITS, help="one split (default: both)")
+    parser.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings (%(default)s)")
     parser.add_argument("--root", type=Path, default=Path("build/benchmarks"), help="where data is kept (%(default)s)")
     options = parser.parse_args()
-    logs, splits = [options.log] if options.log else list(LOGS), [options.split] if options.split else list(SPLITS)
+    logs = [options.log] if options.log else list(LOGS)
     if options.small:
-        logs, splits, options.seeds = logs[:1], splits[:1], 1
+        logs, options.split, options.seeds = logs[:1], SPLITS[0], 1
     for name in logs:
-        for split in splits:
-            benchmark = f"quality_{name}_{split}"
-            print_line(benchmark, lambda n=name, s=split: measure(n, s, options.seeds, options.root.absolute()))  # type: ignore[misc]
+        benchmark = f"quality_{name}_{options.split}"
+        print_line(benchmark, lambda n=name: measure(n, options.split, options.seeds, options.root.absolute()))  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -247,9 +247,9 @@ show_table(rows.map(short).T)
 # MAGIC %md
 # MAGIC ## The embedding
 # MAGIC
-# MAGIC The autoencoder has learnt to press all of that into few numbers, out of which it can tell both the features
-# MAGIC and what the user does in the coming days. Training took whole blocks of features away at random, so that a
-# MAGIC user with half of them has a sensible vector, too. It then was frozen, under the id of its *space*; and of
+# MAGIC The encoder has learned to press all of that into few numbers, from which it can tell both the features and
+# MAGIC what the user does in the coming days. Training took half of the features away at random, so that a user
+# MAGIC with half of them has a sensible vector, too. It then was frozen, under the id of its *space*; and of
 # MAGIC every user there is a vector per *snapshot*, a date with a time from which anybody could have had it.
 
 # COMMAND ----------
@@ -266,7 +266,7 @@ show_table(pd.DataFrame(snapshots, columns=columns).set_index("snapshot"))
 # MAGIC %md
 # MAGIC Is anything left in it? The pipeline's last stage is a consumer: will this user be back within seven days? A
 # MAGIC logistic regression on the embedding alone, on dates after the training, beside the same regression on how
-# MAGIC long ago the last visit was, and on the averages that went into the autoencoder.
+# MAGIC long ago the last visit was, and on the averages that went into the encoder.
 
 # COMMAND ----------
 

@@ -42,6 +42,17 @@ def test_a_manifest_without_modalities_does_not_fit(tmp_path: Path) -> None:
         load_artifact(str(tmp_path / "s1"))
 
 
+def test_a_manifest_without_a_block_of_targets_does_not_fit(tmp_path: Path) -> None:
+    saved(tmp_path / "s1")
+    path = tmp_path / "s1" / "manifest.json"
+    values = json.loads(path.read_text())
+    values["targets"]["blocks"] = [block for block in values["targets"]["blocks"] if block["kind"] != "items"]
+    path.write_text(json.dumps(values))
+    rehash(tmp_path / "s1")
+    with pytest.raises(ArtifactError, match="targets: their blocks are not those of their futures"):
+        load_artifact(str(tmp_path / "s1"))
+
+
 def test_an_artifact_is_never_overwritten(tmp_path: Path) -> None:
     saved(tmp_path / "s1")
     with pytest.raises(ArtifactError, match=r"an artifact already, and spaces are frozen"):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.test_training_rows import ITEMS, made, random_events, work  # noqa: F401  # fixtures
 from userrep.items import candidates as module
-from userrep.items.candidates import _log_shares, read_candidates
+from userrep.items.candidates import _shares, _with_means, read_candidates
 from userrep.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
@@ -31,7 +31,8 @@ def test_items_are_those_that_plain_python_finds_in_the_days_after(work: Pipelin
     for place, as_of in enumerate(as_ofs):
         end = as_of + timedelta(days=2)
         sold = Counter(item for _, item, at in random_events(seed=1) if as_of <= at.date() < end)
-        expected = {item: num / sold.total() for item, num in sold.items() if item in ITEMS}
+        known = {item: num for item, num in sold.items() if item in ITEMS}
+        expected = {item: num / sum(known.values()) for item, num in known.items()}
         assert shares_of(found, place) == pytest.approx(expected)
         assert len(expected) < len(sold)  # some have no vector
     again = read(work, as_ofs)
@@ -66,9 +67,16 @@ def test_sums_over_a_sample_are_on_average_those_over_all_items() -> None:
     for _ in range(2000):
         key_N = random.exponential(size=400) / weight_N
         drawn = np.argsort(key_N)[:61]
-        log_share_N, kept = _log_shares(weight_N[drawn], key_N[drawn], room=60)
+        share_N, kept = _shares(weight_N[drawn], key_N[drawn], room=60)
         assert kept.sum() == 60
-        estimates.append(np.exp(log_share_N[kept]) @ value_N[drawn][kept])
+        estimates.append(share_N[kept] @ value_N[drawn][kept] / share_N[kept].sum())
     expected, spread = weight_N @ value_N / weight_N.sum(), np.std(estimates)
     assert spread < 0.2
     assert np.mean(estimates) == pytest.approx(expected, abs=4 * spread / np.sqrt(2000) + 0.005)
+
+
+def test_an_item_that_lacks_a_modality_gets_its_mean() -> None:
+    vector_CE = np.array([[1, 2, 8], [3, 4, 0], [5, 6, 2]], np.float32)
+    has_CM = np.array([[True, True], [True, False], [True, True]])
+    filled = _with_means(vector_CE, has_CM, np.array([0.6, 0.2, 0.2]), {"behaviour": 2, "content": 1})
+    np.testing.assert_allclose(filled, [[1, 2, 8], [3, 4, 6.5], [5, 6, 2]])

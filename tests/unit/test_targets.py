@@ -1,4 +1,4 @@
-"""What is predicted of the next days: how targets are laid out, and what prediction heads bring."""
+"""What is predicted of the next days: how targets are laid out, and what a model gains by predicting them."""
 
 from dataclasses import replace
 from datetime import date
@@ -60,12 +60,18 @@ def test_targets_are_read_from_the_features_of_the_later_date() -> None:
     assert y_BT.dtype == np.float32
     part = {block.name: y_BT[:, block.start : block.stop].tolist() for block in targets.blocks}
     assert part["behaviour_next_2d"] == [[1, 2], [0, 0]]
-    assert part["items_next_2d"] == [[3, 1], [10, 0]]  # at most 10 events count; then the place of the date
+    assert part["items_next_2d"] == [[3, 1], [0, 0]]  # without a vector no weight; then the index of the date
     assert part["active_next_2d"] == [[1], [1]]
     x_BF = SCALER.apply(LAYOUT, LAYOUT.raw(later))
     for name in ("num_events", "weight", "num_active_days"):
         source = next(block for block in LAYOUT.blocks if block.name == f"{name}_2d")
         np.testing.assert_allclose(part[f"{name}_next_2d"], x_BF[:, source.start : source.stop], atol=1e-5)
+
+
+def test_at_most_ten_events_count() -> None:
+    later = stored(features({"behaviour_2d": [1.0, 2.0], "has_behaviour_2d": True, "num_events_2d": 40}), [D1])
+    targets = TargetLayout.of(SPEC, [2])
+    assert Future(2, LAYOUT, SCALER, {D1: 0}).targets(later)[0, targets.items.start] == 10
 
 
 def test_only_the_first_future_reads_vectors() -> None:

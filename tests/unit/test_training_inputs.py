@@ -96,7 +96,7 @@ def test_inputs_whose_items_were_removed_are_none(tmp_path: Path, inputs: Traini
     assert _read(str(tmp_path / "inputs"), "key") is None
 
 
-@pytest.mark.parametrize("name", ["inputs.safetensors", "inputs.json"])
+@pytest.mark.parametrize("name", ["inputs.safetensors", "inputs.json", "candidates.safetensors"])
 def test_inputs_of_which_a_file_is_torn_or_missing_are_none(tmp_path: Path, inputs: TrainingInputs, name: str) -> None:
     folder = tmp_path / "inputs"
     _write(str(folder), "key", inputs, CANDIDATES)

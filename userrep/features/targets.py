@@ -27,8 +27,9 @@ class TargetLayout(BaseModel):
     """The blocks of each future, one after the other; without blocks a model predicts nothing.
 
     Of the first, shortest future: the mean item vector of each modality (kind ``pooled``, not scaled, zeros without an
-    event) and ``items_next_7d``, the row's weight (its events, at most 10) and the place of its as-of date among those
-    of the training. Of every future: its counts, scaled as inputs are, and whether there is any event.
+    event) and ``items_next_7d``: the row's weight (its events, at most 10; 0 if none of their items has a vector) and
+    the index of its as-of date among those of the training. Of every future: its counts, scaled as inputs are, and
+    whether there is any event.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -121,13 +122,16 @@ class Future:
         """Return the mean item vectors, the weight and the place of each row's date."""
         pooled_BP, start = unpacked(batch.column(POOLED), self.layout.spec.pooled_width), 0
         parts: list[NDArray[np.floating]] = []
+        has_items_B = np.zeros(batch.num_rows, bool)
         for block in self.layout.spec.pooled:
             if block.window_days == self.days:
                 there_B = batch.column(block.flag).fill_null(False).to_numpy(zero_copy_only=False)
                 parts.append(pooled_BP[:, start : start + block.dim] * there_B[:, None].astype(np.float32))
+                has_items_B |= there_B
             start += block.dim
         place_B = [self.places[as_of] for as_of in batch.column("as_of").to_pylist()]
-        return [*parts, np.minimum(num_events_B, MOST_EVENTS), np.array(place_B, np.float32)]
+        weight_B = np.minimum(num_events_B, MOST_EVENTS) * has_items_B
+        return [*parts, weight_B, np.array(place_B, np.float32)]
 
     def _scaled(self, name: str, counts_B: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scale counts as inputs of this name are."""

@@ -3,7 +3,7 @@
 Of a date that sold more items than there is room for, a sample stands for all. It is drawn without replacement, with
 chances that grow with what was sold; each item's share is divided by its chance to be drawn (a bottom-k sketch: Cohen
 and Kaplan 2007), so that sums over the sample estimate those over all items.
-Shapes: D as-of dates, C items of a date, E numbers of an item (all modalities side by side).
+Shapes: N items of all dates, C items of one, M modalities, E numbers of an item (all modalities side by side).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ from userrep.tables import Tables
 MOST_ITEMS = 4096  # of a date
 _MOST_BYTES = 2**28  # of all dates
 _DRAWS = 2**40
+_PARTS = 64  # of the items of a date, while they are ranked
 
 
 def read_candidates(
@@ -33,14 +34,16 @@ def read_candidates(
 ) -> dict[str, NDArray[np.float32]]:
     """Draw the items sold in the ``days`` from each as-of date on, with the vectors that are valid when these end.
 
-    At most ``MOST_ITEMS`` of a date, fewer where all together would take more than 256 MB. Items without a vector of
-    any modality are left out. ``dims``: the modalities, in order, and their widths.
+    At most ``MOST_ITEMS`` of a date, fewer where all together would take more than 256 MB. Items without any vector are
+    left out; one that lacks a modality gets that modality's mean over the date's items. ``dims``: the modalities, in
+    order, and their widths.
 
     Returns
     -------
     For the date at place d of ``as_ofs`` ``vector_{d}`` (CE) and ``log_share_{d}`` (C): the logarithm of each item's
     part of all that was sold. Cost: one pass over the tiles of these days, a shuffle of their sums by item and date,
-    and one pass over the versions' vectors. What is drawn reaches the driver.
+    another by date and a hash of the item, and one pass over the versions' vectors. What is drawn reaches the driver,
+    which holds it some four times over.
     """
     width = sum(dims.values())
     room = min(MOST_ITEMS, max(2, _MOST_BYTES // (4 * width * max(1, len(as_ofs)))))
@@ -55,13 +58,15 @@ def read_candidates(
             "number": pa.array(np.arange(len(place_N)), pa.int32()),
         }
     )
-    vector_NE, has_N = _vectors(tables, versions.lineage_id, numbered, dims)
+    vector_NE, has_NM = _vectors(tables, versions.lineage_id, numbered, dims)
     found: dict[str, NDArray[np.float32]] = {}
     for d in range(len(as_ofs)):
         mine = np.flatnonzero(place_N == d)
-        log_share_C, kept = _log_shares(weight_N[mine], key_N[mine], room)
-        kept &= has_N[mine]
-        found |= {f"vector_{d}": vector_NE[mine[kept]], f"log_share_{d}": log_share_C[kept]}
+        share_C, kept = _shares(weight_N[mine], key_N[mine], room)
+        kept &= has_NM[mine].any(axis=1)
+        share_C, mine = share_C[kept] / max(share_C[kept].sum(), 1e-300), mine[kept]
+        vector_CE = _with_means(vector_NE[mine], has_NM[mine], share_C, dims)
+        found |= {f"vector_{d}": vector_CE, f"log_share_{d}": np.log(share_C).astype(np.float32)}
     return found
 
 
@@ -75,39 +80,61 @@ def _drawn(tables: Tables, as_ofs: Sequence[date], *, days: int, room: int, seed
     sums = tiles.groupBy("as_of", "item_id").agg(F.sum("weight").alias("weight")).where("weight > 0")
     chance = (F.pmod(F.xxhash64("item_id", "as_of", F.lit(seed)), F.lit(_DRAWS)) + 0.5) / _DRAWS
     keyed = sums.withColumn("key", -F.log(chance) / F.col("weight"))
-    rank = F.row_number().over(Window.partitionBy("as_of").orderBy("key", "item_id"))
-    return keyed.withColumn("rank", rank).where(F.col("rank") <= room + 1).drop("rank").toArrow()
+    part = F.pmod(F.xxhash64("item_id"), F.lit(_PARTS))
+    fewer = _smallest(keyed.withColumn("part", part), ["as_of", "part"], room + 1)  # no task sorts all items of a date
+    return _smallest(fewer, ["as_of"], room + 1).drop("part").toArrow()
 
 
-def _log_shares(
+def _smallest(keyed: DataFrame, groups: list[str], num: int) -> DataFrame:
+    """Keep the rows with the ``num`` smallest keys of each group."""
+    rank = F.row_number().over(Window.partitionBy(*groups).orderBy("key", "item_id"))
+    return keyed.withColumn("rank", rank).where(F.col("rank") <= num).drop("rank")
+
+
+def _shares(
     weight_N: NDArray[np.float64], key_N: NDArray[np.float64], room: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return each item's logarithmic share, and which items are in the sample: all but the last of one too many."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return what each item stands for, and which items are in the sample.
+
+    Of more than ``room`` items the one with the largest key sets the threshold only.
+    """
     kept, chance_N = np.ones(len(key_N), bool), np.ones(len(key_N))
     if len(key_N) > room:
         limit = key_N.max()
         kept, chance_N = key_N < limit, -np.expm1(-weight_N * limit)
-    share_N = weight_N / chance_N
-    return np.log(share_N / max(share_N[kept].sum(), 1e-300)).astype(np.float32), kept
+    return weight_N / chance_N, kept
+
+
+def _with_means(
+    vector_CE: NDArray[np.float32], has_CM: NDArray[np.bool_], share_C: NDArray[np.float64], dims: Mapping[str, int]
+) -> NDArray[np.float32]:
+    """Fill in the mean vector of a modality for the items that lack it: they say nothing about a user there."""
+    start = 0
+    for m, dim in enumerate(dims.values()):
+        part, has_C = slice(start, start + dim), has_CM[:, m]
+        if has_C.any() and not has_C.all():
+            vector_CE[~has_C, part] = np.average(vector_CE[has_C, part], axis=0, weights=share_C[has_C])
+        start += dim
+    return vector_CE
 
 
 def _vectors(
     tables: Tables, lineage_id: str, numbered: pa.Table, dims: Mapping[str, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Read the vectors of numbered items, all modalities side by side; say which items have one."""
+    """Read the vectors of numbered items, all modalities side by side, and which items have one of each."""
     vector_NE = np.zeros((numbered.num_rows, sum(dims.values())), np.float32)
-    has_N = np.zeros(numbered.num_rows, bool)
+    has_NM = np.zeros((numbered.num_rows, len(dims)), bool)
     wanted = sql_in("valid_from", combined(numbered.column("valid_from")).unique().to_pylist())
     rows = tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}'").where(wanted)
     numbers = F.broadcast(tables.spark.createDataFrame(numbered))
     found: DataFrame = rows.join(numbers, on=["valid_from", "item_id"], how="inner")
     vectors = found.select("modality", "number", "vector").toArrow()
     start = 0
-    for modality, dim in dims.items():
+    for m, (modality, dim) in enumerate(dims.items()):
         mine = vectors.filter(pc.equal(vectors.column("modality"), modality))
         number = mine.column("number").to_numpy()
         if len(number):
             vector_NE[number, start : start + dim] = stacked(combined(mine.column("vector")), dim)
-            has_N[number] = True
+            has_NM[number, m] = True
         start += dim
-    return vector_NE, has_N
+    return vector_NE, has_NM

@@ -103,6 +103,10 @@ def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
             f"{folder}: {MANIFEST} does not fit: layout: its blocks are not those of its columns and vocabulary. "
             f"{_RESTORE}"
         )
+    if manifest.targets != TargetLayout.of(manifest.layout.spec, manifest.targets.futures):
+        raise ArtifactError(
+            f"{folder}: {MANIFEST} does not fit: targets: their blocks are not those of their futures. {_RESTORE}"
+        )
     _check_tensors(folder, manifest, tensors)
     return Artifact(manifest, tensors)
 

@@ -1,8 +1,7 @@
 """The model: a user's inputs to a short code, and from the code back to the inputs and on to the user's next days.
 
 With a hidden layer and without next days it is the autoencoder of the paper (section 3.2). By default the encoder is
-linear: trained to predict the next days, a linear code is ahead of one with a hidden layer on the logs that were tried
-(docs/decisions/quality.md).
+linear: a hidden layer added nothing to a code that predicts the next days (docs/decisions/quality.md).
 
 Shapes: B rows, F inputs, H hidden units, D latent dimensions, of which L are learned and P are propensities; E numbers
 of an item, N numbers and flags of the next days.
@@ -13,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import dct
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
@@ -26,9 +24,9 @@ PROPENSITY_SCALE = 1.5  # deviation of a propensity, where a learned dimension h
 
 
 class Outputs(NamedTuple):
-    """What training compares with rows. ``query_BE``: the items that a row asks for; ``worth_E``: the same for all.
+    """What training compares with rows. ``query_BE``: the items that a row asks for; ``worth_E``: shared by all rows.
 
-    What a model does not predict has no column.
+    Parts that the model does not predict have width 0.
     """
 
     reconstruction_BF: Tensor
@@ -107,12 +105,14 @@ class Autoencoder(nn.Module):
 
 
 def turned(dim: int) -> NDArray[np.float32]:
-    """Return the orthonormal cosine transform, DD: it spreads every dimension of a code over all of the embedding.
+    """Return the orthonormal cosine transform (DCT-II), DD: it spreads every dimension of a code over the embedding.
 
-    What is to be seen first, propensities, may then vary more than the rest, whatever a consumer does: standardizing
-    the dimensions one by one leaves directions as they are.
+    Directions that vary much keep doing so after a consumer has standardized each dimension by itself.
     """
-    return dct(np.eye(dim), norm="ortho", axis=0).astype(np.float32)  # type: ignore[no-any-return]
+    row_D1, column_D = np.arange(dim)[:, None], np.arange(dim)
+    turn_DD = np.cos(np.pi * (column_D + 0.5) * row_D1 / dim) * np.sqrt(2 / dim)
+    turn_DD[0] /= np.sqrt(2)
+    return turn_DD.astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:

@@ -109,16 +109,16 @@ def _fitting_layers(
     shapes = weight_shapes(layout, model, targets)
     theirs = weight_shapes(earlier.layout, earlier.model, earlier.targets)
     wanted = [layer for layer in [*_DECODER, *_FUTURE] if f"{layer}.weight" in shapes]
+    encoder = [layer for layer in _ENCODER if f"{layer}.weight" in shapes]
     for field in ("latent_dim", "hidden_dim"):
         here, there = getattr(model, field), getattr(earlier.model, field)
         if here != there:
-            encoder = [layer for layer in _ENCODER if f"{layer}.weight" in shapes]
             what = f"model.{field} is {here}, in {earlier.space_id} {there}"
             return [], [f"{', '.join([*encoder, *wanted])}: fresh, {what}"]
     num_learned, num_theirs = (some["encoder_linear.bias"][0] for some in (shapes, theirs))
     if num_learned != num_theirs:
         what = f"{num_learned} dimensions are learned, in {earlier.space_id} {num_theirs}"
-        return [], [f"{', '.join([*_ENCODER[:1], *wanted])}: fresh, {what}"]
+        return [], [f"{', '.join([*encoder, *wanted])}: fresh, {what}"]
     layers, lines = [*_ENCODER], []
     if model.decoder_dim == earlier.model.decoder_dim:
         layers += _DECODER

@@ -1,6 +1,7 @@
 """A new space: training rows from features, an autoencoder from training rows, an artifact, a candidate."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ def create_space(
 
     Scaler, vocabularies and encoder see rows of as-of dates whose futures end by ``until`` alone. A run that was killed
     leaves rows and checkpoints under an id that is not registered; the next run takes the same id and goes on from
-    them. Cost: that of ``training_inputs``, then the training, then a pass over at most half a million rows' counts.
+    them. Cost: that of ``training_inputs``, half a million rows at most for propensities, then the training.
 
     Raises
     ------
@@ -115,7 +116,6 @@ def _trained(
 ) -> SpaceManifest:
     """Train, and write the artifact; return its manifest."""
     layout, targets, empty_F = inputs.layout, inputs.targets, empty_input(inputs.layout, inputs.scaler)
-    rows_NF = _first_rows(inputs, max_rows=_ROWS)
     task = TrainingTask.of(
         inputs.files,
         layout=layout,
@@ -126,11 +126,11 @@ def _trained(
         folder=f"{training_folder(config, space.space_id)}/checkpoints",
         initial=_initial_weights(tables, config, inputs, space.lineage_id, report),
         candidates=inputs.candidates,
-        row_weight=float(rows_NF[:, layout.width + targets.items.start].mean()) if targets.blocks else 1.0,
     )
-    result = run_training(task, spark=tables.spark, report=report)
-    weights = standardized_code(safetensors.numpy.load(result.weights), rows_NF[:, : layout.width])
-    weights |= _propensities(inputs, config)
+    fitted, row_weight = _propensities(inputs, config)
+    result = run_training(replace(task, row_weight=row_weight), spark=tables.spark, report=report)
+    x_BF = _first_rows(inputs, max_rows=_ROWS)[:, : layout.width]
+    weights = standardized_code(safetensors.numpy.load(result.weights), x_BF) | fitted
     manifest = SpaceManifest(
         **space._asdict(),
         created_at=datetime.now(UTC),
@@ -154,28 +154,32 @@ def save_space(root: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceMan
     return save_artifact(f"{root}/{artifact_path(manifest.space_id, manifest.content_hash)}", manifest, tensors)
 
 
-def _first_rows(inputs: TrainingInputs, *, max_rows: int, places: Sequence[int] | None = None) -> NDArray[np.float32]:
+def _first_rows(inputs: TrainingInputs, *, max_rows: int, columns: Sequence[int] | None = None) -> NDArray[np.float32]:
     """Read some training rows, inputs and targets, or those of their numbers that are wanted."""
     width = inputs.layout.width + inputs.targets.width
-    shards = first_rows(inputs.files["train"], rank=0, size=1, max_rows=max_rows, width=width, places=places)
+    shards = first_rows(inputs.files["train"], rank=0, size=1, max_rows=max_rows, width=width, columns=columns)
     return np.concatenate(shards)
 
 
-def _propensities(inputs: TrainingInputs, config: Config) -> Tensors:
-    """Fit the propensities on at most half a million training rows; none if the model has none.
+def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, float]:
+    """Fit the propensities, if the model has any, on at most half a million training rows.
 
-    Driver memory: some 40 numbers a row, as float64.
+    Returns their weights and the rows' mean weight in the loss of the next items. Cost: these rows are read whole.
+    Driver memory: some 40 numbers of each, as float64.
     """
     layout, targets = inputs.layout, inputs.targets
-    if not propensities_of(targets, config.model):
-        return {}
+    if not targets.blocks:
+        return {}, 1.0
     used = used_inputs(layout)
-    places = [*used, *(layout.width + place for place in used_targets(targets))]
-    rows_NC = _first_rows(inputs, max_rows=_PROPENSITY_ROWS, places=places)
-    weight_PC, bias_P = fitted_propensities(rows_NC[:, : len(used)], rows_NC[:, len(used) :])
+    columns = [*used, *(layout.width + place for place in [*used_targets(targets), targets.items.start])]
+    rows_NC = _first_rows(inputs, max_rows=_PROPENSITY_ROWS, columns=columns)
+    row_weight = float(rows_NC[:, -1].mean()) or 1.0  # none has an item: the loss is 0 anyway
+    if not propensities_of(targets, config.model):
+        return {}, row_weight
+    weight_PC, bias_P = fitted_propensities(rows_NC[:, : len(used)], rows_NC[:, len(used) : -1])
     weight_PF = np.zeros((len(bias_P), layout.width), np.float32)
     weight_PF[:, used] = weight_PC
-    return {"propensity_PF": weight_PF, "propensity_P": bias_P.astype(np.float32)}
+    return {"propensity_PF": weight_PF, "propensity_P": bias_P.astype(np.float32)}, row_weight
 
 
 def _initial_weights(

@@ -159,8 +159,10 @@ def _read(folder: str, key: str) -> TrainingInputs | None:
         scaler = Scaler(center_F=tensors["center_F"], scale_F=tensors["scale_F"])
         layout, targets = InputLayout.model_validate(facts["layout"]), TargetLayout.model_validate(facts["targets"])
         candidates = tuple(facts["candidates"]) if facts["candidates"] else None
+        if candidates and sha256(read_bytes(candidates[0], max_bytes=_MAX_BYTES)).hexdigest() != candidates[1]:
+            return None
         inputs = TrainingInputs(facts["files"], layout, targets, scaler, candidates)
     except (OSError, ValueError, KeyError, TypeError, ArtifactError):
         return None
     files = [path for shards in inputs.files.values() for paths in shards for path in paths]
-    return inputs if all_exist([*files, *(inputs.candidates or ())[:1]]) else None
+    return inputs if all_exist(files) else None

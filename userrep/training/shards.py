@@ -126,23 +126,23 @@ def first_rows(
     size: int,
     max_rows: int,
     width: int,
-    places: Sequence[int] | None = None,
+    columns: Sequence[int] | None = None,
 ) -> list[NDArray[np.float32]]:
     """Return x_NF of the first rows of each shard that a rank owns, at most ``max_rows`` over all ranks.
 
-    ``places``: of a row's numbers those that are wanted. Memory: these, and up to ``READERS`` streams.
+    ``columns``: the numbers of a row that are wanted. Memory: these, and up to ``READERS`` streams.
     """
     owned = [row_groups(files[shard]) for shard in range(rank, len(files), size)]
     portion = max(max_rows // len(files), 1)
     ends = np.cumsum([0, *(min(portion, sum(group.num_rows for group in groups)) for groups in owned)])
-    x_NF = np.empty((ends[-1], width if places is None else len(places)), np.float32)
+    x_NF = np.empty((ends[-1], width if columns is None else len(columns)), np.float32)
     room = Room.of(len(files), width)
 
     def read(groups: list[RowGroup], start: int, stop: int) -> None:
         with closing(room.stream(groups, start=0, width=width)) as stream:
             while start < stop:
                 part = stream.read(min(room.buffer_rows, stop - start))
-                x_NF[start : start + len(part.x_BF)] = part.x_BF if places is None else part.x_BF[:, places]
+                x_NF[start : start + len(part.x_BF)] = part.x_BF if columns is None else part.x_BF[:, columns]
                 start += len(part.x_BF)
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:

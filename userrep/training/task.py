@@ -53,13 +53,12 @@ class TrainingTask:
         folder: str,
         initial: bytes = b"",
         candidates: tuple[str, str] | None = None,
-        row_weight: float = 1.0,
     ) -> "TrainingTask":
         """Count the rows (once, from the files' footers) and fix the steps of an epoch."""
         shards = files.get("train") or [[] for _ in range(training.num_shards)]
         steps = steps_per_epoch(count_rows(shards), training.global_batch)
         layouts = (layout.model_dump_json(), targets.model_dump_json())
-        return cls(files, steps, *layouts, model, training, empty_F, folder, initial, candidates, row_weight)
+        return cls(files, steps, *layouts, model, training, empty_F, folder, initial, candidates)
 
     def read_candidates(self) -> Tensors:
         """Read the items that rows choose from; none if no items are predicted. Raises ArtifactError if spoilt."""

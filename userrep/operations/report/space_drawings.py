@@ -112,21 +112,26 @@ def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]
         for name, label, css in named
     ]
     values = [mark.value for of in series for mark in of.marks]
-    least = max(0.0, min(values) - 0.15 * (max(values) - min(values)))
+    least = min(values) - 0.15 * (max(values) - min(values))
+    least = max(0.0, least) if min(values) >= 0 else least  # the loss of the next items is below zero
     ends = [f"epoch {epochs[0]}", str(epochs[-1])] if len(epochs) > 1 else [f"epoch {epochs[0]}"]
     drawn = lines(series, ends, label="Losses by epoch", write=_shortest, least=least)
     return drawn, [(label, css) for _, label, css in named]
 
 
 def kinds_of_loss(training: TrainingFacts) -> Markup:
-    """Draw the mean loss of blocks that differ in their window only, of the kinds where it is largest."""
+    """Draw the mean loss of blocks that differ in their window only, for the kinds where it is largest.
+
+    The loss of the next items, which is below zero for a model that knows anything, is in the curve only.
+    """
     before = "valid_users_loss." if training.is_validated else "train_loss."
     kinds: dict[str, list[float]] = {}
     for name, value in training.metrics.items():
         if name.startswith(before):
             kinds.setdefault(re.sub(r"_\d+d$", "", name.removeprefix(before)), []).append(value)
     means = {kind: sum(values) / len(values) for kind, values in kinds.items()}
-    rows = [Row(kind, mean, figure(mean), css="c1") for kind, mean in sorted(means.items(), key=lambda of: -of[1])]
+    largest = sorted(((kind, mean) for kind, mean in means.items() if mean > 0), key=lambda pair: -pair[1])
+    rows = [Row(kind, mean, figure(mean), css="c1") for kind, mean in largest]
     return bars(rows[:_MOST_KINDS], label="Loss by kind of block")
 
 

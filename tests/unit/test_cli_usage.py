@@ -27,7 +27,7 @@ COMMANDS = {
     ("backfill",): "Build and publish snapshots of many dates, as if on time",
     ("run",): "Run one job of jobs/ by its name.",
     ("export",): "Write embeddings, features or item vectors of a date as Parquet",
-    ("evaluate",): "Judge a space on the log after its training: tasks it was not built for, beside baselines",
+    ("evaluate",): "Evaluate a space on the days after its training, next to baselines",
     ("stream",): "Encode users anew as their events arrive, until Ctrl-C or SIGTERM",
     ("stream", "verify"): "Compare the last streamed vectors of an as-of date with its snapshot: equal to the bit?",
     ("forget",): "Take users out of all tables, snapshots, exports and the online store, and keep them out.",

@@ -38,7 +38,7 @@ from threadpoolctl import threadpool_limits
 from userrep.arrow import listed
 from userrep.config import Config, load_config
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
-from userrep.features.spec import FeatureSpec
+from userrep.features.spec import FeatureSpec, counts_of
 from userrep.features.targets import MOST_EVENTS, TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corruption, empty_input
@@ -359,11 +359,12 @@ def _future(
     now, later = rows[day], rows[str(date.fromisoformat(day) + timedelta(days=days))]
     block = {block.name: slice(block.start, block.stop) for block in layout.blocks}
     parts, absent = [], []
-    names = [f"{name}_{days}d" for name in ("num_events", "weight", "num_active_days")]
+    names = counts_of(days)
     if place is not None:
-        pooled = [block[f"{modality}_{days}d"] for modality in layout.spec.modalities]
-        weight_N = np.minimum(np.expm1(later.x_NF[:, block[names[0]]]), MOST_EVENTS)
-        parts = [*(later.x_NF[:, part] for part in pooled), weight_N, np.full_like(weight_N, place)]
+        pooled_NE = np.hstack([later.x_NF[:, block[f"{modality}_{days}d"]] for modality in layout.spec.modalities])
+        weight_N1 = np.minimum(np.expm1(later.x_NF[:, block[names[0]]]), MOST_EVENTS)
+        weight_N1 *= pooled_NE.any(axis=1, keepdims=True)
+        parts = [pooled_NE, weight_N1, np.full_like(weight_N1, place)]
         absent = [np.zeros(sum(part.shape[1] for part in parts))]
     for name in names:
         center, scale = scaler.center_F[block[name]], scaler.scale_F[block[name]]

@@ -28,7 +28,7 @@ class Goal:
     aim: float
 
     def verdict(self, ratio: float) -> str:
-        """Say in a word how far a ratio reaches."""
+        """Return which goal a ratio meets: the aim, the required one, or neither."""
         if ratio <= self.aim:
             return "aim reached"
         return "reached" if ratio <= self.must else "missed"

@@ -1,4 +1,4 @@
-"""The model: its layers by plain numpy, dropout from outside, and propensities beside the learned code."""
+"""The model: layers compared with plain NumPy, an external dropout mask, and propensities next to the learned code."""
 
 import math
 

@@ -28,7 +28,7 @@ def test_codes_are_standardized_and_predictions_stay(model: config.Model) -> Non
     np.testing.assert_allclose(standard_BL.mean(dim=0), 0, atol=1e-5)
     assert standard_BL.var(dim=0, correction=0).mean().item() == pytest.approx(1, rel=1e-4)
     scale = (standard_BL.std(dim=0) / code_BL.std(dim=0)).numpy()
-    np.testing.assert_allclose(scale, scale[0], rtol=1e-3)  # the same for all: none is told to matter more
+    np.testing.assert_allclose(scale, scale[0], rtol=1e-3)  # all dimensions share one scale
     np.testing.assert_allclose(after.reconstruction_BF, before.reconstruction_BF, atol=1e-4)
     np.testing.assert_allclose(after.next_days_BN, before.next_days_BN, atol=1e-4)
     if before.worth_E.numel():  # what all rows ask for is the items' worth

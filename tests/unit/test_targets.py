@@ -157,7 +157,7 @@ NUM_CLUSTERS = 4
 
 
 def write_clustered(root: Path, num_rows: int) -> None:
-    """Write users whose next item is told by two weak inputs among many strong ones; an item for each cluster."""
+    """Write users whose next item depends on two weak inputs among many strong ones, with one item per cluster."""
     for shard in range(4):
         x, cluster = clustered(num_rows, seed=shard)
         y = np.zeros((num_rows, SMALL_TARGETS.width), np.float32)

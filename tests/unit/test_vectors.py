@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from userrep.items.vectors import aligned_directions, given_vectors, rounded
+from userrep.items.vectors import aligned_directions, given_vectors, rounded, side_by_side
 
 pytestmark = pytest.mark.fast
 
@@ -84,3 +84,12 @@ def test_without_an_item_in_both_versions_nothing_is_rotated() -> None:
     factors, before = np.zeros((2, 4, 3), np.float32)
     factors[:2], before[2:] = np.eye(3)[:2], np.eye(3)[1:]
     np.testing.assert_array_equal(aligned_directions(factors, before), factors)
+
+
+def test_vectors_of_modalities_stand_next_to_each_other_and_zeros_mark_what_is_missing() -> None:
+    rows = pa.table(
+        {"modality": ["b", "a", "b"], "vector": pa.array([[1.0], [2.0, 3.0], [4.0]], pa.list_(pa.float32()))}
+    )
+    vector_IE, has_IM = side_by_side(rows, np.array([2, 0, 0]), 3, {"a": 2, "b": 1})
+    assert vector_IE.tolist() == [[2, 3, 4], [0, 0, 0], [0, 0, 1]]
+    assert has_IM.tolist() == [[True, True], [False, False], [False, True]]

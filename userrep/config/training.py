@@ -55,7 +55,7 @@ class Model(Section):
 
     @property
     def looks_ahead(self) -> bool:
-        """Say whether the model predicts anything of the next days."""
+        """Return whether the model predicts anything about the next days."""
         return bool(self.next_items_weight or self.next_days_weight)
 
 

@@ -9,13 +9,13 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
-from userrep.arrow import stacked
+from userrep.arrow import combined
 from userrep.config import Config
 from userrep.evaluation.rows import Ints, only_of, places
+from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions, read_vectors
 from userrep.tables import Tables
 
@@ -71,24 +71,8 @@ def read_version(
     """Read these items' vectors of some modalities, side by side as a matrix, and say which are there."""
     rows = read_vectors(tables, lineage_id, version).where(F.col("modality").isin(list(dims)))
     mine = only_of(rows.select("modality", "item_id", "vector"), "item_id", item_ids)
-    return side_by_side(mine.toArrow(), item_ids, dims)
-
-
-def side_by_side(
-    rows: pa.Table, item_ids: pa.StringArray, dims: Mapping[str, int]
-) -> tuple[Floats32, NDArray[np.bool_]]:
-    """Lay rows of (modality, item_id, vector) out as a matrix of all modalities, and say which are there."""
-    vectors_IE = np.zeros((len(item_ids), sum(dims.values())), np.float32)
-    has_IM = np.zeros((len(item_ids), len(dims)), bool)
-    start = 0
-    for m, (name, dim) in enumerate(dims.items()):
-        mine = rows.filter(pc.equal(rows.column("modality"), name)).combine_chunks()
-        if mine.num_rows:
-            at = places(mine.column("item_id").combine_chunks(), item_ids)
-            vectors_IE[at, start : start + dim] = stacked(mine.column("vector").combine_chunks(), dim)
-            has_IM[at, m] = True
-        start += dim
-    return vectors_IE, has_IM
+    vectors = mine.toArrow()
+    return side_by_side(vectors, places(combined(vectors.column("item_id")), item_ids), len(item_ids), dims)
 
 
 def content_modality(config: Config) -> str:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from userrep.arrow import combined, stacked
+from userrep.arrow import combined
 from userrep.events.tiles import read_tiles
+from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions
 from userrep.schemas import ITEM_VECTORS
 from userrep.sql import sql_in
@@ -122,19 +123,9 @@ def _vectors(
     tables: Tables, lineage_id: str, numbered: pa.Table, dims: Mapping[str, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read the vectors of numbered items, all modalities side by side, and which items have one of each."""
-    vector_NE = np.zeros((numbered.num_rows, sum(dims.values())), np.float32)
-    has_NM = np.zeros((numbered.num_rows, len(dims)), bool)
     wanted = sql_in("valid_from", combined(numbered.column("valid_from")).unique().to_pylist())
     rows = tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}'").where(wanted)
     numbers = F.broadcast(tables.spark.createDataFrame(numbered))
-    found: DataFrame = rows.join(numbers, on=["valid_from", "item_id"], how="inner")
-    vectors = found.select("modality", "number", "vector").toArrow()
-    start = 0
-    for m, (modality, dim) in enumerate(dims.items()):
-        mine = vectors.filter(pc.equal(vectors.column("modality"), modality))
-        number = mine.column("number").to_numpy()
-        if len(number):
-            vector_NE[number, start : start + dim] = stacked(combined(mine.column("vector")), dim)
-            has_NM[number, m] = True
-        start += dim
-    return vector_NE, has_NM
+    joined = rows.join(numbers, on=["valid_from", "item_id"], how="inner")
+    vectors = joined.select("modality", "number", "vector").toArrow()
+    return side_by_side(vectors, vectors.column("number").to_numpy(), numbered.num_rows, dims)

@@ -1,6 +1,6 @@
 """What all item vectors have in common: exact rounding, directions, and the rotation onto another version."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from userrep.arrow import listed
+from userrep.arrow import combined, listed, stacked
 
 VECTOR_UNIT = 2**16  # components are multiples of 2^-16: sums of weight x vector are exact in float64
 
@@ -49,3 +49,30 @@ def aligned_directions(factors_ID: NDArray[np.float32], before_ID: NDArray[np.fl
         return rounded(unit_ID)
     left, _, right = np.linalg.svd(unit_ID.T @ before_ID.astype(np.float64))
     return rounded(unit_ID @ (left @ right))
+
+
+def side_by_side(
+    rows: pa.Table, index_N: NDArray[np.int64], num_items: int, dims: Mapping[str, int]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the vectors of all modalities next to each other, and which items have one.
+
+    Parameters
+    ----------
+    rows : modality, vector. index_N : the item of each row. dims : the modalities, in order, and their widths.
+
+    Returns
+    -------
+    vector_IE, zeros where an item lacks a modality, and has_IM.
+    """
+    vector_IE = np.zeros((num_items, sum(dims.values())), np.float32)
+    has_IM = np.zeros((num_items, len(dims)), bool)
+    start = 0
+    for m, (modality, dim) in enumerate(dims.items()):
+        is_modality = pc.equal(rows.column("modality"), modality)
+        vectors = rows.filter(is_modality).column("vector")
+        if len(vectors):
+            items = index_N[is_modality.to_numpy()]
+            vector_IE[items, start : start + dim] = stacked(combined(vectors), dim)
+            has_IM[items, m] = True
+        start += dim
+    return vector_IE, has_IM

@@ -36,7 +36,7 @@ class Outputs(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """Encoder: linear, and beside it a hidden layer (GELU) if there is one. Decoders: linear or with a hidden layer.
+    """A linear encoder, plus a hidden layer (GELU) if there is one; decoders are linear or have a hidden layer.
 
     Propensities are fitted after the training (``propensities``); until then they are zeros. Decoders read the learned
     dimensions only. Weights follow from ``seed`` alone; torch's global generator is not touched.

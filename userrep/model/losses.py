@@ -34,7 +34,7 @@ class Loss(nn.Module):
         self, layout: InputLayout, targets: TargetLayout, model: config.Model, candidates: Candidates, row_weight: float
     ) -> None:
         super().__init__()
-        self._targets, self._reconstruction = targets, ReconstructionLoss(layout)
+        self._reconstruction = ReconstructionLoss(layout)
         self.names = [block.name for block in layout.blocks]
         weights = [model.reconstruction_weight / len(layout.blocks)] * len(layout.blocks)
         self._items = self._days = None
@@ -124,14 +124,15 @@ class NextItemsLoss(nn.Module):
         for d in torch.unique(place_A).tolist():
             mine, vector_CE = place_A == d, getattr(self, f"vector_{d}")
             if len(vector_CE):
-                logits_AC = query_AE[mine] @ vector_CE.T + getattr(self, f"log_share_{d}")
-                surprise_A = torch.logsumexp(logits_AC, dim=1) - (query_AE[mine] * mean_AE[mine]).sum(dim=1)
+                asked_AE = query_AE[mine]
+                logits_AC = asked_AE @ vector_CE.T + getattr(self, f"log_share_{d}")
+                surprise_A = torch.logsumexp(logits_AC, dim=1) - (asked_AE * mean_AE[mine]).sum(dim=1)
                 total = total + weight_A[mine] @ surprise_A
         return (total / len(future_BT))[None]
 
 
 class NextDaysLoss(nn.Module):
-    """Of the logarithms of counts the squared error, of flags the binary cross-entropy of logits."""
+    """Squared error for the logarithms of counts, binary cross-entropy for flags, whose predictions are logits."""
 
     is_flag_N: Tensor
     target_N: Tensor

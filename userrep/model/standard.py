@@ -1,4 +1,4 @@
-"""The learned code at mean 0 and a mean variance of 1, whatever its training has ended with.
+"""Standardization of the learned code: mean 0 in every dimension, and a variance of 1 on average over them.
 
 Shapes: B rows, F inputs, L learned dimensions.
 """
@@ -16,8 +16,8 @@ _ENCODER, _READERS = ("encoder_linear", "encoder_latent"), ("decoder_hidden", "i
 def standardized_code(weights: Tensors, x_BF: NDArray[np.float32]) -> Tensors:
     """Return weights whose code is shifted and scaled, and which predict the same of it.
 
-    One scale for all dimensions: how much each varies beside the others is what training has found. ``x_BF``: scaled
-    training rows, some thousands. What rows ask for changes by a constant that goes into the items' worth.
+    All dimensions share one scale, so their relative variances stay as trained. ``x_BF``: scaled training rows, some
+    thousands. What rows ask for changes by a constant that goes into the items' worth.
     """
     wide = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
     x_BF = x_BF.astype(np.float64)

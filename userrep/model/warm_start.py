@@ -78,7 +78,7 @@ def warm_start(
     Not computed as before are inputs beyond ``CLIP``, and pooled vectors: directions from a mean that has moved, which
     no weight makes up for. A linear encoder begins with nothing of what is new. A block that is gone counts as absent,
     or, without a flag, as its mean. What is predicted of the next days is carried if the targets are the same ones, in
-    the scale that they had. Propensities are fitted anew in every space.
+    the scale that they had. Propensities are fitted again for every space.
     Cost: a few copies of the weights in memory, in float64.
     """
     drawn = Autoencoder(layout, model, targets, seed=seed)

@@ -118,7 +118,7 @@ def _make(
 
 
 def _chooses(config: Config) -> bool:
-    """Say whether rows choose among items."""
+    """Return whether the model predicts items, and so needs candidates."""
     return bool(config.future_days and config.model.next_items_weight)
 
 

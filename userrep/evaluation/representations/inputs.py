@@ -97,8 +97,8 @@ class Untrained:
         drawn = Autoencoder(context.layout, manifest.model, manifest.targets, seed=context.seed).state_dict()
         weights = {name: tensor.numpy() for name, tensor in drawn.items()}
         weights = standardized_code(weights, earlier_rows(context))
-        kept = {name: tensor for name, tensor in tensors.items() if name not in weights or "propensity" in name}
-        self._encoder = Encoder(replace(context.artifact, tensors=weights | kept))
+        learned = {name: tensor for name, tensor in weights.items() if not name.startswith("propensity")}
+        self._encoder = Encoder(replace(context.artifact, tensors=tensors | learned))
 
     def matrix(self, context: Context) -> Floats32:
         """Encode the rows."""

@@ -22,7 +22,7 @@ RUN make install && rm -rf /root/.cache
 FROM debian:12-slim
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends openjdk-17-jre-headless procps python3.11 \
+    && apt-get install --yes --no-install-recommends libgomp1 openjdk-17-jre-headless procps python3.11 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 userrep
 COPY --from=build /opt/userrep /opt/userrep

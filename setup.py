@@ -38,6 +38,7 @@ setup(
         "jinja2>=3.1,<4",  # the page of `userrep report`
         "matplotlib>=3.11,<3.12",  # the chart of `userrep evaluate`
         "scikit-learn>=1.9,<2",  # a baseline of it
+        "lightgbm>=4.7,<5",  # trees that read vectors in `userrep evaluate`
         "threadpoolctl>=3.6,<4",
     ],
     extras_require={

@@ -1,7 +1,7 @@
 """Is the embedding worth more than what a sensible engineer would use instead?
 
 Online Retail II. Three spaces, of three seeds, are trained until 2011-09-01 and judged on later dates, by tasks and
-heads of ``userrep evaluate``; a line for each question. ``value`` is how far the embedding is ahead: relative to the
+probes of ``userrep evaluate``; a line for each question. ``value`` is how far the embedding is ahead: relative to the
 best of the baselines that are named, for R2 the difference; the mean over spaces and tasks, with its 90 % interval over
 resampled users. Up to five items of a user's first day stand in for onboarding picks, which the log lacks: inputs of
 the embedding, of raw blocks, and of what averages them, and never a hit. Settings of the baselines, the history and
@@ -60,11 +60,7 @@ QUESTIONS = [
     Question("quality_volume_vs_rfm", _VOLUME, ["rfm", "rfm_history"]),
     Question("quality_cold_vs_popularity", _COLD, ["popularity"]),
     Question("quality_cold_vs_average", _COLD, ["picks"]),
-    Question("quality_vs_vae", _PAIR, ["mult_vae"]),
     Question("quality_vs_nmf", _PAIR, ["nmf"]),
-    Question("quality_vs_pmf", _PAIR, ["pmf"]),
-    Question("quality_vs_lightfm", _PAIR, ["lightfm_like"]),
-    Question("quality_vs_dlrm", _PAIR, ["dlrm_like"]),
     Question("quality_mean_vs_raw", [*_PAIR, *_RETURN, *_VOLUME, *_OTHERS], ["raw"]),
 ]
 

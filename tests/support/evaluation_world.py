@@ -168,14 +168,17 @@ def item_vectors(item_IT: NDArray[np.float32], plan: Plan = PLAN) -> ItemVectors
     )
 
 
-def judged(truth: Truth, task: Task, x_NF: NDArray[np.float32], seed: int = 1) -> tuple[float, float, float]:
-    """Return a task's first metric for a representation, with the ends of its 90 % interval."""
+def judged(
+    truth: Truth, task: Task, x_NF: NDArray[np.float32], seed: int = 1, metric: str | None = None
+) -> tuple[float, float, float]:
+    """Return a metric of a task, its first by default, for a representation, with the ends of its 90 % interval."""
+    metric = metric or task.metrics[0]
     problem = task.problem(truth, seed)
     assert not isinstance(problem, LeftOut)
-    scores = problem.scores(x_NF, problem.chosen(x_NF, seed), seed)
+    scores = problem.scores(x_NF, problem.chosen(x_NF))[metric]
     weight_UB = resampled_users(len(truth.rows.user_ids), 200, seed)
-    low, high = np.quantile(bootstrapped(task.metrics[0], scores, weight_UB), [0.05, 0.95])
-    return value_of(task.metrics[0], scores), float(low), float(high)
+    low, high = np.quantile(bootstrapped(metric, scores, weight_UB), [0.05, 0.95])
+    return value_of(metric, scores), float(low), float(high)
 
 
 def windows_by_hand(events: list[Event], user: int, day: date, days: int) -> tuple[Counter[int], Counter[int], float]:

@@ -21,7 +21,6 @@ from userrep.errors import AlreadyRunningError, SlotsError, UsageError, UserrepE
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
-from userrep.model.autoencoder import PROPENSITY_SCALE, turned
 from userrep.model.weights import propensities_of
 from userrep.pipeline import Pipeline
 from userrep.spaces import create
@@ -221,11 +220,11 @@ def test_the_learned_code_and_the_propensities_have_mean_zero_and_their_variance
     artifact, batch = trained(done)
     dim, names = artifact.manifest.model.latent_dim, ["return_7d", "volume_7d"]
     assert propensities_of(artifact.manifest.targets, artifact.manifest.model) == names
-    code_BD = Encoder(artifact).embed(batch) @ turned(dim).T
+    code_BD = Encoder(artifact).embed(batch)
     learned_BL, propensity_BP = code_BD[:, : dim - len(names)], code_BD[:, dim - len(names) :]
     assert np.abs(code_BD.mean(axis=0)).max() < 0.3  # some users are held out
     assert learned_BL.var(axis=0).mean() == pytest.approx(1, abs=0.1)
-    np.testing.assert_allclose(propensity_BP.std(axis=0), PROPENSITY_SCALE, rtol=0.1)
+    np.testing.assert_allclose(propensity_BP.std(axis=0), 1, rtol=0.1)
 
 
 def test_a_propensity_tells_the_users_that_return(done: tuple[Pipeline, Config]) -> None:
@@ -241,6 +240,6 @@ def test_a_propensity_tells_the_users_that_return(done: tuple[Pipeline, Config])
     }
     keys = zip(*(batch.column(c).to_pylist() for c in ("user_id", "as_of")), strict=True)
     returns_B = np.array([came.get(key, False) for key in keys])
-    score_B = (Encoder(artifact).embed(batch) @ turned(artifact.manifest.model.latent_dim).T)[:, -2]
+    score_B = Encoder(artifact).embed(batch)[:, -2]
     recency_B = -batch.column("days_since_last_event").fill_null(1e3).to_numpy()
     assert roc_auc_score(returns_B, score_B) > roc_auc_score(returns_B, recency_B) > 0.5

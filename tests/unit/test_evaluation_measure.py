@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tests.support.builders import config_of
 from tests.support.evaluation_world import PLAN, Event, context_of, rows_at_all_dates, truth_of, world
 from userrep.errors import UsageError
-from userrep.evaluation.heads import SMALL, Heads, SmallHeads
 from userrep.evaluation.measure import (
     Described,
     beside_each_other,
@@ -21,17 +21,13 @@ from userrep.evaluation.measure import (
     measure,
 )
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
-from userrep.evaluation.output import result_lines
 from userrep.evaluation.representation import Context, Floats32
-from userrep.evaluation.representations.supervised import DlrmHeads
-from userrep.evaluation.results import Cost, Results
+from userrep.evaluation.results import Cost
 from userrep.evaluation.tasks.neighbours import NeighboursByFavourite
-from userrep.evaluation.tasks.rows import Return, RowProblem, Volume
-from userrep.features.layout import Block
+from userrep.evaluation.tasks.pairs import NextItem, PairProblem
+from userrep.evaluation.tasks.rows import Return, Volume
 
 pytestmark = pytest.mark.fast
-
-BLOCKS = (Block(name="one", kind="pooled", start=0, stop=4), Block(name="count", kind="scalar", start=4, stop=10))
 
 
 def described(**matrices: Floats32) -> list[Described]:
@@ -54,17 +50,7 @@ class Ones:
         return np.ones((len(context.rows), 3), np.float32) if self.x_NF is None else self.x_NF
 
 
-class OnesWithHeads(Ones):
-    """The same, with nets of its own."""
-
-    own = SmallHeads(SMALL.grid[:1])
-
-    def heads(self, context: Context) -> Heads:
-        self.calls.append("heads")
-        return self.own
-
-
-def test_tasks_are_measured_for_each_representation_and_seed_and_those_without_examples_left_out(
+def test_tasks_are_measured_for_each_representation_and_draw_and_those_without_examples_left_out(
     tmp_path: Path,
 ) -> None:
     planted = world(num_users=150)
@@ -72,9 +58,14 @@ def test_tasks_are_measured_for_each_representation_and_seed_and_those_without_e
     both = described(embedding=planted.taste_of_rows(), popularity=np.zeros((len(planted.rows), 1), np.float32))
     truth = replace(planted.truth, cluster_I=np.full(80, -1))
     lines: list[str] = []
-    found, left_out = measure([Return(7), NeighboursByFavourite(30)], truth, both, config, lines.append)
-    assert [(one.task, one.representation, len(one.by_seed)) for one in found] == [
-        ("return_7d", "embedding", 2), ("return_7d", "popularity", 2),
+    found, left_out = measure([NextItem(7), Return(7), NeighboursByFavourite(30)], truth, both, config, lines.append)
+    assert [(one.task, one.metric, one.representation, len(one.by_seed)) for one in found] == [
+        (task, metric, name, num_draws)
+        for task, metrics, num_draws in (
+            ("next_item_7d", ("auc", "accuracy"), 2), ("return_7d", ("auc", "auc_linear", "auc_trees"), 1),
+        )
+        for name in ("embedding", "popularity")
+        for metric in metrics
     ]  # fmt: skip
     assert left_out == {"neighbours": "no item has a vector to be clustered by"}
     assert "neighbours: left out; no item has a vector to be clustered by" in lines
@@ -86,35 +77,18 @@ def test_figures_are_means_over_seeds_of_the_same_resampled_users_with_the_setti
     planted = world(num_users=150)
     config = config_of(tmp_path, evaluation={"num_seeds": 2, "num_bootstraps": 25, "seed": 6})
     x_NF = planted.taste_of_rows()
-    [found], _ = measure([Volume(30)], planted.truth, described(embedding=x_NF), config, lambda _: None)
-    problem = Volume(30).problem(planted.truth, 6)
-    assert isinstance(problem, RowProblem)
-    setting = problem.chosen(x_NF, 6)
-    scores = [problem.scores(x_NF, setting, seed) for seed in (6, 7)]
-    assert (found.metric, found.setting, found.num_examples) == ("r2", str(setting), problem.num_examples)
-    assert found.by_seed == tuple(value_of("r2", of_seed) for of_seed in scores)
+    [found, _], _ = measure([NextItem(7)], planted.truth, described(embedding=x_NF), config, lambda _: None)
+    problems = [
+        problem for seed in (6, 7) if isinstance(problem := NextItem(7).problem(planted.truth, seed), PairProblem)
+    ]
+    with threadpool_limits(1):
+        setting = problems[0].chosen(x_NF)
+        scores = [problem.scores(x_NF, setting)["auc"] for problem in problems]
+    assert (found.metric, found.setting, found.num_examples) == ("auc", str(setting), problems[0].num_examples)
+    assert found.by_seed == tuple(value_of("auc", one) for one in scores)
     weight_UB = resampled_users(150, 25, 6)
-    one, other = (bootstrapped("r2", of_seed, weight_UB) for of_seed in scores)
+    one, other = (bootstrapped("auc", of_draw, weight_UB) for of_draw in scores)
     np.testing.assert_allclose(found.bootstraps_B, (one + other) / 2)
-
-
-def test_what_brings_its_own_nets_is_left_out_of_tasks_without_any_and_its_place_is_empty(tmp_path: Path) -> None:
-    planted = world(num_users=150)
-    x_NF = np.zeros((len(planted.rows), 10), np.float32)
-    x_NF[:, :4] = planted.taste_of_rows()
-    cost = Cost(0.0, 0.0, *x_NF.shape)
-    config = config_of(tmp_path, evaluation={"num_seeds": 1, "num_bootstraps": 20})
-    both = [Described("embedding", x_NF, cost), Described("dlrm_like", x_NF, cost, DlrmHeads(BLOCKS))]
-    found, left_out = measure(
-        [Return(7), NeighboursByFavourite(30)], planted.truth, both, config, report=lambda line: None
-    )
-    assert not left_out
-    assert [(one.task, one.representation) for one in found] == [
-        ("return_7d", "embedding"), ("return_7d", "dlrm_like"), ("neighbours", "embedding"),
-    ]  # fmt: skip
-    _, (with_heads, without) = result_lines(Results({}, found, {"embedding": cost, "dlrm_like": cost}, {}))
-    assert with_heads[3]
-    assert without[3] == ""
 
 
 def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Path) -> None:
@@ -124,12 +98,10 @@ def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Pa
         check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path), lambda _: None))
 
 
-@pytest.mark.parametrize("kind", [Ones, OnesWithHeads])
-def test_a_representation_is_fitted_then_described_and_read_by_its_own_nets_if_it_has_any(kind: type[Ones]) -> None:
-    context, one, lines = context_of([]), kind(), list[str]()
+def test_a_representation_is_fitted_then_described() -> None:
+    context, one, lines = context_of([]), Ones(), list[str]()
     found = fitted_and_described(one, context, lines.append)
-    assert one.calls == ["fit", "matrix", *(["heads"] if kind is OnesWithHeads else [])]
-    assert found.heads is (OnesWithHeads.own if kind is OnesWithHeads else SMALL)
+    assert one.calls == ["fit", "matrix"]
     assert (found.name, found.cost.num_rows, found.cost.width) == ("ones", len(context.rows), 3)
     assert lines[0].startswith("ones: 3 numbers a row, fitted in ")
 

@@ -57,7 +57,7 @@ def test_an_embedding_without_baselines_has_an_empty_last_column() -> None:
 
 def test_a_representation_that_is_left_out_of_a_task_has_an_empty_cell_in_its_own_column() -> None:
     results = results_of(
-        measured("embedding", [0.7], 0.7), measured("dlrm_like", [0.8], 0.8), measured("rfm", [0.6], 0.6),
+        measured("embedding", [0.7], 0.7), measured("pca", [0.8], 0.8), measured("rfm", [0.6], 0.6),
         measured("embedding", [0.4], 0.4, metric="ndcg"), measured("rfm", [0.3], 0.3, metric="ndcg"),
     )  # fmt: skip
     assert [row[2:5] for row in result_lines(results)[1]] == [["0.7000", "0.8000", "0.6000"], ["0.4000", "", "0.3000"]]

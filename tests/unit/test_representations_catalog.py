@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from userrep.evaluation.representation import WithHeads
 from userrep.evaluation.representations.als import AlsFolded, AlsStatic
 from userrep.evaluation.representations.catalog import PICKS, representations
 
@@ -15,14 +14,10 @@ def test_the_embedding_comes_first_and_every_representation_has_a_name_of_its_ow
     names = [one.name for one in representations()]
     assert names == [
         "embedding", "untrained", "popularity", "rfm", "rfm_history", "picks", "pooled_longest", "pooled_all", "raw",
-        "pca", "als_static", "als_folded", "nmf", "pmf", "lightfm_like", "mult_vae", "dlrm_like",
+        "pca", "als_static", "als_folded", "nmf",
     ]  # fmt: skip
     assert PICKS in names
     assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)
-
-
-def test_only_the_supervised_model_brings_its_own_nets() -> None:
-    assert [one.name for one in representations() if isinstance(one, WithHeads)] == ["dlrm_like"]
 
 
 def test_both_als_representations_share_one_factorisation_and_each_call_makes_another() -> None:

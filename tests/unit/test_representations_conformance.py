@@ -22,9 +22,7 @@ from tests.support.evaluation_world import (
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Floats32, Representation
 from userrep.evaluation.representations.als import AlsFolded, Factorisation, Fitted
-from userrep.evaluation.representations.hybrid import Hybrid
-from userrep.evaluation.representations.matrices import Nmf, Pmf
-from userrep.evaluation.representations.variational import GRID, MultVae
+from userrep.evaluation.representations.matrices import Nmf
 from userrep.evaluation.sample import Sample
 
 pytestmark = pytest.mark.fast
@@ -40,26 +38,7 @@ def fitted_nmf(counts_UV: csr_array, seed: int) -> Describe:
     return nmf.folded
 
 
-def fitted_pmf(counts_UV: csr_array, seed: int) -> Describe:
-    pmf = Pmf()
-    pmf.fit_counts(counts_UV, seed=seed)
-    return pmf.folded
-
-
-def fitted_vae(counts_UV: csr_array, seed: int) -> Describe:
-    vae = MultVae(grid=GRID[:1], max_steps=120)
-    vae.fit_counts(counts_UV, seed=seed)
-    return vae.encoded
-
-
-def fitted_hybrid(counts_UV: csr_array, seed: int) -> Describe:
-    hybrid = Hybrid(max_steps=80)
-    content_VC = np.random.default_rng(1).normal(size=(V, 4)).astype(np.float32)
-    hybrid.fit_counts(counts_UV, content_VC, np.ones((U, 1), np.float32), seed=seed)
-    return lambda history_NV: hybrid.described(history_NV, np.ones((history_NV.shape[0], 1), np.float32))
-
-
-FITTED = {"nmf": fitted_nmf, "pmf": fitted_pmf, "mult_vae": fitted_vae, "hybrid": fitted_hybrid}
+FITTED = {"nmf": fitted_nmf}
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +58,9 @@ def test_users_lie_nearer_to_others_of_their_group(name: str, described: dict[st
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(
-    name: str, described: dict[str, tuple[Describe, Floats32]]
-) -> None:
+def test_the_same_seed_gives_the_same_bits(name: str, described: dict[str, tuple[Describe, Floats32]]) -> None:
     counts_UV = counts_of(events_of_groups())
     assert (FITTED[name](counts_UV, 3)(counts_UV) == described[name][1]).all()
-    if name != "nmf":  # which begins from a singular value decomposition
-        assert (FITTED[name](counts_UV, 4)(counts_UV) != described[name][1]).any()
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -97,7 +72,7 @@ def test_without_a_history_all_are_alike_and_the_flag_says_so(
     nobody_ND = describe(csr_array((3, V)))
     assert (nobody_ND[:, -1] == 0).all()
     assert (nobody_ND[0] == nobody_ND).all()
-    assert name == "hybrid" or not nobody_ND.any()  # the hybrid knows attributes
+    assert not nobody_ND.any()
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -110,12 +85,11 @@ def test_a_row_does_not_depend_on_the_rows_next_to_it(
 
 
 def representations_fitted(counts_UV: csr_array) -> list[Representation]:
-    nmf, pmf, vae, factors = Nmf(), Pmf(), MultVae(grid=GRID[:1], max_steps=60), Factorisation(ALS)
-    for one in (nmf, pmf, vae):
-        one.fit_counts(counts_UV, seed=3)
+    nmf, factors = Nmf(), Factorisation(ALS)
+    nmf.fit_counts(counts_UV, seed=3)
     item_ID = np.random.default_rng(0).normal(size=(V, ALS.dim)).astype(np.float32)
     factors._fitted = Fitted(np.zeros((U, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
-    return [nmf, pmf, vae, AlsFolded(factors)]
+    return [nmf, AlsFolded(factors)]
 
 
 def test_an_event_on_a_rows_date_or_later_does_not_change_its_vector_and_one_before_it_does() -> None:

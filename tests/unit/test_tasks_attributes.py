@@ -94,8 +94,8 @@ def test_labels_do_not_depend_on_what_users_did() -> None:
     assert (first.rows.role_N == second.rows.role_N).all()
 
 
-def test_an_attribute_is_judged_through_heads_and_names_its_task() -> None:
+def test_an_attribute_names_its_task_and_is_not_drawn() -> None:
     task = WhichValue("gender")
-    assert (task.name, task.metrics, task.has_heads, task.is_akin_to_training) == (
-        "attribute_gender", ("auc",), True, False,
+    assert (task.name, task.metrics, task.is_drawn, task.is_akin_to_training) == (
+        "attribute_gender", ("auc",), False, False,
     )  # fmt: skip

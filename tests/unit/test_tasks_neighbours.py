@@ -87,12 +87,12 @@ def test_test_rows_are_ranked_within_their_date_and_training_rows_do_not_count()
     rows = truth.rows
     x_NF = np.eye(2, dtype=np.float32)[rows.user_N % 2]
     x_NF[rows.role_N != TEST] = 1  # says nothing
-    scores = problem.scores(x_NF, AS_IT_IS, 1)
+    scores = problem.scores(x_NF, AS_IT_IS)["ndcg"]
     assert len(scores.user_M) == (rows.role_N == TEST).sum()
     assert scores.score_MK.min() == pytest.approx(1)
     half = rows.date_N % 2 == 1
     x_NF[half] = x_NF[half][:, ::-1]  # another code at every other date
-    assert problem.scores(x_NF, AS_IT_IS, 1).score_MK.min() == pytest.approx(1)
+    assert problem.scores(x_NF, AS_IT_IS)["ndcg"].score_MK.min() == pytest.approx(1)
 
 
 def test_inputs_are_standardised_before_cosines_if_that_is_better_at_training_dates() -> None:
@@ -103,11 +103,11 @@ def test_inputs_are_standardised_before_cosines_if_that_is_better_at_training_da
     sign_N = (1 - 2 * (rows.user_N % 2)).astype(np.float32)
     offset = np.stack([np.full(len(rows), 100.0), sign_N, np.random.default_rng(0).normal(size=len(rows))], axis=1)
     x_NF = offset.astype(np.float32) * np.array([1, 1, 20], np.float32)
-    assert problem.chosen(x_NF, 1) == STANDARDISED
-    better, worse = (value_of("ndcg", problem.scores(x_NF, how, 1)) for how in (STANDARDISED, AS_IT_IS))
+    assert problem.chosen(x_NF) == STANDARDISED
+    better, worse = (value_of("ndcg", problem.scores(x_NF, how)["ndcg"]) for how in (STANDARDISED, AS_IT_IS))
     assert better > worse + 0.2
     angle = np.stack([sign_N, np.random.default_rng(1).normal(scale=0.01, size=len(rows))], axis=1)
-    assert problem.chosen(angle.astype(np.float32), 1) == AS_IT_IS  # noise is small until it is scaled
+    assert problem.chosen(angle.astype(np.float32)) == AS_IT_IS  # noise is small until it is scaled
 
 
 def test_what_holds_an_attribute_has_neighbours_of_the_same_value() -> None:

@@ -131,9 +131,7 @@ def test_what_knows_the_items_only_is_at_one_half(planted: World) -> None:
     popular = planted.truth.activity.popularity_DI[PLAN.dates.index(D)]
     assert popular.max() > 5 * np.median(popular)  # popularity is there to be found
     for only_new in (False, True):
-        value, low, high = judged(planted.truth, NextItem(7, only_new=only_new), nobody)
-        assert value == pytest.approx(0.5, abs=1e-9)
-        assert low < 0.5 < high
+        assert judged(planted.truth, NextItem(7, only_new=only_new), nobody) == pytest.approx((0.5, 0.5, 0.5), abs=1e-9)
 
 
 def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(planted: World) -> None:
@@ -142,7 +140,7 @@ def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(pla
     anything = np.where(pairs.is_positive_P, pairs.item_P, rng.integers(0, 80, len(pairs.item_P)))
     careless = PairProblem(truth, Pairs(pairs.row_P, anything, pairs.is_positive_P))
     nobody = np.zeros((len(planted.rows), 1), np.float32)
-    assert value_of("auc", careless.scores(nobody, careless.chosen(nobody, 1), 1)) > 0.6
+    assert value_of("auc", careless.scores(nobody, careless.chosen(nobody))["auc"]) > 0.6
 
 
 def test_taste_tells_which_items_a_user_takes(planted: World) -> None:
@@ -175,10 +173,11 @@ def test_scores_are_of_the_test_pairs_and_their_users(planted: World) -> None:
     problem = NextItem(7).problem(planted.truth, 1)
     assert isinstance(problem, PairProblem)
     x_NF = planted.taste_of_rows()
-    scores = problem.scores(x_NF, problem.chosen(x_NF, 1), 1)
+    scores = problem.scores(x_NF, problem.chosen(x_NF))["auc"]
     is_test_P = planted.rows.role_N[problem.pairs.row_P] == TEST
-    assert scores.user_M.tolist() == planted.rows.user_N[problem.pairs.row_P[is_test_P]].tolist()
-    assert scores.label_MK[:, 0].tolist() == problem.pairs.is_positive_P[is_test_P].tolist()
+    in_order = np.flatnonzero(is_test_P)[np.argsort(problem.pairs.row_P[is_test_P], kind="stable")]
+    assert scores.user_M.tolist() == planted.rows.user_N[problem.pairs.row_P[in_order]].tolist()
+    assert scores.label_MK[:, 0].tolist() == problem.pairs.is_positive_P[in_order].tolist()
     assert problem.num_examples["test"] == is_test_P.sum()
 
 

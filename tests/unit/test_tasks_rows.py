@@ -16,12 +16,14 @@ from tests.support.evaluation_world import (
     windows_by_hand,
     world,
 )
-from userrep.evaluation.heads import Setting
+from userrep.evaluation.metrics import value_of
+from userrep.evaluation.probes import Trees
 from userrep.evaluation.rows import TEST, TRAIN, VALID
 from userrep.evaluation.tasks.rows import (
     NextCategories,
     Return,
     RowProblem,
+    Setting,
     Volume,
     clusters_touched,
     lacking_kinds,
@@ -84,9 +86,10 @@ def test_a_row_of_zeros_tells_nothing_of_returns(planted: World) -> None:
 
 
 def test_taste_tells_clusters_but_not_returns(planted: World) -> None:
+    # Trees can tell by its taste which user a row is of, and know it from earlier dates.
     x_NF = planted.taste_of_rows()
     assert judged(planted.truth, NextCategories(30), x_NF)[1] > 0.6
-    _, low, high = judged(planted.truth, Return(30), x_NF)
+    _, low, high = judged(planted.truth, Return(30), x_NF, metric="auc_linear")
     assert low - 0.03 < 0.5 < high + 0.03
 
 
@@ -100,13 +103,50 @@ def test_numbers_are_returned_in_the_unit_of_their_labels_and_for_test_rows_only
     problem = Volume(30).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
     large = replace(problem, y_NK=100 + 1000 * problem.y_NK)
-    setting = Setting(0, 0.1)
-    scores = large.scores(problem.y_NK, setting, 1)
+    setting = Setting(np.array([0.1]), 0.5, Trees(0.4, 30))
+    scores = large.scores(problem.y_NK, setting)["r2"]
     is_test_N = planted.rows.role_N == TEST
     assert scores.user_M.tolist() == planted.rows.user_N[is_test_N].tolist()
     np.testing.assert_allclose(scores.label_MK, large.y_NK[is_test_N])
-    small = problem.scores(problem.y_NK, setting, 1)
+    small = problem.scores(problem.y_NK, setting)["r2"]
     np.testing.assert_allclose(scores.score_MK, 100 + 1000 * small.score_MK, rtol=1e-3, atol=1)
+
+
+def test_the_probe_with_the_smaller_loss_on_validation_rows_counts_and_both_are_given(planted: World) -> None:
+    problem = Return(7).problem(planted.truth, 1)
+    assert isinstance(problem, RowProblem)
+    rng = np.random.default_rng(0)
+    noisy_NF = (problem.y_NK + rng.normal(scale=2, size=(len(problem.rows), 20))).astype(np.float32)
+    distance_NF = (rng.normal(size=noisy_NF.shape) * (0.3 + problem.y_NK)).astype(np.float32)  # its square tells
+    for x_NF, wanted in ((noisy_NF, "linear"), (distance_NF, "trees")):
+        setting = problem.chosen(x_NF)
+        scores = problem.scores(x_NF, setting)
+        assert list(scores) == ["auc", "auc_linear", "auc_trees"]
+        assert str(setting).startswith(wanted)
+        assert scores["auc"] is scores[f"auc_{wanted}"]
+        assert value_of("auc", scores["auc"]) > 0.9
+    assert value_of("auc", scores["auc_linear"]) < 0.6
+
+
+def test_labels_of_test_rows_change_no_setting_and_no_score(planted: World) -> None:
+    for task in (Return(7), Volume(30), NextCategories(30)):
+        problem = task.problem(planted.truth, 1)
+        assert isinstance(problem, RowProblem)
+        x_NF, is_test_N = planted.taste_of_rows(), problem.rows.role_N == TEST
+        changed = replace(problem, y_NK=np.where(is_test_N[:, None], 1 - problem.y_NK, problem.y_NK))
+        settings = [one.chosen(x_NF) for one in (problem, changed)]
+        assert str(settings[0]) == str(settings[1])
+        (one, other) = (p.scores(x_NF, settings[0])[task.metrics[0]] for p in (problem, changed))
+        assert (one.score_MK == other.score_MK).all()
+
+
+def test_several_labels_are_read_by_a_regression_alone(planted: World) -> None:
+    problem = NextCategories(30).problem(planted.truth, 1)
+    assert isinstance(problem, RowProblem)
+    setting = problem.chosen(planted.taste_of_rows())
+    assert setting.trees is None
+    assert str(setting).startswith("linear, penalty ")
+    assert list(problem.scores(planted.taste_of_rows(), setting)) == ["auc", "auc_linear"]
 
 
 def test_ten_rows_of_either_kind_in_each_part_are_enough_and_nine_are_not(planted: World) -> None:

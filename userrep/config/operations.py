@@ -94,7 +94,7 @@ class Evaluation(Section):
     every_days: Days = 7
     """Days from one as-of date to the next."""
     max_dates: int = Field(8, ge=1)
-    """As-of dates to train heads on, and as many to test them on, at most: those nearest to the end of training."""
+    """As-of dates to fit probes on, and as many to test them on, at most: those nearest to the end of training."""
     max_rows: int = Field(60_000, ge=100)
     """Rows, of sampled users and all dates together; users are drawn by a hash of their id."""
     num_clusters: int = Field(20, ge=2)
@@ -104,7 +104,7 @@ class Evaluation(Section):
     attributes: Attributes = []
     """Columns of the users' table that tasks are made of, and that are no inputs."""
     num_seeds: int = Field(3, ge=1)
-    """Trainings of each head, each with its own draw of pairs."""
+    """Draws of the examples of each task that draws any, such as pairs of users and items."""
     num_bootstraps: int = Field(400, ge=20)
     """Resamplings of the users, for intervals."""
     seed: int = 17

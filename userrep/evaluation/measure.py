@@ -17,23 +17,22 @@ from threadpoolctl import threadpool_limits
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.heads import SMALL, Heads
 from userrep.evaluation.metrics import Counts, bootstrapped, resampled_users, value_of
-from userrep.evaluation.representation import Context, Floats32, Representation, WithHeads
+from userrep.evaluation.representation import Context, Floats32, Representation
 from userrep.evaluation.results import Cost, Measured
 from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
 
 Report = Callable[[str], None]
 Map = Callable[..., Iterator[Any]]
 
-_LEAST_FOR_WORKERS = 5_000  # rows; with fewer, heads are trained before a worker has started
+_LEAST_FOR_WORKERS = 5_000  # rows; with fewer, probes are fitted before a worker has started
 
 
 @contextmanager
 def beside_each_other(num_rows: int) -> Iterator[Map]:
     """Give a ``map`` over processes, one for each core of the driver; with few rows, the one that there is.
 
-    Heads keep to one thread, so that figures come out alike anywhere: what can go beside each other are heads.
+    Probes keep to one thread, so that figures come out alike anywhere; what runs in parallel are probes.
     """
     if num_rows < _LEAST_FOR_WORKERS:
         yield map
@@ -60,12 +59,11 @@ def _without_main() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Described:
-    """A representation's vectors of all rows, x_NF, what they cost, and what reads them."""
+    """A representation's vectors of all rows, x_NF, and what they cost."""
 
     name: str
     x_NF: Floats32
     cost: Cost
-    heads: Heads = SMALL
 
 
 def fitted_and_described(one: Representation, context: Context, report: Report) -> Described:
@@ -86,8 +84,7 @@ def described_by(one: Representation, context: Context, *, fit_seconds: float) -
     assert x_NF.shape[0] == len(context.rows), f"{one.name}: {len(x_NF)} rows, wanted {len(context.rows)}"
     assert x_NF.dtype == np.float32, f"{one.name}: {x_NF.dtype}, wanted float32"
     assert np.isfinite(x_NF).all(), f"{one.name}: not all numbers are finite"
-    heads = one.heads(context) if isinstance(one, WithHeads) else SMALL
-    return Described(one.name, x_NF, Cost(fit_seconds, seconds, *x_NF.shape), heads)
+    return Described(one.name, x_NF, Cost(fit_seconds, seconds, *x_NF.shape))
 
 
 def measure(
@@ -109,15 +106,14 @@ def measure(
     left_out: dict[str, str] = {}
     for task in tasks:
         started = time.monotonic()
-        seeds = [settings.seed + k for k in range(settings.num_seeds)]
+        seeds = [settings.seed + k for k in range(settings.num_seeds if task.is_drawn else 1)]
         made = [task.problem(truth, seed) for seed in seeds]
         problems = [problem for problem in made if not isinstance(problem, LeftOut)]
         if len(problems) < len(made):
             left_out[task.name] = next(str(reason) for reason in made if isinstance(reason, LeftOut))
             report(f"{task.name}: left out; {left_out[task.name]}")
             continue
-        judged = [one for one in described if task.has_heads or one.heads is SMALL]
-        for found in each(partial(_measured, task, problems, seeds, weight_UB), judged):
+        for found in each(partial(_measured, task, problems, weight_UB), described):
             measured += found
         report(f"{task.name}: {time.monotonic() - started:.0f} s")
     return measured, left_out
@@ -129,21 +125,21 @@ def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> No
         raise UsageError([f"evaluate: {name}: {reason}." for name, reason in left_out.items()])
 
 
-def _measured(
-    task: Task, problems: Sequence[Problem], seeds: Sequence[int], weight_UB: Counts, one: Described
-) -> list[Measured]:
-    """Choose the setting with the first seed, then train and test with each."""
-    choice = problems[0].chosen(one.x_NF, seeds[0], one.heads)
-    scores = [problem.scores(one.x_NF, choice, seed, one.heads) for problem, seed in zip(problems, seeds, strict=True)]
+def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, one: Described) -> list[Measured]:
+    """Choose the setting with the first seed, then fit and test with each. One thread, so that figures repeat."""
+    with threadpool_limits(1):
+        choice = problems[0].chosen(one.x_NF)
+        scores = [problem.scores(one.x_NF, choice) for problem in problems]
     return [
         Measured(
             task.name,
             metric,
             one.name,
-            tuple(value_of(metric, of_seed) for of_seed in scores),
-            np.mean([bootstrapped(metric, of_seed, weight_UB) for of_seed in scores], axis=0),
+            tuple(value_of(metric, of_seed[metric]) for of_seed in scores),
+            np.mean([bootstrapped(metric, of_seed[metric], weight_UB) for of_seed in scores], axis=0),
             str(choice),
             problems[0].num_examples,
         )
         for metric in task.metrics
+        if metric in scores[0]
     ]

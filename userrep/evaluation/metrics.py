@@ -17,7 +17,7 @@ _CHUNK = 2**24  # numbers of a weighting that are in memory at once
 
 
 class Scores(NamedTuple):
-    """What a head says of M test examples: score_MK and label_MK, and whose they are (places in the users)."""
+    """What a probe says of M test examples: score_MK and label_MK, and whose they are (places in the users)."""
 
     score_MK: Floats
     label_MK: Floats
@@ -59,7 +59,10 @@ def mean(score_MK: Floats | NDArray[np.bool_], label_MK: Floats, weight_MB: Coun
     return value_B
 
 
-METRICS: dict[str, Metric] = {"auc": auc, "accuracy": accuracy, "r2": r2, "ndcg": mean}
+METRICS: dict[str, Metric] = {
+    "auc": auc, "auc_linear": auc, "auc_trees": auc, "accuracy": accuracy,
+    "r2": r2, "r2_linear": r2, "r2_trees": r2, "ndcg": mean,
+}  # fmt: skip
 
 
 def value_of(metric: str, scores: Scores) -> float:

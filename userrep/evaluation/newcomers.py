@@ -1,6 +1,6 @@
 """New users: rows as if of their users' behaviour only the newest events were known, described and judged as such.
 
-Rows of all users are cut so, for heads to be trained on; tested are those of users who are new indeed. The features of
+Rows of all users are cut so, for probes to be fitted on; tested are those of users who are new indeed. The features of
 cut rows are made by the batch's own code, here on the driver. Shapes: N rows, U users.
 """
 
@@ -140,7 +140,7 @@ def measure_newcomers(
 ) -> tuple[list[Measured], dict[str, str]]:
     """Judge representations, which are fitted, at tasks of new users; return what was measured and what is left out.
 
-    Cost: for each task, features of all rows on the driver, their vectors by each representation, and heads. ``each``:
+    Cost: for each task, features of all rows on the driver, their vectors by each representation, and probes. ``each``:
     as ``measure`` has it.
     """
     measured: list[Measured] = []

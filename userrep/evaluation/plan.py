@@ -13,7 +13,7 @@ class Plan:
 
     ``until``: what the space was trained on ends there. ``end``: the first day that the log does not have.
     ``horizons``: in days, those that the log has room for, ascending; ``left_out``: those that it has none for.
-    ``train``: the dates that heads are trained and tuned on, all at or after ``until``; ``test``: those that they are
+    ``train``: the dates that probes are fitted and tuned on, all at or after ``until``; ``test``: those that they are
     judged on. No test date lies before the end of the labels of a training date.
     """
 
@@ -60,7 +60,7 @@ def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: in
         least = ascending[0]
         raise UsageError(
             f"space {space} has been trained on events before {until}, and the log ends on {end - timedelta(days=1)}: "
-            f"too few days after it to train heads on {least} days of labels and to test them on {least} more. "
+            f"too few days after it to fit probes on {least} days of labels and to test them on {least} more. "
             f"Evaluate a space whose training.as_ofs.until is {_latest_until(end, least)} or earlier "
             "(`userrep pipeline --retrain` trains one), or set shorter evaluation.horizons_days."
         )

@@ -13,13 +13,13 @@ A representation is a class without arguments, named in ``representations/catalo
         def matrix(self, context: Context) -> Floats32:
             ...                        # x_NF, one row for each of context.rows, in their order
 
-An evaluation calls ``fit`` once, then ``matrix``, takes the seconds of each, and hands the matrix to the same heads as
-everybody else's. For tasks of new users it calls ``matrix`` again, with *cut* rows: the same users at the same dates,
+An evaluation calls ``fit`` once, then ``matrix``, takes the seconds of each, and fits the same probes to every matrix.
+For tasks of new users it calls ``matrix`` again, with *cut* rows: the same users at the same dates,
 whose features and history hold the newest events only. Who knows more of a user by its id must not use it there
 (``context.is_cut``). What it may look at:
 
 - ``context.rows``: the N rows. ``rows.user_ids[rows.user_N]`` and ``rows.as_of_N`` say whose they are, ``rows.role_N``
-  which of them heads are trained, tuned and tested on, ``rows.features`` are their user features as stored.
+  which of them probes are fitted, tuned and tested on, ``rows.features`` are their user features as stored.
 - ``context.raw()`` and ``context.layout``: the same features as numbers, laid out as the space's encoder takes them;
   ``context.scaled()``: scaled and clipped by the space's scaler.
 - ``context.futures.history``: N x I counts, sparse: the row's user's events with each item *before the row's date*.
@@ -35,18 +35,14 @@ whose features and history hold the newest events only. Who knows more of a user
 
 What it must not do: look at ``context.futures`` beyond ``history``; fit anything on test rows, their labels or later
 events; draw without the seed; return anything but finite float32 in N rows. What nothing is known of is zeros. A
-representation may have any width; heads standardise it by training rows.
-
-A model that is trained for each task from raw features is no frozen vector. It gives those features as its matrix and,
-by a third method ``heads(context)``, the nets that read them (``WithHeads``). These are trained, tuned and stopped as
-all heads are; tasks without heads leave it out.
+representation may have any width; probes standardize it by training rows.
 
 Shapes: N rows, F numbers, I items.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +52,6 @@ from scipy.sparse import csr_array
 
 from userrep.config import Config
 from userrep.evaluation.activity import Activity, Futures
-from userrep.evaluation.heads import Heads
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Rows
 from userrep.evaluation.sample import Sample, read_sample
@@ -82,14 +77,6 @@ class Representation(Protocol):
 
     def matrix(self, context: "Context") -> Floats32:
         """Return x_NF: one row for each of ``context.rows``, each from what lies before its own date."""
-
-
-@runtime_checkable
-class WithHeads(Protocol):
-    """A representation that is read by nets of its own, and not by those that all frozen vectors share."""
-
-    def heads(self, context: "Context") -> Heads:
-        """Return what reads its matrix; asked for after ``matrix``."""
 
 
 @dataclass(frozen=True)

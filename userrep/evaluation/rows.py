@@ -26,7 +26,7 @@ TRAIN, VALID, TEST = 0, 1, 2
 NO_ROLE = -1  # of rows that take no part in a task
 ROLES = {"train": TRAIN, "valid": VALID, "test": TEST}
 _DRAWS = 2**40  # a user's draw is a hash below that
-_VALID_EVERY = 5  # of the users at training dates, one in five tunes the heads instead of training them
+_VALID_EVERY = 5  # of the users at training dates, one in five tunes the probes
 
 Ints = NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""An evaluation from features that are built to figures: rows, labels, representations, heads, bootstraps."""
+"""An evaluation from features that are built to figures: rows, labels, representations, probes, bootstraps."""
 
 import json
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def evaluate(
     """Judge a space's embedding beside other representations of the same users.
 
     ``plan``'s dates have their features and item vectors. Cost: one pass over the features of these dates and two over
-    all tiles, in Spark, and for new users one more over the tiles; then heads on the driver, whose memory and time grow
-    with ``evaluation.max_rows``.
+    all tiles, in Spark, and for new users one more over the tiles; then probes on the driver, whose memory and time
+    grow with ``evaluation.max_rows``.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from torch.nn.functional import gelu, pad
 
 from userrep.features.layout import Scaler
 from userrep.model.artifact import Artifact, load_artifact
-from userrep.model.autoencoder import PROPENSITY_SCALE, Autoencoder
+from userrep.model.autoencoder import Autoencoder
 
 ROWS = 128  # of every forward pass: as quick a row as taller ones, and a service waits for one for one user
 _LAID_OUT = 1024  # rows that become inputs at once: they stay in the cache of a core
@@ -103,18 +103,16 @@ def _padded_scaler(scaler: Scaler) -> Scaler:
 
 
 def _in_one_layer(autoencoder: Autoencoder) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the linear part's weight_DF and bias_D with propensities and turn in them, and latent_DH turned alike."""
+    """Return the linear part's weight_DF and bias_D, propensities last, and latent_DH with zeros for these."""
     weight_DF: Tensor = autoencoder.encoder_linear.weight
     bias_D: Tensor = autoencoder.encoder_linear.bias
     latent_DH = weight_DF[:, :0]
     if hasattr(autoencoder, "encoder_hidden"):
         latent_DH = autoencoder.encoder_latent.weight
     if autoencoder.has_propensities:
-        weight_DF = torch.cat([weight_DF, PROPENSITY_SCALE * autoencoder.propensity_PF])
-        bias_D = torch.cat([bias_D, PROPENSITY_SCALE * autoencoder.propensity_P])
+        weight_DF = torch.cat([weight_DF, autoencoder.propensity_PF])
+        bias_D = torch.cat([bias_D, autoencoder.propensity_P])
         latent_DH = pad(latent_DH, (0, 0, 0, len(bias_D) - len(latent_DH)))
-        turn_DD = autoencoder.turn_DD.double()
-        weight_DF, bias_D, latent_DH = ((turn_DD.T @ part.double()).float() for part in (weight_DF, bias_D, latent_DH))
     return weight_DF, bias_D, latent_DH
 
 

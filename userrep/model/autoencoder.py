@@ -9,9 +9,7 @@ of an item, N numbers and flags of the next days.
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
@@ -19,8 +17,6 @@ from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 from userrep.model.weights import propensities_of, weight_shapes
-
-PROPENSITY_SCALE = 1.5  # deviation of a propensity, where a learned dimension has 1
 
 
 class Outputs(NamedTuple):
@@ -52,7 +48,6 @@ class Autoencoder(nn.Module):
     next_days: nn.Linear
     propensity_PF: Tensor
     propensity_P: Tensor
-    turn_DD: Tensor
 
     def __init__(self, layout: InputLayout, model: config.Model, targets: TargetLayout, *, seed: int = 0) -> None:
         super().__init__()
@@ -67,15 +62,13 @@ class Autoencoder(nn.Module):
         if self.has_propensities:
             for name in ("propensity_PF", "propensity_P"):
                 self.register_buffer(name, torch.zeros(shapes[name]))
-            self.register_buffer("turn_DD", torch.from_numpy(turned(model.latent_dim)), persistent=False)
 
     def encode(self, x_BF: Tensor) -> Tensor:
-        """Return z_BD: the learned code and the propensities, turned."""
+        """Return z_BD: the learned code, then the propensities."""
         code_BL = self.code(x_BF)
         if not self.has_propensities:
             return code_BL
-        propensity_BP = linear(x_BF, self.propensity_PF, self.propensity_P) * PROPENSITY_SCALE
-        return torch.cat([code_BL, propensity_BP], dim=1) @ self.turn_DD
+        return torch.cat([code_BL, linear(x_BF, self.propensity_PF, self.propensity_P)], dim=1)
 
     def code(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Tensor:
         """Return the learned code, code_BL."""
@@ -102,17 +95,6 @@ class Autoencoder(nn.Module):
             self.item_worth.weight[0] if has_items else none_B0[0],
             self.next_days(code_BL) if hasattr(self, "next_days") else none_B0,
         )
-
-
-def turned(dim: int) -> NDArray[np.float32]:
-    """Return the orthonormal cosine transform (DCT-II), DD: it spreads every dimension of a code over the embedding.
-
-    Directions that vary much keep doing so after a consumer has standardized each dimension by itself.
-    """
-    row_D1, column_D = np.arange(dim)[:, None], np.arange(dim)
-    turn_DD = np.cos(np.pi * (column_D + 0.5) * row_D1 / dim) * np.sqrt(2 / dim)
-    turn_DD[0] /= np.sqrt(2)
-    return turn_DD.astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:

@@ -3,7 +3,6 @@
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Representation
 from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorisation
-from userrep.evaluation.representations.hybrid import Hybrid
 from userrep.evaluation.representations.inputs import (
     Blocks,
     Embedding,
@@ -16,10 +15,8 @@ from userrep.evaluation.representations.inputs import (
     is_pooled_longest,
     is_recent_count,
 )
-from userrep.evaluation.representations.matrices import Nmf, Pmf
+from userrep.evaluation.representations.matrices import Nmf
 from userrep.evaluation.representations.reduced import Pca
-from userrep.evaluation.representations.supervised import Dlrm
-from userrep.evaluation.representations.variational import MultVae
 
 PICKS = "picks"  # left out where there are none
 
@@ -41,8 +38,4 @@ def representations() -> list[Representation]:
         AlsStatic(factors),
         AlsFolded(factors),
         Nmf(),
-        Pmf(),
-        Hybrid(),
-        MultVae(),
-        Dlrm(),
     ]

@@ -34,7 +34,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Nothing:
-    """No user at all. Heads are left with the item's side in tasks of items, and with constants in all others."""
+    """No user at all. Probes are left with the item's side in tasks of items, and with constants in all others."""
 
     name: str = "popularity"
 

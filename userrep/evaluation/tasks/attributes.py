@@ -17,7 +17,7 @@ from userrep.events.hashing import hash64
 
 _MAX_VALUES = 10
 _PARTS = np.array([TRAIN, TRAIN, VALID, TEST, TEST], np.int8)  # of each five users, by a hash of their ids
-_SEED = 5  # of that hash: the same users for all seeds of heads
+_SEED = 5  # of that hash: the same users for all seeds of an evaluation
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class WhichValue:
 
     attribute: str
     metrics: tuple[str, ...] = ("auc",)
-    has_heads: bool = True
+    is_drawn: bool = False
     is_akin_to_training: bool = False
 
     @property
@@ -52,7 +52,7 @@ class WhichValue:
         enough = [is_it_N for is_it_N in is_it_KN[:_MAX_VALUES] if lacking_kinds(rows, is_it_N) is None]
         if not enough:
             return LeftOut(f"no value of {self.attribute} is that of {LEAST} users, and not of as many, in each part")
-        return RowProblem(rows, np.stack(enough, axis=1).astype(np.float32), "yes_or_no")
+        return RowProblem(rows, np.stack(enough, axis=1).astype(np.float32), "yes_or_no", "auc")
 
 
 def split_by_user(rows: Rows) -> Rows:

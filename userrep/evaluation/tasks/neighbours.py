@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from userrep.evaluation.heads import SMALL, Heads, standardised
 from userrep.evaluation.metrics import Scores, ndcg
+from userrep.evaluation.probes import standardised
 from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints, Rows, num_by_role, places
 from userrep.evaluation.tasks.rows import clusters_touched
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth, too_few_values
@@ -37,6 +37,7 @@ class NeighbourProblem:
     rows: Rows
     kind_N: Ints
     pool_N: NDArray[np.bool_]
+    seed: int
     num_places: int = _PLACES
 
     @property
@@ -44,21 +45,20 @@ class NeighbourProblem:
         """Count the rows by role."""
         return num_by_role(self.rows.role_N[self.pool_N])
 
-    def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> str:
+    def chosen(self, x_NF: Floats32) -> str:
         """Choose how cosines are taken."""
-        del heads
         tried = (AS_IT_IS, STANDARDISED)
-        return max(tried, key=lambda how: float(self._found(x_NF, how, seed, is_test=False).ndcg.mean()))
+        return max(tried, key=lambda how: float(self._found(x_NF, how, is_test=False).ndcg.mean()))
 
-    def scores(self, x_NF: Floats32, choice: str, seed: int, heads: Heads = SMALL) -> Scores:
+    def scores(self, x_NF: Floats32, choice: str) -> dict[str, Scores]:
         """Return the nDCG of each test row that has a relevant other."""
-        del heads
-        found = self._found(x_NF, choice, seed, is_test=True)
-        return Scores(found.ndcg[:, None], np.zeros((len(found.rows), 1)), self.rows.user_N[found.rows])
+        found = self._found(x_NF, choice, is_test=True)
+        figures_T1 = found.ndcg[:, None]
+        return {"ndcg": Scores(figures_T1, np.zeros_like(figures_T1), self.rows.user_N[found.rows])}
 
-    def _found(self, x_NF: Floats32, how: str, seed: int, *, is_test: bool) -> _Found:
+    def _found(self, x_NF: Floats32, how: str, *, is_test: bool) -> _Found:
         """Rank within each date; the seed shuffles its rows, so that no order of theirs decides between equals."""
-        training_N, rng = self.rows.role_N != TEST, np.random.default_rng(seed)
+        training_N, rng = self.rows.role_N != TEST, np.random.default_rng(self.seed)
         if how == STANDARDISED:
             x_NF = standardised(x_NF, training_N)
         parts = []
@@ -99,7 +99,7 @@ class NeighboursByFavourite:
 
     days: int
     metrics: tuple[str, ...] = ("ndcg",)
-    has_heads: bool = False
+    is_drawn: bool = True
     is_akin_to_training: bool = True
     name: str = "neighbours"
 
@@ -118,7 +118,7 @@ class NeighboursByAttribute:
 
     attribute: str
     metrics: tuple[str, ...] = ("ndcg",)
-    has_heads: bool = False
+    is_drawn: bool = True
     is_akin_to_training: bool = False
 
     @property
@@ -143,4 +143,4 @@ def _problem(truth: Truth, kind_N: Ints, seed: int) -> NeighbourProblem | LeftOu
         kinds = kind_N[pool_N & np.isin(rows.role_N, roles)]
         if len(kinds) < 2 * LEAST or len(np.unique(kinds)) < 2:
             return LeftOut(f"{len(kinds)} rows of {len(np.unique(kinds))} kinds in the {name} part")
-    return NeighbourProblem(rows, kind_N, pool_N)
+    return NeighbourProblem(rows, kind_N, pool_N, seed)

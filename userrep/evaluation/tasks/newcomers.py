@@ -22,7 +22,7 @@ class NewUsers:
     days: int
     is_blank: bool
     metrics: tuple[str, ...] = ("auc", "accuracy")
-    has_heads: bool = True
+    is_drawn: bool = True
     is_akin_to_training: bool = True
 
     @property

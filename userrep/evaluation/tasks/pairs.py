@@ -9,14 +9,14 @@ Shapes: N rows, I items, P pairs, M items at dates, E numbers of an item.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from userrep.evaluation.heads import SMALL, Heads, PairData, Setting, best_setting, standardised
 from userrep.evaluation.metrics import Scores
+from userrep.evaluation.probes import PairInputs, fit_pairs, log_loss, pair_logits, path, standardised
 from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
 
@@ -33,6 +33,15 @@ class Pairs:
     is_positive_P: NDArray[np.bool_]
 
 
+class PairSetting(NamedTuple):
+    """The penalty that held-out users choose."""
+
+    strength: float
+
+    def __str__(self) -> str:
+        return f"linear, penalty {self.strength:.1g}"
+
+
 @dataclass(frozen=True)
 class PairProblem:
     """Pairs, and what is known of their items at the pair's date: I x E for each of the dates, of which M are used."""
@@ -45,38 +54,43 @@ class PairProblem:
         """Count the pairs by role."""
         return num_by_role(self._role_P)
 
-    def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> Setting:
-        """Choose the head's setting by the validation pairs."""
-        return best_setting(self._data(x_NF, heads), seed)
+    def chosen(self, x_NF: Floats32) -> PairSetting:
+        """Choose the penalty by the validation pairs."""
+        sides = self._sides(x_NF)
+        (train, y_train), (valid, y_valid) = (self._examples(sides, role) for role in (TRAIN, VALID))
+        [strength], _, _ = path(
+            lambda strength, before: fit_pairs(train, y_train, strength, before),
+            lambda weights: np.atleast_1d(log_loss(pair_logits(valid, weights), y_valid)),
+        )
+        return PairSetting(float(strength))
 
-    def scores(self, x_NF: Floats32, choice: Setting, seed: int, heads: Heads = SMALL) -> Scores:
-        """Train a head; return its logits of the test pairs."""
-        data, test = self._data(x_NF, heads), np.flatnonzero(self._role_P == TEST)
-        head, _ = data.fitted(choice, seed)
-        with torch.inference_mode():
-            logit_P = data.logits(head, torch.from_numpy(test)).numpy().astype(np.float64)
-        label_P = self.pairs.is_positive_P[test].astype(np.float64)
-        return Scores(logit_P[:, None], label_P[:, None], self.truth.rows.user_N[self.pairs.row_P[test]])
+    def scores(self, x_NF: Floats32, choice: PairSetting) -> dict[str, Scores]:
+        """Fit the training and validation pairs together; return logits of the test pairs."""
+        sides = self._sides(x_NF)
+        weights = fit_pairs(*self._examples(sides, TRAIN, VALID), choice.strength)
+        test, y_T = self._examples(sides, TEST)
+        logit_T, user_T = pair_logits(test, weights), self.truth.rows.user_N[test.row_P]
+        found = Scores(logit_T[:, None], y_T.astype(np.float64)[:, None], user_T)
+        return {"auc": found, "accuracy": found}
 
     @property
     def _role_P(self) -> NDArray[np.int8]:
         return self.truth.rows.role_N[self.pairs.row_P]
 
-    def _data(self, x_NF: Floats32, heads: Heads) -> PairData:
-        rows, role_P = self.truth.rows, self._role_P
+    def _sides(self, x_NF: Floats32) -> PairInputs:
+        """Standardize rows and items by those of training and validation, for all pairs."""
         item_ME, at_P = self.item_side()
-        used = np.zeros(len(item_ME), bool)
-        used[at_P[role_P == TRAIN]] = True
-        return PairData(
-            torch.from_numpy(standardised(x_NF, rows.role_N == TRAIN)),
-            torch.from_numpy(standardised(item_ME, used)),
-            torch.from_numpy(self.pairs.row_P),
-            torch.from_numpy(at_P),
-            torch.from_numpy(self.pairs.is_positive_P.astype(np.float32)),
-            np.flatnonzero(role_P == TRAIN),
-            np.flatnonzero(role_P == VALID),
-            heads,
-        )
+        used_M = np.zeros(len(item_ME), bool)
+        used_M[at_P[np.isin(self._role_P, (TRAIN, VALID))]] = True
+        is_fitted_N = np.isin(self.truth.rows.role_N, (TRAIN, VALID))
+        return PairInputs(standardised(x_NF, is_fitted_N), standardised(item_ME, used_M), self.pairs.row_P, at_P)
+
+    def _examples(self, sides: PairInputs, *roles: int) -> tuple[PairInputs, Floats32]:
+        """Return the pairs of some roles in the order of rows, with their labels."""
+        some = np.flatnonzero(np.isin(self._role_P, roles))
+        some = some[np.argsort(sides.row_P[some], kind="stable")]
+        pairs = sides._replace(row_P=sides.row_P[some], item_P=sides.item_P[some])
+        return pairs, self.pairs.is_positive_P[some].astype(np.float32)
 
     def item_side(self) -> tuple[Floats32, Ints]:
         """Describe each item at each date that has it in a pair: its vectors valid then, and its popularity.
@@ -107,7 +121,7 @@ class NextItem:
     days: int
     only_new: bool = False
     metrics: tuple[str, ...] = ("auc", "accuracy")
-    has_heads: bool = True
+    is_drawn: bool = True
     is_akin_to_training: bool = True
 
     @property

@@ -4,64 +4,127 @@ Shapes: N rows, K labels of a row, I items.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
-import torch
 from numpy.typing import NDArray
 
-from userrep.evaluation.heads import SMALL, Heads, RowData, Setting, best_setting, logistic, squared, standardised
 from userrep.evaluation.metrics import Scores
-from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Rows
+from userrep.evaluation.probes import (
+    Floats,
+    Trees,
+    fit_logistic,
+    fit_ridge,
+    grown_trees,
+    linear,
+    log_loss,
+    path,
+    standardised,
+    tried_trees,
+)
+from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, Rows
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
+
+
+class Setting(NamedTuple):
+    """What held-out users choose for a representation: the penalty of each label's regression, and trees' rounds.
+
+    ``trees``: None where there are several labels. ``num_rounds`` are tried at 400 at most.
+    """
+
+    strength_K: Floats
+    linear_loss: float
+    trees: Trees | None
+
+    @property
+    def is_trees(self) -> bool:
+        """Tell whether trees have the smaller loss."""
+        return self.trees is not None and self.trees.loss < self.linear_loss
+
+    def __str__(self) -> str:
+        if self.trees is not None and self.is_trees:
+            return f"trees, {self.trees.num_rounds} rounds"
+        return f"linear, penalty {np.median(self.strength_K):.1g}"
 
 
 @dataclass(frozen=True)
 class RowProblem:
-    """All rows with labels y_NK: yes or no (1 and 0), or numbers."""
+    """All rows with labels y_NK: yes or no (1 and 0), or one number.
+
+    Read by penalized regression and, where there is one label, by boosted trees; ``metric`` is of the one of them that
+    has the smaller loss on validation rows, ``metric``_linear and ``metric``_trees are of each.
+    """
 
     rows: Rows
     y_NK: Floats32
     kind: Literal["yes_or_no", "number"]
+    metric: str
 
     @property
     def num_examples(self) -> dict[str, int]:
         """Count the rows by role."""
         return self.rows.num_by_role
 
-    def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> Setting:
-        """Choose the head's setting by the validation rows."""
-        return best_setting(self._data(x_NF, heads), seed)
+    def chosen(self, x_NF: Floats32) -> Setting:
+        """Choose penalties and rounds by the validation rows."""
+        x_NF, train, valid = self._inputs(x_NF), self._of(TRAIN), self._of(VALID)
+        y_NK = self._targets(train)
+        if self.kind == "yes_or_no":
+            strength_K, loss_K, _ = path(
+                lambda strength, before: fit_logistic(
+                    x_NF[train], y_NK[train], np.full(y_NK.shape[1], strength), before
+                ),
+                lambda w_GK: log_loss(linear(x_NF[valid], w_GK), y_NK[valid]),
+            )
+        else:
+            strength_K, loss_K, _ = path(
+                lambda strength, _: fit_ridge(x_NF[train], y_NK[train, 0], strength)[:, None],
+                lambda w_GK: np.square(linear(x_NF[valid], w_GK) - y_NK[valid]).mean(axis=0),
+            )
+        alone = y_NK.shape[1] == 1
+        trees = tried_trees(x_NF, y_NK[:, 0], train, valid, self._objective) if alone else None
+        return Setting(strength_K, float(loss_K.mean()), trees)
 
-    def scores(self, x_NF: Floats32, choice: Setting, seed: int, heads: Heads = SMALL) -> Scores:
-        """Train a head; return its logits, or numbers in the labels' unit, at the test rows."""
-        data, test = self._data(x_NF, heads), np.flatnonzero(self.rows.role_N == TEST)
-        head, _ = data.fitted(choice, seed)
-        with torch.inference_mode():
-            out_NK = head(data.x_NF[test]).numpy().astype(np.float64)
-        center, scale = self._unit
-        return Scores(out_NK * scale + center, self.y_NK[test].astype(np.float64), self.rows.user_N[test])
+    def scores(self, x_NF: Floats32, choice: Setting) -> dict[str, Scores]:
+        """Fit the training and validation rows together; return logits, or numbers, of the test rows by metric."""
+        x_NF, fitted, test = self._inputs(x_NF), self._of(TRAIN, VALID), self._of(TEST)
+        x_TF, y_NK = x_NF[test], self._targets(fitted)
+        if self.kind == "yes_or_no":
+            w_GK = fit_logistic(x_NF[fitted], y_NK[fitted], choice.strength_K)
+        else:
+            w_GK = fit_ridge(x_NF[fitted], y_NK[fitted, 0], float(choice.strength_K[0]))[:, None]
+        found = {"linear": self._scores(linear(x_TF, w_GK), test, fitted)}
+        if choice.trees is not None:
+            grown = grown_trees(x_NF[fitted], y_NK[fitted, 0], choice.trees.num_rounds, self._objective)
+            found["trees"] = self._scores(grown(x_TF)[:, None], test, fitted)
+        best = found["trees" if choice.is_trees else "linear"]
+        return {self.metric: best} | {f"{self.metric}_{probe}": scores for probe, scores in found.items()}
 
     @property
-    def _unit(self) -> tuple[float, float]:
-        """What numbers are centred and scaled by: their mean and spread in training rows."""
+    def _objective(self) -> str:
+        return "binary" if self.kind == "yes_or_no" else "regression"
+
+    def _of(self, *roles: int) -> Ints:
+        return np.flatnonzero(np.isin(self.rows.role_N, roles))
+
+    def _inputs(self, x_NF: Floats32) -> Floats32:
+        return standardised(x_NF, np.isin(self.rows.role_N, (TRAIN, VALID)))
+
+    def _unit(self, fitted: Ints) -> tuple[float, float]:
+        """Return what numbers are centered and scaled by: their mean and spread in some rows."""
         if self.kind == "yes_or_no":
             return 0.0, 1.0
-        y_NK = self.y_NK[self.rows.role_N == TRAIN]
-        return float(y_NK.mean()), max(float(y_NK.std()), 1e-6)
+        return float(self.y_NK[fitted].mean()), max(float(self.y_NK[fitted].std()), 1e-6)
 
-    def _data(self, x_NF: Floats32, heads: Heads) -> RowData:
-        is_training = self.rows.role_N == TRAIN
-        center, scale = self._unit
-        return RowData(
-            torch.from_numpy(standardised(x_NF, is_training)),
-            torch.from_numpy(((self.y_NK - center) / scale).astype(np.float32)),
-            np.flatnonzero(is_training),
-            np.flatnonzero(self.rows.role_N == VALID),
-            logistic if self.kind == "yes_or_no" else squared,
-            heads,
-        )
+    def _targets(self, fitted: Ints) -> Floats32:
+        center, scale = self._unit(fitted)
+        targets_NK: Floats32 = ((self.y_NK - center) / scale).astype(np.float32)
+        return targets_NK
+
+    def _scores(self, out_TK: Floats, test: Ints, fitted: Ints) -> Scores:
+        center, scale = self._unit(fitted)
+        return Scores(out_TK * scale + center, self.y_NK[test].astype(np.float64), self.rows.user_N[test])
 
 
 @dataclass(frozen=True)
@@ -70,8 +133,8 @@ class _RowTask:
 
     days: int
     kind: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]] = ("auc",)
-    has_heads: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("auc", "auc_linear", "auc_trees")
+    is_drawn: ClassVar[bool] = False
     is_akin_to_training: ClassVar[bool] = True
 
     @property
@@ -90,7 +153,7 @@ class Return(_RowTask):
         del seed
         comes_back_N = truth.futures.num_events(self.days).sum(axis=1) > 0
         lacking = lacking_kinds(truth.rows, comes_back_N)
-        return lacking or RowProblem(truth.rows, _column(comes_back_N), "yes_or_no")
+        return lacking or RowProblem(truth.rows, _column(comes_back_N), "yes_or_no", "auc")
 
 
 @dataclass(frozen=True)
@@ -98,14 +161,14 @@ class Volume(_RowTask):
     """The logarithm of 1 + the weight of the user's events in ``[as_of, as_of + days)``."""
 
     kind = "volume"
-    metrics = ("r2",)
+    metrics = ("r2", "r2_linear", "r2_trees")
 
     def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
         """Label all rows, those without an event with 0."""
         del seed
         volume_N = np.log1p(truth.futures.weight(self.days).sum(axis=1))
         lacking = lacking_kinds(truth.rows, volume_N > 0)
-        return lacking or RowProblem(truth.rows, _column(volume_N), "number")
+        return lacking or RowProblem(truth.rows, _column(volume_N), "number", "r2")
 
 
 @dataclass(frozen=True)
@@ -113,6 +176,7 @@ class NextCategories(_RowTask):
     """In which clusters of items has the user an event in ``[as_of, as_of + days)``? The mean over clusters."""
 
     kind = "next_categories"
+    metrics = ("auc",)
 
     def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
         """Label all rows, for the clusters that have enough users of either kind in each role."""
@@ -121,7 +185,7 @@ class NextCategories(_RowTask):
         enough = [c for c in range(touched_NC.shape[1]) if lacking_kinds(truth.rows, touched_NC[:, c]) is None]
         if not enough:
             return LeftOut(f"no cluster of items is met by {LEAST} users, and not met by as many, in each part")
-        return RowProblem(truth.rows, touched_NC[:, enough].astype(np.float32), "yes_or_no")
+        return RowProblem(truth.rows, touched_NC[:, enough].astype(np.float32), "yes_or_no", "auc")
 
 
 def clusters_touched(truth: Truth, days: int) -> NDArray[np.float64]:

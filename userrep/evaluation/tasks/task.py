@@ -1,6 +1,6 @@
 """What a task is: labels of rows, pairs or neighbours, and how a representation is judged by them.
 
-A task makes, for a seed, a problem, which all representations are given alike: the same examples, the same heads, the
+A task makes, for a seed, a problem, which all representations are given alike: the same examples, the same probes, the
 same choice among settings by validation. New kinds of tasks are new classes with these two methods; which tasks there
 are stands in ``tasks/catalog.py``.
 
@@ -16,7 +16,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.evaluation.activity import Activity, Futures
-from userrep.evaluation.heads import SMALL, Heads
 from userrep.evaluation.items import ItemVectors
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.rows import Ints, Rows
@@ -79,11 +78,11 @@ class Truth:
 class Problem(Protocol):
     """A task's examples, as one seed draws them."""
 
-    def chosen(self, x_NF: Floats32, seed: int, heads: Heads = SMALL) -> Any:
-        """Choose a head's setting for a representation, by the validation examples alone."""
+    def chosen(self, x_NF: Floats32) -> Any:
+        """Choose a setting for a representation, by the validation examples alone."""
 
-    def scores(self, x_NF: Floats32, choice: Any, seed: int, heads: Heads = SMALL) -> Scores:
-        """Train on the training examples with that setting; score the test examples."""
+    def scores(self, x_NF: Floats32, choice: Any) -> Mapping[str, Scores]:
+        """Fit all but the test examples with that setting; score these, by metric."""
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -102,8 +101,8 @@ class Task(Protocol):
         """Name its figures of merit; the first is the one that counts."""
 
     @property
-    def has_heads(self) -> bool:
-        """Say whether it is judged through heads; what brings its own and no vector is left out where it is not."""
+    def is_drawn(self) -> bool:
+        """Tell whether examples are drawn, so that one draw differs from the next."""
 
     @property
     def is_akin_to_training(self) -> bool:

@@ -1,0 +1,195 @@
+"""The small models through which every representation is read: penalized regressions, and trees next to them.
+
+All have an L2 penalty or a number of rounds that held-out users choose. The regressions are convex problems and start
+from zero, trees draw with a fixed seed, and all keep to one thread: the same inputs give the same bits anywhere.
+
+Shapes: N rows, F inputs, K labels of a row, P pairs, M items at dates, E numbers of an item.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse import csr_array
+from scipy.special import expit
+
+STRENGTHS = tuple(float(strength) for strength in 10.0 ** np.arange(1, -4.1, -0.5))  # of penalties, the strongest first
+MAX_ROUNDS, _PATIENCE = 400, 20  # trees
+_TREES = {
+    "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 50, "feature_fraction": 0.5, "bagging_fraction": 0.8,
+    "bagging_freq": 1, "lambda_l2": 1.0, "max_bin": 63, "seed": 17, "num_threads": 1, "deterministic": True,
+    "force_row_wise": True, "verbosity": -1,
+}  # fmt: skip
+_CLIP = 8.0  # standard deviations
+_MAX_STEPS = 100
+_CHUNK = 2**24  # numbers of gathered items that are in memory at once
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Fitted = TypeVar("Fitted")
+
+
+def standardised(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
+    """Center and scale each input by some of the rows; one that does not vary there becomes zero. Clipped at 8."""
+    mean_F = x_NF[fitted_N].mean(axis=0, dtype=np.float64)
+    spread_F = x_NF[fitted_N].std(axis=0, dtype=np.float64)
+    factor_F = np.where(spread_F > 1e-6, 1 / np.maximum(spread_F, 1e-6), 0)
+    clipped_NF: Floats32 = np.clip((x_NF - mean_F) * factor_F, -_CLIP, _CLIP).astype(np.float32)
+    return clipped_NF
+
+
+def path(
+    fit: Callable[[float, Fitted | None], Fitted], loss_K: Callable[[Fitted], Floats]
+) -> tuple[Floats, Floats, Fitted]:
+    """Weaken the penalty until none of K held-out losses falls; return the best strength and loss of each, and a fit.
+
+    ``fit``: of a strength and of the fit before, to start from. The fit that is returned is the last.
+    """
+    fitted = fit(STRENGTHS[0], None)
+    best_K = loss_K(fitted)
+    strength_K = np.full(len(best_K), STRENGTHS[0])
+    for strength in STRENGTHS[1:]:
+        fitted = fit(strength, fitted)
+        now_K = loss_K(fitted)
+        is_better_K = now_K < best_K
+        if not is_better_K.any():
+            break
+        best_K = np.where(is_better_K, now_K, best_K)
+        strength_K[is_better_K] = strength
+    return strength_K, best_K, fitted
+
+
+def fit_logistic(x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
+    """Minimize mean log loss + strength / 2 x squared weights for each label; return (F + 1) x K, biases last.
+
+    L-BFGS on all labels together. Cost: some dozen passes over x_NF, each 4 x N x F x K operations.
+    """
+    num_rows, num_inputs = x_NF.shape
+    shape = (num_inputs + 1, y_NK.shape[1])
+    matched_FK, num_K = (x_NF.T @ y_NK).astype(np.float64), y_NK.sum(axis=0, dtype=np.float64)
+    if start_GK is None:
+        start_GK = np.zeros(shape)
+        share_K = np.clip(num_K / num_rows, 1e-6, 1 - 1e-6)
+        start_GK[-1] = np.log(share_K / (1 - share_K))
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        w_FK, bias_K = flat.reshape(shape)[:-1], flat.reshape(shape)[-1]
+        z_NK = x_NF @ w_FK.astype(np.float32) + bias_K.astype(np.float32)
+        p_NK = expit(z_NK)
+        value = np.logaddexp(0, z_NK).sum(dtype=np.float64) - (w_FK * matched_FK).sum() - bias_K @ num_K
+        gradient_GK = np.empty(shape)
+        gradient_GK[:-1] = (x_NF.T @ p_NK - matched_FK) / num_rows + strength_K * w_FK
+        gradient_GK[-1] = (p_NK.sum(axis=0, dtype=np.float64) - num_K) / num_rows
+        return value / num_rows + float((strength_K * np.square(w_FK)).sum()) / 2, gradient_GK.ravel()
+
+    return _minimized(loss, start_GK.ravel()).reshape(shape)
+
+
+def fit_ridge(x_NF: Floats32, y_N: Floats32, strength: float) -> Floats:
+    """Minimize half the mean squared error + strength / 2 x squared weights; return F + 1 weights, the bias last."""
+    mean_F, mean = x_NF.mean(axis=0, dtype=np.float64), float(y_N.mean(dtype=np.float64))
+    gram_FF = (x_NF.T @ x_NF).astype(np.float64) / len(x_NF) - np.outer(mean_F, mean_F)
+    matched_F = (x_NF.T @ (y_N - np.float32(mean))).astype(np.float64) / len(x_NF)
+    w_F = np.linalg.solve(gram_FF + strength * np.eye(len(mean_F)), matched_F)
+    return np.append(w_F, mean - mean_F @ w_F)
+
+
+def linear(x_NF: Floats32, w_GK: Floats) -> Floats:
+    """Return what weights with their biases last make of rows."""
+    out_NK: Floats = (x_NF @ w_GK[:-1].astype(np.float32)).astype(np.float64) + w_GK[-1]
+    return out_NK
+
+
+def log_loss(z: Floats, y: Floats32) -> Floats:
+    """Return the mean log loss of logits, by label."""
+    value: Floats = np.mean(np.logaddexp(0, z) - y * z, axis=0)
+    return value
+
+
+class PairInputs(NamedTuple):
+    """Rows x_NF, items item_ME, and the pairs (row_P, item_P), which ascend by row."""
+
+    x_NF: Floats32
+    item_ME: Floats32
+    row_P: Ints
+    item_P: Ints
+
+
+class PairWeights(NamedTuple):
+    """A logit is x W item / sqrt(E) + item's own: how well a row and an item fit, and how good the item is anyway."""
+
+    w_FE: Floats
+    own_E: Floats
+
+
+def fit_pairs(inputs: PairInputs, y_P: Floats32, strength: float, start: PairWeights | None = None) -> PairWeights:
+    """Minimize mean log loss + strength / 2 x squared weights. L-BFGS; a pass costs 4 x (N x F + P) x E operations."""
+    x_NF, item_ME, row_P, item_P = inputs
+    shape, num_pairs = (x_NF.shape[1], item_ME.shape[1]), len(y_P)
+    scaled_ME = item_ME * np.float32(shape[1] ** -0.5)
+    starts_N = np.searchsorted(row_P, np.arange(len(x_NF) + 1))
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        weights = _pair_weights(flat, shape)
+        z_P = pair_logits(inputs, weights)
+        error_P = ((expit(z_P) - y_P) / num_pairs).astype(np.float32)
+        error_NM = csr_array((error_P, item_P, starts_N), shape=(len(x_NF), len(item_ME)))
+        error_M = np.bincount(item_P, error_P, len(item_ME)).astype(np.float32)
+        gradient = np.concatenate([(x_NF.T @ (error_NM @ scaled_ME)).ravel(), scaled_ME.T @ error_M])
+        return float(log_loss(z_P, y_P)) + strength / 2 * float(flat @ flat), gradient + strength * flat
+
+    flat = np.zeros((shape[0] + 1) * shape[1]) if start is None else np.concatenate([start.w_FE.ravel(), start.own_E])
+    return _pair_weights(_minimized(loss, flat), shape)
+
+
+def pair_logits(inputs: PairInputs, weights: PairWeights) -> Floats:
+    """Return the logits of all pairs."""
+    x_NF, item_ME, row_P, item_P = inputs
+    scaled_ME = item_ME * np.float32(item_ME.shape[1] ** -0.5)
+    asked_NE = x_NF @ weights.w_FE.astype(np.float32)
+    step = max(1, _CHUNK // item_ME.shape[1])
+    chunks = [slice(first, first + step) for first in range(0, len(row_P), step)]
+    fits_P = np.concatenate([np.einsum("pe,pe->p", asked_NE[row_P[s]], scaled_ME[item_P[s]]) for s in chunks])
+    own_M = scaled_ME @ weights.own_E.astype(np.float32)
+    logit_P: Floats = fits_P.astype(np.float64) + own_M[item_P]
+    return logit_P
+
+
+class Trees(NamedTuple):
+    """Held-out loss of boosted trees, and the rounds that gave it."""
+
+    loss: float
+    num_rounds: int
+
+
+def tried_trees(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objective: str) -> Trees:
+    """Grow trees until the held-out loss has not fallen for 20 rounds. ``objective``: LightGBM's binary, regression."""
+    training = lightgbm.Dataset(x_NF[train], y_N[train], params=_TREES)
+    held_out = lightgbm.Dataset(x_NF[valid], y_N[valid], reference=training, params=_TREES)
+    stopping = lightgbm.early_stopping(_PATIENCE, verbose=False)
+    grown = lightgbm.train(
+        _TREES | {"objective": objective}, training, MAX_ROUNDS, valid_sets=[held_out], callbacks=[stopping]
+    )
+    return Trees(next(iter(grown.best_score["valid_0"].values())), grown.best_iteration)
+
+
+def grown_trees(x_NF: Floats32, y_N: Floats32, num_rounds: int, objective: str) -> Callable[[Floats32], Floats]:
+    """Grow trees for some rounds; return what gives logits or numbers of other rows."""
+    grown = lightgbm.train(
+        _TREES | {"objective": objective}, lightgbm.Dataset(x_NF, y_N, params=_TREES), max(1, num_rounds)
+    )
+    return lambda rows_NF: np.asarray(grown.predict(rows_NF, raw_score=True), np.float64)
+
+
+def _pair_weights(flat: Floats, shape: tuple[int, int]) -> PairWeights:
+    return PairWeights(flat[: -shape[1]].reshape(shape), flat[-shape[1] :])
+
+
+def _minimized(loss: Callable[[Floats], tuple[float, Floats]], start: Floats) -> Floats:
+    options = {"maxiter": _MAX_STEPS, "gtol": 1e-5, "ftol": 1e-9}
+    found: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+    return found

@@ -1,8 +1,9 @@
-"""The code after the training: at mean 0 and variance 1, and everything that is predicted of it as before."""
+"""The code after the training: its distances, mean 0 and variance 1, and everything predicted of it as before."""
 
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 
 from tests.unit.test_model import LINEAR, MODEL, PAPER, inputs, layout_of
 from userrep import config
@@ -27,12 +28,27 @@ def test_codes_are_standardized_and_predictions_stay(model: config.Model) -> Non
     assert {t.dtype for t in weights.values()} == {np.dtype(np.float32)}
     np.testing.assert_allclose(standard_BL.mean(dim=0), 0, atol=1e-5)
     assert standard_BL.var(dim=0, correction=0).mean().item() == pytest.approx(1, rel=1e-4)
-    scale = (standard_BL.std(dim=0) / code_BL.std(dim=0)).numpy()
-    np.testing.assert_allclose(scale, scale[0], rtol=1e-3)  # all dimensions share one scale
+    if model.hidden_dim:  # the decoder has a hidden layer: coordinates stay
+        scale = (standard_BL.std(dim=0) / code_BL.std(dim=0)).numpy()
+        np.testing.assert_allclose(scale, scale[0], rtol=1e-3)  # all dimensions share one scale
     np.testing.assert_allclose(after.reconstruction_BF, before.reconstruction_BF, atol=1e-4)
     np.testing.assert_allclose(after.next_days_BN, before.next_days_BN, atol=1e-4)
     if before.worth_E.numel():  # what all rows ask for is the items' worth
         np.testing.assert_allclose(after.query_BE + after.worth_E, before.query_BE + before.worth_E, atol=1e-4)
+
+
+def test_distances_are_halfway_between_the_codes_and_those_of_what_is_reconstructed() -> None:
+    autoencoder, x_BF = Autoencoder(LAYOUT, LINEAR, TARGETS, seed=2), inputs(LAYOUT, 300)
+    torch.nn.init.normal_(autoencoder.decoder_output.weight)  # far from equal in all directions
+    before = {name: t.numpy() for name, t in autoencoder.state_dict().items()}
+    after = standardized_code(before, x_BF)
+    decoder_FL, decoder_now_FL = (w["decoder_output.weight"].astype(np.float64) for w in (before, after))
+    code_BL, code_now_BL = (x_BF @ w["encoder_linear.weight"].T.astype(np.float64) for w in (before, after))
+    halfway_LL = sqrtm(decoder_FL.T @ decoder_FL)  # of squared lengths: 1 for the code's, D'D for reconstructions
+    squares_B = np.einsum("bl,lk,bk->b", code_BL, halfway_LL, code_BL)
+    found_B = np.square(code_now_BL).sum(axis=1)
+    np.testing.assert_allclose(found_B / found_B[0], squares_B / squares_B[0], rtol=1e-3)
+    np.testing.assert_allclose(code_now_BL @ decoder_now_FL.T, code_BL @ decoder_FL.T, atol=1e-3)
 
 
 def test_a_code_that_does_not_vary_stays_finite() -> None:

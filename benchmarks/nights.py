@@ -111,6 +111,7 @@ class Nights:
         values["users"]["path"] = str(self.folder / "log" / "users.parquet")
         values["drift"] = {"fail": {"new_share": 0.1, "vanished_share": 0.1}}
         values["tracking"] = {"mlflow": False}
+        values["quality"] = {"self_check": False}
         self.config = self.folder / f"{self.root}.yaml"
         self.config.write_text(yaml.safe_dump(values), encoding="utf-8")
 

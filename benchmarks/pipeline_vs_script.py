@@ -52,7 +52,7 @@ class FirstRun:
 
     config: str = CONFIG
     as_of: date = AS_OF
-    settings: tuple[str, ...] = ("tracking.mlflow=false",)
+    settings: tuple[str, ...] = ("tracking.mlflow=false", "quality.self_check=false")
 
     def of_as_of(self, ordinal: int) -> "FirstRun":
         return replace(self, as_of=date.fromordinal(ordinal))

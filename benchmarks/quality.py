@@ -158,7 +158,9 @@ def _config(root: Path, picks: Path, seed: int) -> Config:
     columns = "{user_id: user_id, item_id: item_id, event_at: event_at}"
     onboarding = f"onboarding={{path: {picks}, format: parquet, columns: {columns}}}"
     settings = [f"root={root}/quality", onboarding, f"training.seed={seed}"]
-    return load_config(CONFIG, [*settings, "evaluation.newcomer_events=[0]", "tracking.mlflow=false"])
+    return load_config(
+        CONFIG, [*settings, "evaluation.newcomer_events=[0]", "tracking.mlflow=false", "quality.self_check=false"]
+    )
 
 
 if __name__ == "__main__":

@@ -23,28 +23,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.report import Line, Skipped, print_line, progress
 from userrep.config import Config, load_config
 from userrep.evaluate import prepared
+from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.results import Interval, Measured
+from userrep.evaluation.results import Measured
 from userrep.evaluation.run import evaluate
 from userrep.ids import code_hash, short_hash
+from userrep.model.self_check import MEAN
 from userrep.pipeline import Pipeline
 from userrep.session import get_session
 from userrep.spaces.registry import Space, list_spaces
 
-EMBEDDING = "embedding"
 PEERS = ("untrained", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static", "als_folded",
          "nmf", "picks")  # fmt: skip
-FAMILIES = {
-    "items": ("next_item",), "return and volume": ("return", "volume"), "categories": ("next_categories",),
-    "neighbours": ("neighbours",), "attributes": ("attribute",), "new users": ("new_users",),
-}  # fmt: skip
-NOT_ALONE = "neighbours_by_"  # of an attribute that is an input: the question is whether it is still there
-Floats = NDArray[np.float64]
 
 
 class Log(NamedTuple):
@@ -64,67 +58,23 @@ SPLITS = ("earlier", "later")
 def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
     """Measure what is left of a log's split, and compare."""
     found = [_unit(name, split, seed, root) for seed in range(1, num_seeds + 1)]
-    compared = ahead(found)
+    compared = leads(found)
     return {
         "benchmark": f"quality_{name}_{split}",
         "size": {"log": name, "split": split, "seeds": num_seeds, "cores": os.cpu_count()},
-        "value": min(families["mean"][0] for families in compared.values()),
+        "value": min(families[MEAN].value for families in compared.values()),
         "ahead": compared,
         "values": _values(found),
     }
 
 
-def ahead(found: Sequence[Sequence[Measured]], seed: int = 0) -> dict[str, dict[str, list[float]]]:
-    """Return by peer and family how far the embedding is ahead, with its interval, and the mean over families.
-
-    A resampling takes one of the trainings by chance.
-    """
-    by_training = [{(m.task, m.representation): m for m in measured if _is_first(m)} for measured in found]
-    baselines, peers = by_training[0], sorted({m.representation for m in found[0]} - {EMBEDDING})
-    tasks = [task for task, name in baselines if name == EMBEDDING and not task.startswith(NOT_ALONE)]
-    num_draws = len(next(iter(baselines.values())).bootstraps_B)
-    training_B = np.random.default_rng(seed).integers(0, len(found), num_draws)
-    compared = {}
-    for peer in peers:
-        families: dict[str, Floats] = {}
-        for family, prefixes in FAMILIES.items():
-            mine = [task for task in tasks if task.startswith(prefixes) and (task, peer) in baselines]
-            parts = [_ahead(task, baselines[task, peer], by_training, training_B) for task in mine]
-            if parts:
-                families[family] = np.mean(parts, axis=0)
-        families["mean"] = np.mean(list(families.values()), axis=0)
-        compared[peer] = {family: _with_interval(parts) for family, parts in families.items()}
-    return compared
-
-
-def _ahead(
-    task: str, baseline: Measured, by_training: Sequence[dict[tuple[str, str], Measured]], training_B: NDArray[np.int64]
-) -> Floats:
-    """Return the resampled leads at a task, and last the lead itself."""
-    ours = [measured[task, EMBEDDING] for measured in by_training]
-    ours_B = np.stack([one.bootstraps_B for one in ours])[training_B, np.arange(len(training_B))]
-    our_side = np.append(ours_B, np.mean([one.value for one in ours]))
-    their_side = np.append(baseline.bootstraps_B, baseline.value)
-    return our_side - their_side if baseline.metric == "r2" else our_side / np.maximum(their_side, 1e-9) - 1
-
-
-def _with_interval(lead: Floats) -> list[float]:
-    interval = Interval.of(float(lead[-1]), lead[:-1])
-    return [round(number, 4) for number in (interval.value, interval.low, interval.high)]
-
-
 def _values(found: Sequence[Sequence[Measured]]) -> dict[str, dict[str, float]]:
     """Return all figures by task and representation: the embedding's as the mean over trainings."""
     values: dict[str, dict[str, float]] = {}
-    for one in found[0]:
-        if _is_first(one):
-            same = [m.value for m in chain.from_iterable(found) if _key(m) == _key(one)]
-            values.setdefault(one.task, {})[one.representation] = round(float(np.mean(same)), 4)
+    for one in first_metrics(found[0]):
+        same = [m.value for m in chain.from_iterable(found) if _key(m) == _key(one)]
+        values.setdefault(one.task, {})[one.representation] = round(float(np.mean(same)), 4)
     return values
-
-
-def _is_first(one: Measured) -> bool:
-    return one.metric != "accuracy"
 
 
 def _key(one: Measured) -> tuple[str, str, str]:
@@ -149,7 +99,12 @@ def _unit(name: str, split: str, seed: int, root: Path) -> list[Measured]:
 
 def _config(name: str, split: str, seed: int, root: Path) -> Config:
     log = LOGS[name]
-    settings = [f"root={root}/quality_by_log/{name}-{split}/tables", f"training.seed={seed}", "tracking.mlflow=false"]
+    settings = [
+        f"root={root}/quality_by_log/{name}-{split}/tables",
+        f"training.seed={seed}",
+        "tracking.mlflow=false",
+        "quality.self_check=false",
+    ]
     if split == "earlier":  # test labels end before the later split's begin
         settings += [f"training.as_ofs.until={log.earlier_until}", "evaluation.max_dates=4"]
     config = load_config(log.config, [*settings, "evaluation.newcomer_events=[0,3]"])

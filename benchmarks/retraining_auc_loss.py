@@ -78,7 +78,7 @@ def _pipeline(config: Config) -> Pipeline:
 
 def _config(root: Path, seed: int, until: date) -> Config:
     settings = [f"root={root}/retraining", f"training.as_ofs.until={until}", f"training.seed={seed + 1}"]
-    return load_config(CONFIG, [*settings, "tracking.mlflow=false"])
+    return load_config(CONFIG, [*settings, "tracking.mlflow=false", "quality.self_check=false"])
 
 
 if __name__ == "__main__":

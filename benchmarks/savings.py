@@ -312,6 +312,7 @@ def config_of(size: SavingsSize, log: Log, folder: Path) -> Config:
         "training": {"as_ofs": {"until": size.until, "max_dates": TRAINED_DATES}, "max_rows": TRAINING_ROWS},
         "downstream": {"num_dates": 1},  # the example consumer is not trained here
         "tracking": {"mlflow": False},
+        "quality": {"self_check": False},
     }
     return parse_config(values, "savings")
 

@@ -181,6 +181,7 @@ def _settings(folder: Path, query_id: str) -> dict[str, Any]:
         },
         "downstream": {"num_dates": 2},
         "tracking": {"mlflow": False},
+        "quality": {"self_check": False},
         "stream": {"query_id": query_id, "events": {"path": str(folder / "arriving")}, "max_files_per_batch": 1},
         "spark": {"conf": {"spark.driver.memory": "2g"}},
     }  # fmt: skip

@@ -1,11 +1,11 @@
 """``userrep spaces``: the registry of embedding spaces."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.config import load_config
+from userrep.config import Config, load_config
 from userrep.console import (
     AsJson,
     ConfigFile,
@@ -19,6 +19,10 @@ from userrep.console import (
 )
 from userrep.errors import UsageError
 
+if TYPE_CHECKING:
+    from userrep.model.self_check import SelfCheck
+    from userrep.spaces.registry import Space
+
 app = typer.Typer(help="The registry of embedding spaces: candidate, ready, serving, retired.", no_args_is_help=True)
 
 
@@ -29,15 +33,34 @@ def spaces_list(
     """List all spaces with their states."""
     from userrep.spaces.registry import read_registry
 
-    registry = read_registry(tables_of(load_config(config_file, overrides or [])))
+    config = load_config(config_file, overrides or [])
+    registry = read_registry(tables_of(config))
+    checks = {space.space_id: _self_check(config, space) for space in registry.spaces}
     used = registry.spaces_in_use()
     rows = [
-        [s.space_id, s.state, str(s.trained_until), f"{s.created_at:%Y-%m-%d %H:%M}", used.get(s.space_id, "-")]
+        [
+            s.space_id, s.state, str(s.trained_until), f"{s.created_at:%Y-%m-%d %H:%M}", used.get(s.space_id, "-"),
+            check.summary if (check := checks[s.space_id]) else "-",
+        ]
         for s in registry.spaces
-    ]
-    head = ["space", "state", "trained until", "created (UTC)", "embedded daily"]
+    ]  # fmt: skip
+    head = ["space", "state", "trained until", "created (UTC)", "embedded daily", "self-check"]
     found = [vars(space) | {"in_use": used.get(space.space_id)} for space in registry.spaces]
+    for space, check in zip(found, checks.values(), strict=True):
+        space["self_check"] = check and check.model_dump(mode="json")
     print_result({"spaces": found}, in_columns(head, rows) if rows else ["no space yet"], as_json=as_json)
+
+
+def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
+    """Read what a space's self-check has found; None without one, or if its artifact is gone."""
+    from userrep.errors import ArtifactError
+    from userrep.model.artifact import load_artifact
+    from userrep.spaces.registry import artifact_folder
+
+    try:
+        return load_artifact(artifact_folder(config, space), space.content_hash).manifest.self_check
+    except ArtifactError:
+        return None
 
 
 @app.command("show")
@@ -64,6 +87,8 @@ def spaces_show(
     lines += [f"artifact: {folder}", *(f"map into {space_id}: {content_hash}" for space_id, content_hash in found.maps)]
     lines += [f"inputs: {manifest.layout.width} in {len(manifest.layout.blocks)} blocks"]
     lines += [f"{name}: {value:.4g}" for name, value in metrics.items()]
+    if check := manifest.self_check:
+        lines += [f"self-check, trained until {check.trained_until}: {check.summary}", *in_columns(*check.table)]
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
     shown = vars(found) | {"maps": dict(found.maps), "artifact": folder, "manifest": manifest.model_dump(mode="json")}
     shown["snapshots"] = [vars(s) for s in snapshots]

@@ -22,7 +22,7 @@ from userrep.downstream.return_propensity import (
     model_folder,
     train_return_propensity,
 )
-from userrep.errors import GateRefusedError
+from userrep.errors import GateRefusedError, UsageError
 from userrep.events.inventory import take_inventory
 from userrep.events.open_log import OpenLog
 from userrep.events.tile_build import build_tiles
@@ -35,12 +35,13 @@ from userrep.ids import short_hash
 from userrep.items.versions import items_without_vector, train_versions
 from userrep.leases import held
 from userrep.logs import to_stderr
+from userrep.model.self_check import SelfCheck
 from userrep.operations.drift import FAIL, WARN, measure_drift, newest_measurable
 from userrep.runs import Runs, StageRun
 from userrep.schedule import Schedule
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready, register_consumer
-from userrep.spaces.create import check_training, create_space, is_trained_so
+from userrep.spaces.create import check_training, create_space, is_trained_so, next_space_id
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import (
     PUBLISHED,
@@ -58,8 +59,8 @@ from userrep.tables import Tables
 from userrep.utc import utc_now
 
 _STAGES = (
-    "take_inventory", "build_activity_tiles", "train_item_vectors", "build_user_features", "train_autoencoder",
-    "embed_users", "publish_snapshot", "promote", "train_return_propensity",
+    "take_inventory", "build_activity_tiles", "train_item_vectors", "build_user_features", "check_quality",
+    "train_autoencoder", "embed_users", "publish_snapshot", "promote", "train_return_propensity",
 )  # fmt: skip
 
 
@@ -72,6 +73,7 @@ class Pipeline:
     as_of: InitVar[date | None] = None
     report: Callable[[str], None] = to_stderr
     outcomes: list[Outcome] = field(default_factory=list)
+    self_check: SelfCheck | None = None
 
     def __post_init__(self, as_of: date | None) -> None:
         self._wanted_as_of = as_of
@@ -112,7 +114,8 @@ class Pipeline:
             yield
 
     def _run(self, *, retrain: bool) -> Space:
-        self.runs.expect(_STAGES)
+        has_check = self.config.quality.self_check
+        self.runs.expect([stage for stage in _STAGES if has_check or stage != "check_quality"])
         schedule = self.schedule
         dates = schedule.feature_dates(retrain=retrain)
         if retrain or schedule.usable_space is None:
@@ -243,8 +246,51 @@ class Pipeline:
             run.reason += f"; {found}"
             run.outputs["heavy_users"] = found._asdict()
 
+    def check_quality(self) -> SelfCheck | None:
+        """Judge a model of these settings that is trained on less of the log; None without a check.
+
+        Raises
+        ------
+        GateRefusedError
+            If it is not worth what ``quality.min_gain`` asks for.
+        """
+        if not self.config.quality.self_check:
+            return None
+        from userrep.evaluation import self_check as checks  # and with it scikit-learn, LightGBM and torch
+
+        schedule = self.schedule
+        check = checks.plan_check(
+            schedule.training_as_ofs,
+            until=schedule.until,
+            future_days=max(self.config.future_days, default=0),
+            every_days=self.config.training.as_ofs.every_days,
+            horizons=self.config.evaluation.horizons_days,
+        )
+        with self.runs.stage("check_quality", [features_table(self.config, schedule.lineage_id)]) as run:
+            if check is None:
+                run.skip("the log is too short: more than half of the training dates would have to go")
+                return None
+            try:
+                found = checks.self_check(
+                    self.tables, self.config, space_id=next_space_id(self.tables, self.config, schedule.until),
+                    versions=schedule.versions, check=check, report=lambda line: self.report(f"self-check: {line}"),
+                )  # fmt: skip
+            except UsageError as error:
+                run.skip(f"too little to judge by: {error}")
+                return None
+            run.num_rows = found.num_test_users
+            run.reason = f"trained until {found.trained_until}, {found.summary}"
+            run.outputs = found.model_dump(mode="json")
+            checks.check_gain(found, self.config.quality.min_gain, self.report)
+        return found
+
     def train_autoencoder(self) -> Space:
-        """Train a new space and register it as a candidate."""
+        """Train a new space and register it as a candidate, after its self-check."""
+        with held(self.tables, "train_autoencoder", nested=True):
+            self.self_check = self.check_quality()
+            return self._train_autoencoder()
+
+    def _train_autoencoder(self) -> Space:
         table = features_table(self.config, self.schedule.versions.lineage_id)
         with self.runs.stage("train_autoencoder", [table]) as run:
             run.reason = "no space yet" if self.schedule.usable_space is None else "asked for"
@@ -255,6 +301,7 @@ class Pipeline:
                 versions=self.schedule.versions,
                 as_ofs=self.schedule.training_as_ofs,
                 until=self.schedule.until,
+                self_check=self.self_check,
                 report=self.report,
             )
             record_kept(self.tables, self.config, self.report)

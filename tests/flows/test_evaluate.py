@@ -12,11 +12,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-import yaml
 from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, pipeline_config
-from tests.support.command_line import Userrep, config_file
+from tests.support.command_line import Userrep, config_file, file_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluate import evaluable, evaluate_space, plan_of
@@ -32,9 +31,10 @@ from userrep.evaluation.run import gather
 from userrep.evaluation.tasks.task import Truth
 from userrep.events.tiles import read_tiles
 from userrep.features.sides import read_picks
+from userrep.model.artifact import load_artifact
 from userrep.pipeline import Pipeline
 from userrep.schemas import SPACE_METRICS, USER_EMBEDDINGS
-from userrep.spaces.registry import add_candidate, find_space, retire
+from userrep.spaces.registry import add_candidate, artifact_folder, find_space, retire
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.tables import Tables
 
@@ -56,8 +56,9 @@ class Site:
         self.plan = plan_of(self.work, self.space)
         self.work.train_item_vectors(list(self.plan.dates))
         self.work.build_user_features(list(self.plan.dates))
+        artifact = load_artifact(artifact_folder(config, self.space), self.space.content_hash)
         self.context, self.truth = gather(
-            self.work.tables, config, space=self.space, versions=self.work.schedule.versions, plan=self.plan
+            self.work.tables, config, artifact=artifact, versions=self.work.schedule.versions, plan=self.plan
         )
 
     @property
@@ -96,13 +97,6 @@ def only(names: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "userrep.evaluate.representations", lambda: [one for one in representations() if one.name in chosen]
     )
     return chosen
-
-
-def file_of(config: Config, folder: Path) -> Path:
-    """Write a configuration file."""
-    file = folder / "userrep.yaml"
-    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True, by_alias=True)))
-    return file
 
 
 def num_figures(metrics: dict[str, Any]) -> int:

@@ -56,6 +56,7 @@ def config_of(folder: Path, **sections: Any) -> Config:
         "events": events,
         "windows_days": [2, 7],
         "item_vectors": {"behaviour": {"kind": "als", "dim": 4, "refit_days": 7}},
+        "quality": {"self_check": False},
         **sections,
     }
     return parse_config(values, "test")
@@ -143,5 +144,6 @@ def pipeline_values(log: Path | str, root: Path | str, **more: Any) -> dict[str,
         },
         "downstream": {"num_dates": 2},
         "tracking": {"mlflow": False},
+        "quality": {"self_check": False},
         **more,
     }  # fmt: skip

@@ -73,3 +73,10 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(Begun):
         cli.main()
     return read[0], run_ids
+
+
+def file_of(config: Config, folder: Path) -> Path:
+    """Write a configuration file."""
+    file = folder / "userrep.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True, by_alias=True)))
+    return file

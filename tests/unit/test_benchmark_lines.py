@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import answers, features_growth, nights, quality, quality_by_log, training_data
+from benchmarks import answers, features_growth, nights, quality, training_data
 from benchmarks.inference_data import UserSize, check_vectors
 from benchmarks.logs import LogSize, log_files
 from benchmarks.report import ratio_line
@@ -148,25 +148,5 @@ def test_quality_is_the_gain_over_the_best_baseline_averaged_over_spaces_and_tas
     assert found["quality_pair_vs_average"]["baseline"] == ["next_item_7d: pooled_all 0.5000"]
     assert found["quality_volume_vs_rfm"]["value"] == pytest.approx(0.15)
     assert found["quality_mean_vs_raw"]["value"] == pytest.approx((6 * 0.3 + 0.15) / 7, abs=1e-4)
-    assert "too few examples" in found["quality_vs_vae"]["skipped"]
-    assert len(found) == 12
-
-
-def test_a_lead_is_averaged_over_families_and_its_interval_holds_the_trainings() -> None:
-    def measured(task: str, name: str, value: float) -> Measured:
-        return Measured(
-            task, "r2" if "volume" in task else "auc", name, (value,), np.full(400, value), "x", {"test": 9}
-        )
-
-    values = {"next_item_7d": 0.6, "next_item_7d_new": 0.55, "return_7d": 0.7, "volume_30d": 0.3, "neighbours": 0.2}
-    peer = [measured(task, "raw", 0.5) for task in values]
-    first = [measured(task, "embedding", value) for task, value in values.items()]
-    country = [measured("neighbours_by_country", name, 0.9) for name in ("embedding", "raw")]  # an input: left out
-    found = quality_by_log.ahead([[*first, *peer, *country]])["raw"]
-    assert found["items"] == pytest.approx([0.15] * 3)
-    assert found["return and volume"] == pytest.approx([(0.4 - 0.2) / 2] * 3)
-    assert found["mean"] == pytest.approx([(0.15 + 0.1 - 0.6) / 3] * 3, abs=1e-4)
-    second = [measured("next_item_7d", "embedding", 0.8), *first[1:]]
-    lead, low, high = quality_by_log.ahead([[*first, *peer], second])["raw"]["items"]
-    assert lead == pytest.approx(0.25)
-    assert (low, high) == pytest.approx((0.15, 0.35))
+    assert "too few examples" in found["quality_vs_nmf"]["skipped"]
+    assert len(found) == 8

@@ -45,8 +45,8 @@ def test_spaces_are_listed_with_what_embeds_them_daily(
     created = f"{find_space(tables, 's1').created_at:%Y-%m-%d %H:%M}"
     lines = userrep("spaces", "list", "--config", config).out.splitlines()
     assert lines[0].split("  ")[0] == "space"
-    assert lines[1].split() == ["s1", "serving", "2024-04-01", *created.split(), "serving"]
-    assert lines[2].split()[:3] + lines[2].split()[-1:] == ["s2", "candidate", "2024-04-01", "-"]
+    assert lines[1].split() == ["s1", "serving", "2024-04-01", *created.split(), "serving", "-"]
+    assert lines[2].split()[:3] + lines[2].split()[-2:] == ["s2", "candidate", "2024-04-01", "-", "-"]
     found = json.loads(userrep("spaces", "list", "--config", config, "--json").out)["spaces"]
     assert [(space["space_id"], space["trained_until"], space["in_use"]) for space in found] == [
         ("s1", "2024-04-01", "serving"),

@@ -17,7 +17,7 @@ from userrep.items.versions import Versions
 from userrep.model.tensor_file import read_tensors
 from userrep.schemas import FEATURE_SETS
 from userrep.spaces import training_inputs as module
-from userrep.spaces.training_inputs import TrainingInputs, _key, _read, _write, training_folder, training_inputs
+from userrep.spaces.training_inputs import TrainingInputs, _read, _write, inputs_key, training_folder, training_inputs
 from userrep.sql import sql_in
 from userrep.tables import Tables
 
@@ -115,7 +115,7 @@ def test_inputs_whose_rows_were_removed_are_none(tmp_path: Path, inputs: Trainin
 
 def test_the_key_follows_from_what_rows_are_made_of(tables: Tables, config: Config, tmp_path: Path) -> None:
     def key(of: Config = config, lineage_id: str = "l1", as_ofs: Sequence[date] = (D1, D2)) -> str:
-        return _key(tables, of, lineage_id, as_ofs)
+        return inputs_key(tables, of, lineage_id, as_ofs)
 
     first = key()
     assert first == key(as_ofs=(D2, D1))
@@ -136,7 +136,9 @@ def test_the_key_follows_from_what_rows_are_made_of(tables: Tables, config: Conf
 
 
 def test_rows_of_a_run_that_was_cut_off_are_used_again(tables: Tables, config: Config, inputs: TrainingInputs) -> None:
-    inputs = _write(f"{training_folder(config, 's1')}/inputs", _key(tables, config, "l1", [D1, D2]), inputs, CANDIDATES)
+    inputs = _write(
+        f"{training_folder(config, 's1')}/inputs", inputs_key(tables, config, "l1", [D1, D2]), inputs, CANDIDATES
+    )
     lines: list[str] = []
     found = training_inputs(tables, config, space_id="s1", versions=VERSIONS, as_ofs=[D1, D2], report=lines.append)
     assert_same(found, inputs)
@@ -162,7 +164,7 @@ def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
     assert found == inputs
     assert shares == [share]  # of ten users at each of two as-of dates; dates of futures do not count
     assert [path.name for path in folder.iterdir()] == ["inputs"]
-    assert_same(_read(f"{folder}/inputs", _key(tables, config, "l1", [D1, D2])), inputs)
+    assert_same(_read(f"{folder}/inputs", inputs_key(tables, config, "l1", [D1, D2])), inputs)
     sampled = ["training.max_rows: of 20 rows those of 25.00% of the users"] if share < 1 else []
     assert lines[:-1] == sampled
     assert lines[-1].endswith(f"{inputs.layout.width} inputs, {inputs.targets.width} targets, 2 as-of dates")

@@ -116,6 +116,15 @@ class Evaluation(Section):
         return [part_of_name(name) for name in self.attributes]
 
 
+class Quality(Section):
+    """Whether a training begins with a self-check, and what it asks for (docs/training.md)."""
+
+    self_check: bool = True
+    """Train a model on less of the log first, and judge it on the days after that next to what could be had without."""
+    min_gain: float | None = None
+    """The least mean lead over the best peer, for example 0.01 for 1 %; a training below it is refused, exit code 3."""
+
+
 class Tracking(Section):
     """Trainings are recorded with MLflow; ``${NAME}`` in ``uri`` is a variable of the environment, for secrets."""
 

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from userrep.config.items import AlsVectors, Items, ItemVectors
 from userrep.config.log import Events
-from userrep.config.operations import Downstream, Drift, Evaluation, Gates, Snapshots, Spark, Tracking
+from userrep.config.operations import Downstream, Drift, Evaluation, Gates, Quality, Snapshots, Spark, Tracking
 from userrep.config.stream import Stream
 from userrep.config.training import Model, Training
 from userrep.config.users import Onboarding, Users
@@ -54,6 +54,8 @@ class Config(Section):
     """The example consumer."""
     evaluation: Evaluation = Evaluation()
     """How an embedding is judged."""
+    quality: Quality = Quality()
+    """What a training must be worth."""
     tracking: Tracking = Tracking()
     """Where trainings are recorded."""
     stream: Stream | None = None

@@ -24,7 +24,7 @@ from userrep.features.sides import sides_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
-from userrep.model.artifact import load_artifact
+from userrep.model.artifact import Artifact, load_artifact
 from userrep.schemas import JOB_RUNS
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.tables import Tables
@@ -51,7 +51,8 @@ def evaluate(
     UsageError
         If nobody of the sampled users has an event after the dates, or no task has examples enough.
     """
-    context, truth = gather(tables, config, space=space, versions=versions, plan=plan)
+    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
+    context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
     counts = context.rows.num_by_role
     report(f"{len(context.rows):,} rows of {len(context.rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
     left_out = {f"horizon of {days} days": plan.cure(days) for days in plan.left_out} | without_picks(context)
@@ -74,11 +75,12 @@ def evaluate(
     return Results(_manifest(context, space), measured, costs, left_out, akin)
 
 
-def gather(tables: Tables, config: Config, *, space: Space, versions: Versions, plan: Plan) -> tuple[Context, Truth]:
+def gather(
+    tables: Tables, config: Config, *, artifact: Artifact, versions: Versions, plan: Plan
+) -> tuple[Context, Truth]:
     """Read rows and futures: what representations may look at, and what labels are made from."""
     settings, seed = config.evaluation, config.evaluation.seed
-    artifact = load_artifact(artifact_folder(config, space), space.content_hash)
-    rows = read_rows(tables, config, space.lineage_id, plan, max_rows=settings.max_rows, seed=seed)
+    rows = read_rows(tables, config, artifact.manifest.lineage_id, plan, max_rows=settings.max_rows, seed=seed)
     activity = read_activity(tables, rows, plan, onboarding=config.onboarding, seed=seed)
     futures = Futures(rows, activity)
     check_futures(futures, plan)

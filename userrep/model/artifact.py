@@ -13,6 +13,7 @@ from userrep.errors import ArtifactError
 from userrep.features.layout import UNKNOWN, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, write_frozen
+from userrep.model.self_check import SelfCheck
 from userrep.model.tensor_file import Tensors
 from userrep.model.weights import weight_shapes
 
@@ -23,7 +24,10 @@ _RESTORE = "Restore the folder from a copy, or train the space anew."
 
 
 class SpaceManifest(Manifest):
-    """What a space is and where it comes from. ``metrics``: of the epoch that was kept; ``curve``: losses by epoch."""
+    """What a space is and where it comes from. ``metrics``: of the epoch that was kept; ``curve``: losses by epoch.
+
+    ``self_check``: None if it was switched off, or the log had no room for one.
+    """
 
     space_id: config.Name
     created_at: datetime
@@ -35,6 +39,7 @@ class SpaceManifest(Manifest):
     training: config.Training
     metrics: dict[str, float]
     curve: list[dict[str, float]] = Field(default_factory=list)
+    self_check: SelfCheck | None = None
     config_hash: str
     code_hash: str
 

@@ -13,27 +13,30 @@ from userrep.config import Config
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
 from userrep.leases import held
-from userrep.model.artifact import SpaceManifest, load_artifact, save_artifact, tensors_of
+from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import sealed
 from userrep.model.propensities import fitted_propensities, used_inputs, used_targets
+from userrep.model.self_check import SelfCheck
 from userrep.model.standard import standardized_code
 from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.model.warm_start import warm_start
 from userrep.model.weights import propensities_of
+from userrep.schemas import TRAINING_ROWS
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
 from userrep.spaces.registry_value import artifact_path
-from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
+from userrep.spaces.training_inputs import TrainingInputs, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
-from userrep.storage import artifacts_root, delete_folder
+from userrep.storage import artifacts_root, delete_folder, exists
 from userrep.tables import Tables
 from userrep.tracking.place import check_tracking
 from userrep.training.backends import check_backend, run_training
 from userrep.training.shards import first_rows
-from userrep.training.task import TrainingTask
+from userrep.training.task import TrainingResult, TrainingTask
 
 _ROWS = 16_384  # that the code is standardized by
 _PROPENSITY_ROWS = 500_000
+_CHECKED_ROWS = 100_000
 
 
 def next_space_id(tables: Tables, config: Config, until: date) -> str:
@@ -72,13 +75,15 @@ def create_space(
     versions: Versions,
     as_ofs: Sequence[date],
     until: date,
+    self_check: SelfCheck | None = None,
     report: Callable[[str], None],
 ) -> Space:
     """Train a space on the features of ``as_ofs`` and register it as a candidate.
 
-    Scaler, vocabularies and encoder see rows of as-of dates whose futures end by ``until`` alone. A run that was killed
-    leaves rows and checkpoints under an id that is not registered; the next run takes the same id and goes on from
-    them. Cost: that of ``training_inputs``, half a million rows at most for propensities, then the training.
+    ``self_check``: for its manifest. Scaler, vocabularies and encoder see rows of as-of dates whose futures end by
+    ``until`` alone. A run that was killed leaves rows and checkpoints under an id that is not registered; the next run
+    takes the same id and goes on from them. Cost: that of ``training_inputs``, half a million rows at most for
+    propensities, then the training.
 
     Raises
     ------
@@ -91,7 +96,10 @@ def create_space(
     with held(tables, "train_autoencoder", nested=True):
         space_id = next_space_id(tables, config, until)
         inputs = training_inputs(tables, config, space_id=space_id, versions=versions, as_ofs=as_ofs, report=report)
-        manifest = _trained(tables, config, inputs, SpaceId(space_id, versions.lineage_id, until), report)
+        trained = _trained(tables, config, inputs, SpaceId(space_id, versions.lineage_id, until), report)
+        manifest = trained.manifest.model_copy(update={"self_check": self_check})
+        manifest = save_space(artifacts_root(config), manifest, trained.tensors)
+        keep_training(config, space_id, curve=trained.result.curve, ranks=trained.result.ranks)
         add_candidate(
             tables,
             space_id=space_id,
@@ -100,7 +108,35 @@ def create_space(
             content_hash=manifest.content_hash,
         )
         delete_folder(training_folder(config, space_id))
+        if exists(checked := training_folder(config, check_id(space_id))):
+            delete_folder(checked)
         return find_space(tables, space_id)
+
+
+def checked_model(
+    tables: Tables,
+    config: Config,
+    *,
+    space_id: str,
+    versions: Versions,
+    as_ofs: Sequence[date],
+    until: date,
+    report: Callable[[str], None],
+) -> Artifact:
+    """Train the model of a self-check, which is not written or registered; its rows and checkpoints go at the end.
+
+    As ``create_space`` trains, but on at most 100,000 rows, and from fresh weights: those of an earlier space may have
+    seen the days that it is to be judged on. ``space_id``: of the space that is to be trained.
+    """
+    own_id = check_id(space_id)
+    most = min(config.training.max_rows, _CHECKED_ROWS)
+    training = config.training.model_copy(update={"init_from": None, "max_rows": most})
+    config = config.model_copy(update={"training": training})
+    inputs = training_inputs(tables, config, space_id=own_id, versions=versions, as_ofs=as_ofs, report=report)
+    trained = _trained(tables, config, inputs, SpaceId(own_id, versions.lineage_id, until), report)
+    delete_folder(training_folder(config, own_id))
+    tables.drop_partitions(TRAINING_ROWS, [{"space_id": own_id}])
+    return Artifact(trained.manifest, trained.tensors)
 
 
 class SpaceId(NamedTuple):
@@ -111,10 +147,18 @@ class SpaceId(NamedTuple):
     trained_until: date
 
 
+class Trained(NamedTuple):
+    """What a training has made of its inputs, before it is written."""
+
+    manifest: SpaceManifest
+    tensors: Tensors
+    result: TrainingResult
+
+
 def _trained(
     tables: Tables, config: Config, inputs: TrainingInputs, space: SpaceId, report: Callable[[str], None]
-) -> SpaceManifest:
-    """Train, and write the artifact; return its manifest."""
+) -> Trained:
+    """Train; return a manifest that lacks its content hash, and the tensors."""
     layout, targets, empty_F = inputs.layout, inputs.targets, empty_input(inputs.layout, inputs.scaler)
     task = TrainingTask.of(
         inputs.files,
@@ -143,9 +187,7 @@ def _trained(
         config_hash=short_hash(config.model_dump()),
         code_hash=code_hash(),
     )
-    manifest = save_space(artifacts_root(config), manifest, tensors_of(weights, inputs.scaler, empty_F))
-    keep_training(config, space.space_id, curve=result.curve, ranks=result.ranks)
-    return manifest
+    return Trained(manifest, tensors_of(weights, inputs.scaler, empty_F), result)
 
 
 def save_space(root: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceManifest:

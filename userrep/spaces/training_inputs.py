@@ -49,6 +49,11 @@ def training_folder(config: Config, space_id: str) -> str:
     return f"{artifacts_root(config)}/artifacts/training/{checked_name(space_id, 'space')}"
 
 
+def check_id(space_id: str) -> str:
+    """Name what belongs to the self-check of a training, as if it were a space of its own."""
+    return f"{space_id}-check"
+
+
 def training_inputs(
     tables: Tables,
     config: Config,
@@ -64,7 +69,7 @@ def training_inputs(
     over the features and one over those of futures, one shuffle of the scaled rows, and ``read_candidates``.
     """
     lineage_id = versions.lineage_id
-    folder, key = training_folder(config, space_id), _key(tables, config, lineage_id, as_ofs)
+    folder, key = training_folder(config, space_id), inputs_key(tables, config, lineage_id, as_ofs)
     kept = _read(f"{folder}/inputs", key)
     if kept is not None:
         report("training rows of the run that was cut off are used")
@@ -122,7 +127,7 @@ def _chooses(config: Config) -> bool:
     return bool(config.future_days and config.model.next_items_weight)
 
 
-def _key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
+def inputs_key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
     """Hash what training rows are made from: the features of all dates, and how they are split and dealt."""
     sets, training = feature_sets(tables, lineage_id), config.training
     split = [training.held_out_share, training.seed, training.num_shards, training.max_rows]

@@ -69,8 +69,10 @@ class PairProblem:
         sides = self._sides(x_NF)
         weights = fit_pairs(*self._examples(sides, TRAIN, VALID), choice.strength)
         test, y_T = self._examples(sides, TEST)
-        logit_T, user_T = pair_logits(test, weights), self.truth.rows.user_N[test.row_P]
-        found = Scores(logit_T[:, None], y_T.astype(np.float64)[:, None], user_T)
+        row_T = np.sort(self.pairs.row_P[self._role_P == TEST])
+        found = Scores(
+            pair_logits(test, weights)[:, None], y_T.astype(np.float64)[:, None], self.truth.rows.user_N[row_T]
+        )
         return {"auc": found, "accuracy": found}
 
     @property
@@ -86,10 +88,12 @@ class PairProblem:
         return PairInputs(standardised(x_NF, is_fitted_N), standardised(item_ME, used_M), self.pairs.row_P, at_P)
 
     def _examples(self, sides: PairInputs, *roles: int) -> tuple[PairInputs, Floats32]:
-        """Return the pairs of some roles in the order of rows, with their labels."""
+        """Return the pairs of some roles in the order of rows, with their labels; rows and items without a pair go."""
         some = np.flatnonzero(np.isin(self._role_P, roles))
         some = some[np.argsort(sides.row_P[some], kind="stable")]
-        pairs = sides._replace(row_P=sides.row_P[some], item_P=sides.item_P[some])
+        rows, row_P = np.unique(sides.row_P[some], return_inverse=True)
+        items, item_P = np.unique(sides.item_P[some], return_inverse=True)
+        pairs = PairInputs(sides.x_NF[rows], sides.item_ME[items], row_P, item_P)
         return pairs, self.pairs.is_positive_P[some].astype(np.float32)
 
     def item_side(self) -> tuple[Floats32, Ints]:

@@ -1,0 +1,41 @@
+"""How far the embedding is ahead of its peers, by family of tasks and over all."""
+
+import numpy as np
+import pytest
+
+from userrep.evaluation.families import leads
+from userrep.evaluation.results import Measured
+
+pytestmark = pytest.mark.fast
+
+
+def measured(task: str, name: str, value: float, metric: str | None = None) -> Measured:
+    metric = metric or ("r2" if "volume" in task else "auc")
+    return Measured(task, metric, name, (value,), np.full(400, value), "x", {"test": 9})
+
+
+def test_a_lead_is_averaged_over_families_and_its_interval_holds_the_trainings() -> None:
+    values = {"next_item_7d": 0.6, "next_item_7d_new": 0.55, "return_7d": 0.7, "volume_30d": 0.3, "neighbours": 0.2}
+    peer = [measured(task, "raw", 0.5) for task in values]
+    first = [measured(task, "embedding", value) for task, value in values.items()]
+    country = [measured("neighbours_by_country", name, 0.9) for name in ("embedding", "raw")]  # an input: left out
+    found = leads([[*first, *peer, *country]])["raw"]
+    assert found["items"] == pytest.approx([0.15] * 3)
+    assert found["return and volume"] == pytest.approx([(0.4 - 0.2) / 2] * 3)
+    assert found["mean"] == pytest.approx([(0.15 + 0.1 - 0.6) / 3] * 3, abs=1e-4)
+    second = [measured("next_item_7d", "embedding", 0.8), *first[1:]]
+    lead, low, high = leads([[*first, *peer], second])["raw"]["items"]
+    assert lead == pytest.approx(0.25)
+    assert (low, high) == pytest.approx((0.15, 0.35))
+
+
+def test_metrics_of_a_single_probe_do_not_count() -> None:
+    counting = [measured("return_7d", "embedding", 0.6), measured("return_7d", "raw", 0.5)]
+    others = [measured("return_7d", "embedding", 0.1, "auc_trees"), measured("return_7d", "raw", 0.9, "accuracy")]
+    assert leads([[*counting, *others]]) == leads([counting])
+
+
+def test_a_peer_that_is_left_out_of_a_task_is_compared_by_the_others() -> None:
+    found = [measured("return_7d", "embedding", 0.6), measured("neighbours", "embedding", 0.3)]
+    found += [measured("return_7d", "picks", 0.5)]
+    assert list(leads([found])["picks"]) == ["return and volume", "mean"]

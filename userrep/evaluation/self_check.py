@@ -1,0 +1,156 @@
+"""The self-check of a training: is the embedding worth having on this log?
+
+Before a space is trained, a model of the same settings is trained on less of the log, and judged on the days that the
+space's training will see and the model's has not. Days that an encoder has seen would prove nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from itertools import product
+from typing import NamedTuple
+
+from userrep.config import Config
+from userrep.errors import GateRefusedError
+from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, leads
+from userrep.evaluation.measure import Report, beside_each_other, check_measured, fitted_and_described, measure
+from userrep.evaluation.plan import Plan
+from userrep.evaluation.representations.catalog import representations
+from userrep.evaluation.run import gather
+from userrep.evaluation.tasks.catalog import tasks_of
+from userrep.features.spec import FeatureSpec
+from userrep.ids import code_hash, short_hash
+from userrep.items.versions import Versions
+from userrep.model.artifact import Artifact
+from userrep.model.self_check import SelfCheck
+from userrep.spaces.create import checked_model
+from userrep.spaces.training_inputs import check_id, inputs_key, training_folder
+from userrep.storage import read_bytes, write_bytes
+from userrep.tables import Tables
+
+PEERS = ("untrained", "rfm_history", "pooled_all", "raw", "pca")
+_MOST_DATES = 4  # that probes are fitted on, and as many to test them on
+_ROWS = 20_000  # that are judged, at most
+_MAX_BYTES = 1 << 20
+
+
+class CheckPlan(NamedTuple):
+    """``as_ofs``: the training dates of the model that is checked. ``plan``: the dates that it is judged on."""
+
+    as_ofs: list[date]
+    plan: Plan
+
+
+def plan_check(
+    training_as_ofs: Sequence[date], *, until: date, future_days: int, every_days: int, horizons: Sequence[int]
+) -> CheckPlan | None:
+    """Choose the dates of a check; None where the log has no room for one.
+
+    The model that is checked keeps half of the training dates or more, two at least. Of what that leaves, the longest
+    horizon that fits comes first, then the number of dates. All dates lie on the grid of training dates, where features
+    are built anyway: no test label ends after ``until``, and no label that probes are fitted on after the first test
+    date.
+
+    Parameters
+    ----------
+    training_as_ofs, until, future_days, every_days : of the space's own training.
+    horizons : in days, ascending.
+    """
+    for horizon, num_dates in product(sorted(horizons, reverse=True), range(_MOST_DATES, 0, -1)):
+        step = timedelta(days=every_days)
+        label = step * -(-horizon // every_days)
+        first_test = until - label - step * (num_dates - 1)
+        end = first_test - label - step * (num_dates - 1)
+        as_ofs = [day for day in training_as_ofs if day + timedelta(days=future_days) <= end]
+        if len(as_ofs) >= max(2, len(training_as_ofs) / 2):
+            fitting, left_out = (tuple(h for h in sorted(horizons) if (h <= horizon) == fits) for fits in (True, False))
+            train, test = (tuple(first + step * k for k in range(num_dates)) for first in (end, first_test))
+            return CheckPlan(as_ofs, Plan(end, until, fitting, left_out, train, test))
+    return None
+
+
+def self_check(
+    tables: Tables, config: Config, *, space_id: str, versions: Versions, check: CheckPlan, report: Report
+) -> SelfCheck:
+    """Train the model that is checked, and judge it next to peers; or read what an earlier run has found.
+
+    The features and item vectors of all dates are there. ``space_id``: of the space that is to be trained. Cost: a
+    training on at most 100,000 rows, then probes on at most 20,000; a minute or two, whatever the size of the log.
+
+    Raises
+    ------
+    UsageError
+        If the log has too few users for a training or for any task.
+    """
+    kept = f"{training_folder(config, check_id(space_id))}/{_key(tables, config, versions, check)}.json"
+    if (found := _read(kept)) is not None:
+        report("the result of an earlier run is used")
+        return found
+    model = checked_model(
+        tables, config, space_id=space_id, versions=versions, as_ofs=check.as_ofs, until=check.plan.until, report=report
+    )
+    found = judged(tables, config, model, versions=versions, plan=check.plan, num_dates=len(check.as_ofs))
+    write_bytes(kept, found.model_dump_json().encode())
+    return found
+
+
+def _read(uri: str) -> SelfCheck | None:
+    try:
+        return SelfCheck.model_validate_json(read_bytes(uri, max_bytes=_MAX_BYTES))
+    except (OSError, ValueError):  # none, or not whole
+        return None
+
+
+def _key(tables: Tables, config: Config, versions: Versions, check: CheckPlan) -> str:
+    """Hash what a check depends on: features, settings and code."""
+    features = inputs_key(tables, config, versions.lineage_id, check.as_ofs)
+    return short_hash([features, check.plan, config.model.model_dump(), config.training.recipe, code_hash()])
+
+
+def judged(
+    tables: Tables, config: Config, artifact: Artifact, *, versions: Versions, plan: Plan, num_dates: int
+) -> SelfCheck:
+    """Judge a model on the dates of a plan, with one draw of each task's examples."""
+    settings = config.evaluation.model_copy(update={"max_rows": _ROWS, "num_seeds": 1})
+    config = config.model_copy(update={"evaluation": settings})
+    context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
+    tasks = tasks_of(plan, FeatureSpec.of(config).attributes, settings.attribute_names)
+    some = [one for one in representations() if one.name in (EMBEDDING, *PEERS)]
+    described = [fitted_and_described(one, context, _silent) for one in some]
+    with beside_each_other(len(context.rows)) as each:
+        wanted = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
+        measured, left_out = measure(wanted, truth, described, config, _silent, each=each)
+    check_measured(measured, left_out)
+    values: dict[str, dict[str, float]] = {}
+    for one in first_metrics(measured):
+        values.setdefault(one.task, {})[one.representation] = round(one.value, 4)
+    return SelfCheck(
+        trained_until=plan.until,
+        test_as_ofs=list(plan.test),
+        num_training_dates=num_dates,
+        num_test_users=max(one.num_examples["test"] for one in measured if not one.task.startswith("next_item")),
+        values=values,
+        ahead=leads([measured]),
+    )
+
+
+def check_gain(found: SelfCheck, min_gain: float | None, report: Report) -> None:
+    """Warn where a peer is ahead.
+
+    Raises
+    ------
+    GateRefusedError
+        If the embedding's lead over the best peer is below ``quality.min_gain``.
+    """
+    if min_gain is not None and found.gain.value < min_gain:
+        for task, of_task in found.values.items():
+            report(f"self-check: {task}: " + ", ".join(f"{name} {value:.4f}" for name, value in of_task.items()))
+        raise GateRefusedError(
+            f"self-check: {found.summary}; quality.min_gain is {min_gain:.1%}. No space was trained. "
+            "Look at the table above, then change the model or its inputs, or set another quality.min_gain."
+        )
+    if found.gain.value < 0:
+        report(f"warning: self-check: {found.summary}")
+
+
+def _silent(line: str) -> None:
+    del line

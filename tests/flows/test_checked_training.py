@@ -20,7 +20,7 @@ from userrep.storage import exists
 
 pytestmark = pytest.mark.default
 
-PEERS = {"untrained", "rfm_history", "pooled_all", "raw", "pca"}
+PEERS = {"untrained", "rfm_history", "pooled_longest", "raw", "pca"}
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,6 @@ def test_few_rows_are_measured_in_this_process() -> None:
         return 2 * value
 
     values: Sequence[int] = [1, 2]
-    with beside_each_other(4_999) as each:
+    with beside_each_other(19_999) as each:
         assert list(each(double, values)) == [2, 4]
     assert called == values

@@ -61,7 +61,7 @@ def test_a_logistic_regression_has_the_weights_of_scikit_learn_for_each_label(se
     found_GK = fit_logistic(x_NF, y_NK, strengths)
     with threadpool_limits(1):
         for k, of_label in enumerate(strengths):
-            reference = LogisticRegression(C=1 / (900 * of_label), tol=1e-8).fit(x_NF, y_NK[:, k])
+            reference = LogisticRegression(C=1 / (900 * of_label), tol=1e-6).fit(x_NF.astype(np.float64), y_NK[:, k])
             np.testing.assert_allclose(found_GK[:-1, k], reference.coef_[0], atol=2e-3)
             assert found_GK[-1, k] == pytest.approx(reference.intercept_[0], abs=2e-3)
 
@@ -102,8 +102,8 @@ def test_a_regression_of_pairs_is_one_of_all_products_and_of_the_items_numbers()
     x_PF, item_PE = inputs.x_NF[inputs.row_P], inputs.item_ME[inputs.item_P] * 2**-0.5
     product_PX = (x_PF[:, :, None] * item_PE[:, None, :]).reshape(len(y_P), 6)
     with threadpool_limits(1):
-        reference = LogisticRegression(C=1 / (len(y_P) * strength), tol=1e-8, fit_intercept=False)
-        reference.fit(np.hstack([product_PX, item_PE]), is_positive_P)
+        reference = LogisticRegression(C=1 / (len(y_P) * strength), tol=1e-6, fit_intercept=False)
+        reference.fit(np.hstack([product_PX, item_PE]).astype(np.float64), is_positive_P)
     wanted_X = reference.coef_[0]
     np.testing.assert_allclose(found.w_FE.ravel(), wanted_X[:6], atol=2e-3)
     np.testing.assert_allclose(found.own_E, wanted_X[6:], atol=2e-3)
@@ -132,13 +132,13 @@ def strengths_of(held_out: list[list[float]]) -> tuple[list[float], list[float],
     return strength_K.tolist(), loss_K.tolist(), len(tried)
 
 
-def test_each_label_gets_its_own_penalty_and_the_path_ends_when_no_loss_falls() -> None:
-    found = strengths_of([[0.7, 0.5], [0.6, 0.6], [0.5, 0.7], [0.6, 0.6], [0.1, 0.1]])
-    assert found == ([STRENGTHS[2], STRENGTHS[0]], [0.5, 0.5], 4)
+def test_each_label_gets_its_own_penalty_and_the_path_ends_when_the_mean_of_the_losses_rises() -> None:
+    found = strengths_of([[0.7, 0.5], [0.5, 0.6], [0.4, 0.65], [0.3, 0.8], [0.1, 0.1]])
+    assert found == ([STRENGTHS[3], STRENGTHS[0]], [0.3, 0.5], 4)
 
 
 def test_a_path_goes_to_the_weakest_penalty_where_losses_keep_falling() -> None:
-    falling = [[-k, 0.0] for k in range(len(STRENGTHS))]
+    falling = [[-float(k), 0.0] for k in range(len(STRENGTHS))]
     assert strengths_of(falling) == ([STRENGTHS[-1], STRENGTHS[0]], [-10, 0], len(STRENGTHS))
 
 
@@ -155,13 +155,14 @@ def test_noise_is_given_a_strong_penalty_and_a_clear_label_a_weak_one() -> None:
 
 def test_trees_find_what_no_linear_model_does_and_stop_by_held_out_rows() -> None:
     x_NF, _ = labelled(2000)
-    y_N = (x_NF[:, 0] * x_NF[:, 1] > 0).astype(np.float32)
+    is_noise_N = np.random.default_rng(1).random(2000) < 0.1
+    y_N = ((x_NF[:, 0] * x_NF[:, 1] > 0) ^ is_noise_N).astype(np.float32)
     train, valid = np.arange(1000), np.arange(1000, 1500)
     tried = tried_trees(x_NF, y_N, train, valid, "binary")
-    assert 0 < tried.loss < 0.35
-    assert 20 < tried.num_rounds < MAX_ROUNDS
+    assert 0.2 < tried.loss < 0.5  # of a coin: 0.69
+    assert 10 < tried.num_rounds < MAX_ROUNDS
     logit_N = grown_trees(x_NF[:1500], y_N[:1500], tried.num_rounds, "binary")(x_NF[1500:])
-    assert roc_auc_score(y_N[1500:], logit_N) > 0.95
+    assert roc_auc_score(y_N[1500:], logit_N) > 0.85
     again_N = grown_trees(x_NF[:1500], y_N[:1500], tried.num_rounds, "binary")(x_NF[1500:])
     assert (logit_N == again_N).all()
 

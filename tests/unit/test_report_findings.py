@@ -18,6 +18,7 @@ from tests.support.report_facts import (
     facts,
     stage,
 )
+from tests.unit.test_self_check import check_of
 from userrep.operations.report.facts import BAD, NOTE, WARN, EvaluationFacts, LogFacts, Request
 from userrep.operations.report.findings import findings
 from userrep.operations.report.summary import summarised
@@ -74,6 +75,10 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
     (
         {"training": replace(facts().training, max_epochs=4)},  # type: ignore[type-var]
         NOTE, "still getting better in its last epoch, 4.", "`training.max_epochs` higher",
+    ),
+    (
+        {"training": replace(facts().training, self_check=check_of(raw=(-0.01, -0.02, 0.001)))},  # type: ignore[type-var]
+        WARN, "self-check: the embedding is 1.0% behind raw [-2.0%, +0.1%].", "`userrep evaluate`",
     ),
     (
         {"requests": [Request("q1", 3, NOW - timedelta(days=1))]},

@@ -19,6 +19,7 @@ from tests.support.report_facts import (
     nothing,
     stage,
 )
+from tests.unit.test_self_check import check_of
 from userrep.operations.report.facts import EvaluationFacts, Facts, LogFacts, Run, TrainingFacts
 from userrep.operations.report.listings import Listing, consumers, listings, spaces
 
@@ -93,6 +94,14 @@ def test_each_representation_of_a_task_is_a_row() -> None:
         ["return_7d", "auc", "not known", "counts", "0.7000", "0.7000", "0.8000", "+0.1000", "+0.0500", "+0.1500",
          "500"],
     ]  # fmt: skip
+
+
+def test_a_self_check_is_listed_with_what_it_comes_to() -> None:
+    found = check_of(raw=(0.02, 0.01, 0.03), pca=(0.004, -0.001, 0.01))
+    shown = listing("Self-check", facts(training=TrainingFacts(NOW, 1, 1, 1, 1, [], {}, found)))
+    assert shown.note == "of a model trained until 2024-03-01; the embedding is 0.4% ahead of pca [-0.1%, +1.0%]"
+    assert (shown.head, shown.align) == (["task", "embedding", "raw", "pca"], "lrrr")
+    assert shown.rows[-1] == ["embedding ahead by", "", "+2.0%", "+0.4%"]
 
 
 def test_losses_are_listed_for_all_blocks_together_and_for_each() -> None:

@@ -25,7 +25,7 @@ from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
 Report = Callable[[str], None]
 Map = Callable[..., Iterator[Any]]
 
-_LEAST_FOR_WORKERS = 5_000  # rows; with fewer, probes are fitted before a worker has started
+_LEAST_FOR_WORKERS = 20_000  # rows; with fewer, probes are fitted in less time than workers take to start
 
 
 @contextmanager

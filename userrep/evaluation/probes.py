@@ -19,7 +19,7 @@ from scipy.special import expit
 STRENGTHS = tuple(float(strength) for strength in 10.0 ** np.arange(1, -4.1, -0.5))  # of penalties, the strongest first
 MAX_ROUNDS, _PATIENCE = 400, 20  # trees
 _TREES = {
-    "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 50, "feature_fraction": 0.5, "bagging_fraction": 0.8,
+    "learning_rate": 0.1, "num_leaves": 15, "min_data_in_leaf": 50, "feature_fraction": 0.5, "bagging_fraction": 0.8,
     "bagging_freq": 1, "lambda_l2": 1.0, "max_bin": 63, "seed": 17, "num_threads": 1, "deterministic": True,
     "force_row_wise": True, "verbosity": -1,
 }  # fmt: skip
@@ -45,21 +45,23 @@ def standardised(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
 def path(
     fit: Callable[[float, Fitted | None], Fitted], loss_K: Callable[[Fitted], Floats]
 ) -> tuple[Floats, Floats, Fitted]:
-    """Weaken the penalty until none of K held-out losses falls; return the best strength and loss of each, and a fit.
+    """Weaken the penalty until the mean of K held-out losses rises; return each label's best strength and loss, and a fit.
 
     ``fit``: of a strength and of the fit before, to start from. The fit that is returned is the last.
     """
     fitted = fit(STRENGTHS[0], None)
     best_K = loss_K(fitted)
+    least_mean = best_K.mean()
     strength_K = np.full(len(best_K), STRENGTHS[0])
     for strength in STRENGTHS[1:]:
         fitted = fit(strength, fitted)
         now_K = loss_K(fitted)
         is_better_K = now_K < best_K
-        if not is_better_K.any():
-            break
         best_K = np.where(is_better_K, now_K, best_K)
         strength_K[is_better_K] = strength
+        if now_K.mean() >= least_mean:
+            break
+        least_mean = now_K.mean()
     return strength_K, best_K, fitted
 
 

@@ -6,6 +6,8 @@ from datetime import date, datetime
 from math import isfinite
 from typing import Any
 
+from userrep.model.self_check import SelfCheck
+
 BAD, WARN, NOTE, OK = "bad", "warn", "note", "ok"
 
 
@@ -137,6 +139,7 @@ class TrainingFacts:
     max_epochs: int
     curve: Sequence[Mapping[str, float]]
     metrics: Mapping[str, float]
+    self_check: SelfCheck | None = None
 
     @property
     def is_validated(self) -> bool:
@@ -286,6 +289,8 @@ class Facts:
 
 def as_tree(value: Any) -> Any:
     """Turn values into what JSON has: dates as text, numbers that are not finite as null."""
+    if isinstance(value, SelfCheck):
+        value = value.model_dump(mode="json")
     if is_dataclass(value):
         return {of.name: as_tree(getattr(value, of.name)) for of in fields(value)}
     if isinstance(value, Mapping):

@@ -129,6 +129,12 @@ def _training(facts: Facts) -> Iterator[Finding]:
             f"The training was still getting better in its last epoch, {of.max_epochs}.",
             "Set `training.max_epochs` higher for the next one.",
         )
+    if of is not None and of.self_check is not None and of.self_check.gain.value < 0:
+        yield Finding(
+            WARN,
+            f"The space's self-check: {of.self_check.summary}.",
+            "Compare with `userrep evaluate`; docs/training.md says how to read a self-check.",
+        )
 
 
 def _evaluation(facts: Facts) -> Iterator[Finding]:

@@ -28,8 +28,8 @@ class Listing:
 def listings(facts: Facts) -> list[Listing]:
     """Return the tables at the page's end; those without rows are left out."""
     made = [
-        _stages(facts), _runs(facts), _days(facts), _drift(facts), _evaluation(facts), _losses(facts),
-        _snapshots(facts), _storage(facts),
+        _stages(facts), _runs(facts), _days(facts), _drift(facts), _self_check(facts), _evaluation(facts),
+        _losses(facts), _snapshots(facts), _storage(facts),
     ]  # fmt: skip
     return [of for of in made if of.rows]
 
@@ -123,6 +123,15 @@ def _drift(facts: Facts) -> Listing:
     return Listing(
         "Drift", "each metric and date", ["as of", "metric", "value", "outcome", "warns above"], "llrlr", rows
     )
+
+
+def _self_check(facts: Facts) -> Listing:
+    found = facts.training.self_check if facts.training else None
+    if found is None:
+        return Listing("Self-check", "", [], "", [])
+    head, rows = found.table
+    note = f"of a model trained until {day(found.trained_until)}; {found.summary}"
+    return Listing("Self-check", note, head, "l" + "r" * (len(head) - 1), rows)
 
 
 def _evaluation(facts: Facts) -> Listing:

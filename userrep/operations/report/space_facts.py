@@ -39,6 +39,7 @@ def training_facts(config: Config, space: Space | None) -> tuple[TrainingFacts |
         max_epochs=manifest.training.max_epochs,
         curve=manifest.curve,
         metrics=manifest.metrics,
+        self_check=manifest.self_check,
     )
     return facts, None
 

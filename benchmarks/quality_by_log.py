@@ -37,8 +37,10 @@ from userrep.pipeline import Pipeline
 from userrep.session import get_session
 from userrep.spaces.registry import Space, list_spaces
 
-PEERS = ("untrained", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static", "als_folded",
-         "nmf", "picks")  # fmt: skip
+PEERS = (
+    "untrained", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static", "als_folded",
+    "als_refitted", "nmf", "picks",
+)  # fmt: skip
 
 
 class Log(NamedTuple):

@@ -382,7 +382,7 @@ def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, 
     expected = {
         "embedding": 48, "popularity": 1, "rfm": 9 + 3, "rfm_history": 12 + 3, "picks": 2 * 17,
         "pooled_longest": 2 * 17, "pooled_all": 8 * 17, "raw": layout.width, "pca": min(120, layout.width),
-        "als_static": 81, "als_folded": 81, "nmf": 81,
+        "als_static": 81, "als_folded": 81, "als_refitted": 81, "nmf": 81,
     }  # fmt: skip
     assert widths == {name: expected[name] for name in widths}
 

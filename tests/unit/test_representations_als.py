@@ -1,13 +1,24 @@
 """Factors by ALS without Spark: rows folded in, rows looked up, and the flag that says where there are any."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
+from sklearn.linear_model import LogisticRegression
 
-from tests.support.evaluation_world import PLAN, Event, context_of
+from tests.support.evaluation_world import NUM_GROUPED_ITEMS, PLAN, Event, context_of, events_of_groups
 from userrep.config import AlsVectors
 from userrep.evaluation.activity import CutFutures
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorisation, Fitted, flagged, folded
+from userrep.evaluation.representations.als import (
+    AlsFolded,
+    AlsRefitted,
+    AlsStatic,
+    Factorisation,
+    Fitted,
+    flagged,
+    folded,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -76,3 +87,28 @@ def test_one_factorisation_serves_both_representations() -> None:
     AlsStatic(factors).fit(context)
     AlsFolded(factors).fit(context)
     assert factors.fitted(context) is given
+
+
+def test_refitted_factors_know_all_that_lies_before_a_date_and_nothing_from_it_on() -> None:
+    events = events_of_groups()
+    day = PLAN.test[0]
+    later = [
+        replace(event, item=(event.item + 1) % NUM_GROUPED_ITEMS) if event.day >= day else event for event in events
+    ]
+    one, other = (AlsRefitted(ALS) for _ in range(2))
+    was, now = context_of(events), context_of(later)
+    one.fit(was)
+    other.fit(now)
+    is_before_N = was.rows.as_of_N <= np.datetime64(day)
+    assert (one.matrix(was)[is_before_N] == other.matrix(now)[is_before_N]).all()
+    assert (one.matrix(was)[~is_before_N] != other.matrix(now)[~is_before_N]).any()
+
+
+def test_refitted_factors_of_all_dates_are_read_in_one_space() -> None:
+    context, refitted = context_of(events_of_groups()), AlsRefitted(ALS)
+    refitted.fit(context)
+    x_ND, rows = refitted.matrix(context), context.rows
+    assert (x_ND[:, -1] == 1).all()
+    is_odd_N, is_last_N = rows.user_N % 2 == 1, rows.date_N == len(rows.dates) - 1
+    earlier = LogisticRegression().fit(x_ND[~is_last_N, :-1], is_odd_N[~is_last_N])
+    assert earlier.score(x_ND[is_last_N, :-1], is_odd_N[is_last_N]) > 0.95

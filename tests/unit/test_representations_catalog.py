@@ -14,7 +14,7 @@ def test_the_embedding_comes_first_and_every_representation_has_a_name_of_its_ow
     names = [one.name for one in representations()]
     assert names == [
         "embedding", "untrained", "popularity", "rfm", "rfm_history", "picks", "pooled_longest", "pooled_all", "raw",
-        "pca", "als_static", "als_folded", "nmf",
+        "pca", "als_static", "als_folded", "als_refitted", "nmf",
     ]  # fmt: skip
     assert PICKS in names
     assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)

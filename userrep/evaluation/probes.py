@@ -45,7 +45,7 @@ def standardised(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
 def path(
     fit: Callable[[float, Fitted | None], Fitted], loss_K: Callable[[Fitted], Floats]
 ) -> tuple[Floats, Floats, Fitted]:
-    """Weaken the penalty until the mean of K held-out losses rises; return each label's best strength and loss, and a fit.
+    """Weaken the penalty until the mean held-out loss rises; return each label's best strength and loss, and a fit.
 
     ``fit``: of a strength and of the fit before, to start from. The fit that is returned is the last.
     """

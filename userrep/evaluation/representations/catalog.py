@@ -2,7 +2,7 @@
 
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Representation
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorisation
+from userrep.evaluation.representations.als import AlsFolded, AlsRefitted, AlsStatic, Factorisation
 from userrep.evaluation.representations.inputs import (
     Blocks,
     Embedding,
@@ -23,7 +23,8 @@ PICKS = "picks"  # left out where there are none
 
 def representations() -> list[Representation]:
     """Return a new, unfitted one of each; the embedding, which the others are measured against, comes first."""
-    factors = Factorisation(AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6))
+    settings = AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6)
+    factors = Factorisation(settings)
     return [
         Embedding(),
         Untrained(),
@@ -37,5 +38,6 @@ def representations() -> list[Representation]:
         Pca(),
         AlsStatic(factors),
         AlsFolded(factors),
+        AlsRefitted(settings),
         Nmf(),
     ]

@@ -1,9 +1,11 @@
 """How far the embedding is ahead of its peers, by family of tasks and over all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from userrep.evaluation.families import leads
+from userrep.evaluation.families import judged, leads
 from userrep.evaluation.results import Measured
 
 pytestmark = pytest.mark.fast
@@ -39,3 +41,14 @@ def test_a_peer_that_is_left_out_of_a_task_is_compared_by_the_others() -> None:
     found = [measured("return_7d", "embedding", 0.6), measured("neighbours", "embedding", 0.3)]
     found += [measured("return_7d", "picks", 0.5)]
     assert list(leads([found])["picks"]) == ["return and volume", "mean"]
+
+
+def test_a_task_with_fewer_than_200_positives_or_negatives_is_not_judged() -> None:
+    rare = {"test": 900, "test_positives": 199, "test_negatives": 701}
+    enough = rare | {"test_positives": 200}
+    tasks = [measured("return_7d", name, value) for name, value in (("embedding", 0.6), ("raw", 0.5))]
+    others = [measured("return_30d", name, 0.5) for name in ("embedding", "raw")]
+    assert judged([replace(one, num_examples=rare) for one in tasks]) == []
+    assert len(judged([replace(one, num_examples=enough) for one in tasks])) == 2
+    mixed = leads([[*(replace(one, num_examples=rare) for one in tasks), *others]])
+    assert mixed["raw"]["mean"].value == 0

@@ -20,6 +20,11 @@ INPUT_ATTRIBUTES = "neighbours_by_"  # tasks of no family: an attribute may be a
 _COUNTING = ("auc", "r2", "ndcg")
 
 
+def judged(measured: Sequence[Measured]) -> list[Measured]:
+    """Return the figures that leads are made of, of tasks with enough test examples of either kind."""
+    return [one for one in first_metrics(measured) if one.is_judged and not one.task.startswith(INPUT_ATTRIBUTES)]
+
+
 def first_metrics(measured: Sequence[Measured]) -> list[Measured]:
     """Return the figures that count: one for each task and representation."""
     return [one for one in measured if one.metric in _COUNTING]
@@ -28,12 +33,13 @@ def first_metrics(measured: Sequence[Measured]) -> list[Measured]:
 def leads(found: Sequence[Sequence[Measured]], seed: int = 0) -> dict[str, dict[str, Lead]]:
     """Return the embedding's lead over each peer, by family and as the mean over families.
 
-    ``found``: what was measured of each of several trainings; peers are those of the first. A lead is relative, but for
-    R2 the difference. Intervals are over users and trainings: each resampling takes one of the trainings by chance.
+    ``found``: what was measured of each of several trainings, with a judged task at least; peers are those of the
+    first. A lead is relative, but for R2 the difference. Intervals are over users and trainings: each resampling takes
+    one of the trainings by chance.
     """
-    by_training = [{(one.task, one.representation): one for one in first_metrics(measured)} for measured in found]
+    by_training = [{(one.task, one.representation): one for one in judged(measured)} for measured in found]
     peers = sorted({peer for _, peer in by_training[0]} - {EMBEDDING})
-    tasks = [task for task, name in by_training[0] if name == EMBEDDING and not task.startswith(INPUT_ATTRIBUTES)]
+    tasks = [task for task, name in by_training[0] if name == EMBEDDING]
     num_draws = len(next(iter(by_training[0].values())).bootstraps_B)
     training_B = np.random.default_rng(seed).integers(0, len(found), num_draws)
     return {peer: _leads_over(peer, tasks, by_training, training_B) for peer in peers}

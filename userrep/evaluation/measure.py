@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.metrics import Counts, bootstrapped, resampled_users, value_of
+from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
 from userrep.evaluation.representation import Context, Floats32, Representation
 from userrep.evaluation.results import Cost, Measured
 from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
@@ -125,6 +125,14 @@ def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> No
         raise UsageError([f"evaluate: {name}: {reason}." for name, reason in left_out.items()])
 
 
+def _num_by_label(scores: Scores) -> dict[str, int]:
+    """Count the test examples' labels of either kind, over all labels; nothing where examples have none."""
+    if not scores.label_MK.any():
+        return {}
+    num_positives = int((scores.label_MK > 0).sum())
+    return {"test_positives": num_positives, "test_negatives": scores.label_MK.size - num_positives}
+
+
 def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, one: Described) -> list[Measured]:
     """Choose the setting with the first seed, then fit and test with each. One thread, so that figures repeat."""
     with threadpool_limits(1):
@@ -138,7 +146,7 @@ def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, one: D
             tuple(value_of(metric, of_seed[metric]) for of_seed in scores),
             np.mean([bootstrapped(metric, of_seed[metric], weight_UB) for of_seed in scores], axis=0),
             str(choice),
-            problems[0].num_examples,
+            {**problems[0].num_examples, **_num_by_label(scores[0][metric])},
         )
         for metric in task.metrics
         if metric in scores[0]

@@ -9,6 +9,7 @@ import numpy as np
 from userrep.evaluation.metrics import Floats
 
 LEVEL = 0.9  # of intervals
+_LEAST_JUDGED = 200  # test examples of either kind
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Interval:
 class Measured:
     """One representation at one task and metric. ``bootstraps_B``: means over seeds, the same users in each B.
 
-    ``setting``: of the head, as validation chose it.
+    ``setting``: of the probe, as validation chose it. ``num_examples``: by role, and where examples have labels also
+    the test examples of either kind.
     """
 
     task: str
@@ -41,6 +43,12 @@ class Measured:
     bootstraps_B: Floats
     setting: str
     num_examples: Mapping[str, int]
+
+    @property
+    def is_judged(self) -> bool:
+        """Tell whether there are 200 test examples of either kind; with fewer, a figure is shown and not judged."""
+        kinds = [self.num_examples.get(name, _LEAST_JUDGED) for name in ("test_positives", "test_negatives")]
+        return min(kinds) >= _LEAST_JUDGED
 
     @property
     def value(self) -> float:

@@ -10,8 +10,9 @@ from itertools import product
 from typing import NamedTuple
 
 from userrep.config import Config
-from userrep.errors import GateRefusedError
+from userrep.errors import GateRefusedError, UsageError
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, leads
+from userrep.evaluation.families import judged as enough
 from userrep.evaluation.measure import Report, beside_each_other, check_measured, fitted_and_described, measure
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representations.catalog import representations
@@ -120,6 +121,8 @@ def judged(
         wanted = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
         measured, left_out = measure(wanted, truth, described, config, _silent, each=each)
     check_measured(measured, left_out)
+    if not enough(measured):
+        raise UsageError("self-check: no task has 200 test examples of either kind.")
     values: dict[str, dict[str, float]] = {}
     for one in first_metrics(measured):
         values.setdefault(one.task, {})[one.representation] = round(one.value, 4)

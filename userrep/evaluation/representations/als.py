@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.linalg import orthogonal_procrustes
 from scipy.sparse import csr_array, csr_matrix
+from sklearn.preprocessing import normalize
 
 from userrep.arrow import combined, stacked
 from userrep.config import AlsVectors
@@ -131,8 +132,7 @@ class AlsRefitted:
         before_ID = np.zeros((num_items, dim), np.float32)
         for day in context.rows.dates:
             counts_UI = csr_matrix(context.activity.num_events(None, day), dtype=np.float32)
-            length_I1 = np.linalg.norm(before_ID, axis=1, keepdims=True)
-            start_ID = initial_factors(before_ID / np.where(length_I1 > 0, length_I1, 1), context.seed)
+            start_ID = initial_factors(normalize(before_ID), context.seed)
             factors_ID = fit_item_factors(counts_UI, start_ID, settings=self.settings, num_threads=1)
             if before_ID.any():
                 rotation_DD, _ = orthogonal_procrustes(factors_ID, before_ID)

@@ -124,3 +124,15 @@ def test_the_history_is_twice_the_longest_window_unless_it_is_set_and_none_with_
 def test_the_shortest_refit_of_all_modalities_counts() -> None:
     vectors = {"a": {"kind": "als", "refit_days": 14}, "b": {"kind": "als", "refit_days": 7}}
     assert parse_config({**SMALLEST, "item_vectors": vectors}, "c").refit_days == 7
+
+
+def test_a_preset_s_model_is_trained_as_suits_it_where_nothing_else_is_set() -> None:
+    def settings(**sections: Any) -> tuple[int, float, float]:
+        training = parsed(**sections).training
+        return training.max_epochs, training.learning_rate, training.weight_decay
+
+    of_next_days = settings()
+    assert of_next_days == (8, 3e-3, 0.1)
+    assert settings(model={"preset": "next_days"}) == of_next_days
+    assert settings(model={"preset": "autoencoder"}) == (16, 1e-3, 0.01)
+    assert settings(model={"preset": "autoencoder"}, training={"max_epochs": 3}) == (3, 1e-3, 0.01)

@@ -12,12 +12,15 @@ _AUTOENCODER = {
     "newcomer_share": 0.1, "next_items_weight": 0.0, "next_days_weight": 0.0,
 }  # fmt: skip
 
+TRAINING_OF_AUTOENCODER = {"max_epochs": 16, "learning_rate": 1e-3, "weight_decay": 0.01}
+
 
 class Model(Section):
     """The model, and what is done to its inputs in training (docs/training.md).
 
     The preset `autoencoder` has `hidden_dim` 512, `decoder_dim` 256, `noise` 0.1, `feature_dropout` and `block_dropout`
-    0.2, `newcomer_share` 0.1, and both weights of the next days 0, where nothing else is set.
+    0.2, `newcomer_share` 0.1, and both weights of the next days 0, where nothing else is set; and of `training`
+    `max_epochs` 16, `learning_rate` 0.001 and `weight_decay` 0.01.
     """
 
     preset: Literal["next_days", "autoencoder"] = "next_days"

@@ -8,7 +8,7 @@ from userrep.config.items import AlsVectors, Items, ItemVectors
 from userrep.config.log import Events
 from userrep.config.operations import Downstream, Drift, Evaluation, Gates, Quality, Snapshots, Spark, Tracking
 from userrep.config.stream import Stream
-from userrep.config.training import Model, Training
+from userrep.config.training import TRAINING_OF_AUTOENCODER, Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
 
@@ -73,6 +73,16 @@ class Config(Section):
             if isinstance(columns, dict) and columns.get("text"):
                 default["content"] = {"kind": "text"}
             return {**values, "item_vectors": default}
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        """Fill in how a preset's model is trained, where nothing else is set."""
+        model = values.get("model") if isinstance(values, dict) else None
+        training = values.get("training", {}) if isinstance(values, dict) else None
+        if isinstance(model, dict) and model.get("preset") == "autoencoder" and isinstance(training, dict):
+            return {**values, "training": TRAINING_OF_AUTOENCODER | training}
         return values
 
     @model_validator(mode="after")

@@ -87,6 +87,8 @@ def spaces_show(
     lines += [f"artifact: {folder}", *(f"map into {space_id}: {content_hash}" for space_id, content_hash in found.maps)]
     lines += [f"inputs: {manifest.layout.width} in {len(manifest.layout.blocks)} blocks"]
     lines += [f"{name}: {value:.4g}" for name, value in metrics.items()]
+    lines += [f"dimension {place} of 0 to {manifest.model.latent_dim - 1}: {name}"
+              for name, place in manifest.named_dimensions.items()]  # fmt: skip
     if check := manifest.self_check:
         lines += [f"self-check, trained until {check.trained_until}: {check.summary}", *in_columns(*check.table)]
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]

@@ -74,13 +74,14 @@ def export_embeddings(
         lambda: tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", "as_of", "embedding"),
         _stored(tables, USER_EMBEDDINGS, snapshot.key, finish),
     )
-    dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
+    manifest = load_artifact(artifact_folder(config, space), space.content_hash).manifest
     about = {
         "space_id": space.space_id,
         "snapshot_id": snapshot.snapshot_id,
         "revision": snapshot.revision,
         "available_at": snapshot.available_at,
-        "dimension": dim,
+        "dimension": manifest.model.latent_dim,
+        "named_dimensions": manifest.named_dimensions,
         "metric": "cosine",
     }
     _record(tables, out, "embeddings", as_of, recorded=recorded)

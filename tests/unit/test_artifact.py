@@ -28,6 +28,16 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
         torch.from_numpy, (artifact.tensors["propensity_PF"], artifact.tensors["propensity_P"])
     )
     assert torch.equal(artifact.encoder().encode(x_BF), drawn.encode(x_BF))
+
+
+def test_the_named_dimensions_are_the_propensities_at_the_end_of_an_embedding(tmp_path: Path) -> None:
+    manifest = saved(tmp_path / "s1")
+    artifact, x_BF = load_artifact(str(tmp_path / "s1")), torch.from_numpy(inputs(manifest.layout, 5))
+    z_BD, tensors = artifact.encoder().encode(x_BF).numpy(), artifact.tensors
+    named = artifact.manifest.named_dimensions
+    assert list(named) == ["propensity_return_7d", "propensity_volume_7d"]
+    wanted_BP = x_BF.numpy() @ tensors["propensity_PF"].T + tensors["propensity_P"]
+    np.testing.assert_allclose(z_BD[:, list(named.values())], wanted_BP, atol=1e-5)
     assert [p.name for p in tmp_path.iterdir()] == ["s1"]
 
 

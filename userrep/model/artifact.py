@@ -15,7 +15,7 @@ from userrep.features.targets import TargetLayout
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, write_frozen
 from userrep.model.self_check import SelfCheck
 from userrep.model.tensor_file import Tensors
-from userrep.model.weights import weight_shapes
+from userrep.model.weights import propensities_of, weight_shapes
 
 if TYPE_CHECKING:
     from userrep.model.autoencoder import Autoencoder
@@ -42,6 +42,13 @@ class SpaceManifest(Manifest):
     self_check: SelfCheck | None = None
     config_hash: str
     code_hash: str
+
+    @property
+    def named_dimensions(self) -> dict[str, int]:
+        """The dimensions that mean something by themselves, the propensities, with their places in an embedding."""
+        names = propensities_of(self.targets, self.model)
+        first = self.model.latent_dim - len(names)
+        return {f"propensity_{name}": first + k for k, name in enumerate(names)}
 
 
 @dataclass(frozen=True)

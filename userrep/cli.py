@@ -312,9 +312,8 @@ def _export(what: str, config: Config, day: date, out: str, space_id: str | None
 def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> None:
     rows = [[s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.reason] for s in work.runs.stages]
     lines = in_columns(["stage", "outcome", "rows", "seconds", "why"], rows)
-    if found := work.self_check:
-        lines += ["", f"self-check, trained until {found.trained_until} and judged on the days after that:"]
-        lines += [*in_columns(*found.table), f"over all tasks: {found.summary}"]
+    if work.self_check:
+        lines += ["", *work.self_check.lines]
     if work.outcomes:
         lines += ["", "return propensity, test AUC on the same rows and snapshots:"]
         lines += [f"  {o.input:<16} {o.dims:>4} dims   {o.auc:.4f}" for o in work.outcomes]

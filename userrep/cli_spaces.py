@@ -54,11 +54,11 @@ def spaces_list(
 def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
     """Read what a space's self-check has found; None without one, or if its artifact is gone."""
     from userrep.errors import ArtifactError
-    from userrep.model.artifact import load_artifact
+    from userrep.model.artifact import read_manifest
     from userrep.spaces.registry import artifact_folder
 
     try:
-        return load_artifact(artifact_folder(config, space), space.content_hash).manifest.self_check
+        return read_manifest(artifact_folder(config, space)).self_check
     except ArtifactError:
         return None
 
@@ -90,7 +90,7 @@ def spaces_show(
     lines += [f"dimension {place} of 0 to {manifest.model.latent_dim - 1}: {name}"
               for name, place in manifest.named_dimensions.items()]  # fmt: skip
     if check := manifest.self_check:
-        lines += [f"self-check, trained until {check.trained_until}: {check.summary}", *in_columns(*check.table)]
+        lines += check.lines
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
     shown = vars(found) | {"maps": dict(found.maps), "artifact": folder, "manifest": manifest.model_dump(mode="json")}
     shown["snapshots"] = [vars(s) for s in snapshots]

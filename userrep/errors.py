@@ -86,7 +86,7 @@ class UsageError(UserrepError):
 
 
 class GateRefusedError(UserrepError):
-    """A gate kept a snapshot from being published; what serves is as it was."""
+    """A gate kept a snapshot from being published, or a space from being trained; what serves is as it was."""
 
     exit_code = 3
 

@@ -252,13 +252,14 @@ class Pipeline:
         Raises
         ------
         GateRefusedError
-            If it is not worth what ``quality.min_gain`` asks for.
+            If it is not worth what ``quality.min_gain`` asks for, or that cannot be told.
         """
-        if not self.config.quality.self_check:
+        quality, schedule = self.config.quality, self.schedule
+        if not quality.self_check:
             return None
         from userrep.evaluation import self_check as checks  # and with it scikit-learn, LightGBM and torch
 
-        schedule = self.schedule
+        check_training(self.tables, self.config, self.report)
         check = checks.plan_check(
             schedule.training_as_ofs,
             until=schedule.until,
@@ -267,21 +268,22 @@ class Pipeline:
             horizons=self.config.evaluation.horizons_days,
         )
         with self.runs.stage("check_quality", [features_table(self.config, schedule.lineage_id)]) as run:
-            if check is None:
-                run.skip("the log is too short: more than half of the training dates would have to go")
-                return None
             try:
+                if check is None:
+                    raise UsageError("the log is too short: more than half of the training dates would have to go")
                 found = checks.self_check(
                     self.tables, self.config, space_id=next_space_id(self.tables, self.config, schedule.until),
                     versions=schedule.versions, check=check, report=lambda line: self.report(f"self-check: {line}"),
                 )  # fmt: skip
             except UsageError as error:
-                run.skip(f"too little to judge by: {error}")
+                if quality.min_gain is not None:
+                    raise GateRefusedError(f"quality.min_gain is set, and there is no self-check: {error}") from error
+                run.reason = f"no check: {error}"
                 return None
             run.num_rows = found.num_test_users
             run.reason = f"trained until {found.trained_until}, {found.summary}"
             run.outputs = found.model_dump(mode="json")
-            checks.check_gain(found, self.config.quality.min_gain, self.report)
+            checks.check_gain(found, quality.min_gain, self.report)
         return found
 
     def train_autoencoder(self) -> Space:

@@ -12,7 +12,8 @@ from tests.support.builders import AS_OF, pipeline_config
 from tests.support.command_line import Userrep, file_of
 from userrep import schemas
 from userrep.config import Config
-from userrep.errors import GateRefusedError
+from userrep.errors import GateRefusedError, UsageError
+from userrep.evaluation import self_check as checks
 from userrep.model.artifact import load_artifact
 from userrep.pipeline import Pipeline
 from userrep.spaces.registry import artifact_folder, list_spaces
@@ -43,7 +44,7 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
     with pytest.raises(GateRefusedError, match=r"quality\.min_gain is 900\.0%\. No space was trained"):
         work.train_autoencoder()
     assert list_spaces(work.tables) == before
-    assert any(line.startswith("self-check: next_item_7d: embedding ") for line in lines)
+    assert any(line.startswith("next_item_7d ") for line in lines)
 
     lines.clear()
     work = pipeline(spark, log, root, lines)
@@ -63,7 +64,7 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
 
     kept = work.tables.read(schemas.TRAINING_ROWS).select("space_id").distinct().collect()
     assert {row.space_id for row in kept} == {one.space_id for one in list_spaces(work.tables)}
-    for leftover in (space.space_id, f"{space.space_id}-check"):
+    for leftover in (space.space_id, "s002-check"):
         assert not exists(f"{root}/artifacts/training/{leftover}")
 
     config = file_of(work.config, tmp_path)
@@ -72,4 +73,43 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
         None, str(found.trained_until),
     ]  # fmt: skip
     shown = userrep("spaces", "show", space.space_id, "--config", config).out
-    assert f"self-check, trained until {found.trained_until}: {found.summary}" in shown
+    assert "\n".join(found.lines) in shown
+
+
+def test_a_check_that_was_killed_goes_on_with_the_rows_and_the_training_that_are_there(
+    spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, lines = shutil.copytree(str(done[1].root), tmp_path / "root"), list[str]()
+    work = pipeline(spark, log, root, lines)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "check_model", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            work.check_quality()
+    assert exists(f"{root}/artifacts/training/s002-check/checkpoints")
+    lines.clear()
+    found = pipeline(spark, log, root, lines).check_quality()
+    assert found is not None
+    assert "self-check: training rows of the run that was cut off are used" in lines
+    assert not any("epoch 1/" in line for line in lines)  # the last checkpoint is the end of the training
+    assert not exists(f"{root}/artifacts/training/s002-check/checkpoints")
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_without_a_check_a_training_goes_on_and_says_why_unless_a_gain_is_asked_for(
+    spark: SparkSession, log: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_little(*_: object, **__: object) -> None:
+        raise UsageError("none of the users has an event")
+
+    monkeypatch.setattr(checks, "self_check", too_little)
+    lines: list[str] = []
+    assert pipeline(spark, log, root, lines).check_quality() is None
+    assert lines[-1].endswith("(no check: none of the users has an event)")
+    with pytest.raises(GateRefusedError, match="is set, and there is no self-check: none of the users"):
+        pipeline(spark, log, root, lines, min_gain=0.0).check_quality()
+    monkeypatch.setattr(checks, "plan_check", lambda *_, **__: None)
+    assert pipeline(spark, log, root, lines).check_quality() is None
+    assert "no check: the log is too short" in lines[-1]

@@ -28,7 +28,7 @@ from userrep.config import AlsVectors
 from userrep.evaluation.activity import Activity, Futures
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorisation, Fitted, folded
+from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization, Fitted, folded
 from userrep.evaluation.representations.matrices import Nmf
 from userrep.evaluation.representations.reduced import Pca
 from userrep.evaluation.rows import TEST, Rows
@@ -192,7 +192,7 @@ def test_nmf_vectors_hold_as_much_as_those_of_scikit_learns_nmf_with_another_sta
     assert found.recall > reference.recall - MARGIN
 
 
-# -- ALS: the factorisation in Spark, and rows folded in ---------------------------------------------------------------
+# -- ALS: the factorization in Spark, and rows folded in ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def context_of(spark: SparkSession, log: Log) -> Context:
 def test_als_in_spark_ranks_hidden_items_as_well_as_implicits_looked_up_or_folded_in(
     spark: SparkSession, log: Log
 ) -> None:
-    context, factors, reference = context_of(spark, log), Factorisation(ALS), log.reference("als")
+    context, factors, reference = context_of(spark, log), Factorization(ALS), log.reference("als")
     static, folded_in = AlsStatic(factors), AlsFolded(factors)
     static.fit(context)
     item_VD = factors.fitted(context).item_ID

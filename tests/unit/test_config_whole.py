@@ -136,3 +136,9 @@ def test_a_preset_s_model_is_trained_as_suits_it_where_nothing_else_is_set() -> 
     assert settings(model={"preset": "next_days"}) == of_next_days
     assert settings(model={"preset": "autoencoder"}) == (16, 1e-3, 0.01)
     assert settings(model={"preset": "autoencoder"}, training={"max_epochs": 3}) == (3, 1e-3, 0.01)
+
+
+def test_a_gate_on_the_gain_needs_the_self_check() -> None:
+    values = {**SMALLEST, "quality": {"self_check": False, "min_gain": 0.01}}
+    assert "min_gain needs the self-check" in fault_of(values)
+    assert parsed(quality={"min_gain": 0.01}).quality.self_check

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from userrep.evaluation.families import judged, leads
+from userrep.evaluation.families import counting, leads
 from userrep.evaluation.results import Measured
 
 pytestmark = pytest.mark.fast
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 
 def measured(task: str, name: str, value: float, metric: str | None = None) -> Measured:
     metric = metric or ("r2" if "volume" in task else "auc")
-    return Measured(task, metric, name, (value,), np.full(400, value), "x", {"test": 9})
+    return Measured(task, metric, name, (value,), np.full(400, value), "x", {"test": 900})
 
 
 def test_a_lead_is_averaged_over_families_and_its_interval_holds_the_trainings() -> None:
@@ -48,7 +48,7 @@ def test_a_task_with_fewer_than_200_positives_or_negatives_is_not_judged() -> No
     enough = rare | {"test_positives": 200}
     tasks = [measured("return_7d", name, value) for name, value in (("embedding", 0.6), ("raw", 0.5))]
     others = [measured("return_30d", name, 0.5) for name in ("embedding", "raw")]
-    assert judged([replace(one, num_examples=rare) for one in tasks]) == []
-    assert len(judged([replace(one, num_examples=enough) for one in tasks])) == 2
+    assert counting([replace(one, num_examples=rare) for one in tasks]) == []
+    assert len(counting([replace(one, num_examples=enough) for one in tasks])) == 2
     mixed = leads([[*(replace(one, num_examples=rare) for one in tasks), *others]])
     assert mixed["raw"]["mean"].value == 0

@@ -14,11 +14,11 @@ from tests.support.evaluation_world import PLAN, Event, context_of, rows_at_all_
 from userrep.errors import UsageError
 from userrep.evaluation.measure import (
     Described,
-    beside_each_other,
     check_measured,
     described_by,
     fitted_and_described,
     measure,
+    parallel_map,
 )
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
 from userrep.evaluation.representation import Context, Floats32
@@ -130,6 +130,6 @@ def test_few_rows_are_measured_in_this_process() -> None:
         return 2 * value
 
     values: Sequence[int] = [1, 2]
-    with beside_each_other(19_999) as each:
+    with parallel_map(19_999) as each:
         assert list(each(double, values)) == [2, 4]
     assert called == values

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.evaluation_world import world
-from userrep.evaluation.measure import Described, beside_each_other, measure
+from userrep.evaluation.measure import Described, measure, parallel_map
 from userrep.evaluation.results import Cost
 from userrep.evaluation.tasks.rows import Return
 
@@ -27,7 +27,7 @@ def test_several_processes_give_the_same_figures_as_one(tmp_path: Path) -> None:
         )
     ]
     found, _ = measure([Return(7)], planted.truth, described, config, lambda _: None)
-    with beside_each_other(10**6) as each:
+    with parallel_map(10**6) as each:
         again, _ = measure([Return(7)], planted.truth, described, config, lambda _: None, each=each)
     assert len(found) == 6
     assert [one.by_seed for one in again] == [one.by_seed for one in found]
@@ -38,8 +38,8 @@ def test_a_script_that_lacks_the_guard_of_its_main_module_is_not_run_again_by_ot
     script = tmp_path / "script.py"
     script.write_text(
         "print('begun')\n"
-        "from userrep.evaluation.measure import beside_each_other\n"
-        "with beside_each_other(10**6) as each:\n"
+        "from userrep.evaluation.measure import parallel_map\n"
+        "with parallel_map(10**6) as each:\n"
         "    print(list(each(abs, [-1, -2])))\n"
     )
     ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)

@@ -17,16 +17,16 @@ from userrep.evaluation.probes import (
     STRENGTHS,
     Floats32,
     PairInputs,
+    choose_rounds,
     fit_logistic,
     fit_pairs,
     fit_ridge,
-    grown_trees,
+    fit_trees,
     linear,
     log_loss,
     pair_logits,
-    path,
-    standardised,
-    tried_trees,
+    penalty_path,
+    standardized,
 )
 
 pytestmark = pytest.mark.fast
@@ -49,7 +49,7 @@ def labelled(num_rows: int, num_inputs: int = 5, seed: int = 0) -> Labelled:
 
 def test_inputs_are_standardized_by_the_rows_to_be_fitted_alone() -> None:
     x_NF = np.array([[1.0, 5], [3, 5], [1000, 7]], np.float32)
-    found = standardised(x_NF, np.array([True, True, False]))
+    found = standardized(x_NF, np.array([True, True, False]))
     assert found.tolist() == [[-1, 0], [1, 0], [8, 0]]  # clipped; what does not vary in the rows to be fitted is zero
 
 
@@ -127,7 +127,7 @@ def strengths_of(held_out: list[list[float]]) -> tuple[list[float], list[float],
         tried.append(strength)
         return 0 if before is None else before + 1
 
-    strength_K, loss_K, _ = path(fit, lambda at: np.array(held_out[at]))
+    strength_K, loss_K, _ = penalty_path(fit, lambda at: np.array(held_out[at]))
     assert tuple(tried) == STRENGTHS[: len(tried)]
     return strength_K.tolist(), loss_K.tolist(), len(tried)
 
@@ -145,7 +145,7 @@ def test_a_path_goes_to_the_weakest_penalty_where_losses_keep_falling() -> None:
 def test_noise_is_given_a_strong_penalty_and_a_clear_label_a_weak_one() -> None:
     x_NF, y_NK = labelled(1200, num_inputs=60)
     y_NK[:, 0] = x_NF[:, 0] > 0
-    strength_K, loss_K, _ = path(
+    strength_K, loss_K, _ = penalty_path(
         lambda strength, before: fit_logistic(x_NF[:800], y_NK[:800], np.full(2, strength), before),
         lambda w_GK: log_loss(linear(x_NF[800:], w_GK), y_NK[800:]),
     )
@@ -158,25 +158,25 @@ def test_trees_find_what_no_linear_model_does_and_stop_by_held_out_rows() -> Non
     is_noise_N = np.random.default_rng(1).random(2000) < 0.1
     y_N = ((x_NF[:, 0] * x_NF[:, 1] > 0) ^ is_noise_N).astype(np.float32)
     train, valid = np.arange(1000), np.arange(1000, 1500)
-    tried = tried_trees(x_NF, y_N, train, valid, "binary")
+    tried = choose_rounds(x_NF, y_N, train, valid, "binary")
     assert 0.2 < tried.loss < 0.5  # of a coin: 0.69
     assert 10 < tried.num_rounds < MAX_ROUNDS
-    logit_N = grown_trees(x_NF[:1500], y_N[:1500], tried.num_rounds, "binary")(x_NF[1500:])
+    logit_N = fit_trees(x_NF[:1500], y_N[:1500], tried.num_rounds, "binary")(x_NF[1500:])
     assert roc_auc_score(y_N[1500:], logit_N) > 0.85
-    again_N = grown_trees(x_NF[:1500], y_N[:1500], tried.num_rounds, "binary")(x_NF[1500:])
+    again_N = fit_trees(x_NF[:1500], y_N[:1500], tried.num_rounds, "binary")(x_NF[1500:])
     assert (logit_N == again_N).all()
 
 
 def test_trees_of_numbers_give_numbers() -> None:
     x_NF, _ = labelled(1500)
     y_N = np.abs(x_NF[:, 0])
-    tried = tried_trees(x_NF, y_N, np.arange(800), np.arange(800, 1000), "regression")
-    found_N = grown_trees(x_NF[:1000], y_N[:1000], tried.num_rounds, "regression")(x_NF[1000:])
+    tried = choose_rounds(x_NF, y_N, np.arange(800), np.arange(800, 1000), "regression")
+    found_N = fit_trees(x_NF[:1000], y_N[:1000], tried.num_rounds, "regression")(x_NF[1000:])
     assert np.square(found_N - y_N[1000:]).mean() < 0.1 * y_N[1000:].var()
     assert tried.loss < 0.1
 
 
-def test_fits_are_the_same_to_the_bit_on_any_number_of_threads() -> None:
+def test_fits_repeat_to_the_bit() -> None:
     x_NF, y_NK = labelled(700)
     inputs, is_positive_P = pairs_of_taste()
 

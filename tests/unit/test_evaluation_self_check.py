@@ -40,8 +40,7 @@ def test_the_model_sees_no_day_that_it_is_judged_on_and_all_labels_end_in_time(
     assert plan.train[-1] + longest <= plan.test[0]
     assert plan.test[-1] + longest <= UNTIL == plan.end
     assert {*plan.horizons, *plan.left_out} == horizons
-    built = {day + timedelta(days=future_days) for day in days} | set(days)
-    assert set(plan.dates) <= built or every_days > future_days > 0
+    assert set(plan.dates) <= {day + timedelta(days=future_days) for day in days}
 
 
 def test_the_longest_horizon_that_leaves_half_of_the_dates_comes_before_the_number_of_dates() -> None:
@@ -63,7 +62,4 @@ def test_a_lead_below_the_least_gain_is_refused_with_the_figures_and_one_below_z
     assert lines == ["warning: self-check: the embedding is 1.0% behind raw [-2.0%, +0.1%]"]
     with pytest.raises(GateRefusedError, match=r"behind raw .*; quality\.min_gain is -0\.5%\. No space was trained"):
         check_gain(behind, -0.005, lines.append)
-    assert lines[1:] == [
-        "self-check: return_7d: embedding 0.7000, raw 0.6500",
-        "self-check: neighbours: embedding 0.2500, raw 0.3000, pca 0.2000",
-    ]
+    assert lines[1:] == behind.lines

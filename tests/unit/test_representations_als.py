@@ -14,7 +14,7 @@ from userrep.evaluation.representations.als import (
     AlsFolded,
     AlsRefitted,
     AlsStatic,
-    Factorisation,
+    Factorization,
     Fitted,
     flagged,
     folded,
@@ -25,12 +25,12 @@ pytestmark = pytest.mark.fast
 ALS = AlsVectors(kind="als", dim=8, regularization=0.5)
 
 
-def factorised(num_users: int = 60, num_items: int = 40) -> Factorisation:
-    """Make a factorisation that has taken place, with random factors; every other user has none."""
+def factorised(num_users: int = 60, num_items: int = 40) -> Factorization:
+    """Make a factorization that has taken place, with random factors; every other user has none."""
     rng = np.random.default_rng(0)
     user_UD, item_ID = (rng.normal(size=(size, ALS.dim)).astype(np.float32) for size in (num_users, num_items))
     user_UD[::2] = 0
-    factors = Factorisation(ALS)
+    factors = Factorization(ALS)
     factors._fitted = Fitted(user_UD, item_ID, item_ID.T.astype(np.float64) @ item_ID)
     return factors
 
@@ -81,7 +81,7 @@ def test_cut_rows_have_no_static_factors_and_are_folded_in_by_what_is_known() ->
     assert (AlsFolded(factors).matrix(context)[~at_first] != folded_ND[~at_first]).any()
 
 
-def test_one_factorisation_serves_both_representations() -> None:
+def test_one_factorization_serves_both_representations() -> None:
     context, factors = context_of([]), factorised()
     given = factors._fitted
     AlsStatic(factors).fit(context)

@@ -1,4 +1,4 @@
-"""Static and folded factors from one factorisation in Spark, and the sample that is read with it."""
+"""Static and folded factors from one factorization in Spark, and the sample that is read with it."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,7 +13,7 @@ from tests.support.evaluation_world import FIRST_DAY, PLAN, Event, activity_from
 from userrep.config import AlsVectors
 from userrep.evaluation.activity import Futures
 from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorisation
+from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization
 
 pytestmark = pytest.mark.default
 
@@ -49,7 +49,7 @@ def test_factors_folded_in_at_the_end_of_the_training_are_those_that_als_found(s
     rows, nothing = rows_at_all_dates(U), cast(Any, None)
     futures = Futures(rows, activity_from(events, rows, V))
     context = ContextOf(nothing, nothing, nothing, PLAN, futures, seed=1, seen=spark.createDataFrame(seen))
-    factors = Factorisation(ALS)
+    factors = Factorization(ALS)
     static, folded = AlsStatic(factors), AlsFolded(factors)
     for one in (static, folded):
         one.fit(context)

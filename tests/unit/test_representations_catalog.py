@@ -20,7 +20,7 @@ def test_the_embedding_comes_first_and_every_representation_has_a_name_of_its_ow
     assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)
 
 
-def test_both_als_representations_share_one_factorisation_and_each_call_makes_another() -> None:
+def test_both_als_representations_share_one_factorization_and_each_call_makes_another() -> None:
     (static, folded), (other, _) = (
         [one for one in representations() if isinstance(one, AlsStatic | AlsFolded)] for _ in range(2)
     )

@@ -41,3 +41,19 @@ def test_a_table_has_a_line_for_each_task_and_an_empty_cell_where_nothing_was_me
 def test_a_check_survives_a_manifest() -> None:
     found = check_of(raw=(0.02, 0.01, 0.03))
     assert SelfCheck.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_person_reads_the_table_what_it_comes_to_and_what_is_not_in_it() -> None:
+    found = check_of(raw=(0.02, 0.01, 0.03)).model_copy(
+        update={"not_judged": ["neighbours"], "left_out": {"volume_30d": "too few"}}
+    )
+    assert found.lines == [
+        "self-check, trained until 2024-03-01 and judged on the days after that:",
+        "task                embedding  raw     pca",
+        "return_7d           0.7000     0.6500",
+        "neighbours *        0.2500     0.3000  0.2000",
+        "embedding ahead by             +2.0%",
+        "over all judged tasks: the embedding is 2.0% ahead of raw [+1.0%, +3.0%]",
+        "* fewer than 200 positives or negatives: not judged",
+        "left out: volume_30d: too few",
+    ]

@@ -20,7 +20,7 @@ from userrep.evaluation.metrics import value_of
 from userrep.evaluation.rows import TEST
 from userrep.evaluation.tasks.neighbours import (
     AS_IT_IS,
-    STANDARDISED,
+    STANDARDIZED,
     NeighbourProblem,
     NeighboursByAttribute,
     NeighboursByFavourite,
@@ -95,7 +95,7 @@ def test_test_rows_are_ranked_within_their_date_and_training_rows_do_not_count()
     assert problem.scores(x_NF, AS_IT_IS)["ndcg"].score_MK.min() == pytest.approx(1)
 
 
-def test_inputs_are_standardised_before_cosines_if_that_is_better_at_training_dates() -> None:
+def test_inputs_are_standardized_before_cosines_if_that_is_better_at_training_dates() -> None:
     truth = truth_with(120, group=["a", "b"] * 60)
     problem = NeighboursByAttribute("group").problem(truth, 1)
     assert isinstance(problem, NeighbourProblem)
@@ -103,8 +103,8 @@ def test_inputs_are_standardised_before_cosines_if_that_is_better_at_training_da
     sign_N = (1 - 2 * (rows.user_N % 2)).astype(np.float32)
     offset = np.stack([np.full(len(rows), 100.0), sign_N, np.random.default_rng(0).normal(size=len(rows))], axis=1)
     x_NF = offset.astype(np.float32) * np.array([1, 1, 20], np.float32)
-    assert problem.chosen(x_NF) == STANDARDISED
-    better, worse = (value_of("ndcg", problem.scores(x_NF, how)["ndcg"]) for how in (STANDARDISED, AS_IT_IS))
+    assert problem.chosen(x_NF) == STANDARDIZED
+    better, worse = (value_of("ndcg", problem.scores(x_NF, how)["ndcg"]) for how in (STANDARDIZED, AS_IT_IS))
     assert better > worse + 0.2
     angle = np.stack([sign_N, np.random.default_rng(1).normal(scale=0.01, size=len(rows))], axis=1)
     assert problem.chosen(angle.astype(np.float32)) == AS_IT_IS  # noise is small until it is scaled

@@ -161,7 +161,7 @@ def test_pairs_see_the_item_vectors_that_were_valid_at_their_date(planted: World
     dated = ItemVectors({"content": 4}, version_of, vectors, {first: has, second: has})
     problem = NextItem(7).problem(replace(planted.truth, items=dated), 1)
     assert isinstance(problem, PairProblem)
-    x_ME, at_P = problem.item_side()
+    x_ME, at_P = problem.item_inputs()
     for pair in range(0, len(at_P), 13):
         row, item = problem.pairs.row_P[pair], problem.pairs.item_P[pair]
         d = planted.rows.date_N[row]

@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
 
-from userrep.config.values import Attributes, Days, Duration, Limit, Name, Section, Share, ascending, part_of_name
+from userrep.config.values import (
+    Attributes,
+    Days,
+    Duration,
+    Limit,
+    Name,
+    Section,
+    Share,
+    ascending,
+    part_of_name,
+    refuse,
+)
 
 
 class Snapshots(Section):
@@ -117,12 +128,19 @@ class Evaluation(Section):
 
 
 class Quality(Section):
-    """Whether a training begins with a self-check, and what it asks for (docs/training.md)."""
+    """The self-check that a training begins with (docs/training.md)."""
 
     self_check: bool = True
-    """Train a model on less of the log first, and judge it on the days after that next to what could be had without."""
+    """Before each training, train a model on earlier dates and compare it with simple baselines on later days."""
     min_gain: float | None = None
-    """The least mean lead over the best peer, for example 0.01 for 1 %; a training below it is refused, exit code 3."""
+    """The least mean lead over the best baseline, for example 0.01 for 1 %. A training below it, or without a check, is
+    refused with exit code 3."""
+
+    @model_validator(mode="after")
+    def _gate_has_a_check(self) -> "Quality":
+        if self.min_gain is not None and not self.self_check:
+            refuse(["min_gain needs the self-check: set self_check to true, or leave min_gain out"])
+        return self
 
 
 class Tracking(Section):

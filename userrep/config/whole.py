@@ -55,7 +55,7 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     """How an embedding is judged."""
     quality: Quality = Quality()
-    """What a training must be worth."""
+    """The quality gate of a training."""
     tracking: Tracking = Tracking()
     """Where trainings are recorded."""
     stream: Stream | None = None

@@ -20,7 +20,7 @@ INPUT_ATTRIBUTES = "neighbours_by_"  # tasks of no family: an attribute may be a
 _COUNTING = ("auc", "r2", "ndcg")
 
 
-def judged(measured: Sequence[Measured]) -> list[Measured]:
+def counting(measured: Sequence[Measured]) -> list[Measured]:
     """Return the figures that leads are made of, of tasks with enough test examples of either kind."""
     return [one for one in first_metrics(measured) if one.is_judged and not one.task.startswith(INPUT_ATTRIBUTES)]
 
@@ -37,7 +37,7 @@ def leads(found: Sequence[Sequence[Measured]], seed: int = 0) -> dict[str, dict[
     first. A lead is relative, but for R2 the difference. Intervals are over users and trainings: each resampling takes
     one of the trainings by chance.
     """
-    by_training = [{(one.task, one.representation): one for one in judged(measured)} for measured in found]
+    by_training = [{(one.task, one.representation): one for one in counting(measured)} for measured in found]
     peers = sorted({peer for _, peer in by_training[0]} - {EMBEDDING})
     tasks = [task for task, name in by_training[0] if name == EMBEDDING]
     num_draws = len(next(iter(by_training[0].values())).bootstraps_B)

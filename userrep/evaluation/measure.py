@@ -29,7 +29,7 @@ _LEAST_FOR_WORKERS = 20_000  # rows; with fewer, probes are fitted in less time 
 
 
 @contextmanager
-def beside_each_other(num_rows: int) -> Iterator[Map]:
+def parallel_map(num_rows: int) -> Iterator[Map]:
     """Give a ``map`` over processes, one for each core of the driver; with few rows, the one that there is.
 
     Probes keep to one thread, so that figures come out alike anywhere; what runs in parallel are probes.
@@ -126,11 +126,11 @@ def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> No
 
 
 def _num_by_label(scores: Scores) -> dict[str, int]:
-    """Count the test examples' labels of either kind, over all labels; nothing where examples have none."""
+    """Count the test examples of either kind, of several labels the mean; nothing where examples have no labels."""
     if not scores.label_MK.any():
         return {}
-    num_positives = int((scores.label_MK > 0).sum())
-    return {"test_positives": num_positives, "test_negatives": scores.label_MK.size - num_positives}
+    num_positives = round(float((scores.label_MK > 0).sum(axis=0).mean()))
+    return {"test_positives": num_positives, "test_negatives": len(scores.label_MK) - num_positives}
 
 
 def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, one: Described) -> list[Measured]:

@@ -33,7 +33,7 @@ Ints = NDArray[np.int64]
 Fitted = TypeVar("Fitted")
 
 
-def standardised(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
+def standardized(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
     """Center and scale each input by some of the rows; one that does not vary there becomes zero. Clipped at 8."""
     mean_F = x_NF[fitted_N].mean(axis=0, dtype=np.float64)
     spread_F = x_NF[fitted_N].std(axis=0, dtype=np.float64)
@@ -42,7 +42,7 @@ def standardised(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
     return clipped_NF
 
 
-def path(
+def penalty_path(
     fit: Callable[[float, Fitted | None], Fitted], loss_K: Callable[[Fitted], Floats]
 ) -> tuple[Floats, Floats, Fitted]:
     """Weaken the penalty until the mean held-out loss rises; return each label's best strength and loss, and a fit.
@@ -168,7 +168,7 @@ class Trees(NamedTuple):
     num_rounds: int
 
 
-def tried_trees(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objective: str) -> Trees:
+def choose_rounds(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objective: str) -> Trees:
     """Grow trees until the held-out loss has not fallen for 20 rounds. ``objective``: LightGBM's binary, regression."""
     training = lightgbm.Dataset(x_NF[train], y_N[train], params=_TREES)
     held_out = lightgbm.Dataset(x_NF[valid], y_N[valid], reference=training, params=_TREES)
@@ -179,7 +179,7 @@ def tried_trees(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objecti
     return Trees(next(iter(grown.best_score["valid_0"].values())), grown.best_iteration)
 
 
-def grown_trees(x_NF: Floats32, y_N: Floats32, num_rounds: int, objective: str) -> Callable[[Floats32], Floats]:
+def fit_trees(x_NF: Floats32, y_N: Floats32, num_rounds: int, objective: str) -> Callable[[Floats32], Floats]:
     """Grow trees for some rounds; return what gives logits or numbers of other rows."""
     grown = lightgbm.train(
         _TREES | {"objective": objective}, lightgbm.Dataset(x_NF, y_N, params=_TREES), max(1, num_rounds)

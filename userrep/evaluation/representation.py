@@ -33,6 +33,8 @@ whose features and history hold the newest events only. Who knows more of a user
 - ``context.picked``: N x I, true where the user has picked the item at onboarding before the row's date.
 - ``context.seed``: for whatever is drawn.
 
+``als_refitted`` is the one exception: it is fitted at each row's date, on what lies before that.
+
 What it must not do: look at ``context.futures`` beyond ``history``; fit anything on test rows, their labels or later
 events; draw without the seed; return anything but finite float32 in N rows. What nothing is known of is zeros. A
 representation may have any width; probes standardize it by training rows.

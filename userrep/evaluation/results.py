@@ -46,9 +46,9 @@ class Measured:
 
     @property
     def is_judged(self) -> bool:
-        """Tell whether there are 200 test examples of either kind; with fewer, a figure is shown and not judged."""
-        kinds = [self.num_examples.get(name, _LEAST_JUDGED) for name in ("test_positives", "test_negatives")]
-        return min(kinds) >= _LEAST_JUDGED
+        """Tell whether there are 200 test examples, of either kind where there are kinds; fewer are not judged."""
+        kinds = [self.num_examples[name] for name in ("test_positives", "test_negatives") if name in self.num_examples]
+        return min(kinds, default=self.num_examples["test"]) >= _LEAST_JUDGED
 
     @property
     def value(self) -> float:

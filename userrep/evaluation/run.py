@@ -10,11 +10,11 @@ from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures, read_activity
 from userrep.evaluation.attributes import read_attributes
 from userrep.evaluation.items import clustered, content_modality, read_item_vectors
-from userrep.evaluation.measure import Report, beside_each_other, check_measured, fitted_and_described, measure
+from userrep.evaluation.measure import Report, check_measured, fitted_and_described, measure, parallel_map
 from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context, Representation
-from userrep.evaluation.representations.catalog import PICKS
+from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.rows import read_rows
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
@@ -60,12 +60,13 @@ def evaluate(
     described = [fitted_and_described(one, context, report) for one in asked]
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, config.evaluation.attribute_names)
     newcomers = newcomer_tasks(plan, config)
-    with beside_each_other(len(context.rows)) as each:
+    with parallel_map(len(context.rows)) as each:
         measured, reasons = measure(tasks, truth, described, config, report, each=each)
         costs = {one.name: one.cost for one in described}
         del described  # all of their matrices; those of new users are as large
+        judged = [one for one in asked if one.name != REFITTED]
         of_newcomers, more_reasons = measure_newcomers(
-            newcomers, asked, context, truth, versions=versions, report=report, each=each
+            newcomers, judged, context, truth, versions=versions, report=report, each=each
         )
     measured, left_out = measured + of_newcomers, left_out | reasons | more_reasons
     check_measured(measured, left_out)

@@ -12,7 +12,7 @@ from userrep import config
 from userrep.errors import ArtifactError
 from userrep.features.layout import UNKNOWN, InputLayout, Scaler
 from userrep.features.targets import TargetLayout
-from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, write_frozen
+from userrep.model.frozen_folder import MANIFEST, WEIGHTS, Manifest, read_frozen, read_frozen_manifest, write_frozen
 from userrep.model.self_check import SelfCheck
 from userrep.model.tensor_file import Tensors
 from userrep.model.weights import propensities_of, weight_shapes
@@ -99,6 +99,14 @@ def save_artifact(folder: str, manifest: SpaceManifest, tensors: Tensors) -> Spa
         raise ArtifactError(
             f"{folder}: there is an artifact already, and spaces are frozen. Choose another space_id."
         ) from None
+
+
+def read_manifest(folder: str) -> SpaceManifest:
+    """Read what a space is without its weights, and so without checking that the two belong together.
+
+    Raises ArtifactError if there is no manifest that can be read.
+    """
+    return read_frozen_manifest(folder, SpaceManifest, cure=_RESTORE)
 
 
 def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:

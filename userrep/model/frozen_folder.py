@@ -61,13 +61,7 @@ def read_frozen(folder: str, kind: type[M], *, expected_hash: str | None, cure: 
         If anything is not as it was written; one line.
     """
     values = _parsed(folder, _read(folder, MANIFEST, _MAX_MANIFEST, cure), cure)
-    try:
-        manifest = kind.model_validate(values)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(in_line(str(part)) for part in fault["loc"])
-        said = " ".join(fault["msg"].removeprefix("Value error, ").splitlines())
-        raise ArtifactError(f"{folder}: {MANIFEST} does not fit: {place}: {said}. {cure}") from None
+    manifest = _validated(folder, values, kind, cure)
     weights = _read(folder, WEIGHTS, _MAX_WEIGHTS, cure)
     found = _content_hash(weights, values)
     if found != manifest.content_hash:
@@ -81,6 +75,27 @@ def read_frozen(folder: str, kind: type[M], *, expected_hash: str | None, cure: 
             f"{cure}"
         )
     return manifest, read_tensors(weights, f"{folder}: {WEIGHTS}", cure=cure)
+
+
+def read_frozen_manifest(folder: str, kind: type[M], *, cure: str) -> M:
+    """Read the manifest alone, without comparing its content hash with the weights.
+
+    Raises
+    ------
+    ArtifactError
+        If it cannot be read; one line.
+    """
+    return _validated(folder, _parsed(folder, _read(folder, MANIFEST, _MAX_MANIFEST, cure), cure), kind, cure)
+
+
+def _validated(folder: str, values: dict[str, Any], kind: type[M], cure: str) -> M:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(in_line(str(part)) for part in fault["loc"])
+        said = " ".join(fault["msg"].removeprefix("Value error, ").splitlines())
+        raise ArtifactError(f"{folder}: {MANIFEST} does not fit: {place}: {said}. {cure}") from None
 
 
 def _parsed(folder: str, text: bytes, cure: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from datetime import date
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 MEAN = "mean"  # over families of tasks
 
@@ -21,7 +21,8 @@ class SelfCheck(BaseModel):
 
     ``trained_until``: what the checked model was trained on ends there. ``test_as_ofs``: the dates it is judged on;
     their labels end by the ``trained_until`` of the space. ``values``: by task and representation. ``ahead``: by peer
-    and family of tasks, with the mean over families, each counted once, under ``mean``.
+    and family of tasks, with the mean over families, each counted once, under ``mean``. ``not_judged``: tasks with too
+    few examples, which no lead is made of. ``left_out``: tasks without figures, and why.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,8 @@ class SelfCheck(BaseModel):
     num_test_users: int
     values: dict[str, dict[str, float]]
     ahead: dict[str, dict[str, Lead]]
+    not_judged: list[str] = Field(default_factory=list)
+    left_out: dict[str, str] = Field(default_factory=dict)
 
     @property
     def best_peer(self) -> str:
@@ -64,3 +67,16 @@ class SelfCheck(BaseModel):
         ]
         means = [f"{self.gain_over(name).value:+.1%}" if name in self.ahead else "" for name in names]
         return ["task", *names], [*rows, ["embedding ahead by", *means]]
+
+    @property
+    def lines(self) -> list[str]:
+        """The whole result for a person: the table, what it comes to, and what is not in it."""
+        head, rows = self.table
+        marked = [[f"{row[0]} *" if row[0] in self.not_judged else row[0], *row[1:]] for row in rows]
+        widths = [max(len(cell) for cell in column) for column in zip(head, *marked, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                 for row in (head, *marked)]  # fmt: skip
+        notes = ["* fewer than 200 positives or negatives: not judged"] if self.not_judged else []
+        notes += [f"left out: {task}: {reason}" for task, reason in self.left_out.items()]
+        title = f"self-check, trained until {self.trained_until} and judged on the days after that:"
+        return [title, *lines, f"over all judged tasks: {self.summary}", *notes]

@@ -35,7 +35,10 @@ _NIGHT = {
     "embed_users": "user and space",
     "publish_snapshot": "user and space",
 }
-TRAINING = {"train_item_vectors": "user", "build_user_features": "user", "train_autoencoder": "user"}
+TRAINING = {
+    "train_item_vectors": "user", "build_user_features": "user", "check_quality": "user", "train_autoencoder": "user",
+}  # fmt: skip
+_OPTIONAL = ("check_quality",)
 _OWN = ("build_activity_tiles", "refresh_user_features")  # what a team without embeddings does for itself
 
 
@@ -114,7 +117,7 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
     if not all(map(isfinite, (size.core_hour_price, size.gb_month_price))):
         raise UsageError("plan: a price is a number, not nan or inf; see `userrep plan --help`.")
     runs, ledger = measured_runs(tables), tile_ledger(tables)
-    missing = [stage for stage in (*_NIGHT, *TRAINING) if stage not in runs]
+    missing = [stage for stage in (*_NIGHT, *TRAINING) if stage not in (*runs, *_OPTIONAL)]
     if missing:
         raise UsageError(
             f"plan: no run of {', '.join(missing)} is recorded below {config.root or config.catalog}, so there is no "
@@ -126,7 +129,8 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
     users = published[-1].num_users
     night = [_work(stage, runs[stage], by, times[by], users) for stage, by in _NIGHT.items()]
     share = 1 / size.retrain_days
-    training = [_work(stage, runs[stage], by, times[by] * share, users) for stage, by in TRAINING.items()]
+    stages = [stage for stage in TRAINING if stage in runs]
+    training = [_work(stage, runs[stage], TRAINING[stage], times[TRAINING[stage]] * share, users) for stage in stages]
     storage = _storage(tables, config, size, ledger, spaces, num_vectors=sum(row.num_users for row in published))
     own_gb = sum(of.gb for of in storage if of.table != schemas.USER_EMBEDDINGS.name)
     return Plan(night + training, storage, sum(of.core_hours for of in night if of.stage in _OWN), own_gb, size)

@@ -107,9 +107,9 @@ def create_space(
             trained_until=until,
             content_hash=manifest.content_hash,
         )
-        delete_folder(training_folder(config, space_id))
-        if exists(checked := training_folder(config, check_id(space_id))):
-            delete_folder(checked)
+        for folder in (training_folder(config, space_id), training_folder(config, check_id(space_id))):
+            if exists(folder):
+                delete_folder(folder)
         return find_space(tables, space_id)
 
 
@@ -123,7 +123,7 @@ def checked_model(
     until: date,
     report: Callable[[str], None],
 ) -> Artifact:
-    """Train the model of a self-check, which is not written or registered; its rows and checkpoints go at the end.
+    """Train the model of a self-check, which is not written or registered.
 
     As ``create_space`` trains, but on at most 100,000 rows, and from fresh weights: those of an earlier space may have
     seen the days that it is to be judged on. ``space_id``: of the space that is to be trained.
@@ -134,9 +134,16 @@ def checked_model(
     config = config.model_copy(update={"training": training})
     inputs = training_inputs(tables, config, space_id=own_id, versions=versions, as_ofs=as_ofs, report=report)
     trained = _trained(tables, config, inputs, SpaceId(own_id, versions.lineage_id, until), report)
-    delete_folder(training_folder(config, own_id))
-    tables.drop_partitions(TRAINING_ROWS, [{"space_id": own_id}])
     return Artifact(trained.manifest, trained.tensors)
+
+
+def drop_checked_model(tables: Tables, config: Config, space_id: str) -> None:
+    """Delete the rows and checkpoints of a checked model, once it is judged; what else is in its folder stays."""
+    tables.drop_partitions(TRAINING_ROWS, [{"space_id": check_id(space_id)}])
+    folder = training_folder(config, check_id(space_id))
+    for part in ("inputs", "checkpoints"):
+        if exists(f"{folder}/{part}"):
+            delete_folder(f"{folder}/{part}")
 
 
 class SpaceId(NamedTuple):

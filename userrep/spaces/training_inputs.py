@@ -50,8 +50,11 @@ def training_folder(config: Config, space_id: str) -> str:
 
 
 def check_id(space_id: str) -> str:
-    """Name what belongs to the self-check of a training, as if it were a space of its own."""
-    return f"{space_id}-check"
+    """Name what belongs to the self-check of a training, as if it were a space of its own: by its number alone.
+
+    So a training with other settings, which has another id, takes the place of what a check that was cut off has left.
+    """
+    return f"{space_id.partition('-')[0]}-check"
 
 
 def training_inputs(

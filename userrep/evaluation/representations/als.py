@@ -41,8 +41,8 @@ class Fitted(NamedTuple):
 
 
 @dataclass
-class Factorisation:
-    """The factorisation, made once for all that ask for it. Cost: as a version of item vectors by ALS."""
+class Factorization:
+    """The factorization, made once for all that ask for it. Cost: as a version of item vectors by ALS."""
 
     settings: AlsVectors
     _fitted: Fitted | None = field(default=None, init=False)
@@ -81,7 +81,7 @@ class AlsStatic:
     So it is zeros of all cut rows: who is as little known as they are has no factors.
     """
 
-    factors: Factorisation
+    factors: Factorization
     name: str = "als_static"
 
     def fit(self, context: Context) -> None:
@@ -99,10 +99,10 @@ class AlsFolded:
     """The factors that a row's user would have by all that lies before the row's date; then 1, or zeros without any.
 
     Items keep the factors that they had at ``plan.until``; those that were not sold before count for nothing. The
-    factorisation is that of ``AlsStatic``, whose fit the clock has counted where that one comes first.
+    factorization is that of ``AlsStatic``, whose fit the clock has counted where that one comes first.
     """
 
-    factors: Factorisation
+    factors: Factorization
     name: str = "als_folded"
 
     def fit(self, context: Context) -> None:

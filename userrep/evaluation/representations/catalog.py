@@ -2,7 +2,7 @@
 
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Representation
-from userrep.evaluation.representations.als import AlsFolded, AlsRefitted, AlsStatic, Factorisation
+from userrep.evaluation.representations.als import AlsFolded, AlsRefitted, AlsStatic, Factorization
 from userrep.evaluation.representations.inputs import (
     Blocks,
     Embedding,
@@ -19,12 +19,13 @@ from userrep.evaluation.representations.matrices import Nmf
 from userrep.evaluation.representations.reduced import Pca
 
 PICKS = "picks"  # left out where there are none
+REFITTED = "als_refitted"  # left out of tasks of new users: its items know all that these did before a date
 
 
 def representations() -> list[Representation]:
     """Return a new, unfitted one of each; the embedding, which the others are measured against, comes first."""
     settings = AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6)
-    factors = Factorisation(settings)
+    factors = Factorization(settings)
     return [
         Embedding(),
         Untrained(),

@@ -1,6 +1,6 @@
 """The task of what was left out of the input: which value of an attribute has the user?
 
-An attribute does not change, so that a head that has met a user knows the answer: it is tested on other users than it
+An attribute does not change, so that a probe that has met a user knows the answer: it is tested on other users than it
 is trained and tuned on. Shapes: N rows, U users, K values.
 """
 

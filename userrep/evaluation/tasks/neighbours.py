@@ -1,4 +1,4 @@
-"""Tasks without a head: are the nearest users of a user alike in what it will do, or in who it is?
+"""Tasks without a probe: are the nearest users of a user alike in what it will do, or in who it is?
 
 Shapes: N rows, F numbers, Q rows of one date, P places of a ranking.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.evaluation.metrics import Scores, ndcg
-from userrep.evaluation.probes import standardised
+from userrep.evaluation.probes import standardized
 from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints, Rows, num_by_role, places
 from userrep.evaluation.tasks.rows import clusters_touched
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth, too_few_values
@@ -18,7 +18,7 @@ from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth, too_f
 _PLACES = 50
 _MAX_POOL = 2000  # rows of a date among which neighbours are looked for
 
-AS_IT_IS, STANDARDISED = "as it is", "standardised"
+AS_IT_IS, STANDARDIZED = "as it is", "standardized"
 
 
 class _Found(NamedTuple):
@@ -30,8 +30,8 @@ class _Found(NamedTuple):
 class NeighbourProblem:
     """Rows with a kind each (-1: not in it); a neighbour, of the same date, is relevant if it is of the same kind.
 
-    ``pool_N``: the rows that take part. There is no head; all that is chosen, by nDCG at the training dates, is whether
-    a representation is standardised before cosines are taken.
+    ``pool_N``: the rows that take part. There is no probe. All that is chosen, by nDCG at the training dates, is
+    whether a representation is standardized before cosines are taken.
     """
 
     rows: Rows
@@ -47,7 +47,7 @@ class NeighbourProblem:
 
     def chosen(self, x_NF: Floats32) -> str:
         """Choose how cosines are taken."""
-        tried = (AS_IT_IS, STANDARDISED)
+        tried = (AS_IT_IS, STANDARDIZED)
         return max(tried, key=lambda how: float(self._found(x_NF, how, is_test=False).ndcg.mean()))
 
     def scores(self, x_NF: Floats32, choice: str) -> dict[str, Scores]:
@@ -59,8 +59,8 @@ class NeighbourProblem:
     def _found(self, x_NF: Floats32, how: str, *, is_test: bool) -> _Found:
         """Rank within each date; the seed shuffles its rows, so that no order of theirs decides between equals."""
         training_N, rng = self.rows.role_N != TEST, np.random.default_rng(self.seed)
-        if how == STANDARDISED:
-            x_NF = standardised(x_NF, training_N)
+        if how == STANDARDIZED:
+            x_NF = standardized(x_NF, training_N)
         parts = []
         for d in range(len(self.rows.dates)):
             mine = rng.permutation(np.flatnonzero(self.pool_N & (self.rows.date_N == d) & (training_N != is_test)))

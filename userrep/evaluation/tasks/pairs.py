@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from userrep.evaluation.metrics import Scores
-from userrep.evaluation.probes import PairInputs, fit_pairs, log_loss, pair_logits, path, standardised
+from userrep.evaluation.probes import PairInputs, fit_pairs, log_loss, pair_logits, penalty_path, standardized
 from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
 
@@ -56,9 +56,9 @@ class PairProblem:
 
     def chosen(self, x_NF: Floats32) -> PairSetting:
         """Choose the penalty by the validation pairs."""
-        sides = self._sides(x_NF)
-        (train, y_train), (valid, y_valid) = (self._examples(sides, role) for role in (TRAIN, VALID))
-        [strength], _, _ = path(
+        inputs = self._standardized(x_NF)
+        (train, y_train), (valid, y_valid) = (self._examples(inputs, role) for role in (TRAIN, VALID))
+        [strength], _, _ = penalty_path(
             lambda strength, before: fit_pairs(train, y_train, strength, before),
             lambda weights: np.atleast_1d(log_loss(pair_logits(valid, weights), y_valid)),
         )
@@ -66,9 +66,9 @@ class PairProblem:
 
     def scores(self, x_NF: Floats32, choice: PairSetting) -> dict[str, Scores]:
         """Fit the training and validation pairs together; return logits of the test pairs."""
-        sides = self._sides(x_NF)
-        weights = fit_pairs(*self._examples(sides, TRAIN, VALID), choice.strength)
-        test, y_T = self._examples(sides, TEST)
+        inputs = self._standardized(x_NF)
+        weights = fit_pairs(*self._examples(inputs, TRAIN, VALID), choice.strength)
+        test, y_T = self._examples(inputs, TEST)
         row_T = np.sort(self.pairs.row_P[self._role_P == TEST])
         found = Scores(
             pair_logits(test, weights)[:, None], y_T.astype(np.float64)[:, None], self.truth.rows.user_N[row_T]
@@ -79,24 +79,24 @@ class PairProblem:
     def _role_P(self) -> NDArray[np.int8]:
         return self.truth.rows.role_N[self.pairs.row_P]
 
-    def _sides(self, x_NF: Floats32) -> PairInputs:
+    def _standardized(self, x_NF: Floats32) -> PairInputs:
         """Standardize rows and items by those of training and validation, for all pairs."""
-        item_ME, at_P = self.item_side()
+        item_ME, at_P = self.item_inputs()
         used_M = np.zeros(len(item_ME), bool)
         used_M[at_P[np.isin(self._role_P, (TRAIN, VALID))]] = True
         is_fitted_N = np.isin(self.truth.rows.role_N, (TRAIN, VALID))
-        return PairInputs(standardised(x_NF, is_fitted_N), standardised(item_ME, used_M), self.pairs.row_P, at_P)
+        return PairInputs(standardized(x_NF, is_fitted_N), standardized(item_ME, used_M), self.pairs.row_P, at_P)
 
-    def _examples(self, sides: PairInputs, *roles: int) -> tuple[PairInputs, Floats32]:
+    def _examples(self, inputs: PairInputs, *roles: int) -> tuple[PairInputs, Floats32]:
         """Return the pairs of some roles in the order of rows, with their labels; rows and items without a pair go."""
         some = np.flatnonzero(np.isin(self._role_P, roles))
-        some = some[np.argsort(sides.row_P[some], kind="stable")]
-        rows, row_P = np.unique(sides.row_P[some], return_inverse=True)
-        items, item_P = np.unique(sides.item_P[some], return_inverse=True)
-        pairs = PairInputs(sides.x_NF[rows], sides.item_ME[items], row_P, item_P)
+        some = some[np.argsort(inputs.row_P[some], kind="stable")]
+        rows, row_P = np.unique(inputs.row_P[some], return_inverse=True)
+        items, item_P = np.unique(inputs.item_P[some], return_inverse=True)
+        pairs = PairInputs(inputs.x_NF[rows], inputs.item_ME[items], row_P, item_P)
         return pairs, self.pairs.is_positive_P[some].astype(np.float32)
 
-    def item_side(self) -> tuple[Floats32, Ints]:
+    def item_inputs(self) -> tuple[Floats32, Ints]:
         """Describe each item at each date that has it in a pair: its vectors valid then, and its popularity.
 
         Returns x_ME and the place in it of each pair's item.

@@ -14,14 +14,14 @@ from userrep.evaluation.metrics import Scores
 from userrep.evaluation.probes import (
     Floats,
     Trees,
+    choose_rounds,
     fit_logistic,
     fit_ridge,
-    grown_trees,
+    fit_trees,
     linear,
     log_loss,
-    path,
-    standardised,
-    tried_trees,
+    penalty_path,
+    standardized,
 )
 from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, Rows
 from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
@@ -71,19 +71,19 @@ class RowProblem:
         x_NF, train, valid = self._inputs(x_NF), self._of(TRAIN), self._of(VALID)
         y_NK = self._targets(train)
         if self.kind == "yes_or_no":
-            strength_K, loss_K, _ = path(
+            strength_K, loss_K, _ = penalty_path(
                 lambda strength, before: fit_logistic(
                     x_NF[train], y_NK[train], np.full(y_NK.shape[1], strength), before
                 ),
                 lambda w_GK: log_loss(linear(x_NF[valid], w_GK), y_NK[valid]),
             )
         else:
-            strength_K, loss_K, _ = path(
+            strength_K, loss_K, _ = penalty_path(
                 lambda strength, _: fit_ridge(x_NF[train], y_NK[train, 0], strength)[:, None],
                 lambda w_GK: np.square(linear(x_NF[valid], w_GK) - y_NK[valid]).mean(axis=0),
             )
         alone = y_NK.shape[1] == 1
-        trees = tried_trees(x_NF, y_NK[:, 0], train, valid, self._objective) if alone else None
+        trees = choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective) if alone else None
         return Setting(strength_K, float(loss_K.mean()), trees)
 
     def scores(self, x_NF: Floats32, choice: Setting) -> dict[str, Scores]:
@@ -96,7 +96,7 @@ class RowProblem:
             w_GK = fit_ridge(x_NF[fitted], y_NK[fitted, 0], float(choice.strength_K[0]))[:, None]
         found = {"linear": self._scores(linear(x_TF, w_GK), test, fitted)}
         if choice.trees is not None:
-            grown = grown_trees(x_NF[fitted], y_NK[fitted, 0], choice.trees.num_rounds, self._objective)
+            grown = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.trees.num_rounds, self._objective)
             found["trees"] = self._scores(grown(x_TF)[:, None], test, fitted)
         best = found["trees" if choice.is_trees else "linear"]
         return {self.metric: best} | {f"{self.metric}_{probe}": scores for probe, scores in found.items()}
@@ -109,7 +109,7 @@ class RowProblem:
         return np.flatnonzero(np.isin(self.rows.role_N, roles))
 
     def _inputs(self, x_NF: Floats32) -> Floats32:
-        return standardised(x_NF, np.isin(self.rows.role_N, (TRAIN, VALID)))
+        return standardized(x_NF, np.isin(self.rows.role_N, (TRAIN, VALID)))
 
     def _unit(self, fitted: Ints) -> tuple[float, float]:
         """Return what numbers are centered and scaled by: their mean and spread in some rows."""

@@ -106,7 +106,7 @@ class Task(Protocol):
 
     @property
     def is_akin_to_training(self) -> bool:
-        """Say whether a head that predicts the days after the as-of date, in a space's training, has kindred labels."""
+        """Tell whether the labels are akin to what a space's training predicts of the days after an as-of date."""
 
     def problem(self, truth: Truth, seed: int) -> Problem | LeftOut:
         """Make the examples; or say why there are too few."""

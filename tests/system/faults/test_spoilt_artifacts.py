@@ -40,7 +40,7 @@ def test_a_daily_run_over_damaged_weights_names_them_and_leaves_what_serves_to_t
 ) -> None:
     world = trained.copy(tmp_path / "damaged")
     before = served(world.root)
-    (weights,) = (world.root / "artifacts" / "spaces").glob("[!.]*/weights.safetensors")
+    (weights,) = (world.root / "artifacts" / "spaces").glob("[!.]*/*/weights.safetensors")
     whole = weights.read_bytes()
     for name, damage in DAMAGES.items():
         damaged = damage(whole)

@@ -127,7 +127,7 @@ def strengths_of(held_out: list[list[float]]) -> tuple[list[float], list[float],
         tried.append(strength)
         return 0 if before is None else before + 1
 
-    strength_K, loss_K, _ = penalty_path(fit, lambda at: np.array(held_out[at]))
+    strength_K, loss_K = penalty_path(fit, lambda at: np.array(held_out[at]))
     assert tuple(tried) == STRENGTHS[: len(tried)]
     return strength_K.tolist(), loss_K.tolist(), len(tried)
 
@@ -145,7 +145,7 @@ def test_a_path_goes_to_the_weakest_penalty_where_losses_keep_falling() -> None:
 def test_noise_is_given_a_strong_penalty_and_a_clear_label_a_weak_one() -> None:
     x_NF, y_NK = labelled(1200, num_inputs=60)
     y_NK[:, 0] = x_NF[:, 0] > 0
-    strength_K, loss_K, _ = penalty_path(
+    strength_K, loss_K = penalty_path(
         lambda strength, before: fit_logistic(x_NF[:800], y_NK[:800], np.full(2, strength), before),
         lambda w_GK: log_loss(linear(x_NF[800:], w_GK), y_NK[800:]),
     )

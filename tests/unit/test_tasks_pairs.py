@@ -127,20 +127,22 @@ def test_a_representation_of_other_users_is_worth_nothing(planted: World) -> Non
 
 
 def test_what_knows_the_items_only_is_at_one_half(planted: World) -> None:
-    nobody = np.zeros((len(planted.rows), 1), np.float32)
+    zeros_N1 = np.zeros((len(planted.rows), 1), np.float32)
     popular = planted.truth.activity.popularity_DI[PLAN.dates.index(D)]
     assert popular.max() > 5 * np.median(popular)  # popularity is there to be found
     for only_new in (False, True):
-        assert judged(planted.truth, NextItem(7, only_new=only_new), nobody) == pytest.approx((0.5, 0.5, 0.5), abs=1e-9)
+        assert judged(planted.truth, NextItem(7, only_new=only_new), zeros_N1) == pytest.approx(
+            (0.5, 0.5, 0.5), abs=1e-9
+        )
 
 
 def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(planted: World) -> None:
     truth, rng = planted.truth, np.random.default_rng(0)
     pairs = NextItem(7).pairs(truth, rng)
     anything = np.where(pairs.is_positive_P, pairs.item_P, rng.integers(0, 80, len(pairs.item_P)))
-    careless = PairProblem(truth, Pairs(pairs.row_P, anything, pairs.is_positive_P))
-    nobody = np.zeros((len(planted.rows), 1), np.float32)
-    assert value_of("auc", careless.scores(nobody, careless.chosen(nobody))["auc"]) > 0.6
+    drawn_from_all = PairProblem(truth, Pairs(pairs.row_P, anything, pairs.is_positive_P))
+    zeros_N1 = np.zeros((len(planted.rows), 1), np.float32)
+    assert value_of("auc", drawn_from_all.scores(zeros_N1, drawn_from_all.chosen(zeros_N1))["auc"]) > 0.6
 
 
 def test_taste_tells_which_items_a_user_takes(planted: World) -> None:

@@ -44,10 +44,10 @@ def standardized(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
 
 def penalty_path(
     fit: Callable[[float, Fitted | None], Fitted], loss_K: Callable[[Fitted], Floats]
-) -> tuple[Floats, Floats, Fitted]:
-    """Weaken the penalty until the mean held-out loss rises; return each label's best strength and loss, and a fit.
+) -> tuple[Floats, Floats]:
+    """Weaken the penalty until the mean held-out loss rises; return each label's best strength and its loss.
 
-    ``fit``: of a strength and of the fit before, to start from. The fit that is returned is the last.
+    ``fit`` takes a strength and the fit before it, to start from.
     """
     fitted = fit(STRENGTHS[0], None)
     best_K = loss_K(fitted)
@@ -62,7 +62,7 @@ def penalty_path(
         if now_K.mean() >= least_mean:
             break
         least_mean = now_K.mean()
-    return strength_K, best_K, fitted
+    return strength_K, best_K
 
 
 def fit_logistic(x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:

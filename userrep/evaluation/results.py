@@ -46,7 +46,7 @@ class Measured:
 
     @property
     def is_judged(self) -> bool:
-        """Tell whether there are 200 test examples, of either kind where there are kinds; fewer are not judged."""
+        """Whether there are enough test examples to judge by: 200, or 200 positives and 200 negatives."""
         kinds = [self.num_examples[name] for name in ("test_positives", "test_negatives") if name in self.num_examples]
         return min(kinds, default=self.num_examples["test"]) >= _LEAST_JUDGED
 

@@ -52,7 +52,7 @@ class SelfCheck(BaseModel):
 
     @property
     def summary(self) -> str:
-        """Say in one line how the embedding compares with the best of its peers."""
+        """One line: how the embedding compares with its best peer."""
         value, low, high = self.gain
         where = "ahead of" if value >= 0 else "behind"
         return f"the embedding is {abs(value):.1%} {where} {self.best_peer} [{low:+.1%}, {high:+.1%}]"

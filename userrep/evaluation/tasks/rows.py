@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
     @property
     def is_trees(self) -> bool:
-        """Tell whether trees have the smaller loss."""
+        """Whether trees have the smaller held-out loss."""
         return self.trees is not None and self.trees.loss < self.linear_loss
 
     def __str__(self) -> str:
@@ -71,14 +71,14 @@ class RowProblem:
         x_NF, train, valid = self._inputs(x_NF), self._of(TRAIN), self._of(VALID)
         y_NK = self._targets(train)
         if self.kind == "yes_or_no":
-            strength_K, loss_K, _ = penalty_path(
+            strength_K, loss_K = penalty_path(
                 lambda strength, before: fit_logistic(
                     x_NF[train], y_NK[train], np.full(y_NK.shape[1], strength), before
                 ),
                 lambda w_GK: log_loss(linear(x_NF[valid], w_GK), y_NK[valid]),
             )
         else:
-            strength_K, loss_K, _ = penalty_path(
+            strength_K, loss_K = penalty_path(
                 lambda strength, _: fit_ridge(x_NF[train], y_NK[train, 0], strength)[:, None],
                 lambda w_GK: np.square(linear(x_NF[valid], w_GK) - y_NK[valid]).mean(axis=0),
             )

@@ -102,11 +102,11 @@ class Task(Protocol):
 
     @property
     def is_drawn(self) -> bool:
-        """Tell whether examples are drawn, so that one draw differs from the next."""
+        """Whether the examples are a random draw, which another seed would change."""
 
     @property
     def is_akin_to_training(self) -> bool:
-        """Tell whether the labels are akin to what a space's training predicts of the days after an as-of date."""
+        """Whether the labels resemble what a space is trained to predict about the days after an as-of date."""
 
     def problem(self, truth: Truth, seed: int) -> Problem | LeftOut:
         """Make the examples; or say why there are too few."""

@@ -70,17 +70,16 @@ class RowProblem:
         """Choose penalties and rounds by the validation rows."""
         x_NF, train, valid = self._inputs(x_NF), self._of(TRAIN), self._of(VALID)
         y_NK = self._targets(train)
+        (x_train, y_train), (x_valid, y_valid) = ((x_NF[rows], y_NK[rows]) for rows in (train, valid))
         if self.kind == "yes_or_no":
             strength_K, loss_K = penalty_path(
-                lambda strength, before: fit_logistic(
-                    x_NF[train], y_NK[train], np.full(y_NK.shape[1], strength), before
-                ),
-                lambda w_GK: log_loss(linear(x_NF[valid], w_GK), y_NK[valid]),
+                lambda strength, before: fit_logistic(x_train, y_train, np.full(y_NK.shape[1], strength), before),
+                lambda w_GK: log_loss(linear(x_valid, w_GK), y_valid),
             )
         else:
             strength_K, loss_K = penalty_path(
-                lambda strength, _: fit_ridge(x_NF[train], y_NK[train, 0], strength)[:, None],
-                lambda w_GK: np.square(linear(x_NF[valid], w_GK) - y_NK[valid]).mean(axis=0),
+                lambda strength, _: fit_ridge(x_train, y_train[:, 0], strength)[:, None],
+                lambda w_GK: np.square(linear(x_valid, w_GK) - y_valid).mean(axis=0),
             )
         alone = y_NK.shape[1] == 1
         trees = choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective) if alone else None

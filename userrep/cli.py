@@ -20,7 +20,6 @@ from userrep.console import (
     InSpace,
     Overrides,
     as_date,
-    in_columns,
     print_result,
     say,
     session_for_run,
@@ -28,7 +27,7 @@ from userrep.console import (
     tables_of,
 )
 from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
-from userrep.logs import begin_run, end_run
+from userrep.logs import begin_run, end_run, in_columns
 
 app = typer.Typer(
     help="One frozen user embedding for many downstream models: event logs in, published snapshots out.",

@@ -13,10 +13,10 @@ from userrep.console import (
     Overrides,
     SpaceId,
     checked_space_id,
-    in_columns,
     print_result,
     tables_of,
 )
+from userrep.logs import in_columns
 
 app = typer.Typer(
     help="The registry of consumers: each follows the space that serves, or is pinned to one.", no_args_is_help=True

@@ -11,11 +11,11 @@ from userrep.console import (
     Debug,
     InSpace,
     Overrides,
-    in_columns,
     print_result,
     session_of,
     tables_of,
 )
+from userrep.logs import in_columns
 
 
 def evaluate(

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from userrep.config import load_config
-from userrep.console import AsJson, ConfigFile, Debug, Overrides, in_columns, print_result, tables_of
+from userrep.console import AsJson, ConfigFile, Debug, Overrides, print_result, tables_of
+from userrep.logs import in_columns
 
 
 def plan(

@@ -13,11 +13,11 @@ from userrep.console import (
     Overrides,
     SpaceId,
     checked_space_id,
-    in_columns,
     print_result,
     tables_of,
 )
 from userrep.errors import UsageError
+from userrep.logs import in_columns
 
 if TYPE_CHECKING:
     from userrep.model.self_check import SelfCheck

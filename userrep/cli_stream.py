@@ -14,13 +14,13 @@ from userrep.console import (
     InSpace,
     Overrides,
     as_date,
-    in_columns,
     print_result,
     session_of,
     tables_of,
 )
 from userrep.errors import UsageError
 from userrep.ids import checked_name
+from userrep.logs import in_columns
 
 app = typer.Typer(invoke_without_command=True)
 

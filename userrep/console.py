@@ -96,20 +96,6 @@ def as_date(text: str, option: str = "--as-of") -> date:
         raise UsageError(f"{option} {text}: not a date; write YYYY-MM-DD.") from None
 
 
-def in_columns(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lay rows out in columns; numbers to the right, the last column as it is."""
-    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
-    is_number = [
-        all(cell.replace(",", "").replace(".", "").isdigit() for cell in column) for column in zip(*rows, strict=True)
-    ]
-
-    def line(cells: list[str]) -> str:
-        laid = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, is_number, strict=True)]
-        return "  ".join(laid).rstrip()
-
-    return [line(head), *(line(row) for row in rows)]
-
-
 def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
     """Print a result on stdout: the lines, or one JSON object."""
     if as_json:

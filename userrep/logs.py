@@ -97,3 +97,17 @@ def _print_object(level: str, line: str) -> None:
     found = {"time": time, "level": level, "run_id": _now.get("run_id"), "stage": _now.get("stage"), "message": line}
     figures = line.figures if isinstance(line, StageLine) else {}
     print(json.dumps(found | dict(figures), default=str), file=sys.stderr, flush=True)
+
+
+def in_columns(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lay rows out in columns; numbers to the right, the last column as it is."""
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    is_number = [
+        all(cell.replace(",", "").replace(".", "").isdigit() for cell in column) for column in zip(*rows, strict=True)
+    ]
+
+    def line(cells: list[str]) -> str:
+        laid = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, is_number, strict=True)]
+        return "  ".join(laid).rstrip()
+
+    return [line(head), *(line(row) for row in rows)]

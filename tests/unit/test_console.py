@@ -15,13 +15,13 @@ from userrep.console import (
     as_date,
     checked_consumer_name,
     checked_space_id,
-    in_columns,
     print_result,
     session_for_run,
     session_of,
     tables_of,
 )
 from userrep.errors import UsageError
+from userrep.logs import in_columns
 from userrep.schemas import JOB_RUNS
 from userrep.tables import Tables
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from userrep.logs import in_columns
+
 MEAN = "mean"  # over families of tasks
 
 
@@ -73,10 +75,7 @@ class SelfCheck(BaseModel):
         """The whole result for a person: the table, what it comes to, and what is not in it."""
         head, rows = self.table
         marked = [[f"{row[0]} *" if row[0] in self.not_judged else row[0], *row[1:]] for row in rows]
-        widths = [max(len(cell) for cell in column) for column in zip(head, *marked, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                 for row in (head, *marked)]  # fmt: skip
         notes = ["* fewer than 200 positives or negatives: not judged"] if self.not_judged else []
         notes += [f"left out: {task}: {reason}" for task, reason in self.left_out.items()]
         title = f"self-check, trained until {self.trained_until} and judged on the days after that:"
-        return [title, *lines, f"over all judged tasks: {self.summary}", *notes]
+        return [title, *in_columns(head, marked), f"over all judged tasks: {self.summary}", *notes]

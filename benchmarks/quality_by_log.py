@@ -1,8 +1,9 @@
 """Is one vector ahead of each of its peers, log by log?
 
 Logs, each on an *earlier* split, on which choices are made, or on a *later* one (``--split later``), which is reported
-once for a release. MovieLens 100K has a later one only. A unit is a log, a split and a training. A finished unit is
-kept, and skipped when the benchmark runs again with the same code and settings.
+once for a release. MovieLens 100K has a later one only, and so have the generated logs, which are for understanding:
+users who repeat a few items, who explore, or who leave for good. A unit is a log, a split and a training. A finished
+unit is kept, and skipped when the benchmark runs again with the same code and settings.
 A line for each log and split: ``ahead`` has for each peer and family of tasks how far the embedding is ahead, relative
 (for R2 the difference), and the mean over families, each counted once; intervals of 90 % are over resampled users and,
 with several seeds, over trainings. ``value`` is the smallest of these means over peers. Peers that need long trainings
@@ -23,14 +24,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pyspark.sql import SparkSession
 
 from benchmarks.report import Line, Skipped, print_line, progress
 from userrep.config import Config, load_config
+from userrep.demo import ensure_log
 from userrep.evaluate import prepared
 from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Measured
 from userrep.evaluation.run import evaluate
+from userrep.events.planted import REGIMES, LogSpec
 from userrep.ids import code_hash, short_hash
 from userrep.model.self_check import MEAN
 from userrep.pipeline import Pipeline
@@ -46,17 +50,26 @@ PEERS = (
 class Log(NamedTuple):
     """A log and where the training of its splits ends: that of the later one is in its configuration.
 
-    A log that is too short for two has a later split only, so no choice is made on it.
+    A log that is too short for two has a later split only, so no choice is made on it. A generated log has the
+    demo's configuration.
     """
 
     config: str
     earlier_until: date | None
+    spec: LogSpec | None = None
+
+
+def _generated(regime: str) -> Log:
+    return Log("conf/demo.yaml", None, LogSpec(num_days=240, **REGIMES[regime]))
 
 
 LOGS = {
     "online_retail_ii": Log("conf/online_retail_ii.yaml", date(2011, 6, 2)),
     "complete_journey": Log("conf/complete_journey.yaml", date(2017, 6, 8)),
     "ml100k": Log("conf/ml100k.yaml", None),
+    "repeat": _generated("repeat"),
+    "explore": _generated("explore"),
+    "churn": _generated("churn"),
 }
 SPLITS = ("earlier", "later")
 
@@ -116,7 +129,12 @@ def _config(name: str, split: str, seed: int, root: Path) -> Config:
         raise Skipped(f"{log.config}: the log is too short for an earlier split")
     if split == "earlier":  # test labels end before the later split's begin
         settings += [f"training.as_ofs.until={log.earlier_until}", "evaluation.max_dates=4"]
+    if log.spec:
+        folder = f"{root}/quality_by_log/{name}-{split}/log"
+        settings += [f"{key}.path={folder}/{key}" for key in ("events", "items", "users", "onboarding")]
     config = load_config(log.config, [*settings, "evaluation.newcomer_events=[0,3]"])
+    if log.spec:
+        ensure_log(_session(config), config, log.spec, progress)
     if config.events.path is None or not Path(config.events.path).exists():
         raise Skipped(f"{log.config} names a log that is not here: {config.events.path}")
     return config
@@ -143,7 +161,11 @@ def _newest(spaces: Sequence[Space]) -> Space:
 
 
 def _pipeline(config: Config, as_of: date | None) -> Pipeline:
-    return Pipeline(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), as_of, report=progress)
+    return Pipeline(config, _session(config), as_of, report=progress)
+
+
+def _session(config: Config) -> SparkSession:
+    return get_session(config.spark.master, {"spark.driver.memory": "4g"})
 
 
 def main() -> None:

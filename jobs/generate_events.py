@@ -4,6 +4,7 @@
 
 writes Parquet below --out: events (by ingest_date), items, users, onboarding, and truth (what was planted). The same
 arguments give the same rows, however many tasks make them. With the default rate a user has about 0.6 events a day.
+--regime plants another kind of log: users who repeat a few items, who explore, or who leave for good.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import argparse
 from userrep.config.values import read_day
 from userrep.errors import UserrepError
 from userrep.events.generator import LogSpec, generate_log
+from userrep.events.planted import REGIMES
 from userrep.session import get_session
 
 
@@ -22,9 +24,10 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=LogSpec.num_days, help="length of the log in days (%(default)s)")
     parser.add_argument("--first-day", type=read_day, default=LogSpec.first_day, help="its first UTC day (%(default)s)")
     parser.add_argument("--seed", type=int, default=LogSpec.seed, help="another seed, another log (%(default)s)")
+    parser.add_argument("--regime", choices=REGIMES, default="mixed", help="kind of log (%(default)s)")
     args = parser.parse_args()
     try:
-        spec = LogSpec(args.users, args.items, args.first_day, args.days, seed=args.seed)
+        spec = LogSpec(args.users, args.items, args.first_day, args.days, seed=args.seed, **REGIMES[args.regime])
         generate_log(get_session(app_name="generate_events"), spec, args.out)
     except UserrepError as error:
         parser.exit(error.exit_code, f"{error}\n")

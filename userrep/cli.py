@@ -70,11 +70,11 @@ def common(
 @app.command()
 def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Generate a log, run every stage on it with 2 Horovod ranks, train a consumer on the embeddings."""
-    from userrep.demo import AS_OF, demo_config, ensure_log
+    from userrep.demo import AS_OF, SPEC, demo_config, ensure_log
     from userrep.logs import to_stderr
 
     config = demo_config(overrides or [])
-    ensure_log(session_of(config), config, to_stderr)
+    ensure_log(session_of(config), config, SPEC, to_stderr)
     _run_pipeline(config, AS_OF, retrain=False, as_json=as_json)
     if not as_json:
         where = "--config conf/demo.yaml"

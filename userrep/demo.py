@@ -21,13 +21,13 @@ def demo_config(overrides: list[str]) -> Config:
     return load_config(CONFIG, overrides, folder="conf")
 
 
-def ensure_log(spark: SparkSession, config: Config, report: Callable[[str], None]) -> bool:
-    """Generate the demo's log beside its tables, unless this very log is there. Returns whether it was made."""
+def ensure_log(spark: SparkSession, config: Config, spec: LogSpec, report: Callable[[str], None]) -> bool:
+    """Generate the log of a configuration, unless this very log is there. Returns whether it was generated."""
     folder = str(Path(config.events.all_sources["events"].path).parent)
-    stamp, wanted = f"{folder}/spec-hash", short_hash(vars(SPEC)).encode()
+    stamp, wanted = f"{folder}/spec-hash", short_hash(vars(spec)).encode()
     if exists(stamp) and read_bytes(stamp, max_bytes=100) == wanted:
         return False
-    report(f"generating {SPEC.num_users:,} users' events of {SPEC.num_days} days into {folder}")
-    generate_log(spark, SPEC, folder)
+    report(f"generating {spec.num_users:,} users' events of {spec.num_days} days into {folder}")
+    generate_log(spark, spec, folder)
     write_bytes(stamp, wanted)
     return True

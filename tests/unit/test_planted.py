@@ -2,6 +2,7 @@
 
 from datetime import date
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from userrep.errors import UsageError
-from userrep.events.planted import Catalog, LogSpec, Population, drawn, keys_of, normal, uniform
+from userrep.events.planted import REGIMES, Catalog, LogSpec, Population, drawn, keys_of, normal, uniform
 
 pytestmark = pytest.mark.fast
 
@@ -152,6 +153,70 @@ def test_the_heavy_user_never_churns_and_has_no_ordinary_sessions() -> None:
     assert not Population(LogSpec(heavy_user_share=0), np.arange(3)).is_heavy.any()
 
 
+# Kinds of logs
+
+
+@cache
+def bought(regime: str) -> tuple[Population, dict[str, Any]]:
+    spec = LogSpec(num_users=200, num_days=120, heavy_user_share=0, **REGIMES[regime])
+    users = Population(spec, np.arange(200))
+    return users, users.events(Catalog(spec), *users.sessions())
+
+
+def repeated(regime: str) -> float:
+    """Return the share of events whose item its user had on an earlier day, in plain Python."""
+    known: set[tuple[int, int]] = set()
+    _, events = bought(regime)
+    repeats = 0
+    for _, rows in groupby(np.argsort(events["day"], kind="stable"), key=lambda row: events["day"][row]):
+        pairs = [(int(events["user"][row]), int(events["item"][row])) for row in rows]
+        repeats += sum(pair in known for pair in pairs)
+        known.update(pairs)
+    return repeats / len(events["day"])
+
+
+def test_users_of_a_repeating_log_take_the_same_few_items_again() -> None:
+    assert repeated("repeat") > 1.3 * repeated("mixed") > 1.8 * repeated("explore")
+
+
+def test_most_staples_stay_the_same_over_months() -> None:
+    _, events = bought("repeat")
+    shares = []
+    for user in range(200):
+        ours = events["user"] == user
+        early, late = ours & (events["day"] < 60), ours & (events["day"] >= 60)
+        if early.sum() >= 30 and late.sum() >= 30:
+            first = np.bincount(events["item"][early]).argmax()
+            shares.append(np.mean(events["item"][late] == first))
+    assert len(shares) > 20
+    assert np.mean(np.array(shares) > 0.1) > 0.6
+
+
+def test_tastes_of_an_exploring_log_move_on_and_its_items_are_less_alike_in_popularity() -> None:
+    def likeness(regime: str) -> float:
+        tastes = bought(regime)[0].tastes
+        return float(np.corrcoef(tastes[:, 0].ravel(), tastes[:, 60].ravel())[0, 1])
+
+    def share_of_top_items(regime: str) -> float:
+        counts = np.sort(np.bincount(bought(regime)[1]["item"], minlength=600))
+        return float(counts[-60:].sum() / counts.sum())
+
+    assert likeness("explore") < likeness("mixed") - 0.2
+    assert share_of_top_items("explore") < 0.6 * share_of_top_items("mixed")
+
+
+def test_half_of_the_users_of_a_churning_log_leave_for_good() -> None:
+    users, events = bought("churn")
+    leaving = users._leaving_day
+    leaves = np.isfinite(leaving)
+    assert leaves.mean() == pytest.approx(0.5, abs=0.12)
+    assert (events["day"] <= np.ceil(leaving[events["user"]])).all()
+    assert (users.churn_rate()[leaving < users.spec.num_days] == 1).all()
+    days = np.unique(np.stack([events["user"], events["day"]]), axis=1)
+    before = leaving[days[0]] - days[1]
+    assert np.mean((before > 0) & (before < 15)) < 0.7 * np.mean((before > 30) & (before < 45))  # they fade
+
+
 # The specification
 
 
@@ -161,6 +226,7 @@ def test_the_heavy_user_never_churns_and_has_no_ordinary_sessions() -> None:
         ({"num_users": 1}, r"num_users must be between 2 and 1e\+09, got 1"),
         ({"num_items": 3}, r"num_items must be between 8 and 1e\+08, got 3"),
         ({"num_tastes": 9}, "num_tastes must be between 2 and 8, got 9"),
+        ({"leaving_share": 1.5}, "leaving_share must be between 0 and 1, got 1.5"),
         ({"malformed_share": float("nan")}, "malformed_share must be between 0 and 0.5, got nan"),
     ],
 )

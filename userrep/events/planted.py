@@ -34,8 +34,19 @@ _RECENCY_PULL = 2.2  # log-odds of coming back that a visit on the day before ad
 _RECENCY_DAYS = 5.0  # ... fading with this time constant
 _ODDS_SPREAD = 1.0  # standard deviation of the log-odds over users
 _TASTE_PULL = 2.5  # log-odds between the tastes that stay most and least is twice this
-_DRIFT_DAYS = 30  # tastes move in a straight line between knots this far apart ...
-_DRIFT_MEMORY = 0.92  # ... each of which is this much the one before
+_DRIFT_DAYS = 30  # tastes move in a straight line between knots this far apart
+_STAPLES = 16  # items that a user takes again and again, the first of them most often
+_FADING_DAYS = 30  # how long before they leave for good users begin to stay away ...
+_FADING = 4.0  # ... and the log-odds of a visit that they have lost by then
+
+# Kinds of logs, as parameters of LogSpec. "repeat": most events repeat one of a user's few staples. "explore": tastes
+# move on within weeks, and items are chosen far down the list. "churn": half of the users leave for good.
+REGIMES: dict[str, dict[str, Any]] = {
+    "mixed": {},
+    "repeat": {"repeat_share": 0.85},
+    "explore": {"taste_memory": 0.6, "popularity_exponent": 0.3},
+    "churn": {"leaving_share": 0.5},
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,10 @@ class LogSpec:
     events_per_user_day : mean number of events per registered user and day, about.
     num_tastes, num_genres : a taste has one or more home genres, so there are at least as many genres as tastes.
     heavy_user_share : share of events made by the one user ``u_heavy``; 0 for none.
+    repeat_share : share of a user's events that repeat one of the user's own 16 staples.
+    taste_memory : how much of a user's taste is left after 30 days: 1 for tastes that stay.
+    popularity_exponent : popularity falls with an item's rank in its genre to the power of minus this; 0 for none.
+    leaving_share : share of users who leave for good on a day of the log, after visiting less for 30 days.
 
     Raises
     ------
@@ -67,6 +82,10 @@ class LogSpec:
     late_share: float = 0.02
     malformed_share: float = 0.005
     heavy_user_share: float = 0.03
+    repeat_share: float = 0.0
+    taste_memory: float = 0.92
+    popularity_exponent: float = 0.9
+    leaving_share: float = 0.0
 
     def __post_init__(self) -> None:
         limits: list[tuple[str, float, float]] = [
@@ -81,6 +100,10 @@ class LogSpec:
             ("late_share", 0, 0.5),
             ("malformed_share", 0, 0.5),
             ("heavy_user_share", 0, 0.5),
+            ("repeat_share", 0, 1),
+            ("taste_memory", 0, 1),
+            ("popularity_exponent", 0, 2),
+            ("leaving_share", 0, 1),
         ]
         faults = [
             f"LogSpec: {name} must be between {low:g} and {high:g}, got {getattr(self, name)}."
@@ -174,7 +197,7 @@ def _base_odds(share: float) -> float:
 class Catalog:
     """The items: genre, life and popularity. Item i is sold on the days ``[born[i], died[i])``.
 
-    Popularity falls with the rank in the genre to the power -0.9 (Zipf). The first of each genre is always sold.
+    Popularity falls with the rank in the genre (Zipf). The first of each genre is always sold.
     Cost: O(items) time and memory, without a factor of days.
     """
 
@@ -195,7 +218,7 @@ class Catalog:
 
         # One inverse distribution function for all genres: genre g owns (g, g + 1].
         self._items = np.lexsort((rank, self.genre))
-        mass = (1.0 + rank[self._items]) ** -0.9
+        mass = (1.0 + rank[self._items]) ** -spec.popularity_exponent
         ends = np.cumsum(np.bincount(self.genre, minlength=spec.num_genres)) - 1
         total = np.cumsum(mass)
         before = np.concatenate([[0.0], total[ends][:-1]])[self.genre[self._items]]
@@ -248,8 +271,9 @@ class Population:
         num_tastes, num_days = self.spec.num_tastes, self.spec.num_days
         knots = np.arange(-(-num_days // _DRIFT_DAYS) + 1)
         steps_UJK = 1.8 * normal(keys_of(self.keys[:, None, None], knots[:, None], np.arange(num_tastes)), "taste")
+        memory = self.spec.taste_memory
         for j in knots[1:]:
-            steps_UJK[:, j] = _DRIFT_MEMORY * steps_UJK[:, j - 1] + np.sqrt(1 - _DRIFT_MEMORY**2) * steps_UJK[:, j]
+            steps_UJK[:, j] = memory * steps_UJK[:, j - 1] + np.sqrt(1 - memory**2) * steps_UJK[:, j]
         place, part = np.divmod(np.arange(num_days) / _DRIFT_DAYS, 1)
         at = place.astype(np.int64)
         logits_UDK = steps_UJK[:, at] * (1 - part)[:, None] + steps_UJK[:, at + 1] * part[:, None]
@@ -266,10 +290,24 @@ class Population:
 
     def drawn_items(self, catalog: Catalog, keys: Keys, rows: Ints, days: Ints) -> tuple[Ints, Floats]:
         """Draw a taste, then a genre, then an item per key; also return how large the drawn taste's share is."""
-        shares = self.taste_on(rows, days)
+        return self._drawn_by(self.taste_on(rows, days), catalog, keys, days)
+
+    def _drawn_by(self, shares: Floats, catalog: Catalog, keys: Keys, days: Ints) -> tuple[Ints, Floats]:
         tastes = drawn(shares, uniform(keys, "taste"))
         genres = drawn(self._genres_by_taste[tastes], uniform(keys, "genre"))
         return catalog.drawn_items(keys, genres, days), shares[np.arange(len(keys)), tastes]
+
+    def chosen_items(self, catalog: Catalog, keys: Keys, rows: Ints, days: Ints) -> tuple[Ints, Floats]:
+        """Draw an item per event: one of the user's staples, or one as ``drawn_items`` does.
+
+        A staple is drawn by the taste at registration, always with the same random numbers, so it is the same item
+        until that is no longer sold, or until one that comes before it in this draw is.
+        """
+        repeats = uniform(keys, "repeats") < self.spec.repeat_share
+        number = (_STAPLES * uniform(keys, "staple") ** 2).astype(np.int64)
+        staple_keys = keys_of(self.keys[rows], 6, 6, number)
+        shares = self.taste_on(rows, np.where(repeats, self.registered_day[rows], days))
+        return self._drawn_by(shares, catalog, np.where(repeats, staple_keys, keys), days)
 
     @cached_property
     def _own_odds(self) -> Floats:
@@ -277,11 +315,19 @@ class Population:
         share = self.spec.events_per_user_day / (self.spec.events_per_session * (1 + _SECOND_SESSION))
         return _base_odds(share) + 0.4 * normal(self.keys, "odds")
 
+    @cached_property
+    def _leaving_day(self) -> Floats:
+        """The day on which a user leaves for good; infinite for those who stay."""
+        day = np.maximum(self.registered_day, 0) + uniform(self.keys, "leaving day") * self.spec.num_days
+        return np.where(uniform(self.keys, "leaves") < self.spec.leaving_share, day, np.inf)
+
     def _return_chance(self, day: int, gap: Floats) -> Floats:
         """Return the chance of a visit on ``day`` by users whose last one was ``gap`` days before it."""
         taste = (self.tastes[:, min(day, self.spec.num_days - 1)] * self._pull).sum(axis=1)
         weekend = 0.3 * (((self.spec.first_day.weekday() + day) % 7 >= 5) - 2 / 7)
-        return _chance(self._own_odds + taste + weekend + _recency_odds(gap))
+        fading = _FADING * np.maximum(0.0, 1 + (day - self._leaving_day) / _FADING_DAYS)
+        chance = _chance(self._own_odds + taste + weekend + _recency_odds(gap) - fading)
+        return np.where(day < self._leaving_day, chance, 0.0)
 
     @cached_property
     def _visits(self) -> tuple[Flags, Floats]:
@@ -332,7 +378,7 @@ class Population:
         late_in_day = np.maximum(uniform(session_keys, "clock"), uniform(session_keys, "clock again"))
         starts = earliest + (late_in_day * (DAY_MS - _SESSION_MS - 1 - earliest)).astype(np.int64)
 
-        items, share = self.drawn_items(catalog, keys, rows[of], days[of])
+        items, share = self.chosen_items(catalog, keys, rows[of], days[of])
         kind = uniform(keys, "type")
         event_type = np.where(kind < 0.02 + 0.3 * (1 - share), 2, np.where(kind > 0.95, 1, 0))
         played = -np.log(uniform(keys, "seconds"))

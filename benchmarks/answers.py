@@ -17,7 +17,7 @@ from userrep.features.layout import in_lists
 from userrep.features.spec import FeatureSpec
 from userrep.schemas import TableSchema
 from userrep.storage import open_parquet
-from userrep.tables import Tables, matches
+from userrep.store.tables import Tables, matches
 
 
 def our_features(site: Site) -> DataFrame:

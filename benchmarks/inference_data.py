@@ -39,8 +39,9 @@ from userrep.session import get_session
 from userrep.spaces import create
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
 from userrep.spaces.snapshots import stage_snapshots
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 AS_OF = date(2024, 7, 1)
 LINEAGE, SPACE = "l1", "s1"
@@ -165,7 +166,7 @@ def open_users(spark: SparkSession, size: UserSize, root: Path) -> Iterator[User
     link_files(kept, folder)
     try:
         settings = _config(folder)
-        tables = Tables.of(settings, spark)
+        tables = open_tables(settings, spark)
         yield Users(tables, settings, find_space(tables, SPACE), size)
     finally:
         shutil.rmtree(folder)
@@ -227,7 +228,7 @@ def _config(root: Path) -> Config:
 
 def _draw(spark: SparkSession, size: UserSize, root: Path) -> None:
     settings = _config(root)
-    tables, spec = Tables.of(settings, spark), FeatureSpec.of(settings)
+    tables, spec = open_tables(settings, spark), FeatureSpec.of(settings)
     table = features_table(settings, LINEAGE)
     since, target = tables.version(table), tables.target(table)
     random, files, moments = np.random.default_rng(size.seed), [], []

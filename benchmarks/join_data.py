@@ -23,8 +23,9 @@ from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
 from userrep.session import get_session
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 SPACE = "s001-bench"
 FIRST = date(2024, 1, 1)
@@ -91,11 +92,11 @@ def join_site(spark: SparkSession, size: JoinSize, root: Path) -> JoinSite:
     place, labels = root / f"join-{snapshots}", root / f"join-labels-{size.name}"
     if not (place / "done").exists():
         shutil.rmtree(place, ignore_errors=True)
-        _draw_snapshots(Tables(spark, root=str(place)), size)
+        _draw_snapshots(FileTables(spark, str(place)), size)
         (place / "done").touch()
     if not labels.exists():
         _draw_labels(labels, size)
-    return JoinSite(Tables(spark, root=str(place)), labels, size)
+    return JoinSite(FileTables(spark, str(place)), labels, size)
 
 
 def told(rows: DataFrame) -> DataFrame:

@@ -35,7 +35,7 @@ from userrep.items.versions import train_versions, versions_of
 from userrep.session import get_session
 from userrep.spaces.registry import find_space, list_spaces
 from userrep.spaces.snapshots import stage_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 SIZE = LogSize(events=300_000_000, users=1_500_000, items=500_000)
 NIGHT = AS_OF + timedelta(days=1)
@@ -49,7 +49,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     log = _own_log(size, root)
     folder = log.parent / "largest_run"
     config = site_config(folder / "tables", log, log.parent / "items.parquet")
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     site = Site(tables, config, versions_of(tables, config, anchor=ANCHOR), log, log.parent / "items.parquet")
     done = _Stages(folder)
 

@@ -29,7 +29,7 @@ from benchmarks.logs import (
 )
 from benchmarks.report import Line, progress, ratio_line, run, seconds_of
 from userrep.features.refresh import refresh_features
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 SIZE = LogSize(events=50_000_000, users=50_000)
 NUM_LATE = 1000
@@ -70,7 +70,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
 def _from_nothing(site: Site) -> Site:
     """Return a site of the same log that has no tables yet."""
     config = site_config(site.folder / "from-nothing", site.log, site.items)
-    return replace(site, tables=Tables.of(config, site.tables.spark), config=config)
+    return replace(site, tables=open_tables(config, site.tables.spark), config=config)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from userrep.ids import short_hash
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.schemas import TILE_DAYS, USER_ITEM_DAYS
 from userrep.storage import file_system
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 AS_OF = date(2024, 7, 1)  # the first day after every log
 ANCHOR = AS_OF - timedelta(days=14)  # item vectors change on no date that a benchmark goes over
@@ -202,7 +203,7 @@ def add_late_events(size: LogSize, log: Path, day: date, *, num: int) -> None:
 
 def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tables, Versions]:
     """Bring tiles and item vectors up to date; what is there already costs a listing."""
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     if not tiles.latest_tile_days(tables):
         build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
     missing = versions_of(tables, config, anchor=ANCHOR).missing(as_ofs)

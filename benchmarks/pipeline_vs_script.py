@@ -36,7 +36,8 @@ from userrep.model.artifact import Artifact, load_artifact
 from userrep.schemas import ITEM_VECTORS, USER_EMBEDDINGS
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.snapshots import list_snapshots, newest_snapshot
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 CONFIG = "conf/online_retail_ii.yaml"
 AS_OF = date(2011, 10, 1)
@@ -122,7 +123,7 @@ def _line(
 
 def plan_of(config: Config, run: FirstRun) -> dict[str, Any]:
     """Return the dates, versions and epochs of a run, so that the script can do the same."""
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     space = find_space(tables, None)
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     sets = feature_sets(tables, space.lineage_id)
@@ -147,7 +148,7 @@ def plan_of(config: Config, run: FirstRun) -> dict[str, Any]:
 
 def check_same(config: Config, plan: dict[str, Any]) -> None:
     """Refuse other inputs from our item vectors, or other embeddings from our weights, on two dates."""
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     space = find_space(tables, None)
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     tiles = read_tiles(config)

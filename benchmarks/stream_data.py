@@ -45,8 +45,9 @@ from userrep.schemas import EMBEDDING_UPDATES, OPENINGS, USER_OPENINGS
 from userrep.session import get_session
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 from userrep.stream import Progress, stream_embeddings
-from userrep.tables import Tables
 from userrep.utc import DAY_US, day_number, utc_now
 
 EVENTS, PICKS = "events", "onboarding"  # topics
@@ -162,7 +163,7 @@ def open_base(spark: SparkSession, size: StreamSize, root: Path, **settings: Any
                 "kafka": {"bootstrap_servers": broker.bootstrap}, "redis": {"url": redis_server.url}, **settings,
             }  # fmt: skip
             config = _config(size, kept / "log", folder, stream=stream)
-            tables = Tables.of(config, spark)
+            tables = open_tables(config, spark)
             _record_openings(tables, config, utc_now().date())
             yield Base(tables, config, size, broker, redis_server)
     finally:
@@ -194,7 +195,7 @@ def _draw(spark: SparkSession, size: StreamSize, folder: Path) -> None:
     today = utc_now().date()
     _write_log(size, folder / "log")
     config = _config(size, folder / "log", folder / "root")
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     train_versions(tables, config, versions_of(tables, config, anchor=today), [today], lambda _: None)
     versions, since = versions_of(tables, config, anchor=today), tables.version(USER_OPENINGS)
     dated = dated_vectors(tables, config, versions, _as_ofs(today))

@@ -42,8 +42,9 @@ from userrep.pipeline import Pipeline
 from userrep.schemas import EMBEDDING_UPDATES
 from userrep.session import get_session
 from userrep.spaces.registry import find_space
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 from userrep.streaming.verify import verify_updates
-from userrep.tables import Tables
 
 AS_OF = date(2024, 3, 15)
 DAY = timedelta(days=1)
@@ -131,7 +132,7 @@ def _against_batch(spark: SparkSession, folder: Path) -> dict[str, int]:
     """Publish the day's snapshot, and count users whose last streamed vector is not in it to the bit."""
     config = load_config(folder / f"{KILLED}.yaml")
     daily(Pipeline(config, spark, AS_OF + DAY, report=progress), on_time=True)
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     found = verify_updates(tables, find_space(tables, None), AS_OF + DAY)
     return {"unequal_to_batch": found.different + found.not_streamed + found.not_in_snapshot}
 
@@ -157,7 +158,7 @@ def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> list[Tables]:
         pq.write_table(rows.take(pa.array(order[k :: size.batches])), file)
         os.utime(file, (k, k))  # they are taken in the order of their times
     shutil.copytree(folder / KILLED, folder / UNDISTURBED)
-    return [Tables.of(load_config(folder / f"{name}.yaml"), spark) for name in (UNDISTURBED, KILLED)]
+    return [open_tables(load_config(folder / f"{name}.yaml"), spark) for name in (UNDISTURBED, KILLED)]
 
 
 def _settings(folder: Path, query_id: str) -> dict[str, Any]:

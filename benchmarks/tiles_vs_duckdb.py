@@ -22,7 +22,7 @@ from benchmarks.report import Line, Skipped, alternating, ratio_line, run
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.events.tiles import read_tiles
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 SIZE = LogSize(events=10_000_000, users=100_000, copies=True)
 SMALL_SIZE = LogSize(events=SMALL.events, users=SMALL.users, items=SMALL.items, days=SMALL.days, copies=True)
@@ -40,7 +40,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         # Delta keeps what it knows of a table by its path: another folder for each run.
         nonlocal tables
         config = site_config(folder / "ours" / uuid4().hex, log, items, event_id=True)
-        tables = Tables.of(config, spark)
+        tables = open_tables(config, spark)
         build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
 
     def check() -> None:

@@ -37,14 +37,14 @@ from userrep.session import get_session
 from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
 
 config = load_config(SETTINGS["config"])
 spark = get_session(config.spark.master, config.spark.conf)
-tables = Tables.of(config, spark)
+tables = open_tables(config, spark)
 space = find_space(tables, "serving")
 print(f"serving: {space.space_id}, trained on what was before {space.trained_until}")
 

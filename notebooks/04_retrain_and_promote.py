@@ -38,14 +38,14 @@ from userrep.spaces.consumers import declare_ready, pin_consumer, register_consu
 from userrep.spaces.registry import find_space, list_spaces, promote, read_registry, retire, rollback
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
 
 config = load_config(SETTINGS["config"])
 spark = get_session(config.spark.master, config.spark.conf)
-tables = Tables.of(config, spark)
+tables = open_tables(config, spark)
 
 
 def show_registry() -> None:

@@ -17,7 +17,7 @@ from userrep.logs import say_why
 if TYPE_CHECKING:  # imported where they are used: --help and wrong use should not wait for Spark
     from pyspark.sql import SparkSession
 
-    from userrep.tables import Tables
+    from userrep.store.tables import Tables
 
 
 def checked_space_id(value: str | None) -> str | None:
@@ -70,13 +70,12 @@ def tables_of(config: Config, *, writes: bool = False) -> "Tables":
     ``writes``: a root that can't be written to is refused as well.
     """
     from userrep.storage import artifacts_root, check_writable
-    from userrep.tables import Tables
+    from userrep.store.places import open_tables
 
     if writes:
         check_writable(artifacts_root(config))
-    tables = Tables.of(config, None, start=lambda: _started(config), expected=True)
-    if tables.has_files:
-        tables.check_any()
+    tables = open_tables(config, None, start=lambda: _started(config), expected=True)
+    tables.check_before_spark()
     return tables
 
 

@@ -59,7 +59,7 @@ def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
         except GateRefusedError as error:
             refused.append(str(error))
     lineage_id = work.schedule.lineage_id
-    if work.config.stream is not None or (work.tables.has_files and openings(work.tables, lineage_id)):
+    if work.config.stream is not None or openings(work.tables, lineage_id):
         open_days(work, as_of, work.schedule.versions)
     found = stale_dates(work.tables, work.config)
     for space in spaces:

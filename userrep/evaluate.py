@@ -14,7 +14,7 @@ from userrep.items.versions import lineage_of
 from userrep.pipeline import Pipeline
 from userrep.spaces import registry
 from userrep.spaces.registry import Space, find_space
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 
 def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:

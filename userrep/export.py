@@ -32,7 +32,8 @@ from userrep.storage import (
     staged_name,
     write_bytes,
 )
-from userrep.tables import Tables, matches
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables, matches
 from userrep.utc import utc_now
 
 _MOST_ROWS_HERE = 1_000_000  # above, Spark writes an export
@@ -193,7 +194,7 @@ def _stored(
     finish: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch],
 ) -> StoredRows | None:
     """Name the files of a partition; None where they cannot be read beside Spark."""
-    if not tables.has_files:
+    if not isinstance(tables, FileTables):
         return None
     files = tables.files(table, matches([key]))
     return StoredRows([(f"{tables.uri(table)}/{file.path}", file.values) for file in files], finish)

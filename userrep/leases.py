@@ -26,7 +26,7 @@ from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.logs import this_run_id
 from userrep.schemas import LEASES
 from userrep.storage import delete_file, exists, read_bytes, write_bytes
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 BEAT = timedelta(seconds=10)

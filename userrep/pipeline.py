@@ -55,7 +55,7 @@ from userrep.spaces.snapshots import (
 )
 from userrep.spaces.unrecorded import record_kept
 from userrep.storage import artifacts_root, check_writable
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 from userrep.utc import utc_now
 
 _STAGES = (
@@ -77,7 +77,7 @@ class Pipeline:
 
     def __post_init__(self, as_of: date | None) -> None:
         self._wanted_as_of = as_of
-        self.tables = Tables.of(self.config, self.spark)
+        self.tables = open_tables(self.config, self.spark)
         self.runs = Runs(self.tables, self.config, report=self.report)
 
     def run(self, *, retrain: bool = False) -> Space:

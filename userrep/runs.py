@@ -14,7 +14,7 @@ from userrep.leases import check_held
 from userrep.logs import StageLine, as_json, in_stage, this_run_id, to_stderr
 from userrep.schemas import JOB_RUNS, TableSchema
 from userrep.spark_work import SparkWork
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 _WORTH_TELLING = 5.0  # seconds of a stage

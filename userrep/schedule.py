@@ -12,7 +12,7 @@ from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, read_registry
 from userrep.spaces.registry_value import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 _MIN_HISTORY = timedelta(days=14)  # of the log, before the first item vectors that training rows may use
 

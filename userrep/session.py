@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
 from userrep.quiet import filtered_stderr, silence_query_logger
+from userrep.variables import on_databricks
 
 DELTA_COORDINATES = "io.delta:delta-spark_4.2_2.13:4.4.0"
 KAFKA_COORDINATES = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
@@ -101,7 +102,7 @@ def _has_delta(session: SparkSession) -> bool:
 
     Databricks' sessions have it without being told.
     """
-    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+    if on_databricks():
         return True
     if "DeltaSparkSessionExtension" not in (session.conf.get("spark.sql.extensions", "") or ""):
         return False
@@ -151,3 +152,9 @@ def _quiet(conf: Mapping[str, str]) -> str:
     if "spark.log.structuredLogging.enabled" in conf:
         return ""
     return f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
+
+
+def shuffle_partitions(spark: SparkSession) -> int:
+    """Return how many tasks the session gives a shuffle."""
+    wanted = spark.conf.get("spark.sql.shuffle.partitions", "200") or ""
+    return int(wanted) if wanted.isdigit() else 200  # Databricks has "auto"

@@ -14,7 +14,7 @@ from userrep.operations.report.formats import size
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.stale import stale_dates
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 
 def status(tables: Tables, config: Config) -> dict[str, Any]:

@@ -26,10 +26,8 @@ PARTIAL = "."  # begins the names of what is not whole yet
 
 
 def artifacts_root(config: Config) -> str:
-    """Return the folder of artifacts: below ``root``, or in the volume ``userrep`` of the catalog's schema."""
-    if config.root is not None:
-        return absolute(config.root)
-    return f"/Volumes/{config.catalog}/{config.schema_}/userrep"
+    """Return the folder of artifacts: ``root``, ``artifacts``, or the volume ``userrep`` of the catalog's schema."""
+    return absolute(config.root or config.artifacts or f"/Volumes/{config.catalog}/{config.schema_}/userrep")
 
 
 def absolute(path: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 from userrep.errors import UsageError
-from userrep.features.openings import build_openings, check_files
+from userrep.features.openings import build_openings, with_files
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.pipeline import Pipeline
 from userrep.spaces.snapshots import list_snapshots
@@ -35,7 +35,7 @@ def stream_embeddings(
     work.check()
     config, tables = work.config, work.tables
     stream = config.streaming
-    check_files(tables)
+    tables = with_files(tables)
     query_id = new_query_id or stream.query_id
     place = StreamPlace(tables.artifacts_root, query_id)
     place.check(tables, config, is_new=new_query_id is not None)

@@ -1,4 +1,4 @@
-"""Secrets stand in the configuration as ``${NAME}``, a variable of the environment."""
+"""The environment: where the process runs, and secrets, which the configuration names as ``${NAME}``."""
 
 import os
 import re
@@ -6,6 +6,11 @@ import re
 from userrep.errors import UsageError
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def on_databricks() -> bool:
+    """Return whether this process runs in a Databricks runtime."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
 def with_variables(written: str, origin: str) -> tuple[str, dict[str, str]]:

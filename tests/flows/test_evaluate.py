@@ -36,7 +36,7 @@ from userrep.pipeline import Pipeline
 from userrep.schemas import SPACE_METRICS, USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, retire
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.default
 
@@ -185,7 +185,7 @@ def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(
 ) -> None:
     monkeypatch.setattr("userrep.session.get_session", lambda *_, **__: pytest.fail("a session was asked for"))
     config = config_file(tmp_path)
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     for space_id in ("s1", "s2"):
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=date(2024, 5, 1), content_hash="x")
     retire(tables, find_space(tables, "s2"))

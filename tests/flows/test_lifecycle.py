@@ -32,7 +32,7 @@ from userrep.operations.erasure import Erasure
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces import consumers, registry
 from userrep.spaces.snapshots import EXPIRED, Snapshot, list_snapshots, record_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.default
 
@@ -50,7 +50,7 @@ class Lifecycle(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.config = config_of(self.folder)
-        self.tables = Tables.of(self.config, self.spark)
+        self.tables = open_tables(self.config, self.spark)
         self.vectors: dict[str, dict[Snapshot, dict[str, Vector]]] = {}
         self.served: list[str] = []
         self.left: str | None = None  # by a rollback, which is done once

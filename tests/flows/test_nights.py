@@ -20,7 +20,7 @@ from userrep.features.build import read_features
 from userrep.features.refresh import generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.schemas import USER_WINDOW_SUMS
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.default
 
@@ -33,7 +33,7 @@ class Nights:
     """Tables that refreshes move on night by night."""
 
     def __init__(self, spark: SparkSession, config: Config, first: date, last: date) -> None:
-        self.tables, self.config = Tables.of(config, spark), config
+        self.tables, self.config = open_tables(config, spark), config
         self.dates = [first + timedelta(days=k) for k in range((last - first).days + 1)]
         self.tile()
         if missing := self.versions.missing(self.dates):

@@ -18,8 +18,8 @@ from userrep.items.versions import lineage_of
 from userrep.operations.erasure import Erasure
 from userrep.schemas import TableSchema
 from userrep.spaces.snapshots import list_snapshots, publish_snapshots, stage_snapshots
+from userrep.store.tables import Tables
 from userrep.streaming.online import OnlineStore
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
 

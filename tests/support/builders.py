@@ -16,7 +16,9 @@ from userrep.config import Config, parse_config
 from userrep.events.generator import LogSpec
 from userrep.schemas import TableSchema
 from userrep.storage import file_system
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.spark_tables import SparkTables
+from userrep.store.tables import Tables
 
 # Of sessions for thousands of small queries: to make code for each, and to optimise it, costs more than it saves.
 SPARK = {
@@ -88,15 +90,15 @@ def write_training_rows(
 @contextmanager
 def cut_off_before_a_row_of(ledger: TableSchema, error: BaseException) -> Iterator[None]:
     """Raise an error in whoever is to add rows to a ledger, before it does."""
-    add = Tables.add
+    add = FileTables.add
 
-    def cut_off(self: Tables, table: TableSchema, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
+    def cut_off(self: FileTables, table: TableSchema, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
         if table == ledger:
             raise error
         return add(self, table, rows, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tables, "add", cut_off)
+        patch.setattr(FileTables, "add", cut_off)
         yield
 
 
@@ -147,3 +149,8 @@ def pipeline_values(log: Path | str, root: Path | str, **more: Any) -> dict[str,
         "quality": {"self_check": False},
         **more,
     }  # fmt: skip
+
+
+def left_to_spark(tables: Tables) -> SparkTables:
+    """Open the same tables so that Spark alone reads and writes them, as in a catalog."""
+    return SparkTables(tables.spark, artifacts=tables.artifacts_root)

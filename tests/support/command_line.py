@@ -11,7 +11,7 @@ import yaml
 from userrep import cli, cli_forget
 from userrep.config import Config, load_config
 from userrep.schemas import JOB_RUNS
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 
 class Answer(NamedTuple):
@@ -45,7 +45,7 @@ def config_file(folder: Path, **sections: Any) -> Path:
 
 def with_tables(config: Path) -> Path:
     """Create a table below the root of a configuration, as any run does."""
-    Tables.of(load_config(config), None).create(JOB_RUNS)
+    open_tables(load_config(config), None).create(JOB_RUNS)
     return config
 
 

@@ -13,7 +13,7 @@ EVENTS = {"path": "log", "columns": {"user_id": "user", "item_id": "item", "even
 ITEMS = {"path": "items", "columns": {"item_id": "item", "text": "title"}}
 USERS = {"path": "users", "columns": {"user_id": "user_id"}}
 SMALLEST = {"root": "build/here", "events": EVENTS}
-CATALOG = {"catalog": "main", "schema": "userrep", "events": EVENTS}
+CATALOG = {"catalog": "main", "schema": "userrep", "artifacts": "/models", "events": EVENTS}
 
 
 def parsed(**sections: Any) -> Config:

@@ -11,7 +11,7 @@ from userrep.events.hashing import bucket_of
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, record_snapshots
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 Vector = list[float]
 

@@ -21,9 +21,10 @@ from userrep.daily import daily
 from userrep.pipeline import Pipeline
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import Space, find_space
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 from userrep.stream import Progress, stream_embeddings
 from userrep.streaming.verify import Agreement, verify_updates
-from userrep.tables import Tables
 
 DAY = timedelta(days=1)
 NEXT = AS_OF + DAY  # the as-of date that a stream works on after the pipeline's
@@ -62,7 +63,7 @@ class World:
 
     @cached_property
     def tables(self) -> Tables:
-        return Tables.of(self.config, self.spark)
+        return open_tables(self.config, self.spark)
 
     @property
     def space(self) -> Space:

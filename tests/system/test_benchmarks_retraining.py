@@ -10,7 +10,7 @@ from benchmarks import retraining_auc_loss
 from tests.support.benchmark_lines import write_retail
 from userrep.config import load_config
 from userrep.spaces.registry import list_spaces
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.full
 
@@ -33,7 +33,7 @@ def test_a_retraining_is_judged_by_spaces_of_two_dates_that_a_later_run_does_not
     assert -1 < line["mean_cosine"] <= 1
     assert 0 < line["residual"] < 2
     assert 0 < line["overlap_at_10"] <= 1
-    tables = Tables.of(load_config(config, [f"root={tmp_path}/retraining"]), spark)
+    tables = open_tables(load_config(config, [f"root={tmp_path}/retraining"]), spark)
     trained = [space.space_id for space in list_spaces(tables)]
     assert sorted(space.trained_until for space in list_spaces(tables)) == [*untils]
     assert retraining_auc_loss.measure(1, tmp_path) == line

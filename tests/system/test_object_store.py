@@ -21,7 +21,7 @@ from userrep.export import check_out
 from userrep.schemas import REGISTRY
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
 from userrep.storage import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 from userrep.training import shuffled_shard
 from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files
 
@@ -112,7 +112,7 @@ def test_files_of_one_bucket_share_one_connection(bucket: str) -> None:
 
 
 def test_two_changes_of_the_registry_at_once_conflict_on_an_object_store_too(bucket: str) -> None:
-    tables = Tables(None, root=f"{bucket}/my root")
+    tables = FileTables(None, f"{bucket}/my root")
     for space_id in ("s1", "s2"):
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=date(2024, 5, 1), content_hash="x")
         mark_ready(tables, find_space(tables, space_id))

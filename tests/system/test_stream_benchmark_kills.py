@@ -11,7 +11,8 @@ from benchmarks import stream_kills
 from benchmarks.stream_kills import KillSize
 from tests.support.benchmark_lines import check_line
 from userrep.schemas import EMBEDDING_UPDATES
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.full
 
@@ -58,6 +59,6 @@ def update(user: str, batch: int, *, vector: list[float] | None = None) -> dict[
 
 
 def tables_of(spark: SparkSession, root: Path, rows: list[dict[str, Any]]) -> Tables:
-    tables = Tables(spark, root=str(root))
+    tables = FileTables(spark, str(root))
     tables.add(EMBEDDING_UPDATES, rows)
     return tables

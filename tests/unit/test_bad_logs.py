@@ -18,7 +18,7 @@ from userrep.events.source import check_events, with_validity
 from userrep.events.tile_build import build_tiles
 from userrep.events.tiles import latest_tile_days, read_tiles
 from userrep.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.default
 
@@ -109,7 +109,7 @@ def test_events_after_tomorrow_are_held_back_and_count_once_their_day_has_come(
     now = datetime.combine(D1, time(23))
     monkeypatch.setattr("userrep.events.inventory.utc_now", lambda: now)
     config = config_of(tmp_path, events={"format": log_format, "max_rejected_share": 0.4})
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
 
     def write(name: str, *days: date) -> None:
         rows = [event(f"{name}{k}", "i", f"{day} 12:00:00") for k, day in enumerate(days)]
@@ -145,7 +145,7 @@ def test_a_log_of_the_future_alone_is_refused(spark: SparkSession, tmp_path: Pat
     write_rows(tmp_path / "events" / "part.parquet", [event("u", "i", "2190-05-01 12:00:00")])
     config = config_of(tmp_path)
     with pytest.raises(UsageError, match=r"events: all rows lie after tomorrow, .*: the first of them on 2190-05-01"):
-        take_inventory(Tables.of(config, spark), config.events)
+        take_inventory(open_tables(config, spark), config.events)
 
 
 # Days
@@ -181,7 +181,7 @@ def test_days_that_are_missing_are_told_or_refused(spark: SparkSession, tmp_path
     days = ["2024-05-01", "2024-05-03", "2024-05-07", *(f"2024-06-{day:02}" for day in range(1, 20, 2))]
     write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", day) for day in days])
     config = config_of(tmp_path)
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     naive, missing = take_inventory(tables, config.events).warnings
     assert naive == "events.columns.event_at 'event_at' has no time zone: read as UTC"
     assert missing.startswith(
@@ -199,7 +199,7 @@ def test_a_day_of_rejects_that_nobody_counted_before_does_not_become_visible(
     for day in ("2024-05-01", "2024-05-02"):
         write_rows(tmp_path / "events" / f"dt={day}" / "a.parquet", [event("u", "i", "2024-05-01")])
     config = config_of(tmp_path, events={"partition": PARTITION})
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     inventory = take_inventory(tables, config.events)
     assert build_tiles(tables, config, inventory, before=D2).days == [D1]
     with pytest.raises(RejectedShareError, match="2024-05-02: 1 of 1 rows are malformed"):
@@ -220,7 +220,7 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tmp_path)
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     geo = pa.struct([("country", pa.string())])
     _write(tmp_path, "1.parquet", weight=pa.int32(), geo=geo)
     take_inventory(tables, config.events)
@@ -249,7 +249,7 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
 ])  # fmt: skip
 def test_texts_change_their_columns_too(spark: SparkSession, tmp_path: Path, kind: str, old: str, new: str) -> None:
     config = config_of(tmp_path, events={"format": kind})
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     _write_texts(tmp_path / "events", [old])
     row = "1,2,2024-05-01,3" if kind == "csv" else old
     _write_texts(tmp_path / "events", [old, row])

@@ -14,11 +14,12 @@ from userrep.config import Stream
 from userrep.errors import UsageError, UserrepError
 from userrep.schemas import EMBEDDING_UPDATES
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.streaming import batches
 from userrep.streaming.batches import Met, MicroBatches, day_met, encoded_spaces, pause
 from userrep.streaming.online import online_store
 from userrep.table_files import TableFile
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -29,7 +30,7 @@ NO_REDIS = "Job aborted: redis.exceptions.TimeoutError: Timeout reading from soc
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     tables.create(EMBEDDING_UPDATES)
     return tables
 

@@ -16,7 +16,7 @@ from userrep.jobs import JOBS
 from userrep.pipeline import Pipeline
 from userrep.schemas import EMBEDDING_UPDATES
 from userrep.spaces.registry import find_space
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.default
 
@@ -133,7 +133,7 @@ def test_a_stream_is_verified_only_where_there_are_vectors_to_compare(
     row = {"space_id": space_id, "as_of": AS_OF, "user_id": "u0000001", "query_id": "stream", "batch_id": 0,
            "event_at": datetime(2024, 3, 14), "computed_at": datetime(2024, 3, 14), "is_new": False,
            "embedding": [0.0]}  # fmt: skip
-    Tables(spark, root=str(root)).add(EMBEDDING_UPDATES, [row])
+    FileTables(spark, str(root)).add(EMBEDDING_UPDATES, [row])
     different = userrep(*command, "--json")
     assert different.code == 3
     found = json.loads(different.out)

@@ -10,7 +10,8 @@ import pytest
 from tests.support.command_line import Userrep, config_file
 from userrep.spaces.consumers import find_consumer, record_training_set
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -23,7 +24,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
     """Tables with two spaces that are ready."""
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     for space_id in ("s1", "s2"):
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=date(2024, 4, 1), content_hash="x")
         mark_ready(tables, find_space(tables, space_id))

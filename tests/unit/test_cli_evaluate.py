@@ -14,7 +14,8 @@ from userrep.config import load_config
 from userrep.evaluation.results import Measured, Results
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate, find_space, retire
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -27,7 +28,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def tables(tmp_path: Path, config: Path) -> Tables:
     """Tables with a space of the configuration, one of another, and one that is retired."""
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     mine = lineage_of(load_config(config))
     for space_id, lineage_id in {"mine": mine, "other": "l9", "retired": mine}.items():
         add_candidate(

@@ -8,7 +8,8 @@ import pytest
 from tests.support.command_line import Userrep, config_file
 from userrep import cli_forget
 from userrep.operations.erasure import newest_requests
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -21,7 +22,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
     """Tables without a session, which the command works on."""
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     monkeypatch.setattr(cli_forget, "tables_of", lambda *_, **__: tables)
     return tables
 

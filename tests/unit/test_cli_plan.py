@@ -12,7 +12,8 @@ from tests.support.embedding_tables import snapshot
 from userrep.operations import plan
 from userrep.schemas import JOB_RUNS, TILE_DAYS
 from userrep.spaces.snapshots import record_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -32,7 +33,7 @@ STAGES = {  # seconds of tasks, for 1,000 events and 2 users
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root with a run of each stage, and tables of 4,000 bytes each."""
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     record_snapshots(tables, [snapshot(date(2024, 5, 1))])
     outputs = {"num_events": 1_000, "spark": {"shuffle_bytes": 1e6}}
     run = {"run_id": "r", "outcome": "done", "reason": "", "started_at": NOW, "seconds": 1.0, "num_rows": 2}
@@ -44,7 +45,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tables.add(JOB_RUNS, runs)
     day = {"event_date": date(2024, 5, 1), "revision": 1, "fingerprint": "", "content": "", "num_events": 400}
     tables.add(TILE_DAYS, [day | {"num_tiles": 300, "num_rejected": 0, "built_at": NOW}])
-    monkeypatch.setattr(Tables, "num_bytes", lambda *_: 4_000)
+    monkeypatch.setattr(FileTables, "num_bytes", lambda *_: 4_000)
     return config_file(tmp_path, windows_days=[2, 7])
 
 

@@ -9,7 +9,8 @@ import pytest
 import userrep.status  # noqa: F401  # the command imports it when it runs; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file
 from userrep.schemas import JOB_RUNS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -22,7 +23,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
     """Tables in which one stage has failed."""
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     run = {"run_id": "r1", "stage": "build_activity_tiles", "outcome": "failed", "reason": "no such folder"}
     run |= {"started_at": datetime(2024, 5, 1), "seconds": 1.0, "num_rows": 0, "inputs": "{}", "outputs": "{}"}
     tables.add(JOB_RUNS, [run | {"config_hash": "c", "code_hash": "d"}])

@@ -19,7 +19,8 @@ from userrep.model.autoencoder import Autoencoder
 from userrep.spaces.create import save_space
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -31,7 +32,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path / "root"))
+    return FileTables(None, str(tmp_path / "root"))
 
 
 def test_spaces_are_listed_with_what_embeds_them_daily(
@@ -148,7 +149,7 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
         assert answer.code == code, answer.err
         return answer.faults if code else json.loads(answer.out)
 
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     for space_id in ("s1", "s2"):
         add_candidate(tables, space_id=space_id, lineage_id="l", trained_until=date(2024, 5, 1), content_hash="x")
     assert answer_of("spaces promote s1", code=2)[0].startswith("space s1 is candidate; only a ready space can serve.")

@@ -11,10 +11,11 @@ import pytest
 from tests.support.command_line import Userrep, config_file
 from userrep import cli_stream, jobs, pipeline, stream
 from userrep.spaces.registry import add_candidate
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.stream_run import Progress
 from userrep.streaming import verify
 from userrep.streaming.verify import Agreement
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -72,7 +73,7 @@ def verified(
     userrep: Userrep, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, dict[str, Any]]]:
     """Return a function that compares with this outcome, as text and as JSON."""
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     add_candidate(tables, space_id="s1", lineage_id="l1", trained_until=date(2024, 4, 1), content_hash="x")
     monkeypatch.setattr(cli_stream, "tables_of", lambda _: tables)
 
@@ -114,7 +115,7 @@ def test_one_vector_that_is_not_equal_ends_with_3(
 
 
 def test_an_unknown_space_is_refused(userrep: Userrep, config: Path, tmp_path: Path, no_spark: None) -> None:
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli_stream, "tables_of", lambda _: tables)
         answer = userrep("stream", "verify", "--config", config, "--as-of", "2024-05-02", "--space", "s1")

@@ -245,7 +245,7 @@ def test_an_override_may_hold_an_equals_sign(tmp_path: Path) -> None:
 
 
 def test_a_null_override_takes_a_value_away(tmp_path: Path) -> None:
-    config = loaded(tmp_path, "root=null", "catalog=main", "schema=userrep")
+    config = loaded(tmp_path, "root=null", "catalog=main", "schema=userrep", "artifacts=/models")
     assert config.root is None
 
 

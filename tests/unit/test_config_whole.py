@@ -18,6 +18,8 @@ ARRIVING = {"path": "arriving"}
         ({"events": EVENTS}, "say where tables live: either root: PATH, or catalog: NAME with schema: NAME."),
         ({**SMALLEST, "catalog": "main", "schema": "s"}, "say where tables live: either root"),
         ({"events": EVENTS, "catalog": "main"}, "catalog and schema go together."),
+        ({"events": EVENTS, "catalog": "a", "schema": "b"}, "artifacts: a catalog holds tables only; name a folder"),
+        ({**SMALLEST, "artifacts": "/models"}, "artifacts goes with catalog; with root, models are below it."),
         ({**CATALOG, "schema": "a`; DROP"}, "schema: not a valid name: use 1 to 64 of a-z"),
         ({**CATALOG, "catalog": "../etc"}, "catalog: not a valid name"),
         (

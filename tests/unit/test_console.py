@@ -23,7 +23,8 @@ from userrep.console import (
 from userrep.errors import UsageError
 from userrep.logs import in_columns
 from userrep.schemas import JOB_RUNS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.spark_tables import SparkTables
 
 pytestmark = pytest.mark.fast
 
@@ -90,9 +91,9 @@ def test_a_root_without_tables_is_refused_before_a_session_is_asked_for(tmp_path
     with pytest.raises(UsageError, match=rf"^no userrep tables at {tmp_path}/root: "):
         tables_of(config_of(tmp_path))
     assert sessions == []
-    Tables(None, root=str(tmp_path / "root")).create(JOB_RUNS)
+    FileTables(None, str(tmp_path / "root")).create(JOB_RUNS)
     tables = tables_of(config_of(tmp_path))
-    assert tables.has_files
+    assert isinstance(tables, FileTables)
     assert sessions == []
     assert tables.spark is tables.spark
     assert sessions == [("local[*]", {})]
@@ -115,9 +116,9 @@ def test_tables_of_a_catalog_ask_for_a_session_when_they_are_looked_at(
     tmp_path: Path, sessions: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("userrep.storage.check_writable", sessions.append)
-    tables = tables_of(config_of(tmp_path, root=None, catalog="main", schema="reps"), writes=True)
-    assert not tables.has_files
-    assert sessions == ["/Volumes/main/reps/userrep"]
+    tables = tables_of(config_of(tmp_path, root=None, catalog="main", schema="reps", artifacts="/models"), writes=True)
+    assert isinstance(tables, SparkTables)
+    assert sessions == ["/models"]
     _ = tables.spark
     assert sessions[1:] == [("local[*]", {})]
 

@@ -12,14 +12,15 @@ from userrep.errors import PromotionRefusedError, UsageError
 from userrep.schemas import REGISTRY
 from userrep.spaces import consumers
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path))
+    return FileTables(None, str(tmp_path))
 
 
 def with_spaces(tables: Tables, *ids: str) -> None:

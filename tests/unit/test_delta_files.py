@@ -17,9 +17,10 @@ from userrep import delta_files
 from userrep.delta_files import DeltaFiles
 from userrep.features.spec import FeatureSpec
 from userrep.schemas import ALL, TableSchema, user_features
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -42,7 +43,7 @@ ROWS = [
 
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
-    return Tables(spark, root=str(tmp_path / "a b"))
+    return FileTables(spark, str(tmp_path / "a b"))
 
 
 def bucketed(num: int) -> pa.Table:

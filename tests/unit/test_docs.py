@@ -30,7 +30,7 @@ from userrep.export import export_embeddings
 from userrep.logs import StageLine, to_stderr
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
 from userrep.spaces.snapshots import publish_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.default
 
@@ -127,7 +127,7 @@ def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(t
     for group, app in known.items():
         there = {command.name for command in app.registered_commands}
         assert {command for of, command in named if of == group} <= there
-    tables = Tables(None, root=str(tmp_path))
+    tables = FileTables(None, str(tmp_path))
     for space_id in ("s001-4f09a1", "s002-4f09a1"):
         add_candidate(tables, space_id=space_id, lineage_id="l", trained_until=date(2024, 5, 1), content_hash="x")
         mark_ready(tables, find_space(tables, space_id))
@@ -161,7 +161,7 @@ def test_the_page_on_joins_lists_every_option_and_every_status() -> None:
 
 
 def test_the_example_of_the_page_on_joins_runs(spark: SparkSession, tmp_path: Path) -> None:
-    tables = Tables(spark, root=str(tmp_path / "build/demo"))
+    tables = FileTables(spark, str(tmp_path / "build/demo"))
     add_spaces(tables, "s001-a")
     publish(tables, {snapshot(date(2024, 5, 1)): {f"u{k}": [float(k % 2), 1.0] for k in range(20)}})
     mark_ready(tables, find_space(tables, "s001-a"))

@@ -21,7 +21,8 @@ from userrep.operations.stability import Ranges
 from userrep.schemas import SNAPSHOT_DRIFT
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import STAGED
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -39,7 +40,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def tables(spark: SparkSession, config: Config) -> Tables:
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     add_spaces(tables, SPACE)
     return tables
 

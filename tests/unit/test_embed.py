@@ -19,8 +19,9 @@ from userrep.inference.embed import FeatureFile, _tasks, _written
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
 from userrep.schemas import USER_EMBEDDINGS
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_files import TableFile
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -119,7 +120,7 @@ def read(tables: Tables, file: TableFile) -> pa.Table:
 def test_a_file_has_the_vectors_of_the_row_groups_that_begin_within_a_task_s_rows(
     tmp_path: Path, encoder: Encoder
 ) -> None:
-    tables, features = Tables(None, root=str(tmp_path / "root")), write(tmp_path / "features.parquet", D1)
+    tables, features = FileTables(None, str(tmp_path / "root")), write(tmp_path / "features.parquet", D1)
     target, users = tables.target(USER_EMBEDDINGS), users_of(D1)
     wanted_BD, done = encoder.embed(as_arrow(users)), []
     for first, stop, begin, end in ((-3, 4, 0, 5), (4, 10, 5, 10), (10, 16, 10, 20), (16, 99, 20, 23)):
@@ -135,12 +136,12 @@ def test_a_file_has_the_vectors_of_the_row_groups_that_begin_within_a_task_s_row
 
 
 def test_a_task_without_a_row_group_of_a_file_writes_nothing(tmp_path: Path, encoder: Encoder) -> None:
-    tables, features = Tables(None, root=str(tmp_path / "root")), write(tmp_path / "features.parquet", D1)
+    tables, features = FileTables(None, str(tmp_path / "root")), write(tmp_path / "features.parquet", D1)
     assert _written((features, 6, 10), encoder, tables.target(USER_EMBEDDINGS), VALUES) == []
 
 
 def test_each_date_goes_to_the_partition_of_its_own_revision(tmp_path: Path, encoder: Encoder) -> None:
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     target, since = tables.target(USER_EMBEDDINGS), tables.version(USER_EMBEDDINGS)
     files = [
         file

@@ -27,7 +27,8 @@ from userrep.downstream.training_sets import create_training_set
 from userrep.errors import UsageError
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -39,7 +40,7 @@ USERS = [f"u{k:02d}" for k in range(40)]
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
     """Return tables of two spaces, the first one serving, whose vectors tell users with odd numbers from others."""
-    tables = Tables(spark, root=str(tmp_path / "root"))
+    tables = FileTables(spark, str(tmp_path / "root"))
     add_spaces(tables, "s001-a", "s002-b")
     rng = np.random.default_rng(0)
     for space, sign in (("s001-a", 1.0), ("s002-b", -1.0)):
@@ -175,7 +176,7 @@ def test_a_stage_must_know_where_the_tables_are(labels: DataFrame, tmp_path: Pat
 
 def test_a_new_user_gets_the_vector_of_an_empty_user(spark: SparkSession, tmp_path: Path) -> None:
     content_hash = saved(tmp_path, space_id="s001-a", is_space=True).content_hash
-    tables = Tables(spark, root=str(tmp_path))
+    tables = FileTables(spark, str(tmp_path))
     add_spaces(tables, "s001-a", content_hash=content_hash)
     publish(tables, {snapshot(DAY, dim=16): {"u": [float(k) for k in range(16)]}})
     rows = [("u", NOON), ("new", NOON), ("new", NOON - timedelta(days=9)), (None, NOON)]

@@ -30,8 +30,10 @@ from userrep.operations.erased_rows import Gone, erase_rows
 from userrep.operations.erasure import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests, read_ids
 from userrep.parquet_parts import MANIFEST
 from userrep.schemas import REJECTED_EVENTS, TRAINING_SETS, USER_EMBEDDINGS, USER_ITEM_DAYS, USER_PROFILES
-from userrep.table_upkeep import vacuum
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
+from userrep.store.spark_tables import SparkTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -47,7 +49,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def tables(spark: SparkSession, config: Config) -> Tables:
-    return Tables.of(config, spark)
+    return open_tables(config, spark)
 
 
 @pytest.fixture
@@ -274,7 +276,10 @@ def test_ids_with_spaces_or_of_numbers_are_found_in_rejected_rows(tables: Tables
 def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, config: Config, tmp_path: Path) -> None:
     spark.sql(f"CREATE DATABASE erased LOCATION '{tmp_path}/erased'")
     try:
-        catalog, gone = Tables(spark, schema="`erased`"), Gone(_tombstones_of(tmp_path, spark))
+        catalog, gone = (
+            SparkTables(spark, schema="`erased`", artifacts=str(tmp_path)),
+            Gone(_tombstones_of(tmp_path, spark)),
+        )
         rows = [("h", "0-of-1", 0, user, None, None, None, None) for user in (ANN, BOB)]
         catalog.append(spark.createDataFrame(rows, USER_PROFILES.fields()), USER_PROFILES)
         rejected = [(D1, 1, "why", f'{{"user_id": "{user}"}}') for user in (ANN, BOB)]
@@ -282,7 +287,7 @@ def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, conf
         assert [erase_rows(catalog, table, gone).rows for table in (USER_PROFILES, REJECTED_EVENTS)] == [1, 1]
         assert users_in(catalog, USER_PROFILES) == {ANN}
         assert catalog.read(REJECTED_EVENTS).count() == 1
-        vacuum(catalog, USER_PROFILES, timedelta(0))
+        catalog.vacuum(USER_PROFILES, timedelta(0))
         assert files_naming(tmp_path / "erased" / "user_profiles", BOB) == []
     finally:
         spark.sql("DROP DATABASE erased CASCADE")
@@ -314,7 +319,7 @@ def test_ids_are_read_once_each_and_as_they_are(tmp_path: Path) -> None:
 
 
 def _tombstones_of(tmp_path: Path, spark: SparkSession) -> Any:
-    tables = Tables(spark, root=str(tmp_path / "root"))
+    tables = FileTables(spark, str(tmp_path / "root"))
     add_tombstones(tables, [BOB])
     assert read_tombstones(tables) != NOBODY
     return read_tombstones(tables)

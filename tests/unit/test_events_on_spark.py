@@ -25,7 +25,8 @@ from userrep.events.tile_build import build_tiles
 from userrep.events.tiles import read_tiles
 from userrep.events.tombstones import add_tombstones, read_tombstones
 from userrep.schemas import REJECTED_EVENTS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.default
 
@@ -104,7 +105,7 @@ def test_the_day_of_a_folder_is_read_from_its_own_column_only(spark: SparkSessio
 
 
 def test_rejected_rows_are_counted_by_day_for_one_revision(spark: SparkSession, tmp_path: Path) -> None:
-    tables = Tables(spark, root=str(tmp_path))
+    tables = FileTables(spark, str(tmp_path))
     reasons = [(D1, 1, "missing_user_id"), (D1, 2, "missing_user_id"), (D1, 2, "outside_its_partition"),
                (D2, 2, "negative_weight"), (D2, 2, "unreadable_event_at"), (D3, 2, "unparsable_row")]  # fmt: skip
     tables.add(
@@ -117,7 +118,7 @@ def test_rejected_rows_are_counted_by_day_for_one_revision(spark: SparkSession, 
 
 
 def test_spark_leaves_out_the_rows_of_erased_users_only(spark: SparkSession, tmp_path: Path) -> None:
-    tables = Tables(spark, root=str(tmp_path))
+    tables = FileTables(spark, str(tmp_path))
     rows = [("ann", '{"user": "ann"}'), ("bob", '{"user": "bob"}'), (None, None), ("Ann", "x ann;y")]
     frame = spark.createDataFrame(rows, "user_id STRING, row STRING")
     nobody = read_tombstones(tables)
@@ -191,7 +192,7 @@ def built(request: pytest.FixtureRequest, spark: SparkSession, tmp_path_factory:
         folder,
         events={"format": request.param, "columns": {**columns, "context": ["device"]}, "max_rejected_share": 0.5},
     )
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     add_tombstones(tables, ["erased"])
     write_log(folder / "events", request.param, COPIES)
     build_tiles(tables, config, take_inventory(tables, config.events), before=D3)

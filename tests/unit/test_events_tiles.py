@@ -21,7 +21,8 @@ from userrep.events.tiles import (
     tiles_fingerprint,
 )
 from userrep.schemas import TILE_DAYS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -31,7 +32,7 @@ NOON = datetime(2024, 5, 9, 12)
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path / "root"))
+    return FileTables(None, str(tmp_path / "root"))
 
 
 def ledger_row(day: date | None, revision: int, content: str, **more: Any) -> dict[str, Any]:

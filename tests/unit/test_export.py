@@ -22,7 +22,8 @@ from userrep.export import MANIFEST, check_out, export_embeddings
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space, add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -53,7 +54,7 @@ VECTORS = np.random.default_rng(0).standard_normal((NUM_USERS, 16)).astype(np.fl
 @pytest.fixture(scope="module")
 def site(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Site:
     config = config_of(tmp_path_factory.mktemp("site"))
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     manifest = saved(Path(str(config.root)), is_space=True)
     add_candidate(
         tables, space_id="s1", lineage_id="l1", trained_until=AS_OF, content_hash=manifest.content_hash

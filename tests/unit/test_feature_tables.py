@@ -18,7 +18,8 @@ from userrep.features import build
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.features.sides import refresh_profiles, sides_fingerprint
 from userrep.items.versions import train_versions, versions_of
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -62,7 +63,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple
         },
         item_vectors={"given": {"kind": "vector", "dim": 3}},
     )  # fmt: skip
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     inventory = take_inventory(tables, config.events)
     build_tiles(tables, config, inventory, before=inventory.last_day)
     versions = versions_of(tables, config, anchor=date(2024, 3, 20))

@@ -11,8 +11,9 @@ from userrep.events.buckets import NUM_BUCKETS
 from userrep.features.inputs import Inputs, SumsOf, TileDays, listed_files
 from userrep.features.sides import Profiles
 from userrep.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS, TableSchema
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -33,7 +34,7 @@ def add_files(tables: Tables, table: TableSchema, *partitions: dict[str, Any]) -
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
     """Tiles of three days, one of them in two revisions, sums of two lineages and generations, and profiles."""
-    tables = Tables(None, root=str(tmp_path))
+    tables = FileTables(None, str(tmp_path))
     days = [(D1, 1, "0-of-2"), (D1, 1, "1-of-2"), (D2, 1, "0-of-1"), (D2, 2, "0-of-1"), (D3, 1, "0-of-1")]
     add_files(tables, USER_ITEM_DAYS, *({"event_date": day, "revision": n, "user_slice": cut} for day, n, cut in days))
     keys = [("l1", 3, "0-of-1"), ("l1", 4, "3-of-4"), ("l2", 4, "0-of-1")]
@@ -44,7 +45,7 @@ def tables(tmp_path: Path) -> Tables:
 
 def listed(inputs: Inputs) -> set[tuple[Any, ...]]:
     """Return what is listed: kind, folders of the path below the table's, then all other columns."""
-    rows = listed_files(inputs).to_pylist()
+    rows = listed_files(inputs.tables, inputs).to_pylist()
     assert all(Path(row["path"]).is_file() for row in rows)
     found = {
         (row["kind"], row["path"].split("/tables/")[1].rpartition("/")[0].partition("/")[2], row["day"], row["before"],

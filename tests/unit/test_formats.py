@@ -11,7 +11,9 @@ from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError, UserrepError
 from userrep.schemas import EXPORTS
-from userrep.tables import FORMAT, Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.spark_tables import SparkTables
+from userrep.store.tables import FORMAT, Tables
 
 pytestmark = pytest.mark.default
 
@@ -22,7 +24,7 @@ Change = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
     """A table with a row, without Spark."""
-    tables = Tables(None, root=str(tmp_path))
+    tables = FileTables(None, str(tmp_path))
     tables.add(EXPORTS, [ROW])
     return tables
 
@@ -31,7 +33,7 @@ def rewrite(tables: Tables, change: Change) -> Tables:
     """Change the first commit's actions; return the tables as the next run opens them."""
     log = Path(tables.uri(EXPORTS)) / "_delta_log" / f"{0:020}.json"
     log.write_text("\n".join(map(json.dumps, change(list(map(json.loads, log.read_text().splitlines()))))))
-    return Tables(None, root=str(Path(tables.uri(EXPORTS)).parents[1]))
+    return FileTables(None, str(Path(tables.uri(EXPORTS)).parents[1]))
 
 
 def with_property(value: str | None) -> Change:
@@ -86,9 +88,9 @@ def test_a_table_that_cannot_be_read_is_refused_by_name(tables: Tables, change: 
 def test_spark_refuses_another_format_where_it_alone_reads(spark: SparkSession, tmp_path: Path) -> None:
     spark.sql("CREATE SCHEMA IF NOT EXISTS formats LOCATION '" + str(tmp_path) + "'")
     try:
-        Tables(spark, schema="`formats`").create(EXPORTS)
+        SparkTables(spark, schema="`formats`", artifacts=str(tmp_path)).create(EXPORTS)
         spark.sql("ALTER TABLE formats.exports SET TBLPROPERTIES ('userrep.format' = '2')")
         with pytest.raises(UsageError, match=r"table `formats`.`exports` is of format 2, this release reads 1"):
-            Tables(spark, schema="`formats`").create(EXPORTS)
+            SparkTables(spark, schema="`formats`", artifacts=str(tmp_path)).create(EXPORTS)
     finally:
         spark.sql("DROP SCHEMA formats CASCADE")

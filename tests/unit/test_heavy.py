@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of
 from userrep.features import heavy
 from userrep.features.heavy import HeavyUsers, heavy_users
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.default
 
@@ -39,4 +39,4 @@ def test_a_heavy_user_has_one_percent_of_all_events_and_twenty_times_the_mean(
         rows = rows.union(spark.createDataFrame([(n,) for n in most], "num_events_7d LONG"))
     monkeypatch.setattr(heavy, "stored_features", lambda *_: rows)
     config = config_of(tmp_path)
-    assert heavy_users(Tables.of(config, spark), config, "l1", None) == expected  # type: ignore[arg-type]
+    assert heavy_users(open_tables(config, spark), config, "l1", None) == expected  # type: ignore[arg-type]

@@ -22,7 +22,8 @@ from userrep.features.inputs import Inputs, TileDays, listed_files
 from userrep.features.sides import Profiles
 from userrep.items.versions import lineage_of
 from userrep.pipeline import Pipeline
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -68,7 +69,7 @@ def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Log:
         item_vectors={"given": {"kind": "vector", "dim": 3}},
         history_days=0,
     )  # fmt: skip
-    return Log(config, Tables.of(config, spark), [(user, item, at.date()) for user, item, at in rows])
+    return Log(config, open_tables(config, spark), [(user, item, at.date()) for user, item, at in rows])
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_tiles_are_a_plain_count_made_by_tasks_or_by_spark(log: Log, told: list[
     events = log.config.events.model_dump(include={"columns"}, exclude_none=True)
     source = {**events, "path": str(Path(log.config.events.path).parent / "json"), "format": "json"}
     config = config_of(tmp_path, events=source)
-    tables = Tables.of(config, log.tables.spark)
+    tables = open_tables(config, log.tables.spark)
     build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
     assert counted(tables) == Counter(log.rows)
     wanted, found = (
@@ -123,7 +124,8 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     monkeypatch.setattr(bucketed, "MOST_ROWS", 1000)
     days = {day: revision for day, (_, revision) in latest_tile_days(log.tables).items()}
     files = listed_files(
-        Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles=Profiles("", None))
+        log.tables,
+        Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles=Profiles("", None)),
     )
     sources = [bucketed.BucketedFile(**row) for row in files.drop_columns(["first", "end"]).to_pylist()]
     of_bot, largest = 0, 0

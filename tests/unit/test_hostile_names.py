@@ -19,7 +19,7 @@ from userrep.operations.erasure import read_ids
 from userrep.spaces import consumers, registry
 from userrep.spaces.registry_value import artifact_path
 from userrep.storage import check_new_folder, check_writable
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.fast
 
@@ -45,7 +45,7 @@ def test_only_a_name_passes_as_one(text: str) -> None:
 
 @pytest.mark.parametrize("text", OTHERS, ids=ascii)
 def test_nothing_but_a_name_reaches_the_registry_or_a_path(tmp_path: Path, text: str) -> None:
-    tables = Tables(None, root=str(tmp_path / "root"))
+    tables = FileTables(None, str(tmp_path / "root"))
     added: dict[str, Any] = {"lineage_id": "l1", "trained_until": date(2024, 5, 1), "content_hash": "x"}
     for act in (
         lambda: registry.add_candidate(tables, space_id=text, **added),

@@ -29,10 +29,10 @@ from userrep.events.source import CORRUPT, check_events, read_source, with_valid
 from userrep.events.tile_build import build_tiles
 from userrep.events.tiles import read_tiles
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS
+from userrep.store.places import open_tables
 from userrep.streaming.arriving import _of_messages
 from userrep.streaming.query import rejected
 from userrep.streaming.records import checked_rows
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -206,7 +206,7 @@ def test_rows_of_a_log_are_counted_with_their_reasons_and_the_good_ones_become_t
         pq.write_table(table, tmp_path / "events" / f"{part}.parquet")
     events = {"columns": {**COLUMNS, "event_id": None}, "max_rejected_share": 1.0, "min_day_share": 0}
     config = config_of(tmp_path, events=events)
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     build_tiles(tables, config, take_inventory(tables, config.events), before=date(2025, 1, 1))
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     held_back = [row for row in rows if row["event_at"] and tomorrow < row["event_at"].date() <= date(2200, 1, 1)]
@@ -290,7 +290,7 @@ def test_a_file_that_is_not_as_the_others_are_is_named(spark: SparkSession, tmp_
     if not isinstance(content, pa.Table):
         other.write_bytes(other.read_bytes()[:-20] if content == "torn" else content)
     config = config_of(tmp_path)
-    error = refusal(lambda: take_inventory(Tables.of(config, spark), config.events))
+    error = refusal(lambda: take_inventory(open_tables(config, spark), config.events))
     assert error is not None
     assert is_one_line(error)
     assert "b.parquet" in str(error)

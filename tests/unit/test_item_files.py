@@ -12,8 +12,9 @@ from userrep.config import Config
 from userrep.features.item_files import dated_vectors, item_parts
 from userrep.items.versions import Versions
 from userrep.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -57,13 +58,13 @@ def add_files(tables: Tables, *partitions: tuple[str, date, str]) -> None:
 def test_items_are_taken_in_parts_by_the_size_of_their_vectors(
     tmp_path: Path, num_items: int, limit: str, text: str
 ) -> None:
-    config, tables = config_with(tmp_path, {"behaviour": 64, "content": 64}, limit), Tables(None, root=str(tmp_path))
+    config, tables = config_with(tmp_path, {"behaviour": 64, "content": 64}, limit), FileTables(None, str(tmp_path))
     add_version(tables, V1, num_items, {"behaviour": num_items, "content": num_items - 5})
     assert str(item_parts(tables, config, VERSIONS, [V1, V1 + timedelta(days=9)])) == text
 
 
 def test_only_versions_that_the_dates_use_count_and_items_with_no_vector_take_no_memory(tmp_path: Path) -> None:
-    config, tables = config_with(tmp_path, {"behaviour": 6}), Tables(None, root=str(tmp_path))
+    config, tables = config_with(tmp_path, {"behaviour": 6}), FileTables(None, str(tmp_path))
     add_version(tables, V1, 1_000, {"behaviour": 10})
     add_version(tables, V2, 1_000, {"behaviour": 700})
     add_version(tables, V3, 1_000, {"behaviour": 900})
@@ -75,7 +76,7 @@ def test_only_versions_that_the_dates_use_count_and_items_with_no_vector_take_no
 
 def test_each_date_uses_the_files_of_its_version_by_modality(tmp_path: Path) -> None:
     config = config_with(tmp_path, {"content": 4, "behaviour": 4, "own": 4})
-    tables = Tables(None, root=str(tmp_path))
+    tables = FileTables(None, str(tmp_path))
     add_version(tables, V1, 5, {"behaviour": 5}, largest=2.5)
     add_files(tables, ("l1", V1, "behaviour"), ("l1", V1, "behaviour"), ("l1", V1, "content"), ("l1", V2, "content"),
               ("l2", V1, "content"))  # fmt: skip

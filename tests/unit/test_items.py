@@ -31,7 +31,9 @@ from userrep.items.versions import (
     versions_of,
 )
 from userrep.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -170,7 +172,7 @@ def _trained(
             "own": {"kind": "vector", "dim": 2},
         },
     )
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     _put_tiles(tables, pairs)
     trained = Trained(tables, config, {}, [], [])
     for wanted in runs:
@@ -265,7 +267,7 @@ def test_an_item_keeps_its_number_when_new_ones_come(whole: Trained) -> None:
 def test_two_runs_that_number_new_items_at_once_give_no_number_twice(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = Tables(spark, root=str(tmp_path))
+    tables = FileTables(spark, str(tmp_path))
 
     def numbered(name: str) -> DataFrame:
         items = spark.createDataFrame([(f"{name}{k}",) for k in range(3)], "item_id STRING")
@@ -274,11 +276,11 @@ def test_two_runs_that_number_new_items_at_once_give_no_number_twice(
     append = Tables.append
 
     def overtaken(self: Tables, rows: DataFrame, table: Any, **more: Any) -> bool:
-        monkeypatch.setattr(Tables, "append", append)
+        monkeypatch.setattr(FileTables, "append", append)
         numbered("b")  # by another run, between this one's look at the numbers and its commit
         return append(self, rows, table, **more)
 
-    monkeypatch.setattr(Tables, "append", overtaken)
+    monkeypatch.setattr(FileTables, "append", overtaken)
     mine = {row.item_id: row.item_index for row in numbered("a").collect()}
     assert mine.keys() == {"a0", "a1", "a2", "b0", "b1", "b2"}
     assert sorted(mine.values()) == list(range(6))

@@ -18,6 +18,7 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from tests.support.builders import left_to_spark
 from tests.support.embedding_tables import (
     Oracle,
     Update,
@@ -40,9 +41,10 @@ from userrep.events.hashing import bucket_of
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import EXPIRED, REFUSED, STAGED, Snapshot, record_snapshots
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -53,7 +55,7 @@ LABELS = "n INT, user_id STRING, label_at TIMESTAMP"
 
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
-    return Tables(spark, root=str(tmp_path))
+    return FileTables(spark, str(tmp_path))
 
 
 def labels_of(spark: SparkSession, rows: list[tuple[Any, ...]], columns: str = LABELS) -> DataFrame:
@@ -87,12 +89,12 @@ def random_updates(chance: random.Random) -> list[Update]:
     return list(by_key.values())
 
 
-@pytest.mark.parametrize("has_files", [True, False])
+@pytest.mark.parametrize("reader", ["tasks", "spark"])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_join_gives_what_brute_force_gives_whoever_reads_the_vectors(
-    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, seed: int, has_files: bool
+    tables: Tables, spark: SparkSession, seed: int, reader: str
 ) -> None:
-    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    tables = left_to_spark(tables) if reader == "spark" else tables
     chance = random.Random(seed)
     vectors, updates = random_ledger(chance), random_updates(chance)
     add_spaces(tables, "s001-a")
@@ -263,11 +265,10 @@ def ledger_with_a_step_that_never_counts(tables: Tables) -> None:
 
 
 def test_in_a_catalog_only_partitions_that_can_count_are_read_and_vectors_are_shuffled_once(
-    tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, spark: SparkSession
 ) -> None:
     ledger_with_a_step_that_never_counts(tables)
-    monkeypatch.setattr(Tables, "has_files", property(lambda self: False))
-    found = join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
+    found = join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=left_to_spark(tables), space="s001-a")
     plan = found._jdf.queryExecution().executedPlan().toString()
     assert plan.count("Exchange hashpartitioning") <= 2
     read = [unquote(file).split("user_embeddings/")[1].rpartition("/")[0] for file in found.inputFiles()]

@@ -28,7 +28,8 @@ from userrep.pipeline import Pipeline
 from userrep.runs import Runs
 from userrep.schemas import LEASES
 from userrep.storage import delete_file, folder_names, write_bytes
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 pytestmark = pytest.mark.default
@@ -38,9 +39,10 @@ HOLDER = f"""
 import sys, time
 from datetime import timedelta
 from userrep import leases
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 leases.BEAT, leases.STALE = timedelta(seconds={BEAT.total_seconds()}), timedelta(seconds={STALE.total_seconds()})
-with leases.held(Tables(None, root=sys.argv[1]), "daily"):
+with leases.held(FileTables(None, sys.argv[1]), "daily"):
     print("held", flush=True)
     while True:  # stages of a job
         leases.check_held()
@@ -52,7 +54,7 @@ with leases.held(Tables(None, root=sys.argv[1]), "daily"):
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
     monkeypatch.setattr(leases, "BEAT", BEAT)
     monkeypatch.setattr(leases, "STALE", STALE)
-    return Tables(None, root=str(tmp_path))
+    return FileTables(None, str(tmp_path))
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def test_a_holder_that_slept_while_it_wrote_its_file_loses_its_lease_all_the_sam
         time.sleep(1.2 * STALE.total_seconds())
         write_bytes(uri, content)
 
-    tables, row = Tables(None, root=str(tmp_path)), {"job": "daily", "lease_id": "mine"}
+    tables, row = FileTables(None, str(tmp_path)), {"job": "daily", "lease_id": "mine"}
     beat = leases._Beat(tables, row, lambda: False)
     monkeypatch.setattr(leases, "write_bytes", slept)
     beat._thread.join(timeout=30)
@@ -195,7 +197,7 @@ def test_a_lease_is_given_back_when_the_job_fails(tables: Tables) -> None:
 
 
 def test_who_is_always_second_is_told_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tables, "exchange", lambda *_, **__: False)
+    monkeypatch.setattr(FileTables, "exchange", lambda *_, **__: False)
     with pytest.raises(UserrepError, match="daily: other runs keep on beginning"), held(tables, "daily"):
         pass
 

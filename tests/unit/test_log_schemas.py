@@ -12,7 +12,8 @@ from userrep.errors import UsageError
 from userrep.events.log_schemas import check_schema
 from userrep.events.open_log import OpenLog, _columns
 from userrep.schemas import SOURCE_SCHEMAS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -42,7 +43,7 @@ def kind_of(text: str) -> T.DataType:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path / "root"))
+    return FileTables(None, str(tmp_path / "root"))
 
 
 def recorded(tables: Tables) -> list[dict[str, str]]:

@@ -28,7 +28,9 @@ from userrep.events.tiles import latest_tile_days, read_tiles
 from userrep.features.sides import read_picks, read_users
 from userrep.items.versions import _items
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -114,7 +116,7 @@ def two_logs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> t
         },
         max_rejected_share=0.5,
     )
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     return tables, config, built(tables, config, D3)[1]
 
 
@@ -158,7 +160,7 @@ def test_a_mapped_column_that_only_newer_files_have_is_read(spark: SparkSession,
     write_rows(tmp_path / "events" / "1.parquet", [event("u1", "i1", "2024-05-01")])
     write_rows(tmp_path / "events" / "2.parquet", [event("u1", "i1", "2024-05-02", device="tv")])
     config = config_of(tmp_path, events={"columns": {**EVENT_COLUMNS, "context": ["device"]}})
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     assert built(tables, config, D3)[1].days == [D1, D2]
     rows = read_tiles(tables, start=None, end=D3).orderBy("event_date").collect()
     assert [row.num_by_context for row in rows] == [{"device=(null)": 1}, {"device=tv": 1}]
@@ -195,7 +197,7 @@ def test_nested_columns_serve_every_table(spark: SparkSession, tmp_path: Path) -
     assert tuple(read_users(spark, users).first()) == ("7", datetime(2024, 5, 1), ["SE"])
     assert tuple(read_picks(spark, Onboarding(path=path, columns=keys)).first()) == ("7", "i1", datetime(2024, 5, 1))
     items = Items(path=path, columns={"item_id": "item.id", "text": "item.title", "vector": "item.vector"})
-    tables = Tables(spark, root=str(tmp_path / "root"))
+    tables = FileTables(spark, str(tmp_path / "root"))
     assert tuple(_items(tables, items).first()) == ("i1", "A song", [1.0, 2.0])
 
 
@@ -226,7 +228,7 @@ def test_a_log_by_event_date_is_known_by_its_listing_and_read_by_partition(
         },
     )  # fmt: skip
     config = config_of(tmp_path, events={"partition": BY_EVENT_DATE, "max_rejected_share": 0.5})
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     with monkeypatch.context() as patch:
         patch.setattr("userrep.events.new_files.with_validity", None)  # which nothing that reads rows can do without
         inventory = take_inventory(tables, config.events)
@@ -261,7 +263,7 @@ def test_days_in_folders_of_their_own_are_made_by_tasks_as_spark_makes_them(
             tmp_path, root=str(tmp_path / root),
             events={"format": kind, "partition": BY_EVENT_DATE, "max_rejected_share": 1},
         )  # fmt: skip
-        tables, left = Tables.of(config, spark), set[date]()
+        tables, left = open_tables(config, spark), set[date]()
         with monkeypatch.context() as patch:
             patch.setattr(tile_build, "counted_days", lambda t, days, r: left.update(days) or counted_days(t, days, r))  # noqa: B023
             if root == "spark":
@@ -278,7 +280,7 @@ def test_a_file_without_a_folder_of_its_day_is_named(spark: SparkSession, tmp_pa
     write_rows(tmp_path / "events" / "dt=soon" / "a.parquet", [event("u1", "i1", "2024-05-01")])
     config = config_of(tmp_path, events={"partition": BY_EVENT_DATE})
     with pytest.raises(UsageError, match=r"1 files lie in no folder such as dt=2024-05-01, file:/.*dt=soon/a.parquet"):
-        take_inventory(Tables.of(config, spark), config.events)
+        take_inventory(open_tables(config, spark), config.events)
 
 
 @pytest.mark.parametrize("kind", ["parquet", pytest.param("delta", marks=pytest.mark.full)])
@@ -294,7 +296,7 @@ def test_a_log_by_ingestion_date_is_read_up_to_its_lateness(spark: SparkSession,
     frame = spark.createDataFrame([(u, "i1", at, dt) for u, at, dt in rows], [*EVENT_COLUMNS, "dt"])
     frame.write.format(kind).partitionBy("dt").save(str(tmp_path / "events"))
     config = config_of(tmp_path, events={"format": kind, "partition": BY_INGESTION, "max_rejected_share": 1})
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     inventory, _ = built(tables, config, date(2024, 5, 6))
     assert [(day.day.day, day.num_rows, day.num_rejected) for day in inventory.days] == [
         (1, 2, 0), (3, 2, 2), (4, 1, 0), (5, 1, 0)
@@ -330,7 +332,7 @@ def test_a_delta_log_by_event_date_rebuilds_the_partitions_whose_files_changed(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     config = config_of(tmp_path, events={"format": "delta", "partition": BY_EVENT_DATE})
-    path, tables = config.events.path, Tables.of(config, spark)
+    path, tables = config.events.path, open_tables(config, spark)
     _write_delta(spark, path, [("u1", "2024-05-01"), ("u2", "2024-05-01"), ("u3", "2024-05-02")],
                  enableDeletionVectors="false")  # fmt: skip
     inventory, build = built(tables, config, D3)
@@ -346,7 +348,7 @@ def test_a_delta_log_with_deletion_vectors_is_followed_by_its_change_data_feed(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     config = config_of(tmp_path, events={"format": "delta", "partition": BY_EVENT_DATE})
-    path, tables = config.events.path, Tables.of(config, spark)
+    path, tables = config.events.path, open_tables(config, spark)
     rows = [("u1", "2024-05-01"), ("u2", "2024-05-01"), ("u3", "2024-05-02"), ("u4", "2024-05-02")]
     _write_delta(spark, path, rows, enableDeletionVectors="true", enableChangeDataFeed="true")
     first, _ = built(tables, config, D4)

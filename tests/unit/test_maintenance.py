@@ -35,8 +35,8 @@ from userrep.schemas import (
 )
 from userrep.spaces.snapshots import REFUSED
 from userrep.sql import sql_date
-from userrep.table_upkeep import RETENTION
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import RETENTION, Tables
 from userrep.utc import utc_now
 
 pytestmark = pytest.mark.default
@@ -48,7 +48,7 @@ CONFIG = config_of(Path("nowhere"))
 
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
-    return Tables(spark, root=str(tmp_path / "root"))
+    return FileTables(spark, str(tmp_path / "root"))
 
 
 def maintain(tables: Tables) -> dict[str, Any]:

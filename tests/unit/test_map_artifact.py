@@ -15,7 +15,8 @@ from userrep.spaces.agreement import Agreement
 from userrep.spaces.map_artifact import load_map, map_folder, save_map
 from userrep.spaces.mapping import LinearMap
 from userrep.spaces.registry import Space, find_space
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +31,7 @@ AGREEMENT = Agreement(num_rows=20, mean_cosine=0.75, residual=0.5, overlap_at_10
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    tables = Tables(None, root=str(tmp_path))
+    tables = FileTables(None, str(tmp_path))
     for space in (OLD, NEW):
         add_spaces(tables, space.space_id, content_hash=space.content_hash)
     return tables

@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import EventSource
 from userrep.events.new_files import _day_or_none, _told, _told_by_footers
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.fast
 
@@ -59,5 +59,5 @@ def test_footers_are_trusted_for_utc_times_in_plain_parquet_only(
     """Reading footers takes a Spark session, which these tables do not have."""
     source: Any = SimpleNamespace(schema=T.StructType([T.StructField("event_at", kind)]))
     log = EventSource(path="log", columns=EVENT_COLUMNS, **settings)
-    tables = Tables(None, root=str(tmp_path))
+    tables = FileTables(None, str(tmp_path))
     assert _told_by_footers(tables, log, source, [FILE]) == {}

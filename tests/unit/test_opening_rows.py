@@ -13,10 +13,10 @@ import pytest
 from userrep.events.hashing import bucket_of
 from userrep.schemas import USER_OPENINGS
 from userrep.storage import open_parquet
+from userrep.store.file_tables import FileTables
 from userrep.streaming import opening_rows as reading
 from userrep.streaming.opening_rows import OpeningFile, opening_rows, rows_of_users, user_files
 from userrep.table_files import TableFile
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -174,7 +174,7 @@ def test_without_statistics_every_row_group_is_looked_at(tmp_path: Path, groups:
 
 
 def test_files_are_listed_by_partition_and_version_with_the_buckets_that_the_table_knows(tmp_path: Path) -> None:
-    tables = Tables(None, root=str(tmp_path))
+    tables = FileTables(None, str(tmp_path))
     tables.create(USER_OPENINGS)
 
     def add(name: str, lineage: str, buckets: tuple[int, int] | None) -> int:

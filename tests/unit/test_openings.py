@@ -14,15 +14,15 @@ from tests.support.streaming_world import DAY, NewWorld, World
 from userrep.errors import UsageError
 from userrep.events.source import read_source
 from userrep.features.build import stored_features
-from userrep.features.openings import build_openings, check_files, openings
+from userrep.features.openings import build_openings, openings, with_files
 from userrep.items.versions import Versions, versions_of
+from userrep.store.spark_tables import SparkTables
 from userrep.streaming.arriving import ARRIVED, PLACE
 from userrep.streaming.batches import MicroBatches
 from userrep.streaming.day_tiles import Records
 from userrep.streaming.encoding import Encoding
 from userrep.streaming.opening_rows import OpeningFile, opening_rows
 from userrep.streaming.records import checked_rows
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -181,9 +181,9 @@ def test_tables_in_a_catalog_are_refused() -> None:
     with pytest.raises(
         UsageError, match=r"looks users up in the tables' files, which it cannot in a catalog; set root"
     ):
-        check_files(Tables(None, schema="`main`.`users`"))
+        with_files(SparkTables(None, schema="`main`.`users`", artifacts="x"))
 
 
 def test_a_stream_with_a_catalog_is_refused_with_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"looks users up in files below root, which tables in a catalog are not"):
-        config_of(tmp_path, root=None, catalog="main", schema="users", stream={})
+        config_of(tmp_path, root=None, catalog="main", schema="users", stream={}, artifacts="/models")

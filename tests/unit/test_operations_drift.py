@@ -16,7 +16,8 @@ from userrep.operations.drift import Drift, _buckets_of, _kept, measure_drift, n
 from userrep.schemas import SNAPSHOT_DRIFT
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots, record_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -37,7 +38,7 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def tables(config: Config) -> Tables:
     """Tables without a session: whatever has to be measured fails."""
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     add_spaces(tables, SPACE)
     return tables
 

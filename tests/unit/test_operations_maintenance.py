@@ -10,7 +10,8 @@ from tests.support.embedding_tables import Update, add_updates, publish, snapsho
 from userrep.operations import maintenance
 from userrep.operations.maintenance import _crowded, _drop_refused, maintain_tables
 from userrep.schemas import EMBEDDING_UPDATES, JOB_RUNS, REJECTED_EVENTS, USER_EMBEDDINGS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -20,7 +21,7 @@ NOON = datetime(2024, 5, 1, 12)
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path))
+    return FileTables(None, str(tmp_path))
 
 
 def test_a_partition_with_sixteen_files_is_crowded_and_one_with_fifteen_is_not(tables: Tables) -> None:

@@ -15,7 +15,8 @@ from userrep.operations.plan import Plan, Size, Storage, Work, measured_runs, pl
 from userrep.schemas import JOB_RUNS
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -38,7 +39,7 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def tables(config: Config) -> Tables:
     """Tables after one run of each stage, of an hour of tasks each, for 1,000 events and 100 users."""
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     outputs = json.dumps({"num_events": 1_000, "spark": {"task_seconds": 3600.0, "shuffle_bytes": 0}})
     row = {"run_id": "r", "outcome": "done", "reason": "", "started_at": NOW, "seconds": 1.0, "num_rows": 100}
     row |= {"inputs": "{}", "outputs": outputs, "config_hash": "", "code_hash": ""}

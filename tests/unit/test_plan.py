@@ -16,7 +16,9 @@ from userrep.items.versions import lineage_of
 from userrep.operations.plan import Plan, Size, plan_for
 from userrep.schemas import FEATURE_SETS, JOB_RUNS, SUM_GENERATIONS, TILE_DAYS
 from userrep.spaces.snapshots import record_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -44,7 +46,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def tables(config: Config) -> Tables:
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     record_snapshots(tables, [snapshot(DAY)])
     return tables
 
@@ -100,7 +102,7 @@ def test_of_runs_that_say_how_much_they_did_the_one_of_the_most_counts(tables: T
 
 def test_storage_follows_what_is_kept(tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     record(tables, SECONDS)
-    monkeypatch.setattr(Tables, "num_bytes", lambda *_: 4_000)
+    monkeypatch.setattr(FileTables, "num_bytes", lambda *_: 4_000)
     lineage_id = lineage_of(config)
     of = {"event_date": DAY, "revision": 1, "fingerprint": "", "content": "", "num_rejected": 0, "built_at": NOW}
     tables.add(TILE_DAYS, [of | {"num_events": 400, "num_tiles": 300}])

@@ -18,7 +18,7 @@ from userrep.errors import GateRefusedError, UsageError
 from userrep.ids import checked_name
 from userrep.runs import Runs
 from userrep.schemas import JOB_RUNS
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 

@@ -10,12 +10,11 @@ import pytest
 from pydantic import ByteSize
 from pyspark.sql import SparkSession
 
-from tests.support.builders import at, config_of, cut_off_before_a_row_of, event, write_rows
+from tests.support.builders import at, config_of, cut_off_before_a_row_of, event, left_to_spark, write_rows
 from userrep.config import Config
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.features import refresh as refreshing
-from userrep.features import tasks
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
 from userrep.features.item_files import item_parts
 from userrep.features.plan import Plan
@@ -23,7 +22,8 @@ from userrep.features.refresh import Refresh, generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
 from userrep.pipeline import Pipeline
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.default
 
@@ -70,7 +70,7 @@ class Shop:
             history_days=16,
             item_vectors={"given": {"kind": "vector", "dim": 3}},
         )  # fmt: skip
-        self.tables = Tables.of(self.config, spark)
+        self.tables = open_tables(self.config, spark)
         self.tile()
         train_versions(self.tables, self.config, self.versions, self.versions.missing([D1, D3]), lambda _: None)
 
@@ -174,17 +174,18 @@ def test_a_refresh_with_late_and_rewritten_days_equals_a_full_rebuild_to_the_bit
 def test_a_shuffle_gives_the_rows_that_files_give(
     shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Tables, "has_files", property(lambda self: False))
+    monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
     shop.refresh(D3, full=True)
     assert shop.features(D3) == moved["features"]
     assert shop.sums() == moved["sums"]
 
 
-@pytest.mark.parametrize("has_files", [True, pytest.param(False, marks=pytest.mark.full)])
+@pytest.mark.parametrize("writer", ["tasks", pytest.param("spark", marks=pytest.mark.full)])
 def test_ranges_that_are_taken_in_parts_give_the_same_rows(
-    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, has_files: bool
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
-    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    if writer == "spark":
+        monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
     monkeypatch.setattr(refreshing, "plan_ranges", lambda cells, min_ranges: Plan(4, {1: 3, 2: 2}))
     shop.refresh(D3, full=True)
     assert shop.features(D3) == moved["features"]
@@ -218,13 +219,14 @@ def test_a_refresh_that_was_killed_before_its_ledger_leaves_the_earlier_sums_in_
     assert shop.sums() == moved["sums"]
 
 
-@pytest.mark.parametrize("has_files", [True, pytest.param(False, marks=pytest.mark.full)])
+@pytest.mark.parametrize("writer", ["tasks", pytest.param("spark", marks=pytest.mark.full)])
 def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
-    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, has_files: bool
+    shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     for _ in range(2):
         shop.refresh(D3, full=True)  # no sums of D2 are left
-    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    if writer == "spark":
+        monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
     before = shop.newest()
 
     def killed(*_: object) -> int:
@@ -247,15 +249,15 @@ def test_a_refresh_that_was_killed_after_its_sums_makes_features_of_them(
 def test_a_refresh_that_commits_while_another_one_commits_takes_none_of_its_sums(
     shop: Shop, moved: dict[str, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add = Tables.add
+    add = FileTables.add
 
-    def overtaken(self: Tables, table: TableSchema, rows: Any, **how: Any) -> bool:
+    def overtaken(self: FileTables, table: TableSchema, rows: Any, **how: Any) -> bool:
         if table == SUM_GENERATIONS:
-            monkeypatch.setattr(Tables, "add", add)
+            monkeypatch.setattr(FileTables, "add", add)
             shop.refresh(D2, full=True)  # by another run, after this one's rows and before its row of the ledger
         return add(self, table, rows, **how)
 
-    monkeypatch.setattr(Tables, "add", overtaken)
+    monkeypatch.setattr(FileTables, "add", overtaken)
     shop.refresh(D3, full=True)
     first, second = generations(shop.tables, shop.versions.lineage_id)
     assert (first.as_of, second.as_of) == (D3, D2)
@@ -274,20 +276,20 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
     small = whole.spark.model_copy(update={"item_vectors_bytes": ByteSize(100)})
     in_parts = whole.model_copy(update={"spark": small})
     assert str(item_parts(shop.tables, in_parts, shop.versions, [D3])) == "item vectors of 288 B in 4 parts"
-    for has_files, since, day in ((True, D3, D4), (False, D4, D3)):
-        shop.add(date(2024, 3, 7), 10, f"late-{has_files}")
+    for tables, since, day in ((shop.tables, D3, D4), (left_to_spark(shop.tables), D4, D3)):
+        shop.add(date(2024, 3, 7), 10, f"late-{day}")
         shop.add(date(2024, 3, 9), 12, "day-2024-03-09")
         shop.tile()
         with monkeypatch.context() as patch:
-            patch.setattr(Tables, "has_files", property(lambda self, found=has_files: found))
+            patch.setattr(shop, "tables", tables)
             shop.config = in_parts
             work = Pipeline(in_parts, shop.tables.spark, day, report=lambda _: None)
+            work.tables = tables
             work.refresh_user_features()
             stage = work.runs.stages[-1]
             assert stage.outputs["since"] == since
             assert stage.reason.endswith("tiles read; item vectors of 288 B in 4 parts")
             moved = (shop.features(day), shop.sums())
-            patch.setattr(tasks, "_MOST_READS", 1)  # from here on tiles come by a shuffle, even from files
             shop.refresh(day, full=True)
             rebuilt = (shop.features(day), shop.sums())
             work.build_user_features([D2, day], force=[D2, day])

@@ -18,7 +18,9 @@ from userrep.schemas import REGISTRY
 from userrep.spaces import consumers, transitions
 from userrep.spaces.registry import change_registry, find_space, mark_ready, promote, read_registry
 from userrep.spaces.registry_value import Registry
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.spark_tables import SparkTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.default
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
     """Tables below a path: their registry needs no session."""
-    return Tables(None, root=str(tmp_path))
+    return FileTables(None, str(tmp_path))
 
 
 def test_what_changes_nothing_makes_no_commit(tables: Tables) -> None:
@@ -60,16 +62,18 @@ def test_a_kill_between_the_look_and_the_commit_leaves_the_registry_as_it_was(
     assert find_space(tables, "serving").space_id == B
 
 
-def overtaken_by(change: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+def overtaken_by(
+    change: Callable[[], object], monkeypatch: pytest.MonkeyPatch, kind: type[FileTables | SparkTables] = FileTables
+) -> None:
     """Let another change be committed between the next change's look and its commit."""
-    real = Tables.exchange
+    real = kind.exchange
 
     def exchange(self: Tables, *args: Any, **more: Any) -> bool:
-        monkeypatch.setattr(Tables, "exchange", real)
+        monkeypatch.setattr(kind, "exchange", real)
         change()
         return self.exchange(*args, **more)
 
-    monkeypatch.setattr(Tables, "exchange", exchange)
+    monkeypatch.setattr(kind, "exchange", exchange)
 
 
 def test_a_promotion_that_another_change_overtakes_says_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +104,7 @@ def test_a_consumer_that_comes_in_between_is_heard_before_a_promotion(
 
 def test_a_change_that_never_gets_its_turn_ends(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     with_spaces(tables, A)
-    monkeypatch.setattr(Tables, "exchange", lambda *_, **__: False)
+    monkeypatch.setattr(FileTables, "exchange", lambda *_, **__: False)
     with pytest.raises(UserrepError, match="another change of the registry came first"):
         consumers.register_consumer(tables, "ads", owner="team")
 
@@ -115,7 +119,7 @@ def promote_at_once(root: str, space_id: str, together: Any) -> str:
         return transitions.promote(known, space_id, now=NOW)
 
     try:
-        change_registry(Tables(None, root=root), transition, only_if_spaces_are_as_seen=True)
+        change_registry(FileTables(None, root), transition, only_if_spaces_are_as_seen=True)
     except UserrepError as error:
         return str(error)
     return "won"
@@ -172,7 +176,7 @@ def test_of_two_processes_that_promote_at_once_exactly_one_wins(tables: Tables, 
 def catalog(spark: SparkSession, tmp_path: Path) -> Any:
     """Tables in a schema of the session's catalog, which have no files of their own."""
     spark.sql(f"CREATE DATABASE registries LOCATION '{tmp_path}/registries'")
-    yield Tables(spark, schema="`registries`")
+    yield SparkTables(spark, schema="`registries`", artifacts=str(tmp_path))
     spark.sql("DROP DATABASE registries CASCADE")
 
 
@@ -180,7 +184,6 @@ def catalog(spark: SparkSession, tmp_path: Path) -> Any:
 def test_tables_of_a_catalog_have_the_same_registry_by_way_of_spark(
     catalog: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not catalog.has_files
     known = two_spaces(consumer("ads", ready_for=B))
     assert change_registry(catalog, lambda _: known) == read_registry(catalog) == known
     version = catalog.version(REGISTRY)
@@ -189,7 +192,7 @@ def test_tables_of_a_catalog_have_the_same_registry_by_way_of_spark(
     found = read_registry(catalog)
     assert {s.space_id: (s.state, s.last_turn) for s in found.spaces} == {A: ("ready", 1), B: ("serving", 2)}
     recorded = {"training_set_id": "t1", "snapshot_ids": ["x"]}
-    overtaken_by(lambda: consumers.record_training_set(catalog, "ads", **recorded), monkeypatch)  # type: ignore[arg-type]
+    overtaken_by(lambda: consumers.record_training_set(catalog, "ads", **recorded), monkeypatch, SparkTables)  # type: ignore[arg-type]
     consumers.remove_consumer(catalog, "ads")  # looks again, and finds another registry
     assert read_registry(catalog) == replace(found, consumers=())
 

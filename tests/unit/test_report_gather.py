@@ -17,7 +17,8 @@ from userrep.schemas import JOB_RUNS, SNAPSHOT_DRIFT, SPACE_METRICS, TILE_DAYS
 from userrep.spaces.consumers import register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -55,7 +56,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def tables(config: Config) -> Tables:
-    return Tables.of(config, None)
+    return open_tables(config, None)
 
 
 def gathered(tables: Tables, config: Config, state: dict[str, Any] = STATE) -> Facts:
@@ -63,7 +64,7 @@ def gathered(tables: Tables, config: Config, state: dict[str, Any] = STATE) -> F
 
 
 def test_the_newest_night_evaluation_and_drift_are_read_from_ledgers(config: Config) -> None:
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     add_spaces(tables, "s001-a")
     later, latest = datetime(2024, 5, 2), datetime(2024, 5, 3)
     tables.add(JOB_RUNS, [
@@ -108,7 +109,7 @@ def test_the_newest_night_evaluation_and_drift_are_read_from_ledgers(config: Con
 
 
 def test_a_snapshot_that_was_refused_is_reported_with_its_reason(config: Config) -> None:
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     add_spaces(tables, "s001-a")
     tables.add(JOB_RUNS, [a_run("train_autoencoder", "r1")])
     refused = snapshot(date(2024, 5, 2), state="refused")

@@ -17,7 +17,7 @@ from userrep.pipeline import Pipeline
 from userrep.schemas import JOB_RUNS
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.default
 
@@ -35,12 +35,12 @@ def test_the_page_of_a_whole_pipeline_has_every_part_and_no_user_id(
     values = made.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"root": str(root)}
     path, out = tmp_path / "mine.yaml", tmp_path / "out.html"
     path.write_text(yaml.safe_dump(values))
-    before = {of: Tables(None, root=str(root)).version(of) for of in (JOB_RUNS,)}
+    before = {of: FileTables(None, str(root)).version(of) for of in (JOB_RUNS,)}
     answer = userrep("report", "--config", path, "--out", out, "--json")
     assert answer.code == 0
     figures = json.loads(answer.out)
     assert figures == json.loads(out.with_suffix(".json").read_text())
-    assert {of: Tables(None, root=str(root)).version(of) for of in (JOB_RUNS,)} == before  # a report is no run
+    assert {of: FileTables(None, str(root)).version(of) for of in (JOB_RUNS,)} == before  # a report is no run
     space = find_space(work.tables, None)
     assert figures["space_id"] == space.space_id
     assert figures["log"]["rejected"]
@@ -93,6 +93,6 @@ def test_a_report_is_refused_before_spark_starts(
     )
     assert "ends in .html" in refused("--out", tmp_path / "out.pdf")
     assert "space '../x' is not a valid name" in refused("--out", out, "--space", "../x")
-    Tables(None, root=str(tmp_path / "root")).add(JOB_RUNS, [a_run("build_activity_tiles", "r1", outcome="failed")])
+    FileTables(None, str(tmp_path / "root")).add(JOB_RUNS, [a_run("build_activity_tiles", "r1", outcome="failed")])
     assert refused("--out", out, "--space", "s9").startswith("space s9: not in the registry; spaces there are: none.")
     assert not out.exists()

@@ -14,7 +14,8 @@ from userrep.config import Config
 from userrep.operations.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
 from userrep.schemas import CONSUMER_RESULTS, JOB_RUNS, SNAPSHOT_DRIFT, SPACE_METRICS
 from userrep.spaces.registry import Space, artifact_folder, find_space
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -28,7 +29,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def tables(config: Config) -> Tables:
-    return Tables.of(config, None)
+    return open_tables(config, None)
 
 
 @pytest.fixture

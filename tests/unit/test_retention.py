@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from tests.support.builders import left_to_spark
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.config import Snapshots
 from userrep.downstream.join import join_embeddings
@@ -15,7 +16,8 @@ from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space, retire
 from userrep.spaces.retention import expire_snapshots, snapshots_to_expire
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, list_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -25,7 +27,7 @@ FEW = Snapshots(keep_daily=timedelta(days=2), keep_weekly=timedelta(weeks=2))
 
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
-    tables = Tables(spark, root=str(tmp_path))
+    tables = FileTables(spark, str(tmp_path))
     add_spaces(tables, "s001-a", "s002-b")
     for space in ("s001-a", "s002-b"):
         publish(tables, {snapshot(TODAY - timedelta(days=k), space=space): {"u": [float(k)]} for k in range(20)})
@@ -87,7 +89,7 @@ def test_a_deletion_that_is_killed_ends_the_same_when_it_is_run_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tables, "drop_partitions", killed)
+        patch.setattr(FileTables, "drop_partitions", killed)
         with pytest.raises(KeyboardInterrupt):
             expire(tables)
     # of two days: today and yesterday; first of a week: this Monday, last week's, none of the 26th of April's week
@@ -120,12 +122,8 @@ def test_of_a_retired_space_nothing_is_kept_for_being_the_newest(tables: Tables)
     assert said == ["snapshots of space s001-a expired: 20, 2024-04-26 to 2024-05-15; 0 are kept"]
 
 
-def test_partitions_are_dropped_by_sql_where_files_are_left_to_spark(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Tables, "has_files", False)
-        keys = [{"space_id": "s001-a", "as_of": TODAY - timedelta(days=k), "revision": 1} for k in (0, 3)]
-        tables.drop_partitions(USER_EMBEDDINGS, keys)
+def test_partitions_are_dropped_by_sql_where_files_are_left_to_spark(tables: Tables) -> None:
+    keys = [{"space_id": "s001-a", "as_of": TODAY - timedelta(days=k), "revision": 1} for k in (0, 3)]
+    left_to_spark(tables).drop_partitions(USER_EMBEDDINGS, keys)
     assert days_with_rows(tables) == set(range(20)) - {0, 3}
     assert days_with_rows(tables, "s002-b") == set(range(20))

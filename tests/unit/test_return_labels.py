@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of
 from userrep.downstream.return_propensity import LabelDates, return_labels
 from userrep.schemas import TILE_DAYS, USER_ITEM_DAYS
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.default
 
@@ -28,7 +28,7 @@ LAST_EVENTS = {  # by user, of each tile
 
 def test_an_event_counts_from_the_label_time_to_the_end_of_the_horizon(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path, snapshots={"publish_delay": "9h"}, downstream={"horizon_days": 2})
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     tiles = [
         {"event_date": at.date(), "revision": 1, "user_slice": "0-of-1", "user_bucket": 0, "user_id": user,
          "item_id": f"i{k}", "event_type": "view", "num_events": 1, "last_event_at": at}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from userrep.downstream.return_propensity import LabelDates, _check_labels, label_dates, model_folder
 from userrep.errors import UserrepError
 from userrep.spaces.registry_value import Space
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.fast
 
@@ -93,5 +93,5 @@ def test_each_split_needs_labels_of_both_kinds() -> None:
 def test_each_space_has_a_model_of_its_own(tmp_path: Path) -> None:
     at = datetime(2024, 5, 1)
     space = Space("s001-a", "ready", "l1", D, "x", at, at)
-    folder = model_folder(Tables(None, root=str(tmp_path)), space)
+    folder = model_folder(FileTables(None, str(tmp_path)), space)
     assert folder == f"{tmp_path}/artifacts/consumers/return_propensity/s001-a"

@@ -11,7 +11,8 @@ from tests.support.builders import config_of
 from userrep.errors import GateRefusedError
 from userrep.runs import Runs, StageRun
 from userrep.schemas import EXPORTS, JOB_RUNS, TOMBSTONES
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -22,7 +23,7 @@ AN_EXPORT = {"path": "out", "what": "embeddings", "as_of": date(2024, 5, 1), "ex
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(REMOTE, root=str(tmp_path / "root"))
+    return FileTables(REMOTE, str(tmp_path / "root"))
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_an_error_of_the_record_does_not_hide_that_of_the_stage(
     def no_room(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Tables, "add", no_room)
+    monkeypatch.setattr(FileTables, "add", no_room)
     with pytest.raises(GateRefusedError, match="too few users"), runs.stage("embed_users"):
         raise GateRefusedError("too few users")
     with pytest.raises(OSError, match="No space left"), runs.stage("embed_users"):

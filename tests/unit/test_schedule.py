@@ -10,7 +10,7 @@ from tests.support.builders import config_of
 from userrep.errors import UsageError
 from userrep.events.inventory import Inventory, LogDay
 from userrep.schedule import Schedule
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.fast
 
@@ -27,7 +27,7 @@ def schedule_of(folder: Path, until: date = UNTIL, windows: tuple[int, ...] = (7
         training={"as_ofs": {"until": until, "max_dates": 8}, **training},
     )  # fmt: skip
     days = [LogDay(day, 10, 0, "f") for day in (FIRST, LAST)]
-    return Schedule(config, Tables(None, root=str(folder)), Inventory(days, 0, 0), until + timedelta(days=14))
+    return Schedule(config, FileTables(None, str(folder)), Inventory(days, 0, 0), until + timedelta(days=14))
 
 
 def test_the_future_of_the_last_training_date_ends_at_until(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from userrep.schedule import Schedule
 from userrep.spaces.registry import change_registry
 from userrep.spaces.registry_value import Registry, Space
 from userrep.spaces.snapshots import record_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -31,7 +32,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def tables(config: Config) -> Tables:
-    return Tables.of(config, None)
+    return open_tables(config, None)
 
 
 def schedule_of(tables: Tables, config: Config, as_of: date = AS_OF) -> Schedule:

@@ -18,11 +18,12 @@ from userrep.events.hashing import bucket_of
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import PUBLISHED, STAGED, Snapshot, record_snapshots
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 from userrep.streaming import serving
 from userrep.streaming.online import Found
 from userrep.streaming.serving import Embedding, Service, lookup
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -74,7 +75,7 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def tables(config: Config) -> Tables:
     """Two spaces that are ready, of which s1 serves; its newest snapshot is the second revision of the 2nd of May."""
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     for space_id in ("s1", "s2"):
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=D1, content_hash="c")
         mark_ready(tables, find_space(tables, space_id))
@@ -165,7 +166,7 @@ def test_a_space_that_cannot_be_served_is_refused(tables: Tables) -> None:
 
 
 def test_tables_in_a_catalog_are_refused(tmp_path: Path) -> None:
-    config = config_of(tmp_path, root=None, catalog="main", schema="users")
+    config = config_of(tmp_path, root=None, catalog="main", schema="users", artifacts="/models")
     with pytest.raises(UsageError, match="lookup: reads snapshots from files, which it cannot in a catalog"):
         Service.of(config, None)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -14,6 +15,7 @@ from userrep.session import (
     _own_jvm,
     get_session,
     jars_folder,
+    shuffle_partitions,
 )
 
 pytestmark = pytest.mark.default
@@ -71,3 +73,9 @@ def test_jars_that_are_kept_are_those_of_delta_and_of_kafka_and_so_are_fetched_o
     (jars_folder(S3_PACKAGES) / "s3.jar").touch()
     settings = _own_jvm("local[1]")
     assert settings["spark.jars"].split(",")[1:] == [str(jars_folder(S3_PACKAGES) / "s3.jar")]
+
+
+@pytest.mark.parametrize(("setting", "tasks"), [("16", 16), ("auto", 200), (None, 200)])
+def test_the_number_of_tasks_is_that_of_the_session_or_200(setting: str | None, tasks: int) -> None:
+    session: Any = SimpleNamespace(conf=SimpleNamespace(get=lambda _, default: setting or default))
+    assert shuffle_partitions(session) == tasks

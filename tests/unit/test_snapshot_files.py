@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from benchmarks.inference_data import as_stored
-from tests.support.builders import config_of
+from tests.support.builders import config_of, left_to_spark
 from tests.unit.test_inference import as_arrow, random_users, same_bits
 from tests.unit.test_layout import LAYOUT, SPEC
 from tests.unit.test_model import saved
@@ -30,8 +30,10 @@ from userrep.schemas import FEATURE_SETS, USER_EMBEDDINGS
 from userrep.spaces import snapshots
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, list_snapshots, publish_snapshots, stage_snapshots
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -50,7 +52,9 @@ class Site(NamedTuple):
         return stage_snapshots(self.tables, self.config, self.space, DATES)
 
     def rows(self, as_of: date) -> pa.Table:
-        table = DeltaTable(self.tables.uri(USER_EMBEDDINGS)).to_pyarrow_table(filters=[("as_of", "=", as_of)])
+        table = DeltaTable(f"{self.config.root}/tables/user_embeddings").to_pyarrow_table(
+            filters=[("as_of", "=", as_of)]
+        )
         return table.sort_by("user_id")
 
 
@@ -67,7 +71,7 @@ def site(spark: SparkSession, tmp_path: Path) -> Site:
         users={"path": "none", "columns": {"user_id": "u", "registered_at": "r"}, "attributes": ["country"]},
     )
     assert FeatureSpec.of(config) == SPEC
-    tables, table = Tables.of(config, spark), features_table(config, "l1")
+    tables, table = open_tables(config, spark), features_table(config, "l1")
     since = tables.version(table)
     target = replace(tables.target(table), properties=(("parquet.block.size", "4000"),))
     files = []
@@ -95,12 +99,13 @@ def users_of(as_of: date) -> list[dict[str, object]]:
     return users
 
 
-@pytest.mark.parametrize("has_files", [True, False])
+@pytest.mark.parametrize("writer", ["tasks", "spark"])
 def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoever_writes(
-    site: Site, monkeypatch: pytest.MonkeyPatch, has_files: bool
+    site: Site, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     monkeypatch.setattr(embed, "_MOST_ROWS", 25)
-    monkeypatch.setattr(Tables, "has_files", property(lambda self: has_files))
+    if writer == "spark":
+        site = site._replace(tables=left_to_spark(site.tables))
     staged = site.stage()
     encoder = Encoder(load_artifact(artifact_folder(site.config, site.space)))
     for as_of in DATES:
@@ -129,7 +134,7 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
 
     before = {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)}
     with monkeypatch.context() as patch:
-        patch.setattr(Tables, "commit", killed)
+        patch.setattr(FileTables, "commit", killed)
         with pytest.raises(Killed):
             site.stage()
     assert {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)} == before

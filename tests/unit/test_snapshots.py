@@ -30,7 +30,8 @@ from userrep.spaces.snapshots import (
     staged_snapshots,
     stale_snapshots,
 )
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -46,7 +47,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def tables(config: Config) -> Tables:
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     manifest = saved(Path(str(config.root)), space_id="s001-a", is_space=True)
     add_spaces(tables, "s001-a", content_hash=manifest.content_hash)
     return tables

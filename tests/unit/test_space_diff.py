@@ -12,7 +12,7 @@ from userrep.errors import UsageError
 from userrep.spaces.agreement import Agreement
 from userrep.spaces.registry_value import Space
 from userrep.spaces.snapshots import record_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.fast
 
@@ -33,7 +33,7 @@ def test_a_saved_model_and_its_labels_must_both_exist(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_refused_before_spark_is_needed(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     with pytest.raises(UsageError, match="space s001-a is compared with itself; name two"):
         diff_spaces(tables, config, old=OLD, new=OLD, report=print)
     with pytest.raises(UsageError, match=r"--model .*nowhere: nothing is there"):

@@ -20,7 +20,8 @@ from userrep.spaces.agreement import agreement
 from userrep.spaces.map_artifact import save_map
 from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space, find_space, mark_ready, promote, retire
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -33,7 +34,7 @@ WEIGHT = np.array([[0.0, 2.0], [-1.0, 0.5], [0.3, 0.0]])  # of new vectors, thre
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
     """Return tables of a space that serves and a newer one of another width, which a linear map takes to it."""
-    tables = Tables(spark, root=str(tmp_path / "root"))
+    tables = FileTables(spark, str(tmp_path / "root"))
     add_spaces(tables, OLD, NEW)
     random = np.random.default_rng(1)
     for day in DAYS:

@@ -11,14 +11,15 @@ from userrep.errors import UsageError
 from userrep.schemas import REGISTRY
 from userrep.spaces.gates import SnapshotStats, snapshot_stats
 from userrep.spaces.registry import add_candidate, find_space, list_spaces, mark_ready, promote, retire, rollback
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
 
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
-    return Tables(spark, root=str(tmp_path))
+    return FileTables(spark, str(tmp_path))
 
 
 def _add(tables: Tables, *ids: str) -> None:

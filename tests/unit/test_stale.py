@@ -11,7 +11,7 @@ from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import record_snapshots
 from userrep.spaces.stale import stale_dates
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.fast
 
@@ -19,7 +19,7 @@ DAY = date(2024, 5, 1)
 
 
 def test_only_spaces_of_the_lineage_with_snapshots_have_dates_that_can_be_stale(tmp_path: Path) -> None:
-    tables, config = Tables(None, root=str(tmp_path / "root")), config_of(tmp_path)
+    tables, config = FileTables(None, str(tmp_path / "root")), config_of(tmp_path)
     lineage_id = lineage_of(config)
     assert stale_dates(tables, config) == {}
     add_spaces(tables, "s1")  # of another lineage

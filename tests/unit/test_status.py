@@ -13,7 +13,8 @@ from userrep.spaces.consumers import register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
 from userrep.status import status, status_lines
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -22,7 +23,7 @@ DAY, NOW = date(2024, 5, 1), datetime(2024, 5, 1, 12)
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path / "root"))
+    return FileTables(None, str(tmp_path / "root"))
 
 
 def found_in(tables: Tables, folder: Path) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep import storage
-from userrep.config import parse_config
 from userrep.errors import UsageError
 from userrep.storage import (
     absolute,
@@ -79,12 +78,14 @@ def test_a_malformed_uri_is_an_error() -> None:
         file_system("?://x")
 
 
-def test_artifacts_lie_below_the_root_or_in_a_volume_of_the_catalog(tmp_path: Path) -> None:
+def test_artifacts_lie_below_the_root_or_where_a_catalog_says_or_in_a_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert artifacts_root(config_of(tmp_path)) == f"{tmp_path}/root"
-    events = {"path": "l", "columns": {"user_id": "u", "item_id": "i", "event_at": "a"}}
-    assert artifacts_root(parse_config({"catalog": "main", "schema": "rep", "events": events}, "c")) == (
-        "/Volumes/main/rep/userrep"
-    )
+    catalog = {"root": None, "catalog": "main", "schema": "rep"}
+    assert artifacts_root(config_of(tmp_path, **catalog, artifacts="/models")) == "/models"
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
+    assert artifacts_root(config_of(tmp_path, **catalog)) == "/Volumes/main/rep/userrep"
 
 
 # Files

@@ -11,9 +11,10 @@ from tests.support.builders import config_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.schemas import EMBEDDING_UPDATES
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.streaming.place import StreamPlace
 from userrep.table_files import TableFile
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +27,7 @@ def config_with(folder: Path, **stream: Any) -> Config:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path / "root"))
+    return FileTables(None, str(tmp_path / "root"))
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ WITHOUT_OWN_TESTS = {
     "userrep.events.tile_rows",
     "userrep.operations.erased_ledgers",
     "userrep.operations.erased_rows",
-    "userrep.spark_writes",
 }
 
 

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from userrep.schemas import TableSchema
+from userrep.store.file_tables import FileTables
 from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter, Target
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +26,7 @@ SHARES = TableSchema(
 
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
-    return Tables(None, root=str(tmp_path / "a b")).target(SHARES)
+    return FileTables(None, str(tmp_path / "a b")).target(SHARES)
 
 
 def bucketed(*buckets: int) -> pa.Table:

@@ -1,21 +1,19 @@
-"""Tables without Spark: their location, and changes that are one commit or none."""
+"""Tables without Spark: changes that are one commit or none."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from userrep.config import parse_config
 from userrep.errors import UsageError, UserrepError
 from userrep.schemas import TableSchema
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -33,7 +31,7 @@ ROWS = [
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path / "a b"))
+    return FileTables(None, str(tmp_path / "a b"))
 
 
 def written(tables: Tables, day: date, *users: str, part: str = "p") -> list[TableFile]:
@@ -45,53 +43,6 @@ def written(tables: Tables, day: date, *users: str, part: str = "p") -> list[Tab
 def users_of(tables: Tables) -> dict[date, list[str]]:
     rows = tables.ledger(SHARES)
     return {day: sorted(row.user_id for row in rows if row.day == day) for day in sorted({row.day for row in rows})}
-
-
-# Location
-
-
-def test_tables_lie_below_a_root_or_in_a_schema() -> None:
-    with pytest.raises(UsageError, match="say where tables live: root or schema, not both"):
-        Tables(None)
-    with pytest.raises(UsageError, match="not both"):
-        Tables(None, root="r", schema="s")
-    events = {"path": "l", "columns": {"user_id": "u", "item_id": "i", "event_at": "a"}}
-    catalog = Tables.of(parse_config({"catalog": "main", "schema": "rep", "events": events}, "c"), None)
-    assert catalog.name(LEDGER) == "`main`.`rep`.`ledger`"
-    assert catalog.artifacts_root == "/Volumes/main/rep/userrep"
-    assert not catalog.has_files
-
-
-@pytest.mark.parametrize(
-    ("root", "shown"),
-    [("/data/x/", "/data/x"), ("file:///data/x", "/data/x"), ("s3a://b/x", "s3a://b/x"), ("dbfs:/x", "dbfs:/x")],
-)
-def test_a_table_is_a_folder_below_the_root(root: str, shown: str) -> None:
-    tables = Tables(None, root=root)
-    assert tables.uri(LEDGER) == f"{shown}/tables/ledger"
-    assert tables.name(LEDGER) == f"delta.`{shown}/tables/ledger`"
-    assert tables.artifacts_root == shown
-
-
-def test_a_relative_root_lies_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert Tables(None, root="build").artifacts_root == f"{tmp_path}/build"
-
-
-@pytest.mark.parametrize(
-    ("root", "has_files"),
-    [("/data/x", True), ("build/x", True), ("file:/data/x", True), ("s3a://b/x", True), ("s3://b/x", True),
-     ("abfss://c@a/x", True), ("gs://b/x", True), ("dbfs:/x", False), ("/dbfs/x", False), ("/Volumes/c/s/v", False),
-     ("hdfs://n/x", False)],
-)  # fmt: skip
-def test_tables_are_read_and_committed_without_spark_where_that_is_safe(root: str, has_files: bool) -> None:
-    assert Tables(None, root=root).has_files == has_files
-
-
-@pytest.mark.parametrize(("setting", "tasks"), [("16", 16), ("auto", 200), (None, 200)])
-def test_the_number_of_tasks_is_that_of_the_session_or_200(setting: str | None, tasks: int) -> None:
-    session: Any = SimpleNamespace(conf=SimpleNamespace(get=lambda _, default: setting or default))
-    assert Tables(session, root="/x").shuffle_partitions() == tasks
 
 
 # Ledgers
@@ -116,7 +67,7 @@ def test_rows_replace_those_that_match_in_one_commit(tables: Tables) -> None:
 def test_a_table_with_other_columns_is_refused_and_left_as_it_is(tables: Tables) -> None:
     tables.add(LEDGER, ROWS)
     other = TableSchema("ledger", "one row per test", "name STRING, day DATE, extra INT")
-    newer = Tables(None, root=tables.artifacts_root)
+    newer = FileTables(None, tables.artifacts_root)
     with pytest.raises(
         UsageError, match="has the columns name, day, num, cells, at; this release wants name, day, ext"
     ):

@@ -9,7 +9,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from userrep.schemas import TableSchema
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.task_writes import write_files
 
 pytestmark = pytest.mark.default
@@ -33,7 +34,7 @@ ROWS = [
 
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
-    return Tables(spark, root=str(tmp_path))
+    return FileTables(spark, str(tmp_path))
 
 
 def test_rows_come_back_as_they_were(spark: SparkSession, tables: Tables) -> None:

@@ -13,7 +13,8 @@ from userrep.events.inventory import Inventory, LogDay, mapping_of
 from userrep.events.tile_build import TileBuild, _stale_days, build_tiles
 from userrep.events.tiles import TileDay, TileLedger, tile_ledger
 from userrep.schemas import TILE_DAYS
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -28,7 +29,7 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def tables(config: Config) -> Tables:
     """Tables without a Spark session: a build that gets as far as reading the log fails."""
-    return Tables.of(config, None)
+    return open_tables(config, None)
 
 
 def known(day: date | None, fingerprint: str, content: str = "c") -> dict[str, Any]:

@@ -23,7 +23,8 @@ from userrep.events.tile_build import TileBuild, build_tiles
 from userrep.events.tile_rows import tiles_of
 from userrep.events.tiles import latest_tile_days, read_tiles, tiles_fingerprint
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -173,7 +174,7 @@ def story(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Stor
     folder = tmp_path_factory.mktemp("story")
     config = config_of(folder, events={"max_rejected_share": 0.5})
     # Folder and file are named as Spark and people may name them.
-    story = Story(Tables.of(config, spark), config, folder / "events" / "hour=10%3A00" / "100% of it")
+    story = Story(open_tables(config, spark), config, folder / "events" / "hour=10%3A00" / "100% of it")
     story.put(
         "1.parquet",
         event("u1", "i1", "2024-05-01 10:00:00", other="2024-05-11"),
@@ -303,7 +304,7 @@ def test_the_fingerprint_of_a_range_changes_with_its_days_only(story: Story) -> 
 @pytest.mark.full
 def test_a_delta_log_is_told_apart_by_its_files(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path / "a b", events={"format": "delta"})
-    path, tables = config.events.path, Tables.of(config, spark)
+    path, tables = config.events.path, open_tables(config, spark)
     rows = spark.createDataFrame([("u1", "i1", "2024-05-01"), ("u2", "i2", "2024-05-02")], list(EVENT_COLUMNS))
     rows.write.format("delta").partitionBy("event_at").save(path)
     first = take_inventory(tables, config.events)
@@ -319,13 +320,15 @@ def test_a_delta_log_is_told_apart_by_its_files(spark: SparkSession, tmp_path: P
     assert [(day.day, day.num_rows) for day in take_inventory(tables, config.events).days] == [(D1, 2)]
 
 
-@pytest.mark.parametrize("has_files", [True, False])
+@pytest.mark.parametrize("writer", ["tasks", "spark"])
 def test_files_that_come_after_the_inventory_wait_for_the_next_run(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_files: bool
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
-    monkeypatch.setattr("userrep.events.tile_build.direct_days", direct_days if has_files else lambda *_: ({}, []))
+    monkeypatch.setattr(
+        "userrep.events.tile_build.direct_days", direct_days if writer == "tasks" else lambda *_: ({}, [])
+    )
     config = config_of(tmp_path)
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     write_rows(tmp_path / "events" / "a.parquet", [event("u1", "i1", "2024-05-01")])
     inventory = take_inventory(tables, config.events)
     write_rows(tmp_path / "events" / "b.parquet", [event("u1", "i1", "2024-05-01 01:00:00")])
@@ -343,7 +346,7 @@ def test_a_log_without_a_readable_time_is_refused(spark: SparkSession, tmp_path:
     config = config_of(tmp_path)
     write_rows(tmp_path / "events" / "a.parquet", [{"user_id": "u1", "item_id": "i1", "event_at": "1714521600"}])
     with pytest.raises(UsageError, match="no row with a readable time in it"):
-        take_inventory(Tables.of(config, spark), config.events)
+        take_inventory(open_tables(config, spark), config.events)
 
 
 def _days(num_days: int, num_rejected: int) -> list[LogDay]:
@@ -382,7 +385,7 @@ def test_files_of_one_day_are_not_read_for_the_inventory_and_a_day_made_again_to
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, events = config_of(tmp_path), tmp_path / "events"
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     day_1 = [event("u1", "i1", "2024-05-01 10:00:00"), event("u2", None, "2024-05-01 11:00:00")]
     write_rows(events / "1.parquet", day_1)
     write_rows(events / "2.parquet", [event("u1", "i2", "2024-05-01 12:00:00")])

@@ -9,7 +9,8 @@ import pytest
 from userrep.errors import UserrepError
 from userrep.events.tombstones import NOBODY, Tombstones, add_tombstones, read_tombstones, request_id_of
 from userrep.schemas import TOMBSTONES
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -23,7 +24,7 @@ def erased(*user_ids: str, key: bytes = KEY) -> Tombstones:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path / "root"))
+    return FileTables(None, str(tmp_path / "root"))
 
 
 # Recognizing users
@@ -97,7 +98,7 @@ def test_the_key_is_made_once_and_at_random(tables: Tables, tmp_path: Path) -> N
     add_tombstones(tables, [BOB])
     assert (tmp_path / "root" / "erasure" / "key").read_text() == key
     assert len(bytes.fromhex(key)) == 32
-    other = Tables(None, root=str(tmp_path / "other"))
+    other = FileTables(None, str(tmp_path / "other"))
     add_tombstones(other, [ANN])
     assert (tmp_path / "other" / "erasure" / "key").read_text() != key
 
@@ -120,5 +121,5 @@ def test_a_request_id_depends_on_the_set_of_users_and_on_the_key_of_the_root(tab
     add_tombstones(tables, [ANN])
     assert name == request_id_of(tables, [ANN, BOB])
     others = [request_id_of(tables, ids) for ids in ([ANN], [BOB], [f"{ANN}{BOB}"])]
-    other_root = request_id_of(Tables(None, root=str(tmp_path / "other")), [ANN, BOB])
+    other_root = request_id_of(FileTables(None, str(tmp_path / "other")), [ANN, BOB])
     assert len({name, *others, other_root}) == 5

@@ -31,7 +31,7 @@ from userrep.inference.encoder import Encoder
 from userrep.model.artifact import SpaceManifest, load_artifact
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.unrecorded import keep_training, record_kept
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 from userrep.tracking import record
 from userrep.tracking.client import mlflow_client
 from userrep.tracking.place import tracking_place
@@ -343,7 +343,7 @@ def test_a_training_waits_until_the_server_is_back_and_is_recorded_with_its_own_
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tmp_path, tracking={"uri": "${TRACKING_SERVER}"})
-    tables, said = Tables.of(config, spark), list[str]()
+    tables, said = open_tables(config, spark), list[str]()
     manifest = saved(Path(str(config.root)), is_space=True)
     monkeypatch.setattr("userrep.spaces.unrecorded.training_environment", lambda: {"python": "of the training"})
     keep_training(config, "s1", curve=CURVE, ranks=RANKS)

@@ -39,7 +39,7 @@ def test_the_configured_place_precedes_the_environment_s_then_databricks_then_a_
 def test_on_databricks_experiments_are_paths_and_models_have_a_schema(tmp_path: Path) -> None:
     shared = place_of(tmp_path, uri="databricks")
     assert (shared.experiment, shared.model) == ("/Shared/userrep", "userrep")
-    values = {"root": None, "catalog": "main", "schema": "reps"}
+    values = {"root": None, "catalog": "main", "schema": "reps", "artifacts": "/models"}
     config = config_of(tmp_path, **values, tracking={"uri": "databricks://work", "experiment": "/Users/ada/reps"})
     assert (tracking_place(config).experiment, tracking_place(config).model) == ("/Users/ada/reps", "main.reps.userrep")
     elsewhere = config_of(tmp_path, **values, tracking={"uri": "https://host"})
@@ -65,7 +65,10 @@ def test_a_database_has_its_artifacts_below_root_at_a_uri_that_mlflow_reads(
     ("values", "said"),
     [
         ({"root": "s3a://bucket/x"}, r"tracking: root s3a://bucket/x is no place for SQLite\. Name MLflow's server in"),
-        ({"root": None, "catalog": "main", "schema": "reps"}, r"tables in a catalog are no place for SQLite"),
+        (
+            {"root": None, "catalog": "main", "schema": "reps", "artifacts": "/models"},
+            r"tables in a catalog are no place for SQLite",
+        ),
         ({"tracking": {"uri": "htps://host"}}, r"tracking.uri htps://host: MLflow has no store of kind htps; write"),
         ({"tracking": {"uri": "http:/host"}}, r"tracking.uri http:/host: no host in it; write https://HOST"),
         ({"tracking": {"uri": "mlruns"}}, r"MLflow has given up stores of plain files; write sqlite:///FOLDER"),

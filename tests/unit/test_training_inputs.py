@@ -19,7 +19,8 @@ from userrep.schemas import FEATURE_SETS
 from userrep.spaces import training_inputs as module
 from userrep.spaces.training_inputs import TrainingInputs, _read, _write, inputs_key, training_folder, training_inputs
 from userrep.sql import sql_in
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -34,7 +35,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def tables(config: Config) -> Tables:
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     build_features(tables, [day + timedelta(days=days) for day in (D1, D2) for days in FUTURES])
     return tables
 

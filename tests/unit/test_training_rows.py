@@ -20,7 +20,8 @@ from userrep.pipeline import Pipeline
 from userrep.schemas import TRAINING_ROWS, TableSchema
 from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
 from userrep.storage import delete_folder, exists
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -212,7 +213,7 @@ def test_inputs_and_targets_meet_in_one_shuffle(work: Pipeline, monkeypatch: pyt
             plans.append(rows._jdf.queryExecution().executedPlan().toString())  # type: ignore[operator]
         replace(self, rows, table, where)
 
-    monkeypatch.setattr(Tables, "replace", planned)
+    monkeypatch.setattr(FileTables, "replace", planned)
     rows_of(work)
     (plan,) = plans
     assert plan.count("Exchange") == 1

@@ -21,7 +21,8 @@ from userrep.errors import UsageError, UserrepError
 from userrep.spaces.consumers import find_consumer, register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import EXPIRED, record_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -32,7 +33,7 @@ NOON = [datetime(2024, 5, 1, 12) + timedelta(days=k) for k in range(5)]
 @pytest.fixture
 def tables(spark: SparkSession, tmp_path: Path) -> Tables:
     """Return tables with four daily snapshots of one space, the third one expired."""
-    tables = Tables(spark, root=str(tmp_path))
+    tables = FileTables(spark, str(tmp_path))
     add_spaces(tables, "s001-a")
     made = [snapshot(day, state=EXPIRED if day == DAYS[2] else "published") for day in DAYS[:4]]
     publish(tables, {s: {"u": [float(k)]} for k, s in enumerate(made)})

@@ -14,7 +14,8 @@ from userrep.errors import TrackingError
 from userrep.spaces import unrecorded
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.unrecorded import keep_training, record_kept
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 from userrep.tracking.record import TrackedRun
 
 pytestmark = pytest.mark.fast
@@ -38,7 +39,7 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def tables(config: Config) -> Tables:
     """Tables with two spaces, whose order of creation is not that of their names."""
-    tables = Tables.of(config, None)
+    tables = open_tables(config, None)
     for space_id in ("s002-b", "s001-a"):
         manifest = saved(Path(str(config.root)), space_id=space_id, is_space=True)
         add_spaces(tables, space_id, content_hash=manifest.content_hash)

@@ -13,9 +13,10 @@ from pyspark.sql import Row
 
 from userrep.arrow import listed
 from userrep.schemas import EMBEDDING_UPDATES
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.streaming.update_files import UpdateFiles
 from userrep.table_files import TableFile
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -62,7 +63,7 @@ def written(tables: Tables, *batches: pa.RecordBatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path))
+    return FileTables(None, str(tmp_path))
 
 
 def test_each_space_and_date_gets_a_file_with_the_name_and_number_of_the_batch(tables: Tables, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from userrep import export
 from userrep.errors import UsageError
 from userrep.export import MANIFEST, check_out, export_features, export_item_vectors
 from userrep.schemas import EXPORTS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -31,7 +32,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(None, root=str(tmp_path / "root"))
+    return FileTables(None, str(tmp_path / "root"))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from userrep.errors import UsageError
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, record_snapshots
+from userrep.store.places import open_tables
 from userrep.stream import newest_published
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 def work(tmp_path: Path) -> Any:
     """What a pipeline has of configuration and tables, without Spark."""
     config = config_of(tmp_path)
-    return SimpleNamespace(config=config, tables=Tables.of(config, None))
+    return SimpleNamespace(config=config, tables=open_tables(config, None))
 
 
 def add_space(work: Any, space_id: str, *as_ofs: date, lineage_id: str = "", state: str = PUBLISHED) -> None:

@@ -11,8 +11,9 @@ from userrep.errors import UsageError
 from userrep.schemas import EMBEDDING_UPDATES, TILE_DAYS, USER_EMBEDDINGS, USER_ITEM_DAYS
 from userrep.spaces.registry import add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.streaming.verify import Agreement, verify_updates
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 @pytest.fixture(scope="module")
 def tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """A space with two revisions of a snapshot, streamed vectors, and a day of tiles."""
-    tables = Tables(spark, root=str(tmp_path_factory.mktemp("verify")))
+    tables = FileTables(spark, str(tmp_path_factory.mktemp("verify")))
     for space_id in ("s1", "s2"):
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=DAY, content_hash="c")
     published = {"same": [1.0, 2.0], "differs": [3.0, 4.0], "unstreamed": [5.0, 6.0], "inactive": [7.0, 8.0]}

@@ -23,7 +23,9 @@ from userrep.items.versions import (
 )
 from userrep.schemas import ITEM_VECTOR_VERSIONS
 from userrep.sql import sql_key
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 
@@ -80,7 +82,7 @@ def add_version(tables: Tables, version: date, hour: int = 0, **more: Any) -> No
 
 def test_the_first_version_of_a_lineage_anchors_its_grid(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    tables, lineage_id = Tables.of(config, None), lineage_of(config)
+    tables, lineage_id = open_tables(config, None), lineage_of(config)
     add_version(tables, V0, lineage_id="another")
     assert versions_of(tables, config, anchor=V2) == Versions(lineage_id, V2, 7, frozenset())
     for version in (V2, V1):
@@ -89,7 +91,7 @@ def test_the_first_version_of_a_lineage_anchors_its_grid(tmp_path: Path) -> None
 
 
 def test_a_version_that_is_made_again_has_the_row_of_its_last_making_whatever_its_clock_said(tmp_path: Path) -> None:
-    tables = Tables(None, root=str(tmp_path))
+    tables = FileTables(None, str(tmp_path))
     add_version(tables, V1, 9)
     add_version(tables, V1, 8, num_items=10, num_vectors={"behaviour": 8, "content": 10}, largest=2.0)
     add_version(tables, V2, lineage_id="another")

@@ -70,7 +70,7 @@ def _with_absolute_paths(
                 _with_absolute_paths(part, folder, overridden, here) if isinstance(part, dict) else part
                 for part in value
             ]
-        is_path = here == ("root",) or (key == "path" and section.get("format") != "table")
+        is_path = here in (("root",), ("artifacts",)) or (key == "path" and section.get("format") != "table")
         if is_path and isinstance(value, str) and re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", value):
             base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
             found[key] = os.path.normpath(os.path.join(base, value))

@@ -11,6 +11,7 @@ from userrep.config.stream import Stream
 from userrep.config.training import TRAINING_OF_AUTOENCODER, Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
+from userrep.variables import on_databricks
 
 _FUTURE_DAYS = 30  # at most, by default: a farther future costs as many days of training dates
 
@@ -24,6 +25,9 @@ class Config(Section):
     """In the place of `root`: a catalog, with `schema`."""
     schema_: Name | None = Field(None, alias="schema")
     """The catalog's schema."""
+    artifacts: Place | None = None
+    """With `catalog`: the folder or URI of models, leases and checkpoints, which the driver and all tasks can reach. On
+    Databricks it defaults to `/Volumes/CATALOG/SCHEMA/userrep`. With `root`, they are below it."""
     events: Events
     """The event log."""
     items: Items | None = None
@@ -92,6 +96,10 @@ class Config(Section):
             faults.append("say where tables live: either root: PATH, or catalog: NAME with schema: NAME")
         if (self.catalog is None) != (self.schema_ is None):
             faults.append("catalog and schema go together")
+        if self.artifacts is not None and self.root is not None:
+            faults.append("artifacts goes with catalog; with root, models are below it")
+        if self.catalog and self.schema_ and not (self.root or self.artifacts or on_databricks()):
+            faults.append("artifacts: a catalog holds tables only; name a folder or URI for models")
         for modality, vectors in self.item_vectors.items():
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
             if column and (self.items is None or getattr(self.items.columns, column) is None):

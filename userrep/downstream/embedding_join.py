@@ -19,7 +19,9 @@ from userrep.errors import UsageError
 from userrep.ids import checked_name
 from userrep.spaces.registry import SERVING, find_space
 from userrep.storage import absolute
-from userrep.tables import Tables
+from userrep.store.places import open_root, schema_name
+from userrep.store.spark_tables import SparkTables
+from userrep.store.tables import Tables
 
 
 class EmbeddingJoin(
@@ -157,10 +159,10 @@ class EmbeddingJoin(
     def _tables(self, dataset: DataFrame) -> Tables:
         if self.isSet(self.schema) and not self.isSet(self.root):
             catalog, _, schema = self.getOrDefault(self.schema).partition(".")
-            name = f"`{checked_name(catalog, 'catalog')}`.`{checked_name(schema, 'schema')}`"
-            return Tables(dataset.sparkSession, schema=name, expected=True)
+            name = schema_name(checked_name(catalog, "catalog"), checked_name(schema, "schema"))
+            return SparkTables(dataset.sparkSession, schema=name, expected=True)
         if self.isSet(self.root) and not self.isSet(self.schema):
-            return Tables(dataset.sparkSession, root=self.getOrDefault(self.root), expected=True)
+            return open_root(self.getOrDefault(self.root), dataset.sparkSession, expected=True)
         raise UsageError("EmbeddingJoin: say where the tables are: root, a path or URI, or schema, catalog.schema.")
 
 

@@ -17,12 +17,14 @@ from userrep.downstream.updates import with_update
 from userrep.errors import UsageError
 from userrep.inference.model import EmbeddingModel
 from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
+from userrep.session import shuffle_partitions
 from userrep.spaces.map_artifact import load_map
 from userrep.spaces.registry import RETIRED, Space, find_space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
 from userrep.sql import sql_in
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_files import TableFile
-from userrep.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,10 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
         if sources.updates_until is not None:
             updates = updates.where(F.col("computed_at") <= F.lit(sources.updates_until.replace(tzinfo=UTC)))
         rows = with_update(rows, updates, options)
-    rows = (_read_vectors if tables.has_files else _join_vectors)(rows, tables, sources, steps, options)
+    if isinstance(tables, FileTables):
+        rows = _read_vectors(rows, tables, sources, steps, options)
+    else:
+        rows = _join_vectors(rows, tables, sources, steps, options)
     new_user = None
     if options.missing == "new_user":
         folder = f"{tables.artifacts_root}/{space.artifact}"
@@ -174,7 +179,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
 
 
 def _read_vectors(
-    rows: DataFrame, tables: Tables, sources: Sources, steps: Sequence[Step], options: JoinOptions
+    rows: DataFrame, tables: FileTables, sources: Sources, steps: Sequence[Step], options: JoinOptions
 ) -> DataFrame:
     """Add __embedding by reading the files of vectors where labels need them."""
     place = {(s.as_of, s.revision): k for k, (_, s) in enumerate(steps) if s.state == PUBLISHED}
@@ -191,7 +196,7 @@ def _read_vectors(
         folder=tables.uri(USER_EMBEDDINGS),
         user=options.user,
         time=options.time,
-        min_tasks=tables.shuffle_partitions(),
+        min_tasks=shuffle_partitions(tables.spark),
     )
 
 

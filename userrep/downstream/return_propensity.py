@@ -20,7 +20,7 @@ from userrep.failpoints import around
 from userrep.features.build import read_features, stored_features
 from userrep.features.spec import FeatureSpec
 from userrep.spaces.registry import Space
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 CONSUMER, OWNER = "return_propensity", "userrep"
 INPUTS = ("embedding", "recency", "pooled_averages")

@@ -21,7 +21,7 @@ from userrep.spaces.map_artifact import has_map, load_map, save_map
 from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space, find_space
 from userrep.storage import absolute, exists
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 FITTED_DATES = 4  # the newest that both spaces have
 

@@ -18,7 +18,7 @@ from userrep.schemas import TRAINING_SETS
 from userrep.spaces.consumers import find_consumer, record_training_set, space_of_consumer
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import EXPIRED, Snapshot
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 TRAINING_SET_ID = "userrep_training_set_id"  # in the metadata of a training set's vectors

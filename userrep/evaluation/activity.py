@@ -24,7 +24,7 @@ from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Ints, Rows, only_of, only_sampled, places
 from userrep.events.tiles import read_tiles
 from userrep.features.sides import read_picks
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 POPULARITY_DAYS = 30
 

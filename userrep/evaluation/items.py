@@ -17,7 +17,7 @@ from userrep.config import Config
 from userrep.evaluation.rows import Ints, only_of, places
 from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions, read_vectors
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 _ROUNDS = 25
 

@@ -11,7 +11,7 @@ from userrep.evaluation.results import Against, Interval, Results
 from userrep.ids import short_hash
 from userrep.schemas import SPACE_METRICS
 from userrep.storage import absolute, write_folder
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 METRICS, CHART = "metrics.json", "metrics.svg"

@@ -62,7 +62,7 @@ from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 Floats32 = NDArray[np.float32]
 

@@ -20,7 +20,7 @@ from userrep.errors import UsageError
 from userrep.evaluation.plan import Plan
 from userrep.events.hashing import hash64
 from userrep.features.build import feature_sets, stored_features
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 TRAIN, VALID, TEST = 0, 1, 2
 NO_ROLE = -1  # of rows that take no part in a task

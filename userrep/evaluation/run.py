@@ -27,7 +27,7 @@ from userrep.items.versions import Versions
 from userrep.model.artifact import Artifact, load_artifact
 from userrep.schemas import JOB_RUNS
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 
 def evaluate(

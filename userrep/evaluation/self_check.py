@@ -31,7 +31,7 @@ from userrep.model.self_check import SelfCheck
 from userrep.spaces.create import checked_model, drop_checked_model
 from userrep.spaces.training_inputs import check_id, inputs_key, training_folder
 from userrep.storage import read_bytes, write_bytes
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 PEERS = ("untrained", "rfm_history", "pooled_longest", "raw", "pca")
 _MOST_DATES = 4  # that probes are fitted on, and as many to test them on

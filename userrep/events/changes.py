@@ -14,7 +14,7 @@ from userrep.events.files import row_hash, summed
 from userrep.events.open_log import DeltaLog, meaning_hash
 from userrep.events.source import with_validity
 from userrep.schemas import SOURCE_FILES
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 _CHANGE = ("_change_type", "_commit_version", "_commit_timestamp")
 

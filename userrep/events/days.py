@@ -13,7 +13,7 @@ from userrep.events.open_log import OpenLog
 from userrep.events.partitions import in_partitions
 from userrep.events.source import UNDATED, with_validity
 from userrep.schemas import REJECTED_EVENTS
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 
 def read_days(tables: Tables, logs: Sequence[OpenLog], days: Collection[date], *, undated: bool) -> DataFrame:

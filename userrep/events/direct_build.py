@@ -22,9 +22,11 @@ from userrep.events.tile_content import cells_of, content_of
 from userrep.events.tiles import NO_ROWS, NUM_CELLS
 from userrep.events.tombstones import Tombstones
 from userrep.schemas import USER_ITEM_DAYS
+from userrep.session import shuffle_partitions
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter, Target
-from userrep.tables import Tables
 
 _MOST_READS = 2  # of a file on average, by the tasks whose days it holds
 _COUNTS = pa.schema(
@@ -56,16 +58,15 @@ class MadeDay:
 
 
 def direct_days(
-    tables: Tables, logs: Sequence[OpenLog], days: Sequence[LogDay], revision: int, erased: Tombstones
+    tables: FileTables, logs: Sequence[OpenLog], days: Sequence[LogDay], revision: int, erased: Tombstones
 ) -> tuple[dict[date, MadeDay], list[TableFile]]:
     """Make the tiles of those days that tasks can make by themselves, and write them into files, to be committed.
 
-    Left to Spark are all days of a log that tasks can't read (``columns_of``), of several sources, or in a catalog;
-    days and files too large for one task; days whose copies only Spark can tell apart; and, in partitions, days with
-    rows of others. Cost: each file is read twice at most on average; no shuffle. Driver memory: one entry for each file
-    and day.
+    Left to Spark are all days of a log that tasks can't read (``columns_of``), or of several sources; days and files
+    too large for one task; days whose copies only Spark can tell apart; and, in partitions, days with rows of others.
+    Cost: each file is read twice at most on average; no shuffle. Driver memory: one entry for each file and day.
     """
-    if len(logs) != 1 or not tables.has_files:
+    if len(logs) != 1:
         return {}, []
     log, dates = logs[0], [day.day for day in days]
     columns = columns_of(log.source.schema, log.settings)
@@ -73,7 +74,7 @@ def direct_days(
         return {}, []
     in_folders = log.settings.partition is not None
     files = files_by_folder(log, dates) if in_folders else files_by_day(tables, log, dates)
-    tasks = _tasks(files, tables.shuffle_partitions())
+    tasks = _tasks(files, shuffle_partitions(tables.spark))
     if not tasks or not is_readable(tasks[0][2]):
         return {}, []
     target, values = tables.target(USER_ITEM_DAYS), {"revision": revision, "user_slice": "0-of-1"}

@@ -11,7 +11,7 @@ from userrep.errors import UsageError
 from userrep.events.open_log import KEY, OpenLog
 from userrep.events.partitions import folder_day, ranges
 from userrep.schemas import SOURCE_FILES
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 BYTES_PER_ROW = 32  # of a log in columns, for a guess at how many rows there are that nobody has counted
 

@@ -20,7 +20,7 @@ from userrep.events.open_log import OpenLog, open_logs
 from userrep.events.partitions import ranges
 from userrep.events.source import has_naive_time
 from userrep.ids import short_hash
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 

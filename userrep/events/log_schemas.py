@@ -6,7 +6,7 @@ from userrep.errors import UsageError
 from userrep.events.open_log import OpenLog
 from userrep.schemas import SOURCE_SCHEMAS
 from userrep.storage import absolute
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 

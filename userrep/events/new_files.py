@@ -20,7 +20,8 @@ from userrep.events.open_log import KEY, OpenLog, one_slash
 from userrep.events.partitions import folder_day, in_partitions
 from userrep.events.source import CORRUPT, with_validity
 from userrep.schemas import SOURCE_FILES
-from userrep.tables import Tables
+from userrep.session import shuffle_partitions
+from userrep.store.tables import Tables
 
 _READERS = 8  # footers that a task reads at once
 _TOLD = pa.schema([("path", pa.string()), ("day", pa.date32()), ("num_rows", pa.int64())])
@@ -68,7 +69,7 @@ def _told_by_footers(
                 [pa.array(c) for c in zip(*rows, strict=True)], ["path", "day", "num_rows"]
             )
 
-    num_tasks = min(len(new), tables.shuffle_partitions())
+    num_tasks = min(len(new), shuffle_partitions(tables.spark))
     paths = tables.spark.createDataFrame(
         [(k % num_tasks, row.path) for k, row in enumerate(new)], "task INT, path STRING"
     )

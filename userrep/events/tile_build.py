@@ -23,8 +23,10 @@ from userrep.events.tile_rows import tiles_of
 from userrep.events.tiles import NO_ROWS, TileLedger, tile_ledger
 from userrep.events.tombstones import Tombstones, read_tombstones
 from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
+from userrep.session import shuffle_partitions
 from userrep.sql import sql_in
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 _ATTEMPTS = 5  # each on the newest ledger
@@ -150,10 +152,12 @@ class _Build:
 
     def run(self, *, undated: bool) -> dict[date, MadeDay]:
         """Write the days' tiles and rejected rows, and say what each day holds."""
-        made, files = direct_days(self.tables, self.logs, self.days, self.revision, self.erased)
+        made: dict[date, MadeDay] = {}
+        if isinstance(self.tables, FileTables):
+            made, files = direct_days(self.tables, self.logs, self.days, self.revision, self.erased)
+            if files:
+                self.tables.add_files(USER_ITEM_DAYS, files)
         general = [day for day in self.days if day.day not in made]
-        if files:
-            self.tables.add_files(USER_ITEM_DAYS, files)
         if general:
             self._write_tiles(general)
             made |= counted_days(self.tables, [day.day for day in general], self.revision)
@@ -175,7 +179,7 @@ class _Build:
             context=events.context,
             has_event_id=has_event_ids(events),
             slices=slices,
-            tasks=max(self.tables.shuffle_partitions(), -(-len(days) * slices // _FILES_PER_TASK)),
+            tasks=max(shuffle_partitions(self.tables.spark), -(-len(days) * slices // _FILES_PER_TASK)),
         )
         self.tables.append(tiles.withColumn("revision", F.lit(self.revision)), USER_ITEM_DAYS)
 

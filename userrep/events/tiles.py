@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from userrep.ids import short_hash
 from userrep.schemas import TILE_DAYS, USER_ITEM_DAYS
 from userrep.sql import sql_date
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 STREAM_REVISION = 0  # of rejected rows of a stream; revisions of batches begin with 1
 NUM_CELLS = 256  # of user buckets, in which a day's tiles are counted

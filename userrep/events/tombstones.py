@@ -23,7 +23,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 from userrep.errors import UserrepError
 from userrep.schemas import TOMBSTONES
 from userrep.storage import exists, read_bytes, write_folder
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 _KEY_BYTES = 32

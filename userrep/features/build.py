@@ -25,8 +25,10 @@ from userrep.features.writing import Destination, Written
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
 from userrep.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
+from userrep.session import shuffle_partitions
 from userrep.sql import sql_in
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open
@@ -102,12 +104,12 @@ def build_features(
     revisions = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < dates[-1]}
     tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
     inputs = Inputs(tables, tiles, sums=None, profiles=profiles)
-    plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=tables.shuffle_partitions())
+    plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=shuffle_partitions(tables.spark))
     plan = replace(plan, item_parts=item_parts(tables, config, versions, dates).num_parts)
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
     made = Features.begun(tables, config, versions, ledger.latest, profiles=profiles, dates=dates)
-    if tables.has_files:
-        counts = made.commit(written(inputs, job, plan, made.destination()), dates)
+    if isinstance(tables, FileTables):
+        counts = made.commit(tables, written(inputs, job, plan, made.destination(tables)), dates)
     else:
         counts = made.write(inputs, job, plan, dates)
     return made.record(counts)
@@ -153,15 +155,15 @@ class Features:
         """The lineage's table of features."""
         return features_table(self.config, self.versions.lineage_id)
 
-    def destination(self) -> dict[Output, Destination]:
-        """Say where tasks write features."""
-        return {"features": Destination(self.tables.target(self.table), {})}
+    def destination(self, tables: FileTables) -> dict[Output, Destination]:
+        """Return where tasks write features."""
+        return {"features": Destination(tables.target(self.table), {})}
 
-    def commit(self, made: Sequence[Written], dates: Sequence[date]) -> dict[date, tuple[int, int]]:
+    def commit(self, tables: FileTables, made: Sequence[Written], dates: Sequence[date]) -> dict[date, tuple[int, int]]:
         """Put what tasks have written in the place of the features of ``dates``; count users, and inexact ones."""
         mine = [of for of in made if of.output == "features"]
         files = [of.file for of in mine]
-        self.tables.commit(self.table, files, replacing=lambda of: of["as_of"] in dates, since=self.since)
+        tables.commit(self.table, files, replacing=lambda of: of["as_of"] in dates, since=self.since)
         return {
             day: (
                 sum(of.file.num_rows for of in mine if of.as_of == day),
@@ -231,7 +233,7 @@ def features_tables(tables: Tables) -> list[TableSchema]:
     found = []
     for name in tables.stored(USER_FEATURES):
         lineage_id = name.removeprefix(USER_FEATURES)
-        columns = tables.stored_fields(user_features(lineage_id, "")).fields[2:]
+        columns = tables.fields(user_features(lineage_id, "")).fields[2:]
         named = [f"{of.name} {of.dataType.simpleString().upper()}" for of in columns]  # but for as_of and user_id
         found.append(user_features(lineage_id, ", ".join(named)))
     return found

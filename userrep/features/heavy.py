@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.features.build import stored_features
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 LARGE_SHARE = 0.01  # of all events
 TIMES_THE_MEAN = 20  # and so many times what users have on average: in a small log 1 % is nothing

@@ -15,7 +15,8 @@ from userrep.features.bucketed import BucketedFile
 from userrep.features.shuffled import of_kind
 from userrep.features.sides import Profiles
 from userrep.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.utc import day_number
 
 _LISTED = pa.schema(
@@ -62,16 +63,16 @@ class Inputs:
         return replace(self, profiles=self.profiles._replace(version=None))
 
 
-def listed_files(inputs: Inputs) -> pa.Table:
+def listed_files(tables: FileTables, inputs: Inputs) -> pa.Table:
     """List all files, and the buckets ``[first, end)`` that each may hold. Driver memory: one row a file."""
-    rows = [(*file, *range_of_slice(user_slice)) for file, user_slice in _files(inputs)]
+    rows = [(*file, *range_of_slice(user_slice)) for file, user_slice in _files(tables, inputs)]
     names = [*BucketedFile._fields, "first", "end"]
     return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], _LISTED)
 
 
-def _files(inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
+def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
     """List the files of all inputs, and the slice of users that each is of."""
-    tables, sums = inputs.tables, inputs.sums
+    sums = inputs.sums
     wanted = {pair: tiles for tiles in inputs.tiles for pair in tiles.revision_by_day.items()}
     if wanted:
         uri = tables.uri(USER_ITEM_DAYS)
@@ -87,7 +88,7 @@ def _files(inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
             yield mine, file.values["user_slice"]
     if inputs.has_profiles:
         uri = tables.uri(USER_PROFILES)
-        for file in tables.files(USER_PROFILES, lambda _: True, version=inputs.profiles.version):
+        for file in tables.files(USER_PROFILES, version=inputs.profiles.version):
             yield BucketedFile("profiles", f"{uri}/{file.path}", 0, True, True), file.values["user_slice"]
 
 

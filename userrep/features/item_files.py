@@ -13,7 +13,8 @@ from userrep.features.item_matrix import VectorFiles
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import Versions, made_versions, read_vectors
 from userrep.schemas import ITEM_VECTORS
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 
 class ItemParts(NamedTuple):
@@ -57,7 +58,7 @@ def dated_vectors(
 
 def _files(tables: Tables, config: Config, lineage_id: str, version: date) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """List a version's files, by modality."""
-    if tables.has_files:
+    if isinstance(tables, FileTables):
         uri, key = tables.uri(ITEM_VECTORS), (lineage_id, version)
         found = tables.files(ITEM_VECTORS, lambda of: (of["lineage_id"], of["valid_from"]) == key)
         paths = [(f"{uri}/{file.path}", file.values["modality"]) for file in found]

@@ -23,7 +23,8 @@ from userrep.features.writing import Destination
 from userrep.items.versions import Versions
 from userrep.schemas import OPENINGS, USER_OPENINGS
 from userrep.sql import sql_date
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 
@@ -87,7 +88,7 @@ def build_openings(
     UsageError
         If the tables are in a catalog: a stream reads single users from files.
     """
-    check_files(tables)
+    tables = with_files(tables)
     ledger, there = tile_ledger(tables), openings(tables, versions.lineage_id)
     profiles, made = profiles or refresh_profiles(tables, config), []
     for day in (as_of + timedelta(days=k) for k in range(1, open_days)):
@@ -98,17 +99,18 @@ def build_openings(
         if reason and not (only_missing and day in there):
             state = Generation(0, day, wanted.valid_from, revisions, 0)
             motion = Motion(tables, config, versions, state, ledger, generations(tables, versions.lineage_id))
-            made.append((_make(motion, wanted, profiles, gone_before=as_of), reason))
+            made.append((_make(tables, motion, wanted, profiles, gone_before=as_of), reason))
     return made
 
 
-def check_files(tables: Tables) -> None:
-    """Refuse tables whose files cannot be read beside Spark. Raises UsageError."""
-    if not tables.has_files:
+def with_files(tables: Tables) -> FileTables:
+    """Return the tables as what a stream needs: files that it reads itself. Raises UsageError if they have none."""
+    if not isinstance(tables, FileTables):
         raise UsageError(
             "stream: looks users up in the tables' files, which it cannot in a catalog; set root: to a path or a URI "
             "(s3a://, abfss://) instead of catalog: and schema:."
         )
+    return tables
 
 
 def _reason(there: Opening | None, wanted: Opening) -> str:
@@ -124,9 +126,9 @@ def _reason(there: Opening | None, wanted: Opening) -> str:
     return "users or picks changed" if there.sides_hash != wanted.sides_hash else ""
 
 
-def _make(motion: Motion, wanted: Opening, profiles: Profiles, *, gone_before: date) -> Opening:
+def _make(tables: FileTables, motion: Motion, wanted: Opening, profiles: Profiles, *, gone_before: date) -> Opening:
     """Write an opening's rows, then its row of the ledger; both replace what no stream needs any more."""
-    tables, lineage_id = motion.tables, motion.versions.lineage_id
+    lineage_id = motion.versions.lineage_id
     base, _ = motion.base()
     difference = Difference.between(base, motion.made, FeatureSpec.of(motion.config))
     since = tables.version(USER_OPENINGS)

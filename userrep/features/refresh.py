@@ -29,7 +29,9 @@ from userrep.features.tasks import pooled, written
 from userrep.features.writing import Destination
 from userrep.items.versions import Versions
 from userrep.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
-from userrep.tables import Keys, Tables
+from userrep.session import shuffle_partitions
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Keys, Tables
 from userrep.utc import day_number, utc_now
 
 _KEPT = 2  # generations whose rows stay
@@ -186,7 +188,7 @@ class Motion:
         """Spread it over tasks."""
         work = tiles_by_cell(self.tables, self.ledger, difference.tiles)
         work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
-        plan = plan_ranges(work, min_ranges=self.tables.shuffle_partitions())
+        plan = plan_ranges(work, min_ranges=shuffle_partitions(self.tables.spark))
         parts = item_parts(self.tables, self.config, self.versions, [self.made.valid_from])
         return replace(plan, item_parts=parts.num_parts)
 
@@ -211,13 +213,13 @@ class _Refresh:
         if not there:
             number = tables.reserve(USER_WINDOW_SUMS, self.versions.lineage_id, first=self.made.generation)
             self.made = replace(self.made, generation=number)
-        if tables.has_files:
-            files = written(inputs, job, plan, self._destination() | features.destination())
+        if isinstance(tables, FileTables):
+            files = written(inputs, job, plan, self._destination(tables) | features.destination(tables))
             if not there:
                 sums = [of.file for of in files if of.output == "sums"]
                 tables.commit(USER_WINDOW_SUMS, sums, replacing=self._is_replaced, since=since)
                 self._record(sum(file.num_rows for file in sums))
-            counts = features.commit(files, [as_of])
+            counts = features.commit(tables, files, [as_of])
         else:
             if not there:
                 self._record(self._write(inputs, job, plan))
@@ -226,9 +228,9 @@ class _Refresh:
             counts = features.write(replace(inputs, tiles=[], sums=sums_now), of_sums, plan, [as_of])
         return features.record(counts)
 
-    def _destination(self) -> dict[Output, Destination]:
+    def _destination(self, tables: FileTables) -> dict[Output, Destination]:
         values = {"lineage_id": self.versions.lineage_id, "generation": self.made.generation}
-        return {"sums": Destination(self.tables.target(USER_WINDOW_SUMS), values)}
+        return {"sums": Destination(tables.target(USER_WINDOW_SUMS), values)}
 
     @property
     def _first_kept(self) -> int:

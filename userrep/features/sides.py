@@ -16,7 +16,7 @@ from userrep.events.source import event_columns, read_source
 from userrep.events.tombstones import read_tombstones
 from userrep.ids import short_hash
 from userrep.schemas import USER_PROFILES
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 _PROFILES_PER_SLICE = 4_000_000
 

@@ -3,10 +3,9 @@
 Very full ranges are taken in parts by day. Where the item vectors are too large for a worker, all ranges are taken in
 parts by item (features/item_parts.py). Parts of sums are shuffled by user and added up.
 
-Where the tables' files can be read beside Spark, a task is a list of files, nothing is shuffled but that list, and what
-tasks make they write into files of the tables themselves. Otherwise rows come to their task by one shuffle, and Spark
-writes them. So do tiles to many parts by item, each of which would read all of them. Both give the same rows, to the
-bit.
+Of ``FileTables``, a task is a list of files, nothing is shuffled but that list, and what tasks make they write into
+files of the tables themselves. Otherwise rows come to their task by one shuffle, and Spark writes them. With items in
+parts, each of which would read all tiles, rows are shuffled, too. Both give the same rows, to the bit.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -29,16 +28,15 @@ from userrep.features.plan import Plan, Task
 from userrep.features.pooling import Made, Output, PoolingJob
 from userrep.features.shuffled import of_kind, steps_of_rows
 from userrep.features.writing import Destination, Writing, Written
-
-_MOST_READS = 4  # parts by item that read all tiles of their range each; for more of them a shuffle is less work
+from userrep.store.file_tables import FileTables
 
 
 def written(inputs: Inputs, job: PoolingJob, plan: Plan, destinations: Mapping[Output, Destination]) -> list[Written]:
     """Run a job over all users; tasks write its outputs into files, sorted by user bucket, that nothing refers to yet.
 
     Cost: each row of the inputs is read once; no shuffle of rows, but of very full ranges one of partial sums. With
-    items in parts, up to four of them read all tiles each, more get them by one shuffle, and partial sums of all users
-    are shuffled: for each user as many rows as there are parts with an item of theirs. Driver memory: one entry a file.
+    items in parts, rows are shuffled, and so are partial sums of all users: for each user as many rows as there are
+    parts with an item of theirs. Driver memory: one entry a file.
     """
     frames = _frames(inputs, job, plan, Writing(dict(destinations), plan.num_ranges))
     return [Written.of(row) for frame in frames for row in frame.collect()]
@@ -92,8 +90,9 @@ def _tasks(
     inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], writing: StructType | Writing
 ) -> DataFrame:
     """Run a job over ranges, or over parts of them."""
-    if inputs.tables.has_files and plan.item_parts <= _MOST_READS:
-        return _direct(inputs, job, plan, tasks, writing)
+    tables = inputs.tables
+    if isinstance(tables, FileTables) and plan.item_parts == 1:
+        return _direct(tables.spark, listed_files(tables, inputs), job, plan, tasks, writing=writing)
     rows, number = rows_of_inputs(inputs), slice_number(plan.num_ranges)
     is_full = number.isin(list(plan.parts))
     if plan.item_parts == 1 and all(task.num_parts == 1 for task in tasks):  # the ranges that are taken whole
@@ -115,19 +114,24 @@ def _first_tasks(tasks: Sequence[Task]) -> dict[int, int]:
 
 
 def _direct(
-    inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], writing: StructType | Writing
+    spark: SparkSession,
+    listed: pa.Table,
+    job: PoolingJob,
+    plan: Plan,
+    tasks: Sequence[Task],
+    *,
+    writing: StructType | Writing,
 ) -> DataFrame:
     """Let each task read its part of the files by itself. The list of files goes to all tasks, as Arrow."""
-    listed, finish = listed_files(inputs), _finish(writing)
+    finish = _finish(writing)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (number for batch in batches for number in batch.column("id").to_pylist()):
             within = range_of(tasks[number].range, plan.num_ranges)
             files = _files_of(tasks[number], within, listed)
-            mine = replace(job, item_part=tasks[number].item_part)
-            yield from finish(mine.run(steps(files, within, context=bool(job.spec.context))))
+            yield from finish(job.run(steps(files, within, context=bool(job.spec.context))))
 
-    return inputs.tables.spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, _schema(writing))
+    return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, _schema(writing))
 
 
 def _files_of(task: Task, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
@@ -142,7 +146,7 @@ def _files_of(task: Task, within: BucketRange, listed: pa.Table) -> list[Buckete
 def _is_of(task: Task, file: BucketedFile) -> bool:
     if file.kind == "tiles":
         return file.day % task.num_parts == task.part
-    return task.part == 0 and (file.kind == "profiles" or not task.item_part)
+    return task.part == 0
 
 
 def _shuffled(

@@ -22,7 +22,7 @@ from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions
 from userrep.schemas import ITEM_VECTORS
 from userrep.sql import sql_in
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 MOST_ITEMS = 4096  # of a date
 _MOST_BYTES = 2**28  # of all dates

@@ -29,7 +29,7 @@ from userrep.items.vectors import given_vectors
 from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.sql import sql_any, sql_date
 from userrep.storage import artifacts_root, exists
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 _GROUP_TILES = 10_000_000  # of the versions that one task fits, all together

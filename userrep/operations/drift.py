@@ -23,7 +23,7 @@ from userrep.operations.vector_drift import Metrics, Parts, compared, moments
 from userrep.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import PUBLISHED, STAGED, Snapshot, list_snapshots
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 OK, WARN, FAIL = "ok", "warn", "fail"

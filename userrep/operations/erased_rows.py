@@ -18,11 +18,12 @@ from userrep.events.buckets import range_of_slice, ranges_of_groups
 from userrep.events.hashing import bucket_of
 from userrep.events.tombstones import Tombstones, condition
 from userrep.schemas import REJECTED_EVENTS, TableSchema
+from userrep.session import shuffle_partitions
 from userrep.storage import open_parquet
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.table_files import TableFile
-from userrep.table_upkeep import was_restored
 from userrep.table_writer import TableWriter, Target
-from userrep.tables import Tables
 
 _PASSES = 5  # over a table that other runs write to meanwhile
 _FILES_PER_TASK = 16  # on average; a file without erased users takes some milliseconds
@@ -98,13 +99,13 @@ def erase_rows(tables: Tables, table: TableSchema, gone: Gone, *, since: datetim
     """
     if not tables.exists(table):
         return ErasedRows()
-    if not tables.has_files:
+    if not isinstance(tables, FileTables):
         return _merged_away(tables, table, gone)
-    if since is not None and was_restored(tables, table, since):
+    if since is not None and tables.was_restored(table, since):
         since = None
     done = ErasedRows()
     for _ in range(_PASSES):
-        files = [file for file in tables.files(table, lambda _: True) if _may_hold(file, gone, since)]
+        files = [file for file in tables.files(table) if _may_hold(file, gone, since)]
         if not files:
             return done
         found = _rewritten(tables, table, gone, files)
@@ -128,12 +129,12 @@ def _may_hold(file: TableFile, gone: Gone, since: datetime | None) -> bool:
 
 
 def _rewritten(
-    tables: Tables, table: TableSchema, gone: Gone, files: Sequence[TableFile]
+    tables: FileTables, table: TableSchema, gone: Gone, files: Sequence[TableFile]
 ) -> list[tuple[TableFile, TableFile | None, int, set[bytes]]]:
     """Write those files anew that hold erased users: of each the new one, if any row is left, and what is gone."""
     work = _Rewriting(gone, tables.target(table), _column_of(table))
     listed = [(place, file.path, json.dumps(file.values, default=str)) for place, file in enumerate(files)]
-    num_tasks = max(1, min(len(files), max(tables.shuffle_partitions(), len(files) // _FILES_PER_TASK)))
+    num_tasks = max(1, min(len(files), max(shuffle_partitions(tables.spark), len(files) // _FILES_PER_TASK)))
     rows = tables.spark.createDataFrame(listed, "place INT, path STRING, partition_values STRING")
     found = rows.repartition(num_tasks).mapInArrow(work, _REWRITTEN).collect()
     return [

@@ -39,9 +39,8 @@ from userrep.schemas import (
 )
 from userrep.spaces.registry import read_registry
 from userrep.storage import delete_folder, exists, folder_names
+from userrep.store.tables import RETENTION, Tables
 from userrep.streaming.online import online_store
-from userrep.table_upkeep import RETENTION, vacuum
-from userrep.tables import Tables
 from userrep.utc import utc_now
 
 ASKED, BEGUN, DELETED, DONE = "asked", "begun", "deleted", "done"  # begun: from the tombstones on
@@ -221,7 +220,7 @@ class Erasure:
 
     def _vacuum(self, *, now: bool) -> None:
         for table in (*_tables_of_users(self.tables), TRAINING_ROWS):
-            vacuum(self.tables, table, timedelta(0) if now else RETENTION)
+            self.tables.vacuum(table, timedelta(0) if now else RETENTION)
         self.report("forget: files of older versions are removed")
 
 

@@ -1,9 +1,9 @@
 """What keeps tables quick and small, once a night or a week: small files joined, and old ones removed."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ from pyspark.sql import Row
 from userrep import schemas
 from userrep.config import Config
 from userrep.errors import UserrepError
-from userrep.events.buckets import partition_values
 from userrep.events.tiles import STREAM_REVISION, latest_tile_days
 from userrep.features.build import features_tables
 from userrep.features.openings import newest_openings
@@ -32,8 +31,7 @@ from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
 from userrep.sql import sql_in
 from userrep.storage import delete_partials
-from userrep.table_upkeep import RETENTION, join_ledger, join_partitions, vacuum
-from userrep.tables import Keys, Tables
+from userrep.store.tables import RETENTION, Keys, Tables
 from userrep.utc import utc_now
 
 LEDGERS = (
@@ -56,17 +54,17 @@ def maintain_tables(tables: Tables, config: Config, *, report: Callable[[str], N
     left for the next time. Cost: a listing of every table's folder; what is joined is read and written once, by tasks
     but for ledgers. Returns what was done, by table.
     """
-    joined = {table.name: num for table in LEDGERS if (num := join_ledger(tables, table, at_least=_MANY))}
+    joined = {table.name: num for table in LEDGERS if (num := tables.compact(table, at_least=_MANY))}
     for table in (EMBEDDING_UPDATES, REJECTED_EVENTS):
         crowded = _crowded(tables, table)
-        if crowded and join_partitions(tables, table, crowded):
+        if crowded and tables.compact_partitions(table, crowded):
             joined[table.name] = len(crowded)
     report(f"maintain_tables: files joined of {len(joined)} tables")
     dropped, superseded = _drop_refused(tables), _drop_superseded_tiles(tables)
     features, updates = _drop_features(tables, config), _drop_updates(tables, config)
     pinned = sorted({row.table_version for row in newest_openings(tables).values()})
     for table in (*schemas.ALL, *features_tables(tables)):
-        vacuum(tables, table, RETENTION, keep=pinned if table is USER_OPENINGS else ())
+        tables.vacuum(table, RETENTION, keep=pinned if table is USER_OPENINGS else ())
     orphans = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
     report(
         f"maintain_tables: old files removed; {dropped} refused snapshots, {superseded} superseded revisions of tiles, "
@@ -92,14 +90,10 @@ def stored_bytes(tables: Tables) -> dict[str, int]:
 
 def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
     """Return the partitions, of those that streams write to, that have many files."""
-    if tables.has_files:
-        counts = Counter(tuple(file.values.items()) for file in tables.files(table, lambda _: True))
-    else:
-        paths = (partition_values(path.rpartition("/")[0] + "/") for path in tables.read(table).inputFiles())
-        counts = Counter(tuple(values.items()) for values in paths)
-    crowded = [dict(values) for values, num in counts.items() if num >= _MANY]
+    found = tables.partitions(table).items()
+    crowded = [dict(zip(table.partition_by, key, strict=True)) for key, held in found if held.num_files >= _MANY]
     if table is REJECTED_EVENTS:
-        crowded = [of for of in crowded if int(of["revision"]) == STREAM_REVISION]
+        crowded = [values for values in crowded if values["revision"] == STREAM_REVISION]
     return crowded
 
 
@@ -107,22 +101,23 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     """Drop revisions of tiles that were written more than 7 days ago and that nothing refers to; return how many.
 
     The newest revision of a day stays, and so do those that stored window sums and opening sums include: a correction
-    subtracts them. In a catalog nothing is dropped. Driver memory: one entry for each file.
+    subtracts them.
     """
-    if not tables.has_files:
-        return 0
     used = {(day, revision) for day, (_, revision) in latest_tile_days(tables).items()}
     lineages = {row.lineage_id for row in tables.ledger(schemas.SUM_GENERATIONS, ("lineage_id",))}
     sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
     for included in (*sums, *(row.revision_by_day for row in newest_openings(tables).values())):
         used |= set((included or {}).items())
-    files = tables.files(USER_ITEM_DAYS, lambda values: (values["event_date"], values["revision"]) not in used)
-    before = (utc_now() - RETENTION).replace(tzinfo=UTC).timestamp() * 1000
-    written_at: dict[tuple[date, int], int] = defaultdict(int)
-    for file in files:
-        key = file.values["event_date"], file.values["revision"]
-        written_at[key] = max(written_at[key], file.added_at)
-    old: Keys = [{"event_date": day, "revision": number} for (day, number), at in written_at.items() if at < before]
+    written_at: dict[tuple[date, int], list[datetime]] = defaultdict(list)
+    for key, partition in tables.partitions(USER_ITEM_DAYS).items():
+        values = dict(zip(USER_ITEM_DAYS.partition_by, key, strict=True))
+        day = values["event_date"], values["revision"]
+        if day not in used:
+            written_at[day].append(partition.written_at)
+    before = utc_now() - RETENTION
+    old: Keys = [
+        {"event_date": day, "revision": number} for (day, number), at in written_at.items() if max(at) < before
+    ]
     try:
         tables.drop_partitions(USER_ITEM_DAYS, old)
     except UserrepError:  # another run writes tiles; the next maintenance drops them
@@ -178,13 +173,9 @@ def _drop_updates(tables: Tables, config: Config) -> int:
         for row in tables.ledger(schemas.TRAINING_SETS)
         if json.loads(row.options).get("updates")
     ]
-    if tables.has_files:
-        there = {tuple(file.values.values()) for file in tables.files(EMBEDDING_UPDATES, lambda _: True)}
-    else:
-        there = {tuple(row) for row in tables.read(EMBEDDING_UPDATES).select("space_id", "as_of").distinct().collect()}
     old: Keys = [
         {"space_id": space_id, "as_of": as_of}
-        for space_id, as_of in sorted(there)
+        for space_id, as_of in sorted(tables.partitions(EMBEDDING_UPDATES))
         if space_id in newest and as_of <= newest[space_id] - config.snapshots.keep_daily
         if not any(of == space_id and first <= as_of <= last for of, first, last in pinned)
     ]
@@ -196,8 +187,7 @@ def _drop_refused(tables: Tables) -> int:
     """Drop the rows of snapshots that were refused more than 7 days ago; the ledger keeps what was wrong with them."""
     rows = [row for row in tables.ledger(SNAPSHOTS) if row.state == REFUSED and row.computed_at < utc_now() - RETENTION]
     keys = [{"space_id": row.space_id, "as_of": row.as_of, "revision": row.revision} for row in rows]
-    if tables.has_files:
-        there = [file.values for file in tables.files(USER_EMBEDDINGS, lambda of: of in keys)]
-        keys = [key for key in keys if key in there]
+    stored = tables.partitions(USER_EMBEDDINGS)
+    keys = [key for key in keys if tuple(key[name] for name in USER_EMBEDDINGS.partition_by) in stored]
     tables.drop_partitions(USER_EMBEDDINGS, keys)
     return len(keys)

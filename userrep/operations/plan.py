@@ -24,7 +24,7 @@ from userrep.items.versions import lineage_of
 from userrep.schemas import TableSchema
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 _DAY, _WEEK = timedelta(days=1), timedelta(weeks=1)
 _HOUR, _GB = 3600, 1e9

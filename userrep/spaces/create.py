@@ -28,7 +28,7 @@ from userrep.spaces.registry_value import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
 from userrep.storage import artifacts_root, delete_folder, exists
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.tracking.place import check_tracking
 from userrep.training.backends import check_backend, run_training
 from userrep.training.shards import first_rows

@@ -14,7 +14,7 @@ from userrep.model.tensor_file import Tensors
 from userrep.spaces.agreement import Agreement
 from userrep.spaces.mapping import LinearMap
 from userrep.spaces.registry import Space, add_map
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 
 class MapManifest(Manifest):

@@ -25,7 +25,7 @@ from userrep.errors import UsageError
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 RIDGE = 1e-4  # of the mean variance of a dimension: keeps dead dimensions from blowing up
 FITTED_ROWS = 1_000_000  # that a map is fitted on, about; more changes nothing

@@ -14,7 +14,7 @@ from userrep.schemas import REGISTRY
 from userrep.spaces import transitions
 from userrep.spaces.registry_value import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
 from userrep.storage import artifacts_root
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 __all__ = ["CANDIDATE", "READY", "RETIRED", "SERVING", "Space"]  # the words of the trade go with it

@@ -8,7 +8,7 @@ from userrep import config
 from userrep.schemas import TRAINING_SETS, USER_EMBEDDINGS
 from userrep.spaces.registry import RETIRED, Space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots, record_snapshots
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 
 def expire_snapshots(

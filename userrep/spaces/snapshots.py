@@ -15,10 +15,12 @@ from userrep.events.buckets import user_bucket
 from userrep.features.build import FeatureSet, feature_sets, features_table, stored_features
 from userrep.ids import short_hash, snapshot_id
 from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
+from userrep.session import shuffle_partitions
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.sql import sql_in, sql_key
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 # What encodes is imported where it is needed: torch takes seconds to load, and readers of ledgers need none of it.
@@ -133,13 +135,16 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
             )
         )
     record_snapshots(tables, begun)
-    (_write_files if tables.has_files else _write_rows)(tables, config, space, begun)
+    if isinstance(tables, FileTables):
+        _write_files(tables, config, space, begun)
+    else:
+        _write_rows(tables, config, space, begun)
     staged = [replace(snapshot, state=STAGED, begun_by=None) for snapshot in begun]
     _replace_unchanged(tables, begun, staged)
     return staged
 
 
-def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
+def _write_files(tables: FileTables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
     """Let tasks read files of features and write files of vectors; commit these in the place of all that was there."""
     from userrep.inference.embed import FeatureFile, embed_files
 
@@ -154,7 +159,7 @@ def _write_files(tables: Tables, config: Config, space: Space, staged: Sequence[
         content_hash=space.content_hash,
         target=tables.target(USER_EMBEDDINGS),
         values=values,
-        min_tasks=tables.shuffle_partitions(),
+        min_tasks=shuffle_partitions(tables.spark),
     )
     tables.commit(USER_EMBEDDINGS, written, replacing=lambda of: of in values.values(), since=since)
 

@@ -7,7 +7,7 @@ from userrep.features.build import feature_sets, stale_features
 from userrep.items.versions import lineage_of, versions_of
 from userrep.spaces.registry import list_spaces
 from userrep.spaces.snapshots import list_snapshots, stale_snapshots
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 
 def stale_dates(tables: Tables, config: Config) -> dict[str, list[date]]:

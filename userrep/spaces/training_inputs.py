@@ -23,7 +23,7 @@ from userrep.items.versions import Versions
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
 from userrep.schemas import TRAINING_ROWS
 from userrep.storage import all_exist, artifacts_root, delete_folder, exists, read_bytes, write_folder
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.training.shards import ShardFiles, shard_files
 
 _TENSORS, _FACTS, _CANDIDATES = "inputs.safetensors", "inputs.json", "candidates.safetensors"

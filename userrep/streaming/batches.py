@@ -19,12 +19,13 @@ from userrep.items.versions import Versions, versions_of
 from userrep.schemas import EMBEDDING_UPDATES, USER_OPENINGS
 from userrep.spaces.registry import Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import list_snapshots
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 from userrep.streaming.encoding import NO_OPENING, Encoding, UsedOpening, UsedSpace
 from userrep.streaming.online import online_store
 from userrep.streaming.opening_rows import user_files
 from userrep.streaming.update_files import UpdateFiles
 from userrep.table_writer import Target
-from userrep.tables import Tables
 
 _WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds between attempts; the last goes on
 _LOOK_EVERY = 0.3  # seconds, while waiting, whether it is time to stop
@@ -52,7 +53,7 @@ class MicroBatches:
     answer, the batch is tried again and again: events wait where they are, and nothing is lost.
     """
 
-    tables: Tables
+    tables: FileTables
     config: Config
     query_id: str
     report: Callable[[str], None]
@@ -169,7 +170,7 @@ def pause(seconds: float, is_stopping: Callable[[], bool]) -> None:
         time.sleep(_LOOK_EVERY)
 
 
-def day_met(tables: Tables) -> date | None:
+def day_met(tables: FileTables) -> date | None:
     """Return the newest day that streams have met, by the dates of what they wrote. Cost: a listing of the table."""
-    as_ofs = [file.values["as_of"] for file in tables.files(EMBEDDING_UPDATES, lambda _: True)]
+    as_ofs = [file.values["as_of"] for file in tables.files(EMBEDDING_UPDATES)]
     return max(as_ofs) - timedelta(days=1) if as_ofs else None

@@ -19,7 +19,7 @@ from userrep.events.hashing import bucket_of
 from userrep.features.chunk import KINDS, names_of
 from userrep.schemas import TableSchema
 from userrep.storage import open_parquet, parquet_footer
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 
 class OpeningFile(NamedTuple):
@@ -65,7 +65,7 @@ def rows_of_users(files: Sequence[OpeningFile], user_ids: pa.Array, columns: lis
 
 
 def user_files(
-    tables: Tables, table: TableSchema, keeps: Callable[[dict[str, Any]], bool], *, version: int | None = None
+    tables: FileTables, table: TableSchema, keeps: Callable[[dict[str, Any]], bool], *, version: int | None = None
 ) -> tuple[OpeningFile, ...]:
     """List the files of some partitions of a table that is sorted by user bucket, now or at a version.
 

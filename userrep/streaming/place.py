@@ -10,8 +10,8 @@ from userrep.ids import checked_name
 from userrep.items.versions import lineage_of
 from userrep.schemas import EMBEDDING_UPDATES
 from userrep.storage import exists, read_bytes, write_bytes
+from userrep.store.file_tables import FileTables
 from userrep.streaming.arriving import sources_of
-from userrep.tables import Tables
 
 _MOST_BYTES = 2**22
 
@@ -26,7 +26,7 @@ class StreamPlace(NamedTuple):
     def folder(self) -> str:
         return f"{self.root}/streams/{checked_name(self.query_id, 'query id')}"
 
-    def check(self, tables: Tables, config: Config, *, is_new: bool) -> None:
+    def check(self, tables: FileTables, config: Config, *, is_new: bool) -> None:
         """Refuse to go on where it would lose, repeat or mix something.
 
         Raises
@@ -70,7 +70,7 @@ class StreamPlace(NamedTuple):
         path = f"{self.folder}/stream.json"
         return json.loads(read_bytes(path, max_bytes=_MOST_BYTES)) if exists(path) else None
 
-    def _has_written(self, tables: Tables) -> bool:
+    def _has_written(self, tables: FileTables) -> bool:
         return tables.last_transaction(EMBEDDING_UPDATES, self.query_id) is not None
 
 

@@ -19,10 +19,10 @@ from userrep.events.source import is_plausible
 from userrep.events.tiles import STREAM_REVISION
 from userrep.events.tombstones import read_tombstones
 from userrep.schemas import REJECTED_EVENTS
+from userrep.store.tables import Tables
 from userrep.streaming.arriving import ARRIVED, PLACE, arriving, sources_of
 from userrep.streaming.batches import MicroBatches
 from userrep.streaming.records import checked_rows
-from userrep.tables import Tables
 
 _REJECTS_EVERY = "30 seconds"
 _SETTINGS = {

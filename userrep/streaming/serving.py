@@ -19,9 +19,10 @@ from userrep.errors import UsageError, UserrepError
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import RETIRED, find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
 from userrep.streaming.online import OnlineStore, online_store
 from userrep.streaming.opening_rows import OpeningFile, rows_of_users, user_files
-from userrep.tables import Tables
 
 _FRESH = 10.0  # seconds, for which what serves is taken to be what it was
 
@@ -72,15 +73,15 @@ def _service(config: str, space: str | None) -> "Service":
 class Service:
     """What one process looks embeddings of one space up with."""
 
-    tables: Tables
+    tables: FileTables
     wanted: str | None
     online: OnlineStore | None
     _seen: "tuple[float, Snapshot, tuple[OpeningFile, ...]] | None" = None
 
     @classmethod
     def of(cls, config: Config, space: str | None) -> "Service":
-        tables = Tables.of(config, None)
-        if not tables.has_files:
+        tables = open_tables(config, None)
+        if not isinstance(tables, FileTables):
             raise UsageError("lookup: reads snapshots from files, which it cannot in a catalog; join them by Spark.")
         return cls(tables, space, online_store(config.streaming))
 

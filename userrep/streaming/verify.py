@@ -12,7 +12,7 @@ from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.sql import sql_date
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.storage import artifacts_root, file_system
-from userrep.variables import with_variables
+from userrep.variables import on_databricks, with_variables
 
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -80,7 +80,7 @@ def _written_uri(config: Config) -> tuple[str, str]:
         return config.tracking.uri, "tracking.uri"
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri, "MLFLOW_TRACKING_URI"
-    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+    if on_databricks():
         return "databricks", "tracking on Databricks"
     if config.root is not None and ("://" not in config.root or config.root.startswith("file:")):
         return f"sqlite:///{file_system(config.root)[1]}/mlflow/mlflow.db", "tracking below root"

@@ -14,7 +14,7 @@ from userrep.config import parse_config
 from userrep.events.inventory import take_inventory
 from userrep.events.tile_build import build_tiles
 from userrep.session import get_session
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 SCHEMA = "representations"
 
@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
     )
     spark = get_session(master="local[2]", conf=SPARK | conf)
     spark.sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-    tables = Tables.of(config, spark)
+    tables = open_tables(config, spark)
     build_tiles(tables, config, take_inventory(tables, config.events), before=date(2030, 1, 1))
 
 

@@ -19,7 +19,8 @@ from userrep.jobs import run_job
 from userrep.operations.erasure import Erasure
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
 
 FORGOTTEN = ["u0000001", "u0000002", "u0000003"]
 
@@ -94,7 +95,7 @@ def erasure(spark: SparkSession, nightly: Attack, tmp_path_factory: pytest.TempP
     ids.write_text("\n".join(FORGOTTEN), encoding="utf-8")
 
     def again(world: World) -> None:
-        Erasure(Tables.of(world.config, spark), world.config, FORGOTTEN, lambda _: None).run(now=False)
+        Erasure(open_tables(world.config, spark), world.config, FORGOTTEN, lambda _: None).run(now=False)
 
     target = attack("forget", f"forget --users {ids}", nightly.after, nightly.after.copy(folder / "after"), again)
     target.reader = ReaderWhileUsersLeave
@@ -120,7 +121,7 @@ def rollback(promotion: Attack, tmp_path_factory: pytest.TempPathFactory) -> Att
 
 def _with_a_second_space(world: World) -> World:
     """Register another space that is ready to serve, and declare the consumer ready for it."""
-    tables = Tables(None, root=str(world.root))
+    tables = FileTables(None, str(world.root))
     first = registry.find_space(tables, None)
     registry.add_candidate(
         tables, space_id="s002", lineage_id=first.lineage_id, trained_until=first.trained_until, content_hash="none"
@@ -131,12 +132,12 @@ def _with_a_second_space(world: World) -> World:
 
 
 def _promote(world: World) -> None:
-    tables = Tables(None, root=str(world.root))
+    tables = FileTables(None, str(world.root))
     registry.promote(tables, registry.find_space(tables, "s002"))
 
 
 def _roll_back(world: World) -> None:
-    registry.rollback(Tables(None, root=str(world.root)))
+    registry.rollback(FileTables(None, str(world.root)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

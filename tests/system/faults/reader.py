@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from userrep.schemas import REGISTRY, SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 _PAUSE = 0.5  # seconds between two looks
 
@@ -21,7 +21,7 @@ class Reader:
     def __init__(self, root: Path) -> None:
         self.faults: list[str] = []
         self.looks = 0
-        self._tables = Tables(None, root=str(root))
+        self._tables = FileTables(None, str(root))
         self._served = False
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look)

@@ -18,7 +18,7 @@ from userrep.errors import UserrepError
 from userrep.jobs import run_job
 from userrep.operations.erasure import Erasure
 from userrep.schemas import ITEM_INDEX
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.full
 
@@ -28,14 +28,14 @@ COUNTS = {"feature_sets", "sum_generations", "snapshots", "snapshot_drift"}  # o
 
 
 def test_rows_that_another_run_changes_meanwhile_are_not_replaced(spark: SparkSession, tmp_path: Path) -> None:
-    tables = Tables(spark, root=str(tmp_path))
+    tables = FileTables(spark, str(tmp_path))
     tables.add(ITEM_INDEX, [{"lineage_id": "l1", "item_id": "a", "item_index": 0}])
     root = str(tmp_path)
 
     def meanwhile(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         other = [{"lineage_id": "l1", "item_id": "b", "item_index": 0}]
         for batch in batches:
-            Tables(None, root=root).add(ITEM_INDEX, other, replacing="lineage_id = 'l1'")
+            FileTables(None, root).add(ITEM_INDEX, other, replacing="lineage_id = 'l1'")
             yield batch
 
     rows = spark.createDataFrame([("l1", "c", 0)], "lineage_id STRING, item_id STRING, item_index INT").coalesce(1)

@@ -18,7 +18,7 @@ from userrep.operations.erasure import Erasure
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space, list_spaces, promote, rollback
 from userrep.spaces.snapshots import list_snapshots
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.full
 
@@ -26,7 +26,7 @@ FORGOTTEN = ["u0000006", "u0000007"]
 
 
 def forget(world: World, spark: SparkSession, *users: str, now: bool) -> dict[str, Any]:
-    return Erasure(Tables.of(world.config, spark), world.config, users, lambda _: None).run(now=now)
+    return Erasure(open_tables(world.config, spark), world.config, users, lambda _: None).run(now=now)
 
 
 def with_vectors(root: Path) -> set[str]:
@@ -37,7 +37,7 @@ def test_a_rollback_and_the_snapshots_built_after_it_contain_no_erased_user(
     spark: SparkSession, trained: World, tmp_path: Path
 ) -> None:
     world = trained.copy(tmp_path / "two spaces")
-    tables = Tables.of(world.config, spark)
+    tables = open_tables(world.config, spark)
     first = find_space(tables, None)
     world.pipeline(spark).run(retrain=True)
     (second,) = [space for space in list_spaces(tables) if space.space_id != first.space_id]

@@ -18,7 +18,7 @@ from tests.system.faults.fault_world import NIGHT, PATIENCE, World
 from tests.system.faults.test_forgotten_for_good import FORGOTTEN, forget, with_vectors
 from userrep.daily import daily
 from userrep.operations.erasure import DELETED, DONE, newest_requests, receipt_lines
-from userrep.tables import Tables
+from userrep.store.places import open_tables
 
 pytestmark = pytest.mark.full
 
@@ -53,7 +53,7 @@ def test_a_run_that_read_erased_users_is_named_and_its_rows_of_them_are_erased_a
     spark: SparkSession, trained: World, tmp_path: Path, command: str, point: str
 ) -> None:
     world = trained.copy(tmp_path / "under way")
-    tables = Tables.of(world.config, spark)
+    tables = open_tables(world.config, spark)
     with under_way(world, command, point, tmp_path / "go on") as run:
         receipt = forget(world, spark, *FORGOTTEN, now=True)
     (named,) = receipt["under_way"]

@@ -17,7 +17,7 @@ from tests.system.faults.reader import Reader
 from tests.system.faults.tally import ALL, Faults
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.full
 
@@ -71,7 +71,7 @@ def wrong_report(code: int, output: str) -> list[str]:
 
 
 def published(world: World) -> list[Snapshot]:
-    tables = Tables(None, root=str(world.root))
+    tables = FileTables(None, str(world.root))
     return list_snapshots(tables, find_space(tables, None).space_id)
 
 

@@ -12,7 +12,7 @@ from tests.system.faults.contents import tables_of
 from tests.system.faults.fault_world import NIGHT, World
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import STAGED, Snapshot, list_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.default
 
@@ -22,7 +22,7 @@ def copied(target: Attack, folder: Path) -> World:
 
 
 def snapshots(world: World, *states: str) -> list[Snapshot]:
-    tables = Tables(None, root=str(world.root))
+    tables = FileTables(None, str(world.root))
     return list_snapshots(tables, find_space(tables, None).space_id, **({"states": states} if states else {}))
 
 
@@ -94,4 +94,4 @@ def test_a_rollback_killed_after_its_commit_is_made_once(rollback: Attack, tmp_p
 
 
 def serving(world: World) -> str:
-    return find_space(Tables(None, root=str(world.root)), None).space_id
+    return find_space(FileTables(None, str(world.root)), None).space_id

@@ -19,9 +19,9 @@ from userrep.errors import UserrepError
 from userrep.schemas import REGISTRY, SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
 from userrep.storage import file_system
+from userrep.store.file_tables import FileTables
 from userrep.table_files import TableFile
 from userrep.table_writer import TableWriter
-from userrep.tables import Tables
 
 pytestmark = pytest.mark.full
 
@@ -69,7 +69,7 @@ def row_of(snapshot_id: str, num_users: int) -> dict[str, object]:
 
 
 def test_ledger_rows_whose_commit_lost_its_answer_are_written_once(wire: Wire, bucket: str) -> None:  # noqa: F811
-    tables = Tables(None, root=f"{bucket}/added")
+    tables = FileTables(None, f"{bucket}/added")
     tables.create(SNAPSHOTS)
     before = wire.lose(0)
     for k in range(3):
@@ -84,7 +84,7 @@ def test_ledger_rows_whose_commit_lost_its_answer_are_written_once(wire: Wire, b
 
 
 def test_a_promotion_whose_commit_lost_its_answer_is_made_once(wire: Wire, bucket: str) -> None:  # noqa: F811
-    tables, before = Tables(None, root=f"{bucket}/promoted"), wire.lose(0)
+    tables, before = FileTables(None, f"{bucket}/promoted"), wire.lose(0)
     for space_id in ("s1", "s2"):
         wire.lose(1)
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=DAY, content_hash="none")
@@ -102,7 +102,7 @@ def test_a_promotion_whose_commit_lost_its_answer_is_made_once(wire: Wire, bucke
 
 
 def test_files_whose_commit_lost_its_answer_are_added_once(wire: Wire, bucket: str) -> None:  # noqa: F811
-    tables, before = Tables(None, root=f"{bucket}/committed"), wire.lose(0)
+    tables, before = FileTables(None, f"{bucket}/committed"), wire.lose(0)
     values = {"space_id": "s1", "as_of": DAY, "revision": 1}
 
     def written() -> list[TableFile]:

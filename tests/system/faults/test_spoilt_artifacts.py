@@ -11,7 +11,7 @@ from tests.system.faults.fault_world import NIGHT, World
 from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.full
 
@@ -24,7 +24,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 
 def served(root: Path) -> tuple[str, list[tuple[Snapshot, dict[str, bytes]]]]:
     """Return the space that serves, and its published snapshots with the bytes of their files."""
-    tables = Tables(None, root=str(root))
+    tables = FileTables(None, str(root))
     space_id, folder = find_space(tables, None).space_id, Path(tables.uri(USER_EMBEDDINGS))
     found = []
     for snapshot in list_snapshots(tables, space_id):

@@ -13,7 +13,8 @@ from userrep.delta_files import DeltaFiles
 from userrep.errors import UserrepError
 from userrep.schemas import EXPORTS, REGISTRY, REJECTED_EVENTS, TableSchema
 from userrep.spaces.registry import add_candidate, read_registry
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default
 
@@ -23,7 +24,7 @@ ROW = {"path": "p", "what": "features", "as_of": date(2024, 5, 1), "exported_at"
 @pytest.fixture
 def tables(spark: SparkSession, bucket: Bucket, request: pytest.FixtureRequest) -> Tables:
     """Tables below a root of the test's own."""
-    tables = Tables(spark, root=f"{bucket.uri}/{abs(hash(request.node.name))}")
+    tables = FileTables(spark, f"{bucket.uri}/{abs(hash(request.node.name))}")
     tables.add(EXPORTS, [ROW])
     return tables
 
@@ -86,7 +87,7 @@ def test_a_driver_that_comes_second_on_the_same_rows_says_so(tables: Tables, buc
     rows, replace = row_of(tables), DeltaFiles.swap
 
     def overtaken(self: DeltaFiles, *args: Any, **more: Any) -> None:
-        Tables(None, root=tables.artifacts_root).add(EXPORTS, [ROW])
+        FileTables(None, tables.artifacts_root).add(EXPORTS, [ROW])
         replace(self, *args, **more)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,7 @@ from tests.support.points import run_until_killed
 from tests.system.s3.conftest import Bucket
 from userrep.schemas import REGISTRY
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
-from userrep.tables import Tables
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.default
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.default
 def test_a_promotion_killed_before_and_after_its_commit_is_made_once(
     bucket: Bucket, userrep: Userrep, tmp_path: Path
 ) -> None:
-    tables = Tables(None, root=f"{bucket.uri}/killed")
+    tables = FileTables(None, f"{bucket.uri}/killed")
     for space in ("s1", "s2"):
         add_candidate(tables, space_id=space, lineage_id="l1", trained_until=date(2024, 5, 1), content_hash=space)
         mark_ready(tables, find_space(tables, space))

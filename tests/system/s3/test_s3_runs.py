@@ -19,7 +19,8 @@ from userrep.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
 from userrep.storage import file_system, read_bytes, write_bytes
-from userrep.tables import Tables
+from userrep.store.places import open_tables
+from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.full
 
@@ -30,7 +31,7 @@ def rows_of(tables: Tables) -> list[Any]:
 
 def test_tables_are_those_of_a_disk_and_snapshots_are_whole(work: Pipeline, tmp_path: Any) -> None:
     on_disk = config_on(work.config.events.all_sources["events"].path.removesuffix("/events"), str(tmp_path))
-    tables = Tables.of(on_disk, work.spark)
+    tables = open_tables(on_disk, work.spark)
     build_tiles(tables, on_disk, take_inventory(tables, on_disk.events), before=AS_OF)
     assert rows_of(work.tables) == rows_of(tables)
     snapshots = list_snapshots(work.tables, find_space(work.tables, None).space_id)

@@ -27,7 +27,7 @@ from userrep.operations.report.space_facts import drift_facts, evaluation_facts,
 from userrep.operations.report.user_map import map_users
 from userrep.spaces.registry import Space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, list_snapshots
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 _MOST_RUNS = 60

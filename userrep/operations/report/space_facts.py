@@ -18,7 +18,7 @@ from userrep.operations.report.facts import (
     TrainingFacts,
 )
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.tables import Tables
+from userrep.store.tables import Tables
 
 _MOST_INPUTS = 8  # of those that drifted
 

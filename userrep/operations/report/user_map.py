@@ -25,7 +25,8 @@ from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.sql import sql_key
 from userrep.storage import open_parquet
-from userrep.tables import Tables, matches
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables, matches
 
 MOST_USERS = 2_000
 _MOST_GROUPS = 6  # with a colour of their own
@@ -111,7 +112,7 @@ def _rows_below(
     limit: int, tables: Tables, table: TableSchema, key: Mapping[str, Any], columns: Sequence[str]
 ) -> pa.Table:
     """Read the rows of a partition whose users lie in the buckets below ``limit``."""
-    if not tables.has_files:
+    if not isinstance(tables, FileTables):
         return tables.read(table).where(sql_key(key)).where(user_bucket() < limit).select(*columns).toArrow()
     found = [pa.table({name: pa.nulls(0) for name in columns})]
     for file in tables.files(table, matches([key])):

@@ -1,0 +1,188 @@
+"""What all kinds of tables do alike: a suite that each kind runs, by a ``tables`` fixture of its own."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from userrep.errors import UsageError, UserrepError
+from userrep.schemas import TableSchema
+from userrep.store.tables import Tables
+
+D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
+LEDGER = TableSchema(
+    "ledger", "one row per test", "name STRING, day DATE, num BIGINT, cells MAP<INT,BIGINT>, at TIMESTAMP"
+)
+SMALL = TableSchema("small", "one row per test", "name STRING, change_id STRING")
+SHARES = TableSchema("shares", "one row per test", "day DATE, part STRING, user_id STRING", ("day", "part"))
+ROWS = [
+    {"name": "a", "day": D1, "num": 1, "cells": {3: 4, 1: 2}, "at": datetime(2024, 5, 1, 12, 0, 0, 7)},
+    {"name": "b", "day": None, "num": None, "cells": None, "at": None},
+]
+WRITERS = 3
+Write = Callable[[Tables, str, int], bool]
+
+
+def appended(tables: Tables, name: str, since: int) -> bool:
+    row = [(name, None, None, None, None)]
+    return tables.append(tables.spark.createDataFrame(row, LEDGER.fields()).coalesce(1), LEDGER, since=since)
+
+
+def added(tables: Tables, name: str, since: int) -> bool:
+    return tables.add(LEDGER, [{"name": name}], since=since)
+
+
+def share(tables: Tables, day: date, *users: str, part: str = "p") -> Any:
+    """Return rows of ``SHARES``, of one partition."""
+    return tables.spark.createDataFrame([(day, part, user) for user in users], SHARES.fields()).coalesce(1)
+
+
+def users_of(tables: Tables) -> dict[date, list[str]]:
+    rows = tables.ledger(SHARES)
+    return {day: sorted(row.user_id for row in rows if row.day == day) for day in sorted({row.day for row in rows})}
+
+
+class Conformance:
+    """Tests of ``Tables``; a subclass has a fixture ``tables``: a new place without any table, with a session."""
+
+    def test_reading_creates_nothing(self, tables: Tables) -> None:
+        assert not tables.exists(LEDGER)
+        assert tables.ledger(LEDGER) == []
+        assert tables.counts(LEDGER, ("name",)) == {}
+        assert tables.partitions(SHARES) == {}
+        assert (tables.version(LEDGER), tables.num_bytes(LEDGER)) == (0, 0)
+        assert tables.read(LEDGER).schema == LEDGER.fields()
+        tables.drop_partitions(SHARES, [{"day": D1}])
+        assert tables.compact(LEDGER, at_least=1) == 0
+        tables.vacuum(LEDGER, timedelta(0))
+        assert tables.stored("") == []
+        with pytest.raises(UsageError, match=f"^no userrep tables at {tables.place}: name the place"):
+            tables.check_any()
+
+    def test_a_ledger_returns_its_rows_with_naive_times_and_maps(self, tables: Tables) -> None:
+        tables.add(LEDGER, ROWS)
+        assert sorted((row.asDict() for row in tables.ledger(LEDGER)), key=lambda row: row["name"]) == ROWS
+        assert [row.asDict() for row in tables.ledger(LEDGER, ("name", "num"), name="a")] == [{"name": "a", "num": 1}]
+        assert tables.ledger(LEDGER, name="c") == []
+        assert tables.fields(LEDGER) == LEDGER.fields()
+        assert tables.num_bytes(LEDGER) > 0
+        assert tables.stored("led") == ["ledger"]
+        tables.check_any()
+
+    def test_rows_replace_those_that_match_in_one_commit(self, tables: Tables) -> None:
+        tables.add(LEDGER, ROWS)
+        before = tables.version(LEDGER)
+        tables.add(LEDGER, [{"name": "a", "num": 2}, {"name": "c", "num": 3}], replacing="name IN ('a', 'c')")
+        assert tables.version(LEDGER) == before + 1
+        assert {row.name: row.num for row in tables.ledger(LEDGER)} == {"a": 2, "b": None, "c": 3}
+        assert tables.read(LEDGER, version=before).count() == 2
+
+    def test_rows_are_counted_by_the_values_of_some_columns(self, tables: Tables) -> None:
+        row = ROWS[0]
+        tables.add(LEDGER, [row, row, row | {"name": "b"}])
+        tables.add(LEDGER, [row, row | {"day": None}])
+        assert dict(tables.counts(LEDGER, ("name", "day"))) == {("a", D1): 3, ("b", D1): 1, ("a", None): 1}
+
+    @pytest.mark.parametrize("write", [appended, added])
+    def test_rows_are_added_only_onto_the_version_that_they_were_made_from(self, tables: Tables, write: Write) -> None:
+        since = tables.version(LEDGER)
+        assert write(tables, "first", since)
+        assert not write(tables, "late", since)
+        assert write(tables, "second", tables.version(LEDGER))
+        assert sorted(row.name for row in tables.ledger(LEDGER)) == ["first", "second"]
+
+    @pytest.mark.parametrize("write", [appended, added])
+    def test_of_writers_at_once_exactly_one_wins(self, tables: Tables, write: Write) -> None:
+        since = tables.version(LEDGER)
+        with ThreadPoolExecutor(WRITERS) as pool:
+            won = list(pool.map(lambda k: write(tables, str(k), since), range(WRITERS)))
+        assert sum(won) == 1
+        assert [row.name for row in tables.ledger(LEDGER)] == [str(won.index(True))]
+
+    def test_a_change_looks_again_where_other_rows_were_added_meanwhile(self, tables: Tables) -> None:
+        tables.add(LEDGER, ROWS)
+
+        def overtaken(rows: list[Any]) -> bool:
+            if len(tables.ledger(LEDGER)) == 2:
+                tables.add(LEDGER, [{"name": "c"}])
+            return [row.num for row in rows] == [1]
+
+        assert tables.change(LEDGER, [{"name": "a", "num": 5}], replacing="name = 'a'", only_if=overtaken, name="a")
+        assert not tables.change(LEDGER, [], replacing="name = 'a'", only_if=overtaken, name="a")
+        assert {row.name: row.num for row in tables.ledger(LEDGER)} == {"a": 5, "b": None, "c": None}
+
+    def test_no_two_writers_get_the_same_number(self, tables: Tables) -> None:
+        tables.create(LEDGER)
+        with ThreadPoolExecutor(WRITERS) as pool:
+            numbers = list(pool.map(lambda _: tables.reserve(LEDGER, "build", first=5), range(WRITERS)))
+        assert sorted(numbers) == [5, 6, 7]
+        assert tables.reserve(LEDGER, "build", first=5) == 8
+        assert tables.reserve(LEDGER, "another counter") == 1
+        assert tables.ledger(LEDGER) == []
+
+    def test_an_exchange_replaces_all_rows_only_if_nothing_changed_since(self, tables: Tables) -> None:
+        assert not tables.exchange(SMALL, [{"name": "a"}], since="never")
+        assert tables.exchange(SMALL, [{"name": "a"}, {"name": "b"}], since=None)
+        (since,) = {row.change_id for row in tables.ledger(SMALL)}
+        assert not tables.exchange(SMALL, [{"name": "x"}], since=None)
+        assert tables.exchange(SMALL, [{"name": "c"}], since=since)
+        assert not tables.exchange(SMALL, [{"name": "x"}], since=since)
+        (row,) = tables.ledger(SMALL)
+        assert row.name == "c"
+        assert row.change_id != since
+
+    def test_partitions_are_described_replaced_and_dropped(self, tables: Tables) -> None:
+        for day, part in ((D1, "p"), (D1, "q"), (D2, "p")):
+            tables.append(share(tables, day, "a", "b", part=part), SHARES)
+        tables.append(share(tables, D2, "c"), SHARES)
+        found = tables.partitions(SHARES)
+        assert {key: (of.num_files, of.num_rows) for key, of in found.items()} == {
+            (D1, "p"): (1, 2), (D1, "q"): (1, 2), (D2, "p"): (2, 3),
+        }  # fmt: skip
+        now = datetime.now().astimezone().timestamp()
+        assert all(abs((of.written_at - datetime(1970, 1, 1)).total_seconds() - now) < 600 for of in found.values())
+        before = tables.version(SHARES)
+        tables.replace(share(tables, D2, "d"), SHARES, [{"day": D2}])
+        tables.drop_partitions(SHARES, [{"day": D1, "part": "p"}, {"part": "none", "day": D1}])
+        assert users_of(tables) == {D1: ["a", "b"], D2: ["d"]}
+        assert tables.version(SHARES) == before + 2
+        tables.drop_partitions(SHARES, [])
+        assert tables.version(SHARES) == before + 2
+
+    def test_rows_are_not_replaced_that_others_have_changed_since(self, tables: Tables) -> None:
+        tables.append(share(tables, D1, "a"), SHARES)
+        since = tables.version(SHARES)
+        tables.replace(share(tables, D1, "b"), SHARES, [{"day": D1}], since=since)
+        with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
+            tables.replace(share(tables, D1, "c"), SHARES, [{"day": D1}], since=since)
+        assert users_of(tables) == {D1: ["b"]}
+
+    def test_a_transaction_is_committed_once(self, tables: Tables) -> None:
+        for number, user in ((5, "a"), (5, "again"), (4, "late"), (6, "b")):
+            assert tables.append(share(tables, D1, user), SHARES, transaction=("writer", number))
+        assert tables.append(share(tables, D1, "c"), SHARES, transaction=("other", 1))
+        assert users_of(tables) == {D1: ["a", "b", "c"]}
+
+    def test_files_are_joined_and_old_ones_deleted(self, tables: Tables) -> None:
+        for name in "abc":
+            tables.add(LEDGER, [{"name": name}])
+            tables.append(share(tables, D1, name), SHARES)
+        assert tables.compact(LEDGER, at_least=4) == 0
+        assert tables.compact(LEDGER, at_least=3) == 3
+        assert tables.compact(LEDGER, at_least=3) == 0
+        assert tables.compact_partitions(SHARES, [{"day": D1}])
+        assert [of.num_files for of in tables.partitions(SHARES).values()] == [1]
+        before = tables.version(LEDGER)
+        tables.vacuum(LEDGER, timedelta(0))
+        assert sorted(row.name for row in tables.ledger(LEDGER)) == ["a", "b", "c"]
+        assert tables.version(LEDGER) >= before
+
+    def test_a_table_with_other_columns_is_refused_and_left_as_it_is(self, tables: Tables) -> None:
+        tables.add(LEDGER, ROWS)
+        other = TableSchema("ledger", "one row per test", "name STRING, day DATE, extra INT")
+        tables._known.clear()
+        with pytest.raises(UsageError, match="has the columns name, day, num, cells, at; this release wants name, day"):
+            tables.add(other, [{"name": "c"}])
+        assert len(tables.ledger(LEDGER)) == 2

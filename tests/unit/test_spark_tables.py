@@ -1,0 +1,50 @@
+"""Each kind of tables does what all do: as files, through Spark below a root, and in a schema of a catalog."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.support.conformance import LEDGER, ROWS, Conformance
+from userrep.errors import UsageError
+from userrep.store.file_tables import FileTables
+from userrep.store.spark_tables import SparkTables
+from userrep.store.tables import Tables
+
+pytestmark = pytest.mark.default
+
+
+class TestFileTables(Conformance):
+    @pytest.fixture
+    def tables(self, spark: SparkSession, tmp_path: Path) -> Tables:
+        return FileTables(spark, str(tmp_path / "a b"))
+
+
+@pytest.mark.full
+class TestSparkTablesBelowARoot(Conformance):
+    @pytest.fixture
+    def tables(self, spark: SparkSession, tmp_path: Path) -> Tables:
+        return SparkTables(spark, artifacts=str(tmp_path))
+
+
+class TestSparkTablesOfACatalog(Conformance):
+    @pytest.fixture
+    def tables(self, spark: SparkSession, tmp_path: Path) -> Iterator[Tables]:
+        schema = f"s{uuid.uuid4().hex[:8]}"
+        spark.sql(f"CREATE SCHEMA {schema} LOCATION '{tmp_path}/{schema}'")
+        yield SparkTables(spark, schema=f"`spark_catalog`.`{schema}`", artifacts=str(tmp_path / "artifacts"))
+        spark.sql(f"DROP SCHEMA {schema} CASCADE")
+
+    def test_a_consumer_that_knows_the_schema_alone_finds_the_artifacts(self, tables: SparkTables) -> None:
+        known = SparkTables(tables.spark, schema=tables.name(LEDGER).rpartition(".")[0])
+        with pytest.raises(UsageError, match="no userrep tables at spark_catalog"):
+            _ = known.artifacts_root
+        tables.add(LEDGER, ROWS)
+        assert known.artifacts_root == tables.artifacts_root
+
+    def test_a_schema_that_does_not_exist_has_no_tables(self, spark: SparkSession, tmp_path: Path) -> None:
+        nowhere = SparkTables(spark, schema="`spark_catalog`.`nowhere`", artifacts=str(tmp_path), expected=True)
+        with pytest.raises(UsageError, match=r"no userrep tables at spark_catalog\.nowhere"):
+            nowhere.ledger(LEDGER)

@@ -1,0 +1,251 @@
+"""Tables below a root whose files the driver commits with delta-rs and tasks write with pyarrow, next to Spark."""
+
+import json
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql.types import StructType
+
+from userrep.delta_files import DeltaFiles
+from userrep.errors import UserrepError
+from userrep.failpoints import around
+from userrep.schemas import TableSchema
+from userrep.sql import sql_any
+from userrep.storage import folder_names
+from userrep.store.tables import Keys, Partition, Tables, matches, root_path
+from userrep.table_files import TableFile
+from userrep.table_writer import Target
+from userrep.task_writes import write_files
+
+
+class FileTables(Tables):
+    """Tables on a disk or in an object store that both pyarrow and delta-rs know, where commits are atomic.
+
+    Ledgers take milliseconds here, and need no session.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession | None,
+        root: str,
+        *,
+        start: Callable[[], SparkSession] | None = None,
+        expected: bool = False,
+    ) -> None:
+        super().__init__(spark, start=start, expected=expected)
+        self._root = root_path(root)
+
+    @property
+    def place(self) -> str:
+        return self._root
+
+    @property
+    def artifacts_root(self) -> str:
+        return self._root
+
+    def name(self, table: TableSchema) -> str:
+        return f"delta.`{self.uri(table)}`"
+
+    def uri(self, table: TableSchema) -> str:
+        """Return the path or URI of a table."""
+        return f"{self._root}/tables/{table.name}"
+
+    def stored(self, prefix: str) -> list[str]:
+        return [name for name in folder_names(f"{self._root}/tables") if name.startswith(prefix)]
+
+    def check_before_spark(self) -> None:
+        self.check_any()
+
+    def _is_there(self, table: TableSchema) -> bool:
+        return self._delta(table).exists()
+
+    def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
+        self._delta(table).create(json.dumps(table.fields().jsonValue()), table.partition_by, properties)
+
+    def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]]:
+        return self._delta(table).layout()
+
+    def _delta(self, table: TableSchema) -> DeltaFiles:
+        return DeltaFiles(self.uri(table))
+
+    # Reading
+
+    def version(self, table: TableSchema) -> int:
+        return self._delta(table).version() if self.exists(table) else 0
+
+    def fields(self, table: TableSchema) -> StructType:
+        return self._delta(table).fields()
+
+    def num_bytes(self, table: TableSchema) -> int:
+        return sum(file.size for file in self.files(table))
+
+    def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
+        return [Row(**row) for row in self._delta(table).rows(columns, equal)] if self.exists(table) else []
+
+    def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
+        return self._delta(table).counts(columns) if self.exists(table) else {}
+
+    def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
+        files: dict[tuple[Any, ...], list[TableFile]] = defaultdict(list)
+        for file in self.files(table):
+            files[tuple(file.values[name] for name in table.partition_by)].append(file)
+        return {key: _partition(held) for key, held in files.items()}
+
+    def files(
+        self,
+        table: TableSchema,
+        keeps: Callable[[dict[str, Any]], bool] = lambda _: True,
+        *,
+        version: int | None = None,
+    ) -> list[TableFile]:
+        """List the files of the partitions for whose column values ``keeps`` returns True.
+
+        Driver memory: one entry for each file of the table.
+        """
+        if not self.exists(table):
+            return []
+        return [file for file in self._delta(table).files(version) if keeps(file.values)]
+
+    def has_version(self, table: TableSchema, version: int) -> bool:
+        """Return whether a version can still be read."""
+        return self._delta(table).has_version(version)
+
+    def was_restored(self, table: TableSchema, since: datetime) -> bool:
+        """Return whether a table was put back to an earlier version since a time (UTC).
+
+        Cost: a look at each of up to 1,000 commits.
+        """
+        return self._delta(table).was_restored(int(since.replace(tzinfo=UTC).timestamp() * 1000))
+
+    def last_transaction(self, table: TableSchema, writer: str) -> int | None:
+        """Return the number of a writer's last transaction, or None. Cost: one look at the log."""
+        return self._delta(table).last_transaction(writer) if self.exists(table) else None
+
+    # Small changes, from the driver
+
+    def add(
+        self,
+        table: TableSchema,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        replacing: str | None = None,
+        since: int | None = None,
+    ) -> bool:
+        self.create(table)
+        with around(f"commit:{table.name}"):
+            if replacing is None:
+                return self._delta(table).append(rows, since=since)
+            return self._delta(table).replace(rows, replacing, since=since)
+
+    def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
+        self.create(table)
+        with around(f"reserve:{table.name}"):
+            return self._delta(table).reserve(counter, first=first)
+
+    def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
+        self.create(table)
+        change_id = uuid.uuid4().hex
+        with around(f"commit:{table.name}"):
+            return self._delta(table).exchange([{**row, "change_id": change_id} for row in rows], since=since)
+
+    # Large changes, by tasks
+
+    def target(self, table: TableSchema) -> Target:
+        """Describe how tasks write files of a table, which is created unless it exists."""
+        self.create(table)
+        whole = self._delta(table).schema()
+        fields = [field for field in whole if field.name not in table.partition_by]
+        return Target(self.uri(table), pa.schema(fields), table.partition_by, table.properties)
+
+    def commit(
+        self,
+        table: TableSchema,
+        written: Sequence[TableFile],
+        *,
+        replacing: Callable[[dict[str, Any]], bool],
+        since: int,
+    ) -> None:
+        """Replace all files of some partitions by files that tasks have written, in one commit.
+
+        ``since``: the table's version when the work began. Raises UserrepError if these partitions have changed since.
+        """
+        with around(f"commit:{table.name}"):
+            self._delta(table).swap(written, replacing, since=since)
+
+    def add_files(
+        self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int] | None = None
+    ) -> None:
+        """Add files that tasks have written, in one commit; no file, no commit. ``transaction``: as for ``append``."""
+        with around(f"commit:{table.name}"):
+            if transaction is None:
+                self._delta(table).add_files(written)
+            else:
+                self._delta(table).add_transaction(written, transaction)
+
+    def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
+        """Replace each of some files by a new one, or by none, in one commit.
+
+        Returns False if another run has removed some of them meanwhile; those are passed over.
+        """
+        with around(f"commit:{table.name}"):
+            return self._delta(table).rewrite(pairs)
+
+    def append(
+        self,
+        rows: DataFrame,
+        table: TableSchema,
+        *,
+        transaction: tuple[str, int] | None = None,
+        since: int | None = None,
+    ) -> bool:
+        self.create(table)
+        with around(f"commit:{table.name}"):
+            written = write_files(rows, self.target(table))
+            if transaction is None:
+                return self._delta(table).add_files(written, since=since)
+            self._delta(table).add_transaction(written, transaction)
+        return True
+
+    def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
+        self.create(table)
+        with around(f"commit:{table.name}"):
+            since = self.version(table) if since is None else since
+            written = write_files(rows, self.target(table))
+            self._delta(table).swap(written, matches(keys), since=since)
+
+    def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
+        if self.exists(table):
+            self.commit(table, [], replacing=matches(keys), since=self.version(table))
+
+    # Upkeep
+
+    def compact(self, table: TableSchema, *, at_least: int) -> int:
+        if not self.exists(table):
+            return 0
+        with around(f"join:{table.name}"):
+            return self._delta(table).join_files(at_least)
+
+    def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
+        since = self.version(table)
+        rows = self.read(table, version=since).where(sql_any(keys)).repartition(*table.partition_by)
+        try:
+            with around(f"join:{table.name}"):
+                self.replace(rows, table, keys, since=since)
+        except UserrepError:
+            return False
+        return True
+
+    def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
+        if self.exists(table):
+            with around(f"vacuum:{table.name}"):
+                self._delta(table).vacuum(int(age.total_seconds() // 3600), keep)
+
+
+def _partition(files: Sequence[TableFile]) -> Partition:
+    newest = datetime.fromtimestamp(max(file.added_at for file in files) / 1000, UTC).replace(tzinfo=None)
+    return Partition(len(files), sum(file.num_rows for file in files), newest)

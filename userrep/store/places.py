@@ -1,0 +1,43 @@
+"""Which kind of tables a configuration or an address names."""
+
+import re
+from collections.abc import Callable
+
+from pyspark.sql import SparkSession
+
+from userrep.config import Config
+from userrep.storage import artifacts_root
+from userrep.store.file_tables import FileTables
+from userrep.store.spark_tables import SparkTables
+from userrep.store.tables import Tables
+
+# Commits are atomic there, and both pyarrow and delta-rs know the place. DBFS, volumes and HDFS are left to Spark.
+_WITH_FILES = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
+
+
+def open_tables(
+    config: Config,
+    spark: SparkSession | None,
+    *,
+    start: Callable[[], SparkSession] | None = None,
+    expected: bool = False,
+) -> Tables:
+    """Return the tables of a configuration; the options are those of ``Tables``."""
+    if config.root is not None:
+        return open_root(config.root, spark, start=start, expected=expected)
+    schema = schema_name(config.catalog or "", config.schema_ or "")
+    return SparkTables(spark, schema=schema, artifacts=artifacts_root(config), start=start, expected=expected)
+
+
+def open_root(
+    root: str, spark: SparkSession | None, *, start: Callable[[], SparkSession] | None = None, expected: bool = False
+) -> Tables:
+    """Return the tables below a root; the options are those of ``Tables``."""
+    if _WITH_FILES.match(re.sub(r"^file:/+", "/", root)):
+        return FileTables(spark, root, start=start, expected=expected)
+    return SparkTables(spark, artifacts=root, start=start, expected=expected)
+
+
+def schema_name(catalog: str, schema: str) -> str:
+    """Return the name of a catalog's schema in SQL. Both have been checked."""
+    return f"`{catalog}`.`{schema}`"

@@ -1,0 +1,296 @@
+"""Tables that Spark alone reads and writes: of a catalog, or below a root that only Spark can reach safely."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from userrep.delta_files import changed_meanwhile
+from userrep.errors import UserrepError
+from userrep.failpoints import around
+from userrep.schemas import TableSchema
+from userrep.sql import sql_any
+from userrep.storage import folder_names
+from userrep.store.tables import Keys, Partition, Tables, root_path
+
+_ATTEMPTS = 20  # to create a table, or to take a number
+_NEWEST = 100  # commits that are searched for a mark
+_ARTIFACTS_KEY = "userrep.artifacts"  # the property by which consumers find models
+
+
+class SparkTables(Tables):
+    """Tables in a schema of a catalog (Unity Catalog, a Hive metastore), or on DBFS, in a volume or on HDFS."""
+
+    def __init__(
+        self,
+        spark: SparkSession | None,
+        *,
+        artifacts: str | None = None,
+        schema: str | None = None,
+        start: Callable[[], SparkSession] | None = None,
+        expected: bool = False,
+    ) -> None:
+        """``schema``: in SQL, with its catalog; without it, tables lie below ``artifacts``, the root.
+
+        ``artifacts``: None to read from the tables' properties where it is; who creates tables names it.
+        """
+        assert artifacts or schema
+        super().__init__(spark, start=start, expected=expected)
+        self._artifacts, self._schema = root_path(artifacts) if artifacts else None, schema
+
+    @property
+    def place(self) -> str:
+        return self.artifacts_root if self._schema is None else self._schema.replace("`", "")
+
+    @property
+    def artifacts_root(self) -> str:
+        if self._artifacts is None:
+            self.check_any()
+            first = f"{self._schema}.`{self.stored('')[0]}`"
+            self._artifacts = {row.key: row.value for row in self._properties(first)}[_ARTIFACTS_KEY]
+        return self._artifacts
+
+    def name(self, table: TableSchema) -> str:
+        return f"delta.`{self._path(table)}`" if self._schema is None else f"{self._schema}.`{table.name}`"
+
+    def _path(self, table: TableSchema) -> str:
+        return f"{self.artifacts_root}/tables/{table.name}"
+
+    def stored(self, prefix: str) -> list[str]:
+        if self._schema is None:
+            names = folder_names(f"{self.artifacts_root}/tables")
+        elif self.spark.catalog.databaseExists(self._schema):
+            names = [row.tableName for row in self.spark.sql(f"SHOW TABLES IN {self._schema}").collect()]
+        else:
+            names = []
+        return [name for name in names if name.startswith(prefix)]
+
+    def check_before_spark(self) -> None:
+        pass
+
+    def _is_there(self, table: TableSchema) -> bool:
+        if self._schema is None:
+            return bool(DeltaTable.isDeltaTable(self.spark, self._path(table)))
+        return bool(self.spark.catalog.tableExists(self.name(table)))
+
+    def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
+        partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+        properties = {**properties, _ARTIFACTS_KEY: self.artifacts_root.replace("'", r"\'")}
+        listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+        create = f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions}"
+        for attempt in range(_ATTEMPTS):
+            try:
+                self.spark.sql(f"{create} TBLPROPERTIES ({listed})")
+                return
+            except Exception as error:  # another run creates it: that takes a moment, and fails in many ways
+                if "[DELTA_" not in str(error) or attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.5)
+
+    def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]]:
+        return self.fields(table).names, {row.key: row.value for row in self._properties(self.name(table))}
+
+    def _properties(self, name: str) -> list[Row]:
+        return self.spark.sql(f"SHOW TBLPROPERTIES {name}").collect()
+
+    # Reading
+
+    def version(self, table: TableSchema) -> int:
+        if not self.exists(table):
+            return 0
+        return int(self._first(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").version)
+
+    def fields(self, table: TableSchema) -> StructType:
+        return self.spark.sql(f"SELECT * FROM {self.name(table)}").schema
+
+    def num_bytes(self, table: TableSchema) -> int:
+        return int(self._first(f"DESCRIBE DETAIL {self.name(table)}").sizeInBytes) if self.exists(table) else 0
+
+    def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
+        rows = self.read(table)
+        for name, value in equal.items():
+            rows = rows.where(F.col(name) == value)
+        return rows.select(*columns).collect() if columns else rows.collect()
+
+    def counts(self, table: TableSchema, columns: Sequence[str]) -> Mapping[tuple[Any, ...], int]:
+        rows = self.read(table).groupBy(*columns).count().collect()
+        return {tuple(row[name] for name in columns): row["count"] for row in rows}
+
+    def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
+        if not self.exists(table):
+            return {}
+        at = F.max("_metadata.file_modification_time")
+        counted = self.read(table).groupBy(*table.partition_by).agg(
+            F.count_distinct("_metadata.file_path").alias("num_files"), F.count("*").alias("num_rows"), at.alias("at")
+        )  # fmt: skip
+        return {
+            tuple(row[name] for name in table.partition_by): Partition(row.num_files, row.num_rows, row.at)
+            for row in counted.collect()
+        }
+
+    def _first(self, query: str) -> Any:
+        return self.spark.sql(query).first()
+
+    # Small changes, from the driver
+
+    def add(
+        self,
+        table: TableSchema,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        replacing: str | None = None,
+        since: int | None = None,
+    ) -> bool:
+        self.create(table)
+        frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
+        return self._write(frame, table, where=replacing, since=since)
+
+    def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
+        self.create(table)
+        nothing = self.spark.createDataFrame([], self.read(table).schema)
+        for number in range(first, first + _ATTEMPTS):
+            if self._takes(_writer(nothing, table, None), table, counter, number):
+                return number
+        raise UserrepError(f"{self.name(table)}: other runs keep on committing. Run the command again.")
+
+    def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
+        self.create(table)
+        change_id = uuid.uuid4().hex
+        changed = [{**row, "change_id": change_id} for row in rows]
+        name, was = self.name(table), "NULL" if since is None else f"'{since}'"
+        # Delta reads source and target at one version, and refuses the commit if another one has come since then.
+        try:
+            done = self.spark.sql(
+                f"MERGE INTO {name} AS t "
+                f"USING (SELECT * FROM {{new}} WHERE (SELECT max(change_id) FROM {name}) <=> {was}) AS s ON false "
+                f"WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.change_id = {was} THEN DELETE",
+                new=self.spark.createDataFrame(changed, self.read(table).schema),
+            ).first()
+        except Exception as error:
+            if not _was_overtaken(error):
+                raise
+            return False
+        return bool(done and done.num_affected_rows)
+
+    # Large changes, by tasks
+
+    def append(
+        self,
+        rows: DataFrame,
+        table: TableSchema,
+        *,
+        transaction: tuple[str, int] | None = None,
+        since: int | None = None,
+    ) -> bool:
+        self.create(table)
+        return self._write(rows, table, transaction=transaction, since=since)
+
+    def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
+        self.create(table)
+        if not self._write(rows, table, where=sql_any(keys), since=since):
+            raise changed_meanwhile(self.name(table))
+
+    def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
+        if keys and self.exists(table):
+            self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {sql_any(keys)}")
+
+    def _write(
+        self,
+        rows: DataFrame,
+        table: TableSchema,
+        *,
+        where: str | None = None,
+        transaction: tuple[str, int] | None = None,
+        since: int | None = None,
+    ) -> bool:
+        """Write rows in one commit, replacing those that match ``where``; return False if overtaken since ``since``.
+
+        Of several writers that start from the same version, Delta lets one take the next number of a transaction. It
+        refuses the others, or passes over them without an error; so the commit has a mark. Commits without such a
+        number, such as those of OPTIMIZE, do not matter.
+
+        Raises UserrepError if another run has changed the rows that are replaced.
+        """
+        writer = _writer(rows, table, where)
+        if since is not None:
+            return self._takes(writer, table, "ledger", since + 1)
+        if transaction is not None:
+            writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
+        try:
+            self._commit(writer, table)
+        except Exception as error:
+            if not _was_overtaken(error):
+                raise
+            raise changed_meanwhile(self.name(table)) from error
+        return True
+
+    def _takes(self, writer: DataFrameWriter, table: TableSchema, counter: str, number: int) -> bool:
+        """Write under a transaction; return whether this very call was the one that Delta wrote."""
+        mark = uuid.uuid4().hex
+        try:
+            self._commit(writer.options(txnAppId=counter, txnVersion=str(number), userMetadata=mark), table)
+        except Exception as error:
+            if not _was_overtaken(error):
+                raise
+            return False
+        newest = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {_NEWEST}")
+        return not newest.where(F.col("userMetadata") == mark).isEmpty()
+
+    def _commit(self, writer: DataFrameWriter, table: TableSchema) -> None:
+        with around(f"commit:{table.name}"):
+            if self._schema is None:
+                writer.save(self._path(table))
+            else:
+                writer.saveAsTable(self.name(table))
+
+    # Upkeep
+
+    def compact(self, table: TableSchema, *, at_least: int) -> int:
+        if not self.exists(table):
+            return 0
+        num = int(self._first(f"DESCRIBE DETAIL {self.name(table)}").numFiles)
+        return num if num >= at_least and self.compact_partitions(table, [{}]) else 0
+
+    def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
+        try:
+            with around(f"join:{table.name}"):
+                self.spark.sql(f"OPTIMIZE {self.name(table)} WHERE {sql_any(keys)}")
+        except Exception as error:
+            if not _was_overtaken(error):
+                raise
+            return False
+        return True
+
+    def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
+        """As ``Tables.vacuum``; ``keep`` must be empty: nothing streams from these tables."""
+        assert not keep
+        if not self.exists(table):
+            return
+        check, conf = "spark.databricks.delta.retentionDurationCheck.enabled", self.spark.conf
+        before = conf.get(check, "true") or "true"
+        conf.set(check, "false")
+        try:
+            self.spark.sql(f"VACUUM {self.name(table)} RETAIN {int(age.total_seconds() // 3600)} HOURS")
+        finally:
+            conf.set(check, before)
+
+
+def _was_overtaken(error: Exception) -> bool:
+    """Return whether Delta refused a commit of Spark's because of another one.
+
+    Its classes for Python have no base in common, and none over Spark Connect.
+    """
+    return "[DELTA_CONCURRENT_" in str(error)
+
+
+def _writer(rows: DataFrame, table: TableSchema, where: str | None) -> DataFrameWriter:
+    writer = rows.select(*table.fields().names).write.format("delta")
+    if codec := dict(table.properties).get("parquet.compression"):  # of the table's, Spark heeds all but this
+        writer = writer.option("compression", codec)
+    return writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)

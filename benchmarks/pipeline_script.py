@@ -299,7 +299,7 @@ def train(
     corruption = Corruption(layout, config.model, empty_F, seed=settings.seed)
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=settings.learning_rate,
                                   weight_decay=settings.weight_decay)  # fmt: skip
-    train_N, size = np.flatnonzero(is_train), settings.global_batch
+    train_N, size = np.flatnonzero(is_train), settings.batch_size
     steps = len(train_N) // size
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=steps * settings.max_epochs, pct_start=0.05

@@ -26,14 +26,6 @@ def training(**settings: Any) -> Training:
             "training: num_workers must divide num_shards (16), so that all ranks step together.",
         ),
         ({"batch_size": 500}, "training: batch_size must be a multiple of num_shards (16)."),
-        (
-            {"batch_size_per_rank": 100},
-            "training: batch_size_per_rank x num_workers must be a multiple of num_shards (16).",
-        ),
-        (
-            {"batch_size_per_rank": 64, "batch_size": 1024},
-            "training: batch_size and batch_size_per_rank exclude each other; keep one.",
-        ),
     ],
 )
 def test_ranks_and_batches_that_do_not_fit_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -49,42 +41,15 @@ def test_all_faults_of_ranks_and_batches_are_reported_together() -> None:
     ]
 
 
-def test_the_batch_of_all_ranks_and_the_learning_rate_grow_with_ranks_only_where_a_rank_has_a_batch_of_its_own() -> (
-    None
-):
-    found = {}
-    for name, settings in {
-        "one rank": {},
-        "four ranks": {"backend": "horovod", "num_workers": 4},
-        "per rank": {"backend": "horovod", "num_workers": 4, "batch_size_per_rank": 64},
-        "per rank, one rank": {"batch_size_per_rank": 64},
-    }.items():
-        chosen = training(learning_rate=0.002, **settings)
-        found[name] = (chosen.global_batch, chosen.peak_learning_rate)
-    assert found == {
-        "one rank": (512, 0.002),
-        "four ranks": (512, 0.002),
-        "per rank": (256, 0.008),
-        "per rank, one rank": (64, 0.002),
-    }
-
-
-def test_a_batch_per_rank_may_stand_next_to_the_default_batch_as_in_manifests() -> None:
-    assert training(batch_size_per_rank=64, batch_size=512).global_batch == 64
-
-
 def test_the_recipe_depends_on_what_changes_the_result_and_not_on_where_it_is_trained() -> None:
     recipe = training().recipe
     neutral: list[dict[str, Any]] = [
         {"backend": "horovod", "num_workers": 4},
         {"backend": "torch_distributor", "threads": 8},
         {"max_restarts": 9, "checkpoint_every": "1h"},
-        {"batch_size_per_rank": 512},
-        {"backend": "horovod", "num_workers": 2, "batch_size_per_rank": 256, "learning_rate": 0.0015},
     ]
-    assert [training(**settings).recipe for settings in neutral] == [recipe] * 5
+    assert [training(**settings).recipe for settings in neutral] == [recipe] * 3
     other: list[dict[str, Any]] = [
-        {"backend": "horovod", "num_workers": 2, "batch_size_per_rank": 256},
         {"batch_size": 256},
         {"num_shards": 8},
         {"seed": 18},

@@ -142,7 +142,7 @@ def test_weights_that_are_none_are_refused_whoever_made_the_hash_fit(
 
 @pytest.mark.parametrize(
     "manifest",
-    [b"[" * 1_000_000, b'{"a":' * 500_000, b"\xff\xfe", b"null", b"{}", b'{"format_version": 5}', b"1" * 10_000,
+    [b"[" * 1_000_000, b'{"a":' * 500_000, b"\xff\xfe", b"null", b"{}", b'{"format_version": 6}', b"1" * 10_000,
     bytes(65 << 20)],
     ids=range(8),
 )  # fmt: skip

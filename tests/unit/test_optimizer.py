@@ -1,4 +1,4 @@
-"""Optimizer steps: those of AdamW on gradients that are averaged over ranks, clipped, and scaled for fp16."""
+"""Optimizer steps: those of AdamW on gradients that are averaged over ranks and clipped."""
 
 from typing import Any
 
@@ -11,17 +11,14 @@ from tests.unit.test_training import LAYOUT, on_ranks, planted
 from userrep import config
 from userrep.errors import DivergedError
 from userrep.model.autoencoder import Autoencoder
-from userrep.training import optimizer as module
 from userrep.training.comm import LocalComm
 from userrep.training.optimizer import Optimizer
 
 pytestmark = pytest.mark.fast
 
 
-def optimizer_of(
-    model: torch.nn.Module, comm: Any = None, *, num_steps: int = 10, scaled: bool = False, **training: Any
-) -> Optimizer:
-    return Optimizer(model, config.Training(**training), num_steps, torch.ones(1), comm or LocalComm(), scaled=scaled)
+def optimizer_of(model: torch.nn.Module, comm: Any = None, *, num_steps: int = 10, **training: Any) -> Optimizer:
+    return Optimizer(model, config.Training(**training), num_steps, torch.ones(1), comm or LocalComm())
 
 
 def linear(seed: int = 0) -> torch.nn.Linear:
@@ -58,7 +55,7 @@ def test_losses_are_averaged_over_ranks_and_each_counts_by_its_weight() -> None:
     def stepped(comm: Any) -> tuple[list[float], list[float]]:
         model = torch.nn.Linear(1, 2, bias=False)
         torch.nn.init.ones_(model.weight)
-        optimizer = Optimizer(model, config.Training(clip_norm=1e9), 10, torch.tensor([3.0, 0.5]), comm, scaled=False)
+        optimizer = Optimizer(model, config.Training(clip_norm=1e9), 10, torch.tensor([3.0, 0.5]), comm)
         losses_K = optimizer.step(model(torch.tensor([1.0 + comm.rank])))  # each loss is a weight times 1 or 2
         assert model.weight.grad is not None
         return losses_K.tolist(), model.weight.grad.flatten().tolist()
@@ -66,10 +63,9 @@ def test_losses_are_averaged_over_ranks_and_each_counts_by_its_weight() -> None:
     assert on_ranks(2, stepped) == [([1.5, 1.5], [4.5, 0.75])] * 2
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_a_gradient_is_clipped_after_it_is_averaged(scaled: bool) -> None:
+def test_a_gradient_is_clipped_after_it_is_averaged() -> None:
     model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8), NO_TARGETS)
-    optimizer = optimizer_of(model, clip_norm=0.01, scaled=scaled)
+    optimizer = optimizer_of(model, clip_norm=0.01)
     optimizer.step(100 * model(torch.ones(4, LAYOUT.width)).reconstruction_BF.square().mean()[None])
     norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
     assert norm == pytest.approx(0.01, rel=1e-4)
@@ -104,17 +100,16 @@ def test_steps_follow_the_formula_of_adamw() -> None:
     np.testing.assert_allclose(model.weight.detach(), weight, rtol=1e-4)
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_an_optimizer_goes_on_from_its_state_as_if_it_had_never_stopped(scaled: bool) -> None:
+def test_an_optimizer_goes_on_from_its_state_as_if_it_had_never_stopped() -> None:
     whole, first = linear(), linear()
-    undisturbed, begun = optimizer_of(whole, scaled=scaled), optimizer_of(first, scaled=scaled)
+    undisturbed, begun = optimizer_of(whole), optimizer_of(first)
     for k in range(4):
         undisturbed.step(loss_of(whole, k))
         begun.step(loss_of(first, k))
     tensors, numbers = begun.state()
     second = linear(seed=1)
     second.load_state_dict(first.state_dict())
-    resumed = optimizer_of(second, scaled=scaled)
+    resumed = optimizer_of(second)
     resumed.restore({name: tensor.clone() for name, tensor in tensors.items()}, dict(numbers))
     for k in range(4, 8):
         assert resumed.learning_rate == undisturbed.learning_rate
@@ -122,45 +117,10 @@ def test_an_optimizer_goes_on_from_its_state_as_if_it_had_never_stopped(scaled: 
         resumed.step(loss_of(second, k))
     assert torch.equal(second.weight, whole.weight)
     assert torch.equal(second.bias, whole.bias)
-    assert resumed.state()[1] == undisturbed.state()[1] == numbers | {"taken": 8, "updates": 8, "since_overflow": 8}
+    assert resumed.state()[1] == undisturbed.state()[1] == numbers | {"taken": 8}
 
 
-def test_scaling_the_loss_does_not_change_the_steps() -> None:
-    plain, scaled = linear(), linear()
-    steps = [(plain, optimizer_of(plain, clip_norm=9)), (scaled, optimizer_of(scaled, clip_norm=9, scaled=True))]
-    for k in range(5):
-        losses = [optimizer.step(loss_of(model, k)) for model, optimizer in steps]
-        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-        np.testing.assert_allclose(plain.weight.grad, scaled.weight.grad, rtol=1e-4)
-    np.testing.assert_allclose(plain.weight.detach(), scaled.weight.detach(), rtol=1e-4)
-
-
-def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_halved() -> None:
-    model = torch.nn.Linear(2, 1)
-    optimizer = optimizer_of(model, scaled=True)
-    before, scale = model.weight.detach().clone(), optimizer.state()[1]["scale"]
-    optimizer.step(1e37 * model(torch.ones(1, 2)).abs().mean()[None])
-    assert torch.equal(model.weight, before)
-    assert optimizer.state()[1]["scale"] == scale / 2
-    optimizer.step(model(torch.ones(1, 2)).square().mean()[None])
-    assert not torch.equal(model.weight, before)
-    with pytest.raises(DivergedError, match="the loss is inf"):
-        optimizer.step(torch.inf * model(torch.ones(1, 2)).abs().mean()[None])
-
-
-def test_the_scale_doubles_after_so_many_steps_without_an_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_GROW_AFTER", 3)
-    scaled, plain = linear(), linear()
-    optimizers = [(scaled, optimizer_of(scaled, scaled=True)), (plain, optimizer_of(plain))]
-    scales = []
-    for k in range(4):
-        for model, optimizer in optimizers:
-            optimizer.step(loss_of(model, k))
-        scales.append([optimizer.state()[1]["scale"] for _, optimizer in optimizers])
-    assert scales == [[2.0**14, 1.0], [2.0**14, 1.0], [2.0**15, 1.0], [2.0**15, 1.0]]
-
-
-def test_a_gradient_that_is_not_finite_stops_a_training_whose_loss_is_not_scaled() -> None:
+def test_a_gradient_that_is_not_finite_stops_a_training() -> None:
     model = torch.nn.Linear(2, 1)
     optimizer = optimizer_of(model, num_steps=7, learning_rate=0.25)
     weight = model.weight.sum()

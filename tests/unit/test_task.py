@@ -41,8 +41,6 @@ def test_an_epoch_has_the_steps_that_its_smallest_shard_serves(tmp_path: Path) -
     files = shard_files(map(str, tmp_path.rglob("*.parquet")), 3)
     assert task_of(files, num_shards=3, batch_size=15).steps == 4  # five rows of each: 24 are four times five
     assert task_of(files, num_shards=3, batch_size=24).steps == 3
-    per_rank = {"num_shards": 3, "batch_size_per_rank": 8, "backend": "horovod", "num_workers": 3}
-    assert task_of(files, **per_rank).steps == 3
 
 
 def test_a_split_without_rows_cannot_be_trained_on() -> None:

@@ -77,10 +77,7 @@ class AsOfs(Section):
 
 
 class Training(Section):
-    """How a space is trained (docs/training.md).
-
-    With ``batch_size_per_rank`` the learning rate grows with the ranks as the step does (Goyal et al. 2017).
-    """
+    """How a space is trained (docs/training.md)."""
 
     backend: Literal["local", "horovod", "torch_distributor"] = "local"
     """Where ranks run: in the driver, or on executors by Horovod or by Spark's TorchDistributor."""
@@ -95,8 +92,6 @@ class Training(Section):
     """Virtual shards of the rows: the most ranks that can ever train on them."""
     batch_size: int = Field(512, ge=2)
     """Rows of a step over all ranks, a multiple of `num_shards`; the result does not depend on the number of ranks."""
-    batch_size_per_rank: int | None = Field(None, ge=1)
-    """In the place of `batch_size`: more ranks take larger steps, and the learning rate grows with them."""
     max_epochs: int = Field(8, ge=1)
     """The learning rate falls to zero over this many epochs."""
     patience: int = Field(3, ge=1)
@@ -111,9 +106,8 @@ class Training(Section):
     """How many rows, about, at most: those of users with the lowest hashes, at all dates."""
     held_out_share: float = Field(0.05, gt=0, lt=0.5)
     """Of the users, for validation."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of products; `auto` is bf16 on a GPU that has it, fp16 on others, fp32 on CPUs. Weights and gradients are
-    fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of products; `auto` is bf16 on a GPU that has it, else fp32. Weights and gradients are fp32."""
     threads: int = Field(1, ge=1)
     """Cores that torch uses in each rank."""
     seed: int = 17
@@ -126,21 +120,10 @@ class Training(Section):
     """Time between checkpoints within an epoch; there is one at each epoch's end besides."""
 
     @property
-    def global_batch(self) -> int:
-        """Rows of a step, over all ranks."""
-        return self.batch_size if self.batch_size_per_rank is None else self.batch_size_per_rank * self.num_workers
-
-    @property
-    def peak_learning_rate(self) -> float:
-        """The learning rate after the warm-up."""
-        return self.learning_rate * (1 if self.batch_size_per_rank is None else self.num_workers)
-
-    @property
     def recipe(self) -> dict[str, Any]:
         """All that decides what comes out, whoever trains it and wherever."""
         neutral = {"backend", "num_workers", "threads", "max_restarts", "checkpoint_every"}
-        derived = {"batch_size": self.global_batch, "learning_rate": self.peak_learning_rate}
-        return self.model_dump(exclude={*neutral, "batch_size_per_rank"}) | derived
+        return self.model_dump(exclude=neutral)
 
     @model_validator(mode="after")
     def _ranks_deal(self) -> "Training":
@@ -149,11 +132,7 @@ class Training(Section):
             faults.append("num_workers must be 1 with backend local; set backend: horovod for more")
         if self.num_shards % self.num_workers:
             faults.append(f"num_workers must divide num_shards ({self.num_shards}), so that all ranks step together")
-        default = type(self).model_fields["batch_size"].default  # also written out, in the manifests of spaces
-        if self.batch_size_per_rank is not None and self.batch_size != default:
-            faults.append("batch_size and batch_size_per_rank exclude each other; keep one")
-        elif self.global_batch % self.num_shards:
-            named = "batch_size" if self.batch_size_per_rank is None else "batch_size_per_rank x num_workers"
-            faults.append(f"{named} must be a multiple of num_shards ({self.num_shards})")
+        if self.batch_size % self.num_shards:
+            faults.append(f"batch_size must be a multiple of num_shards ({self.num_shards})")
         refuse(faults)
         return self

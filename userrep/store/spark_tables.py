@@ -81,6 +81,8 @@ class SparkTables(Tables):
 
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+        if self._schema is not None and not self.spark.catalog.databaseExists(self._schema):
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
         properties = {**properties, _ARTIFACTS_KEY: self.artifacts_root.replace("'", r"\'")}
         listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
         create = f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions}"

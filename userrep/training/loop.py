@@ -82,14 +82,7 @@ class _Trainer:
             self._load({name: torch.from_numpy(t) for name, t in read_tensors(task.initial, "", cure="").items()})
         self._best = self._weights()
         self._loss = Loss(layout, targets, task.model, task.read_candidates(), task.row_weight).to(self._device)
-        self._optimizer = Optimizer(
-            self._model,
-            training,
-            task.steps * training.max_epochs,
-            self._loss.weight_K,
-            comm,
-            scaled=self._dtype == torch.float16,
-        )
+        self._optimizer = Optimizer(self._model, training, task.steps * training.max_epochs, self._loss.weight_K, comm)
         self._valid = {split: self._valid_rows(split) for split in VALID_SPLITS if any(task.files.get(split, []))}
         self.at = Standing(task.identity, training.seed, sums=[0.0] * len(self._loss.names))
 
@@ -110,7 +103,7 @@ class _Trainer:
             total=self._loss.total,
             steps=self._task.steps,
             max_epochs=self._task.training.max_epochs,
-            batch_size=self._task.training.global_batch,
+            batch_size=self._task.training.batch_size,
             taken=self._optimizer.taken,
             earlier=self.at.seconds,
         )
@@ -201,7 +194,7 @@ class _Trainer:
             task.files["train"],
             rank=self._comm.rank,
             size=self._comm.size,
-            batch_size=task.training.global_batch,
+            batch_size=task.training.batch_size,
             steps=task.steps,
             width=self._width,
             seed=task.training.seed,
@@ -227,7 +220,7 @@ class _Trainer:
         losses: dict[str, float] = {}
         for split, shards in self._valid.items():
             sums = torch.zeros(len(self._loss.names) + 1, dtype=torch.float64)
-            size = self._task.training.global_batch
+            size = self._task.training.batch_size
             for rows in (x_NF[start : start + size] for x_NF in shards for start in range(0, len(x_NF), size)):
                 x_BF, future_BT = self._parts(rows)
                 per_block_K = self._loss(self._model(x_BF), x_BF, future_BT)
@@ -262,13 +255,12 @@ def result_of(at: Standing, weights: bytes, *, ranks: list[dict[str, Any]]) -> T
     return TrainingResult(weights, best | cost, at.curve, ranks)
 
 
-def autocast_dtype(precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> torch.dtype | None:
+def autocast_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype | None:
     """Return the type that products are taken in; None: fp32."""
     if precision == "auto":
-        if device.type == "cpu":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        has_bf16 = device.type != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else None
+    return {"fp32": None, "bf16": torch.bfloat16}[precision]
 
 
 def _below(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One optimiser step from gradients that are averaged over ranks: AdamW, warm-up, cosine, clipping, loss scaling.
+"""One optimizer step from gradients that are averaged over ranks: AdamW, warm-up, cosine, clipping.
 
 Shapes: K blocks.
 """
@@ -14,18 +14,13 @@ from userrep.errors import DivergedError
 from userrep.training.comm import Comm
 
 WARM_UP_SHARE = 0.05
-_FIRST_SCALE, _GROW_AFTER = 2.0**14, 2000  # steps
 
 
 class Optimizer:
-    """Steps that are the same on every rank: one allreduce over all gradients and the losses, as one flat tensor.
-
-    Gradients are fp32. With fp16 products the loss is scaled up so that small gradients do not vanish; a step whose
-    gradient overflows is left out, and the scale halved: on all ranks, since all see the same mean.
-    """
+    """Steps that are the same on every rank: one allreduce over all gradients and the losses, as one flat tensor."""
 
     def __init__(
-        self, model: nn.Module, training: config.Training, num_steps: int, weight_K: Tensor, comm: Comm, *, scaled: bool
+        self, model: nn.Module, training: config.Training, num_steps: int, weight_K: Tensor, comm: Comm
     ) -> None:
         parameters = list(model.parameters())
         self._training, self._num_steps, self._weight_K, self._comm = training, num_steps, weight_K, comm
@@ -39,14 +34,12 @@ class Optimizer:
         for parameter in parameters:
             parameter.grad = self._flat[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
-        self.taken = 0  # steps, those included that were left out
-        self._scale = _FIRST_SCALE if scaled else 1.0
-        self._since_overflow = 0
+        self.taken = 0  # steps
 
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step: up over the first 5 % of all steps, then a half cosine down to 0."""
-        peak = self._training.peak_learning_rate
+        peak = self._training.learning_rate
         warm_up = max(1, round(WARM_UP_SHARE * self._num_steps))
         if self.taken < warm_up:
             return peak * (self.taken + 1) / warm_up
@@ -62,25 +55,20 @@ class Optimizer:
             If loss or gradient is not finite: on all ranks, since all see the same mean.
         """
         self._flat.zero_()
-        (per_block_K @ self._weight_K * self._scale).backward()  # type: ignore[no-untyped-call]
+        (per_block_K @ self._weight_K).backward()  # type: ignore[no-untyped-call]
         self._flat[-len(per_block_K) :] = per_block_K.detach()
         self._comm.mean_(self._flat)
         gradient, losses_K = self._flat[: -len(per_block_K)], self._flat[-len(per_block_K) :].clone()
-        norm, loss = gradient.norm().item() / self._scale, (losses_K @ self._weight_K).item()
-        if math.isfinite(loss) and not math.isfinite(norm) and self._scale > 1:
-            self._scale, self._since_overflow = self._scale / 2, 0
-        elif not math.isfinite(loss + norm):
+        norm, loss = gradient.norm().item(), (losses_K @ self._weight_K).item()
+        if not math.isfinite(loss + norm):
             raise DivergedError(
                 f"training: at step {self.taken + 1} of {self._num_steps} (learning rate {self.learning_rate:.2g}) "
                 f"the loss is {loss:.4g} and the gradient's norm {norm:.4g}: "
                 "set training.learning_rate lower, and look for rows that are not finite."
             )
-        else:
-            factor = min(1.0, self._training.clip_norm / max(norm, 1e-12)) / self._scale
-            if factor != 1:
-                gradient.mul_(factor)
-            self._adamw()
-            self._grow_scale()
+        if norm > self._training.clip_norm:
+            gradient.mul_(self._training.clip_norm / norm)
+        self._adamw()
         self.taken += 1
         return losses_K
 
@@ -88,13 +76,7 @@ class Optimizer:
         """Return all that a later ``restore`` needs: tensors and numbers."""
         tensors = {f"mean.{name}": mean for name, mean in zip(self._parameters, self._means, strict=True)}
         tensors |= {f"square.{name}": square for name, square in zip(self._parameters, self._squares, strict=True)}
-        numbers = {
-            "taken": self.taken,
-            "updates": self._updates[0].item(),
-            "scale": self._scale,
-            "since_overflow": self._since_overflow,
-        }
-        return tensors, numbers
+        return tensors, {"taken": self.taken}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
         """Go on from where ``state`` was taken."""
@@ -102,14 +84,8 @@ class Optimizer:
             mean.copy_(tensors[f"mean.{name}"])
             square.copy_(tensors[f"square.{name}"])
         for count in self._updates:
-            count.fill_(numbers["updates"])
+            count.fill_(numbers["taken"])
         self.taken = int(numbers["taken"])
-        self._scale, self._since_overflow = numbers["scale"], int(numbers["since_overflow"])
-
-    def _grow_scale(self) -> None:
-        self._since_overflow += 1
-        if self._scale > 1 and self._since_overflow % _GROW_AFTER == 0:
-            self._scale *= 2
 
     @torch.no_grad()
     def _adamw(self) -> None:

@@ -56,7 +56,7 @@ class TrainingTask:
     ) -> "TrainingTask":
         """Count the rows (once, from the files' footers) and fix the steps of an epoch."""
         shards = files.get("train") or [[] for _ in range(training.num_shards)]
-        steps = steps_per_epoch(count_rows(shards), training.global_batch)
+        steps = steps_per_epoch(count_rows(shards), training.batch_size)
         layouts = (layout.model_dump_json(), targets.model_dump_json())
         return cls(files, steps, *layouts, model, training, empty_F, folder, initial, candidates)
 

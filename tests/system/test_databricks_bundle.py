@@ -94,6 +94,7 @@ def test_tasks_follow_each_other_in_the_right_order() -> None:
 def test_every_task_is_a_command_that_userrep_takes_under_the_run_s_id(
     job: Job, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
     wheel = task.python_wheel_task
     assert (wheel.package_name, wheel.entry_point) == ("userrep", "userrep")
     config, run_ids = configuration_of(wheel.parameters, monkeypatch)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.errors import UsageError
+from userrep.events.hashing import mixed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -141,14 +142,14 @@ def keys_of(*parts: Any) -> Keys:
     """Hash whole numbers (arrays or scalars, broadcast together) into one 64-bit key each (SplitMix64's finaliser)."""
     key = np.zeros(1, dtype=np.uint64)
     for part in parts:
-        key = _mixed(key + np.uint64(0x9E3779B97F4A7C15) ^ np.atleast_1d(np.asarray(part)).astype(np.uint64))
+        key = mixed(key + np.uint64(0x9E3779B97F4A7C15) ^ np.atleast_1d(np.asarray(part)).astype(np.uint64))
     return key
 
 
 def uniform(keys: Keys, purpose: str) -> Floats:
     """Return one number in (0, 1) per key, independent between purposes."""
     salt = np.uint64(zlib.crc32(purpose.encode()) * 0x9E3779B97F4A7C15 % 2**64)
-    high_bits: Floats = (_mixed(keys ^ salt) >> np.uint64(11)).astype(np.float64)
+    high_bits: Floats = (mixed(keys ^ salt) >> np.uint64(11)).astype(np.float64)
     return (high_bits + 0.5) * 2.0**-53
 
 
@@ -156,12 +157,6 @@ def normal(keys: Keys, purpose: str) -> Floats:
     """Return one standard normal number per key (Box and Muller)."""
     radius = np.sqrt(-2 * np.log(uniform(keys, purpose + ".radius")))
     return np.asarray(radius * np.cos(2 * np.pi * uniform(keys, purpose + ".angle")))
-
-
-def _mixed(keys: Keys) -> Keys:
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return keys ^ (keys >> np.uint64(31))
 
 
 def drawn(shares: Floats, u: Floats) -> Ints:

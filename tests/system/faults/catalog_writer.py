@@ -32,6 +32,7 @@ def main(folder: Path) -> None:
         {
             "catalog": "spark_catalog",
             "schema": SCHEMA,
+            "artifacts": str(folder / "artifacts"),
             "events": {"path": str(folder / "log"), "columns": EVENT_COLUMNS},
             "windows_days": [2, 7],
         },

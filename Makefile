@@ -176,7 +176,7 @@ $(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wh
 	@rm -f $(VENV)/.horovod-*-done
 	@touch $@
 
-$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/session.py
+$(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/spark/session.py
 	@$(BIN)/python -m deploy.fetch_jars sessions
 	@touch $@
 

@@ -15,7 +15,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["userrep", "userrep.*"]),
-    package_data={"userrep": ["py.typed", "log4j2.properties", "demo.yaml", "operations/report/page.*"]},
+    package_data={
+        "userrep": ["py.typed"],
+        "userrep.spark": ["log4j2.properties"],
+        "userrep.workflows": ["demo.yaml"],
+        "userrep.report": ["page.*"],
+    },
     install_requires=[
         "pyspark==4.2.0",
         "delta-spark==4.4.0",
@@ -71,5 +76,5 @@ setup(
             "xxhash>=4,<5",  # the reference for the hash that assigns users to buckets
         ],
     },
-    entry_points={"console_scripts": ["userrep=userrep.cli:main"]},
+    entry_points={"console_scripts": ["userrep=userrep.cli.main:main"]},
 )

@@ -25,17 +25,17 @@ from benchmarks.features_vs_duckdb import duckdb_features
 from benchmarks.inference_data import save_space
 from benchmarks.logs import AS_OF, WINDOWS_DAYS, LogSize, Site, add_next_day, open_site, with_own_log
 from benchmarks.report import Line, progress, ratio_line, run, seconds_of
-from userrep.arrow import combined, listed, stacked
-from userrep.daily import daily
 from userrep.features.build import features_table
 from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.model.artifact import load_artifact
-from userrep.pipeline import Pipeline
-from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, list_spaces
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.storage import open_parquet
+from userrep.store.arrow import combined, listed, stacked
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.storage import open_parquet
+from userrep.workflows.daily import daily
+from userrep.workflows.pipeline import Pipeline
 
 SIZE = LogSize(events=100_000_000, users=500_000)
 NIGHT = AS_OF + timedelta(days=1)

@@ -24,8 +24,8 @@ from pyspark.sql import SparkSession
 from benchmarks.answers import check_features
 from benchmarks.logs import AS_OF, DIM, MODALITIES, WINDOWS_DAYS, LogSize, open_site
 from benchmarks.report import Line, Skipped, alternating, ratio_line, run
-from userrep.arrow import listed
 from userrep.features.build import build_features
+from userrep.store.arrow import listed
 
 SIZE = LogSize(events=10_000_000, users=100_000)
 

@@ -30,9 +30,9 @@ from pyspark.sql import functions as F
 from benchmarks.answers import check_features
 from benchmarks.logs import AS_OF, DIM, MODALITIES, WINDOWS_DAYS, LogSize, Site, open_site
 from benchmarks.report import Line, Skipped, alternating, progress, ratio_line, run, seconds_of
-from userrep.arrow import listed
-from userrep.events.tiles import read_tiles
 from userrep.features.build import build_features
+from userrep.store.arrow import listed
+from userrep.tiles.tiles import read_tiles
 
 SIZE = LogSize(events=10_000_000, users=100_000)
 LIMIT_SECONDS = 600

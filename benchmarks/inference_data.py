@@ -24,7 +24,6 @@ from pyspark.sql import DataFrame, SparkSession
 from benchmarks.logs import link_files
 from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
 from userrep import config
-from userrep.arrow import listed, packed, stacked
 from userrep.config import Config, parse_config
 from userrep.features.build import features_table, read_features
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
@@ -34,14 +33,15 @@ from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, tenso
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import FORMAT_VERSION
-from userrep.schemas import FEATURE_SETS, USER_EMBEDDINGS
-from userrep.session import get_session
 from userrep.spaces import create
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
 from userrep.spaces.snapshots import stage_snapshots
+from userrep.spark.session import get_session
+from userrep.store.arrow import listed, packed, stacked
 from userrep.store.places import open_tables
+from userrep.store.schemas import FEATURE_SETS, USER_EMBEDDINGS
+from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
-from userrep.table_writer import TableWriter
 
 AS_OF = date(2024, 7, 1)
 LINEAGE, SPACE = "l1", "s1"

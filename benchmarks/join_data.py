@@ -16,16 +16,16 @@ from pyspark.sql import functions as F
 
 from benchmarks.answers import check_same, content_hash
 from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
-from userrep.arrow import listed
-from userrep.downstream.join import join_embeddings
-from userrep.events.hashing import bucket_of
-from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
-from userrep.session import get_session
+from userrep.joins.join import join_embeddings
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
+from userrep.spark.session import get_session
+from userrep.store.arrow import listed
 from userrep.store.file_tables import FileTables
+from userrep.store.hashing import bucket_of
+from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
+from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
-from userrep.table_writer import TableWriter
 
 SPACE = "s001-bench"
 FIRST = date(2024, 1, 1)

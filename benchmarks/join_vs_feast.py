@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from benchmarks.join_data import JoinSite, JoinSize, check_joined, join_site, run, run_folder
 from benchmarks.peers import UV, installed, tried
 from benchmarks.report import Line, progress, ratio_line, seconds_of
-from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
+from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
 
 PEER = "feast==0.67.0"
 SIZE = JoinSize(labels=50_000, users=20_000)

@@ -27,15 +27,15 @@ from pyspark.sql import SparkSession
 from benchmarks.daily_vs_script import add_space
 from benchmarks.logs import ANCHOR, AS_OF, SMALL, LogSize, Site, add_next_day, log_files, site_config
 from benchmarks.report import Line, ask, own_bytes, peak_of, print_line, progress
-from userrep.events.inventory import take_inventory
-from userrep.events.tile_build import build_tiles
-from userrep.events.tiles import tile_ledger
-from userrep.features.refresh import refresh_features
+from userrep.features.sums.refresh import refresh_features
 from userrep.items.versions import train_versions, versions_of
-from userrep.session import get_session
 from userrep.spaces.registry import find_space, list_spaces
 from userrep.spaces.snapshots import stage_snapshots
+from userrep.spark.session import get_session
 from userrep.store.places import open_tables
+from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.tile_build import build_tiles
+from userrep.tiles.tiles import tile_ledger
 
 SIZE = LogSize(events=300_000_000, users=1_500_000, items=500_000)
 NIGHT = AS_OF + timedelta(days=1)

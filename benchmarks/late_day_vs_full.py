@@ -28,7 +28,7 @@ from benchmarks.logs import (
     with_own_log,
 )
 from benchmarks.report import Line, progress, ratio_line, run, seconds_of
-from userrep.features.refresh import refresh_features
+from userrep.features.sums.refresh import refresh_features
 from userrep.store.places import open_tables
 
 SIZE = LogSize(events=50_000_000, users=50_000)

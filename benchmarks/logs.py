@@ -23,15 +23,15 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from userrep.config import Config, parse_config
-from userrep.events import direct, direct_build, tile_build, tile_rows, tiles
-from userrep.events.inventory import take_inventory
-from userrep.events.tile_build import build_tiles
 from userrep.ids import short_hash
 from userrep.items.versions import Versions, train_versions, versions_of
-from userrep.schemas import TILE_DAYS, USER_ITEM_DAYS
-from userrep.storage import file_system
 from userrep.store.places import open_tables
+from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS
+from userrep.store.storage import file_system
 from userrep.store.tables import Tables
+from userrep.tiles import direct, direct_build, tile_build, tile_rows, tiles
+from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.tile_build import build_tiles
 
 AS_OF = date(2024, 7, 1)  # the first day after every log
 ANCHOR = AS_OF - timedelta(days=14)  # item vectors change on no date that a benchmark goes over

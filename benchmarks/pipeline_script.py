@@ -35,7 +35,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from userrep.arrow import listed
 from userrep.config import Config, load_config
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec, counts_of
@@ -45,6 +44,7 @@ from userrep.model.corruption import Corruption, empty_input
 from userrep.model.losses import Loss
 from userrep.model.propensities import fitted_propensities, used_inputs, used_targets
 from userrep.model.standard import standardized_code
+from userrep.store.arrow import listed
 
 _DAY_US = 86_400_000_000
 _CORES = os.cpu_count() or 1

@@ -28,15 +28,15 @@ import numpy as np
 from benchmarks.answers import rows_of
 from benchmarks.pipeline_script import Tiles, encode, features, read_attributes, read_tiles
 from benchmarks.report import Line, Skipped, ask, print_line, progress, ratio_line, seconds_of
-from userrep.arrow import combined, stacked
 from userrep.config import Config, load_config
 from userrep.features.build import feature_sets, features_table
 from userrep.items.versions import versions_of
 from userrep.model.artifact import Artifact, load_artifact
-from userrep.schemas import ITEM_VECTORS, USER_EMBEDDINGS
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.snapshots import list_snapshots, newest_snapshot
+from userrep.store.arrow import combined, stacked
 from userrep.store.places import open_tables
+from userrep.store.schemas import ITEM_VECTORS, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 CONFIG = "conf/online_retail_ii.yaml"

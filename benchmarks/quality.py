@@ -26,14 +26,14 @@ from pyspark.sql import functions as F
 
 from benchmarks.report import Line, Skipped, ask, progress
 from userrep.config import Config, load_config
-from userrep.evaluate import prepared
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Interval, Measured
 from userrep.evaluation.run import evaluate
 from userrep.model.artifact import load_artifact
-from userrep.pipeline import Pipeline
-from userrep.session import get_session
 from userrep.spaces.registry import CANDIDATE, Space, artifact_folder, list_spaces
+from userrep.spark.session import get_session
+from userrep.workflows.evaluate import prepared
+from userrep.workflows.pipeline import Pipeline
 
 CONFIG = "conf/online_retail_ii.yaml"
 AS_OF = date(2011, 10, 1)

@@ -28,18 +28,18 @@ from pyspark.sql import SparkSession
 
 from benchmarks.report import Line, Skipped, print_line, progress
 from userrep.config import Config, load_config
-from userrep.demo import ensure_log
-from userrep.evaluate import prepared
 from userrep.evaluation.families import EMBEDDING, first_metrics, leads
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Measured
 from userrep.evaluation.run import evaluate
-from userrep.events.planted import REGIMES, LogSpec
 from userrep.ids import code_hash, short_hash
 from userrep.model.self_check import MEAN
-from userrep.pipeline import Pipeline
-from userrep.session import get_session
 from userrep.spaces.registry import Space, list_spaces
+from userrep.spark.session import get_session
+from userrep.synthetic.planted import REGIMES, LogSpec
+from userrep.workflows.demo import ensure_log
+from userrep.workflows.evaluate import prepared
+from userrep.workflows.pipeline import Pipeline
 
 PEERS = (
     "untrained", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static", "als_folded",

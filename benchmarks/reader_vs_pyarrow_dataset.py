@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from benchmarks.report import Line
 from benchmarks.training_data import BATCH, SHUFFLED_ROWS, SIZE, Rows, RowSize, against, run
-from userrep.arrow import unpacked
+from userrep.store.arrow import unpacked
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:

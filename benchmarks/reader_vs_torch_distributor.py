@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.report import Line, progress, ratio_line, seconds_of
 from benchmarks.training_data import BATCH, SIZE, RowSize, check_rows, checksum, our_epoch, run, taken, training_files
-from userrep.session import get_session
+from userrep.spark.session import get_session
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from benchmarks.answers import check_same, content_hash, our_features
 from benchmarks.logs import AS_OF, LogSize, open_site
 from benchmarks.report import Line, progress, ratio_line, run, seconds_of
-from userrep.features.refresh import refresh_features
+from userrep.features.sums.refresh import refresh_features
 
 SIZE = LogSize(events=50_000_000, users=50_000)
 

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.logs import SMALL, LogSize
 from benchmarks.results import record
-from userrep.session import get_session
+from userrep.spark.session import get_session
 
 Line = dict[str, Any]
 Measure = Callable[[SparkSession, LogSize, Path, int], Line]

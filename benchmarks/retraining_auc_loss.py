@@ -16,10 +16,10 @@ from pathlib import Path
 
 from benchmarks.report import Line, Skipped, ask, print_line, progress
 from userrep.config import Config, load_config
-from userrep.downstream.space_diff import SpaceDiff, diff_spaces
-from userrep.pipeline import Pipeline
-from userrep.session import get_session
 from userrep.spaces.registry import Space, find_space, list_spaces
+from userrep.spark.session import get_session
+from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.space_diff import SpaceDiff, diff_spaces
 
 CONFIG = "conf/online_retail_ii.yaml"
 AS_OF, UNTILS = date(2011, 12, 1), (date(2011, 8, 1), date(2011, 9, 1))

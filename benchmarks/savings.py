@@ -36,13 +36,13 @@ from pyspark.sql import functions as F
 from benchmarks.cpu_meter import CpuMeter
 from benchmarks.report import Line, ask, print_line, progress
 from benchmarks.savings_teams import TEAMS, WINDOWS_DAYS, Log, Team, asked_at, classifier, features, write_labels
-from userrep import daily
 from userrep.config import Config, parse_config
-from userrep.downstream.embedding_join import EmbeddingJoin
-from userrep.events.generator import LogSpec, generate_log
-from userrep.pipeline import Pipeline
-from userrep.session import get_session
-from userrep.spark_work import SparkWork
+from userrep.joins.embedding_join import EmbeddingJoin
+from userrep.spark.session import get_session
+from userrep.spark.spark_work import SparkWork
+from userrep.synthetic.generator import LogSpec, generate_log
+from userrep.workflows import daily
+from userrep.workflows.pipeline import Pipeline
 
 FIRST_DAY = date(2023, 1, 1)
 CYCLE = 28  # nights from one training to the next

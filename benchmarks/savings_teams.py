@@ -18,7 +18,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.report import Line
-from userrep.events.generator import DEVICES, EVENT_TYPES, GENRES
+from userrep.synthetic.generator import DEVICES, EVENT_TYPES, GENRES
 
 WINDOWS_DAYS = (7, 30, 180)
 _LONGEST = WINDOWS_DAYS[-1]

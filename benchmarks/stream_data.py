@@ -27,28 +27,28 @@ from benchmarks.inference_data import COUNTRIES, SPACE, feature_rows, save_space
 from benchmarks.logs import link_files
 from benchmarks.report import Line, ask, print_line, progress
 from deploy.services import KafkaBroker, RedisServer
-from userrep.arrow import listed
 from userrep.config import Config, parse_config
-from userrep.events.buckets import range_of
-from userrep.events.hashing import bucket_of
-from userrep.features.chunk import TILES, Chunk, names_of
-from userrep.features.item_files import dated_vectors
 from userrep.features.layout import InputLayout, Moments, Scaler
-from userrep.features.pooling import Made, PoolingJob
 from userrep.features.sides import sides_fingerprint
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
-from userrep.features.tasks import Writing
-from userrep.features.writing import Destination, Written
+from userrep.features.sums.chunk import TILES, Chunk, names_of
+from userrep.features.sums.item_files import dated_vectors
+from userrep.features.sums.pooling import Made, PoolingJob
+from userrep.features.sums.tasks import Writing
+from userrep.features.sums.writing import Destination, Written
 from userrep.items.versions import train_versions, versions_of
-from userrep.pipeline import Pipeline
-from userrep.schemas import EMBEDDING_UPDATES, OPENINGS, USER_OPENINGS
-from userrep.session import get_session
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
+from userrep.spark.session import get_session
+from userrep.store.arrow import listed
+from userrep.store.buckets import range_of
+from userrep.store.hashing import bucket_of
 from userrep.store.places import open_tables
+from userrep.store.schemas import EMBEDDING_UPDATES, OPENINGS, USER_OPENINGS
 from userrep.store.tables import Tables
-from userrep.stream import Progress, stream_embeddings
 from userrep.utc import DAY_US, day_number, utc_now
+from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.stream import Progress, stream_embeddings
 
 EVENTS, PICKS = "events", "onboarding"  # topics
 OPEN_DAYS = 3

@@ -36,15 +36,15 @@ from pyspark.sql import functions as F
 
 from benchmarks.report import Line, ask, print_line, progress, seconds_of
 from userrep.config import load_config
-from userrep.daily import daily
-from userrep.events.generator import LogSpec, generate_log
-from userrep.pipeline import Pipeline
-from userrep.schemas import EMBEDDING_UPDATES
-from userrep.session import get_session
 from userrep.spaces.registry import find_space
+from userrep.spark.session import get_session
 from userrep.store.places import open_tables
+from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.store.tables import Tables
 from userrep.streaming.verify import verify_updates
+from userrep.synthetic.generator import LogSpec, generate_log
+from userrep.workflows.daily import daily
+from userrep.workflows.pipeline import Pipeline
 
 AS_OF = date(2024, 3, 15)
 DAY = timedelta(days=1)

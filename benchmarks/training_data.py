@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Line, alternating, ask, print_line, progress, ratio_line
 from userrep import config
-from userrep.arrow import listed, packed
 from userrep.features.layout import UNKNOWN, InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
-from userrep.schemas import TRAINING_ROWS
-from userrep.table_writer import TableWriter, Target
-from userrep.training.shards import epoch_batches, shard_files
+from userrep.store.arrow import listed, packed
+from userrep.store.schemas import TRAINING_ROWS
+from userrep.store.table_writer import TableWriter, Target
+from userrep.training.data.shards import epoch_batches, shard_files
 from userrep.training.task import TrainingTask
 
 BATCH = 512

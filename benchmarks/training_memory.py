@@ -65,7 +65,7 @@ def _rank(size: RowSize, root: Path) -> dict[str, Any]:
 
 def rank(size: RowSize, root: Path) -> dict[str, Any]:
     """Train for some steps, read all rows, and return the peak of memory before and after."""
-    from userrep.training.comm import LocalComm
+    from userrep.training.launch.comm import LocalComm
     from userrep.training.loop import train
 
     libraries_mib = _peak_mib()

@@ -23,11 +23,11 @@ from pyspark.sql import SparkSession
 
 from benchmarks.report import Line, progress
 from benchmarks.training_data import RowSize, run, training_task
-from userrep.session import get_session
-from userrep.training import horovod_launch
-from userrep.training.backends import run_training
-from userrep.training.lifeline import Address
-from userrep.training.ranks import train_rank
+from userrep.spark.session import get_session
+from userrep.training.launch import horovod_launch
+from userrep.training.launch.backends import run_training
+from userrep.training.launch.lifeline import Address
+from userrep.training.launch.ranks import train_rank
 from userrep.training.task import TrainingTask
 
 SIZE = RowSize(rows=20_480)
@@ -82,7 +82,8 @@ def ours(task: TrainingTask, spark: SparkSession) -> list[Marks]:
 def marked_rank(task: TrainingTask, address: Address, resume: str | None) -> None:
     """Run a rank of ours, with a clock at the ends of its parts."""
     marks = [_born(), time.time()]
-    from userrep.training import comm, loop
+    from userrep.training import loop
+    from userrep.training.launch import comm
 
     marks.append(time.time())
     train = loop.train

@@ -19,11 +19,11 @@ from pyspark.sql import SparkSession
 
 from benchmarks.report import Line, progress
 from benchmarks.training_data import RowSize, run, training_task
-from userrep.session import get_session
-from userrep.training import horovod_launch
-from userrep.training.backends import run_training
-from userrep.training.lifeline import Address
-from userrep.training.ranks import train_rank
+from userrep.spark.session import get_session
+from userrep.training.launch import horovod_launch
+from userrep.training.launch.backends import run_training
+from userrep.training.launch.lifeline import Address
+from userrep.training.launch.ranks import train_rank
 from userrep.training.task import TrainingTask
 
 SIZE = RowSize(rows=200_704)

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.report import Line, alternating, ratio_line
 from benchmarks.training_data import BATCH, SIZE, RowSize, run, training_task
 from userrep.training import loop
-from userrep.training.comm import LocalComm
+from userrep.training.data.row_stream import Batch
+from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import train
-from userrep.training.row_stream import Batch
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from userrep.session import PACKAGES, S3_EXCLUDES, S3_PACKAGES, jars_folder
+from userrep.spark.session import PACKAGES, S3_EXCLUDES, S3_PACKAGES, jars_folder
 
 # With the binding that its log is written by. The broker's Scala library is Spark's: resolving leaves that out.
 BROKER_PACKAGES = "org.apache.kafka:kafka_2.13:4.1.1,org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"

@@ -9,7 +9,7 @@ user_item_days, rejected_events and, in one commit, tile_days.
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("build_activity_tiles", __doc__))

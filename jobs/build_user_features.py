@@ -8,7 +8,7 @@ Each task reads its users from all days' tiles, without a shuffle. Writes user_f
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("build_user_features", __doc__))

@@ -8,7 +8,7 @@ Writes user_embeddings and the ledger, snapshots.
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("embed_users", __doc__))

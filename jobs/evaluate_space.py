@@ -8,7 +8,7 @@ Builds what the evaluation's dates lack of tiles, item vectors and features; wri
 
 import sys
 
-from userrep.jobs import evaluation_main
+from userrep.workflows.jobs import evaluation_main
 
 if __name__ == "__main__":
     sys.exit(evaluation_main(__doc__))

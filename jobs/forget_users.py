@@ -8,7 +8,7 @@ Without --users it ends earlier requests: removes what older versions of the tab
 
 import sys
 
-from userrep.jobs import erasure_main
+from userrep.workflows.jobs import erasure_main
 
 if __name__ == "__main__":
     sys.exit(erasure_main(__doc__))

@@ -11,9 +11,9 @@ import argparse
 
 from userrep.config.values import read_day
 from userrep.errors import UserrepError
-from userrep.events.generator import LogSpec, generate_log
-from userrep.events.planted import REGIMES
-from userrep.session import get_session
+from userrep.spark.session import get_session
+from userrep.synthetic.generator import LogSpec, generate_log
+from userrep.synthetic.planted import REGIMES
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ table loses old files.
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("maintain_tables", __doc__))

@@ -9,7 +9,7 @@ published. Writes snapshot_drift.
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("monitor_drift", __doc__))

@@ -8,7 +8,7 @@ Exit code 3 where a gate refuses: what was published before stays as it is.
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("publish_snapshot", __doc__))

@@ -8,7 +8,7 @@ Reads the sources of the section stream; writes embedding_updates, and Redis whe
 
 import sys
 
-from userrep.jobs import stream_main
+from userrep.workflows.jobs import stream_main
 
 if __name__ == "__main__":
     sys.exit(stream_main(__doc__))

@@ -8,7 +8,7 @@ Backend and number of ranks: training.backend, training.num_workers. Writes trai
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("train_autoencoder", __doc__))

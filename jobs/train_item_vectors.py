@@ -8,7 +8,7 @@ A version valid from V sees events before V only. Writes item_index, item_vector
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("train_item_vectors", __doc__))

@@ -8,7 +8,7 @@ Joins published snapshots point in time, trains a Spark ML model, writes consume
 
 import sys
 
-from userrep.jobs import job_main
+from userrep.workflows.jobs import job_main
 
 if __name__ == "__main__":
     sys.exit(job_main("train_return_propensity", __doc__))

@@ -34,15 +34,15 @@ from pyspark.sql import functions as F
 from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 
+from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
-from userrep.events.generator import LogSpec, generate_log
-from userrep.events.tiles import read_tiles
 from userrep.features.build import read_features
 from userrep.items.versions import read_vectors
-from userrep.notebook import settings, show_table
-from userrep.pipeline import Pipeline
-from userrep.session import get_session
 from userrep.spaces.snapshots import list_snapshots
+from userrep.spark.session import get_session
+from userrep.synthetic.generator import LogSpec, generate_log
+from userrep.tiles.tiles import read_tiles
+from userrep.workflows.pipeline import Pipeline
 
 SETTINGS = settings({"config": "", "as_of": "", "root": "build/notebooks", "users": "3000"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})

@@ -22,22 +22,22 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as F
 
-from userrep import daily, pipeline
+from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
-from userrep.downstream.embedding_join import EmbeddingJoin
-from userrep.downstream.join import join_embeddings
-from userrep.downstream.options import JoinOptions
-from userrep.downstream.outputs import num_by_status
-from userrep.downstream.training_sets import create_training_set, training_set_id
-from userrep.events.tiles import read_tiles
 from userrep.features.build import read_features
 from userrep.inference import EmbeddingModel, embedding_udf
-from userrep.notebook import settings, show_table
-from userrep.session import get_session
+from userrep.joins.embedding_join import EmbeddingJoin
+from userrep.joins.join import join_embeddings
+from userrep.joins.options import JoinOptions
+from userrep.joins.outputs import num_by_status
+from userrep.joins.training_sets import create_training_set, training_set_id
 from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.snapshots import list_snapshots
+from userrep.spark.session import get_session
 from userrep.store.places import open_tables
+from userrep.tiles.tiles import read_tiles
+from userrep.workflows import daily, pipeline
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})

@@ -18,19 +18,19 @@ from pyspark.sql import functions as F
 from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 
+from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
-from userrep.events.source import read_source
-from userrep.events.tiles import read_tiles
 from userrep.features.build import read_features
 from userrep.items.versions import made_versions, read_vectors
-from userrep.notebook import settings, show_table
-from userrep.pipeline import Pipeline
-from userrep.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
-from userrep.session import get_session
+from userrep.sources.source import read_source
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.sql import sql_in
+from userrep.spark.session import get_session
 from userrep.store.places import open_tables
+from userrep.store.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
+from userrep.store.sql import sql_in
+from userrep.tiles.tiles import read_tiles
+from userrep.workflows.pipeline import Pipeline
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})

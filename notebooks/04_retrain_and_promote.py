@@ -25,20 +25,20 @@ from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.sql import functions as F
 
-from userrep import pipeline
+from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
-from userrep.downstream.embedding_join import EmbeddingJoin
-from userrep.downstream.join import join_embeddings
-from userrep.downstream.options import JoinOptions
-from userrep.downstream.space_diff import SavedModel, diff_lines, diff_spaces
 from userrep.errors import PromotionRefusedError, UsageError
-from userrep.notebook import settings, show_table
-from userrep.session import get_session
+from userrep.joins.embedding_join import EmbeddingJoin
+from userrep.joins.join import join_embeddings
+from userrep.joins.options import JoinOptions
 from userrep.spaces.consumers import declare_ready, pin_consumer, register_consumer
 from userrep.spaces.registry import find_space, list_spaces, promote, read_registry, retire, rollback
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
+from userrep.spark.session import get_session
 from userrep.store.places import open_tables
+from userrep.workflows import pipeline
+from userrep.workflows.space_diff import SavedModel, diff_lines, diff_spaces
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import typer.main
 
 from deploy.reference.markdown import MADE, REPOSITORY, paragraphs, table
-from userrep import cli
+from userrep.cli import main as cli
 
 COMMON = ("config_file", "overrides", "as_json", "debug")
 _BEGIN = """

@@ -1,12 +1,12 @@
-"""The page on the tables: each with its grain, key, columns and writers, from userrep/schemas.py."""
+"""The page on the tables: each with its grain, key, columns and writers, from userrep/store/schemas.py."""
 
 import re
 
 from deploy.reference.markdown import MADE, linked, table
-from userrep import schemas
-from userrep.data_dictionary import FEATURES, IN_TABLE, KEYS_AND_WRITERS, MEANINGS
 from userrep.features.spec import FeatureSpec
-from userrep.schemas import TableSchema
+from userrep.store import schemas
+from userrep.store.data_dictionary import FEATURES, IN_TABLE, KEYS_AND_WRITERS, MEANINGS
+from userrep.store.schemas import TableSchema
 
 _BEGIN = """
 Delta tables below `root/tables`, or in `catalog.schema`. Times are UTC. Ledgers are small and say which rows of the
@@ -48,7 +48,7 @@ def column_meaning(table_name: str, column: str) -> str:
         if found:
             return found[0]
     if column not in MEANINGS:
-        raise ValueError(f"{table_name}.{column}: say in userrep/data_dictionary.py what it means.")
+        raise ValueError(f"{table_name}.{column}: say in userrep/store/data_dictionary.py what it means.")
     return MEANINGS[column]
 
 

@@ -10,14 +10,14 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, pipeline_config
 from tests.support.command_line import Userrep, file_of
-from userrep import schemas
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.evaluation import self_check as checks
 from userrep.model.artifact import load_artifact
-from userrep.pipeline import Pipeline
 from userrep.spaces.registry import artifact_folder, list_spaces
-from userrep.storage import exists
+from userrep.store import schemas
+from userrep.store.storage import exists
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 

@@ -11,17 +11,17 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, pipeline_config
-from userrep import schemas
 from userrep.config import Config
-from userrep.daily import backfill, backfill_stale, daily, dates_between
-from userrep.downstream.join import join_embeddings
-from userrep.downstream.training_sets import list_training_sets
 from userrep.errors import GateRefusedError, UsageError
-from userrep.pipeline import Pipeline
+from userrep.joins.join import join_embeddings
+from userrep.joins.training_sets import list_training_sets
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, mark_ready, retire
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.stale import stale_dates
-from userrep.status import status, status_lines
+from userrep.store import schemas
+from userrep.workflows.daily import backfill, backfill_stale, daily, dates_between
+from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.status import status, status_lines
 
 pytestmark = pytest.mark.default
 
@@ -133,7 +133,7 @@ def join_at(nights: Nights, when: str) -> list[tuple[object, ...]]:
 def test_a_backfill_builds_what_is_missing_and_goes_on_where_it_was_killed(
     nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("userrep.daily.DATES_PER_GROUP", 1)
+    monkeypatch.setattr("userrep.workflows.daily.DATES_PER_GROUP", 1)
     dates = dates_between(AS_OF - timedelta(days=9), AS_OF - timedelta(days=3), 3)
     publish = Pipeline.publish_snapshots
     calls = []

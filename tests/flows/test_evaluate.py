@@ -18,7 +18,6 @@ from tests.support.builders import AS_OF, pipeline_config
 from tests.support.command_line import Userrep, config_file, file_of
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluate import evaluable, evaluate_space, plan_of
 from userrep.evaluation.activity import Futures, read_activity
 from userrep.evaluation.newcomers import Cutter, cut_context, read_cutter
 from userrep.evaluation.plan import Plan
@@ -29,14 +28,15 @@ from userrep.evaluation.representations.reduced import Pca
 from userrep.evaluation.rows import Rows, read_rows
 from userrep.evaluation.run import gather
 from userrep.evaluation.tasks.task import Truth
-from userrep.events.tiles import read_tiles
 from userrep.features.sides import read_picks
 from userrep.model.artifact import load_artifact
-from userrep.pipeline import Pipeline
-from userrep.schemas import SPACE_METRICS, USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, retire
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import SPACE_METRICS, USER_EMBEDDINGS
+from userrep.tiles.tiles import read_tiles
+from userrep.workflows.evaluate import evaluable, evaluate_space, plan_of
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 
@@ -94,7 +94,7 @@ def only(names: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Evaluate only some representations; return their names in the order of the catalog."""
     chosen = [name for name in ALL if name in names]
     monkeypatch.setattr(
-        "userrep.evaluate.representations", lambda: [one for one in representations() if one.name in chosen]
+        "userrep.workflows.evaluate.representations", lambda: [one for one in representations() if one.name in chosen]
     )
     return chosen
 
@@ -183,7 +183,7 @@ def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("userrep.session.get_session", lambda *_, **__: pytest.fail("a session was asked for"))
+    monkeypatch.setattr("userrep.spark.session.get_session", lambda *_, **__: pytest.fail("a session was asked for"))
     config = config_file(tmp_path)
     tables = FileTables(None, str(tmp_path / "root"))
     for space_id in ("s1", "s2"):

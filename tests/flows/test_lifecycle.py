@@ -26,13 +26,13 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of
 from tests.support.embedding_tables import Oracle, Vector, publish, snapshot
 from tests.support.hostile import TIMES
-from userrep.downstream.join import join_embeddings
+from userrep.erasure.erasure import Erasure
 from userrep.errors import PromotionRefusedError, UsageError
-from userrep.operations.erasure import Erasure
-from userrep.schemas import USER_EMBEDDINGS
+from userrep.joins.join import join_embeddings
 from userrep.spaces import consumers, registry
 from userrep.spaces.snapshots import EXPIRED, Snapshot, list_snapshots, record_snapshots
 from userrep.store.places import open_tables
+from userrep.store.schemas import USER_EMBEDDINGS
 
 pytestmark = pytest.mark.default
 

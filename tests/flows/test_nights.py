@@ -14,13 +14,13 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import pipeline_config
 from userrep.config import Config, load_config
-from userrep.events.inventory import take_inventory
-from userrep.events.tile_build import build_tiles
 from userrep.features.build import read_features
-from userrep.features.refresh import generations, refresh_features
+from userrep.features.sums.refresh import generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
-from userrep.schemas import USER_WINDOW_SUMS
 from userrep.store.places import open_tables
+from userrep.store.schemas import USER_WINDOW_SUMS
+from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.tile_build import build_tiles
 
 pytestmark = pytest.mark.default
 

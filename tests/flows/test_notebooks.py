@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from deploy.build_notebooks import KEPT, REPOSITORY, SOURCES, as_notebook, run, without_noise
 from tests.support.builders import SPARK
-from userrep.notebook import settings, show_table
+from userrep.cli.notebook import settings, show_table
 
 pytestmark = pytest.mark.default
 

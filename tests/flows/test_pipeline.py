@@ -15,22 +15,22 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import cross_val_predict
 
 from tests.support.builders import AS_OF, pipeline_config
-from userrep import schemas
 from userrep.config import Config, DriftLimits
-from userrep.downstream.return_propensity import CONSUMER
-from userrep.downstream.training_sets import list_training_sets
 from userrep.errors import GateRefusedError, UsageError
-from userrep.export import export_embeddings, export_features, export_item_vectors
+from userrep.examples.return_propensity import CONSUMER
 from userrep.features.build import read_features, stored_features
 from userrep.items.versions import lineage_of
+from userrep.joins.training_sets import list_training_sets
 from userrep.model.artifact import load_artifact
 from userrep.model.losses import ReconstructionLoss
-from userrep.operations.reconstruction import reconstruction_of
-from userrep.pipeline import Pipeline
+from userrep.monitoring.reconstruction import reconstruction_of
 from userrep.spaces.consumers import find_consumer
 from userrep.spaces.registry import artifact_folder, find_space, list_spaces, read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
+from userrep.store import schemas
+from userrep.workflows.export import export_embeddings, export_features, export_item_vectors
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 
@@ -214,7 +214,7 @@ def test_spark_writes_the_same_exports_to_the_byte(
         return [features["sha256"], vectors["sha256"]]
 
     here = exported("here")
-    monkeypatch.setattr("userrep.export._MOST_ROWS_HERE", 0)
+    monkeypatch.setattr("userrep.workflows.export._MOST_ROWS_HERE", 0)
     assert exported("by-spark") == here
 
 

@@ -14,7 +14,7 @@ from benchmarks.nights import files_naming
 from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import load_config
 from userrep.errors import UsageError
-from userrep.session import REDACTED
+from userrep.spark.session import REDACTED
 
 pytestmark = pytest.mark.default
 

@@ -10,16 +10,16 @@ from benchmarks.nights import files_naming
 from deploy.services import RedisServer
 from tests.support.builders import AS_OF
 from tests.support.streaming_world import DAY, NEXT, NewWorld, arrive, events_between
-from userrep import schemas
+from userrep.erasure.erasure import Erasure
 from userrep.errors import UsageError
-from userrep.export import export_embeddings, export_features
 from userrep.features.build import features_table
 from userrep.items.versions import lineage_of
-from userrep.operations.erasure import Erasure
-from userrep.schemas import TableSchema
 from userrep.spaces.snapshots import list_snapshots, publish_snapshots, stage_snapshots
+from userrep.store import schemas
+from userrep.store.schemas import TableSchema
 from userrep.store.tables import Tables
 from userrep.streaming.online import OnlineStore
+from userrep.workflows.export import export_embeddings, export_features
 
 pytestmark = pytest.mark.default
 

@@ -21,11 +21,11 @@ from tests.support.streaming_world import (
     events_between,
     write_to_log,
 )
-from userrep.events.generator import LogSpec, generate_log
-from userrep.events.source import read_source, with_validity
 from userrep.items.versions import Versions
+from userrep.sources.source import read_source, with_validity
 from userrep.streaming.arriving import ARRIVED, PLACE
 from userrep.streaming.records import checked_rows
+from userrep.synthetic.generator import LogSpec, generate_log
 
 pytestmark = pytest.mark.default
 

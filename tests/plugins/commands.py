@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def userrep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Userrep:
     """Return a function that runs a command in this process."""
     from tests.support.command_line import Answer
-    from userrep import cli
+    from userrep.cli import main as cli
 
     def run(*arguments: str | Path) -> Answer:
         monkeypatch.setattr(sys, "argv", ["userrep", *map(str, arguments)])
@@ -41,4 +41,4 @@ def no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: object, **__: object) -> None:
         raise AssertionError("a session was asked for")
 
-    monkeypatch.setattr("userrep.session.get_session", started)
+    monkeypatch.setattr("userrep.spark.session.get_session", started)

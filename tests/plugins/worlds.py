@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from tests.support.streaming_world import NewWorld, World
     from userrep.config import Config
-    from userrep.pipeline import Pipeline
+    from userrep.workflows.pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     from tests.support.builders import SPARK
-    from userrep.session import get_session
+    from userrep.spark.session import get_session
 
     session = get_session(master="local[2]", conf=SPARK, app_name="tests")
     yield session
@@ -49,7 +49,7 @@ def shuffle_into(spark: SparkSession) -> Iterator[Callable[[int], None]]:
 def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated log of 80 days; read-only."""
     from tests.support.builders import SPEC
-    from userrep.events.generator import generate_log
+    from userrep.synthetic.generator import generate_log
 
     return made_once(tmp_path_factory, "log", lambda folder: generate_log(spark, SPEC, str(folder)))
 
@@ -59,7 +59,7 @@ def run_once(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFa
     """A folder with the root after every stage ran on the generated log, and the failpoints passed; read-only."""
     from tests.support.builders import AS_OF, pipeline_config
     from tests.support.points import noted
-    from userrep.pipeline import Pipeline
+    from userrep.workflows.pipeline import Pipeline
 
     def run(folder: Path) -> None:
         folder.mkdir()
@@ -75,7 +75,7 @@ def done(
 ) -> tuple[Pipeline, Config]:
     """Tables after every stage ran on the generated log. A test that changes tables works on a copy."""
     from tests.support.builders import AS_OF, pipeline_config
-    from userrep.pipeline import Pipeline
+    from userrep.workflows.pipeline import Pipeline
 
     root = shutil.copytree(run_once / "root", tmp_path_factory.mktemp("done") / "root")
     config = pipeline_config(log, root)

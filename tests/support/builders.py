@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from userrep.arrow import packed
 from userrep.config import Config, parse_config
-from userrep.events.generator import LogSpec
-from userrep.schemas import TableSchema
-from userrep.storage import file_system
+from userrep.store.arrow import packed
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import TableSchema
 from userrep.store.spark_tables import SparkTables
+from userrep.store.storage import file_system
 from userrep.store.tables import Tables
+from userrep.synthetic.generator import LogSpec
 
 # Of sessions for thousands of small queries: to make code for each, and to optimise it, costs more than it saves.
 SPARK = {

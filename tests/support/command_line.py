@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from userrep import cli, cli_forget
+from userrep.cli import forget as cli_forget
+from userrep.cli import main as cli
 from userrep.config import Config, load_config
-from userrep.schemas import JOB_RUNS
 from userrep.store.places import open_tables
+from userrep.store.schemas import JOB_RUNS
 
 
 class Answer(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from userrep.errors import UsageError, UserrepError
-from userrep.schemas import TableSchema
+from userrep.store.schemas import TableSchema
 from userrep.store.tables import Tables
 
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)

@@ -7,10 +7,10 @@ from datetime import date, datetime, time, timedelta
 
 import pyarrow as pa
 
-from userrep.events.hashing import bucket_of
-from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, record_snapshots
+from userrep.store.hashing import bucket_of
+from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 Vector = list[float]

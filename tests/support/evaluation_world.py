@@ -20,9 +20,9 @@ from userrep.evaluation.representation import Context
 from userrep.evaluation.rows import NO_ROLE, TEST, Rows, rows_of
 from userrep.evaluation.sample import Sample
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
-from userrep.features.chunk import TILES
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
+from userrep.features.sums.chunk import TILES
 from userrep.utc import day_number
 
 PLAN = make_plan(until=date(2024, 3, 1), end=date(2024, 5, 20), horizons=[7, 30], every_days=7, max_dates=8, space="s1")

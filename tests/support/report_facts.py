@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from userrep.operations.report.facts import (
+from userrep.report.facts import (
     ConsumerFacts,
     Day,
     DriftFacts,

@@ -17,14 +17,14 @@ from pyspark.sql import functions as F
 
 from tests.support.builders import AS_OF, pipeline_config
 from userrep.config import Config
-from userrep.daily import daily
-from userrep.pipeline import Pipeline
-from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import Space, find_space
 from userrep.store.places import open_tables
+from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.tables import Tables
-from userrep.stream import Progress, stream_embeddings
 from userrep.streaming.verify import Agreement, verify_updates
+from userrep.workflows.daily import daily
+from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.stream import Progress, stream_embeddings
 
 DAY = timedelta(days=1)
 NEXT = AS_OF + DAY  # the as-of date that a stream works on after the pipeline's

@@ -9,7 +9,7 @@ import yaml
 from databricks.bundles.jobs import ClusterSpec, Job, Task
 
 from tests.support.command_line import configuration_of
-from userrep import cli
+from userrep.cli import main as cli
 
 pytestmark = pytest.mark.full
 

@@ -26,16 +26,16 @@ from tests.support.streaming_world import (
     is_valid,
     write_to_log,
 )
-from userrep.downstream.return_propensity import CONSUMER
 from userrep.errors import UsageError, UserrepError
-from userrep.events.tiles import STREAM_REVISION
+from userrep.examples.return_propensity import CONSUMER
 from userrep.model.artifact import load_artifact
-from userrep.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.spaces.consumers import pin_consumer
 from userrep.spaces.create import save_space
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
+from userrep.store.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.streaming.online import online_store
 from userrep.streaming.verify import verify_updates
+from userrep.tiles.tiles import STREAM_REVISION
 
 pytestmark = pytest.mark.full
 

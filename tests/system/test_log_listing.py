@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF
 from userrep.config import Config
-from userrep.pipeline import Pipeline
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.full
 

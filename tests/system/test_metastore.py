@@ -15,10 +15,10 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, SPARK, pipeline_config, pipeline_values
 from tests.support.metastore import hive_metastore
-from userrep.daily import daily
-from userrep.export import export_features
 from userrep.items.versions import lineage_of
-from userrep.pipeline import Pipeline
+from userrep.workflows.daily import daily
+from userrep.workflows.export import export_features
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.full
 
@@ -107,8 +107,8 @@ def test_a_retrained_space_is_promoted_and_rolled_back(catalog: Catalog) -> None
 def test_a_consumer_joins_by_the_schema_alone(catalog: Catalog) -> None:
     script = f"""
 from datetime import datetime
-from userrep.downstream.embedding_join import EmbeddingJoin
-from userrep.session import get_session
+from userrep.joins.embedding_join import EmbeddingJoin
+from userrep.spark.session import get_session
 spark = get_session("local[2]", {catalog.values["spark"]["conf"]!r})
 row = ("u0000001", datetime({AS_OF.year}, {AS_OF.month}, {AS_OF.day}, 12))
 labels = spark.createDataFrame([row], "user_id STRING, label_at TIMESTAMP")

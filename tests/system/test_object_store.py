@@ -15,15 +15,16 @@ import pytest
 
 from tests.support.builders import write_training_rows
 from tests.support.s3_server import ENVIRONMENT, s3_server
-from userrep import export, parquet_parts
 from userrep.errors import UsageError
-from userrep.export import check_out
-from userrep.schemas import REGISTRY
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
-from userrep.storage import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
+from userrep.store import parquet_parts
 from userrep.store.file_tables import FileTables
-from userrep.training import shuffled_shard
-from userrep.training.shards import count_rows, epoch_batches, first_rows, shard_files
+from userrep.store.schemas import REGISTRY
+from userrep.store.storage import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
+from userrep.training.data import shuffled_shard
+from userrep.training.data.shards import count_rows, epoch_batches, first_rows, shard_files
+from userrep.workflows import export
+from userrep.workflows.export import check_out
 
 pytestmark = pytest.mark.full
 

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.unit.test_training import losses_of, silent, task_on
-from userrep.training.backends import run_training
+from userrep.training.launch.backends import run_training
 
 pytestmark = pytest.mark.default
 

@@ -15,9 +15,9 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF
 from userrep.config import Config
-from userrep.pipeline import Pipeline
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.full
 
@@ -25,7 +25,7 @@ PRIVILEGES = "-dac_override,-dac_read_search"
 # Runs commands one after the other in one process, and prints their exit codes and what they said.
 RUN_ALL = """
 import contextlib, io, json, sys
-from userrep import cli
+from userrep.cli import main as cli
 answers = []
 for command in json.loads(sys.argv[1]):
     sys.argv = ["userrep", *command]

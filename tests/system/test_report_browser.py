@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.report_facts import facts, hostile, nothing
-from userrep.operations.report.page import page
-from userrep.operations.report.summary import summarised
+from userrep.report.page import page
+from userrep.report.summary import summarised
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

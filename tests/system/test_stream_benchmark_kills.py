@@ -10,8 +10,8 @@ from pyspark.sql import SparkSession
 from benchmarks import stream_kills
 from benchmarks.stream_kills import KillSize
 from tests.support.benchmark_lines import check_line
-from userrep.schemas import EMBEDDING_UPDATES
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.full

@@ -11,7 +11,8 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.features.accumulate import (
+from userrep.features.spec import FeatureSpec
+from userrep.features.sums.accumulate import (
     NEVER,
     Ints,
     Sums,
@@ -22,7 +23,6 @@ from userrep.features.accumulate import (
     with_days,
     without_days,
 )
-from userrep.features.spec import FeatureSpec
 
 pytestmark = pytest.mark.fast
 

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from tests.support.builders import at
-from userrep.events.source import CORRUPT
+from userrep.sources.source import CORRUPT
 from userrep.streaming.arriving import ARRIVED, PLACE, _of_messages
 
 pytestmark = pytest.mark.default

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.hostile import fuzzed
-from userrep.arrow import combined, listed, packed, stacked, unpacked
+from userrep.store.arrow import combined, listed, packed, stacked, unpacked
 
 pytestmark = pytest.mark.fast
 

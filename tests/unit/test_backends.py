@@ -16,11 +16,11 @@ from pyspark.errors import PySparkAttributeError
 from tests.unit.test_checkpoint import Cut, CutComm
 from tests.unit.test_training import silent, task_on
 from userrep.errors import DivergedError, RankFailedError, SlotsError, UsageError, UserrepError
-from userrep.training import backends, lifeline
-from userrep.training.backends import check_backend, run_training
-from userrep.training.comm import LocalComm
-from userrep.training.horovod_launch import num_slots
-from userrep.training.lifeline import Address
+from userrep.training.launch import backends, lifeline
+from userrep.training.launch.backends import check_backend, run_training
+from userrep.training.launch.comm import LocalComm
+from userrep.training.launch.horovod_launch import num_slots
+from userrep.training.launch.lifeline import Address
 from userrep.training.loop import train
 from userrep.training.task import TrainingTask
 

@@ -13,12 +13,12 @@ from pyspark.sql import SparkSession
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Events, EventSource, parse_config
 from userrep.errors import RejectedShareError, UsageError
-from userrep.events.inventory import Inventory, LogDay, take_inventory
-from userrep.events.source import check_events, with_validity
-from userrep.events.tile_build import build_tiles
-from userrep.events.tiles import latest_tile_days, read_tiles
-from userrep.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
+from userrep.sources.source import check_events, with_validity
 from userrep.store.places import open_tables
+from userrep.store.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
+from userrep.tiles.inventory.inventory import Inventory, LogDay, take_inventory
+from userrep.tiles.tile_build import build_tiles
+from userrep.tiles.tiles import latest_tile_days, read_tiles
 
 pytestmark = pytest.mark.default
 
@@ -107,7 +107,7 @@ def test_events_after_tomorrow_are_held_back_and_count_once_their_day_has_come(
 ) -> None:
     """Although their file never changes, and others come in between."""
     now = datetime.combine(D1, time(23))
-    monkeypatch.setattr("userrep.events.inventory.utc_now", lambda: now)
+    monkeypatch.setattr("userrep.tiles.inventory.inventory.utc_now", lambda: now)
     config = config_of(tmp_path, events={"format": log_format, "max_rejected_share": 0.4})
     tables = open_tables(config, spark)
 
@@ -228,7 +228,7 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
     take_inventory(tables, config.events)
     assert [len(row["columns"]) for row in tables.read(SOURCE_SCHEMAS).orderBy("seen_at").collect()] == [5, 7]
     _write(tmp_path, "3.parquet", weight=pa.int64(), geo=geo, more=pa.int64())
-    monkeypatch.setattr("userrep.events.new_files.with_validity", None)  # nothing is read
+    monkeypatch.setattr("userrep.tiles.inventory.new_files.with_validity", None)  # nothing is read
     with pytest.raises(UsageError, match="column 'weight' was int and is bigint") as caught:
         take_inventory(tables, config.events)
     assert caught.value.faults[:2] == [

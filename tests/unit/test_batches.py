@@ -12,14 +12,14 @@ from pyspark.sql import Row
 from tests.support.builders import config_of
 from userrep.config import Stream
 from userrep.errors import UsageError, UserrepError
-from userrep.schemas import EMBEDDING_UPDATES
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EMBEDDING_UPDATES
+from userrep.store.table_files import TableFile
 from userrep.store.tables import Tables
 from userrep.streaming import batches
 from userrep.streaming.batches import Met, MicroBatches, day_met, encoded_spaces, pause
 from userrep.streaming.online import online_store
-from userrep.table_files import TableFile
 
 pytestmark = pytest.mark.fast
 

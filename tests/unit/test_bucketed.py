@@ -20,10 +20,10 @@ from tests.unit.test_features import (
     tile,
     vectors,  # noqa: F401  # a fixture
 )
-from userrep.events.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange
-from userrep.features import bucketed
-from userrep.features.bucketed import BucketedFile, steps
-from userrep.features.chunk import PROFILES, TILES
+from userrep.features.sums import bucketed
+from userrep.features.sums.bucketed import BucketedFile, steps
+from userrep.features.sums.chunk import PROFILES, TILES
+from userrep.store.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange
 
 pytestmark = pytest.mark.fast
 

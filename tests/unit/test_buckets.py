@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.events.buckets import (
+from userrep.store.buckets import (
     BucketRange,
     buckets_of_share,
     partition_values,

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.test_training_rows import ITEMS, made, random_events, work  # noqa: F401  # fixtures
 from userrep.items import candidates as module
 from userrep.items.candidates import _shares, _with_means, read_candidates
-from userrep.pipeline import Pipeline
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userrep.events.changes import _chain
+from userrep.tiles.inventory.changes import _chain
 
 pytestmark = pytest.mark.fast
 

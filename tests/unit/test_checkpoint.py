@@ -17,9 +17,9 @@ import torch
 from tests.unit.test_training import losses_of, on_ranks, silent, task_on
 from userrep.errors import ArtifactError
 from userrep.training import checkpoint
-from userrep.training.backends import run_training
 from userrep.training.checkpoint import Standing, checkpoint_names, load_checkpoint, newest_checkpoint, save_checkpoint
-from userrep.training.comm import LocalComm
+from userrep.training.launch.backends import run_training
+from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import train
 from userrep.training.task import TrainingResult, TrainingTask
 
@@ -93,7 +93,7 @@ def test_running_again_goes_on_and_says_from_where(tmp_path: Path) -> None:
 def test_a_training_that_is_over_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_on(tmp_path)
     first = run_training(task, report=silent)
-    monkeypatch.setattr("userrep.training.backends.train", None)
+    monkeypatch.setattr("userrep.training.launch.backends.train", None)
     again = run_training(task, report=silent)
     assert (again.weights, again.curve) == (first.weights, first.curve)
     assert losses_of(again) == losses_of(first)
@@ -192,7 +192,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.unit.test_training import silent, task_of
-from userrep.training.comm import LocalComm
+from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import train
 left, fsync = 17, os.fsync
 

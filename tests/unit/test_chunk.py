@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.test_features import DAY, DAY_US, ITEM_IDS, SPEC, Row, chunk_of, profile, tile
-from userrep.features.accumulate import NEVER
-from userrep.features.chunk import PROFILES, SUMS, TILES, Block, Chunk, Items, blocks
-from userrep.features.item_matrix import ItemMatrix
+from userrep.features.sums.accumulate import NEVER
+from userrep.features.sums.chunk import PROFILES, SUMS, TILES, Block, Chunk, Items, blocks
+from userrep.features.sums.item_matrix import ItemMatrix
 
 pytestmark = pytest.mark.fast
 
@@ -36,7 +36,7 @@ def only_block(chunk: Chunk) -> Block:
 
 
 def test_blocks_follow_the_buckets_and_hold_all_rows_of_their_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("userrep.features.chunk._BLOCK_BYTES", 1)  # one user a block
+    monkeypatch.setattr("userrep.features.sums.chunk._BLOCK_BYTES", 1)  # one user a block
     tiles = [tile("d", 1, 3, 4.0, 9, 1, "tv"), tile("a", 2, 1, 2.0, 9, 1, "tv"), tile("c", 1, 0, 1.0, 9, 1, "phone"),
              tile("a", 1, 5, 3.0, 9, 2, "phone")]  # fmt: skip
     profiles = [profile("c", 1, "se", []), profile("a", 2, "de", [(4, 1), (2, 3)])]

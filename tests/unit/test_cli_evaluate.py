@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from tests.support.command_line import Userrep, config_file
-from userrep import cli_evaluate, evaluate, pipeline
+from userrep.cli import evaluate as cli_evaluate
 from userrep.config import load_config
 from userrep.evaluation.results import Measured, Results
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate, find_space, retire
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
+from userrep.workflows import evaluate, pipeline
 
 pytestmark = pytest.mark.fast
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Userrep, config_file
-from userrep import cli_forget
-from userrep.operations.erasure import newest_requests
+from userrep.cli import forget as cli_forget
+from userrep.erasure.erasure import newest_requests
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 

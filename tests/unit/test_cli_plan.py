@@ -10,9 +10,9 @@ import pytest
 from tests.support.command_line import Userrep, config_file, with_tables
 from tests.support.embedding_tables import snapshot
 from userrep.operations import plan
-from userrep.schemas import JOB_RUNS, TILE_DAYS
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import JOB_RUNS, TILE_DAYS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

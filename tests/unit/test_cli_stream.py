@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import Userrep, config_file
-from userrep import cli_stream, jobs, pipeline, stream
+from userrep.cli import stream as cli_stream
 from userrep.spaces.registry import add_candidate
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
-from userrep.stream_run import Progress
 from userrep.streaming import verify
 from userrep.streaming.verify import Agreement
+from userrep.workflows import jobs, pipeline, stream
+from userrep.workflows.stream_run import Progress
 
 pytestmark = pytest.mark.fast
 

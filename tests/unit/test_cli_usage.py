@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import userrep.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
+import userrep.workflows.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
 from tests.support.command_line import Answer, Userrep, config_file, with_tables
-from userrep.doctor import Finding
+from userrep.cli.doctor import Finding
 from userrep.errors import GateRefusedError, UsageError, UserrepError
 
 pytestmark = pytest.mark.fast
@@ -287,7 +287,7 @@ def test_any_error_is_one_line_and_an_exit_code(
     code: int,
     said: str,
 ) -> None:
-    monkeypatch.setattr("userrep.status.status", failing_with(error))
+    monkeypatch.setattr("userrep.workflows.status.status", failing_with(error))
     answer = userrep("status", "--config", with_tables(config), "--json")
     assert answer == (code, "", f"userrep: {said}\n")
 
@@ -300,7 +300,7 @@ def test_a_full_disk_is_reported_with_its_cure_however_the_error_is_wrapped(
     wrapped, shown = UserrepError("table registry is not readable."), UsageError(f"root: not writable ({full.value}).")
     wrapped.__cause__ = full.value
     for error in (full.value, wrapped, shown):
-        monkeypatch.setattr("userrep.status.status", failing_with(error))
+        monkeypatch.setattr("userrep.workflows.status.status", failing_with(error))
         answer = userrep("status", "--config", with_tables(config))
         assert (answer.code, answer.out) == (1, "")
         assert answer.err.startswith("userrep: a disk is full (No space left on device): ")
@@ -310,7 +310,7 @@ def test_a_full_disk_is_reported_with_its_cure_however_the_error_is_wrapped(
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(
     userrep: Userrep, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("userrep.status.status", failing_with(GateRefusedError("not published: no rows.")))
+    monkeypatch.setattr("userrep.workflows.status.status", failing_with(GateRefusedError("not published: no rows.")))
     answer = userrep("status", "--config", with_tables(config), "--debug")
     assert (answer.code, answer.out) == (3, "")
     assert answer.err.startswith("Traceback (most recent call last):")
@@ -322,7 +322,7 @@ def test_the_doctor_prints_each_finding_and_fails_if_one_is_bad(
     userrep: Userrep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [Finding("java", True, "17"), Finding("root", False, "not writable", "Name another.")]
-    monkeypatch.setattr("userrep.doctor.findings", lambda config: iter(found))
+    monkeypatch.setattr("userrep.cli.doctor.findings", lambda config: iter(found))
     answer = userrep("doctor")
     assert (answer.code, answer.err) == (1, "")
     assert answer.out == "ok   java: 17\nFAIL root: not writable. Name another.\n"

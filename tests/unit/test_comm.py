@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from userrep.errors import PeerLostError
-from userrep.training.comm import LocalComm, TorchComm, _moved, chosen_device
+from userrep.training.launch.comm import LocalComm, TorchComm, _moved, chosen_device
 
 pytestmark = pytest.mark.fast
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.unit.test_transitions import NAMES, A, B
 from userrep.errors import PromotionRefusedError, UsageError
-from userrep.schemas import REGISTRY
 from userrep.spaces import consumers
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import REGISTRY
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

@@ -15,20 +15,20 @@ from pyspark.sql import SparkSession
 from sklearn.metrics import roc_auc_score
 
 from tests.support.builders import AS_OF, pipeline_config
-from userrep import schemas
 from userrep.config import Config
 from userrep.errors import AlreadyRunningError, SlotsError, UsageError, UserrepError
 from userrep.features.build import read_features
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact, load_artifact
 from userrep.model.weights import propensities_of
-from userrep.pipeline import Pipeline
 from userrep.spaces import create
 from userrep.spaces.create import next_space_id
 from userrep.spaces.registry import Space, artifact_folder, find_space
 from userrep.spaces.training_inputs import TrainingInputs, training_folder
+from userrep.store import schemas
 from userrep.training.checkpoint import checkpoint_names
 from userrep.training.task import TrainingResult, TrainingTask
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 

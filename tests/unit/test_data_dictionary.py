@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from userrep import schemas
-from userrep.data_dictionary import FEATURES, IN_TABLE, KEYS_AND_WRITERS, MEANINGS
 from userrep.features.spec import FeatureSpec
+from userrep.store import schemas
+from userrep.store.data_dictionary import FEATURES, IN_TABLE, KEYS_AND_WRITERS, MEANINGS
 
 pytestmark = pytest.mark.fast
 
@@ -38,8 +38,10 @@ def test_every_table_has_a_key_of_its_own_columns() -> None:
 
 def test_writers_of_tables_are_jobs_and_commands_that_exist() -> None:
     root = Path(__file__).parents[2]
-    commands = set(re.findall(r"^@app\.command\(\)\ndef (\w+)", (root / "userrep/cli.py").read_text(), re.MULTILINE))
-    commands |= {path.stem.removeprefix("cli_") for path in (root / "userrep").glob("cli_*.py")}
+    commands = set(
+        re.findall(r"^@app\.command\(\)\ndef (\w+)", (root / "userrep/cli/main.py").read_text(), re.MULTILINE)
+    )
+    commands |= {path.stem for path in (root / "userrep/cli").glob("*.py")}
     jobs = {path.stem for path in (root / "jobs").glob("*.py")}
     named = {name for _, writers in KEYS_AND_WRITERS.values() for name in re.findall(r"`(\w+)`", writers)}
     assert named - jobs - commands == {"create_training_set"}

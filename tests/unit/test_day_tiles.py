@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.records import RECORD
-from userrep.features.chunk import PROFILES
+from userrep.features.sums.chunk import PROFILES
 from userrep.streaming.day_tiles import Records
 
 pytestmark = pytest.mark.fast

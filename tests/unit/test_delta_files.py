@@ -13,14 +13,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from tests.support.builders import EVENT_COLUMNS, config_of
-from userrep import delta_files
-from userrep.delta_files import DeltaFiles
 from userrep.features.spec import FeatureSpec
-from userrep.schemas import ALL, TableSchema, user_features
+from userrep.store import delta_files
+from userrep.store.delta_files import DeltaFiles
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import ALL, TableSchema, user_features
+from userrep.store.table_files import TableFile
+from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
-from userrep.table_files import TableFile
-from userrep.table_writer import TableWriter
 
 pytestmark = pytest.mark.default
 

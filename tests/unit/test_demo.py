@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from userrep import demo
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.events.generator import LogSpec
+from userrep.synthetic.generator import LogSpec
+from userrep.workflows import demo
 
 pytestmark = pytest.mark.fast
 

@@ -18,15 +18,15 @@ from pyspark.sql import types as T
 
 from tests.support.builders import EVENT_COLUMNS, at, event, write_rows
 from userrep.config import EventSource
-from userrep.events.buckets import NUM_BUCKETS, user_bucket
-from userrep.events.direct import TILES, DayTiles, tiles_of_files
-from userrep.events.footers import day_of_file
-from userrep.events.hashing import bucket_of, hash64
-from userrep.events.log_columns import LogColumns, columns_of
-from userrep.events.source import with_validity
-from userrep.events.tile_content import cells_of, content_of
-from userrep.events.tile_rows import tiles_of
-from userrep.schemas import USER_ITEM_DAYS
+from userrep.sources.source import with_validity
+from userrep.store.buckets import NUM_BUCKETS, user_bucket
+from userrep.store.hashing import bucket_of, hash64
+from userrep.store.schemas import USER_ITEM_DAYS
+from userrep.tiles.direct import TILES, DayTiles, tiles_of_files
+from userrep.tiles.inventory.footers import day_of_file
+from userrep.tiles.log_columns import LogColumns, columns_of
+from userrep.tiles.tile_content import cells_of, content_of
+from userrep.tiles.tile_rows import tiles_of
 
 pytestmark = pytest.mark.default
 
@@ -311,7 +311,7 @@ def test_in_folders_of_days_a_day_of_which_a_file_has_other_rows_needs_spark(
     assert [(of.day.day, of.tiles is None) for of in found] == [(1, False), (2, True), (3, True), (4, True), (5, True)]
     assert found[0].tiles is not None
     assert (found[0].tiles["user_id"].to_pylist(), found[0].num_rejected) == (["u1", "u2"], 1)
-    monkeypatch.setattr("userrep.events.direct.MOST_ROWS", 2)
+    monkeypatch.setattr("userrep.tiles.direct.MOST_ROWS", 2)
     assert next(tiles_of_files(sorted(folder_days), {D1}, COLUMNS, folder_days=folder_days)).tiles is None
 
 

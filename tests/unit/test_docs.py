@@ -18,19 +18,20 @@ from tests.support.builders import config_of
 from tests.support.command_line import configuration_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
-from userrep import cli_consumers, cli_spaces
+from userrep.cli import consumers as cli_consumers
+from userrep.cli import spaces as cli_spaces
 from userrep.config import Drift, DriftLimits, Section
-from userrep.downstream import outputs
-from userrep.downstream.embedding_join import EmbeddingJoin
-from userrep.downstream.options import JoinOptions
 from userrep.evaluation.plan import make_plan
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
-from userrep.export import export_embeddings
+from userrep.joins import outputs
+from userrep.joins.embedding_join import EmbeddingJoin
+from userrep.joins.options import JoinOptions
 from userrep.logs import StageLine, to_stderr
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
 from userrep.spaces.snapshots import publish_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.workflows.export import export_embeddings
 
 pytestmark = pytest.mark.default
 
@@ -48,7 +49,7 @@ def test_a_key_or_column_that_nobody_explains_has_no_place_in_the_reference() ->
 
     with pytest.raises(ValueError, match=r"Unexplained\.key: say below it what it means, in a docstring"):
         meaning(Unexplained, "key")
-    with pytest.raises(ValueError, match=r"job_runs\.mood: say in userrep/data_dictionary\.py what it means"):
+    with pytest.raises(ValueError, match=r"job_runs\.mood: say in userrep/store/data_dictionary\.py what it means"):
         column_meaning("job_runs", "mood")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import config_of
+from userrep.cli.doctor import Finding, findings
 from userrep.config import Config
-from userrep.doctor import Finding, findings
 from userrep.errors import UsageError
 
 pytestmark = pytest.mark.default
@@ -21,7 +21,7 @@ def _no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise UsageError("Spark did not start (no Java).")
 
-    monkeypatch.setattr("userrep.doctor.get_session", fail)
+    monkeypatch.setattr("userrep.cli.doctor.get_session", fail)
 
 
 def script(path: Path, *lines: str) -> Path:
@@ -155,8 +155,8 @@ def test_an_unexpected_error_of_a_check_is_its_finding(monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise ValueError("first line\nsecond line")
 
-    monkeypatch.setattr("userrep.doctor.get_session", broken)
-    monkeypatch.setattr("userrep.doctor.check_writable", broken)
+    monkeypatch.setattr("userrep.cli.doctor.get_session", broken)
+    monkeypatch.setattr("userrep.cli.doctor.check_writable", broken)
     config = config_of(tmp_path)
     assert found("root", config) == Finding("root", False, "ValueError: first line")
     assert found("spark with delta", config) == Finding("spark with delta", False, "ValueError: first line")
@@ -164,7 +164,7 @@ def test_an_unexpected_error_of_a_check_is_its_finding(monkeypatch: pytest.Monke
 
 def test_python_3_11_is_accepted_and_3_1_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     for version, is_ok in (((3, 11, 7), True), ((3, 12, 0), False), ((3, 1, 1), False)):
-        monkeypatch.setattr("userrep.doctor.sys.version_info", version)
+        monkeypatch.setattr("userrep.cli.doctor.sys.version_info", version)
         python = next(findings(None))
         monkeypatch.undo()
         assert (python.ok, python.found) == (is_ok, ".".join(map(str, version)))

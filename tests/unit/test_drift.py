@@ -14,14 +14,14 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.test_model import features, saved
 from userrep.config import Config
-from userrep.operations.drift import FAIL, OK, WARN, Drift, measure_drift, newest_measurable
-from userrep.operations.input_drift import compared_inputs
-from userrep.operations.reconstruction import reconstruction_of
-from userrep.operations.stability import Ranges
-from userrep.schemas import SNAPSHOT_DRIFT
+from userrep.monitoring.drift import FAIL, OK, WARN, Drift, measure_drift, newest_measurable
+from userrep.monitoring.input_drift import compared_inputs
+from userrep.monitoring.reconstruction import reconstruction_of
+from userrep.monitoring.stability import Ranges
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import STAGED
 from userrep.store.places import open_tables
+from userrep.store.schemas import SNAPSHOT_DRIFT
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default

@@ -13,15 +13,15 @@ from benchmarks.inference_data import as_stored
 from tests.unit.test_inference import as_arrow, random_users, same_bits
 from tests.unit.test_layout import LAYOUT, SPEC
 from tests.unit.test_model import saved
-from userrep.arrow import stacked
 from userrep.inference import embed
 from userrep.inference.embed import FeatureFile, _tasks, _written
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
-from userrep.schemas import USER_EMBEDDINGS
+from userrep.store.arrow import stacked
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.table_files import TableFile
 from userrep.store.tables import Tables
-from userrep.table_files import TableFile
 
 pytestmark = pytest.mark.fast
 

@@ -20,11 +20,11 @@ from pyspark.sql import functions as F
 from tests.support.builders import SPARK
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.test_model import saved
-from userrep.downstream.embedding_join import EmbeddingJoin
-from userrep.downstream.join import join_embeddings
-from userrep.downstream.options import JoinOptions
-from userrep.downstream.training_sets import create_training_set
 from userrep.errors import UsageError
+from userrep.joins.embedding_join import EmbeddingJoin
+from userrep.joins.join import join_embeddings
+from userrep.joins.options import JoinOptions
+from userrep.joins.training_sets import create_training_set
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.store.file_tables import FileTables
@@ -95,7 +95,7 @@ def test_a_pipeline_is_loaded_and_used_in_a_new_process(tables: Tables, labels: 
     promote(tables, find_space(tables, "s002-b"))
     code = f"""
 from pyspark.ml import PipelineModel
-from userrep.session import get_session
+from userrep.spark.session import get_session
 spark = get_session(master="local[1]", conf={SPARK!r})
 rows = PipelineModel.load({str(tmp_path / "model")!r}).transform(spark.read.parquet({str(tmp_path / "labels")!r}))
 print(rows.where("prediction = label AND snapshot_id LIKE 's001-a-%'").count())
@@ -138,7 +138,7 @@ def test_all_models_of_a_cross_validation_are_on_one_space(
             space_id = ("s001-a", "s002-b")[len(asked) - 1]  # another one serves each time that it is looked at
         return find_space(tables, space_id)
 
-    monkeypatch.setattr("userrep.downstream.embedding_join.find_space", serving)
+    monkeypatch.setattr("userrep.joins.embedding_join.find_space", serving)
     estimator = pipeline(tmp_path)
     grid = ParamGridBuilder().addGrid(estimator.getStages()[1].regParam, [0.0, 0.1]).build()
     evaluator = BinaryClassificationEvaluator()

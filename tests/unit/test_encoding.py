@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.records import RECORD
-from userrep.events.tombstones import NOBODY
-from userrep.features.item_matrix import VectorFiles
 from userrep.features.spec import FeatureSpec
+from userrep.features.sums.item_matrix import VectorFiles
+from userrep.sources.tombstones import NOBODY
 from userrep.streaming.encoding import Encoding, UsedOpening, UsedSpace
 
 pytestmark = pytest.mark.fast

@@ -17,23 +17,23 @@ from pyspark.sql import SparkSession
 from benchmarks.nights import files_naming
 from tests.support.builders import config_of, event, write_rows
 from tests.support.embedding_tables import publish, snapshot
-from userrep import export
 from userrep.config import Config
-from userrep.delta_files import DeltaFiles
+from userrep.erasure import erasure
+from userrep.erasure.erased_rows import Gone, erase_rows
+from userrep.erasure.erasure import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests, read_ids
 from userrep.errors import UsageError, UserrepError
-from userrep.events.inventory import take_inventory
-from userrep.events.tile_build import build_tiles
-from userrep.events.tombstones import NOBODY, add_tombstones, read_tombstones, request_id_of
 from userrep.features.sides import refresh_profiles
-from userrep.operations import erasure
-from userrep.operations.erased_rows import Gone, erase_rows
-from userrep.operations.erasure import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests, read_ids
-from userrep.parquet_parts import MANIFEST
-from userrep.schemas import REJECTED_EVENTS, TRAINING_SETS, USER_EMBEDDINGS, USER_ITEM_DAYS, USER_PROFILES
+from userrep.sources.tombstones import NOBODY, add_tombstones, read_tombstones, request_id_of
+from userrep.store.delta_files import DeltaFiles
 from userrep.store.file_tables import FileTables
+from userrep.store.parquet_parts import MANIFEST
 from userrep.store.places import open_tables
+from userrep.store.schemas import REJECTED_EVENTS, TRAINING_SETS, USER_EMBEDDINGS, USER_ITEM_DAYS, USER_PROFILES
 from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Tables
+from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.tile_build import build_tiles
+from userrep.workflows import export
 
 pytestmark = pytest.mark.default
 

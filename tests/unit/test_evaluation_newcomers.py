@@ -40,8 +40,8 @@ from userrep.evaluation.newest import Newest, newest_of
 from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.task import Truth
-from userrep.features.chunk import PROFILES
 from userrep.features.layout import in_lists
+from userrep.features.sums.chunk import PROFILES
 from userrep.utc import DAY_US, day_number
 
 pytestmark = pytest.mark.fast

@@ -12,7 +12,7 @@ import pytest
 
 from userrep.evaluation.output import as_json, result_lines, table_rows, write_results
 from userrep.evaluation.results import Cost, Measured, Results
-from userrep.schemas import TableSchema
+from userrep.store.schemas import TableSchema
 
 pytestmark = pytest.mark.fast
 

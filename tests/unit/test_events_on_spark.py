@@ -13,20 +13,20 @@ from pyspark.sql import functions as F
 
 from tests.support.builders import config_of, event, write_rows
 from userrep.config import Partition
-from userrep.events.buckets import bucket_of, range_of_slice, user_slice
-from userrep.events.days import num_rejected_of
-from userrep.events.files import exact_sum, summed
-from userrep.events.hashing import bucket_of as buckets_of
-from userrep.events.inventory import take_inventory
-from userrep.events.new_files import _decoded
-from userrep.events.open_log import one_slash
-from userrep.events.partitions import folder_day
-from userrep.events.tile_build import build_tiles
-from userrep.events.tiles import read_tiles
-from userrep.events.tombstones import add_tombstones, read_tombstones
-from userrep.schemas import REJECTED_EVENTS
+from userrep.sources.open_log import one_slash
+from userrep.sources.partitions import folder_day
+from userrep.sources.tombstones import add_tombstones, read_tombstones
+from userrep.store.buckets import bucket_of, range_of_slice, user_slice
 from userrep.store.file_tables import FileTables
+from userrep.store.hashing import bucket_of as buckets_of
 from userrep.store.places import open_tables
+from userrep.store.schemas import REJECTED_EVENTS
+from userrep.tiles.inventory.days import num_rejected_of
+from userrep.tiles.inventory.files import exact_sum, summed
+from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.inventory.new_files import _decoded
+from userrep.tiles.tile_build import build_tiles
+from userrep.tiles.tiles import read_tiles
 
 pytestmark = pytest.mark.default
 

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.events import tiles
-from userrep.events.tiles import (
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import TILE_DAYS
+from userrep.store.tables import Tables
+from userrep.tiles import tiles
+from userrep.tiles.tiles import (
     _revisions_predicate,
     days_fingerprint,
     latest_tile_days,
@@ -20,9 +23,6 @@ from userrep.events.tiles import (
     tiles_by_cell,
     tiles_fingerprint,
 )
-from userrep.schemas import TILE_DAYS
-from userrep.store.file_tables import FileTables
-from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 

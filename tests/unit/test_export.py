@@ -15,15 +15,16 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import config_of
 from tests.unit.test_model import saved
-from userrep import export, parquet_parts
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.export import MANIFEST, check_out, export_embeddings
-from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space, add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
+from userrep.store import parquet_parts
 from userrep.store.places import open_tables
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
+from userrep.workflows import export
+from userrep.workflows.export import MANIFEST, check_out, export_embeddings
 
 pytestmark = pytest.mark.default
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from userrep.events.buckets import NUM_BUCKETS, BucketRange
-from userrep.events.hashing import bucket_of
-from userrep.features import plan, pooling
-from userrep.features.chunk import PROFILES, SUMS, TILES, Chunk
-from userrep.features.item_matrix import ItemMatrix, VectorFiles
 from userrep.features.layout import in_lists
-from userrep.features.plan import Plan, plan_ranges
-from userrep.features.pooling import Made, PoolingJob, as_chunk_of_sums
 from userrep.features.spec import FeatureSpec
+from userrep.features.sums import plan, pooling
+from userrep.features.sums.chunk import PROFILES, SUMS, TILES, Chunk
+from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles
+from userrep.features.sums.plan import Plan, plan_ranges
+from userrep.features.sums.pooling import Made, PoolingJob, as_chunk_of_sums
+from userrep.store.buckets import NUM_BUCKETS, BucketRange
+from userrep.store.hashing import bucket_of
 
 pytestmark = pytest.mark.fast
 
@@ -251,7 +251,7 @@ def test_a_history_adds_columns_and_changes_nothing_else(tiles: list[Row], drawn
 def test_blocks_of_few_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tiles = [tile(user, age, 1, 2.0, 9, 1, "tv") for user in "dcba" for age in (1, 2, 4)]
     before = ran(FEATURES, chunk_of(tiles, [profile("d", 1, "se", [])]))
-    monkeypatch.setattr("userrep.features.chunk._BLOCK_BYTES", 1)
+    monkeypatch.setattr("userrep.features.sums.chunk._BLOCK_BYTES", 1)
     assert ran(FEATURES, chunk_of(tiles, [profile("d", 1, "se", [])])) == before
 
 

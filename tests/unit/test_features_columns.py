@@ -20,11 +20,11 @@ from tests.unit.test_features import (
     tile,
     vectors,  # noqa: F401  # a fixture
 )
-from userrep.features.accumulate import Floats, Sums
-from userrep.features.chunk import Block, blocks
-from userrep.features.columns import features_batch, openings_batch, summed_picks, sums_batch
-from userrep.features.item_matrix import ItemMatrix
 from userrep.features.layout import in_lists
+from userrep.features.sums.accumulate import Floats, Sums
+from userrep.features.sums.batches import features_batch, openings_batch, summed_picks, sums_batch
+from userrep.features.sums.chunk import Block, blocks
+from userrep.features.sums.item_matrix import ItemMatrix
 
 pytestmark = pytest.mark.fast
 

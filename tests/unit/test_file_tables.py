@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from userrep.delta_files import DeltaFiles
-from userrep.schemas import EXPORTS, JOB_RUNS
+from userrep.store.delta_files import DeltaFiles
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EXPORTS, JOB_RUNS
 
 pytestmark = pytest.mark.fast
 

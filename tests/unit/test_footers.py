@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.builders import at
-from userrep.events.footers import Times, day_of_file, is_readable, microseconds_of
+from userrep.tiles.inventory.footers import Times, day_of_file, is_readable, microseconds_of
 
 pytestmark = pytest.mark.fast
 

@@ -10,8 +10,8 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError, UserrepError
-from userrep.schemas import EXPORTS
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EXPORTS
 from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import FORMAT, Tables
 

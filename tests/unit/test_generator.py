@@ -14,7 +14,7 @@ from pyspark.sql.functions import lit, struct, to_json
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from userrep.events.generator import GENRES, LogSpec, generate_log, log_tables
+from userrep.synthetic.generator import GENRES, LogSpec, generate_log, log_tables
 
 pytestmark = pytest.mark.default
 

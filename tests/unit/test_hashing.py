@@ -9,7 +9,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.events.hashing import bucket_of, hash64, mixed
+from userrep.store.hashing import bucket_of, hash64, mixed
 
 pytestmark = pytest.mark.fast
 

@@ -11,19 +11,19 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import config_of, event, write_rows
 from userrep.config import Config
-from userrep.events.buckets import NUM_BUCKETS, BucketRange
-from userrep.events.inventory import take_inventory
-from userrep.events.tile_build import build_tiles
-from userrep.events.tiles import latest_tile_days, read_tiles
-from userrep.features import bucketed
 from userrep.features.build import read_features
 from userrep.features.heavy import HeavyUsers, heavy_users
-from userrep.features.inputs import Inputs, TileDays, listed_files
 from userrep.features.sides import Profiles
+from userrep.features.sums import bucketed
+from userrep.features.sums.inputs import Inputs, TileDays, listed_files
 from userrep.items.versions import lineage_of
-from userrep.pipeline import Pipeline
+from userrep.store.buckets import NUM_BUCKETS, BucketRange
 from userrep.store.places import open_tables
 from userrep.store.tables import Tables
+from userrep.tiles.inventory.inventory import take_inventory
+from userrep.tiles.tile_build import build_tiles
+from userrep.tiles.tiles import latest_tile_days, read_tiles
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pyspark.sql import Row
 
-from userrep.operations.input_drift import Inputs, _growth
-from userrep.operations.stability import Ranges
+from userrep.monitoring.input_drift import Inputs, _growth
+from userrep.monitoring.stability import Ranges
 
 pytestmark = pytest.mark.fast
 

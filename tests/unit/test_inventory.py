@@ -8,7 +8,7 @@ from pyspark.sql import Row
 
 from userrep.config import Events
 from userrep.errors import RejectedShareError, UsageError
-from userrep.events.inventory import Inventory, LogDay, _merged, _missing, _why_unreadable, mapping_of
+from userrep.tiles.inventory.inventory import Inventory, LogDay, _merged, _missing, _why_unreadable, mapping_of
 
 pytestmark = pytest.mark.fast
 

@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep.config import Config
-from userrep.features.item_files import dated_vectors, item_parts
+from userrep.features.sums.item_files import dated_vectors, item_parts
 from userrep.items.versions import Versions
-from userrep.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
+from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
-from userrep.table_writer import TableWriter
 
 pytestmark = pytest.mark.fast
 

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.unit.test_features import ITEM_IDS, ITEMS_IX, NUM_ITEMS, SPEC
-from userrep.events.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, range_of
-from userrep.events.hashing import bucket_of
-from userrep.features import item_matrix
-from userrep.features.accumulate import Floats
-from userrep.features.item_matrix import ItemMatrix, VectorFiles, item_matrices, read_matrix
+from userrep.features.sums import item_matrix
+from userrep.features.sums.accumulate import Floats
+from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices, read_matrix
+from userrep.store.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, range_of
+from userrep.store.hashing import bucket_of
 
 pytestmark = pytest.mark.fast
 

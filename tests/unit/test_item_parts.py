@@ -23,13 +23,13 @@ from tests.unit.test_features import (
     tiles_of_users,
 )
 from tests.unit.test_item_matrix import two_versions
-from userrep.events.buckets import BucketRange
-from userrep.events.hashing import bucket_of
-from userrep.features.chunk import SUMS
-from userrep.features.item_matrix import VectorFiles
-from userrep.features.item_parts import only_items
-from userrep.features.plan import Plan, Task
-from userrep.features.pooling import PoolingJob, as_chunk_of_sums
+from userrep.features.sums.chunk import SUMS
+from userrep.features.sums.item_matrix import VectorFiles
+from userrep.features.sums.item_parts import only_items
+from userrep.features.sums.plan import Plan, Task
+from userrep.features.sums.pooling import PoolingJob, as_chunk_of_sums
+from userrep.store.buckets import BucketRange
+from userrep.store.hashing import bucket_of
 
 pytestmark = pytest.mark.fast
 

@@ -18,8 +18,6 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from tests.support.builders import config_of, write_rows
 from userrep.config import Config, TextVectors
 from userrep.errors import UsageError
-from userrep.events.buckets import NUM_BUCKETS
-from userrep.events.hashing import bucket_of
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
 from userrep.items.versions import (
     Versions,
@@ -30,9 +28,11 @@ from userrep.items.versions import (
     train_versions,
     versions_of,
 )
-from userrep.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
+from userrep.store.hashing import bucket_of
 from userrep.store.places import open_tables
+from userrep.store.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default

@@ -28,23 +28,23 @@ from tests.support.embedding_tables import (
     publish,
     snapshot,
 )
-from userrep.arrow import listed
-from userrep.downstream import join, lookup
-from userrep.downstream.join import join_embeddings
-from userrep.downstream.lookup import with_vectors
-from userrep.downstream.options import InSampleWarning, JoinOptions
-from userrep.downstream.outputs import SPACE_ID, num_by_status
-from userrep.downstream.resolution import steps_of, with_snapshot
-from userrep.downstream.training_sets import create_training_set
 from userrep.errors import UsageError
-from userrep.events.hashing import bucket_of
-from userrep.schemas import USER_EMBEDDINGS
+from userrep.joins import join, lookup
+from userrep.joins.join import join_embeddings
+from userrep.joins.lookup import with_vectors
+from userrep.joins.options import InSampleWarning, JoinOptions
+from userrep.joins.outputs import SPACE_ID, num_by_status
+from userrep.joins.resolution import steps_of, with_snapshot
+from userrep.joins.training_sets import create_training_set
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import EXPIRED, REFUSED, STAGED, Snapshot, record_snapshots
+from userrep.store.arrow import listed
 from userrep.store.file_tables import FileTables
+from userrep.store.hashing import bucket_of
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.table_files import TableFile
+from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
-from userrep.table_files import TableFile
-from userrep.table_writer import TableWriter
 
 pytestmark = pytest.mark.default
 

@@ -18,19 +18,20 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import config_of
-from userrep import daily, leases, schemas
 from userrep.config import Config
+from userrep.erasure.erasure import Erasure
 from userrep.errors import AlreadyRunningError, UserrepError
-from userrep.jobs import run_job
-from userrep.leases import held
-from userrep.operations.erasure import Erasure
-from userrep.pipeline import Pipeline
-from userrep.runs import Runs
-from userrep.schemas import LEASES
-from userrep.storage import delete_file, folder_names, write_bytes
+from userrep.store import leases, schemas
 from userrep.store.file_tables import FileTables
+from userrep.store.leases import held
+from userrep.store.schemas import LEASES
+from userrep.store.storage import delete_file, folder_names, write_bytes
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
+from userrep.workflows import daily
+from userrep.workflows.jobs import run_job
+from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.runs import Runs
 
 pytestmark = pytest.mark.default
 
@@ -38,7 +39,7 @@ BEAT, STALE = timedelta(seconds=0.2), timedelta(seconds=1)
 HOLDER = f"""
 import sys, time
 from datetime import timedelta
-from userrep import leases
+from userrep.store import leases
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 leases.BEAT, leases.STALE = timedelta(seconds={BEAT.total_seconds()}), timedelta(seconds={STALE.total_seconds()})

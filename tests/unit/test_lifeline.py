@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from userrep.errors import PeerLostError
-from userrep.training import lifeline
-from userrep.training.lifeline import Address, Failure, Lifeline, told
+from userrep.training.launch import lifeline
+from userrep.training.launch.lifeline import Address, Failure, Lifeline, told
 
 pytestmark = pytest.mark.default
 
@@ -67,7 +67,7 @@ def is_closed(line: socket.socket) -> bool:
 
 RANK = """
 import sys, threading
-from userrep.training.lifeline import Address, RankLine
+from userrep.training.launch.lifeline import Address, RankLine
 line = RankLine(Address(sys.argv[1], int(sys.argv[2]), sys.argv[3]), 0)
 line.say("here")
 {then}

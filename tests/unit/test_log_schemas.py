@@ -9,10 +9,10 @@ from pyspark.sql import types as T
 
 from userrep.config import EventSource
 from userrep.errors import UsageError
-from userrep.events.log_schemas import check_schema
-from userrep.events.open_log import OpenLog, _columns
-from userrep.schemas import SOURCE_SCHEMAS
+from userrep.sources.log_schemas import check_schema
+from userrep.sources.open_log import OpenLog, _columns
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import SOURCE_SCHEMAS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

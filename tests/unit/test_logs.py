@@ -15,22 +15,22 @@ from pyspark.sql import functions as F
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Config, EventSource, Items, Onboarding, Users, parse_config
 from userrep.errors import UsageError
-from userrep.events import direct_build, tile_build
-from userrep.events.columns import check_columns, find_column, named
-from userrep.events.days import read_days
-from userrep.events.direct_build import counted_days
-from userrep.events.inventory import Inventory, take_inventory
-from userrep.events.open_log import open_logs
-from userrep.events.partitions import in_partitions, partition_day
-from userrep.events.source import check_events, read_source, with_validity
-from userrep.events.tile_build import TileBuild, build_tiles
-from userrep.events.tiles import latest_tile_days, read_tiles
 from userrep.features.sides import read_picks, read_users
 from userrep.items.versions import _items
-from userrep.schemas import REJECTED_EVENTS, TILE_DAYS
+from userrep.sources.columns import check_columns, find_column, named
+from userrep.sources.open_log import open_logs
+from userrep.sources.partitions import in_partitions, partition_day
+from userrep.sources.source import check_events, read_source, with_validity
 from userrep.store.file_tables import FileTables
 from userrep.store.places import open_tables
+from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS
 from userrep.store.tables import Tables
+from userrep.tiles import direct_build, tile_build
+from userrep.tiles.direct_build import counted_days
+from userrep.tiles.inventory.days import read_days
+from userrep.tiles.inventory.inventory import Inventory, take_inventory
+from userrep.tiles.tile_build import TileBuild, build_tiles
+from userrep.tiles.tiles import latest_tile_days, read_tiles
 
 pytestmark = pytest.mark.default
 
@@ -230,7 +230,9 @@ def test_a_log_by_event_date_is_known_by_its_listing_and_read_by_partition(
     config = config_of(tmp_path, events={"partition": BY_EVENT_DATE, "max_rejected_share": 0.5})
     tables = open_tables(config, spark)
     with monkeypatch.context() as patch:
-        patch.setattr("userrep.events.new_files.with_validity", None)  # which nothing that reads rows can do without
+        patch.setattr(
+            "userrep.tiles.inventory.new_files.with_validity", None
+        )  # which nothing that reads rows can do without
         inventory = take_inventory(tables, config.events)
     assert [(day.day, day.num_rows) for day in inventory.days] == [(D1, None), (D2, None), (D3, None)]
     build = build_tiles(tables, config, inventory, before=D3)

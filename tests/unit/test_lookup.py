@@ -10,8 +10,8 @@ from deploy.services import RedisServer
 from tests.support.builders import AS_OF
 from tests.support.streaming_world import DAY, NEXT, NewWorld, World, arrive, events_between
 from userrep.errors import UsageError, UserrepError
-from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate, find_space
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.streaming import lookup
 from userrep.streaming.online import OnlineStore, Vectors
 

@@ -23,13 +23,13 @@ from tests.unit.test_training import (
     task_of,
     task_on,
 )
-from userrep.arrow import unpacked
 from userrep.errors import DivergedError
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.losses import Loss
+from userrep.store.arrow import unpacked
 from userrep.training import loop, progress
 from userrep.training.checkpoint import Standing
-from userrep.training.comm import LocalComm
+from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import result_of, train
 
 pytestmark = pytest.mark.fast

@@ -13,11 +13,13 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import config_of
 from tests.support.embedding_tables import Update, add_spaces, add_updates, publish, snapshot
-from userrep import delta_files
 from userrep.errors import UserrepError
 from userrep.operations import maintenance
 from userrep.operations.maintenance import LEDGERS, maintain_tables
-from userrep.schemas import (
+from userrep.spaces.snapshots import REFUSED
+from userrep.store import delta_files
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import (
     ALL,
     EMBEDDING_UPDATES,
     FEATURE_SETS,
@@ -33,9 +35,7 @@ from userrep.schemas import (
     USER_OPENINGS,
     user_features,
 )
-from userrep.spaces.snapshots import REFUSED
-from userrep.sql import sql_date
-from userrep.store.file_tables import FileTables
+from userrep.store.sql import sql_date
 from userrep.store.tables import RETENTION, Tables
 from userrep.utc import utc_now
 

@@ -11,8 +11,8 @@ from pyspark.sql import types as T
 
 from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import EventSource
-from userrep.events.new_files import _day_or_none, _told, _told_by_footers
 from userrep.store.file_tables import FileTables
+from userrep.tiles.inventory.new_files import _day_or_none, _told, _told_by_footers
 
 pytestmark = pytest.mark.fast
 

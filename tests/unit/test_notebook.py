@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from userrep.notebook import settings, show_table
+from userrep.cli.notebook import settings, show_table
 
 pytestmark = pytest.mark.fast
 

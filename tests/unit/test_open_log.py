@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Events
 from userrep.errors import UsageError
-from userrep.events.open_log import open_logs
+from userrep.sources.open_log import open_logs
 
 pytestmark = pytest.mark.default
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from userrep.events.hashing import bucket_of
-from userrep.schemas import USER_OPENINGS
-from userrep.storage import open_parquet
 from userrep.store.file_tables import FileTables
+from userrep.store.hashing import bucket_of
+from userrep.store.schemas import USER_OPENINGS
+from userrep.store.storage import open_parquet
+from userrep.store.table_files import TableFile
 from userrep.streaming import opening_rows as reading
 from userrep.streaming.opening_rows import OpeningFile, opening_rows, rows_of_users, user_files
-from userrep.table_files import TableFile
 
 pytestmark = pytest.mark.fast
 

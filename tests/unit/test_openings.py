@@ -12,10 +12,10 @@ from pyspark.sql import functions as F
 from tests.support.builders import AS_OF, config_of
 from tests.support.streaming_world import DAY, NewWorld, World
 from userrep.errors import UsageError
-from userrep.events.source import read_source
 from userrep.features.build import stored_features
-from userrep.features.openings import build_openings, openings, with_files
+from userrep.features.sums.openings import build_openings, openings, with_files
 from userrep.items.versions import Versions, versions_of
+from userrep.sources.source import read_source
 from userrep.store.spark_tables import SparkTables
 from userrep.streaming.arriving import ARRIVED, PLACE
 from userrep.streaming.batches import MicroBatches

@@ -12,11 +12,11 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.operations.drift import Drift, _buckets_of, _kept, measure_drift, newest_measurable
-from userrep.schemas import SNAPSHOT_DRIFT
+from userrep.monitoring.drift import Drift, _buckets_of, _kept, measure_drift, newest_measurable
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots, record_snapshots
 from userrep.store.places import open_tables
+from userrep.store.schemas import SNAPSHOT_DRIFT
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

@@ -9,8 +9,8 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import Update, add_updates, publish, snapshot
 from userrep.operations import maintenance
 from userrep.operations.maintenance import _crowded, _drop_refused, maintain_tables
-from userrep.schemas import EMBEDDING_UPDATES, JOB_RUNS, REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EMBEDDING_UPDATES, JOB_RUNS, REJECTED_EVENTS, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

@@ -12,10 +12,10 @@ from tests.support.embedding_tables import add_spaces, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.operations.plan import Plan, Size, Storage, Work, measured_runs, plan_for
-from userrep.schemas import JOB_RUNS
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.places import open_tables
+from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

@@ -11,7 +11,7 @@ from tests.unit.test_training import LAYOUT, on_ranks, planted
 from userrep import config
 from userrep.errors import DivergedError
 from userrep.model.autoencoder import Autoencoder
-from userrep.training.comm import LocalComm
+from userrep.training.launch.comm import LocalComm
 from userrep.training.optimizer import Optimizer
 
 pytestmark = pytest.mark.fast

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep import parquet_parts
-from userrep.parquet_parts import MANIFEST, Part, _groups, _without, _write, erase_from_parts
+from userrep.store import parquet_parts
+from userrep.store.parquet_parts import MANIFEST, Part, _groups, _without, _write, erase_from_parts
 
 pytestmark = pytest.mark.fast
 

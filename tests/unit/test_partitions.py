@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userrep.events.partitions import ranges
+from userrep.sources.partitions import ranges
 
 pytestmark = pytest.mark.fast
 

@@ -3,9 +3,9 @@
 import pytest
 
 from userrep.config import parse_config
-from userrep.schemas import EXPORTS
 from userrep.store.file_tables import FileTables
 from userrep.store.places import open_root, open_tables
+from userrep.store.schemas import EXPORTS
 from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Tables
 

@@ -14,10 +14,10 @@ from userrep.errors import UsageError
 from userrep.features.build import features_table
 from userrep.items.versions import lineage_of
 from userrep.operations.plan import Plan, Size, plan_for
-from userrep.schemas import FEATURE_SETS, JOB_RUNS, SUM_GENERATIONS, TILE_DAYS
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.store.places import open_tables
+from userrep.store.schemas import FEATURE_SETS, JOB_RUNS, SUM_GENERATIONS, TILE_DAYS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

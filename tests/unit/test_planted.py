@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from userrep.errors import UsageError
-from userrep.events.planted import REGIMES, Catalog, LogSpec, Population, drawn, keys_of, normal, uniform
+from userrep.synthetic.planted import REGIMES, Catalog, LogSpec, Population, drawn, keys_of, normal, uniform
 
 pytestmark = pytest.mark.fast
 

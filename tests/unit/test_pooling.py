@@ -24,12 +24,12 @@ from tests.unit.test_features import (
     tile,
     vectors,  # noqa: F401  # a fixture
 )
-from userrep.events.buckets import BucketRange
-from userrep.features import pooling
-from userrep.features.chunk import SUMS
-from userrep.features.item_matrix import ItemMatrix, VectorFiles
-from userrep.features.pooling import PoolingJob, as_chunk_of_sums
 from userrep.features.spec import FeatureSpec
+from userrep.features.sums import pooling
+from userrep.features.sums.chunk import SUMS
+from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles
+from userrep.features.sums.pooling import PoolingJob, as_chunk_of_sums
+from userrep.store.buckets import BucketRange
 
 pytestmark = pytest.mark.fast
 

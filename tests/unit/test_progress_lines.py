@@ -13,12 +13,13 @@ from typing import Any, cast
 import pytest
 
 from tests.support.builders import config_of
-from userrep import jobs, logs
+from userrep import logs
 from userrep.errors import GateRefusedError, UsageError
 from userrep.ids import checked_name
-from userrep.runs import Runs
-from userrep.schemas import JOB_RUNS
+from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
+from userrep.workflows import jobs
+from userrep.workflows.runs import Runs
 
 pytestmark = pytest.mark.default
 
@@ -33,7 +34,7 @@ def tables_in(folder: Path) -> Tables:
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     """The stages of a run, whose record needs no Spark."""
-    monkeypatch.setattr("userrep.runs.SparkWork", lambda _: SimpleNamespace(found=dict))
+    monkeypatch.setattr("userrep.workflows.runs.SparkWork", lambda _: SimpleNamespace(found=dict))
     return Runs(tables_in(tmp_path), config_of(tmp_path))
 
 

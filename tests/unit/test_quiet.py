@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from userrep.quiet import filtered_stderr, silence_query_logger
+from userrep.spark.quiet import filtered_stderr, silence_query_logger
 
 pytestmark = pytest.mark.default
 

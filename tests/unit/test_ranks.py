@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.unit.test_training import losses_of, silent, task_on
-from userrep.training import comm, ranks
-from userrep.training.comm import LocalComm
-from userrep.training.lifeline import Address
+from userrep.training.launch import comm, ranks
+from userrep.training.launch.comm import LocalComm
+from userrep.training.launch.lifeline import Address
+from userrep.training.launch.ranks import train_rank
 from userrep.training.loop import train
-from userrep.training.ranks import train_rank
 from userrep.training.task import TrainingTask
 
 pytestmark = pytest.mark.fast

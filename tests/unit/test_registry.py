@@ -14,11 +14,11 @@ from pyspark.sql import SparkSession
 from tests.unit.test_consumers import with_spaces
 from tests.unit.test_transitions import NOW, A, B, C, consumer, two_spaces
 from userrep.errors import PromotionRefusedError, UserrepError
-from userrep.schemas import REGISTRY
 from userrep.spaces import consumers, transitions
 from userrep.spaces.registry import change_registry, find_space, mark_ready, promote, read_registry
 from userrep.spaces.registry_value import Registry
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import REGISTRY
 from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Tables
 
@@ -54,7 +54,7 @@ def test_a_kill_between_the_look_and_the_commit_leaves_the_registry_as_it_was(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("userrep.delta_files.write_deltalake", killed)
+        patch.setattr("userrep.store.delta_files.write_deltalake", killed)
         with pytest.raises(KeyboardInterrupt):
             promote(tables, find_space(tables, B))
     assert (read_registry(tables), tables.version(REGISTRY)) == (before, version)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from userrep.operations.report.charts import (
+from userrep.report.charts import (
     Mark,
     Row,
     Series,

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.report_facts import LAST, NOW, a_day, a_snapshot, facts, stage
-from userrep.operations.report.drawings import (
+from userrep.report.drawings import (
     events_by_day,
     night_stages,
     rejected_rows,
@@ -17,7 +17,7 @@ from userrep.operations.report.drawings import (
     stage_costs,
     stored_tables,
 )
-from userrep.operations.report.facts import LogFacts, Run, Table
+from userrep.report.facts import LogFacts, Run, Table
 
 pytestmark = pytest.mark.fast
 

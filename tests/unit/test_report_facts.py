@@ -6,7 +6,7 @@ from datetime import date, datetime
 import pytest
 
 from tests.support.report_facts import SPACE, a_day, a_space, a_task, facts
-from userrep.operations.report.facts import Day, Figure, LogFacts, TaskFacts, TrainingFacts, as_tree
+from userrep.report.facts import Day, Figure, LogFacts, TaskFacts, TrainingFacts, as_tree
 
 pytestmark = pytest.mark.fast
 

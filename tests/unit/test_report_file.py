@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.report_facts import facts, nothing
 from userrep.errors import UsageError
-from userrep.operations.report.file import check_out, twin_of, write_report
-from userrep.operations.report.page import MARK, page
-from userrep.operations.report.summary import summarised
+from userrep.report.file import check_out, twin_of, write_report
+from userrep.report.page import MARK, page
+from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast
 

@@ -19,9 +19,9 @@ from tests.support.report_facts import (
     stage,
 )
 from tests.unit.test_self_check import check_of
-from userrep.operations.report.facts import BAD, NOTE, WARN, EvaluationFacts, LogFacts, Request
-from userrep.operations.report.findings import findings
-from userrep.operations.report.summary import summarised
+from userrep.report.facts import BAD, NOTE, WARN, EvaluationFacts, LogFacts, Request
+from userrep.report.findings import findings
+from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast
 

@@ -11,13 +11,13 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.operations.report.facts import Facts
-from userrep.operations.report.gather import check_reportable, gather
-from userrep.schemas import JOB_RUNS, SNAPSHOT_DRIFT, SPACE_METRICS, TILE_DAYS
+from userrep.report.facts import Facts
+from userrep.report.gather import check_reportable, gather
 from userrep.spaces.consumers import register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.places import open_tables
+from userrep.store.schemas import JOB_RUNS, SNAPSHOT_DRIFT, SPACE_METRICS, TILE_DAYS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

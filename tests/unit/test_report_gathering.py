@@ -12,12 +12,12 @@ from pyspark.sql import SparkSession
 from tests.support.command_line import Userrep, config_file, with_tables
 from tests.unit.test_report_gather import a_run
 from userrep.config import Config
-from userrep.operations.report.user_map import map_users
-from userrep.pipeline import Pipeline
-from userrep.schemas import JOB_RUNS
+from userrep.report.user_map import map_users
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import JOB_RUNS
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 

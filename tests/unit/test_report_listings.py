@@ -20,8 +20,8 @@ from tests.support.report_facts import (
     stage,
 )
 from tests.unit.test_self_check import check_of
-from userrep.operations.report.facts import EvaluationFacts, Facts, LogFacts, Run, TrainingFacts
-from userrep.operations.report.listings import Listing, consumers, listings, spaces
+from userrep.report.facts import EvaluationFacts, Facts, LogFacts, Run, TrainingFacts
+from userrep.report.listings import Listing, consumers, listings, spaces
 
 pytestmark = pytest.mark.fast
 

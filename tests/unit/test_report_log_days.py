@@ -5,8 +5,8 @@ from datetime import date, timedelta
 import pytest
 
 from tests.support.report_facts import FIRST, a_day
-from userrep.events.tiles import TileDay, TileLedger
-from userrep.operations.report.log_days import gaps, log_facts
+from userrep.report.log_days import gaps, log_facts
+from userrep.tiles.tiles import TileDay, TileLedger
 
 pytestmark = pytest.mark.fast
 

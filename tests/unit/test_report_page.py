@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.support.report_facts import HOSTILE, NOW, a_task, facts, hostile, nothing
-from userrep.operations.report import formats
-from userrep.operations.report.facts import EvaluationFacts
-from userrep.operations.report.page import coded, page
-from userrep.operations.report.summary import summarised
+from userrep.report import formats
+from userrep.report.facts import EvaluationFacts
+from userrep.report.page import coded, page
+from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast
 

@@ -7,8 +7,8 @@ from datetime import date
 import pytest
 
 from tests.support.report_facts import NOW, a_task, drift, facts
-from userrep.operations.report.facts import Figure, Group, MapFacts, Outcome, TaskFacts, TrainingFacts
-from userrep.operations.report.space_drawings import (
+from userrep.report.facts import Figure, Group, MapFacts, Outcome, TaskFacts, TrainingFacts
+from userrep.report.space_drawings import (
     ahead,
     drift_panel,
     drifted_inputs,

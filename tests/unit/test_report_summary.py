@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.report_facts import LAST, NOW, SPACE, a_day, a_space, a_task, drift, facts, nothing, stage
-from userrep.operations.report.facts import (
+from userrep.report.facts import (
     BAD,
     NOTE,
     OK,
@@ -18,8 +18,8 @@ from userrep.operations.report.facts import (
     LogFacts,
     Table,
 )
-from userrep.operations.report.formats import NONE
-from userrep.operations.report.summary import Tile, summarised
+from userrep.report.formats import NONE
+from userrep.report.summary import Tile, summarised
 
 pytestmark = pytest.mark.fast
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from userrep.operations.report.user_map import grouped, labelled, plane
+from userrep.report.user_map import grouped, labelled, plane
 
 pytestmark = pytest.mark.fast
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.embedding_tables import Oracle, snapshot
-from userrep.downstream.resolution import Step, _by_day, steps_of
+from userrep.joins.resolution import Step, _by_day, steps_of
 from userrep.spaces.snapshots import Snapshot
 
 pytestmark = pytest.mark.fast

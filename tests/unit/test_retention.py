@@ -10,13 +10,13 @@ from pyspark.sql import SparkSession
 from tests.support.builders import left_to_spark
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.config import Snapshots
-from userrep.downstream.join import join_embeddings
-from userrep.downstream.training_sets import create_training_set, read_training_set, training_set_id
-from userrep.schemas import USER_EMBEDDINGS
+from userrep.joins.join import join_embeddings
+from userrep.joins.training_sets import create_training_set, read_training_set, training_set_id
 from userrep.spaces.registry import find_space, retire
 from userrep.spaces.retention import expire_snapshots, snapshots_to_expire
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, list_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userrep.downstream.return_propensity import LabelDates, _check_labels, label_dates, model_folder
 from userrep.errors import UserrepError
+from userrep.examples.return_propensity import LabelDates, _check_labels, label_dates, model_folder
 from userrep.spaces.registry_value import Space
 from userrep.store.file_tables import FileTables
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import write_training_rows
-from userrep.arrow import packed
-from userrep.training import row_stream as module
-from userrep.training.row_stream import Batch, RowGroup, RowStream, row_groups
+from userrep.store.arrow import packed
+from userrep.training.data import row_stream as module
+from userrep.training.data.row_stream import Batch, RowGroup, RowStream, row_groups
 
 pytestmark = pytest.mark.fast
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep.errors import GateRefusedError
-from userrep.runs import Runs, StageRun
-from userrep.schemas import EXPORTS, JOB_RUNS, TOMBSTONES
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EXPORTS, JOB_RUNS, TOMBSTONES
 from userrep.store.tables import Tables
+from userrep.workflows.runs import Runs, StageRun
 
 pytestmark = pytest.mark.fast
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep.errors import UsageError
-from userrep.events.inventory import Inventory, LogDay
-from userrep.schedule import Schedule
 from userrep.store.file_tables import FileTables
+from userrep.tiles.inventory.inventory import Inventory, LogDay
+from userrep.workflows.schedule import Schedule
 
 pytestmark = pytest.mark.fast
 

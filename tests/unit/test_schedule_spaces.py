@@ -10,14 +10,14 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.events.inventory import Inventory, LogDay
 from userrep.items.versions import lineage_of
-from userrep.schedule import Schedule
 from userrep.spaces.registry import change_registry
 from userrep.spaces.registry_value import Registry, Space
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.places import open_tables
 from userrep.store.tables import Tables
+from userrep.tiles.inventory.inventory import Inventory, LogDay
+from userrep.workflows.schedule import Schedule
 
 pytestmark = pytest.mark.fast
 

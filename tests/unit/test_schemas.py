@@ -5,8 +5,8 @@ import re
 import pytest
 from pyspark.sql import types as T
 
-from userrep import schemas
-from userrep.schemas import ALL, TableSchema, user_features
+from userrep.store import schemas
+from userrep.store.schemas import ALL, TableSchema, user_features
 
 pytestmark = pytest.mark.fast
 

@@ -11,19 +11,19 @@ import pytest
 import yaml
 
 from tests.support.builders import config_of
-from userrep.arrow import listed
 from userrep.config import Config
 from userrep.errors import UsageError, UserrepError
-from userrep.events.hashing import bucket_of
-from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import PUBLISHED, STAGED, Snapshot, record_snapshots
+from userrep.store.arrow import listed
+from userrep.store.hashing import bucket_of
 from userrep.store.places import open_tables
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
 from userrep.streaming import serving
 from userrep.streaming.online import Found
 from userrep.streaming.serving import Embedding, Service, lookup
-from userrep.table_writer import TableWriter
 
 pytestmark = pytest.mark.fast
 

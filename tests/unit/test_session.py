@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
-from userrep.session import (
+from userrep.spark.session import (
     DELTA_COORDINATES,
     KAFKA_COORDINATES,
     S3_PACKAGES,

@@ -16,9 +16,9 @@ from tests.unit.test_features import (
     tile,
     vectors,  # noqa: F401  # a fixture
 )
-from userrep.features import shuffled
-from userrep.features.chunk import PROFILES, SUMS, TILES
-from userrep.features.shuffled import steps_of_rows
+from userrep.features.sums import shuffled
+from userrep.features.sums.chunk import PROFILES, SUMS, TILES
+from userrep.features.sums.shuffled import steps_of_rows
 
 pytestmark = pytest.mark.fast
 

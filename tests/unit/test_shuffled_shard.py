@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.support.builders import write_training_rows
-from userrep.training import shuffled_shard
-from userrep.training.row_stream import RowGroup, row_groups
-from userrep.training.shuffled_shard import Room, ShuffledShard
+from userrep.training.data import shuffled_shard
+from userrep.training.data.row_stream import RowGroup, row_groups
+from userrep.training.data.shuffled_shard import Room, ShuffledShard
 
 pytestmark = pytest.mark.fast
 

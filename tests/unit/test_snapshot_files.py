@@ -17,23 +17,23 @@ from tests.support.builders import config_of, left_to_spark
 from tests.unit.test_inference import as_arrow, random_users, same_bits
 from tests.unit.test_layout import LAYOUT, SPEC
 from tests.unit.test_model import saved
-from userrep.arrow import stacked
 from userrep.config import Config
 from userrep.errors import UsageError, UserrepError
-from userrep.export import export_features
 from userrep.features.build import features_table
 from userrep.features.spec import FeatureSpec
 from userrep.inference import embed
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
-from userrep.schemas import FEATURE_SETS, USER_EMBEDDINGS
 from userrep.spaces import snapshots
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, list_snapshots, publish_snapshots, stage_snapshots
+from userrep.store.arrow import stacked
 from userrep.store.file_tables import FileTables
 from userrep.store.places import open_tables
+from userrep.store.schemas import FEATURE_SETS, USER_EMBEDDINGS
+from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
-from userrep.table_writer import TableWriter
+from userrep.workflows.export import export_features
 
 pytestmark = pytest.mark.default
 

@@ -15,7 +15,6 @@ from tests.unit.test_model import saved
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import FeatureSet
-from userrep.schemas import FEATURE_SETS, SNAPSHOTS
 from userrep.spaces import snapshots
 from userrep.spaces.gates import SnapshotStats
 from userrep.spaces.registry import Space, find_space
@@ -31,6 +30,7 @@ from userrep.spaces.snapshots import (
     stale_snapshots,
 )
 from userrep.store.places import open_tables
+from userrep.store.schemas import FEATURE_SETS, SNAPSHOTS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import Events
 from userrep.errors import UsageError
-from userrep.events.source import check_events, has_naive_time, id_text, read_source, with_validity
+from userrep.sources.source import check_events, has_naive_time, id_text, read_source, with_validity
 
 pytestmark = pytest.mark.default
 

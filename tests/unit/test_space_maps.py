@@ -11,17 +11,17 @@ from pyspark.sql import DataFrame, SparkSession
 
 from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
-from userrep.downstream.embedding_join import EmbeddingJoin
-from userrep.downstream.join import join_embeddings
-from userrep.downstream.options import JoinOptions
-from userrep.downstream.space_diff import SavedModel, diff_lines, diff_spaces, model_loss
 from userrep.errors import UsageError
+from userrep.joins.embedding_join import EmbeddingJoin
+from userrep.joins.join import join_embeddings
+from userrep.joins.options import JoinOptions
 from userrep.spaces.agreement import agreement
 from userrep.spaces.map_artifact import save_map
 from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space, find_space, mark_ready, promote, retire
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
+from userrep.workflows.space_diff import SavedModel, diff_lines, diff_spaces, model_loss
 
 pytestmark = pytest.mark.default
 

@@ -8,10 +8,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from userrep.errors import UsageError
-from userrep.schemas import REGISTRY
 from userrep.spaces.gates import SnapshotStats, snapshot_stats
 from userrep.spaces.registry import add_candidate, find_space, list_spaces, mark_ready, promote, retire, rollback
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import REGISTRY
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from userrep.spark_work import SparkWork
+from userrep.spark.spark_work import SparkWork
 
 pytestmark = pytest.mark.default
 

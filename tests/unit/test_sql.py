@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.hostile import fuzzed
-from userrep.sql import sql_date, sql_in, sql_key
+from userrep.store.sql import sql_date, sql_in, sql_key
 
 pytestmark = pytest.mark.fast
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userrep.operations.stability import Ranges
+from userrep.monitoring.stability import Ranges
 
 pytestmark = pytest.mark.fast
 

@@ -8,13 +8,13 @@ import pytest
 
 from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, snapshot
-from userrep.schemas import ERASURES, JOB_RUNS, REJECTED_EVENTS, TILE_DAYS
 from userrep.spaces.consumers import register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
-from userrep.status import status, status_lines
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import ERASURES, JOB_RUNS, REJECTED_EVENTS, TILE_DAYS
 from userrep.store.tables import Tables
+from userrep.workflows.status import status, status_lines
 
 pytestmark = pytest.mark.fast
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.builders import config_of
-from userrep import storage
 from userrep.errors import UsageError
-from userrep.storage import (
+from userrep.store import storage
+from userrep.store.storage import (
     absolute,
     all_exist,
     artifacts_root,

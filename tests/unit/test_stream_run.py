@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pyspark.errors import PySparkException
 
-from userrep import stream_run
 from userrep.errors import UserrepError
-from userrep.stream_run import StreamRun
 from userrep.streaming.query import Queries
+from userrep.workflows import stream_run
+from userrep.workflows.stream_run import StreamRun
 
 pytestmark = pytest.mark.fast
 

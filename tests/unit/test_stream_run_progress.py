@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pyspark.errors import PySparkException
 
-from userrep import stream_run
 from userrep.errors import UserrepError
-from userrep.stream_run import Progress, StreamRun
 from userrep.streaming.batches import Met
 from userrep.streaming.query import Queries
+from userrep.workflows import stream_run
+from userrep.workflows.stream_run import Progress, StreamRun
 
 pytestmark = pytest.mark.fast
 

@@ -10,11 +10,11 @@ import pytest
 from tests.support.builders import config_of
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.schemas import EMBEDDING_UPDATES
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EMBEDDING_UPDATES
+from userrep.store.table_files import TableFile
 from userrep.store.tables import Tables
 from userrep.streaming.place import StreamPlace
-from userrep.table_files import TableFile
 
 pytestmark = pytest.mark.fast
 

@@ -18,19 +18,12 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 # A module imports from lines below its own, or from its own line's package. One line holds what never meets.
 ORDER = [
     "cli",
-    "cli_consumers cli_evaluate cli_forget cli_plan cli_report cli_spaces cli_stream",
-    "console",
-    "jobs",
-    "demo doctor status export",
-    "daily evaluate",
-    "stream",
-    "stream_run",
-    "pipeline",
-    "runs schedule",
-    "operations",
-    "evaluation",
-    "downstream",
+    "workflows",
+    "report",
+    "operations evaluation monitoring erasure",
+    "examples",
     "streaming",
+    "joins",
     "spaces",
     "tracking",
     "inference",
@@ -38,17 +31,14 @@ ORDER = [
     "model",
     "features",
     "items",
-    "parquet_parts",
-    "events",
-    "leases",
+    "synthetic",
+    "tiles",
+    "sources",
     "store",
-    "task_writes",
-    "table_writer",
-    "session delta_files spark_work",
-    "storage table_files",
-    "schemas arrow config quiet",
+    "spark",
+    "config",
     "logs",
-    "failpoints ids notebook sql utc variables data_dictionary",
+    "failpoints ids utc",
     "errors",
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split()}
@@ -88,6 +78,13 @@ def uses(folder: str, *libraries: str) -> list[str]:
 def test_every_module_has_its_place_in_the_order() -> None:
     unknown = {part_of(module) for module in MODULES} - {*RANK, "__init__"}
     assert not unknown, f"give {', '.join(sorted(unknown))} a line in ORDER"
+
+
+def test_the_order_is_that_of_the_tree_in_the_design() -> None:
+    tree = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("```")[1].removeprefix("text")
+    folders = re.findall(r"^(\w+) ", tree, re.MULTILINE)
+    assert sorted(folders, key=RANK.__getitem__) == folders
+    assert set(folders) == {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 
 
 def test_imports_only_point_down_the_order() -> None:
@@ -133,9 +130,12 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
             "userrep.model.autoencoder, userrep.model.artifact, userrep.inference.encoder, userrep.training.loop",
             "pyspark",
         ),
-        ("userrep.features.refresh, userrep.features.training_rows", "torch, pandas, sklearn"),  # workers load these
         (
-            "userrep.status, userrep.export, userrep.operations.report.gather, userrep.streaming.serving",
+            "userrep.features.sums.refresh, userrep.features.training_rows",
+            "torch, pandas, sklearn",
+        ),  # workers load these
+        (
+            "userrep.workflows.status, userrep.workflows.export, userrep.report.gather, userrep.streaming.serving",
             "torch, pandas, sklearn, mlflow",
         ),
     ],
@@ -152,7 +152,7 @@ def test_nobody_reaches_for_rdds_nor_for_the_spark_context_but_the_horovod_launc
         place
         for place, text in texts.items()
         if re.search(r"sparkContext|_active_spark_context|import SparkContext|SparkContext[.(]", text)
-    } == {"userrep/training/horovod_launch.py:0", "userrep/spark_work.py:0"}
+    } == {"userrep/training/launch/horovod_launch.py:0", "userrep/spark/spark_work.py:0"}
     assert not [place for place, text in texts.items() if re.search(r"\.(rdd|parallelize)\b", text)]
 
 
@@ -236,7 +236,7 @@ def test_a_job_is_short_and_says_what_it_does(job: Path) -> None:
 
 
 def test_every_job_that_the_command_line_knows_is_a_file_of_jobs() -> None:
-    tree = ast.parse((PACKAGE / "jobs.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / "workflows" / "jobs.py").read_text(encoding="utf-8"))
     tables = [node for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "JOBS"]
     assert isinstance(tables[0].value, ast.Dict)
     known = {ast.literal_eval(key) for key in tables[0].value.keys if key is not None}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from userrep.session import PACKAGES, REDACTED, S3_EXCLUDES, S3_PACKAGES
+from userrep.spark.session import PACKAGES, REDACTED, S3_EXCLUDES, S3_PACKAGES
 
 pytestmark = pytest.mark.default
 

@@ -18,13 +18,13 @@ FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 
 # Modules whose twin implementation is about to be removed. Their behavior is tested where the two meet.
 WITHOUT_OWN_TESTS = {
-    "userrep.events.day_rows",
-    "userrep.events.direct_build",
-    "userrep.events.log_columns",
-    "userrep.events.log_files",
-    "userrep.events.tile_rows",
-    "userrep.operations.erased_ledgers",
-    "userrep.operations.erased_rows",
+    "userrep.tiles.day_rows",
+    "userrep.tiles.direct_build",
+    "userrep.tiles.log_columns",
+    "userrep.tiles.log_files",
+    "userrep.tiles.tile_rows",
+    "userrep.erasure.erased_ledgers",
+    "userrep.erasure.erased_rows",
 }
 
 

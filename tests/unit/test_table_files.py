@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from userrep.delta_files import DeltaFiles
-from userrep.schemas import TableSchema
-from userrep.table_files import TableFile, adding, files_of, removing
+from userrep.store.delta_files import DeltaFiles
+from userrep.store.schemas import TableSchema
+from userrep.store.table_files import TableFile, adding, files_of, removing
 
 pytestmark = pytest.mark.fast
 

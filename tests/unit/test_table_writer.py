@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from userrep.schemas import TableSchema
 from userrep.store.file_tables import FileTables
-from userrep.table_files import TableFile
-from userrep.table_writer import TableWriter, Target
+from userrep.store.schemas import TableSchema
+from userrep.store.table_files import TableFile
+from userrep.store.table_writer import TableWriter, Target
 
 pytestmark = pytest.mark.fast
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from userrep.errors import UsageError, UserrepError
-from userrep.schemas import TableSchema
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import TableSchema
+from userrep.store.table_files import TableFile
+from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
-from userrep.table_files import TableFile
-from userrep.table_writer import TableWriter
 
 pytestmark = pytest.mark.fast
 

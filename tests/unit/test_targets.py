@@ -15,13 +15,13 @@ from tests.unit.test_layout import LAYOUT, SPEC, VOCABULARY, features, some_raw
 from tests.unit.test_training import LAYOUT as SMALL
 from tests.unit.test_training import TARGETS as SMALL_TARGETS
 from tests.unit.test_training import losses_of, on_ranks, silent, task_of, task_on, write_candidates
-from userrep.arrow import packed
 from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout, Moments, Scaler
 from userrep.features.targets import Future, TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.losses import Loss
-from userrep.training.comm import LocalComm
+from userrep.store.arrow import packed
+from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import train
 
 pytestmark = pytest.mark.fast

@@ -12,7 +12,7 @@ from tests.support.builders import write_training_rows
 from tests.unit.test_training import LAYOUT, TARGETS, task_on
 from userrep import config
 from userrep.errors import UsageError
-from userrep.training.shards import shard_files
+from userrep.training.data.shards import shard_files
 from userrep.training.task import TrainingTask
 
 pytestmark = pytest.mark.fast

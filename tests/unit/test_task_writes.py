@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from userrep.schemas import TableSchema
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import TableSchema
 from userrep.store.tables import Tables
-from userrep.task_writes import write_files
+from userrep.store.task_writes import write_files
 
 pytestmark = pytest.mark.default
 

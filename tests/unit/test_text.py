@@ -12,10 +12,10 @@ from safetensors.numpy import save
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from tests.unit.test_vectors import Frame
-from userrep.arrow import stacked
 from userrep.config import TextVectors
 from userrep.items.text import NUM_FEATURES, Basis, basis_of, content_vectors, read_basis, tf_idf, token_counts
-from userrep.storage import write_bytes
+from userrep.store.arrow import stacked
+from userrep.store.storage import write_bytes
 
 pytestmark = pytest.mark.fast
 

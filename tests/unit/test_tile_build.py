@@ -9,12 +9,12 @@ import pytest
 from tests.support.builders import config_of
 from userrep.config import Config
 from userrep.errors import RejectedShareError, UsageError
-from userrep.events.inventory import Inventory, LogDay, mapping_of
-from userrep.events.tile_build import TileBuild, _stale_days, build_tiles
-from userrep.events.tiles import TileDay, TileLedger, tile_ledger
-from userrep.schemas import TILE_DAYS
 from userrep.store.places import open_tables
+from userrep.store.schemas import TILE_DAYS
 from userrep.store.tables import Tables
+from userrep.tiles.inventory.inventory import Inventory, LogDay, mapping_of
+from userrep.tiles.tile_build import TileBuild, _stale_days, build_tiles
+from userrep.tiles.tiles import TileDay, TileLedger, tile_ledger
 
 pytestmark = pytest.mark.fast
 

@@ -5,7 +5,7 @@ import itertools
 import pyarrow as pa
 import pytest
 
-from userrep.events.tile_content import cells_of, content_of
+from userrep.tiles.tile_content import cells_of, content_of
 
 pytestmark = pytest.mark.fast
 

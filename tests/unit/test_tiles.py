@@ -15,16 +15,16 @@ from pyspark.sql import functions as F
 from tests.support.builders import EVENT_COLUMNS, config_of, cut_off_before_a_row_of, event, write_rows
 from userrep.config import Config, Events
 from userrep.errors import RejectedShareError, UsageError
-from userrep.events.direct_build import direct_days
-from userrep.events.files import row_hash
-from userrep.events.inventory import Inventory, LogDay, take_inventory
-from userrep.events.source import with_validity
-from userrep.events.tile_build import TileBuild, build_tiles
-from userrep.events.tile_rows import tiles_of
-from userrep.events.tiles import latest_tile_days, read_tiles, tiles_fingerprint
-from userrep.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
+from userrep.sources.source import with_validity
 from userrep.store.places import open_tables
+from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.tables import Tables
+from userrep.tiles.direct_build import direct_days
+from userrep.tiles.inventory.files import row_hash
+from userrep.tiles.inventory.inventory import Inventory, LogDay, take_inventory
+from userrep.tiles.tile_build import TileBuild, build_tiles
+from userrep.tiles.tile_rows import tiles_of
+from userrep.tiles.tiles import latest_tile_days, read_tiles, tiles_fingerprint
 
 pytestmark = pytest.mark.default
 
@@ -325,7 +325,7 @@ def test_files_that_come_after_the_inventory_wait_for_the_next_run(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     monkeypatch.setattr(
-        "userrep.events.tile_build.direct_days", direct_days if writer == "tasks" else lambda *_: ({}, [])
+        "userrep.tiles.tile_build.direct_days", direct_days if writer == "tasks" else lambda *_: ({}, [])
     )
     config = config_of(tmp_path)
     tables = open_tables(config, spark)
@@ -390,8 +390,10 @@ def test_files_of_one_day_are_not_read_for_the_inventory_and_a_day_made_again_to
     write_rows(events / "1.parquet", day_1)
     write_rows(events / "2.parquet", [event("u1", "i2", "2024-05-01 12:00:00")])
     write_rows(events / "3.parquet", [event("u1", "i1", "2024-05-02")] * 2)
-    monkeypatch.setattr("userrep.events.new_files.with_validity", None)  # which nothing that reads rows can do without
-    monkeypatch.setattr("userrep.events.tile_build.tiles_of", None)  # nor Spark make tiles
+    monkeypatch.setattr(
+        "userrep.tiles.inventory.new_files.with_validity", None
+    )  # which nothing that reads rows can do without
+    monkeypatch.setattr("userrep.tiles.tile_build.tiles_of", None)  # nor Spark make tiles
     config = config.model_copy(update={"events": config.events.model_copy(update={"max_rejected_share": 0.5})})
     inventory = take_inventory(tables, config.events)
     assert [(day.day, day.num_rows, day.num_rejected) for day in inventory.days] == [(D1, 3, None), (D2, 2, None)]

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from userrep.errors import UserrepError
-from userrep.events.tombstones import NOBODY, Tombstones, add_tombstones, read_tombstones, request_id_of
-from userrep.schemas import TOMBSTONES
+from userrep.sources.tombstones import NOBODY, Tombstones, add_tombstones, read_tombstones, request_id_of
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import TOMBSTONES
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

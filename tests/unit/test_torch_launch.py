@@ -11,10 +11,10 @@ import pytest
 
 from tests.unit.test_training import LAYOUT, TARGETS
 from userrep import config
-from userrep.training.lifeline import Address
-from userrep.training.ranks import train_rank
+from userrep.training.launch.lifeline import Address
+from userrep.training.launch.ranks import train_rank
+from userrep.training.launch.torch_launch import TorchLaunch
 from userrep.training.task import TrainingTask
-from userrep.training.torch_launch import TorchLaunch
 
 pytestmark = pytest.mark.fast
 

@@ -433,7 +433,7 @@ def test_switched_off_mlflow_is_not_even_imported(tmp_path: Path) -> None:
     code = """
         import sys
         from pathlib import Path
-        import userrep.pipeline
+        import userrep.workflows.pipeline
         from tests.support.builders import config_of
         from userrep.spaces.unrecorded import keep_training, record_kept
         from userrep.tracking.place import check_tracking

@@ -18,23 +18,23 @@ import torch
 from pyspark.sql import SparkSession
 
 from userrep import config
-from userrep.arrow import packed
 from userrep.errors import SlotsError
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.model.tensor_file import tensor_bytes
-from userrep.pipeline import Pipeline
-from userrep.schemas import TRAINING_ROWS
-from userrep.storage import file_system
-from userrep.training import horovod_launch
-from userrep.training.backends import run_training
-from userrep.training.comm import LocalComm
-from userrep.training.horovod_launch import HorovodLaunch
-from userrep.training.lifeline import Address
+from userrep.store.arrow import packed
+from userrep.store.schemas import TRAINING_ROWS
+from userrep.store.storage import file_system
+from userrep.training.data.shards import shard_files
+from userrep.training.launch import horovod_launch
+from userrep.training.launch.backends import run_training
+from userrep.training.launch.comm import LocalComm
+from userrep.training.launch.horovod_launch import HorovodLaunch
+from userrep.training.launch.lifeline import Address
 from userrep.training.optimizer import Optimizer
-from userrep.training.shards import shard_files
 from userrep.training.task import TrainingResult, TrainingTask
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 

@@ -17,16 +17,16 @@ from sklearn.linear_model import Ridge
 
 from tests.unit.test_training import candidates_in, write_candidates
 from userrep import config
-from userrep.arrow import packed
 from userrep.features.layout import InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.losses import Loss
-from userrep.training.comm import LocalComm
+from userrep.store.arrow import packed
+from userrep.training.data.shards import shard_files
+from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import _Trainer, train
 from userrep.training.optimizer import Optimizer
-from userrep.training.shards import shard_files
 from userrep.training.task import TrainingTask
 
 pytestmark = pytest.mark.fast

@@ -15,11 +15,11 @@ from userrep.errors import UsageError
 from userrep.features.targets import TargetLayout
 from userrep.items.versions import Versions
 from userrep.model.tensor_file import read_tensors
-from userrep.schemas import FEATURE_SETS
 from userrep.spaces import training_inputs as module
 from userrep.spaces.training_inputs import TrainingInputs, _read, _write, inputs_key, training_folder, training_inputs
-from userrep.sql import sql_in
 from userrep.store.places import open_tables
+from userrep.store.schemas import FEATURE_SETS
+from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

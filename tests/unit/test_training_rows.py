@@ -11,17 +11,17 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from tests.support.builders import config_of, write_rows
-from userrep.arrow import unpacked
-from userrep.events.buckets import NUM_BUCKETS
-from userrep.events.hashing import bucket_of
 from userrep.features.build import read_features
 from userrep.features.training_rows import valid_dates, with_split
-from userrep.pipeline import Pipeline
-from userrep.schemas import TRAINING_ROWS, TableSchema
 from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
-from userrep.storage import delete_folder, exists
+from userrep.store.arrow import unpacked
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
+from userrep.store.hashing import bucket_of
+from userrep.store.schemas import TRAINING_ROWS, TableSchema
+from userrep.store.storage import delete_folder, exists
 from userrep.store.tables import Tables
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
 

@@ -9,15 +9,15 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from tests.support.embedding_tables import Update, add_spaces, add_updates, publish, snapshot
-from userrep.downstream.join import join_embeddings
-from userrep.downstream.options import JoinOptions
-from userrep.downstream.training_sets import (
+from userrep.errors import UsageError, UserrepError
+from userrep.joins.join import join_embeddings
+from userrep.joins.options import JoinOptions
+from userrep.joins.training_sets import (
     create_training_set,
     list_training_sets,
     read_training_set,
     training_set_id,
 )
-from userrep.errors import UsageError, UserrepError
 from userrep.spaces.consumers import find_consumer, register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import EXPIRED, record_snapshots

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import Row
 
-from userrep.arrow import listed
-from userrep.schemas import EMBEDDING_UPDATES
+from userrep.store.arrow import listed
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EMBEDDING_UPDATES
+from userrep.store.table_files import TableFile
 from userrep.store.tables import Tables
 from userrep.streaming.update_files import UpdateFiles
-from userrep.table_files import TableFile
 
 pytestmark = pytest.mark.fast
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import config_of
-from userrep import export
 from userrep.errors import UsageError
-from userrep.export import MANIFEST, check_out, export_features, export_item_vectors
-from userrep.schemas import EXPORTS
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EXPORTS
 from userrep.store.tables import Tables
+from userrep.workflows import export
+from userrep.workflows.export import MANIFEST, check_out, export_features, export_item_vectors
 
 pytestmark = pytest.mark.fast
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.builders import config_of
-from userrep import jobs
 from userrep.errors import GateRefusedError, UsageError
+from userrep.workflows import jobs
 
 pytestmark = pytest.mark.fast
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from userrep.config.variables import with_variables
 from userrep.errors import UsageError
-from userrep.variables import with_variables
 
 pytestmark = pytest.mark.fast
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import Row
 
-from userrep.operations.vector_drift import Moments, _sums, compared
+from userrep.monitoring.vector_drift import Moments, _sums, compared
 
 pytestmark = pytest.mark.fast
 

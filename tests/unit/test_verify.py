@@ -8,10 +8,10 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import at
 from userrep.errors import UsageError
-from userrep.schemas import EMBEDDING_UPDATES, TILE_DAYS, USER_EMBEDDINGS, USER_ITEM_DAYS
 from userrep.spaces.registry import add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EMBEDDING_UPDATES, TILE_DAYS, USER_EMBEDDINGS, USER_ITEM_DAYS
 from userrep.store.tables import Tables
 from userrep.streaming.verify import Agreement, verify_updates
 

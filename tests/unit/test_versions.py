@@ -9,8 +9,6 @@ from pyspark.errors import PythonException
 
 from tests.support.builders import config_of
 from userrep.errors import UserrepError
-from userrep.events.buckets import NUM_BUCKETS
-from userrep.events.tiles import TileDay, TileLedger
 from userrep.items.versions import (
     MadeVersion,
     Versions,
@@ -21,11 +19,13 @@ from userrep.items.versions import (
     made_versions,
     versions_of,
 )
-from userrep.schemas import ITEM_VECTOR_VERSIONS
-from userrep.sql import sql_key
+from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
 from userrep.store.places import open_tables
+from userrep.store.schemas import ITEM_VECTOR_VERSIONS
+from userrep.store.sql import sql_key
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import TileDay, TileLedger
 
 pytestmark = pytest.mark.fast
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import Row
 
-from userrep.events.buckets import NUM_BUCKETS
-from userrep.features.pooling import Made
-from userrep.features.writing import Destination, Writing, Written
-from userrep.table_writer import Target
+from userrep.features.sums.pooling import Made
+from userrep.features.sums.writing import Destination, Writing, Written
+from userrep.store.buckets import NUM_BUCKETS
+from userrep.store.table_writer import Target
 
 pytestmark = pytest.mark.fast
 

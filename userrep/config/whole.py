@@ -11,7 +11,7 @@ from userrep.config.stream import Stream
 from userrep.config.training import TRAINING_OF_AUTOENCODER, Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
-from userrep.variables import on_databricks
+from userrep.config.variables import on_databricks
 
 _FUTURE_DAYS = 30  # at most, by default: a farther future costs as many days of training dates
 

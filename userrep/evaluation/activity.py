@@ -22,9 +22,9 @@ from scipy.sparse import csr_array
 from userrep.config import Onboarding
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Ints, Rows, only_of, only_sampled, places
-from userrep.events.tiles import read_tiles
 from userrep.features.sides import read_picks
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import read_tiles
 
 POPULARITY_DAYS = 30
 

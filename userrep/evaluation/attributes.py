@@ -7,11 +7,11 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from userrep.arrow import combined
 from userrep.config import Config
 from userrep.evaluation.rows import Rows, only_sampled, places
-from userrep.events.columns import id_text, named, type_of
-from userrep.events.source import read_source
+from userrep.sources.columns import id_text, named, type_of
+from userrep.sources.source import read_source
+from userrep.store.arrow import combined
 
 _MAX_NUMBERS = 10  # distinct ones that are taken as they are
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
-from userrep.arrow import combined
 from userrep.config import Config
 from userrep.evaluation.rows import Ints, only_of, places
 from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions, read_vectors
+from userrep.store.arrow import combined
 from userrep.store.tables import Tables
 
 _ROUNDS = 25

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from userrep.arrow import combined
 from userrep.evaluation.activity import CutFutures
 from userrep.evaluation.measure import Map, Report, described_by, measure
 from userrep.evaluation.newest import NO_DAY, Newest, newest_of, newest_tiles
@@ -22,16 +21,17 @@ from userrep.evaluation.results import Measured
 from userrep.evaluation.rows import NO_ROLE, TEST, Ints, Rows, only_sampled, places
 from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.task import LeftOut, Truth
-from userrep.events.tiles import read_tiles
-from userrep.features.chunk import PROFILES, Chunk
-from userrep.features.item_files import dated_vectors, item_parts
-from userrep.features.item_matrix import VectorFiles
-from userrep.features.pooling import PoolingJob
-from userrep.features.shuffled import of_kind
 from userrep.features.sides import refresh_profiles
 from userrep.features.spec import FeatureSpec
+from userrep.features.sums.chunk import PROFILES, Chunk
+from userrep.features.sums.item_files import dated_vectors, item_parts
+from userrep.features.sums.item_matrix import VectorFiles
+from userrep.features.sums.pooling import PoolingJob
+from userrep.features.sums.shuffled import of_kind
 from userrep.items.versions import Versions
-from userrep.schemas import USER_PROFILES
+from userrep.store.arrow import combined
+from userrep.store.schemas import USER_PROFILES
+from userrep.tiles.tiles import read_tiles
 from userrep.utc import DAY_US, day_number
 
 _NO_ITEM = "\0"  # an item that there is none of

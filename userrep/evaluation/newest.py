@@ -13,10 +13,10 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from userrep.arrow import combined
 from userrep.evaluation.activity import slot_of
 from userrep.evaluation.rows import Ints, Rows, places
-from userrep.features.chunk import TILES, names_of
+from userrep.features.sums.chunk import TILES, names_of
+from userrep.store.arrow import combined
 from userrep.utc import day_number
 
 NO_DAY = np.iinfo(np.int64).max  # of a user without any tile

@@ -57,12 +57,12 @@ from userrep.evaluation.activity import Activity, Futures
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.rows import Rows
 from userrep.evaluation.sample import Sample, read_sample
-from userrep.events.tiles import read_tiles
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import read_tiles
 
 Floats32 = NDArray[np.float32]
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.arrow import combined
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.plan import Plan
-from userrep.events.hashing import hash64
 from userrep.features.build import feature_sets, stored_features
+from userrep.store.arrow import combined
+from userrep.store.hashing import hash64
 from userrep.store.tables import Tables
 
 TRAIN, VALID, TEST = 0, 1, 2

@@ -19,15 +19,15 @@ from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.rows import read_rows
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.evaluation.tasks.task import Truth
-from userrep.events.tiles import tiles_fingerprint
 from userrep.features.sides import sides_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
 from userrep.model.artifact import Artifact, load_artifact
-from userrep.schemas import JOB_RUNS
 from userrep.spaces.registry import Space, artifact_folder
+from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import tiles_fingerprint
 
 
 def evaluate(

@@ -12,8 +12,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from userrep.arrow import combined
 from userrep.evaluation.rows import Ints, draw, places
+from userrep.store.arrow import combined
 
 MAX_USERS = 20_000
 MAX_ITEMS = 20_000

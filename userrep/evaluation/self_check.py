@@ -20,7 +20,6 @@ from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.rows import TEST
 from userrep.evaluation.run import gather
 from userrep.evaluation.tasks.catalog import tasks_of
-from userrep.events.tiles import tiles_fingerprint
 from userrep.features.build import feature_sets
 from userrep.features.sides import sides_fingerprint
 from userrep.features.spec import FeatureSpec
@@ -30,8 +29,9 @@ from userrep.model.artifact import Artifact
 from userrep.model.self_check import SelfCheck
 from userrep.spaces.create import checked_model, drop_checked_model
 from userrep.spaces.training_inputs import check_id, inputs_key, training_folder
-from userrep.storage import read_bytes, write_bytes
+from userrep.store.storage import read_bytes, write_bytes
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import tiles_fingerprint
 
 PEERS = ("untrained", "rfm_history", "pooled_longest", "raw", "pca")
 _MOST_DATES = 4  # that probes are fitted on, and as many to test them on

@@ -11,24 +11,24 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.delta_files import changed_meanwhile
-from userrep.events.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
-from userrep.features.inputs import Inputs, TileDays
-from userrep.features.item_files import dated_vectors, item_parts
 from userrep.features.layout import in_lists
-from userrep.features.plan import Plan, plan_ranges
-from userrep.features.pooling import Output, PoolingJob
 from userrep.features.sides import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
-from userrep.features.tasks import pooled, written
-from userrep.features.writing import Destination, Written
+from userrep.features.sums.inputs import Inputs, TileDays
+from userrep.features.sums.item_files import dated_vectors, item_parts
+from userrep.features.sums.plan import Plan, plan_ranges
+from userrep.features.sums.pooling import Output, PoolingJob
+from userrep.features.sums.tasks import pooled, written
+from userrep.features.sums.writing import Destination, Written
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
-from userrep.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
-from userrep.session import shuffle_partitions
-from userrep.sql import sql_in
+from userrep.spark.session import shuffle_partitions
+from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
+from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
 from userrep.utc import utc_now
 
 DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open

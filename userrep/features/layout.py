@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from userrep.arrow import listed, stacked, unpacked
 from userrep.features.spec import POOLED, FeatureSpec
+from userrep.store.arrow import listed, stacked, unpacked
 
 Kind = Literal["pooled", "scalar", "shares", "one_hot", "flags", "items"]
 CLIP = 8.0  # standard deviations

@@ -15,13 +15,13 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Config, EventSource, Source
-from userrep.delta_files import DeltaFiles
 from userrep.errors import UsageError
-from userrep.events.columns import check_columns, find_column
-from userrep.events.footers import earliest_time, latest_time, times_of_group
-from userrep.events.inventory import check_within
-from userrep.events.source import check_local
 from userrep.features.sides import mapped_columns, source_of
+from userrep.sources.columns import check_columns, find_column
+from userrep.sources.source import check_local
+from userrep.store.delta_files import DeltaFiles
+from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of_group
+from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, numbered_day, utc_now
 
 _MAX_FILES = 100  # whose footers are read

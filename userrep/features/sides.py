@@ -9,13 +9,13 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config, Items, Onboarding, Source, Users
 from userrep.errors import UsageError
-from userrep.events.buckets import power_of_two, user_bucket, user_slice
-from userrep.events.columns import as_text, check_columns, id_text, named
-from userrep.events.open_log import OpenLog, open_logs
-from userrep.events.source import event_columns, read_source
-from userrep.events.tombstones import read_tombstones
 from userrep.ids import short_hash
-from userrep.schemas import USER_PROFILES
+from userrep.sources.columns import as_text, check_columns, id_text, named
+from userrep.sources.open_log import OpenLog, open_logs
+from userrep.sources.source import event_columns, read_source
+from userrep.sources.tombstones import read_tombstones
+from userrep.store.buckets import power_of_two, user_bucket, user_slice
+from userrep.store.schemas import USER_PROFILES
 from userrep.store.tables import Tables
 
 _PROFILES_PER_SLICE = 4_000_000

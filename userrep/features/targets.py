@@ -15,9 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from userrep.arrow import unpacked
 from userrep.features.layout import CLIP, Block, InputLayout, Scaler
 from userrep.features.spec import POOLED, FeatureSpec, counts_of
+from userrep.store.arrow import unpacked
 
 MOST_EVENTS = 10.0  # a row with more counts as much as one with so many
 _ITEMS = 2  # numbers of the block of items: the row's weight, and the place of its date

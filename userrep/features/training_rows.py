@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.arrow import packed
 from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import Future
+from userrep.store.arrow import packed
 
 VOCABULARY_SIZE = 64  # values per attribute or context column; the others count as one
 VALID_DATES_SHARE = 0.1

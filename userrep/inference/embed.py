@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from userrep.arrow import combined, listed
-from userrep.events.hashing import bucket_of
 from userrep.inference.encoder import Encoder, worker_encoder
-from userrep.storage import open_parquet, parquet_footer
-from userrep.table_files import TableFile
-from userrep.table_writer import TableWriter, Target
+from userrep.store.arrow import combined, listed
+from userrep.store.hashing import bucket_of
+from userrep.store.storage import open_parquet, parquet_footer
+from userrep.store.table_files import TableFile
+from userrep.store.table_writer import TableWriter, Target
 
 _MOST_ROWS = 250_000  # of a task, and so of a file: 120 MB of 120 dimensions
 _LEAST_ROWS = 16_384  # for which a task is worth its start

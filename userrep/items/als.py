@@ -17,11 +17,11 @@ from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.arrow import combined, listed, stacked
 from userrep.config import AlsVectors
 from userrep.items.als_fit import event_counts, fit_item_factors, free_bytes, initial_factors, largest, needed_bytes
 from userrep.items.numbers import with_dense_numbers
 from userrep.items.vectors import aligned_directions
+from userrep.store.arrow import combined, listed, stacked
 
 if TYPE_CHECKING:
     from pyspark.ml.recommendation import ALSModel

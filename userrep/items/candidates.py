@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from userrep.arrow import combined
-from userrep.events.tiles import read_tiles
 from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions
-from userrep.schemas import ITEM_VECTORS
-from userrep.sql import sql_in
+from userrep.store.arrow import combined
+from userrep.store.schemas import ITEM_VECTORS
+from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import read_tiles
 
 MOST_ITEMS = 4096  # of a date
 _MOST_BYTES = 2**28  # of all dates

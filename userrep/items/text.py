@@ -17,10 +17,10 @@ from pyspark.sql import functions as F
 from safetensors.numpy import load, save
 from threadpoolctl import threadpool_limits
 
-from userrep.arrow import combined, listed
 from userrep.config import TextVectors
 from userrep.items.vectors import rounded
-from userrep.storage import read_bytes, write_bytes
+from userrep.store.arrow import combined, listed
+from userrep.store.storage import read_bytes, write_bytes
 
 NUM_FEATURES = 2**15
 _OVERSAMPLING = 10

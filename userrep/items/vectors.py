@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from userrep.arrow import combined, listed, stacked
+from userrep.store.arrow import combined, listed, stacked
 
 VECTOR_UNIT = 2**16  # components are multiples of 2^-16: sums of weight x vector are exact in float64
 

@@ -18,18 +18,18 @@ from pyspark.sql import types as T
 
 from userrep.config import AlsVectors, Config, Items, TextVectors
 from userrep.errors import UsageError, UserrepError
-from userrep.events.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
-from userrep.events.columns import as_text, check_columns, id_text, named, type_of
-from userrep.events.source import read_source
-from userrep.events.tiles import TileLedger, read_tiles, tile_ledger
 from userrep.ids import short_hash
 from userrep.items.als import TOO_LITTLE_MEMORY, PlannedFit, behaviour_vectors, interactions
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import given_vectors
-from userrep.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
-from userrep.sql import sql_any, sql_date
-from userrep.storage import artifacts_root, exists
+from userrep.sources.columns import as_text, check_columns, id_text, named, type_of
+from userrep.sources.source import read_source
+from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
+from userrep.store.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
+from userrep.store.sql import sql_any, sql_date
+from userrep.store.storage import artifacts_root, exists
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import TileLedger, read_tiles, tile_ledger
 from userrep.utc import utc_now
 
 _GROUP_TILES = 10_000_000  # of the versions that one task fits, all together

@@ -9,14 +9,15 @@ from typing import Any
 
 from pyspark.sql import Row
 
-from userrep import schemas
 from userrep.config import Config
 from userrep.errors import UserrepError
-from userrep.events.tiles import STREAM_REVISION, latest_tile_days
 from userrep.features.build import features_tables
-from userrep.features.openings import newest_openings
-from userrep.features.refresh import generations
-from userrep.schemas import (
+from userrep.features.sums.openings import newest_openings
+from userrep.features.sums.refresh import generations
+from userrep.spaces.registry import read_registry
+from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
+from userrep.store import schemas
+from userrep.store.schemas import (
     EMBEDDING_UPDATES,
     FEATURE_SETS,
     REJECTED_EVENTS,
@@ -27,11 +28,10 @@ from userrep.schemas import (
     USER_OPENINGS,
     TableSchema,
 )
-from userrep.spaces.registry import read_registry
-from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
-from userrep.sql import sql_in
-from userrep.storage import delete_partials
+from userrep.store.sql import sql_in
+from userrep.store.storage import delete_partials
 from userrep.store.tables import RETENTION, Keys, Tables
+from userrep.tiles.tiles import STREAM_REVISION, latest_tile_days
 from userrep.utc import utc_now
 
 LEDGERS = (

@@ -15,16 +15,16 @@ from typing import Any
 
 from pyspark.sql import Row
 
-from userrep import schemas
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.events.tiles import TileLedger, tile_ledger
 from userrep.features.build import feature_sets, features_table
 from userrep.items.versions import lineage_of
-from userrep.schemas import TableSchema
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED
+from userrep.store import schemas
+from userrep.store.schemas import TableSchema
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import TileLedger, tile_ledger
 
 _DAY, _WEEK = timedelta(days=1), timedelta(weeks=1)
 _HOUR, _GB = 3600, 1e9

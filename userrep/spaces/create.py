@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
-from userrep.leases import held
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import sealed
@@ -22,16 +21,17 @@ from userrep.model.standard import standardized_code
 from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.model.warm_start import warm_start
 from userrep.model.weights import propensities_of
-from userrep.schemas import TRAINING_ROWS
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
 from userrep.spaces.registry_value import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
-from userrep.storage import artifacts_root, delete_folder, exists
+from userrep.store.leases import held
+from userrep.store.schemas import TRAINING_ROWS
+from userrep.store.storage import artifacts_root, delete_folder, exists
 from userrep.store.tables import Tables
 from userrep.tracking.place import check_tracking
-from userrep.training.backends import check_backend, run_training
-from userrep.training.shards import first_rows
+from userrep.training.data.shards import first_rows
+from userrep.training.launch.backends import check_backend, run_training
 from userrep.training.task import TrainingResult, TrainingTask
 
 _ROWS = 16_384  # that the code is standardized by

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep import config
-from userrep.arrow import stacked
+from userrep.store.arrow import stacked
 
 LIVE_ABOVE = 0.01  # a dimension is live if its standard deviation exceeds this share of the largest
 

@@ -20,11 +20,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
-from userrep.arrow import listed, stacked
 from userrep.errors import UsageError
-from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import list_snapshots
+from userrep.store.arrow import listed, stacked
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 RIDGE = 1e-4  # of the mean variance of a dimension: keeps dead dimensions from blowing up

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import date
 
 from userrep import config
-from userrep.schemas import TRAINING_SETS, USER_EMBEDDINGS
 from userrep.spaces.registry import RETIRED, Space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots, record_snapshots
+from userrep.store.schemas import TRAINING_SETS, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 

@@ -9,17 +9,17 @@ from datetime import date, datetime, time
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.delta_files import changed_meanwhile
 from userrep.errors import GateRefusedError, UsageError
-from userrep.events.buckets import user_bucket
 from userrep.features.build import FeatureSet, feature_sets, features_table, stored_features
 from userrep.ids import short_hash, snapshot_id
-from userrep.schemas import SNAPSHOTS, USER_EMBEDDINGS
-from userrep.session import shuffle_partitions
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.sql import sql_in, sql_key
+from userrep.spark.session import shuffle_partitions
+from userrep.store.buckets import user_bucket
+from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
+from userrep.store.sql import sql_in, sql_key
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 

@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.errors import ArtifactError
-from userrep.events.buckets import buckets_of_share, user_bucket
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec
@@ -21,10 +20,11 @@ from userrep.ids import checked_name, short_hash
 from userrep.items.candidates import read_candidates
 from userrep.items.versions import Versions
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
-from userrep.schemas import TRAINING_ROWS
-from userrep.storage import all_exist, artifacts_root, delete_folder, exists, read_bytes, write_folder
+from userrep.store.buckets import buckets_of_share, user_bucket
+from userrep.store.schemas import TRAINING_ROWS
+from userrep.store.storage import all_exist, artifacts_root, delete_folder, exists, read_bytes, write_folder
 from userrep.store.tables import Tables
-from userrep.training.shards import ShardFiles, shard_files
+from userrep.training.data.shards import ShardFiles, shard_files
 
 _TENSORS, _FACTS, _CANDIDATES = "inputs.safetensors", "inputs.json", "candidates.safetensors"
 _MAX_BYTES = 1 << 30

@@ -11,16 +11,16 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.types import StructType
 
-from userrep.delta_files import DeltaFiles
 from userrep.errors import UserrepError
 from userrep.failpoints import around
-from userrep.schemas import TableSchema
-from userrep.sql import sql_any
-from userrep.storage import folder_names
+from userrep.store.delta_files import DeltaFiles
+from userrep.store.schemas import TableSchema
+from userrep.store.sql import sql_any
+from userrep.store.storage import folder_names
+from userrep.store.table_files import TableFile
+from userrep.store.table_writer import Target
 from userrep.store.tables import Keys, Partition, Tables, matches, root_path
-from userrep.table_files import TableFile
-from userrep.table_writer import Target
-from userrep.task_writes import write_files
+from userrep.store.task_writes import write_files
 
 
 class FileTables(Tables):

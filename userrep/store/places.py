@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pyspark.sql import SparkSession
 
 from userrep.config import Config
-from userrep.storage import artifacts_root
 from userrep.store.file_tables import FileTables
 from userrep.store.spark_tables import SparkTables
+from userrep.store.storage import artifacts_root
 from userrep.store.tables import Tables
 
 # Commits are atomic there, and both pyarrow and delta-rs know the place. DBFS, volumes and HDFS are left to Spark.

@@ -11,12 +11,12 @@ from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from userrep.delta_files import changed_meanwhile
 from userrep.errors import UserrepError
 from userrep.failpoints import around
-from userrep.schemas import TableSchema
-from userrep.sql import sql_any
-from userrep.storage import folder_names
+from userrep.store.delta_files import changed_meanwhile
+from userrep.store.schemas import TableSchema
+from userrep.store.sql import sql_any
+from userrep.store.storage import folder_names
 from userrep.store.tables import Keys, Partition, Tables, root_path
 
 _ATTEMPTS = 20  # to create a table, or to take a number

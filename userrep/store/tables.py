@@ -11,8 +11,8 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.types import StructType
 
 from userrep.errors import UsageError, UserrepError, in_line
-from userrep.schemas import PROPERTIES, TableSchema
-from userrep.storage import absolute
+from userrep.store.schemas import PROPERTIES, TableSchema
+from userrep.store.storage import absolute
 
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each names the values of some partition columns
 RETENTION = timedelta(days=7)  # Delta's default: older versions of a table can be read that long

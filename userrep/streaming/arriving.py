@@ -10,11 +10,11 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import Config, Kafka, Source, Stream, StreamSource
+from userrep.config.variables import with_variables
 from userrep.errors import UsageError, UserrepError, in_one_line
-from userrep.events.source import CORRUPT, read_source
-from userrep.storage import exists
+from userrep.sources.source import CORRUPT, read_source
+from userrep.store.storage import exists
 from userrep.utc import DAY_US, day_number
-from userrep.variables import with_variables
 
 ARRIVED, PLACE = "__arrived_at", "__place"  # beside the owner's columns: when a row came, and where it is
 _PATIENCE = {  # of the first look at a broker: it answers, or the user waits for nothing

@@ -11,21 +11,21 @@ from pyspark.sql import DataFrame
 
 from userrep.config import Config
 from userrep.errors import UserrepError, in_one_line
-from userrep.events.tombstones import read_tombstones
-from userrep.features.item_files import dated_vectors, item_parts
-from userrep.features.openings import Opening, openings
 from userrep.features.spec import FeatureSpec
+from userrep.features.sums.item_files import dated_vectors, item_parts
+from userrep.features.sums.openings import Opening, openings
 from userrep.items.versions import Versions, versions_of
-from userrep.schemas import EMBEDDING_UPDATES, USER_OPENINGS
+from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EMBEDDING_UPDATES, USER_OPENINGS
+from userrep.store.table_writer import Target
 from userrep.store.tables import Tables
 from userrep.streaming.encoding import NO_OPENING, Encoding, UsedOpening, UsedSpace
 from userrep.streaming.online import online_store
 from userrep.streaming.opening_rows import user_files
 from userrep.streaming.update_files import UpdateFiles
-from userrep.table_writer import Target
 
 _WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds between attempts; the last goes on
 _LOOK_EVERY = 0.3  # seconds, while waiting, whether it is time to stop

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from userrep.features.chunk import PROFILES, TILES, names_of
 from userrep.features.spec import PARTS_OF_DAY
+from userrep.features.sums.chunk import PROFILES, TILES, names_of
 from userrep.streaming.records import EVENT, PICK, USER
 from userrep.utc import DAY_US
 

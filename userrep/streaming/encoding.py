@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from userrep.arrow import combined, listed
-from userrep.events.hashing import bucket_of
-from userrep.events.tombstones import Tombstones
-from userrep.features.chunk import Chunk
-from userrep.features.item_matrix import VectorFiles
-from userrep.features.pooling import PoolingJob
 from userrep.features.spec import FeatureSpec
+from userrep.features.sums.chunk import Chunk
+from userrep.features.sums.item_matrix import VectorFiles
+from userrep.features.sums.pooling import PoolingJob
 from userrep.inference.encoder import worker_encoder
+from userrep.sources.tombstones import Tombstones
+from userrep.store.arrow import combined, listed
+from userrep.store.hashing import bucket_of
 from userrep.streaming.day_tiles import Records
 from userrep.streaming.online import OnlineStore, Vectors
 from userrep.streaming.opening_rows import OpeningFile, opening_rows

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.config import Stream
+from userrep.config.variables import with_variables
 from userrep.errors import UsageError, UserrepError
 from userrep.utc import day_number, numbered_day
-from userrep.variables import with_variables
 
 _EPOCH = datetime.fromisoformat("1970-01-01")
 _AT_ONCE = 500  # commands of a pipeline

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from userrep.arrow import combined
-from userrep.events.buckets import ALL_BUCKETS, ranges_of_groups
-from userrep.events.hashing import bucket_of
-from userrep.features.chunk import KINDS, names_of
-from userrep.schemas import TableSchema
-from userrep.storage import open_parquet, parquet_footer
+from userrep.features.sums.chunk import KINDS, names_of
+from userrep.store.arrow import combined
+from userrep.store.buckets import ALL_BUCKETS, ranges_of_groups
 from userrep.store.file_tables import FileTables
+from userrep.store.hashing import bucket_of
+from userrep.store.schemas import TableSchema
+from userrep.store.storage import open_parquet, parquet_footer
 
 
 class OpeningFile(NamedTuple):

@@ -8,9 +8,9 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.ids import checked_name
 from userrep.items.versions import lineage_of
-from userrep.schemas import EMBEDDING_UPDATES
-from userrep.storage import exists, read_bytes, write_bytes
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EMBEDDING_UPDATES
+from userrep.store.storage import exists, read_bytes, write_bytes
 from userrep.streaming.arriving import sources_of
 
 _MOST_BYTES = 2**22

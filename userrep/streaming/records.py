@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import Config
-from userrep.events.source import CORRUPT, is_plausible, with_validity
 from userrep.features.sides import picks_of, users_of
+from userrep.sources.source import CORRUPT, is_plausible, with_validity
 from userrep.streaming.arriving import ARRIVED, PLACE
 
 EVENT, PICK, USER = "event", "pick", "user"

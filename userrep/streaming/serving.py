@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from userrep.arrow import combined, stacked
 from userrep.config import Config, load_config
 from userrep.errors import UsageError, UserrepError
-from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import RETIRED, find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.store.arrow import combined, stacked
 from userrep.store.file_tables import FileTables
 from userrep.store.places import open_tables
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.streaming.online import OnlineStore, online_store
 from userrep.streaming.opening_rows import OpeningFile, rows_of_users, user_files
 

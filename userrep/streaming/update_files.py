@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Row
 
+from userrep.store.table_files import TableFile
+from userrep.store.table_writer import TableWriter, Target
 from userrep.streaming.encoding import Encoding
-from userrep.table_files import TableFile
-from userrep.table_writer import TableWriter, Target
 
 _SECOND = 1_000_000  # microseconds
 

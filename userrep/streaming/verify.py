@@ -7,12 +7,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
-from userrep.events.tiles import read_tiles
-from userrep.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.sql import sql_date
+from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
+from userrep.store.sql import sql_date
 from userrep.store.tables import Tables
+from userrep.tiles.tiles import read_tiles
 
 
 @dataclass(frozen=True)

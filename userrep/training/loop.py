@@ -22,12 +22,12 @@ from userrep.model.corruption import Corrupted, Corruption
 from userrep.model.losses import Loss
 from userrep.model.tensor_file import read_tensors, tensor_bytes
 from userrep.training.checkpoint import Standing, load_checkpoint, remove_partial, save_checkpoint
-from userrep.training.comm import Comm
+from userrep.training.data.prefetch import prefetched
+from userrep.training.data.row_stream import Batch
+from userrep.training.data.shards import epoch_batches, first_rows
+from userrep.training.launch.comm import Comm
 from userrep.training.optimizer import Optimizer
-from userrep.training.prefetch import prefetched
 from userrep.training.progress import Progress
-from userrep.training.row_stream import Batch
-from userrep.training.shards import epoch_batches, first_rows
 from userrep.training.task import TrainingResult, TrainingTask
 
 VALID_SPLITS = ("valid_users", "valid_dates")

@@ -11,7 +11,7 @@ from torch.optim.adamw import adamw
 
 from userrep import config
 from userrep.errors import DivergedError
-from userrep.training.comm import Comm
+from userrep.training.launch.comm import Comm
 
 WARM_UP_SHARE = 0.05
 

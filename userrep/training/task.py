@@ -13,8 +13,8 @@ from userrep.errors import ArtifactError
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 from userrep.model.tensor_file import Tensors, read_tensors
-from userrep.storage import read_bytes
-from userrep.training.shards import ShardFiles, count_rows, steps_per_epoch
+from userrep.store.storage import read_bytes
+from userrep.training.data.shards import ShardFiles, count_rows, steps_per_epoch
 
 MAX_BYTES = 1 << 30  # of a file of tensors
 

@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 
 from userrep.config import Config, load_config
 from userrep.logs import to_stderr
-from userrep.pipeline import Pipeline
-from userrep.session import get_session
+from userrep.spark.session import get_session
+from userrep.workflows.pipeline import Pipeline
 
 
 def build(spark: SparkSession, config: Config, as_of: date, report: Callable[[str], None] = to_stderr) -> None:

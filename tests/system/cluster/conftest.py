@@ -11,7 +11,7 @@ import yaml
 
 from deploy.standalone_cluster import REPOSITORY, Driver, StandaloneCluster
 from tests.support.builders import SPARK, pipeline_config
-from userrep.session import jars_folder
+from userrep.spark.session import jars_folder
 
 PROPERTIES = REPOSITORY / "conf" / "spark" / "standalone.conf"
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # these JVMs live too short for better code to pay

@@ -6,7 +6,7 @@ spark-submit tests/system/cluster/run_jobs.py LOG CONFIG AS_OF
 import runpy
 import sys
 
-from userrep.jobs import JOBS
+from userrep.workflows.jobs import JOBS
 
 
 def run(job: str, *arguments: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from deploy.standalone_cluster import StandaloneCluster
 from tests.system.cluster.conftest import ConfigFile, Submit
 from userrep.errors import UserrepError
-from userrep.jobs import JOBS
+from userrep.workflows.jobs import JOBS
 
 pytestmark = pytest.mark.full
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.unit.test_training import losses_of, task_of, write_planted
-from userrep.session import get_session
-from userrep.training.backends import run_training
+from userrep.spark.session import get_session
+from userrep.training.launch.backends import run_training
 
 
 def main(folder: Path, max_epochs: int, *backends: str) -> None:

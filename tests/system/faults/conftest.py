@@ -13,14 +13,14 @@ from tests.system.faults.contents import contents
 from tests.system.faults.fault_world import NIGHT, World
 from tests.system.faults.reader import ReaderWhileUsersLeave
 from tests.system.faults.tally import ALL, SEED, SURVIVED, TRIES, Faults
-from userrep import daily
-from userrep.downstream.return_propensity import CONSUMER
-from userrep.jobs import run_job
-from userrep.operations.erasure import Erasure
+from userrep.erasure.erasure import Erasure
+from userrep.examples.return_propensity import CONSUMER
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready
 from userrep.store.file_tables import FileTables
 from userrep.store.places import open_tables
+from userrep.workflows import daily
+from userrep.workflows.jobs import run_job
 
 FORGOTTEN = ["u0000001", "u0000002", "u0000003"]
 

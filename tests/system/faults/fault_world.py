@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, SPARK, pipeline_values
 from userrep.config import load_config
-from userrep.pipeline import Pipeline
+from userrep.workflows.pipeline import Pipeline
 
 NIGHT = AS_OF + timedelta(days=1)  # as-of date of the first daily run after the pipeline
 PATIENCE = 400.0  # seconds, for a command on a busy machine

@@ -7,10 +7,10 @@ from types import TracebackType
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from userrep.schemas import REGISTRY, SNAPSHOTS, USER_EMBEDDINGS
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import REGISTRY, SNAPSHOTS, USER_EMBEDDINGS
 
 _PAUSE = 0.5  # seconds between two looks
 

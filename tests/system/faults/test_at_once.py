@@ -13,12 +13,12 @@ from tests.system.faults.contents import contents, doubled, tables_of
 from tests.system.faults.fault_world import NIGHT, World
 from tests.system.faults.reader import ReaderWhileUsersLeave
 from tests.system.faults.tally import Faults
-from userrep import daily
+from userrep.erasure.erasure import Erasure
 from userrep.errors import UserrepError
-from userrep.jobs import run_job
-from userrep.operations.erasure import Erasure
-from userrep.schemas import ITEM_INDEX
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import ITEM_INDEX
+from userrep.workflows import daily
+from userrep.workflows.jobs import run_job
 
 pytestmark = pytest.mark.full
 

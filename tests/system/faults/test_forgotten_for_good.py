@@ -12,13 +12,13 @@ from benchmarks.nights import files_naming
 from tests.support.builders import AS_OF
 from tests.system.faults.contents import tables_of
 from tests.system.faults.fault_world import NIGHT, World
-from userrep.daily import backfill, daily
-from userrep.operations import erasure
-from userrep.operations.erasure import Erasure
-from userrep.schemas import USER_EMBEDDINGS
+from userrep.erasure import erasure
+from userrep.erasure.erasure import Erasure
 from userrep.spaces.registry import find_space, list_spaces, promote, rollback
 from userrep.spaces.snapshots import list_snapshots
 from userrep.store.places import open_tables
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.workflows.daily import backfill, daily
 
 pytestmark = pytest.mark.full
 

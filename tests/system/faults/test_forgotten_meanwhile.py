@@ -16,9 +16,9 @@ from tests.support.builders import AS_OF
 from tests.system.faults.contents import tables_of
 from tests.system.faults.fault_world import NIGHT, PATIENCE, World
 from tests.system.faults.test_forgotten_for_good import FORGOTTEN, forget, with_vectors
-from userrep.daily import daily
-from userrep.operations.erasure import DELETED, DONE, newest_requests, receipt_lines
+from userrep.erasure.erasure import DELETED, DONE, newest_requests, receipt_lines
 from userrep.store.places import open_tables
+from userrep.workflows.daily import daily
 
 pytestmark = pytest.mark.full
 
@@ -26,7 +26,8 @@ pytestmark = pytest.mark.full
 WAITING = """
 import sys, time
 from pathlib import Path
-from userrep import cli, failpoints
+from userrep import failpoints
+from userrep.cli import main as cli
 point, go_on, reached = sys.argv.pop(1), Path(sys.argv.pop(1)), failpoints.reached
 
 def waiting(name):

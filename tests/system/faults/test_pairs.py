@@ -19,7 +19,7 @@ from tests.system.faults.commands import COMMANDS, Held, InTurn, check_end, shar
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World
 from tests.system.faults.tally import Faults
-from userrep.events.generator import generate_log
+from userrep.synthetic.generator import generate_log
 
 pytestmark = pytest.mark.full
 

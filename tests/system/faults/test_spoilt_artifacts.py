@@ -8,10 +8,10 @@ import pytest
 from tests.support.command_line import Userrep
 from tests.system.faults.attack import Attack
 from tests.system.faults.fault_world import NIGHT, World
-from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import USER_EMBEDDINGS
 
 pytestmark = pytest.mark.full
 

@@ -19,10 +19,10 @@ from tests.support.builders import AS_OF, SPEC
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import NIGHT, World
 from userrep import failpoints
-from userrep.daily import backfill, daily
 from userrep.errors import UserrepError
-from userrep.events.generator import generate_log
-from userrep.jobs import run_job
+from userrep.synthetic.generator import generate_log
+from userrep.workflows.daily import backfill, daily
+from userrep.workflows.jobs import run_job
 
 pytestmark = pytest.mark.full
 

@@ -14,10 +14,10 @@ from tests.support.builders import pipeline_config
 from tests.support.busy_store import BusyStore, busy_store
 from tests.support.s3_server import ENVIRONMENT, s3_server
 from userrep.config import Config
-from userrep.daily import daily
-from userrep.events.generator import LogSpec, generate_log
-from userrep.pipeline import Pipeline
-from userrep.storage import file_system
+from userrep.store.storage import file_system
+from userrep.synthetic.generator import LogSpec, generate_log
+from userrep.workflows.daily import daily
+from userrep.workflows.pipeline import Pipeline
 
 SMALL = LogSpec(num_users=80, num_items=40, first_day=date(2024, 1, 1), num_days=28, events_per_user_day=1.0, seed=3)
 AS_OF = date(2024, 1, 27)

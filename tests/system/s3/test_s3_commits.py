@@ -9,11 +9,11 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from tests.system.s3.conftest import Bucket
-from userrep.delta_files import DeltaFiles
 from userrep.errors import UserrepError
-from userrep.schemas import EXPORTS, REGISTRY, REJECTED_EVENTS, TableSchema
 from userrep.spaces.registry import add_candidate, read_registry
+from userrep.store.delta_files import DeltaFiles
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import EXPORTS, REGISTRY, REJECTED_EVENTS, TableSchema
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default

@@ -13,13 +13,13 @@ import yaml
 
 from tests.system.faults.contents import contents, doubled
 from tests.system.s3.conftest import AS_OF, Bucket, config_on
-from userrep import cli
+from userrep.cli import main as cli
 from userrep.config import Config
-from userrep.daily import daily
-from userrep.pipeline import Pipeline
-from userrep.schemas import USER_EMBEDDINGS
 from userrep.spaces.snapshots import list_snapshots
-from userrep.storage import file_system
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.storage import file_system
+from userrep.workflows.daily import daily
+from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.full
 

@@ -9,9 +9,9 @@ from deltalake import DeltaTable
 from tests.support.command_line import Userrep, config_file
 from tests.support.points import run_until_killed
 from tests.system.s3.conftest import Bucket
-from userrep.schemas import REGISTRY
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import REGISTRY
 
 pytestmark = pytest.mark.default
 

@@ -19,7 +19,6 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.preprocessing import normalize
 
-from userrep.arrow import combined, stacked
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.representations.least_squares import Floats, factors_of_rows
@@ -27,6 +26,7 @@ from userrep.evaluation.rows import Ints, only_of, only_sampled, places
 from userrep.items.als import fit_als
 from userrep.items.als_fit import fit_item_factors, initial_factors
 from userrep.items.numbers import with_dense_numbers
+from userrep.store.arrow import combined, stacked
 
 
 class Fitted(NamedTuple):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from userrep.arrow import combined, packed, unpacked
 from userrep.evaluation.representation import Context, Floats32
+from userrep.store.arrow import combined, packed, unpacked
 
 _ROWS = 20_000  # about as many are drawn
 

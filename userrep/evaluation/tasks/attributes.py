@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.rows import RowProblem, lacking_kinds
 from userrep.evaluation.tasks.task import LEAST, LeftOut, Truth, too_few_values
-from userrep.events.hashing import hash64
+from userrep.store.hashing import hash64
 
 _MAX_VALUES = 10
 _PARTS = np.array([TRAIN, TRAIN, VALID, TEST, TEST], np.int8)  # of each five users, by a hash of their ids

@@ -1,0 +1,135 @@
+"""What all commands share: columns of text, results, dates, names and sessions."""
+
+import json
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import config_of
+from userrep.cli.options import (
+    as_date,
+    checked_consumer_name,
+    checked_space_id,
+    print_result,
+    session_for_run,
+    session_of,
+    tables_of,
+)
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.logs import in_columns
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import JOB_RUNS
+from userrep.store.spark_tables import SparkTables
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return what Spark sessions were asked for with; none is started."""
+    asked: list[object] = []
+    monkeypatch.setattr("userrep.spark.session.get_session", lambda *given: asked.append(given) or "a session")
+    return asked
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_numbers_end_at_one_place() -> None:
+    rows = [["tiles", "1,200", "0.5", "2 days"], ["embed_users", "7", "1234.5", ""]]
+    assert in_columns(["stage", "rows", "seconds", "why"], rows) == [
+        "stage         rows  seconds  why",
+        "tiles        1,200      0.5  2 days",
+        "embed_users      7   1234.5",
+    ]
+
+
+def test_a_column_of_numbers_and_text_is_one_of_text() -> None:
+    assert in_columns(["id", "value"], [["1", "n/a"], ["22", "7"], ["x", "10"]]) == [
+        "id  value",
+        "1   n/a",
+        "22  7",
+        "x   10",
+    ]
+
+
+def test_a_result_is_either_its_lines_or_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {"day": date(2024, 5, 1), "at": datetime(2024, 5, 1, 9, 30), "size": Decimal("1.5"), "no": None}
+    print_result(result, ["first", "second"], as_json=True)
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert json.loads(printed) == {"day": "2024-05-01", "at": "2024-05-01T09:30:00", "size": "1.5", "no": None}
+    print_result(result, ["first", "second"], as_json=False)
+    assert capsys.readouterr() == ("first\nsecond\n", "")
+
+
+def test_a_date_is_read_and_anything_else_is_refused_by_the_name_of_the_option() -> None:
+    assert as_date("2024-02-29") == date(2024, 2, 29)
+    for text in ("2023-02-29", "29.02.2024", "2024-02-29T00:00:00", "20240229", "2024-W09-4", "", "today"):
+        with pytest.raises(UsageError, match=rf"^--from {text}: not a date; write YYYY-MM-DD\.$"):
+            as_date(text, "--from")
+
+
+def test_names_from_the_command_line_are_checked_as_what_they_name() -> None:
+    assert checked_space_id(None) is None
+    assert (checked_space_id("s1"), checked_consumer_name("ads")) == ("s1", "ads")
+    with pytest.raises(UsageError, match=r"space '\.\./x' is not a valid name"):
+        checked_space_id("../x")
+    with pytest.raises(UsageError, match="consumer 'Ads' is not a valid name"):
+        checked_consumer_name("Ads")
+
+
+def test_a_session_gets_the_configured_master_and_settings(tmp_path: Path, sessions: list[object]) -> None:
+    session_of(config_of(tmp_path, spark={"master": "local[3]", "conf": {"a": 1}}))
+    assert sessions == [("local[3]", {"a": "1"})]
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_root_without_tables_is_refused_before_a_session_is_asked_for(tmp_path: Path, sessions: list[object]) -> None:
+    with pytest.raises(UsageError, match=rf"^no userrep tables at {tmp_path}/root: "):
+        tables_of(config_of(tmp_path))
+    assert sessions == []
+    FileTables(None, str(tmp_path / "root")).create(JOB_RUNS)
+    tables = tables_of(config_of(tmp_path))
+    assert isinstance(tables, FileTables)
+    assert sessions == []
+    assert tables.spark is tables.spark
+    assert sessions == [("local[*]", {})]
+
+
+WRITING = [session_of, session_for_run, partial(tables_of, writes=True)]
+
+
+@pytest.mark.parametrize("start", WRITING)
+def test_a_root_that_cannot_be_written_to_is_refused_before_a_session_is_asked_for(
+    tmp_path: Path, sessions: list[object], start: Callable[[Config], object]
+) -> None:
+    (tmp_path / "root").write_text("a file")
+    with pytest.raises(UsageError, match=rf"^root {tmp_path}/root: not writable"):
+        start(config_of(tmp_path))
+    assert sessions == []
+
+
+def test_tables_of_a_catalog_ask_for_a_session_when_they_are_looked_at(
+    tmp_path: Path, sessions: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userrep.store.storage.check_writable", sessions.append)
+    tables = tables_of(config_of(tmp_path, root=None, catalog="main", schema="reps", artifacts="/models"), writes=True)
+    assert isinstance(tables, SparkTables)
+    assert sessions == ["/models"]
+    _ = tables.spark
+    assert sessions[1:] == [("local[*]", {})]
+
+
+def test_a_run_checks_its_sources_before_it_says_that_spark_starts(
+    tmp_path: Path, sessions: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match=r"events\.path .*: not there"):
+        session_for_run(config_of(tmp_path))
+    assert (sessions, capsys.readouterr().err) == ([], "")
+    (tmp_path / "events").mkdir()
+    session_for_run(config_of(tmp_path))
+    assert sessions == [("local[*]", {})]
+    assert capsys.readouterr().err.endswith(f" starting Spark (local[*]); root {tmp_path / 'root'}\n")

@@ -1,0 +1,59 @@
+"""What a join adds to labels, and which labels and time zones it takes."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from userrep.errors import UsageError
+from userrep.joins.options import JoinOptions, check_labels
+
+pytestmark = pytest.mark.fast
+
+
+def labels(zone: str = "UTC", **columns: str) -> Any:
+    """Stand for a frame with these columns, in a session of a time zone."""
+    session = SimpleNamespace(conf={"spark.sql.session.timeZone": zone})
+    return cast(Any, SimpleNamespace(dtypes=list(columns.items()), sparkSession=session))
+
+
+def faults(frame: Any, **options: Any) -> list[str]:
+    with pytest.raises(UsageError) as caught:
+        check_labels(frame, JoinOptions(**options))
+    return list(caught.value.faults)
+
+
+def test_columns_are_named_after_that_of_vectors() -> None:
+    assert JoinOptions().added == ("snapshot_id", "as_of", "embedding", "embedding_status")
+    assert JoinOptions(output="taste").added == ("snapshot_id", "as_of", "taste", "taste_status")
+
+
+def test_an_age_limit_of_no_days_is_one_and_a_negative_one_is_not() -> None:
+    assert JoinOptions(max_age_days=0).max_age_days == 0
+    with pytest.raises(UsageError, match="max_age_days -1: a number of days, 0 or more, or none for no limit"):
+        JoinOptions(max_age_days=-1)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Z", "+00:00", "-00:00", "Zulu", "Etc/Universal"])
+def test_time_zones_that_are_utc_by_another_name_are_taken(zone: str) -> None:
+    check_labels(labels(zone, user_id="string", label_at="timestamp"), JoinOptions())
+
+
+@pytest.mark.parametrize("zone", ["", "Europe/London", "GMT+1", "UTC+00:30", "+00:01", "Etc/GMT-1", "Etc/Z", "utc "])
+def test_other_time_zones_are_refused(zone: str) -> None:
+    (fault,) = faults(labels(zone, user_id="string", label_at="timestamp"))
+    assert fault.startswith(f"the Spark session's time zone is {zone}; wanted UTC")
+
+
+def test_columns_may_have_other_names() -> None:
+    check_labels(labels(who="string", when="timestamp", user_id="int"), JoinOptions(user="who", time="when"))
+
+
+def test_all_faults_of_labels_are_reported_together() -> None:
+    frame = labels("CET", user_id="bigint", as_of="date", taste_status="string", embedding="string")
+    assert [fault.partition(":")[2].strip() for fault in faults(frame, output="taste")[:2]] == [
+        "column 'user_id' is bigint; wanted string: cast it to string.",
+        "column 'label_at' is missing; wanted timestamp: the columns are user_id, as_of, taste_status, embedding.",
+    ]
+    assert [fault.split("'")[1] for fault in faults(frame, output="taste")[2:4]] == ["as_of", "taste_status"]
+    assert len(faults(frame, output="taste")) == 5

@@ -1,0 +1,76 @@
+"""Which files each task of a pooling job reads: together every row once, in whatever parts ranges are taken."""
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from userrep.features.sums.plan import Plan, Task
+from userrep.features.sums.tasks import _files_of
+from userrep.store.buckets import NUM_BUCKETS, BucketRange, range_of
+
+pytestmark = pytest.mark.fast
+
+Listed = list[dict[str, Any]]
+
+
+def file_of(kind: str, day: int, within: BucketRange) -> dict[str, Any]:
+    name = f"{kind}-{day}-{within.start}"
+    return {"kind": kind, "path": name, "day": day, "before": False, "after": True, "first": within.start,
+            "end": within.stop}  # fmt: skip
+
+
+def files_in_slices(days: list[int], num_slices: int) -> Listed:
+    """List tiles of some days, sums and profiles, each cut into equal slices."""
+    kinds = [*(("tiles", day) for day in days), ("sums", 100), ("profiles", 0)]
+    return [file_of(kind, day, range_of(k, num_slices)) for kind, day in kinds for k in range(num_slices)]
+
+
+def reads_of(plan: Plan, files: Listed) -> Counter[tuple[str, int]]:
+    """Count how often each file is read for each range of users."""
+    listed = pa.Table.from_pylist(files)
+    return Counter(
+        (file.path, task.range)
+        for task in [*plan.tasks(in_parts=False), *plan.tasks(in_parts=True)]
+        for file in _files_of(task, range_of(task.range, plan.num_ranges), listed)
+    )
+
+
+@given(
+    st.sampled_from([1, 2, 8]),
+    st.dictionaries(st.integers(0, 7), st.integers(2, 5)),
+    st.sampled_from([1, 4, 16]),
+)
+@settings(max_examples=60, deadline=None)
+def test_each_range_reads_each_file_that_meets_it_once(
+    num_ranges: int, in_parts: dict[int, int], num_slices: int
+) -> None:
+    plan = Plan(num_ranges, {k: n for k, n in in_parts.items() if k < num_ranges})
+    files = files_in_slices([101, 102, 103, 107], num_slices)
+    want: Counter[tuple[str, int]] = Counter()
+    for file in files:
+        for number in range(num_ranges):
+            width = NUM_BUCKETS // num_ranges
+            if file["first"] < (number + 1) * width and number * width < file["end"]:
+                want[file["path"], number] += 1
+    assert reads_of(plan, files) == want
+
+
+def test_parts_of_a_range_share_its_tiles_by_day_and_the_first_reads_all_else() -> None:
+    files = files_in_slices([100, 101, 102, 103], 1)
+    listed = pa.Table.from_pylist(files)
+    found = [
+        [file.path.rpartition("-")[0] for file in _files_of(Task(0, part, 3), BucketRange(0, 10), listed)]
+        for part in range(3)
+    ]
+    assert found == [["tiles-102", "sums-100", "profiles-0"], ["tiles-100", "tiles-103"], ["tiles-101"]]
+
+
+def test_a_file_that_ends_where_a_range_begins_is_not_read() -> None:
+    listed = pa.Table.from_pylist([file_of("tiles", 1, BucketRange(0, 10)), file_of("tiles", 2, BucketRange(10, 20))])
+    assert [file.day for file in _files_of(Task(0), BucketRange(10, 20), listed)] == [2]
+    assert [file.day for file in _files_of(Task(0), BucketRange(0, 10), listed)] == [1]
+    assert [file.day for file in _files_of(Task(0), BucketRange(9, 11), listed)] == [1, 2]

@@ -1,0 +1,5 @@
+"""``python -m userrep.cli``."""
+
+from userrep.cli.main import main
+
+main()

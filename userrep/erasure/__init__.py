@@ -1,0 +1,1 @@
+"""Users that are forgotten: requests, and rows taken out of tables."""

@@ -1,0 +1,1 @@
+"""An example of a consumer that trains on embeddings."""

@@ -1,0 +1,195 @@
+"""From sums to the columns of stored tables: rows of ``user_features`` and of ``user_window_sums``."""
+
+import itertools
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import scipy.sparse
+from numpy.typing import NDArray
+
+from userrep.features.spec import PARTS_OF_DAY, POOLED, FeatureSpec
+from userrep.features.sums.accumulate import (
+    EXACT_BELOW,
+    NEVER,
+    Flags,
+    Floats,
+    Ints,
+    Sums,
+)
+from userrep.features.sums.chunk import Block
+from userrep.features.sums.item_matrix import ItemMatrix
+from userrep.store.arrow import listed, packed
+from userrep.utc import DAY_US, day_number
+
+SUMS_DDL = (
+    "as_of DATE, user_bucket INT, user_id STRING, sums BINARY, active_at ARRAY<BIGINT>, "
+    "num_by_context MAP<STRING,BIGINT>"
+)
+
+
+def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_part: bool) -> pa.RecordBatch:
+    """Write sums as rows of ``user_window_sums``.
+
+    ``is_part``: they are parts of sums, which may be of no event, and which bring the sums of picks if there are any.
+    """
+    users = slice(None) if is_part else _places(np.any(sums.num_events_UR(spec), axis=1))
+    if is_part and sums.picks_UX is not None:
+        flat = np.hstack([sums.flat_US, sums.picks_UX])
+    else:
+        flat = np.ascontiguousarray(sums.flat_US[users])
+    num_users, width = flat.shape
+    ends = np.arange(num_users + 1, dtype=np.int32) * (8 * width)
+    return pa.RecordBatch.from_pydict(
+        {
+            "as_of": pa.array(np.full(num_users, day_number(as_of), np.int32)).cast(pa.date32()),
+            "user_bucket": block.user_bucket_U[users],
+            "user_id": _taken(block.user_ids, users),
+            "sums": pa.Array.from_buffers(pa.binary(), num_users, [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
+            "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
+            "num_by_context": _maps(sums.context_UK[users], block.words),
+        }
+    )
+
+
+def openings_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) -> pa.RecordBatch:
+    """Write sums and profiles as rows of ``user_openings``: of the users that have an event in them, or a profile.
+
+    A user without an event has sums of no bytes.
+    """
+    profiles = block.profiles
+    has_events_U = np.any(sums.num_events_UR(spec), axis=1)
+    users = _places(has_events_U | (profiles.row_U >= 0))
+    has_events = has_events_U[users]
+    flat = np.ascontiguousarray(sums.flat_US[users][has_events])
+    ends = np.concatenate([[0], np.cumsum(has_events)]).astype(np.int32) * (8 * sums.flat_US.shape[1])
+    row = pa.array(profiles.row_U[users], mask=profiles.row_U[users] < 0)
+    picked = [values.take(row) for values in (profiles.attributes, profiles.pick_item_lists, profiles.picked_at_lists)]
+    return pa.RecordBatch.from_pydict(
+        {
+            "user_bucket": block.user_bucket_U[users],
+            "user_id": _taken(block.user_ids, users),
+            "sums": pa.Array.from_buffers(pa.binary(), len(has_events), [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
+            "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
+            "num_by_context": _maps(sums.context_UK[users], block.words),
+            "registered_at": _times(profiles.registered_at_U[users]),
+            "attributes": picked[0],
+            "pick_items": picked[1],
+            "picked_at": picked[2],
+        }
+    )
+
+
+def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, largest: float) -> pa.RecordBatch:
+    """Write sums, profiles and picks as rows of ``user_features``, for the users that are known at ``as_of``.
+
+    ``sums``: with those of the picks. ``largest``: the largest absolute component of all vectors. Known is who has an
+    event in the longest window, or has registered or picked something before the as-of date: an event in the history
+    alone makes nobody known.
+    """
+    assert sums.picks_UX is not None
+    midnight = day_number(as_of) * DAY_US
+    has_pick_U = np.zeros(len(block.user_ids), bool)
+    has_pick_U[block.profiles.pick_user_P[block.profiles.picked_at_P < midnight]] = True
+    registered_at_U = np.where(block.profiles.registered_at_U < midnight, block.profiles.registered_at_U, NEVER)
+    has_events_U = sums.num_events_UR(spec)[:, : len(spec.windows_days)].any(axis=1)
+    users = _places(has_events_U | has_pick_U | (registered_at_U != NEVER))
+    last_at = sums.last_at_before(spec, as_of)[users]
+    columns: dict[str, Any] = {
+        "as_of": pa.array(np.full(len(last_at), day_number(as_of), np.int32)).cast(pa.date32()),
+        "user_id": _taken(block.user_ids, users),
+    }
+    pooled_UP, flags = _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
+    columns |= {POOLED: packed(pooled_UP), **flags}
+    for w, window in enumerate(spec.windows):
+        columns[f"num_events_{window}d"] = sums.num_events_UR(spec)[users, : w + 1].sum(axis=1).astype(np.int64)
+        columns[f"weight_{window}d"] = sums.weight_UR(spec)[users, : w + 1].sum(axis=1)
+        columns[f"num_active_days_{window}d"] = (last_at[:, -window:] != NEVER).sum(axis=1)
+    recent_at = last_at[:, -spec.longest :]
+    columns["days_since_last_event"] = _days_since(recent_at.max(axis=1), midnight)
+    is_active = recent_at != NEVER
+    since_first = spec.longest - np.where(is_active.any(axis=1), is_active.argmax(axis=1), 0)
+    columns["days_since_first_event"] = pa.array(since_first.astype(np.float64), mask=~is_active.any(axis=1))
+    if spec.registered_at:
+        columns["days_since_registration"] = _days_since(registered_at_U[users], midnight)
+    shares = sums.shares_US(spec)[users]
+    for name, counts in zip(spec.shares, np.split(shares, [len(PARTS_OF_DAY)], axis=1), strict=True):
+        total = counts.sum(axis=1, keepdims=True)
+        columns[name] = listed((counts / np.where(total > 0, total, 1)).astype(np.float32))
+    if spec.context_column:
+        columns[spec.context_column] = _maps(sums.context_UK[users], block.words)
+    row_U = block.profiles.row_U[users]
+    mine = block.profiles.attributes.take(pa.array(row_U, mask=row_U < 0))
+    for k, attribute in enumerate(spec.attributes):
+        columns[f"attribute_{attribute}"] = pc.list_element(mine, k)
+    bound = (
+        sums.weight_UR(spec)[users].sum(axis=1)
+        + np.bincount(block.profiles.pick_user_P, minlength=len(block.user_ids))[users]
+    ) * largest
+    columns["is_exact"] = pa.array(bound < EXACT_BELOW)
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def summed_picks(block: Block, matrix: ItemMatrix, as_of: date) -> Floats:
+    """Sum, per user, the vectors of the items that were picked before ``as_of`` and are in the matrix."""
+    num_users, profiles, item_P = len(block.user_ids), block.profiles, block.profiles.pick_items.rows_in(matrix)
+    used = np.flatnonzero((profiles.picked_at_P < day_number(as_of) * DAY_US) & (item_P >= 0))
+    if not len(used):
+        return np.zeros((num_users, matrix.vectors_IX.shape[1]))
+    entries = (np.ones(len(used)), (profiles.pick_user_P[used], item_P[used]))
+    picked = scipy.sparse.csr_matrix(entries, shape=(num_users, len(matrix.vectors_IX)))
+    return np.asarray(picked @ matrix.vectors_IX)
+
+
+def _pooled(
+    pooled_URX: Floats, picks_UX: Floats, spec: FeatureSpec
+) -> tuple[NDArray[np.float32], dict[str, pa.BooleanArray]]:
+    """Divide sums by weights: the vectors of all blocks side by side, and a presence flag per block."""
+    pooled_UP, flags = np.empty((len(picks_UX), spec.pooled_width), np.float32), {}
+    by_window = list(itertools.accumulate(pooled_URX[:, ring] for ring in range(pooled_URX.shape[1])))
+    num_vectors = pooled_URX.shape[2] - len(spec.modalities)
+    start = first = 0
+    for m, (modality, dim) in enumerate(spec.modalities.items()):
+        for block in (block for block in spec.pooled if block.modality == modality):
+            sums_UX = by_window[spec.windows.index(block.window_days)] if block.window_days else picks_UX
+            weight_U1 = sums_UX[:, num_vectors + m, None]
+            mean_UX = sums_UX[:, start : start + dim] / np.where(weight_U1 > 0, weight_U1, 1)  # no weight: sums are 0
+            pooled_UP[:, first : first + dim] = mean_UX
+            flags[block.flag] = pa.array(weight_U1[:, 0] > 0)
+            first += dim
+        start += dim
+    return pooled_UP, flags
+
+
+def _active_at(last_at_UT: Ints) -> pa.ListArray:
+    """Write the last event of each day that has one."""
+    has_event = last_at_UT != NEVER
+    ends = np.concatenate([[0], np.cumsum(has_event.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(last_at_UT[has_event]))
+
+
+def _times(at_U: Ints) -> pa.Array:
+    return pa.array(at_U, mask=at_U == NEVER).cast(pa.timestamp("us", "UTC"))
+
+
+def _maps(counts_UK: scipy.sparse.csr_array, words: pa.Array) -> pa.Array:
+    """Write counts as maps, keys in the order of words."""
+    counts_UK.sort_indices()
+    keys = words.take(pa.array(counts_UK.indices))
+    return pa.MapArray.from_arrays(pa.array(counts_UK.indptr.astype(np.int32)), keys, pa.array(counts_UK.data))
+
+
+def _places(is_wanted_U: Flags) -> slice | NDArray[np.intp]:
+    """Return which users are wanted; a slice if all are, so that nothing needs to be copied."""
+    return slice(None) if is_wanted_U.all() else np.flatnonzero(is_wanted_U)
+
+
+def _taken(values: pa.Array, users: slice | NDArray[np.intp]) -> pa.Array:
+    return values if isinstance(users, slice) else values.take(pa.array(users))
+
+
+def _days_since(at_U: Ints, midnight: int) -> pa.Array:
+    known = at_U != NEVER
+    return pa.array((midnight - np.where(known, at_U, midnight)) / DAY_US, mask=~known)

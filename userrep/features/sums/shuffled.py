@@ -1,0 +1,103 @@
+"""Rows of all kinds in one shuffle by user bucket, where tasks can't read files themselves; and back to chunks."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from userrep.features.sums.bucketed import MOST_ROWS, STEP_ROWS
+from userrep.features.sums.chunk import KINDS, Chunk, names_of
+
+_BYTES_PER_ROW = 256  # of a tile, about; a row of sums counts as several
+
+_COLUMNS = {
+    "kind": "string", "user_bucket": "int", "user_id": "string", "item_id": "string", "weight": "double",
+    "num_events": "int", "last_event_at": "bigint", "num_night": "int", "num_morning": "int", "num_afternoon": "int",
+    "num_evening": "int", "num_by_context": "map<string,bigint>", "day": "int", "before": "boolean",
+    "after": "boolean", "sums": "binary", "active_at": "array<bigint>", "registered_at": "bigint",
+    "attributes": "array<string>", "pick_items": "array<string>", "picked_at": "array<bigint>",
+}  # fmt: skip
+
+
+def of_kind(rows: DataFrame, kind: str) -> DataFrame:
+    """Bring rows of one kind to the schema that all kinds share; times become microseconds, as-of dates days."""
+    columns = []
+    for name, type_ in _COLUMNS.items():
+        if name not in KINDS[kind].names or name not in rows.columns:
+            columns.append(F.lit(kind if name == "kind" else None).cast(type_).alias(name))
+        elif isinstance(rows.schema[name].dataType, T.TimestampType):
+            columns.append(F.unix_micros(name).alias(name))
+        else:
+            columns.append(F.col(name).cast(type_).alias(name))
+    return rows.select(columns)
+
+
+def steps_of_rows(batches: Iterable[pa.RecordBatch], *, context: bool) -> Iterator[Iterator[Chunk]]:
+    """Cut rows sorted by user bucket into steps; each step is to be used up before the next is asked for."""
+    source = _Ahead(batches)
+    while (rows := source.gathered()) is not None:
+        bucket_N = rows.column("user_bucket").to_numpy()
+        last = bucket_N[-1]
+        cut = int(np.searchsorted(bucket_N, last))
+        if source.is_at_end():
+            yield iter([_chunk(rows, context)])
+        elif cut:
+            source.put_back(rows.slice(cut))
+            yield iter([_chunk(rows.slice(0, cut), context)])
+        else:
+            yield _one_bucket(rows, source, int(last), context)
+
+
+def _one_bucket(rows: pa.Table, source: "_Ahead", bucket: int, context: bool) -> Iterator[Chunk]:
+    """Yield the rows of one bucket that has very many, as they come."""
+    while rows is not None:
+        end = int(np.searchsorted(rows.column("user_bucket").to_numpy(), bucket, side="right"))
+        if end:
+            yield _chunk(rows.slice(0, end), context)
+        if end < rows.num_rows:
+            source.put_back(rows.slice(end))
+            return
+        rows = source.gathered()
+
+
+class _Ahead:
+    """Batches with a memory: rows that were taken too early can be put back."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._batches = (batch for batch in batches if batch.num_rows)
+        self._back: list[pa.Table] = []
+        self._next = next(self._batches, None)
+
+    def is_at_end(self) -> bool:
+        return self._next is None and not self._back
+
+    def put_back(self, rows: pa.Table) -> None:
+        self._back.append(rows)
+
+    def gathered(self) -> pa.Table | None:
+        """Return about STEP_ROWS rows; more only until a second bucket is among them, None at the end."""
+        tables, self._back = self._back, []
+        while self._next is not None:
+            num_rows = sum(max(table.num_rows, table.nbytes // _BYTES_PER_ROW) for table in tables)
+            if num_rows >= MOST_ROWS or (num_rows >= STEP_ROWS and _has_two_buckets(tables)):
+                break
+            tables.append(pa.Table.from_batches([self._next]))
+            self._next = next(self._batches, None)
+        return pa.concat_tables(tables) if tables else None
+
+
+def _has_two_buckets(tables: list[pa.Table]) -> bool:
+    return bool(tables[0].column("user_bucket")[0] != tables[-1].column("user_bucket")[-1])
+
+
+def _chunk(rows: pa.Table, context: bool) -> Chunk:
+    kinds = rows.column("kind")
+    parts = {}
+    for kind, schema in KINDS.items():
+        mine = rows.filter(pa.compute.equal(kinds, kind))
+        names = names_of(kind, context=context)
+        parts[kind] = pa.Table.from_arrays([mine.column(n).cast(schema.field(n).type) for n in names], names=names)
+    return Chunk.of(**parts)

@@ -1,0 +1,84 @@
+"""What tasks make becomes files of tables, written by the tasks themselves, for the driver to commit."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyspark.sql import Row
+
+from userrep.features.sums.pooling import Made, Output
+from userrep.store.buckets import NUM_BUCKETS
+from userrep.store.table_files import TableFile
+from userrep.store.table_writer import TableWriter, Target
+
+
+class Destination(NamedTuple):
+    """Where tasks write an output, and the values of partition columns that are the same for all of its rows."""
+
+    target: Target
+    values: Mapping[str, Any]
+
+
+class Written(NamedTuple):
+    """A file that a task has written. Of features ``as_of`` is their date, ``num_inexact`` rows beyond exact sums."""
+
+    output: Output
+    as_of: date | None
+    file: TableFile
+    num_inexact: int
+
+    @classmethod
+    def of(cls, row: Row) -> "Written":
+        """Read what ``Writing`` returns."""
+        file = TableFile(row.path, row.size, row.num_rows, json.loads(row.partition_values))
+        return cls(row.output, row.as_of, file, row.num_inexact)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Has tasks write what they make, and return what they have written."""
+
+    destinations: dict[Output, Destination]
+    num_ranges: int
+
+    SCHEMA = (
+        "output STRING, as_of DATE, path STRING, size BIGINT, num_rows BIGINT, partition_values STRING, "
+        "num_inexact BIGINT"
+    )
+
+    def __call__(self, made: Iterable[Made]) -> Iterator[pa.RecordBatch]:
+        writers = {output: TableWriter(of.target) for output, of in self.destinations.items()}
+        num_inexact: dict[date | None, int] = defaultdict(int)
+        for output, as_of, rows in made:
+            if not rows.num_rows:
+                continue
+            target, values = self.destinations[output]
+            user_slice = self._slice(rows) if "user_slice" in target.partition_by else ""
+            table = pa.Table.from_batches([rows])
+            writers[output].write(table, {**values, "as_of": as_of, "user_slice": user_slice})
+            if output == "features":
+                num_inexact[as_of] += rows.column("is_exact").false_count
+        files = [(output, file) for output, writer in writers.items() for file in writer.close()]
+        if files:
+            yield pa.RecordBatch.from_pylist(
+                [
+                    {
+                        "output": output,
+                        "as_of": file.values.get("as_of"),
+                        "path": file.path,
+                        "size": file.size,
+                        "num_rows": file.num_rows,
+                        "partition_values": json.dumps(file.values, default=str),
+                        "num_inexact": num_inexact[file.values.get("as_of")],
+                    }
+                    for output, file in files
+                ]
+            )
+
+    def _slice(self, rows: pa.RecordBatch) -> str:
+        number = rows.column("user_bucket")[0].as_py() // (NUM_BUCKETS // self.num_ranges)
+        return f"{number}-of-{self.num_ranges}"

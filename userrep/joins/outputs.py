@@ -1,0 +1,110 @@
+"""What a label gets: the vector, where it is from, and a word that says how it came by it or why it has none."""
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from userrep.joins.options import JoinOptions
+from userrep.joins.resolution import column
+from userrep.spaces.mapping import LinearMap, mapped
+from userrep.spaces.snapshots import EXPIRED
+
+# In the metadata of a column of vectors: the space whose coordinates they are in, and where they are mapped, whose.
+SPACE_ID, MAPPED_FROM = "userrep_space_id", "userrep_mapped_from"
+
+# A label with a vector:
+FOUND = "found"  # its user's, of the snapshot that counts at its time
+IN_SAMPLE = "in_sample"  # the same, of a date whose future the space was trained on
+UPDATE = "update"  # its user's, near real time
+NEW_USER = "new_user"  # the space's for a user of whom nothing is known
+# A label without one:
+NOT_IN_SNAPSHOT = "not_in_snapshot"
+NO_SNAPSHOT_YET = "no_snapshot_yet"
+SNAPSHOT_EXPIRED = "expired"  # the snapshot that counts has been deleted by retention
+TOO_OLD = "too_old"
+NULL_USER, NULL_TIME = "null_user", "null_time"
+
+
+def with_outputs(
+    rows: DataFrame, options: JoinOptions, *, space_id: str, dim: int | None, new_user: NDArray[np.float32] | None,
+    into: tuple[str, LinearMap] | None,
+) -> DataFrame:  # fmt: skip
+    """Replace the columns of look-ups, which begin with two underscores, by those that a join adds.
+
+    Parameters
+    ----------
+    rows : labels with the snapshot that counts (__snapshot_id, __as_of, __state, __in_sample), its __embedding, and
+        __update where updates count. dim : of the space's vectors; another one fails the job. None: not known. into : a
+        space whose coordinates the vectors are mapped into, and the map.
+    """
+    rows = rows.withColumn("__status", _status(options))
+    status = F.col("__status")
+    vector = F.when(status.isin(FOUND, IN_SAMPLE), F.col("__embedding"))
+    snapshot_id, as_of = F.col("__snapshot_id"), F.col("__as_of")
+    if options.updates:
+        vector = vector.when(status == UPDATE, F.col("__update.embedding"))
+        snapshot_id = F.when(status != UPDATE, snapshot_id)
+        as_of = F.when(status == UPDATE, F.col("__update.as_of")).otherwise(as_of)
+    if new_user is not None:
+        vector = vector.when(status == NEW_USER, F.lit(new_user))
+    kept = [column(name) for name in rows.columns if not name.startswith("__")]
+    vector = _of_width(vector, space_id, dim)
+    if into is None:
+        vector = as_vectors(vector, options, {SPACE_ID: space_id})
+    else:
+        vector = as_vectors(mapped(vector, into[1]), options, {SPACE_ID: into[0], MAPPED_FROM: space_id})
+    found = rows.select(
+        *kept, snapshot_id.alias("snapshot_id"), as_of.alias("as_of"), vector, status.alias(options.status)
+    )
+    return found.where(column(options.output).isNotNull()) if options.missing == "drop" else found
+
+
+def num_by_status(joined: DataFrame, output: str = "embedding") -> dict[str, int]:
+    """Count joined labels by status. An action: it runs the join."""
+    counts = joined.groupBy(column(f"{output}_status").alias("status")).count().collect()
+    return {row["status"]: row["count"] for row in counts}
+
+
+def as_vectors(vector: Column, options: JoinOptions, metadata: dict[str, str]) -> Column:
+    """Write array<float> as the options want it, with the spaces' ids in the column's metadata."""
+    if options.vectors == "vector":
+        vector = F.when(vector.isNotNull(), array_to_vector(vector))
+    return vector.alias(options.output, metadata=metadata)
+
+
+def _status(options: JoinOptions) -> Column:
+    status = F.when(column(options.user).isNull(), NULL_USER).when(column(options.time).isNull(), NULL_TIME)
+    if options.updates:
+        as_of = F.col("__update.as_of")
+        is_later = F.col("__as_of").isNull() | (as_of > F.col("__as_of"))
+        status = status.when(as_of.isNotNull() & is_later & ~_too_old(as_of, options), UPDATE)
+    return (
+        status.when(F.col("__state").isNull(), NO_SNAPSHOT_YET)
+        .when(F.col("__state") == EXPIRED, SNAPSHOT_EXPIRED)
+        .when(_too_old(F.col("__as_of"), options), TOO_OLD)
+        .when(F.col("__embedding").isNotNull(), F.when(F.col("__in_sample"), IN_SAMPLE).otherwise(FOUND))
+        .otherwise(NEW_USER if options.missing == "new_user" else NOT_IN_SNAPSHOT)
+    )
+
+
+def _too_old(as_of: Column, options: JoinOptions) -> Column:
+    if options.max_age_days is None:
+        return F.lit(False)
+    return column(options.time) > F.date_add(as_of, options.max_age_days).cast("timestamp")
+
+
+def _of_width(vector: Column, space_id: str, dim: int | None) -> Column:
+    if dim is None:
+        return vector
+    fault = F.concat(
+        F.lit(f"space {space_id}: a vector of "),
+        F.size(vector).cast("string"),
+        F.lit(
+            f" numbers, {dim} wanted. Rows of user_embeddings or embedding_updates were not written by userrep: "
+            "delete them, then `userrep backfill` their dates."
+        ),
+    )
+    is_good = vector.isNull() | (F.size(vector) == dim)
+    return F.when(is_good, vector).otherwise(F.raise_error(fault).cast("array<float>"))

@@ -1,0 +1,1 @@
+"""How far snapshots and inputs have moved."""

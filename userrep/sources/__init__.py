@@ -1,0 +1,1 @@
+"""Reading what owners have: logs, users and picks, with their columns."""

@@ -1,0 +1,244 @@
+"""A generated event log of any size, with known tastes planted in it and the faults that real logs have.
+
+The log is made in Spark, in one pass over blocks of users; it depends on its specification alone, never on partitions.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+
+from userrep.synthetic.planted import DAY_MS, NEVER, Catalog, Floats, Ints, LogSpec, Population, keys_of, uniform
+
+__all__ = ["LogSpec", "generate_log", "log_tables"]
+
+HEAVY_USER = "u_heavy"
+EVENT_TYPES = ["play", "save", "skip"]
+DEVICES = ["phone", "desktop", "tv"]
+COUNTRIES = ["SE", "DE", "BR", "US", "IN", "JP"]
+AGE_BANDS = ["16-24", "25-34", "35-44", "45-54", "55+"]
+
+GENRES = {
+    "blues": "river delta train whiskey crossroads levee juke bottleneck mojo hollow",
+    "techno": "pulse warehouse modular voltage strobe circuit acid kick sequence machine",
+    "classical": "sonata nocturne prelude quartet adagio fugue minuet etude concerto rondo",
+    "metal": "iron blood throne wrath hammer crypt doom serpent ashes war",
+    "jazz": "swing bop brass quintet blue standard stride modal uptown saxophone",
+    "folk": "meadow fiddle harvest ballad shepherd hearth oak willow sailor lantern",
+    "hiphop": "block cypher hustle mic crown flow sample boulevard vinyl bars",
+    "ambient": "drift haze tide glacier mist still horizon orbit aurora slow",
+    "punk": "riot gutter spit noise basement safety pin anarchy brat sirens",
+    "reggae": "roots dub island irie lion yard babylon ital echo sunshine",
+    "country": "truck porch rodeo gravel highway bourbon dust prairie boots tailgate",
+    "pop": "heart summer dance kiss tonight sugar neon crush radio forever",
+}
+NOISE_WORDS = (
+    "midnight golden little broken lost silver empty wild quiet distant burning second hidden paper lonely "
+    "electric winter morning last secret hollow velvet northern open"
+)
+
+EVENTS = (
+    "event_id string, user_id string, item_id string, event_at timestamp, event_type string, weight double, "
+    "device string, ingest_date date"
+)
+ITEMS = "item_id string, title string, genre string, born_on date, died_on date"
+USERS = "user_id string, registered_at timestamp, country string, age_band string"
+ONBOARDING = "user_id string, item_id string, picked_at timestamp"
+TRUTH = "user_id string, taste array<float>, churn_rate double"
+
+_UTC = pa.timestamp("us", tz="UTC")
+_BLOCKS_PER_TASK = 32
+
+
+def generate_log(spark: SparkSession, spec: LogSpec, out: str) -> None:
+    """Write the log as Parquet below ``out``: ``events``, ``items``, ``users``, ``onboarding``, ``truth``.
+
+    What stood there is overwritten; the same specification gives the same rows. The tables are those of ``log_tables``;
+    ``events`` is partitioned by ``ingest_date``. Cost: one pass and one shuffle of the events on ``ingest_date``, so
+    that a day is one file; memory per task is that of one block of users, or of one day of the heavy user.
+    """
+    for name, table in log_tables(spark, spec).items():
+        if name == "events":
+            table.repartition("ingest_date").write.partitionBy("ingest_date").parquet(f"{out}/{name}", mode="overwrite")
+        else:
+            table.write.parquet(f"{out}/{name}", mode="overwrite")
+
+
+def log_tables(spark: SparkSession, spec: LogSpec, *, num_partitions: int | None = None) -> dict[str, DataFrame]:
+    """Return the log's tables, not yet computed. ``num_partitions`` never changes a row.
+
+    Returns
+    -------
+    events : one row per arrival of an event: event_id; user_id, item_id; event_at (UTC); event_type (play, save, skip);
+        weight (minutes played, 1 for a save); device (phone, desktop, tv); ingest_date, the UTC day of arrival: the
+        event's day, or for late rows one to three days after, also past the log's end. A duplicate is a second row
+        equal in every column. A malformed row has one of: null user_id, null item_id, null event_at, event_at in 1970,
+        negative weight, NaN weight; its ingest_date is as it should be.
+    items : one row per item: item_id; title (words of its genre, and others); genre; sold on ``[born_on, died_on)``,
+        died_on null for those that do not die.
+    users : one row per user: user_id; registered_at (UTC, up to a year before the log, for 30 % during it); country and
+        age_band, which lean on the strongest taste at registration.
+    onboarding : one row per user and item picked: picked_at (UTC), within the minute after registered_at. 15 % of users
+        pick nothing, the others up to 5 items by taste.
+    truth : one row per user, for tests only: taste (shares of ``num_tastes`` tastes on the log's last day, sum 1);
+        churn_rate, the planted chance of no event in the 7 days after the log, given that taste and the last visit.
+
+    Cost: no shuffle; each table simulates what it needs anew.
+    """
+
+    def table(work: Callable[[LogSpec, Catalog, int], pa.RecordBatch], size: int, schema: str) -> DataFrame:
+        tasks = num_partitions or -(-size // _BLOCKS_PER_TASK)
+        return spark.range(0, size, 1, tasks).mapInArrow(partial(_run, spec, work), schema)
+
+    heavy_days = spec.num_days if spec.has_heavy_user else 0
+    return {
+        "events": table(_events, spec.num_blocks + heavy_days, EVENTS),
+        "items": table(_items, 1, ITEMS),
+        "users": table(_users, spec.num_blocks, USERS),
+        "onboarding": table(_onboarding, spec.num_blocks, ONBOARDING),
+        "truth": table(_truth, spec.num_blocks, TRUTH),
+    }
+
+
+def _run(
+    spec: LogSpec, work: Callable[[LogSpec, Catalog, int], pa.RecordBatch], batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    catalog = Catalog(spec)
+    for batch in batches:
+        for block in batch.column(0).to_pylist():
+            yield work(spec, catalog, block)
+
+
+def _population(spec: LogSpec, block: int) -> Population:
+    first = block * spec.users_per_block
+    return Population(spec, np.arange(first, min(first + spec.users_per_block, spec.num_users), dtype=np.int64))
+
+
+def _events(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
+    """Return the events of a block of users; blocks past the last one are the heavy user's days."""
+    if block < spec.num_blocks:
+        population = _population(spec, block)
+        rows, days, slots = population.sessions()
+    else:
+        population = Population(spec, np.zeros(1, dtype=np.int64))
+        slots = np.arange(spec.heavy_sessions_per_day, dtype=np.int64)
+        rows, days = np.zeros_like(slots), np.full_like(slots, block - spec.num_blocks)
+    events = population.events(catalog, rows, days, slots)
+
+    copies = 1 + (uniform(events["keys"], "duplicate") < spec.duplicate_share)
+    events = {name: np.repeat(values, copies) for name, values in events.items()}
+    keys = events["keys"]
+    fault = np.floor(6 * uniform(keys, "malformed kind"))
+    fault[uniform(keys, "malformed") >= spec.malformed_share] = -1
+    delay = np.where(uniform(keys, "late") < spec.late_share, np.ceil(3 * uniform(keys, "delay")), 0).astype(np.int64)
+    event_ms = _epoch_ms(spec, events["day"] * DAY_MS) * (fault != 3) + events["clock_ms"]
+    weight = np.select([fault == 4, fault == 5], [-1 - events["weight"], np.nan], events["weight"])
+    parts = [pa.array(events[name]).cast(pa.string()) for name in ("user", "day", "serial")]
+    columns = {
+        "event_id": pc.binary_join_element_wise("e", *parts, "-"),
+        "user_id": _null_where(_user_ids(events["user"], events["is_heavy"]), fault == 0),
+        "item_id": _null_where(_item_ids(events["item"]), fault == 1),
+        "event_at": _null_where(_timestamps(event_ms), fault == 2),
+        "event_type": pa.array(EVENT_TYPES).take(pa.array(events["event_type"])),
+        "weight": pa.array(weight, from_pandas=False),
+        "device": pa.array(DEVICES).take(pa.array(events["device"])),
+        "ingest_date": _dates(spec, events["day"] + delay),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _items(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
+    del block  # there is one
+    words = pa.array([word for text in GENRES.values() for word in text.split()[:9]])
+    noise = pa.array(NOISE_WORDS.split())
+
+    def picked(purpose: str, start: Ints | int, size: int) -> pa.Array:
+        return pa.array(start + (size * uniform(catalog.keys, purpose)).astype(np.int64))
+
+    theirs = [words.take(picked(f"word {i}", 9 * catalog.genre, 9)) for i in (1, 2)]
+    others = [noise.take(picked(f"noise {i}", 0, len(noise))) for i in (1, 2)]
+    second = pc.if_else(pa.array(uniform(catalog.keys, "noisy") < 0.3), others[1], theirs[1])
+    columns = {
+        "item_id": _item_ids(np.arange(spec.num_items)),
+        "title": pc.binary_join_element_wise(others[0], theirs[0], second, " "),
+        "genre": pa.array(list(GENRES)).take(pa.array(catalog.genre)),
+        "born_on": _dates(spec, catalog.born),
+        "died_on": _null_where(_dates(spec, np.where(catalog.died == NEVER, 0, catalog.died)), catalog.died == NEVER),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _users(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
+    del catalog
+    users = _population(spec, block)
+    leading = users.leading_taste()
+
+    def leaning(values: list[str], purpose: str, typical: Ints, share: float) -> pa.Array:
+        anyone = np.floor(len(values) * uniform(users.keys, purpose)).astype(np.int64)
+        return pa.array(values).take(
+            pa.array(np.where(uniform(users.keys, f"{purpose} leans") < share, typical, anyone))
+        )
+
+    columns = {
+        "user_id": _user_ids(users.numbers, users.is_heavy),
+        "registered_at": _timestamps(_epoch_ms(spec, users.registered_ms)),
+        "country": leaning(COUNTRIES, "country", leading % len(COUNTRIES), 0.6),
+        "age_band": leaning(AGE_BANDS, "age band", leading * len(AGE_BANDS) // spec.num_tastes, 0.5),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _onboarding(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
+    users = _population(spec, block)
+    rows = np.repeat(np.flatnonzero(uniform(users.keys, "onboards") < 0.85), 5)
+    pick = np.arange(len(rows)) % 5
+    items, _ = users.drawn_items(catalog, keys_of(users.keys[rows], pick, 5), rows, users.registered_day[rows])
+    _, once = np.unique(rows * spec.num_items + items, return_index=True)
+    rows, pick, items = rows[once], pick[once], items[once]
+    columns = {
+        "user_id": _user_ids(users.numbers[rows], users.is_heavy[rows]),
+        "item_id": _item_ids(items),
+        "picked_at": _timestamps(_epoch_ms(spec, users.registered_ms[rows] + 10_000 * (1 + pick))),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _truth(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
+    del catalog
+    users = _population(spec, block)
+    taste: Floats = users.tastes[:, -1]
+    flat = pa.array(np.ascontiguousarray(taste, dtype=np.float32).ravel())
+    columns = {
+        "user_id": _user_ids(users.numbers, users.is_heavy),
+        "taste": pa.ListArray.from_arrays(pa.array(np.arange(len(taste) + 1, dtype=np.int32) * spec.num_tastes), flat),
+        "churn_rate": pa.array(users.churn_rate()),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _user_ids(numbers: Ints, is_heavy: np.ndarray) -> pa.Array:
+    ids = pc.binary_join_element_wise("u", pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 7, "0"), "")
+    return pc.if_else(pa.array(is_heavy), HEAVY_USER, ids)
+
+
+def _item_ids(numbers: Ints) -> pa.Array:
+    return pc.binary_join_element_wise("i", pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 6, "0"), "")
+
+
+def _epoch_ms(spec: LogSpec, log_ms: Ints) -> Ints:
+    return log_ms + (spec.first_day.toordinal() - 719_163) * DAY_MS  # 719163: 1970-01-01
+
+
+def _timestamps(epoch_ms: Ints) -> pa.Array:
+    return pa.array(epoch_ms * 1000).cast(_UTC)
+
+
+def _dates(spec: LogSpec, days: Ints) -> pa.Array:
+    return pa.array((days + spec.first_day.toordinal() - 719_163).astype(np.int32)).cast(pa.date32())
+
+
+def _null_where(values: pa.Array, is_null: np.ndarray) -> pa.Array:
+    return pc.if_else(pa.array(is_null), pa.scalar(None, values.type), values)

@@ -1,0 +1,130 @@
+"""The files of a log: which there are, which days they carry, and what of each day's content."""
+
+from collections.abc import Collection
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from userrep.errors import UsageError
+from userrep.sources.open_log import KEY, OpenLog
+from userrep.sources.partitions import folder_day, ranges
+from userrep.store.schemas import SOURCE_FILES
+from userrep.store.tables import Tables
+
+BYTES_PER_ROW = 32  # of a log in columns, for a guess at how many rows there are that nobody has counted
+
+
+def days_by_partition(log: OpenLog) -> DataFrame:
+    """Return the days of a log that is partitioned by them, in the columns of ``summed``, from a listing alone.
+
+    A day's fingerprint is that of its files, so moving rows among files changes it. How many rows there are is not
+    known. Of a Delta log with deletion vectors, every new version changes all days.
+
+    Raises
+    ------
+    UsageError
+        If files lie in no folder of a day.
+    """
+    partition, delta = log.settings.partition, log.delta
+    assert partition is not None
+    dated = log.files.select(
+        "*", folder_day(F.col("path"), partition).alias("event_date"), F.xxhash64(*KEY[:3]).alias("hash")
+    )
+    num_bytes = F.sum("size") if delta is None else F.count("*") * delta.bytes_per_file
+    by_day = dated.groupBy("event_date").agg(
+        F.concat_ws(":", F.count("*"), exact_sum("hash")).alias("content"),
+        num_bytes.alias("num_bytes"),
+        F.min("path").alias("path"),
+    )
+    lost = by_day.where("event_date IS NULL").first()
+    if lost is not None:
+        raise UsageError(
+            f"{log.what}.partition.column: {lost.content.split(':')[0]} files lie in no folder such as "
+            f"{partition.column}=2024-05-01, {lost.path} among them. Move them there, or take partition out."
+        )
+    unknown = F.lit(None).cast("bigint")
+    return by_day.select(
+        "event_date",
+        unknown.alias("num_rows"),
+        unknown.alias("num_rejected"),
+        F.concat(F.lit("files:"), "content").alias("fingerprint"),
+        "num_bytes",
+    )
+
+
+def summed(counts: DataFrame) -> DataFrame:
+    """Add up counts of files: one row per day (null: without a readable time) with rows, counts and fingerprint.
+
+    Rejects are null where those of a file are not known.
+    """
+    by_day = counts.groupBy("event_date").agg(
+        F.sum("num_rows").alias("num_rows"),
+        F.when(F.count("num_rejected") == F.count("*"), F.sum("num_rejected")).alias("num_rejected"),
+        F.sum("checksum").alias("checksum"),
+    )
+    return by_day.where("num_rows > 0").select(
+        "event_date",
+        "num_rows",
+        "num_rejected",
+        F.concat_ws(":", "num_rows", "checksum").alias("fingerprint"),
+        F.lit(0).cast("bigint").alias("num_bytes"),
+    )
+
+
+class FileDay(NamedTuple):
+    """How many rows of a day a file holds (``date.min``: without a readable time), and how many rows of all days."""
+
+    path: str
+    day: date
+    num_rows: int
+    file_rows: int
+
+
+def files_by_day(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool = False) -> list[FileDay]:
+    """List the files that hold rows of these days, or rows ``undated``.
+
+    Nothing of a Delta log whose files don't tell what is in it.
+
+    Driver memory: one entry for each file and day.
+    """
+    if log.delta is not None and not log.delta.is_plain:
+        return []
+    held = log.files.join(tables.read(SOURCE_FILES), on=list(KEY), how="left")
+    wanted = F.coalesce(F.col("event_date").isin(list(days)), F.lit(undated)) & (F.col("num_rows") > 0)
+    of_day = F.when(wanted, F.struct("event_date", "num_rows"))
+    by_file = held.groupBy("path").agg(F.sum("num_rows").alias("file_rows"), F.collect_set(of_day).alias("days"))
+    rows = by_file.where("size(days) > 0").collect()
+    return [FileDay(row.path, of.event_date or date.min, of.num_rows, row.file_rows) for row in rows for of in row.days]
+
+
+def files_by_folder(log: OpenLog, days: Collection[date], *, late_days: int = 0) -> list[FileDay]:
+    """List the files in the folders of these days, each with ``late_days`` after it; rows are a guess by their sizes.
+
+    Nothing of a Delta log whose files don't tell what is in it. Driver memory: one entry for each file.
+    """
+    partition, delta = log.settings.partition, log.delta
+    assert partition is not None
+    if delta is not None and not delta.is_plain:
+        return []
+    num_bytes = F.col("size") if delta is None else F.lit(delta.bytes_per_file)
+    listed = log.files.select("path", folder_day(F.col("path"), partition).alias("day"), num_bytes.alias("num_bytes"))
+    in_range = F.lit(False)
+    for first, last in ranges(days, reach=timedelta(days=late_days)):
+        in_range |= F.col("day").between(F.lit(first), F.lit(last))
+    rows = listed.where(in_range).collect()
+    return [FileDay(row.path, row.day, *[1 + row.num_bytes // BYTES_PER_ROW] * 2) for row in rows]
+
+
+def row_hash(columns: list[str]) -> Column:
+    """Hash a row; which columns are null is hashed beside the values, since xxhash64 passes over nulls."""
+    values = [F.col("raw").getField(name) for name in columns]
+    nulls = F.concat(*(F.when(value.isNull(), "1").otherwise("0") for value in values))
+    return F.xxhash64(*values, nulls, "corrupt")
+
+
+def exact_sum(number: str) -> Column:
+    """Sum 64-bit numbers beyond 64 bits: as two halves, since decimals are slow to add row by row."""
+    high, low = F.sum(F.shiftright(number, 32)), F.sum(F.col(number).bitwiseAND(2**32 - 1))
+    return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")

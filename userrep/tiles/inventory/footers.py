@@ -1,0 +1,91 @@
+"""What Parquet footers say of the days that a file's rows are of. Days are numbers since 1970, times microseconds."""
+
+import json
+from datetime import UTC, date, datetime
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from userrep.sources.source import EARLIEST, LATEST
+from userrep.store.storage import open_parquet
+from userrep.tiles.log_columns import Path
+from userrep.utc import DAY_US, numbered_day
+
+EVER = range(-(2**31), 2**31)
+_UNITS_US = {"milliseconds": 1_000, "microseconds": 1}
+
+
+class Times(NamedTuple):
+    """The earliest and the latest time of some rows, and whether a row has none."""
+
+    first: int
+    last: int
+    has_null: bool
+
+    @property
+    def days(self) -> range:
+        return range(self.first // DAY_US, self.last // DAY_US + 1)
+
+
+def earliest_time() -> int:
+    """Return the first plausible time."""
+    return _microseconds(EARLIEST)
+
+
+def latest_time() -> int:
+    """Return the last plausible time."""
+    return _microseconds(LATEST)
+
+
+def is_readable(path: str) -> bool:
+    """Say whether pyarrow can open a file; Spark may have access where it has not."""
+    try:
+        open_parquet(path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def times_of_group(metadata: pq.FileMetaData, group: int, event_at: Path) -> Times | None:
+    """Return a row group's times by its statistics; None where they are missing or the column is no time in 64 bits."""
+    name = ".".join(event_at)
+    schema = metadata.schema
+    places = [place for place in range(metadata.num_columns) if schema.column(place).path == name]
+    if len(places) != 1 or schema.column(places[0]).physical_type != "INT64":
+        return None
+    kind = json.loads(schema.column(places[0]).logical_type.to_json())
+    unit = _UNITS_US.get(kind.get("timeUnit", ""))
+    found = metadata.row_group(group).column(places[0]).statistics
+    if kind["Type"] != "Timestamp" or unit is None or found is None or not found.has_min_max:
+        return None
+    has_null = not found.has_null_count or found.null_count > 0
+    return Times(found.min_raw * unit, found.max_raw * unit, has_null)
+
+
+def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
+    """Return the UTC day of a file's rows and their number, where the footer alone proves that all are of one day.
+
+    None where it does not: no statistics, a row without a time, an implausible time, several days, no rows.
+    """
+    metadata = open_parquet(path).metadata
+    groups = [group for group in range(metadata.num_row_groups) if metadata.row_group(group).num_rows]
+    times = [found for group in groups if (found := times_of_group(metadata, group, event_at)) is not None]
+    if not groups or len(times) < len(groups) or any(found.has_null for found in times):
+        return None
+    whole = Times(min(found.first for found in times), max(found.last for found in times), has_null=False)
+    if whole.first < earliest_time() or whole.last > latest_time() or len(whole.days) > 1:
+        return None
+    return numbered_day(whole.days.start), metadata.num_rows
+
+
+def microseconds_of(event_at: pa.ChunkedArray) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], bool]:
+    """Return times as numbers, the least there is for null, and whether there are nulls."""
+    times = event_at.cast(pa.timestamp("us", event_at.type.tz)).cast(pa.int64())
+    has_null = times.null_count > 0
+    return (times.fill_null(np.iinfo(np.int64).min) if has_null else times).to_numpy(), has_null
+
+
+def _microseconds(day: str) -> int:
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1_000_000

@@ -1,0 +1,1 @@
+"""Training rows as files, shards and batches."""

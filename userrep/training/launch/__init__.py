@@ -1,0 +1,1 @@
+"""Where ranks run, and how they talk to each other."""

@@ -1,3 +1,35 @@
-"""userrep: one frozen user embedding for many downstream models."""
+"""One frozen user embedding for many downstream models.
 
+For consumers: ``EmbeddingJoin`` adds embeddings to labels in a Spark ML pipeline, ``EmbeddingModel`` computes them from
+features without Spark, ``embedding_udf`` in DataFrames and SQL; ``load_config`` reads a configuration. Each is imported
+when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from userrep.config import load_config
+    from userrep.inference.model import EmbeddingModel
+    from userrep.inference.udf import embedding_udf
+    from userrep.joins.embedding_join import EmbeddingJoin
+
+__all__ = ["EmbeddingJoin", "EmbeddingModel", "embedding_udf", "load_config"]
 __version__ = "0.1.0"
+
+_MODULES = {
+    "EmbeddingJoin": "userrep.joins.embedding_join",
+    "EmbeddingModel": "userrep.inference.model",
+    "embedding_udf": "userrep.inference.udf",
+    "load_config": "userrep.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'userrep' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -48,7 +48,7 @@ TESTS ?= tests
 test: setup  ## the fast and the default tier: 12 minutes on two cores
 	@$(PYTEST) $(PARALLEL) -m "not full" $(TESTS)
 
-test-fast: $(DEV)  ## only tests without Spark and processes: 90 seconds; TESTS=tests/unit/test_join.py for some of them
+test-fast: $(DEV)  ## only tests without Spark and processes: 90 seconds; TESTS=tests/unit/joins/test_join.py for some of them
 	@$(PYTEST) $(if $(filter tests,$(TESTS)),$(PARALLEL)) -m "fast and not full" $(TESTS)
 
 test-all: setup $(VENV)/.airflow-done  ## every test: an hour

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.unit.test_training import losses_of, silent, task_on
+from tests.unit.training.test_training import losses_of, silent, task_on
 from userrep.training.launch.backends import run_training
 
 pytestmark = pytest.mark.default

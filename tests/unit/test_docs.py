@@ -17,7 +17,7 @@ from deploy.reference.tables import column_meaning
 from tests.support.builders import config_of
 from tests.support.command_line import configuration_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
-from tests.unit.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
+from tests.unit.spaces.test_snapshot_files import DATES, Site, site  # noqa: F401  # a fixture
 from userrep.cli import consumers as cli_consumers
 from userrep.cli import spaces as cli_spaces
 from userrep.config import Drift, DriftLimits, Section

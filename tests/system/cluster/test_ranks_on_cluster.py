@@ -13,7 +13,7 @@ import pytest
 
 from deploy.standalone_cluster import Driver, StandaloneCluster, command_of
 from tests.system.cluster.conftest import Submit
-from tests.unit.test_training import losses_of, silent, task_on
+from tests.unit.training.test_training import losses_of, silent, task_on
 from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import train
 

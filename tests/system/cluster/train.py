@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.unit.test_training import losses_of, task_of, write_planted
+from tests.unit.training.test_training import losses_of, task_of, write_planted
 from userrep.spark.session import get_session
 from userrep.training.launch.backends import run_training
 

@@ -1,0 +1,290 @@
+"""Reading a configuration: files and overrides, and the messages for what is wrong in them."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.configurations import EVENTS, ITEMS, SMALLEST, fault_of, faults_of, loaded, parsed
+from tests.support.hostile import fuzzed
+from userrep.config import load_config
+from userrep.errors import UsageError
+
+pytestmark = pytest.mark.fast
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("sections", "place", "nearest"),
+    [
+        ({"modle": {}}, "modle", "model"),
+        ({"model": {"latentdim": 64}}, "model.latentdim", "latent_dim"),
+        ({"window_days": [7]}, "window_days", "windows_days"),
+        ({"training": {"as_ofs": {"untill": "2024-01-01"}}}, "training.as_ofs.untill", "until"),
+        ({"item_vectors": {"behaviour": {"kind": "als", "dims": 8}}}, "item_vectors.behaviour.dims", "dim"),
+        ({"item_vectors": {"text": {"kind": "als", "dims": 8}}}, "item_vectors.text.dims", "dim"),
+        ({"users": {"path": "u", "columns": {"userid": "u", "user_id": "u"}}}, "users.columns.userid", "user_id"),
+        ({"events": {"sources": [{**EVENTS, "event_typ": "play"}]}}, "events.sources.0.event_typ", "event_type"),
+        ({"schema_": "s"}, "schema_", "schema"),
+    ],
+)
+def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
+    sections: dict[str, Any], place: str, nearest: str
+) -> None:
+    assert fault_of({**SMALLEST, **sections}) == f"unknown key {place}; did you mean {nearest}?"
+
+
+def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
+    fault = fault_of({**SMALLEST, "snapshots": {"zzz": 1}})
+    assert fault == "unknown key snapshots.zzz; known here: publish_delay, keep_daily, keep_weekly."
+
+
+def test_all_faults_are_reported_together() -> None:
+    faults = faults_of(
+        {
+            "root": "r",
+            "evnts": {},
+            "model": {"latent_dim": "wide", "dropout": 2},
+            "training": {"backend": "local", "num_workers": 3, "batch_size": 100},
+            "item_vectors": {"behaviour": {"kind": "lda"}, "Own": {"kind": "als"}},
+        }
+    )
+    said = "\n".join(faults)
+    for part in (
+        "events is missing",
+        "unknown key evnts; did you mean events?",
+        "model.latent_dim: Input should be a valid integer",
+        "model.dropout: Input should be less than 1",
+        "training: num_workers must be 1 with backend local",
+        "training: num_workers must divide num_shards (16)",
+        "training: batch_size must be a multiple of num_shards (16)",
+        "item_vectors.behaviour.kind: one of als, text, vector was expected, got 'lda'",
+        "item_vectors.Own: not a valid name",
+    ):
+        assert part in said
+    assert len(faults) == 9
+
+
+def test_a_value_of_spark_conf_is_never_shown() -> None:
+    fault = fault_of({**SMALLEST, "spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": ["hunter2"]}}})
+    assert "hunter2" not in fault
+
+
+def test_a_password_in_an_address_is_masked_wherever_the_address_stands() -> None:
+    fault = fault_of({**SMALLEST, "windows_days": "https://me:hunter2@host/path"})
+    assert fault == "windows_days: Input should be a valid list, got 'https://***@host/path'."
+
+
+def test_a_long_value_is_shown_in_brief() -> None:
+    assert len(fault_of({**SMALLEST, "windows_days": "x" * 1000})) < 200
+
+
+# Files
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.yaml: No such file or directory\. Name a configuration file with"):
+        load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(UsageError, match="Is a directory"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"root: [", "not readable as YAML: expected the node content, but found '<stream end>' in line 1"),
+        (b"\xff\xfe\x00", "not readable as YAML: 'utf-8' codec"),
+        (b"training: {as_ofs: {until: 2024-13-01}}", "not readable as YAML: month must be in 1..12"),
+        (
+            b"root: !!python/object/apply:os.system ['touch hacked']",
+            "not readable as YAML: could not determine a const",
+        ),
+        (b"- root: r", "a mapping of keys was expected at the top, got list"),
+        (b"", "a mapping of keys was expected at the top, got NoneType"),
+        (b"just words", "a mapping of keys was expected at the top, got str"),
+        (b"1: 2\nroot: r\nevents: {path: p, columns: {user_id: u, item_id: i, event_at: t}}", "Keys should be strings"),
+    ],
+)
+def test_a_file_that_is_no_mapping_in_yaml_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        load_config("c.yaml")
+    assert len(caught.value.faults) == 1
+    assert "\n" not in str(caught.value)
+    assert not Path("hacked").exists()
+
+
+@pytest.mark.parametrize("num_aliases", [32, 33])
+def test_a_file_may_hold_32_aliases_and_any_other_asterisks(tmp_path: Path, num_aliases: int) -> None:
+    path = tmp_path / "c.yaml"
+    context = f"[&name device, {', '.join(['*name'] * num_aliases)}]"
+    columns = f"{{user_id: u, item_id: i, event_at: t, context: {context}}}"
+    path.write_text(f"root: r\nevents: {{path: 'log/*/*', columns: {columns}}}\n")
+    said = "device is named twice" if num_aliases == 32 else r"33 aliases \(\*name\), more than 32"
+    with pytest.raises(UsageError, match=said):
+        load_config(path)
+
+
+def test_a_file_may_hold_a_mebicharacter(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    text = yaml.safe_dump(SMALLEST) + "#"
+    path.write_text(text + "é" * (2**20 - len(text)))
+    assert load_config(path).root == f"{tmp_path}/build/here"
+    path.write_text(text + "é" * (2**20 - len(text) + 1))
+    with pytest.raises(UsageError, match="more than 1048576 characters, which no configuration has"):
+        load_config(path)
+
+
+def test_paths_of_the_file_are_relative_to_it_and_those_of_overrides_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, elsewhere = tmp_path / "conf" / "c.yaml", tmp_path / "elsewhere"
+    path.parent.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    users = {"path": "/data/users", "columns": {"user_id": "u"}}
+    path.write_text(yaml.safe_dump({**SMALLEST, "root": "../build", "items": ITEMS, "users": users}))
+    config = load_config(path, ["items.path=items"])
+    assert config.root == f"{tmp_path}/build"
+    assert config.events.path == f"{tmp_path}/conf/log"
+    assert config.items is not None
+    assert config.items.path == f"{elsewhere}/items"
+    assert config.users is not None
+    assert config.users.path == "/data/users"
+    assert load_config(path, folder=".").root == f"{tmp_path}/build"
+    path.write_text(yaml.safe_dump({**SMALLEST, "root": "s3a://bucket/here"}))
+    assert load_config(path, ["events={path: log, columns: {user_id: u, item_id: i, event_at: t}}"]).events.path == (
+        f"{elsewhere}/log"
+    )
+    assert load_config(path).root == "s3a://bucket/here"
+
+
+def test_the_names_of_tables_are_no_paths_and_sources_have_paths(tmp_path: Path) -> None:
+    columns = {"user_id": "u", "item_id": "i", "event_at": "t"}
+    sources = [{"path": "main.raw.events", "format": "table", "columns": columns}, {"path": "log", "columns": columns}]
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"root": "dbfs:/here", "events": {"sources": sources}}))
+    config = load_config(path)
+    assert [source.path for source in config.events.sources] == ["main.raw.events", f"{tmp_path}/log"]
+    assert config.root == "dbfs:/here"
+
+
+def test_the_shipped_configurations_are_valid() -> None:
+    shipped = sorted(Path(__file__).parents[3].glob("conf/*.yaml"))
+    assert {path.name for path in shipped} >= {"demo.yaml", "online_retail_ii.yaml"}
+    for path in shipped:
+        load_config(path)
+
+
+# Overrides
+
+
+def test_an_override_reaches_any_depth_and_keeps_the_rest(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "model.latent_dim=64",
+        "windows_days=[14, 3]",
+        "training.as_ofs.until=2024-02-01",
+        "events.columns.context=[device]",
+        "item_vectors.behaviour.kind=als",
+        "item_vectors.behaviour.dim=8",
+        training={"max_epochs": 3},
+    )
+    assert config.model.latent_dim == 64
+    assert config.windows_days == [3, 14]
+    assert config.training.as_ofs.until == date(2024, 2, 1)
+    assert config.training.max_epochs == 3
+    assert config.events.columns.context == ["device"]
+    assert config.item_vectors["behaviour"].dim == 8
+
+
+def test_an_override_of_spark_conf_takes_the_dots_that_follow_as_part_of_the_key(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "spark.conf.spark.sql.shuffle.partitions=7",
+        "spark.conf.spark.ui.enabled=false",
+        "spark.master=local[2]",
+        spark={"conf": {"spark.executor.cores": 2}},
+    )
+    assert config.spark.conf == {
+        "spark.sql.shuffle.partitions": "7",
+        "spark.ui.enabled": "false",
+        "spark.executor.cores": "2",
+    }
+    assert config.spark.master == "local[2]"
+
+
+@fuzzed(50)
+@given(
+    parts=st.lists(st.from_regex(r"[A-Za-z0-9_#-]{1,8}", fullmatch=True), min_size=1, max_size=5),
+    value=st.text("ab0é =.:,'\"#*&!%@{}[]|>\\-?~", max_size=12),
+)
+def test_an_override_gives_spark_conf_any_key_and_text(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str], value: str
+) -> None:
+    key = ".".join(parts)
+    folder = tmp_path_factory.getbasetemp()
+    config = loaded(
+        folder, f"spark.conf.{key}={json.dumps(value, ensure_ascii=False)}", spark={"conf": {"spark.kept": "yes"}}
+    )
+    assert config.spark.conf == {"spark.kept": "yes", key: value}
+
+
+def test_an_override_may_hold_an_equals_sign(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "events.path=/log/day=1").events.path == "/log/day=1"
+
+
+def test_a_null_override_takes_a_value_away(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "root=null", "catalog=main", "schema=userrep", "artifacts=/models")
+    assert config.root is None
+
+
+def test_an_override_fills_an_empty_section_and_the_last_of_two_counts(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "users.path=/old", "users.columns.user_id=id", "users.path=/new", users=None)
+    assert config.users == parsed(users={"path": "/new", "columns": {"user_id": "id"}}).users
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("latent_dim", "write key.path=value"),
+        ("=3", "write key.path=value"),
+        ("model..latent_dim=3", "write key.path=value"),
+        ("model.=3", "write key.path=value"),
+        ("root.deeper=3", "root is no section, it has no keys below it"),
+        ("windows_days=[1", "the value is not readable as YAML"),
+        ("training.as_ofs.until=2024-02-30", "the value is not readable as YAML"),
+        ("root=!!python/object/apply:os.getcwd []", "the value is not readable as YAML"),
+        ("modle.latent_dim=3", r"unknown key modle; did you mean model\?"),
+        ("training.as_ofs.until=yesterday", "training.as_ofs.until: write a date as YYYY-MM-DD, got 'yesterday'"),
+    ],
+)
+def test_a_bad_override_is_refused_with_the_cure(tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        loaded(tmp_path, override)
+
+
+def test_bad_overrides_are_refused_together(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        loaded(tmp_path, "one", "two", "model.latent_dim=8")
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["--set one", "--set two"]
+
+
+def test_a_bad_override_is_shown_without_its_value(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        loaded(tmp_path, "root.x=hunter2", "stream.redis.url=[hunter2", "=hunter2")
+    assert caught.value.faults == [
+        "--set root.x=...: root is no section, it has no keys below it.",
+        "--set stream.redis.url=...: the value is not readable as YAML.",
+        "--set =...: write key.path=value, for example --set model.latent_dim=64.",
+    ]

@@ -1,0 +1,60 @@
+"""Propensities: the same models as scikit-learn fits, standardized; counts without anything to tell are zero."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from tests.unit.inference.test_model import layout_of
+from userrep.features.targets import TargetLayout
+from userrep.model.propensities import fitted_propensities, used_inputs, used_targets
+
+pytestmark = pytest.mark.fast
+
+
+def rows(num: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Draw inputs, and whether a user returns and how much it does."""
+    random = np.random.default_rng(seed)
+    x_NC = random.normal(size=(num, 4)).astype(np.float32)
+    score_N = x_NC @ [1.5, -1.0, 0.0, 0.3] - 2
+    returns_N = random.random(num) < 1 / (1 + np.exp(-score_N))
+    return x_NC, np.stack([returns_N, score_N + random.normal(size=num)], axis=1).astype(np.float32)
+
+
+def test_models_are_those_of_scikit_learn_at_mean_0_and_deviation_1() -> None:
+    x_NC, y_NP = rows(3000)
+    weight_PC, bias_P = fitted_propensities(x_NC, y_NP)
+    score_NP = x_NC @ weight_PC.T + bias_P
+    np.testing.assert_allclose(score_NP.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(score_NP.std(axis=0), 1, rtol=1e-6)
+    logistic = LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(x_NC, y_NP[:, 0]).decision_function(x_NC)
+    ridge = Ridge(1.0).fit(x_NC, y_NP[:, 1]).predict(x_NC)
+    for p, expected_N in enumerate((logistic, ridge)):
+        np.testing.assert_allclose(score_NP[:, p], (expected_N - expected_N.mean()) / expected_N.std(), atol=1e-3)
+
+
+@pytest.mark.parametrize("returns", [0.0, 1.0])
+def test_where_all_users_do_the_same_there_is_nothing_to_tell(returns: float) -> None:
+    x_NC, _ = rows(50)
+    weight_PC, bias_P = fitted_propensities(x_NC, np.full((50, 2), returns, np.float32))
+    assert np.isfinite(weight_PC).all()
+    np.testing.assert_allclose(np.abs(x_NC @ weight_PC.T + bias_P)[:, 1], 0, atol=1e-6)
+
+
+def test_a_count_that_tells_all_users_apart_has_a_finite_weight() -> None:
+    x_NC, _ = rows(200)
+    weight_PC, _ = fitted_propensities(x_NC, np.tile(x_NC[:, :1] > 0, 2).astype(np.float32))
+    assert np.isfinite(weight_PC).all()
+    assert np.abs(weight_PC[0, 0]) > 3 * np.abs(weight_PC[0, 1:]).max()
+
+
+def test_counts_days_and_their_flags_are_used_and_of_each_future_activity_and_weight() -> None:
+    layout = layout_of()
+    names = {block.start: block.name for block in layout.blocks if block.kind == "scalar"}
+    flags = {block.flag: f"{block.name}?" for block in layout.blocks if block.flag is not None}
+    assert [(names | flags)[place] for place in used_inputs(layout)] == [
+        *("num_events_7d", "weight_7d", "num_active_days_7d", "days_since_last_event", "days_since_first_event"),
+        *("days_since_last_event?", "days_since_first_event?"),
+    ]
+    targets = TargetLayout.of(layout.spec, [7])
+    names = {block.start: block.name for block in targets.blocks}
+    assert [names[place] for place in used_targets(targets)] == ["active_next_7d", "weight_next_7d"]

@@ -1,0 +1,113 @@
+"""Is everything well? Each thing that is not is told with its cure, and nothing else is."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.support.report_facts import (
+    LAST,
+    NOW,
+    SPACE,
+    a_day,
+    a_snapshot,
+    a_space,
+    a_task,
+    drift,
+    facts,
+    stage,
+)
+from tests.unit.model.test_self_check import check_of
+from userrep.report.facts import BAD, NOTE, WARN, EvaluationFacts, LogFacts, Request
+from userrep.report.findings import findings
+from userrep.report.summary import summarised
+
+pytestmark = pytest.mark.fast
+
+DAYS = facts().log.days
+
+
+def log_of(*last: Any, share: float = 0.05) -> LogFacts:
+    """Return the log with other last days."""
+    return LogFacts([*DAYS[: len(DAYS) - len(last)], *last], {}, share)
+
+
+K = len(DAYS) - 1
+CASES: list[tuple[dict[str, Any], str, str, str]] = [
+    (
+        {"newest": [stage("embed_users", outcome="failed", reason="disk full")]},
+        BAD, "The last run of embed_users failed: disk full", "run the command again",
+    ),
+    (
+        {"spaces": [a_space(state="ready", in_use="waits to serve")]},
+        BAD, "No space is serving", f"`userrep spaces promote {SPACE} --config conf/mine.yaml`",
+    ),
+    ({"artifact_fault": "weights are torn. Restore them."}, BAD, "The artifact of the space can", "Restore them."),
+    (
+        {"snapshots": [a_snapshot(), a_snapshot(LAST + timedelta(days=1), state="refused", faults=["2 rows"])]},
+        BAD, "was refused by its gates: 2 rows", "what was published before serves on",
+    ),
+    (
+        {"spaces": [a_space(newest_as_of=LAST)]},
+        WARN, "Tiles reach 2024-05-30, but the newest snapshot is of 2024-05-30.",
+        "`userrep daily --config conf/mine.yaml --as-of 2024-05-31`",
+    ),
+    (
+        {"spaces": [a_space(stale=[LAST])]},
+        WARN, f"1 date of space {SPACE} published before days of the log changed.",
+        "`userrep backfill --config conf/mine.yaml --stale` rebuilds them.",
+    ),
+    (
+        {"log": log_of(a_day(K, num_events=0, num_rejected=0, is_missing=True))},
+        WARN, "1 day of the newest 28 is missing or far smaller than usual; the last, 2024-05-30, has 0 events where",
+        "Load what is missing",
+    ),
+    ({"log": log_of(a_day(K, num_rejected=50))}, WARN, "of the rows of 2024-05-30 were rejected", "rejected_events"),
+    ({"drift": drift(0.4, "warn")}, WARN, "has moved further than drift.warn allows: psi 0.400.", "docs/drift.md"),
+    ({"drift": drift(0.9, "fail")}, BAD, "has moved further than drift.fail allows: psi 0.900.", "docs/drift.md"),
+    ({"drift": None}, NOTE, "Drift has not been measured yet.", "monitor_drift --config conf/mine.yaml --as-of 202"),
+    ({"evaluation": None}, NOTE, "has not been evaluated yet.", f"--space {SPACE} --config conf/mine.yaml --out DIR`"),
+    (
+        {"evaluation": EvaluationFacts("e", NOW, [a_task("next_item", (-0.1, -0.2, -0.05))])},
+        NOTE, "On 1 of 1 task something else is ahead of the embedding: next_item (counts).", "docs/evaluation.md",
+    ),
+    (
+        {"training": replace(facts().training, max_epochs=4)},  # type: ignore[type-var]
+        NOTE, "still getting better in its last epoch, 4.", "`training.max_epochs` higher",
+    ),
+    (
+        {"training": replace(facts().training, self_check=check_of(raw=(-0.01, -0.02, 0.001)))},  # type: ignore[type-var]
+        WARN, "self-check: the embedding is 1.0% behind raw [-2.0%, +0.1%].", "`userrep evaluate`",
+    ),
+    (
+        {"requests": [Request("q1", 3, NOW - timedelta(days=1))]},
+        WARN, "A request to forget 3 users is not at its end.", "`userrep forget --config conf/mine.yaml`",
+    ),
+    ({"requests": [Request("q1", 1, NOW + timedelta(days=1))]}, NOTE, "1 user is at its end after 2024-06", "forget"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "level", "what", "cure"), CASES, ids=[case[2][:40] for case in CASES])
+def test_what_is_not_well_is_told_with_its_cure(change: dict[str, Any], level: str, what: str, cure: str) -> None:
+    (found,) = findings(facts(**change))
+    assert found.level == level
+    assert what in found.what
+    assert cure in found.cure
+
+
+def test_the_worst_comes_first_and_the_headline_counts() -> None:
+    several = facts(drift=drift(0.4, "warn"), evaluation=None, newest=[stage("embed_users", outcome="failed")])
+    assert [of.level for of in findings(several)] == [BAD, WARN, NOTE]
+    assert summarised(several).headline == "Not well: 1 thing to mend, 1 to look at"
+    assert summarised(facts(drift=drift(0.4, "warn"))).headline == "Nearly well: 1 thing to look at"
+
+
+def test_old_days_that_were_small_and_metrics_of_earlier_dates_warn_of_nothing() -> None:
+    old = [a_day(k, num_events=1) if k == 60 else of for k, of in enumerate(DAYS)]
+    assert findings(facts(log=LogFacts(old, {}, 0.05))) == []
+
+
+def test_a_configuration_with_a_blank_in_its_name_can_be_pasted() -> None:
+    (found,) = findings(facts(config="my conf.yaml", evaluation=None))
+    assert "--config 'my conf.yaml'" in found.cure

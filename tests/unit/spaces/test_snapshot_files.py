@@ -1,0 +1,183 @@
+"""Snapshots as files that tasks write: the vectors of the encoder, whatever the tasks, and what a kill leaves."""
+
+from dataclasses import replace
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from benchmarks.inference_data import as_stored
+from tests.support.builders import config_of, left_to_spark
+from tests.unit.features.test_layout import LAYOUT, SPEC
+from tests.unit.inference.test_inference import as_arrow, random_users, same_bits
+from tests.unit.inference.test_model import saved
+from userrep.config import Config
+from userrep.errors import UsageError, UserrepError
+from userrep.features.build import features_table
+from userrep.features.spec import FeatureSpec
+from userrep.inference import embed
+from userrep.inference.encoder import Encoder
+from userrep.model.artifact import load_artifact
+from userrep.spaces import snapshots
+from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space
+from userrep.spaces.snapshots import PUBLISHED, Snapshot, list_snapshots, publish_snapshots, stage_snapshots
+from userrep.store.arrow import stacked
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_tables
+from userrep.store.schemas import FEATURE_SETS, USER_EMBEDDINGS
+from userrep.store.table_writer import TableWriter
+from userrep.store.tables import Tables
+from userrep.workflows.export import export_features
+
+pytestmark = pytest.mark.default
+
+DATES = (date(2024, 5, 1), date(2024, 5, 2))
+NUM_USERS = 90
+
+
+class Site(NamedTuple):
+    """Tables with the features of two dates, in several files and row groups, and a space."""
+
+    tables: Tables
+    config: Config
+    space: Space
+
+    def stage(self) -> list[snapshots.Snapshot]:
+        return stage_snapshots(self.tables, self.config, self.space, DATES)
+
+    def rows(self, as_of: date) -> pa.Table:
+        table = DeltaTable(f"{self.config.root}/tables/user_embeddings").to_pyarrow_table(
+            filters=[("as_of", "=", as_of)]
+        )
+        return table.sort_by("user_id")
+
+
+@pytest.fixture
+def site(spark: SparkSession, tmp_path: Path) -> Site:
+    columns = {"user_id": "u", "item_id": "i", "event_at": "t"}
+    config = config_of(
+        tmp_path,
+        history_days=0,
+        events={"columns": {**columns, "context": ["device"]}},
+        item_vectors={"behaviour": {"kind": "als", "dim": 2}, "content": {"kind": "text", "dim": 3}},
+        items={"path": "none", "columns": {"item_id": "i", "text": "t"}},
+        onboarding={"path": "none", "columns": columns},
+        users={"path": "none", "columns": {"user_id": "u", "registered_at": "r"}, "attributes": ["country"]},
+    )
+    assert FeatureSpec.of(config) == SPEC
+    tables, table = open_tables(config, spark), features_table(config, "l1")
+    since = tables.version(table)
+    target = replace(tables.target(table), properties=(("parquet.block.size", "4000"),))
+    files = []
+    for as_of in DATES:
+        for part in (slice(0, 50), slice(50, NUM_USERS)):
+            writer = TableWriter(target)
+            rows = pa.Table.from_batches([as_stored(as_arrow(users_of(as_of)[part]), SPEC)])
+            writer.write(rows.drop_columns(["as_of"]), {"as_of": as_of})
+            files += writer.close()
+        built = {"log_hash": "x", "sides_hash": "x", "num_users": NUM_USERS, "num_inexact": 0}
+        at = {"lineage_id": "l1", "as_of": as_of, "valid_from": as_of, "built_at": datetime(2024, 5, 3)}
+        tables.add(FEATURE_SETS, [at | built])
+    tables.commit(table, files, replacing=lambda _: False, since=since)
+    content_hash = saved(Path(str(config.root)), layout=LAYOUT, is_space=True).content_hash
+    add_candidate(tables, space_id="s1", lineage_id="l1", trained_until=DATES[1], content_hash=content_hash)
+    return Site(tables, config, find_space(tables, "s1"))
+
+
+def users_of(as_of: date) -> list[dict[str, object]]:
+    """Draw users with gaps, but for vectors: of those that are not there, features have zeros."""
+    users = random_users(NUM_USERS, seed=as_of.day)
+    for block in SPEC.pooled:
+        for user in (user for user in users if user[block.column] is None):
+            user |= {block.column: [0.0] * block.dim, block.flag: False}
+    return users
+
+
+@pytest.mark.parametrize("writer", ["tasks", "spark"])
+def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoever_writes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    monkeypatch.setattr(embed, "_MOST_ROWS", 25)
+    if writer == "spark":
+        site = site._replace(tables=left_to_spark(site.tables))
+    staged = site.stage()
+    encoder = Encoder(load_artifact(artifact_folder(site.config, site.space)))
+    for as_of in DATES:
+        rows = site.rows(as_of)
+        assert rows["user_id"].to_pylist() == [user["user_id"] for user in users_of(as_of)]
+        wanted_BD = encoder.embed(as_arrow(users_of(as_of)))
+        assert same_bits(np.array(stacked(rows["embedding"].combine_chunks(), 16)), wanted_BD)
+        assert set(rows["revision"].to_pylist()) == {1}
+    published = publish_snapshots(site.tables, site.config, site.space, staged, on_time=True)
+    assert [(s.state, s.num_users, s.in_sample) for s in published] == [
+        (PUBLISHED, NUM_USERS, as_of < site.space.trained_until) for as_of in DATES
+    ]
+    again = site.stage()
+    assert [s.revision for s in again] == [2, 2]
+    assert site.tables.read(USER_EMBEDDINGS).count() == 4 * NUM_USERS
+
+
+def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Not an Exception, so that nothing catches it."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    before = {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)}
+    with monkeypatch.context() as patch:
+        patch.setattr(FileTables, "commit", killed)
+        with pytest.raises(Killed):
+            site.stage()
+    assert {file.path for file in site.tables.files(USER_EMBEDDINGS, lambda _: True)} == before
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshots, "record_snapshots", killed)
+        with pytest.raises(Killed):
+            site.stage()
+    publish_snapshots(site.tables, site.config, site.space, site.stage(), on_time=True)
+    assert site.tables.read(USER_EMBEDDINGS).count() == 2 * NUM_USERS
+
+
+def test_of_two_runs_that_make_a_snapshot_at_once_one_stops_with_one_line(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, others = snapshots._write_files, list[list[Snapshot]]()
+
+    def meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(snapshots, "_write_files", write)
+        others.append(site.stage())
+        write(*arguments)
+
+    monkeypatch.setattr(snapshots, "_write_files", meanwhile)
+    with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
+        site.stage()
+    publish_snapshots(site.tables, site.config, site.space, others[0], on_time=True)
+    with pytest.raises(UserrepError, match="snapshots: another run has changed the same rows meanwhile"):
+        publish_snapshots(site.tables, site.config, site.space, others[0], on_time=False)
+    on_time = [s.available_at for s in list_snapshots(site.tables, "s1")]
+    assert on_time == [datetime.combine(day, time()) + site.config.snapshots.publish_delay for day in DATES]
+
+
+def test_features_that_are_not_built_are_named_before_anything_is_encoded(site: Site) -> None:
+    with pytest.raises(UsageError, match=r"no features of 2024-06-01: `userrep run build_user_features"):
+        stage_snapshots(site.tables, site.config, site.space, [DATES[0], date(2024, 6, 1)])
+
+
+def test_features_are_exported_as_they_are_in_the_table(site: Site, tmp_path: Path) -> None:
+    manifest = export_features(site.tables, site.config, "l1", DATES[0], str(tmp_path / "out"))
+    rows = pq.read_table(tmp_path / "out")
+    assert rows.column_names == ["user_id", "as_of", *(name for name, _ in SPEC.columns() if name != "is_exact")]
+    assert (manifest["state"], manifest["num_rows"], list(manifest["columns"])) == (
+        "complete", NUM_USERS, rows.column_names,
+    )  # fmt: skip
+    wanted = pa.Table.from_batches([as_arrow(users_of(DATES[0]))]).drop_columns(["as_of", "is_exact"])
+    for name in wanted.column_names:
+        assert rows[name].to_pylist() == wanted[name].to_pylist()

@@ -1,0 +1,117 @@
+"""TorchDistributor's launcher: its job can be cancelled by a tag of its own. Real ranks: test_training.py."""
+
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyspark.ml.torch.distributor
+import pytest
+
+from tests.unit.training.test_training import LAYOUT, TARGETS
+from userrep import config
+from userrep.training.launch.lifeline import Address
+from userrep.training.launch.ranks import train_rank
+from userrep.training.launch.torch_launch import TorchLaunch
+from userrep.training.task import TrainingTask
+
+pytestmark = pytest.mark.fast
+
+ADDRESS = Address("host", 1, "token")
+
+
+class Session:
+    """A session that notes which tags it bears and which jobs it was asked to end."""
+
+    def __init__(self, gpus: str | None = None) -> None:
+        self.conf: Any = SimpleNamespace(get={"spark.task.resource.gpu.amount": gpus}.get)
+        self.tags: list[str] = []
+        self.ended: list[str] = []
+
+    def addTag(self, tag: str) -> None:
+        self.tags.append(tag)
+
+    def removeTag(self, tag: str) -> None:
+        self.tags.remove(tag)
+
+    def interruptTag(self, tag: str) -> None:
+        self.ended.append(tag)
+
+
+class Job:
+    """What TorchDistributor was asked for."""
+
+    asked: "list[Job]"
+
+    def __init__(self, num_processes: int, *, local_mode: bool, use_gpu: bool) -> None:
+        self.num_processes, self.local_mode, self.use_gpu = num_processes, local_mode, use_gpu
+        self.spark: Any = None
+        self.tags: list[str] = []
+        type(self).asked.append(self)
+
+    def run(self, *arguments: Any) -> None:
+        self.arguments, self.tags = arguments, list(self.spark.tags)
+        self.work()
+
+    work: Callable[[], None] = staticmethod(lambda: None)
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> type[Job]:
+    jobs = type("Jobs", (Job,), {"asked": []})
+    monkeypatch.setattr(pyspark.ml.torch.distributor, "TorchDistributor", jobs)
+    return jobs
+
+
+def task_with(num_workers: int) -> TrainingTask:
+    training = config.Training(backend="torch_distributor", num_workers=num_workers, num_shards=num_workers)
+    layouts = (LAYOUT.model_dump_json(), TARGETS.model_dump_json())
+    return TrainingTask({}, 1, *layouts, config.Model(), training, np.zeros(LAYOUT.width, np.float32), "")
+
+
+@pytest.mark.parametrize(("gpus", "use_gpu"), [(None, False), ("0", False), ("1", True)])
+def test_a_rank_per_worker_is_launched_on_executors_with_the_gpus_that_tasks_get(
+    jobs: type[Job], gpus: str | None, use_gpu: bool
+) -> None:
+    session: Any = Session(gpus)
+    task = task_with(4)
+    TorchLaunch(session).run(task, ADDRESS, "step-000000007")
+    (job,) = jobs.asked
+    assert (job.num_processes, job.local_mode, job.use_gpu) == (4, False, use_gpu)
+    assert job.arguments == (train_rank, task, ADDRESS, "step-000000007")
+    assert job.spark is session
+    assert logging.getLogger("TorchDistributor").propagate is False
+
+
+def test_a_job_bears_a_tag_that_ends_it_and_that_is_gone_afterwards(
+    jobs: type[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session: Any = Session()
+    first, second = TorchLaunch(session), TorchLaunch(session)
+    first.run(task_with(2), ADDRESS, None)
+    first.stop()
+    assert (session.tags, jobs.asked[0].tags) == ([], session.ended)
+    second.run(task_with(2), ADDRESS, None)
+    assert jobs.asked[1].tags != session.ended
+
+
+def test_a_session_is_not_tagged_itself_where_it_can_have_another(jobs: type[Job]) -> None:
+    session: Any = Session()
+    own: Any = Session()
+    session.newSession = lambda: own
+    TorchLaunch(session).run(task_with(2), ADDRESS, None)
+    assert jobs.asked[0].spark is own
+
+
+def test_what_a_failed_job_says_is_kept_and_its_tag_is_gone(jobs: type[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise RuntimeError("\n".join(["", *map(str, range(50)), " "]))
+
+    monkeypatch.setattr(jobs, "work", staticmethod(fails))
+    session: Any = Session()
+    launch = TorchLaunch(session)
+    with pytest.raises(RuntimeError, match="49"):
+        launch.run(task_with(2), ADDRESS, None)
+    assert list(launch.last_words) == [str(k) for k in range(10, 50)]
+    assert session.tags == []

@@ -1,4 +1,4 @@
-"""The cost plan: what counts as a share of measured work, what storage follows, and what teams of their own would pay."""
+"""The cost plan: shares of measured work, storage, and what teams of their own would pay."""
 
 import json
 from dataclasses import replace

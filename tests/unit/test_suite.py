@@ -17,15 +17,17 @@ pytestmark = pytest.mark.fast
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 
-# Modules whose twin implementation is about to be removed. Their behavior is tested where the two meet.
+# Modules that are tested where they meet others, most of them twins, of which one is to go.
 WITHOUT_OWN_TESTS = {
     "userrep.tiles.day_rows",
     "userrep.tiles.direct_build",
     "userrep.tiles.log_columns",
     "userrep.tiles.log_files",
+    "userrep.tiles.inventory.files",
     "userrep.tiles.tile_rows",
     "userrep.erasure.erased_ledgers",
     "userrep.erasure.erased_rows",
+    "userrep.joins.lookup",
 }
 
 

@@ -75,6 +75,6 @@ def day(of: date | None) -> str:
     return NONE if of is None else f"{of:%Y-%m-%d}"
 
 
-def plural(number: int, noun: str, plural_form: str | None = None) -> str:
+def plural(number: int, noun: str) -> str:
     """Write a number with its noun."""
-    return f"{number:,} {noun if number == 1 else plural_form or noun + 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -125,10 +125,10 @@ class Tables(ABC):
     def _check_layout(self, table: TableSchema) -> None:
         """Refuse a table of another format, or with other columns."""
         found, properties = self._layout(table)
-        if (other := properties.get(FORMAT_KEY) or "1") != str(FORMAT):
+        if (other := properties.get(FORMAT_KEY) or "none") != str(FORMAT):
             raise UsageError(
-                f"table {self.name(table)} is of format {in_line(other)}, this release reads {FORMAT}: a newer userrep "
-                "has written it. Upgrade userrep, or choose another root."
+                f"table {self.name(table)} is of format {in_line(other)}, this release reads {FORMAT}: another "
+                "release has written it. Use that release, or choose another root."
             )
         wanted = table.fields().names
         if set(wanted) != set(found):

@@ -56,7 +56,7 @@ def check_out(out: str) -> None:
 
 
 def _is_of_an_export(name: str) -> bool:
-    return name in (MANIFEST, "_SUCCESS") or re.fullmatch(r"\.?part-.+\.parquet.*|.+\.crc", name) is not None
+    return name == MANIFEST or re.fullmatch(r"\.?part-.+\.parquet.*", name) is not None
 
 
 def export_embeddings(

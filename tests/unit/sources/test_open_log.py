@@ -3,14 +3,15 @@
 import os
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
-from userrep.config import Events
+from userrep.config import Events, EventSource
 from userrep.errors import UsageError
-from userrep.sources.open_log import open_logs
+from userrep.sources.open_log import meaning_hash, open_logs
 
 pytestmark = pytest.mark.default
 
@@ -59,3 +60,34 @@ def test_every_fault_of_every_source_is_told_at_once(spark: SparkSession, tmp_pa
     assert [fault.split(":")[0] for fault in caught.value.faults] == [
         "events.sources[0].columns.user_id", f"events.sources[1].path {tmp_path / 'likes'}",
     ]  # fmt: skip
+
+
+# What the columns of a log mean, but for its path and format, is hashed.
+
+
+COLUMNS = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
+
+
+def log_with(**changes: Any) -> EventSource:
+    return EventSource(**{"path": "log", "columns": COLUMNS, **changes})
+
+
+def test_a_log_that_moves_or_is_stored_in_another_format_means_the_same() -> None:
+    moved = log_with(path="elsewhere", format="csv")
+    spelled_out = log_with(time_zone="UTC")  # the default
+    assert meaning_hash(moved) == meaning_hash(spelled_out) == meaning_hash(log_with())
+
+
+def test_every_setting_that_changes_what_rows_mean_changes_the_hash() -> None:
+    changes: list[dict[str, Any]] = [
+        *({"columns": {**COLUMNS, key: "other"}} for key in (*COLUMNS, "event_id", "event_type", "weight")),
+        {"columns": {**COLUMNS, "context": ["device"]}},
+        {"columns": {**COLUMNS, "context": ["device", "place"]}},
+        {"event_type": "play"},
+        {"time_zone": "Europe/Berlin"},
+        {"partition": {"column": "dt", "holds": "event_date"}},
+        {"partition": {"column": "dt", "holds": "ingestion_date"}},
+        {"partition": {"column": "dt", "holds": "ingestion_date", "max_lateness": "1d"}},
+    ]
+    hashes = {meaning_hash(log_with(**change)) for change in [{}, *changes]}
+    assert len(hashes) == 1 + len(changes)

@@ -40,7 +40,7 @@ def tables(tmp_path: Path) -> Tables:
     [
         [],
         [MANIFEST],
-        [MANIFEST, "part-00000.parquet", "part-00001.parquet", "_SUCCESS", ".part-00000.parquet.crc"],
+        [MANIFEST, "part-00000.parquet", "part-00001.parquet", ".part-00000.parquet-0f3a"],
         [MANIFEST, ".part-00000.parquet-0f3a"],
         [f".{MANIFEST}-abc123"],  # killed while the first manifest was written
     ],
@@ -69,7 +69,7 @@ def test_a_folder_with_unrelated_files_is_refused(tmp_path: Path, found: list[st
 
 
 def test_only_parts_of_an_earlier_export_are_deleted(tmp_path: Path) -> None:
-    own = ["part-00000.parquet", "part-00002.parquet", ".part-00000.parquet-0f3a", "_SUCCESS", ".x.crc"]
+    own = ["part-00000.parquet", "part-00002.parquet", ".part-00000.parquet-0f3a"]
     folder = fill(tmp_path / "out", MANIFEST, "part-00001.parquet", "mine.parquet", ".hidden", *own)
     export._delete_others(str(folder), {"part-00001.parquet"})
     assert names(folder) == [".hidden", MANIFEST, "mine.parquet", "part-00001.parquet"]

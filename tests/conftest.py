@@ -19,6 +19,8 @@ pytest_plugins = (
 
 _TEMPORARY = "userrep-tests-"
 
+pytest.register_assert_rewrite("tests.support.conformance")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Use one temporary folder for all processes that tests start, and remove it at the end.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from userrep.errors import UsageError, UserrepError
-from userrep.store.schemas import TableSchema
+from userrep.store.schemas import REGISTRY, TableSchema
 from userrep.store.tables import Tables
 
 D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
@@ -69,6 +69,9 @@ class Conformance:
         assert tables.fields(LEDGER) == LEDGER.fields()
         assert tables.num_bytes(LEDGER) > 0
         assert tables.stored("led") == ["ledger"]
+        with pytest.raises(UsageError, match="no userrep tables at"):  # there is one, but not of ours
+            tables.check_any()
+        tables.create(REGISTRY)
         tables.check_any()
 
     def test_rows_replace_those_that_match_in_one_commit(self, tables: Tables) -> None:

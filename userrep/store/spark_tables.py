@@ -14,7 +14,7 @@ from pyspark.sql.types import StructType
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.delta_files import changed_meanwhile
-from userrep.store.schemas import TableSchema
+from userrep.store.schemas import ALL, TableSchema
 from userrep.store.sql import sql_any
 from userrep.store.storage import folder_names
 from userrep.store.tables import Keys, Partition, Tables, root_path
@@ -38,7 +38,7 @@ class SparkTables(Tables):
     ) -> None:
         """``schema``: in SQL, with its catalog; without it, tables lie below ``artifacts``, the root.
 
-        ``artifacts``: None to read from the tables' properties where it is; who creates tables names it.
+        ``artifacts``: without it, it is read from the tables' properties; a run that creates tables has to give it.
         """
         assert artifacts or schema
         super().__init__(spark, start=start, expected=expected)
@@ -52,8 +52,9 @@ class SparkTables(Tables):
     def artifacts_root(self) -> str:
         if self._artifacts is None:
             self.check_any()
-            first = f"{self._schema}.`{self.stored('')[0]}`"
-            self._artifacts = {row.key: row.value for row in self._properties(first)}[_ARTIFACTS_KEY]
+            stored = set(self.stored(""))
+            first = next(table for table in ALL if table.name in stored)
+            self._artifacts = {row.key: row.value for row in self._properties(self.name(first))}[_ARTIFACTS_KEY]
         return self._artifacts
 
     def name(self, table: TableSchema) -> str:

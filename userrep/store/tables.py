@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.types import StructType
 
 from userrep.errors import UsageError, UserrepError, in_line
-from userrep.store.schemas import PROPERTIES, TableSchema
+from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 from userrep.store.storage import absolute
 
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each names the values of some partition columns
@@ -83,7 +83,7 @@ class Tables(ABC):
         UsageError
             If there is none: the place is mistyped, or nothing has been built yet.
         """
-        if not self.stored(""):
+        if not {table.name for table in ALL} & set(self.stored("")):
             raise UsageError(
                 f"no userrep tables at {self.place}: name the place where they are, or let `userrep pipeline` build "
                 "them."

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.support.conformance import LEDGER, ROWS, Conformance
+from tests.support.conformance import LEDGER, Conformance
 from userrep.errors import UsageError
 from userrep.store.file_tables import FileTables
+from userrep.store.schemas import REGISTRY
 from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Tables
 
@@ -41,7 +42,7 @@ class TestSparkTablesOfACatalog(Conformance):
         known = SparkTables(tables.spark, schema=tables.name(LEDGER).rpartition(".")[0])
         with pytest.raises(UsageError, match="no userrep tables at spark_catalog"):
             _ = known.artifacts_root
-        tables.add(LEDGER, ROWS)
+        tables.create(REGISTRY)
         assert known.artifacts_root == tables.artifacts_root
 
     def test_a_schema_that_does_not_exist_has_no_tables(self, spark: SparkSession, tmp_path: Path) -> None:

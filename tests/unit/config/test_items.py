@@ -273,9 +273,9 @@ def test_two_runs_that_number_new_items_at_once_give_no_number_twice(
         items = spark.createDataFrame([(f"{name}{k}",) for k in range(3)], "item_id STRING")
         return _extended_index(tables, "l1", items, end=V2)
 
-    append = Tables.append
+    append = FileTables.append
 
-    def overtaken(self: Tables, rows: DataFrame, table: Any, **more: Any) -> bool:
+    def overtaken(self: FileTables, rows: DataFrame, table: Any, **more: Any) -> bool:
         monkeypatch.setattr(FileTables, "append", append)
         numbered("b")  # by another run, between this one's look at the numbers and its commit
         return append(self, rows, table, **more)

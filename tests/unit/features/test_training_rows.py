@@ -20,7 +20,6 @@ from userrep.store.file_tables import FileTables
 from userrep.store.hashing import bucket_of
 from userrep.store.schemas import TRAINING_ROWS, TableSchema
 from userrep.store.storage import delete_folder, exists
-from userrep.store.tables import Tables
 from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
@@ -206,9 +205,9 @@ def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates
 
 def test_inputs_and_targets_meet_in_one_shuffle(work: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[str] = []
-    replace = Tables.replace
+    replace = FileTables.replace
 
-    def planned(self: Tables, rows: DataFrame, table: TableSchema, where: str) -> None:
+    def planned(self: FileTables, rows: DataFrame, table: TableSchema, where: str) -> None:
         if table is TRAINING_ROWS:
             plans.append(rows._jdf.queryExecution().executedPlan().toString())  # type: ignore[operator]
         replace(self, rows, table, where)

@@ -70,7 +70,7 @@ def test_a_ledger_holds_the_same_for_spark_and_beside_it(tables: Tables) -> None
     assert [row.asDict() for row in tables.read(LEDGER).orderBy("name").collect()] == ROWS
     assert [row.num for row in tables.ledger(LEDGER, ("name", "num"), name="a")] == [1]
     assert dict(tables.counts(LEDGER, ("day", "num"))) == {(ROWS[0]["day"], 1): 1, (None, None): 1}
-    assert tables.stored_fields(LEDGER) == tables.read(LEDGER).schema == LEDGER.fields()
+    assert tables.fields(LEDGER) == tables.read(LEDGER).schema == LEDGER.fields()
     tables.append(tables.read(LEDGER).where("name = 'a'"), LEDGER)
     assert sorted(row.name for row in tables.ledger(LEDGER)) == ["a", "a", "b"]
 

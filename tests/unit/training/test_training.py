@@ -166,7 +166,7 @@ def test_a_step_is_that_of_torch_s_own_adamw() -> None:
     ours, theirs = torch.nn.Linear(5, 2), torch.nn.Linear(5, 2)
     theirs.load_state_dict(ours.state_dict())
     training = config.Training(clip_norm=1e9, weight_decay=0.1)
-    optimizer = Optimizer(ours, training, 40, torch.ones(1), LocalComm(), scaled=False)
+    optimizer = Optimizer(ours, training, 40, torch.ones(1), LocalComm())
     adamw = torch.optim.AdamW(theirs.parameters(), weight_decay=0.1)
     for k in range(20):
         x = torch.randn(4, 5, generator=torch.Generator().manual_seed(k))

@@ -16,6 +16,7 @@ from tests.support.builders import config_of
 from userrep import logs
 from userrep.errors import GateRefusedError, UsageError
 from userrep.ids import checked_name
+from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
 from userrep.workflows import jobs
@@ -28,7 +29,7 @@ Captured = pytest.CaptureFixture[str]
 
 def tables_in(folder: Path) -> Tables:
     """Open tables of which only ledgers are asked: no session is needed."""
-    return Tables(cast(Any, object()), root=str(folder))
+    return FileTables(cast(Any, object()), str(folder))
 
 
 @pytest.fixture

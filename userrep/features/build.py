@@ -94,8 +94,8 @@ def build_features(
 
     Cost: one read of the tiles of all windows together, the history's too, which by default is twice as many days as
     the longest of the others; from one date to the next, only what enters and leaves is summed. Item vectors that are
-    too large for a worker are taken in parts (features/item_files.py), which costs more reading and shuffles
-    (features/tasks.py). The ledger is written last: a run that was killed before leaves rows that the next run
+    too large for a worker are taken in parts (features/sums/item_files.py), which costs more reading and shuffles
+    (features/sums/tasks.py). The ledger is written last: a run that was killed before leaves rows that the next run
     replaces. Raises UserrepError if another run has begun to build one of the dates meanwhile.
     """
     spec, dates = FeatureSpec.of(config), sorted(as_ofs)

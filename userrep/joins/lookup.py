@@ -1,6 +1,6 @@
 """The vectors of labels, read from the files of snapshots: labels go to where their users' vectors are.
 
-Snapshots' files have ranges of user buckets (events/buckets.py), in order. Labels, which are narrow, are shuffled into
+Snapshots' files have ranges of user buckets (store/buckets.py), in order. Labels, which are narrow, are shuffled into
 as many ranges and sorted; each task reads, of each snapshot, the row groups that have users of its labels, and passes
 over both in step. Vectors are neither shuffled nor sorted.
 Shapes: B labels of a batch.

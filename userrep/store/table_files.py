@@ -15,7 +15,7 @@ USER_BUCKET = "user_bucket"  # the one column that there are statistics of
 class TableFile(NamedTuple):
     """A Parquet file of a table: its path below the table's, bytes, rows, and the values of the partition columns.
 
-    ``buckets``: the first and the last ``user_bucket`` in it, where that is known; see events/buckets.py. ``added_at``:
+    ``buckets``: the first and the last ``user_bucket`` in it, where that is known; see store/buckets.py. ``added_at``:
     when it was (milliseconds since 1970), of a file that a commit has.
     """
 

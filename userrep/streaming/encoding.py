@@ -51,7 +51,7 @@ class UsedSpace:
 class Encoding:
     """What tasks do with the rows of a micro-batch; pinned by the driver, the same for all tasks.
 
-    ``today``: the newest day that the stream has met, if it has met one. ``item_parts``: see features/pooling.py.
+    ``today``: the newest day that the stream has met, if it has met one. ``item_parts``: see features/sums/pooling.py.
     """
 
     spec: FeatureSpec

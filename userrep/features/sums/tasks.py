@@ -1,7 +1,7 @@
 """How a pooling job is spread over a cluster: tasks by ranges of user buckets, very full ranges in parts.
 
 Very full ranges are taken in parts by day. Where the item vectors are too large for a worker, all ranges are taken in
-parts by item (features/item_parts.py). Parts of sums are shuffled by user and added up.
+parts by item (features/sums/item_parts.py). Parts of sums are shuffled by user and added up.
 
 Of ``FileTables``, a task is a list of files, nothing is shuffled but that list, and what tasks make they write into
 files of the tables themselves. Otherwise rows come to their task by one shuffle, and Spark writes them. With items in

@@ -42,7 +42,7 @@ class Cutter:
     """What rows can be cut from: their newest tiles, and what is known of their users besides.
 
     ``profiles``: one row for each of the U users, as chunks have them, nulls where nothing is known. ``dated``: the
-    rows' dates with the item vectors of each. ``item_parts``: in how many parts items are taken (features/sums/pooling.py).
+    rows' dates with the item vectors of each. ``item_parts``: in how many parts items are taken (sums/pooling.py).
     """
 
     rows: Rows

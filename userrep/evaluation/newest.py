@@ -26,7 +26,7 @@ NO_DAY = np.iinfo(np.int64).max  # of a user without any tile
 class Newest:
     """Which tiles are the newest of each row: of its windows, before its date, so many at most.
 
-    ``tiles``: T tiles as chunks have them (features/sums/chunk.py). ``row_E``, ``tile_E``: whose, and which; ``place_E``: 0
+    ``tiles``: T tiles as chunks have them (sums/chunk.py). ``row_E``, ``tile_E``: whose, and which; ``place_E``: 0
     of the row's newest, then 1. ``first_day_U``: the day of the user's first tile of all, since 1970; NO_DAY for none.
     """
 

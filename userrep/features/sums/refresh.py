@@ -110,7 +110,7 @@ def refresh_features(
     of the item vectors, where the difference is no less work, or with ``full``. Cost: of tiles, one day that enters
     and one per window, the history's too, that leaves its ring, per day moved; two for each changed day; the sums are
     read twice and written once, the features written once; no shuffle. Only item vectors that are too large for a
-    worker are taken in parts (features/sums/item_files.py), which costs more reading and shuffles (features/sums/tasks.py).
+    worker are taken in parts (sums/item_files.py), which costs more reading and shuffles (features/sums/tasks.py).
     Killed at any moment, the next run starts from the last complete generation. Where that is of this very state, as
     after a kill between sums and features, or where profiles alone have changed, only features are made.
     """

@@ -17,17 +17,23 @@ def silence_query_logger() -> None:
 
 @contextmanager
 def filtered_stderr() -> Iterator[None]:
-    """Give processes that start within the block a stderr without the notes; this process's own stays as it is."""
-    terminal = os.dup(2)
+    """Give processes that start within the block a stderr without the notes; this process's own stays as it is.
+
+    Their stdout is that stderr, too: Delta's VACUUM prints there, and a command's stdout holds its result alone.
+    """
+    terminal, stdout = os.dup(2), os.dup(1)
     read_end, write_end = os.pipe()
     os.dup2(write_end, 2)
+    os.dup2(write_end, 1)
     os.close(write_end)
     threading.Thread(target=_forward, args=(read_end, os.dup(terminal)), daemon=True, name="jvm-stderr").start()
     try:
         yield
     finally:
         os.dup2(terminal, 2)
+        os.dup2(stdout, 1)
         os.close(terminal)
+        os.close(stdout)
 
 
 def _forward(source: int, target: int) -> None:

@@ -187,6 +187,8 @@ def _drop_refused(tables: Tables) -> int:
     """Drop the rows of snapshots that were refused more than 7 days ago; the ledger keeps what was wrong with them."""
     rows = [row for row in tables.ledger(SNAPSHOTS) if row.state == REFUSED and row.computed_at < utc_now() - RETENTION]
     keys = [{"space_id": row.space_id, "as_of": row.as_of, "revision": row.revision} for row in rows]
+    if not rows:
+        return 0
     stored = tables.partitions(USER_EMBEDDINGS)
     keys = [key for key in keys if tuple(key[name] for name in USER_EMBEDDINGS.partition_by) in stored]
     tables.drop_partitions(USER_EMBEDDINGS, keys)

@@ -1,7 +1,6 @@
 """Tables below a root whose files the driver commits with delta-rs and tasks write with pyarrow, next to Spark."""
 
 import json
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from userrep.store.sql import sql_any
 from userrep.store.storage import folder_names
 from userrep.store.table_files import TableFile
 from userrep.store.table_writer import Target
-from userrep.store.tables import Keys, Partition, Tables, matches, root_path
+from userrep.store.tables import Keys, Partition, Tables, committing, matches, root_path
 from userrep.store.task_writes import write_files
 
 
@@ -137,7 +136,7 @@ class FileTables(Tables):
         since: int | None = None,
     ) -> bool:
         self.create(table)
-        with around(f"commit:{table.name}"):
+        with committing(table):
             if replacing is None:
                 return self._delta(table).append(rows, since=since)
             return self._delta(table).replace(rows, replacing, since=since)
@@ -147,11 +146,9 @@ class FileTables(Tables):
         with around(f"reserve:{table.name}"):
             return self._delta(table).reserve(counter, first=first)
 
-    def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
-        self.create(table)
-        change_id = uuid.uuid4().hex
-        with around(f"commit:{table.name}"):
-            return self._delta(table).exchange([{**row, "change_id": change_id} for row in rows], since=since)
+    def _exchange(self, table: TableSchema, rows: Sequence[dict[str, Any]], since: str | None) -> bool:
+        with committing(table):
+            return self._delta(table).exchange(rows, since=since)
 
     # Large changes, by tasks
 
@@ -174,14 +171,14 @@ class FileTables(Tables):
 
         ``since``: the table's version when the work began. Raises UserrepError if these partitions have changed since.
         """
-        with around(f"commit:{table.name}"):
+        with committing(table):
             self._delta(table).swap(written, replacing, since=since)
 
     def add_files(
         self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int] | None = None
     ) -> None:
         """Add files that tasks have written, in one commit; no file, no commit. ``transaction``: as for ``append``."""
-        with around(f"commit:{table.name}"):
+        with committing(table):
             if transaction is None:
                 self._delta(table).add_files(written)
             else:
@@ -192,7 +189,7 @@ class FileTables(Tables):
 
         Returns False if another run has removed some of them meanwhile; those are passed over.
         """
-        with around(f"commit:{table.name}"):
+        with committing(table):
             return self._delta(table).rewrite(pairs)
 
     def append(
@@ -204,7 +201,7 @@ class FileTables(Tables):
         since: int | None = None,
     ) -> bool:
         self.create(table)
-        with around(f"commit:{table.name}"):
+        with committing(table):
             written = write_files(rows, self.target(table))
             if transaction is None:
                 return self._delta(table).add_files(written, since=since)
@@ -213,7 +210,7 @@ class FileTables(Tables):
 
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
         self.create(table)
-        with around(f"commit:{table.name}"):
+        with committing(table):
             since = self.version(table) if since is None else since
             written = write_files(rows, self.target(table))
             self._delta(table).swap(written, matches(keys), since=since)

@@ -9,7 +9,7 @@ from userrep.config import Config
 from userrep.store.file_tables import FileTables
 from userrep.store.spark_tables import SparkTables
 from userrep.store.storage import artifacts_root
-from userrep.store.tables import Tables
+from userrep.store.tables import Tables, root_path
 
 # Commits are atomic there, and both pyarrow and delta-rs know the place. DBFS, volumes and HDFS are left to Spark.
 _WITH_FILES = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
@@ -33,7 +33,7 @@ def open_root(
     root: str, spark: SparkSession | None, *, start: Callable[[], SparkSession] | None = None, expected: bool = False
 ) -> Tables:
     """Return the tables below a root; the options are those of ``Tables``."""
-    if _WITH_FILES.match(re.sub(r"^file:/+", "/", root)):
+    if _WITH_FILES.match(root_path(root)):
         return FileTables(spark, root, start=start, expected=expected)
     return SparkTables(spark, artifacts=root, start=start, expected=expected)
 

@@ -14,10 +14,10 @@ from pyspark.sql.types import StructType
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.delta_files import changed_meanwhile
-from userrep.store.schemas import ALL, TableSchema
+from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
 from userrep.store.storage import folder_names
-from userrep.store.tables import Keys, Partition, Tables, root_path
+from userrep.store.tables import Keys, Partition, Tables, committing, root_path
 
 _ATTEMPTS = 20  # to create a table, or to take a number
 _NEWEST = 100  # commits that are searched for a mark
@@ -51,10 +51,8 @@ class SparkTables(Tables):
     @property
     def artifacts_root(self) -> str:
         if self._artifacts is None:
-            self.check_any()
-            stored = set(self.stored(""))
-            first = next(table for table in ALL if table.name in stored)
-            self._artifacts = {row.key: row.value for row in self._properties(self.name(first))}[_ARTIFACTS_KEY]
+            any_name = self.name(self._own()[0])
+            self._artifacts = {row.key: row.value for row in self._properties(any_name)}[_ARTIFACTS_KEY]
         return self._artifacts
 
     def name(self, table: TableSchema) -> str:
@@ -162,10 +160,7 @@ class SparkTables(Tables):
                 return number
         raise UserrepError(f"{self.name(table)}: other runs keep on committing. Run the command again.")
 
-    def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
-        self.create(table)
-        change_id = uuid.uuid4().hex
-        changed = [{**row, "change_id": change_id} for row in rows]
+    def _exchange(self, table: TableSchema, rows: Sequence[dict[str, Any]], since: str | None) -> bool:
         name, was = self.name(table), "NULL" if since is None else f"'{since}'"
         # Delta reads source and target at one version, and refuses the commit if another one has come since then.
         try:
@@ -173,7 +168,7 @@ class SparkTables(Tables):
                 f"MERGE INTO {name} AS t "
                 f"USING (SELECT * FROM {{new}} WHERE (SELECT max(change_id) FROM {name}) <=> {was}) AS s ON false "
                 f"WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.change_id = {was} THEN DELETE",
-                new=self.spark.createDataFrame(changed, self.read(table).schema),
+                new=self.spark.createDataFrame(rows, self.read(table).schema),
             ).first()
         except Exception as error:
             if not _was_overtaken(error):
@@ -246,7 +241,7 @@ class SparkTables(Tables):
         return not newest.where(F.col("userMetadata") == mark).isEmpty()
 
     def _commit(self, writer: DataFrameWriter, table: TableSchema) -> None:
-        with around(f"commit:{table.name}"):
+        with committing(table):
             if self._schema is None:
                 writer.save(self._path(table))
             else:

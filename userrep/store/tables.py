@@ -1,9 +1,11 @@
 """What all kinds of tables can do: ledgers, partitions, and changes that are one commit or none."""
 
 import re
+import uuid
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.types import StructType
 
 from userrep.errors import UsageError, UserrepError, in_line
+from userrep.failpoints import around
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 from userrep.store.storage import absolute
 
@@ -83,11 +86,16 @@ class Tables(ABC):
         UsageError
             If there is none: the place is mistyped, or nothing has been built yet.
         """
-        if not {table.name for table in ALL} & set(self.stored("")):
-            raise UsageError(
-                f"no userrep tables at {self.place}: name the place where they are, or let `userrep pipeline` build "
-                "them."
-            )
+        self._own()
+
+    def _own(self) -> list[TableSchema]:
+        """Return the tables of ``ALL`` that are stored. Raises UsageError if there is none."""
+        stored = set(self.stored(""))
+        if own := [table for table in ALL if table.name in stored]:
+            return own
+        raise UsageError(
+            f"no userrep tables at {self.place}: name the place where they are, or let `userrep pipeline` build them."
+        )
 
     @abstractmethod
     def check_before_spark(self) -> None:
@@ -241,7 +249,6 @@ class Tables(ABC):
         A killed run leaves a gap. Cost: one commit.
         """
 
-    @abstractmethod
     def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Replace all rows of a small table in one commit, unless it has changed (compare-and-swap).
 
@@ -249,6 +256,13 @@ class Tables(ABC):
         ``since``: the one that ``rows`` are based on; None for an empty table. Returns False, and changes nothing, if
         it is not the newest any more.
         """
+        self.create(table)
+        change_id = uuid.uuid4().hex
+        return self._exchange(table, [{**row, "change_id": change_id} for row in rows], since)
+
+    @abstractmethod
+    def _exchange(self, table: TableSchema, rows: Sequence[dict[str, Any]], since: str | None) -> bool:
+        """Replace all rows of a table that exists if ``since`` is still its ``change_id``."""
 
     # Large changes, by tasks
 
@@ -308,6 +322,11 @@ class Tables(ABC):
         ``keep``: versions that stay readable. An ``age`` shorter than the longest run deletes files that the run is
         about to commit, or is reading.
         """
+
+
+def committing(table: TableSchema) -> AbstractContextManager[None]:
+    """Pass the failpoints around a commit to a table."""
+    return around(f"commit:{table.name}")
 
 
 def matches(keys: Keys) -> Callable[[dict[str, Any]], bool]:

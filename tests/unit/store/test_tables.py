@@ -2,12 +2,13 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from tests.support.conformance import D1, D2, LEDGER, ROWS, SHARES, SMALL, users_of
 from userrep.errors import UsageError, UserrepError
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import TableSchema
@@ -16,17 +17,6 @@ from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
-
-D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
-LEDGER = TableSchema(
-    "ledger", "one row per test", "name STRING, day DATE, num BIGINT, cells MAP<INT,BIGINT>, at TIMESTAMP"
-)
-SMALL = TableSchema("small", "one row per test", "name STRING, change_id STRING")
-SHARES = TableSchema("shares", "one row per test", "day DATE, part STRING, user_id STRING", ("day", "part"))
-ROWS = [
-    {"name": "a", "day": D1, "num": 1, "cells": {3: 4, 1: 2}, "at": datetime(2024, 5, 1, 12, 0, 0, 7)},
-    {"name": "b", "day": None, "num": None, "cells": None, "at": None},
-]
 
 
 @pytest.fixture
@@ -38,11 +28,6 @@ def written(tables: Tables, day: date, *users: str, part: str = "p") -> list[Tab
     writer = TableWriter(tables.target(SHARES))
     writer.write(pa.table({"user_id": list(users)}), {"day": day, "part": part})
     return writer.close()
-
-
-def users_of(tables: Tables) -> dict[date, list[str]]:
-    rows = tables.ledger(SHARES)
-    return {day: sorted(row.user_id for row in rows if row.day == day) for day in sorted({row.day for row in rows})}
 
 
 # Ledgers

@@ -148,12 +148,16 @@ def open_site(spark: SparkSession, size: LogSize, root: Path, *, as_ofs: list[da
         shutil.rmtree(folder)
 
 
-def site_config(root: Path, log: Path, items: Path, *, event_id: bool = False) -> Config:
+def site_config(root: Path, log: Path, items: Path, *, event_id: bool = False, log_format: str = "parquet") -> Config:
     """Return the configuration that all benchmarks of features share."""
     columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "weight": "weight"}
     values = {
         "root": str(root),
-        "events": {"path": str(log), "columns": columns | ({"event_id": "event_id"} if event_id else {})},
+        "events": {
+            "path": str(log),
+            "format": log_format,
+            "columns": columns | ({"event_id": "event_id"} if event_id else {}),
+        },
         "items": {"path": str(items), "columns": {"item_id": "item_id", "vector": "vec"}},
         "windows_days": WINDOWS_DAYS,
         "history_days": 0,  # peers make these windows alone

@@ -1,8 +1,10 @@
 """How long do activity tiles take from the raw log, against DuckDB?
 
-10M events, 100k users, 20k items, 180 days, a Parquet file a day; rows have ids, and 1 % come twice. Ours takes the
-inventory and builds the tiles. DuckDB drops rows that are not valid, keeps of two rows with one id on a day the later,
-sums by day, user and item, and writes Parquet partitioned by day.
+10M events, 100k users, 20k items, 180 days, one file per day; rows have ids, and 1 % come twice. Ours takes the
+inventory and builds the tiles. DuckDB drops rows that are not valid, keeps the later of two rows with one id on a day,
+sums by day, user and item, and writes Parquet partitioned by day. One line for a Parquet log (``tiles_vs_duckdb``), one
+for the same rows as JSON (``tiles_vs_duckdb_json``) and one as CSV (``tiles_vs_duckdb_csv``), which DuckDB reads with
+its own readers and declared types.
 
     make bench-tiles-vs-duckdb
     python -m benchmarks.tiles_vs_duckdb --small
@@ -10,7 +12,9 @@ sums by day, user and item, and writes Parquet partitioned by day.
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from pyspark.sql import DataFrame, SparkSession
@@ -30,16 +34,29 @@ SMALL_SIZE = LogSize(events=SMALL.events, users=SMALL.users, items=SMALL.items, 
 _HOURS = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_evening": 3}
 
 
-def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Build the tiles by both, each time from nothing."""
+_COLUMNS = {
+    "event_id": "VARCHAR", "user_id": "VARCHAR", "item_id": "VARCHAR", "event_at": "TIMESTAMPTZ", "weight": "DOUBLE"
+}  # fmt: skip
+_READERS = {
+    "parquet": "read_parquet('{log}/*.parquet')",
+    "json": f"read_json('{{log}}/*.json', format = 'newline_delimited', columns = {_COLUMNS})",
+    "csv": f"read_csv('{{log}}/*.csv', header = true, auto_detect = false, columns = {_COLUMNS})",
+}
+LINES = {"parquet": "tiles_vs_duckdb", "json": "tiles_vs_duckdb_json", "csv": "tiles_vs_duckdb_csv"}
+
+
+def measure(spark: SparkSession, size: LogSize, root: Path, runs: int, *, log_format: str = "parquet") -> Line:
+    """Build the tiles with both engines, each time from nothing."""
     log, items = log_files(size, root)
+    if log_format != "parquet":
+        log = _converted(log, log_format)
     folder = root / f"run-{uuid4().hex}"
 
     def ours() -> None:
         shutil.rmtree(folder / "ours", ignore_errors=True)
         # Delta keeps what it knows of a table by its path: another folder for each run.
         nonlocal tables
-        config = site_config(folder / "ours" / uuid4().hex, log, items, event_id=True)
+        config = site_config(folder / "ours" / uuid4().hex, log, items, event_id=True, log_format=log_format)
         tables = open_tables(config, spark)
         build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
 
@@ -49,18 +66,42 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
 
     tables = None
     try:
-        seconds, peer_seconds = alternating(ours, lambda: duckdb_tiles(log, folder / "duckdb"), check=check, runs=runs)
+        theirs = partial(duckdb_tiles, log, folder / "duckdb", log_format=log_format)
+        seconds, peer_seconds = alternating(ours, theirs, check=check, runs=runs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return ratio_line("tiles_vs_duckdb", size.told(), seconds=seconds, peer="DuckDB", peer_seconds=peer_seconds)
+    return ratio_line(LINES[log_format], size.told(), seconds=seconds, peer="DuckDB", peer_seconds=peer_seconds)
 
 
-def duckdb_tiles(log: Path, out: Path) -> None:
-    """Deduplicate, aggregate and write, in one query."""
+def _converted(log: Path, log_format: str) -> Path:
+    """Return the folder of the same log as JSON or CSV, one file per Parquet file; write it if it does not exist."""
+    folder = log.parent / f"events-{log_format}"
+    if not folder.exists():
+        staged = log.parent / f".{log_format}-{uuid4().hex}"  # a killed run leaves no half of a log
+        staged.mkdir()
+        columns = [name for name in _COLUMNS if name != "event_at"]
+        at = "strftime(event_at AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') AS event_at"
+        options = {"json": "FORMAT json", "csv": "FORMAT csv, HEADER"}[log_format]
+        with _duckdb().connect() as db:
+            db.execute("SET TimeZone = 'UTC'")
+            for file in sorted(log.glob("*.parquet")):
+                rows = f"SELECT {', '.join(columns)}, {at} FROM read_parquet('{file}')"
+                db.execute(f"COPY ({rows}) TO '{staged / file.stem}.{log_format}' ({options})")
+        staged.rename(folder)
+    return folder
+
+
+def _duckdb() -> Any:
     try:
         import duckdb
     except ImportError as error:
         raise Skipped(f"duckdb does not import ({error})") from None
+    return duckdb
+
+
+def duckdb_tiles(log: Path, out: Path, *, log_format: str = "parquet") -> None:
+    """Deduplicate, aggregate and write, in one query."""
+    duckdb = _duckdb()
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = ", ".join(f"count(*) FILTER (WHERE part = {part}) AS {name}" for name, part in _HOURS.items())
@@ -72,7 +113,7 @@ def duckdb_tiles(log: Path, out: Path) -> None:
                 WITH valid AS (
                     SELECT event_id, user_id, item_id, make_timestamp(epoch_us(event_at)) AS event_at,
                         round(weight * 256) / 256 AS weight
-                    FROM read_parquet('{log}/*.parquet')
+                    FROM {_READERS[log_format].format(log=log)}
                     WHERE trim(user_id) != '' AND trim(item_id) != '' AND weight >= 0 AND isfinite(weight)
                         AND event_at BETWEEN '1971-01-01' AND '2200-01-01'
                 ), events AS (
@@ -99,4 +140,5 @@ def _told(tiles: DataFrame) -> DataFrame:
 
 
 if __name__ == "__main__":
-    run("tiles_vs_duckdb", measure, SIZE, runs=3, small=SMALL_SIZE)
+    for log_format, line in LINES.items():
+        run(line, partial(measure, log_format=log_format), SIZE, runs=3, small=SMALL_SIZE)

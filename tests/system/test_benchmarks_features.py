@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks import features_growth, features_vs_spark_sql
+from benchmarks import features_growth, features_vs_spark_sql, tiles_vs_duckdb
 from benchmarks.logs import LogSize
 from tests.support.benchmark_lines import check_line
 
@@ -43,3 +43,11 @@ def test_a_benchmark_of_features_compares_answers_and_returns_its_line(
     size = replace(TINY, copies=benchmark.SIZE.copies, skewed=benchmark.SIZE.skewed)
     line = benchmark.measure(spark, size, root, 1)
     check_line(line, name, ("events", "users", "items", "days"), root)
+
+
+@pytest.mark.parametrize("log_format", ["json", "csv"])
+def test_tiles_of_json_and_csv_logs_are_compared_with_duckdb_s_own_readers(
+    log_format: str, spark: SparkSession, root: Path
+) -> None:
+    line = tiles_vs_duckdb.measure(spark, replace(TINY, copies=True), root, 1, log_format=log_format)
+    check_line(line, tiles_vs_duckdb.LINES[log_format], ("events", "users", "items", "days"), root)

@@ -4,11 +4,15 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from userrep.spark.nested import empty
 from userrep.store.table_files import TableFile
 from userrep.store.table_writer import TableWriter, Target
 
@@ -29,15 +33,41 @@ def write_files(rows: DataFrame, target: Target) -> list[TableFile]:
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         writer = TableWriter(target)
         for batch in batches:
-            for values, part in _partitions(pa.Table.from_batches([batch]), target.partition_by):
+            table = _with_nulls(pa.Table.from_batches([batch]), nested)
+            for values, part in _partitions(table, target.partition_by):
                 writer.write(part, values)
         files = [_row_of(file) for file in writer.close()]
         if files:
             yield pa.RecordBatch.from_pylist(files, _FILES)
 
-    names = [*target.partition_by, *target.schema.names]
-    written = rows.select(*names).mapInArrow(write, from_arrow_schema(_FILES)).collect()
+    rows = rows.select(*target.partition_by, *target.schema.names)
+    nested = _nullable_nested(rows.schema)
+    written = _without_nulls(rows, nested).mapInArrow(write, from_arrow_schema(_FILES)).collect()
     return [_file_of(row.asDict()) for row in written]
+
+
+def _nullable_nested(schema: T.StructType) -> list[str]:
+    return [f.name for f in schema if f.nullable and isinstance(f.dataType, T.ArrayType | T.MapType)]
+
+
+def _without_nulls(rows: DataFrame, nested: list[str]) -> DataFrame:
+    """Replace null arrays and maps by empty ones, and mark them in a column of their own (see ``spark.nested``)."""
+    filled = {name: F.coalesce(name, empty(rows.schema[name].dataType)) for name in nested}
+    return rows.withColumns({_mark(name): F.col(name).isNull() for name in nested}).withColumns(filled)
+
+
+def _with_nulls(rows: pa.Table, nested: list[str]) -> pa.Table:
+    """Undo ``_without_nulls`` in a task."""
+    for name in nested:
+        is_null = rows.column(_mark(name))
+        if pc.any(is_null).as_py():
+            row_numbers = pc.if_else(is_null, None, pa.array(np.arange(rows.num_rows)))
+            rows = rows.set_column(rows.schema.get_field_index(name), name, rows.column(name).take(row_numbers))
+    return rows
+
+
+def _mark(name: str) -> str:
+    return f"{name} is null"
 
 
 def _partitions(rows: pa.Table, partition_by: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], pa.Table]]:

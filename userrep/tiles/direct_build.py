@@ -96,13 +96,21 @@ def direct_days(
     return {row.event_date: _made(row.asDict()) for row in rows}, written
 
 
-def counted_days(tables: Tables, days: Sequence[date], revision: int) -> dict[date, MadeDay]:
-    """Count what a revision's rows hold, day by day. Cost: one read of these rows; no shuffle."""
+def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_context: bool) -> dict[date, MadeDay]:
+    """Count a revision's rows by day. Cost: one read of these rows; no shuffle.
+
+    Without context columns all maps are null: they are not read (see ``spark.nested``).
+    """
+    names = [name for name in TILES.names if has_context or name != "num_by_context"]
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         found: dict[date, dict[str, Any]] = {}
         for batch in batches:
             table = pa.Table.from_batches([batch])
+            if not has_context:
+                table = table.append_column(
+                    TILES.field("num_by_context"), pa.nulls(table.num_rows, TILES.field("num_by_context").type)
+                )
             for day in pc.unique(table.column("event_date")).to_pylist():
                 tiles = table.filter(pc.equal(table.column("event_date"), pa.scalar(day))).select(TILES.names)
                 found[day] = _added(found.get(day), _counts(day, tiles, 0))
@@ -110,7 +118,7 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int) -> dict[da
             yield pa.RecordBatch.from_pylist(list(found.values()), _COUNTS)
 
     in_days = F.col("event_date").isin(list(days)) & (F.col("revision") == revision)
-    tiles = tables.read(USER_ITEM_DAYS).where(in_days).select("event_date", *TILES.names)
+    tiles = tables.read(USER_ITEM_DAYS).where(in_days).select("event_date", *names)
     found: dict[date, dict[str, Any]] = {}
     for row in tiles.mapInArrow(count, from_arrow_schema(_COUNTS)).collect():
         found[row.event_date] = _added(found.get(row.event_date), row.asDict())

@@ -160,7 +160,8 @@ class _Build:
         general = [day for day in self.days if day.day not in made]
         if general:
             self._write_tiles(general)
-            made |= counted_days(self.tables, [day.day for day in general], self.revision)
+            has_context = bool(self.config.events.context)
+            made |= counted_days(self.tables, [day.day for day in general], self.revision, has_context=has_context)
         counted = {day.day: day.num_rejected for day in self.days if day.num_rejected is not None}
         unclear = [day for day in made if counted.get(day, made[day].num_rejected) != 0]
         if undated or unclear:

@@ -10,6 +10,7 @@ from pyspark.sql import types as T
 
 from userrep.features.sums.bucketed import MOST_ROWS, STEP_ROWS
 from userrep.features.sums.chunk import KINDS, Chunk, names_of
+from userrep.spark.nested import empty
 
 _BYTES_PER_ROW = 256  # of a tile, about; a row of sums counts as several
 
@@ -25,13 +26,20 @@ _COLUMNS = {
 def of_kind(rows: DataFrame, kind: str) -> DataFrame:
     """Bring rows of one kind to the schema that all kinds share; times become microseconds, as-of dates days."""
     columns = []
-    for name, type_ in _COLUMNS.items():
-        if name not in KINDS[kind].names or name not in rows.columns:
-            columns.append(F.lit(kind if name == "kind" else None).cast(type_).alias(name))
+    for name, ddl in _COLUMNS.items():
+        kind_of_column = T.DataType.fromDDL(ddl)
+        nothing = F.lit(None) if isinstance(kind_of_column, T.AtomicType) else empty(kind_of_column)
+        if name == "kind":
+            column = F.lit(kind)
+        elif name not in KINDS[kind].names or name not in rows.columns:
+            column = nothing
         elif isinstance(rows.schema[name].dataType, T.TimestampType):
-            columns.append(F.unix_micros(name).alias(name))
+            column = F.unix_micros(name)
+        elif isinstance(kind_of_column, T.MapType):
+            column = F.coalesce(name, nothing)
         else:
-            columns.append(F.col(name).cast(type_).alias(name))
+            column = F.col(name)
+        columns.append(column.cast(kind_of_column).alias(name))
     return rows.select(columns)
 
 

@@ -36,7 +36,7 @@ from userrep.ids import code_hash, short_hash
 from userrep.model.self_check import MEAN
 from userrep.spaces.registry import Space, list_spaces
 from userrep.spark.session import get_session
-from userrep.synthetic.planted import REGIMES, LogSpec
+from userrep.synthetic.spec import REGIMES, LogSpec
 from userrep.workflows.demo import ensure_log
 from userrep.workflows.evaluate import prepared
 from userrep.workflows.pipeline import Pipeline

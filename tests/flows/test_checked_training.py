@@ -49,7 +49,7 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
     lines.clear()
     work = pipeline(spark, log, root, lines)
     space = work.train_autoencoder()
-    assert "self-check: the result of an earlier run is used" in lines
+    assert "self-check: reusing the result of an earlier run" in lines
     found = load_artifact(artifact_folder(work.config, space), space.content_hash).manifest.self_check
     assert found is not None
     assert work.self_check == found

@@ -19,7 +19,7 @@ from tests.support.command_line import Userrep, config_file, file_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures, read_activity
-from userrep.evaluation.newcomers import Cutter, cut_context, read_cutter
+from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, truncated_context
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import representations
@@ -76,9 +76,9 @@ def fitted(site: Site, request: pytest.FixtureRequest) -> list[Representation]:
 
 
 @pytest.fixture(scope="module")
-def cutter(site: Site) -> Cutter:
+def cutter(site: Site) -> TruncatedRows:
     """What the site's rows are cut from, as far as there are tiles."""
-    return read_cutter(site.context, site.work.schedule.versions, most=10**6)
+    return read_truncated_rows(site.context, site.work.schedule.versions, most=10**6)
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +301,7 @@ def test_interactions_and_earlier_features_end_where_training_ends(site: Site) -
     assert 200 < context.earlier_features(max_rows=300).count() < 400
 
 
-def test_uncut_rows_have_the_stored_features_to_the_bit(site: Site, cutter: Cutter) -> None:
+def test_uncut_rows_have_the_stored_features_to_the_bit(site: Site, cutter: TruncatedRows) -> None:
     stored, made = site.rows.features, cutter.features(10**6)
     assert len(stored) > 1000
     assert set(made.schema.names) == set(stored.schema.names)
@@ -311,7 +311,7 @@ def test_uncut_rows_have_the_stored_features_to_the_bit(site: Site, cutter: Cutt
 
 
 def test_the_newest_tiles_of_rows_are_those_of_the_table(site: Site) -> None:
-    cutter = read_cutter(site.context, site.work.schedule.versions, most=3)
+    cutter = read_truncated_rows(site.context, site.work.schedule.versions, most=3)
     rows, users = site.rows, site.rows.user_ids.to_pylist()
     tiles = defaultdict(list)
     for tile in read_tiles(site.work.tables, start=None, end=rows.dates[-1]).collect():
@@ -336,7 +336,7 @@ def test_the_newest_tiles_of_rows_are_those_of_the_table(site: Site) -> None:
     ]
 
 
-def test_cut_rows_are_the_same_where_items_come_in_parts(site: Site, cutter: Cutter) -> None:
+def test_cut_rows_are_the_same_where_items_come_in_parts(site: Site, cutter: TruncatedRows) -> None:
     in_parts = replace(cutter, item_parts=4)
     for most in (0, 2):
         whole, made = cutter.features(most), in_parts.features(most)
@@ -344,17 +344,17 @@ def test_cut_rows_are_the_same_where_items_come_in_parts(site: Site, cutter: Cut
         assert len(whole) == len(site.rows)
     small = site.config.spark.model_copy(update={"item_vectors_bytes": 30_000})
     context = replace(site.context, config=site.config.model_copy(update={"spark": small}))
-    assert read_cutter(context, site.work.schedule.versions, most=1).item_parts > 1
+    assert read_truncated_rows(context, site.work.schedule.versions, most=1).item_parts > 1
 
 
 def test_a_cut_row_is_described_by_what_is_known_of_it_and_not_by_who_it_is(
-    site: Site, cutter: Cutter, fitted: list[Representation]
+    site: Site, cutter: TruncatedRows, fitted: list[Representation]
 ) -> None:
-    cut = cut_context(site.context, cutter, 2)
+    cut = truncated_context(site.context, cutter, 2)
     assert cut.futures.history.sum() < site.context.futures.history.sum() / 5
     others = np.random.default_rng(1).permutation(len(site.rows.user_ids))[site.rows.user_N]
     as_others = replace(cut, futures=replace(cut.futures, rows=replace(cut.rows, user_N=others)))
-    nothing = cut_context(site.context, cutter, 0)
+    nothing = truncated_context(site.context, cutter, 0)
     assert not nothing.futures.history.nnz
     for one in fitted:
         x_NF = one.matrix(cut)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from userrep.evaluation.activity import Activity, Futures, activity_of, cuts_of, popularity_cuts
+from userrep.evaluation.activity import Activity, Futures, activity_of, boundaries_of, popularity_boundaries
 from userrep.evaluation.items import ItemVectors, clustered
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
 from userrep.evaluation.plan import Plan, make_plan
@@ -63,11 +63,11 @@ def activity_from(
     events: list[Event], rows: Rows, num_items: int, plan: Plan = PLAN, picks: list[tuple[int, int]] | None = None
 ) -> Activity:
     """Sum events as Spark does, one by one."""
-    cuts, popular_cuts = cuts_of(plan), popularity_cuts(plan.dates)
+    boundaries, popular_cuts = boundaries_of(plan), popularity_boundaries(plan.dates)
     counts, weights, popular = Counter(), Counter(), Counter()
     for event in events:
-        if event.day < cuts[-1]:
-            key = event.user, event.item, sum(event.day >= cut for cut in cuts)
+        if event.day < boundaries[-1]:
+            key = event.user, event.item, sum(event.day >= cut for cut in boundaries)
             counts[key] += 1
             weights[key] += event.weight
         if event.day < popular_cuts[-1]:
@@ -89,7 +89,7 @@ def activity_from(
     })  # fmt: skip
     return activity_of(
         rows.user_ids, pa.array([item_id(item) for item in range(num_items)]), pa.table(entries), pa.table(popularity),
-        cuts=cuts, dates=plan.dates, picks=picked,
+        boundaries=boundaries, dates=plan.dates, picks=picked,
     )  # fmt: skip
 
 
@@ -102,10 +102,10 @@ def found_tiles(tiles: list[dict[str, Any]], dates: Sequence[date], *, most: int
     for tile in sorted(tiles, key=lambda row: (-row["last_event_at"], row["item_id"], -row["num_events"])):
         key = tile["user_id"], sum(tile["day"] >= day for day in days)
         if counts[key] < most:
-            kept.append({**tile, "place": counts[key], "first_day": first_day[tile["user_id"]]})
+            kept.append({**tile, "rank": counts[key], "first_day": first_day[tile["user_id"]]})
         counts[key] += 1
     names = [name for name in TILES.names if name != "user_bucket" and (not kept or name in kept[0])]
-    schema = pa.schema([*(TILES.field(name) for name in names), ("place", pa.int32()), ("first_day", pa.int32())])
+    schema = pa.schema([*(TILES.field(name) for name in names), ("rank", pa.int32()), ("first_day", pa.int32())])
     return pa.Table.from_pylist(kept, schema)
 
 
@@ -175,7 +175,7 @@ def judged(
     metric = metric or task.metrics[0]
     problem = task.problem(truth, seed)
     assert not isinstance(problem, LeftOut)
-    scores = problem.scores(x_NF, problem.chosen(x_NF))[metric]
+    scores = problem.scores(x_NF, problem.choose(x_NF))[metric]
     weight_UB = resampled_users(len(truth.rows.user_ids), 200, seed)
     low, high = np.quantile(bootstrapped(metric, scores, weight_UB), [0.05, 0.95])
     return value_of(metric, scores), float(low), float(high)

@@ -1,7 +1,8 @@
-"""What the sampled users did before and after each as-of date, item by item, and how popular the items were.
+"""Events of the sampled users before and after each as-of date, by item, and the popularity of those items.
 
-Time is cut where a window of the evaluation begins or ends; tiles are summed between the cuts in Spark, and every
-window is a sum over what lies between. Shapes: E entries, U users, I items, N rows, D dates.
+Time is divided at every day on which a window of the evaluation begins or ends (a boundary). Spark sums the tiles
+between neighboring boundaries, and each window is a sum of those parts. Shapes: E entries, U users, I items, N rows, D
+dates, P entries of another table.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from scipy.sparse import csr_array
 
 from userrep.config import Onboarding
 from userrep.evaluation.plan import Plan
-from userrep.evaluation.rows import Ints, Rows, only_of, only_sampled, places
+from userrep.evaluation.rows import Ints, Rows, indices_in, only_sampled, where_in
 from userrep.features.sides import read_picks
 from userrep.store.tables import Tables
 from userrep.tiles.tiles import read_tiles
@@ -33,15 +34,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Activity:
-    """Events of U users with I items, summed between ``cuts`` (ascending; slot k: at or after k of them).
+    """Events of U users with I items, summed between ``boundaries``.
 
-    ``item_ids`` are distinct and ascend: all items that a sampled user has had an event with or has picked.
-    ``picked``: U x I, true where the user picked the item at onboarding, whenever that was. ``popularity_DI``: events
-    of all users with the item in the 30 days before each of the plan's dates. ``is_sold_DI``: it had an event of
-    anyone before that date.
+    ``boundaries`` ascend; slot k contains the events on or after exactly k of them. ``item_ids`` are distinct and
+    ascend: all items that a sampled user had an event with or picked. ``picked``: U x I, true where the user picked the
+    item at onboarding, at any time. ``popularity_DI``: events of all users with the item in the 30 days before each of
+    the plan's dates. ``is_sold_DI``: whether any user had an event with the item before that date.
     """
 
-    cuts: tuple[date, ...]
+    boundaries: tuple[date, ...]
     user_ids: pa.StringArray
     item_ids: pa.StringArray
     user_E: Ints
@@ -55,26 +56,26 @@ class Activity:
     is_sold_DI: NDArray[np.bool_]
 
     def num_events(self, start: date | None, end: date) -> csr_array:
-        """Count events of the days ``[start, end)``, of all days before ``end`` without a start: U x I.
+        """Count events of the days ``[start, end)``, without ``start`` of all days before ``end``: U x I.
 
-        Raises ValueError if a day is not among the cuts.
+        Raises ValueError if a day is not one of the boundaries.
         """
         return self._sums(self.num_events_E, start, end)
 
     def weight(self, start: date | None, end: date) -> csr_array:
-        """Sum weight over the days ``[start, end)``, as ``num_events`` counts."""
+        """Sum weights over the days ``[start, end)``; the arguments are those of ``num_events``."""
         return self._sums(self.weight_E, start, end)
 
     def _sums(self, values_E: Floats, start: date | None, end: date) -> csr_array:
-        first = 0 if start is None else self.cuts.index(start) + 1
-        inside = (self.slot_E >= first) & (self.slot_E <= self.cuts.index(end))
+        first = 0 if start is None else self.boundaries.index(start) + 1
+        inside = (self.slot_E >= first) & (self.slot_E <= self.boundaries.index(end))
         shape = (len(self.user_ids), len(self.item_ids))
         return csr_array((values_E[inside], (self.user_E[inside], self.item_E[inside])), shape=shape)
 
 
 @dataclass(frozen=True)
 class Futures:
-    """The windows of rows: a U x I matrix of the activity, taken for each row at its own date."""
+    """Windows of each row: the U x I matrices of the activity, taken at the row's own date."""
 
     rows: Rows
     activity: Activity
@@ -89,47 +90,47 @@ class Futures:
 
     @cached_property
     def history(self) -> csr_array:
-        """Count each row's events before its as-of date, since the log began: N x I."""
+        """Counts of each row's events before its as-of date, from the start of the log: N x I."""
         return self._by_row(lambda day: self.activity.num_events(None, day))
 
-    def _by_row(self, of_date: Callable[[date], csr_array]) -> csr_array:
+    def _by_row(self, matrix_at: Callable[[date], csr_array]) -> csr_array:
         parts, order = [], []
         for d, day in enumerate(self.rows.dates):
-            mine = np.flatnonzero(self.rows.date_N == d)
-            parts.append(of_date(day)[self.rows.user_N[mine]])
-            order.append(mine)
-        back = np.argsort(np.concatenate(order), kind="stable")
-        return csr_array(scipy.sparse.vstack(parts, format="csr")[back])
+            row_index = np.flatnonzero(self.rows.date_N == d)
+            parts.append(matrix_at(day)[self.rows.user_N[row_index]])
+            order.append(row_index)
+        row_order = np.argsort(np.concatenate(order), kind="stable")
+        return csr_array(scipy.sparse.vstack(parts, format="csr")[row_order])
 
 
 @dataclass(frozen=True)
-class CutFutures(Futures):
-    """The windows of rows of whose past only a part is to be known: ``known`` is the history, N x I."""
+class TruncatedFutures(Futures):
+    """Windows of truncated rows: the futures are complete, the history is only ``known``, N x I."""
 
     known: csr_array
 
     @cached_property
     def history(self) -> csr_array:
-        """Return the part that is known."""
+        """The known part of the history."""
         return self.known
 
 
-def cuts_of(plan: Plan) -> tuple[date, ...]:
-    """Return where the windows of the sampled users begin and end."""
+def boundaries_of(plan: Plan) -> tuple[date, ...]:
+    """Return the days on which windows of the sampled users begin or end."""
     ends = (day + timedelta(days=h) for day in plan.dates for h in (0, *plan.horizons))
     return tuple(sorted(set(ends)))
 
 
 def read_activity(tables: Tables, rows: Rows, plan: Plan, *, onboarding: Onboarding | None, seed: int) -> Activity:
-    """Read the tiles of the sampled users, all days of the log, and the popularity of the items that are in them.
+    """Read the sampled users' tiles of all days, and the popularity of their items.
 
-    Cost: two passes over the tiles, each with a shuffle of sums; the filter on users needs no join. What reaches the
-    driver: a row for each sampled user, item and pair of neighbouring cuts with an event, and a few for each item of
-    theirs: it grows with ``evaluation.max_rows``, not with the log's users.
+    Cost: two passes over the tiles, each with a shuffle of sums; the filter on users needs no join. The driver receives
+    one row for each sampled user, item and slot with an event, and a few rows for each of those items, so its memory
+    grows with ``evaluation.max_rows`` and not with the number of users in the log.
     """
-    cuts = cuts_of(plan)
-    tiles = read_tiles(tables, start=None, end=cuts[-1])
-    sums = only_sampled(tiles, rows, seed=seed).groupBy("user_id", "item_id", slot_of(cuts).alias("slot")).agg(
+    boundaries = boundaries_of(plan)
+    tiles = read_tiles(tables, start=None, end=boundaries[-1])
+    sums = only_sampled(tiles, rows, seed=seed).groupBy("user_id", "item_id", slot_of(boundaries).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events"), F.sum("weight").alias("weight")
     )  # fmt: skip
     entries = sums.toArrow()
@@ -139,7 +140,9 @@ def read_activity(tables: Tables, rows: Rows, plan: Plan, *, onboarding: Onboard
         picks = picked.select("user_id", "item_id").distinct().toArrow()
     item_ids = _items(entries, picks)
     popularity = _popularity(tiles, item_ids, plan.dates).toArrow()
-    return activity_of(rows.user_ids, item_ids, entries, popularity, cuts=cuts, dates=plan.dates, picks=picks)
+    return activity_of(
+        rows.user_ids, item_ids, entries, popularity, boundaries=boundaries, dates=plan.dates, picks=picks
+    )
 
 
 def activity_of(
@@ -148,30 +151,31 @@ def activity_of(
     entries: pa.Table,
     popularity: pa.Table,
     *,
-    cuts: tuple[date, ...],
+    boundaries: tuple[date, ...],
     dates: tuple[date, ...],
     picks: pa.Table | None,
 ) -> Activity:
-    """Number users and items of ``entries`` (user_id, item_id, slot, num_events, weight); others' users are dropped.
+    """Build the activity of ``user_ids`` from ``entries``; rows of other users are dropped.
 
-    ``popularity``: item_id, slot (as of ``popularity_cuts``), num_events. ``picks``: user_id, item_id.
+    ``entries``: user_id, item_id, slot, num_events, weight. ``popularity``: item_id, slot (between
+    ``popularity_boundaries``), num_events. ``picks``: user_id, item_id.
     """
-    users = places(entries.column("user_id").combine_chunks(), user_ids)
-    known = np.flatnonzero(users >= 0)
-    items = places(entries.column("item_id").combine_chunks(), item_ids)
+    user_E = indices_in(entries.column("user_id").combine_chunks(), user_ids)
+    known = np.flatnonzero(user_E >= 0)
+    item_E = indices_in(entries.column("item_id").combine_chunks(), item_ids)
     slot_P = popularity.column("slot").to_numpy()
-    item_P = places(popularity.column("item_id").combine_chunks(), item_ids)
+    item_P = indices_in(popularity.column("item_id").combine_chunks(), item_ids)
     count_P = popularity.column("num_events").to_numpy()
-    cuts_P = np.array(popularity_cuts(dates), "datetime64[D]")
+    boundaries_P = np.array(popularity_boundaries(dates), "datetime64[D]")
     popularity_DI, is_sold_DI = np.zeros((2, len(dates), len(item_ids)))
     for d, day in enumerate(dates):
-        end = np.searchsorted(cuts_P, np.datetime64(day))
-        start = np.searchsorted(cuts_P, np.datetime64(day - timedelta(days=POPULARITY_DAYS)))
+        end = np.searchsorted(boundaries_P, np.datetime64(day))
+        start = np.searchsorted(boundaries_P, np.datetime64(day - timedelta(days=POPULARITY_DAYS)))
         inside = (slot_P > start) & (slot_P <= end)
         np.add.at(popularity_DI[d], item_P[inside], count_P[inside])
         is_sold_DI[d, item_P[slot_P <= end]] = 1
     return Activity(
-        cuts, user_ids, item_ids, users[known], items[known],
+        boundaries, user_ids, item_ids, user_E[known], item_E[known],
         entries.column("slot").to_numpy()[known].astype(np.int64),
         entries.column("num_events").to_numpy()[known],
         entries.column("weight").to_numpy()[known],
@@ -179,23 +183,23 @@ def activity_of(
     )  # fmt: skip
 
 
-def popularity_cuts(dates: Sequence[date]) -> tuple[date, ...]:
-    """Return where the windows of popularity begin and end."""
+def popularity_boundaries(dates: Sequence[date]) -> tuple[date, ...]:
+    """Return the days on which windows of popularity begin or end."""
     return tuple(sorted({day - timedelta(days=days) for day in dates for days in (0, POPULARITY_DAYS)}))
 
 
 def _popularity(tiles: DataFrame, item_ids: pa.StringArray, dates: Sequence[date]) -> DataFrame:
     """Count events of all users by item and slot, for these items."""
-    cuts = popularity_cuts(dates)
-    mine = only_of(tiles.where(F.col("event_date") < F.lit(cuts[-1])), "item_id", item_ids)
-    return mine.groupBy("item_id", slot_of(cuts).alias("slot")).agg(
+    boundaries = popularity_boundaries(dates)
+    events = where_in(tiles.where(F.col("event_date") < F.lit(boundaries[-1])), "item_id", item_ids)
+    return events.groupBy("item_id", slot_of(boundaries).alias("slot")).agg(
         F.sum("num_events").cast("double").alias("num_events")
     )
 
 
-def slot_of(cuts: Sequence[date]) -> Column:
-    """Say how many of the cuts lie at or before a tile's day."""
-    return reduce(add, ((F.col("event_date") >= F.lit(day)).cast("int") for day in cuts))
+def slot_of(boundaries: Sequence[date]) -> Column:
+    """Return a tile's slot: how many boundaries are on or before its day."""
+    return reduce(add, ((F.col("event_date") >= F.lit(day)).cast("int") for day in boundaries))
 
 
 def _items(entries: pa.Table, picks: pa.Table | None) -> pa.StringArray:
@@ -210,7 +214,8 @@ def _picked(picks: pa.Table | None, user_ids: pa.StringArray, item_ids: pa.Strin
     if picks is None or not picks.num_rows:
         return csr_array(shape, dtype=bool)
     user_P, item_P = (
-        places(picks.column(name).combine_chunks(), ids) for name, ids in (("user_id", user_ids), ("item_id", item_ids))
+        indices_in(picks.column(name).combine_chunks(), ids)
+        for name, ids in (("user_id", user_ids), ("item_id", item_ids))
     )
     known = user_P >= 0
     return csr_array((np.ones(known.sum(), bool), (user_P[known], item_P[known])), shape=shape)

@@ -1,4 +1,4 @@
-"""The items' side: their vectors as they were valid at each date, and the clusters that they fall into.
+"""Item data of an evaluation: the vectors valid at each date, and clusters of items.
 
 Shapes: I items, E numbers of an item, M modalities, C clusters.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.evaluation.rows import Ints, only_of, places
+from userrep.evaluation.rows import Ints, indices_in, where_in
 from userrep.items.vectors import side_by_side
 from userrep.items.versions import Versions, read_vectors
 from userrep.store.arrow import combined
@@ -26,10 +26,10 @@ Floats32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ItemVectors:
-    """Vectors of I items by date: those of the version that was valid then.
+    """Vectors of I items by date, each from the version valid at that date.
 
-    ``version_of``: each date's version. ``vectors_IE``: by version, all modalities side by side (of ``dims``, in their
-    order), zeros where an item has none; ``has_IM``: by version, where it has one.
+    ``version_of``: version by date. ``vectors_IE``: by version, all modalities concatenated in the order of ``dims``,
+    zeros for items without a vector. ``has_IM``: by version, whether the item has a vector of the modality.
     """
 
     dims: Mapping[str, int]
@@ -39,10 +39,10 @@ class ItemVectors:
 
     def __post_init__(self) -> None:
         late = [f"{version} at {day}" for day, version in self.version_of.items() if version > day]
-        assert not late, f"item vectors that know the future: valid from {', '.join(late)}"
+        assert not late, f"item vectors must not be newer than their date, got version {', '.join(late)}"
 
     def at(self, day: date) -> Floats32:
-        """Return I x (E + M): the vectors valid at a date, then whether there is one."""
+        """Return I x (E + M): the vectors valid at a date, then a presence flag per modality."""
         version = self.version_of[day]
         return np.hstack([self.vectors_IE[version], self.has_IM[version].astype(np.float32)])
 
@@ -56,7 +56,7 @@ class ItemVectors:
 def read_item_vectors(
     tables: Tables, config: Config, versions: Versions, item_ids: pa.StringArray, dates: Sequence[date]
 ) -> ItemVectors:
-    """Read these items' vectors of the versions that dates use, which are there. Driver memory: I x E per version."""
+    """Read the vectors of these items in the versions valid at the dates. Driver memory: I x E per version."""
     dims = {name: vectors.dim for name, vectors in config.item_vectors.items()}
     version_of = {day: versions.valid_at(day) for day in dates}
     vectors, has = {}, {}
@@ -68,24 +68,24 @@ def read_item_vectors(
 def read_version(
     tables: Tables, lineage_id: str, version: date, item_ids: pa.StringArray, dims: Mapping[str, int]
 ) -> tuple[Floats32, NDArray[np.bool_]]:
-    """Read these items' vectors of some modalities, side by side as a matrix, and say which are there."""
+    """Read one version's vectors of these items as a matrix, modalities concatenated, and presence flags."""
     rows = read_vectors(tables, lineage_id, version).where(F.col("modality").isin(list(dims)))
-    mine = only_of(rows.select("modality", "item_id", "vector"), "item_id", item_ids)
-    vectors = mine.toArrow()
-    return side_by_side(vectors, places(combined(vectors.column("item_id")), item_ids), len(item_ids), dims)
+    selected = where_in(rows.select("modality", "item_id", "vector"), "item_id", item_ids)
+    vectors = selected.toArrow()
+    return side_by_side(vectors, indices_in(combined(vectors.column("item_id")), item_ids), len(item_ids), dims)
 
 
 def content_modality(config: Config) -> str:
-    """Name the modality that clusters are made of: the first of content, of behaviour where there is no other."""
+    """Return the modality that items are clustered by: the first content modality, otherwise the first of all."""
     content = [name for name, vectors in config.item_vectors.items() if vectors.kind != "als"]
     return [*content, *config.item_vectors][0]
 
 
 def clustered(vectors_IE: Floats32, has_I: NDArray[np.bool_], *, num_clusters: int, seed: int) -> Ints:
-    """Cluster the items that have a vector by its direction (k-means on the sphere); -1 for the others.
+    """Cluster items by the direction of their vectors (spherical k-means); -1 for items without a vector.
 
-    Centres begin far from each other (k-means++); as many as there are distinct items at most. Empty ones stay where
-    they are.
+    Centers are initialized by k-means++, at most as many as there are distinct items. A center without items stays
+    where it is.
     """
     rng = np.random.default_rng(seed)
     known = np.flatnonzero(has_I & (np.linalg.norm(vectors_IE, axis=1) > 0))
@@ -99,8 +99,8 @@ def clustered(vectors_IE: Floats32, has_I: NDArray[np.bool_], *, num_clusters: i
         sums_CE = np.zeros_like(center_CE)
         np.add.at(sums_CE, nearest_I, x_IE)
         norm_C = np.linalg.norm(sums_CE, axis=1)
-        moved = norm_C > 0
-        center_CE[moved] = sums_CE[moved] / norm_C[moved, None]
+        is_used_C = norm_C > 0
+        center_CE[is_used_C] = sums_CE[is_used_C] / norm_C[is_used_C, None]
     cluster_I[known] = (x_IE @ center_CE.T).argmax(axis=1)
     return cluster_I
 

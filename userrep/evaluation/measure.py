@@ -1,4 +1,4 @@
-"""Representations described and judged: vectors on the clock, then each task's figures, by resampled users too."""
+"""Run representations and tasks: compute vectors with their timings, then each task's results with bootstraps."""
 
 import multiprocessing
 import os
@@ -25,23 +25,23 @@ from userrep.evaluation.tasks.task import LeftOut, Problem, Task, Truth
 Report = Callable[[str], None]
 Map = Callable[..., Iterator[Any]]
 
-_LEAST_FOR_WORKERS = 20_000  # rows; with fewer, probes are fitted in less time than workers take to start
+_MIN_ROWS_FOR_WORKERS = 20_000  # with fewer, fitting the probes takes less time than starting workers
 
 
 @contextmanager
 def parallel_map(num_rows: int) -> Iterator[Map]:
-    """Give a ``map`` over processes, one for each core of the driver; with few rows, the one that there is.
+    """Provide a ``map`` over one process per core of the driver; with few rows, the built-in ``map``.
 
-    Probes keep to one thread, so that figures come out alike anywhere; what runs in parallel are probes.
+    Only probes run in parallel. Each keeps to one thread, so that results are the same on any machine.
     """
-    if num_rows < _LEAST_FOR_WORKERS:
+    if num_rows < _MIN_ROWS_FOR_WORKERS:
         yield map
         return
     context = multiprocessing.get_context("spawn")  # a fork would share Spark's sockets
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=threadpool_limits, initargs=(1,)) as pool:
 
         def each(function: Callable[[Any], Any], values: Sequence[Any]) -> Iterator[Any]:
-            with _without_main():  # whoever is missing starts with the call
+            with _without_main():  # the pool starts its processes on the first call
                 return pool.map(function, values)
 
         yield each
@@ -49,7 +49,10 @@ def parallel_map(num_rows: int) -> Iterator[Map]:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Keep processes that start meanwhile from running the caller's script: it may lack the guard that spawn wants."""
+    """Keep processes that start in this block from running the caller's script.
+
+    The script may lack the ``__main__`` guard that spawn requires.
+    """
     main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:
         yield
@@ -59,32 +62,33 @@ def _without_main() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Described:
-    """A representation's vectors of all rows, x_NF, and what they cost."""
+    """A representation's vectors of all rows, x_NF, and their cost."""
 
     name: str
     x_NF: Floats32
     cost: Cost
 
 
-def fitted_and_described(one: Representation, context: Context, report: Report) -> Described:
-    """Fit a representation and describe the rows by it, on the clock."""
+def fit_and_describe(representation: Representation, context: Context, report: Report) -> Described:
+    """Fit a representation and compute the rows' vectors, both timed."""
     started = time.monotonic()
-    one.fit(context)
+    representation.fit(context)
     fit_seconds = time.monotonic() - started
-    described = described_by(one, context, fit_seconds=fit_seconds)
-    report(f"{one.name}: {described.cost.width} numbers a row, fitted in {fit_seconds:.1f} s")
+    described = describe(representation, context, fit_seconds=fit_seconds)
+    report(f"{representation.name}: {described.cost.width} values per row, fitted in {fit_seconds:.1f} s")
     return described
 
 
-def described_by(one: Representation, context: Context, *, fit_seconds: float) -> Described:
-    """Describe the rows by a representation that is fitted, on the clock."""
+def describe(representation: Representation, context: Context, *, fit_seconds: float) -> Described:
+    """Compute the rows' vectors by a fitted representation, timed."""
     started = time.monotonic()
-    x_NF = one.matrix(context)
+    x_NF = representation.matrix(context)
     seconds = time.monotonic() - started
-    assert x_NF.shape[0] == len(context.rows), f"{one.name}: {len(x_NF)} rows, wanted {len(context.rows)}"
-    assert x_NF.dtype == np.float32, f"{one.name}: {x_NF.dtype}, wanted float32"
-    assert np.isfinite(x_NF).all(), f"{one.name}: not all numbers are finite"
-    return Described(one.name, x_NF, Cost(fit_seconds, seconds, *x_NF.shape))
+    num_rows = len(context.rows)
+    assert x_NF.shape[0] == num_rows, f"{representation.name}: expected {num_rows} rows, got {len(x_NF)}"
+    assert x_NF.dtype == np.float32, f"{representation.name}: expected float32, got {x_NF.dtype}"
+    assert np.isfinite(x_NF).all(), f"{representation.name}: expected finite values, got NaN or infinity"
+    return Described(representation.name, x_NF, Cost(fit_seconds, seconds, *x_NF.shape))
 
 
 def measure(
@@ -96,9 +100,10 @@ def measure(
     *,
     each: Map = map,
 ) -> tuple[list[Measured], dict[str, str]]:
-    """Judge all representations at all tasks, ``each`` by itself; return what was measured, and why tasks are left out.
+    """Evaluate all representations at all tasks; return the results, and the reasons for tasks left out.
 
-    Other processes get a copy of a representation and of what the task's labels are made from.
+    ``each``: the ``map`` that runs the probes. Other processes receive a copy of the vectors and of the data that the
+    task's labels are computed from.
     """
     settings, truth = config.evaluation, truth.lean()
     weight_UB = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
@@ -107,46 +112,49 @@ def measure(
     for task in tasks:
         started = time.monotonic()
         seeds = [settings.seed + k for k in range(settings.num_seeds if task.is_drawn else 1)]
-        made = [task.problem(truth, seed) for seed in seeds]
-        problems = [problem for problem in made if not isinstance(problem, LeftOut)]
-        if len(problems) < len(made):
-            left_out[task.name] = next(str(reason) for reason in made if isinstance(reason, LeftOut))
-            report(f"{task.name}: left out; {left_out[task.name]}")
+        candidates = [task.problem(truth, seed) for seed in seeds]
+        problems = [problem for problem in candidates if not isinstance(problem, LeftOut)]
+        if len(problems) < len(candidates):
+            left_out[task.name] = next(str(reason) for reason in candidates if isinstance(reason, LeftOut))
+            report(f"{task.name}: left out: {left_out[task.name]}")
             continue
-        for found in each(partial(_measured, task, problems, weight_UB), described):
-            measured += found
+        for results in each(partial(_measured, task, problems, weight_UB), described):
+            measured += results
         report(f"{task.name}: {time.monotonic() - started:.0f} s")
     return measured, left_out
 
 
 def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> None:
-    """Refuse an evaluation that has left all out. Raises UsageError with all reasons."""
+    """Refuse an evaluation without any result. Raises UsageError with all reasons."""
     if not measured:
         raise UsageError([f"evaluate: {name}: {reason}." for name, reason in left_out.items()])
 
 
-def _num_by_label(scores: Scores) -> dict[str, int]:
-    """Count the test examples of either kind, of several labels the mean; nothing where examples have no labels."""
+def _num_by_class(scores: Scores) -> dict[str, int]:
+    """Count the test examples of each class, averaged over labels; empty for examples without labels."""
     if not scores.label_MK.any():
         return {}
     num_positives = round(float((scores.label_MK > 0).sum(axis=0).mean()))
     return {"test_positives": num_positives, "test_negatives": len(scores.label_MK) - num_positives}
 
 
-def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, one: Described) -> list[Measured]:
-    """Choose the setting with the first seed, then fit and test with each. One thread, so that figures repeat."""
+def _measured(task: Task, problems: Sequence[Problem], weight_UB: Counts, described: Described) -> list[Measured]:
+    """Choose the setting on the first seed's examples, then fit and test on those of every seed.
+
+    Uses one thread, so that results are reproducible.
+    """
     with threadpool_limits(1):
-        choice = problems[0].chosen(one.x_NF)
-        scores = [problem.scores(one.x_NF, choice) for problem in problems]
+        choice = problems[0].choose(described.x_NF)
+        scores = [problem.scores(described.x_NF, choice) for problem in problems]
     return [
         Measured(
             task.name,
             metric,
-            one.name,
-            tuple(value_of(metric, of_seed[metric]) for of_seed in scores),
-            np.mean([bootstrapped(metric, of_seed[metric], weight_UB) for of_seed in scores], axis=0),
+            described.name,
+            tuple(value_of(metric, seed_scores[metric]) for seed_scores in scores),
+            np.mean([bootstrapped(metric, seed_scores[metric], weight_UB) for seed_scores in scores], axis=0),
             str(choice),
-            {**problems[0].num_examples, **_num_by_label(scores[0][metric])},
+            {**problems[0].num_examples, **_num_by_class(scores[0][metric])},
         )
         for metric in task.metrics
         if metric in scores[0]

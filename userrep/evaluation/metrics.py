@@ -1,6 +1,7 @@
-"""Figures of merit, each over many weightings of the examples at once: a bootstrap is a weighting.
+"""Metrics, each computed for many weightings of the examples at once: a bootstrap resampling is a weighting.
 
-Shapes: B weightings, M examples, K labels of an example, U users. A weighting that leaves nothing to judge gives NaN.
+Shapes: B weightings, M examples, K labels of an example, U users, Q rankings, P ranks. The metric is NaN for a
+weighting under which it is undefined.
 """
 
 from collections.abc import Callable
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Counts = NDArray[np.float32]  # how often each example or user is there: whole numbers, whose sums are exact below 2^24
+Counts = NDArray[
+    np.float32
+]  # times that each example or user is drawn; whole numbers, so float32 sums are exact below 2^24
 
-_CHUNK = 2**24  # numbers of a weighting that are in memory at once
+_CHUNK = 2**24  # weights expanded at once, to bound memory
 
 
 class Scores(NamedTuple):
-    """What a probe says of M test examples: score_MK and label_MK, and whose they are (places in the users)."""
+    """Scores (score_MK) and labels (label_MK) of M test examples, and the index of each example's user."""
 
     score_MK: Floats
     label_MK: Floats
@@ -28,9 +31,9 @@ Metric = Callable[[Floats, Floats, Counts], Floats]  # score_MK, label_MK, weigh
 
 
 def auc(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
-    """Return the chance that a positive scores above a negative, ties counting half; the mean over K labels.
+    """Return the probability that a positive scores above a negative, ties counting half; mean over K labels.
 
-    NaN where all that has weight is of one kind. Labels are 0 and 1.
+    Labels are 0 and 1. NaN if all weighted examples are of one class.
     """
     columns = [_auc(score_MK[:, k], label_MK[:, k] > 0, weight_MB) for k in range(score_MK.shape[1])]
     value_B: Floats = np.mean(columns, axis=0)
@@ -43,7 +46,7 @@ def accuracy(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
 
 
 def r2(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
-    """Return the share of the labels' variance that the scores explain; below zero where the mean would be nearer."""
+    """Return the share of the labels' variance that the scores explain; negative if worse than the mean."""
     error_M, label_M = np.square(label_MK[:, 0] - score_MK[:, 0]), label_MK[:, 0]
     total_B = weight_MB.sum(axis=0, dtype=np.float64)
     mean_B = label_M @ weight_MB / total_B
@@ -53,7 +56,7 @@ def r2(score_MK: Floats, label_MK: Floats, weight_MB: Counts) -> Floats:
 
 
 def mean(score_MK: Floats | NDArray[np.bool_], label_MK: Floats, weight_MB: Counts) -> Floats:
-    """Return the mean score: of figures that each example has by itself."""
+    """Return the mean score, for metrics that are computed per example."""
     del label_MK
     value_B: Floats = score_MK[:, 0].astype(np.float64) @ weight_MB / weight_MB.sum(axis=0, dtype=np.float64)
     return value_B
@@ -66,33 +69,33 @@ METRICS: dict[str, Metric] = {
 
 
 def value_of(metric: str, scores: Scores) -> float:
-    """Return a metric of the examples as they are."""
+    """Return a metric with all examples weighted equally."""
     ones_MB = np.ones((len(scores.user_M), 1), np.float32)
     return float(_values(metric, scores, ones_MB)[0])
 
 
 def bootstrapped(metric: str, scores: Scores, weight_UB: Counts) -> Floats:
-    """Return a metric for each weighting of the users; an example weighs what its user does."""
+    """Return a metric for each weighting of users; an example has the weight of its user."""
     step = max(1, _CHUNK // max(1, len(scores.user_M)))
     chunks = [weight_UB[:, start : start + step][scores.user_M] for start in range(0, weight_UB.shape[1], step)]
     return np.concatenate([_values(metric, scores, chunk) for chunk in chunks])
 
 
 def resampled_users(num_users: int, num_bootstraps: int, seed: int) -> Counts:
-    """Draw users with replacement, as often as there are users: how often each came, U x B."""
+    """Draw as many users as there are, with replacement; return the count of each: U x B."""
     rng = np.random.default_rng(seed)
     weight_BU = rng.multinomial(num_users, np.full(num_users, 1 / num_users), size=num_bootstraps)
     return np.ascontiguousarray(weight_BU.T, np.float32)
 
 
 def ndcg(gain_QP: Floats, ideal_Q: Ints) -> Floats:
-    """Return nDCG of rankings of P places, best first, for gains of 0 and 1.
+    """Return nDCG of rankings with P ranks, best first, for gains of 0 and 1.
 
-    ``ideal_Q``: how many relevant ones there are in all, of which the best ranking has the first P places full.
+    ``ideal_Q``: number of relevant items in total; the ideal ranking fills its first ranks with them.
     """
-    num_places = gain_QP.shape[1]
-    discount_P = 1 / np.log2(np.arange(2, num_places + 2))
-    best_Q = np.concatenate([[0.0], np.cumsum(discount_P)])[np.minimum(ideal_Q, num_places)]
+    num_ranks = gain_QP.shape[1]
+    discount_P = 1 / np.log2(np.arange(2, num_ranks + 2))
+    best_Q = np.concatenate([[0.0], np.cumsum(discount_P)])[np.minimum(ideal_Q, num_ranks)]
     value_Q: Floats = gain_QP @ discount_P / best_Q
     return value_Q
 
@@ -110,5 +113,5 @@ def _auc(score_M: Floats, is_positive_M: NDArray[np.bool_], weight_MB: Counts) -
 
 
 def _values(metric: str, scores: Scores, weight_MB: Counts) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing to judge is NaN, not a warning
+    with np.errstate(divide="ignore", invalid="ignore"):  # undefined is NaN, without a warning
         return METRICS[metric](scores.score_MK, scores.label_MK, weight_MB)

@@ -1,4 +1,4 @@
-"""Which as-of dates an embedding is judged on: after what its space was trained on, and before the labels' end."""
+"""The as-of dates of an evaluation: after the space's training data, and early enough for labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from userrep.errors import UsageError
 
 @dataclass(frozen=True)
 class Plan:
-    """The dates of an evaluation; a label with horizon h of an as-of date D is about the days ``[D, D+h)``.
+    """Dates of an evaluation. The label of an as-of date D with horizon h covers the days ``[D, D+h)``.
 
-    ``until``: what the space was trained on ends there. ``end``: the first day that the log does not have.
-    ``horizons``: in days, those that the log has room for, ascending; ``left_out``: those that it has none for.
-    ``train``: the dates that probes are fitted and tuned on, all at or after ``until``; ``test``: those that they are
-    judged on. No test date lies before the end of the labels of a training date.
+    ``until``: end of the space's training data, exclusive. ``end``: the first day after the log. ``horizons``: usable
+    horizons in days, ascending; ``left_out``: horizons that are too long for the log. ``train``: dates for fitting and
+    tuning probes, all at or after ``until``; ``test``: dates for testing them. No test date precedes the end of the
+    labels of a training date.
     """
 
     until: date
@@ -31,23 +31,24 @@ class Plan:
 
     @property
     def longest(self) -> int:
-        """The longest horizon that is used, in days."""
+        """The longest usable horizon in days."""
         return self.horizons[-1]
 
-    def cure(self, horizon: int) -> str:
-        """Say when a space's training would have to end for the log to have room for a horizon."""
+    def advice(self, horizon: int) -> str:
+        """Return the latest end of training that would leave room in the log for a horizon."""
+        latest = _latest_until(self.end, horizon)
         return (
-            f"a horizon of {horizon} days wants the space's training to end by {_latest_until(self.end, horizon)} "
-            f"(training.as_ofs.until), {2 * horizon} days before the log's end; this one's ends on {self.until}"
+            f"a horizon of {horizon} days requires training.as_ofs.until at or before {latest}, "
+            f"{2 * horizon} days before the end of the log; this space has {self.until}"
         )
 
 
 def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: int, max_dates: int, space: str) -> Plan:
-    """Choose the dates: every ``every_days`` from ``until`` on, then again from where the last of their labels end.
+    """Choose the dates: every ``every_days`` from ``until``, and again from the end of the last training label.
 
-    What is left of the log after both have had the longest horizon is halved between training and test dates; of each
-    there are ``max_dates`` at most, those nearest to ``until``: what is judged is a space in the weeks that follow its
-    training. ``space``: its id, for the message.
+    The days of the log that remain after both have the longest horizon are split evenly between training and test
+    dates. At most ``max_dates`` of each are used, the nearest to ``until``, so that the space is judged on the weeks
+    after its training. ``space``: the space id, for the message.
 
     Raises
     ------
@@ -55,22 +56,22 @@ def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: in
         If the log ends too early after ``until`` for even the shortest horizon.
     """
     ascending = sorted(horizons)
-    fitting = [h for h in ascending if _latest_until(end, h) >= until]
-    if not fitting:
-        least = ascending[0]
+    usable = [h for h in ascending if _latest_until(end, h) >= until]
+    if not usable:
+        shortest = ascending[0]
         raise UsageError(
-            f"space {space} has been trained on events before {until}, and the log ends on {end - timedelta(days=1)}: "
-            f"too few days after it to fit probes on {least} days of labels and to test them on {least} more. "
-            f"Evaluate a space whose training.as_ofs.until is {_latest_until(end, least)} or earlier "
+            f"space {space}: the log ends on {end - timedelta(days=1)}, too early after the training data, which ends "
+            f"on {until}. Probes need {shortest} days of labels, and their test another {shortest}. "
+            f"Evaluate a space whose training.as_ofs.until is {_latest_until(end, shortest)} or earlier "
             "(`userrep pipeline --retrain` trains one), or set shorter evaluation.horizons_days."
         )
-    longest = fitting[-1]
-    free = min((end - until).days - 2 * longest, 2 * every_days * max_dates - 1)
-    cut = until + timedelta(days=longest + free // 2)
-    train = _every(until, cut - timedelta(days=longest), every_days)[:max_dates]
-    test = _every(cut, until + timedelta(days=longest + free), every_days)[:max_dates]
-    left_out = tuple(h for h in ascending if h not in fitting)
-    return Plan(until, end, tuple(fitting), left_out, train, test)
+    longest = usable[-1]
+    spare = min((end - until).days - 2 * longest, 2 * every_days * max_dates - 1)
+    first_test = until + timedelta(days=longest + spare // 2)
+    train = _every(until, first_test - timedelta(days=longest), every_days)[:max_dates]
+    test = _every(first_test, until + timedelta(days=longest + spare), every_days)[:max_dates]
+    left_out = tuple(h for h in ascending if h not in usable)
+    return Plan(until, end, tuple(usable), left_out, train, test)
 
 
 def _latest_until(end: date, horizon: int) -> date:

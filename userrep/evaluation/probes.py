@@ -1,9 +1,11 @@
-"""The small models through which every representation is read: penalized regressions, and trees next to them.
+"""Probes: small models that measure how much a representation knows. Penalized regressions and boosted trees.
 
-All have an L2 penalty or a number of rounds that held-out users choose. The regressions are convex problems and start
-from zero, trees draw with a fixed seed, and all keep to one thread: the same inputs give the same bits anywhere.
+Held-out users choose each model's L2 penalty or number of boosting rounds. The regressions are convex problems that
+start from zero, the trees use a fixed seed, and everything runs on one thread, so the same inputs give the same bits on
+any machine.
 
-Shapes: N rows, F inputs, K labels of a row, P pairs, M items at dates, E numbers of an item.
+Shapes: N rows, F inputs, G = F + 1 weights (the bias last), K labels of a row, P pairs, M items at dates, E numbers of
+an item.
 """
 
 from collections.abc import Callable
@@ -16,8 +18,8 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-STRENGTHS = tuple(float(strength) for strength in 10.0 ** np.arange(1, -4.1, -0.5))  # of penalties, the strongest first
-MAX_ROUNDS, _PATIENCE = 400, 20  # trees
+STRENGTHS = tuple(float(strength) for strength in 10.0 ** np.arange(1, -4.1, -0.5))  # L2 penalties, strongest first
+MAX_ROUNDS, _PATIENCE = 400, 20  # boosting rounds; rounds without improvement before stopping
 _TREES = {
     "learning_rate": 0.1, "num_leaves": 15, "min_data_in_leaf": 50, "feature_fraction": 0.5, "bagging_fraction": 0.8,
     "bagging_freq": 1, "lambda_l2": 1.0, "max_bin": 63, "seed": 17, "num_threads": 1, "deterministic": True,
@@ -25,16 +27,19 @@ _TREES = {
 }  # fmt: skip
 _CLIP = 8.0  # standard deviations
 _MAX_STEPS = 100
-_CHUNK = 2**24  # numbers of gathered items that are in memory at once
+_CHUNK = 2**24  # item numbers gathered at once, to bound memory
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Fitted = TypeVar("Fitted")
+Fit = TypeVar("Fit")
 
 
 def standardized(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
-    """Center and scale each input by some of the rows; one that does not vary there becomes zero. Clipped at 8."""
+    """Center and scale each input by its mean and standard deviation over the rows ``fitted_N``.
+
+    Inputs that do not vary over those rows become zero. Values are clipped to 8 standard deviations.
+    """
     mean_F = x_NF[fitted_N].mean(axis=0, dtype=np.float64)
     spread_F = x_NF[fitted_N].std(axis=0, dtype=np.float64)
     factor_F = np.where(spread_F > 1e-6, 1 / np.maximum(spread_F, 1e-6), 0)
@@ -42,12 +47,10 @@ def standardized(x_NF: Floats32, fitted_N: NDArray[np.bool_]) -> Floats32:
     return clipped_NF
 
 
-def penalty_path(
-    fit: Callable[[float, Fitted | None], Fitted], loss_K: Callable[[Fitted], Floats]
-) -> tuple[Floats, Floats]:
-    """Weaken the penalty until the mean held-out loss rises; return each label's best strength and its loss.
+def penalty_path(fit: Callable[[float, Fit | None], Fit], loss_K: Callable[[Fit], Floats]) -> tuple[Floats, Floats]:
+    """Weaken the penalty until the mean held-out loss rises; return each label's best penalty and loss.
 
-    ``fit`` takes a strength and the fit before it, to start from.
+    ``fit`` takes a penalty and the previous fit as its starting point.
     """
     fitted = fit(STRENGTHS[0], None)
     best_K = loss_K(fitted)
@@ -55,20 +58,20 @@ def penalty_path(
     strength_K = np.full(len(best_K), STRENGTHS[0])
     for strength in STRENGTHS[1:]:
         fitted = fit(strength, fitted)
-        now_K = loss_K(fitted)
-        is_better_K = now_K < best_K
-        best_K = np.where(is_better_K, now_K, best_K)
+        current_K = loss_K(fitted)
+        is_better_K = current_K < best_K
+        best_K = np.where(is_better_K, current_K, best_K)
         strength_K[is_better_K] = strength
-        if now_K.mean() >= least_mean:
+        if current_K.mean() >= least_mean:
             break
-        least_mean = now_K.mean()
+        least_mean = current_K.mean()
     return strength_K, best_K
 
 
 def fit_logistic(x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
-    """Minimize mean log loss + strength / 2 x squared weights for each label; return (F + 1) x K, biases last.
+    """Minimize mean log loss + strength / 2 x squared weights per label; return w_GK, biases last.
 
-    L-BFGS on all labels together. Cost: some dozen passes over x_NF, each 4 x N x F x K operations.
+    L-BFGS over all labels together. Cost: a few dozen passes over x_NF, each 4 x N x F x K operations.
     """
     num_rows, num_inputs = x_NF.shape
     shape = (num_inputs + 1, y_NK.shape[1])
@@ -92,7 +95,7 @@ def fit_logistic(x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: F
 
 
 def fit_ridge(x_NF: Floats32, y_N: Floats32, strength: float) -> Floats:
-    """Minimize half the mean squared error + strength / 2 x squared weights; return F + 1 weights, the bias last."""
+    """Minimize half the mean squared error + strength / 2 x squared weights; return w_G, the bias last."""
     mean_F, mean = x_NF.mean(axis=0, dtype=np.float64), float(y_N.mean(dtype=np.float64))
     gram_FF = (x_NF.T @ x_NF).astype(np.float64) / len(x_NF) - np.outer(mean_F, mean_F)
     matched_F = (x_NF.T @ (y_N - np.float32(mean))).astype(np.float64) / len(x_NF)
@@ -101,19 +104,19 @@ def fit_ridge(x_NF: Floats32, y_N: Floats32, strength: float) -> Floats:
 
 
 def linear(x_NF: Floats32, w_GK: Floats) -> Floats:
-    """Return what weights with their biases last make of rows."""
+    """Return the linear outputs of rows for weights with biases last."""
     out_NK: Floats = (x_NF @ w_GK[:-1].astype(np.float32)).astype(np.float64) + w_GK[-1]
     return out_NK
 
 
 def log_loss(z: Floats, y: Floats32) -> Floats:
-    """Return the mean log loss of logits, by label."""
+    """Return the mean log loss of logits per label."""
     value: Floats = np.mean(np.logaddexp(0, z) - y * z, axis=0)
     return value
 
 
 class PairInputs(NamedTuple):
-    """Rows x_NF, items item_ME, and the pairs (row_P, item_P), which ascend by row."""
+    """Rows x_NF, items item_ME, and pairs (row_P, item_P) in ascending order of row."""
 
     x_NF: Floats32
     item_ME: Floats32
@@ -122,14 +125,17 @@ class PairInputs(NamedTuple):
 
 
 class PairWeights(NamedTuple):
-    """A logit is x W item / sqrt(E) + item's own: how well a row and an item fit, and how good the item is anyway."""
+    """Weights of the logit x W item / sqrt(E) + own . item / sqrt(E).
+
+    ``w_FE`` scores the match of a row and an item, ``own_E`` the item regardless of the row.
+    """
 
     w_FE: Floats
     own_E: Floats
 
 
 def fit_pairs(inputs: PairInputs, y_P: Floats32, strength: float, start: PairWeights | None = None) -> PairWeights:
-    """Minimize mean log loss + strength / 2 x squared weights. L-BFGS; a pass costs 4 x (N x F + P) x E operations."""
+    """Minimize mean log loss + strength / 2 x squared weights by L-BFGS; a pass costs 4 x (N x F + P) x E."""
     x_NF, item_ME, row_P, item_P = inputs
     shape, num_pairs = (x_NF.shape[1], item_ME.shape[1]), len(y_P)
     scaled_ME = item_ME * np.float32(shape[1] ** -0.5)
@@ -152,39 +158,42 @@ def pair_logits(inputs: PairInputs, weights: PairWeights) -> Floats:
     """Return the logits of all pairs."""
     x_NF, item_ME, row_P, item_P = inputs
     scaled_ME = item_ME * np.float32(item_ME.shape[1] ** -0.5)
-    asked_NE = x_NF @ weights.w_FE.astype(np.float32)
+    query_NE = x_NF @ weights.w_FE.astype(np.float32)
     step = max(1, _CHUNK // item_ME.shape[1])
     chunks = [slice(first, first + step) for first in range(0, len(row_P), step)]
-    fits_P = np.concatenate([np.einsum("pe,pe->p", asked_NE[row_P[s]], scaled_ME[item_P[s]]) for s in chunks])
+    match_P = np.concatenate([np.einsum("pe,pe->p", query_NE[row_P[s]], scaled_ME[item_P[s]]) for s in chunks])
     own_M = scaled_ME @ weights.own_E.astype(np.float32)
-    logit_P: Floats = fits_P.astype(np.float64) + own_M[item_P]
+    logit_P: Floats = match_P.astype(np.float64) + own_M[item_P]
     return logit_P
 
 
 class Trees(NamedTuple):
-    """Held-out loss of boosted trees, and the rounds that gave it."""
+    """Held-out loss of boosted trees, and the number of rounds that reaches it."""
 
     loss: float
     num_rounds: int
 
 
 def choose_rounds(x_NF: Floats32, y_N: Floats32, train: Ints, valid: Ints, objective: str) -> Trees:
-    """Grow trees until the held-out loss has not fallen for 20 rounds. ``objective``: LightGBM's binary, regression."""
+    """Boost trees until the held-out loss has not fallen for 20 rounds.
+
+    ``objective``: LightGBM's ``binary`` or ``regression``.
+    """
     training = lightgbm.Dataset(x_NF[train], y_N[train], params=_TREES)
     held_out = lightgbm.Dataset(x_NF[valid], y_N[valid], reference=training, params=_TREES)
     stopping = lightgbm.early_stopping(_PATIENCE, verbose=False)
-    grown = lightgbm.train(
+    booster = lightgbm.train(
         _TREES | {"objective": objective}, training, MAX_ROUNDS, valid_sets=[held_out], callbacks=[stopping]
     )
-    return Trees(next(iter(grown.best_score["valid_0"].values())), grown.best_iteration)
+    return Trees(next(iter(booster.best_score["valid_0"].values())), booster.best_iteration)
 
 
 def fit_trees(x_NF: Floats32, y_N: Floats32, num_rounds: int, objective: str) -> Callable[[Floats32], Floats]:
-    """Grow trees for some rounds; return what gives logits or numbers of other rows."""
-    grown = lightgbm.train(
+    """Boost trees for ``num_rounds`` rounds; return a function that predicts logits or numbers of other rows."""
+    booster = lightgbm.train(
         _TREES | {"objective": objective}, lightgbm.Dataset(x_NF, y_N, params=_TREES), max(1, num_rounds)
     )
-    return lambda rows_NF: np.asarray(grown.predict(rows_NF, raw_score=True), np.float64)
+    return lambda rows_NF: np.asarray(booster.predict(rows_NF, raw_score=True), np.float64)
 
 
 def _pair_weights(flat: Floats, shape: tuple[int, int]) -> PairWeights:
@@ -193,5 +202,5 @@ def _pair_weights(flat: Floats, shape: tuple[int, int]) -> PairWeights:
 
 def _minimized(loss: Callable[[Floats], tuple[float, Floats]], start: Floats) -> Floats:
     options = {"maxiter": _MAX_STEPS, "gtol": 1e-5, "ftol": 1e-9}
-    found: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
-    return found
+    minimum: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+    return minimum

@@ -1,43 +1,45 @@
-"""What is compared: ways to describe a user at a date by a vector, and what each of them may look at.
+"""Interface of user representations: what to implement, and which data a representation may use.
 
 How to write one
 ----------------
-A representation is a class without arguments, named in ``representations/catalog.py``::
+A representation is a class without constructor arguments, listed in ``representations/catalog.py``::
 
     class AverageOfLastTen:
-        name = "average_of_last_ten"   # of its column in the results; a valid name (ids.py)
+        name = "average_of_last_ten"   # its column in the results; a valid name (ids.py)
 
         def fit(self, context: Context) -> None:
-            ...                        # whatever training it needs, on events before context.plan.until
+            ...                        # any training, on events before context.plan.until
 
         def matrix(self, context: Context) -> Floats32:
-            ...                        # x_NF, one row for each of context.rows, in their order
+            ...                        # x_NF: one row for each of context.rows, in the same order
 
-An evaluation calls ``fit`` once, then ``matrix``, takes the seconds of each, and fits the same probes to every matrix.
-For tasks of new users it calls ``matrix`` again, with *cut* rows: the same users at the same dates,
-whose features and history hold the newest events only. Who knows more of a user by its id must not use it there
-(``context.is_cut``). What it may look at:
+An evaluation calls ``fit`` once and ``matrix`` once, times both, and fits the same probes to every matrix. For tasks
+about new users it calls ``matrix`` again with *truncated* rows: the same users and dates, but features and history
+contain only the newest events. A representation must not use anything else it knows about those users (check
+``context.is_truncated``).
 
-- ``context.rows``: the N rows. ``rows.user_ids[rows.user_N]`` and ``rows.as_of_N`` say whose they are, ``rows.role_N``
-  which of them probes are fitted, tuned and tested on, ``rows.features`` are their user features as stored.
-- ``context.raw()`` and ``context.layout``: the same features as numbers, laid out as the space's encoder takes them;
+What a representation may use
+-----------------------------
+- ``context.rows``: the N rows. ``rows.user_ids[rows.user_N]`` and ``rows.as_of_N`` identify them, ``rows.role_N`` marks
+  the rows that probes are fitted, tuned and tested on, and ``rows.features`` are the stored user features.
+- ``context.raw()`` and ``context.layout``: the same features as numbers, laid out as the inputs of the space's encoder.
   ``context.scaled()``: scaled and clipped by the space's scaler.
-- ``context.futures.history``: N x I counts, sparse: the row's user's events with each item *before the row's date*.
-  Its columns are ``context.activity.item_ids``, the items of sampled users; an item that no sampled user has met is in
-  no column. Folding a user in at a date is a product with this matrix.
-- ``context.interactions()``: all users' events before ``plan.until`` as a Spark DataFrame, one row per user_id and
-  item_id: num_events, weight. What is trained on it has seen what the space has seen, and no more. ``rows`` before
-  ``until`` other than these, a sample of all users': ``context.earlier_features()``.
-- ``context.sample``: the same of a bounded number of users and items, as a matrix of counts on the driver, for what is
-  not trained in Spark. It is read once: its seconds are those of the fit of the first that asks for it.
-- ``context.picked``: N x I, true where the user has picked the item at onboarding before the row's date.
-- ``context.seed``: for whatever is drawn.
+- ``context.futures.history``: N x I sparse counts of the user's events with each item *before the row's date*. The
+  columns are ``context.activity.item_ids``, the items of the sampled users; other items have no column. To fold a user
+  in at a date, multiply by this matrix.
+- ``context.interactions()``: events of all users before ``plan.until`` as a Spark DataFrame, one row per user_id and
+  item_id, with num_events and weight. A model trained on it has seen exactly the events that the space has seen.
+- ``context.earlier_features()``: a sample of all users' features at dates up to ``until``.
+- ``context.sample``: the same interactions for a bounded number of users and items, as a count matrix on the driver,
+  for models that are not trained in Spark. It is read once; the first fit that uses it bears the cost.
+- ``context.picked``: N x I, true where the user picked the item at onboarding before the row's date.
+- ``context.seed``: the seed for all random draws.
 
-``als_refitted`` is the one exception: it is fitted at each row's date, on what lies before that.
+``als_refitted`` is the one exception: it is fitted at each row's date, on the events before that date.
 
-What it must not do: look at ``context.futures`` beyond ``history``; fit anything on test rows, their labels or later
-events; draw without the seed; return anything but finite float32 in N rows. What nothing is known of is zeros. A
-representation may have any width; probes standardize it by training rows.
+What a representation must not do: read ``context.futures`` beyond ``history``; fit anything on test rows, their labels
+or later events; draw random numbers without the seed; return anything but N rows of finite float32. A user without any
+data is a row of zeros. The width is free: probes standardize each column over the training rows.
 
 Shapes: N rows, F numbers, I items.
 """
@@ -68,24 +70,24 @@ Floats32 = NDArray[np.float32]
 
 
 class Representation(Protocol):
-    """A way to describe users; the module's docstring says how to write one."""
+    """A way to describe users by vectors; see the module docstring."""
 
     @property
     def name(self) -> str:
-        """Name its column in the results."""
+        """Column of the representation in the results."""
 
     def fit(self, context: "Context") -> None:
-        """Train whatever ``matrix`` needs, on what lies before ``context.plan.until``."""
+        """Train everything ``matrix`` needs, on data before ``context.plan.until``."""
 
     def matrix(self, context: "Context") -> Floats32:
-        """Return x_NF: one row for each of ``context.rows``, each from what lies before its own date."""
+        """Return x_NF: one vector for each of ``context.rows``, from data before the row's date."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What representations may look at; the module's docstring says what is what.
+    """Data that representations may use; see the module docstring.
 
-    ``whole``: of cut rows, the context that representations have been fitted on.
+    ``full``: for truncated rows, the context that representations were fitted on.
     """
 
     tables: Tables
@@ -94,25 +96,25 @@ class Context:
     plan: Plan
     futures: Futures
     seed: int
-    whole: "Context | None" = None
+    full: "Context | None" = None
 
-    def cut(self, futures: Futures) -> "Context":
-        """Return the context of the same rows of which less is known."""
-        return replace(self, futures=futures, whole=self)
+    def truncated(self, futures: Futures) -> "Context":
+        """Return a context with the same rows, but truncated features and history."""
+        return replace(self, futures=futures, full=self)
 
     @property
-    def is_cut(self) -> bool:
-        """Say whether of the rows' behaviour but the newest events are to be known."""
-        return self.whole is not None
+    def is_truncated(self) -> bool:
+        """Whether the rows show only the newest events of each user."""
+        return self.full is not None
 
     @property
     def rows(self) -> Rows:
-        """The rows to be described."""
+        """The rows to describe."""
         return self.futures.rows
 
     @property
     def activity(self) -> Activity:
-        """What their users did; of it only what lies before a row's date may go into its vector."""
+        """Events of the sampled users; a vector may use only events before the row's date."""
         return self.futures.activity
 
     @property
@@ -122,20 +124,23 @@ class Context:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The space's encoder, the one that snapshots are made with."""
-        return self.whole.encoder if self.whole else Encoder(self.artifact)
+        """The space's encoder, the same one that builds snapshots."""
+        return self.full.encoder if self.full else Encoder(self.artifact)
 
     def raw(self) -> Floats32:
-        """Lay the rows' features out as numbers, unscaled: x_NF. Each caller pays for it, as costs are compared."""
+        """Lay the rows' features out as unscaled numbers: x_NF.
+
+        Not cached, so that the timing of each representation includes this step.
+        """
         return self.layout.raw(self.rows.features)
 
     def scaled(self) -> Floats32:
-        """Lay the rows out and scale them as the encoder takes them: x_NF."""
+        """Lay the rows' features out and scale them as inputs of the encoder: x_NF."""
         return self.artifact.scaler.apply(self.layout, self.raw())
 
     @property
     def picked(self) -> csr_array:
-        """The onboarding picks of each row's user: N x I."""
+        """Onboarding picks of each row's user: N x I."""
         return csr_array(self.activity.picked[self.rows.user_N])
 
     def interactions(self) -> DataFrame:
@@ -147,21 +152,25 @@ class Context:
 
     @cached_property
     def sample(self) -> Sample:
-        """The events before ``plan.until`` of a bounded sample of all users, the rows' users first."""
-        return self.whole.sample if self.whole else read_sample(self.interactions(), seed=self.seed)
+        """Events before ``plan.until`` of a bounded sample of all users; the rows' users come first."""
+        return self.full.sample if self.full else read_sample(self.interactions(), seed=self.seed)
 
     def history_of_sample(self) -> csr_array:
-        """Return each row's events before its date with the items of ``sample``: N x V. Each caller pays for it."""
+        """Return each row's events before its date, by item of ``sample``: N x V.
+
+        Not cached, so that the timing of each representation includes this step.
+        """
         return self.sample.columns_of(self.futures.history, self.activity.item_ids)
 
     def earlier_features(self, *, max_rows: int, max_dates: int = 8) -> DataFrame:
-        """Sample features of all users at the newest dates at or before ``plan.until``, which they don't see past.
+        """Sample features of all users at the newest ``max_dates`` dates up to ``plan.until``.
 
-        About ``max_rows`` rows, drawn by a hash of user and date. The ledger knows how many there are.
+        Returns about ``max_rows`` rows, chosen by a hash of user and date. The share is computed from the row counts in
+        the ledger.
         """
         lineage_id = self.artifact.manifest.lineage_id
         sets = feature_sets(self.tables, lineage_id)
         dates = sorted(day for day in sets if day <= self.plan.until)[-max_dates:]
         share = min(1.0, max_rows / max(1, sum(sets[day].num_users for day in dates)))
-        chance = F.pmod(F.xxhash64("user_id", "as_of", F.lit(self.seed)), F.lit(2**40))
-        return stored_features(self.tables, self.config, lineage_id, dates).where(chance < int(share * 2**40))
+        draw = F.pmod(F.xxhash64("user_id", "as_of", F.lit(self.seed)), F.lit(2**40))
+        return stored_features(self.tables, self.config, lineage_id, dates).where(draw < int(share * 2**40))

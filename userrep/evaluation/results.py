@@ -1,4 +1,4 @@
-"""What an evaluation finds, as values: an estimate with its interval for each task, metric and representation."""
+"""Results of an evaluation: an estimate with its interval for each task, metric and representation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ import numpy as np
 
 from userrep.evaluation.metrics import Floats
 
-LEVEL = 0.9  # of intervals
-_LEAST_JUDGED = 200  # test examples of either kind
+LEVEL = 0.9  # confidence level of intervals
+_MIN_TEST_EXAMPLES = 200  # of each class
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the ends of its 90 % interval, over resampled users."""
+    """A value with the ends of its 90 % interval over resampled users."""
 
     value: float
     low: float
@@ -22,18 +22,19 @@ class Interval:
 
     @classmethod
     def of(cls, value: float, bootstraps_B: Floats) -> "Interval":
-        """Take the ends from bootstraps; those that have no value (all labels of one kind) don't count."""
-        whole = bootstraps_B[np.isfinite(bootstraps_B)]
-        low, high = np.quantile(whole, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(whole) else (np.nan, np.nan)
+        """Take the ends from bootstraps, ignoring those that are undefined (all labels of one class)."""
+        defined = bootstraps_B[np.isfinite(bootstraps_B)]
+        low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(defined) else (np.nan, np.nan)
         return cls(value, float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One representation at one task and metric. ``bootstraps_B``: means over seeds, the same users in each B.
+    """The result of one representation at one task and metric.
 
-    ``setting``: of the probe, as validation chose it. ``num_examples``: by role, and where examples have labels also
-    the test examples of either kind.
+    ``bootstraps_B``: means over seeds, with the same resampled users in each B for all representations. ``setting``:
+    the probe's setting, chosen on validation examples. ``num_examples``: by role; for labeled examples also the number
+    of test examples of each class.
     """
 
     task: str
@@ -46,13 +47,13 @@ class Measured:
 
     @property
     def is_judged(self) -> bool:
-        """Whether there are enough test examples to judge by: 200, or 200 positives and 200 negatives."""
-        kinds = [self.num_examples[name] for name in ("test_positives", "test_negatives") if name in self.num_examples]
-        return min(kinds, default=self.num_examples["test"]) >= _LEAST_JUDGED
+        """Whether there are enough test examples: 200, or 200 positives and 200 negatives."""
+        counts = [self.num_examples[name] for name in ("test_positives", "test_negatives") if name in self.num_examples]
+        return min(counts, default=self.num_examples["test"]) >= _MIN_TEST_EXAMPLES
 
     @property
     def value(self) -> float:
-        """The mean over seeds."""
+        """Mean over seeds."""
         return float(np.mean(self.by_seed))
 
     def interval(self) -> Interval:
@@ -61,11 +62,11 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Against:
-    """How far the embedding is ahead of a baseline on the same rows, seeds and resampled users.
+class Comparison:
+    """The embedding's lead over a baseline on the same rows, seeds and resampled users.
 
-    ``share_above``: of the resamplings in which it is ahead. ``gain``: relative to the baseline's value; None where
-    that is not above zero throughout.
+    ``share_above``: share of the resamplings in which the embedding is ahead. ``gain``: the lead relative to the
+    baseline's value; None unless that is positive in every resampling.
     """
 
     baseline: str
@@ -74,15 +75,15 @@ class Against:
     gain: Interval | None
 
     @classmethod
-    def of(cls, ours: Measured, theirs: Measured) -> "Against":
-        """Compare in pairs."""
-        difference_B = ours.bootstraps_B - theirs.bootstraps_B
+    def of(cls, embedding: Measured, baseline: Measured) -> "Comparison":
+        """Compare the two resampling by resampling."""
+        difference_B = embedding.bootstraps_B - baseline.bootstraps_B
         gain = None
-        if theirs.value > 0 and (theirs.bootstraps_B > 0).all():
-            gain = Interval.of(ours.value / theirs.value - 1, ours.bootstraps_B / theirs.bootstraps_B - 1)
+        if baseline.value > 0 and (baseline.bootstraps_B > 0).all():
+            gain = Interval.of(embedding.value / baseline.value - 1, embedding.bootstraps_B / baseline.bootstraps_B - 1)
         return cls(
-            theirs.representation,
-            Interval.of(ours.value - theirs.value, difference_B),
+            baseline.representation,
+            Interval.of(embedding.value - baseline.value, difference_B),
             float((difference_B > 0).mean()),
             gain,
         )
@@ -90,7 +91,7 @@ class Against:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that a representation took: to be fitted, and to describe the rows; the latter also for a million."""
+    """Seconds to fit a representation and to compute the rows' vectors."""
 
     fit_seconds: float | None
     matrix_seconds: float
@@ -99,13 +100,17 @@ class Cost:
 
     @property
     def seconds_per_million(self) -> float:
-        """Seconds to describe a million users."""
+        """Seconds to compute vectors of a million users."""
         return self.matrix_seconds / self.num_rows * 1e6
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured. ``left_out``: what is not there, mostly tasks, and why. ``akin``: see tasks/task.py."""
+    """All results of an evaluation.
+
+    ``left_out``: the reason by name of what is missing, mostly tasks. ``akin``: by task, whether its labels resemble
+    the training targets (see tasks/task.py).
+    """
 
     manifest: Mapping[str, Any]
     measured: Sequence[Measured]
@@ -114,15 +119,15 @@ class Results:
     akin: Mapping[str, bool] = field(default_factory=dict)
 
     def of(self, task: str, metric: str) -> list[Measured]:
-        """Return a task's figures of one metric, by representation."""
-        return [one for one in self.measured if (one.task, one.metric) == (task, metric)]
+        """Return a task's results in one metric, by representation."""
+        return [result for result in self.measured if (result.task, result.metric) == (task, metric)]
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """List tasks and metrics in order."""
-        return list(dict.fromkeys((one.task, one.metric) for one in self.measured))
+        """Pairs of task and metric, in order."""
+        return list(dict.fromkeys((result.task, result.metric) for result in self.measured))
 
-    def against(self, task: str, metric: str) -> list[Against]:
+    def comparisons(self, task: str, metric: str) -> list[Comparison]:
         """Compare the embedding, which comes first, with each other representation."""
-        ours, *others = self.of(task, metric)
-        return [Against.of(ours, theirs) for theirs in others]
+        embedding, *baselines = self.of(task, metric)
+        return [Comparison.of(embedding, baseline) for baseline in baselines]

@@ -1,4 +1,4 @@
-"""The rows that an evaluation is about: sampled users at its as-of dates, with their features.
+"""The rows of an evaluation: sampled users at its as-of dates, with their features.
 
 Shapes: N rows, U users.
 """
@@ -23,22 +23,22 @@ from userrep.store.hashing import hash64
 from userrep.store.tables import Tables
 
 TRAIN, VALID, TEST = 0, 1, 2
-NO_ROLE = -1  # of rows that take no part in a task
+NO_ROLE = -1  # the row is not used by a task
 ROLES = {"train": TRAIN, "valid": VALID, "test": TEST}
-_DRAWS = 2**40  # a user's draw is a hash below that
-_VALID_EVERY = 5  # of the users at training dates, one in five tunes the probes
+_DRAWS = 2**40  # a user's draw is a hash below this number
+_VALID_EVERY = 5  # one in five users is a validation user
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """N rows (user, as-of date), in the order of user id and date. A user is there at every date at which it is known.
+    """N rows (user, as-of date), ordered by user id and date. A user has a row at every date at which it is known.
 
-    ``user_ids`` are distinct and ascend; ``user_N`` and ``date_N`` are places in ``user_ids`` and ``dates``.
-    ``role_N``: TRAIN or VALID at training dates, by user, TEST at test dates; a task may have other roles, and NO_ROLE
-    for rows that it does without. ``features``: the rows of
-    ``user_features``, all columns. ``limit``: users with a draw up to it are the sampled ones.
+    ``user_ids`` are distinct and ascend; ``user_N`` and ``date_N`` are indices into ``user_ids`` and ``dates``.
+    ``role_N``: TRAIN or VALID at training dates, by user; TEST at test dates. A task may assign other roles, and
+    NO_ROLE to rows that it does not use. ``features``: the rows of ``user_features``, all columns. ``limit``: users
+    with a draw up to it are sampled.
     """
 
     user_ids: pa.StringArray
@@ -54,69 +54,72 @@ class Rows:
 
     @cached_property
     def as_of_N(self) -> NDArray[np.datetime64]:
-        """The as-of date of each row."""
+        """As-of date of each row."""
         return np.array(self.dates, "datetime64[D]")[self.date_N]
 
     @property
     def num_by_role(self) -> dict[str, int]:
-        """Count rows by role."""
+        """Number of rows by role."""
         return num_by_role(self.role_N)
 
 
 def read_rows(tables: Tables, config: Config, lineage_id: str, plan: Plan, *, max_rows: int, seed: int) -> Rows:
-    """Sample users by a hash of their id, and read their features at the plan's dates, which are built.
+    """Sample users by a hash of their id, and read their features at the plan's dates, which must be built.
 
-    The filter runs in Spark, in one pass over the features of these dates; ``max_rows`` rows at most reach the driver,
-    as Arrow. Driver memory: 4 bytes for each of them and each input, some times over.
+    The filter runs in Spark in one pass over the features of these dates. At most ``max_rows`` rows reach the driver,
+    as Arrow. Driver memory: a small multiple of 4 bytes per row and input.
 
     Raises
     ------
     UsageError
-        If nobody is known at one of the dates.
+        If no sampled user is known at one of the dates.
     """
     sets = feature_sets(tables, lineage_id)
     total = sum(sets[day].num_users for day in plan.dates)
-    below = _DRAWS if total <= max_rows else int(_DRAWS * max_rows / total)
+    max_draw = _DRAWS if total <= max_rows else int(_DRAWS * max_rows / total)
     features = stored_features(tables, config, lineage_id, plan.dates)
-    sampled = features.withColumn("draw", draw(seed)).where(F.col("draw") < below).toArrow()
-    kept, limit = _at_most(sampled, max_rows)
+    drawn = features.withColumn("draw", draw(seed)).where(F.col("draw") < max_draw).toArrow()
+    kept, limit = _at_most(drawn, max_rows)
     return rows_of(kept.drop_columns(["draw"]), plan, seed=seed, limit=limit)
 
 
 def num_by_role(role_N: NDArray[np.int8]) -> dict[str, int]:
-    """Count rows, or whatever has a role, by the role's name."""
+    """Count rows, pairs or other examples by the name of their role."""
     return {name: int((role_N == role).sum()) for name, role in ROLES.items()}
 
 
 def draw(seed: int) -> Column:
-    """Return a user's draw: a hash of ``user_id`` and the seed, below 2^40."""
+    """Return a user's draw: a hash of ``user_id`` and the seed, in ``[0, 2^40)``."""
     return F.pmod(F.xxhash64("user_id", F.lit(seed)), F.lit(_DRAWS))
 
 
 def only_sampled(frame: DataFrame, rows: Rows, *, seed: int) -> DataFrame:
-    """Keep the rows of users that are drawn, without a join. Of those, some may be known at no date."""
+    """Keep the rows of sampled users, without a join.
+
+    May include users without any of the evaluation's rows, because the filter is by draw.
+    """
     return frame.where(draw(seed) <= F.lit(rows.limit))
 
 
-def only_of(frame: DataFrame, column: str, ids: pa.StringArray) -> DataFrame:
-    """Keep the rows whose ``column`` is among the ids, which are broadcast: no shuffle."""
-    wanted = frame.sparkSession.createDataFrame(pa.table({column: ids}))
-    return frame.join(F.broadcast(wanted), on=column, how="left_semi")
+def where_in(frame: DataFrame, column: str, ids: pa.StringArray) -> DataFrame:
+    """Keep the rows whose ``column`` is one of ``ids``, by a broadcast join."""
+    keys = frame.sparkSession.createDataFrame(pa.table({column: ids}))
+    return frame.join(F.broadcast(keys), on=column, how="left_semi")
 
 
 def rows_of(features: pa.Table, plan: Plan, *, seed: int, limit: int = _DRAWS) -> Rows:
-    """Put rows of user features in order, and give them their roles.
+    """Sort rows of user features and assign roles.
 
     Raises
     ------
     UsageError
-        If there is none at one of the plan's dates.
+        If one of the plan's dates has no row.
     """
     empty = set(plan.dates) - set(features.column("as_of").unique().to_pylist())
     if empty:
         raise UsageError(
-            f"evaluate: no sampled user is known at {', '.join(map(str, sorted(empty)))}; "
-            "raise evaluation.max_rows, or look at the log of the days before."
+            f"evaluate: no sampled user is known at {', '.join(map(str, sorted(empty)))}. "
+            "Raise evaluation.max_rows, or check the log of the preceding days."
         )
     order = pc.sort_indices(features, sort_keys=[("user_id", "ascending"), ("as_of", "ascending")])
     batch = pa.RecordBatch.from_arrays(
@@ -124,23 +127,23 @@ def rows_of(features: pa.Table, plan: Plan, *, seed: int, limit: int = _DRAWS) -
     )
     users = batch.column("user_id").cast(pa.string())
     user_ids = users.unique()
-    user_N, date_N = places(users, user_ids), places(batch.column("as_of"), pa.array(plan.dates, pa.date32()))
+    user_N, date_N = indices_in(users, user_ids), indices_in(batch.column("as_of"), pa.array(plan.dates, pa.date32()))
     is_valid_U = hash64(user_ids, seed=seed) % _VALID_EVERY == 0
     role_N = np.where(date_N >= len(plan.train), TEST, np.where(is_valid_U[user_N], VALID, TRAIN))
     return Rows(user_ids, plan.dates, user_N, date_N, role_N.astype(np.int8), batch, limit)
 
 
-def _at_most(sampled: pa.Table, max_rows: int) -> tuple[pa.Table, int]:
-    """Drop whole users, those with the largest draws, until there are ``max_rows`` rows at most; return the limit."""
-    draw_N = sampled.column("draw").to_numpy()
+def _at_most(drawn: pa.Table, max_rows: int) -> tuple[pa.Table, int]:
+    """Drop the users with the largest draws until at most ``max_rows`` rows are left; return the draw limit."""
+    draw_N = drawn.column("draw").to_numpy()
     if len(draw_N) <= max_rows:
-        return sampled, int(draw_N.max(initial=0))
+        return drawn, int(draw_N.max(initial=0))
     ascending = np.sort(draw_N)
-    limit = int(ascending[max_rows]) - 1  # the first user that has no room for all of its rows goes, too
-    return sampled.filter(pa.array(draw_N <= limit)), limit
+    limit = int(ascending[max_rows]) - 1  # a user whose rows do not all fit is dropped
+    return drawn.filter(pa.array(draw_N <= limit)), limit
 
 
-def places(values: pa.Array, among: pa.Array) -> Ints:
-    """Return where each value is in ``among``, -1 where it is not."""
-    found = pc.index_in(values, value_set=among).fill_null(-1)
-    return found.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+def indices_in(values: pa.Array, among: pa.Array) -> Ints:
+    """Return the index of each value in ``among``, -1 if absent."""
+    indices = pc.index_in(values, value_set=among).fill_null(-1)
+    return indices.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""An evaluation from features that are built to figures: rows, labels, representations, probes, bootstraps."""
+"""Run an evaluation from built features to results: rows, labels, representations, probes, bootstraps."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from userrep.errors import UsageError
 from userrep.evaluation.activity import Futures, read_activity
 from userrep.evaluation.attributes import read_attributes
 from userrep.evaluation.items import clustered, content_modality, read_item_vectors
-from userrep.evaluation.measure import Report, check_measured, fitted_and_described, measure, parallel_map
+from userrep.evaluation.measure import Report, check_measured, fit_and_describe, measure, parallel_map
 from userrep.evaluation.newcomers import measure_newcomers
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context, Representation
@@ -40,33 +40,29 @@ def evaluate(
     representations: Sequence[Representation],
     report: Report,
 ) -> Results:
-    """Judge a space's embedding beside other representations of the same users.
+    """Evaluate a space's embedding and other representations of the same users.
 
-    ``plan``'s dates have their features and item vectors. Cost: one pass over the features of these dates and two over
-    all tiles, in Spark, and for new users one more over the tiles; then probes on the driver, whose memory and time
-    grow with ``evaluation.max_rows``.
-
-    Raises
-    ------
-    UsageError
-        If nobody of the sampled users has an event after the dates, or no task has examples enough.
+    The features and item vectors of ``plan``'s dates must be built. Raises UsageError if no sampled user has an event
+    after the dates, or no task has enough examples. Cost: in Spark, one pass over the features of these dates and two
+    over all tiles, and one more over the tiles for new users; then probes on the driver, whose memory and time grow
+    with ``evaluation.max_rows``.
     """
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
     context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
     counts = context.rows.num_by_role
     report(f"{len(context.rows):,} rows of {len(context.rows.user_ids):,} users at {len(plan.dates)} dates: {counts}")
-    left_out = {f"horizon of {days} days": plan.cure(days) for days in plan.left_out} | without_picks(context)
-    asked = [one for one in representations if one.name not in left_out]
-    described = [fitted_and_described(one, context, report) for one in asked]
+    left_out = {f"horizon of {days} days": plan.advice(days) for days in plan.left_out} | reasons_without_picks(context)
+    included = [candidate for candidate in representations if candidate.name not in left_out]
+    described = [fit_and_describe(candidate, context, report) for candidate in included]
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, config.evaluation.attribute_names)
     newcomers = newcomer_tasks(plan, config)
     with parallel_map(len(context.rows)) as each:
         measured, reasons = measure(tasks, truth, described, config, report, each=each)
-        costs = {one.name: one.cost for one in described}
-        del described  # all of their matrices; those of new users are as large
-        judged = [one for one in asked if one.name != REFITTED]
+        costs = {entry.name: entry.cost for entry in described}
+        del described  # frees the matrices; those of new users are as large
+        reusable = [candidate for candidate in included if candidate.name != REFITTED]
         of_newcomers, more_reasons = measure_newcomers(
-            newcomers, judged, context, truth, versions=versions, report=report, each=each
+            newcomers, reusable, context, truth, versions=versions, report=report, each=each
         )
     measured, left_out = measured + of_newcomers, left_out | reasons | more_reasons
     check_measured(measured, left_out)
@@ -79,7 +75,7 @@ def evaluate(
 def gather(
     tables: Tables, config: Config, *, artifact: Artifact, versions: Versions, plan: Plan
 ) -> tuple[Context, Truth]:
-    """Read rows and futures: what representations may look at, and what labels are made from."""
+    """Read the data of an evaluation: what representations may use, and what labels are computed from."""
     settings, seed = config.evaluation, config.evaluation.seed
     rows = read_rows(tables, config, artifact.manifest.lineage_id, plan, max_rows=settings.max_rows, seed=seed)
     activity = read_activity(tables, rows, plan, onboarding=config.onboarding, seed=seed)
@@ -97,28 +93,28 @@ def check_futures(futures: Futures, plan: Plan) -> None:
     if not futures.num_events(plan.longest).nnz:
         raise UsageError(
             f"evaluate: none of the {len(futures.rows.user_ids):,} sampled users has an event in the {plan.longest} "
-            f"days after {plan.dates[0]} to {plan.dates[-1]}; raise evaluation.max_rows, or look at the log."
+            f"days after {plan.dates[0]} to {plan.dates[-1]}. Raise evaluation.max_rows, or check the log."
         )
 
 
-def without_picks(context: Context) -> dict[str, str]:
-    """Say why the representation by onboarding picks is left out, if it is."""
+def reasons_without_picks(context: Context) -> dict[str, str]:
+    """Return the reason why the onboarding-picks representation is left out, if it is."""
     if context.config.onboarding is None:
         return {PICKS: "the configuration has no onboarding"}
     if not context.activity.picked.nnz:
-        return {PICKS: f"none of the {len(context.rows.user_ids):,} sampled users has picked an item at onboarding"}
+        return {PICKS: f"none of the {len(context.rows.user_ids):,} sampled users picked an item at onboarding"}
     return {}
 
 
 def _with_training(cost: Cost, tables: Tables, space: Space) -> Cost:
-    """Put the seconds of the space's training in the place of those of a fit that there was none of."""
+    """Replace the fit time by the seconds of the space's training."""
     runs = tables.ledger(JOB_RUNS, ("outputs", "seconds"), stage="train_autoencoder")
     seconds = [run.seconds for run in runs if json.loads(run.outputs).get("space_id") == space.space_id]
     return replace(cost, fit_seconds=seconds[-1] if seconds else None)
 
 
 def _manifest(context: Context, space: Space) -> dict[str, Any]:
-    """Say what the figures depend on: the same of all of it gives the same figures."""
+    """Return the inputs that determine the results: equal manifests give equal results."""
     config, plan, rows = context.config, context.plan, context.rows
     return {
         "space_id": space.space_id,

@@ -1,7 +1,7 @@
-"""The self-check of a training: is the embedding worth having on this log?
+"""Self-check of a training: does an embedding add value on this log?
 
-Before a space is trained, a model of the same settings is trained on less of the log, and judged on the days that the
-space's training will see and the model's has not. Days that an encoder has seen would prove nothing.
+Before a space is trained, a model with the same settings is trained on an earlier part of the log. It is evaluated on
+later days that only the space's own training will see, because days that an encoder has seen prove nothing.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ import numpy as np
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, counting, first_metrics, leads
-from userrep.evaluation.measure import Report, check_measured, fitted_and_described, measure
+from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
+from userrep.evaluation.measure import Report, check_measured, fit_and_describe, measure
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.rows import TEST
@@ -34,13 +34,13 @@ from userrep.store.tables import Tables
 from userrep.tiles.tiles import tiles_fingerprint
 
 PEERS = ("untrained", "rfm_history", "pooled_longest", "raw", "pca")
-_MOST_DATES = 4  # that probes are fitted on, and as many to test them on
-_ROWS = 19_000  # that are judged, at most
-_MAX_BYTES = 1 << 20
+_MAX_DATES = 4  # for fitting probes, and as many for testing
+_MAX_ROWS = 19_000
+_MAX_BYTES = 1 << 20  # of a stored result
 
 
 class CheckPlan(NamedTuple):
-    """``as_ofs``: the training dates of the model that is checked. ``plan``: the dates that it is judged on."""
+    """``as_ofs``: training dates of the checked model. ``plan``: dates on which it is evaluated."""
 
     as_ofs: list[date]
     plan: Plan
@@ -49,67 +49,66 @@ class CheckPlan(NamedTuple):
 def plan_check(
     training_as_ofs: Sequence[date], *, until: date, future_days: int, every_days: int, horizons: Sequence[int]
 ) -> CheckPlan | None:
-    """Choose the dates of a check; None where the log has no room for one.
+    """Choose the dates of a check; None if the log is too short.
 
-    The model that is checked keeps half of the training dates or more, two at least. Of what that leaves, the longest
-    horizon that fits comes first, then the number of dates. All dates lie where the longest futures of training dates
-    end, where features are built anyway. No test label ends after ``until``, and no label that probes are fitted on
-    ends after the first test date.
+    The checked model keeps at least half of the training dates, and at least two. The longest horizon that fits takes
+    precedence, then the number of dates. All dates are ends of training futures, where features are built anyway. No
+    test label ends after ``until``, and no label of a probe's training date ends after the first test date.
 
     Parameters
     ----------
-    training_as_ofs, until, future_days, every_days : of the space's own training.
-    horizons : in days, ascending.
+    training_as_ofs, until, future_days, every_days : settings of the space's own training.
+    horizons : in days.
     """
-    for horizon, num_dates in product(sorted(horizons, reverse=True), range(_MOST_DATES, 0, -1)):
+    for horizon, num_dates in product(sorted(horizons, reverse=True), range(_MAX_DATES, 0, -1)):
         step = timedelta(days=every_days)
         label = step * -(-horizon // every_days)
         first_test = until - label - step * (num_dates - 1)
         end = first_test - label - step * (num_dates - 1)
         as_ofs = [day for day in training_as_ofs if day + timedelta(days=future_days) <= end]
         if len(as_ofs) >= max(2, len(training_as_ofs) / 2):
-            fitting, left_out = (tuple(h for h in sorted(horizons) if (h <= horizon) == fits) for fits in (True, False))
+            usable, left_out = (tuple(h for h in sorted(horizons) if (h <= horizon) == fits) for fits in (True, False))
             train, test = (tuple(first + step * k for k in range(num_dates)) for first in (end, first_test))
-            return CheckPlan(as_ofs, Plan(end, until, fitting, left_out, train, test))
+            return CheckPlan(as_ofs, Plan(end, until, usable, left_out, train, test))
     return None
 
 
 def self_check(
     tables: Tables, config: Config, *, space_id: str, versions: Versions, check: CheckPlan, report: Report
 ) -> SelfCheck:
-    """Train the model that is checked, and judge it next to peers; or read what an earlier run has found.
+    """Train the checked model and compare it with peers, or return the stored result of an earlier run.
 
-    The features and item vectors of all dates are there. ``space_id``: of the space that is to be trained. Rows and
-    checkpoints of the checked model are kept until it is judged. Cost: as ``training_inputs`` and ``gather`` in Spark,
-    which grow with the log; then a training on at most 100,000 rows and probes on at most 19,000, which don't.
+    The features and item vectors of all dates must be built. ``space_id``: the space that will be trained. Rows and
+    checkpoints of the checked model are kept until the result is stored. Cost: ``training_inputs`` and ``gather`` in
+    Spark, which grow with the log; then a training on at most 100,000 rows and probes on at most 19,000, which do not.
 
     Raises
     ------
     UsageError
         If the log has too few users for a training or for any task.
     """
-    kept = f"{training_folder(config, check_id(space_id))}/{_key(tables, config, versions, check)}.json"
-    if (found := _read(kept)) is not None:
-        report("the result of an earlier run is used")
-        return found
+    result_uri = f"{training_folder(config, check_id(space_id))}/{_result_key(tables, config, versions, check)}.json"
+    if (result := _read(result_uri)) is not None:
+        report("reusing the result of an earlier run")
+        return result
     model = checked_model(
         tables, config, space_id=space_id, versions=versions, as_ofs=check.as_ofs, until=check.plan.until, report=report
     )
-    found = check_model(tables, config, model, versions=versions, plan=check.plan, num_dates=len(check.as_ofs))
-    write_bytes(kept, found.model_dump_json().encode())
+    result = check_model(tables, config, model, versions=versions, plan=check.plan, num_dates=len(check.as_ofs))
+    write_bytes(result_uri, result.model_dump_json().encode())
     drop_checked_model(tables, config, space_id)
-    return found
+    return result
 
 
 def _read(uri: str) -> SelfCheck | None:
     try:
         return SelfCheck.model_validate_json(read_bytes(uri, max_bytes=_MAX_BYTES))
-    except (OSError, ValueError):  # none, or not whole
+    except (OSError, ValueError):  # missing or incomplete
         return None
 
 
-def _key(tables: Tables, config: Config, versions: Versions, check: CheckPlan) -> str:
-    """Hash what a check depends on: features, labels, settings and code."""
+def _result_key(tables: Tables, config: Config, versions: Versions, check: CheckPlan) -> str:
+    """Hash the inputs of a check: features, labels, settings and code."""
     sets = feature_sets(tables, versions.lineage_id)
     return short_hash([
         inputs_key(tables, config, versions.lineage_id, check.as_ofs),
@@ -122,22 +121,22 @@ def _key(tables: Tables, config: Config, versions: Versions, check: CheckPlan) -
 def check_model(
     tables: Tables, config: Config, artifact: Artifact, *, versions: Versions, plan: Plan, num_dates: int
 ) -> SelfCheck:
-    """Judge a model on the dates of a plan, with one draw of each task's examples."""
+    """Evaluate a model on a plan's dates, with one draw of each task's examples."""
     settings = config.evaluation
-    settings = settings.model_copy(update={"max_rows": min(settings.max_rows, _ROWS), "num_seeds": 1})
+    settings = settings.model_copy(update={"max_rows": min(settings.max_rows, _MAX_ROWS), "num_seeds": 1})
     config = config.model_copy(update={"evaluation": settings})
     context, truth = gather(tables, config, artifact=artifact, versions=versions, plan=plan)
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, settings.attribute_names)
-    some = [one for one in representations() if one.name in (EMBEDDING, *PEERS)]
-    described = [fitted_and_described(one, context, _silent) for one in some]
-    wanted = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
-    measured, left_out = measure(wanted, truth, described, config, _silent)
+    compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
+    described = [fit_and_describe(peer, context, _silent) for peer in compared]
+    family_tasks = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
+    measured, left_out = measure(family_tasks, truth, described, config, _silent)
     check_measured(measured, left_out)
-    if not counting(measured):
-        raise UsageError("self-check: no task has 200 test examples of either kind.")
+    if not lead_inputs(measured):
+        raise UsageError("self-check: no task has 200 test examples of each class.")
     values: dict[str, dict[str, float]] = {}
-    for one in first_metrics(measured):
-        values.setdefault(one.task, {})[one.representation] = round(one.value, 4)
+    for result in first_metrics(measured):
+        values.setdefault(result.task, {})[result.representation] = round(result.value, 4)
     return SelfCheck(
         trained_until=plan.until,
         test_as_ofs=list(plan.test),
@@ -145,12 +144,12 @@ def check_model(
         num_test_users=len(np.unique(context.rows.user_N[context.rows.role_N == TEST])),
         values=values,
         ahead=leads([measured]),
-        not_judged=sorted({one.task for one in first_metrics(measured) if not one.is_judged}),
+        not_judged=sorted({result.task for result in first_metrics(measured) if not result.is_judged}),
         left_out=left_out,
     )
 
 
-def check_gain(found: SelfCheck, min_gain: float | None, report: Report) -> None:
+def check_gain(result: SelfCheck, min_gain: float | None, report: Report) -> None:
     """Warn if a peer is ahead of the embedding.
 
     Raises
@@ -158,15 +157,15 @@ def check_gain(found: SelfCheck, min_gain: float | None, report: Report) -> None
     GateRefusedError
         If the embedding's lead over the best peer is below ``quality.min_gain``.
     """
-    if min_gain is not None and found.gain.value < min_gain:
-        for line in found.lines:
+    if min_gain is not None and result.gain.value < min_gain:
+        for line in result.lines:
             report(line)
         raise GateRefusedError(
-            f"self-check: {found.summary}; quality.min_gain is {min_gain:.1%}. No space was trained. "
-            "Look at the table above, then change the model or its inputs, or set another quality.min_gain."
+            f"self-check: {result.summary}; quality.min_gain is {min_gain:.1%}. No space was trained. "
+            "Look at the table above, then change the model or its inputs, or change quality.min_gain."
         )
-    if found.gain.value < 0:
-        report(f"warning: self-check: {found.summary}")
+    if result.gain.value < 0:
+        report(f"warning: self-check: {result.summary}")
 
 
 def _silent(line: str) -> None:

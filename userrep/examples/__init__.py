@@ -1,1 +1,1 @@
-"""An example of a consumer that trains on embeddings."""
+"""Example of a consumer that trains on embeddings."""

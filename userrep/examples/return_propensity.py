@@ -1,4 +1,4 @@
-"""An example consumer: will this user have an event in the next days? Trained on frozen embeddings alone."""
+"""Example consumer: predict whether a user has an event in the next days, from frozen embeddings only."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -28,7 +28,7 @@ INPUTS = ("embedding", "recency", "pooled_averages")
 
 @dataclass(frozen=True)
 class LabelDates:
-    """As-of dates of training and test labels; every training label's future ends before the first test label."""
+    """As-of dates of training and test labels; each training label ends before the first test label begins."""
 
     train: list[date]
     test: list[date]
@@ -40,7 +40,7 @@ class LabelDates:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Test AUC of one input on the same rows as the others."""
+    """Test AUC of a model on one input; all inputs use the same rows."""
 
     input: str
     dims: int
@@ -48,16 +48,16 @@ class Outcome:
 
 
 def model_folder(tables: Tables, space: Space) -> str:
-    """Return the folder of the model that was trained on a space."""
+    """Return the folder of the model trained on a space."""
     return f"{tables.artifacts_root}/artifacts/consumers/{CONSUMER}/{space.space_id}"
 
 
 def label_dates(*, as_of: date, until: date, first: date, horizon_days: int, num_dates: int) -> LabelDates:
-    """Choose label dates ``horizon_days`` apart, from ``until`` on: what the space was trained on ends there.
+    """Choose label dates ``horizon_days`` apart, starting at ``until``, the end of the space's training data.
 
-    Vectors of earlier dates are in-sample: the encoder has seen what followed. All futures end by ``as_of``, no date
-    lies before ``first``. The later half of the dates is for the test, at most ``num_dates`` of each half, the latest.
-    Empty lists where the log has no room for both.
+    Earlier dates are in-sample: the encoder has seen the events after them. All labels end by ``as_of``, and no date is
+    before ``first``. The later half of the dates is for the test, and each half keeps at most its ``num_dates`` latest
+    dates. Both lists are empty if the log is too short.
     """
     step = timedelta(days=horizon_days)
     grid = [until + k * step for k in range((as_of - until) // step) if until + k * step >= first]
@@ -67,7 +67,7 @@ def label_dates(*, as_of: date, until: date, first: date, horizon_days: int, num
 
 
 def return_labels(tables: Tables, config: Config, users: DataFrame, dates: LabelDates) -> DataFrame:
-    """Label each user known at an as-of date: is there an event in the days that follow?
+    """Label each user known at an as-of date: 1 if the user has an event in the following days, else 0.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def return_labels(tables: Tables, config: Config, users: DataFrame, dates: Label
 
     Returns
     -------
-    One row per row of users: user_id, label_date, label_at (as-of date + publish delay), label (1.0: an event at or
+    One row per row of ``users``: user_id, label_date, label_at (as-of date + publish delay), label (1.0: an event at or
     after label_at and before label_date + horizon_days), split (train | test). Cost: one shuffle by user.
     """
     delay, horizon = config.snapshots.publish_delay, config.downstream.horizon_days
@@ -87,49 +87,41 @@ def return_labels(tables: Tables, config: Config, users: DataFrame, dates: Label
     )
     tiles = read_tiles(tables, start=dates.all[0], end=dates.all[-1] + timedelta(days=horizon))
     active = tiles.groupBy("user_id", "event_date").agg(F.max("last_event_at").alias("last_event_at"))
-    follows = active.select(
+    label_events = active.select(
         "user_id",
         "last_event_at",
         F.explode(F.array(*(F.date_sub("event_date", k) for k in range(horizon)))).alias("label_date"),
     ).where(F.col("label_date").isin(dates.all))
-    last = follows.groupBy("user_id", "label_date").agg(F.max("last_event_at").alias("last_event_at"))
-    joined = labels.join(last, on=["user_id", "label_date"], how="left")
-    came_back = F.coalesce(F.col("last_event_at") >= F.col("label_at"), F.lit(False))
-    return joined.select("user_id", "label_date", "label_at", "split", came_back.cast("double").alias("label"))
+    last_events = label_events.groupBy("user_id", "label_date").agg(F.max("last_event_at").alias("last_event_at"))
+    joined = labels.join(last_events, on=["user_id", "label_date"], how="left")
+    has_event = F.coalesce(F.col("last_event_at") >= F.col("label_at"), F.lit(False))
+    return joined.select("user_id", "label_date", "label_at", "split", has_event.cast("double").alias("label"))
 
 
 def train_return_propensity(
     tables: Tables, config: Config, space: Space, dates: LabelDates, *, folder: str
 ) -> tuple[list[Outcome], dict[str, int], list[str]]:
-    """Train the consumer on embeddings, and on two baselines over the same rows and snapshots; save the first model.
+    """Train a model on embeddings and on two baselines, with the same rows and snapshots; save the first.
 
-    The rows are a training set, which keeps its snapshots. The saved pipeline joins labels with embeddings itself, and
-    is for this space alone.
+    The rows are a recorded training set, which protects its snapshots from expiry. The saved pipeline joins labels with
+    embeddings itself and works for this space only. The baselines, recency and the pooled averages of the longest
+    window, are features of the resolved snapshot's date.
 
     Returns
     -------
-    Outcomes (embedding first), the number of rows per split, and the snapshot ids that the rows use. The baselines,
-    recency and the pooled averages of the longest window, come from the features of the resolved snapshot's date.
+    Outcomes (embedding first), the number of rows per split, and the snapshot ids of the rows.
 
     Raises
     ------
     UserrepError
-        If one of the splits holds users of one kind only.
+        If a split has labels of only one class.
     """
-    spec = FeatureSpec.of(config)
     users = stored_features(tables, config, space.lineage_id, dates.all).select("as_of", "user_id")
     labels = return_labels(tables, config, users, dates)
-    wanted = JoinOptions(missing="drop", vectors="vector")
-    joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, consumer=CONSUMER, options=wanted)
+    options = JoinOptions(missing="drop", vectors="vector")
+    joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, consumer=CONSUMER, options=options)
     (recorded,) = list_training_sets(tables, training_set_id=training_set_id(joined))
-    pooled = [block.column for block in spec.pooled if block.window_days == spec.longest]
-    features = read_features(tables, config, space.lineage_id, dates.all)
-    inputs = features.select("as_of", "user_id", "days_since_last_event", *pooled)
-    rows = joined.join(inputs, on=["as_of", "user_id"], how="inner").select(
-        "label", "split", "snapshot_id", "embedding",
-        array_to_vector(_recency("days_since_last_event")).alias("recency"),
-        array_to_vector(F.concat(*pooled)).alias("pooled_averages"),
-    ).cache()  # fmt: skip
+    rows = _with_baseline_inputs(joined, tables, config, space, dates).cache()
     try:
         counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
         _check_labels(counts, dates)
@@ -147,6 +139,21 @@ def train_return_propensity(
     )
 
 
+def _with_baseline_inputs(
+    joined: DataFrame, tables: Tables, config: Config, space: Space, dates: LabelDates
+) -> DataFrame:
+    """Add one vector column per baseline to labels with embeddings. Cost: one join by user and date."""
+    spec = FeatureSpec.of(config)
+    pooled = [block.column for block in spec.pooled if block.window_days == spec.longest]
+    features = read_features(tables, config, space.lineage_id, dates.all)
+    inputs = features.select("as_of", "user_id", "days_since_last_event", *pooled)
+    return joined.join(inputs, on=["as_of", "user_id"], how="inner").select(
+        "label", "split", "snapshot_id", "embedding",
+        array_to_vector(_recency("days_since_last_event")).alias("recency"),
+        array_to_vector(F.concat(*pooled)).alias("pooled_averages"),
+    )  # fmt: skip
+
+
 def _recency(column: str) -> Column:
     days = F.col(column)
     return F.array(F.log1p(F.coalesce(days, F.lit(0.0))), days.isNull().cast("double"))
@@ -156,8 +163,8 @@ def _check_labels(counts: dict[tuple[str, float], int], dates: LabelDates) -> No
     for split, days in (("train", dates.train), ("test", dates.test)):
         if any(not counts.get((split, label)) for label in (0.0, 1.0)):
             raise UserrepError(
-                f"{CONSUMER}: the {split} labels of {days[0]} to {days[-1]} are all of one kind; "
-                "choose a later --as-of or another downstream.horizon_days."
+                f"{CONSUMER}: the {split} labels of {days[0]} to {days[-1]} are all of one class. "
+                "Choose a later --as-of or another downstream.horizon_days."
             )
 
 
@@ -167,10 +174,10 @@ def _join(config: Config, space: Space) -> EmbeddingJoin:
 
 
 def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str, *, num_train: int) -> Outcome:
-    """Train and test on one input; what begins with a join is saved.
+    """Train and test on one input. With ``join``, the model starts with that join and is saved.
 
-    The L2 penalty is that of a Gaussian prior under which all weights together have a variance of 1: one number per
-    row for each dimension. Few labels then do not fit noise, and many are not held back.
+    The L2 penalty is that of a Gaussian prior under which all weights together have a variance of 1: one pseudo-row per
+    dimension. It prevents overfitting to few labels and has little effect with many.
     """
     num_dims = len(rows.select(name).first()[0])  # type: ignore[index]
     regression = LogisticRegression(featuresCol=name, labelCol="label", maxIter=50, regParam=num_dims / num_train)

@@ -1,1 +1,1 @@
-"""A generated log with planted tastes."""
+"""Generated event logs with planted user tastes."""

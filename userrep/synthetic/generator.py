@@ -1,6 +1,7 @@
-"""A generated event log of any size, with known tastes planted in it and the faults that real logs have.
+"""Generator of event logs of any size, with planted user tastes and the faults of real logs.
 
-The log is made in Spark, in one pass over blocks of users; it depends on its specification alone, never on partitions.
+Spark generates the log in one pass over blocks of users. The rows depend only on the specification, never on the number
+of partitions.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from userrep.synthetic.planted import DAY_MS, NEVER, Catalog, Floats, Ints, LogSpec, Population, keys_of, uniform
+from userrep.synthetic.draws import Floats, Ints, keys_of, uniform
+from userrep.synthetic.planted import DAY_MS, NEVER, Catalog, Population
+from userrep.synthetic.spec import LogSpec
 
 __all__ = ["LogSpec", "generate_log", "log_tables"]
 
@@ -56,9 +59,9 @@ _BLOCKS_PER_TASK = 32
 def generate_log(spark: SparkSession, spec: LogSpec, out: str) -> None:
     """Write the log as Parquet below ``out``: ``events``, ``items``, ``users``, ``onboarding``, ``truth``.
 
-    What stood there is overwritten; the same specification gives the same rows. The tables are those of ``log_tables``;
+    Overwrites existing tables. The same specification gives the same rows. The tables are those of ``log_tables``;
     ``events`` is partitioned by ``ingest_date``. Cost: one pass and one shuffle of the events on ``ingest_date``, so
-    that a day is one file; memory per task is that of one block of users, or of one day of the heavy user.
+    that each day is one file. Memory per task: one block of users, or one day of the heavy user.
     """
     for name, table in log_tables(spark, spec).items():
         if name == "events":
@@ -68,25 +71,26 @@ def generate_log(spark: SparkSession, spec: LogSpec, out: str) -> None:
 
 
 def log_tables(spark: SparkSession, spec: LogSpec, *, num_partitions: int | None = None) -> dict[str, DataFrame]:
-    """Return the log's tables, not yet computed. ``num_partitions`` never changes a row.
+    """Return the log's tables as lazy DataFrames. ``num_partitions`` does not change any row.
 
     Returns
     -------
-    events : one row per arrival of an event: event_id; user_id, item_id; event_at (UTC); event_type (play, save, skip);
+    events : one row per arrival of an event: event_id; user_id; item_id; event_at (UTC); event_type (play, save, skip);
         weight (minutes played, 1 for a save); device (phone, desktop, tv); ingest_date, the UTC day of arrival: the
-        event's day, or for late rows one to three days after, also past the log's end. A duplicate is a second row
+        event's day, or for late rows one to three days later, possibly after the log's end. A duplicate is a second row
         equal in every column. A malformed row has one of: null user_id, null item_id, null event_at, event_at in 1970,
-        negative weight, NaN weight; its ingest_date is as it should be.
-    items : one row per item: item_id; title (words of its genre, and others); genre; sold on ``[born_on, died_on)``,
-        died_on null for those that do not die.
-    users : one row per user: user_id; registered_at (UTC, up to a year before the log, for 30 % during it); country and
-        age_band, which lean on the strongest taste at registration.
-    onboarding : one row per user and item picked: picked_at (UTC), within the minute after registered_at. 15 % of users
-        pick nothing, the others up to 5 items by taste.
-    truth : one row per user, for tests only: taste (shares of ``num_tastes`` tastes on the log's last day, sum 1);
-        churn_rate, the planted chance of no event in the 7 days after the log, given that taste and the last visit.
+        negative weight, NaN weight; its ingest_date is correct.
+    items : one row per item: item_id; title (words of its genre and others); genre; sold on ``[born_on, died_on)``,
+        died_on null for items that are sold forever.
+    users : one row per user: user_id; registered_at (UTC; up to a year before the log, for 30 % of users during it);
+        country and age_band, both correlated with the strongest taste at registration.
+    onboarding : one row per user and picked item: user_id; item_id; picked_at (UTC), within a minute after
+        registered_at. 15 % of users pick nothing, the others up to 5 items by taste.
+    truth : one row per user, for tests only: user_id; taste (shares of ``num_tastes`` tastes on the log's last day, sum
+        1); churn_rate, the planted probability of no event in the 7 days after the log, given that taste and the last
+        visit.
 
-    Cost: no shuffle; each table simulates what it needs anew.
+    Cost: no shuffle; each table repeats the part of the simulation that it needs.
     """
 
     def table(work: Callable[[LogSpec, Catalog, int], pa.RecordBatch], size: int, schema: str) -> DataFrame:
@@ -118,7 +122,7 @@ def _population(spec: LogSpec, block: int) -> Population:
 
 
 def _events(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
-    """Return the events of a block of users; blocks past the last one are the heavy user's days."""
+    """Return the events of a block of users; blocks past the last one are days of the heavy user."""
     if block < spec.num_blocks:
         population = _population(spec, block)
         rows, days, slots = population.sessions()
@@ -151,19 +155,19 @@ def _events(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
 
 
 def _items(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
-    del block  # there is one
+    del block  # items are a single block
     words = pa.array([word for text in GENRES.values() for word in text.split()[:9]])
     noise = pa.array(NOISE_WORDS.split())
 
-    def picked(purpose: str, start: Ints | int, size: int) -> pa.Array:
+    def indices(purpose: str, start: Ints | int, size: int) -> pa.Array:
         return pa.array(start + (size * uniform(catalog.keys, purpose)).astype(np.int64))
 
-    theirs = [words.take(picked(f"word {i}", 9 * catalog.genre, 9)) for i in (1, 2)]
-    others = [noise.take(picked(f"noise {i}", 0, len(noise))) for i in (1, 2)]
-    second = pc.if_else(pa.array(uniform(catalog.keys, "noisy") < 0.3), others[1], theirs[1])
+    genre_words = [words.take(indices(f"word {i}", 9 * catalog.genre, 9)) for i in (1, 2)]
+    noise_words = [noise.take(indices(f"noise {i}", 0, len(noise))) for i in (1, 2)]
+    second = pc.if_else(pa.array(uniform(catalog.keys, "noisy") < 0.3), noise_words[1], genre_words[1])
     columns = {
         "item_id": _item_ids(np.arange(spec.num_items)),
-        "title": pc.binary_join_element_wise(others[0], theirs[0], second, " "),
+        "title": pc.binary_join_element_wise(noise_words[0], genre_words[0], second, " "),
         "genre": pa.array(list(GENRES)).take(pa.array(catalog.genre)),
         "born_on": _dates(spec, catalog.born),
         "died_on": _null_where(_dates(spec, np.where(catalog.died == NEVER, 0, catalog.died)), catalog.died == NEVER),
@@ -174,19 +178,19 @@ def _items(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
 def _users(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
     del catalog
     users = _population(spec, block)
-    leading = users.leading_taste()
+    strongest = users.leading_taste()
 
-    def leaning(values: list[str], purpose: str, typical: Ints, share: float) -> pa.Array:
-        anyone = np.floor(len(values) * uniform(users.keys, purpose)).astype(np.int64)
+    def correlated(values: list[str], purpose: str, typical_index: Ints, share: float) -> pa.Array:
+        random_index = np.floor(len(values) * uniform(users.keys, purpose)).astype(np.int64)
         return pa.array(values).take(
-            pa.array(np.where(uniform(users.keys, f"{purpose} leans") < share, typical, anyone))
+            pa.array(np.where(uniform(users.keys, f"{purpose} leans") < share, typical_index, random_index))
         )
 
     columns = {
         "user_id": _user_ids(users.numbers, users.is_heavy),
         "registered_at": _timestamps(_epoch_ms(spec, users.registered_ms)),
-        "country": leaning(COUNTRIES, "country", leading % len(COUNTRIES), 0.6),
-        "age_band": leaning(AGE_BANDS, "age band", leading * len(AGE_BANDS) // spec.num_tastes, 0.5),
+        "country": correlated(COUNTRIES, "country", strongest % len(COUNTRIES), 0.6),
+        "age_band": correlated(AGE_BANDS, "age band", strongest * len(AGE_BANDS) // spec.num_tastes, 0.5),
     }
     return pa.RecordBatch.from_pydict(columns)
 
@@ -196,8 +200,8 @@ def _onboarding(spec: LogSpec, catalog: Catalog, block: int) -> pa.RecordBatch:
     rows = np.repeat(np.flatnonzero(uniform(users.keys, "onboards") < 0.85), 5)
     pick = np.arange(len(rows)) % 5
     items, _ = users.drawn_items(catalog, keys_of(users.keys[rows], pick, 5), rows, users.registered_day[rows])
-    _, once = np.unique(rows * spec.num_items + items, return_index=True)
-    rows, pick, items = rows[once], pick[once], items[once]
+    _, first_index = np.unique(rows * spec.num_items + items, return_index=True)
+    rows, pick, items = rows[first_index], pick[first_index], items[first_index]
     columns = {
         "user_id": _user_ids(users.numbers[rows], users.is_heavy[rows]),
         "item_id": _item_ids(items),

@@ -28,7 +28,7 @@ from userrep.config import AlsVectors
 from userrep.evaluation.activity import Activity, Futures
 from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization, Fitted, folded
+from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization, Factors, folded
 from userrep.evaluation.representations.matrices import Nmf
 from userrep.evaluation.representations.reduced import Pca
 from userrep.evaluation.rows import TEST, Rows
@@ -245,7 +245,7 @@ def test_als_in_spark_ranks_hidden_items_as_well_as_implicits_looked_up_or_folde
 def test_a_user_folded_in_has_the_factors_that_implicit_recalculates(log: Log) -> None:
     model = implicit_als(log, mean_ridge(log))
     item_VD = model.item_factors
-    fitted = Fitted(np.zeros((0, ALS.dim), np.float32), item_VD, item_VD.T.astype(np.float64) @ item_VD)
+    fitted = Factors(np.zeros((0, ALS.dim), np.float32), item_VD, item_VD.T.astype(np.float64) @ item_VD)
     found_UD = folded(log.shown_UV, fitted, ALS)
     num_items_U = np.diff(log.shown_UV.indptr)
     for num_items in np.unique(num_items_U)[:20]:  # implicit's ridge is the same for users of any number of items
@@ -273,7 +273,7 @@ def test_components_of_bags_span_what_those_of_scikit_learn_span(log: Log) -> No
 def noise_for_factors(log: Log) -> Quality:
     model, rng = implicit_als(log, mean_ridge(log)), np.random.default_rng(0)
     item_VD = rng.normal(size=model.item_factors.shape).astype(np.float32)
-    fitted = Fitted(np.zeros((0, ALS.dim), np.float32), item_VD, item_VD.T.astype(np.float64) @ item_VD)
+    fitted = Factors(np.zeros((0, ALS.dim), np.float32), item_VD, item_VD.T.astype(np.float64) @ item_VD)
     return log.quality(folded(log.shown_UV, fitted, ALS) @ item_VD.T)
 
 

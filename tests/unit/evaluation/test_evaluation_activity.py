@@ -9,7 +9,14 @@ import pyarrow as pa
 import pytest
 
 from tests.support.evaluation_world import PLAN, World, activity_from, windows_by_hand, world
-from userrep.evaluation.activity import Activity, CutFutures, Futures, activity_of, cuts_of, popularity_cuts
+from userrep.evaluation.activity import (
+    Activity,
+    Futures,
+    TruncatedFutures,
+    activity_of,
+    boundaries_of,
+    popularity_boundaries,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -38,7 +45,7 @@ def small_activity(popularity: list[tuple[str, int, int]] = (), picks: list[tupl
     })  # fmt: skip
     picked = picks and pa.table({"user_id": [user for user, _ in picks], "item_id": [item for _, item in picks]})
     return activity_of(
-        pa.array(["ann", "zoe"]), pa.array(["cup", "pot"]), entries, popular, cuts=CUTS, dates=CUTS[:2],
+        pa.array(["ann", "zoe"]), pa.array(["cup", "pot"]), entries, popular, boundaries=CUTS, dates=CUTS[:2],
         picks=picked or None,
     )  # fmt: skip
 
@@ -82,8 +89,8 @@ def test_an_event_moved_past_the_date_changes_what_lies_before_and_after_it_and_
 
 def test_time_is_cut_where_a_window_of_a_date_begins_or_ends() -> None:
     plan = replace(PLAN, horizons=(7, 30), train=(MARCH,), test=(date(2024, 3, 31),))
-    assert cuts_of(plan) == (MARCH, date(2024, 3, 8), date(2024, 3, 31), date(2024, 4, 7), date(2024, 4, 30))
-    assert popularity_cuts(plan.dates) == (date(2024, 1, 31), MARCH, date(2024, 3, 31))
+    assert boundaries_of(plan) == (MARCH, date(2024, 3, 8), date(2024, 3, 31), date(2024, 4, 7), date(2024, 4, 30))
+    assert popularity_boundaries(plan.dates) == (date(2024, 1, 31), MARCH, date(2024, 3, 31))
 
 
 def test_a_window_starts_with_its_first_day_and_ends_before_its_last() -> None:
@@ -126,7 +133,7 @@ def test_picks_of_the_rows_users_are_kept_and_those_of_other_users_are_not() -> 
 def test_cut_rows_have_the_history_that_is_known_and_the_whole_future(planted: World) -> None:
     whole = planted.truth.futures
     known = whole.history * 0
-    cut = CutFutures(whole.rows, whole.activity, known)
+    cut = TruncatedFutures(whole.rows, whole.activity, known)
     assert cut.history is known
     assert (cut.num_events(7) != whole.num_events(7)).nnz == 0
     assert whole.num_events(7).nnz > 0

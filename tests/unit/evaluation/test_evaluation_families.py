@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from userrep.evaluation.families import counting, leads
+from userrep.evaluation.families import lead_inputs, leads
 from userrep.evaluation.results import Measured
 
 pytestmark = pytest.mark.fast
@@ -32,9 +32,9 @@ def test_a_lead_is_averaged_over_families_and_its_interval_holds_the_trainings()
 
 
 def test_metrics_of_a_single_probe_do_not_count() -> None:
-    counting = [measured("return_7d", "embedding", 0.6), measured("return_7d", "raw", 0.5)]
+    judged = [measured("return_7d", "embedding", 0.6), measured("return_7d", "raw", 0.5)]
     others = [measured("return_7d", "embedding", 0.1, "auc_trees"), measured("return_7d", "raw", 0.9, "accuracy")]
-    assert leads([[*counting, *others]]) == leads([counting])
+    assert leads([[*judged, *others]]) == leads([judged])
 
 
 def test_a_peer_that_is_left_out_of_a_task_is_compared_by_the_others() -> None:
@@ -48,7 +48,7 @@ def test_a_task_with_fewer_than_200_positives_or_negatives_is_not_judged() -> No
     enough = rare | {"test_positives": 200}
     tasks = [measured("return_7d", name, value) for name, value in (("embedding", 0.6), ("raw", 0.5))]
     others = [measured("return_30d", name, 0.5) for name in ("embedding", "raw")]
-    assert counting([replace(one, num_examples=rare) for one in tasks]) == []
-    assert len(counting([replace(one, num_examples=enough) for one in tasks])) == 2
+    assert lead_inputs([replace(one, num_examples=rare) for one in tasks]) == []
+    assert len(lead_inputs([replace(one, num_examples=enough) for one in tasks])) == 2
     mixed = leads([[*(replace(one, num_examples=rare) for one in tasks), *others]])
     assert mixed["raw"]["mean"].value == 0

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 
 def test_item_vectors_that_know_the_future_are_found() -> None:
     vectors = np.eye(3, dtype=np.float32)
-    with pytest.raises(AssertionError, match="item vectors that know the future: valid from 2024-04-02"):
+    with pytest.raises(AssertionError, match="item vectors must not be newer than their date, got version 2024-04-02"):
         ItemVectors({"content": 3}, {date(2024, 4, 1): date(2024, 4, 2)}, {date(2024, 4, 2): vectors}, {})
 
 

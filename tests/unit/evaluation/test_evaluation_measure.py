@@ -15,8 +15,8 @@ from userrep.errors import UsageError
 from userrep.evaluation.measure import (
     Described,
     check_measured,
-    described_by,
-    fitted_and_described,
+    describe,
+    fit_and_describe,
     measure,
     parallel_map,
 )
@@ -67,8 +67,8 @@ def test_tasks_are_measured_for_each_representation_and_draw_and_those_without_e
         for name in ("embedding", "popularity")
         for metric in metrics
     ]  # fmt: skip
-    assert left_out == {"neighbours": "no item has a vector to be clustered by"}
-    assert "neighbours: left out; no item has a vector to be clustered by" in lines
+    assert left_out == {"neighbours": "no item has a vector, so items cannot be clustered"}
+    assert "neighbours: left out: no item has a vector, so items cannot be clustered" in lines
 
 
 def test_figures_are_means_over_seeds_of_the_same_resampled_users_with_the_setting_of_the_first_seed(
@@ -82,7 +82,7 @@ def test_figures_are_means_over_seeds_of_the_same_resampled_users_with_the_setti
         problem for seed in (6, 7) if isinstance(problem := NextItem(7).problem(planted.truth, seed), PairProblem)
     ]
     with threadpool_limits(1):
-        setting = problems[0].chosen(x_NF)
+        setting = problems[0].choose(x_NF)
         scores = [problem.scores(x_NF, setting)["auc"] for problem in problems]
     assert (found.metric, found.setting) == ("auc", str(setting))
     half = problems[0].num_examples["test"] // 2  # exchanged: of two pairs one is positive
@@ -96,30 +96,30 @@ def test_figures_are_means_over_seeds_of_the_same_resampled_users_with_the_setti
 def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Path) -> None:
     rows = rows_at_all_dates(50)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
-    with pytest.raises(UsageError, match=r"(?s)evaluate: return_7d: .*\nevaluate: volume_30d: .* rows with it"):
+    with pytest.raises(UsageError, match=r"(?s)evaluate: return_7d: .*\nevaluate: volume_30d: .* positive rows"):
         check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path), lambda _: None))
 
 
 def test_a_representation_is_fitted_then_described() -> None:
     context, one, lines = context_of([]), Ones(), list[str]()
-    found = fitted_and_described(one, context, lines.append)
+    found = fit_and_describe(one, context, lines.append)
     assert one.calls == ["fit", "matrix"]
     assert (found.name, found.cost.num_rows, found.cost.width) == ("ones", len(context.rows), 3)
-    assert lines[0].startswith("ones: 3 numbers a row, fitted in ")
+    assert lines[0].startswith("ones: 3 values per row, fitted in ")
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (np.ones((5, 2), np.float32), "ones: 5 rows, wanted 240"),
-        (np.ones((240, 2)), "ones: float64, wanted float32"),
-        (np.full((240, 2), np.nan, np.float32), "ones: not all numbers are finite"),
-        (np.full((240, 2), np.inf, np.float32), "ones: not all numbers are finite"),
+        (np.ones((5, 2), np.float32), "ones: expected 240 rows, got 5"),
+        (np.ones((240, 2)), "ones: expected float32, got float64"),
+        (np.full((240, 2), np.nan, np.float32), "ones: expected finite values, got NaN or infinity"),
+        (np.full((240, 2), np.inf, np.float32), "ones: expected finite values, got NaN or infinity"),
     ],
 )
 def test_a_matrix_of_another_shape_or_kind_is_refused(wrong: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
-        described_by(Ones(wrong), context_of([]), fit_seconds=0)
+        describe(Ones(wrong), context_of([]), fit_seconds=0)
 
 
 def test_few_rows_are_measured_in_this_process() -> None:

@@ -35,8 +35,8 @@ from tests.unit.features.test_features import (
     tiles_of_users,
     vectors,  # noqa: F401  # a fixture
 )
-from userrep.evaluation.newcomers import Cutter
-from userrep.evaluation.newest import Newest, newest_of
+from userrep.evaluation.newcomers import TruncatedRows
+from userrep.evaluation.newest import NewestTiles, newest_by_row
 from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.task import Truth
@@ -55,12 +55,12 @@ def rows_of_four() -> Rows:
     return Rows(pa.array(list(U)), (AS_OF,), np.arange(4), np.zeros(4, np.int64), np.full(4, TEST, np.int8), empty)
 
 
-def cutter_of(tiles: list[Row], profiles: list[Row], *, num_parts: int = 1) -> Cutter:
+def cutter_of(tiles: list[Row], profiles: list[Row], *, num_parts: int = 1) -> TruncatedRows:
     """Put together what rows are cut from, without tables."""
     by_user = {row["user_id"]: row for row in profiles}
     known = pa.Table.from_pylist([by_user.get(user, {}) for user in U], PROFILES)
-    newest = newest_of(found_tiles(tiles, [AS_OF]), rows_of_four(), span=SPEC.span, most=10**6)
-    return Cutter(rows_of_four(), SPEC, newest, known, ((AS_OF, VECTORS),), num_parts)
+    newest = newest_by_row(found_tiles(tiles, [AS_OF]), rows_of_four(), span=SPEC.span, most=10**6)
+    return TruncatedRows(rows_of_four(), SPEC, newest, known, ((AS_OF, VECTORS),), num_parts)
 
 
 def newest_by_hand(tiles: list[Row], most: int) -> list[Row]:
@@ -128,20 +128,20 @@ def tile_of(event: Event) -> Row:
     }  # fmt: skip
 
 
-def cutter_in(planted: World, profiles: list[Row] | None = None) -> Cutter:
+def cutter_in(planted: World, profiles: list[Row] | None = None) -> TruncatedRows:
     rows = planted.rows
     found = found_tiles([tile_of(event) for event in planted.events], rows.dates, most=10)
-    newest = newest_of(found, rows, span=90, most=10)
+    newest = newest_by_row(found, rows, span=90, most=10)
     known = pa.Table.from_pylist(profiles or [{}] * len(rows.user_ids), PROFILES)
-    return Cutter(rows, SPEC, newest, known, (), 1)
+    return TruncatedRows(rows, SPEC, newest, known, (), 1)
 
 
-def cut_truth(planted: World, cutter: Cutter) -> Truth:
+def cut_truth(planted: World, cutter: TruncatedRows) -> Truth:
     rows = replace(planted.rows, role_N=cutter.role_N(PLAN.longest))
     return truth_of(planted.events, rows, planted.item_IT)
 
 
-def mean_items(planted: World, newest: Newest, most: int) -> NDArray[np.float32]:
+def mean_items(planted: World, newest: NewestTiles, most: int) -> NDArray[np.float32]:
     """Average the vectors of the items of each row's newest tiles."""
     known = newest.history(most, len(planted.rows), planted.truth.activity.item_ids)
     sums = known @ planted.item_IT / np.maximum(known.sum(axis=1), 1)[:, None]

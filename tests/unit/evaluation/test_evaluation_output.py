@@ -39,7 +39,7 @@ def test_the_table_names_the_best_of_the_others() -> None:
         measured("embedding", [0.7, 0.7], 0.7), measured("rfm", [0.6, 0.6], 0.6), measured("raw", [0.75, 0.75], 0.75)
     )
     head, rows = result_lines(results)
-    assert head == ["task", "metric", "embedding", "rfm", "raw", "embedding, ahead of the best other by"]
+    assert head == ["task", "metric", "embedding", "rfm", "raw", "embedding ahead of the best other by"]
     assert rows == [["return_7d", "auc", "0.7000", "0.6000", "0.7500", "-0.0500 [-0.0500, -0.0500] over raw"]]
     found = as_json(results)
     assert found["left_out"] == {"x": "too few"}

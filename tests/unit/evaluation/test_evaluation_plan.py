@@ -30,7 +30,7 @@ def test_no_date_is_seen_twice_and_no_label_reaches_past_the_log(
     num_days: int, horizons: list[int], every_days: int, max_dates: int
 ) -> None:
     if num_days < 2 * min(horizons):
-        with pytest.raises(UsageError, match="too few days after it"):
+        with pytest.raises(UsageError, match="too early after the training data"):
             plan_of(num_days, horizons, every_days=every_days, max_dates=max_dates)
         return
     plan = plan_of(num_days, horizons, every_days=every_days, max_dates=max_dates)
@@ -56,16 +56,16 @@ def test_a_hundred_days_after_training_give_three_weeks_to_train_heads_on_and_th
 def test_a_horizon_that_does_not_fit_is_left_out_with_the_date_that_would_do() -> None:
     plan = plan_of(40, [7, 30])
     assert (plan.horizons, plan.left_out, plan.longest) == ((7,), (30,), 7)
-    assert plan.cure(30) == (
-        "a horizon of 30 days wants the space's training to end by 2011-08-12 (training.as_ofs.until), 60 days before "
-        "the log's end; this one's ends on 2011-09-01"
+    assert plan.advice(30) == (
+        "a horizon of 30 days requires training.as_ofs.until at or before 2011-08-12, "
+        "60 days before the end of the log; this space has 2011-09-01"
     )
 
 
 def test_a_log_too_short_for_any_label_is_refused_with_the_date_that_would_do() -> None:
     with pytest.raises(
         UsageError,
-        match=r"space s001-a has been trained .* and the log ends on 2011-09-13: .* 7 days of "
-        r"labels .*until is 2011-08-31 or earlier",
+        match=r"space s001-a: the log ends on 2011-09-13, too early after the training data, .* 7 days of "
+        r"labels.*until is 2011-08-31 or earlier",
     ):
         plan_of(13, [30, 7])

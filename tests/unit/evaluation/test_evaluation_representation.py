@@ -19,7 +19,7 @@ from tests.support.evaluation_world import (
     features_of,
     item_id,
 )
-from userrep.evaluation.activity import CutFutures, Futures
+from userrep.evaluation.activity import Futures, TruncatedFutures
 from userrep.evaluation.sample import Sample
 
 pytestmark = pytest.mark.fast
@@ -30,9 +30,9 @@ def test_cut_rows_have_their_own_futures_and_share_the_sample_and_the_encoder_of
     whole = context_of([Event(0, 0, PLAN.until)], sample)
     encoder = object()
     vars(whole)["encoder"] = encoder
-    futures = CutFutures(whole.rows, whole.activity, whole.futures.history * 0)
-    cut = whole.cut(futures)
-    assert (whole.is_cut, cut.is_cut) == (False, True)
+    futures = TruncatedFutures(whole.rows, whole.activity, whole.futures.history * 0)
+    cut = whole.truncated(futures)
+    assert (whole.is_truncated, cut.is_truncated) == (False, True)
     assert cut.futures is futures
     assert cut.sample is sample
     assert cut.encoder is encoder
@@ -69,6 +69,6 @@ def test_inputs_are_laid_out_from_the_rows_own_features_and_scaled_by_the_space(
     assert (scaled_NF == context.artifact.scaler.apply(context.layout, raw_NF.copy())).all()
     assert (raw_NF != scaled_NF).any()
     others = replace(context.rows, features=features_of(len(context.rows), seed=9))
-    cut = context.cut(CutFutures(others, context.activity, context.futures.history))
+    cut = context.truncated(TruncatedFutures(others, context.activity, context.futures.history))
     assert (cut.raw() == context.layout.raw(others.features)).all()
     assert (cut.raw() != raw_NF).any()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from userrep.evaluation.results import Against, Cost, Interval, Measured, Results
+from userrep.evaluation.results import Comparison, Cost, Interval, Measured, Results
 
 pytestmark = pytest.mark.fast
 
@@ -18,7 +18,7 @@ def measured(
 
 def test_differences_are_paired_by_resampling() -> None:
     ours, theirs = measured("embedding", [0.6, 0.7, 0.8], 0.7, 0.72), measured("rfm", [0.5, 0.61, 0.85], 0.6, 0.62)
-    found = Against.of(ours, theirs)
+    found = Comparison.of(ours, theirs)
     assert found.difference.value == pytest.approx(0.1)
     assert found.share_above == pytest.approx(2 / 3)
     assert (found.difference.low, found.difference.high) == pytest.approx(
@@ -26,21 +26,21 @@ def test_differences_are_paired_by_resampling() -> None:
     )
     assert found.gain is not None
     assert found.gain.value == pytest.approx(0.71 / 0.61 - 1)
-    assert Against.of(ours, measured("rfm", [-0.1, 0.2, 0.3], 0.1)).gain is None
+    assert Comparison.of(ours, measured("rfm", [-0.1, 0.2, 0.3], 0.1)).gain is None
 
 
 def test_a_relative_gain_has_the_interval_of_paired_ratios_and_needs_a_positive_baseline() -> None:
     ours = measured("embedding", [0.6, 0.9], 0.75)
-    gain = Against.of(ours, measured("rfm", [0.5, 0.6], 0.5)).gain
+    gain = Comparison.of(ours, measured("rfm", [0.5, 0.6], 0.5)).gain
     assert gain is not None
     assert gain.value == pytest.approx(0.5)
     assert (gain.low, gain.high) == pytest.approx((0.2 + 0.05 * 0.3, 0.5 - 0.05 * 0.3))
     for bootstraps, value in (([0.0, 0.6], 0.5), ([0.5, 0.6], 0.0), ([0.5, 0.6], -0.1)):
-        assert Against.of(ours, measured("rfm", bootstraps, value)).gain is None
+        assert Comparison.of(ours, measured("rfm", bootstraps, value)).gain is None
 
 
 def test_a_tie_is_not_ahead() -> None:
-    assert Against.of(measured("embedding", [0.5, 0.6], 0.5), measured("rfm", [0.5, 0.5], 0.5)).share_above == 0.5
+    assert Comparison.of(measured("embedding", [0.5, 0.6], 0.5), measured("rfm", [0.5, 0.5], 0.5)).share_above == 0.5
 
 
 def test_bootstraps_without_a_value_are_left_out_of_the_interval() -> None:
@@ -65,9 +65,9 @@ def test_results_list_tasks_and_metrics_in_the_order_measured_and_compare_within
     results = Results({}, found, {}, {})
     assert results.lines == [("return_7d", "auc"), ("next_item_7d", "auc"), ("next_item_7d", "accuracy")]
     assert [one.value for one in results.of("next_item_7d", "auc")] == [0.6, 0.5, 0.4]
-    against = results.against("next_item_7d", "accuracy")
-    assert [one.baseline for one in against] == ["raw", "rfm"]
-    assert [one.difference.value for one in against] == pytest.approx([0.2, 0.1])
+    comparisons = results.comparisons("next_item_7d", "accuracy")
+    assert [one.baseline for one in comparisons] == ["raw", "rfm"]
+    assert [one.difference.value for one in comparisons] == pytest.approx([0.2, 0.1])
 
 
 def test_seconds_are_scaled_from_the_rows_to_a_million() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.evaluation_world import PLAN, World, world
 from userrep.errors import UsageError
-from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, _at_most, num_by_role, places, rows_of
+from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, _at_most, indices_in, num_by_role, rows_of
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +30,9 @@ def test_training_and_validation_have_no_user_in_common_and_no_test_date_lies_wi
 
 def test_a_date_at_which_nobody_is_known_is_refused() -> None:
     features = pa.table({"user_id": ["u1"], "as_of": pa.array([PLAN.dates[0]], pa.date32())})
-    with pytest.raises(UsageError, match="no sampled user is known at 2024-03-08, 2024-04-10, 2024-04-17; raise eval"):
+    with pytest.raises(
+        UsageError, match=r"no sampled user is known at 2024-03-08, 2024-04-10, 2024-04-17\. Raise eval"
+    ):
         rows_of(features, PLAN, seed=1)
 
 
@@ -69,7 +71,7 @@ def test_rows_are_counted_by_role_and_those_without_one_are_not() -> None:
 
 
 def test_places_are_indices_into_the_other_array_or_minus_one() -> None:
-    assert places(pa.array(["b", "x", None, "a"]), pa.array(["a", "b"])).tolist() == [1, -1, -1, 0]
+    assert indices_in(pa.array(["b", "x", None, "a"]), pa.array(["a", "b"])).tolist() == [1, -1, -1, 0]
 
 
 @settings(deadline=None)

@@ -13,7 +13,7 @@ from tests.support.builders import config_of
 from tests.support.evaluation_world import PLAN, Event, rows_at_all_dates, truth_of
 from userrep.errors import UsageError
 from userrep.evaluation.representation import Context
-from userrep.evaluation.run import check_futures, without_picks
+from userrep.evaluation.run import check_futures, reasons_without_picks
 from userrep.workflows.jobs import evaluation_main
 
 pytestmark = pytest.mark.fast
@@ -32,11 +32,11 @@ def test_the_representation_by_picks_is_left_out_where_there_are_none(tmp_path: 
     nothing = cast(Any, None)
     for of, picked, reasons in (
         (without, [], {"picks": "the configuration has no onboarding"}),
-        (config, [], {"picks": "none of the 50 sampled users has picked an item at onboarding"}),
+        (config, [], {"picks": "none of the 50 sampled users picked an item at onboarding"}),
         (config, [(3, 1)], {}),
     ):
         truth = truth_of(events, rows, np.eye(3, dtype=np.float32), picks=picked)
-        assert without_picks(Context(nothing, of, nothing, PLAN, truth.futures, seed=1)) == reasons
+        assert reasons_without_picks(Context(nothing, of, nothing, PLAN, truth.futures, seed=1)) == reasons
 
 
 def test_the_job_refuses_a_folder_in_use_before_spark_starts(

@@ -9,13 +9,13 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.support.evaluation_world import NUM_GROUPED_ITEMS, PLAN, Event, context_of, events_of_groups
 from userrep.config import AlsVectors
-from userrep.evaluation.activity import CutFutures
+from userrep.evaluation.activity import TruncatedFutures
 from userrep.evaluation.representations.als import (
     AlsFolded,
     AlsRefitted,
     AlsStatic,
     Factorization,
-    Fitted,
+    Factors,
     flagged,
     folded,
 )
@@ -31,7 +31,7 @@ def factorised(num_users: int = 60, num_items: int = 40) -> Factorization:
     user_UD, item_ID = (rng.normal(size=(size, ALS.dim)).astype(np.float32) for size in (num_users, num_items))
     user_UD[::2] = 0
     factors = Factorization(ALS)
-    factors._fitted = Fitted(user_UD, item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    factors._fitted = Factors(user_UD, item_ID, item_ID.T.astype(np.float64) @ item_ID)
     return factors
 
 
@@ -41,7 +41,7 @@ def test_folded_als_is_the_weighted_regression_of_the_paper_and_items_without_fa
     item_ID[3] = 0
     history_NI = rng.poisson(1, size=(6, 12)).astype(np.float64)
     history_NI[:, 3] = 5
-    fitted = Fitted(np.zeros((0, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    fitted = Factors(np.zeros((0, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
     found = folded(csr_array(history_NI), fitted, ALS)
     for row_I, found_D in zip(history_NI, found, strict=True):
         confidence_I = 1 + ALS.alpha * np.log1p(row_I)
@@ -71,7 +71,7 @@ def test_cut_rows_have_no_static_factors_and_are_folded_in_by_what_is_known() ->
     events = [Event(user, item, PLAN.until) for user in range(60) for item in (user % 40, 7)]
     context, factors = context_of(events), factorised()
     known = csr_array((context.futures.history > 0) * (np.arange(40.0) == 7))  # one event with the item of all
-    cut = context.cut(CutFutures(context.rows, context.activity, known))
+    cut = context.truncated(TruncatedFutures(context.rows, context.activity, known))
     assert not AlsStatic(factors).matrix(cut).any()
     folded_ND = AlsFolded(factors).matrix(cut)
     at_first = context.rows.date_N == 0  # the day of the events

@@ -21,7 +21,7 @@ from tests.support.evaluation_world import (
 )
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Floats32, Representation
-from userrep.evaluation.representations.als import AlsFolded, Factorization, Fitted
+from userrep.evaluation.representations.als import AlsFolded, Factorization, Factors
 from userrep.evaluation.representations.matrices import Nmf
 from userrep.evaluation.sample import Sample
 
@@ -88,7 +88,7 @@ def representations_fitted(counts_UV: csr_array) -> list[Representation]:
     nmf, factors = Nmf(), Factorization(ALS)
     nmf.fit_counts(counts_UV, seed=3)
     item_ID = np.random.default_rng(0).normal(size=(V, ALS.dim)).astype(np.float32)
-    factors._fitted = Fitted(np.zeros((U, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    factors._fitted = Factors(np.zeros((U, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
     return [nmf, AlsFolded(factors)]
 
 

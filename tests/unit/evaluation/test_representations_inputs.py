@@ -14,7 +14,7 @@ from userrep.evaluation.representations import inputs
 from userrep.evaluation.representations.inputs import (
     Blocks,
     Embedding,
-    Nothing,
+    Popularity,
     Raw,
     Untrained,
     is_count,
@@ -35,7 +35,7 @@ def context() -> Context:
 
 
 def test_nothing_is_one_column_of_zeros(context: Context) -> None:
-    assert Nothing().matrix(context).tolist() == [[0]] * len(context.rows)
+    assert Popularity().matrix(context).tolist() == [[0]] * len(context.rows)
 
 
 def test_raw_are_the_scaled_inputs_of_the_encoder(context: Context) -> None:

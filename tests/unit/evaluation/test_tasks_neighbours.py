@@ -26,7 +26,7 @@ from userrep.evaluation.tasks.neighbours import (
     NeighboursByFavourite,
     neighbours_ndcg,
 )
-from userrep.evaluation.tasks.rows import clusters_touched
+from userrep.evaluation.tasks.rows import events_by_cluster
 from userrep.evaluation.tasks.task import LeftOut
 
 pytestmark = pytest.mark.fast
@@ -60,7 +60,7 @@ def test_a_vector_of_zeros_is_at_right_angles_to_all_others() -> None:
 
 
 def test_a_representation_that_holds_the_favourite_is_found(planted: World) -> None:
-    favourite = clusters_touched(planted.truth, 7).argmax(axis=1)
+    favourite = events_by_cluster(planted.truth, 7).argmax(axis=1)
     x_NF = np.eye(6, dtype=np.float32)[favourite]
     assert judged(planted.truth, NeighboursByFavourite(7), x_NF)[0] > 0.97
 
@@ -103,11 +103,11 @@ def test_inputs_are_standardized_before_cosines_if_that_is_better_at_training_da
     sign_N = (1 - 2 * (rows.user_N % 2)).astype(np.float32)
     offset = np.stack([np.full(len(rows), 100.0), sign_N, np.random.default_rng(0).normal(size=len(rows))], axis=1)
     x_NF = offset.astype(np.float32) * np.array([1, 1, 20], np.float32)
-    assert problem.chosen(x_NF) == STANDARDIZED
+    assert problem.choose(x_NF) == STANDARDIZED
     better, worse = (value_of("ndcg", problem.scores(x_NF, how)["ndcg"]) for how in (STANDARDIZED, AS_IT_IS))
     assert better > worse + 0.2
     angle = np.stack([sign_N, np.random.default_rng(1).normal(scale=0.01, size=len(rows))], axis=1)
-    assert problem.chosen(angle.astype(np.float32)) == AS_IT_IS  # noise is small until it is scaled
+    assert problem.choose(angle.astype(np.float32)) == AS_IT_IS  # noise is small until it is scaled
 
 
 def test_what_holds_an_attribute_has_neighbours_of_the_same_value() -> None:
@@ -133,15 +133,18 @@ def test_too_few_rows_or_kinds_are_named() -> None:
     rows = rows_at_all_dates(100, plan_of=["a"] * 100, sparse=["x"] * 3 + [None] * 97, few=["x", "y"] + [None] * 98)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     for task, reason in (
-        (NeighboursByFavourite(30), "rows of 1 kinds in the train part"),
-        (NeighboursByAttribute("plan_of"), "attribute plan_of has 1 value here"),
-        (NeighboursByAttribute("sparse"), "attribute sparse has 1 value here"),
-        (NeighboursByAttribute("few"), "4 rows of 2 kinds in the train part"),
+        (NeighboursByFavourite(30), "rows of 1 kinds in the train split; at least 20 rows of 2 kinds are required"),
+        (NeighboursByAttribute("plan_of"), "attribute plan_of needs at least 2 distinct values, got 1"),
+        (NeighboursByAttribute("sparse"), "attribute sparse needs at least 2 distinct values, got 1"),
+        (
+            NeighboursByAttribute("few"),
+            "4 rows of 2 kinds in the train split; at least 20 rows of 2 kinds are required",
+        ),
     ):
         found = task.problem(truth, 1)
         assert isinstance(found, LeftOut)
         assert reason in found
     nothing = replace(truth, cluster_I=np.full(3, -1))
-    assert NeighboursByFavourite(30).problem(nothing, 1) == "no item has a vector to be clustered by"
+    assert NeighboursByFavourite(30).problem(nothing, 1) == "no item has a vector, so items cannot be clustered"
     same = truth_with(300, same=["x"] * 300)
-    assert NeighboursByAttribute("same").problem(same, 1) == "attribute same has 1 value here"
+    assert NeighboursByAttribute("same").problem(same, 1) == "attribute same needs at least 2 distinct values, got 1"

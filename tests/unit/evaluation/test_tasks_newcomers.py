@@ -63,12 +63,12 @@ def test_a_pick_is_never_a_hit_of_a_new_user(planted: World) -> None:
 def test_without_new_users_or_anything_to_know_of_them_the_task_says_so(planted: World, tmp_path: Path) -> None:
     nobody = replace(planted.rows, role_N=np.where(planted.rows.role_N == TEST, NO_ROLE, planted.rows.role_N))
     truth = truth_of(planted.events, nobody, planted.item_IT)
-    reason = "0 of 500 sampled users are new at a test date, 30 days there at most; 10 are wanted"
+    reason = "0 of 500 sampled users are new at a test date (for at most 30 days); at least 10 are required"
     assert NewUsers(3, 30, is_blank=False).problem(truth, 1) == reason
     at_rest = truth_of([Event(0, 0, FIRST_DAY)], planted.rows, planted.item_IT)
     found = NewUsers(3, 30, is_blank=False).problem(at_rest, 1)
     assert isinstance(found, LeftOut)
-    assert found.endswith("30 days there at most; 0 pairs of users and items in the train part; 40 are wanted")
+    assert found.endswith("for at most 30 days); 0 user-item pairs in the train split; at least 40 are required")
     tasks = newcomer_tasks(PLAN, config_of(tmp_path))
     assert [isinstance(task.problem(planted.truth, 1), LeftOut) for task in tasks] == [True, False, False, False]
     assert "the configuration has no onboarding, no users.attributes and no users." in str(tasks[0].problem(truth, 1))
@@ -81,5 +81,7 @@ def test_ten_new_users_are_enough_and_nine_are_not(planted: World) -> None:
         role_N = np.where((planted.rows.role_N == TEST) & ~is_new_N, NO_ROLE, planted.rows.role_N)
         truth = truth_of(planted.events, replace(planted.rows, role_N=role_N), planted.item_IT)
         found = NewUsers(3, 30, is_blank=False).problem(truth, 1)
-        refusal = f"{num_users} of 500 sampled users are new at a test date, 30 days there at most; 10 are wanted"
+        refusal = (
+            f"{num_users} of 500 sampled users are new at a test date (for at most 30 days); at least 10 are required"
+        )
         assert (found == refusal) is is_refused

@@ -142,7 +142,7 @@ def test_popularity_would_tell_negatives_that_are_drawn_from_all_items_alike(pla
     anything = np.where(pairs.is_positive_P, pairs.item_P, rng.integers(0, 80, len(pairs.item_P)))
     drawn_from_all = PairProblem(truth, Pairs(pairs.row_P, anything, pairs.is_positive_P))
     zeros_N1 = np.zeros((len(planted.rows), 1), np.float32)
-    assert value_of("auc", drawn_from_all.scores(zeros_N1, drawn_from_all.chosen(zeros_N1))["auc"]) > 0.6
+    assert value_of("auc", drawn_from_all.scores(zeros_N1, drawn_from_all.choose(zeros_N1))["auc"]) > 0.6
 
 
 def test_taste_tells_which_items_a_user_takes(planted: World) -> None:
@@ -175,7 +175,7 @@ def test_scores_are_of_the_test_pairs_and_their_users(planted: World) -> None:
     problem = NextItem(7).problem(planted.truth, 1)
     assert isinstance(problem, PairProblem)
     x_NF = planted.taste_of_rows()
-    scores = problem.scores(x_NF, problem.chosen(x_NF))["auc"]
+    scores = problem.scores(x_NF, problem.choose(x_NF))["auc"]
     is_test_P = planted.rows.role_N[problem.pairs.row_P] == TEST
     in_order = np.flatnonzero(is_test_P)[np.argsort(problem.pairs.row_P[is_test_P], kind="stable")]
     assert scores.user_M.tolist() == planted.rows.user_N[problem.pairs.row_P[in_order]].tolist()
@@ -188,4 +188,4 @@ def test_too_few_pairs_are_named() -> None:
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     reason = NextItem(7).problem(truth, 1)
     assert isinstance(reason, LeftOut)
-    assert reason == "0 pairs of users and items in the train part; 40 are wanted"
+    assert reason == "0 user-item pairs in the train split; at least 40 are required"

@@ -25,8 +25,8 @@ from userrep.evaluation.tasks.rows import (
     RowProblem,
     Setting,
     Volume,
-    clusters_touched,
-    lacking_kinds,
+    events_by_cluster,
+    too_few_rows,
 )
 from userrep.evaluation.tasks.task import LeftOut
 
@@ -43,7 +43,7 @@ def test_labels_of_rows_are_those_counted_one_by_one(planted: World) -> None:
     problems = [task.problem(truth, 1) for task in (Return(7), Return(30), Volume(30))]
     assert all(isinstance(problem, RowProblem) for problem in problems)
     labels = np.hstack([problem.y_NK for problem in problems if isinstance(problem, RowProblem)])
-    touched = clusters_touched(truth, 30)
+    touched = events_by_cluster(truth, 30)
     for row in range(0, len(rows), 17):
         user, day = int(rows.user_N[row]), rows.dates[rows.date_N[row]]
         _, within_7, _ = windows_by_hand(planted.events, user, day, 7)
@@ -58,7 +58,7 @@ def test_labels_of_rows_are_those_counted_one_by_one(planted: World) -> None:
 def test_items_without_a_cluster_are_in_none(planted: World) -> None:
     without = planted.truth.cluster_I.copy()
     without[::2] = -1
-    touched = clusters_touched(replace(planted.truth, cluster_I=without), 30)
+    touched = events_by_cluster(replace(planted.truth, cluster_I=without), 30)
     counts = planted.truth.futures.num_events(30).toarray()
     assert touched.sum(axis=1).tolist() == counts[:, 1::2].sum(axis=1).tolist()
 
@@ -119,7 +119,7 @@ def test_the_probe_with_the_smaller_loss_on_validation_rows_counts_and_both_are_
     noisy_NF = (problem.y_NK + rng.normal(scale=2, size=(len(problem.rows), 20))).astype(np.float32)
     distance_NF = (rng.normal(size=noisy_NF.shape) * (0.3 + problem.y_NK)).astype(np.float32)  # its square tells
     for x_NF, wanted in ((noisy_NF, "linear"), (distance_NF, "trees")):
-        setting = problem.chosen(x_NF)
+        setting = problem.choose(x_NF)
         scores = problem.scores(x_NF, setting)
         assert list(scores) == ["auc", "auc_linear", "auc_trees"]
         assert str(setting).startswith(wanted)
@@ -134,7 +134,7 @@ def test_labels_of_test_rows_change_no_setting_and_no_score(planted: World) -> N
         assert isinstance(problem, RowProblem)
         x_NF, is_test_N = planted.taste_of_rows(), problem.rows.role_N == TEST
         changed = replace(problem, y_NK=np.where(is_test_N[:, None], 1 - problem.y_NK, problem.y_NK))
-        settings = [one.chosen(x_NF) for one in (problem, changed)]
+        settings = [one.choose(x_NF) for one in (problem, changed)]
         assert str(settings[0]) == str(settings[1])
         (one, other) = (p.scores(x_NF, settings[0])[task.metrics[0]] for p in (problem, changed))
         assert (one.score_MK == other.score_MK).all()
@@ -143,7 +143,7 @@ def test_labels_of_test_rows_change_no_setting_and_no_score(planted: World) -> N
 def test_several_labels_are_read_by_a_regression_alone(planted: World) -> None:
     problem = NextCategories(30).problem(planted.truth, 1)
     assert isinstance(problem, RowProblem)
-    setting = problem.chosen(planted.taste_of_rows())
+    setting = problem.choose(planted.taste_of_rows())
     assert setting.trees is None
     assert str(setting).startswith("linear, penalty ")
     assert list(problem.scores(planted.taste_of_rows(), setting)) == ["auc", "auc_linear"]
@@ -154,13 +154,13 @@ def test_ten_rows_of_either_kind_in_each_part_are_enough_and_nine_are_not(plante
     enough = np.zeros(len(rows), bool)
     for role in (TRAIN, VALID, TEST):
         enough[np.flatnonzero(rows.role_N == role)[:10]] = True
-    assert lacking_kinds(rows, enough) is None
-    assert lacking_kinds(rows, ~enough) is None
+    assert too_few_rows(rows, enough) is None
+    assert too_few_rows(rows, ~enough) is None
     for name, role in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
         too_few = enough.copy()
         too_few[np.flatnonzero(enough & (rows.role_N == role))[0]] = False
-        assert lacking_kinds(rows, too_few) == f"9 rows with it in the {name} part; 10 are wanted"
-        assert lacking_kinds(rows, ~too_few) == f"9 rows without it in the {name} part; 10 are wanted"
+        assert too_few_rows(rows, too_few) == f"9 positive rows in the {name} split; at least 10 are required"
+        assert too_few_rows(rows, ~too_few) == f"9 negative rows in the {name} split; at least 10 are required"
 
 
 def test_only_clusters_with_enough_rows_of_either_kind_are_labels(planted: World) -> None:
@@ -170,7 +170,7 @@ def test_only_clusters_with_enough_rows_of_either_kind_are_labels(planted: World
     cluster_I[rare] = cluster_I.max() + 1  # a cluster of one rare item
     problem = NextCategories(30).problem(replace(planted.truth, cluster_I=cluster_I), 1)
     assert isinstance(problem, RowProblem)
-    touched = clusters_touched(replace(planted.truth, cluster_I=cluster_I), 30) > 0
+    touched = events_by_cluster(replace(planted.truth, cluster_I=cluster_I), 30) > 0
     np.testing.assert_array_equal(problem.y_NK, touched[:, :-1])
 
 
@@ -178,9 +178,12 @@ def test_too_few_examples_are_named() -> None:
     rows = rows_at_all_dates(100)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     for task, reasons in (
-        (Return(7), ("0 rows with it in the valid part; 10 are wanted", "rows with it in the train part")),
-        (Volume(30), ("rows with it in the",)),
-        (NextCategories(30), ("no cluster of items is met by 10 users, and not met by as many, in each part",)),
+        (
+            Return(7),
+            ("0 positive rows in the valid split; at least 10 are required", "positive rows in the train split"),
+        ),
+        (Volume(30), ("positive rows in the",)),
+        (NextCategories(30), ("no cluster of items has 10 positive and 10 negative rows in each split",)),
     ):
         found = task.problem(truth, 1)
         assert isinstance(found, LeftOut)

@@ -54,6 +54,6 @@ def test_a_lean_truth_keeps_attributes_and_events_and_drops_the_other_features()
 
 
 def test_an_attribute_needs_two_values_to_tell_users_apart() -> None:
-    assert too_few_values("age", 0) == "attribute age has 0 values here"
-    assert too_few_values("age", 1) == "attribute age has 1 value here"
+    assert too_few_values("age", 0) == "attribute age needs at least 2 distinct values, got 0"
+    assert too_few_values("age", 1) == "attribute age needs at least 2 distinct values, got 1"
     assert too_few_values("age", 2) is None

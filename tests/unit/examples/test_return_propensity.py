@@ -83,10 +83,10 @@ def test_each_split_needs_labels_of_both_kinds() -> None:
     dates = LabelDates(days(0, 7), days(14))
     both = {(split, label): 1 for split in ("train", "test") for label in (0.0, 1.0)}
     _check_labels(both, dates)
-    with pytest.raises(UserrepError, match="the test labels of 2024-05-15 to 2024-05-15 are all of one kind"):
+    with pytest.raises(UserrepError, match="the test labels of 2024-05-15 to 2024-05-15 are all of one class"):
         _check_labels(both | {("test", 1.0): 0}, dates)
     del both["train", 0.0]
-    with pytest.raises(UserrepError, match="the train labels of 2024-05-01 to 2024-05-08 are all of one kind"):
+    with pytest.raises(UserrepError, match="the train labels of 2024-05-01 to 2024-05-08 are all of one class"):
         _check_labels(both, dates)
 
 

@@ -1,17 +1,15 @@
 """What a generated log plants: tastes, items and visits, all of which follow from the specification."""
 
-from datetime import date
 from functools import cache
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from userrep.errors import UsageError
-from userrep.synthetic.planted import REGIMES, Catalog, LogSpec, Population, drawn, keys_of, normal, uniform
+from userrep.synthetic.draws import keys_of
+from userrep.synthetic.planted import Catalog, Population
+from userrep.synthetic.spec import REGIMES, LogSpec
 
 pytestmark = pytest.mark.fast
 
@@ -27,40 +25,6 @@ def population() -> Population:
 @cache
 def catalog() -> Catalog:
     return Catalog(SPEC)
-
-
-# Random numbers
-
-
-def test_hashed_numbers_are_uniform_and_independent_between_purposes() -> None:
-    keys = keys_of(7, np.arange(50_000))
-    here, there = uniform(keys, "here"), uniform(keys, "there")
-    assert np.histogram(here, bins=20, range=(0, 1))[0].min() > 0.9 * len(keys) / 20
-    assert abs(np.corrcoef(here, there)[0, 1]) < 0.02
-    assert abs(np.corrcoef(here[1:], here[:-1])[0, 1]) < 0.02
-
-
-def test_a_key_depends_on_each_part_and_on_the_order_of_parts() -> None:
-    keys = [keys_of(1, 2), keys_of(2, 1), keys_of(1), keys_of(1, 2, 0), keys_of(1, 3)]
-    assert len({int(key[0]) for key in keys}) == 5
-    together = keys_of(1, np.array([[2], [3]]), np.array([4, 5]))
-    assert together[1, 0] == keys_of(1, 3, 4)[0]
-
-
-def test_normal_numbers_have_the_moments_of_a_standard_normal() -> None:
-    numbers = normal(keys_of(3, np.arange(50_000)), "taste")
-    assert abs(numbers.mean()) < 0.02
-    assert numbers.std() == pytest.approx(1, abs=0.02)
-    assert np.mean(np.abs(numbers) < 1) == pytest.approx(0.6827, abs=0.01)
-
-
-@settings(deadline=None)
-@given(u=st.floats(0, 1, exclude_min=True, exclude_max=True))
-@example(u=0.25)
-@example(u=0.75)
-def test_a_column_is_drawn_in_proportion_to_its_share(u: float) -> None:
-    shares = np.array([[0.25, 0.5, 0.25], [0.0, 0.0, 1.0]])
-    assert drawn(shares, np.array([u, u])).tolist() == [0 if u <= 0.25 else 1 if u <= 0.75 else 2, 2]
 
 
 # Items
@@ -215,46 +179,3 @@ def test_half_of_the_users_of_a_churning_log_leave_for_good() -> None:
     days = np.unique(np.stack([events["user"], events["day"]]), axis=1)
     before = leaving[days[0]] - days[1]
     assert np.mean((before > 0) & (before < 15)) < 0.7 * np.mean((before > 30) & (before < 45))  # they fade
-
-
-# The specification
-
-
-@pytest.mark.parametrize(
-    ("values", "fault"),
-    [
-        ({"num_users": 1}, r"num_users must be between 2 and 1e\+09, got 1"),
-        ({"num_items": 3}, r"num_items must be between 8 and 1e\+08, got 3"),
-        ({"num_tastes": 9}, "num_tastes must be between 2 and 8, got 9"),
-        ({"leaving_share": 1.5}, "leaving_share must be between 0 and 1, got 1.5"),
-        ({"malformed_share": float("nan")}, "malformed_share must be between 0 and 0.5, got nan"),
-    ],
-)
-def test_a_value_out_of_range_is_refused(values: dict[str, Any], fault: str) -> None:
-    with pytest.raises(UsageError, match=fault):
-        LogSpec(**values)
-
-
-def test_all_faults_are_reported_together() -> None:
-    with pytest.raises(UsageError) as caught:
-        LogSpec(num_days=0, seed=-1, late_share=2)
-    assert len(caught.value.faults) == 3
-
-
-def test_values_at_the_ends_of_their_ranges_are_accepted() -> None:
-    least = LogSpec(2, 2, date(2024, 1, 1), 1, 0.01, 2, 2, 0, 0, 0, 0, 0)
-    most = LogSpec(2, 12, date(2024, 1, 1), 10_000, 200, 12, 12, 2**63 - 1, 0.5, 0.5, 0.5, 0.5)
-    assert (least.num_days, most.num_days) == (1, 10_000)
-
-
-@pytest.mark.parametrize(
-    ("spec", "per_block", "num_blocks"),
-    [
-        (LogSpec(num_users=128, num_days=40), 128, 1),
-        (LogSpec(num_users=129, num_days=40), 128, 2),
-        (LogSpec(num_users=100, num_days=1000, events_per_user_day=20), 10, 10),
-        (LogSpec(num_users=3, num_days=10_000, events_per_user_day=200), 1, 3),
-    ],
-)
-def test_blocks_hold_some_200_000_events_and_at_most_128_users(spec: LogSpec, per_block: int, num_blocks: int) -> None:
-    assert (spec.users_per_block, spec.num_blocks) == (per_block, num_blocks)

@@ -1,4 +1,4 @@
-"""All representations that an evaluation compares, in the order in which results name them."""
+"""All representations that an evaluation compares, in the order of the results."""
 
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Representation
@@ -6,7 +6,7 @@ from userrep.evaluation.representations.als import AlsFolded, AlsRefitted, AlsSt
 from userrep.evaluation.representations.inputs import (
     Blocks,
     Embedding,
-    Nothing,
+    Popularity,
     Raw,
     Untrained,
     is_count,
@@ -18,18 +18,18 @@ from userrep.evaluation.representations.inputs import (
 from userrep.evaluation.representations.matrices import Nmf
 from userrep.evaluation.representations.reduced import Pca
 
-PICKS = "picks"  # left out where there are none
-REFITTED = "als_refitted"  # left out of tasks of new users: its items know all that these did before a date
+PICKS = "picks"  # left out without onboarding picks
+REFITTED = "als_refitted"  # left out of new-user tasks: its item factors are fitted on the users' full history
 
 
 def representations() -> list[Representation]:
-    """Return a new, unfitted one of each; the embedding, which the others are measured against, comes first."""
+    """Return a new, unfitted instance of each; the embedding, the one under test, comes first."""
     settings = AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6)
     factors = Factorization(settings)
     return [
         Embedding(),
         Untrained(),
-        Nothing(),
+        Popularity(),
         Blocks("rfm", is_recent_count),
         Blocks("rfm_history", is_count),
         Blocks(PICKS, is_pick),

@@ -1,4 +1,4 @@
-"""A non-negative factorization of the matrix of counts before ``plan.until``, into which each row's history is folded.
+"""Non-negative factorization of the count matrix before ``plan.until``; rows are folded in by their history.
 
 Shapes: U users, V items, N rows, D factors.
 """
@@ -19,24 +19,24 @@ _NMF_ROUNDS = 60
 
 @dataclass
 class Nmf:
-    """Non-negative factors (Lee and Seung 1999), by scikit-learn, of the logarithms of 1 + counts, rows of length 1.
+    """Non-negative factors (Lee and Seung 1999) by scikit-learn.
 
-    Rows are brought to length 1 so that what a user buys counts, and not how much; square roots of the factors are
-    given, since they are skewed. Then 1, or zeros without a history. Cost: 60 sweeps of coordinate
-    descent over the sample, each some U x D^2 multiplications, and as many over the rows.
+    Input: log(1 + count), rows scaled to length 1, so that the choice of items matters and not their number. Output:
+    square roots of the factors, because factors are skewed, then a 1; zeros without a history. Cost: 60 sweeps of
+    coordinate descent over the sample, each about U x D^2 multiplications, and as many over the rows.
     """
 
     name: str = "nmf"
     _model: NMF | None = field(default=None, init=False)
 
     def fit(self, context: Context) -> None:
-        """Factorise ``context.sample``."""
+        """Factorize ``context.sample``."""
         self.fit_counts(context.sample.num_events_UV, seed=context.seed)
 
     def fit_counts(self, counts_UV: csr_array, *, seed: int) -> None:
-        """Factorise these counts."""
+        """Factorize these counts."""
         dim = min(_FACTORS, *counts_UV.shape)
-        # No tolerance: when to stop is decided by all rows together, and a row must not depend on those beside it.
+        # tol=0: the stopping rule looks at all rows, and a row's result must not depend on the other rows.
         self._model = NMF(dim, init="nndsvd", max_iter=_NMF_ROUNDS, tol=0, random_state=seed)
         self._model.fit(_directions(counts_UV))
 
@@ -45,7 +45,7 @@ class Nmf:
         return self.folded(context.history_of_sample())
 
     def folded(self, counts_NV: csr_array) -> Floats32:
-        """Solve for the rows' factors with the items' held fast."""
+        """Solve for the rows' factors with the item factors fixed."""
         assert self._model is not None
         return flagged(np.sqrt(self._model.transform(_directions(counts_NV))).astype(np.float32))
 

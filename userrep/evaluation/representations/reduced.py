@@ -1,4 +1,4 @@
-"""Principal components of the inputs: what a linear encoder without any idea of users would make of them.
+"""Principal components of the inputs: the best linear encoder of the same width.
 
 Shapes: B rows of the sample, N rows, F inputs, D components.
 """
@@ -12,12 +12,12 @@ import pyarrow as pa
 from userrep.evaluation.representation import Context, Floats32
 from userrep.store.arrow import combined, packed, unpacked
 
-_ROWS = 20_000  # about as many are drawn
+_MAX_ROWS = 20_000  # approximate size of the sample
 
 
 @dataclass
 class Pca:
-    """The first components of the scaled inputs, fitted on a sample of all users' rows at or before ``plan.until``."""
+    """The first components of the scaled inputs, fitted on a sample of all users' rows up to ``plan.until``."""
 
     name: str = "pca"
     num_components: int = 120
@@ -25,23 +25,23 @@ class Pca:
     _axes_FD: Floats32 = field(default_factory=lambda: np.zeros((0, 0), np.float32), init=False)
 
     def fit(self, context: Context) -> None:
-        """Find the axes: an eigendecomposition of F x F. Some 20,000 rows, packed, reach the driver."""
+        """Fit the axes by eigendecomposition of F x F. About 20,000 packed rows reach the driver."""
         self.fit_rows(earlier_rows(context))
 
     def fit_rows(self, x_BF: Floats32) -> None:
-        """Find the axes of these rows."""
+        """Fit the axes on these rows."""
         self._center_F = x_BF.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred_BF = (x_BF - self._center_F).astype(np.float64)
-        _, axes_FF = np.linalg.eigh(centred_BF.T @ centred_BF)  # variances ascend
+        centered_BF = (x_BF - self._center_F).astype(np.float64)
+        _, axes_FF = np.linalg.eigh(centered_BF.T @ centered_BF)  # in ascending order of variance
         self._axes_FD = axes_FF[:, ::-1][:, : self.num_components].astype(np.float32)
 
     def matrix(self, context: Context) -> Floats32:
-        """Project the rows onto the axes; as many as there are inputs at most."""
+        """Project the rows onto the axes: at most as many columns as inputs."""
         return np.asarray((context.scaled() - self._center_F) @ self._axes_FD, np.float32)
 
 
 def earlier_rows(context: Context) -> Floats32:
-    """Return some 20,000 scaled rows of dates before the evaluation's, in the order of user and date."""
+    """Return about 20,000 scaled rows of dates up to ``plan.until``, ordered by user and date."""
     layout, scaler = context.layout, context.artifact.scaler
 
     def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -50,6 +50,6 @@ def earlier_rows(context: Context) -> Floats32:
             keys = [batch.column("user_id"), batch.column("as_of")]
             yield pa.RecordBatch.from_arrays([*keys, packed(x_BF)], ["user_id", "as_of", "x"])
 
-    drawn = context.earlier_features(max_rows=_ROWS).mapInArrow(scaled, "user_id STRING, as_of DATE, x BINARY")
-    rows = drawn.toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
+    sample = context.earlier_features(max_rows=_MAX_ROWS).mapInArrow(scaled, "user_id STRING, as_of DATE, x BINARY")
+    rows = sample.toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
     return unpacked(combined(rows.column("x")), layout.width)

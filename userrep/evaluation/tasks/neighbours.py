@@ -1,6 +1,6 @@
-"""Tasks without a probe: are the nearest users of a user alike in what it will do, or in who it is?
+"""Tasks without a probe: are a user's nearest neighbors similar in future behavior or in attributes?
 
-Shapes: N rows, F numbers, Q rows of one date, P places of a ranking.
+Shapes: N rows, F numbers, Q rows of one date, P ranks.
 """
 
 from dataclasses import dataclass
@@ -11,91 +11,91 @@ from numpy.typing import NDArray
 
 from userrep.evaluation.metrics import Scores, ndcg
 from userrep.evaluation.probes import standardized
-from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints, Rows, num_by_role, places
-from userrep.evaluation.tasks.rows import clusters_touched
-from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth, too_few_values
+from userrep.evaluation.rows import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
+from userrep.evaluation.tasks.rows import events_by_cluster
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Truth, too_few_values
 
-_PLACES = 50
-_MAX_POOL = 2000  # rows of a date among which neighbours are looked for
+_NUM_NEIGHBORS = 50
+_MAX_POOL = 2000  # rows of a date among which neighbors are searched
 
 AS_IT_IS, STANDARDIZED = "as it is", "standardized"
 
 
-class _Found(NamedTuple):
+class _Rankings(NamedTuple):
     rows: Ints
     ndcg: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class NeighbourProblem:
-    """Rows with a kind each (-1: not in it); a neighbour, of the same date, is relevant if it is of the same kind.
+    """Rows with a kind each; a neighbor of the same date is relevant if it has the same kind.
 
-    ``pool_N``: the rows that take part. There is no probe. All that is chosen, by nDCG at the training dates, is
-    whether a representation is standardized before cosines are taken.
+    ``kind_N``: -1 for rows that do not take part. ``pool_N``: rows that take part. There is no probe; the only setting,
+    chosen by nDCG at the training dates, is whether to standardize a representation before taking cosines.
     """
 
     rows: Rows
     kind_N: Ints
     pool_N: NDArray[np.bool_]
     seed: int
-    num_places: int = _PLACES
+    num_neighbors: int = _NUM_NEIGHBORS
 
     @property
     def num_examples(self) -> dict[str, int]:
-        """Count the rows by role."""
+        """Number of rows by role."""
         return num_by_role(self.rows.role_N[self.pool_N])
 
-    def chosen(self, x_NF: Floats32) -> str:
-        """Choose how cosines are taken."""
-        tried = (AS_IT_IS, STANDARDIZED)
-        return max(tried, key=lambda how: float(self._found(x_NF, how, is_test=False).ndcg.mean()))
+    def choose(self, x_NF: Floats32) -> str:
+        """Choose whether to standardize before taking cosines."""
+        settings = (AS_IT_IS, STANDARDIZED)
+        return max(settings, key=lambda setting: float(self._rankings(x_NF, setting, is_test=False).ndcg.mean()))
 
     def scores(self, x_NF: Floats32, choice: str) -> dict[str, Scores]:
-        """Return the nDCG of each test row that has a relevant other."""
-        found = self._found(x_NF, choice, is_test=True)
-        figures_T1 = found.ndcg[:, None]
-        return {"ndcg": Scores(figures_T1, np.zeros_like(figures_T1), self.rows.user_N[found.rows])}
+        """Return the nDCG of each test row that has a relevant neighbor."""
+        rankings = self._rankings(x_NF, choice, is_test=True)
+        ndcg_T1 = rankings.ndcg[:, None]
+        return {"ndcg": Scores(ndcg_T1, np.zeros_like(ndcg_T1), self.rows.user_N[rankings.rows])}
 
-    def _found(self, x_NF: Floats32, how: str, *, is_test: bool) -> _Found:
-        """Rank within each date; the seed shuffles its rows, so that no order of theirs decides between equals."""
+    def _rankings(self, x_NF: Floats32, setting: str, *, is_test: bool) -> _Rankings:
+        """Rank within each date; rows are shuffled by the seed, so that ties are broken at random."""
         training_N, rng = self.rows.role_N != TEST, np.random.default_rng(self.seed)
-        if how == STANDARDIZED:
+        if setting == STANDARDIZED:
             x_NF = standardized(x_NF, training_N)
         parts = []
         for d in range(len(self.rows.dates)):
-            mine = rng.permutation(np.flatnonzero(self.pool_N & (self.rows.date_N == d) & (training_N != is_test)))
-            if len(mine) > 1:
-                value_Q = neighbours_ndcg(x_NF[mine], self.kind_N[mine], self.num_places)
-                has_one = ~np.isnan(value_Q)
-                parts.append(_Found(mine[has_one], value_Q[has_one]))
-        return _Found(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+            row_Q = rng.permutation(np.flatnonzero(self.pool_N & (self.rows.date_N == d) & (training_N != is_test)))
+            if len(row_Q) > 1:
+                value_Q = neighbours_ndcg(x_NF[row_Q], self.kind_N[row_Q], self.num_neighbors)
+                is_ranked_Q = ~np.isnan(value_Q)
+                parts.append(_Rankings(row_Q[is_ranked_Q], value_Q[is_ranked_Q]))
+        return _Rankings(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def neighbours_ndcg(x_QF: Floats32, kind_Q: Ints, num_places: int) -> NDArray[np.float64]:
-    """Rank for each row all others by cosine; return nDCG, NaN where no other is of its kind.
+def neighbours_ndcg(x_QF: Floats32, kind_Q: Ints, num_neighbors: int) -> NDArray[np.float64]:
+    """Rank all other rows for each row by cosine; return nDCG, NaN if no other row has the same kind.
 
-    Vectors of zeros are at right angles to all others. Memory: Q x Q float32.
+    Zero vectors have cosine 0 with every vector. Memory: Q x Q float32.
     """
     norm_Q = np.linalg.norm(x_QF, axis=1, keepdims=True)
     unit_QF = x_QF / np.where(norm_Q > 0, norm_Q, 1)
     cosine_QQ = unit_QF @ unit_QF.T
     np.fill_diagonal(cosine_QQ, -np.inf)
-    num_places = min(num_places, len(x_QF) - 1)
-    best_QP = np.argpartition(-cosine_QQ, num_places - 1, axis=1)[:, :num_places]
-    in_order = np.argsort(-np.take_along_axis(cosine_QQ, best_QP, axis=1), axis=1, kind="stable")
-    best_QP = np.take_along_axis(best_QP, in_order, axis=1)
+    num_neighbors = min(num_neighbors, len(x_QF) - 1)
+    best_QP = np.argpartition(-cosine_QQ, num_neighbors - 1, axis=1)[:, :num_neighbors]
+    by_rank = np.argsort(-np.take_along_axis(cosine_QQ, best_QP, axis=1), axis=1, kind="stable")
+    best_QP = np.take_along_axis(best_QP, by_rank, axis=1)
     gain_QP = (kind_Q[best_QP] == kind_Q[:, None]).astype(np.float64)
-    _, place_Q, counts = np.unique(kind_Q, return_inverse=True, return_counts=True)
-    others_Q = counts[place_Q] - 1
+    _, kind_index_Q, counts = np.unique(kind_Q, return_inverse=True, return_counts=True)
+    others_Q = counts[kind_index_Q] - 1
     value_Q = np.full(len(x_QF), np.nan)
-    has_one = others_Q > 0
-    value_Q[has_one] = ndcg(gain_QP[has_one], others_Q[has_one])
+    has_relevant_Q = others_Q > 0
+    value_Q[has_relevant_Q] = ndcg(gain_QP[has_relevant_Q], others_Q[has_relevant_Q])
     return value_Q
 
 
 @dataclass(frozen=True)
 class NeighboursByFavourite:
-    """A user's kind is the cluster of items that it has most events with in ``[as_of, as_of + days)``."""
+    """A user's kind is the cluster of items with most of its events in ``[as_of, as_of + days)``."""
 
     days: int
     metrics: tuple[str, ...] = ("ndcg",)
@@ -104,17 +104,20 @@ class NeighboursByFavourite:
     name: str = "neighbours"
 
     def problem(self, truth: Truth, seed: int) -> NeighbourProblem | LeftOut:
-        """Take the rows with an event in those days."""
-        counts_NC = clusters_touched(truth, self.days)
+        """Use the rows with an event in those days."""
+        counts_NC = events_by_cluster(truth, self.days)
         if not counts_NC.shape[1]:
-            return LeftOut("no item has a vector to be clustered by")
+            return LeftOut("no item has a vector, so items cannot be clustered")
         favourite_N = np.where(counts_NC.max(axis=1) > 0, counts_NC.argmax(axis=1), -1)
         return _problem(truth, favourite_N, seed)
 
 
 @dataclass(frozen=True)
 class NeighboursByAttribute:
-    """A user's kind is the value of an attribute. Of one that is an input, this asks whether it is still there."""
+    """A user's kind is the value of an attribute.
+
+    For an attribute that is an input, this measures whether the representation preserves it.
+    """
 
     attribute: str
     metrics: tuple[str, ...] = ("ndcg",)
@@ -126,10 +129,10 @@ class NeighboursByAttribute:
         return f"neighbours_by_{self.attribute}"
 
     def problem(self, truth: Truth, seed: int) -> NeighbourProblem | LeftOut:
-        """Take the rows of users whose attribute is known."""
+        """Use the rows of users with a known value."""
         values = truth.attributes_of_rows(self.attribute)
         known = values.unique().drop_null()
-        value_N = np.where(values.is_valid().to_numpy(zero_copy_only=False), places(values, known), -1)
+        value_N = np.where(values.is_valid().to_numpy(zero_copy_only=False), indices_in(values, known), -1)
         return too_few_values(self.attribute, len(known)) or _problem(truth, value_N, seed)
 
 
@@ -137,10 +140,13 @@ def _problem(truth: Truth, kind_N: Ints, seed: int) -> NeighbourProblem | LeftOu
     rows, rng = truth.rows, np.random.default_rng(seed)
     pool_N = np.zeros(len(rows), bool)
     for d in range(len(rows.dates)):
-        mine = np.flatnonzero((rows.date_N == d) & (kind_N >= 0))
-        pool_N[rng.permutation(mine)[:_MAX_POOL]] = True
+        candidates = np.flatnonzero((rows.date_N == d) & (kind_N >= 0))
+        pool_N[rng.permutation(candidates)[:_MAX_POOL]] = True
     for name, roles in (("train", (TRAIN, VALID)), ("test", (TEST,))):
         kinds = kind_N[pool_N & np.isin(rows.role_N, roles)]
-        if len(kinds) < 2 * LEAST or len(np.unique(kinds)) < 2:
-            return LeftOut(f"{len(kinds)} rows of {len(np.unique(kinds))} kinds in the {name} part")
+        if len(kinds) < 2 * MIN_EXAMPLES or len(np.unique(kinds)) < 2:
+            return LeftOut(
+                f"{len(kinds)} rows of {len(np.unique(kinds))} kinds in the {name} split; "
+                f"at least {2 * MIN_EXAMPLES} rows of 2 kinds are required"
+            )
     return NeighbourProblem(rows, kind_N, pool_N, seed)

@@ -1,4 +1,4 @@
-"""Tasks of new users: what will they take, as far as onboarding, attributes and a few events can tell?"""
+"""Tasks of new users: predict items from onboarding picks, attributes and the first few events."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from userrep.evaluation.rows import TEST
 from userrep.evaluation.tasks.pairs import NextItem, PairProblem
-from userrep.evaluation.tasks.task import LEAST, LeftOut, Truth
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Truth
 
 
 @dataclass(frozen=True)
 class NewUsers:
-    """Pairs as of ``NextItem`` over ``days`` days, at rows of which the newest ``after`` events are known.
+    """The pairs of ``NextItem`` over ``days`` days, on rows truncated to the ``after`` newest events.
 
-    Rows have these roles: test rows are of users who are new there, and training rows of all. The pairs are the same
-    whatever ``after`` is, so that figures of one representation can be compared. ``is_blank``: without events nothing
-    at all is known of a row.
+    The rows' roles are set by the caller: test rows are of new users, training rows of all users. The pairs do not
+    depend on ``after``, so results of one representation can be compared. ``is_blank``: a row without events has no
+    data at all.
     """
 
     after: int
@@ -30,16 +30,16 @@ class NewUsers:
         return f"new_users_after_{self.after}"
 
     def problem(self, truth: Truth, seed: int) -> PairProblem | LeftOut:
-        """Draw the pairs. Items picked at onboarding are in none."""
+        """Draw the pairs. Items picked at onboarding are excluded."""
         if self.is_blank and not self.after:
             return LeftOut(
-                "without an event all users are alike: the configuration has no onboarding, no users.attributes and no "
-                "users.columns.registered_at"
+                "without events, all users are identical: the configuration has no onboarding, no users.attributes "
+                "and no users.columns.registered_at"
             )
         rows = truth.rows
         num_new = len(np.unique(rows.user_N[rows.role_N == TEST]))
-        said = f"{num_new} of {len(rows.user_ids)} sampled users are new at a test date, {self.days} days there at most"
-        if num_new < LEAST:
-            return LeftOut(f"{said}; {LEAST} are wanted")
+        count = f"{num_new} of {len(rows.user_ids)} sampled users are new at a test date (for at most {self.days} days)"
+        if num_new < MIN_EXAMPLES:
+            return LeftOut(f"{count}; at least {MIN_EXAMPLES} are required")
         problem = NextItem(self.days).problem(truth, seed)
-        return LeftOut(f"{said}; {problem}") if isinstance(problem, LeftOut) else problem
+        return LeftOut(f"{count}; {problem}") if isinstance(problem, LeftOut) else problem

@@ -1,9 +1,9 @@
-"""The task with labels of pairs: will this user have an event with this item in the next days?
+"""Tasks with labels of pairs: will this user have an event with this item in the next days?
 
-Negatives are made by exchange. Of two users at one date, each with an item that only it takes in the window, both items
-are positives of the one and negatives of the other. So every item is as often a positive as a negative at each date,
-and so is every user: popularity, season or a vector of zeros give nothing away, and only what joins a user and an item
-can tell the two apart.
+Negatives are drawn by exchange. Take two users at one date, each with an item that only that user has in the window:
+each item is a positive of one user and a negative of the other. So at each date, every item and every user is a
+positive as often as a negative. Popularity, season or a zero vector carry no signal; only the match of user and item
+does.
 
 Shapes: N rows, I items, P pairs, M items at dates, E numbers of an item.
 """
@@ -18,15 +18,15 @@ from scipy.sparse import csr_array
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.probes import PairInputs, fit_pairs, log_loss, pair_logits, penalty_path, standardized
 from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
-from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Truth
 
-_MAX_PER_ROW = 10  # positives, drawn where a user takes more
+_MAX_PER_ROW = 10  # positives; a random sample of a user's items if there are more
 _ATTEMPTS = 30
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """P labelled pairs (row, item)."""
+    """P labeled pairs (row, item)."""
 
     row_P: Ints
     item_P: Ints
@@ -34,7 +34,7 @@ class Pairs:
 
 
 class PairSetting(NamedTuple):
-    """The penalty that held-out users choose."""
+    """The penalty chosen on validation pairs."""
 
     strength: float
 
@@ -44,82 +44,82 @@ class PairSetting(NamedTuple):
 
 @dataclass(frozen=True)
 class PairProblem:
-    """Pairs, and what is known of their items at the pair's date: I x E for each of the dates, of which M are used."""
+    """Pairs, with the inputs of their items at the pair's date: M combinations of item and date."""
 
     truth: Truth
     pairs: Pairs
 
     @property
     def num_examples(self) -> dict[str, int]:
-        """Count the pairs by role."""
+        """Number of pairs by role."""
         return num_by_role(self._role_P)
 
-    def chosen(self, x_NF: Floats32) -> PairSetting:
-        """Choose the penalty by the validation pairs."""
+    def choose(self, x_NF: Floats32) -> PairSetting:
+        """Choose the penalty on the validation pairs."""
         inputs = self._standardized(x_NF)
         (train, y_train), (valid, y_valid) = (self._examples(inputs, role) for role in (TRAIN, VALID))
         [strength], _ = penalty_path(
-            lambda strength, before: fit_pairs(train, y_train, strength, before),
+            lambda strength, previous: fit_pairs(train, y_train, strength, previous),
             lambda weights: np.atleast_1d(log_loss(pair_logits(valid, weights), y_valid)),
         )
         return PairSetting(float(strength))
 
     def scores(self, x_NF: Floats32, choice: PairSetting) -> dict[str, Scores]:
-        """Fit the training and validation pairs together; return logits of the test pairs."""
+        """Fit on the training and validation pairs; return logits of the test pairs."""
         inputs = self._standardized(x_NF)
         weights = fit_pairs(*self._examples(inputs, TRAIN, VALID), choice.strength)
         test, y_T = self._examples(inputs, TEST)
         row_T = np.sort(self.pairs.row_P[self._role_P == TEST])
-        found = Scores(
+        scores = Scores(
             pair_logits(test, weights)[:, None], y_T.astype(np.float64)[:, None], self.truth.rows.user_N[row_T]
         )
-        return {"auc": found, "accuracy": found}
+        return {"auc": scores, "accuracy": scores}
 
     @property
     def _role_P(self) -> NDArray[np.int8]:
         return self.truth.rows.role_N[self.pairs.row_P]
 
     def _standardized(self, x_NF: Floats32) -> PairInputs:
-        """Standardize rows and items by those of training and validation, for all pairs."""
-        item_ME, at_P = self.item_inputs()
+        """Standardize rows and items by those of training and validation."""
+        item_ME, index_P = self.item_inputs()
         used_M = np.zeros(len(item_ME), bool)
-        used_M[at_P[np.isin(self._role_P, (TRAIN, VALID))]] = True
+        used_M[index_P[np.isin(self._role_P, (TRAIN, VALID))]] = True
         is_fitted_N = np.isin(self.truth.rows.role_N, (TRAIN, VALID))
-        return PairInputs(standardized(x_NF, is_fitted_N), standardized(item_ME, used_M), self.pairs.row_P, at_P)
+        return PairInputs(standardized(x_NF, is_fitted_N), standardized(item_ME, used_M), self.pairs.row_P, index_P)
 
     def _examples(self, inputs: PairInputs, *roles: int) -> tuple[PairInputs, Floats32]:
-        """Return the pairs of some roles in the order of rows, with their labels; rows and items without a pair go."""
-        some = np.flatnonzero(np.isin(self._role_P, roles))
-        some = some[np.argsort(inputs.row_P[some], kind="stable")]
-        rows, row_P = np.unique(inputs.row_P[some], return_inverse=True)
-        items, item_P = np.unique(inputs.item_P[some], return_inverse=True)
+        """Return the pairs of some roles with their labels, ordered by row, and only the rows and items in use."""
+        selected = np.flatnonzero(np.isin(self._role_P, roles))
+        selected = selected[np.argsort(inputs.row_P[selected], kind="stable")]
+        rows, row_P = np.unique(inputs.row_P[selected], return_inverse=True)
+        items, item_P = np.unique(inputs.item_P[selected], return_inverse=True)
         pairs = PairInputs(inputs.x_NF[rows], inputs.item_ME[items], row_P, item_P)
-        return pairs, self.pairs.is_positive_P[some].astype(np.float32)
+        return pairs, self.pairs.is_positive_P[selected].astype(np.float32)
 
     def item_inputs(self) -> tuple[Floats32, Ints]:
-        """Describe each item at each date that has it in a pair: its vectors valid then, and its popularity.
+        """Return the inputs of each item at each date with a pair: valid vectors, presence flags and popularity.
 
-        Returns x_ME and the place in it of each pair's item.
+        Returns x_ME, and the index into it of each pair's item.
         """
         truth, pairs = self.truth, self.pairs
         num_items = len(truth.activity.item_ids)
         date_P = truth.rows.date_N[pairs.row_P]
-        distinct_M, at_P = np.unique(date_P * num_items + pairs.item_P, return_inverse=True)
+        distinct_M, index_P = np.unique(date_P * num_items + pairs.item_P, return_inverse=True)
         date_M, item_M = np.divmod(distinct_M, num_items)
         parts = []
         for d in range(len(truth.rows.dates)):
-            mine = item_M[date_M == d]
-            popularity = np.log1p(truth.activity.popularity_DI[d, mine])[:, None]
-            parts.append(np.hstack([truth.items.at(truth.rows.dates[d])[mine], popularity]))
-        return np.vstack(parts).astype(np.float32), at_P.astype(np.int64)
+            item_D = item_M[date_M == d]
+            popularity = np.log1p(truth.activity.popularity_DI[d, item_D])[:, None]
+            parts.append(np.hstack([truth.items.at(truth.rows.dates[d])[item_D], popularity]))
+        return np.vstack(parts).astype(np.float32), index_P.astype(np.int64)
 
 
 @dataclass(frozen=True)
 class NextItem:
-    """Which items has the user an event with in ``[as_of, as_of + days)``? Pairs, half of them negatives by exchange.
+    """The items that the user has an event with in ``[as_of, as_of + days)``, as pairs with negatives by exchange.
 
-    Only events count: an item that the user picked at onboarding is in no pair. Neither is one that nobody had an event
-    with before the date. ``only_new``: neither is one that the user had an event with before.
+    Excluded are items that the user picked at onboarding, and items without an event of any user before the date. With
+    ``only_new``, items that the user had an event with before are excluded too.
     """
 
     days: int
@@ -133,56 +133,56 @@ class NextItem:
         return f"next_item_{self.days}d" + ("_new" if self.only_new else "")
 
     def problem(self, truth: Truth, seed: int) -> PairProblem | LeftOut:
-        """Draw the pairs; users with many items give some of them."""
+        """Draw the pairs, a bounded number per user."""
         pairs = self.pairs(truth, np.random.default_rng(seed))
         problem = PairProblem(truth, pairs)
         for name, count in problem.num_examples.items():
-            if count < 4 * LEAST:
-                return LeftOut(f"{count} pairs of users and items in the {name} part; {4 * LEAST} are wanted")
+            if count < 4 * MIN_EXAMPLES:
+                return LeftOut(f"{count} user-item pairs in the {name} split; at least {4 * MIN_EXAMPLES} are required")
         return problem
 
     def pairs(self, truth: Truth, rng: np.random.Generator) -> Pairs:
-        """Draw positives, and exchange their items for negatives among rows of one date and role."""
+        """Draw positives, and exchange their items for negatives among rows of the same date and role."""
         taken = truth.futures.num_events(self.days)
-        barred = csr_array(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
+        excluded = csr_array(truth.activity.picked[truth.rows.user_N]).astype(np.float64)
         if self.only_new:
-            barred = barred + truth.futures.history
-        never = _keys(csr_array(taken + barred))  # not negatives
+            excluded = excluded + truth.futures.history
+        never = _keys(csr_array(taken + excluded))  # must not be negatives
         row_P, item_P = _pairs_of(taken)
         sold_P = truth.activity.is_sold_DI[truth.rows.date_N[row_P], item_P]
-        fits = sold_P & ~_is_among(row_P * taken.shape[1] + item_P, _keys(barred))
-        row_P, item_P = _at_most_per_row(row_P[fits], item_P[fits], rng)
+        is_allowed_P = sold_P & ~_is_among(row_P * taken.shape[1] + item_P, _keys(excluded))
+        row_P, item_P = _at_most_per_row(row_P[is_allowed_P], item_P[is_allowed_P], rng)
         parts = []
         for d in range(len(truth.rows.dates)):
             for role in ROLES.values():
-                mine = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
-                parts.append(exchanged(row_P[mine], item_P[mine], never, taken.shape[1], rng))
+                is_in_group_P = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
+                parts.append(exchanged(row_P[is_in_group_P], item_P[is_in_group_P], never, taken.shape[1], rng))
         return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def exchanged(
     row_P: Ints, item_P: Ints, never: Ints, num_items: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Match positives two by two so that each one's item can be the other's negative; return row, item, is_positive.
+    """Match positives in twos such that each one's item is a negative of the other; return row, item, is_positive.
 
-    ``never``: keys (row x num_items + item), ascending, of what may not be a negative. Those that find no match in some
-    attempts are dropped: mostly items that nearly everybody takes.
+    ``never``: ascending keys (row x num_items + item) of pairs that must not be negatives. Positives without a match
+    after ``_ATTEMPTS`` attempts are dropped; these are mostly items that nearly all users have.
     """
     waiting, matched = np.arange(len(row_P)), []
     for _ in range(_ATTEMPTS):
         waiting = rng.permutation(waiting)
         half = len(waiting) // 2
-        one, two = waiting[:half], waiting[half : 2 * half]
-        fits = ~_is_among(row_P[one] * num_items + item_P[two], never)
-        fits &= ~_is_among(row_P[two] * num_items + item_P[one], never)
-        matched.append(np.stack([one[fits], two[fits]]))
-        waiting = np.concatenate([one[~fits], two[~fits], waiting[2 * half :]])
-    one, two = np.concatenate(matched, axis=1)
-    row, other = np.concatenate([one, two]), np.concatenate([two, one])
+        first, second = waiting[:half], waiting[half : 2 * half]
+        is_match = ~_is_among(row_P[first] * num_items + item_P[second], never)
+        is_match &= ~_is_among(row_P[second] * num_items + item_P[first], never)
+        matched.append(np.stack([first[is_match], second[is_match]]))
+        waiting = np.concatenate([first[~is_match], second[~is_match], waiting[2 * half :]])
+    first, second = np.concatenate(matched, axis=1)
+    own, other = np.concatenate([first, second]), np.concatenate([second, first])
     return (
-        np.concatenate([row_P[row], row_P[row]]),
-        np.concatenate([item_P[row], item_P[other]]),
-        np.arange(2 * len(row)) < len(row),
+        np.concatenate([row_P[own], row_P[own]]),
+        np.concatenate([item_P[own], item_P[other]]),
+        np.arange(2 * len(own)) < len(own),
     )
 
 
@@ -199,9 +199,9 @@ def _keys(matrix: csr_array) -> Ints:
 def _is_among(keys: Ints, ascending: Ints) -> NDArray[np.bool_]:
     if not len(ascending):
         return np.zeros(len(keys), bool)
-    at = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-    is_there: NDArray[np.bool_] = ascending[at] == keys
-    return is_there
+    index = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+    is_present: NDArray[np.bool_] = ascending[index] == keys
+    return is_present
 
 
 def _at_most_per_row(row_P: Ints, item_P: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:

@@ -1,6 +1,6 @@
-"""Tasks with labels of rows: who comes back, how much they do, and in which clusters of items.
+"""Tasks with one label per row: return, volume, and categories of the next items.
 
-Shapes: N rows, K labels of a row, I items.
+Shapes: N rows, T test rows, K labels of a row, I items, C clusters.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from userrep.evaluation.probes import (
     standardized,
 )
 from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, Rows
-from userrep.evaluation.tasks.task import LEAST, Floats32, LeftOut, Truth
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Truth
 
 
 class Setting(NamedTuple):
-    """What held-out users choose for a representation: the penalty of each label's regression, and trees' rounds.
+    """Probe settings chosen on validation rows: the penalty of each label's regression, and boosting rounds.
 
-    ``trees``: None where there are several labels. ``num_rounds`` are tried at 400 at most.
+    ``trees``: None if there are several labels; at most 400 rounds are tried.
     """
 
     strength_K: Floats
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
     @property
     def is_trees(self) -> bool:
-        """Whether trees have the smaller held-out loss."""
+        """Whether trees have the smaller validation loss."""
         return self.trees is not None and self.trees.loss < self.linear_loss
 
     def __str__(self) -> str:
@@ -52,8 +52,8 @@ class Setting(NamedTuple):
 class RowProblem:
     """All rows with labels y_NK: yes or no (1 and 0), or one number.
 
-    Read by penalized regression and, where there is one label, by boosted trees; ``metric`` is of the one of them that
-    has the smaller loss on validation rows, ``metric``_linear and ``metric``_trees are of each.
+    Probed by penalized regression and, for a single label, by boosted trees. ``metric`` is that of the probe with the
+    smaller validation loss; ``metric``_linear and ``metric``_trees are those of each probe.
     """
 
     rows: Rows
@@ -63,17 +63,17 @@ class RowProblem:
 
     @property
     def num_examples(self) -> dict[str, int]:
-        """Count the rows by role."""
+        """Number of rows by role."""
         return self.rows.num_by_role
 
-    def chosen(self, x_NF: Floats32) -> Setting:
-        """Choose penalties and rounds by the validation rows."""
-        x_NF, train, valid = self._inputs(x_NF), self._of(TRAIN), self._of(VALID)
+    def choose(self, x_NF: Floats32) -> Setting:
+        """Choose penalties and rounds on the validation rows."""
+        x_NF, train, valid = self._inputs(x_NF), self._rows_in(TRAIN), self._rows_in(VALID)
         y_NK = self._targets(train)
         (x_train, y_train), (x_valid, y_valid) = ((x_NF[rows], y_NK[rows]) for rows in (train, valid))
         if self.kind == "yes_or_no":
             strength_K, loss_K = penalty_path(
-                lambda strength, before: fit_logistic(x_train, y_train, np.full(y_NK.shape[1], strength), before),
+                lambda strength, previous: fit_logistic(x_train, y_train, np.full(y_NK.shape[1], strength), previous),
                 lambda w_GK: log_loss(linear(x_valid, w_GK), y_valid),
             )
         else:
@@ -81,37 +81,37 @@ class RowProblem:
                 lambda strength, _: fit_ridge(x_train, y_train[:, 0], strength)[:, None],
                 lambda w_GK: np.square(linear(x_valid, w_GK) - y_valid).mean(axis=0),
             )
-        alone = y_NK.shape[1] == 1
-        trees = choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective) if alone else None
+        has_one_label = y_NK.shape[1] == 1
+        trees = choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective) if has_one_label else None
         return Setting(strength_K, float(loss_K.mean()), trees)
 
     def scores(self, x_NF: Floats32, choice: Setting) -> dict[str, Scores]:
-        """Fit the training and validation rows together; return logits, or numbers, of the test rows by metric."""
-        x_NF, fitted, test = self._inputs(x_NF), self._of(TRAIN, VALID), self._of(TEST)
+        """Fit on training and validation rows; return logits or numbers of the test rows by metric."""
+        x_NF, fitted, test = self._inputs(x_NF), self._rows_in(TRAIN, VALID), self._rows_in(TEST)
         x_TF, y_NK = x_NF[test], self._targets(fitted)
         if self.kind == "yes_or_no":
             w_GK = fit_logistic(x_NF[fitted], y_NK[fitted], choice.strength_K)
         else:
             w_GK = fit_ridge(x_NF[fitted], y_NK[fitted, 0], float(choice.strength_K[0]))[:, None]
-        found = {"linear": self._scores(linear(x_TF, w_GK), test, fitted)}
+        by_probe = {"linear": self._scores(linear(x_TF, w_GK), test, fitted)}
         if choice.trees is not None:
-            grown = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.trees.num_rounds, self._objective)
-            found["trees"] = self._scores(grown(x_TF)[:, None], test, fitted)
-        best = found["trees" if choice.is_trees else "linear"]
-        return {self.metric: best} | {f"{self.metric}_{probe}": scores for probe, scores in found.items()}
+            predict = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.trees.num_rounds, self._objective)
+            by_probe["trees"] = self._scores(predict(x_TF)[:, None], test, fitted)
+        best = by_probe["trees" if choice.is_trees else "linear"]
+        return {self.metric: best} | {f"{self.metric}_{probe}": scores for probe, scores in by_probe.items()}
 
     @property
     def _objective(self) -> str:
         return "binary" if self.kind == "yes_or_no" else "regression"
 
-    def _of(self, *roles: int) -> Ints:
+    def _rows_in(self, *roles: int) -> Ints:
         return np.flatnonzero(np.isin(self.rows.role_N, roles))
 
     def _inputs(self, x_NF: Floats32) -> Floats32:
         return standardized(x_NF, np.isin(self.rows.role_N, (TRAIN, VALID)))
 
     def _unit(self, fitted: Ints) -> tuple[float, float]:
-        """Return what numbers are centered and scaled by: their mean and spread in some rows."""
+        """Return the mean and standard deviation that numbers are standardized by; (0, 1) for yes or no."""
         if self.kind == "yes_or_no":
             return 0.0, 1.0
         return float(self.y_NK[fitted].mean()), max(float(self.y_NK[fitted].std()), 1e-6)
@@ -128,7 +128,7 @@ class RowProblem:
 
 @dataclass(frozen=True)
 class _RowTask:
-    """What is common to tasks that label all rows by the days ``[as_of, as_of + days)``."""
+    """Common fields of tasks that label all rows by the days ``[as_of, as_of + days)``."""
 
     days: int
     kind: ClassVar[str]
@@ -143,7 +143,7 @@ class _RowTask:
 
 @dataclass(frozen=True)
 class Return(_RowTask):
-    """Has the user any event in ``[as_of, as_of + days)``?"""
+    """Whether the user has an event in ``[as_of, as_of + days)``."""
 
     kind = "return"
 
@@ -151,8 +151,8 @@ class Return(_RowTask):
         """Label all rows."""
         del seed
         comes_back_N = truth.futures.num_events(self.days).sum(axis=1) > 0
-        lacking = lacking_kinds(truth.rows, comes_back_N)
-        return lacking or RowProblem(truth.rows, _column(comes_back_N), "yes_or_no", "auc")
+        reason = too_few_rows(truth.rows, comes_back_N)
+        return reason or RowProblem(truth.rows, _column(comes_back_N), "yes_or_no", "auc")
 
 
 @dataclass(frozen=True)
@@ -163,46 +163,48 @@ class Volume(_RowTask):
     metrics = ("r2", "r2_linear", "r2_trees")
 
     def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
-        """Label all rows, those without an event with 0."""
+        """Label all rows, with 0 for rows without an event."""
         del seed
         volume_N = np.log1p(truth.futures.weight(self.days).sum(axis=1))
-        lacking = lacking_kinds(truth.rows, volume_N > 0)
-        return lacking or RowProblem(truth.rows, _column(volume_N), "number", "r2")
+        reason = too_few_rows(truth.rows, volume_N > 0)
+        return reason or RowProblem(truth.rows, _column(volume_N), "number", "r2")
 
 
 @dataclass(frozen=True)
 class NextCategories(_RowTask):
-    """In which clusters of items has the user an event in ``[as_of, as_of + days)``? The mean over clusters."""
+    """The clusters of items in which the user has an event in ``[as_of, as_of + days)``; mean over clusters."""
 
     kind = "next_categories"
     metrics = ("auc",)
 
     def problem(self, truth: Truth, seed: int) -> RowProblem | LeftOut:
-        """Label all rows, for the clusters that have enough users of either kind in each role."""
+        """Label all rows, for clusters with enough positive and negative rows in each split."""
         del seed
-        touched_NC = clusters_touched(truth, self.days) > 0
-        enough = [c for c in range(touched_NC.shape[1]) if lacking_kinds(truth.rows, touched_NC[:, c]) is None]
+        has_event_NC = events_by_cluster(truth, self.days) > 0
+        enough = [c for c in range(has_event_NC.shape[1]) if too_few_rows(truth.rows, has_event_NC[:, c]) is None]
         if not enough:
-            return LeftOut(f"no cluster of items is met by {LEAST} users, and not met by as many, in each part")
-        return RowProblem(truth.rows, touched_NC[:, enough].astype(np.float32), "yes_or_no", "auc")
+            return LeftOut(
+                f"no cluster of items has {MIN_EXAMPLES} positive and {MIN_EXAMPLES} negative rows in each split"
+            )
+        return RowProblem(truth.rows, has_event_NC[:, enough].astype(np.float32), "yes_or_no", "auc")
 
 
-def clusters_touched(truth: Truth, days: int) -> NDArray[np.float64]:
-    """Count each row's events of ``[as_of, as_of + days)`` by cluster of the item: N x C."""
+def events_by_cluster(truth: Truth, days: int) -> NDArray[np.float64]:
+    """Count each row's events in ``[as_of, as_of + days)`` by the item's cluster: N x C."""
     known = np.flatnonzero(truth.cluster_I >= 0)
     shape = (len(truth.cluster_I), int(truth.cluster_I.max(initial=-1)) + 1)
-    of_cluster_IC = scipy.sparse.csr_array((np.ones(len(known)), (known, truth.cluster_I[known])), shape=shape)
-    counts_NC: NDArray[np.float64] = (truth.futures.num_events(days) @ of_cluster_IC).toarray()
+    is_in_cluster_IC = scipy.sparse.csr_array((np.ones(len(known)), (known, truth.cluster_I[known])), shape=shape)
+    counts_NC: NDArray[np.float64] = (truth.futures.num_events(days) @ is_in_cluster_IC).toarray()
     return counts_NC
 
 
-def lacking_kinds(rows: Rows, is_positive_N: NDArray[np.bool_]) -> LeftOut | None:
-    """Say where there are too few rows of either kind, if there are."""
+def too_few_rows(rows: Rows, is_positive_N: NDArray[np.bool_]) -> LeftOut | None:
+    """Return a reason to leave a label out if a split has too few positive or negative rows; otherwise None."""
     for name, role in ROLES.items():
-        mine = is_positive_N[rows.role_N == role]
-        for kind, count in (("with", int(mine.sum())), ("without", int((~mine).sum()))):
-            if count < LEAST:
-                return LeftOut(f"{count} rows {kind} it in the {name} part; {LEAST} are wanted")
+        is_positive_R = is_positive_N[rows.role_N == role]
+        for kind, count in (("positive", int(is_positive_R.sum())), ("negative", int((~is_positive_R).sum()))):
+            if count < MIN_EXAMPLES:
+                return LeftOut(f"{count} {kind} rows in the {name} split; at least {MIN_EXAMPLES} are required")
     return None
 
 

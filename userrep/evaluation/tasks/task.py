@@ -1,8 +1,8 @@
-"""What a task is: labels of rows, pairs or neighbours, and how a representation is judged by them.
+"""Interface of evaluation tasks: examples with labels, and how a representation is scored on them.
 
-A task makes, for a seed, a problem, which all representations are given alike: the same examples, the same probes, the
-same choice among settings by validation. New kinds of tasks are new classes with these two methods; which tasks there
-are stands in ``tasks/catalog.py``.
+For a seed, a task builds a problem: a set of examples that is the same for all representations, with the same probes
+and the same choice of settings on validation examples. To add a kind of task, add a class with the methods of ``Task``
+and list it in ``tasks/catalog.py``.
 
 Shapes: N rows, F numbers of a representation, I items.
 """
@@ -20,31 +20,32 @@ from userrep.evaluation.items import ItemVectors
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.rows import Ints, Rows
 
-LEAST = 10  # examples of either kind, in each role; with fewer a task is left out
+MIN_EXAMPLES = 10  # of each class and split; with fewer a task is left out
 
 Floats32 = NDArray[np.float32]
 
-_ATTRIBUTE = "attribute_"  # what columns of features begin with that hold one
+_ATTRIBUTE = "attribute_"  # prefix of feature columns with an attribute
 
 
 class LeftOut(str):
-    """Why a task is not there, in one line."""
+    """The reason, in one line, why a task is left out."""
 
     __slots__ = ()
 
 
 def too_few_values(attribute: str, num_values: int) -> LeftOut | None:
-    """Say that an attribute does not tell users apart, if it has not two values among them."""
+    """Return a reason to leave out a task of an attribute with fewer than two values."""
     if num_values < 2:
-        return LeftOut(f"attribute {attribute} has {num_values} value{'s' * (num_values != 1)} here")
+        return LeftOut(f"attribute {attribute} needs at least 2 distinct values, got {num_values}")
     return None
 
 
 @dataclass(frozen=True)
 class Truth:
-    """All that labels are made from. ``cluster_I``: of each item, -1 for none.
+    """The data that labels are computed from.
 
-    ``attributes``: what is known of the U users besides, and is no input: text, null where unknown.
+    ``cluster_I``: cluster of each item, -1 for none. ``attributes``: by name, attributes of the U users that are not
+    inputs, as text; null if unknown.
     """
 
     futures: Futures
@@ -54,59 +55,59 @@ class Truth:
 
     @property
     def rows(self) -> Rows:
-        """The rows that are labelled."""
+        """The rows to label."""
         return self.futures.rows
 
     @property
     def activity(self) -> Activity:
-        """What their users did."""
+        """Events of the rows' users."""
         return self.futures.activity
 
     def lean(self) -> "Truth":
-        """Leave out of the rows' features what no label is made of: all but attributes."""
+        """Return a copy whose rows have only the features that labels are computed from: attributes."""
         names = [name for name in self.rows.features.schema.names if name.startswith(_ATTRIBUTE)]
         rows = replace(self.rows, features=self.rows.features.select(names))
         return replace(self, futures=replace(self.futures, rows=rows))
 
     def attributes_of_rows(self, name: str) -> pa.StringArray:
-        """Return each row's value of an attribute, be it an input or not."""
+        """Return each row's value of an attribute, whether it is an input or not."""
         if name in self.attributes:
             return self.attributes[name].take(pa.array(self.rows.user_N))
         return self.rows.features.column(_ATTRIBUTE + name).cast(pa.string())
 
 
 class Problem(Protocol):
-    """A task's examples, as one seed draws them."""
+    """A task's examples for one seed."""
 
-    def chosen(self, x_NF: Floats32) -> Any:
-        """Choose a setting for a representation, by the validation examples alone."""
+    def choose(self, x_NF: Floats32) -> Any:
+        """Choose a setting for a representation on the validation examples."""
 
     def scores(self, x_NF: Floats32, choice: Any) -> Mapping[str, Scores]:
-        """Fit all but the test examples with that setting; score these, by metric."""
+        """Fit that setting on all but the test examples; return scores of the test examples by metric."""
 
     @property
     def num_examples(self) -> dict[str, int]:
-        """Count the examples by role."""
+        """Number of examples by role."""
 
 
 class Task(Protocol):
-    """Something that a user embedding may be used for."""
+    """A use of user embeddings that can be measured."""
 
     @property
     def name(self) -> str:
-        """Name its line in the results."""
+        """Name of the task in the results."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Name its figures of merit; the first is the one that counts."""
+        """Names of the metrics; the first one is primary."""
 
     @property
     def is_drawn(self) -> bool:
-        """Whether the examples are a random draw, which another seed would change."""
+        """Whether the examples are a random draw that depends on the seed."""
 
     @property
     def is_akin_to_training(self) -> bool:
-        """Whether the labels resemble what a space is trained to predict about the days after an as-of date."""
+        """Whether labels resemble the training targets, which are about the days after an as-of date."""
 
     def problem(self, truth: Truth, seed: int) -> Problem | LeftOut:
-        """Make the examples; or say why there are too few."""
+        """Build the examples, or return why there are too few."""

@@ -22,11 +22,8 @@ _PRIMARY_METRICS = ("auc", "r2", "ndcg")
 
 def lead_inputs(measured: Sequence[Measured]) -> list[Measured]:
     """Return the primary results that enter leads: of tasks in families, with enough test examples per class."""
-    return [
-        result
-        for result in first_metrics(measured)
-        if result.is_judged and not result.task.startswith(INPUT_ATTRIBUTES)
-    ]
+    judged = [result for result in first_metrics(measured) if result.is_judged]
+    return [result for result in judged if not result.task.startswith(INPUT_ATTRIBUTES)]
 
 
 def first_metrics(measured: Sequence[Measured]) -> list[Measured]:

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Counts = NDArray[
-    np.float32
-]  # times that each example or user is drawn; whole numbers, so float32 sums are exact below 2^24
+Counts = NDArray[np.float32]  # draws of each example or user: whole numbers, so that sums are exact below 2^24
 
 _CHUNK = 2**24  # weights expanded at once, to bound memory
 

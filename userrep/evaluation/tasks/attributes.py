@@ -51,9 +51,8 @@ class AttributeValue:
         is_value_KN = [pc.equal(values, kind["values"]).fill_null(False).to_numpy(zero_copy_only=False) for kind in top]
         labels_KN = [is_value_N for is_value_N in is_value_KN if too_few_rows(rows, is_value_N) is None]
         if not labels_KN:
-            return LeftOut(
-                f"no value of {self.attribute} has {MIN_EXAMPLES} users with and {MIN_EXAMPLES} users without it in each split"
-            )
+            lacking = f"no value of {self.attribute} has {MIN_EXAMPLES} users with and {MIN_EXAMPLES} users without it"
+            return LeftOut(f"{lacking} in each split")
         return RowProblem(rows, np.stack(labels_KN, axis=1).astype(np.float32), "yes_or_no", "auc")
 
 

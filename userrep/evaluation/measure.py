@@ -125,7 +125,7 @@ def measure(
 
 
 def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> None:
-    """Refuse an evaluation without any result. Raises UsageError with all reasons."""
+    """Raise UsageError with all reasons if nothing was measured."""
     if not measured:
         raise UsageError([f"evaluate: {name}: {reason}." for name, reason in left_out.items()])
 

@@ -24,7 +24,7 @@ NO_DAY = np.iinfo(np.int64).max  # the user has no tile
 
 @dataclass(frozen=True)
 class NewestTiles:
-    """The newest tiles of each row: within its windows, before its date, up to a number.
+    """A bounded number of the newest tiles of each row, from within its windows and before its date.
 
     ``tiles``: T tiles with the columns of chunks (sums/chunk.py). ``row_E`` and ``tile_E``: indices of the row and the
     tile. ``rank_E``: 0 for the row's newest tile, then 1, ... ``first_day_U``: day of the user's first tile of all, in

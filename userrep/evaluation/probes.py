@@ -125,7 +125,7 @@ class PairInputs(NamedTuple):
 
 
 class PairWeights(NamedTuple):
-    """Weights of the logit x W item / sqrt(E) + own . item / sqrt(E).
+    """Weights of the logit (x W item + own . item) / sqrt(E).
 
     ``w_FE`` scores the match of a row and an item, ``own_E`` the item regardless of the row.
     """

@@ -89,7 +89,7 @@ def gather(
 
 
 def check_futures(futures: Futures, plan: Plan) -> None:
-    """Refuse rows without any event after their dates. Raises UsageError."""
+    """Raise UsageError if no row has an event after its as-of date."""
     if not futures.num_events(plan.longest).nnz:
         raise UsageError(
             f"evaluate: none of the {len(futures.rows.user_ids):,} sampled users has an event in the {plan.longest} "
@@ -107,7 +107,7 @@ def reasons_without_picks(context: Context) -> dict[str, str]:
 
 
 def _with_training(cost: Cost, tables: Tables, space: Space) -> Cost:
-    """Replace the fit time by the seconds of the space's training."""
+    """Replace the fit time by the seconds of the space's training, which ran in another job."""
     runs = tables.ledger(JOB_RUNS, ("outputs", "seconds"), stage="train_autoencoder")
     seconds = [run.seconds for run in runs if json.loads(run.outputs).get("space_id") == space.space_id]
     return replace(cost, fit_seconds=seconds[-1] if seconds else None)

@@ -52,7 +52,7 @@ def read_sample(interactions: DataFrame, *, seed: int) -> Sample:
 
 
 def sample_of(entries: pa.Table, *, max_items: int = MAX_ITEMS) -> Sample:
-    """Build a sample from entries (user_id, item_id, num_events; one per pair) with the most common items."""
+    """Build a sample from entries (user_id, item_id, num_events; one per pair), keeping the most common items."""
     users, items = (combined(entries.column(name)).cast(pa.string()) for name in ("user_id", "item_id"))
     by_item = pc.value_counts(items)
     order = pc.sort_indices(

@@ -1,4 +1,4 @@
-"""Principal components of the inputs: the best linear encoder of the same width.
+"""Principal components of the inputs: the baseline of a linear encoder.
 
 Shapes: B rows of the sample, N rows, F inputs, D components.
 """

@@ -116,7 +116,7 @@ class PairProblem:
 
 @dataclass(frozen=True)
 class NextItem:
-    """The items that the user has an event with in ``[as_of, as_of + days)``, as pairs with negatives by exchange.
+    """Predict the items that the user has an event with in ``[as_of, as_of + days)``; negatives by exchange.
 
     Excluded are items that the user picked at onboarding, and items without an event of any user before the date. With
     ``only_new``, items that the user had an event with before are excluded too.
@@ -163,7 +163,7 @@ class NextItem:
 def exchanged(
     row_P: Ints, item_P: Ints, never: Ints, num_items: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Match positives in twos such that each one's item is a negative of the other; return row, item, is_positive.
+    """Match positives in pairs so that the item of each is a negative of the other; return row, item, is_positive.
 
     ``never``: ascending keys (row x num_items + item) of pairs that must not be negatives. Positives without a match
     after ``_ATTEMPTS`` attempts are dropped; these are mostly items that nearly all users have.

@@ -98,8 +98,8 @@ class AlsStatic:
 class AlsFolded:
     """Factors of each row's user solved from all events before the row's date, then a 1; zeros without any.
 
-    Item factors are those of ``plan.until``; items that were first sold later are ignored. Uses the same factorization as
-    ``AlsStatic``, whose fit time includes it if that one is fitted first.
+    Item factors are those of ``plan.until``; items that were first sold later are ignored. Uses the same factorization
+    as ``AlsStatic``, whose fit time includes it if that one is fitted first.
     """
 
     factors: Factorization

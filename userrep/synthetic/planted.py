@@ -260,7 +260,7 @@ class Population:
         """Return the start of each session, in milliseconds of its day, after the registration."""
         earliest = np.maximum(self.registered_ms[rows] - days * DAY_MS, 0) + 60_000
         late_in_day = np.maximum(uniform(session_keys, "clock"), uniform(session_keys, "clock again"))
-        return earliest + (late_in_day * (DAY_MS - _SESSION_MS - 1 - earliest)).astype(np.int64)
+        return np.asarray(earliest + (late_in_day * (DAY_MS - _SESSION_MS - 1 - earliest)).astype(np.int64))
 
 
 def _offsets(keys: Keys, session: Ints, first: Ints, sizes: Ints) -> Ints:

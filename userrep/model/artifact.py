@@ -1,4 +1,4 @@
-"""A space's artifact: its weights and what inputs were scaled with, in a frozen folder."""
+"""A space's artifact: model weights, input scaler and manifest in a frozen folder."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -20,13 +20,14 @@ from userrep.model.weights import propensities_of, weight_shapes
 if TYPE_CHECKING:
     from userrep.model.autoencoder import Autoencoder
 
-_RESTORE = "Restore the folder from a copy, or train the space anew."
+_RESTORE = "Restore the folder from a copy, or train the space again."
 
 
 class SpaceManifest(Manifest):
-    """What a space is and where it comes from. ``metrics``: of the epoch that was kept; ``curve``: losses by epoch.
+    """Description and provenance of a space.
 
-    ``self_check``: None if it was switched off, or the log had no room for one.
+    ``metrics`` are those of the epoch whose weights were kept; ``curve`` has the losses of every epoch.
+    ``self_check`` is None if the check is switched off or the log is too short for one.
     """
 
     space_id: config.Name
@@ -45,7 +46,7 @@ class SpaceManifest(Manifest):
 
     @property
     def named_dimensions(self) -> dict[str, int]:
-        """The dimensions that mean something by themselves, the propensities, with their places in an embedding."""
+        """Index in the embedding of each propensity, the dimensions that have a meaning of their own."""
         names = propensities_of(self.targets, self.model)
         first = self.model.latent_dim - len(names)
         return {f"propensity_{name}": first + k for k, name in enumerate(names)}
@@ -53,7 +54,7 @@ class SpaceManifest(Manifest):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A space's manifest and tensors, checked."""
+    """A space's manifest and tensors, validated on load."""
 
     manifest: SpaceManifest
     tensors: Tensors
@@ -68,7 +69,7 @@ class Artifact:
 
     def encoder(self) -> "Autoencoder":
         """Return the autoencoder with the space's weights, ready for ``encode``."""
-        import torch  # 2 s, and much more when many workers start: only where a network is run
+        import torch  # takes 2 s, and much more when many workers start: import it only to run a network
 
         from userrep.model.autoencoder import Autoencoder
 
@@ -78,83 +79,83 @@ class Artifact:
 
 
 def tensors_of(weights: Tensors, scaler: Scaler, empty_F: NDArray[np.float32]) -> Tensors:
-    """Put together what ``save_artifact`` writes: an autoencoder's weights and what its inputs were scaled with."""
-    return weights | {
-        "center_F": scaler.center_F, "scale_F": scaler.scale_F, "empty_F": empty_F,
-    }  # fmt: skip
+    """Combine an autoencoder's weights, the input scaler and the empty input into the tensors of an artifact."""
+    return weights | {"center_F": scaler.center_F, "scale_F": scaler.scale_F, "empty_F": empty_F}
 
 
 def save_artifact(folder: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceManifest:
-    """Write an artifact whole or not at all; return the manifest with its content hash.
+    """Write an artifact atomically and return its manifest with the content hash.
 
     Raises
     ------
     ArtifactError
-        If the tensors are not what the manifest's layout and model call for, or the folder is there already.
+        If the tensors do not match the layout and model of the manifest, or the folder exists.
     """
     _check_tensors(folder, manifest, tensors)
     try:
         return write_frozen(folder, manifest, tensors)
     except FileExistsError:
         raise ArtifactError(
-            f"{folder}: there is an artifact already, and spaces are frozen. Choose another space_id."
+            f"{folder}: an artifact already exists, and artifacts are never overwritten. Choose another space_id."
         ) from None
 
 
 def read_manifest(folder: str) -> SpaceManifest:
-    """Read what a space is without its weights, and so without checking that the two belong together.
+    """Read only the manifest of an artifact. The content hash is not checked, since it covers the weights too.
 
-    Raises ArtifactError if there is no manifest that can be read.
+    Raises ArtifactError if the manifest is missing or invalid.
     """
     return read_frozen_manifest(folder, SpaceManifest, cure=_RESTORE)
 
 
 def load_artifact(folder: str, expected_hash: str | None = None) -> Artifact:
-    """Read an artifact and check it: format, hash, widths, finiteness. ``expected_hash``: the registry's record of it.
+    """Read an artifact and validate its format, content hash, tensor shapes and values.
+
+    ``expected_hash`` is the content hash that the registry recorded for the space.
 
     Raises
     ------
     ArtifactError
-        If anything is not as it was written; one line, with the cure.
+        If any check fails. The message is one line that ends with the fix.
     """
     manifest, tensors = read_frozen(folder, SpaceManifest, expected_hash=expected_hash, cure=_RESTORE)
-    if not _fits(manifest.layout):
+    if not _is_consistent(manifest.layout):
         raise ArtifactError(
-            f"{folder}: {MANIFEST} does not fit: layout: its blocks are not those of its columns and vocabulary. "
+            f"{folder}: {MANIFEST} is invalid: layout: the blocks do not match the columns and the vocabulary. "
             f"{_RESTORE}"
         )
     if manifest.targets != TargetLayout.of(manifest.layout.spec, manifest.targets.futures):
         raise ArtifactError(
-            f"{folder}: {MANIFEST} does not fit: targets: their blocks are not those of their futures. {_RESTORE}"
+            f"{folder}: {MANIFEST} is invalid: targets: the blocks do not match the futures. {_RESTORE}"
         )
     _check_tensors(folder, manifest, tensors)
     return Artifact(manifest, tensors)
 
 
-def _fits(layout: InputLayout) -> bool:
-    """Say whether rows of the layout's columns can be laid out by it."""
+def _is_consistent(layout: InputLayout) -> bool:
+    """Return whether the blocks follow from the layout's own columns and vocabulary."""
     try:
         blocks = InputLayout.of(layout.spec, layout.vocabulary).blocks
-    except LookupError:  # a column without its words, no window
+    except LookupError:  # no window, or a column without a vocabulary
         return False
-    named = (layout.vocabulary[block.name] for block in blocks if block.name in layout.vocabulary)
-    return blocks == layout.blocks and all(UNKNOWN in words for words in named)
+    vocabularies = (layout.vocabulary[block.name] for block in blocks if block.name in layout.vocabulary)
+    return blocks == layout.blocks and all(UNKNOWN in values for values in vocabularies)
 
 
 def _check_tensors(folder: str, manifest: SpaceManifest, tensors: Tensors) -> None:
-    wanted = weight_shapes(manifest.layout, manifest.model, manifest.targets)
-    wanted |= dict.fromkeys(("center_F", "scale_F", "empty_F"), (manifest.layout.width,))
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = weight_shapes(manifest.layout, manifest.model, manifest.targets)
+    expected |= dict.fromkeys(("center_F", "scale_F", "empty_F"), (manifest.layout.width,))
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     faults = [
-        f"{name} {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}"
-        for name in sorted(wanted | found)
-        if found.get(name) != wanted.get(name)
+        f"{name}: expected shape {expected.get(name, 'none')}, got {shapes.get(name, 'none')}"
+        for name in sorted(expected | shapes)
+        if shapes.get(name) != expected.get(name)
     ]
-    faults += [f"{name} is {t.dtype}, wanted float32" for name, t in tensors.items() if t.dtype != np.float32]
+    faults += [f"{name}: expected float32, got {t.dtype}" for name, t in tensors.items() if t.dtype != np.float32]
     if faults:
-        raise ArtifactError(f"{folder}: {WEIGHTS} does not fit {MANIFEST}: {'; '.join(faults[:5])}. {_RESTORE}")
-    spoilt = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+        raise ArtifactError(f"{folder}: {WEIGHTS} does not match {MANIFEST}: {'; '.join(faults[:5])}. {_RESTORE}")
+    invalid = [f"{name} (not finite)" for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if not (tensors["scale_F"] > 0).all():
-        spoilt.append("scale_F (not above zero)")
-    if spoilt:
-        raise ArtifactError(f"{folder}: not finite numbers in {', '.join(spoilt)}. {_RESTORE}")
+        invalid.append("scale_F (not positive)")
+    if invalid:
+        raise ArtifactError(f"{folder}: {WEIGHTS} has invalid values in {', '.join(invalid)}. {_RESTORE}")

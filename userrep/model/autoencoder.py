@@ -1,10 +1,11 @@
-"""The model: a user's inputs to a short code, and from the code back to the inputs and on to the user's next days.
+"""The autoencoder: encodes a user's inputs to an embedding, reconstructs the inputs and predicts the user's next days.
 
-With a hidden layer and without next days it is the autoencoder of the paper (section 3.2). By default the encoder is
-linear: a hidden layer added nothing to a code that predicts the next days (docs/decisions/quality.md).
+With a hidden layer and without the next-days predictions, this is the autoencoder of the paper (section 3.2). The
+encoder is linear by default, because a hidden layer did not improve a code that predicts the next days
+(docs/decisions/quality.md).
 
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, of which L are learned and P are propensities; E numbers
-of an item, N numbers and flags of the next days.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, of which L are learned and P are propensities,
+E dimensions of an item vector, N numeric and flag targets of the next days.
 """
 
 from typing import NamedTuple
@@ -20,9 +21,9 @@ from userrep.model.weights import propensities_of, weight_shapes
 
 
 class Outputs(NamedTuple):
-    """What training compares with rows. ``query_BE``: the items that a row asks for; ``worth_E``: shared by all rows.
+    """Outputs that the losses compare with the targets. A part that the model does not predict has width 0.
 
-    Parts that the model does not predict have width 0.
+    ``query_BE`` is the row's query against item vectors. ``worth_E`` scores items independently of the row.
     """
 
     reconstruction_BF: Tensor
@@ -32,14 +33,14 @@ class Outputs(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """A linear encoder, plus a hidden layer (GELU) if there is one; decoders are linear or have a hidden layer.
+    """A linear encoder with an optional GELU branch, and decoders that are linear or have one hidden layer.
 
-    Propensities are fitted after the training (``propensities``); until then they are zeros. Decoders read the learned
-    dimensions only. Weights follow from ``seed`` alone; torch's global generator is not touched.
+    Decoders read only the learned dimensions. Propensities are zero until they are fitted, after training (see
+    ``propensities``). Initial weights depend only on ``seed``; torch's global generator is not used.
     """
 
     encoder_linear: nn.Linear
-    encoder_hidden: nn.Linear  # this and all below: only where the model has it
+    encoder_hidden: nn.Linear  # this layer and those below exist only if the model has them
     encoder_latent: nn.Linear
     decoder_hidden: nn.Linear
     decoder_output: nn.Linear
@@ -64,14 +65,14 @@ class Autoencoder(nn.Module):
                 self.register_buffer(name, torch.zeros(shapes[name]))
 
     def encode(self, x_BF: Tensor) -> Tensor:
-        """Return z_BD: the learned code, then the propensities."""
+        """Return z_BD: the learned code followed by the propensities."""
         code_BL = self.code(x_BF)
         if not self.has_propensities:
             return code_BL
         return torch.cat([code_BL, linear(x_BF, self.propensity_PF, self.propensity_P)], dim=1)
 
     def code(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Tensor:
-        """Return the learned code, code_BL."""
+        """Return code_BL, the learned dimensions."""
         code_BL: Tensor = self.encoder_linear(x_BF)
         if not hasattr(self, "encoder_hidden"):
             return code_BL
@@ -80,26 +81,27 @@ class Autoencoder(nn.Module):
         return code_BL + hidden_BL
 
     def forward(self, x_BF: Tensor, keep_BH: Tensor | None = None) -> Outputs:
-        """Encode, reconstruct and predict. ``keep_BH``: dropout of the hidden layer, 0 or 1 / (1 - share dropped).
+        """Encode, reconstruct and predict.
 
-        The mask comes from outside because it is keyed by row (see ``corruption``): torch's own dropout would differ
-        with the number of ranks.
+        ``keep_BH`` is the dropout mask of the hidden layer, with values 0 or 1 / (1 - dropout). It is an argument
+        because it is keyed by row (see ``corruption``); torch's dropout would depend on the number of ranks.
         """
         code_BL = self.code(x_BF, keep_BH)
-        none_B0 = code_BL[:, :0]
+        empty_B0 = code_BL[:, :0]
         hidden_BH = gelu(self.decoder_hidden(code_BL)) if hasattr(self, "decoder_hidden") else code_BL
         has_items = hasattr(self, "item_query")
         return Outputs(
             self.decoder_output(hidden_BH),
-            self.item_query(code_BL) if has_items else none_B0,
-            self.item_worth.weight[0] if has_items else none_B0[0],
-            self.next_days(code_BL) if hasattr(self, "next_days") else none_B0,
+            self.item_query(code_BL) if has_items else empty_B0,
+            self.item_worth.weight[0] if has_items else empty_B0[0],
+            self.next_days(code_BL) if hasattr(self, "next_days") else empty_B0,
         )
 
 
 def _linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool) -> nn.Linear:
-    """Return a layer with torch's usual initialisation, drawn from ``generator``."""
-    with torch.random.fork_rng(devices=[]):  # torch draws weights, which are not used; its `meta` device imports sympy
+    """Return a layer with torch's default initialization, drawn from ``generator``."""
+    # The constructor draws weights that are overwritten below. The `meta` device would skip that, but imports sympy.
+    with torch.random.fork_rng(devices=[]):
         layer = nn.Linear(width_in, width_out, bias=bias)
     bound = width_in**-0.5
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""The noise of a training batch, keyed by (seed, epoch, row): the same on whatever rank and wherever in a batch.
+"""Training noise keyed by (seed, epoch, row), so that it depends neither on the rank nor on the position in a batch.
 
-A counter-based generator (splitmix64) instead of a stateful one: no state to checkpoint, none to keep in step.
+The generator is counter-based (splitmix64), so there is no state to checkpoint or to synchronize between ranks.
 Shapes: B rows, F inputs, K blocks, H hidden units.
 """
 
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from userrep import config
 from userrep.features.layout import UNKNOWN, InputLayout, Scaler
 
-_INPUTS, _BLOCKS, _HIDDEN = range(3)  # what a stream of bits is for
-_ROWS = 128  # at a time: temporary arrays stay in the core's cache
-_LEVELS = 1 << 16  # 16 bits a draw: shares are met to 1 in 65,536
+_INPUTS, _BLOCKS, _HIDDEN = range(3)  # purposes; each draws its own random bits
+_ROWS = 128  # rows per step, so that temporary arrays stay in the core's cache
+_LEVELS = 1 << 16  # 16 bits per draw: shares are exact to 1 / 65,536
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 class Corrupted(NamedTuple):
-    """``keep_BH`` is the dropout of the hidden layer, scaled; None where there is none."""
+    """Corrupted inputs and the scaled dropout mask of the hidden layer (None without hidden dropout)."""
 
     x_BF: NDArray[np.float32]
     keep_BH: NDArray[np.float32] | None
 
 
 class Corruption:
-    """Noise for denoising: Gaussian, features dropped, whole blocks dropped, newcomers made out of known users.
+    """Noise of the denoising autoencoder: Gaussian noise, feature dropout, block dropout and simulated new users.
 
-    A dropped feature is zero, the mean; the others are scaled up, so that sums over them stay the same in the mean. A
-    dropped block, like one that was never there, takes its part of ``empty_F``, and its flag is zero. Flags have no
-    noise of their own.
+    A dropped feature becomes zero, its mean; the others are scaled up to keep the expected sum. A dropped block, like
+    an absent one, takes its values from ``empty_F`` and its flag becomes zero. A simulated new user loses all blocks
+    that need events. Flags get no other noise.
     """
 
     def __init__(self, layout: InputLayout, model: config.Model, empty_F: NDArray[np.float32], *, seed: int) -> None:
@@ -48,11 +48,11 @@ class Corruption:
         self._block_F = block_F
         self._flagged = np.array([k for k, block in enumerate(blocks) if block.flag is not None], np.int64)
         self._flags = np.array([block.flag for block in blocks if block.flag is not None], np.int64)
-        self._of_events_K = np.array([not block.newcomer for block in blocks])
+        self._needs_events_K = np.array([not block.newcomer for block in blocks])
         self._gaussian = _gaussian_levels() * np.float32(model.noise)
 
     def __call__(self, x_BF: NDArray[np.float32], row_key_B: NDArray[np.int64], *, epoch: int) -> Corrupted:
-        """Return a corrupted copy. Cost: about 2 ms for 512 x 700 on one core."""
+        """Return a corrupted copy of a batch. Cost: about 2 ms for 512 x 700 inputs on one core."""
         noisy_BF = x_BF.copy()
         for start in range(0, len(x_BF), _ROWS):
             rows = slice(start, start + _ROWS)
@@ -72,11 +72,11 @@ class Corruption:
         np.copyto(x_BF, self._empty_F, where=dropped_BF)
 
     def _dropped_blocks(self, x_BF: NDArray[np.float32], row_key_B: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
-        num_blocks = len(self._of_events_K)
+        num_blocks = len(self._needs_events_K)
         bits_BK = self._bits(row_key_B, epoch, _BLOCKS, num_blocks + 1)
         dropped_BK = _hits(bits_BK[:, :num_blocks], self._model.block_dropout)
         newcomer_B = _hits(bits_BK[:, num_blocks], self._model.newcomer_share)
-        dropped_BK |= newcomer_B[:, None] & self._of_events_K
+        dropped_BK |= newcomer_B[:, None] & self._needs_events_K
         dropped_BK[:, self._flagged] |= x_BF[:, self._flags] == 0
         return dropped_BK
 
@@ -88,7 +88,7 @@ class Corruption:
         return kept_BH * np.float32(1 / (1 - share))
 
     def _bits(self, row_key_B: NDArray[np.int64], epoch: int, purpose: int, count: int) -> NDArray[np.uint16]:
-        """Return ``count`` draws of 16 bits per row; four come from one step of the row's splitmix64 sequence."""
+        """Return ``count`` draws of 16 bits per row. One step of the row's splitmix64 sequence yields four draws."""
         key = np.zeros(1, np.uint64)
         for part in (self._seed, epoch, purpose):
             key = _mixed(key + np.uint64(part % (1 << 64)) + _GOLDEN)
@@ -98,7 +98,7 @@ class Corruption:
 
 
 def empty_input(layout: InputLayout, scaler: Scaler) -> NDArray[np.float32]:
-    """Return empty_F: the scaled input of a user of whom nothing is known; attributes are ``(other)``."""
+    """Return empty_F: the scaled input of a user without any data, whose attributes are ``(other)``."""
     raw_1F = np.zeros((1, layout.width), np.float32)
     for block in layout.blocks:
         if block.kind == "one_hot":
@@ -108,7 +108,7 @@ def empty_input(layout: InputLayout, scaler: Scaler) -> NDArray[np.float32]:
 
 
 def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Apply splitmix64's finaliser, in place."""
+    """Apply the finalizer of splitmix64 in place."""
     shifted = np.right_shift(z, np.uint64(30))
     z ^= shifted
     z *= _FIRST
@@ -124,6 +124,6 @@ def _hits(bits: NDArray[np.uint16], share: float) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=1)
 def _gaussian_levels() -> NDArray[np.float32]:
-    """Return the standard normal's quantiles at 65,536 levels: a look-up instead of logarithms and cosines."""
+    """Return the standard normal quantiles of all 65,536 levels. A table look-up is faster than computing them."""
     normal = NormalDist()
     return np.array([normal.inv_cdf((level + 0.5) / _LEVELS) for level in range(_LEVELS)], np.float32)

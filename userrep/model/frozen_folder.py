@@ -1,6 +1,6 @@
-"""A folder of tensors with their manifest, frozen once written: ``weights.safetensors`` and ``manifest.json``.
+"""Immutable folders of tensors and their manifest: ``weights.safetensors`` and ``manifest.json``.
 
-One content hash binds the two. Never pickle: what is read is sized, hashed and parsed, and nothing in it can run.
+One content hash covers both files. Neither uses pickle, so reading a folder never executes code from it.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from userrep.store.storage import read_bytes, write_folder
 
 FORMAT_VERSION = 6
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-_MAX_MANIFEST = 64 << 20  # bytes; vocabularies are in it
-_MAX_WEIGHTS = 4 << 30
+_MAX_MANIFEST = 64 << 20  # bytes; the manifest contains the vocabularies
+_MAX_WEIGHTS = 4 << 30  # bytes
 
 
 class Manifest(BaseModel):
-    """What tensors are and where they come from. ``content_hash`` covers the weights file and all other fields."""
+    """Base of the manifests stored next to tensors. ``content_hash`` covers the weights file and all other fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,18 +32,18 @@ M = TypeVar("M", bound=Manifest)
 
 
 def sealed(manifest: M, tensors: Tensors) -> M:
-    """Return the manifest with the content hash of both."""
+    """Return the manifest with the content hash of itself and the tensors."""
     weights = tensor_bytes(tensors)
     return manifest.model_copy(update={"content_hash": _content_hash(weights, manifest.model_dump(mode="json"))})
 
 
 def write_frozen(folder: str, manifest: M, tensors: Tensors) -> M:
-    """Write a folder whole or not at all; return the manifest with its content hash.
+    """Write a folder atomically and return the manifest with its content hash.
 
     Raises
     ------
     FileExistsError
-        If the folder is there already.
+        If the folder exists.
     """
     manifest = sealed(manifest, tensors)
     write_folder(folder, {WEIGHTS: tensor_bytes(tensors), MANIFEST: manifest.model_dump_json(indent=1).encode()})
@@ -51,39 +51,40 @@ def write_frozen(folder: str, manifest: M, tensors: Tensors) -> M:
 
 
 def read_frozen(folder: str, kind: type[M], *, expected_hash: str | None, cure: str) -> tuple[M, Tensors]:
-    """Read a folder and check format and hash; what its tensors must be is the caller's to check.
+    """Read a folder and check its format and content hash. The caller checks tensor names, shapes and values.
 
-    ``expected_hash``: another record of the content hash, which must be the same. ``cure``: the end of every error.
+    ``expected_hash`` is a content hash recorded elsewhere, which must be the same. Every error message ends with
+    ``cure``.
 
     Raises
     ------
     ArtifactError
-        If anything is not as it was written; one line.
+        If a file is missing, unreadable or changed. The message is one line.
     """
     values = _parsed(folder, _read(folder, MANIFEST, _MAX_MANIFEST, cure), cure)
     manifest = _validated(folder, values, kind, cure)
     weights = _read(folder, WEIGHTS, _MAX_WEIGHTS, cure)
-    found = _content_hash(weights, values)
-    if found != manifest.content_hash:
+    content_hash = _content_hash(weights, values)
+    if content_hash != manifest.content_hash:
         raise ArtifactError(
-            f"{folder}: {WEIGHTS} and {MANIFEST} are not the ones written together (content hash {found[:12]}, "
-            f"the manifest says {manifest.content_hash[:12]}). {cure}"
+            f"{folder}: {WEIGHTS} and {MANIFEST} were not written together: the manifest says content hash "
+            f"{manifest.content_hash[:12]}, got {content_hash[:12]}. {cure}"
         )
-    if expected_hash is not None and expected_hash != found:
+    if expected_hash is not None and expected_hash != content_hash:
         raise ArtifactError(
-            f"{folder}: another artifact was expected here (content hash {expected_hash[:12]}, found {found[:12]}). "
-            f"{cure}"
+            f"{folder}: not the expected artifact: expected content hash {expected_hash[:12]}, "
+            f"got {content_hash[:12]}. {cure}"
         )
     return manifest, read_tensors(weights, f"{folder}: {WEIGHTS}", cure=cure)
 
 
 def read_frozen_manifest(folder: str, kind: type[M], *, cure: str) -> M:
-    """Read the manifest alone, without comparing its content hash with the weights.
+    """Read only the manifest. The content hash is not checked, since it covers the weights too.
 
     Raises
     ------
     ArtifactError
-        If it cannot be read; one line.
+        If the manifest is missing or invalid. The message is one line.
     """
     return _validated(folder, _parsed(folder, _read(folder, MANIFEST, _MAX_MANIFEST, cure), cure), kind, cure)
 
@@ -93,32 +94,30 @@ def _validated(folder: str, values: dict[str, Any], kind: type[M], cure: str) ->
         return kind.model_validate(values)
     except ValidationError as error:
         fault = error.errors()[0]
-        place = ".".join(in_line(str(part)) for part in fault["loc"])
-        said = " ".join(fault["msg"].removeprefix("Value error, ").splitlines())
-        raise ArtifactError(f"{folder}: {MANIFEST} does not fit: {place}: {said}. {cure}") from None
+        key = ".".join(in_line(str(part)) for part in fault["loc"])
+        reason = " ".join(fault["msg"].removeprefix("Value error, ").splitlines())
+        raise ArtifactError(f"{folder}: {MANIFEST} is invalid: {key}: {reason}. {cure}") from None
 
 
 def _parsed(folder: str, text: bytes, cure: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except (ValueError, RecursionError):  # the latter: of a million brackets
+    except (ValueError, RecursionError):  # deeply nested brackets raise RecursionError
         values = None
     if not isinstance(values, dict):
-        raise ArtifactError(f"{folder}: {MANIFEST} is torn, or not JSON. {cure}")
+        raise ArtifactError(f"{folder}: {MANIFEST} is truncated or not a JSON object. {cure}")
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         is_older = isinstance(version, int) and version < FORMAT_VERSION
-        way = "go on with the release that wrote it, or train a new space" if is_older else "upgrade userrep to read it"
-        raise ArtifactError(
-            f"{folder}: format_version {version} was found, this release reads {FORMAT_VERSION}: {way}."
-        )
+        fix = "Use the release that wrote it, or train a new space" if is_older else "Upgrade userrep to read it"
+        raise ArtifactError(f"{folder}: this release reads format_version {FORMAT_VERSION}, got {version}. {fix}.")
     return values
 
 
 def _content_hash(weights: bytes, values: dict[str, Any]) -> str:
-    """Hash the weights file and the manifest's fields but the hash."""
-    rest = {key: value for key, value in values.items() if key != "content_hash"}
-    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
+    """Hash the weights file and all manifest fields except the hash itself."""
+    hashed = {key: value for key, value in values.items() if key != "content_hash"}
+    canonical = json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(hashlib.sha256(weights).digest() + canonical).hexdigest()
 
 

@@ -1,8 +1,9 @@
-"""What a model is trained on: to give back its inputs, and to predict which items users take next and how much they do.
+"""Training losses: reconstruction of the inputs, prediction of the next items and of the next days' activity.
 
-A sum over rows is divided by all B rows, those without the block or the event included: the mean over ranks with equal
-batches is then the loss of one rank with all of them.
-Shapes: B rows, F inputs, T targets, K losses; E numbers of an item, C items of a date, N numbers and flags.
+Every loss divides by all B rows, including rows without the block or event. With equal batches, the mean over ranks
+therefore equals the loss of a single rank over all rows.
+Shapes: B rows, A rows with next items, F inputs, T targets, K losses, E dimensions of an item vector, C candidate items
+of a date, N numeric and flag targets.
 """
 
 from collections.abc import Mapping
@@ -18,14 +19,14 @@ from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Outputs
 
-Candidates = Mapping[str, NDArray[np.float32]]  # as ``userrep.items.candidates`` draws them
+Candidates = Mapping[str, NDArray[np.float32]]  # drawn by ``userrep.items.candidates``
 
 
 class Loss(nn.Module):
-    """All losses, ``names``, and how much each counts in the one that is trained on.
+    """All losses in the order of ``names``, and their weights in the total that is minimized.
 
-    Blocks of inputs weigh the same and together ``model.reconstruction_weight``; the items
-    ``model.next_items_weight``; counts of the next days the same as flags, each together ``model.next_days_weight``.
+    Input blocks share ``model.reconstruction_weight`` equally. Next items have ``model.next_items_weight``. The counts
+    of the next days share ``model.next_days_weight`` equally, and so do the flags.
     """
 
     weight_K: Tensor
@@ -51,7 +52,7 @@ class Loss(nn.Module):
         self.register_buffer("weight_K", torch.tensor(weights))
 
     def forward(self, outputs: Outputs, target_BF: Tensor, future_BT: Tensor) -> Tensor:
-        """Return each loss, loss_K."""
+        """Return loss_K, every loss in the order of ``names``."""
         parts = [self._reconstruction(outputs.reconstruction_BF.float(), target_BF)]
         if self._items is not None:
             parts.append(self._items(outputs.query_BE.float(), outputs.worth_E.float(), future_BT))
@@ -60,15 +61,15 @@ class Loss(nn.Module):
         return torch.cat(parts)
 
     def total(self, losses: Mapping[str, float]) -> float:
-        """Return the loss that is trained on, given all by name."""
+        """Return the weighted total of losses given by name."""
         return sum(weight * losses[name] for name, weight in self._weights.items())
 
 
 class ReconstructionLoss(nn.Module):
-    """Mean squared error per block over the rows that have the block.
+    """Mean squared error per block, over the rows that have the block.
 
-    Inputs have one standard deviation per block, so an 80-d block counts as much as a single count. The ``flags`` block
-    is a block like any other.
+    Each block is scaled by one standard deviation, so an 80-dimensional block weighs as much as a single count. The
+    ``flags`` block is treated like any other.
     """
 
     mean_FK: Tensor
@@ -86,53 +87,53 @@ class ReconstructionLoss(nn.Module):
         self.register_buffer("always_K", torch.tensor([flag is None for flag in flags]))
 
     def forward(self, reconstruction_BF: Tensor, target_BF: Tensor) -> Tensor:
-        """Return the error of each block. The target's flags say which blocks a row has."""
+        """Return the error of each block. A row has the blocks whose flag is set in the target."""
         error_BK = (reconstruction_BF - target_BF).square() @ self.mean_FK
         present_BK = (target_BF[:, self.flag_K] > 0.5) | self.always_K
         return (error_BK * present_BK).sum(dim=0) / len(target_BF)
 
 
 class NextItemsLoss(nn.Module):
-    """How surprising a row's next items are among all that were sold in these days: a softmax, popularity left out.
+    """Softmax cross-entropy of a row's next items among all items of the same days, corrected for popularity.
 
-    An item's logit is what the row asks for times the item's vector, plus the item's worth, plus the logarithm of its
-    share of what was sold; so the code has to say in what the user differs from all others. The mean over a row's
-    items needs their mean vector only, for the logit is linear in it. The shares' part does not depend on the model
-    and is left out, so that a model that knows nothing is at 0. A row counts by its weight, in units of
-    ``row_weight``, the mean over all rows.
+    An item's logit is (query + worth) times the item vector, plus the logarithm of the item's share of all events. The
+    share explains popularity, so the code must encode how the user differs from the others. Because the logit is
+    linear in the item vector, a row needs only the mean vector of its items. The share term of the row's own items
+    does not depend on the model and is omitted, so an uninformed model has loss 0. Rows are weighted by the weight in
+    ``TargetLayout.items``, relative to ``row_weight``, its mean over all rows.
     """
 
     def __init__(self, targets: TargetLayout, candidates: Candidates, row_weight: float) -> None:
         super().__init__()
         self._width, items = targets.item_width, targets.items
-        self._weight, self._place, self._unit = items.start, items.start + 1, max(row_weight, 1e-9)
+        self._weight, self._date, self._unit = items.start, items.start + 1, max(row_weight, 1e-9)
         num_dates = sum(name.startswith("vector_") for name in candidates)
         vectors = [candidates[f"vector_{d}"] for d in range(num_dates)]
         squares = [np.square(vector_CE).sum(axis=1).mean() for vector_CE in vectors if len(vector_CE)]
-        self._scale = max(float(np.mean(squares or [1.0])), 1e-9) ** -0.5  # vectors of length 1 in the mean
+        self._scale = max(float(np.mean(squares or [1.0])), 1e-9) ** -0.5  # scales item vectors to a mean length of 1
         for d in range(num_dates):
             for name in ("vector", "log_share"):
                 tensor = torch.from_numpy(np.ascontiguousarray(candidates[f"{name}_{d}"]))
                 self.register_buffer(f"{name}_{d}", tensor, persistent=False)
 
     def forward(self, query_BE: Tensor, worth_E: Tensor, future_BT: Tensor) -> Tensor:
-        """Return the loss, one number."""
+        """Return the loss as a tensor of one element."""
         active = torch.nonzero(future_BT[:, self._weight] > 0)[:, 0]
         query_AE, mean_AE = (query_BE[active] + worth_E) * self._scale, future_BT[active, : self._width]
-        weight_A, place_A = future_BT[active, self._weight] / self._unit, future_BT[active, self._place].round().long()
+        weight_A, date_A = future_BT[active, self._weight] / self._unit, future_BT[active, self._date].round().long()
         total = query_BE.new_zeros(())
-        for d in torch.unique(place_A).tolist():
-            mine, vector_CE = place_A == d, getattr(self, f"vector_{d}")
+        for d in torch.unique(date_A).tolist():
+            on_date_A, vector_CE = date_A == d, getattr(self, f"vector_{d}")
             if len(vector_CE):
-                asked_AE = query_AE[mine]
-                logits_AC = asked_AE @ vector_CE.T + getattr(self, f"log_share_{d}")
-                surprise_A = torch.logsumexp(logits_AC, dim=1) - (asked_AE * mean_AE[mine]).sum(dim=1)
-                total = total + weight_A[mine] @ surprise_A
+                dated_query_AE = query_AE[on_date_A]
+                logits_AC = dated_query_AE @ vector_CE.T + getattr(self, f"log_share_{d}")
+                loss_A = torch.logsumexp(logits_AC, dim=1) - (dated_query_AE * mean_AE[on_date_A]).sum(dim=1)
+                total = total + weight_A[on_date_A] @ loss_A
         return (total / len(future_BT))[None]
 
 
 class NextDaysLoss(nn.Module):
-    """Squared error for the logarithms of counts, binary cross-entropy for flags, whose predictions are logits."""
+    """Squared error of log counts, and binary cross-entropy of flags, which are predicted as logits."""
 
     is_flag_N: Tensor
     target_N: Tensor
@@ -143,8 +144,8 @@ class NextDaysLoss(nn.Module):
         self.register_buffer("is_flag_N", torch.tensor([block.kind == "flags" for block in targets.numbers]))
 
     def forward(self, predicted_BN: Tensor, future_BT: Tensor) -> Tensor:
-        """Return the loss of each."""
+        """Return the loss of each target."""
         target_BN = future_BT[:, self.target_N]
-        squares_BN = (predicted_BN - target_BN).square()
-        surprise_BN = binary_cross_entropy_with_logits(predicted_BN, target_BN.clamp(0, 1), reduction="none")
-        return torch.where(self.is_flag_N, surprise_BN, squares_BN).mean(dim=0)
+        squared_error_BN = (predicted_BN - target_BN).square()
+        cross_entropy_BN = binary_cross_entropy_with_logits(predicted_BN, target_BN.clamp(0, 1), reduction="none")
+        return torch.where(self.is_flag_N, cross_entropy_BN, squared_error_BN).mean(dim=0)

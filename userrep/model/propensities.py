@@ -1,11 +1,11 @@
-"""Propensities: what counts say of a user's return and volume, by linear models fitted on all training rows.
+"""Propensities: linear models that predict a user's return and volume from counts, fitted on all training rows.
 
-Counts tell how likely a user is to come back better than any code that has to hold tastes, too, and a consumer with a
-few thousand labels finds that out only in part. So the models are fitted where the labels are plenty, and each is a
-dimension of the embedding: for every future the log odds of an event in it (logistic regression) and the logarithm of
-its weight (ridge regression).
+Counts predict whether a user returns better than a code that must also encode tastes, and a consumer with a few
+thousand labels can learn that relation only in part. The models are therefore fitted here, where labels are plentiful,
+and each one becomes a dimension of the embedding. For every future there are two: the log odds of an event in it
+(logistic regression) and the logarithm of its weight (ridge regression).
 
-Shapes: N rows, F inputs, C of them that are used, T targets, P propensities.
+Shapes: N rows, F inputs, C inputs used by the models, T targets, P propensities.
 """
 
 import numpy as np
@@ -19,21 +19,22 @@ Floats = NDArray[np.float64]
 
 
 def used_inputs(layout: InputLayout) -> list[int]:
-    """Return the places of the inputs that are used: counts and days, and the flags that say whether they are known."""
+    """Return the indices of the inputs used by the models: counts, days, and their presence flags."""
     scalars = [block for block in layout.blocks if block.kind == "scalar"]
     return [block.start for block in scalars] + [block.flag for block in scalars if block.flag is not None]
 
 
 def used_targets(targets: TargetLayout) -> list[int]:
-    """Return the places of the targets, for each future whether there is an event, and its weight."""
-    place = {block.name: block.start for block in targets.blocks}
-    return [place[f"{name}_next_{days}d"] for days in targets.futures for name in ("active", "weight")]
+    """Return the indices of the models' targets: for each future the flag of any event, then the weight."""
+    index = {block.name: block.start for block in targets.blocks}
+    return [index[f"{name}_next_{days}d"] for days in targets.futures for name in ("active", "weight")]
 
 
 def fitted_propensities(x_NC: NDArray[np.float32], y_NP: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """Fit one model per column of ``y_NP``, logistic and ridge in turn; return weight_PC and bias_P.
+    """Fit one model per column of ``y_NP``, alternating logistic and ridge. Return weight_PC and bias_P.
 
-    Over the rows each has mean 0 and deviation 1; one that does not vary is zero. Cost: some 25 passes over the rows.
+    Predictions are standardized to mean 0 and standard deviation 1 over the rows. A constant prediction becomes zero.
+    Cost: about 25 passes over the rows.
     """
     ones_N1 = np.ones((len(x_NC), 1))
     wide_NC = np.hstack([x_NC.astype(np.float64), ones_N1])
@@ -53,31 +54,31 @@ def _ridge(x_NC: Floats, y_N: Floats) -> Floats:
 
 
 def _logistic(x_NC: Floats, y_N: Floats) -> Floats:
-    """Maximize the penalized likelihood by Newton's method, halving steps that overshoot."""
+    """Minimize the penalized negative log-likelihood by Newton's method, halving steps that overshoot."""
     weight_C: Floats = np.zeros(x_NC.shape[1])
     penalty_CC = _penalty(x_NC)
-    loss = _surprise(x_NC, y_N, weight_C, penalty_CC)
+    loss = _loss(x_NC, y_N, weight_C, penalty_CC)
     for _ in range(_STEPS):
-        chance_N = 1 / (1 + np.exp(-np.clip(x_NC @ weight_C, -30, 30)))
-        gradient_C = x_NC.T @ (chance_N - y_N) + penalty_CC @ weight_C
-        curvature_CC = (x_NC * (chance_N * (1 - chance_N))[:, None]).T @ x_NC + penalty_CC
-        step_C = np.linalg.solve(curvature_CC, gradient_C)
-        while (after := _surprise(x_NC, y_N, weight_C - step_C, penalty_CC)) > loss and np.abs(step_C).max() > 1e-9:
+        p_N = 1 / (1 + np.exp(-np.clip(x_NC @ weight_C, -30, 30)))
+        gradient_C = x_NC.T @ (p_N - y_N) + penalty_CC @ weight_C
+        hessian_CC = (x_NC * (p_N * (1 - p_N))[:, None]).T @ x_NC + penalty_CC
+        step_C = np.linalg.solve(hessian_CC, gradient_C)
+        while (after := _loss(x_NC, y_N, weight_C - step_C, penalty_CC)) > loss and np.abs(step_C).max() > 1e-9:
             step_C /= 2
         weight_C -= step_C
-        gained, loss = loss - after, after
-        if gained < 1e-9 * max(loss, 1.0):
+        decrease, loss = loss - after, after
+        if decrease < 1e-9 * max(loss, 1.0):
             break
     return weight_C
 
 
-def _surprise(x_NC: Floats, y_N: Floats, weight_C: Floats, penalty_CC: Floats) -> float:
+def _loss(x_NC: Floats, y_N: Floats, weight_C: Floats, penalty_CC: Floats) -> float:
     score_N = x_NC @ weight_C
     return float((np.logaddexp(0, score_N) - y_N * score_N).sum() + weight_C @ penalty_CC @ weight_C / 2)
 
 
 def _penalty(x_NC: Floats) -> Floats:
-    """Return the ridge: of all weights but the last, the bias, which gets just enough to be determined."""
+    """Return the ridge penalty. The last weight, the bias, gets just enough of it to be determined."""
     penalty_CC = _RIDGE * np.eye(x_NC.shape[1])
     penalty_CC[-1, -1] = 1e-6
     return penalty_CC

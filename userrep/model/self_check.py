@@ -1,4 +1,4 @@
-"""What a space's self-check found, as its manifest keeps it."""
+"""The result of a space's self-check, as stored in its manifest."""
 
 from datetime import date
 from typing import NamedTuple
@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from userrep.logs import in_columns
 
-MEAN = "mean"  # over families of tasks
+MEAN = "mean"  # key of the mean over families of tasks
 
 
 class Lead(NamedTuple):
-    """How far the embedding is ahead, relative (for R2 the difference), with the ends of its 90 % interval."""
+    """Relative lead of the embedding over a peer (for R2 the difference), with the bounds of its 90 % interval."""
 
     value: float
     low: float
@@ -19,12 +19,13 @@ class Lead(NamedTuple):
 
 
 class SelfCheck(BaseModel):
-    """A model of the same settings, trained on less of the log, and judged on the days after that.
+    """Evaluation of a model with the space's settings that was trained on a shorter part of the log.
 
-    ``trained_until``: what the checked model was trained on ends there. ``test_as_ofs``: the dates it is judged on;
-    their labels end by the ``trained_until`` of the space. ``values``: by task and representation. ``ahead``: by peer
-    and family of tasks, with the mean over families, each counted once, under ``mean``. ``not_judged``: tasks with too
-    few examples, which no lead is made of. ``left_out``: tasks without figures, and why.
+    The training data of the checked model ends at ``trained_until``. ``test_as_ofs`` are the dates of its evaluation;
+    their labels end by the ``trained_until`` of the space. ``values`` has one value per task and representation.
+    ``ahead`` has the lead by peer and family of tasks, and under ``mean`` the unweighted mean over families.
+    ``not_judged`` lists tasks with too few examples, which do not enter any lead. ``left_out`` gives the reason for
+    each task without values.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,12 +41,12 @@ class SelfCheck(BaseModel):
 
     @property
     def best_peer(self) -> str:
-        """The peer that the embedding is least ahead of."""
+        """The peer with the smallest lead of the embedding."""
         return min(self.ahead, key=lambda peer: self.gain_over(peer).value)
 
     @property
     def gain(self) -> Lead:
-        """The mean lead over the best peer."""
+        """Mean lead over the best peer."""
         return self.gain_over(self.best_peer)
 
     def gain_over(self, peer: str) -> Lead:
@@ -54,14 +55,14 @@ class SelfCheck(BaseModel):
 
     @property
     def summary(self) -> str:
-        """One line: how the embedding compares with its best peer."""
+        """One line that compares the embedding with its best peer."""
         value, low, high = self.gain
-        where = "ahead of" if value >= 0 else "behind"
-        return f"the embedding is {abs(value):.1%} {where} {self.best_peer} [{low:+.1%}, {high:+.1%}]"
+        relation = "ahead of" if value >= 0 else "behind"
+        return f"the embedding is {abs(value):.1%} {relation} {self.best_peer} [{low:+.1%}, {high:+.1%}]"
 
     @property
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows: a line per task, a column per representation; last the embedding's mean lead over each."""
+        """Header and rows: one row per task, one column per representation, and a last row of mean leads."""
         names = list(dict.fromkeys(name for by_name in self.values.values() for name in by_name))
         rows = [
             [task, *(f"{by_name[name]:.4f}" if name in by_name else "" for name in names)]
@@ -72,7 +73,7 @@ class SelfCheck(BaseModel):
 
     @property
     def lines(self) -> list[str]:
-        """The whole result for a person: the table, what it comes to, and what is not in it."""
+        """The printed result: the table, the summary, and the tasks that were not judged or left out."""
         head, rows = self.table
         marked = [[f"{row[0]} *" if row[0] in self.not_judged else row[0], *row[1:]] for row in rows]
         notes = ["* fewer than 200 positives or negatives: not judged"] if self.not_judged else []

@@ -1,9 +1,9 @@
-"""The learned code's coordinates after the training: distances that mean something, mean 0, and a mean variance of 1.
+"""Final coordinates of the learned code: meaningful distances, mean 0 and a mean variance of 1.
 
-The losses are the same for a code in other coordinates, whose decoders take them back. So coordinates are free, and are
-chosen here.
+The losses do not change if the code is transformed linearly and the decoders invert the transformation. The coordinates
+are therefore arbitrary after training, and are chosen here.
 
-Shapes: B rows, F inputs, L learned dimensions.
+Shapes: B rows, F inputs, H hidden units, L learned dimensions.
 """
 
 import numpy as np
@@ -17,16 +17,16 @@ _ENCODER, _READERS = ("encoder_linear", "encoder_latent"), ("decoder_hidden", "i
 
 
 def standardized_code(weights: Tensors, x_BF: NDArray[np.float32]) -> Tensors:
-    """Return weights of the code in its final coordinates, which predict the same of it.
+    """Return the weights with the code in its final coordinates; reconstructions and predictions stay the same.
 
-    A linear decoder D gives the coordinates (D'D)^(1/4) z: distances of users halfway between those of the code as it
-    was trained and those of the inputs that are reconstructed from it. Then all dimensions are shifted, and share one
-    scale. ``x_BF``: scaled training rows, some thousands. What rows ask for changes by a constant that goes into the
-    items' worth.
+    With a linear decoder D, the new coordinates are (D'D)^(1/4) z. Distances between users are then halfway between
+    those of the trained code and those of the reconstructed inputs. Next, each dimension is shifted to mean 0 and all
+    are divided by one common scale. ``x_BF`` is a sample of scaled training rows, a few thousand. Shifting the code
+    changes item queries by a constant, which is added to ``item_worth``.
     """
     wide = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
     if "decoder_hidden.weight" not in wide:
-        _to_decoders_distances(wide)
+        _move_to_decoder_metric(wide)
     x_BF = x_BF.astype(np.float64)
     code_BL = x_BF @ wide["encoder_linear.weight"].T + wide["encoder_linear.bias"]
     if "encoder_hidden.weight" in wide:
@@ -51,16 +51,16 @@ def standardized_code(weights: Tensors, x_BF: NDArray[np.float32]) -> Tensors:
     return {name: tensor.astype(np.float32) for name, tensor in wide.items()}
 
 
-def _to_decoders_distances(wide: dict[str, NDArray[np.float64]]) -> None:
-    """Move the code and all that reads it to the coordinates (D'D)^(1/4) z."""
+def _move_to_decoder_metric(wide: dict[str, NDArray[np.float64]]) -> None:
+    """Transform the code and every layer that reads it to the coordinates (D'D)^(1/4) z."""
     decoder_FL = wide["decoder_output.weight"]
     square_L, axes_LL = np.linalg.eigh(decoder_FL.T @ decoder_FL)
     root_L = np.maximum(square_L, max(1e-6 * square_L[-1], 1e-30)) ** 0.25
-    there_LL, back_LL = ((axes_LL * factor_L) @ axes_LL.T for factor_L in (root_L, 1 / root_L))
-    wide["encoder_linear.bias"] = there_LL @ wide["encoder_linear.bias"]
+    transform_LL, inverse_LL = ((axes_LL * factor_L) @ axes_LL.T for factor_L in (root_L, 1 / root_L))
+    wide["encoder_linear.bias"] = transform_LL @ wide["encoder_linear.bias"]
     for name in _ENCODER:
         if f"{name}.weight" in wide:
-            wide[f"{name}.weight"] = there_LL @ wide[f"{name}.weight"]
+            wide[f"{name}.weight"] = transform_LL @ wide[f"{name}.weight"]
     for name in (*_READERS, "decoder_output"):
         if f"{name}.weight" in wide:
-            wide[f"{name}.weight"] = wide[f"{name}.weight"] @ back_LL
+            wide[f"{name}.weight"] = wide[f"{name}.weight"] @ inverse_LL

@@ -1,20 +1,21 @@
-"""Which weights a model has. Needs no torch: an artifact is checked where no network is run."""
+"""Names and shapes of a model's weights, without importing torch, for checks in processes that run no network."""
 
 from userrep import config
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 
-_LEAST_LEARNED = 4  # dimensions for each propensity: with fewer there is none
+_MIN_LATENT_PER_PROPENSITY = 4  # a model with fewer latent dimensions per propensity has no propensities
+_WITHOUT_BIAS = ("encoder_latent", "item_query", "item_worth")
 
 
 def propensities_of(targets: TargetLayout, model: config.Model) -> list[str]:
-    """Name the propensities, one for each future's return and one for its volume; none where the latent is small."""
-    names = [f"{what}_{days}d" for days in targets.futures for what in ("return", "volume")]
-    return names if model.latent_dim >= _LEAST_LEARNED * len(names) else []
+    """Return the names of the propensities, return and volume of each future; empty if the latent is too small."""
+    names = [f"{kind}_{days}d" for days in targets.futures for kind in ("return", "volume")]
+    return names if model.latent_dim >= _MIN_LATENT_PER_PROPENSITY * len(names) else []
 
 
 def weight_shapes(layout: InputLayout, model: config.Model, targets: TargetLayout) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model's weights by name."""
+    """Return the shape of every weight and bias by name, as in the state dict of ``Autoencoder``."""
     num_propensities = len(propensities_of(targets, model))
     learned, hidden, decoder = model.latent_dim - num_propensities, model.hidden_dim, model.decoder_dim
     layers = {"encoder_linear": (learned, layout.width)}
@@ -32,6 +33,3 @@ def weight_shapes(layout: InputLayout, model: config.Model, targets: TargetLayou
     if num_propensities:
         shapes |= {"propensity_PF": (num_propensities, layout.width), "propensity_P": (num_propensities,)}
     return shapes
-
-
-_WITHOUT_BIAS = ("encoder_latent", "item_query", "item_worth")

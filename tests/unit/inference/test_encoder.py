@@ -85,5 +85,5 @@ def test_a_worker_loads_an_artifact_once_and_only_with_the_expected_hash(tmp_pat
     encoder = worker_encoder(folder, content_hash)
     assert torch.get_num_threads() == 1
     assert worker_encoder(folder, content_hash) is encoder
-    with pytest.raises(ArtifactError, match="another artifact was expected here"):
+    with pytest.raises(ArtifactError, match="not the expected artifact: expected content hash"):
         worker_encoder(folder, "0" * len(content_hash))

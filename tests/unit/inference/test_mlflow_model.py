@@ -24,5 +24,5 @@ def test_a_logged_folder_is_loaded_as_the_model_of_its_space(tmp_path: Path) -> 
 def test_another_artifact_than_the_one_that_was_logged_is_refused(tmp_path: Path) -> None:
     logged = saved(tmp_path / "logged")
     saved(tmp_path / "other", empty_F=np.ones(logged.layout.width, np.float32))
-    with pytest.raises(ArtifactError, match="another artifact was expected here"):
+    with pytest.raises(ArtifactError, match="not the expected artifact: expected content hash"):
         _load_pyfunc(str(tmp_path / "other"), {"content_hash": logged.content_hash})

@@ -48,7 +48,7 @@ def test_a_manifest_without_modalities_does_not_fit(tmp_path: Path) -> None:
     values["layout"]["spec"]["modalities"] = {}
     path.write_text(json.dumps(values))
     rehash(tmp_path / "s1")
-    with pytest.raises(ArtifactError, match="its blocks are not those of its columns"):
+    with pytest.raises(ArtifactError, match="layout: the blocks do not match the columns and the vocabulary"):
         load_artifact(str(tmp_path / "s1"))
 
 
@@ -59,30 +59,30 @@ def test_a_manifest_without_a_block_of_targets_does_not_fit(tmp_path: Path) -> N
     values["targets"]["blocks"] = [block for block in values["targets"]["blocks"] if block["kind"] != "items"]
     path.write_text(json.dumps(values))
     rehash(tmp_path / "s1")
-    with pytest.raises(ArtifactError, match="targets: their blocks are not those of their futures"):
+    with pytest.raises(ArtifactError, match="targets: the blocks do not match the futures"):
         load_artifact(str(tmp_path / "s1"))
 
 
 def test_an_artifact_is_never_overwritten(tmp_path: Path) -> None:
     saved(tmp_path / "s1")
-    with pytest.raises(ArtifactError, match=r"an artifact already, and spaces are frozen"):
+    with pytest.raises(ArtifactError, match=r"an artifact already exists, and artifacts are never overwritten"):
         saved(tmp_path / "s1")
 
 
 def test_another_space_than_the_registry_says_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "s1")
-    with pytest.raises(ArtifactError, match=r"another artifact was expected here \(content hash 0000"):
+    with pytest.raises(ArtifactError, match=r"not the expected artifact: expected content hash 0000"):
         load_artifact(str(tmp_path / "s1"), "0" * 64)
 
 
 @pytest.mark.parametrize(
     ("tensors", "fault"),
     [
-        ({"scale_F": np.ones(3, np.float32)}, r"scale_F \(3,\), wanted \(\d+,\)"),
-        ({"extra": np.ones(3, np.float32)}, r"extra \(3,\), wanted none"),
-        ({"center_F": np.zeros(layout_of().width, np.float64)}, r"center_F is float64, wanted float32"),  # type: ignore[dict-item]
-        ({"center_F": np.full(layout_of().width, np.nan, np.float32)}, r"not finite numbers in center_F"),
-        ({"scale_F": np.zeros(layout_of().width, np.float32)}, r"scale_F \(not above zero\)"),
+        ({"scale_F": np.ones(3, np.float32)}, r"scale_F: expected shape \(\d+,\), got \(3,\)"),
+        ({"extra": np.ones(3, np.float32)}, r"extra: expected shape none, got \(3,\)"),
+        ({"center_F": np.zeros(layout_of().width, np.float64)}, r"center_F: expected float32, got float64"),  # type: ignore[dict-item]
+        ({"center_F": np.full(layout_of().width, np.nan, np.float32)}, r"invalid values in center_F \(not finite\)"),
+        ({"scale_F": np.zeros(layout_of().width, np.float32)}, r"scale_F \(not positive\)"),
     ],
 )
 def test_tensors_that_do_not_fit_are_neither_written_nor_read(
@@ -107,7 +107,7 @@ def test_a_manifest_that_calls_for_absurd_widths_is_refused_before_they_are_allo
         .replace('"hidden_dim": 8', '"hidden_dim": 1000000000000')
     )
     rehash(tmp_path / "s1")
-    with pytest.raises(ArtifactError, match=r"encoder_hidden.bias \(8,\), wanted \(1000000000000,\)"):
+    with pytest.raises(ArtifactError, match=r"encoder_hidden.bias: expected shape \(1000000000000,\), got \(8,\)"):
         load_artifact(str(tmp_path / "s1"))
 
 
@@ -115,5 +115,5 @@ def test_a_manifest_with_a_fault_is_refused_by_its_place(tmp_path: Path) -> None
     saved(tmp_path / "s1")
     path = tmp_path / "s1" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"space_id": "../other"}))
-    with pytest.raises(ArtifactError, match=r"manifest.json does not fit: space_id: not a valid name"):
+    with pytest.raises(ArtifactError, match=r"manifest.json is invalid: space_id: not a valid name"):
         load_artifact(str(tmp_path / "s1"))

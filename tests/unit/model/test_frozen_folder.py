@@ -71,7 +71,7 @@ def test_a_missing_or_torn_file_is_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path / "f")
     path = tmp_path / "f" / name
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ArtifactError, match=r"not the ones written together|is torn, or not JSON"):
+    with pytest.raises(ArtifactError, match=r"were not written together|is truncated or not a JSON object"):
         read(tmp_path / "f")
     path.unlink()
     with pytest.raises(ArtifactError, match=rf"{name}: No such file or directory\. Restore the folder\.$"):
@@ -82,7 +82,9 @@ def test_swapped_weights_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "f")
     write(tmp_path / "other", start=1.0)
     (tmp_path / "other" / "weights.safetensors").rename(tmp_path / "f" / "weights.safetensors")
-    with pytest.raises(ArtifactError, match=r"not the ones written together \(content hash .{12}, the manifest says"):
+    with pytest.raises(
+        ArtifactError, match=r"were not written together: the manifest says content hash \w{12}, got \w{12}\. Restore"
+    ):
         read(tmp_path / "f")
 
 
@@ -90,25 +92,25 @@ def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "f")
     path = tmp_path / "f" / "manifest.json"
     path.write_text(path.read_text().replace('"size": 3', '"size": 4'))
-    with pytest.raises(ArtifactError, match=r"not the ones written together"):
+    with pytest.raises(ArtifactError, match=r"were not written together"):
         read(tmp_path / "f")
 
 
 def test_another_folder_than_the_expected_one_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "f")
-    with pytest.raises(ArtifactError, match=r"another artifact was expected here \(content hash 000000000000, found"):
+    with pytest.raises(ArtifactError, match=r"not the expected artifact: expected content hash 000000000000, got"):
         read(tmp_path / "f", "0" * 64)
 
 
 @pytest.mark.parametrize(
     ("version", "cure"),
-    [(7, "upgrade userrep"), (4, "go on with the release that wrote it"), (None, "upgrade"), ("2", "upgrade")],
+    [(7, "Upgrade userrep"), (4, "Use the release that wrote it"), (None, "Upgrade"), ("2", "Upgrade")],
 )
 def test_another_format_is_refused_by_name(tmp_path: Path, version: object, cure: str) -> None:
     write(tmp_path / "f")
     path = tmp_path / "f" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": version, "novelty": 1}))
-    with pytest.raises(ArtifactError, match=rf"format_version {version} was found, this release reads 6: {cure}"):
+    with pytest.raises(ArtifactError, match=rf"this release reads format_version 6, got {version}\. {cure}"):
         read(tmp_path / "f")
 
 
@@ -120,7 +122,7 @@ def test_a_manifest_with_a_fault_is_refused_by_its_place(tmp_path: Path, values:
     write(tmp_path / "f")
     path = tmp_path / "f" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
-    with pytest.raises(ArtifactError, match=rf"manifest\.json does not fit: {fault}.*Restore the folder\.$"):
+    with pytest.raises(ArtifactError, match=rf"manifest\.json is invalid: {fault}.*Restore the folder\.$"):
         read(tmp_path / "f")
 
 
@@ -128,7 +130,7 @@ def test_a_manifest_with_a_fault_is_refused_by_its_place(tmp_path: Path, values:
 def test_a_manifest_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     write(tmp_path / "f")
     (tmp_path / "f" / "manifest.json").write_text(text)
-    with pytest.raises(ArtifactError, match=r"manifest\.json is torn, or not JSON\. Restore the folder\."):
+    with pytest.raises(ArtifactError, match=r"manifest\.json is truncated or not a JSON object\. Restore the folder\."):
         read(tmp_path / "f")
 
 

@@ -50,18 +50,19 @@ def test_bytes_that_are_no_safetensors_are_refused_before_they_are_parsed(
 ) -> None:
     monkeypatch.setattr(safetensors.numpy, "load", lambda _: pytest.fail("these bytes were parsed"))
     with pytest.raises(
-        ArtifactError, match=r"^w\.safetensors is no safetensors file of ours: \d+ bytes.*\. Restore it\.$"
+        ArtifactError,
+        match=r"^w\.safetensors: not a valid safetensors file, got \d+ bytes with a header of \d+ bytes\. Rest",
     ):
         read_tensors(content, "w.safetensors", cure="Restore it.")
 
 
 @pytest.mark.parametrize("content", [struct.pack("<Q", 8) + b"{{{{{{{{", struct.pack("<Q", 2) + b"[]"])
 def test_a_header_that_is_no_json_is_refused(content: bytes) -> None:
-    with pytest.raises(ArtifactError, match=r"^w\.safetensors is not readable as safetensors \(.+\)\. Restore it\.$"):
+    with pytest.raises(ArtifactError, match=r"^w\.safetensors: cannot be read as safetensors \(.+\)\. Restore it\.$"):
         read_tensors(content, "w.safetensors", cure="Restore it.")
 
 
 def test_a_file_that_lost_its_last_byte_is_refused() -> None:
     content = tensor_bytes({"a": np.ones(4, np.float32)})
-    with pytest.raises(ArtifactError, match="is not readable as safetensors"):
+    with pytest.raises(ArtifactError, match="cannot be read as safetensors"):
         read_tensors(content[:-1], "w.safetensors", cure="Restore it.")

@@ -220,8 +220,8 @@ def test_a_new_value_begins_as_other_did_and_shares_its_reconstruction() -> None
     often_V = now.center_F[part(layout, "attribute_country")]
     np.testing.assert_allclose(got["fr"], often_V[1] / often_V[1:].sum() * expected[UNKNOWN], atol=1e-5)
     assert start.fresh == [
-        "num_by_context_7d: device=phone, device=tv: new, from the weights of (other)",
-        "attribute_country: fr, pl: new, from the weights of (other)",
+        "num_by_context_7d: device=phone, device=tv: new, initialized from (other)",
+        "attribute_country: fr, pl: new, initialized from (other)",
     ]
 
 
@@ -239,7 +239,7 @@ def test_a_value_that_is_gone_counts_as_other_and_the_other_values_as_before() -
     got, expected = by_value(layout, "attribute_country", got_BF), by_value(was, "attribute_country", expected_BF)
     np.testing.assert_allclose(got["de"], expected["de"], atol=1e-5)
     np.testing.assert_allclose(got[UNKNOWN], expected[UNKNOWN] + expected["dk"] + expected["pl"], atol=1e-5)
-    assert start.fresh == ["attribute_country: dk, pl: gone, counted as (other)"]
+    assert start.fresh == ["attribute_country: dk, pl: removed, counted as (other)"]
 
 
 def test_where_nobody_is_other_any_more_other_keeps_its_weights() -> None:
@@ -256,7 +256,7 @@ def test_where_nobody_is_other_any_more_other_keeps_its_weights() -> None:
 def test_many_new_values_are_told_by_number() -> None:
     was, layout = layout_of([]), layout_of([f"c{k}" for k in range(8)])
     start = started(space(was, scaler_of(was, 1)), layout, scaler_of(layout, 2))
-    assert start.fresh == ["attribute_country: c0, c1, c2, c3, c4 and 3 more: new, from the weights of (other)"]
+    assert start.fresh == ["attribute_country: c0, c1, c2, c3, c4 and 3 more: new, initialized from (other)"]
 
 
 def test_item_vectors_of_another_lineage_begin_fresh_and_the_rest_is_carried() -> None:
@@ -287,9 +287,9 @@ def test_item_vectors_of_another_lineage_begin_fresh_and_the_rest_is_carried() -
 def test_blocks_that_are_new_gone_or_of_another_width_are_named() -> None:
     was, layout = layout_of(dim=3, windows=(2, 7)), layout_of(dim=4, windows=(7,))
     lines = started(space(was, scaler_of(was, 1), model=PLAIN), layout, scaler_of(layout, 2), model=PLAIN).fresh
-    assert "behaviour_7d: fresh, pooled of width 4, in s001 pooled of width 3" in lines
-    assert "behaviour_2d: left out, only s001 has it" in lines
-    assert [line for line in lines if line.startswith("num_events")] == ["num_events_2d: left out, only s001 has it"]
+    assert "behaviour_7d: fresh, pooled of width 4, s001 has pooled of width 3" in lines
+    assert "behaviour_2d: dropped, only s001 has it" in lines
+    assert [line for line in lines if line.startswith("num_events")] == ["num_events_2d: dropped, only s001 has it"]
     back = started(space(layout, scaler_of(layout, 2), model=PLAIN), was, scaler_of(was, 1), model=PLAIN)
     assert "behaviour_2d: fresh, s001 does not have it" in back.fresh
     assert "num_events_7d" in back.carried
@@ -330,7 +330,7 @@ def test_an_encoder_or_a_decoder_of_other_widths_begins_fresh(width: str, carrie
     scaler, model = scaler_of(layout, 1), MODEL.model_copy(update={width: 20})
     earlier = space(layout, scaler)
     start = started(earlier, layout, scaler, model=model)
-    assert start.fresh == [f"{', '.join(fresh)}: fresh, model.{width} is 20, in s001 {getattr(MODEL, width)}"]
+    assert start.fresh == [f"{', '.join(fresh)}: fresh, model.{width} is 20, s001 has {getattr(MODEL, width)}"]
     assert start.carried == ([*carried, *(block.name for block in layout.blocks[:-1])] if carried else [])
     drawn = weights_of(autoencoder_of(layout, model, seed=9))
     for name, tensor in start.tensors.items():
@@ -341,7 +341,7 @@ def test_an_encoder_or_a_decoder_of_other_widths_begins_fresh(width: str, carrie
 def test_an_encoder_with_another_number_of_propensities_begins_fresh() -> None:
     was, layout = layout_of(windows=(2, 7)), layout_of(windows=(7,))
     start = started(space(was, scaler_of(was, 1)), layout, scaler_of(layout, 2))
-    assert start.fresh[0].endswith("fresh, 14 dimensions are learned, in s001 12")
+    assert start.fresh[0].endswith("fresh, 14 learned dimensions, s001 has 12")
     assert start.carried == []
 
 

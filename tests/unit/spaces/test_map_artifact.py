@@ -72,8 +72,8 @@ def test_of_two_maps_that_are_saved_at_once_the_first_counts(tables: Tables, new
 @pytest.mark.parametrize(
     ("what", "match"),
     [
-        ({"to_space": "s009-z"}, "not the ones written together"),
-        (None, "weights.safetensors and manifest.json are not the ones written together"),
+        ({"to_space": "s009-z"}, "were not written together"),
+        (None, "weights.safetensors and manifest.json were not written together"),
     ],
 )
 def test_a_map_that_was_changed_is_refused(
@@ -96,7 +96,7 @@ def test_a_map_that_the_registry_does_not_name_is_refused(tables: Tables, new: S
     (folder / "manifest.json").unlink()
     folder.rmdir()
     write_frozen(str(folder), manifest, {"weight_ED": 2 * WEIGHT_ED, "bias_D": BIAS_D})
-    with pytest.raises(ArtifactError, match="another artifact was expected here"):
+    with pytest.raises(ArtifactError, match="not the expected artifact: expected content hash"):
         load_map(tables, new, OLD)
 
 

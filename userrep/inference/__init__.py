@@ -1,4 +1,4 @@
-"""One encoder, offered three ways: to jobs in Arrow batches, to notebooks as a pandas UDF, to services in Python."""
+"""The encoder for jobs (Arrow batches), notebooks (a pandas UDF) and services (plain Python)."""
 
 from userrep.inference.model import EmbeddingModel
 from userrep.inference.udf import embedding_udf

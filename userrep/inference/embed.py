@@ -1,4 +1,4 @@
-"""Embeddings of a whole feature table: from files to files by tasks, or from rows to rows for Spark to write."""
+"""Embeddings of a whole feature table, either as files written by the tasks or as rows for Spark to write."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
@@ -15,12 +15,12 @@ from userrep.store.storage import open_parquet, parquet_footer
 from userrep.store.table_files import TableFile
 from userrep.store.table_writer import TableWriter, Target
 
-_MOST_ROWS = 250_000  # of a task, and so of a file: 120 MB of 120 dimensions
-_LEAST_ROWS = 16_384  # for which a task is worth its start
+_MAX_ROWS = 250_000  # per task and therefore per file: 120 MB at 120 dimensions
+_MIN_ROWS = 16_384  # per task; with fewer, starting the task costs more than it saves
 
 
 class FeatureFile(NamedTuple):
-    """A file of user features of one date."""
+    """A file of user features of one as-of date."""
 
     uri: str
     num_rows: int
@@ -28,7 +28,7 @@ class FeatureFile(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """Files, each with the rows ``[first, stop)`` at which the row groups of the task begin."""
+    """Files with a row range ``[first, stop)`` each. The task encodes the row groups that begin in the range."""
 
     files: list[tuple[FeatureFile, int, int]]
 
@@ -42,8 +42,8 @@ def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFram
 
     Returns
     -------
-    One row per row of features: as_of, user_id, embedding array<float>. Narrow: no shuffle; weights are read once
-    per worker.
+    One row per row of features: as_of, user_id, embedding array<float>. Narrow, without a shuffle. Each worker reads
+    the weights once.
     """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -66,37 +66,42 @@ def embed_files(
     values: Mapping[date, Mapping[str, Any]],
     min_tasks: int,
 ) -> list[TableFile]:
-    """Encode files of user features into files of ``target`` that nothing refers to yet; no row passes through the JVM.
+    """Encode files of user features into new, uncommitted files of ``target``. No row passes through the JVM.
 
-    ``folder``, ``content_hash``: the space's artifact. ``values``: of the target's partition columns, for each date.
-    The vectors are those of ``embedded``, to the bit, whatever the tasks. Cost: one pass, no shuffle; a task holds a
-    row group of features and one of vectors. Driver memory: one entry a file. A file of features, which has a range of
-    user buckets in order, gives files that have them too, one for each task that reads it.
+    The vectors equal those of ``embedded`` to the bit, however the rows are divided into tasks. Every task writes one
+    file per feature file that it reads, also sorted by user bucket. Cost: one pass without a shuffle. Memory: one row
+    group of features and one of vectors per task, and one entry per file in the driver.
+
+    Parameters
+    ----------
+    files : feature files, sorted by user bucket. folder, content_hash : the space's artifact.
+    target : the table to write to. values : values of the target's partition columns, by as-of date.
+    min_tasks : number of tasks to aim for, as long as each has at least 16,384 rows.
     """
     tasks = _tasks(files, min_tasks)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = worker_encoder(folder, content_hash)
-        for number in (number for batch in batches for number in batch.column("id").to_pylist()):
-            written = [
+        for task_id in (task_id for batch in batches for task_id in batch.column("id").to_pylist()):
+            rows = [
                 {"path": file.path, "size": file.size, "num_rows": file.num_rows, "as_of": part[0].as_of,
                  "buckets": file.buckets}
-                for part in tasks[number].files
-                for file in _written(part, encoder, target, values)
+                for part in tasks[task_id].files
+                for file in _write_embeddings(part, encoder, target, values)
             ]  # fmt: skip
-            if written:
-                yield pa.RecordBatch.from_pylist(written)
+            if rows:
+                yield pa.RecordBatch.from_pylist(rows)
 
     schema = "path STRING, size BIGINT, num_rows BIGINT, as_of DATE, buckets ARRAY<BIGINT>"
-    done = spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, schema).collect()
-    return [TableFile(row.path, row.size, row.num_rows, dict(values[row.as_of]), tuple(row.buckets)) for row in done]
+    written = spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, schema).collect()
+    return [TableFile(row.path, row.size, row.num_rows, dict(values[row.as_of]), tuple(row.buckets)) for row in written]
 
 
 def _tasks(files: Sequence[FeatureFile], min_tasks: int) -> list[_Task]:
-    """Cut the rows of all files, one after the other, into stretches of one length."""
+    """Divide the concatenated rows of all files into tasks of equal length."""
     starts = list(accumulate((file.num_rows for file in files), initial=0))
     total = starts[-1]
-    num_tasks = max(-(-total // _MOST_ROWS), min(min_tasks, -(-total // _LEAST_ROWS)))
+    num_tasks = max(-(-total // _MAX_ROWS), min(min_tasks, -(-total // _MIN_ROWS)))
     cuts = [total * k // num_tasks for k in range(num_tasks + 1)] if num_tasks else []
     return [
         _Task(
@@ -110,19 +115,19 @@ def _tasks(files: Sequence[FeatureFile], min_tasks: int) -> list[_Task]:
     ]
 
 
-def _written(
+def _write_embeddings(
     part: tuple[FeatureFile, int, int], encoder: Encoder, target: Target, values: Mapping[date, Mapping[str, Any]]
 ) -> list[TableFile]:
-    """Encode the row groups of a file of features that begin within a task's rows, into a file of vectors."""
+    """Encode the row groups of a feature file that begin in the task's row range. Return the written files."""
     file, first, stop = part
     columns = ["user_id", *(name for name, _ in encoder.layout.spec.stored_columns() if name != "is_exact")]
     footer = parquet_footer(file.uri)
     sizes = [footer.row_group(k).num_rows for k in range(footer.num_row_groups)]
     starts = zip(range(len(sizes)), accumulate(sizes, initial=0), strict=False)
-    mine = [k for k, start in starts if first <= start < stop]
+    row_groups = [k for k, start in starts if first <= start < stop]
     writer = TableWriter(target)
     with open_parquet(file.uri, footer) as content:
-        for k in mine:
+        for k in row_groups:
             rows = content.read_row_group(k, columns=columns, use_threads=False)
             batch = pa.RecordBatch.from_arrays([combined(column) for column in rows.columns], rows.column_names)
             user_id = batch.column("user_id")

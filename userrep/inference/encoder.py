@@ -1,10 +1,10 @@
-"""User features to embeddings: the one forward pass of batch jobs, notebooks, services, streaming and tests.
+"""The forward pass from user features to embeddings, shared by batch jobs, notebooks, services and streaming.
 
-A vector must not depend on which rows it shares a batch with, to the bit: batch and stream would differ otherwise.
-Matrix products take another order of summation with another height, and at odd widths even from row to row. So
-every pass has one height and widths that are multiples of 16 (padded with zeros, which change no sum), and each
-encoder looks for itself whether that holds on its machine; where it doesn't, rows are encoded one by one.
-Shapes: B rows, F inputs, H hidden units, D latent dimensions, all but B padded; N = H + D.
+A vector must not depend on the other rows of its batch, not even in the last bit; otherwise batch and stream would
+differ. Matrix products sum in an order that depends on the number of rows and, at odd widths, on the row itself. Every
+pass therefore has the same number of rows, and all widths are padded with zeros to multiples of 16. Each encoder checks
+that this is sufficient on its machine; if it is not, it encodes rows one by one.
+Shapes: B rows, F inputs, H hidden units, D latent dimensions, all padded except B; N = H + D.
 """
 
 from functools import lru_cache
@@ -20,15 +20,15 @@ from userrep.features.layout import Scaler
 from userrep.model.artifact import Artifact, load_artifact
 from userrep.model.autoencoder import Autoencoder
 
-ROWS = 128  # of every forward pass: as quick a row as taller ones, and a service waits for one for one user
-_LAID_OUT = 1024  # rows that become inputs at once: they stay in the cache of a core
-_MULTIPLE = 16
+ROWS = 128  # per forward pass: as fast per row as larger passes, and a service encodes a whole pass for one user
+_INPUT_ROWS = 1024  # rows converted to inputs at a time, so that they stay in the core's cache
+_MULTIPLE = 16  # of all padded widths
 
 
 class Encoder:
-    """Encodes batches of user features with a space's scaler and encoder. Build it once per process.
+    """Encodes batches of user features with a space's scaler and weights. Build it once per process.
 
-    Threads may share it. Needs torch, pyarrow and NumPy, no Spark.
+    Thread-safe. Needs torch, pyarrow and NumPy, but not Spark.
     """
 
     def __init__(self, artifact: Artifact) -> None:
@@ -37,25 +37,24 @@ class Encoder:
         weight_DF, bias_D, latent_DH = _in_one_layer(autoencoder)
         hidden = getattr(autoencoder, "encoder_hidden", None)
         first = [(hidden.weight, hidden.bias)] if hidden is not None else []
-        # Hidden layer and linear part are one product, in the layout in which low passes are quick.
+        # Hidden and linear layer form one product, transposed because that is faster for passes of few rows.
         weights, biases = zip(*[*first, (weight_DF, bias_D)], strict=True)
         self._first_FN = torch.cat([_padded(weight) for weight in weights]).T.contiguous()
         self._bias_N = torch.cat([_padded(bias) for bias in biases])
         self._latent_HD = _padded(latent_DH).T.contiguous()
         self.latent_dim = artifact.manifest.model.latent_dim
-        self._rows = ROWS if self._position_does_not_matter() else 1
+        self._rows = ROWS if self._is_position_independent() else 1
 
     def embed(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
         """Return z_BD of a batch with the columns of user features.
 
-        What is null is encoded as absent, as it is in training. Raises ValueError if lists have another width than
-        the model's.
+        Nulls are encoded as absent, as in training. Raises ValueError if a list has another width than in the model.
         """
         z_BD = np.empty((batch.num_rows, self.latent_dim), np.float32)
-        height = min(_LAID_OUT, -(-batch.num_rows // ROWS) * ROWS)
-        padded_BF = torch.zeros(height, len(self._first_FN))  # torch's memory: always aligned alike
-        for start in range(0, batch.num_rows, _LAID_OUT):
-            part = batch.slice(start, _LAID_OUT)
+        height = min(_INPUT_ROWS, -(-batch.num_rows // ROWS) * ROWS)
+        padded_BF = torch.zeros(height, len(self._first_FN))  # torch always aligns its memory the same way
+        for start in range(0, batch.num_rows, _INPUT_ROWS):
+            part = batch.slice(start, _INPUT_ROWS)
             x_BF = padded_BF.numpy()[: part.num_rows]
             self.layout.raw(part, out=x_BF[:, : self.layout.width])
             self._scaler.apply(self.layout, x_BF, out=x_BF)
@@ -64,7 +63,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _encode(self, padded_BF: Tensor, out: NDArray[np.float32]) -> None:
-        """Encode the rows that ``out`` has, a pass after the other; the last takes rows that do not count with it."""
+        """Encode the first ``len(out)`` rows in passes. The last pass may read rows beyond them and ignores these."""
         for start in range(0, len(out), self._rows):
             part_BD = out[start : start + self._rows]
             z_BD = self._forward(padded_BF[start : start + self._rows])
@@ -72,15 +71,15 @@ class Encoder:
 
     @torch.inference_mode()
     def _forward(self, x_BF: Tensor) -> Tensor:
-        """Encode one pass."""
+        """Return z_BD of one pass."""
         num_hidden = len(self._latent_HD)
         first_BN = torch.addmm(self._bias_N, x_BF, self._first_FN)
         if not num_hidden:
             return first_BN
         return torch.addmm(first_BN[:, num_hidden:], gelu(first_BN[:, :num_hidden]), self._latent_HD)
 
-    def _position_does_not_matter(self) -> bool:
-        """Encode one row in all places of a pass, and compare."""
+    def _is_position_independent(self) -> bool:
+        """Encode the same row at every position of a pass and compare the results to the bit."""
         x_1F = torch.randn(1, len(self._first_FN), generator=torch.Generator().manual_seed(0))
         z_BD = self._forward(x_1F.repeat(ROWS, 1))
         return bool((z_BD == z_BD[0]).all())
@@ -88,22 +87,22 @@ class Encoder:
 
 @lru_cache(maxsize=4)
 def worker_encoder(folder: str, content_hash: str) -> Encoder:
-    """Return the encoder of a space's artifact within a Spark task; a Python worker loads it once.
+    """Return the encoder of a space's artifact for use in a Spark task. Each Python worker loads it once.
 
-    Raises ArtifactError if the artifact is not the one with this hash.
+    Raises ArtifactError if the artifact does not have this content hash.
     """
-    torch.set_num_threads(1)  # Spark runs one task a core
+    torch.set_num_threads(1)  # Spark runs one task per core
     return Encoder(load_artifact(folder, content_hash))
 
 
 def _padded_scaler(scaler: Scaler) -> Scaler:
-    """Return a scaler of padded rows, which leaves zeros where they are padded: odd widths take NumPy twice as long."""
-    more = (0, -len(scaler.center_F) % _MULTIPLE)
-    return Scaler(center_F=np.pad(scaler.center_F, more), scale_F=np.pad(scaler.scale_F, more, constant_values=1))
+    """Return a scaler of padded rows that keeps the padding zero. NumPy takes twice as long at odd widths."""
+    padding = (0, -len(scaler.center_F) % _MULTIPLE)
+    return Scaler(center_F=np.pad(scaler.center_F, padding), scale_F=np.pad(scaler.scale_F, padding, constant_values=1))
 
 
 def _in_one_layer(autoencoder: Autoencoder) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the linear part's weight_DF and bias_D, propensities last, and latent_DH with zeros for these."""
+    """Return weight_DF and bias_D of the linear layer with the propensities last, and latent_DH padded with zeros."""
     weight_DF: Tensor = autoencoder.encoder_linear.weight
     bias_D: Tensor = autoencoder.encoder_linear.bias
     latent_DH = weight_DF[:, :0]
@@ -117,5 +116,5 @@ def _in_one_layer(autoencoder: Autoencoder) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _padded(tensor: Tensor) -> Tensor:
-    """Return a layer's weight or bias with all widths padded by zeros."""
-    return pad(tensor, [more for width in reversed(tensor.shape) for more in (0, -width % _MULTIPLE)])
+    """Pad all dimensions of a weight or bias with zeros to the next multiple."""
+    return pad(tensor, [padding for width in reversed(tensor.shape) for padding in (0, -width % _MULTIPLE)])

@@ -1,4 +1,4 @@
-"""What MLflow loads a space by: ``python_function`` over the artifact's own two files. It needs no MLflow itself."""
+"""Loader module of MLflow's ``python_function`` flavor for a space's artifact. It does not import MLflow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ from userrep.inference.model import EmbeddingModel
 
 
 def _load_pyfunc(data_path: str, model_config: Mapping[str, Any]) -> EmbeddingModel:
-    """Load the model, for ``mlflow.pyfunc.load_model``; ``model_config`` has the content hash that was logged.
+    """Load the model for ``mlflow.pyfunc.load_model``. ``model_config`` contains the logged content hash.
 
-    Raises ArtifactError if the files are not what was logged.
+    Raises ArtifactError if the files do not have this hash.
     """
     return EmbeddingModel.load(data_path, model_config["content_hash"])

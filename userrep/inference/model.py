@@ -1,4 +1,4 @@
-"""A space's encoder for services, notebooks and MLflow: users in Python in, vectors out. It needs no Spark.
+"""A space's encoder for services, notebooks and MLflow. It encodes pandas frames and dicts, without Spark.
 
 Shapes: B users, D latent dimensions.
 """
@@ -16,10 +16,10 @@ from userrep.model.artifact import load_artifact
 
 
 class EmbeddingModel:
-    """Users in pandas or as dicts to embeddings, to the bit those of the snapshots.
+    """Encodes users given as a pandas frame or as dicts. Embeddings equal those of the snapshots to the bit.
 
-    A service needs the folder of the space's artifact, or a copy of it, and of this package's requirements torch,
-    pyarrow, NumPy, pandas, pydantic, PyYAML and safetensors: no Spark, no Java. Threads may share a model.
+    A service needs the folder of the space's artifact, or a copy of it, and these requirements of the package: torch,
+    pyarrow, NumPy, pandas, pydantic, PyYAML and safetensors. It needs neither Spark nor Java. Thread-safe.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -27,29 +27,33 @@ class EmbeddingModel:
 
     @classmethod
     def load(cls, folder: str, content_hash: str | None = None) -> "EmbeddingModel":
-        """Read a space's artifact, a path or a URI; ``content_hash``: of the one that is expected there.
+        """Load the model from the artifact folder of a space, a path or a URI.
 
         Raises
         ------
         ArtifactError
-            If the files are not what their manifest says, or another artifact's.
+            If the artifact is missing or damaged, or does not have the given ``content_hash``.
         """
         return cls(Encoder(load_artifact(folder, content_hash)))
 
     def predict(self, users: pd.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> NDArray[np.float32]:
-        """Return z_BD of users with the columns of ``user_features``; of one user, given as a dict, z_D.
+        """Return z_BD of several users, or z_D of a single user given as a dict.
 
-        ``users``: a frame as of Spark's ``toPandas`` or Arrow's ``to_pandas``, with all feature columns of the space;
-        or dicts. Lists may be arrays, maps may be dicts or lists of pairs. What is None or NaN, or what a dict leaves
-        out, is absent: ``{}`` is a user of whom nothing is known. A pooled block counts where its ``has_`` flag is
-        true. Cost: one Python object for each list and map; one user takes one pass of 128 rows.
+        Cost: one Python object per list and map. A single user costs one pass of 128 rows.
+
+        Parameters
+        ----------
+        users : a frame with all feature columns of the space, as returned by Spark's ``toPandas`` or Arrow's
+            ``to_pandas``, or dicts with some of them. Lists may be arrays, maps may be dicts or lists of pairs. None,
+            NaN and keys missing from a dict mean absent, so ``{}`` is a user without any data. A pooled block is used
+            only if its ``has_`` flag is true.
 
         Raises
         ------
         UsageError
-            If a frame lacks a column, a dict has a name that is no feature's, or a value is of another type.
+            If a frame lacks a column, a dict has an unknown key, or a value has the wrong type.
         ValueError
-            If lists have another width than the model's.
+            If a list has another width than in the model.
         """
         spec = self._encoder.layout.spec
         if isinstance(users, pd.DataFrame):

@@ -10,9 +10,10 @@ from userrep.model.artifact import load_artifact
 
 
 def embedding_udf(space: str) -> Callable[..., object]:
-    """Return a pandas UDF from a struct of feature columns to the embedding, array<float>: the snapshots' to the bit.
+    """Return a pandas UDF that encodes a struct of feature columns as an array<float>.
 
-    ``space``: the folder of the space's artifact, a path or a URI that workers can read too. In a notebook::
+    The embeddings equal those of the snapshots to the bit. ``space`` is the folder of the space's artifact, a path or a
+    URI that workers can also read. In a notebook::
 
         embedding = embedding_udf(artifact_folder(config, find_space(tables, space_id)))
         features.select("user_id", embedding(F.struct("*")).alias("embedding"))
@@ -20,15 +21,15 @@ def embedding_udf(space: str) -> Callable[..., object]:
         spark.udf.register("embedding", embedding)
         spark.sql("SELECT user_id, embedding(struct(*)) AS embedding FROM features")
 
-    The struct has all feature columns of the space, by name; others that it has are not looked at. Nulls are encoded
-    as absent: a user whom a left join has not found is one of whom nothing is known. Weights are read once per worker,
-    and must be those that were there when the UDF was made. Cost: rows go through Spark and pandas;
-    for everyone of a date there is the snapshot job, ``userrep run embed_users``.
+    The struct must contain all feature columns of the space, by name; other columns are ignored. Nulls are encoded as
+    absent, so a user without a match in a left join is a user without any data. Each worker reads the weights once.
+    Cost: all rows pass through Spark and pandas. To encode all users of a date, use the snapshot job,
+    ``userrep run embed_users``.
 
     Raises
     ------
     ArtifactError
-        Here if the artifact is not whole; in the workers if it has been changed since.
+        If the artifact is missing or damaged; in the workers, if it has changed since this call.
     UsageError
         In the workers, if the struct lacks a column.
     """

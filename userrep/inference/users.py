@@ -1,4 +1,4 @@
-"""Users as services and notebooks have them, as the Arrow batch that the encoder takes."""
+"""Conversion of users given as pandas frames or dicts to the Arrow batches that the encoder takes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,33 +10,33 @@ import pyarrow as pa
 from userrep.errors import UsageError
 from userrep.features.spec import FeatureSpec
 
-_KEYS = ("user_id", "as_of", "is_exact")  # of rows of user features; no inputs
+_KEYS = ("user_id", "as_of", "is_exact")  # columns of user features that are not inputs of the model
 Values = Iterable[Any]
 
 
 def input_columns(spec: FeatureSpec) -> dict[str, str]:
-    """Return the columns of user features that a model reads, in order, with their SQL types."""
+    """Return the columns of user features that a model reads, in order, mapped to their SQL types."""
     return {name: kind for name, kind in spec.columns() if name != "is_exact"}
 
 
 def frame_as_arrow(users: pd.DataFrame, spec: FeatureSpec) -> pa.RecordBatch:
-    """Read the model's columns of a frame of user features; other columns are not looked at.
+    """Convert the model's columns of a frame of user features; other columns are ignored.
 
-    Lists may be arrays, maps may be dicts or lists of pairs; what is null may be None or NaN. Cost: one Python object
-    for each list and map. Raises UsageError if columns are missing or cannot be read.
+    Lists may be arrays, maps may be dicts or lists of pairs, nulls may be None or NaN. Cost: one Python object per list
+    and map. Raises UsageError if a column is missing or has the wrong type.
     """
     missing = [name for name in input_columns(spec) if name not in users.columns]
     if missing:
-        raise UsageError(f"users: no column {', '.join(missing)}; all feature columns of the space are wanted.")
+        raise UsageError(f"users: missing column {', '.join(missing)}. Add all feature columns of the space.")
     return _as_arrow(spec, lambda name: users[name])
 
 
 def dicts_as_arrow(users: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> pa.RecordBatch:
-    """Read users that are dicts; what one leaves out is null. Raises UsageError if a name is no feature's."""
+    """Convert users given as dicts; a missing key is null. Raises UsageError if a key is not a feature of the space."""
     known = {*input_columns(spec), *_KEYS}
     unknown = sorted({str(name) for user in users for name in user if name not in known})
     if unknown:
-        raise UsageError(f"users: the space has no feature {', '.join(unknown)}; leave it out, or correct the name.")
+        raise UsageError(f"users: the space has no feature {', '.join(unknown)}. Remove it or correct the name.")
     return _as_arrow(spec, lambda name: [user.get(name) for user in users])
 
 
@@ -46,15 +46,15 @@ def _as_arrow(spec: FeatureSpec, values_of: Callable[[str], Values]) -> pa.Recor
     for name, kind in columns.items():
         try:
             arrays.append(_AS_ARROW[kind](values_of(name)))
-        except (TypeError, ValueError) as error:  # pyarrow's errors are of these kinds
-            faults.append(f"users: {name} is to be {kind} ({str(error).splitlines()[0].rstrip('.')}).")
+        except (TypeError, ValueError) as error:  # pyarrow's exceptions are subclasses of these
+            faults.append(f"users: {name} must be {kind} ({str(error).splitlines()[0].rstrip('.')}).")
     if faults:
         raise UsageError(faults)
     return pa.RecordBatch.from_arrays(arrays, list(columns))
 
 
 def _numbers(column: Values) -> pa.Array:
-    """Read counts as floats, too: in pandas they are where some are null, and in the model's input all are."""
+    """Convert numbers to float64, counts too: pandas stores them as floats if any is null, and so does the model."""
     return pa.array(column, pa.float64(), from_pandas=True)
 
 

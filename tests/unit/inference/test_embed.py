@@ -40,8 +40,8 @@ def file_of(num_rows: int, name: str = "f") -> FeatureFile:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_row_group_is_of_one_task(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(seed)
-    monkeypatch.setattr(embed, "_MOST_ROWS", int(random.integers(1, 60)))
-    monkeypatch.setattr(embed, "_LEAST_ROWS", int(random.integers(1, 30)))
+    monkeypatch.setattr(embed, "_MAX_ROWS", int(random.integers(1, 60)))
+    monkeypatch.setattr(embed, "_MIN_ROWS", int(random.integers(1, 30)))
     files = [FeatureFile(f"f{k}", int(random.integers(0, 80)), D1) for k in range(random.integers(0, 6))]
     tasks = _tasks(files, int(random.integers(1, 9)))
     taken = [
@@ -74,7 +74,7 @@ def test_tasks_are_as_many_as_asked_for_unless_they_were_too_small_or_too_large(
 
 
 def test_a_task_may_have_parts_of_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(embed, "_MIN_ROWS", 1)
     first, second = file_of(10, "a"), file_of(20, "b")
     assert [task.files for task in _tasks([first, second], 3)] == [
         [(first, 0, 10)],

@@ -38,7 +38,7 @@ def test_a_batch_of_any_height_is_encoded_as_its_parts(
     whole_BD = encoder.embed(users)
     assert len(np.unique(whole_BD, axis=0)) == 300
     assert np.array_equal(encoder.embed(users.slice(0, num_rows)), whole_BD[:num_rows])
-    monkeypatch.setattr(module, "_LAID_OUT", 128)  # 300 rows take three parts, the last of 44
+    monkeypatch.setattr(module, "_INPUT_ROWS", 128)  # 300 rows take three parts, the last of 44
     assert np.array_equal(encoder.embed(users.slice(300 - num_rows)), whole_BD[300 - num_rows :])
 
 

@@ -131,7 +131,9 @@ def test_a_udf_refuses_a_struct_that_lacks_a_column_and_an_artifact_that_is_not_
     spark: SparkSession, space: Path
 ) -> None:
     users = as_spark(spark, random_users(3, 0))
-    with pytest.raises(PythonException, match="users: no column behaviour_2d, num_events_7d; all feature columns"):
+    with pytest.raises(
+        PythonException, match=r"users: missing column behaviour_2d, num_events_7d\. Add all feature columns"
+    ):
         users.select(embedding_udf(str(space))(F.struct(*users.drop("behaviour_2d", "num_events_7d")))).collect()
     with pytest.raises(ArtifactError, match=r"no-space/manifest\.json: No such file"):
         embedding_udf(str(space.with_name("no-space")))

@@ -144,11 +144,11 @@ def test_lists_of_a_frame_may_be_of_any_kind_of_number(space: Path) -> None:
 
 def test_an_error_names_every_fault_of_the_users(space: Path) -> None:
     model, users = EmbeddingModel.load(str(space)), random_users(3, 0)
-    with pytest.raises(UsageError, match=r"users: the space has no feature num_event_7d; leave it out, or correct"):
+    with pytest.raises(UsageError, match=r"users: the space has no feature num_event_7d\. Remove it or correct"):
         model.predict({"num_event_7d": 3})
-    with pytest.raises(UsageError, match=r"users: no column behaviour_2d, weight_7d; all feature columns"):
+    with pytest.raises(UsageError, match=r"users: missing column behaviour_2d, weight_7d\. Add all feature columns"):
         model.predict(as_arrow(users).to_pandas().drop(columns=["weight_7d", "behaviour_2d"]))
-    with pytest.raises(UsageError, match=r"users: num_events_7d is to be BIGINT \(.*many") as caught:
+    with pytest.raises(UsageError, match=r"users: num_events_7d must be BIGINT \(.*many") as caught:
         model.predict({"num_events_7d": "many", "behaviour_7d": 3, "num_by_context_7d": 1, "attribute_country": 4})
     assert [fault.split()[1] for fault in caught.value.faults] == [
         "behaviour_7d", "num_events_7d", "num_by_context_7d", "attribute_country",

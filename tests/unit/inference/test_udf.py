@@ -44,7 +44,7 @@ def test_batches_of_structs_become_series_of_the_batch_s_vectors(space: Path) ->
 
 def test_a_worker_refuses_a_struct_without_a_column_and_weights_that_were_changed(space: Path) -> None:
     udf, frame = embedding_udf(str(space)), as_arrow(random_users(3, 0)).to_pandas()
-    with pytest.raises(UsageError, match="users: no column weight_7d; all feature columns"):
+    with pytest.raises(UsageError, match=r"users: missing column weight_7d\. Add all feature columns"):
         called(udf, frame.drop(columns="weight_7d"))
     worker_encoder.cache_clear()
     (space / "weights.safetensors").unlink()

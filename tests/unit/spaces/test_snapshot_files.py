@@ -103,7 +103,7 @@ def users_of(as_of: date) -> list[dict[str, object]]:
 def test_a_snapshot_has_the_vectors_of_the_encoder_whatever_the_tasks_and_whoever_writes(
     site: Site, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
-    monkeypatch.setattr(embed, "_MOST_ROWS", 25)
+    monkeypatch.setattr(embed, "_MAX_ROWS", 25)
     if writer == "spark":
         site = site._replace(tables=left_to_spark(site.tables))
     staged = site.stage()

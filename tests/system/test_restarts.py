@@ -153,7 +153,10 @@ def test_a_stream_killed_before_and_after_commits_ends_in_the_vectors_of_an_undi
 
 def test_a_change_of_open_days_is_refused(world: World) -> None:
     world.reconfigure(**settings(world.folder, open_days=4))
-    with pytest.raises(UsageError, match="begun with open_days 3, now 4; `userrep stream --new-query-id NAME` begins"):
+    with pytest.raises(
+        UsageError,
+        match=r"started with open_days 3, got 4\. Start a new stream with `userrep stream --new-query-id NAME`",
+    ):
         world.stream()
     world.reconfigure(**settings(world.folder))
 
@@ -162,12 +165,14 @@ def test_a_lost_checkpoint_is_refused_and_a_new_stream_ends_in_the_vectors_of_th
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run each micro-batch of the new stream twice, as after a kill between its commit and Spark's."""
-    with pytest.raises(UsageError, match="--new-query-id stream: there is such a stream already; choose another"):
+    with pytest.raises(UsageError, match=r"--new-query-id: the stream already exists, got stream\. Choose another"):
         world.stream(new_query_id="stream")
     shutil.rmtree(world.folder / "root" / "streams" / "stream")
-    with pytest.raises(UsageError, match=r"^stream stream: its checkpoint \S+ is gone.* --new-query-id NAME` begins"):
+    with pytest.raises(
+        UsageError, match=r"^stream stream: .* its checkpoint \S+ is missing or incomplete\. .* --new-query-id NAME`"
+    ):
         world.stream()
-    once, assumed = MicroBatches._once, []
+    once, assumed = MicroBatches._run_once, []
 
     def twice(self: MicroBatches, rows: DataFrame, batch_id: int) -> Met:
         assumed.append(self.today)
@@ -176,7 +181,7 @@ def test_a_lost_checkpoint_is_refused_and_a_new_stream_ends_in_the_vectors_of_th
         return met
 
     with monkeypatch.context() as patch:
-        patch.setattr(MicroBatches, "_once", twice)
+        patch.setattr(MicroBatches, "_run_once", twice)
         world.stream(new_query_id="again")
     assert assumed[0] == day_met(world.tables) == AS_OF
     assert copies(world.updates()) == 0
@@ -191,8 +196,8 @@ def test_events_of_a_day_without_opening_wait_for_it(world: World) -> None:
     missing = NEXT + 3 * DAY
     rows = events_between(world.spark, world.log, missing - DAY, missing)
     arrive(world.folder / "arriving", rows, "ahead.parquet")
-    wanted = f"^stream: no opening of as-of date {missing}; the newest is {missing - DAY}. `userrep daily` of the day"
-    with pytest.raises(UserrepError, match=rf"{wanted} makes it; with --until-empty nothing is waited for\.$"):
+    wanted = f"^stream: no stream base for as-of date {missing}, the newest is {missing - DAY}. Run `userrep daily`"
+    with pytest.raises(UserrepError, match=rf"{wanted} to build it; --until-empty does not wait\.$"):
         world.stream()
     stopping, failed = threading.Event(), []
 
@@ -205,7 +210,7 @@ def test_events_of_a_day_without_opening_wait_for_it(world: World) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        wait_until(lambda: any("waits: no opening of as-of date" in line for line in world.said) or bool(failed))
+        wait_until(lambda: any("waits: no stream base for as-of date" in line for line in world.said) or bool(failed))
         world.close(NEXT)
         wait_until(lambda: bool(failed) or not world.updates().where(f"as_of = DATE'{missing}'").isEmpty())
     finally:

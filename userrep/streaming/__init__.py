@@ -1,4 +1,4 @@
-"""Near real time: from events as they arrive to vectors in ``embedding_updates`` and in the online store."""
+"""Near-real-time embeddings, from arriving events to ``embedding_updates`` and the online store."""
 
 from userrep.streaming.serving import Embedding, lookup
 

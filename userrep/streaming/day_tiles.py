@@ -1,4 +1,4 @@
-"""From a user's records of the open days to what the batch's pooling takes: tiles of one event each, and profiles.
+"""Conversion of users' records of the open days to the inputs of the batch's pooling: tiles and profiles.
 
 Shapes: U users, N records.
 """
@@ -17,35 +17,35 @@ from userrep.features.sums.chunk import PROFILES, TILES, names_of
 from userrep.streaming.records import EVENT, PICK, USER
 from userrep.utc import DAY_US
 
-Places = NDArray[np.int64]
+Ints = NDArray[np.int64]
 
 
 class Records:
-    """The records of U users: ``user_N`` says whose each is, ``records`` what it is (streaming/records.py)."""
+    """The records of U users (see streaming/records.py). ``user_N`` is the index of each record's user."""
 
     def __init__(self, lists: pa.ListArray) -> None:
         self.records: pa.StructArray = lists.flatten()
-        self.user_N: Places = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
+        self.user_N: Ints = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
         self.kind_N = self.records.field("kind")
 
-    def first_at(self) -> Places:
-        """Return the time of each user's first record, in microseconds since 1970."""
+    def first_at(self) -> Ints:
+        """Return the time of each user's first record, in microseconds since 1970 (UTC)."""
         at_N = _micros(self.records.field("at"))
         first_U = np.full(int(self.user_N[-1]) + 1 if len(self.user_N) else 0, np.iinfo(np.int64).max)
         np.minimum.at(first_U, self.user_N, at_N)
         return first_U
 
-    def of_kind(self, kind: str) -> tuple[pa.StructArray, Places]:
-        """Return the records of a kind, and whose they are."""
-        mine = np.flatnonzero(pc.equal(self.kind_N, kind).to_numpy(zero_copy_only=False))
-        return self.records.take(pa.array(mine)), self.user_N[mine]
+    def of_kind(self, kind: str) -> tuple[pa.StructArray, Ints]:
+        """Return the records of one kind and the indices of their users."""
+        rows = np.flatnonzero(pc.equal(self.kind_N, kind).to_numpy(zero_copy_only=False))
+        return self.records.take(pa.array(rows)), self.user_N[rows]
 
     def tiles(self, user_ids: pa.Array, bucket_U: NDArray[np.int32], *, context: bool) -> pa.Table:
-        """Write each event as a tile, as chunks have them; of copies of an event the last counts."""
+        """Return each event as a tile with the columns of ``Chunk``. Only the last copy of an event is kept."""
         events, user_N = self.of_kind(EVENT)
         at_N = _micros(events.field("at"))
-        once = _once(events, user_N, at_N)
-        events, user_N, at_N = events.take(pa.array(once)), user_N[once], at_N[once]
+        kept = _last_copies(events, user_N, at_N)
+        events, user_N, at_N = events.take(pa.array(kept)), user_N[kept], at_N[kept]
         part_N = at_N % DAY_US // (DAY_US // len(PARTS_OF_DAY))
         columns: dict[str, Any] = {
             "user_bucket": bucket_U[user_N],
@@ -66,43 +66,47 @@ class Records:
         return pa.Table.from_arrays(arrays, names=names)
 
     def profiles(self, known: pa.Table, user_ids: pa.Array, bucket_U: NDArray[np.int32]) -> pa.Table:
-        """Add picks and registrations to what is known of users; what is there already changes nothing.
+        """Merge picks and registrations into the ``known`` profiles of users. Merging is idempotent.
 
-        Of several registrations the earliest, of several attributes the largest count, as in the batch.
+        As in the batch, the earliest of several registrations and the largest of several attribute lists are kept.
         """
-        picks, picker_N = self.of_kind(PICK)
-        users, whose_N = self.of_kind(USER)
+        picks, pick_user_N = self.of_kind(PICK)
+        users, registered_user_N = self.of_kind(USER)
         if not len(picks) and not len(users):
             return known
-        news: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for user, record in zip([*picker_N, *whose_N], [*_as_numbers(picks), *_as_numbers(users)], strict=True):
-            news[int(user)].append(record)
-        ids = user_ids.take(pa.array(sorted(news)))
-        before = {row["user_id"]: row for row in _rows(known.filter(pc.is_in(known.column("user_id"), value_set=ids)))}
+        records_by_user: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        records = [*_as_numbers(picks), *_as_numbers(users)]
+        for user, record in zip([*pick_user_N, *registered_user_N], records, strict=True):
+            records_by_user[int(user)].append(record)
+        ids = user_ids.take(pa.array(sorted(records_by_user)))
+        is_changed = pc.is_in(known.column("user_id"), value_set=ids)
+        before = {row["user_id"]: row for row in _rows(known.filter(is_changed))}
         changed = [
-            _profile(before.get(user_id, {}), news[user]) | {"user_id": user_id, "user_bucket": int(bucket_U[user])}
-            for user, user_id in zip(sorted(news), ids.to_pylist(), strict=True)
+            _merged_profile(before.get(user_id, {}), records_by_user[user])
+            | {"user_id": user_id, "user_bucket": int(bucket_U[user])}
+            for user, user_id in zip(sorted(records_by_user), ids.to_pylist(), strict=True)
         ]
-        same = known.filter(pc.invert(pc.is_in(known.column("user_id"), value_set=ids)))
-        return pa.concat_tables([same, pa.Table.from_pylist(changed, schema=PROFILES).select(same.column_names)])
+        unchanged = known.filter(pc.invert(is_changed))
+        changed_rows = pa.Table.from_pylist(changed, schema=PROFILES).select(unchanged.column_names)
+        return pa.concat_tables([unchanged, changed_rows])
 
 
-def _profile(before: dict[str, Any], news: list[dict[str, Any]]) -> dict[str, Any]:
+def _merged_profile(before: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
     picks = set(zip(before.get("picked_at") or [], before.get("pick_items") or [], strict=True))
-    picks |= {(record["at"], record["item_id"]) for record in news if record["kind"] == PICK}
-    times = [before.get("registered_at"), *(record["registered_at"] for record in news)]
-    lists = [before.get("attributes"), *(record["attributes"] for record in news)]
+    picks |= {(record["at"], record["item_id"]) for record in records if record["kind"] == PICK}
+    times = [before.get("registered_at"), *(record["registered_at"] for record in records)]
+    lists = [before.get("attributes"), *(record["attributes"] for record in records)]
     in_order = sorted(picks)
     return {
         "registered_at": min((at for at in times if at is not None), default=None),
-        "attributes": max((texts for texts in lists if texts is not None), key=_order, default=None),
+        "attributes": max((texts for texts in lists if texts is not None), key=_spark_order, default=None),
         "pick_items": [item for _, item in in_order],
         "picked_at": [at for at, _ in in_order],
     }
 
 
-def _order(texts: list[str | None]) -> list[tuple[bool, bytes]]:
-    """Compare as Spark does: nulls first, texts by their bytes."""
+def _spark_order(texts: list[str | None]) -> list[tuple[bool, bytes]]:
+    """Return a sort key that orders lists of texts as Spark does: nulls first, texts by their bytes."""
     return [(text is not None, (text or "").encode()) for text in texts]
 
 
@@ -111,17 +115,17 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _as_numbers(records: pa.StructArray) -> list[dict[str, Any]]:
-    """Read records with times as numbers."""
+    """Return records as dicts, with times in microseconds."""
     names = ["kind", "item_id", "attributes"]
     columns = {name: records.field(name) for name in names}
     columns |= {name: pc.cast(records.field(name), pa.int64()) for name in ("at", "registered_at")}
     return _rows(pa.table(columns))
 
 
-def _once(events: pa.StructArray, user_N: Places, at_N: Places) -> Places:
-    """Return the events that are not copies of later ones: of a user, a day and an ``event_id`` the latest counts.
+def _last_copies(events: pa.StructArray, user_N: Ints, at_N: Ints) -> Ints:
+    """Return the indices of the last event of each user, day and ``event_id``, ascending.
 
-    Of several at the same time the larger by all columns, as in the batch. Events without an id are different events.
+    Ties in time are broken by the largest value of all columns, as in the batch. Events without an id are all kept.
     """
     ids = events.field("event_id")
     if ids.null_count == len(ids):
@@ -129,8 +133,8 @@ def _once(events: pa.StructArray, user_N: Places, at_N: Places) -> Places:
     codes = ids.dictionary_encode()
     code_N = codes.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     order = np.lexsort((at_N, code_N, at_N // DAY_US, user_N))
-    of = [values[order] for values in (user_N, at_N // DAY_US, code_N)]
-    differs = np.any([values[1:] != values[:-1] for values in of], axis=0) | (of[2][1:] < 0)
+    keys = [values[order] for values in (user_N, at_N // DAY_US, code_N)]
+    differs = np.any([values[1:] != values[:-1] for values in keys], axis=0) | (keys[2][1:] < 0)
     starts = np.flatnonzero(np.append(True, differs))
     ends = np.append(starts[1:], len(order))
     kept = order[ends - 1]
@@ -143,7 +147,7 @@ def _once(events: pa.StructArray, user_N: Places, at_N: Places) -> Places:
 
 
 def _comparable(value: Any) -> Any:
-    """Make values comparable as Spark orders them: nulls first, NaN last, texts by their bytes, structs by fields."""
+    """Return a sort key in Spark's order: nulls first, NaN last, texts by their bytes, structs by fields."""
     if isinstance(value, dict):
         return [(field is not None, _comparable(field)) for field in value.values()]
     if value is None:
@@ -153,13 +157,13 @@ def _comparable(value: Any) -> Any:
     return value.encode() if isinstance(value, str) else value
 
 
-def _counted(words: pa.ListArray) -> pa.MapArray:
-    """Write lists of words as maps, each word counted once."""
-    words = words.fill_null([]) if words.null_count else words
-    flat = words.flatten()
-    offsets = pa.array(np.append(0, np.cumsum(words.value_lengths().to_numpy())).astype(np.int32))
+def _counted(context_keys: pa.ListArray) -> pa.MapArray:
+    """Convert lists of context keys to maps from key to the count 1."""
+    context_keys = context_keys.fill_null([]) if context_keys.null_count else context_keys
+    flat = context_keys.flatten()
+    offsets = pa.array(np.append(0, np.cumsum(context_keys.value_lengths().to_numpy())).astype(np.int32))
     return pa.MapArray.from_arrays(offsets, flat, pa.array(np.ones(len(flat), np.int64)))
 
 
-def _micros(times: pa.Array) -> Places:
+def _micros(times: pa.Array) -> Ints:
     return times.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]

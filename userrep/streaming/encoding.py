@@ -1,4 +1,4 @@
-"""The users of a micro-batch encoded anew: opening sums plus the events of the open days, by the batch's own code."""
+"""Encoding of a micro-batch's users: base sums plus the events of the open days, with the functions of the batch."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from userrep.streaming.online import OnlineStore, Vectors
 from userrep.streaming.opening_rows import OpeningFile, opening_rows
 from userrep.utc import DAY_US, day_number
 
-NO_OPENING = "no opening of as-of date"  # begins what a task says that has events past all openings
+NO_BASE = "no stream base for as-of date"  # start of the error of a task with events after the newest base
 
 _TIME = pa.timestamp("us", "UTC")
 
 
 @dataclass(frozen=True)
-class UsedOpening:
-    """An opening as tasks use it: its files, and the files of its item vectors."""
+class PinnedBase:
+    """The stream base of an as-of date: its files and the files of its item vectors."""
 
     as_of: date
     files: tuple[OpeningFile, ...]
@@ -38,8 +38,8 @@ class UsedOpening:
 
 
 @dataclass(frozen=True)
-class UsedSpace:
-    """A space that is encoded. ``closed``: the newest date that it has a snapshot of; None: none."""
+class PinnedSpace:
+    """A space to encode. ``closed`` is the as-of date of its newest snapshot, None without a snapshot."""
 
     space_id: str
     folder: str
@@ -49,23 +49,26 @@ class UsedSpace:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What tasks do with the rows of a micro-batch; pinned by the driver, the same for all tasks.
+    """The function that encodes rows of a micro-batch, with inputs pinned by the driver for all tasks.
 
-    ``today``: the newest day that the stream has met, if it has met one. ``item_parts``: see features/sums/pooling.py.
+    ``openings`` are the stream bases by as-of date. ``today`` is the newest day with an event in any earlier batch.
+    ``item_parts`` is explained in features/sums/pooling.py.
     """
 
     spec: FeatureSpec
-    openings: Mapping[date, UsedOpening]
-    spaces: tuple[UsedSpace, ...]
+    openings: Mapping[date, PinnedBase]
+    spaces: tuple[PinnedSpace, ...]
     today: date | None
     item_parts: int
     online: OnlineStore | None
     erased: Tombstones
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Encode rows of as_of, user_id, newest_at, arrived_at, records: a batch for each as-of date and space.
+        """Encode rows of as_of, user_id, newest_at, arrived_at, records.
 
-        Of those that count, it has space_id, as_of, user_id, event_at, computed_at, arrived_at, is_new and embedding.
+        Yields one batch per as-of date and space without a snapshot of that date or a later one, with the columns
+        space_id, as_of, user_id, event_at, computed_at, arrived_at, is_new, embedding. Rows of erased users and rows
+        that do not need an update are left out.
         """
         rows = [pa.Table.from_batches([batch]) for batch in batches if batch.num_rows]
         if not rows:
@@ -75,52 +78,52 @@ class Encoding:
             table = table.filter(pa.array(~self.erased.hold(combined(table.column("user_id")))))
         for as_of in sorted(set(table.column("as_of").to_pylist())):
             spaces = [space for space in self.spaces if space.closed is None or as_of > space.closed]
-            mine = table.filter(pc.equal(table.column("as_of"), pa.scalar(as_of, pa.date32())))
-            mine = mine.filter(pa.array(self._counts(mine, as_of)))
-            if not mine.num_rows or not spaces or not self._has_opening(as_of):
+            dated = table.filter(pc.equal(table.column("as_of"), pa.scalar(as_of, pa.date32())))
+            dated = dated.filter(pa.array(self._needs_update(dated, as_of)))
+            if not dated.num_rows or not spaces or not self._has_base(as_of):
                 continue
-            yield from self._encoded(mine, self.openings[as_of], spaces)
+            yield from self._encoded(dated, self.openings[as_of], spaces)
 
-    def _counts(self, rows: pa.Table, as_of: date) -> NDArray[np.bool_]:
-        """Say which rows are of users with something on the last day of the window, or of dates up to today's.
+    def _needs_update(self, rows: pa.Table, as_of: date) -> NDArray[np.bool_]:
+        """Return the mask of rows to encode: users with a record on the last day before ``as_of``, or any user.
 
-        A window reaches further back than its last day: what is late shows in the windows of two dates or more. Up to
-        today's all of them count: of a date that a user has a vector of, it would be out of date.
+        A window spans several days, so a late event appears in the windows of two or more as-of dates. For dates up to
+        the day after ``today``, a late event changes vectors that may exist already, so all rows are encoded.
         """
         last_day_N = rows.column("newest_at").cast(pa.int64()).to_numpy() // DAY_US
         has_begun = self.today is not None and day_number(as_of) <= day_number(self.today) + 1
         return np.asarray((last_day_N == day_number(as_of) - 1) | has_begun)
 
-    def _has_opening(self, as_of: date) -> bool:
-        """Look for the date's opening; one that was there once is not missed, one that is to come is waited for."""
+    def _has_base(self, as_of: date) -> bool:
+        """Return whether the date has a stream base. Raise ValueError if it will get one, so that the batch waits."""
         if as_of in self.openings:
             return True
         newest = max(self.openings, default=None)
         if newest is None or as_of > newest:
-            raise ValueError(f"{NO_OPENING} {as_of}; the newest is {newest}")
+            raise ValueError(f"{NO_BASE} {as_of}, the newest is {newest}")
         return False
 
-    def _encoded(self, rows: pa.Table, opening: UsedOpening, spaces: list[UsedSpace]) -> Iterator[pa.RecordBatch]:
+    def _encoded(self, rows: pa.Table, base: PinnedBase, spaces: list[PinnedSpace]) -> Iterator[pa.RecordBatch]:
         user_ids = combined(rows.column("user_id")).cast(pa.string())
         records = Records(combined(rows.column("records")))
-        features, known = self._features(user_ids, records, opening)
-        if not features.num_rows:  # attributes alone, say: neither an event, nor a pick, nor a registration before
+        features, known = self._features(user_ids, records, base)
+        if not features.num_rows:  # for example only attributes: no event, pick or registration before the date
             return
-        place_U = pc.index_in(features.column("user_id"), value_set=user_ids).to_numpy(zero_copy_only=False)
+        row_U = pc.index_in(features.column("user_id"), value_set=user_ids).to_numpy(zero_copy_only=False)
         event_at, arrived_at = (
-            combined(rows.column(name)).take(pa.array(place_U)) for name in ("newest_at", "arrived_at")
+            combined(rows.column(name)).take(pa.array(row_U)) for name in ("newest_at", "arrived_at")
         )
-        is_first_U = records.first_at() >= (day_number(opening.as_of) - 1) * DAY_US
+        is_first_U = records.first_at() >= (day_number(base.as_of) - 1) * DAY_US
         is_unknown = pc.invert(pc.is_in(features.column("user_id"), value_set=known))
-        is_new = pc.and_(is_unknown, pa.array(is_first_U[place_U]))
-        num_records_U = np.bincount(records.user_N, minlength=len(user_ids))[place_U]
+        is_new = pc.and_(is_unknown, pa.array(is_first_U[row_U]))
+        num_records_U = np.bincount(records.user_N, minlength=len(user_ids))[row_U]
         num_users = features.num_rows
         for space in spaces:
             z_UD = worker_encoder(space.folder, space.content_hash).embed(features)
             if self.online is not None:
                 at_U = event_at.cast(pa.int64()).to_numpy(zero_copy_only=False)
-                mine = Vectors(features.column("user_id").to_pylist(), at_U, num_records_U, z_UD)
-                self.online.write(space.space_id, opening.as_of, mine)
+                vectors = Vectors(features.column("user_id").to_pylist(), at_U, num_records_U, z_UD)
+                self.online.write(space.space_id, base.as_of, vectors)
             columns: dict[str, Any] = {
                 "space_id": pa.repeat(space.space_id, num_users),
                 "as_of": features.column("as_of"),
@@ -133,22 +136,22 @@ class Encoding:
             }
             yield pa.RecordBatch.from_pydict(columns)
 
-    def _features(self, user_ids: pa.Array, records: Records, opening: UsedOpening) -> tuple[pa.RecordBatch, pa.Array]:
-        """Make the features of users, and say which of them the opening has."""
+    def _features(self, user_ids: pa.Array, records: Records, base: PinnedBase) -> tuple[pa.RecordBatch, pa.Array]:
+        """Return the users' features, and the ids of the users in the stream base."""
         spec, context = self.spec, bool(self.spec.context)
         bucket_U = bucket_of(user_ids)
-        sums, profiles = opening_rows(opening.files, user_ids, context=context)
-        day = day_number(opening.as_of)
-        place = sums.column_names.index("day")
-        sums = sums.set_column(place, "day", pa.array(np.full(sums.num_rows, day, np.int32)))
+        sums, profiles = opening_rows(base.files, user_ids, context=context)
+        day = day_number(base.as_of)
+        column = sums.column_names.index("day")
+        sums = sums.set_column(column, "day", pa.array(np.full(sums.num_rows, day, np.int32)))
         known = pa.concat_arrays([combined(part.column("user_id")) for part in (sums, profiles)])
         chunk = Chunk.of(
             tiles=records.tiles(user_ids, bucket_U, context=context),
             sums=sums,
             profiles=records.profiles(profiles, user_ids, bucket_U),
         )
-        dated = ((opening.as_of, opening.vectors),)
-        job = PoolingJob(spec, dated, ("features",), before=opening.as_of, item_parts=self.item_parts)
-        made = pa.Table.from_batches([made.rows for made in job.alone(chunk)])
-        columns = {name: combined(made.column(name)) for name in made.column_names}
+        dated = ((base.as_of, base.vectors),)
+        job = PoolingJob(spec, dated, ("features",), before=base.as_of, item_parts=self.item_parts)
+        features = pa.Table.from_batches([pooled.rows for pooled in job.alone(chunk)])
+        columns = {name: combined(features.column(name)) for name in features.column_names}
         return pa.RecordBatch.from_pydict(columns), known

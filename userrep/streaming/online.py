@@ -1,9 +1,9 @@
-"""The online store: the newest vector of each space and user in Redis, for services that cannot wait.
+"""The online store: the newest vector of each space and user in Redis, for low-latency services.
 
-A key is ``userrep:SPACE:USER``, its value a hash: ``d`` the as-of date (days since 1970), ``t`` the newest event's time
-(microseconds since 1970, UTC), ``n`` how many records the vector is made of, ``v`` the vector as little-endian float32.
-A write counts if its (d, t, n) is not smaller than what is there: decided in Redis itself, so that of two writers
-neither puts an older vector over a newer one.
+The key is ``userrep:SPACE:USER``. The value is a hash: ``d`` is the as-of date (days since 1970), ``t`` the time of the
+newest event (microseconds since 1970, UTC), ``n`` the number of records behind the vector, and ``v`` the vector as
+little-endian float32. A write takes effect only if its (d, t, n) is not smaller than the stored one. A script in Redis
+makes this comparison atomic, so that concurrent writers never replace a newer vector by an older one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,8 @@ from userrep.errors import UsageError, UserrepError
 from userrep.utc import day_number, numbered_day
 
 _EPOCH = datetime.fromisoformat("1970-01-01")
-_AT_ONCE = 500  # commands of a pipeline
-_TIMEOUT = 5.0  # seconds, of a connection and of an answer
+_BATCH_SIZE = 500  # commands per pipeline
+_TIMEOUT = 5.0  # seconds, for a connection and for an answer
 _NEWEST_WINS = """
 local old = redis.call('HMGET', KEYS[1], 'd', 't', 'n')
 if old[1] then
@@ -38,8 +38,8 @@ return 1
 """
 
 
-class Found(NamedTuple):
-    """A vector of the online store: of an as-of date, with the time of its newest event (UTC)."""
+class StoredVector(NamedTuple):
+    """A user's vector in the online store. ``event_at`` is the time of the newest event (UTC)."""
 
     as_of: date
     event_at: datetime
@@ -47,8 +47,10 @@ class Found(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Vectors z_UD of U users, of one space and as-of date, with the newest event's time (microseconds since 1970, UTC)
-    and the number of records that each is made of.
+    """Vectors z_UD of U users, of one space and as-of date.
+
+    ``event_at_U`` are the times of the newest events, in microseconds since 1970 (UTC). ``num_records_U`` are the
+    numbers of records behind the vectors.
     """
 
     user_ids: Sequence[str]
@@ -58,81 +60,88 @@ class Vectors(NamedTuple):
 
 
 class OnlineStore(NamedTuple):
-    """A Redis by its URL, and how long vectors stay that nothing renews. Connections are kept, one pool a process."""
+    """A Redis store. Vectors expire after ``expires_after`` without a write. Connections are pooled per process."""
 
     url: str
     expires_after: timedelta
 
     def check(self) -> None:
-        """Ask whether it answers. Raises UserrepError with the address, never with a password."""
-        with self._answering("stream"):
+        """Raise UserrepError if Redis does not answer. The message contains the address, but no password."""
+        with self._translated_errors("stream"):
             _client(self.url).ping()
 
     @contextmanager
-    def _answering(self, who: str) -> Iterator[None]:
+    def _translated_errors(self, command: str) -> Iterator[None]:
         import redis
 
         try:
             yield
         except redis.RedisError as error:
             raise UserrepError(
-                f"{who}: no answer from Redis at {self.shown} ({type(error).__name__}). Is it up, and "
-                "stream.redis.url right?"
+                f"{command}: Redis at {self.address} does not answer ({type(error).__name__}). Check that it is up and "
+                "that stream.redis.url is right."
             ) from None
 
     @property
-    def shown(self) -> str:
-        """The address without name and password."""
+    def address(self) -> str:
+        """The URL without user name and password."""
         scheme, _, rest = self.url.partition("://")
         return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
     def write(self, space_id: str, as_of: date, vectors: Vectors) -> None:
-        """Write vectors of one date; older ones give way. Cost: one round trip for some hundred users."""
+        """Write the vectors of one as-of date, except where a newer one is stored. Cost: one round trip per 500 users.
+
+        Raises redis.RedisError if Redis does not answer.
+        """
         client = _client(self.url)
         script = client.register_script(_NEWEST_WINS)
         day, expires = day_number(as_of), int(self.expires_after.total_seconds() * 1000)
         contents = np.ascontiguousarray(vectors.z_UD, "<f4")
-        places = list(zip(vectors.user_ids, vectors.event_at_U.tolist(), vectors.num_records_U.tolist(), strict=True))
-        for start in range(0, len(places), _AT_ONCE):
+        rows = list(zip(vectors.user_ids, vectors.event_at_U.tolist(), vectors.num_records_U.tolist(), strict=True))
+        for start in range(0, len(rows), _BATCH_SIZE):
             pipeline = client.pipeline(transaction=False)
-            for k, (user_id, at, num) in enumerate(places[start : start + _AT_ONCE], start):
-                values = [day, at, num, contents[k].tobytes(), expires]
+            for k, (user_id, at, num_records) in enumerate(rows[start : start + _BATCH_SIZE], start):
+                values = [day, at, num_records, contents[k].tobytes(), expires]
                 script(keys=[_key(space_id, user_id)], args=values, client=pipeline)
             pipeline.execute()
 
     def delete(self, space_id: str, user_ids: Sequence[str]) -> int:
-        """Delete the vectors of users, and return how many there were. Cost: one round trip for some hundred users."""
-        client, num = _client(self.url), 0
-        with self._answering("forget"):
-            for start in range(0, len(user_ids), _AT_ONCE):
-                num += client.unlink(*(_key(space_id, user_id) for user_id in user_ids[start : start + _AT_ONCE]))
-        return num
+        """Delete the vectors of users and return their number. Cost: one round trip per 500 users."""
+        client, num_deleted = _client(self.url), 0
+        with self._translated_errors("forget"):
+            for start in range(0, len(user_ids), _BATCH_SIZE):
+                keys = [_key(space_id, user_id) for user_id in user_ids[start : start + _BATCH_SIZE]]
+                num_deleted += client.unlink(*keys)
+        return num_deleted
 
-    def delete_where(self, space_id: str, holds: Callable[[str], bool]) -> int:
-        """Delete the vectors of users of whom only this can be asked. Cost: a walk over all keys of the space."""
+    def delete_where(self, space_id: str, is_deleted: Callable[[str], bool]) -> int:
+        """Delete the vectors of all users for whom the predicate is true, and return their number.
+
+        Cost: a scan over all keys of the database.
+        """
         prefix = _key(space_id, "")
-        with self._answering("forget"):
-            keys = _client(self.url).scan_iter(match=f"{prefix}*", count=_AT_ONCE)
-            found = [user for key in keys if holds(user := key.decode().removeprefix(prefix))]
-        return self.delete(space_id, found)
+        with self._translated_errors("forget"):
+            keys = _client(self.url).scan_iter(match=f"{prefix}*", count=_BATCH_SIZE)
+            user_ids = [user_id for key in keys if is_deleted(user_id := key.decode().removeprefix(prefix))]
+        return self.delete(space_id, user_ids)
 
-    def read(self, space_id: str, user_ids: Sequence[str]) -> list[Found | None]:
-        """Read vectors of a space; None for a user who is not there. Cost: one round trip for some hundred users."""
-        client, found = _client(self.url), []
-        with self._answering("lookup"):
-            for start in range(0, len(user_ids), _AT_ONCE):
+    def read(self, space_id: str, user_ids: Sequence[str]) -> list[StoredVector | None]:
+        """Read the vectors of users, None for a user without one. Cost: one round trip per 500 users."""
+        client, vectors = _client(self.url), []
+        with self._translated_errors("lookup"):
+            for start in range(0, len(user_ids), _BATCH_SIZE):
                 pipeline = client.pipeline(transaction=False)
-                for user_id in user_ids[start : start + _AT_ONCE]:
+                for user_id in user_ids[start : start + _BATCH_SIZE]:
                     pipeline.hmget(_key(space_id, user_id), ["d", "t", "v"])
-                found += [_found(*values) for values in pipeline.execute()]
-        return found
+                vectors += [_parsed(*values) for values in pipeline.execute()]
+        return vectors
 
 
-def _found(day: bytes | None, at: bytes | None, vector: bytes | None) -> Found | None:
+def _parsed(day: bytes | None, at: bytes | None, vector: bytes | None) -> StoredVector | None:
     if day is None or at is None or vector is None:
         return None
     event_at = _EPOCH + timedelta(microseconds=int(at))
-    return Found(numbered_day(int(day)), event_at, np.frombuffer(vector, "<f4"))
+    return StoredVector(numbered_day(int(day)), event_at, np.frombuffer(vector, "<f4"))
 
 
 def _key(space_id: str, user_id: str) -> str:
@@ -144,18 +153,18 @@ def _client(url: str) -> Any:
     try:
         import redis
     except ImportError:
-        raise UsageError("stream.redis: redis-py is not installed; pip install 'userrep[streaming]'.") from None
+        raise UsageError("stream.redis: redis-py is not installed. Run: pip install 'userrep[streaming]'.") from None
     try:
         return redis.Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT)
-    except ValueError:  # its text may hold a part of the password
+    except ValueError:  # its text may contain a part of the password
         raise UsageError(
-            "stream.redis.url: not an address; write redis://USER:PASSWORD@HOST:PORT/NUMBER, and in the password %2F "
-            "for /, %23 for # and %3F for ?."
+            "stream.redis.url: not a valid URL. Use redis://USER:PASSWORD@HOST:PORT/NUMBER, and in the password write "
+            "%2F for /, %23 for # and %3F for ?."
         ) from None
 
 
 def online_store(stream: Stream) -> OnlineStore | None:
-    """Return the configured online store. Raises UsageError if a variable of its URL is not set."""
+    """Return the configured online store, or None. Raises UsageError if a variable in its URL is not set."""
     if stream.redis is None:
         return None
     return OnlineStore(with_variables(stream.redis.url, "stream.redis.url")[0], stream.redis.expires_after)

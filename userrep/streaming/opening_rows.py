@@ -1,7 +1,8 @@
-"""Single users of an opening, read by what they hash to: the row groups that may hold them, and no others.
+"""Look-up of single users in files sorted by user bucket: stream bases and snapshots.
 
-An opening's files are sorted by user bucket and cut into row groups of some fifty users. Which buckets each holds is
-read from the footers once a worker; from then on, the cost of a look-up follows the users that are asked for.
+Only the row groups that may contain the requested users are read. The row groups of a stream base have about fifty
+users each. Each process reads the bucket ranges from the file footers once; after that, the cost of a look-up depends
+only on the number of requested users.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from userrep.store.storage import open_parquet, parquet_footer
 
 
 class OpeningFile(NamedTuple):
-    """A file of an opening, and the first and the last user bucket in it."""
+    """A file sorted by user bucket, and its first and last bucket."""
 
     uri: str
     first: int
@@ -31,10 +32,10 @@ class OpeningFile(NamedTuple):
 
 
 def opening_rows(files: Sequence[OpeningFile], user_ids: pa.Array, *, context: bool) -> tuple[pa.Table, pa.Table]:
-    """Read the sums and the profiles of some users (text, distinct, no nulls), as chunks have them.
+    """Read the base sums and the profiles of users, with the columns of ``Chunk``.
 
-    ``day`` of the sums is 0. Users without one, or without the other, have no row there. Cost: for each user a row
-    group or two, of some 50 rows; memory: these.
+    ``user_ids`` are distinct strings without nulls. A user without sums or profile has no row in that table. ``day`` of
+    the sums is 0. Cost and memory: one or two row groups of about 50 rows per user.
     """
     names = [name for kind in ("sums", "profiles") for name in names_of(kind, context=context) if name != "day"]
     rows = rows_of_users(files, user_ids, list(dict.fromkeys(names)))
@@ -49,47 +50,47 @@ def opening_rows(files: Sequence[OpeningFile], user_ids: pa.Array, *, context: b
 
 
 def rows_of_users(files: Sequence[OpeningFile], user_ids: pa.Array, columns: list[str]) -> pa.Table | None:
-    """Read the rows of some users (text, no nulls) from files that are sorted by user bucket; None: there are none.
+    """Read the rows of users (strings without nulls), or None if no row group can contain any of them.
 
-    ``columns``: with user_id. Cost: for each user a row group or two.
+    ``columns`` must include user_id. Cost: one or two row groups per user.
     """
     buckets = np.unique(bucket_of(user_ids))
-    found = []
+    tables = []
     for file in files:
         groups = _groups(file.uri, buckets[(buckets >= file.first) & (buckets <= file.last)])
         if len(groups):
             content = open_parquet(file.uri, parquet_footer(file.uri))
             table = content.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
-            found.append(table.filter(pc.is_in(table.column("user_id"), value_set=user_ids)))
-    return pa.concat_tables(found) if found else None
+            tables.append(table.filter(pc.is_in(table.column("user_id"), value_set=user_ids)))
+    return pa.concat_tables(tables) if tables else None
 
 
 def user_files(
     tables: FileTables, table: TableSchema, keeps: Callable[[dict[str, Any]], bool], *, version: int | None = None
 ) -> tuple[OpeningFile, ...]:
-    """List the files of some partitions of a table that is sorted by user bucket, now or at a version.
+    """List files of a table sorted by user bucket, at its newest or at a given version.
 
-    ``keeps``: says so of the values of the partition columns.
+    ``keeps`` selects partitions by the values of their columns.
     """
-    uri, ends = tables.uri(table), (ALL_BUCKETS.start, ALL_BUCKETS.stop - 1)
+    uri, all_buckets = tables.uri(table), (ALL_BUCKETS.start, ALL_BUCKETS.stop - 1)
     files = tables.files(table, keeps, version=version)
-    return tuple(OpeningFile(f"{uri}/{file.path}", *(file.buckets or ends)) for file in files)
+    return tuple(OpeningFile(f"{uri}/{file.path}", *(file.buckets or all_buckets)) for file in files)
 
 
 def _groups(uri: str, buckets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the row groups of a file that may hold these buckets, ascending."""
-    first_G, last_G = _ends(uri)
+    """Return the indices of the row groups that may contain these buckets, ascending."""
+    first_G, last_G = _bucket_bounds(uri)
     begin = np.searchsorted(last_G, buckets)  # the first group that does not end before the bucket
-    end = np.searchsorted(first_G, buckets, side="right")  # behind the last that does not begin after it
+    end = np.searchsorted(first_G, buckets, side="right")  # one past the last group that does not begin after it
     spans = [np.arange(a, b) for a, b in zip(begin, end, strict=True) if a < b]
     return np.unique(np.concatenate(spans)) if spans else np.empty(0, np.int64)
 
 
 @lru_cache(maxsize=1024)
-def _ends(uri: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first and the last bucket of each row group. Cost: the footer, once a worker."""
-    held = ranges_of_groups(parquet_footer(uri))
-    return np.array([of.start for of in held]), np.array([of.stop - 1 for of in held])
+def _bucket_bounds(uri: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first and last bucket of each row group. Cost: the footer, once per process."""
+    ranges = ranges_of_groups(parquet_footer(uri))
+    return np.array([buckets.start for buckets in ranges]), np.array([buckets.stop - 1 for buckets in ranges])
 
 
 def _as_kind(rows: pa.Table, kind: str, context: bool) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Where a stream keeps its checkpoint, and whether it may go on from there."""
+"""The folder of a stream's checkpoints, and the checks before a stream continues from them."""
 
 import json
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.store.storage import exists, read_bytes, write_bytes
 from userrep.streaming.arriving import sources_of
 
-_MOST_BYTES = 2**22
+_MAX_BYTES = 2**22
 
 
 class StreamPlace(NamedTuple):
-    """The folder of a stream, below that of the artifacts: ``stream.json``, and Spark's checkpoints."""
+    """The folder of a stream below ``root``, with ``stream.json`` and Spark's checkpoints."""
 
     root: str
     query_id: str
@@ -27,58 +27,58 @@ class StreamPlace(NamedTuple):
         return f"{self.root}/streams/{checked_name(self.query_id, 'query id')}"
 
     def check(self, tables: FileTables, config: Config, *, is_new: bool) -> None:
-        """Refuse to go on where it would lose, repeat or mix something.
+        """Refuse to continue if the stream would lose, repeat or mix rows.
 
         Raises
         ------
         UsageError
-            If the checkpoint is gone although rows of this stream were committed, since these would be passed over; if
-            it was begun with other sources or other open days; if a new stream has the name of one that there is.
+            If a new stream has the name of an existing one. If a checkpoint is missing although the stream has
+            committed rows: new batch ids would then be skipped as committed. If the stream was started with other
+            sources, broker, open days or lineage.
         """
-        parts = [exists(f"{self.folder}/{query}/offsets") for query in ("embeddings", "rejects")]
-        has_checkpoint = any(parts)
-        if is_new and (has_checkpoint or self._has_written(tables)):
-            raise UsageError(f"--new-query-id {self.query_id}: there is such a stream already; choose another name.")
-        if not all(parts) and not is_new and self._has_written(tables):
+        has_offsets = [exists(f"{self.folder}/{query}/offsets") for query in ("embeddings", "rejects")]
+        if is_new and (any(has_offsets) or self._has_written(tables)):
+            raise UsageError(f"--new-query-id: the stream already exists, got {self.query_id}. Choose another name.")
+        if not all(has_offsets) and not is_new and self._has_written(tables):
             raise UsageError(
-                f"stream {self.query_id}: its checkpoint {self.folder} is gone, or a part of it, but it has written "
-                "embeddings. `userrep stream --new-query-id NAME` begins again from the oldest open day (then set "
-                "stream.query_id: NAME)."
+                f"stream {self.query_id}: it has written embeddings, but its checkpoint {self.folder} is missing or "
+                "incomplete. Start again from the oldest open day with `userrep stream --new-query-id NAME`, and set "
+                "stream.query_id: NAME."
             )
-        if has_checkpoint and (begun := self._begun()) is not None:
+        if any(has_offsets) and (started_with := self._read_settings()) is not None:
             faults = [
-                f"stream {self.query_id}: begun with {name} {begun.get(name)}, now {value}; `userrep stream "
-                "--new-query-id NAME` begins anew with it"
-                for name, value in _fixed(config).items()
-                if begun.get(name) != value
+                f"stream {self.query_id}: started with {name} {started_with.get(name)}, got {value}. Start a new "
+                "stream with `userrep stream --new-query-id NAME`."
+                for name, value in _state_settings(config).items()
+                if started_with.get(name) != value
             ]
             if faults:
                 raise UsageError(faults)
 
     def claim(self, config: Config, schemas: Callable[[], dict[str, str]]) -> dict[str, str]:
-        """Write down what the stream is begun with, where that is not done; return the schemas that it was begun with.
+        """Record the settings of a stream on its first start. Return the schemas that it was started with.
 
-        ``schemas``: finds those of now.
+        ``schemas`` returns the current schemas. It is called only on the first start.
         """
-        begun = self._begun()
-        if begun is None:
-            begun = _fixed(config) | {"schemas": schemas()}
-            write_bytes(f"{self.folder}/stream.json", json.dumps(begun, indent=1).encode())
-        return dict(begun["schemas"])
+        settings = self._read_settings()
+        if settings is None:
+            settings = _state_settings(config) | {"schemas": schemas()}
+            write_bytes(f"{self.folder}/stream.json", json.dumps(settings, indent=1).encode())
+        return dict(settings["schemas"])
 
-    def _begun(self) -> dict[str, Any] | None:
+    def _read_settings(self) -> dict[str, Any] | None:
         path = f"{self.folder}/stream.json"
-        return json.loads(read_bytes(path, max_bytes=_MOST_BYTES)) if exists(path) else None
+        return json.loads(read_bytes(path, max_bytes=_MAX_BYTES)) if exists(path) else None
 
     def _has_written(self, tables: FileTables) -> bool:
         return tables.last_transaction(EMBEDDING_UPDATES, self.query_id) is not None
 
 
-def _fixed(config: Config) -> dict[str, Any]:
-    """Return what a checkpoint's state depends on."""
+def _state_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that the state of a stream depends on."""
     stream = config.streaming
     return {
-        "sources": {what: source.topic or source.path for what, source in sources_of(config).items()},
+        "sources": {name: source.topic or source.path for name, source in sources_of(config).items()},
         "broker": stream.kafka.bootstrap_servers if stream.kafka else None,
         "open_days": stream.open_days,
         "lineage": lineage_of(config),

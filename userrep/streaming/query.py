@@ -1,7 +1,7 @@
-"""The streaming query: from rows that arrive to the sets of records of the users that a micro-batch touches.
+"""The streaming queries: from arriving rows to the record sets of the users that a micro-batch changes.
 
-State is Spark's: for each user and window of ``open_days`` days the set of records, in RocksDB, in the checkpoint. A
-window ends at an as-of date, and goes when the watermark has passed it.
+Spark keeps the state in RocksDB, in the checkpoint: one set of records per user and window of ``open_days`` days. A
+window ends at an as-of date and is dropped when the watermark has passed it.
 """
 
 import json
@@ -30,13 +30,13 @@ _SETTINGS = {
         "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
     ),
     "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
-    "spark.sql.streaming.numRecentProgressUpdates": "10",  # of each batch one is told, soon after its end
-    "spark.sql.streaming.noDataMicroBatches.enabled": "false",  # state that is over goes with the next batch
+    "spark.sql.streaming.numRecentProgressUpdates": "10",  # each batch is reported once, soon after its end
+    "spark.sql.streaming.noDataMicroBatches.enabled": "false",  # expired state is dropped with the next batch
 }
 
 
 class Queries(NamedTuple):
-    """The two queries over the same sources: one encodes, one keeps what was rejected."""
+    """The two queries over the same sources: one encodes users, one stores rejected rows."""
 
     embeddings: StreamingQuery
     rejects: StreamingQuery
@@ -45,22 +45,22 @@ class Queries(NamedTuple):
 def start_queries(
     config: Config, batches: MicroBatches, *, schemas: Mapping[str, str], since: date, folder: str, until_empty: bool
 ) -> Queries:
-    """Start the queries from their checkpoints below ``folder``, or where there are none, from the day ``since`` on.
+    """Start both queries from their checkpoints below ``folder``, or else from the beginning of the day ``since``.
 
-    ``schemas``: of the sources, as ``schemas_of`` gave them when the stream was begun. ``until_empty``: take what is
-    there, and end.
+    ``schemas`` are those of ``schemas_of`` when the stream was first started. With ``until_empty``, the queries end
+    after processing all rows that have arrived.
     """
     stream = config.streaming
     for key, value in _SETTINGS.items():
         batches.tables.spark.conf.set(key, value)
-    every = {"availableNow": True} if until_empty else {"processingTime": _text(stream.trigger)}
-    rows = checked(batches.tables, config, schemas, since=since)
+    trigger = {"availableNow": True} if until_empty else {"processingTime": _interval(stream.trigger)}
+    rows = arrived_rows(batches.tables, config, schemas, since=since)
     embeddings = (
-        users_met(rows, stream, since=since)
+        changed_users(rows, stream, since=since)
         .writeStream.queryName(batches.query_id)
         .outputMode("update")
         .option("checkpointLocation", f"{folder}/embeddings")
-        .trigger(**every)
+        .trigger(**trigger)
         .foreachBatch(batches)
         .start()
     )
@@ -68,43 +68,44 @@ def start_queries(
         rejected(rows)
         .writeStream.queryName(f"{batches.query_id}-rejects")
         .option("checkpointLocation", f"{folder}/rejects")
-        .trigger(**(every if until_empty else {"processingTime": _REJECTS_EVERY}))
-        .foreachBatch(_keeping(batches.tables, batches.query_id))
+        .trigger(**(trigger if until_empty else {"processingTime": _REJECTS_EVERY}))
+        .foreachBatch(_reject_writer(batches.tables, batches.query_id))
         .start()
     )
     return Queries(embeddings, rejects)
 
 
-def checked(tables: Tables, config: Config, schemas: Mapping[str, str], *, since: date) -> DataFrame:
-    """Read all sources as a stream, each row with what it records or why it does not count.
+def arrived_rows(tables: Tables, config: Config, schemas: Mapping[str, str], *, since: date) -> DataFrame:
+    """Read all sources as one stream of the rows of ``checked_rows``.
 
-    Rows of users who have been erased by now are left out, before any of them gets into the state.
+    Rows of users erased so far are left out, so that they never enter the state.
     """
     spark, sources, stream = tables.spark, sources_of(config), config.streaming
-    columns = {what: T.StructType.fromJson(json.loads(schema)) for what, schema in schemas.items()}
+    columns = {name: T.StructType.fromJson(json.loads(schema)) for name, schema in schemas.items()}
     arrived = {
-        what: arriving(spark, source, stream, schema=columns[what], since=since) for what, source in sources.items()
+        name: arriving(spark, source, stream, schema=columns[name], since=since) for name, source in sources.items()
     }
     rows = checked_rows(arrived, config, in_kafka=sources["events"].topic is not None, since=since)
     return read_tombstones(tables).without(rows)
 
 
-def users_met(rows: DataFrame, stream: Stream, *, since: date) -> DataFrame:
-    """Gather, of each user that something has arrived of, all that is known of the open days.
+def changed_users(rows: DataFrame, stream: Stream, *, since: date) -> DataFrame:
+    """Collect all records of the open days for each user with new records.
 
     Parameters
     ----------
-    rows : what ``checked_rows`` returns. ``since``: the UTC day from which on they count.
+    rows : the rows of ``checked_rows``.
+    since : UTC day; earlier records are ignored.
 
     Returns
     -------
     One row per as-of date and user that a micro-batch changes: as_of, user_id, newest_at, arrived_at, records. Cost:
-    one shuffle of what has arrived; state of all records since the oldest open window, once for each window.
+    one shuffle of the new rows, and state for all records of the open windows, once per window.
     """
-    good = rows.where(F.col("reason").isNull() & (F.col("at") >= F.lit(since).cast("timestamp")))
+    valid = rows.where(F.col("reason").isNull() & (F.col("at") >= F.lit(since).cast("timestamp")))
     window = F.window("at", f"{stream.open_days} days", "1 day").alias("window")
     by_user = (
-        good.withWatermark("at", _text(stream.late))
+        valid.withWatermark("at", _interval(stream.late))
         .groupBy(window, "user_id")
         .agg(
             F.collect_set("record").alias("records"), F.max("at").alias("newest_at"), F.max(ARRIVED).alias("arrived_at")
@@ -114,9 +115,10 @@ def users_met(rows: DataFrame, stream: Stream, *, since: date) -> DataFrame:
 
 
 def rejected(rows: DataFrame) -> DataFrame:
-    """Bring what was rejected to rows of ``rejected_events``; ``row`` has the place: a file, or topic and offset.
+    """Return the rejected rows with the columns of ``rejected_events``.
 
-    A row stands under its own day, or that of its arrival where its time is not one.
+    ``event_date`` is the day of the row's own time, or of its arrival if that time is implausible. ``row`` is JSON with
+    the row and its origin (``place``): a file, or topic, partition and offset.
     """
     day = F.when(is_plausible("at"), F.to_date("at"))
     return rows.where(F.col("reason").isNotNull()).select(
@@ -127,13 +129,13 @@ def rejected(rows: DataFrame) -> DataFrame:
     )
 
 
-def _keeping(tables: Tables, query_id: str) -> Callable[[DataFrame, int], None]:
-    def keep(rows: DataFrame, batch_id: int) -> None:
+def _reject_writer(tables: Tables, query_id: str) -> Callable[[DataFrame, int], None]:
+    def write(rows: DataFrame, batch_id: int) -> None:
         rows = read_tombstones(tables).without_named(rows)
         tables.append(rows, REJECTED_EVENTS, transaction=(f"{query_id}-rejects", batch_id))
 
-    return keep
+    return write
 
 
-def _text(span: timedelta) -> str:
+def _interval(span: timedelta) -> str:
     return f"{max(1, round(span.total_seconds() * 1000))} milliseconds"

@@ -1,4 +1,4 @@
-"""Embeddings for services, without Spark: the newest of each user, from the online store or the newest snapshot."""
+"""Embedding look-up for services, without Spark: each user's newest vector from the online store or a snapshot."""
 
 import os
 import time
@@ -24,11 +24,11 @@ from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.streaming.online import OnlineStore, online_store
 from userrep.streaming.opening_rows import OpeningFile, rows_of_users, user_files
 
-_FRESH = 10.0  # seconds, for which what serves is taken to be what it was
+_CACHE_SECONDS = 10.0  # for which the newest snapshot is not looked up again
 
 
 class Embedding(NamedTuple):
-    """A user's newest vector z_D. ``event_at``: its newest event (UTC), of streamed ones; None: from a snapshot."""
+    """A user's newest vector z_D. ``event_at`` is the time of its newest event (UTC), None for one of a snapshot."""
 
     space_id: str
     as_of: date
@@ -39,28 +39,31 @@ class Embedding(NamedTuple):
 def lookup(
     user_ids: Sequence[str], *, config: str | Path | None = None, space: str | None = None
 ) -> list[Embedding | None]:
-    """Return each user's newest embedding, None for a user whom neither the online store nor the snapshot has.
+    """Return each user's newest embedding, or None for a user in neither the online store nor the newest snapshot.
 
-    Of a streamed vector and one of the newest snapshot that of the later as-of date counts; of one date the snapshot's.
-    ``config``: the configuration's path (default: the variable USERREP_CONFIG of the environment), read once a process.
-    ``space``: the id of the space that the service's model was trained on (default: the one that serves, named in what
-    comes back). Vectors of no other space are returned.
+    Whichever of the streamed vector and the snapshot has the later as-of date is returned; on equal dates, the
+    snapshot. All vectors are of one space.
 
-    Cost: one round trip to Redis for some hundred users; for users whom it does not have, a row group of the snapshot
-    each (of up to 16 MB); every ten seconds a look at two ledgers. Needs no Spark, and nothing but the files of the
-    root and the online store.
+    Cost: one round trip to Redis per 500 users. For each user that it does not have, one row group of the snapshot (up
+    to 16 MB). Every ten seconds, reads of two ledgers. Needs only the files of the root and the online store, not
+    Spark.
+
+    Parameters
+    ----------
+    config : path of the configuration, by default the environment variable USERREP_CONFIG. Read once per process.
+    space : id of the space that the service's model was trained on, by default the serving space.
 
     Raises
     ------
     UsageError
-        If no configuration is named, the space is unknown, retired or has no snapshot yet, or the tables are in a
+        If no configuration is given, the space is unknown, retired or without a snapshot, or the tables are in a
         catalog.
     UserrepError
-        If the online store does not answer, or holds vectors of another width than the space's.
+        If the online store does not answer, or its vectors have another width than the space.
     """
     path = config or os.environ.get("USERREP_CONFIG")
     if path is None:
-        raise UsageError("lookup: name a configuration file, by config= or by USERREP_CONFIG in the environment.")
+        raise UsageError("lookup: no configuration file. Pass config= or set USERREP_CONFIG in the environment.")
     return _service(str(path), space).lookup(list(user_ids))
 
 
@@ -71,18 +74,18 @@ def _service(config: str, space: str | None) -> "Service":
 
 @dataclass
 class Service:
-    """What one process looks embeddings of one space up with."""
+    """Look-up of embeddings of one space in one process. Without ``space_id``, it follows the serving space."""
 
     tables: FileTables
-    wanted: str | None
+    space_id: str | None
     online: OnlineStore | None
-    _seen: "tuple[float, Snapshot, tuple[OpeningFile, ...]] | None" = None
+    _cached: "tuple[float, Snapshot, tuple[OpeningFile, ...]] | None" = None
 
     @classmethod
     def of(cls, config: Config, space: str | None) -> "Service":
         tables = open_tables(config, None)
         if not isinstance(tables, FileTables):
-            raise UsageError("lookup: reads snapshots from files, which it cannot in a catalog; join them by Spark.")
+            raise UsageError("lookup: not available for tables in a catalog. Join embeddings with Spark instead.")
         return cls(tables, space, online_store(config.streaming))
 
     def lookup(self, user_ids: list[str]) -> list[Embedding | None]:
@@ -90,39 +93,38 @@ class Service:
         snapshot, files = self._newest()
         store = self.online
         streamed = store.read(snapshot.space_id, user_ids) if store is not None else [None] * len(user_ids)
-        for found in streamed:
-            if found is not None and snapshot.dim not in (None, len(found.vector)):
+        for stored in streamed:
+            if stored is not None and snapshot.dim not in (None, len(stored.vector)):
                 raise UserrepError(
-                    f"lookup: the online store has vectors of {len(found.vector)} numbers for space "
-                    f"{snapshot.space_id}, which has {snapshot.dim}. Does another root write to it? Give each its own."
+                    f"lookup: the online store has vectors of another width for space {snapshot.space_id}, expected "
+                    f"{snapshot.dim}, got {len(stored.vector)}. Give each root an online store of its own."
                 )
-        is_older = [found is None or found.as_of <= snapshot.as_of for found in streamed]
-        asked = [user for user, older in zip(user_ids, is_older, strict=True) if older]
-        published = _published(snapshot, files, asked)
+        is_older = [stored is None or stored.as_of <= snapshot.as_of for stored in streamed]
+        published = _published(snapshot, files, [user for user, older in zip(user_ids, is_older, strict=True) if older])
         embeddings: list[Embedding | None] = []
-        for user_id, found, older in zip(user_ids, streamed, is_older, strict=True):
+        for user_id, stored, older in zip(user_ids, streamed, is_older, strict=True):
             if older and user_id in published:
                 embeddings.append(Embedding(snapshot.space_id, snapshot.as_of, None, published[user_id]))
             else:
-                embeddings.append(None if found is None else Embedding(snapshot.space_id, *found))
+                embeddings.append(None if stored is None else Embedding(snapshot.space_id, *stored))
         return embeddings
 
     def _newest(self) -> tuple[Snapshot, tuple[OpeningFile, ...]]:
-        """Return the newest snapshot of the space and its files, as they were within the last seconds."""
-        if self._seen is None or time.monotonic() - self._seen[0] > _FRESH:
-            space = find_space(self.tables, self.wanted)
+        """Return the newest snapshot of the space and its files, cached for ten seconds."""
+        if self._cached is None or time.monotonic() - self._cached[0] > _CACHE_SECONDS:
+            space = find_space(self.tables, self.space_id)
             if space.state == RETIRED:
-                raise UsageError(f"lookup: space {space.space_id} is retired; move to the one that serves.")
-            published = list_snapshots(self.tables, space.space_id)
-            if not published:
+                raise UsageError(f"lookup: space {space.space_id} is retired. Use the serving space.")
+            snapshots = list_snapshots(self.tables, space.space_id)
+            if not snapshots:
                 raise UsageError(f"lookup: space {space.space_id} has no snapshot yet.")
-            newest = published[-1]
+            newest = snapshots[-1]
             key = (newest.space_id, newest.as_of, newest.revision)
             files = user_files(
-                self.tables, USER_EMBEDDINGS, lambda of: (of["space_id"], of["as_of"], of["revision"]) == key
+                self.tables, USER_EMBEDDINGS, lambda row: (row["space_id"], row["as_of"], row["revision"]) == key
             )
-            self._seen = time.monotonic(), newest, files
-        return self._seen[1:]
+            self._cached = time.monotonic(), newest, files
+        return self._cached[1:]
 
 
 def _published(snapshot: Snapshot, files: Sequence[OpeningFile], user_ids: list[str]) -> dict[str, NDArray[np.float32]]:

@@ -1,6 +1,7 @@
-"""The vectors of a micro-batch as files of ``embedding_updates``, which the tasks that encode write themselves.
+"""Files of ``embedding_updates``, written by the tasks that encode a micro-batch.
 
-Spark would spend more time on its commit than tasks on the vectors: a job of its own works out the table's state first.
+A write by Spark would take longer than the encoding, because its commit first runs a job to reconstruct the state of
+the table.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ _SECOND = 1_000_000  # microseconds
 
 @dataclass(frozen=True)
 class UpdateFiles:
-    """Has tasks write what they encode, and return a row for each file. ``target``: the table of updates."""
+    """The function of a task: encode rows, write them to ``target`` and return one row per file."""
 
     encoding: Encoding
     target: Target
@@ -33,31 +34,32 @@ class UpdateFiles:
     )
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Write a file for each space and as-of date.
+        """Write one file per space and as-of date, and describe each by a row with the columns of ``SCHEMA``.
 
-        ``newest_at``: the newest event in it; ``seconds``: of each of its rows, from arrival to vector.
+        ``newest_at`` is the time of the newest event in the file. ``seconds`` has the latency of each of its rows, from
+        arrival to vector.
         """
-        writer, facts = TableWriter(self.target), {}
+        writer, statistics = TableWriter(self.target), {}
         for rows in self.encoding(batches):
             values = {name: rows.column(name)[0].as_py() for name in self.target.partition_by}
-            facts[tuple(values.values())] = _facts(rows)
+            statistics[tuple(values.values())] = _statistics(rows)
             keyed = pa.Table.from_batches([rows]).append_column("query_id", pa.repeat(self.query_id, rows.num_rows))
             writer.write(keyed.append_column("batch_id", pa.repeat(self.batch_id, rows.num_rows)), values)
-        written = [
+        files = [
             {"path": file.path, "size": file.size, "num_rows": file.num_rows, **file.values}
-            | facts[tuple(file.values.values())]
+            | statistics[tuple(file.values.values())]
             for file in writer.close()
         ]
-        if written:
-            yield pa.RecordBatch.from_pylist(written)
+        if files:
+            yield pa.RecordBatch.from_pylist(files)
 
     @staticmethod
     def file_of(row: Row) -> TableFile:
-        """Read what a task has returned."""
+        """Return the table file that a task's row describes."""
         return TableFile(row.path, row.size, row.num_rows, {"space_id": row.space_id, "as_of": row.as_of})
 
 
-def _facts(rows: pa.RecordBatch) -> dict[str, Any]:
+def _statistics(rows: pa.RecordBatch) -> dict[str, Any]:
     computed_at, arrived_at = (rows.column(name).cast(pa.int64()) for name in ("computed_at", "arrived_at"))
     seconds = pc.divide(pc.subtract(computed_at, arrived_at).cast(pa.float64()), _SECOND)
     return {"newest_at": pc.max(rows.column("event_at")).as_py(), "seconds": seconds.to_pylist()}

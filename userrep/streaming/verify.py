@@ -1,4 +1,4 @@
-"""Whether stream and batch agree: the last streamed vectors of an as-of date against its snapshot, to the bit."""
+"""Bitwise comparison of the last streamed vectors of an as-of date with its snapshot."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -17,7 +17,7 @@ from userrep.tiles.tiles import read_tiles
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many users with events on the day before an as-of date have the same vector by both."""
+    """Number of users whose streamed and published vectors are equal or different, or of which one is missing."""
 
     equal: int
     different: int
@@ -37,35 +37,38 @@ class Agreement:
 
 
 def verify_updates(tables: Tables, space: Space, as_of: date) -> Agreement:
-    """Compare, of all users with events on the day before ``as_of`` or a vector by stream, both vectors.
+    """Compare streamed and published vectors of all users with events on the day before ``as_of`` or streamed vectors.
 
-    By stream counts a user's last: of the newest event, then of the latest computation. Cost: the snapshot's rows, the
-    date's updates and one day of tiles, one shuffle by user each.
+    The last streamed vector of a user is compared (see ``last_updates``). Cost: the rows of the snapshot, the updates
+    of the date and one day of tiles, each shuffled by user once.
 
     Raises
     ------
     UsageError
-        If the date has no snapshot yet, or the stream has written nothing for it.
+        If the date has no snapshot or no streamed vectors.
     """
     snapshot = newest_snapshot(tables, space.space_id, as_of)
     updates = tables.read(EMBEDDING_UPDATES).where(f"space_id = '{space.space_id}' AND as_of = {sql_date(as_of)}")
     if updates.isEmpty():
-        raise UsageError(f"stream verify: no stream has written vectors of space {space.space_id} for {as_of}.")
+        raise UsageError(f"stream verify: no streamed vectors of space {space.space_id} for as-of date {as_of}.")
     active = read_tiles(tables, start=as_of - timedelta(days=1), end=as_of).select("user_id").distinct()
     published = tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", F.col("embedding").alias("batch"))
     both = last_updates(updates).join(active.withColumn("is_active", F.lit(True)), on="user_id", how="full_outer")
     both = both.join(published, on="user_id", how="left")
-    found = both.agg(
+    counts = both.agg(
         F.count_if(F.col("batch") == F.col("stream")).alias("equal"),
         F.count_if(F.col("batch") != F.col("stream")).alias("different"),
         F.count_if(F.col("batch").isNotNull() & F.col("stream").isNull()).alias("not_streamed"),
         F.count_if(F.col("batch").isNull()).alias("not_in_snapshot"),
     ).first()
-    assert found is not None
-    return Agreement(**found.asDict())
+    assert counts is not None
+    return Agreement(**counts.asDict())
 
 
 def last_updates(updates: DataFrame) -> DataFrame:
-    """Keep each user's last vector: user_id, stream. Cost: one shuffle on user_id."""
-    newest = F.max_by("embedding", F.struct("event_at", "computed_at"))
-    return updates.groupBy("user_id").agg(newest.alias("stream"))
+    """Return each user's vector with the newest event, then the latest computation: user_id, stream.
+
+    Cost: one shuffle by user_id.
+    """
+    last = F.max_by("embedding", F.struct("event_at", "computed_at"))
+    return updates.groupBy("user_id").agg(last.alias("stream"))

@@ -129,7 +129,7 @@ def test_a_stream_is_verified_only_where_there_are_vectors_to_compare(
     command = ("stream", "verify", "--config", config, "--as-of", str(AS_OF))
     nothing = userrep(*command)
     assert (nothing.code, nothing.out) == (2, "")
-    assert nothing.faults == [f"stream verify: no stream has written vectors of space {space_id} for {AS_OF}."]
+    assert nothing.faults == [f"stream verify: no streamed vectors of space {space_id} for as-of date {AS_OF}."]
     row = {"space_id": space_id, "as_of": AS_OF, "user_id": "u0000001", "query_id": "stream", "batch_id": 0,
            "event_at": datetime(2024, 3, 14), "computed_at": datetime(2024, 3, 14), "is_new": False,
            "embedding": [0.0]}  # fmt: skip

@@ -14,7 +14,7 @@ from tests.unit.features.test_layout import LAYOUT, SPEC
 from tests.unit.inference.test_inference import as_arrow, random_users, same_bits
 from tests.unit.inference.test_model import saved
 from userrep.inference import embed
-from userrep.inference.embed import FeatureFile, _tasks, _written
+from userrep.inference.embed import FeatureFile, _tasks, _write_embeddings
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
 from userrep.store.arrow import stacked
@@ -124,7 +124,7 @@ def test_a_file_has_the_vectors_of_the_row_groups_that_begin_within_a_task_s_row
     target, users = tables.target(USER_EMBEDDINGS), users_of(D1)
     wanted_BD, done = encoder.embed(as_arrow(users)), []
     for first, stop, begin, end in ((-3, 4, 0, 5), (4, 10, 5, 10), (10, 16, 10, 20), (16, 99, 20, 23)):
-        (file,) = _written((features, first, stop), encoder, target, VALUES)
+        (file,) = _write_embeddings((features, first, stop), encoder, target, VALUES)
         rows = read(tables, file)
         assert rows["user_id"].to_pylist() == [user["user_id"] for user in users[begin:end]]
         assert same_bits(np.array(stacked(rows["embedding"].combine_chunks(), 16)), wanted_BD[begin:end])
@@ -137,7 +137,7 @@ def test_a_file_has_the_vectors_of_the_row_groups_that_begin_within_a_task_s_row
 
 def test_a_task_without_a_row_group_of_a_file_writes_nothing(tmp_path: Path, encoder: Encoder) -> None:
     tables, features = FileTables(None, str(tmp_path / "root")), write(tmp_path / "features.parquet", D1)
-    assert _written((features, 6, 10), encoder, tables.target(USER_EMBEDDINGS), VALUES) == []
+    assert _write_embeddings((features, 6, 10), encoder, tables.target(USER_EMBEDDINGS), VALUES) == []
 
 
 def test_each_date_goes_to_the_partition_of_its_own_revision(tmp_path: Path, encoder: Encoder) -> None:
@@ -146,7 +146,9 @@ def test_each_date_goes_to_the_partition_of_its_own_revision(tmp_path: Path, enc
     files = [
         file
         for as_of in (D1, D2)
-        for file in _written((write(tmp_path / f"{as_of}.parquet", as_of), 0, NUM_USERS), encoder, target, VALUES)
+        for file in _write_embeddings(
+            (write(tmp_path / f"{as_of}.parquet", as_of), 0, NUM_USERS), encoder, target, VALUES
+        )
     ]
     assert [file.path.rpartition("/")[0] for file in files] == [
         "space_id=s1/as_of=2024-05-01/revision=3", "space_id=s1/as_of=2024-05-02/revision=4",

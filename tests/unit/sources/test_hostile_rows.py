@@ -27,7 +27,7 @@ from userrep.errors import UsageError
 from userrep.sources.source import CORRUPT, check_events, read_source, with_validity
 from userrep.store.places import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS
-from userrep.streaming.arriving import _of_messages
+from userrep.streaming.arriving import _parsed_messages
 from userrep.streaming.query import rejected
 from userrep.streaming.records import checked_rows
 from userrep.tiles.inventory.inventory import take_inventory
@@ -138,7 +138,9 @@ def test_every_message_counts_or_is_kept_with_a_reason(
     schema = ", ".join(f"{name} {types.get(name, 'STRING')}" for name in GOOD)
     columns = T.StructType.fromDDL(schema).add(CORRUPT, T.StringType())
     config = config_of(tmp_path, events={"columns": COLUMNS})
-    checked = checked_rows({"events": _of_messages(messages, columns)}, config, in_kafka=True, since=date(2024, 1, 1))
+    checked = checked_rows(
+        {"events": _parsed_messages(messages, columns)}, config, in_kafka=True, since=date(2024, 1, 1)
+    )
     counts = Counter(row.reason for row in checked.select("reason").collect())
     assert sum(counts.values()) == len(rows), f"seed {SEED}"
     assert counts.keys() <= REASONS | {None}, f"seed {SEED}"

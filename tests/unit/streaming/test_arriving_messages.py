@@ -9,7 +9,7 @@ from pyspark.sql import types as T
 
 from tests.support.builders import at
 from userrep.sources.source import CORRUPT
-from userrep.streaming.arriving import ARRIVED, PLACE, _of_messages
+from userrep.streaming.arriving import ARRIVED, PLACE, _parsed_messages
 
 pytestmark = pytest.mark.default
 
@@ -23,7 +23,7 @@ def test_a_message_is_a_row_of_the_columns_wanted_or_kept_whole(spark: SparkSess
         [(value, at("2024-05-01 13:00:00"), "clicks", 3, k) for k, value in enumerate(values)],
         "value BINARY, timestamp TIMESTAMP, topic STRING, partition INT, offset BIGINT",
     )
-    rows = sorted(_of_messages(messages, columns).collect(), key=lambda row: str(row[PLACE]))
+    rows = sorted(_parsed_messages(messages, columns).collect(), key=lambda row: str(row[PLACE]))
     assert rows[0].asDict() == {
         "user id": "u", "points": 1.5, "event_at": at("2024-05-01 12:00:00"), CORRUPT: None,
         ARRIVED: at("2024-05-01 13:00:00"), PLACE: "clicks/3/0",

@@ -24,7 +24,7 @@ from userrep.streaming.online import online_store
 pytestmark = pytest.mark.fast
 
 D1, D2, D3 = (date(2024, 5, day) for day in (1, 2, 3))
-NO_OPENING = "task 3 failed: ValueError: no opening of as-of date 2024-05-09; the newest is 2024-05-08\n  at Worker"
+NO_BASE = "task 3 failed: ValueError: no stream base for as-of date 2024-05-09, the newest is 2024-05-08\n  at Worker"
 NO_REDIS = "Job aborted: redis.exceptions.TimeoutError: Timeout reading from socket"
 
 
@@ -56,7 +56,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *texts: str, met: Met | None = None
             raise RuntimeError(left.pop(0))
         return met or Met()
 
-    monkeypatch.setattr(MicroBatches, "_once", once)
+    monkeypatch.setattr(MicroBatches, "_run_once", once)
 
 
 # Waiting
@@ -65,14 +65,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, *texts: str, met: Met | None = None
 def test_a_missing_opening_and_a_redis_that_is_away_are_waited_for_ever_longer_up_to_a_minute(
     tables: Tables, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, NO_OPENING, *[NO_REDIS] * 8, met=Met(D2, num_rows=7))
+    failing(monkeypatch, NO_BASE, *[NO_REDIS] * 8, met=Met(D2, num_rows=7))
     said: list[str] = []
     run = batches_on(tables, tmp_path, said, today=D1)
     run(None, 4)  # type: ignore[arg-type]
     assert waits == [1, 2, 4, 8, 15, 30, 60, 60, 60]
     assert said == [
-        "stream: batch 4 waits: no opening of as-of date 2024-05-09; the newest is 2024-05-08. "
-        "`userrep daily` of the day makes it"
+        "stream: batch 4 waits: no stream base for as-of date 2024-05-09, the newest is 2024-05-08. "
+        "Run `userrep daily` to build it"
     ]
     assert (run.met, run.today) == ({4: Met(D2, num_rows=7)}, D2)
 
@@ -118,13 +118,15 @@ def test_what_does_not_pass_and_what_fails_at_the_end_is_raised_at_once(
 def test_a_stream_that_ends_when_it_is_empty_gives_up_on_a_missing_opening(
     tables: Tables, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, NO_REDIS, NO_OPENING)
+    failing(monkeypatch, NO_REDIS, NO_BASE)
     run = batches_on(tables, tmp_path, [], gives_up=True)
-    with pytest.raises(RuntimeError, match="no opening"):
+    with pytest.raises(RuntimeError, match="no stream base"):
         run(None, 0)  # type: ignore[arg-type]
     assert waits == [1]  # a server that is away is waited for all the same
     assert isinstance(run.failed, UserrepError)
-    assert "2024-05-09; the newest is 2024-05-08. `userrep daily` of the day makes it; with" in str(run.failed)
+    assert "2024-05-09, the newest is 2024-05-08. Run `userrep daily` to build it; --until-empty does" in str(
+        run.failed
+    )
 
 
 def test_a_pause_lasts_as_long_as_asked_unless_it_is_time_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import redis
 from deploy.local_server import free_port
 from deploy.services import RedisServer
 from userrep.errors import UsageError, UserrepError
-from userrep.streaming.online import Found, OnlineStore, Vectors
+from userrep.streaming.online import OnlineStore, StoredVector, Vectors
 
 pytestmark = pytest.mark.default
 
@@ -69,7 +69,7 @@ def test_what_is_written_is_read_to_the_bit_and_absent_users_are_none(store: Onl
     store.write("whole", DAY, Vectors(users, at_U, np.ones(1203, np.int64), z_UD))
     found = store.read("whole", ["nobody", *users, "u0"])
     assert found[0] is None
-    assert isinstance(found[1], Found)
+    assert isinstance(found[1], StoredVector)
     assert found[1].as_of == DAY
     assert found[1].event_at == EPOCH + timedelta(microseconds=int(at_U[0]))
     assert np.array_equal(np.stack([of.vector for of in found[1:] if of is not None]), np.vstack([z_UD, z_UD[:1]]))
@@ -128,25 +128,25 @@ def test_a_server_that_was_away_is_written_to_again(redis_server: RedisServer, s
 def test_an_address_that_does_not_answer_is_one_line_without_the_password() -> None:
     port = free_port()
     absent = OnlineStore(f"redis://me:secret@127.0.0.1:{port}/0?socket_timeout=1", timedelta(days=1))
-    wanted = rf"^stream: no answer from Redis at redis://127.0.0.1:{port}/0 \(ConnectionError\). Is it up, and "
+    wanted = rf"^stream: Redis at redis://127.0.0.1:{port}/0 does not answer \(ConnectionError\). Check that it is up "
     with pytest.raises(UserrepError, match=wanted) as raised:
         absent.check()
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.__cause__ is None
-    with pytest.raises(UserrepError, match=r"^lookup: no answer from Redis"):
+    with pytest.raises(UserrepError, match=r"^lookup: Redis at \S+ does not answer"):
         absent.read("space", ["u"])
 
 
 @pytest.mark.parametrize("url", ["redis://:sec/ret@127.0.0.1/0", "redis://:sec#ret@h", "redis://:x@h:secret"])
 def test_an_address_that_is_none_is_one_line_without_the_password(url: str) -> None:
-    with pytest.raises(UsageError, match=r"^stream.redis.url: not an address; write redis://") as raised:
+    with pytest.raises(UsageError, match=r"^stream.redis.url: not a valid URL. Use redis://") as raised:
         OnlineStore(url, timedelta(days=1)).check()
     assert "sec" not in str(raised.value)
 
 
 def test_a_wrong_password_is_one_line_without_it(redis_server: RedisServer) -> None:
     url = redis_server.url.replace("redis://", "redis://me:secret@")
-    with pytest.raises(UserrepError, match=r"no answer from Redis at \S+ \(AuthenticationError\)") as raised:
+    with pytest.raises(UserrepError, match=r"Redis at \S+ does not answer \(AuthenticationError\)") as raised:
         OnlineStore(url, timedelta(days=1)).check()
     assert "secret" not in str(raised.value)

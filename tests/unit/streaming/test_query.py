@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from tests.support.builders import at
 from userrep.config import Stream
 from userrep.streaming.arriving import ARRIVED, PLACE
-from userrep.streaming.query import _text, rejected, users_met
+from userrep.streaming.query import _interval, changed_users, rejected
 
 pytestmark = pytest.mark.default
 
@@ -43,7 +43,7 @@ def test_a_user_s_records_are_gathered_for_every_as_of_date_that_they_are_open_f
     )
     found: dict[Any, Any] = {
         (row.user_id, row.as_of): (sorted(record.item_id for record in row.records), row.newest_at, row.arrived_at)
-        for row in users_met(rows, Stream(open_days=2), since=D3).collect()
+        for row in changed_users(rows, Stream(open_days=2), since=D3).collect()
     }
     late = at("2024-05-03 23:59:59")
     minutes = [NOON + timedelta(minutes=k) for k in range(6)]
@@ -73,6 +73,6 @@ def test_rejected_rows_are_kept_under_their_day_with_their_reason_and_place(spar
 
 def test_spans_are_passed_to_spark_in_milliseconds_and_are_at_least_one() -> None:
     spans = [timedelta(hours=6), timedelta(seconds=1.5), timedelta(microseconds=1), timedelta(0)]
-    assert [_text(span) for span in spans] == [
+    assert [_interval(span) for span in spans] == [
         "21600000 milliseconds", "1500 milliseconds", "1 milliseconds", "1 milliseconds",
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
 from userrep.streaming import serving
-from userrep.streaming.online import Found
+from userrep.streaming.online import StoredVector
 from userrep.streaming.serving import Embedding, Service, lookup
 
 pytestmark = pytest.mark.fast
@@ -34,18 +34,18 @@ NOON = datetime(2024, 5, 2, 12)
 class Online:
     """An online store that holds these vectors of a space, and counts who was asked for."""
 
-    def __init__(self, space_id: str, **found: Found) -> None:
+    def __init__(self, space_id: str, **found: StoredVector) -> None:
         self.space_id, self.found = space_id, found
         self.asked: list[str] = []
 
-    def read(self, space_id: str, user_ids: list[str]) -> list[Found | None]:
+    def read(self, space_id: str, user_ids: list[str]) -> list[StoredVector | None]:
         assert space_id == self.space_id
         self.asked += user_ids
         return [self.found.get(user) for user in user_ids]
 
 
-def streamed(as_of: date, *vector: float) -> Found:
-    return Found(as_of, NOON, np.array(vector, np.float32))
+def streamed(as_of: date, *vector: float) -> StoredVector:
+    return StoredVector(as_of, NOON, np.array(vector, np.float32))
 
 
 def publish(
@@ -136,7 +136,9 @@ def test_a_snapshot_from_before_widths_were_recorded_is_read_as_it_is(tables: Ta
 def test_vectors_of_another_width_in_the_online_store_are_refused(tables: Tables) -> None:
     for as_of in (D1, D3):
         online = Online("s1", b=streamed(as_of, 1, 2, 3))
-        with pytest.raises(UserrepError, match=r"vectors of 3 numbers for space s1, which has 2\. Does another root"):
+        with pytest.raises(
+            UserrepError, match=r"vectors of another width for space s1, expected 2, got 3\. Give each root"
+        ):
             service(tables, online).lookup(["a", "b"])
 
 
@@ -159,7 +161,7 @@ def test_a_space_that_cannot_be_served_is_refused(tables: Tables) -> None:
     with pytest.raises(UsageError, match="lookup: space s3 has no snapshot yet"):
         service(tables, wanted="s3").lookup(["a"])
     retire(tables, find_space(tables, "s2"))
-    with pytest.raises(UsageError, match="lookup: space s2 is retired; move to the one that serves"):
+    with pytest.raises(UsageError, match=r"lookup: space s2 is retired\. Use the serving space"):
         service(tables, wanted="s2").lookup(["a"])
     with pytest.raises(UsageError, match="space s4: not in the registry"):
         service(tables, wanted="s4").lookup(["a"])
@@ -167,7 +169,7 @@ def test_a_space_that_cannot_be_served_is_refused(tables: Tables) -> None:
 
 def test_tables_in_a_catalog_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path, root=None, catalog="main", schema="users", artifacts="/models")
-    with pytest.raises(UsageError, match="lookup: reads snapshots from files, which it cannot in a catalog"):
+    with pytest.raises(UsageError, match=r"lookup: not available for tables in a catalog\. Join embeddings with Spark"):
         Service.of(config, None)
 
 
@@ -177,7 +179,7 @@ def test_the_configuration_is_named_by_the_caller_or_the_environment(
     file = tmp_path / "userrep.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
     monkeypatch.delenv("USERREP_CONFIG", raising=False)
-    with pytest.raises(UsageError, match="lookup: name a configuration file, by config= or by USERREP_CONFIG"):
+    with pytest.raises(UsageError, match=r"lookup: no configuration file\. Pass config= or set USERREP_CONFIG"):
         lookup(["a"])
     monkeypatch.setenv("USERREP_CONFIG", str(file))
     assert as_values(lookup(["a"])) == [("s1", D2, None, [4, 5])]

@@ -70,7 +70,7 @@ def test_a_new_stream_may_not_have_the_name_of_one_that_was_begun(
     tmp_path: Path, tables: Tables, place: StreamPlace, leave: Callable[[Tables, StreamPlace], None]
 ) -> None:
     leave(tables, place)
-    with pytest.raises(UsageError, match="--new-query-id clicks: there is such a stream already"):
+    with pytest.raises(UsageError, match="--new-query-id: the stream already exists, got clicks"):
         place.check(tables, config_with(tmp_path), is_new=True)
     StreamPlace(place.root, "other").check(tables, config_with(tmp_path), is_new=True)
 
@@ -82,7 +82,9 @@ def test_a_stream_that_has_written_does_not_go_on_without_its_whole_checkpoint(
     checkpoint(place, *left)
     place.check(tables, config_with(tmp_path), is_new=False)  # nothing was written yet: nothing is passed over
     has_written(tables, "clicks")
-    with pytest.raises(UsageError, match=r"stream clicks: its checkpoint .*/streams/clicks is gone, or a part of it"):
+    with pytest.raises(
+        UsageError, match=r"stream clicks: .* its checkpoint .*/streams/clicks is missing or incomplete"
+    ):
         place.check(tables, config_with(tmp_path), is_new=False)
 
 
@@ -96,10 +98,10 @@ def test_every_setting_that_the_state_depends_on_is_named_when_it_has_changed(
     )  # fmt: skip
     place.check(tables, changed, is_new=False)  # without a checkpoint there is no state
     checkpoint(place, "embeddings", "rejects")
-    with pytest.raises(UsageError, match="begun with open_days 3, now 4; `userrep stream --new-query-id") as caught:
+    with pytest.raises(UsageError, match=r"started with open_days 3, got 4\. Start a new stream with") as caught:
         place.check(tables, changed, is_new=False)
     assert [fault.split()[4] for fault in caught.value.faults] == ["sources", "broker", "open_days", "lineage"]
-    assert caught.value.faults[1].startswith("stream clicks: begun with broker None, now b:1;")
+    assert caught.value.faults[1].startswith("stream clicks: started with broker None, got b:1.")
     has_written(tables, "clicks")
     place.check(tables, config_with(tmp_path, trigger="9s", late="1h", max_files_per_batch=1), is_new=False)
 

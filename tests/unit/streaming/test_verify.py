@@ -99,7 +99,7 @@ def test_a_date_without_a_snapshot_is_refused(tables: Tables, space_id: str, as_
 
 def test_a_date_without_streamed_vectors_is_refused(tables: Tables) -> None:
     record_snapshots(tables, [Snapshot("s1-d", "s1", DAY, 1, PUBLISHED, "x", 0, NOON, NOON, "")])
-    with pytest.raises(UsageError, match="stream verify: no stream has written vectors of space s1 for 2024-05-01"):
+    with pytest.raises(UsageError, match="stream verify: no streamed vectors of space s1 for as-of date 2024-05-01"):
         verify_updates(tables, find_space(tables, "s1"), DAY)
 
 

@@ -25,8 +25,9 @@ Candidates = Mapping[str, NDArray[np.float32]]  # drawn by ``userrep.items.candi
 class Loss(nn.Module):
     """All losses in the order of ``names``, and their weights in the total that is minimized.
 
-    Input blocks share ``model.reconstruction_weight`` equally. Next items have ``model.next_items_weight``. The counts
-    of the next days share ``model.next_days_weight`` equally, and so do the flags.
+    The input blocks together have ``model.reconstruction_weight``, the next items ``model.next_items_weight``. The
+    counts of the next days together have ``model.next_days_weight``, and so have the flags. Within each of these
+    groups, all losses have equal weights.
     """
 
     weight_K: Tensor

@@ -85,10 +85,10 @@ class Encoding:
             yield from self._encoded(dated, self.openings[as_of], spaces)
 
     def _needs_update(self, rows: pa.Table, as_of: date) -> NDArray[np.bool_]:
-        """Return the mask of rows to encode: users with a record on the last day before ``as_of``, or any user.
+        """Return the mask of rows to encode.
 
-        A window spans several days, so a late event appears in the windows of two or more as-of dates. For dates up to
-        the day after ``today``, a late event changes vectors that may exist already, so all rows are encoded.
+        Only users with a record on the last day before ``as_of`` are encoded, except for dates up to the day after
+        ``today``. Users may have vectors of these dates already, which a late event on any day of the window changes.
         """
         last_day_N = rows.column("newest_at").cast(pa.int64()).to_numpy() // DAY_US
         has_begun = self.today is not None and day_number(as_of) <= day_number(self.today) + 1

@@ -1,4 +1,4 @@
-"""The join as a Spark ML stage: it gives a model its vectors, and keeps the space that the model was trained on."""
+"""The point-in-time join as a Spark ML stage, which stays on the space that its pipeline was trained on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,36 +27,36 @@ from userrep.store.tables import Tables
 class EmbeddingJoin(
     Transformer, HasInputCol, HasOutputCol, DefaultParamsReadable["EmbeddingJoin"], DefaultParamsWritable
 ):
-    """Join labels with embeddings as they were known at each label's time; see ``join_embeddings``.
+    """Join labels with the embeddings known at each label's time; see ``join_embeddings``.
 
-    The space is resolved when the stage is first used, and remembered in ``spaceId``: in this object, in its copies
-    (those of CrossValidator, say) and in what is saved. So a fitted pipeline stays on the space that its model was
-    trained on, whatever is promoted later; ``setSpace`` makes it choose anew, before it is fitted again.
+    The space is resolved on first use and stored in ``spaceId``: in this object, in its copies (such as those that
+    CrossValidator makes) and in a saved pipeline. A fitted pipeline therefore stays on the space that its model was
+    trained on, whatever is promoted later. Call ``setSpace`` before fitting again to choose another space.
 
-    Rows that have the output column already, from ``join_embeddings`` or a training set, pass through if their vectors
-    are of the same space, and are refused otherwise: by the column's metadata, and where there is a snapshot_id, row
-    by row. A stage that has no space yet takes theirs.
+    If the input already has the output column, from ``join_embeddings`` or a training set, the rows pass through,
+    provided that their vectors are of this stage's space; other vectors raise an error. The check uses the column's
+    metadata, and the snapshot_id of each row if there is one. A stage without a resolved space takes that of the input.
 
     Params
     ------
-    inputCol, timeCol, outputCol : columns of users (string), of times (timestamp, UTC), of vectors.
-    space : an id, or ``serving``. spaceId : what it was resolved to; set by use. mappedFrom : a newer space, whose
-        vectors are read in this stage's space's place, mapped into its coordinates: a fitted model goes on after its
-        space has been retired. ``stage.setMappedFrom("NEW")`` on a fitted or loaded pipeline's stage.
-    root : path or URI that the tables are below; or schema : ``catalog.schema``.
+    inputCol, timeCol, outputCol : columns of user ids (string), of label times (timestamp, UTC), and of vectors.
+    space : a space id, or ``serving``. spaceId : the resolved space id, set on first use.
+    mappedFrom : a newer space whose vectors are read instead and mapped into this stage's space, so that a fitted model
+        can be used after its space was retired. Set it with ``setMappedFrom`` on the stage of the loaded pipeline.
+    root : path or URI of the tables' root. schema : ``catalog.schema`` of the tables. Set exactly one of the two.
     availability, maxAgeDays (unset: no limit), missing, updates, vectors, inSample : as in ``JoinOptions``.
     """
 
-    timeCol: Param[str] = Param(Params._dummy(), "timeCol", "column of times", TypeConverters.toString)
-    space: Param[str] = Param(Params._dummy(), "space", "a space's id, or serving", TypeConverters.toString)
-    spaceId: Param[str] = Param(Params._dummy(), "spaceId", "the space that is used", TypeConverters.toString)
-    mappedFrom: Param[str] = Param(Params._dummy(), "mappedFrom", "a newer space to read", TypeConverters.toString)
-    root: Param[str] = Param(Params._dummy(), "root", "where tables are", TypeConverters.toString)
+    timeCol: Param[str] = Param(Params._dummy(), "timeCol", "column of label times", TypeConverters.toString)
+    space: Param[str] = Param(Params._dummy(), "space", "space id, or serving", TypeConverters.toString)
+    spaceId: Param[str] = Param(Params._dummy(), "spaceId", "resolved space id", TypeConverters.toString)
+    mappedFrom: Param[str] = Param(Params._dummy(), "mappedFrom", "newer space to read from", TypeConverters.toString)
+    root: Param[str] = Param(Params._dummy(), "root", "root of the tables", TypeConverters.toString)
     schema: Param[str] = Param(Params._dummy(), "schema", "catalog.schema of the tables", TypeConverters.toString)
     availability: Param[str] = Param(Params._dummy(), "availability", "ledger or as_of", TypeConverters.toString)
-    maxAgeDays: Param[int] = Param(Params._dummy(), "maxAgeDays", "of as-of dates, in days", TypeConverters.toInt)
+    maxAgeDays: Param[int] = Param(Params._dummy(), "maxAgeDays", "maximum vector age in days", TypeConverters.toInt)
     missing: Param[str] = Param(Params._dummy(), "missing", "null, new_user or drop", TypeConverters.toString)
-    updates: Param[bool] = Param(Params._dummy(), "updates", "near-real-time vectors too", TypeConverters.toBoolean)
+    updates: Param[bool] = Param(Params._dummy(), "updates", "use near-real-time vectors", TypeConverters.toBoolean)
     vectors: Param[str] = Param(Params._dummy(), "vectors", "array or vector", TypeConverters.toString)
     inSample: Param[str] = Param(Params._dummy(), "inSample", "warn or refuse", TypeConverters.toString)
 
@@ -77,7 +77,7 @@ class EmbeddingJoin(
         inSample: str = "warn",
     ) -> None:
         super().__init__()
-        self._resolved: dict[str, str] = {}  # shared with copies, so that all of them use one space
+        self._resolved: dict[str, str] = {}  # shared with copies, so that all of them use the same space
         self._setDefault(
             inputCol="user_id", timeCol="label_at", outputCol="embedding", space=SERVING, availability="ledger",
             missing="null", updates=False, vectors="array", inSample="warn",
@@ -90,17 +90,17 @@ class EmbeddingJoin(
         self._set(**{name: value for name, value in given.items() if value is not None})
 
     def setSpace(self, value: str) -> "EmbeddingJoin":
-        """Choose another space; what ``serving`` was resolved to is forgotten."""
+        """Choose another space, and forget the space that ``serving`` was resolved to."""
         self.clear(self.spaceId)
         self._resolved = {}
         return self._set(space=value)
 
     def setMappedFrom(self, value: str) -> "EmbeddingJoin":
-        """Read a newer space's vectors in this stage's space's coordinates; the space that it was fitted on stays."""
+        """Read a newer space's vectors, mapped into the coordinates of this stage's space."""
         return self._set(mappedFrom=value)
 
     def options(self) -> JoinOptions:
-        """Return the Params as ``join_embeddings`` takes them. Raises UsageError if one has no such value."""
+        """Return the Params as ``JoinOptions``. Raises UsageError if a value is not allowed."""
         values: dict[str, Any] = {
             "user": self.getInputCol(), "time": self.getOrDefault(self.timeCol), "output": self.getOutputCol(),
             "max_age_days": self.getOrDefault(self.maxAgeDays) if self.isDefined(self.maxAgeDays) else None,
@@ -112,7 +112,7 @@ class EmbeddingJoin(
     def _transform(self, dataset: DataFrame) -> DataFrame:
         options = self.options()
         if options.output in dataset.columns:
-            return self._passed(dataset, options)
+            return self._pass_through(dataset, options)
         tables = self._tables(dataset)
         space_id = self._pinned(lambda: find_space(tables, None).space_id)
         if not self.isSet(self.mappedFrom):
@@ -120,41 +120,41 @@ class EmbeddingJoin(
         newer = self.getOrDefault(self.mappedFrom)
         return join_embeddings(dataset, tables=tables, space=newer, coordinates=space_id, options=options)
 
-    def _passed(self, dataset: DataFrame, options: JoinOptions) -> DataFrame:
-        """Let rows through whose vectors are of this stage's space."""
+    def _pass_through(self, dataset: DataFrame, options: JoinOptions) -> DataFrame:
+        """Return rows that have vectors already, after checking that these are of this stage's space."""
         name, field = options.output, dataset.schema[options.output]
         metadata = field.metadata or {}
-        found = metadata.get(SPACE_ID)
-        if found is None:
+        input_space_id = metadata.get(SPACE_ID)
+        if input_space_id is None:
             raise UsageError(
-                f"column {name!r} is there already, and nothing says of which space its vectors are: drop or rename "
-                "it, or have it from join_embeddings or a training set."
+                f"column {name!r} already exists, and its metadata names no space. "
+                "Drop or rename it, or create it with join_embeddings or a training set."
             )
-        mine = self._pinned(lambda: found)
-        if found != mine:
+        space_id = self._pinned(lambda: input_space_id)
+        if input_space_id != space_id:
             raise UsageError(
-                f"column {name!r} holds vectors of space {found}; this stage, and what was trained with it, is for "
-                f"space {mine}: join the labels with {mine}, or train a new pipeline on {found}."
+                f"column {name!r} has vectors of space {input_space_id}, but this stage and the model trained with it "
+                f"use space {space_id}. Join the labels with {space_id}, or train a new pipeline on {input_space_id}."
             )
         if "snapshot_id" in dataset.columns:
-            dataset = dataset.where(_all_of_space(metadata.get(MAPPED_FROM, mine), name))
+            dataset = dataset.where(_is_of_space(metadata.get(MAPPED_FROM, space_id), name))
         is_array = field.dataType.typeName() == "array"
         if is_array == (options.vectors == "array"):
             return dataset
         vector = column(name) if is_array else vector_to_array(column(name), "float32")
         return dataset.withColumn(name, as_vectors(vector, options, metadata))
 
-    def _pinned(self, first: Callable[[], str]) -> str:
-        """Return the space that this stage and its copies are for; ``first`` says it on first use."""
-        chosen = self.getOrDefault(self.space)
-        if chosen == SERVING:
+    def _pinned(self, resolve: Callable[[], str]) -> str:
+        """Return the space id of this stage and its copies. ``resolve`` is called once, if the space is ``serving``."""
+        space_id = self.getOrDefault(self.space)
+        if space_id == SERVING:
             if self.isSet(self.spaceId):
                 return self.getOrDefault(self.spaceId)
-            if chosen not in self._resolved:
-                self._resolved.setdefault(chosen, first())
-            chosen = self._resolved[chosen]
-        self._set(spaceId=chosen)
-        return chosen
+            if SERVING not in self._resolved:
+                self._resolved.setdefault(SERVING, resolve())
+            space_id = self._resolved[SERVING]
+        self._set(spaceId=space_id)
+        return space_id
 
     def _tables(self, dataset: DataFrame) -> Tables:
         if self.isSet(self.schema) and not self.isSet(self.root):
@@ -163,17 +163,19 @@ class EmbeddingJoin(
             return SparkTables(dataset.sparkSession, schema=name, expected=True)
         if self.isSet(self.root) and not self.isSet(self.schema):
             return open_root(self.getOrDefault(self.root), dataset.sparkSession, expected=True)
-        raise UsageError("EmbeddingJoin: say where the tables are: root, a path or URI, or schema, catalog.schema.")
+        raise UsageError(
+            "EmbeddingJoin: the location of the tables is not set. Set either root (a path or URI) or schema "
+            "(catalog.schema)."
+        )
 
 
-def _all_of_space(space_id: str, name: str) -> Column:
-    """Let a row fail the job whose snapshot is of another space: frames of two spaces have been put together."""
-    other = F.regexp_extract("snapshot_id", r"^(.*)-\d{8}-r\d+$", 1)
+def _is_of_space(space_id: str, name: str) -> Column:
+    """Return true for rows of this space; fail the job on a row of another space, which a union has mixed in."""
+    row_space_id = F.regexp_extract("snapshot_id", r"^(.*)-\d{8}-r\d+$", 1)
     fault = F.concat(
-        F.lit(f"column {name!r} holds vectors of space {space_id} and of space "),
-        other,
-        F.lit(f": two spaces never meet. Join the labels with {space_id} alone."),
+        F.lit(f"column {name!r} has vectors of space {space_id} and of space "),
+        row_space_id,
+        F.lit(f". Vectors of two spaces cannot be mixed. Join the labels with {space_id} only."),
     )
-    return F.when(F.coalesce(other == space_id, F.lit(True)), F.lit(True)).otherwise(
-        F.raise_error(fault).cast("boolean")
-    )
+    is_of_space = F.coalesce(row_space_id == space_id, F.lit(True))
+    return F.when(is_of_space, F.lit(True)).otherwise(F.raise_error(fault).cast("boolean"))

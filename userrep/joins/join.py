@@ -1,4 +1,4 @@
-"""Point-in-time joins: to each label the embedding that a consumer could have had at its time."""
+"""Point-in-time joins: add to each label the embedding that a consumer could have had at the label's time."""
 
 import warnings
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ from userrep.store.tables import Tables
 
 @dataclass(frozen=True)
 class Sources:
-    """What labels are joined with: snapshots of one space's ledger, and the version of the table that holds them.
+    """Inputs of a join: snapshots of one space's ledger, and the version of ``user_embeddings`` that contains them.
 
-    coordinates : an earlier space that vectors are mapped into. span : the first and last time that labels may have;
-    others fail the job. updates_until : later updates don't count.
+    coordinates : an earlier space that vectors are mapped into, if any. span : first and last allowed label time; a
+    label outside fails the job. updates_until : updates computed later are ignored.
     """
 
     space: Space
@@ -54,111 +54,110 @@ def join_embeddings(
     """Join labels with one space's embeddings as they were known at each label's time.
 
     A label gets the snapshot with the newest as-of date, then revision, among those with ``available_at`` at or before
-    its time. Times are resolved on the ledger, which is small; then there is one equi-join by user and snapshot.
+    its time. Label times are resolved on the ledger, which is small; then one equi-join by user and snapshot follows.
 
-    With ``options.updates``, the vector of ``embedding_updates`` with the newest as-of date, then ``computed_at``,
-    among those computed at or before the label's time goes before the snapshot where its as-of date is later than the
-    snapshot's. Of one as-of date the snapshot is the newer: an update of it was computed during the day before and has
-    seen events so far, the snapshot has seen that whole day. A snapshot is complete: it takes the place of all
-    updates up to its as-of date, for users whom it leaves out as well.
+    With ``options.updates``, rows of ``embedding_updates`` are candidates too: of the user's updates computed at or
+    before the label's time, the one with the newest as-of date, then event, is used if its as-of date is later than
+    the snapshot's. For the same as-of date the snapshot is newer: it has seen the whole day before, an update only part
+    of it. A snapshot replaces all updates up to its as-of date, also for users that it does not contain.
 
     Parameters
     ----------
-    labels : any columns, among them ``options.user`` (string) and ``options.time`` (timestamp, UTC). Nulls and repeats
-        are kept.
-    space : an id, or the space that serves.
-    coordinates : an earlier space, retired or not: the vectors are mapped into its coordinates, for a model that was
-        trained on it. `userrep spaces diff` fits the map and says what it loses.
+    labels : any columns, including ``options.user`` (string) and ``options.time`` (timestamp, UTC). Nulls and
+        duplicates are kept.
+    space : a space id, or "serving".
+    coordinates : an earlier space, retired or not, into whose coordinates the vectors are mapped, for a model that was
+        trained on it. `userrep spaces diff` fits the map and reports what it loses.
 
     Returns
     -------
-    The labels with snapshot_id (that counts at the label's time; null before the first, and with an update), as_of (of
-    the vector or snapshot), the vector (with the space's id in the column's metadata) and its status:
-    found, in_sample (of a date before the space's ``trained_until``), update, new_user, or, with a null,
-    not_in_snapshot, no_snapshot_yet, too_old, expired (by retention), null_user, null_time. Lazy, but for reads of
-    ledgers and, where in-sample snapshots are published, a search of the labels' times for one of them.
-    Cost: one shuffle of the labels, and one pass over the vectors of their users, read from the tables' files; in a
-    catalog, one shuffle of labels and of all snapshots that can count. With updates one more of labels and updates.
+    One row per label, with snapshot_id (null before the first snapshot and for an update), as_of, the vector (the
+    column's metadata has the space id), and its status. Statuses with a vector: found, in_sample (as-of date before
+    the space's ``trained_until``), update, new_user. Statuses with a null: not_in_snapshot, no_snapshot_yet, too_old,
+    expired (by retention), null_user, null_time. Lazy, except for ledger reads and, if in-sample snapshots are
+    published, a search of the label times for one of them.
+    Cost: one shuffle of the labels and one pass over the vectors of their users, read from the tables' files; in a
+    catalog, one shuffle of the labels and of all usable snapshots. Updates add a shuffle of labels and updates.
 
     Raises
     ------
     UsageError
-        If columns are not of these types, the session is not in UTC, the space is unknown, retired or has no published
-        snapshot, there is no such map, or labels are in-sample and ``options.in_sample`` refuses them. A vector of
-        another width than the space's fails the job.
+        If columns have other types, the session is not in UTC, the space is unknown, retired or has no published
+        snapshot, no map to ``coordinates`` exists, or labels are in-sample and ``options.in_sample`` is "refuse". A
+        vector of another width than the space's fails the job.
     """
     check_labels(labels, options)
-    found = space if isinstance(space, Space) else find_space(tables, space)
-    check_usable(tables, found)
+    source = space if isinstance(space, Space) else find_space(tables, space)
+    check_usable(tables, source)
     if isinstance(coordinates, str):
         coordinates = find_space(tables, coordinates)
-    if coordinates == found:
+    if coordinates == source:
         coordinates = None
-    sources = replace(sources_of(tables, found), coordinates=coordinates)
+    sources = replace(sources_of(tables, source), coordinates=coordinates)
     _check_in_sample(labels, sources, options)
     return joined(labels, tables, sources, options)
 
 
-def tell_in_sample(space: Space, as_of: date, options: JoinOptions) -> None:
-    """Warn of a label that resolves to an in-sample snapshot, of this date, or refuse it, as the options say."""
-    said = (
-        f"labels get vectors of {as_of}, before space {space.space_id} was trained (on events until "
-        f"{space.trained_until}): its encoder has seen what came after them, and a model that is trained on them will "
-        f"do worse than it seems. Take labels from {space.trained_until} on, or those whose status is not in_sample."
+def report_in_sample(space: Space, as_of: date, options: JoinOptions) -> None:
+    """Warn that a label resolves to the in-sample snapshot of ``as_of``, or raise if the options refuse such labels."""
+    message = (
+        f"labels: the vectors of {as_of} are in-sample: space {space.space_id} was trained on events until "
+        f"{space.trained_until}, so its encoder has seen what came after them. A model trained on these labels will "
+        f"perform worse than it seems. Use labels from {space.trained_until} on, or those whose status is not "
+        "in_sample."
     )
     if options.in_sample == "refuse":
-        raise UsageError(said)
-    warnings.warn(said, InSampleWarning, stacklevel=3)
+        raise UsageError(message)
+    warnings.warn(message, InSampleWarning, stacklevel=3)
 
 
 def _check_in_sample(labels: DataFrame, sources: Sources, options: JoinOptions) -> None:
-    """Look for a label that resolves to an in-sample snapshot. Cost: nothing where the space has none."""
+    """Report labels that resolve to an in-sample snapshot. Cost: none if the space has no such snapshot."""
     steps = steps_of(sources.snapshots, options.availability)
     if not any(step.snapshot.in_sample and step.snapshot.state == PUBLISHED for step in steps):
         return
     times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
-    found = times.where(F.col("__in_sample") & (F.col("__state") == PUBLISHED)).select("__as_of").first()
-    if found is not None:
-        tell_in_sample(sources.space, found["__as_of"], options)
+    in_sample = times.where(F.col("__in_sample") & (F.col("__state") == PUBLISHED)).select("__as_of").first()
+    if in_sample is not None:
+        report_in_sample(sources.space, in_sample["__as_of"], options)
 
 
 def check_usable(tables: Tables, space: Space) -> None:
-    """Refuse a space that is retired. Raises UsageError, which names the one that serves."""
+    """Refuse a retired space. Raises UsageError, which names the serving space."""
     if space.state == RETIRED:
         serving = read_registry(tables).serving
         raise UsageError(
-            f"space {space.space_id} is retired, its vectors are no longer made; "
-            f"the space that serves: {serving.space_id if serving else 'none'}. "
-            "Join with that one, and train anew what was trained on this one."
+            f"space {space.space_id} is retired, and its vectors are no longer built. "
+            f"Serving space: {serving.space_id if serving else 'none'}. "
+            "Join with that space, and retrain the models that use the retired one."
         )
 
 
 def sources_of(tables: Tables, space: Space) -> Sources:
-    """Read a space's ledger, with expired snapshots, and a version of its rows that holds all published ones.
+    """Read a space's published and expired snapshots, and pin a table version that contains all published rows.
 
-    Raises UsageError if nothing has been published.
+    Raises UsageError if the space has no published snapshot.
     """
     before = None
     while True:
         version = tables.version(USER_EMBEDDINGS)
         snapshots = list_snapshots(tables, space.space_id, states=(PUBLISHED, EXPIRED))
         if snapshots == before:
-            break  # rows come before their publication and go after their expiry: they are in this version
+            break  # rows are written before they are published and deleted after they expire: this version has them
         before = snapshots
     if not any(snapshot.state == PUBLISHED for snapshot in snapshots):
         raise UsageError(
-            f"space {space.space_id} has no published snapshot to join with: `userrep pipeline` makes one."
+            f"space {space.space_id} has no published snapshot to join with. Publish one with `userrep pipeline`."
         )
     return Sources(space, snapshots, version)
 
 
 def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOptions) -> DataFrame:
-    """Join checked labels with these sources; see ``join_embeddings``."""
+    """Join labels that passed ``check_labels`` with these sources; see ``join_embeddings``."""
     space, steps = sources.space, steps_of(sources.snapshots, options.availability)
     rows = with_snapshot(_within(labels, options, sources.span), steps, time=options.time)
-    mine = f"space_id = '{space.space_id}'"
     if options.updates:
-        updates = tables.read(EMBEDDING_UPDATES).where(mine)
+        updates = tables.read(EMBEDDING_UPDATES).where(f"space_id = '{space.space_id}'")
         if sources.updates_until is not None:
             updates = updates.where(F.col("computed_at") <= F.lit(sources.updates_until.replace(tzinfo=UTC)))
         rows = with_update(rows, updates, options)
@@ -173,7 +172,7 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
     dim = max((step.snapshot.dim for step in steps if step.snapshot.dim is not None), default=None)
     into = None
     if sources.coordinates is not None:
-        newest = find_space(tables, space.space_id)  # the caller's may be older than the map
+        newest = find_space(tables, space.space_id)  # the caller may have read the space before the map was fitted
         into = (sources.coordinates.space_id, load_map(tables, newest, sources.coordinates)[1])
     return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user, into=into)
 
@@ -181,18 +180,19 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
 def _read_vectors(
     rows: DataFrame, tables: FileTables, sources: Sources, steps: Sequence[Step], options: JoinOptions
 ) -> DataFrame:
-    """Add __embedding by reading the files of vectors where labels need them."""
-    place = {(s.as_of, s.revision): k for k, (_, s) in enumerate(steps) if s.state == PUBLISHED}
-    snapshots: list[list[TableFile]] = [[] for _ in steps]
+    """Add __embedding by reading the files that have vectors of the labels' users."""
+    step_numbers = {(s.as_of, s.revision): k for k, (_, s) in enumerate(steps) if s.state == PUBLISHED}
+    files_by_step: list[list[TableFile]] = [[] for _ in steps]
 
-    def counts(of: dict[str, Any]) -> bool:
-        return of["space_id"] == sources.space.space_id and (of["as_of"], of["revision"]) in place
+    def is_used(values: dict[str, Any]) -> bool:
+        key = values["as_of"], values["revision"]
+        return values["space_id"] == sources.space.space_id and key in step_numbers
 
-    for file in tables.files(USER_EMBEDDINGS, counts, version=sources.version):
-        snapshots[place[file.values["as_of"], file.values["revision"]]].append(file)
+    for file in tables.files(USER_EMBEDDINGS, is_used, version=sources.version):
+        files_by_step[step_numbers[file.values["as_of"], file.values["revision"]]].append(file)
     return with_vectors(
         rows,
-        snapshots,
+        files_by_step,
         folder=tables.uri(USER_EMBEDDINGS),
         user=options.user,
         time=options.time,
@@ -203,44 +203,48 @@ def _read_vectors(
 def _join_vectors(
     rows: DataFrame, tables: Tables, sources: Sources, steps: Sequence[Step], options: JoinOptions
 ) -> DataFrame:
-    """Add __embedding by Spark's join of all vectors that can count: one shuffle of both sides."""
+    """Add __embedding with a Spark join of labels and all usable vectors: one shuffle of both inputs."""
     published = [snapshot for _, snapshot in steps if snapshot.state == PUBLISHED]
-    mine = f"space_id = '{sources.space.space_id}' AND ({_partitions(published)})"
-    names = {"user_id": "__user", "as_of": "__of_date", "revision": "__of_revision", "embedding": "__embedding"}
-    vectors = tables.read(USER_EMBEDDINGS, version=sources.version).where(mine)
+    where = f"space_id = '{sources.space.space_id}' AND ({_partitions(published)})"
+    names = {
+        "user_id": "__user",
+        "as_of": "__vector_as_of",
+        "revision": "__vector_revision",
+        "embedding": "__embedding",
+    }
+    vectors = tables.read(USER_EMBEDDINGS, version=sources.version).where(where)
     vectors = vectors.select(*(F.col(name).alias(new) for name, new in names.items()))
     same = (
         (column(options.user) == F.col("__user"))
-        & (F.col("__as_of") == F.col("__of_date"))
-        & (F.col("__revision") == F.col("__of_revision"))
+        & (F.col("__as_of") == F.col("__vector_as_of"))
+        & (F.col("__revision") == F.col("__vector_revision"))
     )
-    # The labels are hashed: they are narrow, and the vectors need no sort then.
+    # Build the hash table from the labels: they are narrow, and the vectors then need no sort.
     return rows.hint("shuffle_hash").join(vectors, on=same, how="left")
 
 
 def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datetime] | None) -> DataFrame:
-    """Let a label whose time lies outside of ``span`` fail the job."""
+    """Fail the job on a label whose time lies outside ``span``."""
     if span is None:
         return labels
     at, (first, last) = column(options.time), (F.lit(edge.replace(tzinfo=UTC)) for edge in span)
     fault = F.raise_error(
         F.concat(
-            F.lit(f"labels: a time outside of {span[0]} to {span[1]} UTC, when the training set's labels were: "),
+            F.lit(f"labels: a time outside the training set's span, {span[0]} to {span[1]} UTC, got "),
             at.cast("string"),
-            F.lit(". Give the labels that it was made of, or create another training set."),
+            F.lit(". Use the labels that the training set was created from, or create another training set."),
         )
     )
-    same = F.when(at.isNull() | at.between(first, last), at).otherwise(fault.cast("timestamp"))
+    checked = F.when(at.isNull() | at.between(first, last), at).otherwise(fault.cast("timestamp"))
     return labels.select(
-        *(same.alias(name) if name == options.time else column(name).alias(name) for name in labels.columns)
+        *(checked.alias(name) if name == options.time else column(name).alias(name) for name in labels.columns)
     )
 
 
 def _partitions(snapshots: Sequence[Snapshot]) -> str:
-    """Select the partitions of some snapshots."""
-    dates: dict[int, list[date]] = {}
+    """Return the SQL predicate of the partitions of some snapshots; "false" for none."""
+    dates_by_revision: dict[int, list[date]] = {}
     for snapshot in snapshots:
-        dates.setdefault(snapshot.revision, []).append(snapshot.as_of)
-    return (
-        " OR ".join(f"(revision = {n} AND {sql_in('as_of', sorted(of))})" for n, of in sorted(dates.items())) or "false"
-    )
+        dates_by_revision.setdefault(snapshot.revision, []).append(snapshot.as_of)
+    revisions = sorted(dates_by_revision.items())
+    return " OR ".join(f"(revision = {n} AND {sql_in('as_of', sorted(dates))})" for n, dates in revisions) or "false"

@@ -1,4 +1,4 @@
-"""How labels are joined with embeddings, and what labels must be."""
+"""Options of a point-in-time join, and checks of the labels."""
 
 import re
 from dataclasses import dataclass
@@ -17,25 +17,28 @@ _UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Zulu|Universal)|Z|[+-]00:00")
 
 
 class InSampleWarning(UserWarning):
-    """Labels get vectors of dates whose future the space was trained on."""
+    """Labels get vectors of as-of dates before the space's ``trained_until``."""
 
 
 @dataclass(frozen=True)
 class JoinOptions:
-    """What of the labels is joined, and what comes out.
+    """Columns and rules of a point-in-time join.
 
-    user, time : the labels' columns: string, and timestamp (UTC). output : the column of vectors.
-    availability : ``ledger``: what a consumer could have had at the label's time. ``as_of``: the newest as-of date at
-        or before it, whenever it was made; such labels may see what nobody could have had yet.
-    max_age_days : a vector whose as-of date lies more than so many days before the label's time does not count.
-    missing : what a user gets who is not in the snapshot: ``null``, or the ``new_user`` vector, the encoder's of a user
-        of whom nothing is known. ``drop``: labels without a vector are left out, whatever the reason.
-    updates : near-real-time vectors of ``embedding_updates`` count too.
+    user, time : columns of the labels: user ids (string) and label times (timestamp, UTC). output : name of the column
+        of vectors.
+    availability : ``ledger``: use the snapshots that a consumer could have had at the label's time. ``as_of``: use the
+        newest as-of date at or before the label's time, whenever it was built. Such labels may see vectors that were
+        not published yet.
+    max_age_days : maximum age of a vector, from its as-of date to the label's time, in days. Older vectors are not
+        used. None for no limit.
+    missing : value for users that are not in the snapshot: ``null``, or ``new_user`` for the encoder's vector of a user
+        without any data. ``drop``: leave out all labels without a vector, for whatever reason.
+    updates : also use the near-real-time vectors of ``embedding_updates``.
     vectors : ``array`` for array<float>, ``vector`` for Spark ML's VectorUDT.
-    in_sample : what to do about labels whose vectors are of dates before the space's ``trained_until``: ``warn``
-        (InSampleWarning), or ``refuse`` them all (UsageError). Their status is ``in_sample`` either way.
+    in_sample : handling of labels whose vectors have an as-of date before the space's ``trained_until``: ``warn``
+        (InSampleWarning), or ``refuse`` the join (UsageError). With ``warn``, their status is ``in_sample``.
 
-    Raises UsageError, with all faults, for values that are none of these.
+    Raises UsageError, listing all faults, if a value is not allowed.
     """
 
     user: str = "user_id"
@@ -51,52 +54,56 @@ class JoinOptions:
     def __post_init__(self) -> None:
         known = {"availability": Availability, "missing": Missing, "vectors": Vectors, "in_sample": InSample}
         faults = [
-            f"{name} {getattr(self, name)!r}: one of {', '.join(get_args(values))} was expected."
+            f"{name}: expected one of {', '.join(get_args(values))}, got {getattr(self, name)!r}."
             for name, values in known.items()
             if getattr(self, name) not in get_args(values)
         ]
         if self.max_age_days is not None and self.max_age_days < 0:
-            faults.append(f"max_age_days {self.max_age_days}: a number of days, 0 or more, or none for no limit.")
+            faults.append(
+                f"max_age_days: expected a number of days of at least 0, or None for no limit, got {self.max_age_days}."
+            )
         if faults:
             raise UsageError(faults)
 
     @property
     def status(self) -> str:
-        """The column that says how a label came by its vector, or why it has none."""
+        """Name of the status column: where a label's vector comes from, or why there is none."""
         return f"{self.output}_status"
 
     @property
     def added(self) -> tuple[str, ...]:
-        """The columns that a join adds."""
+        """Names of the columns that a join adds."""
         return "snapshot_id", "as_of", self.output, self.status
 
 
 def check_labels(labels: DataFrame, options: JoinOptions) -> None:
-    """Refuse labels that cannot be joined: types, names, and a session that is not in UTC.
+    """Check the labels' columns, and that the Spark session runs in UTC.
 
     Raises
     ------
     UsageError
-        With all faults at once.
+        If a column is missing, has another type or conflicts with an output column, or the session is not in UTC. The
+        error lists all faults.
     """
-    found = dict(labels.dtypes)
-    cures = {options.user: "cast it to string", options.time: "cast it to timestamp, in a session that runs in UTC"}
+    types = dict(labels.dtypes)
+    cures = {options.user: "Cast it to string", options.time: "Cast it to timestamp in a session that runs in UTC"}
     faults = [
-        f"labels: column {name!r} is {found.get(name, 'missing')}; wanted {wanted}: "
-        + (f"{cures[name]}." if name in found else f"the columns are {', '.join(found)}.")
-        for name, wanted in ((options.user, "string"), (options.time, "timestamp"))
-        if found.get(name) != wanted
+        f"labels: column {name!r} must be of type {expected}, got {types[name]}. {cures[name]}."
+        if name in types
+        else f"labels: column {name!r} of type {expected} is missing. The columns are {', '.join(types)}."
+        for name, expected in ((options.user, "string"), (options.time, "timestamp"))
+        if types.get(name) != expected
     ]
     faults += [
-        f"labels: column {name!r} is there already; the join adds one of that name: rename or drop it."
+        f"labels: column {name!r} already exists, and the join adds a column of that name. Rename or drop it."
         for name in options.added
-        if name in found
+        if name in types
     ]
     zone = labels.sparkSession.conf.get("spark.sql.session.timeZone") or ""
     if not _UTC.fullmatch(zone):
         faults.append(
-            f"the Spark session's time zone is {zone}; wanted UTC, in which the ledger's times are: "
-            "set spark.sql.session.timeZone to UTC before the labels are read."
+            f"labels: the time zone of the Spark session must be UTC, got {zone}. "
+            "Set spark.sql.session.timeZone to UTC before the labels are read."
         )
     if faults:
         raise UsageError(faults)

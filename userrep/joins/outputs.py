@@ -1,4 +1,4 @@
-"""What a label gets: the vector, where it is from, and a word that says how it came by it or why it has none."""
+"""Output columns of a join: the vector, its snapshot and as-of date, and a status."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +11,18 @@ from userrep.joins.resolution import column
 from userrep.spaces.mapping import LinearMap, mapped
 from userrep.spaces.snapshots import EXPIRED
 
-# In the metadata of a column of vectors: the space whose coordinates they are in, and where they are mapped, whose.
+# Metadata keys of a vector column: the space whose coordinates the vectors are in, and the space they were mapped from.
 SPACE_ID, MAPPED_FROM = "userrep_space_id", "userrep_mapped_from"
 
-# A label with a vector:
-FOUND = "found"  # its user's, of the snapshot that counts at its time
-IN_SAMPLE = "in_sample"  # the same, of a date whose future the space was trained on
-UPDATE = "update"  # its user's, near real time
-NEW_USER = "new_user"  # the space's for a user of whom nothing is known
-# A label without one:
+# Statuses of labels with a vector:
+FOUND = "found"  # from the snapshot of the label's time
+IN_SAMPLE = "in_sample"  # the same, with an as-of date before the space's ``trained_until``
+UPDATE = "update"  # a near-real-time vector
+NEW_USER = "new_user"  # the space's vector of a user without any data
+# Statuses of labels without a vector:
 NOT_IN_SNAPSHOT = "not_in_snapshot"
 NO_SNAPSHOT_YET = "no_snapshot_yet"
-SNAPSHOT_EXPIRED = "expired"  # the snapshot that counts has been deleted by retention
+SNAPSHOT_EXPIRED = "expired"  # the snapshot of the label's time was deleted by retention
 TOO_OLD = "too_old"
 NULL_USER, NULL_TIME = "null_user", "null_time"
 
@@ -31,13 +31,14 @@ def with_outputs(
     rows: DataFrame, options: JoinOptions, *, space_id: str, dim: int | None, new_user: NDArray[np.float32] | None,
     into: tuple[str, LinearMap] | None,
 ) -> DataFrame:  # fmt: skip
-    """Replace the columns of look-ups, which begin with two underscores, by those that a join adds.
+    """Replace the intermediate columns, which begin with two underscores, by the output columns of a join.
 
     Parameters
     ----------
-    rows : labels with the snapshot that counts (__snapshot_id, __as_of, __state, __in_sample), its __embedding, and
-        __update where updates count. dim : of the space's vectors; another one fails the job. None: not known. into : a
-        space whose coordinates the vectors are mapped into, and the map.
+    rows : labels with their snapshot (__snapshot_id, __as_of, __state, __in_sample), its __embedding, and with updates
+        __update. dim : number of dimensions of the space's vectors; a vector of another width fails the job. None to
+        skip the check. new_user : the vector for users that are not in the snapshot, if any. into : id of the space
+        that vectors are mapped into, and the map, if any.
     """
     rows = rows.withColumn("__status", _status(options))
     status = F.col("__status")
@@ -55,20 +56,20 @@ def with_outputs(
         vector = as_vectors(vector, options, {SPACE_ID: space_id})
     else:
         vector = as_vectors(mapped(vector, into[1]), options, {SPACE_ID: into[0], MAPPED_FROM: space_id})
-    found = rows.select(
+    output = rows.select(
         *kept, snapshot_id.alias("snapshot_id"), as_of.alias("as_of"), vector, status.alias(options.status)
     )
-    return found.where(column(options.output).isNotNull()) if options.missing == "drop" else found
+    return output.where(column(options.output).isNotNull()) if options.missing == "drop" else output
 
 
 def num_by_status(joined: DataFrame, output: str = "embedding") -> dict[str, int]:
-    """Count joined labels by status. An action: it runs the join."""
+    """Count joined labels by status. This is an action: it runs the join."""
     counts = joined.groupBy(column(f"{output}_status").alias("status")).count().collect()
     return {row["status"]: row["count"] for row in counts}
 
 
 def as_vectors(vector: Column, options: JoinOptions, metadata: dict[str, str]) -> Column:
-    """Write array<float> as the options want it, with the spaces' ids in the column's metadata."""
+    """Convert array<float> to the type and name of the output column, with this metadata."""
     if options.vectors == "vector":
         vector = F.when(vector.isNotNull(), array_to_vector(vector))
     return vector.alias(options.output, metadata=metadata)
@@ -99,12 +100,12 @@ def _of_width(vector: Column, space_id: str, dim: int | None) -> Column:
     if dim is None:
         return vector
     fault = F.concat(
-        F.lit(f"space {space_id}: a vector of "),
+        F.lit(f"space {space_id}: a vector must have {dim} dimensions, got "),
         F.size(vector).cast("string"),
         F.lit(
-            f" numbers, {dim} wanted. Rows of user_embeddings or embedding_updates were not written by userrep: "
-            "delete them, then `userrep backfill` their dates."
+            ". Rows of user_embeddings or embedding_updates were not written by userrep. Delete them, "
+            "and rebuild their dates with `userrep backfill`."
         ),
     )
-    is_good = vector.isNull() | (F.size(vector) == dim)
-    return F.when(is_good, vector).otherwise(F.raise_error(fault).cast("array<float>"))
+    is_valid = vector.isNull() | (F.size(vector) == dim)
+    return F.when(is_valid, vector).otherwise(F.raise_error(fault).cast("array<float>"))

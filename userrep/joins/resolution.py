@@ -1,4 +1,4 @@
-"""Which snapshot counts at a label's time: the ledger as intervals of time, and a look-up of labels in them."""
+"""Resolve label times to snapshots: turn the ledger into time intervals, and look up labels in them."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -17,17 +17,17 @@ __revision INT, __state STRING, __in_sample BOOLEAN"""
 
 
 class Step(NamedTuple):
-    """From ``since`` on, until the next step, this snapshot counts. UTC."""
+    """The snapshot to use for times from ``since`` (inclusive, UTC) up to the next step."""
 
     since: datetime
     snapshot: Snapshot
 
 
 def steps_of(snapshots: Sequence[Snapshot], availability: Availability) -> list[Step]:
-    """Order a ledger by time: each step's snapshot is newer, by as-of date, then revision, than all before it.
+    """Order a ledger by time. Each step's snapshot is newer (by as-of date, then revision) than all before it.
 
-    ``ledger``: a snapshot counts from ``available_at`` on. ``as_of``: from its as-of date on, whenever it was made, and
-    of each date the newest revision.
+    With ``availability="ledger"``, a snapshot is used from its ``available_at`` on. With ``"as_of"``, the newest
+    revision of a date is used from the as-of date on, whenever it was built.
     """
     since = {s.snapshot_id: datetime.combine(s.as_of, time()) for s in snapshots}
     if availability == "ledger":
@@ -43,23 +43,23 @@ def steps_of(snapshots: Sequence[Snapshot], availability: Availability) -> list[
 
 
 def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> DataFrame:
-    """Add __number, the place in ``steps`` of the snapshot that counts at each label's time, and its __snapshot_id,
-    __as_of, __revision, __state and __in_sample.
+    """Add the snapshot of each label's time: __number, its index in ``steps``, and its __snapshot_id, __as_of,
+    __revision, __state and __in_sample.
 
-    They are null before the first step, and where the time is null. Every label is kept once. Cost: a broadcast of the
-    ledger, one row per day that it spans; no shuffle.
+    The columns are null before the first step and for a null time. Every label is kept once. Cost: a broadcast of the
+    ledger, with one row per day that it spans and per step; no shuffle.
     """
-    rows = [(day, *span, k, *_told(steps[k].snapshot)) for day, span, k in _by_day(steps)]
+    rows = [(day, *span, k, *_ledger_columns(steps[k].snapshot)) for day, span, k in _by_day(steps)]
     ledger = F.broadcast(labels.sparkSession.createDataFrame(rows, _COLUMNS))
     at, last = column(time), F.lit(steps[-1].since.date() if steps else _END.date())
-    counts = (
+    is_current = (
         (F.least(F.to_date(at), last) == F.col("__day")) & (at >= F.col("__since")) & (at < F.col("__until"))
     )  # fmt: skip
-    return labels.join(ledger, on=counts, how="left").drop("__day", "__since", "__until")
+    return labels.join(ledger, on=is_current, how="left").drop("__day", "__since", "__until")
 
 
 def column(name: str) -> Column:
-    """Return a column by its name, dots and all."""
+    """Return a column by its exact name, which may contain dots and backticks."""
     return F.col(f"`{name.replace('`', '``')}`")
 
 
@@ -67,12 +67,15 @@ def _rank(snapshot: Snapshot) -> tuple[date, int]:
     return snapshot.as_of, snapshot.revision
 
 
-def _told(snapshot: Snapshot) -> tuple[str, date, int, str, bool]:
+def _ledger_columns(snapshot: Snapshot) -> tuple[str, date, int, str, bool]:
     return snapshot.snapshot_id, snapshot.as_of, snapshot.revision, snapshot.state, snapshot.in_sample
 
 
 def _by_day(steps: Sequence[Step]) -> Iterator[tuple[date, tuple[datetime, datetime], int]]:
-    """Cut the steps' intervals into days; the last day stands for all after it."""
+    """Yield (day, (since, until), index of the step) for each day of each step.
+
+    The last step gets a single row. ``with_snapshot`` compares later days with that row's day.
+    """
     for k, (since, _) in enumerate(steps):
         until = steps[k + 1].since if k + 1 < len(steps) else _END
         span = since.replace(tzinfo=UTC), until.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Training sets: labels joined with embeddings, and a record of the snapshots, so that they can be joined so again."""
+"""Training sets: labels joined with embeddings, with a record of the snapshots that makes the join reproducible."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from userrep.errors import UsageError, UserrepError
 from userrep.ids import checked_name, short_hash
-from userrep.joins.join import Sources, check_usable, joined, sources_of, tell_in_sample
+from userrep.joins.join import Sources, check_usable, joined, report_in_sample, sources_of
 from userrep.joins.options import JoinOptions, check_labels
 from userrep.joins.outputs import SPACE_ID
 from userrep.joins.resolution import column, steps_of, with_snapshot
@@ -21,8 +21,8 @@ from userrep.store.schemas import TRAINING_SETS
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
-TRAINING_SET_ID = "userrep_training_set_id"  # in the metadata of a training set's vectors
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # naive and UTC, as ledgers hold times
+TRAINING_SET_ID = "userrep_training_set_id"  # key in the metadata of a training set's vector column
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # naive UTC, like the times in ledgers
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,28 @@ def create_training_set(
     consumer: str | None = None,
     options: JoinOptions = JoinOptions(),  # noqa: B008  # frozen
 ) -> DataFrame:
-    """Join labels as ``join_embeddings`` does, and record with what, so that ``read_training_set`` can do it again.
+    """Join labels as ``join_embeddings`` does, and record the join so that ``read_training_set`` can repeat it.
 
-    The record has the space, the options and the snapshots that the labels' times resolve to; retention keeps these.
-    The same name, consumer, snapshots, options and span of times are one training set, however often it is created.
+    The record contains the space, the options and the snapshots that the label times resolve to; retention keeps these
+    snapshots. Creating a training set again with the same name, consumer, snapshots, options and span of label times
+    returns the existing one.
 
     Parameters
     ----------
-    space : an id, or ``serving``; by default the one that the consumer uses, else the one that serves. consumer : a
-        registered one, in whose row of the registry the training set is named.
+    space : a space id, or "serving". By default the space that the consumer uses, or the serving space without a
+        consumer. consumer : a registered consumer; its registry row then names the training set.
 
     Returns
     -------
-    What ``join_embeddings`` returns, lazily; ``training_set_id`` tells its id. Cost at once: one aggregate of the
-    labels' times, without a shuffle of labels, which brings a row per snapshot to the driver, and a commit.
+    The lazy result of ``join_embeddings``; get the id of the training set with ``training_set_id``. Immediate cost: one
+    aggregate of the label times, which does not shuffle the labels and sends one row per snapshot to the driver, and a
+    commit.
 
     Raises
     ------
     UsageError
-        As ``join_embeddings``; or if no label has a snapshot, some resolve to an expired one, or there is no such
-        consumer.
+        As in ``join_embeddings``, or if no label has a snapshot, labels resolve to an expired snapshot, or the consumer
+        is not registered.
     """
     checked_name(name, "training set")
     check_labels(labels, options)
@@ -76,92 +78,93 @@ def create_training_set(
         space = space_of_consumer(tables, consumer)
     elif consumer is not None:
         find_consumer(tables, consumer)
-    found = space if isinstance(space, Space) else find_space(tables, space)
-    check_usable(tables, found)
-    sources = sources_of(tables, found)
+    source = space if isinstance(space, Space) else find_space(tables, space)
+    check_usable(tables, source)
+    sources = sources_of(tables, source)
     snapshots, first, last = _used(labels, sources, options)
-    if seen := [s.as_of for s in snapshots if s.in_sample]:
-        tell_in_sample(found, seen[0], options)
-    key = [consumer, found.space_id, [s.snapshot_id for s in snapshots], asdict(options), first, last]
+    if in_sample := [s.as_of for s in snapshots if s.in_sample]:
+        report_in_sample(source, in_sample[0], options)
+    key = [consumer, source.space_id, [s.snapshot_id for s in snapshots], asdict(options), first, last]
     record = TrainingSet(
         training_set_id=checked_name(f"{name}-{short_hash(key)}", "training set"),
         name=name,
         consumer=consumer,
-        space_id=found.space_id,
+        space_id=source.space_id,
         snapshot_ids=[s.snapshot_id for s in snapshots],
         options=json.dumps(asdict(options)),
         first_label_at=first,
         last_label_at=last,
         created_at=utc_now(),
     )
-    earlier = list_training_sets(tables, training_set_id=record.training_set_id)
-    if not earlier:
+    existing = list_training_sets(tables, training_set_id=record.training_set_id)
+    if not existing:
         tables.add(TRAINING_SETS, [vars(record)])
-    rows = _joined(labels, tables, *earlier[:1] or [record])
+    rows = _joined(labels, tables, *existing[:1] or [record])
     if consumer is not None:
         record_training_set(tables, consumer, training_set_id=record.training_set_id, snapshot_ids=record.snapshot_ids)
     return rows
 
 
 def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables) -> DataFrame:
-    """Join the labels of a training set with the very snapshots that it was created with, whatever came since.
+    """Join the labels of a training set again, with exactly the snapshots that it was created with.
 
     Parameters
     ----------
-    labels : the same as then. A label outside of their span of times fails the job; others than then, within it, get
-        the newest of the recorded snapshots that counts at their time.
+    labels : the labels that the training set was created from. A label outside their span of times fails the job; a new
+        label within it gets the newest of the recorded snapshots at its time.
 
     Returns
     -------
-    The rows of then. Updates that were computed after its creation don't count. Lazy, but for reads of ledgers.
+    The same rows as when the training set was created. Updates computed after its creation are ignored. Lazy, except
+    for ledger reads.
 
     Raises
     ------
     UsageError
-        If there is no such training set, or labels are not as ``join_embeddings`` wants them.
+        If the training set is unknown, or the labels fail the checks of ``join_embeddings``.
     UserrepError
-        If one of its snapshots is gone; it is named.
+        If snapshots of the training set have expired or are missing; the error names them.
     """
-    found = list_training_sets(tables, training_set_id=checked_name(training_set_id, "training set"))
-    if not found:
+    records = list_training_sets(tables, training_set_id=checked_name(training_set_id, "training set"))
+    if not records:
         known = ", ".join(record.training_set_id for record in list_training_sets(tables)[-10:]) or "none"
-        raise UsageError(f"training set {training_set_id}: not in the ledger; the last ones are: {known}.")
-    check_labels(labels, JoinOptions(**json.loads(found[0].options)))
-    return _joined(labels, tables, found[0])
+        raise UsageError(f"training set {training_set_id}: not in the ledger. The newest training sets: {known}.")
+    check_labels(labels, JoinOptions(**json.loads(records[0].options)))
+    return _joined(labels, tables, records[0])
 
 
 def list_training_sets(tables: Tables, **equal: str) -> list[TrainingSet]:
-    """Return the training sets whose columns have these values, oldest first."""
+    """Return the training sets whose columns equal these values, oldest first."""
     rows = [TrainingSet(**row.asDict()) for row in tables.ledger(TRAINING_SETS, **equal)]
     return sorted(rows, key=lambda row: (row.created_at, row.training_set_id))
 
 
 def training_set_id(rows: DataFrame) -> str:
-    """Return the id of the training set that these rows are of. Raises UsageError if they are of none."""
+    """Return the id of the training set that these rows belong to. Raises UsageError if they belong to none."""
     for field in rows.schema.fields:
-        if found := (field.metadata or {}).get(TRAINING_SET_ID):
-            return str(found)
-    raise UsageError("these rows are of no training set: create_training_set makes one of labels.")
+        if set_id := (field.metadata or {}).get(TRAINING_SET_ID):
+            return str(set_id)
+    raise UsageError("these rows belong to no training set. Create one from labels with create_training_set.")
 
 
 def _joined(labels: DataFrame, tables: Tables, record: TrainingSet) -> DataFrame:
-    """Join labels with a record's snapshots. What retention has deleted since the record was made is seen here."""
+    """Join labels with the snapshots of a record. Raises UserrepError if retention has deleted some of them since."""
     space = find_space(tables, record.space_id)
     options = JoinOptions(**json.loads(record.options))
     sources = sources_of(tables, space)
-    there = {s.snapshot_id: s for s in sources.snapshots if s.state != EXPIRED}
-    gone = [name for name in record.snapshot_ids if name not in there]
-    if gone:
+    published = {s.snapshot_id: s for s in sources.snapshots if s.state != EXPIRED}
+    missing = [name for name in record.snapshot_ids if name not in published]
+    if missing:
         expired = {s.snapshot_id for s in sources.snapshots}
-        listed = [f"{name} ({'expired' if name in expired else 'not in the ledger'})" for name in gone]
+        listed = [f"{name} ({'expired' if name in expired else 'not in the ledger'})" for name in missing]
         raise UserrepError(
-            f"training set {record.training_set_id}: its snapshots are not all there: {', '.join(listed)}. "
-            "It cannot be made again as it was; create another one of the same labels, after `userrep backfill` of "
-            "these dates."
+            f"training set {record.training_set_id}: snapshots are missing: {', '.join(listed)}. The training set "
+            "cannot be read again. Rebuild these dates with `userrep backfill`, and create another training set from "
+            "the same labels."
         )
     pinned = Sources(
         space,
-        [there[name] for name in record.snapshot_ids],
+        [published[name] for name in record.snapshot_ids],
         sources.version,
         span=(record.first_label_at, record.last_label_at),
         updates_until=record.created_at,
@@ -171,26 +174,29 @@ def _joined(labels: DataFrame, tables: Tables, record: TrainingSet) -> DataFrame
 
 
 def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Sequence[Snapshot], datetime, datetime]:
-    """Return the snapshots that labels resolve to, by date and revision, and the span of the labels' times."""
+    """Return the snapshots that labels resolve to, by date and revision, and the first and last label time.
+
+    Raises UsageError if no label has a snapshot, or some resolve to an expired one.
+    """
     steps = steps_of(sources.snapshots, options.availability)
     at = F.unix_micros(column(options.time))
     times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
     rows = times.groupBy("__snapshot_id").agg(F.min(at).alias("first"), F.max(at).alias("last")).collect()
-    numbers = {row["__snapshot_id"]: (row["first"], row["last"]) for row in rows if row["first"] is not None}
-    used = [s for s in sources.snapshots if s.snapshot_id in numbers]
+    spans = {row["__snapshot_id"]: (row["first"], row["last"]) for row in rows if row["first"] is not None}
+    used = [s for s in sources.snapshots if s.snapshot_id in spans]
     expired = [s for s in used if s.state == EXPIRED]
     if expired:
         raise UsageError(
-            f"labels resolve to expired snapshots, whose rows are deleted: {_listed(expired)}. Leave out the labels "
-            "that join_embeddings marks 'expired'."
+            f"labels: some resolve to expired snapshots, whose rows are deleted: {_listed(expired)}. Leave out the "
+            "labels for which join_embeddings returns the status 'expired'."
         )
     if not used:
         first = min((step.since for step in steps), default=None)
         raise UsageError(
-            f"no label has a snapshot: the first of space {sources.space.space_id} counts from {first} UTC on. "
-            "Take later labels, or `userrep backfill` earlier dates."
+            f"labels: none has a snapshot, because the first one of space {sources.space.space_id} is available from "
+            f"{first} UTC on. Use later labels, or build earlier dates with `userrep backfill`."
         )
-    first_us, last_us = (edge(pair[k] for pair in numbers.values()) for k, edge in ((0, min), (1, max)))
+    first_us, last_us = (edge(span[k] for span in spans.values()) for k, edge in ((0, min), (1, max)))
     return used, _EPOCH + timedelta(microseconds=first_us), _EPOCH + timedelta(microseconds=last_us)
 
 

@@ -1,4 +1,4 @@
-"""Near-real-time vectors at a label's time: a general as-of join, by union and sort."""
+"""As-of join of labels with near-real-time vectors, by union and sort."""
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -8,11 +8,12 @@ from userrep.joins.resolution import column
 
 
 def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> DataFrame:
-    """Add __update, the newest update of the user that counts: as_of, event_at, computed_at, embedding.
+    """Add __update, the user's newest update at each label's time: as_of, event_at, computed_at, embedding.
 
-    An update counts from ``computed_at`` on (with ``availability="as_of"`` from its as-of date on). The newest has the
-    latest as-of date; of one date, the latest event, then the latest ``computed_at``: a stream that begins a day again
-    puts nothing of its morning over what is known of its evening.
+    An update can be used from ``computed_at`` on (with ``availability="as_of"``, from its as-of date on). The newest
+    update has the latest as-of date, then the latest event, then the latest ``computed_at``. The event comes before
+    ``computed_at`` because a stream that restarts a day computes vectors of early events again, and these must not
+    replace a vector that has seen later events.
 
     Parameters
     ----------
@@ -20,14 +21,14 @@ def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> 
 
     Returns
     -------
-    Every label once; null where no update counts, or user or time are null. Cost: one shuffle of labels and updates by
-    user, and a sort.
+    Every label once; __update is null if the user has no update by then, or the user or time is null. Cost: one shuffle
+    of labels and updates by user, and a sort.
     """
-    since = F.col("computed_at") if options.availability == "ledger" else F.col("as_of").cast("timestamp")
+    usable_at = F.col("computed_at") if options.availability == "ledger" else F.col("as_of").cast("timestamp")
     right = updates.select(
         F.lit(None).cast(labels.schema).alias("__label"),
         F.col("user_id").alias("__user"),
-        since.alias("__at"),
+        usable_at.alias("__at"),
         F.lit(0).alias("__is_label"),
         F.struct("as_of", "event_at", "computed_at", "embedding").alias("__update"),
     ).where("__user IS NOT NULL AND __at IS NOT NULL AND __update.embedding IS NOT NULL")

@@ -84,7 +84,7 @@ def test_a_saved_pipeline_stays_on_the_space_that_it_was_trained_on(
     new = pipeline(tmp_path).fit(labels)
     assert new.stages[0].getOrDefault("spaceId") == "s002-b"
     retire(tables, find_space(tables, "s001-a"))
-    with pytest.raises(UsageError, match=r"s001-a is retired, .*serves: s002-b"):
+    with pytest.raises(UsageError, match=r"s001-a is retired, .*Serving space: s002-b"):
         loaded.transform(labels)
 
 
@@ -112,14 +112,16 @@ def test_a_fitted_pipeline_takes_rows_joined_already_and_refuses_those_of_anothe
     assert fitted.stages[0].getOrDefault("spaceId") == "s002-b"
     assert num_right(fitted.transform(rows)) == num_right(fitted.transform(labels)) == len(USERS)
     other = join_embeddings(labels, tables=tables, space="s001-a", options=JoinOptions(vectors="vector"))
-    with pytest.raises(UsageError, match=r"'embedding' holds vectors of space s001-a; .* for space s002-b: join"):
+    with pytest.raises(UsageError, match=r"'embedding' has vectors of space s001-a, .* use space s002-b\. Join"):
         fitted.transform(other)
-    with pytest.raises(UsageError, match="'embedding' is there already, and nothing says of which space"):
+    with pytest.raises(UsageError, match="'embedding' already exists, and its metadata names no space"):
         fitted.transform(labels.withColumn("embedding", F.array(F.lit(1.0), F.lit(2.0))))
-    with pytest.raises(UsageError, match=r"of space s002-b; .* for space s001-a"):
+    with pytest.raises(UsageError, match=r"of space s002-b, .* use space s001-a"):
         pipeline(tmp_path, space="s001-a").fit(rows)
     one = join_embeddings(labels, tables=tables, space="s002-b", options=JoinOptions(vectors="vector"))
-    with pytest.raises(PySparkException, match="of space s002-b and of space s001-a: two spaces never meet"):
+    with pytest.raises(
+        PySparkException, match=r"of space s002-b and of space s001-a\. Vectors of two spaces cannot be"
+    ):
         fitted.transform(one.unionByName(other)).select("prediction").collect()
     back = EmbeddingJoin(vectors="array").transform(one)
     assert back.schema["embedding"].dataType.simpleString() == "array<float>"
@@ -166,11 +168,13 @@ def test_a_copy_may_be_for_another_space(tables: Tables, labels: DataFrame, tmp_
 
 def test_a_stage_must_know_where_the_tables_are(labels: DataFrame, tmp_path: Path) -> None:
     for where in ({}, {"root": "a", "schema": "b.c"}):
-        with pytest.raises(UsageError, match=r"EmbeddingJoin: say where the tables are: root, .* or schema"):
+        with pytest.raises(
+            UsageError, match=r"EmbeddingJoin: the location .* is not set\. Set either root .* or schema"
+        ):
             EmbeddingJoin(**where).transform(labels)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="schema '' is not a valid name"):
         EmbeddingJoin(schema="lake").transform(labels)
-    with pytest.raises(UsageError, match="availability 'never'"):
+    with pytest.raises(UsageError, match="availability: expected one of ledger, as_of, got 'never'"):
         stage(tmp_path, availability="never", inSample="maybe").transform(labels)
 
 

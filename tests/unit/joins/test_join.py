@@ -165,7 +165,7 @@ def test_labels_of_in_sample_snapshots_are_marked_warned_of_and_refused_on_reque
     for day, in_sample in ((DAY, True), (DAY + timedelta(days=1), False)):
         publish(tables, {snapshot(day, in_sample=in_sample): {"u1": [1.0]}})
     labels = labels_of(spark, [(1, "u1", NOON), (2, "u2", NOON), (3, "u1", NOON + 24 * HOUR)])
-    wanted = "labels get vectors of 2024-05-01, before space s001-a was trained (on events until 2024-04-01)"
+    wanted = "labels: the vectors of 2024-05-01 are in-sample: space s001-a was trained on events until 2024-04-01"
     with pytest.warns(InSampleWarning, match=re.escape(wanted)) as warned:
         found = join_embeddings(labels, tables=tables, space="s001-a")
     assert len(warned) == 1
@@ -197,14 +197,16 @@ def test_other_names_of_columns_and_vectors_for_spark_ml(tables: Tables, spark: 
 def test_a_join_refuses_wrong_types_and_a_space_without_snapshots(tables: Tables, spark: SparkSession) -> None:
     add_spaces(tables, "s001-a")
     wrong = labels_of(spark, [(1, "2024-05-01", "x")], "user_id INT, label_at STRING, embedding STRING")
-    with pytest.raises(UsageError, match="'user_id' is int; wanted string: cast it") as caught:
+    with pytest.raises(UsageError, match=r"'user_id' must be of type string, got int\. Cast it") as caught:
         join_embeddings(wrong, tables=tables, space="s001-a")
     assert len(caught.value.faults) == 3
-    assert "'embedding' is there already" in caught.value.faults[2]
+    assert "'embedding' already exists, and the join adds" in caught.value.faults[2]
     naive = labels_of(spark, [("u", NOON)], "user_id STRING, label_at TIMESTAMP_NTZ")
-    with pytest.raises(UsageError, match="'label_at' is timestamp_ntz; wanted timestamp: cast it to timestamp"):
+    with pytest.raises(
+        UsageError, match=r"'label_at' must be of type timestamp, got timestamp_ntz\. Cast it to timest"
+    ):
         join_embeddings(naive, tables=tables, space="s001-a")
-    with pytest.raises(UsageError, match="'time' is missing; wanted timestamp: the columns are user_id, label_at"):
+    with pytest.raises(UsageError, match=r"'time' of type timestamp is missing\. The columns are user_id, label_at"):
         join_embeddings(naive, tables=tables, space="s001-a", options=JoinOptions(time="time"))
     good = labels_of(spark, [(1, "u", NOON)])
     with pytest.raises(UsageError, match="no published snapshot to join with"):
@@ -219,14 +221,14 @@ def test_a_session_that_is_not_in_utc_is_refused(tables: Tables, spark: SparkSes
     labels = labels_of(spark, [(1, "u", NOON)])
     spark.conf.set("spark.sql.session.timeZone", "Europe/Stockholm")
     try:
-        with pytest.raises(UsageError, match="time zone is Europe/Stockholm; wanted UTC"):
+        with pytest.raises(UsageError, match="time zone of the Spark session must be UTC, got Europe/Stockholm"):
             join_embeddings(labels, tables=tables, space="s001-a")
     finally:
         spark.conf.set("spark.sql.session.timeZone", "UTC")
 
 
 def test_options_that_there_are_not_are_refused_all_at_once() -> None:
-    with pytest.raises(UsageError, match="missing 'zero': one of null, new_user, drop was expected") as caught:
+    with pytest.raises(UsageError, match="missing: expected one of null, new_user, drop, got 'zero'") as caught:
         JoinOptions(missing="zero", availability="now", vectors="udt", max_age_days=-1)  # type: ignore[arg-type]
     assert len(caught.value.faults) == 4
 
@@ -237,7 +239,7 @@ def test_a_retired_space_is_refused_with_the_one_that_serves(tables: Tables, spa
     retire(tables, find_space(tables, "s001-a"))
     mark_ready(tables, find_space(tables, "s002-b"))
     promote(tables, find_space(tables, "s002-b"))
-    with pytest.raises(UsageError, match=r"s001-a is retired, .* the space that serves: s002-b"):
+    with pytest.raises(UsageError, match=r"s001-a is retired, .* Serving space: s002-b"):
         join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
 
 
@@ -247,7 +249,7 @@ def test_a_vector_of_another_width_fails_the_job_and_names_the_cure(tables: Tabl
     good = join_embeddings(labels_of(spark, [(1, "u", NOON)]), tables=tables, space="s001-a")
     assert good.first().embedding == [1.0, 2.0]
     bad = join_embeddings(labels_of(spark, [(1, "short", NOON)]), tables=tables, space="s001-a")
-    with pytest.raises(PySparkException, match=r"a vector of 1 numbers, 2 wanted.*backfill"):
+    with pytest.raises(PySparkException, match=r"a vector must have 2 dimensions, got 1.*backfill"):
         bad.collect()
 
 

@@ -71,7 +71,9 @@ def test_a_training_set_whose_snapshot_is_gone_says_which(tables: Tables, spark:
     labels = labels_of(spark, NOON[0], NOON[1])
     made = training_set_id(create_training_set(labels, tables=tables, name="churn", space="s001-a"))
     record_snapshots(tables, [snapshot(DAYS[1], state=EXPIRED)])
-    with pytest.raises(UserrepError, match=r"not all there: s001-a-20240502-r1 \(expired\)\. It cannot be made again"):
+    with pytest.raises(
+        UserrepError, match=r"are missing: s001-a-20240502-r1 \(expired\)\. The training set cannot be read"
+    ):
         read_training_set(labels, made, tables=tables)
     record_snapshots(tables, [replace(snapshot(DAYS[0]), state="refused")])
     with pytest.raises(UserrepError, match=r"s001-a-20240501-r1 \(not in the ledger\), s001-a-20240502-r1 \(expired\)"):
@@ -84,7 +86,9 @@ def test_other_labels_than_a_training_sets_fail_the_job(tables: Tables, spark: S
     )
     assert len(read_training_set(labels_of(spark, None, NOON[1]), made, tables=tables).collect()) == 2
     other = read_training_set(labels_of(spark, NOON[1], NOON[3]), made, tables=tables)
-    with pytest.raises(PySparkException, match="a time outside of 2024-05-02 12:00:00 to 2024-05-02 12:00:00 UTC"):
+    with pytest.raises(
+        PySparkException, match=r"a time outside .* span, 2024-05-02 12:00:00 to 2024-05-02 12:00:00 UTC, got"
+    ):
         other.collect()
 
 
@@ -93,7 +97,8 @@ def test_labels_of_expired_snapshots_or_of_none_make_no_training_set(tables: Tab
         create_training_set(labels_of(spark, NOON[1], NOON[2]), tables=tables, name="churn", space="s001-a")
     early = labels_of(spark, NOON[0] - timedelta(days=2), None)
     with pytest.raises(
-        UsageError, match="no label has a snapshot: the first of space s001-a counts from 2024-05-01 06:00"
+        UsageError,
+        match="none has a snapshot, because the first one of space s001-a is available from 2024-05-01 06:00",
     ):
         create_training_set(early, tables=tables, name="churn", space="s001-a")
     assert list_training_sets(tables) == []
@@ -103,9 +108,9 @@ def test_names_and_ids_of_training_sets_are_checked(tables: Tables, spark: Spark
     labels = labels_of(spark, NOON[1])
     with pytest.raises(UsageError, match=r"training set '\.\./churn' is not a valid name"):
         create_training_set(labels, tables=tables, name="../churn", space="s001-a")
-    with pytest.raises(UsageError, match="training set churn-1: not in the ledger; the last ones are: none"):
+    with pytest.raises(UsageError, match=r"training set churn-1: not in the ledger\. The newest training sets: none"):
         read_training_set(labels, "churn-1", tables=tables)
-    with pytest.raises(UsageError, match="these rows are of no training set"):
+    with pytest.raises(UsageError, match="these rows belong to no training set"):
         training_set_id(labels)
 
 

@@ -89,7 +89,7 @@ def test_a_check_that_was_killed_goes_on_with_the_rows_and_the_training_that_are
     lines.clear()
     found = pipeline(spark, log, root, lines).check_quality()
     assert found is not None
-    assert "self-check: training rows of the run that was cut off are used" in lines
+    assert "self-check: training rows: reusing those of the interrupted run" in lines
     assert not any("epoch 1/" in line for line in lines)  # the last checkpoint is the end of the training
     assert not exists(f"{root}/artifacts/training/s002-check/checkpoints")
 

@@ -190,7 +190,7 @@ def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=date(2024, 5, 1), content_hash="x")
     retire(tables, find_space(tables, "s2"))
     for space_id, said in (
-        ("s9", "space s9: not in the registry; spaces there are: s1, s2."),
+        ("s9", "space s9: not in the registry. Known spaces: s1, s2."),
         ("s2", "space s2 is retired; evaluate one that is in use."),
         ("s1", "space s1 was trained with other columns, windows or item vectors than this configuration has (l1, "),
         ("S1", "space 'S1' is not a valid name"),

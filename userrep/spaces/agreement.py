@@ -1,4 +1,4 @@
-"""How near the vectors of one space, mapped into another's coordinates, come to that space's own.
+"""Agreement of one space's vectors, mapped into another space's coordinates, with that space's own vectors.
 
 Shapes: B rows, D dimensions.
 """
@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.spaces.mapping import LinearMap, vectors_of
 
-_NEIGHBOURS_AMONG = 2_000  # held-out users, on the driver
+_NEIGHBOR_SAMPLE = 2_000  # held-out users whose vectors are collected on the driver
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near mapped vectors come to the others, on held-out users.
+    """Agreement of mapped vectors with the target space's vectors, measured on held-out users.
 
-    ``mean_cosine``: of a user's two vectors. ``residual``: squared distance over the variance of what was aimed at; 0
-    is perfect, 1 no better than the mean. ``overlap_at_10``: of a user's ten nearest neighbours, by cosine, among
-    ``num_neighbours`` users, the share that both agree on.
+    ``mean_cosine``: mean cosine similarity of a user's two vectors. ``residual``: squared error divided by the variance
+    of the target vectors; 0 is perfect, 1 is no better than predicting their mean. ``overlap_at_10``: mean share of a
+    user's ten nearest neighbors (by cosine, among ``num_neighbours`` users) that are the same in both spaces.
     """
 
     num_rows: int
@@ -36,7 +36,9 @@ class Agreement:
 
 
 def agreement(pairs: DataFrame, fitted: LinearMap) -> Agreement:
-    """Judge a map on the held-out rows. Cost: one pass, and one over a sample of at most 2,000 users of the last date.
+    """Evaluate a map on the held-out rows.
+
+    Cost: one pass over these rows, and one over a sample of at most 2,000 users of the last as-of date.
 
     Raises
     ------
@@ -44,53 +46,60 @@ def agreement(pairs: DataFrame, fitted: LinearMap) -> Agreement:
         If no held-out user has a vector in both spaces.
     """
     held_out = pairs.where("is_held_out")
-
-    def judge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            z_old = vectors_of(batch.column("z_old"))
-            z_mapped = fitted(vectors_of(batch.column("z_new")).astype(np.float32)).astype(np.float64)
-            found = {
-                "num_rows": [len(z_old)],
-                "cosine": [_cosines(z_mapped, z_old).sum()],
-                "missed": [np.square(z_mapped - z_old).sum()],
-                "squares": [np.square(z_old).sum()],
-                "sums": [z_old.sum(axis=0)],
-            }
-            yield pa.RecordBatch.from_pydict(found)
-
-    schema = "num_rows BIGINT, cosine DOUBLE, missed DOUBLE, squares DOUBLE, sums ARRAY<DOUBLE>"
-    parts = held_out.select("z_new", "z_old").mapInArrow(judge, schema)
-    width = len(fitted.bias_D)
-    total = parts.agg(
-        *(F.sum(name).alias(name) for name in ("num_rows", "cosine", "missed", "squares")),
-        F.array(*(F.sum(F.col("sums")[k]) for k in range(width))).alias("sums"),
-    ).first()
+    total = _error_sums(held_out, fitted)
     if total is None or not total.num_rows:
-        raise UsageError("no held-out user has a vector in both spaces: a map needs snapshots of the same users.")
+        raise UsageError(
+            "map between spaces: no held-out user has a vector in both spaces. "
+            "Publish snapshots of both spaces for the same users and as-of dates."
+        )
     num_rows = int(total.num_rows)
     variance = total.squares - np.square(np.array(total.sums)).sum() / num_rows
     overlap, num_neighbours = _overlap(held_out, fitted)
     return Agreement(
         num_rows=num_rows,
         mean_cosine=total.cosine / num_rows,
-        residual=total.missed / variance,
+        residual=total.squared_error / variance,
         overlap_at_10=overlap,
         num_neighbours=num_neighbours,
     )
 
 
+def _error_sums(held_out: DataFrame, fitted: LinearMap) -> Row | None:
+    """Return the sums over all rows that the cosine and the residual are computed from."""
+
+    def partial_sums(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            z_old = vectors_of(batch.column("z_old"))
+            z_mapped = fitted(vectors_of(batch.column("z_new")).astype(np.float32)).astype(np.float64)
+            sums = {
+                "num_rows": [len(z_old)],
+                "cosine": [_cosines(z_mapped, z_old).sum()],
+                "squared_error": [np.square(z_mapped - z_old).sum()],
+                "squares": [np.square(z_old).sum()],
+                "sums": [z_old.sum(axis=0)],
+            }
+            yield pa.RecordBatch.from_pydict(sums)
+
+    schema = "num_rows BIGINT, cosine DOUBLE, squared_error DOUBLE, squares DOUBLE, sums ARRAY<DOUBLE>"
+    parts = held_out.select("z_new", "z_old").mapInArrow(partial_sums, schema)
+    return parts.agg(
+        *(F.sum(name).alias(name) for name in ("num_rows", "cosine", "squared_error", "squares")),
+        F.array(*(F.sum(F.col("sums")[k]) for k in range(len(fitted.bias_D)))).alias("sums"),
+    ).first()
+
+
 def _overlap(held_out: DataFrame, fitted: LinearMap) -> tuple[float, int]:
-    """Compare the ten nearest neighbours of a sample of users of the last date."""
+    """Return the neighbor overlap of a sample of users of the last as-of date, and the size of the sample."""
     last = held_out.agg(F.max("as_of")).first()[0]  # type: ignore[index]
-    sample = held_out.where(F.col("as_of") == F.lit(last)).select("z_new", "z_old").limit(_NEIGHBOURS_AMONG).toArrow()
+    sample = held_out.where(F.col("as_of") == F.lit(last)).select("z_new", "z_old").limit(_NEIGHBOR_SAMPLE).toArrow()
     z_new, z_old = (vectors_of(sample.column(name).combine_chunks()) for name in ("z_new", "z_old"))
     return shared_neighbours(fitted(z_new.astype(np.float32)), z_old), len(z_old)
 
 
 def shared_neighbours(a_BD: NDArray[Any], b_BD: NDArray[Any]) -> float:
-    """Return the share of their ten nearest neighbours that rows have in both, by cosine; 1 for a single row.
+    """Return the mean share of a row's ten nearest neighbors (by cosine) that are the same in both matrices.
 
-    Memory: B x B numbers.
+    A single row has no neighbors and returns 1. Memory: B x B numbers.
     """
     k = min(10, len(b_BD) - 1)
     if k < 1:
@@ -100,7 +109,7 @@ def shared_neighbours(a_BD: NDArray[Any], b_BD: NDArray[Any]) -> float:
 
 
 def _nearest(z_BD: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """Return the places of each row's k nearest others, by cosine."""
+    """Return the indices of the k other rows nearest to each row, by cosine."""
     unit_BD = z_BD / np.maximum(np.linalg.norm(z_BD, axis=1, keepdims=True), 1e-12)
     near_BB = unit_BD @ unit_BD.T
     np.fill_diagonal(near_BB, -np.inf)

@@ -1,4 +1,4 @@
-"""The registry of consumers: who trains on which space, and whether they are ready for the next."""
+"""Registered consumers: the space that each one uses, is pinned to, and is ready to move to."""
 
 from collections.abc import Sequence
 
@@ -10,65 +10,67 @@ from userrep.utc import utc_now
 
 
 def find_consumer(tables: Tables, name: str) -> Consumer:
-    """Return a consumer. Raises UsageError if there is none of this name."""
+    """Return a consumer by name. Raises UsageError if it is not registered."""
     return read_registry(tables).consumer(name)
 
 
 def space_of_consumer(tables: Tables, name: str) -> Space:
-    """Return the space that a consumer uses now: the pinned one, else the one that serves.
+    """Return the space that a consumer uses now: the space it is pinned to, otherwise the serving space.
 
     Raises
     ------
     UsageError
-        If there is no such consumer, or it follows and no space serves.
+        If the consumer is not registered, or if it is not pinned and no space is serving.
     """
     registry = read_registry(tables)
     return registry.space_of(registry.consumer(name))
 
 
 def register_consumer(tables: Tables, name: str, *, owner: str, pin: str | None = None) -> None:
-    """Register a consumer, which follows "serving" unless it is pinned to a space; its owner may repeat it.
+    """Register a consumer, which follows "serving" unless it is pinned to a space.
+
+    Registering it again with the same owner and pin changes nothing.
 
     Raises
     ------
     UsageError
-        If the name belongs to another owner or has another pin; if there is no such space, or none to be used.
+        If the name is registered with another owner or pin, or the space to pin is unknown, a candidate or retired.
     """
-    change_registry(tables, lambda known: transitions.register(known, name, owner=owner, pin=pin, now=utc_now()))
+    change_registry(tables, lambda registry: transitions.register(registry, name, owner=owner, pin=pin, now=utc_now()))
 
 
 def declare_ready(tables: Tables, name: str, space_id: str) -> None:
-    """Say that a consumer could move to a space: its model for it is trained.
+    """Record that a consumer has trained its model on a space and can move to it.
 
     Raises
     ------
     UsageError
-        If there is no such consumer or space, or the space is a candidate or retired.
+        If the consumer or the space is unknown, or the space is a candidate or retired.
     """
-    change_registry(tables, lambda known: transitions.declare_ready(known, name, space_id, now=utc_now()))
+    change_registry(tables, lambda registry: transitions.declare_ready(registry, name, space_id, now=utc_now()))
 
 
 def pin_consumer(tables: Tables, name: str, space_id: str) -> None:
-    """Pin a consumer to a space, or let it follow again with "serving".
+    """Pin a consumer to a space. The space id "serving" removes the pin.
 
     Raises
     ------
     UsageError
-        If there is no such consumer or space, or the space is a candidate or retired.
+        If the consumer or the space is unknown, or the space is a candidate or retired.
     """
-    change_registry(tables, lambda known: transitions.pin(known, name, space_id, now=utc_now()))
+    change_registry(tables, lambda registry: transitions.pin(registry, name, space_id, now=utc_now()))
 
 
 def record_training_set(tables: Tables, consumer: str, *, training_set_id: str, snapshot_ids: Sequence[str]) -> None:
-    """Say what a consumer has last been trained on. Raises UsageError if there is none of this name."""
+    """Record the training set that a consumer was last trained on. Raises UsageError if it is not registered."""
     change_registry(
         tables,
-        lambda known: transitions.record_training_set(
-            known, consumer, training_set_id=training_set_id, snapshot_ids=snapshot_ids, now=utc_now()
+        lambda registry: transitions.record_training_set(
+            registry, consumer, training_set_id=training_set_id, snapshot_ids=snapshot_ids, now=utc_now()
         ),
     )
 
 
 def remove_consumer(tables: Tables, name: str) -> None:
-    """Take a consumer off the registry. Raises UsageError if there is none of this name."""
-    change_registry(tables, lambda known: transitions.remove(known, name))
+    """Remove a consumer from the registry. Raises UsageError if it is not registered."""
+    change_registry(tables, lambda registry: transitions.remove(registry, name))

@@ -1,4 +1,4 @@
-"""A new space: training rows from features, an autoencoder from training rows, an artifact, a candidate."""
+"""Create a space: build training rows, train the autoencoder, save the artifact, and register a candidate."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,24 +29,24 @@ from userrep.store.leases import held
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.store.storage import artifacts_root, delete_folder, exists
 from userrep.store.tables import Tables
-from userrep.tracking.place import check_tracking
+from userrep.tracking.target import check_tracking
 from userrep.training.data.shards import first_rows
 from userrep.training.launch.backends import check_backend, run_training
 from userrep.training.task import TrainingResult, TrainingTask
 
-_ROWS = 16_384  # that the code is standardized by
-_PROPENSITY_ROWS = 500_000
-_CHECKED_ROWS = 100_000
+_STANDARDIZATION_ROWS = 16_384  # maximum training rows that the latent code is standardized on
+_PROPENSITY_ROWS = 500_000  # maximum training rows that propensities are fitted on
+_SELF_CHECK_ROWS = 100_000  # maximum training rows of a self-check model
 
 
 def next_space_id(tables: Tables, config: Config, until: date) -> str:
-    """Name the space that a training would make now: a running number, and a hash of what it is trained with."""
+    """Return the id that a training started now would get: a running number and a hash of the training recipe."""
     number = 1 + len(list_spaces(tables))
     return f"s{number:03d}-{_recipe_hash(config, until)}"
 
 
 def is_trained_so(space: Space, config: Config, until: date) -> bool:
-    """Say whether a space has the model, settings and end of what it learnt from that a training would have now."""
+    """Return whether a space was trained with this model, these training settings and the same ``until`` date."""
     return space.space_id.endswith(f"-{_recipe_hash(config, until)}")
 
 
@@ -55,12 +55,10 @@ def _recipe_hash(config: Config, until: date) -> str:
 
 
 def check_training(tables: Tables, config: Config, report: Callable[[str], None]) -> None:
-    """Refuse a training that could not run or be begun as configured, before anything is done for it.
+    """Check that a training can run as configured, before any work is done.
 
-    Raises
-    ------
-    UsageError, SlotsError
-        With the cure: no such backend here, too few slots, no such space to begin with, nowhere to record it.
+    Raises UsageError or SlotsError if the backend is not installed or has too few slots, ``training.init_from`` names
+    an unknown space, or the tracking URI is unusable.
     """
     if config.training.init_from is not None:
         find_space(tables, config.training.init_from)
@@ -80,33 +78,28 @@ def create_space(
 ) -> Space:
     """Train a space on the features of ``as_ofs`` and register it as a candidate.
 
-    ``self_check``: for its manifest. Scaler, vocabularies and encoder see rows of as-of dates whose futures end by
-    ``until`` alone. A run that was killed leaves rows and checkpoints under an id that is not registered; the next run
-    takes the same id and goes on from them. Cost: that of ``training_inputs``, half a million rows at most for
+    Scaler, vocabularies and encoder only see rows of as-of dates whose futures end by ``until``. ``self_check`` is
+    stored in the manifest. A killed run leaves rows and checkpoints under an id that is not registered; the next run
+    uses the same id and resumes from them. Cost: ``training_inputs``, a read of at most half a million rows to fit
     propensities, then the training.
 
     Raises
     ------
     AlreadyRunningError
-        If another run is training a space; one at a time does.
+        If another run is training a space.
     UserrepError
-        If the id was given to another artifact meanwhile.
+        If another training has registered the same id in the meantime.
     """
     check_training(tables, config, report)
     with held(tables, "train_autoencoder", nested=True):
         space_id = next_space_id(tables, config, until)
         inputs = training_inputs(tables, config, space_id=space_id, versions=versions, as_ofs=as_ofs, report=report)
-        trained = _trained(tables, config, inputs, SpaceId(space_id, versions.lineage_id, until), report)
+        space = SpaceKey(space_id, versions.lineage_id, until)
+        trained = _train(tables, config, inputs, space, report)
         manifest = trained.manifest.model_copy(update={"self_check": self_check})
         manifest = save_space(artifacts_root(config), manifest, trained.tensors)
         keep_training(config, space_id, curve=trained.result.curve, ranks=trained.result.ranks)
-        add_candidate(
-            tables,
-            space_id=space_id,
-            lineage_id=versions.lineage_id,
-            trained_until=until,
-            content_hash=manifest.content_hash,
-        )
+        add_candidate(tables, **space._asdict(), content_hash=manifest.content_hash)
         for folder in (training_folder(config, space_id), training_folder(config, check_id(space_id))):
             if exists(folder):
                 delete_folder(folder)
@@ -123,22 +116,23 @@ def checked_model(
     until: date,
     report: Callable[[str], None],
 ) -> Artifact:
-    """Train the model of a self-check, which is not written or registered.
+    """Train the model of a self-check. It is neither saved nor registered.
 
-    As ``create_space`` trains, but on at most 100,000 rows, and from fresh weights: those of an earlier space may have
-    seen the days that it is to be judged on. ``space_id``: of the space that is to be trained.
+    The training differs from ``create_space`` in two ways. It uses at most 100,000 rows. It starts from fresh weights,
+    because an earlier space may have seen the days that the self-check is evaluated on. ``space_id``: the id of the
+    space that will be trained after the check.
     """
-    own_id = check_id(space_id)
-    most = min(config.training.max_rows, _CHECKED_ROWS)
-    training = config.training.model_copy(update={"init_from": None, "max_rows": most})
+    model_id = check_id(space_id)
+    max_rows = min(config.training.max_rows, _SELF_CHECK_ROWS)
+    training = config.training.model_copy(update={"init_from": None, "max_rows": max_rows})
     config = config.model_copy(update={"training": training})
-    inputs = training_inputs(tables, config, space_id=own_id, versions=versions, as_ofs=as_ofs, report=report)
-    trained = _trained(tables, config, inputs, SpaceId(own_id, versions.lineage_id, until), report)
+    inputs = training_inputs(tables, config, space_id=model_id, versions=versions, as_ofs=as_ofs, report=report)
+    trained = _train(tables, config, inputs, SpaceKey(model_id, versions.lineage_id, until), report)
     return Artifact(trained.manifest, trained.tensors)
 
 
 def drop_checked_model(tables: Tables, config: Config, space_id: str) -> None:
-    """Delete the rows and checkpoints of a checked model, once it is judged; what else is in its folder stays."""
+    """Delete the training rows and checkpoints of a self-check model. Other files in its folder are kept."""
     tables.drop_partitions(TRAINING_ROWS, [{"space_id": check_id(space_id)}])
     folder = training_folder(config, check_id(space_id))
     for part in ("inputs", "checkpoints"):
@@ -146,26 +140,26 @@ def drop_checked_model(tables: Tables, config: Config, space_id: str) -> None:
             delete_folder(f"{folder}/{part}")
 
 
-class SpaceId(NamedTuple):
-    """What names a space that is being trained."""
+class SpaceKey(NamedTuple):
+    """Id, lineage and training end of a space that is being trained."""
 
     space_id: str
     lineage_id: str
     trained_until: date
 
 
-class Trained(NamedTuple):
-    """What a training has made of its inputs, before it is written."""
+class TrainedModel(NamedTuple):
+    """Result of a training, before it is saved. The manifest has no content hash yet."""
 
     manifest: SpaceManifest
     tensors: Tensors
     result: TrainingResult
 
 
-def _trained(
-    tables: Tables, config: Config, inputs: TrainingInputs, space: SpaceId, report: Callable[[str], None]
-) -> Trained:
-    """Train; return a manifest that lacks its content hash, and the tensors."""
+def _train(
+    tables: Tables, config: Config, inputs: TrainingInputs, space: SpaceKey, report: Callable[[str], None]
+) -> TrainedModel:
+    """Fit the propensities and the autoencoder, and standardize the latent code."""
     layout, targets, empty_F = inputs.layout, inputs.targets, empty_input(inputs.layout, inputs.scaler)
     task = TrainingTask.of(
         inputs.files,
@@ -178,10 +172,10 @@ def _trained(
         initial=_initial_weights(tables, config, inputs, space.lineage_id, report),
         candidates=inputs.candidates,
     )
-    fitted, row_weight = _propensities(inputs, config)
+    propensities, row_weight = _propensities(inputs, config)
     result = run_training(replace(task, row_weight=row_weight), spark=tables.spark, report=report)
-    x_BF = _first_rows(inputs, max_rows=_ROWS)[:, : layout.width]
-    weights = standardized_code(safetensors.numpy.load(result.weights), x_BF) | fitted
+    x_BF = _first_rows(inputs, max_rows=_STANDARDIZATION_ROWS)[:, : layout.width]
+    weights = standardized_code(safetensors.numpy.load(result.weights), x_BF) | propensities
     manifest = SpaceManifest(
         **space._asdict(),
         created_at=datetime.now(UTC),
@@ -194,17 +188,17 @@ def _trained(
         config_hash=short_hash(config.model_dump()),
         code_hash=code_hash(),
     )
-    return Trained(manifest, tensors_of(weights, inputs.scaler, empty_F), result)
+    return TrainedModel(manifest, tensors_of(weights, inputs.scaler, empty_F), result)
 
 
 def save_space(root: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceManifest:
-    """Write a space's artifact below ``artifacts_root``, in a folder of its own; return the manifest with its hash."""
+    """Save a space's artifact in its own folder below ``root``. Returns the manifest with its content hash."""
     manifest = sealed(manifest, tensors)
     return save_artifact(f"{root}/{artifact_path(manifest.space_id, manifest.content_hash)}", manifest, tensors)
 
 
 def _first_rows(inputs: TrainingInputs, *, max_rows: int, columns: Sequence[int] | None = None) -> NDArray[np.float32]:
-    """Read some training rows, inputs and targets, or those of their numbers that are wanted."""
+    """Read up to ``max_rows`` training rows: the given columns, by default all inputs and targets."""
     width = inputs.layout.width + inputs.targets.width
     shards = first_rows(inputs.files["train"], rank=0, size=1, max_rows=max_rows, width=width, columns=columns)
     return np.concatenate(shards)
@@ -213,16 +207,18 @@ def _first_rows(inputs: TrainingInputs, *, max_rows: int, columns: Sequence[int]
 def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, float]:
     """Fit the propensities, if the model has any, on at most half a million training rows.
 
-    Returns their weights and the rows' mean weight in the loss of the next items. Cost: these rows are read whole.
-    Driver memory: some 40 numbers of each, as float64.
+    Returns
+    -------
+    The weights of the propensities, and the mean weight of a row in the next-item loss. Cost: these rows are read
+    whole. Driver memory: about 40 float64 numbers per row.
     """
     layout, targets = inputs.layout, inputs.targets
     if not targets.blocks:
         return {}, 1.0
     used = used_inputs(layout)
-    columns = [*used, *(layout.width + place for place in [*used_targets(targets), targets.items.start])]
+    columns = [*used, *(layout.width + index for index in [*used_targets(targets), targets.items.start])]
     rows_NC = _first_rows(inputs, max_rows=_PROPENSITY_ROWS, columns=columns)
-    row_weight = float(rows_NC[:, -1].mean()) or 1.0  # none has an item: the loss is 0 anyway
+    row_weight = float(rows_NC[:, -1].mean()) or 1.0  # if no row has a next item, the loss is 0 anyway
     if not propensities_of(targets, config.model):
         return {}, row_weight
     weight_PC, bias_P = fitted_propensities(rows_NC[:, : len(used)], rows_NC[:, len(used) : -1])
@@ -234,7 +230,7 @@ def _propensities(inputs: TrainingInputs, config: Config) -> tuple[Tensors, floa
 def _initial_weights(
     tables: Tables, config: Config, inputs: TrainingInputs, lineage_id: str, report: Callable[[str], None]
 ) -> bytes:
-    """Return the weights that the training begins with, of ``training.init_from``; none without it."""
+    """Return the weights of the space ``training.init_from`` that fit this model; empty if it is not set."""
     if config.training.init_from is None:
         return b""
     space = find_space(tables, config.training.init_from)
@@ -247,7 +243,7 @@ def _initial_weights(
         same_items=space.lineage_id == lineage_id,
         seed=config.training.seed,
     )
-    report(f"training begins with weights of space {space.space_id}: {', '.join(start.carried) or 'none fit'}")
+    report(f"training: starting from weights of space {space.space_id}: {', '.join(start.carried) or 'none fit'}")
     for line in start.fresh:
-        report(f"not carried over: {line}")
+        report(f"training: not carried over: {line}")
     return tensor_bytes(start.tensors)

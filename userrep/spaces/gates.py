@@ -1,4 +1,4 @@
-"""What a snapshot must pass before anybody reads it."""
+"""Checks that a snapshot must pass before it is published."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,12 +13,16 @@ from pyspark.sql import functions as F
 from userrep import config
 from userrep.store.arrow import stacked
 
-LIVE_ABOVE = 0.01  # a dimension is live if its standard deviation exceeds this share of the largest
+LIVE_ABOVE = 0.01  # a dimension is live if its standard deviation exceeds this share of the largest one
 
 
 @dataclass(frozen=True)
 class SnapshotStats:
-    """Aggregates of a snapshot: rows, distinct users, vectors that are not D finite numbers, live dimensions."""
+    """Aggregates of a snapshot.
+
+    ``num_broken``: vectors that are not exactly D finite numbers. ``num_live_dims``: dimensions that vary between
+    users; see ``LIVE_ABOVE``.
+    """
 
     num_rows: int
     num_users: int
@@ -30,9 +34,9 @@ class SnapshotStats:
 
 
 def snapshot_stats(rows: DataFrame, *, dim: int) -> dict[date, SnapshotStats]:
-    """Aggregate snapshots, one per as-of date, from their rows: as_of, user_id, embedding.
+    """Aggregate the rows (as_of, user_id, embedding) of snapshots; one snapshot per as-of date.
 
-    Cost: one pass, and one shuffle of user ids; 2 x dim numbers per partition and date reach the driver.
+    Cost: one pass, and one shuffle of user ids. The driver receives 2 x dim numbers per as-of date.
     """
 
     def moments(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -48,17 +52,17 @@ def snapshot_stats(rows: DataFrame, *, dim: int) -> dict[date, SnapshotStats]:
         *(F.array(*(F.sum(F.col(name)[k]) for k in range(dim))).alias(name) for name in ("sums", "squares")),
     )  # fmt: skip
     keys = rows.groupBy("as_of").agg(F.count("*").alias("num_rows"), F.count_distinct("user_id").alias("num_users"))
-    found = {}
+    stats = {}
     for row in keys.join(parts, on="as_of", how="left").collect():
         mean = np.asarray(row.sums) / max(1, row.finite)
         deviation = np.sqrt(np.maximum(np.asarray(row.squares) / max(1, row.finite) - mean**2, 0))
         live = int((deviation > LIVE_ABOVE * deviation.max()).sum())
-        found[row.as_of] = SnapshotStats(row.num_rows, row.num_users, row.broken, live)
-    return found
+        stats[row.as_of] = SnapshotStats(row.num_rows, row.num_users, row.broken, live)
+    return stats
 
 
 def _moments(as_of: pa.Scalar, vectors: pa.ListArray, dim: int) -> pa.RecordBatch:
-    """Count and sum the vectors of a date that are dim finite numbers."""
+    """Count and sum the vectors of one as-of date that are exactly ``dim`` finite numbers; count the others."""
     fits = pc.equal(vectors.value_lengths(), dim).fill_null(False)
     wide = stacked(vectors.filter(fits), dim)
     finite = wide[np.isfinite(wide).all(axis=1)].astype(np.float64)
@@ -76,9 +80,10 @@ def _moments(as_of: pa.Scalar, vectors: pa.ListArray, dim: int) -> pa.RecordBatc
 def refusals(
     stats: SnapshotStats, gates: config.Gates, *, dim: int, expected_rows: int, rows_before: int | None
 ) -> list[str]:
-    """Return why a snapshot may not be published; empty if it may.
+    """Return the reasons why a snapshot must not be published; empty if it passes all gates.
 
-    ``expected_rows``: rows of the features it was made from. ``rows_before``: those of the space's snapshot before it.
+    ``expected_rows``: number of rows of the features that were encoded. ``rows_before``: number of rows of the space's
+    previous snapshot, None if this is the first.
     """
     faults = []
     if stats.num_rows == 0:
@@ -96,7 +101,7 @@ def refusals(
         )
     if rows_before is not None and stats.num_rows < gates.min_rows_share * rows_before:
         faults.append(
-            f"it has {stats.num_rows} rows, the one before has {rows_before} "
+            f"it has {stats.num_rows} rows, the previous snapshot has {rows_before} "
             f"(gates.min_rows_share {gates.min_rows_share})"
         )
     return faults

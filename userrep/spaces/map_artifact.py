@@ -1,4 +1,4 @@
-"""Maps between spaces on disk: beside the artifact of the space that is mapped, their hashes in the registry."""
+"""Maps between spaces on disk. A map is stored next to the artifact of its source space; the registry has its hash."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from userrep.store.tables import Tables
 
 
 class MapManifest(Manifest):
-    """What a map is: from which space to which, on what it was fitted, and how near it comes on held-out users."""
+    """Description of a map: its two spaces, the as-of dates it was fitted on, and its agreement on held-out users."""
 
     from_space: config.Name
     from_hash: str
@@ -30,22 +30,23 @@ class MapManifest(Manifest):
 
 
 def has_map(new: Space, old: Space) -> bool:
-    """Say whether the registry names a map from ``new`` to ``old``."""
+    """Return whether the registry names a map from ``new`` to ``old``."""
     return old.space_id in dict(new.maps)
 
 
 def map_folder(tables: Tables, new: Space, old: Space, content_hash: str) -> str:
     """Return the folder of a map from ``new`` to ``old``."""
-    below = f"artifacts/spaces/{new.space_id}/maps/{old.space_id}"
-    return f"{tables.artifacts_root}/{below}/{checked_name(content_hash[:16], 'map')}"
+    parent = f"artifacts/spaces/{new.space_id}/maps/{old.space_id}"
+    return f"{tables.artifacts_root}/{parent}/{checked_name(content_hash[:16], 'map')}"
 
 
 def save_map(
     tables: Tables, new: Space, old: Space, fitted: LinearMap, *, told: Agreement, as_ofs: Sequence[date]
 ) -> Space:
-    """Write a map and name it in the registry, once: a model that reads through it must get the same tomorrow.
+    """Save a map and name it in the registry, unless the registry names a map between these spaces already.
 
-    Returns ``new`` as it is in the registry then. If another run has named a map meanwhile, that one counts.
+    The first map is permanent, so that models which read through it keep getting the same vectors. ``told`` is stored
+    in the manifest. Returns ``new`` as it is in the registry afterwards.
     """
     manifest = MapManifest(
         from_space=new.space_id,
@@ -63,27 +64,27 @@ def save_map(
 
 
 def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, LinearMap]:
-    """Read the map that the registry names, and check it against the registry and both spaces.
+    """Load the map that the registry names, and check it against the registry and both spaces.
 
     Raises
     ------
     UsageError
-        If there is none.
+        If the registry names no map between these spaces.
     ArtifactError
-        If it is not as it was written, or of other artifacts than these spaces'.
+        If the map was changed after it was saved, or was fitted on other artifacts than those of these spaces.
     """
     content_hash = dict(new.maps).get(old.space_id)
     if content_hash is None:
         raise UsageError(
-            f"there is no map from space {new.space_id} to the coordinates of {old.space_id}: "
-            f"`userrep spaces diff {old.space_id} {new.space_id}` fits one."
+            f"space {new.space_id}: no map to the coordinates of space {old.space_id}. "
+            f"Fit one with `userrep spaces diff {old.space_id} {new.space_id}`."
         )
     folder, cure = map_folder(tables, new, old, content_hash), "Restore the folder from a copy."
     manifest, tensors = read_frozen(folder, MapManifest, expected_hash=content_hash, cure=cure)
-    wanted = (new.space_id, new.content_hash, old.space_id, old.content_hash)
-    if (manifest.from_space, manifest.from_hash, manifest.to_space, manifest.to_hash) != wanted:
+    expected = (new.space_id, new.content_hash, old.space_id, old.content_hash)
+    if (manifest.from_space, manifest.from_hash, manifest.to_space, manifest.to_hash) != expected:
         raise ArtifactError(
-            f"{folder}: the map is from {manifest.from_space} to {manifest.to_space}, of other artifacts. {cure}"
+            f"{folder}: the map from {manifest.from_space} to {manifest.to_space} was fitted on other artifacts. {cure}"
         )
     _check(folder, tensors, cure)
     return manifest, LinearMap(tensors["weight_ED"], tensors["bias_D"])
@@ -93,4 +94,4 @@ def _check(folder: str, tensors: Tensors, cure: str) -> None:
     weight, bias = tensors.get("weight_ED"), tensors.get("bias_D")
     fits = weight is not None and bias is not None and weight.ndim == 2 and bias.shape == weight.shape[1:]
     if not fits or not all(np.isfinite(tensor).all() and tensor.dtype == np.float32 for tensor in tensors.values()):
-        raise ArtifactError(f"{folder}: the tensors are no map of finite float32 numbers. {cure}")
+        raise ArtifactError(f"{folder}: the tensors are not a linear map of finite float32 numbers. {cure}")

@@ -1,4 +1,4 @@
-"""The registry of spaces, as it is stored: read whole, changed by a pure function, written back in one commit."""
+"""The stored registry of spaces and consumers: read whole, changed by a pure function, written in one commit."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,41 +17,42 @@ from userrep.store.storage import artifacts_root
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
-__all__ = ["CANDIDATE", "READY", "RETIRED", "SERVING", "Space"]  # the words of the trade go with it
+__all__ = ["CANDIDATE", "READY", "RETIRED", "SERVING", "Space"]  # re-exported
 
-_ATTEMPTS = 50  # of a change, each on the newest registry; of those that come at once, each round lets one through
+_ATTEMPTS = 50  # per change, each on the newest registry; of concurrent changes one succeeds in each round
 
 
 def read_registry(tables: Tables) -> Registry:
-    """Read all spaces and consumers. Cost: milliseconds where files may be read beside Spark."""
-    return _look(tables)[0]
+    """Read all spaces and consumers. Cost: milliseconds where table files can be read without Spark."""
+    return _read(tables)[0]
 
 
 def change_registry(
-    tables: Tables, transition: Callable[[Registry], Registry], *, only_if_spaces_are_as_seen: bool = False
+    tables: Tables, transition: Callable[[Registry], Registry], *, require_same_spaces: bool = False
 ) -> Registry:
-    """Change the registry in one commit, by a function of what it holds; return what it holds then.
+    """Apply a transition to the registry in one commit, and return the registry after it.
 
-    Where another change comes first, the function is asked again, with what there is now: a change of one consumer does
-    not fail for that of another. ``only_if_spaces_are_as_seen``: give up if the other change was of a space. Nothing is
-    written where the function changes nothing, or raises.
+    If another change is committed first, the transition is applied again to the new registry, so that changes of
+    different consumers do not conflict. ``require_same_spaces``: give up if the other change affected a space. Nothing
+    is written if the transition raises or changes nothing.
 
     Raises
     ------
     UserrepError
-        If another change of a space came first, or others keep coming.
+        If another change affected a space and ``require_same_spaces`` is set, or if all attempts lost to other changes.
     """
-    seen = None
+    spaces_seen = None
     for _ in range(_ATTEMPTS):
-        before, change_id = _look(tables)
-        if only_if_spaces_are_as_seen and seen not in (None, before.spaces):
+        before, change_id = _read(tables)
+        if require_same_spaces and spaces_seen not in (None, before.spaces):
             break
-        seen = before.spaces
+        spaces_seen = before.spaces
         after = transition(before)
         if after == before or tables.exchange(REGISTRY, _rows(after), since=change_id):
             return after
     raise UserrepError(
-        "spaces: another change of the registry came first; look with `userrep spaces list` and try again."
+        "spaces: not changed, because another change of the registry came first. "
+        "Check with `userrep spaces list`, and run the command again."
     )
 
 
@@ -61,28 +62,28 @@ def list_spaces(tables: Tables) -> list[Space]:
 
 
 def find_space(tables: Tables, space_id: str | None) -> Space:
-    """Return a space by id, also a retired one; the one that serves for None or "serving".
+    """Return a space by id, including retired ones. None and "serving" return the serving space.
 
     Raises
     ------
     UsageError
-        If there is no such space, or none serves.
+        If the space is unknown, or no space is serving.
     """
     return read_registry(tables).space(space_id)
 
 
 def artifact_folder(config: Config, space: Space) -> str:
-    """Return the folder of a space's artifact. It is named by the content hash, so no run overwrites another's."""
+    """Return the folder of a space's artifact. The content hash in its name keeps runs from overwriting each other."""
     return f"{artifacts_root(config)}/{space.artifact}"
 
 
 def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_until: date, content_hash: str) -> None:
-    """Register a trained space. A second call with the same artifact changes nothing.
+    """Register a trained space as a candidate. A second call with the same artifact changes nothing.
 
     Raises
     ------
     UserrepError
-        If the id was given to another artifact: two trainings ran at once.
+        If a concurrent training has registered the id with another artifact.
     """
     now = utc_now()
     space = Space(
@@ -98,7 +99,7 @@ def add_candidate(tables: Tables, *, space_id: str, lineage_id: str, trained_unt
 
 
 def add_map(tables: Tables, space: Space, into: Space, content_hash: str) -> Space:
-    """Name the map of a space into an earlier one's coordinates, unless one is named already; return the space then."""
+    """Name the map of a space into an earlier space's coordinates, unless one is named already; return the space."""
     after = change_registry(
         tables, lambda registry: transitions.add_map(registry, space.space_id, into.space_id, content_hash)
     )
@@ -106,79 +107,78 @@ def add_map(tables: Tables, space: Space, into: Space, content_hash: str) -> Spa
 
 
 def mark_ready(tables: Tables, space: Space) -> None:
-    """Say that a candidate's snapshot has passed its gates."""
+    """Make a candidate ready, after a snapshot of it has passed its gates. Other states stay as they are."""
     change_registry(tables, lambda registry: transitions.mark_ready(registry, space.space_id, now=utc_now()))
 
 
 def promote(tables: Tables, space: Space) -> None:
-    """Let a ready space serve, and the one that serves step back to ready: one commit.
+    """Make a ready space the serving one, and the serving space ready, in one commit.
 
     Raises
     ------
     UsageError
-        If the space is not ready.
+        If the space is neither ready nor serving.
     PromotionRefusedError
-        If a consumer that follows is not ready for it; it names each.
+        If consumers that follow "serving" are not ready for the space; the error names them.
     UserrepError
-        If another change of a space came in between.
+        If a concurrent change affected a space.
     """
     change_registry(
-        tables,
-        lambda registry: transitions.promote(registry, space.space_id, now=utc_now()),
-        only_if_spaces_are_as_seen=True,
+        tables, lambda registry: transitions.promote(registry, space.space_id, now=utc_now()), require_same_spaces=True
     )
 
 
 def rollback(tables: Tables) -> Space:
-    """Let the space serve again that served last before the one that serves now. Never blocked by consumers.
+    """Make the previously serving space serve again, and return it. Consumers never block this.
 
-    Run again it changes nothing, until another space is promoted or the one that it has left is retired.
+    Further rollbacks change nothing until another space is promoted, or until the space that was rolled back is
+    retired.
 
     Raises
     ------
     UsageError
-        If no other space has served, or each that has is retired.
+        If no other space has served before, or all that have are retired.
     UserrepError
-        If another change of a space came in between.
+        If a concurrent change affected a space.
     """
     after = change_registry(
-        tables, lambda registry: transitions.rollback(registry, now=utc_now()), only_if_spaces_are_as_seen=True
+        tables, lambda registry: transitions.rollback(registry, now=utc_now()), require_same_spaces=True
     )
     return after.space(None)
 
 
 def retire(tables: Tables, space: Space) -> None:
-    """Take a space out of use for good; its tables stay.
+    """Retire a space permanently. Its tables are kept.
 
     Raises
     ------
     UsageError
-        If it is serving, or consumers are pinned to it.
+        If the space is serving, or consumers are pinned to it.
     UserrepError
-        If another change of a space came in between.
+        If a concurrent change affected a space.
     """
     change_registry(
-        tables,
-        lambda registry: transitions.retire(registry, space.space_id, now=utc_now()),
-        only_if_spaces_are_as_seen=True,
+        tables, lambda registry: transitions.retire(registry, space.space_id, now=utc_now()), require_same_spaces=True
     )
 
 
-def _look(tables: Tables) -> tuple[Registry, str | None]:
-    """Read the registry, and the id of the change that made it (None: it is empty)."""
+def _read(tables: Tables) -> tuple[Registry, str | None]:
+    """Read the registry and the id of its last change (None if the registry is empty)."""
     rows = tables.ledger(REGISTRY)
     spaces = [
         Space(
             space_id=row["name"],
             maps=tuple(sorted(dict(row.maps or ()).items())),
-            **_of(row, Space, "space_id", "maps"),
+            **_fields(row, Space, "space_id", "maps"),
         )
         for row in rows
         if row.kind == "space"
     ]
     consumers = [
         Consumer(
-            name=row["name"], snapshot_ids=tuple(row.snapshot_ids or ()), **_of(row, Consumer, "name", "snapshot_ids")
+            name=row["name"],
+            snapshot_ids=tuple(row.snapshot_ids or ()),
+            **_fields(row, Consumer, "name", "snapshot_ids"),
         )
         for row in rows
         if row.kind == "consumer"
@@ -188,8 +188,8 @@ def _look(tables: Tables) -> tuple[Registry, str | None]:
     return Registry(tuple(spaces), tuple(consumers)), max((row.change_id for row in rows), default=None)
 
 
-def _of(row: Row, kind: type[Space] | type[Consumer], *but: str) -> dict[str, Any]:
-    return {field.name: row[field.name] for field in fields(kind) if field.name not in but}
+def _fields(row: Row, kind: type[Space] | type[Consumer], *excluded: str) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in fields(kind) if field.name not in excluded}
 
 
 def _rows(registry: Registry) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The registry as a value: all spaces and consumers, and what can be asked of them. No Spark and no clock."""
+"""The registry as an immutable value: all spaces and consumers, with look-ups. No Spark and no clock."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -12,18 +12,18 @@ CANDIDATE, READY, SERVING, RETIRED = "candidate", "ready", "serving", "retired"
 def artifact_path(space_id: str, content_hash: str) -> str:
     """Return the path of a space's artifact below ``artifacts_root``.
 
-    It is named by the content hash: of two trainings that were given one id, neither overwrites the other's artifact.
+    The path contains the content hash, so that concurrent trainings with the same id cannot overwrite each other.
     """
     return f"artifacts/spaces/{checked_name(space_id, 'space')}/{checked_name(content_hash, 'artifact')[:16]}"
 
 
 @dataclass(frozen=True)
 class Space:
-    """An embedding space. Times in UTC.
+    """An embedding space. Times are UTC.
 
-    ``last_turn``: the running number of its last promotion, 0 before the first; of a space that a rollback has left,
-    that of the space which the rollback has led to, below zero. ``maps``: content hashes of its maps into earlier
-    spaces' coordinates, by these spaces' ids.
+    ``last_turn``: number of the space's last promotion, counted over all spaces; 0 if it was never promoted. Negative
+    if the space was rolled back: minus the promotion number of the space that serves since. ``maps``: pairs of an
+    earlier space's id and the content hash of the map into its coordinates.
     """
 
     space_id: str
@@ -38,16 +38,17 @@ class Space:
 
     @property
     def artifact(self) -> str:
-        """The path of its artifact below ``artifacts_root``."""
+        """Path of the artifact below ``artifacts_root``."""
         return artifact_path(self.space_id, self.content_hash)
 
 
 @dataclass(frozen=True)
 class Consumer:
-    """Someone who trains on embeddings: pinned to a space, or following the one that serves (no pin). Times in UTC.
+    """A downstream model that trains on embeddings: pinned to a space, or following the serving one. Times are UTC.
 
-    ``ready_for``: the space that it has last declared itself ready for. ``training_set_id`` and ``snapshot_ids``: what
-    it was last trained on. ``last_seen_at``: its last registration, declaration, pin or training set.
+    ``pinned_space_id``: None if the consumer follows "serving". ``ready_for``: the space that it last declared itself
+    ready for. ``training_set_id`` and ``snapshot_ids``: the data it was last trained on. ``last_seen_at``: time of its
+    last registration, declaration, pin or training set.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Registry:
-    """All spaces, oldest first, and all consumers, by name."""
+    """All spaces, oldest first, and all consumers, ordered by name."""
 
     spaces: tuple[Space, ...] = ()
     consumers: tuple[Consumer, ...] = ()
@@ -77,57 +78,57 @@ class Registry:
 
     @property
     def served_before(self) -> Space | None:
-        """The space that served last before the one that serves now: where a rollback leads.
+        """The space that a rollback returns to: the last one to serve before the serving space.
 
-        Those aside that are retired, or that a rollback has left.
+        Spaces that are retired or were rolled back are left out.
         """
         earlier = [space for space in self.spaces if space.last_turn > 0 and space.state == READY]
         return max(earlier, key=lambda space: space.last_turn, default=None)
 
     @property
     def rolled_back_from(self) -> Space | None:
-        """The space that the last rollback has left, until one is promoted or it is retired."""
-        turn = self.serving.last_turn if self.serving else 0
-        left = (space for space in self.spaces if space.state == READY and space.last_turn == -turn)
-        return next(left, None) if turn else None
+        """The space that the last rollback took out of service; None after a promotion or once it is retired."""
+        promotion = self.serving.last_turn if self.serving else 0
+        rolled_back = (space for space in self.spaces if space.state == READY and space.last_turn == -promotion)
+        return next(rolled_back, None) if promotion else None
 
     def space(self, space_id: str | None) -> Space:
-        """Return a space by id; the one that serves for None or "serving".
+        """Return a space by id. None and "serving" return the serving space.
 
         Raises
         ------
         UsageError
-            If there is no such space, or none serves.
+            If the space is unknown, or no space is serving.
         """
         if space_id in (None, SERVING):
             if self.serving is None:
                 raise UsageError(
-                    "no space is serving. `userrep pipeline` trains one and promotes it where nothing serves; "
-                    "`userrep spaces promote SPACE` promotes one that is ready."
+                    "no space is serving. Run `userrep pipeline` to train and promote the first space, "
+                    "or `userrep spaces promote SPACE` to promote one that is ready."
                 )
             return self.serving
         assert space_id is not None
         checked_name(space_id, "space")
-        found = next((space for space in self.spaces if space.space_id == space_id), None)
-        if found is None:
+        space = next((space for space in self.spaces if space.space_id == space_id), None)
+        if space is None:
             known = ", ".join(space.space_id for space in self.spaces) or "none"
-            raise UsageError(f"space {space_id}: not in the registry; spaces there are: {known}.")
-        return found
+            raise UsageError(f"space {space_id}: not in the registry. Known spaces: {known}.")
+        return space
 
     def consumer(self, name: str) -> Consumer:
-        """Return a consumer by name. Raises UsageError if there is none, with those there are."""
+        """Return a consumer by name. Raises UsageError, which lists the known consumers, if it is not registered."""
         checked_name(name, "consumer")
-        found = next((consumer for consumer in self.consumers if consumer.name == name), None)
-        if found is None:
+        consumer = next((consumer for consumer in self.consumers if consumer.name == name), None)
+        if consumer is None:
             known = ", ".join(consumer.name for consumer in self.consumers) or "none"
             raise UsageError(
-                f"consumer {name}: not registered; consumers there are: {known}. "
-                f"`userrep consumers register {name} --owner TEAM` registers it."
+                f"consumer {name}: not registered. Known consumers: {known}. "
+                f"Register it with `userrep consumers register {name} --owner TEAM`."
             )
-        return found
+        return consumer
 
     def space_of(self, consumer: Consumer) -> Space:
-        """Return the space that a consumer uses now. Raises UsageError if it follows and none serves."""
+        """Return the space that a consumer uses now. Raises UsageError if it is not pinned and no space is serving."""
         return self.space(consumer.pinned_space_id)
 
     def pinned_to(self, space_id: str) -> list[Consumer]:
@@ -135,19 +136,19 @@ class Registry:
         return [consumer for consumer in self.consumers if consumer.pinned_space_id == space_id]
 
     def spaces_in_use(self) -> dict[str, str]:
-        """Return the spaces that need a snapshot every day, with the reason: the one that serves first.
+        """Return the ids of the spaces that need a snapshot every day, each with the reason; the serving one first.
 
-        Also those that consumers are pinned to, those that wait to serve (consumers get ready on them), the one that a
-        rollback leads to, and the one that the last rollback has left.
+        These are the serving space, spaces that consumers are pinned to, ready spaces that were never promoted
+        (consumers prepare for them), the space that a rollback returns to, and the space that was rolled back last.
         """
-        back, reasons = self.served_before, {}
+        served_before, reasons_by_space = self.served_before, {}
         for space in sorted(self.spaces, key=lambda space: space.state != SERVING):
             names = ", ".join(consumer.name for consumer in self.pinned_to(space.space_id))
-            why = [SERVING] if space.state == SERVING else []
-            why += [f"pinned by {names}"] if names else []
-            why += ["waits to serve"] if space.state == READY and not space.last_turn else []
-            why += ["served before"] if space is back else []
-            why += ["rolled back from"] if space is self.rolled_back_from else []
-            if why:
-                reasons[space.space_id] = "; ".join(why)
-        return reasons
+            reasons = [SERVING] if space.state == SERVING else []
+            reasons += [f"pinned by {names}"] if names else []
+            reasons += ["waits to serve"] if space.state == READY and not space.last_turn else []
+            reasons += ["served before"] if space is served_before else []
+            reasons += ["rolled back from"] if space is self.rolled_back_from else []
+            if reasons:
+                reasons_by_space[space.space_id] = "; ".join(reasons)
+        return reasons_by_space

@@ -1,4 +1,4 @@
-"""Which snapshots are kept, and the deletion of others: first in the ledger, so that nobody reads half of one."""
+"""Retention of snapshots: choose those to delete, mark them expired in the ledger, then delete their rows."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -22,9 +22,9 @@ def expire_snapshots(
 ) -> None:
     """Delete a space's published snapshots that need not be kept; see ``snapshots_to_expire``.
 
-    One commit marks them expired in the ledger: joins don't read them any more, and say so of labels that resolve to
-    them. Then their rows go, in one commit. Killed in between and run again it ends the same. Who has begun to read
-    still finds the rows: files go by VACUUM.
+    One commit marks them as expired in the ledger. From then on joins do not read them, and labels that resolve to them
+    get the status ``expired``. A second commit deletes their rows. If the run is killed in between, the next run
+    deletes the rows. Reads that have already started still find the rows, because files are only removed by VACUUM.
     """
     ledger = list_snapshots(tables, space.space_id, states=(PUBLISHED, EXPIRED))
     pinned = {name for row in tables.ledger(TRAINING_SETS, space_id=space.space_id) for name in row.snapshot_ids}
@@ -35,11 +35,11 @@ def expire_snapshots(
     if expired:
         record_snapshots(tables, [replace(snapshot, state=EXPIRED) for snapshot in expired])
         report(
-            f"snapshots of space {space.space_id} expired: {len(expired)}, {expired[0].as_of} to {expired[-1].as_of}; "
-            f"{len(published) - len(expired)} are kept"
+            f"space {space.space_id}: {len(expired)} snapshots expired, {expired[0].as_of} to {expired[-1].as_of}; "
+            f"{len(published) - len(expired)} kept"
         )
-    gone = [snapshot for snapshot in ledger if snapshot.state == EXPIRED] + expired
-    tables.drop_partitions(USER_EMBEDDINGS, [snapshot.key for snapshot in gone])
+    to_delete = [snapshot for snapshot in ledger if snapshot.state == EXPIRED] + expired
+    tables.drop_partitions(USER_EMBEDDINGS, [snapshot.key for snapshot in to_delete])
 
 
 def snapshots_to_expire(
@@ -51,11 +51,11 @@ def snapshots_to_expire(
     pinned: Collection[str] = (),
     keep_newest: bool = True,
 ) -> list[Snapshot]:
-    """Return the snapshots of one space that need not be kept on the as-of date ``today``, by date and revision.
+    """Return the snapshots of one space that need not be kept on the as-of date ``today``, by as-of date and revision.
 
-    Kept are all revisions of: the dates of the last ``keep_daily``; of each week (Monday to Sunday) of the last
-    ``keep_weekly`` its first date that there is; the dates of ``needed``. Kept too: what training sets have ``pinned``,
-    by id; and the newest snapshot, with ``keep_newest``. The last days are those after ``today`` less the time.
+    All revisions of these as-of dates are kept: dates after ``today - keep_daily``; the first published date of each
+    week (Monday to Sunday), if it is after ``today - keep_weekly``; and the dates in ``needed``. Snapshots that
+    training sets use (``pinned``, by id) are kept, and with ``keep_newest`` so is the newest snapshot.
     """
     ordered = sorted(published, key=lambda s: (s.as_of, s.revision))
     dates = {snapshot.as_of for snapshot in ordered}

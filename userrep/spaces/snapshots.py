@@ -1,21 +1,18 @@
-"""Embedding snapshots and their ledger: rows first, then one commit that publishes them."""
+"""Embedding snapshots and their ledger: stage the rows, apply the gates, publish with one commit of the ledger."""
 
 import json
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 
-from pyspark.sql import functions as F
-
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.features.build import FeatureSet, feature_sets, features_table, stored_features
+from userrep.features.build import FeatureSet, feature_sets
 from userrep.ids import short_hash, snapshot_id
 from userrep.spaces.gates import SnapshotStats, refusals, snapshot_stats
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.spark.session import shuffle_partitions
-from userrep.store.buckets import user_bucket
+from userrep.spaces.snapshot_files import write_files, write_rows
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
@@ -23,16 +20,16 @@ from userrep.store.sql import sql_in, sql_key
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
-# What encodes is imported where it is needed: torch takes seconds to load, and readers of ledgers need none of it.
 BEGUN, STAGED, PUBLISHED, REFUSED, EXPIRED = "begun", "staged", "published", "refused", "expired"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A row of the ledger. ``available_at`` is when a consumer could have had it (UTC).
+    """A row of the ledger. ``available_at``: time from which a consumer could have used the snapshot (UTC).
 
-    ``in_sample``: its date lies before the ``trained_until`` of its space, whose encoder has seen the days after it. A
-    model that is trained on labels of these days sees vectors that are better than those it will get.
+    ``in_sample``: the as-of date lies before the space's ``trained_until``, so its encoder has seen the days after it.
+    A model trained on labels of these days gets better vectors than it will get in production.
+    ``begun_by``: id of the run that is building the snapshot; None once it is staged.
     """
 
     snapshot_id: str
@@ -50,74 +47,83 @@ class Snapshot:
 
     @property
     def dim(self) -> int | None:
-        """How many numbers its vectors have, by its gates; None where it has not been put through them."""
+        """Number of dimensions of the vectors, as recorded by the gates; None before the gates were applied."""
         return json.loads(self.gates or "{}").get("dim")  # type: ignore[no-any-return]
 
     @property
     def where(self) -> str:
-        """Select the snapshot's rows in ``user_embeddings``."""
+        """SQL predicate that selects the snapshot's rows in ``user_embeddings``."""
         return sql_key(self.key)
 
     @property
     def key(self) -> dict[str, str | date | int]:
-        """The values of the partition columns of its rows in ``user_embeddings``."""
+        """Partition values of the snapshot's rows in ``user_embeddings``."""
         return {"space_id": self.space_id, "as_of": self.as_of, "revision": self.revision}
 
 
 def list_snapshots(tables: Tables, space_id: str, *, states: Sequence[str] = (PUBLISHED,)) -> list[Snapshot]:
-    """Return a space's snapshots by as-of date and revision."""
+    """Return a space's snapshots in these states, ordered by as-of date and revision."""
     rows = sorted(tables.ledger(SNAPSHOTS, space_id=space_id), key=lambda row: (row.as_of, row.revision))
     return [Snapshot(**row.asDict()) for row in rows if row.state in states]
 
 
 def newest_snapshot(tables: Tables, space_id: str, as_of: date) -> Snapshot:
-    """Return the newest published revision of an as-of date.
-
-    Raises
-    ------
-    UsageError
-        If there is none; it names the dates that there are.
-    """
+    """Return the newest published revision of an as-of date. Raises UsageError if the date has none."""
     published = list_snapshots(tables, space_id)
-    of_date = [snapshot for snapshot in published if snapshot.as_of == as_of]
-    if not of_date:
+    revisions = [snapshot for snapshot in published if snapshot.as_of == as_of]
+    if not revisions:
         dates = sorted({str(snapshot.as_of) for snapshot in published})
         raise UsageError(
             f"space {space_id} has no snapshot of {as_of}; dates published: {', '.join(dates[-10:]) or 'none'}. "
-            f"`userrep pipeline --as-of {as_of}` builds it."
+            f"Build it with `userrep pipeline --as-of {as_of}`."
         )
-    return of_date[-1]
+    return revisions[-1]
 
 
 def snapshot_inputs(space: Space, features: FeatureSet) -> str:
-    """Hash what a snapshot is made from: the space's artifact and one build of the features."""
+    """Hash the inputs of a snapshot: the space's artifact and one build of the features."""
     return short_hash([space.content_hash, features.hash])
 
 
 def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequence[date]) -> list[Snapshot]:
-    """Encode everyone's features of some as-of dates and write them as new revisions, which nobody reads yet.
+    """Encode the features of all users at some as-of dates, and stage the vectors as new, unpublished revisions.
 
-    Rows that a killed run has left under these revisions are replaced. Cost: one pass over the features, no shuffle;
-    one commit for the rows, two for the ledger.
+    Rows that a killed run left under these revisions are replaced. Cost: one pass over the features, no shuffle; one
+    commit for the rows, two for the ledger.
 
     Raises
     ------
     UsageError
-        If features of a date are not built.
+        If the features of a date are not built.
     UserrepError
-        If another run has begun to make one of the snapshots meanwhile.
+        If another run has started to build one of the snapshots in the meantime.
     """
     built = feature_sets(tables, space.lineage_id)
     missing = [str(as_of) for as_of in as_ofs if as_of not in built]
     if missing:
         raise UsageError(
-            f"no features of {', '.join(missing)}: `userrep run build_user_features --as-of …` builds them."
+            f"space {space.space_id}: no features of {', '.join(missing)}. "
+            "Build them with `userrep run build_user_features --as-of …`."
         )
-    taken = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
+    begun = _next_revisions(tables, space, {as_of: built[as_of] for as_of in sorted(as_ofs)})
+    record_snapshots(tables, begun)
+    keys = {snapshot.as_of: snapshot.key for snapshot in begun}
+    if isinstance(tables, FileTables):
+        write_files(tables, config, space, keys)
+    else:
+        write_rows(tables, config, space, keys)
+    staged = [replace(snapshot, state=STAGED, begun_by=None) for snapshot in begun]
+    _replace_unchanged(tables, begun, staged)
+    return staged
+
+
+def _next_revisions(tables: Tables, space: Space, sets: Mapping[date, FeatureSet]) -> list[Snapshot]:
+    """Return ledger rows for the snapshots that this run is going to build, each with the next free revision."""
+    finished = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
     now, build_id = utc_now(), uuid.uuid4().hex
     begun = []
-    for as_of in sorted(as_ofs):
-        revision = 1 + max((s.revision for s in taken if s.as_of == as_of), default=0)
+    for as_of, features in sets.items():
+        revision = 1 + max((s.revision for s in finished if s.as_of == as_of), default=0)
         begun.append(
             Snapshot(
                 snapshot_id=snapshot_id(space.space_id, as_of, revision),
@@ -125,8 +131,8 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
                 as_of=as_of,
                 revision=revision,
                 state=BEGUN,
-                inputs_hash=snapshot_inputs(space, built[as_of]),
-                num_users=built[as_of].num_users,
+                inputs_hash=snapshot_inputs(space, features),
+                num_users=features.num_users,
                 available_at=None,
                 computed_at=now,
                 gates="",
@@ -134,148 +140,102 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
                 begun_by=build_id,
             )
         )
-    record_snapshots(tables, begun)
-    if isinstance(tables, FileTables):
-        _write_files(tables, config, space, begun)
-    else:
-        _write_rows(tables, config, space, begun)
-    staged = [replace(snapshot, state=STAGED, begun_by=None) for snapshot in begun]
-    _replace_unchanged(tables, begun, staged)
-    return staged
-
-
-def _write_files(tables: FileTables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
-    """Let tasks read files of features and write files of vectors; commit these in the place of all that was there."""
-    from userrep.inference.embed import FeatureFile, embed_files
-
-    table = features_table(config, space.lineage_id)
-    since = tables.version(USER_EMBEDDINGS)
-    values = {s.as_of: s.key for s in staged}
-    found = sorted(tables.files(table, lambda of: of["as_of"] in values), key=lambda file: file.path)
-    written = embed_files(
-        tables.spark,
-        [FeatureFile(f"{tables.uri(table)}/{file.path}", file.num_rows, file.values["as_of"]) for file in found],
-        folder=artifact_folder(config, space),
-        content_hash=space.content_hash,
-        target=tables.target(USER_EMBEDDINGS),
-        values=values,
-        min_tasks=shuffle_partitions(tables.spark),
-    )
-    tables.commit(USER_EMBEDDINGS, written, replacing=lambda of: of in values.values(), since=since)
-
-
-def _write_rows(tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot]) -> None:
-    """Let Spark read the features, and write the vectors."""
-    from userrep.inference.embed import embedded
-
-    source = stored_features(tables, config, space.lineage_id, [s.as_of for s in staged])
-    rows = embedded(source, folder=artifact_folder(config, space), content_hash=space.content_hash)
-    revisions = tables.spark.createDataFrame([(s.as_of, s.revision) for s in staged], "as_of DATE, revision INT")
-    keyed = rows.join(F.broadcast(revisions), on="as_of", how="inner")
-    keyed = keyed.withColumns({"space_id": F.lit(space.space_id), "user_bucket": user_bucket()})
-    tables.replace(keyed, USER_EMBEDDINGS, [s.key for s in staged])
+    return begun
 
 
 def publish_snapshots(
     tables: Tables, config: Config, space: Space, staged: Sequence[Snapshot], *, on_time: bool
 ) -> list[Snapshot]:
-    """Put staged snapshots of a space through the gates and, in one commit of the ledger, before their readers.
+    """Apply the gates to staged snapshots of a space, and publish those that pass in one commit of the ledger.
 
-    ``on_time``: stamp them as a pipeline that ran on time would have, ``publish_delay`` after the as-of date. That
-    applies to a date's first revision only. Later ones are stamped by the clock, also if all before them have expired:
-    they may be made with later knowledge.
-    Those that pass are published, whatever becomes of the others.
+    A refused snapshot does not keep the others from being published.
+
+    ``on_time``: set ``available_at`` as if the pipeline had run on time, ``publish_delay`` after the as-of date. This
+    applies only to the first revision of a date. Later revisions get the clock time, even if all earlier ones have
+    expired, because they may have been built with later knowledge.
 
     Raises
     ------
     GateRefusedError
-        If a gate refuses; the snapshot stays unread and is kept for a look.
+        If a gate refuses a snapshot. Its rows are kept for inspection, but nothing reads them.
     UserrepError
-        If another run has published one of them, or begun to make it anew, meanwhile.
+        If another run has published one of the snapshots, or started to rebuild it, in the meantime.
     """
-    from userrep.model.artifact import load_artifact
+    from userrep.model.artifact import load_artifact  # imports torch, which takes seconds
 
-    space_id = space.space_id
     dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
-    stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(_where(staged)), dim=dim)
-    num_users = {s.as_of: s.num_users for s in list_snapshots(tables, space_id)}
-    seen = {s.as_of for s in list_snapshots(tables, space_id, states=(PUBLISHED, REFUSED, EXPIRED))}
-    now = utc_now()
-    done = []
-    for snapshot in sorted(staged, key=lambda s: s.as_of):
-        before = max((as_of for as_of in num_users if as_of < snapshot.as_of), default=None)
-        found = stats.get(snapshot.as_of, SnapshotStats(0, 0, 0, 0))
-        faults = refusals(
-            found,
-            config.gates,
-            dim=dim,
-            expected_rows=snapshot.num_users,
-            rows_before=num_users[before] if before else None,
-        )
-        on_schedule = datetime.combine(snapshot.as_of, time()) + config.snapshots.publish_delay
-        available_at = on_schedule if on_time and snapshot.as_of not in seen else now
-        gates = json.dumps(found.as_dict() | {"dim": dim, "faults": faults})
-        if faults:
-            done.append(replace(snapshot, state=REFUSED, gates=gates))
-        else:
-            num_users[snapshot.as_of] = snapshot.num_users
-            done.append(replace(snapshot, state=PUBLISHED, gates=gates, available_at=available_at))
-    _replace_unchanged(tables, staged, done)
+    where = " OR ".join(f"({snapshot.where})" for snapshot in staged)
+    stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(where), dim=dim)
+    finished = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
+    gated = _apply_gates(config, staged, stats, finished, dim=dim, on_time=on_time)
+    _replace_unchanged(tables, staged, gated)
     refused = [
-        f"snapshot {s.snapshot_id}: {'; '.join(json.loads(s.gates)['faults'])}" for s in done if s.state == REFUSED
+        f"snapshot {s.snapshot_id}: {'; '.join(json.loads(s.gates)['faults'])}" for s in gated if s.state == REFUSED
     ]
     if refused:
         raise GateRefusedError(
-            f"not published: {'. '.join(refused)}. What was published before stays as it is. "
-            "Look at the features of these dates, or at the settings below gates."
+            f"not published: {'. '.join(refused)}. Snapshots that were published before stay available. "
+            "Check the features of these dates, or the settings below gates."
         )
-    return done
+    return gated
 
 
-def stale_snapshots(
-    published: Sequence[Snapshot], space: Space, sets: dict[date, FeatureSet], stale: Collection[date]
-) -> list[date]:
-    """Return the published as-of dates whose newest revision was not made from the log as it is known now.
-
-    ``published``: in order of revisions. ``stale``: dates whose features are missing or stale.
-    """
-    newest = {snapshot.as_of: snapshot for snapshot in published}
-    return sorted(
-        as_of
-        for as_of, snapshot in newest.items()
-        if as_of in stale or snapshot.inputs_hash != snapshot_inputs(space, sets[as_of])
-    )
+def _apply_gates(
+    config: Config,
+    staged: Sequence[Snapshot],
+    stats: Mapping[date, SnapshotStats],
+    finished: Sequence[Snapshot],
+    *,
+    dim: int,
+    on_time: bool,
+) -> list[Snapshot]:
+    """Return staged snapshots as published or refused. ``finished``: published, refused and expired ones so far."""
+    num_users = {s.as_of: s.num_users for s in finished if s.state == PUBLISHED}
+    finished_dates, now = {s.as_of for s in finished}, utc_now()
+    gated = []
+    for snapshot in sorted(staged, key=lambda s: s.as_of):
+        previous = max((as_of for as_of in num_users if as_of < snapshot.as_of), default=None)
+        measured = stats.get(snapshot.as_of, SnapshotStats(0, 0, 0, 0))
+        faults = refusals(
+            measured,
+            config.gates,
+            dim=dim,
+            expected_rows=snapshot.num_users,
+            rows_before=num_users[previous] if previous else None,
+        )
+        on_schedule = datetime.combine(snapshot.as_of, time()) + config.snapshots.publish_delay
+        available_at = on_schedule if on_time and snapshot.as_of not in finished_dates else now
+        gates = json.dumps(measured.as_dict() | {"dim": dim, "faults": faults})
+        if faults:
+            gated.append(replace(snapshot, state=REFUSED, gates=gates))
+        else:
+            num_users[snapshot.as_of] = snapshot.num_users
+            gated.append(replace(snapshot, state=PUBLISHED, gates=gates, available_at=available_at))
+    return gated
 
 
 def staged_snapshots(tables: Tables, space: Space, as_ofs: Sequence[date]) -> list[Snapshot]:
-    """Return the staged snapshots of some dates. Raises UsageError if one of them has none."""
+    """Return the staged snapshots of some as-of dates. Raises UsageError if a date has none."""
     staged = {s.as_of: s for s in list_snapshots(tables, space.space_id, states=(STAGED,)) if s.as_of in as_ofs}
     missing = [str(as_of) for as_of in as_ofs if as_of not in staged]
     if missing:
         raise UsageError(
-            f"space {space.space_id} has no staged snapshot of {', '.join(missing)}: `userrep run embed_users` first."
+            f"space {space.space_id} has no staged snapshot of {', '.join(missing)}. "
+            "Run `userrep run embed_users` first."
         )
     return [staged[as_of] for as_of in as_ofs]
 
 
-def _where(snapshots: Sequence[Snapshot]) -> str:
-    """Select some snapshots' rows in ``user_embeddings``."""
-    return " OR ".join(f"({snapshot.where})" for snapshot in snapshots)
-
-
 def _replace_unchanged(tables: Tables, before: Sequence[Snapshot], after: Sequence[Snapshot]) -> None:
-    """Write the ledger's rows of some snapshots of a space, if they are still as they were.
-
-    Raises UserrepError if another run has changed one.
-    """
+    """Replace ledger rows of a space in one commit. Raises UserrepError if another run has changed one of them."""
     ids = [snapshot.snapshot_id for snapshot in before]
-    was = {snapshot.snapshot_id: snapshot for snapshot in before}
+    expected = {snapshot.snapshot_id: snapshot for snapshot in before}
     if not tables.change(
         SNAPSHOTS,
         [vars(snapshot) for snapshot in after],
         replacing=sql_in("snapshot_id", ids),
         only_if=lambda rows: (
-            was == {row.snapshot_id: Snapshot(**row.asDict()) for row in rows if row.snapshot_id in was}
+            expected == {row.snapshot_id: Snapshot(**row.asDict()) for row in rows if row.snapshot_id in expected}
         ),
         space_id=before[0].space_id,
     ):
@@ -283,6 +243,6 @@ def _replace_unchanged(tables: Tables, before: Sequence[Snapshot], after: Sequen
 
 
 def record_snapshots(tables: Tables, snapshots: Sequence[Snapshot]) -> None:
-    """Write the ledger's rows of some snapshots, in the place of those before: one commit."""
+    """Write the ledger rows of some snapshots in one commit, and replace their earlier rows."""
     ids = [snapshot.snapshot_id for snapshot in snapshots]
     tables.add(SNAPSHOTS, [vars(snapshot) for snapshot in snapshots], replacing=sql_in("snapshot_id", ids))

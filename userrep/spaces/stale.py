@@ -1,27 +1,43 @@
-"""As-of dates that were published and have changed since, by late or corrected events."""
+"""Published as-of dates whose log has changed since, by late or corrected events."""
 
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from userrep.config import Config
-from userrep.features.build import feature_sets, stale_features
+from userrep.features.build import FeatureSet, feature_sets, stale_features
 from userrep.items.versions import lineage_of, versions_of
-from userrep.spaces.registry import list_spaces
-from userrep.spaces.snapshots import list_snapshots, stale_snapshots
+from userrep.spaces.registry import Space, list_spaces
+from userrep.spaces.snapshots import Snapshot, list_snapshots, snapshot_inputs
 from userrep.store.tables import Tables
 
 
 def stale_dates(tables: Tables, config: Config) -> dict[str, list[date]]:
-    """Return, per space of this configuration, the published as-of dates that the log has changed under.
+    """Return, for each space of this configuration's lineage, the published as-of dates whose log has changed since.
 
-    Late or corrected days show once their tiles are rebuilt, which every run does. Cost: a few reads of ledgers.
+    A late or corrected day counts once its tiles are rebuilt, which every run does. Cost: a few ledger reads.
     """
     lineage_id = lineage_of(config)
-    found = {}
+    dates_by_space = {}
     sets = feature_sets(tables, lineage_id)
     for space in list_spaces(tables):
         published = list_snapshots(tables, space.space_id) if space.lineage_id == lineage_id else []
         if published:
             versions = versions_of(tables, config, anchor=space.trained_until)
             stale = stale_features(tables, config, versions, sorted({s.as_of for s in published}))
-            found[space.space_id] = stale_snapshots(published, space, sets, stale)
-    return found
+            dates_by_space[space.space_id] = stale_snapshots(published, space, sets, stale)
+    return dates_by_space
+
+
+def stale_snapshots(
+    published: Sequence[Snapshot], space: Space, sets: Mapping[date, FeatureSet], stale: Collection[date]
+) -> list[date]:
+    """Return the published as-of dates whose newest revision was not built from the log as it is known now.
+
+    ``published``: in order of revisions. ``stale``: dates whose features are missing or stale.
+    """
+    newest = {snapshot.as_of: snapshot for snapshot in published}
+    return sorted(
+        as_of
+        for as_of, snapshot in newest.items()
+        if as_of in stale or snapshot.inputs_hash != snapshot_inputs(space, sets[as_of])
+    )

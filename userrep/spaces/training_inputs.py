@@ -1,4 +1,4 @@
-"""What a space is trained on, kept from its making to the space's registration, so that a killed training can go on."""
+"""Inputs of a space's training, kept on disk until the space is registered, so that a killed training can resume."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -32,9 +32,10 @@ _MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """Files of one version of ``training_rows``, how their numbers are laid out, and what they were scaled with.
+    """Files of one version of ``training_rows``, with the layout of a row and the scaler that was applied.
 
-    ``candidates``: the file of the items that rows choose from, with its hash; none if no items are predicted.
+    ``candidates``: path and SHA-256 of the file of candidate items for next-item prediction; None if the model predicts
+    no items.
     """
 
     files: ShardFiles
@@ -45,14 +46,15 @@ class TrainingInputs:
 
 
 def training_folder(config: Config, space_id: str) -> str:
-    """Return the folder of a training under way: its inputs and checkpoints."""
+    """Return the folder of an unfinished training: its inputs and checkpoints."""
     return f"{artifacts_root(config)}/artifacts/training/{checked_name(space_id, 'space')}"
 
 
 def check_id(space_id: str) -> str:
-    """Name what belongs to the self-check of a training, as if it were a space of its own: by its number alone.
+    """Return the id under which the self-check of a training keeps its rows and files: the space's number only.
 
-    So a training with other settings, which has another id, takes the place of what a check that was cut off has left.
+    A training with other settings has another space id but the same number, so it replaces what an interrupted check
+    left behind.
     """
     return f"{space_id.partition('-')[0]}-check"
 
@@ -66,40 +68,41 @@ def training_inputs(
     as_ofs: Sequence[date],
     report: Callable[[str], None],
 ) -> TrainingInputs:
-    """Return the inputs of an earlier run that was cut off, if they are made of the same features; else make them.
+    """Return the inputs of an earlier interrupted run if they were built from the same features; otherwise build them.
 
-    ``as_ofs``: features of them and of the dates on which their futures end are there. Cost of making: three passes
-    over the features and one over those of futures, one shuffle of the scaled rows, and ``read_candidates``.
+    The features of ``as_ofs``, and of the dates on which their futures end, must exist. Cost of building: three passes
+    over the features and one over those of the futures, one shuffle of the scaled rows, and ``read_candidates``.
     """
     lineage_id = versions.lineage_id
     folder, key = training_folder(config, space_id), inputs_key(tables, config, lineage_id, as_ofs)
     kept = _read(f"{folder}/inputs", key)
     if kept is not None:
-        report("training rows of the run that was cut off are used")
+        report("training rows: reusing those of the interrupted run")
         return kept
     if exists(folder):
         delete_folder(folder)
-    num_rows = sum(of.num_users for day, of in feature_sets(tables, lineage_id).items() if day in as_ofs)
+    num_rows = sum(built.num_users for day, built in feature_sets(tables, lineage_id).items() if day in as_ofs)
     share = min(1.0, config.training.max_rows / max(1, num_rows))
     if share < 1:
-        report(f"training.max_rows: of {num_rows:,} rows those of {share:.2%} of the users")
-    inputs, candidates = _make(tables, config, space_id, versions, as_ofs, share=share)
+        report(f"training rows: using {share:.2%} of the users, because {num_rows:,} rows exceed training.max_rows")
+    inputs, candidates = _build(tables, config, space_id, versions, as_ofs, share=share)
     widths = f"{len(inputs.layout.blocks)} blocks, {inputs.layout.width} inputs, {inputs.targets.width} targets"
-    report(f"training rows written: {widths}, {len(as_ofs)} as-of dates")
+    report(f"training rows: written with {widths}, {len(as_ofs)} as-of dates")
     return _write(f"{folder}/inputs", key, inputs, candidates)
 
 
-def _make(
+def _build(
     tables: Tables, config: Config, space_id: str, versions: Versions, as_ofs: Sequence[date], *, share: float
 ) -> tuple[TrainingInputs, Tensors]:
+    """Write the training rows of this share of the users; return the inputs without candidates, and the candidates."""
     settings, lineage_id = config.training, versions.lineage_id
 
     def features_after(days: int) -> DataFrame:
-        """Read the features of some days later, under the dates that they are the future of."""
+        """Read the features of ``days`` days after each training date; as_of is the training date."""
         later = stored_features(tables, config, lineage_id, [day + timedelta(days=days) for day in as_ofs])
-        mine = later if share >= 1 else later.where(user_bucket() < buckets_of_share(share))
+        sampled = later if share >= 1 else later.where(user_bucket() < buckets_of_share(share))
         return with_split(
-            mine.withColumn("as_of", F.date_sub("as_of", days)),
+            sampled.withColumn("as_of", F.date_sub("as_of", days)),
             held_out_share=settings.held_out_share,
             later_dates=valid_dates(list(as_ofs)),
             seed=settings.seed,
@@ -113,38 +116,38 @@ def _make(
         (Future(days, layout, scaler, {day: d for d, day in enumerate(as_ofs)} if k == 0 else {}), features_after(days))
         for k, days in enumerate(config.future_days)
     ]
-    dealt = training_rows(rows, futures, layout, scaler, space_id=space_id, num_shards=settings.num_shards)
-    mine = f"space_id = '{space_id}'"
-    tables.replace(dealt, TRAINING_ROWS, [{"space_id": space_id}])
-    pinned = tables.read(TRAINING_ROWS, version=tables.version(TRAINING_ROWS)).where(mine).inputFiles()
+    sharded = training_rows(rows, futures, layout, scaler, space_id=space_id, num_shards=settings.num_shards)
+    tables.replace(sharded, TRAINING_ROWS, [{"space_id": space_id}])
+    pinned = tables.read(TRAINING_ROWS, version=tables.version(TRAINING_ROWS)).where(f"space_id = '{space_id}'")
+    files = shard_files(pinned.inputFiles(), settings.num_shards)
     candidates: Tensors = {}
-    if _chooses(config):
+    if _predicts_items(config):
         days, dims = config.future_days[0], spec.modalities
         candidates = read_candidates(tables, versions, as_ofs, days=days, dims=dims, seed=settings.seed)
     targets = TargetLayout.of(spec, config.future_days)
-    return TrainingInputs(shard_files(pinned, settings.num_shards), layout, targets, scaler, None), candidates
+    return TrainingInputs(files, layout, targets, scaler, None), candidates
 
 
-def _chooses(config: Config) -> bool:
-    """Return whether the model predicts items, and so needs candidates."""
+def _predicts_items(config: Config) -> bool:
+    """Return whether the model predicts the next items, and so needs candidates."""
     return bool(config.future_days and config.model.next_items_weight)
 
 
 def inputs_key(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> str:
-    """Hash what training rows are made from: the features of all dates, and how they are split and dealt."""
+    """Hash what training rows are built from: the features of all dates, and the settings of split and shards."""
     sets, training = feature_sets(tables, lineage_id), config.training
     split = [training.held_out_share, training.seed, training.num_shards, training.max_rows]
     used = [
-        (days, str(day), of.hash, of.num_users)  # the number: users may have been erased since
+        (days, str(day), features.hash, features.num_users)  # num_users: users may have been erased since
         for days in (0, *config.future_days)
         for day in sorted(as_ofs)
-        for of in (sets[day + timedelta(days=days)],)
+        for features in (sets[day + timedelta(days=days)],)
     ]
-    return short_hash([lineage_id, used, split, _chooses(config)], 64)
+    return short_hash([lineage_id, used, split, _predicts_items(config)], 64)
 
 
 def _write(folder: str, key: str, inputs: TrainingInputs, candidates: Tensors) -> TrainingInputs:
-    """Write inputs; return them with the file of candidates."""
+    """Write inputs and candidates to a folder; return the inputs with the path of the candidates."""
     facts = {"key": key, "files": inputs.files, "layout": inputs.layout.model_dump(mode="json")}
     facts["targets"] = inputs.targets.model_dump(mode="json")
     tensors = {"center_F": inputs.scaler.center_F, "scale_F": inputs.scaler.scale_F}
@@ -158,7 +161,7 @@ def _write(folder: str, key: str, inputs: TrainingInputs, candidates: Tensors) -
 
 
 def _read(folder: str, key: str) -> TrainingInputs | None:
-    """Read inputs back; None where there are none, they are not whole, of other features, or their files are gone."""
+    """Read inputs from a folder; None if they are missing, incomplete, have another key, or lost their row files."""
     try:
         facts = json.loads(read_bytes(f"{folder}/{_FACTS}", max_bytes=_MAX_BYTES))
         if facts["key"] != key:

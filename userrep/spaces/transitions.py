@@ -1,7 +1,7 @@
-"""Every change of the registry as a function from one value to the next. No Spark and no clock.
+"""Changes of the registry as pure functions from one registry value to the next. No Spark and no clock.
 
-What is stored, and how two changes at once conflict, is registry.py's. Of a change that is not allowed the function
-raises; one that changes nothing returns what it got.
+A function raises if the change is not allowed, and returns its input if there is nothing to change. Storage and
+concurrent changes are handled in registry.py.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,18 @@ from userrep.ids import checked_name
 from userrep.spaces.registry_value import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
 
 _HOW_TO_READY = (
-    "A candidate becomes ready when a snapshot of it is published, which `userrep pipeline --retrain` does, "
-    "also for one that was cut off."
+    "A candidate becomes ready when its first snapshot is published. "
+    "`userrep pipeline --retrain` publishes it, also after an interrupted run."
 )
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What a promotion comes to: who moves from ``serving`` (None: nothing serves) to ``space_id``, who is in the way.
+    """Effect of promoting ``space_id``. ``serving``: the space that serves now, or None.
 
-    Where nothing serves, nobody is moved from a space that they know, and so nobody is in the way.
+    ``moves``: followers that move to the promoted space. ``blocks``: followers that are not ready for it and so block
+    the promotion; none if no space is serving, because followers then leave no space behind. ``pinned``: consumers that
+    stay where they are.
     """
 
     space_id: str
@@ -33,18 +35,15 @@ class Promotion:
 
 
 def add_candidate(registry: Registry, space: Space) -> Registry:
-    """Register a trained space.
+    """Register a trained space. Registering the same artifact again changes nothing.
 
-    Raises
-    ------
-    UserrepError
-        If its id was given to another artifact meanwhile: two trainings ran at once.
+    Raises UserrepError if a concurrent training has registered the id with another artifact.
     """
     known = next((known for known in registry.spaces if known.space_id == space.space_id), None)
     if known is not None and known.content_hash != space.content_hash:
         raise UserrepError(
-            f"space {space.space_id}: another training has registered this id meanwhile; this one is not registered. "
-            "Look with `userrep spaces list`; run the command again to train one more."
+            f"space {space.space_id}: not registered, because a concurrent training has registered another artifact "
+            "under this id. Check `userrep spaces list`, and run the command again to train one more space."
         )
     if known is not None:
         return registry
@@ -53,7 +52,7 @@ def add_candidate(registry: Registry, space: Space) -> Registry:
 
 
 def add_map(registry: Registry, space_id: str, into: str, content_hash: str) -> Registry:
-    """Name a space's map into another's coordinates; one that is named already stays."""
+    """Name the map of a space into another space's coordinates. A map that is named already is kept."""
     space = registry.space(space_id)
     if into in dict(space.maps):
         return registry
@@ -61,7 +60,7 @@ def add_map(registry: Registry, space_id: str, into: str, content_hash: str) -> 
 
 
 def mark_ready(registry: Registry, space_id: str, *, now: datetime) -> Registry:
-    """Say that a candidate's snapshot has passed its gates; another state stays as it is."""
+    """Make a candidate ready. A space in another state is left as it is."""
     space = registry.space(space_id)
     if space.state != CANDIDATE:
         return registry
@@ -69,91 +68,75 @@ def mark_ready(registry: Registry, space_id: str, *, now: datetime) -> Registry:
 
 
 def planned_promotion(registry: Registry, space_id: str) -> Promotion:
-    """Look ahead at a promotion.
-
-    Raises
-    ------
-    UsageError
-        If the space is neither ready nor serving.
-    """
+    """Return the effect that a promotion would have. Raises UsageError if the space is neither ready nor serving."""
     space, serving = registry.space(space_id), registry.serving
     if space.state not in (READY, SERVING):
-        cure = "`userrep spaces list` shows those that are." if space.state == RETIRED else _HOW_TO_READY
+        cure = "`userrep spaces list` shows which spaces are ready." if space.state == RETIRED else _HOW_TO_READY
         raise UsageError(f"space {space.space_id} is {space.state}; only a ready space can serve. {cure}")
-    moving = [consumer for consumer in registry.consumers if consumer.follows and space is not serving]
-    blocks = [consumer for consumer in moving if serving is not None and consumer.ready_for != space.space_id]
+    followers = [consumer for consumer in registry.consumers if consumer.follows and space is not serving]
+    blocks = [consumer for consumer in followers if serving is not None and consumer.ready_for != space.space_id]
     return Promotion(
         space_id=space.space_id,
         serving=serving.space_id if serving else None,
-        moves=tuple(consumer for consumer in moving if consumer not in blocks),
+        moves=tuple(consumer for consumer in followers if consumer not in blocks),
         blocks=tuple(blocks),
         pinned=tuple(consumer for consumer in registry.consumers if not consumer.follows),
     )
 
 
 def promote(registry: Registry, space_id: str, *, now: datetime) -> Registry:
-    """Let a ready space serve, and the one that serves step back to ready.
+    """Make a ready space the serving one, and the serving space ready.
 
     Raises
     ------
     UsageError
         If the space is neither ready nor serving.
     PromotionRefusedError
-        If a consumer that follows is not ready for it; it names each.
+        If consumers that follow "serving" are not ready for the space; the error names them.
     """
     planned = planned_promotion(registry, space_id)
     if planned.blocks:
         num = len(planned.blocks)
-        who = "a consumer that follows is" if num == 1 else f"{num} consumers that follow are"
+        subject = "a consumer that follows is" if num == 1 else f"{num} consumers that follow are"
         cures = [
-            f"consumer {c.name} (owner {c.owner}): `userrep consumers ready {c.name} {planned.space_id}` "
-            f"once its model is trained on it, or `userrep consumers pin {c.name} {planned.serving}` to let it stay."
+            f"consumer {c.name} (owner {c.owner}): run `userrep consumers ready {c.name} {planned.space_id}` once its "
+            f"model is trained on that space, or `userrep consumers pin {c.name} {planned.serving}` to let it stay."
             for c in planned.blocks
         ]
-        head = f"space {planned.space_id} is not promoted: {who} not ready for it; nothing has changed."
-        raise PromotionRefusedError("\n".join([head, *cures]))
-    return registry if planned.serving == planned.space_id else _let_serve(registry, registry.space(space_id), now)
+        summary = f"space {planned.space_id} is not promoted: {subject} not ready for it. Nothing has changed."
+        raise PromotionRefusedError("\n".join([summary, *cures]))
+    return registry if planned.serving == planned.space_id else _with_serving(registry, registry.space(space_id), now)
 
 
 def rollback(registry: Registry, *, now: datetime) -> Registry:
-    """Let the space serve again that served last before the one that serves now. Consumers never block it.
+    """Make the previously serving space serve again. Consumers never block this.
 
-    One that has come through, unknown to who asked for it, is not made again: nothing changes until another promotion,
-    or until the space that it has left is retired, after which a rollback leads further back.
-
-    Raises
-    ------
-    UsageError
-        If no other space has served, or each that has is retired.
+    A rollback can be repeated safely, for example if the answer to the first one was lost: further rollbacks change
+    nothing until another space is promoted. Once the rolled-back space is retired, a rollback goes one space further
+    back. Raises UsageError if no other space has served before, or all that have are retired.
     """
     if registry.rolled_back_from is not None:
         return registry
-    left, back = registry.serving, registry.served_before
-    if left is None or back is None:
+    serving, previous = registry.serving, registry.served_before
+    if serving is None or previous is None:
         raise UsageError("rollback: no other space has served before.")
-    after = _let_serve(registry, back, now)
-    turn = after.space(back.space_id).last_turn
-    return _with_spaces(after, replace(after.space(left.space_id), last_turn=-turn))
+    after = _with_serving(registry, previous, now)
+    promotion = after.space(previous.space_id).last_turn
+    return _with_spaces(after, replace(after.space(serving.space_id), last_turn=-promotion))
 
 
 def retire(registry: Registry, space_id: str, *, now: datetime) -> Registry:
-    """Take a space out of use for good.
-
-    Raises
-    ------
-    UsageError
-        If it is serving, or consumers are pinned to it; it names each.
-    """
+    """Retire a space permanently. Raises UsageError if it is serving, or consumers are pinned to it; names them."""
     space = registry.space(space_id)
     if space.state == RETIRED:
         return registry
     if space.state == SERVING:
-        raise UsageError(f"space {space.space_id} is serving; promote another one first, then retire it.")
+        raise UsageError(f"space {space.space_id} is serving. Promote another space first, then retire it.")
     if pinned := registry.pinned_to(space.space_id):
         raise UsageError(
             [
-                f"space {space.space_id} is not retired: consumer {c.name} (owner {c.owner}) is pinned to it; "
-                f"`userrep consumers pin {c.name} serving` lets it follow."
+                f"space {space.space_id} is not retired: consumer {c.name} (owner {c.owner}) is pinned to it. "
+                f"Remove the pin with `userrep consumers pin {c.name} serving`."
                 for c in pinned
             ]
         )
@@ -161,92 +144,87 @@ def retire(registry: Registry, space_id: str, *, now: datetime) -> Registry:
 
 
 def register(registry: Registry, name: str, *, owner: str, pin: str | None, now: datetime) -> Registry:
-    """Register a consumer, which follows "serving" if it isn't pinned; once: its owner may repeat it.
+    """Register a consumer, which follows "serving" unless it is pinned to a space.
+
+    Registering it again with the same owner and pin changes nothing.
 
     Raises
     ------
     UsageError
-        If the name belongs to another owner, or is registered with another pin; if the owner isn't one short line; if
-        the space to pin is unknown, a candidate or retired.
+        If the name is registered with another owner or pin, the owner is not one line of 1 to 100 characters, or the
+        space to pin is unknown, a candidate or retired.
     """
     checked_name(name, "consumer")
     if not owner.strip() or len(owner) > 100 or not owner.isprintable():
         raise UsageError(f"owner {owner[:20]!r}: name a team or a person, in one line of at most 100 characters.")
-    wanted = None if pin in (None, SERVING) else _with_snapshots(registry, pin).space_id
+    pinned_space_id = None if pin in (None, SERVING) else _usable_space(registry, pin).space_id
     known = next((consumer for consumer in registry.consumers if consumer.name == name), None)
     if known is None:
-        new = Consumer(name, owner, registered_at=now, last_seen_at=now, pinned_space_id=wanted)
+        new = Consumer(name, owner, registered_at=now, last_seen_at=now, pinned_space_id=pinned_space_id)
         return _with_consumers(registry, new)
     if known.owner != owner:
-        raise UsageError(f"consumer {name} belongs to {known.owner}; choose another name, or ask them to remove it.")
-    if pin is not None and known.pinned_space_id != wanted:
+        raise UsageError(f"consumer {name} belongs to {known.owner}. Choose another name, or ask them to remove it.")
+    if pin is not None and known.pinned_space_id != pinned_space_id:
         raise UsageError(
-            f"consumer {name} is registered already; `userrep consumers pin {name} {pin}` changes its space."
+            f"consumer {name} is already registered. Change its space with `userrep consumers pin {name} {pin}`."
         )
     return registry
 
 
 def declare_ready(registry: Registry, name: str, space_id: str, *, now: datetime) -> Registry:
-    """Say that a consumer could move to a space.
+    """Record that a consumer can move to a space.
 
-    A declaration for the space that serves does not take back an earlier one for a space that is ready to.
-
-    Raises
-    ------
-    UsageError
-        If there is no such consumer or space, or the space is a candidate or retired.
+    A declaration for the serving space does not replace an earlier one for a ready space. Raises UsageError if the
+    consumer or the space is unknown, or the space is a candidate or retired.
     """
-    consumer, space = registry.consumer(name), _with_snapshots(registry, space_id)
-    waiting = {known.space_id for known in registry.spaces if known.state == READY}
-    if consumer.ready_for == space.space_id or (space.state == SERVING and consumer.ready_for in waiting):
+    consumer, space = registry.consumer(name), _usable_space(registry, space_id)
+    ready_ids = {known.space_id for known in registry.spaces if known.state == READY}
+    if consumer.ready_for == space.space_id or (space.state == SERVING and consumer.ready_for in ready_ids):
         return registry
     return _with_consumers(registry, replace(consumer, ready_for=space.space_id, last_seen_at=now))
 
 
 def pin(registry: Registry, name: str, space_id: str, *, now: datetime) -> Registry:
-    """Pin a consumer to a space, or let it follow again with "serving".
+    """Pin a consumer to a space. The space id "serving" removes the pin.
 
-    Raises
-    ------
-    UsageError
-        If there is no such consumer or space, or the space is a candidate or retired.
+    Raises UsageError if the consumer or the space is unknown, or the space is a candidate or retired.
     """
     consumer = registry.consumer(name)
-    wanted = None if space_id == SERVING else _with_snapshots(registry, space_id).space_id
-    if consumer.pinned_space_id == wanted:
+    pinned_space_id = None if space_id == SERVING else _usable_space(registry, space_id).space_id
+    if consumer.pinned_space_id == pinned_space_id:
         return registry
-    return _with_consumers(registry, replace(consumer, pinned_space_id=wanted, last_seen_at=now))
+    return _with_consumers(registry, replace(consumer, pinned_space_id=pinned_space_id, last_seen_at=now))
 
 
 def record_training_set(
     registry: Registry, name: str, *, training_set_id: str, snapshot_ids: Sequence[str], now: datetime
 ) -> Registry:
-    """Say what a consumer has last been trained on. Raises UsageError if there is no such consumer."""
+    """Record the training set that a consumer was last trained on. Raises UsageError if it is not registered."""
     consumer = registry.consumer(name)
     trained = replace(consumer, training_set_id=training_set_id, snapshot_ids=tuple(snapshot_ids), last_seen_at=now)
     return _with_consumers(registry, trained)
 
 
 def remove(registry: Registry, name: str) -> Registry:
-    """Take a consumer off the registry. Raises UsageError if there is no such consumer."""
-    gone = registry.consumer(name)
-    return replace(registry, consumers=tuple(consumer for consumer in registry.consumers if consumer is not gone))
+    """Remove a consumer. Raises UsageError if it is not registered."""
+    removed = registry.consumer(name)
+    return replace(registry, consumers=tuple(consumer for consumer in registry.consumers if consumer is not removed))
 
 
-def _with_snapshots(registry: Registry, space_id: str | None) -> Space:
-    """Return a space that consumers may use."""
+def _usable_space(registry: Registry, space_id: str | None) -> Space:
+    """Return a space that consumers can use. Raises UsageError if it is unknown, a candidate or retired."""
     space = registry.space(space_id)
     if space.state == RETIRED:
         usable = ", ".join(known.space_id for known in registry.spaces if known.state in (READY, SERVING)) or "none"
-        raise UsageError(f"space {space.space_id} is retired; spaces that can be used: {usable}.")
+        raise UsageError(f"space {space.space_id} is retired. Spaces that can be used: {usable}.")
     if space.state == CANDIDATE:
-        raise UsageError(f"space {space.space_id} is candidate: it has no snapshot to use yet. {_HOW_TO_READY}")
+        raise UsageError(f"space {space.space_id} is a candidate without a published snapshot. {_HOW_TO_READY}")
     return space
 
 
-def _let_serve(registry: Registry, space: Space, now: datetime) -> Registry:
-    turn = 1 + max(known.last_turn for known in registry.spaces)
-    changed = [replace(space, state=SERVING, changed_at=now, last_turn=turn)]
+def _with_serving(registry: Registry, space: Space, now: datetime) -> Registry:
+    promotion = 1 + max(known.last_turn for known in registry.spaces)
+    changed = [replace(space, state=SERVING, changed_at=now, last_turn=promotion)]
     changed += [replace(registry.serving, state=READY, changed_at=now)] if registry.serving else []
     return _with_spaces(registry, *changed)
 

@@ -1,6 +1,6 @@
-"""Trainings that MLflow has not got yet: what is to be recorded waits in a file beside the artifacts until it is.
+"""Trainings that are not yet recorded in MLflow: their metrics are kept in a file below the artifacts root until then.
 
-A run that is killed after a training, or finds the tracking server away, loses nothing: the next one records it.
+So nothing is lost if a run is killed after the training or cannot reach the tracking server: the next run records it.
 """
 
 import json
@@ -25,10 +25,10 @@ def keep_training(
     curve: Sequence[Mapping[str, float]],
     ranks: Sequence[Mapping[str, object]],
 ) -> None:
-    """Keep what MLflow is to be told of a training, with this process's environment, before its space is registered.
+    """Save the metrics of a training and this process's environment, to be recorded after the space is registered.
 
-    Takes what ``record_training`` takes. One file, written whole; in the place of one that a killed run left. Nothing
-    where tracking is off.
+    ``curve`` and ``ranks`` are those of ``record_training``. Writes one file, and replaces one left by a killed run.
+    Does nothing if tracking is off.
     """
     if not config.tracking.mlflow:
         return
@@ -37,9 +37,10 @@ def keep_training(
 
 
 def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -> None:
-    """Record the kept trainings of registered spaces, oldest first; what cannot be recorded is told, and kept.
+    """Record the saved trainings of registered spaces in MLflow, oldest first.
 
-    Cost: one look for a file per space, where nothing is kept; 2 s to 8 s for the first recording of a process.
+    A failure is reported and ends the call; the remaining trainings stay saved. Cost: one file look-up per space; the
+    first recording of a process takes 2 to 8 s.
     """
     if not config.tracking.mlflow:
         return
@@ -49,10 +50,10 @@ def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -
         try:
             run = _record(config, space)
         except (TrackingError, UsageError) as error:
-            report(f"{error} The space is whole; the next run of the pipeline records it.")
+            report(f"{error} The space itself is complete. The next run of the pipeline records it.")
             return
         delete_file(_path(config, space.space_id))
-        report(f"tracking: space {space.space_id} is recorded with MLflow: run {run.run_id}, {run.model_uri}")
+        report(f"tracking: space {space.space_id} recorded in MLflow: run {run.run_id}, {run.model_uri}")
 
 
 def _record(config: Config, space: Space) -> TrackedRun:

@@ -1,4 +1,4 @@
-"""MLflow's client, imported where it is first used, without its chatter and its telemetry."""
+"""MLflow's client: imported on first use, with its output and telemetry turned off."""
 
 import logging
 import os
@@ -8,35 +8,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from userrep.tracking.place import TrackingPlace, sqlite_file
+from userrep.tracking.target import TrackingTarget, sqlite_file
 
-# For the time of a recording, but for what the environment says itself.
+# Set while the client is open. Variables that are already set take precedence.
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_UV_AUTO_DETECT": "false",  # or a lock file in the working directory would go into the model
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # seven by default, minutes; a recording is tried again as a whole
+    "MLFLOW_UV_AUTO_DETECT": "false",  # otherwise MLflow copies a lock file of the working directory into the model
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the default of seven takes minutes; a whole recording is retried instead
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
 }
 
 
 @contextmanager
-def mlflow_client(place: TrackingPlace) -> Iterator[Any]:
-    """Give an ``MlflowClient`` for a place; nothing is printed, and MLflow's global settings are put back.
+def mlflow_client(target: TrackingTarget) -> Iterator[Any]:
+    """Open an ``MlflowClient`` for a target. It prints nothing, and MLflow's global settings are restored at the end.
 
     Cost: 2 s for the first import in a process, and 3 s for a new SQLite file.
     """
     with _settings(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own imports have some
+        warnings.simplefilter("ignore")  # MLflow's imports raise warnings
         import mlflow
 
-        if place.uri.startswith("sqlite:"):
-            Path(sqlite_file(place.uri)).parent.mkdir(parents=True, exist_ok=True)
+        if target.uri.startswith("sqlite:"):
+            Path(sqlite_file(target.uri)).parent.mkdir(parents=True, exist_ok=True)
         before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-        with _silence():  # the import sets levels anew
+        with _silence():  # after the import, which resets the log levels
             try:
-                mlflow.set_tracking_uri(place.uri)  # its registry looks there for models, whatever a client was given
+                # Set globally: the model registry uses the global URI, even if a client was given another one.
+                mlflow.set_tracking_uri(target.uri)
                 yield mlflow.MlflowClient()
             finally:
                 mlflow.set_tracking_uri(before)
@@ -44,18 +45,18 @@ def mlflow_client(place: TrackingPlace) -> Iterator[Any]:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    ours = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
-    os.environ.update(ours)
+    added = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in ours:
+        for name in added:
             os.environ.pop(name, None)
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep loggers from printing what is done, and what the exception says anyhow."""
+    """Keep MLflow's loggers from printing progress, and errors that are also raised as exceptions."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

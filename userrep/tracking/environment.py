@@ -1,4 +1,4 @@
-"""What a training ran with."""
+"""The environment of a training: host, platform and package versions."""
 
 import platform
 import socket
@@ -10,7 +10,7 @@ _PACKAGES = ("torch", "horovod", "pyspark", "delta-spark", "pyarrow", "numpy", "
 
 
 def training_environment() -> dict[str, object]:
-    """Return this process's host, and its versions of Python and of the packages that a training goes through."""
+    """Return this process's host and platform, and the versions of Python and of the packages that a training uses."""
     packages = {"userrep": __version__} | {name: _version(name) for name in _PACKAGES}
     return {
         "python": platform.python_version(),
@@ -23,5 +23,5 @@ def training_environment() -> dict[str, object]:
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:  # Horovod is an extra
+    except PackageNotFoundError:  # Horovod is optional
         return None

@@ -1,4 +1,4 @@
-"""Users that nobody is, as an example of a model's input: of real ones MLflow would keep what is erased here."""
+"""Synthetic users as the example input of a logged model. MLflow would keep real users' data after their erasure."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ _ARROW = {
 
 
 def invented_users(layout: InputLayout) -> pa.Table:
-    """Return two rows of user features, the same for every call: someone with an event a day, and someone unknown."""
+    """Return two fixed rows of user features: a user with one event a day, and a user without any data."""
     spec = layout.spec
     widths = {block.column: block.dim for block in spec.pooled} | spec.shares
     columns: dict[str, pa.Array] = {}

@@ -1,4 +1,4 @@
-"""A space's artifact as an MLflow model: its two files, a signature, an example, and a loader; no pickle, no code."""
+"""A space's artifact as an MLflow model: its two files, a signature, an example and a loader; no pickle and no code."""
 
 from importlib.metadata import version
 from typing import Any
@@ -11,11 +11,11 @@ from userrep.inference.users import input_columns
 from userrep.model.artifact import SpaceManifest
 from userrep.tracking.example import invented_users
 
-_NEEDED = ("mlflow-skinny", "numpy", "pandas", "pydantic", "pyarrow", "pyyaml", "safetensors", "torch")
+_REQUIRED = ("mlflow-skinny", "numpy", "pandas", "pydantic", "pyarrow", "pyyaml", "safetensors", "torch")
 
 
 def write_model(path: str, *, folder: str, manifest: SpaceManifest, model: Any) -> None:
-    """Write the folder that is logged. ``model``: MLflow's own description, to be filled in."""
+    """Write the model folder to log. ``folder``: the artifact. ``model``: an MLflow ``Model``, which is filled in."""
     import mlflow.pyfunc
 
     mlflow.pyfunc.save_model(
@@ -26,15 +26,15 @@ def write_model(path: str, *, folder: str, manifest: SpaceManifest, model: Any) 
         mlflow_model=model,
         signature=_signature(manifest),
         input_example=_example(manifest.layout),
-        pip_requirements=[f"userrep=={__version__}", *(f"{name}=={version(name)}" for name in _NEEDED)],
+        pip_requirements=[f"userrep=={__version__}", *(f"{name}=={version(name)}" for name in _REQUIRED)],
     )
 
 
 def _signature(manifest: SpaceManifest) -> Any:
-    """Describe the columns that go in and the vectors that come out.
+    """Return the model's signature: input columns and output vectors.
 
-    Maps are of any type: MLflow would refuse the lists of pairs that Arrow's ``to_pandas`` gives. Lists are of doubles,
-    which floats fit into: Spark gives Python's.
+    Maps have the type "any", because MLflow would refuse the lists of pairs that Arrow's ``to_pandas`` returns. Lists
+    have doubles, because Spark passes Python floats; float32 values fit too.
     """
     import numpy as np
     from mlflow.models import ModelSignature

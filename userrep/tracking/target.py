@@ -1,4 +1,4 @@
-"""Where trainings are recorded: MLflow's store or server, and how much of its address may be shown."""
+"""The MLflow store or server that trainings are recorded in, and how to show its URI without secrets."""
 
 import os
 import re
@@ -17,9 +17,11 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 @dataclass(frozen=True)
-class TrackingPlace:
-    """An experiment and a registered model at a URI. ``artifacts``: the folder of a new experiment's files, None where
-    the server has its own. ``secrets``: what must not be shown, and what is shown for it.
+class TrackingTarget:
+    """An experiment and a registered model at a tracking URI.
+
+    ``artifacts``: artifact folder of a new experiment; None if the server decides. ``secrets``: each secret text with
+    the text to show instead.
     """
 
     uri: str = field(repr=False)
@@ -29,7 +31,7 @@ class TrackingPlace:
     secrets: dict[str, str] = field(repr=False)
 
     def shown(self, text: str) -> str:
-        """Return a text without the passwords of the URI, and without what stands for a ``${NAME}`` in it."""
+        """Return a text in which passwords of the URI and values of ``${NAME}`` variables are hidden."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, self.secrets[secret])
         return re.sub(r"//[^/@\s]*@", "//***@", text)
@@ -39,30 +41,31 @@ class TrackingPlace:
 
 
 def check_tracking(config: Config) -> None:
-    """Refuse a tracking URI that cannot be meant, before any long work. A server is not asked: it may be back by then.
+    """Check the tracking URI before any long work. Does not contact the server, which may be reachable later.
 
-    Raises
-    ------
-    UsageError
-        As ``tracking_place`` does.
+    Raises UsageError as ``tracking_target`` does.
     """
     if config.tracking.mlflow:
-        tracking_place(config)
+        tracking_target(config)
 
 
-def tracking_place(config: Config) -> TrackingPlace:
-    """Find where trainings are recorded: by configuration, by environment, on Databricks, or below a local root.
+def tracking_target(config: Config) -> TrackingTarget:
+    """Return where trainings are recorded.
+
+    The URI is ``tracking.uri``, else MLFLOW_TRACKING_URI, else "databricks" on Databricks, else a SQLite file below a
+    local root.
 
     Raises
     ------
     UsageError
-        If none of them says so, a ``${NAME}`` is not set, MLflow has no such kind of store, or SQLite cannot write.
+        If there is no URI, a ``${NAME}`` in it is not set, MLflow has no store of its kind, or its SQLite file cannot
+        be written.
     """
     written, origin = _written_uri(config)
     uri, variables = with_variables(written, origin)
     kind = _kind(uri)
     experiment, model = _databricks_names(config) if kind == "databricks" else _names(config)
-    place = TrackingPlace(
+    target = TrackingTarget(
         uri=uri,
         experiment=experiment,
         model=model,
@@ -70,12 +73,12 @@ def tracking_place(config: Config) -> TrackingPlace:
         secrets=variables | dict.fromkeys(_passwords(uri), "***"),
     )
     if fault := _fault(uri, kind):
-        raise UsageError(f"{origin} {place}: {fault}")
-    return place
+        raise UsageError(f"{origin} {target}: {fault}")
+    return target
 
 
 def _written_uri(config: Config) -> tuple[str, str]:
-    """Return the URI as it is written, and where."""
+    """Return the URI before variables are resolved, and the setting it comes from."""
     if config.tracking.uri:
         return config.tracking.uri, "tracking.uri"
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
@@ -86,8 +89,8 @@ def _written_uri(config: Config) -> tuple[str, str]:
         return f"sqlite:///{file_system(config.root)[1]}/mlflow/mlflow.db", "tracking below root"
     where = f"root {config.root} is" if config.root else "tables in a catalog are"
     raise UsageError(
-        f"tracking: {where} no place for SQLite. Name MLflow's server in tracking.uri or MLFLOW_TRACKING_URI, "
-        "or set tracking.mlflow: false."
+        f"tracking: {where} not a local folder for an SQLite file. Set tracking.uri or MLFLOW_TRACKING_URI to an "
+        "MLflow server, or set tracking.mlflow: false."
     )
 
 
@@ -96,48 +99,48 @@ def _names(config: Config) -> tuple[str, str]:
 
 
 def _databricks_names(config: Config) -> tuple[str, str]:
-    """Return the names where experiments are paths in a workspace, and models belong to a schema."""
+    """Return the names on Databricks, where experiments are workspace paths and models belong to a schema."""
     experiment, model = _names(config)
     path = experiment if experiment.startswith("/") else f"/Shared/{experiment}"
     return path, f"{config.catalog}.{config.schema_}.{model}" if config.catalog else model
 
 
 def _kind(uri: str) -> str:
-    """Return the scheme without a database's driver; a path is a file's."""
+    """Return the scheme of a URI without a database driver; "file" for a path."""
     match = re.match(r"([a-z][a-z0-9.-]*)(\+[a-z0-9]+)?:", uri)
     return match[1] if match else "databricks" if uri == "databricks" else "file"
 
 
 def _passwords(uri: str) -> set[str]:
-    """Return what a URI has before its host, but for a name, and after its ``?``; as written and decoded."""
+    """Return the secrets of a URI, as written and decoded: its password (or a name without one) and its query."""
     before_host = re.match(r"[^/]*//([^/@]*)@", uri)
     name, _, password = before_host[1].partition(":") if before_host else ("", "", "")
-    found = {password or name, uri.partition("?")[2]}
-    return {text for secret in found for text in (secret, unquote(secret)) if text}
+    secrets = {password or name, uri.partition("?")[2]}
+    return {text for secret in secrets for text in (secret, unquote(secret)) if text}
 
 
 def _artifacts(config: Config) -> str:
-    """Return a database's folder of artifacts; without one, MLflow would take the working directory's ``mlruns``."""
+    """Return the artifact folder for a database store. MLflow's default is ``mlruns`` in the working directory."""
     return re.sub(r"^s3[an]://", "s3://", f"{artifacts_root(config)}/mlflow/artifacts")
 
 
 def _fault(uri: str, kind: str) -> str:
-    """Say what is wrong with a URI, and the cure; empty where nothing is."""
+    """Return what is wrong with a URI and how to fix it; empty if it is usable."""
     if kind in ("http", "https"):
-        return "" if re.match(r"https?://[^/?#]+", uri) else "no host in it; write https://HOST."
+        return "" if re.match(r"https?://[^/?#]+", uri) else "the URI has no host. Write https://HOST."
     if kind == "sqlite":
         folder = next(parent for parent in Path(sqlite_file(uri)).absolute().parents if parent.exists())
         usable = folder.is_dir() and os.access(folder, os.W_OK)
-        return "" if usable else f"{folder} is no folder that this user may write to; name another file."
+        return "" if usable else f"{folder} is not a folder that this user can write to. Choose another file."
     if kind == "file":
         allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
-        return "" if allowed else "MLflow has given up stores of plain files; write sqlite:///FOLDER/mlflow.db."
+        return "" if allowed else "MLflow no longer supports file stores. Write sqlite:///FOLDER/mlflow.db."
     plugins = {entry.name for entry in entry_points(group="mlflow.tracking_store")}
     if kind in (*_SERVERS, *_DATABASES, *plugins):
         return ""
-    return f"MLflow has no store of kind {kind}; write https://HOST, databricks, or sqlite:///FOLDER/mlflow.db."
+    return f"MLflow has no store of kind {kind}. Write https://HOST, databricks, or sqlite:///FOLDER/mlflow.db."
 
 
 def sqlite_file(uri: str) -> str:
-    """Return the file of a ``sqlite:///`` URI."""
+    """Return the file path of a ``sqlite:///`` URI."""
     return uri.partition("///")[2].partition("?")[0]

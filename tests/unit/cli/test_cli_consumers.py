@@ -84,9 +84,9 @@ def test_consumers_are_listed_with_the_space_that_each_uses(
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("register ads --owner ada --pin s9", "space s9: not in the registry; spaces there are: s1, s2."),
-        ("ready ads s1", "consumer ads: not registered; consumers there are: none."),
-        ("pin ads s1", "consumer ads: not registered; consumers there are: none."),
+        ("register ads --owner ada --pin s9", "space s9: not in the registry. Known spaces: s1, s2."),
+        ("ready ads s1", "consumer ads: not registered. Known consumers: none."),
+        ("pin ads s1", "consumer ads: not registered. Known consumers: none."),
     ],
 )
 def test_a_change_that_is_refused_leaves_no_trace(

@@ -42,7 +42,7 @@ def tables(tmp_path: Path, config: Path) -> Tables:
 @pytest.mark.parametrize(
     ("space", "said"),
     [
-        ("absent", "space absent: not in the registry; spaces there are: mine, other, retired."),
+        ("absent", "space absent: not in the registry. Known spaces: mine, other, retired."),
         ("retired", "space retired is retired; evaluate one that is in use."),
         ("other", "space other was trained with other columns, windows or item vectors than this configuration has"),
     ],

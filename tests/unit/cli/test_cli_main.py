@@ -86,12 +86,12 @@ def test_commands_that_need_a_space_are_refused_where_there_is_none(
 ) -> None:
     shown = userrep("spaces", "show", "s-unknown", "--config", empty_root)
     assert (shown.code, shown.out) == (2, "")
-    assert shown.faults == ["space s-unknown: not in the registry; spaces there are: none."]
+    assert shown.faults == ["space s-unknown: not in the registry. Known spaces: none."]
     exported = userrep(
         "export", "embeddings", "--config", empty_root, "--as-of", "2024-05-02", "--out", tmp_path / "out"
     )
     assert (exported.code, exported.out) == (2, "")
-    assert exported.faults[0].startswith("no space is serving. `userrep pipeline` trains one")
+    assert exported.faults[0].startswith("no space is serving. Run `userrep pipeline` to train")
     assert not (tmp_path / "out").exists()
     back = userrep("spaces", "rollback", "--config", empty_root)
     assert (back.code, back.faults) == (2, ["rollback: no other space has served before."])

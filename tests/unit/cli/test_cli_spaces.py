@@ -161,7 +161,7 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
     answer_of("consumers register search", "--owner", "team search")
     answer_of("consumers ready search s2")
     assert answer_of("consumers register ads", "--owner", "me", code=2) == [
-        "consumer ads belongs to team ads; choose another name, or ask them to remove it."
+        "consumer ads belongs to team ads. Choose another name, or ask them to remove it."
     ]
     planned = answer_of("spaces promote s2 --dry-run")
     names = {what: [c["name"] for c in planned[what]] for what in ("moves", "blocks", "pinned")}
@@ -175,7 +175,7 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
         "stay pinned: mail (s1)",
     ]
     refused = answer_of("spaces promote s2", code=3)
-    assert refused[0] == "space s2 is not promoted: a consumer that follows is not ready for it; nothing has changed."
+    assert refused[0] == "space s2 is not promoted: a consumer that follows is not ready for it. Nothing has changed."
     assert "`userrep consumers ready ads s2` once" in refused[1]
     answer_of("consumers ready ads s2")
     assert answer_of("spaces promote s2 --dry-run")["would_serve"]
@@ -188,7 +188,7 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
     assert "consumer mail (owner team mail) is pinned to it" in answer_of("spaces retire s1", code=2)[0]
     answer_of("consumers pin mail serving")
     answer_of("spaces retire s1")
-    assert answer_of("consumers pin mail s1", code=2) == ["space s1 is retired; spaces that can be used: s2."]
+    assert answer_of("consumers pin mail s1", code=2) == ["space s1 is retired. Spaces that can be used: s2."]
     assert answer_of("spaces rollback", code=2) == ["rollback: no other space has served before."]
     answer_of("consumers remove mail")
     listed = userrep("consumers", "list", "--config", config).out.splitlines()

@@ -121,4 +121,4 @@ def test_an_unknown_space_is_refused(userrep: Userrep, config: Path, tmp_path: P
         patch.setattr(cli_stream, "tables_of", lambda _: tables)
         answer = userrep("stream", "verify", "--config", config, "--as-of", "2024-05-02", "--space", "s1")
     assert (answer.code, answer.out) == (2, "")
-    assert answer.faults == ["space s1: not in the registry; spaces there are: none."]
+    assert answer.faults == ["space s1: not in the registry. Known spaces: none."]

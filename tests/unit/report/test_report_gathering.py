@@ -60,7 +60,7 @@ def test_the_page_of_a_whole_pipeline_has_every_part_and_no_user_id(
     assert again.out.splitlines()[-1] == f"report: {out}, figures: {out.with_suffix('.json')}"
     unknown = userrep("report", "--config", path, "--out", out, "--space", "s9")
     assert (unknown.code, unknown.out) == (2, "")
-    assert unknown.faults[0].startswith(f"space s9: not in the registry; spaces there are: {space.space_id}.")
+    assert unknown.faults[0].startswith(f"space s9: not in the registry. Known spaces: {space.space_id}.")
 
 
 def test_without_features_of_the_date_users_are_of_one_colour(done: tuple[Pipeline, Config]) -> None:
@@ -94,5 +94,5 @@ def test_a_report_is_refused_before_spark_starts(
     assert "ends in .html" in refused("--out", tmp_path / "out.pdf")
     assert "space '../x' is not a valid name" in refused("--out", out, "--space", "../x")
     FileTables(None, str(tmp_path / "root")).add(JOB_RUNS, [a_run("build_activity_tiles", "r1", outcome="failed")])
-    assert refused("--out", out, "--space", "s9").startswith("space s9: not in the registry; spaces there are: none.")
+    assert refused("--out", out, "--space", "s9").startswith("space s9: not in the registry. Known spaces: none.")
     assert not out.exists()

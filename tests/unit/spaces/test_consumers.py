@@ -40,8 +40,8 @@ def test_a_promotion_names_each_consumer_that_blocks_it_with_the_cure_and_change
         promote(tables, find_space(tables, B))
     _, *cures = str(caught.value).splitlines()
     assert cures == [
-        f"consumer {name} (owner {name}@corp): `userrep consumers ready {name} {B}` once its model is trained on it, "
-        f"or `userrep consumers pin {name} {A}` to let it stay."
+        f"consumer {name} (owner {name}@corp): run `userrep consumers ready {name} {B}` once its model is trained on "
+        f"that space, or `userrep consumers pin {name} {A}` to let it stay."
         for name in ("ads", "search")
     ]
     assert tables.version(REGISTRY) == before
@@ -69,7 +69,7 @@ def test_all_that_is_known_of_a_consumer_is_kept(tables: Tables) -> None:
     consumers.pin_consumer(tables, "ads", "serving")
     assert consumers.find_consumer(tables, "ads").follows
     consumers.remove_consumer(tables, "ads")
-    with pytest.raises(UsageError, match="consumer ads: not registered; consumers there are: none"):
+    with pytest.raises(UsageError, match=r"consumer ads: not registered\. Known consumers: none"):
         consumers.find_consumer(tables, "ads")
 
 
@@ -97,5 +97,5 @@ def test_the_space_of_a_consumer_is_that_of_the_registry_as_it_is_now(tables: Ta
     consumers.pin_consumer(tables, "mail", "serving")
     assert consumers.space_of_consumer(tables, "mail").space_id == B
     consumers.remove_consumer(tables, "ads")
-    with pytest.raises(UsageError, match="consumer ads: not registered; consumers there are: mail"):
+    with pytest.raises(UsageError, match=r"consumer ads: not registered\. Known consumers: mail"):
         consumers.space_of_consumer(tables, "ads")

@@ -87,7 +87,7 @@ def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(
     work.said.clear()
 
     space = work.pipeline().train_autoencoder()
-    assert "training rows of the run that was cut off are used" in work.said
+    assert "training rows: reusing those of the interrupted run" in work.said
     assert "training goes on from its checkpoint in epoch 2, after 0 steps of it" in work.said
     assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
     assert folder.endswith(space.space_id)
@@ -127,7 +127,10 @@ def test_of_two_trainings_with_one_id_one_is_registered_and_whole(work: Work, mo
 
     monkeypatch.setattr(create, "held", lambda *_, **__: nullcontext())
     monkeypatch.setattr(create, "add_candidate", sleep)
-    with pytest.raises(UserrepError, match=r"another training has registered this id meanwhile"):
+    with pytest.raises(
+        UserrepError,
+        match=r"not registered, because a concurrent training has registered another artifact under this id",
+    ):
         first.train_autoencoder()
     (space,) = done
     assert find_space(first.tables, space.space_id) == space
@@ -159,7 +162,7 @@ def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work, mon
     next(rows.rglob("*.parquet")).unlink()
     work.said.clear()
     assert work.pipeline().train_autoencoder().space_id == space_id
-    assert any(line.startswith("training rows written: ") for line in work.said)
+    assert any(line.startswith("training rows: written with ") for line in work.said)
 
 
 @pytest.mark.full
@@ -169,7 +172,7 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     work.said.clear()
     warm = work.pipeline(max_epochs=1, init_from=serving.space_id).train_autoencoder()
     said = next(line for line in work.said if line.startswith("training begins"))
-    assert said.startswith(f"training begins with weights of space {serving.space_id}: encoder_linear, ")
+    assert said.startswith(f"training: starting from weights of space {serving.space_id}: encoder_linear, ")
     config = work.pipeline().config
     losses = {
         space.space_id: load_artifact(artifact_folder(config, space)).manifest.metrics["valid_loss"]
@@ -183,7 +186,7 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
         update={"model": narrow.config.model.model_copy(update={"latent_dim": 16})}
     )
     narrow.train_autoencoder()
-    assert any(line.startswith("not carried over: encoder_linear, ") for line in work.said)
+    assert any(line.startswith("training: not carried over: encoder_linear, ") for line in work.said)
 
 
 @pytest.mark.parametrize(

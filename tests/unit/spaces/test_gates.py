@@ -21,7 +21,7 @@ GATES = config.Gates(min_rows_share=0.5, min_live_dims_share=0.25)
         (SnapshotStats(100, 99, 0, 4), "1 rows repeat a user"),
         (SnapshotStats(100, 100, 2, 4), "2 vectors are not 4 finite numbers"),
         (SnapshotStats(100, 100, 0, 1), "only 1 of 4 dimensions vary"),
-        (SnapshotStats(40, 40, 0, 4), "it has 40 rows, the one before has 100"),
+        (SnapshotStats(40, 40, 0, 4), "it has 40 rows, the previous snapshot has 100"),
     ],
 )
 def test_each_gate_refuses_for_its_reason(stats: SnapshotStats, fault: str) -> None:
@@ -42,7 +42,7 @@ def test_all_faults_are_reported_together() -> None:
         "1 rows repeat a user",
         "2 vectors are not 8 finite numbers",
         "only 0 of 8 dimensions vary (gates.min_live_dims_share 0.25)",
-        "it has 40 rows, the one before has 100 (gates.min_rows_share 0.5)",
+        "it has 40 rows, the previous snapshot has 100 (gates.min_rows_share 0.5)",
     ]
 
 
@@ -50,7 +50,7 @@ def test_all_faults_are_reported_together() -> None:
 def test_a_snapshot_may_have_exactly_the_least_share_of_the_rows_before(num_rows: int, is_refused: bool) -> None:
     stats = SnapshotStats(num_rows, num_rows, 0, 8)
     faults = refusals(stats, GATES, dim=8, expected_rows=num_rows, rows_before=100)
-    assert faults == ["it has 49 rows, the one before has 100 (gates.min_rows_share 0.5)"] * is_refused
+    assert faults == ["it has 49 rows, the previous snapshot has 100 (gates.min_rows_share 0.5)"] * is_refused
 
 
 @pytest.mark.parametrize(("num_live", "is_refused"), [(2, False), (1, True)])

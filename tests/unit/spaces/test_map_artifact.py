@@ -102,16 +102,18 @@ def test_a_map_that_the_registry_does_not_name_is_refused(tables: Tables, new: S
 
 def test_a_map_of_other_artifacts_is_refused(tables: Tables, new: Space, folder: Path) -> None:
     for one, other in ((replace(new, content_hash="x"), OLD), (new, replace(OLD, content_hash="x"))):
-        with pytest.raises(ArtifactError, match="the map is from s002-b to s001-a, of other artifacts"):
+        with pytest.raises(ArtifactError, match="the map from s002-b to s001-a was fitted on other artifacts"):
             load_map(tables, one, other)
     folder.parent.rename(folder.parent.with_name("s003-c"))
     renamed = replace(new, maps=(("s003-c", new.maps[0][1]),))
-    with pytest.raises(ArtifactError, match=r"the map is from s002-b to s001-a, of other artifacts. Restore the fold"):
+    with pytest.raises(ArtifactError, match=r"the map from s002-b to s001-a was fitted on other artifacts\. Restore"):
         load_map(tables, renamed, replace(OLD, space_id="s003-c"))
 
 
 def test_a_missing_map_is_refused_with_the_command_that_fits_it(tables: Tables) -> None:
-    with pytest.raises(UsageError, match=r"no map from space s002-b to .* s001-a: `userrep spaces diff s001-a s002-b`"):
+    with pytest.raises(
+        UsageError, match=r"s002-b: no map to .* s001-a\. Fit one with `userrep spaces diff s001-a s002-b`"
+    ):
         load_map(tables, NEW, OLD)
 
 
@@ -132,5 +134,5 @@ def test_tensors_that_are_no_finite_map_are_refused(tables: Tables, new: Space, 
     sealed = write_frozen(str(tables.artifacts_root) + "/other", manifest, tensors)
     Path(tables.artifacts_root, "other").rename(map_folder(tables, new, OLD, sealed.content_hash))
     renamed = replace(new, maps=(("s001-a", sealed.content_hash),))
-    with pytest.raises(ArtifactError, match="the tensors are no map of finite float32 numbers"):
+    with pytest.raises(ArtifactError, match="the tensors are not a linear map of finite float32 numbers"):
         load_map(tables, renamed, OLD)

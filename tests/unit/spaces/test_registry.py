@@ -80,7 +80,7 @@ def test_a_promotion_that_another_change_overtakes_says_so(tables: Tables, monke
     with_spaces(tables, A, B, C)
     overtaken_by(lambda: promote(tables, find_space(tables, C)), monkeypatch)
     with pytest.raises(
-        UserrepError, match="another change of the registry came first; look with `userrep spaces list`"
+        UserrepError, match=r"because another change of the registry came first\. Check with `userrep spaces list`"
     ):
         promote(tables, find_space(tables, B))
     assert find_space(tables, None).space_id == C
@@ -119,7 +119,7 @@ def promote_at_once(root: str, space_id: str, together: Any) -> str:
         return transitions.promote(known, space_id, now=NOW)
 
     try:
-        change_registry(FileTables(None, root), transition, only_if_spaces_are_as_seen=True)
+        change_registry(FileTables(None, root), transition, require_same_spaces=True)
     except UserrepError as error:
         return str(error)
     return "won"

@@ -119,7 +119,7 @@ def test_of_a_retired_space_nothing_is_kept_for_being_the_newest(tables: Tables)
     )
     assert set(states(tables).values()) == {EXPIRED}
     assert days_with_rows(tables) == set()
-    assert said == ["snapshots of space s001-a expired: 20, 2024-04-26 to 2024-05-15; 0 are kept"]
+    assert said == ["space s001-a: 20 snapshots expired, 2024-04-26 to 2024-05-15; 0 kept"]
 
 
 def test_partitions_are_dropped_by_sql_where_files_are_left_to_spark(tables: Tables) -> None:

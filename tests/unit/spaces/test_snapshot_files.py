@@ -149,14 +149,14 @@ def test_what_a_run_has_left_that_was_killed_before_the_ledger_is_replaced(
 def test_of_two_runs_that_make_a_snapshot_at_once_one_stops_with_one_line(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, others = snapshots._write_files, list[list[Snapshot]]()
+    write, others = snapshots.write_files, list[list[Snapshot]]()
 
     def meanwhile(*arguments: Any) -> None:
-        monkeypatch.setattr(snapshots, "_write_files", write)
+        monkeypatch.setattr(snapshots, "write_files", write)
         others.append(site.stage())
         write(*arguments)
 
-    monkeypatch.setattr(snapshots, "_write_files", meanwhile)
+    monkeypatch.setattr(snapshots, "write_files", meanwhile)
     with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
         site.stage()
     publish_snapshots(site.tables, site.config, site.space, others[0], on_time=True)
@@ -167,7 +167,9 @@ def test_of_two_runs_that_make_a_snapshot_at_once_one_stops_with_one_line(
 
 
 def test_features_that_are_not_built_are_named_before_anything_is_encoded(site: Site) -> None:
-    with pytest.raises(UsageError, match=r"no features of 2024-06-01: `userrep run build_user_features"):
+    with pytest.raises(
+        UsageError, match=r"no features of 2024-06-01\. Build them with `userrep run build_user_features"
+    ):
         stage_snapshots(site.tables, site.config, site.space, [DATES[0], date(2024, 6, 1)])
 
 

@@ -14,7 +14,6 @@ from tests.support.embedding_tables import add_spaces, snapshot
 from tests.unit.inference.test_model import saved
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
-from userrep.features.build import FeatureSet
 from userrep.spaces import snapshots
 from userrep.spaces.gates import SnapshotStats
 from userrep.spaces.registry import Space, find_space
@@ -24,10 +23,8 @@ from userrep.spaces.snapshots import (
     newest_snapshot,
     publish_snapshots,
     record_snapshots,
-    snapshot_inputs,
     stage_snapshots,
     staged_snapshots,
-    stale_snapshots,
 )
 from userrep.store.places import open_tables
 from userrep.store.schemas import FEATURE_SETS, SNAPSHOTS
@@ -109,7 +106,9 @@ def test_the_newest_snapshot_of_a_date_is_its_highest_published_revision(tables:
     assert newest_snapshot(tables, "s001-a", D1).revision == 10
     with pytest.raises(UsageError, match=r"no snapshot of 2024-05-03; dates published: 2024-05-01, 2024-05-02\. "):
         newest_snapshot(tables, "s001-a", D3)
-    with pytest.raises(UsageError, match=r"dates published: none\. `userrep pipeline --as-of 2024-05-01` builds it"):
+    with pytest.raises(
+        UsageError, match=r"dates published: none\. Build it with `userrep pipeline --as-of 2024-05-01`"
+    ):
         newest_snapshot(tables, "s002-b", D1)
 
 
@@ -128,8 +127,12 @@ def test_rows_of_a_snapshot_are_selected_by_space_date_and_revision() -> None:
 def test_a_date_gets_a_new_revision_after_all_that_were_ever_judged(
     tables: Tables, config: Config, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[list[Snapshot]] = []
-    monkeypatch.setattr(snapshots, "_write_files", lambda *arguments: written.append(arguments[-1]))
+    written: list[tuple[Any, list[Snapshot]]] = []
+
+    def write(*arguments: Any) -> None:
+        written.append((arguments[-1], list_snapshots(tables, "s001-a", states=("begun",))))
+
+    monkeypatch.setattr(snapshots, "write_files", write)
     build_features(tables, one=D1, two=D2, three=D3, four=D4)
     record_snapshots(tables, [
         snapshot(D1, 2), snapshot(D1, 1), snapshot(D2, 1, state="refused"), snapshot(D3, 4, state="expired"),
@@ -140,10 +143,14 @@ def test_a_date_gets_a_new_revision_after_all_that_were_ever_judged(
         (D1, 3, "s001-a-20240501-r3"), (D2, 2, "s001-a-20240502-r2"), (D3, 5, "s001-a-20240503-r5"),
         (D4, 1, "s001-a-20240504-r1"),
     ]  # fmt: skip
-    assert [replace(snapshot, state="staged", begun_by=None) for snapshot in written[0]] == staged
+    ((keys, begun),) = written
+    assert [replace(snapshot, state="staged", begun_by=None) for snapshot in begun] == staged
+    assert keys == {snapshot.as_of: snapshot.key for snapshot in staged}
     assert list_snapshots(tables, "s001-a", states=("staged",)) == staged
     assert {(s.available_at, s.gates, s.num_users) for s in staged} == {(None, "", 2)}
-    with pytest.raises(UsageError, match="no features of 2024-05-05: `userrep run build_user_features"):
+    with pytest.raises(
+        UsageError, match=r"space s001-a: no features of 2024-05-05\. Build them with `userrep run build_user_f"
+    ):
         stage_snapshots(tables, config, space, [D1, D5])
 
 
@@ -201,32 +208,17 @@ def test_a_refused_snapshot_stays_unread_and_stops_no_other(
     with pytest.raises(GateRefusedError) as caught:
         publish_snapshots(tables, config, find_space(tables, "s001-a"), stage(tables, sizes), on_time=True)
     assert str(caught.value) == (
-        "not published: snapshot s001-a-20240502-r1: it has 40 rows, the one before has 100 (gates.min_rows_share 0.5)."
-        " snapshot s001-a-20240504-r1: it has no rows; it has 0 rows, the features have 30; only 0 of 16 dimensions "
-        "vary (gates.min_live_dims_share 0.5); it has 0 rows, the one before has 50 (gates.min_rows_share 0.5). "
-        "What was published before stays as it is. Look at the features of these dates, or at the settings below gates."
+        "not published: snapshot s001-a-20240502-r1: it has 40 rows, the previous snapshot has 100 "
+        "(gates.min_rows_share 0.5). snapshot s001-a-20240504-r1: it has no rows; it has 0 rows, the features have 30; "
+        "only 0 of 16 dimensions vary (gates.min_live_dims_share 0.5); it has 0 rows, the previous snapshot has 50 "
+        "(gates.min_rows_share 0.5). Snapshots that were published before stay available. Check the features of these "
+        "dates, or the settings below gates."
     )
     assert [s.as_of for s in list_snapshots(tables, "s001-a")] == [D1, D3]
     refused = list_snapshots(tables, "s001-a", states=("refused",))
     assert [(s.as_of, s.available_at, len(json.loads(s.gates)["faults"])) for s in refused] == [
         (D2, None, 1), (D4, None, 4),
     ]  # fmt: skip
-
-
-def test_a_date_is_stale_if_its_newest_revision_was_made_from_other_inputs(space: Space) -> None:
-    def features(log_hash: str) -> FeatureSet:
-        return FeatureSet(D1, log_hash, "x", 2, 0)
-
-    def made_from(day: date, revision: int, log_hash: str) -> Snapshot:
-        return replace(snapshot(day, revision), inputs_hash=snapshot_inputs(space, features(log_hash)))
-
-    published = [
-        made_from(D1, 1, "old"), made_from(D1, 2, "new"), made_from(D2, 1, "new"), made_from(D2, 2, "old"),
-        made_from(D3, 1, "new"), made_from(D4, 1, "new"),
-    ]  # fmt: skip
-    sets = dict.fromkeys((D1, D2, D4), features("new"))
-    assert stale_snapshots(published, space, sets, {D3}) == [D2, D3]
-    assert stale_snapshots(published[:2], replace(space, content_hash="another"), sets, ()) == [D1]
 
 
 def test_staged_snapshots_come_in_the_order_of_the_dates_asked_for(tables: Tables, space: Space) -> None:
@@ -236,6 +228,6 @@ def test_staged_snapshots_come_in_the_order_of_the_dates_asked_for(tables: Table
     found: list[Any] = staged_snapshots(tables, space, [D2, D1])
     assert [s.snapshot_id for s in found] == ["s001-a-20240502-r2", "s001-a-20240501-r1"]
     with pytest.raises(
-        UsageError, match="no staged snapshot of 2024-05-03, 2024-05-04: `userrep run embed_users` first"
+        UsageError, match=r"no staged snapshot of 2024-05-03, 2024-05-04\. Run `userrep run embed_users` first"
     ):
         staged_snapshots(tables, space, [D1, D3, D4])

@@ -135,7 +135,7 @@ def test_the_loss_of_a_model_is_told_and_the_model_left_as_it_was(
 
 def test_a_missing_map_is_told_with_the_command_that_fits_it(tables: Tables, spark: SparkSession) -> None:
     with pytest.raises(
-        UsageError, match=r"no map from space s002-b to the coordinates of s001-a: `userrep spaces diff"
+        UsageError, match=r"space s002-b: no map to the coordinates of space s001-a\. Fit one with `userrep spaces diff"
     ):
         join_embeddings(labels(spark), tables=tables, space=NEW, coordinates=OLD)
 
@@ -143,7 +143,7 @@ def test_a_missing_map_is_told_with_the_command_that_fits_it(tables: Tables, spa
 def test_spaces_that_were_never_embedded_at_the_same_date_are_told(tables: Tables) -> None:
     add_spaces(tables, "s003-c")
     publish(tables, {snapshot(date(2024, 6, 1), space="s003-c", dim=2): {"u": [0.0, 1.0]}})
-    with pytest.raises(UsageError, match="s001-a and s003-c have no snapshot of the same as-of date"):
+    with pytest.raises(UsageError, match="s001-a and s003-c have no published snapshot of the same as-of date"):
         common_dates(tables, find_space(tables, "s003-c"), find_space(tables, OLD))
 
 

@@ -52,7 +52,7 @@ def test_a_space_goes_from_candidate_to_ready_to_serving_and_back(tables: Tables
     assert _states(tables) == {"s001-a": "ready", "s002-b": "serving"}
     assert rollback(tables).space_id == "s001-a"
     assert find_space(tables, None).space_id == "s001-a"
-    with pytest.raises(UsageError, match="s001-a is serving; promote another one first"):
+    with pytest.raises(UsageError, match=r"s001-a is serving\. Promote another space first"):
         retire(tables, find_space(tables, "s001-a"))
     retire(tables, find_space(tables, "s002-b"))
     assert _states(tables) == {"s001-a": "serving", "s002-b": "retired"}
@@ -60,7 +60,7 @@ def test_a_space_goes_from_candidate_to_ready_to_serving_and_back(tables: Tables
 
 def test_an_unknown_space_is_named_with_those_there_are(tables: Tables) -> None:
     _add(tables, "s001-a")
-    with pytest.raises(UsageError, match="space s009: not in the registry; spaces there are: s001-a"):
+    with pytest.raises(UsageError, match=r"space s009: not in the registry\. Known spaces: s001-a"):
         find_space(tables, "s009")
     with pytest.raises(UsageError, match="not a valid name"):
         find_space(tables, "../s001-a")

@@ -143,7 +143,7 @@ def test_rows_of_a_run_that_was_cut_off_are_used_again(tables: Tables, config: C
     lines: list[str] = []
     found = training_inputs(tables, config, space_id="s1", versions=VERSIONS, as_ofs=[D1, D2], report=lines.append)
     assert_same(found, inputs)
-    assert lines == ["training rows of the run that was cut off are used"]
+    assert lines == ["training rows: reusing those of the interrupted run"]
 
 
 @pytest.mark.parametrize(("max_rows", "share"), [(20, 1.0), (1000, 1.0), (5, 0.25)])
@@ -160,13 +160,15 @@ def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
         shares.append(share)
         return inputs, {}
 
-    monkeypatch.setattr(module, "_make", make)  # needs Spark
+    monkeypatch.setattr(module, "_build", make)  # needs Spark
     found = training_inputs(tables, config, space_id="s1", versions=VERSIONS, as_ofs=[D1, D2], report=lines.append)
     assert found == inputs
     assert shares == [share]  # of ten users at each of two as-of dates; dates of futures do not count
     assert [path.name for path in folder.iterdir()] == ["inputs"]
     assert_same(_read(f"{folder}/inputs", inputs_key(tables, config, "l1", [D1, D2])), inputs)
-    sampled = ["training.max_rows: of 20 rows those of 25.00% of the users"] if share < 1 else []
+    sampled = (
+        ["training rows: using 25.00% of the users, because 20 rows exceed training.max_rows"] if share < 1 else []
+    )
     assert lines[:-1] == sampled
     assert lines[-1].endswith(f"{inputs.layout.width} inputs, {inputs.targets.width} targets, 2 as-of dates")
 

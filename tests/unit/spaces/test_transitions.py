@@ -41,11 +41,11 @@ def test_a_follower_that_is_not_ready_blocks_a_promotion_and_is_named() -> None:
     with pytest.raises(PromotionRefusedError) as caught:
         transitions.promote(known, B, now=NOW)
     assert str(caught.value).splitlines() == [
-        "space s002-b is not promoted: 2 consumers that follow are not ready for it; nothing has changed.",
-        "consumer mail (owner team): `userrep consumers ready mail s002-b` once its model is trained on it, "
-        "or `userrep consumers pin mail s001-a` to let it stay.",
-        "consumer search (owner team): `userrep consumers ready search s002-b` once its model is trained on it, "
-        "or `userrep consumers pin search s001-a` to let it stay.",
+        "space s002-b is not promoted: 2 consumers that follow are not ready for it. Nothing has changed.",
+        "consumer mail (owner team): run `userrep consumers ready mail s002-b` once its model is trained on "
+        "that space, or `userrep consumers pin mail s001-a` to let it stay.",
+        "consumer search (owner team): run `userrep consumers ready search s002-b` once its model is trained on "
+        "that space, or `userrep consumers pin search s001-a` to let it stay.",
     ]
     with pytest.raises(PromotionRefusedError, match="is not promoted: a consumer that follows is not ready for it"):
         transitions.promote(transitions.remove(known, "mail"), B, now=NOW)
@@ -95,7 +95,10 @@ def test_candidates_are_registered_once_and_spaces_ordered_by_their_creation() -
 
 def test_an_id_is_not_given_to_a_second_artifact() -> None:
     known = transitions.add_candidate(Registry(), space(A, "candidate"))
-    with pytest.raises(UserrepError, match=f"space {A}: another training has registered this id meanwhile"):
+    with pytest.raises(
+        UserrepError,
+        match=f"space {A}: not registered, because a concurrent training has registered another artifact under this id",
+    ):
         transitions.add_candidate(known, replace(space(A, "candidate"), content_hash="another"))
 
 
@@ -166,19 +169,19 @@ def test_a_space_that_a_consumer_is_pinned_to_is_not_retired() -> None:
     assert transitions.retire(gone, B, now=NOW) is gone
     with pytest.raises(UsageError, match=f"space {B} is retired; only a ready space can serve"):
         transitions.promote(gone, B, now=NOW)
-    with pytest.raises(UsageError, match="s001-a is serving; promote another one first"):
+    with pytest.raises(UsageError, match=r"s001-a is serving\. Promote another space first"):
         transitions.retire(gone, A, now=NOW)
 
 
 @pytest.mark.parametrize(
     ("transition", "arguments", "said"),
     [
-        (transitions.declare_ready, ("mail", A), "consumer mail: not registered; consumers there are: ads"),
-        (transitions.declare_ready, ("ads", "s9"), "space s9: not in the registry; spaces there are: s001-a, s002-b"),
-        (transitions.declare_ready, ("ads", C), f"space {C} is candidate: it has no snapshot to use yet"),
-        (transitions.declare_ready, ("ads", "s004-d"), "space s004-d is retired; spaces that can be used: s001-a, s0"),
-        (transitions.pin, ("ads", C), f"space {C} is candidate: it has no snapshot to use yet"),
-        (transitions.pin, ("ads", "s004-d"), "space s004-d is retired; spaces that can be used: s001-a, s002-b"),
+        (transitions.declare_ready, ("mail", A), "consumer mail: not registered. Known consumers: ads"),
+        (transitions.declare_ready, ("ads", "s9"), "space s9: not in the registry. Known spaces: s001-a, s002-b"),
+        (transitions.declare_ready, ("ads", C), f"space {C} is a candidate without a published snapshot"),
+        (transitions.declare_ready, ("ads", "s004-d"), "space s004-d is retired. Spaces that can be used: s001-a, s0"),
+        (transitions.pin, ("ads", C), f"space {C} is a candidate without a published snapshot"),
+        (transitions.pin, ("ads", "s004-d"), "space s004-d is retired. Spaces that can be used: s001-a, s002-b"),
         (transitions.pin, ("../x", A), "consumer '../x' is not a valid name"),
         (transitions.promote, (C,), "is candidate; only a ready space can serve. A candidate becomes ready when"),
         (transitions.promote, ("s004-d",), "is retired; only a ready space can serve. `userrep spaces list` shows"),
@@ -197,8 +200,8 @@ def test_a_change_that_makes_no_sense_is_refused_with_the_cure(
 @pytest.mark.parametrize(
     ("name", "owner", "pin", "said"),
     [
-        ("ads", "them", None, "consumer ads belongs to team; choose another name, or ask them to remove it"),
-        ("ads", "team", B, "consumer ads is registered already; `userrep consumers pin ads s002-b` changes its space"),
+        ("ads", "them", None, "consumer ads belongs to team. Choose another name, or ask them to remove it"),
+        ("ads", "team", B, "consumer ads is already registered. Change its space with `userrep consumers pin ads"),
         ("mail", " ", None, "name a team or a person, in one line of at most 100 characters"),
         ("mail", "a\nb", None, "name a team or a person, in one line"),
         ("mail", "a" * 101, None, "name a team or a person, in one line"),

@@ -83,7 +83,7 @@ def test_a_kept_training_is_recorded_once_as_it_was_kept(
         "folder": artifact_folder(config, find_space(tables, "s001-a")), "curve": CURVE, "ranks": RANKS,
         "environment": ENVIRONMENT,
     }  # fmt: skip
-    assert lines == ["tracking: space s001-a is recorded with MLflow: run run of s001-a, models:/userrep/s001-a"]
+    assert lines == ["tracking: space s001-a recorded in MLflow: run run of s001-a, models:/userrep/s001-a"]
     assert waiting(config) == []
 
 
@@ -109,7 +109,7 @@ def test_a_training_that_cannot_be_recorded_is_kept_and_those_after_it_are_not_t
     assert answer_with(monkeypatch, unreachable) == []
     lines: list[str] = []
     record_kept(tables, config, lines.append)
-    assert lines == ["no server for s002-b. The space is whole; the next run of the pipeline records it."]
+    assert lines == ["no server for s002-b. The space itself is complete. The next run of the pipeline records it."]
     assert waiting(config) == ["s001-a.json", "s002-b.json"]
 
 

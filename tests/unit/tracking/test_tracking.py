@@ -34,8 +34,8 @@ from userrep.spaces.unrecorded import keep_training, record_kept
 from userrep.store.places import open_tables
 from userrep.tracking import record
 from userrep.tracking.client import mlflow_client
-from userrep.tracking.place import tracking_place
 from userrep.tracking.record import TrackedRun, record_training
+from userrep.tracking.target import tracking_target
 
 pytestmark = pytest.mark.default
 
@@ -66,7 +66,7 @@ def recorded(config: Config, manifest: SpaceManifest, folder: Path, **more: Any)
 
 @contextmanager
 def asking(config: Config) -> Iterator[Any]:
-    with mlflow_client(tracking_place(config)) as client:
+    with mlflow_client(tracking_target(config)) as client:
         yield client
 
 
@@ -316,7 +316,7 @@ def test_the_newest_candidate_stays_when_an_older_recording_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, older, newer = config_of(tmp_path), saved(tmp_path / "s1"), saved(tmp_path / "s2", space_id="s2")
-    monkeypatch.setattr(record._Recording, "_name", lambda *_: 1 / 0)
+    monkeypatch.setattr(record._Recording, "_set_aliases", lambda *_: 1 / 0)
     with pytest.raises(TrackingError, match="ZeroDivisionError: division by zero"):
         recorded(config, older, tmp_path / "s1")
     monkeypatch.undo()
@@ -356,7 +356,7 @@ def test_a_training_waits_until_the_server_is_back_and_is_recorded_with_its_own_
     record_kept(tables, config, said.append)
     assert len(said) == 1
     assert said[0].startswith("tracking: space s1 could not be recorded at ${TRACKING_SERVER}: ")
-    assert said[0].endswith("The space is whole; the next run of the pipeline records it.")
+    assert said[0].endswith("The space itself is complete. The next run of the pipeline records it.")
     monkeypatch.delenv("TRACKING_SERVER")
     record_kept(tables, config, said.append)
     assert "TRACKING_SERVER" in said[1]
@@ -364,7 +364,7 @@ def test_a_training_waits_until_the_server_is_back_and_is_recorded_with_its_own_
     record_kept(tables, config, said.append)
     record_kept(tables, config, said.append)
     assert len(said) == 3
-    assert "space s1 is recorded with MLflow: run " in said[2]
+    assert "space s1 recorded in MLflow: run " in said[2]
     assert not list(Path(str(config.root), "artifacts", "unrecorded").iterdir())
     with asking(config) as client:
         run_id = client.get_model_version_by_alias("userrep", "candidate").run_id
@@ -436,7 +436,7 @@ def test_switched_off_mlflow_is_not_even_imported(tmp_path: Path) -> None:
         import userrep.workflows.pipeline
         from tests.support.builders import config_of
         from userrep.spaces.unrecorded import keep_training, record_kept
-        from userrep.tracking.place import check_tracking
+        from userrep.tracking.target import check_tracking
         config = config_of(Path("..").absolute(), tracking={"mlflow": False, "uri": "nonsense://"})
         check_tracking(config)
         keep_training(config, "s1", curve=[], ranks=[])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from userrep.tracking.client import mlflow_client
-from userrep.tracking.place import TrackingPlace
+from userrep.tracking.target import TrackingTarget
 
 pytestmark = pytest.mark.fast
 
@@ -42,19 +42,19 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Mlflow:
     return mlflow
 
 
-def place_at(uri: str) -> TrackingPlace:
-    return TrackingPlace(uri=uri, experiment="e", model="m", artifacts=None, secrets={})
+def target_at(uri: str) -> TrackingTarget:
+    return TrackingTarget(uri=uri, experiment="e", model="m", artifacts=None, secrets={})
 
 
 @pytest.mark.parametrize("before", ["https://theirs", None])
-def test_the_tracking_uri_is_the_place_s_inside_and_what_it_was_outside_even_after_an_error(
+def test_the_tracking_uri_is_the_target_s_inside_and_what_it_was_outside_even_after_an_error(
     mlflow: Mlflow, before: str | None
 ) -> None:
     mlflow.uri = before
-    with mlflow_client(place_at("https://ours")) as client:
+    with mlflow_client(target_at("https://ours")) as client:
         assert client == "a client of https://ours"
     assert mlflow.uri == before
-    with pytest.raises(ConnectionError), mlflow_client(place_at("https://ours")):
+    with pytest.raises(ConnectionError), mlflow_client(target_at("https://ours")):
         raise ConnectionError
     assert mlflow.uri == before
 
@@ -66,7 +66,7 @@ def test_settings_of_the_environment_are_kept_and_ours_are_gone_afterwards(
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     monkeypatch.delenv("DO_NOT_TRACK", raising=False)
     before = dict(os.environ)
-    with mlflow_client(place_at("https://ours")):
+    with mlflow_client(target_at("https://ours")):
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
         assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["DO_NOT_TRACK"]) == ("0", "true")
     assert dict(os.environ) == before
@@ -75,7 +75,7 @@ def test_settings_of_the_environment_are_kept_and_ours_are_gone_afterwards(
 def test_loggers_are_silent_inside_and_as_they_were_outside(mlflow: Mlflow, caplog: pytest.LogCaptureFixture) -> None:
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
     before = [logger.level for logger in loggers]
-    with mlflow_client(place_at("https://ours")):
+    with mlflow_client(target_at("https://ours")):
         for logger in loggers:
             logger.error("what the exception says anyhow")
     assert caplog.records == []
@@ -85,7 +85,7 @@ def test_loggers_are_silent_inside_and_as_they_were_outside(mlflow: Mlflow, capl
 @pytest.mark.usefixtures("mlflow")
 def test_the_folder_of_a_sqlite_file_is_made_and_none_for_a_server(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    with mlflow_client(place_at("https://host/a/b")):
+    with mlflow_client(target_at("https://host/a/b")):
         assert list(tmp_path.iterdir()) == []
-    with mlflow_client(place_at(f"sqlite:///{tmp_path}/new/mlflow/m.db")):
+    with mlflow_client(target_at(f"sqlite:///{tmp_path}/new/mlflow/m.db")):
         assert (tmp_path / "new" / "mlflow").is_dir()

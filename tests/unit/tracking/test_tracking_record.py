@@ -8,12 +8,12 @@ import pytest
 
 from tests.unit.inference.test_model import saved
 from userrep.model.artifact import SpaceManifest
-from userrep.tracking.place import TrackingPlace
-from userrep.tracking.record import _flat, _Recording, _said
+from userrep.tracking.record import _first_line, _flat, _Recording
+from userrep.tracking.target import TrackingTarget
 
 pytestmark = pytest.mark.fast
 
-PLACE = TrackingPlace(uri="https://ada:hush@host", experiment="e", model="m", artifacts=None, secrets={"hush": "***"})
+TARGET = TrackingTarget(uri="https://ada:hush@host", experiment="e", model="m", artifacts=None, secrets={"hush": "***"})
 CURVE = [
     {"epoch": 1, "train_loss": 3.0, "valid_loss": 2.0},
     {"epoch": 2, "train_loss": 1.5, "valid_loss": 2.5},
@@ -31,11 +31,11 @@ def manifest(tmp_path: Path) -> SpaceManifest:
 
 
 def recording(manifest: SpaceManifest, ranks: list[dict[str, Any]]) -> _Recording:
-    return _Recording(PLACE, "folder", manifest, CURVE, ranks, {})
+    return _Recording(TARGET, "folder", manifest, CURVE, ranks, {})
 
 
 def test_losses_of_each_epoch_the_best_epoch_s_and_the_cost_are_measured(manifest: SpaceManifest) -> None:
-    measured = list(recording(manifest, [rank(0, 100.0), rank(1, 101.0)])._measured())
+    measured = list(recording(manifest, [rank(0, 100.0), rank(1, 101.0)])._metrics())
     assert measured == [
         ("train_loss", 3.0, 1), ("valid_loss", 2.0, 1), ("train_loss", 1.5, 2), ("valid_loss", 2.5, 2),
         ("best.train_loss", 3.0, 0), ("best.valid_loss", 2.0, 0), ("best_epoch", 1.0, 0), ("seconds", 12.5, 0),
@@ -46,7 +46,7 @@ def test_losses_of_each_epoch_the_best_epoch_s_and_the_cost_are_measured(manifes
 @pytest.mark.parametrize("num_ranks", [32, 33])
 def test_more_than_32_ranks_are_summed_up(manifest: SpaceManifest, num_ranks: int) -> None:
     ranks = [rank(k, (k + 1.0) ** 2) for k in range(num_ranks)]
-    speeds = {name: v for name, v, _ in recording(manifest, ranks)._measured() if name.startswith("rows_per_second")}
+    speeds = {name: v for name, v, _ in recording(manifest, ranks)._metrics() if name.startswith("rows_per_second")}
     if num_ranks == 32:
         assert speeds == {f"rows_per_second.rank_{k}": (k + 1.0) ** 2 for k in range(32)}
     else:
@@ -75,8 +75,9 @@ def test_settings_are_named_by_their_path() -> None:
 
 def test_an_error_is_shown_in_one_short_line_without_secrets() -> None:
     assert (
-        _said(ConnectionError("no //ada:hush@host, hush.\nmore of it"), PLACE) == "ConnectionError: no //***@host, ***"
+        _first_line(ConnectionError("no //ada:hush@host, hush.\nmore of it"), TARGET)
+        == "ConnectionError: no //***@host, ***"
     )
-    assert _said(ValueError(), PLACE) == "ValueError: no message"
-    cut = _said(ValueError("x" * 298 + "hush"), PLACE)
+    assert _first_line(ValueError(), TARGET) == "ValueError: no message"
+    cut = _first_line(ValueError("x" * 298 + "hush"), TARGET)
     assert cut == "ValueError: " + "x" * 298 + "**"

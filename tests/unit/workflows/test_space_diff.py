@@ -41,7 +41,7 @@ def test_what_cannot_be_compared_is_refused_before_spark_is_needed(tmp_path: Pat
             tables, config, old=OLD, new=NEW, model=SavedModel(f"{tmp_path}/nowhere", str(tmp_path)), report=print
         )
     record_snapshots(tables, [snapshot(date(2024, 5, 1)), snapshot(date(2024, 5, 2), space="s002-b")])
-    with pytest.raises(UsageError, match="s001-a and s002-b have no snapshot of the same as-of date"):
+    with pytest.raises(UsageError, match="s001-a and s002-b have no published snapshot of the same as-of date"):
         diff_spaces(tables, config, old=OLD, new=NEW, report=print)
 
 

@@ -1,0 +1,52 @@
+"""The vectors of snapshots: encode the features of as-of dates and write them to ``user_embeddings``."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from userrep.config import Config
+from userrep.features.build import features_table, stored_features
+from userrep.spaces.registry import Space, artifact_folder
+from userrep.spark.session import shuffle_partitions
+from userrep.store.buckets import user_bucket
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.tables import Tables
+
+KeysByDate = Mapping[date, Mapping[str, Any]]  # the values of the partition columns of each as-of date's rows
+
+# userrep.inference.embed imports torch, which takes seconds. Readers of the snapshot ledger do not need it.
+
+
+def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDate) -> None:
+    """Write vectors from tasks that read and write Parquet files directly; replace the rows of ``keys`` in a commit."""
+    from userrep.inference.embed import FeatureFile, embed_files
+
+    table = features_table(config, space.lineage_id)
+    since = tables.version(USER_EMBEDDINGS)
+    files = sorted(tables.files(table, lambda values: values["as_of"] in keys), key=lambda file: file.path)
+    written = embed_files(
+        tables.spark,
+        [FeatureFile(f"{tables.uri(table)}/{file.path}", file.num_rows, file.values["as_of"]) for file in files],
+        folder=artifact_folder(config, space),
+        content_hash=space.content_hash,
+        target=tables.target(USER_EMBEDDINGS),
+        values=keys,
+        min_tasks=shuffle_partitions(tables.spark),
+    )
+    tables.commit(USER_EMBEDDINGS, written, replacing=lambda values: values in keys.values(), since=since)
+
+
+def write_rows(tables: Tables, config: Config, space: Space, keys: KeysByDate) -> None:
+    """Write vectors with Spark, from the rows of the features table; replace the rows of ``keys``."""
+    from userrep.inference.embed import embedded
+
+    source = stored_features(tables, config, space.lineage_id, list(keys))
+    rows = embedded(source, folder=artifact_folder(config, space), content_hash=space.content_hash)
+    revisions = [(as_of, key["revision"]) for as_of, key in keys.items()]
+    revision_by_date = tables.spark.createDataFrame(revisions, "as_of DATE, revision INT")
+    keyed = rows.join(F.broadcast(revision_by_date), on="as_of", how="inner")
+    keyed = keyed.withColumns({"space_id": F.lit(space.space_id), "user_bucket": user_bucket()})
+    tables.replace(keyed, USER_EMBEDDINGS, list(keys.values()))

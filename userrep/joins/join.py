@@ -71,11 +71,11 @@ def join_embeddings(
 
     Returns
     -------
-    One row per label, with snapshot_id (null before the first snapshot and for an update), as_of, the vector (the
-    column's metadata has the space id), and its status. Statuses with a vector: found, in_sample (as-of date before
-    the space's ``trained_until``), update, new_user. Statuses with a null: not_in_snapshot, no_snapshot_yet, too_old,
-    expired (by retention), null_user, null_time. Lazy, except for ledger reads and, if in-sample snapshots are
-    published, a search of the label times for one of them.
+    Every label once (with ``options.missing`` "drop", only labels with a vector), with snapshot_id (null before the
+    first snapshot and for an update), as_of, the vector (the column's metadata has the space id), and its status.
+    Statuses with a vector: found, in_sample (as-of date before the space's ``trained_until``), update, new_user.
+    Statuses with a null: not_in_snapshot, no_snapshot_yet, too_old, expired (by retention), null_user, null_time.
+    Lazy, except for ledger reads and, if in-sample snapshots are published, a search of the label times for one.
     Cost: one shuffle of the labels and one pass over the vectors of their users, read from the tables' files; in a
     catalog, one shuffle of the labels and of all usable snapshots. Updates add a shuffle of labels and updates.
 
@@ -103,8 +103,7 @@ def report_in_sample(space: Space, as_of: date, options: JoinOptions) -> None:
     message = (
         f"labels: the vectors of {as_of} are in-sample: space {space.space_id} was trained on events until "
         f"{space.trained_until}, so its encoder has seen what came after them. A model trained on these labels will "
-        f"perform worse than it seems. Use labels from {space.trained_until} on, or those whose status is not "
-        "in_sample."
+        f"perform worse than it seems. Use labels from {space.trained_until} on, or of another status than in_sample."
     )
     if options.in_sample == "refuse":
         raise UsageError(message)

@@ -84,13 +84,14 @@ def create_training_set(
     snapshots, first, last = _used(labels, sources, options)
     if in_sample := [s.as_of for s in snapshots if s.in_sample]:
         report_in_sample(source, in_sample[0], options)
-    key = [consumer, source.space_id, [s.snapshot_id for s in snapshots], asdict(options), first, last]
+    snapshot_ids = [s.snapshot_id for s in snapshots]
+    key = [consumer, source.space_id, snapshot_ids, asdict(options), first, last]
     record = TrainingSet(
         training_set_id=checked_name(f"{name}-{short_hash(key)}", "training set"),
         name=name,
         consumer=consumer,
         space_id=source.space_id,
-        snapshot_ids=[s.snapshot_id for s in snapshots],
+        snapshot_ids=snapshot_ids,
         options=json.dumps(asdict(options)),
         first_label_at=first,
         last_label_at=last,
@@ -101,7 +102,7 @@ def create_training_set(
         tables.add(TRAINING_SETS, [vars(record)])
     rows = _joined(labels, tables, *existing[:1] or [record])
     if consumer is not None:
-        record_training_set(tables, consumer, training_set_id=record.training_set_id, snapshot_ids=record.snapshot_ids)
+        record_training_set(tables, consumer, training_set_id=record.training_set_id, snapshot_ids=snapshot_ids)
     return rows
 
 

@@ -1,7 +1,7 @@
 """Checks that a snapshot must pass before it is published."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -28,9 +28,6 @@ class SnapshotStats:
     num_users: int
     num_broken: int
     num_live_dims: int
-
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
 
 
 def snapshot_stats(rows: DataFrame, *, dim: int) -> dict[date, SnapshotStats]:

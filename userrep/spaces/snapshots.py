@@ -205,7 +205,7 @@ def _apply_gates(
         )
         on_schedule = datetime.combine(snapshot.as_of, time()) + config.snapshots.publish_delay
         available_at = on_schedule if on_time and snapshot.as_of not in finished_dates else now
-        gates = json.dumps(measured.as_dict() | {"dim": dim, "faults": faults})
+        gates = json.dumps(vars(measured) | {"dim": dim, "faults": faults})
         if faults:
             gated.append(replace(snapshot, state=REFUSED, gates=gates))
         else:

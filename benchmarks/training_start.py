@@ -26,7 +26,7 @@ from benchmarks.training_data import RowSize, run, training_task
 from userrep.spark.session import get_session
 from userrep.training.launch import horovod_launch
 from userrep.training.launch.backends import run_training
-from userrep.training.launch.lifeline import Address
+from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
 from userrep.training.task import TrainingTask
 

@@ -47,6 +47,6 @@ def test_two_ranks_of_which_one_is_killed_end_with_the_losses_of_one_process(
     assert losses_of(run_training(task, spark=spark, report=report)) == pytest.approx(undisturbed, rel=1e-4)
     assert len(killed) == 1
     assert any("Restart 1 of 2" in line for line in lines)
-    goes_on = [line for line in lines if line.startswith("training goes on from its checkpoint in epoch")]
-    assert len(goes_on) == 1
+    resumptions = [line for line in lines if line.startswith("training resumes from its checkpoint in epoch")]
+    assert len(resumptions) == 1
     assert not rank_processes()

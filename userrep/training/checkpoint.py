@@ -1,7 +1,8 @@
-"""Where a training stands, on disk: ``state.safetensors`` and ``state.json`` in a folder a checkpoint.
+"""Training checkpoints on disk: one folder each, with ``state.safetensors`` and ``state.json``.
 
-A folder is written under a temporary name, synced and renamed; the newest two are kept. No state of a random generator
-is in it: order and noise of the rows are keyed by (seed, epoch, shard or row), so that epoch and step say it all.
+A folder is written under a temporary name, synced and renamed. The newest two are kept. A checkpoint contains no state
+of a random generator: the order of rows and their noise are keyed by (seed, epoch, shard or row), so epoch and step
+determine both.
 """
 
 import hashlib
@@ -15,17 +16,18 @@ from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
 from userrep.store.storage import PARTIAL, delete_folder, exists, folder_names, read_bytes, write_folder
 
 TENSORS, STATE = "state.safetensors", "state.json"
-KEPT = 2
+NUM_KEPT = 2
 _MAX_TENSORS, _MAX_STATE = 16 << 30, 64 << 20  # bytes
-_CURE = "An older checkpoint is used, or the training starts anew."
+_CURE = "An older checkpoint is used, or the training starts from the beginning."
 
 
 @dataclass
-class Standing:
-    """What a training has done: ``step`` steps of ``epoch``, and all epochs before it.
+class TrainingState:
+    """The progress of a training: ``step`` steps of ``epoch``, and all epochs before it.
 
-    ``sums``: of each block's loss over these steps. ``curve``: one entry of losses for each epoch that is done.
-    ``optimizer``: its numbers. ``seconds``: spent so far.
+    ``sums``: the sum of each block's loss over the steps of this epoch. ``curve``: the losses of each finished epoch.
+    ``optimizer``: the optimizer's numbers (its tensors are stored separately). ``seconds``: time spent so far.
+    ``best_epoch``: the epoch with the lowest loss so far; 0 before the first epoch ends.
     """
 
     identity: str  # of the task
@@ -42,22 +44,22 @@ class Standing:
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that is whole: the name of its folder, and what is in it."""
+    """A complete checkpoint. ``name``: the name of its folder."""
 
     name: str
-    standing: Standing
+    state: TrainingState
     tensors: Tensors
 
 
-def save_checkpoint(folder: str, standing: Standing, tensors: Tensors) -> None:
-    """Write a checkpoint, then remove all but the newest two. One process at a time."""
+def save_checkpoint(folder: str, state: TrainingState, tensors: Tensors) -> None:
+    """Write a checkpoint, then remove all but the newest two. Not safe for several writers at once."""
     content = tensor_bytes(tensors)
-    state = asdict(standing) | {"sha256": hashlib.sha256(content).hexdigest()}
-    name = f"step-{int(standing.optimizer['taken']):09d}"
-    if exists(f"{folder}/{name}"):  # one that could not be read
+    facts = asdict(state) | {"sha256": hashlib.sha256(content).hexdigest()}
+    name = f"step-{int(state.optimizer['taken']):09d}"
+    if exists(f"{folder}/{name}"):  # not usable, or training would have resumed from it
         delete_folder(f"{folder}/{name}")
-    write_folder(f"{folder}/{name}", {TENSORS: content, STATE: json.dumps(state).encode()})
-    for old in checkpoint_names(folder)[KEPT:]:
+    write_folder(f"{folder}/{name}", {TENSORS: content, STATE: json.dumps(facts).encode()})
+    for old in checkpoint_names(folder)[NUM_KEPT:]:
         delete_folder(f"{folder}/{old}")
 
 
@@ -67,7 +69,7 @@ def checkpoint_names(folder: str) -> list[str]:
 
 
 def newest_checkpoint(folder: str, identity: str, report: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a task; those passed over are told."""
+    """Return the newest valid checkpoint of a task, None if there is none. Reports each checkpoint it skips."""
     for name in checkpoint_names(folder):
         try:
             return Checkpoint(name, *load_checkpoint(folder, name, identity))
@@ -76,31 +78,32 @@ def newest_checkpoint(folder: str, identity: str, report: Callable[[str], None])
     return None
 
 
-def load_checkpoint(folder: str, name: str, identity: str) -> tuple[Standing, Tensors]:
-    """Read a checkpoint and check it.
+def load_checkpoint(folder: str, name: str, identity: str) -> tuple[TrainingState, Tensors]:
+    """Read and validate a checkpoint.
 
     Raises
     ------
     ArtifactError
-        If it is not whole, or of another task than ``identity``.
+        If it is incomplete or damaged, or belongs to a task other than ``identity``.
     """
     path = f"{folder}/{name}"
     try:
-        state = json.loads(read_bytes(f"{path}/{STATE}", max_bytes=_MAX_STATE))
+        facts = json.loads(read_bytes(f"{path}/{STATE}", max_bytes=_MAX_STATE))
         content = read_bytes(f"{path}/{TENSORS}", max_bytes=_MAX_TENSORS)
-        expected = state.pop("sha256")
-        standing = Standing(**state)
+        expected = facts.pop("sha256")
+        state = TrainingState(**facts)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"checkpoint {path} is not whole ({type(error).__name__}: {error}). {_CURE}") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise ArtifactError(f"checkpoint {path} is incomplete or damaged ({reason}). {_CURE}") from None
     if hashlib.sha256(content).hexdigest() != expected:
-        raise ArtifactError(f"checkpoint {path}: {TENSORS} is not what {STATE} was written with. {_CURE}")
-    if standing.identity != identity:
-        raise ArtifactError(f"checkpoint {path} is of other rows or settings. {_CURE}")
-    return standing, read_tensors(content, f"checkpoint {path}: {TENSORS}", cure=_CURE)
+        raise ArtifactError(f"checkpoint {path}: {TENSORS} does not match the hash in {STATE}. {_CURE}")
+    if state.identity != identity:
+        raise ArtifactError(f"checkpoint {path} was written for other rows or settings. {_CURE}")
+    return state, read_tensors(content, f"checkpoint {path}: {TENSORS}", cure=_CURE)
 
 
 def remove_partial(folder: str) -> None:
-    """Remove what a killed process was about to write."""
+    """Remove the incomplete folders that killed processes left."""
     for name in folder_names(folder):
         if name.startswith(PARTIAL):
             delete_folder(f"{folder}/{name}")

@@ -1,13 +1,13 @@
-"""One training loop for every backend: it knows of other ranks what ``Comm`` says, and nothing else.
+"""The training loop, the same for every backend. It communicates with other ranks only through ``Comm``.
 
-Shapes: B rows, F inputs, T targets, H hidden units, K blocks of both.
+Shapes: B rows, F inputs, T targets, H hidden units, K blocks of inputs and targets.
 """
 
 import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corrupted, Corruption
 from userrep.model.losses import Loss
 from userrep.model.tensor_file import read_tensors, tensor_bytes
-from userrep.training.checkpoint import Standing, load_checkpoint, remove_partial, save_checkpoint
+from userrep.training.checkpoint import TrainingState, load_checkpoint, remove_partial, save_checkpoint
 from userrep.training.data.prefetch import prefetched
 from userrep.training.data.row_stream import Batch
 from userrep.training.data.shards import epoch_batches, first_rows
@@ -31,25 +31,27 @@ from userrep.training.progress import Progress
 from userrep.training.task import TrainingResult, TrainingTask
 
 VALID_SPLITS = ("valid_users", "valid_dates")
-VALID_ROWS = 16_384  # at most, of each split, over all ranks; they stay in memory
+MAX_VALID_ROWS = 16_384  # of each split, over all ranks; they stay in memory
 
 
 def train(
     task: TrainingTask, comm: Comm, report: Callable[[str], None], *, resume: str | None = None
 ) -> TrainingResult:
-    """Train to the end or until ``patience`` epochs have brought nothing; keep the best epoch's weights.
+    """Train until the last epoch, or until ``patience`` epochs bring no improvement. Keeps the best epoch's weights.
 
-    Judged is the mean loss over the validation splits that have rows, on clean inputs; without any, the training
-    loss. All ranks return the same; rank 0 alone reports and writes checkpoints into ``task.folder``. ``resume``: the
-    name of the checkpoint to go on from; on the same number of ranks the outcome is that of an undisturbed run, to
-    the bit.
+    The best epoch has the lowest mean loss over the validation splits that have rows, measured on uncorrupted inputs;
+    without validation rows, the lowest training loss. All ranks return the same weights and losses. Only rank 0 reports
+    and writes checkpoints to ``task.folder``.
+
+    ``resume``: the name of the checkpoint to resume from. With the same number of ranks, the result is bit-identical to
+    that of an uninterrupted run.
 
     Raises
     ------
     DivergedError
-        On every rank at once, if the loss, its gradient, or the loss on validation rows is not finite.
+        On every rank at once, if the loss, its gradient or the validation loss is not finite.
     PeerLostError
-        If another rank is gone.
+        If another rank has ended or is unreachable.
     """
     torch.set_num_threads(task.training.threads)
     trainer = _Trainer(task, comm, report if comm.rank == 0 else lambda _: None)
@@ -57,14 +59,14 @@ def train(
         remove_partial(task.folder)
     if resume is not None:
         trainer.restore(resume)
-    trainer.begin()
-    while not trainer.at.finished:
-        trainer.epoch()
+    trainer.start_progress()
+    while not trainer.state.finished:
+        trainer.run_epoch()
     return trainer.result()
 
 
 class _Trainer:
-    """Model, optimiser and data of one rank."""
+    """Model, optimizer and data of one rank."""
 
     progress: Progress
 
@@ -84,20 +86,20 @@ class _Trainer:
         self._loss = Loss(layout, targets, task.model, task.read_candidates(), task.row_weight).to(self._device)
         self._optimizer = Optimizer(self._model, training, task.steps * training.max_epochs, self._loss.weight_K, comm)
         self._valid = {split: self._valid_rows(split) for split in VALID_SPLITS if any(task.files.get(split, []))}
-        self.at = Standing(task.identity, training.seed, sums=[0.0] * len(self._loss.names))
+        self.state = TrainingState(task.identity, training.seed, sums=[0.0] * len(self._loss.names))
 
     def restore(self, name: str) -> None:
-        """Go on from a checkpoint."""
-        self.at, arrays = load_checkpoint(self._task.folder, name, self._task.identity)
+        """Resume from a checkpoint."""
+        self.state, arrays = load_checkpoint(self._task.folder, name, self._task.identity)
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        parts = {kind: _below(tensors, kind) for kind in ("model", "best", "optimizer")}
+        parts = {kind: _with_prefix(tensors, kind) for kind in ("model", "best", "optimizer")}
         self._load(parts["model"])
         self._best = parts["best"]
-        self._optimizer.restore(parts["optimizer"], self.at.optimizer)
+        self._optimizer.restore(parts["optimizer"], self.state.optimizer)
 
-    def begin(self) -> None:
-        """Start the clock."""
-        self._saved, self._save_after = time.monotonic(), self._task.training.checkpoint_every.total_seconds()
+    def start_progress(self) -> None:
+        """Start measuring the time, for progress reports and for the next checkpoint."""
+        self._saved_at, self._save_after = time.monotonic(), self._task.training.checkpoint_every.total_seconds()
         self.progress = Progress(
             self._report,
             total=self._loss.total,
@@ -105,44 +107,40 @@ class _Trainer:
             max_epochs=self._task.training.max_epochs,
             batch_size=self._task.training.batch_size,
             taken=self._optimizer.taken,
-            earlier=self.at.seconds,
+            earlier=self.state.seconds,
         )
 
-    def epoch(self) -> None:
-        """Take the steps of an epoch that are left, look at the validation rows, and write a checkpoint."""
-        at = self.at
+    def run_epoch(self) -> None:
+        """Take the remaining steps of the epoch, compute the validation losses, and write a checkpoint."""
+        state = self.state
         self.progress.epoch_started()
-        with closing(prefetched(self._batches(at.epoch, at.step))) as batches:
-            while at.step < self._task.steps:
+        with closing(prefetched(self._batches(state.epoch, state.step))) as batches:
+            while state.step < self._task.steps:
                 with self.progress.waiting():
                     batch, corrupted = next(batches)
                 losses = self._step(batch, corrupted).tolist()
-                at.step += 1
-                at.sums = [total + loss for total, loss in zip(at.sums, losses, strict=True)]
-                self.progress.step_done(at.epoch, at.step, self._train_losses())
-                if at.step < self._task.steps and time.monotonic() - self._saved >= self._save_after:
+                state.step += 1
+                state.sums = [total + loss for total, loss in zip(state.sums, losses, strict=True)]
+                self.progress.step_done(state.epoch, state.step, self._train_losses())
+                if state.step < self._task.steps and time.monotonic() - self._saved_at >= self._save_after:
                     self._save()
         train_losses = self._train_losses()
         losses_by_name = {"train_loss": self._loss.total(train_losses)}
         losses_by_name |= {f"train_loss.{name}": loss for name, loss in train_losses.items()} | self._validate()
-        self.progress.epoch_done(at.epoch, train_losses, losses_by_name.get("valid_loss"))
-        self._judge(losses_by_name)
+        self.progress.epoch_done(state.epoch, train_losses, losses_by_name.get("valid_loss"))
+        self._finish_epoch(losses_by_name)
         self._save()
 
     def result(self) -> TrainingResult:
-        """Return the best epoch's weights and losses, and what it all cost."""
-        return result_of(
-            self.at,
-            tensor_bytes({name: tensor.numpy() for name, tensor in self._best.items()}),
-            ranks=[{"rank": self._comm.rank, "device": self._comm.place} | self.facts()],
-        )
-
-    def facts(self) -> dict[str, float]:
-        """Return this rank's own speed: its rows a second, and the share of time that it waited for them."""
-        return {
+        """Return the best epoch's weights and losses, and the cost of the training on this rank."""
+        rank = {
+            "rank": self._comm.rank,
+            "device": self._comm.device_name,
             "rows_per_second": self.progress.rows_per_second / self._comm.size,
             "waiting_share": self.progress.waiting_share,
         }
+        weights = tensor_bytes({name: tensor.numpy() for name, tensor in self._best.items()})
+        return TrainingResult.of(self.state, weights, ranks=[rank])
 
     def _step(self, batch: Batch, corrupted: Corrupted) -> Tensor:
         keep_BH = None if corrupted.keep_BH is None else self._on_device(corrupted.keep_BH)
@@ -150,31 +148,31 @@ class _Trainer:
             outputs = self._model(self._on_device(corrupted.x_BF), keep_BH)
         return self._optimizer.step(self._loss(outputs, *self._parts(batch.x_BF)))
 
-    def _judge(self, losses: dict[str, float]) -> None:
-        """Close an epoch: is it the best so far, and is it the last? The same on all ranks, as the losses are."""
-        at, training = self.at, self._task.training
-        judged = losses.get("valid_loss", losses["train_loss"])
-        if not math.isfinite(judged):
+    def _finish_epoch(self, losses: dict[str, float]) -> None:
+        """Record an epoch's losses, and decide whether it is the best and the last. All ranks decide the same."""
+        state, training = self.state, self._task.training
+        loss = losses.get("valid_loss", losses["train_loss"])
+        if not math.isfinite(loss):
             raise DivergedError(
-                f"training: after epoch {at.epoch} the loss on validation rows is {judged}: "
-                "look for rows that are not finite, and set training.learning_rate lower."
+                f"training: after epoch {state.epoch} the validation loss is {loss}. "
+                "Look for rows that are not finite, and lower training.learning_rate."
             )
-        at.curve.append({"epoch": at.epoch} | losses)
-        if at.best_loss is None or judged < at.best_loss:
-            at.best_loss, at.best_epoch, self._best = judged, at.epoch, self._weights()
-        at.finished = at.epoch - at.best_epoch >= training.patience or at.epoch == training.max_epochs
-        at.epoch, at.step, at.sums = at.epoch + 1, 0, [0.0] * len(at.sums)
+        state.curve.append({"epoch": state.epoch} | losses)
+        if state.best_loss is None or loss < state.best_loss:
+            state.best_loss, state.best_epoch, self._best = loss, state.epoch, self._weights()
+        state.finished = state.epoch - state.best_epoch >= training.patience or state.epoch == training.max_epochs
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, [0.0] * len(state.sums)
 
     def _save(self) -> None:
-        """Write a checkpoint, on rank 0; the others hold the same."""
-        self._saved = time.monotonic()
+        """Write a checkpoint on rank 0. All ranks have the same state."""
+        self._saved_at = time.monotonic()
         if self._comm.rank != 0:
             return
-        tensors, self.at.optimizer = self._optimizer.state()
+        tensors, self.state.optimizer = self._optimizer.state()
         parts = {"model": self._weights(), "best": self._best, "optimizer": tensors}
-        self.at.seconds = self.progress.seconds
+        self.state.seconds = self.progress.seconds
         flat = {f"{kind}.{name}": tensor.cpu().numpy() for kind, part in parts.items() for name, tensor in part.items()}
-        save_checkpoint(self._task.folder, self.at, flat)
+        save_checkpoint(self._task.folder, self.state, flat)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self._model.state_dict().items()}
@@ -185,8 +183,8 @@ class _Trainer:
             parameter.copy_(weights[name])
 
     def _train_losses(self) -> dict[str, float]:
-        """Return the epoch's mean losses so far, by block."""
-        return {name: total / self.at.step for name, total in zip(self._loss.names, self.at.sums, strict=True)}
+        """Return the mean losses of the epoch so far, by block."""
+        return {name: total / self.state.step for name, total in zip(self._loss.names, self.state.sums, strict=True)}
 
     def _batches(self, epoch: int, first_step: int) -> Generator[tuple[Batch, Corrupted]]:
         task = self._task
@@ -205,18 +203,18 @@ class _Trainer:
             yield batch, self._corruption(batch.x_BF[:, : self._num_inputs], batch.row_key_B, epoch=epoch)
 
     def _valid_rows(self, split: str) -> list[NDArray[np.float32]]:
-        """Return rows of each shard: like a step's portions, what is looked at together is of one."""
+        """Return a split's validation rows, one array per shard of this rank."""
         return first_rows(
             self._task.files[split],
             rank=self._comm.rank,
             size=self._comm.size,
-            max_rows=VALID_ROWS,
+            max_rows=MAX_VALID_ROWS,
             width=self._width,
         )
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
-        """Return the loss per split and block, the mean over a split's rows on all ranks."""
+        """Return the mean loss by split and block over the rows of all ranks, and ``valid_loss``, the splits' mean."""
         losses: dict[str, float] = {}
         for split, shards in self._valid.items():
             sums = torch.zeros(len(self._loss.names) + 1, dtype=torch.float64)
@@ -236,7 +234,7 @@ class _Trainer:
         return losses
 
     def _parts(self, rows: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets of rows, on the device."""
+        """Split rows into inputs and targets, on the device."""
         on_device = self._on_device(rows)
         return on_device[:, : self._num_inputs], on_device[:, self._num_inputs :]
 
@@ -244,24 +242,14 @@ class _Trainer:
         return torch.from_numpy(array).to(self._device)
 
 
-def result_of(at: Standing, weights: bytes, *, ranks: list[dict[str, Any]]) -> TrainingResult:
-    """Put a training's outcome together from where it stands at its end, and what its ranks have told of themselves."""
-    best = dict(at.curve[at.best_epoch - 1])
-    del best["epoch"]
-    cost = {"epochs": at.curve[-1]["epoch"], "best_epoch": at.best_epoch, "seconds": at.seconds}
-    if ranks:  # none of a training that was over before
-        cost["rows_per_second"] = sum(rank["rows_per_second"] for rank in ranks)
-        cost["waiting_share"] = max(rank["waiting_share"] for rank in ranks)
-    return TrainingResult(weights, best | cost, at.curve, ranks)
-
-
 def autocast_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype | None:
-    """Return the type that products are taken in; None: fp32."""
+    """Return the type of matrix products, None for fp32. ``auto``: bf16 on GPUs that support it natively."""
     if precision == "auto":
         has_bf16 = device.type != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_bf16 else None
     return {"fp32": None, "bf16": torch.bfloat16}[precision]
 
 
-def _below(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Return the tensors named ``kind.NAME``, by NAME."""
     return {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}

@@ -1,4 +1,4 @@
-"""One optimizer step from gradients that are averaged over ranks: AdamW, warm-up, cosine, clipping.
+"""The optimizer: AdamW on gradients averaged over ranks, with clipping, warm-up and cosine decay.
 
 Shapes: K blocks.
 """
@@ -17,7 +17,10 @@ WARM_UP_SHARE = 0.05
 
 
 class Optimizer:
-    """Steps that are the same on every rank: one allreduce over all gradients and the losses, as one flat tensor."""
+    """AdamW with the same steps on every rank. A step has one allreduce, of all gradients and losses in a flat tensor.
+
+    ``num_steps``: steps of the whole training, for the learning rate. ``weight_K``: the weight of each block's loss.
+    """
 
     def __init__(
         self, model: nn.Module, training: config.Training, num_steps: int, weight_K: Tensor, comm: Comm
@@ -28,17 +31,17 @@ class Optimizer:
         self._means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
         self._squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
         self._updates = [torch.zeros((), device=p.device) for p in parameters]
-        # Gradients are views into one flat tensor, so that averaging them needs no copy; the losses ride at its end.
+        # Gradients are views of one flat tensor, so that averaging them needs no copy. The losses are at its end.
         self._flat = torch.zeros(sum(p.numel() for p in parameters) + len(weight_K), device=parameters[0].device)
         start = 0
         for parameter in parameters:
             parameter.grad = self._flat[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
-        self.taken = 0  # steps
+        self.taken = 0  # steps so far
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step: up over the first 5 % of all steps, then a half cosine down to 0."""
+        """Learning rate of the next step: linear warm-up over the first 5% of all steps, then cosine decay to 0."""
         peak = self._training.learning_rate
         warm_up = max(1, round(WARM_UP_SHARE * self._num_steps))
         if self.taken < warm_up:
@@ -47,12 +50,14 @@ class Optimizer:
         return peak * 0.5 * (1 + math.cos(math.pi * done))
 
     def step(self, per_block_K: Tensor) -> Tensor:
-        """Train on the losses, each by its weight: average over ranks, clip, step. Return the losses' means over ranks.
+        """Take one step on the weighted sum of the losses, and return the losses' means over all ranks.
+
+        Gradients are averaged over ranks before they are clipped.
 
         Raises
         ------
         DivergedError
-            If loss or gradient is not finite: on all ranks, since all see the same mean.
+            On all ranks, which see the same mean, if the loss or the gradient is not finite.
         """
         self._flat.zero_()
         (per_block_K @ self._weight_K).backward()  # type: ignore[no-untyped-call]
@@ -63,8 +68,8 @@ class Optimizer:
         if not math.isfinite(loss + norm):
             raise DivergedError(
                 f"training: at step {self.taken + 1} of {self._num_steps} (learning rate {self.learning_rate:.2g}) "
-                f"the loss is {loss:.4g} and the gradient's norm {norm:.4g}: "
-                "set training.learning_rate lower, and look for rows that are not finite."
+                f"the loss is {loss:.4g} and the gradient's norm {norm:.4g}. "
+                "Lower training.learning_rate, and look for rows that are not finite."
             )
         if norm > self._training.clip_norm:
             gradient.mul_(self._training.clip_norm / norm)
@@ -73,13 +78,13 @@ class Optimizer:
         return losses_K
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Return all that a later ``restore`` needs: tensors and numbers."""
+        """Return the tensors and numbers that ``restore`` needs. The tensors are not copies."""
         tensors = {f"mean.{name}": mean for name, mean in zip(self._parameters, self._means, strict=True)}
         tensors |= {f"square.{name}": square for name, square in zip(self._parameters, self._squares, strict=True)}
         return tensors, {"taken": self.taken}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Go on from where ``state`` was taken."""
+        """Restore the state that ``state`` returned."""
         for name, mean, square in zip(self._parameters, self._means, self._squares, strict=True):
             mean.copy_(tensors[f"mean.{name}"])
             square.copy_(tensors[f"square.{name}"])
@@ -89,7 +94,10 @@ class Optimizer:
 
     @torch.no_grad()
     def _adamw(self) -> None:
-        """Update by torch's own kernel. The class around it imports torch's compiler, seconds in every rank."""
+        """Update the parameters with torch's functional AdamW.
+
+        ``torch.optim.AdamW`` would import torch's compiler, which takes seconds in every rank.
+        """
         adamw(
             list(self._parameters.values()),
             [p.grad for p in self._parameters.values() if p.grad is not None],

@@ -1,4 +1,4 @@
-"""What a training says while it runs, and what it cost."""
+"""Progress lines of a training, and its speed."""
 
 import re
 import time
@@ -9,10 +9,10 @@ REPORT_SECONDS = 10.0
 
 
 class Progress:
-    """One line at each epoch's end, and one every ``REPORT_SECONDS`` between.
+    """Reports one line at the end of each epoch, and one every ``REPORT_SECONDS`` in between.
 
-    ``total``: the loss that is trained on, of those of blocks. ``taken``: steps that were taken before, in this epoch
-    and those before it. ``earlier``: seconds spent on them.
+    ``total``: returns the training loss for the losses of all blocks. ``taken``: steps before this process resumed the
+    training, over all epochs. ``earlier``: the seconds they took.
     """
 
     def __init__(
@@ -28,67 +28,67 @@ class Progress:
     ) -> None:
         self._report, self._total, self._steps, self._max_epochs = report, total, steps, max_epochs
         self._batch_size = batch_size
-        self._started = self._said = self._lap = time.monotonic()
-        self._stepping = self._waited = 0.0  # seconds
+        self._started_at = self._reported_at = self._step_started_at = time.monotonic()
+        self._step_seconds = self._waiting_seconds = 0.0
         self._taken = self._resumed = taken
         self._earlier = earlier
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time inside as waiting for input."""
+        """Count the time inside the context as waiting for input."""
         start = time.monotonic()
         yield
-        self._waited += time.monotonic() - start
+        self._waiting_seconds += time.monotonic() - start
 
     def epoch_started(self) -> None:
-        self._lap = time.monotonic()
+        self._step_started_at = time.monotonic()
 
     def step_done(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
-        """Note a step; ``losses`` are the epoch's means so far, by block."""
+        """Record a step. ``losses``: the epoch's mean losses so far, by block."""
         now = time.monotonic()
-        self._stepping += now - self._lap
-        self._lap = now
+        self._step_seconds += now - self._step_started_at
+        self._step_started_at = now
         self._taken += 1
-        if now - self._said >= REPORT_SECONDS and step < self._steps:
-            self._say(now, epoch, step, f"loss {self._total(losses):.4f} ({by_kind(losses)})")
+        if now - self._reported_at >= REPORT_SECONDS and step < self._steps:
+            self._report_line(now, epoch, step, f"loss {self._total(losses):.4f} ({by_kind(losses)})")
 
     def epoch_done(self, epoch: int, losses: Mapping[str, float], valid_loss: float | None) -> None:
-        said = f"loss {self._total(losses):.4f} ({by_kind(losses)})"
+        text = f"loss {self._total(losses):.4f} ({by_kind(losses)})"
         if valid_loss is not None:
-            said += f", validation {valid_loss:.4f}"
-        self._say(time.monotonic(), epoch, self._steps, said)
+            text += f", validation {valid_loss:.4f}"
+        self._report_line(time.monotonic(), epoch, self._steps, text)
 
     @property
     def seconds(self) -> float:
-        """Seconds spent, those before a resumption included."""
-        return self._earlier + time.monotonic() - self._started
+        """Seconds spent on the training, including those before it was resumed."""
+        return self._earlier + time.monotonic() - self._started_at
 
     @property
     def rows_per_second(self) -> float:
-        """Rows of all ranks a second, since this process began; validation is not counted."""
-        return (self._taken - self._resumed) * self._batch_size / max(self._stepping, 1e-9)
+        """Rows per second of all ranks since this process started, without the time of validation."""
+        return (self._taken - self._resumed) * self._batch_size / max(self._step_seconds, 1e-9)
 
     @property
     def waiting_share(self) -> float:
-        """The share of the steps' time that this rank waited for input."""
-        return self._waited / max(self._stepping, 1e-9)
+        """Share of the steps' time that this rank spent waiting for input."""
+        return self._waiting_seconds / max(self._step_seconds, 1e-9)
 
-    def _say(self, now: float, epoch: int, step: int, what: str) -> None:
+    def _report_line(self, now: float, epoch: int, step: int, losses: str) -> None:
         left = self._steps * self._max_epochs - self._taken
-        seconds = (now - self._started) / max(self._taken - self._resumed, 1) * left
+        seconds = (now - self._started_at) / max(self._taken - self._resumed, 1) * left
         self._report(
-            f"epoch {epoch}/{self._max_epochs} step {step}/{self._steps} {what}, "
+            f"epoch {epoch}/{self._max_epochs} step {step}/{self._steps} {losses}, "
             f"{self.rows_per_second:,.0f} rows/s, at most {_duration(seconds)} left"
         )
-        self._said = now
+        self._reported_at = now
 
 
 def by_kind(losses: Mapping[str, float]) -> str:
-    """Tell the losses of blocks in a line: those that differ in their window only as one, their mean."""
-    kinds: dict[str, list[float]] = {}
+    """Format the losses of blocks in one line. Blocks that differ only in their window become one, with their mean."""
+    losses_by_kind: dict[str, list[float]] = {}
     for name, loss in losses.items():
-        kinds.setdefault(re.sub(r"_\d+d$", "", name), []).append(loss)
-    return " ".join(f"{kind} {_mean(values):.2f}" for kind, values in kinds.items())
+        losses_by_kind.setdefault(re.sub(r"_\d+d$", "", name), []).append(loss)
+    return " ".join(f"{kind} {_mean(values):.2f}" for kind, values in losses_by_kind.items())
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What ranks are given to train, and what comes out."""
+"""The input and the result of a training."""
 
 import hashlib
 import json
@@ -14,24 +14,26 @@ from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 from userrep.model.tensor_file import Tensors, read_tensors
 from userrep.store.storage import read_bytes
+from userrep.training.checkpoint import TrainingState
 from userrep.training.data.shards import ShardFiles, count_rows, steps_per_epoch
 
-MAX_BYTES = 1 << 30  # of a file of tensors
+MAX_BYTES = 1 << 30  # of the file of candidates
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """All that a rank needs; small, and the same for every rank.
+    """The input of a training: small, and the same for every rank.
 
-    ``folder``: a path or URI that driver and ranks share; checkpoints are kept in it. ``initial``: weights to start
-    from, as safetensors; without them they are drawn by the seed. ``candidates``: a safetensors file of the items that
-    rows choose from, with its hash; none if no items are predicted. ``row_weight``: the mean weight of a row in that.
+    ``empty_F``: the scaled inputs of a user without any data. ``folder``: a path or URI that driver and ranks share;
+    it contains the checkpoints. ``initial``: initial weights as safetensors; if empty, the seed determines them.
+    ``candidates``: path and SHA-256 of a safetensors file with the items that may be predicted; None if the model
+    predicts no items. ``row_weight``: the mean weight of a row in the item loss.
     """
 
     files: ShardFiles
-    steps: int  # of one epoch
-    layout: str  # JSON
-    targets: str  # JSON
+    steps: int  # per epoch
+    layout: str  # InputLayout as JSON
+    targets: str  # TargetLayout as JSON
     model: config.Model
     training: config.Training
     empty_F: NDArray[np.float32]
@@ -54,25 +56,25 @@ class TrainingTask:
         initial: bytes = b"",
         candidates: tuple[str, str] | None = None,
     ) -> "TrainingTask":
-        """Count the rows (once, from the files' footers) and fix the steps of an epoch."""
+        """Create a task and determine the number of steps per epoch. Cost: reads the footer of each training file."""
         shards = files.get("train") or [[] for _ in range(training.num_shards)]
         steps = steps_per_epoch(count_rows(shards), training.batch_size)
         layouts = (layout.model_dump_json(), targets.model_dump_json())
         return cls(files, steps, *layouts, model, training, empty_F, folder, initial, candidates)
 
     def read_candidates(self) -> Tensors:
-        """Read the items that rows choose from; none if no items are predicted. Raises ArtifactError if spoilt."""
+        """Read the candidate items; empty if the model predicts no items. Raises ArtifactError if the file changed."""
         if self.candidates is None:
             return {}
         path, expected = self.candidates
         content = read_bytes(path, max_bytes=MAX_BYTES)
         if hashlib.sha256(content).hexdigest() != expected:
-            raise ArtifactError(f"{path} is not the file that this training began with. Run the command again.")
+            raise ArtifactError(f"{path} has changed since this training started. Run the command again.")
         return read_tensors(content, path, cure="Run the command again.")
 
     @property
     def identity(self) -> str:
-        """Hash all that decides what comes out: a checkpoint of another identity is none of this training's."""
+        """Hash of everything that determines the result. A checkpoint with another identity cannot be resumed from."""
         facts = [self.files, self.steps, self.layout, self.targets, self.model.model_dump(), self.training.recipe]
         facts += [self.candidates[1] if self.candidates else None, self.row_weight]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
@@ -83,13 +85,25 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """``weights``: the best epoch's, as safetensors. ``metrics``: its losses, total and per block, and the cost.
+    """The result of a training.
 
-    ``curve``: the losses of all epochs, each with its ``epoch``. ``ranks``: of each, as far as it is known, rank, host,
-    device, rows_per_second, and waiting_share (of its time, for rows).
+    ``weights``: the best epoch's weights as safetensors. ``metrics``: its losses, total and per block, and the cost of
+    the training. ``curve``: the losses of each epoch, with its number as ``epoch``. ``ranks``: for each rank its rank,
+    host, device, rows_per_second, and waiting_share (the share of its time spent waiting for rows), as far as known.
     """
 
     weights: bytes
     metrics: dict[str, float]
     curve: list[dict[str, float]] = field(default_factory=list)
     ranks: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, state: TrainingState, weights: bytes, *, ranks: list[dict[str, Any]]) -> "TrainingResult":
+        """Create the result from the final state. Without ``ranks``, the metrics contain no speed."""
+        best = dict(state.curve[state.best_epoch - 1])
+        del best["epoch"]
+        cost = {"epochs": state.curve[-1]["epoch"], "best_epoch": state.best_epoch, "seconds": state.seconds}
+        if ranks:
+            cost["rows_per_second"] = sum(rank["rows_per_second"] for rank in ranks)
+            cost["waiting_share"] = max(rank["waiting_share"] for rank in ranks)
+        return cls(weights, best | cost, state.curve, ranks)

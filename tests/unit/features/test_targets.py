@@ -149,7 +149,7 @@ def test_items_that_have_changed_on_disk_are_refused(tmp_path: Path) -> None:
     task = task_on(tmp_path)
     assert task.candidates is not None
     Path(task.candidates[0]).write_bytes(b"something else")
-    with pytest.raises(ArtifactError, match="is not the file that this training began with"):
+    with pytest.raises(ArtifactError, match="has changed since this training started"):
         train(task, LocalComm(), silent)
 
 

@@ -25,7 +25,14 @@ from userrep.inference import EmbeddingModel
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, sealed, write_frozen
 from userrep.model.tensor_file import tensor_bytes
 from userrep.spaces.map_artifact import MapManifest, load_map, map_folder
-from userrep.training.checkpoint import STATE, TENSORS, Standing, checkpoint_names, load_checkpoint, save_checkpoint
+from userrep.training.checkpoint import (
+    STATE,
+    TENSORS,
+    TrainingState,
+    checkpoint_names,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -199,7 +206,7 @@ def test_a_spoilt_checkpoint_is_refused_or_as_it_was_written(tmp_path: Path, see
     folder = tmp_path / "checkpoints"
     if not folder.exists():
         save_checkpoint(
-            str(folder), Standing("task", seed=1, optimizer={"taken": 1}), {"model.weight": np.ones(3, np.float32)}
+            str(folder), TrainingState("task", seed=1, optimizer={"taken": 1}), {"model.weight": np.ones(3, np.float32)}
         )
     (step,) = checkpoint_names(str(folder))
     file = folder / step / name

@@ -88,7 +88,7 @@ def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(
 
     space = work.pipeline().train_autoencoder()
     assert "training rows: reusing those of the interrupted run" in work.said
-    assert "training goes on from its checkpoint in epoch 2, after 0 steps of it" in work.said
+    assert "training resumes from its checkpoint in epoch 2, after 0 steps" in work.said
     assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
     assert folder.endswith(space.space_id)
     assert not Path(folder).exists()

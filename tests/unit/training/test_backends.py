@@ -1,4 +1,4 @@
-"""What the driver makes of its ranks' ends: it goes on from the last checkpoint, or says which rank failed and how."""
+"""Backends: training resumes from the last checkpoint after a rank failed, and errors name the rank and the cause."""
 
 import importlib.util
 import json
@@ -16,11 +16,11 @@ from pyspark.errors import PySparkAttributeError
 from tests.unit.training.test_checkpoint import Cut, CutComm
 from tests.unit.training.test_training import silent, task_on
 from userrep.errors import DivergedError, RankFailedError, SlotsError, UsageError, UserrepError
-from userrep.training.launch import backends, lifeline
+from userrep.training.launch import backends, rank_monitor
 from userrep.training.launch.backends import check_backend, run_training
 from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.horovod_launch import num_slots
-from userrep.training.launch.lifeline import Address
+from userrep.training.launch.rank_monitor import Address
 from userrep.training.loop import train
 from userrep.training.task import TrainingTask
 
@@ -31,24 +31,24 @@ Script = Callable[[TrainingTask, Callable[[dict[str, Any]], None], "str | None"]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifeline, "SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr(rank_monitor, "SETTLE_SECONDS", 0.3)
     monkeypatch.setattr(backends, "find_spec", lambda name: name)  # installed, whether it is or not
     monkeypatch.setattr(backends, "num_slots", lambda spark: 2)
 
 
 def cluster_session(master: str = "spark://host:7077") -> Any:
-    """Return what stands for a session on a cluster: it has settings."""
+    """Return a stub of a session on a cluster, with settings only."""
     settings = {"spark.master": master, "spark.driver.host": "127.0.0.1"}
     return SimpleNamespace(conf=SimpleNamespace(get=lambda name, default=None: settings.get(name, default)))
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *scripts: Script) -> list[str | None]:
-    """Replace Horovod by one rank that does what a script says, one a launch; return the checkpoints it was given."""
+    """Replace Horovod by one rank that runs the next script at each launch; return the checkpoints it resumed from."""
     resumed: list[str | None] = []
     left = list(scripts)
 
     class Launch:
-        last_words = ("ModuleNotFoundError: No module named 'userrep'",)
+        last_output = ("ModuleNotFoundError: No module named 'userrep'",)
 
         def __init__(self, spark: Any) -> None:
             pass
@@ -73,7 +73,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *scripts: Script) -> list[str | No
 
 
 def dies(task: TrainingTask, send: Callable[[dict[str, Any]], None], resume: str | None) -> None:
-    """Take some steps, then end without a word."""
+    """Take some steps, then disconnect without an error message."""
     with pytest.raises(Cut):
         train(task, CutComm(11 if resume is None else 15), silent, resume=resume)
 
@@ -109,21 +109,19 @@ def test_a_dead_rank_is_restarted_from_the_last_checkpoint(tmp_path: Path, monke
     task = on_cluster(tmp_path)
     result = run_training(task, spark=cluster_session(), report=lines.append)
     assert resumed == [None, "step-000000011", "step-000000024"]  # 15 means, of which two were validation's
-    died = "training: rank 1 of 2 on h (pid 7) died without a word (killed, or out of memory?)."
+    died = "training: rank 1 of 2 on h (pid 7) died without an error message (killed, or out of memory?)."
     assert lines == [
         f"{died} Restart 1 of 2.",
-        "training goes on from its checkpoint in epoch 1, after 11 steps of it",
+        "training resumes from its checkpoint in epoch 1, after 11 steps",
         f"{died} Restart 2 of 2.",
-        "training goes on from its checkpoint in epoch 2, after 6 steps of it",
+        "training resumes from its checkpoint in epoch 2, after 6 steps",
     ]
     undisturbed = train(task_on(tmp_path / "other"), LocalComm(), silent)
     assert result.weights == undisturbed.weights
     assert result.metrics["epochs"] == 2
 
 
-def test_after_the_last_restart_the_rank_s_own_failure_is_raised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_the_last_restart_the_rank_s_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, raises("MemoryError"), raises("MemoryError"))
     lines: list[str] = []
     said = r"training: rank 1 of 2 on h \(pid 7\) failed: MemoryError: seven\.$"
@@ -134,7 +132,7 @@ def test_after_the_last_restart_the_rank_s_own_failure_is_raised(
     assert lines[2:] == lines[:1]
 
 
-def test_what_all_ranks_have_met_is_raised_as_it_is_and_not_tried_again(
+def test_a_deliberate_exception_of_a_rank_is_raised_without_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed = scripted(monkeypatch, raises("DivergedError"))
@@ -143,7 +141,7 @@ def test_what_all_ranks_have_met_is_raised_as_it_is_and_not_tried_again(
     assert resumed == [None]
 
 
-def test_a_launcher_s_last_words_are_reported_where_no_rank_came_up(
+def test_the_last_output_of_a_launcher_is_reported_if_no_rank_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, stays_away)
@@ -157,11 +155,11 @@ def test_ranks_that_share_no_folder_with_the_driver_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, does_nothing)
-    with pytest.raises(UserrepError, match=r"holds no finished checkpoint: driver and executors must see the same"):
+    with pytest.raises(UserrepError, match=r"contains no finished checkpoint. Driver and executors must see the same"):
         run_training(on_cluster(tmp_path), spark=cluster_session(), report=silent)
 
 
-def test_a_launcher_that_does_not_notice_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_does_not_return_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_GIVE_UP_SECONDS", 0.3)
     over = threading.Event()
 
@@ -175,7 +173,7 @@ def test_a_launcher_that_does_not_notice_is_left_behind(tmp_path: Path, monkeypa
     over.set()
 
 
-def test_executors_that_are_coming_up_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_waits_for_executors_that_are_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slots = iter([0, 1, 2])
     monkeypatch.setattr(backends, "num_slots", lambda spark: next(slots))
     lines: list[str] = []
@@ -183,21 +181,23 @@ def test_executors_that_are_coming_up_are_waited_for(tmp_path: Path, monkeypatch
     assert lines == ["waiting for executors: 0 of 2 slots"]
 
 
-def test_too_few_executors_are_refused_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_executors_are_refused_after_a_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "num_slots", lambda spark: 1)
     monkeypatch.setattr(backends, "SLOT_SECONDS", 0.1)
-    said = r"num_workers is 2, but Spark can run 1 task at once: set training.num_workers to 1, or give Spark more"
+    said = (
+        r"num_workers is 2, but Spark can run 1 task at once. Set training.num_workers to 1, or give Spark more slots"
+    )
     with pytest.raises(SlotsError, match=said):
         check_backend(on_cluster(tmp_path).training, cluster_session(), silent)
 
 
-def test_slots_of_a_local_session_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_does_not_wait_for_slots_of_a_local_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "time", SimpleNamespace(monotonic=lambda: 0.0))  # nothing to sleep with
     training = on_cluster(tmp_path).training.model_copy(update={"num_workers": 4})
-    with pytest.raises(SlotsError, match=r"num_workers is 4, but Spark can run 2 tasks at once: .* local\[4\]"):
+    with pytest.raises(SlotsError, match=r"num_workers is 4, but Spark can run 2 tasks at once\. .* local\[4\]"):
         check_backend(training, cluster_session("local[2]"), silent)
     monkeypatch.setattr(backends, "num_slots", lambda spark: 0)
-    with pytest.raises(SlotsError, match=r"can run 0 tasks at once: set training.num_workers to 1, or give"):
+    with pytest.raises(SlotsError, match=r"can run 0 tasks at once. Set training.num_workers to 1, or give"):
         check_backend(training, cluster_session("local-cluster[0,1,1]"), silent)
 
 
@@ -220,7 +220,7 @@ def test_a_spark_connect_session_trains_with_torch_distributor_only(
         check_backend(training, session, silent)
 
 
-def test_a_missing_horovod_is_refused_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_horovod_is_refused_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "find_spec", importlib.util.find_spec)
     monkeypatch.setitem(sys.modules, "horovod", None)
     monkeypatch.setitem(sys.modules, "horovod.spark", None)

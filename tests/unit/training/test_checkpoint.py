@@ -1,4 +1,4 @@
-"""A training that is cut off goes on from its last whole checkpoint and ends as if nothing had been."""
+"""An interrupted training resumes from its last valid checkpoint and ends with the same result."""
 
 import json
 import signal
@@ -17,7 +17,13 @@ import torch
 from tests.unit.training.test_training import losses_of, on_ranks, silent, task_on
 from userrep.errors import ArtifactError
 from userrep.training import checkpoint
-from userrep.training.checkpoint import Standing, checkpoint_names, load_checkpoint, newest_checkpoint, save_checkpoint
+from userrep.training.checkpoint import (
+    TrainingState,
+    checkpoint_names,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from userrep.training.launch.backends import run_training
 from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import train
@@ -27,11 +33,11 @@ pytestmark = pytest.mark.default
 
 
 class Cut(Exception):  # noqa: N818
-    """Stands for a kill."""
+    """Raised in place of a kill."""
 
 
 class CutComm(LocalComm):
-    """One rank that ends after some steps."""
+    """A group of one rank that is interrupted after some steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -43,8 +49,8 @@ class CutComm(LocalComm):
             raise Cut
 
 
-def cut_off(task: TrainingTask, steps: int) -> str:
-    """Train for some steps; return the newest checkpoint."""
+def interrupt(task: TrainingTask, steps: int) -> str:
+    """Train for some steps, then interrupt; return the name of the newest checkpoint."""
     with pytest.raises(Cut):
         train(task, CutComm(steps), silent)
     found = newest_checkpoint(task.folder, task.identity, silent)
@@ -56,9 +62,9 @@ def undisturbed(task: TrainingTask) -> TrainingResult:
     return train(replace(task, folder=f"{task.folder}-undisturbed"), LocalComm(), silent)
 
 
-def test_a_training_cut_off_within_an_epoch_ends_in_the_same_bits(tmp_path: Path) -> None:
+def test_a_training_interrupted_within_an_epoch_ends_with_the_same_bits(tmp_path: Path) -> None:
     task = task_on(tmp_path, checkpoint_every="0s", max_epochs=3)
-    name = cut_off(task, task.steps + 7)  # one mean a step, two for an epoch's validation
+    name = interrupt(task, task.steps + 7)  # one mean a step, two for an epoch's validation
     assert name == f"step-{task.steps + 5:09d}"
     result, expected = train(task, LocalComm(), silent, resume=name), undisturbed(task)
     assert result.weights == expected.weights
@@ -66,31 +72,31 @@ def test_a_training_cut_off_within_an_epoch_ends_in_the_same_bits(tmp_path: Path
     assert losses_of(result) == losses_of(expected)
 
 
-def test_a_training_cut_off_between_epochs_ends_in_the_same_bits(tmp_path: Path) -> None:
+def test_a_training_interrupted_between_epochs_ends_with_the_same_bits(tmp_path: Path) -> None:
     task = task_on(tmp_path)
-    name = cut_off(task, task.steps + 7)
+    name = interrupt(task, task.steps + 7)
     assert name == f"step-{task.steps:09d}"
     assert train(task, LocalComm(), silent, resume=name).weights == undisturbed(task).weights
 
 
-def test_a_training_goes_on_at_another_number_of_ranks(tmp_path: Path) -> None:
+def test_a_training_resumes_on_another_number_of_ranks(tmp_path: Path) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
-    name = cut_off(task, 11)
+    name = interrupt(task, 11)
     expected = undisturbed(task)
     for result in on_ranks(2, lambda comm: train(task, comm, silent, resume=name)):
         assert losses_of(result) == pytest.approx(losses_of(expected), rel=1e-4)
 
 
-def test_running_again_goes_on_and_says_from_where(tmp_path: Path) -> None:
+def test_a_second_run_resumes_and_reports_from_where(tmp_path: Path) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
-    cut_off(task, 11)
+    interrupt(task, 11)
     lines: list[str] = []
     result = run_training(task, report=lines.append)
-    assert lines[0] == "training goes on from its checkpoint in epoch 1, after 11 steps of it"
+    assert lines[0] == "training resumes from its checkpoint in epoch 1, after 11 steps"
     assert result.weights == undisturbed(task).weights
 
 
-def test_a_training_that_is_over_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_on(tmp_path)
     first = run_training(task, report=silent)
     monkeypatch.setattr("userrep.training.launch.backends.train", None)
@@ -105,7 +111,7 @@ def test_the_newest_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert checkpoint_names(task.folder) == [f"step-{task.steps * epoch:09d}" for epoch in (4, 3)]
 
 
-def spoil_tensors(folder: Path) -> None:
+def damage_tensors(folder: Path) -> None:
     content = bytearray((folder / checkpoint.TENSORS).read_bytes())
     content[-1] ^= 1
     (folder / checkpoint.TENSORS).write_bytes(content)
@@ -114,38 +120,44 @@ def spoil_tensors(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda folder: (folder / checkpoint.STATE).unlink(), r"is not whole \(FileNotFoundError"),
-        (lambda folder: (folder / checkpoint.STATE).write_text('{"epoch": 1'), r"is not whole \(JSONDecodeError"),
-        (lambda folder: (folder / checkpoint.STATE).write_text('{"sha256": "", "other": 1}'), r"is not whole \(TypeEr"),
-        (lambda folder: (folder / checkpoint.STATE).write_text("[]"), r"is not whole \(TypeError"),
-        (lambda folder: (folder / checkpoint.TENSORS).unlink(), r"is not whole \(FileNotFoundError"),
-        (spoil_tensors, r"state.safetensors is not what state.json was written with"),
+        (lambda folder: (folder / checkpoint.STATE).unlink(), r"is incomplete or damaged \(FileNotFoundError"),
+        (
+            lambda folder: (folder / checkpoint.STATE).write_text('{"epoch": 1'),
+            r"is incomplete or damaged \(JSONDecodeError",
+        ),
+        (
+            lambda folder: (folder / checkpoint.STATE).write_text('{"sha256": "", "other": 1}'),
+            r"is incomplete or damaged \(TypeEr",
+        ),
+        (lambda folder: (folder / checkpoint.STATE).write_text("[]"), r"is incomplete or damaged \(TypeError"),
+        (lambda folder: (folder / checkpoint.TENSORS).unlink(), r"is incomplete or damaged \(FileNotFoundError"),
+        (damage_tensors, r"state.safetensors does not match the hash in state.json"),
     ],
 )
-def test_a_torn_checkpoint_is_passed_over_and_told(tmp_path: Path, spoil: Callable[[Path], Any], fault: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, spoil: Callable[[Path], Any], fault: str) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
-    newest = cut_off(task, 11)
+    newest = interrupt(task, 11)
     spoil(Path(task.folder, newest))
     with pytest.raises(ArtifactError, match=fault):
         load_checkpoint(task.folder, newest, task.identity)
     lines: list[str] = []
     result = run_training(task, report=lines.append)
     assert newest in lines[0]
-    assert "An older checkpoint is used, or the training starts anew." in lines[0]
-    assert lines[1] == "training goes on from its checkpoint in epoch 1, after 10 steps of it"
+    assert "An older checkpoint is used, or the training starts from the beginning." in lines[0]
+    assert lines[1] == "training resumes from its checkpoint in epoch 1, after 10 steps"
     assert result.weights == undisturbed(task).weights
 
 
 def test_a_checkpoint_of_other_rows_or_settings_is_not_used(tmp_path: Path) -> None:
     task = task_on(tmp_path)
-    name = cut_off(task, task.steps + 7)
+    name = interrupt(task, task.steps + 7)
     other = replace(task, training=task.training.model_copy(update={"learning_rate": 0.5}))
-    with pytest.raises(ArtifactError, match="is of other rows or settings"):
+    with pytest.raises(ArtifactError, match="was written for other rows or settings"):
         load_checkpoint(other.folder, name, other.identity)
     assert run_training(other, report=silent).weights == undisturbed(other).weights
 
 
-def test_where_it_is_trained_does_not_change_a_training_s_identity(tmp_path: Path) -> None:
+def test_the_backend_does_not_change_a_training_s_identity(tmp_path: Path) -> None:
     task = task_on(tmp_path)
     elsewhere = {"backend": "horovod", "num_workers": 4, "threads": 2, "max_restarts": 0}
     assert replace(task, training=task.training.model_copy(update=elsewhere)).identity == task.identity
@@ -155,19 +167,19 @@ def test_where_it_is_trained_does_not_change_a_training_s_identity(tmp_path: Pat
 
 def test_a_write_that_fails_leaves_the_checkpoints_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = {"model.weight": np.ones(3, np.float32)}
-    standing = Standing("task", seed=1, optimizer={"taken": 1})
-    save_checkpoint(str(tmp_path), standing, tensors)
+    state = TrainingState("task", seed=1, optimizer={"taken": 1})
+    save_checkpoint(str(tmp_path), state, tensors)
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(str(tmp_path), replace(standing, optimizer={"taken": 2}), tensors)
+        save_checkpoint(str(tmp_path), replace(state, optimizer={"taken": 2}), tensors)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
 
 
-def test_what_a_kill_has_left_half_written_is_passed_over_and_removed(tmp_path: Path) -> None:
+def test_a_partly_written_checkpoint_is_skipped_and_removed(tmp_path: Path) -> None:
     task = task_on(tmp_path)
     half = Path(task.folder, ".step-000000009-f00")
     half.mkdir(parents=True)
@@ -177,9 +189,9 @@ def test_what_a_kill_has_left_half_written_is_passed_over_and_removed(tmp_path: 
     assert len(checkpoint_names(task.folder)) == 2
 
 
-def test_a_checkpoint_is_safetensors_and_json_and_holds_model_optimiser_and_standing(tmp_path: Path) -> None:
+def test_a_checkpoint_is_safetensors_and_json_with_model_optimizer_and_state(tmp_path: Path) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
-    folder = Path(task.folder, cut_off(task, 11))
+    folder = Path(task.folder, interrupt(task, 11))
     state = json.loads((folder / "state.json").read_text())
     assert (state["epoch"], state["step"], state["seed"], state["finished"]) == (1, 11, 17, False)
     assert state["optimizer"]["taken"] == 11
@@ -208,7 +220,7 @@ train(task_of(Path(sys.argv[1]), checkpoint_every="0s"), LocalComm(), silent)
 """
 
 
-def test_a_kill_in_the_middle_of_a_checkpoint_costs_that_checkpoint_alone(tmp_path: Path) -> None:
+def test_a_kill_while_writing_a_checkpoint_loses_only_that_checkpoint(tmp_path: Path) -> None:
     task = task_on(tmp_path, checkpoint_every="0s")
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -216,6 +228,6 @@ def test_a_kill_in_the_middle_of_a_checkpoint_costs_that_checkpoint_alone(tmp_pa
     assert len(halves) == 1
     lines: list[str] = []
     result = run_training(task, report=lines.append)
-    assert lines[0] == "training goes on from its checkpoint in epoch 1, after 4 steps of it"  # four syncs each
+    assert lines[0] == "training resumes from its checkpoint in epoch 1, after 4 steps"  # four syncs each
     assert result.weights == undisturbed(task).weights
     assert not halves[0].exists()

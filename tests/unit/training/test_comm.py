@@ -1,4 +1,4 @@
-"""Groups of ranks: which device a rank computes on, and means over ranks."""
+"""Groups of ranks: the device of a rank, and means over ranks."""
 
 import socket
 from collections.abc import Iterator
@@ -7,33 +7,33 @@ import pytest
 import torch
 
 from userrep.errors import PeerLostError
-from userrep.training.launch.comm import LocalComm, TorchComm, _moved, chosen_device
+from userrep.training.launch.comm import LocalComm, TorchComm, _moved, choose_device
 
 pytestmark = pytest.mark.fast
 
 
-def test_a_rank_takes_the_gpu_that_spark_assigned_else_the_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert chosen_device([], 0) == (torch.device("cpu"), "CPU")
-    assert chosen_device(["3"], 3) == (torch.device("cpu"), "CPU, Spark assigned GPU 3, but torch finds no CUDA")
+def test_a_rank_takes_the_gpu_that_spark_assigned_or_the_cpu_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device([], 0) == (torch.device("cpu"), "CPU")
+    assert choose_device(["3"], 3) == (torch.device("cpu"), "CPU, Spark assigned GPU 3, but torch finds no CUDA")
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
-    assert chosen_device(["3"], 3) == (torch.device("cuda", 3), "H100 (cuda:3, Spark assigned GPU 3)")
-    assert chosen_device(["6"], 6)[0] == torch.device("cuda", 2)  # a container that shows four
+    assert choose_device(["3"], 3) == (torch.device("cuda", 3), "H100 (cuda:3, Spark assigned GPU 3)")
+    assert choose_device(["6"], 6)[0] == torch.device("cuda", 2)  # a container that shows four
     assert chosen == [torch.device("cuda", 3), torch.device("cuda", 2)]
 
 
-def test_one_rank_is_its_own_mean() -> None:
+def test_the_mean_over_one_rank_is_the_tensor_itself() -> None:
     comm, tensor = LocalComm(), torch.tensor([1.0, float("nan")])
     comm.mean_(tensor)
-    assert (comm.rank, comm.size, comm.device, comm.place) == (0, 1, torch.device("cpu"), "CPU")
+    assert (comm.rank, comm.size, comm.device, comm.device_name) == (0, 1, torch.device("cpu"), "CPU")
     assert tensor[0] == 1
     assert tensor[1].isnan()
 
 
-def test_what_is_done_to_a_moved_tensor_reaches_the_original() -> None:
+def test_changes_of_a_moved_tensor_reach_the_original() -> None:
     tensor = torch.ones(3, requires_grad=True)
     with _moved(tensor, torch.device("cpu")) as moved:
         assert moved.data_ptr() == tensor.data_ptr()  # where it is already, it is not copied
@@ -41,7 +41,7 @@ def test_what_is_done_to_a_moved_tensor_reaches_the_original() -> None:
     assert tensor.tolist() == [5, 5, 5]
 
     class Elsewhere(torch.Tensor):
-        """A tensor of which another device would need a copy."""
+        """A tensor that behaves as if it were on another device."""
 
         def detach(self) -> torch.Tensor:
             return super().detach().as_subclass(torch.Tensor).clone()
@@ -55,7 +55,7 @@ def test_what_is_done_to_a_moved_tensor_reaches_the_original() -> None:
 
 @pytest.fixture
 def comm(monkeypatch: pytest.MonkeyPatch) -> Iterator[TorchComm]:
-    """Join a group of one."""
+    """Create a group of one rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,7 +69,7 @@ def comm(monkeypatch: pytest.MonkeyPatch) -> Iterator[TorchComm]:
 
 
 def test_a_sum_over_a_torch_group_is_divided_by_its_size(comm: TorchComm, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (comm.rank, comm.size, comm.place) == (0, 1, "CPU")
+    assert (comm.rank, comm.size, comm.device_name) == (0, 1, "CPU")
     tensor = torch.tensor([2.0, 4.0])
     comm.mean_(tensor)
     assert tensor.tolist() == [2, 4]
@@ -78,7 +78,7 @@ def test_a_sum_over_a_torch_group_is_divided_by_its_size(comm: TorchComm, monkey
     assert tensor.tolist() == [0.5, 1]
 
 
-def test_a_lost_peer_raises_an_error_of_one_line(comm: TorchComm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_peer_raises_a_one_line_error(comm: TorchComm, monkeypatch: pytest.MonkeyPatch) -> None:
     def all_reduce(tensor: torch.Tensor) -> None:
         raise RuntimeError("Connection closed by peer [10.0.0.7]:999\nException raised from ...\nframe #0")
 

@@ -1,4 +1,4 @@
-"""Horovod's launcher: how many ranks Spark has room for, and the last words of ranks. Real ranks: test_training.py."""
+"""Horovod's launcher: the number of slots, and the last output of ranks. test_training.py runs real ranks."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ def session(**context: Any) -> Any:
     return SimpleNamespace(sparkContext=SimpleNamespace(**context))
 
 
-def test_slots_are_what_the_scheduler_says_of_the_default_profile() -> None:
+def test_slots_are_those_of_the_scheduler_s_default_profile() -> None:
     scheduler = SimpleNamespace(
         resourceProfileManager=lambda: SimpleNamespace(defaultResourceProfile=lambda: "the default"),
         maxNumConcurrentTasks={"the default": 3}.__getitem__,
@@ -24,7 +24,7 @@ def test_slots_are_what_the_scheduler_says_of_the_default_profile() -> None:
     assert num_slots(session(_jsc=SimpleNamespace(sc=lambda: scheduler), defaultParallelism=99)) == 3
 
 
-def test_slots_are_counted_without_the_scheduler_where_it_may_not_be_asked() -> None:
+def test_slots_are_counted_from_settings_if_the_scheduler_is_not_accessible() -> None:
     def sc() -> None:
         raise Py4JError("not on the allow-list")
 
@@ -33,7 +33,7 @@ def test_slots_are_counted_without_the_scheduler_where_it_may_not_be_asked() -> 
     assert num_slots(session(**context, getConf=dict)) == 9
 
 
-def test_spark_connect_does_not_say_how_many_slots_there_are() -> None:
+def test_the_number_of_slots_is_unknown_under_spark_connect() -> None:
     class Connected:
         @property
         def sparkContext(self) -> None:
@@ -46,6 +46,6 @@ def test_spark_connect_does_not_say_how_many_slots_there_are() -> None:
 def test_the_last_40_lines_of_ranks_are_kept() -> None:
     launch = HorovodLaunch(session())
     launch.write(b"[1]<stderr>:MemoryError: 7\n\n \xff\n")
-    assert list(launch.last_words) == ["[1]<stderr>:MemoryError: 7", " \ufffd"]
+    assert list(launch.last_output) == ["[1]<stderr>:MemoryError: 7", " \ufffd"]
     launch.write("\n".join(map(str, range(100))))
-    assert list(launch.last_words) == [str(k) for k in range(60, 100)]
+    assert list(launch.last_output) == [str(k) for k in range(60, 100)]

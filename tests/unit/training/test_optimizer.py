@@ -1,4 +1,4 @@
-"""Optimizer steps: those of AdamW on gradients that are averaged over ranks and clipped."""
+"""Optimizer steps: AdamW on gradients that are averaged over ranks and clipped."""
 
 from typing import Any
 
@@ -41,8 +41,8 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
     def gradient(comm: Any) -> torch.Tensor:
         model = Autoencoder(LAYOUT, config.Model(hidden_dim=8, latent_dim=16, decoder_dim=8), NO_TARGETS, seed=1)
         optimizer = optimizer_of(model, comm, clip_norm=1e9)
-        mine_BF = x_BF[comm.rank :: comm.size]
-        optimizer.step((model(mine_BF).reconstruction_BF - mine_BF).square().mean()[None])
+        rank_BF = x_BF[comm.rank :: comm.size]
+        optimizer.step((model(rank_BF).reconstruction_BF - rank_BF).square().mean()[None])
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     expected = gradient(LocalComm())
@@ -51,7 +51,7 @@ def test_gradients_of_two_ranks_average_to_those_of_one() -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_losses_are_averaged_over_ranks_and_each_counts_by_its_weight() -> None:
+def test_losses_are_averaged_over_ranks_and_multiplied_by_their_weights() -> None:
     def stepped(comm: Any) -> tuple[list[float], list[float]]:
         model = torch.nn.Linear(1, 2, bias=False)
         torch.nn.init.ones_(model.weight)
@@ -100,7 +100,7 @@ def test_steps_follow_the_formula_of_adamw() -> None:
     np.testing.assert_allclose(model.weight.detach(), weight, rtol=1e-4)
 
 
-def test_an_optimizer_goes_on_from_its_state_as_if_it_had_never_stopped() -> None:
+def test_a_restored_optimizer_takes_the_same_steps_as_one_that_never_stopped() -> None:
     whole, first = linear(), linear()
     undisturbed, begun = optimizer_of(whole), optimizer_of(first)
     for k in range(4):

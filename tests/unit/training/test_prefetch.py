@@ -1,4 +1,4 @@
-"""Working ahead in a thread: nothing changes, errors arrive, and the thread ends."""
+"""Prefetching in a thread: the items stay the same, errors reach the consumer, and the thread ends."""
 
 import threading
 from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""What a training reports while it runs: one line per epoch, one every ten seconds, with speed and time left."""
+"""Progress lines of a training: one per epoch and one every ten seconds, with speed and time left."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.fast
 
 
 class Clock:
-    """A clock that a test moves."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def progress_of(lines: list[str], **more: Any) -> Progress:
-    """Start an epoch of 10 steps of 32 rows, of 3 epochs; the total loss is the sum of those of blocks."""
+    """Start one of 3 epochs with 10 steps of 32 rows; the total loss is the sum of the blocks' losses."""
     given: dict[str, Any] = {"steps": 10, "max_epochs": 3, "batch_size": 32, "taken": 0, "earlier": 0.0} | more
     progress = Progress(lines.append, total=lambda losses: sum(losses.values()), **given)
     progress.epoch_started()
@@ -40,7 +40,7 @@ LOSSES = {"behaviour_7d": 0.25, "behaviour_30d": 0.75, "flags": 1.0}
 SHOWN = "loss 2.0000 (behaviour 0.50 flags 1.00)"
 
 
-def test_losses_that_differ_by_window_only_are_one_their_mean() -> None:
+def test_losses_of_blocks_that_differ_only_in_the_window_are_averaged() -> None:
     losses = {
         "num_events_2d": 1.0,
         "num_events_28d": 2.0,
@@ -68,7 +68,7 @@ def test_a_line_is_reported_every_ten_seconds_but_not_for_the_last_step(clock: C
     assert len(lines) == 3
 
 
-def test_an_epoch_ends_with_its_losses_and_the_validation_s(clock: Clock) -> None:
+def test_the_last_line_of_an_epoch_has_training_and_validation_loss(clock: Clock) -> None:
     lines: list[str] = []
     progress = progress_of(lines)
     for step in range(1, 11):
@@ -92,7 +92,7 @@ def test_two_minutes_and_more_are_shown_in_minutes(clock: Clock) -> None:
     assert [line.rpartition("at most ")[2] for line in lines] == ["119 s left", "2 min left"]
 
 
-def test_the_speed_is_that_of_steps_and_validation_is_not_counted(clock: Clock) -> None:
+def test_the_speed_does_not_include_the_time_of_validation(clock: Clock) -> None:
     progress = progress_of([])
     for step in (1, 2):
         clock.now += 2
@@ -105,7 +105,7 @@ def test_the_speed_is_that_of_steps_and_validation_is_not_counted(clock: Clock) 
     assert progress.seconds == pytest.approx(1008)
 
 
-def test_the_share_of_waiting_is_that_of_the_time_of_steps(clock: Clock) -> None:
+def test_the_waiting_share_is_relative_to_the_time_of_steps(clock: Clock) -> None:
     progress = progress_of([])
     assert progress.waiting_share == 0
     for step in (1, 2):
@@ -116,7 +116,7 @@ def test_the_share_of_waiting_is_that_of_the_time_of_steps(clock: Clock) -> None
     assert progress.waiting_share == pytest.approx(0.25)
 
 
-def test_a_training_that_goes_on_counts_its_own_steps_for_the_speed_and_all_for_the_time(clock: Clock) -> None:
+def test_after_a_resume_the_speed_counts_new_steps_only_and_the_time_counts_all(clock: Clock) -> None:
     lines: list[str] = []
     progress = progress_of(lines, taken=15, earlier=600.0)
     for step in range(6, 11):

@@ -1,4 +1,4 @@
-"""What runs in a rank: it trains, tells the driver, and a rank that fails says how and ends its process."""
+"""The process of a rank: it trains, reports to the driver, and after a failure reports the cause and exits."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from tests.unit.training.test_training import losses_of, silent, task_on
 from userrep.training.launch import comm, ranks
 from userrep.training.launch.comm import LocalComm
-from userrep.training.launch.lifeline import Address
+from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
 from userrep.training.loop import train
 from userrep.training.task import TrainingTask
@@ -18,33 +18,33 @@ from userrep.training.task import TrainingTask
 pytestmark = pytest.mark.fast
 
 ADDRESS = Address("host", 1, "token")
-Told = list[tuple[str, Any]]
+Calls = list[tuple[str, Any]]
 
 
 class Ended(BaseException):
-    """Stands for the end of a process, with its exit code."""
+    """Raised in place of the end of the process, with its exit code."""
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    """Let ranks be of this process, one of a kind; return what they tell the driver and do, in order."""
-    told: Told = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Run ranks in this process with fakes for the driver and the group; return the calls of both, in order."""
+    calls: Calls = []
 
-    class Line:
+    class Connection:
         def __init__(self, address: Address, rank: int) -> None:
-            told.append(("rank", (address, rank)))
+            calls.append(("rank", (address, rank)))
 
-        def tell(self, **facts: object) -> None:
-            told.append(("facts", facts))
+        def send_facts(self, **facts: object) -> None:
+            calls.append(("facts", facts))
 
-        def say(self, line: str) -> None:
-            told.append(("say", line))
+        def report(self, line: str) -> None:
+            calls.append(("report", line))
 
         def done(self) -> None:
-            told.append(("done", None))
+            calls.append(("done", None))
 
         def failed(self, error: BaseException) -> None:
-            told.append(("failed", error))
+            calls.append(("failed", error))
             if isinstance(error, ConnectionError):
                 raise OSError("the driver is gone")
 
@@ -52,18 +52,18 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
         name = ""
 
         def close(self) -> None:
-            told.append(("closed", self.name))
+            calls.append(("closed", self.name))
 
     def end(code: int) -> None:
         raise Ended(code)
 
-    monkeypatch.setattr(ranks, "RankLine", Line)
+    monkeypatch.setattr(ranks, "DriverConnection", Connection)
     monkeypatch.setattr(ranks, "os", SimpleNamespace(environ=os.environ, _exit=end))
     for name in ("HorovodComm", "TorchComm"):
         monkeypatch.setattr(comm, name, type(name, (Group,), {"name": name}))
     monkeypatch.setenv("HOROVOD_RANK", "3")
     monkeypatch.setenv("RANK", "5")
-    return told
+    return calls
 
 
 def on_ranks(folder: Path, backend: str, **more: Any) -> TrainingTask:
@@ -73,49 +73,49 @@ def on_ranks(folder: Path, backend: str, **more: Any) -> TrainingTask:
 @pytest.mark.parametrize(
     ("backend", "group", "rank"), [("horovod", "HorovodComm", 3), ("torch_distributor", "TorchComm", 5)]
 )
-def test_a_rank_trains_in_its_launcher_s_group_and_leaves_it_after_the_driver_knows(
-    tmp_path: Path, told: Told, backend: str, group: str, rank: int
+def test_a_rank_trains_in_its_launcher_s_group_and_leaves_it_after_reporting_done(
+    tmp_path: Path, calls: Calls, backend: str, group: str, rank: int
 ) -> None:
     task = on_ranks(tmp_path, backend)
     train_rank(task, ADDRESS, None)
-    assert told[:2] == [("rank", (ADDRESS, rank)), ("facts", {"device": "CPU"})]
-    assert [kind for kind, _ in told[2:]] == ["say", "facts", "done", "closed"]
-    assert told[2][1].startswith("epoch 1/1 step 18/18 loss ")
-    assert told[3][1].keys() == {"rank", "device", "rows_per_second", "waiting_share"}
-    assert told[-1] == ("closed", group)
+    assert calls[:2] == [("rank", (ADDRESS, rank)), ("facts", {"device": "CPU"})]
+    assert [kind for kind, _ in calls[2:]] == ["report", "facts", "done", "closed"]
+    assert calls[2][1].startswith("epoch 1/1 step 18/18 loss ")
+    assert calls[3][1].keys() == {"rank", "device", "rows_per_second", "waiting_share"}
+    assert calls[-1] == ("closed", group)
 
 
-def test_a_rank_goes_on_from_the_checkpoint_that_it_is_given(tmp_path: Path, told: Told) -> None:
+def test_a_rank_resumes_from_the_given_checkpoint(tmp_path: Path, calls: Calls) -> None:
     task = task_on(tmp_path, backend="horovod", num_workers=2)
     whole = train(task, LocalComm(), silent)
-    told.clear()
+    calls.clear()
     train_rank(task, ADDRESS, "step-000000018")
-    lines = [said for kind, said in told if kind == "say"]
+    lines = [line for kind, line in calls if kind == "report"]
     assert [line.split(" loss")[0] for line in lines] == ["epoch 2/2 step 18/18"]
     assert losses_of(train(task, LocalComm(), silent, resume="step-000000036")) == losses_of(whole)
 
 
-def test_a_rank_that_fails_tells_the_driver_how_and_ends_with_code_1(
-    tmp_path: Path, told: Told, capfd: pytest.CaptureFixture[str]
+def test_a_failed_rank_reports_its_exception_and_exits_with_code_1(
+    tmp_path: Path, calls: Calls, capfd: pytest.CaptureFixture[str]
 ) -> None:
     task = on_ranks(tmp_path, "horovod")
     Path(task.files["train"][2][0]).unlink()
     with pytest.raises(Ended) as ended:
         train_rank(task, ADDRESS, None)
     assert ended.value.args == (1,)
-    kind, error = told[-1]
+    kind, error = calls[-1]
     assert (kind, type(error)) == ("failed", FileNotFoundError)
     assert "FileNotFoundError" in capfd.readouterr().err
-    assert "done" not in dict(told)
+    assert "done" not in dict(calls)
 
 
-def test_a_rank_whose_driver_is_gone_ends_all_the_same(
-    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_failed_rank_exits_even_if_the_driver_is_unreachable(
+    tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def cut_off() -> None:
+    def unreachable() -> None:
         raise ConnectionError("no route to the others")
 
-    monkeypatch.setattr(comm, "TorchComm", cut_off)
+    monkeypatch.setattr(comm, "TorchComm", unreachable)
     with pytest.raises(Ended) as ended:
         train_rank(on_ranks(tmp_path, "torch_distributor"), ADDRESS, None)
     assert ended.value.args == (1,)

@@ -1,4 +1,4 @@
-"""Rows of Parquet files one after the other, from any row on."""
+"""Streams of rows from Parquet files, starting at any row."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -22,13 +22,13 @@ STORED = [*range(0, 50, 2), *range(1, 50, 2)]  # two files: the even keys, then 
 
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory: pytest.TempPathFactory) -> list[RowGroup]:
-    """Write fifty rows whose numbers are their key."""
+    """Write fifty rows; the numbers of a row equal its key."""
     files = write_training_rows(tmp_path_factory.mktemp("with space"), "train", 0, range(50), width=WIDTH, group=GROUP)
     return row_groups(files)
 
 
 def read(groups: Sequence[RowGroup], start: int, nums: Sequence[int], slice_rows: int = 3) -> list[list[int]]:
-    """Return the keys of each read, whose numbers must go with them."""
+    """Return the keys of each read; check that the numbers belong to their keys."""
     found = []
     options = {"width": WIDTH, "slice_rows": slice_rows, "buffer_bytes": 60}
     with closing(RowStream(groups, start=start, **options)) as stream:
@@ -46,7 +46,7 @@ def test_row_groups_are_listed_in_the_order_of_their_files(groups: list[RowGroup
     ]
 
 
-def test_a_stream_begins_at_any_row(groups: list[RowGroup]) -> None:
+def test_a_stream_starts_at_any_row(groups: list[RowGroup]) -> None:
     (whole,) = read(groups, 0, [60])
     assert whole == STORED
     for start in range(51):
@@ -55,9 +55,7 @@ def test_a_stream_begins_at_any_row(groups: list[RowGroup]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(start=st.integers(0, 55), nums=st.lists(st.integers(0, 20), max_size=8), slice_rows=st.integers(1, 60))
-def test_reads_follow_each_other_without_a_gap(
-    groups: list[RowGroup], start: int, nums: list[int], slice_rows: int
-) -> None:
+def test_consecutive_reads_have_no_gap(groups: list[RowGroup], start: int, nums: list[int], slice_rows: int) -> None:
     expected, at = [], start
     for num in nums:
         expected.append(STORED[at : at + num])
@@ -96,7 +94,7 @@ def test_rows_of_another_width_are_refused_with_their_file(groups: list[RowGroup
         stream.read(1)
 
 
-def test_batches_are_joined_and_cut() -> None:
+def test_batches_are_concatenated_and_sliced() -> None:
     first = Batch(np.array([1, 2]), np.array([[1.0], [2.0]], np.float32))
     second = Batch(np.array([3]), np.array([[3.0]], np.float32))
     joined = Batch.joined([Batch.empty(0, 1), first, second])
@@ -106,9 +104,9 @@ def test_batches_are_joined_and_cut() -> None:
     assert joined.x_BF.tolist() == [[1], [9], [3]]  # a view
 
 
-def test_keys_of_a_slice_are_its_own() -> None:
+def test_a_slice_has_its_own_keys() -> None:
     table = pa.table({"row_key": np.arange(9), "x": packed(np.arange(18, dtype=np.float32).reshape(9, 2))})
     part = table.to_batches()[0].slice(4, 3)
-    batch = module._columns(part, "part.parquet", 2)
+    batch = module._to_batch(part, "part.parquet", 2)
     assert batch.row_key_B.tolist() == [4, 5, 6]
     assert batch.x_BF.tolist() == [[8, 9], [10, 11], [12, 13]]

@@ -1,4 +1,4 @@
-"""Training rows from Parquet: the same global batches at any number of ranks, from any step on, in bounded memory."""
+"""Training rows from Parquet: the same global batches at any number of ranks, from any step, in bounded memory."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ WIDTH, NUM_SHARDS, STEPS = 3, 4, 12
 
 
 @pytest.fixture(autouse=True)
-def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buffers of ten rows and slices of two, so that few rows take many."""
+def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set buffers of ten rows, so that few rows fill several of them."""
     monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 600 * NUM_SHARDS)
 
 
@@ -38,7 +38,7 @@ def files(tmp_path: Path) -> list[list[str]]:
 def batches(
     files: list[list[str]], rank: int = 0, size: int = 1, *, epoch: int = 1, seed: int = 17, first_step: int = 0
 ) -> list[Batch]:
-    """Return all batches of a rank."""
+    """Return all batches of one rank."""
     return list(
         epoch_batches(
             files,
@@ -59,7 +59,7 @@ def keys(batches: list[Batch]) -> list[list[int]]:
 
 
 def global_batches(files: list[list[str]], size: int) -> list[list[int]]:
-    """Return the sorted keys of each step, of all ranks together."""
+    """Return the sorted keys of each step over all ranks."""
     ranks = [keys(batches(files, rank, size)) for rank in range(size)]
     return [sorted(key for part in parts for key in part) for parts in zip(*ranks, strict=True)]
 
@@ -71,8 +71,8 @@ def test_files_are_found_by_the_split_and_shard_in_their_uris() -> None:
 
 
 @pytest.mark.parametrize("path", ["/data/part.parquet", "/data/split=train/shard=2/part.parquet"])
-def test_a_file_outside_of_any_shard_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"a file under split=NAME/shard=N with N below 2 was expected"):
+def test_a_file_outside_a_shard_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a file under split=NAME/shard=N with N below 2"):
         shard_files([path], 2)
 
 
@@ -80,10 +80,10 @@ def test_rows_are_counted_per_shard(files: list[list[str]]) -> None:
     assert count_rows([*files, []]) == [50, 51, 52, 53, 0]
 
 
-def test_steps_are_what_the_smallest_shard_can_serve() -> None:
+def test_the_smallest_shard_determines_the_number_of_steps() -> None:
     assert steps_per_epoch([50, 51, 100, 53], 16) == STEPS
     with pytest.raises(
-        UsageError, match=r"smallest of 2 shards has 3 rows, one step takes 8 of each: set training.batch_size"
+        UsageError, match=r"smallest of 2 shards has 3 rows, but one step takes 8 from each\. Lower training.batch_size"
     ):
         steps_per_epoch([3, 100], 16)
 
@@ -100,14 +100,14 @@ def test_every_rank_takes_equal_steps_of_equal_batches(files: list[list[str]]) -
             assert [batch.x_BF.shape for batch in batches(files, rank, size)] == [(16 // size, WIDTH)] * STEPS
 
 
-def test_no_row_comes_twice_in_an_epoch_and_inputs_stay_with_their_keys(files: list[list[str]]) -> None:
+def test_no_row_is_repeated_in_an_epoch_and_inputs_stay_with_their_keys(files: list[list[str]]) -> None:
     row_key = np.concatenate([batch.row_key_B for batch in batches(files)])
     x = np.concatenate([batch.x_BF for batch in batches(files)])
     assert len(set(row_key)) == STEPS * 16
     assert np.array_equal(x, np.repeat(row_key[:, None], WIDTH, axis=1).astype(np.float32))
 
 
-def test_the_order_follows_from_seed_and_epoch(files: list[list[str]]) -> None:
+def test_seed_and_epoch_determine_the_order(files: list[list[str]]) -> None:
     first = keys(batches(files))
     assert keys(batches(files)) == first
     assert keys(batches(files, epoch=2)) != first
@@ -125,10 +125,10 @@ def test_rows_are_shuffled_within_buffers_and_across_row_groups(files: list[list
     )
 
 
-# From a later step on
+# Resuming at a later step
 
 
-def test_an_epoch_from_a_later_step_on_is_the_rest_of_the_whole_epoch(files: list[list[str]]) -> None:
+def test_an_epoch_resumed_at_any_step_is_the_rest_of_the_whole_epoch(files: list[list[str]]) -> None:
     for rank, size in ((0, 1), (1, 2)):
         whole = keys(batches(files, rank, size))
         for first_step in range(STEPS + 1):
@@ -156,7 +156,7 @@ def test_rows_before_the_first_step_are_not_decoded(files: list[list[str]], monk
 
 @pytest.fixture
 def arrow_pool() -> Iterator[pa.MemoryPool]:
-    """Have Arrow's memory counted from here on."""
+    """Count Arrow's memory during the test."""
     before = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(before)
     pa.set_memory_pool(pool)
@@ -165,7 +165,7 @@ def arrow_pool() -> Iterator[pa.MemoryPool]:
 
 
 @pytest.mark.parametrize("num_shards", [2, 8])
-def test_a_rank_holds_no_more_than_is_stated_of_large_row_groups(
+def test_the_memory_of_a_rank_stays_within_its_budget_for_large_row_groups(
     num_shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrow_pool: pa.MemoryPool
 ) -> None:
     max_bytes, width, num_rows = 2**21, 64, 40_000 // num_shards
@@ -178,12 +178,12 @@ def test_a_rank_holds_no_more_than_is_stated_of_large_row_groups(
     tracemalloc.start()
     for _ in epoch_batches(files, rank=0, size=1, batch_size=64, steps=steps, width=width, seed=1, epoch=1):
         pass
-    held = tracemalloc.get_traced_memory()[1] + arrow_pool.max_memory() - before
+    num_bytes = tracemalloc.get_traced_memory()[1] + arrow_pool.max_memory() - before
     tracemalloc.stop()
     pages = num_shards * 3 * 8192  # a page of a column that is read, twice while it is decompressed
     batch = 2 * 64 * (8 + 4 * width)
-    assert held < max_bytes + pages + batch + 2**18  # and some Python
-    assert held > max_bytes // 2  # it is not another that is counted
+    assert num_bytes < max_bytes + pages + batch + 2**18  # and Python objects
+    assert num_bytes > max_bytes // 2  # the right pool is measured
 
 
 # Rows as they are stored
@@ -194,13 +194,13 @@ def test_rows_of_another_width_are_refused(files: list[list[str]]) -> None:
         first_rows(files, rank=0, size=1, max_rows=8, width=5)
 
 
-def test_what_is_wrong_with_a_file_reaches_whoever_takes_batches(files: list[list[str]]) -> None:
+def test_a_missing_file_raises_in_the_consumer(files: list[list[str]]) -> None:
     Path(file_system(files[2][0])[1]).unlink()
     with pytest.raises(FileNotFoundError, match=r"shard=2/part 0.parquet"):
         batches(files)
 
 
-def test_packed_rows_are_unpacked_as_they_were_and_lists_are_refused() -> None:
+def test_packed_rows_are_unpacked_unchanged_and_lists_are_refused() -> None:
     matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert np.array_equal(unpacked(packed(matrix)[1:], 3), matrix[1:])
     with pytest.raises(ValueError, match=r"3 numbers a row, packed, were expected, got a column of list<"):

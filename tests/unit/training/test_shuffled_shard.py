@@ -1,4 +1,4 @@
-"""A shard's rows in an epoch's order: every row once, shuffled within buffers, the same from any row on."""
+"""A shard's rows in an epoch's order: every row once, shuffled within buffers, the same order from any starting row."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +11,18 @@ import pytest
 from tests.support.builders import write_training_rows
 from userrep.training.data import shuffled_shard
 from userrep.training.data.row_stream import RowGroup, row_groups
-from userrep.training.data.shuffled_shard import Room, ShuffledShard
+from userrep.training.data.shuffled_shard import MemoryBudget, ShuffledShard
 
 pytestmark = pytest.mark.fast
 
-WIDTH, NUM_ROWS, ROOM = 3, 50, Room(buffer_rows=10, read_bytes=100)
+WIDTH, NUM_ROWS, BUDGET = 3, 50, MemoryBudget(buffer_rows=10, read_bytes=100)
 
 ROW_GROUPS = [range(NUM_ROWS)[k::2][start : start + 7] for k in range(2) for start in range(0, 25, 7)]  # their keys
 
 
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory: pytest.TempPathFactory) -> list[RowGroup]:
-    """Write fifty rows in two files of row groups of seven; the numbers of a row are its key."""
+    """Write fifty rows in two files of row groups of seven; the numbers of a row equal its key."""
     return row_groups(write_training_rows(tmp_path_factory.mktemp("rows"), "train", 0, range(NUM_ROWS), width=WIDTH))
 
 
@@ -39,36 +39,34 @@ def taken(
     first: int = 0,
     seed: tuple[int, int, int] = (17, 1, 0),
 ) -> list[int]:
-    """Take portions of a shard's rows, from a row on; return their keys in order."""
+    """Take portions of a shard's rows, starting at row ``first``; return their keys in order."""
     keys: list[int] = []
     rows = range(first, first + sum(parts))
-    with closing(ShuffledShard(groups, width=WIDTH, seed=seed, room=ROOM, rows=rows, pool=pool)) as shard:
+    with closing(ShuffledShard(groups, width=WIDTH, seed=seed, budget=BUDGET, rows=rows, pool=pool)) as shard:
         for num in parts:
             row_key_B, x_BF = np.full(num, -1), np.full((num, WIDTH), -1, np.float32)
             shard.take_into(row_key_B, x_BF)
             assert np.array_equal(x_BF, np.repeat(row_key_B[:, None], WIDTH, axis=1).astype(np.float32))
             keys += row_key_B.tolist()
-        pool.submit(int).result()  # at rest
+        pool.submit(int).result()  # wait until the pool is idle
     return keys
 
 
-def test_every_row_comes_once_however_many_are_taken_at_a_time(
-    groups: list[RowGroup], pool: ThreadPoolExecutor
-) -> None:
+def test_every_row_comes_once_for_any_portion_sizes(groups: list[RowGroup], pool: ThreadPoolExecutor) -> None:
     whole = taken(groups, pool, NUM_ROWS)
     assert sorted(whole) == list(range(NUM_ROWS))
     assert taken(groups, pool, 1, 9, 10, 3, 20, 7) == whole
     assert taken(groups, pool, *[1] * NUM_ROWS) == whole
 
 
-def test_from_a_later_row_on_the_order_is_that_of_the_whole(groups: list[RowGroup], pool: ThreadPoolExecutor) -> None:
+def test_the_order_from_a_later_row_is_that_of_the_whole(groups: list[RowGroup], pool: ThreadPoolExecutor) -> None:
     whole = taken(groups, pool, NUM_ROWS)
     for first in range(NUM_ROWS):
         num = min(13, NUM_ROWS - first)
         assert taken(groups, pool, num, first=first) == whole[first : first + num]
 
 
-def test_the_order_follows_from_seed_epoch_and_shard(groups: list[RowGroup], pool: ThreadPoolExecutor) -> None:
+def test_seed_epoch_and_shard_determine_the_order(groups: list[RowGroup], pool: ThreadPoolExecutor) -> None:
     seeds = [(17, 1, 0), (18, 1, 0), (17, 2, 0), (17, 1, 1)]
     orders = [taken(groups, pool, NUM_ROWS, seed=seed) for seed in seeds]
     assert all(orders[0] != order for order in orders[1:])
@@ -98,10 +96,12 @@ def test_row_groups_before_the_buffer_of_the_first_row_are_not_read(
     assert taken(left, pool, 25, first=25) == whole[25:]
 
 
-def test_a_shard_gets_an_equal_part_of_the_memory_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_shard_gets_an_equal_part_of_the_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 2400)
-    assert Room.of(4, WIDTH) == Room(buffer_rows=10, read_bytes=50)  # 600 bytes; a row has a key and three numbers
-    assert Room.of(8, WIDTH).buffer_rows == Room.of(4, WIDTH).buffer_rows // 2
-    assert Room.of(4, 10_000).buffer_rows == 1
+    assert MemoryBudget.of(4, WIDTH) == MemoryBudget(
+        buffer_rows=10, read_bytes=50
+    )  # 600 bytes; a row has a key and three numbers
+    assert MemoryBudget.of(8, WIDTH).buffer_rows == MemoryBudget.of(4, WIDTH).buffer_rows // 2
+    assert MemoryBudget.of(4, 10_000).buffer_rows == 1
     monkeypatch.setattr(shuffled_shard, "MAX_BYTES", 2**30)
-    assert Room.of(1, WIDTH).read_bytes == 2**20
+    assert MemoryBudget.of(1, WIDTH).read_bytes == 2**20

@@ -1,4 +1,4 @@
-"""A training's task: the steps of an epoch, and what makes two trainings the same one."""
+"""Training tasks: the steps of an epoch, the identity of a training, and its result."""
 
 import pickle
 from dataclasses import replace
@@ -12,8 +12,9 @@ from tests.support.builders import write_training_rows
 from tests.unit.training.test_training import LAYOUT, TARGETS, task_on
 from userrep import config
 from userrep.errors import UsageError
+from userrep.training.checkpoint import TrainingState
 from userrep.training.data.shards import shard_files
-from userrep.training.task import TrainingTask
+from userrep.training.task import TrainingResult, TrainingTask
 
 pytestmark = pytest.mark.fast
 
@@ -35,7 +36,7 @@ def task_of(files: dict[str, list[list[str]]], **training: Any) -> TrainingTask:
     )
 
 
-def test_an_epoch_has_the_steps_that_its_smallest_shard_serves(tmp_path: Path) -> None:
+def test_an_epoch_has_the_steps_that_its_smallest_shard_allows(tmp_path: Path) -> None:
     for shard, num_rows in enumerate((31, 24, 50)):
         write_training_rows(tmp_path, "train", shard, range(num_rows), width=3)
     files = shard_files(map(str, tmp_path.rglob("*.parquet")), 3)
@@ -57,14 +58,30 @@ def test_a_split_without_rows_cannot_be_trained_on() -> None:
     ],
     ids=lambda other: next(iter(other)),
 )  # fmt: skip
-def test_everything_that_decides_what_comes_out_is_part_of_the_identity(
+def test_everything_that_determines_the_result_is_part_of_the_identity(
     task: TrainingTask, other: dict[str, Any]
 ) -> None:
     assert replace(task, **other).identity != task.identity
 
 
-def test_where_and_how_a_training_runs_is_no_part_of_its_identity(task: TrainingTask) -> None:
+def test_backend_and_folder_are_not_part_of_the_identity(task: TrainingTask) -> None:
     neutral = {"backend": "torch_distributor", "num_workers": 2, "threads": 3, "max_restarts": 9}
     elsewhere = replace(task, folder="s3://bucket", training=task.training.model_copy(update=neutral))
     assert elsewhere.identity == task.identity
     assert pickle.loads(pickle.dumps(task)).identity == task.identity  # as it reaches the ranks
+
+
+def test_a_result_has_the_losses_of_the_best_epoch_and_the_cost_of_all_ranks() -> None:
+    curve = [{"epoch": 1, "train_loss": 3.0}, {"epoch": 2, "train_loss": 1.0}, {"epoch": 3, "train_loss": 2.0}]
+    end = TrainingState("task", seed=1, epoch=4, best_epoch=2, best_loss=1.0, curve=curve, seconds=9.5, finished=True)
+    ranks = [
+        {"rank": 0, "rows_per_second": 100.0, "waiting_share": 0.25},
+        {"rank": 1, "rows_per_second": 50.0, "waiting_share": 0.5},
+    ]
+    result = TrainingResult.of(end, b"weights", ranks=ranks)
+    assert result.metrics == {
+        "train_loss": 1.0, "epochs": 3, "best_epoch": 2, "seconds": 9.5, "rows_per_second": 150.0, "waiting_share": 0.5,
+    }  # fmt: skip
+    assert (result.weights, result.curve, result.ranks) == (b"weights", curve, ranks)
+    over_before = TrainingResult.of(end, b"weights", ranks=[])
+    assert over_before.metrics == {"train_loss": 1.0, "epochs": 3, "best_epoch": 2, "seconds": 9.5}

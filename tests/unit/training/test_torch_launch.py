@@ -1,4 +1,4 @@
-"""TorchDistributor's launcher: its job can be cancelled by a tag of its own. Real ranks: test_training.py."""
+"""TorchDistributor's launcher: a tag of its own cancels its job. test_training.py runs real ranks."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.training.test_training import LAYOUT, TARGETS
 from userrep import config
-from userrep.training.launch.lifeline import Address
+from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
 from userrep.training.launch.torch_launch import TorchLaunch
 from userrep.training.task import TrainingTask
@@ -22,7 +22,7 @@ ADDRESS = Address("host", 1, "token")
 
 
 class Session:
-    """A session that notes which tags it bears and which jobs it was asked to end."""
+    """A stub of a session that records its tags and the tags it was asked to interrupt."""
 
     def __init__(self, gpus: str | None = None) -> None:
         self.conf: Any = SimpleNamespace(get={"spark.task.resource.gpu.amount": gpus}.get)
@@ -40,7 +40,7 @@ class Session:
 
 
 class Job:
-    """What TorchDistributor was asked for."""
+    """A stub of TorchDistributor that records its arguments."""
 
     asked: "list[Job]"
 
@@ -84,7 +84,7 @@ def test_a_rank_per_worker_is_launched_on_executors_with_the_gpus_that_tasks_get
     assert logging.getLogger("TorchDistributor").propagate is False
 
 
-def test_a_job_bears_a_tag_that_ends_it_and_that_is_gone_afterwards(
+def test_a_job_has_a_tag_of_its_own_that_is_removed_afterwards(
     jobs: type[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session: Any = Session()
@@ -96,7 +96,7 @@ def test_a_job_bears_a_tag_that_ends_it_and_that_is_gone_afterwards(
     assert jobs.asked[1].tags != session.ended
 
 
-def test_a_session_is_not_tagged_itself_where_it_can_have_another(jobs: type[Job]) -> None:
+def test_a_new_session_is_tagged_instead_of_the_caller_s(jobs: type[Job]) -> None:
     session: Any = Session()
     own: Any = Session()
     session.newSession = lambda: own
@@ -104,7 +104,9 @@ def test_a_session_is_not_tagged_itself_where_it_can_have_another(jobs: type[Job
     assert jobs.asked[0].spark is own
 
 
-def test_what_a_failed_job_says_is_kept_and_its_tag_is_gone(jobs: type[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_a_failed_job_is_kept_and_its_tag_is_removed(
+    jobs: type[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails() -> None:
         raise RuntimeError("\n".join(["", *map(str, range(50)), " "]))
 
@@ -113,5 +115,5 @@ def test_what_a_failed_job_says_is_kept_and_its_tag_is_gone(jobs: type[Job], mon
     launch = TorchLaunch(session)
     with pytest.raises(RuntimeError, match="49"):
         launch.run(task_with(2), ADDRESS, None)
-    assert list(launch.last_words) == [str(k) for k in range(10, 50)]
+    assert list(launch.last_output) == [str(k) for k in range(10, 50)]
     assert session.tags == []

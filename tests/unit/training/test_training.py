@@ -1,4 +1,4 @@
-"""Training on Spark: two ranks give the losses of one; and the planted rows that tests of training share."""
+"""Training on Spark: two ranks give the losses of one. Also the planted rows that the training tests share."""
 
 import hashlib
 import re
@@ -31,7 +31,7 @@ from userrep.training.launch import horovod_launch
 from userrep.training.launch.backends import run_training
 from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.horovod_launch import HorovodLaunch
-from userrep.training.launch.lifeline import Address
+from userrep.training.launch.rank_monitor import Address
 from userrep.training.optimizer import Optimizer
 from userrep.training.task import TrainingResult, TrainingTask
 from userrep.workflows.pipeline import Pipeline
@@ -48,7 +48,7 @@ NUM_SHARDS = 4
 
 
 def planted(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (factors, inputs): all inputs are linear in three factors, but for a little noise."""
+    """Return (factors, inputs). All inputs are linear in three factors, plus a little noise."""
     mixing = np.random.default_rng(0).normal(size=(3, LAYOUT.blocks[-1].start)) / np.sqrt(3)
     random = np.random.default_rng(seed)
     factors = random.normal(size=(num_rows, 3))
@@ -58,7 +58,7 @@ def planted(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def future_of(x: np.ndarray, seed: int) -> np.ndarray:
-    """Return targets: an item near the inputs' vector, counts as the inputs are; half of the users have no event."""
+    """Return targets: an item near the inputs' vector, counts equal to the inputs'. Half of the users have no event."""
     active = np.random.default_rng([seed, 1]).random((len(x), 1)) < 0.5
     y = np.tile(active, TARGETS.width).astype(np.float32)
     for block in TARGETS.blocks:
@@ -72,17 +72,17 @@ def future_of(x: np.ndarray, seed: int) -> np.ndarray:
 
 
 def items() -> np.ndarray:
-    """Return the vectors of the items, the same at all dates."""
+    """Return the items' vectors, the same at all dates."""
     return np.random.default_rng(9).normal(size=(NUM_ITEMS, TARGETS.item_width)).astype(np.float32)
 
 
 def write_candidates(root: Path, tensors: dict[str, np.ndarray]) -> None:
-    """Write the items that rows choose from."""
+    """Write the candidate items."""
     (root / "candidates.safetensors").write_bytes(tensor_bytes(tensors))
 
 
 def candidates_in(root: Path) -> tuple[str, str] | None:
-    """Return the file of the items that rows choose from with its hash, if there is one."""
+    """Return the path and hash of the file of candidate items, None if it does not exist."""
     path = root / "candidates.safetensors"
     return (str(path), hashlib.sha256(path.read_bytes()).hexdigest()) if path.exists() else None
 
@@ -90,7 +90,7 @@ def candidates_in(root: Path) -> tuple[str, str] | None:
 def task_on(
     root: Path, *, spoilt: str | None = None, model: dict[str, Any] | None = None, **training: Any
 ) -> TrainingTask:
-    """Write planted rows as the shards of ``training_rows``, and make a task of them."""
+    """Write planted rows as the shards of ``training_rows``, and return a task for them."""
     write_planted(root, spoilt, is_plain=(model or {}).get("preset") == "autoencoder")
     return task_of(root, model, **training)
 
@@ -99,10 +99,10 @@ def write_planted(root: Path, spoilt: str | None = None, *, is_plain: bool = Fal
     root.mkdir(parents=True, exist_ok=True)
     if not is_plain:
         share = np.full(NUM_ITEMS, -np.log(NUM_ITEMS), np.float32)
-        of_date = {f"vector_{d}": items() for d in range(NUM_DATES)} | {
+        candidates = {f"vector_{d}": items() for d in range(NUM_DATES)} | {
             f"log_share_{d}": share for d in range(NUM_DATES)
         }
-        write_candidates(root, of_date)
+        write_candidates(root, candidates)
     for split, num_rows in (("train", 150), ("valid_users", 20), ("valid_dates", 10)):
         for shard in range(NUM_SHARDS):
             seed = 1000 * len(split) + shard
@@ -133,7 +133,7 @@ def task_of(
 
 
 class ThreadComm(LocalComm):
-    """Ranks as threads of this process."""
+    """A group of ranks that are threads of this process."""
 
     def __init__(self, rank: int, tensors: list[torch.Tensor | None], barrier: threading.Barrier) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def silent(line: str) -> None:
     pass
 
 
-def test_a_step_is_that_of_torch_s_own_adamw() -> None:
+def test_a_step_equals_that_of_torch_s_adamw() -> None:
     ours, theirs = torch.nn.Linear(5, 2), torch.nn.Linear(5, 2)
     theirs.load_state_dict(ours.state_dict())
     training = config.Training(clip_norm=1e9, weight_decay=0.1)
@@ -179,7 +179,7 @@ def test_a_step_is_that_of_torch_s_own_adamw() -> None:
     torch.testing.assert_close(ours.bias, theirs.bias)
 
 
-def test_spark_writes_training_rows_as_the_reader_wants_them(done: tuple[Pipeline, config.Config]) -> None:
+def test_spark_writes_training_rows_in_the_format_the_reader_expects(done: tuple[Pipeline, config.Config]) -> None:
     file, *_ = done[0].tables.read(TRAINING_ROWS).inputFiles()
     footer = pq.read_metadata(file_system(file)[1])
     x = footer.row_group(0).column(footer.schema.names.index("x"))
@@ -189,13 +189,13 @@ def test_spark_writes_training_rows_as_the_reader_wants_them(done: tuple[Pipelin
 # Backends
 
 
-# torch's agents part at the same time, and say so with C++ and Python stacks: "[W1127 ...", "E1127 ...", "frame #"
-OF_TORCH = re.compile(r"\[?[IWE]\d{4} |Exception raised from |frame #|<omitting python frames>|$")
+# torchrun's agents shut down at the same time, and log C++ and Python stacks: "[W1127 ...", "E1127 ...", "frame #"
+TORCH_OUTPUT = re.compile(r"\[?[IWE]\d{4} |Exception raised from |frame #|<omitting python frames>|$")
 
 
 @pytest.mark.parametrize("backend", ["horovod", "torch_distributor"])
 @pytest.mark.full
-def test_two_ranks_on_spark_give_the_losses_of_one_and_report(
+def test_two_ranks_on_spark_give_the_losses_of_one_and_report_progress(
     tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str], backend: str
 ) -> None:
     task = task_on(tmp_path)
@@ -206,7 +206,7 @@ def test_two_ranks_on_spark_give_the_losses_of_one_and_report(
     said = capfd.readouterr()
     assert losses_of(result) == pytest.approx(losses_of(local), rel=1e-4)
     assert result.curve == [pytest.approx(losses, rel=1e-4) for losses in local.curve]
-    lines = [line for line in said.err.splitlines() if not OF_TORCH.match(line)]
+    lines = [line for line in said.err.splitlines() if not TORCH_OUTPUT.match(line)]
     assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
     assert [line[9:].split(" loss")[0] for line in lines] == [
         f"ranks: 0 {socket.gethostname()}: CPU; 1 {socket.gethostname()}: CPU",
@@ -220,7 +220,7 @@ def test_two_ranks_on_spark_give_the_losses_of_one_and_report(
 
 
 def predicted(spark: SparkSession) -> list[float]:
-    """Fit and apply a model of Spark ML: its summary takes the session along into tasks."""
+    """Fit and apply a Spark ML model, whose summary is serialized into tasks with its session."""
     from pyspark.ml.classification import LogisticRegression
     from pyspark.ml.linalg import Vectors
 
@@ -233,9 +233,9 @@ def horovod_task(tmp_path: Path, num_workers: int) -> TrainingTask:
     return task_on(tmp_path, backend="horovod", num_workers=num_workers)
 
 
-def test_too_few_slots_are_told_with_the_setting_to_change(tmp_path: Path, spark: SparkSession) -> None:
+def test_too_few_slots_are_refused_with_the_setting_to_change(tmp_path: Path, spark: SparkSession) -> None:
     with pytest.raises(
-        SlotsError, match=r"num_workers is 4, but Spark can run 2 tasks at once: set training.num_workers"
+        SlotsError, match=r"num_workers is 4, but Spark can run 2 tasks at once. Set training.num_workers"
     ):
         run_training(horovod_task(tmp_path, 4), spark=spark)
 

@@ -1,7 +1,7 @@
-"""Training has an effect: held-out users are described and predicted better than by weights that were never trained.
+"""Training has an effect: held-out users are encoded and predicted better than by untrained weights.
 
-Inputs are noisy views of three factors per user; the next days follow from the factors. The control is the state in
-which the training loop starts: the same seed, no step.
+Inputs are noisy views of three factors per user; the next days follow from the factors. The control is the initial
+state of the training loop: the same seed, no step.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ class Users(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """How good weights are on held-out users: ``r2`` of the factors, read from the code; losses."""
+    """The quality of weights on held-out users: ``r2`` of a regression of the factors on the code, and losses."""
 
     r2: float
     reconstruction_loss: float
@@ -58,13 +58,13 @@ class Quality(NamedTuple):
 
 
 def mixing(num_columns: int, seed: int) -> np.ndarray:
-    """Draw how each column depends on the factors, so that each has a variance of one."""
+    """Draw each column's weights of the factors, such that each column has a variance of one."""
     weights = np.random.default_rng(seed).normal(size=(NUM_FACTORS, num_columns))
     return weights / np.linalg.norm(weights, axis=0)
 
 
 def users(num_users: int, seed: int) -> Users:
-    """Draw users: three quarters or so of what inputs show is noise, what they do next has none."""
+    """Draw users. About three quarters of their inputs' variance is noise; their next days have none."""
     random, first_flag = np.random.default_rng(seed), LAYOUT.blocks[-1].start
     factors_UK = random.normal(size=(num_users, NUM_FACTORS))
     x_UF = np.ones((num_users, LAYOUT.width), np.float32)
@@ -79,12 +79,12 @@ def users(num_users: int, seed: int) -> Users:
 
 
 def items() -> np.ndarray:
-    """Draw the vectors of the items that users choose from."""
+    """Draw the vectors of the candidate items."""
     return np.random.default_rng(3).normal(size=(NUM_ITEMS, TARGETS.item_width)).astype(np.float32)
 
 
 def task_in(folder: Path, model: config.Model) -> TrainingTask:
-    """Write users as the shards of ``training_rows``, and return the training on them."""
+    """Write users as the shards of ``training_rows``, and return the task for them."""
     for split, num_users, first_seed in (("train", 600, 100), ("valid_users", 100, 200)):
         for shard in range(NUM_SHARDS):
             drawn = users(num_users, first_seed + shard)
@@ -108,7 +108,7 @@ def task_in(folder: Path, model: config.Model) -> TrainingTask:
 
 
 def trained(task: TrainingTask) -> Autoencoder:
-    """Run the training loop to its end."""
+    """Run the training loop and return the trained model."""
     result = train(task, LocalComm(), lambda line: None)
     model = Autoencoder(LAYOUT, task.model, TARGETS)
     model.load_state_dict(safetensors.torch.load(result.weights))
@@ -116,7 +116,7 @@ def trained(task: TrainingTask) -> Autoencoder:
 
 
 def untrained(task: TrainingTask) -> Autoencoder:
-    """Return the model that the training loop begins with."""
+    """Return the initial model of the training loop."""
     model = Autoencoder(LAYOUT, task.model, TARGETS)
     model.load_state_dict(_Trainer(task, LocalComm(), lambda line: None)._weights())
     return model
@@ -124,7 +124,7 @@ def untrained(task: TrainingTask) -> Autoencoder:
 
 @torch.inference_mode()
 def quality_of(model: Autoencoder, task: TrainingTask) -> Quality:
-    """Measure a model on users that no training has seen, with a ridge regression on its code."""
+    """Measure a model on users that were not in the training, with a ridge regression on its code."""
     fitted, held_out = users(1200, seed=7), users(800, seed=8)
     x_UF, next_UT = torch.from_numpy(held_out.x_UF), torch.from_numpy(held_out.next_UT)
     ridge = Ridge().fit(code_of(model, fitted), fitted.factors_UK)
@@ -138,14 +138,14 @@ def quality_of(model: Autoencoder, task: TrainingTask) -> Quality:
     )
 
 
-def code_of(model: Autoencoder, of: Users) -> np.ndarray:
+def code_of(model: Autoencoder, users: Users) -> np.ndarray:
     """Encode users."""
-    latent_UD: np.ndarray = model.encode(torch.from_numpy(of.x_UF)).numpy()
+    latent_UD: np.ndarray = model.encode(torch.from_numpy(users.x_UF)).numpy()
     return latent_UD
 
 
 def assert_is_better(model: Quality, control: Quality) -> None:
-    """Fail unless a model is much better than the control, in each of the four ways."""
+    """Fail unless a model is much better than the control in each of the four measures."""
     assert model.r2 > max(0.8, control.r2 + 0.2)
     assert model.reconstruction_loss < 0.7 * control.reconstruction_loss
     assert model.days_loss < 0.6 * control.days_loss
@@ -161,7 +161,7 @@ def test_the_code_and_the_losses_of_held_out_users_are_much_better_than_before_t
     assert_is_better(quality_of(model, task), quality_of(control, task))
 
 
-def test_a_training_whose_steps_change_nothing_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_whose_steps_have_no_effect_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Optimizer, "_adamw", lambda self: None)
     task = task_in(tmp_path, MODELS[0])
     model, control = quality_of(trained(task), task), quality_of(untrained(task), task)

@@ -1,1 +1,1 @@
-"""Training rows as files, shards and batches."""
+"""Reading of training rows: files, shards and batches."""

@@ -1,4 +1,4 @@
-"""Work ahead: a thread that runs a generator while its consumer is busy."""
+"""Prefetching: a thread that runs a generator ahead of its consumer."""
 
 import queue
 import threading
@@ -9,11 +9,12 @@ Item = TypeVar("Item")
 
 
 def prefetched(source: Generator[Item], depth: int = 4) -> Generator[Item]:
-    """Yield from ``source``, which a thread runs ahead by at most ``depth`` items and the one it holds.
+    """Yield the items of ``source``, which a thread runs ahead by up to ``depth + 1`` items.
 
-    Of batches of training rows, ``depth + 1`` wait and the consumer has one: at the defaults (4 items, 512 rows of a
-    batch over all ranks) a rank has ``6 * 512 / ranks`` rows in batches.
-    Close this generator, or run it to its end: either ends the thread. What the source raises is raised here.
+    Memory: ``depth + 1`` items are waiting and the consumer has one. With the defaults (a depth of 4, global batches of
+    512 rows), a rank has ``6 * 512 / ranks`` training rows in batches.
+
+    The thread ends when this generator is closed or exhausted. Exceptions of the source are raised here.
     """
     items: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -33,7 +34,7 @@ def prefetched(source: Generator[Item], depth: int = 4) -> Generator[Item]:
                 put(item, None)
                 if stopped.is_set():
                     break
-        except BaseException as error:  # whatever it is, it belongs to the consumer
+        except BaseException as error:  # raised again in the consumer's thread
             end = error
         finally:
             source.close()

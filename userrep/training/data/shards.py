@@ -1,8 +1,8 @@
-"""Training rows in virtual shards, dealt over ranks so that global batches don't depend on their number.
+"""Batches of training rows from virtual shards, such that global batches do not depend on the number of ranks.
 
-A global batch of B rows takes B / V rows of each of V shards. Rank r of W owns the shards r, r + W, ...; W divides V.
-Memory of a rank: ``MAX_BYTES`` of rows (userrep/training/data/shuffled_shard.py), whatever the number of its shards.
-Shapes: B rows of a batch, N rows, F numbers of a row: its inputs, then its targets.
+A global batch of B rows takes B / V rows from each of V shards. Rank r of W owns the shards r, r + W, ...; W divides V.
+Memory of a rank: ``MAX_BYTES`` of rows (userrep/training/data/shuffled_shard.py), for any number of shards.
+Shapes: B rows of a batch, N rows, F numbers per row: its inputs, then its targets.
 """
 
 import re
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from userrep.errors import UsageError
 from userrep.store.storage import is_local, parquet_footer
 from userrep.training.data.row_stream import Batch, RowGroup, row_groups
-from userrep.training.data.shuffled_shard import Room, ShuffledShard
+from userrep.training.data.shuffled_shard import MemoryBudget, ShuffledShard
 
-READERS = 8  # threads of an epoch on an object store, where each waits most of its time
-LOCAL_READERS = 1  # it decodes faster than a model trains; more would take turns for the interpreter
+READERS = 8  # threads for files in an object store, where each thread spends most of its time waiting
+LOCAL_READERS = 1  # one thread decodes faster than a model trains; more would compete for the interpreter lock
 ShardFiles = dict[str, list[list[str]]]  # split -> shard -> its files, sorted
 
 
 def shard_files(uris: Iterable[str], num_shards: int) -> ShardFiles:
-    """Group the files of ``training_rows`` by split and shard, from the partition values in their paths.
+    """Group the files of ``training_rows`` by split and shard, read from the partition values in their paths.
 
-    ``uris`` are paths or URIs, percent-encoded, as Spark's ``inputFiles`` gives them, and stay as they are.
+    ``uris`` are percent-encoded paths or URIs as returned by Spark's ``inputFiles``. They are not changed.
 
     Raises
     ------
@@ -39,19 +39,19 @@ def shard_files(uris: Iterable[str], num_shards: int) -> ShardFiles:
     for uri in sorted(uris):
         match = re.search(r"/split=([^/]+)/shard=(\d+)/", unquote(uri))
         if match is None or int(match[2]) >= num_shards:
-            raise ValueError(f"{uri}: a file under split=NAME/shard=N with N below {num_shards} was expected")
+            raise ValueError(f"{uri}: expected a file under split=NAME/shard=N with N below {num_shards}")
         files.setdefault(match[1], [[] for _ in range(num_shards)])[int(match[2])].append(uri)
     return files
 
 
 def count_rows(files: Sequence[Sequence[str]]) -> list[int]:
-    """Count the rows of each shard, from the Parquet footers alone."""
+    """Count the rows of each shard. Cost: reads the Parquet footers only."""
     with ThreadPoolExecutor(READERS) as pool:
         return [sum(footer.num_rows for footer in pool.map(parquet_footer, uris)) for uris in files]
 
 
 def steps_per_epoch(num_rows: Sequence[int], batch_size: int) -> int:
-    """Return how many steps all shards can serve: equal on every rank, at any number of ranks.
+    """Return the number of steps that the smallest shard allows. It is the same for any number of ranks.
 
     Raises
     ------
@@ -62,9 +62,8 @@ def steps_per_epoch(num_rows: Sequence[int], batch_size: int) -> int:
     steps = min(num_rows) // portion
     if not steps:
         raise UsageError(
-            f"training: the smallest of {len(num_rows)} shards has {min(num_rows)} rows, "
-            f"one step takes {portion} of each: "
-            "set training.batch_size or training.num_shards lower, or train on more users or as-of dates."
+            f"training: the smallest of {len(num_rows)} shards has {min(num_rows)} rows, but one step takes {portion} "
+            "from each. Lower training.batch_size or training.num_shards, or train on more users or as-of dates."
         )
     return steps
 
@@ -81,28 +80,27 @@ def epoch_batches(
     epoch: int,
     first_step: int = 0,
 ) -> Generator[Batch]:
-    """Yield a rank's part of an epoch's global batches of ``batch_size`` rows, from ``first_step`` up to ``steps``.
+    """Yield a rank's part of each global batch of ``batch_size`` rows, for the steps in [first_step, steps).
 
-    The order of a shard's row groups, and of the rows within each of its buffers, follows from (seed, epoch, shard).
-    With ``first_step``, row groups of earlier steps are not read. Threads read on while batches are used; closing the
-    generator ends them.
+    (seed, epoch, shard) determines the order of a shard's row groups, and the order of rows within each buffer. Row
+    groups that only earlier steps need are not read. Threads read ahead; they end when the generator is closed.
     """
     portion, owned = batch_size // len(files), range(rank, len(files), size)
-    room = Room.of(len(files), width)
+    budget = MemoryBudget.of(len(files), width)
     pool = ThreadPoolExecutor(_num_readers(files[rank]), thread_name_prefix="reader")
     shards: list[ShuffledShard] = []
     try:
-        groups = pool.map(row_groups, [files[shard] for shard in owned])
+        groups_by_shard = pool.map(row_groups, [files[number] for number in owned])
         shards += [
             ShuffledShard(
-                of_shard,
+                groups,
                 width=width,
-                seed=(seed % (1 << 64), epoch, shard),
-                room=room,
+                seed=(seed % (1 << 64), epoch, number),
+                budget=budget,
                 rows=range(first_step * portion, steps * portion),
                 pool=pool,
             )
-            for shard, of_shard in zip(owned, groups, strict=True)
+            for number, groups in zip(owned, groups_by_shard, strict=True)
         ]
         for _ in range(first_step, steps):
             batch = Batch.empty(portion * len(shards), width)
@@ -111,8 +109,8 @@ def epoch_batches(
             yield batch
     finally:
         pool.shutdown(cancel_futures=True)
-        for shard_read in shards:
-            shard_read.close()
+        for shard in shards:
+            shard.close()
 
 
 def _num_readers(uris: Sequence[str]) -> int:
@@ -128,20 +126,21 @@ def first_rows(
     width: int,
     columns: Sequence[int] | None = None,
 ) -> list[NDArray[np.float32]]:
-    """Return x_NF of the first rows of each shard that a rank owns, at most ``max_rows`` over all ranks.
+    """Return the first rows of each shard that a rank owns, as one x_NF per shard; at most ``max_rows`` over all ranks.
 
-    ``columns``: the numbers of a row that are wanted. Memory: these, and up to ``READERS`` streams.
+    ``columns``: indices of the numbers to return, in order; all by default. Memory: the result, and up to ``READERS``
+    streams.
     """
     owned = [row_groups(files[shard]) for shard in range(rank, len(files), size)]
     portion = max(max_rows // len(files), 1)
     ends = np.cumsum([0, *(min(portion, sum(group.num_rows for group in groups)) for groups in owned)])
     x_NF = np.empty((ends[-1], width if columns is None else len(columns)), np.float32)
-    room = Room.of(len(files), width)
+    budget = MemoryBudget.of(len(files), width)
 
     def read(groups: list[RowGroup], start: int, stop: int) -> None:
-        with closing(room.stream(groups, start=0, width=width)) as stream:
+        with closing(budget.stream(groups, start=0, width=width)) as stream:
             while start < stop:
-                part = stream.read(min(room.buffer_rows, stop - start))
+                part = stream.read(min(budget.buffer_rows, stop - start))
                 x_NF[start : start + len(part.x_BF)] = part.x_BF if columns is None else part.x_BF[:, columns]
                 start += len(part.x_BF)
 

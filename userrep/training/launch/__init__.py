@@ -1,1 +1,1 @@
-"""Where ranks run, and how they talk to each other."""
+"""Launchers that start ranks, and the communication between ranks and with the driver."""

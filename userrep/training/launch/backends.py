@@ -1,4 +1,4 @@
-"""Where training runs: in this process, or in ranks on Spark's executors. The loop is the same."""
+"""Training backends: run the training loop in this process, or in ranks on Spark's executors."""
 
 import time
 from collections.abc import Callable
@@ -12,54 +12,55 @@ from userrep.config import Training
 from userrep.errors import RankFailedError, SlotsError, UsageError, UserrepError, in_one_line
 from userrep.logs import to_stderr
 from userrep.model.tensor_file import tensor_bytes
-from userrep.training.checkpoint import Checkpoint, Standing, newest_checkpoint
+from userrep.training.checkpoint import Checkpoint, newest_checkpoint
 from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.horovod_launch import HorovodLaunch, num_slots
-from userrep.training.launch.lifeline import SETTLE_SECONDS, Failure, Lifeline, told
+from userrep.training.launch.rank_monitor import SETTLE_SECONDS, Failure, RankMonitor, rank_name
 from userrep.training.launch.torch_launch import TorchLaunch
-from userrep.training.loop import result_of, train
+from userrep.training.loop import train
 from userrep.training.task import TrainingResult, TrainingTask
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-SLOT_SECONDS = 40.0  # for executors to come up, or back
-_GIVE_UP_SECONDS = 15.0  # after which a launcher that does not end is left behind
+SLOT_SECONDS = 40.0  # for executors to start, or to be replaced
+_GIVE_UP_SECONDS = 15.0  # after which a launcher that does not return is abandoned
 Report = Callable[[str], None]
 
 
 def run_training(
     task: TrainingTask, *, spark: "SparkSession | None" = None, report: Report = to_stderr
 ) -> TrainingResult:
-    """Train on the backend that the task's configuration names, from the newest checkpoint on if there is one.
+    """Train on the backend that the task's configuration names, resuming from the newest checkpoint if there is one.
 
-    ``spark`` is needed by all backends but ``local``. When a rank fails, dies or hangs, all are stopped, its own
-    traceback is reported, and the training goes on from the newest checkpoint, ``training.max_restarts`` times.
+    All backends but ``local`` need ``spark``. If a rank fails, dies or hangs, all ranks are stopped, its traceback is
+    reported, and training resumes from the newest checkpoint, at most ``training.max_restarts`` times.
 
     Raises
     ------
     SlotsError
-        If Spark has fewer slots than ``training.num_workers``; launchers would wait for them in vain.
+        If Spark has fewer slots than ``training.num_workers``; a launcher would wait for them forever.
     UsageError
         If Horovod is not installed.
     DivergedError
         As ``train`` does.
     RankFailedError
-        If a rank failed once too often.
+        If a rank fails after the last restart.
     """
     restarts = 0
     while True:
-        found = newest_checkpoint(task.folder, task.identity, report)
-        if found and found.standing.finished:
-            return _result(found, [])
-        if found:
-            report(f"training goes on from {_where(found.standing)}")
-        resume = found.name if found else None
+        checkpoint = newest_checkpoint(task.folder, task.identity, report)
+        if checkpoint and checkpoint.state.finished:
+            return _result(checkpoint, [])
+        if checkpoint:
+            state = checkpoint.state
+            report(f"training resumes from its checkpoint in epoch {state.epoch}, after {state.step} steps")
+        resume = checkpoint.name if checkpoint else None
         if task.training.backend == "local":
             return train(task, LocalComm(), report, resume=resume)
         assert spark is not None
         try:
-            return _on_spark(task, spark, report, resume)
+            return _train_on_spark(task, spark, report, resume)
         except RankFailedError as error:
             if restarts == task.training.max_restarts:
                 raise
@@ -68,9 +69,9 @@ def run_training(
 
 
 def check_backend(training: Training, spark: "SparkSession", report: Report = to_stderr) -> None:
-    """Refuse a backend that cannot run here, before anything is done for it.
+    """Check that the backend can run here, before any work is done for it.
 
-    Executors that are still coming up are waited for, ``SLOT_SECONDS`` at most.
+    Waits up to ``SLOT_SECONDS`` for executors that are still starting.
 
     Raises
     ------
@@ -84,96 +85,100 @@ def check_backend(training: Training, spark: "SparkSession", report: Report = to
             "training.backend horovod: Horovod is not installed. Build it with deploy/build_horovod_wheel.sh, "
             "or set training.backend: torch_distributor, or local with training.num_workers: 1."
         )
-    wanted, started, told_at = training.num_workers, time.monotonic(), 0.0
-    is_local = (spark.conf.get("spark.master", "") or "").startswith("local")
-    while (slots := num_slots(spark)) is not None and slots < wanted:
-        now = time.monotonic()
-        if is_local or now - started > SLOT_SECONDS:
-            raise SlotsError(
-                f"training.num_workers is {wanted}, but Spark can run {slots} task{'s' * (slots != 1)} at once: "
-                f"set training.num_workers to {max(slots, 1)}, or give Spark more (spark.master: local[{wanted}]; "
-                "on a cluster more spark.executor.instances or spark.executor.cores, or fewer spark.task.cpus or "
-                "spark.task.resource.gpu.amount; with dynamic allocation as many "
-                "spark.dynamicAllocation.minExecutors)."
-            )
-        if now - told_at > 10:
-            report(f"waiting for executors: {slots} of {wanted} slots")
-            told_at = now
-        time.sleep(0.5)
-    if slots is None and training.backend == "horovod":
+    if not _wait_for_slots(training.num_workers, spark, report) and training.backend == "horovod":
         raise UsageError(
             "training.backend horovod: this is a Spark Connect session, and Horovod needs a SparkContext "
             "(on Databricks dedicated access mode). Train there, or set training.backend: torch_distributor."
         )
 
 
-def _on_spark(task: TrainingTask, spark: "SparkSession", report: Report, resume: str | None) -> TrainingResult:
-    """Launch the ranks once, and see them to their end."""
+def _wait_for_slots(num_workers: int, spark: "SparkSession", report: Report) -> bool:
+    """Wait until Spark has enough slots. Return False if they cannot be counted, as under Spark Connect."""
+    started, reported_at = time.monotonic(), 0.0
+    is_local = (spark.conf.get("spark.master", "") or "").startswith("local")
+    while (slots := num_slots(spark)) is not None and slots < num_workers:
+        now = time.monotonic()
+        if is_local or now - started > SLOT_SECONDS:
+            raise SlotsError(
+                f"training.num_workers is {num_workers}, but Spark can run {slots} task{'s' * (slots != 1)} at once. "
+                f"Set training.num_workers to {max(slots, 1)}, or give Spark more slots (spark.master: "
+                f"local[{num_workers}]; on a cluster, more spark.executor.instances or spark.executor.cores, or fewer "
+                "spark.task.cpus or spark.task.resource.gpu.amount; with dynamic allocation, as many "
+                "spark.dynamicAllocation.minExecutors)."
+            )
+        if now - reported_at > 10:
+            report(f"waiting for executors: {slots} of {num_workers} slots")
+            reported_at = now
+        time.sleep(0.5)
+    return slots is not None
+
+
+def _train_on_spark(task: TrainingTask, spark: "SparkSession", report: Report, resume: str | None) -> TrainingResult:
+    """Launch the ranks once and wait until they end."""
     check_backend(task.training, spark, report)
     launch = HorovodLaunch(spark) if task.training.backend == "horovod" else TorchLaunch(spark)
     host = spark.conf.get("spark.driver.host") or "localhost"
     bind = spark.conf.get("spark.driver.bindAddress", host) or host
-    with Lifeline(host, bind, task.training.num_workers, report=report, stop=launch.stop) as line:
-        error = _launched(launch, task, line, resume)
-        failure = line.failure()
+    with RankMonitor(host, bind, task.training.num_workers, report=report, stop=launch.stop) as monitor:
+        error = _run_launcher(launch, task, monitor, resume)
+        failure = monitor.failure()
         if failure is not None:
-            raise _as_error(failure, line, task, report)
+            raise _as_error(failure, monitor, task, report)
         if error is not None:
-            for word in launch.last_words:
-                report(word)
+            for line in launch.last_output:
+                report(line)
             raise RankFailedError(f"training: the ranks did not start ({in_one_line(error)}).")
-        ranks = [line.ranks[rank] for rank in sorted(line.ranks)]
-    found = newest_checkpoint(task.folder, task.identity, report)
-    if found is None or not found.standing.finished:
+        ranks = [monitor.ranks[rank] for rank in sorted(monitor.ranks)]
+    checkpoint = newest_checkpoint(task.folder, task.identity, report)
+    if checkpoint is None or not checkpoint.state.finished:
         raise UserrepError(
-            f"training: the ranks are done, but {task.folder} holds no finished checkpoint: "
-            "driver and executors must see the same root."
+            f"training: the ranks finished, but {task.folder} contains no finished checkpoint. "
+            "Driver and executors must see the same root."
         )
-    return _result(found, ranks)
+    return _result(checkpoint, ranks)
 
 
-def _launched(
-    launch: HorovodLaunch | TorchLaunch, task: TrainingTask, line: Lifeline, resume: str | None
+def _run_launcher(
+    launch: HorovodLaunch | TorchLaunch, task: TrainingTask, monitor: RankMonitor, resume: str | None
 ) -> BaseException | None:
-    """Run a launcher in a thread, so that one that does not notice its ranks' end can be left; return its error."""
-    errors_seen: list[BaseException] = []
+    """Run a launcher in a thread and return its error.
+
+    A launcher that does not notice that its ranks have ended is abandoned in that thread.
+    """
+    launch_errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            launch.run(task, line.address, resume)
-        except BaseException as error:  # it is told, or the lifeline's cause is
-            errors_seen.append(error)
+            launch.run(task, monitor.address, resume)
+        except BaseException as error:  # the caller reports it, unless the monitor knows the cause
+            launch_errors.append(error)
 
     thread = InheritableThread(target=run, name="launch", daemon=True)
     thread.start()
     try:
         while thread.is_alive():
             thread.join(0.2)
-            if line.failed_for() > SETTLE_SECONDS + _GIVE_UP_SECONDS:
+            if monitor.failed_for() > SETTLE_SECONDS + _GIVE_UP_SECONDS:
                 break
     except BaseException:  # Ctrl-C
         launch.stop()
         raise
-    return errors_seen[0] if errors_seen else None
+    return launch_errors[0] if launch_errors else None
 
 
-def _as_error(failure: Failure, line: Lifeline, task: TrainingTask, report: Report) -> UserrepError:
-    """Turn a rank's failure into an exception; a deliberate one is raised here as it was there."""
+def _as_error(failure: Failure, monitor: RankMonitor, task: TrainingTask, report: Report) -> UserrepError:
+    """Convert a rank's failure to an exception. Exceptions of ``userrep.errors`` keep their class and message."""
     deliberate = getattr(errors, failure.kind, None) if failure.kind else None
     if isinstance(deliberate, type) and issubclass(deliberate, UserrepError) and not failure.is_echo:
         return deliberate(failure.message)
     if failure.traceback:
         report(failure.traceback.rstrip())
-    name = told(failure.rank, line.ranks.get(failure.rank, {}), task.training.num_workers)
-    how = f"failed: {failure.kind}: {failure.message}" if failure.kind else failure.message
-    return RankFailedError(f"training: {name} {how}".rstrip(".") + ".")
+    name = rank_name(failure.rank, monitor.ranks.get(failure.rank, {}), task.training.num_workers)
+    reason = f"failed: {failure.kind}: {failure.message}" if failure.kind else failure.message
+    return RankFailedError(f"training: {name} {reason}".rstrip(".") + ".")
 
 
 def _result(last: Checkpoint, ranks: list[dict[str, Any]]) -> TrainingResult:
-    """Take a training's outcome from its last checkpoint."""
+    """Read the result of a finished training from its last checkpoint."""
     best = {key.removeprefix("best."): tensor for key, tensor in last.tensors.items() if key.startswith("best.")}
-    return result_of(last.standing, tensor_bytes(best), ranks=ranks)
-
-
-def _where(standing: Standing) -> str:
-    return f"its checkpoint in epoch {standing.epoch}, after {standing.step} steps of it"
+    return TrainingResult.of(last.state, tensor_bytes(best), ranks=ranks)

@@ -1,4 +1,4 @@
-"""What the training loop knows of other ranks: how many there are, and how to take a mean over them."""
+"""Communication between ranks: their number, and the mean of a tensor over all of them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,27 +11,27 @@ from torch import Tensor
 
 from userrep.errors import PeerLostError
 
-_PATIENCE = timedelta(minutes=10)  # a rank that hangs is found much earlier, by its silence
+_TIMEOUT = timedelta(minutes=10)  # of a collective call; missing heartbeats reveal a hung rank much earlier
 
 
 class Comm(Protocol):
-    """A group of ranks that call ``mean_`` in the same order with tensors of the same shape.
+    """A group of ranks. All of them must call ``mean_`` in the same order with tensors of the same shape.
 
-    ``device``: where this rank computes; ``place`` says it in words.
+    ``device``: the device this rank computes on. ``device_name``: its description for log lines.
     """
 
     rank: int
     size: int
     device: torch.device
-    place: str
+    device_name: str
 
     def mean_(self, tensor: Tensor) -> None:
-        """Replace the tensor by its mean over ranks, in place; the same bits on every rank.
+        """Replace the tensor by its mean over all ranks, in place. The result has the same bits on every rank.
 
         Raises
         ------
         PeerLostError
-            If another rank is gone.
+            If another rank has ended or is unreachable.
         """
 
     def close(self) -> None:
@@ -39,23 +39,23 @@ class Comm(Protocol):
 
 
 class LocalComm:
-    """One rank: a mean over one is what it was."""
+    """A group of one rank, in which every mean is the tensor itself."""
 
     rank = 0
     size = 1
 
     def __init__(self) -> None:
-        self.device, self.place = chosen_device([], 0)
+        self.device, self.device_name = choose_device([], 0)
 
     def mean_(self, tensor: Tensor) -> None:
-        """Leave the tensor as it is."""
+        """Leave the tensor unchanged."""
 
     def close(self) -> None:
-        """Nobody waits for this rank."""
+        """Do nothing."""
 
 
 class HorovodComm:
-    """The ranks of a Horovod job. Build it inside of a rank."""
+    """The ranks of a Horovod job. Create it inside a rank's process."""
 
     def __init__(self) -> None:
         import horovod.torch as hvd
@@ -63,29 +63,29 @@ class HorovodComm:
         from horovod.spark.task import get_available_devices
 
         hvd.init()
-        self._hvd, self._lost = hvd, HorovodInternalError
+        self._hvd, self._peer_error = hvd, HorovodInternalError
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
-        # The function runs in a child of the Spark task, without its context: Horovod hands the addresses on.
+        # This process is a child of the Spark task and has no TaskContext. Horovod passes the GPU addresses on.
         assigned = list(get_available_devices())
-        self.device, self.place = chosen_device(assigned, int(assigned[0]) if assigned else hvd.local_rank())
-        self._over = self.device if self.device.type == "cuda" and hvd.nccl_built() else torch.device("cpu")
+        self.device, self.device_name = choose_device(assigned, int(assigned[0]) if assigned else hvd.local_rank())
+        self._reduce_on = self.device if self.device.type == "cuda" and hvd.nccl_built() else torch.device("cpu")
 
     def mean_(self, tensor: Tensor) -> None:
-        """Take the mean by one allreduce: over GPU memory with NCCL, over host memory with Gloo."""
-        with _moved(tensor, self._over) as moved:
+        """Take the mean with one allreduce: in GPU memory with NCCL, in host memory with Gloo."""
+        with _moved(tensor, self._reduce_on) as moved:
             try:
                 self._hvd.allreduce_(moved, op=self._hvd.Average, name="mean")
-            except self._lost as error:
+            except self._peer_error as error:
                 raise PeerLostError(str(error)) from None
 
     def close(self) -> None:
-        """Leave the job: ranks that still wait for this one stop waiting, and fail."""
+        """Leave the job. Ranks that still wait for this one fail."""
         self._hvd.shutdown()
 
 
 class TorchComm:
-    """The ranks of a torch.distributed job, as the environment describes it. Build it inside of a rank."""
+    """The ranks of a torch.distributed job, read from its environment variables. Create it inside a rank's process."""
 
     def __init__(self) -> None:
         import torch.distributed as dist
@@ -93,15 +93,15 @@ class TorchComm:
         self._dist = dist
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        self.device, self.place = chosen_device(visible, int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        self.device, self.device_name = choose_device(visible, int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=_TIMEOUT)
 
     def mean_(self, tensor: Tensor) -> None:
-        """Take the mean by one allreduce, with NCCL over GPUs, with Gloo over CPUs."""
+        """Take the mean with one allreduce: NCCL on GPUs, Gloo on CPUs."""
         with _moved(tensor, self.device) as moved:
             try:
                 self._dist.all_reduce(moved)
-            except RuntimeError as error:  # all that Gloo and NCCL raise when a peer is gone
+            except RuntimeError as error:  # Gloo and NCCL raise nothing more specific for a lost peer
                 raise PeerLostError(str(error).splitlines()[0]) from None
             moved.div_(self.size)
 
@@ -112,21 +112,25 @@ class TorchComm:
 
 @contextmanager
 def _moved(tensor: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Give a tensor on a device, itself where it is there already, and bring what was made of it back."""
+    """Provide the tensor on a device, and copy the result back on exit. No copy if it is on that device already."""
     moved = tensor.detach().to(device)
     yield moved
     if moved.data_ptr() != tensor.data_ptr():
         tensor.copy_(moved)
 
 
-def chosen_device(assigned: Sequence[str], index: int) -> tuple[torch.device, str]:
-    """Choose GPU ``index`` where torch has CUDA, else the CPU; say which, and what Spark had ``assigned``.
+def choose_device(assigned: Sequence[str], index: int) -> tuple[torch.device, str]:
+    """Choose GPU ``index`` if torch has CUDA, else the CPU.
 
-    A container may show fewer GPUs than the addresses count: then the index wraps around.
+    The index wraps around, since a container may show fewer GPUs than Spark's addresses count.
+
+    Returns
+    -------
+    The device, and its description with the GPU addresses that Spark ``assigned``.
     """
-    told = f", Spark assigned GPU {', '.join(assigned)}" if assigned else ""
+    by_spark = f", Spark assigned GPU {', '.join(assigned)}" if assigned else ""
     if not torch.cuda.is_available():
-        return torch.device("cpu"), "CPU" + (f"{told}, but torch finds no CUDA" if assigned else "")
+        return torch.device("cpu"), "CPU" + (f"{by_spark}, but torch finds no CUDA" if assigned else "")
     device = torch.device("cuda", index % torch.cuda.device_count())
     torch.cuda.set_device(device)
-    return device, f"{torch.cuda.get_device_name(device)} (cuda:{device.index}{told})"
+    return device, f"{torch.cuda.get_device_name(device)} (cuda:{device.index}{by_spark})"

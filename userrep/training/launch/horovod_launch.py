@@ -1,4 +1,4 @@
-"""Horovod on Spark: the one place of the project that reaches for the SparkContext."""
+"""The launcher for Horovod on Spark, the only training backend that uses the SparkContext."""
 
 import threading
 from collections import deque
@@ -10,35 +10,38 @@ from unittest.mock import patch
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkAttributeError
 
-from userrep.training.launch.lifeline import Address
+from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
 from userrep.training.task import TrainingTask
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_START_SECONDS = 120  # for Spark to start the tasks; the slots are there
+_START_SECONDS = 120  # for Spark to start the tasks; free slots were checked before
 
 
 class HorovodLaunch:
-    """One Horovod job: a Spark task a rank, and a process beside each."""
+    """One Horovod job: one Spark task per rank, each with a training process next to it.
+
+    ``last_output``: the last 40 lines that the ranks printed.
+    """
 
     def __init__(self, spark: "SparkSession") -> None:
         self._spark = spark
-        self.last_words: deque[str] = deque(maxlen=40)
+        self.last_output: deque[str] = deque(maxlen=40)
 
     def run(self, task: TrainingTask, address: Address, resume: str | None) -> None:
-        """Run the ranks to their end. What it raises says little; the lifeline knows more."""
+        """Run the ranks until they end. Its exceptions carry little detail; ``RankMonitor.failure`` has the cause."""
         import horovod.spark
 
-        with _left_alone():
+        with _contained_launcher():
             horovod.spark.run(
                 train_rank,
                 args=(task, address, resume),
                 num_proc=task.training.num_workers,
                 start_timeout=_START_SECONDS,
                 use_gloo=True,
-                env={"OMP_NUM_THREADS": str(task.training.threads)},  # beside what the task itself has
+                env={"OMP_NUM_THREADS": str(task.training.threads)},  # in addition to the task's own
                 verbose=0,
                 stdout=self,
                 stderr=self,
@@ -52,16 +55,16 @@ class HorovodLaunch:
         self._spark.sparkContext.cancelJobGroup(f"horovod.spark.run.{job_id.JOB_ID}")
 
     def write(self, text: str | bytes) -> None:
-        """Keep the last of what the ranks print."""
-        said = text.decode(errors="replace") if isinstance(text, bytes) else text
-        self.last_words.extend(line for line in said.splitlines() if line.strip())
+        """Keep the last lines that the ranks print; Horovod uses this object as their stdout and stderr."""
+        output = text.decode(errors="replace") if isinstance(text, bytes) else text
+        self.last_output.extend(line for line in output.splitlines() if line.strip())
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing; output is not buffered."""
 
 
 def num_slots(spark: "SparkSession") -> int | None:
-    """Return how many tasks Spark can run at once with the executors it has now; None where Spark Connect hides it."""
+    """Return how many tasks Spark can run at once on its current executors; None under Spark Connect."""
     try:
         context = spark.sparkContext
     except PySparkAttributeError:
@@ -69,17 +72,17 @@ def num_slots(spark: "SparkSession") -> int | None:
     try:
         scala = context._jsc.sc()
         profile = scala.resourceProfileManager().defaultResourceProfile()
-        return int(scala.maxNumConcurrentTasks(profile))  # knows of cores, task.cpus and GPUs
-    except Py4JError:  # not every platform lets Python call it
+        return int(scala.maxNumConcurrentTasks(profile))  # respects cores, task.cpus and GPUs
+    except Py4JError:  # some platforms do not let Python call this method
         return context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1") or 1)
 
 
 @contextmanager
-def _left_alone() -> Iterator[None]:
-    """Keep Horovod's launcher from what is not its own.
+def _contained_launcher() -> Iterator[None]:
+    """Keep Horovod's launcher from changing signal handlers and from printing tracebacks.
 
-    Its signal handlers would stay, and Ctrl-C would do nothing from then on; where a rank dies, threads of it print
-    the tracebacks of connections and of a Spark job that it has cancelled itself.
+    Its signal handlers would stay installed and disable Ctrl-C. When a rank dies, its threads print tracebacks of lost
+    connections and of the Spark job that the launcher itself cancelled.
     """
     excepthook = threading.excepthook
 

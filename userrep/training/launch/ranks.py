@@ -1,36 +1,89 @@
-"""What runs in each rank of a distributed training, whatever launched it."""
+"""The process of one rank of a distributed training, under any launcher."""
 
+import json
 import os
+import selectors
+import socket
 import sys
+import threading
 import traceback
 from contextlib import suppress
 
-from userrep.training.launch.lifeline import Address, RankLine
+from userrep.training.launch.rank_monitor import HEARTBEAT_SECONDS, SILENCE_SECONDS, Address, Message
 from userrep.training.task import TrainingTask
 
-RANK_OF = {"horovod": "HOROVOD_RANK", "torch_distributor": "RANK"}  # the variable that each launcher sets
+RANK_VARIABLES = {"horovod": "HOROVOD_RANK", "torch_distributor": "RANK"}  # set by each launcher
+_DRIVER_LOST = 70  # exit code
+
+
+class DriverConnection:
+    """A rank's connection to the driver's ``RankMonitor``. While it is open, this process exits when the driver does.
+
+    A thread sends heartbeats and watches the connection. It exits the process with code 70 once the driver has closed
+    the connection or cannot be reached.
+    """
+
+    def __init__(self, address: Address, rank: int) -> None:
+        self._socket = socket.create_connection(address[:2], timeout=SILENCE_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SILENCE_SECONDS))
+        self._lock = threading.Lock()
+        self._send({"token": address.token, "rank": rank, "host": socket.gethostname(), "pid": os.getpid()})
+        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
+
+    def send_facts(self, **facts: object) -> None:
+        """Send facts about this rank, such as its device or speed."""
+        self._send({"facts": facts})
+
+    def report(self, line: str) -> None:
+        """Send a line of progress for the driver to print."""
+        self._send({"say": line})
+
+    def done(self) -> None:
+        """Report that this rank has finished."""
+        self._send({"done": True})
+
+    def failed(self, error: BaseException) -> None:
+        """Report the exception that ended this rank, with at most 100,000 characters of its traceback."""
+        trace = "".join(traceback.format_exception(error))
+        self._send({"failed": str(error), "kind": type(error).__name__, "traceback": trace[-100_000:]})
+
+    def _send_heartbeats(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            while True:
+                try:
+                    self._send({})
+                    if selector.select(HEARTBEAT_SECONDS) and not self._socket.recv(1):
+                        os._exit(_DRIVER_LOST)
+                except OSError:
+                    os._exit(_DRIVER_LOST)
+
+    def _send(self, message: Message) -> None:
+        with self._lock:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
 
 
 def train_rank(task: TrainingTask, address: Address, resume: str | None) -> None:
-    """Train as one rank; the driver hears of progress and of the end by the lifeline, and reads the last checkpoint.
+    """Train as one rank and report progress and the outcome to the driver, which reads the last checkpoint itself.
 
-    A rank that fails says how and ends at once: launchers know an exit code, and their clean-up may wait for others.
+    On failure, the rank sends its traceback and exits with code 1 at once. Launchers only see an exit code, and their
+    clean-up may wait for other ranks.
     """
     backend = task.training.backend
-    line = RankLine(address, int(os.environ[RANK_OF[backend]]))
+    driver = DriverConnection(address, int(os.environ[RANK_VARIABLES[backend]]))
     try:
         from userrep.training.launch.comm import HorovodComm, TorchComm
         from userrep.training.loop import train
 
         comm = HorovodComm() if backend == "horovod" else TorchComm()
-        line.tell(device=comm.place)
-        result = train(task, comm, line.say, resume=resume)
-        line.tell(**result.ranks[0])
-        line.done()
+        driver.send_facts(device=comm.device_name)
+        result = train(task, comm, driver.report, resume=resume)
+        driver.send_facts(**result.ranks[0])
+        driver.done()
         comm.close()
     except BaseException as error:
         with suppress(OSError):  # the driver is gone
-            line.failed(error)
+            driver.failed(error)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

@@ -1,11 +1,11 @@
-"""TorchDistributor: Spark's own launcher, a barrier stage of tasks that each run torchrun."""
+"""The launcher for TorchDistributor, which comes with Spark: a barrier stage whose tasks each run torchrun."""
 
 import logging
 import uuid
 from collections import deque
 from typing import TYPE_CHECKING
 
-from userrep.training.launch.lifeline import Address
+from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import train_rank
 from userrep.training.task import TrainingTask
 
@@ -14,22 +14,25 @@ if TYPE_CHECKING:
 
 
 class TorchLaunch:
-    """One job of ``pyspark.ml.torch.distributor``; GPUs are used where Spark hands them to tasks."""
+    """One job of ``pyspark.ml.torch.distributor``. Ranks use GPUs if Spark assigns GPUs to tasks.
+
+    ``last_output``: the last 40 lines of the error if the job failed.
+    """
 
     def __init__(self, spark: "SparkSession") -> None:
-        # A session of its own to tag: one that has been tagged cannot be serialized any more, and the models of Spark
-        # ML that are fitted in it carry it along. Spark Connect has no such session, and no need of one.
+        # Tag a new session, not the caller's: a tagged session can no longer be serialized, and Spark ML models carry
+        # the session they were fitted in. Spark Connect sessions have no ``newSession`` and do not need one.
         self._spark = spark.newSession() if hasattr(spark, "newSession") else spark
         self._tag = f"userrep-training-{uuid.uuid4().hex}"
-        self.last_words: deque[str] = deque(maxlen=40)
+        self.last_output: deque[str] = deque(maxlen=40)
 
     def run(self, task: TrainingTask, address: Address, resume: str | None) -> None:
-        """Run the ranks to their end. What it raises says little; the lifeline knows more."""
+        """Run the ranks until they end. Its exceptions carry little detail; ``RankMonitor.failure`` has the cause."""
         from pyspark.ml.torch.distributor import TorchDistributor
 
-        chatter = logging.getLogger("TorchDistributor")
-        chatter.addHandler(logging.NullHandler())  # with a handler of ours it adds none
-        chatter.propagate = False
+        logger = logging.getLogger("TorchDistributor")
+        logger.addHandler(logging.NullHandler())  # TorchDistributor adds its own only to a logger without handlers
+        logger.propagate = False
         has_gpus = int(self._spark.conf.get("spark.task.resource.gpu.amount", None) or 0) > 0
         self._spark.addTag(self._tag)
         try:
@@ -37,11 +40,11 @@ class TorchLaunch:
             distributor.spark = self._spark
             distributor.run(train_rank, task, address, resume)
         except RuntimeError as error:
-            self.last_words.extend(line for line in str(error).splitlines() if line.strip())
+            self.last_output.extend(line for line in str(error).splitlines() if line.strip())
             raise
         finally:
             self._spark.removeTag(self._tag)
 
     def stop(self) -> None:
-        """Cancel the Spark job, so that Spark does not try the stage again."""
+        """Cancel the Spark job, so that Spark does not retry the stage."""
         self._spark.interruptTag(self._tag)

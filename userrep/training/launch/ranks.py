@@ -8,9 +8,12 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from userrep.training.launch.rank_monitor import HEARTBEAT_SECONDS, SILENCE_SECONDS, Address, Message
-from userrep.training.task import TrainingTask
+
+if TYPE_CHECKING:
+    from userrep.training.task import TrainingTask
 
 RANK_VARIABLES = {"horovod": "HOROVOD_RANK", "torch_distributor": "RANK"}  # set by each launcher
 _DRIVER_LOST = 70  # exit code
@@ -63,7 +66,7 @@ class DriverConnection:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
 
-def train_rank(task: TrainingTask, address: Address, resume: str | None) -> None:
+def train_rank(task: "TrainingTask", address: Address, resume: str | None) -> None:
     """Train as one rank and report progress and the outcome to the driver, which reads the last checkpoint itself.
 
     On failure, the rank sends its traceback and exits with code 1 at once. Launchers only see an exit code, and their

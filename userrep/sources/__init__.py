@@ -1,1 +1,1 @@
-"""Reading what owners have: logs, users and picks, with their columns."""
+"""Reading of the owner's data: event logs, users and picks, with their columns."""

@@ -1,4 +1,4 @@
-"""An owner's columns by their names, fields of structs among them by dotted paths."""
+"""Look-up of the owner's columns by name, and of fields of structs by dotted path."""
 
 from typing import Protocol
 
@@ -10,43 +10,47 @@ from userrep.errors import UsageError
 
 
 class HasSchema(Protocol):
-    """A data frame, or only the columns of one."""
+    """A data frame, or anything else with a schema."""
 
     @property
     def schema(self) -> T.StructType: ...
 
 
 def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType] | None:
-    """Find a column, or a field of a struct by its dotted path: the names on the way, and its type.
+    """Find a column by its name, or a field of a struct by its dotted path.
 
-    A name that is there as it is, dots and all, wins over a path.
+    A column whose name contains the dots takes precedence over a path into structs.
+
+    Returns
+    -------
+    The names along the path, and the type; None if there is no such column.
     """
     if name in schema.names:
         return [name], schema[name].dataType
     for field in schema.fields:
         if isinstance(field.dataType, T.StructType) and name.startswith(f"{field.name}."):
-            found = find_column(field.dataType, name.removeprefix(f"{field.name}."))
-            if found is not None:
-                return [field.name, *found[0]], found[1]
+            inner = find_column(field.dataType, name.removeprefix(f"{field.name}."))
+            if inner is not None:
+                return [field.name, *inner[0]], inner[1]
     return None
 
 
 def type_of(frame: DataFrame, name: str) -> T.DataType:
-    """Return the type of a column that ``check_columns`` has found."""
-    found = find_column(frame.schema, name)
-    assert found is not None, name
-    return found[1]
+    """Return the type of a column that exists, as ``check_columns`` has verified."""
+    column = find_column(frame.schema, name)
+    assert column is not None, name
+    return column[1]
 
 
 def named(frame: DataFrame, name: str) -> Column:
-    """Take a column that ``check_columns`` has found."""
-    found = find_column(frame.schema, name)
-    assert found is not None, name
-    return F.col(".".join(f"`{part.replace('`', '``')}`" for part in found[0]))
+    """Return a column that exists, as ``check_columns`` has verified."""
+    column = find_column(frame.schema, name)
+    assert column is not None, name
+    return F.col(".".join(f"`{part.replace('`', '``')}`" for part in column[0]))
 
 
 def leaves(schema: T.StructType) -> dict[str, str]:
-    """Map each column, and each field of a struct in its place by its dotted path, to its type in SQL."""
+    """Map columns to their SQL types, in order. Structs are replaced by their fields, named by dotted path."""
     types: dict[str, str] = {}
     for field in schema.fields:
         if isinstance(field.dataType, T.StructType):
@@ -57,9 +61,14 @@ def leaves(schema: T.StructType) -> dict[str, str]:
 
 
 def check_columns(frame: HasSchema, wanted: dict[str, str], what: str) -> None:
-    """Refuse a source that lacks a mapped column.
+    """Check that a source has all mapped columns.
 
-    ``wanted`` maps configuration keys to column names. Raises UsageError with all that are missing and those found.
+    ``wanted`` maps configuration keys to column names; ``what`` is the configuration section of the source.
+
+    Raises
+    ------
+    UsageError
+        With one fault per missing column, and the columns found.
     """
     missing = [
         f"{what}.{key}: no column {name!r}" for key, name in wanted.items() if find_column(frame.schema, name) is None
@@ -70,12 +79,15 @@ def check_columns(frame: HasSchema, wanted: dict[str, str], what: str) -> None:
 
 
 def as_text(frame: DataFrame, name: str) -> Column:
-    """Read a column as text."""
+    """Cast a column to text."""
     return named(frame, name).cast("string")
 
 
 def id_text(frame: DataFrame, name: str) -> Column:
-    """Read an id as text; whole numbers in a floating-point column (as pandas makes them) lose their dot."""
+    """Cast a column of ids to text.
+
+    Whole numbers in a floating-point column, which pandas writes for integers with nulls, become text without ``.0``.
+    """
     if not isinstance(type_of(frame, name), T.FractionalType):
         return as_text(frame, name)
     number = named(frame, name)

@@ -1,4 +1,4 @@
-"""The columns that each source of the log has had: what was added is taken up, what was lost or changed is refused."""
+"""Schema changes of the log: new columns are accepted, removed columns and changed types are refused."""
 
 from collections.abc import Iterator
 
@@ -11,30 +11,31 @@ from userrep.utc import utc_now
 
 
 def check_schema(tables: Tables, log: OpenLog) -> None:
-    """Compare a source's columns with those last seen, and keep what they are now. Cost: a look at the ledger.
+    """Compare a source's columns with those recorded last, and record them if they changed.
+
+    Cost: one read of the ledger, and a commit if columns were added.
 
     Raises
     ------
     UsageError
-        With every column that is gone or of another type.
+        With every column that was removed or has another type.
     """
-    columns, what, place = log.columns, log.what, log.settings.path
-    name = place if log.settings.format == "table" else absolute(place)
-    seen = max(tables.ledger(SOURCE_SCHEMAS, source=name), key=lambda row: row.seen_at, default=None)
-    if seen is not None and seen["columns"] == columns:
+    columns, what, path = log.columns, log.what, log.settings.path
+    name = path if log.settings.format == "table" else absolute(path)
+    recorded = max(tables.ledger(SOURCE_SCHEMAS, source=name), key=lambda row: row.seen_at, default=None)
+    if recorded is not None and recorded["columns"] == columns:
         return
-    faults = list(_differences(seen["columns"], columns, what)) if seen is not None else []
+    faults = list(_breaking_changes(recorded["columns"], columns, what)) if recorded is not None else []
     if faults:
-        forget = f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '{name}'"
-        cure = f"Write them as before; where the whole log was rewritten, forget the old ones: {forget}."
-        raise UsageError([*faults, f"{what}: the log's columns are not what they were. {cure}"])
-    now = utc_now()
-    tables.add(SOURCE_SCHEMAS, [{"source": name, "columns": columns, "seen_at": now}])
+        delete = f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '{name}'"
+        cure = f"Restore them; or, if the whole log was rewritten, delete the recorded columns: {delete}."
+        raise UsageError([*faults, f"{what}: the log's columns have changed. {cure}"])
+    tables.add(SOURCE_SCHEMAS, [{"source": name, "columns": columns, "seen_at": utc_now()}])
 
 
-def _differences(old: dict[str, str], new: dict[str, str], what: str) -> Iterator[str]:
+def _breaking_changes(old: dict[str, str], new: dict[str, str], what: str) -> Iterator[str]:
     for name, kind in sorted(old.items()):
         if name not in new:
-            yield f"{what}: column {name!r} ({kind}) is gone."
+            yield f"{what}: column {name!r} ({kind}) was removed."
         elif new[name] != kind:
-            yield f"{what}: column {name!r} was {kind} and is {new[name]}."
+            yield f"{what}: column {name!r} changed from {kind} to {new[name]}."

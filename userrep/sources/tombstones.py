@@ -1,7 +1,7 @@
-"""Users who were erased, known by keyed hashes alone, so that a replay of the log or late rows do not bring them back.
+"""Tombstones: keyed hashes of erased users' ids, so that replays of the log and late rows do not restore the users.
 
-The key is a file next to the tables, ``erasure/key`` below the root. Only its owner may read it, since a reader with
-the key can test an id against the hashes. It protects copies of the table that leave the root.
+The key is a file next to the tables, ``erasure/key`` below the root. Only its owner may read it, since the key lets a
+reader test whether an id was erased. The key protects copies of the table outside the root.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ from userrep.utc import utc_now
 
 _KEY_BYTES = 32
 _HASH_BYTES = 16
-_WORD = re.compile(r"[^\s,;|\"'{}\[\]()<>=&]+")
+_WORD = re.compile(r"[^\s,;|\"'{}\[\]()<>=&]+")  # text between separators
 
 
 @dataclass(frozen=True)
 class Tombstones:
-    """The erased users: BLAKE2b of their ids under ``key``. Falsy if there is none."""
+    """The erased users, as BLAKE2b hashes of their ids under ``key``. Falsy if no user was erased."""
 
     key: bytes
     hashes: frozenset[bytes]
@@ -42,62 +42,63 @@ class Tombstones:
         return bool(self.hashes)
 
     def hash(self, user_id: str) -> bytes:
-        """Hash an id as tombstones have it."""
+        """Return the hash that a tombstone of this user has."""
         return _hash(self.key, user_id)
 
     def holds(self, user_id: str) -> bool:
-        """Say whether a user was erased."""
+        """Return whether a user was erased."""
         return self.hash(user_id) in self.hashes
 
     def hold(self, user_ids: pa.Array) -> NDArray[np.bool_]:
-        """Say of each text whether it is the id of an erased user; of a null, no. Some 1 us for each distinct one."""
+        """Return for each id whether the user was erased; False for null. Cost: about 1 µs per distinct id."""
         coded = user_ids.dictionary_encode()
-        words = coded.dictionary.to_pylist()
-        is_held = np.array([self.holds(word) for word in words] + [False], np.bool_)
-        return np.asarray(is_held[coded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)])
+        distinct_ids = coded.dictionary.to_pylist()
+        is_erased = np.array([self.holds(user_id) for user_id in distinct_ids] + [False], np.bool_)
+        return np.asarray(is_erased[coded.indices.fill_null(len(distinct_ids)).to_numpy(zero_copy_only=False)])
 
     def named_in(self, texts: pa.Array) -> NDArray[np.bool_]:
-        """Say which of some rejected rows, as JSON or as they came, name an erased user anywhere."""
-        return np.array([any(map(self.holds, _words(text))) for text in texts.to_pylist()], np.bool_)
+        """Return for each rejected row, as JSON or as raw text, whether it contains an erased user's id anywhere."""
+        return np.array([any(map(self.holds, _possible_ids(text))) for text in texts.to_pylist()], np.bool_)
 
     def without(self, rows: DataFrame) -> DataFrame:
-        """Leave out the rows of erased users, by ``user_id``. Narrow; nothing where nobody was erased."""
+        """Remove the rows of erased users, by ``user_id``. No shuffle; returns ``rows`` itself without tombstones."""
         return rows.where(~condition(self.hold, F.col("user_id"))) if self else rows
 
     def without_named(self, rows: DataFrame) -> DataFrame:
-        """Leave out rejected rows whose text, ``row``, names an erased user. Narrow, likewise."""
+        """Remove rejected rows whose text, ``row``, names an erased user. No shuffle, as in ``without``."""
         return rows.where(~condition(self.named_in, F.col("row"))) if self else rows
 
 
-def condition(of_texts: Callable[[pa.Array], NDArray[np.bool_]], column: Column) -> Column:
-    """Let Spark ask a check of texts about a column."""
+def condition(check: Callable[[pa.Array], NDArray[np.bool_]], column: Column) -> Column:
+    """Apply a check of an array of texts to a column of Spark."""
 
-    def found(texts: pa.Array) -> pa.Array:
-        return pa.array(of_texts(texts.cast(pa.string())))
+    def check_batch(texts: pa.Array) -> pa.Array:
+        return pa.array(check(texts.cast(pa.string())))
 
-    found.__annotations__ = {"texts": pa.Array, "return": pa.Array}
-    return arrow_udf(found, "boolean")(column)  # type: ignore[call-overload, no-any-return]
+    check_batch.__annotations__ = {"texts": pa.Array, "return": pa.Array}
+    return arrow_udf(check_batch, "boolean")(column)  # type: ignore[call-overload, no-any-return]
 
 
-def _words(text: str | None) -> set[str]:
-    """Return all that may be an id in a text: the values of JSON, of JSON within it, and what lies between marks."""
+def _possible_ids(text: str | None) -> set[str]:
+    """Return every part of a text that may be an id: JSON values, values of JSON inside them, and separated words."""
     if text is None:
         return set()
-    words, waiting = set(_WORD.findall(text)) | {text}, [text]
-    while waiting:
+    ids, pending = set(_WORD.findall(text)) | {text}, [text]
+    while pending:
         try:
-            value = json.loads(waiting.pop())
+            value = json.loads(pending.pop())
         except (ValueError, RecursionError):
             continue
         for leaf in _leaves(value):
-            words.add(leaf)
-            words.update(_WORD.findall(leaf))
+            ids.add(leaf)
+            ids.update(_WORD.findall(leaf))
             if leaf.startswith(("{", "[")):
-                waiting.append(leaf)
-    return words
+                pending.append(leaf)
+    return ids
 
 
 def _leaves(value: Any) -> Iterator[str]:
+    """Yield the values of a JSON document, except nulls, as text."""
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _leaves(inner)
@@ -113,12 +114,12 @@ def _hash(key: bytes, user_id: str) -> bytes:
 
 
 def read_tombstones(tables: Tables) -> Tombstones:
-    """Read who was erased. Driver memory: some hundred bytes a user; milliseconds where nobody was.
+    """Read the tombstones. Driver memory: about a hundred bytes per erased user.
 
     Raises
     ------
     UserrepError
-        If the key is gone, or is another: without it, erased users would come back.
+        If the key is missing or is not the one that the tombstones were written with.
     """
     rows = tables.ledger(TOMBSTONES, ("user_hash", "key_id"))
     if not rows:
@@ -126,31 +127,31 @@ def read_tombstones(tables: Tables) -> Tombstones:
     key = _read_key(tables)
     if key is None or any(row.key_id != _key_id(key) for row in rows):
         raise UserrepError(
-            f"{_key_folder(tables)}/key: not the key that users were erased with. Restore the file: without it, they "
-            "would come back with the next rows of the log."
+            f"{_key_folder(tables)}/key: not the key that users were erased with. Restore the file. Without it, erased "
+            "users would return with the next rows of the log."
         )
     return Tombstones(key, frozenset(row.user_hash for row in rows))
 
 
 def request_id_of(tables: Tables, user_ids: Iterable[str]) -> str:
-    """Name a request by whom it is about, in a way that tells nobody who that is; the same users, the same name."""
-    key = read_tombstones(tables).key or _make_key(tables)
+    """Return the id of a request to erase these users, a keyed hash of their ids. Creates the key if it is missing."""
+    key = read_tombstones(tables).key or _create_key(tables)
     return f"f{_hash(key, json.dumps(sorted(user_ids))).hex()[:16]}"
 
 
 def add_tombstones(tables: Tables, user_ids: Iterable[str]) -> int:
-    """Put up tombstones for those users who have none, in one commit; return how many these are."""
-    there = read_tombstones(tables)
-    key = there.key or _make_key(tables)
-    missing = sorted({_hash(key, user_id) for user_id in user_ids} - there.hashes)
-    rows = [{"user_hash": of, "key_id": _key_id(key), "erased_at": utc_now()} for of in missing]
+    """Add tombstones for the users that have none, in one commit. Return how many were added."""
+    tombstones = read_tombstones(tables)
+    key = tombstones.key or _create_key(tables)
+    missing = sorted({_hash(key, user_id) for user_id in user_ids} - tombstones.hashes)
+    rows = [{"user_hash": user_hash, "key_id": _key_id(key), "erased_at": utc_now()} for user_hash in missing]
     if rows:
         tables.add(TOMBSTONES, rows)
     return len(rows)
 
 
-def _make_key(tables: Tables) -> bytes:
-    """Make the key, unless another run has done so."""
+def _create_key(tables: Tables) -> bytes:
+    """Create the key, or read it if another run has created it."""
     if not exists(f"{_key_folder(tables)}/key"):
         with suppress(FileExistsError):
             write_folder(_key_folder(tables), {"key": secrets.token_hex(_KEY_BYTES).encode()}, mode=0o600)

@@ -35,8 +35,8 @@ def test_a_missing_log_is_named_before_any_table_is_made(userrep: Userrep, spark
     answer = userrep("pipeline", "--config", config_file(tmp_path, users=users), "--as-of", "2024-05-02", "--json")
     assert (answer.code, answer.out) == (2, "")
     assert [fault.split(". ")[0] for fault in answer.faults] == [
-        f"events.path {tmp_path / 'events'}: not there",
-        f"users.path {tmp_path / 'users'}: not there",
+        f"events.path {tmp_path / 'events'}: does not exist",
+        f"users.path {tmp_path / 'users'}: does not exist",
     ]
     assert not (tmp_path / "root" / "tables").exists()
 

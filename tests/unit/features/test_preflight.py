@@ -57,7 +57,7 @@ def test_a_delta_log_is_judged_by_its_schema(tmp_path: Path) -> None:
 
 
 def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"events.path .*: not there"):
+    with pytest.raises(UsageError, match=r"events.path .*: does not exist"):
         check_before_spark(config_in(tmp_path))
 
 
@@ -74,7 +74,7 @@ def test_all_sources_are_judged_and_a_missing_path_is_one_fault(tmp_path: Path) 
         check_before_spark(config)
     faults = [fault.split(". ")[0] for fault in caught.value.faults]
     assert faults[0] == "items.columns.text: no column 'title'; columns found: item_id."
-    assert faults[1] == f"users.path {tmp_path / 'users'}: not there"
+    assert faults[1] == f"users.path {tmp_path / 'users'}: does not exist"
 
 
 @pytest.mark.parametrize("kind", ["parquet", "delta"])

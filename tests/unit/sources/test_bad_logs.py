@@ -1,4 +1,4 @@
-"""A log that is not what it should be is refused by name before anything of it is built."""
+"""Malformed logs are refused, with the setting or column at fault, before tiles are built."""
 
 import json
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ PARTITION = {"column": "dt", "holds": "event_date"}
         ({**ONE, "time_zone": "?"}, "no such time zone; write one such as Europe/Berlin or UTC, got '?'."),
     ],
 )
-def test_a_log_that_is_not_well_described_is_refused(events: dict[str, Any], said: str) -> None:
+def test_an_invalid_description_of_a_log_is_refused(events: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_config({"root": "r", "events": events}, "c")
     assert len(caught.value.faults) == 1
@@ -71,19 +71,21 @@ def test_both_forms_of_one_log_mean_the_same() -> None:
     assert Events(**ONE).meaning == Events(**ONE).columns.model_dump()
 
 
-def test_a_partition_of_a_type_that_is_no_date_is_refused(spark: SparkSession) -> None:
+def test_a_partition_column_that_cannot_be_a_date_is_refused(spark: SparkSession) -> None:
     log = EventSource(**ONE, partition=PARTITION)
     ddl = "user_id STRING, item_id STRING, event_at STRING"
     with pytest.raises(UsageError, match=r"events.partition.column: no column 'dt'; columns found: user_id"):
         check_events(spark.createDataFrame([], ddl), log)
-    with pytest.raises(UsageError, match=r"sources\[1\].partition.column: column 'dt' is double; wanted a date, 2024-"):
+    with pytest.raises(
+        UsageError, match=r"sources\[1\].partition.column: column 'dt' is double; expected a date, 2024-"
+    ):
         check_events(spark.createDataFrame([], f"{ddl}, dt DOUBLE"), log, "events.sources[1]")
 
 
 # Times
 
 
-def test_times_without_a_zone_are_of_the_zone_that_is_configured(spark: SparkSession) -> None:
+def test_times_without_a_zone_are_in_the_configured_zone(spark: SparkSession) -> None:
     log = EventSource(**ONE, time_zone="Europe/Berlin")
     texts = {
         "2024-05-01": datetime(2024, 4, 30, 22),
@@ -102,10 +104,10 @@ def test_times_without_a_zone_are_of_the_zone_that_is_configured(spark: SparkSes
 
 
 @pytest.mark.parametrize("log_format", ["parquet", "json"])
-def test_events_after_tomorrow_are_held_back_and_count_once_their_day_has_come(
+def test_events_after_tomorrow_are_held_back_until_their_day(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str
 ) -> None:
-    """Although their file never changes, and others come in between."""
+    """Their file never changes, and another file arrives in between."""
     now = datetime.combine(D1, time(23))
     monkeypatch.setattr("userrep.tiles.inventory.inventory.utc_now", lambda: now)
     config = config_of(tmp_path, events={"format": log_format, "max_rejected_share": 0.4})
@@ -141,7 +143,7 @@ def test_events_after_tomorrow_are_held_back_and_count_once_their_day_has_come(
     assert held_back not in warnings
 
 
-def test_a_log_of_the_future_alone_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_log_with_future_rows_only_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     write_rows(tmp_path / "events" / "part.parquet", [event("u", "i", "2190-05-01 12:00:00")])
     config = config_of(tmp_path)
     with pytest.raises(UsageError, match=r"events: all rows lie after tomorrow, .*: the first of them on 2190-05-01"):
@@ -155,7 +157,7 @@ def _days(*sizes: int | None) -> list[LogDay]:
     return [LogDay(D1 + timedelta(days=k), size, size and 0, "f", 320) for k, size in enumerate(sizes)]
 
 
-def test_a_day_much_smaller_than_the_median_is_refused_if_it_is_to_be_built() -> None:
+def test_a_day_much_smaller_than_the_median_is_refused_when_it_is_built() -> None:
     inventory = Inventory(_days(1000, 9, 1000, 10), 0, 0)
     inventory.check_sizes(0.01, [D1, D3, D4])
     inventory.check_sizes(0, [D2])
@@ -166,7 +168,7 @@ def test_a_day_much_smaller_than_the_median_is_refused_if_it_is_to_be_built() ->
         many.check_sizes(0.01, [day.day for day in many.days])
 
 
-def test_days_that_are_not_counted_pass_until_they_are() -> None:
+def test_days_without_counts_pass_until_they_are_counted() -> None:
     inventory = Inventory(_days(None, 100, 100), 0, 0)
     events = Events(**ONE)
     assert inventory.days[0].expected_rows == 10
@@ -177,7 +179,7 @@ def test_days_that_are_not_counted_pass_until_they_are() -> None:
         inventory.counted({D1: (100, 90)}).check_days(events, [D1])
 
 
-def test_days_that_are_missing_are_told_or_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_missing_days_are_reported_or_refused(spark: SparkSession, tmp_path: Path) -> None:
     days = ["2024-05-01", "2024-05-03", "2024-05-07", *(f"2024-06-{day:02}" for day in range(1, 20, 2))]
     write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", day) for day in days])
     config = config_of(tmp_path)
@@ -193,7 +195,7 @@ def test_days_that_are_missing_are_told_or_refused(spark: SparkSession, tmp_path
         take_inventory(tables, strict.events)
 
 
-def test_a_day_of_rejects_that_nobody_counted_before_does_not_become_visible(
+def test_a_day_whose_rejects_were_not_counted_before_does_not_become_visible(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     for day in ("2024-05-01", "2024-05-02"):
@@ -216,7 +218,7 @@ def _write(folder: Path, name: str, **kinds: pa.DataType) -> None:
     write_rows(folder / "events" / name, [row], schema)
 
 
-def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused(
+def test_a_new_column_is_accepted_and_a_removed_or_changed_one_is_refused(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tmp_path)
@@ -229,13 +231,13 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
     assert [len(row["columns"]) for row in tables.read(SOURCE_SCHEMAS).orderBy("seen_at").collect()] == [5, 7]
     _write(tmp_path, "3.parquet", weight=pa.int64(), geo=geo, more=pa.int64())
     monkeypatch.setattr("userrep.tiles.inventory.new_files.with_validity", None)  # nothing is read
-    with pytest.raises(UsageError, match="column 'weight' was int and is bigint") as caught:
+    with pytest.raises(UsageError, match="column 'weight' changed from int to bigint") as caught:
         take_inventory(tables, config.events)
     assert caught.value.faults[:2] == [
-        "events: column 'geo.city' (string) is gone.",
-        "events: column 'weight' was int and is bigint.",
+        "events: column 'geo.city' (string) was removed.",
+        "events: column 'weight' changed from int to bigint.",
     ]
-    cure = caught.value.faults[2].partition("forget the old ones: ")[2].removesuffix(".")
+    cure = caught.value.faults[2].partition("delete the recorded columns: ")[2].removesuffix(".")
     spark.sql(cure)
     monkeypatch.undo()
     for name in ("1.parquet", "2.parquet"):
@@ -247,7 +249,9 @@ def test_a_column_that_comes_is_taken_up_and_one_that_goes_or_changes_is_refused
     ("csv", "user_id,item_id,event_at,x", "user_id,event_at,item_id"),
     ("json", '{"user_id": 1, "item_id": 1, "event_at": "2024-05-01", "x": {"a": 1}}', '{"user_id": 1, "x": 1}'),
 ])  # fmt: skip
-def test_texts_change_their_columns_too(spark: SparkSession, tmp_path: Path, kind: str, old: str, new: str) -> None:
+def test_column_changes_of_csv_and_json_logs_are_refused(
+    spark: SparkSession, tmp_path: Path, kind: str, old: str, new: str
+) -> None:
     config = config_of(tmp_path, events={"format": kind})
     tables = open_tables(config, spark)
     _write_texts(tmp_path / "events", [old])
@@ -255,7 +259,7 @@ def test_texts_change_their_columns_too(spark: SparkSession, tmp_path: Path, kin
     _write_texts(tmp_path / "events", [old, row])
     take_inventory(tables, config.events)
     (tmp_path / "events" / "b").write_text(f"{new}\n")
-    with pytest.raises(UsageError, match=r"column '(x' \(string in place 4\)|x.a' \(string\)) is gone"):
+    with pytest.raises(UsageError, match=r"column '(x' \(string in place 4\)|x.a' \(string\)) was removed"):
         take_inventory(tables, config.events)
 
 

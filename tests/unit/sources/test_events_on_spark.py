@@ -1,4 +1,4 @@
-"""Spark expressions of ``userrep.events`` on literal rows, and which of several copies of an event becomes a tile."""
+"""Spark expressions over the log on literal rows, and which of several copies of an event becomes a tile."""
 
 import json
 from datetime import date, datetime
@@ -37,7 +37,7 @@ TEXT = pa.string()
 # Expressions
 
 
-def test_buckets_and_slices_are_those_that_are_computed_without_spark(spark: SparkSession) -> None:
+def test_buckets_and_slices_equal_those_computed_without_spark(spark: SparkSession) -> None:
     texts = ["", "u1", "ü", "x" * 31, "x" * 32, "x" * 100, "日本語😀", *(f"user-{k}" for k in range(60))]
     frame = spark.createDataFrame([(text,) for text in texts], "text STRING")
     rows = frame.select("text", bucket_of("text").alias("user_bucket")).select("*", user_slice(16)).collect()
@@ -62,7 +62,7 @@ def test_sums_of_hashes_are_exact_beyond_64_bits(spark: SparkSession) -> None:
     assert {row.name: int(row.total) for row in frame.collect()} == {name: sum(of) for name, of in sums.items()}
 
 
-def test_a_day_adds_up_over_its_files_and_its_rejects_are_unknown_if_those_of_one_file_are(
+def test_counts_of_a_day_are_summed_over_files_and_rejects_are_unknown_if_one_file_s_are(
     spark: SparkSession,
 ) -> None:
     counts = [
@@ -78,7 +78,7 @@ def test_a_day_adds_up_over_its_files_and_its_rejects_are_unknown_if_those_of_on
     }  # fmt: skip
 
 
-def test_paths_of_listings_and_scans_are_written_alike(spark: SparkSession) -> None:
+def test_paths_of_listings_and_scans_are_normalized(spark: SparkSession) -> None:
     paths = ["file:///log/a%20b+c%3A1.parquet", "s3a://bucket/log/a%2Bb//c"]
     frame = spark.createDataFrame([(path,) for path in paths], "path STRING")
     (local, store) = frame.select(one_slash("path"), _decoded("path")).collect()
@@ -117,7 +117,7 @@ def test_rejected_rows_are_counted_by_day_for_one_revision(spark: SparkSession, 
     assert num_rejected_of(tables, 2, undated=True) == {D1: 2, D2: 1}
 
 
-def test_spark_leaves_out_the_rows_of_erased_users_only(spark: SparkSession, tmp_path: Path) -> None:
+def test_spark_removes_the_rows_of_erased_users_only(spark: SparkSession, tmp_path: Path) -> None:
     tables = FileTables(spark, str(tmp_path))
     rows = [("ann", '{"user": "ann"}'), ("bob", '{"user": "bob"}'), (None, None), ("Ann", "x ann;y")]
     frame = spark.createDataFrame(rows, "user_id STRING, row STRING")
@@ -134,7 +134,7 @@ def test_spark_leaves_out_the_rows_of_erased_users_only(spark: SparkSession, tmp
 
 
 class Built(NamedTuple):
-    """Tiles that were built from a log in one format, and the rows that were rejected."""
+    """Tiles built from a log in one format, and the rejected rows."""
 
     tiles: dict[tuple[date, str, str], Row]
     rejected: list[str]
@@ -223,6 +223,6 @@ def test_rows_without_an_event_id_are_copies_only_if_all_columns_are_equal(built
     assert (tile.num_events, tile.weight) == (3, 3.0)
 
 
-def test_the_rows_of_an_erased_user_are_dropped_before_copies_are_and_all_other_rows_stay(built: Built) -> None:
+def test_the_rows_of_an_erased_user_are_dropped_before_copies_and_all_other_rows_stay(built: Built) -> None:
     assert {key[1:] for key in built.tiles if key[1] not in ("u1", "u2")} == {("u3", "kept")}
     assert [json.loads(row)["user_id"] for row in built.rejected] == ["u3"]

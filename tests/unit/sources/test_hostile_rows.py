@@ -1,6 +1,6 @@
-"""Rows and messages that somebody sends: each is taken or kept with a reason, and none stops what reads it.
+"""Hostile rows and messages: each is accepted or kept with a reason, and none stops the reader.
 
-One DataFrame holds them all: a query costs more than thousands of rows.
+All are in one DataFrame, since a query costs more than thousands of rows.
 """
 
 import copy
@@ -79,7 +79,7 @@ NUMBERS = [
 
 
 def message(random: Random, k: int) -> bytes | None:
-    """Make a message: good, spoilt in its tree or in its bytes, or nothing that a producer would send."""
+    """Make a message: valid, with a corrupted tree or corrupted bytes, or unlike anything a producer would send."""
     tree = copy.deepcopy(GOOD) | {"event_id": str(k)}
     match random.randrange(8):
         case 0:
@@ -126,7 +126,7 @@ TYPES = [
 
 
 @pytest.mark.parametrize("types", TYPES, ids=["typed", "narrow", "text"])
-def test_every_message_counts_or_is_kept_with_a_reason(
+def test_every_message_is_counted_or_kept_with_a_reason(
     spark: SparkSession, tmp_path: Path, types: dict[str, str]
 ) -> None:
     random = Random(SEED)
@@ -157,8 +157,8 @@ def test_every_message_counts_or_is_kept_with_a_reason(
     assert counts[None] == 0 or (good[0] > 0, good[1] > 0, good[2] >= 0, *good[3:]) == (True,) * 6
 
 
-def wanted_of(row: dict[str, Any]) -> str | None:
-    """Say in plain Python why a row of typed columns is rejected."""
+def expected_reason(row: dict[str, Any]) -> str | None:
+    """Return in plain Python why a row of typed columns is rejected; None if it is valid."""
     at, weight = row["event_at"], row["weight"]
     if at is None:
         return "unreadable_event_at"
@@ -196,9 +196,7 @@ def hostile_row(random: Random, k: int) -> dict[str, Any]:
 
 
 @pytest.mark.full
-def test_rows_of_a_log_are_counted_with_their_reasons_and_the_good_ones_become_tiles(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_rejected_rows_are_counted_by_reason_and_valid_rows_become_tiles(spark: SparkSession, tmp_path: Path) -> None:
     random = Random(SEED)
     rows = [hostile_row(random, k) for k in range(600)]
     kinds = {"event_at": pa.timestamp("us"), "weight": pa.float64()}
@@ -214,14 +212,14 @@ def test_rows_of_a_log_are_counted_with_their_reasons_and_the_good_ones_become_t
     held_back = [row for row in rows if row["event_at"] and tomorrow < row["event_at"].date() <= date(2200, 1, 1)]
     assert held_back
     rows = [row for row in rows if row not in held_back]
-    reasons = Counter(wanted_of(row) for row in rows)
-    assert len(reasons) + bool(held_back) >= 8  # what is held back was rejected once
+    reasons = Counter(expected_reason(row) for row in rows)
+    assert len(reasons) + bool(held_back) >= 8  # rows held back count as a reason here
     assert {(row.reason, row["count"]) for row in tables.read(REJECTED_EVENTS).groupBy("reason").count().collect()} == {
         (reason, count) for reason, count in reasons.items() if reason is not None
     }
     days = tables.ledger(TILE_DAYS)
     assert sum(day.num_rejected for day in days) == len(rows) - reasons[None]
-    good = {repr(row) for row in rows if wanted_of(row) is None}  # rows that are alike count once
+    good = {repr(row) for row in rows if expected_reason(row) is None}  # equal rows count once
     assert sum(day.num_events for day in days) == len(good)
     tiles = (
         read_tiles(tables, start=None, end=date(2025, 1, 1))
@@ -259,7 +257,7 @@ OTHERS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("table", "said"), OTHERS, ids=range(len(OTHERS)))
-def test_a_log_of_other_columns_or_files_is_refused_with_the_difference(
+def test_a_log_with_wrong_columns_or_files_is_refused_with_the_difference(
     spark: SparkSession, tmp_path: Path, table: pa.Table | bytes | None, said: str
 ) -> None:
     (tmp_path / "events").mkdir()
@@ -283,7 +281,7 @@ def test_a_log_of_other_columns_or_files_is_refused_with_the_difference(
     ],
     ids=range(6),
 )  # fmt: skip
-def test_a_file_that_is_not_as_the_others_are_is_named(spark: SparkSession, tmp_path: Path, content: Any) -> None:
+def test_a_file_that_differs_from_the_others_is_named(spark: SparkSession, tmp_path: Path, content: Any) -> None:
     good = pa.table({name: ["x", "y"] for name in ("user_id", "item_id")} | {"event_at": ["2024-05-01", "2024-05-02"]})
     (tmp_path / "events").mkdir()
     first, other = tmp_path / "events" / "a.parquet", tmp_path / "events" / "b.parquet"
@@ -298,7 +296,7 @@ def test_a_file_that_is_not_as_the_others_are_is_named(spark: SparkSession, tmp_
     assert "b.parquet" in str(error)
 
 
-def test_columns_that_differ_in_case_alone_are_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_columns_that_differ_only_in_case_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"user_id": ["u"], "USER_ID": ["v"], "item_id": ["i"], "event_at": ["2024-05-01"]}),
         tmp_path / "a.parquet",
@@ -311,21 +309,19 @@ def test_columns_that_differ_in_case_alone_are_refused(spark: SparkSession, tmp_
 
 
 def other_case(line: bytes) -> bool:
-    """Say whether a line has a key that is another's but for upper and lower case."""
+    """Return whether a line has a key that differs from a known one only in case."""
     words = [word.decode() for word in re.findall(rb'"(\w+)"', line)]
     return any(word not in GOOD and word.lower() in GOOD for word in words)
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
-def test_text_files_of_any_bytes_give_rows_that_count_or_reasons(
-    spark: SparkSession, tmp_path: Path, kind: str
-) -> None:
+def test_text_files_of_any_bytes_give_valid_rows_or_reasons(spark: SparkSession, tmp_path: Path, kind: str) -> None:
     random = Random(SEED)
     lines = [json.dumps(GOOD | {"event_id": str(k)}).encode() for k in range(300)]
     if kind == "csv":
         lines = [b",".join(str(value).encode() for value in json.loads(line).values()) for line in lines]
     lines = [line if k % 3 else spoilt_bytes(line, random).replace(b"\n", b" ") for k, line in enumerate(lines)]
-    lines = [line for line in lines if not other_case(line)]  # Spark takes a log of those for none at all
+    lines = [line for line in lines if not other_case(line)]  # Spark cannot read such a log at all
     head = [",".join(GOOD).encode()] if kind == "csv" else []
     (tmp_path / "log").write_bytes(b"\n".join([*head, *lines, b"\xff\xfe\x00", b"," * 1000, b'"' * 999]) + b"\n")
     config: Config = config_of(tmp_path, events={"path": str(tmp_path / "log"), "format": kind, "columns": COLUMNS})

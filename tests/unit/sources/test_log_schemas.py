@@ -1,4 +1,4 @@
-"""The columns of a log are remembered: new ones are accepted, lost or changed ones are refused."""
+"""Schema changes of a log: new columns are accepted, removed or changed ones are refused."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ BASE = {"user_id": "string", "geo": "struct<country:string>"}
 
 
 class Log:
-    """A log in JSON, whose columns Spark finds by itself, at ``path``."""
+    """A log in JSON at ``path``, whose columns Spark infers."""
 
     def __init__(self, tables: Tables, path: str) -> None:
         columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
@@ -50,7 +50,7 @@ def recorded(tables: Tables) -> list[dict[str, str]]:
     return [row["columns"] for row in sorted(tables.ledger(SOURCE_SCHEMAS), key=lambda row: row.seen_at)]
 
 
-def test_columns_are_recorded_once_and_again_when_one_is_added(tables: Tables) -> None:
+def test_columns_are_recorded_once_and_again_after_one_is_added(tables: Tables) -> None:
     log = Log(tables, "/data/log")
     log.check(**BASE)
     log.check(**BASE)
@@ -59,25 +59,25 @@ def test_columns_are_recorded_once_and_again_when_one_is_added(tables: Tables) -
     assert recorded(tables) == [first, first | {"weight": "int"}]
 
 
-def test_all_lost_and_changed_columns_are_reported_together_with_the_way_to_accept_them(tables: Tables) -> None:
+def test_all_removed_and_changed_columns_are_reported_together_with_the_way_to_accept_them(tables: Tables) -> None:
     log = Log(tables, "/data/log")
     log.check(**BASE, weight="int", note="string")
     with pytest.raises(UsageError) as caught:
         log.check(user_id="string", geo="struct<city:string>", weight="bigint", note="string", more="int")
     *faults, cure = caught.value.faults
     assert faults == [
-        "events: column 'geo.country' (string) is gone.",
-        "events: column 'weight' was int and is bigint.",
+        "events: column 'geo.country' (string) was removed.",
+        "events: column 'weight' changed from int to bigint.",
     ]
     assert cure.endswith(f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '/data/log'.")
     assert len(recorded(tables)) == 1
 
 
-def test_columns_are_compared_with_those_seen_last(tables: Tables) -> None:
+def test_columns_are_compared_with_the_latest_record(tables: Tables) -> None:
     log = Log(tables, "/data/log")
     log.check(**BASE)
     log.check(**BASE, weight="int")
-    with pytest.raises(UsageError, match=r"column 'weight' \(int\) is gone"):
+    with pytest.raises(UsageError, match=r"column 'weight' \(int\) was removed"):
         log.check(**BASE)
 
 
@@ -85,5 +85,5 @@ def test_each_source_has_columns_of_its_own(tables: Tables, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     Log(tables, "log").check(**BASE)
     Log(tables, "other").check(user_id="int")
-    with pytest.raises(UsageError, match="column 'user_id' was string and is int"):
+    with pytest.raises(UsageError, match="column 'user_id' changed from string to int"):
         Log(tables, str(tmp_path / "log")).check(user_id="int")  # the first again, by its absolute path

@@ -1,4 +1,4 @@
-"""A source that is opened: its files as they were then, and the columns of one file for all."""
+"""Opened sources: the files at that time, and the columns of one file for all."""
 
 import os
 from datetime import date
@@ -16,7 +16,7 @@ from userrep.sources.open_log import meaning_hash, open_logs
 pytestmark = pytest.mark.default
 
 
-def test_files_that_come_later_are_not_in_an_open_log(spark: SparkSession, tmp_path: Path) -> None:
+def test_files_that_arrive_later_are_not_in_an_open_log(spark: SparkSession, tmp_path: Path) -> None:
     write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01")])
     (log,) = open_logs(spark, config_of(tmp_path).events)
     write_rows(tmp_path / "events" / "b.parquet", [event("u", "i", "2024-05-02")])
@@ -52,7 +52,7 @@ def test_a_mapped_column_that_only_some_files_have_is_found(spark: SparkSession,
     assert "points" in log.source.columns
 
 
-def test_every_fault_of_every_source_is_told_at_once(spark: SparkSession, tmp_path: Path) -> None:
+def test_all_faults_of_all_sources_are_reported_together(spark: SparkSession, tmp_path: Path) -> None:
     write_rows(tmp_path / "plays" / "a.parquet", [{"user": "u", "item_id": "i", "event_at": "2024-05-01"}])
     sources = [{"path": str(tmp_path / name), "columns": EVENT_COLUMNS} for name in ("plays", "likes")]
     with pytest.raises(UsageError) as caught:
@@ -62,7 +62,7 @@ def test_every_fault_of_every_source_is_told_at_once(spark: SparkSession, tmp_pa
     ]  # fmt: skip
 
 
-# What the columns of a log mean, but for its path and format, is hashed.
+# The hash of the column mapping, independent of path and format
 
 
 COLUMNS = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}

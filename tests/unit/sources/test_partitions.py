@@ -1,4 +1,4 @@
-"""Days of partitioned logs merge into ranges of dates."""
+"""Days of partitioned logs are merged into ranges of dates."""
 
 import itertools
 from datetime import date, timedelta
@@ -22,7 +22,7 @@ def test_adjacent_days_merge_into_ranges() -> None:
 
 @settings(deadline=None)
 @given(days=st.lists(st.dates(D1, D1 + 40 * DAY), max_size=12), num_late=st.integers(0, 4))
-def test_ranges_hold_each_day_and_the_late_days_after_it_and_no_other_with_gaps_between(
+def test_ranges_are_disjoint_and_cover_each_day_with_its_late_days_and_no_other(
     days: list[date], num_late: int
 ) -> None:
     found = ranges(days, reach=num_late * DAY)

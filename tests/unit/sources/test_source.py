@@ -1,4 +1,4 @@
-"""What the log's rows are read as, which of them are refused, and what is said of a log that cannot be read."""
+"""Reading of the log: the events of its rows, the rejected rows, and the errors for a log that cannot be read."""
 
 from datetime import date, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ TYPED = "event_id STRING, user_id STRING, item_id STRING, event_at TIMESTAMP, ev
 NOON = datetime(2024, 5, 1, 12)
 
 Rows = dict[str, tuple[dict[str, Any], str | None]]
-# name of the row -> what differs from a sound row, and why that is refused (None: it is not)
+# name of the row -> its differences from a valid row, and the reason for rejecting it (None: valid)
 TYPED_ROWS: Rows = {
     "sound": ({}, None),
     "no user": ({"user_id": None}, "missing_user_id"),
@@ -78,9 +78,11 @@ def texts(spark: SparkSession) -> dict[str, Row]:
     return _mapped(spark, TEXT_ROWS, ddl, log, user_id=17, item_id=4, event_at="2024-05-01", weight="1", device=None)
 
 
-def test_each_kind_of_malformed_row_is_refused_with_its_reason(typed: dict[str, Row], texts: dict[str, Row]) -> None:
-    for got, wanted in ((typed, TYPED_ROWS), (texts, TEXT_ROWS)):
-        assert {name: row.reason for name, row in got.items()} == {name: reason for name, (_, reason) in wanted.items()}
+def test_each_kind_of_malformed_row_is_rejected_with_its_reason(typed: dict[str, Row], texts: dict[str, Row]) -> None:
+    for rows, expected in ((typed, TYPED_ROWS), (texts, TEXT_ROWS)):
+        assert {name: row.reason for name, row in rows.items()} == {
+            name: reason for name, (_, reason) in expected.items()
+        }
 
 
 def test_a_row_without_a_plausible_time_has_no_day(typed: dict[str, Row]) -> None:
@@ -105,7 +107,7 @@ def test_text_times_keep_their_offset_and_naive_ones_are_utc(texts: dict[str, Ro
     assert texts["date"].event_at == datetime(2024, 5, 1)
 
 
-def test_numbers_as_ids_become_text_and_what_is_not_mapped_has_a_default(texts: dict[str, Row]) -> None:
+def test_numeric_ids_become_text_and_unmapped_columns_have_defaults(texts: dict[str, Row]) -> None:
     row = texts["weight as text"]
     assert (row.user_id, row.item_id, row.event_type, row.weight) == ("17", "4", "event", 2.5)
     assert (row.context_0, row.context_1) == ("(null)", "2.5")
@@ -120,7 +122,7 @@ def test_a_naive_timestamp_is_utc(spark: SparkSession, tmp_path: Path) -> None:
     assert not has_naive_time(spark.createDataFrame([], TYPED), log)
 
 
-def test_columns_that_cannot_be_compared_still_stand_in_the_whole_row(spark: SparkSession) -> None:
+def test_columns_that_cannot_be_ordered_are_json_in_the_raw_row(spark: SparkSession) -> None:
     source = spark.sql(
         "SELECT 'u' user_id, 'i' item_id, TIMESTAMP'2024-05-01' event_at, map('a', 1) `odd.name`, NULL n"
     )
@@ -161,7 +163,7 @@ def test_other_formats_read_as_the_same_events(spark: SparkSession, tmp_path: Pa
     }
 
 
-def test_some_files_of_a_log_have_the_columns_of_the_whole(spark: SparkSession, tmp_path: Path) -> None:
+def test_some_files_of_a_log_are_read_with_the_columns_of_the_whole(spark: SparkSession, tmp_path: Path) -> None:
     for day, more in (("01", ', "weight": 2'), ("02", "")):
         folder = tmp_path / f"day={day}"
         folder.mkdir()
@@ -174,7 +176,7 @@ def test_some_files_of_a_log_have_the_columns_of_the_whole(spark: SparkSession, 
     assert [(row.reason, row.raw.day) for row in with_validity(some, log).collect()] == [("unreadable_weight", 2)]
 
 
-def test_a_pattern_of_paths_is_read_below_its_fixed_part(spark: SparkSession, tmp_path: Path) -> None:
+def test_partition_columns_of_a_path_pattern_start_below_its_fixed_part(spark: SparkSession, tmp_path: Path) -> None:
     for day in ("2024-05-01", "2024-05-02", "2023-01-01"):
         write_rows(tmp_path / f"day={day}" / "a.parquet", [event("u1", "i1", day)])
     log = Events(path=f"{tmp_path}/day=2024*/*.parquet", columns=EVENT_COLUMNS)
@@ -182,7 +184,7 @@ def test_a_pattern_of_paths_is_read_below_its_fixed_part(spark: SparkSession, tm
     assert sorted(days) == [date(2024, 5, 1), date(2024, 5, 2)]
 
 
-def test_missing_columns_are_named_all_at_once_with_those_found(spark: SparkSession) -> None:
+def test_all_missing_columns_are_named_together_with_those_found(spark: SparkSession) -> None:
     log = _log(user_id="customer", event_type="kind", context=["item_id", "device"])
     with pytest.raises(UsageError, match="no column 'customer'; columns found: user_id, item_id, event_at") as error:
         check_events(_empty(spark, "user_id STRING, item_id STRING, event_at STRING"), log)
@@ -193,18 +195,18 @@ def test_missing_columns_are_named_all_at_once_with_those_found(spark: SparkSess
     ]
 
 
-def test_columns_of_a_type_that_cannot_mean_it_are_refused_all_at_once(spark: SparkSession) -> None:
+def test_all_columns_of_unsuitable_types_are_refused_together(spark: SparkSession) -> None:
     ddl = "user_id STRUCT<a: INT>, item_id ARRAY<INT>, event_at BIGINT, weight BOOLEAN"
-    with pytest.raises(UsageError, match="'event_at' is bigint; wanted a timestamp, a date, or text") as error:
+    with pytest.raises(UsageError, match="'event_at' is bigint; expected a timestamp, a date, or text") as error:
         check_events(_empty(spark, ddl), _log(weight="weight"))
     text = str(error.value)
-    assert "'user_id' is struct<a:int>; wanted text or a number" in text
-    assert "'item_id' is array<int>; wanted text or a number" in text
-    assert "'weight' is boolean; wanted a number" in text
+    assert "'user_id' is struct<a:int>; expected text or a number" in text
+    assert "'item_id' is array<int>; expected text or a number" in text
+    assert "'weight' is boolean; expected a number" in text
 
 
-def test_a_path_that_is_not_there_is_named(spark: SparkSession) -> None:
-    with pytest.raises(UsageError, match=r"events.path nowhere/log: not there."):
+def test_a_missing_path_is_named(spark: SparkSession) -> None:
+    with pytest.raises(UsageError, match=r"events.path nowhere/log: does not exist\."):
         read_source(spark, Events(path="nowhere/log", columns=EVENT_COLUMNS), what="events")
 
 
@@ -226,7 +228,7 @@ def _empty(spark: SparkSession, ddl: str) -> DataFrame:
     return spark.createDataFrame([], ddl)
 
 
-def test_ids_in_a_floating_point_column_lose_their_dot(spark: SparkSession) -> None:
+def test_whole_ids_in_a_floating_point_column_become_text_without_a_decimal_point(spark: SparkSession) -> None:
     ids = spark.createDataFrame([(12346.0,), (12345678901.0,), (1.5,), (None,), (float("nan"),)], "id DOUBLE")
     found = [row.id for row in ids.select(id_text(ids, "id").alias("id")).collect()]
     assert found == ["12346", "12345678901", "1.5", None, None]

@@ -1,4 +1,4 @@
-"""Tombstones: erased users are recognized by keyed hashes, other users stay, and no id is stored."""
+"""Tombstones: erased users are recognized by keyed hashes, other users are not, and no id is stored."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def tables(tmp_path: Path) -> Tables:
 
 
 def test_stored_hashes_stay_valid() -> None:
-    """Tables hold these: with another hash function, erased users would return. The value is from `openssl mac`."""
+    """Tables contain these hashes, so the hash function must not change. The value is from `openssl mac`."""
     stored = "08eedc69aabb888ef468dadde562d6be"
     assert Tombstones(KEY, frozenset([bytes.fromhex(stored)])).holds("bob")
 
@@ -74,7 +74,7 @@ def test_tombstones_without_a_user_are_falsy() -> None:
         (None, False),
     ],
 )
-def test_a_rejected_row_is_recognized_wherever_it_names_an_erased_user(text: str | None, is_named: bool) -> None:
+def test_a_rejected_row_is_recognized_if_it_names_an_erased_user_anywhere(text: str | None, is_named: bool) -> None:
     found = erased("bob", "4711", "two words").named_in(pa.array([text, "carol"], pa.string()))
     assert found.tolist() == [is_named, False]
 
@@ -92,7 +92,7 @@ def test_each_user_gets_one_tombstone_and_no_id_is_stored(tables: Tables, tmp_pa
     assert not [content for content in files if ANN.encode() in content]
 
 
-def test_the_key_is_made_once_and_at_random(tables: Tables, tmp_path: Path) -> None:
+def test_the_key_is_random_and_created_once(tables: Tables, tmp_path: Path) -> None:
     add_tombstones(tables, [ANN])
     key = (tmp_path / "root" / "erasure" / "key").read_text()
     add_tombstones(tables, [BOB])

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Build Horovod 0.28.1 from its source release, once for each version of Python and torch.
+# Build a wheel of Horovod 0.28.1 from source, once for each version of Python and torch.
 #
 #   build_horovod_wheel.sh DIR                                Gloo, for CPUs, into DIR/gloo
 #   HOROVOD_GPU_OPERATIONS=NCCL build_horovod_wheel.sh DIR    NCCL, for CUDA GPUs, into DIR/nccl; no GPU is needed
 #
-# NCCL takes nvcc from HOROVOD_CUDA_HOME, CUDA_HOME, the PATH, /usr/local/cuda or the package cuda-toolkit[nvcc], and
-# NCCL from HOROVOD_NCCL_HOME or from where torch has its own. Horovod's other variables hold as its manual says, such
-# as HOROVOD_BUILD_CUDA_CC_LIST=80,90 for less to compile.
+# For NCCL, nvcc is taken from HOROVOD_CUDA_HOME, CUDA_HOME, the PATH, /usr/local/cuda or the package cuda-toolkit[nvcc],
+# and NCCL from HOROVOD_NCCL_HOME or from torch's packages. Horovod's other variables work as documented, such as
+# HOROVOD_BUILD_CUDA_CC_LIST=80,90 to compile for fewer GPU types.
 #
-# The release asks for C++14, and in CUDA for C++11, while torch's headers and nvcc want 17 or later: three lines of its
-# CMake files change, nothing else.
+# The release is set to C++14, and to C++11 for CUDA, but torch's headers and nvcc need C++17 or later. The script changes
+# three lines of its CMake files, and nothing else.
 set -euo pipefail
 version=0.28.1
 wheels=${1:?usage: build_horovod_wheel.sh DIR}
@@ -30,7 +30,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 log=$work/build.log
 
-find_cuda() {  # exports HOROVOD_CUDA_HOME and CUDA_HOME, or says what is missing
+find_cuda() {  # exports HOROVOD_CUDA_HOME and CUDA_HOME, or exits with an error
     local wanted installed home found=
     wanted=$("$python" -c 'import torch; print(torch.version.cuda or "")')
     [ -n "$wanted" ] || refuse "HOROVOD_GPU_OPERATIONS=NCCL, but this torch is built for CPUs; install one built for CUDA."
@@ -41,7 +41,7 @@ find_cuda() {  # exports HOROVOD_CUDA_HOME and CUDA_HOME, or says what is missin
     [ -n "$found" ] || refuse "HOROVOD_GPU_OPERATIONS=NCCL needs nvcc, and there is none in CUDA_HOME (${CUDA_HOME:-not set}), on the PATH or in /usr/local/cuda. Install the CUDA toolkit $wanted, or the package cuda-toolkit[nvcc,nvtx]==$wanted.*, or unset HOROVOD_GPU_OPERATIONS."
     home=$("$found/bin/nvcc" --version | sed -nE 's/.*release ([0-9]+)\..*/\1/p')
     [ "$home" = "${wanted%%.*}" ] || refuse "$found/bin/nvcc is of CUDA ${home:-unknown}, but torch is built for CUDA $wanted; set CUDA_HOME to a toolkit ${wanted%%.*}.x."
-    if ! [ -e "$found/lib64/libcudart.so" ]; then  # packages have neither this folder nor names for the linker
+    if ! [ -e "$found/lib64/libcudart.so" ]; then  # pip packages have neither this folder nor unversioned libraries for the linker
         mkdir -p "$work/cuda/lib"
         ln -s "$found"/{bin,include,nvvm} "$work/cuda/"
         ln -s "$found"/lib/* "$work/cuda/lib/"
@@ -52,13 +52,13 @@ find_cuda() {  # exports HOROVOD_CUDA_HOME and CUDA_HOME, or says what is missin
     export HOROVOD_CUDA_HOME=$found CUDA_HOME=$found
 }
 
-find_nccl() {  # exports HOROVOD_NCCL_HOME, or says what is missing
+find_nccl() {  # exports HOROVOD_NCCL_HOME, or exits with an error
     local torchs=$site/nvidia/nccl
     [ -z "${HOROVOD_NCCL_HOME-}${HOROVOD_NCCL_INCLUDE-}" ] || return 0
     [ -e "$torchs/include/nccl.h" ] || refuse "HOROVOD_GPU_OPERATIONS=NCCL needs nccl.h, and $torchs has none; set HOROVOD_NCCL_HOME to a folder with include/nccl.h and lib/libnccl.so."
     mkdir -p "$work/nccl/lib"
     ln -s "$torchs/include" "$work/nccl/include"
-    ln -s "$torchs/lib/libnccl.so.2" "$work/nccl/lib/libnccl.so"  # at run time it is the one that torch has loaded
+    ln -s "$torchs/lib/libnccl.so.2" "$work/nccl/lib/libnccl.so"  # at run time, torch's library is loaded already
     export HOROVOD_NCCL_HOME=$work/nccl HOROVOD_NCCL_LINK=SHARED
 }
 
@@ -69,7 +69,7 @@ if [ $operations = nccl ]; then
 fi
 
 echo "setup: building Horovod $version with $operations from source (minutes, once)"
-build() {  # called in a condition, where set -e is off: hence the &&
+build() {  # && because set -e has no effect inside a condition
     cd "$work" && export PATH="$(dirname "$python"):${CUDA_HOME:+$CUDA_HOME/bin:}$PATH" &&
     "$python" -m pip download --no-deps --no-build-isolation --no-binary :all: "horovod==$version" &&
     tar xzf "horovod-$version.tar.gz" && cd "horovod-$version" &&

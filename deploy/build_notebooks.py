@@ -1,8 +1,8 @@
-"""The notebooks with their outputs: sources in Databricks' format become .ipynb files, run one after the other.
+"""Build of the notebooks with outputs: sources in Databricks' format are run one after another and become .ipynb files.
 
     make notebooks
 
-writes docs/notebooks. Outputs are kept without what differs from run to run: what goes to stderr, times of execution.
+writes docs/notebooks. Parts of the outputs that differ from run to run are removed: stderr and execution times.
 """
 
 import base64
@@ -21,14 +21,14 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = sorted((REPOSITORY / "notebooks").glob("*.py"))
 KEPT = REPOSITORY / "docs" / "notebooks"
-ROOT = "build/notebooks"  # the notebooks' own default
+ROOT = "build/notebooks"  # the notebooks' default
 
 _FIRST_LINE = "# Databricks notebook source\n"
-_COLOURS = 64  # of a kept picture
+_NUM_COLORS = 64  # of a picture
 
 
 def as_notebook(source: str) -> NotebookNode:
-    """Convert a notebook in Databricks' source format. Raises ValueError if it is none."""
+    """Convert a notebook in Databricks' source format. Raises ValueError if it is not one."""
     if not source.startswith(_FIRST_LINE):
         raise ValueError(f"not a notebook: its first line is not {_FIRST_LINE.strip()!r}.")
     cells = []
@@ -48,7 +48,7 @@ def as_notebook(source: str) -> NotebookNode:
 
 
 def run(source: Path, *, cwd: Path, settings: Mapping[str, str]) -> NotebookNode:
-    """Execute a notebook in a kernel of its own. Raises CellExecutionError, with the traceback, if a cell fails."""
+    """Execute a notebook in a new kernel. Raises CellExecutionError, with the traceback, if a cell fails."""
     notebook = as_notebook(source.read_text(encoding="utf-8"))
     variables = {f"USERREP_{name.upper()}": value for name, value in settings.items()}
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -58,12 +58,12 @@ def run(source: Path, *, cwd: Path, settings: Mapping[str, str]) -> NotebookNode
 
 
 def without_noise(notebook: NotebookNode) -> NotebookNode:
-    """Take out what differs from run to run, and colours that nobody misses."""
+    """Remove parts that differ from run to run, and reduce the colors of pictures."""
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type != "code":
             continue
-        cell.outputs = [of for of in cell.outputs if of.get("name") != "stderr"]
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.outputs:
             if picture := output.get("data", {}).get("image/png"):
                 output.data["image/png"] = _smaller(picture)
@@ -71,15 +71,15 @@ def without_noise(notebook: NotebookNode) -> NotebookNode:
 
 
 def _smaller(picture: str) -> str:
-    drawn = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(_COLOURS).save(
-        drawn, "png", optimize=True
+    png = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(_NUM_COLORS).save(
+        png, "png", optimize=True
     )
-    return base64.b64encode(drawn.getvalue()).decode()
+    return base64.b64encode(png.getvalue()).decode()
 
 
 def main() -> None:
-    """Run all notebooks on a root of their own, and keep them."""
+    """Run all notebooks on a new root, and write them to docs/notebooks."""
     shutil.rmtree(REPOSITORY / ROOT, ignore_errors=True)
     KEPT.mkdir(exist_ok=True)
     for source in SOURCES:
@@ -87,7 +87,7 @@ def main() -> None:
         notebook = without_noise(run(source, cwd=REPOSITORY, settings={}))
         text = nbformat.writes(notebook)
         if str(REPOSITORY) in text or str(Path.home()) in text:
-            raise SystemExit(f"{source.name}: an output names a folder of this machine.")
+            raise SystemExit(f"{source.name}: an output contains a path of this machine.")
         (KEPT / f"{source.stem}.ipynb").write_text(text + "\n", encoding="utf-8")
 
 

@@ -1,8 +1,8 @@
-"""The reference of docs/reference, made of the code: configuration, tables, commands.
+"""Build of docs/reference from the code: configuration, tables, commands.
 
     make reference
 
-writes the pages; a test holds them to the code.
+writes the pages. A test fails if they differ from the code.
 """
 
 from deploy.reference.commands import commands_page
@@ -13,8 +13,8 @@ from deploy.reference.tables import tables_page
 
 def pages() -> dict[str, str]:
     """Return the pages by file name."""
-    made = {"configuration": configuration_page(), "tables": tables_page(), "commands": commands_page()}
-    return {f"{name}.md": "\n".join([*lines, ""]) for name, lines in made.items()}
+    lines_by_page = {"configuration": configuration_page(), "tables": tables_page(), "commands": commands_page()}
+    return {f"{name}.md": "\n".join([*lines, ""]) for name, lines in lines_by_page.items()}
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Install a program that tests start, under its Debian package's name, unless it is there already.
+# Install a program that tests start, unless it is installed. The program has the name of its Debian package.
 #
 #   debian_package.sh redis-server
 #
-# A machine where that is not possible is no reason to stop: the tests that need the program then fail and name it.
+# Exits with 0 even if the installation fails. Tests that need the program then fail with its name.
 set -u
 package=${1:?usage: debian_package.sh PACKAGE}
 command -v "$package" >/dev/null 2>&1 && exit 0

@@ -1,9 +1,9 @@
-"""Resolve JARs from Maven Central once.
+"""Download JARs from Maven Central once.
 
-    python -m deploy.fetch_jars sessions     Delta and Kafka's connector, which every session has
-    python -m deploy.fetch_jars s3 broker    Spark's access to S3, and the Kafka broker that tests start
+    python -m deploy.fetch_jars sessions     Delta and the Kafka connector, for every session
+    python -m deploy.fetch_jars s3 broker    S3 for Spark, and the Kafka broker that tests start
 
-A group that is in the cache already is left as it is.
+Groups that are in the cache already are skipped.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from userrep.spark.session import PACKAGES, S3_EXCLUDES, S3_PACKAGES, jars_folder
 
-# With the binding that its log is written by. The broker's Scala library is Spark's: resolving leaves that out.
+# With a binding for its log. Spark's Scala library is used, since Spark's resolution leaves that library out.
 BROKER_PACKAGES = "org.apache.kafka:kafka_2.13:4.1.1,org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 
 RESOLVE = """
@@ -30,12 +30,12 @@ SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false") \
 
 
 def broker_jars_folder() -> Path:
-    """Return the folder of the broker's JARs. No session may have it on its class path."""
+    """Return the folder of the broker's JARs, which must not be on the class path of a session."""
     return jars_folder(BROKER_PACKAGES)
 
 
 def resolve(packages: str, folder: Path) -> bool:
-    """Fetch the JARs of packages and of their dependencies into a new folder; return whether that worked."""
+    """Download the JARs of packages and their dependencies to a new folder. Return whether this succeeded."""
     print(f"setup: resolving {packages}", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as ivy:
@@ -55,11 +55,11 @@ def resolve(packages: str, folder: Path) -> bool:
 
 
 def main(names: Sequence[str]) -> int:
-    """Resolve the JARs of these groups where they are missing; return the exit code."""
-    wanted = {"sessions": PACKAGES, "s3": S3_PACKAGES, "broker": BROKER_PACKAGES}
+    """Download the missing JARs of these groups. Return the exit code."""
+    packages = {"sessions": PACKAGES, "s3": S3_PACKAGES, "broker": BROKER_PACKAGES}
     for name in names:
-        folder = jars_folder(wanted[name])
-        if not folder.is_dir() and not resolve(wanted[name], folder):
+        folder = jars_folder(packages[name])
+        if not folder.is_dir() and not resolve(packages[name], folder):
             return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""A server of this machine that tests and benchmarks start, take away for a while, and start again."""
+"""Servers on this machine that tests and benchmarks start, stop or kill, and start again."""
 
 import random
 import socket
@@ -14,13 +14,13 @@ from userrep.errors import UserrepError
 
 START_SECONDS = 60
 STOP_SECONDS = 10
-PORTS = range(20000, 32000)  # below those of outgoing connections, which could take the port of a stopped server
+PORTS = range(20000, 32000)  # below the range of outgoing connections, which could take the port of a stopped server
 
 
 class LocalServer:
-    """One server on a port of 127.0.0.1, started on entry and stopped on exit. What lies in ``folder`` stays there.
+    """One server on a port of 127.0.0.1, started on entry and stopped on exit. ``folder`` is not deleted.
 
-    Kinds of it have a ``name`` and say how they are started (``command``) and when they are there (``answers``).
+    Subclasses define ``name``, the ``command`` that starts the server, and ``answers``, which checks that it is up.
     """
 
     name: str
@@ -39,11 +39,11 @@ class LocalServer:
         self.stop()
 
     def command(self) -> list[object]:
-        """Return what starts the server, which finds in its folder what it needs."""
+        """Return the command that starts the server, and write the files it needs to ``folder``."""
         raise NotImplementedError
 
     def answers(self) -> bool:
-        """Say whether the server answers a request."""
+        """Return whether the server answers a request."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -52,16 +52,16 @@ class LocalServer:
         Raises
         ------
         UserrepError
-            If the port is in use, the folder is none, or the server ends or does not answer within a minute; then
-            with the end of its log.
+            If the port is in use, the folder cannot be created, or the server ends or does not answer within a minute
+            (with the end of its log).
         """
         if not _is_free(self.port):
-            raise UserrepError(f"{self.name}: port {self.port} of 127.0.0.1 is in use; name another, or none.")
+            raise UserrepError(f"{self.name}: port {self.port} of 127.0.0.1 is in use. Choose another, or none.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror
-            raise UserrepError(f"{self.name}: {self.folder} cannot be a folder ({reason}); name another.") from error
+            raise UserrepError(f"{self.name}: {self.folder} cannot be a folder ({reason}). Choose another.") from error
         try:
             self._wait_until_it_answers(self.launch(self.command()))
         except BaseException:
@@ -69,28 +69,28 @@ class LocalServer:
             raise
 
     def stop(self) -> None:
-        """End the server in order, and kill it where it does not end.
+        """Terminate the server, and kill it if it does not end.
 
         Raises
         ------
         UserrepError
-            If it is left all the same.
+            If it is still running afterwards.
         """
         _end(self.processes(), subprocess.Popen.terminate)
         self.kill()
 
     def kill(self) -> None:
-        """Kill the server (SIGKILL), as a machine does that fails."""
+        """Kill the server (SIGKILL), as in a machine failure."""
         _end(self.processes(), subprocess.Popen.kill)
         if left := self.processes():
             raise UserrepError(f"{self.name}: processes {[process.pid for process in left]} could not be stopped.")
 
     def processes(self) -> list[subprocess.Popen[bytes]]:
-        """Return what was started and runs. These servers start no processes of their own."""
+        """Return the running processes. These servers start no child processes."""
         return [process for process in self._launched if process.poll() is None]
 
     def launch(self, command: list[object]) -> subprocess.Popen[bytes]:
-        """Start a command in a session of its own, so that Ctrl-C reaches this process alone."""
+        """Start a command in its own session, so that Ctrl-C reaches only this process."""
         with self.log.open("ab") as output:
             process = subprocess.Popen(
                 [str(word) for word in command],
@@ -114,7 +114,7 @@ class LocalServer:
 
 
 def free_port(*, but: int | None = None) -> int:
-    """Return a port of 127.0.0.1 that nobody listens on and that the system gives to nobody by itself."""
+    """Return a free port of 127.0.0.1 outside the range that the system assigns by itself."""
     return next(port for port in random.sample(PORTS, len(PORTS)) if port != but and _is_free(port))
 
 
@@ -127,7 +127,7 @@ def _end(processes: list[subprocess.Popen[bytes]], end: Callable[[subprocess.Pop
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closed connections do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, to ignore closed connections
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

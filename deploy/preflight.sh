@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Print what this machine lacks, one line each, before anything is downloaded.
+# Check the machine's prerequisites before anything is downloaded, and print one line for each missing one.
 #
-#   preflight.sh            what every run needs: Python and Java
-#   preflight.sh horovod    what building Horovod needs: C headers, a compiler, make
+#   preflight.sh            for every run: Python and Java
+#   preflight.sh horovod    also for building Horovod: C headers, a compiler, make
 set -u
 python=${PYTHON:-python3.11}
 faults=0

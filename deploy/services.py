@@ -1,10 +1,10 @@
-"""A Kafka broker and a Redis server on this machine, real ones, for tests and benchmarks.
+"""A real Kafka broker and Redis server on this machine, for tests and benchmarks.
 
     with KafkaBroker(folder / "kafka") as broker, RedisServer(folder / "redis") as redis_server:
         broker.create_topic("events", partitions=2)
         broker.send("events", [b"first", b"second"])
 
-Each is bound to 127.0.0.1 and keeps its port: it can be stopped, or killed, and started again for clients that wait.
+Each is bound to 127.0.0.1 and keeps its port, so that clients can wait while it is stopped or killed and started again.
 """
 
 import base64
@@ -28,11 +28,11 @@ from deploy.local_server import START_SECONDS, LocalServer, free_port
 from deploy.standalone_cluster import tail_of
 from userrep.errors import UserrepError
 
-ANSWER_SECONDS = 10  # what a request to a broker may take
+ANSWER_SECONDS = 10  # timeout of a request to a broker
 
 
 class RedisServer(LocalServer):
-    """A Redis server that writes nothing to disk: one that was stopped starts empty. Cost: 10 MB, 0.1 s to start."""
+    """A Redis server that writes nothing to disk. After a stop it starts empty. Cost: 10 MB, 0.1 s to start."""
 
     name = "redis"
 
@@ -55,9 +55,9 @@ class RedisServer(LocalServer):
 
 
 class KafkaBroker(LocalServer):
-    """One node, broker and controller at once (KRaft). Messages stay through ``stop`` and ``kill``, without end.
+    """One node, both broker and controller (KRaft). Messages survive ``stop`` and ``kill`` and never expire.
 
-    Its JARs are those of ``make setup``. Cost: 256 MiB of heap; 5 s to start, 8 s after a kill, 1 s to stop.
+    ``make setup`` fetches its JARs. Cost: 256 MiB of heap; 5 s to start, 8 s after a kill, 1 s to stop.
     """
 
     name = "kafka"
@@ -72,37 +72,37 @@ class KafkaBroker(LocalServer):
         return f"127.0.0.1:{self.port}"
 
     def create_topic(self, name: str, partitions: int = 1) -> None:
-        """Make a topic, and return when it can be read and written.
+        """Create a topic, and return when it can be read and written.
 
         Raises
         ------
         UserrepError
-            If the topic is there already, or the broker does not answer.
+            If the topic exists already, or the broker does not answer.
         """
         admin = AdminClient(self._client_settings())
         try:
-            made = admin.create_topics(
+            created = admin.create_topics(
                 [NewTopic(name, num_partitions=partitions, replication_factor=1)], request_timeout=ANSWER_SECONDS
             )
-            made[name].result()
-            until = time.monotonic() + ANSWER_SECONDS
+            created[name].result()
+            deadline = time.monotonic() + ANSWER_SECONDS
             while _num_ready_partitions(admin, name) < partitions:
-                if time.monotonic() > until:
-                    raise UserrepError(f"kafka: the topic {name} was made, but its partitions have no leader.")
+                if time.monotonic() > deadline:
+                    raise UserrepError(f"kafka: the topic {name} was created, but its partitions have no leader.")
                 time.sleep(0.05)
         except KafkaException as error:
-            raise UserrepError(f"kafka: the topic {name} could not be made ({error.args[0].str()}).") from error
+            raise UserrepError(f"kafka: the topic {name} could not be created ({error.args[0].str()}).") from error
 
     def send(self, topic: str, values: Iterable[bytes], *, keys: Iterable[bytes] | None = None) -> None:
         """Send messages, each once and in order, and return when the broker has them.
 
-        A message's key, where there are ``keys``, says which partition it goes to; without, chance does. Cost: 1 s
-        for the first call after a start, then milliseconds and some 5 µs a message.
+        With ``keys``, a message's key determines its partition; without, the partition is random. Cost: 1 s for the
+        first call after a start, then milliseconds plus about 5 µs per message.
 
         Raises
         ------
         UserrepError
-            If some are not there after ten seconds.
+            If the broker has not confirmed all of them after ten seconds.
         """
         self._producer = self._producer or Producer(self._client_settings() | {
             "enable.idempotence": True, "message.timeout.ms": ANSWER_SECONDS * 1000, "delivery.report.only.error": True,
@@ -117,7 +117,7 @@ class KafkaBroker(LocalServer):
         if failed or left:
             self._producer = None
             reason = failed[0].str() if failed else "no answer"
-            raise UserrepError(f"kafka: {len(failed) + left} messages did not get to the topic {topic} ({reason}).")
+            raise UserrepError(f"kafka: {len(failed) + left} messages did not reach the topic {topic} ({reason}).")
 
     def command(self) -> list[object]:
         jars = broker_jars_folder()
@@ -147,15 +147,19 @@ class KafkaBroker(LocalServer):
         super().stop()
 
     def _format(self, java: list[object], settings: Path) -> None:
-        cluster_id = base64.urlsafe_b64encode(b"u" + uuid.uuid4().bytes[1:]).decode().rstrip("=")  # none begins with -
+        cluster_id = (
+            base64.urlsafe_b64encode(b"u" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+        )  # the id must not begin with -
         tool = [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", settings]
         try:
             failed = self.launch(tool).wait(START_SECONDS) != 0
         except subprocess.TimeoutExpired:
             failed = True
         if failed:
-            said = tail_of(self.log).splitlines() or ["without a word"]
-            raise UserrepError(f"kafka: {self.folder} cannot hold a broker's data ({said[-1]}); name another.")
+            lines = tail_of(self.log).splitlines() or ["no output"]
+            raise UserrepError(
+                f"kafka: {self.folder} cannot store a broker's data ({lines[-1]}). Choose another folder."
+            )
 
     def _settings(self) -> dict[str, object]:
         voter = f"127.0.0.1:{self._controller_port}"
@@ -167,11 +171,11 @@ class KafkaBroker(LocalServer):
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{voter}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "broker.session.timeout.ms": 3000,  # how long a broker that was killed counts as there: no other can start
+            "broker.session.timeout.ms": 3000,  # a killed broker counts as running for this long and blocks a restart
             "broker.heartbeat.interval.ms": 500,
             "log.dirs": self.folder / "data",
-            "log.retention.ms": -1,  # events may be as old as they like
-            "log.cleaner.dedupe.buffer.size": 2 * 2**20,  # else half of the heap
+            "log.retention.ms": -1,  # keep events of any age
+            "log.cleaner.dedupe.buffer.size": 2 * 2**20,  # the default is half of the heap
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
             "offsets.topic.num.partitions": 1,
@@ -186,7 +190,7 @@ class KafkaBroker(LocalServer):
 
 
 def _produce(producer: Producer, topic: str, value: bytes, key: bytes | None, failed: list[KafkaError]) -> None:
-    """Hand a message to a producer, and wait where it holds as many as it can."""
+    """Pass a message to a producer, and wait while its buffer is full."""
     while True:
         try:
             return producer.produce(topic, value, key, on_delivery=lambda error, _: failed.append(error))

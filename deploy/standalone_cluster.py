@@ -2,8 +2,8 @@
 
     python -m deploy.standalone_cluster
 
-prints the master's URL and runs until Ctrl-C. The GPUs are declared, not needed: Spark assigns their addresses to
-tasks as it does on a cluster that has them. Everything is bound to 127.0.0.1, on free ports.
+prints the master's URL and runs until Ctrl-C. The GPUs are only declared and need not exist: Spark assigns their
+addresses to tasks as on a cluster with GPUs. Everything is bound to 127.0.0.1, on free ports.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SPARK_HOME = Path(pyspark.__file__).parent
 START_SECONDS = 60
 STOP_SECONDS = 10
 
-_MARK = "USERREP_CLUSTER"  # in the environment of each process that a cluster starts, and of what those start
+_MARK = "USERREP_CLUSTER"  # environment variable of all processes that a cluster starts, and of their children
 _MASTER = "org.apache.spark.deploy.master.Master"
 _WORKER = "org.apache.spark.deploy.worker.Worker"
 _EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
@@ -47,12 +47,12 @@ class Driver:
     log: Path
 
     def wait(self, seconds: float = 600) -> int:
-        """Return the exit code; a driver that takes longer is killed.
+        """Return the exit code. A driver that takes longer than ``seconds`` is killed.
 
         Raises
         ------
         UserrepError
-            If it takes longer, with the end of its log.
+            If it takes longer than ``seconds``, with the end of its log.
         """
         try:
             return self.process.wait(seconds)
@@ -63,22 +63,22 @@ class Driver:
             ) from None
 
     def kill(self) -> None:
-        """Kill the driver and the JVM it has started, or that has started it."""
+        """Kill the driver and its JVM."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def said(self) -> str:
-        """Return what the driver has written so far."""
+        """Return the driver's output so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
 class StandaloneCluster:
     """One Master and ``num_workers`` Workers, started on entry and stopped on exit.
 
-    ``cores`` and ``memory`` (as Spark writes it, such as 1536m) are what each Worker offers; Worker ``k`` declares the
-    GPU ``k``. With ``own_addresses`` it is at 127.0.0.(k + 1), a host of its own to Spark; else all are at 127.0.0.1.
-    Logs and work folders lie in ``folder``. Cost: 256 MiB of heap per process, about 5 s to start.
+    Each Worker offers ``cores`` and ``memory`` (in Spark's notation, such as 1536m). Worker ``k`` declares GPU ``k``.
+    With ``own_addresses`` it listens on 127.0.0.(k + 1), which Spark treats as a separate host; else all use 127.0.0.1.
+    Logs and work folders are in ``folder``. Cost: 256 MiB of heap per process, about 5 s to start.
     """
 
     master_url: str
@@ -106,7 +106,7 @@ class StandaloneCluster:
         Raises
         ------
         UserrepError
-            If one of them ends, or is not there within a minute, with the end of its log.
+            If one of them ends or is not ready within a minute, with the end of its log.
         """
         (self.folder / "conf").mkdir(parents=True, exist_ok=True)
         try:
@@ -123,22 +123,22 @@ class StandaloneCluster:
         self.stop()
 
     def start_worker(self, k: int) -> None:
-        """Start Worker ``k`` again, which was killed, and wait until it is registered."""
+        """Start the killed Worker ``k`` again, and wait until it is registered."""
         self.workers[k] = self._launch_worker(k)
         self._wait_for_registration(k)
 
     def kill_worker(self, k: int) -> None:
-        """Kill the JVM of Worker ``k`` (SIGKILL); its executors end by themselves once they miss it."""
+        """Kill the JVM of Worker ``k`` (SIGKILL). Its executors end by themselves when they lose the connection."""
         self.workers[k].kill()
         self.workers[k].wait()
 
     def executors(self, worker: int | None = None) -> list[psutil.Process]:
-        """Return the executors' JVMs, of one Worker or of all; those of a killed Worker only with all."""
-        found = [process for process in self.processes() if _EXECUTOR in command_of(process)]
-        return [process for process in found if worker is None or process.ppid() == self.workers[worker].pid]
+        """Return the executors' JVMs of one Worker, or of all, including those of killed Workers."""
+        executors = [process for process in self.processes() if _EXECUTOR in command_of(process)]
+        return [process for process in executors if worker is None or process.ppid() == self.workers[worker].pid]
 
     def state(self) -> dict[str, Any]:
-        """Return what the Master knows of Workers (``workers``) and applications, as its web page's JSON."""
+        """Return the Master's state as JSON, with its Workers (``workers``) and applications."""
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{self._web_url}/json/") as answer:
             state: dict[str, Any] = json.load(answer)
         return state
@@ -146,35 +146,35 @@ class StandaloneCluster:
     def submit(
         self, script: Path | str, *arguments: object, properties: Path, conf: Mapping[str, str] | None = None
     ) -> Driver:
-        """Start a script by spark-submit, in client mode, with a properties file and settings that go before it."""
+        """Start a script with spark-submit in client mode. ``conf`` takes precedence over the properties file."""
         settings = [word for key, value in (conf or {}).items() for word in ("--conf", f"{key}={value}")]
         submit = [SPARK_HOME / "bin" / "spark-submit", "--master", self.master_url, "--properties-file", properties]
         return self.run(*submit, *settings, script, *arguments)
 
     def run(self, *command: object) -> Driver:
-        """Start a command from the repository's root, with Spark bound to this machine, as a user would."""
+        """Start a command in the root of the repository, with Spark bound to this machine."""
         self._num_drivers += 1
         log = self.folder / f"driver-{self._num_drivers}.log"
         return Driver(self._launch(log, *command, PYTHONPATH=str(REPOSITORY), PYSPARK_PYTHON=sys.executable), log)
 
     def stop(self) -> None:
-        """Stop all processes that the cluster has started, executors, ranks and drivers too.
+        """Stop all processes that the cluster has started, including executors, ranks and drivers.
 
         Raises
         ------
         UserrepError
-            If one of them is left.
+            If one of them is still running.
         """
         for end in (psutil.Process.terminate, psutil.Process.kill):
             for process in self.processes():
                 with suppress(psutil.NoSuchProcess):
                     end(process)
-            until = time.monotonic() + STOP_SECONDS
-            while self.processes() and time.monotonic() < until:
+            deadline = time.monotonic() + STOP_SECONDS
+            while self.processes() and time.monotonic() < deadline:
                 time.sleep(0.1)
         for launched in self._launched:
             with suppress(subprocess.TimeoutExpired):
-                launched.wait(STOP_SECONDS)  # lest it stays as a zombie
+                launched.wait(STOP_SECONDS)  # so that it does not remain a zombie
         if left := self.processes():
             raise UserrepError(f"cluster: processes {[process.pid for process in left]} could not be stopped.")
 
@@ -184,7 +184,7 @@ class StandaloneCluster:
         options = ("--host", "127.0.0.1", "--port", 0, "--webui-port", 0, "--properties-file", settings)
         master = self._launch(log, SPARK_HOME / "bin" / "spark-class", _MASTER, *options)
         pattern = r"Starting Spark master at (spark://\S+)(?s:.*) and started at (http://\S+)"
-        self.master_url, self._web_url = _said_at_start("the Master", master, log, pattern).groups()
+        self.master_url, self._web_url = _wait_for_log("the Master", master, log, pattern).groups()
 
     def _launch_worker(self, k: int) -> subprocess.Popen[bytes]:
         discovery = REPOSITORY / "deploy" / "gpu_addresses.sh"
@@ -200,7 +200,7 @@ class StandaloneCluster:
 
     def _wait_for_registration(self, k: int) -> None:
         log = self.folder / f"worker-{k}.log"
-        _said_at_start(f"Worker {k}", self.workers[k], log, r"Successfully registered with master")
+        _wait_for_log(f"Worker {k}", self.workers[k], log, r"Successfully registered with master")
 
     def _properties(self, name: str, settings: Mapping[str, str]) -> Path:
         path = self.folder / "conf" / name
@@ -208,12 +208,12 @@ class StandaloneCluster:
         return path
 
     def _launch(self, log: Path, *command: object, **more: str) -> subprocess.Popen[bytes]:
-        """Start a command in a session of its own, so that Ctrl-C reaches this process alone."""
+        """Start a command in its own session, so that Ctrl-C reaches only this process."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_"))}
         local = {
             _MARK: self._id,
             "SPARK_HOME": str(SPARK_HOME),
-            "SPARK_CONF_DIR": str(self.folder / "conf"),  # nothing of what this machine may have set
+            "SPARK_CONF_DIR": str(self.folder / "conf"),  # ignores this machine's own configuration
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_PUBLIC_DNS": "127.0.0.1",
             "SPARK_DAEMON_MEMORY": "256m",
@@ -232,15 +232,15 @@ class StandaloneCluster:
         return process
 
     def processes(self) -> list[psutil.Process]:
-        """Return all running processes of this cluster, by the mark in their environment: parents may be gone."""
-        found = []
+        """Return all running processes of this cluster, by their environment, since parents may have ended."""
+        running = []
         for process in psutil.process_iter():
             try:
                 if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARK) == self._id:
-                    found.append(process)
-            except psutil.Error:  # gone, or someone else's
+                    running.append(process)
+            except psutil.Error:  # it has ended, or belongs to another user
                 continue
-        return found
+        return running
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -250,16 +250,16 @@ def command_of(process: psutil.Process) -> list[str]:
         return []
 
 
-def _said_at_start(name: str, process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
-    """Wait until a process has written what the pattern finds; raise where it ends, or takes too long."""
-    until = time.monotonic() + START_SECONDS
-    while not (found := re.search(pattern, log.read_text(encoding="utf-8", errors="replace"))):
-        late = time.monotonic() > until
+def _wait_for_log(name: str, process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
+    """Wait until a process has logged a text that matches the pattern. Raise if it ends or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while not (match := re.search(pattern, log.read_text(encoding="utf-8", errors="replace"))):
+        late = time.monotonic() > deadline
         if late or process.poll() is not None:
-            how = f"was not there after {START_SECONDS} s" if late else "ended at its start"
+            how = f"was not ready after {START_SECONDS} s" if late else "ended at its start"
             raise UserrepError(f"cluster: {name} {how}; its log {log} ends with\n{tail_of(log)}")
         time.sleep(0.1)
-    return found
+    return match
 
 
 def tail_of(log: Path) -> str:

@@ -1,1 +1,1 @@
-"""What the reference is made of, a module for each page."""
+"""Generators of the reference, one module per page."""

@@ -1,4 +1,4 @@
-"""The page on the commands: `userrep` from Typer, jobs/ from the parsers of their own."""
+"""The reference page on commands: `userrep` from Typer, and jobs/ from their argument parsers."""
 
 import argparse
 import runpy
@@ -20,12 +20,12 @@ one). All commands take these, and only their own options are listed below:
 """
 
 
-class _Read(BaseException):
-    """A job's parser is complete."""
+class _ParserComplete(BaseException):
+    """Raised when a job's parser is complete."""
 
 
 def commands_page() -> list[str]:
-    """Write a section for each command and each job."""
+    """Return the lines of the page: a section for each command and each job."""
     lines = ["# Commands", "", MADE, *_BEGIN.rstrip().splitlines(), ""]
     commands = dict(leaf_commands())
     lines += table(["option", "meaning"], [_option(p)[::2] for p in commands["pipeline"].params if p.name in COMMON])
@@ -47,7 +47,7 @@ def commands_page() -> list[str]:
 
 
 def leaf_commands() -> Iterator[tuple[str, Any]]:
-    """Yield (name, click's command) of all that can be run, groups that do something by themselves included."""
+    """Yield (name, click command) for all commands, including groups that can be run without a subcommand."""
 
     def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         inner = getattr(command, "commands", {})
@@ -76,17 +76,17 @@ def _option(parameter: Any) -> list[str]:
 
 
 def job_parser(name: str) -> argparse.ArgumentParser:
-    """Return the parser that a job makes: it is run up to where it would read its command line."""
+    """Return a job's parser. The job is run until it would parse its command line."""
     job = str(REPOSITORY / "jobs" / f"{name}.py")
-    found: list[argparse.ArgumentParser] = []
+    parsers: list[argparse.ArgumentParser] = []
 
     def read(parser: argparse.ArgumentParser, *_: object) -> None:
-        found.append(parser)
-        raise _Read
+        parsers.append(parser)
+        raise _ParserComplete
 
-    with patch.object(argparse.ArgumentParser, "parse_args", read), suppress(_Read):
+    with patch.object(argparse.ArgumentParser, "parse_args", read), suppress(_ParserComplete):
         runpy.run_path(job, run_name="__main__")
-    return found[0]
+    return parsers[0]
 
 
 def _flag(action: argparse.Action) -> list[str]:

@@ -1,4 +1,4 @@
-"""The page on the configuration: a table of keys for each section of userrep/config/."""
+"""The reference page on the configuration: a table of keys for each section in userrep/config/."""
 
 import ast
 import inspect
@@ -22,7 +22,7 @@ _WORDS = {
     ByteSize: "size",
 }  # fmt: skip
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-_WORKED_OUT = "item_vectors"  # what stands in for it depends on the items
+_DERIVED = "item_vectors"  # its default depends on the items
 _BEGIN = """
 One YAML file; a key that is not known here is refused. Durations are written `6h`, `90m` or `14d`, sizes `2GiB`, dates
 `YYYY-MM-DD`. Names are of up to 64 of a-z, 0-9, _ and -. On the command line `--set training.seed=18` goes before the
@@ -31,7 +31,7 @@ file. How a log of your own is described is told in [Your own data](../how-to/ow
 
 
 class Place(NamedTuple):
-    """A section, where in the file it is, and the defaults that it has there, where it is filled in by default."""
+    """A section at one place in the file. ``name``: its dotted key. ``defaults``: its values if the key is left out."""
 
     name: str
     section: type[Section]
@@ -39,12 +39,12 @@ class Place(NamedTuple):
 
     @property
     def key(self) -> tuple[type[Section], str]:
-        """Two places with the same key have the same table."""
+        """Identifies the table: places with equal keys have the same one."""
         return self.section, repr(self.defaults)
 
 
 def configuration_page() -> list[str]:
-    """Write a table for each section, at the first of its places."""
+    """Return the lines of the page: a table for each section, at the first of its places."""
     first: dict[tuple[type[Section], str], Place] = {}
     for place in _walk(Place("", Config, None)):
         first.setdefault(place.key, place)
@@ -62,18 +62,18 @@ def configuration_page() -> list[str]:
 
 
 def meaning(section: type[Section], name: str) -> str:
-    """Return what stands below a field in its class, or in one that it inherits from."""
+    """Return the docstring below a field in its class, or in a base class."""
     if name == "kind":
         return "Chooses this kind."
-    found = [docs[name] for kind in section.__mro__ if name in (docs := _field_docs(kind))]
-    if not found:
+    docstrings = [docs[name] for kind in section.__mro__ if name in (docs := _field_docs(kind))]
+    if not docstrings:
         raise ValueError(f"{section.__name__}.{name}: say below it what it means, in a docstring.")
-    return paragraphs(found[0])[0]
+    return paragraphs(docstrings[0])[0]
 
 
 @cache
 def _field_docs(section: type) -> dict[str, str]:
-    """Return the docstrings below the fields of a class of the configuration."""
+    """Return the docstrings below the fields of a configuration class."""
     if not (isinstance(section, type) and issubclass(section, Section)):
         return {}
     tree = ast.parse(Path(inspect.getfile(section)).read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def _walk(place: Place) -> Iterator[Place]:
 
 
 def _inner(place: Place, name: str, field: FieldInfo) -> Iterator[Place]:
-    """Yield the sections that a key holds."""
+    """Yield the sections that a key may contain."""
     at = f"{place.name}.{field.alias or name}".lstrip(".")
     value = getattr(place.defaults, name) if place.defaults is not None else field.default
     for section, suffix in _sections(field.annotation, ""):
@@ -103,10 +103,10 @@ def _inner(place: Place, name: str, field: FieldInfo) -> Iterator[Place]:
 
 
 def _sections(kind: Any, suffix: str) -> Iterator[tuple[type[Section], str]]:
-    """Yield the sections within a type, with what stands behind the key."""
+    """Yield the sections within a type, with the suffix to append to the key."""
     if isinstance(kind, type) and issubclass(kind, Section):
-        of_kind = kind.model_fields.get("kind")
-        yield kind, suffix + (f", kind: {get_args(of_kind.annotation)[0]}" if of_kind else "")
+        discriminator = kind.model_fields.get("kind")
+        yield kind, suffix + (f", kind: {get_args(discriminator.annotation)[0]}" if discriminator else "")
         return
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is list:
@@ -121,7 +121,7 @@ def _sections(kind: Any, suffix: str) -> Iterator[tuple[type[Section], str]]:
 
 
 def _kind(kind: Any, constraints: Any = ()) -> str:
-    """Write a type in words, with its bounds."""
+    """Describe a type in words, with its bounds."""
     origin, arguments = get_origin(kind), get_args(kind)
     bounds = _bounds(constraints)
     if origin is Annotated:
@@ -129,31 +129,32 @@ def _kind(kind: Any, constraints: Any = ()) -> str:
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
-        return ", ".join(_kind(one, constraints) for one in arguments if one is not type(None))
+        return ", ".join(_kind(argument, constraints) for argument in arguments if argument is not type(None))
     if origin is list:
         least = ", at least one" if "_at_least" in bounds else ""
         return f"list: {_kind(arguments[0])}{least}"
     if origin is dict:
         return f"{_kind(arguments[0])} to {_kind(arguments[1])}"
-    checks = {getattr(getattr(one, "func", None), "__name__", "") for one in constraints}
+    checks = {getattr(getattr(constraint, "func", None), "__name__", "") for constraint in constraints}
     words = "name" if "_name" in checks else "time zone" if "_time_zone" in checks else _WORDS[kind]
     limits = " and ".join(bound for bound in bounds if bound != "_at_least")
     return f"{words} {limits}".rstrip()
 
 
 def _bounds(constraints: Any) -> list[str]:
-    found = []
-    for one in constraints:
-        if isinstance(one, FieldInfo):
-            found += _bounds(one.metadata)
-        found += [f"{sign} {getattr(one, key)}" for key, sign in _SIGNS.items() if getattr(one, key, None) is not None]
-        found += ["_at_least"] if getattr(one, "min_length", None) else []
-    return found
+    bounds = []
+    for constraint in constraints:
+        if isinstance(constraint, FieldInfo):
+            bounds += _bounds(constraint.metadata)
+        limits = {sign: getattr(constraint, key, None) for key, sign in _SIGNS.items()}
+        bounds += [f"{sign} {limit}" for sign, limit in limits.items() if limit is not None]
+        bounds += ["_at_least"] if getattr(constraint, "min_length", None) else []
+    return bounds
 
 
 def _default(place: Place, name: str, field: FieldInfo) -> str:
     value = getattr(place.defaults, name) if place.defaults is not None else field.default
-    if name == _WORKED_OUT:
+    if name == _DERIVED:
         return "as told"
     if value is PydanticUndefined:
         return "**required**"
@@ -163,7 +164,7 @@ def _default(place: Place, name: str, field: FieldInfo) -> str:
 
 
 def written(value: object) -> str:
-    """Write a value as the file has it."""
+    """Format a value as in a configuration file."""
     if isinstance(value, timedelta):
         seconds = round(value.total_seconds())
         size, unit = next(u for u in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")) if not seconds % u[0])

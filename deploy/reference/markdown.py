@@ -1,4 +1,4 @@
-"""What the pages of the reference share: where they are, how tables and docstrings become Markdown."""
+"""Markdown for the reference pages: their folder, tables, and paragraphs from docstrings."""
 
 import inspect
 import re
@@ -11,13 +11,13 @@ MADE = "<!-- Made from the code by `make reference`: change it there. -->"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay rows out as a table."""
+    """Format rows as a Markdown table."""
     cells = [[re.sub(r"(?<!\\)\|", r"\\|", cell) for cell in row] for row in rows]
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *cells)]
 
 
 def paragraphs(docstring: str | None) -> list[str]:
-    """Return a docstring's paragraphs, each on one line; code that is indented stays as it is."""
+    """Return a docstring's paragraphs, each on one line. Indented code is unchanged."""
     blocks = linked(inspect.cleandoc(docstring or "").replace("``", "`")).split("\n\n")
     lines: list[str] = []
     for block in blocks:
@@ -26,7 +26,7 @@ def paragraphs(docstring: str | None) -> list[str]:
 
 
 def linked(text: str) -> str:
-    """Make links of the pages that a text names."""
+    """Turn the names of documentation pages in a text into links."""
     return re.sub(r"docs/([\w/-]+\.md)", r"[docs/\1](../\1)", text)
 
 

@@ -1,4 +1,4 @@
-"""The page on the tables: each with its grain, key, columns and writers, from userrep/store/schemas.py."""
+"""The reference page on tables: grain, key, columns and writers, from userrep/store/schemas.py."""
 
 import re
 
@@ -21,7 +21,7 @@ _FEATURES_SPEC = FeatureSpec(
 
 
 def tables_page() -> list[str]:
-    """Write a section for each table."""
+    """Return the lines of the page: a section for each table."""
     lines = ["# Tables", "", MADE, *_BEGIN.rstrip().splitlines()]
     for schema in schemas.ALL:
         keys, writers = KEYS_AND_WRITERS[schema.name]
@@ -40,13 +40,13 @@ def tables_page() -> list[str]:
 
 
 def column_meaning(table_name: str, column: str) -> str:
-    """Return what a column means. Raises ValueError if the data dictionary does not have it."""
+    """Return the meaning of a column. Raises ValueError if it is not in the data dictionary."""
     if (table_name, column) in IN_TABLE:
         return IN_TABLE[table_name, column]
     if table_name.startswith(schemas.USER_FEATURES):
-        found = [text for pattern, text in FEATURES.items() if re.fullmatch(pattern, column)]
-        if found:
-            return found[0]
+        meanings = [text for pattern, text in FEATURES.items() if re.fullmatch(pattern, column)]
+        if meanings:
+            return meanings[0]
     if column not in MEANINGS:
         raise ValueError(f"{table_name}.{column}: say in userrep/store/data_dictionary.py what it means.")
     return MEANINGS[column]

@@ -60,9 +60,9 @@ def test_a_broker_keeps_its_messages_when_it_is_stopped_or_killed(
     assert not psutil.pid_exists(process.pid)
     with monkeypatch.context() as patch:
         patch.setattr(services, "ANSWER_SECONDS", 1)
-        with pytest.raises(UserrepError, match=r"kafka: 1 messages did not get to the topic kept \(Local: Message tim"):
+        with pytest.raises(UserrepError, match=r"kafka: 1 messages did not reach the topic kept \(Local: Message tim"):
             broker.send("kept", [b"lost"])
-        with pytest.raises(UserrepError, match=r"kafka: the topic other could not be made \(.*[Tt]imed out\)\.$"):
+        with pytest.raises(UserrepError, match=r"kafka: the topic other could not be created \(.*[Tt]imed out\)\.$"):
             broker.create_topic("other")
     broker.start()
     broker.send("kept", MESSAGES[50:])
@@ -75,14 +75,18 @@ def test_a_broker_keeps_its_messages_when_it_is_stopped_or_killed(
 
 def test_an_existing_topic_is_not_created_again(broker: KafkaBroker) -> None:
     broker.create_topic("twice")
-    with pytest.raises(UserrepError, match=r"^kafka: the topic twice could not be made \(Topic 'twice' already exists"):
+    with pytest.raises(
+        UserrepError, match=r"^kafka: the topic twice could not be created \(Topic 'twice' already exists"
+    ):
         broker.create_topic("twice")
 
 
 def test_a_folder_that_the_broker_cannot_write_to_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     broker = KafkaBroker(tmp_path)
-    with pytest.raises(UserrepError, match=rf"^kafka: {tmp_path} cannot hold a broker's data \(.+\); name another\.$"):
+    with pytest.raises(
+        UserrepError, match=rf"^kafka: {tmp_path} cannot store a broker's data \(.+\)\. Choose another folder\.$"
+    ):
         broker.start()
     assert broker.processes() == []
 
@@ -173,14 +177,16 @@ def taken() -> Iterator[int]:
 
 def test_a_port_in_use_is_reported_in_one_line(kind: type[LocalServer], taken: int, tmp_path: Path) -> None:
     with pytest.raises(
-        UserrepError, match=rf"^{kind.name}: port {taken} of 127.0.0.1 is in use; name another, or none"
+        UserrepError, match=rf"^{kind.name}: port {taken} of 127.0.0.1 is in use\. Choose another, or none"
     ):
         kind(tmp_path, port=taken).start()
 
 
 def test_a_folder_that_is_a_file_is_reported_in_one_line(kind: type[LocalServer], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserrepError, match=rf"^{kind.name}: \S+/file cannot be a folder \(File exists\); name another"):
+    with pytest.raises(
+        UserrepError, match=rf"^{kind.name}: \S+/file cannot be a folder \(File exists\)\. Choose another"
+    ):
         kind(tmp_path / "file").start()
 
 

@@ -1,4 +1,4 @@
-"""Whether both sides of a benchmark gave the same answer. Times of different answers are no comparison."""
+"""Comparison of the answers of both sides of a benchmark. Times are only compared if the answers agree."""
 
 from collections.abc import Mapping
 from datetime import date

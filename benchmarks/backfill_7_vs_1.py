@@ -1,7 +1,7 @@
-"""How long do the features of seven weekly as-of dates take in one backfill, against those of one date?
+"""How long does a backfill of the features of seven weekly as-of dates take, compared with one date?
 
-10M events, 100k users, 20k items, 222 days: each date has 180 days before it. Seven single builds would be a ratio
-of 7. The date that both build must hold the same bits.
+10M events, 100k users, 20k items, 222 days, so that each date has 180 days before it. Seven separate builds would have
+a ratio of 7. The features of the date that both build must be bit-identical.
 
     make bench-backfill-7-vs-1
     python -m benchmarks.backfill_7_vs_1 --small

@@ -1,4 +1,4 @@
-"""CPU seconds of this process and of all below it: the JVM, and the Python workers that it starts and ends."""
+"""CPU seconds of this process and its descendants: the JVM, and the Python workers that it starts and ends."""
 
 import threading
 from types import TracebackType

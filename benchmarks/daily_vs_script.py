@@ -1,10 +1,10 @@
-"""How long does a night take, against a script that makes features and embeddings from the raw log?
+"""How long does a daily run take, compared with a script that builds features and embeddings from the raw log?
 
-100M events of 500k users in 180 days, one file per day. Window sums and a snapshot of the day before exist, and a new
-day of the log arrives. Ours is ``userrep daily``: inventory, the day's tiles, the sums moved on, features,
-embeddings, gates, a published snapshot. The script reads the windows of the raw log by DuckDB, without copies, pools by
-SciPy, and encodes by torch with the same weights into Parquet; it keeps nothing from the day before. Times are printed
-only if features and embeddings agree. The Spark session is warm.
+100M events of 500k users in 180 days, one file per day. Window sums and a snapshot of the previous day exist, and a new
+day of the log arrives. Ours is ``userrep daily``: inventory, tiles of the day, refresh of the sums, features,
+embeddings, gates, a published snapshot. The script reads the windows of the raw log with DuckDB, without duplicates,
+pools with SciPy, encodes with torch and the same weights, and writes Parquet. It keeps nothing from the previous day.
+Times are printed only if features and embeddings agree. The Spark session is warm.
 
     make bench-daily-vs-script
     python -m benchmarks.daily_vs_script --small

@@ -1,8 +1,8 @@
-"""Do time and memory of a full build of user features grow with the events alone?
+"""Do time and memory of a full build of user features grow only in proportion to the events?
 
-80M events of 800k users against 10M of 100k: as many events a user, 20k items. The value is the seconds of the larger
-log over 8 times those of the smaller one; 1 is growth in step. ``worker_mib`` is the peak resident memory of the
-largest Python worker, a core's task each; it should not grow.
+80M events of 800k users, compared with 10M events of 100k: the same number of events per user, and 20k items. The value
+is the time for the larger log divided by 8 times that for the smaller one; 1 is linear growth. ``worker_mib`` is the
+peak resident memory of the largest Python worker, with one task per core; it should not grow.
 
     make bench-features-growth
     python -m benchmarks.features_growth --small

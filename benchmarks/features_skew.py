@@ -1,9 +1,9 @@
-"""Does one task do far more than the others where users and items are of very different sizes, and in how much memory?
+"""How uneven are the tasks, and how much memory do they take, if a few users and items have most of the events?
 
-20M events of 180 days: one user has 10 % of all, a bot has touched a million items once each, and half of all others
-are with one item; the rest is as in the other logs (100k users, 20k items). Features are built in a session whose JVM
-has 2 GiB, from 16 ranges of users. The value is the slowest task's seconds over the median's; ``worker_mib`` is the
-peak of private memory of the largest Python worker, mapped files left out.
+20M events in 180 days. One user has 10% of all events, a bot has one event with each of a million items, and half of
+all other events are with one item. The rest is as in the other logs (100k users, 20k items). Features are built in a
+session whose JVM has 2 GiB, from 16 ranges of users. The value is the time of the slowest task divided by the median's.
+``worker_mib`` is the peak of private memory of the largest Python worker, without mapped files.
 
     make bench-features-skew
     python -m benchmarks.features_skew --small

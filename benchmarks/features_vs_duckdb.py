@@ -1,9 +1,8 @@
-"""How long does a full build of user features take, against DuckDB and SciPy in one process?
+"""How long does a full build of user features take, compared with DuckDB and SciPy in one process?
 
-10M events, 100k users, 20k items, windows of 7, 30 and 180 days, 2 modalities of 64 numbers, in a warm session. DuckDB
-reads the same tile files and counts and joins them; the product of a CSR matrix of weights with the item vectors is
-SciPy's, in float32, users dealt to as many threads as there are cores; each thread writes a Parquet file. Ours writes
-Delta, with its ledger.
+10M events, 100k users, 20k items, windows of 7, 30 and 180 days, 2 modalities with vectors of 64 numbers, in a warm
+session. DuckDB reads the same tile files, counts and joins. SciPy multiplies a CSR matrix of weights with the item
+vectors in float32, with one thread per core; each thread writes a Parquet file. Ours writes Delta, with its ledger.
 
     make bench-features-vs-duckdb
     python -m benchmarks.features_vs_duckdb --small

@@ -1,14 +1,14 @@
-"""How long does a full build of user features take, against the ways in which a Spark user would write it?
+"""How long does a full build of user features take, compared with common ways to write it in Spark?
 
-10M events, 100k users, 20k items, windows of 7, 30 and 180 days, 2 modalities of 64 numbers, in a warm session, from
-the same tiles in the same session, written as Parquet. The ways, of which the fastest is the peer:
+10M events, 100k users, 20k items, windows of 7, 30 and 180 days, 2 modalities with vectors of 64 numbers. All run in
+the same warm session, read the same tiles and write Parquet. The fastest of these is the peer:
 
-- exploded_vectors: a row per tile and vector component, sums by user and component, gathered to arrays;
-- summed_columns: one aggregate with a sum for each component and ring;
+- exploded_vectors: a row per tile and vector component, summed by user and component, collected to arrays;
+- summed_columns: one aggregation with a sum for each component and ring;
 - collected_counts: weights by user, item and ring, collect_list by user, a CSR product in mapInArrow;
 - summarizer: Spark ML's Summarizer, by user and window.
 
-Each has LIMIT_SECONDS; the line tells all that finished.
+Each has a limit of LIMIT_SECONDS. The line contains all that finished.
 
     make bench-features-vs-spark-sql
     python -m benchmarks.features_vs_spark_sql --small

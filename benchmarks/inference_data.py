@@ -1,7 +1,8 @@
-"""A table of user features and a space that benchmarks encode it with: drawn once from a seed, kept below a root.
+"""Data for inference benchmarks: a table of user features and a space, drawn once from a seed and kept below a root.
 
-Two modalities of 80 over three windows, counts, days, shares and a country: 546 inputs, 120 dimensions. One block in
-ten is absent, one attribute in ten unknown. Weights are as drawn, the scaler is fitted.
+Two modalities with vectors of 80 numbers over three windows, counts, days, shares and a country: 546 inputs, 120
+dimensions. One block in ten is absent, one attribute in ten is unknown. The weights are untrained, the scaler is
+fitted.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""How fast is the snapshot job against ``mlflow.pyfunc.spark_udf`` over the model that a training records?
+"""How fast is the snapshot job, compared with ``mlflow.pyfunc.spark_udf`` on the model that a training logs?
 
-Users of 546 inputs to 120 dimensions, Delta to Delta on both sides. The peer takes the feature columns as a struct, as
-its documentation shows, in the environment of the job.
+Users with 546 inputs are encoded to 120 dimensions. Both sides read and write Delta. The peer takes the feature columns
+as a struct, as in its documentation, in the job's environment.
 
     make bench-inference-vs-mlflow-spark-udf
     python -m benchmarks.inference_vs_mlflow_spark_udf --small

@@ -1,8 +1,7 @@
-"""How fast is the snapshot job against an iterator pandas UDF around the same model, as documented?
+"""How fast is the snapshot job, compared with an iterator pandas UDF on the same model, written as documented?
 
-500k users of 546 inputs to 120 dimensions, Delta to Delta on both sides. The peer loads the model once per worker,
-takes the feature columns as a struct, puts them together with NumPy, scales them, and calls the model; Spark reads and
-writes.
+500k users with 546 inputs are encoded to 120 dimensions. Both sides read and write Delta. The peer loads the model once
+per worker, takes the feature columns as a struct, concatenates them with NumPy, scales them, and calls the model.
 
     make bench-inference-vs-pandas-udf
     python -m benchmarks.inference_vs_pandas_udf --small

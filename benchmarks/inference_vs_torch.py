@@ -1,8 +1,8 @@
-"""What does the snapshot job cost beside the forward pass, against a bare torch loop over arrays in memory?
+"""How much does the snapshot job take in addition to the forward pass of a torch loop over arrays in memory?
 
-500k users of 546 inputs to 120 dimensions. Ours goes from Delta to Delta: it reads the features, scales them, encodes
-them in as many tasks as there are cores, and commits. The peer has scaled inputs in memory, and leaves the vectors
-there: batches of 1024 through the model on as many torch threads.
+500k users with 546 inputs are encoded to 120 dimensions. Ours reads features from Delta, scales and encodes them in one
+task per core, and commits to Delta. The peer has scaled inputs in memory and keeps the vectors in memory: batches of
+1024 through the model, on the same number of torch threads.
 
     make bench-inference-vs-torch
     python -m benchmarks.inference_vs_torch --small

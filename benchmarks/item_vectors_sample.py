@@ -1,9 +1,9 @@
-"""What do item vectors lose that are fitted on a sample of the users?
+"""How much quality do item vectors lose if they are fitted on a sample of the users?
 
-Behavior vectors are fitted as the pipeline fits a version, on all users, on 30, 10 and 3 %, two weeks before a date. A
-user is the mean direction of the items of their past, by log(1 + events). The value is the mean over users of the AUC
-of the items that they take in the next seven days against others, drawn by how often they are taken in these days: 0.5
-is chance. Items without a vector score 0. Three samples at four dates of each log; no Spark.
+Behavior vectors are fitted as the pipeline fits a version, on all users and on 30, 10 and 3%, two weeks before a date.
+A user is the mean direction of the items of their past, weighted by log(1 + events). The value is the mean over users
+of the AUC of the items of their next seven days against other items, drawn by their popularity in these days; 0.5 is
+chance. Items without a vector score 0. Three samples at four dates of each log; no Spark.
 
     make bench-item-vectors-sample
     python -m benchmarks.item_vectors_sample --small

@@ -1,4 +1,4 @@
-"""Labels and snapshots to join, drawn once and kept; and how benchmarks of joins are run."""
+"""Labels and snapshots for join benchmarks, drawn once and kept, and the code that runs these benchmarks."""
 
 import os
 import shutil

@@ -1,7 +1,7 @@
-"""Does the time of a point-in-time join grow with the labels alone?
+"""Does the time of a point-in-time join grow only in proportion to the labels?
 
-4M labels against 1M, on the same 10 snapshots of 200k users. The value is the seconds of the larger join over 4 times
-those of the smaller one; 1 is growth in step.
+4M labels compared with 1M, on the same 10 snapshots of 200k users. The value is the time of the larger join divided by
+4 times that of the smaller one; 1 is linear growth.
 
     make bench-join-growth
     python -m benchmarks.join_growth --small

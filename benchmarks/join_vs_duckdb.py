@@ -1,7 +1,7 @@
-"""How long does a point-in-time join take, Parquet to Parquet, against DuckDB's ASOF join?
+"""How long does a point-in-time join take from Parquet to Parquet, compared with DuckDB's ASOF join?
 
 2M labels on 10 weekly snapshots of 200k users, 120 numbers each. DuckDB joins labels and vectors by user and by the
-time since which a vector was available, on as many threads.
+time at which a vector became available, on the same number of threads.
 
     make bench-join-vs-duckdb
     python -m benchmarks.join_vs_duckdb --small

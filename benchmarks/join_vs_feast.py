@@ -1,9 +1,9 @@
-"""How long does a point-in-time join take, against Feast's historical features?
+"""How long does a point-in-time join take, compared with Feast's historical features?
 
-50k labels on 10 weekly snapshots of 20k users, 120 numbers each; Parquet to Parquet. Feast reads the vectors with
-its offline store of files, in a virtual environment of its own in the user's cache; its start-up is not counted. If it
-does not install or finish, the line says why. It takes more memory than there is at the size of the other benchmarks.
-It returns no row for a label before its user's first vector: only labels with a vector are compared.
+50k labels on 10 weekly snapshots of 20k users, 120 numbers each; Parquet to Parquet. Feast reads the vectors with its
+file offline store, in a virtual environment of its own in the user's cache. Its start-up time is not counted. If it
+cannot be installed or does not finish, the line gives the reason. It needs too much memory for the size of the other
+benchmarks. It returns no row for a label before its user's first vector, so only labels with a vector are compared.
 
     make bench-join-vs-feast
     python -m benchmarks.join_vs_feast --small

@@ -1,7 +1,7 @@
-"""How long does a point-in-time join take, against a plain range join of Spark?
+"""How long does a point-in-time join take, compared with a plain range join in Spark?
 
-200k labels on 10 weekly snapshots of 200k users, 120 numbers each; Parquet to Parquet, the same session. The plain one
-joins labels with all vectors of their user that were available by then, and takes the newest by a window.
+200k labels on 10 weekly snapshots of 200k users, 120 numbers each; Parquet to Parquet, in the same session. The range
+join joins labels with all vectors of their user that were available by then, and takes the newest with a window.
 
     make bench-join-vs-range
     python -m benchmarks.join_vs_range --small

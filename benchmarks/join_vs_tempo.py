@@ -1,8 +1,8 @@
-"""How long does a point-in-time join take, against dbl-tempo's as-of join?
+"""How long does a point-in-time join take, compared with dbl-tempo's as-of join?
 
-200k labels on 10 weekly snapshots of 200k users, 120 numbers each; Parquet to Parquet, the same session. Tempo unites
-labels and vectors, sorts them by user and time, and takes the last vector by a window. It is installed into a
-folder of its own in the user's cache. If that fails, the line says why.
+200k labels on 10 weekly snapshots of 200k users, 120 numbers each; Parquet to Parquet, in the same session. Tempo
+unions labels and vectors, sorts them by user and time, and takes the last vector with a window. It is installed in a
+folder of its own in the user's cache. If that fails, the line gives the reason.
 
     make bench-join-vs-tempo
     python -m benchmarks.join_vs_tempo --small

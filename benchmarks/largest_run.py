@@ -1,10 +1,10 @@
-"""How far does one machine go? 300M events of 1.5M users and 500,000 items on two cores and 24 GiB.
+"""How large a log can one machine process? 300M events of 1.5M users and 500,000 items on two cores and 24 GiB.
 
-The log is drawn once and kept. Every stage of a first run and of the night after it then runs: inventory, tiles, item
-vectors, window sums with features; another day of the log, its tiles, the sums moved on, embeddings. For each stage the
-benchmark prints its rate, the peak memory of all processes together, and the size of the tables on disk. A finished
-stage is skipped, so an interrupted run can be started again. A run on a tenth of the log shows how each stage grows;
-the last line extrapolates that growth to a billion events.
+The log is drawn once and kept. Every stage of a first run and of the next daily run is timed: inventory, tiles, item
+vectors, window sums with features; then another day of the log, its tiles, the refresh of the sums, embeddings. For
+each stage the benchmark prints its rate, the peak memory of all processes together, and the size of the tables on disk.
+A finished stage is skipped, so an interrupted run can be started again. A run on a tenth of the log shows how each
+stage grows; the last line extrapolates that growth to a billion events.
 
     make bench-largest-run
     python -m benchmarks.largest_run --small

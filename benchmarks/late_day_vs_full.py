@@ -1,9 +1,9 @@
-"""How long does it take to take up a late day, against a full rebuild?
+"""How long does it take to include a late day, compared with a full rebuild?
 
-180 days of history, 50M events, 50k users, 20k items; a file with 1,000 late events of a day in the middle is added.
-Both sides begin with the log and end with the features of the same as-of date: inventory, tiles and features, ours from
-what was there before, the rebuild from nothing. Both must hold the same bits. ``features_seconds`` is what a rebuild of
-the features takes from the tiles that are there.
+180 days of history, 50M events, 50k users, 20k items. A file with 1,000 late events of a day in the middle is added.
+Both sides start from the log and end with the features of the same as-of date (inventory, tiles and features): ours
+with the existing tables, the rebuild without any. The results must be bit-identical. ``features_seconds`` is the time
+to rebuild only the features, from existing tiles.
 
     make bench-late-day-vs-full
     python -m benchmarks.late_day_vs_full --small

@@ -1,7 +1,7 @@
-"""Logs that benchmarks run on: drawn once from a seed, kept below a root folder, and used by both sides of a question.
+"""Generated logs for benchmarks: drawn once from a seed, kept below a root folder, and used by both sides.
 
-Activity of users is long-tailed (lognormal), popularity of items is Zipf's, days are alike. Weights are multiples of
-1/256 and vectors of 2^-16, as the tables hold them, so that answers of others can be compared with ours.
+The activity of users is long-tailed (lognormal), the popularity of items follows Zipf's law, and all days are alike.
+Weights are multiples of 1/256 and vectors of 2^-16, as in the tables, so that answers can be compared exactly.
 """
 
 import inspect

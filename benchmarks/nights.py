@@ -1,12 +1,12 @@
-"""Ten nights on Online Retail II, one of them with a broken day, and then a user who is forgotten: does it hold?
+"""Do ten daily runs on Online Retail II stay correct, with a broken day and an erased user among them?
 
-The log is written as a file a day, with a UUID for each user. `userrep pipeline` trains and serves; then `userrep
-daily` runs night by night, each a process of its own. On the fifth night the day's file comes broken: every row has a
-user id of its own, as from an upstream that writes sessions where users belong. Next day it comes as it should, and the
-night is run again. ``value`` counts what is not as it must be: a night that ends otherwise than it should, vectors that
-serve after the refusal and are not those of the night before, features and vectors in the end that are not, to the bit,
-those of a root in which nothing broke, and files in which the forgotten user's id still stands, compressed or not.
-``seconds`` is the median night's. The last root is kept, for a look at its report. Some 20 minutes.
+The log is written as one file per day, with a UUID for each user. `userrep pipeline` trains and promotes; then `userrep
+daily` runs for each night, in a process of its own. On the fifth night the day's file is broken: every row has a new
+user id, as if an upstream job had written session ids. The next day the file is corrected, and the daily run is
+repeated. ``value`` counts errors: daily runs with the wrong outcome; vectors served after the refusal that differ from
+those of the previous night; final features and vectors that are not bit-identical to those of a root without the broken
+day; and files that still contain the erased user's id, compressed or not. ``seconds`` is the median daily run. The last
+root is kept, so that its report can be viewed. About 20 minutes.
 
     make bench-nights
     python -m benchmarks.nights --small

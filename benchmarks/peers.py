@@ -1,4 +1,4 @@
-"""Peers that are installed into environments of their own, kept in the user's cache."""
+"""Peers that are installed in environments of their own, kept in the user's cache."""
 
 import os
 import re

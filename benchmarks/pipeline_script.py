@@ -1,9 +1,9 @@
 """A first run as an expert would script it without this project: the peer of ``pipeline_vs_script``.
 
 DuckDB reads the log and counts, SciPy pools, ``implicit`` factorizes, scikit-learn makes vectors of the titles, a plain
-loop trains the network, Parquet comes out. All is in one process's memory: no history of versions, nothing to be run
-again, nothing that a killed run could go on from. The network, its losses and its noise are the pipeline's own classes,
-so that both sides train the same; a plan says which dates, versions and numbers of epochs the pipeline had.
+loop trains the network, and the result is Parquet. Everything is in the memory of one process, without a history of
+versions and without a way to resume a killed run. The network, its losses and its noise are the pipeline's classes, so
+that both sides train the same model. A plan gives the dates, versions and numbers of epochs of the pipeline.
 
     python -m benchmarks.pipeline_script PLAN.json OUT
 

@@ -1,9 +1,10 @@
-"""How long does a first run take, against a script that an expert would write without this project?
+"""How long does a first run take, compared with a script that an expert would write without this project?
 
-`userrep pipeline` on Online Retail II as of 2011-10-01, from the log to published snapshots, in a process of its own,
-and ``benchmarks.pipeline_script`` in one of its own, for the same dates, versions of item vectors and epochs. Seconds
-are those of the stages; the start of the process and of Spark is listed apart (``session_seconds``), and so is what the
-script does not do, the example consumer. ``pipeline_vs_script_untrained`` leaves out the training on both sides.
+Ours is `userrep pipeline` on Online Retail II as of 2011-10-01, from the log to published snapshots. The peer is
+``benchmarks.pipeline_script``, for the same dates, versions of item vectors and epochs. Each runs in its own process.
+Seconds are those of the stages. The start of the process and of Spark is listed separately (``session_seconds``), as is
+the example consumer, which the script does not have. ``pipeline_vs_script_untrained`` excludes the training on both
+sides.
 
 Times are printed only if both compute the same inputs from the same item vectors, and the same embeddings with the same
 weights.

@@ -1,12 +1,12 @@
-"""Is the embedding worth more than what a sensible engineer would use instead?
+"""Is the embedding better than what a sensible engineer would use instead?
 
-Online Retail II. Three spaces, of three seeds, are trained until 2011-09-01 and judged on later dates, by tasks and
-probes of ``userrep evaluate``; a line for each question. ``value`` is how far the embedding is ahead: relative to the
-best of the baselines that are named, for R2 the difference; the mean over spaces and tasks, with its 90 % interval over
-resampled users. Up to five items of a user's first day stand in for onboarding picks, which the log lacks: inputs of
-the embedding, of raw blocks, and of what averages them, and never a hit. Settings of the baselines, the history and
-the form of the item vectors were chosen on these very tasks and dates: an interval does not hold that choice.
-``--small``: one space. Some 40 minutes.
+Online Retail II. Three spaces with different seeds are trained until 2011-09-01 and evaluated on later dates, with the
+tasks and probes of ``userrep evaluate``; one line per question. ``value`` is the lead of the embedding over the best of
+the named baselines: relative, or the difference for R2. It is the mean over spaces and tasks, with a 90% interval over
+resampled users. Up to five items of a user's first day stand in for onboarding picks, which the log lacks: they are
+inputs of the embedding, of raw blocks and of their averages, and never count as hits. Settings of the baselines, the
+history and the form of the item vectors were chosen on these same tasks and dates, which the interval does not include.
+``--small``: one space. About 40 minutes.
 
     make bench-quality
     python -m benchmarks.quality --small

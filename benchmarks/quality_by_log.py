@@ -1,13 +1,13 @@
-"""Is one vector ahead of each of its peers, log by log?
+"""Is one vector better than each of its peers, on every log?
 
-Logs, each on an *earlier* split, on which choices are made, or on a *later* one (``--split later``), which is reported
-once for a release. MovieLens 100K has a later one only, and so have the generated logs, which are for understanding:
+Each log has an *earlier* split, on which choices are made, and a *later* one (``--split later``), which is reported
+once per release. MovieLens 100K only has a later split, and so have the generated logs, which serve as illustrations:
 users who repeat a few items, who explore, or who leave for good. A unit is a log, a split and a training. A finished
-unit is kept, and skipped when the benchmark runs again with the same code and settings.
-A line for each log and split: ``ahead`` has for each peer and family of tasks how far the embedding is ahead, relative
-(for R2 the difference), and the mean over families, each counted once; intervals of 90 % are over resampled users and,
-with several seeds, over trainings. ``value`` is the smallest of these means over peers. Peers that need long trainings
-of their own are in ``quality`` and in ``userrep evaluate``. ``--small``: one training, the earlier split of one log.
+unit is kept, and skipped when the benchmark runs again with the same code and settings. One line per log and split:
+``ahead`` is the lead of the embedding by peer and family of tasks, relative (or the difference for R2), and the mean
+over families with equal weights. Intervals of 90% are over resampled users and, with several seeds, over trainings.
+``value`` is the smallest of these means over peers. Peers that need long trainings are in ``quality`` and in ``userrep
+evaluate``. ``--small``: one training, the earlier split of one log.
 
     make bench-quality-by-log
     python -m benchmarks.quality_by_log --small

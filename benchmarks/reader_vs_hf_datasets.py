@@ -1,7 +1,7 @@
-"""How fast do training rows come from Parquet in shuffled batches, against streaming by Hugging Face's datasets?
+"""How fast are training rows read from Parquet in shuffled batches, compared with streaming by Hugging Face's datasets?
 
-200k rows of 546 inputs in 16 shards, batches of 512. The peer streams the files in random order through a buffer
-of 20,000 rows that it shuffles, and gives batches of bytes, which are joined and read as floats.
+200k rows of 546 inputs in 16 shards, batches of 512. The peer streams the files in random order through a shuffle
+buffer of 20,000 rows. It returns batches of bytes, which are concatenated and read as floats.
 
     make bench-reader-vs-hf-datasets
     python -m benchmarks.reader_vs_hf_datasets --small

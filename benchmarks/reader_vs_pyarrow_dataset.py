@@ -1,7 +1,8 @@
-"""How fast do training rows come from Parquet in shuffled batches, against pyarrow.dataset in a torch DataLoader?
+"""How fast are training rows read from Parquet in shuffled batches, compared with pyarrow.dataset in a DataLoader?
 
 800k rows of 546 inputs in 16 shards, batches of 512. The peer scans row groups in random order with Arrow's threads,
-shuffles among 20,000 rows, and decodes as ours does; in the DataLoader's own process, where it was faster.
+shuffles within 20,000 rows, and decodes as ours does. It runs in the process of torch's DataLoader, which was faster
+than in worker processes.
 
     make bench-reader-vs-pyarrow-dataset
     python -m benchmarks.reader_vs_pyarrow_dataset --small

@@ -1,8 +1,8 @@
-"""How fast do training rows come in batches, against the data loader of PySpark's TorchDistributor?
+"""How fast are training rows read in batches, compared with the data loader of PySpark's TorchDistributor?
 
-200k rows of 546 inputs, batches of 512. The peer's loader reads what Spark has written for its task, an Arrow file with
+200k rows of 546 inputs, batches of 512. The peer's loader reads the Arrow file that Spark writes for its task, with
 lists of floats, unshuffled. Only its epoch counts; ``peer_start_seconds`` is the rest: Spark's reading, writing that
-file, and the start of the process. It takes lists alone, so that its rows are ours in another column type.
+file, and the start of the process. It only accepts lists, so it gets our rows in another column type.
 
     make bench-reader-vs-torch-distributor
     python -m benchmarks.reader_vs_torch_distributor --small

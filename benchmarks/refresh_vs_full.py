@@ -1,8 +1,8 @@
-"""How long does the daily refresh of user features take, against a full rebuild?
+"""How long does the daily refresh of user features take, compared with a full rebuild?
 
-180 days of history, 50M events, 50k users (five or six events a day each), 20k items. The window sums of the day
-before are there; the refresh goes on to the as-of date, the rebuild makes the same from the tiles alone. Both must hold
-the same bits. What a refresh takes grows with the users, what a rebuild takes with the events.
+180 days of history, 50M events, 50k users (five or six events per user and day), 20k items. The window sums of the
+previous day exist. The refresh moves them to the as-of date; the rebuild computes the same from the tiles. The results
+must be bit-identical. The time of a refresh grows with the users, that of a rebuild with the events.
 
     make bench-refresh-vs-full
     python -m benchmarks.refresh_vs_full --small

@@ -1,4 +1,4 @@
-"""How benchmarks are run and told: one JSON object a line on stdout, progress on stderr."""
+"""The runner and the output of benchmarks: one JSON object per line on stdout, progress on stderr."""
 
 import argparse
 import json

@@ -1,6 +1,7 @@
-"""The results page: ``docs/results.md`` from the records in ``docs/results``.
+"""The results page: writes ``docs/results.md`` from the records in ``docs/results``.
 
-``make bench-NAME RECORD=1`` keeps a benchmark's lines there, a file each, with commit, date, cores, versions and load.
+``make bench-NAME RECORD=1`` keeps a benchmark's lines there, one file each, with commit, date, cores, versions and
+load.
 
     make results
 """

@@ -1,9 +1,9 @@
-"""What does an existing consumer's model lose when its space is trained anew with one more month, and it goes on with
-the new vectors, mapped into the old space's coordinates?
+"""What does an existing consumer's model lose if it continues with the mapped vectors of a retrained space?
 
-Online Retail II, as of 2011-12-01; for each of three seeds one space trained until 2011-08-01 and one until 2011-09-01.
-The model is the example consumer's, will this user be back within seven days, trained on the first. The value is the
-mean loss in AUC over the seeds; below zero, the model is better with the new vectors. ``--small``: one seed.
+The space is trained again with one more month, and its vectors are mapped into the old space's coordinates. Online
+Retail II, as of 2011-12-01; for each of three seeds, one space is trained until 2011-08-01 and one until 2011-09-01.
+The model is the example consumer's (will this user return within seven days), trained on the first space. The value is
+the mean loss in AUC over the seeds; below zero, the model is better with the new vectors. ``--small``: one seed.
 
     make bench-retraining-auc-loss
     python -m benchmarks.retraining_auc_loss --small

@@ -1,14 +1,14 @@
-"""What does one shared embedding save five teams that would build features for themselves?
+"""What does one shared embedding save five teams that would otherwise each build features?
 
-Five binary tasks on one generated log, a logistic regression each. On their own, teams make features from the raw log,
-for the label dates to train and then every night for all users, to score them. Sharing, userrep runs once: tiles, item
-vectors, features, the training of the autoencoder, snapshots of the label dates; every night ``daily``; and teams join
-(EmbeddingJoin). ``value`` is the share of CPU seconds saved over a cycle of 28 nights, all trainings counted in; nights
-are alike, and one of the teams' and two of userrep's are measured. ``value_night`` is that of a night without a
-training, ``value_first_day`` that of the trainings alone. CPU seconds are of all processes: this one, the JVM and its
-Python workers. Beside them Spark's own counts of bytes read and of rows and bytes shuffled, of a cycle: reads are those
-of cached rows, too, and not those of files that userrep's tasks read through pyarrow. AUC is on dates after all
-training. Half an hour, and a quarter more for drawing the log, 4 GB, the first time.
+Five binary tasks on one generated log, with a logistic regression each. Without sharing, each team computes features
+from the raw log, for the label dates to train and then every night for all users, to score them. With sharing, userrep
+runs once (tiles, item vectors, features, the training of the autoencoder, snapshots of the label dates), ``daily`` runs
+every night, and teams join with EmbeddingJoin. ``value`` is the share of CPU seconds saved over a cycle of 28 nights,
+including all trainings. Nights are alike, so one night of the teams and two of userrep are measured. ``value_night`` is
+the share for a night without a training, ``value_first_day`` that for the trainings alone. CPU seconds are those of all
+processes: this one, the JVM and its Python workers. The line also has Spark's counts of bytes read and of rows and
+bytes shuffled per cycle. Reads include cached rows, but not files that userrep's tasks read with pyarrow. AUC is
+measured on dates after all training. Half an hour; the first time, a quarter more and 4 GB to draw the log.
 
     make bench-savings
     python -m benchmarks.savings --small

@@ -1,9 +1,9 @@
-"""Five teams with a question each about the users of one log: their labels, and features of their own from the raw log.
+"""Five teams with one task each on the users of one log: their labels, and their own features from the raw log.
 
-A team's pipeline is one that a good Spark engineer would write: only the folders of the days that are asked for and
-only the columns that are needed are read, rows become sums of a user's days in the first shuffle's map side, and all
-label dates share that one pass. Items are joined by broadcast, for teams that want genres. The log has no faults,
-which spares teams the cleaning that tiles do in any case.
+A team's pipeline is what a good Spark engineer would write: it reads only the folders of the needed days and the needed
+columns, the first shuffle aggregates by user and day on the map side, and all label dates share that one pass. Items
+are joined by broadcast, for teams that use genres. The log has no faults, so the teams need no cleaning, which tiles
+always do.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""What a stream needs to begin with, drawn once a day and kept: openings of many users, item vectors, a space.
+"""Data for stream benchmarks, drawn once a day and kept: the stream base of many users, item vectors, a space.
 
-The openings are made by the batch's own code from events that are drawn for each user: 20 in the mean and long-tailed
-(lognormal), over 180 days. They are of the two as-of dates after today, which a stream may meet. A broker and an online
-store go with them, real ones.
+The batch's code computes the base from events that are drawn for each user: 20 on average and long-tailed (lognormal),
+over 180 days. It is for the two as-of dates after today, which a stream may reach. A real broker and a real online
+store run next to it.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Does the time of a micro-batch stay the same when ten times as many users are known?
+"""Does the time of a micro-batch stay the same with ten times as many known users?
 
-1,000 events a batch, of users by their activity, on a base of 2M users and on one of 200k; vectors are 8 wide, so that
-both fit. Each base has 40 batches in Kafka, which are worked off one after the other; the first ten warm up. The value
-is the ratio of the medians of the seconds from one commit to the next; 1 is no growth.
+1,000 events per batch, of users by their activity, on a base of 2M users and on one of 200k. Vectors have 8 numbers, so
+that both fit. Each base has 40 batches in Kafka, which are processed one after another; the first ten are warm-up. The
+value is the ratio of the median seconds between commits; 1 is no growth.
 
     make bench-stream-growth
     python -m benchmarks.stream_growth --small

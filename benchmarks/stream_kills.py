@@ -1,12 +1,12 @@
-"""Does a stream that is killed again and again lose, double or change a row?
+"""Does a stream that is killed again and again lose, duplicate or change a row?
 
-100 micro-batches of a small generated log, a file each, in any order and with copies, by `userrep stream --until-empty`
-as a process of its own; 20 times it is killed (SIGKILL) and started again. When each time comes is drawn: once so many
-batches are there, and up to three seconds later, in a batch or while Spark still starts. By turns the process alone is
-killed, and all that belongs to it, as by a machine that fails. The value is the number of rows that are missing, there
-twice, or different against a stream that nobody disturbed, and of users whose last vector is not that of the batch,
-which makes the day's snapshot afterwards. Spark notes a file before the batch that takes it: killed in between, it
-makes one batch of two files. Such a batch is to have each user's last row of the two.
+100 micro-batches of a small generated log, one file each, in random order and with duplicates, processed by `userrep
+stream --until-empty` in a process of its own. The process is killed (SIGKILL) and restarted 20 times. Each kill is at a
+random time: after a given number of batches and up to three seconds later, within a batch or while Spark starts. Kills
+alternate between only the process and its whole process group, as in a machine failure. The value is the number of rows
+that are missing, duplicated or different compared with an uninterrupted stream, plus the number of users whose last
+vector differs from the batch's snapshot of the day, built afterwards. Spark records a file before the batch that takes
+it. After a kill in between, one batch has two files; it must have each user's last row of both.
 
     make bench-stream-kills
     python -m benchmarks.stream_kills --small

@@ -1,9 +1,10 @@
-"""How long from an event in Kafka to the embedding in Redis?
+"""How long does it take from an event in Kafka to the embedding in Redis?
 
-200 events a second for two minutes after a minute of warming up, of 500k users with openings of real width (three
-windows of two modalities of 80), by their activity. The stream runs as `userrep stream` does, with the default trigger,
-on the cores of this machine, which Kafka, Redis and the load share. The load is another process: of every tenth event
-it takes the seconds from sending to the look in Redis that finds the vector. The value is their 95th percentile.
+200 events per second for two minutes after a minute of warm-up, of 500k users by their activity, with a base of real
+width (three windows of two modalities with 80 numbers). The stream runs like `userrep stream`, with the default
+trigger, and shares the machine's cores with Kafka, Redis and the load. The load is a process of its own. For every
+tenth event it measures the seconds from sending to the look-up in Redis that finds the vector. The value is their 95th
+percentile.
 
     make bench-stream-latency
     python -m benchmarks.stream_latency --small

@@ -1,8 +1,8 @@
-"""A load on a running stream, and how long it takes to show: in a process of its own, which knows no Spark.
+"""A load on a running stream, and the latency until it shows, in a process of its own without Spark.
 
-Events go to Kafka at an even rate in real time, of users by their activity; beside them, where that is asked for, new
-users come in, by turns with an onboarding pick and with a first event. Some are watched: from the moment before one is
-sent until Redis has a vector of its user that is made of it or of a later event.
+Events are sent to Kafka at an even rate in real time, of users by their activity. Optionally, new users arrive too,
+alternately with an onboarding pick and with a first event. Some are watched: from the moment before one is sent until
+Redis has a vector of its user that includes it or a later event.
 """
 
 import json

@@ -1,8 +1,9 @@
-"""How long from a new user's first sign, a pick or an event in Kafka, to an embedding in Redis?
+"""How long does it take from a new user's first pick or event in Kafka to an embedding in Redis?
 
-Four new users a second beside 200 events a second of 500k known ones, for two minutes after a minute of warming up. By
-turns a new user comes with an onboarding pick and with a first event; nothing else is known of them. All are watched by
-the process that sends them, as in stream_latency. The value is the 95th percentile of both kinds together.
+Four new users per second in addition to 200 events per second of 500k known users, for two minutes after a minute of
+warm-up. New users arrive alternately with an onboarding pick and with a first event; nothing else is known about them.
+All are watched by the process that sends them, as in stream_latency. The value is the 95th percentile of both kinds
+together.
 
     make bench-stream-new-user
     python -m benchmarks.stream_new_user --small

@@ -1,8 +1,8 @@
-"""How many events a second does a stream take in while its lag does not grow?
+"""How many events per second can a stream process without a growing lag?
 
-A backlog of 600k events of 500k users, by their activity, waits in Kafka; the stream works through it in micro-batches
-of 50k, one after the other, to Delta and Redis. A lag does not grow where events come as slowly as these are worked
-off: the value is events divided by seconds from the commit of the second batch to that of the last.
+A backlog of 600k events of 500k users, by their activity, waits in Kafka. The stream processes it in micro-batches of
+50k, one after another, to Delta and Redis. The lag does not grow if events arrive no faster than they are processed:
+the value is the number of events divided by the seconds from the commit of the second batch to that of the last.
 
     make bench-stream-throughput
     python -m benchmarks.stream_throughput --small

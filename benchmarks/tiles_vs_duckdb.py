@@ -1,10 +1,10 @@
-"""How long do activity tiles take from the raw log, against DuckDB?
+"""How long do activity tiles take from the raw log, compared with DuckDB?
 
-10M events, 100k users, 20k items, 180 days, one file per day; rows have ids, and 1 % come twice. Ours takes the
-inventory and builds the tiles. DuckDB drops rows that are not valid, keeps the later of two rows with one id on a day,
-sums by day, user and item, and writes Parquet partitioned by day. One line for a Parquet log (``tiles_vs_duckdb``), one
-for the same rows as JSON (``tiles_vs_duckdb_json``) and one as CSV (``tiles_vs_duckdb_csv``), which DuckDB reads with
-its own readers and declared types.
+10M events, 100k users, 20k items, 180 days, one file per day. Rows have ids, and 1% are duplicated. Ours takes the
+inventory and builds the tiles. DuckDB drops invalid rows, keeps the later of two rows with one id on a day, sums by
+day, user and item, and writes Parquet partitioned by day. One line for a Parquet log (``tiles_vs_duckdb``), one for the
+same rows as JSON (``tiles_vs_duckdb_json``) and one as CSV (``tiles_vs_duckdb_csv``), which DuckDB reads with its own
+readers and declared types.
 
     make bench-tiles-vs-duckdb
     python -m benchmarks.tiles_vs_duckdb --small

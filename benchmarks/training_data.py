@@ -1,7 +1,7 @@
-"""Training rows that benchmarks read: drawn once from a seed, kept below a root folder, in the layout of the table.
+"""Training rows for benchmarks: drawn once from a seed, kept below a root folder, in the layout of the table.
 
-Inputs are normal, flags are 1. Both sides of a question read the same rows, and what they deliver is compared
-before their times are.
+Inputs are normally distributed, flags are 1. Both sides read the same rows, and their rows are compared before their
+times.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Does the memory of a rank that trains stay the same when there are ten times as many rows?
+"""Does the memory of a training rank stay the same with ten times as many rows?
 
-10M rows of 32 inputs in 16 shards against 1M. A rank is a process of its own that owns all shards: it takes a hundred
-steps of the training loop, then an epoch of all rows from the reader, with the thread that reads ahead. The ratio is of
-the processes' peaks of resident memory; ``libraries_mib`` of them are there once the libraries are loaded.
+10M rows of 32 inputs in 16 shards, compared with 1M. A rank is a process of its own that owns all shards. It takes a
+hundred steps of the training loop, then reads an epoch of all rows, with prefetching. The ratio is that of the peaks of
+resident memory. ``libraries_mib`` is the part that is in use once the libraries are loaded.
 
     make bench-training-memory
     python -m benchmarks.training_memory --small

@@ -1,10 +1,10 @@
-"""How long is it from ``horovod.spark.run`` to the end of the first step, and of what is it made?
+"""How long does it take from ``horovod.spark.run`` to the end of the first step, and which parts does that have?
 
-Two ranks on two slots of a session that is there, 20k rows of 546 inputs, the default model, one step of 512. The peer
-is the naive first version: what Horovod's examples do, with its defaults. There a rank has ``torch.optim.AdamW`` in a
-``DistributedOptimizer``, broadcasts weights, and reads its shards whole before it steps. Parts are of the slower rank:
-until its process is there (``spark``), until the function is called (``process``), until its imports are done
-(``libraries``), until the ranks have found each other (``join``), until the step is done (``step``).
+Two ranks on two slots of an existing session, 20k rows of 546 inputs, the default model, one step of 512. The peer is a
+naive implementation that follows Horovod's examples with their defaults: a rank has ``torch.optim.AdamW`` in a
+``DistributedOptimizer``, broadcasts weights, and reads its shards in full before the first step. The parts are those of
+the slower rank: until its process exists (``spark``), until the function is called (``process``), until its imports are
+done (``libraries``), until the ranks are connected (``join``), until the step is done (``step``).
 
     make bench-training-start
     python -m benchmarks.training_start --small

@@ -1,9 +1,10 @@
 """What do two ranks gain over one, at the same global batch?
 
-200k rows of 546 inputs, the default model, batches of 4,096 as conf/production.yaml has them, one torch thread a rank.
-Both sides are Horovod on Spark, one rank and two, each held to a core of its own with all its threads: those that read
-ahead and Horovod's. Rows a second of the two over twice those of the one, start-up left out; losses agree before speeds
-are compared. A step of two ranks exchanges 3 MB over loopback whatever the batch, so that small batches gain less.
+200k rows of 546 inputs, the default model, batches of 4,096 as in conf/production.yaml, one torch thread per rank. Both
+sides are Horovod on Spark, with one rank and with two. Each rank is pinned to one core with all its threads, including
+the reader's and Horovod's. The value is the rows per second of two ranks divided by twice those of one, without
+start-up; losses are compared before speeds. A step of two ranks exchanges 3 MB over loopback for any batch size, so
+smaller batches gain less.
 
     make bench-training-two-ranks
     python -m benchmarks.training_two_ranks --small

@@ -1,4 +1,4 @@
-# One place for every command; `make help` lists them. Set-up steps leave stamps, so nothing runs twice.
+# All commands of the project; `make help` lists them. Each set-up step writes a stamp file and runs only once.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PYTHON ?= python3.11
@@ -15,7 +15,7 @@ export USERREP_JARS ?= $(CACHE)/jars
 export HOROVOD_GPU_OPERATIONS ?=
 HOROVOD := $(if $(HOROVOD_GPU_OPERATIONS),nccl,gloo)
 comma := ,
-# Packages that torch imports only on GPUs (1.3 GB) are left out on a machine without one.
+# On a machine without a GPU, packages that torch imports only on GPUs (1.3 GB) are not installed.
 CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes deploy/gpu_only.txt)
 
 .PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test \
@@ -26,69 +26,69 @@ CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes d
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/%/NAME/; s/:.*## /\t/' | expand -t 16
 
-# Each target installs what it needs, once. Nothing here needs more than that.
+# Each target installs what it needs, once.
 DEV := $(VENV)/.dev-done
 SERVERS := $(VENV)/.test-jars-done $(VENV)/.s3-server-done $(VENV)/.redis-done $(VENV)/.chromium-done
 
-setup: $(DEV) $(VENV)/.horovod-$(HOROVOD)-done $(SERVERS)  ## everything that `make test` needs; targets run it themselves
+setup: $(DEV) $(VENV)/.horovod-$(HOROVOD)-done $(SERVERS)  ## install everything that `make test` needs; other targets run it themselves
 
-install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## what production needs, Horovod included; used by the Dockerfile
+install: $(VENV)/.horovod-$(HOROVOD)-done $(VENV)/.jars-done  ## install what production needs, including Horovod; used by the Dockerfile
 	$(call install_extras,streaming)
 
 demo: $(VENV)/.packages-done $(VENV)/.jars-done  ## generated log -> served embeddings -> trained downstream model, in minutes
 	@$(BIN)/userrep demo
 
-# Three tiers; tests/README.md describes them. Files start in the order of tests/durations.json, the longest first. Each
-# process has a Spark session and needs some 4 GB.
+# Tests have three tiers, described in tests/README.md. Files run in the order of tests/durations.json, the longest first.
+# Each process has a Spark session and needs about 4 GB.
 TEST_PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest --strict-skips
 PARALLEL := -n $(TEST_PROCESSES) --no-loadscope-reorder
 TESTS ?= tests
 
-test: setup  ## the fast and the default tier: 12 minutes on two cores
+test: setup  ## run the fast and the default tier: 12 minutes on two cores
 	@$(PYTEST) $(PARALLEL) -m "not full" $(TESTS)
 
-test-fast: $(DEV)  ## only tests without Spark and processes: 90 seconds; TESTS=tests/unit/joins/test_join.py for some of them
+test-fast: $(DEV)  ## run only tests without Spark or processes: 90 seconds; TESTS=tests/unit/joins/test_join.py for some of them
 	@$(PYTEST) $(if $(filter tests,$(TESTS)),$(PARALLEL)) -m "fast and not full" $(TESTS)
 
-test-all: setup $(VENV)/.airflow-done  ## every test: an hour
+test-all: setup $(VENV)/.airflow-done  ## run every test: an hour
 	@$(PYTEST) $(PARALLEL) $(TESTS)
 
 DRAW_SEED ?= $(shell git rev-parse HEAD)
-test-drawn: setup $(VENV)/.airflow-done  ## five minutes of what only `make test-all` runs, drawn by the commit's hash
+test-drawn: setup $(VENV)/.airflow-done  ## run five minutes of the tests that only `make test-all` runs, drawn by the commit's hash
 	@files=$$($(BIN)/python -m tests.draw $(DRAW_SEED)); $(PYTEST) $(PARALLEL) -m full $$files
 
 durations: setup $(VENV)/.airflow-done  ## run every test and record its duration in tests/durations.json
 	@$(PYTEST) $(PARALLEL) --record-durations
 
-cluster-test: setup  ## the tests on a real standalone cluster: one Master, two Workers
+cluster-test: setup  ## run the tests on a real standalone cluster: one Master, two Workers
 	@$(PYTEST) tests/system/cluster -vv
 
-stream-test: setup  ## the tests of streams, with a real Kafka broker and a real Redis server
+stream-test: setup  ## run the stream tests, with a real Kafka broker and a real Redis server
 	@$(PYTEST) tests/system/test_kafka.py tests/system/test_restarts.py tests/system/test_services.py -vv
 
-report-test: setup  ## the report's page in a real Chromium
+report-test: setup  ## test the report in a real Chromium
 	@$(PYTEST) tests/system/test_report_browser.py -vv
 
-fault-test: setup  ## kill commands at each point, by the clock and in random schedules, fill a disk: three hours; prints a table
+fault-test: setup  ## kill commands at each failpoint, at timed and at random moments, and fill a disk: three hours; prints a table
 	@USERREP_FAULTS=all $(PYTEST) tests/system/faults tests/system/cluster/test_executors.py -vv -s
 
 SHARD ?= 1/1
-pair-test: setup  ## every pair of commands that change tables, at once: some hours; SHARD=1/8 for an eighth of them
+pair-test: setup  ## run every pair of commands that change tables at the same time: hours; SHARD=1/8 for an eighth of the pairs
 	@SHARD=$(SHARD) $(PYTEST) tests/system/faults/test_pairs.py tests/system/s3/test_s3_pairs.py -vv -s
 
-lint: $(DEV)  ## formatting and lint
+lint: $(DEV)  ## check formatting and lint
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 
-types: $(DEV)  ## mypy, strict on the package
+types: $(DEV)  ## run mypy, strict on the package
 	@$(BIN)/mypy
 
-format: $(DEV)  ## rewrite in the project's format
+format: $(DEV)  ## format the code and fix lint
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# Each prints JSON lines on stdout. One that fails does not keep the others from running; make fails at the end.
+# Benchmarks print JSON lines on stdout. If one fails, the others still run, and make fails at the end.
 BENCH_ARGS ?=
 FEATURE_BENCHES := features-vs-duckdb features-vs-spark-sql refresh-vs-full late-day-vs-full backfill-7-vs-1 \
     features-growth features-skew tiles-vs-duckdb
@@ -105,46 +105,46 @@ in_turn = @failed=; for name in $(1); do \
     $(MAKE) --no-print-directory bench-$$name || failed+=" $$name"; \
     done; [[ -z $$failed ]] || { echo "bench: failed:$$failed" >&2; exit 1; }
 
-bench: setup  ## all benchmarks, a JSON line each; BENCH_ARGS=--small for a quick look
+bench: setup  ## run all benchmarks, one JSON line each; BENCH_ARGS=--small for small data
 	$(call in_turn,$(BENCHES))
 
-bench-features: setup  ## the benchmarks of tiles and features
+bench-features: setup  ## run the benchmarks of tiles and features
 	$(call in_turn,$(FEATURE_BENCHES))
 
-bench-training: setup  ## the benchmarks of the trainer and its reader
+bench-training: setup  ## run the benchmarks of the training and its reader
 	$(call in_turn,$(TRAINING_BENCHES))
 
-bench-inference: setup  ## the benchmarks of the snapshot job
+bench-inference: setup  ## run the benchmarks of the snapshot job
 	$(call in_turn,$(INFERENCE_BENCHES))
 
-bench-joins: setup  ## the benchmarks of point-in-time joins
+bench-joins: setup  ## run the benchmarks of point-in-time joins
 	$(call in_turn,$(JOIN_BENCHES))
 
-bench-pipeline: setup  ## whole runs against scripts, and item vectors of a sample of the users
+bench-pipeline: setup  ## compare whole runs with scripts, and item vectors with those of a sample of the users
 	$(call in_turn,$(PIPELINE_BENCHES))
 
-bench-retraining: setup  ## what a retraining costs existing models, on Online Retail II: half an hour
+bench-retraining: setup  ## measure what a retraining costs existing models, on Online Retail II: half an hour
 	$(call in_turn,$(RETRAINING_BENCHES))
 
-bench-streaming: setup  ## the benchmarks of near real time, on a broker and a Redis server of their own
+bench-streaming: setup  ## run the benchmarks of near real time, with their own Kafka broker and Redis server
 	$(call in_turn,$(STREAMING_BENCHES))
 
-bench-%: setup  ## one benchmark: a file of benchmarks/, with dashes; RECORD=1 keeps its lines for the results
+bench-%: setup  ## run benchmarks/NAME.py (NAME with dashes); RECORD=1 keeps its lines for the results page
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
 results: $(DEV)  ## write docs/results.md from docs/results/*.json
 	@$(BIN)/python -m benchmarks.results
 
-notebooks: setup  ## run notebooks/ on generated data and keep them in docs/notebooks, with outputs and pictures
+notebooks: setup  ## run notebooks/ on generated data and write them with outputs to docs/notebooks
 	@$(BIN)/python -m deploy.build_notebooks
 
-reference: $(DEV)  ## make docs/reference of the code
+reference: $(DEV)  ## generate docs/reference from the code
 	@$(BIN)/python -m deploy.build_reference
 
-clean:  ## remove what set-up and runs made here (the cache stays)
+clean:  ## remove everything that set-up and runs created here (the cache stays)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis userrep.egg-info
 
-# The set-up, step by step. Each stamp depends on the files that decide what it installs.
+# The steps of the set-up. Each stamp depends on the files that determine what it installs.
 install_packages = @$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt $(CPU_ONLY)
 install_extras = $(install_packages) --editable '.[$(1)]'
 
@@ -158,7 +158,7 @@ $(VENV)/.python-done: deploy/preflight.sh
 $(VENV)/.packages-done: $(VENV)/.python-done setup.py constraints.txt deploy/gpu_only.txt
 	@echo "setup: packages (torch is large: minutes on a slow network)"
 	$(install_packages) --editable .
-	@-$(UV) cache prune --quiet  # removes the PySpark that some registries have each set-up build: 900 MB
+	@-$(UV) cache prune --quiet  # removes PySpark's source build, which some registries require: 900 MB
 	@touch $@
 
 $(DEV): $(VENV)/.packages-done
@@ -166,7 +166,7 @@ $(DEV): $(VENV)/.packages-done
 	$(call install_extras,dev)
 	@touch $@
 
-# Changing from one kind to the other installs that one: each removes the other's stamp.
+# Installing one kind removes the stamp of the other, so that switching back installs it again.
 $(VENV)/.horovod-$(HOROVOD)-done: $(VENV)/.packages-done deploy/build_horovod_wheel.sh deploy/preflight.sh
 	@PYTHON=$(PYTHON) bash deploy/preflight.sh horovod
 	$(call install_extras,build$(if $(HOROVOD_GPU_OPERATIONS),$(comma)nvcc)) cloudpickle psutil packaging setuptools wheel
@@ -180,19 +180,19 @@ $(VENV)/.jars-done: $(VENV)/.packages-done deploy/fetch_jars.py userrep/spark/se
 	@$(BIN)/python -m deploy.fetch_jars sessions
 	@touch $@
 
-# JARs for S3, which tests read and write by Spark, and of the Kafka broker that they start.
+# JARs for S3 in Spark, and for the Kafka broker that tests start.
 $(VENV)/.test-jars-done: $(VENV)/.jars-done
 	@$(BIN)/python -m deploy.fetch_jars s3 broker
 	@touch $@
 
-# An S3-compatible server that tests start. Its packages conflict with ours, so it has its own environment.
+# An S3-compatible server that tests start. It has its own environment, since its packages conflict with ours.
 $(VENV)/.s3-server-done: $(VENV)/.packages-done deploy/s3_server.txt
 	@echo "setup: S3-compatible server"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/s3-server
 	@$(UV) pip install --quiet --python $(VENV)/s3-server/bin/python --requirement deploy/s3_server.txt
 	@touch $@
 
-# Airflow, with which `make test-all` loads the DAGs of deploy/airflow/: 200 MB that nothing else needs.
+# Airflow, which only `make test-all` needs, to load the DAGs of deploy/airflow/: 200 MB.
 $(VENV)/.airflow-done: $(VENV)/.packages-done deploy/airflow/requirements.txt
 	@echo "setup: Airflow"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/airflow

@@ -21,14 +21,14 @@ from userrep.store.tables import Tables, matches
 
 
 def our_features(site: Site) -> DataFrame:
-    """Return the features that were built of the as-of date."""
+    """Return the built features of the as-of date."""
     return read_features(site.tables, site.config, site.versions.lineage_id, [AS_OF])
 
 
 def check_features(site: Site, theirs: Path, *, as_of: date = AS_OF) -> None:
-    """Refuse a peer's features of a date, Parquet below a folder, if they are not ours.
+    """Check that a peer's features of a date, Parquet below a folder, equal ours.
 
-    Means and shares agree within 1e-6, everything else to the bit. Columns that the peer does not have don't count.
+    Means and shares must agree within 1e-6, everything else to the bit. Columns that the peer lacks are ignored.
     """
     names = [name for name in ds.dataset(theirs).schema.names if name != "as_of"]
     missing = set(our_features(site).columns) - {*names, "as_of", "is_exact"}
@@ -48,14 +48,14 @@ def check_features(site: Site, theirs: Path, *, as_of: date = AS_OF) -> None:
 
 
 def rows_of(tables: Tables, table: TableSchema, key: Mapping[str, Any], columns: list[str] | None) -> pa.Table:
-    """Read the rows of a partition from its files, by ``user_id`` where they have one."""
+    """Read the rows of a partition from its files, sorted by ``user_id`` if they have one."""
     files = tables.files(table, matches([key]))
     rows = pa.concat_tables(open_parquet(f"{tables.uri(table)}/{file.path}").read(columns=columns) for file in files)
     return rows.sort_by("user_id") if "user_id" in rows.column_names else rows
 
 
 def content_hash(rows: DataFrame) -> tuple[int, int]:
-    """Return the number of rows and the sum of their hashes over all columns, whatever their order."""
+    """Return the number of rows and the sum of their hashes over all columns, independent of their order."""
     columns = sorted(rows.columns)
     nulls = F.concat(*(F.isnull(name).cast("string") for name in columns))  # which xxhash64 passes over
     found = (
@@ -66,7 +66,7 @@ def content_hash(rows: DataFrame) -> tuple[int, int]:
 
 
 def check_same(ours: tuple[int, int], theirs: tuple[int, int]) -> None:
-    """Refuse two hashes of contents that differ, or that are of nothing."""
+    """Check that two content hashes are equal and not empty."""
     if ours != theirs or not ours[0]:
         raise AssertionError(f"contents differ: {ours[0]} rows and {theirs[0]} rows")
 

@@ -22,7 +22,7 @@ DATES = [AS_OF - timedelta(days=7 * k) for k in range(7)]
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Build seven dates and one in turn."""
+    """Build seven dates and one date alternately."""
     found = []
     with open_site(spark, size, root, as_ofs=DATES) as site:
 
@@ -35,7 +35,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         seconds, peer_seconds = alternating(
             lambda: build(DATES), lambda: build(DATES[:1]), check=lambda: check_same(found[0], found[1]), runs=runs
         )
-    return ratio_line("backfill_7_vs_1", size.told(), seconds=seconds, peer="one date", peer_seconds=peer_seconds)
+    return ratio_line("backfill_7_vs_1", size.facts(), seconds=seconds, peer="one date", peer_seconds=peer_seconds)
 
 
 if __name__ == "__main__":

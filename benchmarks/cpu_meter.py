@@ -9,10 +9,10 @@ _PAUSE = 0.5  # seconds between two looks
 
 
 class CpuMeter:
-    """Counts while the block runs, processes that end meanwhile included.
+    """Counts CPU seconds while the block runs, including processes that end meanwhile.
 
-    What a process does after the last look at it is missed, half a second at most. The kernel's own sums over children
-    would miss all of those that their parent does not wait for, as it is with workers that Spark lets go when idle.
+    CPU time after the last sample of a process is missed, half a second at most. The kernel's sums over children would
+    miss those that their parent does not wait for, such as workers that Spark stops when they are idle.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class CpuMeter:
         self._thread.join()
 
     def seconds(self) -> float:
-        """Return the seconds until now, user and system."""
+        """Return the CPU seconds so far, user and system."""
         with self._lock:
             here = psutil.Process()
             for process in [here, *here.children(recursive=True)]:

@@ -43,7 +43,7 @@ _BATCH = 4096
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Let the evening be, add a day, and run both."""
+    """Build the previous day, add a day to the log, and run both."""
     del runs  # a night changes the tables that it begins with
     with open_site(spark, size, root) as kept:
         site = with_own_log(kept)
@@ -62,7 +62,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         _check_vectors(site, space_id, out)
         return ratio_line(
             "daily_vs_script",
-            size.told(),
+            size.facts(),
             seconds=seconds,
             peer="DuckDB, SciPy and torch from the raw log",
             peer_seconds=peer_seconds,
@@ -71,7 +71,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
 
 
 def add_space(site: Site) -> str:
-    """Register a space with weights as drawn and a scaler of the evening's first users; return its id."""
+    """Register a space with untrained weights and a scaler of the previous day's first users; return its id."""
     spec = FeatureSpec.of(site.config)
     layout, table = InputLayout.of(spec, {}), features_table(site.config, site.versions.lineage_id)
     file = site.tables.files(table, lambda values: values["as_of"] == AS_OF)[0]
@@ -84,7 +84,7 @@ def add_space(site: Site) -> str:
 
 
 def _script(site: Site, space_id: str, out: Path) -> None:
-    """Make features of all events in the windows, and embeddings of them."""
+    """Compute features of all events in the windows, and their embeddings."""
     start = NIGHT - timedelta(days=WINDOWS_DAYS[-1])
     raw = f"SELECT DISTINCT * FROM read_parquet('{site.log}/*.parquet')"
     hours = {"night": "< 6", "morning": "BETWEEN 6 AND 11", "afternoon": "BETWEEN 12 AND 17", "evening": "> 17"}

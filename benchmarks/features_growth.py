@@ -29,9 +29,9 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     large_seconds, large_mib = _seconds_and_mib(spark, large, root, runs)
     return {
         "benchmark": "features_growth",
-        "size": large.told(),
+        "size": large.facts(),
         "seconds": round(large_seconds, 3),
-        "smaller_size": size.told(),
+        "smaller_size": size.facts(),
         "smaller_seconds": round(seconds, 3),
         "value": round(large_seconds / (TIMES * seconds), 3),
         "worker_mib": round(large_mib),

@@ -27,7 +27,7 @@ RANGES = 16
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Build the features, watch the workers, and look up what each task took."""
+    """Build the features, sample the workers' memory, and read the seconds of each task."""
     context, seconds, durations = spark.sparkContext, [], []
     with open_site(spark, size, root) as site, _ranges(spark, RANGES), watched_workers() as peak:
         for k in range(runs):
@@ -39,7 +39,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     slowest, median = max(durations), statistics.median(durations)
     return {
         "benchmark": "features_skew",
-        "size": size.told(),
+        "size": size.facts(),
         "seconds": round(statistics.median(seconds), 3),
         "value": round(slowest / median, 3),
         "slowest_task_seconds": round(slowest, 3),
@@ -51,7 +51,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
 
 @contextmanager
 def _ranges(spark: SparkSession, num: int) -> Iterator[None]:
-    """Have at least so many ranges of users."""
+    """Force at least this many ranges of users."""
     name = "spark.sql.shuffle.partitions"
     before = spark.conf.get(name) or ""
     spark.conf.set(name, str(num))
@@ -62,7 +62,7 @@ def _ranges(spark: SparkSession, num: int) -> Iterator[None]:
 
 
 def _task_seconds(spark: SparkSession, group: str) -> list[float]:
-    """Return what each task of a job group took, from Spark's own books."""
+    """Return the seconds of each task of a job group, from Spark's status."""
     tracker, store = spark.sparkContext.statusTracker(), spark.sparkContext._jsc.sc().statusStore()
     stages = {stage for job in tracker.getJobIdsForGroup(group) for stage in tracker.getJobInfo(job).stageIds}
     found = []

@@ -33,7 +33,7 @@ _PARTS = ("num_night", "num_morning", "num_afternoon", "num_evening")
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Build the features by both and compare them."""
+    """Build the features with both and compare them."""
     with open_site(spark, size, root) as site:
         files, theirs = site.tile_files(), site.folder / "duckdb"
         seconds, peer_seconds = alternating(
@@ -43,7 +43,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
             runs=runs,
         )
         return ratio_line(
-            "features_vs_duckdb", size.told(), seconds=seconds, peer="DuckDB + SciPy", peer_seconds=peer_seconds
+            "features_vs_duckdb", size.facts(), seconds=seconds, peer="DuckDB + SciPy", peer_seconds=peer_seconds
         )
 
 
@@ -102,7 +102,7 @@ def _user_days() -> str:
 
 
 def _users(as_of: date) -> str:
-    """Write what is known of a user beside vectors, from what is known of a user's days."""
+    """Write a user's counts and other scalars, from the values of the user's days."""
     columns = ["(row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS row", "user_id"]
     for window in WINDOWS_DAYS:
         inside = f"FILTER (WHERE age <= {window})"
@@ -131,7 +131,7 @@ def _users(as_of: date) -> str:
 def _write_features(
     users: pa.Table, weights: scipy.sparse.csr_matrix, dense: np.ndarray, part: tuple[int, int], path: Path
 ) -> None:
-    """Multiply, sum, divide and write the users of one thread, a batch after the other."""
+    """Multiply, sum, divide and write the users of one thread, batch by batch."""
     num_rings, writer = len(WINDOWS_DAYS), None
     for start in range(*part, _USERS_PER_BATCH):
         stop = min(start + _USERS_PER_BATCH, part[1])

@@ -42,7 +42,7 @@ _BLOCKS = [(modality, window) for modality in MODALITIES for window in WINDOWS_D
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Run every way once, then the fastest in turn with ours."""
+    """Run every way once, then alternate the fastest with ours."""
     with open_site(spark, size, root) as site:
 
         def build() -> None:
@@ -67,7 +67,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         )
         return ratio_line(
             "features_vs_spark_sql",
-            size.told(),
+            size.facts(),
             seconds=seconds,
             peer=fastest,
             peer_seconds=peer_seconds,
@@ -96,7 +96,7 @@ def _write(site: Site, way: Callable[[DataFrame, DataFrame], DataFrame], name: s
 
 
 def _within_limit(spark: SparkSession, work: Callable[[], None]) -> float | None:
-    """Return the seconds that ``work`` took; None if it was stopped at the limit."""
+    """Return the seconds of ``work``; None if it was stopped at the limit."""
     context, over = spark.sparkContext, threading.Event()
 
     def stop() -> None:
@@ -120,7 +120,7 @@ def _age() -> Column:
 
 
 def _counts(tiles: DataFrame) -> DataFrame:
-    """Compute all that is no vector: one row per user. The days' sums come first, so that no distinct count is left."""
+    """Compute all features except vectors, one row per user. Sums by day come first, so no distinct count is needed."""
     days = tiles.groupBy("user_id", "event_date", "age").agg(
         *(F.sum(name).alias(name) for name in ("num_events", "weight", *_PARTS)),
         F.max("last_event_at").alias("last_event_at"),
@@ -147,7 +147,7 @@ def _counts(tiles: DataFrame) -> DataFrame:
 
 
 def exploded_vectors(tiles: DataFrame, items: DataFrame) -> DataFrame:
-    """Explode vectors, sum by user and component, gather the sums again."""
+    """Explode vectors, sum by user and component, collect the sums to arrays."""
     first, *others = MODALITIES
     rows = tiles.join(F.broadcast(items), on="item_id", how="inner").select(
         "user_id", "age", "weight", *others, F.posexplode(first).alias("component", f"{first}_x")
@@ -170,7 +170,7 @@ def exploded_vectors(tiles: DataFrame, items: DataFrame) -> DataFrame:
 
 
 def summed_columns(tiles: DataFrame, items: DataFrame) -> DataFrame:
-    """Sum each component by ring in an aggregate of its own; add rings to windows afterwards."""
+    """Sum each component by ring in its own aggregate, then add rings to windows."""
     rows = tiles.join(F.broadcast(items), on="item_id", how="inner")
     rings = list(zip([0, *WINDOWS_DAYS], WINDOWS_DAYS, strict=False))
     weights = {f"w{r}": F.when(F.col("age").between(a + 1, b), F.col("weight")) for r, (a, b) in enumerate(rings)}
@@ -239,7 +239,7 @@ def _pooled(batch: pa.RecordBatch, vectors: np.ndarray) -> pa.RecordBatch:
 
 
 def summarizer(tiles: DataFrame, items: DataFrame) -> DataFrame:
-    """Take Spark ML's weighted means by user and window: a row counts in each window that holds it."""
+    """Take Spark ML's weighted means by user and window; a row is repeated for each window that contains it."""
     as_vectors = items.select("item_id", *(array_to_vector(modality).alias(modality) for modality in MODALITIES))
     windows = F.array(*(F.lit(window) for window in WINDOWS_DAYS))
     rows = tiles.where("weight > 0").join(F.broadcast(as_vectors), on="item_id", how="inner").select(
@@ -261,7 +261,7 @@ def _added(columns: list[Column]) -> Column:
 
 
 def _null_if_empty(means: Column) -> Column:
-    """Take a window without events, whose means are all null, as one null."""
+    """Return null for a window without events, instead of an array of nulls."""
     return F.when(F.get(means, F.lit(0)).isNotNull(), means)
 
 

@@ -55,7 +55,7 @@ _CHUNK = 2**14  # rows drawn at a time
 
 @dataclass(frozen=True)
 class UserSize:
-    """How many users are encoded."""
+    """The number of users to encode."""
 
     users: int
     seed: int = 7
@@ -74,7 +74,7 @@ SMALL = UserSize(users=8192)
 
 @dataclass(frozen=True)
 class Users:
-    """Tables with the features of one date, and the space; to write to and to throw away."""
+    """Tables with the features of one date, and the space; a copy that may be changed and is deleted."""
 
     tables: Tables
     config: Config
@@ -88,7 +88,7 @@ class Users:
 
     @property
     def features(self) -> DataFrame:
-        """The features as peers have them: a Delta table with a column of lists per block."""
+        """The features for peers: a Delta table with a column of lists per block."""
         return self.tables.spark.read.format("delta").load(f"{self.config.root}/{_LISTS}")
 
     @property
@@ -97,44 +97,44 @@ class Users:
         return f"{self.config.root}/peer"
 
     def encode(self) -> None:
-        """Encode everyone by the snapshot job."""
+        """Encode all users with the snapshot job."""
         stage_snapshots(self.tables, self.config, self.space, [AS_OF])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Read the features beside Spark."""
+        """Read the features without Spark."""
         files = DeltaTable(self.tables.uri(features_table(self.config, LINEAGE))).file_uris()
         for file in sorted(files):
             yield from pa.parquet.ParquetFile(file).iter_batches(_CHUNK)
 
     def check(self) -> None:
-        """Refuse a peer's vectors if they are not ours."""
+        """Check that a peer's vectors equal ours."""
         ours, theirs = _vectors(self.tables.uri(USER_EMBEDDINGS)), _vectors(self.peers)
         check_vectors(ours, theirs, self.size)
 
-    def told(self) -> dict[str, Any]:
-        """Return the size as a benchmark's line tells it."""
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of ``size`` in a benchmark's line."""
         layout = load_artifact(self.artifact).layout
         return {"users": self.size.users, "inputs": layout.width, "dimensions": 120, "cores": os.cpu_count()}
 
 
 def our_vectors(users: Users) -> NDArray[np.float32]:
-    """Return what the snapshot job wrote, by user id."""
+    """Return the vectors that the snapshot job wrote, by user id."""
     return _vectors(users.tables.uri(USER_EMBEDDINGS))
 
 
 def check_vectors(ours: NDArray[np.float32], theirs: NDArray[np.float32], size: UserSize) -> None:
-    """Refuse vectors that differ by more than 1e-4, or that are not of all users."""
+    """Check that vectors of all users differ by at most 1e-4."""
     if not len(ours) == len(theirs) == size.users or not np.allclose(ours, theirs, rtol=1e-4, atol=1e-4):
         raise AssertionError(f"of {size.users} users, ours has {len(ours)} vectors and the peer {len(theirs)} others")
 
 
 def against(benchmark: str, peer: str, encode: Callable[[Users], Any], users: Users, *, runs: int) -> Line:
-    """Compare the snapshot job with a peer that writes a Delta table of its own; both begin with one run untimed."""
+    """Compare the snapshot job with a peer that writes a Delta table of its own; each starts with one untimed run."""
     for side in (users.encode, lambda: encode(users)):
         side()
     users.check()
     seconds, peer_seconds = alternating(users.encode, lambda: encode(users), check=users.check, runs=runs)
-    return ratio_line(benchmark, users.told(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
+    return ratio_line(benchmark, users.facts(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
 
 
 def run(
@@ -144,7 +144,7 @@ def run(
     *,
     runs: int = 3,
 ) -> None:
-    """Run one benchmark as the command line asks, in a session of its own, and print its line."""
+    """Run one benchmark with the arguments of the command line, in its own session, and print its line."""
     asked = ask(benchmark, size, small=SMALL, runs=runs, unit="users", number=size.users, resized=size.of_users)
     spark = get_session(master=f"local[{os.cpu_count()}]", conf={"spark.driver.memory": "4g"}, app_name=benchmark)
     progress(f"{benchmark}: {asked.size.name}")
@@ -156,7 +156,7 @@ def run(
 
 @contextmanager
 def open_users(spark: SparkSession, size: UserSize, root: Path) -> Iterator[Users]:
-    """Open tables with the features and the space; both are drawn where they are not there yet."""
+    """Open tables with the features and the space; draw them if they are missing."""
     kept = root / f"{size.name}-packed-format{FORMAT_VERSION}"
     if not kept.exists():
         progress(f"drawing {kept}")
@@ -174,7 +174,7 @@ def open_users(spark: SparkSession, size: UserSize, root: Path) -> Iterator[User
 
 
 def scaled_inputs(users: Users) -> NDArray[np.float32]:
-    """Return x_BF of all users in the order of ``Users.batches``, scaled."""
+    """Return the scaled x_BF of all users in the order of ``Users.batches``."""
     artifact = load_artifact(users.artifact)
     x_BF = np.empty((users.size.users, artifact.layout.width), np.float32)
     start = 0
@@ -186,7 +186,7 @@ def scaled_inputs(users: Users) -> NDArray[np.float32]:
 
 
 def scaled_plainly(raw_BF: NDArray[np.float32], artifact: Artifact) -> NDArray[np.float32]:
-    """Scale raw inputs as peers do who write it down from the documentation, block by block."""
+    """Scale raw inputs block by block, as a peer would implement it from the documentation."""
     scaler = artifact.scaler
     x_BF: NDArray[np.float32] = np.clip((raw_BF - scaler.center_F) / scaler.scale_F, -CLIP, CLIP)
     for block in artifact.layout.blocks:
@@ -252,7 +252,7 @@ def _draw(spark: SparkSession, size: UserSize, root: Path) -> None:
 
 
 def save_space(settings: Config, layout: InputLayout, scaler: Scaler, *, lineage_id: str) -> str:
-    """Write the artifact of a space, weights as drawn; returns its content's hash."""
+    """Write the artifact of a space with untrained weights; return its content hash."""
     targets = TargetLayout.of(layout.spec, settings.future_days)
     state = Autoencoder(layout, settings.model, targets, seed=3).state_dict()
     manifest = SpaceManifest(
@@ -266,14 +266,14 @@ def save_space(settings: Config, layout: InputLayout, scaler: Scaler, *, lineage
 
 
 def as_stored(rows: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:
-    """Put the vectors of all blocks into one column, as the table of features has them."""
+    """Concatenate the vectors of all blocks to one column, as in the table of features."""
     pooled_BP = np.hstack([stacked(rows.column(block.column), block.dim) for block in spec.pooled])
     names = [name for name in rows.schema.names if name not in {block.column for block in spec.pooled}]
     return pa.RecordBatch.from_arrays([packed(pooled_BP), *(rows.column(n) for n in names)], [POOLED, *names])
 
 
 def feature_rows(spec: FeatureSpec, random: np.random.Generator, numbers: range) -> pa.RecordBatch:
-    """Draw the features of some users, a column of lists per block."""
+    """Draw the features of some users, with a column of lists per block."""
     num = len(numbers)
     ids = pc.utf8_lpad(pa.array(np.arange(numbers.start, numbers.stop)).cast(pa.string()), 9, "0")
     columns: dict[str, Any] = {"user_id": pc.binary_join_element_wise("u", ids, "")}

@@ -24,7 +24,7 @@ SIZE = UserSize(users=50_000)
 
 
 def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
-    """Encode on both sides in turn."""
+    """Encode with both alternately."""
     with (
         open_users(spark, size, root) as users,
         tempfile.TemporaryDirectory(dir=root) as folder,
@@ -45,7 +45,7 @@ def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
 
 
 def encode(users: Users, model: str) -> None:
-    """Encode everyone by MLflow's UDF."""
+    """Encode all users with MLflow's UDF."""
     import mlflow.pyfunc
 
     embedding = mlflow.pyfunc.spark_udf(users.tables.spark, model, result_type="array<float>", env_manager="local")

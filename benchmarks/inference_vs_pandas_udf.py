@@ -25,13 +25,13 @@ from userrep.model.artifact import load_artifact
 
 
 def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
-    """Encode on both sides in turn."""
+    """Encode with both alternately."""
     with open_users(spark, size, root) as users:
         return against("inference_vs_pandas_udf", "pandas_udf", encode, users, runs=runs)
 
 
 def encode(users: Users) -> None:
-    """Encode everyone by a pandas UDF."""
+    """Encode all users with a pandas UDF."""
     folder = users.artifact
 
     @pandas_udf("array<float>")
@@ -51,7 +51,7 @@ def encode(users: Users) -> None:
 
 
 def inputs(batch: pd.DataFrame, layout: InputLayout) -> np.ndarray:
-    """Put feature columns together as one matrix."""
+    """Concatenate feature columns to one matrix."""
     parts, flags = [], []
     for block in layout.blocks[:-1]:
         column = batch[block.name]

@@ -25,13 +25,13 @@ from userrep.model.artifact import load_artifact
 
 
 def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
-    """Encode on both sides in turn."""
+    """Encode with both alternately."""
     with open_users(spark, size, root) as users:
         return against("inference_vs_predict_batch_udf", "predict_batch_udf", encode, users, runs=runs)
 
 
 def encode(users: Users) -> None:
-    """Encode everyone by ``predict_batch_udf``."""
+    """Encode all users with ``predict_batch_udf``."""
     folder, layout = users.artifact, load_artifact(users.artifact).layout
 
     def make_predict_fn() -> Callable[[np.ndarray], np.ndarray]:

@@ -31,7 +31,7 @@ from userrep.model.artifact import load_artifact
 
 
 def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
-    """Encode on both sides in turn."""
+    """Encode with both alternately."""
     with open_users(spark, size, root) as users:
         model, x_BF = load_artifact(users.artifact).encoder(), scaled_inputs(users)
         z_BD = np.empty((size.users, 120), np.float32)
@@ -52,7 +52,7 @@ def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
         seconds, peer_seconds = alternating(users.encode, loop, check=check, runs=runs)
         torch.set_num_threads(before)
         return ratio_line(
-            "inference_vs_torch", users.told(), seconds=seconds, peer="torch on arrays", peer_seconds=peer_seconds
+            "inference_vs_torch", users.facts(), seconds=seconds, peer="torch on arrays", peer_seconds=peer_seconds
         )
 
 

@@ -33,7 +33,7 @@ _SETTINGS = AlsVectors(kind="als")
 
 @dataclass(frozen=True)
 class SampledLog:
-    """A log, and the dates after which users' items are to be found."""
+    """A log, and the dates after which the users' items are predicted."""
 
     config: str
     dates: tuple[date, ...]
@@ -51,7 +51,7 @@ SMALL = replace(LOGS[0], dates=LOGS[0].dates[:1], samples=1)
 
 
 def measure(log: SampledLog, root: Path, runs: int) -> Line:
-    """Fit on each share of the users, and judge."""
+    """Fit on each share of the users, and evaluate."""
     del root, runs
     events = numbered_events(log.config)
     values: dict[float, list[float]] = {share: [] for share in SHARES}
@@ -73,7 +73,7 @@ def measure(log: SampledLog, root: Path, runs: int) -> Line:
 
 
 def numbered_events(config_file: str) -> pa.Table:
-    """Read a log: user_hash, item_index (numbers from 0), day, num_events; a row per user, item and day."""
+    """Read a log: user_hash, item_index (from 0), day, num_events; one row per user, item and day."""
     log = load_config(config_file).events
     assert log.path is not None
     assert log.columns is not None
@@ -89,7 +89,7 @@ def numbered_events(config_file: str) -> pa.Table:
 
 
 def fitted(events: pa.Table, before: date, share: float, seed: int) -> NDArray[np.float32]:
-    """Return the items' directions, by the events of a share of the users before a date; zeros for items without."""
+    """Return the items' directions, fitted on a share of the users before a date; zeros for items without a vector."""
     users = pc.unique(events.column("user_hash"))
     kept = np.random.default_rng(seed).random(len(users)) < share
     past = events.filter(pc.less(events.column("day"), pa.scalar(before)))
@@ -108,7 +108,7 @@ def fitted(events: pa.Table, before: date, share: float, seed: int) -> NDArray[n
 
 
 def item_auc(events: pa.Table, vectors_ID: NDArray[np.float32], day: date, random: np.random.Generator) -> float:
-    """Return the mean over users of how well their past finds the items of their next seven days."""
+    """Return the mean over users of the AUC of the items of their next seven days, given their past."""
     shape = (1 + pc.max(events.column("user_hash")).as_py(), len(vectors_ID))
     past = _counts(events.filter(pc.less(events.column("day"), pa.scalar(day))), shape)
     in_week = pc.and_(

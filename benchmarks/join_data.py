@@ -35,7 +35,7 @@ _ROWS = 100_000  # of a file of labels
 
 @dataclass(frozen=True)
 class JoinSize:
-    """How many labels meet how many snapshots of how many users; vectors are 120 wide."""
+    """The numbers of labels, snapshots and users; vectors have 120 numbers."""
 
     labels: int
     users: int = 200_000
@@ -49,7 +49,7 @@ class JoinSize:
     def of_labels(self, labels: int) -> "JoinSize":
         return replace(self, labels=labels)
 
-    def told(self) -> Line:
+    def facts(self) -> Line:
         return {**vars(self), "cores": os.cpu_count()}
 
     def available_at(self, k: int) -> datetime:
@@ -75,7 +75,7 @@ class JoinSite:
 
     @property
     def known_vectors(self) -> DataFrame:
-        """The vectors with the time since which each was available, for peers that know of no ledger."""
+        """The vectors with the time at which each became available, for peers without a ledger."""
         ledger = F.broadcast(self.tables.read(SNAPSHOTS).select("as_of", "revision", "available_at"))
         return self.tables.read(USER_EMBEDDINGS).join(ledger, on=["as_of", "revision"], how="inner")
 
@@ -83,11 +83,11 @@ class JoinSite:
         """Join and write."""
         labels = self.tables.spark.read.parquet(str(self.labels))
         rows = join_embeddings(labels, tables=self.tables, space=SPACE)
-        told(rows).write.mode("overwrite").parquet(str(out))
+        comparable(rows).write.mode("overwrite").parquet(str(out))
 
 
 def join_site(spark: SparkSession, size: JoinSize, root: Path) -> JoinSite:
-    """Draw what is not there yet. Users of odd labels may be new; some labels lie before the first snapshot."""
+    """Draw the missing data. Users with odd labels may be new; some labels are before the first snapshot."""
     snapshots = replace(size, labels=0).name
     place, labels = root / f"join-{snapshots}", root / f"join-labels-{size.name}"
     if not (place / "done").exists():
@@ -99,14 +99,14 @@ def join_site(spark: SparkSession, size: JoinSize, root: Path) -> JoinSite:
     return JoinSite(FileTables(spark, str(place)), labels, size)
 
 
-def told(rows: DataFrame) -> DataFrame:
-    """Return what both sides say of a label."""
+def comparable(rows: DataFrame) -> DataFrame:
+    """Return the columns that are compared, one row per label."""
     return rows.select("label_id", "user_id", "label_at", "as_of", "embedding")
 
 
 def check_joined(spark: SparkSession, ours: Path, theirs: Path, *, which: str = "true") -> None:
-    """Refuse a peer's answer that differs by a label, a vector's date or a bit. ``which``: labels that are compared."""
-    as_of = F.when(F.col("embedding").isNotNull(), F.to_date("as_of"))  # ours tells it of labels without a vector, too
+    """Check that a peer's labels, dates and vectors are bit-identical to ours. ``which``: the labels to compare."""
+    as_of = F.when(F.col("embedding").isNotNull(), F.to_date("as_of"))  # ours has it for labels without a vector, too
     same = ["label_id", as_of.alias("as_of"), F.col("embedding").cast("array<float>")]
     check_same(*(content_hash(spark.read.parquet(str(folder)).where(which).select(*same)) for folder in (ours, theirs)))
 
@@ -115,7 +115,7 @@ def against(
     benchmark: str, peer: str, join: Callable[[JoinSite, Path], None], spark: SparkSession, size: JoinSize, *,
     root: Path, runs: int,
 ) -> Line:  # fmt: skip
-    """Compare our join with a peer's, which writes into a folder; both answers are compared before times are."""
+    """Compare our join with a peer's, which writes to a folder; both answers are compared before times."""
     site, folder = join_site(spark, size, root), run_folder(root)
     ours, theirs = folder / "ours", folder / "theirs"
     try:
@@ -127,11 +127,11 @@ def against(
         )
     finally:
         shutil.rmtree(folder)
-    return ratio_line(benchmark, size.told(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
+    return ratio_line(benchmark, size.facts(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
 
 
 def run(benchmark: str, measure: Measure, size: JoinSize, *, runs: int) -> None:
-    """Run one benchmark as the command line asks, in a warm session of its own, and print its line."""
+    """Run one benchmark with the arguments of the command line, in its own warm session, and print its line."""
     asked = ask(benchmark, size, small=SMALL, runs=runs, unit="labels", number=size.labels, resized=size.of_labels)
     conf = {} if asked.is_small else {"spark.driver.memory": "6g"}
     spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name=benchmark)
@@ -152,7 +152,7 @@ def run(benchmark: str, measure: Measure, size: JoinSize, *, runs: int) -> None:
 
 
 def run_folder(root: Path) -> Path:
-    """Make a folder for what one run writes; who asks deletes it."""
+    """Create a folder for the output of one run; the caller deletes it."""
     folder = root / f"run-{uuid4().hex}"
     folder.mkdir()
     return folder

@@ -21,7 +21,7 @@ TIMES = 4
 
 
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
-    """Join both, in turn."""
+    """Run both joins alternately."""
     large = size.of_labels(TIMES * size.labels)
     folder, taken = run_folder(root), []
     try:
@@ -34,9 +34,9 @@ def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
     seconds, large_seconds = (statistics.median(pair[k] for pair in taken) for k in (0, 1))
     return {
         "benchmark": "join_growth",
-        "size": large.told(),
+        "size": large.facts(),
         "seconds": round(large_seconds, 3),
-        "smaller_size": size.told(),
+        "smaller_size": size.facts(),
         "smaller_seconds": round(seconds, 3),
         "value": round(large_seconds / (TIMES * seconds), 3),
     }

@@ -20,7 +20,7 @@ SIZE = JoinSize(labels=2_000_000)
 
 
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
-    """Join and write by both."""
+    """Join and write with both."""
     return against("join_vs_duckdb", "DuckDB", duckdb_join, spark, size, root=root, runs=runs)
 
 

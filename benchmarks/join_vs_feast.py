@@ -53,7 +53,7 @@ print(json.dumps({"seconds": time.perf_counter() - start}))
 
 
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
-    """Join and write by both."""
+    """Join and write with both."""
     python = _python()
     site, folder = join_site(spark, size, root), run_folder(root)
     ours, theirs, taken = folder / "ours", folder / "feast", []
@@ -70,11 +70,11 @@ def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
     finally:
         shutil.rmtree(folder)
     seconds, peer_seconds = (statistics.median(pair[k] for pair in taken) for k in (0, 1))
-    return ratio_line("join_vs_feast", size.told(), seconds=seconds, peer=PEER, peer_seconds=peer_seconds)
+    return ratio_line("join_vs_feast", size.facts(), seconds=seconds, peer=PEER, peer_seconds=peer_seconds)
 
 
 def _as_feast_reads(site: JoinSite, out: Path) -> None:
-    """Write the snapshots in one folder, with their times as a column."""
+    """Write the snapshots to one folder, with their times as a column."""
     ledger = F.broadcast(site.tables.read(SNAPSHOTS).select("as_of", "revision", "available_at"))
     vectors = site.tables.read(USER_EMBEDDINGS).join(ledger, on=["as_of", "revision"], how="inner")
     as_of = F.col("as_of").cast("string").alias("as_of")

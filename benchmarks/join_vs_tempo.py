@@ -17,7 +17,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.join_data import JoinSite, JoinSize, against, run, told
+from benchmarks.join_data import JoinSite, JoinSize, against, comparable, run
 from benchmarks.peers import UV, installed
 from benchmarks.report import Line, Skipped
 
@@ -26,7 +26,7 @@ SIZE = JoinSize(labels=200_000)
 
 
 def measure(spark: SparkSession, size: JoinSize, root: Path, runs: int) -> Line:
-    """Join and write by both."""
+    """Join and write with both."""
     return against("join_vs_tempo", PEER, partial(tempo_join, _tempo()), spark, size, root=root, runs=runs)
 
 
@@ -37,11 +37,11 @@ def tempo_join(tempo: Any, site: JoinSite, out: Path) -> None:
     left = tempo.TSDF(site.tables.spark.read.parquet(str(site.labels)), "label_at", ["user_id"])
     rows = left.asofJoin(right, right_prefix="v").df
     rows = rows.withColumnsRenamed({"v_as_of": "as_of", "v_embedding": "embedding"})
-    told(rows).write.mode("overwrite").parquet(str(out))
+    comparable(rows).write.mode("overwrite").parquet(str(out))
 
 
 def _tempo() -> Any:
-    """Install and import Tempo; IPython is the only dependency that our packages lack."""
+    """Install and import Tempo. IPython is its only dependency that our packages lack."""
     install = [*UV, "pip", "install", "--quiet", "--target"]
     folder = installed(
         PEER, lambda folder: [[*install, str(folder), "--no-deps", PEER], [*install, str(folder), "ipython<10"]]

@@ -44,7 +44,7 @@ _GB = 1e9
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Run what is left of all stages."""
+    """Run the stages that are not finished."""
     del runs
     log = _own_log(size, root)
     folder = log.parent / "largest_run"
@@ -80,7 +80,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     ledger = tile_ledger(tables)
     return {
         "benchmark": "largest_run" if size == SIZE else f"largest_run_{size.events}",
-        "size": size.told()
+        "size": size.facts()
         | {"tiles": ledger.num_tiles([(day, tiled.revision) for day, tiled in ledger.days.items()])},
         "value": round(sum(stage["seconds"] for stage in done.stages.values()), 1),
         "stages": done.stages,
@@ -88,7 +88,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
 
 
 class _Stages:
-    """What stages have taken, kept in a file as they end."""
+    """The seconds and memory of stages, kept in a file after each of them."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ class _Stages:
         self.stages: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
     def run(self, name: str, unit: str, work: Callable[[], int]) -> None:
-        """Run a stage, unless it is done; ``work`` returns how many of ``unit`` it has gone through."""
+        """Run a stage unless it is finished; ``work`` returns the number of ``unit`` it has processed."""
         if name in self.stages:
             return progress(f"{name}: done before")
         start, cores = time.perf_counter(), os.cpu_count() or 1
@@ -116,7 +116,7 @@ class _Stages:
 
 
 def extrapolated(small: Line, large: Line, num_events: int = BILLION) -> dict[str, float]:
-    """Return the seconds of each stage for that many events, by its growth from the one line to the other."""
+    """Return the seconds of each stage for this many events, extrapolated from the growth between two lines."""
     sizes = small["size"]["events"], large["size"]["events"]
     found = {}
     for name, stage in large["stages"].items():
@@ -126,7 +126,7 @@ def extrapolated(small: Line, large: Line, num_events: int = BILLION) -> dict[st
 
 
 def _own_log(size: LogSize, root: Path) -> Path:
-    """Return the folder of a log of its own, which gets a day more."""
+    """Return the folder of a copy of the log, to which a day is added."""
     drawn, items = log_files(size, root)
     folder = root / f"largest-{size.name}"
     if not folder.exists():
@@ -138,7 +138,7 @@ def _own_log(size: LogSize, root: Path) -> Path:
 
 
 def _memory() -> float:
-    """Return the memory of this process and all below it."""
+    """Return the memory of this process and its descendants."""
     own = psutil.Process()
     return sum(own_bytes(process) for process in [own, *own.children(recursive=True)])
 
@@ -148,7 +148,7 @@ def _size_of(folder: Path) -> int:
 
 
 def main() -> None:
-    """Run a tenth and the whole, as the command line asks; print both lines, and what a billion events would take."""
+    """Run a tenth and the whole; print both lines, and an estimate for a billion events."""
     asked = ask("largest_run", SIZE, small=SMALL, runs=1, unit="events", number=SIZE.events, resized=SIZE.of_events)
     spark = get_session(master=f"local[{os.cpu_count()}]", conf={"spark.driver.memory": "6g"}, app_name="largest_run")
     tenth = replace(asked.size.of_events(asked.size.events // 10), items=max(10, asked.size.items // 10))

@@ -36,7 +36,7 @@ NUM_LATE = 1000
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Take up a late day and rebuild, in tables made anew for each run."""
+    """Include a late day and rebuild, in new tables for each run."""
     taken = []
     for _ in range(runs):
         with open_site(spark, size, root) as kept:
@@ -59,7 +59,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     seconds, peer_seconds, features_seconds = (statistics.median(column) for column in zip(*taken, strict=True))
     return ratio_line(
         "late_day_vs_full",
-        size.told() | {"late_events": NUM_LATE},
+        size.facts() | {"late_events": NUM_LATE},
         seconds=seconds,
         peer="full rebuild from the log",
         peer_seconds=peer_seconds,
@@ -68,7 +68,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
 
 
 def _from_nothing(site: Site) -> Site:
-    """Return a site of the same log that has no tables yet."""
+    """Return a site with the same log and without tables."""
     config = site_config(site.folder / "from-nothing", site.log, site.items)
     return replace(site, tables=open_tables(config, site.tables.spark), config=config)
 

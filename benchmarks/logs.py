@@ -47,10 +47,10 @@ _UTC = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True)
 class LogSize:
-    """What a log holds.
+    """The size of a log.
 
-    ``copies``: rows have an ``event_id``, and 1 % of them come twice. ``skewed``: 10 % of the events are one user's,
-    5 % a bot's, each with another item, and half of all others are with one item.
+    ``copies``: rows have an ``event_id``, and 1% of them are duplicated. ``skewed``: one user has 10% of the events, a
+    bot has 5%, each with another item, and half of all other events are with one item.
     """
 
     events: int
@@ -67,11 +67,11 @@ class LogSize:
         return f"log-{self.events}-{self.users}-{self.items}-{self.days}{kind}-seed{self.seed}"
 
     def of_events(self, events: int) -> "LogSize":
-        """Return a log of as many events per user with that many events."""
+        """Return a log with this number of events, and the same number of events per user."""
         return replace(self, events=events, users=max(2, round(self.users * events / self.events)))
 
-    def told(self) -> dict[str, Any]:
-        """Return the size as a benchmark's line tells it."""
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of ``size`` in a benchmark's line."""
         return {
             **{name: value for name, value in asdict(self).items() if name not in ("copies", "skewed", "seed")},
             "cores": os.cpu_count(),
@@ -83,7 +83,7 @@ SMALL = LogSize(events=20_000, users=300, items=200, days=60)
 
 @dataclass(frozen=True)
 class Site:
-    """Tables with tiles and item vectors of a log, and the files that they were made from."""
+    """Tables with tiles and item vectors of a log, and the files they were built from."""
 
     tables: Tables
     config: Config
@@ -93,7 +93,7 @@ class Site:
 
     @property
     def folder(self) -> Path:
-        """The site's own folder: what is written there goes when the benchmark is over."""
+        """The site's own folder, which is deleted after the benchmark."""
         assert self.config.root is not None
         return Path(self.config.root)
 
@@ -109,7 +109,7 @@ def local_files(rows: DataFrame) -> list[str]:
 
 
 def log_files(size: LogSize, root: Path) -> tuple[Path, Path]:
-    """Return the folder of the log, a file a day, and the item file; they are drawn where they are not there yet."""
+    """Return the folder of the log, with one file per day, and the item file; draw them if they are missing."""
     folder = root / size.name
     if not folder.exists():
         print(f"drawing {folder}", file=sys.stderr)
@@ -122,9 +122,9 @@ def log_files(size: LogSize, root: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def open_site(spark: SparkSession, size: LogSize, root: Path, *, as_ofs: list[date] | None = None) -> Iterator[Site]:
-    """Open tables with the tiles of a log and item vectors for ``as_ofs``, to write to and to throw away.
+    """Open tables with the tiles of a log and item vectors for ``as_ofs``: a copy that may be changed and is deleted.
 
-    The tiles are built by ``build_tiles`` once and kept beside the log, until the code that builds them changes.
+    ``build_tiles`` builds the tiles once. They are kept next to the log until the code that builds them changes.
     """
     log, items = log_files(size, root)
     kept = (
@@ -149,7 +149,7 @@ def open_site(spark: SparkSession, size: LogSize, root: Path, *, as_ofs: list[da
 
 
 def site_config(root: Path, log: Path, items: Path, *, event_id: bool = False, log_format: str = "parquet") -> Config:
-    """Return the configuration that all benchmarks of features share."""
+    """Return the configuration that all feature benchmarks share."""
     columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "weight": "weight"}
     values = {
         "root": str(root),
@@ -167,7 +167,7 @@ def site_config(root: Path, log: Path, items: Path, *, event_id: bool = False, l
 
 
 def link_files(source: Path, target: Path) -> None:
-    """Copy a folder; Parquet files, which nobody changes in place, are linked."""
+    """Copy a folder. Parquet files are hard-linked, since they are never changed in place."""
 
     def link(file: str, copy: str) -> None:
         if file.endswith(".parquet") and "_delta_log" not in file:
@@ -179,7 +179,7 @@ def link_files(source: Path, target: Path) -> None:
 
 
 def with_own_log(kept: Site) -> Site:
-    """Give a site a log of its own to add files to, and tell the inventory."""
+    """Give a site its own copy of the log, to which files may be added, and update the inventory."""
     log = kept.folder / "log"
     link_files(kept.log, log)
     site = replace(kept, log=log, config=site_config(kept.folder, log, kept.items))
@@ -193,7 +193,7 @@ def build_site_tiles(site: Site) -> None:
 
 
 def add_next_day(size: LogSize, log: Path) -> None:
-    """Add the day after the last to a log, as large as the others."""
+    """Add a day after the last one to a log, as large as the others."""
     num = size.events // size.days
     pq.write_table(
         _Draw(size).events(AS_OF, num, np.random.default_rng([size.seed, size.days])), log / f"{AS_OF}.parquet"
@@ -206,7 +206,7 @@ def add_late_events(size: LogSize, log: Path, day: date, *, num: int) -> None:
 
 
 def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tables, Versions]:
-    """Bring tiles and item vectors up to date; what is there already costs a listing."""
+    """Bring tiles and item vectors up to date. Cost if they are: a listing."""
     tables = open_tables(config, spark)
     if not tiles.latest_tile_days(tables):
         build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
@@ -217,7 +217,7 @@ def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tab
 
 
 class _Draw:
-    """Who does how much, and what is how popular: the same for all days of a log."""
+    """The activity of users and the popularity of items, the same for all days of a log."""
 
     def __init__(self, size: LogSize) -> None:
         random = np.random.default_rng(size.seed)
@@ -226,7 +226,7 @@ class _Draw:
         self._user_ids, self._item_ids = _ids("u", size.users), _ids("i", size.items)
 
     def events(self, day: date, num: int, random: np.random.Generator) -> pa.Table:
-        """Draw events of a day, in order of time: user_id, item_id, event_at, weight."""
+        """Draw the events of a day, ordered by time: user_id, item_id, event_at, weight."""
         at = np.sort(random.integers(_DAY_US, size=num)) + (day - _EPOCH).days * _DAY_US
         columns = {
             "user_id": self._user_ids.take(pa.array(np.searchsorted(self._user_cdf, random.random(num)))),
@@ -238,7 +238,7 @@ class _Draw:
 
 
 def _write_events(size: LogSize, folder: Path) -> None:
-    """Write one file a day."""
+    """Write one file per day."""
     folder.mkdir(parents=True)
     draw = _Draw(size)
     for k in range(size.days):
@@ -254,7 +254,7 @@ def _write_events(size: LogSize, folder: Path) -> None:
 
 
 def _skewed(table: pa.Table, day: int, random: np.random.Generator) -> pa.Table:
-    """Give events to a user, a bot and an item that have far more than others."""
+    """Give far more events than average to a user, a bot and an item."""
     draw = random.random(len(table))
     is_heavy, is_bot = pa.array(draw < 0.1), pa.array((draw >= 0.1) & (draw < 0.15))
     is_hit = pa.array((random.random(len(table)) < 0.5) & (draw >= 0.15))
@@ -266,7 +266,7 @@ def _skewed(table: pa.Table, day: int, random: np.random.Generator) -> pa.Table:
 
 
 def _with_copies(table: pa.Table, day: date, random: np.random.Generator) -> pa.Table:
-    """Add 1 % of rows again: half as they are, half later on their day and with another weight."""
+    """Duplicate 1% of the rows: half of them unchanged, half later on the same day with another weight."""
     copies = table.take(pa.array(np.flatnonzero(random.random(len(table)) < 0.01)))
     is_later = random.random(len(copies)) < 0.5
     last = (day - _EPOCH).days * _DAY_US + _DAY_US - 1
@@ -279,7 +279,7 @@ def _with_copies(table: pa.Table, day: date, random: np.random.Generator) -> pa.
 
 
 def _write_items(size: LogSize, path: Path) -> None:
-    """Write item_id and vec; 1 % of items have no vector."""
+    """Write item_id and vec; 1% of the items have no vector."""
     random = np.random.default_rng([size.seed, 1 << 20])
     vectors = np.rint(random.standard_normal((size.items, DIM)) / np.sqrt(DIM) * 2**16) / 2**16
     has_vector = random.random(size.items) >= 0.01

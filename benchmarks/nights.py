@@ -41,7 +41,7 @@ DONE, REFUSED = 0, 3  # exit codes
 
 @dataclass(frozen=True)
 class NightsSize:
-    """How many nights there are; in the middle one the day comes broken."""
+    """The number of nights; in the middle one, the day's file is broken."""
 
     nights: int = 10
 
@@ -50,7 +50,7 @@ class NightsSize:
 
     @property
     def broken(self) -> date:
-        """The as-of date of the night that is to be refused; its broken day is the one before."""
+        """The as-of date of the daily run that must be refused; the broken day is the one before."""
         return AS_OF + (self.nights + 1) // 2 * DAY
 
     @property
@@ -92,7 +92,7 @@ def measure(size: NightsSize, folder: Path) -> Line:
 
 @dataclass
 class Nights:
-    """A root, and what went wrong in it. ``seconds``: of each night that was to succeed."""
+    """A root, and the errors found in it. ``seconds``: of each daily run that should succeed."""
 
     folder: Path
     root: str = "root"
@@ -116,12 +116,12 @@ class Nights:
         self.config.write_text(yaml.safe_dump(values), encoding="utf-8")
 
     def copied(self, to: Path) -> "Nights":
-        """Copy the root as it is."""
+        """Copy the root."""
         shutil.copytree(self.folder / self.root, to)
         return Nights(self.folder, to.name, self.faults)
 
     def run(self, *arguments: str, wanted: int = DONE) -> str:
-        """Run a command of userrep as a process; an exit code that is not the wanted one is a fault."""
+        """Run a userrep command as a process; an unexpected exit code is an error."""
         ended = run_process([*arguments, "--config", str(self.config)])
         last = (ended.stderr.strip().splitlines() or ["nothing said"])[-1]
         progress(f"userrep {' '.join(arguments)}: exit {ended.returncode}")
@@ -130,7 +130,7 @@ class Nights:
         return ended.stdout if wanted == DONE else last
 
     def night(self, as_of: date, *, is_broken: bool) -> None:
-        """Run a night; a broken one twice, with its day's file as it came and as it should have."""
+        """Run one night; a broken one twice, with the broken and with the corrected file."""
         command = ("daily", "--as-of", str(as_of), "--as-if-on-time")
         if is_broken:
             served, whole = self.exported(as_of - DAY), self.day_file(as_of - DAY).read_bytes()
@@ -146,14 +146,14 @@ class Nights:
             self.faults.append(f"{self.newest()} serves after the night of {as_of}")
 
     def compare(self, undisturbed: "Nights", as_of: date) -> None:
-        """Let the copy go to the same date in one step, and compare to the bit."""
+        """Update the copy to the same date in one step, and compare to the bit."""
         undisturbed.run("daily", "--as-of", str(as_of), "--as-if-on-time")
         for what in ("features", "embeddings"):
             if self.exported(as_of, what) != undisturbed.exported(as_of, what):
                 self.faults.append(f"{what} of {as_of} are not those of a root in which nothing broke")
 
     def forget(self, user: str) -> int:
-        """Forget a user at once and look for the id; return in how many files it stood before."""
+        """Erase a user at once and search for the id; return the number of files that contained it before."""
         before = files_naming(self.folder / self.root, user)
         ids = self.folder / "forgotten.txt"
         ids.write_text(user, encoding="utf-8")
@@ -165,14 +165,14 @@ class Nights:
         return len(before)
 
     def exported(self, as_of: date, what: str = "embeddings") -> pa.Table:
-        """Export a date and read it, sorted by user."""
+        """Export a date and return it, sorted by user."""
         out = self.folder / f"{self.root}-{what}-{as_of}"
         shutil.rmtree(out, ignore_errors=True)
         self.run("export", what, "--as-of", str(as_of), "--out", str(out))
         return pq.read_table(out).sort_by("user_id")
 
     def newest(self) -> str:
-        """Ask what serves: the as-of date of the newest published snapshot."""
+        """Return the as-of date of the newest published snapshot of the serving space."""
         spaces: list[dict[str, Any]] = json.loads(self.run("status", "--json"))["spaces"]
         serving = next(space for space in spaces if space["state"] == "serving")
         return max(str(one["as_of"]) for one in serving["snapshots"] if one["state"] == "published")
@@ -182,13 +182,13 @@ class Nights:
 
 
 def run_process(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of userrep in a process of its own."""
+    """Run a userrep command in a process of its own."""
     command = [sys.executable, "-m", "userrep.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def write_days(events: pa.Table, out: Path, *, end: date) -> list[str]:
-    """Write a log's days before ``end`` as a file each, with UUIDs for users; return these, sorted."""
+    """Write the days of a log before ``end`` as one file each, with UUIDs as user ids; return these, sorted."""
     events = with_uuids(events)
     days = pc.cast(pc.floor_temporal(events["timestamp"], unit="day"), pa.date32())
     events = events.append_column("day", days).filter(pc.less(days, pa.scalar(end)))
@@ -200,7 +200,7 @@ def write_days(events: pa.Table, out: Path, *, end: date) -> list[str]:
 
 
 def with_uuids(rows: pa.Table) -> pa.Table:
-    """Put a UUID in the place of each user id."""
+    """Replace each user id by a UUID."""
     distinct = pc.unique(rows["user_id"].combine_chunks())
     uuids = pa.array([str(uuid5(NAMESPACE_OID, user)) for user in distinct.to_pylist()])
     at = rows.column_names.index("user_id")
@@ -215,7 +215,7 @@ def break_day(file: Path) -> None:
 
 
 def files_naming(folder: Path, *texts: str) -> list[str]:
-    """List the files in whose bytes, or in whose decompressed Parquet, one of some texts stands."""
+    """List the files that contain one of the texts, in their bytes or in decompressed Parquet."""
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
@@ -227,7 +227,7 @@ def files_naming(folder: Path, *texts: str) -> list[str]:
 
 
 def main() -> None:
-    """Run as the command line asks, and print the line."""
+    """Run with the arguments of the command line, and print the line."""
     asked = ask("nights", SIZE, small=SMALL, runs=1, unit="nights", number=SIZE.nights, resized=SIZE.of_nights)
     folder = asked.root / "nights"
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,8 +19,8 @@ UV = [sys.executable, "-m", "uv"]
 def installed(peer: str, commands: Callable[[Path], list[list[str]]]) -> Path:
     """Return the folder of a peer's environment; the first call installs it.
 
-    ``peer``: a requirement with its version. Another version and another Python get a folder of their own.
-    ``commands``: what installs the peer into a folder. Parallel processes wait for each other.
+    ``peer``: a requirement with its version. Each version, and each version of Python, has its own folder.
+    ``commands``: commands that install the peer into a folder. Parallel processes wait for each other.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def tried(peer: str, command: list[str], what: str = "install", **environment: s
     Raises
     ------
     Skipped
-        If the command fails, with the last line of its errors.
+        If the command fails, with the last line of its stderr.
     """
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
     if ran.returncode:

@@ -52,7 +52,7 @@ Vectors = dict[str, NDArray[np.float32]]  # by modality: a vector of each item, 
 
 
 class Tiles(NamedTuple):
-    """Events by user, item and day, in the order of days; N rows of U users and I items."""
+    """Events by user, item and day, sorted by day; N rows of U users and I items."""
 
     user_ids: list[str]
     item_ids: list[str]
@@ -65,7 +65,7 @@ class Tiles(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The users of a date, and their inputs as they are before scaling."""
+    """The users of a date, and their inputs before scaling."""
 
     user_N: NDArray[np.int64]
     x_NF: NDArray[np.float32]
@@ -105,14 +105,14 @@ def main() -> None:
 
 @contextmanager
 def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Note how long a step takes."""
+    """Record the seconds of a step."""
     start = time.perf_counter()
     yield
     seconds[step] = round(time.perf_counter() - start, 3)
 
 
 def read_tiles(config: Config) -> Tiles:
-    """Read the log without its copies, and count."""
+    """Read the log without duplicates, and count."""
     events = config.events
     assert events.columns is not None
     names = events.columns
@@ -171,7 +171,7 @@ def item_vectors(config: Config, tiles: Tiles, versions: list[date]) -> dict[str
 
 
 def content_vectors(config: Config, tiles: Tiles) -> NDArray[np.float32]:
-    """Return a vector of each item's title."""
+    """Return a vector for each item's title."""
     assert config.items is not None
     names = config.items.columns
     table = pq.read_table(config.items.path, columns=[names.item_id, names.text])
@@ -196,7 +196,7 @@ def read_attributes(config: Config, user_ids: list[str]) -> dict[str, list[str |
 
 
 def vocabulary(attributes: Mapping[str, list[str | None]]) -> dict[str, list[str]]:
-    """Return the values that one-hot blocks tell apart."""
+    """Return the values of one-hot blocks."""
     return {name: [*sorted({v for v in values if v is not None}), UNKNOWN] for name, values in attributes.items()}
 
 
@@ -280,7 +280,7 @@ def train(
     plan: Mapping[str, Any],
     candidates: Mapping[str, NDArray[np.float32]],
 ) -> tuple[Scaler, Autoencoder]:
-    """Fit scaler, network and propensities on the training dates; a twentieth of the users chooses the epoch."""
+    """Fit scaler, network and propensities on the training dates; a twentieth of the users selects the best epoch."""
     torch.set_num_threads(_CORES)
     settings, random = config.training, np.random.default_rng(config.training.seed)
     held_out = random.random(1 + max(int(users.user_N.max()) for users in rows.values())) < settings.held_out_share

@@ -61,7 +61,7 @@ class FirstRun:
 
 
 def measure(run: FirstRun, root: Path, runs: int) -> list[Line]:
-    """Run both in turn, compare what they made, and return both lines."""
+    """Run both alternately, compare their results, and return both lines."""
     log = load_config(run.config).events.path
     if log is None or not Path(log).exists():
         raise Skipped(f"{run.config} names a log that is not here: {log}")
@@ -148,7 +148,7 @@ def plan_of(config: Config, run: FirstRun) -> dict[str, Any]:
 
 
 def check_same(config: Config, plan: dict[str, Any]) -> None:
-    """Refuse other inputs from our item vectors, or other embeddings from our weights, on two dates."""
+    """Check that inputs from our item vectors and embeddings from our weights are the same on two dates."""
     tables = open_tables(config, None)
     space = find_space(tables, None)
     artifact = load_artifact(artifact_folder(config, space), space.content_hash)
@@ -185,7 +185,7 @@ def _our_vectors(tables: Tables, config: Config, tiles: Tiles, version: str) -> 
 
 
 def _ours(tables: Tables, config: Config, artifact: Artifact, day: date) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the ids, in order, of a date's users, and our inputs, before scaling, and embeddings of them."""
+    """Return the sorted ids of a date's users, with our inputs before scaling and our embeddings."""
     space = find_space(tables, None)
     features_rows = rows_of(tables, features_table(config, space.lineage_id), {"as_of": day}, None)
     x_NF = artifact.layout.raw(features_rows.combine_chunks().to_batches()[0])
@@ -198,7 +198,7 @@ def _ours(tables: Tables, config: Config, artifact: Artifact, day: date) -> tupl
 
 
 def _printed(command: list[str]) -> str:
-    """Run a module of Python in a process of its own, and return what it prints."""
+    """Run a Python module in a process of its own, and return its output."""
     ran = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True)
     return ran.stdout.strip().splitlines()[-1]
 

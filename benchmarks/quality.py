@@ -43,7 +43,7 @@ EMBEDDING = "embedding"
 
 
 class Question(NamedTuple):
-    """Which tasks, as (task, metric), and which baselines; of several the best counts at each task."""
+    """Tasks, as (task, metric), and baselines; of several, the best one counts at each task."""
 
     name: str
     tasks: list[tuple[str, str]]
@@ -66,7 +66,7 @@ QUESTIONS = [
 
 
 def measure(num_seeds: int, root: Path) -> list[Line]:
-    """Train the spaces, judge the first beside all baselines and the others alone, and answer the questions."""
+    """Train the spaces, measure the first one with all baselines and the others alone, and answer the questions."""
     log = load_config(CONFIG).events.path
     if log is None or not Path(log).exists():
         raise Skipped(f"{CONFIG} names a log that is not here: {log}")
@@ -87,7 +87,7 @@ def measure(num_seeds: int, root: Path) -> list[Line]:
 
 
 def lines(found: Sequence[Sequence[Measured]]) -> list[Line]:
-    """Answer all questions by what was measured of each space; baselines are those of the first."""
+    """Answer all questions from the measurements of each space; baselines are those of the first."""
     return [_answered(question, found) for question in QUESTIONS]
 
 
@@ -119,7 +119,7 @@ def _answered(question: Question, found: Sequence[Sequence[Measured]]) -> Line:
 
 
 def _first_day_picks(root: Path) -> Path:
-    """Write up to ``PICKS`` items of each user's first day, drawn by a hash, as picked when that day began."""
+    """Write up to ``PICKS`` items of each user's first day, drawn by a hash, as picks at the start of that day."""
     target = root / "quality-picks.parquet"
     if not target.exists():
         log = load_config(CONFIG).events
@@ -138,7 +138,7 @@ def _first_day_picks(root: Path) -> Path:
 
 
 def _space(work: Pipeline, seed: int) -> Space:
-    """Return the space of a seed; it is trained where an earlier run has not, and that of a killed run goes on."""
+    """Return the space of a seed; train it if no earlier run has, or resume a killed training."""
 
     def trained() -> dict[int, Space]:
         spaces = [space for space in list_spaces(work.tables) if space.state != CANDIDATE]

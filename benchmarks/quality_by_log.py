@@ -48,9 +48,9 @@ PEERS = (
 
 
 class Log(NamedTuple):
-    """A log and where the training of its splits ends: that of the later one is in its configuration.
+    """A log and the end of training for each split; that of the later one is in its configuration.
 
-    A log that is too short for two has a later split only, so no choice is made on it. A generated log has the
+    A log that is too short for two splits only has a later one, so no choice is made on it. A generated log has the
     demo's configuration.
     """
 
@@ -75,7 +75,7 @@ SPLITS = ("earlier", "later")
 
 
 def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
-    """Measure what is left of a log's split, and compare."""
+    """Measure the units of a log's split that are not finished, and compare."""
     found = [_unit(name, split, seed, root) for seed in range(1, num_seeds + 1)]
     compared = leads(found)
     return {
@@ -89,7 +89,7 @@ def measure(name: str, split: str, num_seeds: int, root: Path) -> Line:
 
 
 def _values(found: Sequence[Sequence[Measured]]) -> dict[str, dict[str, float]]:
-    """Return all figures by task and representation: the embedding's as the mean over trainings."""
+    """Return all values by task and representation; for the embedding, the mean over trainings."""
     values: dict[str, dict[str, float]] = {}
     for one in first_metrics(found[0]):
         same = [m.value for m in chain.from_iterable(found) if _key(m) == _key(one)]
@@ -102,7 +102,7 @@ def _key(one: Measured) -> tuple[str, str, str]:
 
 
 def _unit(name: str, split: str, seed: int, root: Path) -> list[Measured]:
-    """Train and evaluate a space, or read what an earlier run has kept. Peers are fitted with the first seed."""
+    """Train and evaluate a space, or read the result of an earlier run. Peers are fitted with the first seed."""
     config = _config(name, split, seed, root)
     made_by = short_hash([code_hash(), config.model_dump()])
     kept = root / "quality_by_log" / f"{name}-{split}" / f"seed{seed}-{made_by}.json"
@@ -169,7 +169,7 @@ def _session(config: Config) -> SparkSession:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run with the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality_by_log")
     parser.add_argument("--small", action="store_true", help="one training, the earlier split of one log")
     parser.add_argument("--log", choices=LOGS, help="one log (default: all)")

@@ -18,7 +18,7 @@ from benchmarks.training_data import BATCH, SHUFFLED_ROWS, SIZE, Rows, RowSize, 
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
-    """Take an epoch from both."""
+    """Read an epoch with both."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is asked of a hub
     os.environ.setdefault("HF_HOME", str(root / "hf"))
     try:

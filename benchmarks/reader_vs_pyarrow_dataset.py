@@ -22,7 +22,7 @@ from userrep.store.arrow import unpacked
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
-    """Take an epoch from both."""
+    """Read an epoch with both."""
 
     def epoch(files: list[list[str]], number: int) -> DataLoader[Rows]:
         scan = ShuffledScan([file for shard in files for file in shard], size.layout.width, number)
@@ -32,7 +32,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
 
 
 class ShuffledScan(IterableDataset[Rows]):
-    """Row groups in random order, rows permuted in buffers: the shuffling that ours has."""
+    """Row groups in random order, rows permuted in buffers: the same shuffling as ours."""
 
     def __init__(self, files: list[str], width: int, seed: int) -> None:
         self._files, self._width, self._seed = files, width, seed
@@ -52,7 +52,7 @@ class ShuffledScan(IterableDataset[Rows]):
             yield from self._batches(waiting, random, 1)
 
     def _batches(self, parts: list[pa.RecordBatch], random: np.random.Generator, least: int) -> Iterator[Rows]:
-        """Yield permuted batches, and return what is left of rows when fewer than ``least`` are."""
+        """Yield permuted batches, and return the remaining rows when fewer than ``least`` are left."""
         rows = pa.Table.from_batches(parts).combine_chunks()
         keys = rows.column("row_key").chunk(0).to_numpy()
         x = unpacked(rows.column("x").chunk(0), self._width)

@@ -24,7 +24,7 @@ from userrep.spark.session import get_session
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
-    """Take an epoch from both in turn."""
+    """Read an epoch with both alternately."""
     files = training_files(size, root)
     lists = [file for shard in training_files(size, root, lists=True) for file in shard]
     active = SparkSession.getActiveSession()
@@ -37,10 +37,10 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
         for k in range(runs):
             ours.append(seconds_of(lambda k=k: taken(our_epoch(files, size, epoch=2 + k))))
             start = time.perf_counter()
-            told = _peer(rows, size)
-            check_rows(checked, told["checksum"], size)
-            theirs.append(told["seconds"])
-            starts.append(time.perf_counter() - start - theirs[-1] - told["check_seconds"])
+            result = _peer(rows, size)
+            check_rows(checked, result["checksum"], size)
+            theirs.append(result["seconds"])
+            starts.append(time.perf_counter() - start - theirs[-1] - result["check_seconds"])
             progress(f"run {k + 1} of {runs}: ours {ours[-1]:.1f} s, the peer's {theirs[-1]:.1f} s")
     finally:
         if active is None:
@@ -48,7 +48,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
     seconds, peer_seconds, more = (statistics.median(taken) for taken in (ours, theirs, starts))
     return ratio_line(
         "reader_vs_torch_distributor",
-        size.told(),
+        size.facts(),
         seconds=seconds,
         peer="TorchDistributor",
         peer_seconds=peer_seconds,
@@ -57,7 +57,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
 
 
 def _peer(rows: DataFrame, size: RowSize) -> dict[str, Any]:
-    """Take an epoch in a process that TorchDistributor starts, and one more for the checksum; return what it tells."""
+    """Read an epoch in a process that TorchDistributor starts, and one more for the checksum; return its result."""
     num_rows, batch = size.rows, BATCH
 
     def train() -> dict[str, Any]:  # goes there by value: it uses nothing of this module

@@ -23,7 +23,7 @@ SIZE = LogSize(events=50_000_000, users=50_000)
 
 
 def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
-    """Refresh and rebuild tables that stand at the day before, anew for each run."""
+    """Refresh and rebuild tables of the previous day, which are restored for each run."""
     taken = []
     for _ in range(runs):
         with open_site(spark, size, root, as_ofs=[AS_OF - timedelta(days=1), AS_OF]) as site:
@@ -37,7 +37,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         progress(f"refreshed in {refreshed:.1f} s, rebuilt in {rebuilt:.1f} s")
     return ratio_line(
         "refresh_vs_full",
-        size.told(),
+        size.facts(),
         seconds=statistics.median(t[0] for t in taken),
         peer="full rebuild from the tiles",
         peer_seconds=statistics.median(t[1] for t in taken),

@@ -29,7 +29,7 @@ Size = TypeVar("Size")
 
 @dataclass(frozen=True)
 class Asked(Generic[Size]):
-    """What the command line asks of a benchmark."""
+    """The arguments of a benchmark."""
 
     size: Size
     root: Path
@@ -38,7 +38,7 @@ class Asked(Generic[Size]):
 
 
 class Skipped(Exception):  # noqa: N818  # not a fault of ours
-    """The peer cannot be had, or does not finish; the text says why."""
+    """The peer cannot be installed or does not finish. The message gives the reason."""
 
 
 def ratio_line(benchmark: str, size: Line, *, seconds: float, peer: str, peer_seconds: float, **more: Any) -> Line:
@@ -57,7 +57,7 @@ def ratio_line(benchmark: str, size: Line, *, seconds: float, peer: str, peer_se
 def run(
     benchmark: str, measure: Measure, size: LogSize, *, runs: int, small: LogSize = SMALL, memory: str = "6g"
 ) -> None:
-    """Run one benchmark as the command line asks, in a session of its own, and print its line.
+    """Run one benchmark with the arguments of the command line, in its own session, and print its line.
 
     A run on the small log comes first, so that the session is warm. ``memory``: of the JVM.
     """
@@ -81,7 +81,7 @@ def run(
 def ask(
     benchmark: str, size: Size, *, small: Size, runs: int, unit: str, number: int, resized: Callable[[int], Size]
 ) -> Asked[Size]:
-    """Read the command line of a benchmark; ``number`` of ``unit`` is what ``size`` has, ``resized`` changes it."""
+    """Parse the command line of a benchmark. ``size`` has ``number`` of ``unit``; ``resized`` changes the number."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}")
     parser.add_argument("--small", action="store_true", help="a size of seconds, to see that answers agree")
     parser.add_argument(f"--{unit}", dest="number", type=int, metavar="N", help=f"number of {unit} ({number:,})")
@@ -98,7 +98,7 @@ def ask(
 
 
 def print_line(benchmark: str, measured: Callable[[], Line]) -> None:
-    """Print the line of a benchmark, or why it was skipped. With RECORD in the environment, keep it for the results."""
+    """Print the line of a benchmark, or why it was skipped. With RECORD set, keep it for the results page."""
     try:
         line = measured()
         if os.environ.get("RECORD"):
@@ -109,12 +109,12 @@ def print_line(benchmark: str, measured: Callable[[], Line]) -> None:
 
 
 def progress(text: str) -> None:
-    """Say on stderr what is going on."""
+    """Report progress on stderr."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Return how long ``work`` takes, by the wall clock."""
+    """Return the wall-clock seconds of ``work``."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -123,7 +123,7 @@ def seconds_of(work: Callable[[], Any]) -> float:
 def alternating(
     ours: Callable[[], Any], theirs: Callable[[], Any], *, check: Callable[[], None], runs: int
 ) -> tuple[float, float]:
-    """Run both sides in turn, ``check`` the answers of the first turn, and return both medians of seconds."""
+    """Run both sides alternately, ``check`` the first answers, and return the medians of both sides' seconds."""
     taken: list[tuple[float, float]] = []
     for k in range(runs):
         taken.append((seconds_of(ours), seconds_of(theirs)))
@@ -135,7 +135,7 @@ def alternating(
 
 @contextmanager
 def watched_workers() -> Iterator[list[float]]:
-    """Sample the memory of Spark's Python workers; the list holds the peak of the largest one, in MiB, at the end."""
+    """Sample the memory of Spark's Python workers. At the end, the list has the peak of the largest one, in MiB."""
 
     def largest() -> float:
         workers = psutil.Process().children(recursive=True)
@@ -146,9 +146,9 @@ def watched_workers() -> Iterator[list[float]]:
 
 
 def own_bytes(process: psutil.Process, name: str = "") -> int:
-    """Return the memory of a process whose name has ``name`` in it; 0 of others, and of one that is gone.
+    """Return the memory of a process whose name contains ``name``; 0 for other processes and for one that has ended.
 
-    Pages of mapped files, which the system takes back when it needs them, don't count.
+    Pages of mapped files are not counted, since the system can reclaim them.
     """
     try:
         memory = process.memory_info()
@@ -159,7 +159,7 @@ def own_bytes(process: psutil.Process, name: str = "") -> int:
 
 @contextmanager
 def peak_of(measured: Callable[[], float], *, every: float) -> Iterator[list[float]]:
-    """Call a function every so many seconds in a thread; the list holds its largest value at the end."""
+    """Call a function periodically in a thread. At the end, the list has its largest value."""
     peak, done = [0.0], threading.Event()
 
     def watch() -> None:

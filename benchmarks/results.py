@@ -23,7 +23,7 @@ _LOAD = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # b
 
 @dataclass(frozen=True)
 class Goal:
-    """The largest ``ratio`` that a benchmark may have, and the one that it aims at."""
+    """The required and the desired upper limit of a benchmark's ``ratio``."""
 
     must: float
     aim: float
@@ -48,7 +48,7 @@ this page from the records in `docs/results/`; a benchmark that runs with `RECOR
 
 
 def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
-    """Keep a benchmark's line, with what it was measured with."""
+    """Keep a benchmark's line, with the environment it was measured in."""
     git = shutil.which("git") or "git"
     commit = subprocess.run([git, "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
     facts = {
@@ -65,7 +65,7 @@ def record(line: dict[str, Any], folder: Path = RECORDS) -> None:
 
 
 def page(folder: Path = RECORDS) -> str:
-    """Write the page of all records."""
+    """Return the page with all records."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     ratios = [kept for kept in records if "ratio" in kept["line"]]
     values = [kept for kept in records if "value" in kept["line"]]
@@ -101,7 +101,7 @@ def _measured(kept: dict[str, Any]) -> str:
 
 
 def _details(kept: dict[str, Any]) -> str:
-    """Write all that a record has beside its main figure: size, parts, load and versions."""
+    """Return a record's details in addition to its main value: size, parts, load and versions."""
     line = kept["line"]
     shown = ("benchmark", "seconds", "peer", "peer_seconds", "ratio", "value")
     rows = [[name.replace("_", " "), _plain(value)] for name, value in line.items() if name not in shown]

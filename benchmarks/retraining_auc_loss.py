@@ -42,7 +42,7 @@ def measure(num_seeds: int, root: Path) -> Line:
 
 def _line(diffs: list[SpaceDiff]) -> Line:
     models = [diff.models[0] for diff in diffs]
-    told = [diff.agreement for diff in diffs]
+    agreements = [diff.agreement for diff in diffs]
     return {
         "benchmark": "retraining_auc_loss",
         "size": {
@@ -54,14 +54,14 @@ def _line(diffs: list[SpaceDiff]) -> Line:
         "value": round(statistics.mean(m.auc_loss for m in models), 4),
         "by_seed": [round(m.auc_loss, 4) for m in models],
         "auc_own": [round(m.auc_own, 4) for m in models],
-        "mean_cosine": round(statistics.mean(t.mean_cosine for t in told), 4),
-        "residual": round(statistics.mean(t.residual for t in told), 4),
-        "overlap_at_10": round(statistics.mean(t.overlap_at_10 for t in told), 3),
+        "mean_cosine": round(statistics.mean(t.mean_cosine for t in agreements), 4),
+        "residual": round(statistics.mean(t.residual for t in agreements), 4),
+        "overlap_at_10": round(statistics.mean(t.overlap_at_10 for t in agreements), 3),
     }
 
 
 def _space(root: Path, seed: int, until: date) -> Space:
-    """Return the space of a seed and date; it is trained where an earlier run has not."""
+    """Return the space of a seed and date; train it if no earlier run has."""
     work = _pipeline(_config(root, seed, until))
     done = root / f"retraining-seed{seed}-{until}.txt"
     if not done.exists():

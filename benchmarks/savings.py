@@ -56,7 +56,7 @@ TRAIN, TEST = (95, 88, 81, 74), (37, 30)
 
 @dataclass(frozen=True)
 class SavingsSize:
-    """A log: users, and how many events each has on a day of theirs."""
+    """A log: the number of users, and of events per active day of a user."""
 
     users: int
     events_per_day: float
@@ -76,7 +76,7 @@ class SavingsSize:
 
     @property
     def until(self) -> date:
-        """The embedding is trained on nothing from the first label date on."""
+        """The end of the embedding's training data: the first label date."""
         return self.before_end(TRAIN[0])
 
 
@@ -86,7 +86,7 @@ SMALL = SavingsSize(users=600, events_per_day=1.0, items=200, days=180)
 
 @dataclass
 class Cost:
-    """What some work took: CPU seconds of all processes, and Spark's counts."""
+    """The cost of some work: CPU seconds of all processes, and Spark's counts."""
 
     cpu: float = 0.0
     spark: Counter[str] = field(default_factory=Counter)
@@ -97,13 +97,13 @@ class Cost:
     def __mul__(self, times: float) -> "Cost":
         return Cost(self.cpu * times, Counter({name: round(value * times) for name, value in self.spark.items()}))
 
-    def told(self) -> Line:
+    def facts(self) -> Line:
         return {"cpu_seconds": round(self.cpu, 1), **dict(sorted(self.spark.items()))}
 
 
 @contextmanager
 def counted(spark: SparkSession, what: str) -> Iterator[Cost]:
-    """Count what the block costs."""
+    """Count the cost of the block."""
     cost, work, start = Cost(), SparkWork(spark), time.monotonic()
     with CpuMeter() as meter:
         before = meter.seconds()
@@ -115,7 +115,7 @@ def counted(spark: SparkSession, what: str) -> Iterator[Cost]:
 
 
 def measure(spark: SparkSession, size: SavingsSize, root: Path, teams: Sequence[Team] = TEAMS) -> Line:
-    """Let both sides go through the same days; return the line."""
+    """Run both sides on the same days; return the line."""
     log, folder = drawn_log(spark, size, root), root / f"run-{uuid4().hex}"
     label_dates = [size.before_end(days) for days in (*TRAIN, *TEST)]
     nights = [label_dates[-1] + timedelta(days=k) for k in range(1, NIGHTS + 1)]
@@ -141,15 +141,15 @@ def measure(spark: SparkSession, size: SavingsSize, root: Path, teams: Sequence[
         **{f"value_{name}": value for name, value in saved.items()},
         "auc_loss": round(statistics.mean(loss), 4),
         "auc": {name: {"own": round(own.auc[name], 4), "shared": round(shared.auc[name], 4)} for name in own.auc},
-        **{name: {"own": theirs.told(), "shared": ours.told()} for name, (theirs, ours) in spans.items()},
-        "trained_and_published": shared.begun.told(),
+        **{name: {"own": theirs.facts(), "shared": ours.facts()} for name, (theirs, ours) in spans.items()},
+        "trained_and_published": shared.begun.facts(),
         **about,
     }
 
 
 @dataclass(frozen=True)
 class Days:
-    """What a side's days cost: what all teams share at the beginning, their models, and nights."""
+    """The cost of a side's days: shared work at the start, models, and nights."""
 
     begun: Cost
     models: Cost
@@ -158,7 +158,7 @@ class Days:
 
     @classmethod
     def of(cls, side: "Own | Shared", teams: Sequence[Team], label_dates: list[date], nights: list[date]) -> "Days":
-        """Let a side train, and score everybody night by night."""
+        """Let a side train, and score all users night by night."""
         name = type(side).__name__.lower()
         with counted(side.spark, f"{name}: begin") as begun:
             side.begin(label_dates)
@@ -179,23 +179,23 @@ class Days:
 
     @property
     def first(self) -> Cost:
-        """The trainings of a cycle."""
+        """The cost of the trainings of a cycle."""
         return self.begun + self.models
 
     @property
     def night(self) -> Cost:
-        """A night such as most are."""
+        """The cost of a typical night."""
         return self.nights[-1]
 
     @property
     def cycle(self) -> Cost:
-        """The trainings and all nights."""
+        """The cost of the trainings and all nights."""
         return self.first + self.nights[0] + self.night * (CYCLE - 1)
 
 
 @dataclass
 class Own:
-    """Teams by themselves: features from the raw log each time."""
+    """Teams without sharing: features from the raw log each time."""
 
     spark: SparkSession
     log: Log
@@ -222,7 +222,7 @@ class Own:
 
 @dataclass
 class Shared:
-    """Teams on one embedding: userrep makes it, and they join."""
+    """Teams with one embedding: userrep computes it, and they join."""
 
     spark: SparkSession
     log: Log
@@ -275,7 +275,7 @@ def fitted(stages: Stages, rows: DataFrame, label_dates: list[date], out: Path) 
 
 
 def write_scores(scored: DataFrame, out: Path) -> None:
-    """Write who has which score."""
+    """Write the users' scores."""
     scores = scored.select("user_id", vector_to_array("probability")[1].alias("score"))
     scores.write.mode("overwrite").parquet(str(out))
 
@@ -296,7 +296,7 @@ def drawn_log(spark: SparkSession, size: SavingsSize, root: Path) -> Log:
 
 
 def config_of(size: SavingsSize, log: Log, folder: Path) -> Config:
-    """Configure userrep: the teams' windows, and defaults but for dates that a log of this length has."""
+    """Return userrep's configuration: the teams' windows, dates that fit the log, and defaults otherwise."""
     columns = {name: name for name in ("user_id", "item_id", "event_at", "event_id", "event_type", "weight")}
     values = {
         "root": str(folder / "tables"),
@@ -318,7 +318,7 @@ def config_of(size: SavingsSize, log: Log, folder: Path) -> Config:
 
 
 def main() -> None:
-    """Run as the command line asks, and print the line."""
+    """Run with the arguments of the command line, and print the line."""
     asked = ask("savings", SIZE, small=SMALL, runs=1, unit="users", number=SIZE.users, resized=SIZE.of_users)
     conf = {} if asked.is_small else {"spark.driver.memory": "6g"}
     spark = get_session(master=f"local[{os.cpu_count()}]", conf=conf, app_name="savings")

@@ -27,7 +27,7 @@ _MONTH = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Team:
-    """A task, and the columns whose values the team counts; ``genre`` takes a join with the items."""
+    """A task, and the columns whose values the team counts; ``genre`` needs a join with the items."""
 
     name: str
     facets: tuple[str, ...]
@@ -44,14 +44,14 @@ TEAMS = (
 
 @dataclass(frozen=True)
 class Log:
-    """Where a log lies. ``num_genres``: of its items; ``busy``: so many events make a busy week."""
+    """The location of a log. ``num_genres``: of its items. ``busy``: the number of events of a busy week."""
 
     folder: Path
     num_genres: int
     busy: int
 
     def events(self, spark: SparkSession, *, start: date, end: date) -> DataFrame:
-        """Read the days ``[start, end)``: only their folders."""
+        """Read the days ``[start, end)`` from their folders only."""
         rows = spark.read.parquet(str(self.folder / "events"))
         return rows.where((F.col("ingest_date") >= F.lit(start)) & (F.col("ingest_date") < F.lit(end)))
 
@@ -114,12 +114,12 @@ def features(log: Log, spark: SparkSession, facets: Sequence[str], as_ofs: Seque
 
 
 def asked_at(day: Column) -> Column:
-    """Return label_at of a day: 06:00 UTC, when snapshots are there."""
+    """Return label_at of a day: 06:00 UTC, when snapshots are published."""
     return (day.cast("timestamp") + F.expr("INTERVAL 6 HOURS")).alias("label_at")
 
 
 def classifier(inputs: str) -> Pipeline:
-    """Return the model of both sides."""
+    """Return the model that both sides use."""
     return Pipeline(stages=[LogisticRegression(featuresCol=inputs, labelCol="label", maxIter=50, regParam=1e-3)])
 
 

@@ -60,7 +60,7 @@ _UTC = pa.timestamp("us", "UTC")
 
 @dataclass(frozen=True)
 class StreamSize:
-    """How many users the base has, and how wide each of two modalities is."""
+    """The number of users in the base, and the width of each of two modalities."""
 
     users: int
     dim: int = 80
@@ -74,7 +74,7 @@ class StreamSize:
     def of_users(self, users: int) -> "StreamSize":
         return replace(self, users=users)
 
-    def told(self) -> Line:
+    def facts(self) -> Line:
         return {"users": self.users, "items": self.items, "dim": self.dim, "cores": os.cpu_count()}
 
     def activity(self) -> NDArray[np.float64]:
@@ -89,7 +89,7 @@ Measure = Callable[[SparkSession, StreamSize, Path, int], Line]
 
 @dataclass(frozen=True)
 class Base:
-    """Tables that a stream can go on from, a broker and an online store; to write to and to throw away."""
+    """Tables that a stream can start from, a broker and an online store; a copy that may be changed and is deleted."""
 
     tables: Tables
     config: Config
@@ -98,7 +98,7 @@ class Base:
     redis_server: RedisServer
 
     def fill(self, num: int) -> None:
-        """Put events of now into the topic, of users by their activity."""
+        """Send events of the current time to the topic, of users by their activity."""
         random, now = np.random.default_rng(self.size.seed), utc_now().isoformat()
         users = random.choice(self.size.users, size=num, p=self.size.activity())
         items = random.integers(self.size.items, size=num)
@@ -110,9 +110,9 @@ class Base:
         return stream_embeddings(work, until_empty=until_empty, new_query_id=None, is_stopping=is_stopping)
 
     def committed_at(self, batches: int) -> list[float]:
-        """Return when the first ``batches`` batches were committed, in seconds, in order.
+        """Return the commit times of the first ``batches`` batches, in seconds, in order.
 
-        Where a batch's share of a partition is no whole number, Spark takes an event less, and one batch more at last.
+        If a batch's share of a partition is not an integer, Spark takes one event less, and one more batch at the end.
         """
         history = DeltaTable(self.tables.uri(EMBEDDING_UPDATES)).history()
         at = sorted(of["timestamp"] / 1000 for of in history if of["operation"] == "WRITE")
@@ -122,7 +122,7 @@ class Base:
 
 
 def message(user: int, item: int, at_column: str, at: str) -> bytes:
-    """Write a row of the log or of the picks as it comes in Kafka; ``at``: UTC."""
+    """Format a row of the log or of the picks as a Kafka message; ``at``: UTC."""
     return f'{{"user_id": "{user_id(user)}", "item_id": "i{item:07d}", "{at_column}": "{at}Z"}}'.encode()
 
 
@@ -131,7 +131,7 @@ def user_id(number: int) -> str:
 
 
 def run(benchmark: str, measure: Measure, size: StreamSize, *, small: StreamSize = SMALL, runs: int = 1) -> None:
-    """Run one benchmark as the command line asks, in a session of its own, and print its line."""
+    """Run one benchmark with the arguments of the command line, in its own session, and print its line."""
     asked = ask(benchmark, size, small=small, runs=runs, unit="users", number=size.users, resized=size.of_users)
     spark = get_session(master=f"local[{os.cpu_count()}]", app_name=benchmark)
     progress(f"{benchmark}: {asked.size.name}")
@@ -143,7 +143,7 @@ def run(benchmark: str, measure: Measure, size: StreamSize, *, small: StreamSize
 
 @contextmanager
 def open_base(spark: SparkSession, size: StreamSize, root: Path, **settings: Any) -> Iterator[Base]:
-    """Open a base of today, drawn where it is not there yet. ``settings``: more of the section ``stream``."""
+    """Open a base of today, which is drawn if it is missing. ``settings``: more of the section ``stream``."""
     kept = root / f"{size.name}-{utc_now():%Y%m%d}"
     if not kept.exists():
         for outdated in root.glob(f"{size.name}-*"):
@@ -191,7 +191,7 @@ def _config(size: StreamSize, log: Path, root: Path, **sections: Any) -> Config:
 
 
 def _draw(spark: SparkSession, size: StreamSize, folder: Path) -> None:
-    """Write the tables into ``root``, and into ``log`` the owner's: all items, and a row of each of the others."""
+    """Write the tables to ``root``, and the owner's data to ``log``: all items, and one row of each other source."""
     today = utc_now().date()
     _write_log(size, folder / "log")
     config = _config(size, folder / "log", folder / "root")
@@ -216,7 +216,7 @@ def _as_ofs(today: date) -> list[date]:
 
 
 def _record_openings(tables: Tables, config: Config, today: date) -> None:
-    """Say that the openings are complete; of users and picks as they lie there now."""
+    """Record that the stream base is complete for the users and picks as they are now."""
     versions = versions_of(tables, config, anchor=today)
     of = {"lineage_id": versions.lineage_id, "valid_from": versions.valid_at(today), "revision_by_day": {}}
     of |= {"sides_hash": sides_fingerprint(tables.spark, config), "num_users": 0, "built_at": utc_now()}
@@ -226,7 +226,7 @@ def _record_openings(tables: Tables, config: Config, today: date) -> None:
 
 
 def _publish(tables: Tables, config: Config, size: StreamSize, today: date) -> None:
-    """Let a space serve whose newest snapshot is today's."""
+    """Make a space serve whose newest snapshot is today's."""
     spec, lineage_id = FeatureSpec.of(config), versions_of(tables, config, anchor=today).lineage_id
     layout = InputLayout.of(spec, {"attribute_country": COUNTRIES})
     drawn = feature_rows(spec, np.random.default_rng(size.seed), range(_CHUNK))
@@ -253,7 +253,7 @@ def _write_log(size: StreamSize, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """Draws the users of a slice, and writes their openings. ``end``: the day (since 1970) before which events are."""
+    """Draws the users of a slice and writes their base sums. ``end``: the day (since 1970) before which events are."""
 
     size: StreamSize
     job: PoolingJob
@@ -302,7 +302,7 @@ class _Task:
         return pa.table({name: columns[name] for name in names}, pa.schema([TILES.field(name) for name in names]))
 
     def _profiles(self, keys: dict[str, Any], random: np.random.Generator) -> pa.Table:
-        """Each has registered, come from a country, and picked three items."""
+        """Return the profiles: each user has registered, has a country, and has picked three items."""
         num = len(keys["user_bucket"])
         registered_at = (self.end - 200) * DAY_US + random.integers(DAY_US, size=num)
         threes = pa.array(np.arange(0, 3 * num + 1, 3, dtype=np.int32))

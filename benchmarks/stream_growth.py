@@ -26,7 +26,7 @@ SMALL_BATCHES, SMALL_WARM = 8, 2
 
 
 def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Line:
-    """Work off both backlogs, in turn."""
+    """Process both backlogs alternately."""
     smaller = size.of_users(max(1, size.users // TIMES))
     taken: dict[StreamSize, list[float]] = {smaller: [], size: []}
     for _ in range(runs):
@@ -35,16 +35,16 @@ def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Lin
             progress(f"{each.users:,} users: {median(seconds):.2f} s a batch")
     return {
         "benchmark": "stream_growth",
-        "size": size.told() | {"events_per_batch": BATCH, "batches": len(taken[size])},
+        "size": size.facts() | {"events_per_batch": BATCH, "batches": len(taken[size])},
         "seconds": round(median(taken[size]), 3),
-        "smaller_size": smaller.told(),
+        "smaller_size": smaller.facts(),
         "smaller_seconds": round(median(taken[smaller]), 3),
         "value": round(median(taken[size]) / median(taken[smaller]), 3),
     }
 
 
 def batch_seconds(spark: SparkSession, size: StreamSize, root: Path, *, is_small: bool) -> list[float]:
-    """Return the seconds from commit to commit, once the stream is warm."""
+    """Return the seconds between commits, after the warm-up."""
     batches, warm = (SMALL_BATCHES, SMALL_WARM) if is_small else (BATCHES, WARM)
     with open_base(spark, size, root, max_rows_per_batch=BATCH) as base:
         base.fill(batches * BATCH)

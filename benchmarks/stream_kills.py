@@ -54,7 +54,7 @@ UNDISTURBED, KILLED = "undisturbed", "killed"  # the two streams, each with a ro
 
 @dataclass(frozen=True)
 class KillSize:
-    """How many batches there are, and how often the process is killed. ``seed``: of when; None: drawn."""
+    """The number of batches and of kills. ``seed``: for the moments of the kills; None: random."""
 
     batches: int = 100
     kills: int = 20
@@ -63,7 +63,7 @@ class KillSize:
     def of_kills(self, kills: int) -> "KillSize":
         return replace(self, kills=kills)
 
-    def told(self) -> Line:
+    def facts(self) -> Line:
         return vars(self) | {"cores": os.cpu_count()}
 
 
@@ -71,7 +71,7 @@ SIZE, SMALL = KillSize(), KillSize(batches=12, kills=2)
 
 
 def measure(spark: SparkSession, size: KillSize, root: Path, runs: int) -> Line:
-    """Stream undisturbed, then with kills, and compare both with each other and with the batch."""
+    """Stream without and with kills, and compare both with each other and with the batch."""
     found, taken = Counter[str](), []
     for _ in range(runs):
         drawn = size if size.seed is not None else replace(size, seed=random.SystemRandom().randrange(10**6))
@@ -89,7 +89,7 @@ def measure(spark: SparkSession, size: KillSize, root: Path, runs: int) -> Line:
         progress(f"{dict(found)}")
     return {
         "benchmark": "stream_kills",
-        "size": drawn.told() | {"rows": found.pop("rows")},
+        "size": drawn.facts() | {"rows": found.pop("rows")},
         "seconds": round(median(taken), 3),
         **found,
         "value": found.total(),
@@ -97,7 +97,7 @@ def measure(spark: SparkSession, size: KillSize, root: Path, runs: int) -> Line:
 
 
 def _batch_by_file(folder: Path) -> list[int]:
-    """Return the batch of the killed stream that took each file; undisturbed, batch k takes file k."""
+    """Return the batch of the killed stream that took each file; without kills, batch k takes file k."""
     offsets = folder / KILLED / "streams" / KILLED / "embeddings" / "offsets"
     batches = sorted(int(file.name) for file in offsets.iterdir() if file.name.isdigit())
     last = [json.loads((offsets / str(k)).read_text(encoding="utf-8").splitlines()[-1])["logOffset"] for k in batches]
@@ -129,7 +129,7 @@ def compare(undisturbed: Tables, killed: Tables, batch_by_file: list[int]) -> di
 
 
 def _against_batch(spark: SparkSession, folder: Path) -> dict[str, int]:
-    """Publish the day's snapshot, and count users whose last streamed vector is not in it to the bit."""
+    """Publish the day's snapshot, and count users whose last streamed vector is not bit-identical to it."""
     config = load_config(folder / f"{KILLED}.yaml")
     daily(Pipeline(config, spark, AS_OF + DAY, report=progress), on_time=True)
     tables = open_tables(config, spark)
@@ -189,7 +189,7 @@ def _settings(folder: Path, query_id: str) -> dict[str, Any]:
 
 
 def _with_kills(stream: "_Stream", tables: Tables, size: KillSize) -> None:
-    """Kill a stream at drawn times, start it again each time, and let it end."""
+    """Kill a stream at random moments, restart it each time, and let it finish."""
     drawn = random.Random(size.seed)
     numbers = sorted(drawn.sample(range(size.batches * 9 // 10), size.kills))
     for k, number in enumerate(numbers):
@@ -205,13 +205,13 @@ def _with_kills(stream: "_Stream", tables: Tables, size: KillSize) -> None:
 
 
 def _last_batch(tables: Tables) -> int:
-    """Return the last batch that was committed; -1 for none."""
+    """Return the last committed batch; -1 if there is none."""
     last = tables.last_transaction(EMBEDDING_UPDATES, KILLED)
     return -1 if last is None else last
 
 
 class _Stream:
-    """``userrep stream --until-empty`` of a configuration, as processes that can be killed; none is left on exit."""
+    """``userrep stream --until-empty`` as processes that can be killed; none is left on exit."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._config, self._log = folder / f"{name}.yaml", folder / f"{name}.log"
@@ -232,17 +232,17 @@ class _Stream:
             )
 
     def kill(self, *, whole: bool) -> None:
-        """Kill the process, or the ``whole`` of its session: Spark's JVM and its workers too."""
+        """Kill the process, or its ``whole`` session including Spark's JVM and workers."""
         (os.killpg if whole else os.kill)(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def check(self) -> None:
-        """Refuse a stream that has ended although nobody killed it."""
+        """Fail if the stream has ended without a kill."""
         if self._process.poll() is not None:
             raise AssertionError(f"the stream ended with {self._process.returncode}: {self._said()}")
 
     def wait(self) -> None:
-        """Wait for the end. Raises AssertionError if it fails."""
+        """Wait until it ends. Raises AssertionError if it fails."""
         if self._process.wait():
             raise AssertionError(f"the stream ended with {self._process.returncode}: {self._said()}")
 

@@ -24,14 +24,14 @@ LOAD, SMALL_LOAD = Load(seconds=120, warm=60), Load(seconds=20, warm=10)
 
 
 def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Line:
-    """Stream under the load; of several runs all latencies count."""
+    """Stream under the load. With several runs, all latencies count."""
     load, seconds = SMALL_LOAD if size.users <= SMALL.users else LOAD, []
     for _ in range(runs):
         with open_base(spark, size, root) as base:
             seconds += latencies(base, load)[EVENT]
     return {
         "benchmark": "stream_latency",
-        "size": size.told() | load.told() | {"watched": len(seconds)},
+        "size": size.facts() | load.facts() | {"watched": len(seconds)},
         "seconds": round(float(np.median(seconds)), 3),
         "worst_seconds": round(max(seconds), 3),
         "value": round(float(np.percentile(seconds, 95)), 3),

@@ -33,24 +33,24 @@ _START_SECONDS, _LAST_SECONDS = 300, 120
 
 @dataclass(frozen=True)
 class Load:
-    """Events and new users a second: for ``warm`` seconds from when the first is seen, then for ``seconds`` counted."""
+    """Events and new users per second, for ``warm`` seconds after the first is seen and ``seconds`` that count."""
 
     seconds: float
     warm: float
     rate: float = 200.0
     new_rate: float = 0.0
 
-    def told(self) -> dict[str, float]:
+    def facts(self) -> dict[str, float]:
         return {"events_per_second": self.rate, "new_users_per_second": self.new_rate, "seconds": self.seconds}
 
 
 def latencies(base: Base, load: Load) -> dict[str, list[float]]:
-    """Stream under a load until it is over, and return seconds from event to vector, by kind.
+    """Run the stream until the load ends, and return seconds from event to vector, by kind.
 
     Raises
     ------
     AssertionError
-        If the stream ends before the load, or one that was watched is not seen within two minutes.
+        If the stream ends before the load, or a watched event is not seen within two minutes.
     """
     asked = {
         "load": asdict(load), "size": asdict(base.size), "bootstrap": base.broker.bootstrap,
@@ -58,8 +58,8 @@ def latencies(base: Base, load: Load) -> dict[str, list[float]]:
     }  # fmt: skip
     with _process(asked) as process:
         base.stream(until_empty=False, is_stopping=lambda: process.poll() is not None)
-        told, _ = process.communicate(timeout=_LAST_SECONDS)
-    found = json.loads(told) if process.returncode == 0 else None
+        output, _ = process.communicate(timeout=_LAST_SECONDS)
+    found = json.loads(output) if process.returncode == 0 else None
     if found is None or found["unseen"]:
         raise AssertionError(f"the load ended with {process.returncode}: {found and found['unseen']} were never seen")
     seconds: dict[str, list[float]] = found["latencies"]
@@ -81,7 +81,7 @@ def _process(asked: dict[str, Any]) -> Iterator["subprocess.Popen[str]"]:
 
 @dataclass
 class Watched:
-    """An event on its way. ``counts``: it was sent after the warm-up."""
+    """A watched event. ``counts``: it was sent after the warm-up."""
 
     kind: str
     user: str
@@ -92,7 +92,7 @@ class Watched:
 
 @dataclass
 class Sender:
-    """Sends what is due, and looks what has been seen."""
+    """Sends events when they are due, and checks which have been seen."""
 
     load: Load
     size: StreamSize
@@ -109,7 +109,7 @@ class Sender:
         self._cdf = np.cumsum(self.size.activity())
 
     def run(self) -> dict[str, Any]:
-        """Send until the time is over, then until all that counts has been seen."""
+        """Send until the time is over, then wait until all events that count have been seen."""
         begun = time.monotonic()
         next_look = begun
         while True:
@@ -160,7 +160,7 @@ class Sender:
 
 
 def main() -> None:
-    """Run the load that the only argument names, and print what was found as JSON."""
+    """Run the load given by the only argument, and print the result as JSON."""
     asked = json.loads(sys.argv[1])
     producer = Producer({"bootstrap.servers": asked["bootstrap"], "linger.ms": 5})
     store = OnlineStore(asked["redis_url"], timedelta(days=1))

@@ -26,7 +26,7 @@ NEW_RATE = 4.0
 
 
 def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Line:
-    """Stream under the load; of several runs all latencies count."""
+    """Stream under the load. With several runs, all latencies count."""
     load = stream_latency.SMALL_LOAD if size.users <= SMALL.users else stream_latency.LOAD
     load, by_kind = replace(load, new_rate=NEW_RATE), defaultdict[str, list[float]](list)
     for _ in range(runs):
@@ -37,7 +37,7 @@ def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Lin
     both = [*by_kind[NEW_PICK], *by_kind[NEW_EVENT]]
     return {
         "benchmark": "stream_new_user",
-        "size": size.told() | load.told() | {"watched": len(both)},
+        "size": size.facts() | load.facts() | {"watched": len(both)},
         "seconds": round(float(np.median(both)), 3),
         "worst_seconds": round(max(both), 3),
         "p95_seconds_of": {kind: round(float(np.percentile(seconds, 95)), 3) for kind, seconds in by_kind.items()},

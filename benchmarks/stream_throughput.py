@@ -22,7 +22,7 @@ _WARM = 2  # batches
 
 
 def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Line:
-    """Work off a backlog; of several runs the median counts."""
+    """Process a backlog. With several runs, the median counts."""
     batch, rates, seconds = SMALL_BATCH if size.users <= SMALL.users else BATCH, [], []
     for _ in range(runs):
         with open_base(spark, size, root, max_rows_per_batch=batch) as base:
@@ -33,7 +33,7 @@ def measure(spark: SparkSession, size: StreamSize, root: Path, runs: int) -> Lin
         rates.append(batch / seconds[-1])
     return {
         "benchmark": "stream_throughput",
-        "size": size.told() | {"events": BATCHES * batch, "events_per_batch": batch},
+        "size": size.facts() | {"events": BATCHES * batch, "events_per_batch": batch},
         "seconds": round(median(seconds), 3),
         "value": round(median(rates)),
     }

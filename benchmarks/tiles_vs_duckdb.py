@@ -62,7 +62,8 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int, *, log_fo
 
     def check() -> None:
         theirs = spark.read.parquet(str(folder / "duckdb"))
-        check_same(content_hash(_told(read_tiles(tables, start=None, end=AS_OF))), content_hash(_told(theirs)))
+        ours = read_tiles(tables, start=None, end=AS_OF)
+        check_same(content_hash(_comparable(ours)), content_hash(_comparable(theirs)))
 
     tables = None
     try:
@@ -70,7 +71,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int, *, log_fo
         seconds, peer_seconds = alternating(ours, theirs, check=check, runs=runs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return ratio_line(LINES[log_format], size.told(), seconds=seconds, peer="DuckDB", peer_seconds=peer_seconds)
+    return ratio_line(LINES[log_format], size.facts(), seconds=seconds, peer="DuckDB", peer_seconds=peer_seconds)
 
 
 def _converted(log: Path, log_format: str) -> Path:
@@ -132,8 +133,8 @@ def duckdb_tiles(log: Path, out: Path, *, log_format: str = "parquet") -> None:
         )
 
 
-def _told(tiles: DataFrame) -> DataFrame:
-    """Return what both sides say of a tile."""
+def _comparable(tiles: DataFrame) -> DataFrame:
+    """Return the columns that are compared, one row per tile."""
     numbers = [F.col(name).cast("bigint").alias(name) for name in ("num_events", *_HOURS)]
     last = F.unix_micros(F.col("last_event_at").cast("timestamp")).alias("last_event_us")
     return tiles.select(F.to_date("event_date").alias("event_date"), "user_id", "item_id", "weight", last, *numbers)

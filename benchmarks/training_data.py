@@ -36,7 +36,7 @@ Rows = tuple[NDArray[np.int64], NDArray[np.float32]]  # row_key_B, x_BF
 
 @dataclass(frozen=True)
 class RowSize:
-    """How many training rows there are (a multiple of the batch), and of how many inputs: 546, or 32."""
+    """The number of training rows (a multiple of the batch) and of their inputs: 546, or 32."""
 
     rows: int
     narrow: bool = False
@@ -48,7 +48,7 @@ class RowSize:
 
     @property
     def layout(self) -> InputLayout:
-        """Return a layout as two modalities of 80 and a country give it, or a small one."""
+        """Return the layout of two modalities of 80 and a country, or a small one."""
         spec = FeatureSpec(
             windows_days=[7] if self.narrow else [7, 30, 180],
             modalities={"behaviour": 13} if self.narrow else {"behaviour": 80, "content": 80},
@@ -62,8 +62,8 @@ class RowSize:
     def of_rows(self, rows: int) -> "RowSize":
         return replace(self, rows=max(1, rows // BATCH) * BATCH)
 
-    def told(self) -> dict[str, Any]:
-        """Return the size as a benchmark's line tells it."""
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of ``size`` in a benchmark's line."""
         return {
             "rows": self.rows,
             "inputs": self.layout.width,
@@ -78,9 +78,9 @@ SMALL = RowSize(rows=8192)
 
 
 def training_files(size: RowSize, root: Path, *, lists: bool = False) -> list[list[str]]:
-    """Return the files of each shard; they are drawn where they are not there yet.
+    """Return the files of each shard; draw them if they are missing.
 
-    ``lists``: with inputs as lists of floats, for readers that cannot do with bytes.
+    ``lists``: with inputs as lists of floats, for readers that do not support bytes.
     """
     folder = root / (size.name + "-lists" * lists)
     if not folder.exists():
@@ -92,7 +92,7 @@ def training_files(size: RowSize, root: Path, *, lists: bool = False) -> list[li
 
 
 def training_task(size: RowSize, root: Path, folder: str, **training: Any) -> TrainingTask:
-    """Make a task of one epoch with the paper's model; checkpoints go into ``folder``."""
+    """Create a task of one epoch with the paper's model; checkpoints go to ``folder``."""
     return TrainingTask.of(
         {"train": training_files(size, root)},
         layout=size.layout,
@@ -105,7 +105,7 @@ def training_task(size: RowSize, root: Path, folder: str, **training: Any) -> Tr
 
 
 def our_epoch(files: list[list[str]], size: RowSize, *, epoch: int = 1) -> Generator[Rows]:
-    """Yield the batches of an epoch as a training of one rank gets them, before its noise."""
+    """Yield the batches of an epoch as a training on one rank receives them, before noise."""
     yield from epoch_batches(
         files,
         rank=0,
@@ -119,12 +119,12 @@ def our_epoch(files: list[list[str]], size: RowSize, *, epoch: int = 1) -> Gener
 
 
 def taken(batches: Iterable[Rows]) -> int:
-    """Take all batches and return how many rows they had."""
+    """Take all batches and return their number of rows."""
     return sum(len(row_key_B) for row_key_B, _ in batches)
 
 
 def checksum(batches: Iterable[Rows]) -> tuple[int, int, int]:
-    """Return the number of rows, the sum of their keys, and that of their inputs' bits, whatever their order."""
+    """Return the number of rows, the sum of their keys, and that of their inputs' bits, independent of their order."""
     num_rows = keys = bits = 0
     for row_key_B, x_BF in batches:
         num_rows += len(row_key_B)
@@ -134,7 +134,7 @@ def checksum(batches: Iterable[Rows]) -> tuple[int, int, int]:
 
 
 def check_rows(ours: tuple[int, int, int], theirs: tuple[int, int, int], size: RowSize) -> None:
-    """Refuse two checksums that differ, or that are not of all rows."""
+    """Check that two checksums are equal and cover all rows."""
     if ours != theirs or ours[0] != size.rows:
         raise AssertionError(f"of {size.rows} rows, ours delivers {ours} and the peer {theirs}")
 
@@ -143,7 +143,7 @@ def against(
     benchmark: str, peer: str, epoch: Callable[[list[list[str]], int], Iterable[Rows]], size: RowSize, *,
     root: Path, runs: int,
 ) -> Line:  # fmt: skip
-    """Compare our reader with a peer's ``epoch(files, number)`` on the same files: an epoch to the consumer of both."""
+    """Compare our reader with a peer's ``epoch(files, number)`` on the same files, with the same consumer."""
     files = training_files(size, root)
     check_rows(checksum(our_epoch(files, size)), checksum(epoch(files, 1)), size)
     numbers = iter(range(2, 2 + 2 * runs))
@@ -153,21 +153,21 @@ def against(
         check=lambda: None,  # done
         runs=runs,
     )
-    return ratio_line(benchmark, size.told(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
+    return ratio_line(benchmark, size.facts(), seconds=seconds, peer=peer, peer_seconds=peer_seconds)
 
 
 def run(
     benchmark: str, measure: Callable[[RowSize, Path, int], Line], size: RowSize = SIZE, *, small: RowSize = SMALL,
     runs: int = 5,
 ) -> None:  # fmt: skip
-    """Run one benchmark as the command line asks, and print its line."""
+    """Run one benchmark with the arguments of the command line, and print its line."""
     asked = ask(benchmark, size, small=small, runs=runs, unit="rows", number=size.rows, resized=size.of_rows)
     progress(f"{benchmark}: {asked.size.name}")
     print_line(benchmark, lambda: measure(asked.size, asked.root, asked.runs))
 
 
 def _write(size: RowSize, folder: Path, *, lists: bool) -> None:
-    """Write a file for each shard, a chunk after the other."""
+    """Write a file for each shard, chunk by chunk."""
     layout = size.layout
     x_type = pa.list_(pa.float32()) if lists else pa.binary()
     schema = pa.schema([("row_key", pa.int64()), ("x", x_type)])

@@ -28,7 +28,7 @@ STEPS = 100
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
-    """Run a rank on the rows and one on a tenth of them, one after the other."""
+    """Run a rank on all rows and one on a tenth of them, one after the other."""
     smaller = size.of_rows(size.rows // TIMES)
     for each in (smaller, size):
         training_files(each, root)
@@ -36,17 +36,17 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
     for _ in range(runs):
         for each, mib in peaks.items():
             start = time.perf_counter()
-            told = _rank(each, root)
+            result = _rank(each, root)
             seconds = time.perf_counter() - start
-            mib.append(told["mib"])
+            mib.append(result["mib"])
             progress(f"{each.rows:,} rows: {mib[-1]:.0f} MiB")
     mib, smaller_mib = max(peaks[size]), min(peaks[smaller])
     return {
         "benchmark": "training_memory",
-        "size": size.told(),
+        "size": size.facts(),
         "seconds": round(seconds, 3),
         "mib": round(mib),
-        "libraries_mib": round(told["libraries_mib"]),
+        "libraries_mib": round(result["libraries_mib"]),
         "peer": f"{smaller.rows} rows",
         "peer_mib": round(smaller_mib),
         "ratio": round(mib / smaller_mib, 3),
@@ -54,17 +54,17 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
 
 
 def _rank(size: RowSize, root: Path) -> dict[str, Any]:
-    """Run a rank in a process of its own and return what it tells."""
+    """Run a rank in a process of its own and return its result."""
     code = f"from benchmarks.training_memory import *; print(json.dumps(rank({size!r}, Path({str(root)!r}))))"
     ran = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, cwd=Path(__file__).parents[1]
     )
-    told: dict[str, Any] = json.loads(ran.stdout)
-    return told
+    result: dict[str, Any] = json.loads(ran.stdout)
+    return result
 
 
 def rank(size: RowSize, root: Path) -> dict[str, Any]:
-    """Train for some steps, read all rows, and return the peak of memory before and after."""
+    """Train for some steps, read all rows, and return the peaks of memory before and after."""
     from userrep.training.launch.comm import LocalComm
     from userrep.training.loop import train
 

@@ -36,7 +36,7 @@ Marks = list[float]  # the ends of the parts, in seconds since the epoch
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
-    """Start both in turn."""
+    """Start both alternately."""
     spark = get_session("local[2]", {"spark.driver.memory": "1g"})
     spark.range(2).count()  # the session is warm
     taken: dict[Callable[..., list[Marks]], list[list[float]]] = {ours: [], naive: []}
@@ -52,7 +52,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
     seconds, peer_seconds = (statistics.median(map(sum, seen)) for seen in taken.values())
     return {
         "benchmark": "training_start",
-        "size": size.told(),
+        "size": size.facts(),
         "seconds": round(seconds, 3),
         "parts": _parts(taken[ours]),
         "peer": "naive first version",
@@ -69,7 +69,7 @@ def _parts(seen: list[list[float]]) -> dict[str, float]:
 
 
 def ours(task: TrainingTask, spark: SparkSession) -> list[Marks]:
-    """Train for one step as the pipeline does; ranks leave their marks beside the checkpoints."""
+    """Train for one step as the pipeline does. Ranks write their times next to the checkpoints."""
     horovod_launch.train_rank = marked_rank
     try:
         run_training(task, spark=spark, report=lambda _: None)
@@ -80,7 +80,7 @@ def ours(task: TrainingTask, spark: SparkSession) -> list[Marks]:
 
 
 def marked_rank(task: TrainingTask, address: Address, resume: str | None) -> None:
-    """Run a rank of ours, with a clock at the ends of its parts."""
+    """Run one of our ranks, recording the time at the end of each part."""
     marks = [_born(), time.time()]
     from userrep.training import loop
     from userrep.training.launch import comm
@@ -104,7 +104,7 @@ def marked_rank(task: TrainingTask, address: Address, resume: str | None) -> Non
 
 
 def naive(task: TrainingTask, spark: SparkSession) -> list[Marks]:
-    """Run one step as Horovod's examples do."""
+    """Run one step as in Horovod's examples."""
     del spark  # Horovod finds it
     import horovod.spark
 
@@ -116,7 +116,7 @@ def naive(task: TrainingTask, spark: SparkSession) -> list[Marks]:
 
 
 def naive_rank(task: TrainingTask) -> Marks:
-    """Run a rank that nobody has thought about."""
+    """Run a rank of the naive implementation."""
     marks = [_born(), time.time()]
     import horovod.torch as hvd
     import pandas as pd

@@ -32,7 +32,7 @@ BATCH = 4096
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
-    """Train by one and by two in turn."""
+    """Train with one and with two ranks alternately."""
     spark = get_session("local[2]", {"spark.driver.memory": "1g"})
     speeds: dict[int, list[float]] = {1: [], 2: []}
     for k in range(runs):
@@ -43,7 +43,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
     one, two = (statistics.median(speeds[ranks]) for ranks in (1, 2))
     return {
         "benchmark": "training_two_ranks",
-        "size": size.told() | {"batch": BATCH},
+        "size": size.facts() | {"batch": BATCH},
         "seconds": round(size.rows / two, 3),
         "rows_per_second": round(two),
         "peer": "twice one rank",
@@ -53,7 +53,7 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
 
 
 def _train(size: RowSize, root: Path, ranks: int, speeds: list[float], spark: SparkSession) -> float:
-    """Train for an epoch; note the rows a second, return the loss."""
+    """Train for an epoch; record the rows per second, return the loss."""
     with tempfile.TemporaryDirectory() as folder, patch.object(horovod_launch, "train_rank", held_rank):
         task = training_task(size, root, folder, backend="horovod", num_workers=ranks, batch_size=min(BATCH, size.rows))
         metrics = run_training(task, spark=spark, report=lambda _: None).metrics

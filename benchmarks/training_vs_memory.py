@@ -25,7 +25,7 @@ from userrep.training.loop import train
 
 
 def measure(size: RowSize, root: Path, runs: int) -> Line:
-    """Train on both in turn."""
+    """Train with both alternately."""
     in_memory = _in_memory(size)
     losses: list[float] = []
 
@@ -42,12 +42,12 @@ def measure(size: RowSize, root: Path, runs: int) -> Line:
         epoch()  # the arrays are filled in the first, which does not count
     seconds, peer_seconds = alternating(epoch, memory_epoch, check=lambda: _check_same(losses), runs=runs)
     return ratio_line(
-        "training_vs_memory", size.told(), seconds=seconds, peer="rows in memory", peer_seconds=peer_seconds
+        "training_vs_memory", size.facts(), seconds=seconds, peer="rows in memory", peer_seconds=peer_seconds
     )
 
 
 def _in_memory(size: RowSize) -> Callable[..., Generator[Batch]]:
-    """Return what gives the batches of ``epoch_batches`` again from two arrays, which it fills where they are not."""
+    """Return a replacement of ``epoch_batches`` that reads from two arrays, which it fills on first use."""
     rows = Batch.empty(size.rows, size.layout.width)
     read = loop.epoch_batches
     filled = False

@@ -25,13 +25,13 @@ pytest.register_assert_rewrite("tests.support.conformance")
 def pytest_configure(config: pytest.Config) -> None:
     """Use one temporary folder for all processes that tests start, and remove it at the end.
 
-    A JVM that is killed leaves its copy of every JAR: 117 MB. pytest keeps the folders of failed tests elsewhere.
+    A killed JVM leaves its copy of every JAR, 117 MB. pytest keeps the folders of failed tests elsewhere.
     """
     if hasattr(config, "workerinput"):  # a pytest-xdist process, which inherits the folder
         return
-    for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}[0-9]*-*"):
-        if not psutil.pid_exists(int(left.name.split("-")[2])):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
+    for folder_left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}[0-9]*-*"):
+        if not psutil.pid_exists(int(folder_left.name.split("-")[2])):  # left by a killed run
+            shutil.rmtree(folder_left, ignore_errors=True)
     folder = tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-")
     patch = pytest.MonkeyPatch()
     if "PYTEST_DEBUG_TEMPROOT" not in os.environ:

@@ -1,10 +1,10 @@
-"""Draw test files of the full tier for a run of CI.
+"""Draw test files of the full tier for a CI run.
 
     python -m tests.draw SEED [SECONDS]
 
-prints files, in an order that follows from the seed, until their recorded durations fill the seconds (default: 300). A
-file that does not fit any more is passed over, so every file is drawn sooner or later. A file that was never recorded
-counts as half of the default.
+prints files in an order that the seed determines, until their recorded durations fill the seconds (default: 300). A
+file that no longer fits is skipped, so every file is drawn sooner or later. A file without a record counts as half of
+the default.
 """
 
 import ast
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def full_files() -> list[str]:
-    """Return the test files that mark something full."""
+    """Return the test files with a test that is marked full."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(file.relative_to(ROOT)) for file in files if _marks_full(file.read_text(encoding="utf-8"))]
 
@@ -34,7 +34,7 @@ def _marks_full(text: str) -> bool:
 
 
 def drawn(full_seconds: Mapping[str, float], seed: str, budget_seconds: float = BUDGET_SECONDS) -> list[str]:
-    """Return files whose durations sum up to at most the budget."""
+    """Return files whose durations add up to at most the budget."""
     files: list[str] = []
     left = budget_seconds
     for file in sorted(full_seconds, key=lambda file: hashlib.sha256(f"{seed} {file}".encode()).digest()):
@@ -45,7 +45,7 @@ def drawn(full_seconds: Mapping[str, float], seed: str, budget_seconds: float = 
 
 
 def main(arguments: list[str]) -> None:
-    """Print the drawn files, and on stderr how long they take."""
+    """Print the drawn files, and their duration on stderr."""
     recorded = recorded_durations()
     full_seconds = {file: recorded.get(file, {}).get("full", UNRECORDED_SECONDS) for file in full_files()}
     files = drawn(full_seconds, arguments[0], *map(float, arguments[1:]))

@@ -26,7 +26,7 @@ def userrep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
             cli.main()
         except SystemExit as ended:
             code = int(ended.code or 0)
-            assert code, "a command that ends well needs no exit"
+            assert code, "a successful command must return without SystemExit"
         out, err = capfd.readouterr()
         assert "--debug" in arguments or "Traceback" not in err
         return Answer(code, out, err)
@@ -36,9 +36,9 @@ def userrep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
 @pytest.fixture
 def no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail a command that asks for a Spark session."""
+    """Fail a command that starts a Spark session."""
 
     def started(*_: object, **__: object) -> None:
-        raise AssertionError("a session was asked for")
+        raise AssertionError("the command started a Spark session")
 
     monkeypatch.setattr("userrep.spark.session.get_session", started)

@@ -1,6 +1,6 @@
-"""Recorded durations: they decide the order of files, so that parallel processes end at the same time.
+"""Recorded durations, which determine the order of files, so that parallel processes end at the same time.
 
-``tests/durations.json`` holds seconds by file and tier. ``--record-durations`` replaces the entries of what ran.
+``tests/durations.json`` has seconds by file and tier. ``--record-durations`` updates those of the tests that ran.
 """
 
 import json
@@ -15,7 +15,7 @@ from tests.plugins.tiers import tier_of
 
 RECORDED = Path(__file__).parents[1] / "durations.json"
 SHARED = ("tests/system/cluster", "tests/system/faults", "tests/system/s3")
-UNKNOWN = 30.0  # seconds; a file that was never recorded starts early
+UNKNOWN = 30.0  # seconds; a file without a record starts early
 Durations = dict[str, dict[str, float]]
 
 
@@ -27,16 +27,16 @@ def recorded_durations() -> Durations:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--record-durations``."""
-    parser.addoption("--record-durations", action="store_true", help=f"update {RECORDED.name} with what ran")
+    parser.addoption("--record-durations", action="store_true", help=f"update {RECORDED.name} with the tests that ran")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Record on the process that sees all reports: the only one, or the parent of pytest-xdist's."""
+    """Record in the process that receives all reports: the only one, or the parent of the pytest-xdist processes."""
     if config.getoption("record_durations") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recorder())
 
 
-@pytest.hookimpl(trylast=True)  # after others are deselected
+@pytest.hookimpl(trylast=True)  # after deselection
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order files by their recorded duration, the longest first; tests of a file stay in order."""
     recorded = recorded_durations()
@@ -44,22 +44,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         tiers[_file_of(item.nodeid)].add(tier_of(item))
     seconds = {
-        file: sum(recorded.get(file, {}).get(tier or "", UNKNOWN) for tier in found) for file, found in tiers.items()
+        file: sum(recorded.get(file, {}).get(tier or "", UNKNOWN) for tier in file_tiers)
+        for file, file_tiers in tiers.items()
     }
     in_order = sorted(seconds, key=lambda file: (-seconds[file], file))
     waiting = {_file_of(item.nodeid) for item in items if "run_once" in getattr(item, "fixturenames", ())}
     others = [file for file in in_order if file not in waiting]
-    if others and in_order[0] in waiting:  # one process makes the shared run; the next need not wait for it
+    if others and in_order[0] in waiting:  # one process does the shared run; the next file must not wait for it
         in_order.remove(others[0])
         in_order.insert(1, others[0])
-    place = {file: k for k, file in enumerate(in_order)}
-    items.sort(key=lambda item: place[_file_of(item.nodeid)])
+    positions = {file: k for k, file in enumerate(in_order)}
+    items.sort(key=lambda item: positions[_file_of(item.nodeid)])
     for item in items:
         item.user_properties.append(("tier", tier_of(item)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """Give each process whole files, and whole folders where tests share a cluster, a bucket or a world to destroy."""
+    """Give each process whole files, or whole folders if their tests share a cluster, a bucket or a world."""
     return _Scheduling(config, log)
 
 
@@ -74,7 +75,7 @@ def _file_of(nodeid: str) -> str:
 
 
 class _Recorder:
-    """Sums up the seconds of each file and tier: set-up, call and teardown of its tests."""
+    """Sums the seconds of set-up, call and teardown by file and tier."""
 
     def __init__(self) -> None:
         self.seconds: Durations = defaultdict(lambda: defaultdict(float))
@@ -87,5 +88,5 @@ class _Recorder:
         durations = recorded_durations()
         for file, by_tier in self.seconds.items():
             durations.setdefault(file, {}).update({tier: round(s, 1) for tier, s in by_tier.items()})
-        there = {file: durations[file] for file in sorted(durations) if (RECORDED.parents[1] / file).exists()}
-        RECORDED.write_text(json.dumps(there, indent=1) + "\n", encoding="utf-8")
+        existing = {file: durations[file] for file in sorted(durations) if (RECORDED.parents[1] / file).exists()}
+        RECORDED.write_text(json.dumps(existing, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Real servers that tests start: a Kafka broker and Redis. A test that stops one starts it again."""
+"""Real servers for tests: a Kafka broker and Redis. A test that stops a server must start it again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    """A broker without topics; each test makes its own."""
+    """A broker without topics; each test creates its own."""
     from deploy.services import KafkaBroker
 
     with KafkaBroker(tmp_path_factory.mktemp("kafka")) as broker:

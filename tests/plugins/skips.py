@@ -13,7 +13,7 @@ from tests.plugins.tiers import tier_of
 
 # Reasons that remain on a machine after `make setup`.
 ALLOWED = (r"^shared data is absent: ",)  # real logs are not part of the repository
-# The same for tests that only `make test-all` runs: what a machine is, not what is installed on it.
+# Reasons that remain for tests that only `make test-all` runs: properties of the machine.
 ALLOWED_IN_FULL = (
     r"^this machine has no CUDA device",
     r"^this machine has a CUDA toolkit",

@@ -17,14 +17,14 @@ TIERS = ("fast", "default", "full")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks, so that a misspelt one is an error."""
+    """Register the marks, so that a misspelled mark is an error."""
     config.addinivalue_line("markers", "fast: no Spark and no subprocess")
     config.addinivalue_line("markers", "default: part of `make test`")
     config.addinivalue_line("markers", "full: only part of `make test-all`")
 
 
 def tier_of(item: pytest.Item) -> str | None:
-    """Return the tier of a test: that of its nearest mark."""
+    """Return the tier of a test, from its nearest mark."""
     return next((mark.name for mark in item.iter_markers() if mark.name in TIERS), None)
 
 
@@ -35,8 +35,8 @@ def _refused(*_: Any, **__: Any) -> None:
 _start = subprocess.Popen.__init__
 
 
-def _refused_but_for_torch(self: Any, args: Any, *rest: Any, **more: Any) -> None:
-    if "ldconfig" not in str(args):  # which the first `import torch` asks where libraries are
+def _refused_except_ldconfig(self: Any, args: Any, *rest: Any, **more: Any) -> None:
+    if "ldconfig" not in str(args):  # which the first `import torch` runs to find libraries
         _refused()
     _start(self, args, *rest, **more)
 
@@ -48,8 +48,8 @@ def _fast_tests_start_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess.Popen, "__init__", _refused_but_for_torch)
+        patch.setattr(subprocess.Popen, "__init__", _refused_except_ldconfig)
         patch.setattr(multiprocessing.process.BaseProcess, "start", _refused)
-        if "pyspark.sql" in sys.modules:  # else the test would have to import it first, which takes no session
+        if "pyspark.sql" in sys.modules:  # without this import, the test has no session to start
             patch.setattr("pyspark.sql.SparkSession.Builder.getOrCreate", _refused)
         yield

@@ -1,6 +1,6 @@
-"""What most tests share: one Spark session per process, and a pipeline that ran once for all processes."""
+"""Shared fixtures: one Spark session per process, and a pipeline that ran once for all processes."""
 
-# Fixtures import what they need themselves: fast tests then start without Spark and torch.
+# Fixtures import what they need, so that fast tests start without Spark and torch.
 from __future__ import annotations
 
 import os
@@ -32,13 +32,13 @@ def spark() -> Iterator[SparkSession]:
 
 @pytest.fixture
 def shuffle_into(spark: SparkSession) -> Iterator[Callable[[int], None]]:
-    """Return a function that sets, for one test, into how many partitions Spark shuffles; else it is one."""
-    number, are_merged = "spark.sql.shuffle.partitions", "spark.sql.adaptive.coalescePartitions.enabled"
-    before = {key: spark.conf.get(key) or "" for key in (number, are_merged)}
+    """Return a function that sets the number of shuffle partitions for one test; the default is one."""
+    number, coalesce = "spark.sql.shuffle.partitions", "spark.sql.adaptive.coalescePartitions.enabled"
+    before = {key: spark.conf.get(key) or "" for key in (number, coalesce)}
 
     def shuffle(partitions: int) -> None:
         spark.conf.set(number, partitions)
-        spark.conf.set(are_merged, "false")
+        spark.conf.set(coalesce, "false")
 
     yield shuffle
     for key, value in before.items():
@@ -51,12 +51,12 @@ def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.builders import SPEC
     from userrep.synthetic.generator import generate_log
 
-    return made_once(tmp_path_factory, "log", lambda folder: generate_log(spark, SPEC, str(folder)))
+    return build_once(tmp_path_factory, "log", lambda folder: generate_log(spark, SPEC, str(folder)))
 
 
 @pytest.fixture(scope="session")
 def run_once(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the root after every stage ran on the generated log, and the failpoints passed; read-only."""
+    """A folder with the root of a full run on the generated log, and a list of the failpoints passed; read-only."""
     from tests.support.builders import AS_OF, pipeline_config
     from tests.support.points import noted
     from userrep.workflows.pipeline import Pipeline
@@ -66,7 +66,7 @@ def run_once(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFa
         with noted(folder / "points.txt"):
             Pipeline(pipeline_config(log, folder / "root"), spark, AS_OF, report=lambda _: None).run()
 
-    return made_once(tmp_path_factory, "done", run)
+    return build_once(tmp_path_factory, "done", run)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +86,7 @@ def done(
 def new_world(
     spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path_factory: pytest.TempPathFactory
 ) -> NewWorld:
-    """Return a function that copies the pipeline's tables, for a stream with its own settings and, if asked, log."""
+    """Return a function that copies the pipeline's tables for a stream with its own settings and perhaps log."""
     from tests.support.streaming_world import World
 
     root = done[1].root
@@ -100,13 +100,13 @@ def new_world(
     return new
 
 
-def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder that one of the parallel processes makes while the others wait."""
+def build_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that one of the parallel processes builds while the others wait."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
-    is_made = folder.with_suffix(".made")
+    is_built = folder.with_suffix(".made")
     with FileLock(folder.with_suffix(".lock")):
-        if not is_made.exists():
+        if not is_built.exists():
             make(folder)  # in place: a saved model records the root it was trained on
-            is_made.touch()
+            is_built.touch()
     return folder

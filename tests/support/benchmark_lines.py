@@ -1,4 +1,4 @@
-"""What holds for every benchmark's line, and a small log in the form of Online Retail II to run benchmarks on."""
+"""Checks of a benchmark's line, and a small log in the form of Online Retail II for running benchmarks."""
 
 import json
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ RETAIL_UNTIL = date(2011, 3, 1)  # the end of training: evaluations have three m
 
 
 def check_line(line: dict[str, Any], name: str, size: Iterable[str], root: Path) -> None:
-    """Check the fields that all lines share, the ratio's arithmetic, and that no folder of the run is left."""
+    """Check the fields that all lines share, the ratio's arithmetic, and that the run left no folder."""
     assert json.loads(json.dumps(line)) == line
     assert line["benchmark"] == name
     assert {*size, "cores"} <= line["size"].keys()
@@ -39,7 +39,7 @@ def write_retail(folder: Path, *, num_users: int = 240) -> Path:
     """Write a log in which users prefer the items of one of four groups; return its configuration.
 
     The configuration is that of Online Retail II with smaller windows, vectors and models. A third of the users buy for
-    the first time in the course of the log; half buy about once a month, the others almost every other day.
+    the first time during the log; half buy about once a month, the others almost every other day.
     """
     random = np.random.default_rng(5)
     num_items, num_groups = 80, 4

@@ -34,7 +34,7 @@ EVENT_COLUMNS = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_
 
 
 def at(text: str) -> datetime:
-    """Read ``2024-05-01`` or ``2024-05-01 23:59:59``."""
+    """Parse ``2024-05-01`` or ``2024-05-01 23:59:59``."""
     return datetime.fromisoformat(text)
 
 
@@ -46,12 +46,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema 
 
 
 def event(user: str | None, item: str | None, when: str | None, **more: Any) -> dict[str, Any]:
-    """Build a row of a log."""
+    """Return a row of a log."""
     return {"user_id": user, "item_id": item, "event_at": at(when) if when else None, **more}
 
 
 def config_of(folder: Path, **sections: Any) -> Config:
-    """Build a configuration with tables below ``folder`` and the log in ``folder/events``; sections override."""
+    """Return a configuration with tables below ``folder`` and the log in ``folder/events``, plus ``sections``."""
     events = {"path": str(folder / "events"), "columns": EVENT_COLUMNS, **sections.pop("events", {})}
     values = {
         "root": str(folder / "root"),
@@ -67,16 +67,16 @@ def config_of(folder: Path, **sections: Any) -> Config:
 def write_training_rows(
     root: str | Path, split: str, shard: int, keys: range, *, width: int, files: int = 2, group: int = 7
 ) -> list[str]:
-    """Write rows of ``training_rows`` whose inputs are their key, in files of several row groups; return their URIs."""
+    """Write ``training_rows`` whose inputs equal their key, in files of several row groups; return their URIs."""
     uris = []
     for k in range(files):
-        mine = np.array(keys[k::files])
-        x = np.repeat(mine[:, None], width, axis=1).astype(np.float32)
+        file_keys = np.array(keys[k::files])
+        x = np.repeat(file_keys[:, None], width, axis=1).astype(np.float32)
         uris.append(f"{root}/split={split}/shard={shard}/part {k}.parquet")
         store, path = file_system(uris[-1])
         store.create_dir(path.rpartition("/")[0])
         pq.write_table(
-            pa.table({"row_key": mine, "x": packed(x)}),
+            pa.table({"row_key": file_keys, "x": packed(x)}),
             path,
             filesystem=store,
             row_group_size=group,
@@ -89,7 +89,7 @@ def write_training_rows(
 
 @contextmanager
 def cut_off_before_a_row_of(ledger: TableSchema, error: BaseException) -> Iterator[None]:
-    """Raise an error in whoever is to add rows to a ledger, before it does."""
+    """Raise an error when rows are about to be added to a ledger."""
     add = FileTables.add
 
     def cut_off(self: FileTables, table: TableSchema, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
@@ -108,12 +108,12 @@ AS_OF = date(2024, 3, 15)
 
 
 def pipeline_config(log: Path | str, root: Path | str, **more: Any) -> Config:
-    """Build the configuration of a whole pipeline over a generated log."""
+    """Return the configuration of a whole pipeline over a generated log."""
     return parse_config(pipeline_values(log, root, **more), "test")
 
 
 def pipeline_values(log: Path | str, root: Path | str, **more: Any) -> dict[str, Any]:
-    """Return the values of that configuration, as a file has them."""
+    """Return the values of that configuration, as in a file."""
     return {
         "root": str(root),
         "events": {
@@ -152,5 +152,5 @@ def pipeline_values(log: Path | str, root: Path | str, **more: Any) -> dict[str,
 
 
 def left_to_spark(tables: Tables) -> SparkTables:
-    """Open the same tables so that Spark alone reads and writes them, as in a catalog."""
+    """Open the same tables such that only Spark reads and writes them, as in a catalog."""
     return SparkTables(tables.spark, artifacts=tables.artifacts_root)

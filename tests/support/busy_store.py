@@ -1,6 +1,6 @@
-"""A proxy before an S3 server that does what a busy store does to its callers, in a process of its own.
+"""A proxy in front of an S3 server that simulates a busy store, in a process of its own.
 
-delta-rs holds Python's lock while it waits for an answer: a proxy in the same process could never give one.
+delta-rs keeps Python's lock while it waits for an answer, so a proxy in the same process could never answer.
 """
 
 import http.client
@@ -21,12 +21,16 @@ from urllib.parse import urlsplit
 
 CONTROL = "/-/control"
 RIVAL = json.dumps({"commitInfo": {"timestamp": 0, "operation": "RIVAL", "operationParameters": {}}}).encode()
-_CODES = {"SlowDown": 503, "InternalError": 500, "ExpiredToken": 403}  # of what is refused before anything is done
+_CODES = {
+    "SlowDown": 503,
+    "InternalError": 500,
+    "ExpiredToken": 403,
+}  # of requests that are refused before anything is done
 _ERROR = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>as the test wants it</Message></Error>"
 
 
 class BusyStore:
-    """The proxy as tests have it."""
+    """The control of the proxy for tests."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -35,40 +39,40 @@ class BusyStore:
     def failing(self, share: float, seed: int) -> Iterator[None]:
         """Fail a seeded share of requests.
 
-        Of those that fail, a third are throttled (503 SlowDown) and a third are errors (500), both before anything was
-        done; of the last third the work is done and the answer is lost (500).
+        A third of the failures are throttled (503 SlowDown) and a third are errors (500), both before anything is done.
+        For the last third, the request is executed and the answer is lost (500).
         """
-        self._tell(share=share, seed=seed)
+        self._control(share=share, seed=seed)
         try:
             yield
         finally:
-            self._tell(share=0.0)
+            self._control(share=0.0)
 
     def overtake(self, key: str) -> None:
-        """Let somebody else put a commit first when a key that ends so is next put."""
-        self._tell(overtaken=key)
+        """Before the next PUT of a key with this ending, put a commit of another writer there."""
+        self._control(overtaken=key)
 
     def lose_answer(self, key: str) -> None:
-        """Do what is asked when a key that ends so is next put, and answer that it failed."""
-        self._tell(lost=key)
+        """Execute the next PUT of a key with this ending, but answer that it failed."""
+        self._control(lost=key)
 
     @contextmanager
     def expiring(self, at: str) -> Iterator[None]:
-        """Refuse all requests as of an expired token, from the first on whose ``AGENT METHOD /KEY`` matches ``at``."""
-        self._tell(expires=at)
+        """Answer that the token expired, from the first request on whose ``AGENT METHOD /KEY`` matches ``at``."""
+        self._control(expires=at)
         try:
             yield
         finally:
-            self._tell(expires="", is_expired=False)
+            self._control(expires="", is_expired=False)
 
-    def told(self) -> dict[str, Any]:
-        """Return what was done since this was last asked.
+    def take_counts(self) -> dict[str, Any]:
+        """Return the counts since the last call, and reset them.
 
-        ``requests`` by method, ``failed`` by kind, ``expired_at``: when credentials expired, in seconds since 1970.
+        ``requests``: by method. ``failed``: by kind. ``expired_at``: when credentials expired, in Unix seconds.
         """
-        return self._tell()
+        return self._control()
 
-    def _tell(self, **settings: Any) -> dict[str, Any]:
+    def _control(self, **settings: Any) -> dict[str, Any]:
         request = urllib.request.Request(f"{self.endpoint}{CONTROL}", json.dumps(settings).encode(), method="POST")
         with urllib.request.urlopen(request) as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
@@ -76,7 +80,7 @@ class BusyStore:
 
 @contextmanager
 def busy_store(server: str) -> Iterator[BusyStore]:
-    """Start the proxy before a server."""
+    """Start the proxy in front of a server."""
     command = [sys.executable, str(Path(__file__)), server]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
         assert proxy.stdout is not None
@@ -94,15 +98,15 @@ class _State:
         self.requests: dict[str, int] = {}
         self.failed: dict[str, int] = {}
 
-    def told(self, settings: dict[str, Any]) -> bytes:
+    def take_counts(self, settings: dict[str, Any]) -> bytes:
         with self.lock:
-            said = {"requests": self.requests, "failed": self.failed, "expired_at": self.expired_at}
+            counts = {"requests": self.requests, "failed": self.failed, "expired_at": self.expired_at}
             if not settings:
                 self.requests, self.failed, self.expired_at = {}, {}, 0.0
             if "seed" in settings:
                 self.random = Random(settings.pop("seed"))
             vars(self).update(settings)
-        return json.dumps(said).encode()
+        return json.dumps(counts).encode()
 
     def fault_of(self, agent: str, method: str, path: str) -> str:
         key = path.partition("?")[0]
@@ -126,7 +130,7 @@ class _State:
 def _serve(server: str) -> None:
     upstream, state = urlsplit(server).netloc, _State()
 
-    def passed_on(method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, Any]:
+    def forward(method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, Any]:
         connection = http.client.HTTPConnection(upstream, timeout=60)
         connection.request(method, path, body, headers)
         with connection.getresponse() as response:
@@ -134,25 +138,25 @@ def _serve(server: str) -> None:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm, wbufsize = True, -1  # else each answer waits 40 ms for the first part to be heard
+        disable_nagle_algorithm, wbufsize = True, -1  # avoids a delay of 40 ms per answer
 
         def handle_expect_100(self) -> bool:
-            """Say at once that the body may come: who waits for that waits for seconds."""
-            is_wanted = super().handle_expect_100()
+            """Flush the answer at once, since clients would wait for it for seconds."""
+            may_continue = super().handle_expect_100()
             self.wfile.flush()
-            return is_wanted
+            return may_continue
 
         def do_any(self) -> None:
             body = _body(self)
             if self.path == CONTROL:
-                return self._answer(200, state.told(json.loads(body)))
+                return self._answer(200, state.take_counts(json.loads(body)))
             fault = state.fault_of(self.headers.get("User-Agent", ""), self.command, self.path)
             if fault in _CODES:
                 return self._answer(_CODES[fault], _ERROR % fault.encode())
             headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect")}
             if fault == "overtaken":
-                passed_on("PUT", self.path, {"Host": self.headers["Host"]}, RIVAL)
-            answer = passed_on(self.command, self.path, headers, body)
+                forward("PUT", self.path, {"Host": self.headers["Host"]}, RIVAL)
+            answer = forward(self.command, self.path, headers, body)
             return self._answer(500, _ERROR % b"InternalError") if fault == "lost" else self._answer(*answer)
 
         def _answer(self, code: int, content: bytes, headers: Any = ()) -> None:

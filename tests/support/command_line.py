@@ -1,4 +1,4 @@
-"""The command line in this process: its answers, configuration files, and what it reads from arguments."""
+"""The command line in this process: its output, configuration files, and the configuration from arguments."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from userrep.store.schemas import JOB_RUNS
 
 
 class Answer(NamedTuple):
-    """What a command left behind. ``faults``: its lines on stderr, without the program's name and progress."""
+    """The output of a command. ``faults``: its lines on stderr, without the program's name and progress."""
 
     code: int
     out: str
@@ -51,13 +51,13 @@ def with_tables(config: Path) -> Path:
 
 
 class Begun(BaseException):
-    """All was read and checked; what follows needs Spark."""
+    """Raised where everything is read and checked, and Spark would start."""
 
 
 def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> tuple[Config, list[str | None]]:
-    """Call ``userrep`` up to where Spark would start; return the configuration, and the run ids that were asked for.
+    """Run ``userrep`` until Spark would start; return the configuration and the requested run ids.
 
-    Wrong use ends in SystemExit, as from a shell.
+    Wrong usage raises SystemExit, as in a shell.
     """
     read: list[Config] = []
     run_ids: list[str | None] = []

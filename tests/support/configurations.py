@@ -1,4 +1,4 @@
-"""Configurations as values: the smallest valid ones, and the faults that userrep finds in others."""
+"""Configurations as values: the smallest valid ones, and the faults of invalid ones."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def loaded(folder: Path, *overrides: str, **sections: Any) -> Config:
 
 
 def faults_of(values: dict[str, Any]) -> list[str]:
-    """Return the faults of a configuration that is refused; each is one line."""
+    """Return the faults of an invalid configuration; each is one line."""
     with pytest.raises(UsageError) as caught:
         parse_config(values, "c.yaml")
     assert caught.value.exit_code == 2
@@ -38,7 +38,7 @@ def faults_of(values: dict[str, Any]) -> list[str]:
 
 
 def fault_of(values: dict[str, Any]) -> str:
-    """Return the only fault of a configuration that is refused."""
+    """Return the only fault of an invalid configuration."""
     faults = faults_of(values)
     assert len(faults) == 1, faults
     return faults[0]

@@ -1,4 +1,4 @@
-"""What all kinds of tables do alike: a suite that each kind runs, by a ``tables`` fixture of its own."""
+"""The conformance suite of ``Tables``, which each implementation runs with its own ``tables`` fixture."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def added(tables: Tables, name: str, since: int) -> bool:
 
 
 def share(tables: Tables, day: date, *users: str, part: str = "p") -> Any:
-    """Return rows of ``SHARES``, of one partition."""
+    """Return rows of one partition of ``SHARES``."""
     return tables.spark.createDataFrame([(day, part, user) for user in users], SHARES.fields()).coalesce(1)
 
 
@@ -45,7 +45,7 @@ def users_of(tables: Tables) -> dict[date, list[str]]:
 
 
 class Conformance:
-    """Tests of ``Tables``; a subclass has a fixture ``tables``: a new place without any table, with a session."""
+    """Tests of ``Tables``. A subclass has a fixture ``tables``: a new root without tables, with a session."""
 
     def test_reading_creates_nothing(self, tables: Tables) -> None:
         assert not tables.exists(LEDGER)

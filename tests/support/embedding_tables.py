@@ -1,4 +1,4 @@
-"""Spaces with snapshots made by hand, and what a join must give of them, in plain Python."""
+"""Spaces with hand-made snapshots, and the expected result of a join on them, in plain Python."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ def snapshot(
     as_of: date, revision: int = 1, at: datetime | None = None, *, space: str = "s001-a", state: str = PUBLISHED,
     dim: int | None = None, in_sample: bool = False,
 ) -> Snapshot:  # fmt: skip
-    """Build a row of the ledger, available at ``at``, else 6 h after its date."""
+    """Return a row of the ledger, available at ``at``, or 6 h after its date by default."""
     when = at or datetime.combine(as_of, time(6))
     return Snapshot(
         snapshot_id=f"{space}-{as_of:%Y%m%d}-r{revision}",
@@ -69,7 +69,7 @@ class Update:
 
 
 def add_updates(tables: Tables, updates: Iterable[Update]) -> None:
-    """Append updates; each is a batch."""
+    """Append updates, each as a batch of its own."""
     rows = [
         {
             "space_id": u.space, "as_of": u.as_of, "user_id": u.user, "event_at": u.computed_at,
@@ -82,7 +82,7 @@ def add_updates(tables: Tables, updates: Iterable[Update]) -> None:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The point-in-time join by brute force: for each label, look at everything there is."""
+    """The point-in-time join by brute force: for each label, check all snapshots and updates."""
 
     vectors: Mapping[Snapshot, Mapping[str, Vector]]
     updates: Sequence[Update] = ()
@@ -91,29 +91,29 @@ class Oracle:
 
     def __call__(self, user: str | None, at: datetime | None) -> tuple[str, str | None, Vector | None]:
         """Return status, snapshot id and vector."""
-        counting = self._snapshot(at)
-        snapshot_id = counting.snapshot_id if counting else None
+        snapshot = self._snapshot(at)
+        snapshot_id = snapshot.snapshot_id if snapshot else None
         if user is None or at is None:
             return ("null_user" if user is None else "null_time"), snapshot_id, None
         update = self._update(user, at)
-        if update and (counting is None or update.as_of > counting.as_of) and not self._too_old(update.as_of, at):
+        if update and (snapshot is None or update.as_of > snapshot.as_of) and not self._too_old(update.as_of, at):
             return "update", None, update.vector
-        if counting is None:
+        if snapshot is None:
             return "no_snapshot_yet", None, None
-        if counting.state == EXPIRED:
+        if snapshot.state == EXPIRED:
             return "expired", snapshot_id, None
-        if self._too_old(counting.as_of, at):
+        if self._too_old(snapshot.as_of, at):
             return "too_old", snapshot_id, None
-        found = self.vectors[counting].get(user)
+        found = self.vectors[snapshot].get(user)
         return ("not_in_snapshot" if found is None else "found"), snapshot_id, found
 
     def _snapshot(self, at: datetime | None) -> Snapshot | None:
-        there = [s for s in self.vectors if at is not None and self._since(s.available_at, s.as_of) <= at]
-        return max(there, key=lambda s: (s.as_of, s.revision), default=None)
+        available = [s for s in self.vectors if at is not None and self._since(s.available_at, s.as_of) <= at]
+        return max(available, key=lambda s: (s.as_of, s.revision), default=None)
 
     def _update(self, user: str, at: datetime) -> Update | None:
-        there = [u for u in self.updates if u.user == user and self._since(u.computed_at, u.as_of) <= at]
-        return max(there, key=lambda u: (u.as_of, u.computed_at), default=None)
+        available = [u for u in self.updates if u.user == user and self._since(u.computed_at, u.as_of) <= at]
+        return max(available, key=lambda u: (u.as_of, u.computed_at), default=None)
 
     def _since(self, available_at: datetime | None, as_of: date) -> datetime:
         assert available_at is not None

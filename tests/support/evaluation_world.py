@@ -1,4 +1,4 @@
-"""A small world for tests of the evaluation: users with planted tastes, their events, and what labels are made from."""
+"""A small world for evaluation tests: users with planted tastes, their events, and the data of labels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def item_id(item: int) -> str:
 
 
 def rows_at_all_dates(num_users: int, plan: Plan = PLAN, **attributes: list[str | None]) -> Rows:
-    """Make rows of all users at all dates; ``attributes``: a value for each user."""
+    """Return rows of all users at all dates. ``attributes``: one value per user."""
     num_dates = len(plan.dates)
     columns: dict[str, pa.Array] = {
         "user_id": pa.array(np.repeat(user_ids(num_users), num_dates)),
@@ -62,7 +62,7 @@ def rows_at_all_dates(num_users: int, plan: Plan = PLAN, **attributes: list[str 
 def activity_from(
     events: list[Event], rows: Rows, num_items: int, plan: Plan = PLAN, picks: list[tuple[int, int]] | None = None
 ) -> Activity:
-    """Sum events as Spark does, one by one."""
+    """Sum events one by one, as an oracle for Spark."""
     boundaries, popular_cuts = boundaries_of(plan), popularity_boundaries(plan.dates)
     counts, weights, popular = Counter(), Counter(), Counter()
     for event in events:
@@ -94,7 +94,7 @@ def activity_from(
 
 
 def found_tiles(tiles: list[dict[str, Any]], dates: Sequence[date], *, most: int = 10**6) -> pa.Table:
-    """Number tiles as Spark does: each user's between neighbouring dates, the newest first; ``most`` of them."""
+    """Number each user's tiles between neighboring dates, the newest first, as Spark does; at most ``most`` of them."""
     days = [day_number(day) for day in dates]
     counts: Counter[tuple[str, int]] = Counter()
     first_day = {tile["user_id"]: tile["day"] for tile in sorted(tiles, key=lambda row: -row["day"])}
@@ -111,7 +111,7 @@ def found_tiles(tiles: list[dict[str, Any]], dates: Sequence[date], *, most: int
 
 @dataclass(frozen=True)
 class World:
-    """Users with tastes (U x T), items with vectors of the same kind (I x T), and what the users did."""
+    """Users with tastes (U x T), items with vectors of the same dimension (I x T), and the users' events."""
 
     taste_UT: NDArray[np.float64]
     item_IT: NDArray[np.float32]
@@ -123,12 +123,12 @@ class World:
         return self.truth.rows
 
     def taste_of_rows(self) -> NDArray[np.float32]:
-        """Return each row's user's taste: what an embedding that knows everything would hold."""
+        """Return the taste of each row's user, which a perfect embedding would contain."""
         return self.taste_UT[self.rows.user_N].astype(np.float32)
 
 
 def world(num_users: int = 300, num_items: int = 80, *, seed: int = 0, per_day: float = 0.12) -> World:
-    """Draw a world: taste decides which items, popularity is skewed, and some users do far more than others."""
+    """Draw a world: tastes determine items, popularity is skewed, and some users are far more active than others."""
     rng = np.random.default_rng(seed)
     taste_UT, item_IT = rng.normal(size=(num_users, 4)), rng.normal(size=(num_items, 4)).astype(np.float32)
     chance_UI = np.exp(taste_UT @ item_IT.T) * np.exp(rng.normal(size=num_items))
@@ -152,7 +152,7 @@ def truth_of(
     plan: Plan = PLAN,
     picks: list[tuple[int, int]] | None = None,
 ) -> Truth:
-    """Put together what tasks take their labels from."""
+    """Return the data that tasks take their labels from."""
     futures = Futures(rows, activity_from(events, rows, len(item_IT), plan, picks))
     return Truth(
         futures, item_vectors(item_IT, plan), clustered(item_IT, np.ones(len(item_IT), bool), num_clusters=6, seed=0)
@@ -160,7 +160,7 @@ def truth_of(
 
 
 def item_vectors(item_IT: NDArray[np.float32], plan: Plan = PLAN) -> ItemVectors:
-    """Return the same vectors for all dates, valid from the plan's beginning."""
+    """Return the same vectors for all dates, valid from the start of the plan."""
     dates = {plan.until, *plan.dates}
     has = np.ones((len(item_IT), 1), bool)
     return ItemVectors(
@@ -182,15 +182,15 @@ def judged(
 
 
 def windows_by_hand(events: list[Event], user: int, day: date, days: int) -> tuple[Counter[int], Counter[int], float]:
-    """Return what a user did before a date and in the days from it on, and the weight of the latter."""
-    mine = [event for event in events if event.user == user]
-    after = [e for e in mine if day <= e.day < day + timedelta(days=days)]
-    return Counter(e.item for e in mine if e.day < day), Counter(e.item for e in after), sum(e.weight for e in after)
+    """Return a user's item counts before a date and in the ``days`` from it, and the weight of the latter."""
+    own = [event for event in events if event.user == user]
+    after = [e for e in own if day <= e.day < day + timedelta(days=days)]
+    return Counter(e.item for e in own if e.day < day), Counter(e.item for e in after), sum(e.weight for e in after)
 
 
 def truth_with(num_users: int, **values: list[str | None]) -> Truth:
-    """Give the users of a world attributes that are not inputs; ``values``: a value for each user."""
-    attributes = {name: pa.array(of, pa.string()) for name, of in values.items()}
+    """Return a world whose users have attributes that are not inputs. ``values``: one value per user."""
+    attributes = {name: pa.array(texts, pa.string()) for name, texts in values.items()}
     return replace(world(num_users=num_users).truth, attributes=attributes)
 
 
@@ -198,7 +198,7 @@ def truth_with(num_users: int, **values: list[str | None]) -> Truth:
 
 
 def world_with_newcomers(num_users: int = 500) -> World:
-    """Let half of the users come in the weeks before a test date, and the others long before."""
+    """Return a world in which half of the users arrive in the weeks before a test date, and the others long before."""
     whole, rng = world(num_users=num_users, per_day=0.3), np.random.default_rng(3)
     start_U = [
         PLAN.test[0] - timedelta(days=int(rng.integers(1, 25))) if user % 2 else FIRST_DAY for user in range(num_users)

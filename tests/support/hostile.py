@@ -1,4 +1,4 @@
-"""What all fuzzing shares: how much of it, texts that somebody might send, and how a tree or a file is spoilt."""
+"""Fuzzing: the number of examples, hostile texts, and corruption of trees and files."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ TIMES = int(os.environ.get("USERREP_FUZZ", "1"))
 
 
 def fuzzed(max_examples: int) -> settings:
-    """Return how a test is fuzzed, in the ordinary suite with so many examples."""
+    """Return hypothesis settings; ``max_examples`` is the number of examples in the ordinary suite."""
     return settings(
         max_examples=max_examples * TIMES,
         derandomize=TIMES == 1,
@@ -46,7 +46,7 @@ LEAVES: list[Any] = [
 
 
 def refusal(act: Callable[[], Any]) -> UserrepError | None:
-    """Return the typed error that something ends in, if it does; any other is a failure of the test."""
+    """Return the UserrepError that a call raises, None if it succeeds. Any other exception fails the test."""
     try:
         act()
     except UserrepError as error:
@@ -55,19 +55,19 @@ def refusal(act: Callable[[], Any]) -> UserrepError | None:
 
 
 def is_one_line(error: UserrepError) -> bool:
-    """Say whether a message is a line that a person reads."""
+    """Return whether a message is one readable line."""
     return str(error).splitlines() == [str(error)] and len(str(error)) < 2000
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of everything in a tree of dicts and lists, the tree itself first."""
+    """Yield the paths of all nodes in a tree of dicts and lists, starting with the tree itself."""
     yield path
     for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
         yield from places(tree[key], (*path, key))
 
 
 def spoil_tree(tree: Any, random: Random) -> None:
-    """Take something out of a tree, put something else in its place, write it twice, or give it another name."""
+    """Remove, replace, duplicate or rename one node of a tree."""
     *way, last = random.choice([path for path in places(tree) if path])
     parent = tree
     for key in way:
@@ -84,7 +84,7 @@ def spoil_tree(tree: Any, random: Random) -> None:
 
 
 def spoilt_bytes(content: bytes, random: Random) -> bytes:
-    """Cut bytes off, flip a bit, or put other bytes in the place of some."""
+    """Truncate bytes, flip a bit, or replace some bytes."""
     at = random.randrange(len(content) + 1)
     match random.randrange(5):
         case 0:

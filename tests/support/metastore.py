@@ -1,4 +1,4 @@
-"""A Hive metastore: a Thrift server of its own process, from the JARs that Spark ships, with Derby below it."""
+"""A Hive metastore: a Thrift server in its own process, from Spark's JARs, with a Derby database."""
 
 import socket
 import subprocess
@@ -15,7 +15,7 @@ _STARTS_WITHIN = 120
 
 @contextmanager
 def hive_metastore(folder: Path) -> Iterator[str]:
-    """Start a metastore that keeps what it knows in ``folder``; yield its URI."""
+    """Start a metastore with its data in ``folder``; yield its URI."""
     settings = {
         "javax.jdo.option.ConnectionURL": f"jdbc:derby:;databaseName={folder}/db;create=true",
         "javax.jdo.option.ConnectionDriverName": "org.apache.derby.jdbc.EmbeddedDriver",

@@ -1,4 +1,4 @@
-"""Failpoints: which ones a run in this process passes, and programs that are killed at one."""
+"""Failpoints: those that a run in this process passes, and programs that are killed at one."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from userrep import failpoints
 
 @contextmanager
 def noted(notes: Path) -> Iterator[None]:
-    """Write the points that are passed meanwhile to a file."""
+    """Write the failpoints that are passed inside the context to a file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(failpoints, "_notes", str(notes))
         patch.setattr(failpoints, "_is_set", True)
@@ -23,12 +23,12 @@ def noted(notes: Path) -> Iterator[None]:
 
 
 def points_in(notes: Path) -> list[str]:
-    """Return the points of such a file, in their order."""
+    """Return the failpoints of such a file, in order."""
     return notes.read_text(encoding="utf-8").splitlines()
 
 
 def run_until_killed(point: str, *arguments: str) -> None:
-    """Run Python with these arguments, and assert that it was killed at a point."""
+    """Run Python with these arguments, and check that it was killed at a failpoint."""
     process = subprocess.run(
         [sys.executable, *arguments],
         check=False,

@@ -1,4 +1,4 @@
-"""The type of a record of a stream, with a log's own columns in ``raw``."""
+"""The type of a stream's records, with the log's own columns in ``raw``."""
 
 import pyarrow as pa
 

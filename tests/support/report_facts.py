@@ -1,4 +1,4 @@
-"""What a report may know, made by hand: a root that is well, and one that is hostile in every text."""
+"""Hand-made facts for reports: a healthy root, and one with hostile texts everywhere."""
 
 from dataclasses import fields, is_dataclass, replace
 from datetime import date, datetime, timedelta
@@ -40,7 +40,7 @@ def stage(
 
 
 def a_day(k: int, **more: Any) -> Day:
-    """Return the log's day number k, of weekly ups and downs."""
+    """Return day k of a log with a weekly pattern."""
     num = 1000 + 200 * (k % 7)
     return replace(Day(FIRST + timedelta(days=k), num, 2, is_missing=False, usual=num if k > 20 else None), **more)
 
@@ -56,7 +56,7 @@ def a_snapshot(as_of: date = LAST, **more: Any) -> SnapshotFacts:
 
 
 def drift(value: float = 0.05, outcome: str = "ok") -> DriftFacts:
-    """Return drift of ten days, of which the last has this value of psi."""
+    """Return the drift of ten days, with this psi on the last day."""
     days = [LAST - timedelta(days=k) for k in range(9, -1, -1)]
     values = {"psi": [*np.linspace(0.02, 0.05, 9), value], "new_share": [0.01] * 10}
     points = {
@@ -70,7 +70,7 @@ def drift(value: float = 0.05, outcome: str = "ok") -> DriftFacts:
 
 
 def a_task(name: str, ahead: tuple[float, float, float], *, touched: bool | None = False) -> TaskFacts:
-    """Return a task at which the embedding is so far ahead of the best other."""
+    """Return a task with this lead of the embedding over the best other representation."""
     figures = [
         Figure("embedding", 0.8, 0.78, 0.82, None, None, None),
         Figure("counts", 0.8 - ahead[0], 0.7, 0.8, *ahead),
@@ -80,7 +80,7 @@ def a_task(name: str, ahead: tuple[float, float, float], *, touched: bool | None
 
 
 def facts(**more: Any) -> Facts:
-    """Return a root that is well, but for what is said otherwise."""
+    """Return the facts of a healthy root, with ``more`` replaced."""
     rng = np.random.default_rng(2)
     points = [(float(x), float(y)) for x, y in rng.uniform(-1, 1, size=(200, 2)).round(3)]
     curve = [{"epoch": k, "train_loss": 3 / k, "valid_users_loss": 3 / k + 0.1} for k in range(1, 6)]
@@ -114,7 +114,7 @@ def facts(**more: Any) -> Facts:
 
 
 def nothing() -> Facts:
-    """Return a root in which one stage has failed, and all else is to come."""
+    """Return the facts of a root whose first stage failed."""
     failed = stage("build_activity_tiles", outcome="failed", reason="no such folder")
     return facts(
         space_id=None, runs=[Run("r1", NOW, 1.0, "failed", [])], newest=[failed], night=[], night_is_daily=False,
@@ -124,10 +124,10 @@ def nothing() -> Facts:
 
 
 def hostile(value: Any) -> Any:
-    """Return a root all of whose texts, keys included, are hostile; but for words that the report itself chooses."""
+    """Return facts in which all texts, including keys, are hostile, except words that the report itself chooses."""
     if is_dataclass(value):
         own = {"outcome", "state", "level", "space_id", "in_use", "curve", "metrics"}
-        texts = {of.name: hostile(getattr(value, of.name)) for of in fields(value) if of.name not in own}
+        texts = {field.name: hostile(getattr(value, field.name)) for field in fields(value) if field.name not in own}
         return replace(value, **texts)  # type: ignore[type-var]
     if isinstance(value, str):
         return f"{HOSTILE}{value}"

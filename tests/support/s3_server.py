@@ -1,4 +1,4 @@
-"""An S3-compatible server, in a process of its own."""
+"""An S3-compatible server in its own process."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ ENVIRONMENT = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECR
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Serve no bucket yet; give the endpoint."""
+    """Start a server without buckets; yield its endpoint."""
     assert SERVER.exists(), "make setup installs it"
     command = [SERVER, "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:

@@ -1,4 +1,4 @@
-"""Copies of the shared pipeline's tables, and streams over them; the events that arrive are those of its log."""
+"""Copies of the shared pipeline's tables, and streams over them, whose events are those of its log."""
 
 import json
 import shutil
@@ -33,10 +33,10 @@ Vectors = dict[str, bytes]  # by user; float32, little-endian
 
 
 class World:
-    """Tables below ``folder``, and the lines that commands on them print.
+    """Tables below ``folder``, and the lines that commands on them report.
 
-    ``root``: tables to begin with, which are copied. ``stream``: settings of the stream. ``sections``: other sections
-    than ``pipeline_config`` has.
+    ``root``: the initial tables, which are copied. ``stream``: settings of the stream. ``sections``: sections that
+    replace those of ``pipeline_config``.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class World:
         return self.tables.read(EMBEDDING_UPDATES)
 
     def streamed(self, as_of: date, *, query_id: str | None = None) -> Vectors:
-        """Return each user's last streamed vector of an as-of date: of the newest event, then the newest computation.
+        """Return each user's last streamed vector for an as-of date: by the newest event, then the newest computation.
 
-        Reads by delta-rs, as an oracle for what Spark says. ``query_id``: of one stream only.
+        Reads with delta-rs, as an oracle for Spark. ``query_id``: only of this stream.
         """
         wanted = [("space_id", "=", self.space.space_id), ("as_of", "=", as_of)]
         wanted += [("query_id", "=", query_id)] if query_id else []
@@ -111,7 +111,7 @@ class World:
         return {row["user_id"]: _as_bytes(row["embedding"]) for row in rows if row["revision"] == newest}
 
     def differing(self, as_of: date) -> set[str]:
-        """Return the users whose last streamed vector is not, to the bit, that of the newest snapshot."""
+        """Return the users whose last streamed vector is not bit-identical to that in the newest snapshot."""
         published = self.published(as_of)
         return {user_id for user_id, vector in self.streamed(as_of).items() if published.get(user_id) != vector}
 
@@ -131,7 +131,7 @@ def events_between(spark: SparkSession, log: Path, start: date, end: date) -> li
 
 
 def is_valid(row: Row) -> bool:
-    """Return whether a row of a generated log is an event that counts."""
+    """Return whether a row of a generated log is a valid event."""
     is_whole = row["user_id"] is not None and row["item_id"] is not None and row["event_at"] is not None
     return is_whole and row["event_at"].year > 2000 and row["weight"] >= 0
 

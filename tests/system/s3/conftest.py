@@ -85,10 +85,10 @@ def work(spark: SparkSession, bucket: Bucket, tmp_path_factory: pytest.TempPathF
     for part in range(2):
         pq.write_table(events.take(pa.array(range(part, len(events), 2))), f"{base}/{part}.parquet", filesystem=files)
     config = config_on(f"{bucket.uri}/log", f"{bucket.uri}/my root")
-    bucket.store.told()
+    bucket.store.take_counts()
     with bucket.store.failing(SHARE, seed=1):
         Pipeline(config, spark, AS_OF, report=lambda _: None).run()
         daily(Pipeline(config, spark, AS_OF + timedelta(days=1), report=lambda _: None), on_time=True)
-    failed = bucket.store.told()["failed"]
+    failed = bucket.store.take_counts()["failed"]
     assert min(failed[kind] for kind in ("SlowDown", "InternalError", "lost")) >= 5, failed
     return Pipeline(config, spark, AS_OF + timedelta(days=1), report=lambda _: None)

@@ -65,10 +65,10 @@ def test_who_comes_second_commits_again_and_undoes_nothing(tables: Tables, bucke
 @pytest.mark.parametrize("way", WAYS)
 def test_a_commit_whose_answer_is_lost_is_made_once(tables: Tables, bucket: Bucket, way: str) -> None:
     commit, num_rows = WAYS[way]
-    bucket.store.told()
+    bucket.store.take_counts()
     bucket.store.lose_answer(next_commit(tables, EXPORTS))
     commit(tables)
-    assert bucket.store.told()["failed"] == {"lost": 1}
+    assert bucket.store.take_counts()["failed"] == {"lost": 1}
     assert by(tables) == ["CREATE TABLE", "WRITE", "WRITE"]
     assert len(tables.ledger(EXPORTS)) == num_rows
 

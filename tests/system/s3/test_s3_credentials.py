@@ -80,10 +80,10 @@ def night(
         file.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
         words = ["userrep", "daily", "--as-if-on-time", "--as-of", str(NIGHT), "--config", str(file)]
         monkeypatch.setattr(sys, "argv", words)
-        bucket.store.told()
+        bucket.store.take_counts()
         with bucket.store.expiring(at), pytest.raises(SystemExit) as ended:
             cli.main()
-        said = bucket.store.told()
+        said = bucket.store.take_counts()
         assert ended.value.code == 1
         assert 1 <= said["failed"]["ExpiredToken"] <= FEW
         assert time.time() - said["expired_at"] < SOON

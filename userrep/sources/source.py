@@ -26,19 +26,11 @@ WEIGHT_UNIT = 2**8  # weights are multiples of 1/256, so that sums of weight x v
 def read_source(
     spark: SparkSession, source: Source, *, what: str, files: Sequence[str] | None = None, like: DataFrame | None = None
 ) -> DataFrame:
-    """Read a source with the owner's columns.
+    """Read a source, or only its ``files`` with the columns of ``like``, the frame of the whole source.
 
     CSV (with a header) and JSON values are read as text, since a type inferred from a sample could be wrong. For
     Parquet, Spark takes the columns of one file for all; if a log lacks a mapped column there, all footers are read.
-
-    Parameters
-    ----------
-    files : the files to read; all by default.
-    like : the frame of the whole source, whose columns ``files`` are read with.
-
-    Returns
-    -------
-    A lazy frame. Cost: a listing of the files, and for JSON one pass over them to find the fields.
+    The frame is lazy. Cost: a listing of the files, and for JSON one pass over them to find the fields.
 
     Raises
     ------
@@ -142,10 +134,9 @@ def with_validity(
     One row per row of the log: user_id, item_id, event_type (``event`` by default), event_at (UTC), event_date, weight
     (rounded to 1/256; 1 by default), one ``context_K`` per context column, event_id (null by default), reason (null for
     a valid row), raw (an orderable struct of all the log's columns), and corrupt (the text of an unparsable row).
-    No shuffle.
-
-    A row without a plausible time has no event_date. In a partitioned log, such a row and a row whose day does not
-    belong to its partition get the partition's day. Rows in the future are valid here; the inventory holds them back.
+    No shuffle. A row without a plausible time has no event_date. In a partitioned log, such a row and a row whose day
+    does not belong to its partition get the partition's day. Rows in the future are valid here; the inventory holds
+    them back.
     """
     context = log.columns.context if context is None else context
     mapped = source.select(*_mapped(source, log, context, beside))

@@ -11,10 +11,9 @@ Item = TypeVar("Item")
 def prefetched(source: Generator[Item], depth: int = 4) -> Generator[Item]:
     """Yield the items of ``source``, which a thread runs ahead by up to ``depth + 1`` items.
 
-    Memory: ``depth + 1`` items are waiting and the consumer has one. With the defaults (a depth of 4, global batches of
-    512 rows), a rank has ``6 * 512 / ranks`` training rows in batches.
-
-    The thread ends when this generator is closed or exhausted. Exceptions of the source are raised here.
+    Memory: ``depth + 1`` waiting items and the consumer's one. With a depth of 4 and global batches of 512 rows, a rank
+    has ``6 * 512 / ranks`` training rows in batches. The thread ends when this generator is closed or exhausted.
+    Exceptions of the source are raised here.
     """
     items: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()

@@ -127,8 +127,8 @@ def item_auc(events: pa.Table, vectors_ID: NDArray[np.float32], day: date, rando
         drawn = random.choice(len(taken), NUM_NEGATIVES, p=taken / taken.sum())
         others = scores_UI[k, drawn[~np.isin(drawn, items)]]
         if len(others):
-            mine = scores_UI[k, items][:, None]
-            aucs.append(float(((mine > others).mean() + (mine >= others).mean()) / 2))
+            score = scores_UI[k, items][:, None]
+            aucs.append(float(((score > others).mean() + (score >= others).mean()) / 2))
     return statistics.mean(aucs)
 
 

@@ -160,7 +160,7 @@ def site_config(root: Path, log: Path, items: Path, *, event_id: bool = False, l
         },
         "items": {"path": str(items), "columns": {"item_id": "item_id", "vector": "vec"}},
         "windows_days": WINDOWS_DAYS,
-        "history_days": 0,  # peers make these windows alone
+        "history_days": 0,  # peers only compute these windows
         "item_vectors": {modality: {"kind": "vector", "dim": DIM} for modality in MODALITIES},
     }
     return parse_config(values, "benchmark")

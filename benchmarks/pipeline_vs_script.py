@@ -109,15 +109,15 @@ def _line(
         kept = [step for step in found[0] if step not in without]
         return {step: round(statistics.median(run[step] for run in found), 2) for step in kept}
 
-    mine, scripts = medians(ours), medians(theirs)
+    stages, scripts = medians(ours), medians(theirs)
     return ratio_line(
         name,
         size,
-        seconds=sum(mine.values()),
+        seconds=sum(stages.values()),
         peer="DuckDB, SciPy, implicit, scikit-learn, torch",
         peer_seconds=sum(scripts.values()),
         session_seconds=round(statistics.median(sessions), 1),
-        by_stage=mine,
+        by_stage=stages,
         peer_by_step=scripts,
     )
 

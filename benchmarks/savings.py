@@ -108,7 +108,7 @@ def counted(spark: SparkSession, what: str) -> Iterator[Cost]:
     with CpuMeter() as meter:
         before = meter.seconds()
         yield cost
-        time.sleep(0.5)  # Spark counts beside the driver
+        time.sleep(0.5)  # Spark updates its counts asynchronously
         cost.cpu = meter.seconds() - before
     cost.spark = Counter({name: round(value) for name, value in work.found().items()})
     progress(f"{what}: {cost.cpu:.1f} CPU s in {time.monotonic() - start:.1f} s")

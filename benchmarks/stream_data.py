@@ -268,12 +268,12 @@ class _Task:
         ids = pc.utf8_lpad(pa.array(np.arange(self.size.users)).cast(pa.string()), 9, "0")
         ids = pc.binary_join_element_wise("u", ids, "")
         bucket_U, within = bucket_of(ids), range_of(number, _SLICES)
-        mine = np.flatnonzero((bucket_U >= within.start) & (bucket_U < within.stop))
-        mine = mine[np.argsort(bucket_U[mine], kind="stable")]
+        own = np.flatnonzero((bucket_U >= within.start) & (bucket_U < within.stop))
+        own = own[np.argsort(bucket_U[own], kind="stable")]
         num_U = self.size.activity() * self.size.users * _EVENTS_PER_USER
         random = np.random.default_rng([self.size.seed, 2, number])
-        for start in range(0, len(mine), _CHUNK):
-            users = mine[start : start + _CHUNK]
+        for start in range(0, len(own), _CHUNK):
+            users = own[start : start + _CHUNK]
             keys = {"user_bucket": bucket_U[users], "user_id": ids.take(pa.array(users))}
             chunk = Chunk.of(
                 tiles=self._tiles(pa.table(keys), random.poisson(num_U[users]), random),

@@ -1,4 +1,4 @@
-"""The charts of a report that are about a root: its log, runs, snapshots and cost; a function each, to SVG."""
+"""Charts about a root as SVG: its log, runs, snapshots and cost."""
 
 import math
 from collections.abc import Sequence
@@ -6,46 +6,39 @@ from datetime import date
 
 from markupsafe import Markup
 
-from userrep.report.charts import Mark, Row, Series, bars, columns, lines, places
+from userrep.report.charts import Mark, Row, Series, bars, columns, lines, positions
 from userrep.report.facts import Day, Facts
-from userrep.report.formats import (
-    core_time,
-    count,
-    day,
-    plural,
-    seconds,
-    share,
-    short,
-    size,
-    when,
-)
+from userrep.report.formats import core_time, count, day, plural, seconds, share, short, size, when
 
 _MOST_COLUMNS = 190
 _OUTCOMES = {"done": "c0", "skipped": "rest", "failed": "bad"}
 
 
 def events_by_day(days: Sequence[Day]) -> tuple[Markup, str]:
-    """Draw events by day, of long logs by week or four; return with it what a column is."""
+    """Draw the number of events over time; return the chart and the unit of a column.
+
+    The unit is a day, or for long logs a week or four weeks.
+    """
     width, unit = next(
         ((w, u) for w, u in ((1, "day"), (7, "week")) if len(days) <= w * _MOST_COLUMNS), (28, "4 weeks")
     )
-    first = len(days) % width  # days of the first column, so that the last one is whole
+    first = len(days) % width  # days in the first column, so that the last column is complete
     groups = [days[:first]] * bool(first) + [days[k : k + width] for k in range(first, len(days), width)]
     marks = [
         Mark(
-            sum(of.num_events for of in group),
-            _span(group) + f": {count(sum(of.num_events for of in group))} events, "
-            f"{count(sum(of.num_rejected for of in group))} rows rejected" + _oddities(group),
-            is_marked=any(of.is_small for of in group),
+            sum(log_day.num_events for log_day in group),
+            _span(group) + f": {count(sum(log_day.num_events for log_day in group))} events, "
+            f"{count(sum(log_day.num_rejected for log_day in group))} rows rejected" + _irregularities(group),
+            is_marked=any(log_day.is_small for log_day in group),
         )
         for group in groups
     ]
-    drawn = columns(marks, _thirds([of[0].day for of in groups]), label=f"Events by {unit}", write=short)
+    drawn = columns(marks, _axis_labels([group[0].day for group in groups]), label=f"Events by {unit}", write=short)
     return drawn, unit
 
 
 def rejected_rows(facts: Facts) -> Markup:
-    """Draw rejected rows by reason."""
+    """Draw the number of rejected rows by reason."""
     num_rows = facts.log.num_events + sum(facts.log.rejected.values())
     rows = [
         Row(reason, num, count(num), f"{share(num / num_rows)} of all rows", css="c1")
@@ -55,56 +48,64 @@ def rejected_rows(facts: Facts) -> Markup:
 
 
 def snapshot_users(facts: Facts) -> Markup:
-    """Draw the users of each published snapshot over its date."""
-    newest = {of.as_of: of for of in facts.snapshots if of.state == "published"}
-    marks = [Mark(of.num_users, f"{of.snapshot_id}: {count(of.num_users)} users") for of in newest.values()]
-    series = Series("users", places(list(newest)), marks, "c0")
-    return lines([series], _thirds(list(newest)), label="Users of each snapshot", write=short, height=120)
+    """Draw the number of users by date, in the newest published revision of each date."""
+    newest = {snapshot.as_of: snapshot for snapshot in facts.snapshots if snapshot.state == "published"}
+    marks = [
+        Mark(snapshot.num_users, f"{snapshot.snapshot_id}: {count(snapshot.num_users)} users")
+        for snapshot in newest.values()
+    ]
+    series = Series("users", positions(list(newest)), marks, "c0")
+    return lines([series], _axis_labels(list(newest)), label="Users of each snapshot", write=short, height=120)
 
 
 def run_times(facts: Facts) -> Markup:
-    """Draw how long runs took, on a logarithmic scale."""
+    """Draw the duration of each run on a logarithmic scale."""
     runs = facts.runs
-    ticks = [math.log10(of) for of in (1, 10, 60, 600, 3600, 36_000)]
-    logs = [math.log10(max(1.0, of.seconds)) for of in runs]
+    ticks = [math.log10(tick) for tick in (1, 10, 60, 600, 3600, 36_000)]
     marks = [
         Mark(
-            log,
-            f"{of.run_id}, {when(of.started_at)} UTC: {of.outcome} in {seconds(of.seconds)}; "
-            + (", ".join(of.stages) or "all up to date"),
-            _OUTCOMES[of.outcome],
+            math.log10(max(1.0, run.seconds)),
+            f"{run.run_id}, {when(run.started_at)} UTC: {run.outcome} in {seconds(run.seconds)}; "
+            + (", ".join(run.stages) or "up to date"),
+            _OUTCOMES[run.outcome],
         )
-        for of, log in zip(runs, logs, strict=True)
+        for run in runs
     ]
     series = Series("runs", [(k + 0.5) / len(runs) for k in range(len(runs))], marks, "c0")
     ends = [when(runs[0].started_at), when(runs[-1].started_at)] if len(runs) > 1 else [when(runs[0].started_at)]
-    return lines([series], ends, label="How long runs took", write=_of_log, ticks=ticks, height=130, is_joined=False)
+    return lines([series], ends, label="Run times", write=_duration, ticks=ticks, height=130, is_joined=False)
 
 
-def night_stages(facts: Facts) -> Markup:
-    """Draw how long the stages of the newest night took."""
+def run_stages(facts: Facts) -> Markup:
+    """Draw the duration of each stage of the latest daily or pipeline run."""
     rows = [
-        Row(of.stage, of.seconds, seconds(of.seconds), f"{of.stage}: {of.outcome}. {of.reason}", _OUTCOMES[of.outcome])
-        for of in facts.night
-    ]
+        Row(
+            stage.stage, stage.seconds, seconds(stage.seconds), f"{stage.stage}: {stage.outcome}. {stage.reason}",
+            _OUTCOMES[stage.outcome],
+        )
+        for stage in facts.night
+    ]  # fmt: skip
     return bars(rows, label="Seconds by stage")
 
 
 def stage_costs(facts: Facts, *, training: bool) -> Markup:
-    """Draw core hours by stage, of the night or of the training."""
-    stages, css = (facts.training_stages, "c2") if training else ([of for of in facts.night if of.core_hours], "c0")
-    largest = max((of.core_hours or 0 for of in stages), default=0)
+    """Draw the core hours by stage, of the last training or of the latest daily run."""
+    if training:
+        stages, css = facts.training_stages, "c2"
+    else:
+        stages, css = [stage for stage in facts.night if stage.core_hours], "c0"
+    largest = max((stage.core_hours or 0 for stage in stages), default=0)
     rows = [
-        Row(of.stage, of.core_hours or 0, core_time(of.core_hours or 0, largest),
-            f"{of.stage}: {size(of.shuffle_bytes)} shuffled, {seconds(of.seconds)} by the clock", css)
-        for of in stages
+        Row(stage.stage, stage.core_hours or 0, core_time(stage.core_hours or 0, largest),
+            f"{stage.stage}: {size(stage.shuffle_bytes)} shuffled, {seconds(stage.seconds)} elapsed", css)
+        for stage in stages
     ]  # fmt: skip
     return bars(rows, label="Core hours by stage")
 
 
 def stored_tables(facts: Facts) -> Markup:
-    """Draw the largest tables' sizes."""
-    rows = [Row(of.name, of.num_bytes, size(of.num_bytes), css="c4") for of in facts.storage[:10]]
+    """Draw the sizes of the ten largest tables."""
+    rows = [Row(table.name, table.num_bytes, size(table.num_bytes), css="c4") for table in facts.storage[:10]]
     return bars(rows, label="Bytes by table")
 
 
@@ -112,19 +113,19 @@ def _span(group: Sequence[Day]) -> str:
     return str(group[0].day) if len(group) == 1 else f"{group[0].day} to {group[-1].day}"
 
 
-def _oddities(group: Sequence[Day]) -> str:
-    missing, small = sum(of.is_missing for of in group), sum(of.is_small for of in group)
-    return (f"; {plural(missing, 'day')} missing" if missing else "") + (
-        f"; {small} far smaller than usual" if small else ""
+def _irregularities(group: Sequence[Day]) -> str:
+    num_missing, num_small = sum(log_day.is_missing for log_day in group), sum(log_day.is_small for log_day in group)
+    return (f"; {plural(num_missing, 'day')} missing" if num_missing else "") + (
+        f"; {num_small} far smaller than usual" if num_small else ""
     )
 
 
-def _thirds(dates: Sequence[date]) -> list[str]:
+def _axis_labels(dates: Sequence[date]) -> list[str]:
     if len(dates) < 3:
-        return [day(of) for of in dates]
+        return [day(label) for label in dates]
     return [day(dates[0]), day(dates[len(dates) // 2]), day(dates[-1])]
 
 
-def _of_log(value: float) -> str:
-    number = round(10**value)
+def _duration(log_seconds: float) -> str:
+    number = round(10**log_seconds)
     return f"{number} s" if number < 60 else seconds(number)

@@ -1,4 +1,4 @@
-"""What a report knows, as plain values: gathered by one module, turned into a page by others, written out as JSON."""
+"""The content of a report as plain values. `gather` reads them; the page and the JSON file are made from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -13,7 +13,7 @@ BAD, WARN, NOTE, OK = "bad", "warn", "note", "ok"
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a run, as ``job_runs`` has it. ``core_hours``: of Spark's tasks; None: not counted."""
+    """One stage of a run, from ``job_runs``. ``core_hours``: run time of Spark's tasks; None if not measured."""
 
     run_id: str
     stage: str
@@ -31,7 +31,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """A run: the stages that went together, in order. ``seconds``: of all."""
+    """One run, with the stages that were not skipped, in order. ``seconds``: sum over all its stages."""
 
     run_id: str
     started_at: datetime
@@ -42,7 +42,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Day:
-    """A day of the log, or missing in it. ``usual``: events of its weekday in the weeks before; None: too few yet."""
+    """One day of the log. ``is_missing``: it has no tiles.
+
+    ``usual``: median number of events of the same weekday in the 8 weeks before, or None if there is no such number.
+    """
 
     day: date
     num_events: int
@@ -52,17 +55,17 @@ class Day:
 
     @property
     def is_small(self) -> bool:
-        """Say whether the day has far fewer events than its weekday had before."""
+        """Whether the day has far fewer events than usual for its weekday."""
         return self.usual is not None and self.num_events < SMALL * self.usual
 
 
-SMALL = 0.2  # of what is usual
-RECENT_DAYS = 28  # of the log's end, in which a small day is worth a warning
+SMALL = 0.2  # share of the usual events below which a day is small
+RECENT_DAYS = 28  # days at the end of the log in which a small day causes a warning
 
 
 @dataclass(frozen=True)
 class LogFacts:
-    """The log by day, from its first to its last, days without a row included; and its rejected rows by reason."""
+    """All days from the first to the last day of the log, and the number of rejected rows by reason."""
 
     days: Sequence[Day]
     rejected: Mapping[str, int]
@@ -70,18 +73,18 @@ class LogFacts:
 
     @property
     def num_events(self) -> int:
-        return sum(of.num_events for of in self.days)
+        return sum(day.num_events for day in self.days)
 
     @property
     def rejected_share(self) -> float:
-        """The share of rows that were rejected, those without a readable time included."""
+        """Share of rows that were rejected, including rows whose time is unreadable."""
         num_rejected = sum(self.rejected.values())
         return num_rejected / max(1, self.num_events + num_rejected)
 
 
 @dataclass(frozen=True)
 class SpaceFacts:
-    """A space, its newest published snapshot, and dates published before days of the log changed."""
+    """A space and its newest published snapshot. ``stale``: dates published before days of the log changed."""
 
     space_id: str
     state: str
@@ -96,7 +99,7 @@ class SpaceFacts:
 
 @dataclass(frozen=True)
 class SnapshotFacts:
-    """A snapshot of the space in question. ``faults``: of the gates, of one that was refused."""
+    """A snapshot of the reported space. ``faults``: why the gates refused it, otherwise empty."""
 
     snapshot_id: str
     as_of: date
@@ -109,7 +112,7 @@ class SnapshotFacts:
 
 @dataclass(frozen=True)
 class ConsumerFacts:
-    """A consumer. ``uses``: the space that it is pinned to; None: the one that serves."""
+    """A consumer. ``uses``: the space it is pinned to, or None if it follows the serving space."""
 
     name: str
     owner: str
@@ -120,7 +123,7 @@ class ConsumerFacts:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the example consumer has reached with an input, on the same rows."""
+    """Result of the example consumer with one input. All inputs are tested on the same rows."""
 
     input: str
     dims: int
@@ -130,7 +133,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """How a space was trained. ``curve``: losses by epoch; ``metrics``: of the epoch that was kept, and the cost."""
+    """The training of a space. ``curve``: losses by epoch. ``metrics``: losses of the kept epoch, and the cost."""
 
     created_at: datetime
     num_inputs: int
@@ -143,13 +146,13 @@ class TrainingFacts:
 
     @property
     def is_validated(self) -> bool:
-        """Say whether rows of users that were held out have been looked at."""
+        """Whether the loss was measured on held-out users."""
         return "valid_users_loss" in self.metrics
 
 
 @dataclass(frozen=True)
 class DriftPoint:
-    """A metric of a snapshot against the one before it."""
+    """A drift metric of one snapshot compared with the previous one."""
 
     as_of: date
     snapshot_id: str
@@ -159,7 +162,7 @@ class DriftPoint:
 
 @dataclass(frozen=True)
 class DriftFacts:
-    """Metrics over time, their limits (None: none), and the inputs that moved most to the newest snapshot."""
+    """Drift metrics over time, their limits (None: no limit), and the inputs that moved most in the newest snapshot."""
 
     points: Mapping[str, Sequence[DriftPoint]]
     warn: Mapping[str, float | None]
@@ -169,7 +172,10 @@ class DriftFacts:
 
 @dataclass(frozen=True)
 class Figure:
-    """A representation at a task, with its 90 % interval; ``ahead_by``: of the embedding, over it."""
+    """A representation on a task, with its 90% interval.
+
+    ``ahead_by``: how far the embedding is ahead of it, or None for the embedding itself.
+    """
 
     representation: str
     value: float
@@ -182,7 +188,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """All representations at a task's first metric. ``touched``: by heads of the training; None: not known."""
+    """All representations on a task, by the task's first metric.
+
+    ``touched``: whether the space was trained with heads whose labels resemble the task's, or None if unknown.
+    """
 
     task: str
     metric: str
@@ -192,15 +201,15 @@ class TaskFacts:
 
     @property
     def nearest(self) -> Figure | None:
-        """The representation that the embedding is least ahead of."""
-        others = [of for of in self.figures if of.ahead_by is not None]
-        return min(others, key=lambda of: of.ahead_by or 0.0, default=None)
+        """The other representation with the smallest lead of the embedding, if there is one."""
+        others = [figure for figure in self.figures if figure.ahead_by is not None]
+        return min(others, key=lambda figure: figure.ahead_by or 0.0, default=None)
 
     @property
     def verdict(self) -> str:
-        """Say where the embedding stands against the best other: ahead, behind, or level (the interval holds 0)."""
+        """How the embedding compares with the best other: ahead, behind, or tied (the interval contains 0)."""
         low, high = (self.nearest.ahead_low, self.nearest.ahead_high) if self.nearest else (None, None)
-        return "ahead" if low is not None and low > 0 else "behind" if high is not None and high < 0 else "level"
+        return "ahead" if low is not None and low > 0 else "behind" if high is not None and high < 0 else "tied"
 
 
 @dataclass(frozen=True)
@@ -214,7 +223,7 @@ class EvaluationFacts:
 
 @dataclass(frozen=True)
 class Group:
-    """Users of the map who have a value in common, and where they are."""
+    """Users on the map that share a value, and their points."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -222,9 +231,10 @@ class Group:
 
 @dataclass(frozen=True)
 class MapFacts:
-    """Sampled users of a snapshot in the plane of the first two principal components. No ids.
+    """Sampled users of a snapshot in the plane of its first two principal components, without ids.
 
-    ``shares``: of the variance, that each of the two has. ``coloured_by``: what groups are made by.
+    ``shares``: share of the variance in each of the two components. ``coloured_by``: name of the value that groups the
+    users. ``is_ordered``: whether the groups are ranges of numbers, in order.
     """
 
     snapshot_id: str
@@ -238,7 +248,7 @@ class MapFacts:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is stored now."""
+    """The size of a table's newest version."""
 
     name: str
     num_bytes: int
@@ -246,7 +256,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Request:
-    """A request to forget users that has not come to its end. ``due_at``: from when on it can."""
+    """A request to forget users that is not finished. ``due_at``: when it can be finished; None if it was cut off."""
 
     request_id: str
     num_users: int
@@ -255,10 +265,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it. ``space_id``: the space that training, drift, evaluation and map are about; None: there is none yet.
+    """Everything in a report. The names of the fields are those of the JSON file.
 
-    ``config``: the configuration file as it was named. ``newest``: each stage's last run. ``night``: the stages of the
-    newest daily run; without one, of the newest pipeline. ``artifact_fault``: why the training cannot be told.
+    ``config``: the configuration file as the user named it. ``space_id``: the space that training, drift, evaluation
+    and map describe, or None if no space exists. ``newest``: the last run of each stage. ``night``: the stages of the
+    newest daily run, or of the newest pipeline run if no daily run exists. ``artifact_fault``: why the space's artifact
+    cannot be read.
     """
 
     made_at: datetime
@@ -284,21 +296,21 @@ class Facts:
 
     @property
     def space(self) -> SpaceFacts | None:
-        return next((of for of in self.spaces if of.space_id == self.space_id), None)
+        return next((space for space in self.spaces if space.space_id == self.space_id), None)
 
 
 def as_tree(value: Any) -> Any:
-    """Turn values into what JSON has: dates as text, numbers that are not finite as null."""
+    """Convert values to JSON types: dates to text, numbers that are not finite to None, dataclasses to dicts."""
     if isinstance(value, SelfCheck):
         value = value.model_dump(mode="json")
     if is_dataclass(value):
-        return {of.name: as_tree(getattr(value, of.name)) for of in fields(value)}
+        return {attribute.name: as_tree(getattr(value, attribute.name)) for attribute in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): as_tree(of) for key, of in value.items()}
+        return {str(key): as_tree(item) for key, item in value.items()}
     if isinstance(value, str) or value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, date | datetime):
         return value.isoformat()
-    return [as_tree(of) for of in value]
+    return [as_tree(item) for item in value]

@@ -1,4 +1,4 @@
-"""Where a report is written: a page and its figures as JSON beside it, in the place of an earlier report alone."""
+"""Writes a report as an HTML page, with its figures as JSON next to it. Overwrites only earlier reports."""
 
 import json
 import os
@@ -11,33 +11,33 @@ from userrep.report.page import MARK, page
 from userrep.report.summary import Summary
 from userrep.store.storage import write_bytes
 
-GENERATOR = {"generator": "userrep report"}  # begins the JSON
-_HEAD = 4096  # bytes that tell a report
+GENERATOR = {"generator": "userrep report"}  # first key of the JSON file, by which it is recognized
+_HEAD = 4096  # bytes at the start of a file that are searched for the mark of a report
 
 
 def check_out(out: Path) -> None:
-    """Refuse a place that a report cannot be written to. Nothing is made or changed.
+    """Check that a report can be written to ``out``. Creates and changes nothing.
 
     Raises
     ------
     UsageError
-        If the name does not end in .html, its folder is not there or may not be written to, or something else than a
-        report lies there or beside it.
+        If the name does not end in .html, if its folder does not exist or is not writable, or if ``out`` or the JSON
+        file next to it exists and is not a report.
     """
     if out.suffix != ".html":
-        raise UsageError(f"--out {out}: name a file that ends in .html; figures as JSON go beside it.")
+        raise UsageError(f"--out {out}: the name does not end in .html. The figures go next to the page as JSON.")
     folder = out.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"--out {out}: there is no folder {folder}; make it, or name a file in another one.")
+        raise UsageError(f"--out {out}: folder {folder} does not exist. Create it, or choose another folder.")
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"--out {out}: this user may not write to {folder}; name a file in another one.")
+        raise UsageError(f"--out {out}: no permission to write to {folder}. Choose another folder.")
     for path, mark in ((out, MARK), (twin_of(out), json.dumps(GENERATOR)[1:-1])):
         if path.is_dir() or (path.exists() and not _begins_with(path, mark)):
-            raise UsageError(f"--out {out}: {path} is there and is no report; name another file.")
+            raise UsageError(f"--out {out}: {path} exists and is not a report. Choose another name.")
 
 
 def write_report(out: Path, facts: Facts, summary: Summary) -> dict[str, Any]:
-    """Write the page and its figures, each whole or not at all; return the figures."""
+    """Write the page and its figures; return the figures. Each file is written completely or not at all."""
     figures: dict[str, Any] = GENERATOR | {"summary": as_tree(summary)} | as_tree(facts)
     write_bytes(str(twin_of(out)), json.dumps(figures, indent=1, allow_nan=False).encode())
     write_bytes(str(out), page(facts, summary).encode())
@@ -45,7 +45,7 @@ def write_report(out: Path, facts: Facts, summary: Summary) -> dict[str, Any]:
 
 
 def twin_of(out: Path) -> Path:
-    """Return where the figures of a report lie."""
+    """Return the path of the JSON file next to a page."""
     return out.with_suffix(".json")
 
 

@@ -1,4 +1,4 @@
-"""Is everything well? What is not, how bad it is, and its cure: rules over what a report knows."""
+"""Rules that find what needs attention in a root, with a level and a remedy for each finding."""
 
 import shlex
 from collections.abc import Iterator
@@ -11,7 +11,10 @@ from userrep.report.formats import count, figure, plural, share
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be, or not there yet. ``cure``: what helps; between backticks, commands."""
+    """A problem (BAD), a warning (WARN), or a note on something that does not exist yet (NOTE).
+
+    ``cure``: what to do about it. Text between backticks is a command or a name.
+    """
 
     level: str
     what: str
@@ -19,147 +22,151 @@ class Finding:
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """Return what is to be told, the worst first."""
+    """Return all findings, the most severe first."""
     rules = (_runs, _spaces, _snapshots, _log, _drift, _training, _evaluation, _requests)
     found = [finding for rule in rules for finding in rule(facts)]
-    return sorted(found, key=lambda of: (BAD, WARN, NOTE).index(of.level))
+    return sorted(found, key=lambda finding: (BAD, WARN, NOTE).index(finding.level))
 
 
 def command(facts: Facts, words: str, more: str = "") -> str:
-    """Write a command for this configuration, ready to be pasted."""
+    """Return a userrep command for this configuration that can be pasted into a shell.
+
+    ``words``: the command. ``more``: options that follow ``--config``.
+    """
     return f"`userrep {words} --config {shlex.quote(facts.config)}{more}`"
 
 
 def _runs(facts: Facts) -> Iterator[Finding]:
-    for of in facts.newest:
-        if of.outcome == "failed":
+    for stage in facts.newest:
+        if stage.outcome == "failed":
             yield Finding(
                 BAD,
-                f"The last run of {of.stage} failed: {of.reason[:300]}",
-                "Mend what it names and run the command again: it goes on where it was.",
+                f"The last run of {stage.stage} failed: {stage.reason[:300]}",
+                "Fix the cause and run the command again. It resumes where it stopped.",
             )
 
 
 def _spaces(facts: Facts) -> Iterator[Finding]:
-    if not any(of.state == "serving" for of in facts.spaces):
-        ready = next((of.space_id for of in facts.spaces if of.state == "ready"), None)
-        way = command(facts, f"spaces promote {ready}") if ready else command(facts, "pipeline", " --as-of D")
-        yield Finding(BAD, "No space is serving: consumers that follow get no vectors.", f"{way} changes that.")
+    if not any(space.state == "serving" for space in facts.spaces):
+        ready = next((space.space_id for space in facts.spaces if space.state == "ready"), None)
+        remedy = command(facts, f"spaces promote {ready}") if ready else command(facts, "pipeline", " --as-of D")
+        yield Finding(
+            BAD, "No space is serving, so consumers that follow the serving space get no vectors.", f"Run {remedy}."
+        )
     if facts.artifact_fault is not None:
         yield Finding(BAD, "The artifact of the space cannot be read.", facts.artifact_fault)
-    for of in facts.spaces:
-        if of.stale and of.in_use:
+    for space in facts.spaces:
+        if space.stale and space.in_use:
             yield Finding(
                 WARN,
-                f"{plural(len(of.stale), 'date')} of space {of.space_id} published before days of the log changed.",
-                f"{command(facts, 'backfill', ' --stale')} rebuilds them.",
+                f"Space {space.space_id} has {plural(len(space.stale), 'stale date')}: days of the log changed after "
+                "publication.",
+                f"Rebuild with {command(facts, 'backfill', ' --stale')}.",
             )
 
 
 def _snapshots(facts: Facts) -> Iterator[Finding]:
     space = facts.space
-    newest = max(facts.snapshots, key=lambda of: (of.as_of, of.revision), default=None)
+    newest = max(facts.snapshots, key=lambda snapshot: (snapshot.as_of, snapshot.revision), default=None)
     if newest is not None and newest.state == "refused":
         yield Finding(
             BAD,
-            f"Snapshot {newest.snapshot_id} was refused by its gates: {'; '.join(newest.faults)}",
-            "Look at the features of that date, or at the settings below gates; what was published before serves on.",
+            f"The gates refused snapshot {newest.snapshot_id}: {'; '.join(newest.faults)}",
+            "Check the features of that date and the limits under `gates`. The previous snapshot is still served.",
         )
     if space is None or not space.in_use or space.newest_as_of is None or not facts.log.days:
         return
-    wanted = facts.log.days[-1].day + timedelta(days=1)
-    if space.newest_as_of < wanted:
+    next_as_of = facts.log.days[-1].day + timedelta(days=1)
+    if space.newest_as_of < next_as_of:
         yield Finding(
             WARN,
-            f"Tiles reach {facts.log.days[-1].day}, but the newest snapshot is of {space.newest_as_of}.",
-            f"{command(facts, 'daily', f' --as-of {wanted}')} makes the one of {wanted}.",
+            f"Tiles reach {facts.log.days[-1].day}, but the latest snapshot is as of {space.newest_as_of}.",
+            f"Build the snapshot of {next_as_of} with {command(facts, 'daily', f' --as-of {next_as_of}')}.",
         )
 
 
 def _log(facts: Facts) -> Iterator[Finding]:
     recent = facts.log.days[-RECENT_DAYS:]
-    small = [of for of in recent if of.is_small]
+    small = [day for day in recent if day.is_small]
     if small:
         last = small[-1]
         yield Finding(
             WARN,
-            f"{plural(len(small), 'day')} of the newest {len(recent)} "
-            + ("is" if len(small) == 1 else "are")
-            + f" missing or far smaller than usual; the last, {last.day}, has {count(last.num_events)} events where "
-            f"{count(last.usual or 0)} are usual of such a weekday.",
-            "Load what is missing and run the command again: changed days are built anew.",
+            f"{len(small)} of the latest {plural(len(recent), 'day')} {'is' if len(small) == 1 else 'are'} missing or "
+            f"far smaller than usual. The last one, {last.day}, has {count(last.num_events)} events; "
+            f"{count(last.usual or 0)} are usual for that weekday.",
+            "Load the missing data and run the command again. Changed days are rebuilt.",
         )
-    worst = max(recent, key=lambda of: of.num_rejected / max(1, of.num_events + of.num_rejected), default=None)
+    worst = max(recent, key=lambda day: day.num_rejected / max(1, day.num_events + day.num_rejected), default=None)
     if worst is not None:
         part = worst.num_rejected / max(1, worst.num_events + worst.num_rejected)
         if part > facts.log.max_rejected_share / 2:
             yield Finding(
                 WARN,
-                f"{share(part)} of the rows of {worst.day} were rejected; a day fails at "
+                f"{share(part)} of the rows of {worst.day} were rejected. A day fails above "
                 f"{share(facts.log.max_rejected_share)} (events.max_rejected_share).",
-                "Mend the log or the columns' mapping; the rows lie in `rejected_events`.",
+                "Fix the log or the mapping of its columns. The rejected rows are in `rejected_events`.",
             )
 
 
 def _drift(facts: Facts) -> Iterator[Finding]:
     if facts.drift is None:
         if facts.space is not None and facts.space.num_snapshots > 1:
-            way = command(facts, "run monitor_drift", f" --as-of {facts.space.newest_as_of}")
-            yield Finding(NOTE, "Drift has not been measured yet.", f"{way} measures it.")
+            remedy = command(facts, "run monitor_drift", f" --as-of {facts.space.newest_as_of}")
+            yield Finding(NOTE, "Drift has not been measured yet.", f"Measure it with {remedy}.")
         return
-    newest = max(of[-1].as_of for of in facts.drift.points.values())
-    moved = {
-        name: of[-1] for name, of in facts.drift.points.items() if of[-1].as_of == newest and of[-1].outcome != "ok"
-    }
+    last_points = {name: points[-1] for name, points in facts.drift.points.items()}
+    newest = max(point.as_of for point in last_points.values())
+    moved = {name: point for name, point in last_points.items() if point.as_of == newest and point.outcome != "ok"}
     if moved:
-        told = ", ".join(f"{name} {figure(of.value)}" for name, of in moved.items())
-        has_failed = any(of.outcome == "fail" for of in moved.values())
+        values = ", ".join(f"{name} {figure(point.value)}" for name, point in moved.items())
+        has_failed = any(point.outcome == "fail" for point in moved.values())
         yield Finding(
             BAD if has_failed else WARN,
-            f"The snapshot of {newest} has moved further than drift.{'fail' if has_failed else 'warn'} allows: {told}.",
-            "Look at the log's last days, then at the inputs that moved most; docs/drift.md says what each metric is.",
+            f"The snapshot of {newest} moved further than drift.{'fail' if has_failed else 'warn'} allows: {values}.",
+            "Check the last days of the log, then the inputs that moved most. docs/drift.md explains each metric.",
         )
 
 
 def _training(facts: Facts) -> Iterator[Finding]:
-    of = facts.training
-    if of is not None and of.metrics.get("best_epoch") == of.max_epochs:
+    training = facts.training
+    if training is not None and training.metrics.get("best_epoch") == training.max_epochs:
         yield Finding(
             NOTE,
-            f"The training was still getting better in its last epoch, {of.max_epochs}.",
-            "Set `training.max_epochs` higher for the next one.",
+            f"Training was still improving in its last epoch, {training.max_epochs}.",
+            "Set `training.max_epochs` higher for the next training.",
         )
-    if of is not None and of.self_check is not None and of.self_check.gain.value < 0:
+    if training is not None and training.self_check is not None and training.self_check.gain.value < 0:
         yield Finding(
             WARN,
-            f"The space's self-check: {of.self_check.summary}.",
-            "Compare with `userrep evaluate`; docs/training.md says how to read a self-check.",
+            f"Result of the space's self-check: {training.self_check.summary}.",
+            "Compare with `userrep evaluate`. docs/training.md explains the self-check.",
         )
 
 
 def _evaluation(facts: Facts) -> Iterator[Finding]:
     if facts.evaluation is None:
         if facts.space_id is not None:
-            way = command(facts, f"evaluate --space {facts.space_id}", " --out DIR")
-            yield Finding(NOTE, "The space has not been evaluated yet.", f"{way} does it.")
+            remedy = command(facts, f"evaluate --space {facts.space_id}", " --out DIR")
+            yield Finding(NOTE, "The space has not been evaluated yet.", f"Evaluate it with {remedy}.")
         return
-    behind = [of for of in facts.evaluation.tasks if of.verdict == "behind"]
+    behind = [task for task in facts.evaluation.tasks if task.verdict == "behind"]
     if behind:
-        told = ", ".join(f"{of.task} ({of.nearest.representation})" for of in behind if of.nearest)
+        names = ", ".join(f"{task.task} ({task.nearest.representation})" for task in behind if task.nearest)
         yield Finding(
             NOTE,
-            f"On {len(behind)} of {plural(len(facts.evaluation.tasks), 'task')} something else is ahead of the "
-            f"embedding: {told}.",
-            "docs/evaluation.md says how to read it.",
+            f"On {len(behind)} of {plural(len(facts.evaluation.tasks), 'task')}, another representation is ahead of "
+            f"the embedding: {names}.",
+            "docs/evaluation.md explains how to read this.",
         )
 
 
 def _requests(facts: Facts) -> Iterator[Finding]:
-    for of in facts.requests:
-        is_due = of.due_at is None or of.due_at < facts.made_at
+    for request in facts.requests:
+        is_due = request.due_at is None or request.due_at < facts.made_at
         yield Finding(
             WARN if is_due else NOTE,
-            f"A request to forget {plural(of.num_users, 'user')} is "
-            + ("not at its end." if is_due else f"at its end after {of.due_at:%Y-%m-%d %H:%M} UTC."),
-            f"{command(facts, 'forget')} brings it there.",
+            f"A request to forget {plural(request.num_users, 'user')} "
+            + ("is not finished." if is_due else f"can be finished after {request.due_at:%Y-%m-%d %H:%M} UTC."),
+            f"Finish it with {command(facts, 'forget')}.",
         )

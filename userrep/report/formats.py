@@ -1,4 +1,4 @@
-"""Numbers, times and sizes as a reader wants them; times are UTC."""
+"""Formats numbers, times and sizes for people. Times are UTC."""
 
 from datetime import date, datetime
 from math import isfinite
@@ -8,12 +8,12 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def count(number: float) -> str:
-    """Write a count: 1,234,567."""
+    """Format a count: 1,234,567."""
     return f"{number:,.0f}"
 
 
 def short(number: float) -> str:
-    """Write a count in few signs: 1,234, 12.3 k, 4.5 M."""
+    """Format a count in few characters: 1,234, 12.3 k, 4.5 M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(number) >= size:
             return f"{number / (1e3 if unit == 'k' else size):.3g} {unit}"
@@ -21,24 +21,24 @@ def short(number: float) -> str:
 
 
 def share(part: float) -> str:
-    """Write a share in per cent, with a digit more where it is small."""
+    """Format a share as a percentage: 26%, 3.5%, 0.52%, < 0.01%."""
     if not part:
-        return "0 %"
-    return f"{part:.0%}".replace("%", " %") if part >= 0.1 else f"{100 * part:.2g} %" if part >= 1e-4 else "< 0.01 %"
+        return "0%"
+    return f"{part:.0%}" if part >= 0.1 else f"{100 * part:.2g}%" if part >= 1e-4 else "< 0.01%"
 
 
 def figure(number: float | None, digits: int = 3) -> str:
-    """Write a measured number; a dash for none."""
+    """Format a measured number; a dash for None and for numbers that are not finite."""
     return NONE if number is None or not isfinite(number) else f"{number:.{digits}f}"
 
 
 def signed(number: float | None, digits: int = 3) -> str:
-    """Write a difference with its sign; a dash for none."""
+    """Format a difference with its sign; a dash for None and for numbers that are not finite."""
     return NONE if number is None or not isfinite(number) else f"{number:+.{digits}f}".replace("-", MINUS)
 
 
 def seconds(number: float) -> str:
-    """Write a duration: 4.2 s, 38 s, 12 min 5 s, 3 h 20 min."""
+    """Format a duration: 4.2 s, 38 s, 12 min 5 s, 3 h 20 min."""
     if number < 60:
         return f"{number:.1f} s" if number < 10 else f"{number:.0f} s"
     whole = round(number)
@@ -48,7 +48,7 @@ def seconds(number: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Write bytes in decimal units: 512 B, 3.4 MB."""
+    """Format a number of bytes in decimal units: 512 B, 3.4 MB."""
     unit = 0
     while num_bytes >= 999.5 and unit < len(_UNITS) - 1:
         num_bytes, unit = num_bytes / 1000, unit + 1
@@ -56,25 +56,25 @@ def size(num_bytes: float) -> str:
 
 
 def core_time(hours: float, largest: float) -> str:
-    """Write core hours; of lists whose largest is less than a tenth of an hour, core seconds."""
+    """Format core hours, or core seconds if the largest value of the same list is below a tenth of an hour."""
     return f"{3600 * hours:,.1f} core s" if largest < 0.1 else f"{hours:,.2f} core h"
 
 
 def core_hours(hours: float | None) -> str:
-    """Write core hours for a table; a dash for none."""
+    """Format core hours for a table; a dash for None."""
     return NONE if hours is None else f"{hours:,.5f}"
 
 
 def when(time: datetime | None) -> str:
-    """Write a time to the minute; the page says once that all are UTC."""
+    """Format a time to the minute, without its zone: the page states once that all times are UTC."""
     return NONE if time is None else f"{time:%Y-%m-%d %H:%M}"
 
 
-def day(of: date | None) -> str:
-    """Write a date; a dash for none."""
-    return NONE if of is None else f"{of:%Y-%m-%d}"
+def day(date_or_none: date | None) -> str:
+    """Format a date; a dash for None."""
+    return NONE if date_or_none is None else f"{date_or_none:%Y-%m-%d}"
 
 
 def plural(number: int, noun: str) -> str:
-    """Write a number with its noun."""
+    """Format a number with its noun, which takes a plural s unless the number is 1."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""All that a report tells, from ledgers, an artifact's manifest and a sample of one snapshot."""
+"""Gathers the content of a report from ledgers, the manifest of an artifact and a sample of one snapshot."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ from userrep.report.log_days import log_facts
 from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
 from userrep.report.user_map import map_users
 from userrep.spaces.registry import Space, read_registry
+from userrep.spaces.registry_value import Consumer
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, list_snapshots
 from userrep.store import schemas
 from userrep.store.tables import Tables
@@ -32,23 +33,23 @@ from userrep.utc import utc_now
 
 _MOST_RUNS = 60
 _HOUR = 3600
-_DAILY, _PIPELINE = "refresh_user_features", "train_autoencoder"  # the stages that tell what a run was
+_DAILY, _PIPELINE = "refresh_user_features", "train_autoencoder"  # stages by which these runs are recognized
 
 
 def check_reportable(tables: Tables, space_id: str | None, config: str) -> Space | None:
-    """Return the space that a report is about: the one asked for, that serves, or the newest; None: there is none yet.
+    """Return the space to report on: ``space_id``, else the serving space, else the newest; None if no space exists.
 
-    Cost: reads of two ledgers, without Spark where these are files.
+    ``config``: the configuration file, for messages. Cost: reads two ledgers, without Spark below a root.
 
     Raises
     ------
     UsageError
-        If nothing has run yet, or there is no such space.
+        If nothing has run yet, or if ``space_id`` does not exist.
     """
     if not tables.ledger(schemas.JOB_RUNS, ("run_id",)):
         raise UsageError(
-            f"nothing has run yet: there is nothing to report. `userrep pipeline --config {config} --as-of D` makes "
-            "tables, a space and its first snapshots."
+            f"report: nothing has run yet. Run `userrep pipeline --config {config} --as-of D` to create the tables, a "
+            "space and its first snapshots."
         )
     registry = read_registry(tables)
     if space_id is not None:
@@ -59,28 +60,28 @@ def check_reportable(tables: Tables, space_id: str | None, config: str) -> Space
 def gather(
     tables: Tables, config: Config, space: Space | None, *, named: str, state: Mapping[str, Any]
 ) -> Facts:  # fmt: skip
-    """Gather a report. ``named``: the configuration file; ``state``: what ``userrep status`` finds of these tables.
+    """Gather a report on ``space``. ``named``: the configuration file. ``state``: result of ``workflows.status``.
 
-    Cost: reads of ledgers, a listing of each table's files, and of the newest snapshot a sample of 2,000 users, joined
-    with their features by one small shuffle. Driver memory: the ledgers, and the sample.
+    Cost: reads ledgers, each table's list of files, and a sample of 2,000 users (see ``map_users``). Driver memory: the
+    ledgers and the sample.
     """
     stages = [_stage(row) for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)]
-    night, is_daily = _night(stages)
+    latest_stages, is_daily = _latest_run(stages)
     published = list_snapshots(tables, space.space_id) if space else []
     training, fault = training_facts(config, space)
-    newest = {of.stage: of for of in stages}
+    newest = {stage.stage: stage for stage in stages}
     return Facts(
         made_at=utc_now(),
         config=named,
         space_id=space.space_id if space else None,
         runs=_runs(stages)[-_MOST_RUNS:],
-        newest=sorted(newest.values(), key=lambda of: of.started_at),
-        night=night,
+        newest=sorted(newest.values(), key=lambda stage: stage.started_at),
+        night=latest_stages,
         night_is_daily=is_daily,
         log=log_facts(tile_ledger(tables), state["rejected"], config.events.max_rejected_share),
         spaces=_spaces(tables, state),
         snapshots=_snapshots(tables, space),
-        consumers=[_consumer(of) for of in read_registry(tables).consumers],
+        consumers=[_consumer(consumer) for consumer in read_registry(tables).consumers],
         outcomes=outcomes(tables, space),
         training=training,
         artifact_fault=fault,
@@ -88,8 +89,8 @@ def gather(
         evaluation=evaluation_facts(tables, space),
         user_map=map_users(tables, config, space, published[-1]) if space and published else None,
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
-        storage=_storage(tables),
-        requests=[Request(of["request_id"], of["num_users"], of["due_at"]) for of in state["erasures"]],
+        storage=[Table(name, num_bytes) for name, num_bytes in stored_bytes(tables).items()],
+        requests=[Request(row["request_id"], row["num_users"], row["due_at"]) for row in state["erasures"]],
     )
 
 
@@ -114,46 +115,46 @@ def _stage(row: Row) -> Stage:
 
 
 def _runs(stages: Sequence[Stage]) -> list[Run]:
-    """Put stages of one run together, in the order in which runs began."""
+    """Group stages by run. Runs are in the order in which they started."""
     by_run: dict[str, list[Stage]] = {}
-    for of in stages:
-        by_run.setdefault(of.run_id, []).append(of)
+    for stage in stages:
+        by_run.setdefault(stage.run_id, []).append(stage)
     return [
         Run(
             run_id=run_id,
-            started_at=mine[0].started_at,
-            seconds=sum(of.seconds for of in mine),
-            outcome=next((o for o in ("failed", "done") if o in {of.outcome for of in mine}), "skipped"),
-            stages=[of.stage for of in mine if of.outcome != "skipped"],
+            started_at=run_stages[0].started_at,
+            seconds=sum(stage.seconds for stage in run_stages),
+            outcome=next((o for o in ("failed", "done") if o in {stage.outcome for stage in run_stages}), "skipped"),
+            stages=[stage.stage for stage in run_stages if stage.outcome != "skipped"],
         )
-        for run_id, mine in by_run.items()
+        for run_id, run_stages in by_run.items()
     ]
 
 
-def _night(stages: Sequence[Stage]) -> tuple[list[Stage], bool]:
-    """Return the stages of the newest run that refreshed features; without one, of the newest pipeline."""
+def _latest_run(stages: Sequence[Stage]) -> tuple[list[Stage], bool]:
+    """Return the stages of the newest daily run, else of the newest pipeline run, and whether it is a daily run."""
     for name in (_DAILY, _PIPELINE):
-        run_id = next((of.run_id for of in reversed(stages) if of.stage == name), None)
+        run_id = next((stage.run_id for stage in reversed(stages) if stage.stage == name), None)
         if run_id is not None:
-            return [of for of in stages if of.run_id == run_id], name == _DAILY
+            return [stage for stage in stages if stage.run_id == run_id], name == _DAILY
     return [], False
 
 
 def _spaces(tables: Tables, state: Mapping[str, Any]) -> list[SpaceFacts]:
-    found = []
-    for of in state["spaces"]:
-        published = list_snapshots(tables, of["space_id"])
+    facts = []
+    for row in state["spaces"]:
+        published = list_snapshots(tables, row["space_id"])
         newest = published[-1] if published else None
-        same = {name: of[name] for name in ("space_id", "state", "in_use", "trained_until", "created_at", "stale")}
-        found.append(
+        names = ("space_id", "state", "in_use", "trained_until", "created_at", "stale")
+        facts.append(
             SpaceFacts(
-                **same,
+                **{name: row[name] for name in names},
                 num_snapshots=len(published),
                 newest_as_of=newest.as_of if newest else None,
                 newest_users=newest.num_users if newest else 0,
             )
         )
-    return found
+    return facts
 
 
 def _snapshots(tables: Tables, space: Space | None) -> list[SnapshotFacts]:
@@ -161,21 +162,19 @@ def _snapshots(tables: Tables, space: Space | None) -> list[SnapshotFacts]:
         return []
     return [
         SnapshotFacts(
-            of.snapshot_id,
-            of.as_of,
-            of.revision,
-            of.state,
-            of.num_users,
-            of.available_at,
-            json.loads(of.gates or "{}").get("faults", []),
+            snapshot.snapshot_id,
+            snapshot.as_of,
+            snapshot.revision,
+            snapshot.state,
+            snapshot.num_users,
+            snapshot.available_at,
+            json.loads(snapshot.gates or "{}").get("faults", []),
         )
-        for of in list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
+        for snapshot in list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
     ]
 
 
-def _consumer(of: Any) -> ConsumerFacts:
-    return ConsumerFacts(of.name, of.owner, of.pinned_space_id, of.ready_for, of.last_seen_at)
-
-
-def _storage(tables: Tables) -> list[Table]:
-    return [Table(name, num) for name, num in stored_bytes(tables).items()]
+def _consumer(consumer: Consumer) -> ConsumerFacts:
+    return ConsumerFacts(
+        consumer.name, consumer.owner, consumer.pinned_space_id, consumer.ready_for, consumer.last_seen_at
+    )

@@ -1,4 +1,4 @@
-"""A report as one HTML page: no script, no request, everything escaped. A pure function of what the report knows."""
+"""Renders a report as one HTML page without scripts or requests. All values are escaped."""
 
 import re
 from functools import cache
@@ -13,13 +13,13 @@ from userrep.report.findings import command
 from userrep.report.log_days import gaps
 from userrep.report.summary import Summary
 
-MARK = '<meta name="generator" content="userrep report">'  # stands in page.html: what has it may be written over
+MARK = '<meta name="generator" content="userrep report">'  # in page.html; a file with it may be overwritten
 _UNBROKEN = re.compile(r"(\d{4}-\d\d-\d\d(?: \d\d:\d\d)?(?: UTC)?|\bs\d{3}-[0-9a-f]{6}\b)")
 _FOLDER = Path(__file__).parent
 
 
 def page(facts: Facts, summary: Summary) -> str:
-    """Write the page."""
+    """Render the page. The result depends only on the arguments."""
     return _environment().get_template("page.html").render(
         facts=facts,
         summary=summary,
@@ -32,18 +32,21 @@ def page(facts: Facts, summary: Summary) -> str:
 
 
 def coded(text: str) -> Markup:
-    """Escape a text; what stands between backticks is code."""
+    """Escape a text and mark up what is between backticks as code."""
     parts = text.split("`")
-    if len(parts) % 2 == 0:  # one that is not closed is a sign like others
+    if len(parts) % 2 == 0:  # the last backtick is unpaired, so it is an ordinary character
         parts[-2:] = [f"{parts[-2]}`{parts[-1]}"]
-    return Markup("").join(Markup("<code>{}</code>").format(of) if k % 2 else _prose(of) for k, of in enumerate(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if k % 2 else _prose(part) for k, part in enumerate(parts)
+    )
 
 
 def _prose(text: str) -> Markup:
-    """Escape a text; dates, times and ids of spaces are not broken at the line's end."""
+    """Escape a text and prevent line breaks within dates, times and space ids."""
     parts = _UNBROKEN.split(text)
-    return Markup("").join(Markup('<span class="nb">{}</span>').format(of) if k % 2 else escape(of)
-                           for k, of in enumerate(parts))  # fmt: skip
+    return Markup("").join(
+        Markup('<span class="nb">{}</span>').format(part) if k % 2 else escape(part) for k, part in enumerate(parts)
+    )
 
 
 @cache

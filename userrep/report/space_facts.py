@@ -1,4 +1,4 @@
-"""What is known of a space by what was measured of it: its training, its drift, its evaluation, its first consumer."""
+"""Reads what was measured on a space: training, drift, evaluation and results of the example consumer."""
 
 import json
 
@@ -20,11 +20,11 @@ from userrep.spaces.registry import Space, artifact_folder
 from userrep.store import schemas
 from userrep.store.tables import Tables
 
-_MOST_INPUTS = 8  # of those that drifted
+_MOST_INPUTS = 8  # inputs that are listed, those that drifted most
 
 
 def training_facts(config: Config, space: Space | None) -> tuple[TrainingFacts | None, str | None]:
-    """Read the training from the artifact; or say why it cannot be read."""
+    """Read the training from the space's artifact; return (facts, None), or (None, reason) if it cannot be read."""
     if space is None:
         return None, None
     try:
@@ -45,23 +45,25 @@ def training_facts(config: Config, space: Space | None) -> tuple[TrainingFacts |
 
 
 def drift_facts(tables: Tables, config: Config, space: Space | None) -> DriftFacts | None:
-    """Read the metrics of wholes over time, and of the newest snapshot how far each input moved."""
+    """Read the drift metrics over time, and how far each input moved in the newest snapshot."""
     rows = tables.ledger(schemas.SNAPSHOT_DRIFT, space_id=space.space_id, part="") if space else []
     if not rows:
         return None
     limits = config.drift.warn.model_dump(), config.drift.fail.model_dump()
     points: dict[str, list[DriftPoint]] = {name: [] for name in limits[0]}
-    in_order = sorted(rows, key=lambda row: (row.as_of, len(row.snapshot_id), row.snapshot_id))  # r9 is before r10
+    in_order = sorted(
+        rows, key=lambda row: (row.as_of, len(row.snapshot_id), row.snapshot_id)
+    )  # so that r9 sorts before r10
     for row in in_order:
         points.setdefault(row.metric, []).append(DriftPoint(row.as_of, row.snapshot_id, row.value, row.outcome))
     parts = tables.ledger(schemas.SNAPSHOT_DRIFT, snapshot_id=in_order[-1].snapshot_id, metric="psi")
-    inputs = sorted(((row.part, row.value) for row in parts if row.part), key=lambda of: -of[1])
-    measured = {name: of for name, of in points.items() if of}
+    inputs = sorted(((row.part, row.value) for row in parts if row.part), key=lambda pair: -pair[1])
+    measured = {name: metric_points for name, metric_points in points.items() if metric_points}
     return DriftFacts(measured, limits[0], limits[1], dict(inputs[:_MOST_INPUTS]))
 
 
 def evaluation_facts(tables: Tables, space: Space | None) -> EvaluationFacts | None:
-    """Read the newest evaluation of a space: of each task the first metric, which is the one that counts."""
+    """Read the newest evaluation of a space, by the first metric of each task, which is its main metric."""
     rows = tables.ledger(schemas.SPACE_METRICS, space_id=space.space_id) if space else []
     if not rows:
         return None
@@ -72,21 +74,22 @@ def evaluation_facts(tables: Tables, space: Space | None) -> EvaluationFacts | N
         if row.evaluation_id == newest.evaluation_id:
             by_task.setdefault(row.task, []).append(row)
     tasks = []
-    for task, mine in by_task.items():
+    for task, task_rows in by_task.items():
+        first = task_rows[0]
         figures = [
             Figure(
-                of.representation, of.value, of.low, of.high, of.ahead_by, of.ahead_low, of.ahead_high
+                row.representation, row.value, row.low, row.high, row.ahead_by, row.ahead_low, row.ahead_high
             )
-            for of in mine
-            if of.metric == mine[0].metric
+            for row in task_rows
+            if row.metric == first.metric
         ]  # fmt: skip
         is_touched = None if touched is None else task in touched
-        tasks.append(TaskFacts(task, mine[0].metric, mine[0].num_test, is_touched, figures))
+        tasks.append(TaskFacts(task, first.metric, first.num_test, is_touched, figures))
     return EvaluationFacts(newest.evaluation_id, newest.evaluated_at, tasks)
 
 
 def _touched(tables: Tables, evaluation_id: str) -> set[str] | None:
-    """Return the tasks whose labels are kindred to what the space was trained to predict, if the run has told."""
+    """Return the tasks whose labels resemble those of the space's prediction heads, or None if not recorded."""
     for row in tables.ledger(schemas.JOB_RUNS, ("outputs",), stage="evaluate_space", outcome="done"):
         outputs = json.loads(row.outputs)
         if outputs.get("evaluation_id") == evaluation_id and "touched_by_training_heads" in outputs:
@@ -95,7 +98,7 @@ def _touched(tables: Tables, evaluation_id: str) -> set[str] | None:
 
 
 def outcomes(tables: Tables, space: Space | None) -> list[Outcome]:
-    """Return what the example consumer reached last on a space."""
+    """Return the results of the example consumer's last training on a space."""
     rows = tables.ledger(schemas.CONSUMER_RESULTS, space_id=space.space_id) if space else []
     last = max((row.trained_at for row in rows), default=None)
     return [Outcome(row.input, row.dims, row.auc, row.num_test) for row in rows if row.trained_at == last]

@@ -1,4 +1,4 @@
-"""A map of users: a fixed sample of a snapshot in the plane of its first two principal components.
+"""The map of users: a fixed sample of a snapshot in the plane of its first two principal components.
 
 Shapes: N users, D dimensions.
 """
@@ -29,36 +29,30 @@ from userrep.store.storage import open_parquet
 from userrep.store.tables import Tables, matches
 
 MOST_USERS = 2_000
-_MOST_GROUPS = 6  # with a colour of their own
-_LEAST_USERS = 10  # of a group that is named: rarer values would tell of single users
-_ENDS = (0, 1, 3, 10, 30, 100, 300)  # of ranges of numbers of events
+_MOST_GROUPS = 6  # groups with their own color
+_LEAST_USERS = 10  # users of a named group; a smaller group could reveal single users
+_ENDS = (0, 1, 3, 10, 30, 100, 300)  # first numbers of the ranges of event counts
 _OTHER, _UNKNOWN = "other", "not known"
 
 
 def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> MapFacts | None:
-    """Draw a snapshot's users; None if fewer than three of them are in the sample.
+    """Project a sample of a snapshot's users onto a plane and group them; None if the sample has fewer than 3 users.
 
-    The users of the lowest buckets are taken, which are the same at every date. Groups are the values of the first of
-    ``users.attributes``, without it ranges of the number of events in the longest window; where the features of the
-    date are not there, all are one group. Cost: of each file of the snapshot and of the date's features, the row groups
-    up to the last of these users, and no Spark where the tables have files; in a catalog two small Spark jobs. Driver
-    memory: some 2,000 vectors and ids.
+    The sample is the users in the lowest buckets, so it is the same at every date. Users are grouped by the first of
+    ``users.attributes``, or by ranges of their number of events in the longest window if no attribute is configured.
+    If the features of the date do not exist, all users form one group.
+
+    Cost: the row groups of the snapshot's and the features' files up to the last of these users, without Spark below a
+    root; two small Spark jobs in a catalog. Driver memory: about 2,000 vectors and ids.
     """
     limit = math.ceil(NUM_BUCKETS * min(1.0, 1.2 * MOST_USERS / max(1, snapshot.num_users)))
     rows = _rows_below(limit, tables, USER_EMBEDDINGS, snapshot.key, ["user_bucket", "user_id", "embedding"])
     rows = rows.sort_by([("user_bucket", "ascending"), ("user_id", "ascending")]).slice(0, MOST_USERS)
     if rows.num_rows < 3:
         return None
-    spec = FeatureSpec.of(config)
-    is_ordered = not spec.attributes
-    texts, by = [None] * rows.num_rows, "nothing: the features of the date are not there"
-    if space.lineage_id == lineage_of(config) and snapshot.as_of in feature_sets(tables, space.lineage_id):
-        column = f"attribute_{spec.attributes[0]}" if spec.attributes else f"num_events_{spec.longest}d"
-        by = spec.attributes[0] if spec.attributes else f"events in {spec.longest} days"
-        features = features_table(config, space.lineage_id)
-        found = _rows_below(limit, tables, features, {"as_of": snapshot.as_of}, ["user_id", column])
-        text_by_user = dict(zip(found["user_id"].to_pylist(), found[column].cast(pa.string()).to_pylist(), strict=True))
-        texts = [text_by_user.get(user_id) for user_id in rows["user_id"].to_pylist()]
+    is_ordered = not FeatureSpec.of(config).attributes
+    grouped_by, text_by_user = _group_values(limit, tables, config, space, snapshot)
+    texts = [text_by_user.get(user_id) for user_id in rows["user_id"].to_pylist()]
     vectors = combined(rows.column("embedding"))
     xy_N2, shares = plane(stacked(vectors, len(vectors[0])).astype(np.float64))
     return MapFacts(
@@ -66,16 +60,31 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
         as_of=snapshot.as_of,
         num_users=snapshot.num_users,
         shares=shares,
-        coloured_by=by,
+        coloured_by=grouped_by,
         is_ordered=is_ordered,
         groups=grouped(xy_N2, labelled(texts, is_ordered=is_ordered), is_ordered=is_ordered),
     )
 
 
-def plane(z_ND: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """Project onto the first two principal components, scaled to [-1, 1] together; and their shares of the variance.
+def _group_values(
+    limit: int, tables: Tables, config: Config, space: Space, snapshot: Snapshot
+) -> tuple[str, Mapping[str, str | None]]:
+    """Return the name of the value that groups the users, and its text by user id."""
+    if space.lineage_id != lineage_of(config) or snapshot.as_of not in feature_sets(tables, space.lineage_id):
+        return "nothing (the features of this date do not exist)", {}
+    spec = FeatureSpec.of(config)
+    column = f"attribute_{spec.attributes[0]}" if spec.attributes else f"num_events_{spec.longest}d"
+    name = spec.attributes[0] if spec.attributes else f"events in {spec.longest} days"
+    table = features_table(config, space.lineage_id)
+    rows = _rows_below(limit, tables, table, {"as_of": snapshot.as_of}, ["user_id", column])
+    return name, dict(zip(rows["user_id"].to_pylist(), rows[column].cast(pa.string()).to_pylist(), strict=True))
 
-    Signs are chosen so that the largest loading of each component is positive: the map does not flip between dates.
+
+def plane(z_ND: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """Project vectors onto their first two principal components; return points and both components' variance shares.
+
+    Both axes are scaled by the same factor, to [-1, 1]. The largest loading of each component is made positive, so that
+    the map does not flip between dates.
     """
     centred_ND = z_ND - z_ND.mean(axis=0)
     _, singular_K, components_KD = np.linalg.svd(centred_ND, full_matrices=False)
@@ -90,9 +99,9 @@ def plane(z_ND: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, 
 
 
 def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str], *, is_ordered: bool) -> list[Group]:
-    """Put points of the same label together, the largest group first, or in the order of ranges.
+    """Group points by label, the largest group first, or in the order of the ranges if ``is_ordered``.
 
-    Labels of few users, and those past the sixth, become ``other``.
+    If the labels are not ranges, those with fewer than 10 users and all after the sixth become ``other``.
     """
     counts = Counter(labels)
     if is_ordered:
@@ -102,8 +111,8 @@ def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str], *, is_ordered: bo
         named = known[:_MOST_GROUPS]
     points: dict[str, list[tuple[float, float]]] = {label: [] for label in named}
     for (x, y), label in zip(xy_N2.tolist(), labels, strict=True):
-        kept = label if label in points else _UNKNOWN if label == _UNKNOWN else _OTHER
-        points.setdefault(kept, []).append((round(x, 3), round(y, 3)))
+        name = label if label in points else _UNKNOWN if label == _UNKNOWN else _OTHER
+        points.setdefault(name, []).append((round(x, 3), round(y, 3)))
     rest = [label for label in (_OTHER, _UNKNOWN) if label in points and label not in named]
     return [Group(label, points[label]) for label in [*named, *rest]]
 
@@ -111,26 +120,26 @@ def grouped(xy_N2: NDArray[np.float64], labels: Sequence[str], *, is_ordered: bo
 def _rows_below(
     limit: int, tables: Tables, table: TableSchema, key: Mapping[str, Any], columns: Sequence[str]
 ) -> pa.Table:
-    """Read the rows of a partition whose users lie in the buckets below ``limit``."""
+    """Read the rows of a partition whose users are in buckets below ``limit``."""
     if not isinstance(tables, FileTables):
         return tables.read(table).where(sql_key(key)).where(user_bucket() < limit).select(*columns).toArrow()
-    found = [pa.table({name: pa.nulls(0) for name in columns})]
+    parts = [pa.table({name: pa.nulls(0) for name in columns})]
     for file in tables.files(table, matches([key])):
         for rows in open_parquet(f"{tables.uri(table)}/{file.path}").iter_batches(columns=columns):
             bucket_N = bucket_of(rows.column("user_id"))
-            found.append(pa.Table.from_batches([rows.filter(pa.array(bucket_N < limit))]))
-            if (bucket_N >= limit).any():  # a file is in the order of buckets
+            parts.append(pa.Table.from_batches([rows.filter(pa.array(bucket_N < limit))]))
+            if (bucket_N >= limit).any():  # rows are sorted by bucket within a file
                 break
-    return pa.concat_tables(found, promote_options="permissive")
+    return pa.concat_tables(parts, promote_options="permissive")
 
 
 def labelled(texts: Sequence[str | None], *, is_ordered: bool) -> list[str]:
-    """Name each user's group: its value, or the range that its number lies in."""
+    """Return the label of each user: its value, or the range that contains its number if ``is_ordered``."""
     if not is_ordered:
         return [_UNKNOWN if text is None else text for text in texts]
     ranges = _ranges()
-    places = np.searchsorted(_ENDS, [-1 if text is None else int(text) for text in texts], "right") - 1
-    return [_UNKNOWN if text is None else ranges[place] for text, place in zip(texts, places, strict=True)]
+    indexes = np.searchsorted(_ENDS, [-1 if text is None else int(text) for text in texts], "right") - 1
+    return [_UNKNOWN if text is None else ranges[index] for text, index in zip(texts, indexes, strict=True)]
 
 
 def _ranges() -> list[str]:

@@ -33,10 +33,10 @@ def tables(tmp_path: Path) -> Tables:
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("report.pdf", "name a file that ends in .html; figures as JSON go beside it."),
-        ("nowhere/report.html", "there is no folder {folder}/nowhere; make it, or name a file in another one."),
-        ("mine.html", "{folder}/mine.html is there and is no report; name another file."),
-        ("other.html", "{folder}/other.json is there and is no report; name another file."),
+        ("report.pdf", "the name does not end in .html. The figures go next to the page as JSON."),
+        ("nowhere/report.html", "folder {folder}/nowhere does not exist. Create it, or choose another folder."),
+        ("mine.html", "{folder}/mine.html exists and is not a report. Choose another name."),
+        ("other.html", "{folder}/other.json exists and is not a report. Choose another name."),
     ],
 )
 def test_a_place_for_the_page_is_checked_before_anything_is_read(
@@ -58,12 +58,12 @@ def test_a_report_is_written_with_its_figures_and_its_findings_are_printed(
     printed = userrep("report", "--config", config, "--out", out)
     assert (printed.code, printed.err) == (0, "")
     headline, failed, no_space, last = printed.out.splitlines()
-    assert headline == "Not well: 2 things to mend"
+    assert headline == "Action required: 2 problems"
     assert failed.startswith("bad: The last run of build_activity_tiles failed: no such folder")
     assert no_space.startswith("bad: No space is serving")
     assert f"`userrep pipeline --config {config} --as-of D`" in no_space
     assert last == f"report: {out}, figures: {tmp_path / 'report.json'}"
-    assert "Not well: 2 things to mend" in out.read_text()
+    assert "Action required: 2 problems" in out.read_text()
     as_json = userrep("report", "--config", config, "--out", out, "--json")
     figures = json.loads((tmp_path / "report.json").read_text())
     assert json.loads(as_json.out) == figures

@@ -135,7 +135,7 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ("evaluate --config C --out O --space ../x", "space '../x' is not a valid name"),
         ("evaluate --config C", "Missing option '--out'. `--help` shows what there is."),
         ("report --config C", "Missing option '--out'. `--help` shows what there is."),
-        ("report --config C --out O", "name a file that ends in .html; figures as JSON go beside it."),
+        ("report --config C --out O", "the name does not end in .html. The figures go next to the page as JSON."),
         ("stream", "stream: --config is missing; name a configuration file."),
         ("stream --config C --new-query-id ../x", "query id '../x' is not a valid name: use 1 to 64 of a-z"),
         ("stream --config C --set stream.events.topic=t", "stream: events.topic needs kafka.bootstrap_servers"),

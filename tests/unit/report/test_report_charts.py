@@ -17,7 +17,7 @@ from userrep.report.charts import (
     columns,
     intervals,
     lines,
-    places,
+    positions,
     scatter,
 )
 
@@ -95,7 +95,7 @@ def test_bars_are_shares_of_the_largest() -> None:
     rows = [Row("a", 2, "two"), Row("b", 8, "eight", css="bad"), Row("c", 0, "none")]
     drawn = bars(rows, label="x")
     assert numbers(drawn, r'<rect class="(?:c0|bad)" width="N%"') == [25, 100, 0]
-    assert re.findall('<span class="said">(.*?)</span>', drawn) == ["two", "eight", "none"]
+    assert re.findall('<span class="text">(.*?)</span>', drawn) == ["two", "eight", "none"]
     assert numbers(bars([Row("a", 0, "")], label="x"), 'class="c0" width="N%"') == [0]
 
 
@@ -127,9 +127,9 @@ def test_small_groups_of_points_lie_above_large_ones_and_y_grows_upwards() -> No
 
 def test_dates_lie_between_the_first_and_the_last() -> None:
     days = [date(2024, 5, 1), date(2024, 5, 2), date(2024, 5, 5)]
-    assert places(days) == [0, 0.25, 1]
-    assert places(days[:1]) == [0]
-    assert places([]) == []
+    assert positions(days) == [0, 0.25, 1]
+    assert positions(days[:1]) == [0]
+    assert positions([]) == []
 
 
 @given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6), num=st.integers(1, 8))

@@ -10,8 +10,8 @@ import pytest
 from tests.support.report_facts import LAST, NOW, a_day, a_snapshot, facts, stage
 from userrep.report.drawings import (
     events_by_day,
-    night_stages,
     rejected_rows,
+    run_stages,
     run_times,
     snapshot_users,
     stage_costs,
@@ -28,7 +28,7 @@ def titles(drawn: str) -> list[str]:
 
 def figures(drawn: str) -> list[str]:
     """Return the texts at the end of rows."""
-    return re.findall('<span class="said">(.*?)</span>', drawn)
+    return re.findall('<span class="text">(.*?)</span>', drawn)
 
 
 def heights(drawn: str) -> Sequence[float]:
@@ -61,7 +61,7 @@ def test_reasons_are_shares_of_all_rows_and_not_only_of_those_rejected() -> None
     log = LogFacts([a_day(0, num_events=90)], {"missing_user_id": 8, "bad_time": 2}, 0.05)
     drawn = rejected_rows(facts(log=log))
     assert figures(drawn) == ["8", "2"]
-    assert titles(drawn) == ["8 % of all rows", "2 % of all rows"]
+    assert titles(drawn) == ["8% of all rows", "2% of all rows"]
 
 
 def test_each_date_has_the_users_of_its_newest_published_revision() -> None:
@@ -88,13 +88,13 @@ def test_runs_stand_by_the_logarithm_of_their_time() -> None:
     assert less == one  # nothing below a second
     assert re.findall(r'<circle class="(c0|rest|bad)"', drawn) == ["c0", "rest", "bad", "c0"]
     assert titles(drawn)[0] == "r1, 2024-05-31 08:00 UTC: done in 1.0 s; a, b"
-    assert titles(drawn)[1].endswith("skipped in 1 min; all up to date")
+    assert titles(drawn)[1].endswith("skipped in 1 min; up to date")
     assert re.findall(r">([\d ]+(?:s|min|h))</text>", drawn) == ["1 s", "10 s", "1 min", "10 min", "1 h"]
 
 
 def test_stages_of_a_night_have_their_outcome_and_its_reason_as_title() -> None:
     night = [stage("embed_users"), replace(stage("train_item_vectors", outcome="skipped", reason="same"), seconds=0.0)]
-    drawn = night_stages(facts(night=night))
+    drawn = run_stages(facts(night=night))
     assert figures(drawn) == ["12 s", "0.0 s"]
     assert titles(drawn) == ["embed_users: done. ", "train_item_vectors: skipped. same"]
     assert re.findall(r'<rect class="(c0|rest)"', drawn) == ["c0", "rest"]
@@ -105,7 +105,7 @@ def test_costs_are_those_of_the_night_or_of_the_training() -> None:
     known = facts(night=night, training_stages=[stage("train_autoencoder", hours=0.02)])
     drawn = stage_costs(known, training=False)
     assert figures(drawn) == ["0.50 core h"]
-    assert titles(drawn) == ["embed_users: 5.0 kB shuffled, 12 s by the clock"]
+    assert titles(drawn) == ["embed_users: 5.0 kB shuffled, 12 s elapsed"]
     trained = stage_costs(known, training=True)
     assert figures(trained) == ["72.0 core s"]
 

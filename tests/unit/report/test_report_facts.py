@@ -29,9 +29,9 @@ def test_rejected_rows_are_a_share_of_all_rows() -> None:
     ("ahead", "verdict"),
     [
         ((0.1, 0.001, 0.2), "ahead"),
-        ((0.1, 0.0, 0.2), "level"),
-        ((0.1, -0.1, 0.2), "level"),
-        ((-0.1, -0.2, 0.0), "level"),
+        ((0.1, 0.0, 0.2), "tied"),
+        ((0.1, -0.1, 0.2), "tied"),
+        ((-0.1, -0.2, 0.0), "tied"),
         ((-0.1, -0.2, -0.001), "behind"),
     ],
 )
@@ -48,7 +48,7 @@ def test_the_nearest_representation_is_the_one_that_the_embedding_is_least_ahead
     assert task.nearest is not None
     assert (task.nearest.representation, task.verdict) == ("counts", "behind")
     without_others = replace(task, figures=own)
-    assert (without_others.nearest, without_others.verdict) == (None, "level")
+    assert (without_others.nearest, without_others.verdict) == (None, "tied")
 
 
 def test_a_training_is_validated_if_held_out_users_have_a_loss() -> None:

@@ -1,4 +1,4 @@
-"""Is everything well? Each thing that is not is told with its cure, and nothing else is."""
+"""Findings of a report: every problem is found with its remedy, and nothing else is."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -46,45 +46,47 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
     ({"artifact_fault": "weights are torn. Restore them."}, BAD, "The artifact of the space can", "Restore them."),
     (
         {"snapshots": [a_snapshot(), a_snapshot(LAST + timedelta(days=1), state="refused", faults=["2 rows"])]},
-        BAD, "was refused by its gates: 2 rows", "what was published before serves on",
+        BAD, f"The gates refused snapshot {SPACE}-20240531-r1: 2 rows", "The previous snapshot is still served.",
     ),
     (
         {"spaces": [a_space(newest_as_of=LAST)]},
-        WARN, "Tiles reach 2024-05-30, but the newest snapshot is of 2024-05-30.",
+        WARN, "Tiles reach 2024-05-30, but the latest snapshot is as of 2024-05-30.",
         "`userrep daily --config conf/mine.yaml --as-of 2024-05-31`",
     ),
     (
         {"spaces": [a_space(stale=[LAST])]},
-        WARN, f"1 date of space {SPACE} published before days of the log changed.",
-        "`userrep backfill --config conf/mine.yaml --stale` rebuilds them.",
+        WARN, f"Space {SPACE} has 1 stale date: days of the log changed after publication.",
+        "Rebuild with `userrep backfill --config conf/mine.yaml --stale`.",
     ),
     (
         {"log": log_of(a_day(K, num_events=0, num_rejected=0, is_missing=True))},
-        WARN, "1 day of the newest 28 is missing or far smaller than usual; the last, 2024-05-30, has 0 events where",
-        "Load what is missing",
+        WARN, "1 of the latest 28 days is missing or far smaller than usual. The last one, 2024-05-30, has 0 events;",
+        "Load the missing data",
     ),
     ({"log": log_of(a_day(K, num_rejected=50))}, WARN, "of the rows of 2024-05-30 were rejected", "rejected_events"),
-    ({"drift": drift(0.4, "warn")}, WARN, "has moved further than drift.warn allows: psi 0.400.", "docs/drift.md"),
-    ({"drift": drift(0.9, "fail")}, BAD, "has moved further than drift.fail allows: psi 0.900.", "docs/drift.md"),
+    ({"drift": drift(0.4, "warn")}, WARN, "moved further than drift.warn allows: psi 0.400.", "docs/drift.md"),
+    ({"drift": drift(0.9, "fail")}, BAD, "moved further than drift.fail allows: psi 0.900.", "docs/drift.md"),
     ({"drift": None}, NOTE, "Drift has not been measured yet.", "monitor_drift --config conf/mine.yaml --as-of 202"),
     ({"evaluation": None}, NOTE, "has not been evaluated yet.", f"--space {SPACE} --config conf/mine.yaml --out DIR`"),
     (
         {"evaluation": EvaluationFacts("e", NOW, [a_task("next_item", (-0.1, -0.2, -0.05))])},
-        NOTE, "On 1 of 1 task something else is ahead of the embedding: next_item (counts).", "docs/evaluation.md",
+        NOTE, "On 1 of 1 task, another representation is ahead of the embedding: next_item (counts).",
+        "docs/evaluation.md",
     ),
     (
         {"training": replace(facts().training, max_epochs=4)},  # type: ignore[type-var]
-        NOTE, "still getting better in its last epoch, 4.", "`training.max_epochs` higher",
+        NOTE, "Training was still improving in its last epoch, 4.", "`training.max_epochs` higher",
     ),
     (
         {"training": replace(facts().training, self_check=check_of(raw=(-0.01, -0.02, 0.001)))},  # type: ignore[type-var]
-        WARN, "self-check: the embedding is 1.0% behind raw [-2.0%, +0.1%].", "`userrep evaluate`",
+        WARN, "Result of the space's self-check: the embedding is 1.0% behind raw [-2.0%, +0.1%].",
+        "`userrep evaluate`",
     ),
     (
         {"requests": [Request("q1", 3, NOW - timedelta(days=1))]},
-        WARN, "A request to forget 3 users is not at its end.", "`userrep forget --config conf/mine.yaml`",
+        WARN, "A request to forget 3 users is not finished.", "`userrep forget --config conf/mine.yaml`",
     ),
-    ({"requests": [Request("q1", 1, NOW + timedelta(days=1))]}, NOTE, "1 user is at its end after 2024-06", "forget"),
+    ({"requests": [Request("q1", 1, NOW + timedelta(days=1))]}, NOTE, "1 user can be finished after 2024-06", "forget"),
 ]  # fmt: skip
 
 
@@ -99,8 +101,8 @@ def test_what_is_not_well_is_told_with_its_cure(change: dict[str, Any], level: s
 def test_the_worst_comes_first_and_the_headline_counts() -> None:
     several = facts(drift=drift(0.4, "warn"), evaluation=None, newest=[stage("embed_users", outcome="failed")])
     assert [of.level for of in findings(several)] == [BAD, WARN, NOTE]
-    assert summarised(several).headline == "Not well: 1 thing to mend, 1 to look at"
-    assert summarised(facts(drift=drift(0.4, "warn"))).headline == "Nearly well: 1 thing to look at"
+    assert summarised(several).headline == "Action required: 1 problem, 1 warning"
+    assert summarised(facts(drift=drift(0.4, "warn"))).headline == "Needs attention: 1 warning"
 
 
 def test_old_days_that_were_small_and_metrics_of_earlier_dates_warn_of_nothing() -> None:

@@ -98,7 +98,7 @@ def test_the_newest_night_evaluation_and_drift_are_read_from_ledgers(config: Con
     assert [(of.stage, of.inputs) for of in found.training_stages] == [("train_autoencoder", {"tile_days": 4})]
     first, second = found.evaluation.tasks
     assert (first.task, first.metric, first.touched, len(first.figures)) == ("next_item", "auc", True, 3)
-    assert (first.nearest.representation, first.verdict) == ("als", "level")
+    assert (first.nearest.representation, first.verdict) == ("als", "tied")
     assert (second.touched, second.nearest.representation, second.verdict) == (False, "counts", "behind")
     assert [(of.as_of.day, of.value) for of in found.drift.points["psi"]] == [(1, 0.1), (2, 0.3)]
     assert found.drift.inputs == {"num_events_7d": 0.3, "weight_7d": 0.02}
@@ -181,7 +181,9 @@ def test_what_status_finds_enters_the_report(tables: Tables, config: Config) -> 
 
 
 def test_a_report_is_about_the_space_asked_for_or_the_serving_one_or_the_newest(tables: Tables) -> None:
-    with pytest.raises(UsageError, match="nothing has run yet: there is nothing to report"):
+    with pytest.raises(
+        UsageError, match=r"report: nothing has run yet\. Run `userrep pipeline --config c --as-of D` to create"
+    ):
         check_reportable(tables, None, "c")
     tables.add(JOB_RUNS, [a_run("s", "r1")])
     assert check_reportable(tables, None, "c") is None

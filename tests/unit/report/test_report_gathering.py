@@ -71,7 +71,7 @@ def test_without_features_of_the_date_users_are_of_one_colour(done: tuple[Pipeli
     found = map_users(work.tables, bare, space, newest)
     assert found is not None
     assert (found.coloured_by, [of.label for of in found.groups]) == (
-        "nothing: the features of the date are not there", ["not known"],
+        "nothing (the features of this date do not exist)", ["not known"],
     )  # fmt: skip
 
 
@@ -88,10 +88,10 @@ def test_a_report_is_refused_before_spark_starts(
         return answer.faults[0]
 
     assert refused("--out", out) == (
-        f"nothing has run yet: there is nothing to report. `userrep pipeline --config {path} --as-of D` makes tables, "
-        "a space and its first snapshots."
+        f"report: nothing has run yet. Run `userrep pipeline --config {path} --as-of D` to create the tables, a space "
+        "and its first snapshots."
     )
-    assert "ends in .html" in refused("--out", tmp_path / "out.pdf")
+    assert "the name does not end in .html" in refused("--out", tmp_path / "out.pdf")
     assert "space '../x' is not a valid name" in refused("--out", out, "--space", "../x")
     FileTables(None, str(tmp_path / "root")).add(JOB_RUNS, [a_run("build_activity_tiles", "r1", outcome="failed")])
     assert refused("--out", out, "--space", "s9").startswith("space s9: not in the registry. Known spaces: none.")

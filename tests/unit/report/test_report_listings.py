@@ -56,7 +56,7 @@ def test_a_stage_is_listed_with_what_it_read_and_why_it_ran() -> None:
 def test_the_newest_run_comes_first() -> None:
     runs = [Run("r1", NOW, 700.0, "done", ["a", "b"]), Run("r2", NOW + timedelta(days=1), 4.0, "skipped", [])]
     assert listing("Runs", facts(runs=runs)).rows == [
-        ["r2", "2024-06-01 08:00", "skipped", "4.0 s", "all up to date"],
+        ["r2", "2024-06-01 08:00", "skipped", "4.0 s", "up to date"],
         ["r1", "2024-05-31 08:00", "done", "11 min 40 s", "a, b"],
     ]
 
@@ -90,8 +90,8 @@ def test_drift_is_listed_by_metric_the_newest_first_with_the_limit_that_warns() 
 def test_each_representation_of_a_task_is_a_row() -> None:
     known = facts(evaluation=EvaluationFacts("e", NOW, [a_task("return_7d", (0.1, 0.05, 0.15), touched=None)]))
     assert listing("Evaluation", known).rows[:2] == [
-        ["return_7d", "auc", "not known", "embedding", "0.8000", "0.7800", "0.8200", NONE, NONE, NONE, "500"],
-        ["return_7d", "auc", "not known", "counts", "0.7000", "0.7000", "0.8000", "+0.1000", "+0.0500", "+0.1500",
+        ["return_7d", "auc", "unknown", "embedding", "0.8000", "0.7800", "0.8200", NONE, NONE, NONE, "500"],
+        ["return_7d", "auc", "unknown", "counts", "0.7000", "0.7000", "0.8000", "+0.1000", "+0.0500", "+0.1500",
          "500"],
     ]  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_spaces_and_consumers_without_a_value_have_a_dash() -> None:
     assert spaces(facts(spaces=[idle])).rows == [
         [SPACE, "serving", NONE, "2024-04-01", "2024-05-31 08:00", NONE, "0", "3", "2"]
     ]
-    assert consumers(facts()).rows == [["ads", "team-a", "what serves", SPACE, "2024-05-31 08:00"]]
+    assert consumers(facts()).rows == [["ads", "team-a", "serving space", SPACE, "2024-05-31 08:00"]]
 
 
 def test_the_page_shows_the_first_four_hundred_rows() -> None:

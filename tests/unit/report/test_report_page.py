@@ -77,9 +77,9 @@ def test_each_part_of_a_root_that_is_well_has_its_chart() -> None:
     text = page(facts(), summarised(facts()))
     labels = {of["aria-label"] for _, of in outline(text).elements if of.get("aria-label")}
     assert labels >= {
-        "Events by day", "Rejected rows by reason", "psi by date", "Ahead of the best other, by task",
+        "Events by day", "Rejected rows by reason", "psi by date", "Lead over the best other representation, by task",
         "Users by country",
-        "Losses by epoch", "How long runs took", "Seconds by stage", "Core hours by stage", "Bytes by table",
+        "Losses by epoch", "Run times", "Seconds by stage", "Core hours by stage", "Bytes by table",
         "Users of each snapshot", "Return propensity, AUC by input",
     }  # fmt: skip
 
@@ -90,22 +90,22 @@ def test_tasks_that_training_heads_touch_are_marked_and_so_is_not_knowing() -> N
         return page(known, summarised(known))
 
     assert "t *" in shown(True)
-    assert "weigh the others more" in shown(True)
+    assert "Give more weight to the other tasks" in shown(True)
     assert "t *" not in shown(False)
     assert "is not recorded" in shown(None)
 
 
 def test_an_artifact_without_a_curve_says_where_it_is() -> None:
     known = facts(training=replace(facts().training, curve=[]))  # type: ignore[type-var]
-    assert "before its artifact kept the losses" in page(known, summarised(known))
+    assert "before artifacts stored the losses" in page(known, summarised(known))
 
 
 @pytest.mark.parametrize(
     ("write", "number", "said"),
     [
         (formats.short, 2947, "2,947"), (formats.short, 220_986, "221 k"), (formats.short, 3_456_789, "3.46 M"),
-        (formats.share, 0.0, "0 %"), (formats.share, 0.0052, "0.52 %"), (formats.share, 0.256, "26 %"),
-        (formats.share, 1e-6, "< 0.01 %"), (formats.seconds, 4.21, "4.2 s"), (formats.seconds, 59.4, "59 s"),
+        (formats.share, 0.0, "0%"), (formats.share, 0.0052, "0.52%"), (formats.share, 0.256, "26%"),
+        (formats.share, 1e-6, "< 0.01%"), (formats.seconds, 4.21, "4.2 s"), (formats.seconds, 59.4, "59 s"),
         (formats.seconds, 725, "12 min 5 s"), (formats.seconds, 12_000, "3 h 20 min"), (formats.size, 900, "900 B"),
         (formats.size, 12_345_678, "12.3 MB"), (formats.size, 999_900, "1.0 MB"),
         (formats.core_hours, None, formats.NONE),

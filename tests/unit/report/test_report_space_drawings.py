@@ -46,7 +46,7 @@ def test_a_metric_is_drawn_under_the_limits_that_it_has() -> None:
 def test_inputs_that_moved_are_bars() -> None:
     drawn = drifted_inputs(replace(drift(), inputs={"num_events_7d": 0.04, "weight_7d": 0.0123456}))
     assert names(drawn) == ["num_events_7d", "weight_7d"]
-    assert re.findall('<span class="said">(.*?)</span>', drawn) == ["0.04", "0.0123"]
+    assert re.findall('<span class="text">(.*?)</span>', drawn) == ["0.04", "0.0123"]
 
 
 def test_tasks_show_the_distance_to_their_nearest_representation() -> None:
@@ -60,7 +60,7 @@ def test_tasks_show_the_distance_to_their_nearest_representation() -> None:
     drawn = ahead(tasks)
     assert names(drawn) == ["a *", "b", "c"]
     assert re.findall(r'<circle class="(\w+)"', drawn) == ["ok", "bad", "note"]
-    assert titles(drawn)[0] == "a: +0.100 auc over counts, 90 % interval +0.050 to +0.150"
+    assert titles(drawn)[0] == "a: +0.100 auc over counts, 90% interval +0.050 to +0.150"
 
 
 def test_representations_come_in_the_order_of_their_value_and_the_embedding_stands_out() -> None:
@@ -83,10 +83,10 @@ def test_curves_are_those_that_every_epoch_has_and_the_kept_epoch_is_marked() ->
         for k in (1, 2)
     ]
     drawn, legend = loss_curves(training(curve, best_epoch=2.0))
-    assert legend == [("training rows", "c0"), ("users held out", "c1")]
+    assert legend == [("training rows", "c0"), ("held-out users", "c1")]
     assert titles(drawn) == [
         "epoch 1: 2.000, training rows", "epoch 2, kept: 1.000, training rows",
-        "epoch 1: 3.000, users held out", "epoch 2, kept: 2.000, users held out",
+        "epoch 1: 3.000, held-out users", "epoch 2, kept: 2.000, held-out users",
     ]  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_the_loss_of_a_kind_is_the_mean_of_its_windows_and_the_eight_largest_are
     losses |= {f"valid_users_loss.kind{k}": k / 100 for k in range(9)}
     drawn = kinds_of_loss(training([], valid_users_loss=1.0, **losses))
     assert names(drawn) == ["weight", *(f"kind{k}" for k in range(8, 1, -1))]
-    assert re.findall('<span class="said">(.*?)</span>', drawn)[0] == "0.500"
+    assert re.findall('<span class="text">(.*?)</span>', drawn)[0] == "0.500"
     assert names(kinds_of_loss(training([], **losses))) == ["weight"]  # users were not held out: of training rows
 
 

@@ -30,14 +30,14 @@ def tiles(**more: Any) -> dict[str, Tile]:
 
 def test_a_root_without_findings_is_well() -> None:
     summary = summarised(facts())
-    assert (summary.level, summary.headline, summary.findings) == (OK, "All is well", [])
+    assert (summary.level, summary.headline, summary.findings) == (OK, "Healthy", [])
     assert {of.level for of in summary.tiles} == {OK}
     assert "Space s001-4f09a1 serves 950 users as of 2024-05-31." in summary.sentences
 
 
 def test_a_root_without_anything_has_a_summary_too() -> None:
     summary = summarised(nothing())
-    assert summary.headline == "Not well: 2 things to mend"
+    assert summary.headline == "Action required: 2 problems"
     assert {of.label: of.value for of in summary.tiles}["Users embedded"] == NONE
 
 
@@ -46,16 +46,18 @@ def test_sentences_tell_the_log_the_space_the_night_and_the_evaluation() -> None
     night = [replace(stage("refresh_user_features"), seconds=100.0), stage("embed_users")]
     known = facts(log=LogFacts(days, {}, 0.05), spaces=[a_space(state="ready")], night=night, night_is_daily=False)
     assert summarised(known).sentences == [
-        "The log has 1,234 events from 2024-01-01 to 2024-01-03, with 1 day in between that have none.",
-        f"Space {SPACE} is ready and holds 950 users as of 2024-05-31.",
-        "The newest pipeline began 2024-05-31 08:00 UTC and took 1 min 52 s.",
-        "On 1 of 2 tasks the embedding is ahead of everything it was compared with.",
+        "The log has 1,234 events from 2024-01-01 to 2024-01-03, with 1 day missing.",
+        f"Space {SPACE} is ready and has 950 users as of 2024-05-31.",
+        "The latest pipeline run started 2024-05-31 08:00 UTC and took 1 min 52 s.",
+        "On 1 of 2 tasks, the embedding is ahead of every other representation.",
     ]
 
 
 def test_a_log_without_gaps_has_every_day() -> None:
     assert (
-        summarised(facts(log=LogFacts([a_day(0), a_day(1)], {}, 0.05))).sentences[0].endswith("2024-01-02, every day.")
+        summarised(facts(log=LogFacts([a_day(0), a_day(1)], {}, 0.05)))
+        .sentences[0]
+        .endswith("2024-01-02, with no day missing.")
     )
 
 
@@ -74,7 +76,7 @@ def test_users_are_late_if_tiles_reach_past_the_snapshot_of_a_space_in_use(
 def test_rejected_rows_warn_above_half_of_what_fails_a_day(num_rejected: int, level: str) -> None:
     log = LogFacts([a_day(0, num_events=1000 - num_rejected)], {"bad_time": num_rejected}, 0.05)
     tile = tiles(log=log)["Rows rejected"]
-    assert (tile.value, tile.level) == (f"{num_rejected / 10:.2g} %", level)
+    assert (tile.value, tile.level) == (f"{num_rejected / 10:.2g}%", level)
 
 
 @pytest.mark.parametrize(
@@ -96,17 +98,17 @@ def test_tasks_are_counted_by_their_verdict() -> None:
     tasks = [a_task("a", (0.1, 0.05, 0.2)), a_task("b", (0.1, 0.05, 0.2)), a_task("c", (-0.1, -0.2, -0.05))]
     tasks.append(a_task("d", (0.0, -0.1, 0.1)))
     tile = tiles(evaluation=EvaluationFacts("e", NOW, tasks))["Ahead of baselines"]
-    assert (tile.value, tile.note) == ("2 of 4", "1 level, 1 behind")
+    assert (tile.value, tile.note) == ("2 of 4", "1 tied, 1 behind")
     assert tiles(evaluation=None)["Ahead of baselines"].level == NOTE
 
 
 def test_a_failed_stage_takes_precedence_over_the_cost_of_the_night() -> None:
-    well = tiles(night=[stage("embed_users", hours=0.2), stage("s", hours=None)])["Newest night"]
+    well = tiles(night=[stage("embed_users", hours=0.2), stage("s", hours=None)])["Latest daily run"]
     assert (well.value, well.note, well.level) == ("25 s", "0.20 core h", OK)
-    failed = tiles(newest=[stage("a", outcome="failed"), stage("b")], night_is_daily=False)["Newest pipeline"]
+    failed = tiles(newest=[stage("a", outcome="failed"), stage("b")], night_is_daily=False)["Latest pipeline run"]
     assert (failed.note, failed.level) == ("1 stage failed", BAD)
 
 
 def test_all_tables_are_summed_up() -> None:
-    tile = tiles(storage=[Table("a", 1_500_000), Table("b", 500_000)])["Stored"]
+    tile = tiles(storage=[Table("a", 1_500_000), Table("b", 500_000)])["Storage"]
     assert (tile.value, tile.note) == ("2.0 MB", "2 tables")

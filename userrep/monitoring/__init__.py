@@ -1,1 +1,1 @@
-"""How far snapshots and inputs have moved."""
+"""Drift of snapshots and of their inputs."""

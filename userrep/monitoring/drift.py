@@ -1,8 +1,8 @@
-"""How far a snapshot has moved from the one before it, and whether that is too far.
+"""The drift gate: how far a snapshot moved from the previous one, compared with configured limits.
 
-Measured on a fixed sample of users, those of the lowest user buckets, which is the same at every date and read without
-the rest of the snapshot. All metrics grow with what is wrong; a space does not move by itself, so what moves are its
-inputs.
+Drift is measured on the users in the lowest buckets, a sample that is the same at every date and can be read without
+the rest of the snapshot. For every metric, higher is worse. A space does not change once it is trained, so drift comes
+from its inputs.
 """
 
 from collections import defaultdict
@@ -17,8 +17,8 @@ from userrep.errors import UsageError
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.spec import FeatureSpec
 from userrep.items.versions import lineage_of
-from userrep.monitoring.input_drift import compared_inputs
-from userrep.monitoring.vector_drift import Metrics, Parts, compared, moments
+from userrep.monitoring.input_drift import compare_inputs
+from userrep.monitoring.vector_drift import Metrics, Parts, compare_moments, measure_moments
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import PUBLISHED, STAGED, Snapshot, list_snapshots
 from userrep.store.buckets import buckets_of_share, user_bucket
@@ -27,14 +27,15 @@ from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-_NEIGHBOURS_AMONG = 2_000  # users, on the driver
+_NEIGHBOURS_AMONG = 2_000  # users whose nearest neighbors the driver computes
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What was measured of a snapshot against the one ``before``.
+    """Drift metrics of a snapshot compared with the one ``before``.
 
-    ``parts``: by metric, of dimensions or inputs. ``is_new``: this run has measured it.
+    ``parts``: by metric, its values for each dimension, input or block. ``outcomes``: by metric, OK, WARN or FAIL.
+    ``is_new``: measured by this run, not read from ``snapshot_drift``.
     """
 
     snapshot: Snapshot
@@ -45,8 +46,8 @@ class Drift:
     is_new: bool
 
     def said(self, outcome: str) -> list[str]:
-        """Say which metrics have an outcome, and how far they went."""
-        names = [name for name, of in self.outcomes.items() if of == outcome]
+        """Describe the metrics with an outcome: name, value, and the part that moved most."""
+        names = [name for name, metric_outcome in self.outcomes.items() if metric_outcome == outcome]
         return [f"{name} {self.metrics[name]:.3f}" + self._worst(name) for name in names]
 
     def _worst(self, metric: str) -> str:
@@ -55,27 +56,35 @@ class Drift:
 
 
 def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapshot) -> Drift | None:
-    """Compare a snapshot, staged or published, with the published one of the date before it; None if there is none.
+    """Compare a staged or published snapshot with the published one of the date before; None if no such date exists.
 
-    What is found goes to ``snapshot_drift``. What is there already is judged by the limits as they are now, and not
-    measured again: neither snapshot changes. Cost, the first time: a read of ``drift.sample_users`` vectors of both
-    snapshots and a shuffle of them by user; two passes over the inputs of both dates, of which those of the sample go
-    through encoder and decoder. Driver memory: D x D numbers a task, and 2,000 users.
+    Metrics are recorded in ``snapshot_drift``. Snapshots do not change, so recorded metrics are not measured again, but
+    the current limits are applied to them.
+
+    Cost of measuring: a read of ``drift.sample_users`` vectors of both snapshots and a shuffle of them by user; two
+    reads of the features, of which only the sample passes through encoder and decoder. Driver memory: D x D numbers per
+    task, and about 2,000 vectors of each snapshot.
+
+    Raises
+    ------
+    UsageError
+        If the sample has no user of one of the snapshots.
     """
     earlier = [s for s in list_snapshots(tables, space.space_id) if s.as_of < snapshot.as_of]
     if not earlier:
         return None
-    found = _kept(tables, snapshot, earlier[-1])
-    if found is None:
-        found = Drift(snapshot, earlier[-1], *_measured(tables, config, space, snapshot, earlier[-1]), {}, is_new=True)
-    drift = replace(found, outcomes=_judged(config, found.metrics))
-    if drift.outcomes != found.outcomes:
+    before = earlier[-1]
+    measured = _recorded(tables, snapshot, before)
+    if measured is None:
+        measured = Drift(snapshot, before, *_measure(tables, config, space, snapshot, before), {}, is_new=True)
+    drift = replace(measured, outcomes=_outcomes(config, measured.metrics))
+    if drift.outcomes != measured.outcomes:
         _record(tables, drift)
     return drift
 
 
-def _kept(tables: Tables, snapshot: Snapshot, before: Snapshot) -> Drift | None:
-    """Return what an earlier run has measured of these two; None where not all metrics are there."""
+def _recorded(tables: Tables, snapshot: Snapshot, before: Snapshot) -> Drift | None:
+    """Return the metrics that an earlier run recorded for these snapshots; None if some metric is missing."""
     rows = tables.ledger(SNAPSHOT_DRIFT, snapshot_id=snapshot.snapshot_id, before_id=before.snapshot_id)
     wholes = {row.metric: row for row in rows if not row.part}
     if not set(DriftLimits.model_fields) <= set(wholes):
@@ -89,47 +98,49 @@ def _kept(tables: Tables, snapshot: Snapshot, before: Snapshot) -> Drift | None:
 
 
 def newest_measurable(tables: Tables, space: Space, as_of: date) -> Snapshot:
-    """Return the newest revision of a date that is staged or published. Raises UsageError if there is none."""
-    found = [s for s in list_snapshots(tables, space.space_id, states=(STAGED, PUBLISHED)) if s.as_of == as_of]
-    if not found:
+    """Return the newest staged or published revision of a date. Raises UsageError if no such revision exists."""
+    snapshots = [s for s in list_snapshots(tables, space.space_id, states=(STAGED, PUBLISHED)) if s.as_of == as_of]
+    if not snapshots:
         raise UsageError(
-            f"space {space.space_id} has no snapshot of {as_of}: `userrep run embed_users --as-of {as_of}` makes it."
+            f"space {space.space_id} has no staged or published snapshot of {as_of}. Build it with `userrep run "
+            f"embed_users --as-of {as_of}`."
         )
-    return found[-1]
+    return snapshots[-1]
 
 
-def _measured(
+def _measure(
     tables: Tables, config: Config, space: Space, snapshot: Snapshot, before: Snapshot
 ) -> tuple[Metrics, Parts]:
-    metrics, parts = _vectors_compared(tables, config, snapshot, before)
-    changed, of_inputs = _inputs_compared(tables, config, space, snapshot, before)
-    metrics |= changed | {"rows_change": abs(snapshot.num_users / max(1, before.num_users) - 1)}
-    return metrics, parts | of_inputs
+    metrics, parts = _compare_vectors(tables, config, snapshot, before)
+    input_metrics, input_parts = _compare_inputs(tables, config, space, snapshot, before)
+    metrics |= input_metrics | {"rows_change": abs(snapshot.num_users / max(1, before.num_users) - 1)}
+    return metrics, parts | input_parts
 
 
-def _vectors_compared(tables: Tables, config: Config, now: Snapshot, before: Snapshot) -> tuple[Metrics, Parts]:
+def _compare_vectors(tables: Tables, config: Config, now: Snapshot, before: Snapshot) -> tuple[Metrics, Parts]:
     a, b = (
         tables.read(USER_EMBEDDINGS).where(snapshot.where).where(_in_sample(config, now, before))
         for snapshot in (now, before)
     )
-    found = moments(a, b, neighbours_below=_buckets_of(_NEIGHBOURS_AMONG, now, before))
-    for of, snapshot in zip(found, (now, before), strict=True):
-        if not of.num_rows:
+    both_moments = measure_moments(a, b, neighbours_below=_num_buckets(_NEIGHBOURS_AMONG, now, before))
+    for moments, snapshot in zip(both_moments, (now, before), strict=True):
+        if not moments.num_rows:
             raise UsageError(
-                f"drift: no user of {snapshot.snapshot_id} is in the sample; set drift.sample_users higher."
+                f"drift: the sample has no user of {snapshot.snapshot_id}, got drift.sample_users "
+                f"{config.drift.sample_users}. Set it higher."
             )
-    return compared(*found)
+    return compare_moments(*both_moments)
 
 
-def _inputs_compared(
+def _compare_inputs(
     tables: Tables, config: Config, space: Space, now: Snapshot, before: Snapshot
 ) -> tuple[Metrics, Parts]:
-    """Compare inputs: nothing where a date has no features, or the space has those of another configuration."""
+    """Compare inputs. Returns nothing if a date has no features, or if the space belongs to another configuration."""
     dates = [now.as_of, before.as_of]
     if space.lineage_id != lineage_of(config) or not set(dates) <= set(feature_sets(tables, space.lineage_id)):
         return {}, {}
     features = stored_features(tables, config, space.lineage_id, dates).withColumn("user_bucket", user_bucket())
-    return compared_inputs(
+    return compare_inputs(
         features.where(_in_sample(config, now, before)),
         now=now.as_of,
         before=before.as_of,
@@ -140,15 +151,15 @@ def _inputs_compared(
 
 
 def _in_sample(config: Config, now: Snapshot, before: Snapshot) -> Column:
-    return F.col("user_bucket") < _buckets_of(config.drift.sample_users, now, before)
+    return F.col("user_bucket") < _num_buckets(config.drift.sample_users, now, before)
 
 
-def _buckets_of(num_users: int, now: Snapshot, before: Snapshot) -> int:
-    """Return how many buckets hold about so many of the users."""
+def _num_buckets(num_users: int, now: Snapshot, before: Snapshot) -> int:
+    """Return the number of buckets that contain about ``num_users`` users of the larger snapshot."""
     return buckets_of_share(num_users / max(now.num_users, before.num_users, 1))
 
 
-def _judged(config: Config, metrics: dict[str, float]) -> dict[str, str]:
+def _outcomes(config: Config, metrics: dict[str, float]) -> dict[str, str]:
     warn, fail = config.drift.warn.model_dump(), config.drift.fail.model_dump()
 
     def outcome(name: str, value: float) -> str:
@@ -160,16 +171,16 @@ def _judged(config: Config, metrics: dict[str, float]) -> dict[str, str]:
 
 
 def _record(tables: Tables, drift: Drift) -> None:
-    about = {
+    common = {
         "snapshot_id": drift.snapshot.snapshot_id, "space_id": drift.snapshot.space_id, "as_of": drift.snapshot.as_of,
         "before_id": drift.before.snapshot_id, "measured_at": utc_now(),
     }  # fmt: skip
     rows = [
-        {**about, "metric": name, "part": "", "value": value, "outcome": drift.outcomes[name]}
+        {**common, "metric": name, "part": "", "value": value, "outcome": drift.outcomes[name]}
         for name, value in drift.metrics.items()
     ]
     rows += [
-        {**about, "metric": name, "part": part, "value": value, "outcome": None}
+        {**common, "metric": name, "part": part, "value": value, "outcome": None}
         for name, values in drift.parts.items()
         for part, value in values.items()
     ]

@@ -1,4 +1,4 @@
-"""How far the inputs of users have moved from one date to the next, and how well a space still gives them back.
+"""Drift of user inputs from one date to the next: their distribution, and how well a space reconstructs them.
 
 Population stability index: Siddiqi, Credit Risk Scorecards (2006).
 """
@@ -25,7 +25,7 @@ _SUMS = "as_of DATE, num_rows BIGINT, idle BIGINT, counts ARRAY<BIGINT>, errors 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was found of the features of one date. ``errors``: of each block in the mean."""
+    """Statistics of the features of one date. ``errors``: mean reconstruction error by block."""
 
     idle_share: float
     counts: NDArray[np.int64]
@@ -33,9 +33,9 @@ class Inputs:
 
     @classmethod
     def of(cls, parts: Sequence[Row], blocks: Sequence[str], ranges: Ranges) -> "Inputs":
-        """Add up what tasks have found."""
+        """Combine the partial sums of the tasks."""
         num = max(1, sum(part.num_rows for part in parts))
-        counts, error_K = ranges.no_counts(), np.zeros(len(blocks))
+        counts, error_K = ranges.zero_counts(), np.zeros(len(blocks))
         for part in parts:
             counts += np.reshape(part.counts, counts.shape)
             error_K += part.errors
@@ -43,42 +43,39 @@ class Inputs:
         return cls(idle_share, counts, dict(zip(blocks, (error_K / num).tolist(), strict=True)))
 
 
-def compared_inputs(
+def compare_inputs(
     features: DataFrame, *, now: date, before: date, spec: FeatureSpec, folder: str, content_hash: str
 ) -> tuple[Metrics, Parts]:
-    """Compare the single numbers and flags among the inputs, and how well the space gives inputs back.
+    """Compare the scalar inputs and flags of two dates, and the space's reconstruction errors.
 
-    Parameters
-    ----------
-    features : user features of both dates, as they are stored. folder, content_hash : the space's artifact.
+    ``features`` are the stored user features of both dates; ``folder`` and ``content_hash`` name the space's artifact.
+    Returns the metrics ``no_event_change``, ``psi`` and ``error_growth``; and ``psi`` by input and ``error_growth`` by
+    block.
 
-    Returns
-    -------
-    ``no_event_change``, ``psi`` and ``error_growth``; the latter two also by input and by block. Cost: one pass over
-    the single numbers of the date before, for their deciles, and one over all of both dates, through encoder and
-    decoder; some numbers for each column, block and batch reach the driver.
+    Cost: one pass over the scalars of the date before, for their deciles; one pass over all features of both dates,
+    through encoder and decoder. A few numbers for each column, block and batch reach the driver.
     """
     names = [*spec.scalars, *(f"has_{block.column}" for block in spec.pooled)]
     ranges = Ranges.of(features.where(F.col("as_of") == before), names)
-    longest = f"num_events_{spec.longest}d"
+    num_events = f"num_events_{spec.longest}d"
 
     def sums(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        of_space = reconstruction_of(folder, content_hash)
+        reconstruction = reconstruction_of(folder, content_hash)
         for batch in batches:
             for as_of in batch.column("as_of").unique():
                 rows = batch.filter(pc.equal(batch.column("as_of"), as_of))
                 row = {
                     "as_of": as_of.as_py(),
                     "num_rows": rows.num_rows,
-                    "idle": pc.sum(pc.equal(rows.column(longest), 0)).as_py() or 0,
+                    "idle": pc.sum(pc.equal(rows.column(num_events), 0)).as_py() or 0,
                     "counts": ranges.counts(rows).ravel(),
-                    "errors": of_space.errors(rows),
+                    "errors": reconstruction.errors(rows),
                 }
                 yield pa.RecordBatch.from_pydict({name: [value] for name, value in row.items()})
 
-    found = features.mapInArrow(sums, _SUMS).collect()
+    parts = features.mapInArrow(sums, _SUMS).collect()
     blocks = [block.name for block in load_artifact(folder, content_hash).layout.blocks]
-    a, b = (Inputs.of([row for row in found if row.as_of == day], blocks, ranges) for day in (now, before))
+    a, b = (Inputs.of([part for part in parts if part.as_of == day], blocks, ranges) for day in (now, before))
     stability = ranges.indices(a.counts, b.counts)
     metrics = {
         "no_event_change": abs(a.idle_share - b.idle_share),

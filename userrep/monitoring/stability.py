@@ -1,4 +1,4 @@
-"""The population stability index of columns: how differently two sets of rows spread over the same ranges of values."""
+"""Population stability index: how differently two sets of rows are distributed over the same ranges of values."""
 
 from dataclasses import dataclass
 
@@ -10,35 +10,35 @@ from pyspark.sql import functions as F
 
 _NUM_RANGES = 10
 _WIDTH = 2 * _NUM_RANGES - 1
-_LEAST = 1e-4  # a share: of what is empty
+_LEAST = 1e-4  # share assumed for an empty range, so that the index stays finite
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """The ranges of each column: between the deciles of what it had before.
+    """Ranges of each column, bounded by the deciles of its earlier values.
 
-    What equals a decile is a range of its own, as zeros of counts and flags are, and nulls are one more.
+    Values equal to a decile have their own range, since many counts and flags are 0. Nulls are one more range.
     """
 
     ends: dict[str, NDArray[np.float64]]
 
     @classmethod
     def of(cls, before: DataFrame, names: list[str]) -> "Ranges":
-        """Find the deciles of numbers and flags. Cost: one pass; no shuffle but of sketches."""
+        """Compute the deciles of numeric and boolean columns. Cost: one pass that shuffles only quantile sketches."""
         quantiles = [k / _NUM_RANGES for k in range(1, _NUM_RANGES)]
-        of = {name: F.percentile_approx(F.col(name).cast("double"), quantiles).alias(name) for name in names}
-        found = before.agg(*of.values()).first()
-        assert found is not None
-        deciles = {name: np.unique(np.array(found[name] or [], np.float64)) for name in names}
+        aggregates = {name: F.percentile_approx(F.col(name).cast("double"), quantiles).alias(name) for name in names}
+        row = before.agg(*aggregates.values()).first()
+        assert row is not None
+        deciles = {name: np.unique(np.array(row[name] or [], np.float64)) for name in names}
         return cls({name: np.sort(np.concatenate([np.nextafter(d, -np.inf), d])) for name, d in deciles.items()})
 
-    def no_counts(self) -> NDArray[np.int64]:
-        """Begin to count: columns x ranges, all 0."""
+    def zero_counts(self) -> NDArray[np.int64]:
+        """Return counts of 0, of shape (columns, ranges)."""
         return np.zeros((len(self.ends), _WIDTH + 1), np.int64)
 
     def counts(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
-        """Count the values of each column in each range, nulls last: columns x ranges."""
-        total = self.no_counts()
+        """Count the values of each column in each range; return shape (columns, ranges), with nulls last."""
+        total = self.zero_counts()
         for k, (name, ends) in enumerate(self.ends.items()):
             values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
             is_null = np.isnan(values)
@@ -47,7 +47,7 @@ class Ranges:
         return total
 
     def indices(self, now: NDArray[np.int64], before: NDArray[np.int64]) -> dict[str, float]:
-        """Return each column's index, 0 for no difference; above 0.25 is usually taken for another population."""
+        """Return each column's index. 0 means no difference; above 0.25 usually counts as a different population."""
         return {name: _index(now[k], before[k]) for k, name in enumerate(self.ends)}
 
 

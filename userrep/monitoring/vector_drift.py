@@ -1,4 +1,4 @@
-"""How far vectors have moved from one snapshot to the next: who came and went, moments, and nearest neighbours.
+"""Drift of vectors from one snapshot to the next: new and vanished users, moments, and nearest neighbors.
 
 Effective rank: Roy and Vetterli (2007).
 
@@ -22,16 +22,19 @@ Metrics = dict[str, float]
 Parts = dict[str, dict[str, float]]
 
 NOW, BEFORE = "now", "before"
-_SUMS = """side STRING, num_rows BIGINT, num_alone BIGINT, norms DOUBLE, sums ARRAY<DOUBLE>, products BINARY,
+_SUMS = """side STRING, num_rows BIGINT, num_unmatched BIGINT, norms DOUBLE, sums ARRAY<DOUBLE>, products BINARY,
     neighbours BINARY"""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one snapshot's vectors. ``num_alone``: of users who are not in the other."""
+    """Statistics of one snapshot's vectors. ``num_unmatched``: vectors of users who are not in the other snapshot.
+
+    ``neighbours_ND``: the vectors that nearest neighbors are computed among.
+    """
 
     num_rows: int
-    num_alone: int
+    num_unmatched: int
     mean_norm: float
     mean_D: NDArray[np.float64]
     covariance_DD: NDArray[np.float64]
@@ -39,7 +42,7 @@ class Moments:
 
     @classmethod
     def of(cls, parts: Sequence[Row]) -> "Moments":
-        """Add up what tasks have found of one side."""
+        """Combine the partial sums of the tasks for one snapshot."""
         num = sum(part.num_rows for part in parts)
         if not num:
             return cls(0, 0, 0.0, np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0), np.float32))
@@ -48,7 +51,7 @@ class Moments:
         neighbours = np.concatenate([np.frombuffer(part.neighbours, np.float32) for part in parts])
         return cls(
             num_rows=num,
-            num_alone=sum(part.num_alone for part in parts),
+            num_unmatched=sum(part.num_unmatched for part in parts),
             mean_norm=sum(part.norms for part in parts) / num,
             mean_D=mean_D,
             covariance_DD=products_DD / num - np.outer(mean_D, mean_D),
@@ -61,17 +64,17 @@ class Moments:
 
     @property
     def effective_rank(self) -> float:
-        """The exponential of the entropy of the shares that the principal components have of the variance."""
+        """Exponential of the entropy of the principal components' shares of the variance."""
         shares = np.maximum(np.linalg.eigvalsh(self.covariance_DD), 0)
         shares = shares[shares > 0] / max(shares.sum(), 1e-300)
         return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def moments(now: DataFrame, before: DataFrame, *, neighbours_below: int) -> tuple[Moments, Moments]:
-    """Measure two snapshots' vectors: user_id, user_bucket, embedding.
+def measure_moments(now: DataFrame, before: DataFrame, *, neighbours_below: int) -> tuple[Moments, Moments]:
+    """Measure the vectors of two snapshots, given with the columns user_id, user_bucket and embedding.
 
-    Nearest neighbours are looked for among users of both in buckets below ``neighbours_below``, on the driver. Cost:
-    one pass over both, one shuffle of them by user; a task sends D x D numbers to the driver, and its neighbours.
+    ``neighbours_ND`` has the users who are in both snapshots, in buckets below ``neighbours_below``. Cost: one pass
+    over both snapshots and one shuffle by user. Each task sends D x D numbers and its neighbor vectors to the driver.
     """
     a, b = (
         rows.select(
@@ -80,26 +83,27 @@ def moments(now: DataFrame, before: DataFrame, *, neighbours_below: int) -> tupl
         for side, rows in ((NOW, now), (BEFORE, before))
     )
     both = a.join(b.drop("is_few"), on="user_id", how="full_outer").select(NOW, BEFORE, "is_few")
-    found = both.mapInArrow(_sums, _SUMS).collect()  # in the order of tasks: neighbours of both sides go in pairs
-    of_now, of_before = (Moments.of([row for row in found if row.side == side]) for side in (NOW, BEFORE))
-    return of_now, of_before
+    # Rows are collected in the order of tasks, so the neighbor vectors of both sides are in the same order of users.
+    parts = both.mapInArrow(_sums, _SUMS).collect()
+    moments_now, moments_before = (Moments.of([row for row in parts if row.side == side]) for side in (NOW, BEFORE))
+    return moments_now, moments_before
 
 
 def _sums(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Add up a part of the users of both snapshots: a row a side and batch that has vectors of it."""
+    """Compute partial sums: one row for each batch and each snapshot with vectors in the batch."""
     for batch in batches:
-        of = {side: batch.column(side) for side in (NOW, BEFORE)}
-        in_both = pc.and_(of[NOW].is_valid(), of[BEFORE].is_valid())
+        vectors_by_side = {side: batch.column(side) for side in (NOW, BEFORE)}
+        in_both = pc.and_(vectors_by_side[NOW].is_valid(), vectors_by_side[BEFORE].is_valid())
         few = pc.and_(in_both, batch.column("is_few")).fill_null(False)
-        for side, vectors in of.items():
-            there = vectors.drop_null()
-            if len(there):
-                width = len(there[0])
-                z_ND = stacked(there, width).astype(np.float64)
+        for side, vectors in vectors_by_side.items():
+            present = vectors.drop_null()
+            if len(present):
+                width = len(present[0])
+                z_ND = stacked(present, width).astype(np.float64)
                 row = {
                     "side": side,
                     "num_rows": len(z_ND),
-                    "num_alone": len(there) - pc.sum(in_both).as_py(),
+                    "num_unmatched": len(present) - pc.sum(in_both).as_py(),
                     "norms": float(np.linalg.norm(z_ND, axis=1).sum()),
                     "sums": z_ND.sum(axis=0),
                     "products": (z_ND.T @ z_ND).tobytes(),
@@ -108,15 +112,15 @@ def _sums(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 yield pa.RecordBatch.from_pydict({name: [value] for name, value in row.items()})
 
 
-def compared(now: Moments, before: Moments) -> tuple[Metrics, Parts]:
-    """Say how far the vectors have moved. Parts: each dimension by itself."""
+def compare_moments(now: Moments, before: Moments) -> tuple[Metrics, Parts]:
+    """Return the drift metrics of two snapshots, and ``mean_shift`` and ``variance_change`` by dimension."""
     dims = [f"dimension {k}" for k in range(len(now.mean_D))]
     deviation_D = np.sqrt(np.maximum(before.variance_D, 1e-12))
     shift_D = np.abs(now.mean_D - before.mean_D) / deviation_D
     change_D = np.abs(np.log(np.maximum(now.variance_D, 1e-12) / np.maximum(before.variance_D, 1e-12)))
     metrics = {
-        "new_share": now.num_alone / max(1, before.num_rows),
-        "vanished_share": before.num_alone / max(1, before.num_rows),
+        "new_share": now.num_unmatched / max(1, before.num_rows),
+        "vanished_share": before.num_unmatched / max(1, before.num_rows),
         "norm_change": abs(now.mean_norm / max(before.mean_norm, 1e-12) - 1),
         "mean_shift": float(shift_D.max()),
         "variance_change": float(change_D.max()),
@@ -131,5 +135,5 @@ def compared(now: Moments, before: Moments) -> tuple[Metrics, Parts]:
 
 
 def _overlap(now_ND: NDArray[np.float32], before_ND: NDArray[np.float32]) -> float:
-    """Compare the ten nearest neighbours of users who are in both, among the same users."""
+    """Return the share of their ten nearest neighbors that the same users keep."""
     return shared_neighbours(now_ND, before_ND) if len(now_ND) > 1 else 1.0

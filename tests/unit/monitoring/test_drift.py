@@ -15,7 +15,7 @@ from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.inference.test_model import features, saved
 from userrep.config import Config
 from userrep.monitoring.drift import FAIL, OK, WARN, Drift, measure_drift, newest_measurable
-from userrep.monitoring.input_drift import compared_inputs
+from userrep.monitoring.input_drift import compare_inputs
 from userrep.monitoring.reconstruction import reconstruction_of
 from userrep.monitoring.stability import Ranges
 from userrep.spaces.registry import find_space
@@ -150,7 +150,7 @@ def test_inputs_that_moved_are_found_and_reconstructed_worse(spark: SparkSession
     events = pa.array([0 if k < 10 else k for k in range(40)])
     now = before.set_column(before.schema.get_field_index("num_events_7d"), "num_events_7d", events)
     dated = [rows.append_column("as_of", pa.array([day] * 40, pa.date32())) for rows, day in ((before, D1), (now, D2))]
-    metrics, parts = compared_inputs(
+    metrics, parts = compare_inputs(
         spark.createDataFrame(pa.concat_tables(dated)).repartition(3), now=D2, before=D1, spec=manifest.layout.spec,
         folder=str(tmp_path / "s1"), content_hash=manifest.content_hash,
     )  # fmt: skip

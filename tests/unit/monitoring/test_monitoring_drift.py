@@ -12,7 +12,7 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.monitoring.drift import Drift, _buckets_of, _kept, measure_drift, newest_measurable
+from userrep.monitoring.drift import Drift, _num_buckets, _recorded, measure_drift, newest_measurable
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots, record_snapshots
 from userrep.store.places import open_tables
@@ -132,7 +132,10 @@ def test_a_snapshot_is_compared_with_the_newest_published_revision_of_the_last_d
 
 def test_without_a_snapshot_there_is_nothing_to_measure(tables: Tables, config: Config) -> None:
     space = find_space(tables, SPACE)
-    with pytest.raises(UsageError, match="has no snapshot of 2024-05-01: `userrep run embed_users --as-of 2024-05-01`"):
+    with pytest.raises(
+        UsageError,
+        match=r"has no staged or published snapshot of 2024-05-01\. Build it with `userrep run embed_users --as-of",
+    ):
         newest_measurable(tables, space, D1)
     publish(tables, {snapshot(D1): {"u": [1.0]}})
     (only,) = list_snapshots(tables, SPACE)
@@ -148,12 +151,12 @@ def test_the_newest_revision_that_is_staged_or_published_is_measured(tables: Tab
 def test_metrics_count_as_measured_only_if_all_of_them_are_recorded_against_the_same_snapshot(tables: Tables) -> None:
     before, now = snapshot(D1), snapshot(D2)
     record(tables, before, now, {"psi": 0.5}, {"weight_7d": 0.5})
-    found = _kept(tables, now, before)
+    found = _recorded(tables, now, before)
     assert found is not None
     assert (found.metrics["psi"], found.parts, found.is_new) == (0.5, {"psi": {"weight_7d": 0.5}}, False)
-    assert _kept(tables, now, snapshot(D1, revision=2)) is None
+    assert _recorded(tables, now, snapshot(D1, revision=2)) is None
     tables.add(SNAPSHOT_DRIFT, [], replacing="metric = 'psi' AND part = ''")
-    assert _kept(tables, now, before) is None
+    assert _recorded(tables, now, before) is None
 
 
 def test_metrics_are_reported_with_the_part_that_moved_most(tables: Tables) -> None:
@@ -169,9 +172,9 @@ def test_metrics_are_reported_with_the_part_that_moved_most(tables: Tables) -> N
 def test_a_sample_is_a_share_of_the_larger_snapshot() -> None:
     few, many = replace(snapshot(D1), num_users=200), replace(snapshot(D2), num_users=400)
     quarter = 2**20 // 4
-    assert [_buckets_of(100, few, many), _buckets_of(100, many, few)] == [quarter, quarter]
-    assert _buckets_of(500, few, many) == 2**20
-    assert _buckets_of(1, replace(few, num_users=0), replace(few, num_users=0)) == 2**20
+    assert [_num_buckets(100, few, many), _num_buckets(100, many, few)] == [quarter, quarter]
+    assert _num_buckets(500, few, many) == 2**20
+    assert _num_buckets(1, replace(few, num_users=0), replace(few, num_users=0)) == 2**20
 
 
 def test_a_limit_of_no_metric_is_refused(tmp_path: Path) -> None:

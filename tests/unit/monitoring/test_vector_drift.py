@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import Row
 
-from userrep.monitoring.vector_drift import Moments, _sums, compared
+from userrep.monitoring.vector_drift import Moments, _sums, compare_moments
 
 pytestmark = pytest.mark.fast
 
@@ -59,10 +59,10 @@ def test_moments_of_parts_are_those_of_numpy_on_the_whole() -> None:
     ]
     rows = rows_of(batches[:2], batches[2:])
     in_both = [user for user in users if user["now"] is not None and user["before"] is not None]
-    for side, num, num_alone in (("now", 48, 16), ("before", 44, 12)):
+    for side, num, num_unmatched in (("now", 48, 16), ("before", 44, 12)):
         z = np.array([user[side] for user in users if user[side] is not None], np.float64)
         found = of_side(rows, side)
-        assert (found.num_rows, found.num_alone) == (num, num_alone) == (len(z), len(z) - len(in_both))
+        assert (found.num_rows, found.num_unmatched) == (num, num_unmatched) == (len(z), len(z) - len(in_both))
         assert found.mean_norm == pytest.approx(np.linalg.norm(z, axis=1).mean())
         np.testing.assert_allclose(found.mean_D, z.mean(axis=0))
         np.testing.assert_allclose(found.covariance_DD, np.cov(z.T, bias=True), atol=1e-9)
@@ -72,7 +72,7 @@ def test_moments_of_parts_are_those_of_numpy_on_the_whole() -> None:
 
 def test_a_part_without_users_of_a_snapshot_adds_no_row_for_it() -> None:
     rows = rows_of([batch_of([[1, 0]], [None], [True])])
-    assert [(row.side, row.num_rows, row.num_alone) for row in rows] == [("now", 1, 1)]
+    assert [(row.side, row.num_rows, row.num_unmatched) for row in rows] == [("now", 1, 1)]
     assert of_side(rows, "before").num_rows == 0
 
 
@@ -85,7 +85,7 @@ def test_the_effective_rank_counts_dimensions_of_equal_variance() -> None:
 
 def test_shifts_and_changes_are_measured_in_units_of_the_snapshot_before() -> None:
     before, now = a_moment([0, 0, 1], np.diag([4, 1, 1])), a_moment([2, -0.5, 1], np.diag([16, 1, 0.5]))
-    metrics, parts = compared(now, before)
+    metrics, parts = compare_moments(now, before)
     assert parts["mean_shift"] == {"dimension 0": 1.0, "dimension 1": 0.5, "dimension 2": 0.0}
     assert parts["variance_change"] == pytest.approx(
         {"dimension 0": 1.3862943611, "dimension 1": 0, "dimension 2": 0.6931471806}
@@ -95,21 +95,21 @@ def test_shifts_and_changes_are_measured_in_units_of_the_snapshot_before() -> No
 
 def test_a_rank_that_grows_is_not_lost() -> None:
     four, two = a_moment([0] * 4, np.eye(4)), a_moment([0] * 4, np.diag([1, 1, 0, 0]))
-    assert compared(two, four)[0]["rank_loss"] == pytest.approx(0.5)
-    assert compared(four, two)[0]["rank_loss"] == 0
+    assert compare_moments(two, four)[0]["rank_loss"] == pytest.approx(0.5)
+    assert compare_moments(four, two)[0]["rank_loss"] == 0
 
 
 def test_users_who_came_and_went_are_shares_of_those_who_were_there_before() -> None:
-    before = a_moment([0, 0], np.eye(2), num_rows=5, num_alone=1)
-    now = a_moment([0, 0], np.eye(2), num_rows=10, num_alone=6)
-    metrics, _ = compared(now, before)
+    before = a_moment([0, 0], np.eye(2), num_rows=5, num_unmatched=1)
+    now = a_moment([0, 0], np.eye(2), num_rows=10, num_unmatched=6)
+    metrics, _ = compare_moments(now, before)
     assert (metrics["new_share"], metrics["vanished_share"]) == (1.2, 0.2)
 
 
 @pytest.mark.parametrize(("now", "change"), [(0.5, 0.5), (1.5, 0.5), (1.0, 0.0)])
 def test_vectors_that_become_shorter_or_longer_have_changed_their_norm(now: float, change: float) -> None:
     before = a_moment([0, 0], np.eye(2))
-    assert compared(replace(before, mean_norm=now), before)[0]["norm_change"] == pytest.approx(change)
+    assert compare_moments(replace(before, mean_norm=now), before)[0]["norm_change"] == pytest.approx(change)
 
 
 def test_a_rotation_loses_no_neighbors_and_a_shuffle_does() -> None:
@@ -118,8 +118,8 @@ def test_a_rotation_loses_no_neighbors_and_a_shuffle_does() -> None:
     before = a_moment([0, 0], np.eye(2), neighbours_ND=z)
 
     def lost(vectors: np.ndarray) -> float:
-        return compared(replace(before, neighbours_ND=vectors.astype(np.float32)), before)[0]["neighbours_lost"]
+        return compare_moments(replace(before, neighbours_ND=vectors.astype(np.float32)), before)[0]["neighbours_lost"]
 
     assert lost(3 * z @ np.array([[0.6, 0.8], [-0.8, 0.6]])) == pytest.approx(0, abs=0.02)
     assert lost(random.permutation(z)) > 0.5
-    assert compared(a_moment([0], [[1]]), a_moment([0], [[1]]))[0]["neighbours_lost"] == 0  # no user is in both
+    assert compare_moments(a_moment([0], [[1]]), a_moment([0], [[1]]))[0]["neighbours_lost"] == 0  # no user is in both

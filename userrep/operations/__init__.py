@@ -1,1 +1,1 @@
-"""What it takes to run this every night."""
+"""Table maintenance and cost estimates."""

@@ -1,9 +1,10 @@
-"""What a deployment of another size would need a night, and what as many feature pipelines would: from measured rates.
+"""Cost estimate for a deployment of another size, compared with one feature pipeline per consumer.
 
-Rates are those of runs in ``job_runs``: seconds that tasks ran, bytes that they shuffled, and what they did it for.
-Work that follows users is scaled by users, work that follows events by events; that is how the stages grow
-(`make bench-features-growth`). At a small size the fixed costs of a stage weigh more. So the run that did the most
-counts, where runs say how much they did, else the newest; and a plan from a small sample is an upper bound.
+Rates come from recorded runs in ``job_runs``: task seconds and shuffled bytes, divided by the number of users or events
+that the run processed. Each stage is scaled by what its work grows with (measured by `make bench-features-growth`).
+
+Fixed costs of a stage weigh more at a small size. So the rate of a stage is taken from the run that processed the most,
+or from the newest run of a stage whose runs do not record this; and an estimate from a small sample is an upper bound.
 """
 
 import json
@@ -28,8 +29,8 @@ from userrep.tiles.tiles import TileLedger, tile_ledger
 
 _DAY, _WEEK = timedelta(days=1), timedelta(weeks=1)
 _HOUR, _GB = 3600, 1e9
-# Stage -> by what its work grows. A night's first, then a training's.
-_NIGHT = {
+# Stages of a daily run and of a training, each with what its work grows with.
+_DAILY = {
     "build_activity_tiles": "event",
     "refresh_user_features": "user",
     "embed_users": "user and space",
@@ -39,12 +40,12 @@ TRAINING = {
     "train_item_vectors": "user", "build_user_features": "user", "check_quality": "user", "train_autoencoder": "user",
 }  # fmt: skip
 _OPTIONAL = ("check_quality",)
-_OWN = ("build_activity_tiles", "refresh_user_features")  # what a team without embeddings does for itself
+_OWN = ("build_activity_tiles", "refresh_user_features")  # stages that a consumer without embeddings runs itself
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is planned for. ``log_days``: of tiles that are kept; ``retrain_days``: from one training to the next."""
+    """The deployment to estimate. ``log_days``: days of tiles kept. ``retrain_days``: days between trainings."""
 
     users: int
     events_per_day: int
@@ -57,7 +58,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Work:
-    """A stage at the planned size, a night (a training's share of it)."""
+    """A stage at the planned size, per day. Training stages are divided by the days between trainings."""
 
     stage: str
     grows_by: str
@@ -78,7 +79,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The work of a night and the storage, shared by all consumers; and both for a consumer on its own."""
+    """Daily work and storage shared by all consumers, and both for one consumer with its own feature pipeline."""
 
     work: list[Work]
     storage: list[Storage]
@@ -87,12 +88,12 @@ class Plan:
     size: Size
 
     def monthly(self, core_hours: float, gb: float) -> float:
-        """Return the price of 30 nights and a month's storage."""
+        """Return the price of 30 days of work and a month of storage."""
         return 30 * core_hours * self.size.core_hour_price + gb * self.size.gb_month_price
 
     def summary(self) -> dict[str, float]:
-        """Compare one embedding for all consumers with a feature pipeline for each."""
-        shared = sum(of.core_hours for of in self.work), sum(of.gb for of in self.storage)
+        """Compare one shared embedding with one feature pipeline per consumer."""
+        shared = sum(work.core_hours for work in self.work), sum(table.gb for table in self.storage)
         own = self.size.consumers * self.own_core_hours, self.size.consumers * self.own_gb
         prices = self.monthly(*shared), self.monthly(*own)
         return {
@@ -104,63 +105,72 @@ class Plan:
 
 
 def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
-    """Estimate a night, a month's storage and what consumers would need on their own. Cost: reads of some ledgers.
+    """Estimate daily work and storage, and those of consumers with their own pipelines. Cost: reads some ledgers.
 
-    A consumer on its own is taken to build tiles and window features as this log's were built, each night, and to keep
-    them; that its model then trains on wider rows is not counted. Of a space in use all is counted; without one, one.
+    A consumer's own pipeline is assumed to build and keep the same tiles and window features every day. The cost of
+    training its model on wider rows is not included. All spaces in use are counted, or one space if none is in use.
 
     Raises
     ------
     UsageError
-        If a price is no number, or a stage that the plan rests on has not run here yet.
+        If a price is not finite, if no run of a stage is recorded, or if no snapshot is published.
     """
     if not all(map(isfinite, (size.core_hour_price, size.gb_month_price))):
-        raise UsageError("plan: a price is a number, not nan or inf; see `userrep plan --help`.")
+        raise UsageError(
+            f"plan: prices must be finite, got {size.core_hour_price} and {size.gb_month_price}. See "
+            "`userrep plan --help`."
+        )
     runs, ledger = measured_runs(tables), tile_ledger(tables)
-    missing = [stage for stage in (*_NIGHT, *TRAINING) if stage not in (*runs, *_OPTIONAL)]
+    missing = [stage for stage in (*_DAILY, *TRAINING) if stage not in (*runs, *_OPTIONAL)]
     if missing:
         raise UsageError(
-            f"plan: no run of {', '.join(missing)} is recorded below {config.root or config.catalog}, so there is no "
-            "rate to plan by. Run `userrep pipeline` and then `userrep daily` of the next date on a sample of the log."
+            f"plan: no run of {', '.join(missing)} is recorded in {config.root or config.catalog}. Run `userrep "
+            "pipeline` and then `userrep daily` for the next date, on a sample of the log."
         )
-    spaces = max(1, len(read_registry(tables).spaces_in_use()))
-    times = {"event": size.events_per_day, "user": size.users, "user and space": size.users * spaces}
+    num_spaces = max(1, len(read_registry(tables).spaces_in_use()))
+    amounts = {"event": size.events_per_day, "user": size.users, "user and space": size.users * num_spaces}
     published = _published(tables)
     users = published[-1].num_users
-    night = [_work(stage, runs[stage], by, times[by], users) for stage, by in _NIGHT.items()]
+    daily = [_work(stage, runs[stage], grows_by, amounts[grows_by], users) for stage, grows_by in _DAILY.items()]
     share = 1 / size.retrain_days
-    stages = [stage for stage in TRAINING if stage in runs]
-    training = [_work(stage, runs[stage], TRAINING[stage], times[TRAINING[stage]] * share, users) for stage in stages]
-    storage = _storage(tables, config, size, ledger, spaces, num_vectors=sum(row.num_users for row in published))
-    own_gb = sum(of.gb for of in storage if of.table != schemas.USER_EMBEDDINGS.name)
-    return Plan(night + training, storage, sum(of.core_hours for of in night if of.stage in _OWN), own_gb, size)
+    training = [
+        _work(stage, runs[stage], grows_by, amounts[grows_by] * share, users)
+        for stage, grows_by in TRAINING.items()
+        if stage in runs
+    ]
+    storage = _storage(tables, config, size, ledger, num_spaces, num_vectors=sum(row.num_users for row in published))
+    own_core_hours = sum(work.core_hours for work in daily if work.stage in _OWN)
+    own_gb = sum(table.gb for table in storage if table.table != schemas.USER_EMBEDDINGS.name)
+    return Plan(daily + training, storage, own_core_hours, own_gb, size)
 
 
 def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
-    """Return the run of each stage that tells most of its rate, and its outputs, of those that have Spark's counts."""
-    found: dict[str, tuple[Row, dict[str, Any]]] = {}
+    """Return the run that gives the rate of each stage, and its outputs. Ignores runs without Spark metrics."""
+    best: dict[str, tuple[Row, dict[str, Any]]] = {}
     for row in sorted(tables.ledger(schemas.JOB_RUNS, outcome="done"), key=lambda row: row.started_at):
         run = row, json.loads(row.outputs)
         if row.num_rows and run[1].get("spark"):
-            grows_by = _NIGHT.get(row.stage, "user")
-            if row.stage not in found or _done(*run, grows_by) >= _done(*found[row.stage], grows_by):
-                found[row.stage] = run
-    return found
+            grows_by = _DAILY.get(row.stage, "user")
+            if row.stage not in best or _amount(*run, grows_by) >= _amount(*best[row.stage], grows_by):
+                best[row.stage] = run
+    return best
 
 
-def _done(row: Row, outputs: dict[str, Any], grows_by: str, users: int = 0) -> int:
-    """Return how much a run did, of what its work grows by; of users, how many there are."""
+def _amount(row: Row, outputs: dict[str, Any], grows_by: str, users: int = 0) -> int:
+    """Return how much a run processed of what its work grows with. ``users`` is the number of users, if it is that."""
     return int({"event": outputs.get("num_events", 0), "user": users, "user and space": row.num_rows}[grows_by])
 
 
 def _work(stage: str, run: tuple[Row, dict[str, Any]], grows_by: str, number: float, users: int) -> Work:
-    measured, spark = _done(*run, grows_by, users), run[1]["spark"]
-    times = number / measured
-    return Work(stage, grows_by, measured, spark["task_seconds"] * times / _HOUR, spark["shuffle_bytes"] * times / _GB)
+    measured, spark = _amount(*run, grows_by, users), run[1]["spark"]
+    factor = number / measured
+    return Work(
+        stage, grows_by, measured, spark["task_seconds"] * factor / _HOUR, spark["shuffle_bytes"] * factor / _GB
+    )
 
 
 def _published(tables: Tables) -> list[Row]:
-    """Return the published snapshots by date and revision. Raises UsageError if there is none."""
+    """Return the published snapshots, by date and revision. Raises UsageError if no snapshot is published."""
     rows = sorted(tables.ledger(schemas.SNAPSHOTS, state=PUBLISHED), key=lambda row: (row.as_of, row.revision))
     if not rows:
         raise UsageError("plan: no snapshot is published yet. Run `userrep pipeline` on a sample of the log.")
@@ -168,23 +178,28 @@ def _published(tables: Tables) -> list[Row]:
 
 
 def _storage(
-    tables: Tables, config: Config, size: Size, ledger: TileLedger, spaces: int, *, num_vectors: int
+    tables: Tables, config: Config, size: Size, ledger: TileLedger, num_spaces: int, *, num_vectors: int
 ) -> list[Storage]:
-    """Return what tables take: tiles of the days kept, features of one date, all vectors that retention keeps."""
-    events = sum(of.num_events for of in ledger.days.values())
+    """Estimate the storage of tiles of the kept days, sums, features of one date, and all retained embeddings."""
+    events = sum(day.num_events for day in ledger.days.values())
     snapshots = config.snapshots.keep_daily / _DAY + config.snapshots.keep_weekly / _WEEK
     sums = tables.ledger(schemas.SUM_GENERATIONS)
     lineage_id = lineage_of(config)
     features = feature_sets(tables, lineage_id).values()
-    vectors = size.users * spaces * snapshots
-    each: Iterable[tuple[TableSchema, str, float, float]] = (
+    vectors = size.users * num_spaces * snapshots
+    measured_tables: Iterable[tuple[TableSchema, str, float, float]] = (
         (schemas.USER_ITEM_DAYS, "event", events, size.events_per_day * size.log_days),
         (schemas.USER_WINDOW_SUMS, "user", sum(row.num_users for row in sums), size.users),
-        (features_table(config, lineage_id), "user", sum(of.num_users for of in features), size.users),
+        (
+            features_table(config, lineage_id),
+            "user",
+            sum(feature_set.num_users for feature_set in features),
+            size.users,
+        ),
         (schemas.USER_EMBEDDINGS, "user, space and snapshot", num_vectors, vectors),
     )
-    found = []
-    for table, grows_by, measured, number in each:
+    storage = []
+    for table, grows_by, measured, number in measured_tables:
         bytes_each = tables.num_bytes(table) / measured if measured else 0.0
-        found.append(Storage(table.name, grows_by, bytes_each, bytes_each * number / _GB))
-    return found
+        storage.append(Storage(table.name, grows_by, bytes_each, bytes_each * number / _GB))
+    return storage

@@ -124,7 +124,7 @@ def test_a_plan_is_printed_as_three_tables_and_a_sum(userrep: Userrep, no_spark:
             ("--gb-month-price", "-1"),
             "Invalid value for '--gb-month-price': Input should be greater than or equal to 0",
         ),
-        (("--core-hour-price", "inf"), "plan: a price is a number, not nan or inf"),
+        (("--core-hour-price", "inf"), "plan: prices must be finite, got inf and 0.023"),
     ],
 )
 def test_an_invalid_size_is_refused(
@@ -139,4 +139,4 @@ def test_without_recorded_runs_the_missing_stages_are_named(userrep: Userrep, no
     config = with_tables(config_file(tmp_path))
     answer = userrep("plan", "--config", config, *SIZE)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.faults[0].startswith(f"plan: no run of {', '.join(STAGES)} is recorded below {tmp_path / 'root'}")
+    assert answer.faults[0].startswith(f"plan: no run of {', '.join(STAGES)} is recorded in {tmp_path / 'root'}")

@@ -132,10 +132,8 @@ def test_a_snapshot_is_compared_with_the_newest_published_revision_of_the_last_d
 
 def test_without_a_snapshot_there_is_nothing_to_measure(tables: Tables, config: Config) -> None:
     space = find_space(tables, SPACE)
-    with pytest.raises(
-        UsageError,
-        match=r"has no staged or published snapshot of 2024-05-01\. Build it with `userrep run embed_users --as-of",
-    ):
+    command = "`userrep run embed_users --as-of 2024-05-01`"
+    with pytest.raises(UsageError, match=f"no staged or published snapshot of 2024-05-01. Build it with {command}"):
         newest_measurable(tables, space, D1)
     publish(tables, {snapshot(D1): {"u": [1.0]}})
     (only,) = list_snapshots(tables, SPACE)

@@ -69,5 +69,5 @@ def test_ledgers_are_joined_at_sixteen_files_and_what_was_done_is_reported(
     done = maintain_tables(tables, config_of(tmp_path), report=lines.append)
     nothing = dict.fromkeys(("refused_snapshots", "superseded_tiles", "features", "updates", "orphans"), 0)
     assert done == {"joined": {"job_runs": 16}} | nothing
-    assert lines[2] == "maintain_tables: files joined of 1 tables"
+    assert lines[2] == "maintain_tables: compacted the files of 1 tables"
     assert len(tables.ledger(JOB_RUNS)) == 16

@@ -35,7 +35,8 @@ def forget(
     instance every night: it removes them, and whatever a run that was under way has brought back.
     """
     config = load_config(config_file, overrides or [])
-    from userrep.erasure.erasure import Erasure, read_ids, receipt_lines
+    from userrep.erasure.erasure import Erasure, read_ids
+    from userrep.erasure.receipt import receipt_lines
     from userrep.logs import to_stderr
 
     user_ids = read_ids(users) if users else []

@@ -1,1 +1,1 @@
-"""Users that are forgotten: requests, and rows taken out of tables."""
+"""Erasure of users: requests, and removal of their rows."""

@@ -36,9 +36,9 @@ def ids_file(folder: Path, *ids: str) -> Path:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "No such file or directory. Name a text file with one user id a line."),
-        (b"\n \n", "no user id in it; write one a line."),
-        (b"u1\n\xff", "not a text in UTF-8; write one user id a line."),
+        (None, "No such file or directory. Name a text file with one user id per line."),
+        (b"\n \n", "no user ids in the file. Write one per line."),
+        (b"u1\n\xff", "not UTF-8 text. Write one user id per line."),
     ],
 )
 def test_a_file_without_ids_is_refused_before_spark_starts(
@@ -69,7 +69,7 @@ def test_a_request_is_recorded_once_and_its_receipt_holds_no_id(
     assert (request.num_users, request.state) == (2, "deleted")
     assert (first.code, first.out) == (0, f"request {request.request_id}: 2 users, 0 of them with rows\n")
     again = userrep(*command)
-    assert again.out == f"request {request.request_id}: 2 users, 0 of them with rows, 2 forgotten before\n"
+    assert again.out == f"request {request.request_id}: 2 users, 0 of them with rows, 2 already forgotten\n"
     assert [row.request_id for row in newest_requests(tables)] == [request.request_id]
     assert "user_embeddings: 0 rows" in first.err
     for text in (first.out, first.err, request.receipt):

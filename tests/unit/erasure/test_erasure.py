@@ -1,4 +1,4 @@
-"""Who is erased is in no table, comes back by no way, and nobody else notices."""
+"""Erased users are in no table and do not come back, and other users are not affected."""
 
 import hashlib
 import itertools
@@ -19,7 +19,7 @@ from tests.support.builders import config_of, event, write_rows
 from tests.support.embedding_tables import publish, snapshot
 from userrep.config import Config
 from userrep.erasure import erasure
-from userrep.erasure.erased_rows import Gone, erase_rows
+from userrep.erasure.erased_rows import ErasedUsers, erase_rows
 from userrep.erasure.erasure import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests, read_ids
 from userrep.errors import UsageError, UserrepError
 from userrep.features.sides import refresh_profiles
@@ -166,7 +166,7 @@ def test_what_is_asked_for_again_is_one_request(
 
 
 @pytest.mark.parametrize("ends_by", [(BOB,), ()], ids=["the same request", "a nightly run"])
-@pytest.mark.parametrize("step", ["_tables", "_streams", "_vacuum"])
+@pytest.mark.parametrize("step", ["_erase_from_tables", "_end_streams", "_vacuum"])
 def test_a_request_that_was_cut_off_is_brought_to_its_end(
     tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str,
     ends_by: tuple[str, ...],
@@ -244,7 +244,7 @@ def test_rows_that_lie_in_another_run_s_new_files_are_found_there(
         return rewrite(self, pairs)
 
     monkeypatch.setattr(DeltaFiles, "rewrite", after_a_compaction)
-    erase_rows(tables, USER_EMBEDDINGS, Gone.of(read_tombstones(tables), [BOB]))
+    erase_rows(tables, USER_EMBEDDINGS, ErasedUsers.of(read_tombstones(tables), [BOB]))
     assert users_in(tables) == {ANN, EVE}
     assert tables.read(USER_EMBEDDINGS).count() == 2
 
@@ -278,7 +278,7 @@ def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, conf
     try:
         catalog, gone = (
             SparkTables(spark, schema="`erased`", artifacts=str(tmp_path)),
-            Gone(_tombstones_of(tmp_path, spark)),
+            ErasedUsers(_tombstones_of(tmp_path, spark)),
         )
         rows = [("h", "0-of-1", 0, user, None, None, None, None) for user in (ANN, BOB)]
         catalog.append(spark.createDataFrame(rows, USER_PROFILES.fields()), USER_PROFILES)
@@ -299,9 +299,9 @@ def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, conf
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "No such file or directory. Name a text file with one user id a line"),
-        (b"\n \n", "no user id in it; write one a line"),
-        (b"\xff\xfe", "not a text in UTF-8"),
+        (None, "No such file or directory. Name a text file with one user id per line"),
+        (b"\n \n", r"no user ids in the file\. Write one per line"),
+        (b"\xff\xfe", r"not UTF-8 text\. Write one user id per line"),
         (b"ann\n" + b"x" * 1025, "line 2 is longer than 1024 bytes"),
     ],
 )

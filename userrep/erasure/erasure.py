@@ -159,7 +159,7 @@ class Erasure:
         receipt["streams"] = self._end_streams(now=now)
 
     def _finished(self, requests: Collection[str], *, now: bool) -> list[Row]:
-        """Return the requests that are done once old files are deleted: of this run, or those whose retention is over."""
+        """Return the requests that are done once old files are deleted: this run's, or those with expired retention."""
         deleted = [row for row in newest_requests(self.tables) if row.state == DELETED]
         if not now:
             return [] if self.user_ids else [row for row in deleted if row.due_at <= utc_now()]

@@ -49,8 +49,7 @@ def compare_inputs(
     """Compare the scalar inputs and flags of two dates, and the space's reconstruction errors.
 
     ``features`` are the stored user features of both dates; ``folder`` and ``content_hash`` name the space's artifact.
-    Returns the metrics ``no_event_change``, ``psi`` and ``error_growth``; and ``psi`` by input and ``error_growth`` by
-    block.
+    Returns the metrics ``no_event_change``, ``psi`` and ``error_growth``; and the latter two by input and by block.
 
     Cost: one pass over the scalars of the date before, for their deciles; one pass over all features of both dates,
     through encoder and decoder. A few numbers for each column, block and batch reach the driver.

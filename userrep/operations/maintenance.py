@@ -101,11 +101,8 @@ def _compact(tables: Tables) -> dict[str, int]:
 
 def _crowded(tables: Tables, table: TableSchema) -> list[dict[str, Any]]:
     """Return the partitions with many files. Of ``rejected_events``, only partitions written by streams."""
-    crowded = [
-        dict(zip(table.partition_by, key, strict=True))
-        for key, partition in tables.partitions(table).items()
-        if partition.num_files >= _MANY
-    ]
+    partitions = tables.partitions(table).items()
+    crowded = [dict(zip(table.partition_by, key, strict=True)) for key, part in partitions if part.num_files >= _MANY]
     if table is REJECTED_EVENTS:
         crowded = [values for values in crowded if values["revision"] == STREAM_REVISION]
     return crowded
@@ -119,7 +116,7 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     """
     used = {(day, revision) for day, (_, revision) in latest_tile_days(tables).items()}
     lineages = {row.lineage_id for row in tables.ledger(schemas.SUM_GENERATIONS, ("lineage_id",))}
-    sums = [sums.revision_by_day for lineage_id in lineages for sums in generations(tables, lineage_id)]
+    sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
     for included in (*sums, *(row.revision_by_day for row in newest_openings(tables).values())):
         used |= set((included or {}).items())
     written_at: dict[tuple[date, int], list[datetime]] = defaultdict(list)

@@ -115,11 +115,9 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
     UsageError
         If a price is not finite, if no run of a stage is recorded, or if no snapshot is published.
     """
-    if not all(map(isfinite, (size.core_hour_price, size.gb_month_price))):
-        raise UsageError(
-            f"plan: prices must be finite, got {size.core_hour_price} and {size.gb_month_price}. See "
-            "`userrep plan --help`."
-        )
+    prices = size.core_hour_price, size.gb_month_price
+    if not all(map(isfinite, prices)):
+        raise UsageError(f"plan: prices must be finite, got {prices[0]} and {prices[1]}. See `userrep plan --help`.")
     runs, ledger = measured_runs(tables), tile_ledger(tables)
     missing = [stage for stage in (*_DAILY, *TRAINING) if stage not in (*runs, *_OPTIONAL)]
     if missing:

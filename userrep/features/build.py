@@ -1,4 +1,4 @@
-"""Build ``user_features`` of as-of dates, and the ledger that says from what they were built."""
+"""Build ``user_features`` for as-of dates and record the inputs of each build in the ledger."""
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from userrep.features.sums.inputs import Inputs, TileDays
 from userrep.features.sums.item_files import dated_vectors, item_parts
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
-from userrep.features.sums.tasks import pooled, written
+from userrep.features.sums.tasks import pooled_rows, write_files
 from userrep.features.sums.writing import Destination, Written
 from userrep.ids import short_hash
 from userrep.items.versions import Versions
@@ -31,12 +31,12 @@ from userrep.store.tables import Tables
 from userrep.tiles.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
 from userrep.utc import utc_now
 
-DATES_PER_JOB = 16  # each task keeps one Parquet writer per date open
+DATES_PER_JOB = 16  # each task keeps one open Parquet writer per date
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One build of the features of an as-of date. ``hash`` names the inputs that it was made from."""
+    """One build of the features of an as-of date. ``hash`` identifies the inputs of the build."""
 
     as_of: date
     log_hash: str
@@ -50,7 +50,7 @@ class FeatureSet:
 
 
 def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
-    """Return the build of each as-of date, but for those that are under way. Driver memory: one entry a date."""
+    """Return the completed build of each as-of date, without builds in progress. Driver memory: one entry per date."""
     rows = tables.ledger(FEATURE_SETS, lineage_id=lineage_id)
     return {
         row.as_of: FeatureSet(row.as_of, row.log_hash, row.sides_hash, row.num_users, row.num_inexact)
@@ -67,10 +67,10 @@ def stale_features(
     *,
     fresh_sides: Mapping[date, str] | None = None,
 ) -> dict[date, str]:
-    """Return the dates whose features are missing or were made from other inputs, with the reason.
+    """Return the as-of dates whose features are missing or were built from other inputs, with the reason.
 
-    ``fresh_sides``: dates for which users and picks count too, with their fingerprint. For the others they do not:
-    history stays as it was published.
+    ``fresh_sides``: fingerprint of the user profiles, for the dates that must also reflect changed users and picks.
+    Other dates ignore such changes: history stays as it was published.
     """
     built = feature_sets(tables, versions.lineage_id)
     days = latest_tile_days(tables)
@@ -88,15 +88,19 @@ def stale_features(
 def build_features(
     tables: Tables, config: Config, versions: Versions, as_ofs: Sequence[date], *, profiles: Profiles | None = None
 ) -> int:
-    """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the rows.
+    """Build the features of several as-of dates from the tiles, in one Spark job and one commit. Returns the row count.
 
-    ``profiles``: those of the run; without them, the users' profiles are brought up to date.
+    ``profiles``: the profiles pinned by the run. Without them, ``user_profiles`` is refreshed first.
 
-    Cost: one read of the tiles of all windows together, the history's too, which by default is twice as many days as
-    the longest of the others; from one date to the next, only what enters and leaves is summed. Item vectors that are
-    too large for a worker are taken in parts (features/sums/item_files.py), which costs more reading and shuffles
-    (features/sums/tasks.py). The ledger is written last: a run that was killed before leaves rows that the next run
-    replaces. Raises UserrepError if another run has begun to build one of the dates meanwhile.
+    Cost: one read of the tiles of all windows, including the history window (by default twice as many days as the
+    longest other window). From one date to the next, only entering and leaving tiles are summed. Item vectors that are
+    too large for a worker are processed in parts (features/sums/item_files.py), which adds reads and shuffles
+    (features/sums/tasks.py). The ledger is written last, so the next run replaces the rows of a killed run.
+
+    Raises
+    ------
+    UserrepError
+        If another run has started to build one of the dates in the meantime.
     """
     spec, dates = FeatureSpec.of(config), sorted(as_ofs)
     ledger = tile_ledger(tables)
@@ -107,21 +111,21 @@ def build_features(
     plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=shuffle_partitions(tables.spark))
     plan = replace(plan, item_parts=item_parts(tables, config, versions, dates).num_parts)
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
-    made = Features.begun(tables, config, versions, ledger.latest, profiles=profiles, dates=dates)
+    build = Features.begin(tables, config, versions, ledger.latest, profiles=profiles, dates=dates)
     if isinstance(tables, FileTables):
-        counts = made.commit(tables, written(inputs, job, plan, made.destination(tables)), dates)
+        counts = build.commit(tables, write_files(inputs, job, plan, build.destination(tables)), dates)
     else:
-        counts = made.write(inputs, job, plan, dates)
-    return made.record(counts)
+        counts = build.write(inputs, job, plan, dates)
+    return build.record(counts)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What becomes of features that a job makes.
+    """An open build of features: from its entry in the ledger to the commit of its rows.
 
-    ``latest``, ``sides_hash``: the days of tiles, and the files of users and picks, as the job has seen them.
-    ``since``: the table's version when it began. ``build_id`` stands in the ledger in the place of what the dates were
-    built from, until the new rows are there: so of two builds of a date the one that began last counts, or none.
+    ``latest``, ``sides_hash``: the tile days and the fingerprint of the profile sources that the job uses. ``since``:
+    the table's version when the build began. ``build_id`` marks the dates in the ledger until their rows are committed,
+    so of two concurrent builds of a date only the one that began last can complete.
     """
 
     tables: Tables
@@ -133,7 +137,7 @@ class Features:
     build_id: str
 
     @classmethod
-    def begun(
+    def begin(
         cls,
         tables: Tables,
         config: Config,
@@ -143,39 +147,41 @@ class Features:
         profiles: Profiles,
         dates: Sequence[date],
     ) -> "Features":
-        """Note what a job starts from, and in the ledger that it builds these dates."""
+        """Record in the ledger that these dates are being built, and pin the inputs of the build."""
         build_id, lineage_id = uuid.uuid4().hex, versions.lineage_id
-        begun = [{"lineage_id": lineage_id, "as_of": as_of, "begun_by": build_id} for as_of in dates]
-        tables.add(FEATURE_SETS, begun, replacing=_are_of(lineage_id, dates))
+        entries = [{"lineage_id": lineage_id, "as_of": as_of, "begun_by": build_id} for as_of in dates]
+        tables.add(FEATURE_SETS, entries, replacing=_ledger_condition(lineage_id, dates))
         since = tables.version(features_table(config, lineage_id))
         return cls(tables, config, versions, latest, profiles.sides_hash, since, build_id)
 
     @property
     def table(self) -> TableSchema:
-        """The lineage's table of features."""
+        """The table of the lineage's features."""
         return features_table(self.config, self.versions.lineage_id)
 
     def destination(self, tables: FileTables) -> dict[Output, Destination]:
-        """Return where tasks write features."""
+        """Return the destination of the feature files that tasks write."""
         return {"features": Destination(tables.target(self.table), {})}
 
-    def commit(self, tables: FileTables, made: Sequence[Written], dates: Sequence[date]) -> dict[date, tuple[int, int]]:
-        """Put what tasks have written in the place of the features of ``dates``; count users, and inexact ones."""
-        mine = [of for of in made if of.output == "features"]
-        files = [of.file for of in mine]
-        tables.commit(self.table, files, replacing=lambda of: of["as_of"] in dates, since=self.since)
+    def commit(
+        self, tables: FileTables, files: Sequence[Written], dates: Sequence[date]
+    ) -> dict[date, tuple[int, int]]:
+        """Commit the files that tasks wrote as the features of ``dates``. Returns (users, inexact users) by date."""
+        own_files = [written for written in files if written.output == "features"]
+        new_files = [written.file for written in own_files]
+        tables.commit(self.table, new_files, replacing=lambda values: values["as_of"] in dates, since=self.since)
         return {
             day: (
-                sum(of.file.num_rows for of in mine if of.as_of == day),
-                sum(of.num_inexact for of in mine if of.as_of == day),
+                sum(written.file.num_rows for written in own_files if written.as_of == day),
+                sum(written.num_inexact for written in own_files if written.as_of == day),
             )
             for day in dates
         }
 
     def write(self, inputs: Inputs, job: PoolingJob, plan: Plan, dates: Sequence[date]) -> dict[date, tuple[int, int]]:
-        """Run a job and let Spark write its features of ``dates``; count users, and inexact ones."""
+        """Run a job and let Spark write its features of ``dates``. Returns (users, inexact users) by date."""
         schema = self.tables.read(self.table).schema
-        self.tables.replace(pooled(inputs, job, plan, schema), self.table, [{"as_of": day} for day in dates])
+        self.tables.replace(pooled_rows(inputs, job, plan, schema), self.table, [{"as_of": day} for day in dates])
         rows = self.tables.read(self.table).where(sql_in("as_of", list(dates))).groupBy("as_of").agg(
             F.count("*").alias("num_users"), F.count_if(~F.col("is_exact")).alias("num_inexact")
         )  # fmt: skip
@@ -183,12 +189,12 @@ class Features:
         return {day: counts.get(day, (0, 0)) for day in dates}
 
     def record(self, counts: dict[date, tuple[int, int]]) -> int:
-        """Say in the ledger from which content of the log features were made; return the number of rows.
+        """Complete the ledger entries of the built dates, with the hash of their inputs. Returns the number of rows.
 
         Raises
         ------
         UserrepError
-            If another run has begun to build one of the dates since this one began.
+            If another run has started to build one of the dates since this build began.
         """
         now = utc_now()
         built: list[dict[str, Any]] = [
@@ -206,48 +212,48 @@ class Features:
             for as_of, (num_users, num_inexact) in counts.items()
         ]
         lineage_id, dates = self.versions.lineage_id, list(counts)
-        mine = {(as_of, self.build_id) for as_of in dates}
+        own_entries = {(as_of, self.build_id) for as_of in dates}
         if not self.tables.change(
             FEATURE_SETS,
             built,
-            replacing=_are_of(lineage_id, dates),
-            only_if=lambda rows: mine <= {(row.as_of, row.begun_by) for row in rows},
+            replacing=_ledger_condition(lineage_id, dates),
+            only_if=lambda rows: own_entries <= {(row.as_of, row.begun_by) for row in rows},
             lineage_id=lineage_id,
         ):
             raise changed_meanwhile(FEATURE_SETS.name)
         return sum(num_users for num_users, _ in counts.values())
 
 
-def _are_of(lineage_id: str, dates: Sequence[date]) -> str:
-    """Select the ledger's rows of some dates."""
+def _ledger_condition(lineage_id: str, dates: Sequence[date]) -> str:
+    """Return the SQL condition that selects the ledger's rows of some dates."""
     return f"lineage_id = '{lineage_id}' AND {sql_in('as_of', list(dates))}"
 
 
 def features_table(config: Config, lineage_id: str) -> TableSchema:
-    """Return the schema of a lineage's features."""
+    """Return the schema of a lineage's feature table."""
     return user_features(lineage_id, FeatureSpec.of(config).ddl())
 
 
 def features_tables(tables: Tables) -> list[TableSchema]:
-    """Return the schemas of all lineages' features, as they are stored."""
-    found = []
+    """Return the schemas of the feature tables of all lineages, as stored."""
+    schemas = []
     for name in tables.stored(USER_FEATURES):
         lineage_id = name.removeprefix(USER_FEATURES)
-        columns = tables.fields(user_features(lineage_id, "")).fields[2:]
-        named = [f"{of.name} {of.dataType.simpleString().upper()}" for of in columns]  # but for as_of and user_id
-        found.append(user_features(lineage_id, ", ".join(named)))
-    return found
+        columns = tables.fields(user_features(lineage_id, "")).fields[2:]  # without as_of and user_id
+        ddl = [f"{column.name} {column.dataType.simpleString().upper()}" for column in columns]
+        schemas.append(user_features(lineage_id, ", ".join(ddl)))
+    return schemas
 
 
 def stored_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:
-    """Read the features of some as-of dates as they are stored; only their partitions are read."""
+    """Read the features of some as-of dates in their stored form. Only the partitions of these dates are read."""
     return tables.read(features_table(config, lineage_id)).where(sql_in("as_of", list(as_ofs)))
 
 
 def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Sequence[date]) -> DataFrame:
-    """Read the features of some as-of dates, a column per block: array<float> each for pooled vectors.
+    """Read the features of some as-of dates with one column per block; pooled blocks are array<float>.
 
-    Cost: rows pass through Python once, in Arrow; where no vector is wanted, take ``stored_features``.
+    Cost: all rows pass through Python once, as Arrow. ``stored_features`` is cheaper where no vector is needed.
     """
     spec = FeatureSpec.of(config)
     ddl = ", ".join(["as_of DATE, user_id STRING", *(f"`{name}` {kind}" for name, kind in spec.columns())])
@@ -259,7 +265,7 @@ def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Seque
 
 
 def log_hash(days: dict[date, tuple[str, int]], config: Config, versions: Versions, as_of: date) -> str:
-    """Hash the windows' days and the item vectors' version that an as-of date is made from."""
+    """Hash the tile days of the windows and the item-vector version that an as-of date is built from."""
     start = as_of - timedelta(days=FeatureSpec.of(config).span)
     version = versions.valid_at(as_of)
     return short_hash([days_fingerprint(days, start=start, end=as_of), str(version)])

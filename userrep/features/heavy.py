@@ -1,4 +1,4 @@
-"""Users with so large a part of all events that somebody should look at them: bots, test accounts, shared tills."""
+"""Detection of users with a suspiciously large share of all events, such as bots, test accounts and shared tills."""
 
 from datetime import date
 from typing import NamedTuple
@@ -10,33 +10,33 @@ from userrep.features.build import stored_features
 from userrep.store.tables import Tables
 
 LARGE_SHARE = 0.01  # of all events
-TIMES_THE_MEAN = 20  # and so many times what users have on average: in a small log 1 % is nothing
+TIMES_THE_MEAN = 20  # events, relative to the mean per user: in a small log, 1 % of all events is not unusual
 
 
 class HeavyUsers(NamedTuple):
-    """How many users have a large part each of the events of the longest window, and the largest part that one has."""
+    """The number of heavy users, and the largest share of the events of the longest window that one user has."""
 
     num_users: int
     largest_share: float
     window_days: int
 
     def __str__(self) -> str:
-        who = f"{self.num_users} users have" if self.num_users > 1 else "one user has"
-        each = f" {LARGE_SHARE:.0%} each or more, one of them" if self.num_users > 1 else ""
-        return f"{who}{each} {self.largest_share:.1%} of all events of {self.window_days} days"
+        several = f"{self.num_users} users have {LARGE_SHARE:.0%} or more each, the largest"
+        subject = several if self.num_users > 1 else "one user has"
+        return f"{subject} {self.largest_share:.1%} of all events of {self.window_days} days"
 
 
 def heavy_users(tables: Tables, config: Config, lineage_id: str, as_of: date) -> HeavyUsers | None:
-    """Look for users with 1 % of all events and 20 times the mean, by the features of an as-of date; None: nobody.
+    """Find users with at least 1 % of all events and 20 times the mean at an as-of date; None if there are none.
 
-    Window: the longest of ``windows_days``. No ids: reports outlive users. Cost: one column of the features is read,
-    twice where somebody is heavy; no shuffle but of counts.
+    Window: the longest of ``windows_days``. The result contains no ids, because reports outlive users. Cost: one column
+    of the features is read, twice if there are heavy users; only counts are shuffled.
     """
     window_days = config.windows_days[-1]
     num_events = F.col(f"num_events_{window_days}d")
     rows = stored_features(tables, config, lineage_id, [as_of]).select(num_events.alias("n"))
-    total, mean, most = rows.agg(F.sum("n"), F.avg("n"), F.max("n")).first() or (0, 0, 0)
-    least = max(LARGE_SHARE * (total or 0), TIMES_THE_MEAN * (mean or 0))
-    if not total or most < least:
+    total, mean, largest = rows.agg(F.sum("n"), F.avg("n"), F.max("n")).first() or (0, 0, 0)
+    threshold = max(LARGE_SHARE * (total or 0), TIMES_THE_MEAN * (mean or 0))
+    if not total or largest < threshold:
         return None
-    return HeavyUsers(rows.where(F.col("n") >= least).count(), most / total, window_days)
+    return HeavyUsers(rows.where(F.col("n") >= threshold).count(), largest / total, window_days)

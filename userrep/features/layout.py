@@ -1,6 +1,6 @@
-"""From a row of user features to the model's input vector: the same function in training, inference and streaming.
+"""The layout and scaling that turn user features into the model's input, shared by training, inference and streaming.
 
-Shapes: B rows, F inputs, K blocks.
+Shapes: B rows, F inputs, K blocks, V values of a vocabulary.
 """
 
 from functools import cached_property
@@ -18,11 +18,11 @@ from userrep.store.arrow import listed, stacked, unpacked
 Kind = Literal["pooled", "scalar", "shares", "one_hot", "flags", "items"]
 CLIP = 8.0  # standard deviations
 UNKNOWN = "(other)"
-_NO_LENGTH = 1e-12  # squared, of a scaled vector: it is the mean, and points nowhere
+_MIN_SQUARED_NORM = 1e-12  # squared norm below which a scaled vector equals the mean and has no direction
 
 
 class Block(BaseModel):
-    """Inputs ``[start, stop)`` that belong together: dropped together, weighed as one in the loss."""
+    """Inputs ``[start, stop)`` of one feature: dropped together in training, and one term of the loss."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,12 +30,12 @@ class Block(BaseModel):
     kind: Kind
     start: int
     stop: int
-    flag: int | None = None  # the input that says whether the block is there (1) or not (0)
-    newcomer: bool = False  # known of a user without any event: onboarding picks, attributes, registration
+    flag: int | None = None  # index of the presence input: 1 if the block is present, else 0
+    newcomer: bool = False  # known before a user's first event: picks, attributes, registration
 
 
 class Part(NamedTuple):
-    """A block as the scaler takes it: its inputs, and the one that says whether it is there."""
+    """A block as the scaler sees it: its inputs, the index of its presence input, and whether it is pooled."""
 
     inputs: slice
     flag: int | None
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 class InputLayout(BaseModel):
     """The blocks of the model's input in order, with the vocabularies of its one-hot blocks.
 
-    ``vocabulary`` maps ``attribute_NAME`` and the context column to their values; a value outside it counts as
+    ``vocabulary`` maps ``attribute_NAME`` and the context column to their values. Values outside it count as
     ``(other)``.
     """
 
@@ -88,30 +88,30 @@ class InputLayout(BaseModel):
 
     @cached_property
     def parts(self) -> list[Part]:
-        """The blocks that may be absent, or are pooled."""
-        found = [Part(slice(b.start, b.stop), b.flag, b.kind == "pooled") for b in self.blocks[:-1]]
-        return [part for part in found if part.flag is not None or part.is_pooled]
+        """The blocks that can be absent or are pooled."""
+        parts = [Part(slice(b.start, b.stop), b.flag, b.kind == "pooled") for b in self.blocks[:-1]]
+        return [part for part in parts if part.flag is not None or part.is_pooled]
 
     def raw(self, batch: pa.RecordBatch, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Lay a batch of user features out as x_BF, unscaled; what is absent is zero and its flag is zero.
+        """Return user features as unscaled inputs x_BF. Absent blocks are zero, and so is their flag.
 
-        Pooled vectors are read as they are stored, in one column, or as they are exported, a column of lists each.
-        Counts and days enter as log1p, shares and one-hots as they are. Absent is a pooled block whose ``has_`` column
-        is not true, and whatever is null. Returns ``out``, or a new array. Cost: one copy of the batch.
+        Pooled vectors are read from the stored column, or from one list column per block as exported. Counts and days
+        enter as log1p, shares and one-hots unchanged. A pooled block is absent unless its ``has_`` column is true;
+        other blocks are absent if null. Returns ``out`` if given, otherwise a new array. Cost: one copy of the batch.
 
         Raises
         ------
         ValueError
-            If lists have another width than their block, or the stored column than all blocks.
+            If lists differ in width from their block, or the stored column from all blocks together.
         """
         x_BF = np.empty((batch.num_rows, self.width), np.float32) if out is None else out
         stored = pooled_vectors(batch, self.spec) if POOLED in batch.schema.names else {}
         for block in self.blocks[:-1]:
             part_BF = x_BF[:, block.start : block.stop]
             if block.name in stored:
-                there_B = _flags(batch.column(f"has_{block.name}").fill_null(False)).astype(np.float32)
-                np.multiply(stored[block.name], there_B[:, None], out=part_BF)
-                x_BF[:, block.flag] = there_B
+                flag_B = _flags(batch.column(f"has_{block.name}").fill_null(False)).astype(np.float32)
+                np.multiply(stored[block.name], flag_B[:, None], out=part_BF)
+                x_BF[:, block.flag] = flag_B
                 continue
             column = batch.column(block.name)
             if block.kind == "scalar":
@@ -120,7 +120,7 @@ class InputLayout(BaseModel):
                 part_BF[:, 0] = np.log1p(np.where(present_B, np.maximum(values_B, 0), 0))
             elif block.kind == "one_hot":
                 part_BF[:] = 0
-                part_BF[np.arange(len(column)), self._places(block.name, column)] = 1
+                part_BF[np.arange(len(column)), self._vocabulary_indices(block.name, column)] = 1
             elif pa.types.is_map(column.type):
                 part_BF[:] = self._context(block.name, column)
             else:
@@ -130,27 +130,27 @@ class InputLayout(BaseModel):
                 x_BF[:, block.flag] = present_B
         return x_BF
 
-    def _places(self, name: str, words: pa.Array) -> NDArray[np.int64]:
-        """Find words in a vocabulary; what is not in it is where ``(other)`` is."""
-        known = self.vocabulary[name]
-        found = pc.index_in(words.cast(pa.string()), pa.array(known)).fill_null(known.index(UNKNOWN))
-        return found.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+    def _vocabulary_indices(self, name: str, values: pa.Array) -> NDArray[np.int64]:
+        """Return each value's index in a vocabulary; unknown values get the index of ``(other)``."""
+        vocabulary = self.vocabulary[name]
+        indices = pc.index_in(values.cast(pa.string()), pa.array(vocabulary)).fill_null(vocabulary.index(UNKNOWN))
+        return indices.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
 
     def _context(self, name: str, column: pa.MapArray) -> NDArray[np.float32]:
         offsets = column.offsets.to_numpy()
         entries = slice(offsets[0], offsets[-1])
         keys, counts = column.keys[entries], column.items[entries].fill_null(0).to_numpy().astype(np.float32)
-        row_of = np.repeat(np.arange(len(column)), np.diff(offsets))
-        counts = np.where(_flags(column.is_valid())[row_of], counts, 0)  # a null may have entries below it
+        row_N = np.repeat(np.arange(len(column)), np.diff(offsets))
+        counts = np.where(_flags(column.is_valid())[row_N], counts, 0)  # Arrow may keep entries of a null row
         counts_BV = np.zeros((len(column), len(self.vocabulary[name])), np.float32)
-        np.add.at(counts_BV, (row_of, self._places(name, keys)), counts)
+        np.add.at(counts_BV, (row_N, self._vocabulary_indices(name, keys)), counts)
         return np.asarray(counts_BV / np.maximum(counts_BV.sum(axis=1, keepdims=True), 1))
 
 
 def pooled_vectors(batch: pa.RecordBatch, spec: FeatureSpec) -> dict[str, NDArray[np.float32]]:
-    """Return the vectors of each pooled block from the stored column of all: views of Arrow's memory, one row a user.
+    """Return the vectors of each pooled block, from the stored column: views of Arrow's memory, one row per user.
 
-    Raises ValueError if the column has another width than all blocks together.
+    Raises ValueError if the column's width differs from that of all blocks together.
     """
     try:
         pooled_BP = unpacked(batch.column(POOLED), spec.pooled_width)
@@ -161,9 +161,9 @@ def pooled_vectors(batch: pa.RecordBatch, spec: FeatureSpec) -> dict[str, NDArra
 
 
 def in_lists(batch: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:
-    """Return rows as users of features have them: a column of lists per pooled block in place of the stored one.
+    """Return feature rows in exported form: one list column per pooled block instead of the stored column.
 
-    Of the keys, as_of and user_id, those stay that are there.
+    The keys as_of and user_id are kept if present.
     """
     vectors = {name: listed(vectors_BD) for name, vectors_BD in pooled_vectors(batch, spec).items()}
     keys = [name for name in ("as_of", "user_id") if name in batch.schema.names]
@@ -178,13 +178,16 @@ def _flags(column: pa.BooleanArray) -> NDArray[np.bool_]:
 def _fill(
     part_BF: NDArray[np.float32], name: str, column: pa.ListArray, has: pa.BooleanArray | None
 ) -> NDArray[np.bool_]:
-    """Copy the vectors that are there, and say which; the others become zero. ``has``: whether they count."""
+    """Copy the vectors that are present into ``part_BF``, zero the others, and return which are present.
+
+    ``has``: the presence column, if there is one.
+    """
     present_B = np.ones(len(column), bool) if has is None else _flags(has.fill_null(False))
-    width, whole = part_BF.shape[1], not column.null_count
-    if not whole:
+    width, no_nulls = part_BF.shape[1], not column.null_count
+    if not no_nulls:
         present_B = present_B & _flags(column.is_valid())
     try:
-        if whole and (np.diff(column.offsets.to_numpy()) == width).all():
+        if no_nulls and (np.diff(column.offsets.to_numpy()) == width).all():
             part_BF[:] = stacked(column, width)
             part_BF[~present_B] = 0
         else:
@@ -196,11 +199,11 @@ def _fill(
 
 
 class Scaler(BaseModel):
-    """Centre and scale per input, fitted on training rows. One scale for all dimensions of a block.
+    """Center and scale per input, fitted on training rows. All dimensions of a block share one scale.
 
-    Arrays of length F; ``present`` blocks only are centred, an absent block is zero: the mean of those that have it.
-    Of a pooled vector only the direction from the mean counts, its length becomes the root of its width: a mean of many
-    items is shorter than one of few, and how many they were is told by counts.
+    Arrays have length F. Only present blocks are centered; an absent block is zero, the mean of the rows that have it.
+    A pooled vector is reduced to its direction from the mean, with a norm of sqrt(width): the mean of many items is
+    shorter than that of few, and the counts already carry the number of items.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -226,32 +229,32 @@ class Scaler(BaseModel):
     def apply(
         self, layout: InputLayout, raw_BF: NDArray[np.float32], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Scale, clip, zero what is absent, make pooled vectors directions.
+        """Scale and clip the inputs, zero absent blocks, and normalize pooled vectors.
 
-        Returns x_BF: ``out``, which may be ``raw_BF`` itself, or a new array. Flags stay as they are.
+        Returns x_BF: ``out``, which may be ``raw_BF`` itself, or a new array. Flags are unchanged.
         """
         x_BF: NDArray[np.float32] = np.subtract(raw_BF, self.center_F, out=out)
         x_BF *= 1 / self.scale_F
         np.clip(x_BF, -CLIP, CLIP, out=x_BF)
         for inputs, flag, is_pooled in layout.parts:
             part_BF = x_BF[:, inputs]
-            factor_B = _stretch(part_BF) if is_pooled else np.ones(len(part_BF), np.float32)
+            factor_B = _norm_factors(part_BF) if is_pooled else np.ones(len(part_BF), np.float32)
             if flag is not None:
                 factor_B *= x_BF[:, flag]
             part_BF *= factor_B[:, None]
         return x_BF
 
 
-def _stretch(part_BF: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return by what each vector of a block gets the length of the root of its width; 0 where it has none."""
-    square_B = np.einsum("bf,bf->b", part_BF, part_BF)
-    stretch_B: NDArray[np.float32] = np.sqrt(part_BF.shape[1] / np.maximum(square_B, _NO_LENGTH))
-    stretch_B[square_B <= _NO_LENGTH] = 0
-    return stretch_B
+def _norm_factors(part_BF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the factor that gives each vector of a block the norm sqrt(width); 0 for vectors without a direction."""
+    squared_norm_B = np.einsum("bf,bf->b", part_BF, part_BF)
+    factor_B: NDArray[np.float32] = np.sqrt(part_BF.shape[1] / np.maximum(squared_norm_B, _MIN_SQUARED_NORM))
+    factor_B[squared_norm_B <= _MIN_SQUARED_NORM] = 0
+    return factor_B
 
 
 class Moments(BaseModel):
-    """Sums over rows that a scaler is fitted from; sums of parts add up to the sums of the whole."""
+    """Sums over rows that a scaler is fitted from. The sums of parts add up to the sums of all rows."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
 

@@ -1,4 +1,4 @@
-"""What can be refused before Spark starts: paths that do not exist, columns that no file has, dates outside the log."""
+"""Checks that need no Spark session: missing paths, missing columns and as-of dates outside the log."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +24,7 @@ from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, numbered_day, utc_now
 
-_MAX_FILES = 100  # whose footers are read
+_MAX_FILES = 100  # footers read per source; folders with more files are not checked
 
 
 class _Columns(NamedTuple):
@@ -32,40 +32,40 @@ class _Columns(NamedTuple):
 
 
 def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
-    """Refuse sources on local disks whose path or mapped columns do not exist, and as-of dates outside the log.
+    """Check local sources for their path and mapped columns, and as-of dates against the log.
 
-    Other stores and formats than Parquet and Delta, and folders of more than 100 files, are left to the run. The log's
-    first and last day are those of its files' footers; where these do not tell them, dates are left to the run too.
+    Other stores, formats other than Parquet and Delta, and folders of more than 100 files are checked later by the run.
+    The log's first and last day come from file footers; if these do not contain them, the run checks the dates too.
     Cost: some milliseconds.
 
     Raises
     ------
     UsageError
-        With every fault of all sources, or with the first date that lies outside the log.
+        With every fault of all sources, or with the first date outside the log.
     """
-    faults: dict[str, None] = {}  # in order; a missing path is one fault, whatever is mapped in it
-    for what, source, wanted in mapped_columns(config):
+    faults: dict[str, None] = {}  # ordered and unique: a missing path is one fault, however many sections map it
+    for section, source, columns in mapped_columns(config):
         try:
             if source.format != "table":
-                check_local(source.path, source_of(what))
+                check_local(source.path, source_of(section))
             schema = _schema(source)
             if schema is not None:
-                check_columns(_Columns(schema), wanted, what)
+                check_columns(_Columns(schema), columns, section)
         except UsageError as error:
             faults |= dict.fromkeys(error.faults)
     if faults:
         raise UsageError(list(faults))
-    days = [_days(log) for log in config.events.all_sources.values()] if as_ofs else []
-    known = [span for span in days if span is not None]
-    if known and len(known) == len(days):
-        tomorrow = utc_now().date() + timedelta(days=1)  # what comes later is held back
+    spans = [_days(log) for log in config.events.all_sources.values()] if as_ofs else []
+    known = [span for span in spans if span is not None]
+    if known and len(known) == len(spans):
+        tomorrow = utc_now().date() + timedelta(days=1)  # later events are not read yet
         first, last = min(span[0] for span in known), min(tomorrow, max(span[1] for span in known))
         for as_of in as_ofs if first <= last else ():
             check_within(as_of, first, last)
 
 
 def _schema(source: Source) -> StructType | None:
-    """Return the columns of a local source; None if they cannot be told without Spark."""
+    """Return the columns of a local source; None if finding them needs Spark."""
     path = Path(source.path)
     if source.format == "delta" and path.is_dir() and DeltaFiles(str(path)).exists():
         with suppress(DeltaError):
@@ -83,7 +83,7 @@ def _schema(source: Source) -> StructType | None:
 
 
 def _footers(source: Source) -> dict[Path, pq.FileMetaData]:
-    """Read the footers of a local source's files; none where they are too many, or one cannot be read."""
+    """Read the Parquet footers of a local source; empty if there are too many files or one is unreadable."""
     path = Path(source.path)
     if source.format == "delta" and path.is_dir() and DeltaFiles(str(path)).exists():
         try:
@@ -102,16 +102,16 @@ def _footers(source: Source) -> dict[Path, pq.FileMetaData]:
 
 
 def _days(log: EventSource) -> tuple[date, date] | None:
-    """Return the first and the last day of a local log's events; None where its footers do not tell them."""
+    """Return the first and last day of a local log's events; None if its footers do not contain them."""
     times = []
     for footer in _footers(log).values():
-        found = find_column(from_arrow_schema(footer.schema.to_arrow_schema()), log.columns.event_at)
+        column = find_column(from_arrow_schema(footer.schema.to_arrow_schema()), log.columns.event_at)
         groups = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
-        times += [times_of_group(footer, group, tuple(found[0])) if found else None for group in groups]
-    known = [of_group for of_group in times if of_group is not None]
+        times += [times_of_group(footer, group, tuple(column[0])) if column else None for group in groups]
+    known = [span for span in times if span is not None]
     if log.time_zone != "UTC" or not known or len(known) < len(times):
         return None
-    first, last = min(of_group.first for of_group in known), max(of_group.last for of_group in known)
-    if first < earliest_time() or last > latest_time():  # of a row that will be rejected
+    first, last = min(span.first for span in known), max(span.last for span in known)
+    if first < earliest_time() or last > latest_time():  # the time of a row that will be rejected
         return None
     return numbered_day(first // DAY_US), numbered_day(last // DAY_US)

@@ -1,4 +1,4 @@
-"""The tables beside the log: users with their attributes, and onboarding picks."""
+"""User profiles: attributes, registration and onboarding picks, read from the owner's tables and stored."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,50 +22,50 @@ _PROFILES_PER_SLICE = 4_000_000
 
 
 def read_users(spark: SparkSession, users: Users) -> DataFrame:
-    """Read the users: user_id, registered_at (UTC; null where unknown), attributes array<string> in configured order.
+    """Read the users: user_id, registered_at (UTC; null if unknown), attributes array<string> in configured order.
 
-    Rows without a user id don't count.
+    Rows without a user id are dropped.
     """
     return users_of(read_source(spark, users, what="users"), users).where(F.col("user_id").isNotNull())
 
 
-def users_of(source: DataFrame, users: Users, *beside: str) -> DataFrame:
-    """Map rows to users, those without an id too. ``beside``: columns that are passed on."""
+def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
+    """Map source rows to users, including rows without an id. ``extra_columns`` are passed through."""
     columns = users.columns.model_dump(exclude_none=True)
-    wanted = {f"columns.{key}": name for key, name in columns.items()}
-    check_columns(source, wanted | {f"attributes[{k}]": name for k, name in enumerate(users.attributes)}, "users")
+    mapped = {f"columns.{key}": name for key, name in columns.items()}
+    check_columns(source, mapped | {f"attributes[{k}]": name for k, name in enumerate(users.attributes)}, "users")
     registered = named(source, users.columns.registered_at) if users.columns.registered_at else F.lit(None)
     attributes = [as_text(source, name) for name in users.attributes]
     return source.select(
         id_text(source, users.columns.user_id).alias("user_id"),
         registered.try_cast("timestamp").alias("registered_at"),
         (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
-        *beside,
+        *extra_columns,
     )
 
 
 def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
-    """Read onboarding picks: user_id, item_id, event_at (UTC); rows that lack one of them don't count."""
+    """Read onboarding picks: user_id, item_id, event_at (UTC). Rows with a null in any of them are dropped."""
     return picks_of(read_source(spark, onboarding, what="onboarding"), onboarding).dropna()
 
 
-def picks_of(source: DataFrame, onboarding: Onboarding, *beside: str) -> DataFrame:
-    """Map rows to picks, those that lack something too. ``beside``: columns that are passed on."""
+def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> DataFrame:
+    """Map source rows to picks, including incomplete rows. ``extra_columns`` are passed through."""
     columns = onboarding.columns
     check_columns(source, {f"columns.{key}": name for key, name in columns.model_dump().items()}, "onboarding")
     return source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
         named(source, columns.event_at).try_cast("timestamp").alias("event_at"),
-        *beside,
+        *extra_columns,
     )
 
 
 class Profiles(NamedTuple):
-    """The profiles that a run uses: a version of ``user_profiles``, and the files of users and picks it was made from.
+    """The user profiles pinned by a run: a version of ``user_profiles`` and the fingerprint of its source files.
 
-    ``sides_hash`` is taken before these files are read. So if they change in the meantime, what is made from the
-    profiles counts as stale. ``version`` is None where neither users nor picks are configured.
+    ``sides_hash`` is computed before the sources are read, so if they change meanwhile, everything built from the
+    profiles counts as stale. ``version`` is None if neither users nor picks are configured.
     """
 
     sides_hash: str
@@ -73,11 +73,11 @@ class Profiles(NamedTuple):
 
 
 def refresh_profiles(tables: Tables, config: Config) -> Profiles:
-    """Bring ``user_profiles`` up to date with the users and the picks, and pin its version.
+    """Update ``user_profiles`` if the users or picks have changed, and pin its version.
 
-    Of a user's several rows the earliest registration and the largest attributes count. A run does this once and gives
-    the result to all its steps. Cost: a listing; where something has changed, one pass over both tables and one shuffle
-    of narrow rows, and the table is replaced.
+    If a user has several rows, the earliest registration and the largest attributes win. A run calls this once and
+    passes the result to all its steps. Cost: a listing; after a change also one pass over both sources, one shuffle of
+    narrow rows and a replacement of the table.
 
     Raises
     ------
@@ -85,14 +85,14 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
         If another run replaces the profiles at the same time.
     """
     sides_hash, num_rows = sides_fingerprint(tables.spark, config), None
-    if not _sides(config):
+    if not _profile_sources(config):
         return Profiles(sides_hash, None)
-    columns = [source.model_dump(exclude={"path", "format"}) for source in _sides(config).values()]
+    columns = [source.model_dump(exclude={"path", "format"}) for source in _profile_sources(config).values()]
     content = short_hash([sides_hash, columns])
     while True:
         version = tables.version(USER_PROFILES)
         stored = tables.read(USER_PROFILES, version=version).select("content_hash").first()
-        is_empty = stored is None and num_rows == 0  # then no row names the content
+        is_empty = stored is None and num_rows == 0  # an empty table has no row that could carry the hash
         if is_empty or (stored is not None and stored.content_hash == content):
             return Profiles(sides_hash, version)
         users = read_users(tables.spark, config.users) if config.users else None
@@ -106,9 +106,9 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
 
 
 def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
-    """Bring users and picks together: user_bucket, user_id, registered_at, attributes, pick_items, picked_at.
+    """Combine users and picks: user_bucket, user_id, registered_at, attributes, pick_items, picked_at.
 
-    One row per user; picks are in the order of time, equal ones once. Cost: one shuffle on user_id each.
+    One row per user. Picks are in time order, without duplicates. Cost: one shuffle on user_id per source.
     """
     by_user = None
     if users is not None:
@@ -121,22 +121,22 @@ def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
         picked = picked.select("user_id", F.col("picks.item").alias("pick_items"), F.col("picks.at").alias("picked_at"))
         by_user = picked if by_user is None else by_user.join(picked, on="user_id", how="full_outer")
     assert by_user is not None
-    absent = {
+    types = {
         "registered_at": "timestamp", "attributes": "array<string>", "pick_items": "array<string>",
         "picked_at": "array<bigint>",
     }  # fmt: skip
-    more = {name: F.lit(None).cast(kind) for name, kind in absent.items() if name not in by_user.columns}
-    return by_user.withColumns({**more, "user_bucket": user_bucket()})
+    missing = {name: F.lit(None).cast(kind) for name, kind in types.items() if name not in by_user.columns}
+    return by_user.withColumns({**missing, "user_bucket": user_bucket()})
 
 
 def sides_fingerprint(spark: SparkSession, config: Config) -> str:
-    """Hash which files the users and the picks are in: names, sizes and times. Cost: a listing."""
-    return short_hash({what: _files(spark, source) for what, source in _sides(config).items()})
+    """Hash the names, sizes and times of the files of the users and picks. Cost: a listing."""
+    return short_hash({what: _files(spark, source) for what, source in _profile_sources(config).items()})
 
 
-def _sides(config: Config) -> dict[str, Source]:
-    sides: dict[str, Source | None] = {"users": config.users, "onboarding": config.onboarding}
-    return {what: source for what, source in sides.items() if source is not None}
+def _profile_sources(config: Config) -> dict[str, Source]:
+    sources: dict[str, Source | None] = {"users": config.users, "onboarding": config.onboarding}
+    return {what: source for what, source in sources.items() if source is not None}
 
 
 def _files(spark: SparkSession, source: Source) -> list[list[str]]:
@@ -148,9 +148,9 @@ def _files(spark: SparkSession, source: Source) -> list[list[str]]:
 
 
 def check_sources(spark: SparkSession, config: Config) -> list[OpenLog]:
-    """Look at all configured sources at once, before any work: are they there, with the mapped columns?
+    """Check that all configured sources exist and have their mapped columns, before any work.
 
-    Returns the log's sources, opened. Cost: a listing and a schema each.
+    Returns the log's sources, opened. Cost: one listing and one schema per source.
 
     Raises
     ------
@@ -160,45 +160,45 @@ def check_sources(spark: SparkSession, config: Config) -> list[OpenLog]:
     faults: list[str] = []
     logs: list[OpenLog] = []
 
-    def look(check: Callable[[], object]) -> None:
+    def collect_faults(check: Callable[[], object]) -> None:
         try:
             check()
         except UsageError as error:
             faults.extend(error.faults)
 
-    look(lambda: logs.extend(open_logs(spark, config.events)))
-    for what, source, wanted in mapped_columns(config):
-        if what not in config.events.all_sources:
-            look(partial(_check_source, spark, source, wanted, what))
+    collect_faults(lambda: logs.extend(open_logs(spark, config.events)))
+    for section, source, columns in mapped_columns(config):
+        if section not in config.events.all_sources:
+            collect_faults(partial(_check_source, spark, source, columns, section))
     if faults:
         raise UsageError(faults)
     return logs
 
 
 def mapped_columns(config: Config) -> list[tuple[str, Source, dict[str, str]]]:
-    """Return each source with the section that maps its columns, and these: configuration keys to columns."""
+    """Return (section, source, columns by configuration key) for each section that maps columns."""
 
-    def columns(section: Items | Users | Onboarding) -> dict[str, str]:
-        return {f"columns.{key}": name for key, name in section.columns.model_dump(exclude_none=True).items()}
+    def columns(source: Items | Users | Onboarding) -> dict[str, str]:
+        return {f"columns.{key}": name for key, name in source.columns.model_dump(exclude_none=True).items()}
 
     def attributes(names: Sequence[str]) -> dict[str, str]:
         return {f"attributes[{k}]": name for k, name in enumerate(names)}
 
     items, users, onboarding = config.items, config.users, config.onboarding
-    found: list[tuple[str, Source, dict[str, str]]]
-    found = [(what, log, event_columns(log)) for what, log in config.events.all_sources.items()]
-    found += [("items", items, columns(items))] if items is not None else []
+    sections: list[tuple[str, Source, dict[str, str]]]
+    sections = [(section, log, event_columns(log)) for section, log in config.events.all_sources.items()]
+    sections += [("items", items, columns(items))] if items is not None else []
     if users is not None:
-        found.append(("users", users, columns(users) | attributes(users.attributes)))
-        found.append(("evaluation", users, attributes(config.evaluation.attributes)))
-    found += [("onboarding", onboarding, columns(onboarding))] if onboarding is not None else []
-    return [(what, source, wanted) for what, source, wanted in found if wanted]
+        sections.append(("users", users, columns(users) | attributes(users.attributes)))
+        sections.append(("evaluation", users, attributes(config.evaluation.attributes)))
+    sections += [("onboarding", onboarding, columns(onboarding))] if onboarding is not None else []
+    return [entry for entry in sections if entry[2]]
 
 
-def _check_source(spark: SparkSession, source: Source, wanted: dict[str, str], what: str) -> None:
-    check_columns(read_source(spark, source, what=source_of(what)), wanted, what)
+def _check_source(spark: SparkSession, source: Source, columns: dict[str, str], section: str) -> None:
+    check_columns(read_source(spark, source, what=source_of(section)), columns, section)
 
 
 def source_of(section: str) -> str:
-    """Return the source that a section maps columns of: ``evaluation`` has none of its own."""
+    """Return the section that names a section's source: ``evaluation`` maps columns of ``users``."""
     return "users" if section == "evaluation" else section

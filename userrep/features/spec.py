@@ -1,4 +1,4 @@
-"""What a row of user features holds: blocks, their columns and their order. Pure Python: trainers import it too."""
+"""The columns of a row of user features and their order. Pure Python, because trainers import it too."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from userrep.config import Config
 
 PARTS_OF_DAY = ("night", "morning", "afternoon", "evening")  # UTC hours 0-5, 6-11, 12-17, 18-23
 NUM_WEEKDAYS = 7  # ISO: Monday first
-POOLED = "pooled"  # the stored column of all pooled vectors, packed: lists take five times as long to read
+POOLED = "pooled"  # the stored column with all pooled vectors, packed: list columns take five times as long to read
 
 
 class PooledBlock(NamedTuple):
-    """Mean item vector of one modality over one window; no window: the onboarding picks."""
+    """Mean item vector of one modality over one window, or over the onboarding picks if there is no window."""
 
     modality: str
     window_days: int | None
@@ -29,16 +29,16 @@ class PooledBlock(NamedTuple):
 
 
 def counts_of(window_days: int) -> list[str]:
-    """Name the counts of one window."""
+    """Return the names of the count columns of a window."""
     return [f"{count}_{window_days}d" for count in ("num_events", "weight", "num_active_days")]
 
 
 class FeatureSpec(BaseModel):
-    """Everything that decides which columns ``user_features`` has and what stands in them.
+    """The settings that determine the columns of ``user_features`` and their meaning.
 
-    ``windows_days`` ascend; a window of w days at as-of D is ``[D-w, D)`` in UTC days. ``history_days``: one more,
-    longer than these, that counts and item vectors are summed over and that decides nothing else; None: there is none.
-    ``modalities`` maps each modality to the width of its item vectors.
+    ``windows_days`` are ascending; a window of w days at as-of date D is ``[D-w, D)`` in UTC days. ``history_days``: an
+    optional longer window for counts and item vectors only; it does not decide which users are active. ``modalities``
+    maps each modality to the width of its item vectors.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,28 +65,28 @@ class FeatureSpec(BaseModel):
 
     @property
     def longest(self) -> int:
-        """The longest window without the history, in days: who has no event in it is not active."""
+        """The longest window in days, without the history. A user without an event in it is inactive."""
         return self.windows_days[-1]
 
     @property
     def windows(self) -> list[int]:
-        """All windows that sums are kept of, ascending: the history's is the last."""
+        """All windows with sums, ascending, in days; the history window is last."""
         return [*self.windows_days, *([self.history_days] if self.history_days else [])]
 
     @property
     def span(self) -> int:
-        """How far back tiles are read, in days: the last of all windows."""
+        """Number of days before the as-of date that tiles are read from: the longest of all windows."""
         return self.windows[-1]
 
     @property
     def pooled(self) -> list[PooledBlock]:
-        """The pooled blocks: windows of each modality, then the modality's onboarding picks."""
+        """The pooled blocks: for each modality its windows, then its onboarding picks."""
         windows: list[int | None] = [*self.windows, *([None] if self.onboarding else [])]
         return [PooledBlock(m, w, dim) for m, dim in self.modalities.items() for w in windows]
 
     @property
     def scalars(self) -> list[str]:
-        """The single-number columns that a model may take; null where unknown."""
+        """The single-number columns available to a model; null if unknown."""
         per_window = [name for window_days in self.windows for name in counts_of(window_days)]
         dates = ["days_since_last_event", "days_since_first_event"]
         registered = ["days_since_registration"] if self.registered_at else []
@@ -94,26 +94,26 @@ class FeatureSpec(BaseModel):
 
     @property
     def flagged_scalars(self) -> list[str]:
-        """The scalars that may be unknown."""
+        """The scalars that can be unknown and therefore get a presence flag."""
         return [name for name in self.scalars if name.startswith("days_since_")]
 
     @property
     def shares(self) -> dict[str, int]:
-        """Columns of shares of the longest window's events, with their widths."""
+        """Columns with shares of the events of the longest window, and their widths."""
         return {f"part_of_day_{self.longest}d": len(PARTS_OF_DAY), f"weekday_{self.longest}d": NUM_WEEKDAYS}
 
     @property
     def context_column(self) -> str | None:
-        """Events of the longest window by ``column=value`` of the owner's context columns."""
+        """Column with the events of the longest window by ``column=value`` of the owner's context columns."""
         return f"num_by_context_{self.longest}d" if self.context else None
 
     @property
     def pooled_width(self) -> int:
-        """How many numbers the vectors of all pooled blocks have."""
+        """Total width of the vectors of all pooled blocks."""
         return sum(block.dim for block in self.pooled)
 
     def columns(self) -> Iterator[tuple[str, str]]:
-        """Yield (name, SQL type) of every feature column, in order; user_id and as_of stand before them."""
+        """Yield (name, SQL type) of every feature column in order, without the leading as_of and user_id."""
         for block in self.pooled:
             yield block.column, "ARRAY<FLOAT>"
             yield block.flag, "BOOLEAN"
@@ -129,11 +129,11 @@ class FeatureSpec(BaseModel):
         yield "is_exact", "BOOLEAN"
 
     def stored_columns(self) -> Iterator[tuple[str, str]]:
-        """Yield (name, SQL type) of every column as stored: the vectors of all pooled blocks are one, ``pooled``."""
+        """Yield (name, SQL type) of every stored column: one packed column ``pooled`` replaces the pooled vectors."""
         lists = {block.column for block in self.pooled}
         yield POOLED, "BINARY"
         yield from ((name, kind) for name, kind in self.columns() if name not in lists)
 
     def ddl(self) -> str:
-        """Return the columns as stored, as DDL."""
+        """Return the stored columns as DDL."""
         return ", ".join(f"`{name}` {kind}" for name, kind in self.stored_columns())

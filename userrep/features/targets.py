@@ -1,8 +1,10 @@
-"""What a model is to predict of a user's next days: the targets of training rows, and how they are laid out.
+"""The targets of training rows: what a model predicts about a user's next days, and their layout.
 
-The future of an as-of date D over w days is the past of D + w: features of D + w for the window of w days cover
-``[D, D + w)``. So targets are read from the features of a later date.
-Shapes: B rows, F inputs, E numbers of an item (all modalities side by side), T targets, W targets of one future.
+The future of an as-of date D over w days is the past of D + w: at D + w, the window of w days covers ``[D, D + w)``. So
+targets are read from the features of a later date.
+
+Shapes: B rows, F inputs, P pooled numbers of all blocks, E numbers of an item (all modalities concatenated), T targets,
+W targets of one future.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,17 +21,17 @@ from userrep.features.layout import CLIP, Block, InputLayout, Scaler
 from userrep.features.spec import POOLED, FeatureSpec, counts_of
 from userrep.store.arrow import unpacked
 
-MOST_EVENTS = 10.0  # a row with more counts as much as one with so many
-_ITEMS = 2  # numbers of the block of items: the row's weight, and the place of its date
+MOST_EVENTS = 10.0  # cap on a row's weight
+_ITEMS = 2  # width of the items block: the row's weight and the index of its date
 
 
 class TargetLayout(BaseModel):
-    """The blocks of each future, one after the other; without blocks a model predicts nothing.
+    """The target blocks of all futures in order. Without blocks, the model predicts nothing.
 
-    Of the first, shortest future: the mean item vector of each modality (kind ``pooled``, not scaled, zeros without an
+    The first and shortest future has the mean item vector of each modality (kind ``pooled``, unscaled, zeros without an
     event) and ``items_next_7d``: the row's weight (its events, at most 10; 0 if none of their items has a vector) and
-    the index of its as-of date among those of the training. Of every future: its counts, scaled as inputs are, and
-    whether there is any event.
+    the index of its as-of date among the training's as-of dates. Every future has its counts, scaled like inputs, and a
+    flag for any event.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,23 +64,26 @@ class TargetLayout(BaseModel):
 
     @property
     def item_width(self) -> int:
-        """E, the numbers of an item; 0 if there are no targets."""
+        """E, the numbers of an item; 0 without targets."""
         return self.items.start if self.blocks else 0
 
     @property
     def items(self) -> Block:
-        """The block with the weights and the places of dates."""
+        """The block with the rows' weights and date indices."""
         return next(block for block in self.blocks if block.kind == "items")
 
     @cached_property
     def numbers(self) -> list[Block]:
-        """The counts and flags: what linear heads predict."""
+        """The counts and flags, predicted by linear heads."""
         return [block for block in self.blocks if block.kind in ("scalar", "flags")]
 
 
 @dataclass(frozen=True)
 class Future:
-    """One future, and how its targets are made. ``places``: of the as-of dates; empty for all futures but the first."""
+    """One future and the computation of its targets.
+
+    ``places``: index of each as-of date; empty for all futures but the first.
+    """
 
     days: int
     layout: InputLayout
@@ -87,17 +92,17 @@ class Future:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of user features, as stored, that targets are made of."""
+        """The stored columns of user features that the targets are computed from."""
         vectors = [POOLED, *(f"has_{name}" for name in self._vectors)] if self.places else []
         return [*vectors, *counts_of(self.days)]
 
     @property
     def is_active(self) -> str:
-        """The condition, in SQL, that a user has an event in this future; all others have ``absent_W``."""
+        """SQL condition: the user has an event in this future. All other users have the targets ``absent_W``."""
         return f"num_events_{self.days}d > 0"
 
     def targets(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
-        """Return y_BW of users that are active, from their features of the date on which this future ends.
+        """Return y_BW of active users, from their features at the end of this future.
 
         ``as_of`` of the batch is the date on which the future begins.
         """
@@ -107,7 +112,7 @@ class Future:
         return np.column_stack([*parts, np.ones(batch.num_rows)]).astype(np.float32)
 
     def absent_W(self) -> NDArray[np.float32]:
-        """Return the targets of a user without an event in this future: no vector, no weight, counts of zero."""
+        """Return the targets of a user without an event in this future: zero vectors, zero weight, zero counts."""
         zero_B = np.zeros(1)
         counts = [self._scaled(name, zero_B) for name in counts_of(self.days)]
         num_zeros = sum(self._vectors.values()) + _ITEMS if self.places else 0
@@ -115,28 +120,28 @@ class Future:
 
     @property
     def _vectors(self) -> dict[str, int]:
-        """Return the pooled blocks of this window, with their widths."""
+        """The pooled blocks of this window and their widths."""
         return {block.column: block.dim for block in self.layout.spec.pooled if block.window_days == self.days}
 
     def _items(self, batch: pa.RecordBatch, num_events_B: NDArray[np.float64]) -> list[NDArray[np.floating]]:
-        """Return the mean item vectors, the weight and the place of each row's date."""
+        """Return the mean item vectors, the weight and the date index of each row."""
         pooled_BP, start = unpacked(batch.column(POOLED), self.layout.spec.pooled_width), 0
         parts: list[NDArray[np.floating]] = []
         has_items_B = np.zeros(batch.num_rows, bool)
         for block in self.layout.spec.pooled:
             if block.window_days == self.days:
-                there_B = batch.column(block.flag).fill_null(False).to_numpy(zero_copy_only=False)
-                parts.append(pooled_BP[:, start : start + block.dim] * there_B[:, None].astype(np.float32))
-                has_items_B |= there_B
+                present_B = batch.column(block.flag).fill_null(False).to_numpy(zero_copy_only=False)
+                parts.append(pooled_BP[:, start : start + block.dim] * present_B[:, None].astype(np.float32))
+                has_items_B |= present_B
             start += block.dim
-        place_B = [self.places[as_of] for as_of in batch.column("as_of").to_pylist()]
+        date_index_B = [self.places[as_of] for as_of in batch.column("as_of").to_pylist()]
         weight_B = np.minimum(num_events_B, MOST_EVENTS) * has_items_B
-        return [*parts, weight_B, np.array(place_B, np.float32)]
+        return [*parts, weight_B, np.array(date_index_B, np.float32)]
 
     def _scaled(self, name: str, counts_B: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scale counts as inputs of this name are."""
-        place = next(block.start for block in self.layout.blocks if block.name == name)
-        scaled_B = (np.log1p(np.maximum(counts_B, 0)) - self.scaler.center_F[place]) / self.scaler.scale_F[place]
+        """Scale counts like the inputs of the same name."""
+        index = next(block.start for block in self.layout.blocks if block.name == name)
+        scaled_B = (np.log1p(np.maximum(counts_B, 0)) - self.scaler.center_F[index]) / self.scaler.scale_F[index]
         clipped_B: NDArray[np.float64] = np.clip(scaled_B, -CLIP, CLIP)
         return clipped_B
 

@@ -1,4 +1,4 @@
-"""From user features of many as-of dates to the rows that a space is trained on: scaled, split, in shuffled order."""
+"""Training rows of a space: user features of many as-of dates, scaled, split and shuffled into shards."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
@@ -14,19 +14,19 @@ from userrep.features.spec import FeatureSpec
 from userrep.features.targets import Future
 from userrep.store.arrow import packed
 
-VOCABULARY_SIZE = 64  # values per attribute or context column; the others count as one
+VOCABULARY_SIZE = 64  # values per attribute or context column; all others become (other)
 VALID_DATES_SHARE = 0.1
 
 
 def valid_dates(as_ofs: list[date]) -> list[date]:
-    """Return the last tenth of the training dates (one at least, none of one or two): kept for validation."""
+    """Return the validation dates: the last tenth of the training dates, at least one; none of one or two dates."""
     return sorted(as_ofs)[-max(1, round(len(as_ofs) * VALID_DATES_SHARE)) :] if len(as_ofs) > 2 else []
 
 
 def with_split(features: DataFrame, *, held_out_share: float, later_dates: list[date], seed: int) -> DataFrame:
-    """Add split (train | valid_users | valid_dates) and row_key, which orders the rows by chance, the same every time.
+    """Add split (train | valid_users | valid_dates) and row_key, a reproducible random order of the rows.
 
-    A held-out user is held out at all dates, the validation dates included.
+    A held-out user is held out at all dates, including the validation dates.
     """
     user = F.pmod(F.xxhash64("user_id", F.lit(seed)), F.lit(10_000))
     split = (
@@ -38,23 +38,23 @@ def with_split(features: DataFrame, *, held_out_share: float, later_dates: list[
 
 
 def vocabulary(rows: DataFrame, spec: FeatureSpec) -> dict[str, list[str]]:
-    """Return the most frequent values of each attribute and of the context, and ``(other)``.
+    """Return the most frequent values of each attribute and of the context, followed by ``(other)``.
 
     Cost: one small job per attribute; at most 64 values of each reach the driver.
     """
     columns: dict[str, Column] = {f"attribute_{name}": F.col(f"attribute_{name}") for name in spec.attributes}
     if spec.context_column:
         columns[spec.context_column] = F.explode(F.map_keys(spec.context_column))
-    found = {}
+    vocabularies = {}
     for name, values in columns.items():
         counts = rows.select(values.alias("value")).where("value IS NOT NULL").groupBy("value").count()
         top = counts.orderBy(F.desc("count"), "value").limit(VOCABULARY_SIZE).collect()
-        found[name] = [*sorted(row.value for row in top if row.value != UNKNOWN), UNKNOWN]
-    return found
+        vocabularies[name] = [*sorted(row.value for row in top if row.value != UNKNOWN), UNKNOWN]
+    return vocabularies
 
 
 def fit_scaler(rows: DataFrame, layout: InputLayout) -> Scaler:
-    """Fit centre and scale on the split ``train``. Cost: one pass; 2F numbers per partition reach the driver."""
+    """Fit center and scale on the split ``train``. Cost: one pass; 2F numbers per partition reach the driver."""
 
     def moments(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         num_rows, sum_F, sum_squares_F = 0, np.zeros(layout.width), np.zeros(layout.width)
@@ -89,7 +89,7 @@ def training_rows(
     space_id: str,
     num_shards: int,
 ) -> DataFrame:
-    """Scale the rows, put their targets behind the inputs, and deal them into shards, in shuffled order within each.
+    """Scale the rows, append their targets to the inputs, and assign them to shards, shuffled within each shard.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def training_rows(
 
     Returns
     -------
-    Rows of ``training_rows``. Cost: one shuffle of the scaled rows, 4F bytes each, and of the targets of users that
-    are active, 4T bytes at most: inputs and targets of a row meet in the shard that they are dealt to anyway.
+    Rows of ``training_rows``. Cost: one shuffle of the scaled rows (4F bytes each) and of the targets of active users
+    (at most 4T bytes each): inputs and targets of a row are joined in the shard that they are assigned to anyway.
     """
 
     def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -111,31 +111,31 @@ def training_rows(
         pieces = pieces.unionByName(_targets(later, future), allowMissingColumns=True)
     shard = F.pmod(F.xxhash64("row_key"), F.lit(num_shards)).cast("int")
     keys = ("split", "shard", "row_key")
-    dealt = pieces.withColumn("shard", shard).repartition("split", "shard")
+    sharded = pieces.withColumn("shard", shard).repartition("split", "shard")
     if futures:
         targets = [future for future, _ in futures]
-        whole = dealt.groupBy(*keys).agg(F.max("x").alias("x"), *(F.max(_name(of)).alias(_name(of)) for of in targets))
-        filled = [F.coalesce(_name(of), F.lit(bytearray(of.absent_W().astype("<f4").tobytes()))) for of in targets]
-        dealt = whole.where("x IS NOT NULL").withColumn("x", F.concat("x", *filled))  # null: a user who came later
-    return dealt.select(F.lit(space_id).alias("space_id"), *keys, "x").sortWithinPartitions(*keys)
+        joined = sharded.groupBy(*keys).agg(*(F.max(name).alias(name) for name in ("x", *map(_column, targets))))
+        filled = [F.coalesce(_column(f), F.lit(bytearray(f.absent_W().astype("<f4").tobytes()))) for f in targets]
+        sharded = joined.where("x IS NOT NULL").withColumn("x", F.concat("x", *filled))  # null: not yet a user
+    return sharded.select(F.lit(space_id).alias("space_id"), *keys, "x").sortWithinPartitions(*keys)
 
 
 def _targets(later: DataFrame, future: Future) -> DataFrame:
-    """Make the targets of users that are active in a future: split, row_key, and targets in a column of its own."""
+    """Return the targets of active users of a future: split, row_key and one column of packed targets."""
 
-    def described(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def encoded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield _keyed(batch, future.targets(batch), _name(future))
+            yield _keyed(batch, future.targets(batch), _column(future))
 
     active = later.where(future.is_active).select("split", "row_key", "as_of", *future.columns)
-    return active.mapInArrow(described, f"split STRING, row_key BIGINT, {_name(future)} BINARY")
+    return active.mapInArrow(encoded, f"split STRING, row_key BIGINT, {_column(future)} BINARY")
 
 
-def _name(future: Future) -> str:
+def _column(future: Future) -> str:
     return f"y_{future.days}d"
 
 
 def _keyed(batch: pa.RecordBatch, numbers: NDArray[np.float32], name: str) -> pa.RecordBatch:
-    """Return rows of numbers, packed, with the keys of a batch."""
+    """Return packed rows of numbers with the keys of a batch."""
     columns = [batch.column("split"), batch.column("row_key"), packed(numbers)]
     return pa.RecordBatch.from_arrays(columns, ["split", "row_key", name])

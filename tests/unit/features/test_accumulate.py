@@ -17,11 +17,11 @@ from userrep.features.sums.accumulate import (
     Ints,
     Sums,
     Tiles,
-    moved,
+    add_last_events,
+    clear_last_events,
+    move_tiles,
     num_sums,
     pooled_width,
-    with_days,
-    without_days,
 )
 
 pytestmark = pytest.mark.fast
@@ -93,7 +93,7 @@ def nothing() -> Sums:
 
 def changed(sums: Sums, rows: Sequence[Row], before: Ints, after: Ints) -> Sums:
     items = np.array([row.item for row in rows], np.int64)
-    return moved(sums, tiles_of(rows), items, VECTORS_IX, SPEC, ring_before_N=before, ring_after_N=after)
+    return move_tiles(sums, tiles_of(rows), items, VECTORS_IX, SPEC, ring_before_N=before, ring_after_N=after)
 
 
 def added(rows: Sequence[Row], sums: Sums | None = None, *, as_of: date = AS_OF) -> Sums:
@@ -179,15 +179,15 @@ def test_parts_of_the_day_weekdays_and_context_are_counted_over_the_longest_wind
 def test_the_last_event_of_a_day_is_the_latest_among_the_tiles_that_count() -> None:
     sums = nothing()
     rows = [Row(age=1, hour=9), Row(age=1, hour=15), Row(age=1, hour=11), Row(age=1, hour=20, after=False)]
-    with_days(sums, tiles_of([*rows, Row(user=2, age=6, hour=1), Row(age=0), Row(age=7)]))
+    add_last_events(sums, tiles_of([*rows, Row(user=2, age=6, hour=1), Row(age=0), Row(age=7)]))
     found = {(user, DAY - SPEC.span + k): at for (user, k), at in np.ndenumerate(sums.last_at_UT) if at != NEVER}
     assert found == {(0, DAY - 1): ((DAY - 1) * 24 + 15) * HOUR, (2, DAY - 6): ((DAY - 6) * 24 + 1) * HOUR}
 
 
 def test_last_events_of_changed_days_are_forgotten_and_others_stay() -> None:
     sums = nothing()
-    with_days(sums, tiles_of([Row(age=age) for age in (1, 2, 3)]))
-    without_days(sums, [DAY - 2, DAY, DAY - 7, DAY - 100])  # only the first of them is in the sums
+    add_last_events(sums, tiles_of([Row(age=age) for age in (1, 2, 3)]))
+    clear_last_events(sums, [DAY - 2, DAY, DAY - 7, DAY - 100])  # only the first of them is in the sums
     assert (sums.last_at_UT[0] != NEVER).tolist() == [False, False, False, True, False, True]
 
 
@@ -199,7 +199,7 @@ def test_last_events_of_a_date_are_those_of_its_windows_days() -> None:
 
 def test_sums_of_another_version_start_from_zero_and_keep_the_last_events() -> None:
     sums = added([Row()])
-    with_days(sums, tiles_of([Row()]))
+    add_last_events(sums, tiles_of([Row()]))
     empty = Sums.zeros_like(sums)
     assert not empty.flat_US.any()
     assert empty.context_UK.nnz == 0

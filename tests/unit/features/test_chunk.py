@@ -85,7 +85,7 @@ def test_stored_sums_of_one_date_add_up_over_all_rows_of_a_user() -> None:
     assert not sums.flat_US[:, 2:].any()
     at = {(user, DAY - 6 + k): int(value) for (user, k), value in np.ndenumerate(sums.last_at_UT) if value != NEVER}
     assert at == {(1, DAY - 2): (DAY - 2) * DAY_US + evening, (1, DAY - 1): (DAY - 1) * DAY_US}
-    assert block.words.to_pylist() == ["device=phone", "device=tv"]
+    assert block.context_keys.to_pylist() == ["device=phone", "device=tv"]
     assert sums.context_UK.toarray().tolist() == [[0, 0], [4, 3], [0, 0]]
 
 
@@ -119,7 +119,7 @@ def test_context_is_counted_by_word_and_a_tile_without_any_counts_none() -> None
     tiles = [tile("a", 1, 0, 1.0, 9, 3, "tv"), tile("a", 1, 1, 1.0, 9, 2, "web"), tile("a", 2, 1, 1.0, 9, 9, "tv")]
     tiles[2]["num_by_context"] = None
     block = only_block(chunk_of(tiles, sums=pa.Table.from_pylist([stored("b", [], context=[("device=app", 1)])], SUMS)))
-    assert block.words.to_pylist() == ["device=app", "device=tv", "device=web"]
+    assert block.context_keys.to_pylist() == ["device=app", "device=tv", "device=web"]
     assert block.tiles.context_NK.toarray().tolist() == [[0, 3, 0], [0, 0, 2], [0, 0, 0]]
 
 

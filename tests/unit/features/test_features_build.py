@@ -127,9 +127,9 @@ def test_a_commit_replaces_the_dates_of_the_job_and_counts_users_and_inexact_row
     tables: Tables, config: Config
 ) -> None:
     d1, d2, d3 = (AS_OF + timedelta(days=k) for k in range(3))
-    first = Features.begun(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d1, d2, d3])
+    first = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d1, d2, d3])
     first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)], d3: [("a", True)]}), [d1, d2, d3])
-    second = Features.begun(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2, d3])
+    second = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2, d3])
     made = write(tables, second, {d2: [("b", True), ("c", False), ("d", False)]})
     assert second.commit(tables, made, [d2, d3]) == {d2: (3, 2), d3: (0, 0)}
     stored = tables.files(features_table(config, "l1"), lambda _: True)
@@ -139,7 +139,7 @@ def test_a_commit_replaces_the_dates_of_the_job_and_counts_users_and_inexact_row
 def test_the_ledger_says_from_what_features_were_made(config: Config, tables: Tables) -> None:
     latest = {AS_OF - timedelta(days=k): (f"c{k}", k) for k in range(1, 20)}
     profiles = Profiles("of users and picks", 3)
-    features = Features.begun(tables, config, VERSIONS, latest, profiles=profiles, dates=[AS_OF, ANCHOR])
+    features = Features.begin(tables, config, VERSIONS, latest, profiles=profiles, dates=[AS_OF, ANCHOR])
     assert feature_sets(tables, "l1") == {}
     assert features.record({AS_OF: (30, 2), ANCHOR: (5, 0)}) == 35
     (row,) = [row for row in tables.ledger(FEATURE_SETS) if row.as_of == AS_OF]
@@ -151,16 +151,16 @@ def test_of_two_builds_of_a_date_the_ledger_names_the_one_whose_rows_are_there_o
     tables: Tables, config: Config
 ) -> None:
     d1, d2 = AS_OF, AS_OF + timedelta(days=1)
-    first = Features.begun(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d1, d2])
+    first = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d1, d2])
     counts = first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)]}), [d1, d2])
-    second = Features.begun(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
+    second = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
     with pytest.raises(UserrepError, match="feature_sets: another run has changed the same rows meanwhile"):
         first.record(counts)
     assert feature_sets(tables, "l1") == {}
     second.record(second.commit(tables, write(tables, second, {d2: [("b", True), ("c", True)]}), [d2]))
     assert {day: of.num_users for day, of in feature_sets(tables, "l1").items()} == {d2: 2}
-    late = Features.begun(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
-    last = Features.begun(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
+    late = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
+    last = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
     last.commit(tables, write(tables, last, {d2: [("d", True)]}), [d2])
     with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
         late.commit(tables, write(tables, late, {d2: [("e", True)]}), [d2])

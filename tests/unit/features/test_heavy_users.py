@@ -142,7 +142,7 @@ def test_a_run_tells_how_much_of_all_is_of_whom_without_their_names(log: Log, to
     heavy = len(log.events_of(HEAVY, 7)) / len(log.rows)
     assert heavy == pytest.approx(0.1, abs=0.002)
     (line,) = [line for line in told if line.startswith("build_user_features")]
-    assert f"; 2 users have 1% each or more, one of them {share:.1%} of all events of 7 days" in line
+    assert f"; 2 users have 1% or more each, the largest {share:.1%} of all events of 7 days" in line
     assert not [line for line in told if HEAVY in line or BOT in line]
     assert heavy_users(log.tables, log.config, lineage_of(log.config), AS_OF) == HeavyUsers(2, share, 7)
     assert str(HeavyUsers(1, 0.1, 180)) == "one user has 10.0% of all events of 180 days"

@@ -107,13 +107,13 @@ def test_a_worker_holds_what_its_task_needs_and_nothing_else(
         read.append(items)
         return read_matrix(version, spec, items)
 
-    monkeypatch.setattr(item_matrix, "_held", {})
+    monkeypatch.setattr(item_matrix, "_matrix_cache", {})
     monkeypatch.setattr(item_matrix, "read_matrix", noted)
     for items in (ALL_BUCKETS, ALL_BUCKETS, range_of(0, 2), range_of(0, 2), range_of(1, 2)):
         item_matrices(versions, SPEC, items)
-        assert {held for *_, held in item_matrix._held} == {items}
+        assert {held for *_, held in item_matrix._matrix_cache} == {items}
     item_matrices(versions[:1], SPEC, range_of(1, 2))
-    assert len(item_matrix._held) == 1
+    assert len(item_matrix._matrix_cache) == 1
     assert read == [ALL_BUCKETS] * 2 + [range_of(0, 2)] * 2 + [range_of(1, 2)] * 2
 
 

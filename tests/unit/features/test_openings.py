@@ -165,8 +165,8 @@ def test_new_users_make_openings_anew(world: World) -> None:
 
 def test_other_open_days_make_openings_anew(world: World) -> None:
     made = build_openings(world.tables, world.config, versions(world), AS_OF - 2 * DAY, open_days=2)
-    assert {opening.as_of: reason for opening, reason in made} == {AS_OF - DAY: "other open days"}
-    assert build(world, AS_OF - 2 * DAY) == {AS_OF - DAY: "other open days"}
+    assert {opening.as_of: reason for opening, reason in made} == {AS_OF - DAY: "number of open days changed"}
+    assert build(world, AS_OF - 2 * DAY) == {AS_OF - DAY: "number of open days changed"}
 
 
 def test_old_openings_go(world: World) -> None:
@@ -179,7 +179,7 @@ def test_old_openings_go(world: World) -> None:
 
 def test_tables_in_a_catalog_are_refused() -> None:
     with pytest.raises(
-        UsageError, match=r"looks users up in the tables' files, which it cannot in a catalog; set root"
+        UsageError, match=r"^stream: needs tables in files, got tables in a catalog\. Set root: to a path"
     ):
         with_files(SparkTables(None, schema="`main`.`users`", artifacts="x"))
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from userrep.features.sides import Profiles
-from userrep.features.sums.inputs import Inputs, SumsOf, TileDays, listed_files
+from userrep.features.sums.inputs import Inputs, StoredSums, TileDays, listed_files
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS, TableSchema
@@ -80,7 +80,9 @@ def test_a_day_that_changed_is_listed_before_and_after(tables: Tables) -> None:
 
 
 def test_sums_are_those_of_the_lineage_and_generation_and_profiles_are_all(tables: Tables) -> None:
-    found = listed(Inputs(tables, [], sums=SumsOf("l1", 4, D3), profiles=Profiles("h", tables.version(USER_PROFILES))))
+    found = listed(
+        Inputs(tables, [], sums=StoredSums("l1", 4, D3), profiles=Profiles("h", tables.version(USER_PROFILES)))
+    )
     sums = "lineage_id=l1/generation=4/user_slice=3-of-4"
     assert found == {
         ("sums", sums, DAY_1 + 2, True, False, NUM_BUCKETS * 3 // 4, NUM_BUCKETS),

@@ -1,1 +1,1 @@
-"""Window sums: what tasks pool, how they are spread, and how sums move from day to day."""
+"""Window sums per user: pooling of item vectors, its tasks, and the update of sums from day to day."""

@@ -1,4 +1,4 @@
-"""From sums to the columns of stored tables: rows of ``user_features`` and of ``user_window_sums``."""
+"""Sums as Arrow rows of the stored tables ``user_features``, ``user_window_sums`` and ``user_openings``."""
 
 import itertools
 from datetime import date
@@ -31,11 +31,11 @@ SUMS_DDL = (
 
 
 def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_part: bool) -> pa.RecordBatch:
-    """Write sums as rows of ``user_window_sums``.
+    """Return sums as rows of ``user_window_sums``.
 
-    ``is_part``: they are parts of sums, which may be of no event, and which bring the sums of picks if there are any.
+    ``is_part``: the rows are partial sums. These include users without events, and the sums of picks if there are any.
     """
-    users = slice(None) if is_part else _places(np.any(sums.num_events_UR(spec), axis=1))
+    users = slice(None) if is_part else _selection(np.any(sums.num_events_UR(spec), axis=1))
     if is_part and sums.picks_UX is not None:
         flat = np.hstack([sums.flat_US, sums.picks_UX])
     else:
@@ -46,48 +46,47 @@ def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_p
         {
             "as_of": pa.array(np.full(num_users, day_number(as_of), np.int32)).cast(pa.date32()),
             "user_bucket": block.user_bucket_U[users],
-            "user_id": _taken(block.user_ids, users),
+            "user_id": _take(block.user_ids, users),
             "sums": pa.Array.from_buffers(pa.binary(), num_users, [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
             "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
-            "num_by_context": _maps(sums.context_UK[users], block.words),
+            "num_by_context": _maps(sums.context_UK[users], block.context_keys),
         }
     )
 
 
 def openings_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) -> pa.RecordBatch:
-    """Write sums and profiles as rows of ``user_openings``: of the users that have an event in them, or a profile.
+    """Return sums and profiles as rows of ``user_openings``, for users with an event in the sums or a profile.
 
-    A user without an event has sums of no bytes.
+    Users without an event have empty bytes instead of sums.
     """
     profiles = block.profiles
     has_events_U = np.any(sums.num_events_UR(spec), axis=1)
-    users = _places(has_events_U | (profiles.row_U >= 0))
+    users = _selection(has_events_U | (profiles.row_U >= 0))
     has_events = has_events_U[users]
     flat = np.ascontiguousarray(sums.flat_US[users][has_events])
     ends = np.concatenate([[0], np.cumsum(has_events)]).astype(np.int32) * (8 * sums.flat_US.shape[1])
     row = pa.array(profiles.row_U[users], mask=profiles.row_U[users] < 0)
-    picked = [values.take(row) for values in (profiles.attributes, profiles.pick_item_lists, profiles.picked_at_lists)]
     return pa.RecordBatch.from_pydict(
         {
             "user_bucket": block.user_bucket_U[users],
-            "user_id": _taken(block.user_ids, users),
+            "user_id": _take(block.user_ids, users),
             "sums": pa.Array.from_buffers(pa.binary(), len(has_events), [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
             "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
-            "num_by_context": _maps(sums.context_UK[users], block.words),
+            "num_by_context": _maps(sums.context_UK[users], block.context_keys),
             "registered_at": _times(profiles.registered_at_U[users]),
-            "attributes": picked[0],
-            "pick_items": picked[1],
-            "picked_at": picked[2],
+            "attributes": profiles.attributes.take(row),
+            "pick_items": profiles.pick_item_lists.take(row),
+            "picked_at": profiles.picked_at_lists.take(row),
         }
     )
 
 
 def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, largest: float) -> pa.RecordBatch:
-    """Write sums, profiles and picks as rows of ``user_features``, for the users that are known at ``as_of``.
+    """Return sums, profiles and picks as rows of ``user_features``, for the users known at ``as_of``.
 
-    ``sums``: with those of the picks. ``largest``: the largest absolute component of all vectors. Known is who has an
-    event in the longest window, or has registered or picked something before the as-of date: an event in the history
-    alone makes nobody known.
+    A user is known with an event in the longest window, or a registration or pick before the as-of date. An event in
+    the history window only is not enough. ``sums`` include those of the picks. ``largest``: the largest absolute
+    component of all vectors, used to bound the sums for ``is_exact``.
     """
     assert sums.picks_UX is not None
     midnight = day_number(as_of) * DAY_US
@@ -95,23 +94,15 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
     has_pick_U[block.profiles.pick_user_P[block.profiles.picked_at_P < midnight]] = True
     registered_at_U = np.where(block.profiles.registered_at_U < midnight, block.profiles.registered_at_U, NEVER)
     has_events_U = sums.num_events_UR(spec)[:, : len(spec.windows_days)].any(axis=1)
-    users = _places(has_events_U | has_pick_U | (registered_at_U != NEVER))
+    users = _selection(has_events_U | has_pick_U | (registered_at_U != NEVER))
     last_at = sums.last_at_before(spec, as_of)[users]
     columns: dict[str, Any] = {
         "as_of": pa.array(np.full(len(last_at), day_number(as_of), np.int32)).cast(pa.date32()),
-        "user_id": _taken(block.user_ids, users),
+        "user_id": _take(block.user_ids, users),
     }
     pooled_UP, flags = _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
     columns |= {POOLED: packed(pooled_UP), **flags}
-    for w, window in enumerate(spec.windows):
-        columns[f"num_events_{window}d"] = sums.num_events_UR(spec)[users, : w + 1].sum(axis=1).astype(np.int64)
-        columns[f"weight_{window}d"] = sums.weight_UR(spec)[users, : w + 1].sum(axis=1)
-        columns[f"num_active_days_{window}d"] = (last_at[:, -window:] != NEVER).sum(axis=1)
-    recent_at = last_at[:, -spec.longest :]
-    columns["days_since_last_event"] = _days_since(recent_at.max(axis=1), midnight)
-    is_active = recent_at != NEVER
-    since_first = spec.longest - np.where(is_active.any(axis=1), is_active.argmax(axis=1), 0)
-    columns["days_since_first_event"] = pa.array(since_first.astype(np.float64), mask=~is_active.any(axis=1))
+    columns |= _counts_and_recency(sums, users, last_at, spec, midnight)
     if spec.registered_at:
         columns["days_since_registration"] = _days_since(registered_at_U[users], midnight)
     shares = sums.shares_US(spec)[users]
@@ -119,7 +110,7 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
         total = counts.sum(axis=1, keepdims=True)
         columns[name] = listed((counts / np.where(total > 0, total, 1)).astype(np.float32))
     if spec.context_column:
-        columns[spec.context_column] = _maps(sums.context_UK[users], block.words)
+        columns[spec.context_column] = _maps(sums.context_UK[users], block.context_keys)
     row_U = block.profiles.row_U[users]
     mine = block.profiles.attributes.take(pa.array(row_U, mask=row_U < 0))
     for k, attribute in enumerate(spec.attributes):
@@ -132,8 +123,25 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
     return pa.RecordBatch.from_pydict(columns)
 
 
+def _counts_and_recency(
+    sums: Sums, users: slice | NDArray[np.intp], last_at: Ints, spec: FeatureSpec, midnight: int
+) -> dict[str, Any]:
+    """Return the counts of each window, and the days since the last and first event of the longest window."""
+    columns: dict[str, Any] = {}
+    for w, window in enumerate(spec.windows):
+        columns[f"num_events_{window}d"] = sums.num_events_UR(spec)[users, : w + 1].sum(axis=1).astype(np.int64)
+        columns[f"weight_{window}d"] = sums.weight_UR(spec)[users, : w + 1].sum(axis=1)
+        columns[f"num_active_days_{window}d"] = (last_at[:, -window:] != NEVER).sum(axis=1)
+    recent_at = last_at[:, -spec.longest :]
+    columns["days_since_last_event"] = _days_since(recent_at.max(axis=1), midnight)
+    is_active = recent_at != NEVER
+    days_since_first = spec.longest - np.where(is_active.any(axis=1), is_active.argmax(axis=1), 0)
+    columns["days_since_first_event"] = pa.array(days_since_first.astype(np.float64), mask=~is_active.any(axis=1))
+    return columns
+
+
 def summed_picks(block: Block, matrix: ItemMatrix, as_of: date) -> Floats:
-    """Sum, per user, the vectors of the items that were picked before ``as_of`` and are in the matrix."""
+    """Sum per user the vectors of the items that were picked before ``as_of`` and are in the matrix."""
     num_users, profiles, item_P = len(block.user_ids), block.profiles, block.profiles.pick_items.rows_in(matrix)
     used = np.flatnonzero((profiles.picked_at_P < day_number(as_of) * DAY_US) & (item_P >= 0))
     if not len(used):
@@ -146,7 +154,7 @@ def summed_picks(block: Block, matrix: ItemMatrix, as_of: date) -> Floats:
 def _pooled(
     pooled_URX: Floats, picks_UX: Floats, spec: FeatureSpec
 ) -> tuple[NDArray[np.float32], dict[str, pa.BooleanArray]]:
-    """Divide sums by weights: the vectors of all blocks side by side, and a presence flag per block."""
+    """Divide sums by weights. Returns the mean vectors of all blocks side by side, and a presence flag per block."""
     pooled_UP, flags = np.empty((len(picks_UX), spec.pooled_width), np.float32), {}
     by_window = list(itertools.accumulate(pooled_URX[:, ring] for ring in range(pooled_URX.shape[1])))
     num_vectors = pooled_URX.shape[2] - len(spec.modalities)
@@ -164,7 +172,7 @@ def _pooled(
 
 
 def _active_at(last_at_UT: Ints) -> pa.ListArray:
-    """Write the last event of each day that has one."""
+    """Return the times of the last events of the days with events, as one list per user."""
     has_event = last_at_UT != NEVER
     ends = np.concatenate([[0], np.cumsum(has_event.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(last_at_UT[has_event]))
@@ -174,19 +182,19 @@ def _times(at_U: Ints) -> pa.Array:
     return pa.array(at_U, mask=at_U == NEVER).cast(pa.timestamp("us", "UTC"))
 
 
-def _maps(counts_UK: scipy.sparse.csr_array, words: pa.Array) -> pa.Array:
-    """Write counts as maps, keys in the order of words."""
+def _maps(counts_UK: scipy.sparse.csr_array, context_keys: pa.Array) -> pa.Array:
+    """Return counts as maps, with keys in the order of ``context_keys``."""
     counts_UK.sort_indices()
-    keys = words.take(pa.array(counts_UK.indices))
+    keys = context_keys.take(pa.array(counts_UK.indices))
     return pa.MapArray.from_arrays(pa.array(counts_UK.indptr.astype(np.int32)), keys, pa.array(counts_UK.data))
 
 
-def _places(is_wanted_U: Flags) -> slice | NDArray[np.intp]:
-    """Return which users are wanted; a slice if all are, so that nothing needs to be copied."""
-    return slice(None) if is_wanted_U.all() else np.flatnonzero(is_wanted_U)
+def _selection(is_selected_U: Flags) -> slice | NDArray[np.intp]:
+    """Return the indices of the selected users; a slice if all are selected, which avoids copies."""
+    return slice(None) if is_selected_U.all() else np.flatnonzero(is_selected_U)
 
 
-def _taken(values: pa.Array, users: slice | NDArray[np.intp]) -> pa.Array:
+def _take(values: pa.Array, users: slice | NDArray[np.intp]) -> pa.Array:
     return values if isinstance(users, slice) else values.take(pa.array(users))
 
 

@@ -1,7 +1,7 @@
-"""From Arrow tables of neighbouring users to arrays by block of users: what the sums are made from.
+"""Conversion of Arrow tables with the rows of several users to NumPy arrays by block of users, the input of the sums.
 
-A chunk holds rows of three tables, cut at user buckets, so that a user is whole in it: activity tiles (with the day
-they are of, and whether they count in the sums before and after), window sums, and profiles.
+A chunk contains rows of three tables: activity tiles (with their day and whether they count in the old and in the new
+sums), window sums, and profiles. It is cut at user buckets, so all rows of a user are in one chunk.
 """
 
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ from userrep.features.sums.item_matrix import ItemMatrix
 from userrep.store.arrow import combined
 from userrep.utc import DAY_US
 
-_BLOCK_BYTES = 2**23  # of sums that are worked on at a time
+_BLOCK_BYTES = 2**23  # of sums in memory at a time
 _PARTS = [f"num_{part}" for part in PARTS_OF_DAY]
 _KEYS = [("user_bucket", pa.int32()), ("user_id", pa.string())]
 _CONTEXT = ("num_by_context", pa.map_(pa.string(), pa.int64()))
-_PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))  # a map, for kernels that know lists only
+_PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))  # a map, for kernels without maps
 
-# What tasks read of the tables; num_by_context only where the spec has context.
+# The columns that tasks read; num_by_context only if the spec has context columns.
 TILES = pa.schema(
     [*_KEYS, ("item_id", pa.string()), ("weight", pa.float64()), ("num_events", pa.int32()),
      ("last_event_at", pa.int64()), *((part, pa.int32()) for part in _PARTS), _CONTEXT,
@@ -50,7 +50,7 @@ def names_of(kind: str, *, context: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of neighbouring users: tables of the schemas above. ``day`` of sums: as-of."""
+    """Rows of users in adjacent buckets, in the schemas above. ``day`` of sums is their as-of date."""
 
     tiles: pa.Table
     sums: pa.Table
@@ -58,33 +58,33 @@ class Chunk:
 
     @classmethod
     def of(cls, **tables: pa.Table) -> "Chunk":
-        """Fill up with empty tables."""
+        """Build a chunk; tables that are not given are empty."""
         return cls(**{kind: tables.get(kind, schema.empty_table()) for kind, schema in KINDS.items()})
 
 
 class Items(NamedTuple):
-    """Which item each row is about: codes into distinct items."""
+    """The item of each row, as codes into distinct item ids."""
 
     code_N: Ints
     distinct: pa.Array
 
     @classmethod
     def of(cls, pieces: list[pa.Array]) -> "Items":
-        """Read pieces of a text column as codes into one array of distinct values."""
-        whole = pa.chunked_array(pieces, pa.string()).combine_chunks().dictionary_encode()
-        return cls(whole.indices.to_numpy().astype(np.int64), whole.dictionary)
+        """Encode pieces of a text column as codes into one array of distinct values."""
+        encoded = pa.chunked_array(pieces, pa.string()).combine_chunks().dictionary_encode()
+        return cls(encoded.indices.to_numpy().astype(np.int64), encoded.dictionary)
 
     def rows_in(self, matrix: ItemMatrix) -> Ints:
-        """Return the row of the matrix that each row's item has; -1 for an item that is not there."""
+        """Return the matrix row of each row's item; -1 if the matrix lacks the item."""
         return matrix.rows_of(self.distinct)[self.code_N]
 
 
 @dataclass(frozen=True)
 class Profiles:
-    """What is known of a block's users besides events. ``row_U``: the user's row of the lists; -1 for none."""
+    """Profiles of a block's users. ``row_U``: the user's row in the lists; -1 without a profile."""
 
     row_U: Ints
-    registered_at_U: Ints  # microseconds since 1970; NEVER where unknown
+    registered_at_U: Ints  # microseconds since 1970; NEVER if unknown
     attributes: pa.ListArray
     pick_item_lists: pa.ListArray
     picked_at_lists: pa.ListArray
@@ -103,14 +103,14 @@ class Block:
     tile_items: Items
     profiles: Profiles
     sums_rows: "SumsRows"
-    words: pa.Array
+    context_keys: pa.Array
 
 
 @dataclass(frozen=True)
 class SumsRows:
-    """Stored sums of a block's users; a user may have several rows, which add up.
+    """Stored sums of a block's users. A user may have several rows, which add up.
 
-    ``flat_NS``: where rows are parts by item, the S sums and the X sums of picks after them.
+    ``flat_NS``: S sums; for partial sums by item, followed by X sums of picks.
     """
 
     user_N: Ints
@@ -120,14 +120,14 @@ class SumsRows:
     context_NK: scipy.sparse.csr_array
 
     def summed(self, spec: FeatureSpec, num_users: int, days: range, as_of_day: int) -> Sums:
-        """Add up the rows of one as-of date; ``days``: those that ``last_at_UT`` has room for."""
+        """Add up the rows of one as-of date. ``days``: the days covered by ``last_at_UT``."""
         sums = Sums.zeros(num_users, spec, days, self.context_NK.shape[1])
         rows = np.flatnonzero(self.day_N == as_of_day)
         if not len(rows):
             return sums
         user_N, width = self.user_N[rows], sums.flat_US.shape[1]
         adder = scipy.sparse.csr_array((np.ones(len(rows)), (user_N, rows)), shape=(num_users, len(self.user_N)))
-        is_single = bool(np.all(np.diff(user_N) > 0))  # rows are in the order of users
+        is_single = bool(np.all(np.diff(user_N) > 0))  # rows are sorted by user
         if is_single:
             sums.flat_US[user_N] = self.flat_NS[rows, :width]
         else:
@@ -142,11 +142,11 @@ class SumsRows:
             sums.last_at_UT[user[known], day[known]] = at[known]
         else:
             np.maximum.at(sums.last_at_UT, (user[known], day[known]), at[known])
-        return Sums(sums.flat_US, sums.last_at_UT, days.start, _integers(adder @ self.context_NK), picks_UX)
+        return Sums(sums.flat_US, sums.last_at_UT, days.start, _as_integers(adder @ self.context_NK), picks_UX)
 
 
 def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:
-    """Cut a chunk into blocks of users, in the order of their buckets: 8 MB of sums each, however many there are."""
+    """Split a chunk into blocks of users in bucket order, with 8 MB of sums each."""
     arrays = _Arrays(chunk, spec)
     size = max(1, _BLOCK_BYTES // (8 * num_sums(spec)))
     for first in range(0, len(arrays.user_ids), size):
@@ -154,20 +154,20 @@ def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:
 
 
 class _Rows:
-    """One table's rows in the order of users."""
+    """The rows of one table, sorted by user."""
 
     def __init__(self, user_N: Ints) -> None:
         self._order = np.argsort(user_N, kind="stable")
         self._user_N = user_N[self._order]
 
     def of(self, first: int, stop: int) -> tuple[NDArray[np.intp], Ints]:
-        """Return the rows of users ``[first, stop)``, and whose they are, from 0."""
+        """Return the row indices of users ``[first, stop)``, and each row's user, counted from ``first``."""
         begin, end = np.searchsorted(self._user_N, [first, stop])
         return self._order[begin:end], self._user_N[begin:end] - first
 
 
 class _Arrays:
-    """A chunk's columns as arrays, taken out of Arrow once for all blocks."""
+    """A chunk's columns as arrays, converted from Arrow once for all blocks."""
 
     def __init__(self, chunk: Chunk, spec: FeatureSpec) -> None:
         self.chunk, self.spec = chunk, spec
@@ -194,21 +194,21 @@ class _Arrays:
             tile_items=Items(self.items.code_N[tile_rows[0]], self.items.distinct),
             profiles=self._profiles(*profile_rows, stop - first),
             sums_rows=self._sums(*sums_rows),
-            words=self.words,
+            context_keys=self.context_keys,
         )
 
     def _tiles(self, rows: NDArray[np.intp], user_N: Ints) -> Tiles:
-        a = self.tile_arrays
+        arrays = self.tile_arrays
         return Tiles(
             user_N=user_N,
-            day_N=a["day"][rows].astype(np.int64),
-            weight_N=a["weight"][rows],
-            num_events_N=a["num_events"][rows].astype(np.int64),
-            at_N=a["last_event_at"][rows],
-            parts_N4=np.stack([a[part][rows] for part in _PARTS], axis=1).astype(np.int64),
+            day_N=arrays["day"][rows].astype(np.int64),
+            weight_N=arrays["weight"][rows],
+            num_events_N=arrays["num_events"][rows].astype(np.int64),
+            at_N=arrays["last_event_at"][rows],
+            parts_N4=np.stack([arrays[part][rows] for part in _PARTS], axis=1).astype(np.int64),
             context_NK=self.tile_context[rows],
-            before_N=a["before"][rows],
-            after_N=a["after"][rows],
+            before_N=arrays["before"][rows],
+            after_N=arrays["after"][rows],
         )
 
     def _sums(self, rows: NDArray[np.intp], user_N: Ints) -> SumsRows:
@@ -258,8 +258,8 @@ class _Arrays:
         return np.frombuffer(content, np.float64, (end - start) // 8, start).reshape(len(binary), -1)
 
     @cached_property
-    def words(self) -> pa.Array:
-        """The chunk's distinct words of context, sorted."""
+    def context_keys(self) -> pa.Array:
+        """The chunk's distinct context keys, sorted."""
         if not self.spec.context:
             return pa.array([], pa.string())
         maps = [combined(table.column(_CONTEXT[0])).cast(_PAIRS) for table in (self.chunk.tiles, self.chunk.sums)]
@@ -274,16 +274,16 @@ class _Arrays:
         return self._context(self.chunk.sums)
 
     def _context(self, table: pa.Table) -> scipy.sparse.csr_array:
-        if not len(self.words):
+        if not len(self.context_keys):
             return scipy.sparse.csr_array((table.num_rows, 0), dtype=np.int64)
         maps = combined(table.column(_CONTEXT[0])).cast(_PAIRS)
         entries, lengths = maps.flatten(), maps.value_lengths().fill_null(0).to_numpy()
-        word = pc.index_in(entries.field("key"), value_set=self.words).to_numpy()
-        content = (entries.field("value").to_numpy(), word, np.concatenate([[0], np.cumsum(lengths)]))
-        return scipy.sparse.csr_array(content, shape=(table.num_rows, len(self.words)))
+        key_N = pc.index_in(entries.field("key"), value_set=self.context_keys).to_numpy()
+        content = (entries.field("value").to_numpy(), key_N, np.concatenate([[0], np.cumsum(lengths)]))
+        return scipy.sparse.csr_array(content, shape=(table.num_rows, len(self.context_keys)))
 
 
-def _integers(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    whole = scipy.sparse.csr_array(matrix).astype(np.int64)
-    whole.eliminate_zeros()
-    return whole
+def _as_integers(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    integers = scipy.sparse.csr_array(matrix).astype(np.int64)
+    integers.eliminate_zeros()
+    return integers

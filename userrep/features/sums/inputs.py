@@ -1,4 +1,4 @@
-"""What a pooling job reads: tiles, window sums and profiles, as files for tasks to read, or as rows for a shuffle."""
+"""The inputs of a pooling job: tiles, window sums and profiles, as files for tasks or as rows for a shuffle."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,15 +26,15 @@ _LISTED = pa.schema(
 
 
 class TileDays(NamedTuple):
-    """Tiles of some days, each in one revision, and whether they count in the sums before and after."""
+    """Tiles of some days, one revision each, and whether they count in the old and in the new sums."""
 
     revision_by_day: Mapping[date, int]
     before: bool
     after: bool
 
 
-class SumsOf(NamedTuple):
-    """A generation of window sums, of an as-of date."""
+class StoredSums(NamedTuple):
+    """Reference to a stored generation of window sums."""
 
     lineage_id: str
     generation: int
@@ -43,11 +43,11 @@ class SumsOf(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a pooling job reads."""
+    """The inputs of a pooling job."""
 
     tables: Tables
     tiles: Sequence[TileDays]
-    sums: SumsOf | None
+    sums: StoredSums | None
     profiles: Profiles
 
     @property
@@ -55,37 +55,37 @@ class Inputs:
         return self.profiles.version is not None
 
     def profile_rows(self) -> DataFrame:
-        """Return the profiles' rows."""
+        """Read the pinned version of the profiles."""
         return self.tables.read(USER_PROFILES, version=self.profiles.version)
 
     def without_profiles(self) -> "Inputs":
-        """Leave the profiles out."""
+        """Return the same inputs without profiles."""
         return replace(self, profiles=self.profiles._replace(version=None))
 
 
 def listed_files(tables: FileTables, inputs: Inputs) -> pa.Table:
-    """List all files, and the buckets ``[first, end)`` that each may hold. Driver memory: one row a file."""
+    """List all files with the bucket range ``[first, end)`` that each can contain. Driver memory: one row per file."""
     rows = [(*file, *range_of_slice(user_slice)) for file, user_slice in _files(tables, inputs)]
     names = [*BucketedFile._fields, "first", "end"]
     return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], _LISTED)
 
 
 def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, str]]:
-    """List the files of all inputs, and the slice of users that each is of."""
+    """Yield the files of all inputs, each with its slice of users."""
     sums = inputs.sums
-    wanted = {pair: tiles for tiles in inputs.tiles for pair in tiles.revision_by_day.items()}
-    if wanted:
+    tiles_by_key = {key: tiles for tiles in inputs.tiles for key in tiles.revision_by_day.items()}
+    if tiles_by_key:
         uri = tables.uri(USER_ITEM_DAYS)
-        for file in tables.files(USER_ITEM_DAYS, lambda of: (of["event_date"], of["revision"]) in wanted):
-            tiles = wanted[file.values["event_date"], file.values["revision"]]
+        for file in tables.files(USER_ITEM_DAYS, lambda v: (v["event_date"], v["revision"]) in tiles_by_key):
+            tiles = tiles_by_key[file.values["event_date"], file.values["revision"]]
             day = day_number(file.values["event_date"])
-            mine = BucketedFile("tiles", f"{uri}/{file.path}", day, tiles.before, tiles.after)
-            yield mine, file.values["user_slice"]
+            bucketed = BucketedFile("tiles", f"{uri}/{file.path}", day, tiles.before, tiles.after)
+            yield bucketed, file.values["user_slice"]
     if sums is not None:
         uri, key = tables.uri(USER_WINDOW_SUMS), (sums.lineage_id, sums.generation)
-        for file in tables.files(USER_WINDOW_SUMS, lambda of: (of["lineage_id"], of["generation"]) == key):
-            mine = BucketedFile("sums", f"{uri}/{file.path}", day_number(sums.as_of), True, False)
-            yield mine, file.values["user_slice"]
+        for file in tables.files(USER_WINDOW_SUMS, lambda v: (v["lineage_id"], v["generation"]) == key):
+            bucketed = BucketedFile("sums", f"{uri}/{file.path}", day_number(sums.as_of), True, False)
+            yield bucketed, file.values["user_slice"]
     if inputs.has_profiles:
         uri = tables.uri(USER_PROFILES)
         for file in tables.files(USER_PROFILES, version=inputs.profiles.version):
@@ -93,12 +93,12 @@ def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, s
 
 
 def rows_of_inputs(inputs: Inputs) -> DataFrame:
-    """Bring all rows to one schema."""
+    """Return the rows of all inputs in one schema."""
     tables = inputs.tables
     frames = []
     for tiles in inputs.tiles:
-        marks = {"day": F.unix_date("event_date"), "before": F.lit(tiles.before), "after": F.lit(tiles.after)}
-        frames.append(of_kind(rows_of_revisions(tables, tiles.revision_by_day).withColumns(marks), "tiles"))
+        constants = {"day": F.unix_date("event_date"), "before": F.lit(tiles.before), "after": F.lit(tiles.after)}
+        frames.append(of_kind(rows_of_revisions(tables, tiles.revision_by_day).withColumns(constants), "tiles"))
     if inputs.sums is not None:
         sums = tables.read(USER_WINDOW_SUMS).where(
             f"lineage_id = '{inputs.sums.lineage_id}' AND generation = {inputs.sums.generation}"
@@ -107,6 +107,6 @@ def rows_of_inputs(inputs: Inputs) -> DataFrame:
     if inputs.has_profiles:
         frames.append(of_kind(inputs.profile_rows(), "profiles"))
     rows = frames[0]
-    for more in frames[1:]:
-        rows = rows.unionByName(more)
+    for frame in frames[1:]:
+        rows = rows.unionByName(frame)
     return rows

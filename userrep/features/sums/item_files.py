@@ -1,4 +1,4 @@
-"""Which files the item vectors of a job lie in, how large they are, and in how many parts they are to be taken."""
+"""The files and size of the item vectors of a job, and the number of parts to process them in."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -18,7 +18,7 @@ from userrep.store.tables import Tables
 
 
 class ItemParts(NamedTuple):
-    """In how many parts a job takes items, a power of two, and what the vectors of all its versions take in memory."""
+    """The number of parts (a power of two) that items are processed in, and the memory of all vectors of a job."""
 
     num_parts: int
     num_bytes: int
@@ -29,14 +29,14 @@ class ItemParts(NamedTuple):
 
 
 def item_parts(tables: Tables, config: Config, versions: Versions, dates: Sequence[date]) -> ItemParts:
-    """Choose by size in how many parts a job of these dates takes items: one where a worker may hold all vectors.
+    """Choose the number of parts by size: one if a worker can keep all vectors of these dates in memory.
 
-    A worker holds, of each version that the job uses, items x (dims + modalities) float64; the items' ids, some 30
-    bytes each, come on top of it. Goes by the ledger, which counts an item more than once only where modalities have
-    different items. Cost: one look at a ledger.
+    A worker keeps items x (dims + modalities) float64 for each version that the job uses. Item ids (some 30 bytes each)
+    are not included in ``num_bytes``. Sizes come from the ledger, which counts an item more than once only if
+    modalities have different items. Cost: one ledger read.
     """
-    made = made_versions(tables, versions.lineage_id)
-    used = [made[version] for version in {versions.valid_at(day) for day in dates} if version in made]
+    records = made_versions(tables, versions.lineage_id)
+    used = [records[version] for version in {versions.valid_at(day) for day in dates} if version in records]
     num_items = sum(min(version.num_items, sum(version.num_vectors.values())) for version in used)
     num_bytes = num_items * pooled_width(FeatureSpec.of(config)) * 8
     return ItemParts(power_of_two(num_bytes / config.spark.item_vectors_bytes), num_bytes)
@@ -45,27 +45,29 @@ def item_parts(tables: Tables, config: Config, versions: Versions, dates: Sequen
 def dated_vectors(
     tables: Tables, config: Config, versions: Versions, dates: Sequence[date]
 ) -> tuple[tuple[date, VectorFiles], ...]:
-    """Pin the files of the item vectors that each date uses."""
-    made = made_versions(tables, versions.lineage_id)
-    found = {
+    """Pin the item-vector files that each date uses."""
+    records = made_versions(tables, versions.lineage_id)
+    files_by_version = {
         version: VectorFiles(
-            _files(tables, config, versions.lineage_id, version), made[version].largest if version in made else 0.0
+            _files(tables, config, versions.lineage_id, version),
+            records[version].largest if version in records else 0.0,
         )
         for version in {versions.valid_at(day) for day in dates}
     }
-    return tuple((day, found[versions.valid_at(day)]) for day in dates)
+    return tuple((day, files_by_version[versions.valid_at(day)]) for day in dates)
 
 
 def _files(tables: Tables, config: Config, lineage_id: str, version: date) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """List a version's files, by modality."""
+    """Return the files of a version by modality."""
     if isinstance(tables, FileTables):
         uri, key = tables.uri(ITEM_VECTORS), (lineage_id, version)
-        found = tables.files(ITEM_VECTORS, lambda of: (of["lineage_id"], of["valid_from"]) == key)
-        paths = [(f"{uri}/{file.path}", file.values["modality"]) for file in found]
+        files = tables.files(ITEM_VECTORS, lambda values: (values["lineage_id"], values["valid_from"]) == key)
+        paths = [(f"{uri}/{file.path}", file.values["modality"]) for file in files]
     else:
-        files = read_vectors(tables, lineage_id, version).inputFiles()
-        paths = [(path, partition_values(path)["modality"]) for path in files]
+        uris = read_vectors(tables, lineage_id, version).inputFiles()
+        paths = [(uri, partition_values(uri)["modality"]) for uri in uris]
     by_modality = {
-        name: tuple(sorted(path for path, of in paths if of == name)) for name in sorted(config.item_vectors)
+        name: tuple(sorted(path for path, modality in paths if modality == name))
+        for name in sorted(config.item_vectors)
     }
     return tuple(by_modality.items())

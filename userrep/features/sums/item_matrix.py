@@ -1,4 +1,4 @@
-"""Item vectors in a worker's memory: those of a range of item buckets, of the versions that a task needs.
+"""Item vectors in a worker's memory: a range of item buckets, for the versions that a task needs.
 
 Shapes: I items, E numbers of all modalities' vectors, M modalities, X = E + M.
 """
@@ -22,10 +22,10 @@ from userrep.store.storage import open_parquet, parquet_footer
 
 
 class VectorFiles(NamedTuple):
-    """One version of the item vectors, as the driver has pinned it.
+    """One version of the item vectors, pinned by the driver.
 
-    ``files``: its Parquet files, by modality. ``largest``: the largest absolute component of all of them, whichever
-    part of them a task reads.
+    ``files``: its Parquet files by modality. ``largest``: the largest absolute component of all its vectors, including
+    those that a task does not read.
     """
 
     files: tuple[tuple[str, tuple[str, ...]], ...]
@@ -34,9 +34,9 @@ class VectorFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class ItemMatrix:
-    """A version's vectors of all modalities side by side, then one mark per modality; zeros where an item has none.
+    """A version's vectors of all modalities side by side, then one mark per modality; zeros if an item has no vector.
 
-    ``item_ids`` are in the order of their hashes ``hash_I``.
+    ``item_ids`` are sorted by their hashes ``hash_I``.
     """
 
     item_ids: pa.Array
@@ -51,45 +51,46 @@ class ItemMatrix:
         return cls(item_ids.take(pa.array(order)), np.zeros((len(item_ids), width)), hash_I[order])
 
     def rows_of(self, item_ids: pa.Array) -> Ints:
-        """Return each item's row, -1 for an item that is not there. ``item_ids``: text, no nulls.
+        """Return each item's row, -1 for unknown items. ``item_ids``: text, no nulls.
 
-        Cost: a binary search per item, whatever the size of the matrix; a hash table of all its ids would take a third
-        of a second for 1.5M of them, each time. Where two items of the matrix have one hash, that is what is done.
+        Cost: one binary search per item. A hash table of 1.5M ids would take a third of a second per call; it is used
+        only if two items of the matrix have the same hash.
         """
         if np.any(self.hash_I[1:] == self.hash_I[:-1]):
-            found = pc.index_in(item_ids, value_set=self.item_ids).fill_null(-1)
-            return found.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+            row_N = pc.index_in(item_ids, value_set=self.item_ids).fill_null(-1)
+            return row_N.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
         if not len(self.hash_I) or not len(item_ids):
             return np.full(len(item_ids), -1)
         row_N = np.minimum(np.searchsorted(self.hash_I, hash64(item_ids)), len(self.hash_I) - 1)
-        is_it = pc.equal(self.item_ids.take(pa.array(row_N)), item_ids).fill_null(False)
-        return np.where(is_it.to_numpy(zero_copy_only=False), row_N, -1)
+        is_match = pc.equal(self.item_ids.take(pa.array(row_N)), item_ids).fill_null(False)
+        return np.where(is_match.to_numpy(zero_copy_only=False), row_N, -1)
 
 
-_held: dict[tuple[VectorFiles, str, BucketRange], ItemMatrix] = {}
+_matrix_cache: dict[tuple[VectorFiles, str, BucketRange], ItemMatrix] = {}
 
 
 def item_matrices(
     versions: Sequence[VectorFiles], spec: FeatureSpec, items: BucketRange
 ) -> dict[VectorFiles, ItemMatrix]:
-    """Return the vectors of a range of items, of each version, read once per worker: items x X float64.
+    """Return the vectors of a range of items for each version: items x X float64, cached per worker.
 
-    A worker holds what the task at hand needs and lets go of all else first: of tasks that follow each other, those
-    of one range of items and the same versions read nothing again.
+    The cache contains only what the current task needs, so consecutive tasks with the same range of items and the same
+    versions do not read again.
     """
-    wanted = {version: (version, str(spec.modalities), items) for version in versions}
-    for key in _held.keys() - set(wanted.values()):
-        del _held[key]
-    for version, key in wanted.items():
-        if key not in _held:
-            _held[key] = read_matrix(version, spec, items)
-    return {version: _held[key] for version, key in wanted.items()}
+    keys = {version: (version, str(spec.modalities), items) for version in versions}
+    for key in _matrix_cache.keys() - set(keys.values()):
+        del _matrix_cache[key]
+    for version, key in keys.items():
+        if key not in _matrix_cache:
+            _matrix_cache[key] = read_matrix(version, spec, items)
+    return {version: _matrix_cache[key] for version, key in keys.items()}
 
 
 def read_matrix(version: VectorFiles, spec: FeatureSpec, items: BucketRange) -> ItemMatrix:
-    """Read the vectors of a range of items. Cost: the footers, once a worker; the row groups that may hold the range.
+    """Read the vectors of a range of items.
 
-    Memory on the way: the matrix, the ids twice, and the row groups of one file.
+    Cost: the footers, once per worker, and the row groups that can contain the range. Peak memory: the matrix, the ids
+    twice, and the row groups of one file.
     """
     files = dict(version.files)
     ids = [rows.column("item_id") for paths in files.values() for rows in _rows(paths, ["item_id"], items)]
@@ -106,7 +107,7 @@ def read_matrix(version: VectorFiles, spec: FeatureSpec, items: BucketRange) -> 
 
 
 def _rows(paths: Sequence[str], columns: list[str], items: BucketRange) -> Iterator[pa.Table]:
-    """Read the rows of a range of items, file by file."""
+    """Yield the rows of a range of items, file by file."""
     for path in paths:
         footer = parquet_footer(path)
         groups = groups_within(footer, items)
@@ -119,5 +120,5 @@ def _rows(paths: Sequence[str], columns: list[str], items: BucketRange) -> Itera
 
 
 def groups_within(footer: pq.FileMetaData, items: BucketRange) -> list[int]:
-    """Return the row groups of a file that may hold items of a range, by the footer's statistics."""
-    return [number for number, held in enumerate(ranges_of_groups(footer, "item_bucket")) if held.meets(items)]
+    """Return the row groups of a file that can contain items of a range, according to the footer's statistics."""
+    return [number for number, buckets in enumerate(ranges_of_groups(footer, "item_bucket")) if buckets.meets(items)]

@@ -1,7 +1,7 @@
-"""Items in parts: where their vectors are too large for a worker, each task takes those of a range of item buckets.
+"""Items in parts: if the item vectors are too large for a worker, each task processes one range of item buckets.
 
-Each tile is of one item, so that it lies in exactly one part: counts, weights, context and last events are added once,
-as vectors are. An onboarding pick likewise.
+Each tile and each onboarding pick has one item and so belongs to exactly one part. Counts, weights, context and last
+events are therefore added once, like vectors.
 """
 
 import numpy as np
@@ -17,19 +17,19 @@ from userrep.store.hashing import bucket_of as buckets_of
 
 
 def only_items(chunk: Chunk, items: BucketRange) -> Chunk:
-    """Keep the tiles of the items in a range, and the profiles that have a pick in it; sums stay.
+    """Keep the tiles of the items in a range, and the profiles with a pick in it; sums are unchanged.
 
-    Cost: a hash for each distinct item of the chunk, and a copy of the tiles that stay.
+    Cost: one hash per distinct item of the chunk, and a copy of the remaining tiles.
     """
-    tiles = chunk.tiles.filter(pa.array(_are_in(chunk.tiles.column("item_id").chunks, items)))
+    tiles = chunk.tiles.filter(pa.array(_is_in_range(chunk.tiles.column("item_id").chunks, items)))
     picks = combined(chunk.profiles.column("pick_items"))
     row_P = np.repeat(np.arange(len(picks)), picks.value_lengths().fill_null(0).to_numpy())
     has_pick = np.zeros(len(picks), bool)
-    has_pick[row_P[_are_in([picks.flatten()], items)]] = True
+    has_pick[row_P[_is_in_range([picks.flatten()], items)]] = True
     return Chunk(tiles, chunk.sums, chunk.profiles.filter(pa.array(has_pick)))
 
 
-def _are_in(pieces: list[pa.Array], items: BucketRange) -> Flags:
+def _is_in_range(pieces: list[pa.Array], items: BucketRange) -> Flags:
     codes = Items.of(pieces)
     bucket_D = buckets_of(codes.distinct)
     is_in: Flags = ((bucket_D >= items.start) & (bucket_D < items.stop))[codes.code_N]
@@ -37,9 +37,9 @@ def _are_in(pieces: list[pa.Array], items: BucketRange) -> Flags:
 
 
 def by_item_part(rows: DataFrame, num_parts: int) -> DataFrame:
-    """Add ``item_part`` to rows of all kinds: that of a tile's item; of sums, the first; of a profile, its picks'.
+    """Add ``item_part``: the part of a tile's item, part 0 for sums, and the parts of a profile's picks.
 
-    A profile comes once for each part that it has a pick in; one without picks is left out.
+    A profile is repeated for each part with one of its picks; a profile without picks is dropped.
     """
 
     def part_of(item: Column) -> Column:

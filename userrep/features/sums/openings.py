@@ -1,9 +1,9 @@
-"""Opening sums: what a stream starts from on the days that a batch does not know yet.
+"""The stream base: sums per user that a stream starts from, stored in the ``openings`` tables.
 
-The stream works ahead on an as-of date A: its users' features are the sums over all days before the open ones,
-``[A - open_days, A)``, plus the events of the open days that it has seen itself. So what is kept for A, its opening,
-is the state of the window sums without the open days, seen from A; it can be made days before the stream needs it.
-Late events of an open day need no correction: the stream holds the whole day.
+A stream works ahead on an as-of date A. Its users' features are the sums over all days before the open days ``[A -
+open_days, A)``, plus the events of the open days that the stream has seen itself. The base of A is therefore the window
+sums as seen from A without the open days. It can be built days before the stream needs it. Late events of an open day
+need no correction, because the stream reads the whole day.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -16,8 +16,8 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.sides import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.refresh import Difference, Generation, Motion, generations
-from userrep.features.sums.tasks import written
+from userrep.features.sums.refresh import Difference, Generation, SumsUpdate, generations
+from userrep.features.sums.tasks import write_files
 from userrep.features.sums.writing import Destination
 from userrep.items.versions import Versions
 from userrep.store.file_tables import FileTables
@@ -30,9 +30,9 @@ from userrep.utc import utc_now
 
 @dataclass(frozen=True)
 class Opening:
-    """The opening of an as-of date: over days before ``open_from``, by the item vectors of ``valid_from``.
+    """The stream base of an as-of date: sums over days before ``open_from``, by the item vectors of ``valid_from``.
 
-    ``table_version``: of ``user_openings``, in which its rows are.
+    ``table_version``: the version of ``user_openings`` that contains its rows.
     """
 
     as_of: date
@@ -45,7 +45,7 @@ class Opening:
 
 
 def openings(tables: Tables, lineage_id: str) -> dict[date, Opening]:
-    """Return the openings that a lineage has, by as-of date. Driver memory: a few entries."""
+    """Return a lineage's stream bases by as-of date. Driver memory: a few entries."""
     rows = newest_openings(tables, lineage_id=lineage_id).values()
     return {
         row.as_of: Opening(
@@ -57,7 +57,7 @@ def openings(tables: Tables, lineage_id: str) -> dict[date, Opening]:
 
 
 def newest_openings(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
-    """Return the ledger's row of each lineage and as-of date, of those with these values. Driver memory: few."""
+    """Return the newest ledger row per lineage and as-of date among rows with these values. Driver memory: few rows."""
     return {(row.lineage_id, row.as_of): row for row in tables.ledger(OPENINGS, **equal)}
 
 
@@ -71,17 +71,17 @@ def build_openings(
     open_days: int,
     only_missing: bool = False,
 ) -> list[tuple[Opening, str]]:
-    """Make the openings of the ``open_days - 1`` dates after ``as_of`` that are missing or stale; those before it go.
+    """Build the missing or stale stream bases of the ``open_days - 1`` dates after ``as_of``, and delete older ones.
 
-    None of them has a day in it that closed within the last day: what comes late for that the stream holds. Stale is
-    one whose days, item vectors, users or picks have changed since; with ``only_missing`` it stays. ``as_of``: the
-    newest date whose tiles and features are there; its item vectors are used, also where a later date begins a new
-    version. ``profiles``: those of the run; without them, they are brought up to date. Returns the openings that were
-    made, with the reason.
+    A base contains no day that closed within the last day, since the stream reads late events of those days itself. A
+    base is stale if its days, item vectors, users or picks have changed; ``only_missing`` keeps stale ones. ``as_of``:
+    the newest date with tiles and features. Its item vectors are used even if a later date starts a new version.
+    ``profiles``: the profiles pinned by the run; without them, ``user_profiles`` is refreshed first. Returns the bases
+    that were built, with the reason.
 
-    Cost of each: the window sums are read and written once, with the tiles of the days by which they differ; without
-    window sums, or where item vectors are new, the tiles of all windows are read. No shuffle. Killed in between, the
-    next run makes what is missing.
+    Cost per base: the window sums are read and written once, with the tiles of the days that differ. Without window
+    sums or with new item vectors, the tiles of all windows are read. No shuffle. After a kill, the next run builds what
+    is missing.
 
     Raises
     ------
@@ -89,64 +89,64 @@ def build_openings(
         If the tables are in a catalog: a stream reads single users from files.
     """
     tables = with_files(tables)
-    ledger, there = tile_ledger(tables), openings(tables, versions.lineage_id)
-    profiles, made = profiles or refresh_profiles(tables, config), []
+    ledger, existing = tile_ledger(tables), openings(tables, versions.lineage_id)
+    profiles, built = profiles or refresh_profiles(tables, config), []
     for day in (as_of + timedelta(days=k) for k in range(1, open_days)):
         start, open_from = day - timedelta(days=FeatureSpec.of(config).span), day - timedelta(days=open_days)
-        revisions = {held: revision for held, (_, revision) in ledger.latest.items() if start <= held < open_from}
-        wanted = Opening(day, open_from, versions.valid_at(as_of), revisions, profiles.sides_hash)
-        reason = _reason(there.get(day), wanted)
-        if reason and not (only_missing and day in there):
-            state = Generation(0, day, wanted.valid_from, revisions, 0)
-            motion = Motion(tables, config, versions, state, ledger, generations(tables, versions.lineage_id))
-            made.append((_make(tables, motion, wanted, profiles, gone_before=as_of), reason))
-    return made
+        revisions = {past: revision for past, (_, revision) in ledger.latest.items() if start <= past < open_from}
+        target = Opening(day, open_from, versions.valid_at(as_of), revisions, profiles.sides_hash)
+        reason = _stale_reason(existing.get(day), target)
+        if reason and not (only_missing and day in existing):
+            state = Generation(0, day, target.valid_from, revisions, 0)
+            update = SumsUpdate(tables, config, versions, state, ledger, generations(tables, versions.lineage_id))
+            built.append((_build(tables, update, target, profiles, oldest=as_of), reason))
+    return built
 
 
 def with_files(tables: Tables) -> FileTables:
-    """Return the tables as what a stream needs: files that it reads itself. Raises UsageError if they have none."""
+    """Return the tables if they are stored in files, which a stream reads directly. Otherwise raises UsageError."""
     if not isinstance(tables, FileTables):
         raise UsageError(
-            "stream: looks users up in the tables' files, which it cannot in a catalog; set root: to a path or a URI "
-            "(s3a://, abfss://) instead of catalog: and schema:."
+            "stream: needs tables in files, got tables in a catalog. Set root: to a path or a URI (s3a://, abfss://) "
+            "instead of catalog: and schema:."
         )
     return tables
 
 
-def _reason(there: Opening | None, wanted: Opening) -> str:
-    """Say why an opening has to be made; an empty text if it has not."""
-    if there is None:
-        return "not made yet"
-    if there.open_from != wanted.open_from:
-        return "other open days"
-    if there.valid_from != wanted.valid_from:
-        return f"item vectors of {wanted.valid_from}"
-    if there.revision_by_day != wanted.revision_by_day:
+def _stale_reason(existing: Opening | None, target: Opening) -> str:
+    """Return why a stream base must be built; empty if it is up to date."""
+    if existing is None:
+        return "not built yet"
+    if existing.open_from != target.open_from:
+        return "number of open days changed"
+    if existing.valid_from != target.valid_from:
+        return f"item vectors of {target.valid_from} are new"
+    if existing.revision_by_day != target.revision_by_day:
         return "days of the log changed"
-    return "users or picks changed" if there.sides_hash != wanted.sides_hash else ""
+    return "users or picks changed" if existing.sides_hash != target.sides_hash else ""
 
 
-def _make(tables: FileTables, motion: Motion, wanted: Opening, profiles: Profiles, *, gone_before: date) -> Opening:
-    """Write an opening's rows, then its row of the ledger; both replace what no stream needs any more."""
-    lineage_id = motion.versions.lineage_id
-    base, _ = motion.base()
-    difference = Difference.between(base, motion.made, FeatureSpec.of(motion.config))
+def _build(tables: FileTables, update: SumsUpdate, target: Opening, profiles: Profiles, *, oldest: date) -> Opening:
+    """Write the rows of a stream base, then its ledger row. Both replace bases of dates before ``oldest``."""
+    lineage_id = update.versions.lineage_id
+    base, _ = update.base()
+    difference = Difference.between(base, update.target, FeatureSpec.of(update.config))
     since = tables.version(USER_OPENINGS)
-    inputs = motion.inputs(base, difference, profiles)
+    inputs = update.inputs(base, difference, profiles)
     destination = Destination(tables.target(USER_OPENINGS), {"lineage_id": lineage_id})
-    job, plan = motion.job(base, difference, ("openings",)), motion.plan(base, difference)
-    files = [made.file for made in written(inputs, job, plan, {"openings": destination})]
+    job, plan = update.job(base, difference, ("openings",)), update.plan(base, difference)
+    files = [output.file for output in write_files(inputs, job, plan, {"openings": destination})]
 
-    def is_replaced(of: dict[str, Any]) -> bool:
-        return bool(of["lineage_id"] == lineage_id and (of["as_of"] == wanted.as_of or of["as_of"] < gone_before))
+    def is_replaced(values: dict[str, Any]) -> bool:
+        is_superseded = values["as_of"] == target.as_of or values["as_of"] < oldest
+        return bool(values["lineage_id"] == lineage_id and is_superseded)
 
     tables.commit(USER_OPENINGS, files, replacing=is_replaced, since=since)
     num_users = sum(file.num_rows for file in files)
-    opening = replace(wanted, num_users=num_users, table_version=tables.version(USER_OPENINGS))
+    opening = replace(target, num_users=num_users, table_version=tables.version(USER_OPENINGS))
     tables.add(
         OPENINGS,
         [vars(opening) | {"lineage_id": lineage_id, "built_at": utc_now()}],
-        replacing=f"lineage_id = '{lineage_id}' "
-        f"AND (as_of = {sql_date(wanted.as_of)} OR as_of < {sql_date(gone_before)})",
+        replacing=f"lineage_id = '{lineage_id}' AND (as_of = {sql_date(target.as_of)} OR as_of < {sql_date(oldest)})",
     )
     return opening

@@ -1,7 +1,7 @@
-"""What a task makes of chunks: features or sums of some as-of dates, from tiles, from earlier sums, or both.
+"""The work of one pooling task: features or sums of some as-of dates from tiles, earlier sums, or both.
 
-Memory of a task: a step of rows, a block of sums, and of the item vectors one copy of each version that the job uses
-per worker, or of the task's part of them.
+Memory of a task: one step of rows, one block of sums, and per worker one copy of each item-vector version of the job,
+or of the task's part of it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.accumulate import Floats, Sums, moved, pooled_width, with_days, without_days
+from userrep.features.sums.accumulate import Floats, Sums, add_last_events, clear_last_events, move_tiles, pooled_width
 from userrep.features.sums.batches import features_batch, openings_batch, summed_picks, sums_batch
 from userrep.features.sums.chunk import Block, Chunk, blocks, names_of
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices
@@ -35,15 +35,15 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class PoolingJob:
-    """What to make of chunks: features, sums, openings of each date, with the version of the item vectors that it uses.
+    """The outputs to compute from chunks: features, sums or openings of each date, with its item-vector version.
 
-    ``before`` : the as-of date of the sums that chunks bring, which tiles move on from; None: they bring none.
-    ``changed_days`` : days (since 1970) whose tiles before and after differ.
-    ``is_whole`` : chunks bring all rows of their users; if not, what comes out are parts of sums, to be added up.
-    ``adds_up`` : chunks bring parts of the sums of the dates themselves, and no tiles.
-    ``item_parts`` : in how many parts items are taken, equal ranges of their buckets. If in several, parts of sums
-    bring the sums of the onboarding picks' vectors too, so that adding them up needs no vectors.
-    ``item_part`` : the part whose items are to be summed, with ``is_whole`` false; None: all, or none of several parts.
+    ``before`` : as-of date of the sums in the chunks, from which tiles move on; None if chunks contain no sums.
+    ``changed_days`` : days (since 1970) whose tiles differ between the old and the new sums.
+    ``is_whole`` : chunks contain all rows of their users. If not, the outputs are partial sums.
+    ``adds_up`` : chunks contain partial sums of the dates themselves, and no tiles.
+    ``item_parts`` : number of parts that items are split into, as equal ranges of their buckets. If more than one,
+    partial sums include the sums of the onboarding picks' vectors, so that adding them up needs no vectors.
+    ``item_part`` : the part to sum, with ``is_whole`` false. None: all items, or no part of several.
     """
 
     spec: FeatureSpec
@@ -57,57 +57,57 @@ class PoolingJob:
     item_part: int | None = None
 
     def for_parts(self) -> "PoolingJob":
-        """Return the job that makes parts of this one's sums."""
+        """Return the job that computes partial sums for this one."""
         return replace(self, is_whole=False, outputs=("sums",))
 
     def for_adding_up(self) -> "PoolingJob":
-        """Return the job that makes this one's rows of such parts."""
+        """Return the job that computes this one's outputs from partial sums."""
         return replace(self, before=None, changed_days=(), adds_up=True)
 
     def run(self, steps: Iterable[Iterator[Chunk]]) -> Iterator[Made]:
-        """Make the job's outputs of all users; a step of several chunks is made in parts, then added up."""
+        """Yield the outputs of all users. A step of several chunks is summed in parts, which are then added up."""
         for step in steps:
             first, second = next(step, None), next(step, None)
             if first is None:
                 continue
             if second is None or not self.is_whole:
                 for chunk in chain((first,) if second is None else (first, second), step):
-                    yield from self._of_chunk(chunk)
+                    yield from self._run_chunk(chunk)
             else:
-                yield from self._in_parts(chain((first, second), step))
+                yield from self._run_in_parts(chain((first, second), step))
 
     def alone(self, chunk: Chunk) -> Iterator[Made]:
-        """Make the job's outputs of one chunk in this process, of items part by part where they are in several."""
+        """Yield the outputs of one chunk in this process, part by part if items are in several parts."""
         if self.item_parts == 1:
-            return self._of_chunk(chunk)
+            return self._run_chunk(chunk)
         jobs = [replace(self.for_parts(), item_part=part) for part in range(self.item_parts)]
-        made = [made.rows for job in jobs for made in job._of_chunk(chunk)]
-        return self._summed_up(made, chunk.profiles)
+        parts = [output.rows for job in jobs for output in job._run_chunk(chunk)]
+        return self._add_up_parts(parts, chunk.profiles)
 
-    def _in_parts(self, chunks: Iterable[Chunk]) -> Iterator[Made]:
-        in_parts = self.for_parts()
+    def _run_in_parts(self, chunks: Iterable[Chunk]) -> Iterator[Made]:
+        part_job = self.for_parts()
         parts: list[pa.RecordBatch] = []
         profiles: list[pa.Table] = []
         for chunk in chunks:
-            parts += [made.rows for made in in_parts._of_chunk(chunk)]
+            parts += [output.rows for output in part_job._run_chunk(chunk)]
             profiles.append(chunk.profiles)
-        yield from self._summed_up(parts, pa.concat_tables(profiles))
+        yield from self._add_up_parts(parts, pa.concat_tables(profiles))
 
-    def _summed_up(self, parts: list[pa.RecordBatch], profiles: pa.Table) -> Iterator[Made]:
+    def _add_up_parts(self, parts: list[pa.RecordBatch], profiles: pa.Table) -> Iterator[Made]:
         tables = {"profiles": profiles}
         if parts:
             tables["sums"] = as_chunk_of_sums(pa.Table.from_batches(parts), context=bool(self.spec.context))
-        return self.for_adding_up()._of_chunk(Chunk.of(**tables))
+        return self.for_adding_up()._run_chunk(Chunk.of(**tables))
 
-    def _of_chunk(self, chunk: Chunk) -> Iterator[Made]:
+    def _run_chunk(self, chunk: Chunk) -> Iterator[Made]:
         if self.item_part is not None:
             chunk = only_items(chunk, range_of(self.item_part, self.item_parts))
-        brings_picks = self.item_parts > 1 and not self.is_whole and self.spec.onboarding
+        adds_picks = self.item_parts > 1 and not self.is_whole and self.spec.onboarding
         for block in blocks(chunk, self.spec):
-            states = self._added_up(block) if self.adds_up else self._moved_on(block)
+            states = self._add_up_rows(block) if self.adds_up else self._move_on(block)
             for (as_of, files), state in zip(self.dates, states, strict=True):
-                is_asked = brings_picks or "features" in self.outputs
-                sums = replace(state, picks_UX=self._picks(block, state, files, as_of)) if is_asked else state
+                needs_picks = adds_picks or "features" in self.outputs
+                sums = replace(state, picks_UX=self._picks(block, state, files, as_of)) if needs_picks else state
                 for output in self.outputs:
                     if output == "sums":
                         rows = sums_batch(sums, block, self.spec, as_of, is_part=not self.is_whole)
@@ -118,54 +118,54 @@ class PoolingJob:
                     yield Made(output, as_of, rows)
 
     def _picks(self, block: Block, sums: Sums, files: VectorFiles, as_of: date) -> Floats:
-        """Sum the vectors of what was picked before ``as_of``, or take the sums that parts have brought."""
-        found = None
+        """Sum the vectors of the picks before ``as_of``, or return the sums contained in partial sums."""
+        picks_UX = None
         if self.item_parts > 1 and self.item_part is None:
-            found = sums.picks_UX
-        elif len(block.profiles.pick_user_P):  # without any, no vectors are read for it
-            found = summed_picks(block, self._matrices()[files], as_of)
-        return found if found is not None else np.zeros((len(block.user_ids), pooled_width(self.spec)))
+            picks_UX = sums.picks_UX
+        elif len(block.profiles.pick_user_P):  # without picks, no vectors need to be read
+            picks_UX = summed_picks(block, self._matrices()[files], as_of)
+        return picks_UX if picks_UX is not None else np.zeros((len(block.user_ids), pooled_width(self.spec)))
 
     def _matrices(self) -> dict[VectorFiles, ItemMatrix]:
-        """Return the item vectors of each date's version, of the part that is to be summed."""
+        """Return the item vectors of each date's version, for the part to sum."""
         versions = list(dict.fromkeys(files for _, files in self.dates))
         return item_matrices(versions, self.spec, range_of(self.item_part or 0, self.item_parts))
 
     def _days(self) -> range:
-        """Return the days that windows reach, before and after."""
+        """Return the days covered by the windows of all dates, including the earlier sums."""
         as_ofs = [day_number(as_of) for as_of, _ in self.dates] + ([day_number(self.before)] if self.before else [])
         return range(min(as_ofs) - self.spec.span, max(as_ofs))
 
-    def _added_up(self, block: Block) -> Iterator[Sums]:
+    def _add_up_rows(self, block: Block) -> Iterator[Sums]:
         for as_of, _ in self.dates:
             yield block.sums_rows.summed(self.spec, len(block.user_ids), self._days(), day_number(as_of))
 
-    def _moved_on(self, block: Block) -> Iterator[Sums]:
-        """Start from the sums before, or from nothing, and move from date to date; only what changes costs."""
+    def _move_on(self, block: Block) -> Iterator[Sums]:
+        """Start from the earlier sums or from zero and move from date to date; only rows that change cost time."""
         tiles, spec = block.tiles, self.spec
         start = day_number(self.before) if self.before else -1
         sums = block.sums_rows.summed(spec, len(block.user_ids), self._days(), start)
-        without_days(sums, self.changed_days)
-        with_days(sums, tiles)
-        nowhere_N = np.full(len(tiles.user_N), -1)
-        ring_N = np.where(tiles.before_N, tiles.rings(spec, self.before), -1) if self.before else nowhere_N
+        clear_last_events(sums, self.changed_days)
+        add_last_events(sums, tiles)
+        no_ring_N = np.full(len(tiles.user_N), -1)
+        ring_N = np.where(tiles.before_N, tiles.rings(spec, self.before), -1) if self.before else no_ring_N
         version = self.dates[0][1]
         matrices = self._matrices()
         item_N = block.tile_items.rows_in(matrices[version])
         for as_of, files in self.dates:
-            if files != version:  # the sums of one version say nothing about another's
+            if files != version:  # sums of different versions are not comparable
                 sums = Sums.zeros_like(sums)
-                ring_N, version = nowhere_N, files
+                ring_N, version = no_ring_N, files
                 item_N = block.tile_items.rows_in(matrices[version])
             next_N = np.where(tiles.after_N, tiles.rings(spec, as_of), -1)
             vectors_IX = matrices[version].vectors_IX
-            sums = moved(sums, tiles, item_N, vectors_IX, spec, ring_before_N=ring_N, ring_after_N=next_N)
+            sums = move_tiles(sums, tiles, item_N, vectors_IX, spec, ring_before_N=ring_N, ring_after_N=next_N)
             ring_N = next_N
             yield sums
 
 
 def as_chunk_of_sums(rows: pa.Table, *, context: bool) -> pa.Table:
-    """Bring rows of ``user_window_sums`` to the form that chunks have."""
+    """Convert rows of ``user_window_sums`` to the schema of chunks."""
     names = names_of("sums", context=context)
     days = rows.column("as_of").cast(pa.int32())
     columns = [days if name == "day" else rows.column(name) for name in names]

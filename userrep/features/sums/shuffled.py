@@ -1,4 +1,4 @@
-"""Rows of all kinds in one shuffle by user bucket, where tasks can't read files themselves; and back to chunks."""
+"""Rows of all kinds in one shuffle by user bucket, and back to chunks; for tables that tasks cannot read as files."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,7 +12,7 @@ from userrep.features.sums.bucketed import MOST_ROWS, STEP_ROWS
 from userrep.features.sums.chunk import KINDS, Chunk, names_of
 from userrep.spark.nested import empty
 
-_BYTES_PER_ROW = 256  # of a tile, about; a row of sums counts as several
+_BYTES_PER_ROW = 256  # of a tile, approximately; a row of sums counts as several
 
 _COLUMNS = {
     "kind": "string", "user_bucket": "int", "user_id": "string", "item_id": "string", "weight": "double",
@@ -24,7 +24,7 @@ _COLUMNS = {
 
 
 def of_kind(rows: DataFrame, kind: str) -> DataFrame:
-    """Bring rows of one kind to the schema that all kinds share; times become microseconds, as-of dates days."""
+    """Convert rows of one kind to the schema that all kinds share. Times become microseconds, as-of dates days."""
     columns = []
     for name, ddl in _COLUMNS.items():
         kind_of_column = T.DataType.fromDDL(ddl)
@@ -44,9 +44,9 @@ def of_kind(rows: DataFrame, kind: str) -> DataFrame:
 
 
 def steps_of_rows(batches: Iterable[pa.RecordBatch], *, context: bool) -> Iterator[Iterator[Chunk]]:
-    """Cut rows sorted by user bucket into steps; each step is to be used up before the next is asked for."""
-    source = _Ahead(batches)
-    while (rows := source.gathered()) is not None:
+    """Split rows sorted by user bucket into steps. Each step must be consumed before the next one is requested."""
+    source = _Lookahead(batches)
+    while (rows := source.next_rows()) is not None:
         bucket_N = rows.column("user_bucket").to_numpy()
         last = bucket_N[-1]
         cut = int(np.searchsorted(bucket_N, last))
@@ -59,8 +59,8 @@ def steps_of_rows(batches: Iterable[pa.RecordBatch], *, context: bool) -> Iterat
             yield _one_bucket(rows, source, int(last), context)
 
 
-def _one_bucket(rows: pa.Table, source: "_Ahead", bucket: int, context: bool) -> Iterator[Chunk]:
-    """Yield the rows of one bucket that has very many, as they come."""
+def _one_bucket(rows: pa.Table, source: "_Lookahead", bucket: int, context: bool) -> Iterator[Chunk]:
+    """Yield the rows of one very large bucket as they arrive."""
     while rows is not None:
         end = int(np.searchsorted(rows.column("user_bucket").to_numpy(), bucket, side="right"))
         if end:
@@ -68,26 +68,26 @@ def _one_bucket(rows: pa.Table, source: "_Ahead", bucket: int, context: bool) ->
         if end < rows.num_rows:
             source.put_back(rows.slice(end))
             return
-        rows = source.gathered()
+        rows = source.next_rows()
 
 
-class _Ahead:
-    """Batches with a memory: rows that were taken too early can be put back."""
+class _Lookahead:
+    """Batches with lookahead: rows that belong to a later step can be put back."""
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
         self._batches = (batch for batch in batches if batch.num_rows)
-        self._back: list[pa.Table] = []
+        self._put_back_rows: list[pa.Table] = []
         self._next = next(self._batches, None)
 
     def is_at_end(self) -> bool:
-        return self._next is None and not self._back
+        return self._next is None and not self._put_back_rows
 
     def put_back(self, rows: pa.Table) -> None:
-        self._back.append(rows)
+        self._put_back_rows.append(rows)
 
-    def gathered(self) -> pa.Table | None:
-        """Return about STEP_ROWS rows; more only until a second bucket is among them, None at the end."""
-        tables, self._back = self._back, []
+    def next_rows(self) -> pa.Table | None:
+        """Return about STEP_ROWS rows, or more until they contain a second bucket; None at the end."""
+        tables, self._put_back_rows = self._put_back_rows, []
         while self._next is not None:
             num_rows = sum(max(table.num_rows, table.nbytes // _BYTES_PER_ROW) for table in tables)
             if num_rows >= MOST_ROWS or (num_rows >= STEP_ROWS and _has_two_buckets(tables)):
@@ -105,7 +105,7 @@ def _chunk(rows: pa.Table, context: bool) -> Chunk:
     kinds = rows.column("kind")
     parts = {}
     for kind, schema in KINDS.items():
-        mine = rows.filter(pa.compute.equal(kinds, kind))
+        kind_rows = rows.filter(pa.compute.equal(kinds, kind))
         names = names_of(kind, context=context)
-        parts[kind] = pa.Table.from_arrays([mine.column(n).cast(schema.field(n).type) for n in names], names=names)
+        parts[kind] = pa.Table.from_arrays([kind_rows.column(n).cast(schema.field(n).type) for n in names], names=names)
     return Chunk.of(**parts)

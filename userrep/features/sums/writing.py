@@ -1,4 +1,4 @@
-"""What tasks make becomes files of tables, written by the tasks themselves, for the driver to commit."""
+"""Table files written by the tasks themselves, for the driver to commit."""
 
 import json
 from collections import defaultdict
@@ -17,14 +17,14 @@ from userrep.store.table_writer import TableWriter, Target
 
 
 class Destination(NamedTuple):
-    """Where tasks write an output, and the values of partition columns that are the same for all of its rows."""
+    """The target of an output, and the values of the partition columns that all of its rows share."""
 
     target: Target
     values: Mapping[str, Any]
 
 
 class Written(NamedTuple):
-    """A file that a task has written. Of features ``as_of`` is their date, ``num_inexact`` rows beyond exact sums."""
+    """A file written by a task. Features have ``as_of`` and ``num_inexact``, the rows whose sums are not exact."""
 
     output: Output
     as_of: date | None
@@ -33,14 +33,14 @@ class Written(NamedTuple):
 
     @classmethod
     def of(cls, row: Row) -> "Written":
-        """Read what ``Writing`` returns."""
+        """Read a row returned by ``Writing``."""
         file = TableFile(row.path, row.size, row.num_rows, json.loads(row.partition_values))
         return cls(row.output, row.as_of, file, row.num_inexact)
 
 
 @dataclass(frozen=True)
 class Writing:
-    """Has tasks write what they make, and return what they have written."""
+    """Writes the outputs of a task to files and returns a row for each file."""
 
     destinations: dict[Output, Destination]
     num_ranges: int
@@ -50,10 +50,10 @@ class Writing:
         "num_inexact BIGINT"
     )
 
-    def __call__(self, made: Iterable[Made]) -> Iterator[pa.RecordBatch]:
-        writers = {output: TableWriter(of.target) for output, of in self.destinations.items()}
+    def __call__(self, outputs: Iterable[Made]) -> Iterator[pa.RecordBatch]:
+        writers = {output: TableWriter(destination.target) for output, destination in self.destinations.items()}
         num_inexact: dict[date | None, int] = defaultdict(int)
-        for output, as_of, rows in made:
+        for output, as_of, rows in outputs:
             if not rows.num_rows:
                 continue
             target, values = self.destinations[output]

@@ -60,11 +60,9 @@ def fit_scaler(rows: DataFrame, layout: InputLayout) -> Scaler:
         num_rows, sum_F, sum_squares_F = 0, np.zeros(layout.width), np.zeros(layout.width)
         for batch in batches:
             part = Moments.of(layout.raw(batch))
-            num_rows, sum_F, sum_squares_F = (
-                num_rows + part.num_rows,
-                sum_F + part.sum_F,
-                sum_squares_F + part.sum_squares_F,
-            )
+            num_rows += part.num_rows
+            sum_F += part.sum_F
+            sum_squares_F += part.sum_squares_F
         yield pa.RecordBatch.from_pydict({"num_rows": [num_rows], "sums": [sum_F], "squares": [sum_squares_F]})
 
     parts = (

@@ -1,4 +1,4 @@
-"""The factorization of one version's interactions in one process, by the library ``implicit``.
+"""ALS factorization of one version's interactions in one process, with the library ``implicit``.
 
 Shapes: N rows of interactions, U users, I item numbers (0 up to the largest), D factors.
 """
@@ -14,29 +14,29 @@ from threadpoolctl import threadpool_limits
 
 from userrep.config import AlsVectors
 
-_BYTES_PER_ROW = 96  # of interactions, at the peak of a fit: 85 were measured with 8 million rows
-_START_LENGTH = 0.1  # of initial factors: with longer ones the fit stays closer to its start, at the price of quality
+_BYTES_PER_ROW = 96  # peak memory per row of interactions during a fit; 85 were measured with 8 million rows
+_START_LENGTH = 0.1  # norm of initial factors: longer ones keep the fit closer to its start, but cost quality
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-_COPIES = 2  # of the factors of users and items
+_COPIES = 2  # copies of all factors in memory
 
 
 def event_counts(rows: pa.Table, num_items: int) -> csr_matrix:
-    """Return the events of each user and item, float32 UI; rows of a user and an item are added up.
+    """Return the events of each user and item, float32 UI. Rows of the same user and item add up.
 
-    ``rows``: user_hash, item_index, num_events, in any order. Users without rows have none here.
+    ``rows``: user_hash, item_index, num_events, in any order. U contains only users with rows.
     """
     users, user_N = np.unique(rows.column("user_hash").to_numpy(), return_inverse=True)
     cells = user_N.astype(np.int32), rows.column("item_index").to_numpy()
     num_events_N = rows.column("num_events").to_numpy().astype(np.float32)
     counts_UI = csr_matrix((num_events_N, cells), shape=(len(users), num_items))
-    counts_UI.sum_duplicates()  # whole numbers: the order of the rows does not change the sums
+    counts_UI.sum_duplicates()  # integers, so the order of the rows does not change the sums
     return counts_UI
 
 
 def initial_factors(before_ID: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Return short factors to start from: the directions of the version before, and random ones for items it lacks.
+    """Return initial factors: short vectors in the directions of ``before_ID``, and random ones for new items.
 
-    Zeros in ``before_ID`` mark these items. An item's random direction depends on its number and the seed only.
+    New items are zeros in ``before_ID``. An item's random direction depends only on its number and the seed.
     """
     random_ID = np.random.default_rng(seed).standard_normal(before_ID.shape, dtype=np.float32)
     is_new_I = ~before_ID.any(axis=1, keepdims=True)
@@ -50,10 +50,10 @@ def fit_item_factors(
     """Return the item factors after ``iterations`` rounds from ``start_ID``; zeros for items without an event.
 
     The confidence in a pair is 1 + alpha log(1 + events). The ridge is ``regularization`` times the mean number of
-    pairs of a user or an item, so that it means the same on logs of all sizes. The same bits for the same input on the
-    same machine, whatever the number of threads: each factor is solved by one of them.
+    pairs of a user or item, so the setting has the same effect on logs of all sizes. The same input gives the same bits
+    on the same machine, regardless of the number of threads: each factor is solved by a single thread.
     """
-    from implicit.cpu.als import AlternatingLeastSquares  # on workers only: 0.3 s
+    from implicit.cpu.als import AlternatingLeastSquares  # imported on workers only: takes 0.3 s
 
     num_factors = counts_UI.shape[0] + np.count_nonzero(np.bincount(counts_UI.indices))
     confidence_UI = counts_UI.copy()
@@ -72,14 +72,14 @@ def fit_item_factors(
 
 
 def needed_bytes(num_rows: int, num_factors: int, dim: int) -> int:
-    """Return about how much memory a fit takes at its peak: of interactions, and of the factors of users and items."""
+    """Return the approximate peak memory of a fit: its interactions, and the factors of users and items."""
     return _BYTES_PER_ROW * num_rows + 4 * _COPIES * num_factors * dim
 
 
 def free_bytes() -> int:
-    """Return the memory that this process may still take: the machine's, or its container's if that is less.
+    """Return the memory still available to this process: the machine's, or its container's if that is less.
 
-    0 if it is unknown, as it is on other systems than Linux.
+    0 if unknown, as on systems other than Linux.
     """
     free = 1024 * int(_text(_MEMINFO).partition("MemAvailable:")[2].partition("kB")[0] or 0)
     limit = _text(_CGROUP / "memory.max").strip()
@@ -93,6 +93,6 @@ def _text(path: Path) -> str:
 
 
 def largest(column: pa.ChunkedArray) -> int:
-    """Return the largest value of a column of whole numbers, -1 of none."""
-    found = pc.max(column).as_py()
-    return -1 if found is None else int(found)
+    """Return the largest value of an integer column, -1 if it is empty."""
+    value = pc.max(column).as_py()
+    return -1 if value is None else int(value)

@@ -1,4 +1,4 @@
-"""Dense integer ids in two passes, without a dictionary on the driver."""
+"""Dense integer numbers for ids in two passes, without a dictionary on the driver."""
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -7,9 +7,10 @@ _BUCKETS = 1024
 
 
 def with_dense_numbers(ids: DataFrame, *, column: str, number: str, start: int) -> DataFrame:
-    """Number distinct ids ``start, start + 1, …`` without gaps; the same ids get the same numbers at any partitioning.
+    """Number distinct ids ``start, start + 1, …`` without gaps. The numbers do not depend on the partitioning.
 
-    Pass one counts ids per hash bucket, pass two ranks them within their bucket and adds the buckets before it.
+    Pass one counts ids per hash bucket. Pass two ranks the ids within their bucket and adds the sizes of the buckets
+    before it.
 
     Returns
     -------

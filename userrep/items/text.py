@@ -1,6 +1,7 @@
-"""Content vectors: hashed tf-idf of an item's text, and its truncated SVD.
+"""Content vectors: truncated SVD of the hashed tf-idf of an item's text.
 
-The basis is fitted once per lineage and kept as an artifact, so that every version and every new item uses the same.
+The basis is fitted once per lineage and stored as an artifact, so that all versions and new items share it.
+
 Shapes: N items, H hashed features, K numbers in a vector.
 """
 
@@ -25,20 +26,20 @@ from userrep.store.storage import read_bytes, write_bytes
 NUM_FEATURES = 2**15
 _OVERSAMPLING = 10
 _PASSES = 4
-_MAX_ITEMS = 500_000  # that a basis is fitted on
+_MAX_ITEMS = 500_000  # sample that a basis is fitted on
 _MAX_BYTES = 2**30
 _TOKENS = pa.schema({"tokens": pa.list_(pa.int32())})
 
 
 class Basis(NamedTuple):
-    """H hashed features: idf_H, and components_HK that turn tf-idf into K numbers."""
+    """Inverse document frequencies idf_H, and the projection components_HK from tf-idf to K numbers."""
 
     idf_H: NDArray[np.float32]
     components_HK: NDArray[np.float32]
 
 
 def tokens(text: Column) -> Column:
-    """Hash a text's words and pairs of neighbouring words into feature numbers; a text without words is one token."""
+    """Hash a text's words and pairs of adjacent words to feature numbers. A text without words is one token."""
     words = F.filter(F.split(F.lower(text), r"[^\p{L}\p{N}]+"), lambda word: word != "")
     words = F.when(F.size(words) > 0, words).otherwise(F.array(F.trim(text)))
     pairs = F.transform(
@@ -50,13 +51,14 @@ def tokens(text: Column) -> Column:
 
 
 def fit_basis(items: DataFrame, *, settings: TextVectors, path: str) -> None:
-    """Fit tf-idf weights and the SVD's basis on the items' tokens, and write them to ``path`` (safetensors).
+    """Fit tf-idf weights and the SVD basis on the items' tokens, and write them to ``path`` (safetensors).
 
     Parameters
     ----------
-    items : one row per item: item_index, tokens array<int>. Of more than 500,000 items, those with the lowest hashes.
+    items : one row per item: item_index, tokens array<int>. Above 500,000 items, those with the lowest hashes are used.
 
-    Cost: one pass over the items; one task holds the sample's tokens and a few 32,768 x (dim + 10) matrices.
+    Cost: one pass over the items. One task needs memory for the tokens of the sample and a few 32,768 x (dim + 10)
+    matrices.
     """
 
     def fit(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -66,16 +68,16 @@ def fit_basis(items: DataFrame, *, settings: TextVectors, path: str) -> None:
 
     sample = items.orderBy(F.xxhash64("item_index")).limit(_MAX_ITEMS).select("tokens")
     row = sample.mapInArrow(fit, "basis BINARY").first()
-    write_bytes(path, bytes(row.basis))  # type: ignore[union-attr]  # the one task gives one row
+    write_bytes(path, bytes(row.basis))  # type: ignore[union-attr]  # the single task returns one row
 
 
 def basis_of(counts_NH: scipy.sparse.csr_matrix, settings: TextVectors) -> Basis:
-    """Return the smoothed inverse document frequencies, and the leading right singular vectors of the tf-idf rows.
+    """Return the smoothed inverse document frequencies and the leading right singular vectors of the tf-idf rows.
 
-    Randomized SVD (Halko, Martinsson, Tropp 2011) by scikit-learn. Fewer items than ``dim`` leave zeros. The same bits
-    for the same rows in the same order.
+    Randomized SVD (Halko, Martinsson, Tropp 2011) by scikit-learn. With fewer items than ``dim``, the remaining
+    components are zeros. The same rows in the same order give the same bits.
     """
-    from sklearn.decomposition import TruncatedSVD  # by the one task that fits only: 2 s
+    from sklearn.decomposition import TruncatedSVD  # imported only by the task that fits: takes 2 s
 
     frequency_H = np.bincount(counts_NH.indices, minlength=NUM_FEATURES)
     idf_H = (np.log((1 + counts_NH.shape[0]) / (1 + frequency_H)) + 1).astype(np.float32)
@@ -83,13 +85,13 @@ def basis_of(counts_NH: scipy.sparse.csr_matrix, settings: TextVectors) -> Basis
     if counts_NH.nnz:
         svd = TruncatedSVD(settings.dim, n_iter=_PASSES, n_oversamples=_OVERSAMPLING, random_state=settings.seed)
         with threadpool_limits(1, user_api="blas"):
-            found_KH = svd.fit(tf_idf(counts_NH, idf_H)).components_
-        components_HK[:, : len(found_KH)] = found_KH.T
+            fitted_KH = svd.fit(tf_idf(counts_NH, idf_H)).components_
+        components_HK[:, : len(fitted_KH)] = fitted_KH.T
     return Basis(idf_H, components_HK)
 
 
 def content_vectors(items: DataFrame, *, path: str) -> DataFrame:
-    """Project items onto a fitted basis; vectors have norm 1 (0 where the basis knows none of the tokens).
+    """Project items onto a fitted basis. Vectors have norm 1, or 0 if the basis knows none of the item's tokens.
 
     Parameters
     ----------
@@ -118,7 +120,7 @@ def token_counts(column: pa.ListArray) -> scipy.sparse.csr_matrix:
 
 
 def tf_idf(counts_NH: scipy.sparse.csr_matrix, idf_H: NDArray[np.float32]) -> scipy.sparse.csr_matrix:
-    """Turn counts into rows of norm 1: (1 + log count) x idf."""
+    """Return tf-idf rows of norm 1: (1 + log count) x idf."""
     weights_NH = counts_NH.copy()
     weights_NH.data = (1 + np.log(counts_NH.data)) * idf_H[counts_NH.indices]
     norms = np.sqrt(np.asarray(weights_NH.multiply(weights_NH).sum(axis=1)).ravel())
@@ -127,5 +129,5 @@ def tf_idf(counts_NH: scipy.sparse.csr_matrix, idf_H: NDArray[np.float32]) -> sc
 
 @lru_cache(maxsize=8)
 def read_basis(path: str) -> Basis:
-    """Read a basis, once per worker."""
+    """Read a basis; cached per worker."""
     return Basis(**load(read_bytes(path, max_bytes=_MAX_BYTES)))

@@ -1,4 +1,4 @@
-"""What all item vectors have in common: exact rounding, directions, and the rotation onto another version."""
+"""Steps shared by all item vectors: exact rounding, unit norm, and the rotation onto another version."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 
 from userrep.store.arrow import combined, listed, stacked
 
-VECTOR_UNIT = 2**16  # components are multiples of 2^-16: sums of weight x vector are exact in float64
+VECTOR_UNIT = 2**16  # components are multiples of 2^-16, so sums of weight x vector are exact in float64
 
 
 def rounded(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -19,32 +19,32 @@ def rounded(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def given_vectors(items: DataFrame, *, dim: int) -> DataFrame:
-    """Take vectors of the owner's: item_index, vector (array<double>) in, and out as rounded array<float>.
+    """Read the owner's vectors: item_index, vector as array<double> in, as rounded array<float> out.
 
-    Items whose vector has another width, or a component that is null or not finite, are left out. Narrow: no shuffle.
+    Items are dropped if their vector has another width, or a component that is null or not finite. Narrow: no shuffle.
     """
 
     def valid(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            of_width = batch.filter(pc.equal(pc.list_value_length(batch.column("vector")), dim))
-            values = of_width.column("vector").flatten().to_numpy(zero_copy_only=False)
-            vectors = values.astype(np.float64).reshape(of_width.num_rows, dim)  # nulls are NaN
+            matching = batch.filter(pc.equal(pc.list_value_length(batch.column("vector")), dim))
+            values = matching.column("vector").flatten().to_numpy(zero_copy_only=False)
+            vectors = values.astype(np.float64).reshape(matching.num_rows, dim)  # nulls are NaN
             is_finite = np.isfinite(vectors).all(axis=1)
-            columns = [of_width.column("item_index").filter(pa.array(is_finite)), listed(rounded(vectors[is_finite]))]
+            columns = [matching.column("item_index").filter(pa.array(is_finite)), listed(rounded(vectors[is_finite]))]
             yield pa.RecordBatch.from_arrays(columns, ["item_index", "vector"])
 
     return items.select("item_index", "vector").mapInArrow(valid, "item_index INT, vector ARRAY<FLOAT>")
 
 
 def aligned_directions(factors_ID: NDArray[np.float32], before_ID: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the factors at length 1, in the orthogonal rotation that is closest to ``before_ID``.
+    """Return the factors with norm 1, in the orthogonal rotation closest to ``before_ID``, rounded.
 
-    The rotation is the solution of the orthogonal Procrustes problem (Schönemann 1966). Zeros in ``before_ID`` mark
-    items that the other version lacks; they do not count. Without any item in both, factors keep their axes. A factor
-    of zeros stays. Components are rounded.
+    The rotation solves the orthogonal Procrustes problem (Schönemann 1966). Zeros in ``before_ID`` mark items that the
+    other version lacks; these are ignored. If the versions have no item in common, the factors are not rotated. Factors
+    of zeros stay zero.
     """
-    length_I = np.linalg.norm(factors_ID.astype(np.float64), axis=1, keepdims=True)
-    unit_ID = factors_ID / np.where(length_I > 0, length_I, 1)
+    norm_I = np.linalg.norm(factors_ID.astype(np.float64), axis=1, keepdims=True)
+    unit_ID = factors_ID / np.where(norm_I > 0, norm_I, 1)
     if not before_ID.any():
         return rounded(unit_ID)
     left, _, right = np.linalg.svd(unit_ID.T @ before_ID.astype(np.float64))
@@ -54,11 +54,11 @@ def aligned_directions(factors_ID: NDArray[np.float32], before_ID: NDArray[np.fl
 def side_by_side(
     rows: pa.Table, index_N: NDArray[np.int64], num_items: int, dims: Mapping[str, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the vectors of all modalities next to each other, and which items have one.
+    """Concatenate the vectors of all modalities per item, and return which modalities each item has.
 
     Parameters
     ----------
-    rows : modality, vector. index_N : the item of each row. dims : the modalities, in order, and their widths.
+    rows : modality, vector. index_N : the item of each row. dims : the modalities in order, with their widths.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""Versions of the item vectors by date: one valid from V has seen events before V only.
+"""Versions of the item vectors by date: a version valid from V is fitted only on events before V.
 
-Versions of a lineage lie ``refit_days`` apart. The first one that a lineage gets anchors the grid.
+Versions of a lineage are ``refit_days`` apart. The first version of a lineage anchors the grid.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,34 +14,31 @@ from typing import NamedTuple
 from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
-from userrep.config import AlsVectors, Config, Items, TextVectors
-from userrep.errors import UsageError, UserrepError
+from userrep.config import AlsVectors, Config, TextVectors
+from userrep.errors import UserrepError
 from userrep.ids import short_hash
-from userrep.items.als import TOO_LITTLE_MEMORY, PlannedFit, behaviour_vectors, interactions
+from userrep.items.als import NOT_ENOUGH_MEMORY, PlannedFit, behaviour_vectors, interactions
+from userrep.items.item_index import extended_index, read_items
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import given_vectors
-from userrep.sources.columns import as_text, check_columns, id_text, named, type_of
-from userrep.sources.source import read_source
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
-from userrep.store.schemas import ITEM_INDEX, ITEM_VECTOR_VERSIONS, ITEM_VECTORS
+from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.sql import sql_any, sql_date
 from userrep.store.storage import artifacts_root, exists
 from userrep.store.tables import Tables
 from userrep.tiles.tiles import TileLedger, read_tiles, tile_ledger
 from userrep.utc import utc_now
 
-_GROUP_TILES = 10_000_000  # of the versions that one task fits, all together
-_TEXT_PARTITIONS = 8  # a fixed number, so that vectors do not depend on the session's settings
-_ATTEMPTS = 20  # to number items, each on the newest numbers
-_FILE_BYTES = 2**26  # of vectors in a file, about
+_GROUP_TILES = 10_000_000  # total tiles of the versions that are fitted together
+_TEXT_PARTITIONS = 8  # fixed, so that vectors do not depend on session settings
+_FILE_BYTES = 2**26  # approximate size of the vectors in a file
 
 
 def lineage_of(config: Config) -> str:
-    """Name what features depend on besides data: which columns mean what, the windows, how item vectors are made.
+    """Return the id of everything besides data that features depend on: column mapping, windows, item-vector settings.
 
-    On how many tiles these are fitted is no part of it: a version that has seen other users lies on the axes of before.
+    ``max_tiles`` is not included: a version fitted on other users is still rotated onto the axes of the previous one.
     """
     parts = {
         "events": config.events.meaning,
@@ -49,7 +46,7 @@ def lineage_of(config: Config) -> str:
         "users": config.users.model_dump(exclude={"path", "format"}) if config.users else None,
         "onboarding": config.onboarding.columns.model_dump() if config.onboarding else None,
         "windows_days": config.windows_days,
-        **({"history_days": config.history_window} if config.history_window else {}),  # none: the features of before
+        **({"history_days": config.history_window} if config.history_window else {}),  # unset: keep older lineage ids
         "item_vectors": {
             name: vectors.model_dump(exclude={"max_tiles"}) for name, vectors in config.item_vectors.items()
         },
@@ -59,7 +56,7 @@ def lineage_of(config: Config) -> str:
 
 @dataclass(frozen=True)
 class Versions:
-    """The grid of a lineage's versions, and which of them are there."""
+    """The grid of a lineage's versions, and the versions that exist."""
 
     lineage_id: str
     anchor: date
@@ -72,12 +69,12 @@ class Versions:
         return self.anchor + timedelta(days=steps * self.refit_days)
 
     def missing(self, as_ofs: Iterable[date]) -> list[date]:
-        """Return the versions that these as-of dates need and that are not there, in order."""
+        """Return, in order, the versions that these as-of dates need but that do not exist yet."""
         return sorted({self.valid_at(as_of) for as_of in as_ofs} - self.present)
 
 
 def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
-    """Read a lineage's versions; where it has none yet, the grid is laid through ``anchor``."""
+    """Read a lineage's versions; without any, the grid is anchored at ``anchor``."""
     lineage_id = lineage_of(config)
     rows = tables.ledger(ITEM_VECTOR_VERSIONS, ("lineage_id", "valid_from"), lineage_id=lineage_id)
     present = frozenset(row.valid_from for row in rows)
@@ -85,66 +82,66 @@ def versions_of(tables: Tables, config: Config, *, anchor: date) -> Versions:
 
 
 def train_versions(
-    tables: Tables, config: Config, versions: Versions, wanted: Sequence[date], report: Callable[[str], None]
+    tables: Tables, config: Config, versions: Versions, missing: Sequence[date], report: Callable[[str], None]
 ) -> int:
-    """Make the versions ``wanted``, oldest first. Returns the vectors written.
+    """Build the versions ``missing``, oldest first. Returns the number of vectors written.
 
-    Small versions are made and committed together, ten million tiles at a time: one Spark job for all costs less than
-    one for each. Cost: one pass over the items of all tiles before the last version, and one over the tiles of the
-    users that ALS is fitted on (sorted by user in their files, so that little of other users is read); their counts by
-    user, item and version are cached. Then one ALS fit per version and behavior modality, and a few passes over the
-    item table.
+    Small versions are built and committed together, up to ten million tiles at a time, because one Spark job for
+    several costs less than one each. Cost: one pass over the items of all tiles before the last version, and one over
+    the tiles of the users that ALS is fitted on (files are sorted by user, so other users are mostly skipped). Their
+    counts by user, item and version are cached. Then one ALS fit per version and behavior modality, and a few passes
+    over the item table.
     """
-    items = _items(tables, config.items) if config.items else None
-    index = _extended_index(tables, versions.lineage_id, items, end=max(wanted)).cache()
-    learned = {name: of for name, of in config.item_vectors.items() if isinstance(of, AlsVectors)}
+    items = read_items(tables, config.items) if config.items else None
+    index = extended_index(tables, versions.lineage_id, items, end=max(missing)).cache()
+    als = {name: settings for name, settings in config.item_vectors.items() if isinstance(settings, AlsVectors)}
     ledger = tile_ledger(tables)
-    limits = {v: {name: _bucket_limit(ledger, v, of.max_tiles) for name, of in learned.items()} for v in wanted}
+    limits = {v: {name: _bucket_limit(ledger, v, s.max_tiles) for name, s in als.items()} for v in missing}
     widest = {version: max(by_name.values(), default=0) for version, by_name in limits.items()}
-    pairs = interactions(read_tiles(tables, start=None, end=max(wanted)), index, widest).cache()
+    pairs = interactions(read_tiles(tables, start=None, end=max(missing)), index, widest).cache()
     inputs = _Inputs(tables, config, versions.lineage_id, index, items, pairs, limits)
     num_vectors = 0
     try:
         done = 0
-        for group in _groups(config, ledger, sorted(wanted)):
-            with _memory_error_told():
-                num_vectors += _write_versions(inputs, group, {*versions.present, *sorted(wanted)[:done]})
+        for group in _groups(config, ledger, sorted(missing)):
+            with _memory_error_with_advice():
+                num_vectors += _write_versions(inputs, group, {*versions.present, *sorted(missing)[:done]})
             done += len(group)
-            valid = f"{group[0]} to {group[-1]}" if len(group) > 1 else f"{group[0]}"
-            report(f"item vectors valid from {valid} ({done} of {len(wanted)})")
+            dates = f"{group[0]} to {group[-1]}" if len(group) > 1 else f"{group[0]}"
+            report(f"item vectors valid from {dates} ({done} of {len(missing)})")
     finally:
         for cached in (pairs, index, *inputs.constant.values()):
             cached.unpersist()
     return num_vectors
 
 
-def _groups(config: Config, ledger: TileLedger, wanted: Sequence[date]) -> Iterator[list[date]]:
-    """Put versions that follow each other together; those that Spark fits stay alone."""
+def _groups(config: Config, ledger: TileLedger, missing: Sequence[date]) -> Iterator[list[date]]:
+    """Group consecutive versions to build together; versions fitted by Spark stay separate."""
     kinds = config.item_vectors.values()
-    is_alone = any(isinstance(kind, AlsVectors) and kind.solver == "spark" for kind in kinds)
+    is_separate = any(isinstance(kind, AlsVectors) and kind.solver == "spark" for kind in kinds)
     group: list[date] = []
-    tiles = 0
-    for version in wanted:
-        more = ledger.num_tiles((day, tiled.revision) for day, tiled in ledger.days.items() if day < version)
-        if group and (is_alone or tiles + more > _GROUP_TILES):
+    group_tiles = 0
+    for version in missing:
+        num_tiles = ledger.num_tiles((day, tiled.revision) for day, tiled in ledger.days.items() if day < version)
+        if group and (is_separate or group_tiles + num_tiles > _GROUP_TILES):
             yield group
-            group, tiles = [], 0
+            group, group_tiles = [], 0
         group.append(version)
-        tiles += more
+        group_tiles += num_tiles
     if group:
         yield group
 
 
 @contextmanager
-def _memory_error_told() -> Iterator[None]:
-    """Turn the error of a task that could not hold the interactions into a line with the cure."""
+def _memory_error_with_advice() -> Iterator[None]:
+    """Turn the error of a task with too many interactions into one line with advice."""
     try:
         yield
     except PythonException as error:
         text = str(error)
-        if TOO_LITTLE_MEMORY not in text:
+        if NOT_ENOUGH_MEMORY not in text:
             raise
-        reason = text[text.index(TOO_LITTLE_MEMORY) :].splitlines()[0]
+        reason = text[text.index(NOT_ENOUGH_MEMORY) :].splitlines()[0]
         raise UserrepError(
             f"item_vectors: {reason} Lower max_tiles to fit fewer users, or give executors more memory "
             "(spark.executor.memoryOverhead)."
@@ -152,33 +149,33 @@ def _memory_error_told() -> Iterator[None]:
 
 
 def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
-    """Read a version: one row per modality and item."""
+    """Read the vectors of a version: one row per modality and item."""
     return tables.read(ITEM_VECTORS).where(f"lineage_id = '{lineage_id}' AND valid_from = {sql_date(version)}")
 
 
 def items_without_vector(tables: Tables, lineage_id: str, version: date) -> dict[str, int]:
-    """Count, per modality, the items known at a version that have no vector in it."""
-    made = made_versions(tables, lineage_id).get(version)
-    return {name: made.num_items - count for name, count in made.num_vectors.items()} if made else {}
+    """Return, per modality, the number of items known at a version without a vector."""
+    record = made_versions(tables, lineage_id).get(version)
+    return {name: record.num_items - count for name, count in record.num_vectors.items()} if record else {}
 
 
-class MadeVersion(NamedTuple):
-    """What the ledger says of a version. ``largest``: the largest absolute component of all its vectors; 0 if none."""
+class VersionRecord(NamedTuple):
+    """The ledger entry of a complete version. ``largest``: the largest absolute component of all vectors; 0 if none."""
 
     num_items: int
     num_vectors: dict[str, int]
     largest: float
 
 
-def made_versions(tables: Tables, lineage_id: str) -> dict[date, MadeVersion]:
-    """Return a lineage's complete versions by the date they are valid from. Driver memory: one entry a version."""
+def made_versions(tables: Tables, lineage_id: str) -> dict[date, VersionRecord]:
+    """Return a lineage's complete versions by the date they are valid from. Driver memory: one entry per version."""
     rows = tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id)
-    return {row.valid_from: MadeVersion(row.num_items, dict(row.num_vectors), row.largest) for row in rows}
+    return {row.valid_from: VersionRecord(row.num_items, dict(row.num_vectors), row.largest) for row in rows}
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What all versions of a run are made from; ``items`` is None without an item table."""
+    """The inputs shared by all versions of a run; ``items`` is None without an item table."""
 
     tables: Tables
     config: Config
@@ -187,7 +184,7 @@ class _Inputs:
     items: DataFrame | None
     pairs: DataFrame
     bucket_limits: Mapping[date, Mapping[str, int]]  # by version and modality
-    constant: dict[str, DataFrame] = field(default_factory=dict)  # modalities that all versions share, cached
+    constant: dict[str, DataFrame] = field(default_factory=dict)  # cached modalities that are the same for all versions
 
     def vectors(self, group: Sequence[date], present: AbstractSet[date]) -> DataFrame:
         """Return all modalities of some versions: modality, valid_from, item_index, vector."""
@@ -213,25 +210,25 @@ class _Inputs:
     ) -> DataFrame:
         plan, stored = [], set()
         for k, version in enumerate(group):
-            there = {*present, *group[:k]}
-            earlier, later = [made for made in there if made < version], [made for made in there if made > version]
-            before = max(earlier) if earlier else min(later, default=None)  # a later one gives its axes only
-            plan.append(PlannedFit(version, self.bucket_limits[version][name], before, starts_there=bool(earlier)))
-            stored |= {before} & present
+            available = {*present, *group[:k]}
+            earlier, later = [v for v in available if v < version], [v for v in available if v > version]
+            axes_from = max(earlier) if earlier else min(later, default=None)  # a later version only provides its axes
+            plan.append(PlannedFit(version, self.bucket_limits[version][name], axes_from, warm_start=bool(earlier)))
+            stored |= {axes_from} & present
         known = None
         if stored:
-            of_versions = F.col("valid_from").isin(sorted(stored)) & (F.col("modality") == name)
-            known = self.tables.read(ITEM_VECTORS).where(F.col("lineage_id") == self.lineage_id).where(of_versions)
+            is_stored = F.col("valid_from").isin(sorted(stored)) & (F.col("modality") == name)
+            known = self.tables.read(ITEM_VECTORS).where(F.col("lineage_id") == self.lineage_id).where(is_stored)
         return behaviour_vectors(self.pairs, plan, known, settings=settings)
 
     def _content(self, name: str, settings: TextVectors) -> DataFrame:
         with_text = self._numbered_items().where(F.trim("text") != "")
-        tokenised = with_text.select("item_index", tokens(F.col("text")).alias("tokens"))
-        tokenised = tokenised.repartition(_TEXT_PARTITIONS, "item_index").sortWithinPartitions("item_index")
+        tokenized = with_text.select("item_index", tokens(F.col("text")).alias("tokens"))
+        tokenized = tokenized.repartition(_TEXT_PARTITIONS, "item_index").sortWithinPartitions("item_index")
         path = f"{artifacts_root(self.config)}/artifacts/text/{self.lineage_id}-{name}.safetensors"
         if not exists(path):
-            fit_basis(tokenised, settings=settings, path=path)
-        return content_vectors(tokenised, path=path)
+            fit_basis(tokenized, settings=settings, path=path)
+        return content_vectors(tokenized, path=path)
 
     def _numbered_items(self) -> DataFrame:
         assert self.items is not None
@@ -239,10 +236,10 @@ class _Inputs:
 
 
 def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet[date]) -> int:
-    """Write all modalities of some versions in one commit, then record that they are complete; return the vectors.
+    """Write all modalities of some versions in one commit, then record the versions. Returns the number of vectors.
 
-    Files hold equal ranges of item buckets, sorted, some 64 MB each of the widest modality, so that a task that wants
-    some items only reads their row groups. Cost: the vectors are cached, and shuffled once.
+    Files contain equal ranges of item buckets, sorted, with about 64 MB of the widest modality each, so that a task
+    that needs some items reads only their row groups. Cost: the vectors are cached, and shuffled once.
     """
     keys: list[dict[str, str | date | int]] = [
         {"lineage_id": inputs.lineage_id, "valid_from": version} for version in group
@@ -250,7 +247,7 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
     rows = inputs.vectors(group, present).join(inputs.index, on="item_index", how="inner").cache()
     try:
         largest = F.greatest(F.array_max("vector"), -F.array_min("vector")).cast("double")
-        found = (
+        counts = (
             rows.groupBy("valid_from", "modality")
             .agg(F.count("*").alias("num_vectors"), F.max(largest).alias("largest"))
             .collect()
@@ -264,62 +261,17 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
         inputs.tables.replace(in_order, ITEM_VECTORS, keys)
     finally:
         rows.unpersist()
-    done = []
+    records = []
     for key in keys:
-        mine = [row for row in found if row.valid_from == key["valid_from"]]
-        num_vectors = {row.modality: row.num_vectors for row in mine}
-        made = MadeVersion(num_items, num_vectors, max((row.largest for row in mine), default=0.0))
-        done.append({**key, **made._asdict(), "built_at": utc_now()})
-    inputs.tables.add(ITEM_VECTOR_VERSIONS, done, replacing=sql_any(keys))
-    return sum(row.num_vectors for row in found)
+        version_counts = [row for row in counts if row.valid_from == key["valid_from"]]
+        num_vectors = {row.modality: row.num_vectors for row in version_counts}
+        record = VersionRecord(num_items, num_vectors, max((row.largest for row in version_counts), default=0.0))
+        records.append({**key, **record._asdict(), "built_at": utc_now()})
+    inputs.tables.add(ITEM_VECTOR_VERSIONS, records, replacing=sql_any(keys))
+    return sum(row.num_vectors for row in counts)
 
 
 def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:
-    """Return below which user bucket there are some ``max_tiles`` tiles before a version; all are, of fewer."""
-    num_tiles = ledger.num_tiles((day, of.revision) for day, of in ledger.days.items() if day < version)
+    """Return the exclusive upper user bucket below which there are about ``max_tiles`` tiles before a version."""
+    num_tiles = ledger.num_tiles((day, tiled.revision) for day, tiled in ledger.days.items() if day < version)
     return buckets_of_share(max_tiles / max(1, num_tiles))
-
-
-def _extended_index(tables: Tables, lineage_id: str, items: DataFrame | None, *, end: date) -> DataFrame:
-    """Give every item of the log before ``end`` and of the item table a dense number that it keeps.
-
-    New items are numbered in the order of their ids. Cost: one pass over the items of all tiles; one task sorts the ids
-    of the new ones.
-    Two runs that number new items at once would give a number to two items. So numbers are committed only onto the
-    very numbers that they continue; a run that comes second starts again from those of the first.
-    """
-    seen = read_tiles(tables, start=None, end=end).select("item_id")
-    if items is not None:
-        seen = seen.unionByName(items.select("item_id"))
-    for _ in range(_ATTEMPTS):
-        since = tables.version(ITEM_INDEX)
-        known = tables.read(ITEM_INDEX, version=since).where(f"lineage_id = '{lineage_id}'")
-        new = seen.distinct().join(known.select("item_id"), on="item_id", how="left_anti")
-        top = known.agg(F.max("item_index").alias("top")).first()
-        start = 0 if top is None or top.top is None else top.top + 1
-        in_order = new.select("item_id").repartition(1).sortWithinPartitions("item_id")
-        number = (F.lit(start) + F.monotonically_increasing_id()).cast("int")  # 0, 1, ... in the only partition
-        numbered = in_order.select(F.lit(lineage_id).alias("lineage_id"), "item_id", number.alias("item_index"))
-        if tables.append(numbered, ITEM_INDEX, since=since):
-            return tables.read(ITEM_INDEX).where(f"lineage_id = '{lineage_id}'").select("item_id", "item_index")
-    raise UserrepError("item_index: other runs keep on numbering items. Run the command again.")
-
-
-def _items(tables: Tables, items: Items) -> DataFrame:
-    """Read the item table: item_id, text, vector (null where not mapped); of several rows of an item the largest."""
-    source = read_source(tables.spark, items, what="items")
-    columns = items.columns.model_dump(exclude_none=True)
-    check_columns(source, {f"columns.{key}": name for key, name in columns.items()}, "items")
-    if items.columns.vector and not isinstance(kind := type_of(source, items.columns.vector), T.ArrayType):
-        raise UsageError(
-            f"items.columns.vector: column {items.columns.vector!r} is {kind.simpleString()}; wanted a list of numbers."
-        )
-    mapped = source.select(
-        id_text(source, items.columns.item_id).alias("item_id"),
-        (as_text(source, items.columns.text) if items.columns.text else F.lit(None).cast("string")).alias("text"),
-        (named(source, items.columns.vector) if items.columns.vector else F.lit(None))
-        .cast("array<double>")
-        .alias("vector"),
-    )
-    known = mapped.where(F.col("item_id").isNotNull())
-    return known.groupBy("item_id").agg(F.max("text").alias("text"), F.max("vector").alias("vector"))

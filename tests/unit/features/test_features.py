@@ -251,7 +251,7 @@ def test_a_history_adds_columns_and_changes_nothing_else(tiles: list[Row], drawn
 def test_blocks_of_few_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tiles = [tile(user, age, 1, 2.0, 9, 1, "tv") for user in "dcba" for age in (1, 2, 4)]
     before = ran(FEATURES, chunk_of(tiles, [profile("d", 1, "se", [])]))
-    monkeypatch.setattr("userrep.features.sums.chunk._BLOCK_BYTES", 1)
+    monkeypatch.setattr("userrep.features.sums.blocks._BLOCK_BYTES", 1)
     assert ran(FEATURES, chunk_of(tiles, [profile("d", 1, "se", [])])) == before
 
 

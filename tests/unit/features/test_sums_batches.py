@@ -23,7 +23,7 @@ from tests.unit.features.test_features import (
 from userrep.features.layout import in_lists
 from userrep.features.sums.accumulate import Floats, Sums
 from userrep.features.sums.batches import features_batch, openings_batch, summed_picks, sums_batch
-from userrep.features.sums.chunk import Block, blocks
+from userrep.features.sums.blocks import Block, blocks
 from userrep.features.sums.item_matrix import ItemMatrix
 
 pytestmark = pytest.mark.fast

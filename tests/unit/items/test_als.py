@@ -117,7 +117,7 @@ def test_a_version_without_interactions_has_no_vectors() -> None:
 def test_versions_that_are_fitted_together_are_those_that_are_fitted_one_after_the_other() -> None:
     settings = AlsVectors(kind="als", dim=3)
     old, new = random_pairs(0)[::2], random_pairs(1)
-    plan = (planned(starts=True), PlannedFit(V2, 2, V1, starts_there=True))
+    plan = (planned(starts=True), PlannedFit(V2, 2, V1, warm_start=True))
     stored = {item: np.eye(3)[item % 3] for item in range(5)}
     rows = batches_of(old, stored) + batches_of(new, {}, valid_from=V2) + batches_of(new, {}, valid_from=V2, bucket=2)
 
@@ -131,7 +131,7 @@ def test_versions_that_are_fitted_together_are_those_that_are_fitted_one_after_t
     second = fitted(batches_of([], vectors, valid_from=V1) + rows[1:] + batches_of(old, {}), plan[1])
     assert {version for version, _ in together} == {V1, V2}
     assert together == first | second
-    assert together != first | fitted(batches_of(old, {}) + rows[1:], PlannedFit(V2, 2, None, starts_there=False))
+    assert together != first | fitted(batches_of(old, {}) + rows[1:], PlannedFit(V2, 2, None, warm_start=False))
 
 
 def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_all(
@@ -145,7 +145,10 @@ def test_a_task_that_cannot_hold_the_interactions_stops_before_it_has_received_a
             yield batch
 
     monkeypatch.setattr(als, "free_bytes", lambda: 96 * 400)
-    with pytest.raises(MemoryError, match=r"too little memory for ALS: [\d,]+ or more pairs .* 0\.0 GB are free"):
+    with pytest.raises(
+        MemoryError,
+        match=r"^not enough memory for ALS: at least [\d,]+ user-item pairs .* got 0\.0 GB of free memory\.$",
+    ):
         list(VersionFits(AlsVectors(kind="als", dim=3), (planned(),))(batches()))
     assert len(received) == 2
 

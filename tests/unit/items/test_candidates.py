@@ -67,7 +67,7 @@ def test_sums_over_a_sample_are_on_average_those_over_all_items() -> None:
     for _ in range(2000):
         key_N = random.exponential(size=400) / weight_N
         drawn = np.argsort(key_N)[:61]
-        share_N, kept = _shares(weight_N[drawn], key_N[drawn], room=60)
+        share_N, kept = _shares(weight_N[drawn], key_N[drawn], max_items=60)
         assert kept.sum() == 60
         estimates.append(share_N[kept] @ value_N[drawn][kept] / share_N[kept].sum())
     expected, spread = weight_N @ value_N / weight_N.sum(), np.std(estimates)

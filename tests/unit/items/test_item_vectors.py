@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,6 @@ from userrep.errors import UsageError
 from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, read_basis, tokens
 from userrep.items.versions import (
     Versions,
-    _extended_index,
     lineage_of,
     made_versions,
     read_vectors,
@@ -29,7 +27,6 @@ from userrep.items.versions import (
     versions_of,
 )
 from userrep.store.buckets import NUM_BUCKETS
-from userrep.store.file_tables import FileTables
 from userrep.store.hashing import bucket_of
 from userrep.store.places import open_tables
 from userrep.store.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
@@ -264,29 +261,6 @@ def test_an_item_keeps_its_number_when_new_ones_come(whole: Trained) -> None:
     assert sorted(second.values()) == list(range(len(second)))
 
 
-def test_two_runs_that_number_new_items_at_once_give_no_number_twice(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tables = FileTables(spark, str(tmp_path))
-
-    def numbered(name: str) -> DataFrame:
-        items = spark.createDataFrame([(f"{name}{k}",) for k in range(3)], "item_id STRING")
-        return _extended_index(tables, "l1", items, end=V2)
-
-    append = FileTables.append
-
-    def overtaken(self: FileTables, rows: DataFrame, table: Any, **more: Any) -> bool:
-        monkeypatch.setattr(FileTables, "append", append)
-        numbered("b")  # by another run, between this one's look at the numbers and its commit
-        return append(self, rows, table, **more)
-
-    monkeypatch.setattr(FileTables, "append", overtaken)
-    mine = {row.item_id: row.item_index for row in numbered("a").collect()}
-    assert mine.keys() == {"a0", "a1", "a2", "b0", "b1", "b2"}
-    assert sorted(mine.values()) == list(range(6))
-    assert {row.item_id: row.item_index for row in tables.read(ITEM_INDEX).collect()} == mine
-
-
 def test_vectors_lie_in_the_order_of_item_buckets_and_the_ledger_knows_the_largest_component(whole: Trained) -> None:
     made = made_versions(whole.tables, lineage_of(whole.config))
     for version, vectors in whole.vectors.items():
@@ -313,7 +287,10 @@ def test_complete_versions_are_there_and_anchor_the_grid(whole: Trained) -> None
     ("columns", "fault"),
     [
         ({"item_id": "sku", "vector": "own"}, "items.columns.item_id: no column 'sku'; columns found: item_id, own"),
-        ({"item_id": "item_id", "vector": "item_id"}, "'item_id' is string; wanted a list of numbers"),
+        (
+            {"item_id": "item_id", "vector": "item_id"},
+            "vector: not a list of numbers, got column 'item_id' of type string. Map",
+        ),
     ],
 )
 def test_an_item_table_that_lacks_what_is_mapped_is_refused(

@@ -10,10 +10,10 @@ from pyspark.errors import PythonException
 from tests.support.builders import config_of
 from userrep.errors import UserrepError
 from userrep.items.versions import (
-    MadeVersion,
+    VersionRecord,
     Versions,
     _bucket_limit,
-    _memory_error_told,
+    _memory_error_with_advice,
     items_without_vector,
     lineage_of,
     made_versions,
@@ -95,7 +95,7 @@ def test_a_version_that_is_made_again_has_the_row_of_its_last_making_whatever_it
     add_version(tables, V1, 9)
     add_version(tables, V1, 8, num_items=10, num_vectors={"behaviour": 8, "content": 10}, largest=2.0)
     add_version(tables, V2, lineage_id="another")
-    assert made_versions(tables, "l1") == {V1: MadeVersion(10, {"behaviour": 8, "content": 10}, 2.0)}
+    assert made_versions(tables, "l1") == {V1: VersionRecord(10, {"behaviour": 8, "content": 10}, 2.0)}
     assert items_without_vector(tables, "l1", V1) == {"behaviour": 2, "content": 0}
     assert items_without_vector(tables, "l1", V2) == {}
 
@@ -125,9 +125,9 @@ def test_als_takes_the_share_of_users_that_has_as_many_tiles_before_the_version(
 
 
 def test_a_task_that_could_not_hold_the_interactions_is_told_in_one_line_with_the_cure() -> None:
-    text = "Traceback\nMemoryError: too little memory for ALS: 9 or more pairs need 4 GB.\n at x"
-    told = r"^item_vectors: too little memory for ALS: 9 or more .* 4 GB\. Lower max_tiles .*memoryOverhead\)\.$"
-    with pytest.raises(UserrepError, match=told), _memory_error_told():
+    text = "Traceback\nMemoryError: not enough memory for ALS: at least 9 pairs need 4 GB.\n at x"
+    told = r"^item_vectors: not enough memory for ALS: at least 9 .* 4 GB\. Lower max_tiles .*memoryOverhead\)\.$"
+    with pytest.raises(UserrepError, match=told), _memory_error_with_advice():
         raise PythonException(text)
-    with pytest.raises(PythonException, match="another"), _memory_error_told():
+    with pytest.raises(PythonException, match="another"), _memory_error_with_advice():
         raise PythonException("another error")

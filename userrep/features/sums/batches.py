@@ -11,15 +11,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from userrep.features.spec import PARTS_OF_DAY, POOLED, FeatureSpec
-from userrep.features.sums.accumulate import (
-    EXACT_BELOW,
-    NEVER,
-    Flags,
-    Floats,
-    Ints,
-    Sums,
-)
-from userrep.features.sums.chunk import Block
+from userrep.features.sums.accumulate import EXACT_BELOW, NEVER, Flags, Floats, Ints, Sums
+from userrep.features.sums.blocks import Block
 from userrep.features.sums.item_matrix import ItemMatrix
 from userrep.store.arrow import listed, packed
 from userrep.utc import DAY_US, day_number

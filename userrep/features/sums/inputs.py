@@ -100,9 +100,8 @@ def rows_of_inputs(inputs: Inputs) -> DataFrame:
         constants = {"day": F.unix_date("event_date"), "before": F.lit(tiles.before), "after": F.lit(tiles.after)}
         frames.append(of_kind(rows_of_revisions(tables, tiles.revision_by_day).withColumns(constants), "tiles"))
     if inputs.sums is not None:
-        sums = tables.read(USER_WINDOW_SUMS).where(
-            f"lineage_id = '{inputs.sums.lineage_id}' AND generation = {inputs.sums.generation}"
-        )
+        condition = f"lineage_id = '{inputs.sums.lineage_id}' AND generation = {inputs.sums.generation}"
+        sums = tables.read(USER_WINDOW_SUMS).where(condition)
         frames.append(of_kind(sums.withColumn("day", F.lit(day_number(inputs.sums.as_of))), "sums"))
     if inputs.has_profiles:
         frames.append(of_kind(inputs.profile_rows(), "profiles"))

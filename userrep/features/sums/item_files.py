@@ -66,8 +66,5 @@ def _files(tables: Tables, config: Config, lineage_id: str, version: date) -> tu
     else:
         uris = read_vectors(tables, lineage_id, version).inputFiles()
         paths = [(uri, partition_values(uri)["modality"]) for uri in uris]
-    by_modality = {
-        name: tuple(sorted(path for path, modality in paths if modality == name))
-        for name in sorted(config.item_vectors)
-    }
-    return tuple(by_modality.items())
+    modalities = sorted(config.item_vectors)
+    return tuple((name, tuple(sorted(path for path, owner in paths if owner == name))) for name in modalities)

@@ -16,7 +16,8 @@ import pyarrow as pa
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import Floats, Sums, add_last_events, clear_last_events, move_tiles, pooled_width
 from userrep.features.sums.batches import features_batch, openings_batch, summed_picks, sums_batch
-from userrep.features.sums.chunk import Block, Chunk, blocks, names_of
+from userrep.features.sums.blocks import Block, blocks
+from userrep.features.sums.chunk import Chunk, names_of
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices
 from userrep.features.sums.item_parts import only_items
 from userrep.store.buckets import range_of

@@ -255,17 +255,12 @@ class _RefreshRun:
         old = [earlier.generation for earlier in self.update.known[:-1]]
         replaced: Keys = [{"lineage_id": lineage_id, "generation": number} for number in (generation, *old)]
         self.tables.replace(rows, USER_WINDOW_SUMS, replaced)
-        new_rows = self.tables.read(USER_WINDOW_SUMS).where(
-            f"lineage_id = '{lineage_id}' AND generation = {generation}"
-        )
-        return new_rows.count()
+        condition = f"lineage_id = '{lineage_id}' AND generation = {generation}"
+        return self.tables.read(USER_WINDOW_SUMS).where(condition).count()
 
     def _record(self, num_users: int) -> None:
-        row = vars(replace(self.target, num_users=num_users)) | {
-            "lineage_id": self.versions.lineage_id,
-            "built_at": utc_now(),
-        }
-        self.tables.add(SUM_GENERATIONS, [row])
+        keys = {"lineage_id": self.versions.lineage_id, "built_at": utc_now()}
+        self.tables.add(SUM_GENERATIONS, [vars(replace(self.target, num_users=num_users)) | keys])
 
 
 def _ring(spec: FeatureSpec, as_of: date, day: date) -> int:

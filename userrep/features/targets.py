@@ -82,18 +82,18 @@ class TargetLayout(BaseModel):
 class Future:
     """One future and the computation of its targets.
 
-    ``places``: index of each as-of date; empty for all futures but the first.
+    ``date_indices``: index of each as-of date; empty for all futures but the first.
     """
 
     days: int
     layout: InputLayout
     scaler: Scaler
-    places: Mapping[date, int] = field(default_factory=dict)
+    date_indices: Mapping[date, int] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
         """The stored columns of user features that the targets are computed from."""
-        vectors = [POOLED, *(f"has_{name}" for name in self._vectors)] if self.places else []
+        vectors = [POOLED, *(f"has_{name}" for name in self._vectors)] if self.date_indices else []
         return [*vectors, *counts_of(self.days)]
 
     @property
@@ -107,7 +107,7 @@ class Future:
         ``as_of`` of the batch is the date on which the future begins.
         """
         counts = [_numbers(batch.column(name)) for name in counts_of(self.days)]
-        parts: list[NDArray[np.floating]] = self._items(batch, counts[0]) if self.places else []
+        parts: list[NDArray[np.floating]] = self._items(batch, counts[0]) if self.date_indices else []
         parts += [self._scaled(name, counts_B) for name, counts_B in zip(counts_of(self.days), counts, strict=True)]
         return np.column_stack([*parts, np.ones(batch.num_rows)]).astype(np.float32)
 
@@ -115,7 +115,7 @@ class Future:
         """Return the targets of a user without an event in this future: zero vectors, zero weight, zero counts."""
         zero_B = np.zeros(1)
         counts = [self._scaled(name, zero_B) for name in counts_of(self.days)]
-        num_zeros = sum(self._vectors.values()) + _ITEMS if self.places else 0
+        num_zeros = sum(self._vectors.values()) + _ITEMS if self.date_indices else 0
         return np.concatenate([np.zeros(num_zeros), *counts, zero_B]).astype(np.float32)
 
     @property
@@ -134,7 +134,7 @@ class Future:
                 parts.append(pooled_BP[:, start : start + block.dim] * present_B[:, None].astype(np.float32))
                 has_items_B |= present_B
             start += block.dim
-        date_index_B = [self.places[as_of] for as_of in batch.column("as_of").to_pylist()]
+        date_index_B = [self.date_indices[as_of] for as_of in batch.column("as_of").to_pylist()]
         weight_B = np.minimum(num_events_B, MOST_EVENTS) * has_items_B
         return [*parts, weight_B, np.array(date_index_B, np.float32)]
 

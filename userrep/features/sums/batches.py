@@ -77,8 +77,8 @@ def openings_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) -> 
 def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, largest: float) -> pa.RecordBatch:
     """Return sums, profiles and picks as rows of ``user_features``, for the users known at ``as_of``.
 
-    A user is known with an event in the longest window, or a registration or pick before the as-of date. An event in
-    the history window only is not enough. ``sums`` include those of the picks. ``largest``: the largest absolute
+    A user is known if there is an event in the longest window, or a registration or pick before the as-of date. Events
+    in the history window alone do not count. ``sums`` include those of the picks. ``largest``: the largest absolute
     component of all vectors, used to bound the sums for ``is_exact``.
     """
     assert sums.picks_UX is not None
@@ -105,13 +105,11 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
     if spec.context_column:
         columns[spec.context_column] = _maps(sums.context_UK[users], block.context_keys)
     row_U = block.profiles.row_U[users]
-    mine = block.profiles.attributes.take(pa.array(row_U, mask=row_U < 0))
+    attributes = block.profiles.attributes.take(pa.array(row_U, mask=row_U < 0))
     for k, attribute in enumerate(spec.attributes):
-        columns[f"attribute_{attribute}"] = pc.list_element(mine, k)
-    bound = (
-        sums.weight_UR(spec)[users].sum(axis=1)
-        + np.bincount(block.profiles.pick_user_P, minlength=len(block.user_ids))[users]
-    ) * largest
+        columns[f"attribute_{attribute}"] = pc.list_element(attributes, k)
+    num_picks_U = np.bincount(block.profiles.pick_user_P, minlength=len(block.user_ids))
+    bound = (sums.weight_UR(spec)[users].sum(axis=1) + num_picks_U[users]) * largest
     columns["is_exact"] = pa.array(bound < EXACT_BELOW)
     return pa.RecordBatch.from_pydict(columns)
 

@@ -27,7 +27,7 @@ Output = Literal["features", "sums", "openings"]
 
 
 class Made(NamedTuple):
-    """Rows of one output and as-of date."""
+    """Output rows of one kind and as-of date."""
 
     output: Output
     as_of: date
@@ -36,7 +36,7 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class PoolingJob:
-    """The outputs to compute from chunks: features, sums or openings of each date, with its item-vector version.
+    """The outputs to compute from chunks for each as-of date, with the item-vector version of the date.
 
     ``before`` : as-of date of the sums in the chunks, from which tiles move on; None if chunks contain no sums.
     ``changed_days`` : days (since 1970) whose tiles differ between the old and the new sums.

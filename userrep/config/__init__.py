@@ -1,8 +1,8 @@
-"""The configuration: one YAML file, every key known, all faults at once.
+"""The configuration: one YAML file that is checked as a whole; unknown keys are errors, and all faults are listed.
 
-Relative paths in the file are relative to its folder, those of ``--set`` to the working directory; any URI that Spark
-and pyarrow read works too. The docstring below a key is what docs/reference/configuration.md says of it
-(`make reference`).
+Relative paths in the file are relative to the file's folder. Relative paths in ``--set`` are relative to the working
+directory. Any URI that both Spark and pyarrow can read also works. `make reference` publishes the docstring below each
+field in docs/reference/configuration.md.
 """
 
 from userrep.config.items import AlsVectors, GivenVectors, Items, TextVectors

@@ -1,4 +1,4 @@
-"""The items, and the kinds of their vectors."""
+"""Configuration of the items and of the kinds of item vectors."""
 
 from typing import Annotated, Literal
 
@@ -9,64 +9,65 @@ from userrep.config.values import Days, Section
 
 
 class ItemColumns(Section):
-    """Which of the items' columns mean what."""
+    """Names of the columns of the items table."""
 
     item_id: str
-    """The item's id, as in the log."""
+    """Item id, with the same values as in the event log."""
     text: str | None = None
-    """Its title or description, for vectors of kind `text`."""
+    """Title or description, the input of item vectors of kind `text`."""
     vector: str | None = None
-    """A vector of the owner's, an array of numbers, for vectors of kind `vector`."""
+    """Your own vector, an array of numbers, the input of item vectors of kind `vector`."""
 
 
 class Items(Source):
-    """What is known of items."""
+    """The items table."""
 
     columns: ItemColumns
-    """Which of the items' columns mean what."""
+    """Names of the columns of the items table."""
 
 
 class AlsVectors(Section):
-    """Implicit-feedback ALS on events before a version's date (Hu, Koren, Volinsky 2008)."""
+    """Implicit-feedback ALS (Hu, Koren, Volinsky 2008), fitted on the events before each version's date."""
 
     kind: Literal["als"]
     dim: int = Field(80, ge=2, le=512)
-    """Numbers in a vector."""
+    """Dimensions of a vector."""
     refit_days: Days = 28
-    """How long a version is used before the next is fitted."""
+    """Days between two versions of the vectors."""
     solver: Literal["implicit", "spark"] = "implicit"
-    """`implicit`: the library of that name fits a version in one task, in seconds. `spark`: Spark ML on the whole
-    cluster, for samples that fit into no task's memory; many times slower, and versions do not start from each
-    other."""
+    """ALS library. `implicit` fits a version in a single task, in seconds. `spark` runs Spark ML on the whole cluster,
+    for samples that do not fit into the memory of one task; it is many times slower and cannot start from the previous
+    version."""
     regularization: float = Field(0.5, gt=0)
-    """Ridge on the factors, times the mean number of pairs of a user or an item; Spark takes each one's own number."""
+    """Ridge penalty on the factors. `implicit` scales it by the mean number of pairs per user or item, `spark` by the
+    number of pairs of each user and item."""
     alpha: float = Field(3.0, gt=0)
-    """What an event adds to the confidence in a pair."""
+    """Confidence that each event adds to its (user, item) pair."""
     iterations: int = Field(6, ge=1)
-    """Rounds of alternating."""
+    """Number of ALS iterations."""
     max_tiles: int = Field(50_000_000, ge=1)
-    """Size of the sample of users, those with the lowest hashes, that a version is fitted on: about so many activity
-    tiles. With the default solver, 50 million tiles take up to 5 GB of a task's memory."""
+    """Approximate largest number of activity tiles to fit on; larger logs are sampled by user, lowest id hashes first.
+    With the default solver, 50 million tiles need up to 5 GB of memory in one task."""
     seed: int = 17
-    """Random seed of the initial factors."""
+    """Random seed for the initial factors."""
 
 
 class TextVectors(Section):
-    """Hashed tf-idf of the item's text and its truncated SVD."""
+    """Truncated SVD of the hashed tf-idf of each item's text."""
 
     kind: Literal["text"]
     dim: int = Field(80, ge=2, le=512)
-    """Numbers in a vector."""
+    """Dimensions of a vector."""
     seed: int = 17
-    """Random seed of the decomposition."""
+    """Random seed for the SVD."""
 
 
 class GivenVectors(Section):
-    """The owner's own vectors: the column ``items.columns.vector``."""
+    """Your own item vectors, read from the column ``items.columns.vector``."""
 
     kind: Literal["vector"]
     dim: int = Field(ge=1, le=4096)
-    """Numbers in each of the owner's vectors; an item whose vector has more or fewer counts as one without."""
+    """Dimensions of your vectors; an item whose vector has another length is treated as an item without a vector."""
 
 
 ItemVectors = Annotated[AlsVectors | TextVectors | GivenVectors, Field(discriminator="kind")]

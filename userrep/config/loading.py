@@ -1,4 +1,4 @@
-"""Reading a configuration: a YAML file and overrides, all faults at once."""
+"""Loading of a configuration from a YAML file and overrides, with all faults reported together."""
 
 import difflib
 import os
@@ -16,21 +16,22 @@ from userrep.config.values import Section
 from userrep.config.whole import Config
 from userrep.errors import UsageError, in_line
 
-_MOST_TEXT, _MOST_ALIASES = 1 << 20, 32  # of a file
-_BRIEFLY = reprlib.Repr()  # a value of a few lines may be one of millions of parts
+_MOST_TEXT, _MOST_ALIASES = 1 << 20, 32  # characters and YAML aliases per file
+_BRIEFLY = reprlib.Repr()  # nested YAML aliases may expand a few lines to millions of parts
 _BRIEFLY.maxlevel, _BRIEFLY.maxlist, _BRIEFLY.maxdict, _BRIEFLY.maxstring, _BRIEFLY.maxother = 3, 10, 10, 200, 200
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> Config:
-    """Read a configuration file, apply ``key.path=value`` overrides, check it whole.
+    """Load a configuration file, apply ``key.path=value`` overrides and check the result.
 
-    Relative paths become absolute: those of the file are relative to its folder (or to ``folder``), those of
-    overrides to the working directory.
+    Relative paths are made absolute: those in the file relative to its folder (or to ``folder``), those in overrides
+    relative to the working directory.
 
     Raises
     ------
     UsageError
-        With every fault: unreadable file, unknown keys (and the nearest known one), wrong types, parts that don't fit.
+        If the file is not readable, or with all faults of its content: unknown keys (with the nearest known key), wrong
+        types, and settings that do not fit together.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -39,9 +40,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}. Name a configuration file with --config.") from None
     except ValueError as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from None
+        raise UsageError(f"{path}: cannot be read as YAML: {error}.") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: a mapping of keys was expected at the top, got {type(values).__name__}.")
+        raise UsageError(f"{path}: the top level must be a mapping of keys, got {type(values).__name__}.")
     faults: list[str] = []
     overridden: list[tuple[str, ...]] = []
     for override in overrides:
@@ -51,7 +52,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
             faults += error.faults
     if faults:
         raise UsageError(faults)
-    parse_config(values, str(path))  # faults show paths as they are written
+    parse_config(values, str(path))  # before paths change, so that messages show them as written
     base = os.path.abspath(folder or os.path.dirname(os.path.abspath(path)))
     return parse_config(_with_absolute_paths(values, base, overridden), str(path))
 
@@ -59,50 +60,52 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
 def _with_absolute_paths(
     section: dict[Any, Any], folder: str, overridden: Sequence[tuple[str, ...]], at: tuple[str, ...] = ()
 ) -> dict[Any, Any]:
-    """Anchor the paths of a section and those below it at ``folder``, or where overridden at the working directory."""
-    found = dict(section)
+    """Make the paths of a section absolute: relative to ``folder``, or to the working directory where overridden."""
+    resolved = dict(section)
     for key, value in section.items():
         here = (*at, str(key))
         if isinstance(value, dict) and here != ("spark", "conf"):
-            found[key] = _with_absolute_paths(value, folder, overridden, here)
+            resolved[key] = _with_absolute_paths(value, folder, overridden, here)
         if isinstance(value, list):
-            found[key] = [
+            resolved[key] = [
                 _with_absolute_paths(part, folder, overridden, here) if isinstance(part, dict) else part
                 for part in value
             ]
         is_path = here in (("root",), ("artifacts",)) or (key == "path" and section.get("format") != "table")
         if is_path and isinstance(value, str) and re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", value):
             base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
-            found[key] = os.path.normpath(os.path.join(base, value))
-    return found
+            resolved[key] = os.path.normpath(os.path.join(base, value))
+    return resolved
 
 
 def _from_yaml(text: str) -> Any:
-    """Read YAML; raises ValueError, in one line, whatever is wrong with it.
+    """Parse YAML. Raises ValueError with a one-line message for every kind of fault.
 
-    Texts are small, and say little twice: a few hundred bytes of aliases of aliases may stand for gigabytes.
+    Length and aliases are limited: a few hundred bytes of nested aliases can expand to gigabytes.
     """
     if len(text) > _MOST_TEXT:
-        raise ValueError(f"more than {_MOST_TEXT} characters, which no configuration has")
+        raise ValueError(f"it has more than {_MOST_TEXT} characters")
     try:
         if text.count("*") > _MOST_ALIASES:
             aliases = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
             if aliases > _MOST_ALIASES:
-                raise ValueError(f"{aliases} aliases (*name), more than {_MOST_ALIASES}: write the values out")
+                raise ValueError(
+                    f"it has more than {_MOST_ALIASES} aliases (*name), got {aliases}. Write the values out"
+                )
         return yaml.safe_load(text)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except yaml.MarkedYAMLError as error:  # its text shows the line, and the line may hold a secret
+        raise ValueError("it is nested too deeply") from None
+    except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may contain a secret
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{error.problem or error.context}{where}") from None
-    except (yaml.YAMLError, ValueError) as error:  # the latter: a date that does not exist
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ValueError(" ".join(str(error).split())) from None
-    except (LookupError, AttributeError, TypeError) as error:  # a tag (!!int) on a value that is no such thing
-        raise ValueError(f"a value that its tag does not fit ({type(error).__name__})") from None
+    except (LookupError, AttributeError, TypeError) as error:  # a tag such as !!int on a value of another type
+        raise ValueError(f"a value does not match its tag ({type(error).__name__})") from None
 
 
 def parse_config(values: dict[str, Any], origin: str) -> Config:
-    """Check configuration values; ``origin`` stands before each fault."""
+    """Validate configuration values. Raises UsageError with all faults, each prefixed with ``origin``."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -110,12 +113,12 @@ def parse_config(values: dict[str, Any], origin: str) -> Config:
 
 
 def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
-    """Set one ``key.path=value``, and return the key's parts; what follows ``spark.conf.`` is one, dots and all."""
+    """Apply one ``key.path=value`` and return the parts of the key; all after ``spark.conf.`` is a single part."""
     key, equals, text = override.partition("=")
     shown = f"{in_line(key)}{equals and '=...'}"  # the value may be a secret
     parts = key.split(".")
     if not equals or not all(parts):
-        raise UsageError(f"--set {shown}: write key.path=value, for example --set model.latent_dim=64.")
+        raise UsageError(f"--set {shown}: not of the form key.path=value. Example: --set model.latent_dim=64.")
     if parts[:2] == ["spark", "conf"] and len(parts) > 2:
         parts = ["spark", "conf", ".".join(parts[2:])]
     for part in parts[:-1]:
@@ -123,69 +126,69 @@ def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
             values[part] = {}
         values = values[part]
         if not isinstance(values, dict):
-            raise UsageError(f"--set {shown}: {in_line(part)} is no section, it has no keys below it.")
+            raise UsageError(f"--set {shown}: {in_line(part)} is not a section and has no keys.")
     try:
         values[parts[-1]] = _from_yaml(text)
     except ValueError:
-        raise UsageError(f"--set {shown}: the value is not readable as YAML.") from None
+        raise UsageError(f"--set {shown}: the value cannot be read as YAML.") from None
     return tuple(parts)
 
 
-_SECRET = {("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options")}  # may hold one
+_SECRET = {("spark", "conf"), ("tracking", "uri"), ("stream", "redis"), ("stream", "kafka", "options")}
 _KINDS: dict[int | str, type[Section]] = {"als": AlsVectors, "text": TextVectors, "vector": GivenVectors}
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
         location = fault["loc"]
-        place = ".".join(_spelt(location))
+        key = ".".join(_key_parts(location))
         is_secret = location[:2] in _SECRET or location[:3] in _SECRET
         if fault["type"] == "extra_forbidden":
             known = _known_keys(location[:-1])
             near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-            cure = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}."
-            yield f"unknown key {place}; {cure}"
+            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}."
+            yield f"unknown key {key}; {hint}"
         elif fault["type"] == "missing":
-            yield f"{place} is missing."
+            yield f"{key} is missing."
         elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            yield f"{place}.kind: one of {', '.join(map(str, _KINDS))} was expected{_got(fault['input'], 'kind')}."
+            yield f"{key}.kind: must be one of {', '.join(map(str, _KINDS))}{_got(fault['input'], 'kind')}."
         elif fault["type"] in ("model_type", "dict_type"):
-            yield f"{place}: keys were expected below it{'' if is_secret else _got(fault['input'])}."
+            yield f"{key}: must be a section with keys{'' if is_secret else _got(fault['input'])}."
         else:
             got = "" if is_secret or location[-1:] == ("[key]",) else _got(fault["input"])
             for message in fault["msg"].removeprefix("Value error, ").splitlines():
-                yield f"{place}: {message.rstrip('.')}{got}." if place else f"{message}."
+                yield f"{key}: {message.rstrip('.')}{got}." if key else f"{message}."
 
 
-def _spelt(location: tuple[int | str, ...]) -> list[str]:
-    """Write a fault's location as the file has it: without pydantic's marks for a key and for a kind of vectors."""
+def _key_parts(location: tuple[int | str, ...]) -> list[str]:
+    """Return a fault's location as in the file, without pydantic's markers for dictionary keys and vector kinds."""
     is_kind = len(location) > 3 and location[0] == "item_vectors"
     parts = [str(part) for k, part in enumerate(location) if part != "[key]" and not (is_kind and k == 2)]
     return [in_line(part) for part in parts]
 
 
 def _got(value: Any, key: str | None = None) -> str:
-    """Show what was got, in brief; a section's contents are not shown."""
+    """Return the offending value, shortened, for the end of a message; the content of a section is not shown."""
     if isinstance(value, dict):
         value = value.get(key)
         if value is None:
             return ""
     try:
         shown = _BRIEFLY.repr(value)
-    except ValueError:  # Python writes no numbers of more than 4,300 digits
-        return ", got a number of thousands of digits"
+    except ValueError:  # Python does not print numbers of more than 4,300 digits
+        return ", got a number with thousands of digits"
     shown = re.sub(r"://[^/@\s]*@", "://***@", shown)
     return f", got {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """List the keys of the section at ``location`` of the configuration."""
+    """Return the known keys of the section at ``location``."""
     section: Any = Config
     for k, part in enumerate(location):
         if location[0] == "item_vectors" and k == 2:
             section = _KINDS[part]
         elif isinstance(part, int):
-            continue  # of a list, whose sections are all of one kind
+            continue  # index into a list, whose sections are all of one kind
         elif isinstance(section, type) and issubclass(section, Section):
             field = section.model_fields.get(str(part))
             if field is None:

@@ -1,4 +1,4 @@
-"""The event log: one or several sources, and what their columns mean."""
+"""Configuration of the event log: one or several sources and their columns."""
 
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -9,74 +9,81 @@ from userrep.config.values import Duration, Format, Place, Section, Share, TimeZ
 
 
 class Source(Section):
-    """A table of the owner's. A column ``user.id`` is the one of that name, else field ``id`` of a struct ``user``."""
+    """A table of yours.
+
+    A column name with a dot, such as ``user.id``, refers to the column of exactly that name or, without one, to field
+    ``id`` of the struct ``user``.
+    """
 
     path: Place
-    """A folder, a file or a pattern; with format `table` a table's name."""
+    """Folder, file or glob pattern; with format `table`, the name of a table."""
     format: Format = "parquet"
-    """What lies there; `table` is a table of the session's catalog."""
+    """Format of the data at `path`; `table` reads a table of the Spark session's catalog."""
 
 
 class EventColumns(Section):
-    """Which of the log's columns mean what."""
+    """Names of the columns of the event log."""
 
     user_id: str
-    """Who. Numbers become text; a row without one is rejected."""
+    """User id. Numbers are converted to text; rows without a user id are rejected."""
     item_id: str
-    """With what. Likewise."""
+    """Item id. Numbers are converted to text; rows without an item id are rejected."""
     event_at: str
-    """When: a timestamp, a date, or text such as 2024-05-01T12:00:00Z. A row without a readable one is rejected."""
+    """Time of the event: a timestamp, a date, or text such as 2024-05-01T12:00:00Z. Rows without a readable time are
+    rejected."""
     event_id: str | None = None
-    """Tells copies: of a day's rows with one id, one counts. Without it, of rows that are equal in all columns."""
+    """Event id for deduplication within a day; of rows with the same id one is kept. Without this column, rows that are
+    equal in all columns are duplicates."""
     event_type: str | None = None
-    """What happened; tiles keep types apart, features add them up. A row without one is rejected."""
+    """Type of the event. Tiles keep types apart; features sum over them. Rows without a type are rejected."""
     weight: str | None = None
-    """What an event counts in averages, such as seconds played; 0 or more. Without it every event weighs 1."""
+    """Weight of the event in averages, such as seconds played; at least 0. Without this column, every weight is 1."""
     context: Annotated[list[str], AfterValidator(distinct)] = []
-    """Columns that are counted by value, such as the device."""
+    """Context columns, such as the device; features count events by their values."""
 
 
 class Partition(Section):
-    """The column that the log is partitioned by: a date, ``2024-05-01`` or ``20240501``.
+    """The date column that the log is partitioned by, with values such as ``2024-05-01`` or ``20240501``.
 
-    Rows that came in before their day, or more than ``max_lateness`` after it, are rejected.
+    With ``holds: ingestion_date``, rows ingested before their event's day, or more than ``max_lateness`` after it, are
+    rejected.
     """
 
     column: str
-    """The column that the log is partitioned by."""
+    """Name of the partition column."""
     holds: Literal["event_date", "ingestion_date"]
-    """The event's UTC day, or the day on which the row came in."""
+    """Meaning of the date: the UTC day of the event, or the day on which the row was ingested."""
     max_lateness: Duration = timedelta(days=3)
-    """With `ingestion_date`: how long after its day a row may come in, in whole days."""
+    """Longest delay, in whole days, between an event's day and its ingestion date; only with `ingestion_date`."""
 
     @model_validator(mode="after")
-    def _only_what_comes_in_is_late(self) -> "Partition":
+    def _check_lateness(self) -> "Partition":
         if self.holds == "event_date" and "max_lateness" in self.model_fields_set:
-            raise ValueError("max_lateness goes with holds: ingestion_date; leave it out with event_date")
+            raise ValueError("max_lateness applies only with holds: ingestion_date. Remove it, or change holds")
         return self
 
     @property
     def late_days(self) -> int:
-        """How many days after an event's day its partition may lie."""
+        """Most days between an event's day and the date of its partition."""
         return self.max_lateness.days if self.holds == "ingestion_date" else 0
 
 
 class LogSettings(Section):
-    """What may be said of a log besides its columns."""
+    """Settings of a log other than its columns."""
 
     event_type: str | None = Field(None, min_length=1)
-    """One type for all rows, in the place of `columns.event_type`."""
+    """Event type of all rows, instead of `columns.event_type`."""
     partition: Partition | None = None
-    """What the log's partitions mean, so that only those are read that are needed."""
+    """Meaning of the log's partitions, so that only the needed ones are read."""
     time_zone: TimeZone = "UTC"
-    """Of times that carry none."""
+    """Time zone of times that do not include one."""
 
 
 class EventSource(LogSettings, Source):
-    """One log: where it is, which of its columns mean what, or which one event type all its rows have."""
+    """One source of the event log: location, format, columns and settings."""
 
     columns: EventColumns
-    """Which of this log's columns mean what."""
+    """Names of the columns of this source."""
 
     @model_validator(mode="after")
     def _one_event_type(self) -> "EventSource":
@@ -85,38 +92,41 @@ class EventSource(LogSettings, Source):
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """All that decides what the log's rows mean; settings that are not used leave no trace in it."""
+        """All settings that affect how the rows are interpreted.
+
+        Settings at their defaults are left out, so that a new setting does not change the hash of existing logs.
+        """
         settings = self.model_dump(include=set(LogSettings.model_fields), exclude_defaults=True)
         return self.columns.model_dump() | settings
 
 
 class Events(LogSettings):
-    """The event log: one, or several ``sources`` as one."""
+    """The event log: a single source, or several ``sources`` that are combined."""
 
     path: Place | None = None
-    """Of the one log; with `sources`, each has its own."""
+    """Location of a single-source log; with `sources`, each source has its own."""
     format: Format = "parquet"
-    """Of the one log."""
+    """Format of a single-source log."""
     columns: EventColumns | None = None
-    """Of the one log."""
+    """Names of the columns of a single-source log."""
     sources: list[EventSource] = []
-    """Several logs that count as one, in the place of `path`, `format` and `columns`."""
+    """Sources that together form the log, instead of `path`, `format` and `columns`."""
     max_rejected_share: Share = 0.05
-    """A day with a larger share of malformed rows fails."""
+    """Largest share of malformed rows in a day; a day above it fails."""
     min_day_share: Share = 0.01
-    """A day with less than this share of the rows of the log's median day fails when it is built."""
+    """Smallest size of a day, as a share of the rows of the log's median day; a smaller day fails when it is built."""
     require_all_days: bool = False
-    """Refuse a log that lacks a day within it; else that is told."""
+    """Whether a missing day within the log is an error; by default, it is a warning."""
 
     @model_validator(mode="after")
     def _one_form(self) -> "Events":
         own = [name for name in EventSource.model_fields if name in self.model_fields_set]
         if self.sources:
-            faults = [f"{', '.join(own)} beside sources: write it into each of the sources"] if own else []
+            faults = [f"{', '.join(own)} cannot be set next to sources. Set it in each of the sources"] if own else []
         elif self.path is None and self.columns is None:
-            faults = ["say where the log is: either path and columns, or sources"]
+            faults = ["the log is not configured. Set either path and columns, or sources"]
         elif self.path is None or self.columns is None:
-            faults = ["path and columns go together"]
+            faults = ["path and columns must be set together"]
         else:
             faults = _event_type_faults(self.columns, self.event_type)
         refuse(faults)
@@ -124,7 +134,7 @@ class Events(LogSettings):
 
     @property
     def all_sources(self) -> dict[str, EventSource]:
-        """The logs by their place in the configuration, whichever way they are written."""
+        """Sources by their key in the configuration; a single-source log is one source named ``events``."""
         if self.sources:
             return {f"events.sources[{k}]": source for k, source in enumerate(self.sources)}
         settings = self.model_dump(include=set(EventSource.model_fields), exclude_unset=True)
@@ -132,16 +142,16 @@ class Events(LogSettings):
 
     @property
     def context(self) -> list[str]:
-        """The context columns of all sources; a source without one of them has no value for it."""
+        """Context columns of all sources; a source without one of these columns has null there."""
         return list(dict.fromkeys(name for source in self.all_sources.values() for name in source.columns.context))
 
     @property
     def meaning(self) -> Any:
-        """All that decides what the rows of the log mean, wherever they lie."""
+        """All settings that affect how the rows of the log are interpreted, without their location."""
         meanings = [source.meaning for source in self.all_sources.values()]
         return meanings[0] if len(meanings) == 1 else meanings
 
 
 def _event_type_faults(columns: EventColumns, event_type: str | None) -> list[str]:
     both = event_type is not None and columns.event_type is not None
-    return ["event_type and columns.event_type exclude each other; keep one"] if both else []
+    return ["event_type and columns.event_type cannot both be set. Remove one"] if both else []

@@ -1,4 +1,4 @@
-"""What becomes of an embedding: snapshots, gates, drift, evaluation, records; and the session that does it."""
+"""Configuration of snapshots, gates, drift, evaluation, experiment tracking and the Spark session."""
 
 from datetime import timedelta
 from typing import Annotated, Any
@@ -20,50 +20,50 @@ from userrep.config.values import (
 
 
 class Snapshots(Section):
-    """How snapshots are stamped and kept."""
+    """Publication times and retention of snapshots."""
 
     publish_delay: Duration = timedelta(hours=6)
-    """How long after its as-of date's 00:00 UTC a snapshot counts as available, where history is built."""
+    """Delay from 00:00 UTC of the as-of date until a snapshot counts as available, in `pipeline` and `backfill`."""
     keep_daily: Duration = timedelta(days=14)
-    """Keep all snapshots of so long back."""
+    """Age up to which every snapshot is kept."""
     keep_weekly: Duration = timedelta(weeks=26)
-    """Keep the first snapshot of each week of so long back."""
+    """Age up to which the first snapshot of each week is kept."""
 
 
 class Gates(Section):
-    """What a snapshot must pass before it is published."""
+    """Checks that a snapshot must pass before it is published."""
 
     min_rows_share: Share = 0.5
-    """Least users, as a share of those of the snapshot before."""
+    """Smallest number of users, as a share of the previous snapshot's users."""
     min_live_dims_share: Share = 0.5
-    """Least share of dimensions that vary."""
+    """Smallest share of dimensions whose values vary between users."""
 
 
 class DriftLimits(Section):
-    """How far a snapshot may move from the one before it, by metric; null: any distance."""
+    """Limits on the drift from the previous snapshot, by metric; null means no limit."""
 
     rows_change: Limit = None
-    """Change in the number of users, as a share."""
+    """Relative change in the number of users."""
     new_share: Limit = None
-    """Users who were not there before, over all who were."""
+    """New users, as a share of the previous snapshot's users."""
     vanished_share: Limit = None
-    """Users who are there no more, over all who were."""
+    """Users missing from this snapshot, as a share of the previous snapshot's users."""
     no_event_change: Limit = None
     """Change in the share of users without an event in the longest window."""
     norm_change: Limit = None
-    """Change in the mean length of vectors, as a share."""
+    """Relative change in the mean norm of the vectors."""
     mean_shift: Limit = None
-    """Of the dimension that moved most: the distance of its means, in standard deviations."""
+    """Largest difference between the means of a dimension, in standard deviations."""
     variance_change: Limit = None
-    """Of the dimension that changed most: the logarithm of the ratio of its variances (0.7: twice or half)."""
+    """Largest absolute log ratio between the variances of a dimension (0.7: twice or half)."""
     rank_loss: Limit = None
-    """Share of the effective rank that is lost."""
+    """Relative loss of effective rank."""
     neighbours_lost: Limit = None
-    """Share of their ten nearest neighbours that users have no more, among 2,000 users."""
+    """Share of the ten nearest neighbors that users have lost, among 2,000 users."""
     psi: Limit = None
-    """Population stability index of the input that moved most: counts, days since, presence of blocks."""
+    """Largest population stability index of an input (counts, days since an event, presence of blocks)."""
     error_growth: Limit = None
-    """Growth of the error with which the space gives its inputs back, as a share."""
+    """Relative growth of the reconstruction error."""
 
 
 _WARN = DriftLimits(
@@ -73,106 +73,109 @@ _WARN = DriftLimits(
 
 
 class Drift(Section):
-    """Drift of snapshots (``monitor_drift``)."""
+    """Drift detection between snapshots (``monitor_drift``)."""
 
     warn: DriftLimits = _WARN
-    """Past these it is told; those left out keep their defaults."""
+    """Limits above which a warning is logged; metrics that are left out keep their default limits."""
     fail: DriftLimits = DriftLimits()
-    """Past these nothing is published, with exit code 3."""
+    """Limits above which the snapshot is not published and the command exits with code 3."""
     sample_users: int = Field(100_000, ge=100)
-    """Of how many users it is measured."""
+    """Number of users in the sample that drift is measured on."""
 
     @field_validator("warn", mode="before")
     @classmethod
-    def _beside_the_defaults(cls, values: Any) -> Any:
+    def _with_default_limits(cls, values: Any) -> Any:
         return {**_WARN.model_dump(), **values} if isinstance(values, dict) else values
 
 
 class Downstream(Section):
-    """The example consumer: will this user have an event in the next ``horizon_days`` days?"""
+    """The example consumer, which predicts whether a user has an event in the next ``horizon_days`` days."""
 
     horizon_days: Days = 7
-    """How far its labels look ahead."""
+    """Days after the as-of date that a label covers."""
     num_dates: int = Field(4, ge=1)
-    """As-of dates of its training labels, and as many of its test labels, at most."""
+    """Largest number of as-of dates for training labels, and again for test labels."""
 
 
 class Evaluation(Section):
-    """How an embedding is judged (``userrep evaluate``)."""
+    """Evaluation of an embedding (``userrep evaluate``)."""
 
     horizons_days: Annotated[list[Days], Field(min_length=1), AfterValidator(ascending)] = [7, 30]
-    """Days that labels reach past their as-of dates."""
+    """Days after the as-of date that labels cover; one set of labels per value."""
     every_days: Days = 7
-    """Days from one as-of date to the next."""
+    """Days between as-of dates."""
     max_dates: int = Field(8, ge=1)
-    """As-of dates to fit probes on, and as many to test them on, at most: those nearest to the end of training."""
+    """Largest number of as-of dates for fitting probes, and again for testing them; dates near the end of training come
+    first."""
     max_rows: int = Field(60_000, ge=100)
-    """Rows, of sampled users and all dates together; users are drawn by a hash of their id."""
+    """Largest number of rows over all dates; above it, users are sampled by a hash of their id."""
     num_clusters: int = Field(20, ge=2)
-    """Clusters of items, in tasks of categories."""
+    """Number of item clusters in the category tasks."""
     newcomer_events: Annotated[list[Annotated[int, Field(ge=0, le=1000)]], AfterValidator(ascending)] = [0, 1, 3, 10]
-    """How many events of new users are known, a task for each; none with `[]`."""
+    """Numbers of known events of new users, with one task per number; `[]` disables these tasks."""
     attributes: Attributes = []
-    """Columns of the users' table that tasks are made of, and that are no inputs."""
+    """Columns of the users table that tasks predict; they must not be model inputs."""
     num_seeds: int = Field(3, ge=1)
-    """Draws of the examples of each task that draws any, such as pairs of users and items."""
+    """Number of random draws for each task that samples its examples, such as user-item pairs."""
     num_bootstraps: int = Field(400, ge=20)
-    """Resamplings of the users, for intervals."""
+    """Number of bootstrap resamples of the users, for intervals."""
     seed: int = 17
-    """Of all that is drawn."""
+    """Random seed for all sampling."""
 
     @property
     def attribute_names(self) -> list[str]:
-        """The attributes as parts of names of tasks."""
+        """Attributes in the form used in task names."""
         return [part_of_name(name) for name in self.attributes]
 
 
 class Quality(Section):
-    """The self-check that a training begins with (docs/training.md)."""
+    """The self-check before each training, and the gate on its result (docs/training.md)."""
 
     self_check: bool = True
-    """Before each training, train a model on earlier dates and compare it with simple baselines on later days."""
+    """Whether each training is preceded by a check: a model trained on earlier dates is compared with simple baselines
+    on later days."""
     min_gain: float | None = None
-    """The least mean lead over the best baseline, for example 0.01 for 1 %. A training below it, or without a check, is
-    refused with exit code 3."""
+    """Smallest mean gain over the best baseline, such as 0.01 for 1 %. A training with a smaller gain, or whose check
+    could not run, is refused with exit code 3. By default, no gain is required."""
 
     @model_validator(mode="after")
     def _gate_has_a_check(self) -> "Quality":
         if self.min_gain is not None and not self.self_check:
-            refuse(["min_gain needs the self-check: set self_check to true, or leave min_gain out"])
+            refuse(["min_gain needs the self-check. Set self_check to true, or remove min_gain"])
         return self
 
 
 class Tracking(Section):
-    """Trainings are recorded with MLflow; ``${NAME}`` in ``uri`` is a variable of the environment, for secrets."""
+    """Experiment tracking with MLflow; ``${NAME}`` in ``uri`` refers to an environment variable, for secrets."""
 
     mlflow: bool = True
-    """Record trainings at all."""
+    """Whether trainings are recorded."""
     uri: str | None = Field(None, min_length=1)
-    """Of the store or server; without one MLFLOW_TRACKING_URI, on Databricks its own, else SQLite below a local
-    `root`."""
+    """Tracking URI. Defaults to `MLFLOW_TRACKING_URI`; without it, to the workspace on Databricks, else to SQLite below
+    a local `root`."""
     experiment: str = Field("userrep", min_length=1)
-    """The experiment that trainings are runs of."""
+    """MLflow experiment of the training runs."""
     model: Name = "userrep"
-    """The registered model that spaces are versions of."""
+    """Registered MLflow model; each space is one of its versions."""
 
 
 class Spark(Section):
-    """The session.
+    """The Spark session and its limits.
 
-    Past ``item_vectors_bytes`` tasks hold the vectors of some items, and what they sum is added up by a shuffle.
+    If the item vectors exceed ``item_vectors_bytes``, each task loads the vectors of a range of items, and a shuffle
+    adds up the partial sums.
     """
 
     master: str | None = "local[*]"
-    """Where Spark runs when userrep starts it; null: the session of spark-submit or of the notebook."""
+    """Spark master of a session that userrep starts; null uses the session of spark-submit or of the notebook."""
     conf: dict[str, str] = {}
-    """Settings of the session."""
+    """Spark settings of the session."""
     item_vectors_bytes: ByteSize = Field(ByteSize(2**31), gt=0)
-    """What a Python worker may hold of item vectors, such as 2GiB; past it they are taken in parts."""
+    """Memory for item vectors in each Python worker, such as 2GiB; more item vectors are processed in parts."""
 
     @model_validator(mode="before")
     @classmethod
-    def _text(cls, values: Any) -> Any:
+    def _conf_as_text(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("conf"), dict):
             as_text = {True: "true", False: "false"}
             texts = {

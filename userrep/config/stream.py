@@ -1,4 +1,4 @@
-"""Near real time: where events arrive, and where vectors go."""
+"""Configuration of near-real-time updates: the sources of events and the online store."""
 
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -9,77 +9,78 @@ from userrep.config.values import Duration, Name, Place, Section, refuse
 
 
 class StreamSource(Section):
-    """Where events come from: a topic of Kafka with JSON values, or a folder of files or a Delta table that grows.
+    """A source of streamed records: a Kafka topic with JSON values, a growing folder of files or a Delta table.
 
-    Columns are those of the source of the same name in the batch, mapped as there.
+    Records have the columns of the batch section of the same name and use its column mapping.
     """
 
     topic: str | None = Field(None, min_length=1)
-    """A topic of Kafka; its messages are JSON."""
+    """Kafka topic with JSON messages."""
     path: Place | None = None
-    """A folder of files or a Delta table, which grows."""
+    """Folder that receives new files, or a Delta table that receives new rows."""
     format: Literal["parquet", "delta", "json", "csv"] = "parquet"
-    """Of the path."""
+    """Format of the data at `path`."""
 
     @model_validator(mode="after")
-    def _one_place(self) -> "StreamSource":
-        refuse(["name a topic, or a path, and not both"] if (self.topic is None) == (self.path is None) else [])
+    def _check_source(self) -> "StreamSource":
+        refuse(["set exactly one of topic and path"] if (self.topic is None) == (self.path is None) else [])
         return self
 
 
 class Kafka(Section):
-    """The broker of the stream's topics."""
+    """The Kafka brokers of the stream's topics."""
 
     bootstrap_servers: str = Field(min_length=1)
-    """Hosts and ports, with commas between."""
+    """Comma-separated `host:port` pairs."""
     options: dict[str, str] = {}
-    """Kafka's own, without the prefix `kafka.`; `${NAME}` in a value is a variable of the environment, for secrets."""
+    """Kafka client options, without the prefix `kafka.`; `${NAME}` in a value refers to an environment variable, for
+    secrets."""
 
 
 class Redis(Section):
-    """The online store, where the newest vector of each user is."""
+    """The online store, which keeps the newest embedding of each user."""
 
     url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")]
-    """`redis://`, `rediss://` or `unix://`; `${NAME}` in it is a variable of the environment."""
+    """URL with scheme `redis://`, `rediss://` or `unix://`; `${NAME}` refers to an environment variable."""
     expires_after: Duration = timedelta(days=3)
-    """How long a vector stays that no event has renewed; the snapshots have newer ones by then."""
+    """Time after which an embedding that no event has updated expires; snapshots contain newer ones by then."""
 
 
 class Stream(Section):
-    """Near real time (``userrep stream``)."""
+    """Near-real-time updates (``userrep stream``)."""
 
     query_id: Name = "stream"
-    """Names the stream: its checkpoint in `root/streams`, its rows in `embedding_updates`."""
+    """Name of the stream, which identifies its checkpoint in `root/streams` and its rows in `embedding_updates`."""
     events: StreamSource | None = None
-    """Where events arrive; without it, new files of the log."""
+    """Source of events; by default, new files of the event log."""
     onboarding: StreamSource | None = None
-    """Where picks arrive, with the columns of the section `onboarding`."""
+    """Source of onboarding picks, with the columns of the section `onboarding`."""
     users: StreamSource | None = None
-    """Where registrations and attributes arrive, with the columns of the section `users`."""
+    """Source of registrations and attributes, with the columns of the section `users`."""
     kafka: Kafka | None = None
-    """The broker, for topics."""
+    """Kafka brokers; required for topics."""
     redis: Redis | None = None
-    """The online store."""
+    """Online store; by default, embeddings are written only to `embedding_updates`."""
     trigger: Duration = timedelta(seconds=2)
-    """How often a micro-batch begins, if the one before is done."""
+    """Time between the starts of micro-batches; a batch that takes longer delays the next one."""
     max_rows_per_batch: int = Field(20_000, ge=1)
-    """Of messages; what waits beyond that waits in Kafka."""
+    """Largest number of Kafka messages per micro-batch; the rest waits in Kafka."""
     max_files_per_batch: int = Field(16, ge=1)
-    """Of files."""
+    """Largest number of new files per micro-batch."""
     open_days: int = Field(3, ge=2, le=7)
-    """Days, the last included, that the stream holds itself: their late events count at once, and openings are made a
-    day less ahead."""
+    """Number of most recent days, including today, whose events the stream keeps itself; late events of these days take
+    effect immediately. `userrep daily` prepares the stream base of the next `open_days` - 1 as-of dates."""
     late: Duration = timedelta(hours=6)
-    """How long after its close a day is still corrected."""
+    """Time after the end of a day during which its late events still update embeddings."""
 
     @property
     def sources(self) -> dict[str, StreamSource]:
-        """The sources that are named, by what they bring."""
-        named = {"events": self.events, "onboarding": self.onboarding, "users": self.users}
-        return {what: source for what, source in named.items() if source is not None}
+        """Configured sources by name: events, onboarding or users."""
+        sources = {"events": self.events, "onboarding": self.onboarding, "users": self.users}
+        return {name: source for name, source in sources.items() if source is not None}
 
     @model_validator(mode="after")
-    def _broker_is_named(self) -> "Stream":
-        topics = [what for what, source in self.sources.items() if source.topic is not None]
+    def _check_brokers(self) -> "Stream":
+        topics = [name for name, source in self.sources.items() if source.topic is not None]
         refuse([f"{topics[0]}.topic needs kafka.bootstrap_servers"] if topics and self.kafka is None else [])
         return self

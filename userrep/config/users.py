@@ -1,45 +1,45 @@
-"""The users, and their first picks."""
+"""Configuration of the users table and of the onboarding picks."""
 
 from userrep.config.log import Source
 from userrep.config.values import Attributes, Section, part_of_name
 
 
 class UserColumns(Section):
-    """Which of the users' columns mean what."""
+    """Names of the columns of the users table."""
 
     user_id: str
-    """The user's id, as in the log."""
+    """User id, with the same values as in the event log."""
     registered_at: str | None = None
-    """Since when there is the user; without it, since the first event or pick."""
+    """Registration time of the user; by default, the time of the first event or pick."""
 
 
 class Users(Source):
-    """What is known of users."""
+    """The users table: attributes and registrations."""
 
     columns: UserColumns
-    """Which of the users' columns mean what."""
+    """Names of the columns of the users table."""
     attributes: Attributes = []
-    """Columns that are inputs of the model: the 64 most frequent values of each."""
+    """Columns that become model inputs; the 64 most frequent values of each are kept."""
 
     @property
     def attribute_names(self) -> list[str]:
-        """The attributes as parts of column names."""
+        """Attributes in the form used in feature column names."""
         return [part_of_name(name) for name in self.attributes]
 
 
 class OnboardingColumns(Section):
-    """Which of the picks' columns mean what."""
+    """Names of the columns of the onboarding picks."""
 
     user_id: str
-    """The user's id, as in the log."""
+    """User id, with the same values as in the event log."""
     item_id: str
-    """The item that was picked."""
+    """Id of the picked item."""
     event_at: str
-    """When it was picked."""
+    """Time of the pick."""
 
 
 class Onboarding(Source):
-    """New users' first picks."""
+    """Onboarding picks: the items that new users choose at registration."""
 
     columns: OnboardingColumns
-    """Which of the picks' columns mean what."""
+    """Names of the columns of the onboarding picks."""

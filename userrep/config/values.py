@@ -1,4 +1,4 @@
-"""What sections are made of: kinds of values, and how faults in them are said."""
+"""Value types of the configuration, with their validation messages, and the base class of its sections."""
 
 import difflib
 import os
@@ -18,52 +18,55 @@ Format = Literal["parquet", "delta", "json", "csv", "table"]
 
 
 def _duration(value: Any) -> timedelta:
-    """Read ``6h``, ``90m`` or ``1d`` as a duration."""
+    """Parse a duration such as ``6h``, ``90m`` or ``1d``."""
     if isinstance(value, timedelta):
         return value
     match = re.fullmatch(r"(\d{1,6})\s*([dhms])", value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("write a number with d, h, m or s, for example 6h")
+        raise ValueError("must be a whole number with the unit d, h, m or s, such as 6h")
     return int(match[1]) * _UNITS[match[2]]
 
 
 def _duration_text(span: timedelta) -> str:
-    """Write a duration in its largest whole unit, so that it has no more digits than it was written with."""
+    """Format a duration in the largest unit that divides it.
+
+    A smaller unit could need more digits than ``_duration`` accepts.
+    """
     unit = next(unit for unit, length in _UNITS.items() if not span % length)
     return f"{span // _UNITS[unit]}{unit}"
 
 
 def read_day(text: str) -> date:
-    """Read ``YYYY-MM-DD``, of ISO 8601's many forms the only one. Raises ValueError for others."""
+    """Parse a date written as ``YYYY-MM-DD``. Raises ValueError for any other form, including other ISO 8601 forms."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        raise ValueError("write a date as YYYY-MM-DD")
+        raise ValueError("must be a date in the form YYYY-MM-DD")
     return date.fromisoformat(text)
 
 
 def _day(value: Any) -> Any:
-    """Take a date, or read one; a number is no date."""
+    """Accept a date, or parse text; numbers and timestamps are refused."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     return read_day(value if isinstance(value, str) else "")
 
 
 def ascending(numbers: list[int]) -> list[int]:
-    """Return numbers in order. Raises ValueError if two are equal."""
+    """Return the numbers in ascending order. Raises ValueError if two are equal."""
     if len(set(numbers)) != len(numbers):
-        raise ValueError("numbers must differ")
+        raise ValueError("numbers must be distinct")
     return sorted(numbers)
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Return names as they are. Raises ValueError if one is there twice."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{', '.join(twice)} is named twice")
+    """Return the names unchanged. Raises ValueError if one occurs more than once."""
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"duplicate names: {', '.join(duplicates)}")
     return names
 
 
 def part_of_name(column: str) -> str:
-    """Write an owner's column as part of a name of ours: lower case, _ for all that is neither letter nor digit."""
+    """Convert a column name to a part of a generated name: lower case, with _ for all but a-z, 0-9 and _."""
     return re.sub(r"[^a-z0-9_]", "_", column.lower())
 
 
@@ -83,19 +86,22 @@ def _name(name: str) -> str:
 def _time_zone(name: str) -> str:
     if name not in available_timezones():
         near = difflib.get_close_matches(name, available_timezones(), n=1, cutoff=0.5)
-        cure = f"did you mean {near[0]}?" if near else "write one such as Europe/Berlin or UTC"
-        raise ValueError(f"no such time zone; {cure}")
+        example = f"did you mean {near[0]}?" if near else "such as Europe/Berlin or UTC"
+        raise ValueError(f"must be the name of a time zone ({example})")
     return name
 
 
 def _place(path: str) -> str:
-    """Refuse what would tear a log's lines apart, and what no file system takes; ``~`` is the user's home."""
+    """Check a path or URI and expand a leading ``~``.
+
+    Unprintable characters would break log lines, backticks would break SQL, and a password would end up in logs.
+    """
     if not path.isprintable():
-        raise ValueError("a path of printable characters was expected")
+        raise ValueError("must consist of printable characters")
     if "`" in path:
-        raise ValueError("a path without backticks was expected: SQL puts them around names")
-    if re.search(r"://[^/@]*:(?!\d+/)[^@]*@", path):  # a colon that begins no port
-        raise ValueError("no place for a password; the environment of driver and executors gives access")
+        raise ValueError("must not contain backticks")
+    if re.search(r"://[^/@]*:(?!\d+/)[^@]*@", path):  # a colon, not followed by a port
+        raise ValueError("must not contain a password (the environment of driver and executors gives access)")
     return os.path.expanduser(path) if path.startswith("~") else path
 
 
@@ -115,12 +121,12 @@ Attributes = Annotated[list[str], AfterValidator(_distinct_as_names)]
 
 
 class Section(BaseModel):
-    """A section of the file: unknown keys are refused. A docstring below each key says what it means."""
+    """A section of the file, which refuses unknown keys. The docstring below a field is its published description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def refuse(faults: list[str]) -> None:
-    """Raise ValueError with all faults, a line each, if there are any."""
+    """Raise ValueError with all faults, one per line, if there are any."""
     if faults:
         raise ValueError("\n".join(faults))

@@ -1,4 +1,4 @@
-"""The environment: where the process runs, and secrets, which the configuration names as ``${NAME}``."""
+"""Environment of the process: the platform, and the variables that the configuration refers to as ``${NAME}``."""
 
 import os
 import re
@@ -14,18 +14,20 @@ def on_databricks() -> bool:
 
 
 def with_variables(written: str, origin: str) -> tuple[str, dict[str, str]]:
-    """Put variables of the environment in; return the text, and for each value the ``${NAME}`` that stands for it.
+    """Substitute environment variables; return the text, and the ``${NAME}`` of each value, for masking secrets.
+
+    ``origin`` is the configuration key or variable that ``written`` comes from.
 
     Raises
     ------
     UsageError
-        If one is not set. ``origin``: where the text is from.
+        If a variable is not set.
     """
     names = _VARIABLE.findall(written)
     missing = sorted({name for name in names if not os.environ.get(name)})
     if missing:
         raise UsageError(
-            f"{origin}: not set in the environment: {', '.join(missing)}. Set it, or write the value whole."
+            f"{origin}: not set in the environment: {', '.join(missing)}. Set it, or write the value itself."
         )
     values = {os.environ[name]: f"${{{name}}}" for name in names}
     return _VARIABLE.sub(lambda match: os.environ[match[1]], written), values

@@ -1,4 +1,4 @@
-"""The whole configuration: its sections, and how they fit together."""
+"""The whole configuration: all sections, and the checks across sections."""
 
 from typing import Annotated, Any
 
@@ -13,59 +13,61 @@ from userrep.config.users import Onboarding, Users
 from userrep.config.values import MOST_DAYS, Days, Name, Place, Section, ascending, refuse
 from userrep.config.variables import on_databricks
 
-_FUTURE_DAYS = 30  # at most, by default: a farther future costs as many days of training dates
+_FUTURE_DAYS = 30  # longest default horizon; each day of it shortens the range of training dates by one day
 
 
 class Config(Section):
-    """All sections; what is left out has its default."""
+    """All sections; settings that are left out have their defaults."""
 
     root: Place | None = None
-    """Where tables and artifacts live: a folder or a URI."""
+    """Folder or URI of all tables and artifacts; required unless `catalog` is set."""
     catalog: Name | None = None
-    """In the place of `root`: a catalog, with `schema`."""
+    """Catalog of the tables, instead of `root`; requires `schema`."""
     schema_: Name | None = Field(None, alias="schema")
-    """The catalog's schema."""
+    """Schema of the tables in `catalog`."""
     artifacts: Place | None = None
-    """With `catalog`: the folder or URI of models, leases and checkpoints, which the driver and all tasks can reach. On
-    Databricks it defaults to `/Volumes/CATALOG/SCHEMA/userrep`. With `root`, they are below it."""
+    """Folder or URI of models, leases and checkpoints, reachable by the driver and all tasks; only with `catalog`.
+    Defaults to `/Volumes/CATALOG/SCHEMA/userrep` on Databricks. With `root`, artifacts are stored below it."""
     events: Events
-    """The event log."""
+    """Event log."""
     items: Items | None = None
-    """The items, for vectors of their texts or of the owner's."""
+    """Items table, for item vectors from texts or for your own vectors."""
     users: Users | None = None
-    """The users, for attributes and registrations."""
+    """Users table, for attributes and registration times."""
     onboarding: Onboarding | None = None
-    """New users' first picks."""
+    """Onboarding picks of new users."""
     windows_days: Annotated[list[Days], Field(min_length=1), AfterValidator(ascending)] = [7, 30, 180]
-    """Features are sums over that many days before an as-of date; who has an event in the longest is in a snapshot."""
+    """Lengths of the feature windows, in days before the as-of date. A snapshot contains the users with an event in the
+    longest window."""
     history_days: int | None = Field(None, ge=0, le=2 * MOST_DAYS)
-    """One more window, for context, which decides nothing about who is in a snapshot; without it, twice the longest of
-    `windows_days`; 0: none."""
+    """Length of an additional, longer window for context, in days; it does not affect which users a snapshot contains.
+    Defaults to twice the longest of `windows_days`; 0 disables it."""
     item_vectors: dict[Name, ItemVectors] = Field(min_length=1)
-    """Kinds of item vectors by a name of yours; without it, `behaviour` of kind `als`, and `content` of kind `text`
-    where items have a text."""
+    """Item vectors by modality, a name of your choice. Defaults to `behaviour` of kind `als` and, if items have a text,
+    `content` of kind `text`."""
     model: Model = Model()
-    """The network."""
+    """Model."""
     training: Training = Training()
-    """How a space is trained."""
+    """Training of a space."""
     snapshots: Snapshots = Snapshots()
-    """How snapshots are stamped and kept."""
+    """Publication times and retention of snapshots."""
     gates: Gates = Gates()
-    """What a snapshot must pass."""
+    """Checks before a snapshot is published."""
     drift: Drift = Drift()
-    """How far a snapshot may move."""
+    """Limits on the drift of a snapshot."""
     downstream: Downstream = Downstream()
-    """The example consumer."""
+    """Example consumer."""
     evaluation: Evaluation = Evaluation()
-    """How an embedding is judged."""
+    """Evaluation of an embedding."""
     quality: Quality = Quality()
-    """The quality gate of a training."""
+    """Self-check and quality gate of a training."""
     tracking: Tracking = Tracking()
-    """Where trainings are recorded."""
+    """Experiment tracking."""
     stream: Stream | None = None
-    """Near real time; without the section, its defaults, and `userrep daily` makes no openings."""
+    """Near-real-time updates. Without this section, `userrep stream` uses its defaults and `userrep daily` prepares no
+    stream base."""
     spark: Spark = Spark()
-    """The session."""
+    """Spark session."""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +84,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, values: Any) -> Any:
-        """Fill in how a preset's model is trained, where nothing else is set."""
+        """Apply the preset's training settings to settings that are not given."""
         model = values.get("model") if isinstance(values, dict) else None
         training = values.get("training", {}) if isinstance(values, dict) else None
         if isinstance(model, dict) and model.get("preset") == "autoencoder" and isinstance(training, dict):
@@ -90,70 +92,76 @@ class Config(Section):
         return values
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> "Config":
+    def _check_across_sections(self) -> "Config":
         faults = []
         if (self.root is None) == (self.catalog is None):
-            faults.append("say where tables live: either root: PATH, or catalog: NAME with schema: NAME")
+            faults.append(
+                "exactly one of root and catalog must be set. Write root: PATH, or catalog: NAME and schema: NAME"
+            )
         if (self.catalog is None) != (self.schema_ is None):
-            faults.append("catalog and schema go together")
+            faults.append("catalog and schema must be set together")
         if self.artifacts is not None and self.root is not None:
-            faults.append("artifacts goes with catalog; with root, models are below it")
+            faults.append(
+                "artifacts applies only with catalog; with root, artifacts are stored below it. Remove artifacts"
+            )
         if self.catalog and self.schema_ and not (self.root or self.artifacts or on_databricks()):
-            faults.append("artifacts: a catalog holds tables only; name a folder or URI for models")
+            faults.append(
+                "artifacts must be set with catalog, which stores only tables. Set a folder or URI for models"
+            )
         for modality, vectors in self.item_vectors.items():
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
             if column and (self.items is None or getattr(self.items.columns, column) is None):
-                faults.append(f"item_vectors.{modality} has kind {vectors.kind}, which needs items.columns.{column}")
+                faults.append(f"item_vectors.{modality}: kind {vectors.kind} needs items.columns.{column}")
         if self.history_days and self.history_days <= self.windows_days[-1]:
             faults.append(
-                f"history_days: {self.history_days}: wanted more than the longest of windows_days, "
-                f"{self.windows_days[-1]}; leave it out for twice that, or set it to 0 for no history"
+                f"history_days: must be longer than the longest of windows_days ({self.windows_days[-1]}), got "
+                f"{self.history_days}. Remove it for twice that length, or set it to 0 for no history"
             )
-        strange = sorted({*(self.training.future_days or [])} - {*self.windows_days})
-        if strange:
+        unknown = sorted({*(self.training.future_days or [])} - {*self.windows_days})
+        if unknown:
             faults.append(
-                f"training.future_days: {', '.join(map(str, strange))}: choose among windows_days, "
-                f"{', '.join(map(str, self.windows_days))}: the past of a later date is what is predicted"
+                f"training.future_days: must be among windows_days ({', '.join(map(str, self.windows_days))}), got "
+                f"{', '.join(map(str, unknown))}. Targets are the windows of a later as-of date"
             )
-        faults += self._faults_of_left_out_attributes() + self._faults_of_stream()
+        faults += self._faults_of_task_attributes() + self._faults_of_stream()
         refuse(faults)
         return self
 
-    def _faults_of_left_out_attributes(self) -> list[str]:
-        left_out = dict(zip(self.evaluation.attribute_names, self.evaluation.attributes, strict=True))
-        if left_out and self.users is None:
-            return [
-                "evaluation.attributes are columns of the users' table: say where that is (users), or leave them out"
-            ]
+    def _faults_of_task_attributes(self) -> list[str]:
+        attributes = dict(zip(self.evaluation.attribute_names, self.evaluation.attributes, strict=True))
+        if attributes and self.users is None:
+            return ["evaluation.attributes: there is no users table to read them from. Set users, or remove them"]
         inputs = self.users.attribute_names if self.users else []
         return [
-            f"evaluation.attributes: {left_out[name]} is among users.attributes, and so an input; take it out of one "
-            f"of the two: whether an input is still there is what neighbours_by_{name} asks"
-            for name in left_out
+            f"evaluation.attributes: {attributes[name]} is a model input (users.attributes), which no task should "
+            f"predict. Remove it from one of the two; neighbours_by_{name} shows how well an input is preserved"
+            for name in attributes
             if name in inputs
         ]
 
     @property
     def streaming(self) -> Stream:
-        """The section ``stream``, with its defaults where there is none."""
+        """The section ``stream``, or its defaults if there is none."""
         return self.stream or Stream()
 
     def _faults_of_stream(self) -> list[str]:
-        named = {} if self.stream is None else self.stream.sources
+        sources = {} if self.stream is None else self.stream.sources
         faults = [
-            f"stream.{what}: there is no section {what}, whose columns its rows have"
-            for what in ("onboarding", "users")
-            if what in named and getattr(self, what) is None
+            f"stream.{name}: there is no section {name}, which defines the columns. Add it"
+            for name in ("onboarding", "users")
+            if name in sources and getattr(self, name) is None
         ]
         if self.stream is not None and self.events.sources:
-            faults.append("stream: a log of several sources cannot be streamed yet; leave the section out")
+            faults.append("stream: a log of several sources cannot be streamed yet. Remove this section")
         if self.stream is not None and self.catalog is not None:
-            faults.append("stream: looks users up in files below root, which tables in a catalog are not; set root")
+            faults.append(
+                "stream: not supported with a catalog, because users are looked up in files below root. Set root"
+            )
         return faults
 
     @property
     def future_days(self) -> list[int]:
-        """How far training rows look ahead, in days; nowhere if the model predicts nothing of the next days."""
+        """Prediction horizons in days; empty if the model predicts nothing about the next days."""
         if not self.model.looks_ahead:
             return []
         near = [days for days in self.windows_days if days <= _FUTURE_DAYS]
@@ -161,11 +169,11 @@ class Config(Section):
 
     @property
     def history_window(self) -> int | None:
-        """The window beside ``windows_days``, in days; None: there is none."""
+        """Length of the additional window in days; None if it is disabled."""
         return (2 * self.windows_days[-1] if self.history_days is None else self.history_days) or None
 
     @property
     def refit_days(self) -> int:
-        """How long a version of the item vectors is used, in days."""
+        """Days between versions of the item vectors; the shortest interval of all modalities."""
         days = [v.refit_days for v in self.item_vectors.values() if isinstance(v, AlsVectors)]
         return min(days, default=28)

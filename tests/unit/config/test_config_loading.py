@@ -43,7 +43,7 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
 
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     fault = fault_of({**SMALLEST, "snapshots": {"zzz": 1}})
-    assert fault == "unknown key snapshots.zzz; known here: publish_delay, keep_daily, keep_weekly."
+    assert fault == "unknown key snapshots.zzz; known keys: publish_delay, keep_daily, keep_weekly."
 
 
 def test_all_faults_are_reported_together() -> None:
@@ -65,7 +65,7 @@ def test_all_faults_are_reported_together() -> None:
         "training: num_workers must be 1 with backend local",
         "training: num_workers must divide num_shards (16)",
         "training: batch_size must be a multiple of num_shards (16)",
-        "item_vectors.behaviour.kind: one of als, text, vector was expected, got 'lda'",
+        "item_vectors.behaviour.kind: must be one of als, text, vector, got 'lda'",
         "item_vectors.Own: not a valid name",
     ):
         assert part in said
@@ -99,16 +99,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"root: [", "not readable as YAML: expected the node content, but found '<stream end>' in line 1"),
-        (b"\xff\xfe\x00", "not readable as YAML: 'utf-8' codec"),
-        (b"training: {as_ofs: {until: 2024-13-01}}", "not readable as YAML: month must be in 1..12"),
+        (b"root: [", "cannot be read as YAML: expected the node content, but found '<stream end>' in line 1"),
+        (b"\xff\xfe\x00", "cannot be read as YAML: 'utf-8' codec"),
+        (b"training: {as_ofs: {until: 2024-13-01}}", "cannot be read as YAML: month must be in 1..12"),
         (
             b"root: !!python/object/apply:os.system ['touch hacked']",
-            "not readable as YAML: could not determine a const",
+            "cannot be read as YAML: could not determine a const",
         ),
-        (b"- root: r", "a mapping of keys was expected at the top, got list"),
-        (b"", "a mapping of keys was expected at the top, got NoneType"),
-        (b"just words", "a mapping of keys was expected at the top, got str"),
+        (b"- root: r", "the top level must be a mapping of keys, got list"),
+        (b"", "the top level must be a mapping of keys, got NoneType"),
+        (b"just words", "the top level must be a mapping of keys, got str"),
         (b"1: 2\nroot: r\nevents: {path: p, columns: {user_id: u, item_id: i, event_at: t}}", "Keys should be strings"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_file_may_hold_32_aliases_and_any_other_asterisks(tmp_path: Path, num_
     context = f"[&name device, {', '.join(['*name'] * num_aliases)}]"
     columns = f"{{user_id: u, item_id: i, event_at: t, context: {context}}}"
     path.write_text(f"root: r\nevents: {{path: 'log/*/*', columns: {columns}}}\n")
-    said = "device is named twice" if num_aliases == 32 else r"33 aliases \(\*name\), more than 32"
+    said = "duplicate names: device" if num_aliases == 32 else r"more than 32 aliases \(\*name\), got 33"
     with pytest.raises(UsageError, match=said):
         load_config(path)
 
@@ -141,7 +141,7 @@ def test_a_file_may_hold_a_mebicharacter(tmp_path: Path) -> None:
     path.write_text(text + "é" * (2**20 - len(text)))
     assert load_config(path).root == f"{tmp_path}/build/here"
     path.write_text(text + "é" * (2**20 - len(text) + 1))
-    with pytest.raises(UsageError, match="more than 1048576 characters, which no configuration has"):
+    with pytest.raises(UsageError, match="cannot be read as YAML: it has more than 1048576 characters"):
         load_config(path)
 
 
@@ -257,16 +257,19 @@ def test_an_override_fills_an_empty_section_and_the_last_of_two_counts(tmp_path:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("latent_dim", "write key.path=value"),
-        ("=3", "write key.path=value"),
-        ("model..latent_dim=3", "write key.path=value"),
-        ("model.=3", "write key.path=value"),
-        ("root.deeper=3", "root is no section, it has no keys below it"),
-        ("windows_days=[1", "the value is not readable as YAML"),
-        ("training.as_ofs.until=2024-02-30", "the value is not readable as YAML"),
-        ("root=!!python/object/apply:os.getcwd []", "the value is not readable as YAML"),
+        ("latent_dim", "not of the form key.path=value"),
+        ("=3", "not of the form key.path=value"),
+        ("model..latent_dim=3", "not of the form key.path=value"),
+        ("model.=3", "not of the form key.path=value"),
+        ("root.deeper=3", "root is not a section and has no keys"),
+        ("windows_days=[1", "the value cannot be read as YAML"),
+        ("training.as_ofs.until=2024-02-30", "the value cannot be read as YAML"),
+        ("root=!!python/object/apply:os.getcwd []", "the value cannot be read as YAML"),
         ("modle.latent_dim=3", r"unknown key modle; did you mean model\?"),
-        ("training.as_ofs.until=yesterday", "training.as_ofs.until: write a date as YYYY-MM-DD, got 'yesterday'"),
+        (
+            "training.as_ofs.until=yesterday",
+            "training.as_ofs.until: must be a date in the form YYYY-MM-DD, got 'yesterday'",
+        ),
     ],
 )
 def test_a_bad_override_is_refused_with_the_cure(tmp_path: Path, override: str, said: str) -> None:
@@ -284,7 +287,7 @@ def test_a_bad_override_is_shown_without_its_value(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         loaded(tmp_path, "root.x=hunter2", "stream.redis.url=[hunter2", "=hunter2")
     assert caught.value.faults == [
-        "--set root.x=...: root is no section, it has no keys below it.",
-        "--set stream.redis.url=...: the value is not readable as YAML.",
-        "--set =...: write key.path=value, for example --set model.latent_dim=64.",
+        "--set root.x=...: root is not a section and has no keys.",
+        "--set stream.redis.url=...: the value cannot be read as YAML.",
+        "--set =...: not of the form key.path=value. Example: --set model.latent_dim=64.",
     ]

@@ -16,24 +16,24 @@ TYPED = {**EVENTS, "columns": {**COLUMNS, "event_type": "kind"}}
 @pytest.mark.parametrize(
     ("events", "said"),
     [
-        ({}, "events: say where the log is: either path and columns, or sources."),
-        ({"path": "log"}, "events: path and columns go together."),
-        ({"columns": COLUMNS}, "events: path and columns go together."),
+        ({}, "events: the log is not configured. Set either path and columns, or sources."),
+        ({"path": "log"}, "events: path and columns must be set together."),
+        ({"columns": COLUMNS}, "events: path and columns must be set together."),
         (
             {"sources": [EVENTS], "path": "log", "event_type": "play"},
-            "events: path, event_type beside sources: write it into each of the sources.",
+            "events: path, event_type cannot be set next to sources. Set it in each of the sources.",
         ),
         (
             {**TYPED, "event_type": "play"},
-            "events: event_type and columns.event_type exclude each other; keep one.",
+            "events: event_type and columns.event_type cannot both be set. Remove one.",
         ),
         (
             {"sources": [EVENTS, {**TYPED, "event_type": "play"}]},
-            "events.sources.1: event_type and columns.event_type exclude each other; keep one.",
+            "events.sources.1: event_type and columns.event_type cannot both be set. Remove one.",
         ),
         (
             {**EVENTS, "partition": {"column": "dt", "holds": "event_date", "max_lateness": "3d"}},
-            "events.partition: max_lateness goes with holds: ingestion_date; leave it out with event_date.",
+            "events.partition: max_lateness applies only with holds: ingestion_date. Remove it, or change holds.",
         ),
     ],
 )

@@ -23,12 +23,12 @@ def test_drift_limits_that_are_left_out_keep_their_defaults_and_null_switches_on
     [
         ({"drift": {"warn": {"psi": -0.1}}}, "drift.warn.psi: Input should be greater than or equal to 0"),
         ({"drift": {"warn": {"psii": 0.1}}}, "unknown key drift.warn.psii; did you mean psi?"),
-        ({"drift": {"warn": 3}}, "drift.warn: keys were expected below it, got 3."),
+        ({"drift": {"warn": 3}}, "drift.warn: must be a section with keys, got 3."),
         ({"gates": {"min_live_dims_share": -0.5}}, "gates.min_live_dims_share: Input should be greater than or equal"),
         ({"evaluation": {"horizons_days": []}}, "evaluation.horizons_days: List should have at least 1 item"),
         ({"evaluation": {"newcomer_events": [1001]}}, "evaluation.newcomer_events.0: Input should be less than or eq"),
         ({"tracking": {"uri": ""}}, "tracking.uri: String should have at least 1 character"),
-        ({"spark": {"conf": "spark.ui.enabled"}}, "spark.conf: keys were expected below it."),
+        ({"spark": {"conf": "spark.ui.enabled"}}, "spark.conf: must be a section with keys."),
         ({"spark": {"conf": {"a": None}}}, "spark.conf.a: Input should be a valid string."),
     ],
 )

@@ -15,8 +15,8 @@ KAFKA = {"bootstrap_servers": "broker:9092"}
 @pytest.mark.parametrize(
     ("stream", "said"),
     [
-        ({"events": {}}, "stream.events: name a topic, or a path, and not both"),
-        ({"events": {**TOPIC, "path": "arriving"}, "kafka": KAFKA}, "stream.events: name a topic, or a path, and not"),
+        ({"events": {}}, "stream.events: set exactly one of topic and path"),
+        ({"events": {**TOPIC, "path": "arriving"}, "kafka": KAFKA}, "stream.events: set exactly one of topic and"),
         ({"events": {"topic": ""}, "kafka": KAFKA}, "stream.events.topic: String should have at least 1 character"),
         ({"events": TOPIC}, "stream: events.topic needs kafka.bootstrap_servers"),
         ({"users": TOPIC, "events": {"path": "arriving"}}, "stream: users.topic needs kafka.bootstrap_servers"),

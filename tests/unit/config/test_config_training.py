@@ -19,11 +19,11 @@ def training(**settings: Any) -> Training:
     [
         (
             {"backend": "local", "num_workers": 2},
-            "training: num_workers must be 1 with backend local; set backend: horovod for more.",
+            "training: num_workers must be 1 with backend local. Set backend: horovod for more ranks.",
         ),
         (
             {"backend": "horovod", "num_workers": 3},
-            "training: num_workers must divide num_shards (16), so that all ranks step together.",
+            "training: num_workers must divide num_shards (16), so that all ranks take equal steps.",
         ),
         ({"batch_size": 500}, "training: batch_size must be a multiple of num_shards (16)."),
     ],

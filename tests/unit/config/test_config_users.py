@@ -19,9 +19,9 @@ def test_attributes_keep_their_order_and_get_names_that_columns_can_carry() -> N
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [
-        (["b", "a", "b", "a"], "users.attributes: a, b is named twice"),
-        (["Größe", "Gr__e"], "users.attributes: gr__e is named twice"),
-        (["a.b", "a b", "ok"], "users.attributes: a_b is named twice"),
+        (["b", "a", "b", "a"], "users.attributes: duplicate names: a, b, got"),
+        (["Größe", "Gr__e"], "users.attributes: duplicate names: gr__e, got"),
+        (["a.b", "a b", "ok"], "users.attributes: duplicate names: a_b, got"),
     ],
 )
 def test_attributes_with_one_name_are_refused(attributes: list[str], said: str) -> None:

@@ -15,16 +15,25 @@ ARRIVING = {"path": "arriving"}
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"events": EVENTS}, "say where tables live: either root: PATH, or catalog: NAME with schema: NAME."),
-        ({**SMALLEST, "catalog": "main", "schema": "s"}, "say where tables live: either root"),
-        ({"events": EVENTS, "catalog": "main"}, "catalog and schema go together."),
-        ({"events": EVENTS, "catalog": "a", "schema": "b"}, "artifacts: a catalog holds tables only; name a folder"),
-        ({**SMALLEST, "artifacts": "/models"}, "artifacts goes with catalog; with root, models are below it."),
+        (
+            {"events": EVENTS},
+            "exactly one of root and catalog must be set. Write root: PATH, or catalog: NAME and schema: NAME.",
+        ),
+        ({**SMALLEST, "catalog": "main", "schema": "s"}, "exactly one of root and catalog must be set"),
+        ({"events": EVENTS, "catalog": "main"}, "catalog and schema must be set together."),
+        (
+            {"events": EVENTS, "catalog": "a", "schema": "b"},
+            "artifacts must be set with catalog, which stores only tables. Set a folder",
+        ),
+        (
+            {**SMALLEST, "artifacts": "/models"},
+            "artifacts applies only with catalog; with root, artifacts are stored below it. Remove artifacts.",
+        ),
         ({**CATALOG, "schema": "a`; DROP"}, "schema: not a valid name: use 1 to 64 of a-z"),
         ({**CATALOG, "catalog": "../etc"}, "catalog: not a valid name"),
         (
             {**SMALLEST, "evaluation": {"attributes": ["age"]}},
-            "evaluation.attributes are columns of the users' table: say where that is (users), or leave them out.",
+            "evaluation.attributes: there is no users table to read them from. Set users, or remove them.",
         ),
         (
             {
@@ -32,31 +41,31 @@ ARRIVING = {"path": "arriving"}
                 "users": {**USERS, "attributes": ["Home.Country"]},
                 "evaluation": {"attributes": ["home.country"]},
             },
-            "evaluation.attributes: home.country is among users.attributes, and so an input; take it out of one of the",
+            "evaluation.attributes: home.country is a model input (users.attributes), which no task should predict.",
         ),
         (
             {**SMALLEST, "item_vectors": {"content": {"kind": "text"}}},
-            "item_vectors.content has kind text, which needs items.columns.text.",
+            "item_vectors.content: kind text needs items.columns.text.",
         ),
         (
             {**SMALLEST, "items": ITEMS, "item_vectors": {"own": {"kind": "vector", "dim": 4}}},
-            "item_vectors.own has kind vector, which needs items.columns.vector.",
+            "item_vectors.own: kind vector needs items.columns.vector.",
         ),
         (
             {**SMALLEST, "stream": {"onboarding": ARRIVING}},
-            "stream.onboarding: there is no section onboarding, whose columns its rows have.",
+            "stream.onboarding: there is no section onboarding, which defines the columns. Add it.",
         ),
         (
             {**SMALLEST, "stream": {"users": ARRIVING}},
-            "stream.users: there is no section users, whose columns its rows have.",
+            "stream.users: there is no section users, which defines the columns. Add it.",
         ),
         (
             {"root": "r", "events": {"sources": [EVENTS]}, "stream": {}},
-            "stream: a log of several sources cannot be streamed yet; leave the section out.",
+            "stream: a log of several sources cannot be streamed yet. Remove this section.",
         ),
         (
             {**CATALOG, "stream": {}},
-            "stream: looks users up in files below root, which tables in a catalog are not; set root.",
+            "stream: not supported with a catalog, because users are looked up in files below root. Set root.",
         ),
     ],
 )

@@ -32,5 +32,5 @@ def test_all_variables_that_are_not_set_are_named_once_each_and_an_empty_one_cou
     with pytest.raises(UsageError) as caught:
         with_variables("${B_ABSENT}${ABSENT}${DB_USER}${EMPTY}${ABSENT}", "tracking.uri")
     assert caught.value.faults == [
-        "tracking.uri: not set in the environment: ABSENT, B_ABSENT, EMPTY. Set it, or write the value whole."
+        "tracking.uri: not set in the environment: ABSENT, B_ABSENT, EMPTY. Set it, or write the value itself."
     ]

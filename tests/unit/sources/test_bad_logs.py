@@ -33,28 +33,34 @@ PARTITION = {"column": "dt", "holds": "event_date"}
 @pytest.mark.parametrize(
     ("events", "said"),
     [
-        ({}, "events: say where the log is: either path and columns, or sources."),
-        ({"sources": []}, "events: say where the log is"),
-        ({"path": "log"}, "events: path and columns go together."),
-        ({"columns": EVENT_COLUMNS}, "events: path and columns go together."),
-        ({**ONE, "sources": [ONE]}, "events: path, columns beside sources: write it into each of the sources."),
-        ({"time_zone": "UTC", "sources": [ONE]}, "events: time_zone beside sources: write it into each"),
+        ({}, "events: the log is not configured. Set either path and columns, or sources."),
+        ({"sources": []}, "events: the log is not configured"),
+        ({"path": "log"}, "events: path and columns must be set together."),
+        ({"columns": EVENT_COLUMNS}, "events: path and columns must be set together."),
+        (
+            {**ONE, "sources": [ONE]},
+            "events: path, columns cannot be set next to sources. Set it in each of the sources.",
+        ),
+        ({"time_zone": "UTC", "sources": [ONE]}, "events: time_zone cannot be set next to sources. Set it in"),
         ({"sources": [{**ONE, "colums": {}}]}, "unknown key events.sources.0.colums; did you mean columns?"),
         ({"sources": [{"path": "log"}]}, "events.sources.0.columns is missing."),
         (
             {**ONE, "event_type": "play", "columns": {**EVENT_COLUMNS, "event_type": "kind"}},
-            "events: event_type and columns.event_type exclude each other; keep one.",
+            "events: event_type and columns.event_type cannot both be set. Remove one.",
         ),
         (
             {"sources": [{**ONE, "event_type": "play", "columns": {**EVENT_COLUMNS, "event_type": "kind"}}]},
-            "events.sources.0: event_type and columns.event_type exclude each other; keep one.",
+            "events.sources.0: event_type and columns.event_type cannot both be set. Remove one.",
         ),
         (
             {**ONE, "partition": {**PARTITION, "max_lateness": "1d"}},
-            "events.partition: max_lateness goes with holds: ingestion_date; leave it out with event_date.",
+            "events.partition: max_lateness applies only with holds: ingestion_date. Remove it, or change holds.",
         ),
-        ({**ONE, "time_zone": "Europe/Berln"}, "events.time_zone: no such time zone; did you mean Europe/Berlin?, got"),
-        ({**ONE, "time_zone": "?"}, "no such time zone; write one such as Europe/Berlin or UTC, got '?'."),
+        (
+            {**ONE, "time_zone": "Europe/Berln"},
+            "events.time_zone: must be the name of a time zone (did you mean Europe/Berlin?), got",
+        ),
+        ({**ONE, "time_zone": "?"}, "must be the name of a time zone (such as Europe/Berlin or UTC), got '?'."),
     ],
 )
 def test_an_invalid_description_of_a_log_is_refused(events: dict[str, Any], said: str) -> None:

@@ -1,4 +1,4 @@
-"""Names that may touch a path, and hashes that say whether two things are the same."""
+"""Validated names, which are safe in paths and SQL predicates, and hashes that identify content."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def checked_name(name: str, what: str) -> str:
-    """Return ``name`` if it may stand in a path or a predicate.
+    """Return ``name`` if it is safe in a path or a SQL predicate. ``what``: the kind of name, for the message.
 
     Raises
     ------
@@ -27,18 +27,18 @@ def checked_name(name: str, what: str) -> str:
 
 
 def short_hash(value: Any, length: int = 10) -> str:
-    """Return the first hex digits of the SHA-256 of a JSON-able value; dates and paths are taken as text."""
+    """Return the first hex digits of the SHA-256 of a value as JSON; dates and paths are converted to text."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
 def snapshot_id(space_id: str, as_of: date, revision: int) -> str:
-    """Name a snapshot: unique per (space, as-of date, revision), and a valid name itself."""
+    """Return the name of a snapshot: unique per (space, as-of date, revision), and a valid name itself."""
     return checked_name(f"{space_id}-{as_of:%Y%m%d}-r{revision}", "snapshot")
 
 
 def code_hash() -> str:
-    """Hash the package's own sources, so that a run's record says which code made it."""
+    """Return a hash of the package's sources, which identifies the code of a run in its record."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
     for source in sorted(root.rglob("*.py")):

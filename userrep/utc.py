@@ -1,4 +1,4 @@
-"""Time as the tables have it: UTC, without a zone; days by number."""
+"""Times as stored in tables, naive UTC, and days as numbers."""
 
 from datetime import UTC, date, datetime
 
@@ -7,15 +7,15 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 
 def utc_now() -> datetime:
-    """Return the time by the clock, naive, as ledgers hold it."""
+    """Return the current time as naive UTC."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def day_number(day: date) -> int:
-    """Count the days since 1970-01-01."""
+    """Return the number of days since 1970-01-01."""
     return day.toordinal() - _EPOCH
 
 
 def numbered_day(number: int) -> date:
-    """Return the day of a number."""
+    """Return the day with a number; the inverse of ``day_number``."""
     return date.fromordinal(number + _EPOCH)

@@ -58,7 +58,7 @@ class Conformance:
         assert tables.compact(LEDGER, at_least=1) == 0
         tables.vacuum(LEDGER, timedelta(0))
         assert tables.stored("") == []
-        with pytest.raises(UsageError, match=f"^no userrep tables at {tables.place}: name the place"):
+        with pytest.raises(UsageError, match=f"^no userrep tables at {tables.location}: check the location"):
             tables.check_any()
 
     def test_a_ledger_returns_its_rows_with_naive_times_and_maps(self, tables: Tables) -> None:
@@ -187,6 +187,8 @@ class Conformance:
         tables.add(LEDGER, ROWS)
         other = TableSchema("ledger", "one row per test", "name STRING, day DATE, extra INT")
         tables._known.clear()
-        with pytest.raises(UsageError, match="has the columns name, day, num, cells, at; this release wants name, day"):
+        with pytest.raises(
+            UsageError, match="has the columns name, day, num, cells, at; this release expects name, day"
+        ):
             tables.add(other, [{"name": "c"}])
         assert len(tables.ledger(LEDGER)) == 2

@@ -100,7 +100,7 @@ def test_an_error_that_was_handled_on_purpose_is_no_cause() -> None:
 def test_a_store_that_refuses_access_is_named_with_its_code(message: str, place: str, code: str) -> None:
     error = chain(OSError(message), UserrepError("table registry is not readable."), cause=True)
     assert cause_outside(error) == (
-        f"the object store refuses access{place} ({code}): the credentials have expired, or do not allow it. Renew "
+        f"the object store refuses access{place} ({code}): the credentials have expired or lack permission. Renew "
         "them, and run the command again; what was committed stays."
     )
 

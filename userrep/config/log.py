@@ -35,7 +35,8 @@ class EventColumns(Section):
     """Event id for deduplication within a day; of rows with the same id one is kept. Without this column, rows that are
     equal in all columns are duplicates."""
     event_type: str | None = None
-    """Type of the event. Tiles keep types apart; features sum over them. Rows without a type are rejected."""
+    """Type of the event. Tiles keep types apart; features sum over them. Rows without a type are rejected. Without
+    this column, the type is `event`."""
     weight: str | None = None
     """Weight of the event in averages, such as seconds played; at least 0. Without this column, every weight is 1."""
     context: Annotated[list[str], AfterValidator(distinct)] = []
@@ -45,8 +46,8 @@ class EventColumns(Section):
 class Partition(Section):
     """The date column that the log is partitioned by, with values such as ``2024-05-01`` or ``20240501``.
 
-    With ``holds: ingestion_date``, rows ingested before their event's day, or more than ``max_lateness`` after it, are
-    rejected.
+    Rows whose partition does not match the day of their event are rejected. With ``holds: ingestion_date``, a partition
+    may be up to ``max_lateness`` later than that day.
     """
 
     column: str

@@ -38,7 +38,7 @@ class Config(Section):
     """Onboarding picks of new users."""
     windows_days: Annotated[list[Days], Field(min_length=1), AfterValidator(ascending)] = [7, 30, 180]
     """Lengths of the feature windows, in days before the as-of date. A snapshot contains the users with an event in the
-    longest window."""
+    longest window, and all registered users."""
     history_days: int | None = Field(None, ge=0, le=2 * MOST_DAYS)
     """Length of an additional, longer window for context, in days; it does not affect which users a snapshot contains.
     Defaults to twice the longest of `windows_days`; 0 disables it."""
@@ -46,7 +46,7 @@ class Config(Section):
     """Item vectors by modality, a name of your choice. Defaults to `behaviour` of kind `als` and, if items have a text,
     `content` of kind `text`."""
     model: Model = Model()
-    """Model."""
+    """Model and its preset."""
     training: Training = Training()
     """Training of a space."""
     snapshots: Snapshots = Snapshots()
@@ -56,18 +56,18 @@ class Config(Section):
     drift: Drift = Drift()
     """Limits on the drift of a snapshot."""
     downstream: Downstream = Downstream()
-    """Example consumer."""
+    """Example consumer that predicts return."""
     evaluation: Evaluation = Evaluation()
     """Evaluation of an embedding."""
     quality: Quality = Quality()
     """Self-check and quality gate of a training."""
     tracking: Tracking = Tracking()
-    """Experiment tracking."""
+    """Experiment tracking with MLflow."""
     stream: Stream | None = None
     """Near-real-time updates. Without this section, `userrep stream` uses its defaults and `userrep daily` prepares no
     stream base."""
     spark: Spark = Spark()
-    """Spark session."""
+    """Spark session and its limits."""
 
     @model_validator(mode="before")
     @classmethod

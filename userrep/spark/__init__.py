@@ -1,1 +1,1 @@
-"""The Spark session, and what its tasks have cost."""
+"""The Spark session, and measurement of the work that Spark does for a stage."""

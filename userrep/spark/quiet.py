@@ -1,4 +1,4 @@
-"""Keep the JVM's unavoidable notes off the terminal; everything else that it says on stderr goes through."""
+"""Filters for unavoidable notes of the JVM on stderr; all other output of the JVM passes through."""
 
 import logging
 import os
@@ -6,20 +6,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Printed at every start by Java and by netlib's loader, whatever the log settings; neither is a fault.
+# Printed at every start by Java and by netlib's loader, whatever the log settings. They report no fault.
 _NOISE = (b"Using incubator modules: jdk.incubator.vector", b"netlib-blas: JNI_OnLoad", b"netlib-lapack: JNI_OnLoad")
 
 
 def silence_query_logger() -> None:
-    """Keep PySpark from printing a page of JSON for each query that fails; the exception says the same."""
+    """Stop PySpark from printing a page of JSON for each failed query; the exception has the same content."""
     logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL + 1)
 
 
 @contextmanager
 def filtered_stderr() -> Iterator[None]:
-    """Give processes that start within the block a stderr without the notes; this process's own stays as it is.
+    """Give processes that start within the block a filtered stderr; that of this process is unchanged.
 
-    Their stdout is that stderr, too: Delta's VACUUM prints there, and a command's stdout holds its result alone.
+    Their stdout goes to the same stderr, because Delta's VACUUM prints to stdout, which must have only a command's
+    result.
     """
     terminal, stdout = os.dup(2), os.dup(1)
     read_end, write_end = os.pipe()
@@ -37,7 +38,7 @@ def filtered_stderr() -> Iterator[None]:
 
 
 def _forward(source: int, target: int) -> None:
-    """Pass lines on until the last process that holds the pipe has ended."""
+    """Forward lines until the last process with an open pipe end has ended."""
     with os.fdopen(source, "rb", closefd=True) as lines:
         for line in lines:
             if not any(note in line for note in _NOISE):

@@ -1,4 +1,4 @@
-"""One way to a Spark session that has Delta and reads Kafka, runs in UTC, and is quiet."""
+"""The Spark session: with Delta and the Kafka source, in UTC, and with quiet logs."""
 
 import os
 import sys
@@ -14,36 +14,38 @@ from userrep.spark.quiet import filtered_stderr, silence_query_logger
 
 DELTA_COORDINATES = "io.delta:delta-spark_4.2_2.13:4.4.0"
 KAFKA_COORDINATES = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
-PACKAGES = f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"  # as spark.jars.packages takes them
-# What Spark reads and writes s3a:// by. Of the AWS SDK, the three parts that it uses: all of it is 690 MB.
+PACKAGES = f"{DELTA_COORDINATES},{KAFKA_COORDINATES}"  # for spark.jars.packages
+# For s3a:// paths. Only the three parts of the AWS SDK that Spark uses, because the whole SDK is 690 MB.
 S3_PACKAGES = (
     "org.apache.hadoop:hadoop-aws:3.5.0,software.amazon.awssdk:s3:2.35.4,"
     "software.amazon.awssdk:s3-transfer-manager:2.35.4,software.amazon.awssdk:sts:2.35.4"
 )
-S3_EXCLUDES = "software.amazon.awssdk:bundle"  # as spark.jars.excludes takes them
+S3_EXCLUDES = "software.amazon.awssdk:bundle"  # for spark.jars.excludes
 
-# Settings, by name or value, that neither the event log nor the UI shows: Spark's own, Kafka's log-in, and passwords in
-# addresses.
+# Settings, by name or value, that the event log and the UI redact: Spark's defaults, Kafka credentials, and passwords
+# in URLs.
 REDACTED = r"(?i)secret|password|passwd|token|access[.]?key|credential|sasl[.]jaas|://[^/@\s]+@"
 _JVM_OPTIONS = "spark.driver.extraJavaOptions"
 _CORES = os.cpu_count() or 2
 _LOCAL = {
     "spark.driver.memory": "4g",
     "spark.sql.shuffle.partitions": str(_CORES),
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(4 * _CORES),  # else a task for each file to list
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(
+        4 * _CORES
+    ),  # the default starts one task per file to list
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
 _ALWAYS = {
     "spark.sql.session.timeZone": "UTC",
-    "spark.executorEnv.TZ": "UTC",  # as this process: Python workers turn timestamps into Python's by it
+    "spark.executorEnv.TZ": "UTC",  # as in this process: Python workers convert timestamps in this zone
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    "spark.sql.maxConcurrentOutputFileWriters": "32",  # below that, rows need no sort before a partitioned write
-    "spark.hadoop.parquet.block.size": str(32 * 2**20),  # what each of them may hold back
-    "spark.hadoop.parquet.enable.dictionary#embedding.list.element": "false",  # a third of the time to write vectors
+    "spark.sql.maxConcurrentOutputFileWriters": "32",  # up to this number, a partitioned write needs no sort
+    "spark.hadoop.parquet.block.size": str(32 * 2**20),  # memory of each concurrent writer
+    "spark.hadoop.parquet.enable.dictionary#embedding.list.element": "false",  # vectors take a third of the write time
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.sources.partitionOverwriteMode": "static",
@@ -52,9 +54,9 @@ _ALWAYS = {
 
 
 def jars_folder(packages: str = PACKAGES) -> Path:
-    """Return the folder of these versions' JARs, in ``USERREP_JARS`` (default: in the user's cache).
+    """Return the folder of the JARs of these packages, below ``USERREP_JARS`` (default: the user's cache).
 
-    Its name tells the versions of all packages: what was resolved for others is not taken for them.
+    Its name contains all versions, so that JARs resolved for other versions are not used.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parent = Path(os.environ.get("USERREP_JARS") or cache / "userrep" / "jars")
@@ -64,11 +66,11 @@ def jars_folder(packages: str = PACKAGES) -> Path:
 def get_session(
     master: str | None = None, conf: Mapping[str, str] | None = None, *, app_name: str = "userrep"
 ) -> SparkSession:
-    """Return the active session (a notebook's, spark-submit's), or start one with Delta and Spark's source of Kafka.
+    """Return the active session (of a notebook or spark-submit), or start one with Delta and the Kafka source.
 
-    Sessions run in UTC, whatever they were started with. ``master`` and ``conf`` hold for a session that is started
-    here; of an active one only the runtime settings can change. Under spark-submit a local ``master`` gives way to
-    that of the submit, and so do JARs and sizes. Cost: seconds where a JVM must start.
+    The session and this process are set to UTC. ``master`` and ``conf`` apply to a session that is started here; in an
+    active session, only runtime settings of ``conf`` apply. Under spark-submit, a local ``master``, JARs and sizes
+    of the submit take precedence. Cost: seconds if a JVM must start.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def get_session(
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     silence_query_logger()
-    os.environ["TZ"] = "UTC"  # PySpark turns timestamps into Python's by the process's zone
+    os.environ["TZ"] = "UTC"  # PySpark converts timestamps in the zone of the process
     time.tzset()
     session = SparkSession.getActiveSession()
     if session is None:
@@ -98,9 +100,9 @@ def get_session(
 
 
 def _has_delta(session: SparkSession) -> bool:
-    """Say whether Delta is configured and its classes are there; the catalog is loaded when it is first asked.
+    """Return whether Delta is configured and its classes can be loaded.
 
-    Databricks' sessions have it without being told.
+    Spark loads the catalog's classes at its first use. Databricks sessions always have Delta.
     """
     if on_databricks():
         return True
@@ -108,14 +110,14 @@ def _has_delta(session: SparkSession) -> bool:
         return False
     try:
         session.catalog.currentDatabase()
-    except Exception:  # Py4J's and Spark's kinds, by platform; all say that a class is missing
+    except Exception:  # exceptions of Py4J or Spark, depending on the platform, for a missing class
         return False
     return True
 
 
 def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSession:
     settings = _ALWAYS | conf
-    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM, and said where and with which JARs
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM with its own master and JARs
         master = None if (master or "local").startswith("local") else master
     else:
         settings = _own_jvm(master) | settings
@@ -128,7 +130,7 @@ def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSess
     try:
         with filtered_stderr():
             return builder.getOrCreate()
-    except Exception as error:  # a JVM that does not start has many faces; all mean the same to the user
+    except Exception as error:  # a JVM fails to start with many kinds of exceptions
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(
             f"Spark did not start ({reason[:300]}). `userrep doctor` checks Java, Spark and Delta."
@@ -136,7 +138,7 @@ def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSess
 
 
 def _own_jvm(master: str | None) -> dict[str, str]:
-    """Return what the JVM needs that a session starts by itself: JARs, a local session's size."""
+    """Return the settings of a JVM that this process starts: JARs, and sizes of a local session."""
     settings = dict(_LOCAL) if master is None or master.startswith("local") else {}
     jars = sorted(jars_folder().glob("*.jar"))
     if jars:
@@ -148,13 +150,13 @@ def _own_jvm(master: str | None) -> dict[str, str]:
 
 
 def _quiet(conf: Mapping[str, str]) -> str:
-    """Return the JVM's option for quiet logs; a file that ``conf`` names by an option of its own wins."""
+    """Return the JVM option for quiet logs, or none if ``conf`` configures structured logging."""
     if "spark.log.structuredLogging.enabled" in conf:
         return ""
     return f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
 
 
 def shuffle_partitions(spark: SparkSession) -> int:
-    """Return how many tasks the session gives a shuffle."""
-    wanted = spark.conf.get("spark.sql.shuffle.partitions", "200") or ""
-    return int(wanted) if wanted.isdigit() else 200  # Databricks has "auto"
+    """Return the number of shuffle partitions of the session."""
+    setting = spark.conf.get("spark.sql.shuffle.partitions", "200") or ""
+    return int(setting) if setting.isdigit() else 200  # "auto" on Databricks

@@ -1,4 +1,4 @@
-"""What Spark counts of its own work: core seconds, what is read and shuffled, for the record of a stage of ours."""
+"""Measurement of Spark's work for a stage of userrep: task time, bytes read and data shuffled."""
 
 from collections.abc import Iterator
 from itertools import takewhile
@@ -8,10 +8,11 @@ from pyspark.sql import SparkSession
 
 
 class SparkWork:
-    """The work of a session's application since this was made, whoever asked for it.
+    """Counters of the work of a session's application since the creation of this object, by any caller.
 
-    Cost: milliseconds, and one for each Spark stage that is counted. Spark remembers ``spark.ui.retainedStages``
-    (1,000): of more, the last are counted. Under Spark Connect nothing is told.
+    Cost: a few milliseconds, and one millisecond per counted Spark stage. Spark keeps the newest
+    ``spark.ui.retainedStages`` stages (default 1,000); older ones are not counted. Under Spark Connect there are no
+    counters.
     """
 
     def __init__(self, spark: SparkSession) -> None:
@@ -20,24 +21,24 @@ class SparkWork:
         self._last = next((stage.stageId() for stage in self._newest_first()), -1)
 
     def found(self) -> dict[str, float]:
-        """Return ``task_seconds``, of all tasks together, the bytes that Spark read for them, and what they shuffled.
+        """Return ``task_seconds`` (sum over tasks), ``input_bytes``, ``shuffle_bytes`` and ``shuffle_rows``.
 
-        Files that tasks read by themselves, through pyarrow, are not in ``input_bytes``.
+        ``input_bytes`` does not include files that tasks read through pyarrow. Empty under Spark Connect.
         """
         if self._context is None:
             return {}
-        mine = list(takewhile(lambda stage: stage.stageId() > self._last, self._newest_first()))
-        seconds = sum(stage.executorRunTime() for stage in mine) / 1000
+        new_stages = list(takewhile(lambda stage: stage.stageId() > self._last, self._newest_first()))
+        seconds = sum(stage.executorRunTime() for stage in new_stages) / 1000
         return {
             "task_seconds": round(seconds, 3),
-            "input_bytes": sum(stage.inputBytes() for stage in mine),
-            "shuffle_bytes": sum(stage.shuffleWriteBytes() for stage in mine),
-            "shuffle_rows": sum(stage.shuffleWriteRecords() for stage in mine),
+            "input_bytes": sum(stage.inputBytes() for stage in new_stages),
+            "shuffle_bytes": sum(stage.shuffleWriteBytes() for stage in new_stages),
+            "shuffle_rows": sum(stage.shuffleWriteRecords() for stage in new_stages),
         }
 
     def _newest_first(self) -> Iterator[Any]:
         if self._context is None:
             return
-        no_numbers = self._context._gateway.new_array(self._context._jvm.double, 0)
-        stages = self._context._jsc.sc().statusStore().stageList(None, False, False, no_numbers, None)
+        no_quantiles = self._context._gateway.new_array(self._context._jvm.double, 0)
+        stages = self._context._jsc.sc().statusStore().stageList(None, False, False, no_quantiles, None)
         yield from (stages.apply(k) for k in range(stages.size()))

@@ -1,1 +1,1 @@
-"""Tables: as files next to Spark, or through Spark alone, with the same methods."""
+"""Storage: Delta tables, either as files or through Spark, with the same methods, and files next to them."""

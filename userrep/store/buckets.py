@@ -1,9 +1,9 @@
-"""How rows are laid out by user: tables that are sorted by one hash of the user id meet without a shuffle.
+"""Layout of rows by a hash of the user id, so that tables can be joined without a shuffle.
 
-A user's ``user_bucket`` is a hash in ``[0, NUM_BUCKETS)``. A table's files are cut into slices, equal ranges of
-buckets, and sorted by bucket within: ``user_slice`` names a file's slice ("3-of-16"), and the statistics of its row
-groups say where in the file a range of buckets is. Numbers of slices are powers of two, so that ranges nest. Item
-vectors are laid out likewise, by ``item_bucket``: the same hash, of the item id.
+A user's ``user_bucket`` is a hash in ``[0, NUM_BUCKETS)``. Tables are split into slices, which are equal ranges of
+buckets, and files are sorted by bucket. ``user_slice`` is the name of a file's slice ("3-of-16"), and row group
+statistics locate a range of buckets within a file. The number of slices is a power of two, so that ranges nest. Item
+vectors use the same layout by ``item_bucket``, the same hash of the item id.
 """
 
 import math
@@ -16,7 +16,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 NUM_BUCKETS = 2**20
-HASH_SEED = 5_381  # another hash than Spark's own, which deals rows to partitions
+HASH_SEED = 5_381  # makes the hash independent of the one with which Spark assigns rows to partitions
 
 
 class BucketRange(NamedTuple):
@@ -26,7 +26,7 @@ class BucketRange(NamedTuple):
     stop: int
 
     def meets(self, other: "BucketRange") -> bool:
-        """Say whether the two have a bucket in common."""
+        """Return whether the two ranges have a bucket in common."""
         return self.start < other.stop and other.start < self.stop
 
 
@@ -34,33 +34,33 @@ ALL_BUCKETS = BucketRange(0, NUM_BUCKETS)
 
 
 def buckets_of_share(share: float) -> int:
-    """Return below which bucket there are some ``share`` of all users; of one or more, all."""
+    """Return the bucket below which approximately ``share`` of all users lie; all buckets for shares of 1 or more."""
     return math.ceil(NUM_BUCKETS * min(1.0, share))
 
 
 def bucket_of(text: str | Column) -> Column:
-    """Return the bucket of a text, an int: a user id's or an item id's."""
+    """Return the bucket of a user id or item id, as an int column."""
     return F.pmod(F.xxhash64(text, F.lit(HASH_SEED)), F.lit(NUM_BUCKETS)).cast("int")
 
 
 def user_bucket() -> Column:
-    """Return the bucket of ``user_id``, an int."""
+    """Return the bucket of the column ``user_id``, as an int column."""
     return bucket_of("user_id").alias("user_bucket")
 
 
 def item_bucket() -> Column:
-    """Return the bucket of ``item_id``, an int."""
+    """Return the bucket of the column ``item_id``, as an int column."""
     return bucket_of("item_id").alias("item_bucket")
 
 
 def slice_number(num_slices: int, bucket: str | Column = "user_bucket") -> Column:
-    """Return the slice that a bucket lies in, of ``num_slices``."""
+    """Return the number of the slice, out of ``num_slices``, that contains a bucket."""
     bucket = F.col(bucket) if isinstance(bucket, str) else bucket
     return F.floor(bucket / (NUM_BUCKETS // num_slices)).cast("int")
 
 
 def user_slice(num_slices: int) -> Column:
-    """Name the slice that ``user_bucket`` lies in: ``3-of-16``."""
+    """Return the name of the slice that contains ``user_bucket``, such as ``3-of-16``."""
     return F.concat(slice_number(num_slices), F.lit(f"-of-{num_slices}")).alias("user_slice")
 
 
@@ -71,25 +71,25 @@ def range_of(number: int, num_slices: int) -> BucketRange:
 
 
 def power_of_two(at_least: float) -> int:
-    """Return the smallest power of two that is not below ``at_least``; never more than there are buckets."""
+    """Return the smallest power of two that is at least ``at_least``, but at most the number of buckets."""
     return min(NUM_BUCKETS, 1 << max(0, math.ceil(at_least) - 1).bit_length())
 
 
 def ranges_of_groups(footer: pq.FileMetaData, column: str = "user_bucket") -> list[BucketRange]:
-    """Return the buckets that each row group may hold, by its statistics; all where it has none."""
-    place = footer.schema.names.index(column)
-    found = (footer.row_group(k).column(place).statistics for k in range(footer.num_row_groups))
+    """Return the range of buckets in each row group by its statistics; all buckets if it has no statistics."""
+    index = footer.schema.names.index(column)
+    stats = (footer.row_group(k).column(index).statistics for k in range(footer.num_row_groups))
     return [
-        ALL_BUCKETS if ends is None or not ends.has_min_max else BucketRange(ends.min, ends.max + 1) for ends in found
+        ALL_BUCKETS if ends is None or not ends.has_min_max else BucketRange(ends.min, ends.max + 1) for ends in stats
     ]
 
 
 def partition_values(path: str) -> dict[str, str]:
-    """Read the partition columns' values from a file's path, as Spark writes them."""
+    """Return the partition values in a file's path, as Spark writes them (``name=value/``, URL-quoted)."""
     return {name: unquote(value) for name, value in re.findall(r"([a-z_]+)=([^/]+)/", path)}
 
 
 def range_of_slice(user_slice: str) -> BucketRange:
-    """Return the buckets of a slice by its name."""
+    """Return the buckets of a slice with a name such as ``3-of-16``."""
     number, num_slices = user_slice.split("-of-")
     return range_of(int(number), int(num_slices))

@@ -1,7 +1,7 @@
-"""Delta tables below a path, looked at and committed to without Spark, by delta-rs.
+"""Access to Delta tables below a path without Spark, through delta-rs.
 
-Spark takes about a second to read a table of ten rows and a third of one to commit; delta-rs does either in some
-milliseconds. So the driver reads and writes ledgers here, and commits files that tasks have written themselves.
+Spark takes about a second to read a table of ten rows and a third of a second to commit; delta-rs does either in a few
+milliseconds. The driver therefore reads and writes ledgers here, and commits the files that tasks have written.
 """
 
 import json
@@ -24,14 +24,18 @@ from userrep.failpoints import around
 from userrep.store.storage import file_system
 from userrep.store.table_files import TableFile, adding, files_of, removing
 
-_ATTEMPTS = 20  # of a commit, each on the newest version
-_MARK = "userMetadata"  # of a commit, by which whoever made it knows it again
-_LOOKED_AT = 1000  # commits, for one that put the table back
-_NEWEST = 100  # commits that are looked through for a mark
+_ATTEMPTS = 20  # per commit, each on the newest version
+_MARK = "userMetadata"  # key of a commit's metadata under which the writer stores a unique mark
+_RESTORE_SEARCH = 1000  # newest commits that are searched for a RESTORE
+_MARK_SEARCH = 100  # newest commits that are searched for a mark
 
 
 class DeltaFiles:
-    """The Delta table at ``uri``."""
+    """The Delta table at ``uri``.
+
+    Commits are optimistic: a commit that another writer has overtaken is repeated on the newest version, 20 times at
+    most. With ``since``, a commit is a compare-and-swap on that version and is not repeated.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -41,7 +45,7 @@ class DeltaFiles:
         return bool(DeltaTable.is_deltatable(self.uri))
 
     def create(self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]) -> None:
-        """Create the table, with a schema as JSON, unless another run does so first."""
+        """Create the table unless it exists. ``schema`` is a Spark schema as JSON."""
         with around(f"create:{self.uri.rpartition('/')[2]}"), suppress(CommitFailedError):  # another run was first
             DeltaTable.create(
                 self.uri,
@@ -49,24 +53,26 @@ class DeltaFiles:
                 mode="ignore",
                 partition_by=list(partition_by),
                 configuration=dict(properties),
-                commit_properties=CommitProperties(max_commit_retries=0),  # else a second run's comes as version 1
-                raise_if_key_not_exists=False,  # Parquet's settings are beside Delta's own
+                commit_properties=CommitProperties(
+                    max_commit_retries=0
+                ),  # a retry would commit a second creation as version 1
+                raise_if_key_not_exists=False,  # the properties include Parquet settings
             )
 
     def layout(self) -> tuple[list[str], dict[str, str | None]]:
-        """Return the table's columns and properties.
+        """Return the names of the columns, and the properties.
 
         Raises
         ------
         UserrepError
-            If it cannot be read: its log is torn, or asks for what delta-rs does not know.
+            If the table cannot be read: its log is damaged, or it uses a Delta feature that delta-rs does not support.
         """
         try:
             table = DeltaTable(self.uri)
         except DeltaError as error:
             raise UserrepError(
-                f"table {self.uri} is not readable ({in_one_line(error)}). Restore it from a copy; if a newer program "
-                "has changed it, take back what that has set, or upgrade userrep."
+                f"table {self.uri} is not readable ({in_one_line(error)}). Restore it from a backup. If another "
+                "program has enabled a newer Delta feature, disable that feature or upgrade userrep."
             ) from None
         return [field.name for field in table.schema().fields], dict(table.metadata().configuration)
 
@@ -75,71 +81,74 @@ class DeltaFiles:
         return DeltaTable(self.uri).version()
 
     def last_transaction(self, writer: str) -> int | None:
-        """Return the number of a writer's last transaction; None: it has none."""
+        """Return the number of a writer's last transaction, or None if it has none."""
         return DeltaTable(self.uri).transaction_version(writer)
 
     def schema(self) -> pa.Schema:
-        """Return the columns as Arrow has them."""
+        """Return the Arrow schema."""
         return _schema(DeltaTable(self.uri))
 
     def fields(self) -> StructType:
-        """Return the columns as Spark has them."""
+        """Return the Spark schema."""
         return StructType.fromJson(json.loads(DeltaTable(self.uri).schema().to_json()))
 
     def counts(self, columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
-        """Count the rows by the values of some columns. Memory: one batch, and one entry per combination."""
-        found: Counter[tuple[Any, ...]] = Counter()
+        """Count the rows by the values of some columns. Memory: one batch, and one entry per combination of values."""
+        counts: Counter[tuple[Any, ...]] = Counter()
         dataset = DeltaTable(self.uri).to_pyarrow_dataset(filesystem=self._store())
         for batch in dataset.to_batches(columns=list(columns)):
-            counted = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([([], "count_all")])
-            for row in counted.to_pylist():
-                found[tuple(row[name] for name in columns)] += row["count_all"]
-        return found
+            groups = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([([], "count_all")])
+            for row in groups.to_pylist():
+                counts[tuple(row[name] for name in columns)] += row["count_all"]
+        return counts
 
     def rows(self, columns: Sequence[str] | None, equal: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Read the rows whose columns have these values. Times are naive, in UTC; maps are dicts."""
+        """Return the rows whose columns equal the given values. Times are naive UTC; maps are dicts."""
         filters = [(name, "=", value) for name, value in equal.items()]
-        wanted = list(columns) if columns else None
-        found = DeltaTable(self.uri).to_pyarrow_table(columns=wanted, filters=filters or None, filesystem=self._store())
-        by_column = zip(*map(_values, found.columns), strict=True)
-        return [dict(zip(found.column_names, row, strict=True)) for row in by_column]
+        names = list(columns) if columns else None
+        table = DeltaTable(self.uri).to_pyarrow_table(columns=names, filters=filters or None, filesystem=self._store())
+        rows = zip(*map(_values, table.columns), strict=True)
+        return [dict(zip(table.column_names, row, strict=True)) for row in rows]
 
     def _store(self) -> pyarrow.fs.FileSystem:
-        """Read by pyarrow itself: threads that call delta-rs's files in Python abort a process that is about to end."""
+        """Return pyarrow's own file system for the table.
+
+        With delta-rs's Python file system, reader threads can abort the process while it is exiting.
+        """
         files, path = file_system(self.uri)
         return pyarrow.fs.SubTreeFileSystem(path, files)
 
     def append(self, rows: Sequence[Mapping[str, Any]], *, since: int | None = None) -> bool:
-        """Add rows in one commit; with ``since``, only if that version is still the newest. Return whether it was.
+        """Append rows in one commit; with ``since``, only if that version is still the newest.
 
-        Raises UserrepError if other commits always come first.
+        Returns whether the rows were appended. Raises UserrepError if every attempt was overtaken.
         """
         return self._write(rows, since, mode="append")
 
     def replace(self, rows: Sequence[Mapping[str, Any]], where: str, *, since: int | None = None) -> bool:
-        """Replace the rows that match ``where``, in one commit; the new rows must match it too.
+        """Replace the rows that match ``where`` in one commit; the new rows must match it too.
 
-        ``since`` and the return value are those of ``append``. Raises UserrepError if other commits always come first,
-        such as those that join files.
+        ``since``, the return value and errors are those of ``append``.
         """
         return self._write(rows, since, mode="overwrite", predicate=where)
 
     def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
-        """Put rows in the place of all others if their ``change_id`` is still ``since``; say whether it was."""
+        """Replace all rows in one commit if their ``change_id`` is still ``since``; return False if it is not."""
         table = DeltaTable(self.uri)
-        found = table.to_pyarrow_table(columns=["change_id"], filesystem=self._store())
-        if set(found["change_id"].to_pylist()) != {since} - {None}:
+        newest = table.to_pyarrow_table(columns=["change_id"], filesystem=self._store())
+        if set(newest["change_id"].to_pylist()) != {since} - {None}:
             return False
-        return self._written(table, rows, mode="overwrite")
+        return self._write_onto(table, rows, mode="overwrite")
 
     def files(self, version: int | None = None) -> list[TableFile]:
-        """List the table's files, now or at a version. Driver memory: one entry a file."""
+        """Return the table's files, at a version or at the newest one. Driver memory: one entry per file."""
         return files_of(DeltaTable(self.uri, version=version))
 
     def add_files(self, added: Sequence[TableFile], *, since: int | None = None) -> bool:
-        """Add files in one commit; with ``since``, only if that version is still the newest. Return whether it was.
+        """Add files in one commit; with ``since``, only if that version is still the newest.
 
-        No file, no commit. Raises UserrepError if other commits always come first.
+        Without files, nothing is committed. Returns whether the files were added. Raises UserrepError if every attempt
+        was overtaken.
         """
         if since is not None:
             return self._swap(DeltaTable(self.uri, version=since), added, [])
@@ -149,18 +158,18 @@ class DeltaFiles:
         raise self._too_busy()
 
     def reserve(self, counter: str, *, first: int) -> int:
-        """Reserve the next number of a counter in the table's log, at least ``first``; each is given out once."""
+        """Reserve the next number of a counter in the table's log, at least ``first``; no number is reserved twice."""
         for _ in range(_ATTEMPTS):
             table = DeltaTable(self.uri)
             number = max(first, 1 + (table.transaction_version(counter) or 0))
-            if self._committed(table, [], [], Transaction(counter, number)):
+            if self._commit_onto(table, [], [], Transaction(counter, number)):
                 return number
         raise self._too_busy()
 
     def add_transaction(self, added: Sequence[TableFile], transaction: tuple[str, int]) -> None:
-        """Add files in one commit that records a writer's transaction; no file, no commit.
+        """Add files in one commit that records a writer's transaction (name and number).
 
-        A transaction that is not above the writer's last is not written again.
+        Without files, or if the number is not above the writer's last one, nothing is committed.
         """
         writer, number = transaction
         for _ in range(_ATTEMPTS):
@@ -168,20 +177,20 @@ class DeltaFiles:
             last = table.transaction_version(writer)
             if not added or (last is not None and last >= number):
                 return
-            if self._committed(table, added, [], Transaction(writer, number)):
+            if self._commit_onto(table, added, [], Transaction(writer, number)):
                 return
         raise self._too_busy()
 
     def swap(self, added: Sequence[TableFile], replaces: Callable[[dict[str, Any]], bool], *, since: int) -> None:
-        """Put files that are there already in the place of all files of some partitions, in one commit.
+        """Replace all files of some partitions by files that are already written, in one commit.
 
-        ``replaces``: says of the values of partition columns whether files with them go. ``since``: the version that
-        the new rows were made from.
+        ``replaces`` is a predicate on partition values that selects the partitions to replace. ``since`` is the version
+        that the new rows are based on.
 
         Raises
         ------
         UserrepError
-            If another commit has changed these partitions since then.
+            If another commit has changed these partitions since that version, or if every attempt was overtaken.
         """
         before = {file.path for file in self.files(since) if replaces(file.values)}
         for _ in range(_ATTEMPTS):
@@ -194,78 +203,83 @@ class DeltaFiles:
         raise self._too_busy()
 
     def rewrite(self, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
-        """Put a new file, or none, in the place of each of some files, in one commit.
+        """Replace each old file by its new file, or by none, in one commit.
 
-        Files that another commit has removed meanwhile are passed over, with what was to take their place; False says
-        so. Raises UserrepError if other commits always come first.
+        Pairs whose old file another commit has already removed are skipped; the method then returns False. Raises
+        UserrepError if every attempt was overtaken.
         """
         for _ in range(_ATTEMPTS):
             table = DeltaTable(self.uri)
-            there = {file.path for file in files_of(table)}
-            mine = [(old, new) for old, new in pairs if old.path in there]
-            if self._swap(table, [new for _, new in mine if new is not None], [old for old, _ in mine]):
-                return len(mine) == len(pairs)
+            paths = {file.path for file in files_of(table)}
+            current = [(old, new) for old, new in pairs if old.path in paths]
+            if self._swap(table, [new for _, new in current if new is not None], [old for old, _ in current]):
+                return len(current) == len(pairs)
         raise self._too_busy()
 
     def has_commit(self, mark: str) -> bool:
-        """Say whether one of the newest commits bears a mark.
+        """Return whether one of the newest 100 commits has a mark.
 
-        A store may do what it is asked and lose its answer on the way; asked again, it says that somebody was first.
+        An object store may complete a write but lose the response. The client's retry then fails as if another writer
+        had been first, although this one was.
         """
-        return any(commit.get(_MARK) == mark for commit in DeltaTable(self.uri).history(_NEWEST))
+        return any(commit.get(_MARK) == mark for commit in DeltaTable(self.uri).history(_MARK_SEARCH))
 
     def was_restored(self, since_ms: int) -> bool:
-        """Say whether the table was put back to an earlier version since a time (milliseconds since 1970).
+        """Return whether the table was restored to an earlier version since a time (milliseconds since 1970).
 
-        Files that came back so are as old as they were. Cost: a look at each of up to 1,000 commits.
+        Restored files keep their old timestamps, so only the history shows it. Cost: a read of up to 1,000 commits.
         """
-        newest = DeltaTable(self.uri).history(_LOOKED_AT)
-        return any(of["operation"] == "RESTORE" and of["timestamp"] >= since_ms for of in newest)
+        commits = DeltaTable(self.uri).history(_RESTORE_SEARCH)
+        return any(commit["operation"] == "RESTORE" and commit["timestamp"] >= since_ms for commit in commits)
 
     def _swap(self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
-        """Commit onto the very version that ``table`` is at; say whether no other commit came first."""
-        return not (added or removed) or self._committed(table, added, removed)
+        """Commit files onto the loaded version of ``table``, if there are any; return False if overtaken."""
+        return not (added or removed) or self._commit_onto(table, added, removed)
 
     def _write(self, rows: Sequence[Mapping[str, Any]], since: int | None, **how: Any) -> bool:
-        """Write rows onto a version, or onto the newest one; return whether no other commit came first."""
+        """Write rows onto version ``since``, or repeatedly onto the newest version; return False if overtaken."""
         if since is not None:
-            return self._written(DeltaTable(self.uri, version=since), rows, **how)
+            return self._write_onto(DeltaTable(self.uri, version=since), rows, **how)
         for _ in range(_ATTEMPTS):
-            if self._written(DeltaTable(self.uri), rows, **how):
+            if self._write_onto(DeltaTable(self.uri), rows, **how):
                 return True
         raise self._too_busy()
 
-    def _written(self, table: DeltaTable, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
-        """Write rows onto the very version that ``table`` is at; say whether no other commit came first."""
-        written = _as_arrow(table, rows)
-        return self._first(lambda properties: write_deltalake(table, written, commit_properties=properties, **how))
+    def _write_onto(self, table: DeltaTable, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
+        """Write rows onto the loaded version of ``table``; return False if overtaken."""
+        data = _as_arrow(table, rows)
+        return self._try_commit(lambda properties: write_deltalake(table, data, commit_properties=properties, **how))
 
-    def _committed(
-        self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile], *of: Transaction
+    def _commit_onto(
+        self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile], *transactions: Transaction
     ) -> bool:
-        """Commit files onto the very version that ``table`` is at; say whether no other commit came first."""
+        """Commit files onto the loaded version of ``table``; return False if overtaken."""
         actions: list[AddAction | RemoveAction] = [*adding(added), *removing(removed)]
         schema, keys = table.schema(), table.metadata().partition_columns
-        return self._first(
+        return self._try_commit(
             lambda properties: table.create_write_transaction(
                 actions, "append", schema, keys, commit_properties=properties
             ),
-            *of,
+            *transactions,
         )
 
-    def _first(self, commit: Callable[[CommitProperties], None], *of: Transaction) -> bool:
+    def _try_commit(self, commit: Callable[[CommitProperties], None], *transactions: Transaction) -> bool:
+        """Try a commit once; return False if another commit has taken its version."""
         mark = uuid.uuid4().hex
+        properties = CommitProperties(
+            custom_metadata={_MARK: mark}, max_commit_retries=0, app_transactions=list(transactions)
+        )
         try:
-            commit(CommitProperties(custom_metadata={_MARK: mark}, max_commit_retries=0, app_transactions=list(of)))
-        except CommitFailedError:  # another commit came between the look and the write, or this one has
+            commit(properties)
+        except CommitFailedError:  # overtaken, or committed with a lost response
             return self.has_commit(mark)
         return True
 
     def _too_busy(self) -> UserrepError:
-        return UserrepError(f"{self.uri}: other runs keep on committing. Run the command again.")
+        return UserrepError(f"{self.uri}: other runs keep committing. Run the command again.")
 
     def join_files(self, at_least: int) -> int:
-        """Put all files into one if they are so many; return how many they were, 0 if another commit came first."""
+        """Compact a table of ``at_least`` files; return the number of files before, or 0 if nothing was done."""
         table = DeltaTable(self.uri)
         if (num := len(table.file_uris())) < at_least:
             return 0
@@ -276,13 +290,13 @@ class DeltaFiles:
         return num
 
     def vacuum(self, hours: int, keep: Sequence[int] = ()) -> None:
-        """Delete the files that no version of the last ``hours`` has, and none of ``keep``."""
+        """Delete the files that belong to no version of the last ``hours`` and to no version in ``keep``."""
         table = DeltaTable(self.uri)
         kept = [version for version in keep if self.has_version(version)]
         table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=kept)
 
     def has_version(self, version: int) -> bool:
-        """Say whether a version can still be read: Delta's log is cleaned after 30 days."""
+        """Return whether a version can still be read; Delta cleans its log after 30 days."""
         try:
             DeltaTable(self.uri, version=version)
         except DeltaError:
@@ -291,7 +305,7 @@ class DeltaFiles:
 
 
 def changed_meanwhile(table: str) -> UserrepError:
-    """Return what a commit fails with that was made from rows which are no longer those."""
+    """Return the error of a commit whose source rows another run has changed."""
     return UserrepError(f"{table}: another run has changed the same rows meanwhile. Run the command again.")
 
 

@@ -1,4 +1,4 @@
-"""Tables below a root whose files the driver commits with delta-rs and tasks write with pyarrow, next to Spark."""
+"""Tables below a root whose files tasks write with pyarrow and the driver commits with delta-rs, without Spark."""
 
 import json
 from collections import defaultdict
@@ -23,9 +23,9 @@ from userrep.store.task_writes import write_files
 
 
 class FileTables(Tables):
-    """Tables on a disk or in an object store that both pyarrow and delta-rs know, where commits are atomic.
+    """Tables on a disk or in an object store that pyarrow and delta-rs support and on which commits are atomic.
 
-    Ledgers take milliseconds here, and need no session.
+    Reads and commits of ledgers take milliseconds and need no Spark session.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FileTables(Tables):
         self._root = root_path(root)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return self._root
 
     @property
@@ -93,7 +93,7 @@ class FileTables(Tables):
         files: dict[tuple[Any, ...], list[TableFile]] = defaultdict(list)
         for file in self.files(table):
             files[tuple(file.values[name] for name in table.partition_by)].append(file)
-        return {key: _partition(held) for key, held in files.items()}
+        return {key: _partition(partition_files) for key, partition_files in files.items()}
 
     def files(
         self,
@@ -102,9 +102,9 @@ class FileTables(Tables):
         *,
         version: int | None = None,
     ) -> list[TableFile]:
-        """List the files of the partitions for whose column values ``keeps`` returns True.
+        """Return the files of the partitions for whose values ``keeps`` returns True.
 
-        Driver memory: one entry for each file of the table.
+        ``version`` defaults to the newest version. Driver memory: one entry per file of the table.
         """
         if not self.exists(table):
             return []
@@ -115,14 +115,14 @@ class FileTables(Tables):
         return self._delta(table).has_version(version)
 
     def was_restored(self, table: TableSchema, since: datetime) -> bool:
-        """Return whether a table was put back to an earlier version since a time (UTC).
+        """Return whether a table was restored to an earlier version since a time (naive UTC).
 
-        Cost: a look at each of up to 1,000 commits.
+        Cost: a read of up to 1,000 commits.
         """
         return self._delta(table).was_restored(int(since.replace(tzinfo=UTC).timestamp() * 1000))
 
     def last_transaction(self, table: TableSchema, writer: str) -> int | None:
-        """Return the number of a writer's last transaction, or None. Cost: one look at the log."""
+        """Return the number of a writer's last transaction, or None. Cost: one read of the log."""
         return self._delta(table).last_transaction(writer) if self.exists(table) else None
 
     # Small changes, from the driver
@@ -153,10 +153,10 @@ class FileTables(Tables):
     # Large changes, by tasks
 
     def target(self, table: TableSchema) -> Target:
-        """Describe how tasks write files of a table, which is created unless it exists."""
+        """Return what tasks need to write files of a table. Creates the table unless it exists."""
         self.create(table)
-        whole = self._delta(table).schema()
-        fields = [field for field in whole if field.name not in table.partition_by]
+        schema = self._delta(table).schema()
+        fields = [field for field in schema if field.name not in table.partition_by]
         return Target(self.uri(table), pa.schema(fields), table.partition_by, table.properties)
 
     def commit(
@@ -169,7 +169,8 @@ class FileTables(Tables):
     ) -> None:
         """Replace all files of some partitions by files that tasks have written, in one commit.
 
-        ``since``: the table's version when the work began. Raises UserrepError if these partitions have changed since.
+        ``replacing`` is a predicate on partition values. ``since`` is the table's version when the work began. Raises
+        UserrepError if these partitions have changed since then.
         """
         with committing(table):
             self._delta(table).swap(written, replacing, since=since)
@@ -177,7 +178,10 @@ class FileTables(Tables):
     def add_files(
         self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int] | None = None
     ) -> None:
-        """Add files that tasks have written, in one commit; no file, no commit. ``transaction``: as for ``append``."""
+        """Add files that tasks have written, in one commit. ``transaction`` is that of ``append``.
+
+        Without files, nothing is committed.
+        """
         with committing(table):
             if transaction is None:
                 self._delta(table).add_files(written)
@@ -185,9 +189,9 @@ class FileTables(Tables):
                 self._delta(table).add_transaction(written, transaction)
 
     def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
-        """Replace each of some files by a new one, or by none, in one commit.
+        """Replace each old file by its new file, or by none, in one commit.
 
-        Returns False if another run has removed some of them meanwhile; those are passed over.
+        Files that another run has already removed are skipped; the method then returns False.
         """
         with committing(table):
             return self._delta(table).rewrite(pairs)

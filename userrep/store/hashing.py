@@ -1,8 +1,7 @@
-"""XXH64 over whole columns, as Spark computes it: the bucket of a user or an item without Spark.
+"""Vectorized XXH64 that matches Spark's ``xxhash64``, to compute buckets of users and items without Spark.
 
-All rows take a step together, those that are too short for it excepted; what it costs follows from the longest text
-and the number of rows, not from how many lengths there are. ``h_N``, ``text_N``: one value per text; ``h_L``: per text
-of 32 bytes or more.
+Each step is applied to all rows that are long enough for it, so the cost depends on the longest text and the number of
+rows, not on the number of different lengths. Shapes: N texts; L texts of at least 32 bytes.
 """
 
 from typing import Any
@@ -18,15 +17,15 @@ _P1, _P2, _P3, _P4, _P5 = (
 )  # fmt: skip
 _MASK = 2**64 - 1
 _ZERO = np.uint64(0)
-_SPARK_SEED = 42  # of the function xxhash64
-_STRIPE = 32  # bytes that the four lanes take at a time
+_SPARK_SEED = 42  # of Spark's function xxhash64
+_STRIPE = 32  # bytes that the four lanes consume per round
 
 Hashes = NDArray[np.uint64]
-Places = NDArray[np.int64]
+Offsets = NDArray[np.int64]
 
 
 def bucket_of(texts: pa.Array) -> NDArray[np.int32]:
-    """Return the bucket of each text (no nulls), of user ids or item ids, as ``buckets.bucket_of`` has it."""
+    """Return the bucket of each user id or item id, equal to ``buckets.bucket_of``. ``texts``: string, no nulls."""
     h_N = hash64(texts, seed=_SPARK_SEED) + (_P5 + 4 & _MASK)
     h_N ^= HASH_SEED * _P1 & _MASK
     h_N = _rotated(h_N, 23) * _P2 + _P3
@@ -34,7 +33,7 @@ def bucket_of(texts: pa.Array) -> NDArray[np.int32]:
 
 
 def hash64(texts: pa.Array, *, seed: int = 0) -> Hashes:
-    """Return XXH64 of the UTF-8 bytes of each text. ``texts``: string, no nulls. Some 50 ns a text of 8 bytes."""
+    """Return XXH64 of the UTF-8 bytes of each text. ``texts``: string, no nulls. Cost: 50 ns per text of 8 bytes."""
     data, at_N, length_N = _bytes_of(texts)
     words, halves = _view(data, "<u8"), _view(data, "<u4")
     h_N = np.full(len(at_N), seed + _P5 & _MASK, np.uint64)
@@ -61,13 +60,13 @@ def hash64(texts: pa.Array, *, seed: int = 0) -> Hashes:
 
 
 def mixed(values_N: Hashes) -> Hashes:
-    """Spread 64-bit values over all bits; a bijection (the finalizer of SplitMix64)."""
+    """Mix the bits of 64-bit values with a bijection, the finalizer of SplitMix64."""
     h_N = _folded(values_N, 30) * 0xBF58476D1CE4E5B9
     return _folded(_folded(h_N, 27) * 0x94D049BB133111EB, 31)
 
 
-def _stripes(words: Hashes, at_L: Places, num_L: Places, seed: int) -> Hashes:
-    """Run the four lanes over the whole stripes of long texts. ``num_L``: how many each has."""
+def _stripes(words: Hashes, at_L: Offsets, num_L: Offsets, seed: int) -> Hashes:
+    """Return the hash state after the whole stripes of long texts. ``num_L``: number of stripes per text."""
     lanes = [np.full(len(at_L), start & _MASK, np.uint64) for start in (seed + _P1 + _P2, seed + _P2, seed, seed - _P1)]
     for stripe in range(int(num_L.max())):
         rows = np.flatnonzero(num_L > stripe)
@@ -97,8 +96,8 @@ def _avalanche(h_N: Hashes) -> Hashes:
     return _folded(_folded(_folded(h_N, 33) * _P2, 29) * _P3, 32)
 
 
-def _bytes_of(texts: pa.Array) -> tuple[NDArray[np.uint8], Places, Places]:
-    """Return the bytes of all texts, and where each begins and how long it is."""
+def _bytes_of(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets, Offsets]:
+    """Return the bytes of all texts, and the offset and length of each text."""
     _, offsets, content = texts.buffers()
     if not len(texts):
         return np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64)
@@ -108,6 +107,6 @@ def _bytes_of(texts: pa.Array) -> tuple[NDArray[np.uint8], Places, Places]:
 
 
 def _view(data: NDArray[np.uint8], kind: str) -> Any:
-    """See bytes as words that begin at each of them."""
+    """Return a view of the bytes as overlapping words, one starting at each byte."""
     width = np.dtype(kind).itemsize
     return np.ndarray((max(0, len(data) - width + 1),), kind, data, strides=(1,))

@@ -1,12 +1,13 @@
-"""One run of a job at a time on a root: a row of ``leases`` says who has it, and a file beside it that they live.
+"""Leases, which let only one run of a job work on a root at a time.
 
-The row is put there by compare and swap, so that of two who come at once one gets it. Who has it writes the file anew
-every 10 s. A lease is over when its holder gives it back, when its process is known to be gone (on the same machine),
-or when nothing was heard of it for a minute; what its holder has begun is then made good as after any kill. A holder
-that was only asleep finds its file gone, and stops at the next stage.
+A lease is a row of the table ``leases`` and a heartbeat file. The row is written by compare-and-swap, so only one of
+several simultaneous runs gets the lease. Its holder rewrites the file every 10 s. A lease ends when the holder releases
+it, when the holder's process no longer exists (if it ran on the same machine), or after a minute without a heartbeat;
+the next run then continues as after any kill. A holder that was only suspended finds its file deleted, and stops at the
+next stage.
 
-Leases save work that would be lost. They do not protect the tables: each commit does that by itself, since it is
-refused if another run has changed what it was made from.
+Leases only avoid wasted work; they do not protect the tables. Each commit does that itself: it is refused if another
+run has changed the data that it is based on.
 """
 
 import os
@@ -29,71 +30,73 @@ from userrep.store.storage import delete_file, exists, read_bytes, write_bytes
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
-BEAT = timedelta(seconds=10)
-STALE = timedelta(seconds=60)  # after which a holder that was not heard of counts as dead
-_ATTEMPTS = 20  # to take it, each on the newest leases
-_mine: set[object] = set()  # ids of the leases that this process holds
-_held: ContextVar[tuple["_Beat", ...]] = ContextVar("held", default=())  # by the code that is running
+HEARTBEAT = timedelta(seconds=10)
+EXPIRY = timedelta(seconds=60)  # time without a heartbeat after which a holder is considered dead
+_ATTEMPTS = 20  # to change the table of leases, each from its newest rows
+_own_lease_ids: set[object] = set()  # of this process
+_heartbeats: ContextVar[tuple["_Heartbeat", ...]] = ContextVar("heartbeats", default=())  # of the running code's leases
 
 
 @contextmanager
 def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
-    """Hold the lease of a job of this root meanwhile. Cost: two commits, and a small file every 10 s.
+    """Hold the lease of a job on this root within the block. Cost: two commits, and a small write every 10 s.
 
-    ``nested``: within a block that holds it already, nothing happens.
+    With ``nested``, a block within another block that holds the same lease does nothing.
 
     Raises
     ------
     AlreadyRunningError
-        If another run has it, by name; nothing was changed then. Or, within the block, if this process slept for so
-        long that another has taken it.
+        If another run holds the lease; nothing has been changed then. At the end of the block, if this process was
+        suspended for so long that another run has taken the lease.
+    UserrepError
+        If other runs keep changing the table of leases.
     """
-    if nested and any(beat.job == job and beat.root == tables.artifacts_root for beat in _held.get()):
+    if nested and any(beat.job == job and beat.root == tables.artifacts_root for beat in _heartbeats.get()):
         yield
         return
-    row = _taken(tables, job)
+    row = _acquire(tables, job)
     lease_id = row["lease_id"]
-    beat = _Beat(tables, row, lambda: any(lease.lease_id == lease_id for lease in tables.ledger(LEASES)))
-    token = _held.set((*_held.get(), beat))
+    heartbeat = _Heartbeat(tables, row, lambda: any(lease.lease_id == lease_id for lease in tables.ledger(LEASES)))
+    token = _heartbeats.set((*_heartbeats.get(), heartbeat))
     try:
         yield
         check_held()
     finally:
-        _held.reset(token)
-        beat.end()
-        _mine.discard(row["lease_id"])
-        if not beat.is_lost:
-            with suppress(Exception):  # what the job itself has to say comes first; the lease ends by its age
-                _give_back(tables, row)
+        _heartbeats.reset(token)
+        heartbeat.end()
+        _own_lease_ids.discard(row["lease_id"])
+        if not heartbeat.is_lost:
+            with suppress(Exception):  # must not hide an error of the job; the lease expires anyway
+                _release(tables, row)
 
 
 def check_held() -> None:
-    """Check that no other run has taken a lease that the calling code holds. Cost: a look at each lease's file.
+    """Check that no other run has taken a lease of the calling code. Cost: one look-up of each lease's file.
 
     Raises
     ------
     AlreadyRunningError
-        If another run has. What this one has committed stays.
+        If another run has taken one. What this run has committed stays.
     """
-    for beat in _held.get():
-        if beat.check_lost():
+    for heartbeat in _heartbeats.get():
+        if heartbeat.check_lost():
             raise AlreadyRunningError(
-                f"{beat.job}: nothing was heard of this run for more than {STALE.seconds} s, and another one has taken "
-                "its place. This one has stopped; what it has committed stays."
+                f"{heartbeat.job}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
+                "taken its lease. This run has stopped; what it has committed stays."
             )
 
 
-class _Beat:
-    """Writes the time into a file again and again, until it is told to end, or another has taken the lease."""
+class _Heartbeat:
+    """A thread that writes the time to the lease's file at each interval, until the lease ends or is lost."""
 
     def __init__(self, tables: Tables, row: Mapping[str, object], is_mine: Callable[[], bool]) -> None:
         self.root, self.job, self.is_lost = tables.artifacts_root, row["job"], False
-        self._file, self._is_there = _file(tables, row), False
-        self._is_mine, self._began_at = is_mine, utc_now()
+        self._file, self._has_file = _file(tables, row), False
+        self._is_mine, self._write_started_at = is_mine, utc_now()
         self._is_over = threading.Event()
-        with suppress(OSError):  # as below
+        with suppress(OSError):  # the thread writes it later
             self._write()
-        self._thread = threading.Thread(target=self._go_on, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -101,38 +104,42 @@ class _Beat:
         self._thread.join()
 
     def check_lost(self) -> bool:
-        """Check whether another run has taken the lease; a store that does not answer changes nothing."""
+        """Return whether another run has taken the lease. An unreachable store does not change the answer."""
         with suppress(OSError):
-            self.is_lost = self.is_lost or (self._is_there and self._is_taken())
+            self.is_lost = self.is_lost or (self._has_file and self._is_taken())
         return self.is_lost
 
-    def _go_on(self) -> None:
-        while not self._is_over.wait(BEAT.total_seconds()):
-            with suppress(Exception):  # a store that is away for a moment
+    def _run(self) -> None:
+        while not self._is_over.wait(HEARTBEAT.total_seconds()):
+            with suppress(Exception):  # the store may be unreachable for a moment
                 if self.check_lost():
                     return
                 self._write()
 
     def _is_taken(self) -> bool:
-        """Say whether another has the lease. It takes the file away; who slept while writing it has put it back."""
+        """Return whether another run has the lease.
+
+        That run deletes the file. A holder that was suspended during a write may have written it again, so after a long
+        pause the table decides.
+        """
         if not exists(self._file):
             return True
-        return utc_now() - self._began_at >= STALE and not self._is_mine()
+        return utc_now() - self._write_started_at >= EXPIRY and not self._is_mine()
 
     def _write(self) -> None:
-        self._began_at = utc_now()
-        write_bytes(self._file, self._began_at.isoformat().encode())
-        self._is_there = True
+        self._write_started_at = utc_now()
+        write_bytes(self._file, self._write_started_at.isoformat().encode())
+        self._has_file = True
 
 
-def _taken(tables: Tables, job: str) -> dict[str, object]:
-    """Put a row of this process in the place of one whose holder is gone."""
+def _acquire(tables: Tables, job: str) -> dict[str, object]:
+    """Replace the row of the job, whose holder must be gone, by one of this process; return the new row."""
     for _ in range(_ATTEMPTS):
         rows = tables.ledger(LEASES)
         before = next((row for row in rows if row.job == job), None)
         if before is not None and before.ended_at is None:
             _check_gone(tables, before)
-        mine = {
+        lease = {
             "job": job,
             "lease_id": uuid.uuid4().hex,
             "run_id": this_run_id(),
@@ -142,87 +149,88 @@ def _taken(tables: Tables, job: str) -> dict[str, object]:
             "started_at": utc_now(),
             "ended_at": None,
         }
-        _mine.add(mine["lease_id"])  # before anybody can see it
+        _own_lease_ids.add(lease["lease_id"])  # before the row is visible
         others = [row.asDict() for row in rows if row.job != job]
-        if tables.exchange(LEASES, [*others, mine], since=max((row.change_id for row in rows), default=None)):
+        if tables.exchange(LEASES, [*others, lease], since=max((row.change_id for row in rows), default=None)):
             if before is not None:
-                _forget(_file(tables, before.asDict()))
-            return mine
-    raise UserrepError(f"{job}: other runs keep on beginning. Run the command again.")
+                _delete_quietly(_file(tables, before.asDict()))
+            return lease
+    raise UserrepError(f"{job}: other runs keep starting. Run the command again.")
 
 
-def _give_back(tables: Tables, mine: dict[str, object]) -> None:
+def _release(tables: Tables, lease: dict[str, object]) -> None:
     for _ in range(_ATTEMPTS):
         rows = tables.ledger(LEASES)
-        if mine["lease_id"] not in {row.lease_id for row in rows}:
+        if lease["lease_id"] not in {row.lease_id for row in rows}:
             return
-        others = [row.asDict() for row in rows if row.lease_id != mine["lease_id"]]
-        ended = mine | {"ended_at": utc_now()}
+        others = [row.asDict() for row in rows if row.lease_id != lease["lease_id"]]
+        ended = lease | {"ended_at": utc_now()}
         if tables.exchange(LEASES, [*others, ended], since=max(row.change_id for row in rows)):
-            _forget(_file(tables, mine))
+            _delete_quietly(_file(tables, lease))
             return
 
 
 def under_way(tables: Tables, *, but: str) -> dict[str, str]:
-    """Return the runs that hold, or may hold, leases of jobs other than ``but``: by run id, the first job and process.
+    """Return the runs that hold, or may hold, leases of jobs other than ``but``.
 
-    Cost: a look at the ledger; 20 s for each holder that nothing was heard of for a minute.
+    Keys are run ids; values describe the run's first job and its process. Cost: one read of the ledger, and 20 s for
+    each holder without a heartbeat in the last minute.
     """
     others = [row for row in tables.ledger(LEASES) if row.job != but and row.ended_at is None]
     others.sort(key=lambda row: row.started_at, reverse=True)
-    return {row.run_id: f"{row.job}: {_who(row)}" for row in others if _silence(tables, row) is not None}
+    return {row.run_id: f"{row.job}: {_description(row)}" for row in others if _silence(tables, row) is not None}
 
 
 def _check_gone(tables: Tables, holder: Row) -> None:
-    """Refuse while a holder lives, or may."""
+    """Raise AlreadyRunningError while the holder is alive or may be."""
     silent = _silence(tables, holder)
     if silent is not None:
         raise AlreadyRunningError(
-            f"{holder.job} is already running: {_who(holder)}, heard of {max(0, int(silent.total_seconds()))} s ago; "
-            f"nothing was changed. Wait for its end. Of one that died, the place is free {STALE.seconds} s after it "
-            "was last heard of."
+            f"{holder.job} is already running: {_description(holder)}, last heartbeat "
+            f"{max(0, int(silent.total_seconds()))} s ago; nothing was changed. Wait until it ends. If it has died, "
+            f"its lease expires {EXPIRY.seconds} s after the last heartbeat."
         )
 
 
-def _who(holder: Row) -> str:
+def _description(holder: Row) -> str:
     since = f"{holder.started_at:%Y-%m-%d %H:%M:%S} UTC"
     return f"run {holder.run_id} on {holder.host}, process {holder.pid}, since {since}"
 
 
 def _silence(tables: Tables, holder: Row) -> timedelta | None:
-    """Return for how long nothing was heard of a holder that has not given its lease back; None: it is gone."""
+    """Return the time since the last heartbeat of a holder that has not released its lease; None if it is gone."""
     if holder.machine and holder.machine == _machine():
-        is_there = Path(f"/proc/{holder.pid}").exists()
-        if not is_there or (holder.pid == os.getpid() and holder.lease_id not in _mine):
-            return None  # the last: a store was away when this process was to give it back
-    heard_at = _heard(tables, holder)
-    silent = utc_now() - heard_at
-    if silent < STALE:
+        is_alive = Path(f"/proc/{holder.pid}").exists()
+        if not is_alive or (holder.pid == os.getpid() and holder.lease_id not in _own_lease_ids):
+            return None  # second case: the store was unreachable when this process released the lease
+    heartbeat_at = _last_heartbeat(tables, holder)
+    silent = utc_now() - heartbeat_at
+    if silent < EXPIRY:
         return silent
-    time.sleep(2 * BEAT.total_seconds())  # its clock may be behind: does it still write?
-    return None if _heard(tables, holder) == heard_at else timedelta(0)
+    time.sleep(2 * HEARTBEAT.total_seconds())  # the holder's clock may be behind: look for a new heartbeat
+    return None if _last_heartbeat(tables, holder) == heartbeat_at else timedelta(0)
 
 
-def _heard(tables: Tables, holder: Row) -> datetime:
-    """Return when a holder last said that it lives."""
-    heard_at: datetime = holder.started_at
-    with suppress(OSError, ValueError):  # not yet written
-        said = read_bytes(_file(tables, holder.asDict()), max_bytes=64).decode()
-        heard_at = max(heard_at, datetime.fromisoformat(said))
-    return heard_at
+def _last_heartbeat(tables: Tables, holder: Row) -> datetime:
+    """Return the time of a holder's last heartbeat, or its start time if there is none."""
+    heartbeat_at: datetime = holder.started_at
+    with suppress(OSError, ValueError):  # not written yet
+        text = read_bytes(_file(tables, holder.asDict()), max_bytes=64).decode()
+        heartbeat_at = max(heartbeat_at, datetime.fromisoformat(text))
+    return heartbeat_at
 
 
 def _file(tables: Tables, row: Mapping[str, object]) -> str:
     return f"{tables.artifacts_root}/artifacts/leases/{row['job']}-{row['lease_id']}"
 
 
-def _forget(file: str) -> None:
+def _delete_quietly(file: str) -> None:
     with suppress(OSError):
         delete_file(file)
 
 
 def _machine() -> str:
-    """Name the boot and the namespace in which a process id means the same; empty where that is not known."""
+    """Return the boot and process namespace in which process ids are unique; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

@@ -1,6 +1,7 @@
-"""Parquet files whose names and bytes follow from their rows alone: for exports. Tasks or this process write them.
+"""Deterministic Parquet files for exports: their names and bytes depend only on their rows.
 
-A part is a range of the hash buckets of an id. Equal bytes want the same releases of userrep and pyarrow.
+A part contains a range of the hash buckets of an id. Spark tasks or the driver write the parts. Equal bytes require the
+same releases of userrep and pyarrow.
 """
 
 import hashlib
@@ -35,16 +36,16 @@ from userrep.store.storage import (
     write_bytes,
 )
 
-ROWS = 100_000  # of a file: 50 MB of embeddings, some 200 MB of features
+ROWS = 100_000  # per file: 50 MB of embeddings, about 200 MB of features
 _GROUP_ROWS = 16_384
 
 
 MANIFEST = "_manifest.json"
-_MOST_BYTES = 2**28  # of a manifest, which has a line for each part
+_MOST_BYTES = 2**28  # of a manifest, which has one line per part
 
 
 class Part(NamedTuple):
-    """A file of an export: its name in the folder, rows, and the SHA-256 of what is stored."""
+    """A file of an export: its name in the folder, number of rows, and SHA-256."""
 
     name: str
     num_rows: int
@@ -53,9 +54,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Rows as some files of a table have them, each with the values of its partition columns.
+    """Rows of table files, each file with its partition values.
 
-    ``finish`` turns a batch of a file, with these values, into one of the export.
+    ``finish`` converts a batch of a file, given these values, to a batch of the export.
     """
 
     files: Sequence[tuple[str, Mapping[str, Any]]]
@@ -63,50 +64,50 @@ class StoredRows:
 
 
 def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str]) -> list[Part]:
-    """Write rows into a folder that is there: into parts by the first column of ``order``, each sorted by all of them.
+    """Write rows into an existing folder, in parts by a hash of the first column of ``order``, sorted within parts.
 
-    The same rows give the same files, however they were laid out before. ``order`` names columns that no two rows
-    share. Cost: a count, then one shuffle of all rows and a sort within each part, in memory or on the workers' disks:
-    some 250 GB for 500M embeddings of 120 numbers, 5000 parts. No order spans the parts, which would take another pass
-    over the rows. Driver memory: one entry a part.
+    The same rows give the same files, independent of their previous layout. No two rows may have equal values in all
+    columns of ``order``. Cost: a count, then one shuffle of all rows and a sort within each part, in memory or on the
+    workers' disks: about 250 GB for 500M embeddings of 120 numbers in 5,000 parts. Parts are not sorted among each
+    other, which would take another pass over the rows. Driver memory: one entry per part.
     """
     key, num_parts = order[0], _num_parts(rows.count())
-    part = F.floor(buckets.bucket_of(key) * num_parts / buckets.NUM_BUCKETS).cast("int")
+    part_number = F.floor(buckets.bucket_of(key) * num_parts / buckets.NUM_BUCKETS).cast("int")
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        filled = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
-        first = next(filled, None)
+        tables = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
+        first = next(tables, None)
         if first is not None:
             context = TaskContext.get()
             assert context is not None
-            part = _write(folder, _named(context.partitionId()), key, first, filled)
+            part = _write(folder, _part_name(context.partitionId()), key, first, tables)
             yield pa.RecordBatch.from_pylist([part._asdict()])
 
-    parts = rows.repartitionById(num_parts, part).sortWithinPartitions(*order)
-    found = parts.mapInArrow(write, "name STRING, num_rows BIGINT, sha256 STRING").collect()
-    return sorted(Part(row.name, row.num_rows, row.sha256) for row in found)
+    sorted_rows = rows.repartitionById(num_parts, part_number).sortWithinPartitions(*order)
+    parts = sorted_rows.mapInArrow(write, "name STRING, num_rows BIGINT, sha256 STRING").collect()
+    return sorted(Part(row.name, row.num_rows, row.sha256) for row in parts)
 
 
 def write_parts_here(rows: StoredRows, columns: StructType, folder: str, *, order: Sequence[str]) -> list[Part]:
-    """Write the files of ``write_parts`` without Spark, to the byte. ``columns``: of the export, as Spark has them.
+    """Write the same files as ``write_parts``, byte for byte, without Spark. ``columns`` is the export's Spark schema.
 
-    Cost: the ids of all rows are read once for each part, the rows once. Memory: the rows of one part.
+    Cost: the ids of all rows are read once per part, the other columns once. Memory: the rows of one part.
     """
     key, stored = order[0], [(open_parquet(file), values) for file, values in rows.files]
     num_parts, parts = _num_parts(sum(file.metadata.num_rows for file, _ in stored)), []
     schema = to_arrow_schema(columns)
     for part in range(num_parts):
-        found = [schema.empty_table()]
+        tables = [schema.empty_table()]
         for file, values in stored:
             for group in range(file.metadata.num_row_groups):
                 bucket_N = hashing.bucket_of(combined(file.read_row_group(group, columns=[key]).column(key)))
                 is_part_N = bucket_N.astype(np.int64) * num_parts // buckets.NUM_BUCKETS == part
                 if is_part_N.any():
                     batches = file.read_row_group(group).filter(pa.array(is_part_N)).to_batches()
-                    found += [pa.Table.from_batches([rows.finish(batch, values)]).cast(schema) for batch in batches]
-        whole = pa.concat_tables(found).sort_by([(name, "ascending") for name in order])
-        if whole.num_rows:
-            parts.append(_write(folder, _named(part), key, whole, []))
+                    tables += [pa.Table.from_batches([rows.finish(batch, values)]).cast(schema) for batch in batches]
+        part_rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
+        if part_rows.num_rows:
+            parts.append(_write(folder, _part_name(part), key, part_rows, []))
     return parts
 
 
@@ -114,16 +115,20 @@ def _num_parts(num_rows: int) -> int:
     return max(1, -(-num_rows // ROWS))
 
 
-def _named(part: int) -> str:
+def _part_name(part: int) -> str:
     return f"part-{part:05d}.parquet"
 
 
-def erase_from_parts(spark: SparkSession, folder: str, held: Callable[[pa.Array], NDArray[np.bool_]]) -> int | None:
-    """Take rows out of an export, by ``user_id``; return how many, or None if no export is there any more.
+def erase_from_parts(
+    spark: SparkSession, folder: str, is_erased: Callable[[pa.Array], NDArray[np.bool_]]
+) -> int | None:
+    """Erase rows from an export by ``user_id``; return their number, or None if the export no longer exists.
 
-    ``held``: says of ids whether their rows go. Parts that have some are written anew; then the manifest has the
-    numbers and hashes of what is there, also after an earlier attempt was cut off. An export that is not complete is
-    removed but for its manifest: it has to be run again in any case. Cost: one read of all parts.
+    ``is_erased`` returns, for an array of ids, which rows to erase. Parts with such rows are rewritten. The manifest is
+    then updated to the current counts and hashes, also after an interrupted attempt. All parts of an incomplete export
+    are deleted, because it has to be run again in any case. Cost: one read of all parts.
+
+    Raises ValueError if the parts do not match the manifest.
     """
     if not exists(f"{folder}/{MANIFEST}"):
         return None
@@ -136,28 +141,29 @@ def erase_from_parts(spark: SparkSession, folder: str, held: Callable[[pa.Array]
     if not is_complete:
         return 0
     if set(names) != set(manifest["sha256"]):
-        raise ValueError("its parts are not those that its manifest names")
+        raise ValueError("its parts do not match its manifest")
 
     def erase(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for row in (row for batch in batches for row in batch.to_pylist()):
-            part, num_gone = _without(folder, row["name"], held)
+            part, num_gone = _erase_from_part(folder, row["name"], is_erased)
             yield pa.RecordBatch.from_pylist([part._asdict() | {"num_gone": num_gone}])
 
-    listed = spark.createDataFrame([(name,) for name in names], "name STRING").repartition(max(1, len(names)))
-    found = listed.mapInArrow(erase, "name STRING, num_rows BIGINT, sha256 STRING, num_gone BIGINT").collect()
-    sha256 = {row.name: row.sha256 for row in sorted(found)}
+    parts = spark.createDataFrame([(name,) for name in names], "name STRING").repartition(max(1, len(names)))
+    results = parts.mapInArrow(erase, "name STRING, num_rows BIGINT, sha256 STRING, num_gone BIGINT").collect()
+    sha256 = {row.name: row.sha256 for row in sorted(results)}
     if sha256 != manifest["sha256"]:
-        manifest |= {"num_rows": sum(row.num_rows for row in found), "sha256": sha256}
+        manifest |= {"num_rows": sum(row.num_rows for row in results), "sha256": sha256}
         write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
-    return sum(int(row.num_gone) for row in found)
+    return sum(int(row.num_gone) for row in results)
 
 
-def _without(folder: str, name: str, held: Callable[[pa.Array], NDArray[np.bool_]]) -> tuple[Part, int]:
+def _erase_from_part(folder: str, name: str, is_erased: Callable[[pa.Array], NDArray[np.bool_]]) -> tuple[Part, int]:
+    """Rewrite a part without the erased rows, if it has any; return the part and the number of erased rows."""
     rows = open_parquet(f"{folder}/{name}").read(use_threads=False)
-    is_gone = held(combined(rows.column("user_id")))
-    if not is_gone.any():
+    is_gone_N = is_erased(combined(rows.column("user_id")))
+    if not is_gone_N.any():
         return Part(name, rows.num_rows, _sha256(*file_system(f"{folder}/{name}"))), 0
-    return _write(folder, name, "user_id", rows.filter(pa.array(~is_gone)), []), int(is_gone.sum())
+    return _write(folder, name, "user_id", rows.filter(pa.array(~is_gone_N)), []), int(is_gone_N.sum())
 
 
 def _sha256(files: pyarrow.fs.FileSystem, path: str) -> str:
@@ -166,15 +172,15 @@ def _sha256(files: pyarrow.fs.FileSystem, path: str) -> str:
 
 
 def _write(folder: str, name: str, key: str, first: pa.Table, more: Iterable[pa.Table]) -> Part:
-    """Write a part whole: where stores show a file before it is complete, under another name first."""
+    """Write a part atomically: on a local disk, under a temporary name that is then renamed."""
     files, path = file_system(f"{folder}/{name}")
     is_local = isinstance(files, pyarrow.fs.LocalFileSystem)
     staged = file_system(f"{folder}/{PARTIAL}{name}-{uuid.uuid4().hex}")[1] if is_local else path
     schema, num_rows = first.schema, 0
-    coded = [field.name for field in schema if not pa.types.is_nested(field.type) and field.name != key]
+    dictionary_columns = [field.name for field in schema if not pa.types.is_nested(field.type) and field.name != key]
     with (
         files.open_output_stream(staged) as stream,
-        pq.ParquetWriter(stream, schema, compression="snappy", use_dictionary=coded) as writer,
+        pq.ParquetWriter(stream, schema, compression="snappy", use_dictionary=dictionary_columns) as writer,
     ):
         for group in _groups(first, more):
             writer.write_table(group)
@@ -186,12 +192,12 @@ def _write(folder: str, name: str, key: str, first: pa.Table, more: Iterable[pa.
 
 
 def _groups(first: pa.Table, more: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Cut rows into row groups of one size, however many Spark hands over at once."""
-    waiting = first
+    """Split rows into row groups of a fixed size, independent of the batches that Spark passes."""
+    buffered = first
     for rows in more:
-        waiting = pa.concat_tables([waiting, rows])
-        while waiting.num_rows >= _GROUP_ROWS:
-            yield waiting.slice(0, _GROUP_ROWS).combine_chunks()
-            waiting = waiting.slice(_GROUP_ROWS)
-    for start in range(0, waiting.num_rows, _GROUP_ROWS):
-        yield waiting.slice(start, _GROUP_ROWS).combine_chunks()
+        buffered = pa.concat_tables([buffered, rows])
+        while buffered.num_rows >= _GROUP_ROWS:
+            yield buffered.slice(0, _GROUP_ROWS).combine_chunks()
+            buffered = buffered.slice(_GROUP_ROWS)
+    for start in range(0, buffered.num_rows, _GROUP_ROWS):
+        yield buffered.slice(start, _GROUP_ROWS).combine_chunks()

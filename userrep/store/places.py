@@ -1,4 +1,4 @@
-"""Which kind of tables a configuration or an address names."""
+"""Choice of the table backend for a configuration or a root."""
 
 import re
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from userrep.store.spark_tables import SparkTables
 from userrep.store.storage import artifacts_root
 from userrep.store.tables import Tables, root_path
 
-# Commits are atomic there, and both pyarrow and delta-rs know the place. DBFS, volumes and HDFS are left to Spark.
-_WITH_FILES = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
+# Roots with atomic commits that both pyarrow and delta-rs support. DBFS, volumes and HDFS are left to Spark.
+_FILE_TABLE_ROOT = re.compile(r"s3a?://|abfss?://|gs://|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")
 
 
 def open_tables(
@@ -22,7 +22,7 @@ def open_tables(
     start: Callable[[], SparkSession] | None = None,
     expected: bool = False,
 ) -> Tables:
-    """Return the tables of a configuration; the options are those of ``Tables``."""
+    """Return the tables of a configuration. The options are those of ``Tables``."""
     if config.root is not None:
         return open_root(config.root, spark, start=start, expected=expected)
     schema = schema_name(config.catalog or "", config.schema_ or "")
@@ -32,12 +32,12 @@ def open_tables(
 def open_root(
     root: str, spark: SparkSession | None, *, start: Callable[[], SparkSession] | None = None, expected: bool = False
 ) -> Tables:
-    """Return the tables below a root; the options are those of ``Tables``."""
-    if _WITH_FILES.match(root_path(root)):
+    """Return the tables below a root. The options are those of ``Tables``."""
+    if _FILE_TABLE_ROOT.match(root_path(root)):
         return FileTables(spark, root, start=start, expected=expected)
     return SparkTables(spark, artifacts=root, start=start, expected=expected)
 
 
 def schema_name(catalog: str, schema: str) -> str:
-    """Return the name of a catalog's schema in SQL. Both have been checked."""
+    """Return the SQL name of a schema in a catalog. Both names must be validated."""
     return f"`{catalog}`.`{schema}`"

@@ -1,4 +1,4 @@
-"""Every table of the system: its grain, its columns, how it is laid out. Column names are owned here."""
+"""Schemas of all tables: grain, columns and layout. This module owns the column names."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pyspark.sql import types as T
 
 PROPERTIES = {  # of all tables
-    # Readers of plain Parquet (training) don't see deletion vectors, and user ids stay out of the log's statistics.
+    # Training reads plain Parquet, which does not apply deletion vectors. User ids must not be in the log's statistics.
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingNumIndexedCols": "0",
 }
@@ -21,7 +21,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class TableSchema:
-    """A Delta table. ``columns`` is DDL of the types above, arrays, maps and decimals; ``grain`` says what a row is."""
+    """A Delta table. ``columns``: DDL with the types above, arrays, maps and decimals. ``grain``: what one row is."""
 
     name: str
     grain: str
@@ -30,42 +30,42 @@ class TableSchema:
     properties: tuple[tuple[str, str], ...] = ()
 
     def fields(self) -> T.StructType:
-        """Return the columns as Spark has them."""
+        """Return the Spark schema."""
         return fields_of(self.columns)
 
 
 def fields_of(ddl: str) -> T.StructType:
-    """Read columns of the types above. Needs no session, as Spark's own reader of DDL does."""
-    columns = re.split(r",\s*(?![^<(]*[>)])", ddl)  # at commas that are not within a type
-    return T.StructType([T.StructField(*_named(column)) for column in columns])
+    """Parse DDL with the supported types. Unlike Spark's own parser, this needs no session."""
+    columns = re.split(r",\s*(?![^<(]*[>)])", ddl)  # at commas outside types
+    return T.StructType([T.StructField(*_parse_column(column)) for column in columns])
 
 
-def _named(column: str) -> tuple[str, T.DataType]:
+def _parse_column(column: str) -> tuple[str, T.DataType]:
     name, kind = column.split(None, 1)
-    return name.strip("`"), _type(kind)
+    return name.strip("`"), _parse_type(kind)
 
 
-def _type(text: str) -> T.DataType:
-    if found := re.fullmatch(r"ARRAY<(.+)>", text):
-        return T.ArrayType(_type(found[1]))
-    if found := re.fullmatch(r"MAP<(\w+),(.+)>", text):
-        return T.MapType(_type(found[1]), _type(found[2]))
-    if found := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
-        return T.DecimalType(int(found[1]), int(found[2]))
+def _parse_type(text: str) -> T.DataType:
+    if match := re.fullmatch(r"ARRAY<(.+)>", text):
+        return T.ArrayType(_parse_type(match[1]))
+    if match := re.fullmatch(r"MAP<(\w+),(.+)>", text):
+        return T.MapType(_parse_type(match[1]), _parse_type(match[2]))
+    if match := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
+        return T.DecimalType(int(match[1]), int(match[2]))
     return _TYPES[text]
 
 
 SOURCE_FILES = TableSchema(
     "source_files",
-    """one row per file of the event log (or range of versions of a Delta log whose changes were read), meaning of its
-    columns, and UTC day of its rows (no day: no readable time)""",
+    """one row per file of the event log (or range of versions of a Delta log's change feed), column mapping and UTC day
+    of the rows (null for rows without a readable time)""",
     """path STRING, size BIGINT, modified_at TIMESTAMP, mapping STRING, event_date DATE, num_rows BIGINT,
     num_rejected BIGINT, checksum DECIMAL(38,0)""",
 )
 
 SOURCE_SCHEMAS = TableSchema(
     "source_schemas",
-    "one row per source of the log and schema that it has had, a column's name to its type; the newest counts",
+    "one row per source of the log and schema that it has had; the newest schema is the current one",
     "source STRING, columns MAP<STRING,STRING>, seen_at TIMESTAMP",
 )
 
@@ -77,53 +77,53 @@ USER_ITEM_DAYS = TableSchema(
     num_afternoon INT, num_evening INT, num_by_context MAP<STRING,BIGINT>""",
     ("event_date", "revision", "user_slice"),
     (
-        ("parquet.block.size", str(3 * 2**19)),  # some 15,000 rows: tasks keep one row group of each day
-        ("parquet.enable.dictionary#user_bucket", "false"),  # nearly every value is a new one
+        ("parquet.block.size", str(3 * 2**19)),  # about 15,000 rows: tasks hold one row group of each day
+        ("parquet.enable.dictionary#user_bucket", "false"),  # nearly all values are distinct
         ("parquet.enable.dictionary#last_event_at", "false"),
     ),
 )
 
 TILE_DAYS = TableSchema(
     "tile_days",
-    """one row per UTC day and revision of its tiles: the highest revision counts; fingerprint: of the log's rows or
-    files, content: of the tiles; no day: undated rows""",
+    """one row per UTC day and revision of its tiles (null day: rows without a readable time); the highest revision is
+    the current one""",
     """event_date DATE, revision INT, fingerprint STRING, content STRING, num_events BIGINT, num_tiles BIGINT,
     num_rejected BIGINT, num_tiles_by_cell MAP<INT,BIGINT>, built_at TIMESTAMP""",
 )
 
 REJECTED_EVENTS = TableSchema(
     "rejected_events",
-    "one row per malformed row of the log, under its UTC day (under the day of processing where it has none)",
+    "one row per malformed row of the log, under its UTC day or, without a readable time, under the processing day",
     "event_date DATE, revision INT, reason STRING, row STRING",
     ("event_date", "revision"),
 )
 
 ITEM_INDEX = TableSchema(
     "item_index",
-    "one row per item that a lineage of item vectors has met, with its dense number",
+    "one row per item that a lineage of item vectors has seen, with its dense index",
     "lineage_id STRING, item_id STRING, item_index INT",
     ("lineage_id",),
 )
 
 ITEM_VECTORS = TableSchema(
     "item_vectors",
-    "one row per lineage, version, modality and item; a version valid from V has seen events before V only",
+    "one row per lineage, version, modality and item; a version valid from V was fitted on events before V only",
     """lineage_id STRING, valid_from DATE, modality STRING, item_bucket INT, item_id STRING, item_index INT,
     vector ARRAY<FLOAT>""",
     ("lineage_id", "valid_from", "modality"),
-    (("parquet.block.size", str(2**23)),),  # of a range of item buckets, a row group too much is read of each file
+    (("parquet.block.size", str(2**23)),),  # small, because reads of item ranges round up to whole row groups
 )
 
 ITEM_VECTOR_VERSIONS = TableSchema(
     "item_vector_versions",
-    "one row per lineage and version of item vectors that is complete; largest: of all components' absolute values",
+    "one row per lineage and complete version of item vectors",
     """lineage_id STRING, valid_from DATE, num_items BIGINT, num_vectors MAP<STRING,BIGINT>, largest DOUBLE,
     built_at TIMESTAMP""",
 )
 
 USER_PROFILES = TableSchema(
     "user_profiles",
-    "one row per user that the users table or the picks name, for one content of these",
+    "one row per content of users table and picks (content_hash) and user in them",
     """content_hash STRING, user_slice STRING, user_bucket INT, user_id STRING, registered_at TIMESTAMP,
     attributes ARRAY<STRING>, pick_items ARRAY<STRING>, picked_at ARRAY<BIGINT>""",
     ("user_slice",),
@@ -132,35 +132,35 @@ USER_PROFILES = TableSchema(
 
 USER_WINDOW_SUMS = TableSchema(
     "user_window_sums",
-    "one row per lineage, generation and user with an event in any window: all sums, by ring of windows",
+    "one row per lineage, generation and user with an event in any window, with all sums by ring of windows",
     """lineage_id STRING, generation INT, user_slice STRING, user_bucket INT, user_id STRING, sums BINARY,
     active_at ARRAY<BIGINT>, num_by_context MAP<STRING,BIGINT>""",
     ("lineage_id", "generation", "user_slice"),
     (
         ("parquet.block.size", str(2**23)),
         ("parquet.enable.dictionary", "false"),
-        ("parquet.compression", "lz4_raw"),  # read and written every night: speed before size
+        ("parquet.compression", "lz4_raw"),  # rewritten by every daily run: speed over size
     ),
 )
 
 SUM_GENERATIONS = TableSchema(
     "sum_generations",
-    "one row per lineage and generation of its window sums that is complete: which revision of which day is in them",
+    "one row per lineage and complete generation of its window sums, with the tile revision of each included day",
     """lineage_id STRING, generation INT, as_of DATE, valid_from DATE, revision_by_day MAP<DATE,INT>, num_users BIGINT,
     built_at TIMESTAMP""",
 )
 
 USER_OPENINGS = TableSchema(
     "user_openings",
-    """one row per lineage, as-of date and user with an event before the date's open days or with a profile: the sums of
-    these events (empty: none), by ring as seen from the date, and the profile""",
+    """one row per lineage, as-of date and user with an event before the date's open days or with a profile (the stream
+    base): the sums of these events by ring relative to the date, empty without events, and the profile""",
     """lineage_id STRING, as_of DATE, user_slice STRING, user_bucket INT, user_id STRING, sums BINARY,
     active_at ARRAY<BIGINT>, num_by_context MAP<STRING,BIGINT>, registered_at TIMESTAMP, attributes ARRAY<STRING>,
     pick_items ARRAY<STRING>, picked_at ARRAY<BIGINT>""",
     ("lineage_id", "as_of", "user_slice"),
     (
         ("delta.dataSkippingStatsColumns", "user_bucket"),
-        ("parquet.block.size", str(2**18)),  # a stream reads single users: some fifty rows each time
+        ("parquet.block.size", str(2**18)),  # about 50 rows, because a stream reads single users
         ("parquet.enable.dictionary", "false"),
         ("parquet.compression", "lz4_raw"),
     ),
@@ -168,38 +168,35 @@ USER_OPENINGS = TableSchema(
 
 OPENINGS = TableSchema(
     "openings",
-    """one row per lineage and as-of date whose opening sums are complete. open_from: the first day not in the sums;
-    valid_from: the version of the item vectors; table_version: of user_openings""",
+    "one row per lineage and as-of date whose stream base is complete",
     """lineage_id STRING, as_of DATE, open_from DATE, valid_from DATE, revision_by_day MAP<DATE,INT>,
     sides_hash STRING, num_users BIGINT, table_version BIGINT, built_at TIMESTAMP""",
 )
 
 FEATURE_SETS = TableSchema(
     "feature_sets",
-    """one row per lineage and as-of date whose user features are built, and what they were built from; or (begun_by)
-    whose features a build is about to replace""",
+    """one row per lineage and as-of date whose user features are built, with their inputs; while begun_by is set, a
+    build is replacing these features""",
     """lineage_id STRING, as_of DATE, valid_from DATE, log_hash STRING, sides_hash STRING, num_users BIGINT,
     num_inexact BIGINT, built_at TIMESTAMP, begun_by STRING""",
 )
 
 TRAINING_ROWS = TableSchema(
     "training_rows",
-    """one row per user and as-of date that a space is trained or validated on, scaled, in shuffled order; x: inputs,
-    then targets, as little-endian float32""",
+    "one row per space and (user, as-of date) pair that it is trained or validated on, scaled and in shuffled order",
     "space_id STRING, split STRING, shard INT, row_key BIGINT, x BINARY",
     ("space_id", "split", "shard"),
     (
         ("parquet.block.size", str(2**23)),
-        ("parquet.page.size", str(2**17)),  # a reader of many shards has a page of each open
+        ("parquet.page.size", str(2**17)),  # small, because a reader of many shards holds one page of each
         ("parquet.enable.dictionary", "false"),
-        ("parquet.compression", "lz4_raw"),  # read anew in every epoch: speed before size
+        ("parquet.compression", "lz4_raw"),  # read in every epoch: speed over size
     ),
 )
 
 REGISTRY = TableSchema(
     "registry",
-    """one row per embedding space or consumer (kind: space or consumer), which has the columns of its kind; change_id:
-    of the newest change of the whole table, the same in all rows""",
+    "one row per embedding space or consumer; the columns of the other kind are null",
     """kind STRING, name STRING, change_id STRING,
     state STRING, lineage_id STRING, trained_until DATE, content_hash STRING, created_at TIMESTAMP,
     changed_at TIMESTAMP, last_turn BIGINT, maps MAP<STRING,STRING>,
@@ -213,16 +210,16 @@ USER_EMBEDDINGS = TableSchema(
     "space_id STRING, as_of DATE, revision INT, user_bucket INT, user_id STRING, embedding ARRAY<FLOAT>",
     ("space_id", "as_of", "revision"),
     (
-        ("delta.dataSkippingStatsColumns", "user_bucket"),  # joins open the files of their users alone
+        ("delta.dataSkippingStatsColumns", "user_bucket"),  # joins read only the files of their users
         ("parquet.block.size", str(2**24)),
-        ("parquet.enable.dictionary", "false"),  # neither ids nor numbers repeat
-        ("parquet.compression", "lz4_raw"),  # numbers hardly get smaller: speed before size
+        ("parquet.enable.dictionary", "false"),  # neither ids nor components repeat
+        ("parquet.compression", "lz4_raw"),  # float vectors hardly compress: speed over size
     ),
 )
 
 SNAPSHOTS = TableSchema(
     "snapshots",
-    "one row per snapshot: the ledger that says what has been published, and since when a consumer could have had it",
+    "one row per snapshot: the ledger of what has been published, and when a consumer could have had it",
     """snapshot_id STRING, space_id STRING, as_of DATE, revision INT, state STRING, inputs_hash STRING,
     num_users BIGINT, available_at TIMESTAMP, computed_at TIMESTAMP, gates STRING, in_sample BOOLEAN,
     begun_by STRING""",
@@ -230,9 +227,8 @@ SNAPSHOTS = TableSchema(
 
 EMBEDDING_UPDATES = TableSchema(
     "embedding_updates",
-    """one row per space, as-of date, user and batch of a stream that has encoded the user anew; append-only. event_at:
-    the newest event in it. is_new: nothing was known of the user when the day was opened. A snapshot of the same as-of
-    date is the newer""",
+    """one row per space, as-of date, user and stream micro-batch that encoded the user; append-only. A snapshot of the
+    same as-of date supersedes these rows""",
     """space_id STRING, as_of DATE, user_id STRING, event_at TIMESTAMP, computed_at TIMESTAMP, query_id STRING,
     batch_id BIGINT, is_new BOOLEAN, embedding ARRAY<FLOAT>""",
     ("space_id", "as_of"),
@@ -240,43 +236,42 @@ EMBEDDING_UPDATES = TableSchema(
 
 SNAPSHOT_DRIFT = TableSchema(
     "snapshot_drift",
-    """one row per snapshot, metric and part (empty: the whole; else a dimension or an input): how far it moved from the
-    snapshot before it; outcome: ok, warn or fail, of wholes""",
+    """one row per snapshot, drift metric and part (a dimension or an input; empty for the whole snapshot), relative to
+    the previous snapshot""",
     """snapshot_id STRING, space_id STRING, as_of DATE, before_id STRING, metric STRING, part STRING, value DOUBLE,
     outcome STRING, measured_at TIMESTAMP""",
 )
 
 TOMBSTONES = TableSchema(
     "tombstones",
-    "one row per user who was erased: a keyed hash of the id; key_id tells the key",
+    "one row per erased user, with a keyed hash of the id",
     "user_hash BINARY, key_id STRING, erased_at TIMESTAMP",
 )
 
 ERASURES = TableSchema(
     "erasures",
-    """one row per state that a request to forget users has had, the newest counts: asked, begun (tombstones are up),
-    deleted (older versions still hold rows, to be removed after due_at), done. receipt: JSON, without ids""",
+    """one row per erasure request and state that it has reached, the newest of which is current: asked, begun (the
+    tombstones are written), deleted (older table versions still have the rows until due_at), done""",
     """request_id STRING, state STRING, requested_at TIMESTAMP, due_at TIMESTAMP, num_users BIGINT,
     receipt STRING, recorded_at TIMESTAMP""",
 )
 
 EXPORTS = TableSchema(
     "exports",
-    "one row per export of rows of users that was begun: where its files are",
+    "one row per export of user rows, recorded when it starts",
     "path STRING, what STRING, as_of DATE, exported_at TIMESTAMP",
 )
 
 TRAINING_SETS = TableSchema(
     "training_sets",
-    "one row per training set: what its labels were joined with. The snapshots named here are kept",
+    "one row per training set and what its labels were joined with; retention keeps the snapshots named here",
     """training_set_id STRING, name STRING, consumer STRING, space_id STRING, snapshot_ids ARRAY<STRING>,
     options STRING, first_label_at TIMESTAMP, last_label_at TIMESTAMP, created_at TIMESTAMP""",
 )
 
 LEASES = TableSchema(
     "leases",
-    """one row per job that has run: who has it, or had it last (ended_at); machine: where the process id means the
-    same; change_id: of the newest change of the whole table, the same in all rows""",
+    "one row per job that has run, with the current or last holder of its lease",
     """job STRING, lease_id STRING, run_id STRING, host STRING, machine STRING, pid BIGINT, started_at TIMESTAMP,
     ended_at TIMESTAMP, change_id STRING""",
 )
@@ -290,15 +285,14 @@ JOB_RUNS = TableSchema(
 
 CONSUMER_RESULTS = TableSchema(
     "consumer_results",
-    "one row per training of the example consumer and input that it was trained on",
+    "one row per training of the example consumer and input of the model",
     """consumer STRING, space_id STRING, inputs_hash STRING, input STRING, dims INT, auc DOUBLE,
     num_train BIGINT, num_test BIGINT, snapshot_ids ARRAY<STRING>, trained_at TIMESTAMP""",
 )
 
 SPACE_METRICS = TableSchema(
     "space_metrics",
-    """one row per evaluation of a space, task, metric and representation; the ends are those of 90 % intervals;
-    ahead_by: of the embedding, over this representation (null for itself)""",
+    "one row per evaluation of a space, task, metric and representation",
     """evaluation_id STRING, space_id STRING, task STRING, metric STRING, representation STRING, value DOUBLE,
     low DOUBLE, high DOUBLE, value_by_seed ARRAY<DOUBLE>, ahead_by DOUBLE, ahead_low DOUBLE, ahead_high DOUBLE,
     share_ahead DOUBLE, num_test BIGINT, content_hash STRING, config_hash STRING, code_hash STRING,
@@ -313,20 +307,19 @@ ALL = (
 )  # fmt: skip
 
 
-USER_FEATURES = "user_features_"  # begins the names of the tables of features, one for each lineage
+USER_FEATURES = "user_features_"  # prefix of the names of the feature tables, one per lineage
 
 
 def user_features(lineage_id: str, columns: str) -> TableSchema:
-    """Return the schema of one lineage's user features; its columns follow from the feature spec."""
+    """Return the schema of a lineage's user features. ``columns``: DDL of the feature spec."""
     return TableSchema(
         f"{USER_FEATURES}{lineage_id}",
-        """one row per as-of date and user; pooled: the vectors of all pooled blocks in the order of their flags, as
-        little-endian float32, zeros where a flag is not set""",
+        "one row per as-of date and user; in pooled, blocks whose flag is not set are zero",
         f"as_of DATE, user_id STRING, {columns}",
         ("as_of",),
         (
-            ("parquet.block.size", str(2**23)),  # a task that makes many dates holds as much of each
-            ("parquet.enable.dictionary", "false"),  # numbers hardly repeat: half the time to write, the same size
-            ("parquet.compression", "lz4_raw"),  # written and read every night: speed before size
+            ("parquet.block.size", str(2**23)),  # a task that builds many dates holds one row group of each
+            ("parquet.enable.dictionary", "false"),  # values hardly repeat: half the write time at the same size
+            ("parquet.compression", "lz4_raw"),  # written and read by every daily run: speed over size
         ),
     )

@@ -1,4 +1,4 @@
-"""Tables that Spark alone reads and writes: of a catalog, or below a root that only Spark can reach safely."""
+"""Tables that only Spark reads and writes: in a catalog, or below a root without safe commits outside Spark."""
 
 import time
 import uuid
@@ -19,9 +19,9 @@ from userrep.store.sql import sql_any
 from userrep.store.storage import folder_names
 from userrep.store.tables import Keys, Partition, Tables, committing, root_path
 
-_ATTEMPTS = 20  # to create a table, or to take a number
+_ATTEMPTS = 20  # to create a table, or to reserve a number
 _NEWEST = 100  # commits that are searched for a mark
-_ARTIFACTS_KEY = "userrep.artifacts"  # the property by which consumers find models
+_ARTIFACTS_KEY = "userrep.artifacts"  # table property with the artifacts folder, for consumers without it
 
 
 class SparkTables(Tables):
@@ -36,16 +36,16 @@ class SparkTables(Tables):
         start: Callable[[], SparkSession] | None = None,
         expected: bool = False,
     ) -> None:
-        """``schema``: in SQL, with its catalog; without it, tables lie below ``artifacts``, the root.
+        """Open tables in a SQL ``schema`` (with its catalog) or, without one, below the root ``artifacts``.
 
-        ``artifacts``: without it, it is read from the tables' properties; a run that creates tables has to give it.
+        Without ``artifacts``, the folder is read from the tables' properties. A run that creates tables must pass it.
         """
         assert artifacts or schema
         super().__init__(spark, start=start, expected=expected)
         self._artifacts, self._schema = root_path(artifacts) if artifacts else None, schema
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return self.artifacts_root if self._schema is None else self._schema.replace("`", "")
 
     @property
@@ -83,13 +83,13 @@ class SparkTables(Tables):
         if self._schema is not None and not self.spark.catalog.databaseExists(self._schema):
             self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
         properties = {**properties, _ARTIFACTS_KEY: self.artifacts_root.replace("'", r"\'")}
-        listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+        settings = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
         create = f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions}"
         for attempt in range(_ATTEMPTS):
             try:
-                self.spark.sql(f"{create} TBLPROPERTIES ({listed})")
+                self.spark.sql(f"{create} TBLPROPERTIES ({settings})")
                 return
-            except Exception as error:  # another run creates it: that takes a moment, and fails in many ways
+            except Exception as error:  # another run may be creating it, which fails in many ways
                 if "[DELTA_" not in str(error) or attempt == _ATTEMPTS - 1:
                     raise
                 time.sleep(0.5)
@@ -126,13 +126,13 @@ class SparkTables(Tables):
     def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
         if not self.exists(table):
             return {}
-        at = F.max("_metadata.file_modification_time")
-        counted = self.read(table).groupBy(*table.partition_by).agg(
-            F.count_distinct("_metadata.file_path").alias("num_files"), F.count("*").alias("num_rows"), at.alias("at")
+        written_at = F.max("_metadata.file_modification_time").alias("written_at")
+        rows = self.read(table).groupBy(*table.partition_by).agg(
+            F.count_distinct("_metadata.file_path").alias("num_files"), F.count("*").alias("num_rows"), written_at
         )  # fmt: skip
         return {
-            tuple(row[name] for name in table.partition_by): Partition(row.num_files, row.num_rows, row.at)
-            for row in counted.collect()
+            tuple(row[name] for name in table.partition_by): Partition(row.num_files, row.num_rows, row.written_at)
+            for row in rows.collect()
         }
 
     def _first(self, query: str) -> Any:
@@ -154,27 +154,27 @@ class SparkTables(Tables):
 
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         self.create(table)
-        nothing = self.spark.createDataFrame([], self.read(table).schema)
+        no_rows = self.spark.createDataFrame([], self.read(table).schema)
         for number in range(first, first + _ATTEMPTS):
-            if self._takes(_writer(nothing, table, None), table, counter, number):
+            if self._write_once(_writer(no_rows, table, None), table, counter, number):
                 return number
-        raise UserrepError(f"{self.name(table)}: other runs keep on committing. Run the command again.")
+        raise UserrepError(f"{self.name(table)}: other runs keep committing. Run the command again.")
 
     def _exchange(self, table: TableSchema, rows: Sequence[dict[str, Any]], since: str | None) -> bool:
-        name, was = self.name(table), "NULL" if since is None else f"'{since}'"
-        # Delta reads source and target at one version, and refuses the commit if another one has come since then.
+        name, before = self.name(table), "NULL" if since is None else f"'{since}'"
+        # Delta reads source and target at one version, and refuses the commit if another commit has overtaken it.
         try:
-            done = self.spark.sql(
+            result = self.spark.sql(
                 f"MERGE INTO {name} AS t "
-                f"USING (SELECT * FROM {{new}} WHERE (SELECT max(change_id) FROM {name}) <=> {was}) AS s ON false "
-                f"WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.change_id = {was} THEN DELETE",
+                f"USING (SELECT * FROM {{new}} WHERE (SELECT max(change_id) FROM {name}) <=> {before}) AS s ON false "
+                f"WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.change_id = {before} THEN DELETE",
                 new=self.spark.createDataFrame(rows, self.read(table).schema),
             ).first()
         except Exception as error:
             if not _was_overtaken(error):
                 raise
             return False
-        return bool(done and done.num_affected_rows)
+        return bool(result and result.num_affected_rows)
 
     # Large changes, by tasks
 
@@ -209,15 +209,14 @@ class SparkTables(Tables):
     ) -> bool:
         """Write rows in one commit, replacing those that match ``where``; return False if overtaken since ``since``.
 
-        Of several writers that start from the same version, Delta lets one take the next number of a transaction. It
-        refuses the others, or passes over them without an error; so the commit has a mark. Commits without such a
-        number, such as those of OPTIMIZE, do not matter.
+        ``since`` is enforced by a transaction with number ``since + 1``: of several writers that start from the same
+        version, Delta accepts one. Commits without such a number, such as those of OPTIMIZE, do not interfere.
 
         Raises UserrepError if another run has changed the rows that are replaced.
         """
         writer = _writer(rows, table, where)
         if since is not None:
-            return self._takes(writer, table, "ledger", since + 1)
+            return self._write_once(writer, table, "ledger", since + 1)
         if transaction is not None:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         try:
@@ -228,8 +227,11 @@ class SparkTables(Tables):
             raise changed_meanwhile(self.name(table)) from error
         return True
 
-    def _takes(self, writer: DataFrameWriter, table: TableSchema, counter: str, number: int) -> bool:
-        """Write under a transaction; return whether this very call was the one that Delta wrote."""
+    def _write_once(self, writer: DataFrameWriter, table: TableSchema, counter: str, number: int) -> bool:
+        """Write as transaction ``number`` of ``counter``; return whether this call's rows were written.
+
+        Delta refuses a number that is taken or skips the write without an error, so a mark identifies this commit.
+        """
         mark = uuid.uuid4().hex
         try:
             self._commit(writer.options(txnAppId=counter, txnVersion=str(number), userMetadata=mark), table)
@@ -266,7 +268,7 @@ class SparkTables(Tables):
         return True
 
     def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
-        """As ``Tables.vacuum``; ``keep`` must be empty: nothing streams from these tables."""
+        """As ``Tables.vacuum``; ``keep`` must be empty, because no stream reads these tables."""
         assert not keep
         if not self.exists(table):
             return
@@ -280,15 +282,17 @@ class SparkTables(Tables):
 
 
 def _was_overtaken(error: Exception) -> bool:
-    """Return whether Delta refused a commit of Spark's because of another one.
+    """Return whether Delta refused a commit because of a concurrent one.
 
-    Its classes for Python have no base in common, and none over Spark Connect.
+    Delta's Python exceptions have no common base class, and do not exist under Spark Connect.
     """
     return "[DELTA_CONCURRENT_" in str(error)
 
 
 def _writer(rows: DataFrame, table: TableSchema, where: str | None) -> DataFrameWriter:
     writer = rows.select(*table.fields().names).write.format("delta")
-    if codec := dict(table.properties).get("parquet.compression"):  # of the table's, Spark heeds all but this
+    if codec := dict(table.properties).get(
+        "parquet.compression"
+    ):  # the only table property that Spark's writer ignores
         writer = writer.option("compression", codec)
     return writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)

@@ -1,4 +1,4 @@
-"""Files beside the tables: artifacts, and the Parquet files that workers read without Spark."""
+"""Files on local disks and in object stores: artifacts, folders of output, and Parquet files read without Spark."""
 
 import errno
 import os
@@ -19,26 +19,26 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.failpoints import around
 
-_READS = 5  # of few bytes in S3: of an error with a text longer than they are pyarrow says this, and tries no more
-_UNTRIED = "INTERNAL_FAILURE during GetObject"
-_SMALL = 1 << 16  # bytes of a file that is fetched whole: each read is a request, and some are of few bytes
-PARTIAL = "."  # begins the names of what is not whole yet
+_READ_ATTEMPTS = 5
+_NOT_RETRIED = "INTERNAL_FAILURE during GetObject"  # pyarrow's error for a failed S3 read that it does not retry itself
+_SMALL = 1 << 16  # bytes up to which a remote file is fetched in one request instead of many small reads
+PARTIAL = "."  # prefix of the names of incomplete files and folders
 
 
 def artifacts_root(config: Config) -> str:
-    """Return the folder of artifacts: ``root``, ``artifacts``, or the volume ``userrep`` of the catalog's schema."""
+    """Return the artifacts folder: ``root``, ``artifacts``, or the volume ``userrep`` of the catalog's schema."""
     return absolute(config.root or config.artifacts or f"/Volumes/{config.catalog}/{config.schema_}/userrep")
 
 
 def absolute(path: str) -> str:
-    """Make a local path absolute; a URI stays as it is."""
+    """Return an absolute local path; URIs are returned unchanged."""
     return path if re.match(r"[a-z][a-z0-9+.-]*:/", path) else str(Path(path).absolute())
 
 
 def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Return pyarrow's file system for a path or URI as Spark writes it, and the path in it.
+    """Return pyarrow's file system for a path or a URI in Spark's notation, and the path in that file system.
 
-    Raises ValueError for what is no URI, or one of a kind that pyarrow does not know.
+    Raises ValueError for an invalid URI or a scheme that pyarrow does not support.
     """
     if uri.startswith("file:"):
         uri = re.sub(r"^file:/+", "/", unquote(uri))
@@ -48,36 +48,36 @@ def file_system(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
     parts = re.fullmatch(r"([^?/]+//[^?/]*)([^?]*)(\?.*)?", re.sub(r"^s3[an]://", "s3://", uri))
     if parts is None:
-        raise ValueError(f"{uri[:200]!r} is no URI")
+        raise ValueError(f"{uri[:200]!r} is not a URI")
     files, base = _store(parts[1] + (parts[3] or ""))
     return files, base.rstrip("/") + unquote(parts[2])
 
 
 @lru_cache(maxsize=64)
 def _store(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Connect to a bucket, container or cluster once in a process."""
+    """Return the file system of a bucket, container or cluster; connects once per process."""
     return pyarrow.fs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
 
 
 def is_local(uri: str) -> bool:
-    """Say whether a path or URI is on this machine's file system."""
+    """Return whether a path or URI is on the local file system."""
     return isinstance(file_system(uri)[0], pyarrow.fs.LocalFileSystem)
 
 
 @lru_cache(maxsize=4096)
 def parquet_footer(uri: str) -> pq.FileMetaData:
-    """Return the footer of a table's Parquet file, kept for the tasks to come: Delta's files never change."""
+    """Return the footer of a table's Parquet file. Cached for later tasks, because Delta files never change."""
     return pq.read_metadata(_input(uri))
 
 
 def open_parquet(
     uri: str, footer: pq.FileMetaData = None, *, coded: Sequence[str] = (), buffer_bytes: int = 0
 ) -> pq.ParquetFile:
-    """Open a Parquet file to read row groups of it; ``footer``: where it has been read already.
+    """Open a Parquet file for reading row groups. ``footer`` is its footer, if it has already been read.
 
-    ``coded``: text columns that are read as dictionaries. A local file is mapped into memory, not copied; of others,
-    what is asked for is fetched at once. With ``buffer_bytes``, each column is read through a buffer of that size
-    instead, so that memory does not follow the size of a file or row group.
+    ``coded`` names text columns to read as dictionaries. Local files are memory-mapped; from remote files, requested
+    data is fetched at once. With ``buffer_bytes``, each column is read through a buffer of that size instead, so
+    that memory does not depend on the size of the file or row group.
     """
     return pq.ParquetFile(
         _stream(uri) if buffer_bytes else _input(uri),
@@ -100,31 +100,31 @@ def _stream(uri: str) -> pa.NativeFile:
     if is_local(uri) or size > _SMALL:
         return stream
     with stream:
-        return pa.BufferReader(_tried(lambda: stream.read_at(size, 0)))
+        return pa.BufferReader(_with_retries(lambda: stream.read_at(size, 0)))
 
 
-def _tried(read: Callable[[], bytes]) -> bytes:
-    """Read, once more where pyarrow does not try again by itself."""
-    for tries_left in range(_READS - 1, -1, -1):
+def _with_retries(read: Callable[[], bytes]) -> bytes:
+    """Read, and retry the errors that pyarrow does not retry itself."""
+    for tries_left in range(_READ_ATTEMPTS - 1, -1, -1):
         try:
             return read()
         except OSError as error:
-            if not tries_left or _UNTRIED not in str(error):
+            if not tries_left or _NOT_RETRIED not in str(error):
                 raise
     raise AssertionError
 
 
 def staged_name(name: str) -> str:
-    """Return how the names begin under which ``write_bytes`` writes a file before it renames it."""
+    """Return the prefix of the temporary names under which ``write_bytes`` writes a file before renaming it."""
     return f"{PARTIAL}{name}-"
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file whole: under a temporary name, synced, then renamed. A reader never sees half of it."""
+    """Write a file atomically: under a temporary name, synced, then renamed. Readers never see a partial file."""
     files, path = file_system(uri)
     if not isinstance(files, pyarrow.fs.LocalFileSystem):
         with around(f"file:{path.rpartition('/')[2]}"), files.open_output_stream(path) as stream:
-            stream.write(content)  # object stores show a file when it is complete
+            stream.write(content)  # in object stores, a file becomes visible when it is complete
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def _write_new(file: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write and sync a file that must not exist; the system takes the bits of its umask from ``mode``."""
+    """Write and sync a file that must not exist yet; its permissions are ``mode`` minus the umask."""
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as opened:
         opened.write(content)
         opened.flush()
@@ -143,11 +143,12 @@ def _write_new(file: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def write_folder(uri: str, files: Mapping[str, bytes], *, mode: int = 0o666) -> None:
-    """Write a folder of files whole or not at all: beside its place first, synced, then renamed.
+    """Write a folder of files atomically: under a temporary name, synced, then renamed.
 
-    An object store has no such rename. There the files are written in their order: a folder without its last file is
-    none. Raises FileExistsError if the folder is there already, and is not empty. ``mode``: of the files on a local
-    disk, less the umask.
+    Object stores have no atomic rename, so there the files are written in order, and readers must treat a folder
+    without its last file as missing. On a local disk, the permissions of the files are ``mode`` minus the umask.
+
+    Raises FileExistsError if the folder exists and is not empty.
     """
     system, path = file_system(uri)
     if exists(uri) and folder_names(uri):
@@ -180,80 +181,80 @@ def _sync(folder: Path) -> None:
 
 
 def folder_names(uri: str) -> list[str]:
-    """Return the names of what lies in a folder, sorted; none where there is no such folder."""
+    """Return the sorted names of the entries of a folder; none if the folder does not exist."""
     files, path = file_system(uri)
-    found = files.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True))
-    return sorted(info.base_name for info in found)
+    entries = files.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True))
+    return sorted(entry.base_name for entry in entries)
 
 
 def read_bytes(uri: str, *, max_bytes: int) -> bytes:
-    """Read a file whole. Raises ValueError if it is larger than ``max_bytes``, FileNotFoundError if it is not there."""
+    """Read a file. Raises ValueError if it is larger than ``max_bytes``, FileNotFoundError if it does not exist."""
     files, path = file_system(uri)
     size = files.get_file_info(path).size
     if size is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if size > max_bytes:
-        raise ValueError(f"{path}: {size} bytes, more than the {max_bytes} that such a file may have")
+        raise ValueError(f"{path}: {size} bytes, more than the limit of {max_bytes} for such a file")
 
-    def whole() -> bytes:
+    def read_all() -> bytes:
         with files.open_input_stream(path) as stream:
             return stream.readall()  # type: ignore[no-any-return]
 
-    return _tried(whole)
+    return _with_retries(read_all)
 
 
 def exists(uri: str) -> bool:
-    """Say whether a file or folder is there."""
+    """Return whether a file or folder exists."""
     files, path = file_system(uri)
     return bool(files.get_file_info(path).type != pyarrow.fs.FileType.NotFound)
 
 
 def all_exist(uris: Sequence[str]) -> bool:
-    """Say whether all of these files are there; they are of one file system. Looks at several at once."""
+    """Return whether all files exist. They must be on one file system, which checks several at once."""
     if not uris:
         return True
     files = file_system(uris[0])[0]
-    found = files.get_file_info([file_system(uri)[1] for uri in uris])
-    return all(info.type == pyarrow.fs.FileType.File for info in found)
+    entries = files.get_file_info([file_system(uri)[1] for uri in uris])
+    return all(entry.type == pyarrow.fs.FileType.File for entry in entries)
 
 
 def delete_file(uri: str) -> None:
-    """Remove a file."""
+    """Delete a file."""
     files, path = file_system(uri)
     with around(f"delete:{path.rpartition('/')[2]}"):
         files.delete_file(path)
 
 
 def delete_partials(uri: str, *, older_than: timedelta) -> int:
-    """Delete what writers that were killed have left below a folder; return how many. Cost: a listing.
+    """Delete the partial files and folders that killed writers have left below a folder; return their number.
 
-    ``older_than``: a writer may still be at work on what is younger.
+    Entries younger than ``older_than`` are kept, because a writer may still be working on them. Cost: a listing.
     """
     files, path = file_system(uri)
-    found = files.get_file_info(pyarrow.fs.FileSelector(path, recursive=True, allow_not_found=True))
+    entries = files.get_file_info(pyarrow.fs.FileSelector(path, recursive=True, allow_not_found=True))
     before, num = datetime.now(UTC) - older_than, 0
-    for info in found:
-        if info.base_name.startswith(PARTIAL) and info.mtime is not None and info.mtime < before:
-            is_folder = info.type == pyarrow.fs.FileType.Directory
-            files.delete_dir(info.path) if is_folder else files.delete_file(info.path)
+    for entry in entries:
+        if entry.base_name.startswith(PARTIAL) and entry.mtime is not None and entry.mtime < before:
+            is_folder = entry.type == pyarrow.fs.FileType.Directory
+            files.delete_dir(entry.path) if is_folder else files.delete_file(entry.path)
             num += 1
     return num
 
 
 def delete_folder(uri: str) -> None:
-    """Remove a folder with all that is in it."""
+    """Delete a folder with its contents."""
     files, path = file_system(uri)
     with around(f"delete:{path.rpartition('/')[2]}"):
         files.delete_dir(path)
 
 
 def names_in_out(out: str) -> list[str]:
-    """Return the names in the folder that a command is to write to; none where it is not there yet.
+    """Return the names of the entries of a command's output folder; none if the folder does not exist yet.
 
     Raises
     ------
     UsageError
-        If it cannot be looked into, is a file, or lies where this user may not write.
+        If the folder cannot be read, is a file, or is not writable for this user.
     """
     try:
         files, path = file_system(out)
@@ -261,9 +262,9 @@ def names_in_out(out: str) -> list[str]:
         is_folder = kind == pyarrow.fs.FileType.Directory
         names = [file.base_name for file in files.get_file_info(pyarrow.fs.FileSelector(path))] if is_folder else []
     except (OSError, ValueError) as error:
-        raise UsageError(f"--out {out}: not a folder that can be looked into ({error}).") from None
+        raise UsageError(f"--out {out}: cannot be read as a folder ({error}).") from None
     if kind == pyarrow.fs.FileType.File:
-        raise UsageError(f"--out {out}: a file is there; name a folder.")
+        raise UsageError(f"--out {out}: this is a file; name a folder.")
     if isinstance(files, pyarrow.fs.LocalFileSystem):
         try:
             _check_access(path)
@@ -273,12 +274,12 @@ def names_in_out(out: str) -> list[str]:
 
 
 def check_new_folder(out: str) -> None:
-    """Refuse to write into a folder that holds anything. Nothing is made or changed.
+    """Check that an output folder is empty or can be created, without creating anything.
 
     Raises
     ------
     UsageError
-        If the folder is not empty, is a file, or lies where this user may not write.
+        If the folder is not empty, cannot be read, is a file, or is not writable for this user.
     """
     names = sorted(names_in_out(out))
     if names:
@@ -286,12 +287,14 @@ def check_new_folder(out: str) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Refuse a folder that this user could not make or write to. On a local disk nothing is made.
+    """Check that a root is writable or can be created. Nothing is created on a local disk.
+
+    In an object store, a probe file is written and deleted.
 
     Raises
     ------
     UsageError
-        With the reason.
+        If the root is not writable, with the reason.
     """
     try:
         files, path = file_system(uri)
@@ -301,13 +304,13 @@ def check_writable(uri: str) -> None:
         with files.open_output_stream(probe):
             pass
         files.delete_file(probe)
-    except (OSError, ValueError) as error:  # ValueError: a scheme that pyarrow does not know
+    except (OSError, ValueError) as error:  # ValueError: a scheme that pyarrow does not support
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UsageError(f"root {uri}: not writable ({reason}). Name another one, or have it opened for you.") from None
+        raise UsageError(f"root {uri}: not writable ({reason}). Name another one, or request write access.") from None
 
 
 def _check_access(path: str) -> None:
-    """Raise OSError if a local folder cannot be written to, or made in the nearest one that is there."""
+    """Raise OSError unless a local folder is writable or, if it does not exist, its nearest existing parent is."""
     nearest = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, f"{nearest} is not a folder that this user may write to")

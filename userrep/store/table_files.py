@@ -1,4 +1,4 @@
-"""The files of a Delta table, as its log has them: partitions, rows, and which user buckets they hold."""
+"""Files of a Delta table as recorded in its log: path, size, rows, partition values and user buckets."""
 
 import json
 import time
@@ -9,14 +9,15 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
-USER_BUCKET = "user_bucket"  # the one column that there are statistics of
+USER_BUCKET = "user_bucket"  # the only column with statistics in the log
 
 
 class TableFile(NamedTuple):
-    """A Parquet file of a table: its path below the table's, bytes, rows, and the values of the partition columns.
+    """A Parquet file of a table.
 
-    ``buckets``: the first and the last ``user_bucket`` in it, where that is known; see store/buckets.py. ``added_at``:
-    when it was (milliseconds since 1970), of a file that a commit has.
+    ``path`` is relative to the table, ``size`` is in bytes, and ``values`` has the partition values by column.
+    ``buckets`` has the first and last ``user_bucket`` in the file (both inclusive), or None if unknown. ``added_at`` is
+    the time of the commit that added the file, in milliseconds since 1970, or 0 before the commit.
     """
 
     path: str
@@ -28,14 +29,14 @@ class TableFile(NamedTuple):
 
 
 def adding(files: Sequence[TableFile]) -> list[AddAction]:
-    """Say to a commit that files are added."""
+    """Return the commit actions that add the files."""
     now = _now_ms()
-    return [AddAction(file.path, file.size, _texts(file), now, True, json.dumps(_statistics(file))) for file in files]
+    return [AddAction(file.path, file.size, _as_text(file), now, True, json.dumps(_statistics(file))) for file in files]
 
 
 def removing(files: Sequence[TableFile]) -> list[RemoveAction]:
-    """Say to a commit that files are removed."""
-    return [RemoveAction(file.path, True, _now_ms(), file.size, _texts(file)) for file in files]
+    """Return the commit actions that remove the files."""
+    return [RemoveAction(file.path, True, _now_ms(), file.size, _as_text(file)) for file in files]
 
 
 def _now_ms() -> int:
@@ -43,13 +44,13 @@ def _now_ms() -> int:
 
 
 def files_of(table: DeltaTable) -> list[TableFile]:
-    """List the files that a version of a table consists of. Driver memory: one entry for each."""
+    """Return the files of a table at its loaded version. Driver memory: one entry per file."""
     actions = pa.table(table.get_add_actions(flatten=True))
     keys = [name for name in actions.column_names if name.startswith("partition.")]
     values = zip(*(actions.column(key).to_pylist() for key in keys), strict=True) if keys else [()] * len(actions)
     names = [key.removeprefix("partition.") for key in keys]
-    facts = ("path", "size_bytes", "num_records", "modification_time")
-    columns = (actions.column(name).to_pylist() for name in facts)
+    fields = ("path", "size_bytes", "num_records", "modification_time")
+    columns = (actions.column(name).to_pylist() for name in fields)
     return [
         TableFile(path, size, num_rows or 0, dict(zip(names, row, strict=True)), buckets, added_at)
         for path, size, num_rows, added_at, row, buckets in zip(*columns, values, _buckets(actions), strict=True)
@@ -60,8 +61,8 @@ def _buckets(actions: pa.Table) -> list[tuple[int, int] | None]:
     ends = [f"{end}.{USER_BUCKET}" for end in ("min", "max")]
     if not set(ends) <= set(actions.column_names):
         return [None] * len(actions)
-    found = zip(*(actions.column(end).to_pylist() for end in ends), strict=True)
-    return [None if first is None or last is None else (first, last) for first, last in found]
+    ranges = zip(*(actions.column(end).to_pylist() for end in ends), strict=True)
+    return [None if first is None or last is None else (first, last) for first, last in ranges]
 
 
 def _statistics(file: TableFile) -> dict[str, Any]:
@@ -71,5 +72,5 @@ def _statistics(file: TableFile) -> dict[str, Any]:
     return {"numRecords": file.num_rows, "minValues": first, "maxValues": last}
 
 
-def _texts(file: TableFile) -> dict[str, str | None]:
+def _as_text(file: TableFile) -> dict[str, str | None]:
     return {name: None if value is None else str(value) for name, value in file.values.items()}

@@ -1,7 +1,7 @@
-"""Parquet files of Delta tables, written by tasks with pyarrow: no row passes through the JVM.
+"""Writer of Parquet files of Delta tables, used by tasks; rows go through pyarrow, not through the JVM.
 
-A file counts once the driver has committed it (``Tables.commit``). What a killed or repeated task has written is in no
-commit; nobody reads it, and VACUUM removes it.
+Files become part of the table when the driver commits them (``FileTables.commit``). Files of killed or repeated tasks
+are never committed, so no reader sees them, and VACUUM deletes them.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ from userrep.store.table_files import USER_BUCKET, TableFile
 
 _GROUP_BYTES = 32 * 2**20
 _PAGE_BYTES = 2**20
-_CODECS = {"snappy": "snappy", "lz4_raw": "lz4"}  # Spark's names, and pyarrow's
+_CODECS = {"snappy": "snappy", "lz4_raw": "lz4"}  # Spark's names to pyarrow's names
 
 
 @dataclass(frozen=True)
 class Target:
-    """A table to write files of. ``schema``: of the files, without the partition columns.
+    """A table that files are written for. ``schema`` is that of the files, without the partition columns.
 
-    ``properties``: the table's; of them ``parquet.block.size`` (bytes of a row group in memory), ``parquet.page.size``,
-    ``parquet.enable.dictionary``, for all columns or for one (``#column``), and ``parquet.compression`` are heeded as
-    Spark's writer heeds them.
+    ``properties`` are the table's properties. The writer applies the following ones as Spark's writer does:
+    ``parquet.block.size`` (bytes of a row group in memory), ``parquet.page.size``, ``parquet.compression`` and
+    ``parquet.enable.dictionary``, for all columns or for one (``#column``).
     """
 
     uri: str
@@ -37,14 +37,14 @@ class Target:
 
 
 class TableWriter:
-    """Writes rows of one table into a file for each partition that it meets."""
+    """Writes rows of one table, into one file per partition."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._open: dict[tuple[Any, ...], _File] = {}
 
     def write(self, rows: pa.Table, values: Mapping[str, Any]) -> None:
-        """Add rows to the file of a partition, ``values``: of the partition columns."""
+        """Append rows to the file of the partition with these values."""
         if rows.num_rows:
             key = tuple(values[name] for name in self._target.partition_by)
             if key not in self._open:
@@ -52,21 +52,21 @@ class TableWriter:
             self._open[key].write(rows)
 
     def close(self) -> list[TableFile]:
-        """Finish all files and say which there are."""
+        """Finish all open files and return them."""
         files = [file.close() for file in self._open.values()]
         self._open = {}
         return files
 
 
 class _File:
-    """A file on its way; rows wait until there are enough for a row group."""
+    """An open Parquet file that buffers rows up to one row group."""
 
     def __init__(self, target: Target, values: dict[str, Any]) -> None:
         folders = "/".join(f"{name}={value}" for name, value in values.items())
         self._path = "/".join(part for part in (folders, f"part-{uuid4()}.parquet") if part)
         self._values, self._schema, self._num_rows = values, _dense(target.schema), 0
         self._buckets: tuple[int, int] | None = None
-        self._waiting: list[pa.Table] = []
+        self._buffered: list[pa.Table] = []
         settings = dict(target.properties)
         self._group_bytes = int(settings.get("parquet.block.size", _GROUP_BYTES))
         files, path = file_system(f"{target.uri}/{self._path}")
@@ -78,17 +78,17 @@ class _File:
             compression=_CODECS[settings.get("parquet.compression", "snappy")],
             use_dictionary=_dictionaries(target),
             data_page_size=int(settings.get("parquet.page.size", _PAGE_BYTES)),
-            write_statistics=[USER_BUCKET, "item_bucket"],  # readers skip row groups by them; ids stay out of footers
+            write_statistics=[USER_BUCKET, "item_bucket"],  # for skipping row groups; user ids stay out of footers
         )
 
     def write(self, rows: pa.Table) -> None:
-        self._waiting.append(rows.select(self._schema.names).cast(self._schema))
+        self._buffered.append(rows.select(self._schema.names).cast(self._schema))
         self._num_rows += rows.num_rows
         if USER_BUCKET in self._schema.names:
             ends = pc.min_max(rows[USER_BUCKET]).as_py()
-            known = self._buckets or (ends["min"], ends["max"])
-            self._buckets = min(known[0], ends["min"]), max(known[1], ends["max"])
-        if sum(table.nbytes for table in self._waiting) >= self._group_bytes:
+            first, last = self._buckets or (ends["min"], ends["max"])
+            self._buckets = min(first, ends["min"]), max(last, ends["max"])
+        if sum(table.nbytes for table in self._buffered) >= self._group_bytes:
             self._flush()
 
     def close(self) -> TableFile:
@@ -99,22 +99,24 @@ class _File:
         return TableFile(self._path, size, self._num_rows, self._values, self._buckets)
 
     def _flush(self) -> None:
-        if self._waiting:
-            table = pa.concat_tables(self._waiting)
+        if self._buffered:
+            table = pa.concat_tables(self._buffered)
             bytes_per_row = max(1, table.nbytes // table.num_rows)
             self._writer.write_table(table, row_group_size=max(1, self._group_bytes // bytes_per_row))
-            self._waiting = []
+            self._buffered = []
 
 
 def _dense(schema: pa.Schema) -> pa.Schema:
-    """Declare that vectors have no null among their numbers: files are read a fifth faster. One that has is refused."""
+    """Declare the elements of vectors as non-null, which makes reads 20 % faster. Vectors with a null are refused."""
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False))
     is_vector = [pa.types.is_list(field.type) and pa.types.is_float32(field.type.value_type) for field in schema]
-    return pa.schema([field.with_type(vector) if yes else field for field, yes in zip(schema, is_vector, strict=True)])
+    return pa.schema(
+        [field.with_type(vector) if match else field for field, match in zip(schema, is_vector, strict=True)]
+    )
 
 
 def _dictionaries(target: Target) -> list[str]:
-    """Return the columns that are written with dictionaries."""
+    """Return the columns to write with dictionary encoding."""
     settings = dict(target.properties)
     by_default = settings.get("parquet.enable.dictionary", "true")
     names = [name for name in target.schema.names if not pa.types.is_nested(target.schema.field(name).type)]

@@ -1,4 +1,4 @@
-"""What all kinds of tables can do: ledgers, partitions, and changes that are one commit or none."""
+"""The interface of all table backends: ledgers, partitions, and changes in one atomic commit."""
 
 import re
 import uuid
@@ -17,14 +17,14 @@ from userrep.failpoints import around
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 from userrep.store.storage import absolute
 
-Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each names the values of some partition columns
-RETENTION = timedelta(days=7)  # Delta's default: older versions of a table can be read that long
-_ATTEMPTS = 20  # to change a ledger, each time from its newest rows
-FORMAT_KEY, FORMAT = "userrep.format", 1  # raised when the same columns come to mean something else
+Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each key has the values of some partition columns
+RETENTION = timedelta(days=7)  # Delta's default: time for which older versions of a table can be read
+_ATTEMPTS = 20  # to change a ledger, each from its newest rows
+FORMAT_KEY, FORMAT = "userrep.format", 1  # incremented when the meaning of existing columns changes
 
 
 class Partition(NamedTuple):
-    """What a partition of a table holds. ``written_at``: when the newest of its files was written (naive, UTC)."""
+    """Statistics of a table partition. ``written_at``: time of its newest file (naive UTC)."""
 
     num_files: int
     num_rows: int
@@ -34,9 +34,8 @@ class Partition(NamedTuple):
 class Tables(ABC):
     """The Delta tables of one installation.
 
-    Nothing is looked at before the first call, and reading creates nothing. The two kinds are ``FileTables``, whose
-    files this package reads and commits itself, and ``SparkTables``, which leave everything to Spark. Both have the
-    same rows, to the bit.
+    Opening them does no I/O, and reading creates nothing. The two backends are ``FileTables``, whose files this package
+    reads and commits itself, and ``SparkTables``, which leave everything to Spark. Both give bit-identical rows.
     """
 
     def __init__(
@@ -46,12 +45,12 @@ class Tables(ABC):
         start: Callable[[], SparkSession] | None = None,
         expected: bool = False,
     ) -> None:
-        """``start`` starts a session once something needs it; without ``spark`` and ``start``, nothing may.
+        """``start`` starts a session when one is first needed; without ``spark`` and ``start``, none may be needed.
 
-        ``expected``: there are tables; the first look refuses a place without any.
+        With ``expected``, the first access raises UsageError if there are no tables at all.
         """
         self._spark, self._start, self._expected = spark, start, expected
-        self._known: set[str] = set()  # tables that exist, in the layout of this release
+        self._known: set[str] = set()  # tables that exist with the layout of this release
 
     @property
     def spark(self) -> SparkSession:
@@ -62,13 +61,13 @@ class Tables(ABC):
 
     @property
     @abstractmethod
-    def place(self) -> str:
-        """Where the tables are, for messages: the root, or the catalog's schema."""
+    def location(self) -> str:
+        """Root, or catalog and schema of the tables, for messages."""
 
     @property
     @abstractmethod
     def artifacts_root(self) -> str:
-        """The folder of what is not in tables: models, leases, checkpoints."""
+        """Folder or URI of everything that is not a table: models, leases, checkpoints."""
 
     @abstractmethod
     def name(self, table: TableSchema) -> str:
@@ -76,30 +75,30 @@ class Tables(ABC):
 
     @abstractmethod
     def stored(self, prefix: str) -> list[str]:
-        """List the names of the tables that begin with ``prefix``."""
+        """Return the names of the stored tables that start with ``prefix``."""
 
     def check_any(self) -> None:
-        """Refuse a place without any table. Cost: a listing.
+        """Check that at least one table is stored. Cost: a listing.
 
         Raises
         ------
         UsageError
-            If there is none: the place is mistyped, or nothing has been built yet.
+            If there is none: the location is misspelled, or nothing has been built yet.
         """
         self._own()
 
     def _own(self) -> list[TableSchema]:
-        """Return the tables of ``ALL`` that are stored. Raises UsageError if there is none."""
+        """Return the stored tables of ``ALL``. Raises UsageError if there is none."""
         stored = set(self.stored(""))
         if own := [table for table in ALL if table.name in stored]:
             return own
         raise UsageError(
-            f"no userrep tables at {self.place}: name the place where they are, or let `userrep pipeline` build them."
+            f"no userrep tables at {self.location}: check the location, or build them with `userrep pipeline`."
         )
 
     @abstractmethod
     def check_before_spark(self) -> None:
-        """As ``check_any``, where that needs no session."""
+        """Run ``check_any`` if it needs no Spark session; otherwise do nothing."""
 
     def exists(self, table: TableSchema) -> bool:
         """Return whether the table exists. Nothing is created.
@@ -107,8 +106,8 @@ class Tables(ABC):
         Raises
         ------
         UsageError
-            If it exists in another format or with other columns, written by another release. If there are no tables
-            at all, although some were expected.
+            If it exists with another format or other columns, written by another release; or if tables are expected
+            and there are none at all.
         UserrepError
             If it exists and cannot be read.
         """
@@ -123,7 +122,7 @@ class Tables(ABC):
         return False
 
     def create(self, table: TableSchema) -> None:
-        """Create the table unless it exists. Raises what ``exists`` does."""
+        """Create the table unless it exists. Raises the errors of ``exists``."""
         if self.exists(table):
             return
         self._create(table, PROPERTIES | {FORMAT_KEY: str(FORMAT)} | dict(table.properties))
@@ -131,18 +130,18 @@ class Tables(ABC):
         self._known.add(table.name)
 
     def _check_layout(self, table: TableSchema) -> None:
-        """Refuse a table of another format, or with other columns."""
-        found, properties = self._layout(table)
-        if (other := properties.get(FORMAT_KEY) or "none") != str(FORMAT):
+        """Raise UsageError if the table has another format or other columns."""
+        columns, properties = self._layout(table)
+        if (table_format := properties.get(FORMAT_KEY) or "none") != str(FORMAT):
             raise UsageError(
-                f"table {self.name(table)} is of format {in_line(other)}, this release reads {FORMAT}: another "
-                "release has written it. Use that release, or choose another root."
+                f"table {self.name(table)} has format {in_line(table_format)}, but this release reads format {FORMAT}. "
+                "Use the release that wrote it, or choose another root."
             )
-        wanted = table.fields().names
-        if set(wanted) != set(found):
+        expected = table.fields().names
+        if set(expected) != set(columns):
             raise UsageError(
-                f"table {self.name(table)} has the columns {', '.join(found)}; this release wants "
-                f"{', '.join(wanted)}. Another release wrote it: choose another root, or use that release."
+                f"table {self.name(table)} has the columns {', '.join(columns)}; this release expects "
+                f"{', '.join(expected)}. Use the release that wrote it, or choose another root."
             )
 
     @abstractmethod
@@ -150,16 +149,16 @@ class Tables(ABC):
 
     @abstractmethod
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
-        """Create a table, unless another run does so first."""
+        """Create a table, unless another run creates it first."""
 
     @abstractmethod
     def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]]:
-        """Return the columns and properties of a table that exists."""
+        """Return the names of the columns, and the properties, of an existing table."""
 
     # Reading
 
     def read(self, table: TableSchema, *, version: int | None = None) -> DataFrame:
-        """Read a table, at a version if one is given; an empty frame if it does not exist."""
+        """Read a table, by default at its newest version. A table that does not exist gives an empty frame."""
         if not self.exists(table):
             return self.spark.createDataFrame([], table.fields())
         at = f" VERSION AS OF {version}" if version is not None else ""
@@ -167,24 +166,25 @@ class Tables(ABC):
 
     @abstractmethod
     def version(self, table: TableSchema) -> int:
-        """Return the newest version of the table. Cost: one look at the log.
+        """Return the newest version of the table. Cost: one read of the log.
 
-        Of a table that does not exist it is 0, which is empty in every table: a commit since 0 is the first one.
+        A table that does not exist has version 0, which is empty in every table; so a commit with ``since=0`` must be
+        the first one.
         """
 
     @abstractmethod
     def fields(self, table: TableSchema) -> StructType:
-        """Return the columns of a table that exists, whatever this release wants."""
+        """Return the schema of an existing table as stored, without a check of its layout."""
 
     @abstractmethod
     def num_bytes(self, table: TableSchema) -> int:
-        """Return the size of the files that the table now consists of. Cost: one look at the log."""
+        """Return the size in bytes of the files of the newest version. Cost: one read of the log."""
 
     @abstractmethod
     def ledger(self, table: TableSchema, columns: Sequence[str] | None = None, **equal: str) -> list[Row]:
-        """Read a small table to the driver: the rows whose columns have the values of ``equal``.
+        """Return the rows of a small table whose columns equal the values of ``equal``.
 
-        Times are naive, in UTC. Driver memory: the rows.
+        Times are naive UTC. Driver memory: the rows.
         """
 
     @abstractmethod
@@ -193,9 +193,9 @@ class Tables(ABC):
 
     @abstractmethod
     def partitions(self, table: TableSchema) -> dict[tuple[Any, ...], Partition]:
-        """Describe each partition, by the values of the table's partition columns.
+        """Return statistics of each partition, by the values of the table's partition columns.
 
-        Cost: one look at the log, or a count by Spark. Driver memory: one entry for each file or partition.
+        Cost: one read of the log, or a Spark count. Driver memory: one entry per file or partition.
         """
 
     # Small changes, from the driver
@@ -211,8 +211,8 @@ class Tables(ABC):
     ) -> bool:
         """Add rows to a ledger in one commit. Times are UTC.
 
-        ``replacing``: a condition on the rows to remove in the same commit; the new rows must match it too. ``since``:
-        the version that the rows are based on; if another run has added rows since then, these are not added
+        ``replacing`` is a SQL condition on the rows to delete in the same commit; the new rows must match it too. With
+        ``since``, the version that the rows are based on, nothing is added if another run has added rows since then
         (compare-and-swap). Returns whether the rows were added.
         """
 
@@ -225,14 +225,15 @@ class Tables(ABC):
         only_if: Callable[[list[Row]], bool],
         **equal: str,
     ) -> bool:
-        """Replace rows of a ledger in one commit, if ``only_if`` still holds of its rows whose columns are ``equal``.
+        """Replace rows of a ledger in one commit, if ``only_if`` is true for its rows that match ``equal``.
 
-        Commits of other rows in between are no obstacle. Returns whether the rows were replaced.
+        The check is repeated on the newest rows until no other commit comes in between. Returns whether the rows were
+        replaced.
 
         Raises
         ------
         UserrepError
-            If other commits always come first.
+            If every attempt was overtaken.
         """
         for _ in range(_ATTEMPTS):
             since = self.version(table)
@@ -240,11 +241,11 @@ class Tables(ABC):
                 return False
             if self.add(table, rows, replacing=replacing, since=since):
                 return True
-        raise UserrepError(f"{table.name}: other runs keep on committing. Run the command again.")
+        raise UserrepError(f"{table.name}: other runs keep committing. Run the command again.")
 
     @abstractmethod
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
-        """Reserve the next number of a counter in the table's log, at least ``first``. Each number is given out once.
+        """Reserve the next number of a counter in the table's log, at least ``first``. No number is reserved twice.
 
         A killed run leaves a gap. Cost: one commit.
         """
@@ -252,9 +253,9 @@ class Tables(ABC):
     def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
         """Replace all rows of a small table in one commit, unless it has changed (compare-and-swap).
 
-        ``table`` has a column ``change_id``, which this method fills: a new id at each change, the same in all rows.
-        ``since``: the one that ``rows`` are based on; None for an empty table. Returns False, and changes nothing, if
-        it is not the newest any more.
+        ``table`` must have a column ``change_id``; this method sets it to a new id, the same in all rows. ``since``
+        is the id that ``rows`` are based on, or None for an empty table. Returns False and changes nothing if
+        it is no longer the newest.
         """
         self.create(table)
         change_id = uuid.uuid4().hex
@@ -262,7 +263,7 @@ class Tables(ABC):
 
     @abstractmethod
     def _exchange(self, table: TableSchema, rows: Sequence[dict[str, Any]], since: str | None) -> bool:
-        """Replace all rows of a table that exists if ``since`` is still its ``change_id``."""
+        """Replace all rows of an existing table if ``since`` is still its ``change_id``."""
 
     # Large changes, by tasks
 
@@ -277,66 +278,69 @@ class Tables(ABC):
     ) -> bool:
         """Add rows in one commit.
 
-        ``transaction``: the writer's name and the number of its transaction. A number that is not above the writer's
-        last one was already written and is skipped. ``since``: as for ``add``. Returns whether the rows were added; a
-        skipped transaction counts as added.
+        ``transaction`` is the name of the writer and the number of its transaction. A number that is not above the
+        writer's last one has already been written and is skipped. ``since`` is that of ``add``. Returns whether the
+        rows were added; True for a skipped transaction.
         """
 
     @abstractmethod
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
-        """Replace all rows of some partitions in one commit. Rows of other partitions must not be among ``rows``.
+        """Replace all rows of some partitions in one commit. ``rows`` must not have rows of other partitions.
 
-        ``since``: the version of the table that ``rows`` were made from; by default the newest.
+        ``since`` is the version of the table that ``rows`` are based on, by default the newest.
 
         Raises
         ------
         UserrepError
-            If another run has changed these partitions since then: ``rows`` may depend on what it has changed.
+            If another run has changed these partitions since then, because ``rows`` may depend on the change.
         """
 
     @abstractmethod
     def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
-        """Delete all rows of some partitions in one commit; no keys, no commit. Files stay until ``vacuum``."""
+        """Delete all rows of some partitions in one commit. Files stay until ``vacuum``.
+
+        Without keys, nothing is committed.
+        """
 
     # Upkeep
 
     @abstractmethod
     def compact(self, table: TableSchema, *, at_least: int) -> int:
-        """Join the files of a ledger into one if there are ``at_least`` so many; return how many there were.
+        """Compact a ledger that has ``at_least`` files into one file; return the number of files before.
 
-        Returns 0 if nothing was done, also because another run has committed at the same time. Cost: one read and
-        write of the ledger.
+        Returns 0 if nothing was done, for example because another run committed at the same time. Cost: one read and
+        one write of the ledger.
         """
 
     @abstractmethod
     def compact_partitions(self, table: TableSchema, keys: Keys) -> bool:
-        """Join the small files of some partitions; return False if another run has come first.
+        """Compact the files of some partitions; return False if another run was first.
 
-        Cost: one read and write of these partitions, by tasks.
+        Cost: one read and one write of these partitions, by tasks.
         """
 
     @abstractmethod
     def vacuum(self, table: TableSchema, age: timedelta, *, keep: Sequence[int] = ()) -> None:
-        """Delete the files that no version of the last ``age`` has. Cost: a listing of the table's folder.
+        """Delete the files that belong to no version of the last ``age``. Cost: a listing of the table's folder.
 
-        ``keep``: versions that stay readable. An ``age`` shorter than the longest run deletes files that the run is
-        about to commit, or is reading.
+        The versions in ``keep`` stay readable. An ``age`` shorter than the longest run would delete files that this run
+        is reading or about to commit.
         """
 
 
 def committing(table: TableSchema) -> AbstractContextManager[None]:
-    """Pass the failpoints around a commit to a table."""
+    """Return a context with the failpoints before and after a commit to a table."""
     return around(f"commit:{table.name}")
 
 
 def matches(keys: Keys) -> Callable[[dict[str, Any]], bool]:
-    """Return the predicate of partition values that match one of ``keys``. Its cost does not grow with their number."""
-    wanted: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)  # values, by the columns that keys name
+    """Return a predicate for partition values that match any of ``keys``; its cost is independent of their number."""
+    values_by_names: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
     for key in keys:
-        wanted[tuple(key)].add(tuple(key.values()))
-    return lambda of: any(tuple(of[name] for name in names) in values for names, values in wanted.items())
+        values_by_names[tuple(key)].add(tuple(key.values()))
+    return lambda row: any(tuple(row[name] for name in names) in values for names, values in values_by_names.items())
 
 
 def root_path(root: str) -> str:
-    """Return a root as an absolute path or a URI, without a slash at its end."""
+    """Return a root as an absolute path or a URI, without a trailing slash."""
     return absolute(re.sub(r"^file:/+", "/", root.rstrip("/")))

@@ -1,4 +1,4 @@
-"""The rows of a data frame as Parquet files of a Delta table, written by Spark's tasks, for the driver to commit."""
+"""Writing of a DataFrame as Parquet files of a Delta table by Spark tasks; the driver commits the files."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -23,11 +23,10 @@ _FILES = pa.schema(
 
 
 def write_files(rows: DataFrame, target: Target) -> list[TableFile]:
-    """Have tasks write the rows of a frame: a file for each task and partition of the table that the task meets.
+    """Write the rows of a frame by tasks, one file per task and table partition, and return the uncommitted files.
 
-    Rows keep the order that they have within a task. A task holds one row group of each partition that it meets.
-    Nobody reads the files before they are committed. Cost: rows pass through Python once, in Arrow; no shuffle. Driver
-    memory: one entry for each file.
+    Rows keep their order within a task. Cost: one pass of all rows through Python as Arrow batches, without a shuffle.
+    Task memory: one row group per partition that the task writes. Driver memory: one entry per file.
     """
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -71,18 +70,18 @@ def _mark(name: str) -> str:
 
 
 def _partitions(rows: pa.Table, partition_by: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
-    """Split rows by the values of partition columns."""
+    """Yield the rows of each combination of partition values."""
     if not partition_by:
         yield {}, rows
         return
     keys = rows.select(list(partition_by)).group_by(list(partition_by)).aggregate([]).to_pylist()
     for values in keys:
-        is_of = None
+        is_match = None
         for name, value in values.items():
             column = rows.column(name)
             same = pc.is_null(column) if value is None else pc.equal(column, pa.scalar(value, column.type))
-            is_of = same if is_of is None else pc.and_kleene(is_of, same)
-        yield values, rows if len(keys) == 1 else rows.filter(is_of)
+            is_match = same if is_match is None else pc.and_kleene(is_match, same)
+        yield values, rows if len(keys) == 1 else rows.filter(is_match)
 
 
 def _row_of(file: TableFile) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def test_a_root_that_cannot_be_written_to_is_refused_before_spark_starts(
     assert (answer.code, answer.out) == (2, "")
     assert len(answer.faults) == 1
     assert answer.faults[0].startswith(f"root {root}: not writable (")
-    assert answer.faults[0].endswith("Name another one, or have it opened for you.")
+    assert answer.faults[0].endswith("Name another one, or request write access.")
 
 
 READING = {
@@ -213,7 +213,7 @@ def test_a_root_without_tables_is_refused_and_not_made(
     if place != "root" and is_writer:
         assert answer.faults[0].startswith(f"root {root}: not writable (")
     else:
-        assert answer.faults[0].startswith(f"no userrep tables at {root}: name the place where they are")
+        assert answer.faults[0].startswith(f"no userrep tables at {root}: check the location, or build them with")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -242,10 +242,10 @@ def test_a_folder_that_holds_something_else_is_not_exported_to(
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("a file", "a file is there; name a folder."),
+        ("a file", "this is a file; name a folder."),
         ("a file/out", "a file is not a folder that this user may write to; name another one."),
         ("/dev/null/out", "/dev/null is not a folder that this user may write to; name another one."),
-        ("nowhere://bucket/out", "not a folder that can be looked into (Unrecognized filesystem type in URI"),
+        ("nowhere://bucket/out", "cannot be read as a folder (Unrecognized filesystem type in URI"),
     ],
 )
 def test_an_export_to_where_no_folder_can_be_is_refused(

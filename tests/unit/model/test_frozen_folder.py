@@ -142,7 +142,5 @@ def test_a_file_beyond_its_limit_is_not_read(
 ) -> None:
     write(tmp_path / "f")
     monkeypatch.setattr(f"userrep.model.frozen_folder.{limit}", 20)
-    with pytest.raises(
-        ArtifactError, match=rf"{name}: \d+ bytes, more than the 20 that such a file may have\. Restore"
-    ):
+    with pytest.raises(ArtifactError, match=rf"{name}: \d+ bytes, more than the limit of 20 for such a file\. Restore"):
         read(tmp_path / "f")

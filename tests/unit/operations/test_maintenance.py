@@ -152,7 +152,7 @@ def test_a_ledger_that_others_commit_to_is_left_and_they_are_not_stopped(
         raise CommitFailedError("another")
 
     monkeypatch.setattr(delta_files, "write_deltalake", never)
-    with pytest.raises(UserrepError, match="other runs keep on committing"):
+    with pytest.raises(UserrepError, match="other runs keep committing"):
         tables.add(SNAPSHOTS, [vars(changed)], replacing="true")
 
 

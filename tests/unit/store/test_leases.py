@@ -1,4 +1,4 @@
-"""One run of a job at a time on a root: whoever comes second is told by whom, and the place of the dead is taken."""
+"""Leases: one run of a job at a time on a root; a second run is refused, and the lease of a dead run is taken."""
 
 import os
 import re
@@ -35,14 +35,15 @@ from userrep.workflows.runs import Runs
 
 pytestmark = pytest.mark.default
 
-BEAT, STALE = timedelta(seconds=0.2), timedelta(seconds=1)
+HEARTBEAT, EXPIRY = timedelta(seconds=0.2), timedelta(seconds=1)
 HOLDER = f"""
 import sys, time
 from datetime import timedelta
 from userrep.store import leases
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
-leases.BEAT, leases.STALE = timedelta(seconds={BEAT.total_seconds()}), timedelta(seconds={STALE.total_seconds()})
+leases.HEARTBEAT = timedelta(seconds={HEARTBEAT.total_seconds()})
+leases.EXPIRY = timedelta(seconds={EXPIRY.total_seconds()})
 with leases.held(FileTables(None, sys.argv[1]), "daily"):
     print("held", flush=True)
     while True:  # stages of a job
@@ -53,8 +54,8 @@ with leases.held(FileTables(None, sys.argv[1]), "daily"):
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
-    monkeypatch.setattr(leases, "BEAT", BEAT)
-    monkeypatch.setattr(leases, "STALE", STALE)
+    monkeypatch.setattr(leases, "HEARTBEAT", HEARTBEAT)
+    monkeypatch.setattr(leases, "EXPIRY", EXPIRY)
     return FileTables(None, str(tmp_path))
 
 
@@ -75,7 +76,7 @@ def test_the_second_run_of_a_job_is_told_who_runs_and_another_job_runs_beside_it
     tables: Tables, tmp_path: Path
 ) -> None:
     with holder(tmp_path) as other:
-        time.sleep(2 * STALE.total_seconds())  # it goes on living
+        time.sleep(2 * EXPIRY.total_seconds())  # it goes on living
         before = tables.version(LEASES)
         who = (
             rf"daily is already running: run r\d+-\w+ on {re.escape(socket.gethostname())}, process {other.pid}, since"
@@ -90,7 +91,7 @@ def test_the_second_run_of_a_job_is_told_who_runs_and_another_job_runs_beside_it
 def test_the_lease_of_a_killed_process_is_taken_at_once(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "STALE", timedelta(hours=1))
+    monkeypatch.setattr(leases, "EXPIRY", timedelta(hours=1))
     with holder(tmp_path) as other:
         other.kill()
         other.wait()
@@ -104,27 +105,27 @@ def test_a_holder_that_slept_too_long_loses_its_lease_and_stops(tables: Tables, 
         other.send_signal(signal.SIGSTOP)
         with pytest.raises(AlreadyRunningError, match="already running"), held(tables, "daily"):
             pass
-        time.sleep(STALE.total_seconds())
+        time.sleep(EXPIRY.total_seconds())
         with held(tables, "daily"):
             other.send_signal(signal.SIGCONT)
             said = other.communicate(timeout=60)[1]
             (row,) = tables.ledger(LEASES)
             assert (row.pid, row.ended_at) == (os.getpid(), None)
-    assert "nothing was heard of this run for more than 1 s, and another one has taken its place" in said
+    assert "this run sent no heartbeat for more than 1 s, and another run has taken its lease" in said
 
 
 def test_a_holder_that_slept_while_it_wrote_its_file_loses_its_lease_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "BEAT", BEAT)
-    monkeypatch.setattr(leases, "STALE", STALE)
+    monkeypatch.setattr(leases, "HEARTBEAT", HEARTBEAT)
+    monkeypatch.setattr(leases, "EXPIRY", EXPIRY)
 
     def slept(uri: str, content: bytes) -> None:
-        time.sleep(1.2 * STALE.total_seconds())
+        time.sleep(1.2 * EXPIRY.total_seconds())
         write_bytes(uri, content)
 
     tables, row = FileTables(None, str(tmp_path)), {"job": "daily", "lease_id": "mine"}
-    beat = leases._Beat(tables, row, lambda: False)
+    beat = leases._Heartbeat(tables, row, lambda: False)
     monkeypatch.setattr(leases, "write_bytes", slept)
     beat._thread.join(timeout=30)
     assert beat.is_lost
@@ -152,7 +153,7 @@ def test_a_run_in_a_thread_that_has_lost_its_lease_begins_no_stage_and_does_not_
 
     with ThreadPoolExecutor(1) as pool:
         for run in (slept_between_its_stages, slept_in_its_last_stage):
-            with pytest.raises(AlreadyRunningError, match="daily: nothing was heard of this run"):
+            with pytest.raises(AlreadyRunningError, match="daily: this run sent no heartbeat"):
                 pool.submit(run).result(timeout=60)
             monkeypatch.setattr(leases, "_silence", lambda *_: None)  # its lease counts as free
     assert stages == ["first"]
@@ -166,7 +167,7 @@ def test_a_holder_whose_clock_is_behind_is_not_taken_for_dead(
 
     with holder(tmp_path):
         monkeypatch.setattr(leases, "utc_now", an_hour_ahead)
-        with pytest.raises(AlreadyRunningError, match="heard of 0 s ago"), held(tables, "daily"):
+        with pytest.raises(AlreadyRunningError, match="last heartbeat 0 s ago"), held(tables, "daily"):
             pass
 
 
@@ -199,7 +200,7 @@ def test_a_lease_is_given_back_when_the_job_fails(tables: Tables) -> None:
 
 def test_who_is_always_second_is_told_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FileTables, "exchange", lambda *_, **__: False)
-    with pytest.raises(UserrepError, match="daily: other runs keep on beginning"), held(tables, "daily"):
+    with pytest.raises(UserrepError, match="daily: other runs keep starting"), held(tables, "daily"):
         pass
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from userrep.store import parquet_parts
-from userrep.store.parquet_parts import MANIFEST, Part, _groups, _without, _write, erase_from_parts
+from userrep.store.parquet_parts import MANIFEST, Part, _erase_from_part, _groups, _write, erase_from_parts
 
 pytestmark = pytest.mark.fast
 
@@ -100,7 +100,7 @@ def test_all_columns_except_ids_and_vectors_are_written_with_dictionaries(tmp_pa
 def test_only_the_rows_of_erased_users_leave_a_part(tmp_path: Path) -> None:
     rows = rows_of("a", "b", "c", "b")
     _write(str(tmp_path), NAME, "user_id", rows, [])
-    part, num_gone = _without(str(tmp_path), NAME, is_user("b", "nobody"))
+    part, num_gone = _erase_from_part(str(tmp_path), NAME, is_user("b", "nobody"))
     assert (part, num_gone) == (Part(NAME, 2, sha256(tmp_path / NAME)), 2)
     assert pq.read_table(tmp_path / NAME).equals(rows.take([0, 2]))
     assert names(tmp_path) == [NAME]
@@ -109,13 +109,13 @@ def test_only_the_rows_of_erased_users_leave_a_part(tmp_path: Path) -> None:
 def test_a_part_that_loses_no_row_is_left_as_it_is(tmp_path: Path) -> None:
     written = _write(str(tmp_path), NAME, "user_id", rows_of("a", "b"), [])
     inode = (tmp_path / NAME).stat().st_ino
-    assert _without(str(tmp_path), NAME, is_user("c")) == (written, 0)
+    assert _erase_from_part(str(tmp_path), NAME, is_user("c")) == (written, 0)
     assert (tmp_path / NAME).stat().st_ino == inode
 
 
 def test_a_part_may_lose_all_its_rows(tmp_path: Path) -> None:
     _write(str(tmp_path), NAME, "user_id", rows_of("a"), [])
-    part, num_gone = _without(str(tmp_path), NAME, is_user("a"))
+    part, num_gone = _erase_from_part(str(tmp_path), NAME, is_user("a"))
     assert (part.num_rows, num_gone) == (0, 1)
     assert pq.read_table(tmp_path / NAME).equals(rows_of())
 
@@ -142,6 +142,6 @@ def test_parts_that_the_manifest_does_not_list_are_an_error(tmp_path: Path, list
     write_manifest(tmp_path, state="complete", sha256=dict.fromkeys(listed, "0"))
     (tmp_path / NAME).write_bytes(b"a")
     spark: Any = None
-    with pytest.raises(ValueError, match="its parts are not those that its manifest names"):
+    with pytest.raises(ValueError, match="its parts do not match its manifest"):
         erase_from_parts(spark, str(tmp_path), is_user("a"))
     assert (tmp_path / NAME).read_bytes() == b"a"

@@ -18,7 +18,7 @@ def test_tables_of_a_catalog_lie_in_its_schema_and_their_artifacts_where_the_con
     catalog = open_tables(parse_config({**place, "events": events}, "c"), None)
     assert isinstance(catalog, SparkTables)
     assert catalog.name(EXPORTS) == "`main`.`rep`.`exports`"
-    assert (catalog.place, catalog.artifacts_root) == ("main.rep", "s3a://b/models")
+    assert (catalog.location, catalog.artifacts_root) == ("main.rep", "s3a://b/models")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_tables_are_read_and_committed_without_spark_where_that_is_safe(root: st
 def test_a_table_is_a_folder_below_the_root(root: str, shown: str) -> None:
     tables = open_root(root, None)
     assert tables.name(EXPORTS) == f"delta.`{shown}/tables/exports`"
-    assert (tables.place, tables.artifacts_root) == (shown, shown)
+    assert (tables.location, tables.artifacts_root) == (shown, shown)
 
 
 def test_a_relative_root_lies_in_the_working_directory(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

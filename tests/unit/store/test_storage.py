@@ -74,7 +74,7 @@ def test_the_path_in_a_store_is_unescaped_and_its_connection_is_kept() -> None:
 
 
 def test_a_malformed_uri_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"'\?://x' is no URI"):
+    with pytest.raises(ValueError, match=r"'\?://x' is not a URI"):
         file_system("?://x")
 
 
@@ -152,7 +152,7 @@ def test_a_file_above_the_size_limit_is_refused_and_a_missing_file_is_named(tmp_
     path = str(tmp_path / "x")
     write_bytes(path, b"abc")
     assert read_bytes(path, max_bytes=3) == b"abc"
-    with pytest.raises(ValueError, match="x: 3 bytes, more than the 2 that such a file may have"):
+    with pytest.raises(ValueError, match="x: 3 bytes, more than the limit of 2 for such a file"):
         read_bytes(path, max_bytes=2)
     with pytest.raises(FileNotFoundError, match=f"No such file or directory: '{tmp_path}/y'"):
         read_bytes(f"{tmp_path}/y", max_bytes=2)
@@ -187,12 +187,12 @@ def failing(times: int, message: str) -> tuple[Callable[[], bytes], list[int]]:
 
 def test_a_read_is_repeated_up_to_five_times_for_errors_that_pyarrow_does_not_retry() -> None:
     read, calls = failing(4, "AWS Error INTERNAL_FAILURE during GetObject operation")
-    assert storage._tried(read) == b"content"
+    assert storage._with_retries(read) == b"content"
     assert len(calls) == 5
     for times, message, expected in ((5, "INTERNAL_FAILURE during GetObject", 5), (1, "ACCESS_DENIED", 1)):
         read, calls = failing(times, message)
         with pytest.raises(OSError, match=message):
-            storage._tried(read)
+            storage._with_retries(read)
         assert len(calls) == expected
 
 
@@ -270,11 +270,11 @@ def test_a_new_folder_is_missing_or_empty(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
-    with pytest.raises(UsageError, match=r"--out .*/x: a file is there; name a folder"):
+    with pytest.raises(UsageError, match=r"--out .*/x: this is a file; name a folder"):
         check_new_folder(str(tmp_path / "x"))
     with pytest.raises(UsageError, match=r"x/y: .*/x is not a folder that this user may write to"):
         check_new_folder(str(tmp_path / "x" / "y"))
-    with pytest.raises(UsageError, match="--out zzz://a: not a folder that can be looked into"):
+    with pytest.raises(UsageError, match="--out zzz://a: cannot be read as a folder"):
         check_new_folder("zzz://a")
 
 

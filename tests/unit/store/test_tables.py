@@ -54,7 +54,7 @@ def test_a_table_with_other_columns_is_refused_and_left_as_it_is(tables: Tables)
     other = TableSchema("ledger", "one row per test", "name STRING, day DATE, extra INT")
     newer = FileTables(None, tables.artifacts_root)
     with pytest.raises(
-        UsageError, match="has the columns name, day, num, cells, at; this release wants name, day, ext"
+        UsageError, match="has the columns name, day, num, cells, at; this release expects name, day, ext"
     ):
         newer.add(other, [{"name": "c"}])
     assert len(tables.ledger(LEDGER)) == 2

@@ -14,7 +14,7 @@ from userrep.ids import checked_name
 
 FORMAT, RUN_ID = "USERREP_LOG", "USERREP_RUN_ID"  # environment variables
 
-_current: dict[str, str] = {}  # run_id and stage that this process is working on
+_run: dict[str, str] = {}  # run_id and stage that this process is working on
 
 
 class StageLine(str):
@@ -64,17 +64,17 @@ def begin_run(run_id: str | None = None) -> None:
     """
     if os.environ.get(FORMAT, "text") not in ("json", "text"):
         raise UsageError(f"{FORMAT} is {os.environ[FORMAT][:80]!r}; use json or text.")
-    _current["run_id"] = _resolve_run_id(run_id)
+    _run["run_id"] = _resolve_run_id(run_id)
 
 
 def end_run() -> None:
     """Clear the run id that ``begin_run`` has set."""
-    _current.clear()
+    _run.clear()
 
 
 def this_run_id() -> str:
     """Return the run id of the process. Before ``begin_run``, return USERREP_RUN_ID, or a new id at each call."""
-    return _current.get("run_id") or _resolve_run_id(None)
+    return _run.get("run_id") or _resolve_run_id(None)
 
 
 def _resolve_run_id(run_id: str | None) -> str:
@@ -85,24 +85,18 @@ def _resolve_run_id(run_id: str | None) -> str:
 @contextmanager
 def in_stage(run_id: str, stage: str) -> Iterator[None]:
     """Add run id and stage to the JSON lines printed within the block, by any thread."""
-    before = dict(_current)
-    _current.update(run_id=run_id, stage=stage)
+    before = dict(_run)
+    _run.update(run_id=run_id, stage=stage)
     try:
         yield
     finally:
-        _current.clear()
-        _current.update(before)
+        _run.clear()
+        _run.update(before)
 
 
 def _print_object(level: str, line: str) -> None:
     time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    fields = {
-        "time": time,
-        "level": level,
-        "run_id": _current.get("run_id"),
-        "stage": _current.get("stage"),
-        "message": line,
-    }
+    fields = {"time": time, "level": level, "run_id": _run.get("run_id"), "stage": _run.get("stage"), "message": line}
     figures = line.figures if isinstance(line, StageLine) else {}
     print(json.dumps(fields | dict(figures), default=str), file=sys.stderr, flush=True)
 

@@ -89,9 +89,7 @@ def _from_yaml(text: str) -> Any:
         if text.count("*") > _MOST_ALIASES:
             aliases = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
             if aliases > _MOST_ALIASES:
-                raise ValueError(
-                    f"it has more than {_MOST_ALIASES} aliases (*name), got {aliases}. Write the values out"
-                )
+                raise ValueError(f"more than {_MOST_ALIASES} aliases (*name), got {aliases}. Write the values out")
         return yaml.safe_load(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

@@ -95,19 +95,13 @@ class Config(Section):
     def _check_across_sections(self) -> "Config":
         faults = []
         if (self.root is None) == (self.catalog is None):
-            faults.append(
-                "exactly one of root and catalog must be set. Write root: PATH, or catalog: NAME and schema: NAME"
-            )
+            faults.append("set either root: PATH, or catalog: NAME with schema: NAME, as the location of tables")
         if (self.catalog is None) != (self.schema_ is None):
             faults.append("catalog and schema must be set together")
         if self.artifacts is not None and self.root is not None:
-            faults.append(
-                "artifacts applies only with catalog; with root, artifacts are stored below it. Remove artifacts"
-            )
+            faults.append("artifacts applies only with catalog; with root, they are below it. Remove artifacts")
         if self.catalog and self.schema_ and not (self.root or self.artifacts or on_databricks()):
-            faults.append(
-                "artifacts must be set with catalog, which stores only tables. Set a folder or URI for models"
-            )
+            faults.append("artifacts must be set with catalog, which stores only tables. Name a folder or URI")
         for modality, vectors in self.item_vectors.items():
             column = {"text": "text", "vector": "vector"}.get(vectors.kind)
             if column and (self.items is None or getattr(self.items.columns, column) is None):
@@ -154,9 +148,7 @@ class Config(Section):
         if self.stream is not None and self.events.sources:
             faults.append("stream: a log of several sources cannot be streamed yet. Remove this section")
         if self.stream is not None and self.catalog is not None:
-            faults.append(
-                "stream: not supported with a catalog, because users are looked up in files below root. Set root"
-            )
+            faults.append("stream: not supported with a catalog: it looks users up in files below root. Set root")
         return faults
 
     @property

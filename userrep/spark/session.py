@@ -30,9 +30,7 @@ _CORES = os.cpu_count() or 2
 _LOCAL = {
     "spark.driver.memory": "4g",
     "spark.sql.shuffle.partitions": str(_CORES),
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(
-        4 * _CORES
-    ),  # the default starts one task per file to list
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(4 * _CORES),  # by default, one task per file
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",

@@ -53,9 +53,7 @@ class DeltaFiles:
                 mode="ignore",
                 partition_by=list(partition_by),
                 configuration=dict(properties),
-                commit_properties=CommitProperties(
-                    max_commit_retries=0
-                ),  # a retry would commit a second creation as version 1
+                commit_properties=CommitProperties(max_commit_retries=0),  # a retry would commit a second version
                 raise_if_key_not_exists=False,  # the properties include Parquet settings
             )
 

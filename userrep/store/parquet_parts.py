@@ -38,10 +38,10 @@ from userrep.store.storage import (
 
 ROWS = 100_000  # per file: 50 MB of embeddings, about 200 MB of features
 _GROUP_ROWS = 16_384
-
-
 MANIFEST = "_manifest.json"
 _MOST_BYTES = 2**28  # of a manifest, which has one line per part
+
+IdPredicate = Callable[[pa.Array], NDArray[np.bool_]]
 
 
 class Part(NamedTuple):
@@ -91,7 +91,7 @@ def write_parts(rows: DataFrame, folder: str, *, order: Sequence[str]) -> list[P
 def write_parts_here(rows: StoredRows, columns: StructType, folder: str, *, order: Sequence[str]) -> list[Part]:
     """Write the same files as ``write_parts``, byte for byte, without Spark. ``columns`` is the export's Spark schema.
 
-    Cost: the ids of all rows are read once per part, the other columns once. Memory: the rows of one part.
+    Cost: the ids of all rows are read once per part, the rows once. Memory: the rows of one part.
     """
     key, stored = order[0], [(open_parquet(file), values) for file, values in rows.files]
     num_parts, parts = _num_parts(sum(file.metadata.num_rows for file, _ in stored)), []
@@ -119,9 +119,7 @@ def _part_name(part: int) -> str:
     return f"part-{part:05d}.parquet"
 
 
-def erase_from_parts(
-    spark: SparkSession, folder: str, is_erased: Callable[[pa.Array], NDArray[np.bool_]]
-) -> int | None:
+def erase_from_parts(spark: SparkSession, folder: str, is_erased: IdPredicate) -> int | None:
     """Erase rows from an export by ``user_id``; return their number, or None if the export no longer exists.
 
     ``is_erased`` returns, for an array of ids, which rows to erase. Parts with such rows are rewritten. The manifest is
@@ -145,25 +143,25 @@ def erase_from_parts(
 
     def erase(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for row in (row for batch in batches for row in batch.to_pylist()):
-            part, num_gone = _erase_from_part(folder, row["name"], is_erased)
-            yield pa.RecordBatch.from_pylist([part._asdict() | {"num_gone": num_gone}])
+            part, num_erased = _erase_from_part(folder, row["name"], is_erased)
+            yield pa.RecordBatch.from_pylist([part._asdict() | {"num_erased": num_erased}])
 
     parts = spark.createDataFrame([(name,) for name in names], "name STRING").repartition(max(1, len(names)))
-    results = parts.mapInArrow(erase, "name STRING, num_rows BIGINT, sha256 STRING, num_gone BIGINT").collect()
+    results = parts.mapInArrow(erase, "name STRING, num_rows BIGINT, sha256 STRING, num_erased BIGINT").collect()
     sha256 = {row.name: row.sha256 for row in sorted(results)}
     if sha256 != manifest["sha256"]:
         manifest |= {"num_rows": sum(row.num_rows for row in results), "sha256": sha256}
         write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
-    return sum(int(row.num_gone) for row in results)
+    return sum(int(row.num_erased) for row in results)
 
 
-def _erase_from_part(folder: str, name: str, is_erased: Callable[[pa.Array], NDArray[np.bool_]]) -> tuple[Part, int]:
+def _erase_from_part(folder: str, name: str, is_erased: IdPredicate) -> tuple[Part, int]:
     """Rewrite a part without the erased rows, if it has any; return the part and the number of erased rows."""
     rows = open_parquet(f"{folder}/{name}").read(use_threads=False)
-    is_gone_N = is_erased(combined(rows.column("user_id")))
-    if not is_gone_N.any():
+    is_erased_N = is_erased(combined(rows.column("user_id")))
+    if not is_erased_N.any():
         return Part(name, rows.num_rows, _sha256(*file_system(f"{folder}/{name}"))), 0
-    return _write(folder, name, "user_id", rows.filter(pa.array(~is_gone_N)), []), int(is_gone_N.sum())
+    return _write(folder, name, "user_id", rows.filter(pa.array(~is_erased_N)), []), int(is_erased_N.sum())
 
 
 def _sha256(files: pyarrow.fs.FileSystem, path: str) -> str:

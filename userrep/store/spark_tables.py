@@ -291,8 +291,6 @@ def _was_overtaken(error: Exception) -> bool:
 
 def _writer(rows: DataFrame, table: TableSchema, where: str | None) -> DataFrameWriter:
     writer = rows.select(*table.fields().names).write.format("delta")
-    if codec := dict(table.properties).get(
-        "parquet.compression"
-    ):  # the only table property that Spark's writer ignores
+    if codec := dict(table.properties).get("parquet.compression"):  # Spark's writer ignores this table property
         writer = writer.option("compression", codec)
     return writer.mode("append") if where is None else writer.mode("overwrite").option("replaceWhere", where)

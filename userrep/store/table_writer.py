@@ -110,9 +110,7 @@ def _dense(schema: pa.Schema) -> pa.Schema:
     """Declare the elements of vectors as non-null, which makes reads 20 % faster. Vectors with a null are refused."""
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False))
     is_vector = [pa.types.is_list(field.type) and pa.types.is_float32(field.type.value_type) for field in schema]
-    return pa.schema(
-        [field.with_type(vector) if match else field for field, match in zip(schema, is_vector, strict=True)]
-    )
+    return pa.schema([field.with_type(vector) if hit else field for field, hit in zip(schema, is_vector, strict=True)])
 
 
 def _dictionaries(target: Target) -> list[str]:

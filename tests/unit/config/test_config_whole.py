@@ -17,17 +17,17 @@ ARRIVING = {"path": "arriving"}
     [
         (
             {"events": EVENTS},
-            "exactly one of root and catalog must be set. Write root: PATH, or catalog: NAME and schema: NAME.",
+            "set either root: PATH, or catalog: NAME with schema: NAME, as the location of tables.",
         ),
-        ({**SMALLEST, "catalog": "main", "schema": "s"}, "exactly one of root and catalog must be set"),
+        ({**SMALLEST, "catalog": "main", "schema": "s"}, "set either root: PATH, or catalog: NAME"),
         ({"events": EVENTS, "catalog": "main"}, "catalog and schema must be set together."),
         (
             {"events": EVENTS, "catalog": "a", "schema": "b"},
-            "artifacts must be set with catalog, which stores only tables. Set a folder",
+            "artifacts must be set with catalog, which stores only tables. Name a folder",
         ),
         (
             {**SMALLEST, "artifacts": "/models"},
-            "artifacts applies only with catalog; with root, artifacts are stored below it. Remove artifacts.",
+            "artifacts applies only with catalog; with root, they are below it. Remove artifacts.",
         ),
         ({**CATALOG, "schema": "a`; DROP"}, "schema: not a valid name: use 1 to 64 of a-z"),
         ({**CATALOG, "catalog": "../etc"}, "catalog: not a valid name"),
@@ -65,7 +65,7 @@ ARRIVING = {"path": "arriving"}
         ),
         (
             {**CATALOG, "stream": {}},
-            "stream: not supported with a catalog, because users are looked up in files below root. Set root.",
+            "stream: not supported with a catalog: it looks users up in files below root. Set root.",
         ),
     ],
 )

@@ -186,6 +186,6 @@ def test_tables_in_a_catalog_are_refused() -> None:
 
 def test_a_stream_with_a_catalog_is_refused_with_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"stream: not supported with a catalog, because users are looked up in files below root"
+        UsageError, match=r"stream: not supported with a catalog: it looks users up in files below root"
     ):
         config_of(tmp_path, root=None, catalog="main", schema="users", stream={}, artifacts="/models")

@@ -193,7 +193,7 @@ class Erasure:
 
     def _affected_training_sets(self, erased: ErasedRows) -> list[str]:
         """Return the training sets whose snapshots have lost rows."""
-        touched = {snapshot_id(of["space_id"], of["as_of"], of["revision"]) for of in erased.partitions}
+        touched = {snapshot_id(key["space_id"], key["as_of"], key["revision"]) for key in erased.partitions}
         sets = self.tables.ledger(TRAINING_SETS, ("training_set_id", "snapshot_ids"))
         return sorted(row.training_set_id for row in sets if touched & set(row.snapshot_ids))
 

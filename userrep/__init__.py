@@ -1,8 +1,13 @@
 """One frozen user embedding for many downstream models.
 
-For consumers: ``EmbeddingJoin`` adds embeddings to labels in a Spark ML pipeline, ``EmbeddingModel`` computes them from
-features without Spark, ``embedding_udf`` in DataFrames and SQL; ``load_config`` reads a configuration. Each is imported
-when it is first used.
+The public API for consumers of embeddings:
+
+- ``EmbeddingJoin`` adds embeddings to labels in a Spark ML pipeline.
+- ``EmbeddingModel`` computes embeddings from features without Spark.
+- ``embedding_udf`` computes them in DataFrames and SQL.
+- ``load_config`` reads a configuration file.
+
+Each name is imported on first use.
 """
 
 from importlib import import_module

@@ -81,7 +81,7 @@ def test_a_night_publishes_one_snapshot_without_training(nights: Nights) -> None
             "take_inventory", "build_activity_tiles", "train_item_vectors", "refresh_user_features", "embed_users",
             "monitor_drift", "publish_snapshot",
         ]  # fmt: skip
-        assert f"moved on from the sums of {before}" in work.runs.stages[3].reason
+        assert f"updated from the sums of {before}" in work.runs.stages[3].reason
     assert nights.snapshots()[-2:] == [(DAYS[0], 1), (DAYS[1], 1)]
     assert nights.work(AS_OF).tables.read(schemas.REGISTRY).count() == spaces
     again = nights.work(DAYS[1])

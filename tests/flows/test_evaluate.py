@@ -35,7 +35,7 @@ from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SPACE_METRICS, USER_EMBEDDINGS
 from userrep.tiles.tiles import read_tiles
-from userrep.workflows.evaluate import evaluable, evaluate_space, plan_of
+from userrep.workflows.evaluate import evaluate_space, find_evaluable_space, plan_of
 from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
@@ -192,7 +192,7 @@ def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(
     for space_id, said in (
         ("s9", "space s9: not in the registry. Known spaces: s1, s2."),
         ("s2", "space s2 is retired; evaluate one that is in use."),
-        ("s1", "space s1 was trained with other columns, windows or item vectors than this configuration has (l1, "),
+        ("s1", "space s1 has lineage l1, but this configuration has "),
         ("S1", "space 'S1' is not a valid name"),
     ):
         answer = userrep("evaluate", "--config", config, "--out", tmp_path / "out", "--space", space_id)
@@ -202,10 +202,10 @@ def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(
 
 
 def test_a_retired_space_and_one_of_another_lineage_are_named(tmp_path: Path, site: Site) -> None:
-    with pytest.raises(UsageError, match="was trained with other columns, windows or item vectors"):
-        evaluable(site.work.tables, site.config.model_copy(update={"windows_days": [7]}), None)
+    with pytest.raises(UsageError, match="its columns, windows or item vectors differ"):
+        find_evaluable_space(site.work.tables, site.config.model_copy(update={"windows_days": [7]}), None)
     with pytest.raises(UsageError, match="not in the registry"):
-        evaluable(site.work.tables, site.config, "s404")
+        find_evaluable_space(site.work.tables, site.config, "s404")
 
 
 def test_a_log_too_short_after_the_training_is_refused_with_the_date_that_would_do(site: Site) -> None:

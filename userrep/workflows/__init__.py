@@ -1,1 +1,1 @@
-"""Applications: what a command or a job runs from its beginning to its end."""
+"""Workflows: the work of each command and job, from start to end."""

@@ -1,4 +1,4 @@
-"""What runs every night, and what puts history right: the daily refresh, backfills, and the list of stale dates."""
+"""The daily run and backfills: publish snapshots of the next date, of past dates and of stale dates."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,44 +12,44 @@ from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import STAGED
 from userrep.spaces.stale import stale_dates
 from userrep.workflows.pipeline import Pipeline
-from userrep.workflows.stream import open_days
+from userrep.workflows.stream import build_stream_bases
 
 _STAGES = (
     "take_inventory", "build_activity_tiles", "train_item_vectors", "refresh_user_features", "embed_users",
     "monitor_drift", "publish_snapshot",
 )  # fmt: skip
-DATES_PER_GROUP = 8  # of a backfill: what a killed one loses at most, and what shares one pass over the tiles
+DATES_PER_GROUP = 8  # dates of a backfill that share one pass over the tiles; a kill loses at most this many
 
 
 def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
-    """Bring the snapshots of the as-of date about, of all spaces in use: tiles, features, drift, gates; no training.
+    """Publish the snapshots of the as-of date for all spaces in use, without training.
 
-    Of the log only new and changed days are aggregated; the window sums move on by the days that enter and leave and
-    by what has changed. The features are made once; each space encodes them. Published dates that late data has made
-    stale are named, not rebuilt: that is ``backfill``'s. Where the configuration has a stream, or one has run, the
-    openings of the next days are made for it. ``on_time``: stamp the snapshots as if they had been made on
-    time, for replays of the past. Returns the spaces, the one that serves first.
+    Only new and changed days of the log are aggregated. The window sums are updated by the days that enter and leave
+    the windows and by changed days. Features are built once and encoded by each space. Published dates that late data
+    has made stale are reported, not rebuilt; ``backfill_stale`` rebuilds them. If the configuration has a stream, or
+    one has run before, the stream bases of the next dates are built. ``on_time``: stamp the snapshots as if this run
+    had been on time, to replay the past. Returns the spaces, the serving one first.
 
     Raises
     ------
     UsageError
         If there is no space yet.
     GateRefusedError
-        If a snapshot does not pass; those of the other spaces are published, and the one before goes on serving.
+        If a gate refuses a snapshot. Snapshots of the other spaces are published; earlier snapshots stay in use.
     AlreadyRunningError
-        If another night is at work on these tables.
+        If another daily run is active on these tables.
     """
-    with work.held("daily"):
+    with work.lease("daily"):
         return _daily(work, on_time=on_time)
 
 
 def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
     work.runs.expect(_STAGES)
-    spaces, as_of = refreshed_spaces(work), work.schedule.as_of
+    spaces, as_of = spaces_to_refresh(work), work.schedule.as_of
     work.build_activity_tiles()
     work.train_item_vectors([as_of])
     work.refresh_user_features()
-    refused = []
+    refusals = []
     for space in spaces:
         try:
             work.embed_users(space, [as_of])
@@ -57,30 +57,34 @@ def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
                 work.monitor_drift(space, as_of)
             work.publish_snapshots(space, [as_of], on_time=on_time)
         except GateRefusedError as error:
-            refused.append(str(error))
+            refusals.append(str(error))
     lineage_id = work.schedule.lineage_id
     if work.config.stream is not None or openings(work.tables, lineage_id):
-        open_days(work, as_of, work.schedule.versions)
-    found = stale_dates(work.tables, work.config)
+        build_stream_bases(work, as_of, work.schedule.versions)
+    stale_by_space = stale_dates(work.tables, work.config)
     for space in spaces:
-        stale = [day for day in found.get(space.space_id, []) if day != as_of]
+        stale = [day for day in stale_by_space.get(space.space_id, []) if day != as_of]
         if stale:
             work.report(
-                f"stale: {_listed(stale)} of space {space.space_id} were published before days of the log changed; "
-                "`userrep backfill --stale` rebuilds them"
+                f"stale: snapshots of space {space.space_id} for {_listed(stale)} were published before the log "
+                "changed; run `userrep backfill --stale` to rebuild them"
             )
         needed = work.schedule.snapshot_dates(space)
         expire_snapshots(work.tables, space, work.config.snapshots, today=as_of, needed=needed, report=work.report)
-    if refused:
-        raise GateRefusedError("\n".join(refused))
+    if refusals:
+        raise GateRefusedError("\n".join(refusals))
     return spaces
 
 
-def refreshed_spaces(work: Pipeline) -> list[Space]:
-    """Return the spaces in use that this configuration can refresh; those of other item vectors are named.
+def spaces_to_refresh(work: Pipeline) -> list[Space]:
+    """Return the spaces in use that have the lineage of this configuration; report the others.
 
-    Where none in use is of this configuration: the space that jobs after training work on. Raises UsageError if there
-    is none either.
+    If no space in use has it, return the one that ``Schedule.space_to_use`` chooses.
+
+    Raises
+    ------
+    UsageError
+        If no space has the lineage of this configuration.
     """
     registry, lineage_id, spaces = work.schedule.registry, work.schedule.lineage_id, []
     for space_id, why in registry.spaces_in_use().items():
@@ -89,20 +93,25 @@ def refreshed_spaces(work: Pipeline) -> list[Space]:
             spaces.append(space)
         else:
             work.report(
-                f"space {space_id} ({why}) is not refreshed: its item vectors are {space.lineage_id}, those of this "
-                f"configuration {lineage_id}; run daily with the configuration that it was trained with, too"
+                f"space {space_id} ({why}) is not refreshed: it uses item vectors {space.lineage_id}, this "
+                f"configuration {lineage_id}; also run `userrep daily` with the configuration it was trained with"
             )
     return spaces or [work.schedule.space_to_use()]
 
 
 def backfill(work: Pipeline, dates: Sequence[date]) -> None:
-    """Build and publish snapshots of many dates as if they had been built on time; what is up to date is skipped.
+    """Build and publish snapshots of many dates as if they had been built on time. Dates up to date are skipped.
 
-    Groups of dates share one pass over the tiles of all their windows; each group is published before the next is
-    begun, so that a killed backfill goes on where it was. A published date that is rebuilt gets a new revision, by
-    the clock. Raises AlreadyRunningError if another backfill is at work on these tables.
+    The dates of a group share one pass over the tiles. Each group is published before the next one starts, so a
+    killed backfill continues where it stopped. A published date that is rebuilt gets a new revision, available from
+    the time of this run.
+
+    Raises
+    ------
+    AlreadyRunningError
+        If another backfill is active on these tables.
     """
-    with work.held("backfill"):
+    with work.lease("backfill"):
         for day in (dates[0], dates[-1]):
             work.schedule.inventory.check_as_of(day)
         space = work.schedule.space_to_use()
@@ -123,33 +132,42 @@ def _publish_dates(work: Pipeline, space: Space, dates: Sequence[date]) -> None:
 
 
 def backfill_stale(work: Pipeline) -> None:
-    """Rebuild the published dates of the spaces in use that late data has made stale; nothing else is touched.
+    """Rebuild only the published dates of the spaces in use that late data has made stale.
 
-    Raises AlreadyRunningError if another backfill is at work on these tables.
+    Raises
+    ------
+    AlreadyRunningError
+        If another backfill is active on these tables.
     """
-    with work.held("backfill"):
+    with work.lease("backfill"):
         _backfill_stale(work)
 
 
 def _backfill_stale(work: Pipeline) -> None:
-    spaces = refreshed_spaces(work)
+    spaces = spaces_to_refresh(work)
     work.build_activity_tiles()
-    found = stale_dates(work.tables, work.config)
+    stale_by_space = stale_dates(work.tables, work.config)
     for space in spaces:
-        stale = found.get(space.space_id, [])
+        stale = stale_by_space.get(space.space_id, [])
         if not stale:
-            work.report(f"no published date of space {space.space_id} is stale")
+            work.report(f"space {space.space_id} has no stale snapshot")
             continue
-        work.report(f"stale: {_listed(stale)} of space {space.space_id}")
+        work.report(f"stale: snapshots of space {space.space_id} for {_listed(stale)}")
         _publish_dates(work, space, stale)
 
 
 def dates_between(first: date, last: date, every_days: int) -> list[date]:
-    """Return ``first``, and every so many days on, up to ``last``. Raises UsageError if there is no date."""
+    """Return every ``every_days``-th date from ``first`` to ``last``, both inclusive.
+
+    Raises
+    ------
+    UsageError
+        If ``every_days`` is below 1, or ``first`` is after ``last``.
+    """
     if every_days < 1:
-        raise UsageError(f"--every {every_days}: a number of days, 1 or more.")
+        raise UsageError(f"--every: must be at least 1 day, got {every_days}.")
     if first > last:
-        raise UsageError(f"--from {first} lies after --to {last}: no date in between.")
+        raise UsageError(f"--from {first} is after --to {last}. Swap them.")
     return [first + timedelta(days=k) for k in range(0, (last - first).days + 1, every_days)]
 
 

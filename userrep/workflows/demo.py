@@ -1,4 +1,4 @@
-"""The demo: a generated log, the whole pipeline on it, and a table of what happened."""
+"""The demo: its configuration, its as-of date and the event log it generates."""
 
 from collections.abc import Callable
 from datetime import date
@@ -17,17 +17,17 @@ AS_OF = date(2024, 5, 25)
 
 
 def demo_config(overrides: list[str]) -> Config:
-    """Load the demo's configuration as if it were ``conf/demo.yaml`` below the working directory."""
+    """Load the configuration of the demo. Its paths are resolved as in ``conf/demo.yaml`` of the working directory."""
     return load_config(CONFIG, overrides, folder="conf")
 
 
 def ensure_log(spark: SparkSession, config: Config, spec: LogSpec, report: Callable[[str], None]) -> bool:
-    """Generate the log of a configuration, unless this very log is there. Returns whether it was generated."""
+    """Generate the event log of a configuration unless the same log exists; return True if it was generated."""
     folder = str(Path(config.events.all_sources["events"].path).parent)
-    stamp, wanted = f"{folder}/spec-hash", short_hash(vars(spec)).encode()
-    if exists(stamp) and read_bytes(stamp, max_bytes=100) == wanted:
+    hash_file, spec_hash = f"{folder}/spec-hash", short_hash(vars(spec)).encode()
+    if exists(hash_file) and read_bytes(hash_file, max_bytes=100) == spec_hash:
         return False
-    report(f"generating {spec.num_users:,} users' events of {spec.num_days} days into {folder}")
+    report(f"generating {spec.num_days} days of events for {spec.num_users:,} users in {folder}")
     generate_log(spark, spec, folder)
-    write_bytes(stamp, wanted)
+    write_bytes(hash_file, spec_hash)
     return True

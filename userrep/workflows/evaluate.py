@@ -1,4 +1,4 @@
-"""Evaluate a space on the owner's log: build what its dates lack, judge it beside baselines, write what was found."""
+"""``userrep evaluate``: build the features an evaluation needs, compare a space with baselines, write the results."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,21 +18,19 @@ from userrep.workflows.pipeline import Pipeline
 
 
 def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:
-    """Evaluate a space, the one that serves without an id; ``out`` is checked already.
+    """Evaluate a space and write the results to ``out``. ``space_id`` None: the serving space.
 
-    Returns the results, and what ``metrics.json`` holds of them.
-
-    Tiles, item vectors and features of the evaluation's dates are built by the pipeline's own stages where they are
-    missing. Nothing is published, and no registry is touched.
+    The caller has checked ``out``. Missing tiles, item vectors and features of the evaluation dates are built first.
+    Nothing is published, and the registry does not change. Returns the results and the content of ``metrics.json``.
 
     Raises
     ------
     UsageError
-        If the space cannot be evaluated: unknown, retired, of another configuration, or trained up to so late a date
-        that the log has no room for labels after it.
+        If the space is unknown, retired or of another configuration, or if the log ends too soon after its training
+        for labels.
     """
     work.check()
-    space = evaluable(work.tables, work.config, space_id)
+    space = find_evaluable_space(work.tables, work.config, space_id)
     plan = prepared(work, space)
     with work.runs.stage("evaluate_space") as run:
         results = evaluate(
@@ -44,17 +42,20 @@ def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Resu
             representations=representations(),
             report=work.report,
         )
-        found = write_results(work.tables, results, out)
+        metrics = write_results(work.tables, results, out)
         run.num_rows = sum(results.manifest["num_rows"].values())
         run.reason = f"space {space.space_id}, {len(results.measured)} figures in {out}"
-        touched = [task for task, is_akin in results.akin.items() if is_akin]
-        run.outputs = {"evaluation_id": found["evaluation_id"], "space_id": space.space_id, "out": out}
-        run.outputs["touched_by_training_heads"] = touched
-    return results, found
+        akin_tasks = [task for task, is_akin in results.akin.items() if is_akin]
+        run.outputs = {"evaluation_id": metrics["evaluation_id"], "space_id": space.space_id, "out": out}
+        run.outputs["touched_by_training_heads"] = akin_tasks
+    return results, metrics
 
 
 def prepared(work: Pipeline, space: Space) -> Plan:
-    """Choose the dates, and build what they lack. ``work``: of the day after the log's last, for labels are tiles."""
+    """Choose the evaluation dates and build their missing tiles, item vectors and features; return the plan.
+
+    The as-of date of ``work`` must be the day after the last day of the log, since labels are read from tiles.
+    """
     plan = plan_of(work, space)
     assert work.schedule.as_of >= plan.end, f"tiles end on {work.schedule.as_of}, labels on {plan.end}"
     work.build_activity_tiles()
@@ -64,7 +65,7 @@ def prepared(work: Pipeline, space: Space) -> Plan:
 
 
 def plan_of(work: Pipeline, space: Space) -> Plan:
-    """Choose the dates by the log and by what the space was trained on."""
+    """Choose the evaluation dates, after the training of the space and within the log."""
     settings = work.config.evaluation
     return make_plan(
         until=space.trained_until,
@@ -76,21 +77,21 @@ def plan_of(work: Pipeline, space: Space) -> Plan:
     )
 
 
-def evaluable(tables: Tables, config: Config, space_id: str | None) -> Space:
-    """Return a space, the one that serves without an id, if it is in use and of this configuration.
+def find_evaluable_space(tables: Tables, config: Config, space_id: str | None) -> Space:
+    """Return a space that can be evaluated with this configuration. ``space_id`` None: the serving space.
 
     Raises
     ------
     UsageError
-        If it is not.
+        If the space is unknown or retired, or has another lineage than the configuration.
     """
     space = find_space(tables, space_id)
     if space.state == registry.RETIRED:
-        raise UsageError(f"space {space.space_id} is retired; evaluate one that is in use.")
+        raise UsageError(f"space {space.space_id} is retired. Choose a space in use.")
     lineage_id = lineage_of(config)
     if space.lineage_id != lineage_id:
         raise UsageError(
-            f"space {space.space_id} was trained with other columns, windows or item vectors than this configuration "
-            f"has ({space.lineage_id}, here {lineage_id}); use the configuration of then."
+            f"space {space.space_id} has lineage {space.lineage_id}, but this configuration has {lineage_id}: "
+            "its columns, windows or item vectors differ. Use the configuration the space was trained with."
         )
     return space

@@ -1,4 +1,4 @@
-"""Exports: Parquet folders with a manifest beside the data, for whoever does not read Delta."""
+"""Exports of embeddings, features and item vectors as Parquet folders with a manifest, for readers without Delta."""
 
 import json
 import re
@@ -36,33 +36,39 @@ from userrep.store.storage import (
 from userrep.store.tables import Tables, matches
 from userrep.utc import utc_now
 
-_MOST_ROWS_HERE = 1_000_000  # above, Spark writes an export
+_MOST_ROWS_HERE = 1_000_000  # Spark writes larger exports
 
 
 def check_out(out: str) -> None:
-    """Refuse to write into a folder that holds anything but an export, whole or cut off. Nothing is made or changed.
+    """Check that a folder is empty, missing, or contains only a complete or interrupted export. Changes nothing.
 
     Raises
     ------
     UsageError
-        If the folder has other contents, is a file, or lies where this user may not write.
+        If the folder has other contents, is a file, or this user may not write there.
     """
     names = names_in_out(out)
-    names = [name for name in names if not name.startswith(staged_name(MANIFEST))]  # killed before anything else
-    foreign = sorted(name for name in names if not _is_of_an_export(name))
+    names = [name for name in names if not name.startswith(staged_name(MANIFEST))]  # left by a kill right at the start
+    foreign = sorted(name for name in names if not _is_export_file(name))
     if names and (foreign or MANIFEST not in names):
-        found = f" ({', '.join(foreign[:3])})" if foreign else ""
-        raise UsageError(f"--out {out}: the folder is not empty and holds no earlier export{found}; name another one.")
+        shown = f" ({', '.join(foreign[:3])})" if foreign else ""
+        raise UsageError(
+            f"--out {out}: the folder is not empty and is not an earlier export{shown}. Choose another folder."
+        )
 
 
-def _is_of_an_export(name: str) -> bool:
+def _is_export_file(name: str) -> bool:
     return name == MANIFEST or re.fullmatch(r"\.?part-.+\.parquet.*", name) is not None
 
 
 def export_embeddings(
     tables: Tables, config: Config, space: Space, as_of: date, out: str, *, recorded: bool = True
 ) -> dict[str, Any]:
-    """Write the newest revision of a snapshot: user_id, as_of, embedding. Returns the manifest."""
+    """Export the newest revision of a snapshot; return the manifest.
+
+    One row per user: user_id string, as_of date, embedding list<float>, sorted by user_id.
+    ``recorded``: record the folder, so that ``userrep forget`` erases users there.
+    """
     snapshot = newest_snapshot(tables, space.space_id, as_of)
 
     def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
@@ -73,10 +79,10 @@ def export_embeddings(
     rows = _Rows(
         "user_id STRING, as_of DATE, embedding ARRAY<FLOAT>",
         lambda: tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", "as_of", "embedding"),
-        _stored(tables, USER_EMBEDDINGS, snapshot.key, finish),
+        _stored_rows(tables, USER_EMBEDDINGS, snapshot.key, finish),
     )
     manifest = load_artifact(artifact_folder(config, space), space.content_hash).manifest
-    about = {
+    details = {
         "space_id": space.space_id,
         "snapshot_id": snapshot.snapshot_id,
         "revision": snapshot.revision,
@@ -86,22 +92,25 @@ def export_embeddings(
         "metric": "cosine",
     }
     _record(tables, out, "embeddings", as_of, recorded=recorded)
-    return _write(rows, out, "embeddings", as_of, about, order=["user_id"], num_rows=snapshot.num_users)
+    return _write(rows, out, "embeddings", as_of, details, order=["user_id"], num_rows=snapshot.num_users)
 
 
 def export_features(
     tables: Tables, config: Config, lineage_id: str, as_of: date, out: str, *, recorded: bool = True
 ) -> dict[str, Any]:
-    """Write the user features of a date: user_id, as_of, one column per block. Returns the manifest.
+    """Export the user features of a date; return the manifest.
+
+    One row per user: user_id, as_of, one column per block, sorted by user_id.
+    ``recorded``: record the folder, so that ``userrep forget`` erases users there.
 
     Raises
     ------
     UsageError
-        If they are not built.
+        If the features of this date are not built.
     """
     built = feature_sets(tables, lineage_id).get(as_of)
     if built is None:
-        raise UsageError(f"no features of {as_of}: `userrep pipeline --as-of {as_of}` builds them.")
+        raise UsageError(f"no features for {as_of}. Run `userrep pipeline --as-of {as_of}` to build them.")
     spec = FeatureSpec.of(config)
     columns = {name: kind for name, kind in spec.columns() if name != "is_exact"}
 
@@ -112,27 +121,27 @@ def export_features(
     rows = _Rows(
         ", ".join(["user_id STRING, as_of DATE", *(f"`{name}` {kind}" for name, kind in columns.items())]),
         lambda: read_features(tables, config, lineage_id, [as_of]).select("user_id", "as_of", *columns),
-        _stored(tables, features_table(config, lineage_id), {"as_of": as_of}, finish),
+        _stored_rows(tables, features_table(config, lineage_id), {"as_of": as_of}, finish),
     )
-    about = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
+    details = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
     _record(tables, out, "features", as_of, recorded=recorded)
-    return _write(rows, out, "features", as_of, about, order=["user_id"], num_rows=built.num_users)
+    return _write(rows, out, "features", as_of, details, order=["user_id"], num_rows=built.num_users)
 
 
 def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: date, out: str) -> dict[str, Any]:
-    """Write the item vectors that features of a date use: modality, item_id, vector. Returns the manifest.
+    """Export the item vectors that the features of a date use; return the manifest.
 
-    There are no users in it, so it is not recorded.
+    One row per modality and item: modality, item_id, vector. The export contains no users, so it is not recorded.
 
     Raises
     ------
     UsageError
-        If the version is not there.
+        If this version of the item vectors is not built.
     """
     versions = versions_of(tables, config, anchor=as_of)
     valid_from = versions.valid_at(as_of)
     if valid_from not in versions.present:
-        raise UsageError(f"no item vectors for {as_of}: `userrep pipeline --as-of {as_of}` builds them.")
+        raise UsageError(f"no item vectors for {as_of}. Run `userrep pipeline --as-of {as_of}` to build them.")
 
     def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
         return batch.select(["item_id", "vector"]).add_column(
@@ -142,11 +151,11 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
     rows = _Rows(
         "modality STRING, item_id STRING, vector ARRAY<FLOAT>",
         lambda: read_vectors(tables, lineage_id, valid_from).select("modality", "item_id", "vector"),
-        _stored(tables, ITEM_VECTORS, {"lineage_id": lineage_id, "valid_from": valid_from}, finish),
+        _stored_rows(tables, ITEM_VECTORS, {"lineage_id": lineage_id, "valid_from": valid_from}, finish),
     )
     num_vectors = sum(made_versions(tables, lineage_id)[valid_from].num_vectors.values())
-    about = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
-    return _write(rows, out, "item-vectors", as_of, about, order=["item_id", "modality"], num_rows=num_vectors)
+    details = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
+    return _write(rows, out, "item-vectors", as_of, details, order=["item_id", "modality"], num_rows=num_vectors)
 
 
 EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -157,12 +166,12 @@ EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def _record(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool) -> None:
-    """Record where rows of users go, before the first does: who is erased is erased there too.
+    """Record the folder of an export before its first row is written, so that erasure can reach it.
 
     Raises
     ------
     UsageError
-        If the export is to be ``recorded`` and the tables cannot be written to.
+        If ``recorded`` and the tables are not writable.
     """
     check_out(out)
     if not recorded:
@@ -171,8 +180,8 @@ def _record(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool)
         check_writable(tables.artifacts_root)
     except UsageError as error:
         raise UsageError(
-            f"{error} The export is to be recorded there, so that `userrep forget` erases users in {out}, too; "
-            "--unrecorded exports without a record."
+            f"{error} userrep records exports there, so that `userrep forget` also erases users in {out}. "
+            "Use --unrecorded to export without a record."
         ) from None
     row = {"path": absolute(out.rstrip("/") or "/"), "what": what, "as_of": as_of, "exported_at": utc_now()}
     tables.add(EXPORTS_LEDGER, [row])
@@ -180,20 +189,20 @@ def _record(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool)
 
 
 class _Rows(NamedTuple):
-    """Rows to export: their columns as DDL, how Spark reads them, and the files that have them, if any may be read."""
+    """Rows to export: columns as DDL, how Spark reads them, and their files if they can be read without Spark."""
 
     ddl: str
     read: Callable[[], DataFrame]
     stored: StoredRows | None = None
 
 
-def _stored(
+def _stored_rows(
     tables: Tables,
     table: TableSchema,
     key: Mapping[str, Any],
     finish: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch],
 ) -> StoredRows | None:
-    """Name the files of a partition; None where they cannot be read beside Spark."""
+    """Return the files of a partition, or None if the tables cannot be read without Spark."""
     if not isinstance(tables, FileTables):
         return None
     files = tables.files(table, matches([key]))
@@ -205,37 +214,38 @@ def _write(
     out: str,
     what: str,
     as_of: date,
-    about: dict[str, Any],
+    details: dict[str, Any],
     *,
     order: list[str],
     num_rows: int,
 ) -> dict[str, Any]:
-    """Write rows as Parquet, in parts by the first column of ``order``, with a manifest that names each file's SHA-256.
+    """Write sorted rows as Parquet parts, with a manifest that has the SHA-256 of each file; return the manifest.
 
-    Up to a million rows of files (``num_rows``) are written by this process, without Spark: the same bytes.
+    If the rows can be read from files and ``num_rows`` is at most a million, this process writes the same bytes
+    without Spark.
 
-    From before the first file to after the last one the manifest says ``incomplete``: an export that was killed is
-    known as one, and the next takes its place. That holds where nothing can be renamed, too.
+    The state in the manifest is ``incomplete`` until the last file is written. The next export therefore recognizes
+    and replaces a killed one, also in stores without rename.
     """
     check_out(out)
     folder = absolute(out.rstrip("/") or "/")
     files, path = file_system(folder)
     files.create_dir(path, recursive=True)
-    begun = {"state": "incomplete", "what": what, "as_of": as_of}
-    _write_manifest(folder, begun)
+    incomplete = {"state": "incomplete", "what": what, "as_of": as_of}
+    _write_manifest(folder, incomplete)
     _delete_others(folder, set())
     columns = fields_of(rows.ddl)
     if rows.stored is not None and num_rows <= _MOST_ROWS_HERE:
         parts = write_parts_here(rows.stored, columns, folder, order=order)
     else:
         parts = write_parts(rows.read(), folder, order=order)
-    _delete_others(folder, {part.name for part in parts})  # what a task has left that was run twice
+    _delete_others(folder, {part.name for part in parts})  # leftovers of tasks that Spark ran twice
     manifest = {
-        **begun,
+        **incomplete,
         "state": "complete",
         "num_rows": sum(part.num_rows for part in parts),
         "columns": {field.name: field.dataType.simpleString() for field in columns},
-        **about,
+        **details,
         "exported_at": datetime.now(UTC),
         "sha256": {part.name: part.sha256 for part in parts},
     }
@@ -249,5 +259,5 @@ def _write_manifest(folder: str, manifest: dict[str, Any]) -> None:
 
 def _delete_others(folder: str, names: set[str]) -> None:
     for name in folder_names(folder):
-        if name not in (MANIFEST, *names) and _is_of_an_export(name):
+        if name not in (MANIFEST, *names) and _is_export_file(name):
             delete_file(f"{folder}/{name}")

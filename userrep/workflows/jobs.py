@@ -1,4 +1,4 @@
-"""The jobs by name: what ``userrep run JOB`` and the entry points in jobs/ call."""
+"""The jobs by name, as ``userrep run JOB`` and the entry points in jobs/ run them."""
 
 import argparse
 import signal
@@ -28,18 +28,18 @@ def _build_user_features(pipeline: Pipeline, *, retrain: bool = False) -> None:
     pipeline.build_user_features(pipeline.schedule.feature_dates(retrain=retrain), force=[pipeline.schedule.as_of])
 
 
-def _space(pipeline: Pipeline) -> Space:
-    """The space whose turn it is: one that was just trained and has no snapshot yet, else the one to go on with."""
+def _job_space(pipeline: Pipeline) -> Space:
+    """Return the space a job works on: a candidate without a first snapshot if there is one, else the space to use."""
     return pipeline.schedule.unfinished_candidate() or pipeline.schedule.space_to_use()
 
 
 def _embed_users(pipeline: Pipeline) -> None:
-    space = _space(pipeline)
+    space = _job_space(pipeline)
     pipeline.embed_users(space, pipeline.schedule.snapshot_dates(space))
 
 
 def _publish_snapshot(pipeline: Pipeline) -> None:
-    space = _space(pipeline)
+    space = _job_space(pipeline)
     pipeline.publish_snapshots(space, pipeline.schedule.snapshot_dates(space))
     pipeline.promote_first(space)
 
@@ -65,7 +65,7 @@ JOBS: dict[str, Callable[[Pipeline], object]] = {
     "train_return_propensity": lambda pipeline: pipeline.train_return_propensity(pipeline.schedule.space_to_use()),
 }
 
-# Those that choose dates, for the dates that train_autoencoder needs next.
+# Jobs that take --retrain: they also cover the dates that train_autoencoder needs next.
 FOR_RETRAINING: dict[str, Callable[[Pipeline], object]] = {
     "train_item_vectors": partial(_train_item_vectors, retrain=True),
     "build_user_features": partial(_build_user_features, retrain=True),
@@ -73,30 +73,36 @@ FOR_RETRAINING: dict[str, Callable[[Pipeline], object]] = {
 
 
 def run_job(pipeline: Pipeline, name: str, *, retrain: bool = False) -> None:
-    """Run a job of ``JOBS``. Raises AlreadyRunningError if the same one is at work on these tables."""
-    with pipeline.held(name):
+    """Run a job of ``JOBS``.
+
+    Raises
+    ------
+    AlreadyRunningError
+        If another process runs the same job on these tables.
+    """
+    with pipeline.lease(name):
         (FOR_RETRAINING if retrain else JOBS)[name](pipeline)
 
 
 def job_main(name: str, description: str | None) -> int:
-    """Run one job from the command line of an entry point in jobs/; returns the exit code."""
+    """Run one job from the command line of an entry point in jobs/; return the exit code."""
     parser = _parser(name, description)
     parser.add_argument(
-        "--as-of", type=read_day, help="as-of date, YYYY-MM-DD: events before its 00:00 UTC count "
-        "(default: the day after the log's last)"
+        "--as-of", type=read_day, help="as-of date, YYYY-MM-DD; the run uses events before 00:00 UTC of this date "
+        "(default: the day after the last day of the log)"
     )  # fmt: skip
     if name in FOR_RETRAINING:
-        parser.add_argument("--retrain", action="store_true", help="for a new space, although one is there")
+        parser.add_argument("--retrain", action="store_true", help="also prepare the dates for training a new space")
     arguments = parser.parse_args()
     work = partial(run_job, name=name, retrain=getattr(arguments, "retrain", False))
-    return _ended(name, arguments, work, as_of=arguments.as_of)
+    return _run_work(name, arguments, work, as_of=arguments.as_of)
 
 
 def evaluation_main(description: str | None) -> int:
-    """Run jobs/evaluate_space.py from its command line; returns the exit code."""
+    """Run jobs/evaluate_space.py from its command line; return the exit code."""
     parser = _parser("evaluate_space", description)
-    parser.add_argument("--space", help="the space's id (default: the one that serves)")
-    parser.add_argument("--out", required=True, help="new folder or URI to write figures to")
+    parser.add_argument("--space", help="space id (default: the serving space)")
+    parser.add_argument("--out", required=True, help="new folder or URI for the results")
     arguments = parser.parse_args()
 
     def work(pipeline: Pipeline) -> None:
@@ -104,14 +110,14 @@ def evaluation_main(description: str | None) -> int:
 
         evaluate_space(pipeline, arguments.space, arguments.out)
 
-    return _ended("evaluate_space", arguments, work, before=lambda: check_new_folder(arguments.out))
+    return _run_work("evaluate_space", arguments, work, before=lambda: check_new_folder(arguments.out))
 
 
 def erasure_main(description: str | None) -> int:
-    """Run jobs/forget_users.py from its command line; returns the exit code."""
+    """Run jobs/forget_users.py from its command line; return the exit code."""
     parser = _parser("forget_users", description)
-    parser.add_argument("--users", type=Path, metavar="FILE", help="text, one user id a line")
-    parser.add_argument("--now", action="store_true", help="remove files of older versions at once")
+    parser.add_argument("--users", type=Path, metavar="FILE", help="text file, one user id per line")
+    parser.add_argument("--now", action="store_true", help="remove files of older table versions immediately")
     arguments = parser.parse_args()
     user_ids: list[str] = []
 
@@ -122,14 +128,14 @@ def erasure_main(description: str | None) -> int:
     def read() -> None:
         user_ids.extend(read_ids(arguments.users) if arguments.users else [])
 
-    return _ended("forget_users", arguments, work, before=read)
+    return _run_work("forget_users", arguments, work, before=read)
 
 
 def stream_main(description: str | None) -> int:
-    """Run jobs/stream_embeddings.py from its command line; returns the exit code."""
+    """Run jobs/stream_embeddings.py from its command line; return the exit code."""
     parser = _parser("stream_embeddings", description)
-    parser.add_argument("--until-empty", action="store_true", help="take what has arrived, then end")
-    parser.add_argument("--new-query-id", metavar="NAME", help="begin a new stream of this name")
+    parser.add_argument("--until-empty", action="store_true", help="process the events that have arrived, then exit")
+    parser.add_argument("--new-query-id", metavar="NAME", help="start a new stream with this name")
     arguments = parser.parse_args()
     is_stopping = stop_on_signals()
 
@@ -143,15 +149,15 @@ def stream_main(description: str | None) -> int:
             is_stopping=is_stopping,
         )
 
-    return _ended("stream_embeddings", arguments, work)
+    return _run_work("stream_embeddings", arguments, work)
 
 
 def stop_on_signals() -> Callable[[], bool]:
-    """Let SIGTERM and Ctrl-C ask for an end instead of making one; what is returned says whether they have."""
-    got: list[int] = []
+    """Catch SIGTERM and SIGINT for a graceful stop; return a function that tells if one has arrived."""
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: got.append(number))
-    return lambda: bool(got)
+        signal.signal(number, lambda number, _: received.append(number))
+    return lambda: bool(received)
 
 
 def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -160,11 +166,11 @@ def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, help="configuration file (YAML)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a setting")
-    parser.add_argument("--run-id", metavar="ID", help="of all stages (default: USERREP_RUN_ID, or a new one)")
+    parser.add_argument("--run-id", metavar="ID", help="run id of all stages (default: USERREP_RUN_ID or a new id)")
     return parser
 
 
-def _ended(
+def _run_work(
     name: str,
     arguments: argparse.Namespace,
     work: Callable[[Pipeline], object],
@@ -172,24 +178,24 @@ def _ended(
     as_of: date | None = None,
     before: Callable[[], object] = lambda: None,
 ) -> int:
-    """Do a job's work, after what is to be checked ``before`` Spark starts; say what went wrong, if anything did."""
+    """Run the work of a job and print any error; return the exit code. ``before``: checks made before Spark starts."""
     try:
         begin_run(arguments.run_id)
         config = load_config(arguments.config, arguments.set)
         before()
         spark = get_session(config.spark.master, config.spark.conf, app_name=name)
         work(Pipeline(config, spark, as_of))
-    except Exception as error:  # whatever Spark throws: one line here, the rest is in Spark's own log
-        return _failed(name, error)
+    except Exception as error:  # anything Spark throws: one line here, the details are in Spark's log
+        return _report_error(name, error)
     finally:
         end_run()
     return 0
 
 
-def _failed(name: str, error: Exception) -> int:
-    """Say what went wrong; return the exit code."""
-    if said := cause_outside(error):
-        say_why([said], who=name)
+def _report_error(name: str, error: Exception) -> int:
+    """Print an error on stderr; return its exit code."""
+    if cause := cause_outside(error):
+        say_why([cause], who=name)
     elif isinstance(error, UserrepError):
         say_why(error.faults if isinstance(error, UsageError) else [str(error)], who=name)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""The record of what ran: one row of ``job_runs`` per stage, with what went in, what came out, and how it ended."""
+"""The record of a run: one row of ``job_runs`` per stage, with its inputs, outputs, duration and outcome."""
 
 import json
 import time
@@ -17,12 +17,12 @@ from userrep.store.schemas import JOB_RUNS, TableSchema
 from userrep.store.tables import Tables
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
-_WORTH_TELLING = 5.0  # seconds of a stage
+_LONG_STAGE = 5.0  # seconds
 
 
 @dataclass
 class StageRun:
-    """What a stage says of itself while it runs; ``reason`` is why it ran, or why it did not need to."""
+    """The record that a stage fills in while it runs. ``reason``: why it ran, was skipped or failed."""
 
     stage: str
     outcome: str = DONE
@@ -32,12 +32,12 @@ class StageRun:
     outputs: dict[str, object] = field(default_factory=dict)
 
     def skip(self, reason: str) -> None:
-        """Say that the stage's outputs are up to date."""
+        """Mark the stage as skipped because its outputs are up to date."""
         self.outcome, self.reason = SKIPPED, reason
 
 
 class Runs:
-    """Stages of one run, recorded as they end. Its id: that of the process's run, where it has one."""
+    """The stages of one run, each recorded when it ends. ``run_id``: the id of the process's run, or a new one."""
 
     def __init__(self, tables: Tables, config: Config, *, report: Callable[[str], None] = to_stderr) -> None:
         self.run_id = this_run_id()
@@ -53,30 +53,35 @@ class Runs:
         return code_hash()
 
     def expect(self, stages: Sequence[str]) -> None:
-        """Announce the stages of the run. From now on, a line is printed when a long stage begins.
+        """Set the stages of the run, so that a line is printed when a long one starts.
 
-        Long is a stage that took five seconds or more when it last did something, or that has never run here. Cost: one
-        read of the ledger of runs.
+        A stage is long if it took five seconds or more the last time it was not skipped, or if it has never run on
+        these tables. Cost: one read of the ``job_runs`` ledger.
         """
         self._expected = stages
         done = [run for run in self._tables.ledger(JOB_RUNS) if run.outcome == DONE]
         self._last_seconds = {run.stage: run.seconds for run in sorted(done, key=lambda run: run.started_at)}
 
-    def _tell_begin(self, name: str) -> None:
-        if name not in self._expected or self._last_seconds.get(name, _WORTH_TELLING) < _WORTH_TELLING:
+    def _report_start(self, name: str) -> None:
+        if name not in self._expected or self._last_seconds.get(name, _LONG_STAGE) < _LONG_STAGE:
             return
-        place = f"stage {self._expected.index(name) + 1} of {len(self._expected)}"
-        last = f"{self._last_seconds[name]:.0f} s last time" if name in self._last_seconds else "first run"
-        self.report(f"{place}: {name} ({last})")
+        position = f"stage {self._expected.index(name) + 1} of {len(self._expected)}"
+        duration = f"{self._last_seconds[name]:.0f} s last time" if name in self._last_seconds else "first run"
+        self.report(f"{position}: {name} ({duration})")
 
     @contextmanager
     def stage(self, name: str, inputs: Sequence[TableSchema] = ()) -> Iterator[StageRun]:
-        """Time a stage and record it, with the versions of its inputs as they are at its start, and Spark's work.
+        """Run a block as a stage: time it and record it with its Spark work and the table versions of its inputs.
 
-        Raises AlreadyRunningError if another run has taken the place of this one.
+        The versions are those at the start of the stage.
+
+        Raises
+        ------
+        AlreadyRunningError
+            If another run has taken over a lease of this run.
         """
         check_held()
-        self._tell_begin(name)
+        self._report_start(name)
         run, started = StageRun(name), datetime.now(UTC)
         clock, work = time.monotonic(), SparkWork(self._tables.spark)
         versions = {table.name: self._tables.version(table) for table in inputs}
@@ -86,22 +91,22 @@ class Runs:
         except BaseException as error:
             run.outcome, run.reason = FAILED, (str(error).splitlines() or [type(error).__name__])[0][:500]
             run.seconds = time.monotonic() - clock
-            with suppress(Exception):  # the stage's own error is the one to tell
+            with suppress(Exception):  # the stage's own error is the one to raise
                 self._record(run, started, versions)
-            if as_json():  # people read the error itself, once
-                self._tell(run, f"failed after {run.seconds:.0f} s")
+            if as_json():  # in text mode, the error itself is printed once at the end
+                self._report_end(run, f"failed after {run.seconds:.0f} s")
             raise
         run.seconds = time.monotonic() - clock
         if run.outcome == DONE:
             run.outputs["spark"] = work.found()
         self.stages.append(run)
         self._record(run, started, versions)
-        self._tell(run, f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
+        self._report_end(run, f"{run.num_rows:,} rows in {run.seconds:.0f} s" if run.outcome == DONE else "up to date")
 
-    def _tell(self, run: StageRun, said: str) -> None:
+    def _report_end(self, run: StageRun, result: str) -> None:
         figures = {"outcome": run.outcome, "seconds": round(run.seconds, 3), "num_rows": run.num_rows}
         with in_stage(self.run_id, run.stage):
-            line = f"{run.stage}: {said}" + (f" ({run.reason})" if run.reason else "")
+            line = f"{run.stage}: {result}" + (f" ({run.reason})" if run.reason else "")
             self.report(StageLine(line, figures | {"reason": run.reason}))
 
     def _record(self, run: StageRun, started: datetime, versions: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Which dates a run is about: as-of dates of training, of snapshots and of labels, and the item vectors they need."""
+"""The schedule of a run: its as-of dates for training, snapshots and labels, and the space it works on."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -14,12 +14,12 @@ from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory
 
-_MIN_HISTORY = timedelta(days=14)  # of the log, before the first item vectors that training rows may use
+_MIN_HISTORY = timedelta(days=14)  # of events, before the first item vectors that training rows may use
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The dates of a run for ``as_of``, over what the log holds and what spaces there are."""
+    """The dates of a run for ``as_of``, derived from the log inventory and the registry."""
 
     config: Config
     tables: Tables
@@ -28,68 +28,77 @@ class Schedule:
 
     @cached_property
     def registry(self) -> Registry:
-        """Spaces and consumers as they were when the run first looked: no later stage looks again."""
+        """The spaces and consumers, read once so that all stages of the run see the same."""
         return read_registry(self.tables)
 
     @cached_property
     def lineage_id(self) -> str:
-        """The lineage of item vectors that the configuration makes."""
+        """The lineage of the configuration's item vectors."""
         return lineage_of(self.config)
 
     @property
     def until(self) -> date:
-        """The date that training must not see past; 28 days before the as-of date where none is configured.
+        """The end of the data that training may see, exclusive. Default: 28 days before the as-of date.
 
         Raises
         ------
         UsageError
-            If it lies after the as-of date.
+            If it is after the as-of date.
         """
         until = self.config.training.as_ofs.until or self.as_of - timedelta(days=28)
         if until > self.as_of:
             raise UsageError(
-                f"training.as_ofs.until {until} lies after --as-of {self.as_of}; no space could be trained. "
+                f"training.as_ofs.until {until} is after --as-of {self.as_of}, so no space can be trained. "
                 "Choose a later --as-of or an earlier training.as_ofs.until."
             )
         return until
 
     @cached_property
     def usable_space(self) -> Space | None:
-        """The space to go on with: of this lineage the serving one, else the newest. None: one has to be trained."""
-        of_lineage = [space for space in self.registry.spaces if space.lineage_id == self.lineage_id]
-        alive = [space for space in of_lineage if space.state != RETIRED]
-        return next((s for s in alive if s.state == SERVING), alive[-1] if alive else None)
+        """The serving space if it has this lineage, else the newest unretired space of this lineage, else None."""
+        same_lineage = [space for space in self.registry.spaces if space.lineage_id == self.lineage_id]
+        unretired = [space for space in same_lineage if space.state != RETIRED]
+        return next((s for s in unretired if s.state == SERVING), unretired[-1] if unretired else None)
 
     def space_to_use(self) -> Space:
-        """The space that jobs after training work on. Raises UsageError where there is none."""
+        """Return ``usable_space``.
+
+        Raises
+        ------
+        UsageError
+            If there is none.
+        """
         if self.usable_space is None:
-            raise UsageError("no space to work with: `userrep pipeline` or `userrep run train_autoencoder` trains one.")
+            raise UsageError(
+                "no usable space for this configuration. "
+                "Run `userrep pipeline` or `userrep run train_autoencoder` to train one."
+            )
         return self.usable_space
 
     def unfinished_candidate(self) -> Space | None:
-        """The newest space, if an earlier run was cut off between its training and its first snapshot."""
+        """Return the newest space if it is a candidate of this lineage without a published or refused snapshot."""
         newest = next(iter(reversed(self.registry.spaces)), None)
         if newest is None or newest.state != CANDIDATE or newest.lineage_id != self.lineage_id:
             return None
-        tried = list_snapshots(self.tables, newest.space_id, states=(PUBLISHED, REFUSED))
-        return None if tried else newest
+        judged = list_snapshots(self.tables, newest.space_id, states=(PUBLISHED, REFUSED))
+        return None if judged else newest
 
     @property
     def versions(self) -> Versions:
-        """The versions of the item vectors that are there, and the grid for those that are not."""
+        """The built versions of the item vectors, and the grid of dates for new ones."""
         space = self.usable_space
         return versions_of(self.tables, self.config, anchor=space.trained_until if space else self.until)
 
     @cached_property
     def training_as_ofs(self) -> list[date]:
-        """Every ``every_days`` back from the last date whose futures end by ``until``.
+        """The training dates, ascending, every ``every_days`` days, up to the last one whose futures end by ``until``.
 
-        They go as far as item vectors have events to learn from.
+        The first one is late enough for item vectors fitted on 14 days of events.
 
         Raises
         ------
         UsageError
-            If the log begins too late for even one.
+            If the log starts too late for any training date.
         """
         settings, first, until = self.config.training.as_ofs, self.inventory.first_day, self.until
         future = timedelta(days=max(self.config.future_days, default=0))
@@ -98,13 +107,13 @@ class Schedule:
         dates = sorted(day for day in grid if versions.valid_at(day) >= first + _MIN_HISTORY)
         if not dates:
             raise UsageError(
-                f"training.as_ofs.until {until}: the log begins on {first}, too late for a training row; "
-                f"choose a date at or after {first + _MIN_HISTORY + timedelta(days=self.config.refit_days) + future}."
+                f"training.as_ofs.until {until}: no training date is possible, the log starts on {first}. "
+                f"Choose {first + _MIN_HISTORY + timedelta(days=self.config.refit_days) + future} or later."
             )
         return dates
 
     def label_dates(self, space: Space | None) -> LabelDates:
-        """The dates that the example consumer is trained and tested on, given the space or the one to be trained."""
+        """Return the training and test dates of the example consumer. ``space`` None: for the space to be trained."""
         return label_dates(
             as_of=self.as_of,
             until=space.trained_until if space else self.until,
@@ -114,28 +123,29 @@ class Schedule:
         )
 
     def snapshot_dates(self, space: Space | None) -> list[date]:
-        """The dates that need a snapshot: the as-of date, and those of the example consumer's labels.
+        """Return the dates that need a snapshot, ascending. ``space`` None: of the space to be trained.
 
-        Of a space beside the one that serves, those of the latter too: its consumers find the same history there, and
-        what both have is what they are compared by.
+        These are the as-of date and the label dates of the example consumer. A space that is not serving also needs
+        the published dates of the serving space: consumers that move find the same history, and the two spaces can be
+        compared.
         """
         dates = {self.as_of, *self.label_dates(space).all}
         serving = self.registry.serving
         if serving is not None and serving.lineage_id == self.lineage_id:
-            is_beside = space is None or space.space_id != serving.space_id
-            published = list_snapshots(self.tables, serving.space_id) if is_beside else []
+            is_other = space is None or space.space_id != serving.space_id
+            published = list_snapshots(self.tables, serving.space_id) if is_other else []
             dates |= {snapshot.as_of for snapshot in published if snapshot.as_of <= self.as_of}
         return sorted(dates)
 
     def feature_dates(self, *, retrain: bool = False) -> list[date]:
-        """The dates that need features: those of snapshots, and where a space is to be trained those of training."""
+        """Return the dates that need features, ascending: snapshot dates and, if a space is trained, training dates."""
         space = None if retrain else self.usable_space
-        return sorted({*self.snapshot_dates(space), *(self._dates_trained_on() if space is None else [])})
+        return sorted({*self.snapshot_dates(space), *(self._training_feature_dates() if space is None else [])})
 
-    def _dates_trained_on(self) -> set[date]:
-        """The dates of training, and those on which their futures end.
+    def _training_feature_dates(self) -> set[date]:
+        """Return the training dates and the dates on which their futures end.
 
-        Futures of a multiple of ``every_days`` end on other dates of training, but for the last.
+        If a future is a multiple of ``every_days``, most of them end on other training dates.
         """
         ahead = (0, *self.config.future_days)
         return {day + timedelta(days=days) for day in self.training_as_ofs for days in ahead}

@@ -1,4 +1,4 @@
-"""How far two spaces agree: what a map between them loses, by vectors and by the models that read through it."""
+"""``userrep spaces diff``: what consumers lose if a new space is mapped into the coordinates of an old one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from userrep.store.schemas import TILE_DAYS
 from userrep.store.storage import absolute, exists
 from userrep.store.tables import Tables
 
-FITTED_DATES = 4  # the newest that both spaces have
+FITTED_DATES = 4  # the newest as-of dates that both spaces have
 
 
 @dataclass(frozen=True)
 class ModelLoss:
-    """AUC of a saved model on a space's own vectors, and on a newer space's mapped into its coordinates."""
+    """AUC of a saved model on the vectors of its own space, and on mapped vectors of a newer space."""
 
     consumer: str
     since: date
@@ -40,7 +40,7 @@ class ModelLoss:
 
 @dataclass(frozen=True)
 class SpaceDiff:
-    """What ``userrep spaces diff`` tells. ``models``: of consumers whose saved model and labels can be had."""
+    """The result of ``userrep spaces diff``. ``models``: one entry per consumer with a saved model and labels."""
 
     old: str
     new: str
@@ -51,15 +51,15 @@ class SpaceDiff:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A pipeline on disk, with an ``EmbeddingJoin``, and its labels: Parquet, the join's columns and label."""
+    """A saved pipeline with an ``EmbeddingJoin``, and its labels: Parquet, the columns of the join and ``label``."""
 
     folder: str
     labels: str
 
     def check(self) -> None:
-        """Refuse what is not there. Raises UsageError."""
+        """Check that both paths exist. Raises UsageError."""
         faults = [
-            f"--{name} {path}: nothing is there."
+            f"--{name} {path}: not found."
             for name, path in (("model", self.folder), ("labels", self.labels))
             if not exists(absolute(path))
         ]
@@ -76,55 +76,57 @@ def diff_spaces(
     model: SavedModel | None = None,
     report: Callable[[str], None],
 ) -> SpaceDiff:
-    """Compare two spaces by the users that both have embedded, and by what a consumer of the old one would lose.
+    """Compare two spaces by their vectors of the same users, and by the AUC that models of the old space lose.
 
-    The map from ``new`` to ``old`` is fitted on their newest ``FITTED_DATES`` common as-of dates and kept beside the
-    new space's artifact; one that is there already is judged, not fitted anew, as consumers may read through it.
-    ``model``: one of the old space, judged beside the example consumer's. Cost: a join of both spaces' snapshots of
-    these dates, for a sample of a million rows at most; then two look-ups of vectors and passes of each model.
+    The map from ``new`` to ``old`` is fitted on their newest ``FITTED_DATES`` common as-of dates and saved with the
+    artifact of the new space. An existing map is evaluated, not fitted again, since consumers may use it. ``model``: a
+    model trained on the old space, evaluated in addition to that of the example consumer.
+
+    Cost: a join of the snapshots of both spaces on these dates, for a sample of at most a million rows; then two
+    vector look-ups and predictions per model.
 
     Raises
     ------
     UsageError
-        If the two are one space, or have no as-of date in common; if the model or its labels are not there, or no use.
+        If both are the same space or have no common as-of date, or if the model or its labels are missing or unusable.
     """
     if model is not None:
         model.check()
     if old.space_id == new.space_id:
-        raise UsageError(f"space {old.space_id} is compared with itself; name two.")
+        raise UsageError(f"space {old.space_id} cannot be compared with itself. Name two spaces.")
     common = common_dates(tables, new, old)
     as_ofs = common[-FITTED_DATES:]
     pairs = vector_pairs(tables, new, old, as_ofs).cache()
     try:
-        new = find_space(tables, new.space_id)  # the caller's may be older than the map
-        is_there = has_map(new, old)
-        fitted = load_map(tables, new, old)[1] if is_there else fit_map(pairs)
-        told = agreement(pairs, fitted)
+        new = find_space(tables, new.space_id)  # the caller may have read the registry before the map was saved
+        is_saved = has_map(new, old)
+        linear_map = load_map(tables, new, old)[1] if is_saved else fit_map(pairs)
+        vector_agreement = agreement(pairs, linear_map)
     finally:
         pairs.unpersist()
-    if not is_there:
-        save_map(tables, new, old, fitted, told=told, as_ofs=as_ofs)
-        report(f"map of {new.space_id} into the coordinates of {old.space_id}: fitted on {len(as_ofs)} as-of dates")
-    models = _example(tables, config, old, new, common)
+    if not is_saved:
+        save_map(tables, new, old, linear_map, told=vector_agreement, as_ofs=as_ofs)
+        report(f"fitted the map from space {new.space_id} to {old.space_id} on {len(as_ofs)} as-of dates")
+    models = _example_loss(tables, config, old, new, common)
     if model is not None:
         labels = tables.spark.read.parquet(absolute(model.labels))
         since = max(old.trained_until, new.trained_until)
         loaded = PipelineModel.load(absolute(model.folder))
         models.append(model_loss(loaded, labels, since=since, consumer=model.folder, new=new))
-    return SpaceDiff(old.space_id, new.space_id, as_ofs, told, models)
+    return SpaceDiff(old.space_id, new.space_id, as_ofs, vector_agreement, models)
 
 
 def diff_lines(diff: SpaceDiff) -> list[str]:
-    """Tell a comparison in words."""
-    told, days = diff.agreement, f"{len(diff.as_ofs)} as-of dates up to {diff.as_ofs[-1]}"
+    """Format a comparison for the terminal."""
+    vectors, dates = diff.agreement, f"{len(diff.as_ofs)} as-of dates up to {diff.as_ofs[-1]}"
     lines = [
-        f"{diff.new} mapped into the coordinates of {diff.old}, {told.num_rows:,} held-out vectors of {days}:",
-        f"  mean cosine               {told.mean_cosine:.4f}",
-        f"  residual                  {told.residual:.4f} of the variance",
-        f"  same ten neighbours       {told.overlap_at_10:.1%} (among {told.num_neighbours:,} users)",
+        f"{diff.new} mapped into the coordinates of {diff.old}, {vectors.num_rows:,} held-out vectors of {dates}:",
+        f"  mean cosine               {vectors.mean_cosine:.4f}",
+        f"  residual                  {vectors.residual:.4f} of the variance",
+        f"  same ten neighbors        {vectors.overlap_at_10:.1%} (among {vectors.num_neighbours:,} users)",
     ]
     lines += [
-        f"model of {m.consumer}, {m.num_labels:,} labels from {m.since} on: AUC {m.auc_own:.4f} on {diff.old}, "
+        f"model of {m.consumer}, {m.num_labels:,} labels since {m.since}: AUC {m.auc_own:.4f} on {diff.old}, "
         f"{m.auc_mapped:.4f} on {diff.new} mapped, loss {m.auc_loss:+.4f}"
         for m in diff.models
     ]
@@ -132,44 +134,47 @@ def diff_lines(diff: SpaceDiff) -> list[str]:
 
 
 def model_loss(model: PipelineModel, labels: DataFrame, *, since: date, consumer: str, new: Space) -> ModelLoss:
-    """Compare a saved pipeline's AUC on its own space's vectors and on ``new``'s, mapped into its coordinates.
+    """Compare the AUC of a saved pipeline on the vectors of its own space and on mapped vectors of ``new``.
 
     Parameters
     ----------
-    model : with an ``EmbeddingJoin`` and a binary classifier. labels : its columns, and label (0.0 or 1.0).
-    since : labels of earlier times are left out.
+    model : pipeline with an ``EmbeddingJoin`` and a binary classifier; it is not changed.
+    labels : the input columns of the model, and ``label`` (0.0 or 1.0).
+    since : labels before this date are ignored.
+    consumer : name used in the result and in messages.
+    new : space whose vectors are mapped.
 
-    Cost: the join and the model, twice over the labels. The model is left as it was.
+    Cost: two passes of the join and the model over the labels.
 
     Raises
     ------
     UsageError
-        If the model has no such stage, there is no map, or labels are all of one kind.
+        If the model has no ``EmbeddingJoin``, there is no map, or the labels do not have both values.
     """
     join = next((stage for stage in model.stages if isinstance(stage, EmbeddingJoin)), None)
     if join is None:
-        raise UsageError(f"{consumer}: the model has no EmbeddingJoin, so nothing says which space it was trained on.")
+        raise UsageError(f"{consumer}: the model has no EmbeddingJoin stage, so its space is unknown. Add one.")
     labels = labels.where(column(join.getOrDefault(join.timeCol)) >= F.lit(since))
     counts = {row.label: row["count"] for row in labels.groupBy("label").count().collect()}
     if len(counts) != 2:
         raise UsageError(
-            f"{consumer}: labels of both kinds are wanted, 0.0 and 1.0, from {since} on; found {sorted(counts)}."
+            f"{consumer}: labels since {since} must have the values 0.0 and 1.0, got {sorted(counts)}. Add labels."
         )
-    through = [s.copy().setMappedFrom(new.space_id) if isinstance(s, EmbeddingJoin) else s for s in model.stages]
+    stages = [s.copy().setMappedFrom(new.space_id) if isinstance(s, EmbeddingJoin) else s for s in model.stages]
     evaluator = BinaryClassificationEvaluator(labelCol="label", rawPredictionCol="rawPrediction")
-    own, mapped = (float(evaluator.evaluate(m.transform(labels))) for m in (model, PipelineModel(through)))
+    own, mapped = (float(evaluator.evaluate(m.transform(labels))) for m in (model, PipelineModel(stages)))
     return ModelLoss(consumer, since, sum(counts.values()), own, mapped, own - mapped)
 
 
-def _example(tables: Tables, config: Config, old: Space, new: Space, common: Sequence[date]) -> list[ModelLoss]:
-    """Judge the example consumer's model of the old space, on labels of common dates that neither space has seen."""
+def _example_loss(tables: Tables, config: Config, old: Space, new: Space, common: Sequence[date]) -> list[ModelLoss]:
+    """Evaluate the example consumer's model of the old space on common dates after the training of both spaces."""
     folder = model_folder(tables, old)
     if not exists(folder):
         return []
     last_day = max(row.event_date for row in tables.ledger(TILE_DAYS, ("event_date",)) if row.event_date)
-    over = last_day + timedelta(days=1 - config.downstream.horizon_days)
+    last_label_date = last_day + timedelta(days=1 - config.downstream.horizon_days)
     since = max(old.trained_until, new.trained_until)
-    dates = [day for day in common if since <= day <= over][-config.downstream.num_dates :]
+    dates = [day for day in common if since <= day <= last_label_date][-config.downstream.num_dates :]
     if not dates:
         return []
     users = stored_features(tables, config, old.lineage_id, dates).select("as_of", "user_id")

@@ -1,4 +1,4 @@
-"""What there is: spaces, snapshots, days of tiles, rejected rows, last runs."""
+"""``userrep status``: the state of the tables, from tiles and rejected rows to spaces, consumers and recent runs."""
 
 from collections import Counter
 from datetime import date
@@ -18,25 +18,25 @@ from userrep.tiles.tiles import tile_ledger
 
 
 def status(tables: Tables, config: Config) -> dict[str, Any]:
-    """Gather the state of the tables.
+    """Return the state of the tables, as ``userrep status --json`` prints it.
 
-    Cost: a few reads of ledgers, a look at each table's log, and one count of the rejected rows. Below a root, none of
-    it needs Spark.
+    Cost: a few ledger reads, one read of each table's log, and one count of the rejected rows. With ``root``, this
+    needs no Spark.
     """
     ledger = tile_ledger(tables)
     days = sorted(ledger.days)
-    counted = [*ledger.days.items(), (None, ledger.undated)]
-    rejected = _rejected_by_reason(tables, {day: of.revision for day, of in counted if of.num_rejected})
+    tiles_by_day = [*ledger.days.items(), (None, ledger.undated)]  # None: rows without a readable time
+    rejected = _rejected_by_reason(tables, {day: tiles.revision for day, tiles in tiles_by_day if tiles.num_rejected})
     by_stage = {row.stage: row for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)}
     stale, registry = stale_dates(tables, config), read_registry(tables)
-    used = registry.spaces_in_use()
+    spaces_in_use = registry.spaces_in_use()
     return {
         "tiles": {
             "first_day": days[0] if days else None,
             "last_day": days[-1] if days else None,
             "num_days": len(days),
-            "num_events": sum(of.num_events for _, of in counted),
-            "num_rejected": sum(of.num_rejected for _, of in counted),
+            "num_events": sum(tiles.num_events for _, tiles in tiles_by_day),
+            "num_rejected": sum(tiles.num_rejected for _, tiles in tiles_by_day),
         },
         "rejected": rejected,
         "bytes": {name: num for name, num in stored_bytes(tables).items() if num},
@@ -45,7 +45,7 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
             | {
                 "snapshots": [vars(s) for s in list_snapshots(tables, space.space_id)][-5:],
                 "stale": stale.get(space.space_id, []),
-                "in_use": used.get(space.space_id),
+                "in_use": spaces_in_use.get(space.space_id),
             }
             for space in registry.spaces
         ],
@@ -60,9 +60,9 @@ def status(tables: Tables, config: Config) -> dict[str, Any]:
 
 
 def _rejected_by_reason(tables: Tables, revisions: dict[date | None, int]) -> dict[str, int]:
-    """Count rejected rows of the newest revisions by reason, most frequent first.
+    """Count the rejected rows of the newest revisions by reason, most frequent first.
 
-    ``revisions``: of the days that have rejected rows; None: of rows without a readable time.
+    ``revisions``: the revision of each day with rejected rows; key None: of rows without a readable time.
     """
     counts: Counter[str] = Counter()
     if revisions:
@@ -73,50 +73,53 @@ def _rejected_by_reason(tables: Tables, revisions: dict[date | None, int]) -> di
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def status_lines(found: dict[str, Any]) -> list[str]:
-    """Write the state for a person."""
-    tiles = found["tiles"]
+def status_lines(state: dict[str, Any]) -> list[str]:
+    """Format the state for the terminal."""
+    tiles = state["tiles"]
     lines = ["tiles: none yet"]
     if tiles["num_days"]:
         lines = [
             f"tiles: {tiles['num_days']} days, {tiles['first_day']} to {tiles['last_day']}, "
             f"{tiles['num_events']:,} events, {tiles['num_rejected']:,} rows rejected"
         ]
-    lines += [f"  rejected, {reason}: {count:,}" for reason, count in found["rejected"].items()]
-    if found["bytes"]:
-        shown = ", ".join(f"{name} {size(num)}" for name, num in list(found["bytes"].items())[:4])
-        lines.append(f"stored: {size(sum(found['bytes'].values()))}, most of it in {shown}")
-    lines += [] if found["spaces"] else ["spaces: none yet"]
-    for space in found["spaces"]:
-        daily = f"; embedded daily: {space['in_use']}" if space["in_use"] else ""
-        about = f"{space['state']}, trained on data until {space['trained_until']}"
-        lines.append(f"space {space['space_id']}: {about}{daily}")
-        lines += [
-            f"  snapshot {s['snapshot_id']}: {s['num_users']:,} users, "
-            f"available at {s['available_at']:%Y-%m-%d %H:%M} UTC"
-            for s in space["snapshots"]
-        ]
-        if space["stale"]:
-            shown = ", ".join(str(day) for day in space["stale"][:10])
-            more = f" and {len(space['stale']) - 10} more" if len(space["stale"]) > 10 else ""
-            lines.append(f"  stale, since days of the log changed: {shown}{more}; `userrep backfill --stale` rebuilds")
+    lines += [f"  rejected, {reason}: {count:,}" for reason, count in state["rejected"].items()]
+    if state["bytes"]:
+        largest = ", ".join(f"{name} {size(num)}" for name, num in list(state["bytes"].items())[:4])
+        lines.append(f"stored: {size(sum(state['bytes'].values()))}, most of it in {largest}")
+    lines += [] if state["spaces"] else ["spaces: none yet"]
+    lines += [line for space in state["spaces"] for line in _space_lines(space)]
     lines += [
-        f"consumer {c['name']} of {c['owner']}: uses {c['pinned_space_id'] or 'the space that serves'}, "
+        f"consumer {c['name']} of {c['owner']}: uses {c['pinned_space_id'] or 'the serving space'}, "
         f"ready for {c['ready_for'] or 'none'}"
-        for c in found["consumers"]
+        for c in state["consumers"]
     ]
     lines += [
-        f"request {of['request_id']} to forget {of['num_users']:,} users: "
+        f"erasure request {erasure['request_id']} for {erasure['num_users']:,} users: "
         + (
-            f"older versions hold rows; `userrep forget` after {of['due_at']:%Y-%m-%d %H:%M} UTC removes them"
-            if of["due_at"]
-            else "cut off; run it again"
+            f"older table versions still contain rows; run `userrep forget` after "
+            f"{erasure['due_at']:%Y-%m-%d %H:%M} UTC to remove them"
+            if erasure["due_at"]
+            else "interrupted; run `userrep forget` again"
         )
-        for of in found["erasures"]
+        for erasure in state["erasures"]
     ]
     lines += [
         f"last {run['stage']}: {run['outcome']} at {run['started_at']:%Y-%m-%d %H:%M} UTC in {run['seconds']:.0f} s"
         + (f" ({run['reason']})" if run["reason"] else "")
-        for run in found["runs"]
+        for run in state["runs"]
     ]
+    return lines
+
+
+def _space_lines(space: dict[str, Any]) -> list[str]:
+    daily = f"; embedded daily: {space['in_use']}" if space["in_use"] else ""
+    lines = [f"space {space['space_id']}: {space['state']}, trained on data until {space['trained_until']}{daily}"]
+    lines += [
+        f"  snapshot {s['snapshot_id']}: {s['num_users']:,} users, available at {s['available_at']:%Y-%m-%d %H:%M} UTC"
+        for s in space["snapshots"]
+    ]
+    if space["stale"]:
+        dates = ", ".join(str(day) for day in space["stale"][:10])
+        more = f" and {len(space['stale']) - 10} more" if len(space["stale"]) > 10 else ""
+        lines.append(f"  stale after changes in the log: {dates}{more}; run `userrep backfill --stale` to rebuild them")
     return lines

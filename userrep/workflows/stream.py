@@ -1,4 +1,4 @@
-"""``userrep stream``: events and new users reach the embedding within seconds, until it is told to stop."""
+"""``userrep stream``: keep embeddings up to date within seconds of new events and users."""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -19,33 +19,31 @@ from userrep.workflows.stream_run import Progress, StreamRun
 def stream_embeddings(
     work: Pipeline, *, until_empty: bool, new_query_id: str | None, is_stopping: Callable[[], bool] = lambda: False
 ) -> Progress:
-    """Encode users anew as their events arrive, until ``is_stopping`` says so; with ``until_empty``, what is there.
+    """Encode users again as their events arrive, until ``is_stopping`` returns True.
 
-    First the openings are made that are missing. A query that fails is started again from its checkpoint, after a while
-    that doubles; it gives up when it has failed ten times without a batch in between. Returns what was done since the
-    last row of ``job_runs``.
+    With ``until_empty``, process what has arrived and return. Missing stream bases are built first. ``StreamRun``
+    restarts queries that fail. Returns the progress since the last row of ``job_runs``.
 
     Raises
     ------
     UsageError
-        If nothing is published yet, a source is not there, or the checkpoint is lost or another stream's.
+        If nothing is published yet, a source is missing, or the checkpoint is lost or belongs to another stream.
     UserrepError
-        If the broker or the online store does not answer at the start, or the query fails for good.
+        If the broker or the online store does not answer at the start, or the query keeps failing.
     """
     work.check()
-    config, tables = work.config, work.tables
+    config, tables = work.config, with_files(work.tables)
     stream = config.streaming
-    tables = with_files(tables)
     query_id = new_query_id or stream.query_id
-    place = StreamPlace(tables.artifacts_root, query_id)
-    place.check(tables, config, is_new=new_query_id is not None)
+    checkpoint = StreamPlace(tables.artifacts_root, query_id)
+    checkpoint.check(tables, config, is_new=new_query_id is not None)
     store = online_store(stream)
     if store is not None:
         store.check()
     check_arriving(work.spark, config)
     newest = newest_published(work)
-    open_days(work, newest, versions_of(tables, config, anchor=newest), only_missing=True)
-    schemas = place.claim(config, lambda: schemas_of(work.spark, config))
+    build_stream_bases(work, newest, versions_of(tables, config, anchor=newest), only_missing=True)
+    schemas = checkpoint.claim(config, lambda: schemas_of(work.spark, config))
     batches = MicroBatches(
         tables, config, query_id, work.report, gives_up=until_empty, is_stopping=is_stopping, today=day_met(tables)
     )
@@ -53,7 +51,7 @@ def stream_embeddings(
 
     def start() -> Queries:
         return start_queries(
-            config, batches, schemas=schemas, since=since, folder=place.folder, until_empty=until_empty
+            config, batches, schemas=schemas, since=since, folder=checkpoint.folder, until_empty=until_empty
         )
 
     run = StreamRun(work.runs, batches, is_stopping)
@@ -61,24 +59,32 @@ def stream_embeddings(
     return run.progress
 
 
-def open_days(work: Pipeline, as_of: date, versions: Versions, *, only_missing: bool = False) -> None:
-    """Make the openings of the days after an as-of date that are missing or, unless ``only_missing``, stale."""
+def build_stream_bases(work: Pipeline, as_of: date, versions: Versions, *, only_missing: bool = False) -> None:
+    """Build the stream bases of the dates after an as-of date that are missing or, unless ``only_missing``, stale."""
     with work.runs.stage("open_days") as run:
         days = work.config.streaming.open_days
-        made = build_openings(
+        bases = build_openings(
             work.tables, work.config, versions, as_of, profiles=work.profiles, open_days=days, only_missing=only_missing
         )
-        if not made:
-            return run.skip(f"openings of {days - 1} dates after {as_of}")
-        run.num_rows = sum(opening.num_users for opening, _ in made)
-        run.reason = "; ".join(f"{opening.as_of}: {why}" for opening, why in made)
+        if not bases:
+            return run.skip(f"stream bases of {days - 1} dates after {as_of}")
+        run.num_rows = sum(base.num_users for base, _ in bases)
+        run.reason = "; ".join(f"{base.as_of}: {why}" for base, why in bases)
     return None
 
 
 def newest_published(work: Pipeline) -> date:
-    """Return the newest as-of date that the spaces in use have a snapshot of. Raises UsageError if there is none."""
+    """Return the newest as-of date of the published snapshots of the spaces in use.
+
+    Raises
+    ------
+    UsageError
+        If no snapshot is published.
+    """
     spaces = encoded_spaces(work.tables, lineage_of(work.config))
-    dates = [of.as_of for space in spaces for of in list_snapshots(work.tables, space.space_id)]
+    dates = [snapshot.as_of for space in spaces for snapshot in list_snapshots(work.tables, space.space_id)]
     if not dates:
-        raise UsageError("stream: no snapshot is published yet; `userrep pipeline` trains a space and publishes one.")
+        raise UsageError(
+            "stream: no snapshot is published yet. Run `userrep pipeline` to train a space and publish one."
+        )
     return max(dates)

@@ -43,8 +43,8 @@ def tables(tmp_path: Path, config: Path) -> Tables:
     ("space", "said"),
     [
         ("absent", "space absent: not in the registry. Known spaces: mine, other, retired."),
-        ("retired", "space retired is retired; evaluate one that is in use."),
-        ("other", "space other was trained with other columns, windows or item vectors than this configuration has"),
+        ("retired", "space retired is retired. Choose a space in use."),
+        ("other", "space other has lineage l9, but this configuration has "),
     ],
 )
 def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(

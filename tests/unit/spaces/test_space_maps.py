@@ -127,9 +127,7 @@ def test_the_loss_of_a_model_is_told_and_the_model_left_as_it_was(
         model_loss(
             PipelineModel(model.stages[1:]), labels(spark), since=DAYS[0], consumer="c", new=find_space(tables, NEW)
         )
-    with pytest.raises(
-        UsageError, match=r"c: labels of both kinds are wanted, 0.0 and 1.0, from 2024-05-01 on; found \[1.0\]"
-    ):
+    with pytest.raises(UsageError, match=r"c: labels since 2024-05-01 must have the values 0.0 and 1.0, got \[1.0\]"):
         model_loss(model, labels(spark).where("label = 1"), since=DAYS[0], consumer="c", new=find_space(tables, NEW))
 
 
@@ -161,14 +159,14 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
     for _ in range(2):
         new, old = spaces(tables)
         diff = diff_spaces(tables, config, old=old, new=new, model=own, report=said.append)
-    assert said == [f"map of {NEW} into the coordinates of {OLD}: fitted on 2 as-of dates"]
+    assert said == [f"fitted the map from space {NEW} to {OLD} on 2 as-of dates"]
     lines = diff_lines(diff)
     assert lines[0].startswith(f"{NEW} mapped into the coordinates of {OLD}, ")
-    assert f"model of {tmp_path}/model, 201 labels from 2024-04-01 on: AUC" in lines[-1]
+    assert f"model of {tmp_path}/model, 201 labels since 2024-04-01: AUC" in lines[-1]
     assert diff.agreement.mean_cosine > 0.999
     assert diff.agreement.residual < 1e-3
     nowhere = SavedModel(str(tmp_path / "model"), str(tmp_path / "nowhere"))
-    with pytest.raises(UsageError, match=r"--labels .*nowhere: nothing is there"):
+    with pytest.raises(UsageError, match=r"--labels .*nowhere: not found"):
         diff_spaces(tables, config, old=old, new=new, model=nowhere, report=said.append)
-    with pytest.raises(UsageError, match="space s001-a is compared with itself; name two"):
+    with pytest.raises(UsageError, match=r"space s001-a cannot be compared with itself\. Name two spaces"):
         diff_spaces(tables, config, old=old, new=old, report=said.append)

@@ -122,7 +122,7 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         snapshot_dates=lambda space: [date(2024, 6, int(space.space_id[1:]))],  # the 1st of s1, the 2nd of s2
     )
     pipeline = SimpleNamespace(
-        held=lambda _: nullcontext(),
+        lease=lambda _: nullcontext(),
         schedule=schedule,
         build_user_features=built,
         train_item_vectors=asked.append,
@@ -167,7 +167,7 @@ def test_a_job_takes_its_run_s_id_from_its_command_line_and_errors_are_objects_t
     monkeypatch.setattr(
         jobs,
         "Pipeline",
-        lambda *_: SimpleNamespace(held=lambda _: nullcontext(), runs=Runs(tables, config_of(tmp_path))),
+        lambda *_: SimpleNamespace(lease=lambda _: nullcontext(), runs=Runs(tables, config_of(tmp_path))),
     )
     assert call(monkeypatch, tmp_path, "embed_users", "--run-id", "databricks-77", "--set", "modle=1") == 2
     (fault,) = objects(capsys)

@@ -79,7 +79,7 @@ def test_a_run_works_on_the_serving_space_or_else_on_the_newest_that_is_not_reti
     schedule = schedule_of(tables, config)
     if used is None:
         assert schedule.usable_space is None
-        with pytest.raises(UsageError, match="no space to work with: `userrep pipeline` or"):
+        with pytest.raises(UsageError, match=r"no usable space for this configuration\. Run `userrep pipeline` or"):
             schedule.space_to_use()
     else:
         assert schedule.space_to_use().space_id == used
@@ -159,5 +159,5 @@ def test_training_ends_28_days_before_the_as_of_date_by_default_and_never_after_
     assert schedule_of(tables, config).until == AS_OF - timedelta(days=28)
     fixed: dict[str, Any] = {"training": {"as_ofs": {"until": AS_OF}}}
     assert schedule_of(tables, config_of(tmp_path, **fixed)).until == AS_OF
-    with pytest.raises(UsageError, match=r"training\.as_ofs\.until 2024-05-31 lies after --as-of 2024-05-30"):
+    with pytest.raises(UsageError, match=r"training\.as_ofs\.until 2024-05-31 is after --as-of 2024-05-30"):
         _ = schedule_of(tables, config_of(tmp_path, **fixed), AS_OF - timedelta(days=1)).until

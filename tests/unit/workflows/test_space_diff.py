@@ -26,17 +26,17 @@ def test_a_saved_model_and_its_labels_must_both_exist(tmp_path: Path) -> None:
     SavedModel(there, there).check()
     with pytest.raises(UsageError) as caught:
         SavedModel(nowhere, nowhere).check()
-    assert caught.value.faults == [f"--model {nowhere}: nothing is there.", f"--labels {nowhere}: nothing is there."]
-    with pytest.raises(UsageError, match=r"^--labels .*nowhere: nothing is there\.$"):
+    assert caught.value.faults == [f"--model {nowhere}: not found.", f"--labels {nowhere}: not found."]
+    with pytest.raises(UsageError, match=r"^--labels .*nowhere: not found\.$"):
         SavedModel(there, nowhere).check()
 
 
 def test_what_cannot_be_compared_is_refused_before_spark_is_needed(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     tables = open_tables(config, None)
-    with pytest.raises(UsageError, match="space s001-a is compared with itself; name two"):
+    with pytest.raises(UsageError, match=r"space s001-a cannot be compared with itself\. Name two spaces"):
         diff_spaces(tables, config, old=OLD, new=OLD, report=print)
-    with pytest.raises(UsageError, match=r"--model .*nowhere: nothing is there"):
+    with pytest.raises(UsageError, match=r"--model .*nowhere: not found"):
         diff_spaces(
             tables, config, old=OLD, new=NEW, model=SavedModel(f"{tmp_path}/nowhere", str(tmp_path)), report=print
         )
@@ -54,7 +54,7 @@ def test_a_comparison_is_printed_with_the_loss_of_each_model() -> None:
         "s002-b mapped into the coordinates of s001-a, 12,345 held-out vectors of 2 as-of dates up to 2024-05-08:",
         "  mean cosine               0.9877",
         "  residual                  0.0421 of the variance",
-        "  same ten neighbours       62.5% (among 2,000 users)",
-        "model of ads, 1,000 labels from 2024-05-01 on: AUC 0.8000 on s001-a, 0.7500 on s002-b mapped, loss +0.0500",
-        "model of mail, 20 labels from 2024-05-01 on: AUC 0.5000 on s001-a, 0.5125 on s002-b mapped, loss -0.0125",
+        "  same ten neighbors        62.5% (among 2,000 users)",
+        "model of ads, 1,000 labels since 2024-05-01: AUC 0.8000 on s001-a, 0.7500 on s002-b mapped, loss +0.0500",
+        "model of mail, 20 labels since 2024-05-01: AUC 0.5000 on s001-a, 0.5125 on s002-b mapped, loss -0.0125",
     ]

@@ -146,13 +146,14 @@ def test_a_state_is_written_in_lines_that_a_person_reads() -> None:
         "space s1: serving, trained on data until 2024-05-01; embedded daily: serving",
         "  snapshot s1-20240502-r1: 1,234 users, available at 2024-05-01 12:00 UTC",
         "space s2: ready, trained on data until 2024-05-01",
-        "  stale, since days of the log changed: 2024-05-01, 2024-05-02, 2024-05-03, 2024-05-04, 2024-05-05, "
-        "2024-05-06, 2024-05-07, 2024-05-08, 2024-05-09, 2024-05-10 and 2 more; `userrep backfill --stale` rebuilds",
-        "consumer ads of ada: uses the space that serves, ready for none",
+        "  stale after changes in the log: 2024-05-01, 2024-05-02, 2024-05-03, 2024-05-04, 2024-05-05, "
+        "2024-05-06, 2024-05-07, 2024-05-08, 2024-05-09, 2024-05-10 and 2 more; run `userrep backfill --stale` "
+        "to rebuild them",
+        "consumer ads of ada: uses the serving space, ready for none",
         "consumer mail of ada: uses s2, ready for s1",
-        "request f1 to forget 1,500 users: older versions hold rows; `userrep forget` after 2024-05-01 12:00 UTC "
-        "removes them",
-        "request f2 to forget 1,500 users: cut off; run it again",
+        "erasure request f1 for 1,500 users: older table versions still contain rows; run `userrep forget` after "
+        "2024-05-01 12:00 UTC to remove them",
+        "erasure request f2 for 1,500 users: interrupted; run `userrep forget` again",
         "last embed_users: failed at 2024-05-01 12:00 UTC in 3 s (gates: too few)",
         "last embed_users: done at 2024-05-01 12:00 UTC in 3 s",
     ]

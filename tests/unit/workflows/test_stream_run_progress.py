@@ -160,9 +160,9 @@ def test_a_stream_that_is_to_stop_waits_for_its_batch_but_no_longer_than_a_minut
 def test_a_query_that_fails_after_a_batch_has_all_its_attempts_again(site: Callable[..., Site]) -> None:
     here = site()
     before, after = ([Query(error="the broker is away") for _ in range(num)] for num in (9, 10))
-    with pytest.raises(UserrepError, match=r"the query failed for good \(.*the broker is away"):
+    with pytest.raises(UserrepError, match=r"the query failed 11 times in a row \(.*the broker is away"):
         here.until_done(*before, Query(batch(1, 2), error="the broker is away"), *after)
-    waits = [line.rpartition("again in ")[2] for line in here.said if "again in" in line]
+    waits = [line.rpartition("restart in ")[2] for line in here.said if "restart in" in line]
     growing = ["1 s", "2 s", "4 s", "8 s", "15 s", "30 s", "60 s", "60 s", "60 s", "60 s"]
     assert waits == [*growing[:9], *growing]
     assert all(query.stopped == 1 for query in (*before, *after))
@@ -182,10 +182,10 @@ def test_a_source_that_does_not_answer_is_reported_once_until_it_answers_again(s
 
     def look(at: float, message: str) -> int:
         here.now = at
-        here.run._tell_of_silence(message)
+        here.run._report_silence(message)
         return len(here.said)
 
     assert [look(at, asking) for at in (0, 9.9, 10.1, 500)] == [0, 0, 1, 1]
-    assert here.said[0] == f"stream: no answer from a source for 10 s, which is asked on: {asking}"
+    assert here.said[0] == f"stream: no answer from a source for 10 s, still waiting: {asking}"
     assert look(501, "Waiting for data to arrive") == 1
     assert [look(at, asking) for at in (502, 511.9, 512.1)] == [1, 1, 2]

@@ -1,7 +1,7 @@
-r"""Bring the activity tiles of all days before the as-of date up to date with the event log.
+r"""Build the activity tiles of all new and changed days before the as-of date.
 
-Reads the files of the log that are new or changed, rebuilds the days whose content has changed, writes
-user_item_days, rejected_events and, in one commit, tile_days.
+Reads the new and changed files of the event log. Writes user_item_days and rejected_events; one commit to tile_days
+makes all days visible.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/build_activity_tiles.py --config conf/production.yaml --as-of 2024-05-25

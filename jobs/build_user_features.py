@@ -1,6 +1,6 @@
-r"""Build user features of the as-of date, and of label and training dates where they are missing or stale.
+r"""Build the user features of the as-of date, and of label and training dates if missing or stale.
 
-Each task reads its users from all days' tiles, without a shuffle. Writes user_features_LINEAGE and feature_sets.
+Each task reads the tiles of its users on all days, without a shuffle. Writes user_features_LINEAGE and feature_sets.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/build_user_features.py --config conf/production.yaml --as-of 2024-05-25

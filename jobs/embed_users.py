@@ -1,6 +1,6 @@
-r"""Encode all users of the as-of date and the label dates, and stage the snapshots, unread until published.
+r"""Encode all users on the as-of date and the label dates, and stage the snapshots.
 
-Writes user_embeddings and the ledger, snapshots.
+Staged snapshots are not visible to consumers until they are published. Writes user_embeddings and snapshots.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/embed_users.py --config conf/production.yaml --as-of 2024-05-25

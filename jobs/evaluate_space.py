@@ -1,6 +1,6 @@
-r"""Evaluate a space on the days after its training, next to baselines that the same small models read.
+r"""Evaluate a space against baselines on dates after its training.
 
-Builds what the evaluation's dates lack of tiles, item vectors and features; writes --out and space_metrics.
+Builds missing tiles, item vectors and features of these dates. Writes --out and space_metrics.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/evaluate_space.py --config conf/production.yaml --out build/evaluation

@@ -1,6 +1,7 @@
-r"""Take users out of all tables, snapshots, exports and the online store, and keep them out.
+r"""Erase users from all tables, snapshots, exports and the online store, and keep them erased.
 
-Without --users it ends earlier requests: removes what older versions of the tables still hold, once a week has passed.
+Without --users, completes earlier requests: removes the rows that older versions of the tables contain, once these
+are 7 days old.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/forget_users.py --config conf/production.yaml --users ids.txt

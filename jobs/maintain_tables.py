@@ -1,7 +1,7 @@
-r"""Keep tables quick and small: join small files, remove files that no version of the last 7 days needs.
+r"""Compact small files, and remove files that no table version of the last 7 days needs.
 
-Safe beside other jobs and streams. Rewrites ledgers, embedding_updates and the stream's rows of rejected_events; every
-table loses old files.
+Safe to run at the same time as other jobs and streams. Compacts ledgers, embedding_updates and the stream's rows of
+rejected_events; removes old files from every table.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/maintain_tables.py --config conf/production.yaml

@@ -1,7 +1,7 @@
-r"""Measure how far the newest snapshot of the as-of date has moved from the one before it.
+r"""Measure the drift between the newest snapshot of the as-of date and the previous one.
 
-Between embed_users and publish_snapshot it is a gate: it exits with 3 where drift.fail allows no more, and nothing is
-published. Writes snapshot_drift.
+Run it between embed_users and publish_snapshot to use it as a gate: if the drift exceeds drift.fail, it exits with
+code 3, so that nothing is published. Writes snapshot_drift.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/monitor_drift.py --config conf/production.yaml --as-of 2024-05-25

@@ -1,6 +1,6 @@
-r"""Put staged snapshots through the gates and publish them; promote the space where nothing serves yet.
+r"""Check staged snapshots against the gates and publish them; promote the space if none is serving.
 
-Exit code 3 where a gate refuses: what was published before stays as it is.
+Exits with code 3 if a gate refuses. Snapshots published before are not changed.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/publish_snapshot.py --config conf/production.yaml --as-of 2024-05-25

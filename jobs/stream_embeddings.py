@@ -1,6 +1,6 @@
-r"""Encode users anew as their events arrive, until it is told to stop (SIGTERM) or, with --until-empty, has caught up.
+r"""Encode users again as their events arrive, until SIGTERM or, with --until-empty, until no events are left.
 
-Reads the sources of the section stream; writes embedding_updates, and Redis where stream.redis names one.
+Reads the sources of the configuration section stream. Writes embedding_updates and, with stream.redis, Redis.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0,org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0 \
         jobs/stream_embeddings.py --config conf/production.yaml

@@ -1,6 +1,7 @@
 r"""Train a new embedding space on the features of the training dates and register it as a candidate.
 
-Backend and number of ranks: training.backend, training.num_workers. Writes training_rows, an artifact, spaces.
+training.backend and training.num_workers set the backend and the number of ranks. Writes training_rows, an artifact
+and the registry.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/train_autoencoder.py --config conf/production.yaml --as-of 2024-05-25

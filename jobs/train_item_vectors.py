@@ -1,6 +1,7 @@
-r"""Make the versions of the item vectors that the as-of date, the label dates and training need.
+r"""Build the versions of the item vectors that the as-of date, the label dates and training need.
 
-A version valid from V sees events before V only. Writes item_index, item_vectors, item_vector_versions.
+A version valid from date V is fitted only on events before V. Writes item_index, item_vectors and
+item_vector_versions.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/train_item_vectors.py --config conf/production.yaml --as-of 2024-05-25

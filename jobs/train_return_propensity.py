@@ -1,6 +1,6 @@
-r"""Train the example consumer: will a user have an event in the next days, from embeddings alone?
+r"""Train the example consumer, which predicts from embeddings whether a user returns in the next days.
 
-Joins published snapshots point in time, trains a Spark ML model, writes consumer_results and the model.
+Joins published snapshots point in time and trains a Spark ML model. Writes consumer_results and the model.
 
     spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0 \
         jobs/train_return_propensity.py --config conf/production.yaml --as-of 2024-05-25

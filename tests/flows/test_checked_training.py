@@ -108,7 +108,7 @@ def test_without_a_check_a_training_goes_on_and_says_why_unless_a_gain_is_asked_
     lines: list[str] = []
     assert pipeline(spark, log, root, lines).check_quality() is None
     assert lines[-1].endswith("(no check: none of the users has an event)")
-    with pytest.raises(GateRefusedError, match="is set, and there is no self-check: none of the users"):
+    with pytest.raises(GateRefusedError, match="is set, but the self-check failed: none of the users"):
         pipeline(spark, log, root, lines, min_gain=0.0).check_quality()
     monkeypatch.setattr(checks, "plan_check", lambda *_, **__: None)
     assert pipeline(spark, log, root, lines).check_quality() is None

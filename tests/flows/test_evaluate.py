@@ -191,7 +191,7 @@ def test_a_space_that_cannot_be_evaluated_is_refused_before_spark_starts(
     retire(tables, find_space(tables, "s2"))
     for space_id, said in (
         ("s9", "space s9: not in the registry. Known spaces: s1, s2."),
-        ("s2", "space s2 is retired; evaluate one that is in use."),
+        ("s2", "space s2 is retired. Choose a space in use."),
         ("s1", "space s1 has lineage l1, but this configuration has "),
         ("S1", "space 'S1' is not a valid name"),
     ):

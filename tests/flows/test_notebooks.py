@@ -48,7 +48,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
         script = [sys.executable, str(SOURCES[0]), "--root", str(root), "--users", "300"]
         done = subprocess.run(script, capture_output=True, check=False, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert "nothing was serving" in done.stdout
+        assert "is the first serving space" in done.stdout
         patch.delenv("MPLBACKEND")
         config = {"config": str(root / "config.yaml")}
         return {source.stem: without_noise(run(source, cwd=root, settings=config)) for source in SOURCES[1:]}

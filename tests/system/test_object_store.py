@@ -92,7 +92,7 @@ def test_files_of_an_export_are_whole_and_one_that_was_cut_off_is_taken_over(buc
     assert (parts[1].num_rows, parts[1].sha256) == (2, hashlib.sha256(content).hexdigest())
     assert pq.read_table(pa.BufferReader(content)).equals(rows)
     write_bytes(f"{folder}/mine.parquet", b"")
-    with pytest.raises(UsageError, match=r"holds no earlier export \(mine.parquet\)"):
+    with pytest.raises(UsageError, match=r"is not an earlier export \(mine.parquet\)"):
         check_out(folder)
 
 

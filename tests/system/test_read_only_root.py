@@ -90,6 +90,6 @@ def test_commands_that_read_work_on_a_read_only_root_and_leave_it_as_it_is(
     for command, (code, said, err) in zip(writing, answers[len(reading) :], strict=True):
         assert (code, said) == (2, ""), command
         assert err.startswith(f"userrep: root {root}: not writable ("), command
-    assert "--unrecorded exports without a record" in answers[len(reading)][2]
+    assert "Use --unrecorded to export without a record" in answers[len(reading)][2]
     assert not (tmp_path / "recorded").exists()
     assert state_of(root) == before

@@ -1,1 +1,1 @@
-"""The command line: one module for each group of commands."""
+"""The ``userrep`` command line: one module per command or group of commands."""

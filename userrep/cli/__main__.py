@@ -1,4 +1,4 @@
-"""``python -m userrep.cli``."""
+"""Entry point of ``python -m userrep.cli``."""
 
 from userrep.cli.main import main
 

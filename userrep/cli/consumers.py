@@ -1,4 +1,4 @@
-"""``userrep consumers``: who trains on which space, and who is ready for the next."""
+"""``userrep consumers``: the registry of downstream models and the spaces they use."""
 
 from typing import Annotated
 
@@ -19,7 +19,8 @@ from userrep.config import load_config
 from userrep.logs import in_columns
 
 app = typer.Typer(
-    help="The registry of consumers: each follows the space that serves, or is pinned to one.", no_args_is_help=True
+    help="Manage the consumers of embeddings.\n\nA consumer follows the serving space or is pinned to one space.",
+    no_args_is_help=True,
 )
 
 
@@ -27,7 +28,10 @@ app = typer.Typer(
 def consumers_list(
     config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """List all consumers: whose they are, what they use, what they are ready for, what they were trained on."""
+    """List all consumers.
+
+    Shows the owner, the space in use, the space it is ready for and the training set of each consumer.
+    """
     from userrep.spaces.registry import read_registry
 
     registry = read_registry(tables_of(load_config(config_file, overrides or [])))
@@ -44,24 +48,29 @@ def consumers_list(
         for consumer in registry.consumers
     ]
     head = ["consumer", "owner", "uses", "ready for", "training set", "last seen (UTC)"]
-    found = [vars(c) | {"follows": c.follows, "space_id": c.pinned_space_id or serving} for c in registry.consumers]
-    print_result({"consumers": found}, in_columns(head, rows) if rows else ["no consumer yet"], as_json=as_json)
+    consumers = [vars(c) | {"follows": c.follows, "space_id": c.pinned_space_id or serving} for c in registry.consumers]
+    print_result({"consumers": consumers}, in_columns(head, rows) if rows else ["no consumers yet"], as_json=as_json)
 
 
 @app.command("register")
 def consumers_register(
     consumer: Consumer,
-    owner: Annotated[str, typer.Option("--owner", help="The team or person to ask.")],
+    owner: Annotated[str, typer.Option("--owner", help="Team or person responsible for the consumer.")],
     config_file: ConfigFile,
     pin: Annotated[
         str | None,
-        typer.Option("--pin", metavar="SPACE", help="Default: follow what serves.", callback=checked_space_id),
+        typer.Option(
+            "--pin", metavar="SPACE", help="Space to pin. Default: follow the serving space.", callback=checked_space_id
+        ),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Register a consumer, which follows the space that serves or is pinned to one; its owner may repeat it."""
+    """Register a consumer.
+
+    The consumer follows the serving space, or is pinned to one with --pin. Its owner can run this again to change it.
+    """
     from userrep.spaces.consumers import register_consumer
 
     tables = tables_of(load_config(config_file, overrides or []), writes=True)
@@ -78,7 +87,10 @@ def consumers_ready(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Declare that a consumer could move to a space: its model for it is trained."""
+    """Declare a consumer ready for a space.
+
+    Do this once its model is trained on that space.
+    """
     from userrep.spaces.consumers import declare_ready
 
     declare_ready(tables_of(load_config(config_file, overrides or []), writes=True), consumer, space)
@@ -94,7 +106,10 @@ def consumers_pin(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Pin a consumer to a space, whatever serves; `pin CONSUMER serving` lets it follow what serves again."""
+    """Pin a consumer to a space.
+
+    `pin CONSUMER serving` makes it follow the serving space again.
+    """
     from userrep.spaces.consumers import pin_consumer
 
     pin_consumer(tables_of(load_config(config_file, overrides or []), writes=True), consumer, space)
@@ -109,7 +124,10 @@ def consumers_remove(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Take a consumer off the registry; it blocks no promotion and keeps no space in use any more."""
+    """Remove a consumer from the registry.
+
+    It no longer blocks promotions or keeps a space in use.
+    """
     from userrep.spaces.consumers import remove_consumer
 
     remove_consumer(tables_of(load_config(config_file, overrides or []), writes=True), consumer)
@@ -117,5 +135,5 @@ def consumers_remove(
 
 
 def _uses(consumer: str, pin: str | None) -> str:
-    """Say what a consumer uses after a change."""
-    return f"{consumer} " + ("follows the space that serves" if pin in (None, "serving") else f"is pinned to {pin}")
+    """Return the line that confirms which space a consumer uses."""
+    return f"{consumer} " + ("follows the serving space" if pin in (None, "serving") else f"is pinned to {pin}")

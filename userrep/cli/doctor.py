@@ -1,4 +1,4 @@
-"""Is this machine fit: versions that belong together, Java, Horovod, a folder to write to, a session that works."""
+"""``userrep doctor``: checks that this machine can run userrep."""
 
 import importlib.metadata
 import os
@@ -21,7 +21,7 @@ JAVA_VERSIONS = ("17", "21")
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was looked at, whether it is well, what was found, and the cure where it is not."""
+    """The result of one check. ``found``: the version or state; ``cure``: what to do if the check fails."""
 
     check: str
     ok: bool
@@ -34,16 +34,16 @@ class Finding:
 
 
 def findings(config: Config | None) -> Iterator[Finding]:
-    """Yield the checks' findings, quick ones first; ``root`` is checked where there is a configuration."""
+    """Yield the result of each check, quick ones first. ``config`` None: skip the check of the root."""
     yield _python()
     yield _java()
-    yield _pair()
+    yield _spark_and_delta()
     yield _jars()
     if config is None or config.training.backend == "horovod":
         yield from _horovod()
     if config is not None:
-        yield _found("root", lambda: _writable(artifacts_root(config)))
-    yield _found("spark with delta", lambda: _delta_works(config))
+        yield _run_check("root", lambda: _writable(artifacts_root(config)))
+    yield _run_check("spark with delta", lambda: _delta_works(config))
 
 
 def _python() -> Finding:
@@ -52,41 +52,41 @@ def _python() -> Finding:
 
 
 def _java() -> Finding:
-    home = os.environ.get("JAVA_HOME")  # Spark looks there first
+    home = os.environ.get("JAVA_HOME")  # takes precedence over the PATH, as in Spark
     java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
     if java is None:
-        where = f"none in JAVA_HOME {home}" if home else "none on the PATH"
-        return Finding("java", False, where, "Install Java 17 (Debian: openjdk-17-jre-headless), set JAVA_HOME to it.")
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    match = re.search(r'version "(\d+)', said)
+        state = f"not found in JAVA_HOME {home}" if home else "not found on the PATH"
+        return Finding("java", False, state, "Install Java 17 (Debian: openjdk-17-jre-headless) and set JAVA_HOME.")
+    output = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    match = re.search(r'version "(\d+)', output)
     version = match[1] if match else "unknown"
-    return Finding("java", version in JAVA_VERSIONS, version, "Spark 4.2 needs Java 17 or 21; set JAVA_HOME to one.")
+    return Finding("java", version in JAVA_VERSIONS, version, "Spark 4.2 needs Java 17 or 21. Set JAVA_HOME to one.")
 
 
-def _pair() -> Finding:
+def _spark_and_delta() -> Finding:
     spark, delta = importlib.metadata.version("pyspark"), importlib.metadata.version("delta-spark")
-    _, artifact, wanted = DELTA_COORDINATES.split(":")
-    series = artifact.removeprefix("delta-spark_").split("_")[0]
-    fits = spark.startswith(f"{series}.") and delta == wanted
-    cure = f"Install pyspark {series}.x with delta-spark {wanted}."
-    return Finding("spark and delta", fits, f"pyspark {spark}, delta-spark {delta}", cure)
+    _, artifact, required_delta = DELTA_COORDINATES.split(":")
+    spark_series = artifact.removeprefix("delta-spark_").split("_")[0]
+    ok = spark.startswith(f"{spark_series}.") and delta == required_delta
+    cure = f"Install pyspark {spark_series}.x with delta-spark {required_delta}."
+    return Finding("spark and delta", ok, f"pyspark {spark}, delta-spark {delta}", cure)
 
 
 def _jars() -> Finding:
     jars = list(jars_folder().glob("*.jar"))
-    found = f"{len(jars)} in {jars_folder()}" if jars else "not resolved yet: sessions fetch them at every start"
-    return Finding("delta's jars", bool(jars), found, "`make setup` resolves them once.")
+    state = f"{len(jars)} in {jars_folder()}" if jars else "not downloaded: each session downloads them at its start"
+    return Finding("delta's jars", bool(jars), state, "Run `make setup` to download them once.")
 
 
 def _horovod() -> Iterator[Finding]:
     probe = "import horovod.torch as h; print(h.gloo_built(), h.nccl_built() > 0)"
-    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-    cure = "deploy/build_horovod_wheel.sh builds it against the installed torch; backend local works without."
-    if ran.returncode:
-        reason = ran.stderr.strip().splitlines()[-1] if ran.stderr.strip() else "unknown"
+    process = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    cure = "Run deploy/build_horovod_wheel.sh to build it for the installed torch, or use training.backend: local."
+    if process.returncode:
+        reason = process.stderr.strip().splitlines()[-1] if process.stderr.strip() else "unknown"
         yield Finding("horovod with torch", False, reason, cure)
         return
-    gloo, nccl = ran.stdout.split()[-2:]
+    gloo, nccl = process.stdout.split()[-2:]
     version = importlib.metadata.version("horovod")
     yield Finding("horovod with torch", True, f"{version}, torch {importlib.metadata.version('torch')}")
     yield Finding("horovod's gloo", gloo == "True", f"built: {gloo}; NCCL built: {nccl}", cure)
@@ -102,13 +102,13 @@ def _delta_works(config: Config | None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         spark.range(1).write.format("delta").save(str(Path(folder) / "probe"))
         spark.read.format("delta").load(str(Path(folder) / "probe")).collect()
-    return f"a table was written and read, time zone {spark.conf.get('spark.sql.session.timeZone')}"
+    return f"wrote and read a table, time zone {spark.conf.get('spark.sql.session.timeZone')}"
 
 
-def _found(check: str, look: Callable[[], object]) -> Finding:
+def _run_check(name: str, check: Callable[[], object]) -> Finding:
     try:
-        return Finding(check, True, str(look()))
+        return Finding(name, True, str(check()))
     except UserrepError as error:
-        return Finding(check, False, str(error))
-    except Exception as error:  # whatever Spark throws, the doctor goes on
-        return Finding(check, False, in_one_line(error))
+        return Finding(name, False, str(error))
+    except Exception as error:  # an error in Spark must not stop the other checks
+        return Finding(name, False, in_one_line(error))

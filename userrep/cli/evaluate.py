@@ -1,4 +1,4 @@
-"""``userrep evaluate``: what an embedding is worth, beside what could be had without it."""
+"""``userrep evaluate``: the quality of a space compared with baselines."""
 
 from typing import Annotated
 
@@ -20,26 +20,28 @@ from userrep.logs import in_columns
 
 def evaluate(
     config_file: ConfigFile,
-    out: Annotated[str, typer.Option("--out", help="New folder to write metrics.json and a chart to.")],
+    out: Annotated[str, typer.Option("--out", help="New folder for metrics.json and a chart.")],
     space: InSpace = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate a space on the days after its training, next to baselines that the same small models read.
+    """Evaluate a space against baselines.
 
-    What the dates lack of features is built first; nothing is published. Figures go to --out and to space_metrics.
+    The same small models are trained on the embeddings and on each baseline, for dates after the training of the
+    space. Missing features are built first; nothing is published. Results are written to --out and to the table
+    space_metrics.
     """
     config = load_config(config_file, overrides or [])
     from userrep.store.storage import check_new_folder
 
     check_new_folder(out)
     from userrep.evaluation.output import result_lines
-    from userrep.workflows.evaluate import evaluable, evaluate_space
+    from userrep.workflows.evaluate import evaluate_space, find_evaluable_space
     from userrep.workflows.pipeline import Pipeline
 
-    evaluable(tables_of(config), config, space)
-    results, found = evaluate_space(Pipeline(config, session_of(config)), space, out)
+    find_evaluable_space(tables_of(config), config, space)
+    results, metrics = evaluate_space(Pipeline(config, session_of(config)), space, out)
     lines = in_columns(*result_lines(results))
     lines += ["", *(f"left out: {what}: {reason}" for what, reason in results.left_out.items())]
-    print_result(found, [*lines, f"figures with their intervals, and a chart: {out}"], as_json=as_json)
+    print_result(metrics, [*lines, f"metrics with confidence intervals, and a chart: {out}"], as_json=as_json)

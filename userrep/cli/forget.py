@@ -1,4 +1,4 @@
-"""``userrep forget``: users taken out of everything, and kept out."""
+"""``userrep forget``: erase users."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,26 +13,28 @@ def forget(
     config_file: ConfigFile,
     users: Annotated[
         Path | None,
-        typer.Option("--users", metavar="FILE", help="Text, one user id a line. Without it: end earlier requests."),
+        typer.Option(
+            "--users", metavar="FILE", help="Text file, one user id per line. Default: complete earlier requests."
+        ),
     ] = None,
     now: Annotated[
         bool,
         typer.Option(
             "--now",
-            help="Remove files of older versions at once, not after a week. Wants all other runs to have ended.",
+            help="Remove files of older table versions now instead of after 7 days. Stop all other runs first.",
         ),
     ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Take users out of all tables, snapshots, exports and the online store, and keep them out.
+    """Erase users from all tables and exports.
 
-    Their rows in the log, the users and the picks are passed over from then on; the sources themselves are yours to
-    clean. Prints a receipt without ids. Cut off, the same command goes on.
+    Also erases them from snapshots and the online store. Later runs ignore their rows in the source tables, which you
+    must clean yourself. Prints a receipt without user ids. If interrupted, run the same command again.
 
-    Older versions of Delta tables hold the rows for 7 days more. Run `userrep forget` without --users after that, for
-    instance every night: it removes them, and whatever a run that was under way has brought back.
+    Older versions of the Delta tables keep the rows for 7 more days. Run `userrep forget` without --users after that,
+    for example daily. It removes them, and any rows that a concurrent run has written back.
     """
     config = load_config(config_file, overrides or [])
     from userrep.erasure.erasure import Erasure, read_ids

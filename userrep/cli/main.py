@@ -1,4 +1,8 @@
-"""The command line: progress on stderr, results on stdout; exits with 0 done, 1 failed, 2 wrong use, 3 refused."""
+"""The ``userrep`` command: its subcommands, and how errors become messages and exit codes.
+
+Progress goes to stderr, results to stdout. Exit codes: 0 done, 1 failed, 2 wrong use or configuration, 3 refused by a
+gate.
+"""
 
 import sys
 import traceback
@@ -25,8 +29,8 @@ from userrep.cli.options import (
     InSpace,
     Overrides,
     as_date,
+    print_faults,
     print_result,
-    say,
     session_for_run,
     session_of,
     tables_of,
@@ -36,7 +40,7 @@ from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
 from userrep.logs import begin_run, end_run, in_columns
 
 app = typer.Typer(
-    help="One frozen user embedding for many downstream models: event logs in, published snapshots out.",
+    help="Turn event logs into one user embedding for many downstream models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -46,13 +50,13 @@ app.add_typer(cli_spaces.app, name="spaces")
 app.add_typer(cli_consumers.app, name="consumers")
 app.add_typer(cli_stream.app, name="stream")
 
-_INTERRUPTED = 130  # what Typer makes of Ctrl-C
+_INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 
 
 def main() -> None:
-    """Run the command line; a deliberate error is one line on stderr and an exit code. Returns where all is well.
+    """Run the command line. On an error, print it on stderr and exit with its code; on success, return.
 
-    For schedulers that call this as a function: there a SystemExit may count as a failure, that of code 0 too.
+    It does not exit on success, since schedulers that call this as a function may treat any SystemExit as a failure.
     """
     try:
         code = _exit_code()
@@ -65,17 +69,21 @@ def main() -> None:
 @app.callback()
 def common(
     run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="ID", help="Of all stages. Default: USERREP_RUN_ID, or a new one.")
+        str | None,
+        typer.Option("--run-id", metavar="ID", help="Run id of all stages. Default: USERREP_RUN_ID or a new id."),
     ] = None,
 ) -> None:
-    """Take the option that stands before the command."""
+    """Handle the options before the command."""
     if run_id is not None:
         begin_run(run_id)
 
 
 @app.command()
 def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Generate a log, run every stage on it with 2 Horovod ranks, train a consumer on the embeddings."""
+    """Run all batch stages on a generated log.
+
+    Trains a space with 2 Horovod ranks, publishes snapshots and trains a downstream model on them.
+    """
     from userrep.logs import to_stderr
     from userrep.workflows.demo import AS_OF, SPEC, demo_config, ensure_log
 
@@ -83,11 +91,11 @@ def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = Fa
     ensure_log(session_of(config), config, SPEC, to_stderr)
     _run_pipeline(config, AS_OF, retrain=False, as_json=as_json)
     if not as_json:
-        where = "--config conf/demo.yaml"
+        option = "--config conf/demo.yaml"
         typer.echo(
-            f"\nTry next:\n  userrep status {where}\n"
-            f"  userrep export embeddings {where} --as-of {AS_OF} --out build/embeddings\n"
-            f"  userrep pipeline {where} --as-of {AS_OF} --retrain\n  userrep spaces list {where}"
+            f"\nTry next:\n  userrep status {option}\n"
+            f"  userrep export embeddings {option} --as-of {AS_OF} --out build/embeddings\n"
+            f"  userrep pipeline {option} --as-of {AS_OF} --retrain\n  userrep spaces list {option}"
         )
 
 
@@ -95,14 +103,15 @@ def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = Fa
 def pipeline(
     config_file: ConfigFile,
     as_of: AsOf,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train a new space, although one is there.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train a new space even if one exists.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run every batch stage for an as-of date; what is up to date is skipped, and said.
+    """Run all batch stages for an as-of date.
 
-    Trains a space where there is none yet or with --retrain, and promotes by itself only where nothing serves.
+    Stages that are up to date are skipped. Trains a space if there is none, or with --retrain. Promotes it only if no
+    space is serving.
     """
     day = as_date(as_of)
     _run_pipeline(load_config(config_file, overrides or []), day, retrain=retrain, as_json=as_json)
@@ -114,27 +123,28 @@ def daily(
     as_of: AsOf,
     as_if_on_time: Annotated[
         bool,
-        typer.Option("--as-if-on-time", help="Stamp the snapshot as a run on time would have: to replay the past."),
+        typer.Option("--as-if-on-time", help="Stamp snapshots as if the run had been on time, to replay the past."),
     ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Refresh the features, embed, gate and publish for one date; no training.
+    """Refresh, embed, gate and publish; no training.
 
-    Every space in use gets its snapshot: the one that serves, those that consumers are pinned to or get ready on, and
-    the one that served before.
-    Window sums move on from the date before by the days that enter and leave their windows and by days that changed
-    in the log. Published dates that late data has made stale are named; `userrep backfill --stale` rebuilds them.
+    Publishes a snapshot of the as-of date for every space in use: the serving space, the previously serving one, and
+    those that consumers are pinned to or ready for.
+
+    Window sums are updated by the days that enter and leave the windows and by days that changed in the log. Published
+    dates that late data has made stale are reported. Run `userrep backfill --stale` to rebuild them.
     """
     day = as_date(as_of)
     config = load_config(config_file, overrides or [])
     spark = session_for_run(config, day)
-    from userrep.workflows import daily as nightly  # torch, which the checks before Spark do without
+    from userrep.workflows import daily as workflow  # imports torch, which the checks before Spark do not need
     from userrep.workflows.pipeline import Pipeline
 
     work = Pipeline(config, spark, day)
-    spaces = nightly.daily(work, on_time=as_if_on_time)
+    spaces = workflow.daily(work, on_time=as_if_on_time)
     serving = next((space.space_id for space in spaces if space.state == "serving"), None)
     _print_stages(work, as_json=as_json, serving=serving)
 
@@ -142,56 +152,59 @@ def daily(
 @app.command()
 def backfill(
     config_file: ConfigFile,
-    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="The first as-of date.")] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="The last as-of date.")] = None,
-    every: Annotated[int, typer.Option("--every", metavar="DAYS", help="Days from one date to the next.")] = 1,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First as-of date.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last as-of date, inclusive.")] = None,
+    every: Annotated[int, typer.Option("--every", metavar="DAYS", help="Days between as-of dates.")] = 1,
     stale: Annotated[
-        bool, typer.Option("--stale", help="Instead of a range: the published dates that late data has made stale.")
+        bool, typer.Option("--stale", help="Instead of a range, rebuild published dates that late data made stale.")
     ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Build and publish snapshots of many dates, as if on time; what is up to date is skipped.
+    """Build and publish snapshots of past dates.
 
-    Dates share one pass over the tiles. Killed and run again, it goes on where it was.
+    Snapshots are stamped as if they had been published on time. Dates that are up to date are skipped. Groups of dates
+    share one pass over the tiles. If interrupted, run the same command again to continue.
     """
     if stale == bool(first and last) or bool(first) != bool(last):
-        raise UsageError("backfill: give --from and --to, or --stale.")
+        raise UsageError("backfill: needs either both --from and --to, or --stale.")
     ends = [as_date(text, "--from/--to") for text in (first, last) if text]
     config = load_config(config_file, overrides or [])
-    from userrep.workflows import daily as nightly
+    from userrep.workflows import daily as workflow
     from userrep.workflows.pipeline import Pipeline
 
-    dates = nightly.dates_between(ends[0], ends[1], every) if ends else []
+    dates = workflow.dates_between(ends[0], ends[1], every) if ends else []
     work = Pipeline(config, session_for_run(config, *dates), dates[-1] if dates else None)
-    nightly.backfill(work, dates) if dates else nightly.backfill_stale(work)
+    workflow.backfill(work, dates) if dates else workflow.backfill_stale(work)
     _print_stages(work, as_json=as_json)
 
 
 @app.command()
 def run(
-    job: Annotated[str, typer.Argument(help="A job of jobs/, for example build_activity_tiles.")],
+    job: Annotated[str, typer.Argument(help="Name of a job in jobs/, for example build_activity_tiles.")],
     config_file: ConfigFile,
     as_of: Annotated[
         str | None,
-        typer.Option("--as-of", metavar="YYYY-MM-DD", help="Default: the day after the log's last."),
+        typer.Option("--as-of", metavar="YYYY-MM-DD", help="As-of date. Default: the day after the last log day."),
     ] = None,
-    retrain: Annotated[bool, typer.Option("--retrain", help="For a new space, although one is there.")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Also prepare the dates for training a new space.")
+    ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run one job of jobs/ by its name."""
+    """Run one job of jobs/ by name."""
     day = as_date(as_of) if as_of else None
     config = load_config(config_file, overrides or [])
     from userrep.workflows.jobs import FOR_RETRAINING, JOBS, run_job
     from userrep.workflows.pipeline import Pipeline
 
     if job not in JOBS:
-        raise UsageError(f"run {job}: no such job; there are: {', '.join(JOBS)}.")
+        raise UsageError(f"run {job}: unknown job. Choose one of: {', '.join(JOBS)}.")
     if retrain and job not in FOR_RETRAINING:
-        raise UsageError(f"run {job}: --retrain is for {', '.join(FOR_RETRAINING)}.")
+        raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
     work = Pipeline(config, session_for_run(config, day), day)
     run_job(work, job, retrain=retrain)
     _print_stages(work, as_json=as_json)
@@ -202,26 +215,26 @@ def export(
     what: Annotated[str, typer.Argument(help="embeddings, features or item-vectors.")],
     config_file: ConfigFile,
     as_of: AsOf,
-    out: Annotated[str, typer.Option("--out", help="Folder to write Parquet files and _manifest.json to.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for the Parquet files and _manifest.json.")],
     space: InSpace = None,
     unrecorded: Annotated[
         bool,
-        typer.Option("--unrecorded", help="Without a record, for a root that is read-only: `forget` skips the folder."),
+        typer.Option("--unrecorded", help="Do not record the export, for a read-only root; `forget` skips the folder."),
     ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write embeddings, features or item vectors of a date as Parquet; the newest revision counts.
+    """Export embeddings, features or item vectors.
 
-    Nothing is built: for a date that is not there yet, the command that builds it is named. The folder is recorded
-    below the root first, so that `userrep forget` reaches the users in it.
+    Writes the newest revision of a date as Parquet. Builds nothing: if the date is missing, the error names the
+    command that builds it. The folder is recorded first, so that `userrep forget` can erase users in it.
     """
     day = as_date(as_of)
     from userrep.workflows.export import EXPORTS, check_out
 
     if what not in EXPORTS:
-        raise UsageError(f"export {what}: not known; there are: {', '.join(EXPORTS)}.")
+        raise UsageError(f"export {what}: unknown. Choose one of: {', '.join(EXPORTS)}.")
     check_out(out)
     config = load_config(config_file, overrides or [])
     manifest = _export(what, config, day, out, space, recorded=not unrecorded)
@@ -237,33 +250,39 @@ app.command()(cli_report.report)
 
 @app.command()
 def status(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Show what there is: days of tiles, rejected rows, spaces with their snapshots, the last run of each stage."""
-    config = load_config(config_file, overrides or [])
-    from userrep.workflows import status as state
+    """Show tiles, spaces, snapshots and recent runs.
 
-    found = state.status(tables_of(config), config)
-    print_result(found, state.status_lines(found), as_json=as_json)
+    Also shows rejected rows, storage, consumers and open erasure requests.
+    """
+    config = load_config(config_file, overrides or [])
+    from userrep.workflows import status as workflow
+
+    state = workflow.status(tables_of(config), config)
+    print_result(state, workflow.status_lines(state), as_json=as_json)
 
 
 @app.command()
 def doctor(
-    config_file: Annotated[Path | None, typer.Option("--config", help="Also check this configuration's root.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="Also check the root of this file.")] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Check this machine: versions that belong together, Java, Horovod, the root folder, Spark with Delta."""
+    """Check that this machine can run userrep.
+
+    Checks Python, Java, matching versions of Spark and Delta, Horovod, the root, and a Spark session with Delta.
+    """
     config = load_config(config_file, overrides or []) if config_file else None
     from userrep.cli.doctor import findings
 
-    found = []
+    checks = []
     for finding in findings(config):
-        found.append(finding)
+        checks.append(finding)
         if not as_json:
             typer.echo(str(finding))
     if as_json:
-        print_result({"checks": [asdict(finding) for finding in found]}, [], as_json=True)
-    if not all(finding.ok for finding in found):
+        print_result({"checks": [asdict(finding) for finding in checks]}, [], as_json=True)
+    if not all(finding.ok for finding in checks):
         raise typer.Exit(1)
 
 
@@ -276,16 +295,16 @@ def _exit_code() -> int:
     except typer.Abort:
         code = _INTERRUPTED
     except Exception as error:
-        code = _failed(error)
+        code = _report_error(error)
     if code == _INTERRUPTED:
-        say(["interrupted; what was committed stays, run the command again to go on."])
+        print_faults(["interrupted. Committed work is kept. Run the same command again to continue."])
         code = 1
     return code if isinstance(code, int) else 0
 
 
 def _run_pipeline(config: Config, as_of: date, *, retrain: bool, as_json: bool) -> None:
     spark = session_for_run(config, as_of)
-    from userrep.workflows.pipeline import Pipeline  # torch, which the checks before Spark do without
+    from userrep.workflows.pipeline import Pipeline  # imports torch, which the checks before Spark do not need
 
     work = Pipeline(config, spark, as_of)
     serving = work.run(retrain=retrain)
@@ -293,7 +312,7 @@ def _run_pipeline(config: Config, as_of: date, *, retrain: bool, as_json: bool) 
 
 
 def _export(what: str, config: Config, day: date, out: str, space_id: str | None, *, recorded: bool) -> dict[str, Any]:
-    """Export from the space's lineage, or from the configuration's where there is no space yet."""
+    """Export from the lineage of the space, or of the configuration if there is no space yet."""
     from userrep.items.versions import lineage_of
     from userrep.spaces.registry import find_space, read_registry
     from userrep.workflows.export import EXPORTS
@@ -306,8 +325,8 @@ def _export(what: str, config: Config, day: date, out: str, space_id: str | None
         space = find_space(tables, space_id)
         if space.lineage_id != lineage_id:
             raise UsageError(
-                f"space {space.space_id} was trained with other columns, windows or item vectors than {what} of this "
-                f"configuration have ({space.lineage_id}, here {lineage_id}); use the configuration of then."
+                f"space {space.space_id} has lineage {space.lineage_id}, but this configuration has {lineage_id}: "
+                "its columns, windows or item vectors differ. Use the configuration the space was trained with."
             )
     if what == "item-vectors":
         return EXPORTS[what](tables, config, lineage_id, day, out)
@@ -316,7 +335,7 @@ def _export(what: str, config: Config, day: date, out: str, space_id: str | None
 
 def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> None:
     rows = [[s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.reason] for s in work.runs.stages]
-    lines = in_columns(["stage", "outcome", "rows", "seconds", "why"], rows)
+    lines = in_columns(["stage", "outcome", "rows", "seconds", "reason"], rows)
     if work.self_check:
         lines += ["", *work.self_check.lines]
     if work.outcomes:
@@ -335,35 +354,35 @@ def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> No
     print_result(result, lines, as_json=as_json)
 
 
-def _say_why(error: Exception, lines: Iterable[str]) -> None:
-    """Say what went wrong, after a traceback if --debug asks for one; the exit code is the same."""
+def _print_error(error: Exception, lines: Iterable[str]) -> None:
+    """Print the lines that describe an error, after its traceback with --debug."""
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    say(lines)
+    print_faults(lines)
 
 
-def _failed(error: Exception) -> int:
-    """Say what went wrong; return the exit code."""
-    if said := cause_outside(error):
-        _say_why(error, [said])
+def _report_error(error: Exception) -> int:
+    """Print an error; return its exit code."""
+    if cause := cause_outside(error):
+        _print_error(error, [cause])
         return 1
     if isinstance(error, UserrepError):
-        _say_why(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
+        _print_error(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
         return error.exit_code
-    return _unexpected(error)
+    return _report_unexpected(error)
 
 
-def _unexpected(error: Exception) -> int:
-    """Say what went wrong in one line; wrong use of the command line has a message of its own kind."""
-    if hasattr(error, "format_message"):
+def _report_unexpected(error: Exception) -> int:
+    """Print an error of the argument parser, or an exception that userrep did not raise; return the exit code."""
+    if hasattr(error, "format_message"):  # raised by Typer
         message = error.format_message()
         if message.startswith("Usage:"):  # no command was given
             print(message, file=sys.stderr)
         else:
             end = "" if message.endswith((".", "?")) else "."
-            say([f"{message}{end} `--help` shows what there is."])
+            print_faults([f"{message}{end} Try `--help`."])
         return 2
-    _say_why(error, [f"{in_one_line(error)}. --debug shows the traceback; what was committed stays."])
+    _print_error(error, [f"{in_one_line(error)}. Committed work is kept. Use --debug for a traceback."])
     return 1
 
 

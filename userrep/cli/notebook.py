@@ -1,4 +1,4 @@
-"""What a notebook needs to run in three places as it is: on Databricks, in Jupyter, and as a script."""
+"""Settings and output of notebooks that run unchanged on Databricks, in Jupyter and as scripts."""
 
 import argparse
 import os
@@ -10,11 +10,11 @@ import pandas as pd
 
 
 def settings(defaults: Mapping[str, str], dbutils: Any = None) -> dict[str, str]:
-    """Return the settings of a notebook by name, as text; ``defaults`` names all that there are.
+    """Return the settings of a notebook by name, as text. ``defaults``: the default of each setting.
 
-    ``dbutils``: ``globals().get("dbutils")``, which is there on Databricks: each setting is a widget of the notebook
-    then. Elsewhere a setting is the variable USERREP_NAME of the environment, and of a script an option ``--name``,
-    which goes first. A script that is called with other options ends with exit code 2.
+    ``dbutils``: pass ``globals().get("dbutils")``. On Databricks it exists, and each setting is a widget of the
+    notebook. Elsewhere a setting comes from the environment variable USERREP_NAME. In a script, the option ``--name``
+    takes precedence over it, and an unknown option exits with code 2.
     """
     if dbutils is not None:
         for name, default in defaults.items():
@@ -28,7 +28,7 @@ def settings(defaults: Mapping[str, str], dbutils: Any = None) -> dict[str, str]
 
 
 def show_table(table: pd.DataFrame) -> None:
-    """Show a table as notebooks do, or print it where there is none."""
+    """Display a table in a notebook, or print it in a script."""
     if _is_in_jupyter():
         from IPython.display import display
 
@@ -38,6 +38,9 @@ def show_table(table: pd.DataFrame) -> None:
 
 
 def _is_in_jupyter() -> bool:
-    """Say whether a kernel runs this, Databricks' among them: its command line is not the notebook's."""
-    ipython = sys.modules.get("IPython")  # imported or not: libraries import it in scripts, too
+    """Return True if an IPython kernel, such as Jupyter's or Databricks', runs this process.
+
+    The command line of a kernel has no settings of the notebook.
+    """
+    ipython = sys.modules.get("IPython")  # its import alone proves nothing: libraries import it in scripts
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

@@ -1,4 +1,4 @@
-"""What all commands share: their options, and how they print."""
+"""Options, sessions, tables and output that the commands share."""
 
 import json
 from collections.abc import Iterable
@@ -14,39 +14,41 @@ from userrep.errors import UsageError
 from userrep.ids import checked_name
 from userrep.logs import say_why
 
-if TYPE_CHECKING:  # imported where they are used: --help and wrong use should not wait for Spark
+if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do not wait for Spark
     from pyspark.sql import SparkSession
 
     from userrep.store.tables import Tables
 
 
 def checked_space_id(value: str | None) -> str | None:
-    """Check a space's id as soon as it is read, before Spark starts."""
+    """Return a space id if it is a valid name. Typer calls this while it parses, before Spark starts."""
     return None if value is None else checked_name(value, "space")
 
 
 def checked_consumer_name(value: str) -> str:
-    """Check a consumer's name as soon as it is read."""
+    """Return a consumer name if it is valid. Typer calls this while it parses, before Spark starts."""
     return checked_name(value, "consumer")
 
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration file (YAML).")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting. Repeatable.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-AsOf = Annotated[str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Events before this date's 00:00 UTC count.")]
-Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="A consumer's name.", callback=checked_consumer_name)]
+AsOf = Annotated[
+    str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="As-of date: use events before its 00:00 UTC.")
+]
+Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="Consumer name.", callback=checked_consumer_name)]
 InSpace = Annotated[
     str | None,
-    typer.Option("--space", metavar="ID", help="Default: the space that serves.", callback=checked_space_id),
+    typer.Option("--space", metavar="ID", help="Space id. Default: the serving space.", callback=checked_space_id),
 ]
-SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="A space's id.", callback=checked_space_id)]
+SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="Space id.", callback=checked_space_id)]
 
 
 def session_of(config: Config) -> "SparkSession":
-    """Start Spark, or take the session that is there; a root that can't be written to is refused before that."""
+    """Return the Spark session, started if necessary. Raises UsageError first if the root is not writable."""
     from userrep.spark.session import get_session
     from userrep.store.storage import artifacts_root, check_writable
 
@@ -55,48 +57,59 @@ def session_of(config: Config) -> "SparkSession":
 
 
 def session_for_run(config: Config, *as_ofs: date | None) -> "SparkSession":
-    """Check root, sources and dates as far as that needs no Spark, then start Spark and print that it starts."""
+    """Check root, sources and dates as far as possible without Spark, then start Spark and report it.
+
+    Raises
+    ------
+    UsageError
+        If a check fails.
+    """
     from userrep.features.preflight import check_before_spark
     from userrep.store.storage import artifacts_root, check_writable
 
     check_writable(artifacts_root(config))
     check_before_spark(config, [day for day in as_ofs if day is not None])
-    return _started(config)
+    return _start_session(config)
 
 
 def tables_of(config: Config, *, writes: bool = False) -> "Tables":
-    """Return the tables of a configuration; a root without any table is refused. Spark starts when something needs it.
+    """Return the tables of a configuration. Spark starts only when it is first needed.
 
-    ``writes``: a root that can't be written to is refused as well.
+    ``writes``: also check that the root is writable.
+
+    Raises
+    ------
+    UsageError
+        If the root has no tables, or is not writable.
     """
     from userrep.store.places import open_tables
     from userrep.store.storage import artifacts_root, check_writable
 
     if writes:
         check_writable(artifacts_root(config))
-    tables = open_tables(config, None, start=lambda: _started(config), expected=True)
+    tables = open_tables(config, None, start=lambda: _start_session(config), expected=True)
     tables.check_before_spark()
     return tables
 
 
-def _started(config: Config) -> "SparkSession":
+def _start_session(config: Config) -> "SparkSession":
     from userrep.logs import to_stderr
     from userrep.spark.session import get_session
 
-    to_stderr(f"starting Spark ({config.spark.master or 'the session at hand'}); root {config.root or config.catalog}")
+    to_stderr(f"starting Spark ({config.spark.master or 'existing session'}); root {config.root or config.catalog}")
     return get_session(config.spark.master, config.spark.conf)
 
 
 def as_date(text: str, option: str = "--as-of") -> date:
-    """Read the date of an option. Raises UsageError if it is none."""
+    """Parse the date of an option. Raises UsageError if it is not YYYY-MM-DD."""
     try:
         return read_day(text)
     except ValueError:
-        raise UsageError(f"{option} {text}: not a date; write YYYY-MM-DD.") from None
+        raise UsageError(f"{option} {text}: not a date. Use YYYY-MM-DD.") from None
 
 
 def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
-    """Print a result on stdout: the lines, or one JSON object."""
+    """Print a result on stdout, as lines or as one JSON object."""
     if as_json:
         typer.echo(json.dumps(result, default=_plain))
     else:
@@ -108,6 +121,6 @@ def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, date | datetime) else str(value)
 
 
-def say(lines: Iterable[str]) -> None:
-    """Print lines on stderr that say why the command ends as it does."""
+def print_faults(lines: Iterable[str]) -> None:
+    """Print the reasons why the command failed on stderr."""
     say_why(lines, who="userrep")

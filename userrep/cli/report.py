@@ -1,4 +1,4 @@
-"""``userrep report``: one page about it all."""
+"""``userrep report``: the state of a deployment as one HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,13 +19,15 @@ from userrep.config import load_config
 
 def report(
     config_file: ConfigFile,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="The page; FILE.json lies beside it.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE.html", help="Output file. FILE.json is written next to it.")
+    ],
     space: Annotated[
         str | None,
         typer.Option(
             "--space",
             metavar="ID",
-            help="What training, drift, evaluation and map are about. Default: the space that serves.",
+            help="Space for the sections training, drift, evaluation and map. Default: the serving space.",
             callback=checked_space_id,
         ),
     ] = None,
@@ -33,22 +35,23 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write one HTML page: is all well, what ran, on which data, how it moved, what it is worth, what it costs.
+    """Write an HTML report.
 
-    It needs neither network nor scripts, and holds no user ids. An earlier report is written over, nothing else is.
-    Reads ledgers, and of the newest snapshot a sample of 2,000 users.
+    One page with health, runs, data, drift, quality and cost. It needs no network or scripts and contains no user ids.
+    An existing report is overwritten; any other file is refused. Reads ledgers, and a sample of 2,000 users of the
+    newest snapshot.
     """
     config = load_config(config_file, overrides or [])
     from userrep.report.file import check_out, twin_of, write_report
     from userrep.report.gather import check_reportable, gather
     from userrep.report.summary import summarised
-    from userrep.workflows import status as state
+    from userrep.workflows.status import status
 
     check_out(out)
     tables = tables_of(config)
-    found = check_reportable(tables, space, str(config_file))
-    facts = gather(tables, config, found, named=str(config_file), state=state.status(tables, config))
+    subject = check_reportable(tables, space, str(config_file))
+    facts = gather(tables, config, subject, named=str(config_file), state=status(tables, config))
     summary = summarised(facts)
     figures = write_report(out, facts, summary)
-    lines = [summary.headline, *(f"{of.level}: {of.what} {of.cure}" for of in summary.findings)]
+    lines = [summary.headline, *(f"{finding.level}: {finding.what} {finding.cure}" for finding in summary.findings)]
     print_result(figures, [*lines, f"report: {out}, figures: {twin_of(out)}"], as_json=as_json)

@@ -23,36 +23,38 @@ if TYPE_CHECKING:
     from userrep.model.self_check import SelfCheck
     from userrep.spaces.registry import Space
 
-app = typer.Typer(help="The registry of embedding spaces: candidate, ready, serving, retired.", no_args_is_help=True)
+app = typer.Typer(
+    help="Manage embedding spaces.\n\nA space is a candidate, ready, serving or retired.", no_args_is_help=True
+)
 
 
 @app.command("list")
 def spaces_list(
     config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """List all spaces with their states."""
+    """List all spaces and their states."""
     from userrep.spaces.registry import read_registry
 
     config = load_config(config_file, overrides or [])
     registry = read_registry(tables_of(config))
     checks = {space.space_id: _self_check(config, space) for space in registry.spaces}
-    used = registry.spaces_in_use()
+    in_use = registry.spaces_in_use()
     rows = [
         [
-            s.space_id, s.state, str(s.trained_until), f"{s.created_at:%Y-%m-%d %H:%M}", used.get(s.space_id, "-"),
+            s.space_id, s.state, str(s.trained_until), f"{s.created_at:%Y-%m-%d %H:%M}", in_use.get(s.space_id, "-"),
             check.summary if (check := checks[s.space_id]) else "-",
         ]
         for s in registry.spaces
     ]  # fmt: skip
     head = ["space", "state", "trained until", "created (UTC)", "embedded daily", "self-check"]
-    found = [vars(space) | {"in_use": used.get(space.space_id)} for space in registry.spaces]
-    for space, check in zip(found, checks.values(), strict=True):
+    spaces = [vars(space) | {"in_use": in_use.get(space.space_id)} for space in registry.spaces]
+    for space, check in zip(spaces, checks.values(), strict=True):
         space["self_check"] = check and check.model_dump(mode="json")
-    print_result({"spaces": found}, in_columns(head, rows) if rows else ["no space yet"], as_json=as_json)
+    print_result({"spaces": spaces}, in_columns(head, rows) if rows else ["no spaces yet"], as_json=as_json)
 
 
 def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
-    """Read what a space's self-check has found; None without one, or if its artifact is gone."""
+    """Return the self-check in the manifest of a space; None if it has none or its artifact is missing."""
     from userrep.errors import ArtifactError
     from userrep.model.artifact import read_manifest
     from userrep.spaces.registry import artifact_folder
@@ -65,61 +67,62 @@ def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
 
 @app.command("show")
 def spaces_show(
-    space: SpaceId,
+    space_id: SpaceId,
     config_file: ConfigFile,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show a space: its manifest, its metrics, its snapshots."""
+    """Show a space's manifest, metrics and snapshots."""
     config = load_config(config_file, overrides or [])
     from userrep.model.artifact import load_artifact
     from userrep.spaces.registry import artifact_folder, find_space
     from userrep.spaces.snapshots import list_snapshots
 
     tables = tables_of(config)
-    found = find_space(tables, space)
-    folder = artifact_folder(config, found)
-    manifest = load_artifact(folder, found.content_hash).manifest
-    snapshots = list_snapshots(tables, found.space_id)
+    space = find_space(tables, space_id)
+    folder = artifact_folder(config, space)
+    manifest = load_artifact(folder, space.content_hash).manifest
+    snapshots = list_snapshots(tables, space.space_id)
     metrics = {name: value for name, value in manifest.metrics.items() if "." not in name}
-    lines = [f"{key}: {value}" for key, value in vars(found).items() if key != "maps"]
-    lines += [f"artifact: {folder}", *(f"map into {space_id}: {content_hash}" for space_id, content_hash in found.maps)]
+    lines = [f"{key}: {value}" for key, value in vars(space).items() if key != "maps"]
+    lines += [f"artifact: {folder}", *(f"map to {target_id}: {content_hash}" for target_id, content_hash in space.maps)]
     lines += [f"inputs: {manifest.layout.width} in {len(manifest.layout.blocks)} blocks"]
     lines += [f"{name}: {value:.4g}" for name, value in metrics.items()]
-    lines += [f"dimension {place} of 0 to {manifest.model.latent_dim - 1}: {name}"
-              for name, place in manifest.named_dimensions.items()]  # fmt: skip
+    lines += [f"dimension {index} of 0 to {manifest.model.latent_dim - 1}: {name}"
+              for name, index in manifest.named_dimensions.items()]  # fmt: skip
     if check := manifest.self_check:
         lines += check.lines
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
-    shown = vars(found) | {"maps": dict(found.maps), "artifact": folder, "manifest": manifest.model_dump(mode="json")}
-    shown["snapshots"] = [vars(s) for s in snapshots]
-    print_result(shown, lines, as_json=as_json)
+    result = vars(space) | {"maps": dict(space.maps), "artifact": folder, "manifest": manifest.model_dump(mode="json")}
+    result["snapshots"] = [vars(s) for s in snapshots]
+    print_result(result, lines, as_json=as_json)
 
 
 @app.command("diff")
 def spaces_diff(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The earlier space.", callback=checked_space_id)],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The newer one.", callback=checked_space_id)],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Earlier space.", callback=checked_space_id)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)],
     config_file: ConfigFile,
     model: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="A saved pipeline with an EmbeddingJoin on OLD; with --labels.")
+        str | None, typer.Option(metavar="FOLDER", help="Saved pipeline with an EmbeddingJoin on OLD. Needs --labels.")
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Its labels, Parquet: the join's columns, and label (0 or 1)."),
+        typer.Option(metavar="PATH", help="Parquet labels for --model: the join's columns and label (0 or 1)."),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say how far NEW's vectors, mapped into OLD's coordinates, are OLD's, and what OLD's models lose by it.
+    """Measure what consumers lose if NEW replaces OLD.
 
-    On users and as-of dates that both have embedded; the map is fitted on nine users of ten and judged on the tenth.
-    It is kept beside NEW's artifact: consumers of OLD may read NEW through it (EmbeddingJoin's mappedFrom).
+    Maps the vectors of NEW into the coordinates of OLD, compares them with those of OLD for the same users and as-of
+    dates, and measures the AUC that models of OLD lose. The map is fitted on 90% of the users and evaluated on the
+    others. It is saved with the artifact of NEW, so that consumers of OLD can read NEW (mappedFrom of EmbeddingJoin).
     """
     if (model is None) != (labels is None):
-        raise UsageError("--model and --labels go together: a saved pipeline, and labels to judge it by.")
+        raise UsageError("--model and --labels must be given together: a saved pipeline and labels to evaluate it.")
     config = load_config(config_file, overrides or [])
     from userrep.logs import to_stderr
     from userrep.spaces.registry import find_space
@@ -127,23 +130,24 @@ def spaces_diff(
 
     tables = tables_of(config, writes=True)
     spaces = {"old": find_space(tables, old), "new": find_space(tables, new)}
-    own = SavedModel(model, labels) if model and labels else None
-    found = diff_spaces(tables, config, **spaces, model=own, report=to_stderr)
-    print_result(asdict(found), diff_lines(found), as_json=as_json)
+    saved = SavedModel(model, labels) if model and labels else None
+    diff = diff_spaces(tables, config, **spaces, model=saved, report=to_stderr)
+    print_result(asdict(diff), diff_lines(diff), as_json=as_json)
 
 
 @app.command("promote")
 def spaces_promote(
     space: SpaceId,
     config_file: ConfigFile,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen and change nothing.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Let a ready space serve, in one commit; the one that served steps back to ready.
+    """Make a ready space the serving space.
 
-    Refused, with exit code 3, while a consumer that follows is not ready for it. Pinned consumers stay where they are.
+    The previously serving space becomes ready, in the same commit. Refused with exit code 3 if a consumer that follows
+    the serving space is not ready for this one. Pinned consumers keep their space.
     """
     from userrep.spaces.registry import find_space, promote, read_registry
     from userrep.spaces.transitions import planned_promotion
@@ -152,18 +156,17 @@ def spaces_promote(
     if not dry_run:
         promote(tables, find_space(tables, space))
         return print_result({"serving": space}, [f"space {space} is serving"], as_json=as_json)
-    planned = planned_promotion(read_registry(tables), space)
-    pinned = [f"{consumer.name} ({consumer.pinned_space_id})" for consumer in planned.pinned]
-    lines = [
-        f"space {space} {'would not serve' if planned.blocks else 'would serve'}; now: {planned.serving or 'none'}"
-    ]
-    for what, names in (
-        ("would move", [consumer.name for consumer in planned.moves]),
-        ("block it, not ready yet", [consumer.name for consumer in planned.blocks]),
-        ("stay pinned", pinned),
+    promotion = planned_promotion(read_registry(tables), space)
+    effect = "would not serve" if promotion.blocks else "would serve"
+    pinned = [f"{consumer.name} ({consumer.pinned_space_id})" for consumer in promotion.pinned]
+    lines = [f"space {space} {effect}; serving now: {promotion.serving or 'none'}"]
+    for label, names in (
+        ("consumers that would move", [consumer.name for consumer in promotion.moves]),
+        ("consumers not ready, which block it", [consumer.name for consumer in promotion.blocks]),
+        ("consumers that stay pinned", pinned),
     ):
-        lines.append(f"{what}: {', '.join(names) or 'none'}")
-    result = asdict(planned) | {"would_serve": not planned.blocks}
+        lines.append(f"{label}: {', '.join(names) or 'none'}")
+    result = asdict(promotion) | {"would_serve": not promotion.blocks}
     return print_result(result, lines, as_json=as_json)
 
 
@@ -171,14 +174,15 @@ def spaces_promote(
 def spaces_rollback(
     config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """Let the space serve again that served before; no consumer blocks it.
+    """Make the previously serving space serve again.
 
-    Run again it changes nothing. To go further back, retire the space that it has left, and roll back once more.
+    No consumer blocks a rollback. A second rollback changes nothing. To go further back, retire the space that was
+    rolled back, then roll back again.
     """
     from userrep.spaces.registry import rollback
 
-    back = rollback(tables_of(load_config(config_file, overrides or []), writes=True))
-    print_result({"serving": back.space_id}, [f"space {back.space_id} is serving again"], as_json=as_json)
+    space = rollback(tables_of(load_config(config_file, overrides or []), writes=True))
+    print_result({"serving": space.space_id}, [f"space {space.space_id} is serving again"], as_json=as_json)
 
 
 @app.command("retire")
@@ -189,7 +193,10 @@ def spaces_retire(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Take a space out of use for good; its tables stay. Refused while it serves or a consumer is pinned to it."""
+    """Retire a space permanently.
+
+    Its tables are kept. Refused if the space is serving or a consumer is pinned to it.
+    """
     from userrep.spaces.registry import find_space, retire
 
     tables = tables_of(load_config(config_file, overrides or []), writes=True)

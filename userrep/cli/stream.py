@@ -1,4 +1,4 @@
-"""``userrep stream``: near real time, and the proof that it agrees with the batch."""
+"""``userrep stream``: embeddings in near real time, and their comparison with batch snapshots."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +34,7 @@ def stream(
     context: typer.Context,
     config_file: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
     until_empty: Annotated[
-        bool, typer.Option("--until-empty", help="Take what has arrived, then end: for schedulers.")
+        bool, typer.Option("--until-empty", help="Process the events that have arrived, then exit.")
     ] = False,
     new_query_id: Annotated[
         str | None,
@@ -42,35 +42,37 @@ def stream(
             "--new-query-id",
             metavar="NAME",
             callback=_checked,
-            help="Begin a new stream of this name, after a checkpoint was lost or with other sources.",
+            help="Start a new stream with this name, after a lost checkpoint or with other sources.",
         ),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Encode users anew as their events arrive, until Ctrl-C or SIGTERM; the batch at hand is finished first.
+    """Refresh embeddings as events arrive.
 
-    Vectors of the next as-of date go to embedding_updates, and to Redis with stream.redis. Sources are named in the
-    section stream; without it, new files of the log. Run again, it goes on where it was.
+    Encodes users again when they have new events, until Ctrl-C or SIGTERM; the current batch is finished first. Vectors
+    of the next as-of date go to embedding_updates and, with stream.redis, to Redis. Sources come from the
+    configuration section stream; without it, new files of the event log are read. A restart continues where the stream
+    stopped.
     """
     if context.invoked_subcommand is not None:
         return
     if config_file is None:
-        raise UsageError("stream: --config is missing; name a configuration file.")
+        raise UsageError("stream: --config is missing. Name a configuration file.")
     config = load_config(config_file, overrides or [])
     from userrep.workflows.jobs import stop_on_signals
     from userrep.workflows.pipeline import Pipeline
     from userrep.workflows.stream import stream_embeddings
 
-    done = stream_embeddings(
+    progress = stream_embeddings(
         Pipeline(config, session_of(config)),
         until_empty=until_empty,
         new_query_id=new_query_id,
         is_stopping=stop_on_signals(),
     )
-    found = done.outputs()
-    print_result(found, [f"{name}: {value}" for name, value in found.items()], as_json=as_json)
+    outputs = progress.outputs()
+    print_result(outputs, [f"{name}: {value}" for name, value in outputs.items()], as_json=as_json)
 
 
 @app.command("verify")
@@ -82,9 +84,10 @@ def stream_verify(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Compare the last streamed vectors of an as-of date with its snapshot: equal to the bit? Exits with 3 if not.
+    """Compare streamed vectors with a snapshot.
 
-    Compared are all users with events on the day before the date, once the date's snapshot is published.
+    Compares the last streamed vector of each user with events on the day before the as-of date, once its snapshot is
+    published. Exit code 3 if any vector is not bit-identical.
     """
     day = as_date(as_of)
     config = load_config(config_file, overrides or [])
@@ -92,9 +95,9 @@ def stream_verify(
     from userrep.streaming.verify import verify_updates
 
     tables = tables_of(config)
-    found = verify_updates(tables, find_space(tables, space), day)
-    rows = [[name.replace("_", " "), f"{value:,}"] for name, value in found.counts().items()]
-    lines = [*in_columns(["users", "number"], rows), f"equal to the bit: {found.share_equal:.4%}"]
-    print_result(found.counts() | {"share_equal": found.share_equal}, lines, as_json=as_json)
-    if not found.is_equal:
+    agreement = verify_updates(tables, find_space(tables, space), day)
+    rows = [[name.replace("_", " "), f"{value:,}"] for name, value in agreement.counts().items()]
+    lines = [*in_columns(["users", "count"], rows), f"bit-identical: {agreement.share_equal:.4%}"]
+    print_result(agreement.counts() | {"share_equal": agreement.share_equal}, lines, as_json=as_json)
+    if not agreement.is_equal:
         raise typer.Exit(3)

@@ -35,11 +35,11 @@ def test_each_change_is_confirmed_in_a_line_or_as_json(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables
 ) -> None:
     confirmed = {
-        "register ads --owner ada": "ads follows the space that serves",
+        "register ads --owner ada": "ads follows the serving space",
         "register mail --owner ada --pin s1": "mail is pinned to s1",
         "ready ads s2": "ads is ready for s2",
         "pin ads s2": "ads is pinned to s2",
-        "pin mail serving": "mail follows the space that serves",
+        "pin mail serving": "mail follows the serving space",
         "remove mail": "mail is removed",
     }
     for command, line in confirmed.items():
@@ -64,7 +64,7 @@ def test_consumers_are_listed_with_the_space_that_each_uses(
         lines = userrep("consumers", "list", "--config", config).out.splitlines()
         return [[cell for cell in line.split("  ") if cell.strip()] for line in lines[1:]]
 
-    assert userrep("consumers", "list", "--config", config).out == "no consumer yet\n"
+    assert userrep("consumers", "list", "--config", config).out == "no consumers yet\n"
     assert json.loads(userrep("consumers", "list", "--config", config, "--json").out) == {"consumers": []}
     userrep("consumers", "register", "ads", "--owner", "ada", "--config", config)
     userrep("consumers", "register", "mail", "--owner", "team mail", "--pin", "s2", "--config", config)

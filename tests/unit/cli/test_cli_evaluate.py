@@ -94,7 +94,7 @@ def test_results_are_printed_as_a_table_with_what_was_left_out_and_where_the_fig
     assert rest == [
         "",
         "left out: next_item: too few users",
-        f"figures with their intervals, and a chart: {tmp_path / 'out'}",
+        f"metrics with confidence intervals, and a chart: {tmp_path / 'out'}",
     ]
     assert json.loads(userrep(*command, "--json").out) == {"evaluation_id": "e1"}
     assert asked == [((f"{tmp_path}/root", "session"), "mine", f"{tmp_path}/out")] * 2

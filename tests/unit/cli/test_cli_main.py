@@ -107,7 +107,7 @@ def test_a_stream_without_a_published_snapshot_is_refused(
         answer = userrep("stream", "--config", config, *arguments)
         assert (answer.code, answer.out) == (2, "")
         assert answer.faults == [
-            "stream: no snapshot is published yet; `userrep pipeline` trains a space and publishes one."
+            "stream: no snapshot is published yet. Run `userrep pipeline` to train a space and publish one."
         ]
     verified = userrep("stream", "verify", "--config", config, "--as-of", "2024-05-02")
     assert (verified.code, verified.out) == (2, "")
@@ -139,7 +139,7 @@ def test_a_stream_is_verified_only_where_there_are_vectors_to_compare(
     found = json.loads(different.out)
     assert (found["equal"], found["different"]) == (0, 1)
     assert found["not_streamed"] > 50
-    assert "equal to the bit: 0.0000%" in userrep(*command).out
+    assert "bit-identical: 0.0000%" in userrep(*command).out
 
 
 def test_a_job_prints_its_stages_as_a_table_or_as_json(
@@ -158,14 +158,16 @@ def test_a_job_prints_its_stages_as_a_table_or_as_json(
     (stage,) = (stage for stage in result["stages"] if stage["stage"] == "embed_users")
     assert (stage["outcome"], stage["num_rows"], stage["reason"]) == ("done", 1200, "2 snapshots")
     head, *_, row = userrep(*command).out.splitlines()
-    assert head.split() == ["stage", "outcome", "rows", "seconds", "why"]
+    assert head.split() == ["stage", "outcome", "rows", "seconds", "reason"]
     assert row.split()[:3] == ["embed_users", "done", "1,200"]
     assert row.endswith("2 snapshots")
     state = json.loads(userrep("status", "--config", empty_root, "--json").out)
     assert ("embed_users", "done", 1200) in [(run["stage"], run["outcome"], run["num_rows"]) for run in state["runs"]]
 
 
-@pytest.mark.parametrize(("what", "missing"), [("features", "no features of"), ("item-vectors", "no item vectors for")])
+@pytest.mark.parametrize(
+    ("what", "missing"), [("features", "no features for"), ("item-vectors", "no item vectors for")]
+)
 def test_an_export_of_what_is_not_built_names_the_command_and_writes_nothing(
     userrep: Userrep, spark: SparkSession, empty_root: Path, tmp_path: Path, what: str, missing: str
 ) -> None:
@@ -173,6 +175,6 @@ def test_an_export_of_what_is_not_built_names_the_command_and_writes_nothing(
     before = sorted(tables.iterdir())
     answer = userrep("export", what, "--config", empty_root, "--as-of", "2024-05-03", "--out", out)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.faults == [f"{missing} 2024-05-03: `userrep pipeline --as-of 2024-05-03` builds them."]
+    assert answer.faults == [f"{missing} 2024-05-03. Run `userrep pipeline --as-of 2024-05-03` to build them."]
     assert not out.exists()
     assert sorted(tables.iterdir()) == before

@@ -1,4 +1,4 @@
-"""What all commands share: columns of text, results, dates, names and sessions."""
+"""What the commands share: columns of text, results, dates, names and sessions."""
 
 import json
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_a_result_is_either_its_lines_or_one_json_object(capsys: pytest.CaptureF
 def test_a_date_is_read_and_anything_else_is_refused_by_the_name_of_the_option() -> None:
     assert as_date("2024-02-29") == date(2024, 2, 29)
     for text in ("2023-02-29", "29.02.2024", "2024-02-29T00:00:00", "20240229", "2024-W09-4", "", "today"):
-        with pytest.raises(UsageError, match=rf"^--from {text}: not a date; write YYYY-MM-DD\.$"):
+        with pytest.raises(UsageError, match=rf"^--from {text}: not a date\. Use YYYY-MM-DD\.$"):
             as_date(text, "--from")
 
 

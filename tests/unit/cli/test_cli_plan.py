@@ -107,11 +107,11 @@ def test_each_option_reaches_the_size_that_is_planned_for(
 def test_a_plan_is_printed_as_three_tables_and_a_sum(userrep: Userrep, no_spark: None, config: Path) -> None:
     lines = userrep("plan", "--config", config, *SIZE, "--consumers", "4", "--core-hour-price", "1").out.splitlines()
     tables = "\n".join(lines[:-1]).split("\n\n")
-    assert [table.splitlines()[0].split()[0] for table in tables] == ["stage,", "table", "compared"]
+    assert [table.splitlines()[0].split()[0] for table in tables] == ["stage", "table", "setup"]
     assert tables[0].splitlines()[1].split() == ["build_activity_tiles", "event", "0.500", "0.050"]
     assert tables[1].splitlines()[1].split() == ["user_item_days", "event", "10.0", "0.007"]
     one, own = (line.split() for line in tables[2].splitlines()[1:])
-    assert (one[:3], own[:6]) == (["one", "embedding", "1.967"], ["4", "pipelines", "of", "their", "own", "6.000"])
+    assert (one[:3], own[:4]) == (["one", "embedding", "1.967"], ["4", "separate", "pipelines", "6.000"])
     assert lines[-1] == "saved: 67% of core hours, 67% of the price"
 
 

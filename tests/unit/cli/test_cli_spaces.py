@@ -39,7 +39,7 @@ def test_spaces_are_listed_with_what_embeds_them_daily(
     userrep: Userrep, no_spark: None, config: Path, tables: Tables
 ) -> None:
     listed = userrep("spaces", "list", "--config", with_tables(config))
-    assert (listed.code, listed.out, listed.err) == (0, "no space yet\n", "")
+    assert (listed.code, listed.out, listed.err) == (0, "no spaces yet\n", "")
     add_spaces(tables, "s1", "s2")
     mark_ready(tables, find_space(tables, "s1"))
     promote(tables, find_space(tables, "s1"))
@@ -115,7 +115,7 @@ def test_a_space_whose_artifact_is_not_the_registered_one_is_not_shown(
 def test_a_saved_model_is_judged_only_with_labels(userrep: Userrep, no_spark: None, config: Path, option: str) -> None:
     answer = userrep("spaces", "diff", "s1", "s2", "--config", config, option, "somewhere")
     assert (answer.code, answer.out) == (2, "")
-    assert answer.faults == ["--model and --labels go together: a saved pipeline, and labels to judge it by."]
+    assert answer.faults == ["--model and --labels must be given together: a saved pipeline and labels to evaluate it."]
 
 
 def test_a_promotion_and_a_retirement_say_which_space_they_are_about(
@@ -129,7 +129,8 @@ def test_a_promotion_and_a_retirement_say_which_space_they_are_about(
         for command in ("promote s1 --dry-run", "promote s1", "promote s2", "rollback", "retire s2")
     ]
     assert said == [
-        "space s1 would serve; now: none\nwould move: none\nblock it, not ready yet: none\nstay pinned: none\n",
+        "space s1 would serve; serving now: none\nconsumers that would move: none\n"
+        "consumers not ready, which block it: none\nconsumers that stay pinned: none\n",
         "space s1 is serving\n",
         "space s2 is serving\n",
         "space s1 is serving again\n",
@@ -169,10 +170,10 @@ def test_a_space_reaches_its_consumers_by_the_command_line_without_spark(
     assert (planned["serving"], planned["space_id"], planned["would_serve"]) == ("s1", "s2", False)
     for_people = userrep("spaces", "promote", "s2", "--dry-run", "--config", config).out.splitlines()
     assert for_people == [
-        "space s2 would not serve; now: s1",
-        "would move: search",
-        "block it, not ready yet: ads",
-        "stay pinned: mail (s1)",
+        "space s2 would not serve; serving now: s1",
+        "consumers that would move: search",
+        "consumers not ready, which block it: ads",
+        "consumers that stay pinned: mail (s1)",
     ]
     refused = answer_of("spaces promote s2", code=3)
     assert refused[0] == "space s2 is not promoted: a consumer that follows is not ready for it. Nothing has changed."

@@ -96,12 +96,12 @@ def test_vectors_that_are_all_equal_end_with_0(verified: Callable[..., tuple[int
     code, text, found = verified(1200, 0, 0, 0)
     assert code == 0
     assert text.splitlines() == [
-        "users            number",
-        "equal             1,200",
-        "different             0",
-        "not streamed          0",
-        "not in snapshot       0",
-        "equal to the bit: 100.0000%",
+        "users            count",
+        "equal            1,200",
+        "different            0",
+        "not streamed         0",
+        "not in snapshot      0",
+        "bit-identical: 100.0000%",
     ]
     assert found == {"equal": 1200, "different": 0, "not_streamed": 0, "not_in_snapshot": 0, "share_equal": 1.0}
 
@@ -112,7 +112,7 @@ def test_one_vector_that_is_not_equal_ends_with_3(
 ) -> None:
     code, text, found = verified(*counts)
     assert (code, found["share_equal"]) == (3, 0.75)
-    assert text.endswith("equal to the bit: 75.0000%\n")
+    assert text.endswith("bit-identical: 75.0000%\n")
 
 
 def test_an_unknown_space_is_refused(userrep: Userrep, config: Path, tmp_path: Path, no_spark: None) -> None:

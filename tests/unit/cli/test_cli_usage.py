@@ -21,32 +21,36 @@ def config(tmp_path: Path) -> Path:
 
 
 COMMANDS = {
-    ("demo",): "Generate a log, run every stage on it",
-    ("pipeline",): "Run every batch stage for an as-of date; what is up to date is skipped, and said.",
-    ("daily",): "Refresh the features, embed, gate and publish for one date; no training.",
-    ("backfill",): "Build and publish snapshots of many dates, as if on time",
-    ("run",): "Run one job of jobs/ by its name.",
-    ("export",): "Write embeddings, features or item vectors of a date as Parquet",
-    ("evaluate",): "Evaluate a space on the days after its training, next to baselines",
-    ("stream",): "Encode users anew as their events arrive, until Ctrl-C or SIGTERM",
-    ("stream", "verify"): "Compare the last streamed vectors of an as-of date with its snapshot: equal to the bit?",
-    ("forget",): "Take users out of all tables, snapshots, exports and the online store, and keep them out.",
-    ("report",): "Write one HTML page: is all well, what ran, on which data, how it moved",
-    ("plan",): "Estimate core hours, shuffles and storage at a size",
-    ("status",): "Show what there is: days of tiles, rejected rows, spaces with their snapshots",
-    ("doctor",): "Check this machine: versions that belong together",
-    ("spaces",): "The registry of embedding spaces",
-    ("spaces", "list"): "List all spaces with their states.",
-    ("spaces", "show"): "Show a space: its manifest, its metrics, its snapshots.",
-    ("spaces", "promote"): "Let a ready space serve, in one commit",
-    ("spaces", "rollback"): "Let the space serve again that served before; no consumer blocks it.",
-    ("spaces", "retire"): "Take a space out of use for good; its tables stay.",
-    ("consumers",): "The registry of consumers",
-    ("consumers", "list"): "List all consumers: whose they are",
-    ("consumers", "register"): "Register a consumer, which follows the space that serves or is pinned to one",
-    ("consumers", "ready"): "Declare that a consumer could move to a space",
-    ("consumers", "pin"): "`pin CONSUMER serving` lets it follow what serves again.",
-    ("consumers", "remove"): "Take a consumer off the registry",
+    ("demo",): "Run all batch stages on a generated log.",
+    ("pipeline",): "Run all batch stages for an as-of date. Stages that are up to date are skipped.",
+    ("daily",): "Refresh, embed, gate and publish; no training.",
+    ("backfill",): "Build and publish snapshots of past dates.",
+    ("run",): "Run one job of jobs/ by name.",
+    ("export",): "Export embeddings, features or item vectors.",
+    ("evaluate",): "Evaluate a space against baselines.",
+    ("stream",): "Refresh embeddings as events arrive.",
+    ("stream", "verify"): "Compare streamed vectors with a snapshot.",
+    ("forget",): "Erase users from all tables and exports. Also erases them from snapshots and the online store.",
+    ("report",): "Write an HTML report.",
+    ("plan",): "Estimate cost and storage at a given size.",
+    ("status",): "Show tiles, spaces, snapshots and recent runs.",
+    ("doctor",): "Check that this machine can run userrep.",
+    ("spaces",): "Manage embedding spaces.",
+    ("spaces", "list"): "List all spaces and their states.",
+    ("spaces", "show"): "Show a space's manifest, metrics and snapshots.",
+    ("spaces", "diff"): "Measure what consumers lose if NEW replaces OLD.",
+    ("spaces", "promote"): "Make a ready space the serving space.",
+    ("spaces", "rollback"): "Make the previously serving space serve again. No consumer blocks a rollback.",
+    ("spaces", "retire"): "Retire a space permanently. Its tables are kept.",
+    ("consumers",): "Manage the consumers of embeddings.",
+    ("consumers", "list"): "List all consumers.",
+    (
+        "consumers",
+        "register",
+    ): "Register a consumer. The consumer follows the serving space, or is pinned to one with --pin.",
+    ("consumers", "ready"): "Declare a consumer ready for a space.",
+    ("consumers", "pin"): "`pin CONSUMER serving` makes it follow the serving space again.",
+    ("consumers", "remove"): "Remove a consumer from the registry.",
 }
 
 
@@ -81,6 +85,16 @@ def test_help_lists_all_commands(userrep: Userrep, no_spark: None) -> None:
     }
 
 
+@pytest.mark.parametrize("group", [(), ("spaces",), ("consumers",), ("stream",)])
+def test_the_list_of_commands_has_a_whole_sentence_of_at_most_50_characters_for_each(
+    userrep: Userrep, no_spark: None, group: tuple[str, ...]
+) -> None:
+    lines = userrep(*group, "--help").out.split("Commands:\n")[1].splitlines()
+    summaries = [line.split(maxsplit=1)[1] for line in lines]
+    assert all(summary.endswith(".") and not summary.endswith("...") for summary in summaries)
+    assert max(map(len, summaries)) <= 50
+
+
 @pytest.mark.parametrize("group", [(), ("spaces",), ("consumers",)])
 def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tuple[str, ...]) -> None:
     answer = userrep(*group)
@@ -91,18 +105,18 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("backfill --config x.yaml --from 2024-05-01", "backfill: give --from and --to, or --stale."),
-        ("backfill --config x.yaml --from 2024-05-01 --to x", "--from/--to x: not a date; write YYYY-MM-DD."),
-        ("pipline", "No such command 'pipline'. Did you mean 'pipeline'? `--help` shows what there is."),
-        ("spaces lst", "No such command 'lst'. Did you mean 'list'? `--help` shows what there is."),
-        ("status", "Missing option '--config'. `--help` shows what there is."),
-        ("pipeline --config C", "Missing option '--as-of'. `--help` shows what there is."),
-        ("export embeddings --config C --as-of 2024-05-02", "Missing option '--out'. `--help` shows what there is."),
-        ("status --config C --verbose", "No such option: --verbose. `--help` shows what there is."),
-        ("status --config C more", "Got unexpected extra argument(s) (more). `--help` shows what there is."),
-        ("pipeline --config C --as-of 2024-02-30", "--as-of 2024-02-30: not a date; write YYYY-MM-DD."),
-        ("run build_activity_tiles --config C --as-of today", "--as-of today: not a date; write YYYY-MM-DD."),
-        ("export features --config C --as-of 1.5.2024 --out O", "--as-of 1.5.2024: not a date; write YYYY-MM-DD."),
+        ("backfill --config x.yaml --from 2024-05-01", "backfill: needs either both --from and --to, or --stale."),
+        ("backfill --config x.yaml --from 2024-05-01 --to x", "--from/--to x: not a date. Use YYYY-MM-DD."),
+        ("pipline", "No such command 'pipline'. Did you mean 'pipeline'? Try `--help`."),
+        ("spaces lst", "No such command 'lst'. Did you mean 'list'? Try `--help`."),
+        ("status", "Missing option '--config'. Try `--help`."),
+        ("pipeline --config C", "Missing option '--as-of'. Try `--help`."),
+        ("export embeddings --config C --as-of 2024-05-02", "Missing option '--out'. Try `--help`."),
+        ("status --config C --verbose", "No such option: --verbose. Try `--help`."),
+        ("status --config C more", "Got unexpected extra argument(s) (more). Try `--help`."),
+        ("pipeline --config C --as-of 2024-02-30", "--as-of 2024-02-30: not a date. Use YYYY-MM-DD."),
+        ("run build_activity_tiles --config C --as-of today", "--as-of today: not a date. Use YYYY-MM-DD."),
+        ("export features --config C --as-of 1.5.2024 --out O", "--as-of 1.5.2024: not a date. Use YYYY-MM-DD."),
         (
             "status --config nowhere.yaml",
             "nowhere.yaml: No such file or directory. Name a configuration file with --co",
@@ -114,16 +128,19 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
             "status --config C --set latent_dim",
             "--set latent_dim: write key.path=value, for example --set model.latent",
         ),
-        ("run build_tiles --config C", "run build_tiles: no such job; there are: build_activity_tiles, train_item_vec"),
+        (
+            "run build_tiles --config C",
+            "run build_tiles: unknown job. Choose one of: build_activity_tiles, train_item_v",
+        ),
         (
             "export vectors --config C --as-of 2024-05-02 --out O",
-            "export vectors: not known; there are: embeddings, features, item-vectors.",
+            "export vectors: unknown. Choose one of: embeddings, features, item-vectors.",
         ),
         ("spaces show ../x --config C", "space '../x' is not a valid name: use 1 to 64 of a-z"),
         ("spaces promote S1 --config C", "space 'S1' is not a valid name: use 1 to 64 of a-z"),
         ("spaces retire a'b --config C", "is not a valid name: use 1 to 64 of a-z"),
         ("consumers register A/B --owner X --config C", "consumer 'A/B' is not a valid name: use 1 to 64 of a-z"),
-        ("consumers register ads --config C", "Missing option '--owner'. `--help` shows what there is."),
+        ("consumers register ads --config C", "Missing option '--owner'. Try `--help`."),
         ("consumers register ads --owner X --pin .. --config C", "space '..' is not a valid name"),
         ("consumers register ads --owner X --pin s9 --config C", "space s9: not in the registry. Known spaces: no"),
         ("consumers ready ads S1 --config C", "space 'S1' is not a valid name: use 1 to 64 of a-z"),
@@ -133,19 +150,19 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ("spaces promote s1 --dry-run --config C", "space s1: not in the registry. Known spaces: none."),
         ("export features --config C --as-of 2024-05-02 --out O --space ../x", "space '../x' is not a valid name"),
         ("evaluate --config C --out O --space ../x", "space '../x' is not a valid name"),
-        ("evaluate --config C", "Missing option '--out'. `--help` shows what there is."),
-        ("report --config C", "Missing option '--out'. `--help` shows what there is."),
+        ("evaluate --config C", "Missing option '--out'. Try `--help`."),
+        ("report --config C", "Missing option '--out'. Try `--help`."),
         ("report --config C --out O", "the name does not end in .html. The figures go next to the page as JSON."),
-        ("stream", "stream: --config is missing; name a configuration file."),
+        ("stream", "stream: --config is missing. Name a configuration file."),
         ("stream --config C --new-query-id ../x", "query id '../x' is not a valid name: use 1 to 64 of a-z"),
         ("stream --config C --set stream.events.topic=t", "stream: events.topic needs kafka.bootstrap_servers"),
-        ("stream verfy", "No such command 'verfy'. Did you mean 'verify'? `--help` shows what there is."),
-        ("stream verify --as-of 2024-05-02", "Missing option '--config'. `--help` shows what there is."),
-        ("stream verify --config C", "Missing option '--as-of'. `--help` shows what there is."),
-        ("stream verify --config C --as-of today", "--as-of today: not a date; write YYYY-MM-DD."),
+        ("stream verfy", "No such command 'verfy'. Did you mean 'verify'? Try `--help`."),
+        ("stream verify --as-of 2024-05-02", "Missing option '--config'. Try `--help`."),
+        ("stream verify --config C", "Missing option '--as-of'. Try `--help`."),
+        ("stream verify --config C --as-of today", "--as-of today: not a date. Use YYYY-MM-DD."),
         ("evaluate --config C --out O", "no space is serving. Run `userrep pipeline` to train and promote the first "),
         ("--run-id ../x status --config C", "run id '../x' is not a valid name: use 1 to 64 of a-z"),
-        ("run embed_users --config C --retrain", "run embed_users: --retrain is for train_item_vectors, build_user_f"),
+        ("run embed_users --config C --retrain", "run embed_users: --retrain applies only to train_item_vectors, bui"),
     ],
 )
 def test_wrong_use_is_one_line_on_stderr_and_exit_code_2_before_spark_starts(
@@ -230,12 +247,14 @@ def test_a_folder_that_holds_something_else_is_not_exported_to(
     (out / "part-0.parquet").write_text("someone's log")
     answer = export_to(userrep, config, out)
     assert answer.code == 2
-    assert answer.faults == [f"--out {out}: the folder is not empty and holds no earlier export; name another one."]
+    assert answer.faults == [
+        f"--out {out}: the folder is not empty and is not an earlier export. Choose another folder."
+    ]
     (out / "_manifest.json").write_text("{}")
     (out / "notes.txt").write_text("kept")
     answer = export_to(userrep, config, out)
     assert answer.code == 2
-    assert "holds no earlier export (notes.txt); name another one." in answer.faults[0]
+    assert "is not an earlier export (notes.txt). Choose another folder." in answer.faults[0]
     assert (out / "notes.txt").read_text() == "kept"
 
 
@@ -273,10 +292,10 @@ def failing_with(error: BaseException) -> Callable[..., None]:
         (
             RuntimeError("An error occurred while calling o58.sql.\n: java.io.IOException: disk full\n\tat X"),
             1,
-            "RuntimeError: java.io.IOException: disk full. --debug shows the traceback; what was committed stays.",
+            "RuntimeError: java.io.IOException: disk full. Committed work is kept. Use --debug for a traceback.",
         ),
-        (ValueError(), 1, "ValueError: no message. --debug shows the traceback; what was committed stays."),
-        (KeyboardInterrupt(), 1, "interrupted; what was committed stays, run the command again to go on."),
+        (ValueError(), 1, "ValueError: no message. Committed work is kept. Use --debug for a traceback."),
+        (KeyboardInterrupt(), 1, "interrupted. Committed work is kept. Run the same command again to continue."),
     ],
 )
 def test_any_error_is_one_line_and_an_exit_code(

@@ -44,11 +44,11 @@ def test_the_doctor_checks_the_java_that_spark_will_start(monkeypatch: pytest.Mo
     java.chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     found = next(finding for finding in findings(None) if finding.check == "java")
-    assert str(found) == "FAIL java: 11. Spark 4.2 needs Java 17 or 21; set JAVA_HOME to one."
+    assert str(found) == "FAIL java: 11. Spark 4.2 needs Java 17 or 21. Set JAVA_HOME to one."
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
     found = next(finding for finding in findings(None) if finding.check == "java")
     assert not found.ok
-    assert found.found == f"none in JAVA_HOME {tmp_path / 'nowhere'}"
+    assert found.found == f"not found in JAVA_HOME {tmp_path / 'nowhere'}"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_java_17_and_21_are_accepted(
 def test_without_java_home_the_java_on_the_path_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert str(found("java")).startswith("FAIL java: none on the PATH. Install Java 17")
+    assert str(found("java")).startswith("FAIL java: not found on the PATH. Install Java 17")
     script(tmp_path / "java", "echo 'openjdk version \"17.0.11\"' >&2")
     assert str(found("java")) == "ok   java: 17"
 
@@ -100,7 +100,7 @@ def test_spark_and_delta_belong_together(
 def test_jars_are_looked_for_where_sessions_take_them_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("USERREP_JARS", str(tmp_path))
     missing = found("delta's jars")
-    assert (missing.ok, missing.found) == (False, "not resolved yet: sessions fetch them at every start")
+    assert (missing.ok, missing.found) == (False, "not downloaded: each session downloads them at its start")
     folder = tmp_path / "io.delta_delta-spark_4.2_2.13_4.4.0_org.apache.spark_spark-sql-kafka-0-10_2.13_4.2.0"
     folder.mkdir()
     (folder / "delta.jar").touch()

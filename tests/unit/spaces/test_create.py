@@ -145,7 +145,7 @@ def test_a_training_that_is_tried_again_is_not_made_twice(work: Work) -> None:
     again = work.pipeline()
     assert again.train_unless_trained() == trained
     assert [(run.stage, run.outcome) for run in again.runs.stages][-1:] == [("train_autoencoder", "skipped")]
-    assert work.said[-1].endswith(f"(space {trained.space_id} is trained, and has no snapshot yet)")
+    assert work.said[-1].endswith(f"(space {trained.space_id} is trained, without a snapshot)")
     other = work.pipeline(max_epochs=1).train_unless_trained()  # of another recipe
     assert other.space_id != trained.space_id
 

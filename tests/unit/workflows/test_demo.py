@@ -51,7 +51,7 @@ def test_a_log_is_generated_once_and_again_for_another_specification(
     assert demo.ensure_log(spark, config, demo.SPEC, lines.append)
     assert not demo.ensure_log(spark, config, demo.SPEC, lines.append)
     assert generated == [(demo.SPEC, folder)]
-    assert lines == [f"generating 3,000 users' events of 150 days into {folder}"]
+    assert lines == [f"generating 150 days of events for 3,000 users in {folder}"]
     other = LogSpec(num_users=3000, num_items=600, first_day=date(2024, 1, 1), num_days=150, seed=8)
     assert demo.ensure_log(spark, config, other, lines.append)
     assert generated[1:] == [(other, folder)]

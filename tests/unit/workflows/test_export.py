@@ -157,6 +157,6 @@ def test_a_kill_while_the_first_manifest_is_written_is_in_nobodys_way(tmp_path: 
 def test_parquet_files_of_others_beside_an_export_are_not_deleted(site: Site, tmp_path: Path) -> None:
     site.export(tmp_path)
     (tmp_path / "mine.parquet").write_bytes(b"years of work")
-    with pytest.raises(UsageError, match=r"holds no earlier export \(mine.parquet\); name another one"):
+    with pytest.raises(UsageError, match=r"is not an earlier export \(mine\.parquet\)\. Choose another folder"):
         site.export(tmp_path)
     assert (tmp_path / "mine.parquet").read_bytes() == b"years of work"

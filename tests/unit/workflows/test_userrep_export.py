@@ -64,7 +64,9 @@ def test_an_export_may_take_an_empty_folder_or_that_of_an_earlier_one(tmp_path: 
 )
 def test_a_folder_with_unrelated_files_is_refused(tmp_path: Path, found: list[str], named: str) -> None:
     folder = fill(tmp_path / "out", *found)
-    with pytest.raises(UsageError, match=f"--out {folder}: the folder .* holds no earlier export{named}; name another"):
+    with pytest.raises(
+        UsageError, match=f"--out {folder}: the folder .* is not an earlier export{named}. Choose another"
+    ):
         check_out(str(folder))
 
 
@@ -83,7 +85,7 @@ def test_the_destination_of_user_rows_is_recorded_only_if_the_folder_may_be_used
     (row,) = tables.ledger(EXPORTS)
     assert (row.path, row.what, row.as_of) == (f"{tmp_path}/out", "features", D1)
     fill(tmp_path / "taken", "mine.txt")
-    with pytest.raises(UsageError, match="holds no earlier export"):
+    with pytest.raises(UsageError, match="is not an earlier export"):
         export._record(tables, "taken", "features", D1, recorded=True)
     assert len(tables.ledger(EXPORTS)) == 1
 
@@ -99,11 +101,11 @@ def test_features_and_vectors_that_are_not_built_are_refused_with_the_command_th
 ) -> None:
     config, out = config_of(tmp_path), tmp_path / "out"
     with pytest.raises(
-        UsageError, match="no features of 2024-05-01: `userrep pipeline --as-of 2024-05-01` builds them"
+        UsageError, match=r"no features for 2024-05-01\. Run `userrep pipeline --as-of 2024-05-01` to build them"
     ):
         export_features(tables, config, "l1", D1, str(out))
     with pytest.raises(
-        UsageError, match="no item vectors for 2024-05-01: `userrep pipeline --as-of 2024-05-01` builds them"
+        UsageError, match=r"no item vectors for 2024-05-01\. Run `userrep pipeline --as-of 2024-05-01` to build them"
     ):
         export_item_vectors(tables, config, "l1", D1, str(out))
     assert not out.exists()

@@ -22,9 +22,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=LogSpec.num_users, help="number of users (%(default)s)")
     parser.add_argument("--items", type=int, default=LogSpec.num_items, help="number of items (%(default)s)")
     parser.add_argument("--days", type=int, default=LogSpec.num_days, help="length of the log in days (%(default)s)")
-    parser.add_argument(
-        "--first-day", type=read_day, default=LogSpec.first_day, help="first UTC day of the log (%(default)s)"
-    )
+    parser.add_argument("--first-day", type=read_day, default=LogSpec.first_day, help="first UTC day (%(default)s)")
     parser.add_argument("--seed", type=int, default=LogSpec.seed, help="random seed (%(default)s)")
     parser.add_argument("--regime", choices=REGIMES, default="mixed", help="behavior of the users (%(default)s)")
     args = parser.parse_args()

@@ -59,9 +59,7 @@ def consumers_register(
     config_file: ConfigFile,
     pin: Annotated[
         str | None,
-        typer.Option(
-            "--pin", metavar="SPACE", help="Space to pin. Default: follow the serving space.", callback=checked_space_id
-        ),
+        typer.Option("--pin", metavar="SPACE", help="Default: follow the serving space.", callback=checked_space_id),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -69,7 +67,7 @@ def consumers_register(
 ) -> None:
     """Register a consumer.
 
-    The consumer follows the serving space, or is pinned to one with --pin. Its owner can run this again to change it.
+    The consumer follows the serving space, or is pinned to one with --pin. Registering it again changes nothing.
     """
     from userrep.spaces.consumers import register_consumer
 

@@ -13,9 +13,7 @@ def forget(
     config_file: ConfigFile,
     users: Annotated[
         Path | None,
-        typer.Option(
-            "--users", metavar="FILE", help="Text file, one user id per line. Default: complete earlier requests."
-        ),
+        typer.Option("--users", metavar="FILE", help="One user id per line. Default: complete earlier requests."),
     ] = None,
     now: Annotated[
         bool,

@@ -69,8 +69,7 @@ def main() -> None:
 @app.callback()
 def common(
     run_id: Annotated[
-        str | None,
-        typer.Option("--run-id", metavar="ID", help="Run id of all stages. Default: USERREP_RUN_ID or a new id."),
+        str | None, typer.Option("--run-id", metavar="ID", help="Run id. Default: USERREP_RUN_ID, or a new one.")
     ] = None,
 ) -> None:
     """Handle the options before the command."""
@@ -131,8 +130,8 @@ def daily(
 ) -> None:
     """Refresh, embed, gate and publish; no training.
 
-    Publishes a snapshot of the as-of date for every space in use: the serving space, the previously serving one, and
-    those that consumers are pinned to or ready for.
+    Publishes a snapshot of the as-of date for every space in use: the serving space, spaces that wait to serve, spaces
+    that consumers are pinned to, and those needed for a rollback.
 
     Window sums are updated by the days that enter and leave the windows and by days that changed in the log. Published
     dates that late data has made stale are reported. Run `userrep backfill --stale` to rebuild them.
@@ -188,9 +187,7 @@ def run(
         str | None,
         typer.Option("--as-of", metavar="YYYY-MM-DD", help="As-of date. Default: the day after the last log day."),
     ] = None,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Also prepare the dates for training a new space.")
-    ] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Also prepare training of a new space.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,

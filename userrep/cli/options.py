@@ -36,9 +36,7 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-AsOf = Annotated[
-    str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="As-of date: use events before its 00:00 UTC.")
-]
+AsOf = Annotated[str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Uses events before this date, 00:00 UTC.")]
 Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="Consumer name.", callback=checked_consumer_name)]
 InSpace = Annotated[
     str | None,

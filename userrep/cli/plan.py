@@ -58,16 +58,11 @@ def plan(
 
 
 def _lines(estimate: "Plan", consumers: int) -> list[str]:
-    summary = estimate.summary()
+    summary, figures = estimate.summary(), {"core_hours": 3, "gb": 3, "price": 2}  # with their decimals
     work_rows = [[w.stage, w.grows_by, f"{w.core_hours:,.3f}", f"{w.shuffle_gb:,.3f}"] for w in estimate.work]
     storage_rows = [[s.table, s.grows_by, f"{s.bytes_each:,.1f}", f"{s.gb:,.3f}"] for s in estimate.storage]
     comparison_rows = [
-        [
-            setup,
-            f"{summary[f'{name}_core_hours']:,.3f}",
-            f"{summary[f'{name}_gb']:,.3f}",
-            f"{summary[f'{name}_price']:,.2f}",
-        ]
+        [setup, *(f"{summary[f'{name}_{figure}']:,.{digits}f}" for figure, digits in figures.items())]
         for setup, name in (("one embedding", "shared"), (f"{consumers} separate pipelines", "own"))
     ]
     return [

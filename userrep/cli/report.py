@@ -19,9 +19,7 @@ from userrep.config import load_config
 
 def report(
     config_file: ConfigFile,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE.html", help="Output file. FILE.json is written next to it.")
-    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Output file. Also writes FILE.json.")],
     space: Annotated[
         str | None,
         typer.Option(

@@ -210,14 +210,7 @@ def _stored_rows(
 
 
 def _write(
-    rows: _Rows,
-    out: str,
-    what: str,
-    as_of: date,
-    details: dict[str, Any],
-    *,
-    order: list[str],
-    num_rows: int,
+    rows: _Rows, out: str, what: str, as_of: date, details: dict[str, Any], *, order: list[str], num_rows: int
 ) -> dict[str, Any]:
     """Write sorted rows as Parquet parts, with a manifest that has the SHA-256 of each file; return the manifest.
 

@@ -92,7 +92,7 @@ def job_main(name: str, description: str | None) -> int:
         "(default: the day after the last day of the log)"
     )  # fmt: skip
     if name in FOR_RETRAINING:
-        parser.add_argument("--retrain", action="store_true", help="also prepare the dates for training a new space")
+        parser.add_argument("--retrain", action="store_true", help="also prepare training of a new space")
     arguments = parser.parse_args()
     work = partial(run_job, name=name, retrain=getattr(arguments, "retrain", False))
     return _run_work(name, arguments, work, as_of=arguments.as_of)

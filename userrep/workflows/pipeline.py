@@ -259,9 +259,7 @@ class Pipeline:
             run.outputs["heavy_users"] = users._asdict()
 
     def check_quality(self) -> SelfCheck | None:
-        """Run the self-check: train a model with these settings on less of the log and evaluate it.
-
-        Returns None if the check is off or the log is too short.
+        """Train a model with these settings on less of the log and evaluate it; None if off or the log is too short.
 
         Raises
         ------

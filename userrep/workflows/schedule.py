@@ -69,10 +69,7 @@ class Schedule:
             If there is none.
         """
         if self.usable_space is None:
-            raise UsageError(
-                "no usable space for this configuration. "
-                "Run `userrep pipeline` or `userrep run train_autoencoder` to train one."
-            )
+            raise UsageError("no usable space. Run `userrep pipeline` or `userrep run train_autoencoder` to train one.")
         return self.usable_space
 
     def unfinished_candidate(self) -> Space | None:

@@ -96,6 +96,20 @@ def diff_spaces(
         raise UsageError(f"space {old.space_id} cannot be compared with itself. Name two spaces.")
     common = common_dates(tables, new, old)
     as_ofs = common[-FITTED_DATES:]
+    vector_agreement = _map_agreement(tables, old, new, as_ofs, report)
+    models = _example_loss(tables, config, old, new, common)
+    if model is not None:
+        labels = tables.spark.read.parquet(absolute(model.labels))
+        since = max(old.trained_until, new.trained_until)
+        loaded = PipelineModel.load(absolute(model.folder))
+        models.append(model_loss(loaded, labels, since=since, consumer=model.folder, new=new))
+    return SpaceDiff(old.space_id, new.space_id, as_ofs, vector_agreement, models)
+
+
+def _map_agreement(
+    tables: Tables, old: Space, new: Space, as_ofs: Sequence[date], report: Callable[[str], None]
+) -> Agreement:
+    """Evaluate the map from ``new`` to ``old`` on held-out users; fit and save it first if there is none."""
     pairs = vector_pairs(tables, new, old, as_ofs).cache()
     try:
         new = find_space(tables, new.space_id)  # the caller may have read the registry before the map was saved
@@ -107,13 +121,7 @@ def diff_spaces(
     if not is_saved:
         save_map(tables, new, old, linear_map, told=vector_agreement, as_ofs=as_ofs)
         report(f"fitted the map from space {new.space_id} to {old.space_id} on {len(as_ofs)} as-of dates")
-    models = _example_loss(tables, config, old, new, common)
-    if model is not None:
-        labels = tables.spark.read.parquet(absolute(model.labels))
-        since = max(old.trained_until, new.trained_until)
-        loaded = PipelineModel.load(absolute(model.folder))
-        models.append(model_loss(loaded, labels, since=since, consumer=model.folder, new=new))
-    return SpaceDiff(old.space_id, new.space_id, as_ofs, vector_agreement, models)
+    return vector_agreement
 
 
 def diff_lines(diff: SpaceDiff) -> list[str]:

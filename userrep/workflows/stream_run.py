@@ -87,9 +87,7 @@ class StreamRun:
                     ) from None
                 failures = 1 if self.progress.last_batch > before else failures + 1
                 if failures > len(_WAITS):
-                    raise UserrepError(
-                        f"stream: the query failed {failures} times in a row ({in_one_line(error)})."
-                    ) from error
+                    raise UserrepError(f"stream: the query failed {failures} times ({in_one_line(error)}).") from error
                 wait = _WAITS[failures - 1]
                 self.runs.report(f"stream: the query failed ({in_one_line(error)[:300]}), restart in {wait} s")
                 pause(wait, self.is_stopping)

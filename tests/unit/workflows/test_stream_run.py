@@ -45,7 +45,7 @@ def run_of(said: list[str]) -> StreamRun:
     ("text", "attempts", "why"),
     [
         ("[CONCURRENT_STREAM_LOG_UPDATE] Concurrent update to the log.", 1, "stream clicks: another process runs it"),
-        ("the broker is away", 11, r"the query failed 11 times in a row \(.*the broker is away"),
+        ("the broker is away", 11, r"the query failed 11 times \(.*the broker is away"),
     ],
 )
 def test_a_query_that_fails_is_started_again_unless_that_cannot_help(

@@ -10,6 +10,7 @@ import yaml
 
 from userrep.cli import forget as cli_forget
 from userrep.cli import main as cli
+from userrep.cli import pipeline as cli_pipeline
 from userrep.config import Config, load_config
 from userrep.store.places import open_tables
 from userrep.store.schemas import JOB_RUNS
@@ -66,8 +67,8 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
         read.append(config)
         raise Begun
 
-    monkeypatch.setattr(cli, "session_of", begin)
-    monkeypatch.setattr(cli, "session_for_run", begin)
+    monkeypatch.setattr(cli_pipeline, "session_of", begin)
+    monkeypatch.setattr(cli_pipeline, "session_for_run", begin)
     monkeypatch.setattr(cli_forget, "tables_of", begin)
     monkeypatch.setattr(cli, "begin_run", lambda run_id=None: run_ids.append(run_id))
     monkeypatch.setattr(sys, "argv", ["userrep", *arguments])

@@ -1,0 +1,63 @@
+"""``userrep export``: embeddings, features or item vectors as Parquet."""
+
+from datetime import date
+from typing import Annotated, Any
+
+import typer
+
+from userrep.cli.options import AsJson, AsOf, ConfigFile, Debug, InSpace, Overrides, as_date, print_result, tables_of
+from userrep.config import Config, load_config
+from userrep.errors import UsageError
+
+
+def export(
+    what: Annotated[str, typer.Argument(help="embeddings, features or item-vectors.")],
+    config_file: ConfigFile,
+    as_of: AsOf,
+    out: Annotated[str, typer.Option("--out", help="Folder for the Parquet files and _manifest.json.")],
+    space: InSpace = None,
+    unrecorded: Annotated[
+        bool,
+        typer.Option("--unrecorded", help="Do not record the export, for a read-only root; `forget` skips the folder."),
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Export embeddings, features or item vectors.
+
+    Writes the newest revision of a date as Parquet. Builds nothing: if the date is missing, the error names the
+    command that builds it. The folder is recorded first, so that `userrep forget` can erase users in it.
+    """
+    day = as_date(as_of)
+    from userrep.workflows.export import EXPORTS, check_out
+
+    if what not in EXPORTS:
+        raise UsageError(f"export {what}: unknown. Choose one of: {', '.join(EXPORTS)}.")
+    check_out(out)
+    config = load_config(config_file, overrides or [])
+    manifest = _export(what, config, day, out, space, recorded=not unrecorded)
+    manifest = {key: value for key, value in manifest.items() if key != "sha256"}
+    print_result(manifest, [f"{what} of {day}: {manifest['num_rows']:,} rows in {out}"], as_json=as_json)
+
+
+def _export(what: str, config: Config, day: date, out: str, space_id: str | None, *, recorded: bool) -> dict[str, Any]:
+    """Export from the lineage of the space, or of the configuration if there is no space yet."""
+    from userrep.items.versions import lineage_of
+    from userrep.spaces.registry import find_space, read_registry
+    from userrep.workflows.export import EXPORTS
+
+    tables = tables_of(config)
+    if what == "embeddings":
+        return EXPORTS[what](tables, config, find_space(tables, space_id), day, out, recorded=recorded)
+    lineage_id = lineage_of(config)
+    if space_id or read_registry(tables).serving:
+        space = find_space(tables, space_id)
+        if space.lineage_id != lineage_id:
+            raise UsageError(
+                f"space {space.space_id} has lineage {space.lineage_id}, but this configuration has {lineage_id}: "
+                "its columns, windows or item vectors differ. Use the configuration the space was trained with."
+            )
+    if what == "item-vectors":
+        return EXPORTS[what](tables, config, lineage_id, day, out)
+    return EXPORTS[what](tables, config, lineage_id, day, out, recorded=recorded)

@@ -1,0 +1,177 @@
+"""The commands that run batch stages: ``demo``, ``pipeline``, ``daily``, ``backfill`` and ``run``."""
+
+from dataclasses import asdict
+from datetime import date
+from typing import Annotated, Any
+
+import typer
+
+from userrep.cli.options import (
+    AsJson,
+    AsOf,
+    ConfigFile,
+    Debug,
+    Overrides,
+    as_date,
+    print_result,
+    session_for_run,
+    session_of,
+)
+from userrep.config import Config, load_config
+from userrep.errors import UsageError
+from userrep.logs import in_columns
+
+
+def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Run all batch stages on a generated log.
+
+    Trains a space with 2 Horovod ranks, publishes snapshots and trains a downstream model on them.
+    """
+    from userrep.logs import to_stderr
+    from userrep.workflows.demo import AS_OF, SPEC, demo_config, ensure_log
+
+    config = demo_config(overrides or [])
+    ensure_log(session_of(config), config, SPEC, to_stderr)
+    _run_pipeline(config, AS_OF, retrain=False, as_json=as_json)
+    if not as_json:
+        option = "--config conf/demo.yaml"
+        typer.echo(
+            f"\nTry next:\n  userrep status {option}\n"
+            f"  userrep export embeddings {option} --as-of {AS_OF} --out build/embeddings\n"
+            f"  userrep pipeline {option} --as-of {AS_OF} --retrain\n  userrep spaces list {option}"
+        )
+
+
+def pipeline(
+    config_file: ConfigFile,
+    as_of: AsOf,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train a new space even if one exists.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run all batch stages for an as-of date.
+
+    Stages that are up to date are skipped. Trains a space if there is none, or with --retrain. Promotes it only if no
+    space is serving.
+    """
+    day = as_date(as_of)
+    _run_pipeline(load_config(config_file, overrides or []), day, retrain=retrain, as_json=as_json)
+
+
+def daily(
+    config_file: ConfigFile,
+    as_of: AsOf,
+    as_if_on_time: Annotated[
+        bool,
+        typer.Option("--as-if-on-time", help="Stamp snapshots as if the run had been on time, to replay the past."),
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Refresh, embed, gate and publish; no training.
+
+    Publishes a snapshot of the as-of date for every space in use: the serving space, spaces that wait to serve, spaces
+    that consumers are pinned to, and those needed for a rollback.
+
+    Window sums are updated by the days that enter and leave the windows and by days that changed in the log. Published
+    dates that late data has made stale are reported. Run `userrep backfill --stale` to rebuild them.
+    """
+    day = as_date(as_of)
+    config = load_config(config_file, overrides or [])
+    spark = session_for_run(config, day)
+    from userrep.workflows import daily as workflow  # imports torch, which the checks before Spark do not need
+    from userrep.workflows.pipeline import Pipeline
+
+    work = Pipeline(config, spark, day)
+    spaces = workflow.daily(work, on_time=as_if_on_time)
+    serving = next((space.space_id for space in spaces if space.state == "serving"), None)
+    _print_stages(work, as_json=as_json, serving=serving)
+
+
+def backfill(
+    config_file: ConfigFile,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First as-of date.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last as-of date, inclusive.")] = None,
+    every: Annotated[int, typer.Option("--every", metavar="DAYS", help="Days between as-of dates.")] = 1,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Instead of a range, rebuild published dates that late data made stale.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Build and publish snapshots of past dates.
+
+    Snapshots are stamped as if they had been published on time. Dates that are up to date are skipped. Groups of dates
+    share one pass over the tiles. If interrupted, run the same command again to continue.
+    """
+    if stale == bool(first and last) or bool(first) != bool(last):
+        raise UsageError("backfill: needs either both --from and --to, or --stale.")
+    ends = [as_date(text, "--from/--to") for text in (first, last) if text]
+    config = load_config(config_file, overrides or [])
+    from userrep.workflows import daily as workflow
+    from userrep.workflows.pipeline import Pipeline
+
+    dates = workflow.dates_between(ends[0], ends[1], every) if ends else []
+    work = Pipeline(config, session_for_run(config, *dates), dates[-1] if dates else None)
+    workflow.backfill(work, dates) if dates else workflow.backfill_stale(work)
+    _print_stages(work, as_json=as_json)
+
+
+def run(
+    job: Annotated[str, typer.Argument(help="Name of a job in jobs/, for example build_activity_tiles.")],
+    config_file: ConfigFile,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="YYYY-MM-DD", help="As-of date. Default: the day after the last log day."),
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Also prepare training of a new space.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run one job of jobs/ by name."""
+    day = as_date(as_of) if as_of else None
+    config = load_config(config_file, overrides or [])
+    from userrep.workflows.jobs import FOR_RETRAINING, JOBS, run_job
+    from userrep.workflows.pipeline import Pipeline
+
+    if job not in JOBS:
+        raise UsageError(f"run {job}: unknown job. Choose one of: {', '.join(JOBS)}.")
+    if retrain and job not in FOR_RETRAINING:
+        raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
+    work = Pipeline(config, session_for_run(config, day), day)
+    run_job(work, job, retrain=retrain)
+    _print_stages(work, as_json=as_json)
+
+
+def _run_pipeline(config: Config, as_of: date, *, retrain: bool, as_json: bool) -> None:
+    spark = session_for_run(config, as_of)
+    from userrep.workflows.pipeline import Pipeline  # imports torch, which the checks before Spark do not need
+
+    work = Pipeline(config, spark, as_of)
+    serving = work.run(retrain=retrain)
+    _print_stages(work, as_json=as_json, serving=serving.space_id)
+
+
+def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> None:
+    rows = [[s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.reason] for s in work.runs.stages]
+    lines = in_columns(["stage", "outcome", "rows", "seconds", "reason"], rows)
+    if work.self_check:
+        lines += ["", *work.self_check.lines]
+    if work.outcomes:
+        lines += ["", "return propensity, test AUC on the same rows and snapshots:"]
+        lines += [f"  {o.input:<16} {o.dims:>4} dims   {o.auc:.4f}" for o in work.outcomes]
+    if serving:
+        lines += ["", f"serving space: {serving}"]
+    result = {
+        "run_id": work.runs.run_id,
+        "as_of": work.schedule.as_of,
+        "serving": serving,
+        "stages": [asdict(stage) for stage in work.runs.stages],
+        "self_check": work.self_check and work.self_check.model_dump(mode="json"),
+        "auc": {outcome.input: outcome.auc for outcome in work.outcomes},
+    }
+    print_result(result, lines, as_json=as_json)

@@ -16,7 +16,7 @@ from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Config, EventSource, Items, Onboarding, Users, parse_config
 from userrep.errors import UsageError
 from userrep.features.sides import read_picks, read_users
-from userrep.items.versions import _items
+from userrep.items.item_index import read_items
 from userrep.sources.columns import check_columns, find_column, named
 from userrep.sources.open_log import open_logs
 from userrep.sources.partitions import in_partitions, partition_day
@@ -198,7 +198,7 @@ def test_nested_columns_serve_every_table(spark: SparkSession, tmp_path: Path) -
     assert tuple(read_picks(spark, Onboarding(path=path, columns=keys)).first()) == ("7", "i1", datetime(2024, 5, 1))
     items = Items(path=path, columns={"item_id": "item.id", "text": "item.title", "vector": "item.vector"})
     tables = FileTables(spark, str(tmp_path / "root"))
-    assert tuple(_items(tables, items).first()) == ("i1", "A song", [1.0, 2.0])
+    assert tuple(read_items(tables, items).first()) == ("i1", "A song", [1.0, 2.0])
 
 
 # Partitions

@@ -126,7 +126,7 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ("doctor --config C --set windows_days=[]", "C: windows_days: List should have at least 1 item"),
         (
             "status --config C --set latent_dim",
-            "--set latent_dim: write key.path=value, for example --set model.latent",
+            "--set latent_dim: not of the form key.path=value. Example: --set model.latent",
         ),
         (
             "run build_tiles --config C",

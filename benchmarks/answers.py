@@ -15,8 +15,8 @@ from benchmarks.logs import AS_OF, Site, local_files
 from userrep.features.build import read_features, stored_features
 from userrep.features.layout import in_lists
 from userrep.features.spec import FeatureSpec
+from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import TableSchema
-from userrep.store.storage import open_parquet
 from userrep.store.tables import Tables, matches
 
 

@@ -32,8 +32,8 @@ from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, list_spaces
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.arrow import combined, listed, stacked
+from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.store.storage import open_parquet
 from userrep.workflows.daily import daily
 from userrep.workflows.pipeline import Pipeline
 

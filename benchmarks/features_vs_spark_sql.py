@@ -32,7 +32,7 @@ from benchmarks.logs import AS_OF, DIM, MODALITIES, WINDOWS_DAYS, LogSize, Site,
 from benchmarks.report import Line, Skipped, alternating, progress, ratio_line, run, seconds_of
 from userrep.features.build import build_features
 from userrep.store.arrow import listed
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 
 SIZE = LogSize(events=10_000_000, users=100_000)
 LIMIT_SECONDS = 600

@@ -39,9 +39,9 @@ from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_
 from userrep.spaces.snapshots import stage_snapshots
 from userrep.spark.session import get_session
 from userrep.store.arrow import listed, packed, stacked
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import FEATURE_SETS, USER_EMBEDDINGS
-from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
 
 AS_OF = date(2024, 7, 1)

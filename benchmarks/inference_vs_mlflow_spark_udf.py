@@ -16,9 +16,9 @@ from pyspark.sql import functions as F
 
 from benchmarks.inference_data import Users, UserSize, against, open_users, run
 from benchmarks.report import Line
-from userrep.inference.users import input_columns
+from userrep.inference.to_arrow import input_columns
 from userrep.model.artifact import load_artifact
-from userrep.tracking.model import write_model
+from userrep.tracking.registered_model import write_model
 
 SIZE = UserSize(users=50_000)
 

@@ -20,7 +20,7 @@ from pyspark.sql.functions import pandas_udf
 from benchmarks.inference_data import SIZE, Users, UserSize, against, open_users, run, scaled_plainly
 from benchmarks.report import Line
 from userrep.features.layout import UNKNOWN, InputLayout
-from userrep.inference.users import input_columns
+from userrep.inference.to_arrow import input_columns
 from userrep.model.artifact import load_artifact
 
 

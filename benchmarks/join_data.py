@@ -22,10 +22,10 @@ from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.spark.session import get_session
 from userrep.store.arrow import listed
 from userrep.store.file_tables import FileTables
-from userrep.store.hashing import bucket_of
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
-from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
 
 SPACE = "s001-bench"
 FIRST = date(2024, 1, 1)

@@ -32,10 +32,10 @@ from userrep.items.versions import train_versions, versions_of
 from userrep.spaces.registry import find_space, list_spaces
 from userrep.spaces.snapshots import stage_snapshots
 from userrep.spark.session import get_session
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
-from userrep.tiles.tiles import tile_ledger
+from userrep.tiles.ledger import tile_ledger
 
 SIZE = LogSize(events=300_000_000, users=1_500_000, items=500_000)
 NIGHT = AS_OF + timedelta(days=1)

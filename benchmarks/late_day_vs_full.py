@@ -29,7 +29,7 @@ from benchmarks.logs import (
 )
 from benchmarks.report import Line, progress, ratio_line, run, seconds_of
 from userrep.features.sums.refresh import refresh_features
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 
 SIZE = LogSize(events=50_000_000, users=50_000)
 NUM_LATE = 1000

@@ -25,13 +25,13 @@ from pyspark.sql import DataFrame, SparkSession
 from userrep.config import Config, parse_config
 from userrep.ids import short_hash
 from userrep.items.versions import Versions, train_versions, versions_of
-from userrep.store.places import open_tables
+from userrep.store.filesystem import file_system
+from userrep.store.open import open_tables
 from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS
-from userrep.store.storage import file_system
 from userrep.store.tables import Tables
-from userrep.tiles import direct, direct_build, tile_build, tile_rows, tiles
+from userrep.tiles import arrow_tasks, build, by_arrow, by_spark, ledger
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
 
 AS_OF = date(2024, 7, 1)  # the first day after every log
 ANCHOR = AS_OF - timedelta(days=14)  # item vectors change on no date that a benchmark goes over
@@ -41,7 +41,7 @@ MODALITIES = ("behaviour", "content")
 
 _DAY_US = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
-_BUILDERS = (direct, direct_build, tile_build, tile_rows, tiles)  # what kept tiles depend on
+_BUILDERS = (by_arrow, arrow_tasks, build, by_spark, ledger)  # what kept tiles depend on
 _UTC = pa.timestamp("us", tz="UTC")
 
 
@@ -100,7 +100,7 @@ class Site:
     def tile_files(self) -> list[str]:
         """Return the Parquet files of the longest window's tiles, for readers other than Spark."""
         start = AS_OF - timedelta(days=WINDOWS_DAYS[-1])
-        return local_files(tiles.read_tiles(self.tables, start=start, end=AS_OF))
+        return local_files(ledger.read_tiles(self.tables, start=start, end=AS_OF))
 
 
 def local_files(rows: DataFrame) -> list[str]:
@@ -208,7 +208,7 @@ def add_late_events(size: LogSize, log: Path, day: date, *, num: int) -> None:
 def _build(spark: SparkSession, config: Config, as_ofs: list[date]) -> tuple[Tables, Versions]:
     """Bring tiles and item vectors up to date. Cost if they are: a listing."""
     tables = open_tables(config, spark)
-    if not tiles.latest_tile_days(tables):
+    if not ledger.latest_tile_days(tables):
         build_tiles(tables, config, take_inventory(tables, config.events), before=AS_OF)
     missing = versions_of(tables, config, anchor=ANCHOR).missing(as_ofs)
     if missing:

@@ -36,7 +36,7 @@ from userrep.model.artifact import Artifact, load_artifact
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.snapshots import list_snapshots, newest_snapshot
 from userrep.store.arrow import combined, stacked
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import ITEM_VECTORS, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 

@@ -29,10 +29,10 @@ from benchmarks.report import Line, ask, print_line, progress
 from deploy.services import KafkaBroker, RedisServer
 from userrep.config import Config, parse_config
 from userrep.features.layout import InputLayout, Moments, Scaler
-from userrep.features.sides import sides_fingerprint
+from userrep.features.profiles import sides_fingerprint
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 from userrep.features.sums.chunk import TILES, Chunk, names_of
-from userrep.features.sums.item_files import dated_vectors
+from userrep.features.sums.item_vector_files import dated_vectors
 from userrep.features.sums.pooling import Made, PoolingJob
 from userrep.features.sums.tasks import Writing
 from userrep.features.sums.writing import Destination, Written
@@ -42,10 +42,10 @@ from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
 from userrep.spark.session import get_session
 from userrep.store.arrow import listed
 from userrep.store.buckets import range_of
-from userrep.store.hashing import bucket_of
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import EMBEDDING_UPDATES, OPENINGS, USER_OPENINGS
 from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
 from userrep.utc import DAY_US, day_number, utc_now
 from userrep.workflows.pipeline import Pipeline
 from userrep.workflows.stream import Progress, stream_embeddings

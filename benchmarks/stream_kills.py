@@ -38,7 +38,7 @@ from benchmarks.report import Line, ask, print_line, progress, seconds_of
 from userrep.config import load_config
 from userrep.spaces.registry import find_space
 from userrep.spark.session import get_session
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.store.tables import Tables
 from userrep.streaming.verify import verify_updates

@@ -22,7 +22,7 @@ from confluent_kafka import Producer
 from benchmarks.inference_data import SPACE
 from benchmarks.report import progress
 from benchmarks.stream_data import EVENTS, PICKS, Base, StreamSize, message, user_id
-from userrep.streaming.online import OnlineStore
+from userrep.streaming.redis_store import OnlineStore
 from userrep.utc import utc_now
 
 EVENT, NEW_EVENT, NEW_PICK = "event", "new_user_event", "new_user_pick"

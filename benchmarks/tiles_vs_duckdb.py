@@ -23,10 +23,10 @@ from pyspark.sql import functions as F
 from benchmarks.answers import check_same, content_hash
 from benchmarks.logs import AS_OF, SMALL, LogSize, log_files, site_config
 from benchmarks.report import Line, Skipped, alternating, ratio_line, run
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 
 SIZE = LogSize(events=10_000_000, users=100_000, copies=True)
 SMALL_SIZE = LogSize(events=SMALL.events, users=SMALL.users, items=SMALL.items, days=SMALL.days, copies=True)

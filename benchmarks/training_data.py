@@ -21,8 +21,8 @@ from userrep.features.layout import UNKNOWN, InputLayout
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.store.arrow import listed, packed
+from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.schemas import TRAINING_ROWS
-from userrep.store.table_writer import TableWriter, Target
 from userrep.training.data.shards import epoch_batches, shard_files
 from userrep.training.task import TrainingTask
 

@@ -41,7 +41,7 @@ from userrep.items.versions import read_vectors
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.session import get_session
 from userrep.synthetic.generator import LogSpec, generate_log
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 from userrep.workflows.pipeline import Pipeline
 
 SETTINGS = settings({"config": "", "as_of": "", "root": "build/notebooks", "users": "3000"}, globals().get("dbutils"))

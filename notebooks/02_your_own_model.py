@@ -35,8 +35,8 @@ from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.session import get_session
-from userrep.store.places import open_tables
-from userrep.tiles.tiles import read_tiles
+from userrep.store.open import open_tables
+from userrep.tiles.ledger import read_tiles
 from userrep.workflows import daily, pipeline
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))

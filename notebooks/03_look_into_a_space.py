@@ -22,14 +22,14 @@ from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
 from userrep.features.build import read_features
 from userrep.items.versions import made_versions, read_vectors
-from userrep.sources.source import read_source
+from userrep.sources.read import read_source
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.session import get_session
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
 from userrep.store.sql import sql_in
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 from userrep.workflows.pipeline import Pipeline
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))

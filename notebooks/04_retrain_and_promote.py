@@ -36,7 +36,7 @@ from userrep.spaces.registry import find_space, list_spaces, promote, read_regis
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
 from userrep.spark.session import get_session
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.workflows import pipeline
 from userrep.workflows.space_diff import SavedModel, diff_lines, diff_spaces
 

@@ -16,7 +16,7 @@ from userrep.evaluation import self_check as checks
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import artifact_folder, list_spaces
 from userrep.store import schemas
-from userrep.store.storage import exists
+from userrep.store.filesystem import exists
 from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default

@@ -18,23 +18,23 @@ from tests.support.builders import AS_OF, pipeline_config
 from tests.support.command_line import Userrep, config_file, file_of
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.activity import Futures, read_activity
+from userrep.evaluation.dates import Plan
+from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, truncated_context
-from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.representations.inputs import Blocks
 from userrep.evaluation.representations.reduced import Pca
-from userrep.evaluation.rows import Rows, read_rows
 from userrep.evaluation.run import gather
+from userrep.evaluation.sampled_users import Rows, read_rows
 from userrep.evaluation.tasks.task import Truth
-from userrep.features.sides import read_picks
+from userrep.features.profiles import read_picks
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, retire
 from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SPACE_METRICS, USER_EMBEDDINGS
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 from userrep.workflows.evaluate import evaluate_space, find_evaluable_space, plan_of
 from userrep.workflows.pipeline import Pipeline
 

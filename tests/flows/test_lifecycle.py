@@ -26,12 +26,12 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of
 from tests.support.embedding_tables import Oracle, Vector, publish, snapshot
 from tests.support.hostile import TIMES
-from userrep.erasure.erasure import Erasure
+from userrep.erasure.requests import Erasure
 from userrep.errors import PromotionRefusedError, UsageError
 from userrep.joins.join import join_embeddings
 from userrep.spaces import consumers, registry
 from userrep.spaces.snapshots import EXPIRED, Snapshot, list_snapshots, record_snapshots
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import USER_EMBEDDINGS
 
 pytestmark = pytest.mark.default

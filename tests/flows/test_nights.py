@@ -17,10 +17,10 @@ from userrep.config import Config, load_config
 from userrep.features.build import read_features
 from userrep.features.sums.refresh import generations, refresh_features
 from userrep.items.versions import Versions, train_versions, versions_of
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import USER_WINDOW_SUMS
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
 
 pytestmark = pytest.mark.default
 

@@ -10,7 +10,7 @@ from benchmarks.nights import files_naming
 from deploy.services import RedisServer
 from tests.support.builders import AS_OF
 from tests.support.streaming_world import DAY, NEXT, NewWorld, arrive, events_between
-from userrep.erasure.erasure import Erasure
+from userrep.erasure.requests import Erasure
 from userrep.errors import UsageError
 from userrep.features.build import features_table
 from userrep.items.versions import lineage_of
@@ -18,7 +18,7 @@ from userrep.spaces.snapshots import list_snapshots, publish_snapshots, stage_sn
 from userrep.store import schemas
 from userrep.store.schemas import TableSchema
 from userrep.store.tables import Tables
-from userrep.streaming.online import OnlineStore
+from userrep.streaming.redis_store import OnlineStore
 from userrep.workflows.export import export_embeddings, export_features
 
 pytestmark = pytest.mark.default

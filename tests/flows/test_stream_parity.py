@@ -22,9 +22,9 @@ from tests.support.streaming_world import (
     write_to_log,
 )
 from userrep.items.versions import Versions
-from userrep.sources.source import read_source, with_validity
-from userrep.streaming.arriving import ARRIVED, PLACE
+from userrep.sources.read import read_source, with_validity
 from userrep.streaming.records import checked_rows
+from userrep.streaming.sources import ARRIVED, PLACE
 from userrep.synthetic.generator import LogSpec, generate_log
 
 pytestmark = pytest.mark.default

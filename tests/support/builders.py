@@ -14,9 +14,9 @@ import pytest
 from userrep.config import Config, parse_config
 from userrep.store.arrow import packed
 from userrep.store.file_tables import FileTables
+from userrep.store.filesystem import file_system
 from userrep.store.schemas import TableSchema
 from userrep.store.spark_tables import SparkTables
-from userrep.store.storage import file_system
 from userrep.store.tables import Tables
 from userrep.synthetic.generator import LogSpec
 

@@ -12,7 +12,7 @@ from userrep.cli import forget as cli_forget
 from userrep.cli import main as cli
 from userrep.cli import pipeline as cli_pipeline
 from userrep.config import Config, load_config
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import JOB_RUNS
 
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, record_snapshots
-from userrep.store.hashing import bucket_of
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
 
 Vector = list[float]
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from userrep.evaluation.activity import Activity, Futures, activity_of, boundaries_of, popularity_boundaries
-from userrep.evaluation.items import ItemVectors, clustered
+from userrep.evaluation.dates import Plan, make_plan
+from userrep.evaluation.futures import Activity, Futures, activity_of, boundaries_of, popularity_boundaries
+from userrep.evaluation.item_vectors import ItemVectors, clustered
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
-from userrep.evaluation.plan import Plan, make_plan
 from userrep.evaluation.representation import Context
-from userrep.evaluation.rows import NO_ROLE, TEST, Rows, rows_of
 from userrep.evaluation.sample import Sample
+from userrep.evaluation.sampled_users import NO_ROLE, TEST, Rows, rows_of
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.layout import InputLayout, Scaler
 from userrep.features.spec import FeatureSpec

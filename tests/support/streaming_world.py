@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from tests.support.builders import AS_OF, pipeline_config
 from userrep.config import Config
 from userrep.spaces.registry import Space, find_space
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 from userrep.streaming.verify import Agreement, verify_updates

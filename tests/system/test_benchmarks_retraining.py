@@ -10,7 +10,7 @@ from benchmarks import retraining_auc_loss
 from tests.support.benchmark_lines import write_retail
 from userrep.config import load_config
 from userrep.spaces.registry import list_spaces
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 
 pytestmark = pytest.mark.full
 

@@ -33,9 +33,9 @@ from userrep.spaces.consumers import pin_consumer
 from userrep.spaces.create import save_space
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
 from userrep.store.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
-from userrep.streaming.online import online_store
+from userrep.streaming.redis_store import online_store
 from userrep.streaming.verify import verify_updates
-from userrep.tiles.tiles import STREAM_REVISION
+from userrep.tiles.ledger import STREAM_REVISION
 
 pytestmark = pytest.mark.full
 

@@ -17,10 +17,10 @@ from tests.support.builders import write_training_rows
 from tests.support.s3_server import ENVIRONMENT, s3_server
 from userrep.errors import UsageError
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
-from userrep.store import parquet_parts
+from userrep.store import export_files
 from userrep.store.file_tables import FileTables
+from userrep.store.filesystem import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
 from userrep.store.schemas import REGISTRY
-from userrep.store.storage import exists, file_system, folder_names, parquet_footer, read_bytes, write_bytes
 from userrep.training.data import shuffled_shard
 from userrep.training.data.shards import count_rows, epoch_batches, first_rows, shard_files
 from userrep.workflows import export
@@ -84,7 +84,7 @@ def test_files_of_an_export_are_whole_and_one_that_was_cut_off_is_taken_over(buc
     folder, rows = f"{bucket}/exports/of today", pa.table({"user_id": ["a", "b"], "embedding": [[0.5], [1.5]]})
     check_out(folder)
     export._write_manifest(folder, {"state": "incomplete"})
-    parts = [parquet_parts._write(folder, f"part-0000{k}.parquet", "user_id", rows, []) for k in range(2)]
+    parts = [export_files._write(folder, f"part-0000{k}.parquet", "user_id", rows, []) for k in range(2)]
     check_out(folder)
     export._delete_others(folder, {parts[1].name})
     assert folder_names(folder) == [export.MANIFEST, "part-00001.parquet"]

@@ -21,7 +21,7 @@ from tests.support.builders import AS_OF, SPARK
 from tests.support.streaming_world import DAY, NEXT, NewWorld, Row, World, active_users, arrive, events_between
 from userrep import failpoints
 from userrep.errors import UsageError, UserrepError
-from userrep.streaming.batches import Met, MicroBatches, day_met
+from userrep.streaming.micro_batches import Met, MicroBatches, day_met
 
 pytestmark = pytest.mark.full
 

@@ -21,7 +21,7 @@ from tests.unit.spaces.test_snapshot_files import DATES, Site, site  # noqa: F40
 from userrep.cli import consumers as cli_consumers
 from userrep.cli import spaces as cli_spaces
 from userrep.config import Drift, DriftLimits, Section
-from userrep.evaluation.plan import make_plan
+from userrep.evaluation.dates import make_plan
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.joins import outputs

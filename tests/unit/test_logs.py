@@ -15,22 +15,22 @@ from pyspark.sql import functions as F
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Config, EventSource, Items, Onboarding, Users, parse_config
 from userrep.errors import UsageError
-from userrep.features.sides import read_picks, read_users
+from userrep.features.profiles import read_picks, read_users
 from userrep.items.item_index import read_items
 from userrep.sources.columns import check_columns, find_column, named
 from userrep.sources.open_log import open_logs
 from userrep.sources.partitions import in_partitions, partition_day
-from userrep.sources.source import check_events, read_source, with_validity
+from userrep.sources.read import check_events, read_source, with_validity
 from userrep.store.file_tables import FileTables
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles import direct_build, tile_build
-from userrep.tiles.direct_build import counted_days
-from userrep.tiles.inventory.days import read_days
+from userrep.tiles import arrow_tasks, build
+from userrep.tiles.arrow_tasks import counted_days
+from userrep.tiles.build import TileBuild, build_tiles
 from userrep.tiles.inventory.inventory import Inventory, take_inventory
-from userrep.tiles.tile_build import TileBuild, build_tiles
-from userrep.tiles.tiles import latest_tile_days, read_tiles
+from userrep.tiles.inventory.read_days import read_days
+from userrep.tiles.ledger import latest_tile_days, read_tiles
 
 pytestmark = pytest.mark.default
 
@@ -231,7 +231,7 @@ def test_a_log_by_event_date_is_known_by_its_listing_and_read_by_partition(
     tables = open_tables(config, spark)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "userrep.tiles.inventory.new_files.with_validity", None
+            "userrep.tiles.inventory.scan_files.with_validity", None
         )  # which nothing that reads rows can do without
         inventory = take_inventory(tables, config.events)
     assert [(day.day, day.num_rows) for day in inventory.days] == [(D1, None), (D2, None), (D3, None)]
@@ -267,9 +267,14 @@ def test_days_in_folders_of_their_own_are_made_by_tasks_as_spark_makes_them(
         )  # fmt: skip
         tables, left = open_tables(config, spark), set[date]()
         with monkeypatch.context() as patch:
-            patch.setattr(tile_build, "counted_days", lambda t, days, r: left.update(days) or counted_days(t, days, r))  # noqa: B023
+
+            def recorded(t: Tables, days: list[date], revision: int, left: set[date] = left, **how: bool) -> Any:
+                left.update(days)
+                return counted_days(t, days, revision, **how)
+
+            patch.setattr(build, "counted_days", recorded)
             if root == "spark":
-                patch.setattr(direct_build, "columns_of", lambda *_: None)
+                patch.setattr(arrow_tasks, "columns_of", lambda *_: None)
             built(tables, config, D5)
         assert left == general
         found = [(row.event_date, row.content, row.num_events, row.num_rejected) for row in tables.ledger(TILE_DAYS)]

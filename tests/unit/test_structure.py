@@ -135,7 +135,7 @@ def test_model_never_imports_pyspark_and_features_never_torch() -> None:
             "torch, pandas, sklearn",
         ),  # workers load these
         (
-            "userrep.workflows.status, userrep.workflows.export, userrep.report.gather, userrep.streaming.serving",
+            "userrep.workflows.status, userrep.workflows.export, userrep.report.gather, userrep.streaming.user_lookup",
             "torch, pandas, sklearn, mlflow",
         ),
     ],

@@ -19,15 +19,15 @@ FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 
 # Modules that are tested where they meet others, most of them twins, of which one is to go.
 WITHOUT_OWN_TESTS = {
-    "userrep.tiles.day_rows",
-    "userrep.tiles.direct_build",
-    "userrep.tiles.log_columns",
-    "userrep.tiles.log_files",
-    "userrep.tiles.inventory.files",
-    "userrep.tiles.tile_rows",
-    "userrep.erasure.erased_ledgers",
-    "userrep.erasure.erased_rows",
-    "userrep.joins.lookup",
+    "userrep.tiles.arrow_rows",
+    "userrep.tiles.arrow_tasks",
+    "userrep.tiles.column_paths",
+    "userrep.tiles.arrow_reader",
+    "userrep.tiles.inventory.listing",
+    "userrep.tiles.by_spark",
+    "userrep.erasure.ledgers",
+    "userrep.erasure.rewrite",
+    "userrep.joins.read_vectors",
 }
 
 

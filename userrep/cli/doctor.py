@@ -14,7 +14,7 @@ from pathlib import Path
 from userrep.config import Config
 from userrep.errors import UserrepError, in_one_line
 from userrep.spark.session import DELTA_COORDINATES, get_session, jars_folder
-from userrep.store.storage import artifacts_root, check_writable
+from userrep.store.filesystem import artifacts_root, check_writable
 
 JAVA_VERSIONS = ("17", "21")
 

@@ -33,7 +33,7 @@ def evaluate(
     space_metrics.
     """
     config = load_config(config_file, overrides or [])
-    from userrep.store.storage import check_new_folder
+    from userrep.store.filesystem import check_new_folder
 
     check_new_folder(out)
     from userrep.evaluation.output import result_lines

@@ -35,8 +35,8 @@ def forget(
     for example daily. It removes them, and any rows that a concurrent run has written back.
     """
     config = load_config(config_file, overrides or [])
-    from userrep.erasure.erasure import Erasure, read_ids
     from userrep.erasure.receipt import receipt_lines
+    from userrep.erasure.requests import Erasure, read_ids
     from userrep.logs import to_stderr
 
     user_ids = read_ids(users) if users else []

@@ -48,7 +48,7 @@ SpaceId = Annotated[str, typer.Argument(metavar="SPACE", help="Space id.", callb
 def session_of(config: Config) -> "SparkSession":
     """Return the Spark session, started if necessary. Raises UsageError first if the root is not writable."""
     from userrep.spark.session import get_session
-    from userrep.store.storage import artifacts_root, check_writable
+    from userrep.store.filesystem import artifacts_root, check_writable
 
     check_writable(artifacts_root(config))
     return get_session(config.spark.master, config.spark.conf)
@@ -63,7 +63,7 @@ def session_for_run(config: Config, *as_ofs: date | None) -> "SparkSession":
         If a check fails.
     """
     from userrep.features.preflight import check_before_spark
-    from userrep.store.storage import artifacts_root, check_writable
+    from userrep.store.filesystem import artifacts_root, check_writable
 
     check_writable(artifacts_root(config))
     check_before_spark(config, [day for day in as_ofs if day is not None])
@@ -80,8 +80,8 @@ def tables_of(config: Config, *, writes: bool = False) -> "Tables":
     UsageError
         If the root has no tables, or is not writable.
     """
-    from userrep.store.places import open_tables
-    from userrep.store.storage import artifacts_root, check_writable
+    from userrep.store.filesystem import artifacts_root, check_writable
+    from userrep.store.open import open_tables
 
     if writes:
         check_writable(artifacts_root(config))

@@ -9,7 +9,7 @@ from userrep.config import load_config
 from userrep.logs import in_columns
 
 if TYPE_CHECKING:
-    from userrep.operations.plan import Plan
+    from userrep.operations.cost_plan import Plan
 
 
 def plan(
@@ -44,7 +44,7 @@ def plan(
     Each separate pipeline is assumed to build tiles and window features daily, as this one does.
     """
     config = load_config(config_file, overrides or [])
-    from userrep.operations.plan import Size, plan_for
+    from userrep.operations.cost_plan import Size, plan_for
 
     days_kept = log_days or config.history_window or config.windows_days[-1]
     size = Size(users, events_per_day, consumers, days_kept, retrain_days, core_hour_price, gb_month_price)

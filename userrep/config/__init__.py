@@ -5,6 +5,7 @@ directory. Any URI that both Spark and pyarrow can read also works. `make refere
 field in docs/reference/configuration.md.
 """
 
+from userrep.config.config import Config
 from userrep.config.items import AlsVectors, GivenVectors, Items, TextVectors
 from userrep.config.loading import load_config, parse_config
 from userrep.config.log import EventColumns, Events, EventSource, LogSettings, Partition, Source
@@ -13,7 +14,6 @@ from userrep.config.stream import Kafka, Redis, Stream, StreamSource
 from userrep.config.training import AsOfs, Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import Name, Section
-from userrep.config.whole import Config
 
 __all__ = [
     "AlsVectors",

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from userrep.config.config import Config
 from userrep.config.items import AlsVectors, GivenVectors, TextVectors
 from userrep.config.values import Section
-from userrep.config.whole import Config
 from userrep.errors import UsageError, in_line
 
 _MOST_TEXT, _MOST_ALIASES = 1 << 20, 32  # characters and YAML aliases per file

@@ -8,9 +8,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import Config
-from userrep.evaluation.rows import Rows, indices_in, only_sampled
+from userrep.evaluation.sampled_users import Rows, indices_in, only_sampled
 from userrep.sources.columns import id_text, named, type_of
-from userrep.sources.source import read_source
+from userrep.sources.read import read_source
 from userrep.store.arrow import combined
 
 _MAX_NUMBERS = 10  # distinct numbers; above that, quartile ranges are the categories

@@ -13,25 +13,25 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from userrep.evaluation.activity import TruncatedFutures
+from userrep.evaluation.futures import TruncatedFutures
 from userrep.evaluation.measure import Map, Report, describe, measure
-from userrep.evaluation.newest import NO_DAY, NewestTiles, newest_by_row, newest_tiles
+from userrep.evaluation.newest_tiles import NO_DAY, NewestTiles, newest_by_row, newest_tiles
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.results import Measured
-from userrep.evaluation.rows import NO_ROLE, TEST, Ints, Rows, indices_in, only_sampled
+from userrep.evaluation.sampled_users import NO_ROLE, TEST, Ints, Rows, indices_in, only_sampled
 from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.task import LeftOut, Truth
-from userrep.features.sides import refresh_profiles
+from userrep.features.profiles import refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.chunk import PROFILES, Chunk
-from userrep.features.sums.item_files import dated_vectors, item_parts
 from userrep.features.sums.item_matrix import VectorFiles
+from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.pooling import PoolingJob
 from userrep.features.sums.shuffled import of_kind
 from userrep.items.versions import Versions
 from userrep.store.arrow import combined
 from userrep.store.schemas import USER_PROFILES
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 from userrep.utc import DAY_US, day_number
 
 _NO_ITEM = "\0"  # not the id of any item

@@ -9,8 +9,8 @@ from typing import Any
 from userrep.evaluation.charts import chart
 from userrep.evaluation.results import Comparison, Interval, Results
 from userrep.ids import short_hash
+from userrep.store.filesystem import absolute, write_folder
 from userrep.store.schemas import SPACE_METRICS
-from userrep.store.storage import absolute, write_folder
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 

@@ -55,16 +55,16 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from userrep.config import Config
-from userrep.evaluation.activity import Activity, Futures
-from userrep.evaluation.plan import Plan
-from userrep.evaluation.rows import Rows
+from userrep.evaluation.dates import Plan
+from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.sample import Sample, read_sample
+from userrep.evaluation.sampled_users import Rows
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 
 Floats32 = NDArray[np.float32]
 

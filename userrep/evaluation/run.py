@@ -7,19 +7,19 @@ from typing import Any
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.activity import Futures, read_activity
 from userrep.evaluation.attributes import read_attributes
-from userrep.evaluation.items import clustered, content_modality, read_item_vectors
+from userrep.evaluation.dates import Plan
+from userrep.evaluation.futures import Futures, read_activity
+from userrep.evaluation.item_vectors import clustered, content_modality, read_item_vectors
 from userrep.evaluation.measure import Report, check_measured, fit_and_describe, measure, parallel_map
 from userrep.evaluation.newcomers import measure_newcomers
-from userrep.evaluation.plan import Plan
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
-from userrep.evaluation.rows import read_rows
+from userrep.evaluation.sampled_users import read_rows
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.evaluation.tasks.task import Truth
-from userrep.features.sides import sides_fingerprint
+from userrep.features.profiles import sides_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
@@ -27,7 +27,7 @@ from userrep.model.artifact import Artifact, load_artifact
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import tiles_fingerprint
+from userrep.tiles.ledger import tiles_fingerprint
 
 
 def evaluate(

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from userrep.evaluation.rows import Ints, draw, indices_in
+from userrep.evaluation.sampled_users import Ints, draw, indices_in
 from userrep.store.arrow import combined
 
 MAX_USERS = 20_000

@@ -13,15 +13,15 @@ import numpy as np
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
+from userrep.evaluation.dates import Plan
 from userrep.evaluation.families import EMBEDDING, INPUT_ATTRIBUTES, first_metrics, lead_inputs, leads
 from userrep.evaluation.measure import Report, check_measured, fit_and_describe, measure
-from userrep.evaluation.plan import Plan
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.rows import TEST
 from userrep.evaluation.run import gather
+from userrep.evaluation.sampled_users import TEST
 from userrep.evaluation.tasks.catalog import tasks_of
 from userrep.features.build import feature_sets
-from userrep.features.sides import sides_fingerprint
+from userrep.features.profiles import sides_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
@@ -29,9 +29,9 @@ from userrep.model.artifact import Artifact
 from userrep.model.self_check import SelfCheck
 from userrep.spaces.create import checked_model, drop_checked_model
 from userrep.spaces.training_inputs import check_id, inputs_key, training_folder
-from userrep.store.storage import read_bytes, write_bytes
+from userrep.store.filesystem import read_bytes, write_bytes
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import tiles_fingerprint
+from userrep.tiles.ledger import tiles_fingerprint
 
 PEERS = ("untrained", "rfm_history", "pooled_longest", "raw", "pca")
 _MAX_DATES = 4  # for fitting probes, and as many for testing

@@ -20,7 +20,7 @@ from userrep.joins.options import JoinOptions
 from userrep.joins.training_sets import create_training_set, list_training_sets, training_set_id
 from userrep.spaces.registry import Space
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 
 CONSUMER, OWNER = "return_propensity", "userrep"
 INPUTS = ("embedding", "recency", "pooled_averages")

@@ -12,10 +12,10 @@ from pyspark.sql import functions as F
 
 from userrep.config import Config
 from userrep.features.layout import in_lists
-from userrep.features.sides import Profiles, refresh_profiles
+from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.inputs import Inputs, TileDays
-from userrep.features.sums.item_files import dated_vectors, item_parts
+from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
 from userrep.features.sums.tasks import pooled_rows, write_files
@@ -28,7 +28,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.schemas import FEATURE_SETS, USER_FEATURES, TableSchema, user_features
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
+from userrep.tiles.ledger import days_fingerprint, latest_tile_days, tile_ledger, tiles_by_cell
 from userrep.utc import utc_now
 
 DATES_PER_JOB = 16  # each task keeps one open Parquet writer per date
@@ -94,7 +94,7 @@ def build_features(
 
     Cost: one read of the tiles of all windows, including the history window (by default twice as many days as the
     longest other window). From one date to the next, only entering and leaving tiles are summed. Item vectors that are
-    too large for a worker are processed in parts (features/sums/item_files.py), which adds reads and shuffles
+    too large for a worker are processed in parts (features/sums/item_vector_files.py), which adds reads and shuffles
     (features/sums/tasks.py). The ledger is written last, so the next run replaces the rows of a killed run.
 
     Raises

@@ -16,9 +16,9 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError
-from userrep.features.sides import mapped_columns, source_of
+from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, find_column
-from userrep.sources.source import check_local
+from userrep.sources.read import check_local
 from userrep.store.delta_files import DeltaFiles
 from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of_group
 from userrep.tiles.inventory.inventory import check_within

@@ -10,10 +10,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from userrep.inference.encoder import Encoder, worker_encoder
 from userrep.store.arrow import combined, listed
-from userrep.store.hashing import bucket_of
-from userrep.store.storage import open_parquet, parquet_footer
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import TableWriter, Target
+from userrep.store.data_files import TableFile
+from userrep.store.filesystem import open_parquet, parquet_footer
+from userrep.store.parquet_writer import TableWriter, Target
+from userrep.store.xxhash import bucket_of
 
 _MAX_ROWS = 250_000  # per task and therefore per file: 120 MB at 120 dimensions
 _MIN_ROWS = 16_384  # per task; with fewer, starting the task costs more than it saves

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from userrep.inference.encoder import Encoder
-from userrep.inference.users import dicts_as_arrow, frame_as_arrow
+from userrep.inference.to_arrow import dicts_as_arrow, frame_as_arrow
 from userrep.model.artifact import load_artifact
 
 

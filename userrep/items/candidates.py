@@ -23,7 +23,7 @@ from userrep.store.arrow import combined
 from userrep.store.schemas import ITEM_VECTORS
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 
 MOST_ITEMS = 4096  # per date
 _MOST_BYTES = 2**28  # vectors of all dates

@@ -9,10 +9,10 @@ from pyspark.sql import types as T
 from userrep.config import Items
 from userrep.errors import UsageError, UserrepError
 from userrep.sources.columns import as_text, check_columns, id_text, named, type_of
-from userrep.sources.source import read_source
+from userrep.sources.read import read_source
 from userrep.store.schemas import ITEM_INDEX
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 
 _ATTEMPTS = 20  # to commit item numbers, each on the newest table version
 

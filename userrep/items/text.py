@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from userrep.config import TextVectors
 from userrep.items.vectors import rounded
 from userrep.store.arrow import combined, listed
-from userrep.store.storage import read_bytes, write_bytes
+from userrep.store.filesystem import read_bytes, write_bytes
 
 NUM_FEATURES = 2**15
 _OVERSAMPLING = 10

@@ -23,11 +23,11 @@ from userrep.items.item_index import extended_index, read_items
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import given_vectors
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
+from userrep.store.filesystem import artifacts_root, exists
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
 from userrep.store.sql import sql_any, sql_date
-from userrep.store.storage import artifacts_root, exists
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import TileLedger, read_tiles, tile_ledger
+from userrep.tiles.ledger import TileLedger, read_tiles, tile_ledger
 from userrep.utc import utc_now
 
 _GROUP_TILES = 10_000_000  # total tiles of the versions that are fitted together

@@ -16,11 +16,11 @@ from userrep.ids import checked_name
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import JoinOptions
 from userrep.joins.outputs import MAPPED_FROM, SPACE_ID, as_vectors
-from userrep.joins.resolution import column
+from userrep.joins.snapshot_at import column
 from userrep.spaces.registry import SERVING, find_space
-from userrep.store.places import open_root, schema_name
+from userrep.store.filesystem import absolute
+from userrep.store.open import open_root, schema_name
 from userrep.store.spark_tables import SparkTables
-from userrep.store.storage import absolute
 from userrep.store.tables import Tables
 
 

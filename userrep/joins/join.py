@@ -11,19 +11,19 @@ from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.inference.model import EmbeddingModel
-from userrep.joins.lookup import with_vectors
 from userrep.joins.options import InSampleWarning, JoinOptions, check_labels
 from userrep.joins.outputs import with_outputs
-from userrep.joins.resolution import Step, column, steps_of, with_snapshot
+from userrep.joins.read_vectors import with_vectors
+from userrep.joins.snapshot_at import Step, column, steps_of, with_snapshot
 from userrep.joins.updates import with_update
 from userrep.spaces.map_artifact import load_map
 from userrep.spaces.registry import RETIRED, Space, find_space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
 from userrep.spark.session import shuffle_partitions
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.sql import sql_in
-from userrep.store.table_files import TableFile
 from userrep.store.tables import Tables
 
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from pyspark.sql import DataFrame
 
 from userrep.errors import UsageError
-from userrep.joins.resolution import Availability
+from userrep.joins.snapshot_at import Availability
 
 Missing = Literal["null", "new_user", "drop"]
 Vectors = Literal["array", "vector"]

@@ -7,7 +7,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.joins.options import JoinOptions
-from userrep.joins.resolution import column
+from userrep.joins.snapshot_at import column
 from userrep.spaces.mapping import LinearMap, mapped
 from userrep.spaces.snapshots import EXPIRED
 

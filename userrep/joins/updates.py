@@ -4,7 +4,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from userrep.joins.options import JoinOptions
-from userrep.joins.resolution import column
+from userrep.joins.snapshot_at import column
 
 
 def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> DataFrame:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from userrep.errors import ArtifactError, in_line
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
-from userrep.store.storage import read_bytes, write_folder
+from userrep.store.filesystem import read_bytes, write_folder
 
 FORMAT_VERSION = 6
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"

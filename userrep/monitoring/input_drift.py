@@ -16,8 +16,8 @@ from pyspark.sql import functions as F
 
 from userrep.features.spec import FeatureSpec
 from userrep.model.artifact import load_artifact
+from userrep.monitoring.psi import Ranges
 from userrep.monitoring.reconstruction import reconstruction_of
-from userrep.monitoring.stability import Ranges
 from userrep.monitoring.vector_drift import Metrics, Parts
 
 _SUMS = "as_of DATE, num_rows BIGINT, idle BIGINT, counts ARRAY<BIGINT>, errors ARRAY<DOUBLE>"

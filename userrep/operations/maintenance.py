@@ -12,11 +12,12 @@ from pyspark.sql import Row
 from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.features.build import features_tables
-from userrep.features.sums.openings import newest_openings
 from userrep.features.sums.refresh import generations
+from userrep.features.sums.stream_base import newest_openings
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
 from userrep.store import schemas
+from userrep.store.filesystem import delete_partials
 from userrep.store.schemas import (
     EMBEDDING_UPDATES,
     FEATURE_SETS,
@@ -29,9 +30,8 @@ from userrep.store.schemas import (
     TableSchema,
 )
 from userrep.store.sql import sql_in
-from userrep.store.storage import delete_partials
 from userrep.store.tables import RETENTION, Keys, Tables
-from userrep.tiles.tiles import STREAM_REVISION, latest_tile_days
+from userrep.tiles.ledger import STREAM_REVISION, latest_tile_days
 from userrep.utc import utc_now
 
 LEDGERS = (

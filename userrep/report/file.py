@@ -9,7 +9,7 @@ from userrep.errors import UsageError
 from userrep.report.facts import Facts, as_tree
 from userrep.report.page import MARK, page
 from userrep.report.summary import Summary
-from userrep.store.storage import write_bytes
+from userrep.store.filesystem import write_bytes
 
 GENERATOR = {"generator": "userrep report"}  # first key of the JSON file, by which it is recognized
 _HEAD = 4096  # bytes at the start of a file that are searched for the mark of a report

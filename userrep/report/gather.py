@@ -8,8 +8,8 @@ from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.errors import UsageError
+from userrep.operations.cost_plan import TRAINING, measured_runs
 from userrep.operations.maintenance import stored_bytes
-from userrep.operations.plan import TRAINING, measured_runs
 from userrep.report.facts import (
     ConsumerFacts,
     Facts,
@@ -24,11 +24,11 @@ from userrep.report.log_days import log_facts
 from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
 from userrep.report.user_map import map_users
 from userrep.spaces.registry import Space, read_registry
-from userrep.spaces.registry_value import Consumer
+from userrep.spaces.registry_state import Consumer
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, list_snapshots
 from userrep.store import schemas
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import tile_ledger
+from userrep.tiles.ledger import tile_ledger
 from userrep.utc import utc_now
 
 _MOST_RUNS = 60

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from statistics import median
 
 from userrep.report.facts import Day, LogFacts
-from userrep.tiles.tiles import TileLedger
+from userrep.tiles.ledger import TileLedger
 
 _WEEKS = 8  # weeks that the usual number of events of a weekday is taken from
 _LEAST_WEEKS = 3

@@ -22,11 +22,11 @@ from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
 from userrep.store.buckets import NUM_BUCKETS, user_bucket
 from userrep.store.file_tables import FileTables
-from userrep.store.hashing import bucket_of
+from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import USER_EMBEDDINGS, TableSchema
 from userrep.store.sql import sql_key
-from userrep.store.storage import open_parquet
 from userrep.store.tables import Tables, matches
+from userrep.store.xxhash import bucket_of
 
 MOST_USERS = 2_000
 _MOST_GROUPS = 6  # groups with their own color

@@ -12,8 +12,8 @@ from userrep.config import Events, EventSource
 from userrep.errors import UsageError
 from userrep.ids import short_hash
 from userrep.sources.columns import find_column, leaves
-from userrep.sources.source import CORRUPT, check_events, event_columns, read_source, readable
-from userrep.store.storage import absolute
+from userrep.sources.read import CORRUPT, check_events, event_columns, read_source, readable
+from userrep.store.filesystem import absolute
 
 KEY = ("path", "size", "modified_at", "mapping")  # columns that identify a version of a file
 

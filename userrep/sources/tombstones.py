@@ -21,8 +21,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from userrep.errors import UserrepError
+from userrep.store.filesystem import exists, read_bytes, write_folder
 from userrep.store.schemas import TOMBSTONES
-from userrep.store.storage import exists, read_bytes, write_folder
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from userrep.spaces import transitions
 from userrep.spaces.registry import change_registry, read_registry
-from userrep.spaces.registry_value import Consumer, Space
+from userrep.spaces.registry_state import Consumer, Space
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 

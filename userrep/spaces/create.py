@@ -22,12 +22,12 @@ from userrep.model.tensor_file import Tensors, tensor_bytes
 from userrep.model.warm_start import warm_start
 from userrep.model.weights import propensities_of
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
-from userrep.spaces.registry_value import artifact_path
+from userrep.spaces.registry_state import artifact_path
 from userrep.spaces.training_inputs import TrainingInputs, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
+from userrep.store.filesystem import artifacts_root, delete_folder, exists
 from userrep.store.leases import held
 from userrep.store.schemas import TRAINING_ROWS
-from userrep.store.storage import artifacts_root, delete_folder, exists
 from userrep.store.tables import Tables
 from userrep.tracking.target import check_tracking
 from userrep.training.data.shards import first_rows

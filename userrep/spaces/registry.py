@@ -11,9 +11,9 @@ from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.ids import checked_name
 from userrep.spaces import transitions
-from userrep.spaces.registry_value import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
+from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
+from userrep.store.filesystem import artifacts_root
 from userrep.store.schemas import REGISTRY
-from userrep.store.storage import artifacts_root
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 

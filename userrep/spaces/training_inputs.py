@@ -21,8 +21,8 @@ from userrep.items.candidates import read_candidates
 from userrep.items.versions import Versions
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
 from userrep.store.buckets import buckets_of_share, user_bucket
+from userrep.store.filesystem import all_exist, artifacts_root, delete_folder, exists, read_bytes, write_folder
 from userrep.store.schemas import TRAINING_ROWS
-from userrep.store.storage import all_exist, artifacts_root, delete_folder, exists, read_bytes, write_folder
 from userrep.store.tables import Tables
 from userrep.training.data.shards import ShardFiles, shard_files
 

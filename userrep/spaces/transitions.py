@@ -10,7 +10,7 @@ from datetime import datetime
 
 from userrep.errors import PromotionRefusedError, UsageError, UserrepError
 from userrep.ids import checked_name
-from userrep.spaces.registry_value import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
+from userrep.spaces.registry_state import CANDIDATE, READY, RETIRED, SERVING, Consumer, Registry, Space
 
 _HOW_TO_READY = (
     "A candidate becomes ready when its first snapshot is published. "

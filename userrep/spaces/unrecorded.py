@@ -10,7 +10,7 @@ from userrep.config import Config
 from userrep.errors import TrackingError, UsageError
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import Space, artifact_folder, list_spaces
-from userrep.store.storage import artifacts_root, delete_file, exists, read_bytes, write_bytes
+from userrep.store.filesystem import artifacts_root, delete_file, exists, read_bytes, write_bytes
 from userrep.store.tables import Tables
 from userrep.tracking.environment import training_environment
 from userrep.tracking.record import TrackedRun, record_training

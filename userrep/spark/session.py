@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from userrep.config.variables import on_databricks
+from userrep.config.environment import on_databricks
 from userrep.errors import UsageError
 from userrep.spark.quiet import filtered_stderr, silence_query_logger
 

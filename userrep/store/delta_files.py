@@ -21,8 +21,8 @@ from pyspark.sql.types import StructType
 
 from userrep.errors import UserrepError, in_one_line
 from userrep.failpoints import around
-from userrep.store.storage import file_system
-from userrep.store.table_files import TableFile, adding, files_of, removing
+from userrep.store.data_files import TableFile, adding, files_of, removing
+from userrep.store.filesystem import file_system
 
 _ATTEMPTS = 20  # per commit, each on the newest version
 _MARK = "userMetadata"  # key of a commit's metadata under which the writer stores a unique mark

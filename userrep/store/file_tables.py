@@ -12,12 +12,12 @@ from pyspark.sql.types import StructType
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
+from userrep.store.data_files import TableFile
 from userrep.store.delta_files import DeltaFiles
+from userrep.store.filesystem import folder_names
+from userrep.store.parquet_writer import Target
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.storage import folder_names
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import Target
 from userrep.store.tables import Keys, Partition, Tables, committing, matches, root_path
 from userrep.store.task_writes import write_files
 

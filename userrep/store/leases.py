@@ -25,8 +25,8 @@ from pyspark.sql import Row
 
 from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.logs import this_run_id
+from userrep.store.filesystem import delete_file, exists, read_bytes, write_bytes
 from userrep.store.schemas import LEASES
-from userrep.store.storage import delete_file, exists, read_bytes, write_bytes
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 

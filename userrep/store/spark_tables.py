@@ -14,9 +14,9 @@ from pyspark.sql.types import StructType
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.delta_files import changed_meanwhile
+from userrep.store.filesystem import folder_names
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.storage import folder_names
 from userrep.store.tables import Keys, Partition, Tables, committing, root_path
 
 _ATTEMPTS = 20  # to create a table, or to reserve a number

@@ -14,8 +14,8 @@ from pyspark.sql.types import StructType
 
 from userrep.errors import UsageError, UserrepError, in_line
 from userrep.failpoints import around
+from userrep.store.filesystem import absolute
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
-from userrep.store.storage import absolute
 
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each key has the values of some partition columns
 RETENTION = timedelta(days=7)  # Delta's default: time for which older versions of a table can be read

@@ -13,8 +13,8 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.spark.nested import empty
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import TableWriter, Target
+from userrep.store.data_files import TableFile
+from userrep.store.parquet_writer import TableWriter, Target
 
 _FILES = pa.schema(
     [("path", pa.string()), ("size", pa.int64()), ("num_rows", pa.int64()), ("partition_values", pa.string()),

@@ -1,5 +1,5 @@
 """Near-real-time embeddings, from arriving events to ``embedding_updates`` and the online store."""
 
-from userrep.streaming.serving import Embedding, lookup
+from userrep.streaming.user_lookup import Embedding, lookup
 
 __all__ = ["Embedding", "lookup"]

@@ -17,10 +17,10 @@ from userrep.features.sums.pooling import PoolingJob
 from userrep.inference.encoder import worker_encoder
 from userrep.sources.tombstones import Tombstones
 from userrep.store.arrow import combined, listed
-from userrep.store.hashing import bucket_of
-from userrep.streaming.day_tiles import Records
-from userrep.streaming.online import OnlineStore, Vectors
-from userrep.streaming.opening_rows import OpeningFile, opening_rows
+from userrep.store.xxhash import bucket_of
+from userrep.streaming.base_rows import OpeningFile, opening_rows
+from userrep.streaming.record_tiles import Records
+from userrep.streaming.redis_store import OnlineStore, Vectors
 from userrep.utc import DAY_US, day_number
 
 NO_BASE = "no stream base for as-of date"  # start of the error of a task with events after the newest base

@@ -15,14 +15,14 @@ from pyspark.sql import types as T
 from pyspark.sql.streaming.query import StreamingQuery
 
 from userrep.config import Config, Stream
-from userrep.sources.source import is_plausible
+from userrep.sources.read import is_plausible
 from userrep.sources.tombstones import read_tombstones
 from userrep.store.schemas import REJECTED_EVENTS
 from userrep.store.tables import Tables
-from userrep.streaming.arriving import ARRIVED, PLACE, arriving, sources_of
-from userrep.streaming.batches import MicroBatches
+from userrep.streaming.micro_batches import MicroBatches
 from userrep.streaming.records import checked_rows
-from userrep.tiles.tiles import STREAM_REVISION
+from userrep.streaming.sources import ARRIVED, PLACE, arriving, sources_of
+from userrep.tiles.ledger import STREAM_REVISION
 
 _REJECTS_EVERY = "30 seconds"
 _SETTINGS = {

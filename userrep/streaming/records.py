@@ -13,9 +13,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.config import Config
-from userrep.features.sides import picks_of, users_of
-from userrep.sources.source import CORRUPT, is_plausible, with_validity
-from userrep.streaming.arriving import ARRIVED, PLACE
+from userrep.features.profiles import picks_of, users_of
+from userrep.sources.read import CORRUPT, is_plausible, with_validity
+from userrep.streaming.sources import ARRIVED, PLACE
 
 EVENT, PICK, USER = "event", "pick", "user"
 _MAX_CLOCK_SKEW = "INTERVAL 1 HOUR"

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Row
 
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import TableWriter, Target
+from userrep.store.data_files import TableFile
+from userrep.store.parquet_writer import TableWriter, Target
 from userrep.streaming.encoding import Encoding
 
 _SECOND = 1_000_000  # microseconds

@@ -12,7 +12,7 @@ from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.sql import sql_date
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from userrep.store.hashing import mixed
+from userrep.store.xxhash import mixed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

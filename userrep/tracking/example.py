@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from userrep.features.layout import InputLayout
-from userrep.inference.users import input_columns
+from userrep.inference.to_arrow import input_columns
 
 _ARROW = {
     "ARRAY<FLOAT>": pa.list_(pa.float32()), "BOOLEAN": pa.bool_(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),

@@ -16,7 +16,7 @@ from userrep.errors import TrackingError
 from userrep.model.artifact import SpaceManifest
 from userrep.tracking.client import mlflow_client
 from userrep.tracking.environment import training_environment
-from userrep.tracking.model import write_model
+from userrep.tracking.registered_model import write_model
 from userrep.tracking.target import TrackingTarget, tracking_target
 
 NEWEST = "candidate"  # alias of the newest model version

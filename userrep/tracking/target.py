@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from userrep.config import Config
-from userrep.config.variables import on_databricks, with_variables
+from userrep.config.environment import on_databricks, with_variables
 from userrep.errors import UsageError
-from userrep.store.storage import artifacts_root, file_system
+from userrep.store.filesystem import artifacts_root, file_system
 
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from userrep.errors import ArtifactError
 from userrep.model.tensor_file import Tensors, read_tensors, tensor_bytes
-from userrep.store.storage import PARTIAL, delete_folder, exists, folder_names, read_bytes, write_folder
+from userrep.store.filesystem import PARTIAL, delete_folder, exists, folder_names, read_bytes, write_folder
 
 TENSORS, STATE = "state.safetensors", "state.json"
 NUM_KEPT = 2

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError
-from userrep.features.sums.openings import openings
+from userrep.features.sums.stream_base import openings
 from userrep.monitoring.drift import newest_measurable
 from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots

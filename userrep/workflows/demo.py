@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 from userrep.config import Config, load_config
 from userrep.ids import short_hash
-from userrep.store.storage import exists, read_bytes, write_bytes
+from userrep.store.filesystem import exists, read_bytes, write_bytes
 from userrep.synthetic.generator import LogSpec, generate_log
 
 CONFIG = Path(__file__).with_name("demo.yaml")

@@ -5,8 +5,8 @@ from typing import Any
 
 from userrep.config import Config
 from userrep.errors import UsageError
+from userrep.evaluation.dates import Plan, make_plan
 from userrep.evaluation.output import write_results
-from userrep.evaluation.plan import Plan, make_plan
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Results
 from userrep.evaluation.run import evaluate

@@ -19,11 +19,9 @@ from userrep.logs import to_stderr
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
+from userrep.store.export_files import MANIFEST, StoredRows, write_parts, write_parts_here
 from userrep.store.file_tables import FileTables
-from userrep.store.parquet_parts import MANIFEST, StoredRows, write_parts, write_parts_here
-from userrep.store.schemas import EXPORTS as EXPORTS_LEDGER
-from userrep.store.schemas import ITEM_VECTORS, USER_EMBEDDINGS, TableSchema, fields_of
-from userrep.store.storage import (
+from userrep.store.filesystem import (
     absolute,
     check_writable,
     delete_file,
@@ -33,6 +31,8 @@ from userrep.store.storage import (
     staged_name,
     write_bytes,
 )
+from userrep.store.schemas import EXPORTS as EXPORTS_LEDGER
+from userrep.store.schemas import ITEM_VECTORS, USER_EMBEDDINGS, TableSchema, fields_of
 from userrep.store.tables import Tables, matches
 from userrep.utc import utc_now
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from userrep.config import load_config
 from userrep.config.values import read_day
-from userrep.erasure.erasure import Erasure, read_ids
 from userrep.erasure.receipt import receipt_lines
+from userrep.erasure.requests import Erasure, read_ids
 from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
 from userrep.logs import begin_run, end_run, say_why, to_stderr
 from userrep.operations.maintenance import maintain_tables
 from userrep.spaces.registry import Space
 from userrep.spark.session import get_session
-from userrep.store.storage import check_new_folder
+from userrep.store.filesystem import check_new_folder
 from userrep.workflows.pipeline import Pipeline
 
 

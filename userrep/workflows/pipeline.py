@@ -24,8 +24,8 @@ from userrep.examples.return_propensity import (
 )
 from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
 from userrep.features.heavy import heavy_users
-from userrep.features.sides import Profiles, check_sources, refresh_profiles
-from userrep.features.sums.item_files import item_parts
+from userrep.features.profiles import Profiles, check_sources, refresh_profiles
+from userrep.features.sums.item_vector_files import item_parts
 from userrep.features.sums.refresh import refresh_features
 from userrep.ids import short_hash
 from userrep.items.versions import items_without_vector, train_versions
@@ -49,11 +49,11 @@ from userrep.spaces.snapshots import (
 )
 from userrep.spaces.unrecorded import record_kept
 from userrep.store import schemas
+from userrep.store.filesystem import artifacts_root, check_writable
 from userrep.store.leases import held
-from userrep.store.places import open_tables
-from userrep.store.storage import artifacts_root, check_writable
+from userrep.store.open import open_tables
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
 from userrep.utc import utc_now
 from userrep.workflows.runs import Runs, StageRun
 from userrep.workflows.schedule import Schedule

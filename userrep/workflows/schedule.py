@@ -9,7 +9,7 @@ from userrep.errors import UsageError
 from userrep.examples.return_propensity import LabelDates, label_dates
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, read_registry
-from userrep.spaces.registry_value import Registry
+from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory

@@ -14,13 +14,13 @@ from userrep.errors import UsageError
 from userrep.examples.return_propensity import CONSUMER, LabelDates, model_folder, return_labels
 from userrep.features.build import stored_features
 from userrep.joins.embedding_join import EmbeddingJoin
-from userrep.joins.resolution import column
+from userrep.joins.snapshot_at import column
 from userrep.spaces.agreement import Agreement, agreement
 from userrep.spaces.map_artifact import has_map, load_map, save_map
 from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space, find_space
+from userrep.store.filesystem import absolute, exists
 from userrep.store.schemas import TILE_DAYS
-from userrep.store.storage import absolute, exists
 from userrep.store.tables import Tables
 
 FITTED_DATES = 4  # the newest as-of dates that both spaces have

@@ -5,16 +5,16 @@ from datetime import date
 from typing import Any
 
 from userrep.config import Config
-from userrep.erasure.erasure import DONE, newest_requests
+from userrep.erasure.requests import DONE, newest_requests
 from userrep.operations.maintenance import stored_bytes
 from userrep.report.formats import size
-from userrep.sources.source import UNDATED
+from userrep.sources.read import UNDATED
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.stale import stale_dates
 from userrep.store import schemas
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import tile_ledger
+from userrep.tiles.ledger import tile_ledger
 
 
 def status(tables: Tables, config: Config) -> dict[str, Any]:

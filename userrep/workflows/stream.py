@@ -4,16 +4,16 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 from userrep.errors import UsageError
-from userrep.features.sums.openings import build_openings, with_files
+from userrep.features.sums.stream_base import build_openings, with_files
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.snapshots import list_snapshots
-from userrep.streaming.arriving import check_arriving, schemas_of
-from userrep.streaming.batches import MicroBatches, day_met, encoded_spaces
-from userrep.streaming.online import online_store
-from userrep.streaming.place import StreamPlace
+from userrep.streaming.checkpoint import StreamPlace
+from userrep.streaming.micro_batches import MicroBatches, day_met, encoded_spaces
 from userrep.streaming.query import Queries, start_queries
+from userrep.streaming.redis_store import online_store
+from userrep.streaming.sources import check_arriving, schemas_of
 from userrep.workflows.pipeline import Pipeline
-from userrep.workflows.stream_run import Progress, StreamRun
+from userrep.workflows.stream_supervisor import Progress, StreamRun
 
 
 def stream_embeddings(

@@ -12,9 +12,9 @@ from pathlib import Path
 from tests.support.builders import EVENT_COLUMNS, SPARK
 from userrep.config import parse_config
 from userrep.spark.session import get_session
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
 
 SCHEMA = "representations"
 

@@ -13,12 +13,12 @@ from tests.system.faults.contents import contents
 from tests.system.faults.fault_world import NIGHT, World
 from tests.system.faults.reader import ReaderWhileUsersLeave
 from tests.system.faults.tally import ALL, SEED, SURVIVED, TRIES, Faults
-from userrep.erasure.erasure import Erasure
+from userrep.erasure.requests import Erasure
 from userrep.examples.return_propensity import CONSUMER
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready
 from userrep.store.file_tables import FileTables
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.workflows import daily
 from userrep.workflows.jobs import run_job
 

@@ -9,7 +9,7 @@ from typing import Any
 from deltalake import DeltaTable
 from pyarrow.fs import FileSelector
 
-from userrep.store.storage import file_system
+from userrep.store.filesystem import file_system
 
 # Columns that differ between equal runs: times, ids of runs, and hashes that a space's time of creation enters.
 CLOCKS = {

@@ -13,7 +13,7 @@ from tests.system.faults.contents import contents, doubled, tables_of
 from tests.system.faults.fault_world import NIGHT, World
 from tests.system.faults.reader import ReaderWhileUsersLeave
 from tests.system.faults.tally import Faults
-from userrep.erasure.erasure import Erasure
+from userrep.erasure.requests import Erasure
 from userrep.errors import UserrepError
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_INDEX

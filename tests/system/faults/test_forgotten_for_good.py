@@ -12,11 +12,11 @@ from benchmarks.nights import files_naming
 from tests.support.builders import AS_OF
 from tests.system.faults.contents import tables_of
 from tests.system.faults.fault_world import NIGHT, World
-from userrep.erasure import erasure
-from userrep.erasure.erasure import Erasure
+from userrep.erasure import requests
+from userrep.erasure.requests import Erasure
 from userrep.spaces.registry import find_space, list_spaces, promote, rollback
 from userrep.spaces.snapshots import list_snapshots
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.workflows.daily import backfill, daily
 
@@ -64,7 +64,7 @@ def test_a_rollback_and_the_snapshots_built_after_it_contain_no_erased_user(
 def test_a_table_restored_to_before_an_erasure_loses_the_users_in_the_next_daily_run(
     spark: SparkSession, trained: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasure, "_CLOCKS", timedelta(0))  # files of the restored version count as old
+    monkeypatch.setattr(requests, "_CLOCKS", timedelta(0))  # files of the restored version count as old
     world = trained.copy(tmp_path / "restored")
     table = DeltaTable(str(world.root / "tables" / "user_embeddings"))
     before = table.version()

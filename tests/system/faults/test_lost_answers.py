@@ -17,11 +17,11 @@ import pytest
 from tests.system.test_object_store import bucket  # noqa: F401  # a fixture
 from userrep.errors import UserrepError
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote, read_registry
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
+from userrep.store.filesystem import file_system
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import REGISTRY, SNAPSHOTS, USER_EMBEDDINGS
-from userrep.store.storage import file_system
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import TableWriter
 
 pytestmark = pytest.mark.full
 

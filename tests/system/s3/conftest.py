@@ -14,7 +14,7 @@ from tests.support.builders import pipeline_config
 from tests.support.busy_store import BusyStore, busy_store
 from tests.support.s3_server import ENVIRONMENT, s3_server
 from userrep.config import Config
-from userrep.store.storage import file_system
+from userrep.store.filesystem import file_system
 from userrep.synthetic.generator import LogSpec, generate_log
 from userrep.workflows.daily import daily
 from userrep.workflows.pipeline import Pipeline

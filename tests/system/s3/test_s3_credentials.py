@@ -16,8 +16,8 @@ from tests.system.s3.conftest import AS_OF, Bucket, config_on
 from userrep.cli import main as cli
 from userrep.config import Config
 from userrep.spaces.snapshots import list_snapshots
+from userrep.store.filesystem import file_system
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.store.storage import file_system
 from userrep.workflows.daily import daily
 from userrep.workflows.pipeline import Pipeline
 

@@ -16,7 +16,7 @@ from tests.system.faults.commands import Held, InTurn, check_end, line_of, shard
 from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World
 from tests.system.s3.conftest import Bucket
-from userrep.store.storage import file_system
+from userrep.store.filesystem import file_system
 
 pytestmark = pytest.mark.full
 

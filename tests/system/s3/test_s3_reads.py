@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.system.s3.conftest import Bucket
-from userrep.store.storage import file_system, open_parquet, parquet_footer
+from userrep.store.filesystem import file_system, open_parquet, parquet_footer
 
 pytestmark = pytest.mark.full
 

@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.system.s3.conftest import AS_OF, SHARE, Bucket, config_on
-from userrep.erasure.erasure import Erasure
+from userrep.erasure.requests import Erasure
 from userrep.operations.maintenance import maintain_tables
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.store.places import open_tables
+from userrep.store.filesystem import file_system, read_bytes, write_bytes
+from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, USER_EMBEDDINGS
-from userrep.store.storage import file_system, read_bytes, write_bytes
 from userrep.store.tables import Tables
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
-from userrep.tiles.tiles import STREAM_REVISION, read_tiles
+from userrep.tiles.ledger import STREAM_REVISION, read_tiles
 from userrep.workflows.export import export_embeddings
 from userrep.workflows.pipeline import Pipeline
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.command_line import Userrep, config_file, with_tables
 from tests.support.embedding_tables import snapshot
-from userrep.operations import plan
+from userrep.operations import cost_plan
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS, TILE_DAYS
@@ -90,18 +90,21 @@ def test_tiles_are_kept_for_the_longest_window_unless_days_are_given(
 def test_each_option_reaches_the_size_that_is_planned_for(
     userrep: Userrep, no_spark: None, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[plan.Size] = []
-    real = plan.plan_for
+    sizes: list[cost_plan.Size] = []
+    real = cost_plan.plan_for
 
-    def recording(tables: Tables, config: Any, size: plan.Size) -> plan.Plan:
+    def recording(tables: Tables, config: Any, size: cost_plan.Size) -> cost_plan.Plan:
         sizes.append(size)
         return real(tables, config, size)
 
-    monkeypatch.setattr(plan, "plan_for", recording)
+    monkeypatch.setattr(cost_plan, "plan_for", recording)
     planned(userrep, config)
     options = "--consumers 2 --log-days 3 --retrain-days 4 --core-hour-price 5 --gb-month-price 6"
     planned(userrep, config, *options.split())
-    assert sizes == [plan.Size(2000, 50000, 5, 14, 28, 0.05, 0.023), plan.Size(2000, 50000, 2, 3, 4, 5.0, 6.0)]
+    assert sizes == [
+        cost_plan.Size(2000, 50000, 5, 14, 28, 0.05, 0.023),
+        cost_plan.Size(2000, 50000, 2, 3, 4, 5.0, 6.0),
+    ]
 
 
 def test_a_plan_is_printed_as_three_tables_and_a_sum(userrep: Userrep, no_spark: None, config: Path) -> None:

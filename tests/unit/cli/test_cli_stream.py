@@ -16,7 +16,7 @@ from userrep.store.tables import Tables
 from userrep.streaming import verify
 from userrep.streaming.verify import Agreement
 from userrep.workflows import jobs, pipeline, stream
-from userrep.workflows.stream_run import Progress
+from userrep.workflows.stream_supervisor import Progress
 
 pytestmark = pytest.mark.fast
 

@@ -25,13 +25,13 @@ from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
 
 from userrep.config import AlsVectors
-from userrep.evaluation.activity import Activity, Futures
-from userrep.evaluation.plan import Plan
+from userrep.evaluation.dates import Plan
+from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization, Factors, folded
 from userrep.evaluation.representations.matrices import Nmf
 from userrep.evaluation.representations.reduced import Pca
-from userrep.evaluation.rows import TEST, Rows
+from userrep.evaluation.sampled_users import TEST, Rows
 
 pytestmark = pytest.mark.full
 

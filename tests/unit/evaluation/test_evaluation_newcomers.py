@@ -36,8 +36,8 @@ from tests.unit.features.test_features import (
     vectors,  # noqa: F401  # a fixture
 )
 from userrep.evaluation.newcomers import TruncatedRows
-from userrep.evaluation.newest import NewestTiles, newest_by_row
-from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, Rows
+from userrep.evaluation.newest_tiles import NewestTiles, newest_by_row
+from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.task import Truth
 from userrep.features.layout import in_lists

@@ -19,7 +19,7 @@ from tests.support.evaluation_world import (
     features_of,
     item_id,
 )
-from userrep.evaluation.activity import Futures, TruncatedFutures
+from userrep.evaluation.futures import Futures, TruncatedFutures
 from userrep.evaluation.sample import Sample
 
 pytestmark = pytest.mark.fast

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.support.evaluation_world import NUM_GROUPED_ITEMS, PLAN, Event, context_of, events_of_groups
 from userrep.config import AlsVectors
-from userrep.evaluation.activity import TruncatedFutures
+from userrep.evaluation.futures import TruncatedFutures
 from userrep.evaluation.representations.als import (
     AlsFolded,
     AlsRefitted,

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from tests.support.evaluation_world import FIRST_DAY, PLAN, Event, activity_from, item_id, rows_at_all_dates, user_ids
 from userrep.config import AlsVectors
-from userrep.evaluation.activity import Futures
+from userrep.evaluation.futures import Futures
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization
 

@@ -17,7 +17,7 @@ from tests.support.evaluation_world import (
     truth_of,
     world_with_newcomers,
 )
-from userrep.evaluation.rows import NO_ROLE, TEST
+from userrep.evaluation.sampled_users import NO_ROLE, TEST
 from userrep.evaluation.tasks.catalog import newcomer_tasks
 from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.pairs import PairProblem

@@ -18,9 +18,9 @@ from tests.support.evaluation_world import (
     truth_of,
     world,
 )
-from userrep.evaluation.items import ItemVectors
+from userrep.evaluation.item_vectors import ItemVectors
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.rows import TEST
+from userrep.evaluation.sampled_users import TEST
 from userrep.evaluation.tasks.pairs import NextItem, PairProblem, Pairs, exchanged
 from userrep.evaluation.tasks.task import LeftOut
 

@@ -18,7 +18,7 @@ from tests.support.evaluation_world import (
 )
 from userrep.evaluation.metrics import value_of
 from userrep.evaluation.probes import Trees
-from userrep.evaluation.rows import TEST, TRAIN, VALID
+from userrep.evaluation.sampled_users import TEST, TRAIN, VALID
 from userrep.evaluation.tasks.rows import (
     NextCategories,
     Return,

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import config_of
 from userrep.examples.return_propensity import LabelDates, return_labels
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS
 
 pytestmark = pytest.mark.default

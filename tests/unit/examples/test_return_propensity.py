@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from userrep.errors import UserrepError
 from userrep.examples.return_propensity import LabelDates, _check_labels, label_dates, model_folder
-from userrep.spaces.registry_value import Space
+from userrep.spaces.registry_state import Space
 from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.fast

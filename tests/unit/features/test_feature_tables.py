@@ -14,12 +14,12 @@ from tests.support.builders import at, config_of, event, write_rows
 from userrep.config import Config
 from userrep.features import build
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
-from userrep.features.sides import refresh_profiles, sides_fingerprint
+from userrep.features.profiles import refresh_profiles, sides_fingerprint
 from userrep.items.versions import train_versions, versions_of
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.tables import Tables
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
 
 pytestmark = pytest.mark.default
 

@@ -20,7 +20,7 @@ from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Made, PoolingJob, as_chunk_of_sums
 from userrep.store.buckets import NUM_BUCKETS, BucketRange
-from userrep.store.hashing import bucket_of
+from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.fast
 

@@ -13,11 +13,11 @@ from tests.support.builders import config_of
 from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.features.build import Features, FeatureSet, feature_sets, features_table, log_hash, stale_features
-from userrep.features.sides import Profiles
+from userrep.features.profiles import Profiles
 from userrep.features.sums.pooling import Made
 from userrep.features.sums.writing import Writing, Written
 from userrep.items.versions import Versions
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, TILE_DAYS
 from userrep.store.sql import sql_key
 from userrep.store.tables import Tables

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of
 from userrep.features import heavy
 from userrep.features.heavy import HeavyUsers, heavy_users
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 
 pytestmark = pytest.mark.default
 

@@ -13,16 +13,16 @@ from tests.support.builders import config_of, event, write_rows
 from userrep.config import Config
 from userrep.features.build import read_features
 from userrep.features.heavy import HeavyUsers, heavy_users
-from userrep.features.sides import Profiles
-from userrep.features.sums import bucketed
+from userrep.features.profiles import Profiles
+from userrep.features.sums import bucket_files
 from userrep.features.sums.inputs import Inputs, TileDays, listed_files
 from userrep.items.versions import lineage_of
 from userrep.store.buckets import NUM_BUCKETS, BucketRange
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.tables import Tables
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
-from userrep.tiles.tiles import latest_tile_days, read_tiles
+from userrep.tiles.ledger import latest_tile_days, read_tiles
 from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default
@@ -120,16 +120,16 @@ def test_features_are_a_plain_count_and_a_plain_mean(log: Log, told: list[str]) 
 def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     log: Log, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucketed, "STEP_ROWS", 250)
-    monkeypatch.setattr(bucketed, "MOST_ROWS", 1000)
+    monkeypatch.setattr(bucket_files, "STEP_ROWS", 250)
+    monkeypatch.setattr(bucket_files, "MOST_ROWS", 1000)
     days = {day: revision for day, (_, revision) in latest_tile_days(log.tables).items()}
     files = listed_files(
         log.tables,
         Inputs(log.tables, [TileDays(days, before=False, after=True)], sums=None, profiles=Profiles("", None)),
     )
-    sources = [bucketed.BucketedFile(**row) for row in files.drop_columns(["first", "end"]).to_pylist()]
+    sources = [bucket_files.BucketedFile(**row) for row in files.drop_columns(["first", "end"]).to_pylist()]
     of_bot, largest = 0, 0
-    for step in bucketed.steps(sources, BucketRange(0, NUM_BUCKETS), context=True):
+    for step in bucket_files.steps(sources, BucketRange(0, NUM_BUCKETS), context=True):
         for chunk in step:
             largest = max(largest, chunk.tiles.num_rows)
             of_bot += chunk.tiles.column("user_id").to_pylist().count(BOT)

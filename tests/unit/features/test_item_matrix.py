@@ -13,7 +13,7 @@ from userrep.features.sums import item_matrix
 from userrep.features.sums.accumulate import Floats
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices, read_matrix
 from userrep.store.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, range_of
-from userrep.store.hashing import bucket_of
+from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.fast
 

@@ -13,10 +13,10 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.build import features_table
 from userrep.items.versions import lineage_of
-from userrep.operations.plan import Plan, Size, plan_for
+from userrep.operations.cost_plan import Plan, Size, plan_for
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.file_tables import FileTables
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, JOB_RUNS, SUM_GENERATIONS, TILE_DAYS
 from userrep.store.tables import Tables
 

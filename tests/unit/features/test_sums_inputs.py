@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from userrep.features.sides import Profiles
+from userrep.features.profiles import Profiles
 from userrep.features.sums.inputs import Inputs, StoredSums, TileDays, listed_files
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS, TableSchema
-from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

@@ -17,9 +17,9 @@ from userrep.spaces.training_inputs import TrainingInputs, training_folder, trai
 from userrep.store.arrow import unpacked
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
-from userrep.store.hashing import bucket_of
+from userrep.store.filesystem import delete_folder, exists
 from userrep.store.schemas import TRAINING_ROWS, TableSchema
-from userrep.store.storage import delete_folder, exists
+from userrep.store.xxhash import bucket_of
 from userrep.workflows.pipeline import Pipeline
 
 pytestmark = pytest.mark.default

@@ -14,7 +14,7 @@ from pyspark.sql import Row
 from userrep.features.sums.pooling import Made
 from userrep.features.sums.writing import Destination, Writing, Written
 from userrep.store.buckets import NUM_BUCKETS
-from userrep.store.table_writer import Target
+from userrep.store.parquet_writer import Target
 
 pytestmark = pytest.mark.fast
 

@@ -18,9 +18,9 @@ from userrep.inference.embed import FeatureFile, _tasks, _write_embeddings
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
 from userrep.store.arrow import stacked
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.store.table_files import TableFile
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

@@ -27,10 +27,10 @@ from userrep.items.versions import (
     versions_of,
 )
 from userrep.store.buckets import NUM_BUCKETS
-from userrep.store.hashing import bucket_of
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import ITEM_INDEX, TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.default
 

@@ -15,7 +15,7 @@ from tests.unit.items.test_vectors import Frame
 from userrep.config import TextVectors
 from userrep.items.text import NUM_FEATURES, Basis, basis_of, content_vectors, read_basis, tf_idf, token_counts
 from userrep.store.arrow import stacked
-from userrep.store.storage import write_bytes
+from userrep.store.filesystem import write_bytes
 
 pytestmark = pytest.mark.fast
 

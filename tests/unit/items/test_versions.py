@@ -21,11 +21,11 @@ from userrep.items.versions import (
 )
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS
 from userrep.store.sql import sql_key
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import TileDay, TileLedger
+from userrep.tiles.ledger import TileDay, TileLedger
 
 pytestmark = pytest.mark.fast
 

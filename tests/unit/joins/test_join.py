@@ -29,22 +29,22 @@ from tests.support.embedding_tables import (
     snapshot,
 )
 from userrep.errors import UsageError
-from userrep.joins import join, lookup
+from userrep.joins import join, read_vectors
 from userrep.joins.join import join_embeddings
-from userrep.joins.lookup import with_vectors
 from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.joins.outputs import SPACE_ID, num_by_status
-from userrep.joins.resolution import steps_of, with_snapshot
+from userrep.joins.read_vectors import with_vectors
+from userrep.joins.snapshot_at import steps_of, with_snapshot
 from userrep.joins.training_sets import create_training_set
 from userrep.spaces.registry import find_space, mark_ready, promote, retire
 from userrep.spaces.snapshots import EXPIRED, REFUSED, STAGED, Snapshot, record_snapshots
 from userrep.store.arrow import listed
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
-from userrep.store.hashing import bucket_of
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
 
 pytestmark = pytest.mark.default
 
@@ -325,7 +325,7 @@ def written_by_tasks(tables: Tables, snapshot: Snapshot, num_users: int, *, in_o
 def test_vectors_are_found_in_any_of_many_row_groups_by_any_number_of_tasks(
     tables: Tables, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, in_order: bool
 ) -> None:
-    monkeypatch.setattr(lookup, "_MOST_USERS", 60)  # five tasks
+    monkeypatch.setattr(read_vectors, "_MOST_USERS", 60)  # five tasks
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "37")
     add_spaces(tables, "s001-a")
     made = snapshot(DAY)
@@ -362,19 +362,19 @@ def test_a_task_reads_the_row_groups_of_its_labels_alone_and_each_once(
     vectors = written_by_tasks(tables, snapshot(DAY), 300, in_order=True)
     read: list[tuple[str, int]] = []
 
-    def counted(group: lookup._RowGroup) -> pa.Table:
+    def counted(group: read_vectors._RowGroup) -> pa.Table:
         read.append((group.uri, group.number))
         return read_group(group)
 
-    read_group = lookup._read
-    monkeypatch.setattr(lookup, "_read", counted)
+    read_group = read_vectors._read
+    monkeypatch.setattr(read_vectors, "_read", counted)
     folder = tables.uri(USER_EMBEDDINGS)
-    files = lookup._files(tables.files(USER_EMBEDDINGS, lambda _: True), folder)
+    files = read_vectors._files(tables.files(USER_EMBEDDINGS, lambda _: True), folder)
     users = pa.array(sorted(vectors, key=lambda user: bucket_of(pa.array([user]))[0]))[40:80]
     batches = [
         (users[k : k + 10], pa.array([0] * 10, pa.int32()), pa.array(bucket_of(users[k : k + 10])))
         for k in range(0, 40, 10)
     ]
-    found = [vector for part in lookup._look_up([files])(iter(batches)) for vector in part.to_pylist()]
+    found = [vector for part in read_vectors._look_up([files])(iter(batches)) for vector in part.to_pylist()]
     assert found == [vectors[user] for user in users.to_pylist()]
     assert len(read) == len(set(read)) < 10

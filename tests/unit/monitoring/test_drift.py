@@ -16,11 +16,11 @@ from tests.unit.inference.test_model import features, saved
 from userrep.config import Config
 from userrep.monitoring.drift import FAIL, OK, WARN, Drift, measure_drift, newest_measurable
 from userrep.monitoring.input_drift import compare_inputs
+from userrep.monitoring.psi import Ranges
 from userrep.monitoring.reconstruction import reconstruction_of
-from userrep.monitoring.stability import Ranges
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import STAGED
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import SNAPSHOT_DRIFT
 from userrep.store.tables import Tables
 

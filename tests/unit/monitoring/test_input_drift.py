@@ -5,7 +5,7 @@ import pytest
 from pyspark.sql import Row
 
 from userrep.monitoring.input_drift import Inputs, _growth
-from userrep.monitoring.stability import Ranges
+from userrep.monitoring.psi import Ranges
 
 pytestmark = pytest.mark.fast
 

@@ -15,7 +15,7 @@ from userrep.errors import UsageError
 from userrep.monitoring.drift import Drift, _num_buckets, _recorded, measure_drift, newest_measurable
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import Snapshot, list_snapshots, record_snapshots
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import SNAPSHOT_DRIFT
 from userrep.store.tables import Tables
 

@@ -16,7 +16,7 @@ from userrep.report.gather import check_reportable, gather
 from userrep.spaces.consumers import register_consumer
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import JOB_RUNS, SNAPSHOT_DRIFT, SPACE_METRICS, TILE_DAYS
 from userrep.store.tables import Tables
 

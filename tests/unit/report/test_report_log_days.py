@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.report_facts import FIRST, a_day
 from userrep.report.log_days import gaps, log_facts
-from userrep.tiles.tiles import TileDay, TileLedger
+from userrep.tiles.ledger import TileDay, TileLedger
 
 pytestmark = pytest.mark.fast
 

@@ -13,7 +13,7 @@ from tests.unit.report.test_report_gather import a_metric, a_run
 from userrep.config import Config
 from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
 from userrep.spaces.registry import Space, artifact_folder, find_space
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import CONSUMER_RESULTS, JOB_RUNS, SNAPSHOT_DRIFT, SPACE_METRICS
 from userrep.store.tables import Tables
 

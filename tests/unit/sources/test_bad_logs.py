@@ -13,12 +13,12 @@ from pyspark.sql import SparkSession
 from tests.support.builders import EVENT_COLUMNS, config_of, event, write_rows
 from userrep.config import Events, EventSource, parse_config
 from userrep.errors import RejectedShareError, UsageError
-from userrep.sources.source import check_events, with_validity
-from userrep.store.places import open_tables
+from userrep.sources.read import check_events, with_validity
+from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, SOURCE_SCHEMAS
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import Inventory, LogDay, take_inventory
-from userrep.tiles.tile_build import build_tiles
-from userrep.tiles.tiles import latest_tile_days, read_tiles
+from userrep.tiles.ledger import latest_tile_days, read_tiles
 
 pytestmark = pytest.mark.default
 
@@ -236,7 +236,7 @@ def test_a_new_column_is_accepted_and_a_removed_or_changed_one_is_refused(
     take_inventory(tables, config.events)
     assert [len(row["columns"]) for row in tables.read(SOURCE_SCHEMAS).orderBy("seen_at").collect()] == [5, 7]
     _write(tmp_path, "3.parquet", weight=pa.int64(), geo=geo, more=pa.int64())
-    monkeypatch.setattr("userrep.tiles.inventory.new_files.with_validity", None)  # nothing is read
+    monkeypatch.setattr("userrep.tiles.inventory.scan_files.with_validity", None)  # nothing is read
     with pytest.raises(UsageError, match="column 'weight' changed from int to bigint") as caught:
         take_inventory(tables, config.events)
     assert caught.value.faults[:2] == [

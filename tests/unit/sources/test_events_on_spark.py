@@ -18,15 +18,15 @@ from userrep.sources.partitions import folder_day
 from userrep.sources.tombstones import add_tombstones, read_tombstones
 from userrep.store.buckets import bucket_of, range_of_slice, user_slice
 from userrep.store.file_tables import FileTables
-from userrep.store.hashing import bucket_of as buckets_of
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS
-from userrep.tiles.inventory.days import num_rejected_of
-from userrep.tiles.inventory.files import exact_sum, summed
+from userrep.store.xxhash import bucket_of as buckets_of
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.inventory.new_files import _decoded
-from userrep.tiles.tile_build import build_tiles
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.inventory.listing import exact_sum, summed
+from userrep.tiles.inventory.read_days import num_rejected_of
+from userrep.tiles.inventory.scan_files import _decoded
+from userrep.tiles.ledger import read_tiles
 
 pytestmark = pytest.mark.default
 

@@ -24,15 +24,15 @@ from tests.support.builders import config_of
 from tests.support.hostile import EVIL, TIMES, is_one_line, refusal, spoil_tree, spoilt_bytes
 from userrep.config import Config, EventSource
 from userrep.errors import UsageError
-from userrep.sources.source import CORRUPT, check_events, read_source, with_validity
-from userrep.store.places import open_tables
+from userrep.sources.read import CORRUPT, check_events, read_source, with_validity
+from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS
-from userrep.streaming.arriving import _parsed_messages
 from userrep.streaming.query import rejected
 from userrep.streaming.records import checked_rows
+from userrep.streaming.sources import _parsed_messages
+from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.tile_build import build_tiles
-from userrep.tiles.tiles import read_tiles
+from userrep.tiles.ledger import read_tiles
 
 pytestmark = pytest.mark.default
 

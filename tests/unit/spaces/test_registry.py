@@ -16,7 +16,7 @@ from tests.unit.spaces.test_transitions import NOW, A, B, C, consumer, two_space
 from userrep.errors import PromotionRefusedError, UserrepError
 from userrep.spaces import consumers, transitions
 from userrep.spaces.registry import change_registry, find_space, mark_ready, promote, read_registry
-from userrep.spaces.registry_value import Registry
+from userrep.spaces.registry_state import Registry
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import REGISTRY
 from userrep.store.spark_tables import SparkTables

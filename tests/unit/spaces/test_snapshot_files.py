@@ -29,9 +29,9 @@ from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, list_snapshots, publish_snapshots, stage_snapshots
 from userrep.store.arrow import stacked
 from userrep.store.file_tables import FileTables
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import FEATURE_SETS, USER_EMBEDDINGS
-from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
 from userrep.workflows.export import export_features
 

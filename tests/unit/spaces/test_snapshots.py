@@ -26,7 +26,7 @@ from userrep.spaces.snapshots import (
     stage_snapshots,
     staged_snapshots,
 )
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS, SNAPSHOTS
 from userrep.store.tables import Tables
 

@@ -17,7 +17,7 @@ from userrep.items.versions import Versions
 from userrep.model.tensor_file import read_tensors
 from userrep.spaces import training_inputs as module
 from userrep.spaces.training_inputs import TrainingInputs, _read, _write, inputs_key, training_folder, training_inputs
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from userrep.errors import PromotionRefusedError, UsageError, UserrepError
 from userrep.spaces import transitions
-from userrep.spaces.registry_value import Consumer, Registry, Space
+from userrep.spaces.registry_state import Consumer, Registry, Space
 
 pytestmark = pytest.mark.fast
 

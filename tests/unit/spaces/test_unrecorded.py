@@ -14,7 +14,7 @@ from userrep.errors import TrackingError
 from userrep.spaces import unrecorded
 from userrep.spaces.registry import artifact_folder, find_space
 from userrep.spaces.unrecorded import keep_training, record_kept
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.tables import Tables
 from userrep.tracking.record import TrackedRun
 

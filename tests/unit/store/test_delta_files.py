@@ -15,11 +15,11 @@ from pyspark.sql.types import StructType
 from tests.support.builders import EVENT_COLUMNS, config_of
 from userrep.features.spec import FeatureSpec
 from userrep.store import delta_files
+from userrep.store.data_files import TableFile
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.file_tables import FileTables
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import ALL, TableSchema, user_features
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.default

@@ -19,13 +19,13 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import config_of
 from userrep.config import Config
-from userrep.erasure.erasure import Erasure
+from userrep.erasure.requests import Erasure
 from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.store import leases, schemas
 from userrep.store.file_tables import FileTables
+from userrep.store.filesystem import delete_file, folder_names, write_bytes
 from userrep.store.leases import held
 from userrep.store.schemas import LEASES
-from userrep.store.storage import delete_file, folder_names, write_bytes
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 from userrep.workflows import daily

@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.conformance import D1, D2, LEDGER, ROWS, SHARES, SMALL, users_of
 from userrep.errors import UsageError, UserrepError
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
+from userrep.store.parquet_writer import TableWriter
 from userrep.store.schemas import TableSchema
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import TableWriter
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast

@@ -8,8 +8,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from tests.support.builders import at
-from userrep.sources.source import CORRUPT
-from userrep.streaming.arriving import ARRIVED, PLACE, _parsed_messages
+from userrep.sources.read import CORRUPT
+from userrep.streaming.sources import ARRIVED, PLACE, _parsed_messages
 
 pytestmark = pytest.mark.default
 

@@ -9,8 +9,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from tests.support.builders import at
 from userrep.config import Stream
-from userrep.streaming.arriving import ARRIVED, PLACE
 from userrep.streaming.query import _interval, changed_users, rejected
+from userrep.streaming.sources import ARRIVED, PLACE
 
 pytestmark = pytest.mark.default
 

@@ -9,8 +9,8 @@ import pytest
 from pyspark.sql import Row, SparkSession
 
 from tests.support.builders import EVENT_COLUMNS, at, config_of
-from userrep.streaming.arriving import ARRIVED, PLACE
 from userrep.streaming.records import checked_rows
+from userrep.streaming.sources import ARRIVED, PLACE
 
 pytestmark = pytest.mark.default
 

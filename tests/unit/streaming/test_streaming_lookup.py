@@ -13,7 +13,7 @@ from userrep.errors import UsageError, UserrepError
 from userrep.spaces.registry import add_candidate, find_space
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.streaming import lookup
-from userrep.streaming.online import OnlineStore, Vectors
+from userrep.streaming.redis_store import OnlineStore, Vectors
 
 pytestmark = pytest.mark.default
 

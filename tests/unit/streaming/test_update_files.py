@@ -12,9 +12,9 @@ import pytest
 from pyspark.sql import Row
 
 from userrep.store.arrow import listed
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES
-from userrep.store.table_files import TableFile
 from userrep.store.tables import Tables
 from userrep.streaming.update_files import UpdateFiles
 

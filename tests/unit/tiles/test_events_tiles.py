@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import TILE_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles import tiles
-from userrep.tiles.tiles import (
+from userrep.tiles import ledger
+from userrep.tiles.ledger import (
     _revisions_predicate,
     days_fingerprint,
     latest_tile_days,
@@ -116,8 +116,8 @@ def test_many_tiles_are_counted_by_cell_and_few_are_spread_evenly(
         ],
     )
     days = [(D1, 1), (D2, 1)]
-    monkeypatch.setattr(tiles, "_WORTH_COUNTING", 1024)
+    monkeypatch.setattr(ledger, "_WORTH_COUNTING", 1024)
     counted = tiles_by_cell(tables, tile_ledger(tables), days)
     assert (counted[0], counted[255], counted.sum(), len(counted)) == (500, 524, 1024, 256)
-    monkeypatch.setattr(tiles, "_WORTH_COUNTING", 1025)
+    monkeypatch.setattr(ledger, "_WORTH_COUNTING", 1025)
     assert np.array_equal(tiles_by_cell(tables, tile_ledger(tables), days), np.full(256, 4))

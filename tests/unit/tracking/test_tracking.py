@@ -31,7 +31,7 @@ from userrep.inference.encoder import Encoder
 from userrep.model.artifact import SpaceManifest, load_artifact
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.unrecorded import keep_training, record_kept
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.tracking import record
 from userrep.tracking.client import mlflow_client
 from userrep.tracking.record import TrackedRun, record_training

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.features.test_layout import ARROW, LAYOUT, SPEC, VOCABULARY
 from userrep.features.layout import InputLayout
-from userrep.inference.users import dicts_as_arrow
+from userrep.inference.to_arrow import dicts_as_arrow
 from userrep.tracking.example import invented_users
 
 pytestmark = pytest.mark.fast

@@ -11,7 +11,7 @@ import pytest
 from tests.support.builders import write_training_rows
 from userrep.errors import UsageError
 from userrep.store.arrow import listed, packed, unpacked
-from userrep.store.storage import file_system
+from userrep.store.filesystem import file_system
 from userrep.training.data import row_stream, shuffled_shard
 from userrep.training.data.row_stream import Batch
 from userrep.training.data.shards import count_rows, epoch_batches, first_rows, shard_files, steps_per_epoch

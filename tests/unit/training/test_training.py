@@ -24,8 +24,8 @@ from userrep.features.spec import FeatureSpec
 from userrep.features.targets import TargetLayout
 from userrep.model.tensor_file import tensor_bytes
 from userrep.store.arrow import packed
+from userrep.store.filesystem import file_system
 from userrep.store.schemas import TRAINING_ROWS
-from userrep.store.storage import file_system
 from userrep.training.data.shards import shard_files
 from userrep.training.launch import horovod_launch
 from userrep.training.launch.backends import run_training

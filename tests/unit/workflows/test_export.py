@@ -19,8 +19,8 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.spaces.registry import Space, add_candidate, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot, record_snapshots
-from userrep.store import parquet_parts
-from userrep.store.places import open_tables
+from userrep.store import export_files
+from userrep.store.open import open_tables
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 from userrep.workflows import export
@@ -77,7 +77,7 @@ def state(folder: Path) -> Any:
 def test_an_export_of_the_same_snapshot_has_the_same_bytes_however_the_table_is_laid_out(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_parts, "ROWS", 20)
+    monkeypatch.setattr(export_files, "ROWS", 20)
     first = site.export(tmp_path / "a")
     site.write(VECTORS, partitions=5)
     monkeypatch.setattr(export, "_MOST_ROWS_HERE", NUM_USERS - 1)  # so that Spark writes it
@@ -131,7 +131,7 @@ def test_an_export_that_was_killed_says_so_and_the_next_one_takes_its_place(
             (Path(folder) / ".part-00000.parquet-abc").write_bytes(b"PAR1")
             (Path(folder) / "part-00007.parquet").write_bytes(b"PAR1")
         if after == "all":
-            parquet_parts.write_parts_here(rows, columns, folder, **how)
+            export_files.write_parts_here(rows, columns, folder, **how)
         raise Killed
 
     out = tmp_path / "out"

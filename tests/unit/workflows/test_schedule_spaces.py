@@ -12,9 +12,9 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import change_registry
-from userrep.spaces.registry_value import Registry, Space
+from userrep.spaces.registry_state import Registry, Space
 from userrep.spaces.snapshots import record_snapshots
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory, LogDay
 from userrep.workflows.schedule import Schedule

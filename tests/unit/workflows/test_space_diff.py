@@ -9,9 +9,9 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import snapshot
 from userrep.errors import UsageError
 from userrep.spaces.agreement import Agreement
-from userrep.spaces.registry_value import Space
+from userrep.spaces.registry_state import Space
 from userrep.spaces.snapshots import record_snapshots
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.workflows.space_diff import ModelLoss, SavedModel, SpaceDiff, diff_lines, diff_spaces
 
 pytestmark = pytest.mark.fast

@@ -9,10 +9,10 @@ import pytest
 from pyspark.errors import PySparkException
 
 from userrep.errors import UserrepError
-from userrep.streaming.batches import Met
+from userrep.streaming.micro_batches import Met
 from userrep.streaming.query import Queries
-from userrep.workflows import stream_run
-from userrep.workflows.stream_run import Progress, StreamRun
+from userrep.workflows import stream_supervisor
+from userrep.workflows.stream_supervisor import Progress, StreamRun
 
 pytestmark = pytest.mark.fast
 
@@ -89,8 +89,8 @@ class Site:
 def site(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
     def new(met: dict[int, Met] | None = None, is_stopping: Callable[[], bool] = lambda: False) -> Site:
         site = Site(met or {}, is_stopping)
-        monkeypatch.setattr(stream_run, "time", SimpleNamespace(monotonic=lambda: site.now, sleep=site.sleep))
-        monkeypatch.setattr(stream_run, "pause", lambda seconds, stops: site.sleep(seconds))
+        monkeypatch.setattr(stream_supervisor, "time", SimpleNamespace(monotonic=lambda: site.now, sleep=site.sleep))
+        monkeypatch.setattr(stream_supervisor, "pause", lambda seconds, stops: site.sleep(seconds))
         return site
 
     return new

@@ -13,7 +13,7 @@ from userrep.errors import UsageError
 from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate, find_space, mark_ready, promote
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, record_snapshots
-from userrep.store.places import open_tables
+from userrep.store.open import open_tables
 from userrep.workflows.stream import newest_published
 
 pytestmark = pytest.mark.fast

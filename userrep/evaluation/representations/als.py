@@ -22,7 +22,7 @@ from sklearn.preprocessing import normalize
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Context, Floats32
 from userrep.evaluation.representations.least_squares import Floats, factors_of_rows
-from userrep.evaluation.rows import Ints, indices_in, only_sampled, where_in
+from userrep.evaluation.sampled_users import Ints, indices_in, only_sampled, where_in
 from userrep.items.als import fit_als
 from userrep.items.als_fit import fit_item_factors, initial_factors
 from userrep.items.numbers import with_dense_numbers

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from userrep.evaluation.rows import NO_ROLE, TEST, TRAIN, VALID, Rows
+from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.rows import RowProblem, too_few_rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Truth, too_few_values
-from userrep.store.hashing import hash64
+from userrep.store.xxhash import hash64
 
 _MAX_VALUES = 10
 _PARTS = np.array([TRAIN, TRAIN, VALID, TEST, TEST], np.int8)  # by a hash of the user id

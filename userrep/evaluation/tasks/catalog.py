@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from userrep.config import Config
-from userrep.evaluation.plan import Plan
+from userrep.evaluation.dates import Plan
 from userrep.evaluation.tasks.attributes import AttributeValue
 from userrep.evaluation.tasks.neighbours import NeighboursByAttribute, NeighboursByFavourite
 from userrep.evaluation.tasks.newcomers import NewUsers

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from userrep.evaluation.rows import TEST
+from userrep.evaluation.sampled_users import TEST
 from userrep.evaluation.tasks.pairs import NextItem, PairProblem
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, LeftOut, Truth
 

@@ -23,7 +23,7 @@ from userrep.evaluation.probes import (
     penalty_path,
     standardized,
 )
-from userrep.evaluation.rows import ROLES, TEST, TRAIN, VALID, Ints, Rows
+from userrep.evaluation.sampled_users import ROLES, TEST, TRAIN, VALID, Ints, Rows
 from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Truth
 
 

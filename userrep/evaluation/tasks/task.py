@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from userrep.evaluation.activity import Activity, Futures
-from userrep.evaluation.items import ItemVectors
+from userrep.evaluation.futures import Activity, Futures
+from userrep.evaluation.item_vectors import ItemVectors
 from userrep.evaluation.metrics import Scores
-from userrep.evaluation.rows import Ints, Rows
+from userrep.evaluation.sampled_users import Ints, Rows
 
 MIN_EXAMPLES = 10  # of each class and split; with fewer a task is left out
 

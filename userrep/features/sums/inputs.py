@@ -9,14 +9,14 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.features.sides import Profiles
-from userrep.features.sums.bucketed import BucketedFile
+from userrep.features.profiles import Profiles
+from userrep.features.sums.bucket_files import BucketedFile
 from userrep.features.sums.shuffled import of_kind
 from userrep.store.buckets import range_of_slice
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS
 from userrep.store.tables import Tables
-from userrep.tiles.tiles import rows_of_revisions
+from userrep.tiles.ledger import rows_of_revisions
 from userrep.utc import day_number
 
 _LISTED = pa.schema(

@@ -17,8 +17,8 @@ from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import Floats, Ints, pooled_width
 from userrep.store.arrow import stacked
 from userrep.store.buckets import BucketRange, ranges_of_groups
-from userrep.store.hashing import hash64
-from userrep.store.storage import open_parquet, parquet_footer
+from userrep.store.filesystem import open_parquet, parquet_footer
+from userrep.store.xxhash import hash64
 
 
 class VectorFiles(NamedTuple):

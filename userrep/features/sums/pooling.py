@@ -19,7 +19,7 @@ from userrep.features.sums.batches import features_batch, openings_batch, summed
 from userrep.features.sums.blocks import Block, blocks
 from userrep.features.sums.chunk import Chunk, names_of
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices
-from userrep.features.sums.item_parts import only_items
+from userrep.features.sums.item_split import only_items
 from userrep.store.buckets import range_of
 from userrep.utc import day_number
 

@@ -16,11 +16,11 @@ from pyspark.sql.types import StructType
 
 from userrep.config import Config
 from userrep.features.build import Features, feature_sets
-from userrep.features.sides import Profiles, refresh_profiles
+from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.batches import SUMS_DDL
 from userrep.features.sums.inputs import Inputs, StoredSums, TileDays
-from userrep.features.sums.item_files import dated_vectors, item_parts
+from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
 from userrep.features.sums.tasks import pooled_rows, write_files
@@ -31,7 +31,7 @@ from userrep.store.buckets import user_slice
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
 from userrep.store.tables import Keys, Tables
-from userrep.tiles.tiles import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
+from userrep.tiles.ledger import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
 from userrep.utc import day_number, utc_now
 
 _KEPT = 2  # generations whose rows are kept

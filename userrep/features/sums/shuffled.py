@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from userrep.features.sums.bucketed import MOST_ROWS, STEP_ROWS
+from userrep.features.sums.bucket_files import MOST_ROWS, STEP_ROWS
 from userrep.features.sums.chunk import KINDS, Chunk, names_of
 from userrep.spark.nested import empty
 

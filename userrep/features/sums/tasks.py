@@ -1,7 +1,7 @@
 """The distribution of a pooling job over a cluster: one task per range of user buckets, skewed ranges in parts.
 
 Skewed ranges are split into parts by day. If the item vectors are too large for a worker, all ranges are split into
-parts by item (features/sums/item_parts.py). Partial sums are shuffled by user and added up.
+parts by item (features/sums/item_split.py). Partial sums are shuffled by user and added up.
 
 With ``FileTables``, each task reads a list of files, only that list is distributed, and tasks write their outputs
 directly into files of the tables. Otherwise rows reach their task by one shuffle and Spark writes them. With items in
@@ -20,9 +20,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from userrep.features.sums.batches import SUMS_DDL
-from userrep.features.sums.bucketed import BucketedFile, steps
+from userrep.features.sums.bucket_files import BucketedFile, steps
 from userrep.features.sums.inputs import Inputs, listed_files, rows_of_inputs
-from userrep.features.sums.item_parts import by_item_part
+from userrep.features.sums.item_split import by_item_part
 from userrep.features.sums.plan import Plan, Task
 from userrep.features.sums.pooling import Made, Output, PoolingJob
 from userrep.features.sums.shuffled import of_kind, steps_of_rows

@@ -12,8 +12,8 @@ from pyspark.sql import Row
 
 from userrep.features.sums.pooling import Made, Output
 from userrep.store.buckets import NUM_BUCKETS
-from userrep.store.table_files import TableFile
-from userrep.store.table_writer import TableWriter, Target
+from userrep.store.data_files import TableFile
+from userrep.store.parquet_writer import TableWriter, Target
 
 
 class Destination(NamedTuple):

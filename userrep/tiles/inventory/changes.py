@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 
 from userrep.config import EventSource
 from userrep.sources.open_log import DeltaLog, meaning_hash
-from userrep.sources.source import with_validity
+from userrep.sources.read import with_validity
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.tables import Tables
-from userrep.tiles.inventory.files import row_hash, summed
+from userrep.tiles.inventory.listing import row_hash, summed
 
 _CHANGE = ("_change_type", "_commit_version", "_commit_timestamp")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from userrep.sources.source import EARLIEST, LATEST
-from userrep.store.storage import open_parquet
-from userrep.tiles.log_columns import Path
+from userrep.sources.read import EARLIEST, LATEST
+from userrep.store.filesystem import open_parquet
+from userrep.tiles.column_paths import Path
 from userrep.utc import DAY_US, numbered_day
 
 EVER = range(-(2**31), 2**31)

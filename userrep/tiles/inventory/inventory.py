@@ -13,14 +13,14 @@ from pyspark.sql import Row
 from userrep.config import Events
 from userrep.errors import RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.ids import short_hash
-from userrep.sources.log_schemas import check_schema
 from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.partitions import ranges
-from userrep.sources.source import has_naive_time
+from userrep.sources.read import has_naive_time
+from userrep.sources.schema_history import check_schema
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.changes import days_by_changes
-from userrep.tiles.inventory.files import BYTES_PER_ROW, days_by_partition
-from userrep.tiles.inventory.new_files import days_by_files
+from userrep.tiles.inventory.listing import BYTES_PER_ROW, days_by_partition
+from userrep.tiles.inventory.scan_files import days_by_files
 from userrep.utc import utc_now
 
 

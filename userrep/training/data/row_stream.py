@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from userrep.store.arrow import unpacked
-from userrep.store.storage import open_parquet, parquet_footer
+from userrep.store.filesystem import open_parquet, parquet_footer
 
 
 class Batch(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from userrep.errors import UsageError
-from userrep.store.storage import is_local, parquet_footer
+from userrep.store.filesystem import is_local, parquet_footer
 from userrep.training.data.row_stream import Batch, RowGroup, row_groups
 from userrep.training.data.shuffled_shard import MemoryBudget, ShuffledShard
 

@@ -1,0 +1,325 @@
+"""Erased users are in no table and do not come back, and other users are not affected."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from benchmarks.nights import files_naming
+from tests.support.builders import config_of, event, write_rows
+from tests.support.embedding_tables import publish, snapshot
+from userrep.config import Config
+from userrep.erasure import requests
+from userrep.erasure.requests import ASKED, BEGUN, DELETED, DONE, Erasure, newest_requests, read_ids
+from userrep.erasure.rewrite import ErasedUsers, erase_rows
+from userrep.errors import UsageError, UserrepError
+from userrep.features.profiles import refresh_profiles
+from userrep.sources.tombstones import NOBODY, add_tombstones, read_tombstones, request_id_of
+from userrep.store.delta_files import DeltaFiles
+from userrep.store.export_files import MANIFEST
+from userrep.store.file_tables import FileTables
+from userrep.store.open import open_tables
+from userrep.store.schemas import REJECTED_EVENTS, TRAINING_SETS, USER_EMBEDDINGS, USER_ITEM_DAYS, USER_PROFILES
+from userrep.store.spark_tables import SparkTables
+from userrep.store.tables import Tables
+from userrep.tiles.build import build_tiles
+from userrep.tiles.inventory.inventory import take_inventory
+from userrep.workflows import export
+
+pytestmark = pytest.mark.default
+
+D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
+ANN, BOB, EVE = (f"{k}c9a7f2e-5b1d-4e0c-9d53-7f6a1c2b3d4{k}" for k in range(3))
+VECTORS = {ANN: np.ones(4, np.float32), BOB: np.full(4, 2, np.float32), EVE: np.full(4, 3, np.float32)}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return config_of(tmp_path)
+
+
+@pytest.fixture
+def tables(spark: SparkSession, config: Config) -> Tables:
+    return open_tables(config, spark)
+
+
+@pytest.fixture
+def forget(tables: Tables, config: Config) -> Callable[..., dict[str, Any]]:
+    def run(*user_ids: str, now: bool = False) -> dict[str, Any]:
+        return Erasure(tables, config, user_ids, lambda _: None).run(now=now)
+
+    return run
+
+
+def users_in(tables: Tables, table: Any = USER_EMBEDDINGS) -> set[str]:
+    return {row.user_id for row in tables.read(table).select("user_id").distinct().collect()}
+
+
+# Tombstones
+
+
+def test_a_tombstone_knows_a_user_and_tells_nobody_who(tables: Tables, tmp_path: Path) -> None:
+    assert not read_tombstones(tables)
+    assert add_tombstones(tables, [ANN, BOB, ANN]) == 2
+    assert add_tombstones(tables, [BOB, EVE]) == 1
+    found = read_tombstones(tables)
+    assert found.hold(pa.array([ANN, None, "ann", EVE, ANN])).tolist() == [True, False, False, True, True]
+    assert files_naming(tmp_path / "root", ANN, BOB, EVE) == []
+    assert request_id_of(tables, [ANN, BOB]) == request_id_of(tables, [BOB, ANN]) != request_id_of(tables, [ANN])
+
+
+@pytest.mark.parametrize("other", [None, "00" * 32])
+def test_without_their_key_tombstones_are_refused(tables: Tables, tmp_path: Path, other: str | None) -> None:
+    add_tombstones(tables, [ANN])
+    key = tmp_path / "root" / "erasure" / "key"
+    key.unlink() if other is None else key.write_text(other)
+    for use in (read_tombstones, lambda tables: add_tombstones(tables, [BOB])):
+        with pytest.raises(UserrepError, match="not the key that users were erased with"):
+            use(tables)
+
+
+def test_a_replay_of_the_log_brings_nobody_back(tables: Tables, tmp_path: Path, spark: SparkSession) -> None:
+    """JSON is left to Spark; tasks that read Parquet themselves are in test_forgotten.py."""
+    config = config_of(tmp_path, events={"format": "json", "max_rejected_share": 0.5})
+    rows = [event(user, "i1", f"{D1} 10:00:00") for user in (ANN, BOB, EVE)] + [event(BOB, None, f"{D1} 11:00:00")]
+
+    def arrive(name: str, rows: list[dict[str, Any]]) -> None:
+        path = write_rows(tmp_path / "rows" / f"{name}.parquet", rows)
+        spark.read.parquet(str(path)).write.mode("append").json(str(tmp_path / "events"))
+
+    def build() -> Any:
+        return build_tiles(tables, config, take_inventory(tables, config.events), before=D2)
+
+    arrive("a", rows)
+    assert build().num_events == 3
+    assert BOB in tables.read(REJECTED_EVENTS).first().row  # type: ignore[union-attr]
+    Erasure(tables, config, [BOB], lambda _: None).run(now=False)
+    assert users_in(tables, USER_ITEM_DAYS) == {ANN, EVE}
+    assert tables.read(REJECTED_EVENTS).isEmpty()
+    arrive("b", [event(user, "i2", f"{D1} 12:00:00") for user in (BOB, EVE)] + [event(BOB, None, f"{D1} 13:00:00")])
+    assert build().num_events == 3
+    newest = tables.read(USER_ITEM_DAYS).where("revision = 2").select("user_id", "item_id").collect()
+    assert sorted(map(tuple, newest)) == [(ANN, "i1"), (EVE, "i1"), (EVE, "i2")]
+    assert tables.read(REJECTED_EVENTS).isEmpty()
+
+
+def test_users_and_picks_that_come_again_are_passed_over(tables: Tables, tmp_path: Path) -> None:
+    users = {"path": str(tmp_path / "users"), "columns": {"user_id": "user_id"}, "attributes": ["country"]}
+    config = config_of(tmp_path, users=users)
+    write_rows(tmp_path / "users" / "a.parquet", [{"user_id": user, "country": "se"} for user in (ANN, BOB)])
+    refresh_profiles(tables, config)
+    Erasure(tables, config, [BOB], lambda _: None).run(now=False)
+    assert users_in(tables, USER_PROFILES) == {ANN}
+    write_rows(tmp_path / "users" / "b.parquet", [{"user_id": user, "country": "se"} for user in (BOB, EVE)])
+    refresh_profiles(tables, config)
+    assert users_in(tables, USER_PROFILES) == {ANN, EVE}
+
+
+# What is deleted, and when
+
+
+def test_a_receipt_says_what_is_gone_and_what_goes_when(
+    tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tables, {snapshot(day): VECTORS for day in (D1, D2)})
+    pinned = {"training_set_id": "t1", "name": "t", "space_id": "s001-a", "snapshot_ids": ["s001-a-20240501-r1"]}
+    tables.add(TRAINING_SETS, [pinned, pinned | {"training_set_id": "t2", "snapshot_ids": ["s001-a-20240401-r1"]}])
+    receipt = forget(BOB, "nobody")
+    assert (receipt["num_users"], receipt["num_new"], receipt["num_with_rows"]) == (2, 2, 1)
+    assert receipt["rows"] == {"user_embeddings": 2}
+    assert receipt["training_sets"] == ["t1"]
+    assert users_in(tables) == {ANN, EVE}
+    assert BOB in {row.user_id for row in tables.read(USER_EMBEDDINGS, version=1).collect()}
+    assert files_naming(tmp_path / "root", BOB)
+    assert [row.state for row in newest_requests(tables)] == [DELETED]
+    assert forget()["num_done"] == 0  # its week is not over
+    publish(tables, {snapshot(D2, revision=2): VECTORS})  # by a run that was under way
+    ticks = itertools.count()
+    monkeypatch.setattr(requests, "utc_now", lambda: datetime(2099, 1, 1) + timedelta(seconds=next(ticks)))
+    monkeypatch.setattr(requests, "RETENTION", timedelta(0))
+    again = forget()  # what has come back goes, and has its time
+    assert (again["rows"], again["num_done"]) == ({"user_embeddings": 1}, 1)
+    assert [row.state for row in newest_requests(tables)] == [DONE]
+    assert files_naming(tmp_path / "root", BOB) == []
+    assert forget()["is_idle"]
+    assert BOB not in json.dumps(receipt, default=str)
+
+
+def test_what_is_asked_for_again_is_one_request(
+    tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    publish(tables, {snapshot(D1): VECTORS})
+    first, again = forget(BOB, now=True), forget(BOB, now=True)
+    assert files_naming(tmp_path / "root", BOB) == []
+    assert (first["num_new"], first["num_with_rows"]) == (1, 1)
+    assert (again["num_new"], again["num_with_rows"], again["rows"]) == (0, 0, {})
+    assert [row.state for row in newest_requests(tables)] == [DONE]
+
+
+@pytest.mark.parametrize("ends_by", [(BOB,), ()], ids=["the same request", "a nightly run"])
+@pytest.mark.parametrize("step", ["_erase_from_tables", "_end_streams", "_vacuum"])
+def test_a_request_that_was_cut_off_is_brought_to_its_end(
+    tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str,
+    ends_by: tuple[str, ...],
+) -> None:  # fmt: skip
+    publish(tables, {snapshot(D1): VECTORS})
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Erasure, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(BOB, now=True)
+    assert [row.state for row in newest_requests(tables)] == [DELETED if step == "_vacuum" else BEGUN]
+    forget(*ends_by, now=True)
+    assert [row.state for row in newest_requests(tables)] == [DONE]
+    assert users_in(tables) == {ANN, EVE}
+    assert files_naming(tmp_path / "root", BOB) == []
+
+
+def test_a_request_that_was_cut_off_before_its_tombstones_is_not_taken_for_done(
+    tables: Tables, forget: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tables, {snapshot(D1): VECTORS})
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(requests, "add_tombstones", killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(BOB)
+    forget(now=True)
+    assert [row.state for row in newest_requests(tables)] == [ASKED]
+    forget(BOB, now=True)
+    assert [row.state for row in newest_requests(tables)] == [DONE]
+    assert users_in(tables) == {ANN, EVE}
+
+
+def test_an_export_loses_the_user_and_stays_whole(
+    tables: Tables, forget: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    publish(tables, {snapshot(D1): VECTORS})
+    whole, cut_off, gone = (tmp_path / name for name in ("whole", "cut off", "gone"))
+    for out in (whole, cut_off, gone):
+        export._record(tables, str(out), "embeddings", D1, recorded=True)
+    stored = tables.read(USER_EMBEDDINGS).select("user_id", "as_of", "embedding")
+    rows = export._Rows("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>", lambda: stored)
+    export._write(rows, str(whole), "embeddings", D1, {"space_id": "s001-a"}, order=["user_id"], num_rows=len(VECTORS))
+    before = json.loads((whole / MANIFEST).read_text())
+    cut_off.mkdir()
+    (cut_off / MANIFEST).write_text('{"state": "incomplete"}')
+    (cut_off / ".part-00000.parquet-abc").write_text(BOB)
+    receipt = forget(BOB)
+    assert receipt["exports"] == {str(whole): "1 rows", str(cut_off): "0 rows"}
+    manifest = json.loads((whole / MANIFEST).read_text())
+    assert pq.read_table(whole)["user_id"].to_pylist() == [ANN, EVE]
+    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in whole.glob("*.parquet")}
+    assert manifest == before | {"num_rows": 2, "sha256": sha256}
+    assert files_naming(whole, BOB) + files_naming(cut_off, BOB) == []
+
+
+def test_rows_that_lie_in_another_run_s_new_files_are_found_there(
+    tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tables, {snapshot(D1): VECTORS})
+    add_tombstones(tables, [BOB])
+    rewrite = DeltaFiles.rewrite
+
+    def after_a_compaction(self: DeltaFiles, pairs: Any) -> bool:
+        monkeypatch.setattr(DeltaFiles, "rewrite", rewrite)
+        tables.spark.sql(f"OPTIMIZE {tables.name(USER_EMBEDDINGS)}")
+        rows = tables.read(USER_EMBEDDINGS)
+        tables.replace(rows.localCheckpoint(), USER_EMBEDDINGS, [{}])
+        return rewrite(self, pairs)
+
+    monkeypatch.setattr(DeltaFiles, "rewrite", after_a_compaction)
+    erase_rows(tables, USER_EMBEDDINGS, ErasedUsers.of(read_tombstones(tables), [BOB]))
+    assert users_in(tables) == {ANN, EVE}
+    assert tables.read(USER_EMBEDDINGS).count() == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "is_named"),
+    [
+        (f'{{"user": "{BOB}", "item": null}}', True),
+        (f'{{"place": "t/0/1", "row": "{{\\"user\\": \\"{BOB}\\"}}"}}', True),
+        (f"{BOB},i1,not a time", True),
+        (f"{BOB}", True),
+        (f'{{"user": "{BOB}0"}}', False),
+        (None, False),
+        ('{"user": 4711}', False),
+    ],
+)
+def test_a_rejected_row_goes_if_it_names_the_user_anywhere(tables: Tables, text: str | None, is_named: bool) -> None:
+    add_tombstones(tables, [BOB])
+    assert read_tombstones(tables).named_in(pa.array([text], pa.string())).tolist() == [is_named]
+
+
+def test_ids_with_spaces_or_of_numbers_are_found_in_rejected_rows(tables: Tables) -> None:
+    add_tombstones(tables, ["4711", "a b"])
+    found = read_tombstones(tables).named_in(pa.array(['{"user": 4711}', '{"user": "a b"}', '{"user": "a"}']))
+    assert found.tolist() == [True, True, False]
+
+
+@pytest.mark.full
+def test_tables_of_a_catalog_lose_rows_by_way_of_spark(spark: SparkSession, config: Config, tmp_path: Path) -> None:
+    spark.sql(f"CREATE DATABASE erased LOCATION '{tmp_path}/erased'")
+    try:
+        catalog, gone = (
+            SparkTables(spark, schema="`erased`", artifacts=str(tmp_path)),
+            ErasedUsers(_tombstones_of(tmp_path, spark)),
+        )
+        rows = [("h", "0-of-1", 0, user, None, None, None, None) for user in (ANN, BOB)]
+        catalog.append(spark.createDataFrame(rows, USER_PROFILES.fields()), USER_PROFILES)
+        rejected = [(D1, 1, "why", f'{{"user_id": "{user}"}}') for user in (ANN, BOB)]
+        catalog.append(spark.createDataFrame(rejected, REJECTED_EVENTS.fields()), REJECTED_EVENTS)
+        assert [erase_rows(catalog, table, gone).rows for table in (USER_PROFILES, REJECTED_EVENTS)] == [1, 1]
+        assert users_in(catalog, USER_PROFILES) == {ANN}
+        assert catalog.read(REJECTED_EVENTS).count() == 1
+        catalog.vacuum(USER_PROFILES, timedelta(0))
+        assert files_naming(tmp_path / "erased" / "user_profiles", BOB) == []
+    finally:
+        spark.sql("DROP DATABASE erased CASCADE")
+
+
+# Input
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file or directory. Name a text file with one user id per line"),
+        (b"\n \n", r"no user ids in the file\. Write one per line"),
+        (b"\xff\xfe", r"not UTF-8 text\. Write one user id per line"),
+        (b"ann\n" + b"x" * 1025, "line 2 is longer than 1024 bytes"),
+    ],
+)
+def test_a_file_that_names_nobody_is_refused(tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "ids.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        read_ids(path)
+
+
+def test_ids_are_read_once_each_and_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("ann\r\n\nbob b\nann\n", encoding="utf-8")
+    assert read_ids(tmp_path / "ids.txt") == ["ann", "bob b"]
+
+
+def _tombstones_of(tmp_path: Path, spark: SparkSession) -> Any:
+    tables = FileTables(spark, str(tmp_path / "root"))
+    add_tombstones(tables, [BOB])
+    assert read_tombstones(tables) != NOBODY
+    return read_tombstones(tables)

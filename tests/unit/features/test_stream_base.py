@@ -1,0 +1,191 @@
+"""Openings: with the events of the open days they give the batch's features, and single users are read from them."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import functions as F
+
+from tests.support.builders import AS_OF, config_of
+from tests.support.streaming_world import DAY, NewWorld, World
+from userrep.errors import UsageError
+from userrep.features.build import stored_features
+from userrep.features.sums.stream_base import build_openings, openings, with_files
+from userrep.items.versions import Versions, versions_of
+from userrep.sources.read import read_source
+from userrep.store.spark_tables import SparkTables
+from userrep.streaming.base_rows import OpeningFile, opening_rows
+from userrep.streaming.encoding import Encoding
+from userrep.streaming.micro_batches import MicroBatches
+from userrep.streaming.record_tiles import Records
+from userrep.streaming.records import checked_rows
+from userrep.streaming.sources import ARRIVED, PLACE
+
+pytestmark = pytest.mark.default
+
+
+@pytest.fixture(scope="module")
+def world(new_world: NewWorld) -> World:
+    world = new_world(own_log=True)
+    build(world, AS_OF - 2 * DAY)
+    return world
+
+
+def versions(world: World) -> Versions:
+    return versions_of(world.tables, world.config, anchor=AS_OF)
+
+
+def build(world: World, as_of: date) -> dict[date, str]:
+    made = build_openings(world.tables, world.config, versions(world), as_of, open_days=3)
+    return {opening.as_of: reason for opening, reason in made}
+
+
+def encoding(world: World) -> Encoding:
+    return MicroBatches(world.tables, world.config, "test", world.said.append).encoding()
+
+
+def records_between(world: World, start: date, end: date) -> pa.Table:
+    """Return user_id and records of the valid events of some days, as the stream's state has them."""
+    log = read_source(world.spark, world.config.events.all_sources["events"], what="events")
+    beside = {PLACE: F.lit("here"), ARRIVED: F.current_timestamp()}
+    arrived = {"events": log.withColumns(beside)}
+    rows = checked_rows(arrived, world.config, in_kafka=False, since=start).where("reason IS NULL")
+    records = rows.where((F.col("at") >= F.lit(start)) & (F.col("at") < F.lit(end)))
+    return records.groupBy("user_id").agg(F.collect_set("record").alias("records")).toArrow()
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    return table.combine_chunks().sort_by("user_id")
+
+
+def bits(column: pa.ChunkedArray) -> Any:
+    """Bring a column to what can be compared bit by bit."""
+    values = column.combine_chunks()
+    if pa.types.is_floating(values.type):
+        return values.to_numpy(zero_copy_only=False).tobytes(), values.null_count
+    if pa.types.is_list(values.type):
+        flat = values.flatten().to_numpy(zero_copy_only=False)
+        return flat.tobytes() if flat.dtype != object else flat.tolist(), values.value_lengths().to_pylist()
+    return values.to_pylist()
+
+
+@pytest.mark.parametrize("num_partitions", [1, 7])
+def test_an_opening_and_the_open_days_are_the_batch_s_features_to_the_bit(world: World, num_partitions: int) -> None:
+    batch = stored_features(world.tables, world.config, versions(world).lineage_id, [AS_OF]).toArrow()
+    rows, pinned = records_between(world, AS_OF - 3 * DAY, AS_OF), encoding(world)
+    by_user = dict(zip(rows["user_id"].to_pylist(), rows["records"].to_pylist(), strict=True))
+    user_ids = batch["user_id"].to_pylist()
+    parts = []
+    for k in range(num_partitions):
+        mine = user_ids[k::num_partitions]
+        lists = pa.array([by_user.get(user_id, []) for user_id in mine], rows.schema.field("records").type)
+        features, _ = pinned._features(pa.array(mine), Records(lists), pinned.openings[AS_OF])
+        parts.append(pa.Table.from_batches([features]))
+    streamed = in_order(pa.concat_tables(parts))
+    batch = in_order(batch)
+    assert batch.num_rows > 300
+    assert sum(user_id in by_user for user_id in user_ids) > 100
+    for name in batch.column_names:
+        assert bits(streamed[name]) == bits(batch[name]), name
+
+
+def test_what_is_up_to_date_is_not_made_again(world: World) -> None:
+    assert build(world, AS_OF - 2 * DAY) == {}
+    assert set(openings(world.tables, versions(world).lineage_id)) == {AS_OF - DAY, AS_OF}
+
+
+def users_and_files(world: World) -> tuple[list[str], tuple[OpeningFile, ...]]:
+    files = encoding(world).openings[AS_OF].files
+    users = [user for file in files for user in pq.read_table(file.uri, columns=["user_id"])["user_id"].to_pylist()]
+    return users, files
+
+
+@pytest.fixture(scope="module")
+def small_groups(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[OpeningFile, ...]:
+    """Write an opening into two files of row groups of 20 users."""
+    _, files = users_and_files(world)
+    whole = pa.concat_tables([pq.ParquetFile(file.uri).read() for file in files]).sort_by("user_bucket")
+    folder, half, written = tmp_path_factory.mktemp("groups"), whole.num_rows // 2, []
+    for name, rows in (("first", whole[:half]), ("second", whole[half:])):
+        path = folder / f"{name}.parquet"
+        pq.write_table(rows, path, row_group_size=20)
+        buckets = rows["user_bucket"].to_pylist()
+        written.append(OpeningFile(str(path), buckets[0], buckets[-1]))
+    return tuple(written)
+
+
+def test_rows_are_those_of_the_users_asked_for(world: World, small_groups: tuple[OpeningFile, ...]) -> None:
+    users, files = users_and_files(world)
+    asked = [*users[::3], "nobody", ""]
+    for used in (files, small_groups):
+        sums, profiles = opening_rows(used, pa.array(asked), context=True)
+        found = {*sums["user_id"].to_pylist(), *profiles["user_id"].to_pylist()}
+        assert found == set(users[::3])
+        assert sums.num_rows <= len(found)
+        assert len(set(sums["user_id"].to_pylist())) == sums.num_rows
+        assert len(set(profiles["user_id"].to_pylist())) == profiles.num_rows
+    whole, _ = opening_rows(files, pa.array(users), context=True)
+    again, _ = opening_rows(small_groups, pa.array(users), context=True)
+    assert in_order(whole).equals(in_order(again))
+    assert "num_by_context" not in opening_rows(files, pa.array(asked), context=False)[0].column_names
+
+
+def add_late_event(world: World, day: date) -> None:
+    like = pq.read_schema(next((world.log / "events").rglob("*.parquet")))
+    at = datetime(day.year, day.month, day.day, 12)
+    row = {"event_id": f"late-{day}", "user_id": "u0000001", "item_id": "i00001", "event_at": at,
+           "event_type": "play", "weight": 1.0, "device": "tv"}  # fmt: skip
+    file = world.log / "events" / f"ingest_date={AS_OF}" / f"late-{day}.parquet"
+    file.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([row], schema=like), file)
+    world.work(AS_OF).build_activity_tiles()
+
+
+@pytest.mark.full
+def test_a_late_day_before_the_open_ones_makes_openings_anew_and_a_late_open_day_does_not(world: World) -> None:
+    add_late_event(world, AS_OF - DAY)
+    assert build(world, AS_OF - 2 * DAY) == {}
+    add_late_event(world, AS_OF - 20 * DAY)
+    assert build(world, AS_OF - 2 * DAY) == dict.fromkeys([AS_OF - DAY, AS_OF], "days of the log changed")
+    assert build(world, AS_OF - 2 * DAY) == {}
+
+
+def test_new_users_make_openings_anew(world: World) -> None:
+    like = pq.read_schema(next((world.log / "users").glob("*.parquet")))
+    row = {"user_id": "newcomer", "registered_at": datetime(2024, 3, 1), "country": "SE", "age_band": "16-24"}
+    pq.write_table(pa.Table.from_pylist([row], schema=like), world.log / "users" / "more.parquet")
+    assert build(world, AS_OF - 2 * DAY) == dict.fromkeys([AS_OF - DAY, AS_OF], "users or picks changed")
+    (file,) = encoding(world).openings[AS_OF].files[:1]
+    _, profiles = opening_rows([file], pa.array(["newcomer"]), context=True)
+    assert profiles["attributes"].to_pylist() == [["SE", "16-24"]]
+
+
+def test_other_open_days_make_openings_anew(world: World) -> None:
+    made = build_openings(world.tables, world.config, versions(world), AS_OF - 2 * DAY, open_days=2)
+    assert {opening.as_of: reason for opening, reason in made} == {AS_OF - DAY: "number of open days changed"}
+    assert build(world, AS_OF - 2 * DAY) == {AS_OF - DAY: "number of open days changed"}
+
+
+def test_old_openings_go(world: World) -> None:
+    assert set(build(world, AS_OF)) == {AS_OF + DAY, AS_OF + 2 * DAY}
+    lineage_id = versions(world).lineage_id
+    assert set(openings(world.tables, lineage_id)) == {AS_OF + timedelta(days=k) for k in range(3)}
+    assert set(encoding(world).openings) == {AS_OF + timedelta(days=k) for k in range(3)}
+    assert all(used.files for used in encoding(world).openings.values())
+
+
+def test_tables_in_a_catalog_are_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"^stream: needs tables in files, got tables in a catalog\. Set root: to a path"
+    ):
+        with_files(SparkTables(None, schema="`main`.`users`", artifacts="x"))
+
+
+def test_a_stream_with_a_catalog_is_refused_with_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"stream: not supported with a catalog: it looks users up in files below root"
+    ):
+        config_of(tmp_path, root=None, catalog="main", schema="users", stream={}, artifacts="/models")

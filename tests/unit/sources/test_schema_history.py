@@ -1,0 +1,89 @@
+"""Schema changes of a log: new columns are accepted, removed or changed ones are refused."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyspark.sql import types as T
+
+from userrep.config import EventSource
+from userrep.errors import UsageError
+from userrep.sources.open_log import OpenLog, _columns
+from userrep.sources.schema_history import check_schema
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import SOURCE_SCHEMAS
+from userrep.store.tables import Tables
+
+pytestmark = pytest.mark.fast
+
+BASE = {"user_id": "string", "geo": "struct<country:string>"}
+
+
+class Log:
+    """A log in JSON at ``path``, whose columns Spark infers."""
+
+    def __init__(self, tables: Tables, path: str) -> None:
+        columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
+        self._tables, self._log = tables, EventSource(path=path, format="json", columns=columns)
+
+    def check(self, **columns: str) -> None:
+        fields = [T.StructField(name, kind_of(text)) for name, text in columns.items()]
+        frame: Any = SimpleNamespace(schema=T.StructType(fields))
+        names = _columns(frame, self._log)
+        check_schema(self._tables, OpenLog("events", self._log, frame, frame, names, None))
+
+
+def kind_of(text: str) -> T.DataType:
+    if text.startswith("struct<"):
+        parts = (part.split(":") for part in text.removeprefix("struct<").removesuffix(">").split(","))
+        return T.StructType([T.StructField(name, kind_of(kind)) for name, kind in parts])
+    return {"string": T.StringType(), "int": T.IntegerType(), "bigint": T.LongType()}[text]
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return FileTables(None, str(tmp_path / "root"))
+
+
+def recorded(tables: Tables) -> list[dict[str, str]]:
+    return [row["columns"] for row in sorted(tables.ledger(SOURCE_SCHEMAS), key=lambda row: row.seen_at)]
+
+
+def test_columns_are_recorded_once_and_again_after_one_is_added(tables: Tables) -> None:
+    log = Log(tables, "/data/log")
+    log.check(**BASE)
+    log.check(**BASE)
+    log.check(weight="int", **BASE, _corrupt_record="string")
+    first = {"user_id": "string", "geo.country": "string"}
+    assert recorded(tables) == [first, first | {"weight": "int"}]
+
+
+def test_all_removed_and_changed_columns_are_reported_together_with_the_way_to_accept_them(tables: Tables) -> None:
+    log = Log(tables, "/data/log")
+    log.check(**BASE, weight="int", note="string")
+    with pytest.raises(UsageError) as caught:
+        log.check(user_id="string", geo="struct<city:string>", weight="bigint", note="string", more="int")
+    *faults, cure = caught.value.faults
+    assert faults == [
+        "events: column 'geo.country' (string) was removed.",
+        "events: column 'weight' changed from int to bigint.",
+    ]
+    assert cure.endswith(f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '/data/log'.")
+    assert len(recorded(tables)) == 1
+
+
+def test_columns_are_compared_with_the_latest_record(tables: Tables) -> None:
+    log = Log(tables, "/data/log")
+    log.check(**BASE)
+    log.check(**BASE, weight="int")
+    with pytest.raises(UsageError, match=r"column 'weight' \(int\) was removed"):
+        log.check(**BASE)
+
+
+def test_each_source_has_columns_of_its_own(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Log(tables, "log").check(**BASE)
+    Log(tables, "other").check(user_id="int")
+    with pytest.raises(UsageError, match="column 'user_id' changed from string to int"):
+        Log(tables, str(tmp_path / "log")).check(user_id="int")  # the first again, by its absolute path

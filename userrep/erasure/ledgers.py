@@ -1,0 +1,88 @@
+"""Updates ledgers and pinned versions after users were erased from tables. Every step is safe to repeat."""
+
+from dataclasses import replace
+from datetime import date
+
+from userrep.features.build import features_tables
+from userrep.features.sums.stream_base import newest_openings
+from userrep.spaces.registry import read_registry
+from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots, record_snapshots
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import (
+    FEATURE_SETS,
+    OPENINGS,
+    TRAINING_ROWS,
+    USER_EMBEDDINGS,
+    USER_FEATURES,
+    USER_OPENINGS,
+)
+from userrep.store.sql import sql_date, sql_in
+from userrep.store.tables import Tables
+from userrep.utc import utc_now
+
+
+def recount(tables: Tables) -> None:
+    """Update the number of users of features and snapshots in their ledgers. The gates compare with these numbers.
+
+    Cost: milliseconds, and one entry per file in the driver's memory; in a catalog, a count of these tables.
+    """
+    for table in features_tables(tables):
+        lineage_id, partitions = table.name.removeprefix(USER_FEATURES), tables.partitions(table)
+        changed = [
+            row.asDict() | {"num_users": partitions[row.as_of,].num_rows}
+            for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id)
+            if row.begun_by is None
+            if (row.as_of,) in partitions and partitions[row.as_of,].num_rows != row.num_users
+        ]
+        if changed:
+            dates = [row["as_of"] for row in changed]
+            tables.add(FEATURE_SETS, changed, replacing=f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}")
+    num_users = {key: partition.num_rows for key, partition in tables.partitions(USER_EMBEDDINGS).items()}
+    for space in read_registry(tables).spaces:
+        snapshots = list_snapshots(tables, space.space_id, states=(STAGED, PUBLISHED))
+        counted = [replace(s, num_users=num_users.get((s.space_id, s.as_of, s.revision), 0)) for s in snapshots]
+        if changed_snapshots := [snapshot for snapshot in counted if snapshot not in snapshots]:
+            record_snapshots(tables, changed_snapshots)
+
+
+class Pins:
+    """Stream bases and the versions of ``user_openings`` that streams read, as they were before users are erased."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._rows = newest_openings(tables)  # none in a catalog, which streams do not read from
+        self._pinned = {key: self._files(key, row.table_version) for key, row in self._rows.items()}
+        self._were_newest = {key: files == self._files(key, None) for key, files in self._pinned.items()}
+
+    def move(self) -> None:
+        """Pin each stream base to the table's current version; remove bases that are not the newest from the ledger.
+
+        A base is not the newest if a run that rebuilds it was cut off. A stream waits for a base that is not in the
+        ledger until `userrep daily` has built it again.
+        """
+        current = {"table_version": self._tables.version(USER_OPENINGS), "built_at": utc_now()}
+        for key, row in self._rows.items():
+            predicate = f"lineage_id = '{row.lineage_id}' AND as_of = {sql_date(row.as_of)}"
+            if not self._were_newest[key]:
+                self._tables.add(OPENINGS, [], replacing=predicate)
+            elif self._files(key, None) != self._pinned[key]:
+                self._tables.add(OPENINGS, [row.asDict() | current], replacing=predicate)
+
+    def _files(self, key: tuple[str, date], version: int | None) -> set[str] | None:
+        """Return the paths of a stream base's files at a table version; None if that version is no longer readable."""
+        assert isinstance(self._tables, FileTables)
+        if version is not None and not self._tables.has_version(USER_OPENINGS, version):
+            return None
+        files = self._tables.files(
+            USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=version
+        )
+        return {file.path for file in files}
+
+
+def drop_training_rows(tables: Tables) -> None:
+    """Drop all training rows. They have no user ids, but they are derived from users.
+
+    A running training can read its files until VACUUM. A training that is resumed builds its rows again.
+    """
+    keys = [dict(zip(TRAINING_ROWS.partition_by, key, strict=True)) for key in tables.partitions(TRAINING_ROWS)]
+    tables.drop_partitions(TRAINING_ROWS, keys)

@@ -1,0 +1,249 @@
+"""Erasure of users from everything that is stored, and protection from their return: ``userrep forget``.
+
+Tombstones are written first. Runs that start later skip the users' rows in the log, so the rows that are deleted then,
+upstream tables first, do not come back. Every step looks at what is stored, not at how far an earlier attempt came, so
+an interrupted erasure can be repeated.
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Row
+
+from userrep.config import Config
+from userrep.erasure.ledgers import Pins, drop_training_rows, recount
+from userrep.erasure.rewrite import ErasedRows, ErasedUsers, erase_rows
+from userrep.errors import UsageError, in_one_line
+from userrep.features.build import features_tables
+from userrep.ids import snapshot_id
+from userrep.sources.tombstones import add_tombstones, read_tombstones, request_id_of
+from userrep.spaces.registry import read_registry
+from userrep.store.export_files import erase_from_parts
+from userrep.store.filesystem import delete_folder, exists, folder_names
+from userrep.store.leases import held, under_way
+from userrep.store.schemas import (
+    EMBEDDING_UPDATES,
+    ERASURES,
+    EXPORTS,
+    REJECTED_EVENTS,
+    TRAINING_ROWS,
+    TRAINING_SETS,
+    USER_EMBEDDINGS,
+    USER_ITEM_DAYS,
+    USER_OPENINGS,
+    USER_PROFILES,
+    USER_WINDOW_SUMS,
+    TableSchema,
+)
+from userrep.store.tables import RETENTION, Tables
+from userrep.streaming.redis_store import online_store
+from userrep.utc import utc_now
+
+# States of a request, in this order. From BEGUN on, its tombstones exist.
+ASKED, BEGUN, DELETED, DONE = "asked", "begun", "deleted", "done"
+_MOST_BYTES = 1024  # of an id
+_STREAM_RUNNING = (
+    "encodes these users no longer; its state has their events of open days until they close, and gets more until it "
+    "is restarted"
+)
+_STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
+_CLOCKS = timedelta(hours=1)  # by which the clocks of machines that write files may differ
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read user ids from a UTF-8 text file, one per line. Blank lines and duplicates are ignored.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, is not UTF-8, has no ids, or has a line longer than 1024 bytes.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
+    except OSError as error:
+        raise UsageError(f"--users {path}: {error.strerror}. Name a text file with one user id per line.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--users {path}: not UTF-8 text. Write one user id per line.") from None
+    ids = list(dict.fromkeys(line for line in lines if line.strip()))
+    if not ids:
+        raise UsageError(f"--users {path}: no user ids in the file. Write one per line.")
+    long = next((k for k, line in enumerate(lines, 1) if len(line.encode()) > _MOST_BYTES), None)
+    if long is not None:
+        raise UsageError(f"--users {path}: line {long} is longer than {_MOST_BYTES} bytes. Write one user id per line.")
+    return ids
+
+
+@dataclass
+class Erasure:
+    """A run of ``userrep forget``. Without ``user_ids`` it continues and finishes earlier requests."""
+
+    tables: Tables
+    config: Config
+    user_ids: Sequence[str]
+    report: Callable[[str], None]
+
+    def run(self, *, now: bool) -> dict[str, Any]:
+        """Erase the users, or finish earlier requests; return the receipt, which has no user ids.
+
+        Without ``user_ids``, the files added since the oldest open request are searched for rows that came back.
+        Requests whose retention is over are finished if no such row was found. Without open requests nothing is done.
+
+        Older table versions contain the erased rows for ``RETENTION`` more. With ``now``, all files are searched; files
+        that only older versions need are deleted at once, and so are the checkpoints of streams, whose state has the
+        events of open days.
+
+        While another run has a lease on these tables, no file that it may need is deleted and no request is finished,
+        because the run may write rows that it read earlier. The receipt names the run.
+
+        Raises
+        ------
+        AlreadyRunningError
+            If another erasure is running on these tables.
+        """
+        with held(self.tables, "forget"):
+            return self._run(now=now)
+
+    def _run(self, *, now: bool) -> dict[str, Any]:
+        receipt: dict[str, Any] = {"request_id": None, "num_users": len(self.user_ids)}
+        before = {row.request_id: row for row in newest_requests(self.tables)}
+        since: datetime | None = None
+        if self.user_ids:
+            requests = self._open_request(before, receipt)
+        else:
+            open_rows = [row for row in before.values() if row.state in (BEGUN, DELETED)]
+            requests = {row.request_id: (row.requested_at, row.num_users) for row in open_rows}
+            if not open_rows and not (now and before):
+                return receipt | {"is_idle": True}
+            since = None if now else min(row.requested_at for row in open_rows) - _CLOCKS
+        # Runs that start after the tombstones skip these users. Runs from before may write their rows again.
+        other_runs = under_way(self.tables, but="forget")
+        self._erase_everywhere(since, receipt, now=now)
+        other_runs |= under_way(self.tables, but="forget")  # runs that may miss files once these are deleted
+        receipt["under_way"] = sorted(other_runs.values())
+        now, due_at = now and not other_runs, utc_now() + RETENTION
+        if not self.user_ids and not receipt["rows"]:  # no rows came back, so the retention is not extended
+            requests = {name: request for name, request in requests.items() if before[name].state == BEGUN}
+        self._record(requests, DELETED, due_at, receipt)
+        finished = self._finished(requests, now=now)
+        if finished or now:
+            self._vacuum(now=now)
+        self._record_done(finished)
+        receipt |= {"kept_until": None if now else due_at, "num_done": len(finished)}
+        return receipt
+
+    def _open_request(self, before: Mapping[str, Row], receipt: dict[str, Any]) -> dict[str, tuple[datetime, int]]:
+        """Record the request and write its tombstones; return its time and number of users, by its id."""
+        request_id = receipt["request_id"] = request_id_of(self.tables, self.user_ids)
+        requested_at = before[request_id].requested_at if request_id in before else utc_now()
+        requests = {request_id: (requested_at, len(self.user_ids))}
+        self._record(requests, ASKED, None, receipt)
+        receipt["num_new"] = add_tombstones(self.tables, self.user_ids)
+        self._record(requests, BEGUN, None, receipt)
+        return requests
+
+    def _erase_everywhere(self, since: datetime | None, receipt: dict[str, Any], *, now: bool) -> None:
+        """Erase the users from tables, exports, the online store and streams; note in the receipt what was erased."""
+        users = ErasedUsers.of(read_tombstones(self.tables), self.user_ids)
+        erased = self._erase_from_tables(users, since)
+        if self.user_ids:
+            receipt["num_with_rows"] = len(set().union(*(part.users for part in erased.values())))
+        receipt["rows"] = {name: part.rows for name, part in erased.items() if part.rows}
+        receipt["training_sets"] = self._affected_training_sets(erased[USER_EMBEDDINGS.name])
+        receipt["exports"] = self._erase_from_exports(users)
+        receipt["online"] = self._erase_online(users)
+        receipt["streams"] = self._end_streams(now=now)
+
+    def _finished(self, requests: Collection[str], *, now: bool) -> list[Row]:
+        """Return the requests that are done once old files are deleted: this run's, or those with expired retention."""
+        deleted = [row for row in newest_requests(self.tables) if row.state == DELETED]
+        if not now:
+            return [] if self.user_ids else [row for row in deleted if row.due_at <= utc_now()]
+        return [row for row in deleted if not self.user_ids or row.request_id in requests]
+
+    def _record_done(self, finished: Sequence[Row]) -> None:
+        rows = [row.asDict() | {"state": DONE, "recorded_at": utc_now()} for row in finished]
+        if rows:
+            self.tables.add(ERASURES, rows)
+
+    def _record(
+        self, requests: Mapping[str, tuple[datetime, int]], state: str, due_at: datetime | None, receipt: dict[str, Any]
+    ) -> None:
+        row = {"state": state, "due_at": due_at, "receipt": json.dumps(receipt, default=str), "recorded_at": utc_now()}
+        rows = [
+            row | {"request_id": request_id, "requested_at": requested_at, "num_users": num_users}
+            for request_id, (requested_at, num_users) in requests.items()
+        ]
+        if rows:
+            self.tables.add(ERASURES, rows)
+
+    def _erase_from_tables(self, users: ErasedUsers, since: datetime | None) -> dict[str, ErasedRows]:
+        pins, erased = Pins(self.tables), {}
+        for table in _tables_of_users(self.tables):
+            part = erased[table.name] = erase_rows(self.tables, table, users, since=since)
+            self.report(f"forget: {table.name}: {part.rows:,} rows of {len(part.users):,} users")
+        recount(self.tables)
+        pins.move()
+        drop_training_rows(self.tables)
+        return erased
+
+    def _affected_training_sets(self, erased: ErasedRows) -> list[str]:
+        """Return the training sets whose snapshots have lost rows."""
+        touched = {snapshot_id(key["space_id"], key["as_of"], key["revision"]) for key in erased.partitions}
+        sets = self.tables.ledger(TRAINING_SETS, ("training_set_id", "snapshot_ids"))
+        return sorted(row.training_set_id for row in sets if touched & set(row.snapshot_ids))
+
+    def _erase_from_exports(self, users: ErasedUsers) -> dict[str, str]:
+        """Erase the users from the exports that still exist; return the result by path."""
+        results = {}
+        for path in sorted({row.path for row in self.tables.ledger(EXPORTS, ("path",))}):
+            try:
+                num_rows = erase_from_parts(self.tables.spark, path, users.mask)
+            except (OSError, ValueError, PySparkException) as error:  # PySparkException: an error in a task
+                results[path] = f"not readable ({in_one_line(error)[:200]}): erase the users by hand, or export again"
+                continue
+            if num_rows is not None:
+                results[path] = f"{num_rows} rows"
+                self.report(f"forget: export {path}: {num_rows:,} rows")
+        return results
+
+    def _erase_online(self, users: ErasedUsers) -> int | None:
+        """Delete the users' vectors from the online store; return their number, or None if no store is configured."""
+        store = online_store(self.config.streaming)
+        if store is None:
+            return None
+        spaces = [space.space_id for space in read_registry(self.tables).spaces]
+        if self.user_ids:
+            return sum(store.delete(space_id, self.user_ids) for space_id in spaces)
+        return sum(store.delete_where(space_id, users.tombstones.holds) for space_id in spaces)
+
+    def _end_streams(self, *, now: bool) -> dict[str, str]:
+        """Return what happens to each stream. With ``now``, delete their checkpoints."""
+        folder = f"{self.tables.artifacts_root}/streams"
+        names = folder_names(folder) if exists(folder) else []
+        if not now:
+            return dict.fromkeys(names, _STREAM_RUNNING)
+        for name in names:
+            delete_folder(f"{folder}/{name}")
+        return dict.fromkeys(names, _STREAM_REMOVED)
+
+    def _vacuum(self, *, now: bool) -> None:
+        for table in (*_tables_of_users(self.tables), TRAINING_ROWS):
+            self.tables.vacuum(table, timedelta(0) if now else RETENTION)
+        self.report("forget: removed the files of older table versions")
+
+
+def _tables_of_users(tables: Tables) -> list[TableSchema]:
+    """Return the tables with rows of users, each after the tables that its rows are built from."""
+    upstream = [USER_PROFILES, USER_ITEM_DAYS, REJECTED_EVENTS, USER_WINDOW_SUMS, USER_OPENINGS]
+    return [*upstream, *features_tables(tables), USER_EMBEDDINGS, EMBEDDING_UPDATES]
+
+
+def newest_requests(tables: Tables) -> list[Row]:
+    """Return the newest state of each request, the oldest request first. Driver memory: one entry per state."""
+    newest = {row.request_id: row for row in sorted(tables.ledger(ERASURES), key=lambda row: row.recorded_at)}
+    return sorted(newest.values(), key=lambda row: row.requested_at)

@@ -1,0 +1,232 @@
+"""Removes the rows of erased users from tables. Files with such rows are rewritten; other files are not touched."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyspark.sql import functions as F
+
+from userrep.errors import UserrepError
+from userrep.sources.tombstones import Tombstones, condition
+from userrep.spark.session import shuffle_partitions
+from userrep.store.arrow import combined
+from userrep.store.buckets import range_of_slice, ranges_of_groups
+from userrep.store.data_files import TableFile
+from userrep.store.file_tables import FileTables
+from userrep.store.filesystem import open_parquet
+from userrep.store.parquet_writer import TableWriter, Target
+from userrep.store.schemas import REJECTED_EVENTS, TableSchema
+from userrep.store.tables import Tables
+from userrep.store.xxhash import bucket_of
+
+_PASSES = 5  # over a table, if other runs write to it at the same time
+_FILES_PER_TASK = 16  # on average; a file without erased users takes a few milliseconds
+# One row per rewritten file. ``path`` and what follows describe the new file, null if no row is left.
+_REWRITTEN = (
+    "file INT, num_erased BIGINT, hashes ARRAY<BINARY>, path STRING, size BIGINT, num_rows BIGINT, buckets ARRAY<INT>"
+)
+_REWRITTEN_ARROW = pa.schema(
+    [("file", pa.int32()), ("num_erased", pa.int64()), ("hashes", pa.list_(pa.binary())), ("path", pa.string()),
+     ("size", pa.int64()), ("num_rows", pa.int64()), ("buckets", pa.list_(pa.int32()))]
+)  # fmt: skip
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ErasedUsers:
+    """The users whose rows are removed: all erased users, or only those in ``buckets``.
+
+    ``buckets``: sorted hash buckets that rows are limited to, or None for all buckets.
+    """
+
+    tombstones: Tombstones
+    buckets: NDArray[np.int32] | None = None
+
+    @classmethod
+    def of(cls, tombstones: Tombstones, user_ids: Sequence[str]) -> "ErasedUsers":
+        """Limit the erased users to the buckets of ``user_ids``, so that less is read. Without ids, take all users."""
+        return cls(tombstones, np.unique(bucket_of(pa.array(user_ids, pa.string()))) if user_ids else None)
+
+    def may_be_within(self, first: int, last: int) -> bool:
+        """Return whether any of these users may be in the buckets ``first`` to ``last``, both included."""
+        if self.buckets is None:
+            return True
+        return bool(np.searchsorted(self.buckets, first) < np.searchsorted(self.buckets, last, side="right"))
+
+    def mask(self, user_ids: pa.Array) -> Flags:
+        """Return the mask of the ids that belong to these users. Nulls do not."""
+        if self.buckets is None:
+            return self.tombstones.hold(user_ids)
+        mask = np.isin(bucket_of(user_ids.fill_null("")), self.buckets)
+        mask[mask] = self.tombstones.hold(user_ids.filter(pa.array(mask)))
+        return mask
+
+    def predicate(self, column: str) -> Callable[[pa.Array], Flags]:
+        """Return the predicate on ``_id_column`` that marks the rows to erase."""
+        return self.tombstones.named_in if column == "row" else self.mask
+
+
+def _id_column(table: TableSchema) -> str:
+    """Return the column by which a table's rows are erased: the user id, or a rejected row's text that may name it."""
+    return "row" if table is REJECTED_EVENTS else "user_id"
+
+
+@dataclass
+class ErasedRows:
+    """What was removed from a table.
+
+    ``rows`` and ``files``: numbers of removed rows and of rewritten files. ``users``: keyed hashes of the users of the
+    removed rows. ``partitions``: partition values of the rewritten files.
+    """
+
+    rows: int = 0
+    files: int = 0
+    users: set[bytes] = field(default_factory=set)
+    partitions: list[dict[str, Any]] = field(default_factory=list)
+
+
+def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since: datetime | None = None) -> ErasedRows:
+    """Remove the rows of erased users from a table, in one commit per pass. Safe to kill and repeat.
+
+    ``since``: search only files added from this time (UTC) on. All files are searched if it is None, or if the table
+    was restored to an earlier version since then.
+
+    The order of rows and the layout of files are kept, because readers rely on them.
+
+    Cost: in a table laid out by user bucket, the footers of the files that may contain these users and the ids of one
+    or two row groups in each; in other tables, the ids of all rows; and a rewrite of each file with erased rows. Driver
+    memory: one entry per file, and the hashes of its erased users. In a catalog, Spark's MERGE and three scans of the
+    ids.
+
+    Raises
+    ------
+    UserrepError
+        If other runs keep changing the same files.
+    """
+    if not tables.exists(table):
+        return ErasedRows()
+    if not isinstance(tables, FileTables):
+        return _erase_by_merge(tables, table, users)
+    if since is not None and tables.was_restored(table, since):
+        since = None
+    erased = ErasedRows()
+    for _ in range(_PASSES):
+        files = [file for file in tables.files(table) if _may_hold(file, users, since)]
+        if not files:
+            return erased
+        rewritten = _rewrite(tables, table, users, files)
+        for file, _, num_rows, hashes in rewritten:
+            erased.rows, erased.files, erased.users = erased.rows + num_rows, erased.files + 1, erased.users | hashes
+            erased.partitions.append(file.values)
+        if tables.rewrite(table, [(file, new) for file, new, _, _ in rewritten]):
+            return erased
+    raise UserrepError(f"forget: other runs keep writing to {tables.name(table)}. Run the command again.")
+
+
+def _may_hold(file: TableFile, users: ErasedUsers, since: datetime | None) -> bool:
+    if since is not None and file.added_at < since.replace(tzinfo=UTC).timestamp() * 1000:
+        return False
+    if file.buckets is not None:
+        return users.may_be_within(*file.buckets)
+    if user_slice := file.values.get("user_slice"):
+        buckets = range_of_slice(user_slice)
+        return users.may_be_within(buckets.start, buckets.stop - 1)
+    return True
+
+
+def _rewrite(
+    tables: FileTables, table: TableSchema, users: ErasedUsers, files: Sequence[TableFile]
+) -> list[tuple[TableFile, TableFile | None, int, set[bytes]]]:
+    """Rewrite the files with rows of erased users.
+
+    Returns for each of them: the old file, the new file (None if no row is left), the number of removed rows, and the
+    hashes of the removed users.
+    """
+    rewriter = _FileRewriter(users, tables.target(table), _id_column(table))
+    listed = [(k, file.path, json.dumps(file.values, default=str)) for k, file in enumerate(files)]
+    num_tasks = max(1, min(len(files), max(shuffle_partitions(tables.spark), len(files) // _FILES_PER_TASK)))
+    rows = tables.spark.createDataFrame(listed, "file INT, path STRING, partition_values STRING")
+    rewritten = rows.repartition(num_tasks).mapInArrow(rewriter, _REWRITTEN).collect()
+    return [
+        (files[row.file], _new_file(row, files[row.file]), row.num_erased, set(map(bytes, row.hashes)))
+        for row in rewritten
+    ]
+
+
+def _new_file(row: Any, old: TableFile) -> TableFile | None:
+    if row.path is None:
+        return None
+    return TableFile(row.path, row.size, row.num_rows, old.values, tuple(row.buckets) if row.buckets else None)
+
+
+@dataclass(frozen=True)
+class _FileRewriter:
+    """Rewrites files of a table within Spark tasks. ``column``: see ``_id_column``."""
+
+    users: ErasedUsers
+    target: Target
+    column: str
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for row in batch.to_pylist():
+                rewritten = self._rewrite(row["path"], json.loads(row["partition_values"]))
+                if rewritten is not None:
+                    yield pa.RecordBatch.from_pylist([{"file": row["file"], **rewritten}], _REWRITTEN_ARROW)
+
+    def _rewrite(self, path: str, values: dict[str, Any]) -> dict[str, Any] | None:
+        """Rewrite a file if it has rows of erased users; return None otherwise. Memory: two row groups."""
+        file = open_parquet(f"{self.target.uri}/{path}")
+        masks = {k: mask for k in self._groups(file) if (mask := self._mask(file, k)).any()}
+        if not masks:
+            return None
+        writer, hashes = TableWriter(self.target), set()
+        for k in range(file.num_row_groups):
+            rows = file.read_row_group(k, use_threads=False)
+            if k in masks:
+                hashes |= self._hashes(rows.filter(pa.array(masks[k])))
+                rows = rows.filter(pa.array(~masks[k]))
+            writer.write(rows, values)
+        rewritten = {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": sorted(hashes)}
+        for new in writer.close():
+            rewritten |= {"path": new.path, "size": new.size, "num_rows": new.num_rows, "buckets": new.buckets}
+        return rewritten
+
+    def _groups(self, file: pq.ParquetFile) -> list[int]:
+        """Return the row groups that may have rows of erased users."""
+        if self.users.buckets is None or "user_bucket" not in file.schema_arrow.names:
+            return list(range(file.num_row_groups))
+        ranges = enumerate(ranges_of_groups(file.metadata))
+        return [k for k, buckets in ranges if self.users.may_be_within(buckets.start, buckets.stop - 1)]
+
+    def _mask(self, file: pq.ParquetFile, group: int) -> Flags:
+        texts = combined(file.read_row_group(group, columns=[self.column], use_threads=False).column(0))
+        return self.users.predicate(self.column)(texts.cast(pa.string()))
+
+    def _hashes(self, rows: pa.Table) -> set[bytes]:
+        """Return the hashes of the users of some rows. Users of rejected rows are not counted."""
+        if self.column == "row":
+            return set()
+        return {self.users.tombstones.hash(user_id) for user_id in set(rows.column("user_id").to_pylist())}
+
+
+def _erase_by_merge(tables: Tables, table: TableSchema, users: ErasedUsers) -> ErasedRows:
+    """Remove the rows of erased users from a table in a catalog."""
+    column = _id_column(table)
+    rows = tables.read(table).where(condition(users.predicate(column), F.col(column)))
+    ids = rows.select(column).distinct()
+    hashes = {users.tombstones.hash(row[0]) for row in ids.collect()} if column == "user_id" else set()
+    partitions = [row.asDict() for row in rows.select(*table.partition_by).distinct().collect()]
+    merged = tables.spark.sql(
+        f"MERGE INTO {tables.name(table)} AS t USING {{ids}} AS s ON t.`{column}` = s.`{column}` "
+        "WHEN MATCHED THEN DELETE",
+        ids=ids,
+    ).first()
+    return ErasedRows(int(merged.num_deleted_rows) if merged else 0, 0, hashes, partitions)

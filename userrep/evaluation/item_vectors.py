@@ -1,0 +1,115 @@
+"""Item data of an evaluation: the vectors valid at each date, and clusters of items.
+
+Shapes: I items, E numbers of an item, M modalities, C clusters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import functions as F
+
+from userrep.config import Config
+from userrep.evaluation.sampled_users import Ints, indices_in, where_in
+from userrep.items.vectors import side_by_side
+from userrep.items.versions import Versions, read_vectors
+from userrep.store.arrow import combined
+from userrep.store.tables import Tables
+
+_ROUNDS = 25
+
+Floats32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Vectors of I items by date, each from the version valid at that date.
+
+    ``version_of``: version by date. ``vectors_IE``: by version, all modalities concatenated in the order of ``dims``,
+    zeros for items without a vector. ``has_IM``: by version, whether the item has a vector of the modality.
+    """
+
+    dims: Mapping[str, int]
+    version_of: Mapping[date, date]
+    vectors_IE: Mapping[date, Floats32]
+    has_IM: Mapping[date, NDArray[np.bool_]]
+
+    def __post_init__(self) -> None:
+        late = [f"{version} at {day}" for day, version in self.version_of.items() if version > day]
+        assert not late, f"item vectors must not be newer than their date, got version {', '.join(late)}"
+
+    def at(self, day: date) -> Floats32:
+        """Return I x (E + M): the vectors valid at a date, then a presence flag per modality."""
+        version = self.version_of[day]
+        return np.hstack([self.vectors_IE[version], self.has_IM[version].astype(np.float32)])
+
+    def of(self, modality: str, day: date) -> tuple[Floats32, NDArray[np.bool_]]:
+        """Return one modality's vectors valid at a date, and which items have one."""
+        version, m = self.version_of[day], list(self.dims).index(modality)
+        start = sum(list(self.dims.values())[:m])
+        return self.vectors_IE[version][:, start : start + self.dims[modality]], self.has_IM[version][:, m]
+
+
+def read_item_vectors(
+    tables: Tables, config: Config, versions: Versions, item_ids: pa.StringArray, dates: Sequence[date]
+) -> ItemVectors:
+    """Read the vectors of these items in the versions valid at the dates. Driver memory: I x E per version."""
+    dims = {name: vectors.dim for name, vectors in config.item_vectors.items()}
+    version_of = {day: versions.valid_at(day) for day in dates}
+    vectors, has = {}, {}
+    for version in sorted(set(version_of.values())):
+        vectors[version], has[version] = read_version(tables, versions.lineage_id, version, item_ids, dims)
+    return ItemVectors(dims, version_of, vectors, has)
+
+
+def read_version(
+    tables: Tables, lineage_id: str, version: date, item_ids: pa.StringArray, dims: Mapping[str, int]
+) -> tuple[Floats32, NDArray[np.bool_]]:
+    """Read one version's vectors of these items as a matrix, modalities concatenated, and presence flags."""
+    rows = read_vectors(tables, lineage_id, version).where(F.col("modality").isin(list(dims)))
+    selected = where_in(rows.select("modality", "item_id", "vector"), "item_id", item_ids)
+    vectors = selected.toArrow()
+    return side_by_side(vectors, indices_in(combined(vectors.column("item_id")), item_ids), len(item_ids), dims)
+
+
+def content_modality(config: Config) -> str:
+    """Return the modality that items are clustered by: the first content modality, otherwise the first of all."""
+    content = [name for name, vectors in config.item_vectors.items() if vectors.kind != "als"]
+    return [*content, *config.item_vectors][0]
+
+
+def clustered(vectors_IE: Floats32, has_I: NDArray[np.bool_], *, num_clusters: int, seed: int) -> Ints:
+    """Cluster items by the direction of their vectors (spherical k-means); -1 for items without a vector.
+
+    Centers are initialized by k-means++, at most as many as there are distinct items. A center without items stays
+    where it is.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(has_I & (np.linalg.norm(vectors_IE, axis=1) > 0))
+    x_IE = vectors_IE[known] / np.linalg.norm(vectors_IE[known], axis=1, keepdims=True)
+    cluster_I = np.full(len(has_I), -1)
+    if not len(known):
+        return cluster_I
+    center_CE = _far_apart(x_IE, num_clusters, rng)
+    for _ in range(_ROUNDS):
+        nearest_I = (x_IE @ center_CE.T).argmax(axis=1)
+        sums_CE = np.zeros_like(center_CE)
+        np.add.at(sums_CE, nearest_I, x_IE)
+        norm_C = np.linalg.norm(sums_CE, axis=1)
+        is_used_C = norm_C > 0
+        center_CE[is_used_C] = sums_CE[is_used_C] / norm_C[is_used_C, None]
+    cluster_I[known] = (x_IE @ center_CE.T).argmax(axis=1)
+    return cluster_I
+
+
+def _far_apart(x_IE: Floats32, num_clusters: int, rng: np.random.Generator) -> Floats32:
+    centers = [x_IE[rng.integers(len(x_IE))]]
+    distance_I = 1 - x_IE @ centers[0]
+    while len(centers) < num_clusters and distance_I.max() > 1e-5:
+        chance_I = np.maximum(distance_I, 0).astype(np.float64)
+        centers.append(x_IE[rng.choice(len(x_IE), p=chance_I / chance_I.sum())])
+        distance_I = np.minimum(distance_I, 1 - x_IE @ centers[-1])
+    return np.stack(centers)

@@ -1,0 +1,204 @@
+"""User profiles: attributes, registration and onboarding picks, read from the owner's tables and stored."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from userrep.config import Config, Items, Onboarding, Source, Users
+from userrep.errors import UsageError
+from userrep.ids import short_hash
+from userrep.sources.columns import as_text, check_columns, id_text, named
+from userrep.sources.open_log import OpenLog, open_logs
+from userrep.sources.read import event_columns, read_source
+from userrep.sources.tombstones import read_tombstones
+from userrep.store.buckets import power_of_two, user_bucket, user_slice
+from userrep.store.schemas import USER_PROFILES
+from userrep.store.tables import Tables
+
+_PROFILES_PER_SLICE = 4_000_000
+
+
+def read_users(spark: SparkSession, users: Users) -> DataFrame:
+    """Read the users: user_id, registered_at (UTC; null if unknown), attributes array<string> in configured order.
+
+    Rows without a user id are dropped.
+    """
+    return users_of(read_source(spark, users, what="users"), users).where(F.col("user_id").isNotNull())
+
+
+def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
+    """Map source rows to users, including rows without an id. ``extra_columns`` are passed through."""
+    columns = users.columns.model_dump(exclude_none=True)
+    mapped = {f"columns.{key}": name for key, name in columns.items()}
+    check_columns(source, mapped | {f"attributes[{k}]": name for k, name in enumerate(users.attributes)}, "users")
+    registered = named(source, users.columns.registered_at) if users.columns.registered_at else F.lit(None)
+    attributes = [as_text(source, name) for name in users.attributes]
+    return source.select(
+        id_text(source, users.columns.user_id).alias("user_id"),
+        registered.try_cast("timestamp").alias("registered_at"),
+        (F.array(*attributes) if attributes else F.array().cast("array<string>")).alias("attributes"),
+        *extra_columns,
+    )
+
+
+def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
+    """Read onboarding picks: user_id, item_id, event_at (UTC). Rows with a null in any of them are dropped."""
+    return picks_of(read_source(spark, onboarding, what="onboarding"), onboarding).dropna()
+
+
+def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> DataFrame:
+    """Map source rows to picks, including incomplete rows. ``extra_columns`` are passed through."""
+    columns = onboarding.columns
+    check_columns(source, {f"columns.{key}": name for key, name in columns.model_dump().items()}, "onboarding")
+    return source.select(
+        id_text(source, columns.user_id).alias("user_id"),
+        id_text(source, columns.item_id).alias("item_id"),
+        named(source, columns.event_at).try_cast("timestamp").alias("event_at"),
+        *extra_columns,
+    )
+
+
+class Profiles(NamedTuple):
+    """The user profiles pinned by a run: a version of ``user_profiles`` and the fingerprint of its source files.
+
+    ``sides_hash`` is computed before the sources are read, so if they change meanwhile, everything built from the
+    profiles counts as stale. ``version`` is None if neither users nor picks are configured.
+    """
+
+    sides_hash: str
+    version: int | None
+
+
+def refresh_profiles(tables: Tables, config: Config) -> Profiles:
+    """Update ``user_profiles`` if the users or picks have changed, and pin its version.
+
+    If a user has several rows, the earliest registration and the largest attributes win. A run calls this once and
+    passes the result to all its steps. Cost: a listing; after a change also one pass over both sources, one shuffle of
+    narrow rows and a replacement of the table.
+
+    Raises
+    ------
+    UserrepError
+        If another run replaces the profiles at the same time.
+    """
+    sides_hash, num_rows = sides_fingerprint(tables.spark, config), None
+    if not _profile_sources(config):
+        return Profiles(sides_hash, None)
+    columns = [source.model_dump(exclude={"path", "format"}) for source in _profile_sources(config).values()]
+    content = short_hash([sides_hash, columns])
+    while True:
+        version = tables.version(USER_PROFILES)
+        stored = tables.read(USER_PROFILES, version=version).select("content_hash").first()
+        is_empty = stored is None and num_rows == 0  # an empty table has no row that could carry the hash
+        if is_empty or (stored is not None and stored.content_hash == content):
+            return Profiles(sides_hash, version)
+        users = read_users(tables.spark, config.users) if config.users else None
+        picks = read_picks(tables.spark, config.onboarding) if config.onboarding else None
+        rows = read_tombstones(tables).without(profiles_of(users, picks))
+        num_rows = rows.count()
+        slices = power_of_two(num_rows / _PROFILES_PER_SLICE)
+        sliced = rows.withColumns({"user_slice": user_slice(slices), "content_hash": F.lit(content)})
+        in_order = sliced.repartition("user_slice").sortWithinPartitions("user_slice", "user_bucket")
+        tables.replace(in_order, USER_PROFILES, [{}], since=version)
+
+
+def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
+    """Combine users and picks: user_bucket, user_id, registered_at, attributes, pick_items, picked_at.
+
+    One row per user. Picks are in time order, without duplicates. Cost: one shuffle on user_id per source.
+    """
+    by_user = None
+    if users is not None:
+        by_user = users.groupBy("user_id").agg(
+            F.min("registered_at").alias("registered_at"), F.max("attributes").alias("attributes")
+        )
+    if picks is not None:
+        pick = F.struct(F.unix_micros("event_at").alias("at"), F.col("item_id").alias("item"))
+        picked = picks.groupBy("user_id").agg(F.sort_array(F.collect_set(pick)).alias("picks"))
+        picked = picked.select("user_id", F.col("picks.item").alias("pick_items"), F.col("picks.at").alias("picked_at"))
+        by_user = picked if by_user is None else by_user.join(picked, on="user_id", how="full_outer")
+    assert by_user is not None
+    types = {
+        "registered_at": "timestamp", "attributes": "array<string>", "pick_items": "array<string>",
+        "picked_at": "array<bigint>",
+    }  # fmt: skip
+    missing = {name: F.lit(None).cast(kind) for name, kind in types.items() if name not in by_user.columns}
+    return by_user.withColumns({**missing, "user_bucket": user_bucket()})
+
+
+def sides_fingerprint(spark: SparkSession, config: Config) -> str:
+    """Hash the names, sizes and times of the files of the users and picks. Cost: a listing."""
+    return short_hash({what: _files(spark, source) for what, source in _profile_sources(config).items()})
+
+
+def _profile_sources(config: Config) -> dict[str, Source]:
+    sources: dict[str, Source | None] = {"users": config.users, "onboarding": config.onboarding}
+    return {what: source for what, source in sources.items() if source is not None}
+
+
+def _files(spark: SparkSession, source: Source) -> list[list[str]]:
+    if source.format in ("delta", "table"):
+        return [[path] for path in sorted(read_source(spark, source, what="source").inputFiles())]
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(source.path)
+    rows = files.select("path", "length", "modificationTime").collect()
+    return sorted([row.path, str(row.length), str(row.modificationTime)] for row in rows)
+
+
+def check_sources(spark: SparkSession, config: Config) -> list[OpenLog]:
+    """Check that all configured sources exist and have their mapped columns, before any work.
+
+    Returns the log's sources, opened. Cost: one listing and one schema per source.
+
+    Raises
+    ------
+    UsageError
+        With every fault of every source.
+    """
+    faults: list[str] = []
+    logs: list[OpenLog] = []
+
+    def collect_faults(check: Callable[[], object]) -> None:
+        try:
+            check()
+        except UsageError as error:
+            faults.extend(error.faults)
+
+    collect_faults(lambda: logs.extend(open_logs(spark, config.events)))
+    for section, source, columns in mapped_columns(config):
+        if section not in config.events.all_sources:
+            collect_faults(partial(_check_source, spark, source, columns, section))
+    if faults:
+        raise UsageError(faults)
+    return logs
+
+
+def mapped_columns(config: Config) -> list[tuple[str, Source, dict[str, str]]]:
+    """Return (section, source, columns by configuration key) for each section that maps columns."""
+
+    def columns(source: Items | Users | Onboarding) -> dict[str, str]:
+        return {f"columns.{key}": name for key, name in source.columns.model_dump(exclude_none=True).items()}
+
+    def attributes(names: Sequence[str]) -> dict[str, str]:
+        return {f"attributes[{k}]": name for k, name in enumerate(names)}
+
+    items, users, onboarding = config.items, config.users, config.onboarding
+    sections: list[tuple[str, Source, dict[str, str]]]
+    sections = [(section, log, event_columns(log)) for section, log in config.events.all_sources.items()]
+    sections += [("items", items, columns(items))] if items is not None else []
+    if users is not None:
+        sections.append(("users", users, columns(users) | attributes(users.attributes)))
+        sections.append(("evaluation", users, attributes(config.evaluation.attributes)))
+    sections += [("onboarding", onboarding, columns(onboarding))] if onboarding is not None else []
+    return [entry for entry in sections if entry[2]]
+
+
+def _check_source(spark: SparkSession, source: Source, columns: dict[str, str], section: str) -> None:
+    check_columns(read_source(spark, source, what=source_of(section)), columns, section)
+
+
+def source_of(section: str) -> str:
+    """Return the section that names a section's source: ``evaluation`` maps columns of ``users``."""
+    return "users" if section == "evaluation" else section

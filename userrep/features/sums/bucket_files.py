@@ -1,0 +1,154 @@
+"""Merge of many Parquet files sorted by ``user_bucket``: the rows of a range of user buckets, without a shuffle.
+
+A task uses Parquet statistics to find the row groups of each file that can contain its buckets. It walks through all
+files together, in steps of similar weight, and reads each row group once. Memory: the rows of one step, and the rest of
+one row group per file.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from userrep.features.sums.chunk import KINDS, Chunk, names_of
+from userrep.store.buckets import BucketRange, ranges_of_groups
+from userrep.store.filesystem import is_local, open_parquet, parquet_footer
+
+STEP_ROWS = 131_072
+_WEIGHT = {"tiles": 1, "sums": 16, "profiles": 1}  # size of a row relative to a tile
+MOST_ROWS = 4 * STEP_ROWS  # a larger step, for example of one heavy user, is split into several chunks
+_READERS = 8  # concurrent reads from an object store; on a local disk, sequential reads are faster
+
+
+class BucketedFile(NamedTuple):
+    """A Parquet file sorted by user_bucket. ``day``: day of its tiles or as-of date of its sums, in days since 1970.
+
+    ``before``, ``after``: whether its tiles count in the old and in the new sums.
+    """
+
+    kind: str
+    path: str
+    day: int
+    before: bool
+    after: bool
+
+
+def steps(files: list[BucketedFile], within: BucketRange, *, context: bool) -> Iterator[Iterator[Chunk]]:
+    """Yield the rows of a range of buckets in steps; all rows of a user are in one step.
+
+    A step is usually one chunk. If a few buckets have very many rows, it is several chunks, each with some of the rows
+    of a user.
+    """
+    with ThreadPoolExecutor(_READERS) as readers:
+        read_map = map if all(is_local(file.path) for file in files) else readers.map
+        cursors = list(read_map(lambda file: _Cursor(file, within, context=context), files))
+        for stop in _stops(cursors, within):
+            list(read_map(partial(_Cursor.fill, stop=stop), cursors))
+            yield _chunks(cursors, stop)
+
+
+def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
+    """Split the range into steps of about STEP_ROWS tiles, based on the first and last buckets of the row groups."""
+    groups = [group for cursor in cursors for group in cursor.groups]
+    if not groups:
+        return []
+    first, last, rows = (np.array(values, float) for values in list(zip(*groups, strict=True))[1:])
+    rows_per_bucket = rows / (last + 1 - first)  # assumes that rows are spread evenly over the group's buckets
+    edges = np.concatenate([first, last + 1])
+    order = np.argsort(edges)
+    edges, slope = edges[order], np.cumsum(np.concatenate([rows_per_bucket, -rows_per_bucket])[order])
+    rows_before = np.concatenate([[0], np.cumsum(slope[:-1] * np.diff(edges))])
+    begin, end = np.interp(within, edges, rows_before)
+    num_steps = max(1, round((end - begin) / STEP_ROWS))
+    targets = np.linspace(begin, end, num_steps + 1)[1:-1]
+    inner = np.unique(np.ceil(np.interp(targets, rows_before, edges)).astype(int))
+    return [*(int(stop) for stop in inner if within.start < stop < within.stop), within.stop]
+
+
+def _chunks(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
+    """Collect the rows below bucket ``stop`` from all files."""
+    tables_by_kind: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
+    num_rows = 0
+    for cursor in cursors:
+        for table in cursor.rows_below(stop):
+            tables_by_kind[cursor.source.kind].append(table)
+            num_rows += table.num_rows * _WEIGHT[cursor.source.kind]
+            if num_rows >= MOST_ROWS:
+                yield _chunk(tables_by_kind)
+                tables_by_kind, num_rows = {kind: [] for kind in KINDS}, 0
+    if num_rows:
+        yield _chunk(tables_by_kind)
+
+
+def _chunk(tables_by_kind: dict[str, list[pa.Table]]) -> Chunk:
+    return Chunk.of(**{kind: pa.concat_tables(tables) for kind, tables in tables_by_kind.items() if tables})
+
+
+class _Cursor:
+    """Read position in one file: the remaining row groups, and rows that were read but not yet returned."""
+
+    def __init__(self, source: BucketedFile, within: BucketRange, *, context: bool) -> None:
+        self.source = source
+        self._names = names_of(source.kind, context=context)
+        self._within = within
+        self._file = open_parquet(source.path, parquet_footer(source.path))
+        meta = self._file.metadata
+        self._columns = [name for name in self._names if name in self._file.schema_arrow.names]
+        groups = [
+            (number, buckets.start, buckets.stop - 1, meta.row_group(number).num_rows * _WEIGHT[source.kind])
+            for number, buckets in enumerate(ranges_of_groups(meta))
+            if buckets.meets(within)
+        ]
+        self.groups = groups  # number, first bucket, last bucket, weight in rows of tiles
+        in_order = all(a[2] <= b[1] for a, b in pairwise(groups))
+        self._remaining_groups = list(groups) if in_order else []
+        self._rest = self._read([] if in_order else [group[0] for group in groups])  # unordered: sorted together
+
+    def fill(self, stop: int) -> None:
+        """Read one row group ahead if the next rows are not in memory yet."""
+        if self._remaining_groups and not self._rest.num_rows and self._remaining_groups[0][1] < stop:
+            self._read_next()
+
+    def rows_below(self, stop: int) -> Iterator[pa.Table]:
+        """Return the rows below a bucket, at most one row group at a time."""
+        while True:
+            if self._rest.num_rows:
+                bucket_N = self._rest.column("user_bucket").to_numpy()
+                end = int(np.searchsorted(bucket_N, stop))
+                if end:
+                    yield self._rest.slice(0, end)
+                self._rest = self._rest.slice(end)
+                if self._rest.num_rows:
+                    return
+            if not self._remaining_groups or self._remaining_groups[0][1] >= stop:
+                return
+            self._read_next()
+
+    def _read_next(self) -> None:
+        self._rest = self._read([self._remaining_groups.pop(0)[0]])
+
+    def _read(self, groups: list[int]) -> pa.Table:
+        """Read row groups and return their rows within the range, in the schema of chunks."""
+        table = self._file.read_row_groups(groups, columns=self._columns, use_threads=False)
+        bucket_N = table.column("user_bucket").to_numpy()
+        if np.any(bucket_N[1:] < bucket_N[:-1]):
+            table = table.sort_by("user_bucket")
+            bucket_N = table.column("user_bucket").to_numpy()
+        begin, end = np.searchsorted(bucket_N, self._within)
+        return self._as_chunk(table.slice(begin, end - begin))
+
+    def _as_chunk(self, table: pa.Table) -> pa.Table:
+        """Add the file's constants as columns and cast times and numbers to the types of chunks."""
+        constants = {"day": self.source.day, "before": self.source.before, "after": self.source.after}
+        schema, columns = KINDS[self.source.kind], []
+        for field in map(schema.field, self._names):
+            if field.name in constants:
+                columns.append(pa.repeat(pa.scalar(constants[field.name], field.type), table.num_rows))
+            else:
+                column = table.column(field.name)
+                columns.append(column if column.type == field.type else column.cast(field.type))
+        return pa.Table.from_arrays(columns, names=self._names)

@@ -1,0 +1,142 @@
+"""Look up the vectors of labels in the files of snapshots.
+
+The files of a snapshot contain ordered ranges of user buckets (store/buckets.py). Labels, which are narrow, are
+shuffled into such ranges and sorted. Each task then reads, for each snapshot, the row groups that may contain its
+labels' users, in the order of the labels. Vectors are neither shuffled nor sorted.
+Shapes: B labels of a batch, F files of a snapshot.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import arrow_udf
+
+from userrep.joins.snapshot_at import column
+from userrep.store.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, bucket_of, ranges_of_groups
+from userrep.store.data_files import TableFile
+from userrep.store.filesystem import open_parquet, parquet_footer
+
+_VECTORS = pa.list_(pa.float32())
+_ROWS = {"user_id": pa.string(), "embedding": _VECTORS}
+_MOST_USERS = 250_000  # maximum users of a snapshot per task
+_CACHED_GROUPS = 2  # row groups that a task caches: the current one, and the next if a batch of labels spans both
+_NONE = -1
+
+Batch = tuple[pa.Array, pa.Array, pa.Array]  # of labels: user ids, snapshot numbers, user buckets
+
+
+class _Files(NamedTuple):
+    """The files of a snapshot, with the first and last user bucket of each."""
+
+    uris: list[str]
+    first_F: NDArray[np.int64]
+    last_F: NDArray[np.int64]
+
+
+class _RowGroup(NamedTuple):
+    """A row group of a file, and the user buckets that it may contain."""
+
+    uri: str
+    number: int
+    buckets: BucketRange
+
+
+def with_vectors(
+    labels: DataFrame, snapshots: Sequence[Sequence[TableFile]], *, folder: str, user: str, time: str, min_tasks: int
+) -> DataFrame:
+    """Add __embedding: the vector of each label's user in the label's snapshot, or null if the user is not in it.
+
+    Parameters
+    ----------
+    labels : with __number, the index of the label's snapshot in ``snapshots``, or null. snapshots : the files of each
+        snapshot, below ``folder``. user, time : columns of the labels.
+
+    Returns
+    -------
+    Every label once. Cost: one shuffle of the labels, and one pass over the row groups that may contain their users. A
+    task keeps a batch of labels and two row groups of vectors in memory; the driver keeps one entry per file.
+    """
+    files_by_snapshot = [_files(files, folder) for files in snapshots]
+    most_users = max((sum(file.num_rows for file in files) for files in snapshots), default=0)
+    num_tasks = max(min_tasks, -(-most_users // _MOST_USERS))
+    # Spread labels without a user over all tasks.
+    any_bucket = F.pmod(F.xxhash64(column(time)), F.lit(NUM_BUCKETS)).cast("int")
+    bucket = F.when(column(user).isNull(), any_bucket).otherwise(bucket_of(column(user)))
+    task = F.floor(F.col("__bucket") * num_tasks / NUM_BUCKETS).cast("int")
+    rows = labels.withColumn("__bucket", bucket)
+    rows = rows.repartitionById(num_tasks, task).sortWithinPartitions("__number", "__bucket")
+    # Nondeterministic, or Spark would push a filter on vectors below the sort and look up unsorted labels.
+    look_up = arrow_udf(_look_up(files_by_snapshot), "array<float>").asNondeterministic()  # type: ignore[call-overload]
+    return rows.withColumn("__embedding", look_up(column(user), F.col("__number"), F.col("__bucket")))
+
+
+def _files(files: Sequence[TableFile], folder: str) -> _Files:
+    ends = [file.buckets or (ALL_BUCKETS.start, ALL_BUCKETS.stop - 1) for file in files]
+    first_F, last_F = np.array(ends, np.int64).reshape(-1, 2).T
+    return _Files([f"{folder}/{file.path}" for file in files], first_F, last_F)
+
+
+def _look_up(snapshots: list[_Files]) -> Callable[[Iterator[Batch]], Iterator[pa.Array]]:
+    """Return the function that a task applies to its labels, which arrive sorted by snapshot and bucket."""
+
+    def look_up(batches: Iterator[Batch]) -> Iterator[pa.Array]:
+        read = lru_cache(maxsize=_CACHED_GROUPS)(_read)
+        for users, numbers, buckets in batches:
+            yield _vectors(users, numbers.fill_null(_NONE).to_numpy(), buckets.to_numpy(), snapshots, read)
+
+    return look_up
+
+
+def _vectors(
+    users: pa.Array,
+    number_B: NDArray[np.int32],
+    bucket_B: NDArray[np.int32],
+    snapshots: list[_Files],
+    read: Callable[[_RowGroup], pa.Table],
+) -> pa.Array:
+    """Return the vector of each label of a batch, null where the snapshot has no such user."""
+    index_B, chunks, num_vectors = np.full(len(users), _NONE), [pa.array([], _VECTORS)], 0
+    edges = [0, *(np.flatnonzero(np.diff(number_B)) + 1), len(users)]
+    for start, stop in pairwise(edges):  # the labels of one snapshot
+        if start == stop or number_B[start] == _NONE:
+            continue
+        buckets = bucket_B[start:stop]
+        for group in _groups(snapshots[number_B[start]], buckets[0], buckets[-1]):
+            first, last = start + np.searchsorted(buckets, group.buckets)
+            if first == last:
+                continue
+            rows = read(group)
+            row_B = pc.index_in(users.slice(first, last - first), value_set=rows["user_id"])
+            has_vector = row_B.is_valid().to_numpy(zero_copy_only=False)
+            vectors = rows["embedding"].take(row_B.drop_null())
+            index_B[first + np.flatnonzero(has_vector)] = num_vectors + np.arange(len(vectors))
+            num_vectors += len(vectors)
+            chunks += vectors.chunks
+    return pa.concat_arrays(chunks).take(pa.array(index_B, mask=index_B == _NONE))
+
+
+def _groups(files: _Files, first: int, last: int) -> Iterator[_RowGroup]:
+    """Yield the row groups that may contain buckets of ``[first, last]``, in the order of their files."""
+    for k in np.flatnonzero((files.first_F <= last) & (files.last_F >= first)):
+        for group in _row_groups(files.uris[k]):
+            if group.buckets.meets(BucketRange(first, last + 1)):
+                yield group
+
+
+@lru_cache(maxsize=4096)
+def _row_groups(uri: str) -> list[_RowGroup]:
+    return [_RowGroup(uri, k, buckets) for k, buckets in enumerate(ranges_of_groups(parquet_footer(uri)))]
+
+
+def _read(group: _RowGroup) -> pa.Table:
+    with open_parquet(group.uri, parquet_footer(group.uri)) as file:
+        rows = file.read_row_group(group.number, columns=["user_id", "embedding"], use_threads=False)
+        return pa.table({name: rows[name].combine_chunks().cast(kind) for name, kind in _ROWS.items()})

@@ -1,0 +1,203 @@
+"""Cost estimate for a deployment of another size, compared with one feature pipeline per consumer.
+
+Rates come from recorded runs in ``job_runs``: task seconds and shuffled bytes, divided by the number of users or events
+that the run processed. Each stage is scaled by what its work grows with (measured by `make bench-features-growth`).
+
+Fixed costs of a stage weigh more at a small size. So the rate of a stage is taken from the run that processed the most,
+or from the newest run of a stage whose runs do not record this; and an estimate from a small sample is an upper bound.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from math import isfinite
+from typing import Any
+
+from pyspark.sql import Row
+
+from userrep.config import Config
+from userrep.errors import UsageError
+from userrep.features.build import feature_sets, features_table
+from userrep.items.versions import lineage_of
+from userrep.spaces.registry import read_registry
+from userrep.spaces.snapshots import PUBLISHED
+from userrep.store import schemas
+from userrep.store.schemas import TableSchema
+from userrep.store.tables import Tables
+from userrep.tiles.ledger import TileLedger, tile_ledger
+
+_DAY, _WEEK = timedelta(days=1), timedelta(weeks=1)
+_HOUR, _GB = 3600, 1e9
+# Stages of a daily run and of a training, each with what its work grows with.
+_DAILY = {
+    "build_activity_tiles": "event",
+    "refresh_user_features": "user",
+    "embed_users": "user and space",
+    "publish_snapshot": "user and space",
+}
+TRAINING = {
+    "train_item_vectors": "user", "build_user_features": "user", "check_quality": "user", "train_autoencoder": "user",
+}  # fmt: skip
+_OPTIONAL = ("check_quality",)
+_OWN = ("build_activity_tiles", "refresh_user_features")  # stages that a consumer without embeddings runs itself
+
+
+@dataclass(frozen=True)
+class Size:
+    """The deployment to estimate. ``log_days``: days of tiles kept. ``retrain_days``: days between trainings."""
+
+    users: int
+    events_per_day: int
+    consumers: int
+    log_days: int
+    retrain_days: int
+    core_hour_price: float
+    gb_month_price: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage at the planned size, per day. Training stages are divided by the days between trainings."""
+
+    stage: str
+    grows_by: str
+    measured_on: float
+    core_hours: float
+    shuffle_gb: float
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A table at the planned size."""
+
+    table: str
+    grows_by: str
+    bytes_each: float
+    gb: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Daily work and storage shared by all consumers, and both for one consumer with its own feature pipeline."""
+
+    work: list[Work]
+    storage: list[Storage]
+    own_core_hours: float
+    own_gb: float
+    size: Size
+
+    def monthly(self, core_hours: float, gb: float) -> float:
+        """Return the price of 30 days of work and a month of storage."""
+        return 30 * core_hours * self.size.core_hour_price + gb * self.size.gb_month_price
+
+    def summary(self) -> dict[str, float]:
+        """Compare one shared embedding with one feature pipeline per consumer."""
+        shared = sum(work.core_hours for work in self.work), sum(table.gb for table in self.storage)
+        own = self.size.consumers * self.own_core_hours, self.size.consumers * self.own_gb
+        prices = self.monthly(*shared), self.monthly(*own)
+        return {
+            "shared_core_hours": shared[0], "own_core_hours": own[0], "shared_gb": shared[1], "own_gb": own[1],
+            "shared_price": prices[0], "own_price": prices[1],
+            "saved_core_hours": 1 - shared[0] / own[0] if own[0] else 0.0,
+            "saved_price": 1 - prices[0] / prices[1] if prices[1] else 0.0,
+        }  # fmt: skip
+
+
+def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
+    """Estimate daily work and storage, and those of consumers with their own pipelines. Cost: reads some ledgers.
+
+    A consumer's own pipeline is assumed to build and keep the same tiles and window features every day. The cost of
+    training its model on wider rows is not included. All spaces in use are counted, or one space if none is in use.
+
+    Raises
+    ------
+    UsageError
+        If a price is not finite, if no run of a stage is recorded, or if no snapshot is published.
+    """
+    prices = size.core_hour_price, size.gb_month_price
+    if not all(map(isfinite, prices)):
+        raise UsageError(f"plan: prices must be finite, got {prices[0]} and {prices[1]}. See `userrep plan --help`.")
+    runs, ledger = measured_runs(tables), tile_ledger(tables)
+    missing = [stage for stage in (*_DAILY, *TRAINING) if stage not in (*runs, *_OPTIONAL)]
+    if missing:
+        raise UsageError(
+            f"plan: no run of {', '.join(missing)} is recorded in {config.root or config.catalog}. Run `userrep "
+            "pipeline` and then `userrep daily` for the next date, on a sample of the log."
+        )
+    num_spaces = max(1, len(read_registry(tables).spaces_in_use()))
+    amounts = {"event": size.events_per_day, "user": size.users, "user and space": size.users * num_spaces}
+    published = _published(tables)
+    users = published[-1].num_users
+    daily = [_work(stage, runs[stage], grows_by, amounts[grows_by], users) for stage, grows_by in _DAILY.items()]
+    share = 1 / size.retrain_days
+    training = [
+        _work(stage, runs[stage], grows_by, amounts[grows_by] * share, users)
+        for stage, grows_by in TRAINING.items()
+        if stage in runs
+    ]
+    storage = _storage(tables, config, size, ledger, num_spaces, num_vectors=sum(row.num_users for row in published))
+    own_core_hours = sum(work.core_hours for work in daily if work.stage in _OWN)
+    own_gb = sum(table.gb for table in storage if table.table != schemas.USER_EMBEDDINGS.name)
+    return Plan(daily + training, storage, own_core_hours, own_gb, size)
+
+
+def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
+    """Return the run that gives the rate of each stage, and its outputs. Ignores runs without Spark metrics."""
+    best: dict[str, tuple[Row, dict[str, Any]]] = {}
+    for row in sorted(tables.ledger(schemas.JOB_RUNS, outcome="done"), key=lambda row: row.started_at):
+        run = row, json.loads(row.outputs)
+        if row.num_rows and run[1].get("spark"):
+            grows_by = _DAILY.get(row.stage, "user")
+            if row.stage not in best or _amount(*run, grows_by) >= _amount(*best[row.stage], grows_by):
+                best[row.stage] = run
+    return best
+
+
+def _amount(row: Row, outputs: dict[str, Any], grows_by: str, users: int = 0) -> int:
+    """Return how much a run processed of what its work grows with. ``users`` is the number of users, if it is that."""
+    return int({"event": outputs.get("num_events", 0), "user": users, "user and space": row.num_rows}[grows_by])
+
+
+def _work(stage: str, run: tuple[Row, dict[str, Any]], grows_by: str, number: float, users: int) -> Work:
+    measured, spark = _amount(*run, grows_by, users), run[1]["spark"]
+    factor = number / measured
+    return Work(
+        stage, grows_by, measured, spark["task_seconds"] * factor / _HOUR, spark["shuffle_bytes"] * factor / _GB
+    )
+
+
+def _published(tables: Tables) -> list[Row]:
+    """Return the published snapshots, by date and revision. Raises UsageError if no snapshot is published."""
+    rows = sorted(tables.ledger(schemas.SNAPSHOTS, state=PUBLISHED), key=lambda row: (row.as_of, row.revision))
+    if not rows:
+        raise UsageError("plan: no snapshot is published yet. Run `userrep pipeline` on a sample of the log.")
+    return rows
+
+
+def _storage(
+    tables: Tables, config: Config, size: Size, ledger: TileLedger, num_spaces: int, *, num_vectors: int
+) -> list[Storage]:
+    """Estimate the storage of tiles of the kept days, sums, features of one date, and all retained embeddings."""
+    events = sum(day.num_events for day in ledger.days.values())
+    snapshots = config.snapshots.keep_daily / _DAY + config.snapshots.keep_weekly / _WEEK
+    sums = tables.ledger(schemas.SUM_GENERATIONS)
+    lineage_id = lineage_of(config)
+    features = feature_sets(tables, lineage_id).values()
+    vectors = size.users * num_spaces * snapshots
+    measured_tables: Iterable[tuple[TableSchema, str, float, float]] = (
+        (schemas.USER_ITEM_DAYS, "event", events, size.events_per_day * size.log_days),
+        (schemas.USER_WINDOW_SUMS, "user", sum(row.num_users for row in sums), size.users),
+        (
+            features_table(config, lineage_id),
+            "user",
+            sum(feature_set.num_users for feature_set in features),
+            size.users,
+        ),
+        (schemas.USER_EMBEDDINGS, "user, space and snapshot", num_vectors, vectors),
+    )
+    storage = []
+    for table, grows_by, measured, number in measured_tables:
+        bytes_each = tables.num_bytes(table) / measured if measured else 0.0
+        storage.append(Storage(table.name, grows_by, bytes_each, bytes_each * number / _GB))
+    return storage

@@ -1,0 +1,41 @@
+"""Schema changes of the log: new columns are accepted, removed columns and changed types are refused."""
+
+from collections.abc import Iterator
+
+from userrep.errors import UsageError
+from userrep.sources.open_log import OpenLog
+from userrep.store.filesystem import absolute
+from userrep.store.schemas import SOURCE_SCHEMAS
+from userrep.store.tables import Tables
+from userrep.utc import utc_now
+
+
+def check_schema(tables: Tables, log: OpenLog) -> None:
+    """Compare a source's columns with those recorded last, and record them if they changed.
+
+    Cost: one read of the ledger, and a commit if columns were added.
+
+    Raises
+    ------
+    UsageError
+        With every column that was removed or has another type.
+    """
+    columns, what, path = log.columns, log.what, log.settings.path
+    name = path if log.settings.format == "table" else absolute(path)
+    recorded = max(tables.ledger(SOURCE_SCHEMAS, source=name), key=lambda row: row.seen_at, default=None)
+    if recorded is not None and recorded["columns"] == columns:
+        return
+    faults = list(_breaking_changes(recorded["columns"], columns, what)) if recorded is not None else []
+    if faults:
+        delete = f"DELETE FROM {tables.name(SOURCE_SCHEMAS)} WHERE source = '{name}'"
+        cure = f"Restore them; or, if the whole log was rewritten, delete the recorded columns: {delete}."
+        raise UsageError([*faults, f"{what}: the log's columns have changed. {cure}"])
+    tables.add(SOURCE_SCHEMAS, [{"source": name, "columns": columns, "seen_at": utc_now()}])
+
+
+def _breaking_changes(old: dict[str, str], new: dict[str, str], what: str) -> Iterator[str]:
+    for name, kind in sorted(old.items()):
+        if name not in new:
+            yield f"{what}: column {name!r} ({kind}) was removed."
+        elif new[name] != kind:
+            yield f"{what}: column {name!r} changed from {kind} to {new[name]}."

@@ -1,0 +1,179 @@
+"""Processing of a micro-batch: pin its inputs, encode its users and publish their rows in one commit."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import cached_property
+
+import numpy as np
+from pyspark.sql import DataFrame
+
+from userrep.config import Config
+from userrep.errors import UserrepError, in_one_line
+from userrep.features.spec import FeatureSpec
+from userrep.features.sums.item_vector_files import dated_vectors, item_parts
+from userrep.features.sums.stream_base import Opening, openings
+from userrep.items.versions import Versions, versions_of
+from userrep.sources.tombstones import read_tombstones
+from userrep.spaces.registry import Space, artifact_folder, read_registry
+from userrep.spaces.snapshots import list_snapshots
+from userrep.store.file_tables import FileTables
+from userrep.store.parquet_writer import Target
+from userrep.store.schemas import EMBEDDING_UPDATES, USER_OPENINGS
+from userrep.store.tables import Tables
+from userrep.streaming.base_rows import user_files
+from userrep.streaming.encoding import NO_BASE, Encoding, PinnedBase, PinnedSpace
+from userrep.streaming.redis_store import online_store
+from userrep.streaming.update_files import UpdateFiles
+
+_WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds between attempts; the last one repeats
+_POLL_EVERY = 0.3  # seconds between checks of ``is_stopping`` during a wait
+_TRANSIENT_REDIS_ERRORS = ("ConnectionError", "TimeoutError", "BusyLoadingError")
+_REPORT_EVERY = 60.0  # seconds between reports of the same wait
+
+
+@dataclass
+class Met:
+    """Results of a micro-batch for the next one and for its progress line. Latencies are in seconds.
+
+    ``today`` is the newest day with an event so far. ``num_rows`` is the number of rows written.
+    """
+
+    today: date | None = None
+    num_rows: int = 0
+    latency_p50: float | None = None
+    latency_p95: float | None = None
+
+
+@dataclass
+class MicroBatches:
+    """Processes micro-batches: the function that ``foreachBatch`` calls.
+
+    The spaces, their newest snapshots and the stream bases are resolved once, at the start of a batch. A promotion or a
+    new base therefore takes effect with the next batch. A batch that is repeated after a crash may use newer inputs,
+    but replaces no committed rows. A batch is retried while a stream base is missing or the online store does not
+    answer; its events stay in their source meanwhile.
+
+    ``gives_up`` makes a missing stream base an error instead of a wait. ``failed`` is that error.
+    """
+
+    tables: FileTables
+    config: Config
+    query_id: str
+    report: Callable[[str], None]
+    gives_up: bool = False
+    is_stopping: Callable[[], bool] = lambda: False
+    met: dict[int, Met] = field(default_factory=dict)
+    today: date | None = None
+    failed: UserrepError | None = None
+
+    def __call__(self, rows: DataFrame, batch_id: int) -> None:
+        """Encode the users of a micro-batch and commit their rows, once per batch id."""
+        reported_at, attempt = float("-inf"), 0
+        while True:
+            try:
+                self.met[batch_id] = self._run_once(rows, batch_id)
+                self.today = self.met[batch_id].today or self.today
+                return
+            except Exception as error:  # from Spark; the text contains the message of the failed task
+                reason = self._wait_reason(error)
+                if reason is None or self.is_stopping():
+                    raise
+            if time.monotonic() - reported_at > _REPORT_EVERY:
+                self.report(f"stream: batch {batch_id} waits: {reason}")
+                reported_at = time.monotonic()
+            pause(_WAITS[min(attempt, len(_WAITS) - 1)], self.is_stopping)
+            attempt += 1
+
+    def _wait_reason(self, error: Exception) -> str | None:
+        """Return what the batch waits for if the error is transient, else None."""
+        text = str(error)
+        if NO_BASE in text:
+            missing = text[text.index(NO_BASE) :].splitlines()[0]
+            reason = f"{missing}. Run `userrep daily` to build it"
+            if self.gives_up:
+                self.failed = UserrepError(f"stream: {reason}; --until-empty does not wait.")
+                return None
+            return reason
+        if any(f"redis.exceptions.{name}" in text for name in _TRANSIENT_REDIS_ERRORS):
+            return f"Redis does not answer ({in_one_line(error)[:200]})"
+        return None
+
+    def _run_once(self, rows: DataFrame, batch_id: int) -> Met:
+        """Run a batch, unless it was committed before a crash.
+
+        The rows of a committed batch are still computed, because the next batch needs the state that they update.
+        """
+        committed = self.tables.last_transaction(EMBEDDING_UPDATES, self.query_id)
+        if committed is not None and batch_id <= committed:
+            rows.write.format("noop").mode("overwrite").save()
+            return Met(self.today)
+        return self._run(rows, batch_id)
+
+    def _run(self, rows: DataFrame, batch_id: int) -> Met:
+        files = UpdateFiles(self.encoding(), self._target, self.query_id, batch_id)
+        written = rows.mapInArrow(files, files.SCHEMA).collect()
+        added = [files.file_of(row) for row in written]
+        self.tables.add_files(EMBEDDING_UPDATES, added, transaction=(self.query_id, batch_id))
+        days = [row.newest_at.date() for row in written]
+        latencies = [seconds for row in written for seconds in row.seconds]
+        p50, p95 = np.percentile(latencies, (50, 95)).tolist() if latencies else (None, None)
+        today = max(filter(None, (*days, self.today)), default=None)
+        return Met(today, sum(file.num_rows for file in added), p50, p95)
+
+    @cached_property
+    def _target(self) -> Target:
+        return self.tables.target(EMBEDDING_UPDATES)
+
+    def encoding(self) -> Encoding:
+        """Pin the inputs of a micro-batch. Cost: reads of a few ledgers, milliseconds each."""
+        tables, config = self.tables, self.config
+        versions = versions_of(tables, config, anchor=date.min)
+        bases = openings(tables, versions.lineage_id)
+        pinned = {as_of: self._pinned_base(versions, base) for as_of, base in bases.items()}
+        vector_dates = {base.valid_from for base in bases.values()}
+        parts = max((item_parts(tables, config, versions, [day]).num_parts for day in vector_dates), default=1)
+        spaces, store = self._pinned_spaces(versions.lineage_id), online_store(config.streaming)
+        return Encoding(FeatureSpec.of(config), pinned, spaces, self.today, parts, store, read_tombstones(tables))
+
+    def _pinned_base(self, versions: Versions, base: Opening) -> PinnedBase:
+        key = (versions.lineage_id, base.as_of)
+        files = user_files(
+            self.tables,
+            USER_OPENINGS,
+            lambda values: (values["lineage_id"], values["as_of"]) == key,
+            version=base.table_version,
+        )
+        dated = dated_vectors(self.tables, self.config, versions, [base.valid_from])
+        return PinnedBase(base.as_of, files, dated[0][1])
+
+    def _pinned_spaces(self, lineage_id: str) -> tuple[PinnedSpace, ...]:
+        return tuple(
+            PinnedSpace(
+                space.space_id,
+                artifact_folder(self.config, space),
+                space.content_hash,
+                max((snapshot.as_of for snapshot in list_snapshots(self.tables, space.space_id)), default=None),
+            )
+            for space in encoded_spaces(self.tables, lineage_id)
+        )
+
+
+def encoded_spaces(tables: Tables, lineage_id: str) -> list[Space]:
+    """Return the spaces that a stream encodes: all spaces of the lineage that are in use."""
+    registry = read_registry(tables)
+    return [space for space in map(registry.space, registry.spaces_in_use()) if space.lineage_id == lineage_id]
+
+
+def pause(seconds: float, is_stopping: Callable[[], bool]) -> None:
+    """Sleep for some seconds, or until ``is_stopping`` returns true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not is_stopping():
+        time.sleep(_POLL_EVERY)
+
+
+def day_met(tables: FileTables) -> date | None:
+    """Return the newest day whose events a stream has encoded, or None. Cost: a listing of ``embedding_updates``."""
+    as_ofs = [file.values["as_of"] for file in tables.files(EMBEDDING_UPDATES)]
+    return max(as_ofs) - timedelta(days=1) if as_ofs else None

@@ -1,0 +1,204 @@
+"""Rows of a log's Parquet files as Arrow tables, one per file and day. Nothing of Spark's is needed to read them."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from userrep.store.filesystem import open_parquet
+from userrep.tiles.column_paths import LogColumns, Path
+from userrep.tiles.inventory.footers import EVER, earliest_time, microseconds_of, times_of_group
+from userrep.utc import DAY_US
+
+CODED = pa.dictionary(pa.int32(), pa.string())
+_UNKNOWN = pa.null()  # of a column that Spark may find where its name does not say so; fits nothing
+_EXACT = 2**53  # whole numbers beyond it lose digits as doubles
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """A file, the row groups of it that are read, and the days that these may hold rows of."""
+
+    path: str
+    metadata: pq.FileMetaData
+    schema: pa.Schema
+    groups: list[int]
+    days: range
+    is_readable: bool
+    _kept: dict[str, pa.ChunkedArray] = field(default_factory=dict)
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folders on the way that are named like values of a partition: Spark may read columns from them."""
+        return {unquote(name).lower(): value for name, value in re.findall(r"([^/=]+)=([^/]*)/", self.path)}
+
+    def read(self, paths: Iterable[Path], *, coded: Iterable[str] = ()) -> pa.Table:
+        """Read columns, or fields of structs in them; those that the file has not are left out."""
+        file = open_parquet(self.path, self.metadata, coded=list(coded))
+        return file.read_row_groups(self.groups, columns=[".".join(path) for path in paths], use_threads=False)
+
+    def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+        """Read whole columns that are there, once for all days of the file: they are kept as long as it is."""
+        wanted = list(names)
+        missing = [name for name in wanted if name not in self._kept]
+        if missing:
+            table = self.read((name,) for name in missing)
+            self._kept.update({name: table[name] for name in missing})
+        return {name: self._kept[name] for name in wanted}
+
+
+class Piece(NamedTuple):
+    """Rows of one day in one file: the texts of ``LogColumns`` as dictionaries, event_id, weight, ``at``.
+
+    ``place_N``: where in what is read of the file they are; None: it is all of it.
+    """
+
+    rows: pa.Table
+    file: LogFile
+    place_N: NDArray[np.int64] | None
+
+
+def log_file(path: str, columns: LogColumns, days: frozenset[int]) -> LogFile:
+    """Look at a file's footer. Cost: one column is read too of row groups that have no statistics of times."""
+    file = open_parquet(path)
+    metadata, schema, groups, held = file.metadata, file.schema_arrow, [], []
+    is_time = _is_time(type_in(schema, columns.event_at))
+    for group in range(metadata.num_row_groups):
+        times = times_of_group(metadata, group, columns.event_at)
+        found = times.days if times else _days_in(file, group, columns.event_at) if is_time else EVER
+        if any(day in found for day in days):
+            groups.append(group)
+            held.append(found)
+    span = range(min((days.start for days in held), default=0), max((days.stop for days in held), default=0))
+    found_file = LogFile(path, metadata, schema, groups, span, is_readable=False)
+    return replace(found_file, is_readable=_fits(found_file, columns))
+
+
+def pieces_by_day(file: LogFile, columns: LogColumns, days: frozenset[int], latest: int) -> dict[int, Piece] | None:
+    """Read the rows of some days that are no later than ``latest``, each day's as one piece; None: this needs Spark."""
+    top = [path[0] for path in columns.texts.values() if len(path) == 1]
+    coded = [name for name in top if name in file.schema.names and file.schema.field(name).type == pa.string()]
+    try:
+        table = file.read(columns.mapped.values(), coded=coded)
+        at_N, has_null = microseconds_of(taken(table, columns.event_at))
+        rows = _rows(table, columns)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # say, a time too large for microseconds
+        return None
+    if rows is None:
+        return None
+    rows = rows.append_column("at", pa.array(at_N))
+    if not len(at_N):
+        return {}
+    first, last = int(at_N.min()), int(at_N.max())
+    if not has_null and first // DAY_US == last // DAY_US and first >= earliest_time() and last <= latest:
+        return {first // DAY_US: Piece(rows, file, None)} if first // DAY_US in days else {}
+    day_N = at_N // DAY_US
+    wanted = (at_N >= earliest_time()) & (at_N <= latest) & np.isin(day_N, list(days))
+    places = np.flatnonzero(wanted)
+    places = places[np.argsort(day_N[places], kind="stable")]
+    held, starts = np.unique(day_N[places], return_index=True)
+    parts = np.split(places, starts[1:])
+    return {int(day): Piece(rows.take(pa.array(part)), file, part) for day, part in zip(held, parts, strict=False)}
+
+
+def type_in(schema: pa.Schema, path: Path) -> pa.DataType | None:
+    """Return the type of a column or field; None where it is not there, ``null`` where Spark would see another."""
+    fields, kind = list(schema), None
+    for name in path:
+        if kind is not None and not pa.types.is_struct(kind):
+            return _UNKNOWN
+        named = [field for field in fields if field.name.lower() == name.lower()]
+        if not named:
+            return None
+        if len(named) > 1 or named[0].name != name:
+            return _UNKNOWN
+        kind = named[0].type
+        fields = list(kind) if pa.types.is_struct(kind) else []
+    return kind
+
+
+def taken(table: pa.Table, path: Path) -> pa.ChunkedArray:
+    """Take a column, or a field of a struct; null where the struct is."""
+    return pc.struct_field(table[path[0]], list(path[1:])) if len(path) > 1 else table[path[0]]
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read a column that is stored as a dictionary as its values."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_integer(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) and kind != pa.uint64())
+
+
+def _days_in(file: pq.ParquetFile, group: int, event_at: Path) -> range:
+    table = file.read_row_group(group, columns=[".".join(event_at)], use_threads=False)
+    at_N, _ = microseconds_of(taken(table, event_at))
+    at_N = at_N[at_N >= earliest_time()]
+    return range(int(at_N.min()) // DAY_US, int(at_N.max()) // DAY_US + 1) if len(at_N) else range(0)
+
+
+def _fits(file: LogFile, columns: LogColumns) -> bool:
+    """Say whether all mapped columns of a file are what they are in the log; it may lack those that may be null."""
+    if file.folders.keys() & {path[0].lower() for path in columns.mapped.values()}:
+        return False
+    kinds = {name: type_in(file.schema, path) for name, path in columns.mapped.items()}
+    if any(kinds[name] is None for name in ("user_id", "item_id", "event_at")):
+        return False
+    return all(_fits_name(name, kind, columns) for name, kind in kinds.items() if kind is not None)
+
+
+def _fits_name(name: str, kind: pa.DataType, columns: LogColumns) -> bool:
+    if name == "event_at":
+        return _is_time(kind)
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    in_log = None if columns.integers is None else columns.mapped[name] in columns.integers
+    if name == "weight":
+        return is_integer(kind) or (not in_log and kind in (pa.float32(), pa.float64()))
+    return (is_text(kind) and not in_log) or (is_integer(kind) and in_log is not False)
+
+
+def _is_time(kind: pa.DataType | None) -> bool:
+    return kind is not None and pa.types.is_timestamp(kind) and kind.unit != "ns"
+
+
+def _rows(table: pa.Table, columns: LogColumns) -> pa.Table | None:
+    rows = {name: _coded(table, path) for name, path in columns.texts.items()}
+    if columns.event_id is not None:
+        ids = decoded(_or_null(table, columns.event_id))
+        rows["event_id"] = ids if ids.type == pa.null() else ids.cast(pa.string() if is_text(ids.type) else pa.int64())
+    if columns.weight is not None:
+        weights = decoded(_or_null(table, columns.weight))
+        rows["weight"] = weights.cast(pa.float64(), safe=False)
+        ends = pc.min_max(weights).as_py() if pa.types.is_integer(weights.type) else {"min": None, "max": None}
+        if any(abs(end or 0) > _EXACT for end in ends.values()):
+            return None
+    return pa.table(rows)
+
+
+def _coded(table: pa.Table, path: Path) -> pa.DictionaryArray:
+    column = _or_null(table, path)
+    if pa.types.is_dictionary(column.type) and column.type != CODED:
+        column = decoded(column)
+    if is_text(column.type) or column.type == pa.null():
+        column = column.cast(pa.string())
+    coded = column.combine_chunks() if column.type == CODED else column.combine_chunks().dictionary_encode()
+    if coded.type == CODED:
+        return coded
+    return pa.DictionaryArray.from_arrays(coded.indices, coded.dictionary.cast(pa.string()))
+
+
+def _or_null(table: pa.Table, path: Path) -> pa.ChunkedArray:
+    missing = type_in(table.schema, path) is None
+    return pa.chunked_array([pa.nulls(table.num_rows)]) if missing else taken(table, path)

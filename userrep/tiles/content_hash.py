@@ -1,0 +1,56 @@
+"""What tiles hold, told in numbers: whether two tables have the same rows, and how many there are by cell."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from userrep.store.arrow import combined
+from userrep.store.buckets import NUM_BUCKETS
+from userrep.store.xxhash import Hashes, hash64, mixed
+from userrep.tiles.arrow_reader import decoded
+
+_NULL = 0x6E756C6C
+
+
+def content_of(tiles: pa.Table) -> int:
+    """Hash the rows of a table, whatever their order, their chunks, and the order of columns and of maps' entries.
+
+    The sum modulo 2**64 of one hash a row. Equal numbers have equal hashes in 32 and 64 bits.
+    """
+    row_N = np.zeros(tiles.num_rows, np.uint64)
+    for name in tiles.column_names:
+        salt = hash64(pa.array([name]))
+        row_N += mixed(_hashes(combined(decoded(tiles[name]))) ^ salt)
+    return int(mixed(row_N).sum(dtype=np.uint64))
+
+
+def cells_of(tiles: pa.Table, num_cells: int) -> dict[int, int]:
+    """Count tiles by cell, ``num_cells`` equal ranges of user buckets; empty cells are left out."""
+    cell_N = combined(tiles["user_bucket"]).to_numpy() // (NUM_BUCKETS // num_cells)
+    counts = np.bincount(cell_N, minlength=num_cells)
+    return {int(cell): int(counts[cell]) for cell in np.flatnonzero(counts)}
+
+
+def _hashes(values: Any) -> Hashes:
+    """Hash each value: text, a number, a time, or a map of them."""
+    is_null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
+    if pa.types.is_map(values.type):
+        hash_N = _of_maps(values)
+    elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        hash_N = hash64(values.cast(pa.string()).fill_null(""))
+    elif pa.types.is_floating(values.type):
+        hash_N = mixed((values.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0).view(np.uint64))
+    else:
+        whole = values.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        hash_N = mixed(whole.view(np.uint64))
+    return hash_N if is_null is None else np.where(is_null, np.uint64(_NULL), hash_N)
+
+
+def _of_maps(maps: pa.MapArray) -> Hashes:
+    lists = maps.cast(pa.list_(pa.struct([("key", maps.type.key_type), ("value", maps.type.item_type)])))
+    entries = lists.flatten()
+    entry_N = mixed(_hashes(entries.field("key")) * 3 + _hashes(entries.field("value")))
+    ends = np.cumsum(lists.value_lengths().fill_null(0).to_numpy())
+    before = np.append(np.uint64(0), np.cumsum(entry_N, dtype=np.uint64))
+    return mixed(before[ends] - before[np.append(0, ends[:-1])] if len(ends) else before[:0])

@@ -1,0 +1,125 @@
+"""New files of a log: what days they hold, by their footers where these tell, else by one read of their rows."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from decimal import Decimal
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from userrep.config import EventSource
+from userrep.sources.columns import find_column
+from userrep.sources.open_log import KEY, OpenLog, one_slash
+from userrep.sources.partitions import folder_day, in_partitions
+from userrep.sources.read import CORRUPT, with_validity
+from userrep.spark.session import shuffle_partitions
+from userrep.store.schemas import SOURCE_FILES
+from userrep.store.tables import Tables
+from userrep.tiles.inventory.footers import day_of_file
+from userrep.tiles.inventory.listing import exact_sum, row_hash, summed
+
+_READERS = 8  # footers that a task reads at once
+_TOLD = pa.schema([("path", pa.string()), ("day", pa.date32()), ("num_rows", pa.int64())])
+
+
+def days_by_files(tables: Tables, log: OpenLog) -> tuple[DataFrame, int]:
+    """Read what is new, and return the log's days as ``summed`` has them, and how many files were read.
+
+    A Parquet file whose footer says that all its rows are of one day is not read: its name, size and time stand for its
+    rows, and which of them are malformed is found when the day's tiles are built. Cost: the new files' footers, and one
+    read of those that these don't tell of; of a Delta log without partitions, of the whole of it.
+    Driver memory: one entry for each new file.
+    """
+    listed, delta = log.files, log.delta
+    new = listed.join(tables.read(SOURCE_FILES).select(*KEY).distinct(), on=list(KEY), how="left_anti").collect()
+    told = _told_by_footers(tables, log.settings, log.source, new) if delta is None or delta.is_plain else {}
+    if told:
+        tables.add(SOURCE_FILES, [_told(row, *told[row.path]) for row in new if row.path in told])
+    untold = [row for row in new if row.path not in told]
+    if untold:
+        frame = tables.spark.createDataFrame(untold, listed.schema)
+        tables.append(_read_days(log, frame), SOURCE_FILES)
+    held = listed.join(tables.read(SOURCE_FILES), on=list(KEY), how="inner")
+    return summed(held.dropDuplicates([*KEY, "event_date"])), len(new)  # two runs at a time may both have read a file
+
+
+def _told_by_footers(
+    tables: Tables, log: EventSource, source: DataFrame, new: Sequence[Row]
+) -> dict[str, tuple[date, int]]:
+    """Return the day and the number of rows of those files whose footers tell them."""
+    found = find_column(source.schema, log.columns.event_at)
+    assert found is not None
+    place, kind = tuple(found[0]), found[1]
+    is_utc = isinstance(kind, T.TimestampType) or (isinstance(kind, T.TimestampNTZType) and log.time_zone == "UTC")
+    if log.format not in ("parquet", "delta") or log.partition is not None or not is_utc or not new:
+        return {}
+
+    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        paths = [path for batch in batches for path in batch.column("path").to_pylist()]
+        with ThreadPoolExecutor(_READERS) as readers:
+            days = list(readers.map(lambda path: _day_or_none(path, place), paths))
+        rows = [(path, *day) for path, day in zip(paths, days, strict=True) if day is not None]
+        if rows:
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(c) for c in zip(*rows, strict=True)], ["path", "day", "num_rows"]
+            )
+
+    num_tasks = min(len(new), shuffle_partitions(tables.spark))
+    paths = tables.spark.createDataFrame(
+        [(k % num_tasks, row.path) for k, row in enumerate(new)], "task INT, path STRING"
+    )
+    told = paths.repartitionById(num_tasks, "task").mapInArrow(look, "path STRING, day DATE, num_rows BIGINT").collect()
+    return {row.path: (row.day, row.num_rows) for row in told}
+
+
+def _day_or_none(path: str, event_at: tuple[str, ...]) -> tuple[date, int] | None:
+    try:
+        return day_of_file(path, event_at)
+    except (OSError, pa.ArrowInvalid):  # Spark may have access where pyarrow has not, or says better what is wrong
+        return None
+
+
+def _told(file: Row, day: date, num_rows: int) -> dict[str, object]:
+    name = json.dumps([file.path, file.size, str(file.modified_at)]).encode()
+    checksum = Decimal(int.from_bytes(hashlib.sha256(name).digest()[:8]))
+    return file.asDict() | {"event_date": day, "num_rows": num_rows, "num_rejected": None, "checksum": checksum}
+
+
+def _read_days(log: OpenLog, new: DataFrame) -> DataFrame:
+    """Read new files once: one row per file and day with its counts and the sum of its rows' hashes."""
+    paths = [row.path for row in new.select("path").collect()]
+    some = _in_their_partitions(new, log.settings, log.source) if log.is_table else log.rows_of(paths)
+    with_path = some.withColumn("__path", F.col("_metadata.file_path"))
+    rows = with_validity(with_path, log.settings).select(
+        F.col("raw.__path").alias("path"),
+        "event_date",
+        F.col("reason").isNotNull().cast("bigint").alias("rejected"),
+        row_hash([name for name in log.source.columns if name != CORRUPT]).alias("hash"),
+    )
+    counted = rows.groupBy("path", "event_date").agg(
+        F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), exact_sum("hash").alias("checksum")
+    )
+    by_day = counted.withColumn("path", _decoded("path"))  # now, not for every row
+    by_day = by_day.where(F.col("path").isin(paths)) if log.is_table else by_day
+    filled = new.join(by_day, on="path", how="left")
+    return filled.withColumns(
+        {"num_rows": F.coalesce("num_rows", F.lit(0)), "num_rejected": F.coalesce("num_rejected", F.lit(0))}
+    )
+
+
+def _in_their_partitions(new: DataFrame, log: EventSource, source: DataFrame) -> DataFrame:
+    """Read only the partitions that new files of a table lie in, where folders tell."""
+    if log.partition is None:
+        return source
+    days = [row.day for row in new.select(folder_day(F.col("path"), log.partition).alias("day")).distinct().collect()]
+    return source if None in days else source.where(in_partitions(source, log.partition, days, late_days=0))
+
+
+def _decoded(path: str) -> Column:
+    """Write the path of a scan, which has escapes, as listings do."""
+    return F.url_decode(F.regexp_replace(one_slash(path), r"\+", "%2B"))

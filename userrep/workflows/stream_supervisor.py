@@ -1,0 +1,176 @@
+"""The queries of a running stream: report their batches, record their progress, restart them after failures."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.errors import PySparkException
+
+from userrep.errors import UserrepError, in_one_line
+from userrep.streaming.micro_batches import Met, MicroBatches, pause
+from userrep.streaming.query import Queries
+from userrep.workflows.runs import Runs
+
+_OTHER_RUN = "CONCURRENT_STREAM_LOG_UPDATE"  # Spark's error class if two processes write to one checkpoint
+_POLL_INTERVAL = 0.3  # seconds
+_SILENCE = 10.0  # seconds without an answer from a source before it is reported
+_RECORD_INTERVAL = 600.0  # seconds between rows of job_runs
+_STOP_TIMEOUT = 60.0  # seconds to wait for the current batch when stopping
+_WAITS = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)  # seconds before each restart of a failed query
+
+
+@dataclass
+class Progress:
+    """What a stream has done since it was last recorded. ``last_batch``: the last batch that was reported."""
+
+    last_batch: int = -1
+    batches: int = 0
+    events: int = 0
+    rows: int = 0
+    after_close: int = 0
+    seconds: float = 0.0
+    worst_p95: float | None = None
+
+    def add(self, batch: Any, result: Met | None) -> None:
+        """Add a batch, given Spark's progress record of it and the result of its function, if it has one."""
+        self.last_batch, self.batches = batch["batchId"], self.batches + 1
+        self.events += batch["numInputRows"]
+        self.seconds += _seconds(batch)
+        self.after_close += _after_close(batch)
+        if result is not None:
+            self.rows += result.num_rows
+            self.worst_p95 = max(filter(None, (self.worst_p95, result.latency_p95)), default=None)
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the figures for ``job_runs``."""
+        return {
+            "last_batch": self.last_batch, "batches": self.batches, "events": self.events, "rows": self.rows,
+            "after_close": self.after_close, "batch_seconds": round(self.seconds, 3),
+            "worst_p95_seconds": None if self.worst_p95 is None else round(self.worst_p95, 3),
+        }  # fmt: skip
+
+
+@dataclass
+class StreamRun:
+    """Runs and watches the queries of a stream. ``progress``: since the last row of ``job_runs``."""
+
+    runs: Runs
+    batches: MicroBatches
+    is_stopping: Callable[[], bool]
+    progress: Progress = field(default_factory=Progress)
+    _silent_since: float | None = None
+
+    def until_done(self, start: Callable[[], Queries]) -> None:
+        """Start the queries and watch them until they end or a stop is requested.
+
+        A query that fails is restarted from its checkpoint, after 1 s at first and up to 60 s later.
+
+        Raises
+        ------
+        UserrepError
+            If it fails eleven times without a batch in between, or for a reason that a restart cannot fix.
+        """
+        failures = 0
+        while not self.is_stopping():
+            queries, before = start(), self.progress.last_batch
+            try:
+                if self._watch_and_record(queries):
+                    return
+            except PySparkException as error:
+                if self.batches.failed is not None:
+                    raise self.batches.failed from None
+                if _OTHER_RUN in str(error):
+                    raise UserrepError(
+                        f"stream {self.batches.query_id}: another process runs it from the same checkpoint. Stop one "
+                        "of them, or give this one its own name (--new-query-id, then stream.query_id)."
+                    ) from None
+                failures = 1 if self.progress.last_batch > before else failures + 1
+                if failures > len(_WAITS):
+                    raise UserrepError(f"stream: the query failed {failures} times ({in_one_line(error)}).") from error
+                wait = _WAITS[failures - 1]
+                self.runs.report(f"stream: the query failed ({in_one_line(error)[:300]}), restart in {wait} s")
+                pause(wait, self.is_stopping)
+            finally:
+                for query in queries:
+                    query.stop()
+
+    def _watch_and_record(self, queries: Queries) -> bool:
+        """Watch until the queries end or a stop is requested, with a row of ``job_runs`` every ten minutes."""
+        while True:
+            with self.runs.stage("stream_embeddings") as run:
+                self._watch(queries, until=time.monotonic() + _RECORD_INTERVAL)
+                run.num_rows, run.outputs = self.progress.rows, self.progress.outputs()
+            if self.is_stopping() or not any(query.isActive for query in queries):
+                return True
+            self.progress = Progress(self.progress.last_batch)
+
+    def _watch(self, queries: Queries, *, until: float) -> None:
+        """Report batches until a time, the end of the queries or, on a requested stop, the end of the current batch."""
+        stops_at, last = None, self.progress.last_batch
+        while any(query.isActive for query in queries) and time.monotonic() < until:
+            self._report_batches(queries)
+            self._report_silence(queries.embeddings.status["message"])
+            if self.is_stopping():
+                stops_at = stops_at or time.monotonic() + _STOP_TIMEOUT
+                is_between = not queries.embeddings.status["isTriggerActive"] or self.progress.last_batch > last
+                if is_between or time.monotonic() > stops_at:
+                    break
+            else:
+                last = self.progress.last_batch
+            time.sleep(_POLL_INTERVAL)
+        self._report_batches(queries)
+
+    def _report_batches(self, queries: Queries) -> None:
+        """Report the batches that ended since the last call. Raises the exception of a query that has failed."""
+        for batch in queries.embeddings.recentProgress:
+            if batch["batchId"] > self.progress.last_batch and batch["numInputRows"]:
+                result = self.batches.met.pop(batch["batchId"], None)
+                self.progress.add(batch, result)
+                self.runs.report(_batch_line(batch, result))
+        if not self.is_stopping():
+            for failure in filter(None, (query.exception() for query in queries)):
+                raise failure
+
+    def _report_silence(self, message: str) -> None:
+        """Report once if a source, such as an unreachable broker, does not answer. Spark keeps asking without a log."""
+        if not message.startswith("Getting offsets"):
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = time.monotonic()
+        elif time.monotonic() - self._silent_since > _SILENCE:
+            self.runs.report(f"stream: no answer from a source for {_SILENCE:.0f} s, still waiting: {message}")
+            self._silent_since = float("inf")
+
+
+def _batch_line(batch: Any, result: Met | None) -> str:
+    seconds, num = _seconds(batch), batch["numInputRows"]
+    line = f"stream: batch {batch['batchId']}: {num:,} rows in {seconds:.1f} s ({num / max(seconds, 1e-3):,.0f} rows/s)"
+    if result is not None:
+        line += f", {result.num_rows:,} vectors"
+        if result.latency_p50 is not None and result.latency_p95 is not None:
+            line += f"; arrival to vector {result.latency_p50:.1f} s, p95 {result.latency_p95:.1f} s"
+    if (waiting := _waiting(batch)) is not None:
+        line += f"; {waiting:,} messages waiting"
+    if late := _after_close(batch):
+        line += f"; {late:,} rows after the close of a date"
+    return line
+
+
+def _seconds(batch: Any) -> float:
+    return float(batch["durationMs"].get("triggerExecution", 0)) / 1000
+
+
+def _after_close(batch: Any) -> int:
+    """Count rows dropped for closed windows. The same event may still be in a window that is open."""
+    return sum(state["numRowsDroppedByWatermark"] for state in batch["stateOperators"])
+
+
+def _waiting(batch: Any) -> int | None:
+    """Return the messages waiting in the partition of each source that is furthest behind; None if not reported."""
+    behind = [
+        float(metrics["maxOffsetsBehindLatest"])
+        for source in batch["sources"]
+        if (metrics := source["metrics"]) and "maxOffsetsBehindLatest" in metrics
+    ]
+    return round(sum(behind)) if behind else None

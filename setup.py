@@ -1,4 +1,4 @@
-"""Package metadata, exact pins of what users meet directly, and extras. Tools' settings: pyproject.toml."""
+"""Package metadata, exact pins of direct dependencies, and extras. Settings of tools: pyproject.toml."""
 
 from pathlib import Path
 
@@ -13,6 +13,15 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["userrep", "userrep.*"]),
     package_data={

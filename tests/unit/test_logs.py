@@ -286,7 +286,9 @@ def test_days_in_folders_of_their_own_are_made_by_tasks_as_spark_makes_them(
 def test_a_file_without_a_folder_of_its_day_is_named(spark: SparkSession, tmp_path: Path) -> None:
     write_rows(tmp_path / "events" / "dt=soon" / "a.parquet", [event("u1", "i1", "2024-05-01")])
     config = config_of(tmp_path, events={"partition": BY_EVENT_DATE})
-    with pytest.raises(UsageError, match=r"1 files lie in no folder such as dt=2024-05-01, file:/.*dt=soon/a.parquet"):
+    with pytest.raises(
+        UsageError, match=r"1 files are not in a folder such as dt=2024-05-01, for example file:/.*dt=soon/a.parquet"
+    ):
         take_inventory(open_tables(config, spark), config.events)
 
 

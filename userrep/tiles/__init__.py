@@ -1,1 +1,1 @@
-"""Activity tiles: one row per day, user, item and event type, made from the log."""
+"""Activity tiles: one row per UTC day, user, item and event type, built from the event log."""

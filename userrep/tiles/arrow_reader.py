@@ -1,4 +1,7 @@
-"""Rows of a log's Parquet files as Arrow tables, one per file and day. Nothing of Spark's is needed to read them."""
+"""A reader of the log's Parquet files without Spark, which gives one Arrow table per file and day.
+
+Array suffix N: rows of what is read of a file.
+"""
 
 import re
 from collections.abc import Iterable
@@ -18,13 +21,16 @@ from userrep.tiles.inventory.footers import EVER, earliest_time, microseconds_of
 from userrep.utc import DAY_US
 
 CODED = pa.dictionary(pa.int32(), pa.string())
-_UNKNOWN = pa.null()  # of a column that Spark may find where its name does not say so; fits nothing
-_EXACT = 2**53  # whole numbers beyond it lose digits as doubles
+_UNKNOWN = pa.null()  # of a column that Spark may resolve differently; matches no type
+_EXACT = 2**53  # larger integers lose digits as doubles
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file, the row groups of it that are read, and the days that these may hold rows of."""
+    """A file of the log, the row groups to read, and the range of days that their rows may have.
+
+    ``is_readable``: whether all mapped columns have the types that they have in the log.
+    """
 
     path: str
     metadata: pq.FileMetaData
@@ -32,64 +38,67 @@ class LogFile:
     groups: list[int]
     days: range
     is_readable: bool
-    _kept: dict[str, pa.ChunkedArray] = field(default_factory=dict)
+    _cache: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
     @property
     def folders(self) -> dict[str, str]:
-        """The folders on the way that are named like values of a partition: Spark may read columns from them."""
+        """The folders named ``column=value`` on the path, from which Spark may read columns."""
         return {unquote(name).lower(): value for name, value in re.findall(r"([^/=]+)=([^/]*)/", self.path)}
 
     def read(self, paths: Iterable[Path], *, coded: Iterable[str] = ()) -> pa.Table:
-        """Read columns, or fields of structs in them; those that the file has not are left out."""
+        """Read columns or fields of structs, without those that the file lacks. ``coded``: read as dictionaries."""
         file = open_parquet(self.path, self.metadata, coded=list(coded))
         return file.read_row_groups(self.groups, columns=[".".join(path) for path in paths], use_threads=False)
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
-        """Read whole columns that are there, once for all days of the file: they are kept as long as it is."""
-        wanted = list(names)
-        missing = [name for name in wanted if name not in self._kept]
+        """Read existing columns in full. They are cached, because several days may need them."""
+        names = list(names)
+        missing = [name for name in names if name not in self._cache]
         if missing:
             table = self.read((name,) for name in missing)
-            self._kept.update({name: table[name] for name in missing})
-        return {name: self._kept[name] for name in wanted}
+            self._cache.update({name: table[name] for name in missing})
+        return {name: self._cache[name] for name in names}
 
 
 class Piece(NamedTuple):
     """Rows of one day in one file: the texts of ``LogColumns`` as dictionaries, event_id, weight, ``at``.
 
-    ``place_N``: where in what is read of the file they are; None: it is all of it.
+    ``index_N``: their positions among the rows that are read of the file; None if they are all of these rows.
     """
 
     rows: pa.Table
     file: LogFile
-    place_N: NDArray[np.int64] | None
+    index_N: NDArray[np.int64] | None
 
 
 def log_file(path: str, columns: LogColumns, days: frozenset[int]) -> LogFile:
-    """Look at a file's footer. Cost: one column is read too of row groups that have no statistics of times."""
+    """Open a file and choose the row groups that may have rows of some days, by its footer.
+
+    Cost: the time column is read of row groups without statistics.
+    """
     file = open_parquet(path)
-    metadata, schema, groups, held = file.metadata, file.schema_arrow, [], []
+    metadata, schema, groups, spans = file.metadata, file.schema_arrow, [], []
     is_time = _is_time(type_in(schema, columns.event_at))
     for group in range(metadata.num_row_groups):
         times = times_of_group(metadata, group, columns.event_at)
-        found = times.days if times else _days_in(file, group, columns.event_at) if is_time else EVER
-        if any(day in found for day in days):
+        span = times.days if times else _days_in(file, group, columns.event_at) if is_time else EVER
+        if any(day in span for day in days):
             groups.append(group)
-            held.append(found)
-    span = range(min((days.start for days in held), default=0), max((days.stop for days in held), default=0))
-    found_file = LogFile(path, metadata, schema, groups, span, is_readable=False)
-    return replace(found_file, is_readable=_fits(found_file, columns))
+            spans.append(span)
+    all_days = range(min((span.start for span in spans), default=0), max((span.stop for span in spans), default=0))
+    opened = LogFile(path, metadata, schema, groups, all_days, is_readable=False)
+    return replace(opened, is_readable=_fits(opened, columns))
 
 
 def pieces_by_day(file: LogFile, columns: LogColumns, days: frozenset[int], latest: int) -> dict[int, Piece] | None:
-    """Read the rows of some days that are no later than ``latest``, each day's as one piece; None: this needs Spark."""
-    top = [path[0] for path in columns.texts.values() if len(path) == 1]
-    coded = [name for name in top if name in file.schema.names and file.schema.field(name).type == pa.string()]
+    """Read the rows of some days, up to the time ``latest``, as one piece per day; None if the file needs Spark."""
+    top_level = [path[0] for path in columns.texts.values() if len(path) == 1]
+    coded = [name for name in top_level if name in file.schema.names and file.schema.field(name).type == pa.string()]
     try:
         table = file.read(columns.mapped.values(), coded=coded)
         at_N, has_null = microseconds_of(taken(table, columns.event_at))
         rows = _rows(table, columns)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # say, a time too large for microseconds
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # for example, a time too large for microseconds
         return None
     if rows is None:
         return None
@@ -100,16 +109,18 @@ def pieces_by_day(file: LogFile, columns: LogColumns, days: frozenset[int], late
     if not has_null and first // DAY_US == last // DAY_US and first >= earliest_time() and last <= latest:
         return {first // DAY_US: Piece(rows, file, None)} if first // DAY_US in days else {}
     day_N = at_N // DAY_US
-    wanted = (at_N >= earliest_time()) & (at_N <= latest) & np.isin(day_N, list(days))
-    places = np.flatnonzero(wanted)
-    places = places[np.argsort(day_N[places], kind="stable")]
-    held, starts = np.unique(day_N[places], return_index=True)
-    parts = np.split(places, starts[1:])
-    return {int(day): Piece(rows.take(pa.array(part)), file, part) for day, part in zip(held, parts, strict=False)}
+    is_wanted = (at_N >= earliest_time()) & (at_N <= latest) & np.isin(day_N, list(days))
+    indexes = np.flatnonzero(is_wanted)
+    indexes = indexes[np.argsort(day_N[indexes], kind="stable")]
+    piece_days, starts = np.unique(day_N[indexes], return_index=True)
+    parts = np.split(indexes, starts[1:])
+    return {
+        int(day): Piece(rows.take(pa.array(part)), file, part) for day, part in zip(piece_days, parts, strict=False)
+    }
 
 
 def type_in(schema: pa.Schema, path: Path) -> pa.DataType | None:
-    """Return the type of a column or field; None where it is not there, ``null`` where Spark would see another."""
+    """Return the type of a column or field; None if it does not exist, ``null`` if Spark may resolve it differently."""
     fields, kind = list(schema), None
     for name in path:
         if kind is not None and not pa.types.is_struct(kind):
@@ -125,12 +136,12 @@ def type_in(schema: pa.Schema, path: Path) -> pa.DataType | None:
 
 
 def taken(table: pa.Table, path: Path) -> pa.ChunkedArray:
-    """Take a column, or a field of a struct; null where the struct is."""
+    """Return a column, or a field of a struct, which is null where the struct is null."""
     return pc.struct_field(table[path[0]], list(path[1:])) if len(path) > 1 else table[path[0]]
 
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Read a column that is stored as a dictionary as its values."""
+    """Replace a dictionary-encoded column by its values."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
@@ -150,23 +161,23 @@ def _days_in(file: pq.ParquetFile, group: int, event_at: Path) -> range:
 
 
 def _fits(file: LogFile, columns: LogColumns) -> bool:
-    """Say whether all mapped columns of a file are what they are in the log; it may lack those that may be null."""
+    """Return whether the mapped columns of a file have the same types as in the log. Optional ones may be missing."""
     if file.folders.keys() & {path[0].lower() for path in columns.mapped.values()}:
         return False
     kinds = {name: type_in(file.schema, path) for name, path in columns.mapped.items()}
     if any(kinds[name] is None for name in ("user_id", "item_id", "event_at")):
         return False
-    return all(_fits_name(name, kind, columns) for name, kind in kinds.items() if kind is not None)
+    return all(_type_fits(name, kind, columns) for name, kind in kinds.items() if kind is not None)
 
 
-def _fits_name(name: str, kind: pa.DataType, columns: LogColumns) -> bool:
+def _type_fits(name: str, kind: pa.DataType, columns: LogColumns) -> bool:
     if name == "event_at":
         return _is_time(kind)
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    in_log = None if columns.integers is None else columns.mapped[name] in columns.integers
+    is_integer_in_log = None if columns.integers is None else columns.mapped[name] in columns.integers
     if name == "weight":
-        return is_integer(kind) or (not in_log and kind in (pa.float32(), pa.float64()))
-    return (is_text(kind) and not in_log) or (is_integer(kind) and in_log is not False)
+        return is_integer(kind) or (not is_integer_in_log and kind in (pa.float32(), pa.float64()))
+    return (is_text(kind) and not is_integer_in_log) or (is_integer(kind) and is_integer_in_log is not False)
 
 
 def _is_time(kind: pa.DataType | None) -> bool:

@@ -1,7 +1,7 @@
-"""Building tiles: which days are new or have changed, how each of them is made, and the commit that makes them count.
+"""The build of activity tiles: finds new and changed days of the log, builds their tiles and commits them together.
 
-Days whose rows lie in plain files, few enough for one task, are made by tasks that read these files themselves
-(``direct``); others by Spark (``tile_rows``). Both give the same tiles, to the bit.
+A day is built without Spark if tasks can read its files themselves and one task can hold its rows (``arrow_tasks``),
+otherwise by Spark SQL (``by_spark``). Both engines give the same tiles, to the bit.
 """
 
 from collections import defaultdict
@@ -22,21 +22,26 @@ from userrep.store.file_tables import FileTables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
-from userrep.tiles.arrow_tasks import MadeDay, counted_days, direct_days
+from userrep.tiles.arrow_tasks import BuiltDay, arrow_days, counted_days
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.inventory.inventory import Inventory, LogDay, mapping_of
 from userrep.tiles.inventory.read_days import has_event_ids, num_rejected_of, read_days
 from userrep.tiles.ledger import NO_ROWS, TileLedger, tile_ledger
 from userrep.utc import utc_now
 
-_ATTEMPTS = 5  # each on the newest ledger
+_ATTEMPTS = 5  # each starts from the current ledger
 _ROWS_PER_SLICE = 4_000_000
-_FILES_PER_TASK = 8  # on average; below spark.sql.maxConcurrentOutputFileWriters, rows need no second sort
+_FILES_PER_TASK = (
+    8  # on average; below spark.sql.maxConcurrentOutputFileWriters, Spark does not sort the rows a second time
+)
 
 
 @dataclass(frozen=True)
 class TileBuild:
-    """What a run of ``build_tiles`` did. ``days`` were made anew; of those in ``same`` the tiles came out as before."""
+    """The result of ``build_tiles``. ``days`` were built; for those in ``same``, the tiles did not change.
+
+    The counts are totals of the built days. ``num_up_to_date``: days of the log that did not need a build.
+    """
 
     days: list[date]
     num_up_to_date: int
@@ -47,54 +52,54 @@ class TileBuild:
 
 
 def build_tiles(tables: Tables, config: Config, inventory: Inventory, *, before: date) -> TileBuild:
-    """Build the tiles of all days before ``before`` whose content in the log is new or may have changed.
+    """Build the tiles of all days before ``before`` that are new in the log or may have changed.
 
-    Rows are written first, under a revision that no other run has. One commit on ``tile_days`` then makes all days
-    visible, if the ledger is still the one that the build started from. If another run has changed the ledger, the
-    build removes its rows and starts again from the new ledger. A day whose tiles come out as they were keeps its
-    revision: nothing that was made of it is stale. A killed run leaves rows of a revision that the ledger does not
-    name. Cost: one read of the files that hold the days; for days that Spark makes, one shuffle, or two.
+    Rows are written first, under a revision that no other run uses. One commit on ``tile_days`` then makes all days
+    visible, provided that the ledger has not changed since the build started. If it has, the build removes its rows
+    and starts again from the current ledger. A day whose tiles did not change keeps its revision, so nothing derived
+    from it becomes stale. A killed run leaves rows of a revision that the ledger does not name.
+
+    Cost: one read of the files with rows of these days. For days that Spark builds, one or two shuffles.
 
     Raises
     ------
     RejectedShareError
-        If a day has too many malformed rows; nothing of it becomes visible then.
+        If a day has too many malformed rows. No day becomes visible.
     UsageError
-        If a day is too small; likewise.
+        If a day has too few rows. No day becomes visible.
     """
     for _ in range(_ATTEMPTS):
         build = _attempt(tables, config, inventory, before)
         if build is not None:
             return build
-    raise UserrepError("tile_days: other runs keep on building tiles. Run the command again.")
+    raise UserrepError(
+        f"tile_days: other runs changed the ledger during each of {_ATTEMPTS} attempts. Run the command again."
+    )
 
 
 def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date) -> TileBuild | None:
-    """Build what is stale by the ledger as it is now; None if another run has changed the ledger meanwhile."""
+    """Build the days that are stale by the current ledger; return None if another run changes it in the meantime."""
     since = tables.version(TILE_DAYS)
     events, ledger = config.events, tile_ledger(tables)
     undated = bool(inventory.num_undated) and ledger.undated.fingerprint != inventory.undated_fingerprint
-    wanted = {day.day: day for day in inventory.days if day.day < before}
-    stale, vanished = _stale_days(wanted, ledger, before, mapping_of(events))
+    log_days = {day.day: day for day in inventory.days if day.day < before}
+    stale, vanished = _stale_days(log_days, ledger, before, mapping_of(events))
     if not stale and not vanished and not undated:
-        return TileBuild([], len(wanted), 0, 0, 0)
+        return TileBuild([], len(log_days), 0, 0, 0)
     inventory.check_days(events, list(stale))
-    newest = max(day.revision for day in (*ledger.days.values(), ledger.undated))
-    revision = tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
-    days = [wanted[day] for day in sorted(stale)]
-    made = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(undated=undated)
-    inventory = inventory.counted({day: of.counts for day, of in (ledger.days | made).items()})
+    revision = _reserve_revision(tables, ledger)
+    days = [log_days[day] for day in sorted(stale)]
+    built = _Build(tables, config, inventory.logs, revision, days, read_tombstones(tables)).run(undated=undated)
+    inventory = inventory.counted({day: entry.counts for day, entry in (ledger.days | built).items()})
     inventory.check_days(events, list(stale))
-    made |= {day: MadeDay.empty() for day in vanished}
-    same = {
-        day: old.revision
-        for day, of in made.items()
-        if (old := ledger.days.get(day)) and (old.content, old.num_rejected) == (of.content, of.num_rejected)
-    }
-    rows = [_row(day, of, stale.get(day, NO_ROWS), same.get(day, revision)) for day, of in sorted(made.items())]
+    built |= {day: BuiltDay.empty() for day in vanished}
+    same = _unchanged_days(built, ledger)
+    rows = [
+        _row(day, result, stale.get(day, NO_ROWS), same.get(day, revision)) for day, result in sorted(built.items())
+    ]
     if undated:
-        nothing = replace(MadeDay.empty(), num_rejected=inventory.num_undated)
-        rows.append(_row(None, nothing, inventory.undated_fingerprint, revision))
+        no_tiles = replace(BuiltDay.empty(), num_rejected=inventory.num_undated)
+        rows.append(_row(None, no_tiles, inventory.undated_fingerprint, revision))
     if not tables.add(TILE_DAYS, rows, replacing=_own_rows(revision, same), since=since):
         for table in (USER_ITEM_DAYS, REJECTED_EVENTS):
             tables.drop_partitions(table, [{"revision": revision}])
@@ -102,46 +107,62 @@ def _attempt(tables: Tables, config: Config, inventory: Inventory, before: date)
     num_tiles, num_events, num_rejected = (
         sum(row[name] for row in rows) for name in ("num_tiles", "num_events", "num_rejected")
     )
-    return TileBuild(sorted(made), len(wanted) - len(stale), num_tiles, num_events, num_rejected, tuple(sorted(same)))
-
-
-def _own_rows(revision: int, same: Mapping[date, int]) -> str:
-    """Return the condition on the ledger's rows of a build: of its revision, and of days that keep an earlier one."""
-    days_of: dict[int, list[date]] = defaultdict(list)
-    for day, kept in same.items():
-        days_of[kept].append(day)
-    kept_days = (f"(revision = {kept} AND {sql_in('event_date', days)})" for kept, days in days_of.items())
-    return " OR ".join([f"revision = {revision}", *kept_days])
+    return TileBuild(
+        sorted(built), len(log_days) - len(stale), num_tiles, num_events, num_rejected, tuple(sorted(same))
+    )
 
 
 def _stale_days(
-    wanted: dict[date, LogDay], ledger: TileLedger, before: date, mapping: str
+    log_days: dict[date, LogDay], ledger: TileLedger, before: date, mapping: str
 ) -> tuple[dict[date, str], list[date]]:
-    """Return the days to be made, with the fingerprints of their rows, and those that are gone from the log."""
-    prints = {day: f"{of.fingerprint}:{mapping}" for day, of in wanted.items()}
-    known = {day: of.fingerprint for day, of in ledger.days.items()}
-    stale = {day: found for day, found in prints.items() if known.get(day) != found}
-    gone = [d for d, of in ledger.days.items() if d < before and d not in wanted and of.fingerprint != NO_ROWS]
-    return stale, gone
+    """Return the days to build, with the fingerprints of their rows, and the days that have vanished from the log."""
+    fingerprints = {day: f"{log_day.fingerprint}:{mapping}" for day, log_day in log_days.items()}
+    known = {day: entry.fingerprint for day, entry in ledger.days.items()}
+    stale = {day: fingerprint for day, fingerprint in fingerprints.items() if known.get(day) != fingerprint}
+    vanished = [day for day in known if day < before and day not in log_days and known[day] != NO_ROWS]
+    return stale, vanished
 
 
-def _row(day: date | None, made: MadeDay, fingerprint: str, revision: int) -> dict[str, Any]:
+def _reserve_revision(tables: Tables, ledger: TileLedger) -> int:
+    newest = max(entry.revision for entry in (*ledger.days.values(), ledger.undated))
+    return tables.reserve(USER_ITEM_DAYS, "revision", first=newest + 1)
+
+
+def _unchanged_days(built: Mapping[date, BuiltDay], ledger: TileLedger) -> dict[date, int]:
+    """Return the days whose tiles and number of rejected rows did not change, with their revision in the ledger."""
+    return {
+        day: old.revision
+        for day, new in built.items()
+        if (old := ledger.days.get(day)) and (old.content, old.num_rejected) == (new.content, new.num_rejected)
+    }
+
+
+def _own_rows(revision: int, same: Mapping[date, int]) -> str:
+    """Return the predicate on a build's rows in the ledger: its own revision, and days that keep an earlier one."""
+    days_by_revision: dict[int, list[date]] = defaultdict(list)
+    for day, kept in same.items():
+        days_by_revision[kept].append(day)
+    kept_days = (f"(revision = {kept} AND {sql_in('event_date', days)})" for kept, days in days_by_revision.items())
+    return " OR ".join([f"revision = {revision}", *kept_days])
+
+
+def _row(day: date | None, built: BuiltDay, fingerprint: str, revision: int) -> dict[str, Any]:
     return {
         "event_date": day,
         "revision": revision,
         "fingerprint": fingerprint,
-        "content": made.content,
-        "num_events": made.num_events,
-        "num_tiles": made.num_tiles,
-        "num_rejected": made.num_rejected,
-        "num_tiles_by_cell": made.num_tiles_by_cell,
+        "content": built.content,
+        "num_events": built.num_events,
+        "num_tiles": built.num_tiles,
+        "num_rejected": built.num_rejected,
+        "num_tiles_by_cell": built.num_tiles_by_cell,
         "built_at": utc_now(),
     }
 
 
 @dataclass(frozen=True)
 class _Build:
-    """Makes the rows of some days under one revision."""
+    """A build of some days under one revision."""
 
     tables: Tables
     config: Config
@@ -150,28 +171,29 @@ class _Build:
     days: list[LogDay]
     erased: Tombstones
 
-    def run(self, *, undated: bool) -> dict[date, MadeDay]:
-        """Write the days' tiles and rejected rows, and say what each day holds."""
-        made: dict[date, MadeDay] = {}
+    def run(self, *, undated: bool) -> dict[date, BuiltDay]:
+        """Write the tiles and rejected rows of the days; return the result of each day."""
+        built: dict[date, BuiltDay] = {}
         if isinstance(self.tables, FileTables):
-            made, files = direct_days(self.tables, self.logs, self.days, self.revision, self.erased)
+            built, files = arrow_days(self.tables, self.logs, self.days, self.revision, self.erased)
             if files:
                 self.tables.add_files(USER_ITEM_DAYS, files)
-        general = [day for day in self.days if day.day not in made]
-        if general:
-            self._write_tiles(general)
+        spark_days = [day for day in self.days if day.day not in built]
+        if spark_days:
+            self._write_tiles(spark_days)
             has_context = bool(self.config.events.context)
-            made |= counted_days(self.tables, [day.day for day in general], self.revision, has_context=has_context)
+            dates = [day.day for day in spark_days]
+            built |= counted_days(self.tables, dates, self.revision, has_context=has_context)
         counted = {day.day: day.num_rejected for day in self.days if day.num_rejected is not None}
-        unclear = [day for day in made if counted.get(day, made[day].num_rejected) != 0]
-        if undated or unclear:
-            self._write_rejected(unclear, undated=undated)
-            found = num_rejected_of(self.tables, self.revision, undated=undated)
-            made |= {day: replace(made[day], num_rejected=found.get(day, 0)) for day in unclear}
-        return {day: replace(of, num_rejected=of.num_rejected or 0) for day, of in made.items()}
+        with_rejects = [day for day in built if counted.get(day, built[day].num_rejected) != 0]
+        if undated or with_rejects:
+            self._write_rejected(with_rejects, undated=undated)
+            num_rejected = num_rejected_of(self.tables, self.revision, undated=undated)
+            built |= {day: replace(built[day], num_rejected=num_rejected.get(day, 0)) for day in with_rejects}
+        return {day: replace(result, num_rejected=result.num_rejected or 0) for day, result in built.items()}
 
     def _write_tiles(self, days: list[LogDay]) -> None:
-        """Let Spark make the tiles of some days."""
+        """Build the tiles of some days by Spark."""
         events, dates = self.config.events, [day.day for day in days]
         slices = power_of_two(max(day.expected_rows for day in days) / _ROWS_PER_SLICE)
         checked = read_days(self.tables, self.logs, dates, undated=False)
@@ -187,8 +209,8 @@ class _Build:
     def _write_rejected(self, days: list[date], *, undated: bool) -> None:
         checked = read_days(self.tables, self.logs, days, undated=undated)
         in_days = F.col("event_date").isin(days)
-        wanted = in_days | F.col("event_date").isNull() if undated else in_days
-        rejected = checked.where(F.col("reason").isNotNull() & wanted).select(
+        is_included = in_days | F.col("event_date").isNull() if undated else in_days
+        rejected = checked.where(F.col("reason").isNotNull() & is_included).select(
             F.coalesce("event_date", F.current_date()).alias("event_date"),
             F.lit(self.revision).alias("revision"),
             "reason",

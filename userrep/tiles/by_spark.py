@@ -1,4 +1,4 @@
-"""Tiles by Spark SQL: of any log, and of days of any size; one shuffle of the events."""
+"""Activity tiles by Spark SQL, for any log and days of any size."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,21 @@ PARTS_OF_DAY = {"num_night": 0, "num_morning": 1, "num_afternoon": 2, "num_eveni
 
 
 def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, slices: int, tasks: int) -> DataFrame:
-    """Deduplicate valid events within their day and aggregate them.
+    """Deduplicate valid events within each day and aggregate them.
 
-    Of rows with one ``event_id`` (of equal rows, where there is none) the later in time counts, then the larger by
-    all columns.
+    Of rows with the same ``event_id``, the latest is kept; if several are equally late, the largest by all columns.
+    Rows without an ``event_id`` are copies if all columns are equal.
 
     Parameters
     ----------
-    events : valid rows of ``with_validity``. ``slices``: files per day, by user. ``tasks``: partitions of the shuffle.
+    events : valid rows of ``with_validity``. ``context``: names of the context columns. ``slices``: files per day, by
+        user. ``tasks``: partitions of the shuffle.
 
     Returns
     -------
     One row per event_date, user_id, item_id, event_type, sorted by event_date, user_bucket, user_id. Cost: one shuffle
-    by day and slice of users; a second one where rows have an ``event_id``, whose copies may name different users, and
-    days several slices.
+    by day and slice of users. If rows have an ``event_id`` and days have several slices, a second one, because copies
+    of an event may name different users.
     """
     contexts = [f"context_{k}" for k in range(len(context))]
     unique = _deduplicated(events, contexts, has_event_id=has_event_id, slices=slices, tasks=tasks)
@@ -41,9 +42,9 @@ def tiles_of(events: DataFrame, *, context: Sequence[str], has_event_id: bool, s
 
 
 def _over_contexts(by_context: DataFrame, keys: Sequence[str], context: Sequence[str]) -> DataFrame:
-    """Bring the rows of a tile together, of which there is one for each combination of context values.
+    """Merge the rows of each tile, one per combination of context values, into one row with a map of counts.
 
-    Never one for each event: a bot may have millions of one item.
+    The input is aggregated already, because a bot may have millions of events of one item.
     """
     if not context:
         return by_context.withColumn("num_by_context", F.lit(None).cast("map<string,bigint>"))
@@ -57,21 +58,21 @@ def _over_contexts(by_context: DataFrame, keys: Sequence[str], context: Sequence
 
 
 def _deduplicated(events: DataFrame, contexts: list[str], *, has_event_id: bool, slices: int, tasks: int) -> DataFrame:
-    """Keep one of equal events; the result is partitioned by event_date and user_slice."""
+    """Keep one row of each event. The result is partitioned by event_date and user_slice."""
     payload = ["user_id", "item_id", "event_type", "event_at", "weight", *contexts]
     if not has_event_id:
         by = ["event_date", "user_slice"] if slices > 1 else ["event_date"]
-        of_users = _with_slice(events, slices).repartition(tasks, *by)
+        by_user = _with_slice(events, slices).repartition(tasks, *by)
         keys = ["event_date", "user_slice", "user_bucket", *payload]
-        return of_users.groupBy(*keys, "raw").agg(F.lit(1)).select(*keys)
+        return by_user.groupBy(*keys, "raw").agg(F.lit(1)).select(*keys)
     share = F.pmod(F.xxhash64(F.coalesce("event_id", "user_id")), F.lit(slices))
-    by = ["event_date", "share"] if slices > 1 else ["event_date"]  # a day in one slice is at its place already
-    of_ids = events.withColumn("share", share).repartition(tasks, *by)
+    by = ["event_date", "share"] if slices > 1 else ["event_date"]  # with one slice, a day needs no second shuffle
+    by_id = events.withColumn("share", share).repartition(tasks, *by)
     whole_row = F.when(F.col("event_id").isNull(), F.col("raw"))
     copies = Window.partitionBy(*by, "event_id", whole_row).orderBy(F.desc("event_at"), F.desc("raw"))
-    unique = of_ids.withColumn("copy", F.row_number().over(copies)).where("copy = 1")
-    of_users = _with_slice(unique.select("event_date", *payload), slices)
-    return of_users.repartition(tasks, "event_date", "user_slice") if slices > 1 else of_users
+    unique = by_id.withColumn("copy", F.row_number().over(copies)).where("copy = 1")
+    by_user = _with_slice(unique.select("event_date", *payload), slices)
+    return by_user.repartition(tasks, "event_date", "user_slice") if slices > 1 else by_user
 
 
 def _with_slice(events: DataFrame, slices: int) -> DataFrame:
@@ -79,7 +80,7 @@ def _with_slice(events: DataFrame, slices: int) -> DataFrame:
 
 
 def _context_map(context: Sequence[str]) -> Column:
-    """Write a row's context values as ``{"column=value": num_events}``, but for those that its source has not."""
+    """Return a row's context values as ``{"column=value": num_events}``, without the columns that its source lacks."""
     keys = F.array_compact(
         F.array(*(F.concat(F.lit(f"{name}="), F.col(f"context_{k}")) for k, name in enumerate(context)))
     )
@@ -89,7 +90,7 @@ def _context_map(context: Sequence[str]) -> Column:
 def _summed_maps(maps: Column) -> Column:
     empty = F.create_map().cast("map<string,bigint>")
 
-    def add(total: Column, one: Column) -> Column:
-        return F.map_zip_with(total, one, lambda _, a, b: F.coalesce(a, F.lit(0)) + F.coalesce(b, F.lit(0)))
+    def add(total: Column, counts: Column) -> Column:
+        return F.map_zip_with(total, counts, lambda _, a, b: F.coalesce(a, F.lit(0)) + F.coalesce(b, F.lit(0)))
 
     return F.aggregate(F.collect_list(maps), empty, add)

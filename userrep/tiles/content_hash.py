@@ -1,4 +1,4 @@
-"""What tiles hold, told in numbers: whether two tables have the same rows, and how many there are by cell."""
+"""The content hash of tiles, which is equal for equal sets of rows, and their counts by cell of user buckets."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ _NULL = 0x6E756C6C
 
 
 def content_of(tiles: pa.Table) -> int:
-    """Hash the rows of a table, whatever their order, their chunks, and the order of columns and of maps' entries.
+    """Hash the rows of a table, independently of chunks and of the order of rows, columns and map entries.
 
-    The sum modulo 2**64 of one hash a row. Equal numbers have equal hashes in 32 and 64 bits.
+    The result is the sum of one hash per row, modulo 2**64. A number hashes the same in 32 and in 64 bits.
     """
     row_N = np.zeros(tiles.num_rows, np.uint64)
     for name in tiles.column_names:
@@ -26,17 +26,17 @@ def content_of(tiles: pa.Table) -> int:
 
 
 def cells_of(tiles: pa.Table, num_cells: int) -> dict[int, int]:
-    """Count tiles by cell, ``num_cells`` equal ranges of user buckets; empty cells are left out."""
+    """Count tiles by cell, one of ``num_cells`` equal ranges of user buckets. Empty cells are omitted."""
     cell_N = combined(tiles["user_bucket"]).to_numpy() // (NUM_BUCKETS // num_cells)
     counts = np.bincount(cell_N, minlength=num_cells)
     return {int(cell): int(counts[cell]) for cell in np.flatnonzero(counts)}
 
 
 def _hashes(values: Any) -> Hashes:
-    """Hash each value: text, a number, a time, or a map of them."""
+    """Hash each value of a column of texts, numbers, times, or maps of these."""
     is_null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
     if pa.types.is_map(values.type):
-        hash_N = _of_maps(values)
+        hash_N = _map_hashes(values)
     elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         hash_N = hash64(values.cast(pa.string()).fill_null(""))
     elif pa.types.is_floating(values.type):
@@ -47,7 +47,7 @@ def _hashes(values: Any) -> Hashes:
     return hash_N if is_null is None else np.where(is_null, np.uint64(_NULL), hash_N)
 
 
-def _of_maps(maps: pa.MapArray) -> Hashes:
+def _map_hashes(maps: pa.MapArray) -> Hashes:
     lists = maps.cast(pa.list_(pa.struct([("key", maps.type.key_type), ("value", maps.type.item_type)])))
     entries = lists.flatten()
     entry_N = mixed(_hashes(entries.field("key")) * 3 + _hashes(entries.field("value")))

@@ -1,6 +1,6 @@
-"""Activity tiles: what each user did with each item on each UTC day, and the ledger of their days. No model in them.
+"""The ledger of activity tiles, which names the current revision of each UTC day, and readers of the tiles.
 
-A day of tiles is a pure function of that day of the log. Days have revisions; ``tile_days`` says which of them count.
+A day of tiles is a pure function of that day of the log.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -17,16 +17,16 @@ from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.sql import sql_date
 from userrep.store.tables import Tables
 
-STREAM_REVISION = 0  # of rejected rows of a stream; revisions of batches begin with 1
-NUM_CELLS = 256  # of user buckets, in which a day's tiles are counted
-NO_ROWS = "none"  # the fingerprint and the content of a day that has gone from the log
-_WORTH_COUNTING = 1_000_000  # tiles, below which no task can be overfull
+STREAM_REVISION = 0  # of a stream's rejected rows; revisions of batch runs start at 1
+NUM_CELLS = 256  # ranges of user buckets by which a day's tiles are counted
+NO_ROWS = "none"  # the fingerprint and the content of a day that has vanished from the log
+_WORTH_COUNTING = 1_000_000  # with fewer tiles, no task can be too large, so an even distribution is assumed
 
 
 class TileDay(NamedTuple):
-    """What the ledger says last of a day. ``fingerprint``: of the log's rows or files that its tiles were made from.
+    """The newest ledger entry of a day. ``fingerprint``: hash of the log's rows or files it was built from.
 
-    ``content`` : of the tiles themselves; other rows may make the same tiles.
+    ``content`` : hash of the tiles themselves, since different rows may give the same tiles.
     """
 
     fingerprint: str
@@ -37,13 +37,13 @@ class TileDay(NamedTuple):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Events and rejected rows together, and rejected rows; copies of events don't count."""
+        """The number of events and rejected rows together, and of rejected rows alone. Copies are not counted."""
         return self.num_events + self.num_rejected, self.num_rejected
 
 
 @dataclass(frozen=True)
 class TileLedger:
-    """The ledger of days as it is at one moment. ``undated``: of the rows without a readable time."""
+    """The ledger at one point in time. ``undated``: the entry of the rows without a readable time."""
 
     days: dict[date, TileDay]
     undated: TileDay
@@ -51,55 +51,55 @@ class TileLedger:
 
     @property
     def latest(self) -> dict[date, tuple[str, int]]:
-        """Day -> (content, revision)."""
-        return {day: (of.content, of.revision) for day, of in self.days.items()}
+        """The (content, revision) of each day."""
+        return {day: (entry.content, entry.revision) for day, entry in self.days.items()}
 
     def num_tiles(self, days: Iterable[tuple[date, int]]) -> int:
-        """Count the tiles of some (day, revision)."""
+        """Return the number of tiles of some (day, revision)."""
         return sum(self._tiles.get(day, 0) for day in days)
 
 
 def tile_ledger(tables: Tables) -> TileLedger:
-    """Read the ledger of days. Driver memory: one entry a day and revision."""
-    of_day = ("fingerprint", "content", "revision", "num_events", "num_rejected")
-    rows = sorted(tables.ledger(TILE_DAYS, ("event_date", "num_tiles", *of_day)), key=lambda row: row.revision)
-    days = {row.event_date: TileDay(*(row[name] for name in of_day)) for row in rows}
+    """Read the ledger of days. Driver memory: one entry per day and revision."""
+    fields = ("fingerprint", "content", "revision", "num_events", "num_rejected")
+    rows = sorted(tables.ledger(TILE_DAYS, ("event_date", "num_tiles", *fields)), key=lambda row: row.revision)
+    days = {row.event_date: TileDay(*(row[name] for name in fields)) for row in rows}
     undated = days.pop(None, TileDay("", "", 0, 0, 0))
     return TileLedger(days, undated, {(row.event_date, row.revision): row.num_tiles for row in rows})
 
 
 def latest_tile_days(tables: Tables) -> dict[date, tuple[str, int]]:
-    """Return day -> (content, revision) of the newest revision of each day."""
+    """Return the (content, revision) of the newest revision of each day."""
     return tile_ledger(tables).latest
 
 
 def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:
-    """Read the newest revision of the tiles of the days ``[start, end)``; all days before ``end`` without a start.
+    """Read the newest revision of the tiles of the days ``[start, end)``. ``start`` None: all days before ``end``.
 
-    The days' revisions are resolved here, once, into a predicate on the partition columns: only their files are read.
+    Revisions are resolved once, here, into a predicate on the partition columns, so Spark reads only their files.
     """
     days = {d: r for d, (_, r) in latest_tile_days(tables).items() if d < end and (start is None or d >= start)}
     return rows_of_revisions(tables, days)
 
 
 def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[date, int]]) -> NDArray[np.int64]:
-    """Count the tiles of some (day, revision) by cell of user buckets; so few that it does not matter, as if even.
+    """Count the tiles of some (day, revision) by cell of user buckets. Small totals are distributed evenly instead.
 
-    Driver memory: one number for each day and cell.
+    Driver memory: one number per day and cell.
     """
     if (num_tiles := ledger.num_tiles(days)) < _WORTH_COUNTING:
         return np.full(NUM_CELLS, num_tiles // NUM_CELLS)
     rows = tables.ledger(TILE_DAYS, ("event_date", "revision", "num_tiles_by_cell"))
     by_day = {(row.event_date, row.revision): row.num_tiles_by_cell for row in rows}
-    found = np.zeros(NUM_CELLS, np.int64)
+    num_tiles_by_cell = np.zeros(NUM_CELLS, np.int64)
     for day in days:
         counts = by_day[day] or {}
-        found[list(counts)] += np.array(list(counts.values()), np.int64)
-    return found
+        num_tiles_by_cell[list(counts)] += np.array(list(counts.values()), np.int64)
+    return num_tiles_by_cell
 
 
 def rows_of_revisions(tables: Tables, days: Mapping[date, int]) -> DataFrame:
-    """Read the tiles of some days, each in the revision that is asked for; only their files are read."""
+    """Read the tiles of some days, each in a given revision. Spark reads only their files."""
     return tables.read(USER_ITEM_DAYS).where(_revisions_predicate(days))
 
 
@@ -109,12 +109,12 @@ def tiles_fingerprint(tables: Tables, *, start: date | None, end: date) -> str:
 
 
 def days_fingerprint(days: dict[date, tuple[str, int]], *, start: date | None, end: date) -> str:
-    """Hash the tiles of the days ``[start, end)``, given what ``latest_tile_days`` returns."""
+    """Hash the tiles of the days ``[start, end)``, given the result of ``latest_tile_days``."""
     return short_hash(sorted((d, c) for d, (c, _) in days.items() if d < end and (start is None or d >= start)))
 
 
 def _revisions_predicate(days: Mapping[date, int]) -> str:
-    """Write (day, revision) pairs as ranges of days with one revision."""
+    """Return the predicate on some (day, revision) pairs, as ranges of days with the same revision."""
     ranges: list[tuple[int, date, date]] = []
     for day in sorted(days):
         revision = days[day]

@@ -138,7 +138,7 @@ def test_events_after_tomorrow_are_held_back_until_their_day(
     warnings: list[str] = []
     write("first", D1, D1, D2, D3)
     assert built() == {D1: 2, D2: 1}
-    held_back = f"events: 1 rows of {D3} are held back: they count once their day has come"
+    held_back = f"events: 1 rows of {D3} are held back until their day has come"
     assert held_back in warnings
     assert tables.read(REJECTED_EVENTS).count() == 0
     write("second", D1)
@@ -152,7 +152,7 @@ def test_events_after_tomorrow_are_held_back_until_their_day(
 def test_a_log_with_future_rows_only_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     write_rows(tmp_path / "events" / "part.parquet", [event("u", "i", "2190-05-01 12:00:00")])
     config = config_of(tmp_path)
-    with pytest.raises(UsageError, match=r"events: all rows lie after tomorrow, .*: the first of them on 2190-05-01"):
+    with pytest.raises(UsageError, match=r"events: all rows lie after tomorrow, .*; the first day is 2190-05-01"):
         take_inventory(open_tables(config, spark), config.events)
 
 
@@ -167,7 +167,9 @@ def test_a_day_much_smaller_than_the_median_is_refused_when_it_is_built() -> Non
     inventory = Inventory(_days(1000, 9, 1000, 10), 0, 0)
     inventory.check_sizes(0.01, [D1, D3, D4])
     inventory.check_sizes(0, [D2])
-    with pytest.raises(UsageError, match=r"2024-05-02 has 9 rows; the log's median day has 505, and .* wants 5.0% of"):
+    with pytest.raises(
+        UsageError, match=r"2024-05-02 has 9 rows; the log's median day has 505, and .* requires 5.0% of"
+    ):
         inventory.check_sizes(0.05, [D1, D2, D3])
     many = Inventory(_days(*[0] * 12, *[100] * 13), 0, 0)
     with pytest.raises(UsageError, match=r"and 2 more days; the log's median day"):
@@ -193,7 +195,7 @@ def test_missing_days_are_reported_or_refused(spark: SparkSession, tmp_path: Pat
     naive, missing = take_inventory(tables, config.events).warnings
     assert naive == "events.columns.event_at 'event_at' has no time zone: read as UTC"
     assert missing.startswith(
-        "events: 37 days within the log have no row: 2024-05-02, 2024-05-04 to 2024-05-06, 2024-05-08 to 2024-05-31, "
+        "events: 37 days within the log have no rows: 2024-05-02, 2024-05-04 to 2024-05-06, 2024-05-08 to 2024-05-31, "
     )
     assert missing.endswith("2024-06-14, and 2 more gaps")
     strict = config_of(tmp_path, events={"require_all_days": True, "time_zone": "UTC"})

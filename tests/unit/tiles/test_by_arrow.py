@@ -311,7 +311,7 @@ def test_in_folders_of_days_a_day_of_which_a_file_has_other_rows_needs_spark(
     assert [(of.day.day, of.tiles is None) for of in found] == [(1, False), (2, True), (3, True), (4, True), (5, True)]
     assert found[0].tiles is not None
     assert (found[0].tiles["user_id"].to_pylist(), found[0].num_rejected) == (["u1", "u2"], 1)
-    monkeypatch.setattr("userrep.tiles.by_arrow.MOST_ROWS", 2)
+    monkeypatch.setattr("userrep.tiles.by_arrow.MAX_ROWS", 2)
     assert next(tiles_of_files(sorted(folder_days), {D1}, COLUMNS, folder_days=folder_days)).tiles is None
 
 

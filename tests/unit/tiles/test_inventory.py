@@ -8,7 +8,7 @@ from pyspark.sql import Row
 
 from userrep.config import Events
 from userrep.errors import RejectedShareError, UsageError
-from userrep.tiles.inventory.inventory import Inventory, LogDay, _merged, _missing, _why_unreadable, mapping_of
+from userrep.tiles.inventory.inventory import Inventory, LogDay, _merged, _why_unreadable, mapping_of
 
 pytestmark = pytest.mark.fast
 
@@ -110,18 +110,6 @@ def test_counts_are_filled_in_only_for_days_that_the_inventory_has_not_counted()
 
 
 # Messages
-
-
-def test_gaps_within_the_log_are_listed_and_their_days_counted() -> None:
-    assert _missing([D1, D2, D3]) == ""
-    assert _missing([]) == ""
-    assert _missing([D1, D3]) == "events: 1 days within the log have no row: 2024-05-02"
-    assert _missing([D1, D4, date(2024, 5, 7)]) == (
-        "events: 4 days within the log have no row: 2024-05-02 to 2024-05-03, 2024-05-05 to 2024-05-06"
-    )
-    twelve = [D1 + timedelta(days=2 * k) for k in range(13)]
-    assert _missing(twelve).startswith("events: 12 days within the log have no row: 2024-05-02, 2024-05-04, ")
-    assert _missing(twelve).endswith(", 2024-05-20, and 2 more gaps")
 
 
 @pytest.mark.parametrize(

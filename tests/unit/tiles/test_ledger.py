@@ -19,7 +19,7 @@ from userrep.sources.read import with_validity
 from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS, TILE_DAYS, USER_ITEM_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles.arrow_tasks import direct_days
+from userrep.tiles.arrow_tasks import arrow_days
 from userrep.tiles.build import TileBuild, build_tiles
 from userrep.tiles.by_spark import tiles_of
 from userrep.tiles.inventory.inventory import Inventory, LogDay, take_inventory
@@ -269,7 +269,7 @@ def test_the_rows_of_an_earlier_revision_stay(story: Story) -> None:
 
 
 def test_a_day_with_too_many_rejects_fails_when_it_is_wanted_and_nothing_is_written(story: Story) -> None:
-    wanted = "2024-05-04: 1 of 1 rows are malformed; events.max_rejected_share allows 50.0%. Nothing"
+    wanted = "2024-05-04: 1 of 1 rows are malformed; events.max_rejected_share allows 50.0%. No rows"
     with pytest.raises(RejectedShareError, match=wanted):
         raise story.errors["rejects"]
     assert story.steps["rejects"].days == story.steps["changed"].days
@@ -324,7 +324,7 @@ def test_a_delta_log_is_told_apart_by_its_files(spark: SparkSession, tmp_path: P
 def test_files_that_come_after_the_inventory_wait_for_the_next_run(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
-    monkeypatch.setattr("userrep.tiles.build.direct_days", direct_days if writer == "tasks" else lambda *_: ({}, []))
+    monkeypatch.setattr("userrep.tiles.build.arrow_days", arrow_days if writer == "tasks" else lambda *_: ({}, []))
     config = config_of(tmp_path)
     tables = open_tables(config, spark)
     write_rows(tmp_path / "events" / "a.parquet", [event("u1", "i1", "2024-05-01")])
@@ -343,7 +343,7 @@ def test_a_value_that_moves_between_columns_changes_the_day(spark: SparkSession)
 def test_a_log_without_a_readable_time_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path)
     write_rows(tmp_path / "events" / "a.parquet", [{"user_id": "u1", "item_id": "i1", "event_at": "1714521600"}])
-    with pytest.raises(UsageError, match="no row with a readable time in it"):
+    with pytest.raises(UsageError, match="no row has a readable time"):
         take_inventory(open_tables(config, spark), config.events)
 
 

@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import EventSource
 from userrep.store.file_tables import FileTables
-from userrep.tiles.inventory.scan_files import _day_or_none, _told, _told_by_footers
+from userrep.tiles.inventory.scan_files import _day_or_none, _days_by_footers, _source_file
 
 pytestmark = pytest.mark.fast
 
@@ -21,15 +21,15 @@ FILE = Row(path="file:/log/a.parquet", size=100, modified_at=datetime(2024, 5, 3
 
 
 def test_a_file_of_one_day_is_recorded_with_its_rows_and_without_a_count_of_rejects() -> None:
-    row = _told(FILE, D1, 7)
-    assert row.pop("checksum") == _told(FILE, D2, 8)["checksum"]
+    row = _source_file(FILE, D1, 7)
+    assert row.pop("checksum") == _source_file(FILE, D2, 8)["checksum"]
     assert row == {**FILE.asDict(), "event_date": D1, "num_rows": 7, "num_rejected": None}
 
 
 def test_the_checksum_of_a_file_follows_its_name_size_and_time() -> None:
     others = [{"path": "file:/log/b.parquet"}, {"size": 101}, {"modified_at": datetime(2024, 5, 3, 12, 0, 0, 1)}]
     files = [FILE, *(Row(**FILE.asDict() | change) for change in others)]
-    checksums = [_told(file, D1, 7)["checksum"] for file in files]
+    checksums = [_source_file(file, D1, 7)["checksum"] for file in files]
     assert len(set(checksums)) == 4
     assert all(0 <= int(str(checksum)) < 2**64 for checksum in checksums)
 
@@ -60,4 +60,4 @@ def test_footers_are_trusted_for_utc_times_in_plain_parquet_only(
     source: Any = SimpleNamespace(schema=T.StructType([T.StructField("event_at", kind)]))
     log = EventSource(path="log", columns=EVENT_COLUMNS, **settings)
     tables = FileTables(None, str(tmp_path))
-    assert _told_by_footers(tables, log, source, [FILE]) == {}
+    assert _days_by_footers(tables, log, source, [FILE]) == {}

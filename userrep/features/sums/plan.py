@@ -14,16 +14,14 @@ _SKEW_ROWS = 1_000_000  # ... and this number
 
 
 class Task(NamedTuple):
-    """A range of user buckets, or a part of it: the tiles of every ``num_parts``-th day and of one part of the items.
+    """A range of user buckets, or a part of it: the tiles of every ``num_parts``-th day.
 
-    Earlier sums belong to the first part by day and item, profiles to the first part by day. ``item_part`` None: all
-    items.
+    Earlier sums and profiles belong to the first part. With items in parts, there is one such task per part.
     """
 
     range: int
     part: int = 0
     num_parts: int = 1
-    item_part: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,13 @@ class Plan:
     def tasks(self, *, in_parts: bool) -> list[Task]:
         """Return the tasks for undivided ranges, or those for the parts of divided ranges.
 
-        Tasks with the same items are adjacent, so a worker rarely has to read other vectors.
+        With items in parts, all ranges are divided, and the list is that of one part of the items.
         """
         if not in_parts:
             undivided = [number for number in range(self.num_ranges) if number not in self.parts]
             return [Task(number) for number in undivided] if self.item_parts == 1 else []
         num_parts = self.parts if self.item_parts == 1 else dict.fromkeys(range(self.num_ranges), 1) | self.parts
-        return [
-            Task(number, part, num, item_part)
-            for item_part in (range(self.item_parts) if self.item_parts > 1 else [None])
-            for number, num in num_parts.items()
-            for part in range(num)
-        ]
+        return [Task(number, part, num) for number, num in num_parts.items() for part in range(num)]
 
 
 def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int) -> Plan:

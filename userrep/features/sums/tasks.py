@@ -104,9 +104,9 @@ def _tasks(
         rows, first = by_item_part(rows, plan.item_parts), number
         for skewed_range, num_parts in plan.parts.items():
             first += F.when(number > skewed_range, num_parts - 1).otherwise(0)
-        first += F.col("item_part") * (len(tasks) // plan.item_parts)
+        first += F.col("item_part") * len(tasks)  # adjacent tasks share vectors, so a worker rarely reads others
     part = F.when(is_skewed & (F.col("kind") == "tiles"), F.pmod("day", _lookup(plan.parts, number))).otherwise(0)
-    return _shuffled_tasks(rows, job, first + part, len(tasks), writing)
+    return _shuffled_tasks(rows, job, first + part, len(tasks) * plan.item_parts, writing)
 
 
 def _first_tasks(tasks: Sequence[Task]) -> dict[int, int]:

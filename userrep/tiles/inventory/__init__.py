@@ -1,1 +1,1 @@
-"""The log's inventory: which files and days it has, and which have changed."""
+"""The inventory of the event log: its files and days, and which of them have changed."""

@@ -1,4 +1,4 @@
-"""What Parquet footers say of the days that a file's rows are of. Days are numbers since 1970, times microseconds."""
+"""The days of a Parquet file's rows by the statistics in its footer. Days and microseconds are counted from 1970."""
 
 import json
 from datetime import UTC, date, datetime
@@ -18,7 +18,7 @@ _UNITS_US = {"milliseconds": 1_000, "microseconds": 1}
 
 
 class Times(NamedTuple):
-    """The earliest and the latest time of some rows, and whether a row has none."""
+    """The earliest and the latest time of some rows, and whether some row has none."""
 
     first: int
     last: int
@@ -40,7 +40,7 @@ def latest_time() -> int:
 
 
 def is_readable(path: str) -> bool:
-    """Say whether pyarrow can open a file; Spark may have access where it has not."""
+    """Return whether pyarrow can open a file. Spark may have access to files that pyarrow has not."""
     try:
         open_parquet(path)
     except (OSError, pa.ArrowInvalid):
@@ -49,39 +49,39 @@ def is_readable(path: str) -> bool:
 
 
 def times_of_group(metadata: pq.FileMetaData, group: int, event_at: Path) -> Times | None:
-    """Return a row group's times by its statistics; None where they are missing or the column is no time in 64 bits."""
+    """Return the times of a row group by its statistics; None without them or if the column is no 64-bit timestamp."""
     name = ".".join(event_at)
     schema = metadata.schema
-    places = [place for place in range(metadata.num_columns) if schema.column(place).path == name]
-    if len(places) != 1 or schema.column(places[0]).physical_type != "INT64":
+    indexes = [k for k in range(metadata.num_columns) if schema.column(k).path == name]
+    if len(indexes) != 1 or schema.column(indexes[0]).physical_type != "INT64":
         return None
-    kind = json.loads(schema.column(places[0]).logical_type.to_json())
+    kind = json.loads(schema.column(indexes[0]).logical_type.to_json())
     unit = _UNITS_US.get(kind.get("timeUnit", ""))
-    found = metadata.row_group(group).column(places[0]).statistics
-    if kind["Type"] != "Timestamp" or unit is None or found is None or not found.has_min_max:
+    statistics = metadata.row_group(group).column(indexes[0]).statistics
+    if kind["Type"] != "Timestamp" or unit is None or statistics is None or not statistics.has_min_max:
         return None
-    has_null = not found.has_null_count or found.null_count > 0
-    return Times(found.min_raw * unit, found.max_raw * unit, has_null)
+    has_null = not statistics.has_null_count or statistics.null_count > 0
+    return Times(statistics.min_raw * unit, statistics.max_raw * unit, has_null)
 
 
 def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
-    """Return the UTC day of a file's rows and their number, where the footer alone proves that all are of one day.
+    """Return the UTC day and the number of a file's rows if the footer proves that all rows have this day.
 
-    None where it does not: no statistics, a row without a time, an implausible time, several days, no rows.
+    None if statistics are missing, if a row has no time or an implausible one, for several days, and without rows.
     """
     metadata = open_parquet(path).metadata
     groups = [group for group in range(metadata.num_row_groups) if metadata.row_group(group).num_rows]
-    times = [found for group in groups if (found := times_of_group(metadata, group, event_at)) is not None]
-    if not groups or len(times) < len(groups) or any(found.has_null for found in times):
+    times = [known for group in groups if (known := times_of_group(metadata, group, event_at)) is not None]
+    if not groups or len(times) < len(groups) or any(group.has_null for group in times):
         return None
-    whole = Times(min(found.first for found in times), max(found.last for found in times), has_null=False)
+    whole = Times(min(group.first for group in times), max(group.last for group in times), has_null=False)
     if whole.first < earliest_time() or whole.last > latest_time() or len(whole.days) > 1:
         return None
     return numbered_day(whole.days.start), metadata.num_rows
 
 
 def microseconds_of(event_at: pa.ChunkedArray) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], bool]:
-    """Return times as numbers, the least there is for null, and whether there are nulls."""
+    """Return times as microseconds, the smallest int64 for null, and whether there are nulls."""
     times = event_at.cast(pa.timestamp("us", event_at.type.tz)).cast(pa.int64())
     has_null = times.null_count > 0
     return (times.fill_null(np.iinfo(np.int64).min) if has_null else times).to_numpy(), has_null

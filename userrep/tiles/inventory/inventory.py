@@ -1,4 +1,4 @@
-"""What the log holds, day by day: how many rows, and a fingerprint of each day's content."""
+"""The inventory of the event log: the number of rows and a content fingerprint of each day."""
 
 import re
 import statistics
@@ -14,21 +14,20 @@ from userrep.config import Events
 from userrep.errors import RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
-from userrep.sources.partitions import ranges
-from userrep.sources.read import has_naive_time
 from userrep.sources.schema_history import check_schema
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.changes import days_by_changes
 from userrep.tiles.inventory.listing import BYTES_PER_ROW, days_by_partition
+from userrep.tiles.inventory.log_warnings import future_days, missing_days, naive_times
 from userrep.tiles.inventory.scan_files import days_by_files
 from userrep.utc import utc_now
 
 
 @dataclass(frozen=True)
 class LogDay:
-    """A UTC day of the log. Its rows are counted by the inventory, or (None) when its tiles are built.
+    """A UTC day of the log. Counts are None if rows are counted only when the day's tiles are built.
 
-    ``fingerprint`` depends on the rows alone where they are counted by the inventory, else on the files.
+    ``fingerprint`` depends only on the rows if the inventory counts them, otherwise on the files.
     """
 
     day: date
@@ -39,21 +38,21 @@ class LogDay:
 
     @property
     def expected_rows(self) -> int:
-        """How many rows there are, or may be by the size of the files."""
+        """The number of rows, estimated by the size of the files if they are not counted."""
         return self.num_bytes // BYTES_PER_ROW if self.num_rows is None else self.num_rows
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The log's days in order, the rows whose time could not be read, and what its owner should know of the log.
+    """The days of the log in order, the number of rows without a readable time, and warnings about the log.
 
-    Days after tomorrow (UTC) are not among them: their ``num_ahead`` rows are held back until their time comes.
+    Days after tomorrow (UTC) are not included. Their ``num_ahead`` rows are held back until their day has come.
     """
 
     days: list[LogDay]
     num_undated: int
     num_new_files: int
-    undated_fingerprint: str = ""  # of the content of the undated rows; empty without any
+    undated_fingerprint: str = ""  # of the rows without a readable time; empty if there are none
     warnings: tuple[str, ...] = ()
     num_ahead: int = 0
     logs: tuple[OpenLog, ...] = ()
@@ -67,25 +66,25 @@ class Inventory:
         return self.days[-1].day
 
     def check_as_of(self, as_of: date) -> None:
-        """Refuse an as-of date that has no event before it, or lies past the day after the log's last."""
+        """Raise ``UsageError`` for an as-of date without an event before it, or past the day after the log's last."""
         check_within(as_of, self.first_day, self.last_day)
 
     def check_window(self, as_of: date, window_days: int) -> None:
-        """Refuse an as-of date whose longest window, ``[as_of - window_days, as_of)``, holds no event."""
+        """Raise ``UsageError`` if the longest window, ``[as_of - window_days, as_of)``, has no event."""
         before = max((day.day for day in self.days if day.day < as_of), default=None)
         if before is None or (as_of - before).days > window_days:
             raise UsageError(
                 f"--as-of {as_of}: the longest window, {window_days} days, is empty; the last day with events before "
-                f"it is {before}. Choose another date or a longer window in windows_days."
+                f"the date is {before}. Choose another date or a longer window in windows_days."
             )
 
     def check_days(self, events: Events, days: Collection[date]) -> None:
-        """Refuse ``days`` that are too small or hold too many malformed rows; days that are not counted pass."""
+        """Raise an error if some of ``days`` have too few rows or too many malformed ones. Uncounted days pass."""
         self.check_rejects(events.max_rejected_share, days)
         self.check_sizes(events.min_day_share, days)
 
     def check_sizes(self, least: float, days: Collection[date]) -> None:
-        """Refuse ``days`` if one of them has less than a share of the rows of the log's median day."""
+        """Raise ``UsageError`` if some of ``days`` have less than the share ``least`` of the rows of the median day."""
         median = statistics.median([day.num_rows for day in self.days if day.num_rows is not None] or [0])
         small = [d for d in self.days if d.day in days and d.num_rows is not None and d.num_rows < least * median]
         if small:
@@ -93,11 +92,12 @@ class Inventory:
             more = [f"and {len(small) - 10} more days"] if len(small) > 10 else []
             raise UsageError(
                 f"events: {'; '.join(faults + more)}; the log's median day has {median:,.0f}, and events.min_day_share "
-                f"wants {least:.1%} of it. Nothing of these days is written. Load what is missing, or lower the share."
+                f"requires {least:.1%} of it. No rows of these days are written. "
+                "Load the missing rows, or lower the share."
             )
 
     def counted(self, counts: Mapping[date, tuple[int, int]]) -> "Inventory":
-        """Fill in rows and rejects of days whose rejects the inventory has not counted."""
+        """Return the inventory with (rows, rejected rows) filled in for days without a count of rejected rows."""
         days = [
             replace(day, num_rows=counts[day.day][0], num_rejected=counts[day.day][1])
             if day.num_rejected is None and day.day in counts
@@ -107,7 +107,7 @@ class Inventory:
         return replace(self, days=days)
 
     def check_rejects(self, limit: float, days: Collection[date]) -> None:
-        """Refuse ``days`` if one of them, or the log's undated rows, are over the limit of malformed rows."""
+        """Raise an error if the share of malformed rows in some of ``days``, or of undated rows, exceeds a limit."""
         bad = [day for day in self.days if day.day in days and (day.num_rejected or 0) > limit * (day.num_rows or 0)]
         without_day = self.num_undated + self.num_ahead
         num_rows = sum(day.num_rows or 0 for day in self.days) + without_day
@@ -118,13 +118,13 @@ class Inventory:
             faults.append(f"{without_day} of {num_rows} rows have no readable time, or one after tomorrow")
         if faults:
             raise RejectedShareError(
-                f"events: {'; '.join(faults)}; events.max_rejected_share allows {limit:.1%}. Nothing of these days is "
-                "written. Mend the log or the columns' mapping, or raise the limit."
+                f"events: {'; '.join(faults)}; events.max_rejected_share allows {limit:.1%}. No rows of these days "
+                "are written. Fix the log or the mapping of its columns, or raise the limit."
             )
 
 
 def check_within(as_of: date, first_day: date, last_day: date) -> None:
-    """Refuse an as-of date that has no event before it, or lies past the day after the log's last."""
+    """Raise ``UsageError`` for an as-of date without an event before it, or past the day after the log's last."""
     first, last = first_day + timedelta(days=1), last_day + timedelta(days=1)
     if not first <= as_of <= last:
         raise UsageError(
@@ -134,70 +134,77 @@ def check_within(as_of: date, first_day: date, last_day: date) -> None:
 
 
 def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ()) -> Inventory:
-    """Look what days the log has, and what of them is new.
+    """List the days of the log and read what is new in it.
 
-    Of each source only what is new or changed is read, once for each meaning of the columns; the days of its files and
-    the checksum of each day's rows are kept in ``source_files``. A day's fingerprint adds up over files, so moving or
-    compacting files changes no day. A log that is partitioned by event date is not read at all: its listing tells.
-    What is the future is decided here alone, by the clock at the start; the days of files are kept whatever it says.
-    ``logs``: the sources, where they have been opened already. Cost: a listing of the log, else, and one read of its
-    new files; driver memory grows with days.
+    Each new or changed file is read once per mapping of the columns. Its days, with the checksum of each day's rows,
+    are kept in ``source_files``. A day's fingerprint sums over files, so moving rows or compacting files does not
+    change it. A log that is partitioned by event date is only listed. Days in the future are determined only here, by
+    the clock at the start; ``source_files`` includes them.
+
+    ``logs``: the sources, if they are open already. Cost: a listing of the log and one read of its new files. Driver
+    memory: one entry per day.
 
     Raises
     ------
     UsageError
-        If the log is not there, lacks columns or days that it should have, has columns of other types than it should
-        have or than it had, or is empty. Nothing of it is read before its columns are as they should be.
+        If the log does not exist, is empty, has missing columns or missing required days, or has columns of other types
+        than required or than before. Columns are checked before any row is read.
     UserrepError
-        If one of its files is torn, or has a column in another type than the others.
+        If a file is damaged, or has a column of another type than the other files.
     """
-    tomorrow = utc_now().date() + timedelta(days=1)  # clocks may be a little wrong
+    tomorrow = utc_now().date() + timedelta(days=1)  # tolerates clocks that differ a little
     logs = logs or open_logs(tables.spark, events)
     for log in logs:
         check_schema(tables, log)
-    try:
-        found = [_days_of(tables, log) for log in logs]
-    except (PySparkException, Py4JJavaError) as error:
-        raise UserrepError(
-            f"events: the log's new files could not be read: {_why_unreadable(error)}. Write the file anew as the "
-            "others are, or take it out of the log."
-        ) from None
-    known, undated = _merged([rows for rows, _ in found])
-    days, ahead = [day for day in known if day.day <= tomorrow], [day for day in known if day.day > tomorrow]
+    sources = _read_sources(tables, logs)
+    all_days, undated = _merged([rows for rows, _ in sources])
+    days, ahead = [day for day in all_days if day.day <= tomorrow], [day for day in all_days if day.day > tomorrow]
     if not days:
-        raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}: the first of them on {ahead[0].day}.")
-    warnings = [*(warning for log in logs for warning in _naive_times(log)), *_of_the_future(ahead)]
-    missing = _missing([day.day for day in days])
+        raise UsageError(f"events: all rows lie after tomorrow, {tomorrow}; the first day is {ahead[0].day}.")
+    held_back = future_days([day.day for day in ahead], _sum(day.num_rows for day in ahead))
+    warnings = [*(warning for log in logs for warning in naive_times(log)), *held_back]
+    missing = missing_days([day.day for day in days])
     if missing and events.require_all_days:
         raise UsageError(f"{missing}. Load them, or set events.require_all_days: false.")
     return Inventory(
         days,
         undated.num_rows or 0 if undated else 0,
-        sum(num_new for _, num_new in found),
+        sum(num_new for _, num_new in sources),
         undated_fingerprint=undated.fingerprint if undated else "",
         warnings=(*warnings, *([missing] if missing else [])),
-        num_ahead=_num_rows(ahead),
+        num_ahead=sum(day.num_rows or 0 for day in ahead),
         logs=tuple(logs),
     )
 
 
+def _read_sources(tables: Tables, logs: Sequence[OpenLog]) -> list[tuple[list[Row], int]]:
+    """Return the days of each source, and the number of its new files."""
+    try:
+        return [_days_of(tables, log) for log in logs]
+    except (PySparkException, Py4JJavaError) as error:
+        raise UserrepError(
+            f"events: the log's new files could not be read: {_why_unreadable(error)}. Write the file again in the "
+            "format of the others, or remove it from the log."
+        ) from None
+
+
 def _why_unreadable(error: Exception) -> str:
-    """Say which file it is, and what is wrong with it, of all that Spark says of a job that failed."""
+    """Return the file that could not be read and the reason, from Spark's error message about the failed job."""
     text = str(error)
-    found = re.search(r"reading file (\S+?)\.?(\s[^\n]*?)?\s*(SQLSTATE|\n|$)", text)
-    last = re.findall(r"^(?:[\w.]+\.)?(?:Arrow\w+|OSError|FileNotFoundError): .*", text, re.MULTILINE)
-    if last:  # of a task that reads by pyarrow
-        return str(last[-1])[:300].rstrip(".")
-    return f"{found[1]}:{found[2] or ''}"[:400].rstrip(".: ") if found else in_one_line(error)
+    file = re.search(r"reading file (\S+?)\.?(\s[^\n]*?)?\s*(SQLSTATE|\n|$)", text)
+    arrow_errors = re.findall(r"^(?:[\w.]+\.)?(?:Arrow\w+|OSError|FileNotFoundError): .*", text, re.MULTILINE)
+    if arrow_errors:  # by a task that reads with pyarrow
+        return str(arrow_errors[-1])[:300].rstrip(".")
+    return f"{file[1]}:{file[2] or ''}"[:400].rstrip(".: ") if file else in_one_line(error)
 
 
 def mapping_of(events: Events) -> str:
-    """Hash what the columns of all sources mean: a change of it changes every day, as a change of the rows does."""
+    """Hash the mapping of the columns of all sources. A change of the mapping makes all days stale."""
     return short_hash(events.meaning)
 
 
 def _days_of(tables: Tables, log: OpenLog) -> tuple[list[Row], int]:
-    """Take the inventory of one source in the cheapest way that sees every change of it."""
+    """Return the days of one source and the number of its new files, by the cheapest method that sees all changes."""
     settings, delta = log.settings, log.delta
     if delta is not None and delta.hides_deletes and delta.has_changes:
         days, num_new = days_by_changes(tables, settings, delta)
@@ -207,12 +214,12 @@ def _days_of(tables: Tables, log: OpenLog) -> tuple[list[Row], int]:
         days, num_new = days_by_files(tables, log)
     rows = days.collect()
     if not any(row.event_date for row in rows):
-        raise UsageError(f"{log.what}.path {settings.path}: no row with a readable time in it.")
+        raise UsageError(f"{log.what}.path {settings.path}: no row has a readable time. Check columns.event_at.")
     return rows, num_new
 
 
 def _merged(sources: list[list[Row]]) -> tuple[list[LogDay], LogDay | None]:
-    """Add up the sources' days; return them in order, and the rows without a day."""
+    """Add up the days of all sources; return them in order, and the entry of the rows without a day."""
     by_day: dict[date | None, list[tuple[int, Row]]] = {}
     for k, rows in enumerate(sources):
         for row in rows:
@@ -237,38 +244,3 @@ def _sum(counts: Iterable[int | None]) -> int | None:
             return None
         total += count
     return total
-
-
-def _naive_times(log: OpenLog) -> list[str]:
-    """Say once that times without a zone are taken for UTC, unless the configuration says of which zone they are."""
-    if "time_zone" in log.settings.model_fields_set or not has_naive_time(log.source, log.settings):
-        return []
-    return [f"{log.what}.columns.event_at {log.settings.columns.event_at!r} has no time zone: read as UTC"]
-
-
-def _num_rows(days: list[LogDay]) -> int:
-    """Add up the rows of days, as far as they are counted."""
-    return sum(day.num_rows or 0 for day in days)
-
-
-def _of_the_future(ahead: list[LogDay]) -> list[str]:
-    """Return a warning that names the days that are held back, if there are any."""
-    if not ahead:
-        return []
-    rows = f"{_num_rows(ahead):,} rows" if all(day.num_rows is not None for day in ahead) else "rows"
-    span = f"{ahead[0].day}" if len(ahead) == 1 else f"{len(ahead)} days ({ahead[0].day} to {ahead[-1].day})"
-    return [f"events: {rows} of {span} are held back: they count once their day has come"]
-
-
-def _missing(days: list[date]) -> str:
-    """Say which days are missing between the first and the last; nothing where none is."""
-    gaps = [
-        (end + timedelta(days=1), start - timedelta(days=1))
-        for (_, end), (start, _) in zip(ranges(days)[:-1], ranges(days)[1:], strict=True)
-    ]
-    if not gaps:
-        return ""
-    shown = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:10]]
-    more = [f"and {len(gaps) - 10} more gaps"] if len(gaps) > 10 else []
-    num_days = sum((last - first).days + 1 for first, last in gaps)
-    return f"events: {num_days} days within the log have no row: {', '.join(shown + more)}"

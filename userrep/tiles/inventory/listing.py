@@ -1,4 +1,4 @@
-"""The files of a log: which there are, which days they carry, and what of each day's content."""
+"""The listing of a log's files: which days they have rows of, and the fingerprints of these days."""
 
 from collections.abc import Collection
 from datetime import date, timedelta
@@ -13,19 +13,19 @@ from userrep.sources.partitions import folder_day, ranges
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.tables import Tables
 
-BYTES_PER_ROW = 32  # of a log in columns, for a guess at how many rows there are that nobody has counted
+BYTES_PER_ROW = 32  # of a columnar file; estimates the number of rows that are not counted
 
 
 def days_by_partition(log: OpenLog) -> DataFrame:
-    """Return the days of a log that is partitioned by them, in the columns of ``summed``, from a listing alone.
+    """Return the days of a log that is partitioned by event date, in the columns of ``summed``, by a listing alone.
 
-    A day's fingerprint is that of its files, so moving rows among files changes it. How many rows there are is not
-    known. Of a Delta log with deletion vectors, every new version changes all days.
+    A day's fingerprint depends on its files, so moving rows between files changes it. The numbers of rows are null. In
+    a Delta log with deletion vectors, every new version changes all days.
 
     Raises
     ------
     UsageError
-        If files lie in no folder of a day.
+        If a file is in no folder of a day.
     """
     partition, delta = log.settings.partition, log.delta
     assert partition is not None
@@ -38,11 +38,12 @@ def days_by_partition(log: OpenLog) -> DataFrame:
         num_bytes.alias("num_bytes"),
         F.min("path").alias("path"),
     )
-    lost = by_day.where("event_date IS NULL").first()
-    if lost is not None:
+    misplaced = by_day.where("event_date IS NULL").first()
+    if misplaced is not None:
         raise UsageError(
-            f"{log.what}.partition.column: {lost.content.split(':')[0]} files lie in no folder such as "
-            f"{partition.column}=2024-05-01, {lost.path} among them. Move them there, or take partition out."
+            f"{log.what}.partition.column: {misplaced.content.split(':')[0]} files are not in a folder such as "
+            f"{partition.column}=2024-05-01, for example {misplaced.path}. Move them to one, or "
+            "remove the partition setting."
         )
     unknown = F.lit(None).cast("bigint")
     return by_day.select(
@@ -55,9 +56,12 @@ def days_by_partition(log: OpenLog) -> DataFrame:
 
 
 def summed(counts: DataFrame) -> DataFrame:
-    """Add up counts of files: one row per day (null: without a readable time) with rows, counts and fingerprint.
+    """Sum the counts of files by day.
 
-    Rejects are null where those of a file are not known.
+    Returns
+    -------
+    One row per event_date (null: rows without a readable time) with num_rows, num_rejected, fingerprint and num_bytes
+    (0). ``num_rejected`` is null unless it is known for all files of the day. Days without rows are omitted.
     """
     by_day = counts.groupBy("event_date").agg(
         F.sum("num_rows").alias("num_rows"),
@@ -74,7 +78,7 @@ def summed(counts: DataFrame) -> DataFrame:
 
 
 class FileDay(NamedTuple):
-    """How many rows of a day a file holds (``date.min``: without a readable time), and how many rows of all days."""
+    """The number of rows of a day in a file (``date.min``: rows without a readable time), and of all its rows."""
 
     path: str
     day: date
@@ -83,26 +87,26 @@ class FileDay(NamedTuple):
 
 
 def files_by_day(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool = False) -> list[FileDay]:
-    """List the files that hold rows of these days, or rows ``undated``.
+    """List the files with rows of these days or, with ``undated``, with rows without a readable time.
 
-    Nothing of a Delta log whose files don't tell what is in it.
-
-    Driver memory: one entry for each file and day.
+    Empty for a Delta log whose files do not show which rows are valid. Driver memory: one entry per file and day.
     """
     if log.delta is not None and not log.delta.is_plain:
         return []
-    held = log.files.join(tables.read(SOURCE_FILES), on=list(KEY), how="left")
-    wanted = F.coalesce(F.col("event_date").isin(list(days)), F.lit(undated)) & (F.col("num_rows") > 0)
-    of_day = F.when(wanted, F.struct("event_date", "num_rows"))
-    by_file = held.groupBy("path").agg(F.sum("num_rows").alias("file_rows"), F.collect_set(of_day).alias("days"))
+    known = log.files.join(tables.read(SOURCE_FILES), on=list(KEY), how="left")
+    is_wanted = F.coalesce(F.col("event_date").isin(list(days)), F.lit(undated)) & (F.col("num_rows") > 0)
+    wanted_day = F.when(is_wanted, F.struct("event_date", "num_rows"))
+    by_file = known.groupBy("path").agg(F.sum("num_rows").alias("file_rows"), F.collect_set(wanted_day).alias("days"))
     rows = by_file.where("size(days) > 0").collect()
-    return [FileDay(row.path, of.event_date or date.min, of.num_rows, row.file_rows) for row in rows for of in row.days]
+    return [
+        FileDay(row.path, day.event_date or date.min, day.num_rows, row.file_rows) for row in rows for day in row.days
+    ]
 
 
 def files_by_folder(log: OpenLog, days: Collection[date], *, late_days: int = 0) -> list[FileDay]:
-    """List the files in the folders of these days, each with ``late_days`` after it; rows are a guess by their sizes.
+    """List the files in the folders of these days and of ``late_days`` after each. Rows are estimated by size.
 
-    Nothing of a Delta log whose files don't tell what is in it. Driver memory: one entry for each file.
+    Empty for a Delta log whose files do not show which rows are valid. Driver memory: one entry per file.
     """
     partition, delta = log.settings.partition, log.delta
     assert partition is not None
@@ -118,13 +122,13 @@ def files_by_folder(log: OpenLog, days: Collection[date], *, late_days: int = 0)
 
 
 def row_hash(columns: list[str]) -> Column:
-    """Hash a row; which columns are null is hashed beside the values, since xxhash64 passes over nulls."""
+    """Hash a row. The hash includes which columns are null, because xxhash64 skips nulls."""
     values = [F.col("raw").getField(name) for name in columns]
     nulls = F.concat(*(F.when(value.isNull(), "1").otherwise("0") for value in values))
     return F.xxhash64(*values, nulls, "corrupt")
 
 
 def exact_sum(number: str) -> Column:
-    """Sum 64-bit numbers beyond 64 bits: as two halves, since decimals are slow to add row by row."""
+    """Sum 64-bit integers without overflow, as two halves, because sums of decimals are slow."""
     high, low = F.sum(F.shiftright(number, 32)), F.sum(F.col(number).bitwiseAND(2**32 - 1))
     return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")

@@ -1,4 +1,4 @@
-"""Some days of the log, all sources as one: only the files and partitions that hold them are read."""
+"""A reader of some days of the log, over all its sources, that reads only files and partitions with these days."""
 
 from collections.abc import Collection, Sequence
 from datetime import date
@@ -17,35 +17,35 @@ from userrep.tiles.inventory.listing import files_by_day, files_by_folder
 
 
 def read_days(tables: Tables, logs: Sequence[OpenLog], days: Collection[date], *, undated: bool) -> DataFrame:
-    """Read rows as ``with_validity`` gives them: all of ``days``, perhaps some of others.
+    """Read all rows of ``days``, and possibly rows of other days, in the columns of ``with_validity``.
 
-    Of several sources, ``event_id`` tells the source too, and ``raw`` is a struct with one field per source, null but
-    for the row's own: equal rows of two sources are two events.
+    With several sources, ``event_id`` is prefixed by the source, and ``raw`` is a struct with one field per source,
+    null except for the row's own. So equal rows of two sources are two events.
 
     Parameters
     ----------
-    logs : all sources. undated : whether rows without a day are wanted too; of a log in partitions by ingestion date
-        all is read then.
+    logs : all sources. ``undated``: whether to include rows without a day. A log that is partitioned by ingestion date
+        is then read in full.
 
-    Cost: plain files are read that hold rows of these days; of a log in partitions, those that may hold them; of a
-    Delta log without partitions, the whole.
+    Cost: plain files with rows of these days are read; of a partitioned log, the partitions that may contain them; a
+    Delta log without partitions is read in full.
     """
     context = list(dict.fromkeys(name for log in logs for name in log.settings.columns.context))
     rows = [with_validity(_source_of_days(tables, log, days, undated=undated), log.settings, context) for log in logs]
-    return rows[0] if len(rows) == 1 else reduce(DataFrame.unionByName, _told_apart(rows))
+    return rows[0] if len(rows) == 1 else reduce(DataFrame.unionByName, _with_source(rows))
 
 
 def has_event_ids(events: Events) -> bool:
-    """Say whether rows of any source may have an event id."""
+    """Return whether rows of any source may have an event id."""
     return any(log.columns.event_id is not None for log in events.all_sources.values())
 
 
 def num_rejected_of(tables: Tables, revision: int, *, undated: bool) -> dict[date, int]:
-    """Count the rejected rows of a revision, by day. ``undated``: rows without a day, which don't count, are there."""
-    mine = F.col("revision") == revision
+    """Count the rejected rows of a revision by day. ``undated``: the revision includes undated rows, to be left out."""
+    is_counted = F.col("revision") == revision
     if undated:
-        mine &= ~F.col("reason").isin(*UNDATED)
-    rows = tables.read(REJECTED_EVENTS).where(mine).groupBy("event_date").agg(F.count("*").alias("n")).collect()
+        is_counted &= ~F.col("reason").isin(*UNDATED)
+    rows = tables.read(REJECTED_EVENTS).where(is_counted).groupBy("event_date").agg(F.count("*").alias("n")).collect()
     return {row.event_date: row.n for row in rows}
 
 
@@ -59,16 +59,16 @@ def _source_of_days(tables: Tables, log: OpenLog, days: Collection[date], *, und
         return log.source
     else:
         files = files_by_day(tables, log, days, undated=undated)
-    return log.rows_of(sorted({of.path for of in files}))
+    return log.rows_of(sorted({file.path for file in files}))
 
 
-def _told_apart(sources: list[DataFrame]) -> list[DataFrame]:
-    """Give the rows of several sources one shape that tells them apart."""
+def _with_source(sources: list[DataFrame]) -> list[DataFrame]:
+    """Give the rows of several sources the same columns, with values that differ by source."""
     kinds = [rows.schema["raw"].dataType for rows in sources]
-    told = []
+    aligned = []
     for k, rows in enumerate(sources):
         raw = [F.col("raw") if j == k else F.lit(None).cast(kind) for j, kind in enumerate(kinds)]
         event_id = F.concat(F.lit(f"{k}:"), "event_id")
         whole = F.struct(*(column.alias(f"source_{j}") for j, column in enumerate(raw)))
-        told.append(rows.withColumns({"event_id": event_id, "raw": whole}))
-    return told
+        aligned.append(rows.withColumns({"event_id": event_id, "raw": whole}))
+    return aligned

@@ -1,4 +1,4 @@
-"""New files of a log: what days they hold, by their footers where these tell, else by one read of their rows."""
+"""The inventory of a log's files: the days of new files by their footers or, if these do not suffice, by a read."""
 
 import hashlib
 import json
@@ -23,46 +23,45 @@ from userrep.store.tables import Tables
 from userrep.tiles.inventory.footers import day_of_file
 from userrep.tiles.inventory.listing import exact_sum, row_hash, summed
 
-_READERS = 8  # footers that a task reads at once
-_TOLD = pa.schema([("path", pa.string()), ("day", pa.date32()), ("num_rows", pa.int64())])
+_READERS = 8  # footers that a task reads at the same time
 
 
 def days_by_files(tables: Tables, log: OpenLog) -> tuple[DataFrame, int]:
-    """Read what is new, and return the log's days as ``summed`` has them, and how many files were read.
+    """Read new files; return the log's days, as ``summed`` does, and the number of new files.
 
-    A Parquet file whose footer says that all its rows are of one day is not read: its name, size and time stand for its
-    rows, and which of them are malformed is found when the day's tiles are built. Cost: the new files' footers, and one
-    read of those that these don't tell of; of a Delta log without partitions, of the whole of it.
-    Driver memory: one entry for each new file.
+    A Parquet file is not read if its footer proves that all its rows have the same day. Its name, size and time then
+    stand for its rows, and malformed rows are found when the day's tiles are built. Cost: the footers of new files, and
+    one read of the other new files, or of the whole log if it is a Delta log without partitions. Driver memory: one
+    entry per new file.
     """
     listed, delta = log.files, log.delta
     new = listed.join(tables.read(SOURCE_FILES).select(*KEY).distinct(), on=list(KEY), how="left_anti").collect()
-    told = _told_by_footers(tables, log.settings, log.source, new) if delta is None or delta.is_plain else {}
-    if told:
-        tables.add(SOURCE_FILES, [_told(row, *told[row.path]) for row in new if row.path in told])
-    untold = [row for row in new if row.path not in told]
-    if untold:
-        frame = tables.spark.createDataFrame(untold, listed.schema)
+    days = _days_by_footers(tables, log.settings, log.source, new) if delta is None or delta.is_plain else {}
+    if days:
+        tables.add(SOURCE_FILES, [_source_file(row, *days[row.path]) for row in new if row.path in days])
+    unread = [row for row in new if row.path not in days]
+    if unread:
+        frame = tables.spark.createDataFrame(unread, listed.schema)
         tables.append(_read_days(log, frame), SOURCE_FILES)
-    held = listed.join(tables.read(SOURCE_FILES), on=list(KEY), how="inner")
-    return summed(held.dropDuplicates([*KEY, "event_date"])), len(new)  # two runs at a time may both have read a file
+    known = listed.join(tables.read(SOURCE_FILES), on=list(KEY), how="inner")
+    return summed(known.dropDuplicates([*KEY, "event_date"])), len(new)  # concurrent runs may both have read a file
 
 
-def _told_by_footers(
+def _days_by_footers(
     tables: Tables, log: EventSource, source: DataFrame, new: Sequence[Row]
 ) -> dict[str, tuple[date, int]]:
-    """Return the day and the number of rows of those files whose footers tell them."""
-    found = find_column(source.schema, log.columns.event_at)
-    assert found is not None
-    place, kind = tuple(found[0]), found[1]
+    """Return the day and the number of rows of the files whose footers prove them, by path."""
+    column = find_column(source.schema, log.columns.event_at)
+    assert column is not None
+    event_at, kind = tuple(column[0]), column[1]
     is_utc = isinstance(kind, T.TimestampType) or (isinstance(kind, T.TimestampNTZType) and log.time_zone == "UTC")
     if log.format not in ("parquet", "delta") or log.partition is not None or not is_utc or not new:
         return {}
 
-    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def read_footers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         paths = [path for batch in batches for path in batch.column("path").to_pylist()]
         with ThreadPoolExecutor(_READERS) as readers:
-            days = list(readers.map(lambda path: _day_or_none(path, place), paths))
+            days = list(readers.map(lambda path: _day_or_none(path, event_at), paths))
         rows = [(path, *day) for path, day in zip(paths, days, strict=True) if day is not None]
         if rows:
             yield pa.RecordBatch.from_arrays(
@@ -73,28 +72,32 @@ def _told_by_footers(
     paths = tables.spark.createDataFrame(
         [(k % num_tasks, row.path) for k, row in enumerate(new)], "task INT, path STRING"
     )
-    told = paths.repartitionById(num_tasks, "task").mapInArrow(look, "path STRING, day DATE, num_rows BIGINT").collect()
-    return {row.path: (row.day, row.num_rows) for row in told}
+    rows = (
+        paths.repartitionById(num_tasks, "task")
+        .mapInArrow(read_footers, "path STRING, day DATE, num_rows BIGINT")
+        .collect()
+    )
+    return {row.path: (row.day, row.num_rows) for row in rows}
 
 
 def _day_or_none(path: str, event_at: tuple[str, ...]) -> tuple[date, int] | None:
     try:
         return day_of_file(path, event_at)
-    except (OSError, pa.ArrowInvalid):  # Spark may have access where pyarrow has not, or says better what is wrong
+    except (OSError, pa.ArrowInvalid):  # Spark may have access, and reports errors better
         return None
 
 
-def _told(file: Row, day: date, num_rows: int) -> dict[str, object]:
+def _source_file(file: Row, day: date, num_rows: int) -> dict[str, object]:
     name = json.dumps([file.path, file.size, str(file.modified_at)]).encode()
     checksum = Decimal(int.from_bytes(hashlib.sha256(name).digest()[:8]))
     return file.asDict() | {"event_date": day, "num_rows": num_rows, "num_rejected": None, "checksum": checksum}
 
 
 def _read_days(log: OpenLog, new: DataFrame) -> DataFrame:
-    """Read new files once: one row per file and day with its counts and the sum of its rows' hashes."""
+    """Read new files; return one row per file and day with counts and the sum of row hashes."""
     paths = [row.path for row in new.select("path").collect()]
-    some = _in_their_partitions(new, log.settings, log.source) if log.is_table else log.rows_of(paths)
-    with_path = some.withColumn("__path", F.col("_metadata.file_path"))
+    source = _in_partitions_of(new, log.settings, log.source) if log.is_table else log.rows_of(paths)
+    with_path = source.withColumn("__path", F.col("_metadata.file_path"))
     rows = with_validity(with_path, log.settings).select(
         F.col("raw.__path").alias("path"),
         "event_date",
@@ -104,7 +107,7 @@ def _read_days(log: OpenLog, new: DataFrame) -> DataFrame:
     counted = rows.groupBy("path", "event_date").agg(
         F.count("*").alias("num_rows"), F.sum("rejected").alias("num_rejected"), exact_sum("hash").alias("checksum")
     )
-    by_day = counted.withColumn("path", _decoded("path"))  # now, not for every row
+    by_day = counted.withColumn("path", _decoded("path"))  # after the aggregation, not for every row
     by_day = by_day.where(F.col("path").isin(paths)) if log.is_table else by_day
     filled = new.join(by_day, on="path", how="left")
     return filled.withColumns(
@@ -112,8 +115,8 @@ def _read_days(log: OpenLog, new: DataFrame) -> DataFrame:
     )
 
 
-def _in_their_partitions(new: DataFrame, log: EventSource, source: DataFrame) -> DataFrame:
-    """Read only the partitions that new files of a table lie in, where folders tell."""
+def _in_partitions_of(new: DataFrame, log: EventSource, source: DataFrame) -> DataFrame:
+    """Restrict a table to the partitions of its new files, if the folders show them."""
     if log.partition is None:
         return source
     days = [row.day for row in new.select(folder_day(F.col("path"), log.partition).alias("day")).distinct().collect()]
@@ -121,5 +124,5 @@ def _in_their_partitions(new: DataFrame, log: EventSource, source: DataFrame) ->
 
 
 def _decoded(path: str) -> Column:
-    """Write the path of a scan, which has escapes, as listings do."""
+    """Convert the escaped path of a scan to the form that listings use."""
     return F.url_decode(F.regexp_replace(one_slash(path), r"\+", "%2B"))

@@ -1,9 +1,10 @@
-"""Checks the prose of the repository: words and openings that readers stumble over. `make lint` runs it.
+"""Checks the prose of the repository for words that readers stumble over. `make lint` runs it.
 
     python -m tests.prose [PATH ...]
 
-Looks at comments, docstrings and other texts in Python files, and at Markdown outside of code blocks. Text in
-``backticks`` is code and is not checked.
+Checks comments, docstrings and other texts in Python files, and Markdown. Not prose, and so not checked: code blocks,
+text in ``backticks``, link targets, URLs, strings without a space, which are names, and the strings of notebooks, which
+their kept outputs repeat.
 """
 
 import ast
@@ -38,6 +39,8 @@ RULES = {
     r"\b(normal|optim|organ|summar|initial|serial|recogn|minim|maxim)is(e|ed|es|ing)\b": "US spelling (-ize)",
 }
 DOCSTRING_RULES = {r"^Of ": "a noun phrase, or an imperative verb"}
+# Code in one or two backticks; the target of a link, in place or by reference; a URL.
+NOT_PROSE = re.compile(r"(`+)[^`]+\1|(?<=\])\([^)\s]*\)|^\[[^\]]+\]:\s*\S+|\b\w+://[^\s)>\"']+")
 
 
 class Finding(NamedTuple):
@@ -63,7 +66,8 @@ def findings_in_python(source: str, path: Path) -> Iterator[Finding]:
         and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+        if is_text and "notebooks" not in path.parts:
             yield from findings_in_text(node.value, path, node.lineno, docstring=node in docstrings)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -73,7 +77,7 @@ def findings_in_python(source: str, path: Path) -> Iterator[Finding]:
 def findings_in_text(text: str, path: Path, line: int, *, docstring: bool = False) -> Iterator[Finding]:
     """Check a text that starts in a line of a file."""
     for number, row in enumerate(text.splitlines()):
-        prose = re.sub(r"`[^`]*`", "", row)
+        prose = NOT_PROSE.sub("", row)
         for pattern, instead in (RULES | DOCSTRING_RULES if docstring and not number else RULES).items():
             for match in re.finditer(pattern, prose):
                 yield Finding(path, line + number, match[0], instead)

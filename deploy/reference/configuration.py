@@ -24,9 +24,9 @@ _WORDS = {
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 _DERIVED = "item_vectors"  # its default depends on the items
 _BEGIN = """
-One YAML file; a key that is not known here is refused. Durations are written `6h`, `90m` or `14d`, sizes `2GiB`, dates
-`YYYY-MM-DD`. Names are of up to 64 of a-z, 0-9, _ and -. On the command line `--set training.seed=18` goes before the
-file. How a log of your own is described is told in [Your own data](../how-to/own-data.md).
+One YAML file; unknown keys are refused. Write durations as `6h`, `90m` or `14d`, sizes as `2GiB`, dates as
+`YYYY-MM-DD`. A name has up to 64 characters of a-z, 0-9, _ and -. On the command line, `--set training.seed=18` takes
+precedence over the file. [Your own data](../how-to/own-data.md) shows how to describe your log.
 """
 
 

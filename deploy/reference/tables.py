@@ -30,12 +30,12 @@ def tables_page() -> list[str]:
     lines += _section(features, ("as_of", "user_id"), "`build_user_features`, `daily`", features.name)
     lines += [
         "",
-        "The columns above are those of windows of 7, 30 and 180 days with a history of 360, one kind of item",
+        "These are the columns for windows of 7, 30 and 180 days with a history of 360 days, one modality of item",
     ]
     lines += [
         "vectors, onboarding picks, registrations, an attribute `country` and a context column. `read_features` and"
     ]
-    lines += ["exports have a list of floats for each pooled block in the place of `pooled`."]
+    lines += ["exports have one list of floats per pooled block instead of `pooled`."]
     return lines
 
 

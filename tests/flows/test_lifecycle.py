@@ -66,7 +66,7 @@ class Lifecycle(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def usable(self, space: str) -> bool:
-        """Say whether a space is ready or serves: it has been published and is not retired."""
+        """Return whether a space is ready or serving: it has been published and is not retired."""
         return bool(self.vectors.get(space)) and space not in self.retired
 
     def attempt(self, allowed: bool, act: Any) -> None:

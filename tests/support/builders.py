@@ -20,7 +20,7 @@ from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Tables
 from userrep.synthetic.generator import LogSpec
 
-# Of sessions for thousands of small queries: to make code for each, and to optimise it, costs more than it saves.
+# For sessions with thousands of small queries: generating and optimizing code for each costs more than it saves.
 SPARK = {
     "spark.driver.memory": "2g",
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:NewRatio=1 -XX:Tier4InvocationThreshold=30000"

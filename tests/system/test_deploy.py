@@ -26,7 +26,7 @@ def script(path: Path, text: str) -> Path:
 
 
 def build_wheel(folder: Path, *, torch_cuda: str = "13.2", **more: str) -> list[str]:
-    """Call the build with a Python that gives one answer to every question; return what is said on stderr."""
+    """Run the build with a fake Python that always prints the same; return the lines on stderr."""
     python = script(folder / "python", f"echo {torch_cuda}")
     environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), **more}
     command = ["bash", str(DEPLOY / "build_horovod_wheel.sh"), str(folder / "wheels")]

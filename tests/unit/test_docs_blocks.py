@@ -22,7 +22,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 FOLDERS = "benchmarks|conf|deploy|docs|jobs|notebooks|tests|userrep"
 _USERREP = r"(?:\$ |(?:[A-Z_]+=\S+ )+|.* flock .* |docker run .* )?(?:\.venv/bin/)?userrep (.+)"
-# What a part of a configuration may be written beside.
+# A complete configuration, into which parts that a page shows are merged.
 AROUND: dict[str, Any] = {
     "root": "build/here",
     "events": {"path": "log", "columns": {"user_id": "user", "item_id": "item", "event_at": "at"}},
@@ -83,7 +83,7 @@ def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
 
 
 def there(path: str) -> bool:
-    """Say whether a path in code is a file or a folder of the repository, or the beginning of one's name."""
+    """Return whether a path in code is a file or a folder of the repository, or the beginning of one's name."""
     return bool(list(ROOT.glob(f"{path.rstrip('.')}*")))
 
 
@@ -148,7 +148,7 @@ def options(text: str) -> set[str]:
 
 
 def faults_of_command(text: str) -> list[str]:
-    """Say which command of a line there is not, or which of its options."""
+    """Return the unknown command of a line, or its unknown options."""
     commands = dict(leaf_commands())
     words = re.sub(r"^--run-id \S+ ", "", text).split()
     first, rest = words[0], " ".join(words[1:])

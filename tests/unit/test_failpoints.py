@@ -1,4 +1,4 @@
-"""Points at which a process can be killed: only where it was told to be, with its group where it leads one."""
+"""Points at which a process can be killed: only at the points that are set, with its process group if it leads one."""
 
 import os
 import signal
@@ -55,5 +55,5 @@ def test_whoever_leads_a_group_dies_with_it() -> None:
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    process.communicate(timeout=60)  # ends when nobody holds the pipe any more
+    process.communicate(timeout=60)  # ends when no process has the pipe open
     assert process.returncode == -signal.SIGKILL

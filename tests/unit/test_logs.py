@@ -369,7 +369,7 @@ def test_a_delta_log_with_deletion_vectors_is_followed_by_its_change_data_feed(
     spark.sql(f"OPTIMIZE delta.`{path}`")
     spark.sql(f"UPDATE delta.`{path}` SET item_id = 'i2' WHERE user_id = 'u5'")
     assert built(tables, config, D4)[1].days == [D3]
-    # Changes that nobody has recorded are made up for by a whole read, which finds no other days.
+    # If changes were not recorded, the whole table is read, and no other day is stale.
     spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'false')")
     spark.sql(f"DELETE FROM delta.`{path}` WHERE user_id = 'u4'")
     spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'true')")

@@ -96,7 +96,7 @@ def test_imports_only_point_down_the_order() -> None:
             theirs = rest.split(".")[0]
             both_known = package == "userrep" and theirs in RANK and mine in RANK
             if both_known and theirs != mine and RANK[theirs] <= RANK[mine]:
-                wrong.append(f"{where(module, line)}: {mine} imports {theirs}, which stands above it or beside it")
+                wrong.append(f"{where(module, line)}: {mine} imports {theirs}, which is not below it")
     assert not wrong, "\n".join(wrong)
 
 

@@ -10,7 +10,7 @@ from userrep.spark.session import PACKAGES, REDACTED, S3_EXCLUDES, S3_PACKAGES
 pytestmark = pytest.mark.default
 
 ROOT = Path(__file__).parents[2]
-SECURE = ROOT / "conf" / "spark" / "secure.conf"  # beside one of the others
+SECURE = ROOT / "conf" / "spark" / "secure.conf"  # used in addition to one of the others
 FILES = sorted({*(ROOT / "conf" / "spark").glob("*.conf")} - {SECURE})
 DATABRICKS = yaml.safe_load((ROOT / "deploy" / "databricks" / "resources" / "retraining.job.yml").read_text())
 DATABRICKS_CLUSTER = DATABRICKS["resources"]["jobs"]["userrep_retraining"]["job_clusters"][1]["new_cluster"]

@@ -120,14 +120,14 @@ def has_naive_time(source: DataFrame, log: EventSource) -> bool:
 
 
 def with_validity(
-    source: DataFrame, log: EventSource, context: Sequence[str] | None = None, *, beside: Sequence[str] = ()
+    source: DataFrame, log: EventSource, context: Sequence[str] | None = None, *, pass_through: Sequence[str] = ()
 ) -> DataFrame:
     """Map the log's rows to events, and give the reason for each rejected row.
 
     Parameters
     ----------
     context : the context columns to return, the log's own by default. A column that the log lacks is null.
-    beside : columns of ``source`` that do not belong to the log, passed through.
+    pass_through : columns of ``source`` that do not belong to the log, returned unchanged.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def with_validity(
     them back.
     """
     context = log.columns.context if context is None else context
-    mapped = source.select(*_mapped(source, log, context, beside))
+    mapped = source.select(*_mapped(source, log, context, pass_through))
     day = F.when(is_plausible("event_at"), F.to_date("event_at"))
     fits = F.lit(True)
     if log.partition:
@@ -158,14 +158,16 @@ def with_validity(
         _reason(fits).alias("reason"),
         "raw",
         "corrupt",
-        *beside,
+        *pass_through,
     )
 
 
-def _mapped(source: DataFrame, log: EventSource, context: Sequence[str], beside: Sequence[str]) -> list[Column | str]:
+def _mapped(
+    source: DataFrame, log: EventSource, context: Sequence[str], pass_through: Sequence[str]
+) -> list[Column | str]:
     """Return the columns of an event before validation; ``partition_day`` only if the log has partitions."""
     columns = log.columns
-    fields = [field for field in source.schema.fields if field.name not in (CORRUPT, *beside)]
+    fields = [field for field in source.schema.fields if field.name not in (CORRUPT, *pass_through)]
     event_type = as_text(source, columns.event_type) if columns.event_type else F.lit(log.event_type or "event")
     return [
         id_text(source, columns.user_id).alias("user_id"),
@@ -177,7 +179,7 @@ def _mapped(source: DataFrame, log: EventSource, context: Sequence[str], beside:
         (id_text(source, columns.event_id) if columns.event_id else F.lit(None).cast("string")).alias("event_id"),
         (F.col(CORRUPT) if CORRUPT in source.columns else F.lit(None).cast("string")).alias("corrupt"),
         F.struct(*(_orderable(field) for field in fields)).alias("raw"),
-        *beside,
+        *pass_through,
         *([partition_day(source, log.partition).alias("partition_day")] if log.partition else []),
     ]
 

@@ -71,7 +71,7 @@ def _events(arrived: DataFrame, *, config: Config, in_kafka: bool) -> _Checked:
     log, context = config.events.all_sources["events"], config.events.context
     if in_kafka:
         log = log.model_copy(update={"partition": None})
-    rows = with_validity(arrived, log, context, beside=_ARRIVAL)
+    rows = with_validity(arrived, log, context, pass_through=_ARRIVAL)
     rows = rows.withColumns({"at": F.col("event_at"), "row": F.coalesce("corrupt", F.to_json("raw"))})
     context_keys = [F.concat(F.lit(f"{name}="), F.col(f"context_{k}")) for k, name in enumerate(context)]
     record = {

@@ -1,4 +1,4 @@
-"""A standalone cluster of two Workers, each with one core and one declared GPU; drivers run beside the tests."""
+"""A standalone cluster of two Workers, each with one core and one declared GPU; drivers run next to the tests."""
 
 import sys
 from collections.abc import Callable, Iterator

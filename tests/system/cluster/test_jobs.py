@@ -48,7 +48,9 @@ def test_the_pipeline_on_the_cluster_finds_every_job_up_to_date_and_a_space_serv
     config = config_file(log, log, **SMALL)
     pipeline = cluster.run(sys.executable, "-m", "userrep.cli", "pipeline", "--config", config, "--as-of", AS_OF)
     assert pipeline.wait(300) == 0, pipeline.said()
-    stages = [job for job in JOBS if job not in ("monitor_drift", "maintain_tables")]  # those are beside the pipeline
+    stages = [
+        job for job in JOBS if job not in ("monitor_drift", "maintain_tables")
+    ]  # these are not stages of the pipeline
     assert [job for job in stages if f" {job}: up to date (" not in pipeline.said()] == []
     assert "serving space: s001-" in pipeline.said()
 

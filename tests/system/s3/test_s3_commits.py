@@ -35,7 +35,7 @@ def next_commit(tables: Tables, table: TableSchema, ahead: int = 1) -> str:
 
 
 def by(tables: Tables, table: TableSchema = EXPORTS) -> list[str]:
-    """Say what each commit did, the oldest first: WRITE, whoever wrote."""
+    """Return the operation of each commit, the oldest first: WRITE for all writers."""
     done = [commit["operation"] for commit in reversed(DeltaTable(tables.uri(table)).history())]
     return ["WRITE" if what.startswith("Write") else what for what in done]
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 
 
 def truth() -> Truth:
-    """Make rows of three users with an attribute among their features, and another beside them."""
+    """Build rows of three users with one attribute among their features, and another that is not a feature."""
     rows = rows_at_all_dates(3, country=["de", None, "se"])
     found = truth_of([Event(0, 0, PLAN.test[0])], rows, np.eye(3, dtype=np.float32))
     return replace(found, attributes={"age": pa.array(["old", "new", None])})

@@ -55,7 +55,7 @@ def ran_in_parts(job: PoolingJob, tiles: list[Row], profiles: list[Row], sums: p
 def assert_few_rows(
     made: Sequence[pa.RecordBatch], tiles: list[Row], profiles: list[Row], sums: pa.Table, num_parts: int
 ) -> None:
-    """No user has more rows of a chunk and date than there are parts with an item of theirs, and one for old sums."""
+    """Check that a user has one row at most per chunk, date and part with an own item, and one for old sums."""
     items: dict[str, set[str]] = {}
     for user, item in [
         *((row["user_id"], row["item_id"]) for row in tiles),

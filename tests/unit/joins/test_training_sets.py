@@ -1,4 +1,4 @@
-"""Training sets: what is recorded, that the same rows come again, and what is said when they cannot."""
+"""Training sets: what is recorded, that the same rows are returned again, and the errors if they cannot be."""
 
 from dataclasses import replace
 from datetime import date, datetime, timedelta

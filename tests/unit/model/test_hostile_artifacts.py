@@ -1,4 +1,4 @@
-"""Artifacts, maps and checkpoints that are not what was written: refused before use, whoever made the hash fit."""
+"""Artifacts, maps and checkpoints that are not what was written: refused before use, even if the hash matches."""
 
 import json
 import pickle
@@ -52,7 +52,7 @@ def copied(space: Path, folder: Path) -> Path:
 
 
 def refused(read: Callable[[], Any]) -> bool:
-    """Say whether a read was refused, in one line, in seconds, and in no more memory than a small artifact needs."""
+    """Return whether a read was refused, in one line, in seconds, and in no more memory than a small artifact needs."""
     tracemalloc.start()
     begun = time.monotonic()
     error = refusal(read)
@@ -113,8 +113,8 @@ def bloated(header: int, body: bytes = b"") -> bytes:
     return struct.pack("<Q", header) + body
 
 
-def told(**tensors: Any) -> bytes:
-    """Write a header that says of tensors what nobody has checked."""
+def header_of(**tensors: Any) -> bytes:
+    """Return a file whose header describes tensors that it does not have."""
     text = json.dumps(tensors).encode()
     return bloated(len(text), text + b"\0" * 64)
 
@@ -128,13 +128,13 @@ TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         b"", b"\0" * 8, bloated(2**64 - 1), bloated(2**40, b"{}"), bloated(1 << 20, b" " * (1 << 20)), bloated(100,
         b"[" * 100),
         bloated(900_000, b"[" * 900_000), pickle.dumps({"a": 1}), b"PK\x03\x04" + bytes(100), b"\x80\x04" + bytes(100),
-        told(a=TENSOR | {"shape": [2**62]}), told(a=TENSOR | {"shape": [2**40, 2**40]}),
-        told(a=TENSOR | {"data_offsets": [0, 2**60]}),
-        told(a=TENSOR | {"data_offsets": [8, 0]}), told(a=TENSOR | {"data_offsets": [-8, 0]}),
-        told(a=TENSOR | {"dtype": "OBJECT"}),
-        told(a=TENSOR | {"dtype": "BF16", "data_offsets": [0, 4]}), told(a=TENSOR, b=TENSOR), told(a=TENSOR,
-        **{"../a": TENSOR}),
-        told(__metadata__={"a": "b" * 1000}), tensor_bytes({"a": np.full(3, np.nan, np.float32)}),
+        header_of(a=TENSOR | {"shape": [2**62]}), header_of(a=TENSOR | {"shape": [2**40, 2**40]}),
+        header_of(a=TENSOR | {"data_offsets": [0, 2**60]}),
+        header_of(a=TENSOR | {"data_offsets": [8, 0]}), header_of(a=TENSOR | {"data_offsets": [-8, 0]}),
+        header_of(a=TENSOR | {"dtype": "OBJECT"}),
+        header_of(a=TENSOR | {"dtype": "BF16", "data_offsets": [0, 4]}), header_of(a=TENSOR, b=TENSOR),
+        header_of(a=TENSOR, **{"../a": TENSOR}),
+        header_of(__metadata__={"a": "b" * 1000}), tensor_bytes({"a": np.full(3, np.nan, np.float32)}),
     ],
     ids=range(21),
 )  # fmt: skip

@@ -140,7 +140,7 @@ def test_the_stability_of_columns_is_that_of_their_histograms(spark: SparkSessio
     p, q = (np.maximum(share, 1e-4) for share in shares)
     assert found["x"] == pytest.approx(((p - q) * np.log(p / q)).sum(), rel=0.02)
     assert found["y"] == 0
-    assert found["has"] > 5  # a flag of 95 % that is nobody's any more
+    assert found["has"] > 5  # a flag that falls from 95 % of users to none
     assert indices(rows[1], rows[1])["x"] == 0
 
 

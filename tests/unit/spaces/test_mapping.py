@@ -1,4 +1,4 @@
-"""Maps between spaces: what a planted one looks like when it is fitted, and how agreement is told."""
+"""Maps between spaces: the fit of a planted map, and the measure of agreement."""
 
 import numpy as np
 import pytest

@@ -110,7 +110,7 @@ def test_a_change_that_never_gets_its_turn_ends(tables: Tables, monkeypatch: pyt
 
 
 def promote_at_once(root: str, space_id: str, together: Any) -> str:
-    """Promote a space once every contender has looked at the registry; return who won, or what was said."""
+    """Promote a space once all contenders have read the registry; return the winner or the error."""
     first = [True]
 
     def transition(known: Registry) -> Registry:

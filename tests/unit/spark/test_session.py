@@ -1,4 +1,4 @@
-"""The session: Delta is there, times are UTC, and what is missing is told."""
+"""The session: Delta works, times are UTC, and errors name what is missing."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -16,7 +16,7 @@ def test_work_counts_from_when_it_is_asked_for(spark: SparkSession) -> None:
     work = SparkWork(spark)
     assert set(work.found().values()) == {0}
     spark.range(1000, numPartitions=2).repartition(3).count()
-    time.sleep(0.5)  # Spark counts beside the driver
+    time.sleep(0.5)  # Spark counts asynchronously
     found = work.found()
     assert 0 < found["task_seconds"] < 60
     assert 100 < found["shuffle_bytes"] < 100_000

@@ -1,4 +1,4 @@
-"""Delta tables beside Spark: ledgers, files that tasks write, and their commits, as Spark sees them."""
+"""Delta tables without Spark: ledgers, files that tasks write, and their commits, as Spark sees them."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

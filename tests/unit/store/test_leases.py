@@ -184,7 +184,7 @@ def test_of_many_that_begin_at_once_one_gets_the_lease(tables: Tables) -> None:
             end.wait()
             return False
         except BaseException:
-            end.abort()  # nobody waits for this one
+            end.abort()  # the others must not wait for this thread
             raise
 
     with ThreadPoolExecutor(6) as pool:

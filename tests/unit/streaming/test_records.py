@@ -56,7 +56,7 @@ def test_events_are_recorded_with_their_context_and_judged_by_the_clock(spark: S
     assert (record.kind, record["at"], record.item_id, record.weight) == ("event", MORNING, "i", 2.0)
     assert sorted(record.words) == ["device=tv", "os=(null)"]
     assert (record.event_id, record.registered_at, record.attributes) == (None, None, None)
-    assert record.raw is not None  # without ids, copies are told apart by all columns
+    assert record.raw is not None  # without ids, copies are recognized by all columns
 
 
 def test_picks_and_registrations_are_recorded_next_to_events(spark: SparkSession, tmp_path: Path) -> None:

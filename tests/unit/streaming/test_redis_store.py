@@ -1,4 +1,4 @@
-"""The online store, on a real Redis: the newest vector wins, whoever writes it and in which order."""
+"""The online store, on a real Redis: the newest vector wins, for any writer and order of writes."""
 
 import itertools
 import threading

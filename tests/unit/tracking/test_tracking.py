@@ -40,7 +40,7 @@ from userrep.tracking.target import tracking_target
 pytestmark = pytest.mark.default
 
 REPOSITORY = Path(__file__).parents[3]
-AWAY = "http://somebody:hush@127.0.0.1:9"  # the port of `discard`, where nobody listens
+AWAY = "http://somebody:hush@127.0.0.1:9"  # the port of `discard`, on which no server listens
 CURVE = [
     {"epoch": epoch, "train_loss": 3.0 / epoch, "valid_loss": 2.0 / epoch, "valid_users_loss.behaviour_7d": 1 / epoch}
     for epoch in (1, 2, 3)

@@ -1,4 +1,4 @@
-"""Exports: the same snapshot gives the same bytes, others can read them, and one that was killed is in nobody's way."""
+"""Exports: the same snapshot gives the same bytes, other tools can read them, and a killed export blocks no other."""
 
 import hashlib
 import json

@@ -82,7 +82,7 @@ def _contained_launcher() -> Iterator[None]:
     """Keep Horovod's launcher from changing signal handlers and from printing tracebacks.
 
     Its signal handlers would stay installed and disable Ctrl-C. When a rank dies, its threads print tracebacks of lost
-    connections and of the Spark job that the launcher itself cancelled.
+    connections and of the Spark job that the launcher itself canceled.
     """
     excepthook = threading.excepthook
 

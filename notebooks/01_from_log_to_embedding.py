@@ -2,24 +2,24 @@
 # MAGIC %md
 # MAGIC # 1 · From a log to an embedding
 # MAGIC
-# MAGIC Somewhere there is a log: *this user did this with that item at this time*. By the end of this notebook every
-# MAGIC user in it is a point in a space of a few dozen numbers, published with a date on it, so that any team can
-# MAGIC train on it without a feature pipeline of its own.
+# MAGIC You have an event log: *this user did this with that item at this time*. At the end of this notebook, every
+# MAGIC user in the log has an embedding, a vector of a few dozen numbers. It is published with a date, so any team
+# MAGIC can train models on it without a feature pipeline of its own.
 # MAGIC
-# MAGIC On the way we look at what each stage leaves behind:
+# MAGIC On the way, we look at the output of each stage:
 # MAGIC
 # MAGIC     event log ──> activity tiles ──> item vectors ──> user features ──> autoencoder ──> snapshots
 # MAGIC
-# MAGIC **Where it runs.** On Databricks with userrep's wheel on the cluster, in Jupyter, or as `python
-# MAGIC notebooks/01_from_log_to_embedding.py --root build/notebooks`. The next cell's settings are widgets on
-# MAGIC Databricks, else options of the script or variables such as `USERREP_ROOT`:
+# MAGIC **Where it runs.** On Databricks with the userrep wheel on the cluster, in Jupyter, or as `python
+# MAGIC notebooks/01_from_log_to_embedding.py --root build/notebooks`. The settings in the next cell are widgets on
+# MAGIC Databricks; elsewhere, set them by options of the script or by variables such as `USERREP_ROOT`:
 # MAGIC
 # MAGIC | setting | meaning |
 # MAGIC | --- | --- |
 # MAGIC | `config` | your configuration file; on Databricks it names `catalog` and `schema`. Empty: a log is generated |
-# MAGIC | `as_of` | the date to embed, `YYYY-MM-DD`. Empty: the day after the log's last |
-# MAGIC | `root` | where the generated log and its tables go |
-# MAGIC | `users` | how many users to generate |
+# MAGIC | `as_of` | the as-of date to embed, `YYYY-MM-DD`. Empty: the day after the last day of the log |
+# MAGIC | `root` | the folder of the generated log and its tables |
+# MAGIC | `users` | the number of users to generate |
 
 # COMMAND ----------
 
@@ -50,18 +50,17 @@ plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.ri
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## A log to work on
+# MAGIC ## The example log
 # MAGIC
-# MAGIC Without a log of yours, here is one of a music service that does not exist: plays, saves and skips over a
-# MAGIC hundred days. Its users have tastes that drift, its items come and go, and it has the faults of real logs:
-# MAGIC rows that come twice, rows that come late, rows with nulls where there should be none, and one user who never
-# MAGIC sleeps.
+# MAGIC If you do not set `config`, the next cell generates the log of a fictitious music service: plays, saves and
+# MAGIC skips over a hundred days. Tastes drift, and items come and go. The log has the faults of real logs:
+# MAGIC duplicate rows, late rows, rows with nulls in required columns, and one bot that is active around the clock.
 
 # COMMAND ----------
 
 EXAMPLE = {
     "windows_days": [7, 28],
-    "history_days": 0,  # the log is too short for one
+    "history_days": 0,  # the log is too short for a history
     "item_vectors": {"behaviour": {"kind": "als", "dim": 24}, "content": {"kind": "text", "dim": 24}},
     "model": {"latent_dim": 48},
     "training": {"as_ofs": {"until": "2024-02-28"}, "future_days": [7], "num_shards": 2, "batch_size": 128},
@@ -72,7 +71,7 @@ EXAMPLE = {
 
 
 def example_config() -> dict:
-    """Configure the generated log: where it is, seen from the file, and which of its columns mean what."""
+    """Return the configuration of the generated log, with paths relative to the file."""
     columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", "event_id": "event_id"}
     more = {"event_type": "event_type", "weight": "weight", "context": ["device"]}
     return {
@@ -90,7 +89,7 @@ if not config_file:
     Path(root).mkdir(parents=True, exist_ok=True)
     Path(config_file).write_text(yaml.safe_dump(example_config(), sort_keys=False), encoding="utf-8")
 config = load_config(config_file)
-spark = get_session(config.spark.master, config.spark.conf)  # a notebook's own session, where there is one
+spark = get_session(config.spark.master, config.spark.conf)  # the notebook's own session, if there is one
 if not SETTINGS["config"]:
     num_users, first_day = int(SETTINGS["users"]), date(2024, 1, 15)
     spec = LogSpec(num_users, num_items=240, first_day=first_day, num_days=100, events_per_user_day=1.0, seed=11)
@@ -99,9 +98,9 @@ if not SETTINGS["config"]:
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC A configuration says where the log is and what its columns mean; nothing is copied or renamed. The rest has
-# MAGIC defaults, which our log is a little small for. A wrong key or a missing column is told in one line with its
-# MAGIC cure, before any long work.
+# MAGIC The configuration names the log and maps its columns. Nothing is copied or renamed. All other keys have
+# MAGIC defaults; we override some, because the log is small. An unknown key or a missing column is reported in one
+# MAGIC line with the fix, before any long work starts.
 
 # COMMAND ----------
 
@@ -110,12 +109,11 @@ print(Path(config_file).read_text(encoding="utf-8"))
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Run it
+# MAGIC ## Run the pipeline
 # MAGIC
-# MAGIC One object has all stages. Each looks at the tables, does what is missing, and writes rows first and then one
-# MAGIC commit that makes them count; so a run that was killed is run again, and one that is up to date costs next to
-# MAGIC nothing. Run this cell twice to see that. The progress goes to stderr; the table says what each stage did and
-# MAGIC why.
+# MAGIC One object runs all stages. Each stage checks the tables, builds what is missing and then makes its rows
+# MAGIC visible by one commit. So you can re-run a killed run, and a run that is up to date costs almost nothing. Run
+# MAGIC the next cell twice to see that. Progress goes to stderr. The table shows what each stage did, and why.
 
 # COMMAND ----------
 
@@ -130,11 +128,11 @@ show_table(pd.DataFrame(stages, columns=["stage", "outcome", "rows", "why"]).set
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Activity tiles: what anybody did on a day
+# MAGIC ## Activity tiles: what users did each day
 # MAGIC
-# MAGIC A tile is a day, a user, an item and a type of event: how often, with what weight, when last. There is no
-# MAGIC model in tiles, only cleaned counting, and they are all that later stages read. A day of them is made once,
-# MAGIC and again only if that day's rows in the log have changed.
+# MAGIC A tile is one row per day, user, item and event type: the number of events, their weight and the time of the
+# MAGIC last one. Tiles involve no model, only cleaned counts, and all later stages read tiles instead of the log. A
+# MAGIC day of tiles is built once, and again only if the rows of that day change in the log.
 
 # COMMAND ----------
 
@@ -167,21 +165,19 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC On the right is what every log looks like: a few users do most of it. The bar on its own, far out, is the user
-# MAGIC who never sleeps. Sums over windows must be exact and cheap for all of them, and one such user must not hold
-# MAGIC up a task.
+# MAGIC The right chart has the shape of most logs: a few users cause most events. The separate bar on the far right
+# MAGIC is the bot. Window sums must be exact and cheap for all users, and one heavy user must not hold up a task.
 # MAGIC
-# MAGIC ## Item vectors: what belongs together
+# MAGIC ## Item vectors: which items are alike
 # MAGIC
-# MAGIC Every item gets a vector per *modality*. **Behaviour** comes from who used what (ALS on implicit feedback);
-# MAGIC **content** from what the items say of themselves (titles, or vectors of your own). They know no future: there
-# MAGIC is a version for every four weeks, fitted on the events before it alone, and a user's features on a day use
-# MAGIC the version that was there on that day. Trained once at the log's end, they would tell training rows what
-# MAGIC happens next.
+# MAGIC Every item gets one vector per *modality*. **Behaviour** comes from usage (ALS on implicit feedback),
+# MAGIC **content** from descriptions of the items (titles, or vectors of your own). Item vectors never see the
+# MAGIC future. Every four weeks, a new version is fitted only on earlier events, and features on a date use the
+# MAGIC newest version of that date. A single fit at the end of the log would leak the future into training rows.
 # MAGIC
-# MAGIC Below are the items, laid out by t-SNE so that near ones stay near, one picture per modality. Colours are the
-# MAGIC same in all: clusters of the first modality's vectors. Where a colour stays together in the other picture too,
-# MAGIC items that are used alike read alike.
+# MAGIC The charts show the items, one chart per modality. t-SNE places similar items close to each other. The colors
+# MAGIC are the same in all charts: they are clusters of the first modality's vectors. If a color also stays together
+# MAGIC in the other chart, items that are used by the same people have similar descriptions.
 
 # COMMAND ----------
 
@@ -193,7 +189,7 @@ modalities = sorted(config.item_vectors)
 
 
 def matrix(column: pd.Series) -> np.ndarray:
-    """Stack a column of vectors, each scaled to length one: what they point at is what counts."""
+    """Stack a column of vectors, each scaled to length one, because only the direction matters."""
     stacked = np.stack(column.to_list())
     return stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
 
@@ -218,12 +214,11 @@ plt.show()
 # MAGIC %md
 # MAGIC ## Features: a user on a date
 # MAGIC
-# MAGIC A row of features is a user as of a date *D*, made of events before *D* 00:00 UTC and nothing later: for each
-# MAGIC window and modality the weighted mean of the vectors of what the user did, and beside them counts, recency,
-# MAGIC times of day and whatever the owner's columns say. What is unknown is flagged as unknown, not made up.
+# MAGIC A row of features describes one user as of a date *D*, and uses only events before *D* 00:00 UTC. For each
+# MAGIC window and modality, it has the weighted mean of the vectors of the user's items. It also has counts,
+# MAGIC recency, times of day and the context columns of the log. Unknown values are flagged, not imputed.
 # MAGIC
-# MAGIC Here is one user on three dates, a week apart. The columns that are lists are shown by their first two
-# MAGIC numbers.
+# MAGIC The table shows one user on three dates, a week apart. Lists are shortened to their first two numbers.
 
 # COMMAND ----------
 
@@ -234,7 +229,7 @@ rows = features.where(F.col("user_id") == someone).orderBy("as_of").toPandas().s
 
 
 def short(value: object) -> object:
-    """Write a list by its first two numbers."""
+    """Shorten a list to its first two numbers."""
     if not isinstance(value, np.ndarray | list):
         return value
     return ", ".join(f"{x:.2f}" for x in value[:2]) + (f" … ({len(value)})" if len(value) > 2 else "")
@@ -247,10 +242,11 @@ show_table(rows.map(short).T)
 # MAGIC %md
 # MAGIC ## The embedding
 # MAGIC
-# MAGIC The encoder has learned to press all of that into few numbers, from which it can tell both the features and
-# MAGIC what the user does in the coming days. Training took half of the features away at random, so that a user
-# MAGIC with half of them has a sensible vector, too. It then was frozen, under the id of its *space*; and of
-# MAGIC every user there is a vector per *snapshot*, a date with a time from which anybody could have had it.
+# MAGIC The encoder compresses these features into fewer numbers. It is trained to predict from them the features and
+# MAGIC what the user does in the following days. Training drops random blocks of features, so users with incomplete
+# MAGIC features get a sensible vector, too. After training, the encoder is frozen as a *space* with an id. It then
+# MAGIC embeds all users in *snapshots*. A snapshot has an as-of date and a time from which it was available to
+# MAGIC consumers.
 
 # COMMAND ----------
 
@@ -264,9 +260,10 @@ show_table(pd.DataFrame(snapshots, columns=columns).set_index("snapshot"))
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC Is anything left in it? The pipeline's last stage is a consumer: will this user be back within seven days? A
-# MAGIC logistic regression on the embedding alone, on dates after the training, beside the same regression on how
-# MAGIC long ago the last visit was, and on the averages that went into the encoder.
+# MAGIC How much information does the embedding keep? The last stage of the pipeline is an example consumer: will
+# MAGIC this user return within seven days? It fits a logistic regression on the embedding, on dates after the
+# MAGIC encoder's training. For comparison, it fits the same regression on the time since the last visit, and on the
+# MAGIC averages that the encoder reads.
 
 # COMMAND ----------
 
@@ -283,10 +280,10 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC That is all. Every night from now on `userrep daily` moves the window sums on by a day, embeds and publishes,
-# MAGIC and nobody trains anything:
+# MAGIC That is all. From now on, run `userrep daily` once a day. It moves the window sums on by one day, embeds all
+# MAGIC users and publishes the snapshot. It trains nothing:
 # MAGIC
 # MAGIC     userrep daily --config build/notebooks/config.yaml --as-of 2024-04-25      # once that day is in the log
 # MAGIC
-# MAGIC Next: **02 · Your own model** joins labels of yours with these vectors, as they were known at each label's
-# MAGIC time.
+# MAGIC Next: **02 · Your own model** joins your labels with these vectors, as they were known at the time of each
+# MAGIC label.

@@ -2,12 +2,11 @@
 # MAGIC %md
 # MAGIC # 2 · Your own model
 # MAGIC
-# MAGIC You have a question about users, labels for it, and no wish to build features. This notebook goes from labels
-# MAGIC to a model in production: the join that knows what could have been known when, a training set that can be made
-# MAGIC again, a model that stays on the space it was trained on, and the scores of everyone.
+# MAGIC You have labels for a question about users and do not want to build features. This notebook goes from labels
+# MAGIC to a model in production. It shows the point-in-time join, a reproducible training set, a model that stays on
+# MAGIC the space it was trained on, and scores for all users.
 # MAGIC
-# MAGIC It goes on where notebook 1 ended. Settings: `config`, the configuration file that the embedding was made
-# MAGIC with.
+# MAGIC It continues notebook 1. Settings: `config`, the configuration file of that run.
 
 # COMMAND ----------
 
@@ -53,12 +52,12 @@ print(f"serving: {space.space_id}, trained on what was before {space.trained_unt
 # MAGIC %md
 # MAGIC ## Labels
 # MAGIC
-# MAGIC Ours is a campaign for those who are about to get going: **will this user be active on three or more of the
-# MAGIC next seven days?** Your labels come from wherever they come from. What the join wants of them is a user and a
-# MAGIC *time*: the moment at which the model would have been asked. To make that matter, ours are asked at noon of
-# MAGIC all kinds of days.
+# MAGIC Our example is a campaign for users who are about to become active: **will this user be active on three or
+# MAGIC more of the next seven days?** Your labels can come from any source. The join needs a user and a *time* for
+# MAGIC each label: the moment at which the model would have been asked. Our labels are asked at noon, on all days of
+# MAGIC the week.
 # MAGIC
-# MAGIC We ask it of users with an event in the four weeks before; each is asked once a week.
+# MAGIC We ask about users with an event in the four weeks before, once a week per user.
 
 # COMMAND ----------
 
@@ -100,11 +99,11 @@ print(f"{labels.count():,} labels, {labels.agg(F.avg('label')).first()[0]:.0%} o
 # MAGIC %md
 # MAGIC ## Vectors as they were known
 # MAGIC
-# MAGIC A label of March must not get a vector that has seen April. Each snapshot has a date up to which it has seen
-# MAGIC the log, and a time since when anybody could have had it; a label gets the newest that was there at its time.
-# MAGIC The pipeline has made the few snapshots that its own consumer needed. For ours we want one a week since the
-# MAGIC end of the training, as if each had been made on time: a *backfill*. It reads the tiles once for all dates, and
-# MAGIC skips what is there.
+# MAGIC A label from March must not get a vector that has seen April. Each snapshot has an as-of date, up to which it
+# MAGIC has seen the log, and a time from which consumers could have had it. A label gets the newest snapshot that
+# MAGIC was available at its time. The pipeline built only the few snapshots that its example consumer needed. We
+# MAGIC want one per week since the end of training, as if each had been published on time: a *backfill*. It reads
+# MAGIC the tiles once for all dates and skips snapshots that exist.
 
 # COMMAND ----------
 
@@ -116,11 +115,12 @@ print("labels by what became of them:", num_by_status(joined))
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC `found` is what one hopes for. `not_in_snapshot` would be users whom the snapshot did not know yet,
-# MAGIC `no_snapshot_yet` labels from before the first: they have no vector, and are not given somebody else's.
-# MAGIC (`docs/joins.md` has them all.)
+# MAGIC `found` is the status to hope for. `not_in_snapshot` means that the snapshot does not contain the user,
+# MAGIC `no_snapshot_yet` that the label is earlier than the first snapshot. These labels get no vector.
+# MAGIC (`docs/joins.md` lists all statuses.)
 # MAGIC
-# MAGIC Seen from above, the join is a staircase. No dot lies above the line, on which a label would see its own day:
+# MAGIC Plotted over time, the join is a staircase. A dot above the line would be a label that sees its own day;
+# MAGIC there is none:
 
 # COMMAND ----------
 
@@ -137,11 +137,12 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## A training set that can be made again
+# MAGIC ## A reproducible training set
 # MAGIC
-# MAGIC Register as a *consumer*, once: a name and who to ask. From then on nobody takes the space away from under
-# MAGIC your model without your being ready (notebook 4 is about that). A *training set* is the join and a record of
-# MAGIC which snapshots went into it; these are kept, and `read_training_set` gives the same rows next year.
+# MAGIC Register as a *consumer* once, with a name and a contact. From then on, the space of your model cannot be
+# MAGIC replaced before you declare that you are ready (see notebook 4). A *training set* is the joined rows plus a
+# MAGIC record of the snapshots that they came from. These snapshots are kept, so `read_training_set` returns the
+# MAGIC same rows next year.
 
 # COMMAND ----------
 
@@ -153,12 +154,12 @@ print(f"{rows.count():,} rows of training set {training_set_id(rows)}")
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Train, and look ahead
+# MAGIC ## Train and test
 # MAGIC
-# MAGIC Time decides what is training and what is test, and between the two we leave the horizon out: a training label
-# MAGIC must not look into the days that the test begins with. The model is a logistic regression, on the embedding
-# MAGIC and nothing else. Beside it stands the same regression on what anybody would try first, known on the same
-# MAGIC dates: events of the longest window, and days since the last one.
+# MAGIC The rows are split by time into training and test. The gap between the two is the horizon, so no training
+# MAGIC label looks into the days of the test. The model is a logistic regression on the embedding alone. For
+# MAGIC comparison, we fit the same regression on an obvious baseline, known on the same dates: events in the longest
+# MAGIC window, and days since the last one.
 
 # COMMAND ----------
 
@@ -188,14 +189,14 @@ print(f"test AUC on {scored.count():,} labels: embedding {auc.evaluate(scored):.
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC An AUC does not buy a campaign. Two questions that do: of all who will have a busy week, how many are among
-# MAGIC those whom we write to (left)? And is a score of 30 % three in ten (right)?
+# MAGIC An AUC does not decide whether a campaign pays. Two other questions do. Of all users with a busy week, how
+# MAGIC many are among those we write to (left)? And does a score of 30 % mean three in ten (right)?
 
 # COMMAND ----------
 
 
 def sampled(frame, most: int = 20_000) -> pd.DataFrame:
-    """Bring labels and scores of at most so many rows to this machine."""
+    """Collect the labels and scores of up to ``most`` rows."""
     return frame.select("label", vector_to_array("probability")[1].alias("score")).limit(most).toPandas()
 
 
@@ -221,15 +222,15 @@ plt.show()
 # MAGIC %md
 # MAGIC ## Into production
 # MAGIC
-# MAGIC The saved pipeline holds its join, and the join holds the space: whatever is promoted later, this model goes
-# MAGIC on reading vectors that it understands. Scoring is the same call as training, with now for a time. Nobody has
-# MAGIC built a feature.
+# MAGIC The saved pipeline includes its join, and the join includes the space. So the model keeps reading vectors it
+# MAGIC understands, even after another space is promoted. Scoring is the same call as training, with the current
+# MAGIC time as the label time. No feature had to be built.
 
 # COMMAND ----------
 
 home = f"{tables.artifacts_root}/artifacts/consumers/busy_week"
 model.write().overwrite().save(f"{home}/{space.space_id}")
-labels.write.mode("overwrite").parquet(f"{home}/labels")  # for whoever asks later what the model was trained for
+labels.write.mode("overwrite").parquet(f"{home}/labels")  # for later comparisons of models
 declare_ready(tables, "busy_week", space.space_id)
 
 saved = PipelineModel.load(f"{home}/{space.space_id}")
@@ -241,11 +242,11 @@ show_table(scores.orderBy(F.desc("score"), "user_id").limit(5).toPandas())
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Encode somebody yourself
+# MAGIC ## Encode users yourself
 # MAGIC
-# MAGIC The encoder is yours to use as well: as a UDF over rows of features, in DataFrames and SQL, and without Spark
-# MAGIC in a service. All ways give the published vectors, to the last bit. So "what if" is one line: here the vectors
-# MAGIC of users as they are, encoded anew, and of somebody of whom nothing is known.
+# MAGIC You can use the encoder directly: as a UDF on rows of features, in DataFrames and SQL, or without Spark in a
+# MAGIC service. All ways give the published vectors, to the bit. This makes what-if questions easy. Here we encode
+# MAGIC some users again, and one user about whom nothing is known.
 
 # COMMAND ----------
 
@@ -263,4 +264,4 @@ print(f"somebody of whom nothing is known: {len(nobody)} numbers, the first thre
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC Next: **03 · Look into a space**: who is near whom, what a map of users looks like, and how it moves.
+# MAGIC Next: **03 · Look into a space**: similar users, a map of users, and how both change over time.

@@ -2,12 +2,12 @@
 # MAGIC %md
 # MAGIC # 3 · Look into a space
 # MAGIC
-# MAGIC An embedding that nobody has looked at is a rumour. Three looks at one: who is near whom, what a map of all
-# MAGIC users shows, and how both move from week to week. None of them replaces `userrep evaluate`, which measures;
-# MAGIC they are for finding out what there is to be measured.
+# MAGIC Look at an embedding before you trust it. This notebook does so in three ways: which users are close to each
+# MAGIC other, what a map of all users shows, and how both change from week to week. It does not replace `userrep
+# MAGIC evaluate`, which measures quality; it helps you find out what to measure.
 # MAGIC
-# MAGIC It goes on where notebook 2 ended, whose weekly snapshots it uses. Settings: `config`, the configuration file
-# MAGIC that the embedding was made with.
+# MAGIC It continues notebook 2 and uses its weekly snapshots. Settings: `config`, the configuration file of that
+# MAGIC run.
 
 # COMMAND ----------
 
@@ -50,9 +50,9 @@ print(
 # MAGIC %md
 # MAGIC ## A sample of users
 # MAGIC
-# MAGIC Snapshots lie in the order of a hash of the user's id. The first so many of that order are a fair sample, the
-# MAGIC same on every date, which is what one wants for a look at movement; and whatever the number of users, this
-# MAGIC machine holds no more than that.
+# MAGIC Snapshots are sorted by a hash of the user id, so their first users are a random sample. It consists of the
+# MAGIC same users on every date, which we need to measure movement. The sample also limits the memory on this
+# MAGIC machine, for any number of users.
 
 # COMMAND ----------
 
@@ -80,9 +80,9 @@ print(f"{z.shape[0]:,} users, {z.shape[1]} numbers each")
 # MAGIC %md
 # MAGIC ## What users are like, without the embedding
 # MAGIC
-# MAGIC To see whether near users are alike one has to know what *alike* is, and not from the embedding. So we sort
-# MAGIC the items into a few kinds, by their own vectors, and count for each user of which kinds the events of the
-# MAGIC last four weeks were. A kind is called by the word that its titles have and the others' don't.
+# MAGIC To check whether close users are *alike*, we need a definition that does not use the embedding. We cluster
+# MAGIC the items into a few kinds by their own vectors. Then we count for each user the events of the last four
+# MAGIC weeks by kind. A kind is named by the word that is most typical of its titles.
 
 # COMMAND ----------
 
@@ -129,10 +129,10 @@ show_table(
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Neighbours
+# MAGIC ## Neighbors
 # MAGIC
-# MAGIC Nearness is the cosine. Take somebody with a clear taste, the ten users nearest to them in the whole sample,
-# MAGIC and for comparison a few at random: each line is a user, and darker is a larger share of their events.
+# MAGIC We measure closeness by the cosine. We pick a user with a clear taste, the ten closest users in the sample,
+# MAGIC and for comparison a few random ones. Each row is a user; darker means a larger share of the user's events.
 
 # COMMAND ----------
 
@@ -157,7 +157,7 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC One example proves nothing, and pictures of examples less. Over everybody in the sample who did anything:
+# MAGIC One example proves nothing. This is the result for all users in the sample with recent events:
 
 # COMMAND ----------
 
@@ -171,10 +171,10 @@ print(f"of ten neighbours, {agree:.0%} have the same leading kind; of ten at ran
 # MAGIC %md
 # MAGIC ## A map
 # MAGIC
-# MAGIC t-SNE lays the users out so that neighbours stay neighbours. Believe its islands and their insides; distances
-# MAGIC between islands, their sizes and their shapes mean nothing. Left, each user in the colour of the leading kind;
-# MAGIC right, the same map by how much they did. An embedding is of both: what somebody likes, and how they are with
-# MAGIC us.
+# MAGIC t-SNE places users so that neighbors stay neighbors. You can trust its islands and what is close within them.
+# MAGIC The distances between islands, their sizes and their shapes mean nothing. Left: each user in the color of the
+# MAGIC leading kind. Right: the same map, colored by activity. The embedding encodes both: what users like and how
+# MAGIC active they are.
 
 # COMMAND ----------
 
@@ -204,13 +204,13 @@ plt.show()
 # MAGIC %md
 # MAGIC ## Movement
 # MAGIC
-# MAGIC The encoder is frozen, so within a space a user moves only because they do something else. How far does one
-# MAGIC get in a week, or in six? Each user is compared with themselves on earlier snapshots, and with somebody else
-# MAGIC for scale.
+# MAGIC The encoder is frozen. So within a space, a user's vector changes only because the user's behavior changes.
+# MAGIC How far does a vector move in one week, or in six? We compare each user with the same user on earlier
+# MAGIC snapshots, and with another user for scale.
 
 # COMMAND ----------
 
-by_date = {snapshot.as_of: sample_of(snapshot) for snapshot in snapshots}  # of several revisions, the newest
+by_date = {snapshot.as_of: sample_of(snapshot) for snapshot in snapshots}  # the newest revision of each date
 ages, middle, low, high = [], [], [], []
 for as_of, vectors in by_date.items():
     both = users.index.intersection(vectors.index)
@@ -234,11 +234,11 @@ plt.show()
 # MAGIC %md
 # MAGIC ## Drift
 # MAGIC
-# MAGIC People move; populations should not, at least not overnight. If they do, either the world has changed or the
-# MAGIC log has, and the second is the likelier one. `monitor_drift` compares each snapshot with the one before: in
-# MAGIC production every night, between embedding and publishing, where it can stop a bad night (`docs/drift.md`).
-# MAGIC Here for the last weeks. Each metric is drawn over its limit for a warning, so that all lines should stay
-# MAGIC below one.
+# MAGIC Single users change; a population should not, at least not overnight. If it does, either the world has
+# MAGIC changed or the log has. A change in the log is more likely. `monitor_drift` compares each snapshot with the
+# MAGIC previous one. In production, it runs every day between embedding and publishing, where it can block a bad
+# MAGIC snapshot (`docs/drift.md`). Here we run it for the last weeks. The chart shows each metric relative to its
+# MAGIC warning limit, so all lines should stay below one.
 
 # COMMAND ----------
 
@@ -267,8 +267,8 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC Where a line is above, the next question is *which part of it*. Each metric is also kept by dimension or
-# MAGIC input, so that one can see which of them it was. The inputs whose distribution moved most on the last date:
+# MAGIC If a line exceeds one, the next question is *which part* changed. Each metric is also stored by dimension or
+# MAGIC input. These are the inputs whose distribution changed most on the last date:
 
 # COMMAND ----------
 
@@ -283,5 +283,4 @@ show_table(
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC Next: **04 · Retrain and promote**: a second space beside this one, and how consumers get there without an
-# MAGIC outage.
+# MAGIC Next: **04 · Retrain and promote**: how to train a second space and move consumers to it without an outage.

@@ -2,16 +2,16 @@
 # MAGIC %md
 # MAGIC # 4 · Retrain and promote
 # MAGIC
-# MAGIC One day the embedding is to be trained anew: there is more log, or a better recipe. The trouble with a new
-# MAGIC embedding is that its numbers mean something else. A model that was trained on the old ones makes nothing of
-# MAGIC the new, and does not complain. It just gets worse.
+# MAGIC At some point you will retrain the embedding, because the log is longer or the recipe better. The numbers of
+# MAGIC a new embedding have a different meaning. A model that was trained on the old embedding cannot use the new
+# MAGIC one, but does not fail. It just gets worse.
 # MAGIC
-# MAGIC So every training is a *space* of its own, vectors of two spaces never meet, and what serves changes by one
-# MAGIC commit, once everybody who follows is ready. This notebook does it once, with three kinds of consumers: one
-# MAGIC that follows, one that stays, and one that has no time.
+# MAGIC So every training creates a *space* of its own, vectors of two spaces are never mixed, and one commit changes
+# MAGIC the serving space once all consumers that follow it are ready. This notebook shows a promotion with three
+# MAGIC kinds of consumers: one that follows the serving space, one that pins its space, and one that has no time to
+# MAGIC retrain.
 # MAGIC
-# MAGIC It goes on where notebook 3 ended. Settings: `config`, the configuration file that the embedding was made
-# MAGIC with.
+# MAGIC It continues notebook 3. Settings: `config`, the configuration file of that run.
 
 # COMMAND ----------
 
@@ -49,7 +49,7 @@ tables = open_tables(config, spark)
 
 
 def show_registry() -> None:
-    """Show who uses what: a line per space, then a line per consumer."""
+    """Show a row per space, then a row per consumer."""
     registry = read_registry(tables)
     used = registry.spaces_in_use()
     spaces = [(of.space_id, of.state, of.trained_until, used.get(of.space_id, "-")) for of in registry.spaces]
@@ -63,11 +63,11 @@ def show_registry() -> None:
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Who is there
+# MAGIC ## Consumers
 # MAGIC
-# MAGIC `busy_week` of notebook 2 *follows* what serves. Let there be another team, `mail`, that will not touch its
-# MAGIC model before the summer: it *pins* the space that it was trained on. `return_propensity` is the example
-# MAGIC consumer that each pipeline trains.
+# MAGIC `busy_week` of notebook 2 *follows* the serving space. We add another team, `mail`, that will not change its
+# MAGIC model before the summer: it *pins* the space that the model was trained on. `return_propensity` is the
+# MAGIC example consumer that each pipeline trains.
 
 # COMMAND ----------
 
@@ -81,9 +81,10 @@ show_registry()
 # MAGIC %md
 # MAGIC ## Train a second space
 # MAGIC
-# MAGIC The same configuration, with one more week to learn from. `retrain=True` says that it is to be a new space,
-# MAGIC although one is there. It is embedded on the dates of the one that serves, so that both have the same history,
-# MAGIC and goes through the same gates. While this runs, everybody's joins give what they gave before.
+# MAGIC We use the same configuration with one more week of training data. `retrain=True` requests a new space
+# MAGIC although one exists. The new space is embedded on the dates of the serving space, so both have the same
+# MAGIC history, and it passes the same gates. While this runs, the joins of all consumers return the same rows as
+# MAGIC before.
 
 # COMMAND ----------
 
@@ -98,10 +99,10 @@ show_registry()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## What a promotion would do
+# MAGIC ## Preview a promotion
 # MAGIC
-# MAGIC The new space is *ready*: its snapshots are published, and nothing serves them. One can look ahead before one
-# MAGIC leaps; and whoever leaps too early is stopped, with the name of whom to talk to.
+# MAGIC The new space is *ready*: its snapshots are published, but it does not serve yet. You can preview a
+# MAGIC promotion. A promotion that is too early is refused, and the error names the consumers that are not ready.
 
 # COMMAND ----------
 
@@ -117,12 +118,12 @@ except PromotionRefusedError as refused:
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Two spaces, one population
+# MAGIC ## Compare the two spaces
 # MAGIC
-# MAGIC How different are they, really? Each training makes coordinates of its own, but what both encode is mostly the
-# MAGIC same: a linear map carries nearly all of it over. `diff_spaces` (`userrep spaces diff`) fits that map on users
-# MAGIC that both have embedded, judges it on users it has not seen, and says what an existing model loses that goes
-# MAGIC on through it.
+# MAGIC How different are the spaces? Each training has its own coordinates, but both encode mostly the same
+# MAGIC information, and a linear map transfers nearly all of it. `diff_spaces` (`userrep spaces diff`) fits this map
+# MAGIC on users of both spaces and evaluates it on other users. It also reports how much an existing model loses if
+# MAGIC it continues through the map.
 
 # COMMAND ----------
 
@@ -134,10 +135,10 @@ print("\n".join(diff_lines(diff)).replace(own.folder, "busy_week"))
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC Number by number it looks like this: for each place in the vector, how well does the new space's number go
-# MAGIC along with the old space's? As they are, the vectors agree in some places and not in others (a space is laid
-# MAGIC along its main directions, which two trainings share in part), and nothing tells a model which. Through the
-# MAGIC map they agree everywhere that matters.
+# MAGIC The chart compares the spaces dimension by dimension: how strongly does each number of the new vector
+# MAGIC correlate with the same number of the old one? Without the map, some dimensions agree and others do not, and
+# MAGIC a model cannot know which. (The dimensions of a space are ordered by its main directions, which two trainings
+# MAGIC share in part.) With the map, all important dimensions agree.
 
 # COMMAND ----------
 
@@ -165,14 +166,14 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Getting ready
+# MAGIC ## Prepare a consumer
 # MAGIC
-# MAGIC `busy_week` trains its model anew on the other space, on the labels since that space was trained. That takes as
-# MAGIC long as the training of a logistic regression takes. Then it says so.
+# MAGIC `busy_week` trains its model again on the new space, with the labels since that space was trained. This takes
+# MAGIC only as long as fitting a logistic regression. Then it declares that it is ready.
 # MAGIC
-# MAGIC A team that has no time can go on with the model it has: `setMappedFrom` lets the old model's join read the
-# MAGIC new space's vectors through the map. We try both on the same test labels, and also what nobody should do: to
-# MAGIC hand the old model the new vectors as they are. Its join would refuse, by name; we go around it.
+# MAGIC A team without time can keep its model: `setMappedFrom` lets the join of the old model read vectors of the
+# MAGIC new space through the map. We evaluate both on the same test labels. We also show what not to do: apply the
+# MAGIC old model to the new vectors as they are. Its join would refuse and name both spaces, so we bypass it.
 
 # COMMAND ----------
 
@@ -195,7 +196,7 @@ scored = {
     "old model, old space": PipelineModel.load(own.folder).transform(test),
     "trained anew, new space": anew.transform(test),
     "old model, new space mapped": mapped.transform(test),
-    "old model, new space as it is": mapped.stages[-1].transform(as_they_are),  # around the join, which would refuse
+    "old model, new space as it is": mapped.stages[-1].transform(as_they_are),  # bypasses the join, which would refuse
 }
 judge = BinaryClassificationEvaluator()
 auc = {name: judge.evaluate(rows) for name, rows in scored.items()}
@@ -213,8 +214,8 @@ plt.show()
 # MAGIC %md
 # MAGIC ## Promote
 # MAGIC
-# MAGIC One commit. Followers move with it, `mail` stays, and both spaces get their snapshot every night for as long
-# MAGIC as somebody needs it.
+# MAGIC Promotion is one commit. Followers move with it, and `mail` stays. Both spaces get a daily snapshot as long
+# MAGIC as a consumer uses them.
 
 # COMMAND ----------
 
@@ -224,8 +225,8 @@ show_registry()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC What did that do to a model in production that nobody has told? Nothing: the saved pipeline of notebook 2 is
-# MAGIC on the space that it was trained on, whatever serves.
+# MAGIC How does the promotion affect a model in production that was not updated? It does not: the saved pipeline of
+# MAGIC notebook 2 stays on the space that it was trained on.
 
 # COMMAND ----------
 
@@ -239,11 +240,11 @@ print(
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## And back
+# MAGIC ## Roll back
 # MAGIC
-# MAGIC If the new space disappoints, there is a way back that no consumer can block, and forward again without asking
-# MAGIC anybody twice. What is not possible is to pull a space away from under somebody: the old one can be retired
-# MAGIC when `mail` has left it.
+# MAGIC If the new space disappoints, you can roll back. No consumer can block that, and you can promote the space
+# MAGIC again without asking followers a second time. But you cannot remove a space that a consumer uses: the old one
+# MAGIC can only be retired after `mail` has left it.
 
 # COMMAND ----------
 
@@ -258,5 +259,5 @@ except UsageError as refused:
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC The same from a terminal: `userrep spaces list`, `diff`, `promote --dry-run`, `promote`, `rollback`, `retire`,
-# MAGIC and `userrep consumers`. `docs/spaces.md` is the page on it.
+# MAGIC The same commands in a terminal: `userrep spaces list`, `diff`, `promote --dry-run`, `promote`, `rollback`,
+# MAGIC `retire`, and `userrep consumers`. See `docs/spaces.md`.

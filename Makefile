@@ -77,9 +77,10 @@ SHARD ?= 1/1
 pair-test: setup  ## run every pair of commands that change tables at the same time: hours; SHARD=1/8 for an eighth of the pairs
 	@SHARD=$(SHARD) $(PYTEST) tests/system/faults/test_pairs.py tests/system/s3/test_s3_pairs.py -vv -s
 
-lint: $(DEV)  ## check formatting and lint
+lint: $(DEV)  ## check formatting, lint and prose
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/python -m tests.prose
 
 types: $(DEV)  ## run mypy, strict on the package
 	@$(BIN)/mypy

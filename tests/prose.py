@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("userrep", "jobs", "benchmarks", "tests", "notebooks", "deploy", "docs", "examples")
 SKIPPED = ("docs/decisions", "tests/prose.py", "tests/unit/test_prose.py")
 
-# A pattern, and what to write instead.
+# A pattern, in any case of letters, and what to write instead.
 RULES = {
     r"\b(whoever|whomever)\b": "name the role (the user, the caller)",
     r"\bnobody\b": "name the role, or use the passive",
@@ -28,7 +28,7 @@ RULES = {
     r"\b(thereof|therein|hereof|herein|whereof)\b": "name the thing",
     r"\bbeside\b": "next to, in addition to",
     r"\btheirs\b": "name the owner",
-    r"\bSays? (whether|which|what|of|how)\b": "Return whether, Return the",
+    r"\b(?-i:Says?) (whether|which|what|of|how)\b": "Return whether, Return the",
     r"\b(is|are|was|were) (told|said)\b": "is reported, is logged",
     r"\bgoes before\b": "takes precedence over",
     r"\bas good as\b": "state the property",
@@ -79,7 +79,7 @@ def findings_in_text(text: str, path: Path, line: int, *, docstring: bool = Fals
     for number, row in enumerate(text.splitlines()):
         prose = NOT_PROSE.sub("", row)
         for pattern, instead in (RULES | DOCSTRING_RULES if docstring and not number else RULES).items():
-            for match in re.finditer(pattern, prose):
+            for match in re.finditer(pattern, prose, re.IGNORECASE):
                 yield Finding(path, line + number, match[0], instead)
 
 

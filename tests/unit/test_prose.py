@@ -64,6 +64,12 @@ def test_code_and_link_targets_on_a_page_are_not_prose(page: str) -> None:
     assert in_markdown(page) == []
 
 
+def test_capitals_matter_only_for_summaries_that_say_something() -> None:
+    assert in_markdown("Nobody reads it.") == [(1, "Nobody")]
+    assert in_python('"""Say which rows stay."""') == [(1, "Say which")]
+    assert in_python('"""The plan, to say which rows stay."""') == []
+
+
 def test_the_text_of_a_link_is_prose() -> None:
     assert in_markdown("[Files beside Spark](files.md)") == [(1, "beside")]
 

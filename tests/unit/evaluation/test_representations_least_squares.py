@@ -16,7 +16,7 @@ pytestmark = pytest.mark.fast
 def by_stacked_least_squares(
     row_I: NDArray[np.float64], item_ID: NDArray[np.float64], zeros: float, ridge: float
 ) -> NDArray[np.float64]:
-    """Minimise the squared errors of items met, of all items from zero, and the ridge, as one overdetermined system."""
+    """Minimize the squared errors of items met, of all items from zero, and the ridge, as one overdetermined system."""
     met = np.flatnonzero(row_I)
     left = [item_ID[met], np.sqrt(zeros) * item_ID, np.sqrt(ridge * len(met)) * np.eye(item_ID.shape[1])]
     right = [row_I[met], np.zeros(len(item_ID)), np.zeros(item_ID.shape[1])]

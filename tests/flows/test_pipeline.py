@@ -192,7 +192,7 @@ def test_exports_are_complete_parquet_with_a_manifest(done: tuple[Pipeline, Conf
     exported = export_item_vectors(work.tables, config, space.lineage_id, AS_OF, str(tmp_path / "i"))
     assert pq.read_table(tmp_path / "i").column_names == ["modality", "item_id", "vector"]
     assert exported["valid_from"] <= AS_OF
-    with pytest.raises(UsageError, match="no features of 2024-01-20"):
+    with pytest.raises(UsageError, match="no features for 2024-01-20"):
         export_features(work.tables, config, space.lineage_id, date(2024, 1, 20), str(tmp_path / "x"))
     with pytest.raises(UsageError, match="has no snapshot of 2024-01-20"):
         export_embeddings(work.tables, config, space, date(2024, 1, 20), str(tmp_path / "x"))

@@ -35,7 +35,7 @@ def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType]
     return None
 
 
-def type_of(frame: DataFrame, name: str) -> T.DataType:
+def type_of(frame: HasSchema, name: str) -> T.DataType:
     """Return the type of a column that exists, as ``check_columns`` has verified."""
     column = find_column(frame.schema, name)
     assert column is not None, name

@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 
 from userrep.config import EventSource, Source
 from userrep.errors import UsageError
-from userrep.sources.columns import as_text, check_columns, find_column, id_text, named, type_of
+from userrep.sources.columns import HasSchema, as_text, check_columns, find_column, id_text, named, type_of
 from userrep.sources.partitions import partition_day
 
 CORRUPT = "_corrupt_record"
@@ -48,7 +48,7 @@ def read_source(
     if like is not None:
         reader = reader.schema(like.schema)  # some files may lack a column, or have it in another type
     if target is not None and (files is not None or "*" in target):
-        reader = reader.option("basePath", _base(target))
+        reader = reader.option("basePath", base_folder(target))
     with readable(source, what):
         if target is None:
             return spark.table(source.path)
@@ -82,7 +82,7 @@ def event_columns(log: EventSource) -> dict[str, str]:
     return columns_by_key | ({"partition.column": log.partition.column} if log.partition else {})
 
 
-def check_events(source: DataFrame, log: EventSource, what: str = "events") -> None:
+def check_events(source: HasSchema, log: EventSource, what: str = "events") -> None:
     """Check that the log has all mapped columns, with suitable types. Raises UsageError with every fault."""
     check_columns(source, event_columns(log), what)
     columns, faults = log.columns, []
@@ -250,7 +250,7 @@ def check_local(path: str, what: str) -> None:
         )
 
 
-def _base(path: str) -> str:
+def base_folder(path: str) -> str:
     """Return the folder below which folder names are read as partition columns."""
     if "*" in path:
         return path.split("*", maxsplit=1)[0].rpartition("/")[0] or "."

@@ -1,0 +1,66 @@
+"""Facts of a log against plain Python on random rows."""
+
+from collections import Counter
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from userrep.config import EventSource
+from userrep.sources.facts import LogFacts, log_facts
+from userrep.sources.sample import Sample
+
+pytestmark = pytest.mark.fast
+
+ROW = st.tuples(
+    st.sampled_from(["u1", "u2", "u3", " ", None]),
+    st.sampled_from(["i1", "i2", "", None]),
+    st.one_of(st.none(), st.integers(0, 240).map(lambda hour: datetime(2024, 5, 1) + timedelta(hours=hour))),
+    st.sampled_from(["e1", "e2"]),
+)
+
+
+def facts_of(rows: list[Any], **columns: str) -> LogFacts:
+    names = ["user_id", "item_id", "event_at", "event_id"]
+    kinds = [pa.string(), pa.string(), pa.timestamp("us"), pa.string()]
+    table = pa.table({n: pa.array(v, k) for n, v, k in zip(names, zip(*rows, strict=True), kinds, strict=True)})
+    mapped = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at", **columns}
+    log = EventSource.model_validate({"path": "log", "columns": mapped})
+    return log_facts(Sample(1, 1, len(rows), True, table, num_unparsable=1), log)
+
+
+@given(st.lists(ROW, min_size=1, max_size=40))
+@settings(deadline=None, max_examples=50)
+def test_facts_are_those_of_plain_python(rows: list[Any]) -> None:
+    facts = facts_of(rows)
+    days = Counter(at.date() for *_, at, _ in rows if at)
+    assert facts.rows_by_day == dict(sorted(days.items()))
+    users = Counter(user for user, *_ in rows if user is not None)
+    assert facts.num_users == len(users)
+    assert facts.num_items == len({item for _, item, *_ in rows} - {None})
+    assert sorted(num for _, num in facts.heaviest) == sorted(users.values())
+    assert facts.num_duplicates == len(rows) - len(set(rows))
+    blank = {
+        key: sum(not (row[k] and str(row[k]).strip()) for row in rows) for k, key in enumerate(("user_id", "item_id"))
+    }
+    blank["event_at"] = sum(at is None for *_, at, _ in rows)
+    assert facts.nulls == {f"columns.{key}": num for key, num in blank.items() if num}
+    bad = [row for row in rows if not all(value and str(value).strip() for value in row[:3])]
+    assert facts.num_rejectable == len(bad) + 1, "and the unparsable line"
+    with_ids = facts_of(rows, event_id="event_id")
+    assert with_ids.num_duplicates == len(rows) - len({(row[3], row[2] and row[2].date()) for row in rows})
+
+
+def test_days_without_events_lie_between_the_first_and_the_last() -> None:
+    rows = [("u", "i", datetime(2024, 5, day), "e") for day in (1, 2, 5)]
+    assert facts_of(rows).days_without_events == [date(2024, 5, 3), date(2024, 5, 4)]
+    assert facts_of([("u", "i", None, "e")]).days_without_events == []
+
+
+def test_columns_that_cannot_be_compared_leave_duplicates_open() -> None:
+    table = pa.table({"u": ["a"], "i": ["b"], "t": [datetime(2024, 5, 1)], "tags": [["x"]]})
+    log = EventSource.model_validate({"path": "log", "columns": {"user_id": "u", "item_id": "i", "event_at": "t"}})
+    assert log_facts(Sample(1, 1, 1, True, table), log).num_duplicates is None

@@ -1,0 +1,81 @@
+"""Which files a path, a folder or a pattern names, and in which format they are."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import event, write_rows
+from userrep.errors import UsageError
+from userrep.sources.listing import detect_format, list_files, spread
+
+pytestmark = pytest.mark.fast
+
+
+def names(path: Path | str) -> list[str]:
+    return [Path(file.path).name for file in list_files(str(path), None, "events")]
+
+
+def test_a_folder_is_read_with_its_folders_but_without_hidden_and_empty_files(tmp_path: Path) -> None:
+    for name in ("a.csv", "b/c.csv", "_SUCCESS", ".a.csv.crc", "_tmp/d.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x,y\n")
+    (tmp_path / "e.csv").touch()
+    assert names(tmp_path) == ["a.csv", "c.csv"]
+
+
+def test_a_star_of_a_pattern_matches_within_a_folder_and_a_matching_folder_is_read_whole(tmp_path: Path) -> None:
+    for name in ("2023.csv", "2024/a.csv", "2024/b/c.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("x,y\n")
+    assert names(f"{tmp_path}/*.csv") == ["2023.csv"]
+    assert names(f"{tmp_path}/2024*") == ["a.csv", "c.csv"]
+
+
+def test_partition_folders_become_values(tmp_path: Path) -> None:
+    write_rows(tmp_path / "dt=2024-05-01" / "shop=a" / "1.parquet", [event("u", "i", "2024-05-01")])
+    assert list_files(str(tmp_path), None, "events")[0].partitions == {"dt": "2024-05-01", "shop": "a"}
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", r"events.path .*: no data files. Name a file, a folder or a pattern"),
+        ("nowhere", r"events.path .*nowhere: does not exist"),
+        ("*.csv", r"events.path .*\*.csv: no data files"),
+    ],
+)
+def test_a_path_without_files_is_refused(tmp_path: Path, path: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        names(f"{tmp_path}/{path}")
+
+
+def test_a_store_that_pyarrow_does_not_know_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"events.path nosuch://b/x: cannot be listed without Spark \(Unrecognized"):
+        names("nosuch://b/x")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.parquet", b"PAR1", "parquet"), ("a.jsonl", b"{}", "json"), ("a.csv.gz", b"\x1f\x8b", "csv"),
+        ("a", b"PAR1...", "parquet"), ("a", b' {"x": 1}', "json"), ("a.txt", b"x,y", "csv"),
+    ],
+)  # fmt: skip
+def test_the_format_comes_from_the_name_or_else_the_first_bytes(
+    tmp_path: Path, name: str, content: bytes, expected: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert detect_format(str(tmp_path), "events") == expected
+    assert detect_format(str(tmp_path / name), "events") == expected
+
+
+def test_files_of_several_formats_are_refused_with_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n")
+    (tmp_path / "b.json").write_text("{}\n")
+    with pytest.raises(UsageError, match=r"several formats \(csv, json\). Name a pattern such as .*/\*.csv\."):
+        detect_format(str(tmp_path), "events")
+
+
+def test_parts_are_spread_evenly() -> None:
+    assert list(spread(range(10), 10)) == list(range(10))
+    assert list(spread(range(10), 4)) == [0, 2, 5, 7]

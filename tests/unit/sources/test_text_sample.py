@@ -1,0 +1,68 @@
+"""Rows of CSV and JSON as text, as Spark reads them."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from userrep.sources.listing import list_files
+from userrep.sources.text_sample import Part, csv_header, read_csv, read_json
+
+pytestmark = pytest.mark.fast
+
+
+def read(path: Path, text: str, max_bytes: int = 1 << 20) -> Part:
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    file = list_files(str(path), None, "events")[0]
+    return (read_csv if ".csv" in path.name else read_json)(file, max_bytes, like=file)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_csv_values_are_text_and_empty_ones_are_null(tmp_path: Path, name: str) -> None:
+    part = read(tmp_path / name, '\ufeffuser,at\n007,"2024-05-01"\n,x\n')
+    assert part.rows.to_pylist() == [{"user": "007", "at": "2024-05-01"}, {"user": None, "at": "x"}]
+    assert (part.is_whole, part.num_unparsable) == (True, 0)
+
+
+def test_a_csv_line_with_another_number_of_values_is_counted(tmp_path: Path) -> None:
+    part = read(tmp_path / "a.csv", "user,at\n1,2\n1,2,3\n")
+    assert (part.rows.num_rows, part.num_unparsable) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"), [("user,user", "the header names 'user' twice"), ("a\tb", "the first line has no commas")]
+)
+def test_a_csv_header_without_distinct_names_is_refused(tmp_path: Path, header: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path / "a.csv", f"{header}\n1,2\n")
+
+
+def test_an_empty_header_has_no_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n")
+    assert csv_header(list_files(str(tmp_path / "a.csv"), None, "events")[0]) == []
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_json_fields_are_text_under_their_dotted_path(tmp_path: Path, name: str) -> None:
+    text = '{"user": {"id": 1.50}, "on": true, "tags": [1]}\n\n{"user": null, "more": "x"}\nnot json\n[1]\n'
+    part = read(tmp_path / name, text)
+    assert part.rows.to_pylist() == [
+        {"user.id": "1.50", "on": "true", "tags": '["1"]', "user": None, "more": None},
+        {"user.id": None, "on": None, "tags": None, "user": None, "more": "x"},
+    ]
+    assert part.num_unparsable == 2
+
+
+def test_a_file_without_any_json_object_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no line is a JSON object; one object per line is expected"):
+        read(tmp_path / "a.json", "[\n]\n")
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.csv", "1,{k:06}\n"), ("a.json", '{{"k": "{k:06}"}}\n')])
+def test_a_large_file_is_read_in_part(tmp_path: Path, name: str, line: str) -> None:
+    header = "user,k\n" if name == "a.csv" else ""
+    part = read(tmp_path / name, header + "".join(line.format(k=k) for k in range(500_000)), max_bytes=1 << 16)
+    assert not part.is_whole
+    assert 0 < part.rows.num_rows < 400_000
+    estimate = part.rows.num_rows * (tmp_path / name).stat().st_size / part.num_bytes
+    assert estimate == pytest.approx(500_000, rel=0.2)

@@ -1,0 +1,50 @@
+"""Times in UTC, by the rules of the batch."""
+
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
+import pytest
+
+from userrep.sources.times import times_of
+
+pytestmark = pytest.mark.fast
+
+
+def read(values: list[object], kind: pa.DataType | None = None, zone: str = "UTC") -> list[datetime | None]:
+    return times_of(pa.chunked_array([pa.array(values, kind)]), zone).to_pylist()  # type: ignore[no-any-return]
+
+
+def test_texts_are_read_with_and_without_a_zone() -> None:
+    texts = [
+        "2024-05-01",
+        "2024-05-01 12:00:00",
+        "2024-05-01T12:00:00Z",
+        "2024-05-01T12:00:00+02:00",
+        None,
+        "1714521600",
+    ]
+    noon = datetime(2024, 5, 1, 12)
+    assert read(list(texts)) == [datetime(2024, 5, 1), noon, noon, datetime(2024, 5, 1, 10), None, None]
+    assert read(list(texts), zone="Europe/Berlin")[1:4] == [datetime(2024, 5, 1, 10), noon, datetime(2024, 5, 1, 10)]
+
+
+@pytest.mark.parametrize("text", ["12:30", "01.05.2024", "2024-13-01", "x", ""])
+def test_other_texts_are_no_times(text: str) -> None:
+    assert read([text]) == [None]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_timestamps_are_read_in_any_unit(unit: str) -> None:
+    noon = datetime(2024, 5, 1, 12)
+    assert read([noon], pa.timestamp(unit)) == [noon]
+    assert read([noon], pa.timestamp(unit), "Asia/Tokyo") == [datetime(2024, 5, 1, 3)]
+    assert read([noon.replace(tzinfo=UTC)], pa.timestamp(unit, "Asia/Tokyo"), "Europe/Berlin") == [noon]
+
+
+def test_dates_begin_at_midnight_and_numbers_are_no_times() -> None:
+    assert read([date(2024, 5, 1)]) == [datetime(2024, 5, 1)]
+    assert read([1714521600]) == [None]
+
+
+def test_implausible_times_are_none() -> None:
+    assert read([datetime(1970, 1, 1), datetime(2201, 1, 1), None], pa.timestamp("us")) == [None, None, None]

@@ -1,0 +1,91 @@
+"""Facts about a log from a sample: days, users, items, nulls, duplicates, heavy users."""
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from userrep.config import EventSource
+from userrep.sources.sample import Sample
+from userrep.sources.source import event_columns
+from userrep.sources.times import times_of
+from userrep.utc import DAY_US, numbered_day
+
+_HEAVIEST = 5
+_TO_REJECT = ("columns.user_id", "columns.item_id", "columns.event_at", "columns.event_type")
+
+
+@dataclass(frozen=True)
+class LogFacts:
+    """Facts about the rows of a sample.
+
+    rows_by_day : number of rows per UTC day, ascending, without rows of unreadable time. nulls : number of null or
+    blank values per configuration key of a mapped column; for event_at, of unreadable times. num_rejectable : rows
+    that lack a value that every event needs. num_duplicates : rows that deduplication removes; None if the columns
+    cannot be compared. heaviest : (user id, number of rows) of the users with most rows, descending.
+    """
+
+    rows_by_day: dict[date, int]
+    num_users: int
+    num_items: int
+    nulls: dict[str, int]
+    num_rejectable: int
+    num_duplicates: int | None
+    heaviest: list[tuple[str, int]]
+
+    @property
+    def days_without_events(self) -> list[date]:
+        """Days between the first and the last day that have no row."""
+        if not self.rows_by_day:
+            return []
+        first, last = min(self.rows_by_day).toordinal(), max(self.rows_by_day).toordinal()
+        return [day for n in range(first, last + 1) if (day := date.fromordinal(n)) not in self.rows_by_day]
+
+
+def log_facts(sample: Sample, log: EventSource) -> LogFacts:
+    """Compute the facts of a sample that has all mapped columns. Cost: a second per million rows."""
+    rows, columns = sample.rows, event_columns(log)
+    times = times_of(rows[log.columns.event_at], log.time_zone)
+    is_missing = {key: _is_blank(rows[name]) for key, name in columns.items()}
+    is_missing["columns.event_at"] = pc.is_null(times)
+    to_reject = [is_missing[key] for key in _TO_REJECT if key in is_missing]
+    is_rejectable = to_reject[0]
+    for missing in to_reject[1:]:
+        is_rejectable = pc.or_(is_rejectable, missing)
+    users = pc.value_counts(rows[log.columns.user_id].drop_null())
+    heaviest = sorted(zip(*users.flatten(), strict=True), key=lambda pair: -pair[1].as_py())[:_HEAVIEST]
+    return LogFacts(
+        rows_by_day=count_by_day(times),
+        num_users=len(users),
+        num_items=pc.count_distinct(rows[log.columns.item_id]).as_py(),
+        nulls={key: num for key, missing in is_missing.items() if (num := pc.sum(missing).as_py() or 0)},
+        num_rejectable=(pc.sum(is_rejectable).as_py() or 0) + sample.num_unparsable,
+        num_duplicates=_num_duplicates(rows, log, times),
+        heaviest=[(str(user.as_py()), count.as_py()) for user, count in heaviest],
+    )
+
+
+def count_by_day(times: pa.ChunkedArray) -> dict[date, int]:
+    """Return the number of times per UTC day, ascending; ``times`` are those of ``times_of``."""
+    numbers = pc.divide(times.drop_null().cast(pa.int64()), DAY_US)  # plausible times are after 1970
+    days, counts = np.unique(numbers.to_numpy(), return_counts=True)
+    return {numbered_day(int(day)): int(count) for day, count in zip(days, counts, strict=True)}
+
+
+def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return pc.is_null(column)
+    return pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
+
+
+def _num_duplicates(rows: pa.Table, log: EventSource, times: pa.ChunkedArray) -> int | None:
+    """Count the rows that share an event id within a day or, without ids, all columns with another row."""
+    if log.columns.event_id is not None:
+        days = pc.divide(times.cast(pa.int64()), DAY_US)
+        rows = pa.table({"event_id": rows[log.columns.event_id], "day": days})
+    try:
+        return int(rows.num_rows - rows.group_by(rows.column_names, use_threads=False).aggregate([]).num_rows)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return None

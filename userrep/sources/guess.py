@@ -1,0 +1,194 @@
+"""Guesses of what the columns of a source mean, from their names, types and values."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from userrep.config.values import part_of_name
+from userrep.errors import in_line
+from userrep.sources.times import times_of
+
+
+def _words(text: str) -> list[str]:
+    """Split a vocabulary, best word first."""
+    return text.split()
+
+
+_USERS = _words(
+    "user customer household member account client visitor shopper subscriber buyer listener reader viewer player"
+    " patient person cust uid"
+)
+_ITEMS = _words(
+    "item product sku article track song movie film book video asin isbn stock upc ean content listing podcast episode"
+    " game recipe course hotel restaurant business offer"
+)
+_ITEMS_BY_NAME = _words("page url title")
+_TIMES = _words("timestamp datetime time ts date at when day dt")
+_TITLES = _words("title name text description product category genres genre department label")
+_KEYS = {"id", "key", "code", "no", "nr", "num", "number", "uuid", "guid"}
+_OTHER_TIMES = set(
+    _words(
+        "birth dob birthday expires expiry registered registration signup joined since updated modified ingested"
+        " ingestion loaded processed received release published first last end ended deleted"
+    )
+)
+_EVENT_IDS = set(_words("eventid eventuuid eventkey uuid guid rowid logid messageid recordid lineid orderlineid id"))
+_EVENT_TYPES = set(_words("eventtype eventname event action actiontype type kind activity behavior behaviour verb"))
+_WEIGHTS = set(_words("weight rating score stars quantity qty amount price value seconds duration plays count"))
+_REGISTRATIONS = {"registered", "registration", "signup", "joined", "since"}
+_MAX_KINDS = 64  # distinct values of an event type or an attribute; features keep no more
+_SAMPLED = 100_000  # values of a text column that are parsed
+
+
+class Guess(NamedTuple):
+    """The column that a key most likely means, and other candidates. ``hint``: why there is none."""
+
+    column: str | None
+    others: tuple[str, ...] = ()
+    hint: str = ""
+
+
+def guess_events(rows: pa.Table) -> dict[str, Guess]:
+    """Guess ``events.columns``: user_id, item_id, event_at, event_id, event_type and weight.
+
+    An optional column is guessed only if its values also fit: unique ids, few types without nulls, weights of at least
+    0 in a column of that name.
+    """
+    event_at = _guess_time(rows)
+    user_id = _guess_id(rows, _USERS)
+    item_id = _guess_id(rows, [*_ITEMS, *_ITEMS_BY_NAME], taken=[user_id.column])
+    taken = [user_id.column, item_id.column, event_at.column]
+
+    def those(names: set[str], fits: Callable[[pa.ChunkedArray], bool]) -> list[str]:
+        named = [name for name in rows.column_names if name not in taken and {_joined(name), *_tokens(name)} & names]
+        return [name for name in named if fits(rows[name])]
+
+    ids = [name for name in those(_EVENT_IDS, _is_unique) if _joined(name) in _EVENT_IDS]
+    kinds = [name for name in those(_EVENT_TYPES, _has_few_values) if _joined(name) in _EVENT_TYPES]
+    weights = those(_WEIGHTS, _is_weight)
+    by_name = sorted(weights, key=lambda name: _joined(name) != "weight")
+    is_weight = bool(by_name) and _joined(by_name[0]) == "weight"
+    return {
+        "user_id": user_id,
+        "item_id": item_id,
+        "event_at": event_at,
+        "event_id": _first(ids),
+        "event_type": _first(kinds),
+        "weight": _first(by_name) if is_weight else Guess(None, tuple(by_name)),
+    }
+
+
+def guess_items(rows: pa.Table) -> dict[str, Guess]:
+    """Guess ``items.columns``: item_id and text."""
+    item_id = _guess_id(rows, [*_ITEMS, "id"])
+    texts = [name for name in rows.column_names if name != item_id.column and _is_text(rows[name].type)]
+    ranked = _ranked(texts, _TITLES)
+    rest = [name for name in texts if name not in ranked]
+    return {"item_id": item_id, "text": _first([*ranked, *rest] if ranked else [])}
+
+
+def guess_users(rows: pa.Table) -> tuple[dict[str, Guess], list[str]]:
+    """Guess ``users.columns``, user_id and registered_at, and the attributes: columns of few distinct values."""
+    user_id = _guess_id(rows, [*_USERS, "id"])
+    times = [name for name in rows.column_names if name != user_id.column and _is_time(rows[name])]
+    registered = [name for name in times if _REGISTRATIONS & {*_tokens(name)}]
+    attributes = {
+        part_of_name(name): name
+        for name in rows.column_names
+        if name not in (user_id.column, *times) and _has_few_values(rows[name], least=2, may_be_null=True)
+    }
+    return {"user_id": user_id, "registered_at": _first(registered)}, list(attributes.values())
+
+
+def _first(names: list[str]) -> Guess:
+    return Guess(names[0], tuple(names[1:])) if names else Guess(None)
+
+
+def _guess_id(rows: pa.Table, words: Iterable[str], taken: Iterable[str | None] = ()) -> Guess:
+    candidates = [name for name in rows.column_names if name not in taken and _is_id(rows[name])]
+    return _first(_ranked(candidates, list(words)))
+
+
+def _guess_time(rows: pa.Table) -> Guess:
+    candidates = [name for name in rows.column_names if _is_time(rows[name])]
+
+    def rank(name: str) -> tuple[bool, bool, int]:
+        tokens = _tokens(name)
+        place = min((k for k, word in enumerate(_TIMES) if word in (*tokens, _joined(name))), default=len(_TIMES))
+        return bool(_OTHER_TIMES & {*tokens}), pa.types.is_date(rows[name].type), place
+
+    if candidates:
+        return _first(sorted(candidates, key=rank))
+    epochs = [n for n in rows.column_names if {*_tokens(n)} & {*_TIMES} and not pa.types.is_nested(rows[n].type)]
+    hint = (
+        f"{in_line(epochs[0])} is not a time that Spark reads, such as 2024-05-01T12:00:00Z; convert it"
+        if epochs
+        else ""
+    )
+    return Guess(None, (), hint)
+
+
+def _tokens(name: str) -> list[str]:
+    """Split a name such as ``CustomerID`` or ``customer.id`` into lower-case words."""
+    return [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+def _joined(name: str) -> str:
+    return "".join(_tokens(name))
+
+
+def _ranked(names: list[str], words: list[str]) -> list[str]:
+    """Return the names that contain one of the words, best first.
+
+    A name may have further words only if it is that of a key: ``retail_customer_id``, but not ``user_age``.
+    """
+    scores = {}
+    for name in names:
+        tokens = set(_tokens(name))
+        for k, word in enumerate(words):
+            if word in tokens or _joined(name) in {f"{word}{key}" for key in _KEYS}:
+                num_more = len(tokens - _KEYS - {word}) if word in tokens else 0
+                if num_more == 0 or tokens & _KEYS:
+                    scores.setdefault(name, (num_more, k))
+    return sorted(scores, key=lambda name: scores[name])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_id(column: pa.ChunkedArray) -> bool:
+    kind = column.type
+    is_whole = pa.types.is_floating(kind) and bool(pc.all(pc.equal(pc.round(column), column)).as_py())
+    return _is_text(kind) or pa.types.is_integer(kind) or is_whole
+
+
+def _is_time(column: pa.ChunkedArray) -> bool:
+    """Return whether a column has times, or texts of which nine in ten are times."""
+    if not _is_text(column.type):
+        return pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)
+    texts = column.slice(0, _SAMPLED).drop_null()
+    return len(texts) > 0 and len(times_of(texts).drop_null()) >= 0.9 * len(texts)
+
+
+def _is_unique(column: pa.ChunkedArray) -> bool:
+    return not column.null_count and pc.count_distinct(column).as_py() == len(column)
+
+
+def _has_few_values(column: pa.ChunkedArray, least: int = 1, *, may_be_null: bool = False) -> bool:
+    if not (_is_text(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
+        return False
+    return least <= pc.count_distinct(column).as_py() <= _MAX_KINDS and (may_be_null or not column.null_count)
+
+
+def _is_weight(column: pa.ChunkedArray) -> bool:
+    """Return whether all values are numbers of at least 0."""
+    try:
+        numbers = column.cast(pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    least = pc.min(numbers).as_py()
+    return not pa.types.is_temporal(column.type) and not column.null_count and least is not None and least >= 0

@@ -1,0 +1,146 @@
+"""A sample of a source's rows, read without Spark: all rows of a small source, evenly spread parts of a large one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from pyspark.sql.types import StringType, StructField, StructType
+
+from userrep.config import Source
+from userrep.errors import UsageError
+from userrep.sources.listing import DataFile, list_files, spread
+from userrep.sources.text_sample import read_csv, read_json
+
+_MAX_ROWS, _MAX_BYTES = 2_000_000, 1 << 30  # of Parquet, as stored in memory
+_MAX_TEXT_BYTES = 1 << 26
+_MAX_FILES = 200  # opened; of more files, these are evenly spread
+_MAX_GROUPS = 64  # row groups read of a Parquet source that exceeds the limits
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a source, and its size.
+
+    num_files, num_bytes : exact. num_rows : exact if ``is_counted``, else an estimate. rows : partition columns
+    included; structs are replaced by their fields, named by dotted path; all values of CSV and JSON are text.
+    num_unparsable : lines of the sample that are not rows.
+    """
+
+    num_files: int
+    num_bytes: int
+    num_rows: int
+    is_counted: bool
+    rows: pa.Table
+    num_unparsable: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the sample has all rows of the source."""
+        return self.is_counted and self.rows.num_rows + self.num_unparsable == self.num_rows
+
+
+def take_sample(source: Source, what: str, *, max_text_bytes: int = _MAX_TEXT_BYTES) -> Sample:
+    """Read a sample: up to 2 million rows of Parquet and Delta, up to 64 MB of CSV and JSON.
+
+    Cost: one listing, the footers of at most 200 files, and seconds.
+
+    Raises
+    ------
+    UsageError
+        If the source is a table of a catalog, cannot be read in its format, or has no rows.
+    """
+    if source.format == "table":
+        raise UsageError(f"{what}.path {source.path}: a table of a catalog can only be read with Spark.")
+    files = list_files(source.path, source.format, what)
+    kept = spread(files, _MAX_FILES)
+    try:
+        if source.format in ("csv", "json"):
+            sample = _text_sample(files, kept, source.format, max_text_bytes)
+        else:
+            sample = _parquet_sample(files, kept)
+        if source.format == "delta":
+            sample = _as_delta(source, sample)
+    except (pa.ArrowException, OSError, EOFError, ValueError, DeltaError) as error:
+        reason = str(error).splitlines()[0][:200].rstrip(".")
+        raise UsageError(f"{what}.path {source.path}: not readable as {source.format} ({reason}).") from None
+    if not sample.rows.num_rows:
+        raise UsageError(f"{what}.path {source.path}: has no rows. Name the path of another {source.format} source.")
+    return sample
+
+
+def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile]) -> Sample:
+    footers = [pq.read_metadata(file.store.open_input_file(file.path)) for file in kept]
+    sizes = [footer.row_group(k) for footer in footers for k in range(footer.num_row_groups)]
+    num_rows = sum(footer.num_rows for footer in footers)
+    bytes_per_row = max(1, sum(size.total_byte_size for size in sizes) // max(1, num_rows))
+    limit = min(_MAX_ROWS, max(1000, _MAX_BYTES // bytes_per_row))
+    groups = [(k, group) for k, footer in enumerate(footers) for group in range(footer.num_row_groups)]
+    if num_rows > limit:
+        groups = list(spread(groups, _MAX_GROUPS))
+    quota = limit // max(1, len(groups)) if num_rows > limit else limit
+    tables = [footers[0].schema.to_arrow_schema().empty_table()]
+    for k in sorted({k for k, _ in groups}):
+        with kept[k].store.open_input_file(kept[k].path) as stream:
+            file = pq.ParquetFile(stream, metadata=footers[k], coerce_int96_timestamp_unit="us")
+            tables += [_with_partitions(_head(file, group, quota), kept[k]) for at, group in groups if at == k]
+    rows = _flat(pa.concat_tables(tables, promote_options="permissive"))
+    is_counted = len(kept) == len(files)
+    total = num_rows if is_counted else round(num_rows / len(kept) * len(files))
+    return Sample(len(files), sum(file.size for file in files), total, is_counted, rows)
+
+
+def _head(file: pq.ParquetFile, group: int, num_rows: int) -> pa.Table:
+    """Return the first rows of a row group."""
+    batches: list[pa.RecordBatch] = []
+    for batch in file.iter_batches(batch_size=min(num_rows, 1 << 16), row_groups=[group]):
+        batches.append(batch.slice(0, num_rows))
+        num_rows -= len(batches[-1])
+        if not num_rows:
+            break
+    return pa.Table.from_batches(batches, file.schema_arrow)
+
+
+def _text_sample(files: Sequence[DataFile], kept: Sequence[DataFile], format_: str, max_bytes: int) -> Sample:
+    read = read_csv if format_ == "csv" else read_json
+    tables, num_read, num_unparsable, is_whole = [], 0, 0, len(kept) == len(files)
+    for file in kept:
+        part = read(file, max_bytes // len(kept), like=kept[0])
+        tables.append(_with_partitions(part.rows, file))
+        num_read += part.num_bytes
+        num_unparsable += part.num_unparsable
+        is_whole &= part.is_whole
+    rows = pa.concat_tables(tables, promote_options="permissive")
+    num_bytes, seen = sum(file.size for file in files), rows.num_rows + num_unparsable
+    total = seen if is_whole else round(seen * num_bytes / max(1, num_read))
+    return Sample(len(files), num_bytes, total, is_whole, rows, num_unparsable)
+
+
+def _with_partitions(rows: pa.Table, file: DataFile) -> pa.Table:
+    for name, value in file.partitions.items():
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.repeat(pa.scalar(value), rows.num_rows))
+    return rows
+
+
+def _flat(rows: pa.Table) -> pa.Table:
+    while any(pa.types.is_struct(field.type) for field in rows.schema):
+        rows = rows.flatten()
+    return rows
+
+
+def _as_delta(source: Source, sample: Sample) -> Sample:
+    """Refuse a table whose files name columns otherwise. With deletion vectors, the number of rows is an estimate."""
+    table = DeltaTable(source.path)
+    missing = {field.name for field in table.schema().fields} - {n.partition(".")[0] for n in sample.rows.column_names}
+    if missing:
+        raise ValueError(f"its files lack {', '.join(sorted(missing))}; column mapping needs Spark")
+    hides_deletes = "deletionVectors" in (table.protocol().reader_features or [])
+    return replace(sample, is_counted=sample.is_counted and not hides_deletes)
+
+
+def spark_columns(sample: Sample) -> StructType:
+    """Return the names of a sample's columns as a Spark schema, without their types."""
+    return StructType([StructField(name, StringType()) for name in sample.rows.column_names])

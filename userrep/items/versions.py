@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from functools import reduce
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from userrep.items.als import NOT_ENOUGH_MEMORY, PlannedFit, behaviour_vectors, 
 from userrep.items.item_index import extended_index, read_items
 from userrep.items.text import content_vectors, fit_basis, tokens
 from userrep.items.vectors import given_vectors
+from userrep.items.version_grid import version_at
 from userrep.store.buckets import buckets_of_share, item_bucket, power_of_two, slice_number
 from userrep.store.filesystem import artifacts_root, exists
 from userrep.store.schemas import ITEM_VECTOR_VERSIONS, ITEM_VECTORS
@@ -65,8 +66,7 @@ class Versions:
 
     def valid_at(self, as_of: date) -> date:
         """Return the newest version date at or before ``as_of``."""
-        steps = (as_of - self.anchor).days // self.refit_days
-        return self.anchor + timedelta(days=steps * self.refit_days)
+        return version_at(as_of, anchor=self.anchor, refit_days=self.refit_days)
 
     def missing(self, as_ofs: Iterable[date]) -> list[date]:
         """Return, in order, the versions that these as-of dates need but that do not exist yet."""

@@ -18,7 +18,9 @@ from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, find_column
-from userrep.sources.read import check_local
+from userrep.sources.listing import list_files
+from userrep.sources.source import check_events, check_local
+from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
 from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of_group
 from userrep.tiles.inventory.inventory import check_within
@@ -27,14 +29,16 @@ from userrep.utc import DAY_US, numbered_day, utc_now
 _MAX_FILES = 100  # footers read per source; folders with more files are not checked
 
 
-class _Columns(NamedTuple):
+class ColumnsOnly(NamedTuple):
+    """The columns of a source that is not open in Spark."""
+
     schema: StructType
 
 
 def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
-    """Check local sources for their path and mapped columns, and as-of dates against the log.
+    """Check local sources for their path, mapped columns and types, and as-of dates against the log.
 
-    Other stores, formats other than Parquet and Delta, and folders of more than 100 files are checked later by the run.
+    Other stores, JSON, patterns, and folders of more than 100 Parquet files are checked later by the run.
     The log's first and last day come from file footers; if these do not contain them, the run checks the dates too.
     Cost: some milliseconds.
 
@@ -49,19 +53,29 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
             if source.format != "table":
                 check_local(source.path, source_of(section))
             schema = _schema(source)
-            if schema is not None:
-                check_columns(_Columns(schema), columns, section)
+            if schema is not None and isinstance(source, EventSource):
+                check_events(ColumnsOnly(schema), source, section)
+            elif schema is not None:
+                check_columns(ColumnsOnly(schema), columns, section)
         except UsageError as error:
             faults |= dict.fromkeys(error.faults)
     if faults:
         raise UsageError(list(faults))
-    spans = [_days(log) for log in config.events.all_sources.values()] if as_ofs else []
+    span = log_span(config) if as_ofs else None
+    if span is not None:
+        for as_of in as_ofs:
+            check_within(as_of, *span)
+
+
+def log_span(config: Config) -> tuple[date, date] | None:
+    """Return the first and last day of the log, except days after tomorrow; None if its footers do not contain them."""
+    spans = [days_of(log) for log in config.events.all_sources.values()]
     known = [span for span in spans if span is not None]
-    if known and len(known) == len(spans):
-        tomorrow = utc_now().date() + timedelta(days=1)  # later events are not read yet
-        first, last = min(span[0] for span in known), min(tomorrow, max(span[1] for span in known))
-        for as_of in as_ofs if first <= last else ():
-            check_within(as_of, first, last)
+    if not known or len(known) < len(spans):
+        return None
+    tomorrow = utc_now().date() + timedelta(days=1)  # later events are not read yet
+    first, last = min(span[0] for span in known), min(tomorrow, max(span[1] for span in known))
+    return (first, last) if first <= last else None
 
 
 def _schema(source: Source) -> StructType | None:
@@ -70,6 +84,8 @@ def _schema(source: Source) -> StructType | None:
     if source.format == "delta" and path.is_dir() and DeltaFiles(str(path)).exists():
         with suppress(DeltaError):
             return DeltaFiles(str(path)).fields()
+    if source.format == "csv" and path.exists():
+        return _csv_schema(source)
     footers = _footers(source)
     if not footers or source.format != "parquet":
         return None
@@ -80,6 +96,15 @@ def _schema(source: Source) -> StructType | None:
         return None
     folders = {part.partition("=")[0] for file in footers for part in file.relative_to(path).parts[:-1] if "=" in part}
     return StructType([*schema.fields, *(StructField(name, StringType()) for name in folders - {*schema.names})])
+
+
+def _csv_schema(source: Source) -> StructType | None:
+    """Return the columns of a CSV source, all of them text: those of its first file, as in Spark."""
+    try:
+        first = list_files(source.path, source.format, "source")[0]
+        return StructType([StructField(name, StringType()) for name in [*csv_header(first), *first.partitions]])
+    except (UsageError, OSError, ValueError):
+        return None
 
 
 def _footers(source: Source) -> dict[Path, pq.FileMetaData]:
@@ -101,7 +126,7 @@ def _footers(source: Source) -> dict[Path, pq.FileMetaData]:
         return {}
 
 
-def _days(log: EventSource) -> tuple[date, date] | None:
+def days_of(log: EventSource) -> tuple[date, date] | None:
     """Return the first and last day of a local log's events; None if its footers do not contain them."""
     times = []
     for footer in _footers(log).values():

@@ -36,7 +36,7 @@ class Plan:
 
     def advice(self, horizon: int) -> str:
         """Return the latest end of training that would leave room in the log for a horizon."""
-        latest = _latest_until(self.end, horizon)
+        latest = latest_until(self.end, horizon)
         return (
             f"a horizon of {horizon} days requires training.as_ofs.until at or before {latest}, "
             f"{2 * horizon} days before the end of the log; this space has {self.until}"
@@ -56,13 +56,13 @@ def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: in
         If the log ends too early after ``until`` for even the shortest horizon.
     """
     ascending = sorted(horizons)
-    usable = [h for h in ascending if _latest_until(end, h) >= until]
+    usable = [h for h in ascending if latest_until(end, h) >= until]
     if not usable:
         shortest = ascending[0]
         raise UsageError(
             f"space {space}: the log ends on {end - timedelta(days=1)}, too early after the training data, which ends "
             f"on {until}. Probes need {shortest} days of labels, and their test another {shortest}. "
-            f"Evaluate a space whose training.as_ofs.until is {_latest_until(end, shortest)} or earlier "
+            f"Evaluate a space whose training.as_ofs.until is {latest_until(end, shortest)} or earlier "
             "(`userrep pipeline --retrain` trains one), or set shorter evaluation.horizons_days."
         )
     longest = usable[-1]
@@ -74,7 +74,8 @@ def make_plan(*, until: date, end: date, horizons: Sequence[int], every_days: in
     return Plan(until, end, tuple(usable), left_out, train, test)
 
 
-def _latest_until(end: date, horizon: int) -> date:
+def latest_until(end: date, horizon: int) -> date:
+    """Return the latest end of training that leaves room for probes of a horizon and their test."""
     return end - timedelta(days=2 * horizon)
 
 

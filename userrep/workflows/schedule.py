@@ -13,8 +13,7 @@ from userrep.spaces.registry_state import Registry
 from userrep.spaces.snapshots import PUBLISHED, REFUSED, list_snapshots
 from userrep.store.tables import Tables
 from userrep.tiles.inventory.inventory import Inventory
-
-_MIN_HISTORY = timedelta(days=14)  # of events, before the first item vectors that training rows may use
+from userrep.workflows.training_dates import DEFAULT_ROOM, MIN_HISTORY, training_dates
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Schedule:
         UsageError
             If it is after the as-of date.
         """
-        until = self.config.training.as_ofs.until or self.as_of - timedelta(days=28)
+        until = self.config.training.as_ofs.until or self.as_of - DEFAULT_ROOM
         if until > self.as_of:
             raise UsageError(
                 f"training.as_ofs.until {until} is after --as-of {self.as_of}, so no space can be trained. "
@@ -88,33 +87,16 @@ class Schedule:
 
     @cached_property
     def training_as_ofs(self) -> list[date]:
-        """The training dates, ascending, every ``every_days`` days, up to the last one whose futures end by ``until``.
-
-        The first one is late enough for item vectors fitted on 14 days of events.
-
-        Raises
-        ------
-        UsageError
-            If the log starts too late for any training date.
-        """
-        settings, first, until = self.config.training.as_ofs, self.inventory.first_day, self.until
-        future = timedelta(days=max(self.config.future_days, default=0))
-        grid = [until - future - timedelta(days=settings.every_days * k) for k in range(settings.max_dates)]
-        versions = self.versions
-        dates = sorted(day for day in grid if versions.valid_at(day) >= first + _MIN_HISTORY)
-        if not dates:
-            raise UsageError(
-                f"training.as_ofs.until {until}: no training date is possible, the log starts on {first}. "
-                f"Choose {first + _MIN_HISTORY + timedelta(days=self.config.refit_days) + future} or later."
-            )
-        return dates
+        """The training dates, ascending; those of ``training_dates``. Raises UsageError if there are none."""
+        first, anchor = self.inventory.first_day, self.versions.anchor
+        return training_dates(self.config, first=first, until=self.until, anchor=anchor)
 
     def label_dates(self, space: Space | None) -> LabelDates:
         """Return the training and test dates of the example consumer. ``space`` None: for the space to be trained."""
         return label_dates(
             as_of=self.as_of,
             until=space.trained_until if space else self.until,
-            first=self.inventory.first_day + _MIN_HISTORY,
+            first=self.inventory.first_day + MIN_HISTORY,
             horizon_days=self.config.downstream.horizon_days,
             num_dates=self.config.downstream.num_dates,
         )

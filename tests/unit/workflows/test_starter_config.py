@@ -1,0 +1,124 @@
+"""Configurations that are written from a look at a log."""
+
+import json
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from userrep.config import Config, load_config
+from userrep.errors import UsageError
+from userrep.features.preflight import check_before_spark
+from userrep.workflows.starter_config import Starter, starter_config
+from userrep.workflows.validation import find_faults
+
+pytestmark = pytest.mark.fast
+
+ROWS = [
+    {
+        "Customer ID": k % 50,
+        "StockCode": f"s{k % 20}",
+        "InvoiceDate": datetime(2024, 1, 1) + timedelta(hours=8 * k),
+        "qty": 1,
+    }
+    for k in range(900)
+]
+
+
+def write_log(folder: Path, kind: str, rows: list[dict[str, Any]] = ROWS) -> Path:
+    table = pa.Table.from_pylist(rows)
+    if kind == "delta":
+        write_deltalake(str(folder / "log"), table)
+        return folder / "log"
+    path = folder / f"log.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    elif kind == "csv":
+        lines = [",".join(table.column_names), *(",".join(map(str, row.values())) for row in rows)]
+        path.write_text("\n".join(lines))
+    else:
+        path.write_text("".join(f"{json.dumps(row, default=str)}\n" for row in rows))
+    return path
+
+
+def loaded(starter: Starter, folder: Path) -> Config:
+    (folder / "userrep.yaml").write_text(starter.text)
+    return load_config(folder / "userrep.yaml")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta", "csv", "json"])
+def test_the_file_loads_is_valid_and_passes_the_checks_of_a_run(tmp_path: Path, kind: str) -> None:
+    starter = starter_config(str(write_log(tmp_path, kind)), folder=str(tmp_path))
+    assert (starter.open_keys, starter.warnings, starter.last_day) == ([], [], date(2024, 10, 26))
+    config = loaded(starter, tmp_path)
+    [log] = config.events.all_sources.values()
+    assert (log.format, log.columns.user_id, log.columns.item_id) == (kind, "Customer ID", "StockCode")
+    assert log.columns.event_at == "InvoiceDate"
+    assert (config.windows_days, config.training.as_ofs.until) == ([7, 30, 180], date(2024, 8, 28))
+    assert config.root == str(tmp_path / "userrep-root")
+    assert find_faults(config) == []
+    check_before_spark(config, [date(2024, 10, 27)])
+
+
+def test_paths_are_relative_to_the_file_unless_they_are_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_log(tmp_path, "parquet")
+    (tmp_path / "conf").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "  path: ../log.parquet\n" in starter_config("log.parquet", folder="conf").text
+    assert "  path: log.parquet\n" in starter_config("log.parquet").text
+    assert f"  path: {path}\n" in starter_config(str(path), folder="conf").text
+    assert find_faults(loaded(starter_config("log.parquet", folder="conf"), tmp_path / "conf")) == []
+
+
+def test_items_and_users_are_described_too(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"sku": ["s1", "s2"], "title": ["a", "b"]}), tmp_path / "items.parquet")
+    users = pa.table({"customer": [1, 2], "land: x": ["de", "fr"], "joined_at": [datetime(2024, 1, 1)] * 2})
+    pq.write_table(users, tmp_path / "users.parquet")
+    log = str(write_log(tmp_path, "parquet"))
+    starter = starter_config(log, items=str(tmp_path / "items.parquet"), users=str(tmp_path / "users.parquet"))
+    config = loaded(starter, tmp_path)
+    assert config.items is not None
+    assert config.items.columns.model_dump(exclude_none=True) == {"item_id": "sku", "text": "title"}
+    assert config.users is not None
+    assert config.users.columns.model_dump() == {"user_id": "customer", "registered_at": "joined_at"}
+    assert config.users.attributes == ["land: x"]
+    assert set(config.item_vectors) == {"behaviour", "content"}
+
+
+def test_what_cannot_be_guessed_is_left_open_and_named(tmp_path: Path) -> None:
+    rows = [{"foo": 1, "bar": 2, "ts": 1714521600}]
+    pq.write_table(pa.table({"x": [1.5]}), tmp_path / "other.parquet")
+    other = str(tmp_path / "other.parquet")
+    starter = starter_config(str(write_log(tmp_path, "parquet", rows)), items=other, users=other)
+    keys = [line.split(":")[0] for line in starter.open_keys]
+    assert keys == [
+        "events.columns.user_id", "events.columns.item_id", "events.columns.event_at", "items.columns.item_id",
+        "users.columns.user_id",
+    ]  # fmt: skip
+    assert "(ts is not a time that Spark reads" in starter.open_keys[2]
+    assert starter.open_keys[0].endswith("Fill it in; columns: foo, bar, ts.")
+    config = loaded(starter, tmp_path)
+    assert config.events.all_sources["events"].columns.user_id == "FILL_ME"
+    assert "events.columns.user_id: no column 'FILL_ME'; columns found: foo, bar, ts." in find_faults(config)
+
+
+def test_a_short_log_is_warned_of_and_small_days_are_allowed(tmp_path: Path) -> None:
+    rows = ROWS[:90] + [ROWS[0] | {"InvoiceDate": ROWS[0]["InvoiceDate"] + timedelta(minutes=k)} for k in range(400)]
+    starter = starter_config(str(write_log(tmp_path, "parquet", rows)))
+    assert starter.warnings == ["the log has 30 days, and training with evaluation needs 56."]
+    assert loaded(starter, tmp_path).training.as_ofs.until is None
+    many = [row | {"qty": k} for row in ROWS[3:300] for k in range(40)]
+    starter = starter_config(str(write_log(tmp_path, "parquet", [ROWS[0], *many])))
+    assert loaded(starter, tmp_path).events.min_day_share == 0
+
+
+def test_all_paths_that_cannot_be_read_are_named_together(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        starter_config(str(tmp_path / "a"), items=str(tmp_path / "b"), users=str(tmp_path / "c"))
+    assert [fault.split(" ")[0] for fault in caught.value.faults] == ["events.path", "items.path", "users.path"]

@@ -1,0 +1,184 @@
+"""Inspection of a log without Spark: its facts, exact or from a sample, and a verdict on the configuration."""
+
+from collections.abc import Iterable, Iterator
+from datetime import date, timedelta
+from statistics import median
+from typing import Any, NamedTuple
+
+from userrep.config import Config, EventSource
+from userrep.errors import UsageError
+from userrep.features.preflight import ColumnsOnly, days_of
+from userrep.logs import in_columns
+from userrep.sources.columns import check_columns
+from userrep.sources.facts import LogFacts, log_facts
+from userrep.sources.sample import Sample, spark_columns, take_sample
+from userrep.sources.source import event_columns
+from userrep.utc import utc_now
+from userrep.workflows.log_fit import OK, WARN, Finding, choose_fit, judge, needed_days
+
+_DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
+
+
+class Inspected(NamedTuple):
+    """One source of the log. ``span``: first and last day with a readable time, and whether they are exact."""
+
+    what: str
+    log: EventSource
+    sample: Sample
+    facts: LogFacts
+    span: tuple[date, date, bool] | None
+
+
+def inspect_log(config: Config) -> dict[str, Any]:
+    """Inspect all sources of the log. Return JSON-ready facts per source, the settings that fit, and a verdict.
+
+    Cost: for each source one listing, footers, and the rows of a sample (``take_sample``).
+
+    Raises
+    ------
+    UsageError
+        With every fault: a source that cannot be read, or lacks a mapped column.
+    """
+    inspected, faults = [], []
+    for what, log in config.events.all_sources.items():
+        try:
+            inspected.append(_inspect(what, log))
+        except UsageError as error:
+            faults += error.faults
+    if faults:
+        raise UsageError(faults)
+    spans = [source.span for source in inspected if source.span is not None]
+    result: dict[str, Any] = {"sources": {source.what: _source_facts(source) for source in inspected}}
+    verdict = [finding for source in inspected for finding in _judge_rows(source, config)]
+    result["needed_days"] = needed_days(config)
+    if spans:
+        first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+        result |= {"first_day": first, "last_day": last, "num_days": (last - first).days + 1}
+        result["fit"] = choose_fit(first, last)._asdict()
+        verdict += judge(config, first, last)
+    result["verdict"] = [finding._asdict() for finding in verdict]
+    return result
+
+
+def _inspect(what: str, log: EventSource) -> Inspected:
+    sample = take_sample(log, what)
+    columns = event_columns(log)
+    check_columns(ColumnsOnly(spark_columns(sample)), columns, what)
+    facts = log_facts(sample, log)
+    return Inspected(what, log, sample, facts, log_days(sample, log, facts.rows_by_day))
+
+
+def log_days(sample: Sample, log: EventSource, rows_by_day: Iterable[date]) -> tuple[date, date, bool] | None:
+    """Return the first and last day of a log, up to tomorrow, and whether both are exact; None without any.
+
+    ``rows_by_day``: the days of a sample, ascending. For an incomplete sample, file footers may contain the days.
+    """
+    footer_days = None if sample.is_complete else days_of(log)
+    days = [day for day in footer_days or rows_by_day if day <= utc_now().date() + timedelta(days=1)]
+    return (days[0], days[-1], sample.is_complete or footer_days is not None) if days else None
+
+
+def _source_facts(source: Inspected) -> dict[str, Any]:
+    sample, facts, span = source.sample, source.facts, source.span
+    empty = facts.days_without_events if sample.is_complete else None
+    estimates = [] if sample.is_counted else ["num_rows"]
+    if not sample.is_complete:
+        estimates += ["num_users", "num_items", "nulls", "num_duplicates", "heaviest_users"]
+    if span is not None and not span[2]:
+        estimates += ["first_day", "last_day"]
+    return {
+        "path": source.log.path,
+        "format": source.log.format,
+        "num_files": sample.num_files,
+        "num_bytes": sample.num_bytes,
+        "num_rows": sample.num_rows,
+        "num_rows_read": sample.rows.num_rows + sample.num_unparsable,
+        "first_day": span and span[0],
+        "last_day": span and span[1],
+        "days_without_events": empty,
+        "num_users": facts.num_users,
+        "num_items": facts.num_items,
+        "nulls": facts.nulls,
+        "num_unparsable": sample.num_unparsable,
+        "num_duplicates": facts.num_duplicates,
+        "heaviest_users": [{"user_id": user, "num_rows": num} for user, num in facts.heaviest],
+        "estimates": estimates,
+    }
+
+
+def _judge_rows(source: Inspected, config: Config) -> Iterator[Finding]:
+    """Judge what fails or bends a run: too many rejected rows, small days, rows of the future, a dominant user."""
+    sample, facts, events = source.sample, source.facts, config.events
+    num_read = max(1, sample.rows.num_rows + sample.num_unparsable)
+    if source.span is None:
+        yield Finding(WARN, f"{source.what}.columns.event_at: no readable time. Map another column, or convert it.")
+        return
+    share = facts.num_rejectable / num_read
+    if share > events.max_rejected_share:
+        limit = f"events.max_rejected_share allows {events.max_rejected_share:.1%}"
+        yield Finding(WARN, f"{source.what}: {share:.1%} of the rows lack a user, an item or a time; {limit}.")
+    tomorrow = utc_now().date() + timedelta(days=1)
+    num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > tomorrow)
+    if num_ahead:
+        yield Finding(WARN, f"{source.what}: {num_ahead:,} rows are later than tomorrow; a run holds them back.")
+    least = events.min_day_share * median(facts.rows_by_day.values())
+    small = [day for day, num in facts.rows_by_day.items() if num < least]
+    if small and sample.is_complete and len(config.events.all_sources) == 1:
+        limit = f"events.min_day_share {events.min_day_share:g} of the median day's rows"
+        yield Finding(WARN, f"{source.what}: {_few(small)} below {limit}, so runs fail. Set events.min_day_share: 0.")
+    if facts.num_duplicates:
+        yield Finding(OK, f"{source.what}: {facts.num_duplicates:,} duplicate rows are dropped by a run.")
+
+
+def inspection_lines(result: dict[str, Any]) -> list[str]:
+    """Return the result of ``inspect_log`` as text."""
+    lines: list[str] = []
+    for what, facts in result["sources"].items():
+        lines += [f"{what}: {facts['path']} ({facts['format']}, {_files(facts)})", *_table(facts), ""]
+    if "fit" in result:
+        fit = {name: value for name, value in result["fit"].items() if value is not None}
+        settings = ", ".join(f"{name}: {value}" for name, value in fit.items())
+        lines.append(
+            f"log: {result['num_days']} days, {result['first_day']} to {result['last_day']}; it fits {settings}"
+        )
+    return lines + [f"{finding['level']:<4} {finding['what']}" for finding in result["verdict"]]
+
+
+def _table(facts: dict[str, Any]) -> list[str]:
+    num_read = facts["num_rows_read"]
+    sampled = f"of a sample of {num_read:,} rows"
+    nulls = [f"{key.removeprefix('columns.')} {num:,}" for key, num in facts["nulls"].items()]
+    heavy = [
+        f"{u['user_id']} {u['num_rows']:,} ({u['num_rows'] / num_read:.1%})"
+        for u in facts["heaviest_users"][:_USERS_SHOWN]
+    ]
+    empty, first = facts["days_without_events"], facts["first_day"]
+    duplicates = facts["num_duplicates"]
+    rows = [
+        ("num_rows", "events", f"{facts['num_rows']:,}", "estimated from bytes read"),
+        ("first_day", "days", f"{first} to {facts['last_day']}" if first else "no readable time", sampled),
+        ("", "days without events", "not known from a sample" if empty is None else _few(empty), ""),
+        ("num_users", "users", f"{facts['num_users']:,}", f"at least; {sampled}"),
+        ("num_items", "items", f"{facts['num_items']:,}", f"at least; {sampled}"),
+        ("nulls", "nulls", ", ".join(nulls) or "none", sampled),
+        ("nulls", "unparsable lines", f"{facts['num_unparsable']:,}", sampled),
+        ("num_duplicates", "duplicate rows", "not comparable" if duplicates is None else f"{duplicates:,}", sampled),
+        ("heaviest_users", "heaviest users", ", ".join(heavy), sampled),
+    ]
+    return in_columns(
+        ["fact", "value", "basis"],
+        [
+            [label, value, basis if key in facts["estimates"] else "exact" if key else ""]
+            for key, label, value, basis in rows
+        ],
+    )
+
+
+def _few(days: list[date]) -> str:
+    more = ", ..." if len(days) > _DAYS_SHOWN else ""
+    return f"{len(days)} ({', '.join(map(str, days[:_DAYS_SHOWN]))}{more})" if days else "0"
+
+
+def _files(facts: dict[str, Any]) -> str:
+    num = facts["num_files"]
+    return f"{num:,} file{'s' if num > 1 else ''}, {facts['num_bytes'] / 1e6:,.1f} MB"

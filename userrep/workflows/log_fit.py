@@ -1,0 +1,138 @@
+"""Windows and dates that fit a log: a choice for a new configuration, and a verdict on an existing one."""
+
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from userrep.config import Config, parse_config
+from userrep.errors import UsageError
+from userrep.evaluation.plan import latest_until
+from userrep.workflows.training_dates import DEFAULT_ROOM, training_dates
+
+OK, WARN = "ok", "warn"
+_LADDER = ([7, 30, 180], [7, 30, 90], [7, 30, 60], [7, 14, 30], [7, 14], [7])  # the first that fits is chosen
+_TRAINING_DAYS = 28  # four weekly training dates
+_DAY = timedelta(days=1)
+
+
+class Fit(NamedTuple):
+    """Settings that fit a log. ``history_days`` None: the default. ``until`` None: the log is too short to train on."""
+
+    windows_days: list[int]
+    history_days: int | None
+    until: date | None
+
+
+class Finding(NamedTuple):
+    """One line of a verdict. ``level``: OK or WARN."""
+
+    level: str
+    what: str
+
+
+def needed_days(config: Config) -> int:
+    """Return the days of log that a training needs: the longest window, four weeks of dates, and the longest future."""
+    return config.windows_days[-1] + _TRAINING_DAYS + max(config.future_days, default=0)
+
+
+def choose_fit(first: date, last: date) -> Fit:
+    """Choose windows and the end of training, with room for evaluation after it. ``first``, ``last``: of the log."""
+    num_days, end = (last - first).days + 1, last + _DAY
+    for windows in _LADDER:
+        config = _with_windows(windows)
+        until = latest_until(end, config.future_days[-1])
+        if num_days >= needed_days(config) + (end - until).days:
+            return Fit(windows, 0 if (until - first).days < 2 * windows[-1] else None, until)
+    return Fit(_LADDER[-1], 0, None)
+
+
+def least_days() -> int:
+    """Return the days of the shortest log that ``choose_fit`` finds an end of training for."""
+    config = _with_windows(_LADDER[-1])
+    return needed_days(config) + 2 * config.future_days[-1]
+
+
+def check_until(config: Config, first: date, last: date) -> list[date]:
+    """Return the training dates of a run for the day after the log's last.
+
+    Raises
+    ------
+    UsageError
+        If the end of training is after the log, or too early in it for any training date.
+    """
+    end, until = last + _DAY, config.training.as_ofs.until
+    if until is not None and until > end:
+        raise UsageError(
+            f"training.as_ofs.until {until}: after the log, whose days are {first} to {last}. Choose {end} or earlier."
+        )
+    try:
+        return training_dates(config, first=first, until=until or end - DEFAULT_ROOM)
+    except UsageError:
+        if until is not None:
+            raise
+        raise UsageError(
+            f"training.as_ofs.until: not set, and its default, {DEFAULT_ROOM.days} days before the as-of date, leaves "
+            f"no training date in a log of {(last - first).days + 1} days. At least {least_days()} days are needed."
+        ) from None
+
+
+def judge(config: Config, first: date, last: date) -> list[Finding]:
+    """Judge windows, history, end of training and room for evaluation against the log's first and last day."""
+    fit = choose_fit(first, last)
+    return [*_judge_windows(config, fit, first, last), *_judge_until(config, fit, first, last)]
+
+
+def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> list[Finding]:
+    num_days, longest, needed = (last - first).days + 1, config.windows_days[-1], needed_days(config)
+    parts = f"window {longest} + training dates {_TRAINING_DAYS} + future {max(config.future_days, default=0)}"
+    is_shorter = needed_days(_with_windows(fit.windows_days)) < needed and fit.until is not None
+    advice = f"Use {fit.windows_days}." if is_shorter else "Collect a longer log."
+    findings = []
+    if longest > num_days:
+        what = f"windows_days: {num_days} days of history, but a window of {longest}. {advice}"
+        findings.append(Finding(WARN, what))
+    elif needed > num_days:
+        advice = (
+            f"Use {fit.windows_days}." if needed_days(_with_windows(fit.windows_days)) < needed else "Collect more."
+        )
+        what = f"windows_days: at least {needed} days of log are needed ({parts}), got {num_days}. {advice}"
+        findings.append(Finding(WARN, what))
+    else:
+        findings.append(Finding(OK, f"windows_days: {needed} days of log are needed ({parts}), got {num_days}."))
+    history = config.history_window
+    if history is not None and history > num_days:
+        what = f"history_days: {history} days, but the log has {num_days}. Set history_days: 0 or a shorter one."
+        findings.append(Finding(WARN, what))
+    return findings
+
+
+def _judge_until(config: Config, fit: Fit, first: date, last: date) -> list[Finding]:
+    try:
+        dates = check_until(config, first, last)
+    except UsageError as error:
+        return [Finding(WARN, f"{error} init would choose {fit.until}." if fit.until else str(error))]
+    end = last + _DAY
+    until = config.training.as_ofs.until or end - DEFAULT_ROOM
+    how_many = f"{len(dates)} training date{'s' if len(dates) > 1 else ''}, {dates[0]} to {dates[-1]}"
+    findings = [Finding(OK, f"training.as_ofs.until: {until} gives {how_many}.")]
+    horizons = config.evaluation.horizons_days
+    usable = [days for days in horizons if latest_until(end, days) >= until]
+    room = f"evaluation: {(end - until).days} days after {until}"
+    if not usable:
+        latest = latest_until(end, horizons[0])
+        what = (
+            f"{room} are too few for a horizon of {horizons[0]} days. Set training.as_ofs.until: {latest} or earlier."
+        )
+        return [*findings, Finding(WARN, what)]
+    left_out = f"; left out: {_listed(horizons[len(usable) :])}" if len(usable) < len(horizons) else ""
+    findings.append(Finding(OK, f"{room}, enough for horizons of {_listed(usable)} days{left_out}."))
+    return findings
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _with_windows(windows: list[int]) -> Config:
+    columns = {"user_id": "user_id", "item_id": "item_id", "event_at": "event_at"}
+    values = {"root": "root", "events": {"path": "events", "columns": columns}, "windows_days": windows}
+    return parse_config(values, "windows_days")

@@ -1,0 +1,195 @@
+"""A commented configuration for a log, written from a look at its files, columns and days."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from statistics import median
+from typing import Any, NamedTuple
+
+import yaml
+
+from userrep.config import Events, EventSource, Source, parse_config
+from userrep.errors import UsageError, in_line
+from userrep.sources.facts import count_by_day
+from userrep.sources.guess import Guess, guess_events, guess_items, guess_users
+from userrep.sources.listing import detect_format
+from userrep.sources.sample import Sample, take_sample
+from userrep.sources.times import times_of
+from userrep.workflows.inspection import log_days
+from userrep.workflows.log_fit import Fit, choose_fit, least_days
+
+FILL_ME = "FILL_ME"
+_NEEDED = {"user_id": "user id", "item_id": "item id", "event_at": "time of the event"}
+_OPTIONAL = {
+    "event_id": "unique id; without it, equal rows are duplicates",
+    "event_type": "kind of event, such as view or buy",
+    "weight": "weight in averages, at least 0; without it, 1",
+}
+_MIN_DAY_SHARE = Events.model_fields["min_day_share"].default
+_OTHERS = 4  # other candidates that a comment lists
+_WIDTH, _LONGEST = 46, 120  # of a setting before its comment, and of a line with both
+
+
+class Starter(NamedTuple):
+    """A configuration file. ``open_keys``: what must be filled in, one line each. ``warnings``: what will not work."""
+
+    text: str
+    open_keys: list[str]
+    warnings: list[str]
+    last_day: date | None
+
+
+class _Look(NamedTuple):
+    """A source as found: its path as the file names it, format, sample and guesses."""
+
+    path: str
+    format: str
+    sample: Sample
+
+
+def starter_config(events: str, *, items: str | None = None, users: str | None = None, folder: str = ".") -> Starter:
+    """Write a configuration for a log and, if given, tables of items and users.
+
+    ``folder``: of the file to be written, since relative paths in it are relative to its folder.
+    Cost: one listing and a sample per source.
+
+    Raises
+    ------
+    UsageError
+        With every source that is missing or cannot be read.
+    """
+    faults: list[str] = []
+    looks: dict[str, _Look] = {}
+    for what, path in {"events": events, "items": items, "users": users}.items():
+        try:
+            if path is not None:
+                looks[what] = _look(path, what, folder)
+        except UsageError as error:
+            faults += error.faults
+    if faults:
+        raise UsageError(faults)
+    return _compose(events, looks)
+
+
+def _look(path: str, what: str, folder: str) -> _Look:
+    format_ = detect_format(path, what)
+    sample = take_sample(Source(path=path, format=format_), what)
+    is_relative = re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", path) is not None
+    return _Look(os.path.relpath(path, folder) if is_relative else path, format_, sample)
+
+
+def _compose(events: str, looks: dict[str, _Look]) -> Starter:
+    look = looks["events"]
+    columns = guess_events(look.sample.rows)
+    open_keys = [_to_fill(f"events.columns.{key}", columns[key], look) for key in _NEEDED if not columns[key].column]
+    event_at = columns["event_at"].column
+    counts = count_by_day(times_of(look.sample.rows[event_at])) if event_at else {}
+    days = log_days(look.sample, _log(events, look.format, str(event_at)), counts)
+    fit = choose_fit(days[0], days[1]) if days else None
+    warnings = []
+    if days and fit and fit.until is None:
+        num_days = (days[1] - days[0]).days + 1
+        warnings.append(f"the log has {num_days} days, and training with evaluation needs {least_days()}.")
+    lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
+    lines += [_line("root: userrep-root", "folder of all tables and models, next to this file")]
+    lines += _events_lines(look, columns, counts, days)
+    if "items" in looks:
+        guesses = guess_items(looks["items"].sample.rows)
+        open_keys += _open("items", guesses, looks["items"], ["item_id"])
+        lines += _items_lines(looks["items"], guesses)
+    if "users" in looks:
+        user_guesses, attributes = guess_users(looks["users"].sample.rows)
+        open_keys += _open("users", user_guesses, looks["users"], ["user_id"])
+        lines += _users_lines(looks["users"], user_guesses, attributes)
+    text = "\n".join([*lines, *_settings_lines(fit), ""])
+    parse_config(yaml.safe_load(text), "init")
+    return Starter(text, open_keys, warnings, days[1] if days else None)
+
+
+def _log(path: str, format_: str, event_at: str) -> EventSource:
+    columns = {"user_id": FILL_ME, "item_id": FILL_ME, "event_at": event_at}
+    return EventSource.model_validate({"path": path, "format": format_, "columns": columns})
+
+
+def _events_lines(
+    look: _Look, columns: dict[str, Guess], counts: dict[date, int], days: tuple[date, date, bool] | None
+) -> Iterator[str]:
+    about = "" if look.sample.is_counted else "about "
+    yield _line("events:", f"{about}{look.sample.num_rows:,} rows" + (f", {days[0]} to {days[1]}" if days else ""))
+    yield f"  path: {_scalar(look.path)}"
+    yield _line(f"  format: {look.format}", "parquet | delta | json | csv | table")
+    yield "  columns:"
+    for key, meaning in _NEEDED.items():
+        yield _column(key, columns[key], meaning, look)
+    for key, meaning in _OPTIONAL.items():
+        guess = columns[key]
+        if guess.column:
+            yield _column(key, guess, meaning, look)
+        else:
+            example = _scalar(guess.others[0]) if guess.others else "COLUMN"
+            yield _line(f"    # {key}: {example}", meaning + _candidates("other candidates", guess.others[1:]))
+    if counts and look.sample.is_complete and min(counts.values()) < _MIN_DAY_SHARE * median(counts.values()):
+        yield _line("  min_day_share: 0", "no check: some days have far fewer rows than the median day")
+
+
+def _items_lines(look: _Look, columns: dict[str, Guess]) -> Iterator[str]:
+    yield from ["items:", f"  path: {_scalar(look.path)}", f"  format: {look.format}", "  columns:"]
+    yield _column("item_id", columns["item_id"], "item id, with the same values as in the log", look)
+    if columns["text"].column:
+        yield _column("text", columns["text"], "title or description, for item vectors from text", look)
+    else:
+        yield _line("    # text: COLUMN", "title or description, for item vectors from text")
+
+
+def _users_lines(look: _Look, columns: dict[str, Guess], attributes: list[str]) -> Iterator[str]:
+    yield from ["users:", f"  path: {_scalar(look.path)}", f"  format: {look.format}", "  columns:"]
+    yield _column("user_id", columns["user_id"], "user id, with the same values as in the log", look)
+    if columns["registered_at"].column:
+        yield _column("registered_at", columns["registered_at"], "time of the registration", look)
+    listed = yaml.safe_dump(attributes, default_flow_style=True, width=10_000, allow_unicode=True).strip()
+    yield _line(f"  attributes: {listed}", "inputs of the model; remove what no model may know")
+
+
+def _settings_lines(fit: Fit | None) -> Iterator[str]:
+    windows = fit.windows_days if fit else [7, 30, 180]
+    yield _line(f"windows_days: {windows}", "days before the as-of date that features cover")
+    if fit and fit.history_days is not None:
+        yield _line(f"history_days: {fit.history_days}", "off: the log is too short for a longer window")
+    yield "training:"
+    until = f"until: {fit.until}, " if fit and fit.until else ""
+    meaning = "end of training; later days are for evaluation" if until else "until: by default 28 days before --as-of"
+    yield _line(f"  as_ofs: {{{until}every_days: 7}}", meaning)
+
+
+def _column(key: str, guess: Guess, meaning: str, look: _Look) -> str:
+    if guess.column:
+        return _line(f"    {key}: {_scalar(guess.column)}", meaning + _candidates("other candidates", guess.others))
+    found = _candidates("columns", look.sample.rows.column_names)
+    return _line(f"    {key}: {FILL_ME}", f"{meaning}{'; ' + guess.hint if guess.hint else ''}{found}")
+
+
+def _open(section: str, columns: dict[str, Guess], look: _Look, needed: Iterable[str]) -> list[str]:
+    return [_to_fill(f"{section}.columns.{key}", columns[key], look) for key in needed if not columns[key].column]
+
+
+def _to_fill(key: str, guess: Guess, look: _Look) -> str:
+    names = ", ".join(in_line(name) for name in look.sample.rows.column_names[:20])
+    return f"{key}: not found{f' ({guess.hint})' if guess.hint else ''}. Fill it in; columns: {names}."
+
+
+def _candidates(label: str, names: Sequence[str]) -> str:
+    shown = ", ".join(in_line(name) for name in names[:_OTHERS])
+    return f"; {label}: {shown}{', ...' if len(names) > _OTHERS else ''}" if names else ""
+
+
+def _scalar(value: Any) -> str:
+    """Return a value as YAML, quoted where necessary."""
+    return str(yaml.safe_dump([value], default_flow_style=True, width=10_000, allow_unicode=True)).strip()[1:-1]
+
+
+def _line(setting: str, comment: str) -> str:
+    """Return a setting with its comment; a comment that is too long for the line goes above it."""
+    line = f"{setting:<{_WIDTH}} # {comment}"
+    indent = setting[: len(setting) - len(setting.lstrip())]
+    return line if len(line) <= _LONGEST else f"{indent}# {comment}\n{setting}"

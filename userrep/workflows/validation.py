@@ -1,0 +1,60 @@
+"""Checks of a configuration against its sources that need no Spark and no more than their listing and footers."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from userrep.config import Config, Source
+from userrep.errors import UsageError
+from userrep.features.preflight import ColumnsOnly, check_before_spark, log_span
+from userrep.features.sides import mapped_columns, source_of
+from userrep.sources.columns import check_columns
+from userrep.sources.listing import format_of_file, list_files
+from userrep.sources.sample import spark_columns, take_sample
+from userrep.workflows.log_fit import check_until
+
+_JSON_BYTES = 1 << 22  # of a smaller source, all lines are read for their fields
+
+
+def find_faults(config: Config) -> list[str]:
+    """Return all faults: of paths, files, columns and types, and of the end of training. Cost: under a second."""
+    faults: dict[str, None] = {}  # ordered and unique: several sections may have the same source
+    checks: list[Callable[[], None]] = [partial(check_before_spark, config)]
+    for section, source, columns in mapped_columns(config):
+        if source.format != "table" and "://" not in source.path:
+            checks.append(partial(_check_files, source, columns, section))
+    checks.append(partial(_check_until, config))
+    for check in checks:
+        try:
+            check()
+        except UsageError as error:
+            faults |= dict.fromkeys(error.faults)
+    return list(faults)
+
+
+def _check_files(source: Source, columns: dict[str, str], section: str) -> None:
+    """Check that a local source has files of its format that can be opened, and the fields of a small JSON source."""
+    what = source_of(section)
+    first = list_files(source.path, source.format, what)[0]
+    actual = format_of_file(first)
+    if source.format not in ("delta", actual):
+        raise UsageError(f"{what}.format: {source.format}, but {first.path} looks like {actual}. Set format: {actual}.")
+    if source.format == "parquet":
+        try:
+            pq.read_metadata(first.path)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise UsageError(f"{what}.path {first.path}: not readable as parquet ({reason}).") from None
+    if source.format == "json":
+        sample = take_sample(source, what, max_text_bytes=_JSON_BYTES)
+        if sample.is_complete:
+            check_columns(ColumnsOnly(spark_columns(sample)), columns, section)
+
+
+def _check_until(config: Config) -> None:
+    """Check the end of training against the log's days, if its footers contain them."""
+    span = log_span(config)
+    if span is not None:
+        check_until(config, *span)

@@ -29,7 +29,7 @@ def commands_page() -> list[str]:
     lines = ["# Commands", "", MADE, *_BEGIN.rstrip().splitlines(), ""]
     commands = dict(leaf_commands())
     lines += table(["option", "meaning"], [_option(p)[::2] for p in commands["pipeline"].params if p.name in COMMON])
-    lines += ["", "`demo` has a configuration of its own, and `doctor` needs none."]
+    lines += ["", "`demo` has a configuration of its own, `init` writes one, and `doctor` and `inspect` need none."]
     for name, command in commands.items():
         own = [parameter for parameter in command.params if parameter.name not in COMMON]
         arguments = " ".join(_metavar(p) for p in own if p.param_type_name == "argument")

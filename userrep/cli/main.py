@@ -17,6 +17,7 @@ from userrep.cli import consumers as cli_consumers
 from userrep.cli import evaluate as cli_evaluate
 from userrep.cli import export as cli_export
 from userrep.cli import forget as cli_forget
+from userrep.cli import log as cli_log
 from userrep.cli import pipeline as cli_pipeline
 from userrep.cli import plan as cli_plan
 from userrep.cli import report as cli_report
@@ -65,7 +66,10 @@ def common(
         begin_run(run_id)
 
 
-for _command in (cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily, cli_pipeline.backfill, cli_pipeline.run):
+for _command in (
+    *(cli_log.init, cli_log.inspect, cli_log.validate),
+    *(cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily, cli_pipeline.backfill, cli_pipeline.run),
+):
     app.command()(_command)
 app.command()(cli_export.export)
 app.command()(cli_evaluate.evaluate)

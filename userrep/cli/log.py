@@ -1,0 +1,122 @@
+"""``userrep init``, ``inspect`` and ``validate``: from a log to a configuration that fits it, without Spark."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from userrep.cli.options import AsJson, ConfigFile, Debug, Overrides, print_faults, print_result
+from userrep.config import Config, load_config, parse_config
+from userrep.errors import UsageError
+from userrep.logs import to_stderr
+
+_PATH_HELP = "File, folder or pattern: Parquet, Delta, JSON or CSV."
+
+
+def init(
+    events: Annotated[str, typer.Option("--events", metavar="PATH", help=f"Event log. {_PATH_HELP}")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="New file to write. Default: stdout.")
+    ] = None,
+    items: Annotated[
+        str | None, typer.Option("--items", metavar="PATH", help="Items table, for vectors from titles.")
+    ] = None,
+    users: Annotated[str | None, typer.Option("--users", metavar="PATH", help="Users table, for attributes.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a configuration for your event log.
+
+    Reads the files' layout and a sample of their rows, guesses the columns, and chooses windows and dates that fit the
+    log. Comments explain each key. Keys that cannot be guessed are written as FILL_ME and listed on stderr.
+    """
+    if out is not None and (out.exists() or not out.parent.is_dir()):
+        why = "exists already; init overwrites nothing" if out.exists() else "its folder does not exist"
+        raise UsageError(f"--out {out}: {why}. Name another file.")
+    from userrep.workflows.starter_config import starter_config
+
+    starter = starter_config(events, items=items, users=users, folder=str(out.parent if out else "."))
+    if out is not None:
+        _write_new(out, starter.text)
+    for line in (*starter.warnings, *starter.open_keys):
+        to_stderr(line)
+    result = {"config": starter.text, "out": out and str(out), "to_fill": starter.open_keys}
+    result["warnings"] = starter.warnings
+    lines = starter.text.splitlines() if out is None else [f"wrote {out}", *_next_steps(out, starter)]
+    print_result(result, lines, as_json=as_json)
+
+
+def inspect(
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="Configuration file (YAML), whose log is inspected.")
+    ] = None,
+    events: Annotated[
+        str | None, typer.Option("--events", metavar="PATH", help=f"Instead: an event log. {_PATH_HELP}")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what an event log contains.
+
+    Shows days, events, users, items, nulls, duplicates and the heaviest users, then whether windows and dates fit the
+    log, and how many days of log are needed. Reads file footers and a sample of at most 2 million rows. Each fact says
+    whether it is exact or from the sample.
+    """
+    if (config_file is None) == (events is None):
+        raise UsageError("inspect: give either --config or --events.")
+    config = load_config(config_file, overrides or []) if config_file else _guessed(str(events), overrides)
+    from userrep.workflows.inspection import inspect_log, inspection_lines
+
+    result = inspect_log(config)
+    print_result(result, inspection_lines(result), as_json=as_json)
+
+
+def validate(
+    config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Check a configuration and its sources.
+
+    Checks keys, values, paths, formats, columns and types, and the end of training against the log's days if its file
+    footers contain them. Prints `ok`, or all faults with exit code 2. Reads no rows.
+    """
+    try:
+        config = load_config(config_file, overrides or [])
+        from userrep.workflows.validation import find_faults
+
+        faults = find_faults(config)
+    except UsageError as error:
+        faults = error.faults
+    print_result({"ok": not faults, "faults": faults}, [] if faults else ["ok"], as_json=as_json)
+    if faults:
+        print_faults(faults)
+        raise typer.Exit(2)
+
+
+def _guessed(events: str, overrides: list[str] | None) -> Config:
+    """Return the configuration that ``init`` would write. Raises UsageError if a column could not be guessed."""
+    if overrides:
+        raise UsageError("inspect: --set changes a configuration; use it with --config.")
+    from userrep.workflows.starter_config import starter_config
+
+    starter = starter_config(events)
+    if starter.open_keys:
+        raise UsageError([*starter.open_keys, "inspect: write a configuration with `userrep init`, and use --config."])
+    values: dict[str, Any] = yaml.safe_load(starter.text)
+    return parse_config(values, "inspect")
+
+
+def _next_steps(out: Path, starter: Any) -> list[str]:
+    if starter.open_keys:
+        return [f"next: replace FILL_ME, then userrep validate --config {out}"]
+    as_of = starter.last_day and starter.last_day.fromordinal(starter.last_day.toordinal() + 1)
+    return [f"next: userrep validate --config {out}", f"      userrep pipeline --config {out} --as-of {as_of}"]
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"--out {path}: not writable ({error.strerror}). Name another file.") from None

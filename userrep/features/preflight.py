@@ -19,7 +19,7 @@ from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, find_column
 from userrep.sources.listing import list_files
-from userrep.sources.source import check_events, check_local
+from userrep.sources.read import check_events, check_local
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
 from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of_group

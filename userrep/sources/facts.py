@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.config import EventSource
+from userrep.sources.read import event_columns
 from userrep.sources.sample import Sample
-from userrep.sources.source import event_columns
 from userrep.sources.times import times_of
 from userrep.utc import DAY_US, numbered_day
 

@@ -8,9 +8,9 @@ import pyarrow.fs
 from deltalake.exceptions import DeltaError
 
 from userrep.errors import UsageError
-from userrep.sources.source import base_folder, check_local
+from userrep.sources.read import base_folder, check_local
 from userrep.store.delta_files import DeltaFiles
-from userrep.store.storage import file_system
+from userrep.store.filesystem import file_system
 
 COMPRESSED = re.compile(r"\.(gz|bz2|zst)$")
 _FORMATS = {"parquet": "parquet", "pq": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "csv": "csv"}

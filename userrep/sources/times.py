@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from userrep.sources.source import EARLIEST, LATEST
+from userrep.sources.read import EARLIEST, LATEST
 
 _MICROSECONDS = pa.timestamp("us")
 

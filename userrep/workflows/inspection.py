@@ -11,8 +11,8 @@ from userrep.features.preflight import ColumnsOnly, days_of
 from userrep.logs import in_columns
 from userrep.sources.columns import check_columns
 from userrep.sources.facts import LogFacts, log_facts
+from userrep.sources.read import event_columns
 from userrep.sources.sample import Sample, spark_columns, take_sample
-from userrep.sources.source import event_columns
 from userrep.utc import utc_now
 from userrep.workflows.log_fit import OK, WARN, Finding, choose_fit, judge, needed_days
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from userrep.config import Config, parse_config
 from userrep.errors import UsageError
-from userrep.evaluation.plan import latest_until
+from userrep.evaluation.dates import latest_until
 from userrep.workflows.training_dates import DEFAULT_ROOM, training_dates
 
 OK, WARN = "ok", "warn"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from userrep.config import Config, Source
 from userrep.errors import UsageError
 from userrep.features.preflight import ColumnsOnly, check_before_spark, log_span
-from userrep.features.sides import mapped_columns, source_of
+from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
 from userrep.sources.listing import format_of_file, list_files
 from userrep.sources.sample import spark_columns, take_sample

@@ -1,4 +1,4 @@
-"""Build of docs/reference from the code: configuration, tables, commands.
+"""Build of docs/reference from the code: configuration, tables, commands, Python.
 
     make reference
 
@@ -8,12 +8,16 @@ writes the pages. A test fails if they differ from the code.
 from deploy.reference.commands import commands_page
 from deploy.reference.configuration import configuration_page
 from deploy.reference.markdown import PAGES
+from deploy.reference.python import python_page
 from deploy.reference.tables import tables_page
 
 
 def pages() -> dict[str, str]:
     """Return the pages by file name."""
-    lines_by_page = {"configuration": configuration_page(), "tables": tables_page(), "commands": commands_page()}
+    lines_by_page = {
+        "configuration": configuration_page(), "tables": tables_page(), "commands": commands_page(),
+        "python": python_page(),
+    }  # fmt: skip
     return {f"{name}.md": "\n".join([*lines, ""]) for name, lines in lines_by_page.items()}
 
 

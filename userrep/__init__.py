@@ -2,6 +2,7 @@
 
 The public API for consumers of embeddings:
 
+- ``open`` returns an installation's embeddings: joins with labels and look-ups, for pandas and Spark.
 - ``EmbeddingJoin`` adds embeddings to labels in a Spark ML pipeline.
 - ``EmbeddingModel`` computes embeddings from features without Spark.
 - ``embedding_udf`` computes them in DataFrames and SQL.
@@ -14,12 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from userrep.client.embeddings import open  # noqa: A004
     from userrep.config import load_config
     from userrep.inference.model import EmbeddingModel
     from userrep.inference.udf import embedding_udf
     from userrep.joins.embedding_join import EmbeddingJoin
 
-__all__ = ["EmbeddingJoin", "EmbeddingModel", "embedding_udf", "load_config"]
+__all__ = ["EmbeddingJoin", "EmbeddingModel", "embedding_udf", "load_config", "open"]
 __version__ = "0.1.0"
 
 _MODULES = {
@@ -27,6 +29,7 @@ _MODULES = {
     "EmbeddingModel": "userrep.inference.model",
     "embedding_udf": "userrep.inference.udf",
     "load_config": "userrep.config",
+    "open": "userrep.client.embeddings",
 }
 
 

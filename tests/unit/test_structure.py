@@ -22,6 +22,7 @@ ORDER = [
     "report",
     "operations evaluation monitoring erasure",
     "examples",
+    "client",
     "streaming",
     "joins",
     "spaces",

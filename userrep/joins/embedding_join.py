@@ -1,33 +1,34 @@
 """The point-in-time join as a Spark ML stage, which stays on the space that its pipeline was trained on."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
 
 from pyspark.ml import Transformer
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.ml.param.shared import HasInputCol, HasOutputCol
+from pyspark.ml.param.shared import HasOutputCol
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
-from userrep.ids import checked_name
 from userrep.joins.join import join_embeddings
-from userrep.joins.options import JoinOptions
-from userrep.joins.outputs import MAPPED_FROM, SPACE_ID, as_vectors
+from userrep.joins.options import JoinOptions, param_of
+from userrep.joins.outputs import MAPPED_FROM, SPACE_ID, as_vectors, by_rule
 from userrep.joins.snapshot_at import column
 from userrep.spaces.registry import SERVING, find_space
+from userrep.store.open import open_root, open_schema
 from userrep.store.filesystem import absolute
-from userrep.store.open import open_root, schema_name
-from userrep.store.spark_tables import SparkTables
 from userrep.store.tables import Tables
 
 
-class EmbeddingJoin(
-    Transformer, HasInputCol, HasOutputCol, DefaultParamsReadable["EmbeddingJoin"], DefaultParamsWritable
-):
-    """Join labels with the embeddings known at each label's time; see ``join_embeddings``.
+class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJoin"], DefaultParamsWritable):
+    """Join labels with the embeddings known at each label's time, as a stage of a Spark ML pipeline.
+
+        Pipeline(stages=[EmbeddingJoin(root="build/demo"), LogisticRegression(featuresCol="embedding")])
+
+    works as it stands: by default, vectors are of Spark ML's type, and labels without a vector are left out, both in
+    training and in scoring, because estimators refuse nulls. Set ``missing="new_user"`` to score unknown users, too.
 
     The space is resolved on first use and stored in ``spaceId``: in this object, in its copies (such as those that
     CrossValidator makes) and in a saved pipeline. A fitted pipeline therefore stays on the space that its model was
@@ -39,14 +40,25 @@ class EmbeddingJoin(
 
     Params
     ------
-    inputCol, timeCol, outputCol : columns of user ids (string), of label times (timestamp, UTC), and of vectors.
+    userCol, timeCol, outputCol : columns of user ids (string), of label times (timestamp, UTC), and of vectors.
     space : a space id, or ``serving``. spaceId : the resolved space id, set on first use.
     mappedFrom : a newer space whose vectors are read instead and mapped into this stage's space, so that a fitted model
         can be used after its space was retired. Set it with ``setMappedFrom`` on the stage of the loaded pipeline.
     root : path or URI of the tables' root. schema : ``catalog.schema`` of the tables. Set exactly one of the two.
-    availability, maxAgeDays (unset: no limit), missing, updates, vectors, inSample : as in ``JoinOptions``.
+    handleInvalid : rule for labels without a vector, such as those of unknown users, or from before the first snapshot:
+        ``skip`` (default) leaves them out, ``error`` fails the job, ``keep`` keeps them with a null. Their
+        ``embedding_status`` has the reason.
+    missing : ``new_user`` gives users that are not in the snapshot the encoder's vector of a user without any data.
+        ``null`` and ``drop`` are earlier names of ``handleInvalid="keep"`` and ``"skip"``.
+    vectors : ``vector`` (default) for Spark ML's VectorUDT, ``array`` for array<float>.
+    availability : ``ledger`` uses the snapshots that were published at the label's time. ``as_of`` uses the newest
+        as-of date at or before it, although it may not have been published yet.
+    maxAgeDays : maximum age of a vector at the label's time, in days. Unset for no limit.
+    updates : also use near-real-time vectors.
+    inSample : ``warn`` about labels from before the space's ``trained_until``, or ``refuse`` them.
     """
 
+    userCol: Param[str] = Param(Params._dummy(), "userCol", "column of user ids", TypeConverters.toString)
     timeCol: Param[str] = Param(Params._dummy(), "timeCol", "column of label times", TypeConverters.toString)
     space: Param[str] = Param(Params._dummy(), "space", "space id, or serving", TypeConverters.toString)
     spaceId: Param[str] = Param(Params._dummy(), "spaceId", "resolved space id", TypeConverters.toString)
@@ -55,6 +67,7 @@ class EmbeddingJoin(
     schema: Param[str] = Param(Params._dummy(), "schema", "catalog.schema of the tables", TypeConverters.toString)
     availability: Param[str] = Param(Params._dummy(), "availability", "ledger or as_of", TypeConverters.toString)
     maxAgeDays: Param[int] = Param(Params._dummy(), "maxAgeDays", "maximum vector age in days", TypeConverters.toInt)
+    handleInvalid: Param[str] = Param(Params._dummy(), "handleInvalid", "error, skip, keep", TypeConverters.toString)
     missing: Param[str] = Param(Params._dummy(), "missing", "null, new_user or drop", TypeConverters.toString)
     updates: Param[bool] = Param(Params._dummy(), "updates", "use near-real-time vectors", TypeConverters.toBoolean)
     vectors: Param[str] = Param(Params._dummy(), "vectors", "array or vector", TypeConverters.toString)
@@ -63,7 +76,7 @@ class EmbeddingJoin(
     def __init__(
         self,
         *,
-        inputCol: str = "user_id",
+        userCol: str = "user_id",
         timeCol: str = "label_at",
         outputCol: str = "embedding",
         space: str = SERVING,
@@ -71,21 +84,27 @@ class EmbeddingJoin(
         schema: str | None = None,
         availability: str = "ledger",
         maxAgeDays: int | None = None,
-        missing: str = "null",
+        handleInvalid: str | None = None,
+        missing: str | None = None,
         updates: bool = False,
-        vectors: str = "array",
+        vectors: str = "vector",
         inSample: str = "warn",
+        inputCol: str | None = None,
     ) -> None:
+        """``inputCol`` is an earlier name of ``userCol``."""
         super().__init__()
         self._resolved: dict[str, str] = {}  # shared with copies, so that all of them use the same space
         self._setDefault(
-            inputCol="user_id", timeCol="label_at", outputCol="embedding", space=SERVING, availability="ledger",
-            missing="null", updates=False, vectors="array", inSample="warn",
+            userCol="user_id", timeCol="label_at", outputCol="embedding", space=SERVING, availability="ledger",
+            handleInvalid="skip", missing="null", updates=False, vectors="vector", inSample="warn",
         )  # fmt: skip
+        if missing == "null" and handleInvalid is None:
+            handleInvalid = "keep"
         given = {
-            "inputCol": inputCol, "timeCol": timeCol, "outputCol": outputCol, "space": space, "schema": schema,
-            "root": None if root is None else absolute(root), "availability": availability, "maxAgeDays": maxAgeDays,
-            "missing": missing, "updates": updates, "vectors": vectors, "inSample": inSample,
+            "userCol": inputCol or userCol, "timeCol": timeCol, "outputCol": outputCol, "space": space,
+            "schema": schema, "root": None if root is None else absolute(root), "availability": availability,
+            "maxAgeDays": maxAgeDays, "handleInvalid": handleInvalid, "missing": missing, "updates": updates,
+            "vectors": vectors, "inSample": inSample,
         }  # fmt: skip
         self._set(**{name: value for name, value in given.items() if value is not None})
 
@@ -101,13 +120,8 @@ class EmbeddingJoin(
 
     def options(self) -> JoinOptions:
         """Return the Params as ``JoinOptions``. Raises UsageError if a value is not allowed."""
-        values: dict[str, Any] = {
-            "user": self.getInputCol(), "time": self.getOrDefault(self.timeCol), "output": self.getOutputCol(),
-            "max_age_days": self.getOrDefault(self.maxAgeDays) if self.isDefined(self.maxAgeDays) else None,
-            "in_sample": self.getOrDefault(self.inSample),
-        }  # fmt: skip
-        same = ("availability", "missing", "updates", "vectors")
-        return JoinOptions(**values, **{name: self.getOrDefault(name) for name in same})
+        names = (param_of(field.name) for field in fields(JoinOptions))
+        return JoinOptions.of_params({name: self.getOrDefault(name) for name in names if self.isDefined(name)})
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         options = self.options()
@@ -138,6 +152,7 @@ class EmbeddingJoin(
             )
         if "snapshot_id" in dataset.columns:
             dataset = dataset.where(_is_of_space(metadata.get(MAPPED_FROM, space_id), name))
+        dataset = by_rule(dataset, options)
         is_array = field.dataType.typeName() == "array"
         if is_array == (options.vectors == "array"):
             return dataset
@@ -158,9 +173,7 @@ class EmbeddingJoin(
 
     def _tables(self, dataset: DataFrame) -> Tables:
         if self.isSet(self.schema) and not self.isSet(self.root):
-            catalog, _, schema = self.getOrDefault(self.schema).partition(".")
-            name = schema_name(checked_name(catalog, "catalog"), checked_name(schema, "schema"))
-            return SparkTables(dataset.sparkSession, schema=name, expected=True)
+            return open_schema(self.getOrDefault(self.schema), dataset.sparkSession, expected=True)
         if self.isSet(self.root) and not self.isSet(self.schema):
             return open_root(self.getOrDefault(self.root), dataset.sparkSession, expected=True)
         raise UsageError(

@@ -1,46 +1,35 @@
 """Point-in-time joins: add to each label the embedding that a consumer could have had at the label's time."""
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.errors import UsageError
-from userrep.inference.model import EmbeddingModel
-from userrep.joins.options import InSampleWarning, JoinOptions, check_labels
-from userrep.joins.outputs import with_outputs
 from userrep.joins.read_vectors import with_vectors
+from userrep.joins.options import JoinOptions, check_labels
+from userrep.joins.outputs import with_outputs
 from userrep.joins.snapshot_at import Step, column, steps_of, with_snapshot
+from userrep.joins.sources import (
+    Sources,
+    check_usable,
+    dim_of,
+    files_by_step,
+    new_user_vector,
+    report_in_sample,
+    sources_of,
+)
 from userrep.joins.updates import with_update
 from userrep.spaces.map_artifact import load_map
-from userrep.spaces.registry import RETIRED, Space, find_space, read_registry
-from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
+from userrep.spaces.registry import Space, find_space
+from userrep.spaces.snapshots import PUBLISHED, Snapshot
 from userrep.spark.session import shuffle_partitions
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Inputs of a join: snapshots of one space's ledger, and the version of ``user_embeddings`` that contains them.
-
-    coordinates : an earlier space that vectors are mapped into, if any. span : first and last allowed label time; a
-    label outside fails the job. updates_until : updates computed later are ignored.
-    """
-
-    space: Space
-    snapshots: Sequence[Snapshot]
-    version: int
-    coordinates: Space | None = None
-    span: tuple[datetime, datetime] | None = None
-    updates_until: datetime | None = None
 
 
 def join_embeddings(
@@ -98,18 +87,6 @@ def join_embeddings(
     return joined(labels, tables, sources, options)
 
 
-def report_in_sample(space: Space, as_of: date, options: JoinOptions) -> None:
-    """Warn that a label resolves to the in-sample snapshot of ``as_of``, or raise if the options refuse such labels."""
-    message = (
-        f"labels: the vectors of {as_of} are in-sample: space {space.space_id} was trained on events until "
-        f"{space.trained_until}, so its encoder has seen what came after them. A model trained on these labels will "
-        f"perform worse than it seems. Use labels from {space.trained_until} on, or of another status than in_sample."
-    )
-    if options.in_sample == "refuse":
-        raise UsageError(message)
-    warnings.warn(message, InSampleWarning, stacklevel=3)
-
-
 def _check_in_sample(labels: DataFrame, sources: Sources, options: JoinOptions) -> None:
     """Report labels that resolve to an in-sample snapshot. Cost: none if the space has no such snapshot."""
     steps = steps_of(sources.snapshots, options.availability)
@@ -119,36 +96,6 @@ def _check_in_sample(labels: DataFrame, sources: Sources, options: JoinOptions) 
     in_sample = times.where(F.col("__in_sample") & (F.col("__state") == PUBLISHED)).select("__as_of").first()
     if in_sample is not None:
         report_in_sample(sources.space, in_sample["__as_of"], options)
-
-
-def check_usable(tables: Tables, space: Space) -> None:
-    """Refuse a retired space. Raises UsageError, which names the serving space."""
-    if space.state == RETIRED:
-        serving = read_registry(tables).serving
-        raise UsageError(
-            f"space {space.space_id} is retired, and its vectors are no longer built. "
-            f"Serving space: {serving.space_id if serving else 'none'}. "
-            "Join with that space, and retrain the models that use the retired one."
-        )
-
-
-def sources_of(tables: Tables, space: Space) -> Sources:
-    """Read a space's published and expired snapshots, and pin a table version that contains all published rows.
-
-    Raises UsageError if the space has no published snapshot.
-    """
-    before = None
-    while True:
-        version = tables.version(USER_EMBEDDINGS)
-        snapshots = list_snapshots(tables, space.space_id, states=(PUBLISHED, EXPIRED))
-        if snapshots == before:
-            break  # rows are written before they are published and deleted after they expire: this version has them
-        before = snapshots
-    if not any(snapshot.state == PUBLISHED for snapshot in snapshots):
-        raise UsageError(
-            f"space {space.space_id} has no published snapshot to join with. Publish one with `userrep pipeline`."
-        )
-    return Sources(space, snapshots, version)
 
 
 def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOptions) -> DataFrame:
@@ -164,11 +111,8 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
         rows = _read_vectors(rows, tables, sources, steps, options)
     else:
         rows = _join_vectors(rows, tables, sources, steps, options)
-    new_user = None
-    if options.missing == "new_user":
-        folder = f"{tables.artifacts_root}/{space.artifact}"
-        new_user = EmbeddingModel.load(folder, space.content_hash).predict({})
-    dim = max((step.snapshot.dim for step in steps if step.snapshot.dim is not None), default=None)
+    new_user = new_user_vector(tables, space) if options.missing == "new_user" else None
+    dim = dim_of(steps)
     into = None
     if sources.coordinates is not None:
         newest = find_space(tables, space.space_id)  # the caller may have read the space before the map was fitted
@@ -180,18 +124,9 @@ def _read_vectors(
     rows: DataFrame, tables: FileTables, sources: Sources, steps: Sequence[Step], options: JoinOptions
 ) -> DataFrame:
     """Add __embedding by reading the files that have vectors of the labels' users."""
-    step_numbers = {(s.as_of, s.revision): k for k, (_, s) in enumerate(steps) if s.state == PUBLISHED}
-    files_by_step: list[list[TableFile]] = [[] for _ in steps]
-
-    def is_used(values: dict[str, Any]) -> bool:
-        key = values["as_of"], values["revision"]
-        return values["space_id"] == sources.space.space_id and key in step_numbers
-
-    for file in tables.files(USER_EMBEDDINGS, is_used, version=sources.version):
-        files_by_step[step_numbers[file.values["as_of"], file.values["revision"]]].append(file)
     return with_vectors(
         rows,
-        files_by_step,
+        files_by_step(tables, sources, steps),
         folder=tables.uri(USER_EMBEDDINGS),
         user=options.user,
         time=options.time,

@@ -1,14 +1,17 @@
 """Options of a point-in-time join, and checks of the labels."""
 
+import difflib
 import re
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from pyspark.sql import DataFrame
 
 from userrep.errors import UsageError
 from userrep.joins.snapshot_at import Availability
 
+HandleInvalid = Literal["error", "skip", "keep"]
 Missing = Literal["null", "new_user", "drop"]
 Vectors = Literal["array", "vector"]
 InSample = Literal["warn", "refuse"]
@@ -31,8 +34,10 @@ class JoinOptions:
         not published yet.
     max_age_days : maximum age of a vector, from its as-of date to the label's time, in days. Older vectors are not
         used. None for no limit.
+    handle_invalid : rule for labels without a vector, for whatever reason: ``keep`` them with a null, ``skip`` them, or
+        ``error`` to fail.
     missing : value for users that are not in the snapshot: ``null``, or ``new_user`` for the encoder's vector of a user
-        without any data. ``drop``: leave out all labels without a vector, for whatever reason.
+        without any data, which is then a valid vector. ``drop``: an earlier name of ``handle_invalid="skip"``.
     updates : also use the near-real-time vectors of ``embedding_updates``.
     vectors : ``array`` for array<float>, ``vector`` for Spark ML's VectorUDT.
     in_sample : handling of labels whose vectors have an as-of date before the space's ``trained_until``: ``warn``
@@ -46,13 +51,17 @@ class JoinOptions:
     output: str = "embedding"
     availability: Availability = "ledger"
     max_age_days: int | None = None
+    handle_invalid: HandleInvalid = "keep"
     missing: Missing = "null"
     updates: bool = False
     vectors: Vectors = "array"
     in_sample: InSample = "warn"
 
     def __post_init__(self) -> None:
-        known = {"availability": Availability, "missing": Missing, "vectors": Vectors, "in_sample": InSample}
+        known = {
+            "availability": Availability, "handle_invalid": HandleInvalid, "missing": Missing, "vectors": Vectors,
+            "in_sample": InSample,
+        }  # fmt: skip
         faults = [
             f"{name}: expected one of {', '.join(get_args(values))}, got {getattr(self, name)!r}."
             for name, values in known.items()
@@ -65,6 +74,19 @@ class JoinOptions:
         if faults:
             raise UsageError(faults)
 
+    @classmethod
+    def of_params(cls, params: dict[str, Any]) -> "JoinOptions":
+        """Return the options of these Params of ``EmbeddingJoin``, by name. Raises UsageError for an unknown name."""
+        known = {param_of(field.name): field.name for field in fields(cls)}
+        if faults := [_unknown(name, list(known)) for name in params if name not in known]:
+            raise UsageError(faults)
+        return cls(**{known[name]: value for name, value in params.items()})
+
+    @property
+    def skips(self) -> bool:
+        """Whether labels without a vector are left out."""
+        return self.handle_invalid == "skip" or self.missing == "drop"
+
     @property
     def status(self) -> str:
         """Name of the status column: where a label's vector comes from, or why there is none."""
@@ -74,6 +96,36 @@ class JoinOptions:
     def added(self) -> tuple[str, ...]:
         """Names of the columns that a join adds."""
         return "snapshot_id", "as_of", self.output, self.status
+
+
+def param_of(option: str) -> str:
+    """Return the name of an option as a Param of ``EmbeddingJoin``: ``max_age_days`` is ``maxAgeDays``."""
+    if option in ("user", "time", "output"):
+        return f"{option}Col"
+    first, *rest = option.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"unknown option {name}; " + (f"did you mean {near[0]}?" if near else f"known options: {', '.join(known)}.")
+
+
+def name_faults(columns: Sequence[str], options: JoinOptions) -> list[str]:
+    """Return a fault for each column of the labels that has the name of an output column."""
+    return [
+        f"labels: column {name!r} already exists, and the join adds a column of that name. Rename or drop it."
+        for name in options.added
+        if name in columns
+    ]
+
+
+def without_vector(status: str) -> str:
+    """Return the message for a label without a vector if such labels are errors."""
+    return (
+        f"labels: a label has no vector (status {status}). Set handleInvalid to 'skip' to leave such labels out, or to "
+        "'keep' to keep them with a null."
+    )
 
 
 def check_labels(labels: DataFrame, options: JoinOptions) -> None:
@@ -94,11 +146,7 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         for name, expected in ((options.user, "string"), (options.time, "timestamp"))
         if types.get(name) != expected
     ]
-    faults += [
-        f"labels: column {name!r} already exists, and the join adds a column of that name. Rename or drop it."
-        for name in options.added
-        if name in types
-    ]
+    faults += name_faults(list(types), options)
     zone = labels.sparkSession.conf.get("spark.sql.session.timeZone") or ""
     if not _UTC.fullmatch(zone):
         faults.append(

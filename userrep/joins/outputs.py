@@ -6,7 +6,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.joins.options import JoinOptions
+from userrep.joins.options import JoinOptions, without_vector
 from userrep.joins.snapshot_at import column
 from userrep.spaces.mapping import LinearMap, mapped
 from userrep.spaces.snapshots import EXPIRED
@@ -59,7 +59,17 @@ def with_outputs(
     output = rows.select(
         *kept, snapshot_id.alias("snapshot_id"), as_of.alias("as_of"), vector, status.alias(options.status)
     )
-    return output.where(column(options.output).isNotNull()) if options.missing == "drop" else output
+    return by_rule(output, options)
+
+
+def by_rule(rows: DataFrame, options: JoinOptions) -> DataFrame:
+    """Apply the rule for rows without a vector: leave them out, fail the job on them, or keep them."""
+    has_vector = column(options.output).isNotNull()
+    if options.handle_invalid == "error":
+        status = column(options.status) if options.status in rows.columns else F.lit("unknown")
+        fault = _error(without_vector("%s"), status).cast("boolean")
+        return rows.where(F.when(has_vector, F.lit(True)).otherwise(fault))
+    return rows.where(has_vector) if options.skips else rows
 
 
 def num_by_status(joined: DataFrame, output: str = "embedding") -> dict[str, int]:
@@ -99,13 +109,20 @@ def _too_old(as_of: Column, options: JoinOptions) -> Column:
 def _of_width(vector: Column, space_id: str, dim: int | None) -> Column:
     if dim is None:
         return vector
-    fault = F.concat(
-        F.lit(f"space {space_id}: a vector must have {dim} dimensions, got "),
-        F.size(vector).cast("string"),
-        F.lit(
-            ". Rows of user_embeddings or embedding_updates were not written by userrep. Delete them, "
-            "and rebuild their dates with `userrep backfill`."
-        ),
-    )
     is_valid = vector.isNull() | (F.size(vector) == dim)
-    return F.when(is_valid, vector).otherwise(F.raise_error(fault).cast("array<float>"))
+    return F.when(is_valid, vector).otherwise(
+        _error(wrong_width(space_id, dim, "%s"), F.size(vector)).cast("array<float>")
+    )
+
+
+def wrong_width(space_id: str, dim: int, got: int | str) -> str:
+    """Return the message for a vector that has not as many dimensions as its space."""
+    return (
+        f"space {space_id}: a vector must have {dim} dimensions, got {got}. Rows of user_embeddings or "
+        "embedding_updates were not written by userrep. Delete them, and rebuild their dates with `userrep backfill`."
+    )
+
+
+def _error(message: str, value: Column) -> Column:
+    """Return a column that fails the job with a message, whose %s is the value."""
+    return F.raise_error(F.format_string(message, value))

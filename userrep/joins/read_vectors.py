@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from userrep.joins.snapshot_at import column
+from userrep.store import xxhash
 from userrep.store.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, bucket_of, ranges_of_groups
 from userrep.store.data_files import TableFile
 from userrep.store.filesystem import open_parquet, parquet_footer
@@ -29,6 +30,7 @@ _ROWS = {"user_id": pa.string(), "embedding": _VECTORS}
 _MOST_USERS = 250_000  # maximum users of a snapshot per task
 _CACHED_GROUPS = 2  # row groups that a task caches: the current one, and the next if a batch of labels spans both
 _NONE = -1
+NO_STEP = -1  # snapshot number of a label for which no vector is looked up
 
 Batch = tuple[pa.Array, pa.Array, pa.Array]  # of labels: user ids, snapshot numbers, user buckets
 
@@ -78,6 +80,21 @@ def with_vectors(
     return rows.withColumn("__embedding", look_up(column(user), F.col("__number"), F.col("__bucket")))
 
 
+def find_vectors(
+    users: pa.Array, number_N: NDArray[np.int64], snapshots: Sequence[Sequence[TableFile]], *, folder: str
+) -> pa.Array:
+    """Return the vector of each label's user in the label's snapshot, or null, without Spark; see ``with_vectors``.
+
+    Labels may be in any order. ``number_N``: index of the label's snapshot in ``snapshots``, or NO_STEP.
+    """
+    bucket_N = xxhash.bucket_of(users.fill_null(""))
+    order_N = np.lexsort((bucket_N, number_N))
+    files_by_snapshot = [_files(files, folder) for files in snapshots]
+    read = lru_cache(maxsize=_CACHED_GROUPS)(_read)
+    vectors = _vectors(users.take(pa.array(order_N)), number_N[order_N], bucket_N[order_N], files_by_snapshot, read)
+    return vectors.take(pa.array(np.argsort(order_N)))
+
+
 def _files(files: Sequence[TableFile], folder: str) -> _Files:
     ends = [file.buckets or (ALL_BUCKETS.start, ALL_BUCKETS.stop - 1) for file in files]
     first_F, last_F = np.array(ends, np.int64).reshape(-1, 2).T
@@ -90,7 +107,7 @@ def _look_up(snapshots: list[_Files]) -> Callable[[Iterator[Batch]], Iterator[pa
     def look_up(batches: Iterator[Batch]) -> Iterator[pa.Array]:
         read = lru_cache(maxsize=_CACHED_GROUPS)(_read)
         for users, numbers, buckets in batches:
-            yield _vectors(users, numbers.fill_null(_NONE).to_numpy(), buckets.to_numpy(), snapshots, read)
+            yield _vectors(users, numbers.fill_null(NO_STEP).to_numpy(), buckets.to_numpy(), snapshots, read)
 
     return look_up
 
@@ -106,7 +123,7 @@ def _vectors(
     index_B, chunks, num_vectors = np.full(len(users), _NONE), [pa.array([], _VECTORS)], 0
     edges = [0, *(np.flatnonzero(np.diff(number_B)) + 1), len(users)]
     for start, stop in pairwise(edges):  # the labels of one snapshot
-        if start == stop or number_B[start] == _NONE:
+        if start == stop or number_B[start] == NO_STEP:
             continue
         buckets = bucket_B[start:stop]
         for group in _groups(snapshots[number_B[start]], buckets[0], buckets[-1]):

@@ -10,10 +10,11 @@ from pyspark.sql import functions as F
 
 from userrep.errors import UsageError, UserrepError
 from userrep.ids import checked_name, short_hash
-from userrep.joins.join import Sources, check_usable, joined, report_in_sample, sources_of
+from userrep.joins.join import joined
 from userrep.joins.options import JoinOptions, check_labels
 from userrep.joins.outputs import SPACE_ID
 from userrep.joins.snapshot_at import column, steps_of, with_snapshot
+from userrep.joins.sources import Sources, check_usable, report_in_sample, sources_of
 from userrep.spaces.consumers import find_consumer, record_training_set, space_of_consumer
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import EXPIRED, Snapshot

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pyspark.sql import SparkSession
 
 from userrep.config import Config
+from userrep.ids import checked_name
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import artifacts_root
 from userrep.store.spark_tables import SparkTables
@@ -36,6 +37,21 @@ def open_root(
     if _FILE_TABLE_ROOT.match(root_path(root)):
         return FileTables(spark, root, start=start, expected=expected)
     return SparkTables(spark, artifacts=root, start=start, expected=expected)
+
+
+def open_schema(
+    name: str, spark: SparkSession | None, *, start: Callable[[], SparkSession] | None = None, expected: bool = False
+) -> Tables:
+    """Return the tables in ``catalog.schema``. The options are those of ``Tables``.
+
+    Raises
+    ------
+    UsageError
+        If one of the two names is missing or not valid.
+    """
+    catalog, _, schema = name.partition(".")
+    checked = schema_name(checked_name(catalog, "catalog"), checked_name(schema, "schema"))
+    return SparkTables(spark, schema=checked, start=start, expected=expected)
 
 
 def schema_name(catalog: str, schema: str) -> str:

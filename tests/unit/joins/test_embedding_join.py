@@ -158,6 +158,37 @@ def test_all_models_of_a_cross_validation_are_on_one_space(
     assert again.transform(labels).schema["embedding"].metadata == {"userrep_space_id": "s002-b"}
 
 
+def test_a_pipeline_with_defaults_leaves_out_labels_without_a_vector(
+    tables: Tables, labels: DataFrame, tmp_path: Path
+) -> None:
+    unknown = labels.limit(2).withColumn("user_id", F.lit("new"))
+    early = labels.limit(1).withColumn("label_at", F.lit(NOON - timedelta(days=9)))
+    every = labels.union(unknown).union(early)
+    join, regression = (
+        EmbeddingJoin(root=str(tmp_path / "root")),
+        LogisticRegression(featuresCol="embedding", maxIter=5),
+    )
+    fitted = Pipeline(stages=[join, regression]).fit(every)
+    assert num_right(fitted.transform(every)) == fitted.transform(every).count() == len(USERS)
+    joined = EmbeddingJoin(root=str(tmp_path / "root"), handleInvalid="keep").transform(every)
+    assert joined.count() == len(USERS) + 3
+    assert fitted.transform(joined).count() == len(USERS)  # rows that pass through follow the same rule
+    strict = EmbeddingJoin(root=str(tmp_path / "root"), handleInvalid="error")
+    for rows, status in ((every, "n"), (joined, "n")):
+        with pytest.raises(PySparkException, match=rf"a label has no vector \(status {status}.*Set handleInvalid"):
+            strict.transform(rows).collect()
+    with pytest.raises(UsageError, match="handle_invalid: expected one of error, skip, keep, got 'null'"):
+        EmbeddingJoin(root=str(tmp_path / "root"), handleInvalid="null").transform(every)
+
+
+def test_earlier_names_of_params_keep_working() -> None:
+    assert EmbeddingJoin(inputCol="who").options() == EmbeddingJoin(userCol="who").options()
+    assert EmbeddingJoin(missing="null").options().handle_invalid == "keep"
+    assert EmbeddingJoin(missing="drop").options().skips
+    assert EmbeddingJoin(missing="new_user").options().skips
+    assert not EmbeddingJoin(missing="new_user", handleInvalid="keep").options().skips
+
+
 def test_a_copy_may_be_for_another_space(tables: Tables, labels: DataFrame, tmp_path: Path) -> None:
     first = stage(tmp_path)
     assert first.transform(labels).schema["embedding"].metadata == {"userrep_space_id": "s001-a"}
@@ -185,7 +216,8 @@ def test_a_new_user_gets_the_vector_of_an_empty_user(spark: SparkSession, tmp_pa
     publish(tables, {snapshot(DAY, dim=16): {"u": [float(k) for k in range(16)]}})
     rows = [("u", NOON), ("new", NOON), ("new", NOON - timedelta(days=9)), (None, NOON)]
     labels = spark.createDataFrame(rows, "user_id STRING, label_at TIMESTAMP")
-    found = EmbeddingJoin(root=str(tmp_path), space="s001-a", missing="new_user").transform(labels).collect()
+    keep = {"handleInvalid": "keep", "vectors": "array"}
+    found = EmbeddingJoin(root=str(tmp_path), space="s001-a", missing="new_user", **keep).transform(labels).collect()
     by_status = {row.embedding_status: row.embedding for row in found}
     assert set(by_status) == {"found", "new_user", "no_snapshot_yet", "null_user"}
     assert by_status["no_snapshot_yet"] is by_status["null_user"] is None

@@ -36,6 +36,14 @@ def test_an_age_limit_of_no_days_is_one_and_a_negative_one_is_not() -> None:
         JoinOptions(max_age_days=-1)
 
 
+def test_params_of_the_stage_have_one_option_each() -> None:
+    options = JoinOptions.of_params({"userCol": "who", "maxAgeDays": 3, "handleInvalid": "skip", "inSample": "refuse"})
+    assert options == JoinOptions(user="who", max_age_days=3, handle_invalid="skip", in_sample="refuse")
+    with pytest.raises(UsageError, match="unknown option max_age_days; did you mean maxAgeDays") as caught:
+        JoinOptions.of_params({"max_age_days": 3, "x": 1})
+    assert len(caught.value.faults) == 2
+
+
 @pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Z", "+00:00", "-00:00", "Zulu", "Etc/Universal"])
 def test_time_zones_that_are_utc_by_another_name_are_taken(zone: str) -> None:
     check_labels(labels(zone, user_id="string", label_at="timestamp"), JoinOptions())

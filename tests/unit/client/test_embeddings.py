@@ -1,0 +1,173 @@
+"""``userrep.open``: what it opens and refuses, its joins and look-ups with pandas and Spark, its registrations."""
+
+import subprocess
+import sys
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from pyspark.ml import Pipeline
+from pyspark.ml.classification import LogisticRegression
+from pyspark.sql import SparkSession
+
+import userrep
+from tests.support.builders import config_of
+from tests.support.embedding_tables import Update, add_spaces, add_updates, publish, snapshot
+from userrep.errors import UsageError
+from userrep.joins.training_sets import list_training_sets, training_set_id
+from userrep.spaces.registry import find_space, mark_ready, promote
+from userrep.store.file_tables import FileTables
+
+pytestmark = pytest.mark.default
+
+ROOT = Path(__file__).parents[3]
+DAY, NOON = date(2024, 5, 1), datetime(2024, 5, 1, 12)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a root with two snapshots of the serving space, and one ready space."""
+    tables = FileTables(None, str(tmp_path / "root"))
+    add_spaces(tables, "s001-a", "s002-b")
+    publish(tables, {snapshot(DAY): {"u1": [0.5], "7": [0.75]}, snapshot(DAY + timedelta(days=1)): {"u1": [1.5]}})
+    for space_id in ("s001-a", "s002-b"):
+        mark_ready(tables, find_space(tables, space_id))
+    promote(tables, find_space(tables, "s001-a"))
+    return tmp_path / "root"
+
+
+def pandas_labels() -> pd.DataFrame:
+    return pd.DataFrame({"user_id": ["u1", "new", "u1"], "label_at": [NOON, NOON, NOON + timedelta(days=1)]})
+
+
+def test_a_pandas_join_imports_no_torch_and_starts_no_jvm(root: Path) -> None:
+    code = f"""
+import sys
+import pandas
+import userrep
+embeddings = userrep.open({str(root)!r})
+times = pandas.to_datetime(["2024-05-01 12:00"] * 2)
+joined = embeddings.join(pandas.DataFrame({{"user_id": ["u1", "new"], "label_at": times}}))
+assert joined["embedding_status"].tolist() == ["found", "not_in_snapshot"], joined
+assert len(embeddings.latest()) == 1
+assert embeddings.lookup(["u1"])["embedding"][0].tolist() == [1.5]
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+assert SparkContext._gateway is None
+assert SparkSession.getActiveSession() is None
+print([name for name in ("torch", "sklearn", "mlflow") if name in sys.modules])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env={"PATH": "/nowhere"}
+    )
+    assert ran.stdout.strip() == "[]", ran.stderr[-2000:]
+
+
+def test_a_root_a_configuration_and_its_file_open_the_same_tables(root: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path).model_copy(update={"root": str(root)})
+    path = tmp_path / "userrep.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True, by_alias=True)))
+    for target in (str(root), root, config, path, str(path), f"file:{root}"):
+        embeddings = userrep.open(target)
+        assert [space.space_id for space in embeddings.spaces()] == ["s001-a", "s002-b"]
+    assert [made.as_of for made in embeddings.snapshots()] == [DAY, DAY + timedelta(days=1)]
+    assert embeddings.snapshots("s002-b") == []
+
+
+def test_a_root_without_tables_is_refused_and_nothing_is_created(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"no userrep tables at {tmp_path}/typo: check the location"):
+        userrep.open(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_catalog_is_checked_at_its_first_use(spark: SparkSession) -> None:
+    embeddings = userrep.open("spark_catalog.no_such_schema", spark=spark)
+    with pytest.raises(UsageError, match=r"no userrep tables at spark_catalog\.no_such_schema"):
+        embeddings.spaces()
+
+
+def test_pandas_and_spark_labels_get_the_same_rows(root: Path, spark: SparkSession) -> None:
+    embeddings = userrep.open(root)
+    labels = spark.createDataFrame(pandas_labels())
+    found = embeddings.join(pandas_labels())
+    joined = embeddings.join(labels).toPandas()
+    assert list(joined.columns) == list(found.columns)
+    assert sorted(joined.drop(columns="embedding").values.tolist(), key=str) == sorted(
+        found.drop(columns="embedding").values.tolist(), key=str
+    )
+    options = {"maxAgeDays": 0, "handleInvalid": "skip", "outputCol": "taste"}
+    assert embeddings.join(pandas_labels(), **options).empty  # type: ignore[typeddict-item]
+    assert embeddings.join(labels, **options).columns[-2:] == ["taste", "taste_status"]  # type: ignore[typeddict-item]
+    assert embeddings.join(labels, **options).isEmpty()  # type: ignore[typeddict-item]
+
+
+def test_user_ids_that_are_numbers_are_cast_with_a_warning(root: Path, spark: SparkSession) -> None:
+    embeddings = userrep.open(root)
+    labels = pd.DataFrame({"user_id": [7], "label_at": [NOON]})
+    for frame in (labels, spark.createDataFrame(labels)):
+        with pytest.warns(UserWarning, match="'user_id' has whole numbers, which are cast") as warned:
+            found = embeddings.join(frame)
+        assert warned[0].filename == __file__
+        rows = found if isinstance(found, pd.DataFrame) else found.toPandas()
+        assert rows["embedding"][0] == [0.75]
+
+
+def test_updates_of_pandas_labels_are_joined_with_spark(root: Path, spark: SparkSession) -> None:
+    later = DAY + timedelta(days=2)
+    add_updates(FileTables(None, str(root)), [Update(later, "u1", NOON + timedelta(days=1), [9.0])])
+    labels = pandas_labels().set_axis(["a", "b", "c"])
+    found = userrep.open(root, spark=spark).join(labels, updates=True)
+    assert found.index.tolist() == ["a", "b", "c"]
+    assert found["embedding_status"].tolist() == ["found", "not_in_snapshot", "update"]
+    assert found["embedding"]["c"].tolist() == [9.0]
+
+
+def test_wrong_options_and_labels_are_named(root: Path) -> None:
+    embeddings = userrep.open(root)
+    with pytest.raises(UsageError, match="unknown option maxAge; did you mean maxAgeDays") as caught:
+        embeddings.join(pandas_labels(), maxAge=3, colour=1)  # type: ignore[call-arg]
+    assert caught.value.faults[1].startswith("unknown option colour; known options: userCol, timeCol, outputCol")
+    with pytest.raises(UsageError, match="handle_invalid: expected one of error, skip, keep, got 'drop'"):
+        embeddings.join(pandas_labels(), handleInvalid="drop")
+    with pytest.raises(UsageError, match="labels: expected a Spark or pandas DataFrame, got list"):
+        embeddings.join([("u1", NOON)])
+
+
+def test_a_look_up_has_a_row_for_each_id_in_its_order(root: Path) -> None:
+    embeddings = userrep.open(root)
+    found = embeddings.lookup(pd.Series(["7", "u1", None], index=[5, 6, 7]))
+    assert found.columns.tolist() == ["user_id", "snapshot_id", "as_of", "embedding", "embedding_status"]
+    assert found["embedding_status"].to_dict() == {5: "not_in_snapshot", 6: "found", 7: "null_user"}
+    assert found["embedding"][6].tolist() == [1.5]
+    assert set(found["as_of"]) == {DAY + timedelta(days=1)}
+    assert embeddings.lookup([]).empty
+
+
+def test_latest_is_arrow_without_a_session_and_spark_with_one(root: Path, spark: SparkSession) -> None:
+    assert userrep.open(root).latest().to_pylist() == [row.asDict() for row in
+        userrep.open(root, spark=spark).latest().collect()]  # fmt: skip
+
+
+def test_a_training_set_of_a_registered_consumer_feeds_a_pipeline(root: Path, spark: SparkSession) -> None:
+    embeddings = userrep.open(root, spark=spark)
+    embeddings.register_consumer("churn", owner="team growth")
+    embeddings.ready("churn", "s002-b")
+    labels = spark.createDataFrame(pandas_labels().assign(label=[0.0, 1.0, 1.0]))
+    rows = embeddings.training_set("churn", labels, "churn", vectors="vector", handleInvalid="skip")
+    assert rows.count() == 2
+    tables = FileTables(None, str(root))
+    (recorded,) = list_training_sets(tables)
+    assert (recorded.training_set_id, recorded.consumer) == (training_set_id(rows), "churn")
+    model = Pipeline(stages=[userrep.EmbeddingJoin(root=str(root)), LogisticRegression(featuresCol="embedding")])
+    assert model.fit(labels).transform(labels).count() == 2
+
+
+def test_registrations_need_a_writable_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = userrep.open(root)
+    monkeypatch.setattr("userrep.store.storage.os.access", lambda *_: False)
+    with pytest.raises(UsageError, match=r"not writable \(.*\)\. Name another one, or request write access"):
+        embeddings.register_consumer("churn", owner="team growth")
+    with pytest.raises(UsageError, match="not writable"):
+        embeddings.ready("churn", "s002-b")

@@ -1,0 +1,1 @@
+"""The Python API for consumers of embeddings: ``userrep.open``."""

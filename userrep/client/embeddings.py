@@ -1,0 +1,225 @@
+"""``userrep.open``: the embeddings of one installation, for the teams that train models on them."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, TypedDict, TypeVar, Unpack
+
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+
+from userrep.client.frames import join_frame, warn_of_cast
+from userrep.client.newest import newest_frame, newest_table
+from userrep.config import Config, load_config
+from userrep.errors import UsageError
+from userrep.joins.join import join_embeddings
+from userrep.joins.options import JoinOptions
+from userrep.joins.resolution import column
+from userrep.joins.training_sets import create_training_set
+from userrep.spaces import consumers
+from userrep.spaces.registry import Space, find_space, list_spaces
+from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.spark.session import get_session
+from userrep.store.file_tables import FileTables
+from userrep.store.places import open_root, open_schema, open_tables
+from userrep.store.storage import check_writable
+from userrep.store.tables import Tables
+
+Labels = TypeVar("Labels")
+_ANY_TIME = datetime(2200, 1, 1)  # noqa: DTZ001  # naive UTC; later than every as-of date
+_WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint")
+
+
+class JoinParams(TypedDict, total=False):
+    """Options of a join. They have the names and meanings of the Params of ``EmbeddingJoin``."""
+
+    userCol: str
+    timeCol: str
+    outputCol: str
+    availability: str
+    maxAgeDays: int | None
+    handleInvalid: str
+    missing: str
+    updates: bool
+    vectors: str
+    inSample: str
+
+
+def open(target: str | os.PathLike[str] | Config, *, spark: SparkSession | None = None) -> "Embeddings":  # noqa: A001
+    """Open the embeddings of an installation for reading and joining. Reading never writes.
+
+        embeddings = userrep.open("build/demo")
+        joined = embeddings.join(labels)
+
+    Cost: one listing of the root's tables. Spark is started only by what needs it: tables in a catalog, and joins with
+    ``updates=True``.
+
+    Parameters
+    ----------
+    target : path or URI of a root; path of a configuration file (.yaml or .yml); a ``Config``; or ``catalog.schema``.
+    spark : session to use where Spark is needed, by default the active session, or a new one.
+
+    Raises
+    ------
+    UsageError
+        If there are no userrep tables at the root, or the configuration is not valid. Tables in a catalog are checked
+        at their first use.
+    """
+    embeddings = Embeddings(partial(_tables, _target(target)), spark)
+    embeddings.tables.check_before_spark()
+    return embeddings
+
+
+def _target(target: str | os.PathLike[str] | Config) -> str | Config:
+    """Return a target with its configuration file loaded and ``~`` replaced by the home directory."""
+    if isinstance(target, Config):
+        return target
+    text = os.path.expanduser(os.fspath(target))
+    return load_config(text) if text.endswith((".yaml", ".yml")) else text
+
+
+def _tables(target: str | Config, spark: SparkSession | None) -> Tables:
+    if isinstance(target, Config):
+        start = partial(get_session, target.spark.master, target.spark.conf)
+        return open_tables(target, spark, start=start, expected=True)
+    if re.fullmatch(r"[a-z0-9_-]+\.[a-z0-9_-]+", target) and not os.path.exists(target):
+        return open_schema(target, spark, start=get_session, expected=True)
+    return open_root(target, spark, start=get_session, expected=True)
+
+
+class Embeddings:
+    """The embeddings of one installation, as returned by ``userrep.open``.
+
+    A space is named by its id, or ``serving`` for the one that serves now.
+    """
+
+    def __init__(self, open_with: Callable[[SparkSession | None], Tables], spark: SparkSession | None = None) -> None:
+        """``open_with`` returns the tables for a session, or for none."""
+        self._open, self._spark = open_with, spark
+        self.tables = open_with(spark)
+
+    def join(self, labels: Labels, *, space: str = "serving", **options: Unpack[JoinParams]) -> Labels:
+        """Join labels with the embeddings known at each label's time.
+
+        Parameters
+        ----------
+        labels : a Spark or pandas DataFrame with any columns, including ``user_id`` (string) and ``label_at``
+            (timestamp; in pandas, times without a zone are UTC). User ids that are whole numbers are cast to string,
+            with a warning.
+        options : Params of ``EmbeddingJoin``, such as ``userCol``, ``timeCol``, ``outputCol``, ``maxAgeDays``. Here,
+            ``handleInvalid`` is "keep" by default, and ``vectors`` is "array".
+
+        Returns
+        -------
+        A frame of the same kind: the labels with ``snapshot_id``, ``as_of``, ``embedding`` (in pandas, a float32 array
+        per row) and ``embedding_status``, which is "found" or the reason for a null. Spark frames are lazy. Pandas
+        labels keep their order and index; below a root of files they need no Spark.
+
+        Raises
+        ------
+        UsageError
+            With all faults of labels and options, or if the space is unknown, retired or has no snapshot.
+        UserrepError
+            If a pandas label has no vector and ``handleInvalid`` is "error".
+        """
+        chosen = JoinOptions.of_params({**options})
+        if isinstance(labels, pd.DataFrame):
+            return join_frame(labels, tables=self.tables, space=space, options=chosen)
+        tables, rows = self._with_spark(labels, chosen)
+        return join_embeddings(rows, tables=tables, space=space, options=chosen)  # type: ignore[return-value]
+
+    def training_set(
+        self,
+        name: str,
+        labels: DataFrame,
+        consumer: str | None = None,
+        *,
+        space: str | None = None,
+        **options: Unpack[JoinParams],
+    ) -> DataFrame:
+        """Join Spark labels as ``join`` does, and record the join as a training set, whose snapshots retention keeps.
+
+        Parameters
+        ----------
+        consumer : a registered consumer; the registry then names the training set.
+        space : by default the space that the consumer uses, or the serving space without a consumer.
+
+        Raises
+        ------
+        UsageError
+            As ``join``, or if no label has a snapshot, or the consumer is not registered.
+        """
+        chosen = JoinOptions.of_params({**options})
+        tables, rows = self._with_spark(labels, chosen)
+        return create_training_set(rows, tables=tables, name=name, space=space, consumer=consumer, options=chosen)
+
+    def latest(self, space: str = "serving") -> DataFrame | pa.Table:
+        """Return the newest snapshot: one row per user with user_id, snapshot_id, as_of and embedding.
+
+        Returns
+        -------
+        A Spark DataFrame if ``userrep.open`` was given a session, otherwise a pyarrow Table with all vectors in memory.
+        """
+        if self._spark is None:
+            return newest_table(self.tables, space)
+        return newest_frame(self.tables, space)
+
+    def lookup(self, user_ids: "Sequence[str] | pd.Series[str]", space: str = "serving") -> pd.DataFrame:
+        """Return the vectors of some users in the newest snapshot: one row per id, in order, null for unknown users.
+
+        Returns
+        -------
+        A pandas DataFrame with user_id, snapshot_id, as_of, embedding (a float32 array) and embedding_status.
+        """
+        labels = pd.DataFrame({"user_id": pd.Series(user_ids, dtype=None if len(user_ids) else "object")})
+        labels["label_at"] = _ANY_TIME
+        options = JoinOptions(availability="as_of")
+        return join_frame(labels, tables=self.tables, space=space, options=options).drop(columns="label_at")
+
+    def spaces(self) -> list[Space]:
+        """Return all spaces, oldest first."""
+        return list_spaces(self.tables)
+
+    def snapshots(self, space: str = "serving") -> list[Snapshot]:
+        """Return a space's published snapshots, ordered by as-of date and revision."""
+        return list_snapshots(self.tables, find_space(self.tables, space).space_id)
+
+    def register_consumer(self, name: str, *, owner: str, pin: str | None = None) -> None:
+        """Register a consumer, which follows the serving space unless it is pinned to a space. Safe to repeat.
+
+        Raises
+        ------
+        UsageError
+            If the name is registered with another owner or pin, the space is unknown, a candidate or retired, or the
+            root is not writable.
+        """
+        self._check_writable()
+        consumers.register_consumer(self.tables, name, owner=owner, pin=pin)
+
+    def ready(self, name: str, space_id: str) -> None:
+        """Declare that a consumer has trained its model on a space and can move to it.
+
+        Raises
+        ------
+        UsageError
+            If the consumer or the space is unknown, the space is a candidate or retired, or the root is not writable.
+        """
+        self._check_writable()
+        consumers.declare_ready(self.tables, name, space_id)
+
+    def _check_writable(self) -> None:
+        if isinstance(self.tables, FileTables):
+            check_writable(self.tables.location)
+
+    def _with_spark(self, labels: Any, options: JoinOptions) -> tuple[Tables, DataFrame]:
+        """Return the tables for the labels' session, and the labels with user ids as strings if these are numbers."""
+        if not isinstance(labels, DataFrame):
+            raise UsageError(f"labels: expected a Spark or pandas DataFrame, got {type(labels).__name__}.")
+        tables = self.tables if self._spark is not None else self._open(labels.sparkSession)
+        if dict(labels.dtypes).get(options.user) in _WHOLE_NUMBERS:
+            warn_of_cast(f"labels: column {options.user!r}", depth=2)
+            labels = labels.withColumn(options.user, column(options.user).cast("string"))
+        return tables, labels

@@ -1,0 +1,88 @@
+"""pandas labels on their way into a join and back: checked and cast columns, and the columns that the join adds."""
+
+import warnings
+
+import pandas as pd
+import pyarrow as pa
+
+from userrep.errors import UsageError
+from userrep.joins.arrow_join import join_arrow
+from userrep.joins.join import join_embeddings
+from userrep.joins.options import JoinOptions, name_faults
+from userrep.store.file_tables import FileTables
+from userrep.store.tables import Tables
+
+_TIMES = pa.timestamp("us", "UTC")
+_ROW = "userrep_row"  # column of the row numbers of labels
+
+
+def join_frame(labels: pd.DataFrame, *, tables: Tables, space: str, options: JoinOptions) -> pd.DataFrame:
+    """Join pandas labels with embeddings; see ``Embeddings.join``. The index and all columns of the labels are kept."""
+    keys = label_keys(labels, options)
+    if isinstance(tables, FileTables) and not options.updates:
+        joined = join_arrow(keys, tables=tables, space=space, options=options)
+    else:
+        rows = tables.spark.createDataFrame(keys)
+        joined = join_embeddings(rows, tables=tables, space=space, options=options).toArrow().sort_by(_ROW)
+    output = labels.iloc[joined[_ROW].to_numpy()].copy()
+    for name in options.added:
+        output[name] = joined[name].to_pandas().to_numpy()
+    return output
+
+
+def label_keys(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
+    """Return the user ids (string) and times (timestamp, UTC) of labels as Arrow, with the row numbers.
+
+    Raises UsageError with all faults: columns that are missing, of another type, or named as an output column.
+    """
+    faults = name_faults(list(labels.columns), options)
+    if options.vectors == "vector":
+        faults.append("vectors: 'vector' is a type of Spark ML, and these labels are of pandas. Leave the option out.")
+    keys: dict[str, pa.Array] = {_ROW: pa.array(range(len(labels)), pa.int64())}
+    for name, cast in ((options.user, _as_ids), (options.time, _as_times)):
+        if list(labels.columns).count(name) != 1:
+            columns = ", ".join(map(str, labels.columns))
+            faults.append(f"labels: exactly one column must be named {name!r}, got the columns {columns}.")
+            continue
+        try:
+            keys[name] = cast(labels[name], f"labels: column {name!r}")
+        except UsageError as error:
+            faults += error.faults
+    if faults:
+        raise UsageError(faults)
+    return pa.table(keys)
+
+
+def warn_of_cast(where: str, *, depth: int) -> None:
+    """Warn that user ids are cast to string. ``depth``: number of calls between the user's code and this function."""
+    warnings.warn(f"{where} has whole numbers, which are cast to string.", stacklevel=depth + 2)
+
+
+def _as_ids(values: pd.Series, where: str) -> pa.Array:
+    """Return user ids as strings. Whole numbers are cast, with a warning."""
+    ids = _as_arrow(values, where, "Cast it to string")
+    if pa.types.is_dictionary(ids.type):
+        ids = ids.cast(ids.type.value_type)
+    if pa.types.is_integer(ids.type):
+        warn_of_cast(where, depth=4)
+    elif not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or pa.types.is_null(ids.type)):
+        raise UsageError(f"{where} must be of type string, got {values.dtype} ({ids.type}). Cast it to string.")
+    return ids.cast(pa.string())
+
+
+def _as_times(values: pd.Series, where: str) -> pa.Array:
+    """Return times as UTC timestamps. Times without a zone are UTC; a date is its 00:00 UTC."""
+    cure = "Convert it with pandas.to_datetime(column, utc=True)"
+    times = _as_arrow(values, where, cure)
+    if not (pa.types.is_timestamp(times.type) or pa.types.is_date(times.type) or pa.types.is_null(times.type)):
+        raise UsageError(f"{where} must be of type timestamp, got {values.dtype} ({times.type}). {cure}.")
+    return times.cast(_TIMES, safe=False)  # nanoseconds are cut off
+
+
+def _as_arrow(values: pd.Series, where: str, cure: str) -> pa.Array:
+    try:
+        array = pa.Array.from_pandas(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{where} has values of several types ({reason}). {cure}.") from None
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

@@ -127,7 +127,7 @@ class Embeddings:
         """
         chosen = JoinOptions.of_params({**options})
         if isinstance(labels, pd.DataFrame):
-            return join_frame(labels, tables=self.tables, space=space, options=chosen)
+            return join_frame(labels, tables=self.tables, space=space, options=chosen)  # type: ignore[no-any-return]
         tables, rows = self._with_spark(labels, chosen)
         return join_embeddings(rows, tables=tables, space=space, options=chosen)  # type: ignore[return-value]
 

@@ -9,7 +9,7 @@ Shapes: B labels of a batch, F files of a snapshot.
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -114,7 +114,7 @@ def _look_up(snapshots: list[_Files]) -> Callable[[Iterator[Batch]], Iterator[pa
 
 def _vectors(
     users: pa.Array,
-    number_B: NDArray[np.int32],
+    number_B: NDArray[np.signedinteger[Any]],
     bucket_B: NDArray[np.int32],
     snapshots: list[_Files],
     read: Callable[[_RowGroup], pa.Table],

@@ -174,8 +174,8 @@ def test_a_pipeline_with_defaults_leaves_out_labels_without_a_vector(
     assert joined.count() == len(USERS) + 3
     assert fitted.transform(joined).count() == len(USERS)  # rows that pass through follow the same rule
     strict = EmbeddingJoin(root=str(tmp_path / "root"), handleInvalid="error")
-    for rows, status in ((every, "n"), (joined, "n")):
-        with pytest.raises(PySparkException, match=rf"a label has no vector \(status {status}.*Set handleInvalid"):
+    for rows in (every, joined):
+        with pytest.raises(PySparkException, match=r"a label has no vector \(status n\w+\)\. Set handleInvalid"):
             strict.transform(rows).collect()
     with pytest.raises(UsageError, match="handle_invalid: expected one of error, skip, keep, got 'null'"):
         EmbeddingJoin(root=str(tmp_path / "root"), handleInvalid="null").transform(every)

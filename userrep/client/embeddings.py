@@ -128,7 +128,7 @@ class Embeddings:
         chosen = JoinOptions.of_params({**options})
         if isinstance(labels, pd.DataFrame):
             return join_frame(labels, tables=self.tables, space=space, options=chosen)  # type: ignore[no-any-return]
-        tables, rows = self._with_spark(labels, chosen)
+        tables, rows = self._with_spark(labels, chosen, "Spark or pandas DataFrame")
         return join_embeddings(rows, tables=tables, space=space, options=chosen)  # type: ignore[return-value]
 
     def training_set(
@@ -214,10 +214,13 @@ class Embeddings:
         if isinstance(self.tables, FileTables):
             check_writable(self.tables.location)
 
-    def _with_spark(self, labels: Any, options: JoinOptions) -> tuple[Tables, DataFrame]:
+    def _with_spark(
+        self, labels: Any, options: JoinOptions, expected: str = "Spark DataFrame"
+    ) -> tuple[Tables, DataFrame]:
         """Return the tables for the labels' session, and the labels with user ids as strings if these are numbers."""
         if not isinstance(labels, DataFrame):
-            raise UsageError(f"labels: expected a Spark or pandas DataFrame, got {type(labels).__name__}.")
+            kind = f"{type(labels).__module__.partition('.')[0]} {type(labels).__name__}"
+            raise UsageError(f"labels: expected a {expected}, got a {kind}.")
         tables = self.tables if self._spark is not None else self._open(labels.sparkSession)
         if dict(labels.dtypes).get(options.user) in _WHOLE_NUMBERS:
             warn_of_cast(f"labels: column {options.user!r}", depth=2)

@@ -76,11 +76,20 @@ class JoinOptions:
 
     @classmethod
     def of_params(cls, params: dict[str, Any]) -> "JoinOptions":
-        """Return the options of these Params of ``EmbeddingJoin``, by name. Raises UsageError for an unknown name."""
+        """Return the options of these Params of ``EmbeddingJoin``.
+
+        Raises
+        ------
+        UsageError
+            If a name is unknown or a value is not allowed; all faults, with the names of the Params.
+        """
         known = {param_of(field.name): field.name for field in fields(cls)}
         if faults := [_unknown(name, list(known)) for name in params if name not in known]:
             raise UsageError(faults)
-        return cls(**{known[name]: value for name, value in params.items()})
+        try:
+            return cls(**{known[name]: value for name, value in params.items()})
+        except UsageError as error:
+            raise UsageError([_as_param(fault) for fault in error.faults]) from None
 
     @property
     def skips(self) -> bool:
@@ -104,6 +113,11 @@ def param_of(option: str) -> str:
         return f"{option}Col"
     first, *rest = option.split("_")
     return first + "".join(word.capitalize() for word in rest)
+
+
+def _as_param(fault: str) -> str:
+    option, colon, text = fault.partition(":")
+    return f"{param_of(option)}{colon}{text}"
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

@@ -129,10 +129,12 @@ def test_wrong_options_and_labels_are_named(root: Path) -> None:
     with pytest.raises(UsageError, match="unknown option maxAge; did you mean maxAgeDays") as caught:
         embeddings.join(pandas_labels(), maxAge=3, colour=1)  # type: ignore[call-arg]
     assert caught.value.faults[1].startswith("unknown option colour; known options: userCol, timeCol, outputCol")
-    with pytest.raises(UsageError, match="handle_invalid: expected one of error, skip, keep, got 'drop'"):
+    with pytest.raises(UsageError, match="handleInvalid: expected one of error, skip, keep, got 'drop'"):
         embeddings.join(pandas_labels(), handleInvalid="drop")
-    with pytest.raises(UsageError, match="labels: expected a Spark or pandas DataFrame, got list"):
+    with pytest.raises(UsageError, match="labels: expected a Spark or pandas DataFrame, got a builtins list"):
         embeddings.join([("u1", NOON)])
+    with pytest.raises(UsageError, match="labels: expected a Spark DataFrame, got a pandas DataFrame"):
+        embeddings.training_set("churn", pandas_labels())  # type: ignore[arg-type]
 
 
 def test_a_look_up_has_a_row_for_each_id_in_its_order(root: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_pipeline_with_defaults_leaves_out_labels_without_a_vector(
     for rows in (every, joined):
         with pytest.raises(PySparkException, match=r"a label has no vector \(status n\w+\)\. Set handleInvalid"):
             strict.transform(rows).collect()
-    with pytest.raises(UsageError, match="handle_invalid: expected one of error, skip, keep, got 'null'"):
+    with pytest.raises(UsageError, match="handleInvalid: expected one of error, skip, keep, got 'null'"):
         EmbeddingJoin(root=str(tmp_path / "root"), handleInvalid="null").transform(every)
 
 

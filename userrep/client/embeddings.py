@@ -17,15 +17,15 @@ from userrep.config import Config, load_config
 from userrep.errors import UsageError
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import JoinOptions
-from userrep.joins.resolution import column
+from userrep.joins.snapshot_at import column
 from userrep.joins.training_sets import create_training_set
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.spark.session import get_session
 from userrep.store.file_tables import FileTables
-from userrep.store.places import open_root, open_schema, open_tables
-from userrep.store.storage import check_writable
+from userrep.store.open import open_root, open_schema, open_tables
+from userrep.store.filesystem import check_writable
 from userrep.store.tables import Tables
 
 Labels = TypeVar("Labels")

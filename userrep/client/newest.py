@@ -6,13 +6,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.joins.resolution import Step
+from userrep.joins.snapshot_at import Step
 from userrep.joins.sources import Sources, check_usable, files_by_step, sources_of
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.store.storage import open_parquet
+from userrep.store.filesystem import open_parquet
 from userrep.store.tables import Tables
 
 _SCHEMA = pa.schema(

@@ -168,7 +168,7 @@ def test_a_training_set_of_a_registered_consumer_feeds_a_pipeline(root: Path, sp
 
 def test_registrations_need_a_writable_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = userrep.open(root)
-    monkeypatch.setattr("userrep.store.storage.os.access", lambda *_: False)
+    monkeypatch.setattr("userrep.store.filesystem.os.access", lambda *_: False)
     with pytest.raises(UsageError, match=r"not writable \(.*\)\. Name another one, or request write access"):
         embeddings.register_consumer("churn", owner="team growth")
     with pytest.raises(UsageError, match="not writable"):

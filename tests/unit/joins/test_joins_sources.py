@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.embedding_tables import add_spaces, publish, snapshot
-from userrep.joins.resolution import Step, steps_of
+from userrep.joins.snapshot_at import Step, steps_of
 from userrep.joins.sources import dim_of, files_by_step, sources_of
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import EXPIRED

@@ -1,4 +1,4 @@
-"""Rows of CSV and JSON files as text, which is how Spark is told to read them."""
+"""Rows of CSV and JSON files as text, which is how Spark reads them, too."""
 
 import csv
 import json

@@ -100,10 +100,10 @@ def test_wrong_use_is_one_line(userrep: Userrep, no_spark: None, log: Path, argu
 def test_validate_lists_all_faults(userrep: Userrep, no_spark: None, log: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     userrep("init", "--events", log, "--out", file)
-    wrong = ("--set", "events.columns.user_id=nobody", "--set", "training.as_ofs.until=2030-01-01")
+    wrong = ("--set", "events.columns.user_id=buyer", "--set", "training.as_ofs.until=2030-01-01")
     answer = userrep("validate", "--config", file, *wrong)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.faults[0] == "events.columns.user_id: no column 'nobody'; columns found: user_id, item_id, event_at."
+    assert answer.faults[0] == "events.columns.user_id: no column 'buyer'; columns found: user_id, item_id, event_at."
     assert answer.faults[1].startswith("training.as_ofs.until 2030-01-01: after the log")
     answer = userrep("validate", "--config", file, *wrong, "--json")
     assert answer.code == 2

@@ -9,7 +9,7 @@ _NOTEBOOKS = ["ipykernel>=7.4,<8", "nbclient>=0.11,<0.12", "nbformat>=5.11,<6"]
 setup(
     name="userrep",
     version="0.1.0",
-    description="One frozen user embedding for many downstream models: event logs in, published snapshots out",
+    description="Turn event logs into one user embedding for many downstream models",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

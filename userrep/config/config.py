@@ -38,7 +38,7 @@ class Config(Section):
     """Onboarding picks of new users."""
     windows_days: Annotated[list[Days], Field(min_length=1), AfterValidator(ascending)] = [7, 30, 180]
     """Lengths of the feature windows, in days before the as-of date. A snapshot contains the users with an event in the
-    longest window, and all registered users."""
+    longest window, and the users with a registration or an onboarding pick before the as-of date."""
     history_days: int | None = Field(None, ge=0, le=2 * MOST_DAYS)
     """Length of an additional, longer window for context, in days; it does not affect which users a snapshot contains.
     Defaults to twice the longest of `windows_days`; 0 disables it."""

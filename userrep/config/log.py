@@ -36,7 +36,7 @@ class EventColumns(Section):
     equal in all columns are duplicates."""
     event_type: str | None = None
     """Type of the event. Tiles keep types apart; features sum over them. Rows without a type are rejected. Without
-    this column, the type is `event`."""
+    this column, the type is `events.event_type`, or `event`."""
     weight: str | None = None
     """Weight of the event in averages, such as seconds played; at least 0. Without this column, every weight is 1."""
     context: Annotated[list[str], AfterValidator(distinct)] = []

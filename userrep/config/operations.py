@@ -23,7 +23,8 @@ class Snapshots(Section):
     """Publication times and retention of snapshots."""
 
     publish_delay: Duration = timedelta(hours=6)
-    """Delay from 00:00 UTC of the as-of date until a snapshot counts as available, in `pipeline` and `backfill`."""
+    """Delay from 00:00 UTC of the as-of date until a snapshot counts as available, where history is built as if on time
+    (`pipeline`, `backfill`, `daily --as-if-on-time`)."""
     keep_daily: Duration = timedelta(days=14)
     """Age up to which every snapshot is kept."""
     keep_weekly: Duration = timedelta(weeks=26)

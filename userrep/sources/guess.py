@@ -145,7 +145,7 @@ def _ranked(names: list[str], words: list[str]) -> list[str]:
 
     A name may have further words only if it is that of a key: ``retail_customer_id``, but not ``user_age``.
     """
-    scores = {}
+    scores: dict[str, tuple[int, int]] = {}
     for name in names:
         tokens = set(_tokens(name))
         for k, word in enumerate(words):
@@ -157,19 +157,19 @@ def _ranked(names: list[str], words: list[str]) -> list[str]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_id(column: pa.ChunkedArray) -> bool:
     kind = column.type
     is_whole = pa.types.is_floating(kind) and bool(pc.all(pc.equal(pc.round(column), column)).as_py())
-    return _is_text(kind) or pa.types.is_integer(kind) or is_whole
+    return bool(_is_text(kind) or pa.types.is_integer(kind) or is_whole)
 
 
 def _is_time(column: pa.ChunkedArray) -> bool:
     """Return whether a column has times, or texts of which nine in ten are times."""
     if not _is_text(column.type):
-        return pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)
+        return bool(pa.types.is_timestamp(column.type) or pa.types.is_date(column.type))
     texts = column.slice(0, _SAMPLED).drop_null()
     return len(texts) > 0 and len(times_of(texts).drop_null()) >= 0.9 * len(texts)
 

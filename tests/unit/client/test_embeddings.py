@@ -127,8 +127,8 @@ def test_updates_of_pandas_labels_are_joined_with_spark(root: Path, spark: Spark
 def test_wrong_options_and_labels_are_named(root: Path) -> None:
     embeddings = userrep.open(root)
     with pytest.raises(UsageError, match="unknown option maxAge; did you mean maxAgeDays") as caught:
-        embeddings.join(pandas_labels(), maxAge=3, colour=1)  # type: ignore[call-arg]
-    assert caught.value.faults[1].startswith("unknown option colour; known options: userCol, timeCol, outputCol")
+        embeddings.join(pandas_labels(), maxAge=3, label=1)  # type: ignore[call-arg]
+    assert caught.value.faults[1].startswith("unknown option label; known options: userCol, timeCol, outputCol")
     with pytest.raises(UsageError, match="handleInvalid: expected one of error, skip, keep, got 'drop'"):
         embeddings.join(pandas_labels(), handleInvalid="drop")
     with pytest.raises(UsageError, match="labels: expected a Spark or pandas DataFrame, got a builtins list"):

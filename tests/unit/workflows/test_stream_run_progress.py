@@ -170,8 +170,8 @@ def test_a_query_that_fails_after_a_batch_has_all_its_attempts_again(site: Calla
 
 def test_a_failure_that_a_batch_has_a_reason_for_ends_the_stream_with_that_reason(site: Callable[..., Site]) -> None:
     here = site()
-    here.run.batches.failed = UserrepError("stream: no opening of 2024-05-09; nothing is waited for.")
-    with pytest.raises(UserrepError, match="no opening of 2024-05-09; nothing is waited for"):
+    here.run.batches.failed = UserrepError("stream: no stream base for as-of date 2024-05-09.")
+    with pytest.raises(UserrepError, match="no stream base for as-of date 2024-05-09"):
         here.until_done(Query(error="an exception of foreachBatch"))
     assert here.said == []
 

@@ -24,8 +24,8 @@ from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.spark.session import get_session
 from userrep.store.file_tables import FileTables
-from userrep.store.open import open_root, open_schema, open_tables
 from userrep.store.filesystem import check_writable
+from userrep.store.open import open_root, open_schema, open_tables
 from userrep.store.tables import Tables
 
 Labels = TypeVar("Labels")

@@ -11,8 +11,8 @@ from userrep.joins.sources import Sources, check_usable, files_by_step, sources_
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.filesystem import open_parquet
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 _SCHEMA = pa.schema(

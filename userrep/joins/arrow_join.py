@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.errors import UserrepError
-from userrep.joins.read_vectors import NO_STEP, find_vectors
 from userrep.joins.options import JoinOptions, without_vector
 from userrep.joins.outputs import (
     FOUND,
@@ -30,6 +29,7 @@ from userrep.joins.outputs import (
     TOO_OLD,
     wrong_width,
 )
+from userrep.joins.read_vectors import NO_STEP, find_vectors
 from userrep.joins.snapshot_at import Step, steps_of
 from userrep.joins.sources import (
     check_usable,

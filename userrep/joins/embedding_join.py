@@ -17,8 +17,8 @@ from userrep.joins.options import JoinOptions, param_of
 from userrep.joins.outputs import MAPPED_FROM, SPACE_ID, as_vectors, by_rule
 from userrep.joins.snapshot_at import column
 from userrep.spaces.registry import SERVING, find_space
-from userrep.store.open import open_root, open_schema
 from userrep.store.filesystem import absolute
+from userrep.store.open import open_root, open_schema
 from userrep.store.tables import Tables
 
 

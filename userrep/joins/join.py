@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.joins.read_vectors import with_vectors
 from userrep.joins.options import JoinOptions, check_labels
 from userrep.joins.outputs import with_outputs
+from userrep.joins.read_vectors import with_vectors
 from userrep.joins.snapshot_at import Step, column, steps_of, with_snapshot
 from userrep.joins.sources import (
     Sources,
@@ -25,7 +25,6 @@ from userrep.spaces.map_artifact import load_map
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import PUBLISHED, Snapshot
 from userrep.spark.session import shuffle_partitions
-from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.sql import sql_in

@@ -14,9 +14,9 @@ from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.joins.snapshot_at import Step
 from userrep.spaces.registry import RETIRED, Space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.store.data_files import TableFile
 from userrep.store.tables import Tables
 
 

@@ -72,6 +72,15 @@ def refused_by_store(error: BaseException) -> str | None:
     )
 
 
+def explain(error: Exception) -> tuple[int, list[str]]:
+    """Return the exit code of an exception, and the lines that describe it."""
+    if cause := cause_outside(error):
+        return 1, [cause]
+    if isinstance(error, UserrepError):
+        return error.exit_code, error.faults if isinstance(error, UsageError) else str(error).splitlines()
+    return 1, [f"{in_one_line(error)}. Committed work is kept. Use --debug for a traceback."]
+
+
 class UserrepError(Exception):
     """The run failed for a reason that the user can fix. ``exit_code`` is the exit code of the command line."""
 
@@ -86,6 +95,12 @@ class UsageError(UserrepError):
     def __init__(self, faults: str | Sequence[str]) -> None:
         self.faults = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("\n".join(self.faults))
+
+
+class LogIncompleteError(UserrepError):
+    """The log does not reach the as-of date yet, but is expected to. The same command succeeds later."""
+
+    exit_code = 4
 
 
 class GateRefusedError(UserrepError):

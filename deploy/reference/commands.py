@@ -15,8 +15,9 @@ from userrep.cli import main as cli
 COMMON = ("config_file", "overrides", "as_json", "debug")
 _BEGIN = """
 `userrep` prints results on stdout and progress on stderr. Exit codes: 0 done, 1 failed, 2 wrong use or configuration,
-3 a gate refused. `userrep --run-id ID COMMAND` records the stages under that id (default: USERREP_RUN_ID, or a new
-one). All commands take these, and only their own options are listed below:
+3 a gate refused or `check` found a problem, 4 the log is not complete yet: retry later (only with
+`freshness.error_after`). `userrep --run-id ID COMMAND` records the stages under that id (default: USERREP_RUN_ID, or a
+new one). `userrep --version` prints the version. All commands take these, and only their own options are listed below:
 """
 
 
@@ -31,6 +32,8 @@ def commands_page() -> list[str]:
     lines += table(["option", "meaning"], [_option(p)[::2] for p in commands["pipeline"].params if p.name in COMMON])
     lines += ["", "`demo` has a configuration of its own, `init` writes one, and `doctor` and `inspect` need none."]
     for name, command in commands.items():
+        if command.hidden:
+            continue
         own = [parameter for parameter in command.params if parameter.name not in COMMON]
         arguments = " ".join(_metavar(p) for p in own if p.param_type_name == "argument")
         lines += ["", f"## userrep {name}", "", f"    userrep {name} {arguments}".rstrip() + " [options]"]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from userrep.report.facts import (
+    BAD,
+    WARN,
     ConsumerFacts,
     Day,
     DriftFacts,
@@ -47,7 +49,20 @@ def a_day(k: int, **more: Any) -> Day:
 
 def a_space(**more: Any) -> SpaceFacts:
     return replace(
-        SpaceFacts(SPACE, "serving", "serving", date(2024, 4, 1), NOW, 3, LAST + timedelta(days=1), 950, []), **more
+        SpaceFacts(
+            SPACE,
+            "serving",
+            "serving",
+            date(2024, 4, 1),
+            NOW,
+            3,
+            LAST + timedelta(days=1),
+            950,
+            LAST + timedelta(days=1),
+            NOW,
+            [],
+        ),
+        **more,
     )
 
 
@@ -109,6 +124,7 @@ def facts(**more: Any) -> Facts:
         user_map=MapFacts("x", LAST, 950, (0.2, 0.1), "country", False, groups),
         training_stages=[stage("train_autoencoder", run_id="r1")],
         storage=[Table("user_embeddings", 12_345_678), Table("job_runs", 900)],
+        max_age={WARN: timedelta(hours=26), BAD: timedelta(hours=50)},
     )  # fmt: skip
     return replace(well, **more)
 

@@ -100,7 +100,9 @@ def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_
 ) -> None:
     page = (DOCS / "schedulers.md").read_text(encoding="utf-8")
     commands = set(
-        re.findall(r"userrep ((?:run|daily|forget|pipeline|backfill) [^`\"&>\n]*--config [^`\"&>\n]*)", page)
+        re.findall(
+            r"userrep ((?:run|daily|nightly|check|forget|pipeline|backfill) [^`\"&>\n]*--config [^`\"&>\n]*)", page
+        )
     )
     assert len(commands) >= 8
     values = {"C": str(DOCS.parent / "conf" / "production.yaml"), "D": "2024-06-02"}

@@ -10,6 +10,7 @@ from userrep.cli.options import (
     Debug,
     InSpace,
     Overrides,
+    expanded,
     print_result,
     session_of,
     tables_of,
@@ -20,7 +21,7 @@ from userrep.logs import in_columns
 
 def evaluate(
     config_file: ConfigFile,
-    out: Annotated[str, typer.Option("--out", help="New folder for metrics.json and a chart.")],
+    out: Annotated[str, typer.Option("--out", help="New folder for metrics.json and a chart.", callback=expanded)],
     space: InSpace = None,
     overrides: Overrides = None,
     as_json: AsJson = False,

@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep.cli.options import AsJson, AsOf, ConfigFile, Debug, InSpace, Overrides, as_date, print_result, tables_of
+from userrep.cli.options import (
+    AsJson,
+    AsOf,
+    ConfigFile,
+    Debug,
+    InSpace,
+    Overrides,
+    as_date,
+    expanded,
+    print_result,
+    tables_of,
+)
 from userrep.config import Config, load_config
 from userrep.errors import UsageError
 
@@ -14,7 +25,9 @@ def export(
     what: Annotated[str, typer.Argument(help="embeddings, features or item-vectors.")],
     config_file: ConfigFile,
     as_of: AsOf,
-    out: Annotated[str, typer.Option("--out", help="Folder for the Parquet files and _manifest.json.")],
+    out: Annotated[
+        str, typer.Option("--out", help="Folder for the Parquet files and _manifest.json.", callback=expanded)
+    ],
     space: InSpace = None,
     unrecorded: Annotated[
         bool,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from userrep.cli.options import AsJson, ConfigFile, Debug, Overrides, print_result, tables_of
+from userrep.cli.options import AsJson, ConfigFile, Debug, Overrides, expanded, print_result, tables_of
 from userrep.config import load_config
 
 
@@ -13,7 +13,12 @@ def forget(
     config_file: ConfigFile,
     users: Annotated[
         Path | None,
-        typer.Option("--users", metavar="FILE", help="One user id per line. Default: complete earlier requests."),
+        typer.Option(
+            "--users",
+            metavar="FILE",
+            help="One user id per line. Default: complete earlier requests.",
+            callback=expanded,
+        ),
     ] = None,
     now: Annotated[
         bool,

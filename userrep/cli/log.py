@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from userrep.cli.options import AsJson, ConfigFile, Debug, Overrides, print_faults, print_result
+from userrep.cli.options import (
+    AsJson,
+    ConfigFile,
+    ConfigFileIfAny,
+    Debug,
+    Overrides,
+    expanded,
+    print_faults,
+    print_result,
+    required_config,
+)
 from userrep.config import Config, load_config, parse_config
 from userrep.errors import UsageError
 from userrep.logs import to_stderr
@@ -15,14 +25,20 @@ _PATH_HELP = "File, folder or pattern: Parquet, Delta, JSON or CSV."
 
 
 def init(
-    events: Annotated[str, typer.Option("--events", metavar="PATH", help=f"Event log. {_PATH_HELP}")],
+    events: Annotated[
+        str, typer.Option("--events", metavar="PATH", help=f"Event log. {_PATH_HELP}", callback=expanded)
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="New file to write. Default: stdout.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="New file to write. Default: stdout.", callback=expanded),
     ] = None,
     items: Annotated[
-        str | None, typer.Option("--items", metavar="PATH", help="Items table, for vectors from titles.")
+        str | None,
+        typer.Option("--items", metavar="PATH", help="Items table, for vectors from titles.", callback=expanded),
     ] = None,
-    users: Annotated[str | None, typer.Option("--users", metavar="PATH", help="Users table, for attributes.")] = None,
+    users: Annotated[
+        str | None, typer.Option("--users", metavar="PATH", help="Users table, for attributes.", callback=expanded)
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -48,11 +64,11 @@ def init(
 
 
 def inspect(
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="Configuration file (YAML), whose log is inspected.")
-    ] = None,
+    context: typer.Context,
+    config_file: ConfigFileIfAny,
     events: Annotated[
-        str | None, typer.Option("--events", metavar="PATH", help=f"Instead: an event log. {_PATH_HELP}")
+        str | None,
+        typer.Option("--events", metavar="PATH", help=f"Event log to inspect instead. {_PATH_HELP}", callback=expanded),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -64,9 +80,13 @@ def inspect(
     log, and how many days of log are needed. Reads file footers and a sample of at most 2 million rows. Each fact says
     whether it is exact or from the sample.
     """
-    if (config_file is None) == (events is None):
+    source = context.get_parameter_source("config_file")
+    if events is None:
+        config = load_config(config_file or required_config(), overrides or [])
+    elif source is not None and source.name == "COMMANDLINE":
         raise UsageError("inspect: give either --config or --events.")
-    config = load_config(config_file, overrides or []) if config_file else _guessed(str(events), overrides)
+    else:
+        config = _guessed(events, overrides)
     from userrep.workflows.inspection import inspect_log, inspection_lines
 
     result = inspect_log(config)

@@ -1,31 +1,40 @@
 """The ``userrep`` command: its subcommands, and how errors become messages and exit codes.
 
 Progress goes to stderr, results to stdout. Exit codes: 0 done, 1 failed, 2 wrong use or configuration, 3 refused by a
-gate.
+gate or a problem found by ``check``, 4 the log is not complete yet.
 """
 
 import sys
-import traceback
-from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from userrep import __version__
+from userrep.cli import check as cli_check
 from userrep.cli import consumers as cli_consumers
+from userrep.cli import estimate as cli_estimate
 from userrep.cli import evaluate as cli_evaluate
 from userrep.cli import export as cli_export
 from userrep.cli import forget as cli_forget
 from userrep.cli import log as cli_log
+from userrep.cli import nightly as cli_nightly
 from userrep.cli import pipeline as cli_pipeline
-from userrep.cli import plan as cli_plan
 from userrep.cli import report as cli_report
 from userrep.cli import spaces as cli_spaces
 from userrep.cli import stream as cli_stream
-from userrep.cli.options import AsJson, ConfigFile, Debug, Overrides, print_faults, print_result, tables_of
+from userrep.cli.failures import report_error
+from userrep.cli.options import (
+    AsJson,
+    ConfigFile,
+    ConfigFileIfAny,
+    Debug,
+    Overrides,
+    print_faults,
+    print_result,
+    tables_of,
+)
 from userrep.config import load_config
-from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
 from userrep.logs import begin_run, end_run
 
 app = typer.Typer(
@@ -34,6 +43,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_spaces.app, name="spaces")
 app.add_typer(cli_consumers.app, name="consumers")
@@ -55,11 +65,20 @@ def main() -> None:
         sys.exit(code)
 
 
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"userrep {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     run_id: Annotated[
         str | None, typer.Option("--run-id", metavar="ID", help="Run id. Default: USERREP_RUN_ID, or a new one.")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Handle the options before the command."""
     if run_id is not None:
@@ -68,14 +87,12 @@ def common(
 
 for _command in (
     *(cli_log.init, cli_log.inspect, cli_log.validate),
-    *(cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily, cli_pipeline.backfill, cli_pipeline.run),
+    *(cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily, cli_nightly.nightly),
+    *(cli_pipeline.backfill, cli_pipeline.run, cli_export.export, cli_evaluate.evaluate, cli_estimate.estimate),
+    *(cli_forget.forget, cli_report.report, cli_check.check),
 ):
     app.command()(_command)
-app.command()(cli_export.export)
-app.command()(cli_evaluate.evaluate)
-app.command()(cli_plan.plan)
-app.command()(cli_forget.forget)
-app.command()(cli_report.report)
+app.command("plan", hidden=True)(cli_estimate.estimate)  # the former name, kept for one release
 
 
 @app.command()
@@ -93,14 +110,15 @@ def status(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson
 
 @app.command()
 def doctor(
-    config_file: Annotated[Path | None, typer.Option("--config", help="Also check the root of this file.")] = None,
+    config_file: ConfigFileIfAny,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Check that this machine can run userrep.
 
-    Checks Python, Java, matching versions of Spark and Delta, Horovod, the root, and a Spark session with Delta.
+    Checks Python, Java, matching versions of Spark and Delta, Horovod, the root if there is a configuration, and a
+    Spark session with Delta.
     """
     config = load_config(config_file, overrides or []) if config_file else None
     from userrep.cli.doctor import findings
@@ -125,43 +143,11 @@ def _exit_code() -> int:
     except typer.Abort:
         code = _INTERRUPTED
     except Exception as error:
-        code = _report_error(error)
+        code = report_error(error)
     if code == _INTERRUPTED:
         print_faults(["interrupted. Committed work is kept. Run the same command again to continue."])
         code = 1
     return code if isinstance(code, int) else 0
-
-
-def _print_error(error: Exception, lines: Iterable[str]) -> None:
-    """Print the lines that describe an error, after its traceback with --debug."""
-    if "--debug" in sys.argv:
-        traceback.print_exception(error)
-    print_faults(lines)
-
-
-def _report_error(error: Exception) -> int:
-    """Print an error; return its exit code."""
-    if cause := cause_outside(error):
-        _print_error(error, [cause])
-        return 1
-    if isinstance(error, UserrepError):
-        _print_error(error, error.faults if isinstance(error, UsageError) else str(error).splitlines())
-        return error.exit_code
-    return _report_unexpected(error)
-
-
-def _report_unexpected(error: Exception) -> int:
-    """Print an error of the argument parser, or an exception that userrep did not raise; return the exit code."""
-    if hasattr(error, "format_message"):  # raised by Typer
-        message = error.format_message()
-        if message.startswith("Usage:"):  # no command was given
-            print(message, file=sys.stderr)
-        else:
-            end = "" if message.endswith((".", "?")) else "."
-            print_faults([f"{message}{end} Try `--help`."])
-        return 2
-    _print_error(error, [f"{in_one_line(error)}. Committed work is kept. Use --debug for a traceback."])
-    return 1
 
 
 if __name__ == "__main__":

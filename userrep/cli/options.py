@@ -1,15 +1,15 @@
 """Options, sessions, tables and output that the commands share."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from userrep.config import Config
-from userrep.config.values import read_day
+from userrep.config.values import expanded_path, read_as_of
 from userrep.errors import UsageError
 from userrep.ids import checked_name
 from userrep.logs import say_why
@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do n
     from pyspark.sql import SparkSession
 
     from userrep.store.tables import Tables
+
+PathOrText = TypeVar("PathOrText", Path, str, Path | None, str | None)
 
 
 def checked_space_id(value: str | None) -> str | None:
@@ -30,13 +32,52 @@ def checked_consumer_name(value: str) -> str:
     return checked_name(value, "consumer")
 
 
-ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration file (YAML).")]
+def expanded(value: PathOrText) -> PathOrText:
+    """Expand ``~`` and ``${NAME}`` in the path of an option, as in the configuration. Typer calls this."""
+    try:
+        return type(value)(expanded_path(str(value))) if value else value
+    except ValueError as error:
+        raise UsageError(f"{value}: {error}.") from None
+
+
+def _found_config() -> Path | None:
+    return Path("userrep.yaml") if Path("userrep.yaml").is_file() else None
+
+
+def required_config() -> Path:
+    """Return ./userrep.yaml. Raises UsageError if it does not exist."""
+    found = _found_config()
+    if found is None:
+        raise UsageError(
+            "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name a "
+            "configuration file with --config."
+        )
+    return found
+
+
+def _config_option(default: Callable[[], Path | None]) -> Any:
+    return typer.Option(
+        "--config", "-c", metavar="FILE", envvar="USERREP_CONFIG", show_envvar=False, default_factory=default,
+        show_default=False, callback=expanded,
+        help="Configuration file (YAML). Default: USERREP_CONFIG, or ./userrep.yaml.",
+    )  # fmt: skip
+
+
+ConfigFile = Annotated[Path, _config_option(required_config)]
+ConfigFileIfAny = Annotated[Path | None, _config_option(_found_config)]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting. Repeatable.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-AsOf = Annotated[str, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Uses events before this date, 00:00 UTC.")]
+AsOf = Annotated[
+    str,
+    typer.Option(
+        "--as-of",
+        metavar="YYYY-MM-DD",
+        help="Uses events before this date, 00:00 UTC. Also today or yesterday.",
+    ),
+]
 Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="Consumer name.", callback=checked_consumer_name)]
 InSpace = Annotated[
     str | None,
@@ -99,11 +140,11 @@ def _start_session(config: Config) -> "SparkSession":
 
 
 def as_date(text: str, option: str = "--as-of") -> date:
-    """Parse the date of an option. Raises UsageError if it is not YYYY-MM-DD."""
+    """Parse the date of an option. Raises UsageError if it is not YYYY-MM-DD, today or yesterday."""
     try:
-        return read_day(text)
+        return read_as_of(text)
     except ValueError:
-        raise UsageError(f"{option} {text}: not a date. Use YYYY-MM-DD.") from None
+        raise UsageError(f"{option} {text}: not a date. Use YYYY-MM-DD, today or yesterday.") from None
 
 
 def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:

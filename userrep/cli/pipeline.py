@@ -125,7 +125,9 @@ def run(
     config_file: ConfigFile,
     as_of: Annotated[
         str | None,
-        typer.Option("--as-of", metavar="YYYY-MM-DD", help="As-of date. Default: the day after the last log day."),
+        typer.Option(
+            "--as-of", metavar="YYYY-MM-DD", help="Also today or yesterday. Default: the day after the last log day."
+        ),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Also prepare training of a new space.")] = False,
     overrides: Overrides = None,

@@ -11,6 +11,7 @@ from userrep.cli.options import (
     Debug,
     Overrides,
     checked_space_id,
+    expanded,
     print_result,
     tables_of,
 )
@@ -19,7 +20,9 @@ from userrep.config import load_config
 
 def report(
     config_file: ConfigFile,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Output file. Also writes FILE.json.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE.html", help="Output file. Also writes FILE.json.", callback=expanded)
+    ],
     space: Annotated[
         str | None,
         typer.Option(

@@ -12,6 +12,7 @@ from userrep.cli.options import (
     Overrides,
     SpaceId,
     checked_space_id,
+    expanded,
     print_result,
     tables_of,
 )
@@ -105,11 +106,16 @@ def spaces_diff(
     new: Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)],
     config_file: ConfigFile,
     model: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Saved pipeline with an EmbeddingJoin on OLD. Needs --labels.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Saved pipeline with an EmbeddingJoin on OLD. Needs --labels.", callback=expanded
+        ),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Parquet labels for --model: the join's columns and label (0 or 1)."),
+        typer.Option(
+            metavar="PATH", help="Parquet labels for --model: the join's columns and label (0 or 1).", callback=expanded
+        ),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,

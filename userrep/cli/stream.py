@@ -1,6 +1,5 @@
 """``userrep stream``: embeddings in near real time, and their comparison with batch snapshots."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,16 +8,17 @@ from userrep.cli.options import (
     AsJson,
     AsOf,
     ConfigFile,
+    ConfigFileIfAny,
     Debug,
     InSpace,
     Overrides,
     as_date,
     print_result,
+    required_config,
     session_of,
     tables_of,
 )
 from userrep.config import load_config
-from userrep.errors import UsageError
 from userrep.ids import checked_name
 from userrep.logs import in_columns
 
@@ -32,7 +32,7 @@ def _checked(value: str | None) -> str | None:
 @app.callback()
 def stream(
     context: typer.Context,
-    config_file: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    config_file: ConfigFileIfAny,
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="Process the events that have arrived, then exit.")
     ] = False,
@@ -58,9 +58,7 @@ def stream(
     """
     if context.invoked_subcommand is not None:
         return
-    if config_file is None:
-        raise UsageError("stream: --config is missing. Name a configuration file.")
-    config = load_config(config_file, overrides or [])
+    config = load_config(config_file or required_config(), overrides or [])
     from userrep.workflows.jobs import stop_on_signals
     from userrep.workflows.pipeline import Pipeline
     from userrep.workflows.stream import stream_embeddings

@@ -1,8 +1,8 @@
 """The configuration: one YAML file that is checked as a whole; unknown keys are errors, and all faults are listed.
 
 Relative paths in the file are relative to the file's folder. Relative paths in ``--set`` are relative to the working
-directory. Any URI that both Spark and pyarrow can read also works. `make reference` publishes the docstring below each
-field in docs/reference/configuration.md.
+directory. ``~`` and ``${NAME}`` in paths are expanded. Any URI that both Spark and pyarrow can read also works. `make
+reference` publishes the docstring below each field in docs/reference/configuration.md.
 """
 
 from userrep.config.config import Config

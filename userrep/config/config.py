@@ -7,7 +7,17 @@ from pydantic import AfterValidator, Field, model_validator
 from userrep.config.environment import on_databricks
 from userrep.config.items import AlsVectors, Items, ItemVectors
 from userrep.config.log import Events
-from userrep.config.operations import Downstream, Drift, Evaluation, Gates, Quality, Snapshots, Spark, Tracking
+from userrep.config.operations import (
+    Downstream,
+    Drift,
+    Evaluation,
+    Freshness,
+    Gates,
+    Quality,
+    Snapshots,
+    Spark,
+    Tracking,
+)
 from userrep.config.stream import Stream
 from userrep.config.training import TRAINING_OF_AUTOENCODER, Model, Training
 from userrep.config.users import Onboarding, Users
@@ -55,6 +65,8 @@ class Config(Section):
     """Checks before a snapshot is published."""
     drift: Drift = Drift()
     """Limits on the drift of a snapshot."""
+    freshness: Freshness = Freshness()
+    """Largest ages of the newest snapshot and of the log."""
     downstream: Downstream = Downstream()
     """Example consumer that predicts return."""
     evaluation: Evaluation = Evaluation()

@@ -13,6 +13,11 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
+def unset_variables(written: str) -> list[str]:
+    """Return the names of the variables in a text that are not set, or empty, in the environment."""
+    return sorted({name for name in _VARIABLE.findall(written) if not os.environ.get(name)})
+
+
 def with_variables(written: str, origin: str) -> tuple[str, dict[str, str]]:
     """Substitute environment variables; return the text, and the ``${NAME}`` of each value, for masking secrets.
 
@@ -23,11 +28,9 @@ def with_variables(written: str, origin: str) -> tuple[str, dict[str, str]]:
     UsageError
         If a variable is not set.
     """
-    names = _VARIABLE.findall(written)
-    missing = sorted({name for name in names if not os.environ.get(name)})
-    if missing:
+    if missing := unset_variables(written):
         raise UsageError(
             f"{origin}: not set in the environment: {', '.join(missing)}. Set it, or write the value itself."
         )
-    values = {os.environ[name]: f"${{{name}}}" for name in names}
+    values = {os.environ[name]: f"${{{name}}}" for name in _VARIABLE.findall(written)}
     return _VARIABLE.sub(lambda match: os.environ[match[1]], written), values

@@ -8,15 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 
 from userrep.config.config import Config
 from userrep.config.items import AlsVectors, GivenVectors, TextVectors
-from userrep.config.values import Section
+from userrep.config.values import Section, expanded_path
+from userrep.config.yaml_text import MOST_TEXT, read_yaml
 from userrep.errors import UsageError, in_line
 
-_MOST_TEXT, _MOST_ALIASES = 1 << 20, 32  # characters and YAML aliases per file
 _BRIEFLY = reprlib.Repr()  # nested YAML aliases may expand a few lines to millions of parts
 _BRIEFLY.maxlevel, _BRIEFLY.maxlist, _BRIEFLY.maxdict, _BRIEFLY.maxstring, _BRIEFLY.maxother = 3, 10, 10, 200, 200
 
@@ -35,12 +34,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, folder: str 
     """
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(_MOST_TEXT + 1)
-        values = _from_yaml(text)
+            text = file.read(MOST_TEXT + 1)
+        values = read_yaml(text)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}. Name a configuration file with --config.") from None
     except ValueError as error:
-        raise UsageError(f"{path}: cannot be read as YAML: {error}.") from None
+        raise UsageError([f"{path}: cannot be read as YAML: {fault}." for fault in str(error).splitlines()]) from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: the top level must be a mapping of keys, got {type(values).__name__}.")
     faults: list[str] = []
@@ -72,34 +71,12 @@ def _with_absolute_paths(
                 for part in value
             ]
         is_path = here in (("root",), ("artifacts",)) or (key == "path" and section.get("format") != "table")
-        if is_path and isinstance(value, str) and re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", value):
-            base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
-            resolved[key] = os.path.normpath(os.path.join(base, value))
+        if is_path and isinstance(value, str):
+            path = resolved[key] = expanded_path(value)
+            if re.match(r"(?![A-Za-z][\w+.-]*:)[^/]", path):
+                base = os.getcwd() if any(here[: len(parts)] == parts for parts in overridden) else folder
+                resolved[key] = os.path.normpath(os.path.join(base, path))
     return resolved
-
-
-def _from_yaml(text: str) -> Any:
-    """Parse YAML. Raises ValueError with a one-line message for every kind of fault.
-
-    Length and aliases are limited: a few hundred bytes of nested aliases can expand to gigabytes.
-    """
-    if len(text) > _MOST_TEXT:
-        raise ValueError(f"it has more than {_MOST_TEXT} characters")
-    try:
-        if text.count("*") > _MOST_ALIASES:
-            aliases = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
-            if aliases > _MOST_ALIASES:
-                raise ValueError(f"more than {_MOST_ALIASES} aliases (*name), got {aliases}. Write the values out")
-        return yaml.safe_load(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may contain a secret
-        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"{error.problem or error.context}{where}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise ValueError(" ".join(str(error).split())) from None
-    except (LookupError, AttributeError, TypeError) as error:  # a tag such as !!int on a value of another type
-        raise ValueError(f"a value does not match its tag ({type(error).__name__})") from None
 
 
 def parse_config(values: dict[str, Any], origin: str) -> Config:
@@ -126,7 +103,7 @@ def _apply(values: dict[str, Any], override: str) -> tuple[str, ...]:
         if not isinstance(values, dict):
             raise UsageError(f"--set {shown}: {in_line(part)} is not a section and has no keys.")
     try:
-        values[parts[-1]] = _from_yaml(text)
+        values[parts[-1]] = read_yaml(text)
     except ValueError:
         raise UsageError(f"--set {shown}: the value cannot be read as YAML.") from None
     return tuple(parts)

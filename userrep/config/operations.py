@@ -129,6 +129,25 @@ class Evaluation(Section):
         return [part_of_name(name) for name in self.attributes]
 
 
+class Freshness(Section):
+    """Largest ages of the serving space's newest snapshot and of the log, for `userrep check` and the report.
+
+    A snapshot's age is counted from 00:00 UTC of its as-of date; the log's, from the end of its last day.
+    """
+
+    warn_after: Duration | None = None
+    """Age above which there is a warning, such as 26h. By default, there is none."""
+    error_after: Duration | None = None
+    """Age above which `userrep check` exits with code 3, such as 50h. Also the longest time after the log's end for
+    which a later as-of date means "log not complete yet" (exit code 4). By default, neither applies."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Freshness":
+        if self.warn_after and self.error_after and self.warn_after > self.error_after:
+            refuse(["warn_after must not be longer than error_after. Swap them"])
+        return self
+
+
 class Quality(Section):
     """The self-check before each training, and the gate on its result (docs/training.md)."""
 

@@ -9,8 +9,10 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from userrep.config.environment import unset_variables, with_variables
 from userrep.errors import UsageError
 from userrep.ids import NAME_RULE, checked_name
+from userrep.utc import utc_now
 
 MOST_DAYS = 3650
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
@@ -41,6 +43,12 @@ def read_day(text: str) -> date:
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         raise ValueError("must be a date in the form YYYY-MM-DD")
     return date.fromisoformat(text)
+
+
+def read_as_of(text: str) -> date:
+    """Parse ``YYYY-MM-DD``, ``today`` or ``yesterday`` (UTC). Raises ValueError for anything else."""
+    days_ago = {"today": 0, "yesterday": 1}.get(text)
+    return read_day(text) if days_ago is None else utc_now().date() - timedelta(days=days_ago)
 
 
 def _day(value: Any) -> Any:
@@ -92,7 +100,7 @@ def _time_zone(name: str) -> str:
 
 
 def _place(path: str) -> str:
-    """Check a path or URI and expand a leading ``~``.
+    """Check and expand a path or URI.
 
     Unprintable characters would break log lines, backticks would break SQL, and a password would end up in logs.
     """
@@ -102,7 +110,22 @@ def _place(path: str) -> str:
         raise ValueError("must not contain backticks")
     if re.search(r"://[^/@]*:(?!\d+/)[^@]*@", path):  # a colon, not followed by a port
         raise ValueError("must not contain a password (the environment of driver and executors gives access)")
-    return os.path.expanduser(path) if path.startswith("~") else path
+    return expanded_path(path)
+
+
+def expanded_path(path: str) -> str:
+    """Expand ``${NAME}`` and a leading ``~`` of a path. Raises ValueError if one of them has no value."""
+    if missing := unset_variables(path):
+        raise ValueError(f"must only use environment variables that are set (not set: {', '.join(missing)})")
+    path = with_variables(path, "path")[0]
+    if "${" in path:
+        raise ValueError("must name environment variables as ${NAME}, with letters, digits and _")
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError(
+            f"must not begin with {path.partition('/')[0]}, which is not a user of this machine (./~ names a folder)"
+        )
+    return expanded
 
 
 Duration = Annotated[

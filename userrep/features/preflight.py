@@ -46,6 +46,8 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
     ------
     UsageError
         With every fault of all sources, or with the first date outside the log.
+    LogIncompleteError
+        If the log does not reach a date yet; see ``check_within``.
     """
     faults: dict[str, None] = {}  # ordered and unique: a missing path is one fault, however many sections map it
     for section, source, columns in mapped_columns(config):
@@ -64,7 +66,7 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
     span = log_span(config) if as_ofs else None
     if span is not None:
         for as_of in as_ofs:
-            check_within(as_of, *span)
+            check_within(as_of, *span, retry_within=config.freshness.error_after)
 
 
 def log_span(config: Config) -> tuple[date, date] | None:

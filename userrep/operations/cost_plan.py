@@ -117,12 +117,14 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
     """
     prices = size.core_hour_price, size.gb_month_price
     if not all(map(isfinite, prices)):
-        raise UsageError(f"plan: prices must be finite, got {prices[0]} and {prices[1]}. See `userrep plan --help`.")
+        raise UsageError(
+            f"estimate: prices must be finite, got {prices[0]} and {prices[1]}. See `userrep estimate --help`."
+        )
     runs, ledger = measured_runs(tables), tile_ledger(tables)
     missing = [stage for stage in (*_DAILY, *TRAINING) if stage not in (*runs, *_OPTIONAL)]
     if missing:
         raise UsageError(
-            f"plan: no run of {', '.join(missing)} is recorded in {config.root or config.catalog}. Run `userrep "
+            f"estimate: no run of {', '.join(missing)} is recorded in {config.root or config.catalog}. Run `userrep "
             "pipeline` and then `userrep daily` for the next date, on a sample of the log."
         )
     num_spaces = max(1, len(read_registry(tables).spaces_in_use()))
@@ -171,7 +173,7 @@ def _published(tables: Tables) -> list[Row]:
     """Return the published snapshots, by date and revision. Raises UsageError if no snapshot is published."""
     rows = sorted(tables.ledger(schemas.SNAPSHOTS, state=PUBLISHED), key=lambda row: (row.as_of, row.revision))
     if not rows:
-        raise UsageError("plan: no snapshot is published yet. Run `userrep pipeline` on a sample of the log.")
+        raise UsageError("estimate: no snapshot is published yet. Run `userrep pipeline` on a sample of the log.")
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -94,6 +94,8 @@ class SpaceFacts:
     num_snapshots: int
     newest_as_of: date | None
     newest_users: int
+    available_as_of: date | None  # of the newest snapshot that is available to consumers
+    available_at: datetime | None
     stale: Sequence[date]
 
 
@@ -270,7 +272,7 @@ class Facts:
     ``config``: the configuration file as the user named it. ``space_id``: the space that training, drift, evaluation
     and map describe, or None if no space exists. ``newest``: the last run of each stage. ``night``: the stages of the
     newest daily run, or of the newest pipeline run if no daily run exists. ``artifact_fault``: why the space's artifact
-    cannot be read.
+    cannot be read. ``max_age``: by level, the largest age of the serving snapshot and of the log; empty: not checked.
     """
 
     made_at: datetime
@@ -293,6 +295,7 @@ class Facts:
     training_stages: Sequence[Stage]
     storage: Sequence[Table]
     requests: Sequence[Request] = field(default_factory=tuple)
+    max_age: Mapping[str, timedelta] = field(default_factory=dict)
 
     @property
     def space(self) -> SpaceFacts | None:
@@ -311,6 +314,6 @@ def as_tree(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if isfinite(value) else None
-    if isinstance(value, date | datetime):
-        return value.isoformat()
+    if isinstance(value, date | datetime | timedelta):
+        return value.total_seconds() if isinstance(value, timedelta) else value.isoformat()
     return [as_tree(item) for item in value]

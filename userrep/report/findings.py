@@ -1,31 +1,48 @@
 """Rules that find what needs attention in a root, with a level and a remedy for each finding."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, time, timedelta
 
-from userrep.report.facts import BAD, NOTE, RECENT_DAYS, WARN, Facts
+from userrep.report.facts import BAD, NOTE, OK, RECENT_DAYS, WARN, Facts
 from userrep.report.formats import count, figure, plural, share
+
+_FORGET_EVERY = timedelta(days=1)  # time between runs of `userrep forget`, or more
 
 
 @dataclass(frozen=True)
 class Finding:
     """A problem (BAD), a warning (WARN), or a note on something that does not exist yet (NOTE).
 
-    ``cure``: what to do about it. Text between backticks is a command or a name.
+    ``cure``: what to do about it. Text between backticks is a command or a name. ``not_run``: a check that could not
+    run.
     """
 
     level: str
     what: str
     cure: str
+    not_run: bool = False
 
 
 def findings(facts: Facts) -> list[Finding]:
     """Return all findings, the most severe first."""
-    rules = (_runs, _spaces, _snapshots, _log, _drift, _training, _evaluation, _requests)
+    rules = (_freshness, _runs, _spaces, _snapshots, _log, _drift, _training, _evaluation, _requests)
     found = [finding for rule in rules for finding in rule(facts)]
     return sorted(found, key=lambda finding: (BAD, WARN, NOTE).index(finding.level))
+
+
+def headline(found: Sequence[Finding]) -> tuple[str, str]:
+    """Return the worst level, one of BAD, WARN and OK, and the headline with the number of findings."""
+    nouns = {BAD: "problem", WARN: "warning"}
+    counts = {level: sum(finding.level == level for finding in found) for level in nouns}
+    level = next((level for level in nouns if counts[level]), OK)
+    num_not_run = sum(finding.not_run for finding in found)
+    parts = [plural(counts[level], noun) for level, noun in nouns.items() if counts[level]]
+    parts += [f"{plural(num_not_run, 'check')} not run"] if num_not_run else []
+    if level == OK:
+        return level, ", ".join(["No problems found", *parts])
+    return level, f"{'Action required' if level == BAD else 'Needs attention'}: {', '.join(parts)}"
 
 
 def command(facts: Facts, words: str, more: str = "") -> str:
@@ -34,6 +51,48 @@ def command(facts: Facts, words: str, more: str = "") -> str:
     ``words``: the command. ``more``: options that follow ``--config``.
     """
     return f"`userrep {words} --config {shlex.quote(facts.config)}{more}`"
+
+
+def _freshness(facts: Facts) -> Iterator[Finding]:
+    """Compare the serving snapshot and the log with the clock."""
+    if not facts.max_age:
+        yield Finding(
+            NOTE,
+            "The age of the serving snapshot and of the log is not checked.",
+            "Set `freshness.warn_after` and `freshness.error_after`, for example to 26h and 50h.",
+            not_run=True,
+        )
+        return
+    space = next((space for space in facts.spaces if space.state == "serving"), None)
+    if space is not None and space.available_as_of is None:
+        yield Finding(BAD, f"The serving space {space.space_id} has no available snapshot.", _build_today(facts))
+    elif space is not None and space.available_as_of is not None and space.available_at is not None:
+        what = (
+            f"The newest available snapshot of the serving space {space.space_id} is as of {space.available_as_of} "
+            f"(available since {space.available_at:%Y-%m-%d %H:%M} UTC)"
+        )
+        yield from _too_old(facts, space.available_as_of, what, _build_today(facts))
+    if facts.log.days:
+        last_day = facts.log.days[-1].day
+        remedy = "Check that the log arrives and that the daily run reads it."
+        yield from _too_old(facts, last_day + timedelta(days=1), f"The log's last day with tiles is {last_day}", remedy)
+
+
+def _build_today(facts: Facts) -> str:
+    return f"Build today's with {command(facts, 'daily', ' --as-of today')}."
+
+
+def _too_old(facts: Facts, since: date, what: str, remedy: str) -> Iterator[Finding]:
+    """Yield a finding if more time has passed since 00:00 UTC of a date than a limit allows."""
+    age = facts.made_at - datetime.combine(since, time())
+    level = next((level for level in (BAD, WARN) if level in facts.max_age and age > facts.max_age[level]), None)
+    if level is not None:
+        limit = f"freshness.{'error' if level == BAD else 'warn'}_after ({_hours(facts.max_age[level])})"
+        yield Finding(level, f"{what}: {_hours(age)} old, longer than {limit} allows.", remedy)
+
+
+def _hours(span: timedelta) -> str:
+    return f"{span // timedelta(hours=1)}h"
 
 
 def _runs(facts: Facts) -> Iterator[Finding]:
@@ -113,7 +172,7 @@ def _drift(facts: Facts) -> Iterator[Finding]:
     if facts.drift is None:
         if facts.space is not None and facts.space.num_snapshots > 1:
             remedy = command(facts, "run monitor_drift", f" --as-of {facts.space.newest_as_of}")
-            yield Finding(NOTE, "Drift has not been measured yet.", f"Measure it with {remedy}.")
+            yield Finding(NOTE, "Drift has not been measured yet.", f"Measure it with {remedy}.", not_run=True)
         return
     last_points = {name: points[-1] for name, points in facts.drift.points.items()}
     newest = max(point.as_of for point in last_points.values())
@@ -148,7 +207,7 @@ def _evaluation(facts: Facts) -> Iterator[Finding]:
     if facts.evaluation is None:
         if facts.space_id is not None:
             remedy = command(facts, f"evaluate --space {facts.space_id}", " --out DIR")
-            yield Finding(NOTE, "The space has not been evaluated yet.", f"Evaluate it with {remedy}.")
+            yield Finding(NOTE, "The space has not been evaluated yet.", f"Evaluate it with {remedy}.", not_run=True)
         return
     behind = [task for task in facts.evaluation.tasks if task.verdict == "behind"]
     if behind:
@@ -163,9 +222,10 @@ def _evaluation(facts: Facts) -> Iterator[Finding]:
 
 def _requests(facts: Facts) -> Iterator[Finding]:
     for request in facts.requests:
-        is_due = request.due_at is None or request.due_at < facts.made_at
+        late = timedelta(0) if request.due_at is None else facts.made_at - request.due_at
+        is_due = request.due_at is None or late > timedelta(0)
         yield Finding(
-            WARN if is_due else NOTE,
+            BAD if late > _FORGET_EVERY else WARN if is_due else NOTE,
             f"A request to forget {plural(request.num_users, 'user')} "
             + ("is not finished." if is_due else f"can be finished after {request.due_at:%Y-%m-%d %H:%M} UTC."),
             f"Finish it with {command(facts, 'forget')}.",

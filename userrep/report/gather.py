@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from pyspark.sql import Row
@@ -11,6 +12,8 @@ from userrep.errors import UsageError
 from userrep.operations.cost_plan import TRAINING, measured_runs
 from userrep.operations.maintenance import stored_bytes
 from userrep.report.facts import (
+    BAD,
+    WARN,
     ConsumerFacts,
     Facts,
     Request,
@@ -58,20 +61,21 @@ def check_reportable(tables: Tables, space_id: str | None, config: str) -> Space
 
 
 def gather(
-    tables: Tables, config: Config, space: Space | None, *, named: str, state: Mapping[str, Any]
+    tables: Tables, config: Config, space: Space | None, *, named: str, state: Mapping[str, Any], sample: bool = True
 ) -> Facts:  # fmt: skip
     """Gather a report on ``space``. ``named``: the configuration file. ``state``: result of ``workflows.status``.
 
-    Cost: reads ledgers, each table's list of files, and a sample of 2,000 users (see ``map_users``). Driver memory: the
-    ledgers and the sample.
+    Cost: reads ledgers and each table's list of files; with ``sample``, also 2,000 users (see ``map_users``). Driver
+    memory: the ledgers and the sample.
     """
+    made_at = utc_now()
     stages = [_stage(row) for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)]
     latest_stages, is_daily = _latest_run(stages)
     published = list_snapshots(tables, space.space_id) if space else []
     training, fault = training_facts(config, space)
     newest = {stage.stage: stage for stage in stages}
     return Facts(
-        made_at=utc_now(),
+        made_at=made_at,
         config=named,
         space_id=space.space_id if space else None,
         runs=_runs(stages)[-_MOST_RUNS:],
@@ -79,7 +83,7 @@ def gather(
         night=latest_stages,
         night_is_daily=is_daily,
         log=log_facts(tile_ledger(tables), state["rejected"], config.events.max_rejected_share),
-        spaces=_spaces(tables, state),
+        spaces=_spaces(tables, state, made_at),
         snapshots=_snapshots(tables, space),
         consumers=[_consumer(consumer) for consumer in read_registry(tables).consumers],
         outcomes=outcomes(tables, space),
@@ -87,11 +91,16 @@ def gather(
         artifact_fault=fault,
         drift=drift_facts(tables, config, space),
         evaluation=evaluation_facts(tables, space),
-        user_map=map_users(tables, config, space, published[-1]) if space and published else None,
+        user_map=map_users(tables, config, space, published[-1]) if sample and space and published else None,
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
         storage=[Table(name, num_bytes) for name, num_bytes in stored_bytes(tables).items()],
         requests=[Request(row["request_id"], row["num_users"], row["due_at"]) for row in state["erasures"]],
+        max_age={level: age for level, age in _limits(config).items() if age is not None},
     )
+
+
+def _limits(config: Config) -> dict[str, timedelta | None]:
+    return {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}
 
 
 def _stage(row: Row) -> Stage:
@@ -140,11 +149,12 @@ def _latest_run(stages: Sequence[Stage]) -> tuple[list[Stage], bool]:
     return [], False
 
 
-def _spaces(tables: Tables, state: Mapping[str, Any]) -> list[SpaceFacts]:
+def _spaces(tables: Tables, state: Mapping[str, Any], now: datetime) -> list[SpaceFacts]:
     facts = []
     for row in state["spaces"]:
         published = list_snapshots(tables, row["space_id"])
         newest = published[-1] if published else None
+        available = next((s for s in reversed(published) if s.available_at and s.available_at <= now), None)
         names = ("space_id", "state", "in_use", "trained_until", "created_at", "stale")
         facts.append(
             SpaceFacts(
@@ -152,6 +162,8 @@ def _spaces(tables: Tables, state: Mapping[str, Any]) -> list[SpaceFacts]:
                 num_snapshots=len(published),
                 newest_as_of=newest.as_of if newest else None,
                 newest_users=newest.num_users if newest else 0,
+                available_as_of=available.as_of if available else None,
+                available_at=available.available_at if available else None,
             )
         )
     return facts

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from userrep.report.facts import BAD, NOTE, OK, WARN, Facts
-from userrep.report.findings import Finding, findings
+from userrep.report.findings import Finding, findings, headline
 from userrep.report.formats import NONE, core_time, count, day, plural, seconds, share, short, size
 
 
@@ -32,17 +32,7 @@ class Summary:
 def summarised(facts: Facts) -> Summary:
     """Summarize a report."""
     found = findings(facts)
-    counts = {level: sum(finding.level == level for finding in found) for level in (BAD, WARN)}
-    level = BAD if counts[BAD] else WARN if counts[WARN] else OK
-    headline = {BAD: "Action required", WARN: "Needs attention", OK: "Healthy"}[level]
-    nouns = [plural(counts[level], noun) for level, noun in ((BAD, "problem"), (WARN, "warning")) if counts[level]]
-    return Summary(
-        level,
-        f"{headline}: {', '.join(nouns)}" if nouns else headline,
-        list(_sentences(facts)),
-        list(_tiles(facts)),
-        found,
-    )
+    return Summary(*headline(found), list(_sentences(facts)), list(_tiles(facts)), found)
 
 
 def _sentences(facts: Facts) -> Iterator[str]:

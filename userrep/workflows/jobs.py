@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from userrep.config import load_config
-from userrep.config.values import read_day
+from userrep.config.values import read_as_of
 from userrep.erasure.receipt import receipt_lines
 from userrep.erasure.requests import Erasure, read_ids
 from userrep.errors import UsageError, UserrepError, cause_outside, in_one_line
@@ -88,8 +88,8 @@ def job_main(name: str, description: str | None) -> int:
     """Run one job from the command line of an entry point in jobs/; return the exit code."""
     parser = _parser(name, description)
     parser.add_argument(
-        "--as-of", type=read_day, help="as-of date, YYYY-MM-DD; the run uses events before 00:00 UTC of this date "
-        "(default: the day after the last day of the log)"
+        "--as-of", type=read_as_of, help="as-of date: YYYY-MM-DD, today or yesterday; the run uses events before 00:00 "
+        "UTC of this date (default: the day after the last day of the log)"
     )  # fmt: skip
     if name in FOR_RETRAINING:
         parser.add_argument("--retrain", action="store_true", help="also prepare training of a new space")

@@ -150,7 +150,7 @@ class Pipeline:
         with self.runs.stage("take_inventory") as run:
             inventory = take_inventory(self.tables, self.config.events, self.logs)
             if self._requested_as_of is not None:
-                inventory.check_as_of(self._requested_as_of)
+                inventory.check_as_of(self._requested_as_of, retry_within=self.config.freshness.error_after)
                 inventory.check_window(self._requested_as_of, self.config.windows_days[-1])
             run.num_rows = sum(day.num_rows or 0 for day in inventory.days)
             run.reason = f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files read"

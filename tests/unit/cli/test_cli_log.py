@@ -72,6 +72,22 @@ def test_inspect_shows_the_log_of_a_configuration_or_of_a_path(
     assert verdict[0] == "windows_days: 300 days of history, but a window of 365. Use [7, 30, 180]."
 
 
+def test_inspect_takes_a_path_instead_of_the_default_configuration_and_paths_are_expanded(
+    userrep: Userrep, no_spark: None, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_HOME", str(log.parent))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERREP_CONFIG", "~/mine.yaml")
+    answer = userrep("init", "--events", "${LOG_HOME}/" + log.name, "--out", "~/mine.yaml")
+    assert (answer.code, (tmp_path / "mine.yaml").exists()) == (0, True)
+    assert userrep("validate") == (0, "ok\n", "")
+    expected = userrep("inspect")
+    assert expected.code == 0
+    (tmp_path / "mine.yaml").write_text("windows: 3\n")
+    assert userrep("inspect").code == 2
+    assert userrep("inspect", "--events", "${LOG_HOME}/" + log.name) == expected
+
+
 def test_inspect_refuses_a_log_whose_columns_it_cannot_guess(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
     write_rows(tmp_path / "log.parquet", [event("u", "i", "2024-05-01") | {"item_id": 1.5}])
     answer = userrep("inspect", "--events", tmp_path / "log.parquet")
@@ -83,7 +99,10 @@ def test_inspect_refuses_a_log_whose_columns_it_cannot_guess(userrep: Userrep, n
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("inspect", "inspect: give either --config or --events."),
+        (
+            "inspect",
+            "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name",
+        ),
         ("inspect --config C --events E", "inspect: give either --config or --events."),
         ("inspect --events E --set windows_days=[7]", "inspect: --set changes a configuration; use it with --config."),
         ("init", "Missing option '--events'."),

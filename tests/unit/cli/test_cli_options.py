@@ -67,9 +67,14 @@ def test_a_result_is_either_its_lines_or_one_json_object(capsys: pytest.CaptureF
 
 def test_a_date_is_read_and_anything_else_is_refused_by_the_name_of_the_option() -> None:
     assert as_date("2024-02-29") == date(2024, 2, 29)
-    for text in ("2023-02-29", "29.02.2024", "2024-02-29T00:00:00", "20240229", "2024-W09-4", "", "today"):
-        with pytest.raises(UsageError, match=rf"^--from {text}: not a date\. Use YYYY-MM-DD\.$"):
+    for text in ("2023-02-29", "29.02.2024", "2024-02-29T00:00:00", "20240229", "2024-W09-4", "", "now"):
+        with pytest.raises(UsageError, match=rf"^--from {text}: not a date\. Use YYYY-MM-DD, today or yesterday\.$"):
             as_date(text, "--from")
+
+
+def test_today_and_yesterday_are_days_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("userrep.config.values.utc_now", lambda: datetime(2024, 3, 1, 0, 1))
+    assert (as_date("today"), as_date("yesterday")) == (date(2024, 3, 1), date(2024, 2, 29))
 
 
 def test_names_from_the_command_line_are_checked_as_what_they_name() -> None:

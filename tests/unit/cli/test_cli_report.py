@@ -57,8 +57,9 @@ def test_a_report_is_written_with_its_figures_and_its_findings_are_printed(
     out = tmp_path / "report.html"
     printed = userrep("report", "--config", config, "--out", out)
     assert (printed.code, printed.err) == (0, "")
-    headline, failed, no_space, last = printed.out.splitlines()
-    assert headline == "Action required: 2 problems"
+    headline, failed, no_space, no_age, last = printed.out.splitlines()
+    assert headline == "Action required: 2 problems, 1 check not run"
+    assert no_age.startswith("note: The age of the serving snapshot and of the log is not checked. Set `freshness.")
     assert failed.startswith("bad: The last run of build_activity_tiles failed: no such folder")
     assert no_space.startswith("bad: No space is serving")
     assert f"`userrep pipeline --config {config} --as-of D`" in no_space

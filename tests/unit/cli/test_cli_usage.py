@@ -8,8 +8,9 @@ import pytest
 
 import userrep.workflows.evaluate  # noqa: F401  # commands import it when they run; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file, with_tables
+from userrep import __version__
 from userrep.cli.doctor import Finding
-from userrep.errors import GateRefusedError, UsageError, UserrepError
+from userrep.errors import GateRefusedError, LogIncompleteError, UsageError, UserrepError
 
 pytestmark = pytest.mark.fast
 
@@ -27,6 +28,7 @@ COMMANDS = {
     ("demo",): "Run all batch stages on a generated log.",
     ("pipeline",): "Run all batch stages for an as-of date. Stages that are up to date are skipped.",
     ("daily",): "Refresh, embed, gate and publish; no training.",
+    ("nightly",): "Run `daily`, waiting erasures and maintenance. Maintenance runs if",
     ("backfill",): "Build and publish snapshots of past dates.",
     ("run",): "Run one job of jobs/ by name.",
     ("export",): "Export embeddings, features or item vectors.",
@@ -35,7 +37,8 @@ COMMANDS = {
     ("stream", "verify"): "Compare streamed vectors with a snapshot.",
     ("forget",): "Erase users from all tables and exports. Also erases them from snapshots and the online store.",
     ("report",): "Write an HTML report.",
-    ("plan",): "Estimate cost and storage at a given size.",
+    ("check",): "Check freshness, runs, gates, drift and erasures. Exits with code 3 if",
+    ("estimate",): "Estimate cost and storage at a given size.",
     ("status",): "Show tiles, spaces, snapshots and recent runs.",
     ("doctor",): "Check that this machine can run userrep.",
     ("spaces",): "Manage embedding spaces.",
@@ -63,6 +66,7 @@ def test_help_describes_a_command_and_names_the_common_flags(
 ) -> None:
     answer = userrep(*command, "--help")
     assert (answer.code, answer.err) == (0, "")
+    assert userrep(*command, "-h") == answer
     assert COMMANDS[command] in " ".join(answer.out.split())
     if command not in (("spaces",), ("consumers",)):
         flags = ("--json", "--debug", *(() if command == ("init",) else ("--set KEY.PATH=VALUE",)))
@@ -102,6 +106,36 @@ def test_the_list_of_commands_has_a_whole_sentence_of_at_most_50_characters_for_
     assert max(map(len, summaries)) <= 50
 
 
+def test_the_version_is_printed(userrep: Userrep, no_spark: None) -> None:
+    assert userrep("--version") == (0, f"userrep {__version__}\n", "")
+
+
+def test_the_configuration_is_that_of_the_option_or_the_environment_or_the_working_directory(
+    userrep: Userrep, no_spark: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("option", "environment", "here"):
+        (tmp_path / name).mkdir()
+        with_tables(config_file(tmp_path / name))
+        (tmp_path / name / "userrep.yaml").write_text((tmp_path / name / "userrep.yaml").read_text() + f"{name}: 1\n")
+
+    def read(*arguments: str) -> str:
+        return userrep("status", *arguments).faults[0].partition(";")[0]
+
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("USERREP_CONFIG", raising=False)
+    assert read() == "userrep.yaml: unknown key here"
+    assert userrep("doctor").faults[0].startswith("userrep.yaml: unknown key here")
+    assert userrep("stream").faults[0].startswith("userrep.yaml: unknown key here")
+    assert userrep("inspect").faults[0].startswith("userrep.yaml: unknown key here")
+    assert userrep("validate").faults[0].startswith("userrep.yaml: unknown key here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERREP_CONFIG", "~/environment/userrep.yaml")
+    assert read() == f"{tmp_path}/environment/userrep.yaml: unknown key environment"
+    assert read("-c", "${HOME}/option/userrep.yaml") == f"{tmp_path}/option/userrep.yaml: unknown key option"
+    monkeypatch.setenv("USERREP_CONFIG", "")
+    assert read() == "userrep.yaml: unknown key here"
+
+
 @pytest.mark.parametrize("group", [(), ("spaces",), ("consumers",)])
 def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tuple[str, ...]) -> None:
     answer = userrep(*group)
@@ -113,20 +147,31 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
     ("arguments", "said"),
     [
         ("backfill --config x.yaml --from 2024-05-01", "backfill: needs either both --from and --to, or --stale."),
-        ("backfill --config x.yaml --from 2024-05-01 --to x", "--from/--to x: not a date. Use YYYY-MM-DD."),
+        (
+            "backfill --config x.yaml --from 2024-05-01 --to x",
+            "--from/--to x: not a date. Use YYYY-MM-DD, today or yes",
+        ),
         ("pipline", "No such command 'pipline'. Did you mean 'pipeline'? Try `--help`."),
         ("spaces lst", "No such command 'lst'. Did you mean 'list'? Try `--help`."),
-        ("status", "Missing option '--config'. Try `--help`."),
+        (
+            "status",
+            "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name",
+        ),
         ("pipeline --config C", "Missing option '--as-of'. Try `--help`."),
         ("export embeddings --config C --as-of 2024-05-02", "Missing option '--out'. Try `--help`."),
         ("status --config C --verbose", "No such option: --verbose. Try `--help`."),
         ("status --config C more", "Got unexpected extra argument(s) (more). Try `--help`."),
-        ("pipeline --config C --as-of 2024-02-30", "--as-of 2024-02-30: not a date. Use YYYY-MM-DD."),
-        ("run build_activity_tiles --config C --as-of today", "--as-of today: not a date. Use YYYY-MM-DD."),
-        ("export features --config C --as-of 1.5.2024 --out O", "--as-of 1.5.2024: not a date. Use YYYY-MM-DD."),
+        ("pipeline --config C --as-of 2024-02-30", "--as-of 2024-02-30: not a date. Use YYYY-MM-DD, today or"),
+        ("run build_activity_tiles --config C --as-of now", "--as-of now: not a date. Use YYYY-MM-DD, today or"),
+        ("export features --config C --as-of 1.5.2024 --out O", "--as-of 1.5.2024: not a date. Use YYYY-MM-DD, today"),
         (
             "status --config nowhere.yaml",
             "nowhere.yaml: No such file or directory. Name a configuration file with --co",
+        ),
+        ("status --config ${USERREP_ABSENT}/c.yaml", "${USERREP_ABSENT}/c.yaml: must only use environment variables "),
+        (
+            "evaluate --config C --out ~absent-user/out",
+            "~absent-user/out: must not begin with ~absent-user, which is not",
         ),
         ("status --config C --set modle.latent_dim=3", "C: unknown key modle; did you mean model?"),
         ("demo --set model.latent_dim=wide", "model.latent_dim: Input should be a valid integer"),
@@ -160,21 +205,35 @@ def test_no_command_prints_the_help(userrep: Userrep, no_spark: None, group: tup
         ("evaluate --config C", "Missing option '--out'. Try `--help`."),
         ("report --config C", "Missing option '--out'. Try `--help`."),
         ("report --config C --out O", "the name does not end in .html. The figures go next to the page as JSON."),
-        ("stream", "stream: --config is missing. Name a configuration file."),
+        (
+            "stream",
+            "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name",
+        ),
         ("stream --config C --new-query-id ../x", "query id '../x' is not a valid name: use 1 to 64 of a-z"),
         ("stream --config C --set stream.events.topic=t", "stream: events.topic needs kafka.bootstrap_servers"),
         ("stream verfy", "No such command 'verfy'. Did you mean 'verify'? Try `--help`."),
-        ("stream verify --as-of 2024-05-02", "Missing option '--config'. Try `--help`."),
+        (
+            "stream verify --as-of 2024-05-02",
+            "no configuration: neither --config nor USERREP_CONFIG is set, and ./userrep.yaml does not exist. Name",
+        ),
         ("stream verify --config C", "Missing option '--as-of'. Try `--help`."),
-        ("stream verify --config C --as-of today", "--as-of today: not a date. Use YYYY-MM-DD."),
+        ("stream verify --config C --as-of now", "--as-of now: not a date. Use YYYY-MM-DD, today or"),
         ("evaluate --config C --out O", "no space is serving. Run `userrep pipeline` to train and promote the first "),
         ("--run-id ../x status --config C", "run id '../x' is not a valid name: use 1 to 64 of a-z"),
         ("run embed_users --config C --retrain", "run embed_users: --retrain applies only to train_item_vectors, bui"),
     ],
 )
 def test_wrong_use_is_one_line_on_stderr_and_exit_code_2_before_spark_starts(
-    userrep: Userrep, no_spark: None, config: Path, tmp_path: Path, arguments: str, said: str
+    userrep: Userrep,
+    no_spark: None,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    said: str,
 ) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     named = {"C": str(with_tables(config)), "O": str(tmp_path / "out")}
     answer = userrep(*(named.get(word, word) for word in arguments.split()))
     assert (answer.code, answer.out) == (2, "")
@@ -215,10 +274,10 @@ def test_a_root_that_cannot_be_written_to_is_refused_before_spark_starts(
 
 
 READING = {
-    "status": "", "plan": "--users 9 --events-per-day 9", "report": "--out O.html", "spaces list": "",
+    "status": "", "check": "", "estimate": "--users 9 --events-per-day 9", "report": "--out O.html", "spaces list": "",
     "spaces show s1": "", "spaces promote s1": "--dry-run", "consumers list": "", "evaluate": "--out O",
     "export embeddings": "--as-of 2024-05-02 --out O", "stream verify": "--as-of 2024-05-02", "forget": "",
-    "consumers register ads": "--owner ads", "spaces diff s1 s2": "",
+    "consumers register ads": "--owner ads", "spaces diff s1 s2": "", "nightly": "",
 }  # fmt: skip
 
 
@@ -233,7 +292,7 @@ def test_a_root_without_tables_is_refused_and_not_made(
     options = [named.get(word, word) for word in READING[command].split()]
     answer = userrep(*command.split(), *options, "--config", config, "--set", f"root={root}")
     assert (answer.code, answer.out, len(answer.faults)) == (2, "", 1)
-    is_writer = command.split(maxsplit=1)[0] in ("forget",) or "register" in command or "diff" in command
+    is_writer = command.split(maxsplit=1)[0] in ("forget", "nightly") or "register" in command or "diff" in command
     if place != "root" and is_writer:
         assert answer.faults[0].startswith(f"root {root}: not writable (")
     else:
@@ -252,6 +311,7 @@ def failing_with(error: BaseException) -> Callable[..., None]:
     ("error", "code", "said"),
     [
         (GateRefusedError("not published: too few rows."), 3, "not published: too few rows."),
+        (LogIncompleteError("the log is not complete yet."), 4, "the log is not complete yet."),
         (
             RuntimeError("An error occurred while calling o58.sql.\n: java.io.IOException: disk full\n\tat X"),
             1,

@@ -1,6 +1,7 @@
 """Reading a configuration: files and overrides, and the messages for what is wrong in them."""
 
 import json
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,50 @@ def test_paths_of_the_file_are_relative_to_it_and_those_of_overrides_to_the_work
         f"{elsewhere}/log"
     )
     assert load_config(path).root == "s3a://bucket/here"
+
+
+def test_variables_and_the_home_folder_are_expanded_in_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("LOGS", "logs")
+    monkeypatch.setenv("BUCKET", "s3a://bucket")
+    events, users = {**EVENTS, "path": "${LOGS}/ev~ents"}, {"path": "~/x", "columns": {"user_id": "u"}}
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"root": "${BUCKET}/a", "events": events, "users": users}))
+    config = load_config(path, ["users.path=~/users"])
+    assert (config.root, config.events.path) == ("s3a://bucket/a", f"{tmp_path}/logs/ev~ents")
+    assert config.users is not None
+    assert config.users.path == "/home/ada/users"
+    table = load_config(path, ["events.format=table", "events.path=${LOGS}.events"]).events
+    assert table.path == "logs.events"
+    assert load_config(path, ["root=./~x"]).root == os.path.abspath("~x")
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("${ABSENT_A}/${ABSENT_B}", "must only use environment variables that are set (not set: ABSENT_A, ABSENT_B)"),
+        ("${HO ME}/x", "must name environment variables as ${NAME}, with letters, digits and _"),
+        (
+            "~absent/x",
+            "must not begin with ~absent, which is not a user of this machine (./~ names a folder)",
+        ),
+    ],
+)
+def test_a_path_that_cannot_be_expanded_is_refused(root: str, said: str) -> None:
+    assert fault_of({**SMALLEST, "root": root}) == f"root: {said}, got '{root}'."
+
+
+def test_a_duplicate_key_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("root: a\nevents: {path: a,\n  path: b}\nitems: {}\nroot: b\n")
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert caught.value.faults == [
+        f"{path}: cannot be read as YAML: duplicate key {key}. Remove one of them."
+        for key in ("path in lines 2 and 3", "root in lines 1 and 5")
+    ]
 
 
 def test_the_names_of_tables_are_no_paths_and_sources_have_paths(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings of snapshots, drift, evaluation and the session."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,9 @@ def test_memory_is_a_number_of_bytes_or_one_with_a_unit(tmp_path: Path, text: st
 def test_text_that_is_no_amount_of_memory_is_refused(text: str) -> None:
     fault = fault_of({**SMALLEST, "spark": {"item_vectors_bytes": text}})
     assert "spark.item_vectors_bytes: " in fault
+
+
+def test_a_warning_must_not_come_after_the_error() -> None:
+    assert parsed(freshness={"warn_after": "26h", "error_after": "26h"}).freshness.warn_after == timedelta(hours=26)
+    fault = fault_of({**SMALLEST, "freshness": {"warn_after": "3d", "error_after": "50h"}})
+    assert fault == "freshness: warn_after must not be longer than error_after. Swap them."

@@ -120,11 +120,13 @@ def test_storage_follows_what_is_kept(tables: Tables, config: Config, monkeypatc
 
 def test_what_has_not_run_is_named_with_the_cure(tables: Tables, config: Config) -> None:
     record(tables, {stage: seconds for stage, seconds in SECONDS.items() if stage != "refresh_user_features"})
-    with pytest.raises(UsageError, match=r"^plan: no run of refresh_user_features is recorded .* `userrep daily` for"):
+    with pytest.raises(
+        UsageError, match=r"^estimate: no run of refresh_user_features is recorded .* `userrep daily` for"
+    ):
         plan_for(tables, config, SIZE)
 
 
 def test_a_price_that_is_no_number_is_refused(tables: Tables, config: Config) -> None:
     odd = Size(**vars(SIZE) | {"core_hour_price": float("nan")})
-    with pytest.raises(UsageError, match="plan: prices must be finite, got nan and "):
+    with pytest.raises(UsageError, match="estimate: prices must be finite, got nan and "):
         plan_for(tables, config, odd)

@@ -10,7 +10,7 @@ from deltalake import write_deltalake
 
 from tests.support.builders import config_of, event, write_rows
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import LogIncompleteError, UsageError
 from userrep.features.preflight import check_before_spark
 
 pytestmark = pytest.mark.fast
@@ -92,6 +92,13 @@ def test_dates_outside_the_days_of_the_files_are_refused(tmp_path: Path, kind: s
     for day in (date(2024, 5, 1), date(2024, 5, 22)):
         with pytest.raises(UsageError, match=f"--as-of {day}: {said}"):
             check_before_spark(config, [date(2024, 5, 3), day])
+
+
+def test_a_date_close_to_the_end_of_the_log_is_to_be_retried(tmp_path: Path) -> None:
+    write_rows(tmp_path / "events" / "a.parquet", [event("u", "i", "2024-05-01"), event("u", "i", "2024-05-20")])
+    config = config_of(tmp_path, freshness={"error_after": "50h"})
+    with pytest.raises(LogIncompleteError, match="--as-of 2024-05-22: the log is not complete yet"):
+        check_before_spark(config, [date(2024, 5, 22)])
 
 
 def test_days_after_tomorrow_do_not_count_as_days_of_the_log(tmp_path: Path) -> None:

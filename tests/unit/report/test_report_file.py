@@ -20,7 +20,7 @@ def test_the_json_has_the_figures_of_the_page_and_an_earlier_report_is_replaced(
         check_out(out)
         figures = write_report(out, known, summarised(known))
     assert json.loads(twin_of(out).read_text()) == figures
-    assert figures["summary"]["headline"] == "Healthy"
+    assert figures["summary"]["headline"] == "No problems found"
     assert figures["log"]["days"][0] == {
         "day": "2024-01-01", "num_events": 1000, "num_rejected": 2, "is_missing": False, "usual": None,
     }  # fmt: skip

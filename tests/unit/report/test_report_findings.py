@@ -86,6 +86,11 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
         {"requests": [Request("q1", 3, NOW - timedelta(days=1))]},
         WARN, "A request to forget 3 users is not finished.", "`userrep forget --config conf/mine.yaml`",
     ),
+    (
+        {"requests": [Request("q1", 3, NOW - timedelta(days=1, seconds=1))]},
+        BAD, "A request to forget 3 users is not finished.", "`userrep forget --config conf/mine.yaml`",
+    ),
+    ({"requests": [Request("q1", 3, None)]}, WARN, "A request to forget 3 users is not finished.", "forget"),
     ({"requests": [Request("q1", 1, NOW + timedelta(days=1))]}, NOTE, "1 user can be finished after 2024-06", "forget"),
 ]  # fmt: skip
 
@@ -98,10 +103,48 @@ def test_what_is_not_well_is_told_with_its_cure(change: dict[str, Any], level: s
     assert cure in found.cure
 
 
+def aged(hours: float, *, snapshot: bool) -> list[tuple[str, str]]:
+    """Return the findings of a snapshot, or of a log, that is some hours old."""
+    zero = NOW - timedelta(hours=8)  # 00:00 UTC of the as-of date
+    made_at = zero + timedelta(hours=hours)
+    late = facts(made_at=made_at)
+    if snapshot:
+        late = replace(late, log=LogFacts([], {}, 0.05))
+    else:
+        late = replace(late, spaces=[a_space(available_as_of=made_at.date() + timedelta(days=1))])
+    return [(of.level, of.what) for of in findings(late)]
+
+
+def test_a_snapshot_or_log_is_too_old_once_it_exceeds_a_limit() -> None:
+    snapshot = f"The newest available snapshot of the serving space {SPACE} is as of 2024-05-31 (available since "
+    snapshot += "2024-05-31 08:00 UTC): {}h old, longer than freshness.{}_after ({}h) allows."
+    log = "The log's last day with tiles is 2024-05-30: {}h old, longer than freshness.{}_after ({}h) allows."
+    for is_snapshot, what in ((True, snapshot), (False, log)):
+        assert aged(26, snapshot=is_snapshot) == []
+        assert aged(26.1, snapshot=is_snapshot) == [(WARN, what.format(26, "warn", 26))]
+        assert aged(50, snapshot=is_snapshot) == [(WARN, what.format(50, "warn", 26))]
+        assert aged(50.1, snapshot=is_snapshot) == [(BAD, what.format(50, "error", 50))]
+
+
+def test_an_old_snapshot_is_no_problem_without_limits_but_the_check_counts_as_not_run() -> None:
+    unchecked = facts(made_at=NOW + timedelta(days=900), max_age={}, drift=None)
+    assert summarised(unchecked).headline == "No problems found, 2 checks not run"
+    only_error = facts(made_at=NOW + timedelta(days=900), max_age={BAD: timedelta(hours=50)})
+    assert summarised(only_error).headline == "Action required: 2 problems"
+
+
+def test_only_the_age_of_the_serving_space_counts_and_a_future_snapshot_is_not_available() -> None:
+    old = a_space(space_id="s2", state="ready", available_as_of=LAST - timedelta(days=90))
+    assert findings(facts(spaces=[a_space(), old])) == []
+    (found,) = findings(facts(spaces=[a_space(available_as_of=None, available_at=None)]))
+    assert (found.level, found.what) == (BAD, f"The serving space {SPACE} has no available snapshot.")
+    assert found.cure == "Build today's with `userrep daily --config conf/mine.yaml --as-of today`."
+
+
 def test_the_worst_comes_first_and_the_headline_counts() -> None:
     several = facts(drift=drift(0.4, "warn"), evaluation=None, newest=[stage("embed_users", outcome="failed")])
     assert [of.level for of in findings(several)] == [BAD, WARN, NOTE]
-    assert summarised(several).headline == "Action required: 1 problem, 1 warning"
+    assert summarised(several).headline == "Action required: 1 problem, 1 warning, 1 check not run"
     assert summarised(facts(drift=drift(0.4, "warn"))).headline == "Needs attention: 1 warning"
 
 

@@ -30,7 +30,7 @@ def tiles(**more: Any) -> dict[str, Tile]:
 
 def test_a_root_without_findings_is_well() -> None:
     summary = summarised(facts())
-    assert (summary.level, summary.headline, summary.findings) == (OK, "Healthy", [])
+    assert (summary.level, summary.headline, summary.findings) == (OK, "No problems found", [])
     assert {of.level for of in summary.tiles} == {OK}
     assert "Space s001-4f09a1 serves 950 users as of 2024-05-31." in summary.sentences
 

@@ -1,13 +1,13 @@
 """The inventory of a log: its days add up over the sources, and thresholds are inclusive."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
 from pyspark.sql import Row
 
 from userrep.config import Events
-from userrep.errors import RejectedShareError, UsageError
+from userrep.errors import LogIncompleteError, RejectedShareError, UsageError
 from userrep.tiles.inventory.inventory import Inventory, LogDay, _merged, _why_unreadable, mapping_of
 
 pytestmark = pytest.mark.fast
@@ -90,6 +90,33 @@ def test_an_as_of_date_lies_after_the_first_day_and_at_most_a_day_after_the_last
     for as_of in (D1, D5 + timedelta(days=1)):
         with pytest.raises(UsageError, match=f"--as-of {as_of}: outside the log.*from 2024-05-02 to 2024-05-05"):
             inventory.check_as_of(as_of)
+
+
+@pytest.mark.parametrize(
+    ("day", "now", "error"),
+    [
+        ("2024-05-06", "2024-05-06", LogIncompleteError),  # 24 h after the end of the log's last day
+        ("2024-05-07", "2024-05-09", LogIncompleteError),
+        ("2024-05-08", "2024-05-09", UsageError),  # 72 h
+        ("2024-05-07", "2024-05-06", UsageError),  # in the future
+        ("2024-05-01", "2024-05-09", UsageError),
+    ],
+)
+def test_a_date_that_is_not_in_the_future_and_close_to_the_end_of_the_log_is_to_be_retried(
+    monkeypatch: pytest.MonkeyPatch, day: str, now: str, error: type[Exception]
+) -> None:
+    monkeypatch.setattr("userrep.tiles.inventory.inventory.utc_now", lambda: datetime.fromisoformat(f"{now} 01:00"))
+    inventory, as_of = Inventory([LogDay(D1, 1, 0, "f"), LogDay(D4, 1, 0, "f")], 0, 0), date.fromisoformat(day)
+    said = "outside the log"
+    if error is LogIncompleteError:
+        said = (
+            f"--as-of {day}: the log is not complete yet, its last day is 2024-05-04. Run the command again once the "
+            f"events of {as_of - timedelta(days=1)} have arrived."
+        )
+    with pytest.raises(error, match=said):
+        inventory.check_as_of(as_of, retry_within=timedelta(hours=50))
+    with pytest.raises(UsageError, match="outside the log"):
+        inventory.check_as_of(as_of)
 
 
 def test_a_window_holds_the_day_that_it_begins_with_but_not_the_as_of_date() -> None:

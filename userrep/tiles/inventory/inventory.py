@@ -11,7 +11,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Row
 
 from userrep.config import Events
-from userrep.errors import RejectedShareError, UsageError, UserrepError, in_one_line
+from userrep.errors import LogIncompleteError, RejectedShareError, UsageError, UserrepError, in_one_line
 from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.schema_history import check_schema
@@ -65,9 +65,9 @@ class Inventory:
     def last_day(self) -> date:
         return self.days[-1].day
 
-    def check_as_of(self, as_of: date) -> None:
-        """Raise ``UsageError`` for an as-of date without an event before it, or past the day after the log's last."""
-        check_within(as_of, self.first_day, self.last_day)
+    def check_as_of(self, as_of: date, *, retry_within: timedelta | None = None) -> None:
+        """Raise an error for an as-of date outside the log, as ``check_within`` does."""
+        check_within(as_of, self.first_day, self.last_day, retry_within=retry_within)
 
     def check_window(self, as_of: date, window_days: int) -> None:
         """Raise ``UsageError`` if the longest window, ``[as_of - window_days, as_of)``, has no event."""
@@ -123,9 +123,22 @@ class Inventory:
             )
 
 
-def check_within(as_of: date, first_day: date, last_day: date) -> None:
-    """Raise ``UsageError`` for an as-of date without an event before it, or past the day after the log's last."""
+def check_within(as_of: date, first_day: date, last_day: date, *, retry_within: timedelta | None = None) -> None:
+    """Check that an as-of date has an event before it and is not past the day after the log's last.
+
+    Raises
+    ------
+    LogIncompleteError
+        If the date is not in the future, and at most ``retry_within`` past the end of the log's last day.
+    UsageError
+        If the date is outside the log otherwise.
+    """
     first, last = first_day + timedelta(days=1), last_day + timedelta(days=1)
+    if retry_within is not None and last < as_of <= min(last + retry_within, utc_now().date()):
+        raise LogIncompleteError(
+            f"--as-of {as_of}: the log is not complete yet, its last day is {last_day}. Run the command again once the "
+            f"events of {as_of - timedelta(days=1)} have arrived."
+        )
     if not first <= as_of <= last:
         raise UsageError(
             f"--as-of {as_of}: outside the log, whose days are {first_day} to {last_day}; "

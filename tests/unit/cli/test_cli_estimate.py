@@ -1,4 +1,4 @@
-"""``userrep plan``: figures for a size, from runs that are recorded. None of it needs Spark."""
+"""``userrep estimate``: figures for a size, from runs that are recorded. None of it needs Spark."""
 
 import json
 from datetime import date, datetime
@@ -50,7 +50,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def planned(userrep: Userrep, config: Path, *options: str) -> dict[str, Any]:
-    answer = userrep("plan", "--config", config, *SIZE, *options, "--json")
+    answer = userrep("estimate", "--config", config, *SIZE, *options, "--json")
     assert (answer.code, answer.err) == (0, "")
     found: dict[str, Any] = json.loads(answer.out)
     return found
@@ -108,7 +108,9 @@ def test_each_option_reaches_the_size_that_is_planned_for(
 
 
 def test_a_plan_is_printed_as_three_tables_and_a_sum(userrep: Userrep, no_spark: None, config: Path) -> None:
-    lines = userrep("plan", "--config", config, *SIZE, "--consumers", "4", "--core-hour-price", "1").out.splitlines()
+    lines = userrep(
+        "estimate", "--config", config, *SIZE, "--consumers", "4", "--core-hour-price", "1"
+    ).out.splitlines()
     tables = "\n".join(lines[:-1]).split("\n\n")
     assert [table.splitlines()[0].split()[0] for table in tables] == ["stage", "table", "setup"]
     assert tables[0].splitlines()[1].split() == ["build_activity_tiles", "event", "0.500", "0.050"]
@@ -127,19 +129,24 @@ def test_a_plan_is_printed_as_three_tables_and_a_sum(userrep: Userrep, no_spark:
             ("--gb-month-price", "-1"),
             "Invalid value for '--gb-month-price': Input should be greater than or equal to 0",
         ),
-        (("--core-hour-price", "inf"), "plan: prices must be finite, got inf and 0.023"),
+        (("--core-hour-price", "inf"), "estimate: prices must be finite, got inf and 0.023"),
     ],
 )
 def test_an_invalid_size_is_refused(
     userrep: Userrep, no_spark: None, config: Path, options: tuple[str, ...], said: str
 ) -> None:
-    answer = userrep("plan", "--config", config, *SIZE, *options)
+    answer = userrep("estimate", "--config", config, *SIZE, *options)
     assert (answer.code, answer.out, len(answer.faults)) == (2, "", 1)
     assert answer.faults[0].startswith(said)
 
 
+def test_the_old_name_of_the_command_works_the_same(userrep: Userrep, no_spark: None, config: Path) -> None:
+    assert userrep("plan", "--config", config, *SIZE, "--json") == userrep("estimate", "-c", config, *SIZE, "--json")
+    assert "plan" not in [line.split()[0] for line in userrep("--help").out.splitlines() if line.startswith("  ")]
+
+
 def test_without_recorded_runs_the_missing_stages_are_named(userrep: Userrep, no_spark: None, tmp_path: Path) -> None:
     config = with_tables(config_file(tmp_path))
-    answer = userrep("plan", "--config", config, *SIZE)
+    answer = userrep("estimate", "--config", config, *SIZE)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.faults[0].startswith(f"plan: no run of {', '.join(STAGES)} is recorded in {tmp_path / 'root'}")
+    assert answer.faults[0].startswith(f"estimate: no run of {', '.join(STAGES)} is recorded in {tmp_path / 'root'}")

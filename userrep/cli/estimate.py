@@ -1,4 +1,4 @@
-"""``userrep plan``: the estimated cost of a deployment, compared with separate feature pipelines."""
+"""``userrep estimate``: the estimated cost of a deployment, compared with separate feature pipelines."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from userrep.operations.cost_plan import Plan
 
 
-def plan(
+def estimate(
     config_file: ConfigFile,
     users: Annotated[int, typer.Option("--users", min=1, metavar="N", help="Users embedded daily.")],
     events_per_day: Annotated[int, typer.Option("--events-per-day", min=1, metavar="N", help="Log rows per day.")],

@@ -1,0 +1,107 @@
+"""The parts of `nightly`: each runs even if an earlier one failed, and is skipped if it has nothing to do."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.builders import config_of
+from tests.unit.report.test_report_gather import a_run
+from userrep.store.file_tables import FileTables
+from userrep.store.schemas import ERASURES, JOB_RUNS
+from userrep.store.tables import Tables
+from userrep.utc import utc_now
+from userrep.workflows import nightly
+from userrep.workflows.nightly import DailyParts, Part, exit_code, last_maintenance
+
+pytestmark = pytest.mark.fast
+
+NOW = utc_now()
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """Tables whose last maintenance was a day ago."""
+    tables = FileTables(None, str(tmp_path / "root"))
+    tables.add(JOB_RUNS, [a_run("maintain_tables", "r1", NOW - timedelta(days=1))])
+    return tables
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Replace the parts by stubs. Returns what each part returns or raises, by its name."""
+    results: dict[str, Any] = {"daily": [SimpleNamespace(space_id="s1")], "maintenance": {}}
+    results["forget"] = {"num_done": 1, "rows": {"user_embeddings": 1200}}
+
+    def part(name: str) -> Callable[..., Any]:
+        def run(*_: object, **__: object) -> Any:
+            if isinstance(results[name], Exception):
+                raise results[name]
+            return results[name]
+
+        return run
+
+    monkeypatch.setattr(nightly, "Pipeline", lambda *_: None)
+    monkeypatch.setattr(nightly, "daily", part("daily"))
+    monkeypatch.setattr(nightly, "Erasure", lambda *_: SimpleNamespace(run=part("forget")))
+    monkeypatch.setattr(nightly, "maintain_tables", part("maintenance"))
+    monkeypatch.setattr("userrep.workflows.runs.SparkWork", lambda _: SimpleNamespace(found=dict))
+    monkeypatch.setattr("userrep.cli.nightly.session_for_run", lambda *_: None)
+    monkeypatch.setattr(FileTables, "spark", None)
+    return results
+
+
+def request(state: str) -> dict[str, Any]:
+    row = {"request_id": "f1", "state": state, "num_users": 3, "receipt": "{}", "due_at": NOW}
+    return row | {"requested_at": NOW, "recorded_at": NOW}
+
+
+def run_parts(tables: Tables, folder: Path) -> dict[str, Part]:
+    def session() -> Any:
+        return None
+
+    run = DailyParts(tables, config_of(folder), NOW.date(), session, lambda _: None, lambda _: None).run()
+    return {part.part: part for part in run}
+
+
+def test_parts_without_work_are_skipped(tables: Tables, results: dict[str, Any], tmp_path: Path) -> None:
+    tables.add(ERASURES, [request("done")])
+    found = run_parts(tables, tmp_path)
+    assert [(part.part, part.outcome, part.exit_code, part.reason) for part in found.values()] == [
+        ("daily", "done", 0, f"snapshots of {NOW.date()} for s1"),
+        ("forget", "skipped", 0, "no request is waiting"),
+        ("maintenance", "skipped", 0, f"due on {NOW.date() + timedelta(days=6)}"),
+    ]
+
+
+def test_a_waiting_request_is_continued(tables: Tables, results: dict[str, Any], tmp_path: Path) -> None:
+    tables.add(ERASURES, [request("deleted")])
+    assert run_parts(tables, tmp_path)["forget"].reason == "1 requests finished, 1,200 rows erased"
+    results["forget"] = {"is_idle": True}
+    assert run_parts(tables, tmp_path)["forget"].outcome == "skipped"
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(None, "done"), (8, "done"), (7, "done"), (6, "skipped")])
+def test_maintenance_runs_once_a_week_and_is_recorded(
+    results: dict[str, Any], tmp_path: Path, days: int | None, outcome: str
+) -> None:
+    tables = FileTables(None, str(tmp_path / "root"))
+    tables.add(JOB_RUNS, [a_run("maintain_tables", "r0", NOW, "failed"), a_run("embed_users", "r0", NOW)])
+    last = None if days is None else NOW - timedelta(days=days)
+    if last:
+        tables.add(JOB_RUNS, [a_run("maintain_tables", "r1", last)])
+    assert last_maintenance(tables) == last
+    assert run_parts(tables, tmp_path)["maintenance"].outcome == outcome
+    found = last_maintenance(tables)
+    assert found == last if outcome == "skipped" else found is not None and found >= NOW
+    assert run_parts(tables, tmp_path)["maintenance"].outcome == "skipped"
+
+
+def test_the_exit_code_is_the_lowest_nonzero_code_of_the_parts() -> None:
+    def code(*codes: int) -> int:
+        return exit_code([Part("x", "", of, 0.0, "") for of in codes])
+
+    assert [code(), code(0, 0), code(4, 3), code(3, 0, 1), code(0, 4)] == [0, 0, 3, 1, 4]

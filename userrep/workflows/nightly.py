@@ -1,0 +1,99 @@
+"""The daily run, waiting erasure requests and due maintenance, each as a part with an outcome."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from pyspark.sql import SparkSession
+
+from userrep.config import Config
+from userrep.erasure.requests import DONE as ERASED
+from userrep.erasure.requests import Erasure, newest_requests
+from userrep.errors import explain
+from userrep.operations.maintenance import maintain_tables
+from userrep.store.leases import held
+from userrep.store.schemas import JOB_RUNS
+from userrep.store.tables import Tables
+from userrep.utc import utc_now
+from userrep.workflows.daily import daily
+from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.runs import DONE, SKIPPED, Runs
+
+MAINTENANCE_DAYS = 7  # between two runs
+_MAINTENANCE = "maintain_tables"
+_OUTCOMES = {1: "failed", 2: "failed", 3: "refused", 4: "waiting"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Result of one part. ``outcome``: done, skipped, failed, refused, or waiting for the log."""
+
+    part: str
+    outcome: str
+    exit_code: int
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class DailyParts:
+    """The parts of `userrep nightly`. Each part runs even if an earlier one failed.
+
+    ``session`` checks root, sources and date, then starts Spark. ``failed`` reports the exception of a part.
+    """
+
+    tables: Tables
+    config: Config
+    as_of: date
+    session: Callable[[], SparkSession]
+    report: Callable[[str], None]
+    failed: Callable[[Exception], object]
+
+    def run(self) -> Iterator[Part]:
+        """Run the parts and yield the result of each."""
+        for name, work in (("daily", self._daily), ("forget", self._forget), ("maintenance", self._maintain)):
+            started = time.monotonic()
+            try:
+                outcome, reason = work()
+                code = 0
+            except Exception as error:  # of any kind: the other parts still run
+                self.failed(error)
+                code, lines = explain(error)
+                outcome, reason = _OUTCOMES[code], " ".join(lines)
+            yield Part(name, outcome, code, round(time.monotonic() - started, 3), reason)
+
+    def _daily(self) -> tuple[str, str]:
+        spaces = daily(Pipeline(self.config, self.session(), self.as_of, self.report), on_time=False)
+        return DONE, f"snapshots of {self.as_of} for {', '.join(space.space_id for space in spaces)}"
+
+    def _forget(self) -> tuple[str, str]:
+        if all(request.state == ERASED for request in newest_requests(self.tables)):
+            return SKIPPED, "no request is waiting"
+        receipt = Erasure(self.tables, self.config, [], self.report).run(now=False)
+        if receipt.get("is_idle"):
+            return SKIPPED, "a request was interrupted before it began. Repeat it with its file of users"
+        return DONE, f"{receipt['num_done']} requests finished, {sum(receipt['rows'].values()):,} rows erased"
+
+    def _maintain(self) -> tuple[str, str]:
+        last = last_maintenance(self.tables)
+        due = last.date() + timedelta(days=MAINTENANCE_DAYS) if last else utc_now().date()
+        if utc_now().date() < due:
+            return SKIPPED, f"due on {due}"
+        with (
+            held(self.tables, _MAINTENANCE),
+            Runs(self.tables, self.config, report=self.report).stage(_MAINTENANCE) as run,
+        ):
+            run.outputs = maintain_tables(self.tables, self.config, report=self.report)
+        return DONE, "old files and rows removed"
+
+
+def last_maintenance(tables: Tables) -> datetime | None:
+    """Return the start of the newest maintenance that succeeded. Cost: one read of the ledger of runs."""
+    runs = tables.ledger(JOB_RUNS, ("started_at",), stage=_MAINTENANCE, outcome=DONE)
+    return max((run.started_at for run in runs), default=None)
+
+
+def exit_code(parts: list[Part]) -> int:
+    """Return the lowest nonzero exit code of the parts, or 0."""
+    return min((part.exit_code for part in parts if part.exit_code), default=0)

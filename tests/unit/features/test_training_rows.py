@@ -55,7 +55,7 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
         training={"as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4}, "num_shards": 3, "batch_size": 3},
     )
     work = Pipeline(config, spark, report=lambda _: None)
-    dates = sorted(work.schedule._dates_trained_on() | set(without_heads(work).schedule.training_as_ofs))
+    dates = sorted(work.schedule._training_feature_dates() | set(without_heads(work).schedule.training_as_ofs))
     work.build_activity_tiles()
     work.train_item_vectors(dates)
     work.build_user_features(dates)

@@ -4,9 +4,11 @@ import json
 import os
 import sys
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
 from userrep.errors import UsageError
@@ -28,6 +30,15 @@ class StageLine(str):
         return stage_line
 
     figures: Mapping[str, Any]
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code that led here: the first frame outside of userrep and pyspark."""
+    depth = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("userrep", "pyspark"):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=depth)
 
 
 def as_json() -> bool:

@@ -223,6 +223,6 @@ class Embeddings:
             raise UsageError(f"labels: expected a {expected}, got a {kind}.")
         tables = self.tables if self._spark is not None else self._open(labels.sparkSession)
         if dict(labels.dtypes).get(options.user) in _WHOLE_NUMBERS:
-            warn_of_cast(f"labels: column {options.user!r}", depth=2)
+            warn_of_cast(f"labels: column {options.user!r}")
             labels = labels.withColumn(options.user, column(options.user).cast("string"))
         return tables, labels

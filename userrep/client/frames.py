@@ -1,7 +1,5 @@
 """pandas labels on their way into a join and back: checked and cast columns, and the columns that the join adds."""
 
-import warnings
-
 import pandas as pd
 import pyarrow as pa
 
@@ -9,6 +7,7 @@ from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_arrow
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import JoinOptions, name_faults
+from userrep.logs import warn_caller
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 
@@ -53,9 +52,9 @@ def label_keys(labels: pd.DataFrame, options: JoinOptions) -> pa.Table:
     return pa.table(keys)
 
 
-def warn_of_cast(where: str, *, depth: int) -> None:
-    """Warn that user ids are cast to string. ``depth``: number of calls between the user's code and this function."""
-    warnings.warn(f"{where} has whole numbers, which are cast to string.", stacklevel=depth + 2)
+def warn_of_cast(where: str) -> None:
+    """Warn that user ids are cast to string."""
+    warn_caller(f"{where} has whole numbers, which are cast to string.")
 
 
 def _as_ids(values: pd.Series, where: str) -> pa.Array:
@@ -64,7 +63,7 @@ def _as_ids(values: pd.Series, where: str) -> pa.Array:
     if pa.types.is_dictionary(ids.type):
         ids = ids.cast(ids.type.value_type)
     if pa.types.is_integer(ids.type):
-        warn_of_cast(where, depth=4)
+        warn_of_cast(where)
     elif not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or pa.types.is_null(ids.type)):
         raise UsageError(f"{where} must be of type string, got {values.dtype} ({ids.type}). Cast it to string.")
     return ids.cast(pa.string())

@@ -1,7 +1,7 @@
 """The point-in-time join of an Arrow table of labels, from the files of a root, without Spark.
 
-It shares with ``join_embeddings`` the resolution of label times (resolution.py), the look-up of vectors (lookup.py) and
-all messages, and returns the same rows. Shapes: N labels.
+It shares the resolution of label times (snapshot_at.py), the look-up of vectors (read_vectors.py) and all messages with
+``join_embeddings``, and returns the same rows. Shapes: N labels.
 """
 
 import math

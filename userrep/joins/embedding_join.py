@@ -1,5 +1,6 @@
 """The point-in-time join as a Spark ML stage, which stays on the space that its pipeline was trained on."""
 
+import os
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -100,9 +101,10 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
         )  # fmt: skip
         if missing == "null" and handleInvalid is None:
             handleInvalid = "keep"
+        absolute_root = None if root is None else absolute(os.path.expanduser(root))
         given = {
             "userCol": inputCol or userCol, "timeCol": timeCol, "outputCol": outputCol, "space": space,
-            "schema": schema, "root": None if root is None else absolute(root), "availability": availability,
+            "schema": schema, "root": absolute_root, "availability": availability,
             "maxAgeDays": maxAgeDays, "handleInvalid": handleInvalid, "missing": missing, "updates": updates,
             "vectors": vectors, "inSample": inSample,
         }  # fmt: skip

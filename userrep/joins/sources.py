@@ -1,6 +1,5 @@
 """Inputs of a join, read from the ledgers of one space: its snapshots, their files, and the vector of a new user."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from userrep.errors import UsageError
 from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.joins.snapshot_at import Step
+from userrep.logs import warn_caller
 from userrep.spaces.registry import RETIRED, Space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
 from userrep.store.data_files import TableFile
@@ -101,4 +101,4 @@ def report_in_sample(space: Space, as_of: date, options: JoinOptions) -> None:
     )
     if options.in_sample == "refuse":
         raise UsageError(message)
-    warnings.warn(message, InSampleWarning, stacklevel=3)
+    warn_caller(message, InSampleWarning)

@@ -129,7 +129,7 @@ def test_in_sample_labels_are_marked_and_warned_of_or_refused(join: Join, tables
     wanted = "labels: the vectors of 2024-05-01 are in-sample: space s001-a was trained on events until 2024-04-01"
     with pytest.warns(InSampleWarning, match=re.escape(wanted)) as warned:
         found = join(rows)
-    assert [row.category for row in warned] == [InSampleWarning]
+    assert [(row.category, row.filename) for row in warned] == [(InSampleWarning, __file__)]
     assert [status for _, status, *_ in told(found)] == ["in_sample", "not_in_snapshot", "found"]
     with pytest.raises(UsageError, match=re.escape(wanted)):
         join(rows, in_sample="refuse")

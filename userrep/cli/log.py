@@ -1,7 +1,8 @@
 """``userrep init``, ``inspect`` and ``validate``: from a log to a configuration that fits it, without Spark."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -20,6 +21,9 @@ from userrep.cli.options import (
 from userrep.config import Config, load_config, parse_config
 from userrep.errors import UsageError
 from userrep.logs import to_stderr
+
+if TYPE_CHECKING:
+    from userrep.workflows.starter_config import Starter
 
 _PATH_HELP = "File, folder or pattern: Parquet, Delta, JSON or CSV."
 
@@ -127,11 +131,12 @@ def _guessed(events: str, overrides: list[str] | None) -> Config:
     return parse_config(values, "inspect")
 
 
-def _next_steps(out: Path, starter: Any) -> list[str]:
+def _next_steps(out: Path, starter: "Starter") -> list[str]:
+    config = f"--config {shlex.quote(str(out))}"
     if starter.open_keys:
-        return [f"next: replace FILL_ME, then userrep validate --config {out}"]
-    as_of = starter.last_day and starter.last_day.fromordinal(starter.last_day.toordinal() + 1)
-    return [f"next: userrep validate --config {out}", f"      userrep pipeline --config {out} --as-of {as_of}"]
+        return [f"next: replace FILL_ME, then userrep validate {config}"]
+    pipeline = [f"      userrep pipeline {config} --as-of {starter.as_of}"] if starter.as_of else []
+    return [f"next: userrep validate {config}", *pipeline]
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -29,10 +29,10 @@ class DataFile(NamedTuple):
 
 
 def spread(parts: Sequence[Part], at_most: int) -> Sequence[Part]:
-    """Return at most so many parts, evenly spread over the sequence."""
+    """Return at most so many parts, evenly spread over the sequence, the first and the last included."""
     if len(parts) <= at_most:
         return parts
-    return [parts[k * len(parts) // at_most] for k in range(at_most)]
+    return [parts[k * (len(parts) - 1) // max(1, at_most - 1)] for k in range(at_most)]
 
 
 def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:

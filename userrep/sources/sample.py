@@ -26,7 +26,8 @@ class Sample:
 
     num_files, num_bytes : exact. num_rows : exact if ``is_counted``, else an estimate. rows : partition columns
     included; structs are replaced by their fields, named by dotted path; all values of CSV and JSON are text.
-    num_unparsable : lines of the sample that are not rows.
+    num_unparsable : lines of the sample that are not rows. sees_end : whether the sample has rows near the end of the
+    source, or of each of its compressed files.
     """
 
     num_files: int
@@ -35,6 +36,7 @@ class Sample:
     is_counted: bool
     rows: pa.Table
     num_unparsable: int = 0
+    sees_end: bool = True
 
     @property
     def is_complete(self) -> bool:
@@ -44,6 +46,8 @@ class Sample:
 
 def take_sample(source: Source, what: str, *, max_text_bytes: int = _MAX_TEXT_BYTES) -> Sample:
     """Read a sample: up to 2 million rows of Parquet and Delta, up to 64 MB of CSV and JSON.
+
+    The sample is evenly spread over the files and their row groups, or the first, middle and last lines of each file.
 
     Cost: one listing, the footers of at most 200 files, and seconds.
 
@@ -80,6 +84,7 @@ def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile]) -> Samp
     groups = [(k, group) for k, footer in enumerate(footers) for group in range(footer.num_row_groups)]
     if num_rows > limit:
         groups = list(spread(groups, _MAX_GROUPS))
+    sees_end = num_rows <= limit or len(groups) == _MAX_GROUPS
     quota = limit // max(1, len(groups)) if num_rows > limit else limit
     tables = [footers[0].schema.to_arrow_schema().empty_table()]
     for k in sorted({k for k, _ in groups}):
@@ -89,7 +94,7 @@ def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile]) -> Samp
     rows = _flat(pa.concat_tables(tables, promote_options="permissive"))
     is_counted = len(kept) == len(files)
     total = num_rows if is_counted else round(num_rows / len(kept) * len(files))
-    return Sample(len(files), sum(file.size for file in files), total, is_counted, rows)
+    return Sample(len(files), sum(file.size for file in files), total, is_counted, rows, sees_end=sees_end)
 
 
 def _head(file: pq.ParquetFile, group: int, num_rows: int) -> pa.Table:
@@ -105,17 +110,14 @@ def _head(file: pq.ParquetFile, group: int, num_rows: int) -> pa.Table:
 
 def _text_sample(files: Sequence[DataFile], kept: Sequence[DataFile], format_: str, max_bytes: int) -> Sample:
     read = read_csv if format_ == "csv" else read_json
-    tables, num_read, num_unparsable, is_whole = [], 0, 0, len(kept) == len(files)
-    for file in kept:
-        part = read(file, max_bytes // len(kept), like=kept[0])
-        tables.append(_with_partitions(part.rows, file))
-        num_read += part.num_bytes
-        num_unparsable += part.num_unparsable
-        is_whole &= part.is_whole
+    parts = [read(file, max_bytes // len(kept), like=kept[0]) for file in kept]
+    tables = [_with_partitions(part.rows, file) for part, file in zip(parts, kept, strict=True)]
     rows = pa.concat_tables(tables, promote_options="permissive")
+    num_read, num_unparsable = sum(part.num_bytes for part in parts), sum(part.num_unparsable for part in parts)
+    is_whole = len(kept) == len(files) and all(part.is_whole for part in parts)
     num_bytes, seen = sum(file.size for file in files), rows.num_rows + num_unparsable
     total = seen if is_whole else round(seen * num_bytes / max(1, num_read))
-    return Sample(len(files), num_bytes, total, is_whole, rows, num_unparsable)
+    return Sample(len(files), num_bytes, total, is_whole, rows, num_unparsable, all(part.sees_end for part in parts))
 
 
 def _with_partitions(rows: pa.Table, file: DataFile) -> pa.Table:

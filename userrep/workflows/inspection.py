@@ -14,7 +14,7 @@ from userrep.sources.facts import LogFacts, log_facts
 from userrep.sources.read import event_columns
 from userrep.sources.sample import Sample, spark_columns, take_sample
 from userrep.utc import utc_now
-from userrep.workflows.log_fit import OK, WARN, Finding, choose_fit, judge, needed_days
+from userrep.workflows.log_fit import OK, WARN, Finding, choose_fit, judge, needed_days, room_of
 
 _DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
 
@@ -53,6 +53,7 @@ def inspect_log(config: Config) -> dict[str, Any]:
     result["needed_days"] = needed_days(config)
     if spans:
         first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+        result["needed_days"] = needed_days(config, room_of(config, last))
         result |= {"first_day": first, "last_day": last, "num_days": (last - first).days + 1}
         result["fit"] = choose_fit(first, last)._asdict()
         verdict += judge(config, first, last)
@@ -71,11 +72,14 @@ def _inspect(what: str, log: EventSource) -> Inspected:
 def log_days(sample: Sample, log: EventSource, rows_by_day: Iterable[date]) -> tuple[date, date, bool] | None:
     """Return the first and last day of a log, up to tomorrow, and whether both are exact; None without any.
 
-    ``rows_by_day``: the days of a sample, ascending. For an incomplete sample, file footers may contain the days.
+    ``rows_by_day``: the days of a sample. For an incomplete sample, file footers may contain the first and last day.
+    If the last one is in the future, the last day before that is only known from the sample.
     """
     footer_days = None if sample.is_complete else days_of(log)
-    days = [day for day in footer_days or rows_by_day if day <= utc_now().date() + timedelta(days=1)]
-    return (days[0], days[-1], sample.is_complete or footer_days is not None) if days else None
+    tomorrow = utc_now().date() + timedelta(days=1)
+    days = [day for day in (*rows_by_day, *(footer_days or ())) if day <= tomorrow]
+    is_exact = sample.is_complete or (footer_days is not None and footer_days[1] <= tomorrow)
+    return (min(days), max(days), is_exact) if days else None
 
 
 def _source_facts(source: Inspected) -> dict[str, Any]:
@@ -107,10 +111,10 @@ def _source_facts(source: Inspected) -> dict[str, Any]:
 
 
 def _judge_rows(source: Inspected, config: Config) -> Iterator[Finding]:
-    """Judge what fails or bends a run: too many rejected rows, small days, rows of the future, a dominant user."""
+    """Judge what makes a run fail or leave rows out: rejected rows, small days, rows in the future, duplicates."""
     sample, facts, events = source.sample, source.facts, config.events
     num_read = max(1, sample.rows.num_rows + sample.num_unparsable)
-    if source.span is None:
+    if not facts.rows_by_day:
         yield Finding(WARN, f"{source.what}.columns.event_at: no readable time. Map another column, or convert it.")
         return
     share = facts.num_rejectable / num_read
@@ -138,9 +142,10 @@ def inspection_lines(result: dict[str, Any]) -> list[str]:
     if "fit" in result:
         fit = {name: value for name, value in result["fit"].items() if value is not None}
         settings = ", ".join(f"{name}: {value}" for name, value in fit.items())
-        lines.append(
-            f"log: {result['num_days']} days, {result['first_day']} to {result['last_day']}; it fits {settings}"
-        )
+        is_exact = all("last_day" not in facts["estimates"] for facts in result["sources"].values())
+        about = "" if is_exact else "about "
+        days = f"{about}{result['num_days']} days, {result['first_day']} to {result['last_day']}"
+        lines.append(f"log: {days}; it fits {settings}")
     return lines + [f"{finding['level']:<4} {finding['what']}" for finding in result["verdict"]]
 
 
@@ -156,7 +161,7 @@ def _table(facts: dict[str, Any]) -> list[str]:
     duplicates = facts["num_duplicates"]
     rows = [
         ("num_rows", "events", f"{facts['num_rows']:,}", "estimated from bytes read"),
-        ("first_day", "days", f"{first} to {facts['last_day']}" if first else "no readable time", sampled),
+        ("first_day", "days", f"{first} to {facts['last_day']}" if first else "none up to tomorrow", sampled),
         ("", "days without events", "not known from a sample" if empty is None else _few(empty), ""),
         ("num_users", "users", f"{facts['num_users']:,}", f"at least; {sampled}"),
         ("num_items", "items", f"{facts['num_items']:,}", f"at least; {sampled}"),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from userrep.config import Config, parse_config
 from userrep.errors import UsageError
 from userrep.evaluation.dates import latest_until
-from userrep.workflows.training_dates import DEFAULT_ROOM, training_dates
+from userrep.workflows.training_dates import DEFAULT_ROOM, history_for_dates, training_dates
 
 OK, WARN = "ok", "warn"
 _LADDER = ([7, 30, 180], [7, 30, 90], [7, 30, 60], [7, 14, 30], [7, 14], [7])  # the first that fits is chosen
@@ -29,9 +29,18 @@ class Finding(NamedTuple):
     what: str
 
 
-def needed_days(config: Config) -> int:
-    """Return the days of log that a training needs: the longest window, four weeks of dates, and the longest future."""
-    return config.windows_days[-1] + _TRAINING_DAYS + max(config.future_days, default=0)
+def needed_days(config: Config, room: timedelta = DEFAULT_ROOM) -> int:
+    """Return the days of log for four weeks of training dates with full windows. ``room``: after the end of training.
+
+    A training needs at least ``least_days``, with shorter histories.
+    """
+    history = config.windows_days[-1] + _TRAINING_DAYS
+    return max(history + max(config.future_days, default=0) + room.days, least_days(config, room))
+
+
+def least_days(config: Config, room: timedelta = DEFAULT_ROOM) -> int:
+    """Return the days of log with which a training always has a training date."""
+    return (history_for_dates(config) + room).days + max(config.future_days, default=0)
 
 
 def choose_fit(first: date, last: date) -> Fit:
@@ -40,15 +49,15 @@ def choose_fit(first: date, last: date) -> Fit:
     for windows in _LADDER:
         config = _with_windows(windows)
         until = latest_until(end, config.future_days[-1])
-        if num_days >= needed_days(config) + (end - until).days:
+        if num_days >= needed_days(config, end - until):
             return Fit(windows, 0 if (until - first).days < 2 * windows[-1] else None, until)
     return Fit(_LADDER[-1], 0, None)
 
 
-def least_days() -> int:
+def shortest_log() -> int:
     """Return the days of the shortest log that ``choose_fit`` finds an end of training for."""
     config = _with_windows(_LADDER[-1])
-    return needed_days(config) + 2 * config.future_days[-1]
+    return needed_days(config, timedelta(days=2 * config.future_days[-1]))
 
 
 def check_until(config: Config, first: date, last: date) -> list[date]:
@@ -65,14 +74,20 @@ def check_until(config: Config, first: date, last: date) -> list[date]:
             f"training.as_ofs.until {until}: after the log, whose days are {first} to {last}. Choose {end} or earlier."
         )
     try:
-        return training_dates(config, first=first, until=until or end - DEFAULT_ROOM)
+        return training_dates(config, first=first, until=end - room_of(config, last))
     except UsageError:
         if until is not None:
             raise
         raise UsageError(
             f"training.as_ofs.until: not set, and its default, {DEFAULT_ROOM.days} days before the as-of date, leaves "
-            f"no training date in a log of {(last - first).days + 1} days. At least {least_days()} days are needed."
+            f"no training date in a log of {(last - first).days + 1} days. {least_days(config)} days are enough."
         ) from None
+
+
+def room_of(config: Config, last: date) -> timedelta:
+    """Return the time from the end of training to the end of the log."""
+    until = config.training.as_ofs.until
+    return last + _DAY - until if until else DEFAULT_ROOM
 
 
 def judge(config: Config, first: date, last: date) -> list[Finding]:
@@ -82,22 +97,19 @@ def judge(config: Config, first: date, last: date) -> list[Finding]:
 
 
 def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> list[Finding]:
-    num_days, longest, needed = (last - first).days + 1, config.windows_days[-1], needed_days(config)
-    parts = f"window {longest} + training dates {_TRAINING_DAYS} + future {max(config.future_days, default=0)}"
-    is_shorter = needed_days(_with_windows(fit.windows_days)) < needed and fit.until is not None
+    num_days, longest, room = (last - first).days + 1, config.windows_days[-1], room_of(config, last)
+    needed = needed_days(config, room)
+    is_shorter = fit.windows_days[-1] < longest and fit.until is not None
     advice = f"Use {fit.windows_days}." if is_shorter else "Collect a longer log."
     findings = []
     if longest > num_days:
         what = f"windows_days: {num_days} days of history, but a window of {longest}. {advice}"
         findings.append(Finding(WARN, what))
-    elif needed > num_days:
-        advice = (
-            f"Use {fit.windows_days}." if needed_days(_with_windows(fit.windows_days)) < needed else "Collect more."
-        )
-        what = f"windows_days: at least {needed} days of log are needed ({parts}), got {num_days}. {advice}"
-        findings.append(Finding(WARN, what))
     else:
-        findings.append(Finding(OK, f"windows_days: {needed} days of log are needed ({parts}), got {num_days}."))
+        history = needed - room.days - max(config.future_days, default=0)
+        parts = f"history {history} + future {max(config.future_days, default=0)} + evaluation {room.days}"
+        what = f"windows_days: training with full windows needs {needed} days of log ({parts}), got {num_days}."
+        findings.append(Finding(WARN, f"{what} {advice}") if needed > num_days else Finding(OK, what))
     history = config.history_window
     if history is not None and history > num_days:
         what = f"history_days: {history} days, but the log has {num_days}. Set history_days: 0 or a shorter one."
@@ -111,7 +123,7 @@ def _judge_until(config: Config, fit: Fit, first: date, last: date) -> list[Find
     except UsageError as error:
         return [Finding(WARN, f"{error} init would choose {fit.until}." if fit.until else str(error))]
     end = last + _DAY
-    until = config.training.as_ofs.until or end - DEFAULT_ROOM
+    until = end - room_of(config, last)
     how_many = f"{len(dates)} training date{'s' if len(dates) > 1 else ''}, {dates[0]} to {dates[-1]}"
     findings = [Finding(OK, f"training.as_ofs.until: {until} gives {how_many}.")]
     horizons = config.evaluation.horizons_days

@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from statistics import median
 from typing import Any, NamedTuple
 
 import yaml
+from pydantic import ValidationError
 
 from userrep.config import Events, EventSource, Source, parse_config
 from userrep.errors import UsageError, in_line
@@ -17,7 +18,7 @@ from userrep.sources.listing import detect_format
 from userrep.sources.sample import Sample, take_sample
 from userrep.sources.times import times_of
 from userrep.workflows.inspection import log_days
-from userrep.workflows.log_fit import Fit, choose_fit, least_days
+from userrep.workflows.log_fit import Fit, choose_fit, shortest_log
 
 FILL_ME = "FILL_ME"
 _NEEDED = {"user_id": "user id", "item_id": "item id", "event_at": "time of the event"}
@@ -32,12 +33,15 @@ _WIDTH, _LONGEST = 46, 120  # of a setting before its comment, and of a line wit
 
 
 class Starter(NamedTuple):
-    """A configuration file. ``open_keys``: what must be filled in, one line each. ``warnings``: what will not work."""
+    """A configuration file. ``open_keys``: what must be filled in, one line each. ``warnings``: what will not work.
+
+    ``as_of``: the day after the log's last, for a first run; None if the log is too short, or its end is not known.
+    """
 
     text: str
     open_keys: list[str]
     warnings: list[str]
-    last_day: date | None
+    as_of: date | None
 
 
 class _Look(NamedTuple):
@@ -73,6 +77,11 @@ def starter_config(events: str, *, items: str | None = None, users: str | None =
 
 
 def _look(path: str, what: str, folder: str) -> _Look:
+    try:
+        Source(path=path)
+    except ValidationError as error:  # without the path, which may contain a password
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{what}.path: {reason}.") from None
     format_ = detect_format(path, what)
     sample = take_sample(Source(path=path, format=format_), what)
     is_relative = re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", path) is not None
@@ -86,11 +95,7 @@ def _compose(events: str, looks: dict[str, _Look]) -> Starter:
     event_at = columns["event_at"].column
     counts = count_by_day(times_of(look.sample.rows[event_at])) if event_at else {}
     days = log_days(look.sample, _log(events, look.format, str(event_at)), counts)
-    fit = choose_fit(days[0], days[1]) if days else None
-    warnings = []
-    if days and fit and fit.until is None:
-        num_days = (days[1] - days[0]).days + 1
-        warnings.append(f"the log has {num_days} days, and training with evaluation needs {least_days()}.")
+    fit, warnings = _fit(look, days)
     lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
     lines += [_line("root: userrep-root", "folder of all tables and models, next to this file")]
     lines += _events_lines(look, columns, counts, days)
@@ -104,7 +109,21 @@ def _compose(events: str, looks: dict[str, _Look]) -> Starter:
         lines += _users_lines(looks["users"], user_guesses, attributes)
     text = "\n".join([*lines, *_settings_lines(fit), ""])
     parse_config(yaml.safe_load(text), "init")
-    return Starter(text, open_keys, warnings, days[1] if days else None)
+    return Starter(text, open_keys, warnings, days[1] + timedelta(days=1) if days and fit and fit.until else None)
+
+
+def _fit(look: _Look, days: tuple[date, date, bool] | None) -> tuple[Fit | None, list[str]]:
+    """Choose windows and the end of training. Without the end of the log, no end of training is chosen."""
+    if days is None:
+        return None, []
+    fit, warnings = choose_fit(days[0], days[1]), []
+    if not (days[2] or look.sample.sees_end):
+        fit = fit._replace(until=None)
+        warnings.append("the end of the log is not in the sample. Set training.as_ofs.until and choose --as-of.")
+    elif fit.until is None:
+        num_days = (days[1] - days[0]).days + 1
+        warnings.append(f"the log has {num_days} days, and training with evaluation needs {shortest_log()}.")
+    return fit, warnings
 
 
 def _log(path: str, format_: str, event_at: str) -> EventSource:
@@ -116,7 +135,8 @@ def _events_lines(
     look: _Look, columns: dict[str, Guess], counts: dict[date, int], days: tuple[date, date, bool] | None
 ) -> Iterator[str]:
     about = "" if look.sample.is_counted else "about "
-    yield _line("events:", f"{about}{look.sample.num_rows:,} rows" + (f", {days[0]} to {days[1]}" if days else ""))
+    span = f", {'' if days[2] else 'about '}{days[0]} to {days[1]}" if days else ""
+    yield _line("events:", f"{about}{look.sample.num_rows:,} rows{span}")
     yield f"  path: {_scalar(look.path)}"
     yield _line(f"  format: {look.format}", "parquet | delta | json | csv | table")
     yield "  columns:"

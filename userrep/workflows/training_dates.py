@@ -10,6 +10,11 @@ DEFAULT_ROOM = timedelta(days=28)  # between the end of training and the as-of d
 MIN_HISTORY = timedelta(days=14)  # of events, before the first item vectors that training rows may use
 
 
+def history_for_dates(config: Config) -> timedelta:
+    """Return the time from the log's first day after which a training date is always possible."""
+    return MIN_HISTORY + timedelta(days=config.refit_days)
+
+
 def training_dates(config: Config, *, first: date, until: date, anchor: date | None = None) -> list[date]:
     """Return the dates, ascending, every ``every_days`` days, up to the last one whose futures end by ``until``.
 
@@ -29,6 +34,6 @@ def training_dates(config: Config, *, first: date, until: date, anchor: date | N
     if not dates:
         raise UsageError(
             f"training.as_ofs.until {until}: no training date is possible, the log starts on {first}. "
-            f"Choose {first + MIN_HISTORY + timedelta(days=config.refit_days) + future} or later."
+            f"Choose {first + history_for_dates(config) + future} or later."
         )
     return dates

@@ -58,6 +58,15 @@ def test_init_says_on_stderr_what_to_fill_in(userrep: Userrep, no_spark: None, t
     assert len(found["to_fill"]) == 3
 
 
+def test_init_recommends_a_run_only_for_a_log_that_is_long_enough(
+    userrep: Userrep, no_spark: None, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "log.parquet", [event(f"u{k}", "i", f"2024-05-{k + 1:02}") for k in range(20)])
+    answer = userrep("init", "--events", tmp_path / "log.parquet", "--out", tmp_path / "my log.yaml")
+    assert (answer.code, answer.err.count("\n")) == (0, 1)
+    assert answer.out.splitlines()[1:] == [f"next: userrep validate --config '{tmp_path / 'my log.yaml'}'"]
+
+
 def test_inspect_shows_the_log_of_a_configuration_or_of_a_path(
     userrep: Userrep, no_spark: None, log: Path, tmp_path: Path
 ) -> None:

@@ -30,7 +30,13 @@ def test_a_csv_line_with_another_number_of_values_is_counted(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("header", "said"), [("user,user", "the header names 'user' twice"), ("a\tb", "the first line has no commas")]
+    ("header", "said"),
+    [
+        ("user,user", "the header names 'user' twice"),
+        ("a\tb", "the first line has no commas"),
+        ("u1,2024-05-01 12:00", "the first line has numbers or times, like a row; add a header"),
+        ("17,u1", "the first line has numbers or times"),
+    ],
 )
 def test_a_csv_header_without_distinct_names_is_refused(tmp_path: Path, header: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -64,5 +70,23 @@ def test_a_large_file_is_read_in_part(tmp_path: Path, name: str, line: str) -> N
     part = read(tmp_path / name, header + "".join(line.format(k=k) for k in range(500_000)), max_bytes=1 << 16)
     assert not part.is_whole
     assert 0 < part.rows.num_rows < 400_000
+    assert part.sees_end
+    keys = [int(key) for key in part.rows["k"].to_pylist()]
+    assert (keys[0], keys[-1], len(set(keys))) == (0, 499_999, len(keys))
+    assert any(200_000 < key < 300_000 for key in keys)
     estimate = part.rows.num_rows * (tmp_path / name).stat().st_size / part.num_bytes
     assert estimate == pytest.approx(500_000, rel=0.2)
+
+
+def test_only_the_first_rows_of_a_large_compressed_file_are_read(tmp_path: Path) -> None:
+    part = read(tmp_path / "a.csv.gz", "user,k\n" + "".join(f"1,{k}\n" for k in range(100_000)), max_bytes=1 << 16)
+    assert (part.is_whole, part.sees_end) == (False, False)
+    assert part.rows["k"].to_pylist() == [str(k) for k in range(part.rows.num_rows)]
+
+
+def test_csv_files_with_different_headers_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,at\n1,2\n")
+    (tmp_path / "b.csv").write_text("at,user\n2,1\n")
+    first, other = list_files(str(tmp_path), None, "events")
+    with pytest.raises(ValueError, match=r"the headers of .*a.csv and .*b.csv differ; all files need the same one"):
+        read_csv(other, 1 << 20, like=first)

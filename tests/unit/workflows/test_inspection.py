@@ -57,6 +57,15 @@ def test_a_large_log_has_exact_days_from_footers_and_the_rest_from_a_sample(
     assert "at least; of a sample of 20 rows" in text
 
 
+def test_a_row_in_the_future_hides_no_days_of_a_large_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_module, "_MAX_ROWS", 95)
+    write_log(tmp_path, [event("u", "i", "2090-01-01")])
+    result = inspect_log(config_of(tmp_path))
+    assert (result["first_day"], result["last_day"]) == (date(2024, 1, 1), date(2024, 4, 5))
+    assert {"first_day", "last_day"} < {*result["sources"]["events"]["estimates"]}
+    assert "log: about 96 days, 2024-01-01 to 2024-04-05" in "\n".join(inspection_lines(result))
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -80,7 +89,8 @@ def test_a_log_without_a_readable_time_has_no_days(tmp_path: Path) -> None:
     result = inspect_log(config)
     assert "fit" not in result
     assert warnings_of(result) == ["events.columns.event_at: no readable time. Map another column, or convert it."]
-    assert "no readable time" in "\n".join(inspection_lines(result))
+    (tmp_path / "events.csv").write_text("user_id,item_id,event_at\nu,i,2090-01-01\n")
+    assert warnings_of(inspect_log(config)) == ["events: 1 rows are later than tomorrow; a run holds them back."]
 
 
 def test_the_sources_of_a_log_count_as_one_and_their_faults_are_listed_together(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep.errors import UsageError
-from userrep.workflows.log_fit import OK, WARN, check_until, choose_fit, judge, least_days, needed_days
+from userrep.workflows.log_fit import OK, WARN, check_until, choose_fit, judge, least_days, needed_days, shortest_log
 
 pytestmark = pytest.mark.fast
 
 LAST = date(2024, 12, 31)
+ALS = {"item_vectors": {"b": {"kind": "als"}}}  # refitted every 28 days
 
 
 def first_of(num_days: int) -> date:
@@ -20,14 +21,14 @@ def first_of(num_days: int) -> date:
 
 
 def verdict(folder: Path, num_days: int, **sections: Any) -> list[tuple[str, str]]:
-    sections = {"windows_days": [7, 30], "history_days": 0, "item_vectors": {"b": {"kind": "als"}}, **sections}
+    sections = {"windows_days": [7, 30], "history_days": 0, **ALS, **sections}
     return [tuple(finding) for finding in judge(config_of(folder, **sections), first_of(num_days), LAST)]
 
 
 @pytest.mark.parametrize(
     ("num_days", "windows", "room"),
     [(739, [7, 30, 180], 60), (298, [7, 30, 180], 60), (297, [7, 30, 90], 60), (200, [7, 30, 60], 60),
-     (150, [7, 14, 30], 60), (100, [7, 14], 28), (56, [7], 14)],
+     (150, [7, 14, 30], 60), (100, [7, 14], 28), (63, [7], 14)],
 )  # fmt: skip
 def test_the_longest_windows_that_leave_room_for_training_and_evaluation_are_chosen(
     tmp_path: Path, num_days: int, windows: list[int], room: int
@@ -37,8 +38,8 @@ def test_the_longest_windows_that_leave_room_for_training_and_evaluation_are_cho
 
 
 def test_every_log_that_is_long_enough_gets_settings_without_a_warning(tmp_path: Path) -> None:
-    assert least_days() == 56
-    for num_days in range(56, 800, 13):
+    assert shortest_log() == 63
+    for num_days in range(63, 800, 13):
         fit = choose_fit(first_of(num_days), LAST)
         levels = verdict(
             tmp_path, num_days, windows_days=fit.windows_days, history_days=fit.history_days,
@@ -48,12 +49,27 @@ def test_every_log_that_is_long_enough_gets_settings_without_a_warning(tmp_path:
 
 
 def test_a_shorter_log_gets_no_end_of_training() -> None:
-    assert choose_fit(first_of(55), LAST) == ([7], 0, None)
+    assert choose_fit(first_of(62), LAST) == ([7], 0, None)
 
 
-def test_the_needed_days_are_the_longest_window_the_training_dates_and_the_longest_future(tmp_path: Path) -> None:
-    assert needed_days(config_of(tmp_path, windows_days=[7, 30, 180])) == 180 + 28 + 30
-    assert needed_days(config_of(tmp_path, windows_days=[7, 90], training={"future_days": [7]})) == 90 + 28 + 7
+def test_the_needed_days_are_those_of_windows_training_dates_future_and_room(tmp_path: Path) -> None:
+    config = config_of(tmp_path, windows_days=[7, 30, 180], **ALS)
+    assert needed_days(config) == 180 + 28 + 30 + 28
+    assert least_days(config) == 14 + 28 + 30 + 28
+    config = config_of(tmp_path, windows_days=[7, 90], training={"future_days": [7]})
+    assert needed_days(config, timedelta(days=9)) == 90 + 28 + 7 + 9
+    config = config_of(tmp_path, windows_days=[7], **ALS)
+    assert needed_days(config) == least_days(config) == 14 + 28 + 7 + 28
+
+
+@pytest.mark.parametrize("windows", [[7], [7, 30, 180]])
+def test_a_log_of_the_named_length_has_a_training_date_whatever_its_last_day(
+    tmp_path: Path, windows: list[int]
+) -> None:
+    config = config_of(tmp_path, windows_days=windows, **ALS)
+    for k in range(40):
+        last = LAST + timedelta(days=k)
+        assert check_until(config, last - timedelta(days=least_days(config) - 1), last)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +80,8 @@ def test_the_needed_days_are_the_longest_window_the_training_dates_and_the_longe
         (
             200,
             {"windows_days": [7, 30, 180]},
-            "windows_days: at least 238 days of log are needed (window 180 + training dates 28 + future 30), got 200. "
-            "Use [7, 30, 60].",
+            "windows_days: training with full windows needs 266 days of log (history 208 + future 30 + evaluation 28), "
+            "got 200. Use [7, 30, 60].",
         ),
         (
             200,
@@ -88,7 +104,7 @@ def test_the_needed_days_are_the_longest_window_the_training_dates_and_the_longe
             40,
             {},
             "training.as_ofs.until: not set, and its default, 28 days before the as-of date, leaves no training date "
-            "in a log of 40 days. At least 56 days are needed.",
+            "in a log of 40 days. 100 days are enough.",
         ),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Configurations that are written from a look at a log."""
 
+import gzip
 import json
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from deltalake import write_deltalake
 from userrep.config import Config, load_config
 from userrep.errors import UsageError
 from userrep.features.preflight import check_before_spark
+from userrep.sources.sample import take_sample
 from userrep.workflows.starter_config import Starter, starter_config
 from userrep.workflows.validation import find_faults
 
@@ -53,7 +55,7 @@ def loaded(starter: Starter, folder: Path) -> Config:
 @pytest.mark.parametrize("kind", ["parquet", "delta", "csv", "json"])
 def test_the_file_loads_is_valid_and_passes_the_checks_of_a_run(tmp_path: Path, kind: str) -> None:
     starter = starter_config(str(write_log(tmp_path, kind)), folder=str(tmp_path))
-    assert (starter.open_keys, starter.warnings, starter.last_day) == ([], [], date(2024, 10, 26))
+    assert (starter.open_keys, starter.warnings, starter.as_of) == ([], [], date(2024, 10, 27))
     config = loaded(starter, tmp_path)
     [log] = config.events.all_sources.values()
     assert (log.format, log.columns.user_id, log.columns.item_id) == (kind, "Customer ID", "StockCode")
@@ -111,7 +113,8 @@ def test_what_cannot_be_guessed_is_left_open_and_named(tmp_path: Path) -> None:
 def test_a_short_log_is_warned_of_and_small_days_are_allowed(tmp_path: Path) -> None:
     rows = ROWS[:90] + [ROWS[0] | {"InvoiceDate": ROWS[0]["InvoiceDate"] + timedelta(minutes=k)} for k in range(400)]
     starter = starter_config(str(write_log(tmp_path, "parquet", rows)))
-    assert starter.warnings == ["the log has 30 days, and training with evaluation needs 56."]
+    assert starter.warnings == ["the log has 30 days, and training with evaluation needs 63."]
+    assert starter.as_of is None
     assert loaded(starter, tmp_path).training.as_ofs.until is None
     many = [row | {"qty": k} for row in ROWS[3:300] for k in range(40)]
     starter = starter_config(str(write_log(tmp_path, "parquet", [ROWS[0], *many])))
@@ -122,3 +125,32 @@ def test_all_paths_that_cannot_be_read_are_named_together(tmp_path: Path) -> Non
     with pytest.raises(UsageError) as caught:
         starter_config(str(tmp_path / "a"), items=str(tmp_path / "b"), users=str(tmp_path / "c"))
     assert [fault.split(" ")[0] for fault in caught.value.faults] == ["events.path", "items.path", "users.path"]
+
+
+def test_a_large_compressed_log_gets_no_end_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_log(tmp_path, "csv")
+    zipped = tmp_path / "log.csv.gz"
+    zipped.write_bytes(gzip.compress(path.read_bytes()))
+    monkeypatch.setattr(take_sample, "__kwdefaults__", {"max_text_bytes": 1 << 14})
+    starter = starter_config(str(zipped))
+    assert starter.warnings == [
+        "the end of the log is not in the sample. Set training.as_ofs.until and choose --as-of."
+    ]  # fmt: skip
+    assert (starter.as_of, loaded(starter, tmp_path).training.as_ofs.until) == (None, None)
+    assert "rows, about 2024-01-01 to 2024-0" in starter.text
+    starter = starter_config(str(path))
+    assert (starter.warnings, starter.as_of) == ([], date(2024, 10, 27))
+    assert "rows, about 2024-01-01 to 2024-10-26" in starter.text
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("foo://me:SECRETPASS@host/x.csv", r"items.path: must not contain a password \(the environment of driver and "),
+        ("a`b.csv", r"items.path: must not contain backticks\.$"),
+    ],
+)
+def test_a_path_that_no_configuration_may_have_is_refused_first(tmp_path: Path, path: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        starter_config(str(write_log(tmp_path, "csv")), items=path)
+    assert "SECRET" not in str(caught.value)

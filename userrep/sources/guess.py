@@ -19,16 +19,16 @@ def _words(text: str) -> list[str]:
 
 _USERS = _words(
     "user customer household member account client visitor shopper subscriber buyer listener reader viewer player"
-    " patient person cust uid"
+    " patient person cust uid reviewer author anonymousid"
 )
 _ITEMS = _words(
     "item product sku article track song movie film book video asin isbn stock upc ean content listing podcast episode"
-    " game recipe course hotel restaurant business offer"
+    " game recipe course hotel restaurant business offer postid"
 )
 _ITEMS_BY_NAME = _words("page url title")
 _TIMES = _words("timestamp datetime time ts date at when day dt")
 _TITLES = _words("title name text description product category genres genre department label")
-_KEYS = {"id", "key", "code", "no", "nr", "num", "number", "uuid", "guid"}
+_KEYS = {"id", "key", "code", "no", "nr", "num", "number", "uuid", "guid", "unique"}
 _OTHER_TIMES = set(
     _words(
         "birth dob birthday expires expiry registered registration signup joined since updated modified ingested"
@@ -91,14 +91,14 @@ def guess_items(rows: pa.Table) -> dict[str, Guess]:
 
 
 def guess_users(rows: pa.Table) -> tuple[dict[str, Guess], list[str]]:
-    """Guess ``users.columns``, user_id and registered_at, and the attributes: columns of few distinct values."""
+    """Guess ``users.columns``, user_id and registered_at, and the attributes: columns of few and repeated values."""
     user_id = _guess_id(rows, [*_USERS, "id"])
     times = [name for name in rows.column_names if name != user_id.column and _is_time(rows[name])]
     registered = [name for name in times if _REGISTRATIONS & {*_tokens(name)}]
     attributes = {
         part_of_name(name): name
         for name in rows.column_names
-        if name not in (user_id.column, *times) and _has_few_values(rows[name], least=2, may_be_null=True)
+        if name not in (user_id.column, *times) and 2 <= _num_kinds(rows[name]) <= min(_MAX_KINDS, len(rows) / 5)
     }
     return {"user_id": user_id, "registered_at": _first(registered)}, list(attributes.values())
 
@@ -114,21 +114,22 @@ def _guess_id(rows: pa.Table, words: Iterable[str], taken: Iterable[str | None] 
 
 def _guess_time(rows: pa.Table) -> Guess:
     candidates = [name for name in rows.column_names if _is_time(rows[name])]
+    named = [name for name in rows.column_names if {*_tokens(name)} & {*_TIMES} and not _is_other_time(name)]
+    epochs = [name for name in named if name not in candidates and not pa.types.is_nested(rows[name].type)]
+    if epochs and all(map(_is_other_time, candidates)):
+        hint = f"{in_line(epochs[0])} is not a time that Spark reads, such as 2024-05-01T12:00:00Z; convert it"
+        return Guess(None, tuple(candidates), hint)
 
     def rank(name: str) -> tuple[bool, bool, int]:
         tokens = _tokens(name)
         place = min((k for k, word in enumerate(_TIMES) if word in (*tokens, _joined(name))), default=len(_TIMES))
-        return bool(_OTHER_TIMES & {*tokens}), pa.types.is_date(rows[name].type), place
+        return _is_other_time(name), pa.types.is_date(rows[name].type), place
 
-    if candidates:
-        return _first(sorted(candidates, key=rank))
-    epochs = [n for n in rows.column_names if {*_tokens(n)} & {*_TIMES} and not pa.types.is_nested(rows[n].type)]
-    hint = (
-        f"{in_line(epochs[0])} is not a time that Spark reads, such as 2024-05-01T12:00:00Z; convert it"
-        if epochs
-        else ""
-    )
-    return Guess(None, (), hint)
+    return _first(sorted(candidates, key=rank))
+
+
+def _is_other_time(name: str) -> bool:
+    return bool(_OTHER_TIMES & {*_tokens(name)})
 
 
 def _tokens(name: str) -> list[str]:
@@ -143,15 +144,16 @@ def _joined(name: str) -> str:
 def _ranked(names: list[str], words: list[str]) -> list[str]:
     """Return the names that contain one of the words, best first.
 
-    A name may have further words only if it is that of a key: ``retail_customer_id``, but not ``user_age``.
+    A name may begin with further words only if it ends as that of a key: ``retail_customer_id``, but not ``user_age``
+    or ``customer_zip_code``.
     """
     scores: dict[str, tuple[int, int]] = {}
     for name in names:
-        tokens = set(_tokens(name))
+        tokens = _tokens(name)
         for k, word in enumerate(words):
-            if word in tokens or _joined(name) in {f"{word}{key}" for key in _KEYS}:
-                num_more = len(tokens - _KEYS - {word}) if word in tokens else 0
-                if num_more == 0 or tokens & _KEYS:
+            if word in tokens or _joined(name) in {word, *(f"{word}{key}" for key in _KEYS)}:
+                num_more = len({*tokens} - _KEYS - {word}) if word in tokens else 0
+                if num_more == 0 or (tokens[-2] == word and tokens[-1] in _KEYS):
                     scores.setdefault(name, (num_more, k))
     return sorted(scores, key=lambda name: scores[name])
 
@@ -178,10 +180,16 @@ def _is_unique(column: pa.ChunkedArray) -> bool:
     return not column.null_count and pc.count_distinct(column).as_py() == len(column)
 
 
-def _has_few_values(column: pa.ChunkedArray, least: int = 1, *, may_be_null: bool = False) -> bool:
-    if not (_is_text(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
-        return False
-    return least <= pc.count_distinct(column).as_py() <= _MAX_KINDS and (may_be_null or not column.null_count)
+def _has_few_values(column: pa.ChunkedArray) -> bool:
+    return 1 <= _num_kinds(column) <= _MAX_KINDS and not column.null_count
+
+
+def _num_kinds(column: pa.ChunkedArray) -> int:
+    """Return the number of distinct values, without null; 0 for a column that can have no kinds, such as numbers."""
+    kind = column.type
+    if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        return 0
+    return int(pc.count_distinct(column).as_py())
 
 
 def _is_weight(column: pa.ChunkedArray) -> bool:

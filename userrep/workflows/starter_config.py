@@ -167,8 +167,7 @@ def _users_lines(look: _Look, columns: dict[str, Guess], attributes: list[str]) 
     yield _column("user_id", columns["user_id"], "user id, with the same values as in the log", look)
     if columns["registered_at"].column:
         yield _column("registered_at", columns["registered_at"], "time of the registration", look)
-    listed = yaml.safe_dump(attributes, default_flow_style=True, width=10_000, allow_unicode=True).strip()
-    yield _line(f"  attributes: {listed}", "inputs of the model; remove what no model may know")
+    yield _line(f"  attributes: {_scalar(attributes)}", "inputs of the model; remove what no model may know")
 
 
 def _settings_lines(fit: Fit | None) -> Iterator[str]:
@@ -204,8 +203,10 @@ def _candidates(label: str, names: Sequence[str]) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """Return a value as YAML, quoted where necessary."""
-    return str(yaml.safe_dump([value], default_flow_style=True, width=10_000, allow_unicode=True)).strip()[1:-1]
+    """Return a value as YAML on one line, quoted where necessary."""
+    style = None if all(map(str.isprintable, map(str, value if isinstance(value, list) else [value]))) else '"'
+    dumped = yaml.safe_dump([value], default_flow_style=True, default_style=style, width=1 << 30, allow_unicode=True)
+    return str(dumped).strip()[1:-1]
 
 
 def _line(setting: str, comment: str) -> str:

@@ -26,6 +26,10 @@ def columns_of(**columns: list[Any]) -> dict[str, str | None]:
         ("visitorid", "itemid", "ts"),
         ("customer.id", "sku", "bought_at"),
         ("retail_member_no", "track-id", "played_at"),
+        ("reviewerID", "asin", "reviewTime"),
+        ("anonymous_id", "post_id", "received"),
+        ("author", "PostId", "CreationDate"),
+        ("customer_unique_id", "product_id", "ordered_at"),
     ],
 )
 def test_common_names_are_known(user: str, item: str, time: str) -> None:
@@ -54,8 +58,23 @@ def test_epoch_numbers_are_no_time_and_the_hint_says_so() -> None:
     assert guess.hint == "ts is not a time that Spark reads, such as 2024-05-01T12:00:00Z; convert it"
 
 
+def test_a_date_about_the_item_does_not_replace_an_epoch_time() -> None:
+    rows = pa.table({"user": [1], "timestamp": [1714521600], "release_date": ["2024-05-01"]})
+    guess = guess_events(rows)["event_at"]
+    assert guess[:2] == (None, ("release_date",))
+    assert guess.hint.startswith("timestamp is not a time")
+    assert columns_of(expires_at=[1], release_date=TIMES[:1])["event_at"] == "release_date"
+
+
 def test_columns_that_are_no_ids_are_not_guessed() -> None:
-    columns = columns_of(user_age=[1, 2, 3, 4], item_score=[0.5, 1, 2, 3], item=[0.5, 1, 2, 3], user=[TIMES] * 4)
+    columns = columns_of(
+        user_age=[1, 2, 3, 4],
+        customer_zip_code=list("1234"),
+        user_session_id=list("1234"),
+        item_score=[0.5, 1, 2, 3],
+        item=[0.5, 1, 2, 3],
+        user=[TIMES] * 4,
+    )
     assert (columns["user_id"], columns["item_id"]) == (None, None)
 
 
@@ -97,7 +116,7 @@ def test_attributes_of_users_are_columns_of_few_values() -> None:
     rows = pa.table({
         "customer": ids, "signup_date": [TIMES[0].date()] * 100, "Country": ["de", None] * 50,
         "country": ["x", "y"] * 50, "constant": ["a"] * 100, "zip": [str(k) for k in range(100)],
-        "spend": [0.5, 1.5] * 50, "is_b2b": [True, False] * 50,
+        "email": [f"{k % 50}@x" for k in range(100)], "spend": [0.5, 1.5] * 50, "is_b2b": [True, False] * 50,
     })  # fmt: skip
     guesses, attributes = guess_users(rows)
     assert guesses["user_id"].column == "customer"

@@ -80,7 +80,8 @@ def test_paths_are_relative_to_the_file_unless_they_are_absolute(
 
 def test_items_and_users_are_described_too(tmp_path: Path) -> None:
     pq.write_table(pa.table({"sku": ["s1", "s2"], "title": ["a", "b"]}), tmp_path / "items.parquet")
-    users = pa.table({"customer": [1, 2], "land: x": ["de", "fr"], "joined_at": [datetime(2024, 1, 1)] * 2})
+    days = [datetime(2024, 1, 1)] * 10
+    users = pa.table({"customer": range(10), "land: x": ["de", "fr"] * 5, "a\nb": ["x", "y"] * 5, "joined_at": days})
     pq.write_table(users, tmp_path / "users.parquet")
     log = str(write_log(tmp_path, "parquet"))
     starter = starter_config(log, items=str(tmp_path / "items.parquet"), users=str(tmp_path / "users.parquet"))
@@ -89,7 +90,7 @@ def test_items_and_users_are_described_too(tmp_path: Path) -> None:
     assert config.items.columns.model_dump(exclude_none=True) == {"item_id": "sku", "text": "title"}
     assert config.users is not None
     assert config.users.columns.model_dump() == {"user_id": "customer", "registered_at": "joined_at"}
-    assert config.users.attributes == ["land: x"]
+    assert config.users.attributes == ["land: x", "a\nb"]
     assert set(config.item_vectors) == {"behaviour", "content"}
 
 
@@ -154,3 +155,12 @@ def test_a_path_that_no_configuration_may_have_is_refused_first(tmp_path: Path, 
     with pytest.raises(UsageError, match=said) as caught:
         starter_config(str(write_log(tmp_path, "csv")), items=path)
     assert "SECRET" not in str(caught.value)
+
+
+def test_names_that_are_not_printable_are_written_as_escapes(tmp_path: Path) -> None:
+    rows = [{"user\nid": row["Customer ID"], "item\tid": row["StockCode"], "at": row["InvoiceDate"]} for row in ROWS]
+    starter = starter_config(str(write_log(tmp_path, "parquet", rows)))
+    assert '    user_id: "user\\nid"  ' in starter.text
+    config = loaded(starter, tmp_path)
+    assert config.events.all_sources["events"].columns.item_id == "item\tid"
+    assert find_faults(config) == []

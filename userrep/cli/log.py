@@ -103,16 +103,19 @@ def validate(
     """Check a configuration and its sources.
 
     Checks keys, values, paths, formats, columns and types, and the end of training against the log's days if its file
-    footers contain them. Prints `ok`, or all faults with exit code 2. Reads no rows.
+    footers contain them. Prints `ok` and the sources whose columns only a run can check, or all faults with exit code
+    2. Reads no rows.
     """
+    unchecked: list[str] = []
     try:
         config = load_config(config_file, overrides or [])
-        from userrep.workflows.validation import find_faults
+        from userrep.workflows.validation import check_sources
 
-        faults = find_faults(config)
+        faults, unchecked = check_sources(config)
     except UsageError as error:
         faults = error.faults
-    print_result({"ok": not faults, "faults": faults}, [] if faults else ["ok"], as_json=as_json)
+    lines = [] if faults else ["ok", *(f"not checked: columns of {source}" for source in unchecked)]
+    print_result({"ok": not faults, "faults": faults, "unchecked": unchecked}, lines, as_json=as_json)
     if faults:
         print_faults(faults)
         raise typer.Exit(2)

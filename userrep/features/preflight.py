@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, timedelta
+from glob import escape, iglob
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +20,10 @@ from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, find_column
 from userrep.sources.listing import list_files
-from userrep.sources.read import check_events, check_local
+from userrep.sources.read import base_folder, check_events, check_local
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
+from userrep.store.filesystem import file_system
 from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of_group
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, numbered_day, utc_now
@@ -38,7 +40,7 @@ class ColumnsOnly(NamedTuple):
 def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
     """Check local sources for their path, mapped columns and types, and as-of dates against the log.
 
-    Other stores, JSON, patterns, and folders of more than 100 Parquet files are checked later by the run.
+    Other stores, JSON, and folders of more than 100 Parquet files are checked later by the run.
     The log's first and last day come from file footers; if these do not contain them, the run checks the dates too.
     Cost: some milliseconds.
 
@@ -54,7 +56,7 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
         try:
             if source.format != "table":
                 check_local(source.path, source_of(section))
-            schema = _schema(source)
+            schema = local_schema(source)
             if schema is not None and isinstance(source, EventSource):
                 check_events(ColumnsOnly(schema), source, section)
             elif schema is not None:
@@ -80,13 +82,22 @@ def log_span(config: Config) -> tuple[date, date] | None:
     return (first, last) if first <= last else None
 
 
-def _schema(source: Source) -> StructType | None:
+def local_path(source: Source) -> str | None:
+    """Return the path or pattern of a local source, without a scheme; None for a table or another store."""
+    if source.format == "table" or ("://" in source.path and not source.path.startswith("file:")):
+        return None
+    return file_system(source.path)[1] if source.path.startswith(("file:", "dbfs:")) else source.path
+
+
+def local_schema(source: Source) -> StructType | None:
     """Return the columns of a local source; None if finding them needs Spark."""
-    path = Path(source.path)
-    if source.format == "delta" and path.is_dir() and DeltaFiles(str(path)).exists():
+    path = local_path(source)
+    if path is None:
+        return None
+    if source.format == "delta" and Path(path).is_dir() and DeltaFiles(path).exists():
         with suppress(DeltaError):
-            return DeltaFiles(str(path)).fields()
-    if source.format == "csv" and path.exists():
+            return DeltaFiles(path).fields()
+    if source.format == "csv":
         return _csv_schema(source)
     footers = _footers(source)
     if not footers or source.format != "parquet":
@@ -96,7 +107,8 @@ def _schema(source: Source) -> StructType | None:
         schema = from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))
     except (pa.ArrowException, PySparkException):
         return None
-    folders = {part.partition("=")[0] for file in footers for part in file.relative_to(path).parts[:-1] if "=" in part}
+    base = base_folder(path)
+    folders = {part.partition("=")[0] for file in footers for part in file.relative_to(base).parts[:-1] if "=" in part}
     return StructType([*schema.fields, *(StructField(name, StringType()) for name in folders - {*schema.names})])
 
 
@@ -111,21 +123,29 @@ def _csv_schema(source: Source) -> StructType | None:
 
 def _footers(source: Source) -> dict[Path, pq.FileMetaData]:
     """Read the Parquet footers of a local source; empty if there are too many files or one is unreadable."""
-    path = Path(source.path)
-    if source.format == "delta" and path.is_dir() and DeltaFiles(str(path)).exists():
+    path = local_path(source)
+    if path is None:
+        return {}
+    if source.format == "delta" and Path(path).is_dir() and DeltaFiles(path).exists():
         try:
-            files = [path / file.path for file in DeltaFiles(str(path)).files()]
+            files = [Path(path, file.path) for file in DeltaFiles(path).files()]
         except DeltaError:
             return {}
-    elif source.format == "parquet" and path.exists():
-        files = [path] if path.is_file() else list(islice(path.rglob("*.parquet"), _MAX_FILES + 1))
-        files = [file for file in files if not any(part[0] in "._" for part in file.relative_to(path).parts)]
     else:
-        return {}
+        files = _parquet_files(path) if source.format == "parquet" else []
     try:
         return {file: pq.read_metadata(file) for file in files} if len(files) <= _MAX_FILES else {}
     except (pa.ArrowException, OSError):
         return {}
+
+
+def _parquet_files(path: str) -> list[Path]:
+    """List the Parquet files of a file, folder or pattern, at most one more than the footers that are read."""
+    roots = map(Path, iglob(escape(path).replace("[*]", "*")))
+    files = (file for root in roots for file in ([root] if root.is_file() else root.rglob("*.parquet")))
+    listed = islice(files, _MAX_FILES + 1)
+    base = base_folder(path)
+    return [file for file in listed if not any(part[0] in "._" for part in file.relative_to(base).parts)]
 
 
 def days_of(log: EventSource) -> tuple[date, date] | None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from userrep.config import Config, Source
 from userrep.errors import UsageError
-from userrep.features.preflight import ColumnsOnly, check_before_spark, log_span
+from userrep.features.preflight import ColumnsOnly, check_before_spark, local_path, local_schema, log_span
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
 from userrep.sources.listing import format_of_file, list_files
@@ -18,24 +19,39 @@ from userrep.workflows.log_fit import check_until
 _JSON_BYTES = 1 << 22  # of a smaller source, all lines are read for their fields
 
 
-def find_faults(config: Config) -> list[str]:
+class Checked(NamedTuple):
+    """The result of a check. ``unchecked``: one line per source whose columns only a run can check."""
+
+    faults: list[str]
+    unchecked: list[str]
+
+
+def check_sources(config: Config) -> Checked:
     """Return all faults: of paths, files, columns and types, and of the end of training. Cost: under a second."""
     faults: dict[str, None] = {}  # ordered and unique: several sections may have the same source
+    unchecked: dict[str, None] = {}
+
+    def check_files(section: str, source: Source, columns: dict[str, str]) -> None:
+        if not _check_files(source, columns, section):
+            unchecked[f"{source_of(section)}.path {source.path}"] = None
+
     checks: list[Callable[[], None]] = [partial(check_before_spark, config)]
-    for section, source, columns in mapped_columns(config):
-        if source.format != "table" and "://" not in source.path:
-            checks.append(partial(_check_files, source, columns, section))
-    checks.append(partial(_check_until, config))
-    for check in checks:
+    checks += [partial(check_files, *mapped) for mapped in mapped_columns(config)]
+    for check in [*checks, partial(_check_until, config)]:
         try:
             check()
         except UsageError as error:
             faults |= dict.fromkeys(error.faults)
-    return list(faults)
+    return Checked(list(faults), list(unchecked))
 
 
-def _check_files(source: Source, columns: dict[str, str], section: str) -> None:
-    """Check that a local source has files of its format that can be opened, and the fields of a small JSON source."""
+def _check_files(source: Source, columns: dict[str, str], section: str) -> bool:
+    """Check that a local source has files of its format that can be opened, and the fields of a small JSON source.
+
+    Returns whether the columns could be checked, here or by ``check_before_spark``.
+    """
+    if local_path(source) is None:
+        return False
     what = source_of(section)
     first = list_files(source.path, source.format, what)[0]
     actual = format_of_file(first)
@@ -47,10 +63,12 @@ def _check_files(source: Source, columns: dict[str, str], section: str) -> None:
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0][:200]
             raise UsageError(f"{what}.path {first.path}: not readable as parquet ({reason}).") from None
-    if source.format == "json":
-        sample = take_sample(source, what, max_text_bytes=_JSON_BYTES)
-        if sample.is_complete:
-            check_columns(ColumnsOnly(spark_columns(sample)), columns, section)
+    if source.format != "json":
+        return local_schema(source) is not None
+    sample = take_sample(source, what, max_text_bytes=_JSON_BYTES)
+    if sample.is_complete:
+        check_columns(ColumnsOnly(spark_columns(sample)), columns, section)
+    return sample.is_complete
 
 
 def _check_until(config: Config) -> None:

@@ -30,7 +30,11 @@ def test_init_writes_to_stdout_or_to_a_new_file_which_validates(
     assert (answer.code, file.read_text()) == (0, shown.out)
     assert f"userrep pipeline --config {file} --as-of 2024-10-27" in answer.out
     assert userrep("validate", "--config", file)[:2] == (0, "ok\n")
-    assert json.loads(userrep("validate", "--config", file, "--json").out) == {"ok": True, "faults": []}
+    assert json.loads(userrep("validate", "--config", file, "--json").out) == {
+        "ok": True,
+        "faults": [],
+        "unchecked": [],
+    }
     assert not (tmp_path / "userrep-root").exists()
 
 
@@ -135,6 +139,10 @@ def test_validate_lists_all_faults(userrep: Userrep, no_spark: None, log: Path, 
     assert answer.faults[1].startswith("training.as_ofs.until 2030-01-01: after the log")
     answer = userrep("validate", "--config", file, *wrong, "--json")
     assert answer.code == 2
-    assert json.loads(answer.out) == {"ok": False, "faults": answer.faults}
+    assert json.loads(answer.out) == {"ok": False, "faults": answer.faults, "unchecked": []}
+    far = ("--set", "events.path=s3a://no-such-bucket/log")
+    assert userrep("validate", "--config", file, *far).out.splitlines() == [
+        "ok", "not checked: columns of events.path s3a://no-such-bucket/log",
+    ]  # fmt: skip
     answer = userrep("validate", "--config", file, "--set", "windows_days=[0]", "--set", "modle.x=1")
     assert (answer.code, len(answer.faults)) == (2, 2)

@@ -16,7 +16,7 @@ from userrep.errors import UsageError
 from userrep.features.preflight import check_before_spark
 from userrep.sources.sample import take_sample
 from userrep.workflows.starter_config import Starter, starter_config
-from userrep.workflows.validation import find_faults
+from userrep.workflows.validation import check_sources
 
 pytestmark = pytest.mark.fast
 
@@ -62,7 +62,7 @@ def test_the_file_loads_is_valid_and_passes_the_checks_of_a_run(tmp_path: Path, 
     assert log.columns.event_at == "InvoiceDate"
     assert (config.windows_days, config.training.as_ofs.until) == ([7, 30, 180], date(2024, 8, 28))
     assert config.root == str(tmp_path / "userrep-root")
-    assert find_faults(config) == []
+    assert check_sources(config) == ([], [])
     check_before_spark(config, [date(2024, 10, 27)])
 
 
@@ -75,7 +75,7 @@ def test_paths_are_relative_to_the_file_unless_they_are_absolute(
     assert "  path: ../log.parquet\n" in starter_config("log.parquet", folder="conf").text
     assert "  path: log.parquet\n" in starter_config("log.parquet").text
     assert f"  path: {path}\n" in starter_config(str(path), folder="conf").text
-    assert find_faults(loaded(starter_config("log.parquet", folder="conf"), tmp_path / "conf")) == []
+    assert check_sources(loaded(starter_config("log.parquet", folder="conf"), tmp_path / "conf")) == ([], [])
 
 
 def test_items_and_users_are_described_too(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_cannot_be_guessed_is_left_open_and_named(tmp_path: Path) -> None:
     assert starter.open_keys[0].endswith("Fill it in; columns: foo, bar, ts.")
     config = loaded(starter, tmp_path)
     assert config.events.all_sources["events"].columns.user_id == "FILL_ME"
-    assert "events.columns.user_id: no column 'FILL_ME'; columns found: foo, bar, ts." in find_faults(config)
+    assert "events.columns.user_id: no column 'FILL_ME'; columns found: foo, bar, ts." in check_sources(config).faults
 
 
 def test_a_short_log_is_warned_of_and_small_days_are_allowed(tmp_path: Path) -> None:
@@ -163,4 +163,4 @@ def test_names_that_are_not_printable_are_written_as_escapes(tmp_path: Path) -> 
     assert '    user_id: "user\\nid"  ' in starter.text
     config = loaded(starter, tmp_path)
     assert config.events.all_sources["events"].columns.item_id == "item\tid"
-    assert find_faults(config) == []
+    assert check_sources(config) == ([], [])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from userrep.sources.times import times_of
 from userrep.utc import DAY_US, numbered_day
 
 _HEAVIEST = 5
+_NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 _TO_REJECT = ("columns.user_id", "columns.item_id", "columns.event_at", "columns.event_type")
 
 
@@ -21,10 +23,10 @@ _TO_REJECT = ("columns.user_id", "columns.item_id", "columns.event_at", "columns
 class LogFacts:
     """Facts about the rows of a sample.
 
-    rows_by_day : number of rows per UTC day, ascending, without rows of unreadable time. nulls : number of null or
-    blank values per configuration key of a mapped column; for event_at, of unreadable times. num_rejectable : rows
-    that lack a value that every event needs. num_duplicates : rows that deduplication removes; None if the columns
-    cannot be compared. heaviest : (user id, number of rows) of the users with most rows, descending.
+    rows_by_day : number of rows per UTC day, ascending, without rows of unreadable time. num_users, num_items : without
+    null and blank ids. nulls : number of null or blank values per configuration key of a mapped column; for event_at, of
+    unreadable times. num_rejectable : rows that a run rejects. num_duplicates : rows that deduplication removes; None if
+    the columns cannot be compared. heaviest : (user id, number of rows) of the users with most rows, descending.
     """
 
     rows_by_day: dict[date, int]
@@ -51,19 +53,21 @@ def log_facts(sample: Sample, log: EventSource) -> LogFacts:
     is_missing = {key: _is_blank(rows[name]) for key, name in columns.items()}
     is_missing["columns.event_at"] = pc.is_null(times)
     to_reject = [is_missing[key] for key in _TO_REJECT if key in is_missing]
-    is_rejectable = to_reject[0]
-    for missing in to_reject[1:]:
-        is_rejectable = pc.or_(is_rejectable, missing)
-    users = pc.value_counts(rows[log.columns.user_id].drop_null())
+    if log.columns.weight:
+        to_reject.append(_is_no_weight(rows[log.columns.weight]))
+    if log.partition:
+        to_reject.append(_is_outside_partition(times, rows[log.partition.column], log.partition.late_days))
+    users = pc.value_counts(rows[log.columns.user_id].filter(pc.invert(is_missing["columns.user_id"])))
+    items = rows[log.columns.item_id].filter(pc.invert(is_missing["columns.item_id"]))
     heaviest = sorted(zip(*users.flatten(), strict=True), key=lambda pair: -pair[1].as_py())[:_HEAVIEST]
     return LogFacts(
         rows_by_day=count_by_day(times),
         num_users=len(users),
-        num_items=pc.count_distinct(rows[log.columns.item_id]).as_py(),
+        num_items=pc.count_distinct(items).as_py(),
         nulls={key: num for key, missing in is_missing.items() if (num := pc.sum(missing).as_py() or 0)},
-        num_rejectable=(pc.sum(is_rejectable).as_py() or 0) + sample.num_unparsable,
+        num_rejectable=(pc.sum(reduce(pc.or_, to_reject)).as_py() or 0) + sample.num_unparsable,
         num_duplicates=_num_duplicates(rows, log, times),
-        heaviest=[(str(user.as_py()), count.as_py()) for user, count in heaviest],
+        heaviest=[(_id_text(user.as_py()), count.as_py()) for user, count in heaviest],
     )
 
 
@@ -78,6 +82,28 @@ def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return pc.is_null(column)
     return pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
+
+
+def _id_text(value: object) -> str:
+    """Return an id as the text that a run makes of it (``id_text``)."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _is_no_weight(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return whether a weight is missing, unreadable, infinite, not a number, or negative."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        text = pc.utf8_trim_whitespace(column)
+        column = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
+    numbers = column.cast(pa.float64(), safe=False)
+    return pc.invert(pc.fill_null(pc.and_(pc.is_finite(numbers), pc.greater_equal(numbers, 0.0)), False))
+
+
+def _is_outside_partition(times: pa.ChunkedArray, column: pa.ChunkedArray, late_days: int) -> pa.ChunkedArray:
+    """Return whether the day of a time is not that of its partition, or one of the ``late_days`` days before it."""
+    texts = pc.replace_substring(column.cast(pa.string()), "-", "")
+    partition = pc.strptime(texts, "%Y%m%d", "s", error_is_null=True).cast(pa.date32()).cast(pa.int32())
+    lateness = pc.subtract(partition, times.cast(pa.date32()).cast(pa.int32()))
+    return pc.invert(pc.fill_null(pc.and_(pc.greater_equal(lateness, 0), pc.less_equal(lateness, late_days)), False))
 
 
 def _num_duplicates(rows: pa.Table, log: EventSource, times: pa.ChunkedArray) -> int | None:

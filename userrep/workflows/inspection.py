@@ -120,7 +120,7 @@ def _judge_rows(source: Inspected, config: Config) -> Iterator[Finding]:
     share = facts.num_rejectable / num_read
     if share > events.max_rejected_share:
         limit = f"events.max_rejected_share allows {events.max_rejected_share:.1%}"
-        yield Finding(WARN, f"{source.what}: {share:.1%} of the rows lack a user, an item or a time; {limit}.")
+        yield Finding(WARN, f"{source.what}: {share:.1%} of the rows would be rejected; {limit}.")
     tomorrow = utc_now().date() + timedelta(days=1)
     num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > tomorrow)
     if num_ahead:

@@ -38,9 +38,9 @@ def test_facts_are_those_of_plain_python(rows: list[Any]) -> None:
     facts = facts_of(rows)
     days = Counter(at.date() for *_, at, _ in rows if at)
     assert facts.rows_by_day == dict(sorted(days.items()))
-    users = Counter(user for user, *_ in rows if user is not None)
+    users = Counter(user for user, *_ in rows if user and user.strip())
     assert facts.num_users == len(users)
-    assert facts.num_items == len({item for _, item, *_ in rows} - {None})
+    assert facts.num_items == len({item for _, item, *_ in rows} - {"", None})
     assert sorted(num for _, num in facts.heaviest) == sorted(users.values())
     assert facts.num_duplicates == len(rows) - len(set(rows))
     blank = {
@@ -64,3 +64,41 @@ def test_columns_that_cannot_be_compared_leave_duplicates_open() -> None:
     table = pa.table({"u": ["a"], "i": ["b"], "t": [datetime(2024, 5, 1)], "tags": [["x"]]})
     log = EventSource.model_validate({"path": "log", "columns": {"user_id": "u", "item_id": "i", "event_at": "t"}})
     assert log_facts(Sample(1, 1, 1, True, table), log).num_duplicates is None
+
+
+def facts_of_log(rows: dict[str, Any], columns: dict[str, str], **more: Any) -> LogFacts:
+    mapped = {"user_id": "u", "item_id": "i", "event_at": "t", **columns}
+    log = EventSource.model_validate({"path": "log", "columns": mapped, **more})
+    table = pa.table(rows)
+    return log_facts(Sample(1, 1, table.num_rows, True, table), log)
+
+
+def test_ids_are_those_of_a_run() -> None:
+    rows = {"u": [69.0, 69.0, 1.5, None], "i": ["a", " ", "", None], "t": [datetime(2024, 5, 1)] * 4}
+    facts = facts_of_log(rows, {})
+    assert facts.heaviest == [("69", 2), ("1.5", 1)]
+    assert (facts.num_users, facts.num_items) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "num_bad"),
+    [
+        (["1", " 2.5 ", "1e3", ".5", "-0.0"], 0),
+        (["x", "", "-1", "NaN", None], 5),
+        ([1.0, 0.0, 2.0, 3.0, 4.0], 0),
+        ([-1.0, float("nan"), float("inf"), None, 1.0], 4),
+        ([1, -1, None, 0, 7], 2),
+    ],
+)
+def test_weights_that_a_run_rejects_are_counted(weights: list[Any], num_bad: int) -> None:
+    rows = {"u": ["u"] * 5, "i": ["i"] * 5, "t": [datetime(2024, 5, 1)] * 5, "w": weights}
+    assert facts_of_log(rows, {"weight": "w"}).num_rejectable == num_bad
+
+
+@pytest.mark.parametrize("holds", ["event_date", "ingestion_date"])
+def test_rows_outside_their_partition_are_counted(holds: str) -> None:
+    days = ["2024-05-02", "20240502", "2024-05-03", "2024-05-01", "x"]
+    rows = {"u": ["u"] * 5, "i": ["i"] * 5, "t": [datetime(2024, 5, 2, 23)] * 5, "dt": days}
+    partition = {"column": "dt", "holds": holds} | ({"max_lateness": "1d"} if holds == "ingestion_date" else {})
+    facts = facts_of_log(rows, {}, partition=partition)
+    assert facts.num_rejectable == (3 if holds == "event_date" else 2)

@@ -69,7 +69,7 @@ def test_a_row_in_the_future_hides_no_days_of_a_large_log(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ([event(None, "i", "2024-02-01")] * 9, "events: 8.3% of the rows lack a user, an item or a time; events.max"),
+        ([event(None, "i", "2024-02-01")] * 9, "events: 8.3% of the rows would be rejected; events.max"),
         ([event("u", "i", "2090-01-01")], "events: 1 rows are later than tomorrow; a run holds them back."),
         (
             [event(f"u{k}", "i", str(START + timedelta(days=d))) for k in range(150) for d in range(90)],

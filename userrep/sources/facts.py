@@ -24,9 +24,10 @@ class LogFacts:
     """Facts about the rows of a sample.
 
     rows_by_day : number of rows per UTC day, ascending, without rows of unreadable time. num_users, num_items : without
-    null and blank ids. nulls : number of null or blank values per configuration key of a mapped column; for event_at, of
-    unreadable times. num_rejectable : rows that a run rejects. num_duplicates : rows that deduplication removes; None if
-    the columns cannot be compared. heaviest : (user id, number of rows) of the users with most rows, descending.
+    null and blank ids. nulls : number of null or blank values per configuration key of a mapped column; for event_at,
+    of unreadable times. num_rejectable : rows that a run rejects. num_duplicates : rows that deduplication removes;
+    None if the columns cannot be compared. heaviest : (user id, number of rows) of the users with most rows,
+    descending.
     """
 
     rows_by_day: dict[date, int]

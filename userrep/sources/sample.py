@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +15,12 @@ from userrep.errors import UsageError
 from userrep.sources.listing import DataFile, list_files, spread
 from userrep.sources.text_sample import read_csv, read_json
 
-_MAX_ROWS, _MAX_BYTES = 2_000_000, 1 << 30  # of Parquet, as stored in memory
+_MAX_ROWS, _MAX_BYTES = 2_000_000, 1 << 30  # of Parquet, in memory
 _MAX_TEXT_BYTES = 1 << 26
 _MAX_FILES = 200  # opened; of more files, these are evenly spread
 _MAX_GROUPS = 64  # row groups read of a Parquet source that exceeds the limits
+_BATCH_ROWS = 1 << 13
+_BUFFER_BYTES = 1 << 20  # of a column whose first rows are read
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,12 @@ class Sample:
 
 
 def take_sample(source: Source, what: str, *, max_text_bytes: int = _MAX_TEXT_BYTES) -> Sample:
-    """Read a sample: up to 2 million rows of Parquet and Delta, up to 64 MB of CSV and JSON.
+    """Read a sample: up to 2 million rows or 1 GB of Parquet and Delta, up to 64 MB of CSV and JSON.
 
     The sample is evenly spread over the files and their row groups, or the first, middle and last lines of each file.
 
-    Cost: one listing, the footers of at most 200 files, and seconds.
+    Cost: one listing, the footers of at most 200 files, and the rows of the sample, with at most 1 MB more per column
+    of a row group that is read in part.
 
     Raises
     ------
@@ -79,31 +83,35 @@ def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile]) -> Samp
     footers = [pq.read_metadata(file.store.open_input_file(file.path)) for file in kept]
     sizes = [footer.row_group(k) for footer in footers for k in range(footer.num_row_groups)]
     num_rows = sum(footer.num_rows for footer in footers)
-    bytes_per_row = max(1, sum(size.total_byte_size for size in sizes) // max(1, num_rows))
+    bytes_per_row = max(1, sum(size.total_byte_size for size in sizes) // max(1, num_rows))  # at least, since encoded
     limit = min(_MAX_ROWS, max(1000, _MAX_BYTES // bytes_per_row))
     groups = [(k, group) for k, footer in enumerate(footers) for group in range(footer.num_row_groups)]
+    quota, settings = limit, dict[str, Any](coerce_int96_timestamp_unit="us")
     if num_rows > limit:
         groups = list(spread(groups, _MAX_GROUPS))
-    sees_end = num_rows <= limit or len(groups) == _MAX_GROUPS
-    quota = limit // max(1, len(groups)) if num_rows > limit else limit
-    tables = [footers[0].schema.to_arrow_schema().empty_table()]
-    for k in sorted({k for k, _ in groups}):
+        quota = limit // len(groups)
+        settings |= {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}  # to read only the pages of the first rows
+    tables, num_left = [footers[0].schema.to_arrow_schema().empty_table()], _MAX_BYTES
+    for done, (k, group) in enumerate(groups):
         with kept[k].store.open_input_file(kept[k].path) as stream:
-            file = pq.ParquetFile(stream, metadata=footers[k], coerce_int96_timestamp_unit="us")
-            tables += [_with_partitions(_head(file, group, quota), kept[k]) for at, group in groups if at == k]
+            file = pq.ParquetFile(stream, metadata=footers[k], **settings)
+            rows = _head(file, group, quota, num_left // (len(groups) - done))
+        tables.append(_with_partitions(rows, kept[k]))
+        num_left -= rows.nbytes
     rows = _flat(pa.concat_tables(tables, promote_options="permissive"))
+    sees_end = rows.num_rows == num_rows or len(groups) >= _MAX_GROUPS
     is_counted = len(kept) == len(files)
     total = num_rows if is_counted else round(num_rows / len(kept) * len(files))
     return Sample(len(files), sum(file.size for file in files), total, is_counted, rows, sees_end=sees_end)
 
 
-def _head(file: pq.ParquetFile, group: int, num_rows: int) -> pa.Table:
-    """Return the first rows of a row group."""
+def _head(file: pq.ParquetFile, group: int, num_rows: int, num_bytes: int) -> pa.Table:
+    """Return the first rows of a row group, up to the batch that reaches a number of rows or bytes."""
     batches: list[pa.RecordBatch] = []
-    for batch in file.iter_batches(batch_size=min(num_rows, 1 << 16), row_groups=[group]):
+    for batch in file.iter_batches(batch_size=min(num_rows, _BATCH_ROWS), row_groups=[group]):
         batches.append(batch.slice(0, num_rows))
-        num_rows -= len(batches[-1])
-        if not num_rows:
+        num_rows, num_bytes = num_rows - len(batches[-1]), num_bytes - batches[-1].nbytes
+        if num_rows <= 0 or num_bytes <= 0:
             break
     return pa.Table.from_batches(batches, file.schema_arrow)
 

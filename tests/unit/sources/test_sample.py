@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -39,6 +40,29 @@ def test_a_large_parquet_source_is_read_from_row_groups_over_its_whole_length(
     sample = sample_of(tmp_path)
     assert (sample.num_rows, sample.is_counted, sample.is_complete) == (20_000, True, False)
     assert sample.rows["k"].to_pylist() == [500 * (k * 39 // 9) + row for k in range(10) for row in range(100)]
+
+
+def test_a_source_that_is_larger_in_memory_than_in_its_files_is_read_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_BYTES", 4_000_000)
+    text = "x" * 100  # a dictionary in the file
+    pq.write_table(pa.table({"text": [text] * 200_000}), tmp_path / "a.parquet", row_group_size=50_000)
+    sample = sample_of(tmp_path)
+    assert (sample.num_rows, sample.is_complete, sample.sees_end) == (200_000, False, False)
+    assert 2_000_000 < sample.rows.nbytes < 8_000_000
+
+
+def test_of_a_large_row_group_only_the_pages_of_the_first_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_ROWS", 1000)
+    table = pa.table({"k": np.random.default_rng(0).integers(0, 1 << 60, 2_000_000)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2_000_000, use_dictionary=False)
+    before = pa.total_allocated_bytes()
+    sample = sample_of(tmp_path)
+    assert (sample.rows.num_rows, sample.sees_end) == (1000, False)
+    assert pa.total_allocated_bytes() - before < 4_000_000
 
 
 def test_of_many_files_some_are_read_and_the_rows_are_an_estimate(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.config import EventSource
-from userrep.sources.read import event_columns
+from userrep.sources.read import WEIGHT_UNIT, event_columns
 from userrep.sources.sample import Sample
 from userrep.sources.times import times_of
 from userrep.utc import DAY_US, numbered_day
@@ -81,7 +81,7 @@ def count_by_day(times: pa.ChunkedArray) -> dict[date, int]:
 
 def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return pc.is_null(column)
+        return pc.is_null(column, nan_is_null=True)
     return pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
 
 
@@ -96,7 +96,8 @@ def _is_no_weight(column: pa.ChunkedArray) -> pa.ChunkedArray:
         text = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
     numbers = column.cast(pa.float64(), safe=False)
-    return pc.invert(pc.fill_null(pc.and_(pc.is_finite(numbers), pc.greater_equal(numbers, 0.0)), False))
+    is_finite = pc.is_finite(pc.multiply(numbers, float(WEIGHT_UNIT)))
+    return pc.invert(pc.fill_null(pc.and_(is_finite, pc.greater_equal(numbers, 0.0)), False))
 
 
 def _is_outside_partition(times: pa.ChunkedArray, column: pa.ChunkedArray, late_days: int) -> pa.ChunkedArray:

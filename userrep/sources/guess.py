@@ -173,7 +173,10 @@ def _is_time(column: pa.ChunkedArray) -> bool:
     if not _is_text(column.type):
         return bool(pa.types.is_timestamp(column.type) or pa.types.is_date(column.type))
     texts = column.slice(0, _SAMPLED).drop_null()
-    return len(texts) > 0 and len(times_of(texts).drop_null()) >= 0.9 * len(texts)
+    dashed = texts.filter(
+        pc.match_substring(texts, "-")
+    )  # a year alone is also a time for Spark, but hardly meant as one
+    return len(texts) > 0 and len(times_of(dashed).drop_null()) >= 0.9 * len(texts)
 
 
 def _is_unique(column: pa.ChunkedArray) -> bool:

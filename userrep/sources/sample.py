@@ -92,14 +92,16 @@ def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile]) -> Samp
         quota = limit // len(groups)
         settings |= {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}  # to read only the pages of the first rows
     tables, num_left = [footers[0].schema.to_arrow_schema().empty_table()], _MAX_BYTES
+    num_unseen = 0
     for done, (k, group) in enumerate(groups):
         with kept[k].store.open_input_file(kept[k].path) as stream:
             file = pq.ParquetFile(stream, metadata=footers[k], **settings)
             rows = _head(file, group, quota, num_left // (len(groups) - done))
         tables.append(_with_partitions(rows, kept[k]))
         num_left -= rows.nbytes
+        num_unseen = footers[k].row_group(group).num_rows - rows.num_rows  # in the end, of the last row group
     rows = _flat(pa.concat_tables(tables, promote_options="permissive"))
-    sees_end = rows.num_rows == num_rows or len(groups) >= _MAX_GROUPS
+    sees_end = num_unseen <= num_rows / _MAX_GROUPS
     is_counted = len(kept) == len(files)
     total = num_rows if is_counted else round(num_rows / len(kept) * len(files))
     return Sample(len(files), sum(file.size for file in files), total, is_counted, rows, sees_end=sees_end)

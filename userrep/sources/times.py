@@ -1,13 +1,24 @@
 """Times of a column in UTC without Spark, under the rules by which Spark reads the log."""
 
 import re
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.sources.read import EARLIEST, LATEST
 
+_TIME = re.compile(
+    r"\s*\+?([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2})(?:[ T]([0-9]{1,2})(?::([0-9]{1,2})"
+    r"(?::([0-9]{1,2})(?:[.]([0-9]*))?\s*([A-Z+-]\S*)?)?)?)?)?)?\s*"
+)
+_COMMON = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.](?:[0-9]{3}){1,2})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
+)
+_OFFSET = re.compile(r"(?:Z|(?:UTC|GMT|UT)?(?:([+-])([0-9]{1,2})(?::?([0-9]{2})(?::?([0-9]{2}))?)?)?)")
 _MICROSECONDS = pa.timestamp("us")
 
 
@@ -38,7 +49,7 @@ def _to_utc(at: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
 
 
 def _parsed(column: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
-    """Parse texts such as 2024-05-01, 2024-05-01 12:00:00 and 2024-05-01T12:00:00Z."""
+    """Parse texts by the grammar of Spark's cast: from ``2024`` to ``2024-5-1T2:03:04.5 Europe/Berlin``."""
     coded = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
     coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
     read = [_time(text) for text in coded.dictionary.to_pylist()]
@@ -49,9 +60,29 @@ def _parsed(column: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
 
 
 def _time(text: str | None) -> datetime | None:
-    if text is None or not re.match(r"\s*\d{4}-", text):
+    """Parse one text. Zones are offsets and names of the IANA database, without abbreviations such as PST."""
+    if text is not None and _COMMON.fullmatch(text):
+        with suppress(ValueError):
+            return datetime.fromisoformat(text)  # several times as fast
+    match = _TIME.fullmatch(text) if text is not None else None
+    if match is None:
         return None
+    *fields, fraction, zone = match.groups()
+    year, month, day, hour, minute, second = (
+        int(field) if field else least for field, least in zip(fields, (1, 1, 1, 0, 0, 0), strict=True)
+    )
+    microsecond = int(f"{(fraction or '')[:6]:0<6}")
     try:
-        return datetime.fromisoformat(text.strip())
-    except ValueError:
+        return datetime(year, month, day, hour, minute, second, microsecond, tzinfo=_zone(zone) if zone else None)
+    except (ValueError, KeyError, OSError):  # KeyError, OSError: no such zone
         return None
+
+
+@lru_cache(maxsize=256)
+def _zone(name: str) -> tzinfo:
+    offset = _OFFSET.fullmatch(name)
+    if offset is None:
+        return ZoneInfo(name)
+    sign, hours, minutes, seconds = offset.groups()
+    span = timedelta(hours=int(hours or 0), minutes=int(minutes or 0), seconds=int(seconds or 0))
+    return timezone(-span if sign == "-" else span)

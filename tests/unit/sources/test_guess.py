@@ -52,6 +52,10 @@ def test_a_time_may_be_text_and_a_registration_or_a_date_ranks_below_it() -> Non
     assert guess_events(rows)["event_at"][:2] == ("seen", ("dt", "registered_at"))
 
 
+def test_years_are_no_times_of_events() -> None:
+    assert columns_of(user=[1, 2], year=["1995", "1996"])["event_at"] is None
+
+
 def test_epoch_numbers_are_no_time_and_the_hint_says_so() -> None:
     guess = guess_events(pa.table({"user": [1], "ts": [1714521600]}))["event_at"]
     assert guess.column is None

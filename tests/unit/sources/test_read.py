@@ -8,6 +8,7 @@ import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from tests.support.builders import EVENT_COLUMNS, event, write_rows
+from tests.unit.sources.test_times import TIMES_BY_TEXT
 from userrep.config import Events
 from userrep.errors import UsageError
 from userrep.sources.read import check_events, has_naive_time, id_text, read_source, with_validity
@@ -232,3 +233,10 @@ def test_whole_ids_in_a_floating_point_column_become_text_without_a_decimal_poin
     ids = spark.createDataFrame([(12346.0,), (12345678901.0,), (1.5,), (None,), (float("nan"),)], "id DOUBLE")
     found = [row.id for row in ids.select(id_text(ids, "id").alias("id")).collect()]
     assert found == ["12346", "12345678901", "1.5", None, None]
+
+
+def test_times_in_text_are_those_that_the_inspection_reads_without_spark(spark: SparkSession) -> None:
+    rows = [(text, "u", "i", text) for text in TIMES_BY_TEXT]
+    frame = spark.createDataFrame(rows, "event_id STRING, user_id STRING, item_id STRING, event_at STRING")
+    events = with_validity(frame, _log(event_id="event_id")).collect()
+    assert {row.event_id: row.event_at for row in events} == TIMES_BY_TEXT

@@ -88,9 +88,9 @@ def test_local_uris_and_patterns_are_checked(tmp_path: Path, path: str) -> None:
     write_log(tmp_path)
     place = {"path": path.format(tmp_path)}
     assert check_sources(config_of(tmp_path, events=place)) == ([], [])
-    place["columns"] = columns(user_id="nobody")  # type: ignore[assignment]
+    place["columns"] = columns(user_id="buyer")  # type: ignore[assignment]
     [fault] = faults_of(tmp_path, events=place)
-    assert fault.startswith("events.columns.user_id: no column 'nobody'; columns found: ")
+    assert fault.startswith("events.columns.user_id: no column 'buyer'; columns found: ")
 
 
 def test_a_folder_of_many_files_is_named_as_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

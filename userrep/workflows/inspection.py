@@ -117,6 +117,8 @@ def _judge_rows(source: Inspected, config: Config) -> Iterator[Finding]:
     if not facts.rows_by_day:
         yield Finding(WARN, f"{source.what}.columns.event_at: no readable time. Map another column, or convert it.")
         return
+    if source.span is not None and not source.span[2] and not sample.sees_end:
+        yield Finding(WARN, f"{source.what}: the end of the log is not in the sample; its last day may be later.")
     share = facts.num_rejectable / num_read
     if share > events.max_rejected_share:
         limit = f"events.max_rejected_share allows {events.max_rejected_share:.1%}"

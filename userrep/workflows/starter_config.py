@@ -95,7 +95,7 @@ def _compose(events: str, looks: dict[str, _Look]) -> Starter:
     event_at = columns["event_at"].column
     counts = count_by_day(times_of(look.sample.rows[event_at])) if event_at else {}
     days = log_days(look.sample, _log(events, look.format, str(event_at)), counts)
-    fit, warnings = _fit(look, days)
+    fit, warnings = _fit(look, days) if event_at else (None, [])
     lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
     lines += [_line("root: userrep-root", "folder of all tables and models, next to this file")]
     lines += _events_lines(look, columns, counts, days)
@@ -115,7 +115,7 @@ def _compose(events: str, looks: dict[str, _Look]) -> Starter:
 def _fit(look: _Look, days: tuple[date, date, bool] | None) -> tuple[Fit | None, list[str]]:
     """Choose windows and the end of training. Without the end of the log, no end of training is chosen."""
     if days is None:
-        return None, []
+        return None, ["no row has a readable time up to tomorrow. Check events.columns.event_at."]
     fit, warnings = choose_fit(days[0], days[1]), []
     if not (days[2] or look.sample.sees_end):
         fit = fit._replace(until=None)

@@ -15,6 +15,7 @@ from userrep.config import Config, load_config
 from userrep.errors import UsageError
 from userrep.features.preflight import check_before_spark
 from userrep.sources.sample import take_sample
+from userrep.workflows.inspection import inspect_log
 from userrep.workflows.starter_config import Starter, starter_config
 from userrep.workflows.validation import check_sources
 
@@ -139,6 +140,10 @@ def test_a_large_compressed_log_gets_no_end_of_training(tmp_path: Path, monkeypa
     ]  # fmt: skip
     assert (starter.as_of, loaded(starter, tmp_path).training.as_ofs.until) == (None, None)
     assert "rows, about 2024-01-01 to 2024-0" in starter.text
+    findings = inspect_log(loaded(starter, tmp_path))["verdict"]
+    assert "events: the end of the log is not in the sample; its last day may be later." in [
+        finding["what"] for finding in findings
+    ]
     starter = starter_config(str(path))
     assert (starter.warnings, starter.as_of) == ([], date(2024, 10, 27))
     assert "rows, about 2024-01-01 to 2024-10-26" in starter.text
@@ -164,3 +169,9 @@ def test_names_that_are_not_printable_are_written_as_escapes(tmp_path: Path) -> 
     config = loaded(starter, tmp_path)
     assert config.events.all_sources["events"].columns.item_id == "item\tid"
     assert check_sources(config) == ([], [])
+
+
+def test_a_log_without_a_past_event_gets_no_dates_and_a_warning(tmp_path: Path) -> None:
+    starter = starter_config(str(write_log(tmp_path, "parquet", [ROWS[0] | {"InvoiceDate": datetime(2090, 1, 1)}])))
+    assert starter.warnings == ["no row has a readable time up to tomorrow. Check events.columns.event_at."]
+    assert (starter.as_of, loaded(starter, tmp_path).training.as_ofs.until) == (None, None)

@@ -110,9 +110,9 @@ def _judge_windows(config: Config, fit: Fit, first: date, last: date) -> list[Fi
         parts = f"history {history} + future {max(config.future_days, default=0)} + evaluation {room.days}"
         what = f"windows_days: training with full windows needs {needed} days of log ({parts}), got {num_days}."
         findings.append(Finding(WARN, f"{what} {advice}") if needed > num_days else Finding(OK, what))
-    history = config.history_window
-    if history is not None and history > num_days:
-        what = f"history_days: {history} days, but the log has {num_days}. Set history_days: 0 or a shorter one."
+    context = config.history_window
+    if context is not None and context > num_days:
+        what = f"history_days: {context} days, but the log has {num_days}. Set history_days: 0 or a shorter one."
         findings.append(Finding(WARN, what))
     return findings
 

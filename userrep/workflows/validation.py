@@ -35,9 +35,10 @@ def check_sources(config: Config) -> Checked:
         if not _check_files(source, columns, section):
             unchecked[f"{source_of(section)}.path {source.path}"] = None
 
-    checks: list[Callable[[], None]] = [partial(check_before_spark, config)]
+    checks: list[Callable[[], object]] = [partial(check_before_spark, config)]
     checks += [partial(check_files, *mapped) for mapped in mapped_columns(config)]
-    for check in [*checks, partial(_check_until, config)]:
+    checks.append(partial(_check_until, config))
+    for check in checks:
         try:
             check()
         except UsageError as error:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from userrep.cli import check as cli_check
 from userrep.cli import forget as cli_forget
 from userrep.cli import main as cli
+from userrep.cli import nightly as cli_nightly
 from userrep.cli import pipeline as cli_pipeline
 from userrep.config import Config, load_config
 from userrep.store.open import open_tables
@@ -69,7 +71,8 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(cli_pipeline, "session_of", begin)
     monkeypatch.setattr(cli_pipeline, "session_for_run", begin)
-    monkeypatch.setattr(cli_forget, "tables_of", begin)
+    for module in (cli_check, cli_forget, cli_nightly):
+        monkeypatch.setattr(module, "tables_of", begin)
     monkeypatch.setattr(cli, "begin_run", lambda run_id=None: run_ids.append(run_id))
     monkeypatch.setattr(sys, "argv", ["userrep", *arguments])
     with pytest.raises(Begun):

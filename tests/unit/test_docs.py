@@ -108,7 +108,8 @@ def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_
     values = {"C": str(DOCS.parent / "conf" / "production.yaml"), "D": "2024-06-02"}
     values |= {"$C": values["C"], "$D": values["D"], "/data/userrep.yaml": values["C"]}
     for command in commands:
-        configuration_of([values.get(word, word) for word in command.split()], monkeypatch)
+        words = command.replace("[", "").replace("]", "").split()  # with all optional arguments
+        configuration_of([values.get(word, word) for word in words], monkeypatch)
     monkeypatch.setenv("USERREP_LOG", "json")
     told = {"outcome": "done", "seconds": 1.0, "num_rows": 1, "reason": ""}
     to_stderr(StageLine("a stage's end", told))

@@ -38,9 +38,9 @@ _COLUMNS = {
     "event_id": "VARCHAR", "user_id": "VARCHAR", "item_id": "VARCHAR", "event_at": "TIMESTAMPTZ", "weight": "DOUBLE"
 }  # fmt: skip
 _READERS = {
-    "parquet": "read_parquet('{log}/*.parquet')",
-    "json": f"read_json('{{log}}/*.json', format = 'newline_delimited', columns = {_COLUMNS})",
-    "csv": f"read_csv('{{log}}/*.csv', header = true, auto_detect = false, columns = {_COLUMNS})",
+    "parquet": "read_parquet('LOG/*.parquet')",
+    "json": f"read_json('LOG/*.json', format = 'newline_delimited', columns = {_COLUMNS})",
+    "csv": f"read_csv('LOG/*.csv', header = true, auto_detect = false, columns = {_COLUMNS})",
 }
 LINES = {"parquet": "tiles_vs_duckdb", "json": "tiles_vs_duckdb_json", "csv": "tiles_vs_duckdb_csv"}
 
@@ -80,13 +80,13 @@ def _converted(log: Path, log_format: str) -> Path:
     if not folder.exists():
         staged = log.parent / f".{log_format}-{uuid4().hex}"  # a killed run leaves no half of a log
         staged.mkdir()
-        columns = [name for name in _COLUMNS if name != "event_at"]
         at = "strftime(event_at AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') AS event_at"
+        columns = ", ".join(at if name == "event_at" else name for name in _COLUMNS)
         options = {"json": "FORMAT json", "csv": "FORMAT csv, HEADER"}[log_format]
         with _duckdb().connect() as db:
             db.execute("SET TimeZone = 'UTC'")
             for file in sorted(log.glob("*.parquet")):
-                rows = f"SELECT {', '.join(columns)}, {at} FROM read_parquet('{file}')"
+                rows = f"SELECT {columns} FROM read_parquet('{file}')"
                 db.execute(f"COPY ({rows}) TO '{staged / file.stem}.{log_format}' ({options})")
         staged.rename(folder)
     return folder
@@ -114,7 +114,7 @@ def duckdb_tiles(log: Path, out: Path, *, log_format: str = "parquet") -> None:
                 WITH valid AS (
                     SELECT event_id, user_id, item_id, make_timestamp(epoch_us(event_at)) AS event_at,
                         round(weight * 256) / 256 AS weight
-                    FROM {_READERS[log_format].format(log=log)}
+                    FROM {_READERS[log_format].replace("LOG", str(log))}
                     WHERE trim(user_id) != '' AND trim(item_id) != '' AND weight >= 0 AND isfinite(weight)
                         AND event_at BETWEEN '1971-01-01' AND '2200-01-01'
                 ), events AS (

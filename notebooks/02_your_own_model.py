@@ -246,7 +246,7 @@ show_table(scores.orderBy(F.desc("score"), "user_id").limit(5).toPandas())
 # MAGIC
 # MAGIC You can use the encoder directly: as a UDF on rows of features, in DataFrames and SQL, or without Spark in a
 # MAGIC service. All ways give the published vectors, to the bit. This makes what-if questions easy. Here we encode
-# MAGIC some users again, and one user about whom nothing is known.
+# MAGIC some users again, and one user without any data.
 
 # COMMAND ----------
 

@@ -69,7 +69,7 @@ class Conformance:
         assert tables.fields(LEDGER) == LEDGER.fields()
         assert tables.num_bytes(LEDGER) > 0
         assert tables.stored("led") == ["ledger"]
-        with pytest.raises(UsageError, match="no userrep tables at"):  # a table of somebody else's does not count
+        with pytest.raises(UsageError, match="no userrep tables at"):  # another program's table does not count
             tables.check_any()
         tables.create(REGISTRY)
         tables.check_any()

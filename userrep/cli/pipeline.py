@@ -25,7 +25,7 @@ from userrep.logs import in_columns
 def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Run all batch stages on a generated log.
 
-    Trains a space with 2 Horovod ranks, publishes snapshots and trains a downstream model on them.
+    Trains a space, publishes snapshots and trains a downstream model on them.
     """
     from userrep.logs import to_stderr
     from userrep.workflows.demo import AS_OF, SPEC, demo_config, ensure_log

@@ -8,6 +8,7 @@ from userrep.joins.arrow_join import join_arrow
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import JoinOptions, name_faults
 from userrep.logs import warn_caller
+from userrep.store.arrow import is_text
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
 
@@ -64,7 +65,7 @@ def _as_ids(values: pd.Series, where: str) -> pa.Array:
         ids = ids.cast(ids.type.value_type)
     if pa.types.is_integer(ids.type):
         warn_of_cast(where)
-    elif not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or pa.types.is_null(ids.type)):
+    elif not (is_text(ids.type) or pa.types.is_null(ids.type)):
         raise UsageError(f"{where} must be of type string, got {values.dtype} ({ids.type}). Cast it to string.")
     return ids.cast(pa.string())
 

@@ -1,8 +1,9 @@
 """Checks that need no Spark session: missing paths, missing columns and as-of dates outside the log."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import date
 from glob import escape, iglob
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,9 @@ from userrep.store.delta_files import DeltaFiles
 from userrep.store.filesystem import file_system
 from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of_group
 from userrep.tiles.inventory.inventory import check_within
-from userrep.utc import DAY_US, numbered_day, utc_now
+from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
+
+Footers = dict[Path, pq.FileMetaData]  # by file
 
 _MAX_FILES = 100  # footers read per source; folders with more files are not checked
 
@@ -42,7 +45,7 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
 
     Other stores, JSON, and folders of more than 100 Parquet files are checked later by the run.
     The log's first and last day come from file footers; if these do not contain them, the run checks the dates too.
-    Cost: some milliseconds.
+    Cost: one listing and at most 100 footers of each local source.
 
     Raises
     ------
@@ -52,11 +55,14 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
         If the log does not reach a date yet; see ``check_within``.
     """
     faults: dict[str, None] = {}  # ordered and unique: a missing path is one fault, however many sections map it
+    footers: dict[str, Footers] = {}  # by path
     for section, source, columns in mapped_columns(config):
         try:
             if source.format != "table":
                 check_local(source.path, source_of(section))
-            schema = local_schema(source)
+            if source.path not in footers:
+                footers[source.path] = _footers(source)
+            schema = local_schema(source, footers[source.path])
             if schema is not None and isinstance(source, EventSource):
                 check_events(ColumnsOnly(schema), source, section)
             elif schema is not None:
@@ -65,20 +71,22 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
             faults |= dict.fromkeys(error.faults)
     if faults:
         raise UsageError(list(faults))
-    span = log_span(config) if as_ofs else None
+    span = log_span(config, footers) if as_ofs else None
     if span is not None:
         for as_of in as_ofs:
             check_within(as_of, *span, retry_within=config.freshness.error_after)
 
 
-def log_span(config: Config) -> tuple[date, date] | None:
-    """Return the first and last day of the log, except days after tomorrow; None if its footers do not contain them."""
-    spans = [days_of(log) for log in config.events.all_sources.values()]
+def log_span(config: Config, footers: Mapping[str, Footers] | None = None) -> tuple[date, date] | None:
+    """Return the first and last day of the log, except days after tomorrow; None if its footers do not contain them.
+
+    ``footers``: by path, those that have been read already.
+    """
+    spans = [days_of(log, (footers or {}).get(log.path)) for log in config.events.all_sources.values()]
     known = [span for span in spans if span is not None]
     if not known or len(known) < len(spans):
         return None
-    tomorrow = utc_now().date() + timedelta(days=1)  # later events are not read yet
-    first, last = min(span[0] for span in known), min(tomorrow, max(span[1] for span in known))
+    first, last = min(span[0] for span in known), min(last_event_day(utc_now()), max(span[1] for span in known))
     return (first, last) if first <= last else None
 
 
@@ -89,8 +97,8 @@ def local_path(source: Source) -> str | None:
     return file_system(source.path)[1] if source.path.startswith(("file:", "dbfs:")) else source.path
 
 
-def local_schema(source: Source) -> StructType | None:
-    """Return the columns of a local source; None if finding them needs Spark."""
+def local_schema(source: Source, footers: Footers | None = None) -> StructType | None:
+    """Return the columns of a local source; None if finding them needs Spark. ``footers``: if read already."""
     path = local_path(source)
     if path is None:
         return None
@@ -99,7 +107,7 @@ def local_schema(source: Source) -> StructType | None:
             return DeltaFiles(path).fields()
     if source.format == "csv":
         return _csv_schema(source)
-    footers = _footers(source)
+    footers = _footers(source) if footers is None else footers
     if not footers or source.format != "parquet":
         return None
     try:
@@ -121,7 +129,7 @@ def _csv_schema(source: Source) -> StructType | None:
         return None
 
 
-def _footers(source: Source) -> dict[Path, pq.FileMetaData]:
+def _footers(source: Source) -> Footers:
     """Read the Parquet footers of a local source; empty if there are too many files or one is unreadable."""
     path = local_path(source)
     if path is None:
@@ -142,16 +150,25 @@ def _footers(source: Source) -> dict[Path, pq.FileMetaData]:
 def _parquet_files(path: str) -> list[Path]:
     """List the Parquet files of a file, folder or pattern, at most one more than the footers that are read."""
     roots = map(Path, iglob(escape(path).replace("[*]", "*")))
-    files = (file for root in roots for file in ([root] if root.is_file() else root.rglob("*.parquet")))
+    files = (file for root in roots for file in ([root] if root.is_file() else _files_below(root)))
     listed = islice(files, _MAX_FILES + 1)
     base = base_folder(path)
     return [file for file in listed if not any(part[0] in "._" for part in file.relative_to(base).parts)]
 
 
-def days_of(log: EventSource) -> tuple[date, date] | None:
-    """Return the first and last day of a local log's events; None if its footers do not contain them."""
+def _files_below(root: Path) -> Iterator[Path]:
+    """Yield the Parquet files below a folder, each folder listed once."""
+    for folder, _, names in os.walk(root):
+        yield from (Path(folder, name) for name in names if name.endswith(".parquet"))
+
+
+def days_of(log: EventSource, footers: Footers | None = None) -> tuple[date, date] | None:
+    """Return the first and last day of a local log's events; None if its footers do not contain them.
+
+    ``footers``: if read already.
+    """
     times = []
-    for footer in _footers(log).values():
+    for footer in (_footers(log) if footers is None else footers).values():
         column = find_column(from_arrow_schema(footer.schema.to_arrow_schema()), log.columns.event_at)
         groups = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
         times += [times_of_group(footer, group, tuple(column[0])) if column else None for group in groups]

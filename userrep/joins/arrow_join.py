@@ -6,7 +6,7 @@ It shares the resolution of label times (snapshot_at.py), the look-up of vectors
 
 import math
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -44,9 +44,7 @@ from userrep.spaces.snapshots import EXPIRED, PUBLISHED
 from userrep.store.arrow import combined
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.utc import DAY_US, day_number
-
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # naive UTC, like the times in ledgers
+from userrep.utc import DAY_US, EPOCH, day_number
 
 
 def join_arrow(
@@ -120,7 +118,7 @@ def _resolved(labels: pa.Table, steps: Sequence[Step], options: JoinOptions) -> 
     users, times = combined(labels[options.user]), combined(labels[options.time])
     has_user_N, has_time_N = (column.is_valid().to_numpy(zero_copy_only=False) for column in (users, times))
     at_N = times.cast(pa.int64()).fill_null(0).to_numpy()
-    since_K = np.array([(step.since - _EPOCH) // timedelta.resolution for step in steps], np.int64)
+    since_K = np.array([(step.since - EPOCH) // timedelta.resolution for step in steps], np.int64)
     number_N = np.where(has_time_N, np.searchsorted(since_K, at_N, side="right") - 1, NO_STEP)
     expired = [k for k, (_, snapshot) in enumerate(steps) if snapshot.state == EXPIRED]
     as_of_K = np.array([day_number(snapshot.as_of) for _, snapshot in steps], np.int64)

@@ -20,10 +20,9 @@ from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import EXPIRED, Snapshot
 from userrep.store.schemas import TRAINING_SETS
 from userrep.store.tables import Tables
-from userrep.utc import utc_now
+from userrep.utc import EPOCH, utc_now
 
 TRAINING_SET_ID = "userrep_training_set_id"  # key in the metadata of a training set's vector column
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # naive UTC, like the times in ledgers
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Se
             f"{first} UTC on. Use later labels, or build earlier dates with `userrep backfill`."
         )
     first_us, last_us = (edge(span[k] for span in spans.values()) for k, edge in ((0, min), (1, max)))
-    return used, _EPOCH + timedelta(microseconds=first_us), _EPOCH + timedelta(microseconds=last_us)
+    return used, EPOCH + timedelta(microseconds=first_us), EPOCH + timedelta(microseconds=last_us)
 
 
 def _listed(snapshots: Sequence[Snapshot]) -> str:

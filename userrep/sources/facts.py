@@ -12,6 +12,7 @@ from userrep.config import EventSource
 from userrep.sources.read import WEIGHT_UNIT, event_columns
 from userrep.sources.sample import Sample
 from userrep.sources.times import times_of
+from userrep.store.arrow import is_text
 from userrep.utc import DAY_US, numbered_day
 
 _HEAVIEST = 5
@@ -80,7 +81,7 @@ def count_by_day(times: pa.ChunkedArray) -> dict[date, int]:
 
 
 def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if not is_text(column.type):
         return pc.is_null(column, nan_is_null=True)
     return pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
 
@@ -92,7 +93,7 @@ def _id_text(value: object) -> str:
 
 def _is_no_weight(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return whether a weight is missing, unreadable, infinite, not a number, or negative."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if is_text(column.type):
         text = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
     numbers = column.cast(pa.float64(), safe=False)

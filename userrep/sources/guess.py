@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from userrep.config.values import part_of_name
 from userrep.errors import in_line
 from userrep.sources.times import times_of
+from userrep.store.arrow import is_text
 
 
 def _words(text: str) -> list[str]:
@@ -84,7 +85,7 @@ def guess_events(rows: pa.Table) -> dict[str, Guess]:
 def guess_items(rows: pa.Table) -> dict[str, Guess]:
     """Guess ``items.columns``: item_id and text."""
     item_id = _guess_id(rows, [*_ITEMS, "id"])
-    texts = [name for name in rows.column_names if name != item_id.column and _is_text(rows[name].type)]
+    texts = [name for name in rows.column_names if name != item_id.column and is_text(rows[name].type)]
     ranked = _ranked(texts, _TITLES)
     rest = [name for name in texts if name not in ranked]
     return {"item_id": item_id, "text": _first([*ranked, *rest] if ranked else [])}
@@ -158,24 +159,19 @@ def _ranked(names: list[str], words: list[str]) -> list[str]:
     return sorted(scores, key=lambda name: scores[name])
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def _is_id(column: pa.ChunkedArray) -> bool:
     kind = column.type
     is_whole = pa.types.is_floating(kind) and bool(pc.all(pc.equal(pc.round(column), column)).as_py())
-    return bool(_is_text(kind) or pa.types.is_integer(kind) or is_whole)
+    return bool(is_text(kind) or pa.types.is_integer(kind) or is_whole)
 
 
 def _is_time(column: pa.ChunkedArray) -> bool:
     """Return whether a column has times, or texts of which nine in ten are times."""
-    if not _is_text(column.type):
+    if not is_text(column.type):
         return bool(pa.types.is_timestamp(column.type) or pa.types.is_date(column.type))
     texts = column.slice(0, _SAMPLED).drop_null()
-    dashed = texts.filter(
-        pc.match_substring(texts, "-")
-    )  # a year alone is also a time for Spark, but hardly meant as one
+    # Spark also reads a year alone as a time, but a column of years is hardly meant as one.
+    dashed = texts.filter(pc.match_substring(texts, "-"))
     return len(texts) > 0 and len(times_of(dashed).drop_null()) >= 0.9 * len(texts)
 
 
@@ -190,7 +186,7 @@ def _has_few_values(column: pa.ChunkedArray) -> bool:
 def _num_kinds(column: pa.ChunkedArray) -> int:
     """Return the number of distinct values, without null; 0 for a column that can have no kinds, such as numbers."""
     kind = column.type
-    if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         return 0
     return int(pc.count_distinct(column).as_py())
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.sources.read import EARLIEST, LATEST
+from userrep.store.arrow import is_text
 
 _TIME = re.compile(
     r"\s*\+?([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2})(?:[ T]([0-9]{1,2})(?::([0-9]{1,2})"
@@ -28,7 +29,7 @@ def times_of(column: pa.ChunkedArray, zone: str = "UTC") -> pa.ChunkedArray:
     Times without a zone are in ``zone``. Columns that are neither times, dates nor text have no times.
     """
     kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if is_text(kind):
         at = _parsed(column, zone)
     elif pa.types.is_timestamp(kind) and kind.tz is not None:
         at = column.cast(pa.timestamp("us", "UTC"), safe=False).cast(_MICROSECONDS)

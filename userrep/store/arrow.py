@@ -7,6 +7,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether values of a type are text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def stacked(column: pa.ListArray, width: int) -> NDArray[np.float32]:
     """Return a list column with lists of length ``width`` as a matrix, as a view of Arrow's memory if possible.
 

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from userrep.config import Stream
 from userrep.config.environment import with_variables
 from userrep.errors import UsageError, UserrepError
-from userrep.utc import day_number, numbered_day
+from userrep.utc import EPOCH, day_number, numbered_day
 
-_EPOCH = datetime.fromisoformat("1970-01-01")
 _BATCH_SIZE = 500  # commands per pipeline
 _TIMEOUT = 5.0  # seconds, for a connection and for an answer
 _NEWEST_WINS = """
@@ -140,7 +139,7 @@ class OnlineStore(NamedTuple):
 def _parsed(day: bytes | None, at: bytes | None, vector: bytes | None) -> StoredVector | None:
     if day is None or at is None or vector is None:
         return None
-    event_at = _EPOCH + timedelta(microseconds=int(at))
+    event_at = EPOCH + timedelta(microseconds=int(at))
     return StoredVector(numbered_day(int(day)), event_at, np.frombuffer(vector, "<f4"))
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from userrep.store.arrow import is_text
 from userrep.store.filesystem import open_parquet
 from userrep.tiles.column_paths import LogColumns, Path
 from userrep.tiles.inventory.footers import EVER, earliest_time, microseconds_of, times_of_group
@@ -143,10 +144,6 @@ def taken(table: pa.Table, path: Path) -> pa.ChunkedArray:
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Replace a dictionary-encoded column by its values."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
-def is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_integer(kind: pa.DataType) -> bool:

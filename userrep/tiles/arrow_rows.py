@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.sources.read import WEIGHT_UNIT
-from userrep.store.arrow import combined
+from userrep.store.arrow import combined, is_text
 from userrep.store.xxhash import Hashes, mixed
-from userrep.tiles.arrow_reader import Piece, decoded, is_integer, is_text, type_in
+from userrep.tiles.arrow_reader import Piece, decoded, is_integer, type_in
 from userrep.tiles.column_paths import LogColumns
 
 RowIndexes = NDArray[np.int64]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from userrep.store.arrow import combined
+from userrep.store.arrow import combined, is_text
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.xxhash import Hashes, hash64, mixed
 from userrep.tiles.arrow_reader import decoded
@@ -37,7 +37,7 @@ def _hashes(values: Any) -> Hashes:
     is_null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
     if pa.types.is_map(values.type):
         hash_N = _map_hashes(values)
-    elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+    elif is_text(values.type):
         hash_N = hash64(values.cast(pa.string()).fill_null(""))
     elif pa.types.is_floating(values.type):
         hash_N = mixed((values.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0).view(np.uint64))

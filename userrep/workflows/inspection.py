@@ -1,7 +1,7 @@
 """Inspection of a log without Spark: its facts, exact or from a sample, and a verdict on the configuration."""
 
 from collections.abc import Iterable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -9,11 +9,12 @@ from userrep.config import Config, EventSource
 from userrep.errors import UsageError
 from userrep.features.preflight import ColumnsOnly, days_of
 from userrep.logs import in_columns
+from userrep.report.formats import plural
 from userrep.sources.columns import check_columns
 from userrep.sources.facts import LogFacts, log_facts
 from userrep.sources.read import event_columns
 from userrep.sources.sample import Sample, spark_columns, take_sample
-from userrep.utc import utc_now
+from userrep.utc import last_event_day, utc_now
 from userrep.workflows.log_fit import OK, WARN, Finding, choose_fit, judge, needed_days, room_of
 
 _DAYS_SHOWN, _USERS_SHOWN = 5, 3  # in a line of text
@@ -76,7 +77,7 @@ def log_days(sample: Sample, log: EventSource, rows_by_day: Iterable[date]) -> t
     If the last one is in the future, the last day before that is only known from the sample.
     """
     footer_days = None if sample.is_complete else days_of(log)
-    tomorrow = utc_now().date() + timedelta(days=1)
+    tomorrow = last_event_day(utc_now())
     days = [day for day in (*rows_by_day, *(footer_days or ())) if day <= tomorrow]
     is_exact = sample.is_complete or (footer_days is not None and footer_days[1] <= tomorrow)
     return (min(days), max(days), is_exact) if days else None
@@ -123,8 +124,7 @@ def _judge_rows(source: Inspected, config: Config) -> Iterator[Finding]:
     if share > events.max_rejected_share:
         limit = f"events.max_rejected_share allows {events.max_rejected_share:.1%}"
         yield Finding(WARN, f"{source.what}: {share:.1%} of the rows would be rejected; {limit}.")
-    tomorrow = utc_now().date() + timedelta(days=1)
-    num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > tomorrow)
+    num_ahead = sum(num for day, num in facts.rows_by_day.items() if day > last_event_day(utc_now()))
     if num_ahead:
         yield Finding(WARN, f"{source.what}: {num_ahead:,} rows are later than tomorrow; a run holds them back.")
     least = events.min_day_share * median(facts.rows_by_day.values())
@@ -187,5 +187,4 @@ def _few(days: list[date]) -> str:
 
 
 def _files(facts: dict[str, Any]) -> str:
-    num = facts["num_files"]
-    return f"{num:,} file{'s' if num > 1 else ''}, {facts['num_bytes'] / 1e6:,.1f} MB"
+    return f"{plural(facts['num_files'], 'file')}, {facts['num_bytes'] / 1e6:,.1f} MB"

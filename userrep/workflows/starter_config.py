@@ -91,7 +91,7 @@ def _look(path: str, what: str, folder: str) -> _Look:
 def _compose(events: str, looks: dict[str, _Look]) -> Starter:
     look = looks["events"]
     columns = guess_events(look.sample.rows)
-    open_keys = [_to_fill(f"events.columns.{key}", columns[key], look) for key in _NEEDED if not columns[key].column]
+    open_keys = _open("events", columns, look, _NEEDED)
     event_at = columns["event_at"].column
     counts = count_by_day(times_of(look.sample.rows[event_at])) if event_at else {}
     days = log_days(look.sample, _log(events, look.format, str(event_at)), counts)

@@ -87,6 +87,6 @@ def test_a_failed_run_and_an_overdue_request_are_problems_and_json_has_them(
     assert (answer.code, answer.err) == (3, "")
     found = json.loads(answer.out)
     assert (found["level"], found["headline"]) == ("bad", "Action required: 2 problems, 3 checks not run")
-    assert [of["what"] for of in found["findings"] if of["level"] == "bad"] == [
+    assert [finding["what"] for finding in found["findings"] if finding["level"] == "bad"] == [
         "The last run of embed_users failed: disk full", "A request to forget 3 users is not finished.",
     ]  # fmt: skip

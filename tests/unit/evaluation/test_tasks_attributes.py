@@ -87,7 +87,7 @@ def test_labels_do_not_depend_on_what_users_did() -> None:
     truth = truth_with(NUM_USERS, group=groups(2))
     quiet = replace(truth_of([Event(0, 0, PLAN.test[0])], truth.rows, np.eye(3, dtype=np.float32)),
                     attributes=truth.attributes)  # fmt: skip
-    made = [AttributeValue("group").problem(of, seed) for of, seed in ((truth, 1), (quiet, 2))]
+    made = [AttributeValue("group").problem(values, seed) for values, seed in ((truth, 1), (quiet, 2))]
     assert all(isinstance(problem, RowProblem) for problem in made)
     first, second = (problem for problem in made if isinstance(problem, RowProblem))
     assert (first.y_NK == second.y_NK).all()

@@ -112,7 +112,7 @@ def aged(hours: float, *, snapshot: bool) -> list[tuple[str, str]]:
         late = replace(late, log=LogFacts([], {}, 0.05))
     else:
         late = replace(late, spaces=[a_space(available_as_of=made_at.date() + timedelta(days=1))])
-    return [(of.level, of.what) for of in findings(late)]
+    return [(finding.level, finding.what) for finding in findings(late)]
 
 
 def test_a_snapshot_or_log_is_too_old_once_it_exceeds_a_limit() -> None:

@@ -20,7 +20,7 @@ from userrep.tiles.inventory.changes import days_by_changes
 from userrep.tiles.inventory.listing import BYTES_PER_ROW, days_by_partition
 from userrep.tiles.inventory.log_warnings import future_days, missing_days, naive_times
 from userrep.tiles.inventory.scan_files import days_by_files
-from userrep.utc import utc_now
+from userrep.utc import last_event_day, utc_now
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     UserrepError
         If a file is damaged, or has a column of another type than the other files.
     """
-    tomorrow = utc_now().date() + timedelta(days=1)  # tolerates clocks that differ a little
+    tomorrow = last_event_day(utc_now())
     logs = logs or open_logs(tables.spark, events)
     for log in logs:
         check_schema(tables, log)

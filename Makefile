@@ -20,7 +20,7 @@ CPU_ONLY := $(if $(HOROVOD_GPU_OPERATIONS)$(wildcard /dev/nvidia0),,--excludes d
 
 .PHONY: help setup install demo test test-fast test-all test-drawn durations cluster-test stream-test report-test \
     fault-test pair-test lint types format bench bench-features bench-training bench-inference bench-joins bench-retraining \
-    bench-streaming bench-pipeline results notebooks reference clean
+    bench-streaming bench-pipeline results docs notebooks reference clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -51,14 +51,14 @@ test: setup  ## run the fast and the default tier: 12 minutes on two cores
 test-fast: $(DEV)  ## run only tests without Spark or processes: 90 seconds; TESTS=tests/unit/joins/test_join.py for some of them
 	@$(PYTEST) $(if $(filter tests,$(TESTS)),$(PARALLEL)) -m "fast and not full" $(TESTS)
 
-test-all: setup $(VENV)/.airflow-done  ## run every test: an hour
+test-all: setup $(VENV)/.airflow-done $(VENV)/.docs-done  ## run every test: an hour
 	@$(PYTEST) $(PARALLEL) $(TESTS)
 
 DRAW_SEED ?= $(shell git rev-parse HEAD)
-test-drawn: setup $(VENV)/.airflow-done  ## run five minutes of the tests that only `make test-all` runs, drawn by the commit's hash
+test-drawn: setup $(VENV)/.airflow-done $(VENV)/.docs-done  ## run five minutes of the tests that only `make test-all` runs, drawn by the commit's hash
 	@files=$$($(BIN)/python -m tests.draw $(DRAW_SEED)); $(PYTEST) $(PARALLEL) -m full $$files
 
-durations: setup $(VENV)/.airflow-done  ## run every test and record its duration in tests/durations.json
+durations: setup $(VENV)/.airflow-done $(VENV)/.docs-done  ## run every test and record its duration in tests/durations.json
 	@$(PYTEST) $(PARALLEL) --record-durations
 
 cluster-test: setup  ## run the tests on a real standalone cluster: one Master, two Workers
@@ -139,6 +139,10 @@ results: $(DEV)  ## write docs/results.md from docs/results/*.json
 notebooks: setup  ## run notebooks/ on generated data and write them with outputs to docs/notebooks
 	@$(BIN)/python -m deploy.build_notebooks
 
+docs: $(VENV)/.docs-done  ## build the documentation site in build/site; a warning or a broken link fails it
+	@$(VENV)/docs/bin/sphinx-build -b html -c deploy/docs -W --keep-going -q . build/site
+	@echo "docs: build/site/index.html"
+
 reference: $(DEV)  ## generate docs/reference from the code
 	@$(BIN)/python -m deploy.build_reference
 
@@ -198,6 +202,13 @@ $(VENV)/.airflow-done: $(VENV)/.packages-done deploy/airflow/requirements.txt
 	@echo "setup: Airflow"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/airflow
 	@$(UV) pip install --quiet --python $(VENV)/airflow/bin/python --requirement deploy/airflow/requirements.txt
+	@touch $@
+
+# Sphinx, with its theme and parsers. It has its own environment, since no other command needs it.
+$(VENV)/.docs-done: $(VENV)/.packages-done deploy/docs/requirements.txt
+	@echo "setup: Sphinx"
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/docs
+	@$(UV) pip install --quiet --python $(VENV)/docs/bin/python --requirement deploy/docs/requirements.txt
 	@touch $@
 
 $(VENV)/.redis-done: $(VENV)/.python-done deploy/debian_package.sh

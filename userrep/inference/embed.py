@@ -83,18 +83,11 @@ def embed_files(
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = worker_encoder(folder, content_hash)
         for task_id in (task_id for batch in batches for task_id in batch.column("id").to_pylist()):
-            rows = [
-                {"path": file.path, "size": file.size, "num_rows": file.num_rows, "as_of": part[0].as_of,
-                 "buckets": file.buckets}
-                for part in tasks[task_id].files
-                for file in _write_embeddings(part, encoder, target, values)
-            ]  # fmt: skip
-            if rows:
-                yield pa.RecordBatch.from_pylist(rows)
+            files = [file for part in tasks[task_id].files for file in _write_embeddings(part, encoder, target, values)]
+            yield pa.record_batch({"file": pa.array([file.to_json() for file in files], pa.string())})
 
-    schema = "path STRING, size BIGINT, num_rows BIGINT, as_of DATE, buckets ARRAY<BIGINT>"
-    written = spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, schema).collect()
-    return [TableFile(row.path, row.size, row.num_rows, dict(values[row.as_of]), tuple(row.buckets)) for row in written]
+    written = spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, "file STRING").collect()
+    return [TableFile.from_json(row.file) for row in written]
 
 
 def _tasks(files: Sequence[FeatureFile], min_tasks: int) -> list[_Task]:

@@ -21,9 +21,9 @@ from pyspark.sql.pandas.functions import arrow_udf
 
 from userrep.joins.snapshot_at import column
 from userrep.store import xxhash
-from userrep.store.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, bucket_of, ranges_of_groups
+from userrep.store.bucket_reader import BucketRanges, read_row_groups, row_group_ranges
+from userrep.store.buckets import NUM_BUCKETS, bucket_of
 from userrep.store.data_files import TableFile
-from userrep.store.filesystem import open_parquet, parquet_footer
 
 _VECTORS = pa.list_(pa.float32())
 _ROWS = {"user_id": pa.string(), "embedding": _VECTORS}
@@ -36,19 +36,10 @@ Batch = tuple[pa.Array, pa.Array, pa.Array]  # of labels: user ids, snapshot num
 
 
 class _Files(NamedTuple):
-    """The files of a snapshot, with the first and last user bucket of each."""
+    """The files of a snapshot, and the user buckets in each."""
 
     uris: list[str]
-    first_F: NDArray[np.int64]
-    last_F: NDArray[np.int64]
-
-
-class _RowGroup(NamedTuple):
-    """A row group of a file, and the user buckets that it may contain."""
-
-    uri: str
-    number: int
-    buckets: BucketRange
+    buckets: BucketRanges
 
 
 def with_vectors(
@@ -96,9 +87,7 @@ def find_vectors(
 
 
 def _files(files: Sequence[TableFile], folder: str) -> _Files:
-    ends = [file.buckets or (ALL_BUCKETS.start, ALL_BUCKETS.stop - 1) for file in files]
-    first_F, last_F = np.array(ends, np.int64).reshape(-1, 2).T
-    return _Files([f"{folder}/{file.path}" for file in files], first_F, last_F)
+    return _Files([f"{folder}/{file.path}" for file in files], BucketRanges.of([file.buckets for file in files]))
 
 
 def _look_up(snapshots: list[_Files]) -> Callable[[Iterator[Batch]], Iterator[pa.Array]]:
@@ -117,7 +106,7 @@ def _vectors(
     number_B: NDArray[np.signedinteger[Any]],
     bucket_B: NDArray[np.int32],
     snapshots: list[_Files],
-    read: Callable[[_RowGroup], pa.Table],
+    read: Callable[[str, int], pa.Table],
 ) -> pa.Array:
     """Return the vector of each label of a batch, null where the snapshot has no such user."""
     index_B, chunks, num_vectors = np.full(len(users), _NONE), [pa.array([], _VECTORS)], 0
@@ -126,11 +115,11 @@ def _vectors(
         if start == stop or number_B[start] == NO_STEP:
             continue
         buckets = bucket_B[start:stop]
-        for group in _groups(snapshots[number_B[start]], buckets[0], buckets[-1]):
-            first, last = start + np.searchsorted(buckets, group.buckets)
+        for uri, group, group_first, group_last in _groups(snapshots[number_B[start]], buckets[0], buckets[-1]):
+            first, last = start + np.searchsorted(buckets, (group_first, group_last + 1))
             if first == last:
                 continue
-            rows = read(group)
+            rows = read(uri, group)
             row_B = pc.index_in(users.slice(first, last - first), value_set=rows["user_id"])
             has_vector = row_B.is_valid().to_numpy(zero_copy_only=False)
             vectors = rows["embedding"].take(row_B.drop_null())
@@ -140,20 +129,17 @@ def _vectors(
     return pa.concat_arrays(chunks).take(pa.array(index_B, mask=index_B == _NONE))
 
 
-def _groups(files: _Files, first: int, last: int) -> Iterator[_RowGroup]:
-    """Yield the row groups that may contain buckets of ``[first, last]``, in the order of their files."""
-    for k in np.flatnonzero((files.first_F <= last) & (files.last_F >= first)):
-        for group in _row_groups(files.uris[k]):
-            if group.buckets.meets(BucketRange(first, last + 1)):
-                yield group
+def _groups(files: _Files, first: int, last: int) -> Iterator[tuple[str, int, int, int]]:
+    """Yield the row groups that may contain buckets from ``first`` to ``last``, in the order of their files.
+
+    Each is a file, the number of the row group in it, and the group's first and last bucket.
+    """
+    for k in files.buckets.meeting(first, last):
+        first_G, last_G = ranges = row_group_ranges(files.uris[k])
+        for group in ranges.meeting(first, last):
+            yield files.uris[k], group, first_G[group], last_G[group]
 
 
-@lru_cache(maxsize=4096)
-def _row_groups(uri: str) -> list[_RowGroup]:
-    return [_RowGroup(uri, k, buckets) for k, buckets in enumerate(ranges_of_groups(parquet_footer(uri)))]
-
-
-def _read(group: _RowGroup) -> pa.Table:
-    with open_parquet(group.uri, parquet_footer(group.uri)) as file:
-        rows = file.read_row_group(group.number, columns=["user_id", "embedding"], use_threads=False)
-        return pa.table({name: rows[name].combine_chunks().cast(kind) for name, kind in _ROWS.items()})
+def _read(uri: str, group: int) -> pa.Table:
+    rows = read_row_groups(uri, [group], list(_ROWS))
+    return pa.table({name: rows[name].combine_chunks().cast(kind) for name, kind in _ROWS.items()})

@@ -11,7 +11,6 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
-import pyarrow.parquet as pq
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -24,10 +23,6 @@ class BucketRange(NamedTuple):
 
     start: int
     stop: int
-
-    def meets(self, other: "BucketRange") -> bool:
-        """Return whether the two ranges have a bucket in common."""
-        return self.start < other.stop and other.start < self.stop
 
 
 ALL_BUCKETS = BucketRange(0, NUM_BUCKETS)
@@ -73,15 +68,6 @@ def range_of(number: int, num_slices: int) -> BucketRange:
 def power_of_two(at_least: float) -> int:
     """Return the smallest power of two that is at least ``at_least``, but at most the number of buckets."""
     return min(NUM_BUCKETS, 1 << max(0, math.ceil(at_least) - 1).bit_length())
-
-
-def ranges_of_groups(footer: pq.FileMetaData, column: str = "user_bucket") -> list[BucketRange]:
-    """Return the range of buckets in each row group by its statistics; all buckets if it has no statistics."""
-    index = footer.schema.names.index(column)
-    stats = (footer.row_group(k).column(index).statistics for k in range(footer.num_row_groups))
-    return [
-        ALL_BUCKETS if ends is None or not ends.has_min_max else BucketRange(ends.min, ends.max + 1) for ends in stats
-    ]
 
 
 def partition_values(path: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Writing of a DataFrame as Parquet files of a Delta table by Spark tasks; the driver commits the files."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,16 +9,10 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.spark.nested import empty
 from userrep.store.data_files import TableFile
 from userrep.store.parquet_writer import TableWriter, Target
-
-_FILES = pa.schema(
-    [("path", pa.string()), ("size", pa.int64()), ("num_rows", pa.int64()), ("partition_values", pa.string()),
-     ("first_bucket", pa.int32()), ("last_bucket", pa.int32())]
-)  # fmt: skip
 
 
 def write_files(rows: DataFrame, target: Target) -> list[TableFile]:
@@ -35,14 +28,12 @@ def write_files(rows: DataFrame, target: Target) -> list[TableFile]:
             table = _with_nulls(pa.Table.from_batches([batch]), nested)
             for values, part in _partitions(table, target.partition_by):
                 writer.write(part, values)
-        files = [_row_of(file) for file in writer.close()]
-        if files:
-            yield pa.RecordBatch.from_pylist(files, _FILES)
+        yield pa.record_batch({"file": pa.array([file.to_json() for file in writer.close()], pa.string())})
 
     rows = rows.select(*target.partition_by, *target.schema.names)
     nested = _nullable_nested(rows.schema)
-    written = _without_nulls(rows, nested).mapInArrow(write, from_arrow_schema(_FILES)).collect()
-    return [_file_of(row.asDict()) for row in written]
+    written = _without_nulls(rows, nested).mapInArrow(write, "file STRING").collect()
+    return [TableFile.from_json(row.file) for row in written]
 
 
 def _nullable_nested(schema: T.StructType) -> list[str]:
@@ -82,17 +73,3 @@ def _partitions(rows: pa.Table, partition_by: tuple[str, ...]) -> Iterator[tuple
             same = pc.is_null(column) if value is None else pc.equal(column, pa.scalar(value, column.type))
             is_match = same if is_match is None else pc.and_kleene(is_match, same)
         yield values, rows if len(keys) == 1 else rows.filter(is_match)
-
-
-def _row_of(file: TableFile) -> dict[str, Any]:
-    first, last = file.buckets or (None, None)
-    values = json.dumps(file.values, default=str)
-    return {
-        "path": file.path, "size": file.size, "num_rows": file.num_rows, "partition_values": values,
-        "first_bucket": first, "last_bucket": last,
-    }  # fmt: skip
-
-
-def _file_of(row: dict[str, Any]) -> TableFile:
-    buckets = None if row["first_bucket"] is None else (row["first_bucket"], row["last_bucket"])
-    return TableFile(row["path"], row["size"], row["num_rows"], json.loads(row["partition_values"]), buckets)

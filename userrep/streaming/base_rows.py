@@ -6,19 +6,17 @@ only on the number of requested users.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from userrep.features.sums.chunk import KINDS, names_of
 from userrep.store.arrow import combined
-from userrep.store.buckets import ALL_BUCKETS, ranges_of_groups
+from userrep.store.bucket_reader import read_row_groups, row_group_ranges
+from userrep.store.buckets import ALL_BUCKETS
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import open_parquet, parquet_footer
 from userrep.store.schemas import TableSchema
 from userrep.store.xxhash import bucket_of
 
@@ -57,10 +55,10 @@ def rows_of_users(files: Sequence[OpeningFile], user_ids: pa.Array, columns: lis
     buckets = np.unique(bucket_of(user_ids))
     tables = []
     for file in files:
-        groups = _groups(file.uri, buckets[(buckets >= file.first) & (buckets <= file.last)])
+        in_file = buckets[(buckets >= file.first) & (buckets <= file.last)]
+        groups = row_group_ranges(file.uri).containing(in_file) if len(in_file) else in_file
         if len(groups):
-            content = open_parquet(file.uri, parquet_footer(file.uri))
-            table = content.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
+            table = read_row_groups(file.uri, groups, columns)
             tables.append(table.filter(pc.is_in(table.column("user_id"), value_set=user_ids)))
     return pa.concat_tables(tables) if tables else None
 
@@ -75,22 +73,6 @@ def user_files(
     uri, all_buckets = tables.uri(table), (ALL_BUCKETS.start, ALL_BUCKETS.stop - 1)
     files = tables.files(table, keeps, version=version)
     return tuple(OpeningFile(f"{uri}/{file.path}", *(file.buckets or all_buckets)) for file in files)
-
-
-def _groups(uri: str, buckets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the indices of the row groups that may contain these buckets, ascending."""
-    first_G, last_G = _bucket_bounds(uri)
-    begin = np.searchsorted(last_G, buckets)  # the first group that does not end before the bucket
-    end = np.searchsorted(first_G, buckets, side="right")  # one past the last group that does not begin after it
-    spans = [np.arange(a, b) for a, b in zip(begin, end, strict=True) if a < b]
-    return np.unique(np.concatenate(spans)) if spans else np.empty(0, np.int64)
-
-
-@lru_cache(maxsize=1024)
-def _bucket_bounds(uri: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first and last bucket of each row group. Cost: the footer, once per process."""
-    ranges = ranges_of_groups(parquet_footer(uri))
-    return np.array([buckets.start for buckets in ranges]), np.array([buckets.stop - 1 for buckets in ranges])
 
 
 def _as_kind(rows: pa.Table, kind: str, context: bool) -> pa.Table:

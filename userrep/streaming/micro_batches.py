@@ -18,6 +18,7 @@ from userrep.items.versions import Versions, versions_of
 from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import list_snapshots
+from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_OPENINGS
@@ -114,7 +115,7 @@ class MicroBatches:
     def _run(self, rows: DataFrame, batch_id: int) -> Met:
         files = UpdateFiles(self.encoding(), self._target, self.query_id, batch_id)
         written = rows.mapInArrow(files, files.SCHEMA).collect()
-        added = [files.file_of(row) for row in written]
+        added = [TableFile.from_json(row.file) for row in written]
         self.tables.add_files(EMBEDDING_UPDATES, added, transaction=(self.query_id, batch_id))
         days = [row.newest_at.date() for row in written]
         latencies = [seconds for row in written for seconds in row.seconds]

@@ -10,9 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Row
 
-from userrep.store.data_files import TableFile
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.streaming.encoding import Encoding
 
@@ -28,16 +26,13 @@ class UpdateFiles:
     query_id: str
     batch_id: int
 
-    SCHEMA = (
-        "path STRING, size BIGINT, num_rows BIGINT, space_id STRING, as_of DATE, newest_at TIMESTAMP, "
-        "seconds ARRAY<DOUBLE>"
-    )
+    SCHEMA = "file STRING, newest_at TIMESTAMP, seconds ARRAY<DOUBLE>"
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Write one file per space and as-of date, and describe each by a row with the columns of ``SCHEMA``.
 
-        ``newest_at`` is the time of the newest event in the file. ``seconds`` has the latency of each of its rows, from
-        arrival to vector.
+        ``file`` is a ``TableFile`` as JSON. ``newest_at`` is the time of the newest event in the file. ``seconds`` has
+        the latency of each of its rows, from arrival to vector.
         """
         writer, statistics = TableWriter(self.target), {}
         for rows in self.encoding(batches):
@@ -45,18 +40,9 @@ class UpdateFiles:
             statistics[tuple(values.values())] = _statistics(rows)
             keyed = pa.Table.from_batches([rows]).append_column("query_id", pa.repeat(self.query_id, rows.num_rows))
             writer.write(keyed.append_column("batch_id", pa.repeat(self.batch_id, rows.num_rows)), values)
-        files = [
-            {"path": file.path, "size": file.size, "num_rows": file.num_rows, **file.values}
-            | statistics[tuple(file.values.values())]
-            for file in writer.close()
-        ]
+        files = [{"file": file.to_json()} | statistics[tuple(file.values.values())] for file in writer.close()]
         if files:
             yield pa.RecordBatch.from_pylist(files)
-
-    @staticmethod
-    def file_of(row: Row) -> TableFile:
-        """Return the table file that a task's row describes."""
-        return TableFile(row.path, row.size, row.num_rows, {"space_id": row.space_id, "as_of": row.as_of})
 
 
 def _statistics(rows: pa.RecordBatch) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The build of tiles without Spark SQL: tasks that read plain files of the log and write files of tiles."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ _COUNTS = pa.schema(
     [("event_date", pa.date32()), ("num_rejected", pa.int64()), ("num_events", pa.int64()), ("num_tiles", pa.int64()),
      ("content", pa.string()), ("num_tiles_by_cell", pa.map_(pa.int32(), pa.int64()))]
 )  # fmt: skip
-_WRITTEN = pa.schema([*_COUNTS, ("path", pa.string()), ("size", pa.int64()), ("partition_values", pa.string())])
+_WRITTEN = pa.schema([*_COUNTS, ("file", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,7 @@ def arrow_days(
     listed = tables.spark.createDataFrame(tasks, "task INT, event_date DATE, path STRING")
     num_tasks = 1 + max(task for task, _, _ in tasks)
     rows = listed.repartitionById(num_tasks, "task").mapInArrow(work, from_arrow_schema(_WRITTEN)).collect()
-    written = [
-        TableFile(r.path, r.size, r.num_tiles, json.loads(r.partition_values)) for r in rows if r.path is not None
-    ]
+    written = [TableFile.from_json(row.file) for row in rows if row.file is not None]
     return {row.event_date: _built_day(row.asDict()) for row in rows}, written
 
 
@@ -150,10 +147,8 @@ def _tasks(file_days: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date
 def _write(counts: dict[str, Any], tiles: pa.Table, target: Target, values: dict[str, Any]) -> pa.RecordBatch:
     writer = TableWriter(target)
     writer.write(tiles, {**values, "event_date": counts["event_date"]})
-    row = counts | {"path": None, "size": None, "partition_values": None}
-    for file in writer.close():
-        row |= {"path": file.path, "size": file.size, "partition_values": json.dumps(file.values, default=str)}
-    return pa.RecordBatch.from_pylist([row], _WRITTEN)
+    file = next((file.to_json() for file in writer.close()), None)
+    return pa.RecordBatch.from_pylist([counts | {"file": file}], _WRITTEN)
 
 
 def _counts(day: date, tiles: pa.Table, num_rejected: int) -> dict[str, Any]:

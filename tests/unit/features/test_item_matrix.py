@@ -12,6 +12,7 @@ from tests.unit.features.test_features import ITEM_IDS, ITEMS_IX, NUM_ITEMS, SPE
 from userrep.features.sums import item_matrix
 from userrep.features.sums.accumulate import Floats
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices, read_matrix
+from userrep.store.bucket_reader import read_row_groups
 from userrep.store.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange, range_of
 from userrep.store.xxhash import bucket_of
 
@@ -58,13 +59,12 @@ def test_the_parts_of_the_item_vectors_are_the_whole_and_each_reads_only_its_row
     versions: list[VectorFiles], monkeypatch: pytest.MonkeyPatch, num_parts: int
 ) -> None:
     groups: list[int] = []
-    within = item_matrix.groups_within
 
-    def counted(footer: pq.FileMetaData, items: BucketRange) -> list[int]:
-        groups.extend(found := within(footer, items))
-        return found
+    def counted(uri: str, numbers: list[int], columns: list[str], *, use_threads: bool) -> pa.Table:
+        groups.extend(numbers)
+        return read_row_groups(uri, numbers, columns, use_threads=use_threads)
 
-    monkeypatch.setattr(item_matrix, "groups_within", counted)
+    monkeypatch.setattr(item_matrix, "read_row_groups", counted)
     for version, sign in zip(versions, (1, -2), strict=True):
         want = np.hstack([sign * ITEMS_IX[:, :5], ITEMS_IX[:, 5:]]).tolist()
         parts: dict[str, list[float]] = {}
@@ -89,13 +89,6 @@ def test_of_a_row_group_only_the_items_of_the_range_are_taken(tmp_path: Path) ->
     files = VectorFiles((("behaviour", (str(tmp_path / "f.parquet"),)),), largest=3.0)
     found = part_of(read_matrix(files, SPEC, BucketRange(5, 7)))
     assert found == {"x": [1, -1, 0, 0, 0, 1, 0], "y": [2, -2, 0, 0, 0, 1, 0]}
-
-
-def test_a_file_without_statistics_is_read_whole(tmp_path: Path) -> None:
-    table = pa.table({"item_bucket": pa.array([1, 5, 9], pa.int32()), "item_id": ["x", "y", "z"]})
-    pq.write_table(table, tmp_path / "f.parquet", row_group_size=1, write_statistics=False)
-    footer = pq.read_metadata(tmp_path / "f.parquet")
-    assert item_matrix.groups_within(footer, BucketRange(4, 6)) == [0, 1, 2]
 
 
 def test_a_worker_holds_what_its_task_needs_and_nothing_else(

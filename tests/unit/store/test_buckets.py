@@ -1,34 +1,14 @@
 """Ranges of user buckets: they are half-open, cover all buckets, and are read from names, footers and shares."""
 
 import itertools
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from userrep.store.buckets import (
-    BucketRange,
-    buckets_of_share,
-    partition_values,
-    power_of_two,
-    range_of,
-    range_of_slice,
-    ranges_of_groups,
-)
+from userrep.store.buckets import buckets_of_share, partition_values, power_of_two, range_of, range_of_slice
 
 pytestmark = pytest.mark.fast
 
 ALL = (0, 1_048_576)
-RANGES = st.tuples(st.integers(0, 9), st.integers(1, 9)).map(lambda pair: BucketRange(pair[0], pair[0] + pair[1]))
-
-
-@settings(deadline=None)
-@given(one=RANGES, other=RANGES)
-def test_two_ranges_meet_if_and_only_if_they_share_a_bucket(one: BucketRange, other: BucketRange) -> None:
-    assert one.meets(other) == bool(set(range(*one)) & set(range(*other)))
 
 
 @pytest.mark.parametrize("num_slices", [1, 2, 16])
@@ -61,21 +41,6 @@ def test_the_number_of_slices_is_the_next_power_of_two_and_at_most_the_number_of
     at_least: float, power: int
 ) -> None:
     assert power_of_two(at_least) == power
-
-
-def test_row_group_statistics_give_half_open_ranges_of_buckets(tmp_path: Path) -> None:
-    rows = pa.table({"user_id": list("abcde"), "user_bucket": pa.array([3, 3, 4, 9, 1_048_575], pa.int32())})
-    pq.write_table(rows, tmp_path / "a.parquet", row_group_size=2)
-    assert ranges_of_groups(pq.read_metadata(tmp_path / "a.parquet")) == [(3, 4), (4, 10), (1_048_575, 1_048_576)]
-    items = rows.rename_columns(["item_bucket_name", "item_bucket"])
-    pq.write_table(items, tmp_path / "b.parquet")
-    assert ranges_of_groups(pq.read_metadata(tmp_path / "b.parquet"), "item_bucket") == [(3, 1_048_576)]
-
-
-def test_a_row_group_without_statistics_may_hold_any_bucket(tmp_path: Path) -> None:
-    rows = pa.table({"user_bucket": pa.array([3, 4], pa.int32())})
-    pq.write_table(rows, tmp_path / "a.parquet", write_statistics=False)
-    assert ranges_of_groups(pq.read_metadata(tmp_path / "a.parquet")) == [ALL]
 
 
 def test_partition_values_are_unquoted_and_read_from_folders_only() -> None:

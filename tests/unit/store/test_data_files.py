@@ -71,6 +71,12 @@ def test_statistics_hold_the_number_of_rows_and_the_first_and_last_bucket() -> N
     ]
 
 
+def test_a_task_returns_files_as_json_with_partition_values_as_text() -> None:
+    text = {"day": "2024-05-01", "revision": 1, "user_slice": "3-of-16"}
+    assert TableFile.from_json(FULL.to_json()) == FULL._replace(values=text)
+    assert TableFile.from_json(BARE.to_json()) == BARE
+
+
 def test_files_of_a_table_without_partitions_have_no_values(tmp_path: Path) -> None:
     table = DeltaFiles(str(tmp_path / "plain"))
     schema = TableSchema("plain", "one row per test", "name STRING")

@@ -1,6 +1,6 @@
 """Single users of an opening: their rows, and no more row groups than may hold them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from userrep.store.bucket_reader import read_row_groups
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import USER_OPENINGS
 from userrep.store.xxhash import bucket_of
 from userrep.streaming import base_rows as reading
@@ -79,19 +79,15 @@ class Groups:
     def __init__(self) -> None:
         self.read: list[int] = []
 
-    def open(self, *arguments: Any) -> "Groups":
-        self.file = open_parquet(*arguments)
-        return self
-
-    def read_row_groups(self, groups: list[int], **more: Any) -> pa.Table:
-        self.read += groups
-        return self.file.read_row_groups(groups, **more)
+    def read_counted(self, uri: str, groups: Iterable[int], columns: list[str]) -> pa.Table:
+        self.read += list(groups)
+        return read_row_groups(uri, groups, columns)
 
 
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Groups]:
     counting = Groups()
-    monkeypatch.setattr(reading, "open_parquet", counting.open)
+    monkeypatch.setattr(reading, "read_row_groups", counting.read_counted)
     return counting
 
 

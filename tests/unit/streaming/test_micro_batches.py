@@ -181,9 +181,8 @@ class Rows:
 
 def file_row(name: str, as_of: date, newest: date, seconds: list[float]) -> Row:
     at = datetime(newest.year, newest.month, newest.day, 23, 59)
-    return Row(
-        path=name, size=10, num_rows=len(seconds), space_id="s1", as_of=as_of, newest_at=at, seconds=seconds
-    )  # fmt: skip
+    file = TableFile(name, 10, len(seconds), {"space_id": "s1", "as_of": as_of})
+    return Row(file=file.to_json(), newest_at=at, seconds=seconds)
 
 
 @pytest.fixture

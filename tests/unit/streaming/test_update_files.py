@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import Row
 
 from userrep.store.arrow import listed
 from userrep.store.data_files import TableFile
@@ -69,14 +68,15 @@ def tables(tmp_path: Path) -> Tables:
 def test_each_space_and_date_gets_a_file_with_the_name_and_number_of_the_batch(tables: Tables, tmp_path: Path) -> None:
     parts = [("s1", D1, ["a", "b"]), ("s1", D2, ["a"]), ("s2", D1, ["b", "c"])]
     rows = written(tables, *(encoded(*part, [1.0] * len(part[2]), first=10 * k) for k, part in enumerate(parts)))
-    assert [(row["space_id"], row["as_of"], row["num_rows"]) for row in rows] == [
-        ("s1", D1, 2), ("s1", D2, 1), ("s2", D1, 2),
+    files = [TableFile.from_json(row["file"]) for row in rows]
+    assert [(file.values["space_id"], file.values["as_of"], file.num_rows) for file in files] == [
+        ("s1", str(D1), 2), ("s1", str(D2), 1), ("s2", str(D1), 2),
     ]  # fmt: skip
     folder = tmp_path / "tables" / "embedding_updates"
-    for row, (space_id, as_of, users), first in zip(rows, parts, (0, 10, 20), strict=True):
-        assert row["path"].startswith(f"space_id={space_id}/as_of={as_of}/")
-        assert row["size"] == (folder / row["path"]).stat().st_size
-        content = pq.ParquetFile(folder / row["path"]).read().to_pylist()
+    for file, (space_id, as_of, users), first in zip(files, parts, (0, 10, 20), strict=True):
+        assert file.path.startswith(f"space_id={space_id}/as_of={as_of}/")
+        assert file.size == (folder / file.path).stat().st_size
+        content = pq.ParquetFile(folder / file.path).read().to_pylist()
         assert [(of["user_id"], of["query_id"], of["batch_id"]) for of in content] == [
             (user, "clicks", 42) for user in users
         ]
@@ -98,9 +98,9 @@ def test_a_task_without_vectors_writes_nothing(tables: Tables, tmp_path: Path) -
 
 
 def test_what_a_task_returns_is_a_file_that_can_be_committed(tables: Tables) -> None:
-    rows = written(tables, encoded("s1", D1, ["a", "b"], [1.0, 2.0]))
-    files = [UpdateFiles.file_of(Row(**row)) for row in rows]
-    assert files == [TableFile(rows[0]["path"], rows[0]["size"], 2, {"space_id": "s1", "as_of": D1})]
+    (row,) = written(tables, encoded("s1", D1, ["a", "b"], [1.0, 2.0]))
+    files = [TableFile.from_json(row["file"])]
+    assert files == [TableFile(files[0].path, files[0].size, 2, {"space_id": "s1", "as_of": str(D1)})]
     tables.add_files(EMBEDDING_UPDATES, files, transaction=("clicks", 42))
     stored = tables.ledger(EMBEDDING_UPDATES, ("space_id", "as_of", "user_id", "batch_id", "is_new"))
     assert [tuple(row) for row in stored] == [("s1", D1, "a", 42, True), ("s1", D1, "b", 42, False)]

@@ -10,14 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import Floats, Ints, pooled_width
 from userrep.store.arrow import stacked
-from userrep.store.buckets import BucketRange, ranges_of_groups
-from userrep.store.filesystem import open_parquet, parquet_footer
+from userrep.store.bucket_reader import read_row_groups, row_group_ranges
+from userrep.store.buckets import BucketRange
 from userrep.store.xxhash import hash64
 
 
@@ -109,16 +108,10 @@ def read_matrix(version: VectorFiles, spec: FeatureSpec, items: BucketRange) -> 
 def _rows(paths: Sequence[str], columns: list[str], items: BucketRange) -> Iterator[pa.Table]:
     """Yield the rows of a range of items, file by file."""
     for path in paths:
-        footer = parquet_footer(path)
-        groups = groups_within(footer, items)
-        if not groups:
+        groups = row_group_ranges(path, "item_bucket").meeting(items.start, items.stop - 1)
+        if not len(groups):
             continue
-        table = open_parquet(path, footer).read_row_groups(groups, columns=[*columns, "item_bucket"])
+        table = read_row_groups(path, groups, [*columns, "item_bucket"], use_threads=True)
         bucket_N = table.column("item_bucket").to_numpy()
         is_inside = (bucket_N >= items.start) & (bucket_N < items.stop)
         yield (table if is_inside.all() else table.filter(pa.array(is_inside))).select(columns)
-
-
-def groups_within(footer: pq.FileMetaData, items: BucketRange) -> list[int]:
-    """Return the row groups of a file that can contain items of a range, according to the footer's statistics."""
-    return [number for number, buckets in enumerate(ranges_of_groups(footer, "item_bucket")) if buckets.meets(items)]

@@ -1,6 +1,5 @@
 """Table files written by the tasks themselves, for the driver to commit."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,8 +33,7 @@ class Written(NamedTuple):
     @classmethod
     def of(cls, row: Row) -> "Written":
         """Read a row returned by ``Writing``."""
-        file = TableFile(row.path, row.size, row.num_rows, json.loads(row.partition_values))
-        return cls(row.output, row.as_of, file, row.num_inexact)
+        return cls(row.output, row.as_of, TableFile.from_json(row.file), row.num_inexact)
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,7 @@ class Writing:
     destinations: dict[Output, Destination]
     num_ranges: int
 
-    SCHEMA = (
-        "output STRING, as_of DATE, path STRING, size BIGINT, num_rows BIGINT, partition_values STRING, "
-        "num_inexact BIGINT"
-    )
+    SCHEMA = "output STRING, as_of DATE, file STRING, num_inexact BIGINT"
 
     def __call__(self, outputs: Iterable[Made]) -> Iterator[pa.RecordBatch]:
         writers = {output: TableWriter(destination.target) for output, destination in self.destinations.items()}
@@ -69,10 +64,7 @@ class Writing:
                     {
                         "output": output,
                         "as_of": file.values.get("as_of"),
-                        "path": file.path,
-                        "size": file.size,
-                        "num_rows": file.num_rows,
-                        "partition_values": json.dumps(file.values, default=str),
+                        "file": file.to_json(),
                         "num_inexact": num_inexact[file.values.get("as_of")],
                     }
                     for output, file in files

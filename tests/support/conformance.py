@@ -15,7 +15,7 @@ D1, D2 = date(2024, 5, 1), date(2024, 5, 2)
 LEDGER = TableSchema(
     "ledger", "one row per test", "name STRING, day DATE, num BIGINT, cells MAP<INT,BIGINT>, at TIMESTAMP"
 )
-SMALL = TableSchema("small", "one row per test", "name STRING, change_id STRING")
+SMALL = TableSchema("small", "one row per test", "name STRING")
 SHARES = TableSchema("shares", "one row per test", "day DATE, part STRING, user_id STRING", ("day", "part"))
 ROWS = [
     {"name": "a", "day": D1, "num": 1, "cells": {3: 4, 1: 2}, "at": datetime(2024, 5, 1, 12, 0, 0, 7)},
@@ -107,13 +107,13 @@ class Conformance:
     def test_a_change_looks_again_where_other_rows_were_added_meanwhile(self, tables: Tables) -> None:
         tables.add(LEDGER, ROWS)
 
-        def overtaken(rows: list[Any]) -> bool:
+        def overtaken(rows: list[Any]) -> list[dict[str, Any]] | None:
             if len(tables.ledger(LEDGER)) == 2:
                 tables.add(LEDGER, [{"name": "c"}])
-            return [row.num for row in rows] == [1]
+            return [{"name": "a", "num": 5}] if [row.num for row in rows] == [1] else None
 
-        assert tables.change(LEDGER, [{"name": "a", "num": 5}], replacing="name = 'a'", only_if=overtaken, name="a")
-        assert not tables.change(LEDGER, [], replacing="name = 'a'", only_if=overtaken, name="a")
+        assert tables.change(LEDGER, overtaken, replacing="name = 'a'", name="a")
+        assert not tables.change(LEDGER, overtaken, replacing="name = 'a'", name="a")
         assert {row.name: row.num for row in tables.ledger(LEDGER)} == {"a": 5, "b": None, "c": None}
 
     def test_no_two_writers_get_the_same_number(self, tables: Tables) -> None:
@@ -125,16 +125,14 @@ class Conformance:
         assert tables.reserve(LEDGER, "another counter") == 1
         assert tables.ledger(LEDGER) == []
 
-    def test_an_exchange_replaces_all_rows_only_if_nothing_changed_since(self, tables: Tables) -> None:
-        assert not tables.exchange(SMALL, [{"name": "a"}], since="never")
-        assert tables.exchange(SMALL, [{"name": "a"}, {"name": "b"}], since=None)
-        (since,) = {row.change_id for row in tables.ledger(SMALL)}
-        assert not tables.exchange(SMALL, [{"name": "x"}], since=None)
-        assert tables.exchange(SMALL, [{"name": "c"}], since=since)
-        assert not tables.exchange(SMALL, [{"name": "x"}], since=since)
-        (row,) = tables.ledger(SMALL)
-        assert row.name == "c"
-        assert row.change_id != since
+    def test_all_rows_are_replaced_only_if_nothing_changed_since(self, tables: Tables) -> None:
+        since = tables.version(SMALL)
+        assert tables.add(SMALL, [{"name": "a"}, {"name": "b"}], replacing="true", since=since)
+        assert not tables.add(SMALL, [{"name": "x"}], replacing="true", since=since)
+        since = tables.version(SMALL)
+        assert tables.add(SMALL, [{"name": "c"}], replacing="true", since=since)
+        assert not tables.add(SMALL, [{"name": "x"}], replacing="true", since=since)
+        assert [row.name for row in tables.ledger(SMALL)] == ["c"]
 
     def test_partitions_are_described_replaced_and_dropped(self, tables: Tables) -> None:
         for day, part in ((D1, "p"), (D1, "q"), (D2, "p")):

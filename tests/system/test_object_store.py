@@ -117,7 +117,7 @@ def test_two_changes_of_the_registry_at_once_conflict_on_an_object_store_too(buc
     for space_id in ("s1", "s2"):
         add_candidate(tables, space_id=space_id, lineage_id="l1", trained_until=date(2024, 5, 1), content_hash="x")
         mark_ready(tables, find_space(tables, space_id))
-    seen = tables.ledger(REGISTRY)
+    seen, since = tables.ledger(REGISTRY), tables.version(REGISTRY)
     promote(tables, find_space(tables, "s2"))
-    assert not tables.exchange(REGISTRY, [row.asDict() for row in seen], since=seen[0].change_id)
+    assert not tables.add(REGISTRY, [row.asDict() for row in seen], replacing="true", since=since)
     assert {space.space_id: space.state for space in read_registry(tables).spaces} == {"s1": "ready", "s2": "serving"}

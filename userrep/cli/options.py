@@ -126,7 +126,7 @@ def tables_of(config: Config, *, writes: bool = False) -> "Tables":
 
     if writes:
         check_writable(artifacts_root(config))
-    tables = open_tables(config, None, start=lambda: _start_session(config), expected=True)
+    tables = open_tables(config, lambda: _start_session(config), expected=True)
     tables.check_before_spark()
     return tables
 

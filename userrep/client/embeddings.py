@@ -83,11 +83,10 @@ def _target(target: str | os.PathLike[str] | Config) -> str | Config:
 
 def _tables(target: str | Config, spark: SparkSession | None) -> Tables:
     if isinstance(target, Config):
-        start = partial(get_session, target.spark.master, target.spark.conf)
-        return open_tables(target, spark, start=start, expected=True)
+        return open_tables(target, spark or partial(get_session, target.spark.master, target.spark.conf), expected=True)
     if re.fullmatch(r"[a-z0-9_-]+\.[a-z0-9_-]+", target) and not os.path.exists(target):
-        return open_schema(target, spark, start=get_session, expected=True)
-    return open_root(target, spark, start=get_session, expected=True)
+        return open_schema(target, spark or get_session, expected=True)
+    return open_root(target, spark or get_session, expected=True)
 
 
 class Embeddings:

@@ -215,9 +215,8 @@ class Features:
         own_entries = {(as_of, self.build_id) for as_of in dates}
         if not self.tables.change(
             FEATURE_SETS,
-            built,
+            lambda rows: built if own_entries <= {(row.as_of, row.begun_by) for row in rows} else None,
             replacing=_ledger_condition(lineage_id, dates),
-            only_if=lambda rows: own_entries <= {(row.as_of, row.begun_by) for row in rows},
             lineage_id=lineage_id,
         ):
             raise changed_meanwhile(FEATURE_SETS.name)

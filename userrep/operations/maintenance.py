@@ -155,9 +155,8 @@ def _drop_features(tables: Tables, config: Config) -> int:
         dates = [row.as_of for row in old]
         if old and tables.change(
             FEATURE_SETS,
-            [],
+            partial(_removed, old),
             replacing=f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}",
-            only_if=partial(_are_unchanged, old),
             lineage_id=lineage_id,
         ):
             tables.drop_partitions(table, [{"as_of": as_of} for as_of in dates])
@@ -165,8 +164,9 @@ def _drop_features(tables: Tables, config: Config) -> int:
     return num_dates
 
 
-def _are_unchanged(rows: Sequence[Row], current_rows: Sequence[Row]) -> bool:
-    return all(row in current_rows for row in rows)
+def _removed(rows: Sequence[Row], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+    """Return no rows to write in the place of ``rows``, or None if one of these has changed."""
+    return [] if all(row in current_rows for row in rows) else None
 
 
 def _drop_updates(tables: Tables, config: Config) -> int:

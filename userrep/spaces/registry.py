@@ -19,12 +19,10 @@ from userrep.utc import utc_now
 
 __all__ = ["CANDIDATE", "READY", "RETIRED", "SERVING", "Space"]  # re-exported
 
-_ATTEMPTS = 50  # per change, each on the newest registry; of concurrent changes one succeeds in each round
-
 
 def read_registry(tables: Tables) -> Registry:
     """Read all spaces and consumers. Cost: milliseconds where table files can be read without Spark."""
-    return _read(tables)[0]
+    return _registry(tables.ledger(REGISTRY))
 
 
 def change_registry(
@@ -41,19 +39,21 @@ def change_registry(
     UserrepError
         If another change affected a space and ``require_same_spaces`` is set, or if all attempts lost to other changes.
     """
-    spaces_seen = None
-    for _ in range(_ATTEMPTS):
-        before, change_id = _read(tables)
-        if require_same_spaces and spaces_seen not in (None, before.spaces):
-            break
-        spaces_seen = before.spaces
+    seen: list[Registry] = []  # before each attempt, and after the last one
+
+    def changed(rows: list[Row]) -> list[dict[str, Any]] | None:
+        before = _registry(rows)
+        if require_same_spaces and seen and seen[0].spaces != before.spaces:
+            raise UserrepError(
+                "spaces: not changed, because another change of the registry came first. "
+                "Check with `userrep spaces list`, and run the command again."
+            )
         after = transition(before)
-        if after == before or tables.exchange(REGISTRY, _rows(after), since=change_id):
-            return after
-    raise UserrepError(
-        "spaces: not changed, because another change of the registry came first. "
-        "Check with `userrep spaces list`, and run the command again."
-    )
+        seen[:] = [before, after]
+        return None if after == before else _rows(after)
+
+    tables.change(REGISTRY, changed)
+    return seen[-1]
 
 
 def list_spaces(tables: Tables) -> list[Space]:
@@ -162,9 +162,8 @@ def retire(tables: Tables, space: Space) -> None:
     )
 
 
-def _read(tables: Tables) -> tuple[Registry, str | None]:
-    """Read the registry and the id of its last change (None if the registry is empty)."""
-    rows = tables.ledger(REGISTRY)
+def _registry(rows: list[Row]) -> Registry:
+    """Return the registry that is stored in the rows of the table."""
     spaces = [
         Space(
             space_id=row["name"],
@@ -185,7 +184,7 @@ def _read(tables: Tables) -> tuple[Registry, str | None]:
     ]
     spaces.sort(key=lambda space: (space.created_at, space.space_id))
     consumers.sort(key=lambda consumer: consumer.name)
-    return Registry(tuple(spaces), tuple(consumers)), max((row.change_id for row in rows), default=None)
+    return Registry(tuple(spaces), tuple(consumers))
 
 
 def _fields(row: Row, kind: type[Space] | type[Consumer], *excluded: str) -> dict[str, Any]:

@@ -5,6 +5,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
+from typing import Any
+
+from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.errors import GateRefusedError, UsageError
@@ -228,16 +231,14 @@ def staged_snapshots(tables: Tables, space: Space, as_ofs: Sequence[date]) -> li
 
 def _replace_unchanged(tables: Tables, before: Sequence[Snapshot], after: Sequence[Snapshot]) -> None:
     """Replace ledger rows of a space in one commit. Raises UserrepError if another run has changed one of them."""
-    ids = [snapshot.snapshot_id for snapshot in before]
     expected = {snapshot.snapshot_id: snapshot for snapshot in before}
+
+    def changed(rows: list[Row]) -> list[dict[str, Any]] | None:
+        current = {row.snapshot_id: Snapshot(**row.asDict()) for row in rows if row.snapshot_id in expected}
+        return [vars(snapshot) for snapshot in after] if current == expected else None
+
     if not tables.change(
-        SNAPSHOTS,
-        [vars(snapshot) for snapshot in after],
-        replacing=sql_in("snapshot_id", ids),
-        only_if=lambda rows: (
-            expected == {row.snapshot_id: Snapshot(**row.asDict()) for row in rows if row.snapshot_id in expected}
-        ),
-        space_id=before[0].space_id,
+        SNAPSHOTS, changed, replacing=sql_in("snapshot_id", list(expected)), space_id=before[0].space_id
     ):
         raise changed_meanwhile(SNAPSHOTS.name)
 

@@ -16,7 +16,7 @@ MEANINGS = {
     "before_id": "previous snapshot, the one compared with",
     "begun_by": "build that is in progress or was interrupted; null once it is complete",
     "built_at": "time of the build",
-    "change_id": "id of the newest change of the whole table, the same in all rows",
+    "change_id": "not used; null",
     "changed_at": "time of the last state change of the space",
     "checksum": "order-independent checksum of the rows; of the file's name, size and time if it has only one day",
     "code_hash": "hash of userrep's code",

@@ -29,6 +29,9 @@ _MARK = "userMetadata"  # key of a commit's metadata under which the writer stor
 _RESTORE_SEARCH = 1000  # newest commits that are searched for a RESTORE
 _MARK_SEARCH = 100  # newest commits that are searched for a mark
 
+Rows = Sequence[Mapping[str, Any]]
+Files = Sequence[TableFile]
+
 
 class DeltaFiles:
     """The Delta table at ``uri``.
@@ -39,6 +42,7 @@ class DeltaFiles:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._name = uri.rpartition("/")[2]  # in failpoints
 
     def exists(self) -> bool:
         """Return whether the table exists."""
@@ -46,7 +50,7 @@ class DeltaFiles:
 
     def create(self, schema: str, partition_by: Sequence[str], properties: Mapping[str, str]) -> None:
         """Create the table unless it exists. ``schema`` is a Spark schema as JSON."""
-        with around(f"create:{self.uri.rpartition('/')[2]}"), suppress(CommitFailedError):  # another run was first
+        with around(f"create:{self._name}"), suppress(CommitFailedError):  # another run was first
             DeltaTable.create(
                 self.uri,
                 Schema.from_json(schema),
@@ -116,70 +120,53 @@ class DeltaFiles:
         files, path = file_system(self.uri)
         return pyarrow.fs.SubTreeFileSystem(path, files)
 
-    def append(self, rows: Sequence[Mapping[str, Any]], *, since: int | None = None) -> bool:
+    def add_rows(self, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         """Append rows in one commit; with ``since``, only if that version is still the newest.
 
-        Returns whether the rows were appended. Raises UserrepError if every attempt was overtaken.
+        ``replacing``: a SQL predicate on the rows to delete in the same commit; the new rows must match it too. Returns
+        whether the rows were added. Raises UserrepError if every attempt was overtaken.
         """
-        return self._write(rows, since, mode="append")
+        how = {"mode": "append"} if replacing is None else {"mode": "overwrite", "predicate": replacing}
 
-    def replace(self, rows: Sequence[Mapping[str, Any]], where: str, *, since: int | None = None) -> bool:
-        """Replace the rows that match ``where`` in one commit; the new rows must match it too.
+        def attempt(table: DeltaTable) -> bool:
+            data = pa.Table.from_pylist([dict(row) for row in rows], schema=_schema(table))
+            return self._try_commit(lambda made: write_deltalake(table, data, commit_properties=made, **how))
 
-        ``since``, the return value and errors are those of ``append``.
-        """
-        return self._write(rows, since, mode="overwrite", predicate=where)
-
-    def exchange(self, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
-        """Replace all rows in one commit if their ``change_id`` is still ``since``; return False if it is not."""
-        table = DeltaTable(self.uri)
-        newest = table.to_pyarrow_table(columns=["change_id"], filesystem=self._store())
-        if set(newest["change_id"].to_pylist()) != {since} - {None}:
-            return False
-        return self._write_onto(table, rows, mode="overwrite")
+        return self._commit(attempt, since)
 
     def files(self, version: int | None = None) -> list[TableFile]:
         """Return the table's files, at a version or at the newest one. Driver memory: one entry per file."""
         return files_of(DeltaTable(self.uri, version=version))
 
-    def add_files(self, added: Sequence[TableFile], *, since: int | None = None) -> bool:
+    def add_files(self, added: Files, *, since: int | None = None, transaction: tuple[str, int] | None = None) -> bool:
         """Add files in one commit; with ``since``, only if that version is still the newest.
 
-        Without files, nothing is committed. Returns whether the files were added. Raises UserrepError if every attempt
-        was overtaken.
+        ``transaction`` is the name of the writer and the number of its transaction, recorded in the same commit.
+        Without files, or if the number is not above the writer's last one, nothing is committed. Returns False if
+        overtaken since ``since``. Raises UserrepError if every attempt was overtaken.
         """
-        if since is not None:
-            return self._swap(DeltaTable(self.uri, version=since), added, [])
-        for _ in range(_ATTEMPTS):
-            if self._swap(DeltaTable(self.uri), added, []):
+
+        def attempt(table: DeltaTable) -> bool:
+            last = table.transaction_version(transaction[0]) if transaction else None
+            if not added or (transaction and last is not None and last >= transaction[1]):
                 return True
-        raise self._too_busy()
+            return self._commit_files(table, added, [], *([Transaction(*transaction)] if transaction else []))
+
+        return self._commit(attempt, since)
 
     def reserve(self, counter: str, *, first: int) -> int:
         """Reserve the next number of a counter in the table's log, at least ``first``; no number is reserved twice."""
-        for _ in range(_ATTEMPTS):
-            table = DeltaTable(self.uri)
+        number = first
+
+        def attempt(table: DeltaTable) -> bool:
+            nonlocal number
             number = max(first, 1 + (table.transaction_version(counter) or 0))
-            if self._commit_onto(table, [], [], Transaction(counter, number)):
-                return number
-        raise self._too_busy()
+            return self._commit_files(table, [], [], Transaction(counter, number))
 
-    def add_transaction(self, added: Sequence[TableFile], transaction: tuple[str, int]) -> None:
-        """Add files in one commit that records a writer's transaction (name and number).
+        self._commit(attempt, point="reserve")
+        return number
 
-        Without files, or if the number is not above the writer's last one, nothing is committed.
-        """
-        writer, number = transaction
-        for _ in range(_ATTEMPTS):
-            table = DeltaTable(self.uri)
-            last = table.transaction_version(writer)
-            if not added or (last is not None and last >= number):
-                return
-            if self._commit_onto(table, added, [], Transaction(writer, number)):
-                return
-        raise self._too_busy()
-
-    def swap(self, added: Sequence[TableFile], replaces: Callable[[dict[str, Any]], bool], *, since: int) -> None:
+    def swap(self, added: Files, replaces: Callable[[dict[str, Any]], bool], *, since: int) -> None:
         """Replace all files of some partitions by files that are already written, in one commit.
 
         ``replaces`` is a predicate on partition values that selects the partitions to replace. ``since`` is the version
@@ -191,14 +178,14 @@ class DeltaFiles:
             If another commit has changed these partitions since that version, or if every attempt was overtaken.
         """
         before = {file.path for file in self.files(since) if replaces(file.values)}
-        for _ in range(_ATTEMPTS):
-            table = DeltaTable(self.uri)
+
+        def attempt(table: DeltaTable) -> bool:
             removed = [file for file in files_of(table) if replaces(file.values)]
             if {file.path for file in removed} != before:
                 raise changed_meanwhile(self.uri)
-            if self._swap(table, added, removed):
-                return
-        raise self._too_busy()
+            return not (added or removed) or self._commit_files(table, added, removed)
+
+        self._commit(attempt)
 
     def rewrite(self, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
         """Replace each old file by its new file, or by none, in one commit.
@@ -206,13 +193,18 @@ class DeltaFiles:
         Pairs whose old file another commit has already removed are skipped; the method then returns False. Raises
         UserrepError if every attempt was overtaken.
         """
-        for _ in range(_ATTEMPTS):
-            table = DeltaTable(self.uri)
+        num_skipped = 0
+
+        def attempt(table: DeltaTable) -> bool:
+            nonlocal num_skipped
             paths = {file.path for file in files_of(table)}
             current = [(old, new) for old, new in pairs if old.path in paths]
-            if self._swap(table, [new for _, new in current if new is not None], [old for old, _ in current]):
-                return len(current) == len(pairs)
-        raise self._too_busy()
+            num_skipped = len(pairs) - len(current)
+            added = [new for _, new in current if new is not None]
+            return not current or self._commit_files(table, added, [old for old, _ in current])
+
+        self._commit(attempt)
+        return not num_skipped
 
     def has_commit(self, mark: str) -> bool:
         """Return whether one of the newest 100 commits has a mark.
@@ -230,34 +222,27 @@ class DeltaFiles:
         commits = DeltaTable(self.uri).history(_RESTORE_SEARCH)
         return any(commit["operation"] == "RESTORE" and commit["timestamp"] >= since_ms for commit in commits)
 
-    def _swap(self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile]) -> bool:
-        """Commit files onto the loaded version of ``table``, if there are any; return False if overtaken."""
-        return not (added or removed) or self._commit_onto(table, added, removed)
-
-    def _write(self, rows: Sequence[Mapping[str, Any]], since: int | None, **how: Any) -> bool:
-        """Write rows onto version ``since``, or repeatedly onto the newest version; return False if overtaken."""
-        if since is not None:
-            return self._write_onto(DeltaTable(self.uri, version=since), rows, **how)
-        for _ in range(_ATTEMPTS):
-            if self._write_onto(DeltaTable(self.uri), rows, **how):
-                return True
-        raise self._too_busy()
-
-    def _write_onto(self, table: DeltaTable, rows: Sequence[Mapping[str, Any]], **how: Any) -> bool:
-        """Write rows onto the loaded version of ``table``; return False if overtaken."""
-        data = _as_arrow(table, rows)
-        return self._try_commit(lambda properties: write_deltalake(table, data, commit_properties=properties, **how))
-
-    def _commit_onto(
-        self, table: DeltaTable, added: Sequence[TableFile], removed: Sequence[TableFile], *transactions: Transaction
+    def _commit(
+        self, attempt: Callable[[DeltaTable], bool], since: int | None = None, *, point: str = "commit"
     ) -> bool:
-        """Commit files onto the loaded version of ``table``; return False if overtaken."""
+        """Attempt a commit onto version ``since``, or repeatedly onto the newest version; return False if overtaken.
+
+        ``point``: the failpoints before and after it. Raises UserrepError if every attempt was overtaken.
+        """
+        with around(f"{point}:{self._name}"):
+            if since is not None:
+                return attempt(DeltaTable(self.uri, version=since))
+            for _ in range(_ATTEMPTS):
+                if attempt(DeltaTable(self.uri)):
+                    return True
+            raise UserrepError(f"{self.uri}: other runs keep committing. Run the command again.")
+
+    def _commit_files(self, table: DeltaTable, added: Files, removed: Files, *transactions: Transaction) -> bool:
+        """Try to commit files onto the loaded version of ``table``; return False if overtaken."""
         actions: list[AddAction | RemoveAction] = [*adding(added), *removing(removed)]
         schema, keys = table.schema(), table.metadata().partition_columns
         return self._try_commit(
-            lambda properties: table.create_write_transaction(
-                actions, "append", schema, keys, commit_properties=properties
-            ),
+            lambda made: table.create_write_transaction(actions, "append", schema, keys, commit_properties=made),
             *transactions,
         )
 
@@ -272,9 +257,6 @@ class DeltaFiles:
         except CommitFailedError:  # overtaken, or committed with a lost response
             return self.has_commit(mark)
         return True
-
-    def _too_busy(self) -> UserrepError:
-        return UserrepError(f"{self.uri}: other runs keep committing. Run the command again.")
 
     def join_files(self, at_least: int) -> int:
         """Compact a table of ``at_least`` files; return the number of files before, or 0 if nothing was done."""
@@ -305,10 +287,6 @@ class DeltaFiles:
 def changed_meanwhile(table: str) -> UserrepError:
     """Return the error of a commit whose source rows another run has changed."""
     return UserrepError(f"{table}: another run has changed the same rows meanwhile. Run the command again.")
-
-
-def _as_arrow(table: DeltaTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=_schema(table))
 
 
 def _schema(table: DeltaTable) -> pa.Schema:

@@ -2,23 +2,23 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, Row
 from pyspark.sql.types import StructType
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.data_files import TableFile
-from userrep.store.delta_files import DeltaFiles
+from userrep.store.delta_files import DeltaFiles, Files, Rows
 from userrep.store.filesystem import folder_names
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.tables import Keys, Partition, Tables, committing, matches, root_path
+from userrep.store.tables import Keys, Partition, PartitionFilter, Session, Tables, matches, root_path
 from userrep.store.task_writes import write_files
 
 
@@ -28,15 +28,8 @@ class FileTables(Tables):
     Reads and commits of ledgers take milliseconds and need no Spark session.
     """
 
-    def __init__(
-        self,
-        spark: SparkSession | None,
-        root: str,
-        *,
-        start: Callable[[], SparkSession] | None = None,
-        expected: bool = False,
-    ) -> None:
-        super().__init__(spark, start=start, expected=expected)
+    def __init__(self, session: Session, root: str, *, expected: bool = False) -> None:
+        super().__init__(session, expected=expected)
         self._root = root_path(root)
 
     @property
@@ -96,11 +89,7 @@ class FileTables(Tables):
         return {key: _partition(partition_files) for key, partition_files in files.items()}
 
     def files(
-        self,
-        table: TableSchema,
-        keeps: Callable[[dict[str, Any]], bool] = lambda _: True,
-        *,
-        version: int | None = None,
+        self, table: TableSchema, keeps: PartitionFilter = lambda _: True, *, version: int | None = None
     ) -> list[TableFile]:
         """Return the files of the partitions for whose values ``keeps`` returns True.
 
@@ -127,28 +116,13 @@ class FileTables(Tables):
 
     # Small changes, from the driver
 
-    def add(
-        self,
-        table: TableSchema,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        replacing: str | None = None,
-        since: int | None = None,
-    ) -> bool:
+    def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         self.create(table)
-        with committing(table):
-            if replacing is None:
-                return self._delta(table).append(rows, since=since)
-            return self._delta(table).replace(rows, replacing, since=since)
+        return self._delta(table).add_rows(rows, replacing=replacing, since=since)
 
     def reserve(self, table: TableSchema, counter: str, *, first: int = 1) -> int:
         self.create(table)
-        with around(f"reserve:{table.name}"):
-            return self._delta(table).reserve(counter, first=first)
-
-    def _exchange(self, table: TableSchema, rows: Sequence[dict[str, Any]], since: str | None) -> bool:
-        with committing(table):
-            return self._delta(table).exchange(rows, since=since)
+        return self._delta(table).reserve(counter, first=first)
 
     # Large changes, by tasks
 
@@ -159,42 +133,27 @@ class FileTables(Tables):
         fields = [field for field in schema if field.name not in table.partition_by]
         return Target(self.uri(table), pa.schema(fields), table.partition_by, table.properties)
 
-    def commit(
-        self,
-        table: TableSchema,
-        written: Sequence[TableFile],
-        *,
-        replacing: Callable[[dict[str, Any]], bool],
-        since: int,
-    ) -> None:
+    def commit(self, table: TableSchema, written: Files, *, replacing: PartitionFilter, since: int) -> None:
         """Replace all files of some partitions by files that tasks have written, in one commit.
 
         ``replacing`` is a predicate on partition values. ``since`` is the table's version when the work began. Raises
         UserrepError if these partitions have changed since then.
         """
-        with committing(table):
-            self._delta(table).swap(written, replacing, since=since)
+        self._delta(table).swap(written, replacing, since=since)
 
-    def add_files(
-        self, table: TableSchema, written: Sequence[TableFile], *, transaction: tuple[str, int] | None = None
-    ) -> None:
+    def add_files(self, table: TableSchema, written: Files, *, transaction: tuple[str, int] | None = None) -> None:
         """Add files that tasks have written, in one commit. ``transaction`` is that of ``append``.
 
         Without files, nothing is committed.
         """
-        with committing(table):
-            if transaction is None:
-                self._delta(table).add_files(written)
-            else:
-                self._delta(table).add_transaction(written, transaction)
+        self._delta(table).add_files(written, transaction=transaction)
 
     def rewrite(self, table: TableSchema, pairs: Sequence[tuple[TableFile, TableFile | None]]) -> bool:
         """Replace each old file by its new file, or by none, in one commit.
 
         Files that another run has already removed are skipped; the method then returns False.
         """
-        with committing(table):
-            return self._delta(table).rewrite(pairs)
+        return self._delta(table).rewrite(pairs)
 
     def append(
         self,
@@ -204,20 +163,12 @@ class FileTables(Tables):
         transaction: tuple[str, int] | None = None,
         since: int | None = None,
     ) -> bool:
-        self.create(table)
-        with committing(table):
-            written = write_files(rows, self.target(table))
-            if transaction is None:
-                return self._delta(table).add_files(written, since=since)
-            self._delta(table).add_transaction(written, transaction)
-        return True
+        written = write_files(rows, self.target(table))
+        return self._delta(table).add_files(written, since=since, transaction=transaction)
 
     def replace(self, rows: DataFrame, table: TableSchema, keys: Keys, *, since: int | None = None) -> None:
-        self.create(table)
-        with committing(table):
-            since = self.version(table) if since is None else since
-            written = write_files(rows, self.target(table))
-            self._delta(table).swap(written, matches(keys), since=since)
+        since = self.version(table) if since is None else since
+        self.commit(table, write_files(rows, self.target(table)), replacing=matches(keys), since=since)
 
     def drop_partitions(self, table: TableSchema, keys: Keys) -> None:
         if self.exists(table):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pyspark.sql import Row
 
-from userrep.errors import AlreadyRunningError, UserrepError
+from userrep.errors import AlreadyRunningError
 from userrep.logs import this_run_id
 from userrep.store.filesystem import delete_file, exists, read_bytes, write_bytes
 from userrep.store.schemas import LEASES
@@ -32,7 +32,6 @@ from userrep.utc import utc_now
 
 HEARTBEAT = timedelta(seconds=10)
 EXPIRY = timedelta(seconds=60)  # time without a heartbeat after which a holder is considered dead
-_ATTEMPTS = 20  # to change the table of leases, each from its newest rows
 _own_lease_ids: set[object] = set()  # of this process
 _heartbeats: ContextVar[tuple["_Heartbeat", ...]] = ContextVar("heartbeats", default=())  # of the running code's leases
 
@@ -134,40 +133,40 @@ class _Heartbeat:
 
 def _acquire(tables: Tables, job: str) -> dict[str, object]:
     """Replace the row of the job, whose holder must be gone, by one of this process; return the new row."""
-    for _ in range(_ATTEMPTS):
-        rows = tables.ledger(LEASES)
-        before = next((row for row in rows if row.job == job), None)
-        if before is not None and before.ended_at is None:
-            _check_gone(tables, before)
-        lease = {
-            "job": job,
-            "lease_id": uuid.uuid4().hex,
-            "run_id": this_run_id(),
-            "host": socket.gethostname(),
-            "machine": _machine(),
-            "pid": os.getpid(),
-            "started_at": utc_now(),
-            "ended_at": None,
-        }
-        _own_lease_ids.add(lease["lease_id"])  # before the row is visible
-        others = [row.asDict() for row in rows if row.job != job]
-        if tables.exchange(LEASES, [*others, lease], since=max((row.change_id for row in rows), default=None)):
-            if before is not None:
-                _delete_quietly(_file(tables, before.asDict()))
-            return lease
-    raise UserrepError(f"{job}: other runs keep starting. Run the command again.")
+    lease = {
+        "job": job,
+        "lease_id": uuid.uuid4().hex,
+        "run_id": this_run_id(),
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "ended_at": None,
+    }
+    _own_lease_ids.add(lease["lease_id"])  # before the row is visible
+    before: list[Row] = []
+
+    def with_lease(rows: list[Row]) -> list[dict[str, object]]:
+        before[:] = [row for row in rows if row.job == job]
+        for holder in before:
+            if holder.ended_at is None:
+                _check_gone(tables, holder)
+        lease["started_at"] = utc_now()
+        return [row.asDict() for row in rows if row.job != job] + [lease]
+
+    tables.change(LEASES, with_lease)
+    for holder in before:
+        _delete_quietly(_file(tables, holder.asDict()))
+    return lease
 
 
 def _release(tables: Tables, lease: dict[str, object]) -> None:
-    for _ in range(_ATTEMPTS):
-        rows = tables.ledger(LEASES)
+    def released(rows: list[Row]) -> list[dict[str, object]] | None:
         if lease["lease_id"] not in {row.lease_id for row in rows}:
-            return
-        others = [row.asDict() for row in rows if row.lease_id != lease["lease_id"]]
-        ended = lease | {"ended_at": utc_now()}
-        if tables.exchange(LEASES, [*others, ended], since=max(row.change_id for row in rows)):
-            _delete_quietly(_file(tables, lease))
-            return
+            return None
+        return [row.asDict() | ({"ended_at": utc_now()} if row.lease_id == lease["lease_id"] else {}) for row in rows]
+
+    if tables.change(LEASES, released):
+        _delete_quietly(_file(tables, lease))
 
 
 def under_way(tables: Tables, *, but: str) -> dict[str, str]:

@@ -2,22 +2,22 @@
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, Row
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
-from userrep.store.delta_files import changed_meanwhile
+from userrep.store.delta_files import Rows, changed_meanwhile
 from userrep.store.filesystem import folder_names
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
-from userrep.store.tables import Keys, Partition, Tables, committing, root_path
+from userrep.store.tables import Keys, Partition, Session, Tables, root_path
 
 _ATTEMPTS = 20  # to create a table, or to reserve a number
 _NEWEST = 100  # commits that are searched for a mark
@@ -28,20 +28,14 @@ class SparkTables(Tables):
     """Tables in a schema of a catalog (Unity Catalog, a Hive metastore), or on DBFS, in a volume or on HDFS."""
 
     def __init__(
-        self,
-        spark: SparkSession | None,
-        *,
-        artifacts: str | None = None,
-        schema: str | None = None,
-        start: Callable[[], SparkSession] | None = None,
-        expected: bool = False,
+        self, session: Session, *, artifacts: str | None = None, schema: str | None = None, expected: bool = False
     ) -> None:
         """Open tables in a SQL ``schema`` (with its catalog) or, without one, below the root ``artifacts``.
 
         Without ``artifacts``, the folder is read from the tables' properties. A run that creates tables must pass it.
         """
         assert artifacts or schema
-        super().__init__(spark, start=start, expected=expected)
+        super().__init__(session, expected=expected)
         self._artifacts, self._schema = root_path(artifacts) if artifacts else None, schema
 
     @property
@@ -140,14 +134,7 @@ class SparkTables(Tables):
 
     # Small changes, from the driver
 
-    def add(
-        self,
-        table: TableSchema,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        replacing: str | None = None,
-        since: int | None = None,
-    ) -> bool:
+    def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         self.create(table)
         frame = self.spark.createDataFrame([dict(row) for row in rows], self.read(table).schema)
         return self._write(frame, table, where=replacing, since=since)
@@ -159,22 +146,6 @@ class SparkTables(Tables):
             if self._write_once(_writer(no_rows, table, None), table, counter, number):
                 return number
         raise UserrepError(f"{self.name(table)}: other runs keep committing. Run the command again.")
-
-    def _exchange(self, table: TableSchema, rows: Sequence[dict[str, Any]], since: str | None) -> bool:
-        name, before = self.name(table), "NULL" if since is None else f"'{since}'"
-        # Delta reads source and target at one version, and refuses the commit if another commit has overtaken it.
-        try:
-            result = self.spark.sql(
-                f"MERGE INTO {name} AS t "
-                f"USING (SELECT * FROM {{new}} WHERE (SELECT max(change_id) FROM {name}) <=> {before}) AS s ON false "
-                f"WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.change_id = {before} THEN DELETE",
-                new=self.spark.createDataFrame(rows, self.read(table).schema),
-            ).first()
-        except Exception as error:
-            if not _was_overtaken(error):
-                raise
-            return False
-        return bool(result and result.num_affected_rows)
 
     # Large changes, by tasks
 
@@ -243,7 +214,7 @@ class SparkTables(Tables):
         return not newest.where(F.col("userMetadata") == mark).isEmpty()
 
     def _commit(self, writer: DataFrameWriter, table: TableSchema) -> None:
-        with committing(table):
+        with around(f"commit:{table.name}"):
             if self._schema is None:
                 writer.save(self._path(table))
             else:

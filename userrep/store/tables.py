@@ -1,11 +1,9 @@
 """The interface of all table backends: ledgers, partitions, and changes in one atomic commit."""
 
 import re
-import uuid
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,13 +11,15 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.types import StructType
 
 from userrep.errors import UsageError, UserrepError, in_line
-from userrep.failpoints import around
+from userrep.store.delta_files import Rows
 from userrep.store.filesystem import absolute
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 
+Session = SparkSession | Callable[[], SparkSession] | None
 Keys = Sequence[Mapping[str, str | date | int]]  # partitions: each key has the values of some partition columns
+PartitionFilter = Callable[[dict[str, Any]], bool]  # a predicate on partition values
 RETENTION = timedelta(days=7)  # Delta's default: time for which older versions of a table can be read
-_ATTEMPTS = 20  # to change a ledger, each from its newest rows
+_ATTEMPTS = 50  # to change a ledger, each from its newest rows; of concurrent changes one succeeds in each round
 FORMAT_KEY, FORMAT = "userrep.format", 1  # incremented when the meaning of existing columns changes
 
 
@@ -38,26 +38,20 @@ class Tables(ABC):
     reads and commits itself, and ``SparkTables``, which leave everything to Spark. Both give bit-identical rows.
     """
 
-    def __init__(
-        self,
-        spark: SparkSession | None,
-        *,
-        start: Callable[[], SparkSession] | None = None,
-        expected: bool = False,
-    ) -> None:
-        """``start`` starts a session when one is first needed; without ``spark`` and ``start``, none may be needed.
+    def __init__(self, session: Session, *, expected: bool = False) -> None:
+        """``session``: a session, or a function that starts one when it is first needed, or None if none may be needed.
 
         With ``expected``, the first access raises UsageError if there are no tables at all.
         """
-        self._spark, self._start, self._expected = spark, start, expected
+        self._session, self._expected = session, expected
         self._known: set[str] = set()  # tables that exist with the layout of this release
 
     @property
     def spark(self) -> SparkSession:
-        if self._spark is None and self._start is not None:
-            self._spark = self._start()
-        assert self._spark is not None, "these tables were opened without a session"
-        return self._spark
+        if callable(self._session):
+            self._session = self._session()
+        assert self._session is not None, "these tables were opened without a session"
+        return self._session
 
     @property
     @abstractmethod
@@ -201,14 +195,7 @@ class Tables(ABC):
     # Small changes, from the driver
 
     @abstractmethod
-    def add(
-        self,
-        table: TableSchema,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        replacing: str | None = None,
-        since: int | None = None,
-    ) -> bool:
+    def add(self, table: TableSchema, rows: Rows, *, replacing: str | None = None, since: int | None = None) -> bool:
         """Add rows to a ledger in one commit. Times are UTC.
 
         ``replacing`` is a SQL condition on the rows to delete in the same commit; the new rows must match it too. With
@@ -217,18 +204,13 @@ class Tables(ABC):
         """
 
     def change(
-        self,
-        table: TableSchema,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        replacing: str,
-        only_if: Callable[[list[Row]], bool],
-        **equal: str,
+        self, table: TableSchema, changed: Callable[[list[Row]], Rows | None], *, replacing: str = "true", **equal: str
     ) -> bool:
-        """Replace rows of a ledger in one commit, if ``only_if`` is true for its rows that match ``equal``.
+        """Replace rows of a ledger in one commit by a function of them.
 
-        The check is repeated on the newest rows until no other commit comes in between. Returns whether the rows were
-        replaced.
+        ``changed`` returns the rows to write, given the ledger's rows that match ``equal``, or None to change nothing.
+        It is called again with the newest rows until no other commit comes in between. ``replacing`` is a SQL condition
+        on the rows to replace, by default all. Returns whether the rows were replaced.
 
         Raises
         ------
@@ -237,7 +219,8 @@ class Tables(ABC):
         """
         for _ in range(_ATTEMPTS):
             since = self.version(table)
-            if not only_if(self.ledger(table, **equal)):
+            rows = changed(self.ledger(table, **equal))
+            if rows is None:
                 return False
             if self.add(table, rows, replacing=replacing, since=since):
                 return True
@@ -249,21 +232,6 @@ class Tables(ABC):
 
         A killed run leaves a gap. Cost: one commit.
         """
-
-    def exchange(self, table: TableSchema, rows: Sequence[Mapping[str, Any]], *, since: str | None) -> bool:
-        """Replace all rows of a small table in one commit, unless it has changed (compare-and-swap).
-
-        ``table`` must have a column ``change_id``; this method sets it to a new id, the same in all rows. ``since``
-        is the id that ``rows`` are based on, or None for an empty table. Returns False and changes nothing if
-        it is no longer the newest.
-        """
-        self.create(table)
-        change_id = uuid.uuid4().hex
-        return self._exchange(table, [{**row, "change_id": change_id} for row in rows], since)
-
-    @abstractmethod
-    def _exchange(self, table: TableSchema, rows: Sequence[dict[str, Any]], since: str | None) -> bool:
-        """Replace all rows of an existing table if ``since`` is still its ``change_id``."""
 
     # Large changes, by tasks
 
@@ -328,12 +296,7 @@ class Tables(ABC):
         """
 
 
-def committing(table: TableSchema) -> AbstractContextManager[None]:
-    """Return a context with the failpoints before and after a commit to a table."""
-    return around(f"commit:{table.name}")
-
-
-def matches(keys: Keys) -> Callable[[dict[str, Any]], bool]:
+def matches(keys: Keys) -> PartitionFilter:
     """Return a predicate for partition values that match any of ``keys``; its cost is independent of their number."""
     values_by_names: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
     for key in keys:

@@ -66,14 +66,14 @@ def overtaken_by(
     change: Callable[[], object], monkeypatch: pytest.MonkeyPatch, kind: type[FileTables | SparkTables] = FileTables
 ) -> None:
     """Let another change be committed between the next change's look and its commit."""
-    real = kind.exchange
+    real = kind.add
 
-    def exchange(self: Tables, *args: Any, **more: Any) -> bool:
-        monkeypatch.setattr(kind, "exchange", real)
+    def add(self: Tables, *args: Any, **more: Any) -> bool:
+        monkeypatch.setattr(kind, "add", real)
         change()
-        return self.exchange(*args, **more)
+        return self.add(*args, **more)
 
-    monkeypatch.setattr(kind, "exchange", exchange)
+    monkeypatch.setattr(kind, "add", add)
 
 
 def test_a_promotion_that_another_change_overtakes_says_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +104,8 @@ def test_a_consumer_that_comes_in_between_is_heard_before_a_promotion(
 
 def test_a_change_that_never_gets_its_turn_ends(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     with_spaces(tables, A)
-    monkeypatch.setattr(FileTables, "exchange", lambda *_, **__: False)
-    with pytest.raises(UserrepError, match="another change of the registry came first"):
+    monkeypatch.setattr(FileTables, "add", lambda *_, **__: False)
+    with pytest.raises(UserrepError, match="registry: other runs keep committing"):
         consumers.register_consumer(tables, "ads", owner="team")
 
 
@@ -200,13 +200,12 @@ def test_tables_of_a_catalog_have_the_same_registry_by_way_of_spark(
 @pytest.mark.full
 def test_of_threads_that_commit_by_way_of_spark_at_once_exactly_one_wins(catalog: Tables) -> None:
     catalog.create(REGISTRY)
-    since = None
     for turn in range(3):
-        together, won = threading.Barrier(2), []
+        since, together, won = catalog.version(REGISTRY), threading.Barrier(2), []
 
-        def commit(name: str, since: str | None = since, together: Any = together, won: list[str] = won) -> None:
+        def commit(name: str, since: int = since, together: Any = together, won: list[str] = won) -> None:
             together.wait(timeout=60)
-            if catalog.exchange(REGISTRY, [{"kind": "consumer", "name": name}], since=since):
+            if catalog.add(REGISTRY, [{"kind": "consumer", "name": name}], replacing="true", since=since):
                 won.append(name)
 
         threads = [threading.Thread(target=commit, args=(f"{side}{turn}",)) for side in "ab"]
@@ -216,4 +215,3 @@ def test_of_threads_that_commit_by_way_of_spark_at_once_exactly_one_wins(catalog
             thread.join()
         (row,) = catalog.ledger(REGISTRY)
         assert [row["name"]] == won
-        since = row.change_id

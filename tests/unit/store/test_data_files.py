@@ -42,14 +42,14 @@ def files(tmp_path: Path) -> DeltaFiles:
 
 def test_files_are_listed_as_they_were_added_with_typed_values(files: DeltaFiles) -> None:
     before = int(time.time() * 1000)
-    files.add_transaction([FULL, BARE], ("writer", 1))
+    files.add_files([FULL, BARE], transaction=("writer", 1))
     found = sorted(files_of(DeltaTable(files.uri)), key=lambda file: -file.size)
     assert [file._replace(added_at=0) for file in found] == [FULL, BARE]
     assert all(before <= file.added_at <= time.time() * 1000 for file in found)
 
 
 def test_removed_files_are_no_longer_listed(files: DeltaFiles) -> None:
-    files.add_transaction([FULL, BARE], ("writer", 1))
+    files.add_files([FULL, BARE], transaction=("writer", 1))
     assert files.rewrite([(BARE, None)])
     assert [file.path for file in files.files()] == [FULL.path]
     assert [file.path for file in files.files(version=1)] == [FULL.path, BARE.path]
@@ -81,7 +81,7 @@ def test_files_of_a_table_without_partitions_have_no_values(tmp_path: Path) -> N
     table = DeltaFiles(str(tmp_path / "plain"))
     schema = TableSchema("plain", "one row per test", "name STRING")
     table.create(json.dumps(schema.fields().jsonValue()), (), {})
-    table.append([{"name": "a"}, {"name": "b"}])
+    table.add_rows([{"name": "a"}, {"name": "b"}])
     (file,) = table.files()
     assert (file.num_rows, file.values, file.buckets) == (2, {}, None)
     assert file.size == (tmp_path / "plain" / file.path).stat().st_size

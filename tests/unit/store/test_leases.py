@@ -199,8 +199,8 @@ def test_a_lease_is_given_back_when_the_job_fails(tables: Tables) -> None:
 
 
 def test_who_is_always_second_is_told_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FileTables, "exchange", lambda *_, **__: False)
-    with pytest.raises(UserrepError, match="daily: other runs keep starting"), held(tables, "daily"):
+    monkeypatch.setattr(FileTables, "add", lambda *_, **__: False)
+    with pytest.raises(UserrepError, match="leases: other runs keep committing"), held(tables, "daily"):
         pass
 
 

@@ -72,24 +72,31 @@ def test_tables_are_listed_by_the_beginning_of_their_names(tables: Tables) -> No
 # Compare and swap
 
 
-def test_an_exchange_replaces_all_rows_only_if_nothing_changed_since(tables: Tables) -> None:
-    assert not tables.exchange(SMALL, [{"name": "a"}], since="never")
-    assert tables.exchange(SMALL, [{"name": "a"}, {"name": "b"}], since=None)
-    (since,) = {row.change_id for row in tables.ledger(SMALL)}
-    assert not tables.exchange(SMALL, [{"name": "x"}], since=None)
-    assert tables.exchange(SMALL, [{"name": "c"}], since=since)
-    assert not tables.exchange(SMALL, [{"name": "x"}], since=since)
-    (row,) = tables.ledger(SMALL)
-    assert row.name == "c"
-    assert row.change_id != since
+def test_all_rows_are_replaced_only_if_nothing_changed_since(tables: Tables) -> None:
+    since = tables.version(SMALL)
+    assert tables.add(SMALL, [{"name": "a"}, {"name": "b"}], replacing="true", since=since)
+    assert not tables.add(SMALL, [{"name": "x"}], replacing="true", since=since)
+    since = tables.version(SMALL)
+    assert tables.add(SMALL, [{"name": "c"}], replacing="true", since=since)
+    assert not tables.add(SMALL, [{"name": "x"}], replacing="true", since=since)
+    assert [row.name for row in tables.ledger(SMALL)] == ["c"]
 
 
-def test_exactly_one_of_many_concurrent_exchanges_succeeds(tables: Tables) -> None:
+def test_exactly_one_of_many_concurrent_changes_succeeds(tables: Tables) -> None:
     tables.create(SMALL)
     with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda name: tables.exchange(SMALL, [{"name": name}], since=None), "abcd"))
+        done = list(pool.map(lambda name: tables.add(SMALL, [{"name": name}], replacing="true", since=0), "abcd"))
     assert done.count(True) == 1
     assert [row.name for row in tables.ledger(SMALL)] == ["abcd"[done.index(True)]]
+
+
+def test_concurrent_changes_of_all_rows_are_made_one_after_the_other(tables: Tables) -> None:
+    def add_one(name: str) -> bool:
+        return tables.change(SMALL, lambda rows: [*(row.asDict() for row in rows), {"name": name}])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(add_one, "abcd"))
+    assert sorted(row.name for row in tables.ledger(SMALL)) == list("abcd")
 
 
 # Files that tasks have written

@@ -165,7 +165,7 @@ def _drop_features(tables: Tables, config: Config) -> int:
 
 
 def _removed(rows: Sequence[Row], current_rows: Sequence[Row]) -> list[dict[str, Any]] | None:
-    """Return no rows to write in the place of ``rows``, or None if one of these has changed."""
+    """Return no rows to write instead of ``rows``, or None if one of these has changed."""
     return [] if all(row in current_rows for row in rows) else None
 
 

@@ -1,23 +1,61 @@
 """The reference page on tables: grain, key, columns and writers, from userrep/store/schemas.py."""
 
-import re
-
 from deploy.reference.markdown import MADE, linked, table
 from userrep.features.spec import FeatureSpec
 from userrep.store import schemas
-from userrep.store.data_dictionary import FEATURES, IN_TABLE, KEYS_AND_WRITERS, MEANINGS
+from userrep.store.data_dictionary import column_meaning
 from userrep.store.schemas import TableSchema
 
 _BEGIN = """
 Delta tables below `root/tables`, or in `catalog.schema`. Times are UTC. Ledgers are small and say which rows of the
 large tables count; so read those by way of userrep (`read_features`, `join_embeddings`, `userrep export`). Rows are
 written by the jobs named; `pipeline` runs those of the batch, `forget` takes rows out of all tables, and
-`maintain_tables` removes files that nothing needs.
+`maintain_tables` removes files that nothing needs. `DESCRIBE` shows the meanings of columns too.
 """
 _FEATURES_SPEC = FeatureSpec(
     windows_days=[7, 30, 180], history_days=360, modalities={"behaviour": 80}, onboarding=True, registered_at=True,
     attributes=["country"], context=["device"],
 )  # fmt: skip
+
+_TILES = "`build_activity_tiles`"
+_VECTORS = "`train_item_vectors`"
+_FEATURES = "`build_user_features`, `daily`"
+_SUMS = "`daily`"
+_STREAM_READY = "`daily`, if the configuration has a section `stream`"
+_SNAPSHOTS = "`embed_users`, `daily`, `backfill`"
+
+# Key columns of each table, and the commands or jobs that add rows. `pipeline` runs the batch jobs; `forget` deletes
+# rows from all tables.
+KEYS_AND_WRITERS: dict[str, tuple[tuple[str, ...], str]] = {
+    "source_files": (("path", "mapping", "event_date"), "each command that reads the log"),
+    "source_schemas": (("source", "seen_at"), "each command that reads the log"),
+    "user_item_days": (("event_date", "revision", "user_id", "item_id", "event_type"), _TILES),
+    "tile_days": (("event_date", "revision"), _TILES),
+    "rejected_events": ((), f"{_TILES}, `stream`"),
+    "item_index": (("lineage_id", "item_id"), _VECTORS),
+    "item_vectors": (("lineage_id", "valid_from", "modality", "item_id"), _VECTORS),
+    "item_vector_versions": (("lineage_id", "valid_from"), _VECTORS),
+    "user_profiles": (("content_hash", "user_id"), _FEATURES),
+    "user_window_sums": (("lineage_id", "generation", "user_id"), _SUMS),
+    "sum_generations": (("lineage_id", "generation"), _SUMS),
+    "user_openings": (("lineage_id", "as_of", "user_id"), _STREAM_READY),
+    "openings": (("lineage_id", "as_of"), _STREAM_READY),
+    "feature_sets": (("lineage_id", "as_of"), _FEATURES),
+    "training_rows": (("space_id", "split", "shard", "row_key"), "`train_autoencoder`"),
+    "registry": (("kind", "name"), "`train_autoencoder`, `publish_snapshot`, `spaces`, `consumers`"),
+    "user_embeddings": (("space_id", "as_of", "revision", "user_id"), _SNAPSHOTS),
+    "snapshots": (("snapshot_id",), f"{_SNAPSHOTS}; `publish_snapshot` sets the state"),
+    "embedding_updates": (("space_id", "as_of", "user_id", "query_id", "batch_id"), "`stream`"),
+    "training_sets": (("training_set_id",), "`create_training_set` (docs/joins.md)"),
+    "job_runs": (("run_id", "stage", "started_at"), "every stage"),
+    "consumer_results": (("space_id", "inputs_hash", "input"), "`train_return_propensity`"),
+    "space_metrics": (("evaluation_id", "task", "metric", "representation"), "`evaluate`"),
+    "snapshot_drift": (("snapshot_id", "metric", "part"), "`monitor_drift`, `daily`"),
+    "tombstones": (("user_hash",), "`forget`"),
+    "leases": (("job",), "each command or job that changes tables"),
+    "erasures": (("request_id", "recorded_at"), "`forget`"),
+    "exports": (("path", "exported_at"), "`export`"),
+}
 
 
 def tables_page() -> list[str]:
@@ -39,17 +77,12 @@ def tables_page() -> list[str]:
     return lines
 
 
-def column_meaning(table_name: str, column: str) -> str:
+def explained(table_name: str, column: str) -> str:
     """Return the meaning of a column. Raises ValueError if it is not in the data dictionary."""
-    if (table_name, column) in IN_TABLE:
-        return IN_TABLE[table_name, column]
-    if table_name.startswith(schemas.USER_FEATURES):
-        meanings = [text for pattern, text in FEATURES.items() if re.fullmatch(pattern, column)]
-        if meanings:
-            return meanings[0]
-    if column not in MEANINGS:
+    text = column_meaning(table_name, column)
+    if text is None:
         raise ValueError(f"{table_name}.{column}: say in userrep/store/data_dictionary.py what it means.")
-    return MEANINGS[column]
+    return text
 
 
 def _section(schema: TableSchema, keys: tuple[str, ...], writers: str, heading: str) -> list[str]:
@@ -62,7 +95,7 @@ def _section(schema: TableSchema, keys: tuple[str, ...], writers: str, heading: 
         facts.append("Files are sorted by `user_bucket`.")
     facts.append(f"Written by {linked(writers)}.")
     rows = [
-        [f"`{field.name}`", field.dataType.simpleString(), column_meaning(schema.name, field.name)]
+        [f"`{field.name}`", field.dataType.simpleString(), explained(schema.name, field.name)]
         for field in schema.fields()
     ]
     head = ["column", "type", "meaning"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from userrep.errors import UsageError, UserrepError
+from userrep.store.data_dictionary import described
 from userrep.store.schemas import REGISTRY, TableSchema
 from userrep.store.tables import Tables
 
@@ -73,6 +74,14 @@ class Conformance:
             tables.check_any()
         tables.create(REGISTRY)
         tables.check_any()
+
+    def test_a_table_has_the_meanings_of_its_columns_as_comments(self, tables: Tables) -> None:
+        tables.create(REGISTRY)
+        assert tables.fields(REGISTRY) == tables.read(REGISTRY).schema == described(REGISTRY)
+        comments = {
+            row.col_name: row.comment for row in tables.spark.sql(f"DESCRIBE {tables.name(REGISTRY)}").collect()
+        }
+        assert comments["content_hash"] == "content hash of the space's artifact"
 
     def test_rows_replace_those_that_match_in_one_commit(self, tables: Tables) -> None:
         tables.add(LEDGER, ROWS)

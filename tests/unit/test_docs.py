@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from deploy.build_reference import pages
 from deploy.reference.configuration import meaning
 from deploy.reference.markdown import PAGES
-from deploy.reference.tables import column_meaning
+from deploy.reference.tables import explained
 from tests.support.builders import config_of
 from tests.support.command_line import configuration_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
@@ -50,7 +50,7 @@ def test_a_key_or_column_that_nobody_explains_has_no_place_in_the_reference() ->
     with pytest.raises(ValueError, match=r"Unexplained\.key: say below it what it means, in a docstring"):
         meaning(Unexplained, "key")
     with pytest.raises(ValueError, match=r"job_runs\.mood: say in userrep/store/data_dictionary\.py what it means"):
-        column_meaning("job_runs", "mood")
+        explained("job_runs", "mood")
 
 
 def test_the_page_on_drift_lists_every_metric_with_its_limit_and_meaning() -> None:

@@ -1,7 +1,13 @@
-"""Data dictionary: meanings of columns, keys and writers of all tables, published in docs/reference/tables.md.
+"""Data dictionary: the meanings of all columns, which tables store as comments and docs/reference/tables.md lists.
 
 A column name has the same meaning in all tables, except where ``IN_TABLE`` overrides it.
 """
+
+import re
+
+from pyspark.sql.types import StructField, StructType
+
+from userrep.store.schemas import ALL, USER_FEATURES, TableSchema
 
 MEANINGS = {
     "ahead_by": "lead of the embedding over this representation; null for the embedding itself",
@@ -164,46 +170,6 @@ IN_TABLE = {
     ("registry", "snapshot_ids"): "snapshots of that training set",
 }
 
-_TILES = "`build_activity_tiles`"
-_VECTORS = "`train_item_vectors`"
-_FEATURES = "`build_user_features`, `daily`"
-_SUMS = "`daily`"
-_STREAM_READY = "`daily`, if the configuration has a section `stream`"
-_SNAPSHOTS = "`embed_users`, `daily`, `backfill`"
-
-# Key columns of each table, and the commands or jobs that add rows. `pipeline` runs the batch jobs; `forget` deletes
-# rows from all tables.
-KEYS_AND_WRITERS: dict[str, tuple[tuple[str, ...], str]] = {
-    "source_files": (("path", "mapping", "event_date"), "each command that reads the log"),
-    "source_schemas": (("source", "seen_at"), "each command that reads the log"),
-    "user_item_days": (("event_date", "revision", "user_id", "item_id", "event_type"), _TILES),
-    "tile_days": (("event_date", "revision"), _TILES),
-    "rejected_events": ((), f"{_TILES}, `stream`"),
-    "item_index": (("lineage_id", "item_id"), _VECTORS),
-    "item_vectors": (("lineage_id", "valid_from", "modality", "item_id"), _VECTORS),
-    "item_vector_versions": (("lineage_id", "valid_from"), _VECTORS),
-    "user_profiles": (("content_hash", "user_id"), _FEATURES),
-    "user_window_sums": (("lineage_id", "generation", "user_id"), _SUMS),
-    "sum_generations": (("lineage_id", "generation"), _SUMS),
-    "user_openings": (("lineage_id", "as_of", "user_id"), _STREAM_READY),
-    "openings": (("lineage_id", "as_of"), _STREAM_READY),
-    "feature_sets": (("lineage_id", "as_of"), _FEATURES),
-    "training_rows": (("space_id", "split", "shard", "row_key"), "`train_autoencoder`"),
-    "registry": (("kind", "name"), "`train_autoencoder`, `publish_snapshot`, `spaces`, `consumers`"),
-    "user_embeddings": (("space_id", "as_of", "revision", "user_id"), _SNAPSHOTS),
-    "snapshots": (("snapshot_id",), f"{_SNAPSHOTS}; `publish_snapshot` sets the state"),
-    "embedding_updates": (("space_id", "as_of", "user_id", "query_id", "batch_id"), "`stream`"),
-    "training_sets": (("training_set_id",), "`create_training_set` (docs/joins.md)"),
-    "job_runs": (("run_id", "stage", "started_at"), "every stage"),
-    "consumer_results": (("space_id", "inputs_hash", "input"), "`train_return_propensity`"),
-    "space_metrics": (("evaluation_id", "task", "metric", "representation"), "`evaluate`"),
-    "snapshot_drift": (("snapshot_id", "metric", "part"), "`monitor_drift`, `daily`"),
-    "tombstones": (("user_hash",), "`forget`"),
-    "leases": (("job",), "each command or job that changes tables"),
-    "erasures": (("request_id", "recorded_at"), "`forget`"),
-    "exports": (("path", "exported_at"), "`export`"),
-}
-
 # Columns of user_features_LINEAGE by pattern, because their names depend on the configuration.
 FEATURES = {
     r"pooled": "vectors of all pooled blocks, in the order of their flags, float32 little-endian",
@@ -221,3 +187,24 @@ FEATURES = {
     r"attribute_\w+": "value of a column of `users.attributes`; null if unknown",
     r"is_exact": "whether float64 represents the user's sums exactly",
 }
+
+
+def column_meaning(table: str, column: str) -> str | None:
+    """Return the meaning of a column, or None if the data dictionary does not have it."""
+    if (table, column) in IN_TABLE:
+        return IN_TABLE[table, column]
+    if table.startswith(USER_FEATURES):
+        meanings = [meaning for pattern, meaning in FEATURES.items() if re.fullmatch(pattern, column)]
+        return meanings[0] if meanings else MEANINGS.get(column)
+    return MEANINGS.get(column) if any(table == known.name for known in ALL) else None
+
+
+def described(table: TableSchema) -> StructType:
+    """Return the Spark schema of a table, with the meanings of its columns as comments, which DESCRIBE shows."""
+    meanings = {field.name: column_meaning(table.name, field.name) for field in table.fields()}
+    return StructType(
+        [
+            StructField(f.name, f.dataType, metadata={"comment": meanings[f.name]} if meanings[f.name] else None)
+            for f in table.fields()
+        ]
+    )

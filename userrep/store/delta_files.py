@@ -290,7 +290,8 @@ def changed_meanwhile(table: str) -> UserrepError:
 
 
 def _schema(table: DeltaTable) -> pa.Schema:
-    return pa.schema(table.schema().to_arrow())
+    """Return a table's Arrow schema, without the comments on columns."""
+    return pa.schema([field.remove_metadata() for field in pa.schema(table.schema().to_arrow())])
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

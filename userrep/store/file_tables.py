@@ -1,6 +1,5 @@
 """Tables below a root whose files tasks write with pyarrow and the driver commits with delta-rs, without Spark."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from pyspark.sql.types import StructType
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
+from userrep.store.data_dictionary import described
 from userrep.store.data_files import TableFile
 from userrep.store.delta_files import DeltaFiles, Files, Rows
 from userrep.store.filesystem import folder_names
@@ -57,7 +57,7 @@ class FileTables(Tables):
         return self._delta(table).exists()
 
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
-        self._delta(table).create(json.dumps(table.fields().jsonValue()), table.partition_by, properties)
+        self._delta(table).create(described(table).json(), table.partition_by, properties)
 
     def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]]:
         return self._delta(table).layout()

@@ -9,10 +9,11 @@ from typing import Any
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, DataFrameWriter, Row
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import StructField, StructType
 
 from userrep.errors import UserrepError
 from userrep.failpoints import around
+from userrep.store.data_dictionary import described
 from userrep.store.delta_files import Rows, changed_meanwhile
 from userrep.store.filesystem import folder_names
 from userrep.store.schemas import TableSchema
@@ -76,9 +77,10 @@ class SparkTables(Tables):
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
         if self._schema is not None and not self.spark.catalog.databaseExists(self._schema):
             self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
-        properties = {**properties, _ARTIFACTS_KEY: self.artifacts_root.replace("'", r"\'")}
-        settings = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
-        create = f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({table.columns}) USING delta {partitions}"
+        properties = {**properties, _ARTIFACTS_KEY: self.artifacts_root}
+        settings = ", ".join(f"'{key}' = {_literal(value)}" for key, value in properties.items())
+        columns = ", ".join(map(_column_ddl, described(table)))
+        create = f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({columns}) USING delta {partitions}"
         for attempt in range(_ATTEMPTS):
             try:
                 self.spark.sql(f"{create} TBLPROPERTIES ({settings})")
@@ -258,6 +260,15 @@ def _was_overtaken(error: Exception) -> bool:
     Delta's Python exceptions have no common base class, and do not exist under Spark Connect.
     """
     return "[DELTA_CONCURRENT_" in str(error)
+
+
+def _column_ddl(field: StructField) -> str:
+    comment = f" COMMENT {_literal(field.metadata['comment'])}" if field.metadata else ""
+    return f"`{field.name}` {field.dataType.simpleString()}{comment}"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", r"\'") + "'"
 
 
 def _writer(rows: DataFrame, table: TableSchema, where: str | None) -> DataFrameWriter:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from deploy.reference.tables import KEYS_AND_WRITERS
 from userrep.cli import main as cli
 from userrep.features.spec import FeatureSpec
 from userrep.store import schemas
-from userrep.store.data_dictionary import FEATURES, IN_TABLE, KEYS_AND_WRITERS, MEANINGS
+from userrep.store.data_dictionary import FEATURES, IN_TABLE, MEANINGS, described
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.fast
 
@@ -51,3 +53,29 @@ def test_every_feature_is_described_by_one_pattern_and_every_pattern_describes_o
     found = {name: [pattern for pattern in FEATURES if re.fullmatch(pattern, name)] for name in names}
     assert {name: patterns for name, patterns in found.items() if len(patterns) != 1} == {}
     assert {pattern for patterns in found.values() for pattern in patterns} == FEATURES.keys()
+
+
+def test_tables_store_the_meanings_of_their_columns_as_comments(tmp_path: Path) -> None:
+    features = schemas.user_features("l1", SPEC.ddl())
+    for table in (schemas.SNAPSHOTS, schemas.USER_EMBEDDINGS, features):
+        assert all(field.metadata["comment"] for field in described(table))
+        tables = FileTables(None, str(tmp_path))
+        tables.create(table)
+        assert tables.fields(table) == described(table)
+    by_name = {field.name: field.metadata["comment"] for field in tables.fields(schemas.SNAPSHOTS)}
+    assert by_name["state"] == "`staged`, `published`, `refused` or `expired`"
+    assert by_name["as_of"] == "as-of date; only events before its 00:00 UTC are included"
+
+
+def test_comments_survive_writes_and_stay_out_of_files(tmp_path: Path) -> None:
+    tables, table = FileTables(None, str(tmp_path)), schemas.TOMBSTONES
+    tables.add(table, [{"key_id": "a"}])
+    tables.add(table, [{"key_id": "a"}], replacing="key_id = 'a'")
+    assert tables.change(table, lambda rows: [row.asDict() for row in rows])
+    assert tables.fields(table) == described(table)
+    assert all(not field.metadata for field in tables.target(table).schema)
+
+
+def test_a_table_of_another_program_has_no_comments() -> None:
+    other = schemas.TableSchema("other", "one row per test", "user_id STRING")
+    assert described(other) == other.fields()

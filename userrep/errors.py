@@ -34,33 +34,17 @@ def in_one_line(error: BaseException) -> str:
 
 
 def cause_outside(error: BaseException) -> str | None:
-    """Return a message for an error caused by the environment (a full disk, refused access), or None."""
-    return of_full_disk(error) or refused_by_store(error)
+    """Return a message for an error caused by the environment, however it is wrapped, or None.
 
-
-def of_full_disk(error: BaseException | None) -> str | None:
-    """Return a message for an error caused by a full disk, however it is wrapped, or None for any other error."""
-    while error is not None:
-        if match := re.search("No space left on device|Disk quota exceeded", str(error)):
-            return (
-                f"a disk is full ({match[0]}): the disk of the root, of --out, or of Spark's temporary files "
-                "(spark.local.dir). What was committed stays. Make room, then run the same command again."
-            )
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return None
-
-
-def refused_by_store(error: BaseException) -> str | None:
-    """Return a message if an object store refused the credentials anywhere in the chain of an exception, else None.
-
-    An outer exception may report it as something else, such as a file that is not readable.
+    The causes are a full disk, and an object store that refuses the credentials. The latter is often reported as
+    something else, such as a file that is not readable.
     """
-    texts: list[str] = []
-    link: BaseException | None = error
-    while link is not None:
-        texts.append(str(link))
-        link = link.__cause__ or link.__context__
-    text = "\n".join(texts)
+    if match := re.search("No space left on device|Disk quota exceeded", _texts(error, handled=False)):
+        return (
+            f"a disk is full ({match[0]}): the disk of the root, of --out, or of Spark's temporary files "
+            "(spark.local.dir). What was committed stays. Make room, then run the same command again."
+        )
+    text = _texts(error, handled=True)
     codes = _REFUSED.findall(text)
     if not codes:
         return None
@@ -70,6 +54,16 @@ def refused_by_store(error: BaseException) -> str | None:
         f"the object store refuses access{f' to {path[0][:200]}' if path else ''} ({code}): the credentials have "
         "expired or lack permission. Renew them, and run the command again; what was committed stays."
     )
+
+
+def _texts(error: BaseException | None, *, handled: bool) -> str:
+    """Return the messages of an exception and of those that led to it; ``handled``: including handled ones."""
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        is_hidden = error.__suppress_context__ and not handled
+        error = error.__cause__ or (None if is_hidden else error.__context__)
+    return "\n".join(texts)
 
 
 def explain(error: Exception) -> tuple[int, list[str]]:

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 
-from userrep import errors
 from userrep.errors import UsageError, UserrepError, cause_outside, in_line, in_one_line
 
 pytestmark = pytest.mark.fast
@@ -82,9 +81,9 @@ def test_a_full_disk_is_found_however_deep_the_error_is_wrapped(message: str, ca
 def test_an_error_that_was_handled_on_purpose_is_no_cause() -> None:
     full, raised = OSError("No space left on device"), UsageError("root: no such folder.")
     raised.__context__, raised.__suppress_context__ = full, True
-    assert errors.of_full_disk(raised) is None
+    assert cause_outside(raised) is None
     raised.__suppress_context__ = False
-    assert errors.of_full_disk(raised) is not None
+    assert cause_outside(raised) is not None
 
 
 @pytest.mark.parametrize(

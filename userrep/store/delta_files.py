@@ -61,14 +61,16 @@ class DeltaFiles:
                 raise_if_key_not_exists=False,  # the properties include Parquet settings
             )
 
-    def layout(self) -> tuple[list[str], dict[str, str | None]]:
-        """Return the names of the columns, and the properties.
+    def layout(self) -> tuple[list[str], dict[str, str | None]] | None:
+        """Return the names of the columns, and the properties; None if the table does not exist.
 
         Raises
         ------
         UserrepError
             If the table cannot be read: its log is damaged, or it uses a Delta feature that delta-rs does not support.
         """
+        if not self.exists():
+            return None
         try:
             table = DeltaTable(self.uri)
         except DeltaError as error:

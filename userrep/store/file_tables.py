@@ -53,13 +53,10 @@ class FileTables(Tables):
     def check_before_spark(self) -> None:
         self.check_any()
 
-    def _is_there(self, table: TableSchema) -> bool:
-        return self._delta(table).exists()
-
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         self._delta(table).create(described(table).json(), table.partition_by, properties)
 
-    def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]]:
+    def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
         return self._delta(table).layout()
 
     def _delta(self, table: TableSchema) -> DeltaFiles:

@@ -22,7 +22,7 @@ from userrep.failpoints import around
 _READ_ATTEMPTS = 5
 _NOT_RETRIED = "INTERNAL_FAILURE during GetObject"  # pyarrow's error for a failed S3 read that it does not retry itself
 _SMALL = 1 << 16  # bytes up to which a remote file is fetched in one request instead of many small reads
-PARTIAL = "."  # prefix of the names of incomplete files and folders
+PARTIAL = "."  # prefix of the names of incomplete files and folders: PARTIAL, name, "-" and a random id
 
 
 def artifacts_root(config: Config) -> str:
@@ -114,11 +114,6 @@ def _with_retries(read: Callable[[], bytes]) -> bytes:
     raise AssertionError
 
 
-def staged_name(name: str) -> str:
-    """Return the prefix of the temporary names under which ``write_bytes`` writes a file before renaming it."""
-    return f"{PARTIAL}{name}-"
-
-
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file atomically: under a temporary name, synced, then renamed. Readers never see a partial file."""
     files, path = file_system(uri)
@@ -128,7 +123,7 @@ def write_bytes(uri: str, content: bytes) -> None:
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    staged = target.with_name(f"{staged_name(target.name)}{uuid.uuid4().hex}")
+    staged = target.with_name(f"{PARTIAL}{target.name}-{uuid.uuid4().hex}")
     _write_new(staged, content)
     with around(f"file:{target.name}"):
         os.replace(staged, target)

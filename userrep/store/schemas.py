@@ -10,6 +10,8 @@ PROPERTIES = {  # of all tables
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingNumIndexedCols": "0",
 }
+# For values that hardly repeat, in tables that daily runs write and read: speed over size.
+_SPEED_OVER_SIZE = (("parquet.enable.dictionary", "false"), ("parquet.compression", "lz4_raw"))
 _TYPES = {
     kind.simpleString().upper(): kind
     for kind in (
@@ -136,11 +138,7 @@ USER_WINDOW_SUMS = TableSchema(
     """lineage_id STRING, generation INT, user_slice STRING, user_bucket INT, user_id STRING, sums BINARY,
     active_at ARRAY<BIGINT>, num_by_context MAP<STRING,BIGINT>""",
     ("lineage_id", "generation", "user_slice"),
-    (
-        ("parquet.block.size", str(2**23)),
-        ("parquet.enable.dictionary", "false"),
-        ("parquet.compression", "lz4_raw"),  # rewritten by every daily run: speed over size
-    ),
+    (("parquet.block.size", str(2**23)), *_SPEED_OVER_SIZE),
 )
 
 SUM_GENERATIONS = TableSchema(
@@ -161,8 +159,7 @@ USER_OPENINGS = TableSchema(
     (
         ("delta.dataSkippingStatsColumns", "user_bucket"),
         ("parquet.block.size", str(2**18)),  # about 50 rows, because a stream reads single users
-        ("parquet.enable.dictionary", "false"),
-        ("parquet.compression", "lz4_raw"),
+        *_SPEED_OVER_SIZE,
     ),
 )
 
@@ -189,8 +186,7 @@ TRAINING_ROWS = TableSchema(
     (
         ("parquet.block.size", str(2**23)),
         ("parquet.page.size", str(2**17)),  # small, because a reader of many shards holds one page of each
-        ("parquet.enable.dictionary", "false"),
-        ("parquet.compression", "lz4_raw"),  # read in every epoch: speed over size
+        *_SPEED_OVER_SIZE,
     ),
 )
 
@@ -212,8 +208,7 @@ USER_EMBEDDINGS = TableSchema(
     (
         ("delta.dataSkippingStatsColumns", "user_bucket"),  # joins read only the files of their users
         ("parquet.block.size", str(2**24)),
-        ("parquet.enable.dictionary", "false"),  # neither ids nor components repeat
-        ("parquet.compression", "lz4_raw"),  # float vectors hardly compress: speed over size
+        *_SPEED_OVER_SIZE,
     ),
 )
 
@@ -299,14 +294,7 @@ SPACE_METRICS = TableSchema(
     evaluated_at TIMESTAMP""",
 )
 
-ALL = (
-    SOURCE_FILES, SOURCE_SCHEMAS, USER_ITEM_DAYS, TILE_DAYS, REJECTED_EVENTS, ITEM_INDEX, ITEM_VECTORS,
-    ITEM_VECTOR_VERSIONS, USER_PROFILES, USER_WINDOW_SUMS, SUM_GENERATIONS, USER_OPENINGS, OPENINGS, FEATURE_SETS,
-    TRAINING_ROWS, REGISTRY, USER_EMBEDDINGS, SNAPSHOTS, EMBEDDING_UPDATES, TRAINING_SETS, LEASES, JOB_RUNS,
-    CONSUMER_RESULTS, SPACE_METRICS, SNAPSHOT_DRIFT, TOMBSTONES, ERASURES, EXPORTS,
-)  # fmt: skip
-
-
+ALL = tuple(table for table in list(vars().values()) if isinstance(table, TableSchema))
 USER_FEATURES = "user_features_"  # prefix of the names of the feature tables, one per lineage
 
 
@@ -319,7 +307,6 @@ def user_features(lineage_id: str, columns: str) -> TableSchema:
         ("as_of",),
         (
             ("parquet.block.size", str(2**23)),  # a task that builds many dates holds one row group of each
-            ("parquet.enable.dictionary", "false"),  # values hardly repeat: half the write time at the same size
-            ("parquet.compression", "lz4_raw"),  # written and read by every daily run: speed over size
+            *_SPEED_OVER_SIZE,
         ),
     )

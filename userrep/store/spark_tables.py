@@ -68,11 +68,6 @@ class SparkTables(Tables):
     def check_before_spark(self) -> None:
         pass
 
-    def _is_there(self, table: TableSchema) -> bool:
-        if self._schema is None:
-            return bool(DeltaTable.isDeltaTable(self.spark, self._path(table)))
-        return bool(self.spark.catalog.tableExists(self.name(table)))
-
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         partitions = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
         if self._schema is not None and not self.spark.catalog.databaseExists(self._schema):
@@ -90,7 +85,13 @@ class SparkTables(Tables):
                     raise
                 time.sleep(0.5)
 
-    def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]]:
+    def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
+        if self._schema is None:
+            is_there = DeltaTable.isDeltaTable(self.spark, self._path(table))
+        else:
+            is_there = self.spark.catalog.tableExists(self.name(table))
+        if not is_there:
+            return None
         return self.fields(table).names, {row.key: row.value for row in self._properties(self.name(table))}
 
     def _properties(self, name: str) -> list[Row]:

@@ -107,25 +107,23 @@ class Tables(ABC):
         """
         if table.name in self._known:
             return True
-        if self._is_there(table):
-            self._check_layout(table)
+        layout = self._layout(table)
+        if layout is not None:
+            self._check_layout(table, *layout)
             self._known.add(table.name)
-            return True
-        if self._expected:
+        elif self._expected:
             self.check_any()
-        return False
+        return layout is not None
 
     def create(self, table: TableSchema) -> None:
         """Create the table unless it exists. Raises the errors of ``exists``."""
         if self.exists(table):
             return
         self._create(table, PROPERTIES | {FORMAT_KEY: str(FORMAT)} | dict(table.properties))
-        self._check_layout(table)
-        self._known.add(table.name)
+        self.exists(table)
 
-    def _check_layout(self, table: TableSchema) -> None:
+    def _check_layout(self, table: TableSchema, columns: Sequence[str], properties: Mapping[str, str | None]) -> None:
         """Raise UsageError if the table has another format or other columns."""
-        columns, properties = self._layout(table)
         if (table_format := properties.get(FORMAT_KEY) or "none") != str(FORMAT):
             raise UsageError(
                 f"table {self.name(table)} has format {in_line(table_format)}, but this release reads format {FORMAT}. "
@@ -139,15 +137,12 @@ class Tables(ABC):
             )
 
     @abstractmethod
-    def _is_there(self, table: TableSchema) -> bool: ...
-
-    @abstractmethod
     def _create(self, table: TableSchema, properties: Mapping[str, str]) -> None:
         """Create a table, unless another run creates it first."""
 
     @abstractmethod
-    def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]]:
-        """Return the names of the columns, and the properties, of an existing table."""
+    def _layout(self, table: TableSchema) -> tuple[list[str], Mapping[str, str | None]] | None:
+        """Return the names of the columns, and the properties, of a table; None if it does not exist."""
 
     # Reading
 

@@ -22,13 +22,13 @@ from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.export_files import MANIFEST, StoredRows, write_parts, write_parts_here
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import (
+    PARTIAL,
     absolute,
     check_writable,
     delete_file,
     file_system,
     folder_names,
     names_in_out,
-    staged_name,
     write_bytes,
 )
 from userrep.store.schemas import EXPORTS as EXPORTS_LEDGER
@@ -48,7 +48,9 @@ def check_out(out: str) -> None:
         If the folder has other contents, is a file, or this user may not write there.
     """
     names = names_in_out(out)
-    names = [name for name in names if not name.startswith(staged_name(MANIFEST))]  # left by a kill right at the start
+    names = [
+        name for name in names if not name.startswith(f"{PARTIAL}{MANIFEST}-")
+    ]  # left by a kill right at the start
     foreign = sorted(name for name in names if not _is_export_file(name))
     if names and (foreign or MANIFEST not in names):
         shown = f" ({', '.join(foreign[:3])})" if foreign else ""

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from userrep.cli import check as cli_check
 from userrep.cli import forget as cli_forget
 from userrep.cli import main as cli
 from userrep.cli import nightly as cli_nightly
 from userrep.cli import pipeline as cli_pipeline
+from userrep.cli import report as cli_report
 from userrep.config import Config, load_config
 from userrep.store.open import open_tables
 from userrep.store.schemas import JOB_RUNS
@@ -71,7 +71,7 @@ def configuration_of(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(cli_pipeline, "session_of", begin)
     monkeypatch.setattr(cli_pipeline, "session_for_run", begin)
-    for module in (cli_check, cli_forget, cli_nightly):
+    for module in (cli_forget, cli_nightly, cli_report):
         monkeypatch.setattr(module, "tables_of", begin)
     monkeypatch.setattr(cli, "begin_run", lambda run_id=None: run_ids.append(run_id))
     monkeypatch.setattr(sys, "argv", ["userrep", *arguments])

@@ -4,18 +4,8 @@ from typing import Annotated
 
 import typer
 
-from userrep.cli.options import (
-    AsJson,
-    ConfigFile,
-    Consumer,
-    Debug,
-    Overrides,
-    SpaceId,
-    checked_space_id,
-    print_result,
-    tables_of,
-)
-from userrep.config import load_config
+from userrep.cli.options import Consumer, Output, SpaceId, checked_space_id, command, tables_of
+from userrep.config import Config
 from userrep.logs import in_columns
 
 app = typer.Typer(
@@ -25,16 +15,15 @@ app = typer.Typer(
 
 
 @app.command("list")
-def consumers_list(
-    config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
-) -> None:
+@command
+def consumers_list(config: Config) -> Output:
     """List all consumers.
 
     Shows the owner, the space in use, the space it is ready for and the training set of each consumer.
     """
     from userrep.spaces.registry import read_registry
 
-    registry = read_registry(tables_of(load_config(config_file, overrides or [])))
+    registry = read_registry(tables_of(config))
     serving = registry.serving.space_id if registry.serving else None
     rows = [
         [
@@ -49,87 +38,78 @@ def consumers_list(
     ]
     head = ["consumer", "owner", "uses", "ready for", "training set", "last seen (UTC)"]
     consumers = [vars(c) | {"follows": c.follows, "space_id": c.pinned_space_id or serving} for c in registry.consumers]
-    print_result({"consumers": consumers}, in_columns(head, rows) if rows else ["no consumers yet"], as_json=as_json)
+    return Output({"consumers": consumers}, in_columns(head, rows) if rows else ["no consumers yet"])
 
 
 @app.command("register")
+@command
 def consumers_register(
     consumer: Consumer,
     owner: Annotated[str, typer.Option("--owner", help="Team or person responsible for the consumer.")],
-    config_file: ConfigFile,
+    config: Config,
     pin: Annotated[
         str | None,
         typer.Option("--pin", metavar="SPACE", help="Default: follow the serving space.", callback=checked_space_id),
     ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Register a consumer.
 
     The consumer follows the serving space, or is pinned to one with --pin. Registering it again changes nothing.
     """
     from userrep.spaces.consumers import register_consumer
 
-    tables = tables_of(load_config(config_file, overrides or []), writes=True)
-    register_consumer(tables, consumer, owner=owner, pin=pin)
-    print_result({"consumer": consumer, "owner": owner, "pin": pin}, [_uses(consumer, pin)], as_json=as_json)
+    register_consumer(tables_of(config, writes=True), consumer, owner=owner, pin=pin)
+    return Output({"consumer": consumer, "owner": owner, "pin": pin}, [_uses(consumer, pin)])
 
 
 @app.command("ready")
+@command
 def consumers_ready(
     consumer: Consumer,
     space: SpaceId,
-    config_file: ConfigFile,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+    config: Config,
+) -> Output:
     """Declare a consumer ready for a space.
 
     Do this once its model is trained on that space.
     """
     from userrep.spaces.consumers import declare_ready
 
-    declare_ready(tables_of(load_config(config_file, overrides or []), writes=True), consumer, space)
-    print_result({"consumer": consumer, "ready_for": space}, [f"{consumer} is ready for {space}"], as_json=as_json)
+    declare_ready(tables_of(config, writes=True), consumer, space)
+    return Output({"consumer": consumer, "ready_for": space}, [f"{consumer} is ready for {space}"])
 
 
 @app.command("pin")
+@command
 def consumers_pin(
     consumer: Consumer,
     space: SpaceId,
-    config_file: ConfigFile,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+    config: Config,
+) -> Output:
     """Pin a consumer to a space.
 
     `pin CONSUMER serving` makes it follow the serving space again.
     """
     from userrep.spaces.consumers import pin_consumer
 
-    pin_consumer(tables_of(load_config(config_file, overrides or []), writes=True), consumer, space)
-    print_result({"consumer": consumer, "pin": space}, [_uses(consumer, space)], as_json=as_json)
+    pin_consumer(tables_of(config, writes=True), consumer, space)
+    return Output({"consumer": consumer, "pin": space}, [_uses(consumer, space)])
 
 
 @app.command("remove")
+@command
 def consumers_remove(
     consumer: Consumer,
-    config_file: ConfigFile,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+    config: Config,
+) -> Output:
     """Remove a consumer from the registry.
 
     It no longer blocks promotions or keeps a space in use.
     """
     from userrep.spaces.consumers import remove_consumer
 
-    remove_consumer(tables_of(load_config(config_file, overrides or []), writes=True), consumer)
-    print_result({"removed": consumer}, [f"{consumer} is removed"], as_json=as_json)
+    remove_consumer(tables_of(config, writes=True), consumer)
+    return Output({"removed": consumer}, [f"{consumer} is removed"])
 
 
 def _uses(consumer: str, pin: str | None) -> str:

@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import AsJson, ConfigFile, Debug, Overrides, print_result, tables_of
-from userrep.config import load_config
+from userrep.cli.options import Output, command, tables_of
+from userrep.config import Config
 from userrep.logs import in_columns
 
 if TYPE_CHECKING:
     from userrep.operations.cost_plan import Plan
 
 
+@command
 def estimate(
-    config_file: ConfigFile,
+    config: Config,
     users: Annotated[int, typer.Option("--users", min=1, metavar="N", help="Users embedded daily.")],
     events_per_day: Annotated[int, typer.Option("--events-per-day", min=1, metavar="N", help="Log rows per day.")],
     consumers: Annotated[
@@ -33,17 +34,13 @@ def estimate(
     gb_month_price: Annotated[
         float, typer.Option("--gb-month-price", min=0, metavar="PRICE", help="Price of one GB stored for a month.")
     ] = 0.023,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Estimate cost and storage at a given size.
 
     Estimates core hours, shuffles and storage, and compares them with K consumers that each run their own pipeline.
     Rates are measured from the runs in job_runs, so run `userrep pipeline` and one `userrep daily` on a sample first.
     Each separate pipeline is assumed to build tiles and window features daily, as this one does.
     """
-    config = load_config(config_file, overrides or [])
     from userrep.operations.cost_plan import Size, plan_for
 
     days_kept = log_days or config.history_window or config.windows_days[-1]
@@ -54,7 +51,7 @@ def estimate(
         "storage": [vars(storage) for storage in estimate.storage],
         "summary": estimate.summary(),
     }
-    print_result(result, _lines(estimate, consumers), as_json=as_json)
+    return Output(result, _lines(estimate, consumers))
 
 
 def _lines(estimate: "Plan", consumers: int) -> list[str]:

@@ -5,25 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep.cli.options import (
-    AsJson,
-    AsOf,
-    ConfigFile,
-    Debug,
-    InSpace,
-    Overrides,
-    as_date,
-    expanded,
-    print_result,
-    tables_of,
-)
-from userrep.config import Config, load_config
+from userrep.cli.options import AsOf, InSpace, Output, command, expanded, tables_of
+from userrep.config import Config
 from userrep.errors import UsageError
 
 
+@command
 def export(
     what: Annotated[str, typer.Argument(help="embeddings, features or item-vectors.")],
-    config_file: ConfigFile,
+    config: Config,
     as_of: AsOf,
     out: Annotated[
         str, typer.Option("--out", help="Folder for the Parquet files and _manifest.json.", callback=expanded)
@@ -33,25 +23,20 @@ def export(
         bool,
         typer.Option("--unrecorded", help="Do not record the export, for a read-only root; `forget` skips the folder."),
     ] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Export embeddings, features or item vectors.
 
     Writes the newest revision of a date as Parquet. Builds nothing: if the date is missing, the error names the
     command that builds it. The folder is recorded first, so that `userrep forget` can erase users in it.
     """
-    day = as_date(as_of)
     from userrep.workflows.export import EXPORTS, check_out
 
     if what not in EXPORTS:
         raise UsageError(f"export {what}: unknown. Choose one of: {', '.join(EXPORTS)}.")
     check_out(out)
-    config = load_config(config_file, overrides or [])
-    manifest = _export(what, config, day, out, space, recorded=not unrecorded)
+    manifest = _export(what, config, as_of, out, space, recorded=not unrecorded)
     manifest = {key: value for key, value in manifest.items() if key != "sha256"}
-    print_result(manifest, [f"{what} of {day}: {manifest['num_rows']:,} rows in {out}"], as_json=as_json)
+    return Output(manifest, [f"{what} of {as_of}: {manifest['num_rows']:,} rows in {out}"])
 
 
 def _export(what: str, config: Config, day: date, out: str, space_id: str | None, *, recorded: bool) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from userrep.cli.options import AsJson, ConfigFile, Debug, Overrides, expanded, print_result, tables_of
-from userrep.config import load_config
+from userrep.cli.options import Output, command, expanded, tables_of
+from userrep.config import Config
 
 
+@command
 def forget(
-    config_file: ConfigFile,
+    config: Config,
     users: Annotated[
         Path | None,
         typer.Option(
@@ -27,10 +28,7 @@ def forget(
             help="Remove files of older table versions now instead of after 7 days. Stop all other runs first.",
         ),
     ] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Erase users from all tables and exports.
 
     Also erases them from snapshots and the online store. Later runs ignore their rows in the source tables, which you
@@ -39,11 +37,10 @@ def forget(
     Older versions of the Delta tables keep the rows for 7 more days. Run `userrep forget` without --users after that,
     for example daily. It removes them, and any rows that a concurrent run has written back.
     """
-    config = load_config(config_file, overrides or [])
     from userrep.erasure.receipt import receipt_lines
     from userrep.erasure.requests import Erasure, read_ids
     from userrep.logs import to_stderr
 
     user_ids = read_ids(users) if users else []
     receipt = Erasure(tables_of(config, writes=True), config, user_ids, to_stderr).run(now=now)
-    print_result(receipt, receipt_lines(receipt), as_json=as_json)
+    return Output(receipt, receipt_lines(receipt))

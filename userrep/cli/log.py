@@ -8,14 +8,13 @@ import typer
 import yaml
 
 from userrep.cli.options import (
-    AsJson,
     ConfigFile,
     ConfigFileIfAny,
-    Debug,
+    Output,
     Overrides,
+    command,
     expanded,
     print_faults,
-    print_result,
     required_config,
 )
 from userrep.config import Config, load_config, parse_config
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 _PATH_HELP = "File, folder or pattern: Parquet, Delta, JSON or CSV."
 
 
+@command
 def init(
     events: Annotated[
         str, typer.Option("--events", metavar="PATH", help=f"Event log. {_PATH_HELP}", callback=expanded)
@@ -43,9 +43,7 @@ def init(
     users: Annotated[
         str | None, typer.Option("--users", metavar="PATH", help="Users table, for attributes.", callback=expanded)
     ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Write a configuration for your event log.
 
     Reads the files' layout and a sample of their rows, guesses the columns, and chooses windows and dates that fit the
@@ -62,11 +60,11 @@ def init(
     for line in (*starter.warnings, *starter.open_keys):
         to_stderr(line)
     result = {"config": starter.text, "out": out and str(out), "to_fill": starter.open_keys}
-    result["warnings"] = starter.warnings
     lines = starter.text.splitlines() if out is None else [f"wrote {out}", *_next_steps(out, starter)]
-    print_result(result, lines, as_json=as_json)
+    return Output(result | {"warnings": starter.warnings}, lines)
 
 
+@command
 def inspect(
     context: typer.Context,
     config_file: ConfigFileIfAny,
@@ -75,9 +73,7 @@ def inspect(
         typer.Option("--events", metavar="PATH", help=f"Event log to inspect instead. {_PATH_HELP}", callback=expanded),
     ] = None,
     overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Show what an event log contains.
 
     Shows days, events, users, items, nulls, duplicates and the heaviest users, then whether windows and dates fit the
@@ -94,12 +90,11 @@ def inspect(
     from userrep.workflows.inspection import inspect_log, inspection_lines
 
     result = inspect_log(config)
-    print_result(result, inspection_lines(result), as_json=as_json)
+    return Output(result, inspection_lines(result))
 
 
-def validate(
-    config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
-) -> None:
+@command
+def validate(config_file: ConfigFile, overrides: Overrides = None) -> Output:
     """Check a configuration and its sources.
 
     Checks keys, values, paths, formats, columns and types, and the end of training against the log's days if its file
@@ -115,10 +110,9 @@ def validate(
     except UsageError as error:
         faults = error.faults
     lines = [] if faults else ["ok", *(f"not checked: columns of {source}" for source in unchecked)]
-    print_result({"ok": not faults, "faults": faults, "unchecked": unchecked}, lines, as_json=as_json)
-    if faults:
-        print_faults(faults)
-        raise typer.Exit(2)
+    print_faults(faults)
+    result = {"ok": not faults, "faults": faults, "unchecked": unchecked}
+    return Output(result, lines, exit_code=2 if faults else 0)
 
 
 def _guessed(events: str, overrides: list[str] | None) -> Config:

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from userrep import __version__
-from userrep.cli import check as cli_check
 from userrep.cli import consumers as cli_consumers
 from userrep.cli import estimate as cli_estimate
 from userrep.cli import evaluate as cli_evaluate
@@ -23,18 +22,8 @@ from userrep.cli import pipeline as cli_pipeline
 from userrep.cli import report as cli_report
 from userrep.cli import spaces as cli_spaces
 from userrep.cli import stream as cli_stream
-from userrep.cli.failures import report_error
-from userrep.cli.options import (
-    AsJson,
-    ConfigFile,
-    ConfigFileIfAny,
-    Debug,
-    Overrides,
-    print_faults,
-    print_result,
-    tables_of,
-)
-from userrep.config import load_config
+from userrep.cli.options import AsJson, Output, command, print_faults, report_error, tables_of
+from userrep.config import Config
 from userrep.logs import begin_run, end_run
 
 app = typer.Typer(
@@ -89,38 +78,33 @@ for _command in (
     *(cli_log.init, cli_log.inspect, cli_log.validate),
     *(cli_pipeline.demo, cli_pipeline.pipeline, cli_pipeline.daily, cli_nightly.nightly),
     *(cli_pipeline.backfill, cli_pipeline.run, cli_export.export, cli_evaluate.evaluate, cli_estimate.estimate),
-    *(cli_forget.forget, cli_report.report, cli_check.check),
+    *(cli_forget.forget, cli_report.report, cli_report.check),
 ):
     app.command()(_command)
 app.command("plan", hidden=True)(cli_estimate.estimate)  # the former name, kept for one release
 
 
 @app.command()
-def status(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
+@command
+def status(config: Config) -> Output:
     """Show tiles, spaces, snapshots and recent runs.
 
     Also shows rejected rows, storage, consumers and open erasure requests.
     """
-    config = load_config(config_file, overrides or [])
     from userrep.workflows import status as workflow
 
     state = workflow.status(tables_of(config), config)
-    print_result(state, workflow.status_lines(state), as_json=as_json)
+    return Output(state, workflow.status_lines(state))
 
 
 @app.command()
-def doctor(
-    config_file: ConfigFileIfAny,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+@command
+def doctor(config: Config | None, as_json: AsJson) -> Output:
     """Check that this machine can run userrep.
 
     Checks Python, Java, matching versions of Spark and Delta, Horovod, the root if there is a configuration, and a
     Spark session with Delta.
     """
-    config = load_config(config_file, overrides or []) if config_file else None
     from userrep.cli.doctor import findings
 
     checks = []
@@ -128,10 +112,8 @@ def doctor(
         checks.append(finding)
         if not as_json:
             typer.echo(str(finding))
-    if as_json:
-        print_result({"checks": [asdict(finding) for finding in checks]}, [], as_json=True)
-    if not all(finding.ok for finding in checks):
-        raise typer.Exit(1)
+    result = {"checks": [asdict(finding) for finding in checks]}
+    return Output(result, exit_code=0 if all(finding.ok for finding in checks) else 1)
 
 
 def _exit_code() -> int:

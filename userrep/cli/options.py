@@ -1,16 +1,20 @@
-"""Options, sessions, tables and output that the commands share."""
+"""What the commands share: options, the configuration, sessions, tables, output and error messages."""
 
+import inspect
 import json
+import sys
+import traceback
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from userrep.config import Config
+from userrep.config import Config, load_config
 from userrep.config.values import expanded_path, read_as_of
-from userrep.errors import UsageError
+from userrep.errors import UsageError, explain
 from userrep.ids import checked_name
 from userrep.logs import say_why
 
@@ -38,6 +42,14 @@ def expanded(value: PathOrText) -> PathOrText:
         return type(value)(expanded_path(str(value))) if value else value
     except ValueError as error:
         raise UsageError(f"{value}: {error}.") from None
+
+
+def as_date(text: str, option: str = "--as-of") -> date:
+    """Parse the date of an option. Typer calls this. Raises UsageError if it is not YYYY-MM-DD, today or yesterday."""
+    try:
+        return read_as_of(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: not a date. Use YYYY-MM-DD, today or yesterday.") from None
 
 
 def _found_config() -> Path | None:
@@ -71,10 +83,11 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsOf = Annotated[
-    str,
+    date,
     typer.Option(
         "--as-of",
         metavar="YYYY-MM-DD",
+        parser=as_date,
         help="Uses events before this date, 00:00 UTC. Also today or yesterday.",
     ),
 ]
@@ -139,12 +152,49 @@ def _start_session(config: Config) -> "SparkSession":
     return get_session(config.spark.master, config.spark.conf)
 
 
-def as_date(text: str, option: str = "--as-of") -> date:
-    """Parse the date of an option. Raises UsageError if it is not YYYY-MM-DD, today or yesterday."""
-    try:
-        return read_as_of(text)
-    except ValueError:
-        raise UsageError(f"{option} {text}: not a date. Use YYYY-MM-DD, today or yesterday.") from None
+class Output(NamedTuple):
+    """What a command prints on stdout, one JSON object with --json or else lines, and its exit code."""
+
+    result: dict[str, Any]
+    lines: Iterable[str] = ()
+    exit_code: int = 0
+
+
+def _common_options(
+    config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Declare the options that ``command`` adds."""
+
+
+def command(run: Callable[..., Output | None]) -> Callable[..., None]:
+    """Make a function a command that Typer can register: add the common options, and print what it returns.
+
+    A parameter ``config`` becomes --config and --set: the function gets the loaded configuration, or None if the
+    annotation accepts None and there is no file. Parameters named like a common option get its value. A function that
+    returns None has no result, or has printed it.
+    """
+    own, common = inspect.signature(run).parameters, dict(inspect.signature(_common_options).parameters)
+    if "config" not in own:
+        del common["config_file"], common["overrides"]
+    elif own["config"].annotation != Config:
+        common["config_file"] = common["config_file"].replace(annotation=ConfigFileIfAny)
+    parameters = [own[name] for name in own if name != "config" and name not in common] + [*common.values()]
+    options = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+
+    @wraps(run)
+    def printing(**values: Any) -> None:
+        if "config" in own:
+            file = values["config_file"]
+            values["config"] = load_config(file, values["overrides"] or []) if file else None
+        output = run(**{name: values[name] for name in own})
+        if output is not None:
+            print_result(output.result, output.lines, as_json=values["as_json"])
+            if output.exit_code:
+                raise typer.Exit(output.exit_code)
+
+    printing.__annotations__ = {option.name: option.annotation for option in options}
+    printing.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    return printing
 
 
 def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
@@ -163,3 +213,23 @@ def _plain(value: Any) -> str:
 def print_faults(lines: Iterable[str]) -> None:
     """Print the reasons why the command failed on stderr."""
     say_why(lines, who="userrep")
+
+
+def report_error(error: Exception) -> int:
+    """Print an error, after its traceback with --debug; return the exit code.
+
+    The argument parser's exceptions have messages of their own.
+    """
+    if hasattr(error, "format_message"):  # raised by Typer
+        message = error.format_message()
+        if message.startswith("Usage:"):  # no command was given
+            print(message, file=sys.stderr)
+        else:
+            end = "" if message.endswith((".", "?")) else "."
+            print_faults([f"{message}{end} Try `--help`."])
+        return 2
+    code, lines = explain(error)
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    print_faults(lines)
+    return code

@@ -2,27 +2,22 @@
 
 from dataclasses import asdict
 from datetime import date
-from typing import Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from userrep.cli.options import (
-    AsJson,
-    AsOf,
-    ConfigFile,
-    Debug,
-    Overrides,
-    as_date,
-    print_result,
-    session_for_run,
-    session_of,
-)
-from userrep.config import Config, load_config
+from userrep.cli.options import AsOf, Output, Overrides, as_date, command, session_for_run, session_of
+from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
 
+if TYPE_CHECKING:
+    from userrep.workflows.pipeline import Pipeline
 
-def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
+
+@command
+def demo(overrides: Overrides = None) -> Output:
     """Run all batch stages on a generated log.
 
     Trains a space, publishes snapshots and trains a downstream model on them.
@@ -32,44 +27,39 @@ def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = Fa
 
     config = demo_config(overrides or [])
     ensure_log(session_of(config), config, SPEC, to_stderr)
-    _run_pipeline(config, AS_OF, retrain=False, as_json=as_json)
-    if not as_json:
-        option = "--config conf/demo.yaml"
-        typer.echo(
-            f"\nTry next:\n  userrep status {option}\n"
-            f"  userrep export embeddings {option} --as-of {AS_OF} --out build/embeddings\n"
-            f"  userrep pipeline {option} --as-of {AS_OF} --retrain\n  userrep spaces list {option}"
-        )
+    output, option = _run_pipeline(config, AS_OF, retrain=False), "--config conf/demo.yaml"
+    next_steps = [
+        f"  userrep status {option}",
+        f"  userrep export embeddings {option} --as-of {AS_OF} --out build/embeddings",
+        f"  userrep pipeline {option} --as-of {AS_OF} --retrain",
+        f"  userrep spaces list {option}",
+    ]
+    return Output(output.result, [*output.lines, "", "Try next:", *next_steps])
 
 
+@command
 def pipeline(
-    config_file: ConfigFile,
+    config: Config,
     as_of: AsOf,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train a new space even if one exists.")] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Run all batch stages for an as-of date.
 
     Stages that are up to date are skipped. Trains a space if there is none, or with --retrain. Promotes it only if no
     space is serving.
     """
-    day = as_date(as_of)
-    _run_pipeline(load_config(config_file, overrides or []), day, retrain=retrain, as_json=as_json)
+    return _run_pipeline(config, as_of, retrain=retrain)
 
 
+@command
 def daily(
-    config_file: ConfigFile,
+    config: Config,
     as_of: AsOf,
     as_if_on_time: Annotated[
         bool,
         typer.Option("--as-if-on-time", help="Stamp snapshots as if the run had been on time, to replay the past."),
     ] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Refresh, embed, gate and publish; no training.
 
     Publishes a snapshot of the as-of date for every space in use: the serving space, spaces that wait to serve, spaces
@@ -78,30 +68,31 @@ def daily(
     Window sums are updated by the days that enter and leave the windows and by days that changed in the log. Published
     dates that late data has made stale are reported. Run `userrep backfill --stale` to rebuild them.
     """
-    day = as_date(as_of)
-    config = load_config(config_file, overrides or [])
-    spark = session_for_run(config, day)
+    spark = session_for_run(config, as_of)
     from userrep.workflows import daily as workflow  # imports torch, which the checks before Spark do not need
     from userrep.workflows.pipeline import Pipeline
 
-    work = Pipeline(config, spark, day)
+    work = Pipeline(config, spark, as_of)
     spaces = workflow.daily(work, on_time=as_if_on_time)
     serving = next((space.space_id for space in spaces if space.state == "serving"), None)
-    _print_stages(work, as_json=as_json, serving=serving)
+    return _stages(work, serving=serving)
 
 
+def _end(option: str, text: str) -> Any:
+    """Return an option for one end of a range of dates."""
+    return typer.Option(option, metavar="YYYY-MM-DD", parser=partial(as_date, option="--from/--to"), help=text)
+
+
+@command
 def backfill(
-    config_file: ConfigFile,
-    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First as-of date.")] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last as-of date, inclusive.")] = None,
+    config: Config,
+    first: Annotated[date | None, _end("--from", "First as-of date.")] = None,
+    last: Annotated[date | None, _end("--to", "Last as-of date, inclusive.")] = None,
     every: Annotated[int, typer.Option("--every", metavar="DAYS", help="Days between as-of dates.")] = 1,
     stale: Annotated[
         bool, typer.Option("--stale", help="Instead of a range, rebuild published dates that late data made stale.")
     ] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Build and publish snapshots of past dates.
 
     Snapshots are stamped as if they had been published on time. Dates that are up to date are skipped. Groups of dates
@@ -109,34 +100,31 @@ def backfill(
     """
     if stale == bool(first and last) or bool(first) != bool(last):
         raise UsageError("backfill: needs either both --from and --to, or --stale.")
-    ends = [as_date(text, "--from/--to") for text in (first, last) if text]
-    config = load_config(config_file, overrides or [])
     from userrep.workflows import daily as workflow
     from userrep.workflows.pipeline import Pipeline
 
-    dates = workflow.dates_between(ends[0], ends[1], every) if ends else []
+    dates = workflow.dates_between(first, last, every) if first and last else []
     work = Pipeline(config, session_for_run(config, *dates), dates[-1] if dates else None)
     workflow.backfill(work, dates) if dates else workflow.backfill_stale(work)
-    _print_stages(work, as_json=as_json)
+    return _stages(work)
 
 
+@command
 def run(
     job: Annotated[str, typer.Argument(help="Name of a job in jobs/, for example build_activity_tiles.")],
-    config_file: ConfigFile,
+    config: Config,
     as_of: Annotated[
-        str | None,
+        date | None,
         typer.Option(
-            "--as-of", metavar="YYYY-MM-DD", help="Also today or yesterday. Default: the day after the last log day."
+            "--as-of",
+            metavar="YYYY-MM-DD",
+            parser=as_date,
+            help="Also today or yesterday. Default: the day after the last log day.",
         ),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Also prepare training of a new space.")] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Run one job of jobs/ by name."""
-    day = as_date(as_of) if as_of else None
-    config = load_config(config_file, overrides or [])
     from userrep.workflows.jobs import FOR_RETRAINING, JOBS, run_job
     from userrep.workflows.pipeline import Pipeline
 
@@ -144,21 +132,21 @@ def run(
         raise UsageError(f"run {job}: unknown job. Choose one of: {', '.join(JOBS)}.")
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
-    work = Pipeline(config, session_for_run(config, day), day)
+    work = Pipeline(config, session_for_run(config, as_of), as_of)
     run_job(work, job, retrain=retrain)
-    _print_stages(work, as_json=as_json)
+    return _stages(work)
 
 
-def _run_pipeline(config: Config, as_of: date, *, retrain: bool, as_json: bool) -> None:
+def _run_pipeline(config: Config, as_of: date, *, retrain: bool) -> Output:
     spark = session_for_run(config, as_of)
     from userrep.workflows.pipeline import Pipeline  # imports torch, which the checks before Spark do not need
 
     work = Pipeline(config, spark, as_of)
     serving = work.run(retrain=retrain)
-    _print_stages(work, as_json=as_json, serving=serving.space_id)
+    return _stages(work, serving=serving.space_id)
 
 
-def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> None:
+def _stages(work: "Pipeline", serving: str | None = None) -> Output:
     rows = [[s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.reason] for s in work.runs.stages]
     lines = in_columns(["stage", "outcome", "rows", "seconds", "reason"], rows)
     if work.self_check:
@@ -176,4 +164,4 @@ def _print_stages(work: Any, *, as_json: bool, serving: str | None = None) -> No
         "self_check": work.self_check and work.self_check.model_dump(mode="json"),
         "auc": {outcome.input: outcome.auc for outcome in work.outcomes},
     }
-    print_result(result, lines, as_json=as_json)
+    return Output(result, lines)

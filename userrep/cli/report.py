@@ -1,24 +1,18 @@
-"""``userrep report``: the state of a deployment as one HTML page."""
+"""``userrep report`` and ``check``: the state of a deployment as an HTML page, and as an exit code for monitors."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from userrep.cli.options import (
-    AsJson,
-    ConfigFile,
-    Debug,
-    Overrides,
-    checked_space_id,
-    expanded,
-    print_result,
-    tables_of,
-)
-from userrep.config import load_config
+from userrep.cli.options import ConfigFile, Output, checked_space_id, command, expanded, tables_of
+from userrep.config import Config
 
 
+@command
 def report(
+    config: Config,
     config_file: ConfigFile,
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE.html", help="Output file. Also writes FILE.json.", callback=expanded)
@@ -32,17 +26,13 @@ def report(
             callback=checked_space_id,
         ),
     ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Write an HTML report.
 
     One page with health, runs, data, drift, quality and cost. It needs no network or scripts and contains no user ids.
     An existing report is overwritten; any other file is refused. Reads ledgers, and a sample of 2,000 users of the
     newest snapshot.
     """
-    config = load_config(config_file, overrides or [])
     from userrep.report.file import check_out, twin_of, write_report
     from userrep.report.gather import check_reportable, gather
     from userrep.report.summary import summarised
@@ -55,4 +45,30 @@ def report(
     summary = summarised(facts)
     figures = write_report(out, facts, summary)
     lines = [summary.headline, *(f"{finding.level}: {finding.what} {finding.cure}" for finding in summary.findings)]
-    print_result(figures, [*lines, f"report: {out}, figures: {twin_of(out)}"], as_json=as_json)
+    return Output(figures, [*lines, f"report: {out}, figures: {twin_of(out)}"])
+
+
+@command
+def check(config: Config, config_file: ConfigFile) -> Output:
+    """Check freshness, runs, gates, drift and erasures.
+
+    Exits with code 3 if there is a problem, and with 0 if there are only warnings. Prints one line per problem or
+    warning, and the checks that could not run. Checks the age of the serving snapshot and of the log only if
+    freshness.warn_after or freshness.error_after is set. The findings are those of `userrep report`. Reads ledgers
+    only and writes nothing. With a root, it does not start Spark.
+    """
+    from userrep.report.facts import BAD, WARN
+    from userrep.report.findings import findings, headline
+    from userrep.report.gather import gather
+    from userrep.spaces.registry import read_registry
+    from userrep.workflows.status import status
+
+    tables = tables_of(config)
+    state, serving = status(tables, config), read_registry(tables).serving
+    found = findings(gather(tables, config, serving, named=str(config_file), state=state, sample=False))
+    level, line = headline(found)
+    names = {BAD: "problem", WARN: "warning"}
+    shown = [finding for finding in found if finding.level in names or finding.not_run]
+    lines = [f"{names.get(finding.level, 'not run')}: {finding.what} {finding.cure}" for finding in shown]
+    result = {"level": level, "headline": line, "findings": [asdict(finding) for finding in found]}
+    return Output(result, [*lines, f"{line}."], exit_code=3 if level == BAD else 0)

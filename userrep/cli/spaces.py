@@ -5,18 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import (
-    AsJson,
-    ConfigFile,
-    Debug,
-    Overrides,
-    SpaceId,
-    checked_space_id,
-    expanded,
-    print_result,
-    tables_of,
-)
-from userrep.config import Config, load_config
+from userrep.cli.options import Output, SpaceId, checked_space_id, command, expanded, tables_of
+from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
 
@@ -30,13 +20,11 @@ app = typer.Typer(
 
 
 @app.command("list")
-def spaces_list(
-    config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
-) -> None:
+@command
+def spaces_list(config: Config) -> Output:
     """List all spaces and their states."""
     from userrep.spaces.registry import read_registry
 
-    config = load_config(config_file, overrides or [])
     registry = read_registry(tables_of(config))
     checks = {space.space_id: _self_check(config, space) for space in registry.spaces}
     in_use = registry.spaces_in_use()
@@ -51,7 +39,7 @@ def spaces_list(
     spaces = [vars(space) | {"in_use": in_use.get(space.space_id)} for space in registry.spaces]
     for space, check in zip(spaces, checks.values(), strict=True):
         space["self_check"] = check and check.model_dump(mode="json")
-    print_result({"spaces": spaces}, in_columns(head, rows) if rows else ["no spaces yet"], as_json=as_json)
+    return Output({"spaces": spaces}, in_columns(head, rows) if rows else ["no spaces yet"])
 
 
 def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
@@ -67,15 +55,12 @@ def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
 
 
 @app.command("show")
+@command
 def spaces_show(
     space_id: SpaceId,
-    config_file: ConfigFile,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+    config: Config,
+) -> Output:
     """Show a space's manifest, metrics and snapshots."""
-    config = load_config(config_file, overrides or [])
     from userrep.model.artifact import load_artifact
     from userrep.spaces.registry import artifact_folder, find_space
     from userrep.spaces.snapshots import list_snapshots
@@ -97,14 +82,15 @@ def spaces_show(
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
     result = vars(space) | {"maps": dict(space.maps), "artifact": folder, "manifest": manifest.model_dump(mode="json")}
     result["snapshots"] = [vars(s) for s in snapshots]
-    print_result(result, lines, as_json=as_json)
+    return Output(result, lines)
 
 
 @app.command("diff")
+@command
 def spaces_diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="Earlier space.", callback=checked_space_id)],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Newer space.", callback=checked_space_id)],
-    config_file: ConfigFile,
+    config: Config,
     model: Annotated[
         str | None,
         typer.Option(
@@ -117,10 +103,7 @@ def spaces_diff(
             metavar="PATH", help="Parquet labels for --model: the join's columns and label (0 or 1).", callback=expanded
         ),
     ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Measure what consumers lose if NEW replaces OLD.
 
     Maps the vectors of NEW into the coordinates of OLD, compares them with those of OLD for the same users and as-of
@@ -129,7 +112,6 @@ def spaces_diff(
     """
     if (model is None) != (labels is None):
         raise UsageError("--model and --labels must be given together: a saved pipeline and labels to evaluate it.")
-    config = load_config(config_file, overrides or [])
     from userrep.logs import to_stderr
     from userrep.spaces.registry import find_space
     from userrep.workflows.space_diff import SavedModel, diff_lines, diff_spaces
@@ -138,18 +120,16 @@ def spaces_diff(
     spaces = {"old": find_space(tables, old), "new": find_space(tables, new)}
     saved = SavedModel(model, labels) if model and labels else None
     diff = diff_spaces(tables, config, **spaces, model=saved, report=to_stderr)
-    print_result(asdict(diff), diff_lines(diff), as_json=as_json)
+    return Output(asdict(diff), diff_lines(diff))
 
 
 @app.command("promote")
+@command
 def spaces_promote(
     space: SpaceId,
-    config_file: ConfigFile,
+    config: Config,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen and change nothing.")] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output:
     """Make a ready space the serving space.
 
     The previously serving space becomes ready, in the same commit. Refused with exit code 3 if a consumer that follows
@@ -158,10 +138,10 @@ def spaces_promote(
     from userrep.spaces.registry import find_space, promote, read_registry
     from userrep.spaces.transitions import planned_promotion
 
-    tables = tables_of(load_config(config_file, overrides or []), writes=not dry_run)
+    tables = tables_of(config, writes=not dry_run)
     if not dry_run:
         promote(tables, find_space(tables, space))
-        return print_result({"serving": space}, [f"space {space} is serving"], as_json=as_json)
+        return Output({"serving": space}, [f"space {space} is serving"])
     promotion = planned_promotion(read_registry(tables), space)
     effect = "would not serve" if promotion.blocks else "would serve"
     pinned = [f"{consumer.name} ({consumer.pinned_space_id})" for consumer in promotion.pinned]
@@ -173,13 +153,12 @@ def spaces_promote(
     ):
         lines.append(f"{label}: {', '.join(names) or 'none'}")
     result = asdict(promotion) | {"would_serve": not promotion.blocks}
-    return print_result(result, lines, as_json=as_json)
+    return Output(result, lines)
 
 
 @app.command("rollback")
-def spaces_rollback(
-    config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
-) -> None:
+@command
+def spaces_rollback(config: Config) -> Output:
     """Make the previously serving space serve again.
 
     No consumer blocks a rollback. A second rollback changes nothing. To go further back, retire the space that was
@@ -187,24 +166,22 @@ def spaces_rollback(
     """
     from userrep.spaces.registry import rollback
 
-    space = rollback(tables_of(load_config(config_file, overrides or []), writes=True))
-    print_result({"serving": space.space_id}, [f"space {space.space_id} is serving again"], as_json=as_json)
+    space = rollback(tables_of(config, writes=True))
+    return Output({"serving": space.space_id}, [f"space {space.space_id} is serving again"])
 
 
 @app.command("retire")
+@command
 def spaces_retire(
     space: SpaceId,
-    config_file: ConfigFile,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+    config: Config,
+) -> Output:
     """Retire a space permanently.
 
     Its tables are kept. Refused if the space is serving or a consumer is pinned to it.
     """
     from userrep.spaces.registry import find_space, retire
 
-    tables = tables_of(load_config(config_file, overrides or []), writes=True)
+    tables = tables_of(config, writes=True)
     retire(tables, find_space(tables, space))
-    print_result({"retired": space}, [f"space {space} is retired"], as_json=as_json)
+    return Output({"retired": space}, [f"space {space} is retired"])

@@ -5,20 +5,17 @@ from typing import Annotated
 import typer
 
 from userrep.cli.options import (
-    AsJson,
     AsOf,
-    ConfigFile,
     ConfigFileIfAny,
-    Debug,
     InSpace,
+    Output,
     Overrides,
-    as_date,
-    print_result,
+    command,
     required_config,
     session_of,
     tables_of,
 )
-from userrep.config import load_config
+from userrep.config import Config, load_config
 from userrep.ids import checked_name
 from userrep.logs import in_columns
 
@@ -30,6 +27,7 @@ def _checked(value: str | None) -> str | None:
 
 
 @app.callback()
+@command
 def stream(
     context: typer.Context,
     config_file: ConfigFileIfAny,
@@ -46,9 +44,7 @@ def stream(
         ),
     ] = None,
     overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Output | None:
     """Refresh embeddings as events arrive.
 
     Encodes users again when they have new events, until Ctrl-C or SIGTERM; the current batch is finished first. Vectors
@@ -57,7 +53,7 @@ def stream(
     stopped.
     """
     if context.invoked_subcommand is not None:
-        return
+        return None
     config = load_config(config_file or required_config(), overrides or [])
     from userrep.workflows.jobs import stop_on_signals
     from userrep.workflows.pipeline import Pipeline
@@ -70,32 +66,23 @@ def stream(
         is_stopping=stop_on_signals(),
     )
     outputs = progress.outputs()
-    print_result(outputs, [f"{name}: {value}" for name, value in outputs.items()], as_json=as_json)
+    return Output(outputs, [f"{name}: {value}" for name, value in outputs.items()])
 
 
 @app.command("verify")
-def stream_verify(
-    config_file: ConfigFile,
-    as_of: AsOf,
-    space: InSpace = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+@command
+def stream_verify(config: Config, as_of: AsOf, space: InSpace = None) -> Output:
     """Compare streamed vectors with a snapshot.
 
     Compares the last streamed vector of each user with events on the day before the as-of date, once its snapshot is
     published. Exit code 3 if any vector is not bit-identical.
     """
-    day = as_date(as_of)
-    config = load_config(config_file, overrides or [])
     from userrep.spaces.registry import find_space
     from userrep.streaming.verify import verify_updates
 
     tables = tables_of(config)
-    agreement = verify_updates(tables, find_space(tables, space), day)
+    agreement = verify_updates(tables, find_space(tables, space), as_of)
     rows = [[name.replace("_", " "), f"{value:,}"] for name, value in agreement.counts().items()]
     lines = [*in_columns(["users", "count"], rows), f"bit-identical: {agreement.share_equal:.4%}"]
-    print_result(agreement.counts() | {"share_equal": agreement.share_equal}, lines, as_json=as_json)
-    if not agreement.is_equal:
-        raise typer.Exit(3)
+    result = agreement.counts() | {"share_equal": agreement.share_equal}
+    return Output(result, lines, exit_code=0 if agreement.is_equal else 3)

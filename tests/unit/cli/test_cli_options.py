@@ -1,26 +1,34 @@
-"""What the commands share: columns of text, results, dates, names and sessions."""
+"""What the commands share: columns of text, results, dates, names, sessions and error messages."""
 
+import inspect
 import json
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from tests.support.builders import config_of
+from tests.support.command_line import config_file
 from userrep.cli.options import (
+    Output,
     as_date,
     checked_consumer_name,
     checked_space_id,
+    command,
     print_result,
+    report_error,
     session_for_run,
     session_of,
     tables_of,
 )
 from userrep.config import Config
-from userrep.errors import UsageError
+from userrep.errors import GateRefusedError, LogIncompleteError, UsageError, explain
 from userrep.logs import in_columns
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS
@@ -63,6 +71,37 @@ def test_a_result_is_either_its_lines_or_one_json_object(capsys: pytest.CaptureF
     assert json.loads(printed) == {"day": "2024-05-01", "at": "2024-05-01T09:30:00", "size": "1.5", "no": None}
     print_result(result, ["first", "second"], as_json=False)
     assert capsys.readouterr() == ("first\nsecond\n", "")
+
+
+@command
+def adding(number: Annotated[int, typer.Argument()], config: Config, more: int = 0) -> Output:
+    """Add to a number."""
+    return Output({"sum": number + more, "root": config.root}, [f"{number} + {more}"], exit_code=3 if more else 0)
+
+
+def test_a_command_gets_its_configuration_and_prints_what_it_returns(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(adding)
+    shell, file = CliRunner(), str(config_file(tmp_path))
+    answer = shell.invoke(app, ["4", "--config", file, "--set", "root=/r", "--json"])
+    assert (answer.exit_code, json.loads(answer.stdout)) == (0, {"sum": 4, "root": "/r"})
+    answer = shell.invoke(app, ["4", "-c", file, "--more", "2", "--debug"])
+    assert (answer.exit_code, answer.stdout) == (3, "4 + 2\n")
+    assert "Add to a number." in shell.invoke(app, ["--help"]).stdout
+
+
+def test_a_command_has_only_the_common_options_that_it_needs() -> None:
+    def options(run: Callable[..., Output | None]) -> list[str]:
+        return list(inspect.signature(command(run)).parameters)
+
+    def bare(more: int) -> None: ...
+    def printing(as_json: bool, more: int) -> None: ...
+    def loading(config: Config | None, config_file: Path) -> None: ...
+
+    assert options(bare) == ["more", "as_json", "debug"]
+    assert options(printing) == ["more", "as_json", "debug"]
+    assert options(loading) == ["config_file", "overrides", "as_json", "debug"]
+    assert options(adding.__wrapped__) == ["number", "more", "config_file", "overrides", "as_json", "debug"]  # type: ignore[attr-defined]
 
 
 def test_a_date_is_read_and_anything_else_is_refused_by_the_name_of_the_option() -> None:
@@ -138,3 +177,20 @@ def test_a_run_checks_its_sources_before_it_says_that_spark_starts(
     session_for_run(config_of(tmp_path))
     assert sessions == [("local[*]", {})]
     assert capsys.readouterr().err.endswith(f" starting Spark (local[*]); root {tmp_path / 'root'}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (UsageError(["a is wrong.", "b is wrong."]), 2, ["a is wrong.", "b is wrong."]),
+        (GateRefusedError("x: refused.\ny: refused."), 3, ["x: refused.", "y: refused."]),
+        (LogIncompleteError("the log is not complete yet."), 4, ["the log is not complete yet."]),
+        (ValueError("odd"), 1, ["ValueError: odd. Committed work is kept. Use --debug for a traceback."]),
+    ],
+)
+def test_an_error_has_a_line_per_fault_and_an_exit_code(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: int, lines: list[str]
+) -> None:
+    assert explain(error) == (code, lines)
+    assert report_error(error) == code
+    assert capsys.readouterr() == ("", "".join(f"userrep: {line}\n" for line in lines))

@@ -3,13 +3,14 @@
 import json
 import re
 from dataclasses import fields
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
+import userrep
 from deploy.build_reference import pages
 from deploy.reference.configuration import meaning
 from deploy.reference.markdown import PAGES
@@ -26,7 +27,8 @@ from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.joins import outputs
 from userrep.joins.embedding_join import EmbeddingJoin
-from userrep.joins.options import JoinOptions
+from userrep.joins.join import join_embeddings
+from userrep.joins.options import InSampleWarning, JoinOptions
 from userrep.logs import StageLine, to_stderr
 from userrep.spaces.registry import add_candidate, artifact_folder, find_space, mark_ready, promote
 from userrep.spaces.snapshots import publish_snapshots
@@ -95,6 +97,32 @@ def test_the_examples_of_the_page_on_embeddings_run_and_give_the_snapshots_vecto
     assert not names["is_whole"]
 
 
+def test_the_queries_of_the_page_on_sql_give_what_the_public_api_gives(site: Site) -> None:  # noqa: F811
+    tables, config, space = site
+    publish_snapshots(tables, config, space, site.stage(), on_time=True)
+    mark_ready(tables, space)
+    promote(tables, find_space(tables, "s1"))
+    wanted = {row["user_id"]: row for row in userrep.open(config.root).latest().to_pylist()}
+    current, at_label_time = examples("how-to/sql.md", "sql")
+    rows = [row.asDict() for row in tables.spark.sql(current.replace("ROOT", config.root)).collect()]
+    assert {row["user_id"]: row for row in rows} == wanted
+    names: dict[str, Any] = {"root": config.root}
+    exec(examples("how-to/sql.md")[0], names)
+    assert {row["user_id"]: row for row in names["current"].read_all().to_pylist()} == wanted
+
+    times = [datetime.combine(day, time(hour)) for day in DATES for hour in (5, 6, 12)]  # available at 06:00
+    labels = tables.spark.createDataFrame(
+        [(user, at) for user in wanted for at in times], "user_id STRING, label_at TIMESTAMP"
+    )
+    labels.createOrReplaceTempView("labels")
+    joined = tables.spark.sql(at_label_time.replace("ROOT", config.root)).collect()
+    with pytest.warns(InSampleWarning):
+        expected = join_embeddings(labels, tables=tables, options=JoinOptions(handle_invalid="skip"))
+    columns = ["user_id", "label_at", "as_of", "embedding"]
+    assert sorted(joined) == sorted(expected.select(*columns).collect())
+    assert len(joined) > len(wanted)
+
+
 def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_of_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,9 +147,11 @@ def test_the_page_on_schedulers_names_commands_that_userrep_takes_and_every_key_
     assert json.loads(page.split("```json\n")[1].split("```")[0]).keys() == line.keys()
 
 
-def examples(page: str) -> list[str]:
-    """Return the Python examples of a page."""
-    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def examples(page: str, language: str = "python") -> list[str]:
+    """Return the examples of a page in a language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
 
 
 def test_the_page_on_spaces_names_commands_that_there_are_and_its_example_runs(tmp_path: Path) -> None:

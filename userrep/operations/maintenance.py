@@ -21,6 +21,7 @@ from userrep.store.filesystem import delete_partials
 from userrep.store.schemas import (
     EMBEDDING_UPDATES,
     FEATURE_SETS,
+    LEDGERS,
     REJECTED_EVENTS,
     SNAPSHOTS,
     USER_EMBEDDINGS,
@@ -34,12 +35,6 @@ from userrep.store.tables import RETENTION, Keys, Tables
 from userrep.tiles.ledger import STREAM_REVISION, latest_tile_days
 from userrep.utc import utc_now
 
-LEDGERS = (
-    schemas.SOURCE_FILES, schemas.SOURCE_SCHEMAS, schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS,
-    schemas.SUM_GENERATIONS, schemas.OPENINGS, schemas.FEATURE_SETS, SNAPSHOTS, schemas.TRAINING_SETS,
-    schemas.JOB_RUNS, schemas.CONSUMER_RESULTS, schemas.SPACE_METRICS, schemas.TOMBSTONES, schemas.ERASURES,
-    schemas.EXPORTS, schemas.SNAPSHOT_DRIFT,
-)  # fmt: skip
 _NOT_EXPIRED = (BEGUN, STAGED, PUBLISHED, REFUSED)
 _MANY = 16  # files of a ledger, or of a partition written by streams, from which on they are compacted
 

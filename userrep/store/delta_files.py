@@ -208,14 +208,6 @@ class DeltaFiles:
         self._commit(attempt)
         return not num_skipped
 
-    def has_commit(self, mark: str) -> bool:
-        """Return whether one of the newest 100 commits has a mark.
-
-        An object store may complete a write but lose the response. The client's retry then fails as if another writer
-        had been first, although this one was.
-        """
-        return any(commit.get(_MARK) == mark for commit in DeltaTable(self.uri).history(_MARK_SEARCH))
-
     def was_restored(self, since_ms: int) -> bool:
         """Return whether the table was restored to an earlier version since a time (milliseconds since 1970).
 
@@ -256,8 +248,10 @@ class DeltaFiles:
         )
         try:
             commit(properties)
-        except CommitFailedError:  # overtaken, or committed with a lost response
-            return self.has_commit(mark)
+        except CommitFailedError:
+            # An object store may complete a write but lose the response. The client's retry then fails as if another
+            # writer had been first, although this one was.
+            return any(commit.get(_MARK) == mark for commit in DeltaTable(self.uri).history(_MARK_SEARCH))
         return True
 
     def join_files(self, at_least: int) -> int:

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -54,8 +54,7 @@ def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
         yield
         return
     row = _acquire(tables, job)
-    lease_id = row["lease_id"]
-    heartbeat = _Heartbeat(tables, row, lambda: any(lease.lease_id == lease_id for lease in tables.ledger(LEASES)))
+    heartbeat = _Heartbeat(tables, row)
     token = _heartbeats.set((*_heartbeats.get(), heartbeat))
     try:
         yield
@@ -88,10 +87,10 @@ def check_held() -> None:
 class _Heartbeat:
     """A thread that writes the time to the lease's file at each interval, until the lease ends or is lost."""
 
-    def __init__(self, tables: Tables, row: Mapping[str, object], is_mine: Callable[[], bool]) -> None:
+    def __init__(self, tables: Tables, row: Mapping[str, object]) -> None:
         self.root, self.job, self.is_lost = tables.artifacts_root, row["job"], False
         self._file, self._has_file = _file(tables, row), False
-        self._is_mine, self._write_started_at = is_mine, utc_now()
+        self._tables, self._lease_id, self._write_started_at = tables, row["lease_id"], utc_now()
         self._is_over = threading.Event()
         with suppress(OSError):  # the thread writes it later
             self._write()
@@ -123,7 +122,9 @@ class _Heartbeat:
         """
         if not exists(self._file):
             return True
-        return utc_now() - self._write_started_at >= EXPIRY and not self._is_mine()
+        if utc_now() - self._write_started_at < EXPIRY:
+            return False
+        return all(lease.lease_id != self._lease_id for lease in self._tables.ledger(LEASES))
 
     def _write(self) -> None:
         self._write_started_at = utc_now()

@@ -295,6 +295,7 @@ SPACE_METRICS = TableSchema(
 )
 
 ALL = tuple(table for table in list(vars().values()) if isinstance(table, TableSchema))
+LEDGERS = tuple(table for table in ALL if not table.partition_by)  # small: read whole, compacted into one file
 USER_FEATURES = "user_features_"  # prefix of the names of the feature tables, one per lineage
 
 

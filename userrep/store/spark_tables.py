@@ -146,7 +146,7 @@ class SparkTables(Tables):
         self.create(table)
         no_rows = self.spark.createDataFrame([], self.read(table).schema)
         for number in range(first, first + _ATTEMPTS):
-            if self._write_once(_writer(no_rows, table, None), table, counter, number):
+            if self._write(no_rows, table, since=number - 1, counter=counter):
                 return number
         raise UserrepError(f"{self.name(table)}: other runs keep committing. Run the command again.")
 
@@ -180,48 +180,37 @@ class SparkTables(Tables):
         where: str | None = None,
         transaction: tuple[str, int] | None = None,
         since: int | None = None,
+        counter: str = "ledger",
     ) -> bool:
         """Write rows in one commit, replacing those that match ``where``; return False if overtaken since ``since``.
 
-        ``since`` is enforced by a transaction with number ``since + 1``: of several writers that start from the same
-        version, Delta accepts one. Commits without such a number, such as those of OPTIMIZE, do not interfere.
+        ``since`` is enforced by a transaction of ``counter`` with number ``since + 1``: of several writers that start
+        from the same version, Delta accepts one. It refuses the others or skips their writes without an error, so a
+        mark identifies this commit. Commits without such a number, such as those of OPTIMIZE, do not interfere.
 
         Raises UserrepError if another run has changed the rows that are replaced.
         """
-        writer = _writer(rows, table, where)
+        writer, mark = _writer(rows, table, where), uuid.uuid4().hex
         if since is not None:
-            return self._write_once(writer, table, "ledger", since + 1)
+            transaction = counter, since + 1
         if transaction is not None:
-            writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
+            writer = writer.options(txnAppId=transaction[0], txnVersion=transaction[1], userMetadata=mark)
         try:
-            self._commit(writer, table)
+            with around(f"commit:{table.name}"):
+                if self._schema is None:
+                    writer.save(self._path(table))
+                else:
+                    writer.saveAsTable(self.name(table))
         except Exception as error:
             if not _was_overtaken(error):
                 raise
-            raise changed_meanwhile(self.name(table)) from error
-        return True
-
-    def _write_once(self, writer: DataFrameWriter, table: TableSchema, counter: str, number: int) -> bool:
-        """Write as transaction ``number`` of ``counter``; return whether this call's rows were written.
-
-        Delta refuses a number that is taken or skips the write without an error, so a mark identifies this commit.
-        """
-        mark = uuid.uuid4().hex
-        try:
-            self._commit(writer.options(txnAppId=counter, txnVersion=str(number), userMetadata=mark), table)
-        except Exception as error:
-            if not _was_overtaken(error):
-                raise
+            if since is None:
+                raise changed_meanwhile(self.name(table)) from error
             return False
+        if since is None:
+            return True
         newest = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {_NEWEST}")
         return not newest.where(F.col("userMetadata") == mark).isEmpty()
-
-    def _commit(self, writer: DataFrameWriter, table: TableSchema) -> None:
-        with around(f"commit:{table.name}"):
-            if self._schema is None:
-                writer.save(self._path(table))
-            else:
-                writer.saveAsTable(self.name(table))
 
     # Upkeep
 

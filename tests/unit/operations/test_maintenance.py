@@ -15,12 +15,11 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import Update, add_spaces, add_updates, publish, snapshot
 from userrep.errors import UserrepError
 from userrep.operations import maintenance
-from userrep.operations.maintenance import LEDGERS, maintain_tables
+from userrep.operations.maintenance import maintain_tables
 from userrep.spaces.snapshots import REFUSED
 from userrep.store import delta_files
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import (
-    ALL,
     EMBEDDING_UPDATES,
     FEATURE_SETS,
     JOB_RUNS,
@@ -57,14 +56,6 @@ def maintain(tables: Tables) -> dict[str, Any]:
 
 def num_files(tables: Tables, table: Any, **values: Any) -> int:
     return len(tables.files(table, lambda of: all(of[name] == value for name, value in values.items())))
-
-
-def test_every_table_is_a_ledger_or_is_written_in_its_layout() -> None:
-    assert set(LEDGERS) < set(ALL)
-    assert {table.name for table in ALL if not table.partition_by} - {table.name for table in LEDGERS} == {
-        "leases",
-        "registry",
-    }
 
 
 def test_small_files_are_joined_and_rows_stay(tables: Tables) -> None:

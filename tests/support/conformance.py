@@ -67,7 +67,7 @@ class Conformance:
         assert sorted((row.asDict() for row in tables.ledger(LEDGER)), key=lambda row: row["name"]) == ROWS
         assert [row.asDict() for row in tables.ledger(LEDGER, ("name", "num"), name="a")] == [{"name": "a", "num": 1}]
         assert tables.ledger(LEDGER, name="c") == []
-        assert tables.fields(LEDGER) == LEDGER.fields()
+        assert tables.fields(LEDGER) == described(LEDGER)
         assert tables.num_bytes(LEDGER) > 0
         assert tables.stored("led") == ["ledger"]
         with pytest.raises(UsageError, match="no userrep tables at"):  # another program's table does not count

@@ -5,9 +5,9 @@ A column name has the same meaning in all tables, except where ``IN_TABLE`` over
 
 import re
 
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import StructType
 
-from userrep.store.schemas import ALL, USER_FEATURES, TableSchema
+from userrep.store.schemas import TableSchema
 
 MEANINGS = {
     "ahead_by": "lead of the embedding over this representation; null for the embedding itself",
@@ -191,20 +191,14 @@ FEATURES = {
 
 def column_meaning(table: str, column: str) -> str | None:
     """Return the meaning of a column, or None if the data dictionary does not have it."""
-    if (table, column) in IN_TABLE:
-        return IN_TABLE[table, column]
-    if table.startswith(USER_FEATURES):
-        meanings = [meaning for pattern, meaning in FEATURES.items() if re.fullmatch(pattern, column)]
-        return meanings[0] if meanings else MEANINGS.get(column)
-    return MEANINGS.get(column) if any(table == known.name for known in ALL) else None
+    of_features = (meaning for pattern, meaning in FEATURES.items() if re.fullmatch(pattern, column))
+    return IN_TABLE.get((table, column)) or MEANINGS.get(column) or next(of_features, None)
 
 
 def described(table: TableSchema) -> StructType:
     """Return the Spark schema of a table, with the meanings of its columns as comments, which DESCRIBE shows."""
-    meanings = {field.name: column_meaning(table.name, field.name) for field in table.fields()}
-    return StructType(
-        [
-            StructField(f.name, f.dataType, metadata={"comment": meanings[f.name]} if meanings[f.name] else None)
-            for f in table.fields()
-        ]
-    )
+    fields = table.fields()
+    for field in fields:
+        meaning = column_meaning(table.name, field.name)
+        field.metadata = {"comment": meaning} if meaning else {}
+    return fields

@@ -74,8 +74,3 @@ def test_comments_survive_writes_and_stay_out_of_files(tmp_path: Path) -> None:
     assert tables.change(table, lambda rows: [row.asDict() for row in rows])
     assert tables.fields(table) == described(table)
     assert all(not field.metadata for field in tables.target(table).schema)
-
-
-def test_a_table_of_another_program_has_no_comments() -> None:
-    other = schemas.TableSchema("other", "one row per test", "user_id STRING")
-    assert described(other) == other.fields()

@@ -15,6 +15,7 @@ from pyspark.sql.types import StructType
 from tests.support.builders import EVENT_COLUMNS, config_of
 from userrep.features.spec import FeatureSpec
 from userrep.store import delta_files
+from userrep.store.data_dictionary import described
 from userrep.store.data_files import TableFile
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.file_tables import FileTables
@@ -70,7 +71,7 @@ def test_a_ledger_holds_the_same_for_spark_and_beside_it(tables: Tables) -> None
     assert [row.asDict() for row in tables.read(LEDGER).orderBy("name").collect()] == ROWS
     assert [row.num for row in tables.ledger(LEDGER, ("name", "num"), name="a")] == [1]
     assert dict(tables.counts(LEDGER, ("day", "num"))) == {(ROWS[0]["day"], 1): 1, (None, None): 1}
-    assert tables.fields(LEDGER) == tables.read(LEDGER).schema == LEDGER.fields()
+    assert tables.fields(LEDGER) == tables.read(LEDGER).schema == described(LEDGER)
     tables.append(tables.read(LEDGER).where("name = 'a'"), LEDGER)
     assert sorted(row.name for row in tables.ledger(LEDGER)) == ["a", "a", "b"]
 

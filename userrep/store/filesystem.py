@@ -146,7 +146,7 @@ def write_folder(uri: str, files: Mapping[str, bytes], *, mode: int = 0o666) -> 
     Raises FileExistsError if the folder exists and is not empty.
     """
     system, path = file_system(uri)
-    if exists(uri) and folder_names(uri):
+    if folder_names(uri):
         raise FileExistsError(path)
     if not isinstance(system, pyarrow.fs.LocalFileSystem):
         for name, content in files.items():

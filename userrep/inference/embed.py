@@ -19,18 +19,10 @@ _MAX_ROWS = 250_000  # per task and therefore per file: 120 MB at 120 dimensions
 _MIN_ROWS = 16_384  # per task; with fewer, starting the task costs more than it saves
 
 
-class FeatureFile(NamedTuple):
-    """A file of user features of one as-of date."""
-
-    uri: str
-    num_rows: int
-    as_of: date
-
-
 class _Task(NamedTuple):
     """Files with a row range ``[first, stop)`` each. The task encodes the row groups that begin in the range."""
 
-    files: list[tuple[FeatureFile, int, int]]
+    files: list[tuple[TableFile, int, int]]
 
 
 def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFrame:
@@ -58,7 +50,7 @@ def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFram
 
 def embed_files(
     spark: SparkSession,
-    files: Sequence[FeatureFile],
+    files: Sequence[TableFile],
     *,
     folder: str,
     content_hash: str,
@@ -90,7 +82,7 @@ def embed_files(
     return [TableFile.from_json(row.file) for row in written]
 
 
-def _tasks(files: Sequence[FeatureFile], min_tasks: int) -> list[_Task]:
+def _tasks(files: Sequence[TableFile], min_tasks: int) -> list[_Task]:
     """Divide the concatenated rows of all files into tasks of equal length."""
     starts = list(accumulate((file.num_rows for file in files), initial=0))
     total = starts[-1]
@@ -109,7 +101,7 @@ def _tasks(files: Sequence[FeatureFile], min_tasks: int) -> list[_Task]:
 
 
 def _write_embeddings(
-    part: tuple[FeatureFile, int, int], encoder: Encoder, target: Target, values: Mapping[date, Mapping[str, Any]]
+    part: tuple[TableFile, int, int], encoder: Encoder, target: Target, values: Mapping[date, Mapping[str, Any]]
 ) -> list[TableFile]:
     """Encode the row groups of a feature file that begin in the task's row range. Return the written files."""
     file, first, stop = part
@@ -125,5 +117,5 @@ def _write_embeddings(
             batch = pa.RecordBatch.from_arrays([combined(column) for column in rows.columns], rows.column_names)
             user_id = batch.column("user_id")
             vectors = {"user_bucket": bucket_of(user_id), "user_id": user_id, "embedding": listed(encoder.embed(batch))}
-            writer.write(pa.table(vectors), values[file.as_of])
+            writer.write(pa.table(vectors), values[file.values["as_of"]])
     return writer.close()

@@ -125,7 +125,7 @@ def _rows_below(
         return tables.read(table).where(sql_key(key)).where(user_bucket() < limit).select(*columns).toArrow()
     parts = [pa.table({name: pa.nulls(0) for name in columns})]
     for file in tables.files(table, matches([key])):
-        for rows in open_parquet(f"{tables.uri(table)}/{file.path}").iter_batches(columns=columns):
+        for rows in open_parquet(file.uri).iter_batches(columns=columns):
             bucket_N = bucket_of(rows.column("user_id"))
             parts.append(pa.Table.from_batches([rows.filter(pa.array(bucket_N < limit))]))
             if (bucket_N >= limit).any():  # rows are sorted by bucket within a file

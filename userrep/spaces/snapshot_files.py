@@ -22,14 +22,14 @@ KeysByDate = Mapping[date, Mapping[str, Any]]  # the values of the partition col
 
 def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors from tasks that read and write Parquet files directly; replace the rows of ``keys`` in a commit."""
-    from userrep.inference.embed import FeatureFile, embed_files
+    from userrep.inference.embed import embed_files
 
     table = features_table(config, space.lineage_id)
     since = tables.version(USER_EMBEDDINGS)
     files = sorted(tables.files(table, lambda values: values["as_of"] in keys), key=lambda file: file.path)
     written = embed_files(
         tables.spark,
-        [FeatureFile(f"{tables.uri(table)}/{file.path}", file.num_rows, file.values["as_of"]) for file in files],
+        files,
         folder=artifact_folder(config, space),
         content_hash=space.content_hash,
         target=tables.target(USER_EMBEDDINGS),

@@ -17,7 +17,8 @@ class TableFile(NamedTuple):
 
     ``path`` is relative to the table, ``size`` is in bytes, and ``values`` has the partition values by column.
     ``buckets`` has the first and last ``user_bucket`` in the file (both inclusive), or None if unknown. ``added_at`` is
-    the time of the commit that added the file, in milliseconds since 1970, or 0 before the commit.
+    the time of the commit that added the file, in milliseconds since 1970, or 0 before the commit. ``table_uri`` is the
+    path or URI of the table.
 
     Tasks return the files that they have written to the driver as JSON, in which partition values are text.
     """
@@ -28,14 +29,19 @@ class TableFile(NamedTuple):
     values: dict[str, Any]
     buckets: tuple[int, int] | None = None
     added_at: int = 0
+    table_uri: str = ""
+
+    @property
+    def uri(self) -> str:
+        return f"{self.table_uri}/{self.path}"
 
     def to_json(self) -> str:
         return json.dumps(self, default=str)
 
     @classmethod
     def from_json(cls, text: str) -> "TableFile":
-        path, size, num_rows, values, buckets, added_at = json.loads(text)
-        return cls(path, size, num_rows, values, buckets and tuple(buckets), added_at)
+        file = cls(*json.loads(text))
+        return file._replace(buckets=tuple(file.buckets)) if file.buckets else file
 
 
 def adding(files: Sequence[TableFile]) -> list[AddAction]:

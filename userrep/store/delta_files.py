@@ -138,7 +138,7 @@ class DeltaFiles:
 
     def files(self, version: int | None = None) -> list[TableFile]:
         """Return the table's files, at a version or at the newest one. Driver memory: one entry per file."""
-        return files_of(DeltaTable(self.uri, version=version))
+        return [file._replace(table_uri=self.uri) for file in files_of(DeltaTable(self.uri, version=version))]
 
     def add_files(self, added: Files, *, since: int | None = None, transaction: tuple[str, int] | None = None) -> bool:
         """Add files in one commit; with ``since``, only if that version is still the newest.

@@ -69,6 +69,7 @@ class _File:
         self._buffered: list[pa.Table] = []
         settings = dict(target.properties)
         self._group_bytes = int(settings.get("parquet.block.size", _GROUP_BYTES))
+        self._table_uri = target.uri
         files, path = file_system(f"{target.uri}/{self._path}")
         files.create_dir(path.rpartition("/")[0], recursive=True)
         self._stream = files.open_output_stream(path)
@@ -96,7 +97,7 @@ class _File:
         self._writer.close()
         size = self._stream.tell()
         self._stream.close()
-        return TableFile(self._path, size, self._num_rows, self._values, self._buckets)
+        return TableFile(self._path, size, self._num_rows, self._values, self._buckets, table_uri=self._table_uri)
 
     def _flush(self) -> None:
         if self._buffered:

@@ -14,7 +14,7 @@ from tests.unit.features.test_layout import LAYOUT, SPEC
 from tests.unit.inference.test_inference import as_arrow, random_users, same_bits
 from tests.unit.inference.test_model import saved
 from userrep.inference import embed
-from userrep.inference.embed import FeatureFile, _tasks, _write_embeddings
+from userrep.inference.embed import _tasks, _write_embeddings
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
 from userrep.store.arrow import stacked
@@ -30,8 +30,8 @@ NUM_USERS, GROUP = 23, 5
 VALUES = {D1: {"space_id": "s1", "as_of": D1, "revision": 3}, D2: {"space_id": "s1", "as_of": D2, "revision": 4}}
 
 
-def file_of(num_rows: int, name: str = "f") -> FeatureFile:
-    return FeatureFile(name, num_rows, D1)
+def file_of(num_rows: int, name: str = "f") -> TableFile:
+    return TableFile(name, 0, num_rows, {"as_of": D1})
 
 
 # Tasks
@@ -42,7 +42,7 @@ def test_every_row_group_is_of_one_task(seed: int, monkeypatch: pytest.MonkeyPat
     random = np.random.default_rng(seed)
     monkeypatch.setattr(embed, "_MAX_ROWS", int(random.integers(1, 60)))
     monkeypatch.setattr(embed, "_MIN_ROWS", int(random.integers(1, 30)))
-    files = [FeatureFile(f"f{k}", int(random.integers(0, 80)), D1) for k in range(random.integers(0, 6))]
+    files = [file_of(int(random.integers(0, 80)), f"f{k}") for k in range(random.integers(0, 6))]
     tasks = _tasks(files, int(random.integers(1, 9)))
     taken = [
         (file, row)
@@ -106,15 +106,15 @@ def users_of(as_of: date) -> list[dict[str, Any]]:
     return users
 
 
-def write(path: Path, as_of: date) -> FeatureFile:
+def write(path: Path, as_of: date) -> TableFile:
     """Write a date's users as their table has them, in row groups of five."""
     rows = pa.Table.from_batches([as_stored(as_arrow(users_of(as_of)), SPEC)]).drop_columns(["as_of"])
     pq.write_table(rows, path, row_group_size=GROUP)
-    return FeatureFile(str(path), NUM_USERS, as_of)
+    return TableFile(path.name, 0, NUM_USERS, {"as_of": as_of}, table_uri=str(path.parent))
 
 
-def read(tables: Tables, file: TableFile) -> pa.Table:
-    return pq.ParquetFile(f"{tables.uri(USER_EMBEDDINGS)}/{file.path}").read()
+def read(file: TableFile) -> pa.Table:
+    return pq.ParquetFile(file.uri).read()
 
 
 def test_a_file_has_the_vectors_of_the_row_groups_that_begin_within_a_task_s_rows(
@@ -125,7 +125,7 @@ def test_a_file_has_the_vectors_of_the_row_groups_that_begin_within_a_task_s_row
     wanted_BD, done = encoder.embed(as_arrow(users)), []
     for first, stop, begin, end in ((-3, 4, 0, 5), (4, 10, 5, 10), (10, 16, 10, 20), (16, 99, 20, 23)):
         (file,) = _write_embeddings((features, first, stop), encoder, target, VALUES)
-        rows = read(tables, file)
+        rows = read(file)
         assert rows["user_id"].to_pylist() == [user["user_id"] for user in users[begin:end]]
         assert same_bits(np.array(stacked(rows["embedding"].combine_chunks(), 16)), wanted_BD[begin:end])
         assert (file.num_rows, file.values) == (end - begin, VALUES[D1])

@@ -77,6 +77,11 @@ def test_a_task_returns_files_as_json_with_partition_values_as_text() -> None:
     assert TableFile.from_json(BARE.to_json()) == BARE
 
 
+def test_a_file_knows_where_it_is(files: DeltaFiles) -> None:
+    files.add_files([FULL])
+    assert [file.uri for file in files.files()] == [f"{files.uri}/{FULL.path}"]
+
+
 def test_files_of_a_table_without_partitions_have_no_values(tmp_path: Path) -> None:
     table = DeltaFiles(str(tmp_path / "plain"))
     schema = TableSchema("plain", "one row per test", "name STRING")

@@ -100,7 +100,8 @@ def test_a_task_without_vectors_writes_nothing(tables: Tables, tmp_path: Path) -
 def test_what_a_task_returns_is_a_file_that_can_be_committed(tables: Tables) -> None:
     (row,) = written(tables, encoded("s1", D1, ["a", "b"], [1.0, 2.0]))
     files = [TableFile.from_json(row["file"])]
-    assert files == [TableFile(files[0].path, files[0].size, 2, {"space_id": "s1", "as_of": str(D1)})]
+    uri, values = tables.uri(EMBEDDING_UPDATES), {"space_id": "s1", "as_of": str(D1)}
+    assert files == [TableFile(files[0].path, files[0].size, 2, values, table_uri=uri)]
     tables.add_files(EMBEDDING_UPDATES, files, transaction=("clicks", 42))
     stored = tables.ledger(EMBEDDING_UPDATES, ("space_id", "as_of", "user_id", "batch_id", "is_new"))
     assert [tuple(row) for row in stored] == [("s1", D1, "a", 42, True), ("s1", D1, "b", 42, False)]

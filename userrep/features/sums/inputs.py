@@ -75,21 +75,17 @@ def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, s
     sums = inputs.sums
     tiles_by_key = {key: tiles for tiles in inputs.tiles for key in tiles.revision_by_day.items()}
     if tiles_by_key:
-        uri = tables.uri(USER_ITEM_DAYS)
         for file in tables.files(USER_ITEM_DAYS, lambda v: (v["event_date"], v["revision"]) in tiles_by_key):
             tiles = tiles_by_key[file.values["event_date"], file.values["revision"]]
             day = day_number(file.values["event_date"])
-            bucketed = BucketedFile("tiles", f"{uri}/{file.path}", day, tiles.before, tiles.after)
-            yield bucketed, file.values["user_slice"]
+            yield BucketedFile("tiles", file.uri, day, tiles.before, tiles.after), file.values["user_slice"]
     if sums is not None:
-        uri, key = tables.uri(USER_WINDOW_SUMS), (sums.lineage_id, sums.generation)
+        key = sums.lineage_id, sums.generation
         for file in tables.files(USER_WINDOW_SUMS, lambda v: (v["lineage_id"], v["generation"]) == key):
-            bucketed = BucketedFile("sums", f"{uri}/{file.path}", day_number(sums.as_of), True, False)
-            yield bucketed, file.values["user_slice"]
+            yield BucketedFile("sums", file.uri, day_number(sums.as_of), True, False), file.values["user_slice"]
     if inputs.has_profiles:
-        uri = tables.uri(USER_PROFILES)
         for file in tables.files(USER_PROFILES, version=inputs.profiles.version):
-            yield BucketedFile("profiles", f"{uri}/{file.path}", 0, True, True), file.values["user_slice"]
+            yield BucketedFile("profiles", file.uri, 0, True, True), file.values["user_slice"]
 
 
 def rows_of_inputs(inputs: Inputs) -> DataFrame:

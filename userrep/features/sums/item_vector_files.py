@@ -14,7 +14,7 @@ from userrep.items.versions import Versions, made_versions, read_vectors
 from userrep.store.buckets import partition_values, power_of_two
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_VECTORS
-from userrep.store.tables import Tables
+from userrep.store.tables import Tables, matches
 
 
 class ItemParts(NamedTuple):
@@ -60,9 +60,8 @@ def dated_vectors(
 def _files(tables: Tables, config: Config, lineage_id: str, version: date) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the files of a version by modality."""
     if isinstance(tables, FileTables):
-        uri, key = tables.uri(ITEM_VECTORS), (lineage_id, version)
-        files = tables.files(ITEM_VECTORS, lambda values: (values["lineage_id"], values["valid_from"]) == key)
-        paths = [(f"{uri}/{file.path}", file.values["modality"]) for file in files]
+        files = tables.files(ITEM_VECTORS, matches([{"lineage_id": lineage_id, "valid_from": version}]))
+        paths = [(file.uri, file.values["modality"]) for file in files]
     else:
         uris = read_vectors(tables, lineage_id, version).inputFiles()
         paths = [(uri, partition_values(uri)["modality"]) for uri in uris]

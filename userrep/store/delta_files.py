@@ -9,7 +9,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -111,8 +110,8 @@ class DeltaFiles:
         filters = [(name, "=", value) for name, value in equal.items()]
         names = list(columns) if columns else None
         table = DeltaTable(self.uri).to_pyarrow_table(columns=names, filters=filters or None, filesystem=self._store())
-        rows = zip(*map(_values, table.columns), strict=True)
-        return [dict(zip(table.column_names, row, strict=True)) for row in rows]
+        schema = [f.with_type(pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f for f in table.schema]
+        return table.cast(pa.schema(schema)).to_pylist(maps_as_pydicts="strict")  # type: ignore[no-any-return]
 
     def _store(self) -> pyarrow.fs.FileSystem:
         """Return pyarrow's own file system for the table.
@@ -288,12 +287,3 @@ def changed_meanwhile(table: str) -> UserrepError:
 def _schema(table: DeltaTable) -> pa.Schema:
     """Return a table's Arrow schema, without the comments on columns."""
     return pa.schema([field.remove_metadata() for field in pa.schema(table.schema().to_arrow())])
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    values: list[Any] = column.to_pylist()
-    if pa.types.is_map(column.type):
-        return [None if value is None else dict(value) for value in values]
-    if pa.types.is_timestamp(column.type):
-        return [value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else None for value in values]
-    return values

@@ -21,7 +21,6 @@ from userrep.store.arrow import stacked
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
 

@@ -30,6 +30,7 @@ _MARK_SEARCH = 100  # newest commits that are searched for a mark
 
 Rows = Sequence[Mapping[str, Any]]
 Files = Sequence[TableFile]
+TransactionId = tuple[str, int]  # name of a writer, and the number of its transaction
 
 
 class DeltaFiles:
@@ -139,12 +140,12 @@ class DeltaFiles:
         """Return the table's files, at a version or at the newest one. Driver memory: one entry per file."""
         return [file._replace(table_uri=self.uri) for file in files_of(DeltaTable(self.uri, version=version))]
 
-    def add_files(self, added: Files, *, since: int | None = None, transaction: tuple[str, int] | None = None) -> bool:
+    def add_files(self, added: Files, *, since: int | None = None, transaction: TransactionId | None = None) -> bool:
         """Add files in one commit; with ``since``, only if that version is still the newest.
 
-        ``transaction`` is the name of the writer and the number of its transaction, recorded in the same commit.
-        Without files, or if the number is not above the writer's last one, nothing is committed. Returns False if
-        overtaken since ``since``. Raises UserrepError if every attempt was overtaken.
+        ``transaction`` is recorded in the same commit. Without files, or if its number is not above the writer's last
+        one, nothing is committed. Returns False if overtaken since ``since``. Raises UserrepError if every attempt was
+        overtaken.
         """
 
         def attempt(table: DeltaTable) -> bool:

@@ -13,7 +13,7 @@ from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.data_dictionary import described
 from userrep.store.data_files import TableFile
-from userrep.store.delta_files import DeltaFiles, Files, Rows
+from userrep.store.delta_files import DeltaFiles, Files, Rows, TransactionId
 from userrep.store.filesystem import folder_names
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import TableSchema
@@ -138,7 +138,7 @@ class FileTables(Tables):
         """
         self._delta(table).swap(written, replacing, since=since)
 
-    def add_files(self, table: TableSchema, written: Files, *, transaction: tuple[str, int] | None = None) -> None:
+    def add_files(self, table: TableSchema, written: Files, *, transaction: TransactionId | None = None) -> None:
         """Add files that tasks have written, in one commit. ``transaction`` is that of ``append``.
 
         Without files, nothing is committed.
@@ -153,12 +153,7 @@ class FileTables(Tables):
         return self._delta(table).rewrite(pairs)
 
     def append(
-        self,
-        rows: DataFrame,
-        table: TableSchema,
-        *,
-        transaction: tuple[str, int] | None = None,
-        since: int | None = None,
+        self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
     ) -> bool:
         written = write_files(rows, self.target(table))
         return self._delta(table).add_files(written, since=since, transaction=transaction)

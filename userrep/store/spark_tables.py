@@ -14,7 +14,7 @@ from pyspark.sql.types import StructField, StructType
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.store.data_dictionary import described
-from userrep.store.delta_files import Rows, changed_meanwhile
+from userrep.store.delta_files import Rows, TransactionId, changed_meanwhile
 from userrep.store.filesystem import folder_names
 from userrep.store.schemas import TableSchema
 from userrep.store.sql import sql_any
@@ -153,12 +153,7 @@ class SparkTables(Tables):
     # Large changes, by tasks
 
     def append(
-        self,
-        rows: DataFrame,
-        table: TableSchema,
-        *,
-        transaction: tuple[str, int] | None = None,
-        since: int | None = None,
+        self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
     ) -> bool:
         self.create(table)
         return self._write(rows, table, transaction=transaction, since=since)
@@ -178,7 +173,7 @@ class SparkTables(Tables):
         table: TableSchema,
         *,
         where: str | None = None,
-        transaction: tuple[str, int] | None = None,
+        transaction: TransactionId | None = None,
         since: int | None = None,
         counter: str = "ledger",
     ) -> bool:

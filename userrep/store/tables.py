@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.types import StructType
 
 from userrep.errors import UsageError, UserrepError, in_line
-from userrep.store.delta_files import Rows
+from userrep.store.delta_files import Rows, TransactionId
 from userrep.store.filesystem import absolute
 from userrep.store.schemas import ALL, PROPERTIES, TableSchema
 
@@ -232,12 +232,7 @@ class Tables(ABC):
 
     @abstractmethod
     def append(
-        self,
-        rows: DataFrame,
-        table: TableSchema,
-        *,
-        transaction: tuple[str, int] | None = None,
-        since: int | None = None,
+        self, rows: DataFrame, table: TableSchema, *, transaction: TransactionId | None = None, since: int | None = None
     ) -> bool:
         """Add rows in one commit.
 

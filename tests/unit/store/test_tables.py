@@ -8,12 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.support.conformance import D1, D2, LEDGER, ROWS, SHARES, SMALL, users_of
-from userrep.errors import UsageError, UserrepError
+from tests.support.conformance import D1, D2, LEDGER, SHARES, SMALL, LedgerConformance, users_of
+from userrep.errors import UserrepError
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import TableWriter
-from userrep.store.schemas import TableSchema
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
@@ -30,34 +29,8 @@ def written(tables: Tables, day: date, *users: str, part: str = "p") -> list[Tab
     return writer.close()
 
 
-# Ledgers
-
-
-def test_a_ledger_returns_its_rows_with_naive_times_and_maps(tables: Tables) -> None:
-    assert tables.ledger(LEDGER) == []
-    tables.add(LEDGER, ROWS)
-    assert sorted((row.asDict() for row in tables.ledger(LEDGER)), key=lambda row: row["name"]) == ROWS
-    assert [row.asDict() for row in tables.ledger(LEDGER, ("name", "num"), name="a")] == [{"name": "a", "num": 1}]
-    assert tables.ledger(LEDGER, name="c") == []
-
-
-def test_rows_replace_those_that_match_in_one_commit(tables: Tables) -> None:
-    tables.add(LEDGER, ROWS)
-    before = tables.version(LEDGER)
-    tables.add(LEDGER, [{"name": "a", "num": 2}, {"name": "c", "num": 3}], replacing="name IN ('a', 'c')")
-    assert tables.version(LEDGER) == before + 1
-    assert {row.name: row.num for row in tables.ledger(LEDGER)} == {"a": 2, "b": None, "c": 3}
-
-
-def test_a_table_with_other_columns_is_refused_and_left_as_it_is(tables: Tables) -> None:
-    tables.add(LEDGER, ROWS)
-    other = TableSchema("ledger", "one row per test", "name STRING, day DATE, extra INT")
-    newer = FileTables(None, tables.artifacts_root)
-    with pytest.raises(
-        UsageError, match="has the columns name, day, num, cells, at; this release expects name, day, ext"
-    ):
-        newer.add(other, [{"name": "c"}])
-    assert len(tables.ledger(LEDGER)) == 2
+class TestLedgersWithoutSpark(LedgerConformance):
+    pass
 
 
 def test_tables_are_listed_by_the_beginning_of_their_names(tables: Tables) -> None:
@@ -70,16 +43,6 @@ def test_tables_are_listed_by_the_beginning_of_their_names(tables: Tables) -> No
 
 
 # Compare and swap
-
-
-def test_all_rows_are_replaced_only_if_nothing_changed_since(tables: Tables) -> None:
-    since = tables.version(SMALL)
-    assert tables.add(SMALL, [{"name": "a"}, {"name": "b"}], replacing="true", since=since)
-    assert not tables.add(SMALL, [{"name": "x"}], replacing="true", since=since)
-    since = tables.version(SMALL)
-    assert tables.add(SMALL, [{"name": "c"}], replacing="true", since=since)
-    assert not tables.add(SMALL, [{"name": "x"}], replacing="true", since=since)
-    assert [row.name for row in tables.ledger(SMALL)] == ["c"]
 
 
 def test_exactly_one_of_many_concurrent_changes_succeeds(tables: Tables) -> None:
@@ -172,11 +135,3 @@ def test_the_layout_of_files_is_that_of_the_table(tables: Tables) -> None:
     )
     assert metadata["partitionColumns"] == ["day", "part"]
     assert metadata["configuration"]["delta.enableDeletionVectors"] == "false"
-
-
-def test_rows_are_counted_by_the_values_of_some_columns_without_spark(tables: Tables) -> None:
-    assert tables.counts(LEDGER, ("name",)) == {}
-    row = ROWS[0]
-    tables.add(LEDGER, [row, row, row | {"name": "b"}])
-    tables.add(LEDGER, [row, row | {"day": None}])
-    assert dict(tables.counts(LEDGER, ("name", "day"))) == {("a", D1): 3, ("b", D1): 1, ("a", None): 1}

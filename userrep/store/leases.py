@@ -3,8 +3,8 @@
 A lease is a row of the table ``leases`` and a heartbeat file. The row is written by compare-and-swap, so only one of
 several simultaneous runs gets the lease. Its holder rewrites the file every 10 s. A lease ends when the holder releases
 it, when the holder's process no longer exists (if it ran on the same machine), or after a minute without a heartbeat;
-the next run then continues as after any kill. A holder that was only suspended finds its file deleted, and stops at the
-next stage.
+the next run then continues as after any kill. A holder that was only suspended finds another run in the row, and stops
+at the next stage.
 
 Leases only avoid wasted work; they do not protect the tables. Each commit does that itself: it is refused if another
 run has changed the data that it is based on.
@@ -25,7 +25,7 @@ from pyspark.sql import Row
 
 from userrep.errors import AlreadyRunningError
 from userrep.logs import this_run_id
-from userrep.store.filesystem import delete_file, exists, read_bytes, write_bytes
+from userrep.store.filesystem import delete_file, read_bytes, write_bytes
 from userrep.store.schemas import LEASES
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
@@ -63,13 +63,12 @@ def held(tables: Tables, job: str, *, nested: bool = False) -> Iterator[None]:
         _heartbeats.reset(token)
         heartbeat.end()
         _own_lease_ids.discard(row["lease_id"])
-        if not heartbeat.is_lost:
-            with suppress(Exception):  # must not hide an error of the job; the lease expires anyway
-                _release(tables, row)
+        with suppress(Exception):  # must not hide an error of the job; the lease expires anyway
+            _release(tables, row)
 
 
 def check_held() -> None:
-    """Check that no other run has taken a lease of the calling code. Cost: one look-up of each lease's file.
+    """Check that no other run has taken a lease of the calling code. Cost: one read of the ledger for each lease.
 
     Raises
     ------
@@ -77,7 +76,7 @@ def check_held() -> None:
         If another run has taken one. What this run has committed stays.
     """
     for heartbeat in _heartbeats.get():
-        if heartbeat.check_lost():
+        if heartbeat.is_lost():
             raise AlreadyRunningError(
                 f"{heartbeat.job}: this run sent no heartbeat for more than {EXPIRY.seconds} s, and another run has "
                 "taken its lease. This run has stopped; what it has committed stays."
@@ -85,15 +84,13 @@ def check_held() -> None:
 
 
 class _Heartbeat:
-    """A thread that writes the time to the lease's file at each interval, until the lease ends or is lost."""
+    """A thread that writes the time to the lease's file at each interval, until the lease ends."""
 
     def __init__(self, tables: Tables, row: Mapping[str, object]) -> None:
-        self.root, self.job, self.is_lost = tables.artifacts_root, row["job"], False
-        self._file, self._has_file = _file(tables, row), False
-        self._tables, self._lease_id, self._write_started_at = tables, row["lease_id"], utc_now()
+        self.root, self.job = tables.artifacts_root, row["job"]
+        self._tables, self._lease_id, self._file = tables, row["lease_id"], _file(tables, row)
         self._is_over = threading.Event()
-        with suppress(OSError):  # the thread writes it later
-            self._write()
+        self._write()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
@@ -101,35 +98,20 @@ class _Heartbeat:
         self._is_over.set()
         self._thread.join()
 
-    def check_lost(self) -> bool:
-        """Return whether another run has taken the lease. An unreachable store does not change the answer."""
-        with suppress(OSError):
-            self.is_lost = self.is_lost or (self._has_file and self._is_taken())
-        return self.is_lost
+    def is_lost(self) -> bool:
+        """Return whether another run has taken the lease. A ledger that cannot be read counts as no change."""
+        try:
+            return all(lease.lease_id != self._lease_id for lease in self._tables.ledger(LEASES))
+        except Exception:
+            return False
 
     def _run(self) -> None:
         while not self._is_over.wait(HEARTBEAT.total_seconds()):
-            with suppress(Exception):  # the store may be unreachable for a moment
-                if self.check_lost():
-                    return
-                self._write()
-
-    def _is_taken(self) -> bool:
-        """Return whether another run has the lease.
-
-        That run deletes the file. A holder that was suspended during a write may have written it again, so after a long
-        pause the table decides.
-        """
-        if not exists(self._file):
-            return True
-        if utc_now() - self._write_started_at < EXPIRY:
-            return False
-        return all(lease.lease_id != self._lease_id for lease in self._tables.ledger(LEASES))
+            self._write()
 
     def _write(self) -> None:
-        self._write_started_at = utc_now()
-        write_bytes(self._file, self._write_started_at.isoformat().encode())
-        self._has_file = True
+        with suppress(Exception):  # the store may be unreachable for a moment
+            write_bytes(self._file, utc_now().isoformat().encode())
 
 
 def _acquire(tables: Tables, job: str) -> dict[str, object]:
@@ -166,8 +148,8 @@ def _release(tables: Tables, lease: dict[str, object]) -> None:
             return None
         return [row.asDict() | ({"ended_at": utc_now()} if row.lease_id == lease["lease_id"] else {}) for row in rows]
 
-    if tables.change(LEASES, released):
-        _delete_quietly(_file(tables, lease))
+    tables.change(LEASES, released)
+    _delete_quietly(_file(tables, lease))
 
 
 def under_way(tables: Tables, *, but: str) -> dict[str, str]:

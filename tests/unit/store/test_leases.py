@@ -23,7 +23,7 @@ from userrep.erasure.requests import Erasure
 from userrep.errors import AlreadyRunningError, UserrepError
 from userrep.store import leases, schemas
 from userrep.store.file_tables import FileTables
-from userrep.store.filesystem import delete_file, folder_names, write_bytes
+from userrep.store.filesystem import folder_names
 from userrep.store.leases import held
 from userrep.store.schemas import LEASES
 from userrep.store.tables import Tables
@@ -114,22 +114,31 @@ def test_a_holder_that_slept_too_long_loses_its_lease_and_stops(tables: Tables, 
     assert "this run sent no heartbeat for more than 1 s, and another run has taken its lease" in said
 
 
-def test_a_holder_that_slept_while_it_wrote_its_file_loses_its_lease_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "HEARTBEAT", HEARTBEAT)
-    monkeypatch.setattr(leases, "EXPIRY", EXPIRY)
+def taken_by_another_run(tables: Tables) -> None:
+    tables.change(LEASES, lambda rows: [row.asDict() | {"lease_id": "other", "machine": "other"} for row in rows])
 
-    def slept(uri: str, content: bytes) -> None:
-        time.sleep(1.2 * EXPIRY.total_seconds())
-        write_bytes(uri, content)
 
-    tables, row = FileTables(None, str(tmp_path)), {"job": "daily", "lease_id": "mine"}
-    beat = leases._Heartbeat(tables, row, lambda: False)
-    monkeypatch.setattr(leases, "write_bytes", slept)
-    beat._thread.join(timeout=30)
-    assert beat.is_lost
-    assert (tmp_path / "artifacts" / "leases" / "daily-mine").exists()
+def test_a_holder_that_goes_on_writing_its_file_loses_its_lease_all_the_same(tables: Tables, tmp_path: Path) -> None:
+    def slept() -> None:
+        with held(tables, "daily"):
+            (row,) = tables.ledger(LEASES)
+            taken_by_another_run(tables)
+            time.sleep(2 * HEARTBEAT.total_seconds())
+            assert Path(leases._file(tables, row.asDict())).exists()
+
+    with pytest.raises(AlreadyRunningError, match="daily: this run sent no heartbeat"):
+        slept()
+    assert folder_names(f"{tmp_path}/artifacts/leases") == []
+    assert [row.lease_id for row in tables.ledger(LEASES)] == ["other"]
+
+
+def test_a_ledger_that_cannot_be_read_for_a_moment_ends_no_run(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no answer")
+
+    with held(tables, "daily"), monkeypatch.context() as patch:
+        patch.setattr(FileTables, "ledger", unreachable)
+        leases.check_held()
 
 
 def test_a_run_in_a_thread_that_has_lost_its_lease_begins_no_stage_and_does_not_end_well(
@@ -141,15 +150,13 @@ def test_a_run_in_a_thread_that_has_lost_its_lease_begins_no_stage_and_does_not_
     def slept_between_its_stages() -> None:
         with held(tables, "daily"):
             stages.append("first")
-            (row,) = tables.ledger(LEASES)
-            delete_file(leases._file(tables, row.asDict()))  # by the run that takes its place
+            taken_by_another_run(tables)
             with runs.stage("second"):
                 stages.append("second")
 
     def slept_in_its_last_stage() -> None:
         with held(tables, "daily"):
-            (row,) = tables.ledger(LEASES)
-            delete_file(leases._file(tables, row.asDict()))
+            taken_by_another_run(tables)
 
     with ThreadPoolExecutor(1) as pool:
         for run in (slept_between_its_stages, slept_in_its_last_stage):

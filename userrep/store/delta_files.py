@@ -128,7 +128,7 @@ class DeltaFiles:
         ``replacing``: a SQL predicate on the rows to delete in the same commit; the new rows must match it too. Returns
         whether the rows were added. Raises UserrepError if every attempt was overtaken.
         """
-        how = {"mode": "append"} if replacing is None else {"mode": "overwrite", "predicate": replacing}
+        how: dict[str, Any] = {"mode": "append"} if replacing is None else {"mode": "overwrite", "predicate": replacing}
 
         def attempt(table: DeltaTable) -> bool:
             data = pa.Table.from_pylist([dict(row) for row in rows], schema=_schema(table))

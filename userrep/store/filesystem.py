@@ -244,7 +244,7 @@ def delete_folder(uri: str) -> None:
 
 
 def names_in_out(out: str) -> list[str]:
-    """Return the names of the entries of a command's output folder; none if the folder does not exist yet.
+    """Return the sorted names of the entries of a command's output folder; none if it does not exist yet.
 
     Raises
     ------
@@ -253,19 +253,15 @@ def names_in_out(out: str) -> list[str]:
     """
     try:
         files, path = file_system(out)
-        kind = files.get_file_info(path).type
-        is_folder = kind == pyarrow.fs.FileType.Directory
-        names = [file.base_name for file in files.get_file_info(pyarrow.fs.FileSelector(path))] if is_folder else []
+        if files.get_file_info(path).is_file:
+            raise UsageError(f"--out {out}: this is a file; name a folder.")
+        if isinstance(files, pyarrow.fs.LocalFileSystem):
+            _check_access(path)
+        return folder_names(out)
+    except PermissionError as error:
+        raise UsageError(f"--out {out}: {error.strerror}; name another one.") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"--out {out}: cannot be read as a folder ({error}).") from None
-    if kind == pyarrow.fs.FileType.File:
-        raise UsageError(f"--out {out}: this is a file; name a folder.")
-    if isinstance(files, pyarrow.fs.LocalFileSystem):
-        try:
-            _check_access(path)
-        except OSError as error:
-            raise UsageError(f"--out {out}: {error.strerror}; name another one.") from None
-    return names
 
 
 def check_new_folder(out: str) -> None:
@@ -276,8 +272,7 @@ def check_new_folder(out: str) -> None:
     UsageError
         If the folder is not empty, cannot be read, is a file, or is not writable for this user.
     """
-    names = sorted(names_in_out(out))
-    if names:
+    if names := names_in_out(out):
         raise UsageError(f"--out {out}: the folder is not empty ({', '.join(names[:3])}); name another one.")
 
 

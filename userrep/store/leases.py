@@ -116,7 +116,7 @@ class _Heartbeat:
 
 def _acquire(tables: Tables, job: str) -> dict[str, object]:
     """Replace the row of the job, whose holder must be gone, by one of this process; return the new row."""
-    lease = {
+    lease: dict[str, object] = {
         "job": job,
         "lease_id": uuid.uuid4().hex,
         "run_id": this_run_id(),
@@ -134,7 +134,7 @@ def _acquire(tables: Tables, job: str) -> dict[str, object]:
             if holder.ended_at is None:
                 _check_gone(tables, holder)
         lease["started_at"] = utc_now()
-        return [row.asDict() for row in rows if row.job != job] + [lease]
+        return [*(row.asDict() for row in rows if row.job != job), lease]
 
     tables.change(LEASES, with_lease)
     for holder in before:

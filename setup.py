@@ -28,7 +28,7 @@ setup(
         "userrep": ["py.typed"],
         "userrep.spark": ["log4j2.properties"],
         "userrep.workflows": ["demo.yaml"],
-        "userrep.report": ["page.*"],
+        "userrep.report": ["*.html", "*.css"],
     },
     install_requires=[
         "pyspark==4.2.0",

@@ -54,7 +54,7 @@ def snapshot_users(facts: Facts) -> Markup:
         Mark(snapshot.num_users, f"{snapshot.snapshot_id}: {count(snapshot.num_users)} users")
         for snapshot in newest.values()
     ]
-    series = Series("users", positions(list(newest)), marks, "c0")
+    series = Series(positions(list(newest)), marks)
     return lines([series], _axis_labels(list(newest)), label="Users of each snapshot", write=short, height=120)
 
 
@@ -71,7 +71,7 @@ def run_times(facts: Facts) -> Markup:
         )
         for run in runs
     ]
-    series = Series("runs", [(k + 0.5) / len(runs) for k in range(len(runs))], marks, "c0")
+    series = Series([(k + 0.5) / len(runs) for k in range(len(runs))], marks)
     ends = [when(runs[0].started_at), when(runs[-1].started_at)] if len(runs) > 1 else [when(runs[0].started_at)]
     return lines([series], ends, label="Run times", write=_duration, ticks=ticks, height=130, is_joined=False)
 

@@ -1,10 +1,11 @@
 """The content of a report as plain values. `gather` reads them; the page and the JSON file are made from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from math import isfinite
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from userrep.model.self_check import SelfCheck
 
@@ -303,17 +304,5 @@ class Facts:
 
 
 def as_tree(value: Any) -> Any:
-    """Convert values to JSON types: dates to text, numbers that are not finite to None, dataclasses to dicts."""
-    if isinstance(value, SelfCheck):
-        value = value.model_dump(mode="json")
-    if is_dataclass(value):
-        return {attribute.name: as_tree(getattr(value, attribute.name)) for attribute in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): as_tree(item) for key, item in value.items()}
-    if isinstance(value, str) or value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    if isinstance(value, date | datetime | timedelta):
-        return value.total_seconds() if isinstance(value, timedelta) else value.isoformat()
-    return [as_tree(item) for item in value]
+    """Convert values to JSON types: dates to text, spans to seconds, infinite numbers to None, dataclasses to dicts."""
+    return to_jsonable_python(value, inf_nan_mode="null", timedelta_mode="float")

@@ -32,7 +32,7 @@ def drift_panel(drift: DriftFacts, metric: str) -> Markup:
     limits = [(limit, css) for limit, css in both_limits if limit is not None]
     dates = [point.as_of for point in points]
     ends = [day(dates[0])[5:], day(dates[-1])[5:]] if len(dates) > 1 else [day(dates[0])]
-    series = Series(metric, positions(dates), marks, "c0")
+    series = Series(positions(dates), marks)
     return lines([series], ends, label=f"{metric} by date", write=_shortest, limits=limits, height=80)
 
 
@@ -107,7 +107,6 @@ def loss_curves(training: TrainingFacts) -> tuple[Markup, list[tuple[str, str]]]
     best = training.metrics.get("best_epoch")
     series = [
         Series(
-            label,
             [k / max(1, len(epochs) - 1) for k in range(len(epochs))],
             [
                 Mark(row[name], f"epoch {epoch}{', kept' if epoch == best else ''}: {figure(row[name])}, {label}", css)

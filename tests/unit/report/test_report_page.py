@@ -9,7 +9,7 @@ import pytest
 from tests.support.report_facts import HOSTILE, NOW, a_task, facts, hostile, nothing
 from userrep.report import formats
 from userrep.report.facts import EvaluationFacts
-from userrep.report.page import coded, page
+from userrep.report.page import page
 from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast
@@ -64,7 +64,6 @@ def test_texts_from_data_and_configuration_stand_on_the_page_as_they_are() -> No
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in text
     assert "{{ 7*7 }}" in text  # a template's signs are signs like others
     assert "<title>userrep report: " in text
-    assert coded("a `b <i>` c`d") == "a <code>b &lt;i&gt;</code> c`d"
 
 
 def test_parts_that_are_empty_say_which_command_fills_them() -> None:

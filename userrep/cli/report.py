@@ -34,14 +34,15 @@ def report(
     newest snapshot.
     """
     from userrep.report.file import check_out, twin_of, write_report
-    from userrep.report.gather import check_reportable, gather
+    from userrep.report.gather import gather, reported_space
+    from userrep.report.state import read_state
     from userrep.report.summary import summarised
-    from userrep.workflows.status import status
 
     check_out(out)
     tables = tables_of(config)
-    subject = check_reportable(tables, space, str(config_file))
-    facts = gather(tables, config, subject, named=str(config_file), state=status(tables, config))
+    state = read_state(tables, config)
+    subject = reported_space(state, space, str(config_file))
+    facts = gather(state, tables, config, subject, named=str(config_file))
     summary = summarised(facts)
     figures = write_report(out, facts, summary)
     lines = [summary.headline, *(f"{finding.level}: {finding.what} {finding.cure}" for finding in summary.findings)]
@@ -60,12 +61,11 @@ def check(config: Config, config_file: ConfigFile) -> Output:
     from userrep.report.facts import BAD, WARN
     from userrep.report.findings import findings, headline
     from userrep.report.gather import gather
-    from userrep.spaces.registry import read_registry
-    from userrep.workflows.status import status
+    from userrep.report.state import read_state
 
     tables = tables_of(config)
-    state, serving = status(tables, config), read_registry(tables).serving
-    found = findings(gather(tables, config, serving, named=str(config_file), state=state, sample=False))
+    state = read_state(tables, config)
+    found = findings(gather(state, tables, config, state.registry.serving, named=str(config_file), sample=False))
     level, line = headline(found)
     names = {BAD: "problem", WARN: "warning"}
     shown = [finding for finding in found if finding.level in names or finding.not_run]

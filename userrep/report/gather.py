@@ -1,37 +1,22 @@
 """Gathers the content of a report from ledgers, the manifest of an artifact and a sample of one snapshot."""
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
 
 from pyspark.sql import Row
 
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.operations.cost_plan import TRAINING, measured_runs
-from userrep.operations.maintenance import stored_bytes
-from userrep.report.facts import (
-    BAD,
-    WARN,
-    ConsumerFacts,
-    Facts,
-    Request,
-    Run,
-    SnapshotFacts,
-    SpaceFacts,
-    Stage,
-    Table,
-)
+from userrep.report.facts import BAD, WARN, ConsumerFacts, Facts, Request, Run, SnapshotFacts, SpaceFacts, Stage, Table
 from userrep.report.log_days import log_facts
 from userrep.report.space_facts import drift_facts, evaluation_facts, outcomes, training_facts
+from userrep.report.state import RootState
 from userrep.report.user_map import map_users
-from userrep.spaces.registry import Space, read_registry
-from userrep.spaces.registry_state import Consumer
+from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, REFUSED, list_snapshots
-from userrep.store import schemas
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import tile_ledger
 from userrep.utc import utc_now
 
 _MOST_RUNS = 60
@@ -39,41 +24,40 @@ _HOUR = 3600
 _DAILY, _PIPELINE = "refresh_user_features", "train_autoencoder"  # stages by which these runs are recognized
 
 
-def check_reportable(tables: Tables, space_id: str | None, config: str) -> Space | None:
+def reported_space(state: RootState, space_id: str | None, config: str) -> Space | None:
     """Return the space to report on: ``space_id``, else the serving space, else the newest; None if no space exists.
 
-    ``config``: the configuration file, for messages. Cost: reads two ledgers, without Spark below a root.
+    ``config``: the configuration file, for messages.
 
     Raises
     ------
     UsageError
         If nothing has run yet, or if ``space_id`` does not exist.
     """
-    if not tables.ledger(schemas.JOB_RUNS, ("run_id",)):
+    if not state.runs:
         raise UsageError(
             f"report: nothing has run yet. Run `userrep pipeline --config {config} --as-of D` to create the tables, a "
             "space and its first snapshots."
         )
-    registry = read_registry(tables)
     if space_id is not None:
-        return registry.space(space_id)
-    return registry.serving or (registry.spaces[-1] if registry.spaces else None)
+        return state.registry.space(space_id)
+    return state.registry.serving or (state.registry.spaces[-1] if state.registry.spaces else None)
 
 
 def gather(
-    tables: Tables, config: Config, space: Space | None, *, named: str, state: Mapping[str, Any], sample: bool = True
+    state: RootState, tables: Tables, config: Config, space: Space | None, *, named: str, sample: bool = True
 ) -> Facts:  # fmt: skip
-    """Gather a report on ``space``. ``named``: the configuration file. ``state``: result of ``workflows.status``.
+    """Gather a report on ``space``. ``named``: the configuration file.
 
-    Cost: reads ledgers and each table's list of files; with ``sample``, also 2,000 users (see ``map_users``). Driver
-    memory: the ledgers and the sample.
+    Cost: reads ledgers; with ``sample``, also 2,000 users (see ``map_users``). Driver memory: the ledgers and the
+    sample.
     """
     made_at = utc_now()
-    stages = [_stage(row) for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)]
+    stages = [_stage(row) for row in state.runs]
     latest_stages, is_daily = _latest_run(stages)
-    published = list_snapshots(tables, space.space_id) if space else []
-    training, fault = training_facts(config, space)
     newest = {stage.stage: stage for stage in stages}
+    published = state.snapshots[space.space_id] if space else []
+    training, fault = training_facts(config, space)
     return Facts(
         made_at=made_at,
         config=named,
@@ -82,10 +66,13 @@ def gather(
         newest=sorted(newest.values(), key=lambda stage: stage.started_at),
         night=latest_stages,
         night_is_daily=is_daily,
-        log=log_facts(tile_ledger(tables), state["rejected"], config.events.max_rejected_share),
-        spaces=_spaces(tables, state, made_at),
+        log=log_facts(state.ledger, state.rejected, config.events.max_rejected_share),
+        spaces=_spaces(state, made_at),
         snapshots=_snapshots(tables, space),
-        consumers=[_consumer(consumer) for consumer in read_registry(tables).consumers],
+        consumers=[
+            ConsumerFacts(each.name, each.owner, each.pinned_space_id, each.ready_for, each.last_seen_at)
+            for each in state.registry.consumers
+        ],
         outcomes=outcomes(tables, space),
         training=training,
         artifact_fault=fault,
@@ -93,14 +80,14 @@ def gather(
         evaluation=evaluation_facts(tables, space),
         user_map=map_users(tables, config, space, published[-1]) if sample and space and published else None,
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
-        storage=[Table(name, num_bytes) for name, num_bytes in stored_bytes(tables).items()],
-        requests=[Request(row["request_id"], row["num_users"], row["due_at"]) for row in state["erasures"]],
-        max_age={level: age for level, age in _limits(config).items() if age is not None},
+        storage=[Table(name, num_bytes) for name, num_bytes in state.num_bytes.items()],
+        requests=[Request(row.request_id, row.num_users, row.due_at) for row in state.requests],
+        max_age={
+            level: age
+            for level, age in ((BAD, config.freshness.error_after), (WARN, config.freshness.warn_after))
+            if age is not None
+        },
     )
-
-
-def _limits(config: Config) -> dict[str, timedelta | None]:
-    return {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}
 
 
 def _stage(row: Row) -> Stage:
@@ -149,21 +136,25 @@ def _latest_run(stages: Sequence[Stage]) -> tuple[list[Stage], bool]:
     return [], False
 
 
-def _spaces(tables: Tables, state: Mapping[str, Any], now: datetime) -> list[SpaceFacts]:
-    facts = []
-    for row in state["spaces"]:
-        published = list_snapshots(tables, row["space_id"])
+def _spaces(state: RootState, now: datetime) -> list[SpaceFacts]:
+    facts, in_use = [], state.registry.spaces_in_use()
+    for space in state.registry.spaces:
+        published = state.snapshots[space.space_id]
         newest = published[-1] if published else None
         available = next((s for s in reversed(published) if s.available_at and s.available_at <= now), None)
-        names = ("space_id", "state", "in_use", "trained_until", "created_at", "stale")
         facts.append(
             SpaceFacts(
-                **{name: row[name] for name in names},
+                space_id=space.space_id,
+                state=space.state,
+                in_use=in_use.get(space.space_id),
+                trained_until=space.trained_until,
+                created_at=space.created_at,
                 num_snapshots=len(published),
                 newest_as_of=newest.as_of if newest else None,
                 newest_users=newest.num_users if newest else 0,
                 available_as_of=available.as_of if available else None,
                 available_at=available.available_at if available else None,
+                stale=state.stale.get(space.space_id, []),
             )
         )
     return facts
@@ -184,9 +175,3 @@ def _snapshots(tables: Tables, space: Space | None) -> list[SnapshotFacts]:
         )
         for snapshot in list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
     ]
-
-
-def _consumer(consumer: Consumer) -> ConsumerFacts:
-    return ConsumerFacts(
-        consumer.name, consumer.owner, consumer.pinned_space_id, consumer.ready_for, consumer.last_seen_at
-    )

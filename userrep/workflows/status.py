@@ -1,76 +1,44 @@
 """``userrep status``: the state of the tables, from tiles and rejected rows to spaces, consumers and recent runs."""
 
-from collections import Counter
-from datetime import date
 from typing import Any
 
 from userrep.config import Config
-from userrep.erasure.requests import DONE, newest_requests
-from userrep.operations.maintenance import stored_bytes
 from userrep.report.formats import size
-from userrep.sources.read import UNDATED
-from userrep.spaces.registry import read_registry
-from userrep.spaces.snapshots import list_snapshots
-from userrep.spaces.stale import stale_dates
-from userrep.store import schemas
+from userrep.report.state import read_state
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import tile_ledger
 
 
 def status(tables: Tables, config: Config) -> dict[str, Any]:
-    """Return the state of the tables, as ``userrep status --json`` prints it.
-
-    Cost: a few ledger reads, one read of each table's log, and one count of the rejected rows. With ``root``, this
-    needs no Spark.
-    """
-    ledger = tile_ledger(tables)
-    days = sorted(ledger.days)
-    tiles_by_day = [*ledger.days.items(), (None, ledger.undated)]  # None: rows without a readable time
-    rejected = _rejected_by_reason(tables, {day: tiles.revision for day, tiles in tiles_by_day if tiles.num_rejected})
-    by_stage = {row.stage: row for row in sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)}
-    stale, registry = stale_dates(tables, config), read_registry(tables)
-    spaces_in_use = registry.spaces_in_use()
+    """Return the state of the tables, as ``userrep status --json`` prints it. Its cost is that of ``read_state``."""
+    state = read_state(tables, config)
+    days, tiles = sorted(state.ledger.days), [*state.ledger.days.values(), state.ledger.undated]
+    in_use, last_runs = state.registry.spaces_in_use(), {row.stage: row for row in state.runs}
     return {
         "tiles": {
             "first_day": days[0] if days else None,
             "last_day": days[-1] if days else None,
             "num_days": len(days),
-            "num_events": sum(tiles.num_events for _, tiles in tiles_by_day),
-            "num_rejected": sum(tiles.num_rejected for _, tiles in tiles_by_day),
+            "num_events": sum(day.num_events for day in tiles),
+            "num_rejected": sum(day.num_rejected for day in tiles),
         },
-        "rejected": rejected,
-        "bytes": {name: num for name, num in stored_bytes(tables).items() if num},
+        "rejected": state.rejected,
+        "bytes": {name: num for name, num in state.num_bytes.items() if num},
         "spaces": [
             vars(space)
             | {
-                "snapshots": [vars(s) for s in list_snapshots(tables, space.space_id)][-5:],
-                "stale": stale.get(space.space_id, []),
-                "in_use": spaces_in_use.get(space.space_id),
+                "snapshots": [vars(snapshot) for snapshot in state.snapshots[space.space_id][-5:]],
+                "stale": state.stale.get(space.space_id, []),
+                "in_use": in_use.get(space.space_id),
             }
-            for space in registry.spaces
+            for space in state.registry.spaces
         ],
-        "consumers": [vars(consumer) for consumer in registry.consumers],
+        "consumers": [vars(consumer) for consumer in state.registry.consumers],
         "erasures": [
             {name: row[name] for name in ("request_id", "state", "num_users", "requested_at", "due_at")}
-            for row in newest_requests(tables)
-            if row.state != DONE
+            for row in state.requests
         ],
-        "runs": [row.asDict() for row in sorted(by_stage.values(), key=lambda row: row.started_at)],
+        "runs": [row.asDict() for row in sorted(last_runs.values(), key=lambda row: row.started_at)],
     }
-
-
-def _rejected_by_reason(tables: Tables, revisions: dict[date | None, int]) -> dict[str, int]:
-    """Count the rejected rows of the newest revisions by reason, most frequent first.
-
-    ``revisions``: the revision of each day with rejected rows; key None: of rows without a readable time.
-    """
-    counts: Counter[str] = Counter()
-    if revisions:
-        stored = tables.counts(schemas.REJECTED_EVENTS, ("reason", "event_date", "revision"))
-        for (reason, day, revision), num in stored.items():
-            if revisions.get(None if reason in UNDATED else day) == revision:
-                counts[reason] += num
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def status_lines(state: dict[str, Any]) -> list[str]:

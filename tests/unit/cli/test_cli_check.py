@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import userrep.workflows.status  # noqa: F401  # the command imports it when it runs; then torch, when imported, starts a process
+import userrep.report.gather  # noqa: F401  # the command imports it when it runs; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file
 from tests.support.embedding_tables import add_spaces, snapshot
 from tests.unit.report.test_report_gather import a_run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import userrep.workflows.status  # noqa: F401  # the command imports it when it runs; then torch, when imported, starts a process
+import userrep.report.gather  # noqa: F401  # the command imports it when it runs; then torch, when imported, starts a process
 from tests.support.command_line import Userrep, config_file
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS

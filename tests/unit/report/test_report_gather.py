@@ -1,6 +1,7 @@
 """What a report finds in the ledgers of a root whose users are not embedded yet."""
 
 import json
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from tests.support.embedding_tables import add_spaces, snapshot
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.report.facts import Facts
-from userrep.report.gather import check_reportable, gather
+from userrep.report.gather import gather, reported_space
+from userrep.report.state import read_state
 from userrep.spaces.consumers import register_consumer
-from userrep.spaces.registry import find_space, mark_ready, promote
+from userrep.spaces.registry import Space, find_space, mark_ready, promote
 from userrep.spaces.snapshots import record_snapshots
 from userrep.store.open import open_tables
-from userrep.store.schemas import JOB_RUNS, SNAPSHOT_DRIFT, SPACE_METRICS, TILE_DAYS
+from userrep.store.schemas import ERASURES, JOB_RUNS, REJECTED_EVENTS, SNAPSHOT_DRIFT, SPACE_METRICS, TILE_DAYS
 from userrep.store.tables import Tables
 
 pytestmark = pytest.mark.fast
@@ -46,9 +48,6 @@ def a_metric(
     return row | {"evaluated_at": NOW if evaluation == "e2" else datetime(2024, 4, 1)}
 
 
-STATE: dict[str, Any] = {"rejected": {}, "spaces": [], "erasures": []}
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return config_of(tmp_path)
@@ -59,8 +58,9 @@ def tables(config: Config) -> Tables:
     return open_tables(config, None)
 
 
-def gathered(tables: Tables, config: Config, state: dict[str, Any] = STATE) -> Facts:
-    return gather(tables, config, check_reportable(tables, None, "c"), named="c", state=state)
+def gathered(tables: Tables, config: Config) -> Facts:
+    state = read_state(tables, config)
+    return gather(state, tables, config, reported_space(state, None, "c"), named="c")
 
 
 def test_the_newest_night_evaluation_and_drift_are_read_from_ledgers(config: Config) -> None:
@@ -159,37 +159,47 @@ def test_stages_without_counts_of_spark_have_no_core_hours(tables: Tables, confi
     assert found == {"counted": (1.8, 100, ""), "not_counted": (None, 0, "")}
 
 
-def test_what_status_finds_enters_the_report(tables: Tables, config: Config) -> None:
+def test_the_state_of_the_root_enters_the_report(tables: Tables, config: Config) -> None:
+    day = date(2024, 5, 1)
+    entry = {"event_date": day, "revision": 1, "fingerprint": "f", "content": "c", "built_at": NOW}
+    tables.add(TILE_DAYS, [entry | {"num_events": 95, "num_tiles": 9, "num_rejected": 5}])
+    rejected = {"event_date": day, "revision": 1, "reason": "missing_item_id", "row": "{}"}
+    tables.add(REJECTED_EVENTS, [rejected] * 5)
     tables.add(JOB_RUNS, [a_run("s", "r1")])
-    day = {"event_date": date(2024, 5, 1), "revision": 1, "fingerprint": "f", "content": "c", "built_at": NOW}
-    tables.add(TILE_DAYS, [day | {"num_events": 95, "num_tiles": 9, "num_rejected": 5}])
-    add_spaces(tables, "s001-a")
+    add_spaces(tables, "s001-a", "s002-b")
+    mark_ready(tables, find_space(tables, "s001-a"))
+    promote(tables, find_space(tables, "s001-a"))
     register_consumer(tables, "ads", owner="team")
-    record_snapshots(tables, [snapshot(date(2024, 5, 2), state="expired", space="s002-b")])
-    space = vars(find_space(tables, "s001-a")) | {"in_use": "serving", "stale": [date(2024, 5, 1)], "snapshots": []}
+    record_snapshots(tables, [snapshot(day, space="s001-a"), snapshot(day, state="expired", space="s002-b")])
     request = {"request_id": "q1", "state": "begun", "num_users": 2, "requested_at": NOW, "due_at": None}
-    state = {"rejected": {"bad_time": 5}, "spaces": [space, space | {"space_id": "s002-b"}], "erasures": [request]}
-    found = gathered(tables, config, state)
-    assert [(of.space_id, of.in_use, of.num_snapshots, of.newest_as_of, of.newest_users) for of in found.spaces] == [
-        ("s001-a", "serving", 0, None, 0), ("s002-b", "serving", 0, None, 0),
+    tables.add(ERASURES, [request | {"receipt": "{}", "recorded_at": NOW}])
+    state = replace(read_state(tables, config), stale={"s001-a": [day]})
+    found = gather(state, tables, config, None, named="c")
+    assert [(of.space_id, of.in_use, of.num_snapshots, of.newest_as_of, of.stale) for of in found.spaces] == [
+        ("s001-a", "serving", 1, day, [day]), ("s002-b", None, 0, None, []),
     ]  # fmt: skip
+    assert [of.newest_users for of in found.spaces] == [snapshot(day).num_users, 0]
     assert (found.log.num_events, found.log.rejected_share, found.log.max_rejected_share) == (95, 0.05, 0.05)
+    assert found.log.rejected == {"missing_item_id": 5}
     assert [(of.name, of.uses, of.ready_for) for of in found.consumers] == [("ads", None, None)]
     assert [(of.request_id, of.num_users, of.due_at) for of in found.requests] == [("q1", 2, None)]
     sizes = [of.num_bytes for of in found.storage]
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_a_report_is_about_the_space_asked_for_or_the_serving_one_or_the_newest(tables: Tables) -> None:
+def test_a_report_is_about_the_space_asked_for_or_the_serving_one_or_the_newest(tables: Tables, config: Config) -> None:
+    def reported(space_id: str | None) -> Space | None:
+        return reported_space(read_state(tables, config), space_id, "c")
+
     with pytest.raises(
         UsageError, match=r"report: nothing has run yet\. Run `userrep pipeline --config c --as-of D` to create"
     ):
-        check_reportable(tables, None, "c")
+        reported(None)
     tables.add(JOB_RUNS, [a_run("s", "r1")])
-    assert check_reportable(tables, None, "c") is None
+    assert reported(None) is None
 
     def found(space_id: str | None) -> str:
-        space = check_reportable(tables, space_id, "c")
+        space = reported(space_id)
         assert space is not None
         return space.space_id
 

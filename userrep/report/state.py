@@ -1,0 +1,71 @@
+"""The state of a root, read once from its ledgers: what `userrep status` prints, and the basis of a report."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import Row
+
+from userrep.config import Config
+from userrep.erasure.requests import DONE, newest_requests
+from userrep.operations.maintenance import stored_bytes
+from userrep.sources.read import UNDATED
+from userrep.spaces.registry import read_registry
+from userrep.spaces.registry_state import Registry
+from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.spaces.stale import stale_dates
+from userrep.store import schemas
+from userrep.store.tables import Tables
+from userrep.tiles.ledger import TileLedger, tile_ledger
+
+
+@dataclass(frozen=True)
+class RootState:
+    """Tiles, spaces, consumers, runs and storage of a root.
+
+    ``rejected``: number of rejected rows by reason, most frequent first. ``snapshots``: the published ones by space.
+    ``stale``: dates by space whose days of the log changed after publication. ``requests``: the newest state of each
+    erasure request that is not done. ``runs``: rows of ``job_runs``, ordered by start. ``num_bytes``: by table.
+    """
+
+    ledger: TileLedger
+    rejected: Mapping[str, int]
+    registry: Registry
+    snapshots: Mapping[str, Sequence[Snapshot]]
+    stale: Mapping[str, Sequence[date]]
+    requests: Sequence[Row]
+    runs: Sequence[Row]
+    num_bytes: Mapping[str, int]
+
+
+def read_state(tables: Tables, config: Config) -> RootState:
+    """Read the state of a root.
+
+    Cost: a few ledger reads, one read of each table's log, and one count of the rejected rows. With ``root``, this
+    needs no Spark.
+    """
+    ledger, registry = tile_ledger(tables), read_registry(tables)
+    return RootState(
+        ledger=ledger,
+        rejected=_rejected_by_reason(tables, ledger),
+        registry=registry,
+        snapshots={space.space_id: list_snapshots(tables, space.space_id) for space in registry.spaces},
+        stale=stale_dates(tables, config),
+        requests=[row for row in newest_requests(tables) if row.state != DONE],
+        runs=sorted(tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at),
+        num_bytes=stored_bytes(tables),
+    )
+
+
+def _rejected_by_reason(tables: Tables, ledger: TileLedger) -> dict[str, int]:
+    """Count the rejected rows of the newest revision of each day, and those without a readable time, by reason."""
+    entries = [*ledger.days.items(), (None, ledger.undated)]
+    revisions = {day: tiles.revision for day, tiles in entries if tiles.num_rejected}
+    counts: Counter[str] = Counter()
+    if revisions:
+        stored = tables.counts(schemas.REJECTED_EVENTS, ("reason", "event_date", "revision"))
+        for (reason, day, revision), num in stored.items():
+            if revisions.get(None if reason in UNDATED else day) == revision:
+                counts[reason] += num
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -77,6 +77,21 @@ class LogFacts:
         return sum(day.num_events for day in self.days)
 
     @property
+    def num_missing(self) -> int:
+        return sum(day.is_missing for day in self.days)
+
+    @property
+    def gaps(self) -> list[tuple[date, date]]:
+        """The first and last day of each run of consecutive missing days."""
+        spans: list[tuple[date, date]] = []
+        for day in (day.day for day in self.days if day.is_missing):
+            if spans and spans[-1][1] + timedelta(days=1) == day:
+                spans[-1] = (spans[-1][0], day)
+            else:
+                spans.append((day, day))
+        return spans
+
+    @property
     def rejected_share(self) -> float:
         """Share of rows that were rejected, including rows whose time is unreadable."""
         num_rejected = sum(self.rejected.values())
@@ -171,6 +186,13 @@ class DriftFacts:
     warn: Mapping[str, float | None]
     fail: Mapping[str, float | None]
     inputs: Mapping[str, float]
+
+    @property
+    def newest(self) -> dict[str, DriftPoint]:
+        """The points of the newest date, by metric."""
+        last = {metric: points[-1] for metric, points in self.points.items()}
+        as_of = max(point.as_of for point in last.values())
+        return {metric: point for metric, point in last.items() if point.as_of == as_of}
 
 
 @dataclass(frozen=True)
@@ -301,6 +323,18 @@ class Facts:
     @property
     def space(self) -> SpaceFacts | None:
         return next((space for space in self.spaces if space.space_id == self.space_id), None)
+
+    @property
+    def night_name(self) -> str:
+        return "latest daily run" if self.night_is_daily else "latest pipeline run"
+
+    @property
+    def night_seconds(self) -> float:
+        return sum(stage.seconds for stage in self.night)
+
+    @property
+    def night_core_hours(self) -> float:
+        return sum(stage.core_hours or 0 for stage in self.night)
 
 
 def as_tree(value: Any) -> Any:

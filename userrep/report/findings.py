@@ -174,10 +174,9 @@ def _drift(facts: Facts) -> Iterator[Finding]:
             remedy = command(facts, "run monitor_drift", f" --as-of {facts.space.newest_as_of}")
             yield Finding(NOTE, "Drift has not been measured yet.", f"Measure it with {remedy}.", not_run=True)
         return
-    last_points = {name: points[-1] for name, points in facts.drift.points.items()}
-    newest = max(point.as_of for point in last_points.values())
-    moved = {name: point for name, point in last_points.items() if point.as_of == newest and point.outcome != "ok"}
+    moved = {name: point for name, point in facts.drift.newest.items() if point.outcome != "ok"}
     if moved:
+        newest = next(iter(moved.values())).as_of
         values = ", ".join(f"{name} {figure(point.value)}" for name, point in moved.items())
         has_failed = any(point.outcome == "fail" for point in moved.values())
         yield Finding(

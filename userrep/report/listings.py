@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from userrep.report.facts import Facts
 from userrep.report.formats import NONE, core_hours, count, day, figure, plural, seconds, signed, size, when
-from userrep.report.log_days import gaps
 
 _MOST_ROWS = 400  # rows of a table on the page; the JSON file has all
 
@@ -79,7 +78,7 @@ def _runs(facts: Facts) -> Listing:
 
 def _days(facts: Facts) -> Listing:
     days = facts.log.days
-    num_missing, last_by_first = sum(log_day.is_missing for log_day in days), dict(gaps(days))
+    last_by_first = dict(facts.log.gaps)
     # A gap is one row, at its first day.
     listed = [
         log_day for log_day in days if log_day.is_small or log_day.num_rejected or log_day.day in last_by_first
@@ -96,7 +95,9 @@ def _days(facts: Facts) -> Listing:
         ]
         for log_day in reversed(listed)
     ]
-    note = f"{plural(len(days), 'day')}, {num_missing} missing; listed if missing, small or with rejected rows"
+    note = (
+        f"{plural(len(days), 'day')}, {facts.log.num_missing} missing; listed if missing, small or with rejected rows"
+    )
     return Listing("Days of the log", note, ["day", "events", "rejected", "usual for the weekday", ""], "lrrrl", rows)
 
 

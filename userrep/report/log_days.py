@@ -1,7 +1,7 @@
 """The event log by day: missing days, and days with far fewer events than usual."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from statistics import median
 
 from userrep.report.facts import Day, LogFacts
@@ -25,17 +25,6 @@ def log_facts(ledger: TileLedger, rejected: Mapping[str, int], max_rejected_shar
         for k, day in enumerate(days)
     ]  # fmt: skip
     return LogFacts(facts, dict(rejected), max_rejected_share)
-
-
-def gaps(days: Sequence[Day]) -> list[tuple[date, date]]:
-    """Return the first and last day of each run of consecutive missing days."""
-    spans: list[tuple[date, date]] = []
-    for day in (day.day for day in days if day.is_missing):
-        if spans and spans[-1][1] + timedelta(days=1) == day:
-            spans[-1] = (spans[-1][0], day)
-        else:
-            spans.append((day, day))
-    return spans
 
 
 def _usual(events: Sequence[int], index: int) -> float | None:

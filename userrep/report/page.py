@@ -3,7 +3,6 @@
 from userrep.report import drawings, listings, space_drawings
 from userrep.report.facts import Facts
 from userrep.report.findings import command
-from userrep.report.log_days import gaps
 from userrep.report.summary import Summary
 from userrep.report.templates import coded, templates
 
@@ -18,6 +17,5 @@ def page(facts: Facts, summary: Summary) -> str:
         draw=drawings,
         draw_space=space_drawings,
         listings=listings,
-        gaps=gaps(facts.log.days),
         command=lambda words, more="": coded(command(facts, words, more)),
     )  # fmt: skip

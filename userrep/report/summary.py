@@ -38,7 +38,7 @@ def summarised(facts: Facts) -> Summary:
 def _sentences(facts: Facts) -> Iterator[str]:
     days = facts.log.days
     if days:
-        num_missing = sum(log_day.is_missing for log_day in days)
+        num_missing = facts.log.num_missing
         yield (
             f"The log has {count(facts.log.num_events)} events from {days[0].day} to {days[-1].day}, with "
             f"{plural(num_missing, 'day') if num_missing else 'no day'} missing."
@@ -49,8 +49,8 @@ def _sentences(facts: Facts) -> Iterator[str]:
         yield f"Space {space.space_id} {verb} {count(space.newest_users)} users as of {space.newest_as_of}."
     if facts.night:
         yield (
-            f"The {_run_name(facts)} started {facts.night[0].started_at:%Y-%m-%d %H:%M} UTC and took "
-            f"{seconds(sum(stage.seconds for stage in facts.night))}."
+            f"The {facts.night_name} started {facts.night[0].started_at:%Y-%m-%d %H:%M} UTC and took "
+            f"{seconds(facts.night_seconds)}."
         )
     if facts.evaluation is not None:
         num_ahead = sum(task.verdict == "ahead" for task in facts.evaluation.tasks)
@@ -58,10 +58,6 @@ def _sentences(facts: Facts) -> Iterator[str]:
             f"On {num_ahead} of {plural(len(facts.evaluation.tasks), 'task')}, the embedding is ahead of every other "
             "representation."
         )
-
-
-def _run_name(facts: Facts) -> str:
-    return "latest daily run" if facts.night_is_daily else "latest pipeline run"
 
 
 def _tiles(facts: Facts) -> Iterator[Tile]:
@@ -89,17 +85,15 @@ def _users_tile(facts: Facts) -> Tile:
 
 def _run_tile(facts: Facts) -> Tile:
     num_failed = sum(stage.outcome == "failed" for stage in facts.newest)
-    duration = seconds(sum(stage.seconds for stage in facts.night)) if facts.night else NONE
-    worked = sum(stage.core_hours or 0 for stage in facts.night)
+    duration, worked = seconds(facts.night_seconds) if facts.night else NONE, facts.night_core_hours
     note = f"{plural(num_failed, 'stage')} failed" if num_failed else core_time(worked, worked)
-    return Tile(_run_name(facts).capitalize(), duration, note, BAD if num_failed else OK)
+    return Tile(facts.night_name.capitalize(), duration, note, BAD if num_failed else OK)
 
 
 def _drift_tile(facts: Facts) -> Tile:
     if facts.drift is None:
         return Tile("Drift", NONE, "not measured yet", NOTE)
-    newest = max(points[-1].as_of for points in facts.drift.points.values())
-    outcomes = [points[-1].outcome for points in facts.drift.points.values() if points[-1].as_of == newest]
+    outcomes = [point.outcome for point in facts.drift.newest.values()]
     num_moved = sum(outcome != "ok" for outcome in outcomes)
     level = BAD if "fail" in outcomes else WARN if num_moved else OK
     return Tile("Drift", f"{num_moved} of {len(outcomes)}", "metrics over a limit", level)

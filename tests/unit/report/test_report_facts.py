@@ -5,7 +5,7 @@ from datetime import date, datetime
 
 import pytest
 
-from tests.support.report_facts import SPACE, a_day, a_space, a_task, facts
+from tests.support.report_facts import SPACE, a_day, a_space, a_task, drift, facts, stage
 from userrep.report.facts import Day, Figure, LogFacts, TaskFacts, TrainingFacts, as_tree
 
 pytestmark = pytest.mark.fast
@@ -23,6 +23,13 @@ def test_rejected_rows_are_a_share_of_all_rows() -> None:
     found = LogFacts(days, {"bad_time": 7, "missing_user_id": 3}, 0.05)
     assert (found.num_events, found.rejected_share) == (90, 0.1)
     assert LogFacts([], {}, 0.05).rejected_share == 0
+
+
+def test_missing_days_in_a_row_are_one_gap() -> None:
+    days = [a_day(k, is_missing=k in (2, 3, 5)) for k in range(7)]
+    log = LogFacts(days, {}, 0.05)
+    assert log.num_missing == 3
+    assert log.gaps == [(days[2].day, days[3].day), (days[5].day, days[5].day)]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +56,19 @@ def test_the_nearest_representation_is_the_one_that_the_embedding_is_least_ahead
     assert (task.nearest.representation, task.verdict) == ("counts", "behind")
     without_others = replace(task, figures=own)
     assert (without_others.nearest, without_others.verdict) == (None, "tied")
+
+
+def test_the_newest_drift_is_that_of_the_last_date_only() -> None:
+    found = replace(drift(0.4, "warn"), points={**drift(0.4, "warn").points, "old": drift().points["psi"][:5]})
+    assert {name: (point.value, point.outcome) for name, point in found.newest.items()} == {
+        "psi": (0.4, "warn"), "new_share": (0.01, "ok"),
+    }  # fmt: skip
+
+
+def test_the_time_of_a_night_is_that_of_its_stages() -> None:
+    known = facts(night=[stage("a", hours=0.5), stage("b", hours=None)], night_is_daily=False)
+    assert (known.night_name, known.night_seconds, known.night_core_hours) == ("latest pipeline run", 25.0, 0.5)
+    assert facts().night_name == "latest daily run"
 
 
 def test_a_training_is_validated_if_held_out_users_have_a_loss() -> None:

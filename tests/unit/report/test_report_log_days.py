@@ -4,8 +4,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from tests.support.report_facts import FIRST, a_day
-from userrep.report.log_days import gaps, log_facts
+from tests.support.report_facts import FIRST
+from userrep.report.log_days import log_facts
 from userrep.tiles.ledger import TileDay, TileLedger
 
 pytestmark = pytest.mark.fast
@@ -27,11 +27,6 @@ def test_a_day_is_small_compared_with_its_weekday_and_closed_saturdays_are_not_s
     small = [of.day for of in log_facts(ledger(open_days), {}, 0.05).days if of.is_small]
     assert small == [days[60]]
     assert log_facts(ledger({}), {}, 0.05).days == []
-
-
-def test_missing_days_in_a_row_are_one_gap() -> None:
-    days = [a_day(k, is_missing=k in (2, 3, 5)) for k in range(7)]
-    assert gaps(days) == [(days[2].day, days[3].day), (days[5].day, days[5].day)]
 
 
 def test_what_is_usual_is_the_median_of_the_same_weekday_in_eight_weeks_before() -> None:

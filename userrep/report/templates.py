@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from userrep.report import formats
 
-_FORMATS = ("count", "day", "figure", "seconds", "share", "size", "when", "plural", "core_time")
+_FORMATS = ["count", "day", "figure", "seconds", "share", "signed", "size", "when", "plural", "core_hours", "core_time"]
 _UNBROKEN = re.compile(r"(\d{4}-\d\d-\d\d(?: \d\d:\d\d)?(?: UTC)?|\bs\d{3}-[0-9a-f]{6}\b)")
 
 

@@ -1,7 +1,9 @@
-"""The tables at the end of a report: rows, their order, and what is left out."""
+"""The tables of a report: rows, their order, and what is left out."""
 
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from html import unescape
 
 import pytest
 
@@ -21,11 +23,40 @@ from tests.support.report_facts import (
 )
 from tests.unit.model.test_self_check import check_of
 from userrep.report.facts import EvaluationFacts, Facts, LogFacts, Run, TrainingFacts
-from userrep.report.listings import Listing, consumers, listings, spaces
+from userrep.report.page import page
+from userrep.report.summary import summarised
 
 pytestmark = pytest.mark.fast
 
 NONE = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table of the page. ``align``: of each column, l (left), r (right) or w (left, may wrap)."""
+
+    title: str
+    note: str
+    head: list[str]
+    align: str
+    rows: list[list[str]]
+
+
+def listings(known: Facts) -> list[Listing]:
+    """Return all tables of the page. Cells of a column are aligned alike."""
+    found = []
+    text = page(known, summarised(known))
+    titles = r'(?:<summary>([^<]*) <small class="soft">([^<]*)</small></summary>\s*)?'
+    for title, note, body in re.findall(titles + '<div class="scroll"><table>(.*?)</table>', text, re.DOTALL):
+        lines = [
+            re.findall(r'<t[hd](?: class="(\w+)")?>(.*?)</t[hd]>', row)
+            for row in re.findall("<tr>(.*?)</tr>", body, re.DOTALL)
+        ]
+        head, *rows = [[unescape(cell) for _, cell in line] for line in lines]
+        (align,) = {"".join(css[:1] or "l" for css, _ in line) for line in lines[1:]}
+        assert "".join(css[:1] or "l" for css, _ in lines[0]) == align.replace("w", "l")
+        found.append(Listing(unescape(title), unescape(note), head, align, rows))
+    return found
 
 
 def listing(title: str, known: Facts) -> Listing:
@@ -33,8 +64,14 @@ def listing(title: str, known: Facts) -> Listing:
     return found
 
 
+def headed(first: str, known: Facts) -> Listing:
+    """Return the table whose first column has this name."""
+    (found,) = [of for of in listings(known) if of.head[0] == first and not of.title]
+    return found
+
+
 def test_every_table_has_as_many_columns_as_its_head_and_alignment() -> None:
-    made = [*listings(facts()), spaces(facts()), consumers(facts())]
+    made = listings(facts())
     assert len(made) == 10
     for of in made:
         assert {len(of.head), len(of.align)} | {len(row) for row in of.rows} == {len(of.head)}, of.title
@@ -64,7 +101,7 @@ def test_the_newest_run_comes_first() -> None:
 def test_odd_days_are_listed_and_a_gap_is_one_row() -> None:
     plain, missing = {"num_events": 100, "num_rejected": 0, "usual": None}, {"num_events": 0, "is_missing": True}
     days = [
-        a_day(0, **plain), a_day(1, **plain | missing), a_day(2, **plain | missing),
+        a_day(0, **plain), a_day(1, **plain | missing), a_day(2, **plain | missing | {"usual": 100.0}),
         a_day(3, **plain | {"num_rejected": 4}), a_day(4, **plain | {"num_events": 19, "usual": 100.0}),
         a_day(5, **plain | missing | {"usual": 100.0}),
     ]  # fmt: skip
@@ -105,7 +142,7 @@ def test_a_self_check_is_listed_with_what_it_comes_to() -> None:
 
 
 def test_losses_are_listed_for_all_blocks_together_and_for_each() -> None:
-    metrics = {"train_loss": 0.75, "train_loss.weight_7d": 0.5, "valid_users_loss.weight_7d": 0.25, "epochs": 3.0}
+    metrics = {"train_loss": 0.75, "train_loss.weight_7d": 0.5, "valid_users_loss.weight_7d": 0.25}
     known = facts(training=TrainingFacts(NOW, 1, 1, 1, 1, [], metrics))
     assert listing("Losses by block", known).rows == [
         ["all", "0.750", NONE, NONE], ["weight_7d", "0.500", "0.250", NONE],
@@ -122,12 +159,17 @@ def test_a_refused_snapshot_is_listed_with_its_faults() -> None:
 
 def test_spaces_and_consumers_without_a_value_have_a_dash() -> None:
     idle = a_space(in_use=None, newest_as_of=None, newest_users=0, stale=[LAST, FIRST])
-    assert spaces(facts(spaces=[idle])).rows == [
+    assert headed("space", facts(spaces=[idle])).rows == [
         [SPACE, "serving", NONE, "2024-04-01", "2024-05-31 08:00", NONE, "0", "3", "2"]
     ]
-    assert consumers(facts()).rows == [["ads", "team-a", "serving space", SPACE, "2024-05-31 08:00"]]
+    assert headed("consumer", facts()).rows == [["ads", "team-a", "serving space", SPACE, "2024-05-31 08:00"]]
 
 
 def test_the_page_shows_the_first_four_hundred_rows() -> None:
-    found = Listing("t", "", ["n"], "r", [[str(k)] for k in range(401)])
-    assert (len(found.shown), found.shown[-1], len(found.rows)) == (400, ["399"], 401)
+    runs = [Run(f"r{k}", NOW, 1.0, "done", []) for k in range(401)]
+    found = listing("Runs", facts(runs=runs))
+    assert (len(found.rows), found.rows[0][0], found.rows[-1][0]) == (400, "r400", "r1")
+    known = facts(runs=runs)
+    assert (
+        page(known, summarised(known)).count("The first 400 of 401 rows. The JSON file next to this page has all") == 1
+    )

@@ -64,11 +64,7 @@ def consumers_register(
 
 @app.command("ready")
 @command
-def consumers_ready(
-    consumer: Consumer,
-    space: SpaceId,
-    config: Config,
-) -> Output:
+def consumers_ready(consumer: Consumer, space: SpaceId, config: Config) -> Output:
     """Declare a consumer ready for a space.
 
     Do this once its model is trained on that space.
@@ -81,11 +77,7 @@ def consumers_ready(
 
 @app.command("pin")
 @command
-def consumers_pin(
-    consumer: Consumer,
-    space: SpaceId,
-    config: Config,
-) -> Output:
+def consumers_pin(consumer: Consumer, space: SpaceId, config: Config) -> Output:
     """Pin a consumer to a space.
 
     `pin CONSUMER serving` makes it follow the serving space again.
@@ -98,10 +90,7 @@ def consumers_pin(
 
 @app.command("remove")
 @command
-def consumers_remove(
-    consumer: Consumer,
-    config: Config,
-) -> Output:
+def consumers_remove(consumer: Consumer, config: Config) -> Output:
     """Remove a consumer from the registry.
 
     It no longer blocks promotions or keeps a space in use.

@@ -46,11 +46,7 @@ def estimate(
     days_kept = log_days or config.history_window or config.windows_days[-1]
     size = Size(users, events_per_day, consumers, days_kept, retrain_days, core_hour_price, gb_month_price)
     estimate = plan_for(tables_of(config), config, size)
-    result = {
-        "work": [vars(work) for work in estimate.work],
-        "storage": [vars(storage) for storage in estimate.storage],
-        "summary": estimate.summary(),
-    }
+    result = {"work": estimate.work, "storage": estimate.storage, "summary": estimate.summary()}
     return Output(result, _lines(estimate, consumers))
 
 

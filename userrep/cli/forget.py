@@ -24,8 +24,7 @@ def forget(
     now: Annotated[
         bool,
         typer.Option(
-            "--now",
-            help="Remove files of older table versions now instead of after 7 days. Stop all other runs first.",
+            "--now", help="Remove files of older table versions now instead of after 7 days. Stop all other runs first."
         ),
     ] = False,
 ) -> Output:

@@ -5,7 +5,6 @@ gate or a problem found by ``check``, 4 the log is not complete yet.
 """
 
 import sys
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -112,8 +111,7 @@ def doctor(config: Config | None, as_json: AsJson) -> Output:
         checks.append(finding)
         if not as_json:
             typer.echo(str(finding))
-    result = {"checks": [asdict(finding) for finding in checks]}
-    return Output(result, exit_code=0 if all(finding.ok for finding in checks) else 1)
+    return Output({"checks": checks}, exit_code=0 if all(finding.ok for finding in checks) else 1)
 
 
 def _exit_code() -> int:

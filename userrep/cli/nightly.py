@@ -1,7 +1,5 @@
 """``userrep nightly``: the daily run, waiting erasure requests and due maintenance as one command."""
 
-from dataclasses import asdict
-
 import typer
 
 from userrep.cli.options import AsJson, AsOf, Output, command, report_error, session_for_run, tables_of
@@ -28,5 +26,5 @@ def nightly(config: Config, as_of: AsOf = "today", as_json: AsJson = False) -> O
         if not as_json:
             typer.echo(f"{part.part:<12} {part.outcome:<9} {part.seconds:6.1f} s  {part.reason}")
     code = exit_code(parts)
-    result = {"run_id": this_run_id(), "as_of": as_of, "exit_code": code, "parts": [asdict(part) for part in parts]}
+    result = {"run_id": this_run_id(), "as_of": as_of, "exit_code": code, "parts": parts}
     return Output(result, exit_code=code)

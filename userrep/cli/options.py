@@ -5,12 +5,13 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from datetime import date, datetime
+from datetime import date
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
+from pydantic_core import to_jsonable_python
 
 from userrep.config import Config, load_config
 from userrep.config.values import expanded_path, read_as_of
@@ -153,7 +154,10 @@ def _start_session(config: Config) -> "SparkSession":
 
 
 class Output(NamedTuple):
-    """What a command prints on stdout, one JSON object with --json or else lines, and its exit code."""
+    """What a command prints on stdout, one JSON object with --json or else lines, and its exit code.
+
+    ``result`` may contain dates, dataclasses and pydantic models.
+    """
 
     result: dict[str, Any]
     lines: Iterable[str] = ()
@@ -200,14 +204,10 @@ def command(run: Callable[..., Output | None]) -> Callable[..., None]:
 def print_result(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
     """Print a result on stdout, as lines or as one JSON object."""
     if as_json:
-        typer.echo(json.dumps(result, default=_plain))
+        typer.echo(json.dumps(to_jsonable_python(result, fallback=str)))
     else:
         for line in lines:
             typer.echo(line)
-
-
-def _plain(value: Any) -> str:
-    return value.isoformat() if isinstance(value, date | datetime) else str(value)
 
 
 def print_faults(lines: Iterable[str]) -> None:

@@ -1,6 +1,5 @@
 """``userrep report`` and ``check``: the state of a deployment as an HTML page, and as an exit code for monitors."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -70,5 +69,5 @@ def check(config: Config, config_file: ConfigFile) -> Output:
     names = {BAD: "problem", WARN: "warning"}
     shown = [finding for finding in found if finding.level in names or finding.not_run]
     lines = [f"{names.get(finding.level, 'not run')}: {finding.what} {finding.cure}" for finding in shown]
-    result = {"level": level, "headline": line, "findings": [asdict(finding) for finding in found]}
+    result = {"level": level, "headline": line, "findings": found}
     return Output(result, [*lines, f"{line}."], exit_code=3 if level == BAD else 0)

@@ -1,6 +1,5 @@
 """``userrep spaces``: the registry of embedding spaces."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,19 +25,19 @@ def spaces_list(config: Config) -> Output:
     from userrep.spaces.registry import read_registry
 
     registry = read_registry(tables_of(config))
-    checks = {space.space_id: _self_check(config, space) for space in registry.spaces}
     in_use = registry.spaces_in_use()
+    spaces = [
+        vars(space) | {"in_use": in_use.get(space.space_id), "self_check": _self_check(config, space)}
+        for space in registry.spaces
+    ]
     rows = [
         [
-            s.space_id, s.state, str(s.trained_until), f"{s.created_at:%Y-%m-%d %H:%M}", in_use.get(s.space_id, "-"),
-            check.summary if (check := checks[s.space_id]) else "-",
+            s["space_id"], s["state"], str(s["trained_until"]), f"{s['created_at']:%Y-%m-%d %H:%M}", s["in_use"] or "-",
+            s["self_check"].summary if s["self_check"] else "-",
         ]
-        for s in registry.spaces
+        for s in spaces
     ]  # fmt: skip
     head = ["space", "state", "trained until", "created (UTC)", "embedded daily", "self-check"]
-    spaces = [vars(space) | {"in_use": in_use.get(space.space_id)} for space in registry.spaces]
-    for space, check in zip(spaces, checks.values(), strict=True):
-        space["self_check"] = check and check.model_dump(mode="json")
     return Output({"spaces": spaces}, in_columns(head, rows) if rows else ["no spaces yet"])
 
 
@@ -56,10 +55,7 @@ def _self_check(config: Config, space: "Space") -> "SelfCheck | None":
 
 @app.command("show")
 @command
-def spaces_show(
-    space_id: SpaceId,
-    config: Config,
-) -> Output:
+def spaces_show(space_id: SpaceId, config: Config) -> Output:
     """Show a space's manifest, metrics and snapshots."""
     from userrep.model.artifact import load_artifact
     from userrep.spaces.registry import artifact_folder, find_space
@@ -80,9 +76,8 @@ def spaces_show(
     if check := manifest.self_check:
         lines += check.lines
     lines += [f"snapshot {s.snapshot_id}: {s.num_users:,} users" for s in snapshots]
-    result = vars(space) | {"maps": dict(space.maps), "artifact": folder, "manifest": manifest.model_dump(mode="json")}
-    result["snapshots"] = [vars(s) for s in snapshots]
-    return Output(result, lines)
+    more = {"maps": dict(space.maps), "artifact": folder, "manifest": manifest, "snapshots": snapshots}
+    return Output(vars(space) | more, lines)
 
 
 @app.command("diff")
@@ -120,7 +115,7 @@ def spaces_diff(
     spaces = {"old": find_space(tables, old), "new": find_space(tables, new)}
     saved = SavedModel(model, labels) if model and labels else None
     diff = diff_spaces(tables, config, **spaces, model=saved, report=to_stderr)
-    return Output(asdict(diff), diff_lines(diff))
+    return Output(vars(diff), diff_lines(diff))
 
 
 @app.command("promote")
@@ -152,7 +147,7 @@ def spaces_promote(
         ("consumers that stay pinned", pinned),
     ):
         lines.append(f"{label}: {', '.join(names) or 'none'}")
-    result = asdict(promotion) | {"would_serve": not promotion.blocks}
+    result = vars(promotion) | {"would_serve": not promotion.blocks}
     return Output(result, lines)
 
 
@@ -172,10 +167,7 @@ def spaces_rollback(config: Config) -> Output:
 
 @app.command("retire")
 @command
-def spaces_retire(
-    space: SpaceId,
-    config: Config,
-) -> Output:
+def spaces_retire(space: SpaceId, config: Config) -> Output:
     """Retire a space permanently.
 
     Its tables are kept. Refused if the space is serving or a consumer is pinned to it.

@@ -56,6 +56,7 @@ def gather(
     stages = [_stage(row) for row in state.runs]
     latest_stages, is_daily = _latest_run(stages)
     newest = {stage.stage: stage for stage in stages}
+    limits = {BAD: config.freshness.error_after, WARN: config.freshness.warn_after}
     published = state.snapshots[space.space_id] if space else []
     training, fault = training_facts(config, space)
     return Facts(
@@ -82,11 +83,7 @@ def gather(
         training_stages=[_stage(row) for name, (row, _) in measured_runs(tables).items() if name in TRAINING],
         storage=[Table(name, num_bytes) for name, num_bytes in state.num_bytes.items()],
         requests=[Request(row.request_id, row.num_users, row.due_at) for row in state.requests],
-        max_age={
-            level: age
-            for level, age in ((BAD, config.freshness.error_after), (WARN, config.freshness.warn_after))
-            if age is not None
-        },
+        max_age={level: age for level, age in limits.items() if age is not None},
     )
 
 

@@ -7,15 +7,7 @@ from pyspark.sql import Row
 from userrep.config import Config
 from userrep.errors import ArtifactError
 from userrep.model.artifact import load_artifact
-from userrep.report.facts import (
-    DriftFacts,
-    DriftPoint,
-    EvaluationFacts,
-    Figure,
-    Outcome,
-    TaskFacts,
-    TrainingFacts,
-)
+from userrep.report.facts import DriftFacts, DriftPoint, EvaluationFacts, Figure, Outcome, TaskFacts, TrainingFacts
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.store import schemas
 from userrep.store.tables import Tables

@@ -3,7 +3,6 @@
 Shapes: N users, D dimensions.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from userrep.report.facts import Group, MapFacts
 from userrep.spaces.registry import Space
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
-from userrep.store.buckets import NUM_BUCKETS, user_bucket
+from userrep.store.buckets import buckets_of_share, user_bucket
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import USER_EMBEDDINGS, TableSchema
@@ -45,7 +44,7 @@ def map_users(tables: Tables, config: Config, space: Space, snapshot: Snapshot) 
     Cost: the row groups of the snapshot's and the features' files up to the last of these users, without Spark below a
     root; two small Spark jobs in a catalog. Driver memory: about 2,000 vectors and ids.
     """
-    limit = math.ceil(NUM_BUCKETS * min(1.0, 1.2 * MOST_USERS / max(1, snapshot.num_users)))
+    limit = buckets_of_share(1.2 * MOST_USERS / max(1, snapshot.num_users))
     rows = _rows_below(limit, tables, USER_EMBEDDINGS, snapshot.key, ["user_bucket", "user_id", "embedding"])
     rows = rows.sort_by([("user_bucket", "ascending"), ("user_id", "ascending")]).slice(0, MOST_USERS)
     if rows.num_rows < 3:

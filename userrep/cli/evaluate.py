@@ -2,9 +2,7 @@
 
 from typing import Annotated
 
-import typer
-
-from userrep.cli.options import InSpace, Output, command, expanded, session_of, tables_of
+from userrep.cli.options import InSpace, Output, command, path_option, session_of, tables_of
 from userrep.config import Config
 from userrep.logs import in_columns
 
@@ -12,7 +10,7 @@ from userrep.logs import in_columns
 @command
 def evaluate(
     config: Config,
-    out: Annotated[str, typer.Option("--out", help="New folder for metrics.json and a chart.", callback=expanded)],
+    out: Annotated[str, path_option("--out", "New folder for metrics.json and a chart.")],
     space: InSpace = None,
 ) -> Output:
     """Evaluate a space against baselines.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from userrep.cli.options import AsOf, InSpace, Output, command, expanded, tables_of
+from userrep.cli.options import AsOf, InSpace, Output, command, path_option, tables_of
 from userrep.config import Config
 from userrep.errors import UsageError
 
@@ -15,9 +15,7 @@ def export(
     what: Annotated[str, typer.Argument(help="embeddings, features or item-vectors.")],
     config: Config,
     as_of: AsOf,
-    out: Annotated[
-        str, typer.Option("--out", help="Folder for the Parquet files and _manifest.json.", callback=expanded)
-    ],
+    out: Annotated[str, path_option("--out", "Folder for the Parquet files and _manifest.json.")],
     space: InSpace = None,
     unrecorded: Annotated[
         bool,

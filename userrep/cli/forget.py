@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from userrep.cli.options import Output, command, expanded, tables_of
+from userrep.cli.options import Output, command, path_option, tables_of
 from userrep.config import Config
 
 
@@ -13,13 +13,7 @@ from userrep.config import Config
 def forget(
     config: Config,
     users: Annotated[
-        Path | None,
-        typer.Option(
-            "--users",
-            metavar="FILE",
-            help="One user id per line. Default: complete earlier requests.",
-            callback=expanded,
-        ),
+        Path | None, path_option("--users", "One user id per line. Default: complete earlier requests.", metavar="FILE")
     ] = None,
     now: Annotated[
         bool,

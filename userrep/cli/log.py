@@ -13,7 +13,7 @@ from userrep.cli.options import (
     Output,
     Overrides,
     command,
-    expanded,
+    path_option,
     print_faults,
     required_config,
 )
@@ -29,20 +29,12 @@ _PATH_HELP = "File, folder or pattern: Parquet, Delta, JSON or CSV."
 
 @command
 def init(
-    events: Annotated[
-        str, typer.Option("--events", metavar="PATH", help=f"Event log. {_PATH_HELP}", callback=expanded)
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="New file to write. Default: stdout.", callback=expanded),
-    ] = None,
+    events: Annotated[str, path_option("--events", f"Event log. {_PATH_HELP}", metavar="PATH")],
+    out: Annotated[Path | None, path_option("--out", "New file to write. Default: stdout.", metavar="FILE")] = None,
     items: Annotated[
-        str | None,
-        typer.Option("--items", metavar="PATH", help="Items table, for vectors from titles.", callback=expanded),
+        str | None, path_option("--items", "Items table, for vectors from titles.", metavar="PATH")
     ] = None,
-    users: Annotated[
-        str | None, typer.Option("--users", metavar="PATH", help="Users table, for attributes.", callback=expanded)
-    ] = None,
+    users: Annotated[str | None, path_option("--users", "Users table, for attributes.", metavar="PATH")] = None,
 ) -> Output:
     """Write a configuration for your event log.
 
@@ -69,8 +61,7 @@ def inspect(
     context: typer.Context,
     config_file: ConfigFileIfAny,
     events: Annotated[
-        str | None,
-        typer.Option("--events", metavar="PATH", help=f"Event log to inspect instead. {_PATH_HELP}", callback=expanded),
+        str | None, path_option("--events", f"Event log to inspect instead. {_PATH_HELP}", metavar="PATH")
     ] = None,
     overrides: Overrides = None,
 ) -> Output:

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import date
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
@@ -53,6 +53,16 @@ def as_date(text: str, option: str = "--as-of") -> date:
         raise UsageError(f"{option} {text}: not a date. Use YYYY-MM-DD, today or yesterday.") from None
 
 
+def path_option(name: str, help: str, *, metavar: str | None = None) -> Any:  # noqa: A002  # as in Typer
+    """Return an option for a path or URI, which is expanded as in the configuration."""
+    return typer.Option(name, metavar=metavar, help=help, callback=expanded)
+
+
+def date_option(name: str, help: str, *, named: str | None = None) -> Any:  # noqa: A002
+    """Return an option for a date. ``named``: its name in the error message, if not ``name``."""
+    return typer.Option(name, metavar="YYYY-MM-DD", parser=partial(as_date, option=named or name), help=help)
+
+
 def _found_config() -> Path | None:
     return Path("userrep.yaml") if Path("userrep.yaml").is_file() else None
 
@@ -83,15 +93,7 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-AsOf = Annotated[
-    date,
-    typer.Option(
-        "--as-of",
-        metavar="YYYY-MM-DD",
-        parser=as_date,
-        help="Uses events before this date, 00:00 UTC. Also today or yesterday.",
-    ),
-]
+AsOf = Annotated[date, date_option("--as-of", "Uses events before this date, 00:00 UTC. Also today or yesterday.")]
 Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="Consumer name.", callback=checked_consumer_name)]
 InSpace = Annotated[
     str | None,

@@ -2,12 +2,11 @@
 
 from dataclasses import asdict
 from datetime import date
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import AsOf, Output, Overrides, as_date, command, session_for_run, session_of
+from userrep.cli.options import AsOf, Output, Overrides, command, date_option, session_for_run, session_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
@@ -78,16 +77,11 @@ def daily(
     return _stages(work, serving=serving)
 
 
-def _end(option: str, text: str) -> Any:
-    """Return an option for one end of a range of dates."""
-    return typer.Option(option, metavar="YYYY-MM-DD", parser=partial(as_date, option="--from/--to"), help=text)
-
-
 @command
 def backfill(
     config: Config,
-    first: Annotated[date | None, _end("--from", "First as-of date.")] = None,
-    last: Annotated[date | None, _end("--to", "Last as-of date, inclusive.")] = None,
+    first: Annotated[date | None, date_option("--from", "First as-of date.", named="--from/--to")] = None,
+    last: Annotated[date | None, date_option("--to", "Last as-of date, inclusive.", named="--from/--to")] = None,
     every: Annotated[int, typer.Option("--every", metavar="DAYS", help="Days between as-of dates.")] = 1,
     stale: Annotated[
         bool, typer.Option("--stale", help="Instead of a range, rebuild published dates that late data made stale.")
@@ -114,13 +108,7 @@ def run(
     job: Annotated[str, typer.Argument(help="Name of a job in jobs/, for example build_activity_tiles.")],
     config: Config,
     as_of: Annotated[
-        date | None,
-        typer.Option(
-            "--as-of",
-            metavar="YYYY-MM-DD",
-            parser=as_date,
-            help="Also today or yesterday. Default: the day after the last log day.",
-        ),
+        date | None, date_option("--as-of", "Also today or yesterday. Default: the day after the last log day.")
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Also prepare training of a new space.")] = False,
 ) -> Output:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from userrep.cli.options import ConfigFile, Output, checked_space_id, command, expanded, tables_of
+from userrep.cli.options import ConfigFile, Output, checked_space_id, command, path_option, tables_of
 from userrep.config import Config
 
 
@@ -13,9 +13,7 @@ from userrep.config import Config
 def report(
     config: Config,
     config_file: ConfigFile,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE.html", help="Output file. Also writes FILE.json.", callback=expanded)
-    ],
+    out: Annotated[Path, path_option("--out", "Output file. Also writes FILE.json.", metavar="FILE.html")],
     space: Annotated[
         str | None,
         typer.Option(

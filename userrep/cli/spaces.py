@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userrep.cli.options import Output, SpaceId, checked_space_id, command, expanded, tables_of
+from userrep.cli.options import Output, SpaceId, checked_space_id, command, path_option, tables_of
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.logs import in_columns
@@ -88,15 +88,11 @@ def spaces_diff(
     config: Config,
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER", help="Saved pipeline with an EmbeddingJoin on OLD. Needs --labels.", callback=expanded
-        ),
+        path_option("--model", "Saved pipeline with an EmbeddingJoin on OLD. Needs --labels.", metavar="FOLDER"),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(
-            metavar="PATH", help="Parquet labels for --model: the join's columns and label (0 or 1).", callback=expanded
-        ),
+        path_option("--labels", "Parquet labels for --model: the join's columns and label (0 or 1).", metavar="PATH"),
     ] = None,
 ) -> Output:
     """Measure what consumers lose if NEW replaces OLD.

@@ -40,8 +40,8 @@ class TableFile(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str) -> "TableFile":
-        file = cls(*json.loads(text))
-        return file._replace(buckets=tuple(file.buckets)) if file.buckets else file
+        path, size, num_rows, values, buckets, *rest = json.loads(text)
+        return cls(path, size, num_rows, values, buckets and tuple(buckets), *rest)
 
 
 def adding(files: Sequence[TableFile]) -> list[AddAction]:

@@ -14,6 +14,7 @@ from tests.unit.features.test_features import (
     FEATURES,
     Row,
     chunk_of,
+    in_steps,
     profile,
     ran,
     rows_of,
@@ -21,7 +22,7 @@ from tests.unit.features.test_features import (
     vectors,  # noqa: F401  # a fixture
 )
 from userrep.features.sums import bucket_files
-from userrep.features.sums.bucket_files import BucketedFile, steps
+from userrep.features.sums.bucket_files import BucketedFile, chunks_of_files
 from userrep.features.sums.chunk import PROFILES, TILES
 from userrep.store.buckets import ALL_BUCKETS, NUM_BUCKETS, BucketRange
 
@@ -51,9 +52,8 @@ def tiles_of_buckets(buckets: Iterable[int], age: int = 1) -> list[Row]:
 
 def buckets_by_step(files: list[BucketedFile], within: BucketRange = ALL_BUCKETS) -> list[list[list[int]]]:
     """Return the buckets of the tiles of each chunk of each step."""
-    return [
-        [chunk.tiles.column("user_bucket").to_pylist() for chunk in step] for step in steps(files, within, context=True)
-    ]
+    chunks = chunks_of_files(files, within, context=True)
+    return [[chunk.tiles.column("user_bucket").to_pylist() for chunk in step] for step in in_steps(chunks)]
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -72,7 +72,7 @@ def test_steps_of_files_hold_every_row_of_a_range_once_and_users_whole(
     found: list[Row] = []
     for within in (BucketRange(0, NUM_BUCKETS // 2), BucketRange(NUM_BUCKETS // 2, NUM_BUCKETS)):
         users_before: set[str] = set()
-        for step in steps(files, within, context=True):
+        for step in in_steps(chunks_of_files(files, within, context=True)):
             rows = [row for chunk in step for row in chunk.tiles.to_pylist()]
             assert all(within.start <= row["user_bucket"] < within.stop for row in rows)
             users = {row["user_id"] for row in rows}
@@ -82,9 +82,9 @@ def test_steps_of_files_hold_every_row_of_a_range_once_and_users_whole(
     key = sorted(map(str, found))
     assert key == sorted(map(str, tiles))
     assert ran(FEATURES, chunk_of(tiles)) == sorted(
-        (r for step in [steps(files, ALL_BUCKETS, context=True)] for made in FEATURES.run(step)
-         for r in rows_of(made)), key=lambda r: r["user_id"],
-    )  # fmt: skip
+        (r for made in FEATURES.run(chunks_of_files(files, ALL_BUCKETS, context=True)) for r in rows_of(made)),
+        key=lambda r: r["user_id"],
+    )
 
 
 def test_a_range_includes_its_first_bucket_and_excludes_the_one_after_its_last(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_bucket_with_too_many_rows_for_a_step_comes_in_several_chunks_of_one_s
     monkeypatch.setattr(bucket_files, "MOST_ROWS", 20)
     tiles = [row for age in (1, 2, 3) for row in tiles_of_buckets([3] * 30, age)]
     found = buckets_by_step(write_sorted(tmp_path, tiles, row_group_size=10))
-    (chunks,) = [chunks for chunks in found if chunks]
+    (chunks,) = found
     assert [len(chunk) for chunk in chunks] == [20, 20, 20, 20, 10]
 
 
@@ -139,7 +139,7 @@ def test_rows_of_a_file_get_its_day_and_marks_and_times_as_microseconds(tmp_path
         BucketedFile("tiles", str(tmp_path / "t.parquet"), DAY - 5, before=True, after=False),
         BucketedFile("profiles", str(tmp_path / "p.parquet"), 0, before=True, after=True),
     ]
-    (chunk,) = [chunk for step in steps(files, ALL_BUCKETS, context=True) for chunk in step]
+    (chunk,) = chunks_of_files(files, ALL_BUCKETS, context=True)
     wanted = {"day": DAY - 5, "before": True, "after": False, "last_event_at": 1_709_985_600_000_000}
     assert chunk.tiles.schema.equals(TILES)
     assert {name: chunk.tiles.to_pylist()[0][name] for name in wanted} == wanted
@@ -148,4 +148,4 @@ def test_rows_of_a_file_get_its_day_and_marks_and_times_as_microseconds(tmp_path
 
 
 def test_without_files_there_is_no_step() -> None:
-    assert list(steps([], ALL_BUCKETS, context=True)) == []
+    assert list(chunks_of_files([], ALL_BUCKETS, context=True)) == []

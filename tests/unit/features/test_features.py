@@ -1,6 +1,7 @@
 """Features: against plain Python on random logs, the same bits however rows are cut, no look into the future."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -136,6 +137,22 @@ def chunk_of(tiles: Iterable[Row], profiles: Iterable[Row] = (), sums: pa.Table 
     return Chunk(table(tiles, TILES), sums if sums is not None else SUMS.empty_table(), table(profiles, PROFILES))
 
 
+def one_step(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Mark chunks as those of the same users."""
+    return [replace(chunk, is_last=k == len(chunks) - 1) for k, chunk in enumerate(chunks)]
+
+
+def in_steps(chunks: Iterable[Chunk]) -> list[list[Chunk]]:
+    """Group chunks by the users that they share."""
+    steps: list[list[Chunk]] = [[]]
+    for chunk in chunks:
+        steps[-1].append(chunk)
+        if chunk.is_last:
+            steps.append([])
+    assert not steps[-1], "the last chunk must end its users"
+    return steps[:-1]
+
+
 def rows_of(made: Made, spec: FeatureSpec = SPEC) -> list[Row]:
     """Return rows as dicts; of features, with a list per block."""
     rows: list[Row] = (in_lists(made.rows, spec) if made.output == "features" else made.rows).to_pylist()
@@ -144,7 +161,7 @@ def rows_of(made: Made, spec: FeatureSpec = SPEC) -> list[Row]:
 
 def ran(job: PoolingJob, *chunks: Chunk) -> list[Row]:
     """Run a job on one step, by user."""
-    rows = [row for made in job.run([iter(chunks)]) for row in rows_of(made, job.spec)]
+    rows = [row for made in job.run(one_step(chunks)) for row in rows_of(made, job.spec)]
     assert len({(row["user_id"], row["as_of"]) for row in rows}) == len(rows)
     return sorted(rows, key=lambda row: (row["as_of"], row["user_id"]))
 
@@ -319,7 +336,7 @@ def test_sums_that_move_with_late_and_corrected_days_equal_a_full_rebuild_to_the
         )
         assert found == full
         written = pa.Table.from_pylist(found, schema=_stored()) if found else _stored().empty_table()
-        sums, before, consumed = as_chunk_of_sums(written, context=True).cast(SUMS), as_of, after
+        sums, before, consumed = as_chunk_of_sums(written).cast(SUMS), as_of, after
         profiles = [profile("a", 1, "se", [(1, 1)])]
         of_sums = ran(PoolingJob(SPEC, ((as_of, VECTORS),), ("features",), adds_up=True), chunk_of([], profiles, sums))
         of_tiles = ran(features_on(as_of), chunk_of([row for rows in after.values() for row in rows], profiles))

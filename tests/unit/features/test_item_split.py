@@ -16,6 +16,7 @@ from tests.unit.features.test_features import (
     SPEC,
     Row,
     chunk_of,
+    one_step,
     profile,
     profiles_of_users,
     ran,
@@ -45,9 +46,9 @@ def ran_in_parts(job: PoolingJob, tiles: list[Row], profiles: list[Row], sums: p
     made = []
     for k in range(num_parts):
         chunks = [chunk_of(tiles[:7], profiles, sums if k == 0 else None), chunk_of(tiles[7:])]
-        made += [one.rows for one in replace(job.for_parts(), item_part=k).run([iter(chunks)])]
+        made += [one.rows for one in replace(job.for_parts(), item_part=k).run(one_step(chunks))]
     assert_few_rows(made, tiles, profiles, sums, num_parts)
-    parts = as_chunk_of_sums(pa.Table.from_batches(made), context=True).cast(SUMS) if made else SUMS.empty_table()
+    parts = as_chunk_of_sums(pa.Table.from_batches(made)).cast(SUMS) if made else SUMS.empty_table()
     middle = parts.num_rows // 2
     return ran(job.for_adding_up(), chunk_of([], profiles, parts[:middle]), chunk_of([], sums=parts[middle:]))
 
@@ -102,7 +103,7 @@ def test_sums_that_move_on_are_the_same_whether_items_come_at_once_or_in_parts(
     old = [row | {"before": False, "after": True} for row in tiles if row["before"]]
     before = ran(PoolingJob(SPEC, ((yesterday, versions[0]),), ("sums",)), chunk_of(old))
     stored = pa.schema([("as_of", pa.date32()), *((field.name, field.type) for field in SUMS if field.name != "day")])
-    sums = as_chunk_of_sums(pa.Table.from_pylist(before, schema=stored), context=True).cast(SUMS)
+    sums = as_chunk_of_sums(pa.Table.from_pylist(before, schema=stored)).cast(SUMS)
     changed = tuple({row["day"] for row in tiles if row["before"] != row["after"]})
     job = PoolingJob(
         SPEC, ((AS_OF, versions[0]),), ("sums", "features"), before=yesterday, changed_days=changed

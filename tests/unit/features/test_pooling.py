@@ -114,7 +114,7 @@ def test_stored_sums_move_on_by_the_days_that_enter_and_leave() -> None:
     old = [tile("a", 2, 0, 2.0, 9, 1, "tv"), tile("a", 4, 1, 5.0, 9, 1, "tv"), tile("a", 5, 3, 1.0, 9, 1, "phone")]
     yesterdays = ran(PoolingJob(SPEC, ((YESTERDAY, VECTORS),), ("sums",)), chunk_of(old))
     schema = pa.schema([("as_of", pa.date32()), *((field.name, field.type) for field in SUMS if field.name != "day")])
-    sums = as_chunk_of_sums(pa.Table.from_pylist(yesterdays, schema), context=True).cast(SUMS)
+    sums = as_chunk_of_sums(pa.Table.from_pylist(yesterdays, schema)).cast(SUMS)
     # Only days that change their window are read: day 4 leaves the three days, day 2 leaves the one day, day 1 is new.
     tiles = [marked(old[0], before=True), marked(old[1], before=True),
              marked(tile("a", 1, 5, 0.5, 9, 1, "tv"), before=False)]  # fmt: skip
@@ -130,11 +130,13 @@ def test_sums_of_a_date_become_rows_of_that_day() -> None:
     rows = pa.table({
         "as_of": pa.array([AS_OF, YESTERDAY]), "user_bucket": pa.array([1, 2], pa.int32()), "user_id": ["a", "b"],
         "sums": pa.array([b"x", b"y"]), "active_at": pa.array([[DAY_US], []], pa.list_(pa.int64())),
+        "num_by_context": pa.array([[("tv", 1)], None], SUMS.field("num_by_context").type),
     })  # fmt: skip
-    found = as_chunk_of_sums(rows, context=False)
-    assert found.column_names == ["user_bucket", "user_id", "sums", "active_at", "day"]
+    found = as_chunk_of_sums(rows)
+    assert found.schema.equals(SUMS)
+    assert found.drop_columns("day").equals(rows.drop_columns("as_of"))
     assert found.column("day").to_pylist() == [DAY, DAY - 1]
 
 
-def test_a_step_without_chunks_makes_nothing() -> None:
-    assert list(FEATURES.run([iter([])])) == []
+def test_a_job_without_chunks_makes_nothing() -> None:
+    assert list(FEATURES.run([])) == []

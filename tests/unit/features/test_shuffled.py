@@ -10,6 +10,7 @@ from tests.unit.features.test_features import (
     FEATURES,
     Row,
     chunk_of,
+    in_steps,
     profile,
     ran,
     rows_of,
@@ -18,7 +19,7 @@ from tests.unit.features.test_features import (
 )
 from userrep.features.sums import shuffled
 from userrep.features.sums.chunk import PROFILES, SUMS, TILES
-from userrep.features.sums.shuffled import steps_of_rows
+from userrep.features.sums.shuffled import chunks_of_rows
 
 pytestmark = pytest.mark.fast
 
@@ -40,7 +41,7 @@ def buckets_by_step(rows: list[Row], size: int) -> list[list[list[int]]]:
     """Return the buckets of the tiles of each chunk of each step."""
     return [
         [chunk.tiles.column("user_bucket").to_pylist() for chunk in step]
-        for step in steps_of_rows(batches_of(rows, size), context=True)
+        for step in in_steps(chunks_of_rows(batches_of(rows, size)))
     ]
 
 
@@ -59,7 +60,7 @@ def test_steps_of_shuffled_rows_hold_every_row_once_and_users_whole(
     monkeypatch.setattr(shuffled, "STEP_ROWS", 5)
     monkeypatch.setattr(shuffled, "MOST_ROWS", 10)
     tiles = [tile(user, 1 + k % 3, k % 6, 1.0, 3, 1, "tv") for user in "aaaabcd" for k in range(9)]
-    made = FEATURES.run(steps_of_rows(batches_of([{"kind": "tiles"} | row for row in tiles], batch_rows), context=True))
+    made = FEATURES.run(chunks_of_rows(batches_of([{"kind": "tiles"} | row for row in tiles], batch_rows)))
     found = [row for one in made for row in rows_of(one)]
     assert sorted(found, key=lambda r: r["user_id"]) == ran(FEATURES, chunk_of(tiles))
 
@@ -72,8 +73,8 @@ def test_the_last_bucket_of_a_step_waits_for_the_next_one() -> None:
 
 @pytest.mark.usefixtures("small_steps")
 def test_a_bucket_with_too_many_rows_for_a_step_comes_in_several_chunks_of_one_step() -> None:
-    found = buckets_by_step(tiles_of_buckets([3] * 25 + [4] * 2), 5)
-    assert found == [[[3] * 10, [3] * 10, [3] * 5], [[4, 4]]]
+    found = buckets_by_step(tiles_of_buckets([3] * 25 + [4] * 2 + [5] * 9), 5)
+    assert found == [[[3] * 10, [3] * 10, [3] * 5 + [4, 4]], [[5] * 9]]
 
 
 def test_rows_of_each_kind_come_in_the_form_of_their_table() -> None:
@@ -84,7 +85,7 @@ def test_rows_of_each_kind_come_in_the_form_of_their_table() -> None:
         sums,
         {"kind": "profiles"} | known,
     ]
-    ((chunk,),) = [list(step) for step in steps_of_rows(batches_of(mixed, 10), context=True)]
+    (chunk,) = chunks_of_rows(batches_of(mixed, 10))
     assert (chunk.tiles.schema, chunk.sums.schema, chunk.profiles.schema) == (TILES, SUMS, PROFILES)
     assert chunk.tiles.to_pylist() == [tile("a", 1, 0, 1.5, 3, 1, "tv")]
     assert chunk.sums.select(["user_id", "sums", "active_at", "day"]).to_pylist() == [
@@ -93,12 +94,6 @@ def test_rows_of_each_kind_come_in_the_form_of_their_table() -> None:
     assert chunk.profiles.to_pylist() == [known]
 
 
-def test_without_context_the_column_is_left_out() -> None:
-    batches = batches_of(tiles_of_buckets([1]), 10)
-    ((chunk,),) = [list(step) for step in steps_of_rows(batches, context=False)]
-    assert chunk.tiles.column_names == [name for name in TILES.names if name != "num_by_context"]
-
-
 def test_without_rows_there_is_no_step() -> None:
-    assert list(steps_of_rows([], context=True)) == []
-    assert list(steps_of_rows(batches_of(tiles_of_buckets([1]), 1)[:0], context=True)) == []
+    assert list(chunks_of_rows([])) == []
+    assert list(chunks_of_rows([batches_of(tiles_of_buckets([1]), 1)[0][:0]])) == []

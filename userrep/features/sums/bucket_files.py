@@ -5,6 +5,7 @@ files together, in steps of similar weight, and reads each row group once. Memor
 one row group per file.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -38,18 +39,17 @@ class BucketedFile(NamedTuple):
     after: bool
 
 
-def steps(files: list[BucketedFile], within: BucketRange, *, context: bool) -> Iterator[Iterator[Chunk]]:
-    """Yield the rows of a range of buckets in steps; all rows of a user are in one step.
+def chunks_of_files(files: list[BucketedFile], within: BucketRange, *, context: bool) -> Iterator[Chunk]:
+    """Yield the rows of a range of buckets in steps, each of which contains all rows of its users.
 
-    A step is usually one chunk. If a few buckets have very many rows, it is several chunks, each with some of the rows
-    of a user.
+    A step is usually one chunk, or several if a few buckets have very many rows.
     """
     with ThreadPoolExecutor(_READERS) as readers:
         read_map = map if all(is_local(file.path) for file in files) else readers.map
         cursors = list(read_map(lambda file: _Cursor(file, within, context=context), files))
         for stop in _stops(cursors, within):
             list(read_map(partial(_Cursor.fill, stop=stop), cursors))
-            yield _chunks(cursors, stop)
+            yield from _chunks_of_step(cursors, stop)
 
 
 def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
@@ -70,23 +70,23 @@ def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
     return [*(int(stop) for stop in inner if within.start < stop < within.stop), within.stop]
 
 
-def _chunks(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
+def _chunks_of_step(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
     """Collect the rows below bucket ``stop`` from all files."""
-    tables_by_kind: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
+    tables_by_kind: dict[str, list[pa.Table]] = defaultdict(list)
     num_rows = 0
     for cursor in cursors:
         for table in cursor.rows_below(stop):
+            if num_rows >= MOST_ROWS:
+                yield _chunk(tables_by_kind, is_last=False)
+                tables_by_kind, num_rows = defaultdict(list), 0
             tables_by_kind[cursor.source.kind].append(table)
             num_rows += table.num_rows * _WEIGHT[cursor.source.kind]
-            if num_rows >= MOST_ROWS:
-                yield _chunk(tables_by_kind)
-                tables_by_kind, num_rows = {kind: [] for kind in KINDS}, 0
     if num_rows:
-        yield _chunk(tables_by_kind)
+        yield _chunk(tables_by_kind, is_last=True)
 
 
-def _chunk(tables_by_kind: dict[str, list[pa.Table]]) -> Chunk:
-    return Chunk.of(**{kind: pa.concat_tables(tables) for kind, tables in tables_by_kind.items() if tables})
+def _chunk(tables_by_kind: dict[str, list[pa.Table]], *, is_last: bool) -> Chunk:
+    return Chunk.of(is_last=is_last, **{kind: pa.concat_tables(tables) for kind, tables in tables_by_kind.items()})
 
 
 class _Cursor:

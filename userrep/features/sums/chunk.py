@@ -1,7 +1,8 @@
 """Chunks: the Arrow rows of several users that a pooling task works on.
 
 A chunk contains rows of three tables: activity tiles (with their day and whether they count in the old and in the new
-sums), window sums, and profiles. It is cut at user buckets, so all rows of a user are in one chunk.
+sums), window sums, and profiles. It is cut at user buckets, so all rows of a user are in one chunk, unless a bucket has
+very many rows.
 """
 
 from dataclasses import dataclass
@@ -39,16 +40,21 @@ def names_of(kind: str, *, context: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of users in adjacent buckets, in the schemas above. ``day`` of sums is their as-of date."""
+    """Rows of users in adjacent buckets, in the schemas above. ``day`` of sums is their as-of date.
+
+    ``is_last``: no later chunk has rows of the same users.
+    """
 
     tiles: pa.Table
     sums: pa.Table
     profiles: pa.Table
+    is_last: bool = True
 
     @classmethod
-    def of(cls, **tables: pa.Table) -> "Chunk":
+    def of(cls, *, is_last: bool = True, **tables: pa.Table) -> "Chunk":
         """Build a chunk; tables that are not given are empty."""
-        return cls(**{kind: tables.get(kind, schema.empty_table()) for kind, schema in KINDS.items()})
+        given = {kind: tables.get(kind, schema.empty_table()) for kind, schema in KINDS.items()}
+        return cls(**given, is_last=is_last)
 
 
 class Items(NamedTuple):

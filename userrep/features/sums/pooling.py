@@ -7,7 +7,6 @@ or of the task's part of it.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import Floats, Sums, add_last_events, clear_last_events, move_tiles, pooled_width
 from userrep.features.sums.batches import features_batch, openings_batch, summed_picks, sums_batch
 from userrep.features.sums.blocks import Block, blocks
-from userrep.features.sums.chunk import Chunk, names_of
+from userrep.features.sums.chunk import SUMS, Chunk
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices
 from userrep.features.sums.item_split import only_items
 from userrep.store.buckets import range_of
@@ -65,17 +64,19 @@ class PoolingJob:
         """Return the job that computes this one's outputs from partial sums."""
         return replace(self, before=None, changed_days=(), adds_up=True)
 
-    def run(self, steps: Iterable[Iterator[Chunk]]) -> Iterator[Made]:
-        """Yield the outputs of all users. A step of several chunks is summed in parts, which are then added up."""
-        for step in steps:
-            first, second = next(step, None), next(step, None)
-            if first is None:
+    def run(self, chunks: Iterable[Chunk]) -> Iterator[Made]:
+        """Yield the outputs of all users. Users in several chunks are summed in parts, which are then added up."""
+        parts: list[pa.RecordBatch] = []
+        profiles: list[pa.Table] = []
+        for chunk in chunks:
+            if not self.is_whole or (chunk.is_last and not profiles):
+                yield from self._run_chunk(chunk)
                 continue
-            if second is None or not self.is_whole:
-                for chunk in chain((first,) if second is None else (first, second), step):
-                    yield from self._run_chunk(chunk)
-            else:
-                yield from self._run_in_parts(chain((first, second), step))
+            parts += [made.rows for made in self.for_parts()._run_chunk(chunk)]
+            profiles.append(chunk.profiles)
+            if chunk.is_last:
+                yield from self._add_up_parts(parts, pa.concat_tables(profiles))
+                parts, profiles = [], []
 
     def alone(self, chunk: Chunk) -> Iterator[Made]:
         """Yield the outputs of one chunk in this process, part by part if items are in several parts."""
@@ -85,20 +86,9 @@ class PoolingJob:
         parts = [output.rows for job in jobs for output in job._run_chunk(chunk)]
         return self._add_up_parts(parts, chunk.profiles)
 
-    def _run_in_parts(self, chunks: Iterable[Chunk]) -> Iterator[Made]:
-        part_job = self.for_parts()
-        parts: list[pa.RecordBatch] = []
-        profiles: list[pa.Table] = []
-        for chunk in chunks:
-            parts += [output.rows for output in part_job._run_chunk(chunk)]
-            profiles.append(chunk.profiles)
-        yield from self._add_up_parts(parts, pa.concat_tables(profiles))
-
     def _add_up_parts(self, parts: list[pa.RecordBatch], profiles: pa.Table) -> Iterator[Made]:
-        tables = {"profiles": profiles}
-        if parts:
-            tables["sums"] = as_chunk_of_sums(pa.Table.from_batches(parts), context=bool(self.spec.context))
-        return self.for_adding_up()._run_chunk(Chunk.of(**tables))
+        sums = as_chunk_of_sums(pa.Table.from_batches(parts)) if parts else SUMS.empty_table()
+        return self.for_adding_up()._run_chunk(Chunk.of(sums=sums, profiles=profiles))
 
     def _run_chunk(self, chunk: Chunk) -> Iterator[Made]:
         if self.item_part is not None:
@@ -165,9 +155,6 @@ class PoolingJob:
             yield sums
 
 
-def as_chunk_of_sums(rows: pa.Table, *, context: bool) -> pa.Table:
+def as_chunk_of_sums(rows: pa.Table) -> pa.Table:
     """Convert rows of ``user_window_sums`` to the schema of chunks."""
-    names = names_of("sums", context=context)
-    days = rows.column("as_of").cast(pa.int32())
-    columns = [days if name == "day" else rows.column(name) for name in names]
-    return pa.Table.from_arrays(columns, names=names)
+    return rows.append_column("day", rows.column("as_of").cast(pa.int32())).select(SUMS.names)

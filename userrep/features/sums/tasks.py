@@ -20,12 +20,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from userrep.features.sums.batches import SUMS_DDL
-from userrep.features.sums.bucket_files import BucketedFile, steps
+from userrep.features.sums.bucket_files import BucketedFile, chunks_of_files
 from userrep.features.sums.inputs import Inputs, listed_files, rows_of_inputs
 from userrep.features.sums.item_split import by_item_part
 from userrep.features.sums.plan import Plan, Task
 from userrep.features.sums.pooling import Made, Output, PoolingJob
-from userrep.features.sums.shuffled import of_kind, steps_of_rows
+from userrep.features.sums.shuffled import chunks_of_rows, of_kind
 from userrep.features.sums.writing import Destination, Writing, Written
 from userrep.store.buckets import BucketRange, range_of, slice_number
 from userrep.store.file_tables import FileTables
@@ -130,7 +130,7 @@ def _file_tasks(
         for number in (number for batch in batches for number in batch.column("id").to_pylist()):
             within = range_of(tasks[number].range, plan.num_ranges)
             files = _files_of(tasks[number], within, listed)
-            yield from finish(job.run(steps(files, within, context=bool(job.spec.context))))
+            yield from finish(job.run(chunks_of_files(files, within, context=bool(job.spec.context))))
 
     return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, _schema(writing))
 
@@ -162,7 +162,7 @@ def _shuffled_tasks(
         if first is not None:
             item_part = first.column("item_part")[0].as_py() if "item_part" in first.schema.names else None
             task_job = replace(job, item_part=item_part)
-            yield from finish(task_job.run(steps_of_rows(chain([first], nonempty), context=bool(job.spec.context))))
+            yield from finish(task_job.run(chunks_of_rows(chain([first], nonempty))))
 
     in_order = rows.repartitionById(num_tasks, task.cast("int")).sortWithinPartitions("user_bucket")
     return in_order.mapInArrow(work, _schema(writing))

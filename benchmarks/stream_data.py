@@ -29,7 +29,7 @@ from benchmarks.report import Line, ask, print_line, progress
 from deploy.services import KafkaBroker, RedisServer
 from userrep.config import Config, parse_config
 from userrep.features.layout import InputLayout, Moments, Scaler
-from userrep.features.profiles import sides_fingerprint
+from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 from userrep.features.sums.chunk import TILES, Chunk, names_of
 from userrep.features.sums.item_vector_files import dated_vectors
@@ -200,10 +200,10 @@ def _draw(spark: SparkSession, size: StreamSize, folder: Path) -> None:
     versions, since = versions_of(tables, config, anchor=today), tables.version(USER_OPENINGS)
     dated = dated_vectors(tables, config, versions, _as_ofs(today))
     writing = Writing(
-        {"openings": Destination(tables.target(USER_OPENINGS), {"lineage_id": versions.lineage_id})}, _SLICES
+        {"stream_base": Destination(tables.target(USER_OPENINGS), {"lineage_id": versions.lineage_id})}, _SLICES
     )
     task = _Task(
-        size, PoolingJob(FeatureSpec.of(config), dated, ("openings",)), writing, day_number(today) + 1 - OPEN_DAYS
+        size, PoolingJob(FeatureSpec.of(config), dated, ("stream_base",)), writing, day_number(today) + 1 - OPEN_DAYS
     )
     rows = spark.range(0, _SLICES, 1, _SLICES).mapInArrow(task, writing.SCHEMA).collect()
     files = [Written.of(row).file for row in rows]
@@ -219,7 +219,7 @@ def _record_openings(tables: Tables, config: Config, today: date) -> None:
     """Record that the stream base is complete for the users and picks as they are now."""
     versions = versions_of(tables, config, anchor=today)
     of = {"lineage_id": versions.lineage_id, "valid_from": versions.valid_at(today), "revision_by_day": {}}
-    of |= {"sides_hash": sides_fingerprint(tables.spark, config), "num_users": 0, "built_at": utc_now()}
+    of |= {"sides_hash": profiles_fingerprint(tables.spark, config), "num_users": 0, "built_at": utc_now()}
     of |= {"table_version": tables.version(USER_OPENINGS)}
     dates = [{"as_of": as_of, "open_from": as_of - timedelta(days=OPEN_DAYS)} for as_of in _as_ofs(today)]
     tables.add(OPENINGS, [of | dated for dated in dates])

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import date
 
 from userrep.features.build import features_tables
-from userrep.features.sums.stream_base import newest_openings
+from userrep.features.sums.stream_base import base_rows
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import PUBLISHED, STAGED, list_snapshots, record_snapshots
 from userrep.store.file_tables import FileTables
@@ -50,7 +50,7 @@ class Pins:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._rows = newest_openings(tables)  # none in a catalog, which streams do not read from
+        self._rows = base_rows(tables)  # none in a catalog, which streams do not read from
         self._pinned = {key: self._files(key, row.table_version) for key, row in self._rows.items()}
         self._were_newest = {key: files == self._files(key, None) for key, files in self._pinned.items()}
 

@@ -19,7 +19,7 @@ from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.sampled_users import read_rows
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.evaluation.tasks.task import Truth
-from userrep.features.profiles import sides_fingerprint
+from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
@@ -122,7 +122,7 @@ def _manifest(context: Context, space: Space) -> dict[str, Any]:
         "trained_until": plan.until,
         "lineage_id": space.lineage_id,
         "tiles_hash": tiles_fingerprint(context.tables, start=None, end=plan.end),
-        "sides_hash": sides_fingerprint(context.tables.spark, config),
+        "sides_hash": profiles_fingerprint(context.tables.spark, config),
         "config_hash": short_hash(config.model_dump()),
         "code_hash": code_hash(),
         "evaluation": config.evaluation.model_dump(),

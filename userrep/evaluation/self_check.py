@@ -21,7 +21,7 @@ from userrep.evaluation.run import gather
 from userrep.evaluation.sampled_users import TEST
 from userrep.evaluation.tasks.catalog import tasks_of
 from userrep.features.build import feature_sets
-from userrep.features.profiles import sides_fingerprint
+from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import FeatureSpec
 from userrep.ids import code_hash, short_hash
 from userrep.items.versions import Versions
@@ -113,7 +113,7 @@ def _result_key(tables: Tables, config: Config, versions: Versions, check: Check
     return short_hash([
         inputs_key(tables, config, versions.lineage_id, check.as_ofs),
         check.plan, [[sets[day].hash, sets[day].num_users] for day in check.plan.dates],
-        tiles_fingerprint(tables, start=None, end=check.plan.end), sides_fingerprint(tables.spark, config),
+        tiles_fingerprint(tables, start=None, end=check.plan.end), profiles_fingerprint(tables.spark, config),
         config.model.model_dump(), config.training.recipe, config.evaluation.model_dump(), code_hash(),
     ])  # fmt: skip
 

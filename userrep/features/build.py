@@ -1,8 +1,9 @@
 """Build ``user_features`` for as-of dates and record the inputs of each build in the ledger."""
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -32,6 +33,7 @@ from userrep.tiles.ledger import days_fingerprint, latest_tile_days, tile_ledger
 from userrep.utc import utc_now
 
 DATES_PER_JOB = 16  # each task keeps one open Parquet writer per date
+Counts = Mapping[date, tuple[int, int]]  # the users of each date, and those whose sums are not exact
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class FeatureSet:
 
     as_of: date
     log_hash: str
-    sides_hash: str
+    profiles_hash: str
     num_users: int
     num_inexact: int
 
     @property
     def hash(self) -> str:
-        return short_hash([self.log_hash, self.sides_hash])
+        return short_hash([self.log_hash, self.profiles_hash])
 
 
 def feature_sets(tables: Tables, lineage_id: str) -> dict[date, FeatureSet]:
@@ -65,22 +67,22 @@ def stale_features(
     versions: Versions,
     as_ofs: Sequence[date],
     *,
-    fresh_sides: Mapping[date, str] | None = None,
+    profile_hashes: Mapping[date, str] | None = None,
 ) -> dict[date, str]:
     """Return the as-of dates whose features are missing or were built from other inputs, with the reason.
 
-    ``fresh_sides``: fingerprint of the user profiles, for the dates that must also reflect changed users and picks.
+    ``profile_hashes``: fingerprint of the user profiles, for the dates that must also reflect changed users and picks.
     Other dates ignore such changes: history stays as it was published.
     """
     built = feature_sets(tables, versions.lineage_id)
     days = latest_tile_days(tables)
-    fresh_sides, reasons = fresh_sides or {}, {}
+    profile_hashes, reasons = profile_hashes or {}, {}
     for as_of in as_ofs:
         if as_of not in built:
             reasons[as_of] = "not built yet"
         elif built[as_of].log_hash != log_hash(days, config, versions, as_of):
             reasons[as_of] = "days of the log or item vectors changed"
-        elif as_of in fresh_sides and built[as_of].sides_hash != fresh_sides[as_of]:
+        elif as_of in profile_hashes and built[as_of].profiles_hash != profile_hashes[as_of]:
             reasons[as_of] = "users or picks changed"
     return reasons
 
@@ -104,35 +106,36 @@ def build_features(
     """
     spec, dates = FeatureSpec.of(config), sorted(as_ofs)
     ledger = tile_ledger(tables)
-    start = dates[0] - timedelta(days=spec.span)
-    revisions = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < dates[-1]}
+    revisions = ledger.revisions(dates[0] - timedelta(days=spec.span), dates[-1])
     tiles, profiles = [TileDays(revisions, before=False, after=True)], profiles or refresh_profiles(tables, config)
     inputs = Inputs(tables, tiles, sums=None, profiles=profiles)
-    plan = plan_ranges(tiles_by_cell(tables, ledger, revisions.items()), min_ranges=shuffle_partitions(tables.spark))
-    plan = replace(plan, item_parts=item_parts(tables, config, versions, dates).num_parts)
+    parts = item_parts(tables, config, versions, dates).num_parts
+    cells = tiles_by_cell(tables, ledger, revisions.items())
+    plan = plan_ranges(cells, min_ranges=shuffle_partitions(tables.spark), item_parts=parts)
     job = PoolingJob(spec, dated_vectors(tables, config, versions, dates), ("features",))
     build = Features.begin(tables, config, versions, ledger.latest, profiles=profiles, dates=dates)
     if isinstance(tables, FileTables):
-        counts = build.commit(tables, write_files(inputs, job, plan, build.destination(tables)), dates)
+        counts = build.commit(tables, write_files(inputs, job, plan, build.destination(tables)))
     else:
-        counts = build.write(inputs, job, plan, dates)
+        counts = build.write(inputs, job, plan)
     return build.record(counts)
 
 
 @dataclass(frozen=True)
 class Features:
-    """An open build of features: from its entry in the ledger to the commit of its rows.
+    """An open build of the features of ``dates``: from its entries in the ledger to the commit of its rows.
 
-    ``latest``, ``sides_hash``: the tile days and the fingerprint of the profile sources that the job uses. ``since``:
-    the table's version when the build began. ``build_id`` marks the dates in the ledger until their rows are committed,
-    so of two concurrent builds of a date only the one that began last can complete.
+    ``latest``, ``profiles_hash``: the tile days and the fingerprint of the profile sources that the job uses.
+    ``since``: the table's version when the build began. ``build_id`` marks the dates in the ledger until their rows are
+    committed, so of two concurrent builds of a date only the one that began last can complete.
     """
 
     tables: Tables
     config: Config
     versions: Versions
+    dates: Sequence[date]
     latest: dict[date, tuple[str, int]]
-    sides_hash: str
+    profiles_hash: str
     since: int
     build_id: str
 
@@ -152,7 +155,7 @@ class Features:
         entries = [{"lineage_id": lineage_id, "as_of": as_of, "begun_by": build_id} for as_of in dates]
         tables.add(FEATURE_SETS, entries, replacing=_ledger_condition(lineage_id, dates))
         since = tables.version(features_table(config, lineage_id))
-        return cls(tables, config, versions, latest, profiles.sides_hash, since, build_id)
+        return cls(tables, config, versions, dates, latest, profiles.profiles_hash, since, build_id)
 
     @property
     def table(self) -> TableSchema:
@@ -163,32 +166,26 @@ class Features:
         """Return the destination of the feature files that tasks write."""
         return {"features": Destination(tables.target(self.table), {})}
 
-    def commit(
-        self, tables: FileTables, files: Sequence[Written], dates: Sequence[date]
-    ) -> dict[date, tuple[int, int]]:
-        """Commit the files that tasks wrote as the features of ``dates``. Returns (users, inexact users) by date."""
-        own_files = [written for written in files if written.output == "features"]
-        new_files = [written.file for written in own_files]
-        tables.commit(self.table, new_files, replacing=lambda values: values["as_of"] in dates, since=self.since)
-        return {
-            day: (
-                sum(written.file.num_rows for written in own_files if written.as_of == day),
-                sum(written.num_inexact for written in own_files if written.as_of == day),
-            )
-            for day in dates
-        }
+    def commit(self, tables: FileTables, files: Sequence[Written]) -> Counts:
+        """Commit the features among the files that tasks wrote."""
+        written = [file for file in files if file.output == "features"]
+        paths = [file.file for file in written]
+        tables.commit(self.table, paths, replacing=lambda values: values["as_of"] in self.dates, since=self.since)
+        num_users, num_inexact = Counter[date | None](), Counter[date | None]()
+        for file in written:
+            num_users[file.as_of] += file.file.num_rows
+            num_inexact[file.as_of] += file.num_inexact
+        return {day: (num_users[day], num_inexact[day]) for day in self.dates}
 
-    def write(self, inputs: Inputs, job: PoolingJob, plan: Plan, dates: Sequence[date]) -> dict[date, tuple[int, int]]:
-        """Run a job and let Spark write its features of ``dates``. Returns (users, inexact users) by date."""
+    def write(self, inputs: Inputs, job: PoolingJob, plan: Plan) -> Counts:
+        """Run a job and let Spark write its features."""
         schema = self.tables.read(self.table).schema
-        self.tables.replace(pooled_rows(inputs, job, plan, schema), self.table, [{"as_of": day} for day in dates])
-        rows = self.tables.read(self.table).where(sql_in("as_of", list(dates))).groupBy("as_of").agg(
-            F.count("*").alias("num_users"), F.count_if(~F.col("is_exact")).alias("num_inexact")
-        )  # fmt: skip
-        counts = {row.as_of: (row.num_users, row.num_inexact) for row in rows.collect()}
-        return {day: counts.get(day, (0, 0)) for day in dates}
+        self.tables.replace(pooled_rows(inputs, job, plan, schema), self.table, [{"as_of": day} for day in self.dates])
+        rows = stored_features(self.tables, self.config, self.versions.lineage_id, self.dates)
+        counts = rows.groupBy("as_of").agg(F.count("*"), F.count_if(~F.col("is_exact"))).collect()
+        return dict.fromkeys(self.dates, (0, 0)) | {as_of: (users, inexact) for as_of, users, inexact in counts}
 
-    def record(self, counts: dict[date, tuple[int, int]]) -> int:
+    def record(self, counts: Counts) -> int:
         """Complete the ledger entries of the built dates, with the hash of their inputs. Returns the number of rows.
 
         Raises
@@ -203,7 +200,7 @@ class Features:
                 "as_of": as_of,
                 "valid_from": self.versions.valid_at(as_of),
                 "log_hash": log_hash(self.latest, self.config, self.versions, as_of),
-                "sides_hash": self.sides_hash,
+                "sides_hash": self.profiles_hash,
                 "num_users": num_users,
                 "num_inexact": num_inexact,
                 "built_at": now,
@@ -211,12 +208,12 @@ class Features:
             }
             for as_of, (num_users, num_inexact) in counts.items()
         ]
-        lineage_id, dates = self.versions.lineage_id, list(counts)
-        own_entries = {(as_of, self.build_id) for as_of in dates}
+        lineage_id = self.versions.lineage_id
+        own_entries = {(as_of, self.build_id) for as_of in self.dates}
         if not self.tables.change(
             FEATURE_SETS,
             lambda rows: built if own_entries <= {(row.as_of, row.begun_by) for row in rows} else None,
-            replacing=_ledger_condition(lineage_id, dates),
+            replacing=_ledger_condition(lineage_id, self.dates),
             lineage_id=lineage_id,
         ):
             raise changed_meanwhile(FEATURE_SETS.name)

@@ -3,6 +3,7 @@
 Shapes: B rows, F inputs, K blocks, V values of a vocabulary.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -253,14 +254,13 @@ def _norm_factors(part_BF: NDArray[np.float32]) -> NDArray[np.float32]:
     return factor_B
 
 
-class Moments(BaseModel):
+@dataclass(frozen=True)
+class Moments:
     """Sums over rows that a scaler is fitted from. The sums of parts add up to the sums of all rows."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
-
-    num_rows: int
-    sum_F: np.ndarray
-    sum_squares_F: np.ndarray
+    num_rows: float | NDArray[np.float64]
+    sum_F: NDArray[np.float64]
+    sum_squares_F: NDArray[np.float64]
 
     @classmethod
     def of(cls, raw_BF: NDArray[np.float32]) -> "Moments":

@@ -1,11 +1,8 @@
 """Checks that need no Spark session: missing paths, missing columns and as-of dates outside the log."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date
-from glob import escape, iglob
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +17,8 @@ from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, find_column
-from userrep.sources.listing import list_files
-from userrep.sources.read import base_folder, check_events, check_local
+from userrep.sources.listing import DataFile, list_files
+from userrep.sources.read import check_events, check_local
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.filesystem import file_system
@@ -29,7 +26,7 @@ from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
 
-Footers = dict[Path, pq.FileMetaData]  # by file
+Footers = list[tuple[DataFile, pq.FileMetaData]]
 
 _MAX_FILES = 100  # footers read per source; folders with more files are not checked
 
@@ -111,12 +108,11 @@ def local_schema(source: Source, footers: Footers | None = None) -> StructType |
     if not footers or source.format != "parquet":
         return None
     try:
-        schemas = [footer.schema.to_arrow_schema() for footer in footers.values()]
+        schemas = [footer.schema.to_arrow_schema() for _, footer in footers]
         schema = from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))
     except (pa.ArrowException, PySparkException):
         return None
-    base = base_folder(path)
-    folders = {part.partition("=")[0] for file in footers for part in file.relative_to(base).parts[:-1] if "=" in part}
+    folders = {name for file, _ in footers for name in file.partitions}
     return StructType([*schema.fields, *(StructField(name, StringType()) for name in folders - {*schema.names})])
 
 
@@ -131,35 +127,13 @@ def _csv_schema(source: Source) -> StructType | None:
 
 def _footers(source: Source) -> Footers:
     """Read the Parquet footers of a local source; empty if there are too many files or one is unreadable."""
-    path = local_path(source)
-    if path is None:
-        return {}
-    if source.format == "delta" and Path(path).is_dir() and DeltaFiles(path).exists():
-        try:
-            files = [Path(path, file.path) for file in DeltaFiles(path).files()]
-        except DeltaError:
-            return {}
-    else:
-        files = _parquet_files(path) if source.format == "parquet" else []
+    if local_path(source) is None or source.format not in ("parquet", "delta"):
+        return []
     try:
-        return {file: pq.read_metadata(file) for file in files} if len(files) <= _MAX_FILES else {}
-    except (pa.ArrowException, OSError):
-        return {}
-
-
-def _parquet_files(path: str) -> list[Path]:
-    """List the Parquet files of a file, folder or pattern, at most one more than the footers that are read."""
-    roots = map(Path, iglob(escape(path).replace("[*]", "*")))
-    files = (file for root in roots for file in ([root] if root.is_file() else _files_below(root)))
-    listed = islice(files, _MAX_FILES + 1)
-    base = base_folder(path)
-    return [file for file in listed if not any(part[0] in "._" for part in file.relative_to(base).parts)]
-
-
-def _files_below(root: Path) -> Iterator[Path]:
-    """Yield the Parquet files below a folder, each folder listed once."""
-    for folder, _, names in os.walk(root):
-        yield from (Path(folder, name) for name in names if name.endswith(".parquet"))
+        files = list_files(source.path, source.format, "source")
+        return [(file, pq.read_metadata(file.path)) for file in files] if len(files) <= _MAX_FILES else []
+    except (UsageError, pa.ArrowException, OSError):
+        return []
 
 
 def days_of(log: EventSource, footers: Footers | None = None) -> tuple[date, date] | None:
@@ -168,7 +142,7 @@ def days_of(log: EventSource, footers: Footers | None = None) -> tuple[date, dat
     ``footers``: if read already.
     """
     times = []
-    for footer in (_footers(log) if footers is None else footers).values():
+    for _, footer in _footers(log) if footers is None else footers:
         column = find_column(from_arrow_schema(footer.schema.to_arrow_schema()), log.columns.event_at)
         groups = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
         times += [times_of_group(footer, group, tuple(column[0])) if column else None for group in groups]

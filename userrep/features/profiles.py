@@ -64,11 +64,11 @@ def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> 
 class Profiles(NamedTuple):
     """The user profiles pinned by a run: a version of ``user_profiles`` and the fingerprint of its source files.
 
-    ``sides_hash`` is computed before the sources are read, so if they change meanwhile, everything built from the
+    ``profiles_hash`` is computed before the sources are read, so if they change meanwhile, everything built from the
     profiles counts as stale. ``version`` is None if neither users nor picks are configured.
     """
 
-    sides_hash: str
+    profiles_hash: str
     version: int | None
 
 
@@ -84,17 +84,17 @@ def refresh_profiles(tables: Tables, config: Config) -> Profiles:
     UserrepError
         If another run replaces the profiles at the same time.
     """
-    sides_hash, num_rows = sides_fingerprint(tables.spark, config), None
+    profiles_hash, num_rows = profiles_fingerprint(tables.spark, config), None
     if not _profile_sources(config):
-        return Profiles(sides_hash, None)
+        return Profiles(profiles_hash, None)
     columns = [source.model_dump(exclude={"path", "format"}) for source in _profile_sources(config).values()]
-    content = short_hash([sides_hash, columns])
+    content = short_hash([profiles_hash, columns])
     while True:
         version = tables.version(USER_PROFILES)
         stored = tables.read(USER_PROFILES, version=version).select("content_hash").first()
         is_empty = stored is None and num_rows == 0  # an empty table has no row that could carry the hash
         if is_empty or (stored is not None and stored.content_hash == content):
-            return Profiles(sides_hash, version)
+            return Profiles(profiles_hash, version)
         users = read_users(tables.spark, config.users) if config.users else None
         picks = read_picks(tables.spark, config.onboarding) if config.onboarding else None
         rows = read_tombstones(tables).without(profiles_of(users, picks))
@@ -129,7 +129,7 @@ def profiles_of(users: DataFrame | None, picks: DataFrame | None) -> DataFrame:
     return by_user.withColumns({**missing, "user_bucket": user_bucket()})
 
 
-def sides_fingerprint(spark: SparkSession, config: Config) -> str:
+def profiles_fingerprint(spark: SparkSession, config: Config) -> str:
     """Hash the names, sizes and times of the files of the users and picks. Cost: a listing."""
     return short_hash({what: _files(spark, source) for what, source in _profile_sources(config).items()})
 

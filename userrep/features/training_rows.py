@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from userrep.features.layout import UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.features.targets import Future
+from userrep.spark.sums import sum_over
 from userrep.store.arrow import packed
 
 VOCABULARY_SIZE = 64  # values per attribute or context column; all others become (other)
@@ -55,27 +56,8 @@ def vocabulary(rows: DataFrame, spec: FeatureSpec) -> dict[str, list[str]]:
 
 def fit_scaler(rows: DataFrame, layout: InputLayout) -> Scaler:
     """Fit center and scale on the split ``train``. Cost: one pass; 2F numbers per partition reach the driver."""
-
-    def moments(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        num_rows, sum_F, sum_squares_F = 0, np.zeros(layout.width), np.zeros(layout.width)
-        for batch in batches:
-            part = Moments.of(layout.raw(batch))
-            num_rows += part.num_rows
-            sum_F += part.sum_F
-            sum_squares_F += part.sum_squares_F
-        yield pa.RecordBatch.from_pydict({"num_rows": [num_rows], "sums": [sum_F], "squares": [sum_squares_F]})
-
-    parts = (
-        rows.where("split = 'train'")
-        .mapInArrow(moments, "num_rows BIGINT, sums ARRAY<DOUBLE>, squares ARRAY<DOUBLE>")
-        .collect()
-    )
-    total = Moments(
-        num_rows=sum(part.num_rows for part in parts),
-        sum_F=np.sum([part.sums for part in parts], axis=0),
-        sum_squares_F=np.sum([part.squares for part in parts], axis=0),
-    )
-    return Scaler.fit(layout, total)
+    sums = sum_over(rows.where("split = 'train'"), lambda batch: vars(Moments.of(layout.raw(batch))))
+    return Scaler.fit(layout, Moments(**sums) if sums else Moments.of(np.empty((0, layout.width), np.float32)))
 
 
 def training_rows(

@@ -12,6 +12,10 @@ from userrep.features.spec import FeatureSpec
 
 _KEYS = ("user_id", "as_of", "is_exact")  # columns of user features that are not inputs of the model
 Values = Iterable[Any]
+ARROW_TYPES = {
+    "ARRAY<FLOAT>": pa.list_(pa.float32()), "BOOLEAN": pa.bool_(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
+    "STRING": pa.string(), "MAP<STRING,BIGINT>": pa.map_(pa.string(), pa.int64()),
+}  # fmt: skip
 
 
 def input_columns(spec: FeatureSpec) -> dict[str, str]:
@@ -45,7 +49,7 @@ def _as_arrow(spec: FeatureSpec, values_of: Callable[[str], Values]) -> pa.Recor
     arrays, faults = [], []
     for name, kind in columns.items():
         try:
-            arrays.append(_AS_ARROW[kind](values_of(name)))
+            arrays.append(_column(values_of(name), kind))
         except (TypeError, ValueError) as error:  # pyarrow's exceptions are subclasses of these
             faults.append(f"users: {name} must be {kind} ({str(error).splitlines()[0].rstrip('.')}).")
     if faults:
@@ -53,38 +57,17 @@ def _as_arrow(spec: FeatureSpec, values_of: Callable[[str], Values]) -> pa.Recor
     return pa.RecordBatch.from_arrays(arrays, list(columns))
 
 
-def _numbers(column: Values) -> pa.Array:
-    """Convert numbers to float64, counts too: pandas stores them as floats if any is null, and so does the model."""
-    return pa.array(column, pa.float64(), from_pandas=True)
-
-
-def _flags(column: Values) -> pa.Array:
-    return pa.array(column, from_pandas=True).cast(pa.bool_())
-
-
-def _text(column: Values) -> pa.Array:
-    return pa.array(column, pa.string(), from_pandas=True)
-
-
-def _lists(column: Values) -> pa.ListArray:
-    rows = [None if _is_null(row) else np.asarray(row, np.float32) for row in column]
-    lengths = [0 if row is None else len(row) for row in rows]
-    flat = np.concatenate([np.empty(0, np.float32), *(row for row in rows if row is not None)])
-    offsets, is_null = np.cumsum([0, *lengths], dtype=np.int32), pa.array([row is None for row in rows], pa.bool_())
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=is_null)
-
-
-def _maps(column: Values) -> pa.MapArray:
-    rows = [None if _is_null(row) else row.items() if isinstance(row, Mapping) else row for row in column]
-    pairs = [None if row is None else [(key, count) for key, count in row] for row in rows]
-    return pa.array(pairs, pa.map_(pa.string(), pa.int64()))
+def _column(values: Values, kind: str) -> pa.Array:
+    if kind == "BOOLEAN":  # numbers too
+        return pa.array(values, from_pandas=True).cast(pa.bool_())
+    if kind == "BIGINT":  # pandas stores counts as floats if any is null, and so does the model
+        return pa.array(values, pa.float64(), from_pandas=True)
+    if kind == "ARRAY<FLOAT>":
+        values = [row if _is_null(row) else np.asarray(row, np.float32) for row in values]
+    if kind == "MAP<STRING,BIGINT>":
+        values = [row if _is_null(row) or isinstance(row, Mapping) else list(map(tuple, row)) for row in values]
+    return pa.array(values, ARROW_TYPES[kind], from_pandas=True)
 
 
 def _is_null(value: Any) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
-
-
-_AS_ARROW: dict[str, Callable[[Values], pa.Array]] = {
-    "ARRAY<FLOAT>": _lists, "MAP<STRING,BIGINT>": _maps, "STRING": _text, "BOOLEAN": _flags, "BIGINT": _numbers,
-    "DOUBLE": _numbers,
-}  # fmt: skip

@@ -97,7 +97,6 @@ def behaviour_vectors(
     fits them with ``spark.task.cpus`` threads. With ``solver: spark``: one version at a time, without warm start, with
     ``iterations`` x 2 shuffles of the interactions.
     """
-    fit: VersionFits | Alignment
     if settings.solver == "spark":
         (planned,) = plan
         is_used = (F.col("valid_from") <= F.lit(planned.version)) & (F.col("user_bucket") < planned.bucket_limit)
@@ -109,15 +108,16 @@ def behaviour_vectors(
         factors = fit_als(version_pairs.join(numbers, on="user_hash", how="inner"), settings=settings).itemFactors
         constants = {name: F.lit(0) for name in ("user_hash", "user_bucket", "num_events")}
         values = {"valid_from": F.lit(planned.version), "item_index": F.col("id"), "vector": F.col("features")}
-        rows, fit = factors.select(*_input_columns(**constants, **values)), Alignment(settings.dim, planned.version)
+        rows = factors.select(*_input_columns(**constants, **values))
     else:
         # Empty lists instead of nulls: Spark's Arrow writer rescans all nulls of a list column for each row.
         is_used = F.col("valid_from") <= F.lit(max(planned.version for planned in plan))
-        rows, fit = pairs.where(is_used).select(*_input_columns(vector=F.array())), VersionFits(settings, tuple(plan))
+        rows = pairs.where(is_used).select(*_input_columns(vector=F.array()))
     if known is not None:
         nulls = {name: F.lit(None) for name in ("user_hash", "user_bucket", "num_events")}
         rows = rows.unionByName(known.select(*_input_columns(**nulls)))
-    return rows.repartition(1, F.lit(0)).mapInArrow(fit, "valid_from DATE, item_index INT, vector ARRAY<FLOAT>")
+    fits = VersionFits(settings, tuple(plan))
+    return rows.repartition(1, F.lit(0)).mapInArrow(fits, "valid_from DATE, item_index INT, vector ARRAY<FLOAT>")
 
 
 def _input_columns(**replacements: Column) -> list[Column]:
@@ -134,7 +134,10 @@ def _input_columns(**replacements: Column) -> list[Column]:
 
 @dataclass(frozen=True)
 class VersionFits:
-    """Fits versions in one task, one after the other."""
+    """Fits versions in one task, one after the other, or takes the factors that Spark ML has fitted.
+
+    Rotates the factors of each version onto the axes of another one.
+    """
 
     settings: AlsVectors
     plan: tuple[PlannedFit, ...]
@@ -161,32 +164,30 @@ class VersionFits:
             fit_rows, is_last = rows.filter(is_used), k == len(self.plan) - 1
             if is_last:
                 del rows  # free memory for the fit
-            before_ID = vectors.get(planned.axes_from) if planned.axes_from else None
+            before_ID = vectors.get(planned.axes_from, np.zeros((num_items, self.settings.dim), np.float32))
             needed = {later.axes_from for later in self.plan[k + 1 :]}
             vectors = {version: matrix for version, matrix in vectors.items() if version in needed}
             if not fit_rows.num_rows:
                 continue
-            items, vector_ID = self._fit(fit_rows, before_ID, num_items, warm_start=planned.warm_start)
+            items, factors_ID = self._factors(fit_rows, before_ID * planned.warm_start)
+            vector_ID = aligned_directions(factors_ID, before_ID[items])
             if not is_last:
                 vectors[planned.version] = np.zeros((num_items, self.settings.dim), np.float32)
                 vectors[planned.version][items] = vector_ID
             yield _batch(planned.version, items, vector_ID)
 
-    def _fit(
-        self, rows: pa.Table, before_ID: NDArray[np.float32] | None, num_items: int, *, warm_start: bool
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return the items with an event, and their vectors."""
+    def _factors(self, rows: pa.Table, before_ID: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the items with an event, and their factors. ``before_ID``: vectors to start a fit from."""
         settings = self.settings
-        zero_ID = np.zeros((num_items, settings.dim), np.float32)
-        before_ID = zero_ID if before_ID is None else before_ID
-        start_ID = initial_factors(before_ID if warm_start else zero_ID, settings.seed)
-        counts_UI = event_counts(rows, num_items)
+        if settings.solver == "spark":
+            return rows.column("item_index").to_numpy(), stacked(combined(rows.column("vector")), settings.dim)
+        start_ID, counts_UI = initial_factors(before_ID, settings.seed), event_counts(rows, len(before_ID))
         items = np.unique(counts_UI.indices)  # items without events would distort the users' factors
         _check(needed_bytes(0, counts_UI.shape[0] + len(items), settings.dim), counts_UI.nnz, free_bytes())
         context = TaskContext.get()
         num_threads = context.cpus() if context else 1
         factors_ID = fit_item_factors(counts_UI[:, items], start_ID[items], settings=settings, num_threads=num_threads)
-        return items, aligned_directions(factors_ID, before_ID[items])
+        return items, factors_ID
 
     def _checked_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Pass the batches on while a fit of all received rows would fit into memory."""
@@ -196,23 +197,6 @@ class VersionFits:
             num_items = max(num_items, 1 + largest(batch.column("item_index")))
             _check(needed_bytes(num_rows, num_items, self.settings.dim), num_rows, free)
             yield batch
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """Rotates factors fitted by Spark ML onto the vectors of another version, in one task."""
-
-    dim: int
-    version: date
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield valid_from, item_index, vector of the rotated factors. Memory: both versions."""
-        factors, before = _split(batches)
-        if factors.num_rows:
-            items = factors.column("item_index").to_numpy()
-            num_items = 1 + max(largest(part.column("item_index")) for part in (factors, before))
-            factors_ID, before_ID = (_matrix(part, num_items, self.dim) for part in (factors, before))
-            yield _batch(self.version, items, aligned_directions(factors_ID[items], before_ID[items]))
 
 
 def _split(batches: Iterable[pa.RecordBatch]) -> tuple[pa.Table, pa.Table]:

@@ -13,7 +13,7 @@ from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.features.build import features_tables
 from userrep.features.sums.refresh import generations
-from userrep.features.sums.stream_base import newest_openings
+from userrep.features.sums.stream_base import base_rows
 from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
 from userrep.store import schemas
@@ -57,7 +57,7 @@ def maintain_tables(tables: Tables, config: Config, *, report: Callable[[str], N
     report(f"maintain_tables: compacted the files of {len(joined)} tables")
     refused, superseded = _drop_refused(tables), _drop_superseded_tiles(tables)
     features, updates = _drop_features(tables, config), _drop_updates(tables, config)
-    read_by_streams = sorted({row.table_version for row in newest_openings(tables).values()})
+    read_by_streams = sorted({row.table_version for row in base_rows(tables).values()})
     for table in (*schemas.ALL, *features_tables(tables)):
         tables.vacuum(table, RETENTION, keep=read_by_streams if table is USER_OPENINGS else ())
     orphans = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
@@ -112,7 +112,7 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     used = {(day, revision) for day, (_, revision) in latest_tile_days(tables).items()}
     lineages = {row.lineage_id for row in tables.ledger(schemas.SUM_GENERATIONS, ("lineage_id",))}
     sums = [kept.revision_by_day for lineage_id in lineages for kept in generations(tables, lineage_id)]
-    for included in (*sums, *(row.revision_by_day for row in newest_openings(tables).values())):
+    for included in (*sums, *(row.revision_by_day for row in base_rows(tables).values())):
         used |= set((included or {}).items())
     written_at: dict[tuple[date, int], list[datetime]] = defaultdict(list)
     for key, partition in tables.partitions(USER_ITEM_DAYS).items():

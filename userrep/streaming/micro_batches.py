@@ -13,7 +13,7 @@ from userrep.config import Config
 from userrep.errors import UserrepError, in_one_line
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
-from userrep.features.sums.stream_base import Opening, openings
+from userrep.features.sums.stream_base import StreamBase, stream_bases
 from userrep.items.versions import Versions, versions_of
 from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, artifact_folder, read_registry
@@ -131,14 +131,14 @@ class MicroBatches:
         """Pin the inputs of a micro-batch. Cost: reads of a few ledgers, milliseconds each."""
         tables, config = self.tables, self.config
         versions = versions_of(tables, config, anchor=date.min)
-        bases = openings(tables, versions.lineage_id)
+        bases = stream_bases(tables, versions.lineage_id)
         pinned = {as_of: self._pinned_base(versions, base) for as_of, base in bases.items()}
         vector_dates = {base.valid_from for base in bases.values()}
         parts = max((item_parts(tables, config, versions, [day]).num_parts for day in vector_dates), default=1)
         spaces, store = self._pinned_spaces(versions.lineage_id), online_store(config.streaming)
         return Encoding(FeatureSpec.of(config), pinned, spaces, self.today, parts, store, read_tombstones(tables))
 
-    def _pinned_base(self, versions: Versions, base: Opening) -> PinnedBase:
+    def _pinned_base(self, versions: Versions, base: StreamBase) -> PinnedBase:
         key = (versions.lineage_id, base.as_of)
         files = user_files(
             self.tables,

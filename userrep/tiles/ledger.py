@@ -54,6 +54,10 @@ class TileLedger:
         """The (content, revision) of each day."""
         return {day: (entry.content, entry.revision) for day, entry in self.days.items()}
 
+    def revisions(self, start: date | None, end: date) -> dict[date, int]:
+        """Return the newest revision of each of the days ``[start, end)``; ``start`` None: all days before ``end``."""
+        return {d: entry.revision for d, entry in self.days.items() if d < end and (start is None or d >= start)}
+
     def num_tiles(self, days: Iterable[tuple[date, int]]) -> int:
         """Return the number of tiles of some (day, revision)."""
         return sum(self._tiles.get(day, 0) for day in days)
@@ -78,8 +82,7 @@ def read_tiles(tables: Tables, *, start: date | None, end: date) -> DataFrame:
 
     Revisions are resolved once, here, into a predicate on the partition columns, so Spark reads only their files.
     """
-    days = {d: r for d, (_, r) in latest_tile_days(tables).items() if d < end and (start is None or d >= start)}
-    return rows_of_revisions(tables, days)
+    return rows_of_revisions(tables, tile_ledger(tables).revisions(start, end))
 
 
 def tiles_by_cell(tables: Tables, ledger: TileLedger, days: Collection[tuple[date, int]]) -> NDArray[np.int64]:

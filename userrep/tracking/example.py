@@ -4,12 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from userrep.features.layout import InputLayout
-from userrep.inference.to_arrow import input_columns
-
-_ARROW = {
-    "ARRAY<FLOAT>": pa.list_(pa.float32()), "BOOLEAN": pa.bool_(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
-    "STRING": pa.string(), "MAP<STRING,BIGINT>": pa.map_(pa.string(), pa.int64()),
-}  # fmt: skip
+from userrep.inference.to_arrow import ARROW_TYPES, input_columns
 
 
 def invented_users(layout: InputLayout) -> pa.Table:
@@ -34,5 +29,5 @@ def invented_users(layout: InputLayout) -> pa.Table:
         else:
             days = next(days for days in spec.windows if name.endswith(f"_{days}d"))
             known, unknown = float(days) if kind == "DOUBLE" else days, 0
-        columns[name] = pa.array([known, unknown], _ARROW[kind])
+        columns[name] = pa.array([known, unknown], ARROW_TYPES[kind])
     return pa.table(columns)

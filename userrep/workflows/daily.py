@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError
-from userrep.features.sums.stream_base import openings
+from userrep.features.sums.stream_base import stream_bases
 from userrep.monitoring.drift import newest_measurable
 from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
@@ -59,7 +59,7 @@ def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
         except GateRefusedError as error:
             refusals.append(str(error))
     lineage_id = work.schedule.lineage_id
-    if work.config.stream is not None or openings(work.tables, lineage_id):
+    if work.config.stream is not None or stream_bases(work.tables, lineage_id):
         build_stream_bases(work, as_of, work.schedule.versions)
     stale_by_space = stale_dates(work.tables, work.config)
     for space in spaces:

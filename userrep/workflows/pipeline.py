@@ -111,7 +111,7 @@ class Pipeline:
         return refresh_profiles(self.tables, self.config)
 
     def _profile_hashes(self) -> dict[date, str]:
-        return {self.schedule.as_of: self.profiles.sides_hash}
+        return {self.schedule.as_of: self.profiles.profiles_hash}
 
     @contextmanager
     def lease(self, job: str) -> Iterator[None]:
@@ -203,7 +203,7 @@ class Pipeline:
         inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS]
         with self.runs.stage("build_user_features", inputs) as run:
             days, versions = sorted(set(as_ofs)), self.schedule.versions
-            stale = stale_features(self.tables, self.config, versions, days, fresh_sides=self._profile_hashes())
+            stale = stale_features(self.tables, self.config, versions, days, profile_hashes=self._profile_hashes())
             stale |= {day: "requested" for day in force if day not in stale}
             if not stale:
                 return run.skip(f"{len(days)} as-of dates")
@@ -239,7 +239,7 @@ class Pipeline:
         inputs = [schemas.TILE_DAYS, schemas.ITEM_VECTOR_VERSIONS, schemas.SUM_GENERATIONS]
         with self.runs.stage("refresh_user_features", inputs) as run:
             as_of, versions = self.schedule.as_of, self.schedule.versions
-            stale = stale_features(self.tables, self.config, versions, [as_of], fresh_sides=self._profile_hashes())
+            stale = stale_features(self.tables, self.config, versions, [as_of], profile_hashes=self._profile_hashes())
             if not stale:
                 return run.skip(f"features of {as_of}")
             refresh = refresh_features(self.tables, self.config, versions, as_of, profiles=self.profiles)

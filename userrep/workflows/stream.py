@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 from userrep.errors import UsageError
-from userrep.features.sums.stream_base import build_openings, with_files
+from userrep.features.sums.stream_base import build_bases, with_files
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.snapshots import list_snapshots
 from userrep.streaming.checkpoint import StreamPlace
@@ -63,7 +63,7 @@ def build_stream_bases(work: Pipeline, as_of: date, versions: Versions, *, only_
     """Build the stream bases of the dates after an as-of date that are missing or, unless ``only_missing``, stale."""
     with work.runs.stage("open_days") as run:
         days = work.config.streaming.open_days
-        bases = build_openings(
+        bases = build_bases(
             work.tables, work.config, versions, as_of, profiles=work.profiles, open_days=days, only_missing=only_missing
         )
         if not bases:

@@ -14,7 +14,7 @@ from tests.support.builders import at, config_of, event, write_rows
 from userrep.config import Config
 from userrep.features import build
 from userrep.features.build import build_features, feature_sets, read_features, stale_features
-from userrep.features.profiles import refresh_profiles, sides_fingerprint
+from userrep.features.profiles import profiles_fingerprint, refresh_profiles
 from userrep.items.versions import train_versions, versions_of
 from userrep.store.open import open_tables
 from userrep.store.tables import Tables
@@ -81,7 +81,9 @@ def _rows(tables: Tables, config: Config) -> list[dict]:  # type: ignore[type-ar
 def stale_of_sides(tables: Tables, config: Config, day: date) -> dict[date, str]:
     """Compare the features of a date with the users' files as they are now too."""
     versions = versions_of(tables, config, anchor=AS_OF)
-    return stale_features(tables, config, versions, [day], fresh_sides={day: sides_fingerprint(tables.spark, config)})
+    return stale_features(
+        tables, config, versions, [day], profile_hashes={day: profiles_fingerprint(tables.spark, config)}
+    )
 
 
 def test_an_event_on_the_as_of_day_is_not_seen_and_one_a_second_before_is(shop: tuple[Tables, Config]) -> None:

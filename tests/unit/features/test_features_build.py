@@ -128,10 +128,10 @@ def test_a_commit_replaces_the_dates_of_the_job_and_counts_users_and_inexact_row
 ) -> None:
     d1, d2, d3 = (AS_OF + timedelta(days=k) for k in range(3))
     first = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d1, d2, d3])
-    first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)], d3: [("a", True)]}), [d1, d2, d3])
+    first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)], d3: [("a", True)]}))
     second = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2, d3])
     made = write(tables, second, {d2: [("b", True), ("c", False), ("d", False)]})
-    assert second.commit(tables, made, [d2, d3]) == {d2: (3, 2), d3: (0, 0)}
+    assert second.commit(tables, made) == {d2: (3, 2), d3: (0, 0)}
     stored = tables.files(features_table(config, "l1"), lambda _: True)
     assert {file.values["as_of"]: file.num_rows for file in stored} == {d1: 1, d2: 3}
 
@@ -152,16 +152,16 @@ def test_of_two_builds_of_a_date_the_ledger_names_the_one_whose_rows_are_there_o
 ) -> None:
     d1, d2 = AS_OF, AS_OF + timedelta(days=1)
     first = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d1, d2])
-    counts = first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)]}), [d1, d2])
+    counts = first.commit(tables, write(tables, first, {d1: [("a", True)], d2: [("a", True)]}))
     second = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
     with pytest.raises(UserrepError, match="feature_sets: another run has changed the same rows meanwhile"):
         first.record(counts)
     assert feature_sets(tables, "l1") == {}
-    second.record(second.commit(tables, write(tables, second, {d2: [("b", True), ("c", True)]}), [d2]))
+    second.record(second.commit(tables, write(tables, second, {d2: [("b", True), ("c", True)]})))
     assert {day: of.num_users for day, of in feature_sets(tables, "l1").items()} == {d2: 2}
     late = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
     last = Features.begin(tables, config, VERSIONS, {}, profiles=NO_PROFILES, dates=[d2])
-    last.commit(tables, write(tables, last, {d2: [("d", True)]}), [d2])
+    last.commit(tables, write(tables, last, {d2: [("d", True)]}))
     with pytest.raises(UserrepError, match="another run has changed the same rows meanwhile"):
-        late.commit(tables, write(tables, late, {d2: [("e", True)]}), [d2])
+        late.commit(tables, write(tables, late, {d2: [("e", True)]}))
     assert feature_sets(tables, "l1") == {}

@@ -186,7 +186,7 @@ def test_ranges_that_are_taken_in_parts_give_the_same_rows(
 ) -> None:
     if writer == "spark":
         monkeypatch.setattr(shop, "tables", left_to_spark(shop.tables))
-    monkeypatch.setattr(refreshing, "plan_ranges", lambda cells, min_ranges: Plan(4, {1: 3, 2: 2}))
+    monkeypatch.setattr(refreshing, "plan_ranges", lambda *_, **__: Plan(4, {1: 3, 2: 2}))
     shop.refresh(D3, full=True)
     assert shop.features(D3) == moved["features"]
     assert shop.sums() == moved["sums"]

@@ -1,4 +1,4 @@
-"""Openings: with the events of the open days they give the batch's features, and single users are read from them."""
+"""Stream bases: with events of the open days they give the batch's features, and single users are read from them."""
 
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.builders import AS_OF, config_of
 from tests.support.streaming_world import DAY, NewWorld, World
 from userrep.errors import UsageError
 from userrep.features.build import stored_features
-from userrep.features.sums.stream_base import build_openings, openings, with_files
+from userrep.features.sums.stream_base import build_bases, stream_bases, with_files
 from userrep.items.versions import Versions, versions_of
 from userrep.sources.read import read_source
 from userrep.store.spark_tables import SparkTables
@@ -39,8 +39,8 @@ def versions(world: World) -> Versions:
 
 
 def build(world: World, as_of: date) -> dict[date, str]:
-    made = build_openings(world.tables, world.config, versions(world), as_of, open_days=3)
-    return {opening.as_of: reason for opening, reason in made}
+    made = build_bases(world.tables, world.config, versions(world), as_of, open_days=3)
+    return {base.as_of: reason for base, reason in made}
 
 
 def encoding(world: World) -> Encoding:
@@ -73,7 +73,7 @@ def bits(column: pa.ChunkedArray) -> Any:
 
 
 @pytest.mark.parametrize("num_partitions", [1, 7])
-def test_an_opening_and_the_open_days_are_the_batch_s_features_to_the_bit(world: World, num_partitions: int) -> None:
+def test_a_stream_base_and_the_open_days_are_the_batch_s_features_to_the_bit(world: World, num_partitions: int) -> None:
     batch = stored_features(world.tables, world.config, versions(world).lineage_id, [AS_OF]).toArrow()
     rows, pinned = records_between(world, AS_OF - 3 * DAY, AS_OF), encoding(world)
     by_user = dict(zip(rows["user_id"].to_pylist(), rows["records"].to_pylist(), strict=True))
@@ -94,7 +94,7 @@ def test_an_opening_and_the_open_days_are_the_batch_s_features_to_the_bit(world:
 
 def test_what_is_up_to_date_is_not_made_again(world: World) -> None:
     assert build(world, AS_OF - 2 * DAY) == {}
-    assert set(openings(world.tables, versions(world).lineage_id)) == {AS_OF - DAY, AS_OF}
+    assert set(stream_bases(world.tables, versions(world).lineage_id)) == {AS_OF - DAY, AS_OF}
 
 
 def users_and_files(world: World) -> tuple[list[str], tuple[OpeningFile, ...]]:
@@ -105,7 +105,7 @@ def users_and_files(world: World) -> tuple[list[str], tuple[OpeningFile, ...]]:
 
 @pytest.fixture(scope="module")
 def small_groups(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[OpeningFile, ...]:
-    """Write an opening into two files of row groups of 20 users."""
+    """Write a stream base into two files of row groups of 20 users."""
     _, files = users_and_files(world)
     whole = pa.concat_tables([pq.ParquetFile(file.uri).read() for file in files]).sort_by("user_bucket")
     folder, half, written = tmp_path_factory.mktemp("groups"), whole.num_rows // 2, []
@@ -145,7 +145,7 @@ def add_late_event(world: World, day: date) -> None:
 
 
 @pytest.mark.full
-def test_a_late_day_before_the_open_ones_makes_openings_anew_and_a_late_open_day_does_not(world: World) -> None:
+def test_a_late_day_before_the_open_ones_makes_stream_bases_anew_and_a_late_open_day_does_not(world: World) -> None:
     add_late_event(world, AS_OF - DAY)
     assert build(world, AS_OF - 2 * DAY) == {}
     add_late_event(world, AS_OF - 20 * DAY)
@@ -153,7 +153,7 @@ def test_a_late_day_before_the_open_ones_makes_openings_anew_and_a_late_open_day
     assert build(world, AS_OF - 2 * DAY) == {}
 
 
-def test_new_users_make_openings_anew(world: World) -> None:
+def test_new_users_make_stream_bases_anew(world: World) -> None:
     like = pq.read_schema(next((world.log / "users").glob("*.parquet")))
     row = {"user_id": "newcomer", "registered_at": datetime(2024, 3, 1), "country": "SE", "age_band": "16-24"}
     pq.write_table(pa.Table.from_pylist([row], schema=like), world.log / "users" / "more.parquet")
@@ -163,16 +163,16 @@ def test_new_users_make_openings_anew(world: World) -> None:
     assert profiles["attributes"].to_pylist() == [["SE", "16-24"]]
 
 
-def test_other_open_days_make_openings_anew(world: World) -> None:
-    made = build_openings(world.tables, world.config, versions(world), AS_OF - 2 * DAY, open_days=2)
-    assert {opening.as_of: reason for opening, reason in made} == {AS_OF - DAY: "number of open days changed"}
+def test_other_open_days_make_stream_bases_anew(world: World) -> None:
+    made = build_bases(world.tables, world.config, versions(world), AS_OF - 2 * DAY, open_days=2)
+    assert {base.as_of: reason for base, reason in made} == {AS_OF - DAY: "number of open days changed"}
     assert build(world, AS_OF - 2 * DAY) == {AS_OF - DAY: "number of open days changed"}
 
 
-def test_old_openings_go(world: World) -> None:
+def test_old_stream_bases_go(world: World) -> None:
     assert set(build(world, AS_OF)) == {AS_OF + DAY, AS_OF + 2 * DAY}
     lineage_id = versions(world).lineage_id
-    assert set(openings(world.tables, lineage_id)) == {AS_OF + timedelta(days=k) for k in range(3)}
+    assert set(stream_bases(world.tables, lineage_id)) == {AS_OF + timedelta(days=k) for k in range(3)}
     assert set(encoding(world).openings) == {AS_OF + timedelta(days=k) for k in range(3)}
     assert all(used.files for used in encoding(world).openings.values())
 

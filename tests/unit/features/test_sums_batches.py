@@ -22,7 +22,7 @@ from tests.unit.features.test_features import (
 )
 from userrep.features.layout import in_lists
 from userrep.features.sums.accumulate import Floats, Sums
-from userrep.features.sums.batches import features_batch, openings_batch, summed_picks, sums_batch
+from userrep.features.sums.batches import features_batch, stream_base_batch, summed_picks, sums_batch
 from userrep.features.sums.blocks import Block, blocks
 from userrep.features.sums.item_matrix import ItemMatrix
 
@@ -170,7 +170,7 @@ def test_a_stream_base_has_profiles_without_events_and_events_without_profiles()
     block = block_of([profile("b", 2, "se", [(4, 1)]), profile("d", None, "de", [])], tiles)
     sums = sums_of(block)
     sums.num_events_UR(SPEC)[[0, 3]] = 1  # users are in the order of their buckets: a, b, c, d
-    rows = openings_batch(sums, block, SPEC, AS_OF).to_pylist()
+    rows = stream_base_batch(sums, block, SPEC, AS_OF).to_pylist()
     assert [row["user_id"] for row in rows] == ["a", "b", "d"]
     assert [len(row["sums"]) for row in rows] == [8 * sums.flat_US.shape[1], 0, 8 * sums.flat_US.shape[1]]
     assert np.frombuffer(rows[2]["sums"]).tolist() == sums.flat_US[3].tolist()

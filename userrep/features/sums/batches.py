@@ -17,6 +17,7 @@ from userrep.features.sums.item_matrix import ItemMatrix
 from userrep.store.arrow import listed, packed
 from userrep.utc import DAY_US, day_number
 
+Users = slice | NDArray[np.intp]  # the selected users of a block
 SUMS_DDL = (
     "as_of DATE, user_bucket INT, user_id STRING, sums BINARY, active_at ARRAY<BIGINT>, "
     "num_by_context MAP<STRING,BIGINT>"
@@ -29,25 +30,15 @@ def sums_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, is_p
     ``is_part``: the rows are partial sums. These include users without events, and the sums of picks if there are any.
     """
     users = slice(None) if is_part else _selection(np.any(sums.num_events_UR(spec), axis=1))
+    flat_US = sums.flat_US[users]
     if is_part and sums.picks_UX is not None:
-        flat = np.hstack([sums.flat_US, sums.picks_UX])
-    else:
-        flat = np.ascontiguousarray(sums.flat_US[users])
-    num_users, width = flat.shape
-    ends = np.arange(num_users + 1, dtype=np.int32) * (8 * width)
-    return pa.RecordBatch.from_pydict(
-        {
-            "as_of": pa.array(np.full(num_users, day_number(as_of), np.int32)).cast(pa.date32()),
-            "user_bucket": block.user_bucket_U[users],
-            "user_id": _take(block.user_ids, users),
-            "sums": pa.Array.from_buffers(pa.binary(), num_users, [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
-            "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
-            "num_by_context": _maps(sums.context_UK[users], block.context_keys),
-        }
-    )
+        flat_US = np.hstack([flat_US, sums.picks_UX])
+    has_sums = np.ones(len(flat_US), bool)
+    columns = _stored_sums(sums, block, spec, as_of, users=users, flat_NS=flat_US, has_sums=has_sums)
+    return pa.RecordBatch.from_pydict({"as_of": _dates(as_of, len(flat_US)), **columns})
 
 
-def openings_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) -> pa.RecordBatch:
+def stream_base_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) -> pa.RecordBatch:
     """Return sums and profiles as rows of ``user_openings``, for users with an event in the sums or a profile.
 
     Users without an event have empty bytes instead of sums.
@@ -56,22 +47,33 @@ def openings_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date) -> 
     has_events_U = np.any(sums.num_events_UR(spec), axis=1)
     users = _selection(has_events_U | (profiles.row_U >= 0))
     has_events = has_events_U[users]
-    flat = np.ascontiguousarray(sums.flat_US[users][has_events])
-    ends = np.concatenate([[0], np.cumsum(has_events)]).astype(np.int32) * (8 * sums.flat_US.shape[1])
     row = pa.array(profiles.row_U[users], mask=profiles.row_U[users] < 0)
     return pa.RecordBatch.from_pydict(
         {
-            "user_bucket": block.user_bucket_U[users],
-            "user_id": _take(block.user_ids, users),
-            "sums": pa.Array.from_buffers(pa.binary(), len(has_events), [None, pa.py_buffer(ends), pa.py_buffer(flat)]),
-            "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
-            "num_by_context": _maps(sums.context_UK[users], block.context_keys),
+            **_stored_sums(
+                sums, block, spec, as_of, users=users, flat_NS=sums.flat_US[users][has_events], has_sums=has_events
+            ),
             "registered_at": _times(profiles.registered_at_U[users]),
             "attributes": profiles.attributes.take(row),
             "pick_items": profiles.pick_item_lists.take(row),
             "picked_at": profiles.picked_at_lists.take(row),
         }
     )
+
+
+def _stored_sums(
+    sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, users: Users, flat_NS: Floats, has_sums: Flags
+) -> dict[str, Any]:
+    """Return the columns that all stored sums share. ``flat_NS``: the sums of those users that have any."""
+    ends = np.concatenate([[0], np.cumsum(has_sums)]).astype(np.int32) * (8 * flat_NS.shape[1])
+    content = [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(flat_NS))]
+    return {
+        "user_bucket": block.user_bucket_U[users],
+        "user_id": _take(block.user_ids, users),
+        "sums": pa.Array.from_buffers(pa.binary(), len(has_sums), content),
+        "active_at": _active_at(sums.last_at_before(spec, as_of)[users]),
+        "num_by_context": _maps(sums.context_UK[users], block.context_keys),
+    }
 
 
 def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, largest: float) -> pa.RecordBatch:
@@ -90,7 +92,7 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
     users = _selection(has_events_U | has_pick_U | (registered_at_U != NEVER))
     last_at = sums.last_at_before(spec, as_of)[users]
     columns: dict[str, Any] = {
-        "as_of": pa.array(np.full(len(last_at), day_number(as_of), np.int32)).cast(pa.date32()),
+        "as_of": _dates(as_of, len(last_at)),
         "user_id": _take(block.user_ids, users),
     }
     pooled_UP, flags = _pooled(sums.pooled_URX(spec)[users], sums.picks_UX[users], spec)
@@ -114,9 +116,7 @@ def features_batch(sums: Sums, block: Block, spec: FeatureSpec, as_of: date, *, 
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _counts_and_recency(
-    sums: Sums, users: slice | NDArray[np.intp], last_at: Ints, spec: FeatureSpec, midnight: int
-) -> dict[str, Any]:
+def _counts_and_recency(sums: Sums, users: Users, last_at: Ints, spec: FeatureSpec, midnight: int) -> dict[str, Any]:
     """Return the counts of each window, and the days since the last and first event of the longest window."""
     columns: dict[str, Any] = {}
     for w, window in enumerate(spec.windows):
@@ -169,6 +169,10 @@ def _active_at(last_at_UT: Ints) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(last_at_UT[has_event]))
 
 
+def _dates(as_of: date, num_rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(as_of, pa.date32()), num_rows)
+
+
 def _times(at_U: Ints) -> pa.Array:
     return pa.array(at_U, mask=at_U == NEVER).cast(pa.timestamp("us", "UTC"))
 
@@ -180,12 +184,12 @@ def _maps(counts_UK: scipy.sparse.csr_array, context_keys: pa.Array) -> pa.Array
     return pa.MapArray.from_arrays(pa.array(counts_UK.indptr.astype(np.int32)), keys, pa.array(counts_UK.data))
 
 
-def _selection(is_selected_U: Flags) -> slice | NDArray[np.intp]:
+def _selection(is_selected_U: Flags) -> Users:
     """Return the indices of the selected users; a slice if all are selected, which avoids copies."""
     return slice(None) if is_selected_U.all() else np.flatnonzero(is_selected_U)
 
 
-def _take(values: pa.Array, users: slice | NDArray[np.intp]) -> pa.Array:
+def _take(values: pa.Array, users: Users) -> pa.Array:
     return values if isinstance(users, slice) else values.take(pa.array(users))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import NEVER, Floats, Ints, Sums, Tiles, num_sums
-from userrep.features.sums.chunk import CONTEXT, PARTS, TILES, Chunk, Items
+from userrep.features.sums.chunk import CONTEXT, PARTS, Chunk, Items
 from userrep.store.arrow import combined
 from userrep.utc import DAY_US
 
@@ -89,140 +88,111 @@ class SumsRows:
 
 def blocks(chunk: Chunk, spec: FeatureSpec) -> Iterator[Block]:
     """Split a chunk into blocks of users in bucket order, with 8 MB of sums each."""
-    arrays = _Arrays(chunk, spec)
+    tables = [chunk.tiles, chunk.sums, chunk.profiles]
+    user_ids, bucket_U, users = _users(tables)
+    tables = [table.drop_columns(["user_bucket", "user_id"]).combine_chunks() for table in tables]
+    orders = [np.argsort(user_N, kind="stable") for user_N in users]
     size = max(1, _BLOCK_BYTES // (8 * num_sums(spec)))
-    for first in range(0, len(arrays.user_ids), size):
-        yield arrays.block(first, min(first + size, len(arrays.user_ids)))
+    for first in range(0, len(user_ids), size):
+        block_users = slice(first, first + size)
+        parts = []
+        for table, user_N, order in zip(tables, users, orders, strict=True):
+            rows = order[slice(*np.searchsorted(user_N, [first, first + size], sorter=order))]
+            parts.append((table.take(pa.array(rows)), user_N[rows] - first))
+        yield _block(user_ids[block_users], bucket_U[block_users], parts, spec)
 
 
-class _Rows:
-    """The rows of one table, sorted by user."""
+def _users(tables: list[pa.Table]) -> tuple[pa.Array, NDArray[np.int32], list[Ints]]:
+    """Return the users of all tables and their buckets, in bucket order, and the user of each row of each table."""
+    codes = Items.of([piece for table in tables for piece in table.column("user_id").chunks])
+    bucket_U = np.zeros(len(codes.distinct), np.int32)
+    bucket_U[codes.code_N] = np.concatenate([table.column("user_bucket").to_numpy() for table in tables])
+    order_U = np.argsort(bucket_U, kind="stable")
+    rank_U = np.empty_like(order_U)
+    rank_U[order_U] = np.arange(len(order_U))
+    ends = np.cumsum([table.num_rows for table in tables])[:-1]
+    return codes.distinct.take(pa.array(order_U)), bucket_U[order_U], np.split(rank_U[codes.code_N], ends)
 
-    def __init__(self, user_N: Ints) -> None:
-        self._order = np.argsort(user_N, kind="stable")
-        self._user_N = user_N[self._order]
 
-    def of(self, first: int, stop: int) -> tuple[NDArray[np.intp], Ints]:
-        """Return the row indices of users ``[first, stop)``, and each row's user, counted from ``first``."""
-        begin, end = np.searchsorted(self._user_N, [first, stop])
-        return self._order[begin:end], self._user_N[begin:end] - first
+def _block(
+    user_ids: pa.Array, user_bucket_U: NDArray[np.int32], parts: list[tuple[pa.Table, Ints]], spec: FeatureSpec
+) -> Block:
+    """Convert tiles, sums and profiles, each with the user of every row, to arrays."""
+    (tiles, tile_user_N), (sums, sums_user_N), (profiles, profile_user_N) = parts
+    context_keys = _context_keys([tiles, sums]) if spec.context else pa.array([], pa.string())
+    return Block(
+        user_ids=user_ids,
+        user_bucket_U=user_bucket_U,
+        tiles=Tiles(
+            user_N=tile_user_N,
+            day_N=_numbers(tiles, "day").astype(np.int64),
+            weight_N=_numbers(tiles, "weight"),
+            num_events_N=_numbers(tiles, "num_events").astype(np.int64),
+            at_N=_numbers(tiles, "last_event_at"),
+            parts_N4=np.stack([_numbers(tiles, part) for part in PARTS], axis=1).astype(np.int64),
+            context_NK=_context(tiles, context_keys),
+            before_N=_numbers(tiles, "before"),
+            after_N=_numbers(tiles, "after"),
+        ),
+        tile_items=Items.of(tiles.column("item_id").chunks),
+        profiles=_profiles(profiles, profile_user_N, len(user_ids)),
+        sums_rows=SumsRows(
+            user_N=sums_user_N,
+            day_N=sums.column("day").to_numpy(),
+            flat_NS=_flat(sums.column("sums"), spec),
+            active=combined(sums.column("active_at")),
+            context_NK=_context(sums, context_keys),
+        ),
+        context_keys=context_keys,
+    )
 
 
-class _Arrays:
-    """A chunk's columns as arrays, converted from Arrow once for all blocks."""
+def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
+    return table.column(name).to_numpy()  # type: ignore[no-any-return]
 
-    def __init__(self, chunk: Chunk, spec: FeatureSpec) -> None:
-        self.chunk, self.spec = chunk, spec
-        tables = (chunk.tiles, chunk.sums, chunk.profiles)
-        users = Items.of([piece for table in tables for piece in table.column("user_id").chunks])
-        bucket_N = np.concatenate([table.column("user_bucket").to_numpy() for table in tables])
-        bucket_U = np.zeros(len(users.distinct), np.int32)
-        bucket_U[users.code_N] = bucket_N
-        order_U = np.argsort(bucket_U, kind="stable")
-        rank_U = np.empty_like(order_U)
-        rank_U[order_U] = np.arange(len(order_U))
-        self.user_ids = users.distinct.take(pa.array(order_U))
-        self.user_bucket_U = bucket_U[order_U]
-        ends = np.cumsum([table.num_rows for table in tables])[:-1]
-        self.rows = [_Rows(part) for part in np.split(rank_U[users.code_N], ends)]
 
-    def block(self, first: int, stop: int) -> Block:
-        """Return the block of users ``[first, stop)``."""
-        tile_rows, sums_rows, profile_rows = (rows.of(first, stop) for rows in self.rows)
-        return Block(
-            user_ids=self.user_ids[first:stop],
-            user_bucket_U=self.user_bucket_U[first:stop],
-            tiles=self._tiles(*tile_rows),
-            tile_items=Items(self.items.code_N[tile_rows[0]], self.items.distinct),
-            profiles=self._profiles(*profile_rows, stop - first),
-            sums_rows=self._sums(*sums_rows),
-            context_keys=self.context_keys,
-        )
+def _profiles(rows: pa.Table, user_N: Ints, num_users: int) -> Profiles:
+    row_U, registered_at_U = np.full(num_users, -1), np.full(num_users, NEVER)
+    row_U[user_N] = np.arange(len(user_N))
+    registered_at_U[user_N] = rows.column("registered_at").fill_null(NEVER).to_numpy()
+    picks, picked_at = combined(rows.column("pick_items")), combined(rows.column("picked_at"))
+    return Profiles(
+        row_U=row_U,
+        registered_at_U=registered_at_U,
+        attributes=combined(rows.column("attributes")),
+        pick_item_lists=picks,
+        picked_at_lists=picked_at,
+        pick_user_P=np.repeat(user_N, picks.value_lengths().fill_null(0).to_numpy()),
+        picked_at_P=picked_at.flatten().to_numpy(),
+        pick_items=Items.of([picks.flatten()]),
+    )
 
-    def _tiles(self, rows: NDArray[np.intp], user_N: Ints) -> Tiles:
-        arrays = self.tile_arrays
-        return Tiles(
-            user_N=user_N,
-            day_N=arrays["day"][rows].astype(np.int64),
-            weight_N=arrays["weight"][rows],
-            num_events_N=arrays["num_events"][rows].astype(np.int64),
-            at_N=arrays["last_event_at"][rows],
-            parts_N4=np.stack([arrays[part][rows] for part in PARTS], axis=1).astype(np.int64),
-            context_NK=self.tile_context[rows],
-            before_N=arrays["before"][rows],
-            after_N=arrays["after"][rows],
-        )
 
-    def _sums(self, rows: NDArray[np.intp], user_N: Ints) -> SumsRows:
-        stored = self.chunk.sums
-        return SumsRows(
-            user_N=user_N,
-            day_N=stored.column("day").to_numpy()[rows],
-            flat_NS=self.flat_NS[rows],
-            active=combined(stored.column("active_at")).take(pa.array(rows)),
-            context_NK=self.sums_context[rows],
-        )
+def _flat(column: pa.ChunkedArray, spec: FeatureSpec) -> Floats:
+    """View the bytes of stored sums as a matrix."""
+    if not len(column):
+        return np.empty((0, num_sums(spec)))
+    binary = combined(column)
+    _, offsets, content = binary.buffers()
+    start, end = (int(at) for at in np.frombuffer(offsets, np.int32)[binary.offset :][[0, len(binary)]])
+    return np.frombuffer(content, np.float64, (end - start) // 8, start).reshape(len(binary), -1)
 
-    def _profiles(self, rows: NDArray[np.intp], user_N: Ints, num_users: int) -> Profiles:
-        profiles = self.chunk.profiles.take(pa.array(rows))
-        row_U = np.full(num_users, -1)
-        row_U[user_N] = np.arange(len(rows))
-        registered_at_U = np.full(num_users, NEVER)
-        registered_at_U[user_N] = profiles.column("registered_at").fill_null(NEVER).to_numpy()
-        picks, picked_at = combined(profiles.column("pick_items")), combined(profiles.column("picked_at"))
-        return Profiles(
-            row_U=row_U,
-            registered_at_U=registered_at_U,
-            attributes=combined(profiles.column("attributes")),
-            pick_item_lists=picks,
-            picked_at_lists=picked_at,
-            pick_user_P=np.repeat(user_N, picks.value_lengths().fill_null(0).to_numpy()),
-            picked_at_P=picked_at.flatten().to_numpy(),
-            pick_items=Items.of([picks.flatten()]),
-        )
 
-    @cached_property
-    def tile_arrays(self) -> dict[str, NDArray[Any]]:
-        names = [field.name for field in TILES if field.type not in (pa.string(), CONTEXT[1])]
-        return {name: self.chunk.tiles.column(name).to_numpy() for name in names}
+def _context_keys(tables: list[pa.Table]) -> pa.Array:
+    """Return the distinct context keys, sorted."""
+    maps = [combined(table.column(CONTEXT[0])).cast(_PAIRS) for table in tables]
+    return pc.unique(pa.concat_arrays([m.flatten().field("key") for m in maps])).sort()
 
-    @cached_property
-    def items(self) -> Items:
-        return Items.of(self.chunk.tiles.column("item_id").chunks)
 
-    @cached_property
-    def flat_NS(self) -> Floats:
-        binary = combined(self.chunk.sums.column("sums"))
-        if not len(binary):
-            return np.empty((0, num_sums(self.spec)))
-        _, offsets, content = binary.buffers()
-        start, end = (int(at) for at in np.frombuffer(offsets, np.int32)[binary.offset :][[0, len(binary)]])
-        return np.frombuffer(content, np.float64, (end - start) // 8, start).reshape(len(binary), -1)
-
-    @cached_property
-    def context_keys(self) -> pa.Array:
-        """The chunk's distinct context keys, sorted."""
-        if not self.spec.context:
-            return pa.array([], pa.string())
-        maps = [combined(table.column(CONTEXT[0])).cast(_PAIRS) for table in (self.chunk.tiles, self.chunk.sums)]
-        return pc.unique(pa.concat_arrays([m.flatten().field("key") for m in maps])).sort()
-
-    @cached_property
-    def tile_context(self) -> scipy.sparse.csr_array:
-        return self._context(self.chunk.tiles)
-
-    @cached_property
-    def sums_context(self) -> scipy.sparse.csr_array:
-        return self._context(self.chunk.sums)
-
-    def _context(self, table: pa.Table) -> scipy.sparse.csr_array:
-        if not len(self.context_keys):
-            return scipy.sparse.csr_array((table.num_rows, 0), dtype=np.int64)
-        maps = combined(table.column(CONTEXT[0])).cast(_PAIRS)
-        entries, lengths = maps.flatten(), maps.value_lengths().fill_null(0).to_numpy()
-        key_N = pc.index_in(entries.field("key"), value_set=self.context_keys).to_numpy()
-        content = (entries.field("value").to_numpy(), key_N, np.concatenate([[0], np.cumsum(lengths)]))
-        return scipy.sparse.csr_array(content, shape=(table.num_rows, len(self.context_keys)))
+def _context(table: pa.Table, keys: pa.Array) -> scipy.sparse.csr_array:
+    """Return the counts of each row by context key."""
+    if not len(keys):
+        return scipy.sparse.csr_array((table.num_rows, 0), dtype=np.int64)
+    maps = combined(table.column(CONTEXT[0])).cast(_PAIRS)
+    entries, lengths = maps.flatten(), maps.value_lengths().fill_null(0).to_numpy()
+    key_N = pc.index_in(entries.field("key"), value_set=keys).to_numpy()
+    content = (entries.field("value").to_numpy(), key_N, np.concatenate([[0], np.cumsum(lengths)]))
+    return scipy.sparse.csr_array(content, shape=(table.num_rows, len(keys)))
 
 
 def _as_integers(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:

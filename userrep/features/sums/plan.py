@@ -47,7 +47,7 @@ class Plan:
         return [Task(number, part, num) for number, num in num_parts.items() for part in range(num)]
 
 
-def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int) -> Plan:
+def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int, item_parts: int = 1) -> Plan:
     """Distribute rows over tasks. ``rows_by_cell``: rows to read, by equal cells of user buckets.
 
     Users are hashed to buckets, so only very heavy users make ranges differ in size.
@@ -60,4 +60,5 @@ def plan_ranges(rows_by_cell: NDArray[np.int64], *, min_ranges: int) -> Plan:
         rows_by_range = np.repeat(rows_by_cell * num_cells / num_ranges, num_ranges // num_cells)
     mean = total / num_ranges
     is_skewed = (rows_by_range > _SKEW_FACTOR * mean) & (rows_by_range > _SKEW_ROWS)
-    return Plan(num_ranges, {int(k): int(np.ceil(rows_by_range[k] / mean)) for k in np.flatnonzero(is_skewed)})
+    parts = {int(k): int(np.ceil(rows_by_range[k] / mean)) for k in np.flatnonzero(is_skewed)}
+    return Plan(num_ranges, parts, item_parts)

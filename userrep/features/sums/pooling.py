@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import Floats, Sums, add_last_events, clear_last_events, move_tiles, pooled_width
-from userrep.features.sums.batches import features_batch, openings_batch, summed_picks, sums_batch
+from userrep.features.sums.batches import features_batch, stream_base_batch, summed_picks, sums_batch
 from userrep.features.sums.blocks import Block, blocks
 from userrep.features.sums.chunk import SUMS, Chunk
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles, item_matrices
@@ -22,7 +22,7 @@ from userrep.features.sums.item_split import only_items
 from userrep.store.buckets import range_of
 from userrep.utc import day_number
 
-Output = Literal["features", "sums", "openings"]
+Output = Literal["features", "sums", "stream_base"]
 
 
 class Made(NamedTuple):
@@ -102,8 +102,8 @@ class PoolingJob:
                 for output in self.outputs:
                     if output == "sums":
                         rows = sums_batch(sums, block, self.spec, as_of, is_part=not self.is_whole)
-                    elif output == "openings":
-                        rows = openings_batch(sums, block, self.spec, as_of)
+                    elif output == "stream_base":
+                        rows = stream_base_batch(sums, block, self.spec, as_of)
                     else:
                         rows = features_batch(sums, block, self.spec, as_of, largest=files.largest)
                     yield Made(output, as_of, rows)

@@ -7,8 +7,10 @@ added. Sums are exact, so a refresh and a full rebuild give the same bits.
 """
 
 import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Any, cast
 
 from pyspark.sql import functions as F
@@ -24,12 +26,13 @@ from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.plan import Plan, plan_ranges
 from userrep.features.sums.pooling import Output, PoolingJob
 from userrep.features.sums.tasks import pooled_rows, write_files
-from userrep.features.sums.writing import Destination
+from userrep.features.sums.writing import Destination, Written
 from userrep.items.versions import Versions
 from userrep.spark.session import shuffle_partitions
 from userrep.store.buckets import user_slice
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS
+from userrep.store.sql import sql_key
 from userrep.store.tables import Keys, Tables
 from userrep.tiles.ledger import NUM_CELLS, TileLedger, tile_ledger, tiles_by_cell
 from userrep.utc import day_number, utc_now
@@ -115,17 +118,13 @@ def refresh_features(
     After a kill, the next run starts from the last complete generation. Only features are built if that generation
     already has the target state, as after a kill between sums and features, or if only profiles have changed.
     """
-    spec, ledger = FeatureSpec.of(config), tile_ledger(tables)
-    start = as_of - timedelta(days=spec.span)
-    after = {day: revision for day, (_, revision) in ledger.latest.items() if start <= day < as_of}
-    known = generations(tables, versions.lineage_id)
-    number = 1 + max((generation.generation for generation in known), default=0)
-    target = Generation(number, as_of, versions.valid_at(as_of), after, 0)
-    update = SumsUpdate(tables, config, versions, target, ledger, known)
-    base, reason = (None, "requested") if full else update.base()
-    difference = Difference.between(base, target, spec)
-    num_users = _RefreshRun(update, profiles or refresh_profiles(tables, config)).run(base, difference)
-    return Refresh(base.as_of if base else None, reason, ledger.num_tiles(difference.tiles), num_users)
+    ledger, known = tile_ledger(tables), generations(tables, versions.lineage_id)
+    revisions = ledger.revisions(as_of - timedelta(days=FeatureSpec.of(config).span), as_of)
+    target = Generation(known[-1].generation + 1 if known else 1, as_of, versions.valid_at(as_of), revisions, 0)
+    update = SumsUpdate(target, known, tables, config, versions, ledger, full)
+    num_users = _run(update, profiles or refresh_profiles(tables, config))
+    num_tiles = ledger.num_tiles(update.difference.tiles)
+    return Refresh(update.base.as_of if update.base else None, update.reason, num_tiles, num_users)
 
 
 def generations(tables: Tables, lineage_id: str) -> list[Generation]:
@@ -137,27 +136,39 @@ def generations(tables: Tables, lineage_id: str) -> list[Generation]:
 
 @dataclass(frozen=True)
 class SumsUpdate:
-    """An update of the sums from a stored generation to ``target``, whose number of users is not known yet.
+    """An update of the sums to ``target``, whose number of users is not known yet.
 
-    ``known``: the stored generations, oldest first.
+    It starts from one of the generations ``known``, oldest first, or from none with ``full``.
     """
 
+    target: Generation
+    known: list[Generation]
     tables: Tables
     config: Config
     versions: Versions
-    target: Generation
     ledger: TileLedger
-    known: list[Generation]
+    full: bool = False
 
-    def base(self) -> tuple[Generation | None, str]:
-        """Choose the generation to start from, None for a rebuild, and return the reason for the choice."""
-        target, ledger = self.target, self.ledger
+    @property
+    def base(self) -> Generation | None:
+        """The generation to start from, None for a rebuild."""
+        return self._choice[0]
+
+    @property
+    def reason(self) -> str:
+        """The reason for the choice of ``base``."""
+        return self._choice[1]
+
+    @cached_property
+    def _choice(self) -> tuple[Generation | None, str]:
+        if self.full:
+            return None, "requested"
+        target, ledger, spec = self.target, self.ledger, FeatureSpec.of(self.config)
         usable = [generation for generation in self.known if generation.valid_from == target.valid_from]
         if not self.known:
             return None, "no window sums yet"
         if not usable:
             return None, f"item vectors of {target.valid_from} are new to the window sums"
-        spec = FeatureSpec.of(self.config)
         work = {old.generation: ledger.num_tiles(Difference.between(old, target, spec).tiles) for old in usable}
         best = min(usable, key=lambda old: (work[old.generation], -old.generation))
         if work[best.generation] > _MAX_DIFFERENCE * ledger.num_tiles(target.revision_by_day.items()):
@@ -167,100 +178,102 @@ class SumsUpdate:
             return None, f"sums of {built.num_inexact} users on {best.as_of} are not exact"
         return best, f"from the sums of {best.as_of}"
 
-    def inputs(self, base: Generation | None, difference: Difference, profiles: Profiles) -> Inputs:
+    @cached_property
+    def difference(self) -> Difference:
+        return Difference.between(self.base, self.target, FeatureSpec.of(self.config))
+
+    def inputs(self, profiles: Profiles) -> Inputs:
         """Return the inputs: the tiles that differ, the sums to start from, and the profiles."""
         tiles = [
-            TileDays(difference.leaving, before=True, after=False),
-            TileDays(difference.entering, before=False, after=True),
-            TileDays(difference.passing, before=True, after=True),
+            TileDays(self.difference.leaving, before=True, after=False),
+            TileDays(self.difference.entering, before=False, after=True),
+            TileDays(self.difference.passing, before=True, after=True),
         ]
+        base = self.base
         before = StoredSums(self.versions.lineage_id, base.generation, base.as_of) if base else None
         return Inputs(self.tables, tiles, before, profiles)
 
-    def job(self, base: Generation | None, difference: Difference, outputs: tuple[Output, ...]) -> PoolingJob:
+    def job(self, *outputs: Output) -> PoolingJob:
         """Return the pooling job of the update."""
         dated = dated_vectors(self.tables, self.config, self.versions, [self.target.valid_from])
         return PoolingJob(
             FeatureSpec.of(self.config),
             ((self.target.as_of, dated[0][1]),),
             outputs,
-            before=base.as_of if base else None,
-            changed_days=tuple(day_number(day) for day in (*difference.changed, *difference.leaving)),
+            before=self.base.as_of if self.base else None,
+            changed_days=tuple(day_number(day) for day in (*self.difference.changed, *self.difference.leaving)),
         )
 
-    def plan(self, base: Generation | None, difference: Difference) -> Plan:
+    def plan(self) -> Plan:
         """Distribute the update over tasks."""
-        work = tiles_by_cell(self.tables, self.ledger, difference.tiles)
-        work += (base.num_users if base else 0) * _TILES_PER_USER // NUM_CELLS
-        plan = plan_ranges(work, min_ranges=shuffle_partitions(self.tables.spark))
+        cells = tiles_by_cell(self.tables, self.ledger, self.difference.tiles)
+        cells += (self.base.num_users if self.base else 0) * _TILES_PER_USER // NUM_CELLS
         parts = item_parts(self.tables, self.config, self.versions, [self.target.valid_from])
-        return replace(plan, item_parts=parts.num_parts)
+        return plan_ranges(cells, min_ranges=shuffle_partitions(self.tables.spark), item_parts=parts.num_parts)
 
 
-class _RefreshRun:
-    """One run of a refresh, and the tables it writes."""
+def _run(update: SumsUpdate, profiles: Profiles) -> int:
+    """Write sums, then features, and after each the ledger row that makes it visible. Returns the user count."""
+    tables, lineage_id, as_of = update.tables, update.versions.lineage_id, update.target.as_of
+    is_current = update.base is not None and update.base.as_of == as_of and not update.difference.tiles
+    inputs, plan = update.inputs(profiles), update.plan()
+    job = update.job("features") if is_current else update.job("sums", "features")
+    latest = update.ledger.latest
+    features = Features.begin(tables, update.config, update.versions, latest, profiles=profiles, dates=[as_of])
+    since = tables.version(USER_WINDOW_SUMS)
+    if is_current:
+        target = update.base or update.target
+    else:
+        number = tables.reserve(USER_WINDOW_SUMS, lineage_id, first=update.target.generation)
+        target = replace(update.target, generation=number)
+    if isinstance(tables, FileTables):
+        keys = {"lineage_id": lineage_id, "generation": target.generation}
+        destinations = features.destination(tables) | {"sums": Destination(tables.target(USER_WINDOW_SUMS), keys)}
+        files = write_files(inputs, job, plan, destinations)
+        if not is_current:
+            _commit_sums(tables, update, target, files, since)
+        return features.record(features.commit(tables, files))
+    if not is_current:
+        _write_sums(update, target, inputs, job, plan)
+    inputs = replace(inputs, tiles=[], sums=StoredSums(lineage_id, target.generation, as_of))
+    job = replace(job.for_adding_up(), outputs=("features",))
+    return features.record(features.write(inputs, job, plan))
 
-    def __init__(self, update: SumsUpdate, profiles: Profiles) -> None:
-        self.update, self.target, self.profiles = update, update.target, profiles
-        self.tables, self.config, self.versions = update.tables, update.config, update.versions
 
-    def run(self, base: Generation | None, difference: Difference) -> int:
-        """Write sums, then features, and after each the ledger row that makes it visible. Returns the user count."""
-        as_of, tables, update = self.target.as_of, self.tables, self.update
-        current = base if base is not None and base.as_of == as_of and not difference.tiles else None
-        inputs = update.inputs(base, difference, self.profiles)
-        outputs: tuple[Output, ...] = ("features",) if current else ("sums", "features")
-        job, plan = update.job(base, difference, outputs), update.plan(base, difference)
-        latest = update.ledger.latest
-        features = Features.begin(tables, self.config, self.versions, latest, profiles=self.profiles, dates=[as_of])
-        since = tables.version(USER_WINDOW_SUMS)
-        if not current:
-            number = tables.reserve(USER_WINDOW_SUMS, self.versions.lineage_id, first=self.target.generation)
-            self.target = replace(self.target, generation=number)
-        if isinstance(tables, FileTables):
-            files = write_files(inputs, job, plan, self._destination(tables) | features.destination(tables))
-            if not current:
-                sums = [output.file for output in files if output.output == "sums"]
-                tables.commit(USER_WINDOW_SUMS, sums, replacing=self._is_replaced, since=since)
-                self._record(sum(file.num_rows for file in sums))
-            counts = features.commit(tables, files, [as_of])
-        else:
-            if not current:
-                self._record(self._write(inputs, job, plan))
-            sums_now = StoredSums(self.versions.lineage_id, (current or self.target).generation, as_of)
-            feature_job = replace(job.for_adding_up(), outputs=("features",))
-            counts = features.write(replace(inputs, tiles=[], sums=sums_now), feature_job, plan, [as_of])
-        return features.record(counts)
+def _commit_sums(
+    tables: FileTables, update: SumsUpdate, target: Generation, files: Sequence[Written], since: int
+) -> None:
+    """Commit the sums among the files that tasks wrote, and record the generation.
 
-    def _destination(self, tables: FileTables) -> dict[Output, Destination]:
-        values = {"lineage_id": self.versions.lineage_id, "generation": self.target.generation}
-        return {"sums": Destination(tables.target(USER_WINDOW_SUMS), values)}
+    Of the earlier rows, only those of the newest complete generation are kept.
+    """
+    lineage_id, first_kept = update.versions.lineage_id, update.known[-1].generation if update.known else 0
 
-    @property
-    def _first_kept(self) -> int:
-        """The newest complete generation; its rows are kept in addition to this one's. 0 if there is none."""
-        return self.update.known[-1].generation if self.update.known else 0
+    def is_replaced(values: dict[str, Any]) -> bool:
+        return bool(values["lineage_id"] == lineage_id and values["generation"] < first_kept)
 
-    def _is_replaced(self, values: dict[str, Any]) -> bool:
-        """Return whether this commit deletes rows: those of older generations, and of killed runs before them."""
-        return bool(values["lineage_id"] == self.versions.lineage_id and values["generation"] < self._first_kept)
+    sums = [written.file for written in files if written.output == "sums"]
+    tables.commit(USER_WINDOW_SUMS, sums, replacing=is_replaced, since=since)
+    _record(update, replace(target, num_users=sum(file.num_rows for file in sums)))
 
-    def _write(self, inputs: Inputs, job: PoolingJob, plan: Plan) -> int:
-        """Let Spark write the sums. Returns the number of users."""
-        lineage_id, generation = self.versions.lineage_id, self.target.generation
-        schema = cast(StructType, StructType.fromDDL(SUMS_DDL))
-        sums = pooled_rows(inputs.without_profiles(), replace(job, outputs=("sums",)), plan, schema)
-        keys = {"lineage_id": F.lit(lineage_id), "generation": F.lit(generation)}
-        rows = sums.withColumns({**keys, "user_slice": user_slice(plan.num_ranges)})
-        old = [earlier.generation for earlier in self.update.known[:-1]]
-        replaced: Keys = [{"lineage_id": lineage_id, "generation": number} for number in (generation, *old)]
-        self.tables.replace(rows, USER_WINDOW_SUMS, replaced)
-        condition = f"lineage_id = '{lineage_id}' AND generation = {generation}"
-        return self.tables.read(USER_WINDOW_SUMS).where(condition).count()
 
-    def _record(self, num_users: int) -> None:
-        keys = {"lineage_id": self.versions.lineage_id, "built_at": utc_now()}
-        self.tables.add(SUM_GENERATIONS, [vars(replace(self.target, num_users=num_users)) | keys])
+def _write_sums(update: SumsUpdate, target: Generation, inputs: Inputs, job: PoolingJob, plan: Plan) -> None:
+    """Let Spark write the sums, and record the generation."""
+    tables, lineage_id = update.tables, update.versions.lineage_id
+    schema = cast(StructType, StructType.fromDDL(SUMS_DDL))
+    sums = pooled_rows(inputs.without_profiles(), replace(job, outputs=("sums",)), plan, schema)
+    keys = {"lineage_id": F.lit(lineage_id), "generation": F.lit(target.generation)}
+    replaced = [target, *update.known[:-1]]
+    replaced_keys: Keys = [{"lineage_id": lineage_id, "generation": state.generation} for state in replaced]
+    tables.replace(
+        sums.withColumns({**keys, "user_slice": user_slice(plan.num_ranges)}), USER_WINDOW_SUMS, replaced_keys
+    )
+    num_users = tables.read(USER_WINDOW_SUMS).where(sql_key(replaced_keys[0])).count()
+    _record(update, replace(target, num_users=num_users))
+
+
+def _record(update: SumsUpdate, made: Generation) -> None:
+    update.tables.add(SUM_GENERATIONS, [vars(made) | {"lineage_id": update.versions.lineage_id, "built_at": utc_now()}])
 
 
 def _ring(spec: FeatureSpec, as_of: date, day: date) -> int:

@@ -6,7 +6,7 @@ sums as seen from A without the open days. It can be built days before the strea
 need no correction, because the stream reads the whole day.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -16,52 +16,53 @@ from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.refresh import Difference, Generation, SumsUpdate, generations
+from userrep.features.sums.pooling import Output
+from userrep.features.sums.refresh import Generation, SumsUpdate, generations
 from userrep.features.sums.tasks import write_files
 from userrep.features.sums.writing import Destination
 from userrep.items.versions import Versions
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import OPENINGS, USER_OPENINGS
-from userrep.store.sql import sql_date
+from userrep.store.sql import sql_date, sql_key
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import tile_ledger
 from userrep.utc import utc_now
 
 
 @dataclass(frozen=True)
-class Opening:
+class StreamBase:
     """The stream base of an as-of date: sums over days before ``open_from``, by the item vectors of ``valid_from``.
 
-    ``table_version``: the version of ``user_openings`` that contains its rows.
+    ``profiles_hash``: fingerprint of the user profiles. ``table_version``: the version of ``user_openings`` that
+    contains its rows.
     """
 
     as_of: date
     open_from: date
     valid_from: date
     revision_by_day: dict[date, int]
-    sides_hash: str
+    profiles_hash: str
     num_users: int = 0
     table_version: int = 0
 
 
-def openings(tables: Tables, lineage_id: str) -> dict[date, Opening]:
+def stream_bases(tables: Tables, lineage_id: str) -> dict[date, StreamBase]:
     """Return a lineage's stream bases by as-of date. Driver memory: a few entries."""
-    rows = newest_openings(tables, lineage_id=lineage_id).values()
     return {
-        row.as_of: Opening(
-            **{field.name: row[field.name] for field in fields(Opening)}
-            | {"revision_by_day": dict(row.revision_by_day)}
+        row.as_of: StreamBase(
+            row.as_of, row.open_from, row.valid_from, dict(row.revision_by_day), row.sides_hash, row.num_users,
+            row.table_version,
         )
-        for row in rows
-    }
+        for row in base_rows(tables, lineage_id=lineage_id).values()
+    }  # fmt: skip
 
 
-def newest_openings(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
+def base_rows(tables: Tables, **equal: str) -> dict[tuple[str, date], Row]:
     """Return the newest ledger row per lineage and as-of date among rows with these values. Driver memory: few rows."""
     return {(row.lineage_id, row.as_of): row for row in tables.ledger(OPENINGS, **equal)}
 
 
-def build_openings(
+def build_bases(
     tables: Tables,
     config: Config,
     versions: Versions,
@@ -70,7 +71,7 @@ def build_openings(
     profiles: Profiles | None = None,
     open_days: int,
     only_missing: bool = False,
-) -> list[tuple[Opening, str]]:
+) -> list[tuple[StreamBase, str]]:
     """Build the missing or stale stream bases of the ``open_days - 1`` dates after ``as_of``, and delete older ones.
 
     A base contains no day that closed within the last day, since the stream reads late events of those days itself. A
@@ -89,16 +90,17 @@ def build_openings(
         If the tables are in a catalog: a stream reads single users from files.
     """
     tables = with_files(tables)
-    ledger, existing = tile_ledger(tables), openings(tables, versions.lineage_id)
+    ledger, existing = tile_ledger(tables), stream_bases(tables, versions.lineage_id)
+    known, span = generations(tables, versions.lineage_id), FeatureSpec.of(config).span
     profiles, built = profiles or refresh_profiles(tables, config), []
     for day in (as_of + timedelta(days=k) for k in range(1, open_days)):
-        start, open_from = day - timedelta(days=FeatureSpec.of(config).span), day - timedelta(days=open_days)
-        revisions = {past: revision for past, (_, revision) in ledger.latest.items() if start <= past < open_from}
-        target = Opening(day, open_from, versions.valid_at(as_of), revisions, profiles.sides_hash)
+        open_from = day - timedelta(days=open_days)
+        revisions = ledger.revisions(day - timedelta(days=span), open_from)
+        target = StreamBase(day, open_from, versions.valid_at(as_of), revisions, profiles.profiles_hash)
         reason = _stale_reason(existing.get(day), target)
         if reason and not (only_missing and day in existing):
-            state = Generation(0, day, target.valid_from, revisions, 0)
-            update = SumsUpdate(tables, config, versions, state, ledger, generations(tables, versions.lineage_id))
+            sums = Generation(0, day, target.valid_from, revisions, 0)
+            update = SumsUpdate(sums, known, tables, config, versions, ledger)
             built.append((_build(tables, update, target, profiles, oldest=as_of), reason))
     return built
 
@@ -113,7 +115,7 @@ def with_files(tables: Tables) -> FileTables:
     return tables
 
 
-def _stale_reason(existing: Opening | None, target: Opening) -> str:
+def _stale_reason(existing: StreamBase | None, target: StreamBase) -> str:
     """Return why a stream base must be built; empty if it is up to date."""
     if existing is None:
         return "not built yet"
@@ -123,30 +125,27 @@ def _stale_reason(existing: Opening | None, target: Opening) -> str:
         return f"item vectors of {target.valid_from} are new"
     if existing.revision_by_day != target.revision_by_day:
         return "days of the log changed"
-    return "users or picks changed" if existing.sides_hash != target.sides_hash else ""
+    return "users or picks changed" if existing.profiles_hash != target.profiles_hash else ""
 
 
-def _build(tables: FileTables, update: SumsUpdate, target: Opening, profiles: Profiles, *, oldest: date) -> Opening:
+def _build(
+    tables: FileTables, update: SumsUpdate, target: StreamBase, profiles: Profiles, *, oldest: date
+) -> StreamBase:
     """Write the rows of a stream base, then its ledger row. Both replace bases of dates before ``oldest``."""
-    lineage_id = update.versions.lineage_id
-    base, _ = update.base()
-    difference = Difference.between(base, update.target, FeatureSpec.of(update.config))
-    since = tables.version(USER_OPENINGS)
-    inputs = update.inputs(base, difference, profiles)
-    destination = Destination(tables.target(USER_OPENINGS), {"lineage_id": lineage_id})
-    job, plan = update.job(base, difference, ("openings",)), update.plan(base, difference)
-    files = [output.file for output in write_files(inputs, job, plan, {"openings": destination})]
+    keys, since = {"lineage_id": update.versions.lineage_id}, tables.version(USER_OPENINGS)
+    destinations: dict[Output, Destination] = {"stream_base": Destination(tables.target(USER_OPENINGS), keys)}
+    written = write_files(update.inputs(profiles), update.job("stream_base"), update.plan(), destinations)
+    files = [output.file for output in written]
 
     def is_replaced(values: dict[str, Any]) -> bool:
         is_superseded = values["as_of"] == target.as_of or values["as_of"] < oldest
-        return bool(values["lineage_id"] == lineage_id and is_superseded)
+        return bool(values["lineage_id"] == keys["lineage_id"] and is_superseded)
 
     tables.commit(USER_OPENINGS, files, replacing=is_replaced, since=since)
     num_users = sum(file.num_rows for file in files)
-    opening = replace(target, num_users=num_users, table_version=tables.version(USER_OPENINGS))
-    tables.add(
-        OPENINGS,
-        [vars(opening) | {"lineage_id": lineage_id, "built_at": utc_now()}],
-        replacing=f"lineage_id = '{lineage_id}' AND (as_of = {sql_date(target.as_of)} OR as_of < {sql_date(oldest)})",
-    )
-    return opening
+    base = replace(target, num_users=num_users, table_version=tables.version(USER_OPENINGS))
+    row = keys | vars(base) | {"sides_hash": base.profiles_hash, "built_at": utc_now()}
+    del row["profiles_hash"]
+    superseded = f"(as_of = {sql_date(target.as_of)} OR as_of < {sql_date(oldest)})"
+    tables.add(OPENINGS, [row], replacing=f"{sql_key(keys)} AND {superseded}")
+    return base

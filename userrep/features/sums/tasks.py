@@ -8,10 +8,9 @@ directly into files of the tables. Otherwise rows reach their task by one shuffl
 parts, rows are shuffled as well, because each part would otherwise read all tiles. Both ways give the same bits.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +28,19 @@ from userrep.features.sums.shuffled import chunks_of_rows, of_kind
 from userrep.features.sums.writing import Destination, Writing, Written
 from userrep.store.buckets import BucketRange, range_of, slice_number
 from userrep.store.file_tables import FileTables
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Passes the rows of outputs on to Spark."""
+
+    SCHEMA: StructType | str
+
+    def __call__(self, outputs: Iterable[Made]) -> Iterator[pa.RecordBatch]:
+        return (output.rows for output in outputs)
+
+
+Sink = _Rows | Writing
 
 
 def write_files(inputs: Inputs, job: PoolingJob, plan: Plan, targets: Mapping[Output, Destination]) -> list[Written]:
@@ -50,34 +62,29 @@ def pooled_rows(inputs: Inputs, job: PoolingJob, plan: Plan, schema: StructType)
     Rows of the job's output, in ``schema``, sorted by user bucket within a range. Cost: each input row is read once;
     one shuffle of rows; one more of partial sums, for skewed ranges or, with items in parts, all ranges.
     """
-    first, *more = _frames(inputs, job, plan, schema)
+    first, *more = _frames(inputs, job, plan, _Rows(schema))
     return first.unionByName(more[0]) if more else first
 
 
-def _frames(inputs: Inputs, job: PoolingJob, plan: Plan, writing: StructType | Writing) -> list[DataFrame]:
+def _frames(inputs: Inputs, job: PoolingJob, plan: Plan, sink: Sink) -> list[DataFrame]:
     """Return the outputs of the undivided ranges and those of the divided ranges; one or both."""
     job = replace(job, item_parts=plan.item_parts)
     frames = []
     if undivided := plan.tasks(in_parts=False):
-        frames.append(_tasks(inputs, job, plan, undivided, writing))
+        frames.append(_tasks(inputs, job, plan, undivided, sink))
     if divided := plan.tasks(in_parts=True):
         rows = _partial_sums(inputs, job, plan, divided)
         number = slice_number(plan.num_ranges)
-        frames.append(_shuffled_tasks(rows, job.for_adding_up(), number, plan.num_ranges, writing))
+        frames.append(_shuffled_tasks(rows, job.for_adding_up(), number, plan.num_ranges, sink))
     return frames
-
-
-def _rows(outputs: Iterable[Made]) -> Iterator[pa.RecordBatch]:
-    return (output.rows for output in outputs)
 
 
 def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task]) -> DataFrame:
     """Return partial sums of the divided ranges, together with the profiles of their users."""
-    sums = cast(StructType, StructType.fromDDL(SUMS_DDL))
     with_profiles = inputs.has_profiles and job.outputs != ("sums",)
     sums_picks = with_profiles and plan.item_parts > 1 and job.spec.onboarding
     part_inputs = inputs if sums_picks else inputs.without_profiles()
-    parts = _tasks(part_inputs, job.for_parts(), plan, tasks, sums)
+    parts = _tasks(part_inputs, job.for_parts(), plan, tasks, _Rows(SUMS_DDL))
     rows = of_kind(parts.withColumn("day", F.unix_date("as_of")), "sums")
     if with_profiles:
         profiles = of_kind(inputs.profile_rows(), "profiles")
@@ -87,31 +94,24 @@ def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[T
     return rows
 
 
-def _tasks(
-    inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], writing: StructType | Writing
-) -> DataFrame:
+def _tasks(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], sink: Sink) -> DataFrame:
     """Run a job over ranges or parts of ranges."""
     tables = inputs.tables
     if isinstance(tables, FileTables) and plan.item_parts == 1:
-        return _file_tasks(tables.spark, listed_files(tables, inputs), job, plan, tasks, writing=writing)
+        return _file_tasks(tables.spark, listed_files(tables, inputs), job, plan, tasks, sink=sink)
     rows, number = rows_of_inputs(inputs), slice_number(plan.num_ranges)
     is_skewed = number.isin(list(plan.parts))
     if plan.item_parts == 1 and all(task.num_parts == 1 for task in tasks):  # undivided ranges
-        return _shuffled_tasks(rows.where(~is_skewed), job, number, plan.num_ranges, writing)
+        return _shuffled_tasks(rows.where(~is_skewed), job, number, plan.num_ranges, sink)
     if plan.item_parts == 1:
-        rows, first = rows.where(is_skewed), _lookup(_first_tasks(tasks), number)
-    else:
-        rows, first = by_item_part(rows, plan.item_parts), number
-        for skewed_range, num_parts in plan.parts.items():
-            first += F.when(number > skewed_range, num_parts - 1).otherwise(0)
-        first += F.col("item_part") * len(tasks)  # adjacent tasks share vectors, so a worker rarely reads others
-    part = F.when(is_skewed & (F.col("kind") == "tiles"), F.pmod("day", _lookup(plan.parts, number))).otherwise(0)
-    return _shuffled_tasks(rows, job, first + part, len(tasks) * plan.item_parts, writing)
-
-
-def _first_tasks(tasks: Sequence[Task]) -> dict[int, int]:
-    """Return the index of the first task of each range."""
-    return {task.range: k for k, task in reversed(list(enumerate(tasks)))}
+        rows, index = rows.where(is_skewed), F.lit(0)
+    else:  # adjacent tasks share vectors, so a worker rarely reads others
+        rows, index = by_item_part(rows, plan.item_parts), number + F.col("item_part") * len(tasks)
+    for skewed_range, num_parts in plan.parts.items():
+        index += F.when(number > skewed_range, num_parts - (plan.item_parts > 1)).otherwise(0)
+        is_part = (number == skewed_range) & (F.col("kind") == "tiles")
+        index += F.when(is_part, F.pmod("day", F.lit(num_parts))).otherwise(0)
+    return _shuffled_tasks(rows, job, index, len(tasks) * plan.item_parts, sink)
 
 
 def _file_tasks(
@@ -121,18 +121,17 @@ def _file_tasks(
     plan: Plan,
     tasks: Sequence[Task],
     *,
-    writing: StructType | Writing,
+    sink: Sink,
 ) -> DataFrame:
     """Run a job in tasks that read their files themselves. The list of files is shipped to all tasks, as Arrow."""
-    finish = _finish(writing)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (number for batch in batches for number in batch.column("id").to_pylist()):
             within = range_of(tasks[number].range, plan.num_ranges)
             files = _files_of(tasks[number], within, listed)
-            yield from finish(job.run(chunks_of_files(files, within, context=bool(job.spec.context))))
+            yield from sink(job.run(chunks_of_files(files, within, context=bool(job.spec.context))))
 
-    return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, _schema(writing))
+    return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, sink.SCHEMA)
 
 
 def _files_of(task: Task, within: BucketRange, listed: pa.Table) -> list[BucketedFile]:
@@ -150,11 +149,8 @@ def _belongs_to(task: Task, file: BucketedFile) -> bool:
     return task.part == 0
 
 
-def _shuffled_tasks(
-    rows: DataFrame, job: PoolingJob, task: Column, num_tasks: int, writing: StructType | Writing
-) -> DataFrame:
+def _shuffled_tasks(rows: DataFrame, job: PoolingJob, task: Column, num_tasks: int, sink: Sink) -> DataFrame:
     """Run a job in tasks that receive their rows by a shuffle. All rows of a task share one ``item_part``, if any."""
-    finish = _finish(writing)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         nonempty = (batch for batch in batches if batch.num_rows)
@@ -162,21 +158,7 @@ def _shuffled_tasks(
         if first is not None:
             item_part = first.column("item_part")[0].as_py() if "item_part" in first.schema.names else None
             task_job = replace(job, item_part=item_part)
-            yield from finish(task_job.run(chunks_of_rows(chain([first], nonempty))))
+            yield from sink(task_job.run(chunks_of_rows(chain([first], nonempty))))
 
     in_order = rows.repartitionById(num_tasks, task.cast("int")).sortWithinPartitions("user_bucket")
-    return in_order.mapInArrow(work, _schema(writing))
-
-
-def _finish(writing: StructType | Writing) -> Callable[[Iterable[Made]], Iterator[pa.RecordBatch]]:
-    return writing if isinstance(writing, Writing) else _rows
-
-
-def _schema(writing: StructType | Writing) -> StructType | str:
-    return writing.SCHEMA if isinstance(writing, Writing) else writing
-
-
-def _lookup(numbers: dict[int, int], key: Column) -> Column:
-    if not numbers:
-        return F.lit(None).cast("int")
-    return F.create_map(*(F.lit(value) for pair in numbers.items() for value in pair))[key]
+    return in_order.mapInArrow(work, sink.SCHEMA)

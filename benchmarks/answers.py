@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from benchmarks.logs import AS_OF, Site, local_files
 from userrep.features.build import read_features, stored_features
-from userrep.features.layout import in_lists
+from userrep.features.layout import exported_form
 from userrep.features.spec import FeatureSpec
 from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import TableSchema
@@ -37,7 +37,7 @@ def check_features(site: Site, theirs: Path, *, as_of: date = AS_OF) -> None:
     spec = FeatureSpec.of(site.config)
     stored = stored_features(site.tables, site.config, site.versions.lineage_id, [as_of])
     batches = ds.dataset(local_files(stored)).to_batches()
-    ours = pa.Table.from_batches(in_lists(batch, spec) for batch in batches).select(names).sort_by("user_id")
+    ours = pa.Table.from_batches(exported_form(batch, spec) for batch in batches).select(names).sort_by("user_id")
     peers = ds.dataset(theirs).to_table(columns=names).sort_by("user_id")
     if ours.num_rows == 0:
         raise AssertionError("no user has features")

@@ -38,7 +38,7 @@ from threadpoolctl import threadpool_limits
 from userrep.config import Config, load_config
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec, counts_of
-from userrep.features.targets import MOST_EVENTS, TargetLayout
+from userrep.features.targets import MAX_ROW_WEIGHT, TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corruption, empty_input
 from userrep.model.losses import Loss
@@ -362,7 +362,7 @@ def _future(
     names = counts_of(days)
     if place is not None:
         pooled_NE = np.hstack([later.x_NF[:, block[f"{modality}_{days}d"]] for modality in layout.spec.modalities])
-        weight_N1 = np.minimum(np.expm1(later.x_NF[:, block[names[0]]]), MOST_EVENTS)
+        weight_N1 = np.minimum(np.expm1(later.x_NF[:, block[names[0]]]), MAX_ROW_WEIGHT)
         weight_N1 *= pooled_NE.any(axis=1, keepdims=True)
         parts = [pooled_NE, weight_N1, np.full_like(weight_N1, place)]
         absent = [np.zeros(sum(part.shape[1] for part in parts))]

@@ -33,7 +33,7 @@ from userrep.features.profiles import profiles_fingerprint
 from userrep.features.spec import PARTS_OF_DAY, FeatureSpec
 from userrep.features.sums.chunk import TILES, Chunk, names_of
 from userrep.features.sums.item_vector_files import dated_vectors
-from userrep.features.sums.pooling import Made, PoolingJob
+from userrep.features.sums.pooling import OutputRows, PoolingJob
 from userrep.features.sums.tasks import Writing
 from userrep.features.sums.writing import Destination, Written
 from userrep.items.versions import train_versions, versions_of
@@ -264,7 +264,7 @@ class _Task:
         for number in (number for batch in batches for number in batch.column("id").to_pylist()):
             yield from self.writing(self._made(number))
 
-    def _made(self, number: int) -> Iterator[Made]:
+    def _made(self, number: int) -> Iterator[OutputRows]:
         ids = pc.utf8_lpad(pa.array(np.arange(self.size.users)).cast(pa.string()), 9, "0")
         ids = pc.binary_join_element_wise("u", ids, "")
         bucket_U, within = bucket_of(ids), range_of(number, _SLICES)

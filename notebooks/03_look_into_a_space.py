@@ -21,7 +21,7 @@ from sklearn.manifold import TSNE
 from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
 from userrep.features.build import read_features
-from userrep.items.versions import made_versions, read_vectors
+from userrep.items.versions import read_vectors, version_records
 from userrep.sources.read import read_source
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
@@ -90,7 +90,7 @@ NUM_KINDS = 8
 
 tiles = read_tiles(tables, start=None, end=newest.as_of)
 most_used = tiles.groupBy("item_id").agg(F.sum("num_events").alias("uses")).orderBy(F.desc("uses")).limit(2000)
-version = max(day for day in made_versions(tables, space.lineage_id) if day <= newest.as_of)
+version = max(day for day in version_records(tables, space.lineage_id) if day <= newest.as_of)
 items = read_vectors(tables, space.lineage_id, version).where(F.col("modality") == sorted(config.item_vectors)[0])
 items = items.join(most_used, on="item_id", how="inner").select("item_id", "vector").toPandas().sort_values("item_id")
 items["kind"] = KMeans(NUM_KINDS, n_init=4, random_state=0).fit_predict(matrix(items["vector"]))

@@ -27,7 +27,7 @@ from userrep.features.sums.chunk import PROFILES, Chunk
 from userrep.features.sums.item_matrix import VectorFiles
 from userrep.features.sums.item_vector_files import dated_vectors, item_parts
 from userrep.features.sums.pooling import PoolingJob
-from userrep.features.sums.shuffled import of_kind
+from userrep.features.sums.shuffled import in_common_schema
 from userrep.items.versions import Versions
 from userrep.store.arrow import combined
 from userrep.store.schemas import USER_PROFILES
@@ -125,7 +125,7 @@ def read_profiles(context: Context) -> pa.Table:
     table = PROFILES.empty_table()
     if profiles.version is not None:
         sampled = only_sampled(tables.read(USER_PROFILES, version=profiles.version), rows, seed=context.seed)
-        table = of_kind(sampled, "profiles").select(PROFILES.names).toArrow().cast(PROFILES)
+        table = in_common_schema(sampled, "profiles").select(PROFILES.names).toArrow().cast(PROFILES)
     index_U = indices_in(rows.user_ids, combined(table.column("user_id")))
     return table.take(pa.array(index_U, mask=index_U < 0))
 

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.config import Config
-from userrep.features.layout import in_lists
+from userrep.features.layout import exported_form
 from userrep.features.profiles import Profiles, refresh_profiles
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.inputs import Inputs, TileDays
@@ -255,7 +255,7 @@ def read_features(tables: Tables, config: Config, lineage_id: str, as_ofs: Seque
     ddl = ", ".join(["as_of DATE, user_id STRING", *(f"`{name}` {kind}" for name, kind in spec.columns())])
 
     def with_lists(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return (in_lists(batch, spec) for batch in batches)
+        return (exported_form(batch, spec) for batch in batches)
 
     return stored_features(tables, config, lineage_id, as_ofs).mapInArrow(with_lists, ddl)
 

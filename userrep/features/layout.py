@@ -161,7 +161,7 @@ def pooled_vectors(batch: pa.RecordBatch, spec: FeatureSpec) -> dict[str, NDArra
     return dict(zip((block.column for block in spec.pooled), np.split(pooled_BP, ends, axis=1), strict=True))
 
 
-def in_lists(batch: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:
+def exported_form(batch: pa.RecordBatch, spec: FeatureSpec) -> pa.RecordBatch:
     """Return feature rows in exported form: one list column per pooled block instead of the stored column.
 
     The keys as_of and user_id are kept if present.

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from userrep.config import Config, Items, Onboarding, Source, Users
+from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
 from userrep.ids import short_hash
-from userrep.sources.columns import as_text, check_columns, id_text, named
+from userrep.sources.columns import as_text, check_columns, configured, id_text, named
 from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.read import event_columns, read_source
 from userrep.sources.tombstones import read_tombstones
@@ -31,9 +31,7 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
 
 def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
     """Map source rows to users, including rows without an id. ``extra_columns`` are passed through."""
-    columns = users.columns.model_dump(exclude_none=True)
-    mapped = {f"columns.{key}": name for key, name in columns.items()}
-    check_columns(source, mapped | {f"attributes[{k}]": name for k, name in enumerate(users.attributes)}, "users")
+    check_columns(source, configured(users.columns) | _attributes(users.attributes), "users")
     registered = named(source, users.columns.registered_at) if users.columns.registered_at else F.lit(None)
     attributes = [as_text(source, name) for name in users.attributes]
     return source.select(
@@ -52,7 +50,7 @@ def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
 def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> DataFrame:
     """Map source rows to picks, including incomplete rows. ``extra_columns`` are passed through."""
     columns = onboarding.columns
-    check_columns(source, {f"columns.{key}": name for key, name in columns.model_dump().items()}, "onboarding")
+    check_columns(source, configured(columns), "onboarding")
     return source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
@@ -177,22 +175,19 @@ def check_sources(spark: SparkSession, config: Config) -> list[OpenLog]:
 
 def mapped_columns(config: Config) -> list[tuple[str, Source, dict[str, str]]]:
     """Return (section, source, columns by configuration key) for each section that maps columns."""
-
-    def columns(source: Items | Users | Onboarding) -> dict[str, str]:
-        return {f"columns.{key}": name for key, name in source.columns.model_dump(exclude_none=True).items()}
-
-    def attributes(names: Sequence[str]) -> dict[str, str]:
-        return {f"attributes[{k}]": name for k, name in enumerate(names)}
-
     items, users, onboarding = config.items, config.users, config.onboarding
     sections: list[tuple[str, Source, dict[str, str]]]
     sections = [(section, log, event_columns(log)) for section, log in config.events.all_sources.items()]
-    sections += [("items", items, columns(items))] if items is not None else []
+    sections += [("items", items, configured(items.columns))] if items is not None else []
     if users is not None:
-        sections.append(("users", users, columns(users) | attributes(users.attributes)))
-        sections.append(("evaluation", users, attributes(config.evaluation.attributes)))
-    sections += [("onboarding", onboarding, columns(onboarding))] if onboarding is not None else []
+        sections.append(("users", users, configured(users.columns) | _attributes(users.attributes)))
+        sections.append(("evaluation", users, _attributes(config.evaluation.attributes)))
+    sections += [("onboarding", onboarding, configured(onboarding.columns))] if onboarding is not None else []
     return [entry for entry in sections if entry[2]]
+
+
+def _attributes(names: Sequence[str]) -> dict[str, str]:
+    return {f"attributes[{k}]": name for k, name in enumerate(names)}
 
 
 def _check_source(spark: SparkSession, source: Source, columns: dict[str, str], section: str) -> None:

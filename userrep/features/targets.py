@@ -21,7 +21,7 @@ from userrep.features.layout import CLIP, Block, InputLayout, Scaler
 from userrep.features.spec import POOLED, FeatureSpec, counts_of
 from userrep.store.arrow import unpacked
 
-MOST_EVENTS = 10.0  # cap on a row's weight
+MAX_ROW_WEIGHT = 10.0  # cap on a row's weight
 _ITEMS = 2  # width of the items block: the row's weight and the index of its date
 
 
@@ -135,7 +135,7 @@ class Future:
                 has_items_B |= present_B
             start += block.dim
         date_index_B = [self.date_indices[as_of] for as_of in batch.column("as_of").to_pylist()]
-        weight_B = np.minimum(num_events_B, MOST_EVENTS) * has_items_B
+        weight_B = np.minimum(num_events_B, MAX_ROW_WEIGHT) * has_items_B
         return [*parts, weight_B, np.array(date_index_B, np.float32)]
 
     def _scaled(self, name: str, counts_B: NDArray[np.float64]) -> NDArray[np.float64]:

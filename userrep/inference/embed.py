@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -19,13 +19,10 @@ _MAX_ROWS = 250_000  # per task and therefore per file: 120 MB at 120 dimensions
 _MIN_ROWS = 16_384  # per task; with fewer, starting the task costs more than it saves
 
 
-class _Task(NamedTuple):
-    """Files with a row range ``[first, stop)`` each. The task encodes the row groups that begin in the range."""
-
-    files: list[tuple[TableFile, int, int]]
+FilePart = tuple[TableFile, int, int]  # a file and a range ``[first, stop)`` of its rows
 
 
-def embedded(features: DataFrame, *, folder: str, content_hash: str) -> DataFrame:
+def encoded_features(features: DataFrame, *, folder: str, content_hash: str) -> DataFrame:
     """Encode user features with a space's artifact.
 
     Parameters
@@ -60,9 +57,9 @@ def embed_files(
 ) -> list[TableFile]:
     """Encode files of user features into new, uncommitted files of ``target``. No row passes through the JVM.
 
-    The vectors equal those of ``embedded`` to the bit, however the rows are divided into tasks. Every task writes one
-    file per feature file that it reads, also sorted by user bucket. Cost: one pass without a shuffle. Memory: one row
-    group of features and one of vectors per task, and one entry per file in the driver.
+    The vectors equal those of ``encoded_features`` to the bit, however the rows are divided into tasks. Every task
+    writes one file per feature file that it reads, also sorted by user bucket. Cost: one pass without a shuffle.
+    Memory: one row group of features and one of vectors per task, and one entry per file in the driver.
 
     Parameters
     ----------
@@ -75,41 +72,40 @@ def embed_files(
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = worker_encoder(folder, content_hash)
         for task_id in (task_id for batch in batches for task_id in batch.column("id").to_pylist()):
-            files = [file for part in tasks[task_id].files for file in _write_embeddings(part, encoder, target, values)]
+            files = [file for part in tasks[task_id] for file in _write_embeddings(part, encoder, target, values)]
             yield pa.record_batch({"file": pa.array([file.to_json() for file in files], pa.string())})
 
     written = spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(work, "file STRING").collect()
     return [TableFile.from_json(row.file) for row in written]
 
 
-def _tasks(files: Sequence[TableFile], min_tasks: int) -> list[_Task]:
-    """Divide the concatenated rows of all files into tasks of equal length."""
+def _tasks(files: Sequence[TableFile], min_tasks: int) -> list[list[FilePart]]:
+    """Divide the concatenated rows of all files into tasks of equal length.
+
+    A task encodes the row groups that begin in its parts.
+    """
     starts = list(accumulate((file.num_rows for file in files), initial=0))
-    total = starts[-1]
-    num_tasks = max(-(-total // _MAX_ROWS), min(min_tasks, -(-total // _MIN_ROWS)))
-    cuts = [total * k // num_tasks for k in range(num_tasks + 1)] if num_tasks else []
+    num_tasks = max(-(-starts[-1] // _MAX_ROWS), min(min_tasks, -(-starts[-1] // _MIN_ROWS)))
+    cuts = [starts[-1] * k // max(1, num_tasks) for k in range(num_tasks + 1)]
     return [
-        _Task(
-            [
-                (file, first - start, stop - start)
-                for file, start in zip(files, starts, strict=False)
-                if start < stop and first < start + file.num_rows
-            ]
-        )
+        [
+            (file, first - start, stop - start)
+            for file, start in zip(files, starts, strict=False)
+            if start < stop and first < start + file.num_rows
+        ]
         for first, stop in pairwise(cuts)
     ]
 
 
 def _write_embeddings(
-    part: tuple[TableFile, int, int], encoder: Encoder, target: Target, values: Mapping[date, Mapping[str, Any]]
+    part: FilePart, encoder: Encoder, target: Target, values: Mapping[date, Mapping[str, Any]]
 ) -> list[TableFile]:
-    """Encode the row groups of a feature file that begin in the task's row range. Return the written files."""
+    """Encode the row groups of a feature file that begin in a range of rows. Return the written files."""
     file, first, stop = part
     columns = ["user_id", *(name for name, _ in encoder.layout.spec.stored_columns() if name != "is_exact")]
     footer = parquet_footer(file.uri)
-    sizes = [footer.row_group(k).num_rows for k in range(footer.num_row_groups)]
-    starts = zip(range(len(sizes)), accumulate(sizes, initial=0), strict=False)
-    row_groups = [k for k, start in starts if first <= start < stop]
+    starts = accumulate((footer.row_group(k).num_rows for k in range(footer.num_row_groups)), initial=0)
+    row_groups = [k for k, start in zip(range(footer.num_row_groups), starts, strict=False) if first <= start < stop]
     writer = TableWriter(target)
     with open_parquet(file.uri, footer) as content:
         for k in row_groups:

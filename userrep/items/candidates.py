@@ -25,8 +25,8 @@ from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import read_tiles
 
-MOST_ITEMS = 4096  # per date
-_MOST_BYTES = 2**28  # vectors of all dates
+MAX_ITEMS = 4096  # per date
+_MAX_BYTES = 2**28  # vectors of all dates
 _DRAWS = 2**40
 _PARTS = 64  # partitions of the items of a date for ranking
 
@@ -36,7 +36,7 @@ def read_candidates(
 ) -> dict[str, NDArray[np.float32]]:
     """Sample the items sold in the ``days`` from each as-of date on, with the vectors valid at the end of these days.
 
-    At most ``MOST_ITEMS`` per date, fewer if all dates together would exceed 256 MB. Items without any vector are
+    At most ``MAX_ITEMS`` per date, fewer if all dates together would exceed 256 MB. Items without any vector are
     dropped. An item without a vector of some modality gets the mean of that modality over the date's items. ``dims``:
     the modalities in order, with their widths.
 
@@ -48,7 +48,7 @@ def read_candidates(
     the driver, which needs about four times its size.
     """
     width = sum(dims.values())
-    max_items = min(MOST_ITEMS, max(2, _MOST_BYTES // (4 * width * max(1, len(as_ofs)))))
+    max_items = min(MAX_ITEMS, max(2, _MAX_BYTES // (4 * width * max(1, len(as_ofs)))))
     sample = _draw(tables, as_ofs, days=days, max_items=max_items, seed=seed).sort_by("item_id")
     date_N = pc.index_in(sample.column("as_of"), pa.array(as_ofs, pa.date32())).to_numpy()
     weight_N, key_N = (sample.column(name).to_numpy() for name in ("weight", "key"))

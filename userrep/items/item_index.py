@@ -8,7 +8,7 @@ from pyspark.sql import types as T
 
 from userrep.config import Items
 from userrep.errors import UsageError, UserrepError
-from userrep.sources.columns import as_text, check_columns, id_text, named, type_of
+from userrep.sources.columns import as_text, check_columns, configured, id_text, named, type_of
 from userrep.sources.read import read_source
 from userrep.store.schemas import ITEM_INDEX
 from userrep.store.tables import Tables
@@ -50,8 +50,7 @@ def read_items(tables: Tables, items: Items) -> DataFrame:
         If a mapped column is missing, or the vector column is not a list.
     """
     source = read_source(tables.spark, items, what="items")
-    columns = items.columns.model_dump(exclude_none=True)
-    check_columns(source, {f"columns.{key}": name for key, name in columns.items()}, "items")
+    check_columns(source, configured(items.columns), "items")
     if items.columns.vector and not isinstance(kind := type_of(source, items.columns.vector), T.ArrayType):
         raise UsageError(
             f"items.columns.vector: not a list of numbers, got column {items.columns.vector!r} of type "

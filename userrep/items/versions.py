@@ -155,7 +155,7 @@ def read_vectors(tables: Tables, lineage_id: str, version: date) -> DataFrame:
 
 def items_without_vector(tables: Tables, lineage_id: str, version: date) -> dict[str, int]:
     """Return, per modality, the number of items known at a version without a vector."""
-    record = made_versions(tables, lineage_id).get(version)
+    record = version_records(tables, lineage_id).get(version)
     return {name: record.num_items - count for name, count in record.num_vectors.items()} if record else {}
 
 
@@ -167,7 +167,7 @@ class VersionRecord(NamedTuple):
     largest: float
 
 
-def made_versions(tables: Tables, lineage_id: str) -> dict[date, VersionRecord]:
+def version_records(tables: Tables, lineage_id: str) -> dict[date, VersionRecord]:
     """Return a lineage's complete versions by the date they are valid from. Driver memory: one entry per version."""
     rows = tables.ledger(ITEM_VECTOR_VERSIONS, lineage_id=lineage_id)
     return {row.valid_from: VersionRecord(row.num_items, dict(row.num_vectors), row.largest) for row in rows}

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from pydantic import BaseModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -58,6 +59,11 @@ def leaves(schema: T.StructType) -> dict[str, str]:
         else:
             types[field.name] = field.dataType.simpleString()
     return types
+
+
+def configured(columns: BaseModel) -> dict[str, str]:
+    """Return the columns of a section by configuration key, for the keys that are set."""
+    return {f"columns.{key}": name for key, name in columns.model_dump(exclude_none=True).items()}
 
 
 def check_columns(frame: HasSchema, wanted: dict[str, str], what: str) -> None:

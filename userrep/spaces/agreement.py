@@ -3,18 +3,18 @@
 Shapes: B rows, D dimensions.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.spaces.mapping import LinearMap, vectors_of
+from userrep.spark.sums import sum_over
 
 _NEIGHBOR_SAMPLE = 2_000  # held-out users whose vectors are collected on the driver
 
@@ -46,46 +46,35 @@ def agreement(pairs: DataFrame, fitted: LinearMap) -> Agreement:
         If no held-out user has a vector in both spaces.
     """
     held_out = pairs.where("is_held_out")
-    total = _error_sums(held_out, fitted)
-    if total is None or not total.num_rows:
+    sums = sum_over(held_out.select("z_new", "z_old"), lambda batch: _error_sums(batch, fitted))
+    if not sums:
         raise UsageError(
             "map between spaces: no held-out user has a vector in both spaces. "
             "Publish snapshots of both spaces for the same users and as-of dates."
         )
-    num_rows = int(total.num_rows)
-    variance = total.squares - np.square(np.array(total.sums)).sum() / num_rows
+    num_rows = int(sums["num_rows"])
+    variance = sums["squares"] - np.square(sums["z_old"]).sum() / num_rows
     overlap, num_neighbours = _overlap(held_out, fitted)
     return Agreement(
         num_rows=num_rows,
-        mean_cosine=total.cosine / num_rows,
-        residual=total.squared_error / variance,
+        mean_cosine=float(sums["cosine"] / num_rows),
+        residual=float(sums["squared_error"] / variance),
         overlap_at_10=overlap,
         num_neighbours=num_neighbours,
     )
 
 
-def _error_sums(held_out: DataFrame, fitted: LinearMap) -> Row | None:
-    """Return the sums over all rows that the cosine and the residual are computed from."""
-
-    def partial_sums(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            z_old = vectors_of(batch.column("z_old"))
-            z_mapped = fitted(vectors_of(batch.column("z_new")).astype(np.float32)).astype(np.float64)
-            sums = {
-                "num_rows": [len(z_old)],
-                "cosine": [_cosines(z_mapped, z_old).sum()],
-                "squared_error": [np.square(z_mapped - z_old).sum()],
-                "squares": [np.square(z_old).sum()],
-                "sums": [z_old.sum(axis=0)],
-            }
-            yield pa.RecordBatch.from_pydict(sums)
-
-    schema = "num_rows BIGINT, cosine DOUBLE, squared_error DOUBLE, squares DOUBLE, sums ARRAY<DOUBLE>"
-    parts = held_out.select("z_new", "z_old").mapInArrow(partial_sums, schema)
-    return parts.agg(
-        *(F.sum(name).alias(name) for name in ("num_rows", "cosine", "squared_error", "squares")),
-        F.array(*(F.sum(F.col("sums")[k]) for k in range(len(fitted.bias_D)))).alias("sums"),
-    ).first()
+def _error_sums(batch: pa.RecordBatch, fitted: LinearMap) -> dict[str, NDArray[np.float64] | float]:
+    """Return the sums over rows that the cosine and the residual are computed from."""
+    z_old = vectors_of(batch.column("z_old"))
+    z_mapped = fitted(vectors_of(batch.column("z_new")).astype(np.float32)).astype(np.float64)
+    return {
+        "num_rows": len(z_old),
+        "cosine": _cosines(z_mapped, z_old).sum(),
+        "squared_error": np.square(z_mapped - z_old).sum(),
+        "squares": np.square(z_old).sum(),
+        "z_old": z_old.sum(axis=0),
+    }
 
 
 def _overlap(held_out: DataFrame, fitted: LinearMap) -> tuple[float, int]:

@@ -1,19 +1,21 @@
 """Checks that a snapshot must pass before it is published."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep import config
+from userrep.spark.sums import sum_over
 from userrep.store.arrow import stacked
 
 LIVE_ABOVE = 0.01  # a dimension is live if its standard deviation exceeds this share of the largest one
+_SUMS = ("broken", "finite", "sums", "squares")
 
 
 @dataclass(frozen=True)
@@ -33,45 +35,33 @@ class SnapshotStats:
 def snapshot_stats(rows: DataFrame, *, dim: int) -> dict[date, SnapshotStats]:
     """Aggregate the rows (as_of, user_id, embedding) of snapshots; one snapshot per as-of date.
 
-    Cost: one pass, and one shuffle of user ids. The driver receives 2 x dim numbers per as-of date.
+    Cost: two passes, and one shuffle of user ids. The driver receives 2 x dim numbers per task and as-of date.
     """
-
-    def moments(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            dates = batch.column("as_of")
-            for as_of in dates.unique():
-                yield _moments(as_of, batch.column("embedding").filter(pc.equal(dates, as_of)), dim)
-
-    fields = "as_of DATE, broken BIGINT, finite BIGINT, sums ARRAY<DOUBLE>, squares ARRAY<DOUBLE>"
-    parts = rows.select("as_of", "embedding").mapInArrow(moments, fields).groupBy("as_of").agg(
-        F.sum("broken").alias("broken"),
-        F.sum("finite").alias("finite"),
-        *(F.array(*(F.sum(F.col(name)[k]) for k in range(dim))).alias(name) for name in ("sums", "squares")),
-    )  # fmt: skip
-    keys = rows.groupBy("as_of").agg(F.count("*").alias("num_rows"), F.count_distinct("user_id").alias("num_users"))
+    sums = sum_over(rows.select("as_of", "embedding"), lambda batch: _sums_by_date(batch, dim))
+    counts = rows.groupBy("as_of").agg(F.count("*").alias("num_rows"), F.count_distinct("user_id").alias("num_users"))
     stats = {}
-    for row in keys.join(parts, on="as_of", how="left").collect():
-        mean = np.asarray(row.sums) / max(1, row.finite)
-        deviation = np.sqrt(np.maximum(np.asarray(row.squares) / max(1, row.finite) - mean**2, 0))
-        live = int((deviation > LIVE_ABOVE * deviation.max()).sum())
-        stats[row.as_of] = SnapshotStats(row.num_rows, row.num_users, row.broken, live)
+    for row in counts.collect():
+        broken, num_finite, sums_D, squares_D = (sums[f"{name} {row.as_of}"] for name in _SUMS)
+        num_finite = np.maximum(1, num_finite)
+        mean_D = sums_D / num_finite
+        deviation_D = np.sqrt(np.maximum(squares_D / num_finite - mean_D**2, 0))
+        live = int((deviation_D > LIVE_ABOVE * deviation_D.max()).sum())
+        stats[row.as_of] = SnapshotStats(row.num_rows, row.num_users, int(broken), live)
     return stats
 
 
-def _moments(as_of: pa.Scalar, vectors: pa.ListArray, dim: int) -> pa.RecordBatch:
-    """Count and sum the vectors of one as-of date that are exactly ``dim`` finite numbers; count the others."""
-    fits = pc.equal(vectors.value_lengths(), dim).fill_null(False)
-    wide = stacked(vectors.filter(fits), dim)
-    finite = wide[np.isfinite(wide).all(axis=1)].astype(np.float64)
-    return pa.RecordBatch.from_pydict(
-        {
-            "as_of": pa.array([as_of.as_py()], pa.date32()),
-            "broken": [len(vectors) - len(finite)],
-            "finite": [len(finite)],
-            "sums": [finite.sum(axis=0)],
-            "squares": [np.square(finite).sum(axis=0)],
-        }
-    )
+def _sums_by_date(batch: pa.RecordBatch, dim: int) -> dict[str, NDArray[np.float64] | float]:
+    """Count and sum the vectors of each as-of date that are exactly ``dim`` finite numbers; count the others."""
+    sums: dict[str, NDArray[np.float64] | float] = {}
+    dates = batch.column("as_of")
+    for as_of in dates.unique():
+        vectors = batch.column("embedding").filter(pc.equal(dates, as_of))
+        fits = pc.equal(vectors.value_lengths(), dim).fill_null(False)
+        wide = stacked(vectors.filter(fits), dim)
+        finite = wide[np.isfinite(wide).all(axis=1)].astype(np.float64)
+        values = (len(vectors) - len(finite), len(finite), finite.sum(axis=0), np.square(finite).sum(axis=0))
+        sums |= {f"{name} {as_of}": value for name, value in zip(_SUMS, values, strict=True)}
+    return sums
 
 
 def refusals(

@@ -41,10 +41,10 @@ def write_files(tables: FileTables, config: Config, space: Space, keys: KeysByDa
 
 def write_rows(tables: Tables, config: Config, space: Space, keys: KeysByDate) -> None:
     """Write vectors with Spark, from the rows of the features table; replace the rows of ``keys``."""
-    from userrep.inference.embed import embedded
+    from userrep.inference.embed import encoded_features
 
     source = stored_features(tables, config, space.lineage_id, list(keys))
-    rows = embedded(source, folder=artifact_folder(config, space), content_hash=space.content_hash)
+    rows = encoded_features(source, folder=artifact_folder(config, space), content_hash=space.content_hash)
     revisions = [(as_of, key["revision"]) for as_of, key in keys.items()]
     revision_by_date = tables.spark.createDataFrame(revisions, "as_of DATE, revision INT")
     keyed = rows.join(F.broadcast(revision_by_date), on="as_of", how="inner")

@@ -12,9 +12,9 @@ from pyspark.sql import DataFrame
 from userrep.config import Config
 from userrep.errors import UsageError
 from userrep.features.build import feature_sets, features_table, read_features
-from userrep.features.layout import in_lists
+from userrep.features.layout import exported_form
 from userrep.features.spec import FeatureSpec
-from userrep.items.versions import made_versions, read_vectors, versions_of
+from userrep.items.versions import read_vectors, version_records, versions_of
 from userrep.logs import to_stderr
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import Space, artifact_folder
@@ -117,7 +117,7 @@ def export_features(
     columns = {name: kind for name, kind in spec.columns() if name != "is_exact"}
 
     def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
-        features = in_lists(batch, spec).select(["user_id", *columns])
+        features = exported_form(batch, spec).select(["user_id", *columns])
         return features.add_column(1, "as_of", pa.repeat(pa.scalar(values["as_of"]), batch.num_rows))
 
     rows = _Rows(
@@ -155,7 +155,7 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
         lambda: read_vectors(tables, lineage_id, valid_from).select("modality", "item_id", "vector"),
         _stored_rows(tables, ITEM_VECTORS, {"lineage_id": lineage_id, "valid_from": valid_from}, finish),
     )
-    num_vectors = sum(made_versions(tables, lineage_id)[valid_from].num_vectors.values())
+    num_vectors = sum(version_records(tables, lineage_id)[valid_from].num_vectors.values())
     details = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
     return _write(rows, out, "item-vectors", as_of, details, order=["item_id", "modality"], num_rows=num_vectors)
 

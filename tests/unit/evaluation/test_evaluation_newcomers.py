@@ -40,7 +40,7 @@ from userrep.evaluation.newest_tiles import NewestTiles, newest_by_row
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, Rows
 from userrep.evaluation.tasks.newcomers import NewUsers
 from userrep.evaluation.tasks.task import Truth
-from userrep.features.layout import in_lists
+from userrep.features.layout import exported_form
 from userrep.features.sums.chunk import PROFILES
 from userrep.utc import DAY_US, day_number
 
@@ -81,7 +81,7 @@ def test_features_of_cut_rows_are_those_of_the_newest_tiles_and_of_profiles_as_t
 ) -> None:
     profiles = [profile(user, *more) for user, more in drawn.items()]
     wanted = expected(newest_by_hand(tiles, most), profiles)
-    made = in_lists(cutter_of(tiles, profiles, num_parts=num_parts).features(most), SPEC).to_pylist()
+    made = exported_form(cutter_of(tiles, profiles, num_parts=num_parts).features(most), SPEC).to_pylist()
     assert [(row["user_id"], row["as_of"]) for row in made] == [(user, AS_OF) for user in U]
     for row in made:
         if row["user_id"] in wanted:

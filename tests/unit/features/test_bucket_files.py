@@ -62,7 +62,7 @@ def test_steps_of_files_hold_every_row_of_a_range_once_and_users_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_rows: int, in_order: bool
 ) -> None:
     monkeypatch.setattr(bucket_files, "STEP_ROWS", step_rows)
-    monkeypatch.setattr(bucket_files, "MOST_ROWS", 4 * step_rows)
+    monkeypatch.setattr(bucket_files, "MAX_STEP_ROWS", 4 * step_rows)
     random = np.random.default_rng(step_rows)
     tiles = [
         tile(str(random.choice(list("aaaabcd"))), int(random.integers(1, 4)), int(random.integers(6)), 1.0, 3, 1, "tv")
@@ -104,7 +104,7 @@ def test_a_bucket_with_too_many_rows_for_a_step_comes_in_several_chunks_of_one_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket_files, "STEP_ROWS", 5)
-    monkeypatch.setattr(bucket_files, "MOST_ROWS", 20)
+    monkeypatch.setattr(bucket_files, "MAX_STEP_ROWS", 20)
     tiles = [row for age in (1, 2, 3) for row in tiles_of_buckets([3] * 30, age)]
     found = buckets_by_step(write_sorted(tmp_path, tiles, row_group_size=10))
     (chunks,) = found

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from userrep.features.layout import in_lists
+from userrep.features.layout import exported_form
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums import plan, pooling
 from userrep.features.sums.chunk import PROFILES, SUMS, TILES, Chunk
 from userrep.features.sums.item_matrix import ItemMatrix, VectorFiles
 from userrep.features.sums.plan import Plan, plan_ranges
-from userrep.features.sums.pooling import Made, PoolingJob, as_chunk_of_sums
+from userrep.features.sums.pooling import OutputRows, PoolingJob, as_chunk_of_sums
 from userrep.store.buckets import NUM_BUCKETS, BucketRange
 from userrep.store.xxhash import bucket_of
 
@@ -153,9 +153,9 @@ def in_steps(chunks: Iterable[Chunk]) -> list[list[Chunk]]:
     return steps[:-1]
 
 
-def rows_of(made: Made, spec: FeatureSpec = SPEC) -> list[Row]:
+def rows_of(made: OutputRows, spec: FeatureSpec = SPEC) -> list[Row]:
     """Return rows as dicts; of features, with a list per block."""
-    rows: list[Row] = (in_lists(made.rows, spec) if made.output == "features" else made.rows).to_pylist()
+    rows: list[Row] = (exported_form(made.rows, spec) if made.output == "features" else made.rows).to_pylist()
     return rows
 
 

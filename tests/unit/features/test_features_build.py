@@ -14,7 +14,7 @@ from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.features.build import Features, FeatureSet, feature_sets, features_table, log_hash, stale_features
 from userrep.features.profiles import Profiles
-from userrep.features.sums.pooling import Made
+from userrep.features.sums.pooling import OutputRows
 from userrep.features.sums.writing import Writing, Written
 from userrep.items.versions import Versions
 from userrep.store.open import open_tables
@@ -115,7 +115,7 @@ def write(tables: Tables, features: Features, users: Mapping[date, list[tuple[st
     """Write features as tasks do; all columns but the user and whether the sums are exact are null."""
     target = tables.target(features.table)
     made = [
-        Made("features", as_of, pa.RecordBatch.from_pylist(
+        OutputRows("features", as_of, pa.RecordBatch.from_pylist(
             [{"user_id": user, "is_exact": is_exact} for user, is_exact in rows], target.schema))
         for as_of, rows in users.items()
     ]  # fmt: skip

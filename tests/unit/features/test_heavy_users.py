@@ -121,7 +121,7 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     log: Log, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket_files, "STEP_ROWS", 250)
-    monkeypatch.setattr(bucket_files, "MOST_ROWS", 1000)
+    monkeypatch.setattr(bucket_files, "MAX_STEP_ROWS", 1000)
     days = {day: revision for day, (_, revision) in latest_tile_days(log.tables).items()}
     files = listed_files(
         log.tables,

@@ -49,7 +49,7 @@ def buckets_by_step(rows: list[Row], size: int) -> list[list[list[int]]]:
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make steps of five rows, and ten at most; a row counts as one, however many bytes it has."""
     monkeypatch.setattr(shuffled, "STEP_ROWS", 5)
-    monkeypatch.setattr(shuffled, "MOST_ROWS", 10)
+    monkeypatch.setattr(shuffled, "MAX_STEP_ROWS", 10)
     monkeypatch.setattr(shuffled, "_BYTES_PER_ROW", 1 << 30)
 
 
@@ -58,7 +58,7 @@ def test_steps_of_shuffled_rows_hold_every_row_once_and_users_whole(
     monkeypatch: pytest.MonkeyPatch, batch_rows: int
 ) -> None:
     monkeypatch.setattr(shuffled, "STEP_ROWS", 5)
-    monkeypatch.setattr(shuffled, "MOST_ROWS", 10)
+    monkeypatch.setattr(shuffled, "MAX_STEP_ROWS", 10)
     tiles = [tile(user, 1 + k % 3, k % 6, 1.0, 3, 1, "tv") for user in "aaaabcd" for k in range(9)]
     made = FEATURES.run(chunks_of_rows(batches_of([{"kind": "tiles"} | row for row in tiles], batch_rows)))
     found = [row for one in made for row in rows_of(one)]

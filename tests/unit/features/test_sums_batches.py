@@ -20,7 +20,7 @@ from tests.unit.features.test_features import (
     tile,
     vectors,  # noqa: F401  # a fixture
 )
-from userrep.features.layout import in_lists
+from userrep.features.layout import exported_form
 from userrep.features.sums.accumulate import Floats, Sums
 from userrep.features.sums.batches import features_batch, stream_base_batch, summed_picks, sums_batch
 from userrep.features.sums.blocks import Block, blocks
@@ -44,7 +44,7 @@ def sums_of(block: Block, picks_UX: Floats | None = None) -> Sums:
 
 
 def features(sums: Sums, block: Block, *, largest: float = 1.0) -> list[dict[str, Any]]:
-    rows: list[Row] = in_lists(features_batch(sums, block, SPEC, AS_OF, largest=largest), SPEC).to_pylist()
+    rows: list[Row] = exported_form(features_batch(sums, block, SPEC, AS_OF, largest=largest), SPEC).to_pylist()
     return rows
 
 

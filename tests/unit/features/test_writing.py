@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import Row
 
-from userrep.features.sums.pooling import Made
+from userrep.features.sums.pooling import OutputRows
 from userrep.features.sums.writing import Destination, Writing, Written
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.parquet_writer import Target
@@ -23,14 +23,14 @@ FEATURES = pa.schema([("user_id", pa.string()), ("is_exact", pa.bool_())])
 SUMS = pa.schema([("user_bucket", pa.int32()), ("user_id", pa.string())])
 
 
-def features(as_of: date, *rows: tuple[str, bool]) -> Made:
+def features(as_of: date, *rows: tuple[str, bool]) -> OutputRows:
     values = [dict(zip(FEATURES.names, row, strict=True)) for row in rows]
-    return Made("features", as_of, pa.RecordBatch.from_pylist(values, FEATURES))
+    return OutputRows("features", as_of, pa.RecordBatch.from_pylist(values, FEATURES))
 
 
-def sums(as_of: date, *rows: tuple[int, str]) -> Made:
+def sums(as_of: date, *rows: tuple[int, str]) -> OutputRows:
     values = [dict(zip(SUMS.names, row, strict=True)) for row in rows]
-    return Made("sums", as_of, pa.RecordBatch.from_pylist(values, SUMS))
+    return OutputRows("sums", as_of, pa.RecordBatch.from_pylist(values, SUMS))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def writing(tmp_path: Path) -> Writing:
     return Writing({"features": Destination(by_date, {}), "sums": Destination(by_slice, {"generation": 7})}, 4)
 
 
-def written(writing: Writing, made: Iterable[Made]) -> list[Written]:
+def written(writing: Writing, made: Iterable[OutputRows]) -> list[Written]:
     """Write as a task does; read what it returns as the driver does."""
     return [Written.of(Row(**row)) for batch in writing(made) for row in batch.to_pylist()]
 

@@ -46,12 +46,12 @@ def test_every_row_group_is_of_one_task(seed: int, monkeypatch: pytest.MonkeyPat
     taken = [
         (file, row)
         for task in tasks
-        for file, first, stop in task.files
+        for file, first, stop in task
         for row in range(file.num_rows)
         if first <= row < stop
     ]
     assert sorted(taken) == sorted((file, row) for file in files for row in range(file.num_rows))
-    assert all(task.files for task in tasks)
+    assert all(task for task in tasks)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_tasks_are_as_many_as_asked_for_unless_they_were_too_small_or_too_large(
 def test_a_task_may_have_parts_of_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed, "_MIN_ROWS", 1)
     first, second = file_of(10, "a"), file_of(20, "b")
-    assert [task.files for task in _tasks([first, second], 3)] == [
+    assert _tasks([first, second], 3) == [
         [(first, 0, 10)],
         [(second, 0, 10)],
         [(second, 10, 20)],
     ]
-    assert [task.files for task in _tasks([first, second], 2)] == [
+    assert _tasks([first, second], 2) == [
         [(first, 0, 15), (second, -10, 5)],
         [(second, 5, 20)],
     ]

@@ -52,7 +52,7 @@ def test_of_more_items_than_there_is_room_for_a_sample_is_taken(
 ) -> None:
     as_ofs = work.schedule.training_as_ofs
     whole = [shares_of(read(work, as_ofs), place) for place in range(len(as_ofs))]
-    monkeypatch.setattr(module, "MOST_ITEMS", 3)
+    monkeypatch.setattr(module, "MAX_ITEMS", 3)
     found = read(work, as_ofs)
     for place, shares in enumerate(whole):
         sample = shares_of(found, place)

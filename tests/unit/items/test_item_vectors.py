@@ -21,9 +21,9 @@ from userrep.items.text import NUM_FEATURES, Basis, content_vectors, fit_basis, 
 from userrep.items.versions import (
     Versions,
     lineage_of,
-    made_versions,
     read_vectors,
     train_versions,
+    version_records,
     versions_of,
 )
 from userrep.store.buckets import NUM_BUCKETS
@@ -262,7 +262,7 @@ def test_an_item_keeps_its_number_when_new_ones_come(whole: Trained) -> None:
 
 
 def test_vectors_lie_in_the_order_of_item_buckets_and_the_ledger_knows_the_largest_component(whole: Trained) -> None:
-    made = made_versions(whole.tables, lineage_of(whole.config))
+    made = version_records(whole.tables, lineage_of(whole.config))
     for version, vectors in whole.vectors.items():
         assert made[version].largest == max(np.abs(vector).max() for vector in vectors.values())
         paths = read_vectors(whole.tables, lineage_of(whole.config), version).inputFiles()

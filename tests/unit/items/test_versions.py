@@ -16,7 +16,7 @@ from userrep.items.versions import (
     _memory_error_with_advice,
     items_without_vector,
     lineage_of,
-    made_versions,
+    version_records,
     versions_of,
 )
 from userrep.store.buckets import NUM_BUCKETS
@@ -95,7 +95,7 @@ def test_a_version_that_is_made_again_has_the_row_of_its_last_making_whatever_it
     add_version(tables, V1, 9)
     add_version(tables, V1, 8, num_items=10, num_vectors={"behaviour": 8, "content": 10}, largest=2.0)
     add_version(tables, V2, lineage_id="another")
-    assert made_versions(tables, "l1") == {V1: VersionRecord(10, {"behaviour": 8, "content": 10}, 2.0)}
+    assert version_records(tables, "l1") == {V1: VersionRecord(10, {"behaviour": 8, "content": 10}, 2.0)}
     assert items_without_vector(tables, "l1", V1) == {"behaviour": 2, "content": 0}
     assert items_without_vector(tables, "l1", V2) == {}
 

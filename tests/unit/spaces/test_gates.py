@@ -2,11 +2,12 @@
 
 from datetime import date
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from userrep import config
-from userrep.spaces.gates import SnapshotStats, _moments, refusals
+from userrep.spaces.gates import SnapshotStats, _sums_by_date, refusals
 
 pytestmark = pytest.mark.fast
 
@@ -68,7 +69,13 @@ def test_more_rows_than_the_features_have_are_refused_too() -> None:
 def test_only_finite_vectors_of_the_right_width_are_summed() -> None:
     inf, nan = float("inf"), float("nan")
     vectors = pa.array([[1, 2], [3, -4], [nan, 1], [1, inf], [1], [1, 2, 3], None, []], pa.list_(pa.float32()))
-    (row,) = _moments(pa.scalar(date(2024, 5, 1)), vectors, 2).to_pylist()
-    assert row == {"as_of": date(2024, 5, 1), "broken": 6, "finite": 2, "sums": [4, -2], "squares": [10, 20]}
-    (none,) = _moments(pa.scalar(date(2024, 5, 1)), vectors.slice(6), 2).to_pylist()
-    assert (none["broken"], none["finite"], none["sums"]) == (2, 0, [0, 0])
+    days = pa.array([date(2024, 5, 1)] * 6 + [date(2024, 5, 2)] * 2)
+    batch = pa.record_batch({"as_of": days, "embedding": vectors})
+    sums = {name: np.asarray(value).tolist() for name, value in _sums_by_date(batch, 2).items()}
+    first, second = (
+        {name: sums.pop(f"{name} {day}") for name in ("broken", "finite", "sums", "squares")}
+        for day in ("2024-05-01", "2024-05-02")
+    )
+    assert first == {"broken": 4, "finite": 2, "sums": [4, -2], "squares": [10, 20]}
+    assert second == {"broken": 2, "finite": 0, "sums": [0, 0], "squares": [0, 0]}
+    assert not sums

@@ -5,7 +5,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from userrep.features.sums.shuffled import of_kind
+from userrep.features.sums.shuffled import in_common_schema
 from userrep.spark.nested import empty
 
 pytestmark = pytest.mark.default
@@ -31,7 +31,7 @@ def test_tiles_in_a_shuffle_carry_no_null_array_or_map(spark: SparkSession) -> N
         F.lit(None).cast("map<string,bigint>").alias("num_by_context"),
         F.lit(0).alias("day"),
     )
-    shuffled = of_kind(tiles, "tiles")
+    shuffled = in_common_schema(tiles, "tiles")
     nested = [f.name for f in shuffled.schema if isinstance(f.dataType, T.ArrayType | T.MapType)]
     assert len(nested) == 5
     assert shuffled.where(" OR ".join(f"{name} IS NULL" for name in nested)).count() == 0

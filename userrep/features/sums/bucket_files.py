@@ -22,7 +22,7 @@ from userrep.store.filesystem import is_local, open_parquet, parquet_footer
 
 STEP_ROWS = 131_072
 _WEIGHT = {"tiles": 1, "sums": 16, "profiles": 1}  # size of a row relative to a tile
-MOST_ROWS = 4 * STEP_ROWS  # a larger step, for example of one heavy user, is split into several chunks
+MAX_STEP_ROWS = 4 * STEP_ROWS  # a larger step, for example of one heavy user, is split into several chunks
 _READERS = 8  # concurrent reads from an object store; on a local disk, sequential reads are faster
 
 
@@ -76,7 +76,7 @@ def _chunks_of_step(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:
     num_rows = 0
     for cursor in cursors:
         for table in cursor.rows_below(stop):
-            if num_rows >= MOST_ROWS:
+            if num_rows >= MAX_STEP_ROWS:
                 yield _chunk(tables_by_kind, is_last=False)
                 tables_by_kind, num_rows = defaultdict(list), 0
             tables_by_kind[cursor.source.kind].append(table)

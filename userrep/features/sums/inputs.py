@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import reduce
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -11,10 +12,11 @@ from pyspark.sql import functions as F
 
 from userrep.features.profiles import Profiles
 from userrep.features.sums.bucket_files import BucketedFile
-from userrep.features.sums.shuffled import of_kind
+from userrep.features.sums.shuffled import in_common_schema
 from userrep.store.buckets import range_of_slice
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_ITEM_DAYS, USER_PROFILES, USER_WINDOW_SUMS
+from userrep.store.sql import sql_key
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import rows_of_revisions
 from userrep.utc import day_number
@@ -90,18 +92,16 @@ def _files(tables: FileTables, inputs: Inputs) -> Iterator[tuple[BucketedFile, s
 
 def rows_of_inputs(inputs: Inputs) -> DataFrame:
     """Return the rows of all inputs in one schema."""
-    tables = inputs.tables
+    tables, sums = inputs.tables, inputs.sums
     frames = []
     for tiles in inputs.tiles:
         constants = {"day": F.unix_date("event_date"), "before": F.lit(tiles.before), "after": F.lit(tiles.after)}
-        frames.append(of_kind(rows_of_revisions(tables, tiles.revision_by_day).withColumns(constants), "tiles"))
-    if inputs.sums is not None:
-        condition = f"lineage_id = '{inputs.sums.lineage_id}' AND generation = {inputs.sums.generation}"
-        sums = tables.read(USER_WINDOW_SUMS).where(condition)
-        frames.append(of_kind(sums.withColumn("day", F.lit(day_number(inputs.sums.as_of))), "sums"))
+        rows = rows_of_revisions(tables, tiles.revision_by_day).withColumns(constants)
+        frames.append(in_common_schema(rows, "tiles"))
+    if sums is not None:
+        keys = sql_key({"lineage_id": sums.lineage_id, "generation": sums.generation})
+        rows = tables.read(USER_WINDOW_SUMS).where(keys).withColumn("day", F.lit(day_number(sums.as_of)))
+        frames.append(in_common_schema(rows, "sums"))
     if inputs.has_profiles:
-        frames.append(of_kind(inputs.profile_rows(), "profiles"))
-    rows = frames[0]
-    for frame in frames[1:]:
-        rows = rows.unionByName(frame)
-    return rows
+        frames.append(in_common_schema(inputs.profile_rows(), "profiles"))
+    return reduce(DataFrame.unionByName, frames)

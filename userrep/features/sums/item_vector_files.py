@@ -10,7 +10,7 @@ from userrep.config import Config
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.accumulate import pooled_width
 from userrep.features.sums.item_matrix import VectorFiles
-from userrep.items.versions import Versions, made_versions, read_vectors
+from userrep.items.versions import Versions, read_vectors, version_records
 from userrep.store.buckets import partition_values, power_of_two
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import ITEM_VECTORS
@@ -35,7 +35,7 @@ def item_parts(tables: Tables, config: Config, versions: Versions, dates: Sequen
     are not included in ``num_bytes``. Sizes come from the ledger, which counts an item more than once only if
     modalities have different items. Cost: one ledger read.
     """
-    records = made_versions(tables, versions.lineage_id)
+    records = version_records(tables, versions.lineage_id)
     used = [records[version] for version in {versions.valid_at(day) for day in dates} if version in records]
     num_items = sum(min(version.num_items, sum(version.num_vectors.values())) for version in used)
     num_bytes = num_items * pooled_width(FeatureSpec.of(config)) * 8
@@ -46,7 +46,7 @@ def dated_vectors(
     tables: Tables, config: Config, versions: Versions, dates: Sequence[date]
 ) -> tuple[tuple[date, VectorFiles], ...]:
     """Pin the item-vector files that each date uses."""
-    records = made_versions(tables, versions.lineage_id)
+    records = version_records(tables, versions.lineage_id)
     files_by_version = {
         version: VectorFiles(
             _files(tables, config, versions.lineage_id, version),

@@ -25,7 +25,7 @@ from userrep.utc import day_number
 Output = Literal["features", "sums", "stream_base"]
 
 
-class Made(NamedTuple):
+class OutputRows(NamedTuple):
     """Output rows of one kind and as-of date."""
 
     output: Output
@@ -64,7 +64,7 @@ class PoolingJob:
         """Return the job that computes this one's outputs from partial sums."""
         return replace(self, before=None, changed_days=(), adds_up=True)
 
-    def run(self, chunks: Iterable[Chunk]) -> Iterator[Made]:
+    def run(self, chunks: Iterable[Chunk]) -> Iterator[OutputRows]:
         """Yield the outputs of all users. Users in several chunks are summed in parts, which are then added up."""
         parts: list[pa.RecordBatch] = []
         profiles: list[pa.Table] = []
@@ -78,7 +78,7 @@ class PoolingJob:
                 yield from self._add_up_parts(parts, pa.concat_tables(profiles))
                 parts, profiles = [], []
 
-    def alone(self, chunk: Chunk) -> Iterator[Made]:
+    def alone(self, chunk: Chunk) -> Iterator[OutputRows]:
         """Yield the outputs of one chunk in this process, part by part if items are in several parts."""
         if self.item_parts == 1:
             return self._run_chunk(chunk)
@@ -86,11 +86,11 @@ class PoolingJob:
         parts = [output.rows for job in jobs for output in job._run_chunk(chunk)]
         return self._add_up_parts(parts, chunk.profiles)
 
-    def _add_up_parts(self, parts: list[pa.RecordBatch], profiles: pa.Table) -> Iterator[Made]:
+    def _add_up_parts(self, parts: list[pa.RecordBatch], profiles: pa.Table) -> Iterator[OutputRows]:
         sums = as_chunk_of_sums(pa.Table.from_batches(parts)) if parts else SUMS.empty_table()
         return self.for_adding_up()._run_chunk(Chunk.of(sums=sums, profiles=profiles))
 
-    def _run_chunk(self, chunk: Chunk) -> Iterator[Made]:
+    def _run_chunk(self, chunk: Chunk) -> Iterator[OutputRows]:
         if self.item_part is not None:
             chunk = only_items(chunk, range_of(self.item_part, self.item_parts))
         adds_picks = self.item_parts > 1 and not self.is_whole and self.spec.onboarding
@@ -106,7 +106,7 @@ class PoolingJob:
                         rows = stream_base_batch(sums, block, self.spec, as_of)
                     else:
                         rows = features_batch(sums, block, self.spec, as_of, largest=files.largest)
-                    yield Made(output, as_of, rows)
+                    yield OutputRows(output, as_of, rows)
 
     def _picks(self, block: Block, sums: Sums, files: VectorFiles, as_of: date) -> Floats:
         """Sum the vectors of the picks before ``as_of``, or return the sums contained in partial sums."""

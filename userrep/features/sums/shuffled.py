@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from userrep.features.sums.bucket_files import MOST_ROWS, STEP_ROWS
+from userrep.features.sums.bucket_files import MAX_STEP_ROWS, STEP_ROWS
 from userrep.features.sums.chunk import KINDS, Chunk
 from userrep.spark.nested import empty
 
@@ -24,7 +24,7 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def of_kind(rows: DataFrame, kind: str) -> DataFrame:
+def in_common_schema(rows: DataFrame, kind: str) -> DataFrame:
     """Convert rows of one kind to the schema that all kinds share. Times become microseconds, as-of dates days."""
     columns = []
     for name, ddl in _COLUMNS.items():
@@ -59,7 +59,7 @@ def chunks_of_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
             if cut:
                 yield _chunk(rows.slice(0, cut), is_last=True)
                 tables = [rows.slice(cut)]
-            elif num_rows >= MOST_ROWS:
+            elif num_rows >= MAX_STEP_ROWS:
                 yield _chunk(rows, is_last=False)
                 tables = []
         if batch.num_rows:

@@ -23,8 +23,8 @@ from userrep.features.sums.bucket_files import BucketedFile, chunks_of_files
 from userrep.features.sums.inputs import Inputs, listed_files, rows_of_inputs
 from userrep.features.sums.item_split import by_item_part
 from userrep.features.sums.plan import Plan, Task
-from userrep.features.sums.pooling import Made, Output, PoolingJob
-from userrep.features.sums.shuffled import chunks_of_rows, of_kind
+from userrep.features.sums.pooling import Output, OutputRows, PoolingJob
+from userrep.features.sums.shuffled import chunks_of_rows, in_common_schema
 from userrep.features.sums.writing import Destination, Writing, Written
 from userrep.store.buckets import BucketRange, range_of, slice_number
 from userrep.store.file_tables import FileTables
@@ -36,7 +36,7 @@ class _Rows:
 
     SCHEMA: StructType | str
 
-    def __call__(self, outputs: Iterable[Made]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, outputs: Iterable[OutputRows]) -> Iterator[pa.RecordBatch]:
         return (output.rows for output in outputs)
 
 
@@ -85,9 +85,9 @@ def _partial_sums(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[T
     sums_picks = with_profiles and plan.item_parts > 1 and job.spec.onboarding
     part_inputs = inputs if sums_picks else inputs.without_profiles()
     parts = _tasks(part_inputs, job.for_parts(), plan, tasks, _Rows(SUMS_DDL))
-    rows = of_kind(parts.withColumn("day", F.unix_date("as_of")), "sums")
+    rows = in_common_schema(parts.withColumn("day", F.unix_date("as_of")), "sums")
     if with_profiles:
-        profiles = of_kind(inputs.profile_rows(), "profiles")
+        profiles = in_common_schema(inputs.profile_rows(), "profiles")
         if plan.item_parts == 1:
             profiles = profiles.where(slice_number(plan.num_ranges).isin(list(plan.parts)))
         rows = rows.unionByName(profiles)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyspark.sql import Row
 
-from userrep.features.sums.pooling import Made, Output
+from userrep.features.sums.pooling import Output, OutputRows
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.data_files import TableFile
 from userrep.store.parquet_writer import TableWriter, Target
@@ -45,7 +45,7 @@ class Writing:
 
     SCHEMA = "output STRING, as_of DATE, file STRING, num_inexact BIGINT"
 
-    def __call__(self, outputs: Iterable[Made]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, outputs: Iterable[OutputRows]) -> Iterator[pa.RecordBatch]:
         writers = {output: TableWriter(destination.target) for output, destination in self.destinations.items()}
         num_inexact: dict[date | None, int] = defaultdict(int)
         for output, as_of, rows in outputs:

@@ -53,21 +53,15 @@ def chunks_of_files(files: list[BucketedFile], within: BucketRange, *, context: 
 
 
 def _stops(cursors: list["_Cursor"], within: BucketRange) -> list[int]:
-    """Split the range into steps of about STEP_ROWS tiles, based on the first and last buckets of the row groups."""
+    """Split the range into equal steps of about STEP_ROWS tiles. Users are hashed, so steps are similar in size."""
     groups = [group for cursor in cursors for group in cursor.groups]
     if not groups:
         return []
     first, last, rows = (np.array(values, float) for values in list(zip(*groups, strict=True))[1:])
-    rows_per_bucket = rows / (last + 1 - first)  # assumes that rows are spread evenly over the group's buckets
-    edges = np.concatenate([first, last + 1])
-    order = np.argsort(edges)
-    edges, slope = edges[order], np.cumsum(np.concatenate([rows_per_bucket, -rows_per_bucket])[order])
-    rows_before = np.concatenate([[0], np.cumsum(slope[:-1] * np.diff(edges))])
-    begin, end = np.interp(within, edges, rows_before)
-    num_steps = max(1, round((end - begin) / STEP_ROWS))
-    targets = np.linspace(begin, end, num_steps + 1)[1:-1]
-    inner = np.unique(np.ceil(np.interp(targets, rows_before, edges)).astype(int))
-    return [*(int(stop) for stop in inner if within.start < stop < within.stop), within.stop]
+    inside = np.minimum(last + 1, within.stop) - np.maximum(first, within.start)
+    num_steps = max(1, round(float(rows @ (inside / (last + 1 - first))) / STEP_ROWS))
+    stops = np.linspace(within.start, within.stop, num_steps + 1)[1:]
+    return np.unique(np.ceil(stops).astype(int)).tolist()  # type: ignore[no-any-return]
 
 
 def _chunks_of_step(cursors: list["_Cursor"], stop: int) -> Iterator[Chunk]:

@@ -31,7 +31,7 @@ from userrep.store.tables import Tables
 from userrep.tiles.ledger import TileLedger, read_tiles, tile_ledger
 from userrep.utc import utc_now
 
-_GROUP_TILES = 10_000_000  # total tiles of the versions that are fitted together
+_GROUP_TILES = 10_000_000  # average total of the tiles of the versions that are fitted together
 _TEXT_PARTITIONS = 8  # fixed, so that vectors do not depend on session settings
 _FILE_BYTES = 2**26  # approximate size of the vectors in a file
 
@@ -115,21 +115,15 @@ def train_versions(
     return num_vectors
 
 
-def _groups(config: Config, ledger: TileLedger, missing: Sequence[date]) -> Iterator[list[date]]:
+def _groups(config: Config, ledger: TileLedger, missing: Sequence[date]) -> list[Sequence[date]]:
     """Group consecutive versions to build together; versions fitted by Spark stay separate."""
     kinds = config.item_vectors.values()
-    is_separate = any(isinstance(kind, AlsVectors) and kind.solver == "spark" for kind in kinds)
-    group: list[date] = []
-    group_tiles = 0
-    for version in missing:
-        num_tiles = ledger.num_tiles((day, tiled.revision) for day, tiled in ledger.days.items() if day < version)
-        if group and (is_separate or group_tiles + num_tiles > _GROUP_TILES):
-            yield group
-            group, group_tiles = [], 0
-        group.append(version)
-        group_tiles += num_tiles
-    if group:
-        yield group
+    if any(isinstance(kind, AlsVectors) and kind.solver == "spark" for kind in kinds):
+        size = 1
+    else:
+        num_tiles = sum(ledger.num_tiles(ledger.revisions(None, version).items()) for version in missing)
+        size = max(1, len(missing) * _GROUP_TILES // max(1, num_tiles))
+    return [missing[k : k + size] for k in range(0, len(missing), size)]
 
 
 @contextmanager
@@ -273,5 +267,5 @@ def _write_versions(inputs: _Inputs, group: Sequence[date], present: AbstractSet
 
 def _bucket_limit(ledger: TileLedger, version: date, max_tiles: int) -> int:
     """Return the exclusive upper user bucket below which there are about ``max_tiles`` tiles before a version."""
-    num_tiles = ledger.num_tiles((day, tiled.revision) for day, tiled in ledger.days.items() if day < version)
+    num_tiles = ledger.num_tiles(ledger.revisions(None, version).items())
     return buckets_of_share(max_tiles / max(1, num_tiles))

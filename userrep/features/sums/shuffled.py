@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from userrep.features.sums.bucket_files import MAX_STEP_ROWS, STEP_ROWS
 from userrep.features.sums.chunk import KINDS, Chunk
@@ -15,32 +16,25 @@ from userrep.spark.nested import empty
 
 _BYTES_PER_ROW = 256  # of a tile, approximately; a row of sums counts as several
 
-_COLUMNS = {
-    "kind": "string", "user_bucket": "int", "user_id": "string", "item_id": "string", "weight": "double",
-    "num_events": "int", "last_event_at": "bigint", "num_night": "int", "num_morning": "int", "num_afternoon": "int",
-    "num_evening": "int", "num_by_context": "map<string,bigint>", "day": "int", "before": "boolean",
-    "after": "boolean", "sums": "binary", "active_at": "array<bigint>", "registered_at": "bigint",
-    "attributes": "array<string>", "pick_items": "array<string>", "picked_at": "array<bigint>",
-}  # fmt: skip
+_SCHEMA = from_arrow_schema(pa.unify_schemas(list(KINDS.values())))  # of rows of all kinds
 
 
 def in_common_schema(rows: DataFrame, kind: str) -> DataFrame:
     """Convert rows of one kind to the schema that all kinds share. Times become microseconds, as-of dates days."""
-    columns = []
-    for name, ddl in _COLUMNS.items():
-        kind_of_column = T.DataType.fromDDL(ddl)
-        nothing = F.lit(None) if isinstance(kind_of_column, T.AtomicType) else empty(kind_of_column)
-        if name == "kind":
-            column = F.lit(kind)
-        elif name not in KINDS[kind].names or name not in rows.columns:
+    columns = [F.lit(kind).alias("kind")]
+    for field in _SCHEMA:
+        name, nothing = field.name, F.lit(None)
+        if not isinstance(field.dataType, T.AtomicType):
+            nothing = empty(field.dataType)
+        if name not in KINDS[kind].names or name not in rows.columns:
             column = nothing
         elif isinstance(rows.schema[name].dataType, T.TimestampType):
             column = F.unix_micros(name)
-        elif isinstance(kind_of_column, T.MapType):
+        elif isinstance(field.dataType, T.MapType):
             column = F.coalesce(name, nothing)
         else:
             column = F.col(name)
-        columns.append(column.cast(kind_of_column).alias(name))
+        columns.append(column.cast(field.dataType).alias(name))
     return rows.select(columns)
 
 

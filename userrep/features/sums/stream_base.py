@@ -119,13 +119,13 @@ def _stale_reason(existing: StreamBase | None, target: StreamBase) -> str:
     """Return why a stream base must be built; empty if it is up to date."""
     if existing is None:
         return "not built yet"
-    if existing.open_from != target.open_from:
-        return "number of open days changed"
-    if existing.valid_from != target.valid_from:
-        return f"item vectors of {target.valid_from} are new"
-    if existing.revision_by_day != target.revision_by_day:
-        return "days of the log changed"
-    return "users or picks changed" if existing.profiles_hash != target.profiles_hash else ""
+    changes = {
+        "number of open days changed": existing.open_from != target.open_from,
+        f"item vectors of {target.valid_from} are new": existing.valid_from != target.valid_from,
+        "days of the log changed": existing.revision_by_day != target.revision_by_day,
+        "users or picks changed": existing.profiles_hash != target.profiles_hash,
+    }
+    return next((reason for reason, is_changed in changes.items() if is_changed), "")
 
 
 def _build(

@@ -115,13 +115,7 @@ def _tasks(inputs: Inputs, job: PoolingJob, plan: Plan, tasks: Sequence[Task], s
 
 
 def _file_tasks(
-    spark: SparkSession,
-    listed: pa.Table,
-    job: PoolingJob,
-    plan: Plan,
-    tasks: Sequence[Task],
-    *,
-    sink: Sink,
+    spark: SparkSession, listed: pa.Table, job: PoolingJob, plan: Plan, tasks: Sequence[Task], *, sink: Sink
 ) -> DataFrame:
     """Run a job in tasks that read their files themselves. The list of files is shipped to all tasks, as Arrow."""
 
@@ -140,13 +134,7 @@ def _files_of(task: Task, within: BucketRange, listed: pa.Table) -> list[Buckete
         BucketedFile(*row)
         for row in zip(*listed.filter(overlaps).select(BucketedFile._fields).to_pydict().values(), strict=True)
     ]
-    return [file for file in files if _belongs_to(task, file)]
-
-
-def _belongs_to(task: Task, file: BucketedFile) -> bool:
-    if file.kind == "tiles":
-        return file.day % task.num_parts == task.part
-    return task.part == 0
+    return [file for file in files if (file.day % task.num_parts if file.kind == "tiles" else 0) == task.part]
 
 
 def _shuffled_tasks(rows: DataFrame, job: PoolingJob, task: Column, num_tasks: int, sink: Sink) -> DataFrame:

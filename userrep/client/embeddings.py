@@ -11,8 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from userrep.client.frames import join_frame, warn_of_cast
-from userrep.client.newest import newest_frame, newest_table
+from userrep.client.frames import join_frame, newest_frame, newest_table, warn_of_cast
 from userrep.config import Config, load_config
 from userrep.errors import UsageError
 from userrep.joins.join import join_embeddings

@@ -1,19 +1,27 @@
-"""pandas labels on their way into a join and back: checked and cast columns, and the columns that the join adds."""
+"""The frames of a client: pandas labels with the columns that a join adds, and the newest snapshot of a space."""
 
 import pandas as pd
 import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_arrow
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import JoinOptions, name_faults
+from userrep.joins.sources import files_by_snapshot, usable_sources
 from userrep.logs import warn_caller
 from userrep.store.arrow import is_text
 from userrep.store.file_tables import FileTables
+from userrep.store.filesystem import open_parquet
+from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 
 _TIMES = pa.timestamp("us", "UTC")
 _ROW = "userrep_row"  # column of the row numbers of labels
+_NEWEST = pa.schema(
+    {"user_id": pa.string(), "snapshot_id": pa.string(), "as_of": pa.date32(), "embedding": pa.list_(pa.float32())}
+)
 
 
 def join_frame(labels: pd.DataFrame, *, tables: Tables, space: str, options: JoinOptions) -> pd.DataFrame:
@@ -86,3 +94,26 @@ def _as_arrow(values: pd.Series, where: str, cure: str) -> pa.Array:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{where} has values of several types ({reason}). {cure}.") from None
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def newest_frame(tables: Tables, space: str) -> DataFrame:
+    """Return one row per user of a space's newest snapshot: user_id, snapshot_id, as_of, embedding. Lazy."""
+    sources = usable_sources(tables, space)
+    snapshot = sources.newest
+    rows = tables.read(USER_EMBEDDINGS, version=sources.version).where(snapshot.where)
+    return rows.select("user_id", F.lit(snapshot.snapshot_id).alias("snapshot_id"), "as_of", "embedding")
+
+
+def newest_table(tables: Tables, space: str) -> pa.Table:
+    """Return the rows of ``newest_frame`` as Arrow, for a root of files without Spark. Memory: all vectors."""
+    if not isinstance(tables, FileTables):
+        return newest_frame(tables, space).toArrow().cast(_NEWEST)
+    sources = usable_sources(tables, space)
+    snapshot = sources.newest
+    parts = [_NEWEST.empty_table()]
+    for file in files_by_snapshot(tables, sources.version, [snapshot])[0]:
+        with open_parquet(f"{tables.uri(USER_EMBEDDINGS)}/{file.path}") as content:
+            rows = content.read(columns=["user_id", "embedding"])
+        constants = (pa.repeat(value, len(rows)) for value in (snapshot.snapshot_id, pa.scalar(snapshot.as_of)))
+        parts.append(pa.table([rows["user_id"], *constants, rows["embedding"]], names=_NEWEST.names).cast(_NEWEST))
+    return pa.concat_tables(parts)

@@ -1,10 +1,15 @@
-"""Point-in-time joins: add to each label the embedding that a consumer could have had at the label's time."""
+"""Point-in-time joins: add to each label the embedding that a consumer could have had at the label's time.
+
+Label times are resolved on the ledger of snapshots, which is small (snapshot_at.py). One equi-join by user and snapshot
+follows: a look-up in the snapshots' files (read_vectors.py), or a join by Spark in a catalog. Rows of
+``embedding_updates``, if asked for, need an as-of join by union and sort.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from userrep.joins.options import JoinOptions, check_labels
@@ -13,21 +18,19 @@ from userrep.joins.read_vectors import with_vectors
 from userrep.joins.snapshot_at import Step, column, steps_of, with_snapshot
 from userrep.joins.sources import (
     Sources,
-    check_usable,
-    dim_of,
-    files_by_step,
+    files_by_snapshot,
+    is_in_sample,
     new_user_vector,
     report_in_sample,
-    sources_of,
+    usable_sources,
 )
-from userrep.joins.updates import with_update
 from userrep.spaces.map_artifact import load_map
 from userrep.spaces.registry import Space, find_space
-from userrep.spaces.snapshots import PUBLISHED, Snapshot
+from userrep.spaces.snapshots import PUBLISHED
 from userrep.spark.session import shuffle_partitions
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
-from userrep.store.sql import sql_in
+from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 
 
@@ -42,46 +45,30 @@ def join_embeddings(
     """Join labels with one space's embeddings as they were known at each label's time.
 
     A label gets the snapshot with the newest as-of date, then revision, among those with ``available_at`` at or before
-    its time. Label times are resolved on the ledger, which is small; then one equi-join by user and snapshot follows.
-
-    With ``options.updates``, rows of ``embedding_updates`` are candidates too: of the user's updates computed at or
-    before the label's time, the one with the newest as-of date, then event, is used if its as-of date is later than
-    the snapshot's. For the same as-of date the snapshot is newer: it has seen the whole day before, an update only part
-    of it. A snapshot replaces all updates up to its as-of date, also for users that it does not contain.
+    its time. With ``options.updates``, it gets the newest row of ``embedding_updates`` instead (see ``with_update``) if
+    that has a later as-of date. For the same date the snapshot is newer: it has seen the whole day before, an update
+    only part of it. A snapshot replaces all updates up to its as-of date, also for users that it does not contain.
 
     Parameters
     ----------
     labels : any columns, including ``options.user`` (string) and ``options.time`` (timestamp, UTC). Nulls and
         duplicates are kept.
-    space : a space id, or "serving".
     coordinates : an earlier space, retired or not, into whose coordinates the vectors are mapped, for a model that was
         trained on it. `userrep spaces diff` fits the map and reports what it loses.
 
-    Returns
-    -------
-    Every label once (with ``options.missing`` "drop", only labels with a vector), with snapshot_id (null before the
-    first snapshot and for an update), as_of, the vector (the column's metadata has the space id), and its status.
-    Statuses with a vector: found, in_sample (as-of date before the space's ``trained_until``), update, new_user.
-    Statuses with a null: not_in_snapshot, no_snapshot_yet, too_old, expired (by retention), null_user, null_time.
-    Lazy, except for ledger reads and, if in-sample snapshots are published, a search of the label times for one.
-    Cost: one shuffle of the labels and one pass over the vectors of their users, read from the tables' files; in a
-    catalog, one shuffle of the labels and of all usable snapshots. Updates add a shuffle of labels and updates.
+    Returns every label once, with the columns of ``with_outputs``. Lazy, except for ledger reads and, if in-sample
+    snapshots are published, a search of the label times for one. Cost: one shuffle of the labels and one pass over the
+    vectors of their users; in a catalog, one shuffle of the labels and of all usable snapshots.
 
-    Raises
-    ------
-    UsageError
-        If columns have other types, the session is not in UTC, the space is unknown, retired or has no published
-        snapshot, no map to ``coordinates`` exists, or labels are in-sample and ``options.in_sample`` is "refuse". A
-        vector of another width than the space's fails the job.
+    Raises UsageError if the labels fail ``check_labels``, the space fails ``usable_sources``, no map to ``coordinates``
+    exists, or labels are in-sample and ``options.in_sample`` is "refuse".
     """
     check_labels(labels, options)
-    source = space if isinstance(space, Space) else find_space(tables, space)
-    check_usable(tables, source)
+    sources = usable_sources(tables, space)
     if isinstance(coordinates, str):
         coordinates = find_space(tables, coordinates)
-    if coordinates == source:
-        coordinates = None
-    sources = replace(sources_of(tables, source), coordinates=coordinates)
+    if coordinates is not None and coordinates.space_id != sources.space.space_id:
+        sources = replace(sources, coordinates=coordinates)
     _check_in_sample(labels, sources, options)
     return joined(labels, tables, sources, options)
 
@@ -89,12 +76,10 @@ def join_embeddings(
 def _check_in_sample(labels: DataFrame, sources: Sources, options: JoinOptions) -> None:
     """Report labels that resolve to an in-sample snapshot. Cost: none if the space has no such snapshot."""
     steps = steps_of(sources.snapshots, options.availability)
-    if not any(step.snapshot.in_sample and step.snapshot.state == PUBLISHED for step in steps):
-        return
-    times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
-    in_sample = times.where(F.col("__in_sample") & (F.col("__state") == PUBLISHED)).select("__as_of").first()
-    if in_sample is not None:
-        report_in_sample(sources.space, in_sample["__as_of"], options)
+    if in_sample := [number for number, step in enumerate(steps) if is_in_sample(step.snapshot)]:
+        times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
+        rows = times.where(F.col("__number").isin(in_sample)).select("__number").take(1)
+        report_in_sample(sources.space, [steps[row["__number"]].snapshot for row in rows], options)
 
 
 def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOptions) -> DataFrame:
@@ -107,46 +92,38 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
             updates = updates.where(F.col("computed_at") <= F.lit(sources.updates_until.replace(tzinfo=UTC)))
         rows = with_update(rows, updates, options)
     if isinstance(tables, FileTables):
-        rows = _read_vectors(rows, tables, sources, steps, options)
+        rows = with_vectors(
+            rows,
+            files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps]),
+            folder=tables.uri(USER_EMBEDDINGS),
+            user=options.user,
+            time=options.time,
+            min_tasks=shuffle_partitions(tables.spark),
+        )
     else:
-        rows = _join_vectors(rows, tables, sources, steps, options)
-    new_user = new_user_vector(tables, space) if options.missing == "new_user" else None
-    dim = dim_of(steps)
-    into = None
-    if sources.coordinates is not None:
-        newest = find_space(tables, space.space_id)  # the caller may have read the space before the map was fitted
-        into = (sources.coordinates.space_id, load_map(tables, newest, sources.coordinates)[1])
-    return with_outputs(rows, options, space_id=space.space_id, dim=dim, new_user=new_user, into=into)
-
-
-def _read_vectors(
-    rows: DataFrame, tables: FileTables, sources: Sources, steps: Sequence[Step], options: JoinOptions
-) -> DataFrame:
-    """Add __embedding by reading the files that have vectors of the labels' users."""
-    return with_vectors(
+        rows = _join_vectors(rows, tables, sources.version, steps, options)
+    return with_outputs(
         rows,
-        files_by_step(tables, sources, steps),
-        folder=tables.uri(USER_EMBEDDINGS),
-        user=options.user,
-        time=options.time,
-        min_tasks=shuffle_partitions(tables.spark),
+        options,
+        space_id=space.space_id,
+        dim=sources.dim,
+        new_user=new_user_vector(tables, space) if options.missing == "new_user" else None,
+        into=(to.space_id, load_map(tables, space, to)[1]) if (to := sources.coordinates) is not None else None,
     )
 
 
 def _join_vectors(
-    rows: DataFrame, tables: Tables, sources: Sources, steps: Sequence[Step], options: JoinOptions
+    rows: DataFrame, tables: Tables, version: int, steps: Sequence[Step], options: JoinOptions
 ) -> DataFrame:
     """Add __embedding with a Spark join of labels and all usable vectors: one shuffle of both inputs."""
-    published = [snapshot for _, snapshot in steps if snapshot.state == PUBLISHED]
-    where = f"space_id = '{sources.space.space_id}' AND ({_partitions(published)})"
-    names = {
-        "user_id": "__user",
-        "as_of": "__vector_as_of",
-        "revision": "__vector_revision",
-        "embedding": "__embedding",
-    }
-    vectors = tables.read(USER_EMBEDDINGS, version=sources.version).where(where)
-    vectors = vectors.select(*(F.col(name).alias(new) for name, new in names.items()))
+    published = [snapshot.key for _, snapshot in steps if snapshot.state == PUBLISHED]
+    vectors = tables.read(USER_EMBEDDINGS, version=version).where(sql_any(published))
+    vectors = vectors.select(
+        F.col("user_id").alias("__user"),
+        F.col("as_of").alias("__vector_as_of"),
+        F.col("revision").alias("__vector_revision"),
+        F.col("embedding").alias("__embedding"),
+    )
     same = (
         (column(options.user) == F.col("__user"))
         & (F.col("__as_of") == F.col("__vector_as_of"))
@@ -154,6 +131,43 @@ def _join_vectors(
     )
     # Build the hash table from the labels: they are narrow, and the vectors then need no sort.
     return rows.hint("shuffle_hash").join(vectors, on=same, how="left")
+
+
+def with_update(labels: DataFrame, updates: DataFrame, options: JoinOptions) -> DataFrame:
+    """Add __update, the user's newest update at each label's time: as_of, event_at, computed_at, embedding.
+
+    An update can be used from ``computed_at`` on (with ``availability="as_of"``, from its as-of date on). The newest
+    update has the latest as-of date, then the latest event, then the latest ``computed_at``. The event comes before
+    ``computed_at`` because a stream that restarts a day computes vectors of early events again, and these must not
+    replace a vector that has seen later events.
+
+    Parameters
+    ----------
+    updates : rows of ``embedding_updates`` of one space.
+
+    Returns
+    -------
+    Every label once; __update is null if the user has no update by then, or the user or time is null. Cost: one shuffle
+    of labels and updates by user, and a sort.
+    """
+    usable_at = F.col("computed_at") if options.availability == "ledger" else F.col("as_of").cast("timestamp")
+    right = updates.select(
+        F.lit(None).cast(labels.schema).alias("__label"),
+        F.col("user_id").alias("__user"),
+        usable_at.alias("__at"),
+        F.lit(0).alias("__is_label"),
+        F.struct("as_of", "event_at", "computed_at", "embedding").alias("__update"),
+    ).where("__user IS NOT NULL AND __at IS NOT NULL AND __update.embedding IS NOT NULL")
+    left = labels.select(
+        F.struct(*(column(name) for name in labels.columns)).alias("__label"),
+        column(options.user).alias("__user"),
+        column(options.time).alias("__at"),
+        F.lit(1).alias("__is_label"),
+        F.lit(None).cast(right.schema["__update"].dataType).alias("__update"),
+    )
+    so_far = Window.partitionBy("__user").orderBy("__at", "__is_label").rowsBetween(Window.unboundedPreceding, 0)
+    newest = left.unionByName(right).withColumn("__update", F.max("__update").over(so_far))
+    return newest.where("__is_label = 1").select("__label.*", "__update")
 
 
 def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datetime] | None) -> DataFrame:
@@ -172,12 +186,3 @@ def _within(labels: DataFrame, options: JoinOptions, span: tuple[datetime, datet
     return labels.select(
         *(checked.alias(name) if name == options.time else column(name).alias(name) for name in labels.columns)
     )
-
-
-def _partitions(snapshots: Sequence[Snapshot]) -> str:
-    """Return the SQL predicate of the partitions of some snapshots; "false" for none."""
-    dates_by_revision: dict[int, list[date]] = {}
-    for snapshot in snapshots:
-        dates_by_revision.setdefault(snapshot.revision, []).append(snapshot.as_of)
-    revisions = sorted(dates_by_revision.items())
-    return " OR ".join(f"(revision = {n} AND {sql_in('as_of', sorted(dates))})" for n, dates in revisions) or "false"

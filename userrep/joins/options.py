@@ -4,13 +4,13 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pyspark.sql import DataFrame
 
 from userrep.errors import UsageError
-from userrep.joins.snapshot_at import Availability
 
+Availability = Literal["ledger", "as_of"]
 HandleInvalid = Literal["error", "skip", "keep"]
 Missing = Literal["null", "new_user", "drop"]
 Vectors = Literal["array", "vector"]
@@ -58,14 +58,10 @@ class JoinOptions:
     in_sample: InSample = "warn"
 
     def __post_init__(self) -> None:
-        known = {
-            "availability": Availability, "handle_invalid": HandleInvalid, "missing": Missing, "vectors": Vectors,
-            "in_sample": InSample,
-        }  # fmt: skip
         faults = [
-            f"{name}: expected one of {', '.join(get_args(values))}, got {getattr(self, name)!r}."
-            for name, values in known.items()
-            if getattr(self, name) not in get_args(values)
+            f"{name}: expected one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
+            for name, kind in get_type_hints(type(self)).items()
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind)
         ]
         if self.max_age_days is not None and self.max_age_days < 0:
             faults.append(
@@ -89,7 +85,9 @@ class JoinOptions:
         try:
             return cls(**{known[name]: value for name, value in params.items()})
         except UsageError as error:
-            raise UsageError([_as_param(fault) for fault in error.faults]) from None
+            raise UsageError(
+                [re.sub(r"^\w+", lambda name: param_of(name[0]), fault) for fault in error.faults]
+            ) from None
 
     @property
     def skips(self) -> bool:
@@ -111,13 +109,7 @@ def param_of(option: str) -> str:
     """Return the name of an option as a Param of ``EmbeddingJoin``: ``max_age_days`` is ``maxAgeDays``."""
     if option in ("user", "time", "output"):
         return f"{option}Col"
-    first, *rest = option.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
-def _as_param(fault: str) -> str:
-    option, colon, text = fault.partition(":")
-    return f"{param_of(option)}{colon}{text}"
+    return re.sub(r"_(\w)", lambda letter: letter[1].upper(), option)
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

@@ -33,6 +33,9 @@ def with_outputs(
 ) -> DataFrame:  # fmt: skip
     """Replace the intermediate columns, which begin with two underscores, by the output columns of a join.
 
+    These are snapshot_id (null before the first snapshot and for an update), as_of, the vector, whose metadata has the
+    space id, and its status.
+
     Parameters
     ----------
     rows : labels with their snapshot (__snapshot_id, __as_of, __state, __in_sample), its __embedding, and with updates

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from userrep.joins.options import Availability
 from userrep.spaces.snapshots import Snapshot
-
-Availability = Literal["ledger", "as_of"]
 
 _END = datetime.combine(date(9999, 12, 31), time())
 _COLUMNS = """__day DATE, __since TIMESTAMP, __until TIMESTAMP, __number INT, __snapshot_id STRING, __as_of DATE,

@@ -1,8 +1,8 @@
 """Inputs of a join, read from the ledgers of one space: its snapshots, their files, and the vector of a new user."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from userrep.errors import UsageError
 from userrep.joins.options import InSampleWarning, JoinOptions
-from userrep.joins.snapshot_at import Step
 from userrep.logs import warn_caller
 from userrep.spaces.registry import RETIRED, Space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
@@ -35,16 +34,35 @@ class Sources:
     span: tuple[datetime, datetime] | None = None
     updates_until: datetime | None = None
 
+    @property
+    def newest(self) -> Snapshot:
+        """The newest published snapshot, by as-of date, then revision."""
+        return [snapshot for snapshot in self.snapshots if snapshot.state == PUBLISHED][-1]
 
-def check_usable(tables: Tables, space: Space) -> None:
-    """Refuse a retired space. Raises UsageError, which names the serving space."""
-    if space.state == RETIRED:
-        serving = read_registry(tables).serving
+    @property
+    def dim(self) -> int | None:
+        """Number of dimensions of the snapshots' vectors, or None if no gate has recorded it."""
+        return max((snapshot.dim for snapshot in self.snapshots if snapshot.dim is not None), default=None)
+
+
+def usable_sources(tables: Tables, space: Space | str | None) -> Sources:
+    """Read the sources of a space that is not retired. None and "serving" name the serving space.
+
+    Raises
+    ------
+    UsageError
+        If the space is unknown, retired or without a published snapshot.
+    """
+    registry = read_registry(tables)
+    source = registry.space(space.space_id if isinstance(space, Space) else space)
+    if source.state == RETIRED:
+        serving = registry.serving
         raise UsageError(
-            f"space {space.space_id} is retired, and its vectors are no longer built. "
+            f"space {source.space_id} is retired, and its vectors are no longer built. "
             f"Serving space: {serving.space_id if serving else 'none'}. "
             "Join with that space, and retrain the models that use the retired one."
         )
+    return sources_of(tables, source)
 
 
 def sources_of(tables: Tables, space: Space) -> Sources:
@@ -66,23 +84,14 @@ def sources_of(tables: Tables, space: Space) -> Sources:
     return Sources(space, snapshots, version)
 
 
-def files_by_step(tables: FileTables, sources: Sources, steps: Sequence[Step]) -> list[list[TableFile]]:
-    """Return the files of each step's snapshot; none for an expired one. Cost: one read of the log."""
-    step_numbers = {(s.as_of, s.revision): k for k, (_, s) in enumerate(steps) if s.state == PUBLISHED}
-    files: list[list[TableFile]] = [[] for _ in steps]
-
-    def is_used(values: dict[str, Any]) -> bool:
-        key = values["as_of"], values["revision"]
-        return values["space_id"] == sources.space.space_id and key in step_numbers
-
-    for file in tables.files(USER_EMBEDDINGS, is_used, version=sources.version):
-        files[step_numbers[file.values["as_of"], file.values["revision"]]].append(file)
-    return files
-
-
-def dim_of(steps: Sequence[Step]) -> int | None:
-    """Return the number of dimensions of the snapshots' vectors, or None if no gate has recorded it."""
-    return max((step.snapshot.dim for step in steps if step.snapshot.dim is not None), default=None)
+def files_by_snapshot(tables: FileTables, version: int, snapshots: Sequence[Snapshot]) -> list[list[TableFile]]:
+    """Return the files of each snapshot at a table version; none for an expired one. Cost: one read of the log."""
+    files: dict[tuple[Any, ...], list[TableFile]] = {tuple(snapshot.key.values()): [] for snapshot in snapshots}
+    for file in tables.files(USER_EMBEDDINGS, version=version):
+        key = tuple(file.values[name] for name in USER_EMBEDDINGS.partition_by)
+        if key in files:
+            files[key].append(file)
+    return [files[tuple(snapshot.key.values())] if snapshot.state == PUBLISHED else [] for snapshot in snapshots]
 
 
 def new_user_vector(tables: Tables, space: Space) -> NDArray[np.float32]:
@@ -92,10 +101,18 @@ def new_user_vector(tables: Tables, space: Space) -> NDArray[np.float32]:
     return EmbeddingModel.load(f"{tables.artifacts_root}/{space.artifact}", space.content_hash).predict({})
 
 
-def report_in_sample(space: Space, as_of: date, options: JoinOptions) -> None:
-    """Warn that a label resolves to the in-sample snapshot of ``as_of``, or raise if the options refuse such labels."""
+def is_in_sample(snapshot: Snapshot) -> bool:
+    """Return whether labels get vectors of a snapshot from before the space's ``trained_until``."""
+    return snapshot.in_sample and snapshot.state == PUBLISHED
+
+
+def report_in_sample(space: Space, used: Iterable[Snapshot], options: JoinOptions) -> None:
+    """Warn if labels resolve to an in-sample snapshot, or raise UsageError if the options refuse such labels."""
+    snapshot = next(filter(is_in_sample, used), None)
+    if snapshot is None:
+        return
     message = (
-        f"labels: the vectors of {as_of} are in-sample: space {space.space_id} was trained on events until "
+        f"labels: the vectors of {snapshot.as_of} are in-sample: space {space.space_id} was trained on events until "
         f"{space.trained_until}, so its encoder has seen what came after them. A model trained on these labels will "
         f"perform worse than it seems. Use labels from {space.trained_until} on, or of another status than in_sample."
     )

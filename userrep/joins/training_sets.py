@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from pyspark.sql import DataFrame
@@ -14,10 +14,10 @@ from userrep.joins.join import joined
 from userrep.joins.options import JoinOptions, check_labels
 from userrep.joins.outputs import SPACE_ID
 from userrep.joins.snapshot_at import column, steps_of, with_snapshot
-from userrep.joins.sources import Sources, check_usable, report_in_sample, sources_of
+from userrep.joins.sources import Sources, report_in_sample, sources_of, usable_sources
 from userrep.spaces.consumers import find_consumer, record_training_set, space_of_consumer
 from userrep.spaces.registry import Space, find_space
-from userrep.spaces.snapshots import EXPIRED, Snapshot
+from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot
 from userrep.store.schemas import TRAINING_SETS
 from userrep.store.tables import Tables
 from userrep.utc import EPOCH, utc_now
@@ -39,6 +39,10 @@ class TrainingSet:
     last_label_at: datetime
     created_at: datetime
 
+    @property
+    def join_options(self) -> JoinOptions:
+        return JoinOptions(**json.loads(self.options))
+
 
 def create_training_set(
     labels: DataFrame,
@@ -55,55 +59,49 @@ def create_training_set(
     snapshots. Creating a training set again with the same name, consumer, snapshots, options and span of label times
     returns the existing one.
 
-    Parameters
-    ----------
-    space : a space id, or "serving". By default the space that the consumer uses, or the serving space without a
-        consumer. consumer : a registered consumer; its registry row then names the training set.
+    ``space`` is by default the one that the ``consumer`` uses, or the serving space without a consumer. The registry
+    row of the consumer then names the training set.
 
-    Returns
-    -------
-    The lazy result of ``join_embeddings``; get the id of the training set with ``training_set_id``. Immediate cost: one
-    aggregate of the label times, which does not shuffle the labels and sends one row per snapshot to the driver, and a
-    commit.
-
-    Raises
-    ------
-    UsageError
-        As in ``join_embeddings``, or if no label has a snapshot, labels resolve to an expired snapshot, or the consumer
-        is not registered.
+    Returns the lazy result of ``join_embeddings``; get the id of the training set with ``training_set_id``. Immediate
+    cost: one aggregate of the label times, which does not shuffle the labels and sends one row per snapshot to the
+    driver, and a commit. Raises UsageError as ``join_embeddings``, or if no label has a snapshot, labels resolve to an
+    expired snapshot, or the consumer is not registered.
     """
     checked_name(name, "training set")
     check_labels(labels, options)
-    if consumer is not None and space is None:
-        space = space_of_consumer(tables, consumer)
-    elif consumer is not None:
+    if consumer is not None:
         find_consumer(tables, consumer)
-    source = space if isinstance(space, Space) else find_space(tables, space)
-    check_usable(tables, source)
-    sources = sources_of(tables, source)
+        space = space or space_of_consumer(tables, consumer)
+    sources = usable_sources(tables, space)
+    record = _record(labels, sources, name, consumer, options)
+    if existing := list_training_sets(tables, training_set_id=record.training_set_id):
+        record = existing[0]
+    else:
+        tables.add(TRAINING_SETS, [vars(record)])
+    rows = _joined(labels, tables, sources, record)
+    if consumer is not None:
+        ids = record.snapshot_ids
+        record_training_set(tables, consumer, training_set_id=record.training_set_id, snapshot_ids=ids)
+    return rows
+
+
+def _record(labels: DataFrame, sources: Sources, name: str, consumer: str | None, options: JoinOptions) -> TrainingSet:
+    """Return the record of the join of labels. Reports in-sample labels."""
     snapshots, first, last = _used(labels, sources, options)
-    if in_sample := [s.as_of for s in snapshots if s.in_sample]:
-        report_in_sample(source, in_sample[0], options)
-    snapshot_ids = [s.snapshot_id for s in snapshots]
-    key = [consumer, source.space_id, snapshot_ids, asdict(options), first, last]
-    record = TrainingSet(
+    report_in_sample(sources.space, snapshots, options)
+    snapshot_ids = [snapshot.snapshot_id for snapshot in snapshots]
+    key = [consumer, sources.space.space_id, snapshot_ids, asdict(options), first, last]
+    return TrainingSet(
         training_set_id=checked_name(f"{name}-{short_hash(key)}", "training set"),
         name=name,
         consumer=consumer,
-        space_id=source.space_id,
+        space_id=sources.space.space_id,
         snapshot_ids=snapshot_ids,
         options=json.dumps(asdict(options)),
         first_label_at=first,
         last_label_at=last,
         created_at=utc_now(),
     )
-    existing = list_training_sets(tables, training_set_id=record.training_set_id)
-    if not existing:
-        tables.add(TRAINING_SETS, [vars(record)])
-    rows = _joined(labels, tables, *existing[:1] or [record])
-    if consumer is not None:
-        record_training_set(tables, consumer, training_set_id=record.training_set_id, snapshot_ids=snapshot_ids)
-    return rows
 
 
 def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables) -> DataFrame:
@@ -130,8 +128,8 @@ def read_training_set(labels: DataFrame, training_set_id: str, *, tables: Tables
     if not records:
         known = ", ".join(record.training_set_id for record in list_training_sets(tables)[-10:]) or "none"
         raise UsageError(f"training set {training_set_id}: not in the ledger. The newest training sets: {known}.")
-    check_labels(labels, JoinOptions(**json.loads(records[0].options)))
-    return _joined(labels, tables, records[0])
+    check_labels(labels, records[0].join_options)
+    return _joined(labels, tables, sources_of(tables, find_space(tables, records[0].space_id)), records[0])
 
 
 def list_training_sets(tables: Tables, **equal: str) -> list[TrainingSet]:
@@ -148,30 +146,25 @@ def training_set_id(rows: DataFrame) -> str:
     raise UsageError("these rows belong to no training set. Create one from labels with create_training_set.")
 
 
-def _joined(labels: DataFrame, tables: Tables, record: TrainingSet) -> DataFrame:
+def _joined(labels: DataFrame, tables: Tables, sources: Sources, record: TrainingSet) -> DataFrame:
     """Join labels with the snapshots of a record. Raises UserrepError if retention has deleted some of them since."""
-    space = find_space(tables, record.space_id)
-    options = JoinOptions(**json.loads(record.options))
-    sources = sources_of(tables, space)
-    published = {s.snapshot_id: s for s in sources.snapshots if s.state != EXPIRED}
-    missing = [name for name in record.snapshot_ids if name not in published]
+    states = {snapshot.snapshot_id: snapshot.state for snapshot in sources.snapshots}
+    missing = [name for name in record.snapshot_ids if states.get(name) != PUBLISHED]
     if missing:
-        expired = {s.snapshot_id for s in sources.snapshots}
-        listed = [f"{name} ({'expired' if name in expired else 'not in the ledger'})" for name in missing]
+        listed = [f"{name} ({states.get(name, 'not in the ledger')})" for name in missing]
         raise UserrepError(
             f"training set {record.training_set_id}: snapshots are missing: {', '.join(listed)}. The training set "
             "cannot be read again. Rebuild these dates with `userrep backfill`, and create another training set from "
             "the same labels."
         )
-    pinned = Sources(
-        space,
-        [published[name] for name in record.snapshot_ids],
-        sources.version,
+    pinned = replace(
+        sources,
+        snapshots=[snapshot for snapshot in sources.snapshots if snapshot.snapshot_id in record.snapshot_ids],
         span=(record.first_label_at, record.last_label_at),
         updates_until=record.created_at,
     )
-    rows = joined(labels, tables, pinned, options)
-    return rows.withMetadata(options.output, {SPACE_ID: space.space_id, TRAINING_SET_ID: record.training_set_id})
+    options, metadata = record.join_options, {SPACE_ID: record.space_id, TRAINING_SET_ID: record.training_set_id}
+    return joined(labels, tables, pinned, options).withMetadata(options.output, metadata)
 
 
 def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Sequence[Snapshot], datetime, datetime]:
@@ -187,20 +180,16 @@ def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Se
     used = [s for s in sources.snapshots if s.snapshot_id in spans]
     expired = [s for s in used if s.state == EXPIRED]
     if expired:
+        shown = ", ".join(snapshot.snapshot_id for snapshot in expired[:5])
+        more = f" and {len(expired) - 5} more" if len(expired) > 5 else ""
         raise UsageError(
-            f"labels: some resolve to expired snapshots, whose rows are deleted: {_listed(expired)}. Leave out the "
-            "labels for which join_embeddings returns the status 'expired'."
+            f"labels: some resolve to expired snapshots, whose rows are deleted: {shown}{more}. Leave out the labels "
+            "for which join_embeddings returns the status 'expired'."
         )
     if not used:
-        first = min((step.since for step in steps), default=None)
         raise UsageError(
             f"labels: none has a snapshot, because the first one of space {sources.space.space_id} is available from "
-            f"{first} UTC on. Use later labels, or build earlier dates with `userrep backfill`."
+            f"{steps[0].since} UTC on. Use later labels, or build earlier dates with `userrep backfill`."
         )
     first_us, last_us = (edge(span[k] for span in spans.values()) for k, edge in ((0, min), (1, max)))
     return used, EPOCH + timedelta(microseconds=first_us), EPOCH + timedelta(microseconds=last_us)
-
-
-def _listed(snapshots: Sequence[Snapshot]) -> str:
-    shown = ", ".join(s.snapshot_id for s in snapshots[:5])
-    return shown + (f" and {len(snapshots) - 5} more" if len(snapshots) > 5 else "")

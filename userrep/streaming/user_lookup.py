@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from userrep.config import Config, load_config
 from userrep.errors import UsageError, UserrepError
-from userrep.spaces.registry import RETIRED, find_space
-from userrep.spaces.snapshots import Snapshot, list_snapshots
+from userrep.joins.sources import usable_sources
+from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
@@ -91,48 +91,43 @@ class Service:
     def lookup(self, user_ids: list[str]) -> list[Embedding | None]:
         """Return each user's newest embedding."""
         snapshot, files = self._newest()
-        store = self.online
-        streamed = store.read(snapshot.space_id, user_ids) if store is not None else [None] * len(user_ids)
-        for stored in streamed:
-            if stored is not None and snapshot.dim not in (None, len(stored.vector)):
+        newest = self._streamed(snapshot, user_ids)
+        older = [user for user in user_ids if user not in newest or newest[user].as_of <= snapshot.as_of]
+        newest |= _published(snapshot, files, older)
+        return [newest.get(user_id) for user_id in user_ids]
+
+    def _streamed(self, snapshot: Snapshot, user_ids: list[str]) -> dict[str, Embedding]:
+        """Return the users' vectors in the online store. Raises UserrepError if their width is not the snapshot's."""
+        if self.online is None:
+            return {}
+        stored = zip(user_ids, self.online.read(snapshot.space_id, user_ids), strict=True)
+        streamed = {user_id: Embedding(snapshot.space_id, *vector) for user_id, vector in stored if vector is not None}
+        for embedding in streamed.values():
+            if snapshot.dim not in (None, len(embedding.vector)):
                 raise UserrepError(
                     f"lookup: the online store has vectors of another width for space {snapshot.space_id}, expected "
-                    f"{snapshot.dim}, got {len(stored.vector)}. Give each root an online store of its own."
+                    f"{snapshot.dim}, got {len(embedding.vector)}. Give each root an online store of its own."
                 )
-        is_older = [stored is None or stored.as_of <= snapshot.as_of for stored in streamed]
-        published = _published(snapshot, files, [user for user, older in zip(user_ids, is_older, strict=True) if older])
-        embeddings: list[Embedding | None] = []
-        for user_id, stored, older in zip(user_ids, streamed, is_older, strict=True):
-            if older and user_id in published:
-                embeddings.append(Embedding(snapshot.space_id, snapshot.as_of, None, published[user_id]))
-            else:
-                embeddings.append(None if stored is None else Embedding(snapshot.space_id, *stored))
-        return embeddings
+        return streamed
 
     def _newest(self) -> tuple[Snapshot, tuple[OpeningFile, ...]]:
         """Return the newest snapshot of the space and its files, cached for ten seconds."""
         if self._cached is None or time.monotonic() - self._cached[0] > _CACHE_SECONDS:
-            space = find_space(self.tables, self.space_id)
-            if space.state == RETIRED:
-                raise UsageError(f"lookup: space {space.space_id} is retired. Use the serving space.")
-            snapshots = list_snapshots(self.tables, space.space_id)
-            if not snapshots:
-                raise UsageError(f"lookup: space {space.space_id} has no snapshot yet.")
-            newest = snapshots[-1]
-            key = (newest.space_id, newest.as_of, newest.revision)
-            files = user_files(
-                self.tables, USER_EMBEDDINGS, lambda row: (row["space_id"], row["as_of"], row["revision"]) == key
-            )
+            sources = usable_sources(self.tables, self.space_id)
+            newest, key = sources.newest, sources.newest.key
+            files = user_files(self.tables, USER_EMBEDDINGS, lambda row: row == key, version=sources.version)
             self._cached = time.monotonic(), newest, files
         return self._cached[1:]
 
 
-def _published(snapshot: Snapshot, files: Sequence[OpeningFile], user_ids: list[str]) -> dict[str, NDArray[np.float32]]:
-    if not user_ids:
-        return {}
+def _published(snapshot: Snapshot, files: Sequence[OpeningFile], user_ids: list[str]) -> dict[str, Embedding]:
+    """Return the users' vectors in a snapshot."""
     rows = rows_of_users(files, pa.array(user_ids, pa.string()), ["user_id", "embedding"])
     if rows is None or not rows.num_rows:
         return {}
     vectors = combined(rows.column("embedding"))
     z_UD = stacked(vectors, snapshot.dim or len(vectors[0]))
-    return dict(zip(rows.column("user_id").to_pylist(), z_UD, strict=True))
+    return {
+        user_id: Embedding(snapshot.space_id, snapshot.as_of, None, z_D)
+        for user_id, z_D in zip(rows.column("user_id").to_pylist(), z_UD, strict=True)
+    }

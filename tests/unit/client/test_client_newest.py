@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import left_to_spark
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.joins.test_join import written_by_tasks
-from userrep.client.newest import newest_frame, newest_table
+from userrep.client.frames import newest_frame, newest_table
 from userrep.errors import UsageError
 from userrep.spaces.registry import find_space, mark_ready, promote
 from userrep.spaces.snapshots import EXPIRED

@@ -62,7 +62,7 @@ def test_a_foreign_space_is_refused(world: World, config: str, url: str) -> None
     made = find_space(world.tables, None)
     names = {"lineage_id": made.lineage_id, "trained_until": made.trained_until, "content_hash": made.content_hash}
     add_candidate(world.tables, space_id="s900-new", **names)
-    with pytest.raises(UsageError, match="lookup: space s900-new has no snapshot yet"):
+    with pytest.raises(UsageError, match="space s900-new has no published snapshot to join with"):
         lookup(["u"], config=config, space="s900-new")
     store = OnlineStore(url, DAY)
     strange = Vectors(["stranger"], np.array([2**50]), np.array([1]), np.zeros((1, 3), np.float32))

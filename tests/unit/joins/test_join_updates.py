@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from userrep.joins.join import with_update
 from userrep.joins.options import JoinOptions
-from userrep.joins.updates import with_update
 
 pytestmark = pytest.mark.default
 

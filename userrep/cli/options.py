@@ -22,6 +22,7 @@ from userrep.logs import say_why
 if TYPE_CHECKING:  # imported where needed, so that --help and usage errors do not wait for Spark
     from pyspark.sql import SparkSession
 
+    from userrep.sources.listing import Listings
     from userrep.store.tables import Tables
 
 PathOrText = TypeVar("PathOrText", Path, str, Path | None, str | None)
@@ -111,8 +112,10 @@ def session_of(config: Config) -> "SparkSession":
     return get_session(config.spark.master, config.spark.conf)
 
 
-def session_for_run(config: Config, *as_ofs: date | None) -> "SparkSession":
+def session_for_run(config: Config, *as_ofs: date | None) -> tuple["SparkSession", "Listings"]:
     """Check root, sources and dates as far as possible without Spark, then start Spark and report it.
+
+    Returns the session and the listings of the sources, for ``Pipeline``.
 
     Raises
     ------
@@ -120,11 +123,13 @@ def session_for_run(config: Config, *as_ofs: date | None) -> "SparkSession":
         If a check fails.
     """
     from userrep.features.preflight import check_before_spark
+    from userrep.sources.listing import Listings
     from userrep.store.filesystem import artifacts_root, check_writable
 
     check_writable(artifacts_root(config))
-    check_before_spark(config, [day for day in as_ofs if day is not None])
-    return _start_session(config)
+    listings = Listings()
+    check_before_spark(config, [day for day in as_ofs if day is not None], listings)
+    return _start_session(config), listings
 
 
 def tables_of(config: Config, *, writes: bool = False) -> "Tables":

@@ -67,11 +67,11 @@ def daily(
     Window sums are updated by the days that enter and leave the windows and by days that changed in the log. Published
     dates that late data has made stale are reported. Run `userrep backfill --stale` to rebuild them.
     """
-    spark = session_for_run(config, as_of)
+    spark, listings = session_for_run(config, as_of)
     from userrep.workflows import daily as workflow  # imports torch, which the checks before Spark do not need
     from userrep.workflows.pipeline import Pipeline
 
-    work = Pipeline(config, spark, as_of)
+    work = Pipeline(config, spark, as_of, listings=listings)
     spaces = workflow.daily(work, on_time=as_if_on_time)
     serving = next((space.space_id for space in spaces if space.state == "serving"), None)
     return _stages(work, serving=serving)
@@ -98,7 +98,8 @@ def backfill(
     from userrep.workflows.pipeline import Pipeline
 
     dates = workflow.dates_between(first, last, every) if first and last else []
-    work = Pipeline(config, session_for_run(config, *dates), dates[-1] if dates else None)
+    spark, listings = session_for_run(config, *dates)
+    work = Pipeline(config, spark, dates[-1] if dates else None, listings=listings)
     workflow.backfill(work, dates) if dates else workflow.backfill_stale(work)
     return _stages(work)
 
@@ -120,16 +121,17 @@ def run(
         raise UsageError(f"run {job}: unknown job. Choose one of: {', '.join(JOBS)}.")
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
-    work = Pipeline(config, session_for_run(config, as_of), as_of)
+    spark, listings = session_for_run(config, as_of)
+    work = Pipeline(config, spark, as_of, listings=listings)
     run_job(work, job, retrain=retrain)
     return _stages(work)
 
 
 def _run_pipeline(config: Config, as_of: date, *, retrain: bool) -> Output:
-    spark = session_for_run(config, as_of)
+    spark, listings = session_for_run(config, as_of)
     from userrep.workflows.pipeline import Pipeline  # imports torch, which the checks before Spark do not need
 
-    work = Pipeline(config, spark, as_of)
+    work = Pipeline(config, spark, as_of, listings=listings)
     serving = work.run(retrain=retrain)
     return _stages(work, serving=serving.space_id)
 

@@ -1,13 +1,11 @@
 """Checks that need no Spark session: missing paths, missing columns and as-of dates outside the log."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -17,7 +15,7 @@ from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, find_column
-from userrep.sources.listing import DataFile, list_files
+from userrep.sources.listing import Listings
 from userrep.sources.read import check_events, check_local
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
@@ -26,10 +24,6 @@ from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
 
-Footers = list[tuple[DataFile, pq.FileMetaData]]
-
-_MAX_FILES = 100  # footers read per source; folders with more files are not checked
-
 
 class ColumnsOnly(NamedTuple):
     """The columns of a source that is not open in Spark."""
@@ -37,10 +31,10 @@ class ColumnsOnly(NamedTuple):
     schema: StructType
 
 
-def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
+def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listings) -> None:
     """Check local sources for their path, mapped columns and types, and as-of dates against the log.
 
-    Other stores, JSON, and folders of more than 100 Parquet files are checked later by the run.
+    Other stores, JSON, and sources of more than 100 Parquet files are checked later by the run.
     The log's first and last day come from file footers; if these do not contain them, the run checks the dates too.
     Cost: one listing and at most 100 footers of each local source.
 
@@ -52,14 +46,11 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
         If the log does not reach a date yet; see ``check_within``.
     """
     faults: dict[str, None] = {}  # ordered and unique: a missing path is one fault, however many sections map it
-    footers: dict[str, Footers] = {}  # by path
     for section, source, columns in mapped_columns(config):
         try:
             if source.format != "table":
                 check_local(source.path, source_of(section))
-            if source.path not in footers:
-                footers[source.path] = _footers(source)
-            schema = local_schema(source, footers[source.path])
+            schema = local_schema(source, source_of(section), listings)
             if schema is not None and isinstance(source, EventSource):
                 check_events(ColumnsOnly(schema), source, section)
             elif schema is not None:
@@ -68,18 +59,15 @@ def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
             faults |= dict.fromkeys(error.faults)
     if faults:
         raise UsageError(list(faults))
-    span = log_span(config, footers) if as_ofs else None
+    span = log_span(config, listings) if as_ofs else None
     if span is not None:
         for as_of in as_ofs:
             check_within(as_of, *span, retry_within=config.freshness.error_after)
 
 
-def log_span(config: Config, footers: Mapping[str, Footers] | None = None) -> tuple[date, date] | None:
-    """Return the first and last day of the log, except days after tomorrow; None if its footers do not contain them.
-
-    ``footers``: by path, those that have been read already.
-    """
-    spans = [days_of(log, (footers or {}).get(log.path)) for log in config.events.all_sources.values()]
+def log_span(config: Config, listings: Listings) -> tuple[date, date] | None:
+    """Return the first and last day of the log, except days after tomorrow; None if its footers do not contain them."""
+    spans = [days_of(log, what, listings) for what, log in config.events.all_sources.items()]
     known = [span for span in spans if span is not None]
     if not known or len(known) < len(spans):
         return None
@@ -87,62 +75,45 @@ def log_span(config: Config, footers: Mapping[str, Footers] | None = None) -> tu
     return (first, last) if first <= last else None
 
 
-def local_path(source: Source) -> str | None:
-    """Return the path or pattern of a local source, without a scheme; None for a table or another store."""
-    if source.format == "table" or ("://" in source.path and not source.path.startswith("file:")):
-        return None
-    return file_system(source.path)[1] if source.path.startswith(("file:", "dbfs:")) else source.path
+def is_on_disk(source: Source) -> bool:
+    """Return whether a source is on the local file system."""
+    return source.format != "table" and ("://" not in source.path or source.path.startswith("file:"))
 
 
-def local_schema(source: Source, footers: Footers | None = None) -> StructType | None:
-    """Return the columns of a local source; None if finding them needs Spark. ``footers``: if read already."""
-    path = local_path(source)
-    if path is None:
+def local_schema(source: Source, what: str, listings: Listings) -> StructType | None:
+    """Return the columns of a local source; None if finding them needs Spark."""
+    if not is_on_disk(source):
         return None
-    if source.format == "delta" and Path(path).is_dir() and DeltaFiles(path).exists():
+    if source.format == "delta":
         with suppress(DeltaError):
-            return DeltaFiles(path).fields()
+            return DeltaFiles(file_system(source.path)[1]).fields()
     if source.format == "csv":
-        return _csv_schema(source)
-    footers = _footers(source) if footers is None else footers
+        return _csv_schema(source, what, listings)
+    footers = listings.footers(source, what)
     if not footers or source.format != "parquet":
         return None
     try:
-        schemas = [footer.schema.to_arrow_schema() for _, footer in footers]
+        schemas = [footer.schema.to_arrow_schema() for footer in footers]
         schema = from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))
     except (pa.ArrowException, PySparkException):
         return None
-    folders = {name for file, _ in footers for name in file.partitions}
+    folders = {name for file in listings.files(source, what) for name in file.partitions}
     return StructType([*schema.fields, *(StructField(name, StringType()) for name in folders - {*schema.names})])
 
 
-def _csv_schema(source: Source) -> StructType | None:
+def _csv_schema(source: Source, what: str, listings: Listings) -> StructType | None:
     """Return the columns of a CSV source, all of them text: those of its first file, as in Spark."""
     try:
-        first = list_files(source.path, source.format, "source")[0]
+        first = listings.files(source, what)[0]
         return StructType([StructField(name, StringType()) for name in [*csv_header(first), *first.partitions]])
     except (UsageError, OSError, ValueError):
         return None
 
 
-def _footers(source: Source) -> Footers:
-    """Read the Parquet footers of a local source; empty if there are too many files or one is unreadable."""
-    if local_path(source) is None or source.format not in ("parquet", "delta"):
-        return []
-    try:
-        files = list_files(source.path, source.format, "source")
-        return [(file, pq.read_metadata(file.path)) for file in files] if len(files) <= _MAX_FILES else []
-    except (UsageError, pa.ArrowException, OSError):
-        return []
-
-
-def days_of(log: EventSource, footers: Footers | None = None) -> tuple[date, date] | None:
-    """Return the first and last day of a local log's events; None if its footers do not contain them.
-
-    ``footers``: if read already.
-    """
+def days_of(log: EventSource, what: str, listings: Listings) -> tuple[date, date] | None:
+    """Return the first and last day of a local log's events; None if its footers do not contain them."""
     times = []
-    for _, footer in _footers(log) if footers is None else footers:
+    for footer in listings.footers(log, what) if is_on_disk(log) else []:
         column = find_column(from_arrow_schema(footer.schema.to_arrow_schema()), log.columns.event_at)
         groups = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
         times += [times_of_group(footer, group, tuple(column[0])) if column else None for group in groups]

@@ -11,6 +11,7 @@ from userrep.config import Config, Onboarding, Source, Users
 from userrep.errors import UsageError
 from userrep.ids import short_hash
 from userrep.sources.columns import as_text, check_columns, configured, id_text, named
+from userrep.sources.listing import Listings
 from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.read import event_columns, read_source
 from userrep.sources.tombstones import read_tombstones
@@ -145,10 +146,11 @@ def _files(spark: SparkSession, source: Source) -> list[list[str]]:
     return sorted([row.path, str(row.length), str(row.modificationTime)] for row in rows)
 
 
-def check_sources(spark: SparkSession, config: Config) -> list[OpenLog]:
+def check_sources(spark: SparkSession, config: Config, listings: Listings | None = None) -> list[OpenLog]:
     """Check that all configured sources exist and have their mapped columns, before any work.
 
-    Returns the log's sources, opened. Cost: one listing and one schema per source.
+    Returns the log's sources, opened. ``listings``: those of the checks before Spark, so that the log is listed once.
+    Cost: one listing and one schema per source.
 
     Raises
     ------
@@ -164,7 +166,7 @@ def check_sources(spark: SparkSession, config: Config) -> list[OpenLog]:
         except UsageError as error:
             faults.extend(error.faults)
 
-    collect_faults(lambda: logs.extend(open_logs(spark, config.events)))
+    collect_faults(lambda: logs.extend(open_logs(spark, config.events, listings)))
     for section, source, columns in mapped_columns(config):
         if section not in config.events.all_sources:
             collect_faults(partial(_check_source, spark, source, columns, section))

@@ -2,30 +2,78 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
+import pyarrow as pa
 import pyarrow.fs
+import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
+from userrep.config import Source
 from userrep.errors import UsageError
 from userrep.sources.read import base_folder, check_local
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.filesystem import file_system
+from userrep.utc import EPOCH
 
 COMPRESSED = re.compile(r"\.(gz|bz2|zst)$")
 _FORMATS = {"parquet": "parquet", "pq": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "csv": "csv"}
 _FILES_SNIFFED = 100
+_MAX_FOOTERS = 100  # read per source; sources of more files have no footers here
 
 Part = TypeVar("Part")
 
 
 class DataFile(NamedTuple):
-    """A data file: its path in pyarrow's file system, its size in bytes, and the values of its partition folders."""
+    """A data file: its path in pyarrow's file system, its size in bytes, and the values of its partition folders.
+
+    ``modified_at``: naive UTC, to the millisecond, as Spark lists it.
+    """
 
     store: pyarrow.fs.FileSystem
     path: str
     size: int
+    modified_at: datetime
     partitions: dict[str, str]
+
+
+class Listings:
+    """The files of sources and their Parquet footers. Each source is listed once, and each footer is read once."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, bool], list[DataFile]] = {}
+        self._footers: dict[tuple[str, bool], list[pq.FileMetaData]] = {}
+
+    def files(self, source: Source, what: str) -> list[DataFile]:
+        """Return the files of a source. Raises what ``list_files`` does."""
+        key = source.path, source.format == "delta"
+        if key not in self._files:
+            self._files[key] = list_files(source.path, source.format, what)
+        return self._files[key]
+
+    def footers(self, source: Source, what: str) -> list[pq.FileMetaData]:
+        """Return the footers of a Parquet or Delta source.
+
+        Empty if the source has none, has more than 100 files, or has a file that is not readable.
+        """
+        key = source.path, source.format == "delta"
+        if source.format in ("parquet", "delta") and key not in self._footers:
+            self._footers[key] = self._read_footers(source, what)
+        return self._footers.get(key, [])
+
+    def _read_footers(self, source: Source, what: str) -> list[pq.FileMetaData]:
+        try:
+            files = self.files(source, what)
+            return [read_footer(file) for file in files] if len(files) <= _MAX_FOOTERS else []
+        except (UsageError, pa.ArrowException, OSError):
+            return []
+
+
+def read_footer(file: DataFile) -> pq.FileMetaData:
+    """Read the footer of a Parquet file."""
+    with file.store.open_input_file(file.path) as stream:
+        return pq.read_metadata(stream)
 
 
 def spread(parts: Sequence[Part], at_most: int) -> Sequence[Part]:
@@ -60,10 +108,13 @@ def list_files(path: str, format_: str | None, what: str) -> list[DataFile]:
         raise UsageError(f"{what}.path {path}: cannot be listed without Spark ({reason}).") from None
     files = sorted(_data_files(store, infos, target, base), key=lambda file: file.path)
     if not files:
-        raise UsageError(
-            f"{what}.path {path}: no data files. Name a file, a folder or a pattern such as DIR/*.parquet."
-        )
+        raise no_files(path, what)
     return files
+
+
+def no_files(path: str, what: str) -> UsageError:
+    """Return the error of a path without data files."""
+    return UsageError(f"{what}.path {path}: no data files. Name a file, a folder or a pattern such as DIR/*.parquet.")
 
 
 def _data_files(
@@ -75,10 +126,11 @@ def _data_files(
         is_hidden = any(part[:1] in ("_", ".") and "=" not in part for part in folders)
         if info.type == pyarrow.fs.FileType.File and info.size and not is_hidden and pattern.fullmatch(info.path):
             values = (part.partition("=") for part in folders[:-1] if "=" in part)
-            yield DataFile(store, info.path, info.size, {name: value for name, _, value in values})
+            modified_at = EPOCH + timedelta(milliseconds=info.mtime_ns // 1_000_000)
+            yield DataFile(store, info.path, info.size, modified_at, {name: value for name, _, value in values})
 
 
-def detect_format(path: str, what: str) -> str:
+def detect_format(path: str, what: str, listings: Listings) -> str:
     """Return the format of a source: from a Delta log, file names, or the first bytes of the files.
 
     Raises
@@ -89,7 +141,7 @@ def detect_format(path: str, what: str) -> str:
     check_local(path, what)
     if "*" not in path and _is_delta(path):
         return "delta"
-    files = list_files(path, None, what)
+    files = listings.files(Source(path=path), what)
     formats = sorted({format_of_file(file) for file in spread(files, _FILES_SNIFFED)})
     if len(formats) > 1:
         raise UsageError(

@@ -1,10 +1,12 @@
 """The sources of the log, opened once per run: the list of their files, their columns, and facts about Delta tables."""
 
-import uuid
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
 
-from pyspark import StorageLevel
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -12,10 +14,21 @@ from userrep.config import Events, EventSource
 from userrep.errors import UsageError
 from userrep.ids import short_hash
 from userrep.sources.columns import find_column, leaves
+from userrep.sources.listing import Listings, no_files
 from userrep.sources.read import CORRUPT, check_events, event_columns, read_source, readable
 from userrep.store.filesystem import absolute
+from userrep.utc import EPOCH
 
 KEY = ("path", "size", "modified_at", "mapping")  # columns that identify a version of a file
+_DRIVER_SEES = re.compile(r"file:|(?!/dbfs/|/Volumes/|[a-z0-9+.-]+:/)")  # as Spark does; others are listed by Spark
+
+
+class ListedFile(NamedTuple):
+    """A file of the log, with its path in Spark's notation. Another size or time is another version of it."""
+
+    path: str
+    size: int
+    modified_at: datetime
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,7 @@ class OpenLog:
 
     what : its configuration key, such as ``events`` or ``events.sources[0]``. source : a frame with its columns; it has
     all rows of a table, but only those of some files of a log in plain files. files : path, size, modified_at and
-    mapping, one row per file, cached on the executors. columns : the types by name, as the newest file has them.
-    delta : None for plain files.
+    mapping, one row per file. columns : the types by name, as the newest file has them. delta : None for plain files.
     """
 
     what: str
@@ -82,12 +94,12 @@ class OpenLog:
         return read_source(self.source.sparkSession, self.settings, what=self.what, files=paths, like=self.source)
 
 
-def open_logs(spark: SparkSession, events: Events) -> list[OpenLog]:
+def open_logs(spark: SparkSession, events: Events, listings: Listings | None = None) -> list[OpenLog]:
     """Open all sources, without reading rows. Raises UsageError with the faults of all of them."""
-    logs, faults = [], []
+    logs, faults, listings = [], [], listings or Listings()
     for what, log in events.all_sources.items():
         try:
-            logs.append(_open_log(spark, log, what))
+            logs.append(_open_log(spark, log, what, listings))
         except UsageError as error:
             faults += error.faults
     if faults:
@@ -95,8 +107,8 @@ def open_logs(spark: SparkSession, events: Events) -> list[OpenLog]:
     return logs
 
 
-def _open_log(spark: SparkSession, log: EventSource, what: str) -> OpenLog:
-    """Open a source. Cost: one listing with file sizes, and the schemas of two files; for JSON, a pass over all files.
+def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> OpenLog:
+    """Open a source. Cost: a listing, unless ``listings`` has it, and the schemas of two files; for JSON, of all files.
 
     For Parquet and CSV, one file determines the columns of ``source``, as in Spark: the first by name, from partition
     folders if there are any. If it lacks a mapped column, the footers of all Parquet files are read.
@@ -105,36 +117,27 @@ def _open_log(spark: SparkSession, log: EventSource, what: str) -> OpenLog:
     if log.format in ("delta", "table"):
         source = read_source(spark, log, what=what)
         delta = DeltaLog.of(spark, log)
-        files = _list_table(log, source, delta)
+        files = _files_of_table(source, delta)
         columns = _columns(source, log)
     else:
-        files = _list_files(spark, log, what)
-        first, newest = _first_and_newest(files)
-        source = _like(spark, log, what, files, first)
+        files = _listed(spark, log, what, listings)
+        first = min(files, key=_depth_and_name).path
+        newest = max(files, key=lambda file: (file.modified_at, file.path)).path
+        every = [file.path for file in files] if log.format == "json" else None  # any file may lack a field
+        source = read_source(spark, log, what=what, files=every or [first])
         is_like = first == newest or log.format == "json"
-        columns = _columns(source if is_like else _like(spark, log, what, files, newest), log)
+        columns = _columns(source if is_like else read_source(spark, log, what=what, files=[newest]), log)
         columns = {name: kind for name, kind in columns.items() if f"/{name}=" not in newest}  # no partition columns
         mapped = event_columns(log).values()
         if log.format == "parquet" and any(find_column(source.schema, name) is None for name in mapped):
             source = read_source(spark, log, what=what)
     check_events(source, log, what)
-    return OpenLog(what, log, source, files, columns, delta)
+    return OpenLog(what, log, source, _as_frame(spark, files, log), columns, delta)
 
 
-def _first_and_newest(files: DataFrame) -> tuple[str, str]:
-    """Return the paths of the first file by name, in the deepest partitions, and of the newest; empty without files."""
-    num_folders = F.size(F.split("path", "/[^/]*=[^/]*(?=/)"))
-    row = files.agg(
-        F.min_by("path", F.struct(-num_folders, "path")).alias("first"),
-        F.max_by("path", F.struct("modified_at", "path")).alias("newest"),
-    ).first()
-    return (row["first"], row["newest"]) if row and row["newest"] else ("", "")
-
-
-def _like(spark: SparkSession, log: EventSource, what: str, files: DataFrame, path: str) -> DataFrame:
-    """Return a frame with the columns of a file; for JSON, where any file may lack a field, with those of all files."""
-    paths = [row.path for row in files.select("path").collect()] if log.format == "json" else [path]
-    return read_source(spark, log, what=what, files=[path for path in paths if path] or None)
+def _depth_and_name(file: ListedFile) -> tuple[int, str]:
+    """Return what sorts the files of the deepest partitions first, by path."""
+    return -len(re.findall(r"/[^/]*=[^/]*(?=/)", file.path)), file.path
 
 
 def _columns(source: DataFrame, log: EventSource) -> dict[str, str]:
@@ -149,34 +152,38 @@ def meaning_hash(log: EventSource) -> str:
     return short_hash(log.meaning)
 
 
-def _list_table(log: EventSource, source: DataFrame, delta: DeltaLog) -> DataFrame:
-    """List the files of a table, with the columns of ``KEY``.
+def _files_of_table(source: DataFrame, delta: DeltaLog) -> list[ListedFile]:
+    """List the files of a table.
 
     Delta's files never change, so the path identifies their content. The exception is a table with deletion vectors:
     each new version of it counts as a change of all files, and the whole log is read again.
     """
-    listed = source.sparkSession.createDataFrame([(path,) for path in source.inputFiles()], "path STRING")
-    return listed.select(
-        one_slash("path").alias("path"),
-        F.lit(delta.version if delta.hides_deletes else 0).cast("bigint").alias("size"),
-        F.timestamp_seconds(F.lit(0)).alias("modified_at"),
-        F.lit(meaning_hash(log)).alias("mapping"),
-    )
+    version = delta.version if delta.hides_deletes else 0
+    return [ListedFile(re.sub("^file:/+", "file:/", path), version, EPOCH) for path in source.inputFiles()]
 
 
-def _list_files(spark: SparkSession, log: EventSource, what: str) -> DataFrame:
-    """List the files of a folder once, with the columns of ``KEY``. The list is cached on the executors."""
+def _listed(spark: SparkSession, log: EventSource, what: str, listings: Listings) -> list[ListedFile]:
+    """List the files of a folder, as Spark lists them. Driver memory: one entry per file."""
+    if _DRIVER_SEES.match(absolute(log.path)):
+        return [ListedFile(f"file:{file.path}", file.size, file.modified_at) for file in listings.files(log, what)]
     with readable(log, what):
         files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(log.path)
-    listed = files.select(
-        one_slash("path").alias("path"),
-        F.col("length").alias("size"),
-        F.col("modificationTime").alias("modified_at"),
-        F.lit(meaning_hash(log)).alias("mapping"),
-    )
-    # A lost partition is rebuilt from the same listing. Without the unique column, Spark would reuse the cached list of
-    # an earlier run, since the plans are equal.
-    return listed.withColumn("listing", F.lit(uuid.uuid4().hex)).persist(StorageLevel.MEMORY_AND_DISK).drop("listing")
+        rows = files.select(one_slash("path"), "length", "modificationTime").collect()
+    if not rows:
+        raise no_files(log.path, what)
+    return [ListedFile(*row) for row in rows]
+
+
+def _as_frame(spark: SparkSession, files: Sequence[ListedFile], log: EventSource) -> DataFrame:
+    """Return files as a frame with the columns of ``KEY``."""
+    times = [file.modified_at.replace(tzinfo=UTC) for file in files]
+    columns = {
+        "path": pa.array([file.path for file in files], pa.string()),
+        "size": pa.array([file.size for file in files], pa.int64()),
+        "modified_at": pa.array(times, pa.timestamp("us", "UTC")),
+        "mapping": pa.array([meaning_hash(log)] * len(files), pa.string()),
+    }
+    return spark.createDataFrame(pa.table(columns))
 
 
 def one_slash(path: str) -> Column:

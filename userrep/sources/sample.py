@@ -12,7 +12,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from userrep.config import Source
 from userrep.errors import UsageError
-from userrep.sources.listing import DataFile, list_files, spread
+from userrep.sources.listing import DataFile, Listings, read_footer, spread
 from userrep.sources.text_sample import read_csv, read_json
 
 _MAX_ROWS, _MAX_BYTES = 2_000_000, 1 << 30  # of Parquet, in memory
@@ -47,13 +47,15 @@ class Sample:
         return self.is_counted and self.rows.num_rows + self.num_unparsable == self.num_rows
 
 
-def take_sample(source: Source, what: str, *, max_text_bytes: int = _MAX_TEXT_BYTES) -> Sample:
+def take_sample(
+    source: Source, what: str, listings: Listings | None = None, *, max_text_bytes: int = _MAX_TEXT_BYTES
+) -> Sample:
     """Read a sample: up to 2 million rows or 1 GB of Parquet and Delta, up to 64 MB of CSV and JSON.
 
     The sample is evenly spread over the files and their row groups, or the first, middle and last lines of each file.
 
-    Cost: one listing, the footers of at most 200 files, and the rows of the sample, with at most 1 MB more per column
-    of a row group that is read in part.
+    ``listings``: a new one by default. Cost: one listing, the footers of at most 200 files, and the rows of the sample,
+    with at most 1 MB more per column of a row group that is read in part.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def take_sample(source: Source, what: str, *, max_text_bytes: int = _MAX_TEXT_BY
     """
     if source.format == "table":
         raise UsageError(f"{what}.path {source.path}: a table of a catalog can only be read with Spark.")
-    files = list_files(source.path, source.format, what)
+    files = (listings or Listings()).files(source, what)
     kept = spread(files, _MAX_FILES)
     try:
         if source.format in ("csv", "json"):
@@ -80,7 +82,7 @@ def take_sample(source: Source, what: str, *, max_text_bytes: int = _MAX_TEXT_BY
 
 
 def _parquet_sample(files: Sequence[DataFile], kept: Sequence[DataFile]) -> Sample:
-    footers = [pq.read_metadata(file.store.open_input_file(file.path)) for file in kept]
+    footers = [read_footer(file) for file in kept]
     sizes = [footer.row_group(k) for footer in footers for k in range(footer.num_row_groups)]
     num_rows = sum(footer.num_rows for footer in footers)
     bytes_per_row = max(1, sum(size.total_byte_size for size in sizes) // max(1, num_rows))  # at least, since encoded

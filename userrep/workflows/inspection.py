@@ -12,6 +12,7 @@ from userrep.logs import in_columns
 from userrep.report.formats import plural
 from userrep.sources.columns import check_columns
 from userrep.sources.facts import LogFacts, log_facts
+from userrep.sources.listing import Listings
 from userrep.sources.read import event_columns
 from userrep.sources.sample import Sample, spark_columns, take_sample
 from userrep.utc import last_event_day, utc_now
@@ -63,20 +64,23 @@ def inspect_log(config: Config) -> dict[str, Any]:
 
 
 def _inspect(what: str, log: EventSource) -> Inspected:
-    sample = take_sample(log, what)
+    listings = Listings()
+    sample = take_sample(log, what, listings)
     columns = event_columns(log)
     check_columns(ColumnsOnly(spark_columns(sample)), columns, what)
     facts = log_facts(sample, log)
-    return Inspected(what, log, sample, facts, log_days(sample, log, facts.rows_by_day))
+    return Inspected(what, log, sample, facts, log_days(sample, log, facts.rows_by_day, listings))
 
 
-def log_days(sample: Sample, log: EventSource, rows_by_day: Iterable[date]) -> tuple[date, date, bool] | None:
+def log_days(
+    sample: Sample, log: EventSource, rows_by_day: Iterable[date], listings: Listings
+) -> tuple[date, date, bool] | None:
     """Return the first and last day of a log, up to tomorrow, and whether both are exact; None without any.
 
     ``rows_by_day``: the days of a sample. For an incomplete sample, file footers may contain the first and last day.
     If the last one is in the future, the last day before that is only known from the sample.
     """
-    footer_days = None if sample.is_complete else days_of(log)
+    footer_days = None if sample.is_complete else days_of(log, "events", listings)
     tomorrow = last_event_day(utc_now())
     days = [day for day in (*rows_by_day, *(footer_days or ())) if day <= tomorrow]
     is_exact = sample.is_complete or (footer_days is not None and footer_days[1] <= tomorrow)

@@ -12,6 +12,7 @@ from userrep.erasure.requests import DONE as ERASED
 from userrep.erasure.requests import Erasure, newest_requests
 from userrep.errors import explain
 from userrep.operations.maintenance import maintain_tables
+from userrep.sources.listing import Listings
 from userrep.store.leases import held
 from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
@@ -46,7 +47,7 @@ class DailyParts:
     tables: Tables
     config: Config
     as_of: date
-    session: Callable[[], SparkSession]
+    session: Callable[[], tuple[SparkSession, Listings]]
     report: Callable[[str], None]
     failed: Callable[[Exception], object]
 
@@ -64,7 +65,8 @@ class DailyParts:
             yield Part(name, outcome, code, round(time.monotonic() - started, 3), reason)
 
     def _daily(self) -> tuple[str, str]:
-        spaces = daily(Pipeline(self.config, self.session(), self.as_of, self.report), on_time=False)
+        spark, listings = self.session()
+        spaces = daily(Pipeline(self.config, spark, self.as_of, self.report, listings), on_time=False)
         return DONE, f"snapshots of {self.as_of} for {', '.join(space.space_id for space in spaces)}"
 
     def _forget(self) -> tuple[str, str]:

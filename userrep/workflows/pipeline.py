@@ -32,6 +32,7 @@ from userrep.items.versions import items_without_vector, train_versions
 from userrep.logs import to_stderr
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, measure_drift, newest_measurable
+from userrep.sources.listing import Listings
 from userrep.sources.open_log import OpenLog
 from userrep.spaces import registry
 from userrep.spaces.consumers import declare_ready, register_consumer
@@ -68,14 +69,15 @@ _STAGES = (
 class Pipeline:
     """The batch stages for one configuration and as-of date. ``as_of`` None: the day after the last day of the log.
 
-    ``outcomes``: results of the example consumer, once it is trained. ``self_check``: the result of the self-check of
-    a new space.
+    ``listings``: of the log, by the checks before Spark. ``outcomes``: results of the example consumer, once it is
+    trained. ``self_check``: the result of the self-check of a new space.
     """
 
     config: Config
     spark: SparkSession
     as_of: InitVar[date | None] = None
     report: Callable[[str], None] = to_stderr
+    listings: Listings = field(default_factory=Listings)
     outcomes: list[Outcome] = field(default_factory=list)
     self_check: SelfCheck | None = None
 
@@ -103,7 +105,7 @@ class Pipeline:
     @cached_property
     def logs(self) -> list[OpenLog]:
         """The sources of the event log, listed once for all stages. Raises UsageError with all faults."""
-        return check_sources(self.spark, self.config)
+        return check_sources(self.spark, self.config, self.listings)
 
     @cached_property
     def profiles(self) -> Profiles:

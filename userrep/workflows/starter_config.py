@@ -14,7 +14,7 @@ from userrep.config import Events, EventSource, Source, parse_config
 from userrep.errors import UsageError, in_line
 from userrep.sources.facts import count_by_day
 from userrep.sources.guess import Guess, guess_events, guess_items, guess_users
-from userrep.sources.listing import detect_format
+from userrep.sources.listing import Listings, detect_format
 from userrep.sources.sample import Sample, take_sample
 from userrep.sources.times import times_of
 from userrep.workflows.inspection import log_days
@@ -65,36 +65,37 @@ def starter_config(events: str, *, items: str | None = None, users: str | None =
     """
     faults: list[str] = []
     looks: dict[str, _Look] = {}
+    listings = Listings()
     for what, path in {"events": events, "items": items, "users": users}.items():
         try:
             if path is not None:
-                looks[what] = _look(path, what, folder)
+                looks[what] = _look(path, what, folder, listings)
         except UsageError as error:
             faults += error.faults
     if faults:
         raise UsageError(faults)
-    return _compose(events, looks)
+    return _compose(events, looks, listings)
 
 
-def _look(path: str, what: str, folder: str) -> _Look:
+def _look(path: str, what: str, folder: str, listings: Listings) -> _Look:
     try:
         Source(path=path)
     except ValidationError as error:  # without the path, which may contain a password
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageError(f"{what}.path: {reason}.") from None
-    format_ = detect_format(path, what)
-    sample = take_sample(Source(path=path, format=format_), what)
+    format_ = detect_format(path, what, listings)
+    sample = take_sample(Source(path=path, format=format_), what, listings)
     is_relative = re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", path) is not None
     return _Look(os.path.relpath(path, folder) if is_relative else path, format_, sample)
 
 
-def _compose(events: str, looks: dict[str, _Look]) -> Starter:
+def _compose(events: str, looks: dict[str, _Look], listings: Listings) -> Starter:
     look = looks["events"]
     columns = guess_events(look.sample.rows)
     open_keys = _open("events", columns, look, _NEEDED)
     event_at = columns["event_at"].column
     counts = count_by_day(times_of(look.sample.rows[event_at])) if event_at else {}
-    days = log_days(look.sample, _log(events, look.format, str(event_at)), counts)
+    days = log_days(look.sample, _log(events, look.format, str(event_at)), counts, listings)
     fit, warnings = _fit(look, days) if event_at else (None, [])
     lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
     lines += [_line("root: userrep-root", "folder of all tables and models, next to this file")]

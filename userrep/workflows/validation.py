@@ -5,14 +5,13 @@ from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from userrep.config import Config, Source
 from userrep.errors import UsageError
-from userrep.features.preflight import ColumnsOnly, check_before_spark, local_path, local_schema, log_span
+from userrep.features.preflight import ColumnsOnly, check_before_spark, is_on_disk, local_schema, log_span
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
-from userrep.sources.listing import format_of_file, list_files
+from userrep.sources.listing import Listings, format_of_file, read_footer
 from userrep.sources.sample import spark_columns, take_sample
 from userrep.workflows.log_fit import check_until
 
@@ -30,14 +29,15 @@ def check_sources(config: Config) -> Checked:
     """Return all faults: of paths, files, columns and types, and of the end of training. Cost: under a second."""
     faults: dict[str, None] = {}  # ordered and unique: several sections may have the same source
     unchecked: dict[str, None] = {}
+    listings = Listings()
 
     def check_files(section: str, source: Source, columns: dict[str, str]) -> None:
-        if not _check_files(source, columns, section):
+        if not _check_files(source, columns, section, listings):
             unchecked[f"{source_of(section)}.path {source.path}"] = None
 
-    checks: list[Callable[[], object]] = [partial(check_before_spark, config)]
+    checks: list[Callable[[], object]] = [partial(check_before_spark, config, (), listings)]
     checks += [partial(check_files, *mapped) for mapped in mapped_columns(config)]
-    checks.append(partial(_check_until, config))
+    checks.append(partial(_check_until, config, listings))
     for check in checks:
         try:
             check()
@@ -46,34 +46,34 @@ def check_sources(config: Config) -> Checked:
     return Checked(list(faults), list(unchecked))
 
 
-def _check_files(source: Source, columns: dict[str, str], section: str) -> bool:
+def _check_files(source: Source, columns: dict[str, str], section: str, listings: Listings) -> bool:
     """Check that a local source has files of its format that can be opened, and the fields of a small JSON source.
 
     Returns whether the columns could be checked, here or by ``check_before_spark``.
     """
-    if local_path(source) is None:
+    if not is_on_disk(source):
         return False
     what = source_of(section)
-    first = list_files(source.path, source.format, what)[0]
+    first = listings.files(source, what)[0]
     actual = format_of_file(first)
     if source.format not in ("delta", actual):
         raise UsageError(f"{what}.format: {source.format}, but {first.path} looks like {actual}. Set format: {actual}.")
     if source.format == "parquet":
         try:
-            pq.read_metadata(first.path)
+            read_footer(first)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0][:200]
             raise UsageError(f"{what}.path {first.path}: not readable as parquet ({reason}).") from None
     if source.format != "json":
-        return local_schema(source) is not None
-    sample = take_sample(source, what, max_text_bytes=_JSON_BYTES)
+        return local_schema(source, what, listings) is not None
+    sample = take_sample(source, what, listings, max_text_bytes=_JSON_BYTES)
     if sample.is_complete:
         check_columns(ColumnsOnly(spark_columns(sample)), columns, section)
     return sample.is_complete
 
 
-def _check_until(config: Config) -> None:
+def _check_until(config: Config, listings: Listings) -> None:
     """Check the end of training against the log's days, if its footers contain them."""
-    span = log_span(config)
+    span = log_span(config, listings)
     if span is not None:
         check_until(config, *span)

@@ -1,5 +1,6 @@
 """Refusals of a log before Spark starts."""
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,16 @@ from deltalake import write_deltalake
 from tests.support.builders import config_of, event, write_rows
 from userrep.config import Config
 from userrep.errors import LogIncompleteError, UsageError
-from userrep.features.preflight import check_before_spark
+from userrep.features.preflight import check_before_spark as check
+from userrep.sources.listing import Listings
 
 pytestmark = pytest.mark.fast
 
 ROWS = [event("u1", "i1", "2024-05-01", device={"kind": "tv"})]
+
+
+def check_before_spark(config: Config, as_ofs: Sequence[date] = ()) -> None:
+    check(config, as_ofs, Listings())
 
 
 def config_in(folder: Path, **columns: Any) -> Config:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.builders import event, write_rows
 from userrep.errors import UsageError
-from userrep.sources.listing import detect_format, list_files, spread
+from userrep.sources.listing import Listings, detect_format, list_files, spread
 
 pytestmark = pytest.mark.fast
 
@@ -65,15 +65,15 @@ def test_the_format_comes_from_the_name_or_else_the_first_bytes(
     tmp_path: Path, name: str, content: bytes, expected: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    assert detect_format(str(tmp_path), "events") == expected
-    assert detect_format(str(tmp_path / name), "events") == expected
+    assert detect_format(str(tmp_path), "events", Listings()) == expected
+    assert detect_format(str(tmp_path / name), "events", Listings()) == expected
 
 
 def test_files_of_several_formats_are_refused_with_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y\n")
     (tmp_path / "b.json").write_text("{}\n")
     with pytest.raises(UsageError, match=r"several formats \(csv, json\). Name a pattern such as .*/\*.csv\."):
-        detect_format(str(tmp_path), "events")
+        detect_format(str(tmp_path), "events", Listings())
 
 
 def test_parts_are_spread_evenly() -> None:

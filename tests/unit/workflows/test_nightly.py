@@ -49,7 +49,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(nightly, "Erasure", lambda *_: SimpleNamespace(run=part("forget")))
     monkeypatch.setattr(nightly, "maintain_tables", part("maintenance"))
     monkeypatch.setattr("userrep.workflows.runs.SparkWork", lambda _: SimpleNamespace(found=dict))
-    monkeypatch.setattr("userrep.cli.nightly.session_for_run", lambda *_: None)
+    monkeypatch.setattr("userrep.cli.nightly.session_for_run", lambda *_: (None, None))
     monkeypatch.setattr(FileTables, "spark", None)
     return results
 
@@ -61,7 +61,7 @@ def request(state: str) -> dict[str, Any]:
 
 def run_parts(tables: Tables, folder: Path) -> dict[str, Part]:
     def session() -> Any:
-        return None
+        return None, None
 
     run = DailyParts(tables, config_of(folder), NOW.date(), session, lambda _: None, lambda _: None).run()
     return {part.part: part for part in run}

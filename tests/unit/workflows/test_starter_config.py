@@ -14,6 +14,7 @@ from deltalake import write_deltalake
 from userrep.config import Config, load_config
 from userrep.errors import UsageError
 from userrep.features.preflight import check_before_spark
+from userrep.sources.listing import Listings
 from userrep.sources.sample import take_sample
 from userrep.workflows.inspection import inspect_log
 from userrep.workflows.starter_config import Starter, starter_config
@@ -64,7 +65,7 @@ def test_the_file_loads_is_valid_and_passes_the_checks_of_a_run(tmp_path: Path, 
     assert (config.windows_days, config.training.as_ofs.until) == ([7, 30, 180], date(2024, 8, 28))
     assert config.root == str(tmp_path / "userrep-root")
     assert check_sources(config) == ([], [])
-    check_before_spark(config, [date(2024, 10, 27)])
+    check_before_spark(config, [date(2024, 10, 27)], Listings())
 
 
 def test_paths_are_relative_to_the_file_unless_they_are_absolute(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders import config_of, event, write_rows
-from userrep.features import preflight
+from userrep.sources import listing
 from userrep.workflows.validation import check_sources
 
 pytestmark = pytest.mark.fast
@@ -94,6 +94,6 @@ def test_local_uris_and_patterns_are_checked(tmp_path: Path, path: str) -> None:
 
 
 def test_a_folder_of_many_files_is_named_as_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "_MAX_FILES", 0)
+    monkeypatch.setattr(listing, "_MAX_FOOTERS", 0)
     write_log(tmp_path)
     assert check_sources(config_of(tmp_path)) == ([], [f"events.path {tmp_path / 'events'}"])

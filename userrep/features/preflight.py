@@ -20,7 +20,7 @@ from userrep.sources.read import check_events, check_local
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.filesystem import file_system
-from userrep.tiles.inventory.footers import earliest_time, latest_time, times_of_group
+from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, times_of_group
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
 
@@ -121,6 +121,6 @@ def days_of(log: EventSource, what: str, listings: Listings) -> tuple[date, date
     if log.time_zone != "UTC" or not known or len(known) < len(times):
         return None
     first, last = min(span.first for span in known), max(span.last for span in known)
-    if first < earliest_time() or last > latest_time():  # the time of a row that will be rejected
+    if first < FIRST_TIME or last > LAST_TIME:  # the time of a row that will be rejected
         return None
     return numbered_day(first // DAY_US), numbered_day(last // DAY_US)

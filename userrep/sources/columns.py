@@ -36,18 +36,22 @@ def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType]
     return None
 
 
-def type_of(frame: HasSchema, name: str) -> T.DataType:
-    """Return the type of a column that exists, as ``check_columns`` has verified."""
-    column = find_column(frame.schema, name)
+def column_of(schema: T.StructType, name: str) -> tuple[list[str], T.DataType]:
+    """Return what ``find_column`` does for a column that exists, as ``check_columns`` has verified."""
+    column = find_column(schema, name)
     assert column is not None, name
-    return column[1]
+    return column
+
+
+def type_of(frame: HasSchema, name: str) -> T.DataType:
+    """Return the type of a column that exists."""
+    return column_of(frame.schema, name)[1]
 
 
 def named(frame: DataFrame, name: str) -> Column:
-    """Return a column that exists, as ``check_columns`` has verified."""
-    column = find_column(frame.schema, name)
-    assert column is not None, name
-    return F.col(".".join(f"`{part.replace('`', '``')}`" for part in column[0]))
+    """Return a column that exists."""
+    path, _ = column_of(frame.schema, name)
+    return F.col(".".join(f"`{part.replace('`', '``')}`" for part in path))
 
 
 def leaves(schema: T.StructType) -> dict[str, str]:

@@ -5,7 +5,7 @@ Array suffix N: rows of what is read of a file.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from userrep.store.arrow import is_text
 from userrep.store.filesystem import open_parquet
 from userrep.tiles.column_paths import LogColumns, Path
-from userrep.tiles.inventory.footers import EVER, earliest_time, microseconds_of, times_of_group
+from userrep.tiles.inventory.footers import EVER, FIRST_TIME, LAST_TIME, microseconds_of, times_of_group
 from userrep.utc import DAY_US
 
 CODED = pa.dictionary(pa.int32(), pa.string())
@@ -28,17 +28,17 @@ _EXACT = 2**53  # larger integers lose digits as doubles
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file of the log, the row groups to read, and the range of days that their rows may have.
+    """A file of the log, the days to read of it, and the row groups that may have rows of them.
 
-    ``is_readable``: whether all mapped columns have the types that they have in the log.
+    ``span``: the range of days that the rows of these groups may have.
     """
 
     path: str
     metadata: pq.FileMetaData
     schema: pa.Schema
+    days: frozenset[int]
     groups: list[int]
-    days: range
-    is_readable: bool
+    span: range
     _cache: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
     @property
@@ -79,25 +79,27 @@ def log_file(path: str, columns: LogColumns, days: frozenset[int]) -> LogFile:
     """
     file = open_parquet(path)
     metadata, schema, groups, spans = file.metadata, file.schema_arrow, [], []
-    is_time = _is_time(type_in(schema, columns.event_at))
+    event_at = columns.mapped["event_at"]
+    is_time = _is_time(type_in(schema, event_at))
     for group in range(metadata.num_row_groups):
-        times = times_of_group(metadata, group, columns.event_at)
-        span = times.days if times else _days_in(file, group, columns.event_at) if is_time else EVER
+        times = times_of_group(metadata, group, event_at)
+        span = times.days if times else _days_in(file, group, event_at) if is_time else EVER
         if any(day in span for day in days):
             groups.append(group)
             spans.append(span)
-    all_days = range(min((span.start for span in spans), default=0), max((span.stop for span in spans), default=0))
-    opened = LogFile(path, metadata, schema, groups, all_days, is_readable=False)
-    return replace(opened, is_readable=_fits(opened, columns))
+    whole = range(min((span.start for span in spans), default=0), max((span.stop for span in spans), default=0))
+    return LogFile(path, metadata, schema, days, groups, whole)
 
 
-def pieces_by_day(file: LogFile, columns: LogColumns, days: frozenset[int], latest: int) -> dict[int, Piece] | None:
-    """Read the rows of some days, up to the time ``latest``, as one piece per day; None if the file needs Spark."""
+def pieces_by_day(file: LogFile, columns: LogColumns) -> dict[int, Piece] | None:
+    """Read the rows of the file's days as one piece per day; None if the file needs Spark."""
+    if not _fits(file, columns):
+        return None
     top_level = [path[0] for path in columns.texts.values() if len(path) == 1]
     coded = [name for name in top_level if name in file.schema.names and file.schema.field(name).type == pa.string()]
     try:
         table = file.read(columns.mapped.values(), coded=coded)
-        at_N, has_null = microseconds_of(taken(table, columns.event_at))
+        at_N, has_null = microseconds_of(taken(table, columns.mapped["event_at"]))
         rows = _rows(table, columns)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # for example, a time too large for microseconds
         return None
@@ -107,10 +109,10 @@ def pieces_by_day(file: LogFile, columns: LogColumns, days: frozenset[int], late
     if not len(at_N):
         return {}
     first, last = int(at_N.min()), int(at_N.max())
-    if not has_null and first // DAY_US == last // DAY_US and first >= earliest_time() and last <= latest:
-        return {first // DAY_US: Piece(rows, file, None)} if first // DAY_US in days else {}
+    if not has_null and first // DAY_US == last // DAY_US and first >= FIRST_TIME and last <= LAST_TIME:
+        return {first // DAY_US: Piece(rows, file, None)} if first // DAY_US in file.days else {}
     day_N = at_N // DAY_US
-    is_wanted = (at_N >= earliest_time()) & (at_N <= latest) & np.isin(day_N, list(days))
+    is_wanted = (at_N >= FIRST_TIME) & (at_N <= LAST_TIME) & np.isin(day_N, list(file.days))
     indexes = np.flatnonzero(is_wanted)
     indexes = indexes[np.argsort(day_N[indexes], kind="stable")]
     piece_days, starts = np.unique(day_N[indexes], return_index=True)
@@ -153,7 +155,7 @@ def is_integer(kind: pa.DataType) -> bool:
 def _days_in(file: pq.ParquetFile, group: int, event_at: Path) -> range:
     table = file.read_row_group(group, columns=[".".join(event_at)], use_threads=False)
     at_N, _ = microseconds_of(taken(table, event_at))
-    at_N = at_N[at_N >= earliest_time()]
+    at_N = at_N[at_N >= FIRST_TIME]
     return range(int(at_N.min()) // DAY_US, int(at_N.max()) // DAY_US + 1) if len(at_N) else range(0)
 
 
@@ -171,10 +173,11 @@ def _type_fits(name: str, kind: pa.DataType, columns: LogColumns) -> bool:
     if name == "event_at":
         return _is_time(kind)
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    is_integer_in_log = None if columns.integers is None else columns.mapped[name] in columns.integers
-    if name == "weight":
-        return is_integer(kind) or (not is_integer_in_log and kind in (pa.float32(), pa.float64()))
-    return (is_text(kind) and not is_integer_in_log) or (is_integer(kind) and is_integer_in_log is not False)
+    if is_integer(kind):
+        return name in columns.integers or name == "weight"
+    return name not in columns.integers and (
+        kind in (pa.float32(), pa.float64()) if name == "weight" else is_text(kind)
+    )
 
 
 def _is_time(kind: pa.DataType | None) -> bool:
@@ -183,11 +186,11 @@ def _is_time(kind: pa.DataType | None) -> bool:
 
 def _rows(table: pa.Table, columns: LogColumns) -> pa.Table | None:
     rows = {name: _coded(table, path) for name, path in columns.texts.items()}
-    if columns.event_id is not None:
-        ids = decoded(_or_null(table, columns.event_id))
+    if "event_id" in columns.mapped:
+        ids = decoded(_or_null(table, columns.mapped["event_id"]))
         rows["event_id"] = ids if ids.type == pa.null() else ids.cast(pa.string() if is_text(ids.type) else pa.int64())
-    if columns.weight is not None:
-        weights = decoded(_or_null(table, columns.weight))
+    if "weight" in columns.mapped:
+        weights = decoded(_or_null(table, columns.mapped["weight"]))
         rows["weight"] = weights.cast(pa.float64(), safe=False)
         ends = pc.min_max(weights).as_py() if pa.types.is_integer(weights.type) else {"min": None, "max": None}
         if any(abs(end or 0) > _EXACT for end in ends.values()):

@@ -45,12 +45,12 @@ class DayRows:
             rows = pa.concat_tables([piece.rows for piece in pieces], promote_options="default")
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             return None
-        ids = combined(rows["event_id"]) if columns.event_id else None
+        ids = combined(rows["event_id"]) if "event_id" in columns.mapped else None
         return cls(
             pieces=pieces,
             texts={name: _codes(combined(rows[name])) for name in columns.texts},
             at_N=combined(rows["at"]).to_numpy(),
-            weight_N=combined(rows["weight"]).to_numpy(zero_copy_only=False) if columns.weight else None,
+            weight_N=combined(rows["weight"]).to_numpy(zero_copy_only=False) if "weight" in columns.mapped else None,
             event_id=ids.cast(pa.string()) if ids is not None and ids.type == pa.null() else ids,
         )
 
@@ -136,28 +136,25 @@ def _distinct_rows(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> Ro
     alike = np.flatnonzero(_repeated(mixed(hash_V)))
     if not len(alike):
         return rows_V
-    group = _group_numbers([values[alike] for values in mapped])
-    has_copies = np.bincount(group)[group] > 1
-    alike, group = alike[has_copies], group[has_copies]
-    unmapped = _unmapped_values(rows, rows_V[alike], columns)
+    unmapped = _unmapped_columns(rows, rows_V[alike], columns)
     if unmapped is None:
         return None
-    group = _group_numbers([group, *unmapped])
+    compared = {f"mapped_{k}": pa.array(values[alike]) for k, values in enumerate(mapped)} | unmapped
+    by_value = pa.table(compared | {"row": alike}).group_by(list(compared), use_threads=False)
     keep = np.ones(len(rows_V), np.bool_)
     keep[alike] = False
-    keep[alike[np.unique(group, return_index=True)[1]]] = True
+    keep[by_value.aggregate([("row", "min")])["row_min"].to_numpy()] = True
     return rows_V[keep]
 
 
-def _unmapped_values(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> list[Any] | None:
-    """Read the columns of some rows that are not mapped, as numbers; None if a column cannot be compared."""
+def _unmapped_columns(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> dict[str, Any] | None:
+    """Read the columns of some rows that are not mapped; None if a column cannot be compared."""
     starts = np.cumsum([0, *(piece.rows.num_rows for piece in rows.pieces)])
     piece_V = np.searchsorted(starts, rows_V, side="right") - 1
     used = [int(k) for k in np.unique(piece_V)]
     pieces = [rows.pieces[k] for k in used]
     mapped = {path[0] for path in columns.mapped.values() if len(path) == 1}
-    in_files = [name for piece in pieces for name in piece.file.schema.names]
-    names = [name for name in dict.fromkeys(columns.source or in_files) if name not in mapped]
+    names = [name for name in columns.source if name not in mapped]
     if len({tuple(piece.file.folders.items()) for piece in pieces}) > 1:
         return None  # rows may differ in a column that is stored only in the folders' names
     tables = []
@@ -169,10 +166,10 @@ def _unmapped_values(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> 
         tables.append(table)
     order = np.argsort(np.argsort(piece_V, kind="stable"), kind="stable")
     try:
-        table = pa.concat_tables(tables, promote_options="default") if names and tables else pa.table({})
+        table = pa.concat_tables(tables, promote_options="default").take(order) if names else pa.table({})
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return None
-    return [_as_numbers(column)[order] for column in table.columns]
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def _comparable_columns(piece: Piece, names: list[str], indexes: RowIndexes) -> pa.Table | None:
@@ -184,7 +181,9 @@ def _comparable_columns(piece: Piece, names: list[str], indexes: RowIndexes) -> 
     whole = piece.file.columns(types)
     columns = {name: pa.chunked_array([pa.nulls(len(indexes))]) for name in names}
     try:
-        columns |= {name: decoded(whole[name].take(pa.array(indexes))).cast(kind) for name, kind in types.items()}
+        for name, kind in types.items():
+            values = decoded(whole[name].take(pa.array(indexes))).cast(kind)
+            columns[name] = _one_zero_and_nan(values) if kind == pa.float64() else values
     except pa.ArrowInvalid:
         return None
     return pa.table(columns)
@@ -203,25 +202,9 @@ def _comparable_type(kind: pa.DataType) -> pa.DataType | None:
     return kind if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_decimal(kind) else None
 
 
-def _as_numbers(column: pa.ChunkedArray) -> Any:
-    """Return a number per value, equal for equal values. Null equals null, NaN equals NaN."""
-    whole = combined(column)
-    if whole.type == pa.float64():
-        values = whole.to_numpy(zero_copy_only=False)
-        is_null = whole.is_null().to_numpy(zero_copy_only=False)
-        return _group_numbers([values, is_null])
-    if whole.type == pa.null():
-        return np.zeros(len(whole), np.int64)
-    return whole.dictionary_encode().indices.fill_null(-1).to_numpy()
-
-
-def _group_numbers(columns: list[Any]) -> RowIndexes:
-    """Return a number per row of several columns, from 0, equal for equal rows."""
-    number = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        values, code = np.unique(column, return_inverse=True)
-        number = np.unique(number * len(values) + code, return_inverse=True)[1]
-    return number
+def _one_zero_and_nan(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Replace negative zeros and NaN of other bits, because groups are compared by bits."""
+    return pc.if_else(pc.is_nan(numbers), float("nan"), pc.add(numbers, 0.0))
 
 
 def _repeated(hash_V: Hashes) -> NDArray[np.bool_]:

@@ -6,7 +6,8 @@ Spark's gets no tiles here and is left to Spark.
 Array suffixes: N rows of a day; V selected rows; T tiles; U users.
 """
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
@@ -17,13 +18,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.sources.tombstones import NOBODY, Tombstones
-from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.xxhash import bucket_of
 from userrep.tiles.arrow_reader import LogFile, Piece, log_file, pieces_by_day
 from userrep.tiles.arrow_rows import Coded, DayRows, RowIndexes, without_copies
 from userrep.tiles.by_spark import PARTS_OF_DAY
 from userrep.tiles.column_paths import LogColumns
-from userrep.tiles.inventory.footers import latest_time
 from userrep.utc import DAY_US, day_number
 
 MAX_ROWS = 4_000_000  # of a file and of a day: what a task may hold in memory
@@ -71,56 +70,44 @@ def tiles_of_files(
     Cost: one thread; memory for the rows of one file and of the days that are not complete yet. If the weights of a
     day add up to 2**44 or more, sums may depend on the order of rows, as in Spark.
     """
-    latest = latest_time()
     numbers = {day_number(day): day for day in sorted(days)}
-    wanted = frozenset(numbers)
-    spark_days: list[range] = []
-    if folder_days is None:
-        files = [log_file(path, columns, wanted) for path in paths]
-    else:
-        files, spark_days = _files_of_folders({path: day_number(folder_days[path]) for path in paths}, columns)
-    files = sorted((file for file in files if file.groups), key=lambda file: file.days.start, reverse=True)
+    days_of = (
+        {path: [day_number(folder_days[path])] for path in paths} if folder_days else dict.fromkeys(paths, numbers)
+    )
+    files, spark_days = _opened(days_of, columns, is_partitioned=folder_days is not None)
+    files.sort(key=lambda file: file.span.start, reverse=True)
     waiting: dict[int, list[Piece]] = defaultdict(list)
     for number, day in numbers.items():
-        while files and files[-1].days.start <= number:
+        while files and files[-1].span.start <= number:
             file = files.pop()
-            pieces = pieces_by_day(file, columns, wanted, latest) if file.is_readable else None
-            if folder_days is not None and _num_rows(pieces) < file.metadata.num_rows:
-                pieces = None
-            if pieces is None:
-                spark_days.append(file.days)
-            for piece_day, piece in (pieces or {}).items():
+            pieces = pieces_by_day(file, columns)
+            num_rows = sum(piece.rows.num_rows for piece in (pieces or {}).values())
+            if pieces is None or (folder_days is not None and num_rows < file.metadata.num_rows):
+                pieces = {}
+                spark_days.update(wanted for wanted in file.days if wanted in file.span)
+            for piece_day, piece in pieces.items():
                 waiting[piece_day].append(piece)
-        needs_spark = any(number in span for span in spark_days)
-        yield _day_tiles(day, waiting.pop(number, []), columns, erased, needs_spark=needs_spark)
+        yield _day_tiles(day, waiting.pop(number, []), columns, erased, needs_spark=number in spark_days)
 
 
-def _files_of_folders(numbers: Mapping[str, int], columns: LogColumns) -> tuple[list[LogFile], list[range]]:
-    """Open the files of a partitioned log; return those of days whose files have no rows of other days, and other days.
-
-    ``numbers``: the day of each path.
-    """
-    files_by_day: dict[int, list[LogFile]] = defaultdict(list)
-    spark_days = set()
-    for path, number in numbers.items():
+def _opened(
+    days_of: Mapping[str, Collection[int]], columns: LogColumns, *, is_partitioned: bool
+) -> tuple[list[LogFile], set[int]]:
+    """Open the files that have rows of the days to read of them; return them, and the days that need Spark."""
+    files, spark_days, num_rows = [], set[int](), Counter[int]()
+    for path, days in days_of.items():
         try:
-            file = log_file(path, columns, frozenset([number]))
+            file = log_file(path, columns, frozenset(days))
         except (OSError, pa.ArrowInvalid):  # Spark's error message is more helpful
-            spark_days.add(number)
+            spark_days.update(days)
             continue
-        files_by_day[number].append(file)
-        is_whole = len(file.groups) == file.metadata.num_row_groups and file.days == range(number, number + 1)
-        if file.metadata.num_rows and not is_whole:
-            spark_days.add(number)
-    spark_days |= {
-        day for day, files in files_by_day.items() if sum(file.metadata.num_rows for file in files) > MAX_ROWS
-    }
-    readable = [file for day, files in files_by_day.items() if day not in spark_days for file in files]
-    return readable, [range(day, day + 1) for day in spark_days]
-
-
-def _num_rows(pieces: Mapping[int, Piece] | None) -> int:
-    return sum(piece.rows.num_rows for piece in (pieces or {}).values())
+        if file.groups:
+            files.append(file)
+        if is_partitioned:
+            num_rows.update(dict.fromkeys(days, file.metadata.num_rows))
+            spark_days.update(day for day in days if not file.groups and file.metadata.num_rows)
+    spark_days.update(day for day, num in num_rows.items() if num > MAX_ROWS)
+    return [file for file in files if not file.days <= spark_days], spark_days
 
 
 def _day_tiles(
@@ -178,13 +165,12 @@ def _tiles(rows: DayRows, rows_V: RowIndexes, columns: LogColumns) -> pa.Table |
 
 def _sort_keys(bucket_U: NDArray[np.int32], user: Coded, item: Coded, event_type: Coded | None) -> RowIndexes | None:
     """Return one number per row that sorts as (bucket, user, item, event type) do; None if 64 bits are too few."""
-    item_rank, type_rank = _ranks(item.values), None if event_type is None else _ranks(event_type.values)
-    user_rank, num_ranks = _ranks_of_users(bucket_U, user.values)
-    if num_ranks * len(item_rank) * (1 if type_rank is None else len(type_rank)) >= 2**63:
+    coded = [item] if event_type is None else [item, event_type]
+    if math.prod(len(column.values) for column in (user, *coded)) >= 2**63:
         return None
-    key_V = user_rank[user.code_N] * len(item_rank) + item_rank[item.code_N]
-    if event_type is not None and type_rank is not None:
-        key_V = key_V * len(type_rank) + type_rank[event_type.code_N]
+    key_V = _ranks_of_users(bucket_U, user.values)[user.code_N]
+    for column in coded:
+        key_V = key_V * len(column.values) + _ranks(column.values)[column.code_N]
     return key_V
 
 
@@ -199,25 +185,15 @@ def _in_use(coded: Coded, rows_V: RowIndexes) -> Coded:
     return Coded(new_code[code_V], coded.values.filter(pa.array(is_used)))
 
 
-def _ranks_of_users(bucket_U: NDArray[np.int32], user_ids: pa.Array) -> tuple[RowIndexes, int]:
-    """Rank users by bucket, then by the bytes of their ids; return the ranks, and a bound above all of them."""
-    numbers = np.arange(len(bucket_U), dtype=np.int32)
-    holder = np.zeros(NUM_BUCKETS, np.int32)
-    holder[bucket_U] = numbers
-    is_shared = np.zeros(NUM_BUCKETS, np.bool_)
-    is_shared[bucket_U[holder[bucket_U] != numbers]] = True
-    shared = np.flatnonzero(is_shared[bucket_U])
-    if not len(shared):
-        return bucket_U.astype(np.int64), NUM_BUCKETS
-    shared = shared[pc.sort_indices(user_ids.take(pa.array(shared))).to_numpy()]
-    shared = shared[np.argsort(bucket_U[shared], kind="stable")]
-    bucket = bucket_U[shared]
-    is_first = np.append(True, bucket[1:] != bucket[:-1])
-    within = np.arange(len(shared)) - np.maximum.accumulate(np.where(is_first, np.arange(len(shared)), 0))
-    max_users = int(within.max()) + 1
-    rank_U = bucket_U.astype(np.int64) * max_users
-    rank_U[shared] += within
-    return rank_U, NUM_BUCKETS * max_users
+def _ranks_of_users(bucket_U: NDArray[np.int32], user_ids: pa.Array) -> RowIndexes:
+    """Rank users by bucket, then by the bytes of their ids. Sorts texts only of users who share a bucket."""
+    shared = np.flatnonzero(np.bincount(bucket_U)[bucket_U] > 1)
+    within_U = np.zeros(len(bucket_U), np.int64)
+    within_U[shared] = _ranks(user_ids.take(pa.array(shared)))
+    order = np.argsort(bucket_U * np.int64(len(shared) + 1) + within_U)
+    rank_U = np.empty_like(order)
+    rank_U[order] = np.arange(len(order))
+    return rank_U
 
 
 def _ranks(texts: pa.Array) -> RowIndexes:

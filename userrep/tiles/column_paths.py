@@ -1,12 +1,11 @@
 """The mapping of a log's columns to paths in its files, for logs that tasks can read without Spark."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from pyspark.sql import types as T
 
 from userrep.config import EventSource
-from userrep.sources.columns import find_column
+from userrep.sources.columns import column_of
 from userrep.sources.read import CORRUPT
 
 Path = tuple[str, ...]  # the names of nested fields from the outermost in; one name for a top-level column
@@ -17,38 +16,23 @@ _PLAIN = (T.IntegralType, T.FractionalType, T.BooleanType, T.DateType, T.Timesta
 class LogColumns(NamedTuple):
     """The paths of an event's values in a file.
 
-    ``context`` : the names of context columns in the configuration. ``context_paths``: their paths; if empty, the
-    columns have these names. ``fixed_type``: the event type of all rows if no column is mapped to it. ``source``: all
-    columns of the log, by which copies without an event id are recognized; if empty, the columns of the files.
-    ``integers``: the mapped columns that are integers in the log's schema; a file in which another set of mapped
-    columns are integers needs Spark. None: ids may be texts or integers.
+    ``mapped`` : by name in rows: user_id, item_id, event_at, and, if they are mapped, event_id, event_type, weight and
+    ``context_K`` per context column. ``context``: the names of context columns in the configuration. ``fixed_type``:
+    the event type of all rows if no column is mapped to it. ``source``: all columns of the log, by which copies without
+    an event id are recognized. ``integers``: the mapped columns that are integers in the log's schema; a file in which
+    another set of mapped columns are integers needs Spark.
     """
 
-    user_id: Path
-    item_id: Path
-    event_at: Path
-    event_id: Path | None = None
-    event_type: Path | None = None
-    weight: Path | None = None
-    context: tuple[str, ...] = ()
-    fixed_type: str = "event"
-    context_paths: tuple[Path, ...] = ()
-    source: tuple[str, ...] = ()
-    integers: tuple[Path, ...] | None = None
+    mapped: dict[str, Path]
+    context: tuple[str, ...]
+    fixed_type: str
+    source: tuple[str, ...]
+    integers: frozenset[str]
 
     @property
     def texts(self) -> dict[str, Path]:
-        """The columns that are read as text, except event_id, by their name in rows."""
-        paths = self.context_paths or tuple((name,) for name in self.context)
-        kinds = {} if self.event_type is None else {"event_type": self.event_type}
-        contexts = {f"context_{k}": path for k, path in enumerate(paths)}
-        return {"user_id": self.user_id, "item_id": self.item_id, **kinds, **contexts}
-
-    @property
-    def mapped(self) -> dict[str, Path]:
-        """All mapped columns by their name in rows."""
-        single = {"event_at": self.event_at, "event_id": self.event_id, "weight": self.weight}
-        return {**self.texts, **{name: path for name, path in single.items() if path is not None}}
+        """The columns that are read as text, except event_id."""
+        return {name: path for name, path in self.mapped.items() if name not in ("event_at", "event_id", "weight")}
 
 
 def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
@@ -65,51 +49,37 @@ def columns_of(schema: T.StructType, log: EventSource) -> LogColumns | None:
     A schema does not reveal whether a Delta table renames columns in its files or uses deletion vectors. The caller
     must leave such tables to Spark.
     """
-    names = log.columns
-    resolved = {name: find_column(schema, name) for name in _names(log)}
+    names = log.columns.model_dump(exclude={"context"}, exclude_none=True)
+    names |= {f"context_{k}": name for k, name in enumerate(log.columns.context)}
+    columns = {key: column_of(schema, name) for key, name in names.items()}
     by_ingestion = log.partition is not None and log.partition.holds != "event_date"
     if log.format not in ("parquet", "delta") or by_ingestion or CORRUPT in schema.names:
         return None
-    if None in resolved.values() or _ambiguous(names.context) or (names.event_id is None and not _comparable(schema)):
+    if _ambiguous(log.columns.context) or ("event_id" not in columns and not _comparable(schema)):
         return None
-    columns = {name: (tuple(column[0]), column[1]) for name, column in resolved.items() if column is not None}
-    if not _types_fit(log, {name: kind for name, (_, kind) in columns.items()}):
+    if not all(_fits(key, kind, log.time_zone) for key, (_, kind) in columns.items()):
         return None
-
-    def path(name: str | None) -> Path | None:
-        return None if name is None else columns[name][0]
-
     return LogColumns(
-        user_id=columns[names.user_id][0],
-        item_id=columns[names.item_id][0],
-        event_at=columns[names.event_at][0],
-        event_id=path(names.event_id),
-        event_type=path(names.event_type),
-        weight=path(names.weight),
-        context=tuple(names.context),
+        mapped={key: tuple(path) for key, (path, _) in columns.items()},
+        context=tuple(log.columns.context),
         fixed_type=log.event_type or "event",
-        context_paths=tuple(columns[name][0] for name in names.context),
         source=tuple(schema.names),
-        integers=tuple(path for path, kind in columns.values() if _is_integer(kind)),
+        integers=frozenset(key for key, (_, kind) in columns.items() if isinstance(kind, T.IntegralType)),
     )
 
 
-def _types_fit(log: EventSource, types: dict[str, T.DataType]) -> bool:
-    """Return whether the mapped columns have types that tasks read as Spark does."""
-    names = log.columns
-    texts = [names.user_id, names.item_id, names.event_id, names.event_type, *names.context]
-    time = types[names.event_at]
-    return (
-        all(_is_text(types[name]) or _is_integer(types[name]) for name in texts if name is not None)
-        and (isinstance(time, T.TimestampType) or (isinstance(time, T.TimestampNTZType) and log.time_zone == "UTC"))
-        and (names.weight is None or isinstance(types[names.weight], T.IntegralType | T.FloatType | T.DoubleType))
-    )
+def is_utc(kind: T.DataType, time_zone: str) -> bool:
+    """Return whether a column has times that need no conversion to UTC. ``time_zone``: of times without one."""
+    return isinstance(kind, T.TimestampType) or (isinstance(kind, T.TimestampNTZType) and time_zone == "UTC")
 
 
-def _names(log: EventSource) -> Iterable[str]:
-    columns = log.columns
-    single = (columns.user_id, columns.item_id, columns.event_at, columns.event_id, columns.event_type, columns.weight)
-    return [*(name for name in single if name is not None), *columns.context]
+def _fits(key: str, kind: T.DataType, time_zone: str) -> bool:
+    """Return whether a mapped column has a type that tasks read as Spark does."""
+    if key == "event_at":
+        return is_utc(kind, time_zone)
+    if key == "weight":
+        return isinstance(kind, T.IntegralType | T.FloatType | T.DoubleType)
+    return _is_text(kind) or isinstance(kind, T.IntegralType)
 
 
 def _ambiguous(context: list[str]) -> bool:
@@ -123,7 +93,3 @@ def _comparable(schema: T.StructType) -> bool:
 
 def _is_text(kind: T.DataType) -> bool:
     return kind == T.StringType()  # texts with a collation compare differently
-
-
-def _is_integer(kind: T.DataType) -> bool:
-    return isinstance(kind, T.IntegralType)

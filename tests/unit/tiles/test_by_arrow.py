@@ -32,8 +32,9 @@ pytestmark = pytest.mark.default
 
 D1, D2, D3, D4 = (date(2024, 5, day) for day in (1, 2, 3, 4))
 DAYS = (D1, D2, D3, D4)  # nothing happens on the last
-COLUMNS = LogColumns(("user_id",), ("item_id",), ("event_at",))
-WITH_ID = COLUMNS._replace(event_id=("event_id",))
+IDS = {name: (name,) for name in ("user_id", "item_id", "event_at")}
+COLUMNS = LogColumns(IDS, context=(), fixed_type="event", source=(), integers=frozenset())
+WITH_ID = COLUMNS._replace(mapped=IDS | {"event_id": ("event_id",)})
 
 Row = dict[str, Any]
 
@@ -263,7 +264,9 @@ def test_the_columns_are_those_of_the_table_but_for_its_partitions() -> None:
 
 
 def _one(path: Path, day: date = D1, columns: LogColumns = COLUMNS) -> DayTiles:
-    return next(tiles_of_files([str(path)], [day], columns))
+    """Build the tiles of a day of a log of one file."""
+    source = columns.source or tuple(pq.read_schema(path).names)
+    return next(tiles_of_files([str(path)], [day], columns._replace(source=source)))
 
 
 def test_a_day_may_lie_in_several_files_and_a_day_without_rows_has_no_tiles(tmp_path: Path) -> None:
@@ -334,7 +337,7 @@ def _copies(*ids: str | None, **values: list[Any]) -> list[Row]:
 
 
 def test_latest_rows_of_an_id_that_differ_need_spark(tmp_path: Path) -> None:
-    columns = WITH_ID._replace(weight=("weight",))
+    columns = WITH_ID._replace(mapped=WITH_ID.mapped | {"weight": ("weight",)})
     path = write_rows(tmp_path / "a.parquet", _copies("e", "e", "f", weight=[1.0, 2.0, 3.0]))
     assert _one(path, columns=columns) == DayTiles(D1, None, 3, 0)
     rows = _copies("e", "e", "f", weight=[1.0, 1.0, 3.0], note=["a", "b", "c"])
@@ -398,14 +401,14 @@ def _file(folder: Path, *, drop: str = "", **columns: Any) -> Path:
 def test_a_file_with_a_column_of_another_kind_needs_spark_on_its_days(tmp_path: Path, columns: Row) -> None:
     plain = write_rows(tmp_path / "a.parquet", [event("u", "i", f"2024-05-0{k}", weight=1.0) for k in (1, 4)])
     odd = _file(tmp_path / "odd", **columns)
-    log = COLUMNS._replace(event_type=("event_type",), weight=("weight",), integers=())
+    log = COLUMNS._replace(mapped=IDS | {name: (name,) for name in ("event_type", "weight")})
     found = {day.day: day for day in tiles_of_files([str(plain), str(odd)], {D1, D4}, log)}
     assert found[D1].tiles is None
     assert found[D4].tiles is not None
 
 
 def test_a_column_that_should_have_fields_and_has_none_needs_spark(tmp_path: Path) -> None:
-    columns = COLUMNS._replace(context=("event.id",), context_paths=(("event", "id"),))
+    columns = COLUMNS._replace(context=("event.id",), mapped=IDS | {"context_0": ("event", "id")})
     assert _one(_file(tmp_path, event=["a", "b"]), columns=columns).tiles is None
     tiles = _one(_file(tmp_path, event=[{"other": 1}, None]), columns=columns).tiles
     assert tiles is not None
@@ -428,7 +431,7 @@ def test_a_file_whose_times_cannot_be_read_needs_spark_on_all_days(tmp_path: Pat
 
 
 def test_a_mapped_column_that_is_a_folders_name_needs_spark(tmp_path: Path) -> None:
-    log = COLUMNS._replace(event_type=("event_type",))
+    log = COLUMNS._replace(mapped=IDS | {"event_type": ("event_type",)})
     assert _one(_file(tmp_path / "event_type=play", event_type=["skip", "skip"]), columns=log).tiles is None
     assert _one(_file(tmp_path / "Event_Type=play"), columns=log).tiles is None
     assert _one(_file(tmp_path / "event_type=play"), columns=COLUMNS).tiles is not None
@@ -456,15 +459,11 @@ def test_columns_are_mapped_by_their_names_on_the_way(spark: SparkSession) -> No
     schema = _schema(**{"event": NESTED, "device.kind": "string"})
     found = columns_of(schema, log)
     assert found == LogColumns(
-        ("user_id",),
-        ("item_id",),
-        ("event_at",),
-        ("event", "id"),
+        mapped=IDS | {"event_id": ("event", "id"), "context_0": ("device.kind",)},
         context=("device.kind",),
         fixed_type="play",
-        context_paths=(("device.kind",),),
         source=("user_id", "item_id", "event_at", "event", "device.kind"),
-        integers=(("item_id",),),
+        integers=frozenset({"item_id"}),
     )
 
 

@@ -1,7 +1,7 @@
 """The days of a Parquet file's rows by the statistics in its footer. Days and microseconds are counted from 1970."""
 
 import json
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 from userrep.sources.read import EARLIEST, LATEST
 from userrep.store.filesystem import open_parquet
 from userrep.tiles.column_paths import Path
-from userrep.utc import DAY_US, numbered_day
+from userrep.utc import DAY_US, EPOCH, numbered_day
 
 EVER = range(-(2**31), 2**31)
+FIRST_TIME, LAST_TIME = (
+    (datetime.fromisoformat(day) - EPOCH) // timedelta(microseconds=1) for day in (EARLIEST, LATEST)
+)
 _UNITS_US = {"milliseconds": 1_000, "microseconds": 1}
 
 
@@ -27,16 +30,6 @@ class Times(NamedTuple):
     @property
     def days(self) -> range:
         return range(self.first // DAY_US, self.last // DAY_US + 1)
-
-
-def earliest_time() -> int:
-    """Return the first plausible time."""
-    return _microseconds(EARLIEST)
-
-
-def latest_time() -> int:
-    """Return the last plausible time."""
-    return _microseconds(LATEST)
 
 
 def is_readable(path: str) -> bool:
@@ -75,7 +68,7 @@ def day_of_file(path: str, event_at: Path) -> tuple[date, int] | None:
     if not groups or len(times) < len(groups) or any(group.has_null for group in times):
         return None
     whole = Times(min(group.first for group in times), max(group.last for group in times), has_null=False)
-    if whole.first < earliest_time() or whole.last > latest_time() or len(whole.days) > 1:
+    if whole.first < FIRST_TIME or whole.last > LAST_TIME or len(whole.days) > 1:
         return None
     return numbered_day(whole.days.start), metadata.num_rows
 
@@ -85,7 +78,3 @@ def microseconds_of(event_at: pa.ChunkedArray) -> tuple[np.ndarray[tuple[int], n
     times = event_at.cast(pa.timestamp("us", event_at.type.tz)).cast(pa.int64())
     has_null = times.null_count > 0
     return (times.fill_null(np.iinfo(np.int64).min) if has_null else times).to_numpy(), has_null
-
-
-def _microseconds(day: str) -> int:
-    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1_000_000

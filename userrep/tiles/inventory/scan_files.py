@@ -10,16 +10,16 @@ from decimal import Decimal
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from userrep.config import EventSource
-from userrep.sources.columns import find_column
+from userrep.sources.columns import column_of
 from userrep.sources.open_log import KEY, OpenLog, one_slash
 from userrep.sources.partitions import folder_day, in_partitions
 from userrep.sources.read import CORRUPT, with_validity
 from userrep.spark.session import shuffle_partitions
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.tables import Tables
+from userrep.tiles.column_paths import is_utc
 from userrep.tiles.inventory.footers import day_of_file
 from userrep.tiles.inventory.listing import exact_sum, row_hash, summed
 
@@ -51,12 +51,11 @@ def _days_by_footers(
     tables: Tables, log: EventSource, source: DataFrame, new: Sequence[Row]
 ) -> dict[str, tuple[date, int]]:
     """Return the day and the number of rows of the files whose footers prove them, by path."""
-    column = find_column(source.schema, log.columns.event_at)
-    assert column is not None
-    event_at, kind = tuple(column[0]), column[1]
-    is_utc = isinstance(kind, T.TimestampType) or (isinstance(kind, T.TimestampNTZType) and log.time_zone == "UTC")
-    if log.format not in ("parquet", "delta") or log.partition is not None or not is_utc or not new:
+    path, kind = column_of(source.schema, log.columns.event_at)
+    is_plain = log.format in ("parquet", "delta") and log.partition is None and is_utc(kind, log.time_zone)
+    if not is_plain or not new:
         return {}
+    event_at = tuple(path)
 
     def read_footers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         paths = [path for batch in batches for path in batch.column("path").to_pylist()]

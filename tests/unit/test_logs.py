@@ -176,7 +176,7 @@ def test_a_name_with_dots_is_a_column_first_and_a_path_else(spark: SparkSession)
     assert find_column(frame.schema, "user.nothing") is None
     assert find_column(frame.schema, "user.id.deeper") is None
     with pytest.raises(UsageError, match=r"no column 'user.name'; columns found: user.id, user.a.b.c, odd`one"):
-        check_columns(frame, {"columns.user_id": "user.name"}, "events")
+        check_columns(frame.schema, {"columns.user_id": "user.name"}, "events")
 
 
 def test_nested_columns_serve_every_table(spark: SparkSession, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_nested_columns_serve_every_table(spark: SparkSession, tmp_path: Path) -
     keys = {"user_id": "user.id", "item_id": "item.id", "event_at": "event.at"}
     log = EventSource(path=path, columns={**keys, "event_type": "item.title", "context": ["user.geo.country"]})
     source = read_source(spark, log, what="events")
-    check_events(source, log)
+    check_events(source.schema, log)
     row = with_validity(source, log).first()
     assert (row.user_id, row.item_id, row.event_type, row.context_0, row.reason) == ("7", "i1", "A song", "SE", None)
     users = Users(

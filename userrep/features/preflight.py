@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
-from typing import NamedTuple
 
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
@@ -23,12 +22,6 @@ from userrep.store.filesystem import file_system
 from userrep.tiles.inventory.footers import FIRST_TIME, LAST_TIME, times_of_group
 from userrep.tiles.inventory.inventory import check_within
 from userrep.utc import DAY_US, last_event_day, numbered_day, utc_now
-
-
-class ColumnsOnly(NamedTuple):
-    """The columns of a source that is not open in Spark."""
-
-    schema: StructType
 
 
 def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listings) -> None:
@@ -52,9 +45,9 @@ def check_before_spark(config: Config, as_ofs: Sequence[date], listings: Listing
                 check_local(source.path, source_of(section))
             schema = local_schema(source, source_of(section), listings)
             if schema is not None and isinstance(source, EventSource):
-                check_events(ColumnsOnly(schema), source, section)
+                check_events(schema, source, section)
             elif schema is not None:
-                check_columns(ColumnsOnly(schema), columns, section)
+                check_columns(schema, columns, section)
         except UsageError as error:
             faults |= dict.fromkeys(error.faults)
     if faults:

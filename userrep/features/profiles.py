@@ -32,7 +32,7 @@ def read_users(spark: SparkSession, users: Users) -> DataFrame:
 
 def users_of(source: DataFrame, users: Users, *extra_columns: str) -> DataFrame:
     """Map source rows to users, including rows without an id. ``extra_columns`` are passed through."""
-    check_columns(source, configured(users.columns) | _attributes(users.attributes), "users")
+    check_columns(source.schema, configured(users.columns) | _attributes(users.attributes), "users")
     registered = named(source, users.columns.registered_at) if users.columns.registered_at else F.lit(None)
     attributes = [as_text(source, name) for name in users.attributes]
     return source.select(
@@ -51,7 +51,7 @@ def read_picks(spark: SparkSession, onboarding: Onboarding) -> DataFrame:
 def picks_of(source: DataFrame, onboarding: Onboarding, *extra_columns: str) -> DataFrame:
     """Map source rows to picks, including incomplete rows. ``extra_columns`` are passed through."""
     columns = onboarding.columns
-    check_columns(source, configured(columns), "onboarding")
+    check_columns(source.schema, configured(columns), "onboarding")
     return source.select(
         id_text(source, columns.user_id).alias("user_id"),
         id_text(source, columns.item_id).alias("item_id"),
@@ -193,7 +193,7 @@ def _attributes(names: Sequence[str]) -> dict[str, str]:
 
 
 def _check_source(spark: SparkSession, source: Source, columns: dict[str, str], section: str) -> None:
-    check_columns(read_source(spark, source, what=source_of(section)), columns, section)
+    check_columns(read_source(spark, source, what=source_of(section)).schema, columns, section)
 
 
 def source_of(section: str) -> str:

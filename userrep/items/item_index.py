@@ -50,7 +50,7 @@ def read_items(tables: Tables, items: Items) -> DataFrame:
         If a mapped column is missing, or the vector column is not a list.
     """
     source = read_source(tables.spark, items, what="items")
-    check_columns(source, configured(items.columns), "items")
+    check_columns(source.schema, configured(items.columns), "items")
     if items.columns.vector and not isinstance(kind := type_of(source, items.columns.vector), T.ArrayType):
         raise UsageError(
             f"items.columns.vector: not a list of numbers, got column {items.columns.vector!r} of type "

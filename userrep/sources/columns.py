@@ -1,20 +1,11 @@
 """Look-up of the owner's columns by name, and of fields of structs by dotted path."""
 
-from typing import Protocol
-
 from pydantic import BaseModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from userrep.errors import UsageError
-
-
-class HasSchema(Protocol):
-    """A data frame, or anything else with a schema."""
-
-    @property
-    def schema(self) -> T.StructType: ...
 
 
 def find_column(schema: T.StructType, name: str) -> tuple[list[str], T.DataType] | None:
@@ -43,7 +34,7 @@ def column_of(schema: T.StructType, name: str) -> tuple[list[str], T.DataType]:
     return column
 
 
-def type_of(frame: HasSchema, name: str) -> T.DataType:
+def type_of(frame: DataFrame, name: str) -> T.DataType:
     """Return the type of a column that exists."""
     return column_of(frame.schema, name)[1]
 
@@ -70,7 +61,7 @@ def configured(columns: BaseModel) -> dict[str, str]:
     return {f"columns.{key}": name for key, name in columns.model_dump(exclude_none=True).items()}
 
 
-def check_columns(frame: HasSchema, wanted: dict[str, str], what: str) -> None:
+def check_columns(schema: T.StructType, wanted: dict[str, str], what: str) -> None:
     """Check that a source has all mapped columns.
 
     ``wanted`` maps configuration keys to column names; ``what`` is the configuration section of the source.
@@ -80,11 +71,9 @@ def check_columns(frame: HasSchema, wanted: dict[str, str], what: str) -> None:
     UsageError
         With one fault per missing column, and the columns found.
     """
-    missing = [
-        f"{what}.{key}: no column {name!r}" for key, name in wanted.items() if find_column(frame.schema, name) is None
-    ]
+    missing = [f"{what}.{key}: no column {name!r}" for key, name in wanted.items() if find_column(schema, name) is None]
     if missing:
-        found = ", ".join(leaves(frame.schema))
+        found = ", ".join(leaves(schema))
         raise UsageError([f"{fault}; columns found: {found}." for fault in missing])
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.config import EventSource
-from userrep.sources.read import WEIGHT_UNIT, event_columns
+from userrep.sources.read import event_columns, is_blank, is_weight
 from userrep.sources.sample import Sample
 from userrep.sources.times import times_of
 from userrep.store.arrow import is_text
@@ -52,11 +52,11 @@ def log_facts(sample: Sample, log: EventSource) -> LogFacts:
     """Compute the facts of a sample that has all mapped columns. Cost: a second per million rows."""
     rows, columns = sample.rows, event_columns(log)
     times = times_of(rows[log.columns.event_at], log.time_zone)
-    is_missing = {key: _is_blank(rows[name]) for key, name in columns.items()}
+    is_missing = {key: _is_missing(rows[name]) for key, name in columns.items()}
     is_missing["columns.event_at"] = pc.is_null(times)
     to_reject = [is_missing[key] for key in _TO_REJECT if key in is_missing]
     if log.columns.weight:
-        to_reject.append(_is_no_weight(rows[log.columns.weight]))
+        to_reject.append(pc.invert(is_weight(_numbers(rows[log.columns.weight]))))
     if log.partition:
         to_reject.append(_is_outside_partition(times, rows[log.partition.column], log.partition.late_days))
     users = pc.value_counts(rows[log.columns.user_id].filter(pc.invert(is_missing["columns.user_id"])))
@@ -80,10 +80,8 @@ def count_by_day(times: pa.ChunkedArray) -> dict[date, int]:
     return {numbered_day(int(day)): int(count) for day, count in zip(days, counts, strict=True)}
 
 
-def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not is_text(column.type):
-        return pc.is_null(column, nan_is_null=True)
-    return pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
+def _is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return is_blank(column) if is_text(column.type) else pc.is_null(column, nan_is_null=True)
 
 
 def _id_text(value: object) -> str:
@@ -91,14 +89,12 @@ def _id_text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _is_no_weight(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return whether a weight is missing, unreadable, infinite, not a number, or negative."""
+def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return weights as numbers; null if a text is not readable as one."""
     if is_text(column.type):
         text = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
-    numbers = column.cast(pa.float64(), safe=False)
-    is_finite = pc.is_finite(pc.multiply(numbers, float(WEIGHT_UNIT)))
-    return pc.invert(pc.fill_null(pc.and_(is_finite, pc.greater_equal(numbers, 0.0)), False))
+    return column.cast(pa.float64(), safe=False)
 
 
 def _is_outside_partition(times: pa.ChunkedArray, column: pa.ChunkedArray, late_days: int) -> pa.ChunkedArray:

@@ -131,7 +131,7 @@ def _open_log(spark: SparkSession, log: EventSource, what: str, listings: Listin
         mapped = event_columns(log).values()
         if log.format == "parquet" and any(find_column(source.schema, name) is None for name in mapped):
             source = read_source(spark, log, what=what)
-    check_events(source, log, what)
+    check_events(source.schema, log, what)
     return OpenLog(what, log, source, _as_frame(spark, files, log), columns, delta)
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyarrow.compute as pc
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -12,7 +14,7 @@ from pyspark.sql import types as T
 
 from userrep.config import EventSource, Source
 from userrep.errors import UsageError
-from userrep.sources.columns import HasSchema, as_text, check_columns, find_column, id_text, named, type_of
+from userrep.sources.columns import as_text, check_columns, column_of, find_column, id_text, named, type_of
 from userrep.sources.partitions import partition_day
 
 CORRUPT = "_corrupt_record"
@@ -82,13 +84,13 @@ def event_columns(log: EventSource) -> dict[str, str]:
     return columns_by_key | ({"partition.column": log.partition.column} if log.partition else {})
 
 
-def check_events(source: HasSchema, log: EventSource, what: str = "events") -> None:
-    """Check that the log has all mapped columns, with suitable types. Raises UsageError with every fault."""
-    check_columns(source, event_columns(log), what)
+def check_events(schema: T.StructType, log: EventSource, what: str = "events") -> None:
+    """Check that a log has all mapped columns, with suitable types. Raises UsageError with every fault."""
+    check_columns(schema, event_columns(log), what)
     columns, faults = log.columns, []
 
     def check(key: str, name: str | None, fits: Callable[[T.DataType], bool], expected: str) -> None:
-        if name is not None and not fits(kind := type_of(source, name)):
+        if name is not None and not fits(kind := column_of(schema, name)[1]):
             faults.append(f"{what}.{key}: column {name!r} is {kind.simpleString()}; expected {expected}.")
 
     check(
@@ -204,6 +206,17 @@ def _reason(fits_partition: Column) -> Column:
     for name, applies in reversed(rules):
         reason = F.when(applies, F.lit(name)).otherwise(reason)
     return reason
+
+
+def is_blank(texts: Any) -> Any:
+    """Return whether texts of an Arrow column are null or have only spaces, which makes an id missing."""
+    return pc.fill_null(pc.equal(pc.binary_length(pc.ascii_trim(texts, characters=" ")), 0), True)
+
+
+def is_weight(numbers: Any) -> Any:
+    """Return whether numbers of an Arrow column are weights: finite in units of 1/256, and at least 0."""
+    limit = 2.0**1023 / WEIGHT_UNIT * 2  # from here on, a weight in units is infinite
+    return pc.fill_null(pc.and_(pc.greater_equal(numbers, 0.0), pc.less(numbers, limit)), False)
 
 
 def is_plausible(column: str) -> Column:

@@ -11,14 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from userrep.sources.read import WEIGHT_UNIT
+from userrep.sources.read import WEIGHT_UNIT, is_blank, is_weight
 from userrep.store.arrow import combined, is_text
 from userrep.store.xxhash import Hashes, mixed
 from userrep.tiles.arrow_reader import Piece, decoded, is_integer, type_in
 from userrep.tiles.column_paths import LogColumns
 
 RowIndexes = NDArray[np.int64]
-_TOO_HEAVY = 2.0**1023 / WEIGHT_UNIT * 2  # from here on, a weight in units is infinite
 
 
 class Coded(NamedTuple):
@@ -59,14 +58,12 @@ class DayRows:
         valid_N = np.ones(len(self.at_N), np.bool_)
         for name in ("user_id", "item_id"):
             code_N, values = self.texts[name]
-            blank = pc.equal(pc.binary_length(pc.ascii_trim(values, characters=" ")), 0).to_numpy(zero_copy_only=False)
-            valid_N &= code_N >= 0
-            if blank.any():
-                valid_N &= ~np.append(blank, False)[code_N]
+            blank = np.append(is_blank(values).to_numpy(zero_copy_only=False), True)  # the last for null, code -1
+            valid_N &= ~blank[code_N]
         if "event_type" in self.texts:
             valid_N &= self.texts["event_type"].code_N >= 0
         if self.weight_N is not None:
-            valid_N &= (self.weight_N >= 0) & (self.weight_N < _TOO_HEAVY)
+            valid_N &= is_weight(pa.array(self.weight_N)).to_numpy(zero_copy_only=False)
         return np.flatnonzero(valid_N)
 
     def rounded(self, rows_V: RowIndexes) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """The build of tiles without Spark SQL: tasks that read plain files of the log and write files of tiles."""
 
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -28,11 +29,7 @@ from userrep.tiles.inventory.listing import FileDay, files_by_day, files_by_fold
 from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
 
 _MAX_READS = 2  # of a file on average, by the tasks whose days it has rows of
-_COUNTS = pa.schema(
-    [("event_date", pa.date32()), ("num_rejected", pa.int64()), ("num_events", pa.int64()), ("num_tiles", pa.int64()),
-     ("content", pa.string()), ("num_tiles_by_cell", pa.map_(pa.int32(), pa.int64()))]
-)  # fmt: skip
-_WRITTEN = pa.schema([*_COUNTS, ("file", pa.string())])
+_BUILT = pa.schema([("event_date", pa.date32()), ("counts", pa.string()), ("file", pa.string())])  # with JSON
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,13 @@ class BuiltDay:
     num_tiles: int
     num_rejected: int | None
     num_tiles_by_cell: Mapping[int, int]
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int], *, num_rejected: int | None) -> "BuiltDay":
+        """Return the result for a day with these counts, the sums of ``_counts``."""
+        content = f"{counts['num_tiles']}:{counts['content'] % 2**64:016x}"
+        cells = {int(name): num for name, num in counts.items() if name.isdigit()}
+        return cls(content, counts["num_events"], counts["num_tiles"], num_rejected, cells)
 
     @classmethod
     def empty(cls) -> "BuiltDay":
@@ -84,13 +88,15 @@ def arrow_days(
         folder_days = {row["path"]: row["event_date"] for row in rows} if in_folders else None
         for built in tiles_of_files(paths, task_days, columns, erased, folder_days=folder_days):
             if built.tiles is not None:
-                yield _write(_counts(built.day, built.tiles, built.num_rejected), built.tiles, target, values)
+                counts = _counts(built.tiles, built.num_rejected)
+                yield _row(built.day, counts, _write(built.tiles, target, {**values, "event_date": built.day}))
 
     listed = tables.spark.createDataFrame(tasks, "task INT, event_date DATE, path STRING")
     num_tasks = 1 + max(task for task, _, _ in tasks)
-    rows = listed.repartitionById(num_tasks, "task").mapInArrow(work, from_arrow_schema(_WRITTEN)).collect()
-    written = [TableFile.from_json(row.file) for row in rows if row.file is not None]
-    return {row.event_date: _built_day(row.asDict()) for row in rows}, written
+    rows = listed.repartitionById(num_tasks, "task").mapInArrow(work, from_arrow_schema(_BUILT)).collect()
+    counts_by_day = {row.event_date: json.loads(row.counts) for row in rows}
+    built = {day: BuiltDay.of(counts, num_rejected=counts["num_rejected"]) for day, counts in counts_by_day.items()}
+    return built, [TableFile.from_json(row.file) for row in rows if row.file is not None]
 
 
 def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_context: bool) -> dict[date, BuiltDay]:
@@ -101,26 +107,23 @@ def counted_days(tables: Tables, days: Sequence[date], revision: int, *, has_con
     names = [name for name in TILES.names if has_context or name != "num_by_context"]
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        counts_by_day: dict[date, dict[str, Any]] = {}
+        counts_by_day: dict[date, Counter[str]] = defaultdict(Counter)
         for batch in batches:
             table = pa.Table.from_batches([batch])
             if not has_context:
-                table = table.append_column(
-                    TILES.field("num_by_context"), pa.nulls(table.num_rows, TILES.field("num_by_context").type)
-                )
-            for day in pc.unique(table.column("event_date")).to_pylist():
-                tiles = table.filter(pc.equal(table.column("event_date"), pa.scalar(day))).select(TILES.names)
-                counts_by_day[day] = _added(counts_by_day.get(day), _counts(day, tiles, 0))
-        if counts_by_day:
-            yield pa.RecordBatch.from_pylist(list(counts_by_day.values()), _COUNTS)
+                context = TILES.field("num_by_context")
+                table = table.append_column(context, pa.nulls(table.num_rows, context.type))
+            for day in pc.unique(table["event_date"]).to_pylist():
+                tiles = table.filter(pc.equal(table["event_date"], pa.scalar(day))).select(TILES.names)
+                counts_by_day[day].update(_counts(tiles))
+        yield from (_row(day, counts) for day, counts in counts_by_day.items())
 
     in_days = F.col("event_date").isin(list(days)) & (F.col("revision") == revision)
     tiles = tables.read(USER_ITEM_DAYS).where(in_days).select("event_date", *names)
-    counts_by_day: dict[date, dict[str, Any]] = {}
-    for row in tiles.mapInArrow(count, from_arrow_schema(_COUNTS)).collect():
-        counts_by_day[row.event_date] = _added(counts_by_day.get(row.event_date), row.asDict())
-    no_tiles = _counts(date.min, TILES.empty_table(), 0)
-    return {day: _built_day(counts_by_day.get(day, no_tiles) | {"num_rejected": None}) for day in days}
+    counts_by_day = {day: Counter(num_events=0, num_tiles=0, content=0) for day in days}
+    for row in tiles.mapInArrow(count, from_arrow_schema(_BUILT)).collect():
+        counts_by_day[row.event_date].update(json.loads(row.counts))
+    return {day: BuiltDay.of(counts, num_rejected=None) for day, counts in counts_by_day.items()}
 
 
 def _tasks(file_days: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date, str]]:
@@ -144,36 +147,24 @@ def _tasks(file_days: Sequence[FileDay], num_tasks: int) -> list[tuple[int, date
     return [(task_by_day[entry.day], entry.day, entry.path) for entry in entries]
 
 
-def _write(counts: dict[str, Any], tiles: pa.Table, target: Target, values: dict[str, Any]) -> pa.RecordBatch:
+def _write(tiles: pa.Table, target: Target, values: dict[str, Any]) -> TableFile | None:
+    """Write a day's tiles as one file; return it, or None without tiles."""
     writer = TableWriter(target)
-    writer.write(tiles, {**values, "event_date": counts["event_date"]})
-    file = next((file.to_json() for file in writer.close()), None)
-    return pa.RecordBatch.from_pylist([counts | {"file": file}], _WRITTEN)
+    writer.write(tiles, values)
+    return next(iter(writer.close()), None)
 
 
-def _counts(day: date, tiles: pa.Table, num_rejected: int) -> dict[str, Any]:
-    return {
-        "event_date": day,
-        "num_rejected": num_rejected,
-        "num_events": pc.sum(tiles.column("num_events")).as_py() or 0,
-        "num_tiles": tiles.num_rows,
-        "content": str(content_of(tiles)),
-        "num_tiles_by_cell": cells_of(tiles, NUM_CELLS),
-    }
+def _counts(tiles: pa.Table, num_rejected: int = 0) -> Counter[str]:
+    """Count tiles, also by cell, and hash them. The counts and hashes of parts of a day add up."""
+    return Counter(
+        {str(cell): num for cell, num in cells_of(tiles, NUM_CELLS).items()},
+        num_events=pc.sum(tiles["num_events"]).as_py() or 0,
+        num_tiles=tiles.num_rows,
+        num_rejected=num_rejected,
+        content=content_of(tiles),
+    )
 
 
-def _added(total: dict[str, Any] | None, part: dict[str, Any]) -> dict[str, Any]:
-    """Add the counts of a part of a day to those of its earlier parts."""
-    if total is None:
-        return part
-    cells = dict(total["num_tiles_by_cell"])
-    for cell, num in dict(part["num_tiles_by_cell"]).items():
-        cells[cell] = cells.get(cell, 0) + num
-    sums = {name: total[name] + part[name] for name in ("num_rejected", "num_events", "num_tiles")}
-    content = (int(total["content"]) + int(part["content"])) % 2**64
-    return part | sums | {"num_tiles_by_cell": cells, "content": str(content)}
-
-
-def _built_day(row: dict[str, Any]) -> BuiltDay:
-    content = f"{row['num_tiles']}:{int(row['content']):016x}"
-    return BuiltDay(content, row["num_events"], row["num_tiles"], row["num_rejected"], row["num_tiles_by_cell"])
+def _row(day: date, counts: Counter[str], file: TableFile | None = None) -> pa.RecordBatch:
+    as_json = None if file is None else file.to_json()
+    return pa.RecordBatch.from_pylist([{"event_date": day, "counts": json.dumps(counts), "file": as_json}], _BUILT)

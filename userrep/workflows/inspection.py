@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from userrep.config import Config, EventSource
 from userrep.errors import UsageError
-from userrep.features.preflight import ColumnsOnly, days_of
+from userrep.features.preflight import days_of
 from userrep.logs import in_columns
 from userrep.report.formats import plural
 from userrep.sources.columns import check_columns
@@ -67,7 +67,7 @@ def _inspect(what: str, log: EventSource) -> Inspected:
     listings = Listings()
     sample = take_sample(log, what, listings)
     columns = event_columns(log)
-    check_columns(ColumnsOnly(spark_columns(sample)), columns, what)
+    check_columns(spark_columns(sample), columns, what)
     facts = log_facts(sample, log)
     return Inspected(what, log, sample, facts, log_days(sample, log, facts.rows_by_day, listings))
 

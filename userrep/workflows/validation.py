@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from userrep.config import Config, Source
 from userrep.errors import UsageError
-from userrep.features.preflight import ColumnsOnly, check_before_spark, is_on_disk, local_schema, log_span
+from userrep.features.preflight import check_before_spark, is_on_disk, local_schema, log_span
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns
 from userrep.sources.listing import Listings, format_of_file, read_footer
@@ -68,7 +68,7 @@ def _check_files(source: Source, columns: dict[str, str], section: str, listings
         return local_schema(source, what, listings) is not None
     sample = take_sample(source, what, listings, max_text_bytes=_JSON_BYTES)
     if sample.is_complete:
-        check_columns(ColumnsOnly(spark_columns(sample)), columns, section)
+        check_columns(spark_columns(sample), columns, section)
     return sample.is_complete
 
 

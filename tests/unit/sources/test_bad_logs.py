@@ -81,11 +81,11 @@ def test_a_partition_column_that_cannot_be_a_date_is_refused(spark: SparkSession
     log = EventSource(**ONE, partition=PARTITION)
     ddl = "user_id STRING, item_id STRING, event_at STRING"
     with pytest.raises(UsageError, match=r"events.partition.column: no column 'dt'; columns found: user_id"):
-        check_events(spark.createDataFrame([], ddl), log)
+        check_events(spark.createDataFrame([], ddl).schema, log)
     with pytest.raises(
         UsageError, match=r"sources\[1\].partition.column: column 'dt' is double; expected a date, 2024-"
     ):
-        check_events(spark.createDataFrame([], f"{ddl}, dt DOUBLE"), log, "events.sources[1]")
+        check_events(spark.createDataFrame([], f"{ddl}, dt DOUBLE").schema, log, "events.sources[1]")
 
 
 # Times

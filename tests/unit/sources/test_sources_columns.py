@@ -63,7 +63,7 @@ def test_leaves_are_listed_in_order_with_their_types() -> None:
 def test_all_missing_columns_are_reported_together_with_the_columns_found() -> None:
     wanted = {"columns.user_id": "user.id", "columns.item_id": "song", "columns.weight": "user.weight"}
     with pytest.raises(UsageError) as caught:
-        check_columns(FRAME, wanted, "events")
+        check_columns(FRAME.schema, wanted, "events")
     found = "columns found: user.id, user.geo.at.country, track.tracking, tags."
     assert caught.value.faults == [
         f"events.columns.item_id: no column 'song'; {found}",

@@ -28,8 +28,8 @@ from userrep.store.tables import Tables
 from userrep.tiles import arrow_tasks, build
 from userrep.tiles.arrow_tasks import counted_days
 from userrep.tiles.build import TileBuild, build_tiles
+from userrep.tiles.inventory.day_files import read_days
 from userrep.tiles.inventory.inventory import Inventory, take_inventory
-from userrep.tiles.inventory.read_days import read_days
 from userrep.tiles.ledger import latest_tile_days, read_tiles
 
 pytestmark = pytest.mark.default
@@ -231,7 +231,7 @@ def test_a_log_by_event_date_is_known_by_its_listing_and_read_by_partition(
     tables = open_tables(config, spark)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "userrep.tiles.inventory.scan_files.with_validity", None
+            "userrep.tiles.inventory.new_rows.with_validity", None
         )  # which nothing that reads rows can do without
         inventory = take_inventory(tables, config.events)
     assert [(day.day, day.num_rows) for day in inventory.days] == [(D1, None), (D2, None), (D3, None)]

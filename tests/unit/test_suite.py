@@ -23,7 +23,6 @@ WITHOUT_OWN_TESTS = {
     "userrep.tiles.arrow_tasks",
     "userrep.tiles.column_paths",
     "userrep.tiles.arrow_reader",
-    "userrep.tiles.inventory.listing",
     "userrep.tiles.by_spark",
     "userrep.erasure.ledgers",
     "userrep.erasure.rewrite",

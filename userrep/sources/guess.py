@@ -1,7 +1,7 @@
 """Guesses of what the columns of a source mean, from their names, types and values."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -61,24 +61,19 @@ def guess_events(rows: pa.Table) -> dict[str, Guess]:
     event_at = _guess_time(rows)
     user_id = _guess_id(rows, _USERS)
     item_id = _guess_id(rows, [*_ITEMS, *_ITEMS_BY_NAME], taken=[user_id.column])
-    taken = [user_id.column, item_id.column, event_at.column]
-
-    def those(names: set[str], fits: Callable[[pa.ChunkedArray], bool]) -> list[str]:
-        named = [name for name in rows.column_names if name not in taken and {_joined(name), *_tokens(name)} & names]
-        return [name for name in named if fits(rows[name])]
-
-    ids = [name for name in those(_EVENT_IDS, _is_unique) if _joined(name) in _EVENT_IDS]
-    kinds = [name for name in those(_EVENT_TYPES, _has_few_values) if _joined(name) in _EVENT_TYPES]
-    weights = those(_WEIGHTS, _is_weight)
-    by_name = sorted(weights, key=lambda name: _joined(name) != "weight")
-    is_weight = bool(by_name) and _joined(by_name[0]) == "weight"
+    rest = [name for name in rows.column_names if name not in (user_id.column, item_id.column, event_at.column)]
+    ids = [name for name in rest if _joined(name) in _EVENT_IDS and _is_unique(rows[name])]
+    kinds = [name for name in rest if _joined(name) in _EVENT_TYPES and _has_few_values(rows[name])]
+    amounts = [name for name in rest if {_joined(name), *_tokens(name)} & _WEIGHTS and _is_weight(rows[name])]
+    weights = sorted(amounts, key=lambda name: _joined(name) != "weight")
+    has_weight = any(_joined(name) == "weight" for name in amounts)
     return {
         "user_id": user_id,
         "item_id": item_id,
         "event_at": event_at,
         "event_id": _first(ids),
         "event_type": _first(kinds),
-        "weight": _first(by_name) if is_weight else Guess(None, tuple(by_name)),
+        "weight": _first(weights) if has_weight else Guess(None, tuple(amounts)),
     }
 
 

@@ -23,9 +23,9 @@ from userrep.store.tables import Tables
 from userrep.tiles.by_arrow import MAX_ROWS, TILES, tiles_of_files
 from userrep.tiles.column_paths import columns_of
 from userrep.tiles.content_hash import cells_of, content_of
+from userrep.tiles.inventory.day_files import FileDay, files_by_day, files_by_folder
 from userrep.tiles.inventory.footers import is_readable
 from userrep.tiles.inventory.inventory import LogDay
-from userrep.tiles.inventory.listing import FileDay, files_by_day, files_by_folder
 from userrep.tiles.ledger import NO_ROWS, NUM_CELLS
 
 _MAX_READS = 2  # of a file on average, by the tasks whose days it has rows of

@@ -24,8 +24,8 @@ from userrep.store.sql import sql_in
 from userrep.store.tables import Tables
 from userrep.tiles.arrow_tasks import BuiltDay, arrow_days, counted_days
 from userrep.tiles.by_spark import tiles_of
+from userrep.tiles.inventory.day_files import has_event_ids, num_rejected_of, read_days
 from userrep.tiles.inventory.inventory import Inventory, LogDay, mapping_of
-from userrep.tiles.inventory.read_days import has_event_ids, num_rejected_of, read_days
 from userrep.tiles.ledger import NO_ROWS, TileLedger, tile_ledger
 from userrep.utc import utc_now
 

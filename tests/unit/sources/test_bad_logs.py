@@ -238,7 +238,7 @@ def test_a_new_column_is_accepted_and_a_removed_or_changed_one_is_refused(
     take_inventory(tables, config.events)
     assert [len(row["columns"]) for row in tables.read(SOURCE_SCHEMAS).orderBy("seen_at").collect()] == [5, 7]
     _write(tmp_path, "3.parquet", weight=pa.int64(), geo=geo, more=pa.int64())
-    monkeypatch.setattr("userrep.tiles.inventory.scan_files.with_validity", None)  # nothing is read
+    monkeypatch.setattr("userrep.tiles.inventory.new_rows.with_validity", None)  # nothing is read
     with pytest.raises(UsageError, match="column 'weight' changed from int to bigint") as caught:
         take_inventory(tables, config.events)
     assert caught.value.faults[:2] == [

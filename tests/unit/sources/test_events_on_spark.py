@@ -22,10 +22,9 @@ from userrep.store.open import open_tables
 from userrep.store.schemas import REJECTED_EVENTS
 from userrep.store.xxhash import bucket_of as buckets_of
 from userrep.tiles.build import build_tiles
+from userrep.tiles.inventory.day_files import exact_sum, num_rejected_of, summed
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.tiles.inventory.listing import exact_sum, summed
-from userrep.tiles.inventory.read_days import num_rejected_of
-from userrep.tiles.inventory.scan_files import _decoded
+from userrep.tiles.inventory.new_rows import _decoded
 from userrep.tiles.ledger import read_tiles
 
 pytestmark = pytest.mark.default

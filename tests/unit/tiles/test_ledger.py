@@ -22,8 +22,8 @@ from userrep.store.tables import Tables
 from userrep.tiles.arrow_tasks import arrow_days
 from userrep.tiles.build import TileBuild, build_tiles
 from userrep.tiles.by_spark import tiles_of
+from userrep.tiles.inventory.day_files import row_hash
 from userrep.tiles.inventory.inventory import Inventory, LogDay, take_inventory
-from userrep.tiles.inventory.listing import row_hash
 from userrep.tiles.ledger import latest_tile_days, read_tiles, tiles_fingerprint
 
 pytestmark = pytest.mark.default
@@ -389,7 +389,7 @@ def test_files_of_one_day_are_not_read_for_the_inventory_and_a_day_made_again_to
     write_rows(events / "2.parquet", [event("u1", "i2", "2024-05-01 12:00:00")])
     write_rows(events / "3.parquet", [event("u1", "i1", "2024-05-02")] * 2)
     monkeypatch.setattr(
-        "userrep.tiles.inventory.scan_files.with_validity", None
+        "userrep.tiles.inventory.new_rows.with_validity", None
     )  # which nothing that reads rows can do without
     monkeypatch.setattr("userrep.tiles.build.tiles_of", None)  # nor Spark make tiles
     config = config.model_copy(update={"events": config.events.model_copy(update={"max_rejected_share": 0.5})})

@@ -16,10 +16,9 @@ from userrep.ids import short_hash
 from userrep.sources.open_log import OpenLog, open_logs
 from userrep.sources.schema_history import check_schema
 from userrep.store.tables import Tables
-from userrep.tiles.inventory.changes import days_by_changes
-from userrep.tiles.inventory.listing import BYTES_PER_ROW, days_by_partition
+from userrep.tiles.inventory.day_files import BYTES_PER_ROW, days_by_partition
 from userrep.tiles.inventory.log_warnings import future_days, missing_days, naive_times
-from userrep.tiles.inventory.scan_files import days_by_files
+from userrep.tiles.inventory.new_rows import days_by_changes, days_by_files
 from userrep.utc import last_event_day, utc_now
 
 
@@ -88,10 +87,9 @@ class Inventory:
         median = statistics.median([day.num_rows for day in self.days if day.num_rows is not None] or [0])
         small = [d for d in self.days if d.day in days and d.num_rows is not None and d.num_rows < least * median]
         if small:
-            faults = [f"{day.day} has {day.num_rows} rows" for day in small[:10]]
-            more = [f"and {len(small) - 10} more days"] if len(small) > 10 else []
+            faults = _of_days(f"{day.day} has {day.num_rows} rows" for day in small)
             raise UsageError(
-                f"events: {'; '.join(faults + more)}; the log's median day has {median:,.0f}, and events.min_day_share "
+                f"events: {'; '.join(faults)}; the log's median day has {median:,.0f}, and events.min_day_share "
                 f"requires {least:.1%} of it. No rows of these days are written. "
                 "Load the missing rows, or lower the share."
             )
@@ -111,9 +109,7 @@ class Inventory:
         bad = [day for day in self.days if day.day in days and (day.num_rejected or 0) > limit * (day.num_rows or 0)]
         without_day = self.num_undated + self.num_ahead
         num_rows = sum(day.num_rows or 0 for day in self.days) + without_day
-        faults = [f"{d.day}: {d.num_rejected} of {d.num_rows} rows are malformed" for d in bad[:10]]
-        if len(bad) > 10:
-            faults.append(f"and {len(bad) - 10} more days")
+        faults = _of_days(f"{day.day}: {day.num_rejected} of {day.num_rows} rows are malformed" for day in bad)
         if without_day > limit * num_rows:
             faults.append(f"{without_day} of {num_rows} rows have no readable time, or one after tomorrow")
         if faults:
@@ -251,9 +247,11 @@ def _merged(sources: list[list[Row]]) -> tuple[list[LogDay], LogDay | None]:
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
-    total = 0
-    for count in counts:
-        if count is None:
-            return None
-        total += count
-    return total
+    known = list(counts)
+    return None if None in known else sum(count or 0 for count in known)
+
+
+def _of_days(faults: Iterable[str]) -> list[str]:
+    """Shorten a list of faults, one per day, to the first ten."""
+    listed = list(faults)
+    return listed[:10] + ([f"and {len(listed) - 10} more days"] if len(listed) > 10 else [])

@@ -1,16 +1,22 @@
-"""The listing of a log's files: which days they have rows of, and the fingerprints of these days."""
+"""The days of a log's files: their fingerprints, the files with rows of given days, and a reader of these days.
 
-from collections.abc import Collection
+A reader opens only files and partitions that may have rows of the days.
+"""
+
+from collections.abc import Collection, Sequence
 from datetime import date, timedelta
+from functools import reduce
 from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from userrep.config import Events
 from userrep.errors import UsageError
 from userrep.sources.open_log import KEY, OpenLog
-from userrep.sources.partitions import folder_day, ranges
-from userrep.store.schemas import SOURCE_FILES
+from userrep.sources.partitions import folder_day, in_partitions, ranges
+from userrep.sources.read import UNDATED, with_validity
+from userrep.store.schemas import REJECTED_EVENTS, SOURCE_FILES
 from userrep.store.tables import Tables
 
 BYTES_PER_ROW = 32  # of a columnar file; estimates the number of rows that are not counted
@@ -132,3 +138,61 @@ def exact_sum(number: str) -> Column:
     """Sum 64-bit integers without overflow, as two halves, because sums of decimals are slow."""
     high, low = F.sum(F.shiftright(number, 32)), F.sum(F.col(number).bitwiseAND(2**32 - 1))
     return (high.cast("decimal(28,0)") * 2**32 + low).cast("decimal(38,0)")
+
+
+def read_days(tables: Tables, logs: Sequence[OpenLog], days: Collection[date], *, undated: bool) -> DataFrame:
+    """Read all rows of ``days``, and possibly rows of other days, in the columns of ``with_validity``.
+
+    With several sources, ``event_id`` is prefixed by the source, and ``raw`` is a struct with one field per source,
+    null except for the row's own. So equal rows of two sources are two events.
+
+    Parameters
+    ----------
+    logs : all sources. ``undated``: whether to include rows without a day. A log that is partitioned by ingestion date
+        is then read in full.
+
+    Cost: plain files with rows of these days are read; of a partitioned log, the partitions that may contain them; a
+    Delta log without partitions is read in full.
+    """
+    context = list(dict.fromkeys(name for log in logs for name in log.settings.columns.context))
+    rows = [with_validity(_source_of_days(tables, log, days, undated=undated), log.settings, context) for log in logs]
+    return rows[0] if len(rows) == 1 else reduce(DataFrame.unionByName, _with_source(rows))
+
+
+def has_event_ids(events: Events) -> bool:
+    """Return whether rows of any source may have an event id."""
+    return any(log.columns.event_id is not None for log in events.all_sources.values())
+
+
+def num_rejected_of(tables: Tables, revision: int, *, undated: bool) -> dict[date, int]:
+    """Count the rejected rows of a revision by day. ``undated``: the revision includes undated rows, to be left out."""
+    is_counted = F.col("revision") == revision
+    if undated:
+        is_counted &= ~F.col("reason").isin(*UNDATED)
+    rows = tables.read(REJECTED_EVENTS).where(is_counted).groupBy("event_date").agg(F.count("*").alias("n")).collect()
+    return {row.event_date: row.n for row in rows}
+
+
+def _source_of_days(tables: Tables, log: OpenLog, days: Collection[date], *, undated: bool) -> DataFrame:
+    partition = log.settings.partition
+    if partition is not None and (partition.holds == "event_date" or not undated):
+        if log.is_table:
+            return log.source.where(in_partitions(log.source, partition, days, late_days=partition.late_days))
+        files = files_by_folder(log, days, late_days=partition.late_days)
+    elif log.is_table:
+        return log.source
+    else:
+        files = files_by_day(tables, log, days, undated=undated)
+    return log.rows_of(sorted({file.path for file in files}))
+
+
+def _with_source(sources: list[DataFrame]) -> list[DataFrame]:
+    """Give the rows of several sources the same columns, with values that differ by source."""
+    kinds = [rows.schema["raw"].dataType for rows in sources]
+    aligned = []
+    for k, rows in enumerate(sources):
+        raw = [F.col("raw") if j == k else F.lit(None).cast(kind) for j, kind in enumerate(kinds)]
+        event_id = F.concat(F.lit(f"{k}:"), "event_id")
+        whole = F.struct(*(column.alias(f"source_{j}") for j, column in enumerate(raw)))
+        aligned.append(rows.withColumns({"event_id": event_id, "raw": whole}))
+    return aligned

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from userrep.config import Events
-from userrep.tiles.inventory.read_days import has_event_ids
+from userrep.tiles.inventory.day_files import has_event_ids
 
 pytestmark = pytest.mark.fast
 

@@ -63,7 +63,7 @@ def guess_events(rows: pa.Table) -> dict[str, Guess]:
     item_id = _guess_id(rows, [*_ITEMS, *_ITEMS_BY_NAME], taken=[user_id.column])
     rest = [name for name in rows.column_names if name not in (user_id.column, item_id.column, event_at.column)]
     ids = [name for name in rest if _joined(name) in _EVENT_IDS and _is_unique(rows[name])]
-    kinds = [name for name in rest if _joined(name) in _EVENT_TYPES and _has_few_values(rows[name])]
+    kinds = [name for name in rest if _joined(name) in _EVENT_TYPES and _is_kind(rows[name])]
     amounts = [name for name in rest if {_joined(name), *_tokens(name)} & _WEIGHTS and _is_weight(rows[name])]
     weights = sorted(amounts, key=lambda name: _joined(name) != "weight")
     has_weight = any(_joined(name) == "weight" for name in amounts)
@@ -174,7 +174,7 @@ def _is_unique(column: pa.ChunkedArray) -> bool:
     return not column.null_count and pc.count_distinct(column).as_py() == len(column)
 
 
-def _has_few_values(column: pa.ChunkedArray) -> bool:
+def _is_kind(column: pa.ChunkedArray) -> bool:
     return 1 <= _num_kinds(column) <= _MAX_KINDS and not column.null_count
 
 

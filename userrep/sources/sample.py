@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from userrep.config import Source
 from userrep.errors import UsageError
 from userrep.sources.listing import DataFile, Listings, read_footer, spread
-from userrep.sources.text_sample import read_csv, read_json
+from userrep.sources.text_sample import csv_names, csv_rows, json_rows, read_lines
 
 _MAX_ROWS, _MAX_BYTES = 2_000_000, 1 << 30  # of Parquet, in memory
 _MAX_TEXT_BYTES = 1 << 26
@@ -121,15 +122,18 @@ def _head(file: pq.ParquetFile, group: int, num_rows: int, num_bytes: int) -> pa
 
 
 def _text_sample(files: Sequence[DataFile], kept: Sequence[DataFile], format_: str, max_bytes: int) -> Sample:
-    read = read_csv if format_ == "csv" else read_json
-    parts = [read(file, max_bytes // len(kept), like=kept[0]) for file in kept]
-    tables = [_with_partitions(part.rows, file) for part, file in zip(parts, kept, strict=True)]
+    parse = partial(csv_rows, names=csv_names(kept)) if format_ == "csv" else json_rows
+    tables, num_read, num_unparsable, is_whole, sees_end = [], 0, 0, len(kept) == len(files), True
+    for file in kept:
+        lines = read_lines(file, max_bytes // len(kept))
+        rows, num_bad = parse(lines.text)
+        tables.append(_with_partitions(rows, file))
+        num_read, num_unparsable = num_read + lines.num_bytes, num_unparsable + num_bad
+        is_whole, sees_end = is_whole and lines.is_whole, sees_end and lines.sees_end
     rows = pa.concat_tables(tables, promote_options="permissive")
-    num_read, num_unparsable = sum(part.num_bytes for part in parts), sum(part.num_unparsable for part in parts)
-    is_whole = len(kept) == len(files) and all(part.is_whole for part in parts)
     num_bytes, seen = sum(file.size for file in files), rows.num_rows + num_unparsable
     total = seen if is_whole else round(seen * num_bytes / max(1, num_read))
-    return Sample(len(files), num_bytes, total, is_whole, rows, num_unparsable, all(part.sees_end for part in parts))
+    return Sample(len(files), num_bytes, total, is_whole, rows, num_unparsable, sees_end)
 
 
 def _with_partitions(rows: pa.Table, file: DataFile) -> pa.Table:

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,30 +15,30 @@ _HEADER_BYTES = 1 << 16
 _VALUE = re.compile(r"\s*([+-]?[0-9]+([.][0-9]*)?\s*$|[0-9]{4}-[0-9])")  # a number or a time
 
 
-class Part(NamedTuple):
-    """Rows of a file: all, or the first, middle and last ones; of a large compressed file, only the first ones.
+class Lines(NamedTuple):
+    """Whole lines of a file: all, or the first, middle and last ones; of a large compressed file, only the first ones.
 
-    num_bytes : of the rows as stored in the file, approximately. sees_end : whether the last rows are included.
+    num_bytes : of the lines as stored in the file. sees_end : whether the last lines are included.
     """
 
-    rows: pa.Table
-    num_unparsable: int
+    text: bytes
     num_bytes: int
     is_whole: bool
     sees_end: bool
 
 
-def read_csv(file: DataFile, max_bytes: int, *, like: DataFile) -> Part:
-    """Read rows of a CSV file. Its header must be that of ``like``, since Spark names columns by one file's header.
+def csv_names(files: Sequence[DataFile]) -> list[str]:
+    """Return the column names of CSV files. All need the same header, since Spark names columns by one file's header.
 
     Raises
     ------
     ValueError
-        If the header is not one of comma-separated, distinct names, or differs from that of ``like``.
+        If the header is not one of comma-separated, distinct names, or differs between files.
     """
-    names = csv_header(file)
-    if names != csv_header(like):
-        raise ValueError(f"the headers of {like.path} and {file.path} differ; all files need the same one")
+    names = csv_header(files[0])
+    other = next((file for file in files if csv_header(file) != names), None)
+    if other is not None:
+        raise ValueError(f"the headers of {files[0].path} and {other.path} differ; all files need the same one")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"the header names {', '.join(map(repr, repeated))} twice")
@@ -46,13 +46,17 @@ def read_csv(file: DataFile, max_bytes: int, *, like: DataFile) -> Part:
         raise ValueError("the first line has no commas; a header with comma-separated names is expected")
     if any(_VALUE.match(name) for name in names):
         raise ValueError("the first line has numbers or times, like a row; add a header with the names of the columns")
+    return names
+
+
+def csv_rows(text: bytes, names: list[str]) -> tuple[pa.Table, int]:
+    """Parse lines of a CSV file, the header first; return the rows and the number of lines that are not rows."""
     rejected: list[object] = []
 
     def skip(row: object) -> str:
         rejected.append(row)
         return "skip"
 
-    text, num_bytes, is_whole, sees_end = _lines(file, max_bytes)
     rows = pyarrow.csv.read_csv(
         pa.py_buffer(text),
         read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
@@ -61,7 +65,7 @@ def read_csv(file: DataFile, max_bytes: int, *, like: DataFile) -> Part:
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
         ),
     )
-    return Part(rows, len(rejected), num_bytes, is_whole, sees_end)
+    return rows, len(rejected)
 
 
 def csv_header(file: DataFile) -> list[str]:
@@ -72,27 +76,23 @@ def csv_header(file: DataFile) -> list[str]:
     return next(csv.reader([line]), [])
 
 
-def read_json(file: DataFile, max_bytes: int, *, like: DataFile) -> Part:  # noqa: ARG001  # as read_csv
-    """Read rows of a file with one JSON object per line. Nested fields are named by dotted path.
+def json_rows(text: bytes) -> tuple[pa.Table, int]:
+    """Parse lines with one JSON object each; return the rows and the number of lines that are not rows.
+
+    Nested fields are named by dotted path.
 
     Raises
     ------
     ValueError
         If no line is a JSON object.
     """
-    rows: list[dict[str, str | None]] = []
-    num_unparsable = 0
-    text, num_bytes, is_whole, sees_end = _lines(file, max_bytes)
-    for line in text.decode("utf-8-sig", errors="replace").split("\n"):
-        if line.strip():
-            row = _json_object(line)
-            num_unparsable += row is None
-            rows += [row] if row is not None else []
+    lines = [line for line in text.decode("utf-8-sig", errors="replace").split("\n") if line.strip()]
+    rows = [row for row in map(_json_object, lines) if row is not None]
     if not rows:
         raise ValueError("no line is a JSON object; one object per line is expected")
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
-    return Part(pa.table(columns), num_unparsable, num_bytes, is_whole, sees_end)
+    return pa.table(columns), len(lines) - len(rows)
 
 
 def _json_object(line: str) -> dict[str, str | None] | None:
@@ -113,19 +113,19 @@ def _leaves(path: str, values: dict[str, Any]) -> Iterator[tuple[str, str | None
             yield f"{path}{name}", json.dumps(value)
 
 
-def _lines(file: DataFile, max_bytes: int) -> tuple[bytes, int, bool, bool]:
-    """Return whole lines of a file, their number of bytes as stored, and whether they are all and include the last."""
+def read_lines(file: DataFile, max_bytes: int) -> Lines:
+    """Read lines of a file, about ``max_bytes`` at most, uncompressed."""
     with file.store.open_input_file(file.path) as raw:
         if COMPRESSED.search(file.path):
             stream = pa.CompressedInputStream(raw, pa.Codec.detect(file.path).name)
             text = stream.read(max_bytes + 1)
             if len(text) <= max_bytes:
-                return text, file.size, True, True
-            return text[: text.rfind(b"\n") + 1], raw.tell(), False, False
+                return Lines(text, file.size, is_whole=True, sees_end=True)
+            return Lines(text[: text.rfind(b"\n") + 1], raw.tell(), is_whole=False, sees_end=False)
         if file.size <= max_bytes:
-            return raw.read(), file.size, True, True
+            return Lines(raw.read(), file.size, is_whole=True, sees_end=True)
         size = max_bytes // 3
         first, middle = raw.read_at(size, 0), raw.read_at(size, (file.size - size) // 2).partition(b"\n")[2]
         last = raw.read_at(size, file.size - size).partition(b"\n")[2]
         text = first[: first.rfind(b"\n") + 1] + middle[: middle.rfind(b"\n") + 1] + last
-        return text, len(text), False, True
+        return Lines(text, len(text), is_whole=False, sees_end=True)

@@ -88,22 +88,19 @@ def without_copies(rows: DayRows, valid_V: RowIndexes, columns: LogColumns) -> R
     is_whole_day = len(valid_V) == len(rows.at_N)
     ids = (rows.event_id if is_whole_day else rows.event_id.take(pa.array(valid_V))).dictionary_encode()
     code_V = ids.indices.fill_null(-1).to_numpy()
-    with_id = valid_V if not ids.null_count else valid_V[code_V >= 0]
-    unique_V = with_id
-    if len(ids.dictionary) < len(with_id):
-        latest = _latest(rows, with_id, code_V[code_V >= 0] if ids.null_count else code_V)
-        if latest is None:
-            return None
-        unique_V = latest
-    if not ids.null_count:
-        return unique_V
-    without_id = _distinct_rows(rows, valid_V[code_V < 0], columns)
-    return None if without_id is None else np.sort(np.concatenate([unique_V, without_id]))
+    has_id = code_V >= 0
+    latest = _latest(rows, valid_V[has_id], code_V[has_id])
+    if latest is None or has_id.all():
+        return latest
+    distinct = _distinct_rows(rows, valid_V[~has_id], columns)
+    return None if distinct is None else np.sort(np.concatenate([latest, distinct]))
 
 
 def _latest(rows: DayRows, rows_V: RowIndexes, code_V: NDArray[np.int32]) -> RowIndexes | None:
     """Return the latest row of each code; None if a code has several latest rows that differ."""
     has_copies = np.bincount(code_V)[code_V] > 1
+    if not has_copies.any():
+        return rows_V
     copies, code = rows_V[has_copies], code_V[has_copies]
     order = np.lexsort((rows.at_N[copies], code))
     copies, code = copies[order], code[order]

@@ -2,26 +2,37 @@
 
 import gzip
 from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow as pa
 import pytest
 
 from userrep.sources.listing import list_files
-from userrep.sources.text_sample import Part, csv_header, read_csv, read_json
+from userrep.sources.text_sample import Lines, csv_header, csv_names, csv_rows, json_rows, read_lines
 
 pytestmark = pytest.mark.fast
 
 
+class Part(NamedTuple):
+    """What was read of a file."""
+
+    rows: pa.Table
+    num_unparsable: int
+    lines: Lines
+
+
 def read(path: Path, text: str, max_bytes: int = 1 << 20) -> Part:
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    file = list_files(str(path), None, "events")[0]
-    return (read_csv if ".csv" in path.name else read_json)(file, max_bytes, like=file)
+    files = list_files(str(path), None, "events")
+    lines = read_lines(files[0], max_bytes)
+    return Part(*(csv_rows(lines.text, csv_names(files)) if ".csv" in path.name else json_rows(lines.text)), lines)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
 def test_csv_values_are_text_and_empty_ones_are_null(tmp_path: Path, name: str) -> None:
     part = read(tmp_path / name, '\ufeffuser,at\n007,"2024-05-01"\n,x\n')
     assert part.rows.to_pylist() == [{"user": "007", "at": "2024-05-01"}, {"user": None, "at": "x"}]
-    assert (part.is_whole, part.num_unparsable) == (True, 0)
+    assert (part.lines.is_whole, part.num_unparsable) == (True, 0)
 
 
 def test_a_csv_line_with_another_number_of_values_is_counted(tmp_path: Path) -> None:
@@ -68,25 +79,25 @@ def test_a_file_without_any_json_object_is_refused(tmp_path: Path) -> None:
 def test_a_large_file_is_read_in_part(tmp_path: Path, name: str, line: str) -> None:
     header = "user,k\n" if name == "a.csv" else ""
     part = read(tmp_path / name, header + "".join(line.format(k=k) for k in range(500_000)), max_bytes=1 << 16)
-    assert not part.is_whole
+    assert not part.lines.is_whole
     assert 0 < part.rows.num_rows < 400_000
-    assert part.sees_end
+    assert part.lines.sees_end
     keys = [int(key) for key in part.rows["k"].to_pylist()]
     assert (keys[0], keys[-1], len(set(keys))) == (0, 499_999, len(keys))
     assert any(200_000 < key < 300_000 for key in keys)
-    estimate = part.rows.num_rows * (tmp_path / name).stat().st_size / part.num_bytes
+    estimate = part.rows.num_rows * (tmp_path / name).stat().st_size / part.lines.num_bytes
     assert estimate == pytest.approx(500_000, rel=0.2)
 
 
 def test_only_the_first_rows_of_a_large_compressed_file_are_read(tmp_path: Path) -> None:
     part = read(tmp_path / "a.csv.gz", "user,k\n" + "".join(f"1,{k}\n" for k in range(100_000)), max_bytes=1 << 16)
-    assert (part.is_whole, part.sees_end) == (False, False)
+    assert (part.lines.is_whole, part.lines.sees_end) == (False, False)
     assert part.rows["k"].to_pylist() == [str(k) for k in range(part.rows.num_rows)]
 
 
 def test_csv_files_with_different_headers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user,at\n1,2\n")
     (tmp_path / "b.csv").write_text("at,user\n2,1\n")
-    first, other = list_files(str(tmp_path), None, "events")
+    files = list_files(str(tmp_path), None, "events")
     with pytest.raises(ValueError, match=r"the headers of .*a.csv and .*b.csv differ; all files need the same one"):
-        read_csv(other, 1 << 20, like=first)
+        csv_names(files)

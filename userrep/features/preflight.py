@@ -14,8 +14,8 @@ from userrep.config import Config, EventSource, Source
 from userrep.errors import UsageError
 from userrep.features.profiles import mapped_columns, source_of
 from userrep.sources.columns import check_columns, find_column
-from userrep.sources.listing import Listings
-from userrep.sources.read import check_events, check_local
+from userrep.sources.listing import Listings, check_local
+from userrep.sources.read import check_events
 from userrep.sources.text_sample import csv_header
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.filesystem import file_system

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -12,7 +13,6 @@ from deltalake.exceptions import DeltaError
 
 from userrep.config import Source
 from userrep.errors import UsageError
-from userrep.sources.read import base_folder, check_local
 from userrep.store.delta_files import DeltaFiles
 from userrep.store.filesystem import file_system
 from userrep.utc import EPOCH
@@ -120,7 +120,7 @@ def no_files(path: str, what: str) -> UsageError:
 def _data_files(
     store: pyarrow.fs.FileSystem, infos: Iterable[pyarrow.fs.FileInfo], target: str, base: str
 ) -> Iterable[DataFile]:
-    pattern = re.compile(re.escape(target).replace(r"\*", "[^/]*") + "(/.*)?")  # a matching folder is read whole
+    pattern = re.compile((_regex(target) if "*" in target else re.escape(target)) + "(/.*)?")  # a folder is read whole
     for info in infos:
         folders = info.path.removeprefix(base).strip("/").split("/")
         is_hidden = any(part[:1] in ("_", ".") and "=" not in part for part in folders)
@@ -128,6 +128,13 @@ def _data_files(
             values = (part.partition("=") for part in folders[:-1] if "=" in part)
             modified_at = EPOCH + timedelta(milliseconds=info.mtime_ns // 1_000_000)
             yield DataFile(store, info.path, info.size, modified_at, {name: value for name, _, value in values})
+
+
+def _regex(pattern: str) -> str:
+    """Translate a pattern of Hadoop, with ``*``, ``?``, ``[a-c]``, ``[^a]`` and ``{a,b}``."""
+    regex = re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    regex = re.sub(r"\\\[(.+?)\\\]", lambda part: "[" + part[1].replace("\\", "") + "]", regex)
+    return re.sub(r"\\\{(.+?)\\\}", lambda part: "(?:" + part[1].replace(",", "|") + ")", regex)
 
 
 def detect_format(path: str, what: str, listings: Listings) -> str:
@@ -168,3 +175,18 @@ def format_of_file(file: DataFile) -> str:
     if head.startswith(b"PAR1"):
         return "parquet"
     return "json" if head.startswith((b"{", b"[")) else "csv"
+
+
+def check_local(path: str, what: str) -> None:
+    """Check that a path on a local disk exists. Raises UsageError."""
+    if "://" not in path and "*" not in path and not path.startswith(("dbfs:", "file:")) and not Path(path).exists():
+        raise UsageError(
+            f"{what}.path {path}: does not exist. Relative paths in a configuration file start at its folder."
+        )
+
+
+def base_folder(path: str) -> str:
+    """Return the folder below which folder names are read as partition columns."""
+    if "*" in path:
+        return path.split("*", maxsplit=1)[0].rpartition("/")[0] or "."
+    return str(Path(path).parent) if Path(path).is_file() else path

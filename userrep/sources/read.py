@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -15,6 +14,7 @@ from pyspark.sql import types as T
 from userrep.config import EventSource, Source
 from userrep.errors import UsageError
 from userrep.sources.columns import as_text, check_columns, column_of, find_column, id_text, named, type_of
+from userrep.sources.listing import base_folder, check_local
 from userrep.sources.partitions import partition_day
 
 CORRUPT = "_corrupt_record"
@@ -253,18 +253,3 @@ def _orderable(field: T.StructField) -> Column:
     if isinstance(field.dataType, plain) and not isinstance(field.dataType, T.VariantType):
         return column.alias(field.name)
     return F.to_json(F.struct(column.alias("value"))).alias(field.name)
-
-
-def check_local(path: str, what: str) -> None:
-    """Check that a path on a local disk exists. Raises UsageError."""
-    if "://" not in path and "*" not in path and not path.startswith(("dbfs:", "file:")) and not Path(path).exists():
-        raise UsageError(
-            f"{what}.path {path}: does not exist. Relative paths in a configuration file start at its folder."
-        )
-
-
-def base_folder(path: str) -> str:
-    """Return the folder below which folder names are read as partition columns."""
-    if "*" in path:
-        return path.split("*", maxsplit=1)[0].rpartition("/")[0] or "."
-    return str(Path(path).parent) if Path(path).is_file() else path

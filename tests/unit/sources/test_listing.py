@@ -31,6 +31,16 @@ def test_a_star_of_a_pattern_matches_within_a_folder_and_a_matching_folder_is_re
     assert names(f"{tmp_path}/2024*") == ["a.csv", "c.csv"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [("*-?.csv", "ab"), ("*-[a-b].csv", "ab"), ("*-[^a].csv", "b"), ("*-{a,cc}.csv", ["a", "cc"])],
+)
+def test_patterns_are_those_of_spark(tmp_path: Path, pattern: str, found: list[str]) -> None:
+    for name in ("a", "b", "cc"):
+        (tmp_path / f"x,y-{name}.csv").write_text("x,y\n")
+    assert names(f"{tmp_path}/{pattern}") == [f"x,y-{name}.csv" for name in found]
+
+
 def test_partition_folders_become_values(tmp_path: Path) -> None:
     write_rows(tmp_path / "dt=2024-05-01" / "shop=a" / "1.parquet", [event("u", "i", "2024-05-01")])
     assert list_files(str(tmp_path), None, "events")[0].partitions == {"dt": "2024-05-01", "shop": "a"}

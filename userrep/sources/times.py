@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from userrep.sources.read import EARLIEST, LATEST
-from userrep.store.arrow import is_text
+from userrep.store.arrow import combined, is_text
 
 _TIME = re.compile(
     r"\s*\+?([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2})(?:[ T]([0-9]{1,2})(?::([0-9]{1,2})"
@@ -51,8 +51,7 @@ def _to_utc(at: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
 
 def _parsed(column: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     """Parse texts by the grammar of Spark's cast: from ``2024`` to ``2024-5-1T2:03:04.5 Europe/Berlin``."""
-    coded = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
-    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    coded = combined(column.cast(pa.string())).dictionary_encode()
     read = [_time(text) for text in coded.dictionary.to_pylist()]
     naive = pa.array([at if at is not None and at.tzinfo is None else None for at in read], _MICROSECONDS)
     zoned = [at.astimezone(UTC).replace(tzinfo=None) if at is not None and at.tzinfo else None for at in read]

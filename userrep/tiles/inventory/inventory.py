@@ -151,7 +151,7 @@ def take_inventory(tables: Tables, events: Events, logs: Sequence[OpenLog] = ())
     the clock at the start; ``source_files`` includes them.
 
     ``logs``: the sources, if they are open already. Cost: a listing of the log and one read of its new files. Driver
-    memory: one entry per day.
+    memory: one entry per file and per day.
 
     Raises
     ------

@@ -7,7 +7,7 @@ deleted rows subtracted. Each range of versions that was read is recorded in ``s
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
@@ -23,13 +23,14 @@ from userrep.sources.columns import column_of
 from userrep.sources.open_log import KEY, DeltaLog, OpenLog, meaning_hash, one_slash
 from userrep.sources.partitions import folder_day, in_partitions
 from userrep.sources.read import CORRUPT, with_validity
+from userrep.spark.session import shuffle_partitions
 from userrep.store.schemas import SOURCE_FILES
 from userrep.store.tables import Tables
 from userrep.tiles.column_paths import is_utc
 from userrep.tiles.inventory.day_files import exact_sum, row_hash, summed
 from userrep.tiles.inventory.footers import day_of_file
 
-_READERS = 64  # footers that the driver reads at the same time
+_READERS = 8  # footers that a task reads at the same time
 
 
 def days_by_files(tables: Tables, log: OpenLog) -> tuple[DataFrame, int]:
@@ -42,7 +43,7 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[DataFrame, int]:
     """
     listed, delta = log.files, log.delta
     new = listed.join(tables.read(SOURCE_FILES).select(*KEY).distinct(), on=list(KEY), how="left_anti").collect()
-    days = _days_by_footers(log.settings, log.source, new) if delta is None or delta.is_plain else {}
+    days = _days_by_footers(tables, log.settings, log.source, new) if delta is None or delta.is_plain else {}
     if days:
         tables.add(SOURCE_FILES, [_source_file(row, *days[row.path]) for row in new if row.path in days])
     unread = [row for row in new if row.path not in days]
@@ -53,17 +54,30 @@ def days_by_files(tables: Tables, log: OpenLog) -> tuple[DataFrame, int]:
     return summed(known.dropDuplicates([*KEY, "event_date"])), len(new)  # concurrent runs may both have read a file
 
 
-def _days_by_footers(log: EventSource, source: DataFrame, new: Sequence[Row]) -> dict[str, tuple[date, int]]:
-    """Return the day and the number of rows of the files whose footers prove them, by path."""
+def _days_by_footers(
+    tables: Tables, log: EventSource, source: DataFrame, new: Sequence[Row]
+) -> dict[str, tuple[date, int]]:
+    """Return the day and the number of rows of the files whose footers prove them, by path. Tasks read the footers."""
     path, kind = column_of(source.schema, log.columns.event_at)
     is_plain = log.format in ("parquet", "delta") and log.partition is None and is_utc(kind, log.time_zone)
     if not is_plain or not new:
         return {}
     event_at = tuple(path)
 
-    with ThreadPoolExecutor(_READERS) as readers:
-        days = list(readers.map(lambda file: _day_or_none(file.path, event_at), new))
-    return {file.path: day for file, day in zip(new, days, strict=True) if day is not None}
+    def read_footers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        paths = [path for batch in batches for path in batch.column("path").to_pylist()]
+        with ThreadPoolExecutor(_READERS) as readers:
+            days = list(readers.map(lambda path: _day_or_none(path, event_at), paths))
+        rows = [(path, *day) for path, day in zip(paths, days, strict=True) if day is not None]
+        if rows:
+            arrays = [pa.array(values) for values in zip(*rows, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, ["path", "day", "num_rows"])
+
+    num_tasks = min(len(new), shuffle_partitions(tables.spark))
+    numbered = [(number % num_tasks, file.path) for number, file in enumerate(new)]
+    paths = tables.spark.createDataFrame(numbered, "task INT, path STRING").repartitionById(num_tasks, "task")
+    rows = paths.mapInArrow(read_footers, "path STRING, day DATE, num_rows BIGINT").collect()
+    return {row.path: (row.day, row.num_rows) for row in rows}
 
 
 def _day_or_none(path: str, event_at: tuple[str, ...]) -> tuple[date, int] | None:

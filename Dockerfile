@@ -13,6 +13,7 @@ WORKDIR /opt/userrep
 COPY Makefile setup.py pyproject.toml constraints.txt README.md ./
 COPY deploy deploy
 COPY userrep userrep
+COPY examples examples
 COPY jobs jobs
 COPY conf conf
 ARG HOROVOD_GPU_OPERATIONS=""

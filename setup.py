@@ -23,7 +23,9 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     python_requires=">=3.11,<3.12",
-    packages=find_packages(include=["userrep", "userrep.*"]),
+    # `userrep demo` trains the example consumer, which is a package of its own.
+    packages=[*find_packages(include=["userrep", "userrep.*"]), "return_propensity"],
+    package_dir={"return_propensity": "examples/return_propensity"},
     package_data={
         "userrep": ["py.typed"],
         "userrep.spark": ["log4j2.properties"],

@@ -35,7 +35,9 @@ from userrep.store.arrow import combined, listed, stacked
 from userrep.store.filesystem import open_parquet
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.workflows.daily import daily
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.data_stages import refresh_user_features
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_stages import embed_users, publish_staged
 
 SIZE = LogSize(events=100_000_000, users=500_000)
 NIGHT = AS_OF + timedelta(days=1)
@@ -47,14 +49,14 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
     del runs  # a night changes the tables that it begins with
     with open_site(spark, size, root) as kept:
         site = with_own_log(kept)
-        work = Pipeline(site.config, spark, AS_OF, report=progress)
-        work.refresh_user_features()
+        work = RunContext(site.config, spark, AS_OF, report=progress)
+        refresh_user_features(work)
         space_id = add_space(site)
         space = find_space(site.tables, space_id)
-        work.embed_users(space, [AS_OF])
-        work.publish_snapshots(space, [AS_OF])
+        embed_users(work, space, [AS_OF])
+        publish_staged(work, space, [AS_OF])
         add_next_day(size, site.log)
-        night = Pipeline(site.config, spark, NIGHT, report=progress)
+        night = RunContext(site.config, spark, NIGHT, report=progress)
         seconds = seconds_of(lambda: daily(night, on_time=True))
         out = site.folder / "script"
         peer_seconds = seconds_of(lambda: _script(site, space_id, out))

@@ -33,7 +33,8 @@ from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import CANDIDATE, Space, artifact_folder, list_spaces
 from userrep.spark.session import get_session
 from userrep.workflows.evaluate import prepared
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
 
 CONFIG = "conf/online_retail_ii.yaml"
 AS_OF = date(2011, 10, 1)
@@ -137,7 +138,7 @@ def _first_day_picks(root: Path) -> Path:
     return target
 
 
-def _space(work: Pipeline, seed: int) -> Space:
+def _space(work: RunContext, seed: int) -> Space:
     """Return the space of a seed; train it if no earlier run has, or resume a killed training."""
 
     def trained() -> dict[int, Space]:
@@ -146,12 +147,12 @@ def _space(work: Pipeline, seed: int) -> Space:
         return {load_artifact(folder).manifest.training.seed: space for space, folder in folders.items()}
 
     if seed not in trained():
-        work.run(retrain=bool(list_spaces(work.tables)))
+        run_pipeline(work, retrain=bool(list_spaces(work.tables)))
     return trained()[seed]
 
 
-def _pipeline(config: Config, as_of: date | None) -> Pipeline:
-    return Pipeline(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), as_of, report=progress)
+def _pipeline(config: Config, as_of: date | None) -> RunContext:
+    return RunContext(config, get_session(config.spark.master, {"spark.driver.memory": "4g"}), as_of, report=progress)
 
 
 def _config(root: Path, picks: Path, seed: int) -> Config:

@@ -39,7 +39,8 @@ from userrep.spark.session import get_session
 from userrep.synthetic.spec import REGIMES, LogSpec
 from userrep.workflows.demo import ensure_log
 from userrep.workflows.evaluate import prepared
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
 
 PEERS = (
     "untrained", "rfm", "rfm_history", "pooled_longest", "pooled_all", "raw", "pca", "als_static", "als_folded",
@@ -144,7 +145,7 @@ def _evaluated(config: Config, *, with_peers: bool) -> list[Measured]:
     until = config.training.as_ofs.until
     assert until is not None
     trained = _pipeline(config, until)
-    trained.run(retrain=bool(list_spaces(trained.tables)))
+    run_pipeline(trained, retrain=bool(list_spaces(trained.tables)))
     space = _newest(list_spaces(trained.tables))
     work = _pipeline(config, None)
     some = [one for one in representations() if one.name == EMBEDDING or (with_peers and one.name in PEERS)]
@@ -160,8 +161,8 @@ def _newest(spaces: Sequence[Space]) -> Space:
     return max(spaces, key=lambda space: space.space_id)  # ids begin with a running number
 
 
-def _pipeline(config: Config, as_of: date | None) -> Pipeline:
-    return Pipeline(config, _session(config), as_of, report=progress)
+def _pipeline(config: Config, as_of: date | None) -> RunContext:
+    return RunContext(config, _session(config), as_of, report=progress)
 
 
 def _session(config: Config) -> SparkSession:

@@ -15,11 +15,14 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.report import Line, Skipped, ask, print_line, progress
+from return_propensity.training import loss_if_mapped, train_return_propensity
 from userrep.config import Config, load_config
+from userrep.spaces.agreement import Agreement
 from userrep.spaces.registry import Space, find_space, list_spaces
 from userrep.spark.session import get_session
-from userrep.workflows.pipeline import Pipeline
-from userrep.workflows.space_diff import SpaceDiff, diff_spaces
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_diff import ModelLoss, diff_spaces
 
 CONFIG = "conf/online_retail_ii.yaml"
 AS_OF, UNTILS = date(2011, 12, 1), (date(2011, 8, 1), date(2011, 9, 1))
@@ -31,23 +34,22 @@ def measure(num_seeds: int, root: Path) -> Line:
     log = load_config(CONFIG).events.path
     if log is None or not Path(log).exists():
         raise Skipped(f"{CONFIG} names a log that is not here: {log}")
-    diffs = []
+    agreements, models = [], []
     for seed in range(num_seeds):
         old, new = (_space(root, seed, until) for until in UNTILS)
         work = _pipeline(_config(root, seed, UNTILS[0]))
-        diffs.append(diff_spaces(work.tables, work.config, old=old, new=new, report=progress))
-        progress(f"seed {seed}: loss in AUC {diffs[-1].models[0].auc_loss:.4f}")
-    return _line(diffs)
+        agreements.append(diff_spaces(work.tables, old=old, new=new, report=progress).agreement)
+        models.append(loss_if_mapped(work.tables, work.config, old, new))
+        progress(f"seed {seed}: loss in AUC {models[-1].auc_loss:.4f}")
+    return _line(agreements, models)
 
 
-def _line(diffs: list[SpaceDiff]) -> Line:
-    models = [diff.models[0] for diff in diffs]
-    agreements = [diff.agreement for diff in diffs]
+def _line(agreements: list[Agreement], models: list[ModelLoss]) -> Line:
     return {
         "benchmark": "retraining_auc_loss",
         "size": {
             "log": "online_retail_ii",
-            "seeds": len(diffs),
+            "seeds": len(models),
             "labels": models[0].num_labels,
             "cores": os.cpu_count(),
         },
@@ -61,19 +63,20 @@ def _line(diffs: list[SpaceDiff]) -> Line:
 
 
 def _space(root: Path, seed: int, until: date) -> Space:
-    """Return the space of a seed and date; train it if no earlier run has."""
+    """Return the space of a seed and date; train it and the consumer's model if no earlier run has."""
     work = _pipeline(_config(root, seed, until))
     done = root / f"retraining-seed{seed}-{until}.txt"
     if not done.exists():
         before = {space.space_id for space in list_spaces(work.tables)}
-        work.run(retrain=bool(before))
+        run_pipeline(work, retrain=bool(before))
+        train_return_propensity(work)
         (trained,) = (s.space_id for s in list_spaces(work.tables) if s.space_id not in before)
         done.write_text(trained)
     return find_space(work.tables, done.read_text())
 
 
-def _pipeline(config: Config) -> Pipeline:
-    return Pipeline(config, get_session(config.spark.master, {"spark.driver.memory": "3g"}), AS_OF, report=progress)
+def _pipeline(config: Config) -> RunContext:
+    return RunContext(config, get_session(config.spark.master, {"spark.driver.memory": "3g"}), AS_OF, report=progress)
 
 
 def _config(root: Path, seed: int, until: date) -> Config:

@@ -42,7 +42,9 @@ from userrep.spark.session import get_session
 from userrep.spark.spark_work import SparkWork
 from userrep.synthetic.generator import LogSpec, generate_log
 from userrep.workflows import daily
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_stages import promote_first, train_autoencoder
 
 FIRST_DAY = date(2023, 1, 1)
 CYCLE = 28  # nights from one training to the next
@@ -233,12 +235,12 @@ class Shared:
         """Train the embedding on what lies before all label dates, and publish it at these."""
         work = self._work(label_dates[-1])
         dates = work.schedule.feature_dates()
-        work.build_activity_tiles()
-        work.train_item_vectors(dates)
-        work.build_user_features(dates)
-        space = work.train_autoencoder()
+        build_activity_tiles(work)
+        train_item_vectors(work, dates)
+        build_user_features(work, dates)
+        space = train_autoencoder(work)
         daily.backfill(self._work(label_dates[-1]), label_dates)  # one that knows of the space
-        work.promote_first(space)
+        promote_first(work, space)
 
     def train(self, team: Team, label_dates: list[date]) -> float:
         """Train a team's model on embeddings; return its test AUC."""
@@ -257,8 +259,8 @@ class Shared:
         model = PipelineModel.load(str(self.folder / "shared" / team.name))
         write_scores(model.transform(users), self.folder / "scores")
 
-    def _work(self, day: date) -> Pipeline:
-        return Pipeline(self.config, self.spark, day, report=progress)
+    def _work(self, day: date) -> RunContext:
+        return RunContext(self.config, self.spark, day, report=progress)
 
 
 def fitted(stages: Stages, rows: DataFrame, label_dates: list[date], out: Path) -> float:
@@ -310,7 +312,7 @@ def config_of(size: SavingsSize, log: Log, folder: Path) -> Config:
         "history_days": 0,
         "item_vectors": {"behaviour": {"kind": "als", "max_tiles": ALS_TILES}, "content": {"kind": "text"}},
         "training": {"as_ofs": {"until": size.until, "max_dates": TRAINED_DATES}, "max_rows": TRAINING_ROWS},
-        "downstream": {"num_dates": 1},  # the example consumer is not trained here
+        "snapshots": {"history_dates": 2},
         "tracking": {"mlflow": False},
         "quality": {"self_check": False},
     }

@@ -47,7 +47,7 @@ from userrep.store.schemas import EMBEDDING_UPDATES, OPENINGS, USER_OPENINGS
 from userrep.store.tables import Tables
 from userrep.store.xxhash import bucket_of
 from userrep.utc import DAY_US, day_number, utc_now
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 from userrep.workflows.stream import Progress, stream_embeddings
 
 EVENTS, PICKS = "events", "onboarding"  # topics
@@ -106,7 +106,7 @@ class Base:
 
     def stream(self, *, until_empty: bool, is_stopping: Callable[[], bool] = lambda: False) -> Progress:
         """Stream in this process, as ``userrep stream`` does."""
-        work = Pipeline(self.config, self.tables.spark, report=progress)
+        work = RunContext(self.config, self.tables.spark, report=progress)
         return stream_embeddings(work, until_empty=until_empty, new_query_id=None, is_stopping=is_stopping)
 
     def committed_at(self, batches: int) -> list[float]:

@@ -44,7 +44,8 @@ from userrep.store.tables import Tables
 from userrep.streaming.verify import verify_updates
 from userrep.synthetic.generator import LogSpec, generate_log
 from userrep.workflows.daily import daily
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
 
 AS_OF = date(2024, 3, 15)
 DAY = timedelta(days=1)
@@ -131,7 +132,7 @@ def compare(undisturbed: Tables, killed: Tables, batch_by_file: list[int]) -> di
 def _against_batch(spark: SparkSession, folder: Path) -> dict[str, int]:
     """Publish the day's snapshot, and count users whose last streamed vector is not bit-identical to it."""
     config = load_config(folder / f"{KILLED}.yaml")
-    daily(Pipeline(config, spark, AS_OF + DAY, report=progress), on_time=True)
+    daily(RunContext(config, spark, AS_OF + DAY, report=progress), on_time=True)
     tables = open_tables(config, spark)
     found = verify_updates(tables, find_space(tables, None), AS_OF + DAY)
     return {"unequal_to_batch": found.different + found.not_streamed + found.not_in_snapshot}
@@ -146,7 +147,7 @@ def _prepare(spark: SparkSession, size: KillSize, folder: Path) -> list[Tables]:
     generate_log(spark, SPEC, str(folder / "log"))
     for name in (UNDISTURBED, KILLED):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(_settings(folder, name)), encoding="utf-8")
-    Pipeline(load_config(folder / f"{KILLED}.yaml"), spark, AS_OF, report=progress).run()
+    run_pipeline(RunContext(load_config(folder / f"{KILLED}.yaml"), spark, AS_OF, report=progress))
     at = F.col("event_at")
     open_days = (at >= F.lit(AS_OF - 2 * DAY)) & (at < F.lit(AS_OF + DAY))
     rows = spark.read.parquet(str(folder / "log" / "events")).where(open_days).toArrow()
@@ -180,7 +181,7 @@ def _settings(folder: Path, query_id: str) -> dict[str, Any]:
             "as_ofs": {"until": "2024-02-25", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
             "max_epochs": 5,
         },
-        "downstream": {"num_dates": 2},
+        "snapshots": {"history_dates": 4},
         "tracking": {"mlflow": False},
         "quality": {"self_check": False},
         "stream": {"query_id": query_id, "events": {"path": str(folder / "arriving")}, "max_files_per_batch": 1},

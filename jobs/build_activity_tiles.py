@@ -7,9 +7,7 @@ makes all days visible.
         jobs/build_activity_tiles.py --config conf/production.yaml --as-of 2024-05-25
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("build_activity_tiles", __doc__))
+    main("run", "build_activity_tiles")

@@ -6,9 +6,7 @@ Each task reads the tiles of its users on all days, without a shuffle. Writes us
         jobs/build_user_features.py --config conf/production.yaml --as-of 2024-05-25
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("build_user_features", __doc__))
+    main("run", "build_user_features")

@@ -1,4 +1,4 @@
-r"""Encode all users on the as-of date and the label dates, and stage the snapshots.
+r"""Encode all users on the as-of date and its history dates, and stage the snapshots.
 
 Staged snapshots are not visible to consumers until they are published. Writes user_embeddings and snapshots.
 
@@ -6,9 +6,7 @@ Staged snapshots are not visible to consumers until they are published. Writes u
         jobs/embed_users.py --config conf/production.yaml --as-of 2024-05-25
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("embed_users", __doc__))
+    main("run", "embed_users")

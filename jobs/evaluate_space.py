@@ -6,9 +6,7 @@ Builds missing tiles, item vectors and features of these dates. Writes --out and
         jobs/evaluate_space.py --config conf/production.yaml --out build/evaluation
 """
 
-import sys
-
-from userrep.workflows.jobs import evaluation_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(evaluation_main(__doc__))
+    main("evaluate")

@@ -7,9 +7,7 @@ are 7 days old.
         jobs/forget_users.py --config conf/production.yaml --users ids.txt
 """
 
-import sys
-
-from userrep.workflows.jobs import erasure_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(erasure_main(__doc__))
+    main("forget")

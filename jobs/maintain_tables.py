@@ -7,9 +7,7 @@ rejected_events; removes old files from every table.
         jobs/maintain_tables.py --config conf/production.yaml
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("maintain_tables", __doc__))
+    main("run", "maintain_tables")

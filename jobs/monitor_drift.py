@@ -7,9 +7,7 @@ code 3, so that nothing is published. Writes snapshot_drift.
         jobs/monitor_drift.py --config conf/production.yaml --as-of 2024-05-25
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("monitor_drift", __doc__))
+    main("run", "monitor_drift")

@@ -6,9 +6,7 @@ Exits with code 3 if a gate refuses. Snapshots published before are not changed.
         jobs/publish_snapshot.py --config conf/production.yaml --as-of 2024-05-25
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("publish_snapshot", __doc__))
+    main("run", "publish_snapshot")

@@ -6,9 +6,7 @@ Reads the sources of the configuration section stream. Writes embedding_updates 
         jobs/stream_embeddings.py --config conf/production.yaml
 """
 
-import sys
-
-from userrep.workflows.jobs import stream_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(stream_main(__doc__))
+    main("stream")

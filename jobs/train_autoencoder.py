@@ -7,9 +7,7 @@ and the registry.
         jobs/train_autoencoder.py --config conf/production.yaml --as-of 2024-05-25
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("train_autoencoder", __doc__))
+    main("run", "train_autoencoder")

@@ -1,4 +1,4 @@
-r"""Build the versions of the item vectors that the as-of date, the label dates and training need.
+r"""Build the versions of the item vectors that the as-of date, its history and training need.
 
 A version valid from date V is fitted only on events before V. Writes item_index, item_vectors and
 item_vector_versions.
@@ -7,9 +7,7 @@ item_vector_versions.
         jobs/train_item_vectors.py --config conf/production.yaml --as-of 2024-05-25
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("train_item_vectors", __doc__))
+    main("run", "train_item_vectors")

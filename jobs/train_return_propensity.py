@@ -6,9 +6,7 @@ Joins published snapshots point in time and trains a Spark ML model. Writes cons
         jobs/train_return_propensity.py --config conf/production.yaml --as-of 2024-05-25
 """
 
-import sys
-
-from userrep.workflows.jobs import job_main
+from userrep.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(job_main("train_return_propensity", __doc__))
+    main("run", "train_return_propensity")

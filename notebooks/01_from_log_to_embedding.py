@@ -34,6 +34,7 @@ from pyspark.sql import functions as F
 from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 
+from return_propensity.training import train_return_propensity
 from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
 from userrep.features.build import read_features
@@ -42,7 +43,8 @@ from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.session import get_session
 from userrep.synthetic.generator import LogSpec, generate_log
 from userrep.tiles.ledger import read_tiles
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
 
 SETTINGS = settings({"config": "", "as_of": "", "root": "build/notebooks", "users": "3000"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
@@ -64,7 +66,7 @@ EXAMPLE = {
     "item_vectors": {"behaviour": {"kind": "als", "dim": 24}, "content": {"kind": "text", "dim": 24}},
     "model": {"latent_dim": 48},
     "training": {"as_ofs": {"until": "2024-02-28"}, "future_days": [7], "num_shards": 2, "batch_size": 128},
-    "downstream": {"num_dates": 2},
+    "snapshots": {"history_dates": 4},
     "tracking": {"mlflow": False},
     "spark": {"master": "local[2]", "conf": {"spark.driver.memory": "2g"}},
 }
@@ -118,8 +120,8 @@ print(Path(config_file).read_text(encoding="utf-8"))
 # COMMAND ----------
 
 as_of = date.fromisoformat(SETTINGS["as_of"]) if SETTINGS["as_of"] else None
-work = Pipeline(config, spark, as_of)
-serving = work.run()
+work = RunContext(config, spark, as_of)
+serving = run_pipeline(work)
 as_of = work.schedule.as_of
 stages = [(stage.stage, stage.outcome, stage.num_rows, stage.reason) for stage in work.runs.stages]
 pd.set_option("display.max_colwidth", 110)
@@ -260,14 +262,14 @@ show_table(pd.DataFrame(snapshots, columns=columns).set_index("snapshot"))
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC How much information does the embedding keep? The last stage of the pipeline is an example consumer: will
-# MAGIC this user return within seven days? It fits a logistic regression on the embedding, on dates after the
-# MAGIC encoder's training. For comparison, it fits the same regression on the time since the last visit, and on the
-# MAGIC averages that the encoder reads.
+# MAGIC How much information does the embedding keep? We train the example consumer of `examples/`: will this user
+# MAGIC return within seven days? It fits a logistic regression on the embedding, on dates after the encoder's
+# MAGIC training. For comparison, it fits the same regression on the time since the last visit, and on the averages
+# MAGIC that the encoder reads.
 
 # COMMAND ----------
 
-outcomes = {outcome.input: outcome for outcome in work.outcomes}
+outcomes = {outcome.input: outcome for outcome in train_return_propensity(work)}
 names = list(outcomes)[::-1]
 figure, panel = plt.subplots(figsize=(7, 1.9), layout="constrained")
 colors = ["#c2410c" if name == "embedding" else "#475569" for name in names]

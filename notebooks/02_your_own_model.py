@@ -36,7 +36,8 @@ from userrep.spaces.snapshots import list_snapshots
 from userrep.spark.session import get_session
 from userrep.store.open import open_tables
 from userrep.tiles.ledger import read_tiles
-from userrep.workflows import daily, pipeline
+from userrep.workflows import daily
+from userrep.workflows.run_context import RunContext
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
@@ -101,14 +102,14 @@ print(f"{labels.count():,} labels, {labels.agg(F.avg('label')).first()[0]:.0%} o
 # MAGIC
 # MAGIC A label from March must not get a vector that has seen April. Each snapshot has an as-of date, up to which it
 # MAGIC has seen the log, and a time from which consumers could have had it. A label gets the newest snapshot that
-# MAGIC was available at its time. The pipeline built only the few snapshots that its example consumer needed. We
-# MAGIC want one per week since the end of training, as if each had been published on time: a *backfill*. It reads
+# MAGIC was available at its time. The pipeline built only the few snapshots that `snapshots.history_dates` asks for.
+# MAGIC We want one per week since the end of training, as if each had been published on time: a *backfill*. It reads
 # MAGIC the tiles once for all dates and skips snapshots that exist.
 
 # COMMAND ----------
 
 weekly = daily.dates_between(space.trained_until, as_of, 7)
-daily.backfill(pipeline.Pipeline(config, spark, as_of), weekly)
+daily.backfill(RunContext(config, spark, as_of), weekly)
 joined = join_embeddings(labels, tables=tables, space=space)
 print("labels by what became of them:", num_by_status(joined))
 

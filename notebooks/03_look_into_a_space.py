@@ -30,7 +30,8 @@ from userrep.store.open import open_tables
 from userrep.store.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
 from userrep.store.sql import sql_in
 from userrep.tiles.ledger import read_tiles
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_stages import monitor_drift
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
 plt.rcParams.update({"figure.dpi": 72, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
@@ -242,10 +243,10 @@ plt.show()
 
 # COMMAND ----------
 
-work = Pipeline(config, spark, newest.as_of)
+work = RunContext(config, spark, newest.as_of)
 recent_dates = list(by_date)[1:][-5:]
 for as_of in recent_dates:
-    work.monitor_drift(space, as_of)
+    monitor_drift(work, space, as_of)
 
 ids = [snapshot.snapshot_id for snapshot in snapshots if snapshot.as_of in recent_dates]
 drift = tables.read(SNAPSHOT_DRIFT).where(sql_in("snapshot_id", ids)).toPandas()

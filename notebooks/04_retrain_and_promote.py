@@ -25,6 +25,7 @@ from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.sql import functions as F
 
+from return_propensity.training import train_return_propensity
 from userrep.cli.notebook import settings, show_table
 from userrep.config import load_config
 from userrep.errors import PromotionRefusedError, UsageError
@@ -37,7 +38,8 @@ from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
 from userrep.spark.session import get_session
 from userrep.store.open import open_tables
-from userrep.workflows import pipeline
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
 from userrep.workflows.space_diff import SavedModel, diff_lines, diff_spaces
 
 SETTINGS = settings({"config": "build/notebooks/config.yaml"}, globals().get("dbutils"))
@@ -67,7 +69,7 @@ def show_registry() -> None:
 # MAGIC
 # MAGIC `busy_week` of notebook 2 *follows* the serving space. We add another team, `mail`, that will not change its
 # MAGIC model before the summer: it *pins* the space that the model was trained on. `return_propensity` is the
-# MAGIC example consumer that each pipeline trains.
+# MAGIC example consumer of `examples/`.
 
 # COMMAND ----------
 
@@ -84,7 +86,7 @@ show_registry()
 # MAGIC We use the same configuration with one more week of training data. `retrain=True` requests a new space
 # MAGIC although one exists. The new space is embedded on the dates of the serving space, so both have the same
 # MAGIC history, and it passes the same gates. While this runs, the joins of all consumers return the same rows as
-# MAGIC before.
+# MAGIC before. Then the example consumer trains its model on the new space.
 
 # COMMAND ----------
 
@@ -92,7 +94,9 @@ as_of = max(snapshot.as_of for snapshot in list_snapshots(tables, old.space_id))
 until = old.trained_until + timedelta(days=7)
 before = {space.space_id for space in list_spaces(tables)}
 longer = load_config(SETTINGS["config"], [f"training.as_ofs.until={until}"])
-pipeline.Pipeline(longer, spark, as_of).run(retrain=True)
+work = RunContext(longer, spark, as_of)
+run_pipeline(work, retrain=True)
+train_return_propensity(work)
 new = next(space for space in list_spaces(tables) if space.space_id not in before)
 show_registry()
 
@@ -129,7 +133,7 @@ except PromotionRefusedError as refused:
 
 home = f"{tables.artifacts_root}/artifacts/consumers/busy_week"
 own = SavedModel(f"{home}/{old.space_id}", f"{home}/labels")
-diff = diff_spaces(tables, config, old=old, new=new, model=own, report=print)
+diff = diff_spaces(tables, old=old, new=new, model=own, report=print)
 print("\n".join(diff_lines(diff)).replace(own.folder, "busy_week"))
 
 # COMMAND ----------

@@ -1,6 +1,7 @@
-"""The reference page on commands: `userrep` from Typer, and jobs/ from their argument parsers."""
+"""The reference page on commands: `userrep` from Typer, and the entry points in jobs/."""
 
 import argparse
+import re
 import runpy
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,10 +20,13 @@ _BEGIN = """
 `freshness.error_after`). `userrep --run-id ID COMMAND` records the stages under that id (default: USERREP_RUN_ID, or a
 new one). `userrep --version` prints the version. All commands take these, and only their own options are listed below:
 """
+_JOBS = """
+For `spark-submit`: `jobs/NAME.py` is a command of `userrep`, with its options, `--run-id` and exit codes.
+"""
 
 
 class _ParserComplete(BaseException):
-    """Raised when a job's parser is complete."""
+    """Raised when a parser is complete."""
 
 
 def commands_page() -> list[str]:
@@ -40,12 +44,14 @@ def commands_page() -> list[str]:
         lines += ["", *paragraphs(command.help)]
         if own:
             lines += ["", *table(["option", "default", "meaning"], [_option(parameter) for parameter in own])]
-    lines += ["", "## Jobs", "", "For `spark-submit`: `jobs/NAME.py`. Exit codes are those of `userrep`."]
+    lines += ["", "## Jobs", "", *_JOBS.strip().splitlines()]
     for path in sorted((REPOSITORY / "jobs").glob("*.py")):
-        parser = job_parser(path.stem)
-        lines += ["", f"### jobs/{path.name}", "", *paragraphs(parser.description)]
-        rows = [_flag(action) for action in parser._actions if action.dest != "help"]
-        lines += ["", *table(["option", "default", "meaning"], rows)]
+        lines += ["", f"### jobs/{path.name}", "", *paragraphs(runpy.run_path(str(path))["__doc__"])]
+        if command := job_command(path.stem):
+            lines += ["", f"Takes the options of `userrep {command}`."]
+        else:
+            rows = [_flag(action) for action in generator_options()]
+            lines += ["", *table(["option", "default", "meaning"], rows)]
     return lines
 
 
@@ -78,9 +84,16 @@ def _option(parameter: Any) -> list[str]:
     return [names, "required" if parameter.required else "" if empty else f"`{parameter.default}`", text]
 
 
-def job_parser(name: str) -> argparse.ArgumentParser:
-    """Return a job's parser. The job is run until it would parse its command line."""
-    job = str(REPOSITORY / "jobs" / f"{name}.py")
+def job_command(name: str) -> str | None:
+    """Return the command that a job stands for, such as ``run embed_users``; None for the generator of logs."""
+    text = (REPOSITORY / "jobs" / f"{name}.py").read_text(encoding="utf-8")
+    call = re.search(r"^    main\((.+)\)$", text, re.MULTILINE)
+    return call and call[1].replace('"', "").replace(",", "")
+
+
+def generator_options() -> list[argparse.Action]:
+    """Return the options of the generator of logs, which is run until it would parse its command line."""
+    job = str(REPOSITORY / "jobs" / "generate_events.py")
     parsers: list[argparse.ArgumentParser] = []
 
     def read(parser: argparse.ArgumentParser, *_: object) -> None:
@@ -89,7 +102,7 @@ def job_parser(name: str) -> argparse.ArgumentParser:
 
     with patch.object(argparse.ArgumentParser, "parse_args", read), suppress(_ParserComplete):
         runpy.run_path(job, run_name="__main__")
-    return parsers[0]
+    return [action for action in parsers[0]._actions if action.dest != "help"]
 
 
 def _flag(action: argparse.Action) -> list[str]:

@@ -21,7 +21,8 @@ from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.stale import stale_dates
 from userrep.store import schemas
 from userrep.workflows.daily import backfill, backfill_stale, daily, dates_between
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_stages import publish_staged
 from userrep.workflows.status import status, status_lines
 
 pytestmark = pytest.mark.default
@@ -40,8 +41,8 @@ class Nights:
         self.said: list[str] = []
         self.space = find_space(self.work(AS_OF).tables, None)
 
-    def work(self, as_of: date | None) -> Pipeline:
-        return Pipeline(self.config, self.spark, as_of, report=self.said.append)
+    def work(self, as_of: date | None) -> RunContext:
+        return RunContext(self.config, self.spark, as_of, report=self.said.append)
 
     def snapshots(self) -> list[tuple[date, int]]:
         tables = self.work(AS_OF).tables
@@ -65,7 +66,7 @@ class Nights:
 
 @pytest.fixture(scope="module")
 def nights(
-    spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path_factory: pytest.TempPathFactory
 ) -> Nights:
     root = done[1].root
     assert root is not None
@@ -94,7 +95,7 @@ def test_a_snapshot_that_has_moved_too_far_is_not_published(nights: Nights) -> N
     before = nights.snapshots()
     for _ in range(2):  # nor is it by running again
         with pytest.raises(GateRefusedError, match=r"drift: .+ past drift\.fail: .*neighbours_lost 0\."):
-            daily(Pipeline(strict, nights.spark, DAYS[2], report=nights.said.append), on_time=True)
+            daily(RunContext(strict, nights.spark, DAYS[2], report=nights.said.append), on_time=True)
     assert nights.snapshots() == before
 
 
@@ -136,17 +137,17 @@ def test_a_backfill_builds_what_is_missing_and_goes_on_where_it_was_killed(
 ) -> None:
     monkeypatch.setattr("userrep.workflows.daily.DATES_PER_GROUP", 1)
     dates = dates_between(AS_OF - timedelta(days=9), AS_OF - timedelta(days=3), 3)
-    publish = Pipeline.publish_snapshots
+    publish = publish_staged
     calls = []
 
-    def killed(self: Pipeline, *args: object, **more: object) -> None:
+    def killed(*args: object, **more: object) -> None:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        publish(self, *args, **more)  # type: ignore[arg-type]
+        publish(*args, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pipeline, "publish_snapshots", killed)
+        patch.setattr("userrep.workflows.daily.publish_staged", killed)
         with pytest.raises(KeyboardInterrupt):
             backfill(nights.work(dates[-1]), dates)
     work = nights.work(dates[-1])
@@ -202,14 +203,14 @@ def test_a_night_refreshes_every_space_in_use_and_names_those_it_cannot(nights: 
 def test_a_gate_that_refuses_one_space_keeps_no_other_from_being_published(
     nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, day = Pipeline.publish_snapshots, DAYS[2] + timedelta(days=1)
+    publish, day = publish_staged, DAYS[2] + timedelta(days=1)
 
-    def refusing(self: Pipeline, space: Space, *args: object, **more: object) -> None:
+    def refusing(work: RunContext, space: Space, *args: object, **more: object) -> None:
         if space.space_id == nights.space.space_id:
             raise GateRefusedError("not published: snapshot x: it has no rows.")
-        publish(self, space, *args, **more)  # type: ignore[arg-type]
+        publish(work, space, *args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Pipeline, "publish_snapshots", refusing)
+    monkeypatch.setattr("userrep.workflows.daily.publish_staged", refusing)
     with pytest.raises(GateRefusedError, match=r"not published: snapshot x: it has no rows\."):
         daily(nights.work(day), on_time=True)
     assert dates_of(nights, "s002-new")[-1] == day
@@ -221,14 +222,14 @@ def dates_of(nights: Nights, space_id: str) -> list[date]:
 
 
 def test_a_night_ends_with_what_need_not_be_kept_being_deleted(nights: Nights) -> None:
-    few = {"keep_daily": "1d", "keep_weekly": "0d"}
+    few = {"keep_daily": "1d", "keep_weekly": "0d", "history_dates": 4}
     config = pipeline_config(nights.log, Path(str(nights.config.root)), snapshots=few)
-    work = Pipeline(config, nights.spark, DAYS[1], report=nights.said.append)
+    work = RunContext(config, nights.spark, DAYS[1], report=nights.said.append)
     there = {day for day, _ in nights.snapshots()}
     daily(work, on_time=True)
     ledger = {s.snapshot_id: s.as_of for s in list_snapshots(work.tables, nights.space.space_id)}
     pinned = {ledger[name] for found in list_training_sets(work.tables) for name in found.snapshot_ids}
-    needed = {*work.schedule.label_dates(nights.space).all} & there
+    needed = {*work.schedule.history_dates(nights.space)} & there
     assert set(ledger.values()) == {DAYS[1], max(there)} | needed | pinned
     assert DAYS[0] in there - set(ledger.values())
     assert any(re.search(rf"space {nights.space.space_id}: \d+ snapshots expired, ", line) for line in nights.said)

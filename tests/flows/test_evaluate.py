@@ -35,8 +35,9 @@ from userrep.spaces.snapshots import newest_snapshot
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SPACE_METRICS, USER_EMBEDDINGS
 from userrep.tiles.ledger import read_tiles
+from userrep.workflows.data_stages import build_user_features, train_item_vectors
 from userrep.workflows.evaluate import evaluate_space, find_evaluable_space, plan_of
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
@@ -51,11 +52,11 @@ class Site:
 
     def __init__(self, config: Config, spark: SparkSession) -> None:
         self.config = config
-        self.work = Pipeline(config, spark, AS_OF, report=lambda _: None)
+        self.work = RunContext(config, spark, AS_OF, report=lambda _: None)
         self.space = find_space(self.work.tables, None)
         self.plan = plan_of(self.work, self.space)
-        self.work.train_item_vectors(list(self.plan.dates))
-        self.work.build_user_features(list(self.plan.dates))
+        train_item_vectors(self.work, list(self.plan.dates))
+        build_user_features(self.work, list(self.plan.dates))
         artifact = load_artifact(artifact_folder(config, self.space), self.space.content_hash)
         self.context, self.truth = gather(
             self.work.tables, config, artifact=artifact, versions=self.work.schedule.versions, plan=self.plan
@@ -83,7 +84,7 @@ def cutter(site: Site) -> TruncatedRows:
 
 @pytest.fixture(scope="module")
 def site(
-    done: tuple[Pipeline, Config], log: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+    done: tuple[RunContext, Config], log: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> Site:
     root = tmp_path_factory.mktemp("evaluation") / "root"
     shutil.copytree(str(done[1].root), root)
@@ -212,7 +213,7 @@ def test_a_log_too_short_after_the_training_is_refused_with_the_date_that_would_
     config = site.config.model_copy(
         update={"evaluation": site.config.evaluation.model_copy(update={"horizons_days": [30]})}
     )
-    work = Pipeline(config, site.work.tables.spark, AS_OF, report=lambda _: None)
+    work = RunContext(config, site.work.tables.spark, AS_OF, report=lambda _: None)
     with pytest.raises(UsageError, match=r"training.as_ofs.until is 2024-01-21 or earlier"):
         evaluate_space(work, None, "/nowhere")
 

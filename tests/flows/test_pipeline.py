@@ -14,10 +14,10 @@ from pyspark.sql import SparkSession
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import cross_val_predict
 
+from return_propensity.training import CONSUMER, train_return_propensity
 from tests.support.builders import AS_OF, pipeline_config
 from userrep.config import Config, DriftLimits
 from userrep.errors import GateRefusedError, UsageError
-from userrep.examples.return_propensity import CONSUMER
 from userrep.features.build import read_features, stored_features
 from userrep.items.versions import lineage_of
 from userrep.joins.training_sets import list_training_sets
@@ -30,7 +30,9 @@ from userrep.spaces.snapshots import list_snapshots
 from userrep.spaces.transitions import planned_promotion
 from userrep.store import schemas
 from userrep.workflows.export import export_embeddings, export_features, export_item_vectors
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_stages import monitor_drift
 
 pytestmark = pytest.mark.default
 
@@ -43,26 +45,25 @@ STAGES = (
     "embed_users",
     "publish_snapshot",
     "promote",
-    "train_return_propensity",
 )
 
 
 @pytest.fixture(scope="module")
 def done(
-    done: tuple[Pipeline, Config], spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Pipeline, Config]:
+    done: tuple[RunContext, Config], spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunContext, Config]:
     """A copy of the pipeline's tables, as tests here train, promote and publish on it."""
     root = tmp_path_factory.mktemp("pipeline") / "root"
     shutil.copytree(str(done[1].root), root)
     config = pipeline_config(log, root)
-    return Pipeline(config, spark, AS_OF, report=lambda _: None), config
+    return RunContext(config, spark, AS_OF, report=lambda _: None), config
 
 
-def aucs_of(work: Pipeline) -> dict[str, float]:
+def aucs_of(work: RunContext) -> dict[str, float]:
     return {row.input: row.auc for row in work.tables.ledger(schemas.CONSUMER_RESULTS)}
 
 
-def test_every_stage_runs_once_and_records_itself(done: tuple[Pipeline, Config]) -> None:
+def test_every_stage_runs_once_and_records_itself(done: tuple[RunContext, Config]) -> None:
     rows = sorted(done[0].tables.ledger(schemas.JOB_RUNS), key=lambda row: row.started_at)
     recorded = [row for row in rows if row.run_id == rows[0].run_id]
     assert [(row.stage, row.outcome) for row in recorded] == [(stage, "done") for stage in STAGES]
@@ -74,22 +75,23 @@ def test_every_stage_runs_once_and_records_itself(done: tuple[Pipeline, Config])
     assert work["shuffle_bytes"] > 0
 
 
-def test_a_second_run_changes_nothing_and_says_why(spark: SparkSession, done: tuple[Pipeline, Config]) -> None:
+def test_a_second_run_changes_nothing_and_says_why(spark: SparkSession, done: tuple[RunContext, Config]) -> None:
     work, config = done
     kept = [table for table in schemas.ALL if table not in (schemas.JOB_RUNS, schemas.LEASES)]
     before = {table.name: work.tables.version(table) for table in kept}
-    again = Pipeline(config, spark, AS_OF, report=lambda _: None)
-    again.run()
+    again = RunContext(config, spark, AS_OF, report=lambda _: None)
+    run_pipeline(again)
+    outcomes = train_return_propensity(again)
     assert {run.outcome for run in again.runs.stages if run.stage != "take_inventory"} == {"skipped"}
     assert all(run.reason for run in again.runs.stages)
     assert {table.name: work.tables.version(table) for table in kept} == before
-    assert {outcome.input: outcome.auc for outcome in again.outcomes} == aucs_of(work)
+    assert {outcome.input: outcome.auc for outcome in outcomes} == aucs_of(work)
 
 
-def test_drift_is_measured_of_vectors_and_inputs(done: tuple[Pipeline, Config]) -> None:
+def test_drift_is_measured_of_vectors_and_inputs(done: tuple[RunContext, Config]) -> None:
     work, _ = done
     space = find_space(work.tables, None)
-    work.monitor_drift(space, AS_OF)
+    monitor_drift(work, space, AS_OF)
     kept = work.tables.ledger(schemas.SNAPSHOT_DRIFT)
     assert {row.as_of for row in kept} == {AS_OF}
     assert {row.metric for row in kept if not row.part} == set(DriftLimits.model_fields)
@@ -97,18 +99,18 @@ def test_drift_is_measured_of_vectors_and_inputs(done: tuple[Pipeline, Config]) 
     assert {"num_events_7d", "days_since_last_event", "has_behaviour_28d"} < set(inputs)
     assert all(0 <= value < 1 for value in inputs.values())
     (run,) = (run for run in work.runs.stages if run.stage == "monitor_drift")
-    work.monitor_drift(space, AS_OF)  # neither snapshot changes
+    monitor_drift(work, space, AS_OF)  # neither snapshot changes
     again = work.runs.stages[-1]
     assert (run.outcome, again.outcome, again.reason) == ("done", "skipped", run.reason)
     assert work.tables.ledger(schemas.SNAPSHOT_DRIFT) == kept
 
 
-def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(done: tuple[Pipeline, Config]) -> None:
+def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(done: tuple[RunContext, Config]) -> None:
     work, config = done
     space = find_space(work.tables, None)
     folder = artifact_folder(config, space)
     artifact = load_artifact(folder)
-    work.monitor_drift(space, AS_OF)
+    monitor_drift(work, space, AS_OF)
     (kept,) = work.tables.ledger(schemas.SNAPSHOT_DRIFT, metric="error_growth", part="")
     as_of_by_id = {s.snapshot_id: s.as_of for s in list_snapshots(work.tables, space.space_id)}
     errors = []
@@ -124,14 +126,16 @@ def test_the_error_of_reconstruction_is_what_the_autoencoder_says_of_all_rows(do
     assert kept.value == pytest.approx(max(0, errors[0] / errors[1] - 1), abs=1e-6)
 
 
-def test_the_consumer_does_better_on_the_embedding_than_on_each_of_its_baselines(done: tuple[Pipeline, Config]) -> None:
+def test_the_consumer_does_better_on_the_embedding_than_on_each_of_its_baselines(
+    done: tuple[RunContext, Config],
+) -> None:
     aucs = aucs_of(done[0])
     assert aucs.keys() == {"embedding", "recency", "pooled_averages"}
     assert aucs["embedding"] > max(0.8, aucs["recency"] + 0.005, aucs["pooled_averages"] + 0.02)
 
 
 def test_the_consumer_s_model_is_loaded_and_joins_new_labels_itself(
-    done: tuple[Pipeline, Config], spark: SparkSession
+    done: tuple[RunContext, Config], spark: SparkSession
 ) -> None:
     work, config = done
     space_id = find_space(work.tables, None).space_id
@@ -150,7 +154,7 @@ def test_the_consumer_s_model_is_loaded_and_joins_new_labels_itself(
 
 
 def test_the_embedding_recovers_the_planted_tastes(
-    done: tuple[Pipeline, Config], log: Path, spark: SparkSession
+    done: tuple[RunContext, Config], log: Path, spark: SparkSession
 ) -> None:
     """A linear read-out of each user's true taste: R² above 0.5, and 0.1 or more above that of the activity counts."""
     work, config = done
@@ -175,7 +179,7 @@ def test_the_embedding_recovers_the_planted_tastes(
     assert from_embedding > from_counts + 0.1
 
 
-def test_exports_are_complete_parquet_with_a_manifest(done: tuple[Pipeline, Config], tmp_path: Path) -> None:
+def test_exports_are_complete_parquet_with_a_manifest(done: tuple[RunContext, Config], tmp_path: Path) -> None:
     work, config = done
     space = find_space(work.tables, None)
     manifest = export_embeddings(work.tables, config, space, AS_OF, str(tmp_path / "e"))
@@ -203,7 +207,7 @@ def test_exports_are_complete_parquet_with_a_manifest(done: tuple[Pipeline, Conf
 
 
 def test_spark_writes_the_same_exports_to_the_byte(
-    done: tuple[Pipeline, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[RunContext, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, config = done
     space = find_space(work.tables, None)
@@ -219,13 +223,14 @@ def test_spark_writes_the_same_exports_to_the_byte(
 
 
 def test_retraining_makes_a_new_space_and_leaves_the_old_one_serving(
-    spark: SparkSession, done: tuple[Pipeline, Config], tmp_path: Path
+    spark: SparkSession, done: tuple[RunContext, Config], tmp_path: Path
 ) -> None:
     work, config = done
     serving = find_space(work.tables, None)
     export_embeddings(work.tables, config, serving, AS_OF, str(tmp_path / "before"))
-    again = Pipeline(config, spark, AS_OF, report=lambda _: None)
-    assert again.run(retrain=True).space_id == serving.space_id
+    again = RunContext(config, spark, AS_OF, report=lambda _: None)
+    assert run_pipeline(again, retrain=True).space_id == serving.space_id
+    train_return_propensity(again)  # on the newest space
     spaces = list_spaces(work.tables)
     assert [space.state for space in spaces] == ["serving", "ready"]
     assert len({space.space_id for space in spaces}) == 2
@@ -234,21 +239,20 @@ def test_retraining_makes_a_new_space_and_leaves_the_old_one_serving(
     assert before.equals(after)
     consumer = find_consumer(work.tables, CONSUMER)
     assert (consumer.owner, consumer.follows, consumer.ready_for) == ("userrep", True, spaces[1].space_id)
-    Pipeline(config, spark, AS_OF, report=lambda _: None).run()  # trains the consumer on what serves, if on anything
     assert planned_promotion(read_registry(work.tables), spaces[1].space_id).moves == (consumer,)
 
 
 def test_a_refused_gate_leaves_what_serves_as_it_is(
-    spark: SparkSession, done: tuple[Pipeline, Config], log: Path
+    spark: SparkSession, done: tuple[RunContext, Config], log: Path
 ) -> None:
     work, config = done
     serving = find_space(work.tables, None)
     before = list_snapshots(work.tables, serving.space_id)
     out_of_reach = config.gates.model_copy(update={"min_live_dims_share": 1.1})
     strict = config.model_copy(update={"gates": out_of_reach})
-    earlier = Pipeline(strict, spark, date(2024, 3, 10), report=lambda _: None)
+    earlier = RunContext(strict, spark, date(2024, 3, 10), report=lambda _: None)
     with pytest.raises(GateRefusedError, match=r"only .* of 48 dimensions vary"):
-        earlier.run()
+        run_pipeline(earlier)
     assert list_snapshots(work.tables, serving.space_id) == before
     assert find_space(work.tables, None) == serving
 
@@ -258,9 +262,9 @@ def test_a_pipeline_without_room_for_training_is_refused_before_long_work(
 ) -> None:
     early = pipeline_config(log, tmp_path, training={"as_ofs": {"until": "2024-03-20"}})
     with pytest.raises(UsageError, match="until 2024-03-20 is after --as-of 2024-03-15"):
-        Pipeline(early, spark, AS_OF, report=lambda _: None).run()
+        run_pipeline(RunContext(early, spark, AS_OF, report=lambda _: None))
     young = pipeline_config(log, tmp_path, training={"as_ofs": {"until": "2024-01-05"}})
     with pytest.raises(UsageError, match="no training date is possible"):
-        Pipeline(young, spark, AS_OF, report=lambda _: None).run()
+        run_pipeline(RunContext(young, spark, AS_OF, report=lambda _: None))
     with pytest.raises(UsageError, match="choose a date from 2024-01-02"):
-        Pipeline(early, spark, date(2020, 1, 1), report=lambda _: None).run()
+        run_pipeline(RunContext(early, spark, date(2020, 1, 1), report=lambda _: None))

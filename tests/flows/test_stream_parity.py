@@ -26,6 +26,7 @@ from userrep.sources.read import read_source, with_validity
 from userrep.streaming.records import checked_rows
 from userrep.streaming.sources import ARRIVED, PLACE
 from userrep.synthetic.generator import LogSpec, generate_log
+from userrep.workflows.pipeline import run_pipeline
 
 pytestmark = pytest.mark.default
 
@@ -63,7 +64,7 @@ SMALL: dict[str, Any] = {
         "as_ofs": {"until": "2024-01-26", "every_days": 7}, "future_days": [7], "num_shards": 2, "batch_size": 64,
         "max_epochs": 3,
     },
-    "downstream": {"num_dates": 1, "horizon_days": 3},
+    "snapshots": {"history_dates": 2},
 }  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def small_world(spark: SparkSession, folder: Path, as_of: date, *, seed: int, ha
     events = {"path": str(folder / "log" / "events"), "columns": {name: name for name in names}}
     stream = {"events": {"path": str(folder / "arriving")}, "max_files_per_batch": 1}
     world = World(spark, folder / "log", None, folder, stream, SMALL | {"events": events})
-    world.work(as_of).run()
+    run_pipeline(world.work(as_of))
     return world
 
 

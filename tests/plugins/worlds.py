@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
+from userrep.workflows.pipeline import run_pipeline
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from tests.support.streaming_world import NewWorld, World
     from userrep.config import Config
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
 
 
 @pytest.fixture(scope="session")
@@ -56,35 +58,49 @@ def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_once(spark: SparkSession, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the root of a full run on the generated log, and a list of the failpoints passed; read-only."""
+    """A folder with the root of a pipeline on the generated log, and a list of the failpoints passed; read-only."""
     from tests.support.builders import AS_OF, pipeline_config
     from tests.support.points import noted
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
 
     def run(folder: Path) -> None:
         folder.mkdir()
         with noted(folder / "points.txt"):
-            Pipeline(pipeline_config(log, folder / "root"), spark, AS_OF, report=lambda _: None).run()
+            run_pipeline(RunContext(pipeline_config(log, folder / "root"), spark, AS_OF, report=lambda _: None))
 
-    return build_once(tmp_path_factory, "done", run)
+    return build_once(tmp_path_factory, "pipeline-run", run)
+
+
+@pytest.fixture(scope="session")
+def consumed_once(spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of that run, on which the example consumer has been trained; read-only."""
+    from return_propensity.training import train_return_propensity
+    from tests.support.builders import AS_OF, pipeline_config
+    from userrep.workflows.run_context import RunContext
+
+    def train(root: Path) -> None:
+        shutil.copytree(run_once / "root", root)
+        train_return_propensity(RunContext(pipeline_config(log, root), spark, AS_OF, report=lambda _: None))
+
+    return build_once(tmp_path_factory, "done", train)
 
 
 @pytest.fixture(scope="session")
 def done(
-    spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Pipeline, Config]:
-    """Tables after every stage ran on the generated log. A test that changes tables works on a copy."""
+    spark: SparkSession, log: Path, consumed_once: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunContext, Config]:
+    """Tables after a pipeline and the example consumer. A test that changes tables works on a copy."""
     from tests.support.builders import AS_OF, pipeline_config
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
 
-    root = shutil.copytree(run_once / "root", tmp_path_factory.mktemp("done") / "root")
+    root = shutil.copytree(consumed_once, tmp_path_factory.mktemp("done") / "root")
     config = pipeline_config(log, root)
-    return Pipeline(config, spark, AS_OF, report=lambda _: None), config
+    return RunContext(config, spark, AS_OF, report=lambda _: None), config
 
 
 @pytest.fixture(scope="session")
 def new_world(
-    spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path_factory: pytest.TempPathFactory
 ) -> NewWorld:
     """Return a function that copies the pipeline's tables for a stream with its own settings and perhaps log."""
     from tests.support.streaming_world import World

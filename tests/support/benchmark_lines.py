@@ -77,7 +77,7 @@ def write_retail(folder: Path, *, num_users: int = 240) -> Path:
         },
         "model": {"latent_dim": 16},
         "evaluation": {"max_dates": 2, "num_seeds": 1, "num_bootstraps": 20, "num_clusters": 4},
-        "downstream": {"num_dates": 2},
+        "snapshots": {"history_dates": 4},
         "spark": {"master": "local[2]", "conf": SPARK},
     }
     values["training"] |= {

@@ -23,7 +23,7 @@ from userrep.store.schemas import EMBEDDING_UPDATES, USER_EMBEDDINGS
 from userrep.store.tables import Tables
 from userrep.streaming.verify import Agreement, verify_updates
 from userrep.workflows.daily import daily
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 from userrep.workflows.stream import Progress, stream_embeddings
 
 DAY = timedelta(days=1)
@@ -58,8 +58,8 @@ class World:
         """Use other settings of the stream."""
         self.config: Config = pipeline_config(self.log, self.folder / "root", stream=stream, **self.sections)
 
-    def work(self, as_of: date | None = None) -> Pipeline:
-        return Pipeline(self.config, self.spark, as_of, report=self.said.append)
+    def work(self, as_of: date | None = None) -> RunContext:
+        return RunContext(self.config, self.spark, as_of, report=self.said.append)
 
     @cached_property
     def tables(self) -> Tables:

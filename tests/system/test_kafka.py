@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from deploy.local_server import free_port
 from deploy.services import KafkaBroker, RedisServer
+from return_propensity.training import CONSUMER
 from tests.support.builders import AS_OF
 from tests.support.streaming_world import (
     DAY,
@@ -27,7 +28,6 @@ from tests.support.streaming_world import (
     write_to_log,
 )
 from userrep.errors import UsageError, UserrepError
-from userrep.examples.return_propensity import CONSUMER
 from userrep.model.artifact import load_artifact
 from userrep.spaces.consumers import pin_consumer
 from userrep.spaces.create import save_space

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF
 from userrep.config import Config
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.full
 
@@ -27,7 +27,7 @@ def folders_opened(traced: Path, below: Path) -> Counter[str]:
     return Counter(path for path in OPENED.findall(text) if Path(path) == below or below in Path(path).parents)
 
 
-def test_a_night_lists_the_log_once(spark: SparkSession, done: tuple[Pipeline, Config], tmp_path: Path) -> None:
+def test_a_night_lists_the_log_once(spark: SparkSession, done: tuple[RunContext, Config], tmp_path: Path) -> None:
     """Seen from outside, by the system calls of the command and all its processes."""
     values = done[1].model_dump(mode="json", by_alias=True, exclude_unset=True)
     log = Path(shutil.copytree(values["events"]["path"], tmp_path / "log" / "events"))

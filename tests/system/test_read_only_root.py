@@ -17,7 +17,7 @@ from tests.support.builders import AS_OF
 from userrep.config import Config
 from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.full
 
@@ -53,7 +53,7 @@ def state_of(folder: Path) -> dict[str, tuple[int, float]]:
 
 
 @pytest.fixture
-def read_only(done: tuple[Pipeline, Config], tmp_path: Path) -> Path:
+def read_only(done: tuple[RunContext, Config], tmp_path: Path) -> Path:
     """A configuration of a built root without any permission to write."""
     values = done[1].model_dump(mode="json", by_alias=True, exclude_unset=True)
     root = Path(shutil.copytree(values["root"], tmp_path / "root"))
@@ -64,7 +64,7 @@ def read_only(done: tuple[Pipeline, Config], tmp_path: Path) -> Path:
 
 
 def test_commands_that_read_work_on_a_read_only_root_and_leave_it_as_it_is(
-    spark: SparkSession, done: tuple[Pipeline, Config], read_only: Path, tmp_path: Path
+    spark: SparkSession, done: tuple[RunContext, Config], read_only: Path, tmp_path: Path
 ) -> None:
     space_id, root = find_space(done[0].tables, None).space_id, tmp_path / "root"
     before, at = state_of(root), ["--config", str(read_only)]

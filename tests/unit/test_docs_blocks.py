@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from deploy.reference.commands import job_parser, leaf_commands
+from deploy.reference.commands import generator_options, job_command, leaf_commands
 from deploy.reference.markdown import anchor
 from userrep.config import parse_config
 
@@ -166,7 +166,11 @@ def faults_of_command(text: str) -> list[str]:
 
 @cache
 def job_options(name: str) -> set[str]:
-    return {option for action in job_parser(name)._actions for option in action.option_strings}
+    command = job_command(name)
+    if command is None:
+        return {option for action in generator_options() for option in action.option_strings}
+    parameters = dict(leaf_commands())[command.split()[0]].params
+    return {"--run-id", *(option for parameter in parameters for option in parameter.opts)}
 
 
 def targets(text: str) -> list[str]:

@@ -21,7 +21,6 @@ ORDER = [
     "workflows",
     "report",
     "operations evaluation monitoring erasure",
-    "examples",
     "client",
     "streaming",
     "joins",

@@ -24,10 +24,10 @@ def evaluate(
     check_new_folder(out)
     from userrep.evaluation.output import result_lines
     from userrep.workflows.evaluate import evaluate_space, find_evaluable_space
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
 
     find_evaluable_space(tables_of(config), config, space)
-    results, metrics = evaluate_space(Pipeline(config, session_of(config)), space, out)
+    results, metrics = evaluate_space(RunContext(config, session_of(config)), space, out)
     lines = in_columns(*result_lines(results))
     lines += ["", *(f"left out: {what}: {reason}" for what, reason in results.left_out.items())]
     return Output(metrics, [*lines, f"metrics with confidence intervals, and a chart: {out}"])

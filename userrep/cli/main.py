@@ -5,6 +5,7 @@ gate or a problem found by ``check``, 4 the log is not complete yet.
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -40,13 +41,14 @@ app.add_typer(cli_stream.app, name="stream")
 _INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 
 
-def main() -> None:
+def main(*job: str) -> None:
     """Run the command line. On an error, print it on stderr and exit with its code; on success, return.
 
     It does not exit on success, since schedulers that call this as a function may treat any SystemExit as a failure.
+    ``job``: the command of an entry point in jobs/, whose options follow it on the command line.
     """
     try:
-        code = _exit_code()
+        code = _exit_code(_arguments(job))
     finally:
         end_run()
     if code:
@@ -114,10 +116,19 @@ def doctor(config: Config | None, as_json: AsJson) -> Output:
     return Output({"checks": checks}, exit_code=0 if all(finding.ok for finding in checks) else 1)
 
 
-def _exit_code() -> int:
+def _arguments(job: Sequence[str]) -> list[str]:
+    """Return the arguments of this process, with the command of a job after ``--run-id``, as commands have it."""
+    given = sys.argv[1:]
+    if not job or "--run-id" not in given:
+        return [*job, *given]
+    at = given.index("--run-id")
+    return [*given[at : at + 2], *job, *given[:at], *given[at + 2 :]]
+
+
+def _exit_code(arguments: list[str]) -> int:
     try:
         begin_run()
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except typer.Exit as error:
         code = error.exit_code
     except typer.Abort:

@@ -112,10 +112,12 @@ def session_of(config: Config) -> "SparkSession":
     return get_session(config.spark.master, config.spark.conf)
 
 
-def session_for_run(config: Config, *as_ofs: date | None) -> tuple["SparkSession", "Listings"]:
+def session_for_run(
+    config: Config, *as_ofs: date | None, app_name: str = "userrep"
+) -> tuple["SparkSession", "Listings"]:
     """Check root, sources and dates as far as possible without Spark, then start Spark and report it.
 
-    Returns the session and the listings of the sources, for ``Pipeline``.
+    Returns the session and the listings of the sources, for ``RunContext``.
 
     Raises
     ------
@@ -129,11 +131,13 @@ def session_for_run(config: Config, *as_ofs: date | None) -> tuple["SparkSession
     check_writable(artifacts_root(config))
     listings = Listings()
     check_before_spark(config, [day for day in as_ofs if day is not None], listings)
-    return _start_session(config), listings
+    return _start_session(config, app_name), listings
 
 
 def tables_of(config: Config, *, writes: bool = False) -> "Tables":
     """Return the tables of a configuration. Spark starts only when it is first needed.
+
+    Under spark-submit it starts now: a cluster manager counts an application without a session as failed.
 
     ``writes``: also check that the root is writable.
 
@@ -142,22 +146,25 @@ def tables_of(config: Config, *, writes: bool = False) -> "Tables":
     UsageError
         If the root has no tables, or is not writable.
     """
+    from userrep.spark.session import under_submit
     from userrep.store.filesystem import artifacts_root, check_writable
     from userrep.store.open import open_tables
 
     if writes:
         check_writable(artifacts_root(config))
-    tables = open_tables(config, lambda: _start_session(config), expected=True)
+    start = partial(_start_session, config)
+    tables = open_tables(config, start() if under_submit() else start, expected=True)
     tables.check_before_spark()
     return tables
 
 
-def _start_session(config: Config) -> "SparkSession":
+def _start_session(config: Config, app_name: str = "userrep") -> "SparkSession":
     from userrep.logs import to_stderr
-    from userrep.spark.session import get_session
+    from userrep.spark.session import get_session, under_submit
 
-    to_stderr(f"starting Spark ({config.spark.master or 'existing session'}); root {config.root or config.catalog}")
-    return get_session(config.spark.master, config.spark.conf)
+    where = "spark-submit" if under_submit() else config.spark.master or "existing session"
+    to_stderr(f"starting Spark ({where}); root {config.root or config.catalog}")
+    return get_session(config.spark.master, config.spark.conf, app_name=app_name)
 
 
 class Output(NamedTuple):

@@ -12,7 +12,7 @@ from userrep.errors import UsageError
 from userrep.logs import in_columns
 
 if TYPE_CHECKING:
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
 
 
 @command
@@ -25,15 +25,28 @@ def demo(overrides: Overrides = None) -> Output:
     from userrep.workflows.demo import AS_OF, SPEC, demo_config, ensure_log
 
     config = demo_config(overrides or [])
-    ensure_log(session_of(config), config, SPEC, to_stderr)
-    output, option = _run_pipeline(config, AS_OF, retrain=False), "--config conf/demo.yaml"
+    spark = session_of(config)
+    ensure_log(spark, config, SPEC, to_stderr)
+    from return_propensity.training import train_return_propensity
+    from userrep.workflows.pipeline import run_pipeline
+    from userrep.workflows.run_context import RunContext
+
+    work = RunContext(config, spark, AS_OF)
+    serving = run_pipeline(work)
+    with work.lease("train_return_propensity"):
+        outcomes = train_return_propensity(work)
+    output, option = _stages(work, serving=serving.space_id), "--config conf/demo.yaml"
+    aucs = [f"  {o.input:<16} {o.dims:>4} dims   {o.auc:.4f}" for o in outcomes]
     next_steps = [
         f"  userrep status {option}",
         f"  userrep export embeddings {option} --as-of {AS_OF} --out build/embeddings",
         f"  userrep pipeline {option} --as-of {AS_OF} --retrain",
         f"  userrep spaces list {option}",
     ]
-    return Output(output.result, [*output.lines, "", "Try next:", *next_steps])
+    return Output(
+        output.result | {"auc": {outcome.input: outcome.auc for outcome in outcomes}},
+        [*output.lines, "", "return propensity, test AUC:", *aucs, "", "Try next:", *next_steps],
+    )
 
 
 @command
@@ -47,7 +60,13 @@ def pipeline(
     Stages that are up to date are skipped. Trains a space if there is none, or with --retrain. Promotes it only if no
     space is serving.
     """
-    return _run_pipeline(config, as_of, retrain=retrain)
+    spark, listings = session_for_run(config, as_of)
+    from userrep.workflows.pipeline import run_pipeline  # imports torch, which the checks before Spark do not need
+    from userrep.workflows.run_context import RunContext
+
+    work = RunContext(config, spark, as_of, listings=listings)
+    serving = run_pipeline(work, retrain=retrain)
+    return _stages(work, serving=serving.space_id)
 
 
 @command
@@ -69,9 +88,9 @@ def daily(
     """
     spark, listings = session_for_run(config, as_of)
     from userrep.workflows import daily as workflow  # imports torch, which the checks before Spark do not need
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
 
-    work = Pipeline(config, spark, as_of, listings=listings)
+    work = RunContext(config, spark, as_of, listings=listings)
     spaces = workflow.daily(work, on_time=as_if_on_time)
     serving = next((space.space_id for space in spaces if space.state == "serving"), None)
     return _stages(work, serving=serving)
@@ -95,11 +114,11 @@ def backfill(
     if stale == bool(first and last) or bool(first) != bool(last):
         raise UsageError("backfill: needs either both --from and --to, or --stale.")
     from userrep.workflows import daily as workflow
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
 
     dates = workflow.dates_between(first, last, every) if first and last else []
     spark, listings = session_for_run(config, *dates)
-    work = Pipeline(config, spark, dates[-1] if dates else None, listings=listings)
+    work = RunContext(config, spark, dates[-1] if dates else None, listings=listings)
     workflow.backfill(work, dates) if dates else workflow.backfill_stale(work)
     return _stages(work)
 
@@ -115,35 +134,23 @@ def run(
 ) -> Output:
     """Run one job of jobs/ by name."""
     from userrep.workflows.jobs import FOR_RETRAINING, JOBS, run_job
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
 
     if job not in JOBS:
         raise UsageError(f"run {job}: unknown job. Choose one of: {', '.join(JOBS)}.")
     if retrain and job not in FOR_RETRAINING:
         raise UsageError(f"run {job}: --retrain applies only to {', '.join(FOR_RETRAINING)}. Remove it.")
-    spark, listings = session_for_run(config, as_of)
-    work = Pipeline(config, spark, as_of, listings=listings)
+    spark, listings = session_for_run(config, as_of, app_name=job)
+    work = RunContext(config, spark, as_of, listings=listings)
     run_job(work, job, retrain=retrain)
     return _stages(work)
 
 
-def _run_pipeline(config: Config, as_of: date, *, retrain: bool) -> Output:
-    spark, listings = session_for_run(config, as_of)
-    from userrep.workflows.pipeline import Pipeline  # imports torch, which the checks before Spark do not need
-
-    work = Pipeline(config, spark, as_of, listings=listings)
-    serving = work.run(retrain=retrain)
-    return _stages(work, serving=serving.space_id)
-
-
-def _stages(work: "Pipeline", serving: str | None = None) -> Output:
+def _stages(work: "RunContext", serving: str | None = None) -> Output:
     rows = [[s.stage, s.outcome, f"{s.num_rows:,}", f"{s.seconds:.1f}", s.reason] for s in work.runs.stages]
     lines = in_columns(["stage", "outcome", "rows", "seconds", "reason"], rows)
     if work.self_check:
         lines += ["", *work.self_check.lines]
-    if work.outcomes:
-        lines += ["", "return propensity, test AUC on the same rows and snapshots:"]
-        lines += [f"  {o.input:<16} {o.dims:>4} dims   {o.auc:.4f}" for o in work.outcomes]
     if serving:
         lines += ["", f"serving space: {serving}"]
     result = {
@@ -152,6 +159,5 @@ def _stages(work: "Pipeline", serving: str | None = None) -> Output:
         "serving": serving,
         "stages": [asdict(stage) for stage in work.runs.stages],
         "self_check": work.self_check and work.self_check.model_dump(mode="json"),
-        "auc": {outcome.input: outcome.auc for outcome in work.outcomes},
     }
     return Output(result, lines)

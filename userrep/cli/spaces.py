@@ -110,7 +110,7 @@ def spaces_diff(
     tables = tables_of(config, writes=True)
     spaces = {"old": find_space(tables, old), "new": find_space(tables, new)}
     saved = SavedModel(model, labels) if model and labels else None
-    diff = diff_spaces(tables, config, **spaces, model=saved, report=to_stderr)
+    diff = diff_spaces(tables, **spaces, model=saved, report=to_stderr)
     return Output(vars(diff), diff_lines(diff))
 
 

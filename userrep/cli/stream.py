@@ -56,11 +56,11 @@ def stream(
         return None
     config = load_config(config_file or required_config(), overrides or [])
     from userrep.workflows.jobs import stop_on_signals
-    from userrep.workflows.pipeline import Pipeline
+    from userrep.workflows.run_context import RunContext
     from userrep.workflows.stream import stream_embeddings
 
     progress = stream_embeddings(
-        Pipeline(config, session_of(config)),
+        RunContext(config, session_of(config)),
         until_empty=until_empty,
         new_query_id=new_query_id,
         is_stopping=stop_on_signals(),

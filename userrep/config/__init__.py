@@ -9,7 +9,7 @@ from userrep.config.config import Config
 from userrep.config.items import AlsVectors, GivenVectors, Items, TextVectors
 from userrep.config.loading import load_config, parse_config
 from userrep.config.log import EventColumns, Events, EventSource, LogSettings, Partition, Source
-from userrep.config.operations import Downstream, Drift, DriftLimits, Evaluation, Gates, Snapshots, Spark, Tracking
+from userrep.config.operations import Drift, DriftLimits, Evaluation, Gates, Snapshots, Spark, Tracking
 from userrep.config.stream import Kafka, Redis, Stream, StreamSource
 from userrep.config.training import AsOfs, Model, Training
 from userrep.config.users import Onboarding, Users
@@ -19,7 +19,6 @@ __all__ = [
     "AlsVectors",
     "AsOfs",
     "Config",
-    "Downstream",
     "Drift",
     "DriftLimits",
     "Evaluation",

@@ -8,7 +8,6 @@ from userrep.config.environment import on_databricks
 from userrep.config.items import AlsVectors, Items, ItemVectors
 from userrep.config.log import Events
 from userrep.config.operations import (
-    Downstream,
     Drift,
     Evaluation,
     Freshness,
@@ -67,8 +66,6 @@ class Config(Section):
     """Limits on the drift of a snapshot."""
     freshness: Freshness = Freshness()
     """Largest ages of the newest snapshot and of the log."""
-    downstream: Downstream = Downstream()
-    """Example consumer that predicts return."""
     evaluation: Evaluation = Evaluation()
     """Evaluation of an embedding."""
     quality: Quality = Quality()

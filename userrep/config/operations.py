@@ -29,6 +29,9 @@ class Snapshots(Section):
     """Age up to which every snapshot is kept."""
     keep_weekly: Duration = timedelta(weeks=26)
     """Age up to which the first snapshot of each week is kept."""
+    history_dates: int = Field(8, ge=1)
+    """Largest number of past dates that a new space also gets snapshots of: weekly dates from the end of its training
+    on, so that consumers have vectors for their first training labels."""
 
 
 class Gates(Section):
@@ -87,15 +90,6 @@ class Drift(Section):
     @classmethod
     def _with_default_limits(cls, values: Any) -> Any:
         return {**_WARN.model_dump(), **values} if isinstance(values, dict) else values
-
-
-class Downstream(Section):
-    """The example consumer, which predicts whether a user has an event in the next ``horizon_days`` days."""
-
-    horizon_days: Days = 7
-    """Days after the as-of date that a label covers."""
-    num_dates: int = Field(4, ge=1)
-    """Largest number of as-of dates for training labels, and again for test labels."""
 
 
 class Evaluation(Section):

@@ -97,6 +97,11 @@ def get_session(
     return session
 
 
+def under_submit() -> bool:
+    """Return whether spark-submit has started this process, and the JVM with its own master and JARs."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
 def _has_delta(session: SparkSession) -> bool:
     """Return whether Delta is configured and its classes can be loaded.
 
@@ -115,7 +120,7 @@ def _has_delta(session: SparkSession) -> bool:
 
 def _start(master: str | None, conf: dict[str, str], app_name: str) -> SparkSession:
     settings = _ALWAYS | conf
-    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM with its own master and JARs
+    if under_submit():
         master = None if (master or "local").startswith("local") else master
     else:
         settings = _own_jvm(master) | settings

@@ -280,7 +280,7 @@ JOB_RUNS = TableSchema(
 
 CONSUMER_RESULTS = TableSchema(
     "consumer_results",
-    "one row per training of the example consumer and input of the model",
+    "one row per training of a consumer's model and input of the model; the example consumer writes it",
     """consumer STRING, space_id STRING, inputs_hash STRING, input STRING, dims INT, auc DOUBLE,
     num_train BIGINT, num_test BIGINT, snapshot_ids ARRAY<STRING>, trained_at TIMESTAMP""",
 )

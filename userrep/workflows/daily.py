@@ -11,7 +11,14 @@ from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import STAGED
 from userrep.spaces.stale import stale_dates
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.data_stages import (
+    build_activity_tiles,
+    build_user_features,
+    refresh_user_features,
+    train_item_vectors,
+)
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_stages import embed_users, monitor_drift, publish_staged
 from userrep.workflows.stream import build_stream_bases
 
 _STAGES = (
@@ -21,7 +28,7 @@ _STAGES = (
 DATES_PER_GROUP = 8  # dates of a backfill that share one pass over the tiles; a kill loses at most this many
 
 
-def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
+def daily(work: RunContext, *, on_time: bool) -> list[Space]:
     """Publish the snapshots of the as-of date for all spaces in use, without training.
 
     Only new and changed days of the log are aggregated. The window sums are updated by the days that enter and leave
@@ -43,19 +50,19 @@ def daily(work: Pipeline, *, on_time: bool) -> list[Space]:
         return _daily(work, on_time=on_time)
 
 
-def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
+def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
     work.runs.expect(_STAGES)
     spaces, as_of = spaces_to_refresh(work), work.schedule.as_of
-    work.build_activity_tiles()
-    work.train_item_vectors([as_of])
-    work.refresh_user_features()
+    build_activity_tiles(work)
+    train_item_vectors(work, [as_of])
+    refresh_user_features(work)
     refusals = []
     for space in spaces:
         try:
-            work.embed_users(space, [as_of])
+            embed_users(work, space, [as_of])
             if newest_measurable(work.tables, space, as_of).state == STAGED:
-                work.monitor_drift(space, as_of)
-            work.publish_snapshots(space, [as_of], on_time=on_time)
+                monitor_drift(work, space, as_of)
+            publish_staged(work, space, [as_of], on_time=on_time)
         except GateRefusedError as error:
             refusals.append(str(error))
     lineage_id = work.schedule.lineage_id
@@ -76,7 +83,7 @@ def _daily(work: Pipeline, *, on_time: bool) -> list[Space]:
     return spaces
 
 
-def spaces_to_refresh(work: Pipeline) -> list[Space]:
+def spaces_to_refresh(work: RunContext) -> list[Space]:
     """Return the spaces in use that have the lineage of this configuration; report the others.
 
     If no space in use has it, return the one that ``Schedule.space_to_use`` chooses.
@@ -99,7 +106,7 @@ def spaces_to_refresh(work: Pipeline) -> list[Space]:
     return spaces or [work.schedule.space_to_use()]
 
 
-def backfill(work: Pipeline, dates: Sequence[date]) -> None:
+def backfill(work: RunContext, dates: Sequence[date]) -> None:
     """Build and publish snapshots of many dates as if they had been built on time. Dates up to date are skipped.
 
     The dates of a group share one pass over the tiles. Each group is published before the next one starts, so a
@@ -115,23 +122,23 @@ def backfill(work: Pipeline, dates: Sequence[date]) -> None:
         for day in (dates[0], dates[-1]):
             work.schedule.inventory.check_as_of(day)
         space = work.schedule.space_to_use()
-        work.build_activity_tiles()
+        build_activity_tiles(work)
         _publish_dates(work, space, dates)
 
 
-def _publish_dates(work: Pipeline, space: Space, dates: Sequence[date]) -> None:
-    work.train_item_vectors(list(dates))
+def _publish_dates(work: RunContext, space: Space, dates: Sequence[date]) -> None:
+    train_item_vectors(work, list(dates))
     started, done = time.monotonic(), 0
     for group in _groups(dates):
-        work.build_user_features(group)
-        work.embed_users(space, group)
-        work.publish_snapshots(space, group)
+        build_user_features(work, group)
+        embed_users(work, space, group)
+        publish_staged(work, space, group)
         done += len(group)
         left = (time.monotonic() - started) / done * (len(dates) - done)
         work.report(f"{done} of {len(dates)} as-of dates" + (f", about {left / 60:.0f} min left" if left >= 30 else ""))
 
 
-def backfill_stale(work: Pipeline) -> None:
+def backfill_stale(work: RunContext) -> None:
     """Rebuild only the published dates of the spaces in use that late data has made stale.
 
     Raises
@@ -143,9 +150,9 @@ def backfill_stale(work: Pipeline) -> None:
         _backfill_stale(work)
 
 
-def _backfill_stale(work: Pipeline) -> None:
+def _backfill_stale(work: RunContext) -> None:
     spaces = spaces_to_refresh(work)
-    work.build_activity_tiles()
+    build_activity_tiles(work)
     stale_by_space = stale_dates(work.tables, work.config)
     for space in spaces:
         stale = stale_by_space.get(space.space_id, [])

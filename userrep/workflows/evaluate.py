@@ -14,10 +14,11 @@ from userrep.items.versions import lineage_of
 from userrep.spaces import registry
 from userrep.spaces.registry import Space, find_space
 from userrep.store.tables import Tables
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows.run_context import RunContext
 
 
-def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:
+def evaluate_space(work: RunContext, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:
     """Evaluate a space and write the results to ``out``. ``space_id`` None: the serving space.
 
     The caller has checked ``out``. Missing tiles, item vectors and features of the evaluation dates are built first.
@@ -51,20 +52,20 @@ def evaluate_space(work: Pipeline, space_id: str | None, out: str) -> tuple[Resu
     return results, metrics
 
 
-def prepared(work: Pipeline, space: Space) -> Plan:
+def prepared(work: RunContext, space: Space) -> Plan:
     """Choose the evaluation dates and build their missing tiles, item vectors and features; return the plan.
 
     The as-of date of ``work`` must be the day after the last day of the log, since labels are read from tiles.
     """
     plan = plan_of(work, space)
     assert work.schedule.as_of >= plan.end, f"tiles end on {work.schedule.as_of}, labels on {plan.end}"
-    work.build_activity_tiles()
-    work.train_item_vectors(list(plan.dates))
-    work.build_user_features(list(plan.dates))
+    build_activity_tiles(work)
+    train_item_vectors(work, list(plan.dates))
+    build_user_features(work, list(plan.dates))
     return plan
 
 
-def plan_of(work: Pipeline, space: Space) -> Plan:
+def plan_of(work: RunContext, space: Space) -> Plan:
     """Choose the evaluation dates, after the training of the space and within the log."""
     settings = work.config.evaluation
     return make_plan(

@@ -18,7 +18,7 @@ from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 from userrep.workflows.daily import daily
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import DONE, SKIPPED, Runs
 
 MAINTENANCE_DAYS = 7  # between two runs
@@ -66,7 +66,7 @@ class DailyParts:
 
     def _daily(self) -> tuple[str, str]:
         spark, listings = self.session()
-        spaces = daily(Pipeline(self.config, spark, self.as_of, self.report, listings), on_time=False)
+        spaces = daily(RunContext(self.config, spark, self.as_of, self.report, listings), on_time=False)
         return DONE, f"snapshots of {self.as_of} for {', '.join(space.space_id for space in spaces)}"
 
     def _forget(self) -> tuple[str, str]:

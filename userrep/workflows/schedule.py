@@ -1,4 +1,4 @@
-"""The schedule of a run: its as-of dates for training, snapshots and labels, and the space it works on."""
+"""The schedule of a run: its as-of dates for training and snapshots, and the space it works on."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -6,7 +6,6 @@ from functools import cached_property
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.examples.return_propensity import LabelDates, label_dates
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.registry import CANDIDATE, RETIRED, SERVING, Space, read_registry
 from userrep.spaces.registry_state import Registry
@@ -91,24 +90,23 @@ class Schedule:
         first, anchor = self.inventory.first_day, self.versions.anchor
         return training_dates(self.config, first=first, until=self.until, anchor=anchor)
 
-    def label_dates(self, space: Space | None) -> LabelDates:
-        """Return the training and test dates of the example consumer. ``space`` None: for the space to be trained."""
-        return label_dates(
-            as_of=self.as_of,
-            until=space.trained_until if space else self.until,
-            first=self.inventory.first_day + MIN_HISTORY,
-            horizon_days=self.config.downstream.horizon_days,
-            num_dates=self.config.downstream.num_dates,
-        )
+    def history_dates(self, space: Space | None) -> list[date]:
+        """Return the past dates that need a snapshot, so that consumers have vectors for their first training labels.
+
+        ``space`` None: of the space to be trained. These are the last ``snapshots.history_dates`` of weekly dates from
+        the end of its training to a week before the as-of date; earlier dates are in-sample.
+        """
+        until, first = space.trained_until if space else self.until, self.inventory.first_day + MIN_HISTORY
+        weeks = [until + timedelta(weeks=k) for k in range((self.as_of - until) // timedelta(weeks=1))]
+        return [day for day in weeks if day >= first][-self.config.snapshots.history_dates :]
 
     def snapshot_dates(self, space: Space | None) -> list[date]:
         """Return the dates that need a snapshot, ascending. ``space`` None: of the space to be trained.
 
-        These are the as-of date and the label dates of the example consumer. A space that is not serving also needs
-        the published dates of the serving space: consumers that move find the same history, and the two spaces can be
-        compared.
+        These are the as-of date and the ``history_dates``. A space that is not serving also needs the published dates
+        of the serving space: consumers that move find the same history, and the two spaces can be compared.
         """
-        dates = {self.as_of, *self.label_dates(space).all}
+        dates = {self.as_of, *self.history_dates(space)}
         serving = self.registry.serving
         if serving is not None and serving.lineage_id == self.lineage_id:
             is_other = space is None or space.space_id != serving.space_id

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 from pyspark.ml import PipelineModel
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.examples.return_propensity import CONSUMER, LabelDates, model_folder, return_labels
-from userrep.features.build import stored_features
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.snapshot_at import column
 from userrep.spaces.agreement import Agreement, agreement
@@ -20,7 +17,6 @@ from userrep.spaces.map_artifact import has_map, load_map, save_map
 from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
 from userrep.spaces.registry import Space, find_space
 from userrep.store.filesystem import absolute, exists
-from userrep.store.schemas import TILE_DAYS
 from userrep.store.tables import Tables
 
 FITTED_DATES = 4  # the newest as-of dates that both spaces have
@@ -40,7 +36,7 @@ class ModelLoss:
 
 @dataclass(frozen=True)
 class SpaceDiff:
-    """The result of ``userrep spaces diff``. ``models``: one entry per consumer with a saved model and labels."""
+    """The result of ``userrep spaces diff``. ``models``: one entry if a saved model was given."""
 
     old: str
     new: str
@@ -68,22 +64,16 @@ class SavedModel:
 
 
 def diff_spaces(
-    tables: Tables,
-    config: Config,
-    *,
-    old: Space,
-    new: Space,
-    model: SavedModel | None = None,
-    report: Callable[[str], None],
+    tables: Tables, *, old: Space, new: Space, model: SavedModel | None = None, report: Callable[[str], None]
 ) -> SpaceDiff:
-    """Compare two spaces by their vectors of the same users, and by the AUC that models of the old space lose.
+    """Compare two spaces by their vectors of the same users, and by the AUC that a model of the old space loses.
 
     The map from ``new`` to ``old`` is fitted on their newest ``FITTED_DATES`` common as-of dates and saved with the
     artifact of the new space. An existing map is evaluated, not fitted again, since consumers may use it. ``model``: a
-    model trained on the old space, evaluated in addition to that of the example consumer.
+    model trained on the old space.
 
-    Cost: a join of the snapshots of both spaces on these dates, for a sample of at most a million rows; then two
-    vector look-ups and predictions per model.
+    Cost: a join of the snapshots of both spaces on these dates, for a sample of at most a million rows; with a model,
+    also two vector look-ups and predictions.
 
     Raises
     ------
@@ -94,10 +84,9 @@ def diff_spaces(
         model.check()
     if old.space_id == new.space_id:
         raise UsageError(f"space {old.space_id} cannot be compared with itself. Name two spaces.")
-    common = common_dates(tables, new, old)
-    as_ofs = common[-FITTED_DATES:]
+    as_ofs = common_dates(tables, new, old)[-FITTED_DATES:]
     vector_agreement = _map_agreement(tables, old, new, as_ofs, report)
-    models = _example_loss(tables, config, old, new, common)
+    models = []
     if model is not None:
         labels = tables.spark.read.parquet(absolute(model.labels))
         since = max(old.trained_until, new.trained_until)
@@ -172,22 +161,3 @@ def model_loss(model: PipelineModel, labels: DataFrame, *, since: date, consumer
     evaluator = BinaryClassificationEvaluator(labelCol="label", rawPredictionCol="rawPrediction")
     own, mapped = (float(evaluator.evaluate(m.transform(labels))) for m in (model, PipelineModel(stages)))
     return ModelLoss(consumer, since, sum(counts.values()), own, mapped, own - mapped)
-
-
-def _example_loss(tables: Tables, config: Config, old: Space, new: Space, common: Sequence[date]) -> list[ModelLoss]:
-    """Evaluate the example consumer's model of the old space on common dates after the training of both spaces."""
-    folder = model_folder(tables, old)
-    if not exists(folder):
-        return []
-    last_day = max(row.event_date for row in tables.ledger(TILE_DAYS, ("event_date",)) if row.event_date)
-    last_label_date = last_day + timedelta(days=1 - config.downstream.horizon_days)
-    since = max(old.trained_until, new.trained_until)
-    dates = [day for day in common if since <= day <= last_label_date][-config.downstream.num_dates :]
-    if not dates:
-        return []
-    users = stored_features(tables, config, old.lineage_id, dates).select("as_of", "user_id")
-    labels = return_labels(tables, config, users, LabelDates([], dates)).cache()
-    try:
-        return [model_loss(PipelineModel.load(folder), labels, since=since, consumer=CONSUMER, new=new)]
-    finally:
-        labels.unpersist()

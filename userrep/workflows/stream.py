@@ -12,12 +12,12 @@ from userrep.streaming.micro_batches import MicroBatches, day_met, encoded_space
 from userrep.streaming.query import Queries, start_queries
 from userrep.streaming.redis_store import online_store
 from userrep.streaming.sources import check_arriving, schemas_of
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 from userrep.workflows.stream_supervisor import Progress, StreamRun
 
 
 def stream_embeddings(
-    work: Pipeline, *, until_empty: bool, new_query_id: str | None, is_stopping: Callable[[], bool] = lambda: False
+    work: RunContext, *, until_empty: bool, new_query_id: str | None, is_stopping: Callable[[], bool] = lambda: False
 ) -> Progress:
     """Encode users again as their events arrive, until ``is_stopping`` returns True.
 
@@ -59,7 +59,7 @@ def stream_embeddings(
     return run.progress
 
 
-def build_stream_bases(work: Pipeline, as_of: date, versions: Versions, *, only_missing: bool = False) -> None:
+def build_stream_bases(work: RunContext, as_of: date, versions: Versions, *, only_missing: bool = False) -> None:
     """Build the stream bases of the dates after an as-of date that are missing or, unless ``only_missing``, stale."""
     with work.runs.stage("open_days") as run:
         days = work.config.streaming.open_days
@@ -73,7 +73,7 @@ def build_stream_bases(work: Pipeline, as_of: date, versions: Versions, *, only_
     return None
 
 
-def newest_published(work: Pipeline) -> date:
+def newest_published(work: RunContext) -> date:
     """Return the newest as-of date of the published snapshots of the spaces in use.
 
     Raises

@@ -12,14 +12,15 @@ from pyspark.sql import SparkSession
 from userrep.config import Config, load_config
 from userrep.logs import to_stderr
 from userrep.spark.session import get_session
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows.run_context import RunContext
 
 
 def build(spark: SparkSession, config: Config, as_of: date, report: Callable[[str], None] = to_stderr) -> None:
-    work = Pipeline(config, spark, as_of, report=report)
-    work.build_activity_tiles()
-    work.train_item_vectors([as_of])
-    work.build_user_features([as_of])
+    work = RunContext(config, spark, as_of, report=report)
+    build_activity_tiles(work)
+    train_item_vectors(work, [as_of])
+    build_user_features(work, [as_of])
 
 
 if __name__ == "__main__":

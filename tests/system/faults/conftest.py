@@ -14,13 +14,13 @@ from tests.system.faults.fault_world import NIGHT, World
 from tests.system.faults.reader import ReaderWhileUsersLeave
 from tests.system.faults.tally import ALL, SEED, SURVIVED, TRIES, Faults
 from userrep.erasure.requests import Erasure
-from userrep.examples.return_propensity import CONSUMER
 from userrep.spaces import registry
-from userrep.spaces.consumers import declare_ready
+from userrep.spaces.consumers import declare_ready, register_consumer
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
 from userrep.workflows import daily
 from userrep.workflows.jobs import run_job
+from userrep.workflows.pipeline import run_pipeline
 
 FORGOTTEN = ["u0000001", "u0000002", "u0000003"]
 
@@ -41,7 +41,7 @@ def pipeline(spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: p
         f"pipeline --as-of {AS_OF}",
         empty,
         after,
-        lambda world: world.pipeline(spark).run(),
+        lambda world: run_pipeline(world.pipeline(spark)),
         points_in(run_once / "points.txt"),
         contents(after.root),
     )
@@ -51,7 +51,9 @@ def pipeline(spark: SparkSession, log: Path, run_once: Path, tmp_path_factory: p
 def next_day(spark: SparkSession, trained: World) -> Attack:
     """The pipeline of the day after, on what the first has left."""
     after, command = trained.copy(trained.folder.parent / "next day"), f"pipeline --as-of {NIGHT}"
-    return attack("pipeline of the next day", command, trained, after, lambda world: world.pipeline(spark, NIGHT).run())
+    return attack(
+        "pipeline of the next day", command, trained, after, lambda world: run_pipeline(world.pipeline(spark, NIGHT))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -120,14 +122,15 @@ def rollback(promotion: Attack, tmp_path_factory: pytest.TempPathFactory) -> Att
 
 
 def _with_a_second_space(world: World) -> World:
-    """Register another space that is ready to serve, and declare the consumer ready for it."""
+    """Register another space that is ready to serve, and a consumer that is ready for it."""
     tables = FileTables(None, str(world.root))
     first = registry.find_space(tables, None)
     registry.add_candidate(
         tables, space_id="s002", lineage_id=first.lineage_id, trained_until=first.trained_until, content_hash="none"
     )
     registry.mark_ready(tables, registry.find_space(tables, "s002"))
-    declare_ready(tables, CONSUMER, "s002")
+    register_consumer(tables, "ads", owner="o")
+    declare_ready(tables, "ads", "s002")
     return world
 
 

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from tests.support.builders import AS_OF, SPARK, pipeline_values
 from userrep.config import load_config
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 NIGHT = AS_OF + timedelta(days=1)  # as-of date of the first daily run after the pipeline
 PATIENCE = 400.0  # seconds, for a command on a busy machine
@@ -88,9 +88,9 @@ class World:
             output = process.communicate(timeout=PATIENCE)[1]
         return process.returncode, output
 
-    def pipeline(self, spark: SparkSession, as_of: date = AS_OF) -> Pipeline:
+    def pipeline(self, spark: SparkSession, as_of: date = AS_OF) -> RunContext:
         """Open the batch stages in this process, whose session is warm."""
-        return Pipeline(self.config, spark, as_of, report=lambda _: None)
+        return RunContext(self.config, spark, as_of, report=lambda _: None)
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:

@@ -19,6 +19,7 @@ from userrep.spaces.snapshots import list_snapshots
 from userrep.store.open import open_tables
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.workflows.daily import backfill, daily
+from userrep.workflows.pipeline import run_pipeline
 
 pytestmark = pytest.mark.full
 
@@ -39,7 +40,7 @@ def test_a_rollback_and_the_snapshots_built_after_it_contain_no_erased_user(
     world = trained.copy(tmp_path / "two spaces")
     tables = open_tables(world.config, spark)
     first = find_space(tables, None)
-    world.pipeline(spark).run(retrain=True)
+    run_pipeline(world.pipeline(spark), retrain=True)
     (second,) = [space for space in list_spaces(tables) if space.space_id != first.space_id]
     promote(tables, second)
     daily(world.pipeline(spark, NIGHT), on_time=True)

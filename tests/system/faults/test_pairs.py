@@ -20,6 +20,7 @@ from tests.system.faults.contents import doubled, visible
 from tests.system.faults.fault_world import World
 from tests.system.faults.tally import Faults
 from userrep.synthetic.generator import generate_log
+from userrep.workflows.pipeline import run_pipeline
 
 pytestmark = pytest.mark.full
 
@@ -38,7 +39,7 @@ def before(
     events = spark.read.parquet(str(folder / "log" / "events")).drop("ingest_date")
     events.coalesce(1).write.json(str(folder / "log" / "events-json"))
     world = World(folder / "trained", folder / "log", events_format="json")
-    world.pipeline(spark).run()
+    run_pipeline(world.pipeline(spark))
     return world
 
 

@@ -23,6 +23,7 @@ from userrep.errors import UserrepError
 from userrep.synthetic.generator import generate_log
 from userrep.workflows.daily import backfill, daily
 from userrep.workflows.jobs import run_job
+from userrep.workflows.pipeline import run_pipeline
 
 pytestmark = pytest.mark.full
 
@@ -45,7 +46,7 @@ def json(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Json:
     events = spark.read.parquet(str(folder / "log" / "events")).drop("ingest_date")
     events.coalesce(1).write.json(str(folder / "log" / "events-json"))
     empty, trained = (World(folder / name, folder / "log", events_format="json") for name in ("empty", "trained"))
-    trained.pipeline(spark).run()
+    run_pipeline(trained.pipeline(spark))
     return Json(empty, trained)
 
 
@@ -132,7 +133,7 @@ def test_a_pipeline_that_dies_while_another_command_builds_the_same_tiles_remove
     def die() -> None:
         try:
             with suppress(RuntimeError, UserrepError):
-                dying.run()
+                run_pipeline(dying)
         finally:
             is_dead.set()
 

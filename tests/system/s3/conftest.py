@@ -17,7 +17,8 @@ from userrep.config import Config
 from userrep.store.filesystem import file_system
 from userrep.synthetic.generator import LogSpec, generate_log
 from userrep.workflows.daily import daily
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
 
 SMALL = LogSpec(num_users=80, num_items=40, first_day=date(2024, 1, 1), num_days=28, events_per_user_day=1.0, seed=3)
 AS_OF = date(2024, 1, 27)
@@ -68,12 +69,12 @@ def config_on(log: str, root: str) -> Config:
             "as_ofs": {"until": "2024-01-25", "every_days": 3}, "future_days": [3], "num_shards": 2, "batch_size": 32,
             "max_epochs": 2,
         },
-        downstream={"num_dates": 1},
+        snapshots={"history_dates": 2},
     )  # fmt: skip
 
 
 @pytest.fixture(scope="package")
-def work(spark: SparkSession, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+def work(spark: SparkSession, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     """A pipeline that has run, and a night after it, while requests failed."""
     folder = tmp_path_factory.mktemp("log")
     generate_log(spark, SMALL, str(folder))
@@ -87,8 +88,8 @@ def work(spark: SparkSession, bucket: Bucket, tmp_path_factory: pytest.TempPathF
     config = config_on(f"{bucket.uri}/log", f"{bucket.uri}/my root")
     bucket.store.take_counts()
     with bucket.store.failing(SHARE, seed=1):
-        Pipeline(config, spark, AS_OF, report=lambda _: None).run()
-        daily(Pipeline(config, spark, AS_OF + timedelta(days=1), report=lambda _: None), on_time=True)
+        run_pipeline(RunContext(config, spark, AS_OF, report=lambda _: None))
+        daily(RunContext(config, spark, AS_OF + timedelta(days=1), report=lambda _: None), on_time=True)
     failed = bucket.store.take_counts()["failed"]
     assert min(failed[kind] for kind in ("SlowDown", "InternalError", "lost")) >= 5, failed
-    return Pipeline(config, spark, AS_OF + timedelta(days=1), report=lambda _: None)
+    return RunContext(config, spark, AS_OF + timedelta(days=1), report=lambda _: None)

@@ -19,7 +19,7 @@ from userrep.spaces.snapshots import list_snapshots
 from userrep.store.filesystem import file_system
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.workflows.daily import daily
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.full
 
@@ -42,12 +42,12 @@ WHILE_IT_WRITES = {
 
 
 @pytest.fixture
-def world(work: Pipeline, bucket: Bucket, request: pytest.FixtureRequest) -> Config:
+def world(work: RunContext, bucket: Bucket, request: pytest.FixtureRequest) -> Config:
     """The configuration of a copy of the root."""
     return _copy(work, f"{bucket.uri}/{abs(hash(request.node.name))}")
 
 
-def _copy(work: Pipeline, root: str) -> Config:
+def _copy(work: RunContext, root: str) -> Config:
     assert work.config.root is not None
     (files, source), (_, target) = file_system(work.config.root), file_system(root)
     pyarrow.fs.copy_files(source, target, source_filesystem=files, destination_filesystem=files)
@@ -55,10 +55,12 @@ def _copy(work: Pipeline, root: str) -> Config:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(work: Pipeline, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+def undisturbed(
+    work: RunContext, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[int, str]]:
     """What a root holds after an undisturbed night."""
     config = _copy(work, f"{bucket.uri}/undisturbed")
-    daily(Pipeline(config, work.tables.spark, NIGHT, report=lambda _: None), on_time=True)
+    daily(RunContext(config, work.tables.spark, NIGHT, report=lambda _: None), on_time=True)
     return contents(_on_disk(config, tmp_path_factory.mktemp("undisturbed")))
 
 
@@ -104,11 +106,11 @@ def test_expired_credentials_are_said_in_one_line_whoever_meets_them(
 
 @pytest.mark.parametrize("when", WHILE_IT_WRITES)
 def test_a_night_whose_credentials_expire_leaves_what_is_whole_and_run_again_ends_as_an_undisturbed_one(
-    world: Config, work: Pipeline, night: Callable[[Config, str], str], undisturbed: dict[str, tuple[int, str]],
+    world: Config, work: RunContext, night: Callable[[Config, str], str], undisturbed: dict[str, tuple[int, str]],
     tmp_path: Path, when: str,
 ) -> None:  # fmt: skip
     assert "Renew them, and run the command again" in night(world, WHILE_IT_WRITES[when])
-    again = Pipeline(world, work.tables.spark, NIGHT, report=lambda _: None)
+    again = RunContext(world, work.tables.spark, NIGHT, report=lambda _: None)
     for snapshot in list_snapshots(again.tables, again.schedule.space_to_use().space_id):
         assert again.tables.read(USER_EMBEDDINGS).where(snapshot.where).count() == snapshot.num_users > 0
     daily(again, on_time=True)

@@ -20,7 +20,7 @@ from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.tiles.ledger import STREAM_REVISION, read_tiles
 from userrep.workflows.export import export_embeddings
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.full
 
@@ -29,7 +29,7 @@ def rows_of(tables: Tables) -> list[Any]:
     return sorted(map(repr, read_tiles(tables, start=None, end=AS_OF).drop("revision").collect()))
 
 
-def test_tables_are_those_of_a_disk_and_snapshots_are_whole(work: Pipeline, tmp_path: Any) -> None:
+def test_tables_are_those_of_a_disk_and_snapshots_are_whole(work: RunContext, tmp_path: Any) -> None:
     on_disk = config_on(work.config.events.all_sources["events"].path.removesuffix("/events"), str(tmp_path))
     tables = open_tables(on_disk, work.spark)
     build_tiles(tables, on_disk, take_inventory(tables, on_disk.events), before=AS_OF)
@@ -41,7 +41,7 @@ def test_tables_are_those_of_a_disk_and_snapshots_are_whole(work: Pipeline, tmp_
         assert rows.count() == rows.select("user_id").distinct().count() == snapshot.num_users
 
 
-def test_small_files_that_a_stream_has_left_are_joined(work: Pipeline) -> None:
+def test_small_files_that_a_stream_has_left_are_joined(work: RunContext) -> None:
     tables, row = work.tables, {"reason": "x", "row": "{}", "event_date": AS_OF, "revision": STREAM_REVISION}
     rows = work.spark.createDataFrame([row], tables.read(REJECTED_EVENTS).schema)
     tables.append(rows, REJECTED_EVENTS, transaction=("q", 1))
@@ -62,7 +62,7 @@ def test_a_file_that_is_shorter_than_an_error_s_text_is_read_all_the_same(bucket
         assert {read_bytes(f"{bucket.uri}/small", max_bytes=64) for _ in range(30)} == {b"few bytes"}
 
 
-def test_an_export_is_whole_and_who_is_forgotten_is_in_no_file(work: Pipeline, bucket: Bucket) -> None:
+def test_an_export_is_whole_and_who_is_forgotten_is_in_no_file(work: RunContext, bucket: Bucket) -> None:
     tables = work.tables
     user = min(row.user_id for row in tables.read(USER_EMBEDDINGS).where(f"as_of = DATE'{AS_OF}'").collect())
     with bucket.store.failing(SHARE, seed=2):

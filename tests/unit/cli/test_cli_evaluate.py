@@ -16,7 +16,7 @@ from userrep.items.versions import lineage_of
 from userrep.spaces.registry import add_candidate, find_space, retire
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
-from userrep.workflows import evaluate, pipeline
+from userrep.workflows import evaluate, run_context
 
 pytestmark = pytest.mark.fast
 
@@ -82,7 +82,7 @@ def test_results_are_printed_as_a_table_with_what_was_left_out_and_where_the_fig
         return results, {"evaluation_id": "e1"}
 
     monkeypatch.setattr(evaluate, "evaluate_space", evaluated)
-    monkeypatch.setattr(pipeline, "Pipeline", lambda config, spark: (config.root, spark))
+    monkeypatch.setattr(run_context, "RunContext", lambda config, spark: (config.root, spark))
     monkeypatch.setattr(cli_evaluate, "session_of", lambda _: "session")
     command = ("evaluate", "--config", config, "--space", "mine", "--out", tmp_path / "out")
     printed = userrep(*command)

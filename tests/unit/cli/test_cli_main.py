@@ -16,7 +16,7 @@ from userrep.spaces.registry import find_space
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.workflows.jobs import JOBS
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
@@ -115,7 +115,7 @@ def test_a_stream_without_a_published_snapshot_is_refused(
 
 
 def test_a_stream_is_verified_only_where_there_are_vectors_to_compare(
-    userrep: Userrep, spark: SparkSession, done: tuple[Pipeline, Config], tmp_path: Path
+    userrep: Userrep, spark: SparkSession, done: tuple[RunContext, Config], tmp_path: Path
 ) -> None:
     values = done[1].model_dump(mode="json", by_alias=True, exclude_unset=True)
     root = shutil.copytree(values["root"], tmp_path / "root")
@@ -145,7 +145,7 @@ def test_a_stream_is_verified_only_where_there_are_vectors_to_compare(
 def test_a_job_prints_its_stages_as_a_table_or_as_json(
     userrep: Userrep, spark: SparkSession, empty_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def job(pipeline: Pipeline) -> None:
+    def job(pipeline: RunContext) -> None:
         with pipeline.runs.stage("embed_users") as run:
             run.num_rows, run.reason = 1200, "2 snapshots"
 

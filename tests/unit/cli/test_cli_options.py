@@ -41,7 +41,7 @@ pytestmark = pytest.mark.fast
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Return what Spark sessions were asked for with; none is started."""
     asked: list[object] = []
-    monkeypatch.setattr("userrep.spark.session.get_session", lambda *given: asked.append(given) or "a session")
+    monkeypatch.setattr("userrep.spark.session.get_session", lambda *given, **_: asked.append(given) or "a session")
     return asked
 
 

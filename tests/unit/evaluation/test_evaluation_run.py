@@ -11,10 +11,10 @@ import yaml
 
 from tests.support.builders import config_of
 from tests.support.evaluation_world import PLAN, Event, rows_at_all_dates, truth_of
+from userrep.cli.main import main
 from userrep.errors import UsageError
 from userrep.evaluation.representation import Context
 from userrep.evaluation.run import check_futures, reasons_without_picks
-from userrep.workflows.jobs import evaluation_main
 
 pytestmark = pytest.mark.fast
 
@@ -47,8 +47,9 @@ def test_the_job_refuses_a_folder_in_use_before_spark_starts(
     config = tmp_path / "userrep.yaml"
     values = config_of(tmp_path).model_dump(mode="json", exclude_unset=True, by_alias=True)
     config.write_text(yaml.safe_dump(values))
-    monkeypatch.setattr("userrep.workflows.jobs.get_session", lambda *_, **__: pytest.fail("a session was asked for"))
+    monkeypatch.setattr("userrep.spark.session.get_session", lambda *_, **__: pytest.fail("a session was asked for"))
     monkeypatch.setattr(sys, "argv", ["evaluate_space.py", "--config", str(config), "--out", str(tmp_path / "out")])
-    assert evaluation_main("…") == 2
-    said = f"evaluate_space: --out {tmp_path / 'out'}: the folder is not empty (notes.txt); name another one."
+    with pytest.raises(SystemExit, match="2"):
+        main("evaluate")
+    said = f"userrep: --out {tmp_path / 'out'}: the folder is not empty (notes.txt); name another one."
     assert capsys.readouterr().err.strip() == said

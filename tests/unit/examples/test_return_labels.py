@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from return_propensity.labels import LabelDates, return_labels
 from tests.support.builders import config_of
-from userrep.examples.return_propensity import LabelDates, return_labels
 from userrep.store.open import open_tables
 from userrep.store.schemas import TILE_DAYS, USER_ITEM_DAYS
 
@@ -27,8 +27,7 @@ LAST_EVENTS = {  # by user, of each tile
 
 
 def test_an_event_counts_from_the_label_time_to_the_end_of_the_horizon(spark: SparkSession, tmp_path: Path) -> None:
-    config = config_of(tmp_path, snapshots={"publish_delay": "9h"}, downstream={"horizon_days": 2})
-    tables = open_tables(config, spark)
+    tables = open_tables(config_of(tmp_path), spark)
     tiles = [
         {"event_date": at.date(), "revision": 1, "user_slice": "0-of-1", "user_bucket": 0, "user_id": user,
          "item_id": f"i{k}", "event_type": "view", "num_events": 1, "last_event_at": at}
@@ -41,7 +40,8 @@ def test_an_event_counts_from_the_label_time_to_the_end_of_the_horizon(spark: Sp
     known = [(of, user) for of in (D, D + timedelta(days=2)) for user in (*LAST_EVENTS, "without events")]
     users = spark.createDataFrame(known, "as_of DATE, user_id STRING")
 
-    found = return_labels(tables, config, users, LabelDates([D], [D + timedelta(days=2)])).collect()
+    dates = LabelDates([D], [D + timedelta(days=2)])
+    found = return_labels(tables, users, dates, publish_delay=9 * HOUR, horizon_days=2).collect()
 
     assert sorted((row.label_date, row.user_id) for row in found) == sorted(known)
     assert {(row.label_date, row.split, row.label_at) for row in found} == {

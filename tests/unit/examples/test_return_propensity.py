@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from return_propensity.labels import LabelDates, label_dates
+from return_propensity.training import _check_labels, model_folder
 from userrep.errors import UserrepError
-from userrep.examples.return_propensity import LabelDates, _check_labels, label_dates, model_folder
 from userrep.spaces.registry_state import Space
 from userrep.store.file_tables import FileTables
 
@@ -24,7 +25,7 @@ def days(*numbers: int) -> list[date]:
 
 def test_training_labels_end_before_the_first_test_label() -> None:
     until = date(2024, 5, 1)
-    dates = label_dates(as_of=date(2024, 6, 12), until=until, first=date(2024, 1, 1), horizon_days=7, num_dates=3)
+    dates = label_dates(days(*range(60)), as_of=date(2024, 6, 12), until=until, num_dates=3)
     assert len(dates.train) == len(dates.test) == 3
     assert min(dates.train) == until
     assert max(dates.train) + timedelta(days=7) <= min(dates.test)
@@ -32,12 +33,8 @@ def test_training_labels_end_before_the_first_test_label() -> None:
 
 
 def test_there_are_no_label_dates_where_the_log_has_no_room_for_them() -> None:
-    close = label_dates(
-        as_of=date(2024, 5, 5), until=date(2024, 5, 1), first=date(2024, 1, 1), horizon_days=7, num_dates=3
-    )
-    young = label_dates(
-        as_of=date(2024, 5, 20), until=date(2024, 5, 1), first=date(2024, 5, 3), horizon_days=7, num_dates=3
-    )
+    close = label_dates(days(*range(30)), as_of=date(2024, 5, 5), until=date(2024, 5, 1))
+    young = label_dates(days(*range(2, 30)), as_of=date(2024, 5, 20), until=date(2024, 5, 1))
     assert (close.all, young.all) == ([], [])
 
 
@@ -54,21 +51,23 @@ def test_there_are_no_label_dates_where_the_log_has_no_room_for_them() -> None:
 def test_label_dates_lie_on_a_grid_through_the_end_of_training(
     as_of: int, num_dates: int, test: tuple[int, ...], train: tuple[int, ...]
 ) -> None:
-    found = label_dates(as_of=D + timedelta(days=as_of), until=D, first=D, horizon_days=7, num_dates=num_dates)
+    found = label_dates(days(*range(50)), as_of=D + timedelta(days=as_of), until=D, num_dates=num_dates)
     assert (found.test, found.train) == (days(*test), days(*train))
     assert found.all == days(*train, *test)
 
 
 def test_a_log_without_room_for_training_labels_has_no_test_labels_either() -> None:
-    rest = {"as_of": D + timedelta(days=21), "until": D, "horizon_days": 7, "num_dates": 2}
-    assert label_dates(first=D + timedelta(days=7), **rest) == LabelDates(days(7), days(14))
-    assert label_dates(first=D + timedelta(days=8), **rest) == LabelDates([], [])
+    rest = {"as_of": D + timedelta(days=21), "until": D}
+    assert label_dates(days(*range(7, 21)), **rest) == LabelDates(days(7), days(14))
+    assert label_dates(days(*range(8, 21)), **rest) == LabelDates([], [])
+    assert label_dates(days(0, 9, 14, 20), **rest) == LabelDates(days(0), days(14))  # only published dates
 
 
 @given(ahead=st.integers(0, 90), back=st.integers(-20, 90), horizon=st.integers(1, 30), num_dates=st.integers(1, 6))
 def test_no_training_label_reaches_into_the_test(ahead: int, back: int, horizon: int, num_dates: int) -> None:
     as_of, first = D + timedelta(days=ahead), D - timedelta(days=back)
-    found = label_dates(as_of=as_of, until=D, first=first, horizon_days=horizon, num_dates=num_dates)
+    published = [first + timedelta(days=k) for k in range(180)]
+    found = label_dates(published, as_of=as_of, until=D, horizon_days=horizon, num_dates=num_dates)
     future = timedelta(days=horizon)
     assert bool(found.train) == bool(found.test)
     if found.train:

@@ -23,7 +23,8 @@ from userrep.store.tables import Tables
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
 from userrep.tiles.ledger import latest_tile_days, read_tiles
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
@@ -76,10 +77,10 @@ def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Log:
 def told(log: Log, spark: SparkSession) -> list[str]:
     """What a run over it says."""
     said: list[str] = []
-    work = Pipeline(log.config, spark, AS_OF, report=said.append)
-    work.build_activity_tiles()
-    work.train_item_vectors([AS_OF])
-    work.build_user_features([AS_OF])
+    work = RunContext(log.config, spark, AS_OF, report=said.append)
+    build_activity_tiles(work)
+    train_item_vectors(work, [AS_OF])
+    build_user_features(work, [AS_OF])
     return said
 
 

@@ -23,7 +23,8 @@ from userrep.store.open import open_tables
 from userrep.store.schemas import SUM_GENERATIONS, USER_WINDOW_SUMS, TableSchema
 from userrep.tiles.build import build_tiles
 from userrep.tiles.inventory.inventory import take_inventory
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.data_stages import build_user_features, refresh_user_features
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
@@ -283,16 +284,16 @@ def test_item_vectors_in_parts_give_the_same_rows_of_full_builds_and_of_refreshe
         with monkeypatch.context() as patch:
             patch.setattr(shop, "tables", tables)
             shop.config = in_parts
-            work = Pipeline(in_parts, shop.tables.spark, day, report=lambda _: None)
+            work = RunContext(in_parts, shop.tables.spark, day, report=lambda _: None)
             work.tables = tables
-            work.refresh_user_features()
+            refresh_user_features(work)
             stage = work.runs.stages[-1]
             assert stage.outputs["since"] == since
             assert stage.reason.endswith("tiles read; item vectors of 288 B in 4 parts")
             moved = (shop.features(day), shop.sums())
             shop.refresh(day, full=True)
             rebuilt = (shop.features(day), shop.sums())
-            work.build_user_features([D2, day], force=[D2, day])
+            build_user_features(work, [D2, day], force=[D2, day])
             assert work.runs.stages[-1].reason.endswith("; item vectors of 288 B in 4 parts")
             built = [shop.features(D2), shop.features(day)]
         shop.config = whole

@@ -20,7 +20,8 @@ from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import delete_folder, exists
 from userrep.store.schemas import TRAINING_ROWS, TableSchema
 from userrep.store.xxhash import bucket_of
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
@@ -44,7 +45,7 @@ def random_events(seed: int, days: int = NUM_DAYS) -> list[Event]:
     return events
 
 
-def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **vectors: Any) -> Pipeline:
+def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **vectors: Any) -> RunContext:
     """Build tiles and features of a log, for trainings with heads and without."""
     write_rows(folder / "events" / "log.parquet", [{"user_id": u, "item_id": i, "event_at": at} for u, i, at in events])
     write_rows(folder / "items.parquet", [{"item_id": item, "vector": vector} for item, vector in ITEMS.items()])
@@ -54,21 +55,21 @@ def pipeline_on(spark: SparkSession, folder: Path, events: Sequence[Event], **ve
         item_vectors={"own": {"kind": "vector", "dim": 3}, **vectors},
         training={"as_ofs": {"until": UNTIL, "every_days": 5, "max_dates": 4}, "num_shards": 3, "batch_size": 3},
     )
-    work = Pipeline(config, spark, report=lambda _: None)
+    work = RunContext(config, spark, report=lambda _: None)
     dates = sorted(work.schedule._training_feature_dates() | set(without_heads(work).schedule.training_as_ofs))
-    work.build_activity_tiles()
-    work.train_item_vectors(dates)
-    work.build_user_features(dates)
+    build_activity_tiles(work)
+    train_item_vectors(work, dates)
+    build_user_features(work, dates)
     return work
 
 
-def without_heads(work: Pipeline) -> Pipeline:
+def without_heads(work: RunContext) -> RunContext:
     weights = {"next_items_weight": 0.0, "next_days_weight": 0.0}
     config = work.config.model_copy(update={"model": work.config.model.model_copy(update=weights)})
-    return Pipeline(config, work.tables.spark, report=lambda _: None)
+    return RunContext(config, work.tables.spark, report=lambda _: None)
 
 
-def rows_of(work: Pipeline) -> tuple[TrainingInputs, Rows]:
+def rows_of(work: RunContext) -> tuple[TrainingInputs, Rows]:
     """Make training rows; return by user and as-of date each row's split and numbers."""
     config, as_ofs, lineage_id = work.config, work.schedule.training_as_ofs, work.schedule.versions.lineage_id
     if exists(training_folder(config, "s1")):
@@ -92,17 +93,17 @@ def rows_of(work: Pipeline) -> tuple[TrainingInputs, Rows]:
 
 
 @pytest.fixture(scope="module")
-def work(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+def work(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     return pipeline_on(spark, tmp_path_factory.mktemp("log"), random_events(seed=1))
 
 
 @pytest.fixture(scope="module")
-def made(work: Pipeline) -> tuple[TrainingInputs, Rows]:
+def made(work: RunContext) -> tuple[TrainingInputs, Rows]:
     return rows_of(work)
 
 
 def test_targets_are_what_plain_python_finds_in_the_days_after(
-    work: Pipeline, made: tuple[TrainingInputs, Rows]
+    work: RunContext, made: tuple[TrainingInputs, Rows]
 ) -> None:
     events, config = random_events(seed=1), work.config
     inputs, rows = made
@@ -167,7 +168,7 @@ def test_nothing_at_or_after_until_changes_a_training_row_by_way_of_item_vectors
 
 
 def test_rows_do_not_depend_on_the_number_of_tasks(
-    work: Pipeline, made: tuple[TrainingInputs, Rows], shuffle_into: Callable[[int], None]
+    work: RunContext, made: tuple[TrainingInputs, Rows], shuffle_into: Callable[[int], None]
 ) -> None:
     shuffle_into(7)  # made in one
     assert_same(rows_of(work)[1], made[1])
@@ -180,7 +181,7 @@ def assert_same(rows: Rows, expected: Rows) -> None:
         np.testing.assert_array_equal(x, expected[key][1])
 
 
-def test_without_heads_rows_are_inputs_alone_and_reach_up_to_until(work: Pipeline) -> None:
+def test_without_heads_rows_are_inputs_alone_and_reach_up_to_until(work: RunContext) -> None:
     inputs, rows = rows_of(without_heads(work))
     assert inputs.targets.width == 0
     assert {len(x) for _, x in rows.values()} == {inputs.layout.width}
@@ -188,7 +189,7 @@ def test_without_heads_rows_are_inputs_alone_and_reach_up_to_until(work: Pipelin
 
 
 def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates(
-    work: Pipeline, made: tuple[TrainingInputs, Rows]
+    work: RunContext, made: tuple[TrainingInputs, Rows]
 ) -> None:
     _, whole = made
     training = work.config.training.model_copy(update={"max_rows": len(whole) // 2})
@@ -203,7 +204,7 @@ def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates
     assert 0 < work.tables.read(TRAINING_ROWS).count() == sum(user in few for user, _ in whole) < len(whole)
 
 
-def test_inputs_and_targets_meet_in_one_shuffle(work: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_and_targets_meet_in_one_shuffle(work: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[str] = []
     replace = FileTables.replace
 

@@ -9,12 +9,12 @@ import pytest
 from tests.unit.features.test_training_rows import ITEMS, made, random_events, work  # noqa: F401  # fixtures
 from userrep.items import candidates as module
 from userrep.items.candidates import _shares, _with_means, read_candidates
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
 
-def read(work: Pipeline, as_ofs: list[date], days: int = 2) -> dict[str, np.ndarray]:  # noqa: F811
+def read(work: RunContext, as_ofs: list[date], days: int = 2) -> dict[str, np.ndarray]:  # noqa: F811
     return read_candidates(work.tables, work.schedule.versions, as_ofs, days=days, dims={"own": 3}, seed=1)
 
 
@@ -25,7 +25,7 @@ def shares_of(found: dict[str, np.ndarray], place: int) -> dict[str, float]:
     return {by_vector[tuple(vector)]: float(np.exp(s)) for vector, s in zip(vectors, log_shares, strict=True)}
 
 
-def test_items_are_those_that_plain_python_finds_in_the_days_after(work: Pipeline) -> None:  # noqa: F811
+def test_items_are_those_that_plain_python_finds_in_the_days_after(work: RunContext) -> None:  # noqa: F811
     as_ofs = work.schedule.training_as_ofs
     found = read(work, as_ofs)
     for place, as_of in enumerate(as_ofs):
@@ -39,7 +39,7 @@ def test_items_are_those_that_plain_python_finds_in_the_days_after(work: Pipelin
     assert all(np.array_equal(again[name], tensor) for name, tensor in found.items())
 
 
-def test_a_date_without_sales_has_no_items(work: Pipeline) -> None:  # noqa: F811
+def test_a_date_without_sales_has_no_items(work: RunContext) -> None:  # noqa: F811
     day = work.schedule.inventory.first_day - timedelta(days=9)
     found = read(work, [work.schedule.training_as_ofs[0], day])
     assert found["vector_1"].shape == (0, 3)
@@ -47,7 +47,7 @@ def test_a_date_without_sales_has_no_items(work: Pipeline) -> None:  # noqa: F81
 
 
 def test_of_more_items_than_there_is_room_for_a_sample_is_taken(
-    work: Pipeline,  # noqa: F811
+    work: RunContext,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     as_ofs = work.schedule.training_as_ofs

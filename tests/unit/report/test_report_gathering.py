@@ -17,7 +17,7 @@ from userrep.spaces.registry import find_space
 from userrep.spaces.snapshots import list_snapshots
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
@@ -26,7 +26,7 @@ def test_the_page_of_a_whole_pipeline_has_every_part_and_no_user_id(
     userrep: Userrep,
     spark: SparkSession,
     log: Path,
-    done: tuple[Pipeline, Config],
+    done: tuple[RunContext, Config],
     tmp_path: Path,
 ) -> None:
     work, made = done
@@ -63,7 +63,7 @@ def test_the_page_of_a_whole_pipeline_has_every_part_and_no_user_id(
     assert unknown.faults[0].startswith(f"space s9: not in the registry. Known spaces: {space.space_id}.")
 
 
-def test_without_features_of_the_date_users_are_of_one_colour(done: tuple[Pipeline, Config]) -> None:
+def test_without_features_of_the_date_users_are_of_one_colour(done: tuple[RunContext, Config]) -> None:
     work, made = done
     space = find_space(work.tables, None)
     newest = list_snapshots(work.tables, space.space_id)[-1]

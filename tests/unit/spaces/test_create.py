@@ -28,7 +28,9 @@ from userrep.spaces.training_inputs import TrainingInputs, training_folder
 from userrep.store import schemas
 from userrep.training.checkpoint import checkpoint_names
 from userrep.training.task import TrainingResult, TrainingTask
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.pipeline import run_pipeline
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_stages import train_autoencoder, train_unless_trained
 
 pytestmark = pytest.mark.default
 
@@ -44,16 +46,16 @@ class Work:
         self.spark, self.log, self.root = spark, log, shutil.copytree(root, folder / "root")
         self.said: list[str] = []
 
-    def pipeline(self, **training: object) -> Pipeline:
+    def pipeline(self, **training: object) -> RunContext:
         config = pipeline_config(self.log, self.root)
         quick = {"max_epochs": 2} | training
         model = config.model.model_copy(update=quick.pop("model", {}))
         config = config.model_copy(update={"model": model, "training": config.training.model_copy(update=quick)})
-        return Pipeline(config, self.spark, AS_OF, report=self.said.append)
+        return RunContext(config, self.spark, AS_OF, report=self.said.append)
 
 
 @pytest.fixture
-def work(spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path: Path) -> Work:
+def work(spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path: Path) -> Work:
     assert done[1].root is not None
     return Work(spark, log, done[1].root, tmp_path)
 
@@ -81,19 +83,19 @@ def test_a_training_that_was_cut_off_goes_on_with_its_rows_and_checkpoint(
     with monkeypatch.context() as patch:
         cut_after(1, patch)
         with pytest.raises(Cut):
-            pipeline.train_autoencoder()
+            train_autoencoder(pipeline)
     assert len(checkpoint_names(f"{folder}/checkpoints")) == 1
     version = pipeline.tables.version(schemas.TRAINING_ROWS)
     work.said.clear()
 
-    space = work.pipeline().train_autoencoder()
+    space = train_autoencoder(work.pipeline())
     assert "training rows: reusing those of the interrupted run" in work.said
     assert "training resumes from its checkpoint in epoch 2, after 0 steps" in work.said
     assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
     assert folder.endswith(space.space_id)
     assert not Path(folder).exists()
 
-    other = work.pipeline(threads=2).train_autoencoder()  # the same recipe, undisturbed
+    other = train_autoencoder(work.pipeline(threads=2))  # the same recipe, undisturbed
     hashes = [load_artifact(artifact_folder(pipeline.config, s)).manifest.metrics for s in (space, other)]
     assert hashes[0]["valid_loss"] == pytest.approx(hashes[1]["valid_loss"], rel=1e-5)
 
@@ -109,7 +111,7 @@ def test_a_second_training_of_another_command_is_refused(work: Work, monkeypatch
 
     monkeypatch.setattr(create, "training_inputs", train_meanwhile)
     with pytest.raises(Cut):
-        first.train_autoencoder()
+        train_autoencoder(first)
     assert isinstance(refused[0], AlreadyRunningError)
     assert str(refused[0]).startswith("train_autoencoder is already running: run ")
 
@@ -122,7 +124,7 @@ def test_of_two_trainings_with_one_id_one_is_registered_and_whole(work: Work, mo
 
     def sleep(*args: Any, **named: Any) -> None:
         monkeypatch.setattr(create, "add_candidate", real)
-        done.append(second.train_autoencoder())
+        done.append(train_autoencoder(second))
         real(*args, **named)
 
     monkeypatch.setattr(create, "held", lambda *_, **__: nullcontext())
@@ -131,7 +133,7 @@ def test_of_two_trainings_with_one_id_one_is_registered_and_whole(work: Work, mo
         UserrepError,
         match=r"not registered, because a concurrent training has registered another artifact under this id",
     ):
-        first.train_autoencoder()
+        train_autoencoder(first)
     (space,) = done
     assert find_space(first.tables, space.space_id) == space
     load_artifact(artifact_folder(first.config, space), space.content_hash)
@@ -141,12 +143,12 @@ def test_of_two_trainings_with_one_id_one_is_registered_and_whole(work: Work, mo
 
 @pytest.mark.full
 def test_a_training_that_is_tried_again_is_not_made_twice(work: Work) -> None:
-    trained = work.pipeline().train_unless_trained()
+    trained = train_unless_trained(work.pipeline())
     again = work.pipeline()
-    assert again.train_unless_trained() == trained
+    assert train_unless_trained(again) == trained
     assert [(run.stage, run.outcome) for run in again.runs.stages][-1:] == [("train_autoencoder", "skipped")]
     assert work.said[-1].endswith(f"(space {trained.space_id} is trained, without a snapshot)")
-    other = work.pipeline(max_epochs=1).train_unless_trained()  # of another recipe
+    other = train_unless_trained(work.pipeline(max_epochs=1))  # of another recipe
     assert other.space_id != trained.space_id
 
 
@@ -156,21 +158,21 @@ def test_rows_are_made_anew_where_features_or_files_have_changed(work: Work, mon
     with monkeypatch.context() as patch:
         cut_after(1, patch)
         with pytest.raises(Cut):
-            pipeline.train_autoencoder()
+            train_autoencoder(pipeline)
     space_id = next_space_id(pipeline.tables, pipeline.config, pipeline.schedule.until)
     rows = Path(str(work.root), "tables", "training_rows", f"space_id={space_id}")
     next(rows.rglob("*.parquet")).unlink()
     work.said.clear()
-    assert work.pipeline().train_autoencoder().space_id == space_id
+    assert train_autoencoder(work.pipeline()).space_id == space_id
     assert any(line.startswith("training rows: written with ") for line in work.said)
 
 
 @pytest.mark.full
 def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(work: Work) -> None:
     serving = find_space(work.pipeline().tables, None)
-    cold = work.pipeline(max_epochs=1).train_autoencoder()
+    cold = train_autoencoder(work.pipeline(max_epochs=1))
     work.said.clear()
-    warm = work.pipeline(max_epochs=1, init_from=serving.space_id).train_autoencoder()
+    warm = train_autoencoder(work.pipeline(max_epochs=1, init_from=serving.space_id))
     said = next(line for line in work.said if line.startswith("training begins"))
     assert said.startswith(f"training: starting from weights of space {serving.space_id}: encoder_linear, ")
     config = work.pipeline().config
@@ -185,7 +187,7 @@ def test_a_space_begins_with_an_earlier_one_s_weights_and_says_what_did_not_fit(
     narrow.config = narrow.config.model_copy(
         update={"model": narrow.config.model.model_copy(update={"latent_dim": 16})}
     )
-    narrow.train_autoencoder()
+    train_autoencoder(narrow)
     assert any(line.startswith("training: not carried over: encoder_linear, ") for line in work.said)
 
 
@@ -201,13 +203,13 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_done(
 ) -> None:
     pipeline = work.pipeline(**training)
     version = pipeline.tables.version(schemas.TRAINING_ROWS)
-    for train in (lambda: pipeline.run(retrain=True), pipeline.train_autoencoder):
+    for train in (lambda: run_pipeline(pipeline, retrain=True), lambda: train_autoencoder(pipeline)):
         with pytest.raises(error, match=fault):
             train()
     assert pipeline.tables.version(schemas.TRAINING_ROWS) == version
 
 
-def trained(done: tuple[Pipeline, Config]) -> tuple[Artifact, pa.RecordBatch]:
+def trained(done: tuple[RunContext, Config]) -> tuple[Artifact, pa.RecordBatch]:
     """Return the artifact that serves, and the features of its training dates."""
     pipeline, config = done
     space = find_space(pipeline.tables, None)
@@ -218,7 +220,7 @@ def trained(done: tuple[Pipeline, Config]) -> tuple[Artifact, pa.RecordBatch]:
 
 
 def test_the_learned_code_and_the_propensities_have_mean_zero_and_their_variances_at_training_rows(
-    done: tuple[Pipeline, Config],
+    done: tuple[RunContext, Config],
 ) -> None:
     artifact, batch = trained(done)
     dim, names = artifact.manifest.model.latent_dim, ["return_7d", "volume_7d"]
@@ -230,7 +232,7 @@ def test_the_learned_code_and_the_propensities_have_mean_zero_and_their_variance
     np.testing.assert_allclose(propensity_BP.std(axis=0), 1, rtol=0.1)
 
 
-def test_a_propensity_tells_the_users_that_return(done: tuple[Pipeline, Config]) -> None:
+def test_a_propensity_tells_the_users_that_return(done: tuple[RunContext, Config]) -> None:
     pipeline, config = done
     artifact, batch = trained(done)
     later = [day + timedelta(days=7) for day in pipeline.schedule.training_as_ofs]

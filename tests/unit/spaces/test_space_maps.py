@@ -9,7 +9,6 @@ from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
 from pyspark.sql import DataFrame, SparkSession
 
-from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from userrep.errors import UsageError
 from userrep.joins.embedding_join import EmbeddingJoin
@@ -148,7 +147,6 @@ def test_spaces_that_were_never_embedded_at_the_same_date_are_told(tables: Table
 def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
     tables: Tables, spark: SparkSession, tmp_path: Path
 ) -> None:
-    config = config_of(tmp_path)
     join = EmbeddingJoin(root=str(tmp_path / "root"), missing="drop", vectors="vector")
     Pipeline(stages=[join, LogisticRegression(featuresCol="embedding")]).fit(labels(spark)).write().save(
         str(tmp_path / "model")
@@ -158,7 +156,7 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
     said: list[str] = []
     for _ in range(2):
         new, old = spaces(tables)
-        diff = diff_spaces(tables, config, old=old, new=new, model=own, report=said.append)
+        diff = diff_spaces(tables, old=old, new=new, model=own, report=said.append)
     assert said == [f"fitted the map from space {NEW} to {OLD} on 2 as-of dates"]
     lines = diff_lines(diff)
     assert lines[0].startswith(f"{NEW} mapped into the coordinates of {OLD}, ")
@@ -167,6 +165,6 @@ def test_a_comparison_of_two_spaces_fits_the_map_and_judges_a_given_model(
     assert diff.agreement.residual < 1e-3
     nowhere = SavedModel(str(tmp_path / "model"), str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match=r"--labels .*nowhere: not found"):
-        diff_spaces(tables, config, old=old, new=new, model=nowhere, report=said.append)
+        diff_spaces(tables, old=old, new=new, model=nowhere, report=said.append)
     with pytest.raises(UsageError, match=r"space s001-a cannot be compared with itself\. Name two spaces"):
-        diff_spaces(tables, config, old=old, new=old, report=said.append)
+        diff_spaces(tables, old=old, new=old, report=said.append)

@@ -30,7 +30,7 @@ from userrep.store.tables import Tables
 from userrep.utc import utc_now
 from userrep.workflows import daily
 from userrep.workflows.jobs import run_job
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import Runs
 
 pytestmark = pytest.mark.default
@@ -212,10 +212,10 @@ def test_who_is_always_second_is_told_so(tables: Tables, monkeypatch: pytest.Mon
 
 
 def test_jobs_that_are_under_way_elsewhere_are_refused_and_write_nothing(
-    spark: SparkSession, done: tuple[Pipeline, Config]
+    spark: SparkSession, done: tuple[RunContext, Config]
 ) -> None:
     work, config = done
-    again = Pipeline(config, spark, report=lambda _: None)
+    again = RunContext(config, spark, report=lambda _: None)
     jobs = {
         "pipeline": again.run,
         "daily": lambda: daily.daily(again, on_time=True),

@@ -34,7 +34,7 @@ from userrep.training.launch.horovod_launch import HorovodLaunch
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.optimizer import Optimizer
 from userrep.training.task import TrainingResult, TrainingTask
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
 
@@ -179,7 +179,7 @@ def test_a_step_equals_that_of_torch_s_adamw() -> None:
     torch.testing.assert_close(ours.bias, theirs.bias)
 
 
-def test_spark_writes_training_rows_in_the_format_the_reader_expects(done: tuple[Pipeline, config.Config]) -> None:
+def test_spark_writes_training_rows_in_the_format_the_reader_expects(done: tuple[RunContext, config.Config]) -> None:
     file, *_ = done[0].tables.read(TRAINING_ROWS).inputFiles()
     footer = pq.read_metadata(file_system(file)[1])
     x = footer.row_group(0).column(footer.schema.names.index("x"))

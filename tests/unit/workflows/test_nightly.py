@@ -44,7 +44,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
         return run
 
-    monkeypatch.setattr(nightly, "Pipeline", lambda *_: None)
+    monkeypatch.setattr(nightly, "RunContext", lambda *_: None)
     monkeypatch.setattr(nightly, "daily", part("daily"))
     monkeypatch.setattr(nightly, "Erasure", lambda *_: SimpleNamespace(run=part("forget")))
     monkeypatch.setattr(nightly, "maintain_tables", part("maintenance"))

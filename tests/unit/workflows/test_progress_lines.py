@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.builders import config_of
 from userrep import logs
+from userrep.cli import main as cli
 from userrep.errors import GateRefusedError, UsageError
 from userrep.ids import checked_name
 from userrep.store.file_tables import FileTables
@@ -109,7 +110,7 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     asked: list[Any] = []
     old, new = SimpleNamespace(space_id="s1"), SimpleNamespace(space_id="s2")
 
-    def built(as_ofs: list[date], **more: Any) -> None:
+    def built(_: Any, as_ofs: list[date], **more: Any) -> None:
         asked.append((as_ofs, more))
         with runs.stage("build_user_features") as run:
             run.num_rows = 3
@@ -124,23 +125,28 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pipeline = SimpleNamespace(
         lease=lambda _: nullcontext(),
         schedule=schedule,
-        build_user_features=built,
-        train_item_vectors=asked.append,
-        embed_users=lambda space, as_ofs: asked.append((space.space_id, as_ofs)),
-        publish_snapshots=lambda space, as_ofs: asked.append((space.space_id, as_ofs)),
-        promote_first=lambda space: asked.append(space.space_id),
     )
-    monkeypatch.setattr(jobs, "get_session", lambda *_, **__: None)
-    monkeypatch.setattr(jobs, "Pipeline", lambda *_: pipeline)
+    monkeypatch.setattr(jobs, "build_user_features", built)
+    monkeypatch.setattr(jobs, "train_item_vectors", lambda _, as_ofs: asked.append(as_ofs))
+    monkeypatch.setattr(jobs, "embed_users", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs)))
+    monkeypatch.setattr(jobs, "publish_staged", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs)))
+    monkeypatch.setattr(jobs, "promote_first", lambda _, space: asked.append(space.space_id))
+    monkeypatch.setattr("userrep.cli.pipeline.session_for_run", lambda *_, **__: None)
+    monkeypatch.setattr("userrep.cli.pipeline._print_stages", lambda *_, **__: None)
+    monkeypatch.setattr("userrep.workflows.run_context.RunContext", lambda *_: pipeline)
     return asked
 
 
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, job: str, *arguments: str) -> int:
-    """Call the job's entry point with a configuration that is whole."""
+    """Call the job as its entry point does, with a configuration that is whole; return the exit code."""
     config = folder / "userrep.yaml"
     config.write_text(config_of(folder).model_dump_json(exclude_unset=True, by_alias=True))
     monkeypatch.setattr(sys, "argv", [f"{job}.py", "--config", str(config), *arguments])
-    return jobs.job_main(job, "…")
+    try:
+        cli.main("run", job)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 def test_a_retraining_s_features_are_made_before_it_and_then_its_space_is_embedded_and_published(
@@ -165,8 +171,7 @@ def test_a_job_takes_its_run_s_id_from_its_command_line_and_errors_are_objects_t
     monkeypatch.setenv("USERREP_LOG", "json")
     tables = tables_in(tmp_path)
     monkeypatch.setattr(
-        jobs,
-        "Pipeline",
+        "userrep.workflows.run_context.RunContext",
         lambda *_: SimpleNamespace(lease=lambda _: nullcontext(), runs=Runs(tables, config_of(tmp_path))),
     )
     assert call(monkeypatch, tmp_path, "embed_users", "--run-id", "databricks-77", "--set", "modle=1") == 2

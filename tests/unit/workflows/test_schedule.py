@@ -43,7 +43,7 @@ def test_features_are_needed_where_futures_end_and_nowhere_at_or_after_until(tmp
     assert trained | set(schedule.snapshot_dates(None)) == set(schedule.feature_dates())
     assert max(trained) == UNTIL
     assert len(trained) == 8 + 1 + 8
-    assert schedule.label_dates(None).all == [UNTIL, UNTIL + timedelta(days=7)]  # none is before it
+    assert schedule.history_dates(None) == [UNTIL, UNTIL + timedelta(days=7)]  # none is before it
 
 
 @pytest.mark.parametrize(("future_days", "extra"), [([7], 1), ([28], 4), ([7, 28], 4)])

@@ -22,7 +22,7 @@ from userrep.workflows.schedule import Schedule
 pytestmark = pytest.mark.fast
 
 AS_OF, UNTIL = date(2024, 5, 31), date(2024, 5, 3)
-LABELS = [UNTIL + timedelta(days=7 * k) for k in range(4)]  # of the example consumer: none before the end of training
+HISTORY = [UNTIL + timedelta(days=7 * k) for k in range(4)]  # none before the end of training
 
 
 @pytest.fixture
@@ -122,32 +122,41 @@ def test_only_the_newest_space_can_be_unfinished_and_only_of_this_lineage(tables
     assert schedule_of(tables, other).unfinished_candidate() is None
 
 
-def test_the_serving_space_needs_snapshots_of_the_as_of_date_and_of_the_labels(tables: Tables, config: Config) -> None:
+def test_the_serving_space_needs_snapshots_of_the_as_of_date_and_of_its_history(tables: Tables, config: Config) -> None:
     (serving,) = register(tables, config, ("s000", "serving"))
     record_snapshots(tables, [snapshot(date(2024, 5, 6), space="s000")])
-    assert schedule_of(tables, config).snapshot_dates(serving) == [*LABELS, AS_OF]
+    assert schedule_of(tables, config).snapshot_dates(serving) == [*HISTORY, AS_OF]
 
 
 def test_another_space_also_needs_the_dates_that_the_serving_one_has_published(tables: Tables, config: Config) -> None:
     _, ready = register(tables, config, ("s000", "serving"), ("s001", "ready"))
     published = [snapshot(day, space="s000") for day in (date(2024, 5, 6), AS_OF, AS_OF + timedelta(days=1))]
     record_snapshots(tables, [*published, snapshot(date(2024, 5, 7), space="s000", state="staged")])
-    wanted = sorted([*LABELS, date(2024, 5, 6), AS_OF])
+    wanted = sorted([*HISTORY, date(2024, 5, 6), AS_OF])
     schedule = schedule_of(tables, config)
     assert schedule.snapshot_dates(ready) == wanted
     assert schedule.snapshot_dates(None) == wanted  # one that is trained next
 
 
+def test_a_history_has_the_latest_weeks_that_end_by_the_as_of_date(tables: Tables, tmp_path: Path) -> None:
+    config = config_of(tmp_path, snapshots={"history_dates": 3})
+    assert schedule_of(tables, config).history_dates(None) == HISTORY[1:]
+    assert schedule_of(tables, config, AS_OF - timedelta(days=1)).history_dates(None)[-1] < HISTORY[-1]
+    early = config_of(tmp_path, training={"as_ofs": {"until": date(2024, 1, 1)}})
+    first = date(2024, 1, 15)  # two weeks after the log's first day
+    assert schedule_of(tables, early, date(2024, 1, 29)).history_dates(None) == [first, first + timedelta(days=7)]
+
+
 def test_the_history_of_a_serving_space_of_another_lineage_is_not_made_again(tables: Tables, config: Config) -> None:
     register(tables, config, ("s000", "serving"), lineage_id="l-other")
     record_snapshots(tables, [snapshot(date(2024, 5, 6), space="s000")])
-    assert schedule_of(tables, config).snapshot_dates(None) == [*LABELS, AS_OF]
+    assert schedule_of(tables, config).snapshot_dates(None) == [*HISTORY, AS_OF]
 
 
 def test_dates_of_training_need_features_only_where_a_space_is_trained(tables: Tables, config: Config) -> None:
     register(tables, config, ("s000", "serving"))
     schedule = schedule_of(tables, config)
-    assert schedule.feature_dates() == [*LABELS, AS_OF]
+    assert schedule.feature_dates() == [*HISTORY, AS_OF]
     retrained = schedule.feature_dates(retrain=True)
     assert set(schedule.training_as_ofs) <= set(retrained)
     assert set(retrained) > set(schedule.feature_dates())

@@ -17,7 +17,8 @@ from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import artifact_folder, list_spaces
 from userrep.store import schemas
 from userrep.store.filesystem import exists
-from userrep.workflows.pipeline import Pipeline
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_stages import check_quality, train_autoencoder
 
 pytestmark = pytest.mark.default
 
@@ -25,14 +26,14 @@ PEERS = {"untrained", "rfm_history", "pooled_longest", "raw", "pca"}
 
 
 @pytest.fixture(scope="module")
-def root(done: tuple[Pipeline, Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(done: tuple[RunContext, Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the pipeline's tables, to train on."""
     return shutil.copytree(str(done[1].root), tmp_path_factory.mktemp("self_check") / "root")
 
 
-def pipeline(spark: SparkSession, log: Path, root: Path, lines: list[str], **quality: object) -> Pipeline:
+def pipeline(spark: SparkSession, log: Path, root: Path, lines: list[str], **quality: object) -> RunContext:
     config = pipeline_config(log, root, quality=quality)
-    return Pipeline(config, spark, AS_OF, report=lines.append)
+    return RunContext(config, spark, AS_OF, report=lines.append)
 
 
 def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_follows(
@@ -42,13 +43,13 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
     work = pipeline(spark, log, root, lines, min_gain=9.0)
     before = list_spaces(work.tables)
     with pytest.raises(GateRefusedError, match=r"quality\.min_gain is 900\.0%\. No space was trained"):
-        work.train_autoencoder()
+        train_autoencoder(work)
     assert list_spaces(work.tables) == before
     assert any(line.startswith("next_item_7d ") for line in lines)
 
     lines.clear()
     work = pipeline(spark, log, root, lines)
-    space = work.train_autoencoder()
+    space = train_autoencoder(work)
     assert "self-check: reusing the result of an earlier run" in lines
     found = load_artifact(artifact_folder(work.config, space), space.content_hash).manifest.self_check
     assert found is not None
@@ -77,17 +78,17 @@ def test_a_check_below_the_least_gain_is_refused_and_kept_for_the_training_that_
 
 
 def test_a_check_that_was_killed_goes_on_with_the_rows_and_the_training_that_are_there(
-    spark: SparkSession, log: Path, done: tuple[Pipeline, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, log: Path, done: tuple[RunContext, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, lines = shutil.copytree(str(done[1].root), tmp_path / "root"), list[str]()
     work = pipeline(spark, log, root, lines)
     with monkeypatch.context() as patch:
         patch.setattr(checks, "check_model", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            work.check_quality()
+            check_quality(work)
     assert exists(f"{root}/artifacts/training/s002-check/checkpoints")
     lines.clear()
-    found = pipeline(spark, log, root, lines).check_quality()
+    found = check_quality(pipeline(spark, log, root, lines))
     assert found is not None
     assert "self-check: training rows: reusing those of the interrupted run" in lines
     assert not any("epoch 1/" in line for line in lines)  # the last checkpoint is the end of the training
@@ -106,10 +107,10 @@ def test_without_a_check_a_training_goes_on_and_says_why_unless_a_gain_is_asked_
 
     monkeypatch.setattr(checks, "self_check", too_little)
     lines: list[str] = []
-    assert pipeline(spark, log, root, lines).check_quality() is None
+    assert check_quality(pipeline(spark, log, root, lines)) is None
     assert lines[-1].endswith("(no check: none of the users has an event)")
     with pytest.raises(GateRefusedError, match="is set, but the self-check failed: none of the users"):
-        pipeline(spark, log, root, lines, min_gain=0.0).check_quality()
+        check_quality(pipeline(spark, log, root, lines, min_gain=0.0))
     monkeypatch.setattr(checks, "plan_check", lambda *_, **__: None)
-    assert pipeline(spark, log, root, lines).check_quality() is None
+    assert check_quality(pipeline(spark, log, root, lines)) is None
     assert "no check: the log is too short" in lines[-1]

@@ -1,41 +1,38 @@
-"""Example consumer: predict whether a user has an event in the next days, from frozen embeddings only."""
+"""Training of the example consumer, its results, and what it loses on mapped vectors of a newer space."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 
-from pyspark.ml import Pipeline
+from pyspark.ml import Pipeline as SparkPipeline
+from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from return_propensity.labels import HORIZON_DAYS, NUM_DATES, LabelDates, label_dates, return_labels
 from userrep.config import Config
 from userrep.errors import UserrepError
 from userrep.failpoints import around
 from userrep.features.build import read_features, stored_features
 from userrep.features.spec import FeatureSpec
+from userrep.ids import short_hash
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.options import JoinOptions
 from userrep.joins.training_sets import create_training_set, list_training_sets, training_set_id
-from userrep.spaces.registry import Space
+from userrep.spaces.consumers import declare_ready, register_consumer
+from userrep.spaces.mapping import common_dates
+from userrep.spaces.registry import READY, SERVING, Space, read_registry
+from userrep.spaces.snapshots import list_snapshots
+from userrep.store.schemas import CONSUMER_RESULTS, SNAPSHOTS, TILE_DAYS
 from userrep.store.tables import Tables
-from userrep.tiles.ledger import read_tiles
+from userrep.utc import utc_now
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.space_diff import ModelLoss, model_loss
 
 CONSUMER, OWNER = "return_propensity", "userrep"
 INPUTS = ("embedding", "recency", "pooled_averages")
-
-
-@dataclass(frozen=True)
-class LabelDates:
-    """As-of dates of training and test labels; each training label ends before the first test label begins."""
-
-    train: list[date]
-    test: list[date]
-
-    @property
-    def all(self) -> list[date]:
-        return sorted([*self.train, *self.test])
 
 
 @dataclass(frozen=True)
@@ -52,54 +49,53 @@ def model_folder(tables: Tables, space: Space) -> str:
     return f"{tables.artifacts_root}/artifacts/consumers/{CONSUMER}/{space.space_id}"
 
 
-def label_dates(*, as_of: date, until: date, first: date, horizon_days: int, num_dates: int) -> LabelDates:
-    """Choose label dates ``horizon_days`` apart, starting at ``until``, the end of the space's training data.
+def train_return_propensity(work: RunContext) -> list[Outcome]:
+    """Train on the published snapshots of the newest space that serves or is ready to; write ``consumer_results``.
 
-    Earlier dates are in-sample: the encoder has seen the events after them. All labels end by ``as_of``, and no date is
-    before ``first``. The later half of the dates is for the test, and each half keeps at most its ``num_dates`` latest
-    dates. Both lists are empty if the log is too short.
+    Like any consumer, it registers itself and declares itself ready for the space once its model is saved. Returns the
+    outcomes, the embedding first; none if there are no labels yet.
     """
-    step = timedelta(days=horizon_days)
-    grid = [until + k * step for k in range((as_of - until) // step) if until + k * step >= first]
-    num_test = min(num_dates, len(grid) // 2)
-    train, test = grid[: len(grid) - num_test][-num_dates:], grid[len(grid) - num_test :]
-    return LabelDates(train, test) if test else LabelDates([], [])
+    tables = work.tables
+    with work.runs.stage("train_return_propensity", [SNAPSHOTS, TILE_DAYS]) as run:
+        space = _space(work)
+        published = {s.as_of: s.snapshot_id for s in list_snapshots(tables, space.space_id)}
+        dates = label_dates(published, until=space.trained_until, as_of=work.schedule.as_of)
+        if not dates.test:
+            run.skip(
+                f"no labels yet: needs an as-of date at least {HORIZON_DAYS} days after {space.trained_until}, "
+                "and as many days of labels before it"
+            )
+            return []
+        register_consumer(tables, CONSUMER, owner=OWNER)
+        inputs_hash = short_hash([space.content_hash, [published[day] for day in dates.all], HORIZON_DAYS])
+        outcomes = [Outcome(r.input, r.dims, r.auc) for r in tables.ledger(CONSUMER_RESULTS, inputs_hash=inputs_hash)]
+        if outcomes:
+            outcomes.sort(key=lambda outcome: INPUTS.index(outcome.input))
+            run.skip(f"space {space.space_id}, {len(dates.all)} snapshots")
+        else:
+            outcomes, counts, ids = train_models(tables, work.config, space, dates)
+            common = {
+                "consumer": CONSUMER, "space_id": space.space_id, "inputs_hash": inputs_hash,
+                "num_train": counts["train"], "num_test": counts["test"], "snapshot_ids": ids, "trained_at": utc_now(),
+            }  # fmt: skip
+            tables.add(CONSUMER_RESULTS, [vars(outcome) | common for outcome in outcomes])
+            run.num_rows = sum(counts.values())
+            run.outputs = {"auc": {o.input: o.auc for o in outcomes}, "model": model_folder(tables, space)}
+            aucs = ", ".join(f"{o.input} {o.auc:.4f}" for o in outcomes)
+            run.reason = f"space {space.space_id}; test AUC {aucs}"
+        declare_ready(tables, CONSUMER, space.space_id)
+    return outcomes
 
 
-def return_labels(tables: Tables, config: Config, users: DataFrame, dates: LabelDates) -> DataFrame:
-    """Label each user known at an as-of date: 1 if the user has an event in the following days, else 0.
-
-    Parameters
-    ----------
-    users : one row per as_of and user_id.
-
-    Returns
-    -------
-    One row per row of ``users``: user_id, label_date, label_at (as-of date + publish delay), label (1.0: an event at or
-    after label_at and before label_date + horizon_days), split (train | test). Cost: one shuffle by user.
-    """
-    delay, horizon = config.snapshots.publish_delay, config.downstream.horizon_days
-    labels = users.select(
-        "user_id",
-        F.col("as_of").alias("label_date"),
-        (F.col("as_of").cast("timestamp") + F.lit(delay)).alias("label_at"),
-        F.when(F.col("as_of").isin(dates.test), "test").otherwise("train").alias("split"),
-    )
-    tiles = read_tiles(tables, start=dates.all[0], end=dates.all[-1] + timedelta(days=horizon))
-    active = tiles.groupBy("user_id", "event_date").agg(F.max("last_event_at").alias("last_event_at"))
-    label_events = active.select(
-        "user_id",
-        "last_event_at",
-        F.explode(F.array(*(F.date_sub("event_date", k) for k in range(horizon)))).alias("label_date"),
-    ).where(F.col("label_date").isin(dates.all))
-    last_events = label_events.groupBy("user_id", "label_date").agg(F.max("last_event_at").alias("last_event_at"))
-    joined = labels.join(last_events, on=["user_id", "label_date"], how="left")
-    has_event = F.coalesce(F.col("last_event_at") >= F.col("label_at"), F.lit(False))
-    return joined.select("user_id", "label_date", "label_at", "split", has_event.cast("double").alias("label"))
+def _space(work: RunContext) -> Space:
+    """Return the newest space with published snapshots, so that the model is ready before the space is promoted."""
+    spaces = [s for s in read_registry(work.tables).spaces if s.lineage_id == work.schedule.lineage_id]
+    usable = [space for space in spaces if space.state in (READY, SERVING)]
+    return usable[-1] if usable else work.schedule.space_to_use()
 
 
-def train_return_propensity(
-    tables: Tables, config: Config, space: Space, dates: LabelDates, *, folder: str
+def train_models(
+    tables: Tables, config: Config, space: Space, dates: LabelDates
 ) -> tuple[list[Outcome], dict[str, int], list[str]]:
     """Train a model on embeddings and on two baselines, with the same rows and snapshots; save the first.
 
@@ -117,11 +113,11 @@ def train_return_propensity(
         If a split has labels of only one class.
     """
     users = stored_features(tables, config, space.lineage_id, dates.all).select("as_of", "user_id")
-    labels = return_labels(tables, config, users, dates)
+    labels = return_labels(tables, users, dates, publish_delay=config.snapshots.publish_delay)
     options = JoinOptions(missing="drop", vectors="vector")
     joined = create_training_set(labels, tables=tables, name=CONSUMER, space=space, consumer=CONSUMER, options=options)
     (recorded,) = list_training_sets(tables, training_set_id=training_set_id(joined))
-    rows = _with_baseline_inputs(joined, tables, config, space, dates).cache()
+    rows, folder = _with_baseline_inputs(joined, tables, config, space, dates).cache(), model_folder(tables, space)
     try:
         counts = {(r.split, r.label): r["count"] for r in rows.groupBy("split", "label").count().collect()}
         _check_labels(counts, dates)
@@ -164,7 +160,7 @@ def _check_labels(counts: dict[tuple[str, float], int], dates: LabelDates) -> No
         if any(not counts.get((split, label)) for label in (0.0, 1.0)):
             raise UserrepError(
                 f"{CONSUMER}: the {split} labels of {days[0]} to {days[-1]} are all of one class. "
-                "Choose a later --as-of or another downstream.horizon_days."
+                "Choose a later --as-of."
             )
 
 
@@ -181,7 +177,7 @@ def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str
     """
     num_dims = len(rows.select(name).first()[0])  # type: ignore[index]
     regression = LogisticRegression(featuresCol=name, labelCol="label", maxIter=50, regParam=num_dims / num_train)
-    model = Pipeline(stages=[join, regression] if join else [regression]).fit(rows.where("split = 'train'"))
+    model = SparkPipeline(stages=[join, regression] if join else [regression]).fit(rows.where("split = 'train'"))
     if join is not None:
         with around("model:return_propensity"):
             model.write().overwrite().save(folder)
@@ -190,3 +186,19 @@ def _outcome(rows: DataFrame, name: str, join: EmbeddingJoin | None, folder: str
     evaluator = BinaryClassificationEvaluator(labelCol="label", rawPredictionCol="rawPrediction")
     auc = float(evaluator.evaluate(model.transform(rows.where("split = 'test'"))))
     return Outcome(name, fitted.numFeatures, auc)
+
+
+def loss_if_mapped(tables: Tables, config: Config, old: Space, new: Space) -> ModelLoss:
+    """Evaluate the model of an old space on mapped vectors of a new one, for dates after the training of both."""
+    last_day = max(row.event_date for row in tables.ledger(TILE_DAYS, ("event_date",)) if row.event_date)
+    last_label_date = last_day + timedelta(days=1 - HORIZON_DAYS)
+    since = max(old.trained_until, new.trained_until)
+    dates = [day for day in common_dates(tables, new, old) if since <= day <= last_label_date][-NUM_DATES:]
+    users = stored_features(tables, config, old.lineage_id, dates).select("as_of", "user_id")
+    delay = config.snapshots.publish_delay
+    labels = return_labels(tables, users, LabelDates([], dates), publish_delay=delay).cache()
+    try:
+        model = PipelineModel.load(model_folder(tables, old))
+        return model_loss(model, labels, since=since, consumer=CONSUMER, new=new)
+    finally:
+        labels.unpersist()

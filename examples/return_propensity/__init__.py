@@ -1,0 +1,1 @@
+"""An example consumer: predict whether a user has an event in the next days, from frozen embeddings only."""

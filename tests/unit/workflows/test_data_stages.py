@@ -1,0 +1,96 @@
+"""Which dates are built from the tiles and which from window sums, and what a stage says of it."""
+
+from contextlib import contextmanager
+from datetime import date, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from userrep.features.profiles import Profiles
+from userrep.features.sums.item_vector_files import ItemParts
+from userrep.features.sums.refresh import Refresh
+from userrep.workflows import data_stages
+from userrep.workflows.data_stages import build_user_features, refresh_user_features
+from userrep.workflows.runs import StageRun
+
+pytestmark = pytest.mark.fast
+
+AS_OF = date(2024, 6, 1)
+DAYS = [AS_OF - timedelta(days=k) for k in range(20, -1, -1)]
+SETS = {day: SimpleNamespace(num_inexact=1 if day == AS_OF else 0) for day in DAYS}
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[StageRun]:
+    return []
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the dates that are built together, and the date that is built from window sums."""
+    calls: list[Any] = []
+
+    def build(*given: Any, profiles: Profiles) -> int:
+        calls.append(given[3])
+        return len(given[3])
+
+    def refresh(*given: Any, profiles: Profiles) -> Refresh:
+        calls.append(("sums", given[3]))
+        return Refresh(AS_OF - timedelta(days=1), "from the sums of the day before", 1200, 7)
+
+    monkeypatch.setattr(data_stages, "build_features", build)
+    monkeypatch.setattr(data_stages, "refresh_features", refresh)
+    monkeypatch.setattr(data_stages, "item_parts", lambda *_: ItemParts(1, 0))
+    monkeypatch.setattr(data_stages, "feature_sets", lambda *_: SETS)
+    monkeypatch.setattr(data_stages, "heavy_users", lambda *_: None)
+    monkeypatch.setattr(data_stages, "features_table", lambda *_: SimpleNamespace(name="user_features_l1"))
+    return calls
+
+
+def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list[date]) -> Any:
+    @contextmanager
+    def stage(name: str, inputs: Any) -> Any:
+        stages.append(StageRun(name))
+        yield stages[-1]
+
+    monkeypatch.setattr(
+        data_stages, "stale_features", lambda *given, fresh_sides: {d: "not built yet" for d in given[3] if d in stale}
+    )
+    schedule = SimpleNamespace(as_of=AS_OF, versions=SimpleNamespace(lineage_id="l1"))
+    rest = {"tables": None, "config": None, "profiles": Profiles("h", 3), "report": lambda _: None}
+    return cast(Any, SimpleNamespace(runs=SimpleNamespace(stage=stage), schedule=schedule, **rest))
+
+
+def test_stale_dates_are_built_in_groups_and_the_as_of_date_from_its_sums(
+    monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], built: list[Any]
+) -> None:
+    build_user_features(work_on(monkeypatch, stages, DAYS), DAYS, leave_sums=True)
+    assert built == [DAYS[:16], DAYS[16:-1], ("sums", AS_OF)]
+    (run,) = stages
+    assert run.num_rows == 20 + 7
+    assert run.reason == (
+        "21 of 21 as-of dates: not built yet; updated from the sums of the day before, 1,200 tiles read; 1 users with "
+        "inexact sums (weights too large)"
+    )
+    assert run.outputs["as_ofs"] == DAYS
+    assert run.outputs["num_tiles"] == 1200
+
+
+def test_requested_dates_are_built_even_if_they_are_up_to_date(
+    monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], built: list[Any]
+) -> None:
+    build_user_features(work_on(monkeypatch, stages, []), DAYS[-3:], force=[AS_OF])
+    assert built == [[AS_OF]]
+    assert stages[0].reason.startswith("1 of 3 as-of dates: requested")
+
+
+def test_a_daily_run_builds_one_date_from_its_sums_unless_it_is_up_to_date(
+    monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], built: list[Any]
+) -> None:
+    refresh_user_features(work_on(monkeypatch, stages, [AS_OF]))
+    refresh_user_features(work_on(monkeypatch, stages, []))
+    assert built == [("sums", AS_OF)]
+    assert [(run.stage, run.outcome) for run in stages] == [
+        ("refresh_user_features", "done"), ("refresh_user_features", "skipped"),
+    ]  # fmt: skip

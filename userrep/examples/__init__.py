@@ -1,1 +1,0 @@
-"""Example of a consumer that trains on embeddings."""

@@ -1,0 +1,99 @@
+"""The batch stages from the log to user features: tiles, item vectors, window sums and features."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from userrep.features.build import DATES_PER_JOB, build_features, feature_sets, features_table, stale_features
+from userrep.features.heavy import heavy_users
+from userrep.features.sums.item_vector_files import item_parts
+from userrep.features.sums.refresh import refresh_features
+from userrep.items.versions import items_without_vector, train_versions
+from userrep.store.schemas import ITEM_VECTOR_VERSIONS, SUM_GENERATIONS, TILE_DAYS
+from userrep.tiles.build import build_tiles
+from userrep.workflows.run_context import RunContext
+from userrep.workflows.runs import StageRun
+
+
+def build_activity_tiles(work: RunContext) -> None:
+    """Build the tiles of new and changed days before the as-of date."""
+    with work.runs.stage("build_activity_tiles") as run:
+        build = build_tiles(work.tables, work.config, work.schedule.inventory, before=work.schedule.as_of)
+        if not build.days:
+            return run.skip(f"{build.num_up_to_date} days")
+        run.num_rows = build.num_tiles
+        run.reason = f"{len(build.days)} days new or changed, {build.num_up_to_date} up to date"
+        if build.num_rejected:
+            run.reason += f"; {build.num_rejected:,} rows rejected"
+        run.outputs = {"days": len(build.days), "num_events": build.num_events, "num_rejected": build.num_rejected}
+    return None
+
+
+def train_item_vectors(work: RunContext, as_ofs: Sequence[date]) -> None:
+    """Build the missing versions of the item vectors that these as-of dates need."""
+    with work.runs.stage("train_item_vectors", [TILE_DAYS]) as run:
+        versions = work.schedule.versions
+        missing = versions.missing(as_ofs)
+        if not missing:
+            return run.skip(f"{len({versions.valid_at(day) for day in as_ofs})} versions")
+        run.reason = f"{len(missing)} versions missing, {missing[0]} to {missing[-1]}"
+        run.num_rows = train_versions(work.tables, work.config, versions, missing, work.report)
+        num_without = items_without_vector(work.tables, versions.lineage_id, missing[-1])
+        run.reason += "".join(f"; {n:,} items without a {name} vector" for name, n in num_without.items() if n)
+        run.outputs = {"lineage_id": versions.lineage_id, "versions": missing}
+    return None
+
+
+def build_user_features(
+    work: RunContext, as_ofs: Sequence[date], *, force: Sequence[date] = (), leave_sums: bool = False
+) -> None:
+    """Build the features of these dates that are missing or stale, and always those of ``force``.
+
+    ``leave_sums``: also build the window sums of the as-of date, in a separate pass over the tiles, so that the
+    next daily run updates them instead of summing all tiles.
+    """
+    with work.runs.stage("build_user_features", [TILE_DAYS, ITEM_VECTOR_VERSIONS]) as run:
+        _build_features(work, run, as_ofs, force=force, sums_of=work.schedule.as_of if leave_sums else None)
+
+
+def refresh_user_features(work: RunContext) -> None:
+    """Update the window sums to the as-of date and build its features from them, unless these are up to date."""
+    with work.runs.stage("refresh_user_features", [TILE_DAYS, ITEM_VECTOR_VERSIONS, SUM_GENERATIONS]) as run:
+        _build_features(work, run, [work.schedule.as_of], sums_of=work.schedule.as_of)
+
+
+def _build_features(
+    work: RunContext, run: StageRun, as_ofs: Sequence[date], *, force: Sequence[date] = (), sums_of: date | None
+) -> None:
+    """Build the features of stale dates from the tiles, but those of ``sums_of`` from its window sums."""
+    days, versions, profiles = sorted(set(as_ofs)), work.schedule.versions, work.profiles
+    fresh_sides = {work.schedule.as_of: profiles.sides_hash}
+    stale = stale_features(work.tables, work.config, versions, days, fresh_sides=fresh_sides)
+    stale |= {day: "requested" for day in force if day not in stale}
+    if not stale:
+        return run.skip(f"{len(days)} as-of dates")
+    run.reason = f"{len(stale)} of {len(days)} as-of dates: {', '.join(sorted(set(stale.values())))}"
+    run.outputs = {"table": features_table(work.config, versions.lineage_id).name, "as_ofs": list(stale)}
+    run.outputs["profiles"] = profiles._asdict()
+    by_tiles = [day for day in sorted(stale) if day != sums_of]
+    groups = [by_tiles[k : k + DATES_PER_JOB] for k in range(0, len(by_tiles), DATES_PER_JOB)]
+    for done, group in enumerate(groups, start=1):
+        run.num_rows += build_features(work.tables, work.config, versions, group, profiles=profiles)
+        if len(groups) > 1:
+            work.report(f"features of {min(len(by_tiles), done * DATES_PER_JOB)} of {len(stale)} as-of dates")
+    if sums_of is not None and sums_of in stale:
+        refresh = refresh_features(work.tables, work.config, versions, sums_of, profiles=profiles)
+        how = f"updated {refresh.reason}" if refresh.since else f"rebuilt: {refresh.reason}"
+        run.reason += f"; {how}, {refresh.num_tiles:,} tiles read"
+        run.num_rows += refresh.num_users
+        run.outputs |= {"since": refresh.since, "num_tiles": refresh.num_tiles}
+        groups.append([sums_of])
+    parts = max(item_parts(work.tables, work.config, versions, group) for group in groups)
+    run.reason += f"; {parts}" if parts.num_parts > 1 else ""
+    sets = feature_sets(work.tables, versions.lineage_id)
+    if inexact := sum(sets[day].num_inexact for day in stale):
+        run.reason += f"; {inexact} users with inexact sums (weights too large)"
+    users = heavy_users(work.tables, work.config, versions.lineage_id, max(stale))
+    if users is not None:
+        run.reason += f"; {users}"
+        run.outputs["heavy_users"] = users._asdict()
+    return None

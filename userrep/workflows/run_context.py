@@ -1,0 +1,95 @@
+"""The context of a run: its tables, its inputs, resolved once for all stages, and the record of its stages."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from functools import cached_property
+
+from pyspark.sql import SparkSession
+
+from userrep.config import Config
+from userrep.features.profiles import Profiles, check_sources, refresh_profiles
+from userrep.logs import to_stderr
+from userrep.model.self_check import SelfCheck
+from userrep.sources.listing import Listings
+from userrep.sources.open_log import OpenLog
+from userrep.store.filesystem import artifacts_root, check_writable
+from userrep.store.leases import held
+from userrep.store.open import open_tables
+from userrep.store.schemas import SOURCE_FILES
+from userrep.tiles.inventory.inventory import take_inventory
+from userrep.workflows.runs import Runs
+from userrep.workflows.schedule import Schedule
+
+
+class RunContext:
+    """A run on the tables of a configuration. Opening it does no I/O.
+
+    ``as_of`` None: the day after the last day of the log. ``listings``: of the sources, by the checks before Spark.
+    ``self_check``: the result of the self-check of a new space.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spark: SparkSession,
+        as_of: date | None = None,
+        report: Callable[[str], None] = to_stderr,
+        listings: Listings | None = None,
+    ) -> None:
+        self.config, self.spark, self.report = config, spark, report
+        self._listings = listings or Listings()
+        self.tables = open_tables(config, spark)
+        self.runs = Runs(self.tables, config, report=report)
+        self.self_check: SelfCheck | None = None
+        self._requested_as_of = as_of
+
+    def check(self) -> None:
+        """Check root and sources before anything is written. Raises UsageError with all faults."""
+        check_writable(artifacts_root(self.config))
+        _ = self.logs
+
+    @contextmanager
+    def lease(self, job: str) -> Iterator[None]:
+        """Check root and sources, then hold the lease of a job in the block. Raises what ``leases.held`` does."""
+        self.check()
+        with held(self.tables, job):
+            yield
+
+    @cached_property
+    def logs(self) -> list[OpenLog]:
+        """The sources of the event log, listed once for all stages. Raises UsageError with all faults."""
+        return check_sources(self.spark, self.config, self._listings)
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """The user profiles, refreshed once for all stages."""
+        return refresh_profiles(self.tables, self.config)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The dates of this run. Runs the stage ``take_inventory``, which reads the new files of the log.
+
+        Raises
+        ------
+        UsageError
+            If the as-of date is outside the log, or the log is too short for it.
+        """
+        with self.runs.stage("take_inventory") as run:
+            inventory = take_inventory(self.tables, self.config.events, self.logs)
+            if self._requested_as_of is not None:
+                inventory.check_as_of(self._requested_as_of, retry_within=self.config.freshness.error_after)
+                inventory.check_window(self._requested_as_of, self.config.windows_days[-1])
+            run.num_rows = sum(day.num_rows or 0 for day in inventory.days)
+            run.reason = f"{inventory.first_day} to {inventory.last_day}, {inventory.num_new_files} files read"
+            as_of = self._requested_as_of or inventory.last_day + timedelta(days=1)
+            schedule = Schedule(self.config, self.tables, inventory, as_of)
+            run.outputs = {
+                "as_of": as_of,
+                "source_files": self.tables.version(SOURCE_FILES),
+                "lineage_id": schedule.lineage_id,
+                "spaces": {space.space_id: space.content_hash for space in schedule.registry.spaces},
+            }
+        for warning in inventory.warnings:
+            self.report(warning)
+        return schedule

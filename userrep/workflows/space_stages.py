@@ -1,0 +1,202 @@
+"""The batch stages of a space: self-check, training, snapshots, drift, publication and first promotion."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from userrep.errors import GateRefusedError, UsageError
+from userrep.features.build import feature_sets, features_table
+from userrep.model.self_check import SelfCheck
+from userrep.monitoring.drift import FAIL, WARN, measure_drift, newest_measurable
+from userrep.spaces import registry
+from userrep.spaces.create import check_training, create_space, is_trained_so, next_space_id
+from userrep.spaces.registry import Space, find_space
+from userrep.spaces.snapshots import (
+    PUBLISHED,
+    REFUSED,
+    STAGED,
+    list_snapshots,
+    publish_snapshots,
+    snapshot_inputs,
+    stage_snapshots,
+    staged_snapshots,
+)
+from userrep.spaces.unrecorded import record_kept
+from userrep.store.leases import held
+from userrep.store.schemas import TRAINING_ROWS, USER_EMBEDDINGS
+from userrep.workflows.run_context import RunContext
+
+
+def check_quality(work: RunContext) -> SelfCheck | None:
+    """Train a model with these settings on less of the log and evaluate it; None if off or the log is too short.
+
+    Raises
+    ------
+    GateRefusedError
+        If ``quality.min_gain`` is set and the gain is lower or cannot be measured.
+    """
+    quality, schedule = work.config.quality, work.schedule
+    if not quality.self_check:
+        return None
+    from userrep.evaluation import self_check as checks  # imports scikit-learn, LightGBM and torch
+
+    check_training(work.tables, work.config, work.report)
+    check = checks.plan_check(
+        schedule.training_as_ofs,
+        until=schedule.until,
+        future_days=max(work.config.future_days, default=0),
+        every_days=work.config.training.as_ofs.every_days,
+        horizons=work.config.evaluation.horizons_days,
+    )
+    with work.runs.stage("check_quality", [features_table(work.config, schedule.lineage_id)]) as run:
+        try:
+            if check is None:
+                raise UsageError("the log is too short: a check would drop more than half of the training dates")
+            result = checks.self_check(
+                work.tables, work.config, space_id=next_space_id(work.tables, work.config, schedule.until),
+                versions=schedule.versions, check=check, report=lambda line: work.report(f"self-check: {line}"),
+            )  # fmt: skip
+        except UsageError as error:
+            if quality.min_gain is not None:
+                raise GateRefusedError(f"quality.min_gain is set, but the self-check failed: {error}") from error
+            run.reason = f"no check: {error}"
+            return None
+        run.num_rows = result.num_test_users
+        run.reason = f"trained until {result.trained_until}, {result.summary}"
+        run.outputs = result.model_dump(mode="json")
+        checks.check_gain(result, quality.min_gain, work.report)
+    return result
+
+
+def train_autoencoder(work: RunContext) -> Space:
+    """Run the self-check, then train a new space and register it as a candidate."""
+    with held(work.tables, "train_autoencoder", nested=True):
+        work.self_check = check_quality(work)
+        return _train_autoencoder(work)
+
+
+def _train_autoencoder(work: RunContext) -> Space:
+    table = features_table(work.config, work.schedule.versions.lineage_id)
+    with work.runs.stage("train_autoencoder", [table]) as run:
+        run.reason = "no space yet" if work.schedule.usable_space is None else "requested"
+        _warn_short_history(work)
+        space = create_space(
+            work.tables,
+            work.config,
+            versions=work.schedule.versions,
+            as_ofs=work.schedule.training_as_ofs,
+            until=work.schedule.until,
+            self_check=work.self_check,
+            report=work.report,
+        )
+        record_kept(work.tables, work.config, work.report)
+        run.num_rows = work.tables.read(TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
+        run.outputs = {"space_id": space.space_id}
+        run.reason += f"; space {space.space_id}"
+    return space
+
+
+def _warn_short_history(work: RunContext) -> None:
+    """Report training dates with less history than later dates will have."""
+    days, first_training_date = work.config.history_window, work.schedule.training_as_ofs[0]
+    first_day = work.schedule.inventory.first_day
+    if days and first_training_date - timedelta(days=days) < first_day:
+        work.report(
+            f"the log starts on {first_day}, so the first training date, {first_training_date}, has less than "
+            f"{days} days of history; set history_days: 0 to leave history out"
+        )
+
+
+def train_unless_trained(work: RunContext) -> Space:
+    """Train a new space, unless the same training has left a candidate without a first snapshot.
+
+    A scheduler that retries this task therefore does not train twice.
+    """
+    candidate = work.schedule.unfinished_candidate()
+    if candidate is not None and is_trained_so(candidate, work.config, work.schedule.until):
+        return skip_training(work, candidate)
+    return train_autoencoder(work)
+
+
+def skip_training(work: RunContext, space: Space) -> Space:
+    with work.runs.stage("train_autoencoder") as run:
+        record_kept(work.tables, work.config, work.report)  # trainings that MLflow did not accept at the time
+        is_judged = list_snapshots(work.tables, space.space_id, states=(PUBLISHED, REFUSED))
+        state = f"{space.state}; use --retrain to train a new one" if is_judged else "trained, without a snapshot"
+        run.skip(f"space {space.space_id} is {state}")
+    return space
+
+
+def embed_users(work: RunContext, space: Space, as_ofs: Sequence[date]) -> None:
+    """Stage snapshots of these dates, unless one of the same inputs is staged or published."""
+    with work.runs.stage("embed_users", [features_table(work.config, space.lineage_id)]) as run:
+        missing = _without_snapshot(work, space, as_ofs, STAGED, PUBLISHED)
+        if not missing:
+            return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
+        staged = stage_snapshots(work.tables, work.config, space, missing)
+        run.num_rows = sum(snapshot.num_users for snapshot in staged)
+        run.reason = f"{len(staged)} snapshots, the last {staged[-1].snapshot_id}"
+        run.outputs = {"snapshots": [snapshot.snapshot_id for snapshot in staged]}
+    return None
+
+
+def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
+    """Measure the drift between the newest snapshot of a date, staged or published, and the previous date's.
+
+    Raises
+    ------
+    GateRefusedError
+        If a metric is past ``drift.fail``.
+    """
+    with work.runs.stage("monitor_drift", [USER_EMBEDDINGS]) as run:
+        drift = measure_drift(work.tables, work.config, space, newest_measurable(work.tables, space, as_of))
+        if drift is None:
+            return run.skip(f"space {space.space_id} has no snapshot before {as_of}")
+        run.num_rows, run.outputs = len(drift.metrics), dict(drift.metrics)
+        names = f"{drift.snapshot.snapshot_id} against {drift.before.snapshot_id}"
+        if failed := drift.said(FAIL):
+            raise GateRefusedError(
+                f"drift: {names}: past drift.fail: {', '.join(failed)}. Check the last days of the log, or change "
+                "the limits. Published snapshots do not change."
+            )
+        result = f"{names}: {', '.join(drift.said(WARN)) or 'nothing'} past drift.warn"
+        if not drift.is_new:
+            return run.skip(result)
+        run.reason = result
+    return None
+
+
+def publish_staged(work: RunContext, space: Space, as_ofs: Sequence[date], *, on_time: bool = True) -> None:
+    """Check the staged snapshots of these dates against the gates and publish them.
+
+    ``on_time``: first revisions get the ``available_at`` of a run on time instead of the current time.
+    """
+    with work.runs.stage("publish_snapshot", [USER_EMBEDDINGS]) as run:
+        missing = _without_snapshot(work, space, as_ofs, PUBLISHED)
+        if not missing:
+            return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
+        staged = staged_snapshots(work.tables, space, missing)
+        published = publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
+        registry.mark_ready(work.tables, space)
+        run.num_rows = sum(snapshot.num_users for snapshot in published)
+        last = published[-1]
+        run.reason = f"{len(published)} snapshots, the last available at {last.available_at:%Y-%m-%d %H:%M} UTC"
+        run.outputs = {snapshot.snapshot_id: snapshot.gates for snapshot in published}
+    return None
+
+
+def promote_first(work: RunContext, space: Space) -> None:
+    """Promote a space if no space is serving yet."""
+    with work.runs.stage("promote") as run:
+        serving = registry.read_registry(work.tables).serving
+        if serving is not None:
+            return run.skip(f"space {serving.space_id} is serving")
+        registry.promote(work.tables, find_space(work.tables, space.space_id))
+        run.reason = f"space {space.space_id} is the first serving space"
+    return None
+
+
+def _without_snapshot(work: RunContext, space: Space, as_ofs: Sequence[date], *states: str) -> list[date]:
+    """Return the dates without a snapshot of the current features in one of these states."""
+    sets = feature_sets(work.tables, space.lineage_id)
+    existing = {(s.as_of, s.inputs_hash) for s in list_snapshots(work.tables, space.space_id, states=states)}
+    return [day for day in as_ofs if day not in sets or (day, snapshot_inputs(space, sets[day])) not in existing]

@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql.types import StructType
 
 from userrep.config import Config
 from userrep.errors import UsageError
@@ -19,7 +21,7 @@ from userrep.logs import to_stderr
 from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import Space, artifact_folder
 from userrep.spaces.snapshots import newest_snapshot
-from userrep.store.export_files import MANIFEST, StoredRows, write_parts, write_parts_here
+from userrep.store.export_files import MANIFEST, Part, StoredRows, write_parts, write_parts_here
 from userrep.store.file_tables import FileTables
 from userrep.store.filesystem import (
     PARTIAL,
@@ -72,16 +74,11 @@ def export_embeddings(
     ``recorded``: record the folder, so that ``userrep forget`` erases users there.
     """
     snapshot = newest_snapshot(tables, space.space_id, as_of)
-
-    def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
-        return batch.select(["user_id", "embedding"]).add_column(
-            1, "as_of", pa.repeat(pa.scalar(values["as_of"]), batch.num_rows)
-        )
-
     rows = _Rows(
-        "user_id STRING, as_of DATE, embedding ARRAY<FLOAT>",
-        lambda: tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", "as_of", "embedding"),
-        _stored_rows(tables, USER_EMBEDDINGS, snapshot.key, finish),
+        fields_of("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>"),
+        snapshot.num_users,
+        lambda: tables.read(USER_EMBEDDINGS).where(snapshot.where),
+        _files(tables, USER_EMBEDDINGS, snapshot.key),
     )
     manifest = load_artifact(artifact_folder(config, space), space.content_hash).manifest
     details = {
@@ -94,7 +91,7 @@ def export_embeddings(
         "metric": "cosine",
     }
     _record(tables, out, "embeddings", as_of, recorded=recorded)
-    return _write(rows, out, "embeddings", as_of, details, order=["user_id"], num_rows=snapshot.num_users)
+    return _write(rows, out, "embeddings", as_of, details)
 
 
 def export_features(
@@ -114,20 +111,17 @@ def export_features(
     if built is None:
         raise UsageError(f"no features for {as_of}. Run `userrep pipeline --as-of {as_of}` to build them.")
     spec = FeatureSpec.of(config)
-    columns = {name: kind for name, kind in spec.columns() if name != "is_exact"}
-
-    def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
-        features = exported_form(batch, spec).select(["user_id", *columns])
-        return features.add_column(1, "as_of", pa.repeat(pa.scalar(values["as_of"]), batch.num_rows))
-
+    columns = ", ".join(f"`{name}` {kind}" for name, kind in spec.columns() if name != "is_exact")
     rows = _Rows(
-        ", ".join(["user_id STRING, as_of DATE", *(f"`{name}` {kind}" for name, kind in columns.items())]),
-        lambda: read_features(tables, config, lineage_id, [as_of]).select("user_id", "as_of", *columns),
-        _stored_rows(tables, features_table(config, lineage_id), {"as_of": as_of}, finish),
+        fields_of(f"user_id STRING, as_of DATE, {columns}"),
+        built.num_users,
+        lambda: read_features(tables, config, lineage_id, [as_of]),
+        _files(tables, features_table(config, lineage_id), {"as_of": as_of}),
+        partial(exported_form, spec=spec),
     )
     details = {"lineage_id": lineage_id, "windows_days": config.windows_days, "history_days": config.history_window}
     _record(tables, out, "features", as_of, recorded=recorded)
-    return _write(rows, out, "features", as_of, details, order=["user_id"], num_rows=built.num_users)
+    return _write(rows, out, "features", as_of, details)
 
 
 def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: date, out: str) -> dict[str, Any]:
@@ -144,20 +138,14 @@ def export_item_vectors(tables: Tables, config: Config, lineage_id: str, as_of: 
     valid_from = versions.valid_at(as_of)
     if valid_from not in versions.present:
         raise UsageError(f"no item vectors for {as_of}. Run `userrep pipeline --as-of {as_of}` to build them.")
-
-    def finish(batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
-        return batch.select(["item_id", "vector"]).add_column(
-            0, "modality", pa.repeat(values["modality"], batch.num_rows)
-        )
-
     rows = _Rows(
-        "modality STRING, item_id STRING, vector ARRAY<FLOAT>",
-        lambda: read_vectors(tables, lineage_id, valid_from).select("modality", "item_id", "vector"),
-        _stored_rows(tables, ITEM_VECTORS, {"lineage_id": lineage_id, "valid_from": valid_from}, finish),
+        fields_of("modality STRING, item_id STRING, vector ARRAY<FLOAT>"),
+        sum(version_records(tables, lineage_id)[valid_from].num_vectors.values()),
+        lambda: read_vectors(tables, lineage_id, valid_from),
+        _files(tables, ITEM_VECTORS, {"lineage_id": lineage_id, "valid_from": valid_from}),
     )
-    num_vectors = sum(version_records(tables, lineage_id)[valid_from].num_vectors.values())
     details = {"lineage_id": lineage_id, "valid_from": valid_from, "fitted_on_events_before": valid_from}
-    return _write(rows, out, "item-vectors", as_of, details, order=["item_id", "modality"], num_rows=num_vectors)
+    return _write(rows, out, "item-vectors", as_of, details)
 
 
 EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -165,6 +153,39 @@ EXPORTS: dict[str, Callable[..., dict[str, Any]]] = {
     "features": export_features,
     "item-vectors": export_item_vectors,
 }
+
+
+class _Rows(NamedTuple):
+    """Rows to export: their columns and number, how Spark reads them, and their files if Spark is not needed.
+
+    ``files``: with their partition values; ``convert`` is applied to a batch of them.
+    """
+
+    columns: StructType
+    num_rows: int
+    read: Callable[[], DataFrame]
+    files: list[tuple[str, Mapping[str, Any]]] | None = None
+    convert: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch
+
+    def write(self, folder: str) -> list[Part]:
+        """Write sorted parts into a folder. Up to a million rows of files need no Spark, with the same bytes."""
+        order = [name for name in ("user_id", "item_id", "modality") if name in self.columns.names]
+        if self.files is not None and self.num_rows <= _MOST_ROWS_HERE:
+            return write_parts_here(StoredRows(self.files, self._finish), self.columns, folder, order=order)
+        return write_parts(self.read().select(self.columns.names), folder, order=order)
+
+    def _finish(self, batch: pa.RecordBatch, values: Mapping[str, Any]) -> pa.RecordBatch:
+        rows = self.convert(batch)
+        stored = {name: rows.column(name) for name in self.columns.names if name in rows.schema.names}
+        constant = {n: pa.repeat(values[n], rows.num_rows) for n in self.columns.names if n not in stored}
+        return pa.record_batch(stored | constant).select(self.columns.names)
+
+
+def _files(tables: Tables, table: TableSchema, key: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]] | None:
+    """Return the files of a partition, or None if the tables cannot be read without Spark."""
+    if not isinstance(tables, FileTables):
+        return None
+    return [(f"{tables.uri(table)}/{file.path}", file.values) for file in tables.files(table, matches([key]))]
 
 
 def _record(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool) -> None:
@@ -185,67 +206,41 @@ def _record(tables: Tables, out: str, what: str, as_of: date, *, recorded: bool)
             f"{error} userrep records exports there, so that `userrep forget` also erases users in {out}. "
             "Use --unrecorded to export without a record."
         ) from None
-    row = {"path": absolute(out.rstrip("/") or "/"), "what": what, "as_of": as_of, "exported_at": utc_now()}
+    row = {"path": _folder(out), "what": what, "as_of": as_of, "exported_at": utc_now()}
     tables.add(EXPORTS_LEDGER, [row])
     return None
 
 
-class _Rows(NamedTuple):
-    """Rows to export: columns as DDL, how Spark reads them, and their files if they can be read without Spark."""
-
-    ddl: str
-    read: Callable[[], DataFrame]
-    stored: StoredRows | None = None
-
-
-def _stored_rows(
-    tables: Tables,
-    table: TableSchema,
-    key: Mapping[str, Any],
-    finish: Callable[[pa.RecordBatch, Mapping[str, Any]], pa.RecordBatch],
-) -> StoredRows | None:
-    """Return the files of a partition, or None if the tables cannot be read without Spark."""
-    if not isinstance(tables, FileTables):
-        return None
-    files = tables.files(table, matches([key]))
-    return StoredRows([(f"{tables.uri(table)}/{file.path}", file.values) for file in files], finish)
-
-
-def _write(
-    rows: _Rows, out: str, what: str, as_of: date, details: dict[str, Any], *, order: list[str], num_rows: int
-) -> dict[str, Any]:
+def _write(rows: _Rows, out: str, what: str, as_of: date, details: dict[str, Any]) -> dict[str, Any]:
     """Write sorted rows as Parquet parts, with a manifest that has the SHA-256 of each file; return the manifest.
-
-    If the rows can be read from files and ``num_rows`` is at most a million, this process writes the same bytes
-    without Spark.
 
     The state in the manifest is ``incomplete`` until the last file is written. The next export therefore recognizes
     and replaces a killed one, also in stores without rename.
     """
     check_out(out)
-    folder = absolute(out.rstrip("/") or "/")
+    folder = _folder(out)
     files, path = file_system(folder)
     files.create_dir(path, recursive=True)
     incomplete = {"state": "incomplete", "what": what, "as_of": as_of}
     _write_manifest(folder, incomplete)
     _delete_others(folder, set())
-    columns = fields_of(rows.ddl)
-    if rows.stored is not None and num_rows <= _MOST_ROWS_HERE:
-        parts = write_parts_here(rows.stored, columns, folder, order=order)
-    else:
-        parts = write_parts(rows.read(), folder, order=order)
+    parts = rows.write(folder)
     _delete_others(folder, {part.name for part in parts})  # leftovers of tasks that Spark ran twice
     manifest = {
         **incomplete,
         "state": "complete",
         "num_rows": sum(part.num_rows for part in parts),
-        "columns": {field.name: field.dataType.simpleString() for field in columns},
+        "columns": {field.name: field.dataType.simpleString() for field in rows.columns},
         **details,
         "exported_at": datetime.now(UTC),
         "sha256": {part.name: part.sha256 for part in parts},
     }
     _write_manifest(folder, manifest)
     return manifest
+
+
+def _folder(out: str) -> str:
+    return absolute(out.rstrip("/") or "/")
 
 
 def _write_manifest(folder: str, manifest: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from statistics import median
 from typing import Any, NamedTuple
@@ -21,11 +21,24 @@ from userrep.workflows.inspection import log_days
 from userrep.workflows.log_fit import Fit, choose_fit, shortest_log
 
 FILL_ME = "FILL_ME"
-_NEEDED = {"user_id": "user id", "item_id": "item id", "event_at": "time of the event"}
-_OPTIONAL = {
-    "event_id": "unique id; without it, equal rows are duplicates",
-    "event_type": "kind of event, such as view or buy",
-    "weight": "weight in averages, at least 0; without it, 1",
+_NEEDED = ("user_id", "item_id", "event_at")  # other columns may be left out
+_COLUMNS = {
+    "events": {
+        "user_id": "user id",
+        "item_id": "item id",
+        "event_at": "time of the event",
+        "event_id": "unique id; without it, equal rows are duplicates",
+        "event_type": "kind of event, such as view or buy",
+        "weight": "weight in averages, at least 0; without it, 1",
+    },
+    "items": {
+        "item_id": "item id, with the same values as in the log",
+        "text": "title or description, for item vectors from text",
+    },
+    "users": {
+        "user_id": "user id, with the same values as in the log",
+        "registered_at": "time of the registration",
+    },
 }
 _MIN_DAY_SHARE = Events.model_fields["min_day_share"].default
 _OTHERS = 4  # other candidates that a comment lists
@@ -45,11 +58,24 @@ class Starter(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """A source as found: its path as the file names it, format, sample and guesses."""
+    """A source as found: its path as the file names it, format and sample, and guesses of its columns."""
 
+    what: str
     path: str
     format: str
     sample: Sample
+    columns: dict[str, Guess]
+    attributes: list[str]
+
+    def to_fill(self) -> list[str]:
+        """Return a line for each needed column that was not found."""
+        names = ", ".join(in_line(name) for name in self.sample.rows.column_names[:20])
+        return [
+            f"{self.what}.columns.{key}: not found{f' ({guess.hint})' if guess.hint else ''}. Fill it in; columns: "
+            f"{names}."
+            for key, guess in self.columns.items()
+            if key in _NEEDED and not guess.column
+        ]
 
 
 def starter_config(events: str, *, items: str | None = None, users: str | None = None, folder: str = ".") -> Starter:
@@ -64,12 +90,12 @@ def starter_config(events: str, *, items: str | None = None, users: str | None =
         With every source that is missing or cannot be read.
     """
     faults: list[str] = []
-    looks: dict[str, _Look] = {}
+    looks: list[_Look] = []
     listings = Listings()
     for what, path in {"events": events, "items": items, "users": users}.items():
         try:
             if path is not None:
-                looks[what] = _look(path, what, folder, listings)
+                looks.append(_look(path, what, folder, listings))
         except UsageError as error:
             faults += error.faults
     if faults:
@@ -86,89 +112,66 @@ def _look(path: str, what: str, folder: str, listings: Listings) -> _Look:
     format_ = detect_format(path, what, listings)
     sample = take_sample(Source(path=path, format=format_), what, listings)
     is_relative = re.match(r"(?!~|[A-Za-z][\w+.-]*:)[^/]", path) is not None
-    return _Look(os.path.relpath(path, folder) if is_relative else path, format_, sample)
+    guessed, attributes = guess_users(sample.rows) if what == "users" else ({}, [])
+    columns = guessed or (guess_events if what == "events" else guess_items)(sample.rows)
+    return _Look(what, os.path.relpath(path, folder) if is_relative else path, format_, sample, columns, attributes)
 
 
-def _compose(events: str, looks: dict[str, _Look], listings: Listings) -> Starter:
-    look = looks["events"]
-    columns = guess_events(look.sample.rows)
-    open_keys = _open("events", columns, look, _NEEDED)
-    event_at = columns["event_at"].column
-    counts = count_by_day(times_of(look.sample.rows[event_at])) if event_at else {}
-    days = log_days(look.sample, _log(events, look.format, str(event_at)), counts, listings)
-    fit, warnings = _fit(look, days) if event_at else (None, [])
+def _compose(path: str, looks: Sequence[_Look], listings: Listings) -> Starter:
+    log = looks[0]
+    event_at = log.columns["event_at"].column
+    counts = count_by_day(times_of(log.sample.rows[event_at])) if event_at else {}
+    columns = {"user_id": FILL_ME, "item_id": FILL_ME, "event_at": str(event_at)}
+    source = EventSource.model_validate({"path": path, "format": log.format, "columns": columns})
+    days = log_days(log.sample, source, counts, listings)
+    fit, warnings = _fit(log, days) if event_at else (None, [])
+    about = "" if log.sample.is_counted else "about "
+    span = f", {'' if days[2] else 'about '}{days[0]} to {days[1]}" if days else ""
     lines = ["# userrep configuration, written by `userrep init`. `userrep validate` checks it."]
-    lines += [_line("root: userrep-root", "folder of all tables and models, next to this file")]
-    lines += _events_lines(look, columns, counts, days)
-    if "items" in looks:
-        guesses = guess_items(looks["items"].sample.rows)
-        open_keys += _open("items", guesses, looks["items"], ["item_id"])
-        lines += _items_lines(looks["items"], guesses)
-    if "users" in looks:
-        user_guesses, attributes = guess_users(looks["users"].sample.rows)
-        open_keys += _open("users", user_guesses, looks["users"], ["user_id"])
-        lines += _users_lines(looks["users"], user_guesses, attributes)
+    lines.append(_line("root: userrep-root", "folder of all tables and models, next to this file"))
+    lines += _source_lines(log, f"{about}{log.sample.num_rows:,} rows{span}")
+    if counts and log.sample.is_complete and min(counts.values()) < _MIN_DAY_SHARE * median(counts.values()):
+        lines.append(_line("  min_day_share: 0", "no check: some days have far fewer rows than the median day"))
+    for look in looks[1:]:
+        lines += _source_lines(look)
     text = "\n".join([*lines, *_settings_lines(fit), ""])
     parse_config(yaml.safe_load(text), "init")
-    return Starter(text, open_keys, warnings, days[1] + timedelta(days=1) if days and fit and fit.until else None)
+    as_of = days[1] + timedelta(days=1) if days and fit and fit.until else None
+    return Starter(text, [line for look in looks for line in look.to_fill()], warnings, as_of)
 
 
-def _fit(look: _Look, days: tuple[date, date, bool] | None) -> tuple[Fit | None, list[str]]:
+def _fit(log: _Look, days: tuple[date, date, bool] | None) -> tuple[Fit | None, list[str]]:
     """Choose windows and the end of training. Without the end of the log, no end of training is chosen."""
     if days is None:
         return None, ["no row has a readable time up to tomorrow. Check events.columns.event_at."]
-    fit, warnings = choose_fit(days[0], days[1]), []
-    if not (days[2] or look.sample.sees_end):
-        fit = fit._replace(until=None)
-        warnings.append("the end of the log is not in the sample. Set training.as_ofs.until and choose --as-of.")
-    elif fit.until is None:
+    fit = choose_fit(days[0], days[1])
+    if not (days[2] or log.sample.sees_end):
+        warning = "the end of the log is not in the sample. Set training.as_ofs.until and choose --as-of."
+        return fit._replace(until=None), [warning]
+    if fit.until is None:
         num_days = (days[1] - days[0]).days + 1
-        warnings.append(f"the log has {num_days} days, and training with evaluation needs {shortest_log()}.")
-    return fit, warnings
+        return fit, [f"the log has {num_days} days, and training with evaluation needs {shortest_log()}."]
+    return fit, []
 
 
-def _log(path: str, format_: str, event_at: str) -> EventSource:
-    columns = {"user_id": FILL_ME, "item_id": FILL_ME, "event_at": event_at}
-    return EventSource.model_validate({"path": path, "format": format_, "columns": columns})
-
-
-def _events_lines(
-    look: _Look, columns: dict[str, Guess], counts: dict[date, int], days: tuple[date, date, bool] | None
-) -> Iterator[str]:
-    about = "" if look.sample.is_counted else "about "
-    span = f", {'' if days[2] else 'about '}{days[0]} to {days[1]}" if days else ""
-    yield _line("events:", f"{about}{look.sample.num_rows:,} rows{span}")
+def _source_lines(look: _Look, comment: str = "") -> Iterator[str]:
+    yield _line(f"{look.what}:", comment) if comment else f"{look.what}:"
     yield f"  path: {_scalar(look.path)}"
     yield _line(f"  format: {look.format}", "parquet | delta | json | csv | table")
     yield "  columns:"
-    for key, meaning in _NEEDED.items():
-        yield _column(key, columns[key], meaning, look)
-    for key, meaning in _OPTIONAL.items():
-        guess = columns[key]
+    for key, meaning in _COLUMNS[look.what].items():
+        guess, others = look.columns[key], "other candidates"
         if guess.column:
-            yield _column(key, guess, meaning, look)
+            yield _line(f"    {key}: {_scalar(guess.column)}", meaning + _candidates(others, guess.others))
+        elif key in _NEEDED:
+            hint = f"; {guess.hint}" if guess.hint else ""
+            found = _candidates("columns", look.sample.rows.column_names)
+            yield _line(f"    {key}: {FILL_ME}", meaning + hint + found)
         else:
             example = _scalar(guess.others[0]) if guess.others else "COLUMN"
-            yield _line(f"    # {key}: {example}", meaning + _candidates("other candidates", guess.others[1:]))
-    if counts and look.sample.is_complete and min(counts.values()) < _MIN_DAY_SHARE * median(counts.values()):
-        yield _line("  min_day_share: 0", "no check: some days have far fewer rows than the median day")
-
-
-def _items_lines(look: _Look, columns: dict[str, Guess]) -> Iterator[str]:
-    yield from ["items:", f"  path: {_scalar(look.path)}", f"  format: {look.format}", "  columns:"]
-    yield _column("item_id", columns["item_id"], "item id, with the same values as in the log", look)
-    if columns["text"].column:
-        yield _column("text", columns["text"], "title or description, for item vectors from text", look)
-    else:
-        yield _line("    # text: COLUMN", "title or description, for item vectors from text")
-
-
-def _users_lines(look: _Look, columns: dict[str, Guess], attributes: list[str]) -> Iterator[str]:
-    yield from ["users:", f"  path: {_scalar(look.path)}", f"  format: {look.format}", "  columns:"]
-    yield _column("user_id", columns["user_id"], "user id, with the same values as in the log", look)
-    if columns["registered_at"].column:
-        yield _column("registered_at", columns["registered_at"], "time of the registration", look)
-    yield _line(f"  attributes: {_scalar(attributes)}", "inputs of the model; remove what no model may know")
+            yield _line(f"    # {key}: {example}", meaning + _candidates(others, guess.others[1:]))
+    if look.what == "users":
+        yield _line(f"  attributes: {_scalar(look.attributes)}", "inputs of the model; remove what no model may know")
 
 
 def _settings_lines(fit: Fit | None) -> Iterator[str]:
@@ -180,22 +183,6 @@ def _settings_lines(fit: Fit | None) -> Iterator[str]:
     until = f"until: {fit.until}, " if fit and fit.until else ""
     meaning = "end of training; later days are for evaluation" if until else "until: by default 28 days before --as-of"
     yield _line(f"  as_ofs: {{{until}every_days: 7}}", meaning)
-
-
-def _column(key: str, guess: Guess, meaning: str, look: _Look) -> str:
-    if guess.column:
-        return _line(f"    {key}: {_scalar(guess.column)}", meaning + _candidates("other candidates", guess.others))
-    found = _candidates("columns", look.sample.rows.column_names)
-    return _line(f"    {key}: {FILL_ME}", f"{meaning}{'; ' + guess.hint if guess.hint else ''}{found}")
-
-
-def _open(section: str, columns: dict[str, Guess], look: _Look, needed: Iterable[str]) -> list[str]:
-    return [_to_fill(f"{section}.columns.{key}", columns[key], look) for key in needed if not columns[key].column]
-
-
-def _to_fill(key: str, guess: Guess, look: _Look) -> str:
-    names = ", ".join(in_line(name) for name in look.sample.rows.column_names[:20])
-    return f"{key}: not found{f' ({guess.hint})' if guess.hint else ''}. Fill it in; columns: {names}."
 
 
 def _candidates(label: str, names: Sequence[str]) -> str:

@@ -214,8 +214,8 @@ def test_an_export_loses_the_user_and_stays_whole(
     for out in (whole, cut_off, gone):
         export._record(tables, str(out), "embeddings", D1, recorded=True)
     stored = tables.read(USER_EMBEDDINGS).select("user_id", "as_of", "embedding")
-    rows = export._Rows("user_id STRING, as_of DATE, embedding ARRAY<FLOAT>", lambda: stored)
-    export._write(rows, str(whole), "embeddings", D1, {"space_id": "s001-a"}, order=["user_id"], num_rows=len(VECTORS))
+    rows = export._Rows(stored.schema, len(VECTORS), lambda: stored)
+    export._write(rows, str(whole), "embeddings", D1, {"space_id": "s001-a"})
     before = json.loads((whole / MANIFEST).read_text())
     cut_off.mkdir()
     (cut_off / MANIFEST).write_text('{"state": "incomplete"}')

@@ -132,7 +132,7 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(jobs, "publish_staged", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs)))
     monkeypatch.setattr(jobs, "promote_first", lambda _, space: asked.append(space.space_id))
     monkeypatch.setattr("userrep.cli.pipeline.session_for_run", lambda *_, **__: None)
-    monkeypatch.setattr("userrep.cli.pipeline._print_stages", lambda *_, **__: None)
+    monkeypatch.setattr("userrep.cli.pipeline._stages", lambda *_, **__: None)
     monkeypatch.setattr("userrep.workflows.run_context.RunContext", lambda *_: pipeline)
     return asked
 

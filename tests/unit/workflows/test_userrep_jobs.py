@@ -44,7 +44,7 @@ def pipelines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             opened.append(as_of)
 
     monkeypatch.setattr(cli_pipeline, "session_for_run", lambda *_, **__: None)
-    monkeypatch.setattr(cli_pipeline, "_print_stages", lambda *_, **__: None)
+    monkeypatch.setattr(cli_pipeline, "_stages", lambda *_, **__: None)
     monkeypatch.setattr("userrep.workflows.run_context.RunContext", Opened)
     monkeypatch.delenv("USERREP_LOG", raising=False)
     return opened

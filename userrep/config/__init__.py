@@ -6,45 +6,17 @@ reference` publishes the docstring below each field in docs/reference/configurat
 """
 
 from userrep.config.config import Config
-from userrep.config.items import AlsVectors, GivenVectors, Items, TextVectors
+from userrep.config.items import AlsVectors, Items, TextVectors
 from userrep.config.loading import load_config, parse_config
-from userrep.config.log import EventColumns, Events, EventSource, LogSettings, Partition, Source
-from userrep.config.operations import Drift, DriftLimits, Evaluation, Gates, Snapshots, Spark, Tracking
-from userrep.config.stream import Kafka, Redis, Stream, StreamSource
-from userrep.config.training import AsOfs, Model, Training
+from userrep.config.log import Events, EventSource, Partition, Source
+from userrep.config.operations import Drift, DriftLimits, Gates, Snapshots
+from userrep.config.stream import Kafka, Stream, StreamSource
+from userrep.config.training import Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import Name, Section
 
 __all__ = [
-    "AlsVectors",
-    "AsOfs",
-    "Config",
-    "Drift",
-    "DriftLimits",
-    "Evaluation",
-    "EventColumns",
-    "EventSource",
-    "Events",
-    "Gates",
-    "GivenVectors",
-    "Items",
-    "Kafka",
-    "LogSettings",
-    "Model",
-    "Name",
-    "Onboarding",
-    "Partition",
-    "Redis",
-    "Section",
-    "Snapshots",
-    "Source",
-    "Spark",
-    "Stream",
-    "StreamSource",
-    "TextVectors",
-    "Tracking",
-    "Training",
-    "Users",
-    "load_config",
-    "parse_config",
-]
+    "AlsVectors", "Config", "Drift", "DriftLimits", "EventSource", "Events", "Gates", "Items", "Kafka", "Model", "Name",
+    "Onboarding", "Partition", "Section", "Snapshots", "Source", "Stream", "StreamSource", "TextVectors", "Training",
+    "Users", "load_config", "parse_config",
+]  # fmt: skip

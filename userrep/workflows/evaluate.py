@@ -10,12 +10,11 @@ from userrep.evaluation.output import write_results
 from userrep.evaluation.representations.catalog import representations
 from userrep.evaluation.results import Results
 from userrep.evaluation.run import evaluate
-from userrep.items.versions import lineage_of
-from userrep.spaces import registry
-from userrep.spaces.registry import Space, find_space
+from userrep.spaces.registry import RETIRED, Space
 from userrep.store.tables import Tables
 from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
 from userrep.workflows.run_context import RunContext
+from userrep.workflows.schedule import find_space_of
 
 
 def evaluate_space(work: RunContext, space_id: str | None, out: str) -> tuple[Results, dict[str, Any]]:
@@ -86,13 +85,7 @@ def find_evaluable_space(tables: Tables, config: Config, space_id: str | None) -
     UsageError
         If the space is unknown or retired, or has another lineage than the configuration.
     """
-    space = find_space(tables, space_id)
-    if space.state == registry.RETIRED:
+    space = find_space_of(tables, config, space_id)
+    if space.state == RETIRED:
         raise UsageError(f"space {space.space_id} is retired. Choose a space in use.")
-    lineage_id = lineage_of(config)
-    if space.lineage_id != lineage_id:
-        raise UsageError(
-            f"space {space.space_id} has lineage {space.lineage_id}, but this configuration has {lineage_id}: "
-            "its columns, windows or item vectors differ. Use the configuration the space was trained with."
-        )
     return space

@@ -70,28 +70,18 @@ def check_quality(work: RunContext) -> SelfCheck | None:
 def train_autoencoder(work: RunContext) -> Space:
     """Run the self-check, then train a new space and register it as a candidate."""
     with held(work.tables, "train_autoencoder", nested=True):
-        work.self_check = check_quality(work)
-        return _train_autoencoder(work)
-
-
-def _train_autoencoder(work: RunContext) -> Space:
-    table = features_table(work.config, work.schedule.versions.lineage_id)
-    with work.runs.stage("train_autoencoder", [table]) as run:
-        run.reason = "no space yet" if work.schedule.usable_space is None else "requested"
-        _warn_short_history(work)
-        space = create_space(
-            work.tables,
-            work.config,
-            versions=work.schedule.versions,
-            as_ofs=work.schedule.training_as_ofs,
-            until=work.schedule.until,
-            self_check=work.self_check,
-            report=work.report,
-        )
-        record_kept(work.tables, work.config, work.report)
-        run.num_rows = work.tables.read(TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
-        run.outputs = {"space_id": space.space_id}
-        run.reason += f"; space {space.space_id}"
+        schedule, work.self_check = work.schedule, check_quality(work)
+        with work.runs.stage("train_autoencoder", [features_table(work.config, schedule.lineage_id)]) as run:
+            run.reason = "no space yet" if schedule.usable_space is None else "requested"
+            _warn_short_history(work)
+            space = create_space(
+                work.tables, work.config, versions=schedule.versions, as_ofs=schedule.training_as_ofs,
+                until=schedule.until, self_check=work.self_check, report=work.report,
+            )  # fmt: skip
+            record_kept(work.tables, work.config, work.report)
+            run.num_rows = work.tables.read(TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
+            run.outputs = {"space_id": space.space_id}
+            run.reason += f"; space {space.space_id}"
     return space
 
 

@@ -37,7 +37,7 @@ from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.workflows.daily import daily
 from userrep.workflows.data_stages import refresh_user_features
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.space_stages import embed_users, publish_staged
+from userrep.workflows.space_stages import embed_users, publish_snapshots
 
 SIZE = LogSize(events=100_000_000, users=500_000)
 NIGHT = AS_OF + timedelta(days=1)
@@ -54,7 +54,7 @@ def measure(spark: SparkSession, size: LogSize, root: Path, runs: int) -> Line:
         space_id = add_space(site)
         space = find_space(site.tables, space_id)
         embed_users(work, space, [AS_OF])
-        publish_staged(work, space, [AS_OF])
+        publish_snapshots(work, space, [AS_OF])
         add_next_day(size, site.log)
         night = RunContext(site.config, spark, NIGHT, report=progress)
         seconds = seconds_of(lambda: daily(night, on_time=True))

@@ -22,7 +22,7 @@ from userrep.spaces.stale import stale_dates
 from userrep.store import schemas
 from userrep.workflows.daily import backfill, backfill_stale, daily, dates_between
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.space_stages import publish_staged
+from userrep.workflows.space_stages import publish_snapshots
 from userrep.workflows.status import status, status_lines
 
 pytestmark = pytest.mark.default
@@ -137,7 +137,7 @@ def test_a_backfill_builds_what_is_missing_and_goes_on_where_it_was_killed(
 ) -> None:
     monkeypatch.setattr("userrep.workflows.daily.DATES_PER_GROUP", 1)
     dates = dates_between(AS_OF - timedelta(days=9), AS_OF - timedelta(days=3), 3)
-    publish = publish_staged
+    publish = publish_snapshots
     calls = []
 
     def killed(*args: object, **more: object) -> None:
@@ -147,7 +147,7 @@ def test_a_backfill_builds_what_is_missing_and_goes_on_where_it_was_killed(
         publish(*args, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("userrep.workflows.daily.publish_staged", killed)
+        patch.setattr("userrep.workflows.space_stages.publish_snapshots", killed)
         with pytest.raises(KeyboardInterrupt):
             backfill(nights.work(dates[-1]), dates)
     work = nights.work(dates[-1])
@@ -203,14 +203,14 @@ def test_a_night_refreshes_every_space_in_use_and_names_those_it_cannot(nights: 
 def test_a_gate_that_refuses_one_space_keeps_no_other_from_being_published(
     nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, day = publish_staged, DAYS[2] + timedelta(days=1)
+    publish, day = publish_snapshots, DAYS[2] + timedelta(days=1)
 
     def refusing(work: RunContext, space: Space, *args: object, **more: object) -> None:
         if space.space_id == nights.space.space_id:
             raise GateRefusedError("not published: snapshot x: it has no rows.")
         publish(work, space, *args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("userrep.workflows.daily.publish_staged", refusing)
+    monkeypatch.setattr("userrep.workflows.space_stages.publish_snapshots", refusing)
     with pytest.raises(GateRefusedError, match=r"not published: snapshot x: it has no rows\."):
         daily(nights.work(day), on_time=True)
     assert dates_of(nights, "s002-new")[-1] == day

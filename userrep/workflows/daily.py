@@ -11,14 +11,8 @@ from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
 from userrep.spaces.snapshots import STAGED
 from userrep.spaces.stale import stale_dates
-from userrep.workflows.data_stages import (
-    build_activity_tiles,
-    build_user_features,
-    refresh_user_features,
-    train_item_vectors,
-)
+from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.space_stages import embed_users, monitor_drift, publish_staged
 from userrep.workflows.stream import build_stream_bases
 
 _STAGES = (
@@ -53,16 +47,16 @@ def daily(work: RunContext, *, on_time: bool) -> list[Space]:
 def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
     work.runs.expect(_STAGES)
     spaces, as_of = spaces_to_refresh(work), work.schedule.as_of
-    build_activity_tiles(work)
-    train_item_vectors(work, [as_of])
-    refresh_user_features(work)
+    data_stages.build_activity_tiles(work)
+    data_stages.train_item_vectors(work, [as_of])
+    data_stages.refresh_user_features(work)
     refusals = []
     for space in spaces:
         try:
-            embed_users(work, space, [as_of])
+            space_stages.embed_users(work, space, [as_of])
             if newest_measurable(work.tables, space, as_of).state == STAGED:
-                monitor_drift(work, space, as_of)
-            publish_staged(work, space, [as_of], on_time=on_time)
+                space_stages.monitor_drift(work, space, as_of)
+            space_stages.publish_snapshots(work, space, [as_of], on_time=on_time)
         except GateRefusedError as error:
             refusals.append(str(error))
     lineage_id = work.schedule.lineage_id
@@ -122,17 +116,17 @@ def backfill(work: RunContext, dates: Sequence[date]) -> None:
         for day in (dates[0], dates[-1]):
             work.schedule.inventory.check_as_of(day)
         space = work.schedule.space_to_use()
-        build_activity_tiles(work)
+        data_stages.build_activity_tiles(work)
         _publish_dates(work, space, dates)
 
 
 def _publish_dates(work: RunContext, space: Space, dates: Sequence[date]) -> None:
-    train_item_vectors(work, list(dates))
+    data_stages.train_item_vectors(work, list(dates))
     started, done = time.monotonic(), 0
     for group in _groups(dates):
-        build_user_features(work, group)
-        embed_users(work, space, group)
-        publish_staged(work, space, group)
+        data_stages.build_user_features(work, group)
+        space_stages.embed_users(work, space, group)
+        space_stages.publish_snapshots(work, space, group)
         done += len(group)
         left = (time.monotonic() - started) / done * (len(dates) - done)
         work.report(f"{done} of {len(dates)} as-of dates" + (f", about {left / 60:.0f} min left" if left >= 30 else ""))
@@ -152,7 +146,7 @@ def backfill_stale(work: RunContext) -> None:
 
 def _backfill_stale(work: RunContext) -> None:
     spaces = spaces_to_refresh(work)
-    build_activity_tiles(work)
+    data_stages.build_activity_tiles(work)
     stale_by_space = stale_dates(work.tables, work.config)
     for space in spaces:
         stale = stale_by_space.get(space.space_id, [])

@@ -12,7 +12,7 @@ from userrep.evaluation.results import Results
 from userrep.evaluation.run import evaluate
 from userrep.spaces.registry import RETIRED, Space
 from userrep.store.tables import Tables
-from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows import data_stages
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.schedule import find_space_of
 
@@ -58,9 +58,9 @@ def prepared(work: RunContext, space: Space) -> Plan:
     """
     plan = plan_of(work, space)
     assert work.schedule.as_of >= plan.end, f"tiles end on {work.schedule.as_of}, labels on {plan.end}"
-    build_activity_tiles(work)
-    train_item_vectors(work, list(plan.dates))
-    build_user_features(work, list(plan.dates))
+    data_stages.build_activity_tiles(work)
+    data_stages.train_item_vectors(work, list(plan.dates))
+    data_stages.build_user_features(work, list(plan.dates))
     return plan
 
 

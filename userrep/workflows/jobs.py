@@ -6,23 +6,16 @@ from functools import partial
 
 from userrep.operations.maintenance import maintain_tables
 from userrep.spaces.registry import Space
-from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.space_stages import (
-    embed_users,
-    monitor_drift,
-    promote_first,
-    publish_staged,
-    train_unless_trained,
-)
 
 
 def _train_item_vectors(work: RunContext, *, retrain: bool = False) -> None:
-    train_item_vectors(work, work.schedule.feature_dates(retrain=retrain))
+    data_stages.train_item_vectors(work, work.schedule.feature_dates(retrain=retrain))
 
 
 def _build_user_features(work: RunContext, *, retrain: bool = False) -> None:
-    build_user_features(work, work.schedule.feature_dates(retrain=retrain), force=[work.schedule.as_of])
+    data_stages.build_user_features(work, work.schedule.feature_dates(retrain=retrain), force=[work.schedule.as_of])
 
 
 def _job_space(work: RunContext) -> Space:
@@ -32,17 +25,17 @@ def _job_space(work: RunContext) -> Space:
 
 def _embed_users(work: RunContext) -> None:
     space = _job_space(work)
-    embed_users(work, space, work.schedule.snapshot_dates(space))
+    space_stages.embed_users(work, space, work.schedule.snapshot_dates(space))
 
 
 def _publish_snapshot(work: RunContext) -> None:
     space = _job_space(work)
-    publish_staged(work, space, work.schedule.snapshot_dates(space))
-    promote_first(work, space)
+    space_stages.publish_snapshots(work, space, work.schedule.snapshot_dates(space))
+    space_stages.promote_first(work, space)
 
 
 def _monitor_drift(work: RunContext) -> None:
-    monitor_drift(work, work.schedule.space_to_use(), work.schedule.as_of)
+    space_stages.monitor_drift(work, work.schedule.space_to_use(), work.schedule.as_of)
 
 
 def _maintain_tables(work: RunContext) -> None:
@@ -57,10 +50,10 @@ def _train_return_propensity(work: RunContext) -> None:
 
 
 JOBS: dict[str, Callable[[RunContext], object]] = {
-    "build_activity_tiles": build_activity_tiles,
+    "build_activity_tiles": data_stages.build_activity_tiles,
     "train_item_vectors": _train_item_vectors,
     "build_user_features": _build_user_features,
-    "train_autoencoder": train_unless_trained,
+    "train_autoencoder": space_stages.train_unless_trained,
     "embed_users": _embed_users,
     "monitor_drift": _monitor_drift,
     "publish_snapshot": _publish_snapshot,

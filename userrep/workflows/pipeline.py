@@ -6,15 +6,8 @@ A pipeline that is killed at any point and run again ends with the same tables a
 
 from userrep.spaces.create import check_training
 from userrep.spaces.registry import Space, find_space
-from userrep.workflows.data_stages import build_activity_tiles, build_user_features, train_item_vectors
+from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
-from userrep.workflows.space_stages import (
-    embed_users,
-    promote_first,
-    publish_staged,
-    skip_training,
-    train_autoencoder,
-)
 
 _STAGES = (
     "take_inventory", "build_activity_tiles", "train_item_vectors", "build_user_features", "check_quality",
@@ -37,12 +30,12 @@ def run_pipeline(work: RunContext, *, retrain: bool = False) -> Space:
         dates = schedule.feature_dates(retrain=retrain)
         if retrain or schedule.usable_space is None:
             check_training(work.tables, work.config, work.report)
-        build_activity_tiles(work)
-        train_item_vectors(work, dates)
-        build_user_features(work, dates, leave_sums=True)
+        data_stages.build_activity_tiles(work)
+        data_stages.train_item_vectors(work, dates)
+        data_stages.build_user_features(work, dates, leave_sums=True)
         space = schedule.unfinished_candidate() if retrain else schedule.usable_space
-        space = train_autoencoder(work) if space is None else skip_training(work, space)
-        embed_users(work, space, schedule.snapshot_dates(space))
-        publish_staged(work, space, schedule.snapshot_dates(space))
-        promote_first(work, space)
+        space = space_stages.train_autoencoder(work) if space is None else space_stages.skip_training(work, space)
+        space_stages.embed_users(work, space, schedule.snapshot_dates(space))
+        space_stages.publish_snapshots(work, space, schedule.snapshot_dates(space))
+        space_stages.promote_first(work, space)
         return find_space(work.tables, None)

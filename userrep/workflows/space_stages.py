@@ -7,19 +7,9 @@ from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import feature_sets, features_table
 from userrep.model.self_check import SelfCheck
 from userrep.monitoring.drift import FAIL, WARN, measure_drift, newest_measurable
-from userrep.spaces import registry
+from userrep.spaces import registry, snapshots
 from userrep.spaces.create import check_training, create_space, is_trained_so, next_space_id
 from userrep.spaces.registry import Space, find_space
-from userrep.spaces.snapshots import (
-    PUBLISHED,
-    REFUSED,
-    STAGED,
-    list_snapshots,
-    publish_snapshots,
-    snapshot_inputs,
-    stage_snapshots,
-    staged_snapshots,
-)
 from userrep.spaces.unrecorded import record_kept
 from userrep.store.leases import held
 from userrep.store.schemas import TRAINING_ROWS, USER_EMBEDDINGS
@@ -110,7 +100,9 @@ def train_unless_trained(work: RunContext) -> Space:
 def skip_training(work: RunContext, space: Space) -> Space:
     with work.runs.stage("train_autoencoder") as run:
         record_kept(work.tables, work.config, work.report)  # trainings that MLflow did not accept at the time
-        is_judged = list_snapshots(work.tables, space.space_id, states=(PUBLISHED, REFUSED))
+        is_judged = snapshots.list_snapshots(
+            work.tables, space.space_id, states=(snapshots.PUBLISHED, snapshots.REFUSED)
+        )
         state = f"{space.state}; use --retrain to train a new one" if is_judged else "trained, without a snapshot"
         run.skip(f"space {space.space_id} is {state}")
     return space
@@ -119,10 +111,10 @@ def skip_training(work: RunContext, space: Space) -> Space:
 def embed_users(work: RunContext, space: Space, as_ofs: Sequence[date]) -> None:
     """Stage snapshots of these dates, unless one of the same inputs is staged or published."""
     with work.runs.stage("embed_users", [features_table(work.config, space.lineage_id)]) as run:
-        missing = _without_snapshot(work, space, as_ofs, STAGED, PUBLISHED)
+        missing = _without_snapshot(work, space, as_ofs, snapshots.STAGED, snapshots.PUBLISHED)
         if not missing:
             return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
-        staged = stage_snapshots(work.tables, work.config, space, missing)
+        staged = snapshots.stage_snapshots(work.tables, work.config, space, missing)
         run.num_rows = sum(snapshot.num_users for snapshot in staged)
         run.reason = f"{len(staged)} snapshots, the last {staged[-1].snapshot_id}"
         run.outputs = {"snapshots": [snapshot.snapshot_id for snapshot in staged]}
@@ -155,17 +147,17 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
     return None
 
 
-def publish_staged(work: RunContext, space: Space, as_ofs: Sequence[date], *, on_time: bool = True) -> None:
+def publish_snapshots(work: RunContext, space: Space, as_ofs: Sequence[date], *, on_time: bool = True) -> None:
     """Check the staged snapshots of these dates against the gates and publish them.
 
     ``on_time``: first revisions get the ``available_at`` of a run on time instead of the current time.
     """
     with work.runs.stage("publish_snapshot", [USER_EMBEDDINGS]) as run:
-        missing = _without_snapshot(work, space, as_ofs, PUBLISHED)
+        missing = _without_snapshot(work, space, as_ofs, snapshots.PUBLISHED)
         if not missing:
             return run.skip(f"{len(as_ofs)} snapshots of space {space.space_id}")
-        staged = staged_snapshots(work.tables, space, missing)
-        published = publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
+        staged = snapshots.staged_snapshots(work.tables, space, missing)
+        published = snapshots.publish_snapshots(work.tables, work.config, space, staged, on_time=on_time)
         registry.mark_ready(work.tables, space)
         run.num_rows = sum(snapshot.num_users for snapshot in published)
         last = published[-1]
@@ -188,5 +180,7 @@ def promote_first(work: RunContext, space: Space) -> None:
 def _without_snapshot(work: RunContext, space: Space, as_ofs: Sequence[date], *states: str) -> list[date]:
     """Return the dates without a snapshot of the current features in one of these states."""
     sets = feature_sets(work.tables, space.lineage_id)
-    existing = {(s.as_of, s.inputs_hash) for s in list_snapshots(work.tables, space.space_id, states=states)}
-    return [day for day in as_ofs if day not in sets or (day, snapshot_inputs(space, sets[day])) not in existing]
+    existing = {(s.as_of, s.inputs_hash) for s in snapshots.list_snapshots(work.tables, space.space_id, states=states)}
+    return [
+        day for day in as_ofs if day not in sets or (day, snapshots.snapshot_inputs(space, sets[day])) not in existing
+    ]

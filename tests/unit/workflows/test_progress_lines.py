@@ -20,7 +20,7 @@ from userrep.ids import checked_name
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import JOB_RUNS
 from userrep.store.tables import Tables
-from userrep.workflows import jobs
+from userrep.workflows import data_stages, jobs, space_stages
 from userrep.workflows.runs import Runs
 
 pytestmark = pytest.mark.default
@@ -126,11 +126,13 @@ def of_pipeline(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         lease=lambda _: nullcontext(),
         schedule=schedule,
     )
-    monkeypatch.setattr(jobs, "build_user_features", built)
-    monkeypatch.setattr(jobs, "train_item_vectors", lambda _, as_ofs: asked.append(as_ofs))
-    monkeypatch.setattr(jobs, "embed_users", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs)))
-    monkeypatch.setattr(jobs, "publish_staged", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs)))
-    monkeypatch.setattr(jobs, "promote_first", lambda _, space: asked.append(space.space_id))
+    monkeypatch.setattr(data_stages, "build_user_features", built)
+    monkeypatch.setattr(data_stages, "train_item_vectors", lambda _, as_ofs: asked.append(as_ofs))
+    monkeypatch.setattr(space_stages, "embed_users", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs)))
+    monkeypatch.setattr(
+        space_stages, "publish_snapshots", lambda _, space, as_ofs: asked.append((space.space_id, as_ofs))
+    )
+    monkeypatch.setattr(space_stages, "promote_first", lambda _, space: asked.append(space.space_id))
     monkeypatch.setattr("userrep.cli.pipeline.session_for_run", lambda *_, **__: None)
     monkeypatch.setattr("userrep.cli.pipeline._stages", lambda *_, **__: None)
     monkeypatch.setattr("userrep.workflows.run_context.RunContext", lambda *_: pipeline)

@@ -1,7 +1,7 @@
 """The daily run and backfills: publish snapshots of the next date, of past dates and of stale dates."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError
@@ -121,13 +121,14 @@ def backfill(work: RunContext, dates: Sequence[date]) -> None:
 
 
 def _publish_dates(work: RunContext, space: Space, dates: Sequence[date]) -> None:
-    data_stages.train_item_vectors(work, list(dates))
-    started, done = time.monotonic(), 0
-    for group in _groups(dates):
+    data_stages.train_item_vectors(work, dates)
+    started = time.monotonic()
+    for start in range(0, len(dates), DATES_PER_GROUP):
+        group = dates[start : start + DATES_PER_GROUP]
         data_stages.build_user_features(work, group)
         space_stages.embed_users(work, space, group)
         space_stages.publish_snapshots(work, space, group)
-        done += len(group)
+        done = start + len(group)
         left = (time.monotonic() - started) / done * (len(dates) - done)
         work.report(f"{done} of {len(dates)} as-of dates" + (f", about {left / 60:.0f} min left" if left >= 30 else ""))
 
@@ -141,20 +142,15 @@ def backfill_stale(work: RunContext) -> None:
         If another backfill is active on these tables.
     """
     with work.lease("backfill"):
-        _backfill_stale(work)
-
-
-def _backfill_stale(work: RunContext) -> None:
-    spaces = spaces_to_refresh(work)
-    data_stages.build_activity_tiles(work)
-    stale_by_space = stale_dates(work.tables, work.config)
-    for space in spaces:
-        stale = stale_by_space.get(space.space_id, [])
-        if not stale:
-            work.report(f"space {space.space_id} has no stale snapshot")
-            continue
-        work.report(f"stale: snapshots of space {space.space_id} for {_listed(stale)}")
-        _publish_dates(work, space, stale)
+        spaces = spaces_to_refresh(work)
+        data_stages.build_activity_tiles(work)
+        stale_by_space = stale_dates(work.tables, work.config)
+        for space in spaces:
+            if stale := stale_by_space.get(space.space_id, []):
+                work.report(f"stale: snapshots of space {space.space_id} for {_listed(stale)}")
+                _publish_dates(work, space, stale)
+            else:
+                work.report(f"space {space.space_id} has no stale snapshot")
 
 
 def dates_between(first: date, last: date, every_days: int) -> list[date]:
@@ -170,11 +166,6 @@ def dates_between(first: date, last: date, every_days: int) -> list[date]:
     if first > last:
         raise UsageError(f"--from {first} is after --to {last}. Swap them.")
     return [first + timedelta(days=k) for k in range(0, (last - first).days + 1, every_days)]
-
-
-def _groups(dates: Sequence[date]) -> Iterator[list[date]]:
-    for start in range(0, len(dates), DATES_PER_GROUP):
-        yield list(dates[start : start + DATES_PER_GROUP])
 
 
 def _listed(dates: Sequence[date]) -> str:

@@ -75,6 +75,17 @@ def trained(pipeline: Attack) -> World:
 
 
 @pytest.fixture(scope="session")
+def consumer(spark: SparkSession, trained: World, tmp_path_factory: pytest.TempPathFactory) -> Attack:
+    """The training of the example consumer on the space of the pipeline."""
+    after = trained.copy(tmp_path_factory.mktemp("consumer") / "after")
+
+    def again(world: World) -> None:
+        run_job(world.pipeline(spark), "train_return_propensity")
+
+    return attack("consumer", f"run train_return_propensity --as-of {AS_OF}", trained, after, again)
+
+
+@pytest.fixture(scope="session")
 def publication(spark: SparkSession, trained: World, tmp_path_factory: pytest.TempPathFactory) -> Attack:
     """The last job of a daily run."""
     folder = tmp_path_factory.mktemp("publication")

@@ -1,10 +1,10 @@
-"""A pipeline that is killed and run again."""
+"""A pipeline, and a consumer that trains on its snapshots, that are killed and run again."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.system.faults.attack import Attack
+from tests.system.faults.attack import Attack, each_point
 from tests.system.faults.tally import Faults
 
 pytestmark = pytest.mark.full
@@ -24,3 +24,9 @@ def test_a_pipeline_killed_at_one_point_after_another_ends_as_an_undisturbed_one
         faults.record("pipeline killed at a point", point, wrong)
     faults.record("pipeline killed at a point", "and run again", pipeline.run_again(world))
     assert not faults.failed
+
+
+def test_a_consumer_killed_at_any_point_ends_with_one_model_and_one_training_set(
+    consumer: Attack, faults: Faults, tmp_path: Path
+) -> None:
+    each_point(consumer, faults, tmp_path)

@@ -174,14 +174,16 @@ def _write(folder: str, name: str, key: str, first: pa.Table, more: Iterable[pa.
     files, path = file_system(f"{folder}/{name}")
     is_local = isinstance(files, pyarrow.fs.LocalFileSystem)
     staged = file_system(f"{folder}/{PARTIAL}{name}-{uuid.uuid4().hex}")[1] if is_local else path
-    schema, num_rows = first.schema, 0
+    num_rows = 0
+    # Without the comments of table columns, which only Spark passes on.
+    schema = pa.schema([field.remove_metadata() for field in first.schema], metadata=first.schema.metadata)
     dictionary_columns = [field.name for field in schema if not pa.types.is_nested(field.type) and field.name != key]
     with (
         files.open_output_stream(staged) as stream,
         pq.ParquetWriter(stream, schema, compression="snappy", use_dictionary=dictionary_columns) as writer,
     ):
         for group in _groups(first, more):
-            writer.write_table(group)
+            writer.write_table(group.cast(schema))
             num_rows += group.num_rows
     sha256 = _sha256(files, staged)
     if is_local:

@@ -95,7 +95,7 @@ def test_a_pipeline_and_a_tile_build_at_once_end_as_one_after_the_other(
 ) -> None:
     world = json.empty.copy(tmp_path / "at once")
     first, second = world.pipeline(spark), world.pipeline(spark)
-    run_at_once(first.run, lambda: run_job(second, "build_activity_tiles"))
+    run_at_once(lambda: run_pipeline(first), lambda: run_job(second, "build_activity_tiles"))
     assert doubled(world.root) == []
     assert visible(world.root) == visible(json.trained.root)
 

@@ -106,7 +106,7 @@ def test_a_second_training_of_another_command_is_refused(work: Work, monkeypatch
 
     def train_meanwhile(*_: object, **__: object) -> TrainingInputs:
         with ThreadPoolExecutor(1) as pool:
-            refused.append(pool.submit(second.train_autoencoder).exception())
+            refused.append(pool.submit(train_autoencoder, second).exception())
         raise Cut
 
     monkeypatch.setattr(create, "training_inputs", train_meanwhile)

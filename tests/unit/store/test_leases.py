@@ -30,6 +30,7 @@ from userrep.store.tables import Tables
 from userrep.utc import utc_now
 from userrep.workflows import daily
 from userrep.workflows.jobs import run_job
+from userrep.workflows.pipeline import run_pipeline
 from userrep.workflows.run_context import RunContext
 from userrep.workflows.runs import Runs
 
@@ -217,7 +218,7 @@ def test_jobs_that_are_under_way_elsewhere_are_refused_and_write_nothing(
     work, config = done
     again = RunContext(config, spark, report=lambda _: None)
     jobs = {
-        "pipeline": again.run,
+        "pipeline": lambda: run_pipeline(again),
         "daily": lambda: daily.daily(again, on_time=True),
         "backfill": lambda: daily.backfill_stale(again),
         "forget": lambda: Erasure(work.tables, config, ["u1"], lambda _: None).run(now=False),

@@ -49,10 +49,7 @@ def check_out(out: str) -> None:
     UsageError
         If the folder has other contents, is a file, or this user may not write there.
     """
-    names = names_in_out(out)
-    names = [
-        name for name in names if not name.startswith(f"{PARTIAL}{MANIFEST}-")
-    ]  # left by a kill right at the start
+    names = [n for n in names_in_out(out) if not n.startswith(f"{PARTIAL}{MANIFEST}-")]  # left by a kill at the start
     foreign = sorted(name for name in names if not _is_export_file(name))
     if names and (foreign or MANIFEST not in names):
         shown = f" ({', '.join(foreign[:3])})" if foreign else ""

@@ -66,8 +66,8 @@ def _build_features(
 ) -> None:
     """Build the features of stale dates from the tiles, but those of ``sums_of`` from its window sums."""
     days, versions, profiles = sorted(set(as_ofs)), work.schedule.versions, work.profiles
-    fresh_sides = {work.schedule.as_of: profiles.sides_hash}
-    stale = stale_features(work.tables, work.config, versions, days, fresh_sides=fresh_sides)
+    hashes = {work.schedule.as_of: profiles.profiles_hash}
+    stale = stale_features(work.tables, work.config, versions, days, profile_hashes=hashes)
     stale |= {day: "requested" for day in force if day not in stale}
     if not stale:
         return run.skip(f"{len(days)} as-of dates")

@@ -55,7 +55,9 @@ def work_on(monkeypatch: pytest.MonkeyPatch, stages: list[StageRun], stale: list
         yield stages[-1]
 
     monkeypatch.setattr(
-        data_stages, "stale_features", lambda *given, fresh_sides: {d: "not built yet" for d in given[3] if d in stale}
+        data_stages,
+        "stale_features",
+        lambda *given, profile_hashes: {d: "not built yet" for d in given[3] if d in stale},
     )
     schedule = SimpleNamespace(as_of=AS_OF, versions=SimpleNamespace(lineage_id="l1"))
     rest = {"tables": None, "config": None, "profiles": Profiles("h", 3), "report": lambda _: None}

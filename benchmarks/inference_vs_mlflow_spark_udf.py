@@ -18,7 +18,7 @@ from benchmarks.inference_data import Users, UserSize, against, open_users, run
 from benchmarks.report import Line
 from userrep.inference.to_arrow import input_columns
 from userrep.model.artifact import load_artifact
-from userrep.tracking.registered_model import write_model
+from userrep.tracking.registered_model import pyfunc_model
 
 SIZE = UserSize(users=50_000)
 
@@ -31,10 +31,10 @@ def measure(spark: SparkSession, size: UserSize, root: Path, runs: int) -> Line:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # MLflow's own imports have some
-        import mlflow.models
+        import mlflow.pyfunc
 
         model, manifest = f"{folder}/model", load_artifact(users.artifact).manifest
-        write_model(model, folder=users.artifact, manifest=manifest, model=mlflow.models.Model())
+        mlflow.pyfunc.save_model(model, **pyfunc_model(users.artifact, manifest))
         return against(
             "inference_vs_mlflow_spark_udf",
             "mlflow.pyfunc.spark_udf",

@@ -98,7 +98,7 @@ def create_space(
         trained = _train(tables, config, inputs, space, report)
         manifest = trained.manifest.model_copy(update={"self_check": self_check})
         manifest = save_space(artifacts_root(config), manifest, trained.tensors)
-        keep_training(config, space_id, curve=trained.result.curve, ranks=trained.result.ranks)
+        keep_training(config, space_id, ranks=trained.result.ranks)
         add_candidate(tables, **space._asdict(), content_hash=manifest.content_hash)
         for folder in (training_folder(config, space_id), training_folder(config, check_id(space_id))):
             if exists(folder):

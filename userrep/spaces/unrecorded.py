@@ -1,4 +1,4 @@
-"""Trainings that are not yet recorded in MLflow: their metrics are kept in a file below the artifacts root until then.
+"""Trainings that are not yet recorded in MLflow: each is kept in a file below the artifacts root until then.
 
 So nothing is lost if a run is killed after the training or cannot reach the tracking server: the next run records it.
 """
@@ -12,28 +12,21 @@ from userrep.model.artifact import load_artifact
 from userrep.spaces.registry import Space, artifact_folder, list_spaces
 from userrep.store.filesystem import artifacts_root, delete_file, exists, read_bytes, write_bytes
 from userrep.store.tables import Tables
-from userrep.tracking.environment import training_environment
-from userrep.tracking.record import TrackedRun, record_training
+from userrep.tracking.record import TrackedRun, record_training, training_environment
+from userrep.tracking.target import tracking_target
 
-_MAX_BYTES = 64 << 20  # a line for each epoch and rank
+_MAX_BYTES = 64 << 20  # an entry for each rank
 
 
-def keep_training(
-    config: Config,
-    space_id: str,
-    *,
-    curve: Sequence[Mapping[str, float]],
-    ranks: Sequence[Mapping[str, object]],
-) -> None:
-    """Save the metrics of a training and this process's environment, to be recorded after the space is registered.
+def keep_training(config: Config, space_id: str, *, ranks: Sequence[Mapping[str, object]]) -> None:
+    """Save what a training's artifact lacks, to be recorded after the space is registered: its ranks and environment.
 
-    ``curve`` and ``ranks`` are those of ``record_training``. Writes one file, and replaces one left by a killed run.
-    Does nothing if tracking is off.
+    ``ranks`` are those of ``record_training``; the environment is that of this process. Writes one file, and replaces
+    one left by a killed run. Does nothing if tracking is off.
     """
-    if not config.tracking.mlflow:
-        return
-    training = {"curve": list(curve), "ranks": list(ranks), "environment": training_environment()}
-    write_bytes(_path(config, space_id), json.dumps(training).encode())
+    if config.tracking.mlflow:
+        training = {"ranks": list(ranks), "environment": training_environment()}
+        write_bytes(_path(config, space_id), json.dumps(training).encode())
 
 
 def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -> None:
@@ -57,10 +50,11 @@ def record_kept(tables: Tables, config: Config, report: Callable[[str], None]) -
 
 
 def _record(config: Config, space: Space) -> TrackedRun:
-    folder = artifact_folder(config, space)
+    target, folder = tracking_target(config), artifact_folder(config, space)
     training = json.loads(read_bytes(_path(config, space.space_id), max_bytes=_MAX_BYTES))
     manifest = load_artifact(folder, space.content_hash).manifest
-    return record_training(config, folder=folder, manifest=manifest, **training)
+    ranks, environment = training["ranks"], training["environment"]
+    return record_training(target, folder=folder, manifest=manifest, ranks=ranks, environment=environment)
 
 
 def _path(config: Config, space_id: str) -> str:

@@ -1,28 +1,25 @@
 """Record a finished training as an MLflow run: settings, losses, speed, environment, and a registered model.
 
-Each step checks whether it was done before, so an interrupted recording resumes where it stopped.
+Each step checks whether it was done before, so the next recording of the same artifact resumes where one stopped.
 """
 
-import tempfile
-import time
+import platform
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
 
-from userrep.config import Config
+from userrep import __version__
 from userrep.errors import TrackingError
 from userrep.model.artifact import SpaceManifest
-from userrep.tracking.client import mlflow_client
-from userrep.tracking.environment import training_environment
-from userrep.tracking.registered_model import write_model
-from userrep.tracking.target import TrackingTarget, tracking_target
+from userrep.tracking.registered_model import pyfunc_model
+from userrep.tracking.target import TrackingTarget, mlflow_client
 
 NEWEST = "candidate"  # alias of the newest model version
-MAX_RANKS = 32  # up to this number, each rank has its own metric
-RETRY_SECONDS = 2.0
-_BATCH = 1000  # maximum metrics that a server accepts in one request
+_MAX_RANKS = 32  # up to this number, each rank has its own metric
+_PACKAGES = ("torch", "horovod", "pyspark", "delta-spark", "pyarrow", "numpy", "pandas", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -33,44 +30,57 @@ class TrackedRun:
     model_uri: str
 
 
+def training_environment() -> dict[str, object]:
+    """Return this process's host and platform, and the versions of Python and of the packages that a training uses."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "packages": {"userrep": __version__} | {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # Horovod is optional
+        return None
+
+
 def record_training(
-    config: Config,
+    target: TrackingTarget,
     *,
     folder: str,
     manifest: SpaceManifest,
-    curve: Sequence[Mapping[str, float]],
-    ranks: Sequence[Mapping[str, object]],
-    environment: Mapping[str, object] | None = None,
+    ranks: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, object],
 ) -> TrackedRun:
     """Record a training. A second call for the same artifact finds the existing run and changes nothing.
 
     Parameters
     ----------
-    folder, manifest : the saved artifact. curve : losses per epoch, each row with its ``epoch``. ranks : ``rank``,
-    ``host``, ``device`` and ``rows_per_second`` of each rank. environment : environment of the training; by default
-    that of this process.
+    folder, manifest : the saved artifact. ranks : ``rank``, ``host``, ``device`` and ``rows_per_second`` of each rank.
+    environment : ``training_environment`` of the training.
 
     Raises
     ------
-    UsageError
-        If the tracking URI is unusable.
     TrackingError
-        If recording fails twice, for example because the server is unreachable.
+        If recording fails, for example because the server is unreachable.
     """
-    target = tracking_target(config)
-    environment = environment or training_environment()
-    recording = _Recording(target, folder, manifest, curve, ranks, environment)
     try:
-        return recording.run()
-    except Exception:  # an unreachable server raises many kinds of errors
-        time.sleep(RETRY_SECONDS)
-    try:
-        return recording.run()
-    except Exception as error:
+        with mlflow_client(target) as client:
+            run = _run(client, target, manifest)
+            if run.info.status != "FINISHED":
+                model_id = _model(client, run, folder, manifest)
+                _log(run.info.run_id, manifest, {**environment, "ranks": list(ranks)})
+                _register(client, target.model, run.info.run_id, model_id, manifest)
+                client.set_terminated(run.info.run_id, end_time=_ended(manifest))
+    except Exception as error:  # an unreachable server raises many kinds of errors
         raise TrackingError(
             f"tracking: space {manifest.space_id} could not be recorded at {target}: {_first_line(error, target)}. "
             "Check that MLflow is running there, or set tracking.mlflow: false."
         ) from None
+    return TrackedRun(run.info.run_id, f"models:/{target.model}@{manifest.space_id}")
 
 
 def _first_line(error: Exception, target: TrackingTarget) -> str:
@@ -78,118 +88,80 @@ def _first_line(error: Exception, target: TrackingTarget) -> str:
     return f"{type(error).__name__}: {lines[0][:300].rstrip('.')}"
 
 
-@dataclass(frozen=True)
-class _Recording:
-    target: TrackingTarget
-    folder: str
-    manifest: SpaceManifest
-    curve: Sequence[Mapping[str, float]]
-    ranks: Sequence[Mapping[str, Any]]
-    environment: Mapping[str, object]
+def _ended(manifest: SpaceManifest) -> int:
+    """Return the end of the training in milliseconds since 1970. Metrics sent twice with this time count once."""
+    return int(manifest.created_at.timestamp() * 1000)
 
-    def run(self) -> TrackedRun:
-        """Take the steps that are not done yet."""
-        with mlflow_client(self.target) as client:
-            experiment_id = self._experiment(client)
-            run = self._run(client, experiment_id)
-            run_id = run.info.run_id
-            if run.info.status != "FINISHED":
-                self._log(client, run_id)
-                self._set_aliases(client, self._version(client, run_id) or self._new_version(client, run))
-                client.set_terminated(run_id, end_time=self._ended)
-        return TrackedRun(run_id, f"models:/{self.target.model}@{self.manifest.space_id}")
 
-    @property
-    def _ended(self) -> int:
-        """End of the training in milliseconds since 1970. Metrics that are sent twice with this time count once."""
-        return int(self.manifest.created_at.timestamp() * 1000)
+def _tags(manifest: SpaceManifest) -> dict[str, str]:
+    names = ("space_id", "lineage_id", "trained_until", "content_hash", "config_hash", "code_hash")
+    return {f"userrep.{name}": str(getattr(manifest, name)) for name in names}
 
-    @property
-    def _tags(self) -> dict[str, str]:
-        names = ("space_id", "lineage_id", "trained_until", "content_hash", "config_hash", "code_hash")
-        return {f"userrep.{name}": str(getattr(self.manifest, name)) for name in names}
 
-    def _experiment(self, client: Any) -> str:
-        name = self.target.experiment
-        existing = client.get_experiment_by_name(name)
-        return str(existing.experiment_id if existing else client.create_experiment(name, self.target.artifacts))
+def _run(client: Any, target: TrackingTarget, manifest: SpaceManifest) -> Any:
+    """Return the run of this artifact; create it, and its experiment, if there is none."""
+    experiment = client.get_experiment_by_name(target.experiment)
+    if experiment is None:
+        experiment_id = client.create_experiment(target.experiment, target.artifacts)
+    else:
+        experiment_id = experiment.experiment_id
+    tags = _tags(manifest)
+    same_artifact = (f"tags.`{name}` = '{tags[name]}'" for name in ("userrep.space_id", "userrep.content_hash"))
+    if runs := client.search_runs([experiment_id], " and ".join(same_artifact), max_results=1):
+        return runs[0]
+    started = _ended(manifest) - int(1000 * manifest.metrics.get("seconds", 0))
+    return client.create_run(experiment_id, started, tags=tags, run_name=manifest.space_id)
 
-    def _run(self, client: Any, experiment_id: str) -> Any:
-        """Return the run of this artifact; create it if there is none."""
-        same_artifact = " and ".join(
-            f"tags.`userrep.{name}` = '{getattr(self.manifest, name)}'" for name in ("space_id", "content_hash")
-        )
-        if runs := client.search_runs([experiment_id], same_artifact, max_results=1):
-            return runs[0]
-        started = self._ended - int(1000 * self.manifest.metrics.get("seconds", 0))
-        return client.create_run(experiment_id, started, tags=self._tags, run_name=self.manifest.space_id)
 
-    def _log(self, client: Any, run_id: str) -> None:
-        """Log parameters, losses, speed and environment."""
-        from mlflow.entities import Metric, Param
+def _model(client: Any, run: Any, folder: str, manifest: SpaceManifest) -> str:
+    """Return the id of the run's model; log the artifact as its model unless an earlier recording has."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
 
-        settings = {name: getattr(self.manifest, name).model_dump(mode="json") for name in ("model", "training")}
-        client.log_batch(run_id, params=[Param(name, str(value)) for name, value in _flat(settings)])
-        metrics = [Metric(name, value, self._ended, step) for name, value, step in self._metrics()]
-        for start in range(0, len(metrics), _BATCH):
-            client.log_batch(run_id, metrics[start : start + _BATCH])
-        client.log_dict(run_id, {**self.environment, "ranks": list(self.ranks)}, "environment.json")
+    for output in run.outputs.model_outputs if run.outputs else []:
+        if client.get_logged_model(output.model_id).status == "READY":
+            return str(output.model_id)
+    run_id = run.info.run_id
+    model = client.create_logged_model(run.info.experiment_id, manifest.space_id, run_id, _tags(manifest))
+    Model.log(None, mlflow.pyfunc, run_id=run_id, model_id=model.model_id, **pyfunc_model(folder, manifest))
+    return str(model.model_id)
 
-    def _metrics(self) -> Iterator[tuple[str, float, int]]:
-        """Yield (name, value, epoch): the losses of each epoch, the metrics of the best epoch, and the ranks' speed."""
-        for row in self.curve:
-            yield from ((name, value, int(row["epoch"])) for name, value in row.items() if name != "epoch")
-        curve_names = {name for row in self.curve for name in row}
-        for name, value in self.manifest.metrics.items():
-            yield f"best.{name}" if name in curve_names else name, value, 0
-        speeds = {rank["rank"]: float(rank["rows_per_second"]) for rank in self.ranks}
-        if len(speeds) <= MAX_RANKS:
-            yield from ((f"rows_per_second.rank_{rank}", speed, 0) for rank, speed in speeds.items())
-        else:
-            for name, aggregate in (("min", min), ("median", median), ("max", max)):
-                yield f"rows_per_second.{name}", aggregate(speeds.values()), 0
 
-    def _version(self, client: Any, run_id: str) -> Any:
-        """Return the model version that an interrupted recording of this run has registered, or None."""
-        versions = client.search_model_versions(f"name = '{self.target.model}'")
-        return next((version for version in versions if version.run_id == run_id), None)
+def _log(run_id: str, manifest: SpaceManifest, environment: Mapping[str, Any]) -> None:
+    """Log parameters, losses, speed and environment."""
+    import mlflow
 
-    def _new_version(self, client: Any, run: Any) -> Any:
-        """Register the artifact as a new model version."""
-        from mlflow.exceptions import MlflowException
+    settings = {name: getattr(manifest, name).model_dump(mode="json") for name in ("model", "training")}
+    mlflow.log_params(dict(_flat(settings)), run_id=run_id)
+    for row in manifest.curve:
+        losses = {name: value for name, value in row.items() if name != "epoch"}
+        mlflow.log_metrics(losses, step=int(row["epoch"]), timestamp=_ended(manifest), run_id=run_id)
+    totals = _totals(manifest, environment["ranks"])
+    mlflow.log_metrics(totals, step=0, timestamp=_ended(manifest), run_id=run_id)
+    mlflow.log_dict(dict(environment), "environment.json", run_id=run_id)
 
-        try:
-            client.create_registered_model(self.target.model)
-        except MlflowException as error:
-            if not error.error_code.endswith("ALREADY_EXISTS"):
-                raise
-        logged = run.outputs.model_outputs if run.outputs else []
-        model_id = logged[0].model_id if logged else self._log_model(client, run.info)
-        source, tags = f"models:/{model_id}", self._tags
-        return client.create_model_version(self.target.model, source, run.info.run_id, tags, model_id=model_id)
 
-    def _log_model(self, client: Any, run: Any) -> str:
-        """Log the artifact as a model of the run; return its id."""
-        from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model
+def _totals(manifest: SpaceManifest, ranks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the metrics of the best epoch and of the whole training, and the speed of the ranks."""
+    curve_names = {name for row in manifest.curve for name in row}
+    totals = {f"best.{name}" if name in curve_names else name: value for name, value in manifest.metrics.items()}
+    speeds = {f"rank_{rank['rank']}": float(rank["rows_per_second"]) for rank in ranks}
+    if len(speeds) > _MAX_RANKS:
+        values = speeds.values()
+        speeds = {"min": min(values), "median": median(values), "max": max(values)}
+    return totals | {f"rows_per_second.{name}": speed for name, speed in speeds.items()}
 
-        logged = client.create_logged_model(run.experiment_id, self.manifest.space_id, run.run_id, self._tags)
-        model_id: str = logged.model_id
-        model = Model(logged.artifact_location, run.run_id, model_id=model_id, model_uuid=model_id)
-        with tempfile.TemporaryDirectory() as scratch:
-            path = str(Path(scratch) / "model")
-            write_model(path, folder=self.folder, manifest=self.manifest, model=model)
-            client.log_model_artifacts(model_id, path)
-        client.finalize_logged_model(model_id, "READY")
-        client.log_outputs(run.run_id, [LoggedModelOutput(model_id, 0)])
-        return model_id
 
-    def _set_aliases(self, client: Any, version: Any) -> None:
-        """Set the aliases of a version. The alias ``NEWEST`` never moves to an older version."""
-        name, aliases = self.target.model, client.get_registered_model(self.target.model).aliases
-        client.set_registered_model_alias(name, self.manifest.space_id, version.version)
-        if int(aliases.get(NEWEST, 0)) < int(version.version):
-            client.set_registered_model_alias(name, NEWEST, version.version)
+def _register(client: Any, name: str, run_id: str, model_id: str, manifest: SpaceManifest) -> None:
+    """Register the logged model of a run, unless it is registered, and set the aliases of its version."""
+    import mlflow
+
+    versions = [version for version in client.search_model_versions(f"name = '{name}'") if version.run_id == run_id]
+    registered = versions[0] if versions else mlflow.register_model(f"models:/{model_id}", name, tags=_tags(manifest))
+    client.set_registered_model_alias(name, manifest.space_id, registered.version)
+    newest = client.get_registered_model(name).aliases.get(NEWEST, 0)
+    if int(newest) < int(registered.version):  # the alias never moves to an older version
+        client.set_registered_model_alias(name, NEWEST, registered.version)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

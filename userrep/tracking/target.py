@@ -1,10 +1,16 @@
-"""The MLflow store or server that trainings are recorded in, and how to show its URI without secrets."""
+"""The MLflow store or server that trainings are recorded in: its URI, without secrets for messages, and its client."""
 
+import io
+import logging
 import os
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from userrep.config import Config
@@ -14,6 +20,15 @@ from userrep.store.filesystem import artifacts_root, file_system
 
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+# Set while the client is open. Variables that are already set take precedence.
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # otherwise MLflow copies a lock file of the working directory into the model
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default of seven takes minutes; the next pipeline records again
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
+}
 
 
 @dataclass(frozen=True)
@@ -64,12 +79,17 @@ def tracking_target(config: Config) -> TrackingTarget:
     written, origin = _written_uri(config)
     uri, variables = with_variables(written, origin)
     kind = _kind(uri)
-    experiment, model = _databricks_names(config) if kind == "databricks" else _names(config)
+    experiment, model = config.tracking.experiment, config.tracking.model
+    if kind == "databricks":  # experiments are workspace paths, and models belong to a schema
+        experiment = experiment if experiment.startswith("/") else f"/Shared/{experiment}"
+        model = f"{config.catalog}.{config.schema_}.{model}" if config.catalog else model
+    # MLflow's default for the artifacts of a database is ``mlruns`` in the working directory.
+    artifacts = re.sub(r"^s3[an]://", "s3://", f"{artifacts_root(config)}/mlflow/artifacts")
     target = TrackingTarget(
         uri=uri,
         experiment=experiment,
         model=model,
-        artifacts=_artifacts(config) if kind in _DATABASES else None,
+        artifacts=artifacts if kind in _DATABASES else None,
         secrets=variables | dict.fromkeys(_passwords(uri), "***"),
     )
     if fault := _fault(uri, kind):
@@ -94,17 +114,6 @@ def _written_uri(config: Config) -> tuple[str, str]:
     )
 
 
-def _names(config: Config) -> tuple[str, str]:
-    return config.tracking.experiment, config.tracking.model
-
-
-def _databricks_names(config: Config) -> tuple[str, str]:
-    """Return the names on Databricks, where experiments are workspace paths and models belong to a schema."""
-    experiment, model = _names(config)
-    path = experiment if experiment.startswith("/") else f"/Shared/{experiment}"
-    return path, f"{config.catalog}.{config.schema_}.{model}" if config.catalog else model
-
-
 def _kind(uri: str) -> str:
     """Return the scheme of a URI without a database driver; "file" for a path."""
     match = re.match(r"([a-z][a-z0-9.-]*)(\+[a-z0-9]+)?:", uri)
@@ -117,11 +126,6 @@ def _passwords(uri: str) -> set[str]:
     name, _, password = before_host[1].partition(":") if before_host else ("", "", "")
     secrets = {password or name, uri.partition("?")[2]}
     return {text for secret in secrets for text in (secret, unquote(secret)) if text}
-
-
-def _artifacts(config: Config) -> str:
-    """Return the artifact folder for a database store. MLflow's default is ``mlruns`` in the working directory."""
-    return re.sub(r"^s3[an]://", "s3://", f"{artifacts_root(config)}/mlflow/artifacts")
 
 
 def _fault(uri: str, kind: str) -> str:
@@ -144,3 +148,29 @@ def _fault(uri: str, kind: str) -> str:
 def sqlite_file(uri: str) -> str:
     """Return the file path of a ``sqlite:///`` URI."""
     return uri.partition("///")[2].partition("?")[0]
+
+
+@contextmanager
+def mlflow_client(target: TrackingTarget) -> Iterator[Any]:
+    """Open an ``MlflowClient`` for a target. It prints nothing, and all global settings are restored at the end.
+
+    Cost: 2 s for the first import in a process, and 3 s for a new SQLite file.
+    """
+    with ExitStack() as restored:
+        for name in _SETTINGS.keys() - os.environ.keys():
+            restored.callback(os.environ.pop, name, None)
+            os.environ[name] = _SETTINGS[name]
+        restored.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # MLflow's imports raise warnings
+        import mlflow
+
+        for logger in map(logging.getLogger, ("mlflow", "alembic", "urllib3")):  # the import has reset their levels
+            restored.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)  # errors are also raised as exceptions
+        restored.enter_context(redirect_stderr(io.StringIO()))  # MLflow prints its progress there
+        if target.uri.startswith("sqlite:"):
+            Path(sqlite_file(target.uri)).parent.mkdir(parents=True, exist_ok=True)
+        restored.callback(mlflow.set_tracking_uri, mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None)
+        # Set globally: the model registry uses the global URI, even if a client was given another one.
+        mlflow.set_tracking_uri(target.uri)
+        yield mlflow.MlflowClient()

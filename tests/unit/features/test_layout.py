@@ -13,7 +13,7 @@ from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.inputs import is_count, is_recent_count
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
-from userrep.tracking.example import invented_users
+from userrep.tracking.registered_model import example_users
 
 pytestmark = pytest.mark.fast
 
@@ -76,7 +76,7 @@ def test_counts_of_the_history_are_told_from_those_of_the_windows() -> None:
 
 
 def test_an_invented_user_has_an_event_a_day_in_the_history_too() -> None:
-    users = invented_users(InputLayout.of(WITH_HISTORY, VOCABULARY)).to_pylist()
+    users = example_users(InputLayout.of(WITH_HISTORY, VOCABULARY)).to_dict("records")
     assert [[user[f"num_events_{days}d"] for days in (2, 7, 30)] for user in users] == [[2, 7, 30], [0, 0, 0]]
 
 

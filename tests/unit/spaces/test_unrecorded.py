@@ -17,11 +17,11 @@ from userrep.spaces.unrecorded import keep_training, record_kept
 from userrep.store.open import open_tables
 from userrep.store.tables import Tables
 from userrep.tracking.record import TrackedRun
+from userrep.tracking.target import TrackingTarget
 
 pytestmark = pytest.mark.fast
 
 ENVIRONMENT = {"python": "of the training"}
-CURVE = [{"epoch": 1, "train_loss": 0.5}]
 RANKS = [{"rank": 0, "host": "h", "rows_per_second": 10.5}]
 
 
@@ -55,7 +55,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def answer_with(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], TrackedRun]) -> list[dict[str, Any]]:
     sent: list[dict[str, Any]] = []
 
-    def record_training(config: Config, **training: Any) -> TrackedRun:
+    def record_training(target: TrackingTarget, **training: Any) -> TrackedRun:
         run = answer(training["manifest"].space_id)
         sent.append(training)
         return run
@@ -72,15 +72,15 @@ def waiting(config: Config) -> list[str]:
 def test_a_kept_training_is_recorded_once_as_it_was_kept(
     tables: Tables, config: Config, recorded: list[dict[str, Any]]
 ) -> None:
-    keep_training(config, "s001-a", curve=[{"epoch": 1, "train_loss": 9.0}], ranks=[])
-    keep_training(config, "s001-a", curve=CURVE, ranks=RANKS)  # takes the place of what a killed run left
+    keep_training(config, "s001-a", ranks=[])
+    keep_training(config, "s001-a", ranks=RANKS)  # takes the place of what a killed run left
     lines: list[str] = []
     record_kept(tables, config, lines.append)
     record_kept(tables, config, lines.append)
     (training,) = recorded
     assert training.pop("manifest").space_id == "s001-a"
     assert training == {
-        "folder": artifact_folder(config, find_space(tables, "s001-a")), "curve": CURVE, "ranks": RANKS,
+        "folder": artifact_folder(config, find_space(tables, "s001-a")), "ranks": RANKS,
         "environment": ENVIRONMENT,
     }  # fmt: skip
     assert lines == ["tracking: space s001-a recorded in MLflow: run run of s001-a, models:/userrep/s001-a"]
@@ -91,7 +91,7 @@ def test_the_oldest_space_is_recorded_first_and_what_was_never_registered_waits(
     tables: Tables, config: Config, recorded: list[dict[str, Any]]
 ) -> None:
     for space_id in ("s001-a", "s002-b", "s003-c"):
-        keep_training(config, space_id, curve=CURVE, ranks=RANKS)
+        keep_training(config, space_id, ranks=RANKS)
     record_kept(tables, config, lambda _: None)
     assert [training["manifest"].space_id for training in recorded] == ["s002-b", "s001-a"]
     assert waiting(config) == ["s003-c.json"]
@@ -101,7 +101,7 @@ def test_a_training_that_cannot_be_recorded_is_kept_and_those_after_it_are_not_t
     tables: Tables, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for space_id in ("s001-a", "s002-b"):
-        keep_training(config, space_id, curve=CURVE, ranks=RANKS)
+        keep_training(config, space_id, ranks=RANKS)
 
     def unreachable(space_id: str) -> TrackedRun:
         raise TrackingError(f"no server for {space_id}.")
@@ -117,8 +117,8 @@ def test_nothing_is_kept_or_recorded_where_tracking_is_off(
     tables: Tables, config: Config, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
     off = config_of(tmp_path, tracking={"mlflow": False})
-    keep_training(off, "s001-a", curve=CURVE, ranks=RANKS)
+    keep_training(off, "s001-a", ranks=RANKS)
     assert waiting(config) == []
-    keep_training(config, "s001-a", curve=CURVE, ranks=RANKS)
+    keep_training(config, "s001-a", ranks=RANKS)
     record_kept(tables, off, lambda _: None)
     assert (waiting(config), recorded) == (["s001-a.json"], [])

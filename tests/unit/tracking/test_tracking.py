@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import socket
@@ -32,10 +33,8 @@ from userrep.model.artifact import SpaceManifest, load_artifact
 from userrep.spaces.registry import add_candidate
 from userrep.spaces.unrecorded import keep_training, record_kept
 from userrep.store.open import open_tables
-from userrep.tracking import record
-from userrep.tracking.client import mlflow_client
-from userrep.tracking.record import TrackedRun, record_training
-from userrep.tracking.target import tracking_target
+from userrep.tracking.record import TrackedRun, record_training, training_environment
+from userrep.tracking.target import mlflow_client, tracking_target
 
 pytestmark = pytest.mark.default
 
@@ -56,12 +55,12 @@ def clear(environment: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     clear(monkeypatch)
-    monkeypatch.setattr(record, "RETRY_SECONDS", 0.0)
 
 
-def recorded(config: Config, manifest: SpaceManifest, folder: Path, **more: Any) -> TrackedRun:
-    given: dict[str, Any] = {"curve": CURVE, "ranks": RANKS} | more
-    return record_training(config, folder=str(folder), manifest=manifest, **given)
+def recorded(config: Config, manifest: SpaceManifest, folder: Path) -> TrackedRun:
+    target, manifest = tracking_target(config), manifest.model_copy(update={"curve": CURVE})
+    environment = training_environment()
+    return record_training(target, folder=str(folder), manifest=manifest, ranks=RANKS, environment=environment)
 
 
 @contextmanager
@@ -284,26 +283,26 @@ def test_recording_twice_changes_nothing(store: Store) -> None:
 
 @pytest.mark.parametrize(
     "step",
-    ["log_dict", "create_registered_model", "create_model_version", "set_registered_model_alias", "set_terminated"],
-)
+    [
+        "mlflow.models.Model.log", "mlflow.log_dict", "mlflow.MlflowClient.create_registered_model",
+        "mlflow.register_model", "mlflow.MlflowClient.set_registered_model_alias", "mlflow.MlflowClient.set_terminated",
+    ],
+)  # fmt: skip
 def test_a_recording_that_was_cut_off_goes_on_where_it_was(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    from mlflow import MlflowClient
-
     shutil.copy(store.database(), tmp_path / "m.db")  # quicker than a new one
-    config = config_of(tmp_path, tracking={"uri": f"sqlite:///{tmp_path}/m.db", "experiment": step, "model": step})
+    config = config_of(tmp_path, tracking={"uri": f"sqlite:///{tmp_path}/m.db", "experiment": step, "model": "cut-off"})
+    done = pkgutil.resolve_name(step)
 
-    done, calls = getattr(MlflowClient, step), []
+    def cut_off(*args: Any, **more: Any) -> Any:
+        done(*args, **more)
+        raise ConnectionError("cut off")
 
-    def fails_once(self: Any, *args: Any, **more: Any) -> Any:
-        calls.append(step)
-        made = done(self, *args, **more)
-        if len(calls) == 1:
-            raise ConnectionError("cut off")
-        return made
-
-    monkeypatch.setattr(MlflowClient, step, fails_once)
+    with monkeypatch.context() as cut:
+        cut.setattr(step, cut_off)
+        with pytest.raises(TrackingError, match="ConnectionError: cut off"):
+            recorded(config, store.manifest, store.artifact)
     tracked = recorded(config, store.manifest, store.artifact)
     there = census(config)
     assert [run[:2] for run in there["runs"]] == [(tracked.run_id, "FINISHED")]
@@ -316,10 +315,10 @@ def test_the_newest_candidate_stays_when_an_older_recording_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, older, newer = config_of(tmp_path), saved(tmp_path / "s1"), saved(tmp_path / "s2", space_id="s2")
-    monkeypatch.setattr(record._Recording, "_set_aliases", lambda *_: 1 / 0)
-    with pytest.raises(TrackingError, match="ZeroDivisionError: division by zero"):
-        recorded(config, older, tmp_path / "s1")
-    monkeypatch.undo()
+    with monkeypatch.context() as cut:
+        cut.setattr("mlflow.MlflowClient.set_registered_model_alias", lambda *_: 1 / 0)
+        with pytest.raises(TrackingError, match="ZeroDivisionError: division by zero"):
+            recorded(config, older, tmp_path / "s1")
     recorded(config, newer, tmp_path / "s2")
     recorded(config, older, tmp_path / "s1")
     assert {name: int(version) for name, version in census(config)["aliases"].items()} == {
@@ -346,7 +345,7 @@ def test_a_training_waits_until_the_server_is_back_and_is_recorded_with_its_own_
     tables, said = open_tables(config, spark), list[str]()
     manifest = saved(Path(str(config.root)), is_space=True)
     monkeypatch.setattr("userrep.spaces.unrecorded.training_environment", lambda: {"python": "of the training"})
-    keep_training(config, "s1", curve=CURVE, ranks=RANKS)
+    keep_training(config, "s1", ranks=RANKS)
     monkeypatch.setenv("TRACKING_SERVER", AWAY)
     record_kept(tables, config, said.append)
     assert said == []  # a space that was never registered is none
@@ -439,7 +438,7 @@ def test_switched_off_mlflow_is_not_even_imported(tmp_path: Path) -> None:
         from userrep.tracking.target import check_tracking
         config = config_of(Path("..").absolute(), tracking={"mlflow": False, "uri": "nonsense://"})
         check_tracking(config)
-        keep_training(config, "s1", curve=[], ranks=[])
+        keep_training(config, "s1", ranks=[])
         record_kept(None, config, print)
         print([name for name in ("mlflow", "sqlalchemy") if name in sys.modules])
         """

@@ -1,14 +1,22 @@
 """What of a training is recorded. Real stores are recorded to in test_tracking.py."""
 
+import json
+import platform
+import socket
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pyarrow
 import pytest
 
 from tests.unit.inference.test_model import saved
+from userrep import __version__
 from userrep.model.artifact import SpaceManifest
-from userrep.tracking.record import _first_line, _flat, _Recording
+from userrep.tracking import record
+from userrep.tracking.record import _ended, _first_line, _flat, _tags, _totals, training_environment
 from userrep.tracking.target import TrackingTarget
 
 pytestmark = pytest.mark.fast
@@ -27,26 +35,20 @@ def rank(number: int, speed: float) -> dict[str, Any]:
 @pytest.fixture
 def manifest(tmp_path: Path) -> SpaceManifest:
     metrics = {"train_loss": 3.0, "valid_loss": 2.0, "best_epoch": 1.0, "seconds": 12.5}
-    return saved(tmp_path / "artifact").model_copy(update={"metrics": metrics})
+    return saved(tmp_path / "artifact").model_copy(update={"metrics": metrics, "curve": CURVE})
 
 
-def recording(manifest: SpaceManifest, ranks: list[dict[str, Any]]) -> _Recording:
-    return _Recording(TARGET, "folder", manifest, CURVE, ranks, {})
-
-
-def test_losses_of_each_epoch_the_best_epoch_s_and_the_cost_are_measured(manifest: SpaceManifest) -> None:
-    measured = list(recording(manifest, [rank(0, 100.0), rank(1, 101.0)])._metrics())
-    assert measured == [
-        ("train_loss", 3.0, 1), ("valid_loss", 2.0, 1), ("train_loss", 1.5, 2), ("valid_loss", 2.5, 2),
-        ("best.train_loss", 3.0, 0), ("best.valid_loss", 2.0, 0), ("best_epoch", 1.0, 0), ("seconds", 12.5, 0),
-        ("rows_per_second.rank_0", 100.0, 0), ("rows_per_second.rank_1", 101.0, 0),
-    ]  # fmt: skip
+def test_losses_of_the_best_epoch_and_the_cost_are_measured(manifest: SpaceManifest) -> None:
+    assert _totals(manifest, [rank(0, 100.0), rank(1, 101.0)]) == {
+        "best.train_loss": 3.0, "best.valid_loss": 2.0, "best_epoch": 1.0, "seconds": 12.5,
+        "rows_per_second.rank_0": 100.0, "rows_per_second.rank_1": 101.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("num_ranks", [32, 33])
 def test_more_than_32_ranks_are_summed_up(manifest: SpaceManifest, num_ranks: int) -> None:
     ranks = [rank(k, (k + 1.0) ** 2) for k in range(num_ranks)]
-    speeds = {name: v for name, v, _ in recording(manifest, ranks)._metrics() if name.startswith("rows_per_second")}
+    speeds = {name: v for name, v in _totals(manifest, ranks).items() if name.startswith("rows_per_second")}
     if num_ranks == 32:
         assert speeds == {f"rows_per_second.rank_{k}": (k + 1.0) ** 2 for k in range(32)}
     else:
@@ -57,9 +59,8 @@ def test_more_than_32_ranks_are_summed_up(manifest: SpaceManifest, num_ranks: in
 
 def test_a_run_is_tagged_with_what_made_it_and_ends_when_the_space_was_made(manifest: SpaceManifest) -> None:
     made = manifest.model_copy(update={"created_at": datetime(2024, 1, 2, 0, 0, 1, 500_000, tzinfo=UTC)})
-    run = recording(made, [])
-    assert run._ended == 1_704_153_601_500
-    assert run._tags == {
+    assert _ended(made) == 1_704_153_601_500
+    assert _tags(made) == {
         "userrep.space_id": "s1", "userrep.lineage_id": "l1", "userrep.trained_until": "2024-01-01",
         "userrep.content_hash": manifest.content_hash, "userrep.config_hash": "c", "userrep.code_hash": "d",
     }  # fmt: skip
@@ -81,3 +82,36 @@ def test_an_error_is_shown_in_one_short_line_without_secrets() -> None:
     assert _first_line(ValueError(), TARGET) == "ValueError: no message"
     cut = _first_line(ValueError("x" * 298 + "hush"), TARGET)
     assert cut == "ValueError: " + "x" * 298 + "**"
+
+
+# The environment of a training
+
+
+@pytest.fixture
+def _platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the platform without the process that Python 3.11 asks for it."""
+    monkeypatch.setattr(platform, "platform", lambda: "Linux-6.1")
+
+
+@pytest.mark.usefixtures("_platform")
+def test_host_python_and_packages_are_those_of_this_process() -> None:
+    found = training_environment()
+    assert (found["python"], found["host"]) == (platform.python_version(), socket.gethostname())
+    assert found["platform"] == "Linux-6.1"
+    packages = found["packages"]
+    assert isinstance(packages, dict)
+    assert {
+        "userrep": __version__,
+        "numpy": numpy.__version__,
+        "pyarrow": pyarrow.__version__,
+    }.items() <= packages.items()
+    assert packages["delta-spark"] == metadata.version("delta-spark")
+    assert {"torch", "horovod", "pyspark", "pandas", "safetensors"} <= packages.keys()
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.usefixtures("_platform")
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_PACKAGES", ("numpy", "no-such-package"))
+    packages = training_environment()["packages"]
+    assert packages == {"userrep": __version__, "numpy": numpy.__version__, "no-such-package": None}

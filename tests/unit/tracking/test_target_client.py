@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from userrep.tracking.client import mlflow_client
-from userrep.tracking.target import TrackingTarget
+from userrep.tracking.target import TrackingTarget, mlflow_client
 
 pytestmark = pytest.mark.fast
 
@@ -68,17 +67,21 @@ def test_settings_of_the_environment_are_kept_and_ours_are_gone_afterwards(
     before = dict(os.environ)
     with mlflow_client(target_at("https://ours")):
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
-        assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["DO_NOT_TRACK"]) == ("0", "true")
+        assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["DO_NOT_TRACK"]) == ("1", "true")
     assert dict(os.environ) == before
 
 
-def test_loggers_are_silent_inside_and_as_they_were_outside(mlflow: Mlflow, caplog: pytest.LogCaptureFixture) -> None:
+def test_loggers_and_stderr_are_silent_inside_and_as_they_were_outside(
+    mlflow: Mlflow, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
     before = [logger.level for logger in loggers]
     with mlflow_client(target_at("https://ours")):
         for logger in loggers:
             logger.error("what the exception says anyhow")
+        print("progress", file=sys.stderr)
     assert caplog.records == []
+    assert capsys.readouterr().err == ""
     assert [logger.level for logger in loggers] == before
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 from pyspark.sql import Row
 
@@ -18,6 +18,8 @@ from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 __all__ = ["CANDIDATE", "READY", "RETIRED", "SERVING", "Space"]  # re-exported
+
+_T = TypeVar("_T", Space, Consumer)
 
 
 def read_registry(tables: Tables) -> Registry:
@@ -164,39 +166,23 @@ def retire(tables: Tables, space: Space) -> None:
 
 def _registry(rows: list[Row]) -> Registry:
     """Return the registry that is stored in the rows of the table."""
-    spaces = [
-        Space(
-            space_id=row["name"],
-            maps=tuple(sorted(dict(row.maps or ()).items())),
-            **_fields(row, Space, "space_id", "maps"),
-        )
-        for row in rows
-        if row.kind == "space"
-    ]
-    consumers = [
-        Consumer(
-            name=row["name"],
-            snapshot_ids=tuple(row.snapshot_ids or ()),
-            **_fields(row, Consumer, "name", "snapshot_ids"),
-        )
-        for row in rows
-        if row.kind == "consumer"
-    ]
-    spaces.sort(key=lambda space: (space.created_at, space.space_id))
-    consumers.sort(key=lambda consumer: consumer.name)
-    return Registry(tuple(spaces), tuple(consumers))
+    spaces = (_value(Space, row) for row in rows if row.kind == "space")
+    consumers = (_value(Consumer, row) for row in rows if row.kind == "consumer")
+    return Registry.of(spaces, consumers)
 
 
-def _fields(row: Row, kind: type[Space] | type[Consumer], *excluded: str) -> dict[str, Any]:
-    return {field.name: row[field.name] for field in fields(kind) if field.name not in excluded}
+def _value(kind: type[_T], row: Row) -> _T:
+    values = row.asDict() | {
+        "space_id": row["name"],
+        "maps": tuple(sorted(dict(row.maps or ()).items())),
+        "snapshot_ids": tuple(row.snapshot_ids or ()),
+    }
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def _rows(registry: Registry) -> list[dict[str, Any]]:
     spaces = [
-        {"kind": "space", "name": space.space_id} | vars(space) | {"maps": dict(space.maps)}
-        for space in registry.spaces
+        vars(space) | {"kind": "space", "name": space.space_id, "maps": dict(space.maps)} for space in registry.spaces
     ]
-    return [{name: value for name, value in row.items() if name != "space_id"} for row in spaces] + [
-        {"kind": "consumer"} | vars(consumer) | {"snapshot_ids": list(consumer.snapshot_ids)}
-        for consumer in registry.consumers
-    ]
+    consumers = [vars(c) | {"kind": "consumer", "snapshot_ids": list(c.snapshot_ids)} for c in registry.consumers]
+    return spaces + consumers

@@ -1,5 +1,6 @@
 """The registry as an immutable value: all spaces and consumers, with look-ups. No Spark and no clock."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -72,6 +73,18 @@ class Registry:
     spaces: tuple[Space, ...] = ()
     consumers: tuple[Consumer, ...] = ()
 
+    @classmethod
+    def of(cls, spaces: Iterable[Space], consumers: Iterable[Consumer]) -> "Registry":
+        """Return the registry of some spaces and consumers, in any order."""
+        by_age = sorted(spaces, key=lambda space: (space.created_at, space.space_id))
+        return cls(tuple(by_age), tuple(sorted(consumers, key=lambda consumer: consumer.name)))
+
+    def with_changed(self, *changed: Space | Consumer) -> "Registry":
+        """Return the registry with some spaces and consumers added, or replaced by id and name."""
+        spaces = {space.space_id: space for space in (*self.spaces, *changed) if isinstance(space, Space)}
+        consumers = {c.name: c for c in (*self.consumers, *changed) if isinstance(c, Consumer)}
+        return Registry.of(spaces.values(), consumers.values())
+
     @property
     def serving(self) -> Space | None:
         return next((space for space in self.spaces if space.state == SERVING), None)
@@ -100,32 +113,27 @@ class Registry:
         UsageError
             If the space is unknown, or no space is serving.
         """
-        if space_id in (None, SERVING):
+        if space_id is None or space_id == SERVING:
             if self.serving is None:
                 raise UsageError(
                     "no space is serving. Run `userrep pipeline` to train and promote the first space, "
                     "or `userrep spaces promote SPACE` to promote one that is ready."
                 )
             return self.serving
-        assert space_id is not None
-        checked_name(space_id, "space")
-        space = next((space for space in self.spaces if space.space_id == space_id), None)
-        if space is None:
-            known = ", ".join(space.space_id for space in self.spaces) or "none"
-            raise UsageError(f"space {space_id}: not in the registry. Known spaces: {known}.")
-        return space
+        known = {space.space_id: space for space in self.spaces}
+        if checked_name(space_id, "space") not in known:
+            raise UsageError(f"space {space_id}: not in the registry. Known spaces: {', '.join(known) or 'none'}.")
+        return known[space_id]
 
     def consumer(self, name: str) -> Consumer:
         """Return a consumer by name. Raises UsageError, which lists the known consumers, if it is not registered."""
-        checked_name(name, "consumer")
-        consumer = next((consumer for consumer in self.consumers if consumer.name == name), None)
-        if consumer is None:
-            known = ", ".join(consumer.name for consumer in self.consumers) or "none"
+        known = {consumer.name: consumer for consumer in self.consumers}
+        if checked_name(name, "consumer") not in known:
             raise UsageError(
-                f"consumer {name}: not registered. Known consumers: {known}. "
+                f"consumer {name}: not registered. Known consumers: {', '.join(known) or 'none'}. "
                 f"Register it with `userrep consumers register {name} --owner TEAM`."
             )
-        return consumer
+        return known[name]
 
     def space_of(self, consumer: Consumer) -> Space:
         """Return the space that a consumer uses now. Raises UsageError if it is not pinned and no space is serving."""

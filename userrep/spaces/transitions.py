@@ -40,15 +40,14 @@ def add_candidate(registry: Registry, space: Space) -> Registry:
     Raises UserrepError if a concurrent training has registered the id with another artifact.
     """
     known = next((known for known in registry.spaces if known.space_id == space.space_id), None)
-    if known is not None and known.content_hash != space.content_hash:
+    if known is None:
+        return registry.with_changed(space)
+    if known.content_hash != space.content_hash:
         raise UserrepError(
             f"space {space.space_id}: not registered, because a concurrent training has registered another artifact "
             "under this id. Check `userrep spaces list`, and run the command again to train one more space."
         )
-    if known is not None:
-        return registry
-    spaces = sorted((*registry.spaces, space), key=lambda space: (space.created_at, space.space_id))
-    return replace(registry, spaces=tuple(spaces))
+    return registry
 
 
 def add_map(registry: Registry, space_id: str, into: str, content_hash: str) -> Registry:
@@ -56,7 +55,7 @@ def add_map(registry: Registry, space_id: str, into: str, content_hash: str) -> 
     space = registry.space(space_id)
     if into in dict(space.maps):
         return registry
-    return _with_spaces(registry, replace(space, maps=tuple(sorted((*space.maps, (into, content_hash))))))
+    return registry.with_changed(replace(space, maps=tuple(sorted((*space.maps, (into, content_hash))))))
 
 
 def mark_ready(registry: Registry, space_id: str, *, now: datetime) -> Registry:
@@ -64,7 +63,7 @@ def mark_ready(registry: Registry, space_id: str, *, now: datetime) -> Registry:
     space = registry.space(space_id)
     if space.state != CANDIDATE:
         return registry
-    return _with_spaces(registry, replace(space, state=READY, changed_at=now))
+    return registry.with_changed(replace(space, state=READY, changed_at=now))
 
 
 def planned_promotion(registry: Registry, space_id: str) -> Promotion:
@@ -122,7 +121,7 @@ def rollback(registry: Registry, *, now: datetime) -> Registry:
         raise UsageError("rollback: no other space has served before.")
     after = _with_serving(registry, previous, now)
     promotion = after.space(previous.space_id).last_turn
-    return _with_spaces(after, replace(after.space(serving.space_id), last_turn=-promotion))
+    return after.with_changed(replace(after.space(serving.space_id), last_turn=-promotion))
 
 
 def retire(registry: Registry, space_id: str, *, now: datetime) -> Registry:
@@ -140,7 +139,7 @@ def retire(registry: Registry, space_id: str, *, now: datetime) -> Registry:
                 for c in pinned
             ]
         )
-    return _with_spaces(registry, replace(space, state=RETIRED, changed_at=now))
+    return registry.with_changed(replace(space, state=RETIRED, changed_at=now))
 
 
 def register(registry: Registry, name: str, *, owner: str, pin: str | None, now: datetime) -> Registry:
@@ -161,7 +160,7 @@ def register(registry: Registry, name: str, *, owner: str, pin: str | None, now:
     known = next((consumer for consumer in registry.consumers if consumer.name == name), None)
     if known is None:
         new = Consumer(name, owner, registered_at=now, last_seen_at=now, pinned_space_id=pinned_space_id)
-        return _with_consumers(registry, new)
+        return registry.with_changed(new)
     if known.owner != owner:
         raise UsageError(f"consumer {name} belongs to {known.owner}. Choose another name, or ask them to remove it.")
     if pin is not None and known.pinned_space_id != pinned_space_id:
@@ -181,7 +180,7 @@ def declare_ready(registry: Registry, name: str, space_id: str, *, now: datetime
     ready_ids = {known.space_id for known in registry.spaces if known.state == READY}
     if consumer.ready_for == space.space_id or (space.state == SERVING and consumer.ready_for in ready_ids):
         return registry
-    return _with_consumers(registry, replace(consumer, ready_for=space.space_id, last_seen_at=now))
+    return registry.with_changed(replace(consumer, ready_for=space.space_id, last_seen_at=now))
 
 
 def pin(registry: Registry, name: str, space_id: str, *, now: datetime) -> Registry:
@@ -193,7 +192,7 @@ def pin(registry: Registry, name: str, space_id: str, *, now: datetime) -> Regis
     pinned_space_id = None if space_id == SERVING else _usable_space(registry, space_id).space_id
     if consumer.pinned_space_id == pinned_space_id:
         return registry
-    return _with_consumers(registry, replace(consumer, pinned_space_id=pinned_space_id, last_seen_at=now))
+    return registry.with_changed(replace(consumer, pinned_space_id=pinned_space_id, last_seen_at=now))
 
 
 def record_training_set(
@@ -202,7 +201,7 @@ def record_training_set(
     """Record the training set that a consumer was last trained on. Raises UsageError if it is not registered."""
     consumer = registry.consumer(name)
     trained = replace(consumer, training_set_id=training_set_id, snapshot_ids=tuple(snapshot_ids), last_seen_at=now)
-    return _with_consumers(registry, trained)
+    return registry.with_changed(trained)
 
 
 def remove(registry: Registry, name: str) -> Registry:
@@ -224,16 +223,5 @@ def _usable_space(registry: Registry, space_id: str | None) -> Space:
 
 def _with_serving(registry: Registry, space: Space, now: datetime) -> Registry:
     promotion = 1 + max(known.last_turn for known in registry.spaces)
-    changed = [replace(space, state=SERVING, changed_at=now, last_turn=promotion)]
-    changed += [replace(registry.serving, state=READY, changed_at=now)] if registry.serving else []
-    return _with_spaces(registry, *changed)
-
-
-def _with_spaces(registry: Registry, *changed: Space) -> Registry:
-    by_id = {space.space_id: space for space in changed}
-    return replace(registry, spaces=tuple(by_id.get(space.space_id, space) for space in registry.spaces))
-
-
-def _with_consumers(registry: Registry, changed: Consumer) -> Registry:
-    others = [consumer for consumer in registry.consumers if consumer.name != changed.name]
-    return replace(registry, consumers=tuple(sorted((*others, changed), key=lambda consumer: consumer.name)))
+    before = [replace(registry.serving, state=READY, changed_at=now)] if registry.serving else []
+    return registry.with_changed(*before, replace(space, state=SERVING, changed_at=now, last_turn=promotion))

@@ -8,7 +8,6 @@ or from the newest run of a stage whose runs do not record this; and an estimate
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from math import isfinite
@@ -128,20 +127,18 @@ def plan_for(tables: Tables, config: Config, size: Size) -> Plan:
             "pipeline` and then `userrep daily` for the next date, on a sample of the log."
         )
     num_spaces = max(1, len(read_registry(tables).spaces_in_use()))
-    amounts = {"event": size.events_per_day, "user": size.users, "user and space": size.users * num_spaces}
+    per_day = {"event": size.events_per_day, "user": size.users, "user and space": size.users * num_spaces}
     published = _published(tables)
-    users = published[-1].num_users
-    daily = [_work(stage, runs[stage], grows_by, amounts[grows_by], users) for stage, grows_by in _DAILY.items()]
-    share = 1 / size.retrain_days
-    training = [
-        _work(stage, runs[stage], grows_by, amounts[grows_by] * share, users)
-        for stage, grows_by in TRAINING.items()
+    users, share_per_day = published[-1].num_users, dict.fromkeys(TRAINING, 1 / size.retrain_days)
+    work = [
+        _work(stage, runs[stage], grows_by, per_day[grows_by] * share_per_day.get(stage, 1), users)
+        for stage, grows_by in (_DAILY | TRAINING).items()
         if stage in runs
     ]
     storage = _storage(tables, config, size, ledger, num_spaces, num_vectors=sum(row.num_users for row in published))
-    own_core_hours = sum(work.core_hours for work in daily if work.stage in _OWN)
+    own_core_hours = sum(stage_work.core_hours for stage_work in work if stage_work.stage in _OWN)
     own_gb = sum(table.gb for table in storage if table.table != schemas.USER_EMBEDDINGS.name)
-    return Plan(daily + training, storage, own_core_hours, own_gb, size)
+    return Plan(work, storage, own_core_hours, own_gb, size)
 
 
 def measured_runs(tables: Tables) -> dict[str, tuple[Row, dict[str, Any]]]:
@@ -181,25 +178,19 @@ def _storage(
     tables: Tables, config: Config, size: Size, ledger: TileLedger, num_spaces: int, *, num_vectors: int
 ) -> list[Storage]:
     """Estimate the storage of tiles of the kept days, sums, features of one date, and all retained embeddings."""
-    events = sum(day.num_events for day in ledger.days.values())
-    snapshots = config.snapshots.keep_daily / _DAY + config.snapshots.keep_weekly / _WEEK
-    sums = tables.ledger(schemas.SUM_GENERATIONS)
     lineage_id = lineage_of(config)
-    features = feature_sets(tables, lineage_id).values()
-    vectors = size.users * num_spaces * snapshots
-    measured_tables: Iterable[tuple[TableSchema, str, float, float]] = (
-        (schemas.USER_ITEM_DAYS, "event", events, size.events_per_day * size.log_days),
-        (schemas.USER_WINDOW_SUMS, "user", sum(row.num_users for row in sums), size.users),
-        (
-            features_table(config, lineage_id),
-            "user",
-            sum(feature_set.num_users for feature_set in features),
-            size.users,
-        ),
-        (schemas.USER_EMBEDDINGS, "user, space and snapshot", num_vectors, vectors),
-    )
-    storage = []
-    for table, grows_by, measured, number in measured_tables:
+    num_events = sum(day.num_events for day in ledger.days.values())
+    num_sums = sum(row.num_users for row in tables.ledger(schemas.SUM_GENERATIONS))
+    num_features = sum(feature_set.num_users for feature_set in feature_sets(tables, lineage_id).values())
+    snapshots = config.snapshots.keep_daily / _DAY + config.snapshots.keep_weekly / _WEEK
+
+    def stored(table: TableSchema, grows_by: str, measured: int, planned: float) -> Storage:
         bytes_each = tables.num_bytes(table) / measured if measured else 0.0
-        storage.append(Storage(table.name, grows_by, bytes_each, bytes_each * number / _GB))
-    return storage
+        return Storage(table.name, grows_by, bytes_each, bytes_each * planned / _GB)
+
+    return [
+        stored(schemas.USER_ITEM_DAYS, "event", num_events, size.events_per_day * size.log_days),
+        stored(schemas.USER_WINDOW_SUMS, "user", num_sums, size.users),
+        stored(features_table(config, lineage_id), "user", num_features, size.users),
+        stored(schemas.USER_EMBEDDINGS, "user, space and snapshot", num_vectors, size.users * num_spaces * snapshots),
+    ]

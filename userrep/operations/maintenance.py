@@ -18,18 +18,7 @@ from userrep.spaces.registry import read_registry
 from userrep.spaces.snapshots import BEGUN, PUBLISHED, REFUSED, STAGED, list_snapshots
 from userrep.store import schemas
 from userrep.store.filesystem import delete_partials
-from userrep.store.schemas import (
-    EMBEDDING_UPDATES,
-    FEATURE_SETS,
-    LEDGERS,
-    REJECTED_EVENTS,
-    SNAPSHOTS,
-    USER_EMBEDDINGS,
-    USER_FEATURES,
-    USER_ITEM_DAYS,
-    USER_OPENINGS,
-    TableSchema,
-)
+from userrep.store.schemas import EMBEDDING_UPDATES, REJECTED_EVENTS, USER_EMBEDDINGS, USER_ITEM_DAYS, TableSchema
 from userrep.store.sql import sql_in
 from userrep.store.tables import RETENTION, Keys, Tables
 from userrep.tiles.ledger import STREAM_REVISION, latest_tile_days
@@ -55,25 +44,22 @@ def maintain_tables(tables: Tables, config: Config, *, report: Callable[[str], N
     """
     joined = _compact(tables)
     report(f"maintain_tables: compacted the files of {len(joined)} tables")
-    refused, superseded = _drop_refused(tables), _drop_superseded_tiles(tables)
-    features, updates = _drop_features(tables, config), _drop_updates(tables, config)
+    done = {
+        "refused_snapshots": _drop_refused(tables),
+        "superseded_tiles": _drop_superseded_tiles(tables),
+        "features": _drop_features(tables, config),
+        "updates": _drop_updates(tables, config),
+    }
     read_by_streams = sorted({row.table_version for row in base_rows(tables).values()})
     for table in (*schemas.ALL, *features_tables(tables)):
-        tables.vacuum(table, RETENTION, keep=read_by_streams if table is USER_OPENINGS else ())
-    orphans = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
+        tables.vacuum(table, RETENTION, keep=read_by_streams if table is schemas.USER_OPENINGS else ())
+    done["orphans"] = delete_partials(f"{tables.artifacts_root}/artifacts", older_than=RETENTION)
     report(
-        f"maintain_tables: removed old files, {refused} refused snapshots, {superseded} superseded tile revisions, "
-        f"{features} as-of dates of features, {updates} as-of dates of streamed updates and {orphans} partly written "
-        "artifact files"
+        "maintain_tables: removed old files, {refused_snapshots} refused snapshots, {superseded_tiles} superseded tile "
+        "revisions, {features} as-of dates of features, {updates} as-of dates of streamed updates and {orphans} partly "
+        "written artifact files".format(**done)
     )
-    return {
-        "joined": joined,
-        "refused_snapshots": refused,
-        "superseded_tiles": superseded,
-        "features": features,
-        "updates": updates,
-        "orphans": orphans,
-    }
+    return {"joined": joined, **done}
 
 
 def stored_bytes(tables: Tables) -> dict[str, int]:
@@ -86,7 +72,7 @@ def stored_bytes(tables: Tables) -> dict[str, int]:
 
 def _compact(tables: Tables) -> dict[str, int]:
     """Compact ledgers and partitions written by streams; return the number of files or partitions by table."""
-    joined = {table.name: num for table in LEDGERS if (num := tables.compact(table, at_least=_MANY))}
+    joined = {table.name: num for table in schemas.LEDGERS if (num := tables.compact(table, at_least=_MANY))}
     for table in (EMBEDDING_UPDATES, REJECTED_EVENTS):
         crowded = _crowded(tables, table)
         if crowded and tables.compact_partitions(table, crowded):
@@ -115,14 +101,13 @@ def _drop_superseded_tiles(tables: Tables) -> int:
     for included in (*sums, *(row.revision_by_day for row in base_rows(tables).values())):
         used |= set((included or {}).items())
     written_at: dict[tuple[date, int], list[datetime]] = defaultdict(list)
-    for key, partition in tables.partitions(USER_ITEM_DAYS).items():
-        values = dict(zip(USER_ITEM_DAYS.partition_by, key, strict=True))
-        day = values["event_date"], values["revision"]
-        if day not in used:
-            written_at[day].append(partition.written_at)
+    for (day, revision, _), partition in tables.partitions(USER_ITEM_DAYS).items():
+        written_at[day, revision].append(partition.written_at)
     before = utc_now() - RETENTION
     old: Keys = [
-        {"event_date": day, "revision": number} for (day, number), times in written_at.items() if max(times) < before
+        {"event_date": day, "revision": revision}
+        for (day, revision), times in written_at.items()
+        if (day, revision) not in used and max(times) < before
     ]
     try:
         tables.drop_partitions(USER_ITEM_DAYS, old)
@@ -141,15 +126,15 @@ def _drop_features(tables: Tables, config: Config) -> int:
     training, registry, num_dates = config.training.as_ofs, read_registry(tables), 0
     reach = timedelta(days=training.every_days * training.max_dates + 2 * max(config.future_days, default=0))
     for table in features_tables(tables):
-        lineage_id = table.name.removeprefix(USER_FEATURES)
-        rows = [row for row in tables.ledger(FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
+        lineage_id = table.name.removeprefix(schemas.USER_FEATURES)
+        rows = [row for row in tables.ledger(schemas.FEATURE_SETS, lineage_id=lineage_id) if row.begun_by is None]
         spaces = [space for space in registry.spaces if space.lineage_id == lineage_id]
         used = {s.as_of for space in spaces for s in list_snapshots(tables, space.space_id, states=_NOT_EXPIRED)}
         since = max((row.as_of for row in rows), default=date.min + reach) - reach
         old = [r for r in rows if r.as_of < since and r.as_of not in used and r.built_at < utc_now() - RETENTION]
         dates = [row.as_of for row in old]
         if old and tables.change(
-            FEATURE_SETS,
+            schemas.FEATURE_SETS,
             partial(_removed, old),
             replacing=f"lineage_id = '{lineage_id}' AND {sql_in('as_of', dates)}",
             lineage_id=lineage_id,
@@ -192,11 +177,9 @@ def _drop_updates(tables: Tables, config: Config) -> int:
 
 def _drop_refused(tables: Tables) -> int:
     """Drop the rows of snapshots refused more than 7 days ago; return their number. The ledger keeps the reasons."""
-    rows = [row for row in tables.ledger(SNAPSHOTS) if row.state == REFUSED and row.computed_at < utc_now() - RETENTION]
-    keys = [{"space_id": row.space_id, "as_of": row.as_of, "revision": row.revision} for row in rows]
-    if not rows:
-        return 0
-    stored = tables.partitions(USER_EMBEDDINGS)
-    keys = [key for key in keys if tuple(key[name] for name in USER_EMBEDDINGS.partition_by) in stored]
-    tables.drop_partitions(USER_EMBEDDINGS, keys)
+    before = utc_now() - RETENTION
+    old = [row for row in tables.ledger(schemas.SNAPSHOTS, state=REFUSED) if row.computed_at < before]
+    stored = tables.partitions(USER_EMBEDDINGS) if old else {}
+    keys = [key for row in old if (key := (row.space_id, row.as_of, row.revision)) in stored]
+    tables.drop_partitions(USER_EMBEDDINGS, [dict(zip(USER_EMBEDDINGS.partition_by, key, strict=True)) for key in keys])
     return len(keys)

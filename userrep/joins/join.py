@@ -24,7 +24,7 @@ from userrep.joins.sources import (
     report_in_sample,
     usable_sources,
 )
-from userrep.spaces.map_artifact import load_map
+from userrep.spaces.mapping import load_map
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import PUBLISHED
 from userrep.spark.session import shuffle_partitions

@@ -1,15 +1,16 @@
-"""Linear maps that convert a new space's vectors to an earlier space's coordinates.
+"""Linear maps that convert a new space's vectors to an earlier space's coordinates: fit, apply, save and load.
 
 Each training rotates and scales the latent space arbitrarily, so a model trained on one space's vectors cannot use
 another's. Both spaces encode mostly the same information, and a least-squares linear map carries nearly all of it over
 (docs/decisions/0011 compares it with alternatives). The map is fitted on users that both spaces embedded at the same
-as-of dates, and evaluated on held-out users.
+as-of dates, and evaluated on held-out users. It is stored next to the artifact of the new space; the registry has its
+content hash.
 Shapes: B rows, E dimensions of the new (source) space, D dimensions of the old (target) space.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,16 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
-from userrep.errors import UsageError
-from userrep.spaces.registry import Space
+from userrep import config
+from userrep.errors import ArtifactError, UsageError
+from userrep.ids import checked_name
+from userrep.model.frozen_folder import Manifest, read_frozen, sealed, write_frozen
+from userrep.model.tensor_file import Tensors
+from userrep.spaces.registry import Space, add_map
 from userrep.spaces.snapshots import list_snapshots
 from userrep.store.arrow import listed, stacked
 from userrep.store.schemas import USER_EMBEDDINGS
+from userrep.store.sql import sql_any
 from userrep.store.tables import Tables
 
 RIDGE = 1e-4  # relative to the mean variance of a dimension; keeps the weights of dead dimensions bounded
@@ -80,7 +86,7 @@ def vector_pairs(tables: Tables, new: Space, old: Space, as_ofs: Sequence[date])
     user_hash = F.pmod(F.xxhash64("user_id", F.lit("map")), F.lit(1_000_000))
 
     def rows(space: Space, name: str) -> DataFrame:
-        where = " OR ".join(f"({snapshot.where})" for snapshot in newest[space.space_id].values())
+        where = sql_any([snapshot.key for snapshot in newest[space.space_id].values()])
         sampled = tables.read(USER_EMBEDDINGS).where(where).where(user_hash < int(share * 1_000_000))
         return sampled.select("as_of", "user_id", F.col("embedding").alias(name))
 
@@ -152,3 +158,83 @@ def _sum_products(rows: pa.Table) -> pa.Table:
 def vectors_of(column: Any) -> NDArray[np.float64]:
     """Return a list column as a matrix whose width is the length of the first list."""
     return stacked(column, len(column[0]) if len(column) else 0).astype(np.float64)
+
+
+class MapManifest(Manifest):
+    """Description of a map: its two spaces, the as-of dates it was fitted on, and its agreement on held-out users."""
+
+    from_space: config.Name
+    from_hash: str
+    to_space: config.Name
+    to_hash: str
+    created_at: datetime
+    as_ofs: list[date]
+    agreement: dict[str, float]
+
+
+def has_map(new: Space, old: Space) -> bool:
+    """Return whether the registry names a map from ``new`` to ``old``."""
+    return old.space_id in dict(new.maps)
+
+
+def map_folder(tables: Tables, new: Space, old: Space, content_hash: str) -> str:
+    """Return the folder of a map from ``new`` to ``old``."""
+    parent = f"artifacts/spaces/{new.space_id}/maps/{old.space_id}"
+    return f"{tables.artifacts_root}/{parent}/{checked_name(content_hash[:16], 'map')}"
+
+
+def save_map(
+    tables: Tables, new: Space, old: Space, fitted: LinearMap, *, agreement: dict[str, float], as_ofs: Sequence[date]
+) -> Space:
+    """Save a map and name it in the registry, unless the registry names a map between these spaces already.
+
+    The first map is permanent, so that models which read through it keep getting the same vectors. ``agreement`` is
+    stored in the manifest. Returns ``new`` as it is in the registry afterwards.
+    """
+    manifest = MapManifest(
+        from_space=new.space_id,
+        from_hash=new.content_hash,
+        to_space=old.space_id,
+        to_hash=old.content_hash,
+        created_at=datetime.now(UTC),
+        as_ofs=list(as_ofs),
+        agreement=agreement,
+    )
+    tensors = {"weight_ED": fitted.weight_ED, "bias_D": fitted.bias_D}
+    manifest = sealed(manifest, tensors)
+    write_frozen(map_folder(tables, new, old, manifest.content_hash), manifest, tensors)
+    return add_map(tables, new, old, manifest.content_hash)
+
+
+def load_map(tables: Tables, new: Space, old: Space) -> tuple[MapManifest, LinearMap]:
+    """Load the map that the registry names, and check it against the registry and both spaces.
+
+    Raises
+    ------
+    UsageError
+        If the registry names no map between these spaces.
+    ArtifactError
+        If the map was changed after it was saved, or was fitted on other artifacts than those of these spaces.
+    """
+    content_hash = dict(new.maps).get(old.space_id)
+    if content_hash is None:
+        raise UsageError(
+            f"space {new.space_id}: no map to the coordinates of space {old.space_id}. "
+            f"Fit one with `userrep spaces diff {old.space_id} {new.space_id}`."
+        )
+    folder, cure = map_folder(tables, new, old, content_hash), "Restore the folder from a copy."
+    manifest, tensors = read_frozen(folder, MapManifest, expected_hash=content_hash, cure=cure)
+    expected = (new.space_id, new.content_hash, old.space_id, old.content_hash)
+    if (manifest.from_space, manifest.from_hash, manifest.to_space, manifest.to_hash) != expected:
+        raise ArtifactError(
+            f"{folder}: the map from {manifest.from_space} to {manifest.to_space} was fitted on other artifacts. {cure}"
+        )
+    _check(folder, tensors, cure)
+    return manifest, LinearMap(tensors["weight_ED"], tensors["bias_D"])
+
+
+def _check(folder: str, tensors: Tensors, cure: str) -> None:
+    weight, bias = tensors.get("weight_ED"), tensors.get("bias_D")
+    fits = weight is not None and bias is not None and weight.ndim == 2 and bias.shape == weight.shape[1:]
+    if not fits or not all(np.isfinite(tensor).all() and tensor.dtype == np.float32 for tensor in tensors.values()):
+        raise ArtifactError(f"{folder}: the tensors are not a linear map of finite float32 numbers. {cure}")

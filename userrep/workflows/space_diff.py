@@ -13,8 +13,7 @@ from userrep.errors import UsageError
 from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.snapshot_at import column
 from userrep.spaces.agreement import Agreement, agreement
-from userrep.spaces.map_artifact import has_map, load_map, save_map
-from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
+from userrep.spaces.mapping import common_dates, fit_map, has_map, load_map, save_map, vector_pairs
 from userrep.spaces.registry import Space, find_space
 from userrep.store.filesystem import absolute, exists
 from userrep.store.tables import Tables
@@ -108,7 +107,7 @@ def _map_agreement(
     finally:
         pairs.unpersist()
     if not is_saved:
-        save_map(tables, new, old, linear_map, told=vector_agreement, as_ofs=as_ofs)
+        save_map(tables, new, old, linear_map, agreement=asdict(vector_agreement), as_ofs=as_ofs)
         report(f"fitted the map from space {new.space_id} to {old.space_id} on {len(as_ofs)} as-of dates")
     return vector_agreement
 

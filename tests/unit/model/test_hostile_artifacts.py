@@ -24,7 +24,7 @@ from userrep.errors import ArtifactError
 from userrep.inference import EmbeddingModel
 from userrep.model.frozen_folder import MANIFEST, WEIGHTS, sealed, write_frozen
 from userrep.model.tensor_file import tensor_bytes
-from userrep.spaces.map_artifact import MapManifest, load_map, map_folder
+from userrep.spaces.mapping import MapManifest, load_map, map_folder
 from userrep.training.checkpoint import (
     STATE,
     TENSORS,

@@ -1,7 +1,7 @@
 """Maps between spaces on disk: written once, checked against both spaces, refused if anything was changed."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -12,8 +12,7 @@ from tests.support.embedding_tables import add_spaces
 from userrep.errors import ArtifactError, UsageError
 from userrep.model.frozen_folder import write_frozen
 from userrep.spaces.agreement import Agreement
-from userrep.spaces.map_artifact import load_map, map_folder, save_map
-from userrep.spaces.mapping import LinearMap
+from userrep.spaces.mapping import LinearMap, load_map, map_folder, save_map
 from userrep.spaces.registry import Space, find_space
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
@@ -40,7 +39,7 @@ def tables(tmp_path: Path) -> Tables:
 @pytest.fixture
 def new(tables: Tables) -> Space:
     """Save a map; return the space that it is from, which names it."""
-    return save_map(tables, NEW, OLD, LinearMap(WEIGHT_ED, BIAS_D), told=AGREEMENT, as_ofs=DAYS)
+    return save_map(tables, NEW, OLD, LinearMap(WEIGHT_ED, BIAS_D), agreement=asdict(AGREEMENT), as_ofs=DAYS)
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_a_map_is_read_back_with_all_that_was_recorded_of_it(
 
 def test_of_two_maps_that_are_saved_at_once_the_first_counts(tables: Tables, new: Space) -> None:
     doubled = LinearMap(2 * WEIGHT_ED, BIAS_D)
-    again = save_map(tables, NEW, OLD, doubled, told=replace(AGREEMENT, residual=0.1), as_ofs=[])
+    again = save_map(tables, NEW, OLD, doubled, agreement=asdict(replace(AGREEMENT, residual=0.1)), as_ofs=[])
     assert again == new
     np.testing.assert_array_equal(load_map(tables, again, OLD)[1].weight_ED, WEIGHT_ED)
 

@@ -1,5 +1,6 @@
 """A newer space read in an earlier one's coordinates: maps on disk, joins and saved models that read through them."""
 
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +16,7 @@ from userrep.joins.embedding_join import EmbeddingJoin
 from userrep.joins.join import join_embeddings
 from userrep.joins.options import JoinOptions
 from userrep.spaces.agreement import agreement
-from userrep.spaces.map_artifact import save_map
-from userrep.spaces.mapping import common_dates, fit_map, vector_pairs
+from userrep.spaces.mapping import common_dates, fit_map, save_map, vector_pairs
 from userrep.spaces.registry import Space, find_space, mark_ready, promote, retire
 from userrep.store.file_tables import FileTables
 from userrep.store.tables import Tables
@@ -54,7 +54,7 @@ def spaces(tables: Tables) -> tuple[Space, Space]:
 def with_map(tables: Tables) -> None:
     pairs = vector_pairs(tables, *spaces(tables), DAYS)
     fitted = fit_map(pairs)
-    save_map(tables, *spaces(tables), fitted, told=agreement(pairs, fitted), as_ofs=DAYS)
+    save_map(tables, *spaces(tables), fitted, agreement=asdict(agreement(pairs, fitted)), as_ofs=DAYS)
 
 
 def labels(spark: SparkSession) -> DataFrame:

@@ -28,7 +28,7 @@ from userrep.items.versions import Versions
 from userrep.model.artifact import Artifact
 from userrep.model.self_check import SelfCheck
 from userrep.spaces.create import checked_model, drop_checked_model
-from userrep.spaces.training_inputs import check_id, inputs_key, training_folder
+from userrep.spaces.training_inputs import TrainingPlan, check_id, inputs_key, training_folder
 from userrep.store.filesystem import read_bytes, write_bytes
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import tiles_fingerprint
@@ -91,9 +91,8 @@ def self_check(
     if (result := _read(result_uri)) is not None:
         report("reusing the result of an earlier run")
         return result
-    model = checked_model(
-        tables, config, space_id=space_id, versions=versions, as_ofs=check.as_ofs, until=check.plan.until, report=report
-    )
+    training = TrainingPlan(versions, check.as_ofs, check.plan.until)
+    model = checked_model(tables, config, training, space_id=space_id, report=report)
     result = check_model(tables, config, model, versions=versions, plan=check.plan, num_dates=len(check.as_ofs))
     write_bytes(result_uri, result.model_dump_json().encode())
     drop_checked_model(tables, config, space_id)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from userrep.config import Config
 from userrep.ids import code_hash, short_hash
-from userrep.items.versions import Versions
 from userrep.model.artifact import Artifact, SpaceManifest, load_artifact, save_artifact, tensors_of
 from userrep.model.corruption import empty_input
 from userrep.model.frozen_folder import sealed
@@ -23,7 +22,7 @@ from userrep.model.warm_start import warm_start
 from userrep.model.weights import propensities_of
 from userrep.spaces.registry import Space, add_candidate, artifact_folder, find_space, list_spaces
 from userrep.spaces.registry_state import artifact_path
-from userrep.spaces.training_inputs import TrainingInputs, check_id, training_folder, training_inputs
+from userrep.spaces.training_inputs import TrainingInputs, TrainingPlan, check_id, training_folder, training_inputs
 from userrep.spaces.unrecorded import keep_training
 from userrep.store.filesystem import artifacts_root, delete_folder, exists
 from userrep.store.leases import held
@@ -32,7 +31,7 @@ from userrep.store.tables import Tables
 from userrep.tracking.target import check_tracking
 from userrep.training.data.shards import first_rows
 from userrep.training.launch.backends import check_backend, run_training
-from userrep.training.task import TrainingResult, TrainingTask
+from userrep.training.task import TrainingTask
 
 _STANDARDIZATION_ROWS = 16_384  # maximum training rows that the latent code is standardized on
 _PROPENSITY_ROWS = 500_000  # maximum training rows that propensities are fitted on
@@ -69,19 +68,17 @@ def check_training(tables: Tables, config: Config, report: Callable[[str], None]
 def create_space(
     tables: Tables,
     config: Config,
+    plan: TrainingPlan,
     *,
-    versions: Versions,
-    as_ofs: Sequence[date],
-    until: date,
     self_check: SelfCheck | None = None,
     report: Callable[[str], None],
 ) -> Space:
-    """Train a space on the features of ``as_ofs`` and register it as a candidate.
+    """Train a space and register it as a candidate.
 
-    Scaler, vocabularies and encoder only see rows of as-of dates whose futures end by ``until``. ``self_check`` is
-    stored in the manifest. A killed run leaves rows and checkpoints under an id that is not registered; the next run
-    uses the same id and resumes from them. Cost: ``training_inputs``, a read of at most half a million rows to fit
-    propensities, then the training.
+    Scaler, vocabularies and encoder only see rows of the plan's as-of dates. ``self_check`` is stored in the manifest.
+    A killed run leaves rows and checkpoints under an id that is not registered; the next run uses the same id and
+    resumes from them. Cost: ``training_inputs``, a read of at most half a million rows to fit propensities, then the
+    training.
 
     Raises
     ------
@@ -92,14 +89,18 @@ def create_space(
     """
     check_training(tables, config, report)
     with held(tables, "train_autoencoder", nested=True):
-        space_id = next_space_id(tables, config, until)
-        inputs = training_inputs(tables, config, space_id=space_id, versions=versions, as_ofs=as_ofs, report=report)
-        space = SpaceKey(space_id, versions.lineage_id, until)
-        trained = _train(tables, config, inputs, space, report)
+        space_id = next_space_id(tables, config, plan.until)
+        trained, ranks = _train(tables, config, plan, space_id=space_id, report=report)
         manifest = trained.manifest.model_copy(update={"self_check": self_check})
         manifest = save_space(artifacts_root(config), manifest, trained.tensors)
-        keep_training(config, space_id, ranks=trained.result.ranks)
-        add_candidate(tables, **space._asdict(), content_hash=manifest.content_hash)
+        keep_training(config, space_id, ranks=ranks)
+        add_candidate(
+            tables,
+            space_id=space_id,
+            lineage_id=manifest.lineage_id,
+            trained_until=manifest.trained_until,
+            content_hash=manifest.content_hash,
+        )
         for folder in (training_folder(config, space_id), training_folder(config, check_id(space_id))):
             if exists(folder):
                 delete_folder(folder)
@@ -107,14 +108,7 @@ def create_space(
 
 
 def checked_model(
-    tables: Tables,
-    config: Config,
-    *,
-    space_id: str,
-    versions: Versions,
-    as_ofs: Sequence[date],
-    until: date,
-    report: Callable[[str], None],
+    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, report: Callable[[str], None]
 ) -> Artifact:
     """Train the model of a self-check. It is neither saved nor registered.
 
@@ -126,9 +120,8 @@ def checked_model(
     max_rows = min(config.training.max_rows, _SELF_CHECK_ROWS)
     training = config.training.model_copy(update={"init_from": None, "max_rows": max_rows})
     config = config.model_copy(update={"training": training})
-    inputs = training_inputs(tables, config, space_id=model_id, versions=versions, as_ofs=as_ofs, report=report)
-    trained = _train(tables, config, inputs, SpaceKey(model_id, versions.lineage_id, until), report)
-    return Artifact(trained.manifest, trained.tensors)
+    artifact, _ = _train(tables, config, plan, space_id=model_id, report=report)
+    return artifact
 
 
 def drop_checked_model(tables: Tables, config: Config, space_id: str) -> None:
@@ -140,55 +133,30 @@ def drop_checked_model(tables: Tables, config: Config, space_id: str) -> None:
             delete_folder(f"{folder}/{part}")
 
 
-class SpaceKey(NamedTuple):
-    """Id, lineage and training end of a space that is being trained."""
-
-    space_id: str
-    lineage_id: str
-    trained_until: date
-
-
-class TrainedModel(NamedTuple):
-    """Result of a training, before it is saved. The manifest has no content hash yet."""
-
-    manifest: SpaceManifest
-    tensors: Tensors
-    result: TrainingResult
-
-
 def _train(
-    tables: Tables, config: Config, inputs: TrainingInputs, space: SpaceKey, report: Callable[[str], None]
-) -> TrainedModel:
-    """Fit the propensities and the autoencoder, and standardize the latent code."""
-    layout, targets, empty_F = inputs.layout, inputs.targets, empty_input(inputs.layout, inputs.scaler)
+    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, report: Callable[[str], None]
+) -> tuple[Artifact, list[dict[str, Any]]]:
+    """Fit the propensities and the autoencoder, and standardize the latent code.
+
+    Returns the artifact, without a content hash, and the ranks of ``TrainingResult``.
+    """
+    inputs = training_inputs(tables, config, plan, space_id=space_id, report=report)
+    empty_F = empty_input(inputs.layout, inputs.scaler)
     task = TrainingTask.of(
-        inputs.files,
-        layout=layout,
-        targets=targets,
-        model=config.model,
-        training=config.training,
-        empty_F=empty_F,
-        folder=f"{training_folder(config, space.space_id)}/checkpoints",
-        initial=_initial_weights(tables, config, inputs, space.lineage_id, report),
-        candidates=inputs.candidates,
-    )
+        inputs.files, layout=inputs.layout, targets=inputs.targets, model=config.model, training=config.training,
+        empty_F=empty_F, folder=f"{training_folder(config, space_id)}/checkpoints", candidates=inputs.candidates,
+        initial=_initial_weights(tables, config, inputs, plan.versions.lineage_id, report),
+    )  # fmt: skip
     propensities, row_weight = _propensities(inputs, config)
     result = run_training(replace(task, row_weight=row_weight), spark=tables.spark, report=report)
-    x_BF = _first_rows(inputs, max_rows=_STANDARDIZATION_ROWS)[:, : layout.width]
+    x_BF = _first_rows(inputs, max_rows=_STANDARDIZATION_ROWS)[:, : inputs.layout.width]
     weights = standardized_code(safetensors.numpy.load(result.weights), x_BF) | propensities
     manifest = SpaceManifest(
-        **space._asdict(),
-        created_at=datetime.now(UTC),
-        layout=layout,
-        targets=targets,
-        model=config.model,
-        training=config.training,
-        metrics=result.metrics,
-        curve=result.curve,
-        config_hash=short_hash(config.model_dump()),
-        code_hash=code_hash(),
-    )
-    return TrainedModel(manifest, tensors_of(weights, inputs.scaler, empty_F), result)
+        space_id=space_id, lineage_id=plan.versions.lineage_id, trained_until=plan.until, created_at=datetime.now(UTC),
+        layout=inputs.layout, targets=inputs.targets, model=config.model, training=config.training,
+        metrics=result.metrics, curve=result.curve, config_hash=short_hash(config.model_dump()), code_hash=code_hash(),
+    )  # fmt: skip
+    return Artifact(manifest, tensors_of(weights, inputs.scaler, empty_F)), result.ranks
 
 
 def save_space(root: str, manifest: SpaceManifest, tensors: Tensors) -> SpaceManifest:

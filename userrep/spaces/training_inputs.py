@@ -45,6 +45,15 @@ class TrainingInputs:
     candidates: tuple[str, str] | None
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a space is trained on: features of a lineage at some as-of dates, whose futures end by ``until``."""
+
+    versions: Versions
+    as_ofs: Sequence[date]
+    until: date
+
+
 def training_folder(config: Config, space_id: str) -> str:
     """Return the folder of an unfinished training: its inputs and checkpoints."""
     return f"{artifacts_root(config)}/artifacts/training/{checked_name(space_id, 'space')}"
@@ -60,51 +69,47 @@ def check_id(space_id: str) -> str:
 
 
 def training_inputs(
-    tables: Tables,
-    config: Config,
-    *,
-    space_id: str,
-    versions: Versions,
-    as_ofs: Sequence[date],
-    report: Callable[[str], None],
+    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, report: Callable[[str], None]
 ) -> TrainingInputs:
     """Return the inputs of an earlier interrupted run if they were built from the same features; otherwise build them.
 
-    The features of ``as_ofs``, and of the dates on which their futures end, must exist. Cost of building: three passes
-    over the features and one over those of the futures, one shuffle of the scaled rows, and ``read_candidates``.
+    The features of the plan's dates, and of the dates on which their futures end, must exist. Cost of building: three
+    passes over the features and one over those of the futures, one shuffle of the scaled rows, and ``read_candidates``.
     """
-    lineage_id = versions.lineage_id
-    folder, key = training_folder(config, space_id), inputs_key(tables, config, lineage_id, as_ofs)
+    lineage_id = plan.versions.lineage_id
+    folder, key = training_folder(config, space_id), inputs_key(tables, config, lineage_id, plan.as_ofs)
     kept = _read(f"{folder}/inputs", key)
     if kept is not None:
         report("training rows: reusing those of the interrupted run")
         return kept
     if exists(folder):
         delete_folder(folder)
-    num_rows = sum(built.num_users for day, built in feature_sets(tables, lineage_id).items() if day in as_ofs)
+    num_rows = sum(built.num_users for day, built in feature_sets(tables, lineage_id).items() if day in plan.as_ofs)
     share = min(1.0, config.training.max_rows / max(1, num_rows))
     if share < 1:
         report(f"training rows: using {share:.2%} of the users, because {num_rows:,} rows exceed training.max_rows")
-    inputs, candidates = _build(tables, config, space_id, versions, as_ofs, share=share)
+    inputs, candidates = _build(tables, config, plan, space_id=space_id, share=share)
     widths = f"{len(inputs.layout.blocks)} blocks, {inputs.layout.width} inputs, {inputs.targets.width} targets"
-    report(f"training rows: written with {widths}, {len(as_ofs)} as-of dates")
+    report(f"training rows: written with {widths}, {len(plan.as_ofs)} as-of dates")
     return _write(f"{folder}/inputs", key, inputs, candidates)
 
 
 def _build(
-    tables: Tables, config: Config, space_id: str, versions: Versions, as_ofs: Sequence[date], *, share: float
+    tables: Tables, config: Config, plan: TrainingPlan, *, space_id: str, share: float
 ) -> tuple[TrainingInputs, Tensors]:
     """Write the training rows of this share of the users; return the inputs without candidates, and the candidates."""
-    settings, lineage_id = config.training, versions.lineage_id
+    settings, as_ofs = config.training, list(plan.as_ofs)
 
     def features_after(days: int) -> DataFrame:
         """Read the features of ``days`` days after each training date; as_of is the training date."""
-        later = stored_features(tables, config, lineage_id, [day + timedelta(days=days) for day in as_ofs])
+        later = stored_features(
+            tables, config, plan.versions.lineage_id, [day + timedelta(days=days) for day in as_ofs]
+        )
         sampled = later if share >= 1 else later.where(user_bucket() < buckets_of_share(share))
         return with_split(
             sampled.withColumn("as_of", F.date_sub("as_of", days)),
             held_out_share=settings.held_out_share,
-            later_dates=valid_dates(list(as_ofs)),
+            later_dates=valid_dates(as_ofs),
             seed=settings.seed,
         )
 
@@ -123,7 +128,7 @@ def _build(
     candidates: Tensors = {}
     if _predicts_items(config):
         days, dims = config.future_days[0], spec.modalities
-        candidates = read_candidates(tables, versions, as_ofs, days=days, dims=dims, seed=settings.seed)
+        candidates = read_candidates(tables, plan.versions, as_ofs, days=days, dims=dims, seed=settings.seed)
     targets = TargetLayout.of(spec, config.future_days)
     return TrainingInputs(files, layout, targets, scaler, None), candidates
 

@@ -1,7 +1,7 @@
 """``userrep spaces diff``: what consumers lose if a new space is mapped into the coordinates of an old one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 
 from pyspark.ml import PipelineModel

@@ -10,6 +10,7 @@ from userrep.monitoring.drift import FAIL, WARN, measure_drift, newest_measurabl
 from userrep.spaces import registry, snapshots
 from userrep.spaces.create import check_training, create_space, is_trained_so, next_space_id
 from userrep.spaces.registry import Space, find_space
+from userrep.spaces.training_inputs import TrainingPlan
 from userrep.spaces.unrecorded import record_kept
 from userrep.store.leases import held
 from userrep.store.schemas import TRAINING_ROWS, USER_EMBEDDINGS
@@ -64,10 +65,8 @@ def train_autoencoder(work: RunContext) -> Space:
         with work.runs.stage("train_autoencoder", [features_table(work.config, schedule.lineage_id)]) as run:
             run.reason = "no space yet" if schedule.usable_space is None else "requested"
             _warn_short_history(work)
-            space = create_space(
-                work.tables, work.config, versions=schedule.versions, as_ofs=schedule.training_as_ofs,
-                until=schedule.until, self_check=work.self_check, report=work.report,
-            )  # fmt: skip
+            plan = TrainingPlan(schedule.versions, schedule.training_as_ofs, schedule.until)
+            space = create_space(work.tables, work.config, plan, self_check=work.self_check, report=work.report)
             record_kept(work.tables, work.config, work.report)
             run.num_rows = work.tables.read(TRAINING_ROWS).where(f"space_id = '{space.space_id}'").count()
             run.outputs = {"space_id": space.space_id}

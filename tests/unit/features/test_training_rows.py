@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from tests.support.builders import config_of, write_rows
 from userrep.features.build import read_features
 from userrep.features.training_rows import valid_dates, with_split
-from userrep.spaces.training_inputs import TrainingInputs, training_folder, training_inputs
+from userrep.spaces.training_inputs import TrainingInputs, TrainingPlan, training_folder, training_inputs
 from userrep.store.arrow import unpacked
 from userrep.store.buckets import NUM_BUCKETS
 from userrep.store.file_tables import FileTables
@@ -69,14 +69,16 @@ def without_heads(work: RunContext) -> RunContext:
     return RunContext(config, work.tables.spark, report=lambda _: None)
 
 
+def plan_of(work: RunContext) -> TrainingPlan:
+    return TrainingPlan(work.schedule.versions, work.schedule.training_as_ofs, work.schedule.until)
+
+
 def rows_of(work: RunContext) -> tuple[TrainingInputs, Rows]:
     """Make training rows; return by user and as-of date each row's split and numbers."""
     config, as_ofs, lineage_id = work.config, work.schedule.training_as_ofs, work.schedule.versions.lineage_id
     if exists(training_folder(config, "s1")):
         delete_folder(training_folder(config, "s1"))
-    inputs = training_inputs(
-        work.tables, config, space_id="s1", versions=work.schedule.versions, as_ofs=as_ofs, report=lambda _: None
-    )
+    inputs = training_inputs(work.tables, config, plan_of(work), space_id="s1", report=lambda _: None)
     features = with_split(
         read_features(work.tables, config, lineage_id, as_ofs),
         held_out_share=config.training.held_out_share,
@@ -194,10 +196,7 @@ def test_of_more_rows_than_are_wanted_those_of_some_users_are_taken_at_all_dates
     _, whole = made
     training = work.config.training.model_copy(update={"max_rows": len(whole) // 2})
     config = work.config.model_copy(update={"training": training})
-    inputs = training_inputs(
-        work.tables, config, space_id="s1", versions=work.schedule.versions,
-        as_ofs=work.schedule.training_as_ofs, report=lambda _: None,
-    )  # fmt: skip
+    inputs = training_inputs(work.tables, config, plan_of(work), space_id="s1", report=lambda _: None)
     assert inputs.files
     users = sorted({user for user, _ in whole})
     few = {user for user, bucket in zip(users, bucket_of(pa.array(users)), strict=True) if bucket < NUM_BUCKETS / 2}

@@ -16,7 +16,15 @@ from userrep.features.targets import TargetLayout
 from userrep.items.versions import Versions
 from userrep.model.tensor_file import read_tensors
 from userrep.spaces import training_inputs as module
-from userrep.spaces.training_inputs import TrainingInputs, _read, _write, inputs_key, training_folder, training_inputs
+from userrep.spaces.training_inputs import (
+    TrainingInputs,
+    TrainingPlan,
+    _read,
+    _write,
+    inputs_key,
+    training_folder,
+    training_inputs,
+)
 from userrep.store.open import open_tables
 from userrep.store.schemas import FEATURE_SETS
 from userrep.store.sql import sql_in
@@ -53,7 +61,7 @@ def inputs(tmp_path: Path) -> TrainingInputs:
 
 
 CANDIDATES = {"vector_0": np.ones((3, 2), np.float32), "log_share_0": np.zeros(3, np.float32)}
-VERSIONS = Versions("l1", D1, 28, frozenset())
+PLAN = TrainingPlan(Versions("l1", D1, 28, frozenset()), [D1, D2], until=D2)
 
 
 def build_features(tables: Tables, dates: Sequence[date], **more: Any) -> None:
@@ -141,7 +149,7 @@ def test_rows_of_a_run_that_was_cut_off_are_used_again(tables: Tables, config: C
         f"{training_folder(config, 's1')}/inputs", inputs_key(tables, config, "l1", [D1, D2]), inputs, CANDIDATES
     )
     lines: list[str] = []
-    found = training_inputs(tables, config, space_id="s1", versions=VERSIONS, as_ofs=[D1, D2], report=lines.append)
+    found = training_inputs(tables, config, PLAN, space_id="s1", report=lines.append)
     assert_same(found, inputs)
     assert lines == ["training rows: reusing those of the interrupted run"]
 
@@ -156,12 +164,12 @@ def test_rows_of_other_features_are_made_again_of_a_share_of_the_users(
     _write(f"{folder}/inputs", "another key", inputs, {})
     (folder / "checkpoint").touch()
 
-    def make(*_: object, share: float) -> tuple[TrainingInputs, dict[str, np.ndarray]]:
+    def make(*_: object, share: float, **__: object) -> tuple[TrainingInputs, dict[str, np.ndarray]]:
         shares.append(share)
         return inputs, {}
 
     monkeypatch.setattr(module, "_build", make)  # needs Spark
-    found = training_inputs(tables, config, space_id="s1", versions=VERSIONS, as_ofs=[D1, D2], report=lines.append)
+    found = training_inputs(tables, config, PLAN, space_id="s1", report=lines.append)
     assert found == inputs
     assert shares == [share]  # of ten users at each of two as-of dates; dates of futures do not count
     assert [path.name for path in folder.iterdir()] == ["inputs"]

@@ -23,7 +23,7 @@ from userrep.items.versions import lineage_of
 from userrep.joins.training_sets import list_training_sets
 from userrep.model.artifact import load_artifact
 from userrep.model.losses import ReconstructionLoss
-from userrep.monitoring.reconstruction import reconstruction_of
+from userrep.monitoring.input_drift import reconstruction_of
 from userrep.spaces.consumers import find_consumer
 from userrep.spaces.registry import artifact_folder, find_space, list_spaces, read_registry
 from userrep.spaces.snapshots import list_snapshots

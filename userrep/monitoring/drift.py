@@ -7,11 +7,10 @@ from its inputs.
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import date
 
-from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from userrep import config as settings
 from userrep.config import Config, DriftLimits
 from userrep.errors import UsageError
 from userrep.features.build import feature_sets, stored_features
@@ -20,7 +19,7 @@ from userrep.items.versions import lineage_of
 from userrep.monitoring.input_drift import compare_inputs
 from userrep.monitoring.vector_drift import Metrics, Parts, compare_moments, measure_moments
 from userrep.spaces.registry import Space, artifact_folder
-from userrep.spaces.snapshots import PUBLISHED, STAGED, Snapshot, list_snapshots
+from userrep.spaces.snapshots import Snapshot, list_snapshots
 from userrep.store.buckets import buckets_of_share, user_bucket
 from userrep.store.schemas import SNAPSHOT_DRIFT, USER_EMBEDDINGS
 from userrep.store.tables import Tables
@@ -45,7 +44,7 @@ class Drift:
     outcomes: dict[str, str]
     is_new: bool
 
-    def said(self, outcome: str) -> list[str]:
+    def describe(self, outcome: str) -> list[str]:
         """Describe the metrics with an outcome: name, value, and the part that moved most."""
         names = [name for name, metric_outcome in self.outcomes.items() if metric_outcome == outcome]
         return [f"{name} {self.metrics[name]:.3f}" + self._worst(name) for name in names]
@@ -74,11 +73,12 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
     if not earlier:
         return None
     before = earlier[-1]
-    measured = _recorded(tables, snapshot, before)
-    if measured is None:
-        measured = Drift(snapshot, before, *_measure(tables, config, space, snapshot, before), {}, is_new=True)
-    drift = replace(measured, outcomes=_outcomes(config, measured.metrics))
-    if drift.outcomes != measured.outcomes:
+    drift = _recorded(tables, snapshot, before)
+    if drift is None:
+        drift = Drift(snapshot, before, *_measure(tables, config, space, snapshot, before), {}, is_new=True)
+    outcomes = _outcomes(config.drift, drift.metrics)
+    if outcomes != drift.outcomes:
+        drift = replace(drift, outcomes=outcomes)
         _record(tables, drift)
     return drift
 
@@ -86,72 +86,45 @@ def measure_drift(tables: Tables, config: Config, space: Space, snapshot: Snapsh
 def _recorded(tables: Tables, snapshot: Snapshot, before: Snapshot) -> Drift | None:
     """Return the metrics that an earlier run recorded for these snapshots; None if some metric is missing."""
     rows = tables.ledger(SNAPSHOT_DRIFT, snapshot_id=snapshot.snapshot_id, before_id=before.snapshot_id)
-    wholes = {row.metric: row for row in rows if not row.part}
-    if not set(DriftLimits.model_fields) <= set(wholes):
+    outcomes = {row.metric: row.outcome for row in rows if not row.part}
+    if not set(DriftLimits.model_fields) <= set(outcomes):
         return None
+    metrics = {row.metric: row.value for row in rows if not row.part}
     parts: Parts = defaultdict(dict)
     for row in rows:
         if row.part:
             parts[row.metric][row.part] = row.value
-    metrics = {name: row.value for name, row in wholes.items()}
-    return Drift(snapshot, before, metrics, parts, {name: row.outcome for name, row in wholes.items()}, is_new=False)
-
-
-def newest_measurable(tables: Tables, space: Space, as_of: date) -> Snapshot:
-    """Return the newest staged or published revision of a date. Raises UsageError if no such revision exists."""
-    snapshots = [s for s in list_snapshots(tables, space.space_id, states=(STAGED, PUBLISHED)) if s.as_of == as_of]
-    if not snapshots:
-        raise UsageError(
-            f"space {space.space_id} has no staged or published snapshot of {as_of}. Build it with `userrep run "
-            f"embed_users --as-of {as_of}`."
-        )
-    return snapshots[-1]
+    return Drift(snapshot, before, metrics, parts, outcomes, is_new=False)
 
 
 def _measure(
     tables: Tables, config: Config, space: Space, snapshot: Snapshot, before: Snapshot
 ) -> tuple[Metrics, Parts]:
-    metrics, parts = _compare_vectors(tables, config, snapshot, before)
-    input_metrics, input_parts = _compare_inputs(tables, config, space, snapshot, before)
-    metrics |= input_metrics | {"rows_change": abs(snapshot.num_users / max(1, before.num_users) - 1)}
-    return metrics, parts | input_parts
-
-
-def _compare_vectors(tables: Tables, config: Config, now: Snapshot, before: Snapshot) -> tuple[Metrics, Parts]:
-    a, b = (
-        tables.read(USER_EMBEDDINGS).where(snapshot.where).where(_in_sample(config, now, before))
-        for snapshot in (now, before)
-    )
-    both_moments = measure_moments(a, b, neighbours_below=_num_buckets(_NEIGHBOURS_AMONG, now, before))
-    for moments, snapshot in zip(both_moments, (now, before), strict=True):
+    """Measure the vectors, and the inputs if both dates have features and the space is of this configuration."""
+    in_sample = F.col("user_bucket") < _num_buckets(config.drift.sample_users, snapshot, before)
+    vectors = [tables.read(USER_EMBEDDINGS).where(s.where).where(in_sample) for s in (snapshot, before)]
+    both_moments = measure_moments(*vectors, neighbours_below=_num_buckets(_NEIGHBOURS_AMONG, snapshot, before))
+    for moments, sampled in zip(both_moments, (snapshot, before), strict=True):
         if not moments.num_rows:
             raise UsageError(
-                f"drift: the sample has no user of {snapshot.snapshot_id}, got drift.sample_users "
+                f"drift: the sample has no user of {sampled.snapshot_id}, got drift.sample_users "
                 f"{config.drift.sample_users}. Set it higher."
             )
-    return compare_moments(*both_moments)
-
-
-def _compare_inputs(
-    tables: Tables, config: Config, space: Space, now: Snapshot, before: Snapshot
-) -> tuple[Metrics, Parts]:
-    """Compare inputs. Returns nothing if a date has no features, or if the space belongs to another configuration."""
-    dates = [now.as_of, before.as_of]
+    metrics, parts = compare_moments(*both_moments)
+    metrics["rows_change"] = abs(snapshot.num_users / max(1, before.num_users) - 1)
+    dates = [snapshot.as_of, before.as_of]
     if space.lineage_id != lineage_of(config) or not set(dates) <= set(feature_sets(tables, space.lineage_id)):
-        return {}, {}
+        return metrics, parts
     features = stored_features(tables, config, space.lineage_id, dates).withColumn("user_bucket", user_bucket())
-    return compare_inputs(
-        features.where(_in_sample(config, now, before)),
-        now=now.as_of,
+    input_metrics, input_parts = compare_inputs(
+        features.where(in_sample),
+        now=snapshot.as_of,
         before=before.as_of,
         spec=FeatureSpec.of(config),
         folder=artifact_folder(config, space),
         content_hash=space.content_hash,
     )
-
-
-def _in_sample(config: Config, now: Snapshot, before: Snapshot) -> Column:
-    return F.col("user_bucket") < _num_buckets(config.drift.sample_users, now, before)
+    return metrics | input_metrics, parts | input_parts
 
 
 def _num_buckets(num_users: int, now: Snapshot, before: Snapshot) -> int:
@@ -159,15 +132,12 @@ def _num_buckets(num_users: int, now: Snapshot, before: Snapshot) -> int:
     return buckets_of_share(num_users / max(now.num_users, before.num_users, 1))
 
 
-def _outcomes(config: Config, metrics: dict[str, float]) -> dict[str, str]:
-    warn, fail = config.drift.warn.model_dump(), config.drift.fail.model_dump()
+def _outcomes(drift: settings.Drift, metrics: Metrics) -> dict[str, str]:
+    def is_past(limits: DriftLimits, name: str) -> bool:
+        limit = getattr(limits, name)
+        return limit is not None and metrics[name] > limit
 
-    def outcome(name: str, value: float) -> str:
-        if fail[name] is not None and value > fail[name]:
-            return FAIL
-        return WARN if warn[name] is not None and value > warn[name] else OK
-
-    return {name: outcome(name, value) for name, value in metrics.items()}
+    return {name: FAIL if is_past(drift.fail, name) else WARN if is_past(drift.warn, name) else OK for name in metrics}
 
 
 def _record(tables: Tables, drift: Drift) -> None:
@@ -175,13 +145,8 @@ def _record(tables: Tables, drift: Drift) -> None:
         "snapshot_id": drift.snapshot.snapshot_id, "space_id": drift.snapshot.space_id, "as_of": drift.snapshot.as_of,
         "before_id": drift.before.snapshot_id, "measured_at": utc_now(),
     }  # fmt: skip
-    rows = [
-        {**common, "metric": name, "part": "", "value": value, "outcome": drift.outcomes[name]}
-        for name, value in drift.metrics.items()
-    ]
-    rows += [
-        {**common, "metric": name, "part": part, "value": value, "outcome": None}
-        for name, values in drift.parts.items()
-        for part, value in values.items()
-    ]
+    wholes = [(metric, "", value, drift.outcomes[metric]) for metric, value in drift.metrics.items()]
+    parts = [(metric, *part, None) for metric, values in drift.parts.items() for part in values.items()]
+    columns = ("metric", "part", "value", "outcome")
+    rows = [common | dict(zip(columns, row, strict=True)) for row in (*wholes, *parts)]
     tables.add(SNAPSHOT_DRIFT, rows, replacing=f"snapshot_id = '{drift.snapshot.snapshot_id}'")

@@ -125,15 +125,10 @@ def compare_moments(now: Moments, before: Moments) -> tuple[Metrics, Parts]:
         "mean_shift": float(shift_D.max()),
         "variance_change": float(change_D.max()),
         "rank_loss": max(0.0, 1 - now.effective_rank / before.effective_rank),
-        "neighbours_lost": 1 - _overlap(now.neighbours_ND, before.neighbours_ND),
+        "neighbours_lost": 1 - shared_neighbours(now.neighbours_ND, before.neighbours_ND),
     }
     parts = {
         "mean_shift": dict(zip(dims, shift_D.tolist(), strict=True)),
         "variance_change": dict(zip(dims, change_D.tolist(), strict=True)),
     }
     return metrics, parts
-
-
-def _overlap(now_ND: NDArray[np.float32], before_ND: NDArray[np.float32]) -> float:
-    """Return the share of their ten nearest neighbors that the same users keep."""
-    return shared_neighbours(now_ND, before_ND) if len(now_ND) > 1 else 1.0

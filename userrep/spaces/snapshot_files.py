@@ -45,8 +45,6 @@ def write_rows(tables: Tables, config: Config, space: Space, keys: KeysByDate) -
 
     source = stored_features(tables, config, space.lineage_id, list(keys))
     rows = encoded_features(source, folder=artifact_folder(config, space), content_hash=space.content_hash)
-    revisions = [(as_of, key["revision"]) for as_of, key in keys.items()]
-    revision_by_date = tables.spark.createDataFrame(revisions, "as_of DATE, revision INT")
-    keyed = rows.join(F.broadcast(revision_by_date), on="as_of", how="inner")
-    keyed = keyed.withColumns({"space_id": F.lit(space.space_id), "user_bucket": user_bucket()})
-    tables.replace(keyed, USER_EMBEDDINGS, list(keys.values()))
+    revision_by_date = F.create_map(*(F.lit(x) for as_of, key in keys.items() for x in (as_of, key["revision"])))
+    columns = {"space_id": F.lit(space.space_id), "revision": revision_by_date[F.col("as_of")]}
+    tables.replace(rows.withColumns(columns | {"user_bucket": user_bucket()}), USER_EMBEDDINGS, list(keys.values()))

@@ -19,11 +19,12 @@ from userrep.spaces.snapshot_files import write_files, write_rows
 from userrep.store.delta_files import changed_meanwhile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import SNAPSHOTS, USER_EMBEDDINGS
-from userrep.store.sql import sql_in, sql_key
+from userrep.store.sql import sql_any, sql_in, sql_key
 from userrep.store.tables import Tables
 from userrep.utc import utc_now
 
 BEGUN, STAGED, PUBLISHED, REFUSED, EXPIRED = "begun", "staged", "published", "refused", "expired"
+_FINISHED = (PUBLISHED, REFUSED, EXPIRED)
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,15 @@ def list_snapshots(tables: Tables, space_id: str, *, states: Sequence[str] = (PU
     return [Snapshot(**row.asDict()) for row in rows if row.state in states]
 
 
-def newest_snapshot(tables: Tables, space_id: str, as_of: date) -> Snapshot:
-    """Return the newest published revision of an as-of date. Raises UsageError if the date has none."""
-    published = list_snapshots(tables, space_id)
-    revisions = [snapshot for snapshot in published if snapshot.as_of == as_of]
+def newest_snapshot(tables: Tables, space_id: str, as_of: date, *, states: Sequence[str] = (PUBLISHED,)) -> Snapshot:
+    """Return the newest revision of an as-of date in these states. Raises UsageError if the date has none."""
+    snapshots = list_snapshots(tables, space_id, states=states)
+    revisions = [snapshot for snapshot in snapshots if snapshot.as_of == as_of]
     if not revisions:
-        dates = sorted({str(snapshot.as_of) for snapshot in published})
+        dates = sorted({str(snapshot.as_of) for snapshot in snapshots})
         raise UsageError(
-            f"space {space_id} has no snapshot of {as_of}; dates published: {', '.join(dates[-10:]) or 'none'}. "
-            f"Build it with `userrep pipeline --as-of {as_of}`."
+            f"space {space_id} has no snapshot of {as_of}; dates {' or '.join(states)}: "
+            f"{', '.join(dates[-10:]) or 'none'}. Build it with `userrep pipeline --as-of {as_of}`."
         )
     return revisions[-1]
 
@@ -122,28 +123,27 @@ def stage_snapshots(tables: Tables, config: Config, space: Space, as_ofs: Sequen
 
 def _next_revisions(tables: Tables, space: Space, sets: Mapping[date, FeatureSet]) -> list[Snapshot]:
     """Return ledger rows for the snapshots that this run is going to build, each with the next free revision."""
-    finished = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
+    finished = list_snapshots(tables, space.space_id, states=_FINISHED)
+    newest = {snapshot.as_of: snapshot.revision for snapshot in finished}
+    revisions = {as_of: newest.get(as_of, 0) + 1 for as_of in sets}
     now, build_id = utc_now(), uuid.uuid4().hex
-    begun = []
-    for as_of, features in sets.items():
-        revision = 1 + max((s.revision for s in finished if s.as_of == as_of), default=0)
-        begun.append(
-            Snapshot(
-                snapshot_id=snapshot_id(space.space_id, as_of, revision),
-                space_id=space.space_id,
-                as_of=as_of,
-                revision=revision,
-                state=BEGUN,
-                inputs_hash=snapshot_inputs(space, features),
-                num_users=features.num_users,
-                available_at=None,
-                computed_at=now,
-                gates="",
-                in_sample=as_of < space.trained_until,
-                begun_by=build_id,
-            )
+    return [
+        Snapshot(
+            snapshot_id=snapshot_id(space.space_id, as_of, revisions[as_of]),
+            space_id=space.space_id,
+            as_of=as_of,
+            revision=revisions[as_of],
+            state=BEGUN,
+            inputs_hash=snapshot_inputs(space, features),
+            num_users=features.num_users,
+            available_at=None,
+            computed_at=now,
+            gates="",
+            in_sample=as_of < space.trained_until,
+            begun_by=build_id,
         )
-    return begun
+        for as_of, features in sets.items()
+    ]
 
 
 def publish_snapshots(
@@ -167,9 +167,9 @@ def publish_snapshots(
     from userrep.model.artifact import load_artifact  # imports torch, which takes seconds
 
     dim = load_artifact(artifact_folder(config, space), space.content_hash).manifest.model.latent_dim
-    where = " OR ".join(f"({snapshot.where})" for snapshot in staged)
-    stats = snapshot_stats(tables.read(USER_EMBEDDINGS).where(where), dim=dim)
-    finished = list_snapshots(tables, space.space_id, states=(PUBLISHED, REFUSED, EXPIRED))
+    rows = tables.read(USER_EMBEDDINGS).where(sql_any([snapshot.key for snapshot in staged]))
+    stats = snapshot_stats(rows, dim=dim)
+    finished = list_snapshots(tables, space.space_id, states=_FINISHED)
     gated = _apply_gates(config, staged, stats, finished, dim=dim, on_time=on_time)
     _replace_unchanged(tables, staged, gated)
     refused = [

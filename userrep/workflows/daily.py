@@ -6,10 +6,9 @@ from datetime import date, timedelta
 
 from userrep.errors import GateRefusedError, UsageError
 from userrep.features.sums.stream_base import stream_bases
-from userrep.monitoring.drift import newest_measurable
 from userrep.spaces.registry import Space
 from userrep.spaces.retention import expire_snapshots
-from userrep.spaces.snapshots import STAGED
+from userrep.spaces.snapshots import PUBLISHED, STAGED, newest_snapshot
 from userrep.spaces.stale import stale_dates
 from userrep.workflows import data_stages, space_stages
 from userrep.workflows.run_context import RunContext
@@ -54,7 +53,8 @@ def _daily(work: RunContext, *, on_time: bool) -> list[Space]:
     for space in spaces:
         try:
             space_stages.embed_users(work, space, [as_of])
-            if newest_measurable(work.tables, space, as_of).state == STAGED:
+            newest = newest_snapshot(work.tables, space.space_id, as_of, states=(STAGED, PUBLISHED))
+            if newest.state == STAGED:
                 space_stages.monitor_drift(work, space, as_of)
             space_stages.publish_snapshots(work, space, [as_of], on_time=on_time)
         except GateRefusedError as error:

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from userrep.errors import GateRefusedError, UsageError
 from userrep.features.build import feature_sets, features_table
 from userrep.model.self_check import SelfCheck
-from userrep.monitoring.drift import FAIL, WARN, measure_drift, newest_measurable
+from userrep.monitoring.drift import FAIL, WARN, measure_drift
 from userrep.spaces import registry, snapshots
 from userrep.spaces.create import check_training, create_space, is_trained_so, next_space_id
 from userrep.spaces.registry import Space, find_space
@@ -129,17 +129,19 @@ def monitor_drift(work: RunContext, space: Space, as_of: date) -> None:
         If a metric is past ``drift.fail``.
     """
     with work.runs.stage("monitor_drift", [USER_EMBEDDINGS]) as run:
-        drift = measure_drift(work.tables, work.config, space, newest_measurable(work.tables, space, as_of))
+        states = (snapshots.STAGED, snapshots.PUBLISHED)
+        snapshot = snapshots.newest_snapshot(work.tables, space.space_id, as_of, states=states)
+        drift = measure_drift(work.tables, work.config, space, snapshot)
         if drift is None:
             return run.skip(f"space {space.space_id} has no snapshot before {as_of}")
         run.num_rows, run.outputs = len(drift.metrics), dict(drift.metrics)
         names = f"{drift.snapshot.snapshot_id} against {drift.before.snapshot_id}"
-        if failed := drift.said(FAIL):
+        if failed := drift.describe(FAIL):
             raise GateRefusedError(
                 f"drift: {names}: past drift.fail: {', '.join(failed)}. Check the last days of the log, or change "
                 "the limits. Published snapshots do not change."
             )
-        result = f"{names}: {', '.join(drift.said(WARN)) or 'nothing'} past drift.warn"
+        result = f"{names}: {', '.join(drift.describe(WARN)) or 'nothing'} past drift.warn"
         if not drift.is_new:
             return run.skip(result)
         run.reason = result

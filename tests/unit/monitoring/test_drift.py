@@ -14,12 +14,10 @@ from tests.support.builders import config_of
 from tests.support.embedding_tables import add_spaces, publish, snapshot
 from tests.unit.inference.test_model import features, saved
 from userrep.config import Config
-from userrep.monitoring.drift import FAIL, OK, WARN, Drift, measure_drift, newest_measurable
-from userrep.monitoring.input_drift import compare_inputs
-from userrep.monitoring.psi import Ranges
-from userrep.monitoring.reconstruction import reconstruction_of
+from userrep.monitoring.drift import FAIL, OK, WARN, Drift, measure_drift
+from userrep.monitoring.input_drift import Ranges, compare_inputs, reconstruction_of
 from userrep.spaces.registry import find_space
-from userrep.spaces.snapshots import STAGED
+from userrep.spaces.snapshots import STAGED, newest_snapshot
 from userrep.store.open import open_tables
 from userrep.store.schemas import SNAPSHOT_DRIFT
 from userrep.store.tables import Tables
@@ -52,7 +50,7 @@ def drift_of(tables: Tables, config: Config, now: np.ndarray, users: list[str] =
         of = snapshot(day, state=STAGED if day == D2 else "published")
         publish(tables, {replace(of, num_users=len(rows)): rows})
     space = find_space(tables, SPACE)
-    found = measure_drift(tables, config, space, newest_measurable(tables, space, D2))
+    found = measure_drift(tables, config, space, newest_snapshot(tables, SPACE, D2, states=(STAGED,)))
     assert found is not None
     return found
 
@@ -65,7 +63,7 @@ def test_nothing_moves_where_nothing_was_changed(tables: Tables, config: Config)
     }  # fmt: skip  # no features here: nothing of inputs
     assert all(abs(value) < 1e-9 for value in found.metrics.values())
     assert set(found.outcomes.values()) == {OK}
-    assert found.said(WARN) == []
+    assert found.describe(WARN) == []
 
 
 def test_each_metric_is_what_numpy_says(tables: Tables, config: Config) -> None:
@@ -91,7 +89,7 @@ def test_each_metric_is_what_numpy_says(tables: Tables, config: Config) -> None:
         ranks.append(np.exp(-(share * np.log(share)).sum()))
     assert metrics["rank_loss"] == pytest.approx(max(0, 1 - ranks[0] / ranks[1]))
     assert 0.1 < metrics["neighbours_lost"] < 1
-    assert any(said.startswith("mean_shift 1.") and said.endswith("(dimension 3)") for said in found.said(WARN))
+    assert any(said.startswith("mean_shift 1.") and said.endswith("(dimension 3)") for said in found.describe(WARN))
     kept = {row.metric: (row.value, row.outcome) for row in tables.ledger(SNAPSHOT_DRIFT) if not row.part}
     assert kept == {name: (value, found.outcomes[name]) for name, value in metrics.items()}
 
@@ -102,7 +100,7 @@ def test_limits_fail_or_are_silent_as_they_are_set(tables: Tables, config: Confi
     found = drift_of(tables, strict, Z[200:], USERS[200:])
     assert found.outcomes["vanished_share"] == FAIL
     assert found.outcomes["rows_change"] == OK
-    assert found.said(FAIL) == ["vanished_share 0.500"]
+    assert found.describe(FAIL) == ["vanished_share 0.500"]
 
 
 def test_a_sample_is_of_the_same_users_at_both_dates(tables: Tables, config: Config, tmp_path: Path) -> None:

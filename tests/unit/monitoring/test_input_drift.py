@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from pyspark.sql import Row
 
-from userrep.monitoring.input_drift import Inputs, _growth
-from userrep.monitoring.psi import Ranges
+from userrep.monitoring.input_drift import Inputs, Ranges, _growth
 
 pytestmark = pytest.mark.fast
 

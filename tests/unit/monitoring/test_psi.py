@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userrep.monitoring.psi import Ranges
+from userrep.monitoring.input_drift import Ranges
 
 pytestmark = pytest.mark.fast
 

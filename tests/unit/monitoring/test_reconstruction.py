@@ -11,7 +11,7 @@ import torch
 from tests.unit.inference.test_model import features, part, saved
 from userrep.errors import ArtifactError
 from userrep.model.artifact import load_artifact
-from userrep.monitoring.reconstruction import Reconstruction, reconstruction_of
+from userrep.monitoring.input_drift import Reconstruction, reconstruction_of
 
 pytestmark = pytest.mark.fast
 

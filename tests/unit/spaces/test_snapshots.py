@@ -112,6 +112,16 @@ def test_the_newest_snapshot_of_a_date_is_its_highest_published_revision(tables:
         newest_snapshot(tables, "s002-b", D1)
 
 
+def test_the_newest_snapshot_in_other_states_is_found_or_its_dates_are_named(tables: Tables) -> None:
+    states, staged = ("staged", "published"), snapshot(D2, revision=2, state="staged")
+    record_snapshots(tables, [snapshot(D2), staged, snapshot(D2, revision=3, state="refused"), snapshot(D3)])
+    assert newest_snapshot(tables, "s001-a", D2, states=states) == staged
+    with pytest.raises(
+        UsageError, match=r"no snapshot of 2024-05-01; dates staged or published: 2024-05-02, 2024-05-03"
+    ):
+        newest_snapshot(tables, "s001-a", D1, states=states)
+
+
 def test_a_recorded_snapshot_takes_the_place_of_its_earlier_state(tables: Tables) -> None:
     record_snapshots(tables, [snapshot(D1, state="staged"), snapshot(D2)])
     record_snapshots(tables, [snapshot(D1)])

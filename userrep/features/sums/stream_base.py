@@ -89,12 +89,11 @@ def build_bases(
     UsageError
         If the tables are in a catalog: a stream reads single users from files.
     """
-    tables = with_files(tables)
-    ledger, existing = tile_ledger(tables), stream_bases(tables, versions.lineage_id)
+    tables, ledger, existing = with_files(tables), tile_ledger(tables), stream_bases(tables, versions.lineage_id)
     known, span = generations(tables, versions.lineage_id), FeatureSpec.of(config).span
     profiles, built = profiles or refresh_profiles(tables, config), []
-    for day in (as_of + timedelta(days=k) for k in range(1, open_days)):
-        open_from = day - timedelta(days=open_days)
+    for k in range(1, open_days):
+        day, open_from = as_of + timedelta(days=k), as_of + timedelta(days=k - open_days)
         revisions = ledger.revisions(day - timedelta(days=span), open_from)
         target = StreamBase(day, open_from, versions.valid_at(as_of), revisions, profiles.profiles_hash)
         reason = _stale_reason(existing.get(day), target)

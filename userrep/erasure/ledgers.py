@@ -51,8 +51,8 @@ class Pins:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._rows = base_rows(tables)  # none in a catalog, which streams do not read from
-        self._pinned = {key: self._files(key, row.table_version) for key, row in self._rows.items()}
-        self._were_newest = {key: files == self._files(key, None) for key, files in self._pinned.items()}
+        pinned = {key: self._files(key, row.table_version) for key, row in self._rows.items()}
+        self._newest = {key: files for key, files in pinned.items() if files == self._files(key)}
 
     def move(self) -> None:
         """Pin each stream base to the table's current version; remove bases that are not the newest from the ledger.
@@ -63,12 +63,12 @@ class Pins:
         current = {"table_version": self._tables.version(USER_OPENINGS), "built_at": utc_now()}
         for key, row in self._rows.items():
             predicate = f"lineage_id = '{row.lineage_id}' AND as_of = {sql_date(row.as_of)}"
-            if not self._were_newest[key]:
+            if key not in self._newest:
                 self._tables.add(OPENINGS, [], replacing=predicate)
-            elif self._files(key, None) != self._pinned[key]:
+            elif self._files(key) != self._newest[key]:
                 self._tables.add(OPENINGS, [row.asDict() | current], replacing=predicate)
 
-    def _files(self, key: tuple[str, date], version: int | None) -> set[str] | None:
+    def _files(self, key: tuple[str, date], version: int | None = None) -> set[str] | None:
         """Return the paths of a stream base's files at a table version; None if that version is no longer readable."""
         assert isinstance(self._tables, FileTables)
         if version is not None and not self._tables.has_version(USER_OPENINGS, version):

@@ -6,7 +6,7 @@ an interrupted erasure can be repeated.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,17 +27,13 @@ from userrep.store.export_files import erase_from_parts
 from userrep.store.filesystem import delete_folder, exists, folder_names
 from userrep.store.leases import held, under_way
 from userrep.store.schemas import (
-    EMBEDDING_UPDATES,
+    ALL,
     ERASURES,
     EXPORTS,
     REJECTED_EVENTS,
     TRAINING_ROWS,
     TRAINING_SETS,
     USER_EMBEDDINGS,
-    USER_ITEM_DAYS,
-    USER_OPENINGS,
-    USER_PROFILES,
-    USER_WINDOW_SUMS,
     TableSchema,
 )
 from userrep.store.tables import RETENTION, Tables
@@ -52,6 +48,7 @@ _STREAM_RUNNING = (
     "is restarted"
 )
 _STREAM_REMOVED = "checkpoint removed; start it again with `userrep stream --new-query-id NAME`"
+Receipt = dict[str, Any]
 _CLOCKS = timedelta(hours=1)  # by which the clocks of machines that write files may differ
 
 
@@ -87,7 +84,7 @@ class Erasure:
     user_ids: Sequence[str]
     report: Callable[[str], None]
 
-    def run(self, *, now: bool) -> dict[str, Any]:
+    def run(self, *, now: bool) -> Receipt:
         """Erase the users, or finish earlier requests; return the receipt, which has no user ids.
 
         Without ``user_ids``, the files added since the oldest open request are searched for rows that came back.
@@ -108,18 +105,17 @@ class Erasure:
         with held(self.tables, "forget"):
             return self._run(now=now)
 
-    def _run(self, *, now: bool) -> dict[str, Any]:
-        receipt: dict[str, Any] = {"request_id": None, "num_users": len(self.user_ids)}
+    def _run(self, *, now: bool) -> Receipt:
+        receipt: Receipt = {"request_id": None, "num_users": len(self.user_ids)}
         before = {row.request_id: row for row in newest_requests(self.tables)}
         since: datetime | None = None
         if self.user_ids:
-            requests = self._open_request(before, receipt)
+            requests = [self._open_request(before, receipt)]
         else:
-            open_rows = [row for row in before.values() if row.state in (BEGUN, DELETED)]
-            requests = {row.request_id: (row.requested_at, row.num_users) for row in open_rows}
-            if not open_rows and not (now and before):
+            requests = [row.asDict() for row in before.values() if row.state in (BEGUN, DELETED)]
+            if not requests and not (now and before):
                 return receipt | {"is_idle": True}
-            since = None if now else min(row.requested_at for row in open_rows) - _CLOCKS
+            since = None if now else min(row["requested_at"] for row in requests) - _CLOCKS
         # Runs that start after the tombstones skip these users. Runs from before may write their rows again.
         other_runs = under_way(self.tables, but="forget")
         self._erase_everywhere(since, receipt, now=now)
@@ -127,26 +123,31 @@ class Erasure:
         receipt["under_way"] = sorted(other_runs.values())
         now, due_at = now and not other_runs, utc_now() + RETENTION
         if not self.user_ids and not receipt["rows"]:  # no rows came back, so the retention is not extended
-            requests = {name: request for name, request in requests.items() if before[name].state == BEGUN}
-        self._record(requests, DELETED, due_at, receipt)
-        finished = self._finished(requests, now=now)
+            requests = [row for row in requests if row["state"] == BEGUN]
+        self._record(requests, state=DELETED, due_at=due_at, receipt=_as_json(receipt))
+        finished = self._finished(receipt["request_id"], now=now)
         if finished or now:
             self._vacuum(now=now)
-        self._record_done(finished)
+        self._record(finished, state=DONE)
         receipt |= {"kept_until": None if now else due_at, "num_done": len(finished)}
         return receipt
 
-    def _open_request(self, before: Mapping[str, Row], receipt: dict[str, Any]) -> dict[str, tuple[datetime, int]]:
-        """Record the request and write its tombstones; return its time and number of users, by its id."""
+    def _open_request(self, before: Mapping[str, Row], receipt: Receipt) -> dict[str, Any]:
+        """Record the request and write its tombstones."""
         request_id = receipt["request_id"] = request_id_of(self.tables, self.user_ids)
         requested_at = before[request_id].requested_at if request_id in before else utc_now()
-        requests = {request_id: (requested_at, len(self.user_ids))}
-        self._record(requests, ASKED, None, receipt)
+        request = {"request_id": request_id, "requested_at": requested_at, "num_users": len(self.user_ids)}
+        self._record([request], state=ASKED, due_at=None, receipt=_as_json(receipt))
         receipt["num_new"] = add_tombstones(self.tables, self.user_ids)
-        self._record(requests, BEGUN, None, receipt)
-        return requests
+        self._record([request], state=BEGUN, due_at=None, receipt=_as_json(receipt))
+        return request
 
-    def _erase_everywhere(self, since: datetime | None, receipt: dict[str, Any], *, now: bool) -> None:
+    def _record(self, requests: Sequence[dict[str, Any]], **changes: Any) -> None:
+        """Record requests in a new state."""
+        if requests:
+            self.tables.add(ERASURES, [request | changes | {"recorded_at": utc_now()} for request in requests])
+
+    def _erase_everywhere(self, since: datetime | None, receipt: Receipt, *, now: bool) -> None:
         """Erase the users from tables, exports, the online store and streams; note in the receipt what was erased."""
         users = ErasedUsers.of(read_tombstones(self.tables), self.user_ids)
         erased = self._erase_from_tables(users, since)
@@ -158,28 +159,12 @@ class Erasure:
         receipt["online"] = self._erase_online(users)
         receipt["streams"] = self._end_streams(now=now)
 
-    def _finished(self, requests: Collection[str], *, now: bool) -> list[Row]:
+    def _finished(self, request_id: str | None, *, now: bool) -> list[dict[str, Any]]:
         """Return the requests that are done once old files are deleted: this run's, or those with expired retention."""
-        deleted = [row for row in newest_requests(self.tables) if row.state == DELETED]
+        deleted = [row.asDict() for row in newest_requests(self.tables) if row.state == DELETED]
         if not now:
-            return [] if self.user_ids else [row for row in deleted if row.due_at <= utc_now()]
-        return [row for row in deleted if not self.user_ids or row.request_id in requests]
-
-    def _record_done(self, finished: Sequence[Row]) -> None:
-        rows = [row.asDict() | {"state": DONE, "recorded_at": utc_now()} for row in finished]
-        if rows:
-            self.tables.add(ERASURES, rows)
-
-    def _record(
-        self, requests: Mapping[str, tuple[datetime, int]], state: str, due_at: datetime | None, receipt: dict[str, Any]
-    ) -> None:
-        row = {"state": state, "due_at": due_at, "receipt": json.dumps(receipt, default=str), "recorded_at": utc_now()}
-        rows = [
-            row | {"request_id": request_id, "requested_at": requested_at, "num_users": num_users}
-            for request_id, (requested_at, num_users) in requests.items()
-        ]
-        if rows:
-            self.tables.add(ERASURES, rows)
+            return [] if self.user_ids else [row for row in deleted if row["due_at"] <= utc_now()]
+        return [row for row in deleted if not self.user_ids or row["request_id"] == request_id]
 
     def _erase_from_tables(self, users: ErasedUsers, since: datetime | None) -> dict[str, ErasedRows]:
         pins, erased = Pins(self.tables), {}
@@ -219,7 +204,7 @@ class Erasure:
         spaces = [space.space_id for space in read_registry(self.tables).spaces]
         if self.user_ids:
             return sum(store.delete(space_id, self.user_ids) for space_id in spaces)
-        return sum(store.delete_where(space_id, users.tombstones.holds) for space_id in spaces)
+        return sum(store.delete_where(space_id, users.tombstones.contains) for space_id in spaces)
 
     def _end_streams(self, *, now: bool) -> dict[str, str]:
         """Return what happens to each stream. With ``now``, delete their checkpoints."""
@@ -237,10 +222,15 @@ class Erasure:
         self.report("forget: removed the files of older table versions")
 
 
+def _as_json(receipt: Receipt) -> str:
+    return json.dumps(receipt, default=str)
+
+
 def _tables_of_users(tables: Tables) -> list[TableSchema]:
     """Return the tables with rows of users, each after the tables that its rows are built from."""
-    upstream = [USER_PROFILES, USER_ITEM_DAYS, REJECTED_EVENTS, USER_WINDOW_SUMS, USER_OPENINGS]
-    return [*upstream, *features_tables(tables), USER_EMBEDDINGS, EMBEDDING_UPDATES]
+    of_users = [table for table in ALL if table is REJECTED_EVENTS or "user_id" in table.fields().names]
+    split = of_users.index(USER_EMBEDDINGS)  # built from features
+    return [*of_users[:split], *features_tables(tables), *of_users[split:]]
 
 
 def newest_requests(tables: Tables) -> list[Row]:

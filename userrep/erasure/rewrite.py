@@ -60,9 +60,9 @@ class ErasedUsers:
     def mask(self, user_ids: pa.Array) -> Flags:
         """Return the mask of the ids that belong to these users. Nulls do not."""
         if self.buckets is None:
-            return self.tombstones.hold(user_ids)
+            return self.tombstones.mask(user_ids)
         mask = np.isin(bucket_of(user_ids.fill_null("")), self.buckets)
-        mask[mask] = self.tombstones.hold(user_ids.filter(pa.array(mask)))
+        mask[mask] = self.tombstones.mask(user_ids.filter(pa.array(mask)))
         return mask
 
     def predicate(self, column: str) -> Callable[[pa.Array], Flags]:
@@ -79,12 +79,11 @@ def _id_column(table: TableSchema) -> str:
 class ErasedRows:
     """What was removed from a table.
 
-    ``rows`` and ``files``: numbers of removed rows and of rewritten files. ``users``: keyed hashes of the users of the
-    removed rows. ``partitions``: partition values of the rewritten files.
+    ``rows``: number of removed rows. ``users``: keyed hashes of their users, for rejected rows none. ``partitions``:
+    partition values of the rewritten files.
     """
 
     rows: int = 0
-    files: int = 0
     users: set[bytes] = field(default_factory=set)
     partitions: list[dict[str, Any]] = field(default_factory=list)
 
@@ -120,7 +119,8 @@ def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since:
             return erased
         rewritten = _rewrite(tables, table, users, files)
         for file, _, num_rows, hashes in rewritten:
-            erased.rows, erased.files, erased.users = erased.rows + num_rows, erased.files + 1, erased.users | hashes
+            erased.rows += num_rows
+            erased.users |= hashes
             erased.partitions.append(file.values)
         if tables.rewrite(table, [(file, new) for file, new, _, _ in rewritten]):
             return erased
@@ -130,12 +130,11 @@ def erase_rows(tables: Tables, table: TableSchema, users: ErasedUsers, *, since:
 def _may_hold(file: TableFile, users: ErasedUsers, since: datetime | None) -> bool:
     if since is not None and file.added_at < since.replace(tzinfo=UTC).timestamp() * 1000:
         return False
-    if file.buckets is not None:
-        return users.may_be_within(*file.buckets)
-    if user_slice := file.values.get("user_slice"):
+    ends = file.buckets
+    if ends is None and (user_slice := file.values.get("user_slice")):
         buckets = range_of_slice(user_slice)
-        return users.may_be_within(buckets.start, buckets.stop - 1)
-    return True
+        ends = buckets.start, buckets.stop - 1
+    return ends is None or users.may_be_within(*ends)
 
 
 def _rewrite(
@@ -174,36 +173,31 @@ class _FileRewriter:
 
     def _rewrite(self, old: TableFile) -> dict[str, Any] | None:
         """Rewrite a file if it has rows of erased users; return None otherwise. Memory: two row groups."""
-        uri = f"{self.target.uri}/{old.path}"
-        file = open_parquet(uri)
-        masks = {k: mask for k in self._groups(uri, file) if (mask := self._mask(file, k)).any()}
+        file, is_erased = open_parquet(old.uri), self.users.predicate(self.column)
+        masks, erased_ids = {}, set()
+        for k in self._groups(old.uri, file):
+            texts = combined(
+                file.read_row_group(k, columns=[self.column], use_threads=False).column(0).cast(pa.string())
+            )
+            mask = is_erased(texts)
+            if mask.any():
+                masks[k] = mask
+                erased_ids |= set(texts.filter(pa.array(mask)).to_pylist())
         if not masks:
             return None
-        writer, hashes = TableWriter(self.target), set()
+        writer = TableWriter(self.target)
         for k in range(file.num_row_groups):
             rows = file.read_row_group(k, use_threads=False)
-            if k in masks:
-                hashes |= self._hashes(rows.filter(pa.array(masks[k])))
-                rows = rows.filter(pa.array(~masks[k]))
-            writer.write(rows, old.values)
+            writer.write(rows.filter(pa.array(~masks[k])) if k in masks else rows, old.values)
         new = next((file.to_json() for file in writer.close()), None)
-        return {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": sorted(hashes), "file": new}
+        hashes = sorted(map(self.users.tombstones.hash, erased_ids)) if self.column == "user_id" else []
+        return {"num_erased": sum(int(mask.sum()) for mask in masks.values()), "hashes": hashes, "file": new}
 
     def _groups(self, uri: str, file: pq.ParquetFile) -> list[int]:
         """Return the row groups that may have rows of erased users."""
         if self.users.buckets is None or "user_bucket" not in file.schema_arrow.names:
             return list(range(file.num_row_groups))
         return row_group_ranges(uri).containing(self.users.buckets).tolist()  # type: ignore[no-any-return]
-
-    def _mask(self, file: pq.ParquetFile, group: int) -> Flags:
-        texts = combined(file.read_row_group(group, columns=[self.column], use_threads=False).column(0))
-        return self.users.predicate(self.column)(texts.cast(pa.string()))
-
-    def _hashes(self, rows: pa.Table) -> set[bytes]:
-        """Return the hashes of the users of some rows. Users of rejected rows are not counted."""
-        if self.column == "row":
-            return set()
-        return {self.users.tombstones.hash(user_id) for user_id in set(rows.column("user_id").to_pylist())}
 
 
 def _erase_by_merge(tables: Tables, table: TableSchema, users: ErasedUsers) -> ErasedRows:
@@ -218,4 +212,4 @@ def _erase_by_merge(tables: Tables, table: TableSchema, users: ErasedUsers) -> E
         "WHEN MATCHED THEN DELETE",
         ids=ids,
     ).first()
-    return ErasedRows(int(merged.num_deleted_rows) if merged else 0, 0, hashes, partitions)
+    return ErasedRows(int(merged.num_deleted_rows) if merged else 0, hashes, partitions)

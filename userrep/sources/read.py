@@ -1,6 +1,6 @@
 """Reading of the owner's event log in any format: mapped columns, and a reason for each rejected row."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -187,25 +187,31 @@ def _mapped(
 
 
 def _reason(fits_partition: Column) -> Column:
-    """Return the first reason to reject a row, in the order of ``rules``; null for a valid row."""
-    rules = [
-        ("unparsable_row", F.col("corrupt").isNotNull()),
-        ("unreadable_event_at", F.col("event_at").isNull()),
-        ("implausible_event_at", ~is_plausible("event_at")),
-        ("outside_its_partition", ~fits_partition),
-        ("missing_user_id", F.coalesce(F.trim("user_id"), F.lit("")) == ""),
-        ("missing_item_id", F.coalesce(F.trim("item_id"), F.lit("")) == ""),
-        ("missing_event_type", F.col("event_type").isNull()),
-        (
-            "unreadable_weight",
-            F.col("weight").isNull() | F.isnan("weight") | (F.abs("weight") * WEIGHT_UNIT == float("inf")),
-        ),
-        ("negative_weight", F.col("weight") < 0),
-    ]
-    reason = F.lit(None).cast("string")
-    for name, applies in reversed(rules):
-        reason = F.when(applies, F.lit(name)).otherwise(reason)
-    return reason
+    """Return the first reason to reject an event."""
+    weight = F.col("weight")
+    return first_broken(
+        {
+            "unparsable_row": F.col("corrupt").isNotNull(),
+            "unreadable_event_at": F.col("event_at").isNull(),
+            "implausible_event_at": ~is_plausible("event_at"),
+            "outside_its_partition": ~fits_partition,
+            "missing_user_id": is_blank("user_id"),
+            "missing_item_id": is_blank("item_id"),
+            "missing_event_type": F.col("event_type").isNull(),
+            "unreadable_weight": weight.isNull() | F.isnan(weight) | (F.abs(weight) * WEIGHT_UNIT == float("inf")),
+            "negative_weight": weight < 0,
+        }
+    )
+
+
+def first_broken(rules: Mapping[str, Column]) -> Column:
+    """Return the name of the first rule, a condition to reject a row, that applies; null for a valid row."""
+    return F.coalesce(*(F.when(is_broken, F.lit(name)) for name, is_broken in rules.items()))
+
+
+def is_blank(column: str) -> Column:
+    """Return whether an id is null, empty or only spaces."""
+    return F.coalesce(F.trim(column), F.lit("")) == ""
 
 
 def is_blank(texts: Any) -> Any:

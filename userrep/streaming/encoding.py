@@ -75,7 +75,7 @@ class Encoding:
             return
         table = pa.concat_tables(rows)
         if self.erased:
-            table = table.filter(pa.array(~self.erased.hold(combined(table.column("user_id")))))
+            table = table.filter(pa.array(~self.erased.mask(combined(table.column("user_id")))))
         for as_of in sorted(set(table.column("as_of").to_pylist())):
             spaces = [space for space in self.spaces if space.closed is None or as_of > space.closed]
             dated = table.filter(pc.equal(table.column("as_of"), pa.scalar(as_of, pa.date32())))

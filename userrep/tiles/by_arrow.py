@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from userrep.sources.tombstones import NOBODY, Tombstones
+from userrep.sources.tombstones import NO_TOMBSTONES, Tombstones
 from userrep.store.xxhash import bucket_of
 from userrep.tiles.arrow_reader import LogFile, Piece, log_file, pieces_by_day
 from userrep.tiles.arrow_rows import Coded, DayRows, RowIndexes, without_copies
@@ -51,7 +51,7 @@ def tiles_of_files(
     paths: Sequence[str],
     days: Collection[date],
     columns: LogColumns,
-    erased: Tombstones = NOBODY,
+    erased: Tombstones = NO_TOMBSTONES,
     *,
     folder_days: Mapping[str, date] | None = None,
 ) -> Iterator[DayTiles]:
@@ -123,7 +123,7 @@ def _day_tiles(
     num_rejected = num_rows - len(valid_V)
     if erased:
         user = rows.texts["user_id"]
-        valid_V = valid_V[~erased.hold(user.values)[user.code_N[valid_V]]]
+        valid_V = valid_V[~erased.mask(user.values)[user.code_N[valid_V]]]
     unique_V = None if needs_spark else without_copies(rows, valid_V, columns)
     tiles = None if unique_V is None else _tiles(rows, unique_V, columns)
     return DayTiles(day, tiles, num_rows, num_rejected)

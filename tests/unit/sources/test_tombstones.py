@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from userrep.errors import UserrepError
-from userrep.sources.tombstones import NOBODY, Tombstones, add_tombstones, read_tombstones, request_id_of
+from userrep.sources.tombstones import NO_TOMBSTONES, Tombstones, add_tombstones, read_tombstones, request_id_of
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import TOMBSTONES
 from userrep.store.tables import Tables
@@ -33,24 +33,24 @@ def tables(tmp_path: Path) -> Tables:
 def test_stored_hashes_stay_valid() -> None:
     """Tables contain these hashes, so the hash function must not change. The value is from `openssl mac`."""
     stored = "08eedc69aabb888ef468dadde562d6be"
-    assert Tombstones(KEY, frozenset([bytes.fromhex(stored)])).holds("bob")
+    assert Tombstones(KEY, frozenset([bytes.fromhex(stored)])).contains("bob")
 
 
 def test_only_the_ids_of_erased_users_are_recognized_and_never_a_null() -> None:
-    found = erased(ANN, "").hold(pa.array([ANN, BOB, None, ANN.upper(), f"{ANN} ", "", ANN]))
+    found = erased(ANN, "").mask(pa.array([ANN, BOB, None, ANN.upper(), f"{ANN} ", "", ANN]))
     assert found.tolist() == [True, False, False, False, False, True, True]
-    assert erased(ANN).hold(pa.array([None, BOB]).dictionary_encode()[:1]).tolist() == [False]
-    assert erased(ANN).hold(pa.array([], pa.string())).tolist() == []
+    assert erased(ANN).mask(pa.array([None, BOB]).dictionary_encode()[:1]).tolist() == [False]
+    assert erased(ANN).mask(pa.array([], pa.string())).tolist() == []
 
 
 def test_a_hash_depends_on_the_key() -> None:
     other = erased(ANN, key=bytes(32))
-    assert other.holds(ANN)
-    assert not Tombstones(KEY, other.hashes).holds(ANN)
+    assert other.contains(ANN)
+    assert not Tombstones(KEY, other.hashes).contains(ANN)
 
 
 def test_tombstones_without_a_user_are_falsy() -> None:
-    assert not NOBODY
+    assert not NO_TOMBSTONES
     assert not Tombstones(KEY, frozenset())
     assert erased(ANN)
 
@@ -87,7 +87,7 @@ def test_each_user_gets_one_tombstone_and_no_id_is_stored(tables: Tables, tmp_pa
     assert [add_tombstones(tables, ids) for ids in ([ANN, BOB, ANN], [BOB], [BOB, "eve"], [])] == [2, 0, 1, 0]
     assert len(tables.ledger(TOMBSTONES)) == 3
     found = read_tombstones(tables)
-    assert found.hold(pa.array([ANN, BOB, "eve", "mallory"])).tolist() == [True, True, True, False]
+    assert found.mask(pa.array([ANN, BOB, "eve", "mallory"])).tolist() == [True, True, True, False]
     files = [path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file()]
     assert not [content for content in files if ANN.encode() in content]
 

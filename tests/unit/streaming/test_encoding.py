@@ -10,7 +10,7 @@ from tests.support.builders import config_of
 from tests.support.records import RECORD
 from userrep.features.spec import FeatureSpec
 from userrep.features.sums.item_matrix import VectorFiles
-from userrep.sources.tombstones import NOBODY
+from userrep.sources.tombstones import NO_TOMBSTONES
 from userrep.streaming.encoding import Encoding, PinnedBase, PinnedSpace
 
 pytestmark = pytest.mark.fast
@@ -22,7 +22,7 @@ def counts(as_of: date, newest: list[date], today: date | None, tmp_path: Path) 
     spec = FeatureSpec.of(config_of(tmp_path))
     times = [datetime(day.year, day.month, day.day, 23, 59, tzinfo=UTC) for day in newest]
     rows = pa.table({"newest_at": pa.array(times, pa.timestamp("us", "UTC"))})
-    encoding = Encoding(spec, {}, (), today, 1, None, NOBODY)
+    encoding = Encoding(spec, {}, (), today, 1, None, NO_TOMBSTONES)
     return encoding._needs_update(rows, as_of).tolist()
 
 
@@ -48,7 +48,7 @@ def test_nothing_is_encoded_for_a_date_of_which_nothing_has_come(tmp_path: Path)
 def test_a_user_with_nothing_before_the_as_of_date_gets_no_vector_and_no_empty_batch(tmp_path: Path) -> None:
     spec = FeatureSpec.of(config_of(tmp_path))
     openings = {D16: PinnedBase(D16, (), VectorFiles((), 0.0))}
-    encoding = Encoding(spec, openings, (PinnedSpace("s1", str(tmp_path), "hash", None),), D15, 1, None, NOBODY)
+    encoding = Encoding(spec, openings, (PinnedSpace("s1", str(tmp_path), "hash", None),), D15, 1, None, NO_TOMBSTONES)
     at = datetime(2024, 3, 15, 12, tzinfo=UTC)
     profile = {"kind": "user", "at": at, "attributes": ["se"]}  # neither an event, nor a pick, nor a registration
     row = pa.RecordBatch.from_pydict(

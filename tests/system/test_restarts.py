@@ -21,7 +21,7 @@ from tests.support.builders import AS_OF, SPARK
 from tests.support.streaming_world import DAY, NEXT, NewWorld, Row, World, active_users, arrive, events_between
 from userrep import failpoints
 from userrep.errors import UsageError, UserrepError
-from userrep.streaming.micro_batches import Met, MicroBatches, day_met
+from userrep.streaming.micro_batches import BatchResult, MicroBatches, last_seen_day
 
 pytestmark = pytest.mark.full
 
@@ -174,16 +174,16 @@ def test_a_lost_checkpoint_is_refused_and_a_new_stream_ends_in_the_vectors_of_th
         world.stream()
     once, assumed = MicroBatches._run_once, []
 
-    def twice(self: MicroBatches, rows: DataFrame, batch_id: int) -> Met:
+    def twice(self: MicroBatches, rows: DataFrame, batch_id: int) -> BatchResult:
         assumed.append(self.today)
-        met = once(self, rows, batch_id)
+        result = once(self, rows, batch_id)
         once(self, rows, batch_id)
-        return met
+        return result
 
     with monkeypatch.context() as patch:
         patch.setattr(MicroBatches, "_run_once", twice)
         world.stream(new_query_id="again")
-    assert assumed[0] == day_met(world.tables) == AS_OF
+    assert assumed[0] == last_seen_day(world.tables) == AS_OF
     assert copies(world.updates()) == 0
     assert world.streamed(NEXT, query_id="again") == world.streamed(NEXT, query_id="stream")
     world.close(AS_OF)

@@ -15,8 +15,7 @@ from userrep.client.frames import join_frame, newest_frame, newest_table, warn_o
 from userrep.config import Config, load_config
 from userrep.errors import UsageError
 from userrep.joins.join import join_embeddings
-from userrep.joins.options import JoinOptions
-from userrep.joins.snapshot_at import column
+from userrep.joins.options import JoinOptions, column
 from userrep.joins.training_sets import create_training_set
 from userrep.spaces import consumers
 from userrep.spaces.registry import Space, find_space, list_spaces

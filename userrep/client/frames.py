@@ -8,8 +8,8 @@ from pyspark.sql import functions as F
 from userrep.errors import UsageError
 from userrep.joins.arrow_join import join_arrow
 from userrep.joins.join import join_embeddings
+from userrep.joins.ledger import files_by_snapshot, usable_sources
 from userrep.joins.options import JoinOptions, name_faults
-from userrep.joins.sources import files_by_snapshot, usable_sources
 from userrep.logs import warn_caller
 from userrep.store.arrow import is_text
 from userrep.store.file_tables import FileTables
@@ -111,9 +111,9 @@ def newest_table(tables: Tables, space: str) -> pa.Table:
     sources = usable_sources(tables, space)
     snapshot = sources.newest
     parts = [_NEWEST.empty_table()]
-    for file in files_by_snapshot(tables, sources.version, [snapshot])[0]:
-        with open_parquet(f"{tables.uri(USER_EMBEDDINGS)}/{file.path}") as content:
-            rows = content.read(columns=["user_id", "embedding"])
+    for uri in files_by_snapshot(tables, sources.version, [snapshot])[0].uris:
+        with open_parquet(uri) as file:
+            rows = file.read(columns=["user_id", "embedding"])
         constants = (pa.repeat(value, len(rows)) for value in (snapshot.snapshot_id, pa.scalar(snapshot.as_of)))
         parts.append(pa.table([rows["user_id"], *constants, rows["embedding"]], names=_NEWEST.names).cast(_NEWEST))
     return pa.concat_tables(parts)

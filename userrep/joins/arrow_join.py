@@ -1,6 +1,6 @@
 """The point-in-time join of an Arrow table of labels, from the files of a root, without Spark.
 
-It shares the resolution of label times (snapshot_at.py), the look-up of vectors (read_vectors.py) and all messages with
+It shares the resolution of label times (ledger.py), the look-up of vectors (read_vectors.py) and all messages with
 ``join_embeddings``, and returns the same rows. Shapes: N labels, K steps of the ledger.
 """
 
@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from userrep.errors import UserrepError
 from userrep.joins import outputs
+from userrep.joins.ledger import Step, files_by_snapshot, new_user_vector, report_in_sample, steps_of, usable_sources
 from userrep.joins.options import JoinOptions, without_vector
 from userrep.joins.read_vectors import NO_STEP, find_vectors
-from userrep.joins.snapshot_at import Step, steps_of
-from userrep.joins.sources import files_by_snapshot, new_user_vector, report_in_sample, usable_sources
 from userrep.spaces.snapshots import EXPIRED
 from userrep.store.arrow import combined
 from userrep.store.file_tables import FileTables
-from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.utc import DAY_US, EPOCH, day_number
 
 
@@ -77,8 +75,7 @@ def join_arrow(labels: pa.Table, *, tables: FileTables, space: str, options: Joi
     rows = _Labels.of(labels, steps, options)
     report_in_sample(sources.space, [steps[k].snapshot for k in np.unique(rows.number_N) if k != NO_STEP], options)
     files = files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps])
-    wanted_N = np.where(rows.too_old_N, NO_STEP, rows.number_N)
-    vectors = find_vectors(rows.users, wanted_N, files, folder=tables.uri(USER_EMBEDDINGS))
+    vectors = find_vectors(rows.users, np.where(rows.too_old_N, NO_STEP, rows.number_N), files)
     widths = pc.unique(pc.list_value_length(vectors.drop_null())).to_pylist()
     if sources.dim is not None and (wrong := [width for width in widths if width != sources.dim]):
         raise UserrepError(outputs.wrong_width(space_id, sources.dim, wrong[0]))

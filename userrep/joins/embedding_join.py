@@ -14,9 +14,8 @@ from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.joins.join import join_embeddings
-from userrep.joins.options import JoinOptions, param_of
+from userrep.joins.options import JoinOptions, column, param_of
 from userrep.joins.outputs import MAPPED_FROM, SPACE_ID, as_vectors, by_rule
-from userrep.joins.snapshot_at import column
 from userrep.spaces.registry import SERVING, find_space
 from userrep.store.filesystem import absolute
 from userrep.store.open import open_root, open_schema
@@ -131,10 +130,8 @@ class EmbeddingJoin(Transformer, HasOutputCol, DefaultParamsReadable["EmbeddingJ
             return self._pass_through(dataset, options)
         tables = self._tables(dataset)
         space_id = self._pinned(lambda: find_space(tables, None).space_id)
-        if not self.isSet(self.mappedFrom):
-            return join_embeddings(dataset, tables=tables, space=space_id, options=options)
-        newer = self.getOrDefault(self.mappedFrom)
-        return join_embeddings(dataset, tables=tables, space=newer, coordinates=space_id, options=options)
+        source = self.getOrDefault(self.mappedFrom) if self.isSet(self.mappedFrom) else space_id
+        return join_embeddings(dataset, tables=tables, space=source, coordinates=space_id, options=options)
 
     def _pass_through(self, dataset: DataFrame, options: JoinOptions) -> DataFrame:
         """Return rows that have vectors already, after checking that these are of this stage's space."""

@@ -1,6 +1,6 @@
 """Point-in-time joins: add to each label the embedding that a consumer could have had at the label's time.
 
-Label times are resolved on the ledger of snapshots, which is small (snapshot_at.py). One equi-join by user and snapshot
+Label times are resolved on the ledger of snapshots, which is small (ledger.py). One equi-join by user and snapshot
 follows: a look-up in the snapshots' files (read_vectors.py), or a join by Spark in a catalog. Rows of
 ``embedding_updates``, if asked for, need an as-of join by union and sort.
 """
@@ -12,18 +12,20 @@ from datetime import UTC, datetime
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from userrep.joins.options import JoinOptions, check_labels
-from userrep.joins.outputs import with_outputs
-from userrep.joins.read_vectors import with_vectors
-from userrep.joins.snapshot_at import Step, column, steps_of, with_snapshot
-from userrep.joins.sources import (
+from userrep.joins.ledger import (
     Sources,
+    Step,
     files_by_snapshot,
     is_in_sample,
     new_user_vector,
     report_in_sample,
+    steps_of,
     usable_sources,
+    with_snapshot,
 )
+from userrep.joins.options import JoinOptions, check_labels, column
+from userrep.joins.outputs import with_outputs
+from userrep.joins.read_vectors import with_vectors
 from userrep.spaces.mapping import load_map
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import PUBLISHED
@@ -65,10 +67,9 @@ def join_embeddings(
     """
     check_labels(labels, options)
     sources = usable_sources(tables, space)
-    if isinstance(coordinates, str):
-        coordinates = find_space(tables, coordinates)
-    if coordinates is not None and coordinates.space_id != sources.space.space_id:
-        sources = replace(sources, coordinates=coordinates)
+    target = coordinates.space_id if isinstance(coordinates, Space) else coordinates
+    if target not in (None, sources.space.space_id):
+        sources = replace(sources, coordinates=find_space(tables, target))
     _check_in_sample(labels, sources, options)
     return joined(labels, tables, sources, options)
 
@@ -95,7 +96,6 @@ def joined(labels: DataFrame, tables: Tables, sources: Sources, options: JoinOpt
         rows = with_vectors(
             rows,
             files_by_snapshot(tables, sources.version, [snapshot for _, snapshot in steps]),
-            folder=tables.uri(USER_EMBEDDINGS),
             user=options.user,
             time=options.time,
             min_tasks=shuffle_partitions(tables.spark),

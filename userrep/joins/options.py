@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 
@@ -161,3 +162,8 @@ def check_labels(labels: DataFrame, options: JoinOptions) -> None:
         )
     if faults:
         raise UsageError(faults)
+
+
+def column(name: str) -> Column:
+    """Return a column by its exact name, which may contain dots and backticks."""
+    return F.col(f"`{name.replace('`', '``')}`")

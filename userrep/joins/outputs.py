@@ -6,8 +6,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from userrep.joins.options import JoinOptions, without_vector
-from userrep.joins.snapshot_at import column
+from userrep.joins.options import JoinOptions, column, without_vector
 from userrep.spaces.mapping import LinearMap, mapped
 from userrep.spaces.snapshots import EXPIRED
 
@@ -70,8 +69,8 @@ def by_rule(rows: DataFrame, options: JoinOptions) -> DataFrame:
     has_vector = column(options.output).isNotNull()
     if options.handle_invalid == "error":
         status = column(options.status) if options.status in rows.columns else F.lit("unknown")
-        fault = _error(without_vector("%s"), status).cast("boolean")
-        return rows.where(F.when(has_vector, F.lit(True)).otherwise(fault))
+        fault = F.raise_error(F.format_string(without_vector("%s"), status))
+        return rows.where(F.when(has_vector, F.lit(True)).otherwise(fault.cast("boolean")))
     return rows.where(has_vector) if options.skips else rows
 
 
@@ -112,10 +111,8 @@ def _too_old(as_of: Column, options: JoinOptions) -> Column:
 def _of_width(vector: Column, space_id: str, dim: int | None) -> Column:
     if dim is None:
         return vector
-    is_valid = vector.isNull() | (F.size(vector) == dim)
-    return F.when(is_valid, vector).otherwise(
-        _error(wrong_width(space_id, dim, "%s"), F.size(vector)).cast("array<float>")
-    )
+    fault = F.raise_error(F.format_string(wrong_width(space_id, dim, "%s"), F.size(vector)))
+    return F.when(vector.isNull() | (F.size(vector) == dim), vector).otherwise(fault.cast("array<float>"))
 
 
 def wrong_width(space_id: str, dim: int, got: int | str) -> str:
@@ -124,8 +121,3 @@ def wrong_width(space_id: str, dim: int, got: int | str) -> str:
         f"space {space_id}: a vector must have {dim} dimensions, got {got}. Rows of user_embeddings or "
         "embedding_updates were not written by userrep. Delete them, and rebuild their dates with `userrep backfill`."
     )
-
-
-def _error(message: str, value: Column) -> Column:
-    """Return a column that fails the job with a message, whose %s is the value."""
-    return F.raise_error(F.format_string(message, value))

@@ -9,7 +9,7 @@ Shapes: B labels of a batch, F files of a snapshot.
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +19,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
-from userrep.joins.snapshot_at import column
+from userrep.joins.options import column
 from userrep.store import xxhash
-from userrep.store.bucket_reader import BucketRanges, read_row_groups, row_group_ranges
+from userrep.store.bucket_reader import BucketFiles, read_row_groups, row_group_ranges
 from userrep.store.buckets import NUM_BUCKETS, bucket_of
-from userrep.store.data_files import TableFile
 
 _VECTORS = pa.list_(pa.float32())
 _ROWS = {"user_id": pa.string(), "embedding": _VECTORS}
@@ -35,30 +34,22 @@ NO_STEP = -1  # snapshot number of a label for which no vector is looked up
 Batch = tuple[pa.Array, pa.Array, pa.Array]  # of labels: user ids, snapshot numbers, user buckets
 
 
-class _Files(NamedTuple):
-    """The files of a snapshot, and the user buckets in each."""
-
-    uris: list[str]
-    buckets: BucketRanges
-
-
 def with_vectors(
-    labels: DataFrame, snapshots: Sequence[Sequence[TableFile]], *, folder: str, user: str, time: str, min_tasks: int
+    labels: DataFrame, snapshots: Sequence[BucketFiles], *, user: str, time: str, min_tasks: int
 ) -> DataFrame:
     """Add __embedding: the vector of each label's user in the label's snapshot, or null if the user is not in it.
 
     Parameters
     ----------
     labels : with __number, the index of the label's snapshot in ``snapshots``, or null. snapshots : the files of each
-        snapshot, below ``folder``. user, time : columns of the labels.
+        snapshot. user, time : columns of the labels.
 
     Returns
     -------
     Every label once. Cost: one shuffle of the labels, and one pass over the row groups that may contain their users. A
     task keeps a batch of labels and two row groups of vectors in memory; the driver keeps one entry per file.
     """
-    files_by_snapshot = [_files(files, folder) for files in snapshots]
-    most_users = max((sum(file.num_rows for file in files) for files in snapshots), default=0)
+    most_users = max((files.num_rows for files in snapshots), default=0)
     num_tasks = max(min_tasks, -(-most_users // _MOST_USERS))
     # Spread labels without a user over all tasks.
     any_bucket = F.pmod(F.xxhash64(column(time)), F.lit(NUM_BUCKETS)).cast("int")
@@ -67,30 +58,23 @@ def with_vectors(
     rows = labels.withColumn("__bucket", bucket)
     rows = rows.repartitionById(num_tasks, task).sortWithinPartitions("__number", "__bucket")
     # Nondeterministic, or Spark would push a filter on vectors below the sort and look up unsorted labels.
-    look_up = arrow_udf(_look_up(files_by_snapshot), "array<float>").asNondeterministic()  # type: ignore[call-overload]
+    look_up = arrow_udf(_look_up(snapshots), "array<float>").asNondeterministic()  # type: ignore[call-overload]
     return rows.withColumn("__embedding", look_up(column(user), F.col("__number"), F.col("__bucket")))
 
 
-def find_vectors(
-    users: pa.Array, number_N: NDArray[np.int64], snapshots: Sequence[Sequence[TableFile]], *, folder: str
-) -> pa.Array:
+def find_vectors(users: pa.Array, number_N: NDArray[np.int64], snapshots: Sequence[BucketFiles]) -> pa.Array:
     """Return the vector of each label's user in the label's snapshot, or null, without Spark; see ``with_vectors``.
 
     Labels may be in any order. ``number_N``: index of the label's snapshot in ``snapshots``, or NO_STEP.
     """
     bucket_N = xxhash.bucket_of(users.fill_null(""))
     order_N = np.lexsort((bucket_N, number_N))
-    files_by_snapshot = [_files(files, folder) for files in snapshots]
-    read = lru_cache(maxsize=_CACHED_GROUPS)(_read)
-    vectors = _vectors(users.take(pa.array(order_N)), number_N[order_N], bucket_N[order_N], files_by_snapshot, read)
+    labels = users.take(pa.array(order_N)), pa.array(number_N[order_N]), pa.array(bucket_N[order_N])
+    (vectors,) = _look_up(snapshots)(iter([labels]))
     return vectors.take(pa.array(np.argsort(order_N)))
 
 
-def _files(files: Sequence[TableFile], folder: str) -> _Files:
-    return _Files([f"{folder}/{file.path}" for file in files], BucketRanges.of([file.buckets for file in files]))
-
-
-def _look_up(snapshots: list[_Files]) -> Callable[[Iterator[Batch]], Iterator[pa.Array]]:
+def _look_up(snapshots: Sequence[BucketFiles]) -> Callable[[Iterator[Batch]], Iterator[pa.Array]]:
     """Return the function that a task applies to its labels, which arrive sorted by snapshot and bucket."""
 
     def look_up(batches: Iterator[Batch]) -> Iterator[pa.Array]:
@@ -105,7 +89,7 @@ def _vectors(
     users: pa.Array,
     number_B: NDArray[np.signedinteger[Any]],
     bucket_B: NDArray[np.int32],
-    snapshots: list[_Files],
+    snapshots: Sequence[BucketFiles],
     read: Callable[[str, int], pa.Table],
 ) -> pa.Array:
     """Return the vector of each label of a batch, null where the snapshot has no such user."""
@@ -129,12 +113,12 @@ def _vectors(
     return pa.concat_arrays(chunks).take(pa.array(index_B, mask=index_B == _NONE))
 
 
-def _groups(files: _Files, first: int, last: int) -> Iterator[tuple[str, int, int, int]]:
+def _groups(files: BucketFiles, first: int, last: int) -> Iterator[tuple[str, int, int, int]]:
     """Yield the row groups that may contain buckets from ``first`` to ``last``, in the order of their files.
 
     Each is a file, the number of the row group in it, and the group's first and last bucket.
     """
-    for k in files.buckets.meeting(first, last):
+    for k in files.ranges.meeting(first, last):
         first_G, last_G = ranges = row_group_ranges(files.uris[k])
         for group in ranges.meeting(first, last):
             yield files.uris[k], group, first_G[group], last_G[group]

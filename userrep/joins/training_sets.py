@@ -11,10 +11,9 @@ from pyspark.sql import functions as F
 from userrep.errors import UsageError, UserrepError
 from userrep.ids import checked_name, short_hash
 from userrep.joins.join import joined
-from userrep.joins.options import JoinOptions, check_labels
+from userrep.joins.ledger import Sources, report_in_sample, sources_of, steps_of, usable_sources, with_snapshot
+from userrep.joins.options import JoinOptions, check_labels, column
 from userrep.joins.outputs import SPACE_ID
-from userrep.joins.snapshot_at import column, steps_of, with_snapshot
-from userrep.joins.sources import Sources, report_in_sample, sources_of, usable_sources
 from userrep.spaces.consumers import find_consumer, record_training_set, space_of_consumer
 from userrep.spaces.registry import Space, find_space
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot
@@ -63,9 +62,10 @@ def create_training_set(
     row of the consumer then names the training set.
 
     Returns the lazy result of ``join_embeddings``; get the id of the training set with ``training_set_id``. Immediate
-    cost: one aggregate of the label times, which does not shuffle the labels and sends one row per snapshot to the
-    driver, and a commit. Raises UsageError as ``join_embeddings``, or if no label has a snapshot, labels resolve to an
-    expired snapshot, or the consumer is not registered.
+    cost: one aggregate of the label times, which does not shuffle the labels, and a commit.
+
+    Raises UsageError as ``join_embeddings``, or if no label has a snapshot, labels resolve to an expired snapshot, or
+    the consumer is not registered.
     """
     checked_name(name, "training set")
     check_labels(labels, options)
@@ -175,9 +175,8 @@ def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Se
     steps = steps_of(sources.snapshots, options.availability)
     at = F.unix_micros(column(options.time))
     times = with_snapshot(labels.select(column(options.time)), steps, time=options.time)
-    rows = times.groupBy("__snapshot_id").agg(F.min(at).alias("first"), F.max(at).alias("last")).collect()
-    spans = {row["__snapshot_id"]: (row["first"], row["last"]) for row in rows if row["first"] is not None}
-    used = [s for s in sources.snapshots if s.snapshot_id in spans]
+    ids, first_us, last_us = times.agg(F.collect_set("__snapshot_id"), F.min(at), F.max(at)).collect()[0]
+    used = [s for s in sources.snapshots if s.snapshot_id in ids]
     expired = [s for s in used if s.state == EXPIRED]
     if expired:
         shown = ", ".join(snapshot.snapshot_id for snapshot in expired[:5])
@@ -191,5 +190,4 @@ def _used(labels: DataFrame, sources: Sources, options: JoinOptions) -> tuple[Se
             f"labels: none has a snapshot, because the first one of space {sources.space.space_id} is available from "
             f"{steps[0].since} UTC on. Use later labels, or build earlier dates with `userrep backfill`."
         )
-    first_us, last_us = (edge(span[k] for span in spans.values()) for k, edge in ((0, min), (1, max)))
     return used, EPOCH + timedelta(microseconds=first_us), EPOCH + timedelta(microseconds=last_us)

@@ -195,8 +195,8 @@ def _reason(fits_partition: Column) -> Column:
             "unreadable_event_at": F.col("event_at").isNull(),
             "implausible_event_at": ~is_plausible("event_at"),
             "outside_its_partition": ~fits_partition,
-            "missing_user_id": is_blank("user_id"),
-            "missing_item_id": is_blank("item_id"),
+            "missing_user_id": is_missing_id("user_id"),
+            "missing_item_id": is_missing_id("item_id"),
             "missing_event_type": F.col("event_type").isNull(),
             "unreadable_weight": weight.isNull() | F.isnan(weight) | (F.abs(weight) * WEIGHT_UNIT == float("inf")),
             "negative_weight": weight < 0,
@@ -209,7 +209,7 @@ def first_broken(rules: Mapping[str, Column]) -> Column:
     return F.coalesce(*(F.when(is_broken, F.lit(name)) for name, is_broken in rules.items()))
 
 
-def is_blank(column: str) -> Column:
+def is_missing_id(column: str) -> Column:
     """Return whether an id is null, empty or only spaces."""
     return F.coalesce(F.trim(column), F.lit("")) == ""
 

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.store.buckets import ALL_BUCKETS
+from userrep.store.data_files import TableFile
 from userrep.store.filesystem import open_parquet, parquet_footer
+from userrep.store.xxhash import bucket_of
 
 
 class BucketRanges(NamedTuple):
@@ -37,6 +40,33 @@ class BucketRanges(NamedTuple):
         near = self.meeting(buckets[0], buckets[-1])
         num_before = np.searchsorted(buckets, self.first_N[near])
         return near[num_before < np.searchsorted(buckets, self.last_N[near], side="right")]
+
+
+class BucketFiles(NamedTuple):
+    """Files of a table that is laid out by user bucket, the buckets in each, and their number of rows in total."""
+
+    uris: list[str]
+    ranges: BucketRanges
+    num_rows: int
+
+    @classmethod
+    def of(cls, files: Sequence[TableFile]) -> "BucketFiles":
+        ranges = BucketRanges.of([file.buckets for file in files])
+        return cls([file.uri for file in files], ranges, sum(file.num_rows for file in files))
+
+    def rows_of_users(self, user_ids: pa.Array, columns: Sequence[str]) -> pa.Table | None:
+        """Read the rows of users (strings without nulls), or None if no row group can contain any of them.
+
+        ``columns`` must include user_id. Cost: one or two row groups per user.
+        """
+        buckets, tables = np.unique(bucket_of(user_ids)), []
+        for number in self.ranges.containing(buckets) if len(buckets) else ():
+            uri = self.uris[number]
+            groups = row_group_ranges(uri).containing(buckets)
+            if len(groups):
+                rows = read_row_groups(uri, groups, columns)
+                tables.append(rows.filter(pc.is_in(rows["user_id"], value_set=user_ids)))
+        return pa.concat_tables(tables) if tables else None
 
 
 @lru_cache(maxsize=4096)

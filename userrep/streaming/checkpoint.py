@@ -16,7 +16,7 @@ from userrep.streaming.sources import sources_of
 _MAX_BYTES = 2**22
 
 
-class StreamPlace(NamedTuple):
+class StreamCheckpoint(NamedTuple):
     """The folder of a stream below ``root``, with ``stream.json`` and Spark's checkpoints."""
 
     root: str
@@ -36,16 +36,18 @@ class StreamPlace(NamedTuple):
             committed rows: new batch ids would then be skipped as committed. If the stream was started with other
             sources, broker, open days or lineage.
         """
+        has_written = tables.last_transaction(EMBEDDING_UPDATES, self.query_id) is not None
         has_offsets = [exists(f"{self.folder}/{query}/offsets") for query in ("embeddings", "rejects")]
-        if is_new and (any(has_offsets) or self._has_written(tables)):
+        if is_new and (any(has_offsets) or has_written):
             raise UsageError(f"--new-query-id: the stream already exists, got {self.query_id}. Choose another name.")
-        if not all(has_offsets) and not is_new and self._has_written(tables):
+        if has_written and not all(has_offsets):
             raise UsageError(
                 f"stream {self.query_id}: it has written embeddings, but its checkpoint {self.folder} is missing or "
                 "incomplete. Start again from the oldest open day with `userrep stream --new-query-id NAME`, and set "
                 "stream.query_id: NAME."
             )
-        if any(has_offsets) and (started_with := self._read_settings()) is not None:
+        started_with = self._read_settings()
+        if any(has_offsets) and started_with is not None:
             faults = [
                 f"stream {self.query_id}: started with {name} {started_with.get(name)}, got {value}. Start a new "
                 "stream with `userrep stream --new-query-id NAME`."
@@ -69,9 +71,6 @@ class StreamPlace(NamedTuple):
     def _read_settings(self) -> dict[str, Any] | None:
         path = f"{self.folder}/stream.json"
         return json.loads(read_bytes(path, max_bytes=_MAX_BYTES)) if exists(path) else None
-
-    def _has_written(self, tables: FileTables) -> bool:
-        return tables.last_transaction(EMBEDDING_UPDATES, self.query_id) is not None
 
 
 def _state_settings(config: Config) -> dict[str, Any]:

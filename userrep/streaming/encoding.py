@@ -1,4 +1,7 @@
-"""Encoding of a micro-batch's users: base sums plus the events of the open days, with the functions of the batch."""
+"""The tasks of a micro-batch: encode its users with the functions of the batch, and write files of their vectors.
+
+A user's inputs are the sums of the stream base plus the events of the open days.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,21 +14,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from userrep.features.spec import FeatureSpec
-from userrep.features.sums.chunk import Chunk
+from userrep.features.sums.chunk import KINDS, Chunk, names_of
 from userrep.features.sums.item_matrix import VectorFiles
 from userrep.features.sums.pooling import PoolingJob
 from userrep.inference.encoder import worker_encoder
 from userrep.sources.tombstones import Tombstones
 from userrep.store.arrow import combined, listed
+from userrep.store.bucket_reader import BucketFiles
+from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.xxhash import bucket_of
-from userrep.streaming.base_rows import OpeningFile, opening_rows
 from userrep.streaming.record_tiles import Records
-from userrep.streaming.redis_store import OnlineStore, Vectors
+from userrep.streaming.redis_store import OnlineStore
 from userrep.utc import DAY_US, day_number
 
 NO_BASE = "no stream base for as-of date"  # start of the error of a task with events after the newest base
 
 _TIME = pa.timestamp("us", "UTC")
+_SECOND = 1_000_000  # microseconds
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class PinnedBase:
     """The stream base of an as-of date: its files and the files of its item vectors."""
 
     as_of: date
-    files: tuple[OpeningFile, ...]
+    files: BucketFiles
     vectors: VectorFiles
 
 
@@ -110,9 +115,8 @@ class Encoding:
         if not features.num_rows:  # for example only attributes: no event, pick or registration before the date
             return
         row_U = pc.index_in(features.column("user_id"), value_set=user_ids).to_numpy(zero_copy_only=False)
-        event_at, arrived_at = (
-            combined(rows.column(name)).take(pa.array(row_U)) for name in ("newest_at", "arrived_at")
-        )
+        times = rows.select(["newest_at", "arrived_at"]).take(pa.array(row_U))
+        event_at, arrived_at = (combined(column).cast(_TIME) for column in times.columns)
         is_first_U = records.first_at() >= (day_number(base.as_of) - 1) * DAY_US
         is_unknown = pc.invert(pc.is_in(features.column("user_id"), value_set=known))
         is_new = pc.and_(is_unknown, pa.array(is_first_U[row_U]))
@@ -121,16 +125,21 @@ class Encoding:
         for space in spaces:
             z_UD = worker_encoder(space.folder, space.content_hash).embed(features)
             if self.online is not None:
-                at_U = event_at.cast(pa.int64()).to_numpy(zero_copy_only=False)
-                vectors = Vectors(features.column("user_id").to_pylist(), at_U, num_records_U, z_UD)
-                self.online.write(space.space_id, base.as_of, vectors)
+                self.online.write(
+                    space.space_id,
+                    base.as_of,
+                    features.column("user_id").to_pylist(),
+                    event_at_U=event_at.cast(pa.int64()).to_numpy(zero_copy_only=False),
+                    num_records_U=num_records_U,
+                    z_UD=z_UD,
+                )
             columns: dict[str, Any] = {
                 "space_id": pa.repeat(space.space_id, num_users),
                 "as_of": features.column("as_of"),
                 "user_id": features.column("user_id"),
-                "event_at": event_at.cast(_TIME),
+                "event_at": event_at,
                 "computed_at": pa.repeat(pa.scalar(datetime.now(UTC), _TIME), num_users),
-                "arrived_at": arrived_at.cast(_TIME),
+                "arrived_at": arrived_at,
                 "is_new": is_new,
                 "embedding": listed(z_UD),
             }
@@ -138,12 +147,8 @@ class Encoding:
 
     def _features(self, user_ids: pa.Array, records: Records, base: PinnedBase) -> tuple[pa.RecordBatch, pa.Array]:
         """Return the users' features, and the ids of the users in the stream base."""
-        spec, context = self.spec, bool(self.spec.context)
-        bucket_U = bucket_of(user_ids)
-        sums, profiles = opening_rows(base.files, user_ids, context=context)
-        day = day_number(base.as_of)
-        column = sums.column_names.index("day")
-        sums = sums.set_column(column, "day", pa.array(np.full(sums.num_rows, day, np.int32)))
+        context, bucket_U = bool(self.spec.context), bucket_of(user_ids)
+        sums, profiles = read_base_rows(base.files, user_ids, day=day_number(base.as_of), context=context)
         known = pa.concat_arrays([combined(part.column("user_id")) for part in (sums, profiles)])
         chunk = Chunk.of(
             tiles=records.tiles(user_ids, bucket_U, context=context),
@@ -151,7 +156,67 @@ class Encoding:
             profiles=records.profiles(profiles, user_ids, bucket_U),
         )
         dated = ((base.as_of, base.vectors),)
-        job = PoolingJob(spec, dated, ("features",), before=base.as_of, item_parts=self.item_parts)
+        job = PoolingJob(self.spec, dated, ("features",), before=base.as_of, item_parts=self.item_parts)
         features = pa.Table.from_batches([pooled.rows for pooled in job.alone(chunk)])
         columns = {name: combined(features.column(name)) for name in features.column_names}
         return pa.RecordBatch.from_pydict(columns), known
+
+
+def read_base_rows(files: BucketFiles, user_ids: pa.Array, *, day: int, context: bool) -> tuple[pa.Table, pa.Table]:
+    """Read the base sums and the profiles of users, with the columns of ``Chunk``. ``day``: that of the sums.
+
+    ``user_ids`` are distinct strings without nulls. A user without sums or profile has no row in that table. Cost and
+    memory: one or two row groups per user.
+    """
+    names = {kind: names_of(kind, context=context) for kind in ("sums", "profiles")}
+    stored = dict.fromkeys(name for names_of_kind in names.values() for name in names_of_kind if name != "day")
+    rows = files.rows_of_users(user_ids, list(stored))
+    if rows is None:
+        return KINDS["sums"].empty_table(), KINDS["profiles"].empty_table()
+    rows = rows.append_column("day", pa.array(np.full(rows.num_rows, day, np.int32)))
+    has_sums = pc.greater(pc.binary_length(rows["sums"]), 0)
+    has_profile = pc.or_(
+        pc.is_valid(rows["attributes"]), pc.or_(pc.is_valid(rows["pick_items"]), pc.is_valid(rows["registered_at"]))
+    )
+
+    def of_kind(kind: str, is_kind: pa.ChunkedArray) -> pa.Table:
+        schema = pa.schema([KINDS[kind].field(name) for name in names[kind]])
+        return rows.filter(is_kind).select(schema.names).cast(schema).combine_chunks()
+
+    return of_kind("sums", has_sums), of_kind("profiles", has_profile)
+
+
+@dataclass(frozen=True)
+class UpdateFiles:
+    """The function of a task: encode rows, write them to ``target`` and return one row per file.
+
+    A write by Spark would take longer than the encoding, because its commit first runs a job to reconstruct the state
+    of the table.
+    """
+
+    encoding: Encoding
+    target: Target
+    query_id: str
+    batch_id: int
+
+    SCHEMA = "file STRING, newest_at TIMESTAMP, seconds ARRAY<DOUBLE>"
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Write one file per space and as-of date, and describe each by a row with the columns of ``SCHEMA``.
+
+        ``file`` is a ``TableFile`` as JSON. ``newest_at`` is the time of the newest event in the file. ``seconds`` has
+        the latency of each of its rows, from arrival to vector.
+        """
+        writer, statistics = TableWriter(self.target), {}
+        for rows in self.encoding(batches):
+            values = {name: rows.column(name)[0].as_py() for name in self.target.partition_by}
+            computed_at, arrived_at = (rows.column(name).cast(pa.int64()) for name in ("computed_at", "arrived_at"))
+            statistics[tuple(values.values())] = {
+                "newest_at": pc.max(rows.column("event_at")).as_py(),
+                "seconds": pc.divide(pc.subtract(computed_at, arrived_at).cast(pa.float64()), _SECOND).to_pylist(),
+            }
+            keyed = pa.Table.from_batches([rows]).append_column("query_id", pa.repeat(self.query_id, rows.num_rows))
+            writer.write(keyed.append_column("batch_id", pa.repeat(self.batch_id, rows.num_rows)), values)
+        files = [{"file": file.to_json()} | statistics[tuple(file.values.values())] for file in writer.close()]
+        if files:
+            yield pa.RecordBatch.from_pylist(files)

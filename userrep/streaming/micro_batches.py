@@ -1,5 +1,6 @@
 """Processing of a micro-batch: pin its inputs, encode its users and publish their rows in one commit."""
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,30 +19,24 @@ from userrep.items.versions import Versions, versions_of
 from userrep.sources.tombstones import read_tombstones
 from userrep.spaces.registry import Space, artifact_folder, read_registry
 from userrep.spaces.snapshots import list_snapshots
+from userrep.store.bucket_reader import BucketFiles
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.parquet_writer import Target
 from userrep.store.schemas import EMBEDDING_UPDATES, USER_OPENINGS
 from userrep.store.tables import Tables
-from userrep.streaming.base_rows import user_files
-from userrep.streaming.encoding import NO_BASE, Encoding, PinnedBase, PinnedSpace
+from userrep.streaming.encoding import NO_BASE, Encoding, PinnedBase, PinnedSpace, UpdateFiles
 from userrep.streaming.redis_store import online_store
-from userrep.streaming.update_files import UpdateFiles
 
-_WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds between attempts; the last one repeats
+_WAITS = (1, 2, 4, 8, 15, 30, 60)  # seconds before each new attempt; the last one repeats
 _POLL_EVERY = 0.3  # seconds between checks of ``is_stopping`` during a wait
 _TRANSIENT_REDIS_ERRORS = ("ConnectionError", "TimeoutError", "BusyLoadingError")
-_REPORT_EVERY = 60.0  # seconds between reports of the same wait
 
 
 @dataclass
-class Met:
-    """Results of a micro-batch for the next one and for its progress line. Latencies are in seconds.
+class BatchResult:
+    """Results of a micro-batch for its progress line: the number of rows written, and latencies in seconds."""
 
-    ``today`` is the newest day with an event so far. ``num_rows`` is the number of rows written.
-    """
-
-    today: date | None = None
     num_rows: int = 0
     latency_p50: float | None = None
     latency_p95: float | None = None
@@ -56,7 +51,8 @@ class MicroBatches:
     but replaces no committed rows. A batch is retried while a stream base is missing or the online store does not
     answer; its events stay in their source meanwhile.
 
-    ``gives_up`` makes a missing stream base an error instead of a wait. ``failed`` is that error.
+    ``gives_up`` makes a missing stream base an error instead of a wait. ``failed`` is that error. ``today`` is the
+    newest day with an event so far.
     """
 
     tables: FileTables
@@ -65,27 +61,23 @@ class MicroBatches:
     report: Callable[[str], None]
     gives_up: bool = False
     is_stopping: Callable[[], bool] = lambda: False
-    met: dict[int, Met] = field(default_factory=dict)
+    results: dict[int, BatchResult] = field(default_factory=dict)
     today: date | None = None
     failed: UserrepError | None = None
 
     def __call__(self, rows: DataFrame, batch_id: int) -> None:
         """Encode the users of a micro-batch and commit their rows, once per batch id."""
-        reported_at, attempt = float("-inf"), 0
-        while True:
+        for num_failures in itertools.count(1):
             try:
-                self.met[batch_id] = self._run_once(rows, batch_id)
-                self.today = self.met[batch_id].today or self.today
+                self.results[batch_id] = self._run_once(rows, batch_id)
                 return
             except Exception as error:  # from Spark; the text contains the message of the failed task
                 reason = self._wait_reason(error)
                 if reason is None or self.is_stopping():
                     raise
-            if time.monotonic() - reported_at > _REPORT_EVERY:
-                self.report(f"stream: batch {batch_id} waits: {reason}")
-                reported_at = time.monotonic()
-            pause(_WAITS[min(attempt, len(_WAITS) - 1)], self.is_stopping)
-            attempt += 1
+            wait = seconds_before_retry(num_failures)
+            self.report(f"stream: batch {batch_id} waits: {reason}; next attempt in {wait} s")
+            pause(wait, self.is_stopping)
 
     def _wait_reason(self, error: Exception) -> str | None:
         """Return what the batch waits for if the error is transient, else None."""
@@ -101,7 +93,7 @@ class MicroBatches:
             return f"Redis does not answer ({in_one_line(error)[:200]})"
         return None
 
-    def _run_once(self, rows: DataFrame, batch_id: int) -> Met:
+    def _run_once(self, rows: DataFrame, batch_id: int) -> BatchResult:
         """Run a batch, unless it was committed before a crash.
 
         The rows of a committed batch are still computed, because the next batch needs the state that they update.
@@ -109,19 +101,18 @@ class MicroBatches:
         committed = self.tables.last_transaction(EMBEDDING_UPDATES, self.query_id)
         if committed is not None and batch_id <= committed:
             rows.write.format("noop").mode("overwrite").save()
-            return Met(self.today)
+            return BatchResult()
         return self._run(rows, batch_id)
 
-    def _run(self, rows: DataFrame, batch_id: int) -> Met:
+    def _run(self, rows: DataFrame, batch_id: int) -> BatchResult:
         files = UpdateFiles(self.encoding(), self._target, self.query_id, batch_id)
         written = rows.mapInArrow(files, files.SCHEMA).collect()
         added = [TableFile.from_json(row.file) for row in written]
         self.tables.add_files(EMBEDDING_UPDATES, added, transaction=(self.query_id, batch_id))
-        days = [row.newest_at.date() for row in written]
+        self.today = max(filter(None, (self.today, *(row.newest_at.date() for row in written))), default=None)
         latencies = [seconds for row in written for seconds in row.seconds]
         p50, p95 = np.percentile(latencies, (50, 95)).tolist() if latencies else (None, None)
-        today = max(filter(None, (*days, self.today)), default=None)
-        return Met(today, sum(file.num_rows for file in added), p50, p95)
+        return BatchResult(sum(file.num_rows for file in added), p50, p95)
 
     @cached_property
     def _target(self) -> Target:
@@ -140,14 +131,11 @@ class MicroBatches:
 
     def _pinned_base(self, versions: Versions, base: StreamBase) -> PinnedBase:
         key = (versions.lineage_id, base.as_of)
-        files = user_files(
-            self.tables,
-            USER_OPENINGS,
-            lambda values: (values["lineage_id"], values["as_of"]) == key,
-            version=base.table_version,
+        files = self.tables.files(
+            USER_OPENINGS, lambda values: (values["lineage_id"], values["as_of"]) == key, version=base.table_version
         )
         dated = dated_vectors(self.tables, self.config, versions, [base.valid_from])
-        return PinnedBase(base.as_of, files, dated[0][1])
+        return PinnedBase(base.as_of, BucketFiles.of(files), dated[0][1])
 
     def _pinned_spaces(self, lineage_id: str) -> tuple[PinnedSpace, ...]:
         return tuple(
@@ -167,6 +155,11 @@ def encoded_spaces(tables: Tables, lineage_id: str) -> list[Space]:
     return [space for space in map(registry.space, registry.spaces_in_use()) if space.lineage_id == lineage_id]
 
 
+def seconds_before_retry(num_failures: int) -> int:
+    """Return the seconds to wait after some failures in a row."""
+    return _WAITS[min(num_failures, len(_WAITS)) - 1]
+
+
 def pause(seconds: float, is_stopping: Callable[[], bool]) -> None:
     """Sleep for some seconds, or until ``is_stopping`` returns true."""
     end = time.monotonic() + seconds
@@ -174,7 +167,7 @@ def pause(seconds: float, is_stopping: Callable[[], bool]) -> None:
         time.sleep(_POLL_EVERY)
 
 
-def day_met(tables: FileTables) -> date | None:
+def last_seen_day(tables: FileTables) -> date | None:
     """Return the newest day whose events a stream has encoded, or None. Cost: a listing of ``embedding_updates``."""
     as_ofs = [file.values["as_of"] for file in tables.files(EMBEDDING_UPDATES)]
     return max(as_ofs) - timedelta(days=1) if as_ofs else None

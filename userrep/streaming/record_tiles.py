@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from userrep.features.spec import PARTS_OF_DAY
 from userrep.features.sums.chunk import PROFILES, TILES, names_of
-from userrep.streaming.records import EVENT, PICK, USER
+from userrep.streaming.records import EVENT, PICK
 from userrep.utc import DAY_US
 
 Ints = NDArray[np.int64]
@@ -26,26 +26,20 @@ class Records:
     def __init__(self, lists: pa.ListArray) -> None:
         self.records: pa.StructArray = lists.flatten()
         self.user_N: Ints = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
-        self.kind_N = self.records.field("kind")
+        self.at_N: Ints = _micros(self.records.field("at")).to_numpy(zero_copy_only=False)
+        self.is_event_N = pc.equal(self.records.field("kind"), EVENT).to_numpy(zero_copy_only=False)
 
     def first_at(self) -> Ints:
         """Return the time of each user's first record, in microseconds since 1970 (UTC)."""
-        at_N = _micros(self.records.field("at"))
         first_U = np.full(int(self.user_N[-1]) + 1 if len(self.user_N) else 0, np.iinfo(np.int64).max)
-        np.minimum.at(first_U, self.user_N, at_N)
+        np.minimum.at(first_U, self.user_N, self.at_N)
         return first_U
-
-    def of_kind(self, kind: str) -> tuple[pa.StructArray, Ints]:
-        """Return the records of one kind and the indices of their users."""
-        rows = np.flatnonzero(pc.equal(self.kind_N, kind).to_numpy(zero_copy_only=False))
-        return self.records.take(pa.array(rows)), self.user_N[rows]
 
     def tiles(self, user_ids: pa.Array, bucket_U: NDArray[np.int32], *, context: bool) -> pa.Table:
         """Return each event as a tile with the columns of ``Chunk``. Only the last copy of an event is kept."""
-        events, user_N = self.of_kind(EVENT)
-        at_N = _micros(events.field("at"))
-        kept = _last_copies(events, user_N, at_N)
-        events, user_N, at_N = events.take(pa.array(kept)), user_N[kept], at_N[kept]
+        rows = np.flatnonzero(self.is_event_N)
+        kept = rows[_last_copies(self.records.take(pa.array(rows)), self.user_N[rows], self.at_N[rows])]
+        events, user_N, at_N = self.records.take(pa.array(kept)), self.user_N[kept], self.at_N[kept]
         part_N = at_N % DAY_US // (DAY_US // len(PARTS_OF_DAY))
         columns: dict[str, Any] = {
             "user_bucket": bucket_U[user_N],
@@ -61,34 +55,39 @@ class Records:
         }
         if context:
             columns["num_by_context"] = _counted(events.field("words"))
-        names = names_of("tiles", context=context)
-        arrays = [pa.array(columns[name]).cast(TILES.field(name).type) for name in names]
-        return pa.Table.from_arrays(arrays, names=names)
+        schema = pa.schema([TILES.field(name) for name in names_of("tiles", context=context)])
+        return pa.table(columns).select(schema.names).cast(schema)
 
     def profiles(self, known: pa.Table, user_ids: pa.Array, bucket_U: NDArray[np.int32]) -> pa.Table:
         """Merge picks and registrations into the ``known`` profiles of users. Merging is idempotent.
 
         As in the batch, the earliest of several registrations and the largest of several attribute lists are kept.
         """
-        picks, pick_user_N = self.of_kind(PICK)
-        users, registered_user_N = self.of_kind(USER)
-        if not len(picks) and not len(users):
+        rows = np.flatnonzero(~self.is_event_N)
+        if not len(rows):
             return known
         records_by_user: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        records = [*_as_numbers(picks), *_as_numbers(users)]
-        for user, record in zip([*pick_user_N, *registered_user_N], records, strict=True):
-            records_by_user[int(user)].append(record)
-        ids = user_ids.take(pa.array(sorted(records_by_user)))
-        is_changed = pc.is_in(known.column("user_id"), value_set=ids)
-        before = {row["user_id"]: row for row in _rows(known.filter(is_changed))}
+        for user, record in zip(self.user_N[rows].tolist(), _profile_records(self.records, rows), strict=True):
+            records_by_user[user].append(record)
+        ids = {user: user_ids[user].as_py() for user in records_by_user}
+        is_changed = pc.is_in(known.column("user_id"), value_set=pa.array(list(ids.values())))
+        before = {row["user_id"]: row for row in known.filter(is_changed).to_pylist()}
         changed = [
-            _merged_profile(before.get(user_id, {}), records_by_user[user])
-            | {"user_id": user_id, "user_bucket": int(bucket_U[user])}
-            for user, user_id in zip(sorted(records_by_user), ids.to_pylist(), strict=True)
+            _merged_profile(before.get(ids[user], {}), records)
+            | {"user_id": ids[user], "user_bucket": int(bucket_U[user])}
+            for user, records in records_by_user.items()
         ]
         unchanged = known.filter(pc.invert(is_changed))
         changed_rows = pa.Table.from_pylist(changed, schema=PROFILES).select(unchanged.column_names)
         return pa.concat_tables([unchanged, changed_rows])
+
+
+def _profile_records(records: pa.StructArray, rows: Ints) -> list[dict[str, Any]]:
+    """Return picks and registrations as dicts, with times in microseconds since 1970 (UTC)."""
+    taken = records.take(pa.array(rows))
+    columns = {name: taken.field(name) for name in ("kind", "item_id", "attributes")}
+    columns |= {name: _micros(taken.field(name)) for name in ("at", "registered_at")}
+    return pa.table(columns).to_pylist()  # type: ignore[no-any-return]
 
 
 def _merged_profile(before: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,27 +98,10 @@ def _merged_profile(before: dict[str, Any], records: list[dict[str, Any]]) -> di
     in_order = sorted(picks)
     return {
         "registered_at": min((at for at in times if at is not None), default=None),
-        "attributes": max((texts for texts in lists if texts is not None), key=_spark_order, default=None),
+        "attributes": max((texts for texts in lists if texts is not None), key=_comparable, default=None),
         "pick_items": [item for _, item in in_order],
         "picked_at": [at for at, _ in in_order],
     }
-
-
-def _spark_order(texts: list[str | None]) -> list[tuple[bool, bytes]]:
-    """Return a sort key that orders lists of texts as Spark does: nulls first, texts by their bytes."""
-    return [(text is not None, (text or "").encode()) for text in texts]
-
-
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    return table.to_pylist()  # type: ignore[no-any-return]
-
-
-def _as_numbers(records: pa.StructArray) -> list[dict[str, Any]]:
-    """Return records as dicts, with times in microseconds."""
-    names = ["kind", "item_id", "attributes"]
-    columns = {name: records.field(name) for name in names}
-    columns |= {name: pc.cast(records.field(name), pa.int64()) for name in ("at", "registered_at")}
-    return _rows(pa.table(columns))
 
 
 def _last_copies(events: pa.StructArray, user_N: Ints, at_N: Ints) -> Ints:
@@ -147,9 +129,10 @@ def _last_copies(events: pa.StructArray, user_N: Ints, at_N: Ints) -> Ints:
 
 
 def _comparable(value: Any) -> Any:
-    """Return a sort key in Spark's order: nulls first, NaN last, texts by their bytes, structs by fields."""
-    if isinstance(value, dict):
-        return [(field is not None, _comparable(field)) for field in value.values()]
+    """Return a sort key in Spark's order: nulls first, NaN last, texts by their bytes, structs and lists by items."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return [(item is not None, _comparable(item)) for item in items]
     if value is None:
         return 0
     if isinstance(value, float):
@@ -160,10 +143,9 @@ def _comparable(value: Any) -> Any:
 def _counted(context_keys: pa.ListArray) -> pa.MapArray:
     """Convert lists of context keys to maps from key to the count 1."""
     context_keys = context_keys.fill_null([]) if context_keys.null_count else context_keys
-    flat = context_keys.flatten()
-    offsets = pa.array(np.append(0, np.cumsum(context_keys.value_lengths().to_numpy())).astype(np.int32))
-    return pa.MapArray.from_arrays(offsets, flat, pa.array(np.ones(len(flat), np.int64)))
+    keys = context_keys.flatten()
+    return pa.MapArray.from_arrays(context_keys.offsets, keys, pa.array(np.ones(len(keys), np.int64)))
 
 
-def _micros(times: pa.Array) -> Ints:
-    return times.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+def _micros(times: pa.Array) -> pa.Array:
+    return times.cast(pa.timestamp("us", "UTC")).cast(pa.int64())

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from userrep.config import Config
 from userrep.features.profiles import picks_of, users_of
-from userrep.sources.read import CORRUPT, is_plausible, with_validity
+from userrep.sources.read import CORRUPT, first_broken, is_missing_id, is_plausible, with_validity
 from userrep.streaming.sources import ARRIVED, PLACE
 
 EVENT, PICK, USER = "event", "pick", "user"
@@ -87,18 +87,17 @@ def _picks(arrived: DataFrame, *, config: Config) -> _Checked:
     rows = picks_of(_with_row(arrived), config.onboarding, *_ARRIVAL, "row", "corrupt").withColumnRenamed(
         "event_at", "at"
     )
-    rows = _with_reason(
-        rows, {"missing_item_id": F.col("item_id").isNull(), "unreadable_event_at": F.col("at").isNull()}
-    )
-    return rows, {"kind": F.lit(PICK), "at": F.col("at"), "item_id": F.col("item_id")}
+    rules = {"missing_item_id": F.col("item_id").isNull(), "unreadable_event_at": F.col("at").isNull()}
+    return _with_reason(rows, rules), {"kind": F.lit(PICK), "at": F.col("at"), "item_id": F.col("item_id")}
 
 
 def _registrations(arrived: DataFrame, *, config: Config, since: date) -> _Checked:
     assert config.users is not None
     rows = users_of(_with_row(arrived), config.users, *_ARRIVAL, "row", "corrupt")
     is_recent = F.col("registered_at") >= F.lit(since).cast("timestamp")
-    rows = _with_reason(rows.withColumn("at", F.when(is_recent, F.col("registered_at")).otherwise(F.col(ARRIVED))), {})
-    return rows, {"kind": F.lit(USER)} | {name: F.col(name) for name in ("at", "registered_at", "attributes")}
+    rows = rows.withColumn("at", F.when(is_recent, F.col("registered_at")).otherwise(F.col(ARRIVED)))
+    record = {"kind": F.lit(USER)} | {name: F.col(name) for name in ("at", "registered_at", "attributes")}
+    return _with_reason(rows, {}), record
 
 
 def _with_row(arrived: DataFrame) -> DataFrame:
@@ -113,8 +112,8 @@ def _with_reason(rows: DataFrame, rules: Mapping[str, Column]) -> DataFrame:
     """Add ``reason``, the name of the first rule that a pick or registration breaks, with the names used for events."""
     rules = {
         "unparsable_row": F.col("corrupt").isNotNull(),
-        "missing_user_id": F.coalesce(F.trim("user_id"), F.lit("")) == "",
+        "missing_user_id": is_missing_id("user_id"),
         **rules,
         "implausible_event_at": ~is_plausible("at"),
     }
-    return rows.withColumn("reason", F.coalesce(*(F.when(is_broken, F.lit(name)) for name, is_broken in rules.items())))
+    return rows.withColumn("reason", first_broken(rules))

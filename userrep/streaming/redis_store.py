@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from userrep.config import Stream
 from userrep.config.environment import with_variables
 from userrep.errors import UsageError, UserrepError
 from userrep.utc import EPOCH, day_number, numbered_day
+
+Ints, Floats = NDArray[np.int64], NDArray[np.float32]
 
 _BATCH_SIZE = 500  # commands per pipeline
 _TIMEOUT = 5.0  # seconds, for a connection and for an answer
@@ -37,25 +40,13 @@ return 1
 """
 
 
-class StoredVector(NamedTuple):
-    """A user's vector in the online store. ``event_at`` is the time of the newest event (UTC)."""
+class Embedding(NamedTuple):
+    """A user's newest vector z_D. ``event_at`` is the time of its newest event (UTC), None for one of a snapshot."""
 
+    space_id: str
     as_of: date
-    event_at: datetime
-    vector: NDArray[np.float32]
-
-
-class Vectors(NamedTuple):
-    """Vectors z_UD of U users, of one space and as-of date.
-
-    ``event_at_U`` are the times of the newest events, in microseconds since 1970 (UTC). ``num_records_U`` are the
-    numbers of records behind the vectors.
-    """
-
-    user_ids: Sequence[str]
-    event_at_U: NDArray[np.int64]
-    num_records_U: NDArray[np.int64]
-    z_UD: NDArray[np.float32]
+    event_at: datetime | None
+    vector: Floats
 
 
 class OnlineStore(NamedTuple):
@@ -87,20 +78,32 @@ class OnlineStore(NamedTuple):
         scheme, _, rest = self.url.partition("://")
         return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
-    def write(self, space_id: str, as_of: date, vectors: Vectors) -> None:
-        """Write the vectors of one as-of date, except where a newer one is stored. Cost: one round trip per 500 users.
+    def write(
+        self,
+        space_id: str,
+        as_of: date,
+        user_ids: Sequence[str],
+        *,
+        event_at_U: Ints,
+        num_records_U: Ints,
+        z_UD: Floats,
+    ) -> None:
+        """Write the vectors of U users for one as-of date, except where a newer one is stored.
+
+        ``event_at_U``: times of the newest events, in microseconds since 1970 (UTC). ``num_records_U``: numbers of
+        records behind the vectors. Cost: one round trip per 500 users.
 
         Raises redis.RedisError if Redis does not answer.
         """
         client = _client(self.url)
         script = client.register_script(_NEWEST_WINS)
         day, expires = day_number(as_of), int(self.expires_after.total_seconds() * 1000)
-        contents = np.ascontiguousarray(vectors.z_UD, "<f4")
-        rows = list(zip(vectors.user_ids, vectors.event_at_U.tolist(), vectors.num_records_U.tolist(), strict=True))
-        for start in range(0, len(rows), _BATCH_SIZE):
+        vectors = np.ascontiguousarray(z_UD, "<f4")
+        rows = zip(user_ids, event_at_U.tolist(), num_records_U.tolist(), vectors, strict=True)
+        while batch := list(islice(rows, _BATCH_SIZE)):
             pipeline = client.pipeline(transaction=False)
-            for k, (user_id, at, num_records) in enumerate(rows[start : start + _BATCH_SIZE], start):
-                values = [day, at, num_records, contents[k].tobytes(), expires]
+            for user_id, at, num_records, z_D in batch:
+                values = [day, at, num_records, z_D.tobytes(), expires]
                 script(keys=[_key(space_id, user_id)], args=values, client=pipeline)
             pipeline.execute()
 
@@ -124,7 +127,7 @@ class OnlineStore(NamedTuple):
             user_ids = [user_id for key in keys if is_deleted(user_id := key.decode().removeprefix(prefix))]
         return self.delete(space_id, user_ids)
 
-    def read(self, space_id: str, user_ids: Sequence[str]) -> list[StoredVector | None]:
+    def read(self, space_id: str, user_ids: Sequence[str]) -> list[Embedding | None]:
         """Read the vectors of users, None for a user without one. Cost: one round trip per 500 users."""
         client, vectors = _client(self.url), []
         with self._translated_errors("lookup"):
@@ -132,15 +135,13 @@ class OnlineStore(NamedTuple):
                 pipeline = client.pipeline(transaction=False)
                 for user_id in user_ids[start : start + _BATCH_SIZE]:
                     pipeline.hmget(_key(space_id, user_id), ["d", "t", "v"])
-                vectors += [_parsed(*values) for values in pipeline.execute()]
+                vectors += [None if values[0] is None else _parsed(space_id, *values) for values in pipeline.execute()]
         return vectors
 
 
-def _parsed(day: bytes | None, at: bytes | None, vector: bytes | None) -> StoredVector | None:
-    if day is None or at is None or vector is None:
-        return None
+def _parsed(space_id: str, day: bytes, at: bytes, vector: bytes) -> Embedding:
     event_at = EPOCH + timedelta(microseconds=int(at))
-    return StoredVector(numbered_day(int(day)), event_at, np.frombuffer(vector, "<f4"))
+    return Embedding(space_id, numbered_day(int(day)), event_at, np.frombuffer(vector, "<f4"))
 
 
 def _key(space_id: str, user_id: str) -> str:

@@ -17,6 +17,11 @@ from userrep.store.filesystem import exists
 from userrep.utc import DAY_US, day_number
 
 ARRIVED, PLACE = "__arrived_at", "__place"  # added to the owner's columns: arrival time and origin of a row
+_READ_OPTIONS: dict[str, dict[str, Any]] = {
+    "csv": {"header": True, "mode": "PERMISSIVE", "enforceSchema": False},
+    "delta": {"skipChangeCommits": True},
+    "json": {"primitivesAsString": True, "columnNameOfCorruptRecord": CORRUPT},
+}
 _CHECK_TIMEOUTS = {  # short ones for the first request, so that a broker that is down is reported at once
     "kafka.request.timeout.ms": "5000",
     "kafka.default.api.timeout.ms": "10000",
@@ -73,17 +78,11 @@ def arriving(
             "failOnDataLoss": "true",
         }
         return _parsed_messages(spark.readStream.format("kafka").options(**options).load(), schema)
-    reader = spark.readStream.option("maxFilesPerTrigger", stream.max_files_per_batch)
-    if source.format == "delta":
-        rows = reader.format("delta").option("skipChangeCommits", True).load(source.path)
-        origin: Any = F.lit(source.path)
-    else:
-        if source.format == "csv":
-            reader = reader.option("header", True).option("mode", "PERMISSIVE").option("enforceSchema", False)
-        if source.format == "json":
-            reader = reader.option("primitivesAsString", True).option("columnNameOfCorruptRecord", CORRUPT)
-        rows = reader.schema(schema).format(source.format).load(source.path)
-        origin = F.col("_metadata.file_path")
+    reader = spark.readStream.format(source.format).option("maxFilesPerTrigger", stream.max_files_per_batch)
+    reader = reader.options(**_READ_OPTIONS.get(source.format, {}))
+    is_delta = source.format == "delta"
+    rows = (reader if is_delta else reader.schema(schema)).load(source.path)
+    origin = F.lit(source.path) if is_delta else F.col("_metadata.file_path")
     return rows.withColumns({PLACE: origin, ARRIVED: F.current_timestamp()})
 
 
@@ -129,17 +128,15 @@ def check_arriving(spark: SparkSession, config: Config) -> None:
     """
     for name, source in sources_of(config).items():
         if source.topic is not None:
-            assert config.streaming.kafka is not None
-            _check_topic(spark, config.streaming.kafka, name, source.topic)
-        else:
-            assert source.path is not None
-            if "*" not in source.path and not exists(source.path):
-                raise UsageError(f"stream.{name}.path: no such path, got {source.path}. Create the folder of new rows.")
+            _check_topic(spark, config.streaming, name, source.topic)
+        elif source.path is not None and "*" not in source.path and not exists(source.path):
+            raise UsageError(f"stream.{name}.path: no such path, got {source.path}. Create the folder of new rows.")
 
 
-def _check_topic(spark: SparkSession, kafka: Kafka, name: str, topic: str) -> None:
-    servers = kafka.bootstrap_servers
-    options = kafka_options(kafka) | _CHECK_TIMEOUTS | {"subscribe": topic, "startingOffsets": "earliest"}
+def _check_topic(spark: SparkSession, stream: Stream, name: str, topic: str) -> None:
+    assert stream.kafka is not None
+    servers = stream.kafka.bootstrap_servers
+    options = kafka_options(stream.kafka) | _CHECK_TIMEOUTS | {"subscribe": topic, "startingOffsets": "earliest"}
     try:
         spark.read.format("kafka").options(**options).load().isEmpty()
     except (PySparkException, Py4JJavaError) as error:

@@ -4,36 +4,22 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from userrep.config import Config, load_config
+from userrep.config import load_config
 from userrep.errors import UsageError, UserrepError
-from userrep.joins.sources import usable_sources
+from userrep.joins.ledger import files_by_snapshot, usable_sources
 from userrep.spaces.snapshots import Snapshot
 from userrep.store.arrow import combined, stacked
+from userrep.store.bucket_reader import BucketFiles
 from userrep.store.file_tables import FileTables
 from userrep.store.open import open_tables
-from userrep.store.schemas import USER_EMBEDDINGS
-from userrep.streaming.base_rows import OpeningFile, rows_of_users, user_files
-from userrep.streaming.redis_store import OnlineStore, online_store
+from userrep.streaming.redis_store import Embedding, OnlineStore, online_store
 
 _CACHE_SECONDS = 10.0  # for which the newest snapshot is not looked up again
-
-
-class Embedding(NamedTuple):
-    """A user's newest vector z_D. ``event_at`` is the time of its newest event (UTC), None for one of a snapshot."""
-
-    space_id: str
-    as_of: date
-    event_at: datetime | None
-    vector: NDArray[np.float32]
 
 
 def lookup(
@@ -45,8 +31,8 @@ def lookup(
     snapshot. All vectors are of one space.
 
     Cost: one round trip to Redis per 500 users. For each user that it does not have, one row group of the snapshot (up
-    to 16 MB). Every ten seconds, reads of two ledgers. Needs only the files of the root and the online store, not
-    Spark.
+    to 16 MB). Every ten seconds, reads of two ledgers and of the log of the snapshots' table. Needs only the files of
+    the root and the online store, not Spark.
 
     Parameters
     ----------
@@ -69,7 +55,11 @@ def lookup(
 
 @lru_cache(maxsize=8)
 def _service(config: str, space: str | None) -> "Service":
-    return Service.of(load_config(config), space)
+    settings = load_config(config)
+    tables = open_tables(settings, None)
+    if not isinstance(tables, FileTables):
+        raise UsageError("lookup: not available for tables in a catalog. Join embeddings with Spark instead.")
+    return Service(tables, space, online_store(settings.streaming))
 
 
 @dataclass
@@ -79,14 +69,7 @@ class Service:
     tables: FileTables
     space_id: str | None
     online: OnlineStore | None
-    _cached: "tuple[float, Snapshot, tuple[OpeningFile, ...]] | None" = None
-
-    @classmethod
-    def of(cls, config: Config, space: str | None) -> "Service":
-        tables = open_tables(config, None)
-        if not isinstance(tables, FileTables):
-            raise UsageError("lookup: not available for tables in a catalog. Join embeddings with Spark instead.")
-        return cls(tables, space, online_store(config.streaming))
+    _cached: "tuple[float, Snapshot, BucketFiles] | None" = None
 
     def lookup(self, user_ids: list[str]) -> list[Embedding | None]:
         """Return each user's newest embedding."""
@@ -101,7 +84,7 @@ class Service:
         if self.online is None:
             return {}
         stored = zip(user_ids, self.online.read(snapshot.space_id, user_ids), strict=True)
-        streamed = {user_id: Embedding(snapshot.space_id, *vector) for user_id, vector in stored if vector is not None}
+        streamed = {user_id: embedding for user_id, embedding in stored if embedding is not None}
         for embedding in streamed.values():
             if snapshot.dim not in (None, len(embedding.vector)):
                 raise UserrepError(
@@ -110,19 +93,18 @@ class Service:
                 )
         return streamed
 
-    def _newest(self) -> tuple[Snapshot, tuple[OpeningFile, ...]]:
+    def _newest(self) -> tuple[Snapshot, BucketFiles]:
         """Return the newest snapshot of the space and its files, cached for ten seconds."""
         if self._cached is None or time.monotonic() - self._cached[0] > _CACHE_SECONDS:
             sources = usable_sources(self.tables, self.space_id)
-            newest, key = sources.newest, sources.newest.key
-            files = user_files(self.tables, USER_EMBEDDINGS, lambda row: row == key, version=sources.version)
-            self._cached = time.monotonic(), newest, files
+            (files,) = files_by_snapshot(self.tables, sources.version, [sources.newest])
+            self._cached = time.monotonic(), sources.newest, files
         return self._cached[1:]
 
 
-def _published(snapshot: Snapshot, files: Sequence[OpeningFile], user_ids: list[str]) -> dict[str, Embedding]:
+def _published(snapshot: Snapshot, files: BucketFiles, user_ids: list[str]) -> dict[str, Embedding]:
     """Return the users' vectors in a snapshot."""
-    rows = rows_of_users(files, pa.array(user_ids, pa.string()), ["user_id", "embedding"])
+    rows = files.rows_of_users(pa.array(user_ids, pa.string()), ["user_id", "embedding"])
     if rows is None or not rows.num_rows:
         return {}
     vectors = combined(rows.column("embedding"))

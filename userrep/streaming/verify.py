@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
@@ -39,8 +38,8 @@ class Agreement:
 def verify_updates(tables: Tables, space: Space, as_of: date) -> Agreement:
     """Compare streamed and published vectors of all users with events on the day before ``as_of`` or streamed vectors.
 
-    The last streamed vector of a user is compared (see ``last_updates``). Cost: the rows of the snapshot, the updates
-    of the date and one day of tiles, each shuffled by user once.
+    A user's streamed vector with the newest event, then the latest computation, is compared. Cost: the rows of the
+    snapshot, the updates of the date and one day of tiles, each shuffled by user once.
 
     Raises
     ------
@@ -53,8 +52,9 @@ def verify_updates(tables: Tables, space: Space, as_of: date) -> Agreement:
         raise UsageError(f"stream verify: no streamed vectors of space {space.space_id} for as-of date {as_of}.")
     active = read_tiles(tables, start=as_of - timedelta(days=1), end=as_of).select("user_id").distinct()
     published = tables.read(USER_EMBEDDINGS).where(snapshot.where).select("user_id", F.col("embedding").alias("batch"))
-    both = last_updates(updates).join(active.withColumn("is_active", F.lit(True)), on="user_id", how="full_outer")
-    both = both.join(published, on="user_id", how="left")
+    last = F.max_by("embedding", F.struct("event_at", "computed_at"))
+    streamed = updates.groupBy("user_id").agg(last.alias("stream"))
+    both = streamed.join(active, on="user_id", how="full_outer").join(published, on="user_id", how="left")
     counts = both.agg(
         F.count_if(F.col("batch") == F.col("stream")).alias("equal"),
         F.count_if(F.col("batch") != F.col("stream")).alias("different"),
@@ -63,12 +63,3 @@ def verify_updates(tables: Tables, space: Space, as_of: date) -> Agreement:
     ).first()
     assert counts is not None
     return Agreement(**counts.asDict())
-
-
-def last_updates(updates: DataFrame) -> DataFrame:
-    """Return each user's vector with the newest event, then the latest computation: user_id, stream.
-
-    Cost: one shuffle by user_id.
-    """
-    last = F.max_by("embedding", F.struct("event_at", "computed_at"))
-    return updates.groupBy("user_id").agg(last.alias("stream"))

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
 from userrep.joins.embedding_join import EmbeddingJoin
-from userrep.joins.snapshot_at import column
+from userrep.joins.options import column
 from userrep.spaces.agreement import Agreement, agreement
 from userrep.spaces.mapping import common_dates, fit_map, has_map, load_map, save_map, vector_pairs
 from userrep.spaces.registry import Space, find_space

@@ -7,8 +7,8 @@ from userrep.errors import UsageError
 from userrep.features.sums.stream_base import build_bases, with_files
 from userrep.items.versions import Versions, lineage_of, versions_of
 from userrep.spaces.snapshots import list_snapshots
-from userrep.streaming.checkpoint import StreamPlace
-from userrep.streaming.micro_batches import MicroBatches, day_met, encoded_spaces
+from userrep.streaming.checkpoint import StreamCheckpoint
+from userrep.streaming.micro_batches import MicroBatches, encoded_spaces, last_seen_day
 from userrep.streaming.query import Queries, start_queries
 from userrep.streaming.redis_store import online_store
 from userrep.streaming.sources import check_arriving, schemas_of
@@ -35,17 +35,17 @@ def stream_embeddings(
     config, tables = work.config, with_files(work.tables)
     stream = config.streaming
     query_id = new_query_id or stream.query_id
-    checkpoint = StreamPlace(tables.artifacts_root, query_id)
+    checkpoint = StreamCheckpoint(tables.artifacts_root, query_id)
     checkpoint.check(tables, config, is_new=new_query_id is not None)
-    store = online_store(stream)
-    if store is not None:
+    if (store := online_store(stream)) is not None:
         store.check()
     check_arriving(work.spark, config)
     newest = newest_published(work)
     build_stream_bases(work, newest, versions_of(tables, config, anchor=newest), only_missing=True)
     schemas = checkpoint.claim(config, lambda: schemas_of(work.spark, config))
+    today = last_seen_day(tables)
     batches = MicroBatches(
-        tables, config, query_id, work.report, gives_up=until_empty, is_stopping=is_stopping, today=day_met(tables)
+        tables, config, query_id, work.report, gives_up=until_empty, is_stopping=is_stopping, today=today
     )
     since = newest + timedelta(days=1 - stream.open_days)
 

@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.errors import PySparkException
 
 from userrep.errors import UserrepError, in_one_line
-from userrep.streaming.micro_batches import Met, MicroBatches, pause
+from userrep.streaming.micro_batches import BatchResult, MicroBatches, pause, seconds_before_retry
 from userrep.streaming.query import Queries
 from userrep.workflows.runs import Runs
 
@@ -17,7 +17,7 @@ _POLL_INTERVAL = 0.3  # seconds
 _SILENCE = 10.0  # seconds without an answer from a source before it is reported
 _RECORD_INTERVAL = 600.0  # seconds between rows of job_runs
 _STOP_TIMEOUT = 60.0  # seconds to wait for the current batch when stopping
-_WAITS = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)  # seconds before each restart of a failed query
+_MOST_RESTARTS = 10  # of a query that fails without a batch in between
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Progress:
     seconds: float = 0.0
     worst_p95: float | None = None
 
-    def add(self, batch: Any, result: Met | None) -> None:
+    def add(self, batch: Any, result: BatchResult | None) -> None:
         """Add a batch, given Spark's progress record of it and the result of its function, if it has one."""
         self.last_batch, self.batches = batch["batchId"], self.batches + 1
         self.events += batch["numInputRows"]
@@ -86,9 +86,9 @@ class StreamRun:
                         "of them, or give this one its own name (--new-query-id, then stream.query_id)."
                     ) from None
                 failures = 1 if self.progress.last_batch > before else failures + 1
-                if failures > len(_WAITS):
+                if failures > _MOST_RESTARTS:
                     raise UserrepError(f"stream: the query failed {failures} times ({in_one_line(error)}).") from error
-                wait = _WAITS[failures - 1]
+                wait = seconds_before_retry(failures)
                 self.runs.report(f"stream: the query failed ({in_one_line(error)[:300]}), restart in {wait} s")
                 pause(wait, self.is_stopping)
             finally:
@@ -125,7 +125,7 @@ class StreamRun:
         """Report the batches that ended since the last call. Raises the exception of a query that has failed."""
         for batch in queries.embeddings.recentProgress:
             if batch["batchId"] > self.progress.last_batch and batch["numInputRows"]:
-                result = self.batches.met.pop(batch["batchId"], None)
+                result = self.batches.results.pop(batch["batchId"], None)
                 self.progress.add(batch, result)
                 self.runs.report(_batch_line(batch, result))
         if not self.is_stopping():
@@ -143,7 +143,7 @@ class StreamRun:
             self._silent_since = float("inf")
 
 
-def _batch_line(batch: Any, result: Met | None) -> str:
+def _batch_line(batch: Any, result: BatchResult | None) -> str:
     seconds, num = _seconds(batch), batch["numInputRows"]
     line = f"stream: batch {batch['batchId']}: {num:,} rows in {seconds:.1f} s ({num / max(seconds, 1e-3):,.0f} rows/s)"
     if result is not None:

@@ -51,5 +51,5 @@ def test_every_user_of_the_newest_published_snapshot_is_there_once(tables: FileT
 
 def test_a_space_without_a_snapshot_is_refused(tables: FileTables) -> None:
     for newest in (newest_frame, newest_table):
-        with pytest.raises(UsageError, match="s001-a has no published snapshot to join with"):
+        with pytest.raises(UsageError, match="s001-a has no published snapshot"):
             newest(tables, "serving")

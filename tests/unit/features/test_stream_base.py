@@ -16,9 +16,10 @@ from userrep.features.build import stored_features
 from userrep.features.sums.stream_base import build_bases, stream_bases, with_files
 from userrep.items.versions import Versions, versions_of
 from userrep.sources.read import read_source
+from userrep.store.bucket_reader import BucketFiles
+from userrep.store.data_files import TableFile
 from userrep.store.spark_tables import SparkTables
-from userrep.streaming.base_rows import OpeningFile, opening_rows
-from userrep.streaming.encoding import Encoding
+from userrep.streaming.encoding import Encoding, read_base_rows
 from userrep.streaming.micro_batches import MicroBatches
 from userrep.streaming.record_tiles import Records
 from userrep.streaming.records import checked_rows
@@ -97,40 +98,39 @@ def test_what_is_up_to_date_is_not_made_again(world: World) -> None:
     assert set(stream_bases(world.tables, versions(world).lineage_id)) == {AS_OF - DAY, AS_OF}
 
 
-def users_and_files(world: World) -> tuple[list[str], tuple[OpeningFile, ...]]:
+def users_and_files(world: World) -> tuple[list[str], BucketFiles]:
     files = encoding(world).openings[AS_OF].files
-    users = [user for file in files for user in pq.read_table(file.uri, columns=["user_id"])["user_id"].to_pylist()]
+    users = [user for uri in files.uris for user in pq.read_table(uri, columns=["user_id"])["user_id"].to_pylist()]
     return users, files
 
 
 @pytest.fixture(scope="module")
-def small_groups(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[OpeningFile, ...]:
+def small_groups(world: World, tmp_path_factory: pytest.TempPathFactory) -> BucketFiles:
     """Write a stream base into two files of row groups of 20 users."""
     _, files = users_and_files(world)
-    whole = pa.concat_tables([pq.ParquetFile(file.uri).read() for file in files]).sort_by("user_bucket")
+    whole = pa.concat_tables([pq.ParquetFile(uri).read() for uri in files.uris]).sort_by("user_bucket")
     folder, half, written = tmp_path_factory.mktemp("groups"), whole.num_rows // 2, []
-    for name, rows in (("first", whole[:half]), ("second", whole[half:])):
-        path = folder / f"{name}.parquet"
-        pq.write_table(rows, path, row_group_size=20)
+    for name, rows in (("first.parquet", whole[:half]), ("second.parquet", whole[half:])):
+        pq.write_table(rows, folder / name, row_group_size=20)
         buckets = rows["user_bucket"].to_pylist()
-        written.append(OpeningFile(str(path), buckets[0], buckets[-1]))
-    return tuple(written)
+        written.append(TableFile(name, 1, rows.num_rows, {}, (buckets[0], buckets[-1]), table_uri=str(folder)))
+    return BucketFiles.of(written)
 
 
-def test_rows_are_those_of_the_users_asked_for(world: World, small_groups: tuple[OpeningFile, ...]) -> None:
+def test_rows_are_those_of_the_users_asked_for(world: World, small_groups: BucketFiles) -> None:
     users, files = users_and_files(world)
     asked = [*users[::3], "nobody", ""]
     for used in (files, small_groups):
-        sums, profiles = opening_rows(used, pa.array(asked), context=True)
+        sums, profiles = read_base_rows(used, pa.array(asked), day=0, context=True)
         found = {*sums["user_id"].to_pylist(), *profiles["user_id"].to_pylist()}
         assert found == set(users[::3])
         assert sums.num_rows <= len(found)
         assert len(set(sums["user_id"].to_pylist())) == sums.num_rows
         assert len(set(profiles["user_id"].to_pylist())) == profiles.num_rows
-    whole, _ = opening_rows(files, pa.array(users), context=True)
-    again, _ = opening_rows(small_groups, pa.array(users), context=True)
+    whole, _ = read_base_rows(files, pa.array(users), day=0, context=True)
+    again, _ = read_base_rows(small_groups, pa.array(users), day=0, context=True)
     assert in_order(whole).equals(in_order(again))
-    assert "num_by_context" not in opening_rows(files, pa.array(asked), context=False)[0].column_names
+    assert "num_by_context" not in read_base_rows(files, pa.array(asked), day=0, context=False)[0].column_names
 
 
 def add_late_event(world: World, day: date) -> None:
@@ -158,8 +158,7 @@ def test_new_users_make_stream_bases_anew(world: World) -> None:
     row = {"user_id": "newcomer", "registered_at": datetime(2024, 3, 1), "country": "SE", "age_band": "16-24"}
     pq.write_table(pa.Table.from_pylist([row], schema=like), world.log / "users" / "more.parquet")
     assert build(world, AS_OF - 2 * DAY) == dict.fromkeys([AS_OF - DAY, AS_OF], "users or picks changed")
-    (file,) = encoding(world).openings[AS_OF].files[:1]
-    _, profiles = opening_rows([file], pa.array(["newcomer"]), context=True)
+    _, profiles = read_base_rows(encoding(world).openings[AS_OF].files, pa.array(["newcomer"]), day=0, context=True)
     assert profiles["attributes"].to_pylist() == [["SE", "16-24"]]
 
 

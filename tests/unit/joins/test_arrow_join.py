@@ -165,7 +165,7 @@ def test_a_vector_of_another_width_is_an_error(join: Join, tables: FileTables) -
 
 
 def test_unknown_unpublished_and_retired_spaces_are_refused(join: Join, tables: FileTables) -> None:
-    with pytest.raises(UsageError, match="s001-a has no published snapshot to join with"):
+    with pytest.raises(UsageError, match="s001-a has no published snapshot"):
         join(ROWS)
     with pytest.raises(UsageError, match="space s009: not in the registry"):
         join(ROWS, space="s009")

@@ -10,13 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from userrep.store.bucket_reader import read_row_groups
+from userrep.store import bucket_reader
+from userrep.store.bucket_reader import BucketFiles, read_row_groups
 from userrep.store.data_files import TableFile
-from userrep.store.file_tables import FileTables
-from userrep.store.schemas import USER_OPENINGS
 from userrep.store.xxhash import bucket_of
-from userrep.streaming import base_rows as reading
-from userrep.streaming.base_rows import OpeningFile, opening_rows, rows_of_users, user_files
+from userrep.streaming.encoding import read_base_rows
 
 pytestmark = pytest.mark.fast
 
@@ -61,16 +59,24 @@ def drawn_rows() -> list[Row]:
 ROWS = drawn_rows()
 
 
-def write(path: Path, rows: list[Row], *, group: int = GROUP, **how: Any) -> OpeningFile:
-    pq.write_table(pa.Table.from_pylist(rows, STORED), path, row_group_size=group, **how)
-    return OpeningFile(str(path), rows[0]["user_bucket"], rows[-1]["user_bucket"])
+def write(folder: Path, *parts: list[Row], group: int = GROUP, **how: Any) -> BucketFiles:
+    """Write a file for each part of the rows."""
+    files = [
+        TableFile(
+            f"{k}.parquet", 1, len(rows), {}, (rows[0]["user_bucket"], rows[-1]["user_bucket"]), table_uri=str(folder)
+        )
+        for k, rows in enumerate(parts)
+    ]
+    for file, rows in zip(files, parts, strict=True):
+        pq.write_table(pa.Table.from_pylist(rows, STORED), folder / file.path, row_group_size=group, **how)
+    return BucketFiles.of(files)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[OpeningFile, ...]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> BucketFiles:
     """Write all users into two files of row groups of twenty."""
-    folder, half = tmp_path_factory.mktemp("opening"), NUM_USERS // 2
-    return write(folder / "first.parquet", ROWS[:half]), write(folder / "second.parquet", ROWS[half:])
+    half = NUM_USERS // 2
+    return write(tmp_path_factory.mktemp("opening"), ROWS[:half], ROWS[half:])
 
 
 class Groups:
@@ -87,7 +93,7 @@ class Groups:
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Groups]:
     counting = Groups()
-    monkeypatch.setattr(reading, "read_row_groups", counting.read_counted)
+    monkeypatch.setattr(bucket_reader, "read_row_groups", counting.read_counted)
     return counting
 
 
@@ -95,13 +101,13 @@ def micros(at: datetime | None) -> int | None:
     return None if at is None else round(at.timestamp() * 1_000_000)
 
 
-def test_sums_and_profiles_are_those_of_the_users_asked_for(files: tuple[OpeningFile, ...]) -> None:
+def test_sums_and_profiles_are_those_of_the_users_asked_for(files: BucketFiles) -> None:
     asked = {f"u{k}" for k in range(0, NUM_USERS, 7)} | {"nobody", ""}
-    sums, profiles = opening_rows(files, pa.array(sorted(asked)), context=True)
+    sums, profiles = read_base_rows(files, pa.array(sorted(asked)), day=9, context=True)
     kept = [row for row in ROWS if row["user_id"] in asked]
     keys = ("user_bucket", "user_id")
     assert sums.to_pylist() == [
-        {name: row[name] for name in (*keys, "sums", "active_at", "num_by_context")} | {"day": 0}
+        {name: row[name] for name in (*keys, "sums", "active_at", "num_by_context")} | {"day": 9}
         for row in kept
         if row["sums"]
     ]
@@ -113,27 +119,27 @@ def test_sums_and_profiles_are_those_of_the_users_asked_for(files: tuple[Opening
     ]
     assert 20 < sums.num_rows < len(kept)
     assert 20 < profiles.num_rows < len(kept)
-    assert "num_by_context" not in opening_rows(files, pa.array(["u0"]), context=False)[0].column_names
+    assert "num_by_context" not in read_base_rows(files, pa.array(["u0"]), day=9, context=False)[0].column_names
 
 
-def test_of_one_user_one_row_group_is_read(files: tuple[OpeningFile, ...], groups: Groups) -> None:
-    num_groups = sum(pq.ParquetFile(file.uri).num_row_groups for file in files)
+def test_of_one_user_one_row_group_is_read(files: BucketFiles, groups: Groups) -> None:
+    num_groups = sum(pq.ParquetFile(uri).num_row_groups for uri in files.uris)
     assert num_groups > 20
     user = ROWS[NUM_USERS // 2 + 2 * GROUP + 10]["user_id"]
-    opening_rows(files, pa.array([user]), context=True)
+    read_base_rows(files, pa.array([user]), day=9, context=True)
     assert groups.read == [2]
 
 
-def test_of_many_users_no_row_group_is_read_twice(files: tuple[OpeningFile, ...], groups: Groups) -> None:
-    opening_rows(files, pa.array([row["user_id"] for row in ROWS]), context=True)
-    assert len(groups.read) == sum(pq.ParquetFile(file.uri).num_row_groups for file in files)
+def test_of_many_users_no_row_group_is_read_twice(files: BucketFiles, groups: Groups) -> None:
+    read_base_rows(files, pa.array([row["user_id"] for row in ROWS]), day=9, context=True)
+    assert len(groups.read) == sum(pq.ParquetFile(uri).num_row_groups for uri in files.uris)
 
 
-def test_of_users_who_are_in_no_group_nothing_is_read(files: tuple[OpeningFile, ...], groups: Groups) -> None:
+def test_of_users_who_are_in_no_group_nothing_is_read(files: BucketFiles, groups: Groups) -> None:
     strangers = pa.array([f"x{k}" for k in range(5000)])
-    below = strangers.filter(pa.array(bucket_of(strangers) < files[0].first))
+    below = strangers.filter(pa.array(bucket_of(strangers) < files.ranges.first_N[0]))
     assert len(below)
-    sums, profiles = opening_rows(files, below[:3], context=True)
+    sums, profiles = read_base_rows(files, below[:3], day=9, context=True)
     assert (sums.num_rows, profiles.num_rows, groups.read) == (0, 0, [])
 
 
@@ -143,49 +149,42 @@ def test_users_of_one_bucket_are_found_where_it_ends_a_group_and_begins_the_next
     bucket = int(bucket_of(pa.array(["c"]))[0])
     buckets = (bucket - 1, bucket, bucket, bucket, bucket + 1, bucket + 2)
     rows = [row_of(name, sums=b"x") | {"user_bucket": b} for name, b in zip("abcdef", buckets, strict=True)]
-    file = write(tmp_path / "one.parquet", rows, group=2)
-    sums, profiles = opening_rows((file,), pa.array(["c"]), context=True)
+    sums, profiles = read_base_rows(write(tmp_path, rows, group=2), pa.array(["c"]), day=9, context=True)
     assert {*sums["user_id"].to_pylist(), *profiles["user_id"].to_pylist()} == {"c"}
     assert groups.read == [0, 1]  # the third begins with the bucket after it
 
 
 def test_a_file_is_looked_through_for_the_users_of_its_buckets_only(tmp_path: Path, groups: Groups) -> None:
-    path = write(tmp_path / "one.parquet", [row_of("u")], write_statistics=False).uri
+    write(tmp_path, [row_of("u")], write_statistics=False)
     bucket = int(bucket_of(pa.array(["u"]))[0])
-    outside = (OpeningFile(path, 0, bucket - 1), OpeningFile(path, bucket + 1, 2**20 - 1))
-    assert rows_of_users(outside, pa.array(["u"]), ["user_id"]) is None
+
+    def with_buckets(*ends: tuple[int, int]) -> BucketFiles:
+        files = [TableFile("0.parquet", 1, 1, {}, pair, table_uri=str(tmp_path)) for pair in ends]
+        return BucketFiles.of(files)
+
+    outside = with_buckets((0, bucket - 1), (bucket + 1, 2**20 - 1))
+    assert outside.rows_of_users(pa.array(["u"]), ["user_id"]) is None
     assert groups.read == []
-    for first, last in ((bucket, bucket + 1), (bucket - 1, bucket)):
-        found = rows_of_users((OpeningFile(path, first, last),), pa.array(["u"]), ["user_id"])
+    for ends in ((bucket, bucket + 1), (bucket - 1, bucket)):
+        found = with_buckets(ends).rows_of_users(pa.array(["u"]), ["user_id"])
         assert found is not None
         assert found.to_pylist() == [{"user_id": "u"}]
 
 
 def test_without_statistics_every_row_group_is_looked_at(tmp_path: Path, groups: Groups) -> None:
-    file = write(tmp_path / "plain.parquet", ROWS[:60], write_statistics=False)
     user = ROWS[45]["user_id"]
-    found = rows_of_users((file,), pa.array([user]), ["user_id"])
+    found = write(tmp_path, ROWS[:60], write_statistics=False).rows_of_users(pa.array([user]), ["user_id"])
     assert found is not None
     assert (found["user_id"].to_pylist(), groups.read) == ([user], [0, 1, 2])
 
 
-def test_files_are_listed_by_partition_and_version_with_the_buckets_that_the_table_knows(tmp_path: Path) -> None:
-    tables = FileTables(None, str(tmp_path))
-    tables.create(USER_OPENINGS)
+def test_files_have_the_buckets_that_the_table_knows_and_all_if_it_knows_none() -> None:
+    known = TableFile("a.parquet", 1, 1, {}, (3, 9), table_uri="s3a://b/t")
+    files = BucketFiles.of([known, known._replace(path="c.parquet", buckets=None)])
+    assert files.uris == ["s3a://b/t/a.parquet", "s3a://b/t/c.parquet"]
+    assert [ends.tolist() for ends in files.ranges] == [[3, 0], [9, 1_048_575]]
 
-    def add(name: str, lineage: str, buckets: tuple[int, int] | None) -> int:
-        values = {"lineage_id": lineage, "as_of": "2024-05-01", "user_slice": "0-of-1"}
-        tables.add_files(USER_OPENINGS, [TableFile(name, 1, 1, values, buckets)], transaction=(name, 0))
-        return tables.version(USER_OPENINGS)
 
-    first = add("a.parquet", "l1", (3, 9))
-    add("b.parquet", "l2", (1, 1))
-    add("c.parquet", "l1", None)
-
-    def listed(**more: Any) -> set[OpeningFile]:
-        return set(user_files(tables, USER_OPENINGS, lambda of: of["lineage_id"] == "l1", **more))
-
-    uri = f"{tmp_path}/tables/user_openings"
-    known = OpeningFile(f"{uri}/a.parquet", 3, 9)
-    assert listed() == {known, OpeningFile(f"{uri}/c.parquet", 0, 1_048_575)}
-    assert listed(version=first) == {known}
+def test_no_users_and_no_files_have_no_rows(files: BucketFiles) -> None:
+    assert files.rows_of_users(pa.array([], pa.string()), ["user_id"]) is None
+    assert BucketFiles.of([]).rows_of_users(pa.array(["u0"]), ["user_id"]) is None

@@ -18,7 +18,7 @@ from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.store.tables import Tables
 from userrep.streaming import micro_batches
-from userrep.streaming.micro_batches import Met, MicroBatches, day_met, encoded_spaces, pause
+from userrep.streaming.micro_batches import BatchResult, MicroBatches, encoded_spaces, last_seen_day, pause
 from userrep.streaming.redis_store import online_store
 
 pytestmark = pytest.mark.fast
@@ -47,14 +47,14 @@ def batches_on(tables: Tables, folder: Path, said: list[str], **more: Any) -> Mi
     return MicroBatches(tables, config_of(folder), "clicks", said.append, **more)
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, *texts: str, met: Met | None = None) -> None:
+def failing(monkeypatch: pytest.MonkeyPatch, *texts: str, result: BatchResult | None = None) -> None:
     """Let a batch fail with each of these texts, then end."""
     left = list(texts)
 
-    def once(self: MicroBatches, rows: Any, batch_id: int) -> Met:
+    def once(self: MicroBatches, rows: Any, batch_id: int) -> BatchResult:
         if left:
             raise RuntimeError(left.pop(0))
-        return met or Met()
+        return result or BatchResult()
 
     monkeypatch.setattr(MicroBatches, "_run_once", once)
 
@@ -65,36 +65,17 @@ def failing(monkeypatch: pytest.MonkeyPatch, *texts: str, met: Met | None = None
 def test_a_missing_opening_and_a_redis_that_is_away_are_waited_for_ever_longer_up_to_a_minute(
     tables: Tables, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, NO_BASE, *[NO_REDIS] * 8, met=Met(D2, num_rows=7))
+    failing(monkeypatch, NO_BASE, *[NO_REDIS] * 8, result=BatchResult(7))
     said: list[str] = []
-    run = batches_on(tables, tmp_path, said, today=D1)
+    run = batches_on(tables, tmp_path, said)
     run(None, 4)  # type: ignore[arg-type]
     assert waits == [1, 2, 4, 8, 15, 30, 60, 60, 60]
+    no_base = "no stream base for as-of date 2024-05-09, the newest is 2024-05-08. Run `userrep daily` to build it"
+    no_redis = f"Redis does not answer (RuntimeError: {NO_REDIS})"
     assert said == [
-        "stream: batch 4 waits: no stream base for as-of date 2024-05-09, the newest is 2024-05-08. "
-        "Run `userrep daily` to build it"
+        f"stream: batch 4 waits: {no_redis if k else no_base}; next attempt in {wait} s" for k, wait in enumerate(waits)
     ]
-    assert (run.met, run.today) == ({4: Met(D2, num_rows=7)}, D2)
-
-
-def test_a_wait_is_reported_again_after_a_minute(
-    tables: Tables, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failing(monkeypatch, *[NO_REDIS] * 4)
-    clock = iter([0.0, 0.0, 30.0, 60.5, 60.5, 90.0])  # a report looks twice: is it time, and when was it
-    monkeypatch.setattr(micro_batches, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    said: list[str] = []
-    batches_on(tables, tmp_path, said)(None, 4)  # type: ignore[arg-type]
-    assert said == ["stream: batch 4 waits: Redis does not answer (RuntimeError: " + NO_REDIS + ")"] * 2
-
-
-def test_a_batch_without_rows_does_not_change_which_day_it_is(
-    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failing(monkeypatch, met=Met(None))
-    run = batches_on(tables, tmp_path, [], today=D1)
-    run(None, 0)  # type: ignore[arg-type]
-    assert run.today == D1
+    assert run.results == {4: BatchResult(7)}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +93,7 @@ def test_what_does_not_pass_and_what_fails_at_the_end_is_raised_at_once(
     run = batches_on(tables, tmp_path, [], **more)
     with pytest.raises(RuntimeError, match=text):
         run(None, 0)  # type: ignore[arg-type]
-    assert (waits, run.met, run.failed) == ([], {}, None)
+    assert (waits, run.results, run.failed) == ([], {}, None)
 
 
 def test_a_stream_that_ends_when_it_is_empty_gives_up_on_a_missing_opening(
@@ -200,9 +181,9 @@ def test_a_batch_is_committed_once_with_its_number_and_measured(run: MicroBatche
         ("a", 60), ("b", 41),
     }  # fmt: skip
     assert tables.last_transaction(EMBEDDING_UPDATES, "clicks") == 7
-    assert run.met[7] == Met(D2, 101, 51.0, 96.0)
+    assert run.results[7] == BatchResult(101, 51.0, 96.0)
     run(rows, 7)
-    assert (rows.saved, run.met[7]) == (1, Met(D2))
+    assert (rows.saved, run.results[7]) == (1, BatchResult())
     assert len(tables.files(EMBEDDING_UPDATES, lambda _: True)) == 2
 
 
@@ -215,17 +196,17 @@ def test_a_late_day_does_not_turn_the_clock_back(run: MicroBatches) -> None:
     assert run.today == D3
     nothing: Any = Rows()
     run(nothing, 2)
-    assert (run.met[2], run.today) == (Met(D3, 0, None, None), D3)
+    assert (run.results[2], run.today) == (BatchResult(0, None, None), D3)
 
 
 # What a stream finds
 
 
 def test_the_newest_day_of_streams_is_the_day_before_the_newest_date_that_they_wrote(tables: Tables) -> None:
-    assert day_met(tables) is None
+    assert last_seen_day(tables) is None
     files = [TableFile(f"{as_of}", 1, 1, {"space_id": "s1", "as_of": as_of}) for as_of in (D2, D3, D1)]
     tables.add_files(EMBEDDING_UPDATES, files, transaction=("clicks", 0))
-    assert day_met(tables) == D2
+    assert last_seen_day(tables) == D2
 
 
 def test_a_stream_encodes_the_spaces_in_use_of_its_lineage(tables: Tables) -> None:

@@ -12,7 +12,7 @@ import redis
 from deploy.local_server import free_port
 from deploy.services import RedisServer
 from userrep.errors import UsageError, UserrepError
-from userrep.streaming.redis_store import OnlineStore, StoredVector, Vectors
+from userrep.streaming.redis_store import Embedding, OnlineStore
 
 pytestmark = pytest.mark.default
 
@@ -29,7 +29,7 @@ def write(
     store: OnlineStore, space: str, user: str, value: float, *, as_of: date = DAY, at: int = 0, num: int = 1
 ) -> None:
     vector = np.full((1, 4), value, np.float32)
-    store.write(space, as_of, Vectors([user], np.array([at]), np.array([num]), vector))
+    store.write(space, as_of, [user], event_at_U=np.array([at]), num_records_U=np.array([num]), z_UD=vector)
 
 
 def value_of(store: OnlineStore, space: str, user: str) -> float:
@@ -66,10 +66,10 @@ def test_what_is_written_is_read_to_the_bit_and_absent_users_are_none(store: Onl
     users = [f"u{k}" for k in range(1203)]  # more than one round trip
     z_UD = np.random.default_rng(3).normal(size=(1203, 7)).astype(np.float32)
     at_U = 1_710_547_200_000_000 + np.arange(1203)
-    store.write("whole", DAY, Vectors(users, at_U, np.ones(1203, np.int64), z_UD))
+    store.write("whole", DAY, users, event_at_U=at_U, num_records_U=np.ones(1203, np.int64), z_UD=z_UD)
     found = store.read("whole", ["nobody", *users, "u0"])
     assert found[0] is None
-    assert isinstance(found[1], StoredVector)
+    assert isinstance(found[1], Embedding)
     assert found[1].as_of == DAY
     assert found[1].event_at == EPOCH + timedelta(microseconds=int(at_U[0]))
     assert np.array_equal(np.stack([of.vector for of in found[1:] if of is not None]), np.vstack([z_UD, z_UD[:1]]))
@@ -80,7 +80,7 @@ def test_what_is_written_is_read_to_the_bit_and_absent_users_are_none(store: Onl
 def test_any_text_is_a_user(store: OnlineStore) -> None:
     users = ["", " ", "a:b", "ö\0\n", "x" * 100_000]
     z_UD = np.arange(5, dtype=np.float32)[:, None]
-    store.write("texts", DAY, Vectors(users, np.zeros(5, np.int64), np.ones(5, np.int64), z_UD))
+    store.write("texts", DAY, users, event_at_U=np.zeros(5, np.int64), num_records_U=np.ones(5, np.int64), z_UD=z_UD)
     assert [of and float(of.vector[0]) for of in store.read("texts", users)] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
@@ -90,7 +90,9 @@ def test_of_two_threads_that_write_at_once_the_newest_vector_stays(store: Online
     def write_all(versions: list[int]) -> None:
         for version in versions:
             z_UD = np.full((40, 3), version, np.float32)
-            store.write("threads", DAY, Vectors(users, np.full(40, version), np.ones(40, np.int64), z_UD))
+            store.write(
+                "threads", DAY, users, event_at_U=np.full(40, version), num_records_U=np.ones(40, np.int64), z_UD=z_UD
+            )
 
     orders = [list(range(0, 100, 2)), list(range(99, 0, -2))]
     threads = [threading.Thread(target=write_all, args=(order,)) for order in orders]

@@ -14,7 +14,7 @@ from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.store.tables import Tables
-from userrep.streaming.checkpoint import StreamPlace
+from userrep.streaming.checkpoint import StreamCheckpoint
 
 pytestmark = pytest.mark.fast
 
@@ -31,14 +31,14 @@ def tables(tmp_path: Path) -> Tables:
 
 
 @pytest.fixture
-def place(tables: Tables) -> StreamPlace:
-    return StreamPlace(tables.artifacts_root, "clicks")
+def checkpoint(tables: Tables) -> StreamCheckpoint:
+    return StreamCheckpoint(tables.artifacts_root, "clicks")
 
 
-def checkpoint(place: StreamPlace, *queries: str) -> None:
+def begun(checkpoint: StreamCheckpoint, *queries: str) -> None:
     """Let queries have begun."""
     for query in queries:
-        Path(place.folder, query, "offsets").mkdir(parents=True)
+        Path(checkpoint.folder, query, "offsets").mkdir(parents=True)
 
 
 def has_written(tables: Tables, query_id: str) -> None:
@@ -52,61 +52,63 @@ def never() -> dict[str, str]:
     raise AssertionError("schemas were looked for")
 
 
-def test_what_a_stream_was_begun_with_is_written_once(tmp_path: Path, tables: Tables, place: StreamPlace) -> None:
-    assert place.claim(config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
+def test_what_a_stream_was_begun_with_is_written_once(
+    tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
+) -> None:
+    assert checkpoint.claim(config_with(tmp_path), lambda: SCHEMAS) == SCHEMAS
     written = json.loads(Path(tmp_path, "root/streams/clicks/stream.json").read_text())
     assert written["sources"] == {"events": "arriving"}
     assert (written["open_days"], written["broker"], written["schemas"]) == (3, None, SCHEMAS)
-    assert place.claim(config_with(tmp_path, open_days=5), never) == SCHEMAS
+    assert checkpoint.claim(config_with(tmp_path, open_days=5), never) == SCHEMAS
     assert json.loads(Path(tmp_path, "root/streams/clicks/stream.json").read_text()) == written
 
 
 @pytest.mark.parametrize(
     "leave",
-    [lambda tables, place: checkpoint(place, "rejects"), lambda tables, place: has_written(tables, "clicks")],
+    [lambda tables, checkpoint: begun(checkpoint, "rejects"), lambda tables, checkpoint: has_written(tables, "clicks")],
     ids=["a checkpoint", "rows"],
 )
 def test_a_new_stream_may_not_have_the_name_of_one_that_was_begun(
-    tmp_path: Path, tables: Tables, place: StreamPlace, leave: Callable[[Tables, StreamPlace], None]
+    tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint, leave: Callable[[Tables, StreamCheckpoint], None]
 ) -> None:
-    leave(tables, place)
+    leave(tables, checkpoint)
     with pytest.raises(UsageError, match="--new-query-id: the stream already exists, got clicks"):
-        place.check(tables, config_with(tmp_path), is_new=True)
-    StreamPlace(place.root, "other").check(tables, config_with(tmp_path), is_new=True)
+        checkpoint.check(tables, config_with(tmp_path), is_new=True)
+    StreamCheckpoint(checkpoint.root, "other").check(tables, config_with(tmp_path), is_new=True)
 
 
 @pytest.mark.parametrize("left", [(), ("embeddings",), ("rejects",)])
 def test_a_stream_that_has_written_does_not_go_on_without_its_whole_checkpoint(
-    tmp_path: Path, tables: Tables, place: StreamPlace, left: tuple[str, ...]
+    tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint, left: tuple[str, ...]
 ) -> None:
-    checkpoint(place, *left)
-    place.check(tables, config_with(tmp_path), is_new=False)  # nothing was written yet: nothing is passed over
+    begun(checkpoint, *left)
+    checkpoint.check(tables, config_with(tmp_path), is_new=False)  # nothing was written yet: nothing is passed over
     has_written(tables, "clicks")
     with pytest.raises(
         UsageError, match=r"stream clicks: .* its checkpoint .*/streams/clicks is missing or incomplete"
     ):
-        place.check(tables, config_with(tmp_path), is_new=False)
+        checkpoint.check(tables, config_with(tmp_path), is_new=False)
 
 
 def test_every_setting_that_the_state_depends_on_is_named_when_it_has_changed(
-    tmp_path: Path, tables: Tables, place: StreamPlace
+    tmp_path: Path, tables: Tables, checkpoint: StreamCheckpoint
 ) -> None:
-    place.claim(config_with(tmp_path), lambda: SCHEMAS)
+    checkpoint.claim(config_with(tmp_path), lambda: SCHEMAS)
     changed = config_of(
         tmp_path, windows_days=[2, 9],
         stream={"events": {"topic": "clicks"}, "kafka": {"bootstrap_servers": "b:1"}, "open_days": 4},
     )  # fmt: skip
-    place.check(tables, changed, is_new=False)  # without a checkpoint there is no state
-    checkpoint(place, "embeddings", "rejects")
+    checkpoint.check(tables, changed, is_new=False)  # without a checkpoint there is no state
+    begun(checkpoint, "embeddings", "rejects")
     with pytest.raises(UsageError, match=r"started with open_days 3, got 4\. Start a new stream with") as caught:
-        place.check(tables, changed, is_new=False)
+        checkpoint.check(tables, changed, is_new=False)
     assert [fault.split()[4] for fault in caught.value.faults] == ["sources", "broker", "open_days", "lineage"]
     assert caught.value.faults[1].startswith("stream clicks: started with broker None, got b:1.")
     has_written(tables, "clicks")
-    place.check(tables, config_with(tmp_path, trigger="9s", late="1h", max_files_per_batch=1), is_new=False)
+    checkpoint.check(tables, config_with(tmp_path, trigger="9s", late="1h", max_files_per_batch=1), is_new=False)
 
 
-def test_the_name_of_a_stream_is_no_path(place: StreamPlace) -> None:
-    assert place.folder == f"{place.root}/streams/clicks"
+def test_the_name_of_a_stream_is_no_path(checkpoint: StreamCheckpoint) -> None:
+    assert checkpoint.folder == f"{checkpoint.root}/streams/clicks"
     with pytest.raises(UsageError, match=r"query id '\.\./clicks' is not a valid name"):
-        _ = StreamPlace(place.root, "../clicks").folder
+        _ = StreamCheckpoint(checkpoint.root, "../clicks").folder

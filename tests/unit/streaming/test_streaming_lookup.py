@@ -13,7 +13,7 @@ from userrep.errors import UsageError, UserrepError
 from userrep.spaces.registry import add_candidate, find_space
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.streaming import lookup
-from userrep.streaming.redis_store import OnlineStore, Vectors
+from userrep.streaming.redis_store import OnlineStore
 
 pytestmark = pytest.mark.default
 
@@ -62,11 +62,11 @@ def test_a_foreign_space_is_refused(world: World, config: str, url: str) -> None
     made = find_space(world.tables, None)
     names = {"lineage_id": made.lineage_id, "trained_until": made.trained_until, "content_hash": made.content_hash}
     add_candidate(world.tables, space_id="s900-new", **names)
-    with pytest.raises(UsageError, match="space s900-new has no published snapshot to join with"):
+    with pytest.raises(UsageError, match="space s900-new has no published snapshot"):
         lookup(["u"], config=config, space="s900-new")
     store = OnlineStore(url, DAY)
-    strange = Vectors(["stranger"], np.array([2**50]), np.array([1]), np.zeros((1, 3), np.float32))
-    store.write(made.space_id, NEXT, strange)
+    times, z_UD = np.array([2**50]), np.zeros((1, 3), np.float32)
+    store.write(made.space_id, NEXT, ["stranger"], event_at_U=times, num_records_U=np.array([1]), z_UD=z_UD)
     with pytest.raises(UserrepError, match=r"vectors of another width for space \S+, expected 48, got 3"):
         lookup(["stranger"], config=config)
 

@@ -15,7 +15,7 @@ from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import EMBEDDING_UPDATES
 from userrep.store.tables import Tables
-from userrep.streaming.update_files import UpdateFiles
+from userrep.streaming.encoding import UpdateFiles
 
 pytestmark = pytest.mark.fast
 

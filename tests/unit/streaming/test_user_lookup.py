@@ -22,8 +22,8 @@ from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
 from userrep.store.xxhash import bucket_of
 from userrep.streaming import user_lookup
-from userrep.streaming.redis_store import StoredVector
-from userrep.streaming.user_lookup import Embedding, Service, lookup
+from userrep.streaming.redis_store import Embedding
+from userrep.streaming.user_lookup import Service, lookup
 
 pytestmark = pytest.mark.fast
 
@@ -34,18 +34,18 @@ NOON = datetime(2024, 5, 2, 12)
 class Online:
     """An online store that holds these vectors of a space, and counts who was asked for."""
 
-    def __init__(self, space_id: str, **found: StoredVector) -> None:
-        self.space_id, self.found = space_id, found
+    def __init__(self, space_id: str, **found: Embedding) -> None:
+        self.space_id, self.found = space_id, {user: of._replace(space_id=space_id) for user, of in found.items()}
         self.asked: list[str] = []
 
-    def read(self, space_id: str, user_ids: list[str]) -> list[StoredVector | None]:
+    def read(self, space_id: str, user_ids: list[str]) -> list[Embedding | None]:
         assert space_id == self.space_id
         self.asked += user_ids
         return [self.found.get(user) for user in user_ids]
 
 
-def streamed(as_of: date, *vector: float) -> StoredVector:
-    return StoredVector(as_of, NOON, np.array(vector, np.float32))
+def streamed(as_of: date, *vector: float) -> Embedding:
+    return Embedding("", as_of, NOON, np.array(vector, np.float32))
 
 
 def publish(
@@ -90,6 +90,12 @@ def tables(config: Config) -> Tables:
 
 def service(tables: Tables, online: Any = None, wanted: str | None = None) -> Service:
     return Service(tables, wanted, online)
+
+
+def write_config(folder: Path, config: Config) -> Path:
+    file = folder / "userrep.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True, by_alias=True)))
+    return file
 
 
 def as_values(found: list[Embedding | None]) -> list[tuple[Any, ...] | None]:
@@ -158,7 +164,7 @@ def test_a_promotion_and_a_new_snapshot_are_noticed_after_ten_seconds(
 
 def test_a_space_that_cannot_be_served_is_refused(tables: Tables) -> None:
     add_candidate(tables, space_id="s3", lineage_id="l1", trained_until=D1, content_hash="c")
-    with pytest.raises(UsageError, match="space s3 has no published snapshot to join with"):
+    with pytest.raises(UsageError, match="space s3 has no published snapshot"):
         service(tables, wanted="s3").lookup(["a"])
     retire(tables, find_space(tables, "s2"))
     with pytest.raises(UsageError, match=r"space s2 is retired, .* Serving space: s1\. Join with that space"):
@@ -168,16 +174,15 @@ def test_a_space_that_cannot_be_served_is_refused(tables: Tables) -> None:
 
 
 def test_tables_in_a_catalog_are_refused(tmp_path: Path) -> None:
-    config = config_of(tmp_path, root=None, catalog="main", schema="users", artifacts="/models")
+    config = write_config(tmp_path, config_of(tmp_path, root=None, catalog="main", schema="users", artifacts="/models"))
     with pytest.raises(UsageError, match=r"lookup: not available for tables in a catalog\. Join embeddings with Spark"):
-        Service.of(config, None)
+        lookup(["a"], config=config)
 
 
 def test_the_configuration_is_named_by_the_caller_or_the_environment(
     tables: Tables, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "userrep.yaml"
-    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    file = write_config(tmp_path, config)
     monkeypatch.delenv("USERREP_CONFIG", raising=False)
     with pytest.raises(UsageError, match=r"lookup: no configuration file\. Pass config= or set USERREP_CONFIG"):
         lookup(["a"])

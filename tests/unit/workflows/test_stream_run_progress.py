@@ -9,7 +9,7 @@ import pytest
 from pyspark.errors import PySparkException
 
 from userrep.errors import UserrepError
-from userrep.streaming.micro_batches import Met
+from userrep.streaming.micro_batches import BatchResult
 from userrep.streaming.query import Queries
 from userrep.workflows import stream_supervisor
 from userrep.workflows.stream_supervisor import Progress, StreamRun
@@ -55,12 +55,12 @@ class Query:
 class Site:
     """A stream's run with a clock that only sleeping moves, what it reported and what it recorded."""
 
-    def __init__(self, met: dict[int, Met], is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, results: dict[int, BatchResult], is_stopping: Callable[[], bool]) -> None:
         self.said: list[str] = []
         self.recorded: list[Any] = []
         self.now = 0.0
         runs: Any = SimpleNamespace(stage=self.stage, report=self.said.append)
-        batches: Any = SimpleNamespace(failed=None, query_id="clicks", met=met)
+        batches: Any = SimpleNamespace(failed=None, query_id="clicks", results=results)
         self.run = StreamRun(runs, batches, is_stopping)
 
     @contextmanager
@@ -87,8 +87,8 @@ class Site:
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
-    def new(met: dict[int, Met] | None = None, is_stopping: Callable[[], bool] = lambda: False) -> Site:
-        site = Site(met or {}, is_stopping)
+    def new(results: dict[int, BatchResult] | None = None, is_stopping: Callable[[], bool] = lambda: False) -> Site:
+        site = Site(results or {}, is_stopping)
         monkeypatch.setattr(stream_supervisor, "time", SimpleNamespace(monotonic=lambda: site.now, sleep=site.sleep))
         monkeypatch.setattr(stream_supervisor, "pause", lambda seconds, stops: site.sleep(seconds))
         return site
@@ -97,8 +97,8 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
 
 
 def test_each_batch_with_rows_is_reported_once(site: Callable[..., Site]) -> None:
-    met = {5: Met(num_rows=1200, latency_p50=0.3, latency_p95=1.96), 7: Met(num_rows=0)}
-    here = site(met)
+    results = {5: BatchResult(num_rows=1200, latency_p50=0.3, latency_p95=1.96), 7: BatchResult(num_rows=0)}
+    here = site(results)
     here.until_done(
         Query(
             batch(5, 3000, ms=1500, dropped=(2, 1)),
@@ -114,12 +114,16 @@ def test_each_batch_with_rows_is_reported_once(site: Callable[..., Site]) -> Non
         "stream: batch 7: 10 rows in 0.0 s (10,000 rows/s), 0 vectors; 1,234 messages waiting",
         "stream: batch 8: 1 rows in 2.0 s (0 rows/s)",
     ]
-    assert met == {}
+    assert results == {}
 
 
 def test_what_batches_did_is_recorded_at_the_end(site: Callable[..., Site]) -> None:
-    met = {3: Met(num_rows=4, latency_p95=2.0), 4: Met(num_rows=5), 5: Met(num_rows=0, latency_p95=7.12345)}
-    here = site(met)
+    results = {
+        3: BatchResult(num_rows=4, latency_p95=2.0),
+        4: BatchResult(num_rows=5),
+        5: BatchResult(num_rows=0, latency_p95=7.12345),
+    }
+    here = site(results)
     here.until_done(Query(batch(3, 10, ms=1000, dropped=(4,)), batch(4, 20, ms=250), batch(5, 1, ms=4)))
     (record,) = here.recorded
     assert record.num_rows == 9

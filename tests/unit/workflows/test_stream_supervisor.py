@@ -37,7 +37,7 @@ def run_of(said: list[str]) -> StreamRun:
         yield SimpleNamespace(num_rows=0, outputs={})
 
     runs: Any = SimpleNamespace(stage=stage, report=said.append)
-    batches: Any = SimpleNamespace(failed=None, query_id="clicks", met={})
+    batches: Any = SimpleNamespace(failed=None, query_id="clicks", results={})
     return StreamRun(runs, batches, lambda: False)
 
 

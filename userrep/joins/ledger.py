@@ -1,22 +1,32 @@
-"""Inputs of a join, read from the ledgers of one space: its snapshots, their files, and the vector of a new user."""
+"""The ledger of a space as the input of a join: its snapshots, from when each is used, and their files.
 
-from collections.abc import Iterable, Sequence
+Label times are looked up in the ledger as a sequence of steps. With Spark, the steps are broadcast by day.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from userrep.errors import UsageError
-from userrep.joins.options import InSampleWarning, JoinOptions
+from userrep.joins.options import Availability, InSampleWarning, JoinOptions, column
 from userrep.logs import warn_caller
 from userrep.spaces.registry import RETIRED, Space, read_registry
 from userrep.spaces.snapshots import EXPIRED, PUBLISHED, Snapshot, list_snapshots
+from userrep.store.bucket_reader import BucketFiles
 from userrep.store.data_files import TableFile
 from userrep.store.file_tables import FileTables
 from userrep.store.schemas import USER_EMBEDDINGS
 from userrep.store.tables import Tables
+
+_END = datetime.combine(date(9999, 12, 31), time())
+_COLUMNS = """__day DATE, __since TIMESTAMP, __until TIMESTAMP, __number INT, __snapshot_id STRING, __as_of DATE,
+__revision INT, __state STRING, __in_sample BOOLEAN"""
 
 
 @dataclass(frozen=True)
@@ -78,20 +88,18 @@ def sources_of(tables: Tables, space: Space) -> Sources:
             break  # rows are written before they are published and deleted after they expire: this version has them
         before = snapshots
     if not any(snapshot.state == PUBLISHED for snapshot in snapshots):
-        raise UsageError(
-            f"space {space.space_id} has no published snapshot to join with. Publish one with `userrep pipeline`."
-        )
+        raise UsageError(f"space {space.space_id} has no published snapshot. Publish one with `userrep pipeline`.")
     return Sources(space, snapshots, version)
 
 
-def files_by_snapshot(tables: FileTables, version: int, snapshots: Sequence[Snapshot]) -> list[list[TableFile]]:
+def files_by_snapshot(tables: FileTables, version: int, snapshots: Sequence[Snapshot]) -> list[BucketFiles]:
     """Return the files of each snapshot at a table version; none for an expired one. Cost: one read of the log."""
     files: dict[tuple[Any, ...], list[TableFile]] = {tuple(snapshot.key.values()): [] for snapshot in snapshots}
     for file in tables.files(USER_EMBEDDINGS, version=version):
         key = tuple(file.values[name] for name in USER_EMBEDDINGS.partition_by)
         if key in files:
             files[key].append(file)
-    return [files[tuple(snapshot.key.values())] if snapshot.state == PUBLISHED else [] for snapshot in snapshots]
+    return [BucketFiles.of(files[tuple(s.key.values())] if s.state == PUBLISHED else []) for s in snapshots]
 
 
 def new_user_vector(tables: Tables, space: Space) -> NDArray[np.float32]:
@@ -119,3 +127,66 @@ def report_in_sample(space: Space, used: Iterable[Snapshot], options: JoinOption
     if options.in_sample == "refuse":
         raise UsageError(message)
     warn_caller(message, InSampleWarning)
+
+
+class Step(NamedTuple):
+    """The snapshot to use for times from ``since`` (inclusive, UTC) up to the next step."""
+
+    since: datetime
+    snapshot: Snapshot
+
+
+def steps_of(snapshots: Sequence[Snapshot], availability: Availability) -> list[Step]:
+    """Order a ledger by time. Each step's snapshot is newer (by as-of date, then revision) than all before it.
+
+    With ``availability="ledger"``, a snapshot is used from its ``available_at`` on. With ``"as_of"``, the newest
+    revision of a date is used from the as-of date on, whenever it was built.
+    """
+    if availability == "ledger":
+        known = [Step(s.available_at, s) for s in snapshots if s.available_at is not None]
+    else:
+        known = [Step(datetime.combine(s.as_of, time()), s) for s in snapshots]
+    steps: list[Step] = []
+    for step in sorted(known, key=lambda step: (step.since, _rank(step.snapshot))):
+        if not steps or _rank(step.snapshot) > _rank(steps[-1].snapshot):
+            if steps and steps[-1].since == step.since:
+                steps.pop()
+            steps.append(step)
+    return steps
+
+
+def with_snapshot(labels: DataFrame, steps: Sequence[Step], *, time: str) -> DataFrame:
+    """Add the snapshot of each label's time: __number, its index in ``steps``, and its __snapshot_id, __as_of,
+    __revision, __state and __in_sample.
+
+    The columns are null before the first step and for a null time. Every label is kept once. Cost: a broadcast of the
+    ledger, with one row per day that it spans and per step; no shuffle.
+    """
+    rows = [(day, *span, k, *_ledger_columns(steps[k].snapshot)) for day, span, k in _by_day(steps)]
+    ledger = F.broadcast(labels.sparkSession.createDataFrame(rows, _COLUMNS))
+    at, last = column(time), F.lit(steps[-1].since.date() if steps else _END.date())
+    is_current = (
+        (F.least(F.to_date(at), last) == F.col("__day")) & (at >= F.col("__since")) & (at < F.col("__until"))
+    )  # fmt: skip
+    return labels.join(ledger, on=is_current, how="left").drop("__day", "__since", "__until")
+
+
+def _rank(snapshot: Snapshot) -> tuple[date, int]:
+    return snapshot.as_of, snapshot.revision
+
+
+def _ledger_columns(snapshot: Snapshot) -> tuple[str, date, int, str, bool]:
+    return snapshot.snapshot_id, snapshot.as_of, snapshot.revision, snapshot.state, snapshot.in_sample
+
+
+def _by_day(steps: Sequence[Step]) -> Iterator[tuple[date, tuple[datetime, datetime], int]]:
+    """Yield (day, (since, until), index of the step) for each day of each step.
+
+    The last step gets a single row. ``with_snapshot`` compares later days with that row's day.
+    """
+    for k, (since, _) in enumerate(steps):
+        until = steps[k + 1].since if k + 1 < len(steps) else _END
+        span = since.replace(tzinfo=UTC), until.replace(tzinfo=UTC)
+        last = steps[k + 1].since if k + 1 < len(steps) else since + timedelta.resolution
+        for days in range((last - timedelta.resolution - datetime.combine(since, time())).days + 1):
+            yield since.date() + timedelta(days=days), span, k

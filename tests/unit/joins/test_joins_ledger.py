@@ -1,16 +1,22 @@
-"""Which snapshot counts at a time: the ledger as steps, and steps as days, against a look at everything there is."""
+"""Which snapshot counts at a time: the ledger as steps, and steps as days, against a look at everything there is.
+
+The files of each snapshot, and the width of its vectors.
+"""
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.embedding_tables import Oracle, snapshot
-from userrep.joins.snapshot_at import Step, _by_day, steps_of
-from userrep.spaces.snapshots import Snapshot
+from tests.support.embedding_tables import Oracle, add_spaces, publish, snapshot
+from userrep.joins.ledger import Step, _by_day, files_by_snapshot, steps_of, usable_sources
+from userrep.spaces.snapshots import EXPIRED, Snapshot
+from userrep.store.file_tables import FileTables
 
 pytestmark = pytest.mark.fast
 
@@ -119,3 +125,25 @@ def test_a_step_has_a_row_for_each_day_that_it_counts_on() -> None:
     assert rows == [(1, 0), (2, 0), (3, 1), (3, 2)]  # not the 3rd for the first step, which ends at midnight
     assert [since.hour for _, (since, _), _ in _by_day(steps)] == [6, 6, 0, 6]
     assert list(_by_day([])) == []
+
+
+def test_each_snapshot_has_its_files_and_an_expired_one_has_none(tmp_path: Path) -> None:
+    tables = FileTables(None, str(tmp_path))
+    add_spaces(tables, "s001-a", "s002-b")
+    publish(tables, {snapshot(D1, state=EXPIRED): {"u": [0.0]}, snapshot(D2): {"u": [1.0]}})
+    publish(tables, {snapshot(D2, space="s002-b"): {"u": [2.0]}})
+    sources = usable_sources(tables, "s001-a")
+    found = files_by_snapshot(tables, sources.version, sources.snapshots)
+    assert [[uri.split("user_embeddings/")[1].rpartition("/")[0] for uri in files.uris] for files in found] == [
+        [],
+        ["space_id=s001-a/as_of=2024-05-02/revision=1"],
+    ]
+
+
+def test_the_width_is_that_of_any_gated_snapshot(tmp_path: Path) -> None:
+    tables = FileTables(None, str(tmp_path))
+    add_spaces(tables, "s001-a")
+    publish(tables, {snapshot(D1): {"u": [0.0]}})
+    sources = usable_sources(tables, "s001-a")
+    assert sources.dim is None
+    assert replace(sources, snapshots=[snapshot(D1), snapshot(D2, dim=3)]).dim == 3

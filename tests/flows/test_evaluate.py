@@ -6,10 +6,12 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from pyspark.sql import SparkSession
@@ -23,8 +25,7 @@ from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.newcomers import TruncatedRows, read_truncated_rows, truncated_context
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import representations
-from userrep.evaluation.representations.inputs import Blocks
-from userrep.evaluation.representations.reduced import Pca
+from userrep.evaluation.representations.inputs import Blocks, Pca
 from userrep.evaluation.run import gather
 from userrep.evaluation.sampled_users import Rows, read_rows
 from userrep.evaluation.tasks.task import Truth
@@ -272,6 +273,8 @@ def test_what_users_did_is_what_the_tiles_say(site: Site) -> None:
         assert {items[i]: n for i, n in enumerate(activity.popularity_DI[d]) if n} == {
             item: n for item, n in popular.items() if item in set(items)
         }
+        sold = {tile.item_id for tile in tiles if tile.event_date < day}
+        assert {items[i] for i in np.flatnonzero(activity.is_sold_DI[d])} == sold & set(items)
     picks = {
         (pick.user_id, pick.item_id) for pick in read_picks(site.work.tables.spark, site.config.onboarding).collect()
     }
@@ -323,7 +326,7 @@ def test_the_newest_tiles_of_rows_are_those_of_the_table(site: Site) -> None:
         day, mine = rows.dates[rows.date_N[n]], tiles[users[rows.user_N[n]]]
         inside = [tile for tile in mine if day - timedelta(days=2 * 28) <= tile.event_date < day]
         newest = sorted(inside, key=lambda tile: tile.last_event_at)[-3:]
-        found = cutter.newest.tiles.take(cutter.newest.tile_E[cutter.newest.row_E == n]).to_pylist()
+        found = cutter.newest.tiles.filter(pa.array(cutter.newest.row_E == n)).to_pylist()
         wanted = sorted((t.item_id, t.weight, t.num_events, (t.event_date - date(1970, 1, 1)).days) for t in newest)
         assert sorted((t["item_id"], t["weight"], t["num_events"], t["day"]) for t in found) == wanted
         counts = Counter()
@@ -390,7 +393,7 @@ def test_representations_are_of_the_rows_and_of_the_widths_they_say(site: Site, 
 
 def test_a_representation_without_a_block_says_so(site: Site) -> None:
     with pytest.raises(ValueError, match="none: the space's inputs have no block of this kind"):
-        Blocks("none", lambda *_: False).matrix(site.context)
+        Blocks("none", lambda _: []).matrix(site.context)
 
 
 def test_principal_components_find_the_directions_of_most_variance() -> None:
@@ -398,7 +401,7 @@ def test_principal_components_find_the_directions_of_most_variance() -> None:
     axes = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     x_BF = (rng.normal(size=(4000, 6)) * [9, 5, 1, 0.5, 0.2, 0.1] @ axes.T + 3).astype(np.float32)
     pca = Pca(num_components=2)
-    pca.fit_rows(x_BF)
+    pca.fit(cast(Any, SimpleNamespace(earlier_rows=x_BF)))
     found = np.abs(pca._axes_FD.T @ axes)
     assert found[0, 0] > 0.99
     assert found[1, 1] > 0.99

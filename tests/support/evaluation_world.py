@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from userrep.evaluation.dates import Plan, make_plan
-from userrep.evaluation.futures import Activity, Futures, activity_of, boundaries_of, popularity_boundaries
+from userrep.evaluation.futures import Activity, Futures, activity_of, boundaries_of
 from userrep.evaluation.item_vectors import ItemVectors, clustered
 from userrep.evaluation.metrics import bootstrapped, resampled_users, value_of
 from userrep.evaluation.representation import Context
-from userrep.evaluation.sample import Sample
+from userrep.evaluation.representations.nmf import Sample
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, Rows, rows_of
 from userrep.evaluation.tasks.task import LeftOut, Task, Truth
 from userrep.features.layout import InputLayout, Scaler
@@ -63,15 +63,17 @@ def activity_from(
     events: list[Event], rows: Rows, num_items: int, plan: Plan = PLAN, picks: list[tuple[int, int]] | None = None
 ) -> Activity:
     """Sum events one by one, as an oracle for Spark."""
-    boundaries, popular_cuts = boundaries_of(plan), popularity_boundaries(plan.dates)
-    counts, weights, popular = Counter(), Counter(), Counter()
+    boundaries, num_dates = boundaries_of(plan), len(plan.dates)
+    counts, weights = Counter(), Counter()
+    first_day, popular_D = {}, [Counter() for _ in plan.dates]
     for event in events:
         if event.day < boundaries[-1]:
             key = event.user, event.item, sum(event.day >= cut for cut in boundaries)
             counts[key] += 1
             weights[key] += event.weight
-        if event.day < popular_cuts[-1]:
-            popular[event.item, sum(event.day >= cut for cut in popular_cuts)] += 1
+        first_day[event.item] = min(event.day, first_day.get(event.item, event.day))
+        for popular, day in zip(popular_D, plan.dates, strict=True):
+            popular[event.item] += day - timedelta(days=30) <= event.day < day
     entries = {
         "user_id": pa.array([f"u{user:04d}" for user, _, _ in counts], pa.string()),
         "item_id": pa.array([item_id(item) for _, item, _ in counts], pa.string()),
@@ -79,10 +81,9 @@ def activity_from(
         "num_events": pa.array(counts.values(), pa.float64()), "weight": pa.array(weights.values(), pa.float64()),
     }  # fmt: skip
     popularity = {
-        "item_id": pa.array([item_id(item) for item, _ in popular], pa.string()),
-        "slot": pa.array([slot for _, slot in popular], pa.int32()),
-        "num_events": pa.array(popular.values(), pa.float64()),
-    }
+        "item_id": pa.array([item_id(item) for item in first_day], pa.string()),
+        "first_day": pa.array(first_day.values(), pa.date32()),
+    } | {f"before_{d}": pa.array([popular_D[d][i] for i in first_day], pa.float64()) for d in range(num_dates)}
     picked = pa.table({
         "user_id": pa.array([f"u{user:04d}" for user, _ in picks or []], pa.string()),
         "item_id": pa.array([item_id(item) for _, item in picks or []], pa.string()),
@@ -94,19 +95,21 @@ def activity_from(
 
 
 def found_tiles(tiles: list[dict[str, Any]], dates: Sequence[date], *, most: int = 10**6) -> pa.Table:
-    """Number each user's tiles between neighboring dates, the newest first, as Spark does; at most ``most`` of them."""
+    """Number each user's tiles before each date, the newest first, as Spark does; at most ``most`` of them."""
     days = [day_number(day) for day in dates]
+    earlier = [tile for tile in tiles if tile["day"] < days[-1]]
+    first_day = {tile["user_id"]: tile["day"] for tile in sorted(earlier, key=lambda row: -row["day"])}
     counts: Counter[tuple[str, int]] = Counter()
-    first_day = {tile["user_id"]: tile["day"] for tile in sorted(tiles, key=lambda row: -row["day"])}
     kept = []
-    for tile in sorted(tiles, key=lambda row: (-row["last_event_at"], row["item_id"], -row["num_events"])):
-        key = tile["user_id"], sum(tile["day"] >= day for day in days)
-        if counts[key] < most:
-            kept.append({**tile, "rank": counts[key], "first_day": first_day[tile["user_id"]]})
-        counts[key] += 1
+    for tile in sorted(earlier, key=lambda row: (-row["last_event_at"], row["item_id"], -row["num_events"])):
+        for d, day in enumerate(days):
+            key = tile["user_id"], d
+            if tile["day"] < day and counts[key] < most:
+                kept.append({**tile, "date_index": d, "rank": counts[key], "first_day": first_day[tile["user_id"]]})
+                counts[key] += 1
     names = [name for name in TILES.names if name != "user_bucket" and (not kept or name in kept[0])]
-    schema = pa.schema([*(TILES.field(name) for name in names), ("rank", pa.int32()), ("first_day", pa.int32())])
-    return pa.Table.from_pylist(kept, schema)
+    numbers = [(name, pa.int32()) for name in ("date_index", "rank", "first_day")]
+    return pa.Table.from_pylist(kept, pa.schema([*(TILES.field(name) for name in names), *numbers]))
 
 
 @dataclass(frozen=True)
@@ -254,15 +257,18 @@ def counts_of(events: list[Event]) -> csr_array:
     return csr_array(counts_UV)
 
 
-def context_of(events: list[Event], sample: Sample | None = None) -> Context:
+def context_of(events: list[Event]) -> Context:
     """Put together what representations may look at, without tables, configuration or artifact."""
     rows = rows_at_all_dates(NUM_GROUPED)
     nothing = cast(Any, None)
     futures = Futures(rows, activity_from(events, rows, NUM_GROUPED_ITEMS))
-    context = Context(nothing, nothing, nothing, PLAN, futures, seed=1)
-    if sample is not None:
-        vars(context)["sample"] = sample
-    return context
+    return Context(nothing, nothing, nothing, PLAN, futures, seed=1)
+
+
+def sample_of_groups(events: list[Event]) -> Sample:
+    """Return the counts of all users and items before the plan's ``until``."""
+    items = [item_id(item) for item in range(NUM_GROUPED_ITEMS)]
+    return Sample(pa.array(user_ids(NUM_GROUPED)), pa.array(items), counts_of(events))
 
 
 # -- rows with features, for representations that read them ------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Time is divided at every day on which a window of the evaluation begins or ends (a boundary). Spark sums the tiles
 between neighboring boundaries, and each window is a sum of those parts. Shapes: E entries, U users, I items, N rows, D
-dates, P entries of another table.
+dates, P picks, V items with an event of any user.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,6 @@ from operator import add
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import scipy.sparse
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
@@ -27,9 +26,11 @@ from userrep.features.profiles import read_picks
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import read_tiles
 
-POPULARITY_DAYS = 30
+_POPULARITY_DAYS = 30
 
 Floats = NDArray[np.float64]
+
+NO_PICKS = pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())})
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Activity:
 
     ``boundaries`` ascend; slot k contains the events on or after exactly k of them. ``item_ids`` are distinct and
     ascend: all items that a sampled user had an event with or picked. ``picked``: U x I, true where the user picked the
-    item at onboarding, at any time. ``popularity_DI``: events of all users with the item in the 30 days before each of
-    the plan's dates. ``is_sold_DI``: whether any user had an event with the item before that date.
+    item at onboarding, at any time. ``popularity_DI``: events of all users with the item in the 30 days before each
+    date of the rows. ``is_sold_DI``: whether any user had an event with the item before that date.
     """
 
     boundaries: tuple[date, ...]
@@ -51,7 +52,6 @@ class Activity:
     num_events_E: Floats
     weight_E: Floats
     picked: csr_array
-    dates: tuple[date, ...]
     popularity_DI: Floats
     is_sold_DI: NDArray[np.bool_]
 
@@ -75,10 +75,14 @@ class Activity:
 
 @dataclass(frozen=True)
 class Futures:
-    """Windows of each row: the U x I matrices of the activity, taken at the row's own date."""
+    """Windows of each row: the U x I matrices of the activity, taken at the row's own date.
+
+    ``known``: of truncated rows, the part of the history that is left, N x I; their futures are complete.
+    """
 
     rows: Rows
     activity: Activity
+    known: csr_array | None = None
 
     def num_events(self, days: int) -> csr_array:
         """Count each row's events in ``[as_of, as_of + days)``: N x I."""
@@ -91,28 +95,13 @@ class Futures:
     @cached_property
     def history(self) -> csr_array:
         """Counts of each row's events before its as-of date, from the start of the log: N x I."""
+        if self.known is not None:
+            return self.known
         return self._by_row(lambda day: self.activity.num_events(None, day))
 
     def _by_row(self, matrix_at: Callable[[date], csr_array]) -> csr_array:
-        parts, order = [], []
-        for d, day in enumerate(self.rows.dates):
-            row_index = np.flatnonzero(self.rows.date_N == d)
-            parts.append(matrix_at(day)[self.rows.user_N[row_index]])
-            order.append(row_index)
-        row_order = np.argsort(np.concatenate(order), kind="stable")
-        return csr_array(scipy.sparse.vstack(parts, format="csr")[row_order])
-
-
-@dataclass(frozen=True)
-class TruncatedFutures(Futures):
-    """Windows of truncated rows: the futures are complete, the history is only ``known``, N x I."""
-
-    known: csr_array
-
-    @cached_property
-    def history(self) -> csr_array:
-        """The known part of the history."""
-        return self.known
+        of_all_users = scipy.sparse.vstack([matrix_at(day) for day in self.rows.dates], format="csr")
+        return csr_array(of_all_users[self.rows.date_N * len(self.rows.user_ids) + self.rows.user_N])
 
 
 def boundaries_of(plan: Plan) -> tuple[date, ...]:
@@ -134,15 +123,29 @@ def read_activity(tables: Tables, rows: Rows, plan: Plan, *, onboarding: Onboard
         F.sum("num_events").cast("double").alias("num_events"), F.sum("weight").alias("weight")
     )  # fmt: skip
     entries = sums.toArrow()
-    picks = None
+    picks = NO_PICKS
     if onboarding is not None:
         picked = only_sampled(read_picks(tables.spark, onboarding), rows, seed=seed)
         picks = picked.select("user_id", "item_id").distinct().toArrow()
-    item_ids = _items(entries, picks)
-    popularity = _popularity(tiles, item_ids, plan.dates).toArrow()
+    items = [chunk for table in (entries, picks) for chunk in table.column("item_id").cast(pa.string()).chunks]
+    item_ids = pa.chunked_array(items, pa.string()).unique().sort()
+    popularity = popularity_of(where_in(tiles, "item_id", item_ids), rows.dates).toArrow()
     return activity_of(
-        rows.user_ids, item_ids, entries, popularity, boundaries=boundaries, dates=plan.dates, picks=picks
+        rows.user_ids, item_ids, entries, popularity, boundaries=boundaries, dates=rows.dates, picks=picks
     )
+
+
+def popularity_of(tiles: DataFrame, dates: Sequence[date]) -> DataFrame:
+    """Return for each item its first day (first_day), and its events in the 30 days before date number d (before_d)."""
+
+    def num_events_before(day: date) -> Column:
+        is_recent = F.col("event_date") >= F.lit(day - timedelta(days=_POPULARITY_DAYS))
+        is_recent &= F.col("event_date") < F.lit(day)
+        return F.sum(F.when(is_recent, F.col("num_events")).otherwise(0)).cast("double")
+
+    counts = [num_events_before(day).alias(f"before_{d}") for d, day in enumerate(dates)]
+    earlier = tiles.where(F.col("event_date") < F.lit(max(dates)))
+    return earlier.groupBy("item_id").agg(F.min("event_date").alias("first_day"), *counts)
 
 
 def activity_of(
@@ -152,70 +155,33 @@ def activity_of(
     popularity: pa.Table,
     *,
     boundaries: tuple[date, ...],
-    dates: tuple[date, ...],
-    picks: pa.Table | None,
+    dates: Sequence[date],
+    picks: pa.Table,
 ) -> Activity:
     """Build the activity of ``user_ids`` from ``entries``; rows of other users are dropped.
 
-    ``entries``: user_id, item_id, slot, num_events, weight. ``popularity``: item_id, slot (between
-    ``popularity_boundaries``), num_events. ``picks``: user_id, item_id.
+    ``entries``: user_id, item_id, slot, num_events, weight. ``popularity``: the result of ``popularity_of`` for
+    ``dates``. ``picks``: user_id, item_id.
     """
     user_E = indices_in(entries.column("user_id").combine_chunks(), user_ids)
-    known = np.flatnonzero(user_E >= 0)
+    entries, user_E = entries.filter(pa.array(user_E >= 0)), user_E[user_E >= 0]
     item_E = indices_in(entries.column("item_id").combine_chunks(), item_ids)
-    slot_P = popularity.column("slot").to_numpy()
-    item_P = indices_in(popularity.column("item_id").combine_chunks(), item_ids)
-    count_P = popularity.column("num_events").to_numpy()
-    boundaries_P = np.array(popularity_boundaries(dates), "datetime64[D]")
-    popularity_DI, is_sold_DI = np.zeros((2, len(dates), len(item_ids)))
+    slot_E, num_events_E, weight_E = (entries.column(name).to_numpy() for name in ("slot", "num_events", "weight"))
+    pick_ids = zip(("user_id", "item_id"), (user_ids, item_ids), strict=True)
+    user_P, item_P = (indices_in(picks.column(name).combine_chunks(), ids) for name, ids in pick_ids)
+    is_known_P, shape = user_P >= 0, (len(user_ids), len(item_ids))
+    picked = csr_array((np.ones(is_known_P.sum(), bool), (user_P[is_known_P], item_P[is_known_P])), shape=shape)
+    index_V = indices_in(popularity.column("item_id").combine_chunks(), item_ids)
+    popularity_DI, is_sold_DI = np.zeros((len(dates), len(item_ids))), np.zeros((len(dates), len(item_ids)), bool)
     for d, day in enumerate(dates):
-        end = np.searchsorted(boundaries_P, np.datetime64(day))
-        start = np.searchsorted(boundaries_P, np.datetime64(day - timedelta(days=POPULARITY_DAYS)))
-        inside = (slot_P > start) & (slot_P <= end)
-        np.add.at(popularity_DI[d], item_P[inside], count_P[inside])
-        is_sold_DI[d, item_P[slot_P <= end]] = 1
+        popularity_DI[d, index_V] = popularity.column(f"before_{d}").to_numpy()
+        is_sold_DI[d, index_V] = popularity.column("first_day").to_numpy() < np.datetime64(day)
     return Activity(
-        boundaries, user_ids, item_ids, user_E[known], item_E[known],
-        entries.column("slot").to_numpy()[known].astype(np.int64),
-        entries.column("num_events").to_numpy()[known],
-        entries.column("weight").to_numpy()[known],
-        _picked(picks, user_ids, item_ids), dates, popularity_DI, is_sold_DI.astype(bool),
+        boundaries, user_ids, item_ids, user_E, item_E, slot_E.astype(np.int64), num_events_E, weight_E,
+        picked, popularity_DI, is_sold_DI,
     )  # fmt: skip
-
-
-def popularity_boundaries(dates: Sequence[date]) -> tuple[date, ...]:
-    """Return the days on which windows of popularity begin or end."""
-    return tuple(sorted({day - timedelta(days=days) for day in dates for days in (0, POPULARITY_DAYS)}))
-
-
-def _popularity(tiles: DataFrame, item_ids: pa.StringArray, dates: Sequence[date]) -> DataFrame:
-    """Count events of all users by item and slot, for these items."""
-    boundaries = popularity_boundaries(dates)
-    events = where_in(tiles.where(F.col("event_date") < F.lit(boundaries[-1])), "item_id", item_ids)
-    return events.groupBy("item_id", slot_of(boundaries).alias("slot")).agg(
-        F.sum("num_events").cast("double").alias("num_events")
-    )
 
 
 def slot_of(boundaries: Sequence[date]) -> Column:
     """Return a tile's slot: how many boundaries are on or before its day."""
     return reduce(add, ((F.col("event_date") >= F.lit(day)).cast("int") for day in boundaries))
-
-
-def _items(entries: pa.Table, picks: pa.Table | None) -> pa.StringArray:
-    columns = [entries.column("item_id"), *([picks.column("item_id")] if picks is not None else [])]
-    chunks = [chunk.cast(pa.string()) for column in columns for chunk in column.chunks]
-    distinct = pa.chunked_array(chunks, pa.string()).unique()
-    return distinct.take(pc.sort_indices(distinct))
-
-
-def _picked(picks: pa.Table | None, user_ids: pa.StringArray, item_ids: pa.StringArray) -> csr_array:
-    shape = (len(user_ids), len(item_ids))
-    if picks is None or not picks.num_rows:
-        return csr_array(shape, dtype=bool)
-    user_P, item_P = (
-        indices_in(picks.column(name).combine_chunks(), ids)
-        for name, ids in (("user_id", user_ids), ("item_id", item_ids))
-    )
-    known = user_P >= 0
-    return csr_array((np.ones(known.sum(), bool), (user_P[known], item_P[known])), shape=shape)

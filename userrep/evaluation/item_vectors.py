@@ -59,20 +59,13 @@ def read_item_vectors(
     """Read the vectors of these items in the versions valid at the dates. Driver memory: I x E per version."""
     dims = {name: vectors.dim for name, vectors in config.item_vectors.items()}
     version_of = {day: versions.valid_at(day) for day in dates}
-    vectors, has = {}, {}
+    vectors_IE, has_IM = {}, {}
     for version in sorted(set(version_of.values())):
-        vectors[version], has[version] = read_version(tables, versions.lineage_id, version, item_ids, dims)
-    return ItemVectors(dims, version_of, vectors, has)
-
-
-def read_version(
-    tables: Tables, lineage_id: str, version: date, item_ids: pa.StringArray, dims: Mapping[str, int]
-) -> tuple[Floats32, NDArray[np.bool_]]:
-    """Read one version's vectors of these items as a matrix, modalities concatenated, and presence flags."""
-    rows = read_vectors(tables, lineage_id, version).where(F.col("modality").isin(list(dims)))
-    selected = where_in(rows.select("modality", "item_id", "vector"), "item_id", item_ids)
-    vectors = selected.toArrow()
-    return side_by_side(vectors, indices_in(combined(vectors.column("item_id")), item_ids), len(item_ids), dims)
+        stored = read_vectors(tables, versions.lineage_id, version).where(F.col("modality").isin(list(dims)))
+        vectors = where_in(stored.select("modality", "item_id", "vector"), "item_id", item_ids).toArrow()
+        item = indices_in(combined(vectors.column("item_id")), item_ids)
+        vectors_IE[version], has_IM[version] = side_by_side(vectors, item, len(item_ids), dims)
+    return ItemVectors(dims, version_of, vectors_IE, has_IM)
 
 
 def content_modality(config: Config) -> str:

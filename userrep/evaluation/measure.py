@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from userrep.config import Config
+from userrep.config import Evaluation
 from userrep.errors import UsageError
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
 from userrep.evaluation.representation import Context, Floats32, Representation
@@ -95,7 +95,7 @@ def measure(
     tasks: Sequence[Task],
     truth: Truth,
     described: Sequence[Described],
-    config: Config,
+    settings: Evaluation,
     report: Report,
     *,
     each: Map = map,
@@ -105,7 +105,7 @@ def measure(
     ``each``: the ``map`` that runs the probes. Other processes receive a copy of the vectors and of the data that the
     task's labels are computed from.
     """
-    settings, truth = config.evaluation, truth.lean()
+    truth = truth.lean()
     weight_UB = resampled_users(len(truth.rows.user_ids), settings.num_bootstraps, settings.seed)
     measured: list[Measured] = []
     left_out: dict[str, str] = {}

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from userrep.evaluation.futures import TruncatedFutures
+from userrep.evaluation.futures import Futures
 from userrep.evaluation.measure import Map, Report, describe, measure
 from userrep.evaluation.newest_tiles import NO_DAY, NewestTiles, newest_by_row, newest_tiles
 from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.results import Measured
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, Ints, Rows, indices_in, only_sampled
-from userrep.evaluation.tasks.newcomers import NewUsers
+from userrep.evaluation.tasks.pairs import NewUsers
 from userrep.evaluation.tasks.task import LeftOut, Truth
 from userrep.features.profiles import refresh_profiles
 from userrep.features.spec import FeatureSpec
@@ -84,7 +84,7 @@ class TruncatedRows:
         """Collect the tiles and profiles of some rows of one date; each row is treated as a user."""
         kept = np.flatnonzero((self.newest.rank_E < most) & np.isin(self.newest.row_E, row_M))
         row_E, user_M = self.newest.row_E[kept], self.rows.user_N[row_M]
-        tiles = self.newest.tiles.take(pa.array(self.newest.tile_E[kept]))
+        tiles = self.newest.tiles.take(pa.array(kept))
         is_recent_E = tiles.column("day").to_numpy() >= day_number(as_of) - self.spec.longest
         is_known_M = (self._known_since_U[user_M] < day_number(as_of) * DAY_US) | np.isin(row_M, row_E[is_recent_E])
         profiles = self.profiles.take(pa.array(user_M))
@@ -107,13 +107,13 @@ def read_truncated_rows(context: Context, versions: Versions, *, most: int) -> T
     """Read the data of truncated rows, up to the ``most`` newest tiles of each.
 
     Cost: one pass with a shuffle over all of the sampled users' tiles, and one pass over the user profiles, which are
-    refreshed first. The driver receives at most ``most`` tiles per row and per user.
+    refreshed first. The driver receives at most ``most`` tiles per row.
     """
     tables, config, rows = context.tables, context.config, context.rows
     spec = FeatureSpec.of(config)
     tiles = only_sampled(read_tiles(tables, start=None, end=rows.dates[-1]), rows, seed=context.seed)
     candidates = newest_tiles(tiles, rows.dates, most=max(1, most), context=bool(spec.context)).toArrow()
-    newest = newest_by_row(candidates, rows, span=spec.span, most=most)
+    newest = newest_by_row(candidates, rows, span=spec.span)
     dated = dated_vectors(tables, config, versions, rows.dates)
     num_parts = item_parts(tables, config, versions, rows.dates).num_parts
     return TruncatedRows(rows, spec, newest, read_profiles(context), dated, num_parts)
@@ -156,7 +156,7 @@ def measure_newcomers(
         if not isinstance(task.problem(task_truth, context.seed), LeftOut):
             truncated = truncated_context(context, truncated_rows, task.after)
             described = [describe(fitted, truncated, fit_seconds=0) for fitted in representations]
-        results, reasons = measure([task], task_truth, described, context.config, report, each=each)
+        results, reasons = measure([task], task_truth, described, context.config.evaluation, report, each=each)
         measured, left_out = measured + results, left_out | reasons
     return measured, left_out
 
@@ -165,7 +165,7 @@ def truncated_context(context: Context, truncated_rows: TruncatedRows, most: int
     """Return the context of the same rows with only their ``most`` newest tiles."""
     rows = replace(context.rows, features=truncated_rows.features(most))
     history = truncated_rows.newest.history(most, len(rows), context.activity.item_ids)
-    return context.truncated(TruncatedFutures(rows, context.activity, history))
+    return replace(context, futures=Futures(rows, context.activity, history))
 
 
 def _with_stand_in_picks(profiles: pa.Table, is_known_M: NDArray[np.bool_]) -> pa.Table:

@@ -1,12 +1,15 @@
-"""Output of an evaluation: a folder with metrics and charts, rows of ``space_metrics``, a table for stdout."""
+"""Output of an evaluation: a folder with metrics and a chart, rows of ``space_metrics``, a table for stdout."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
 
-from userrep.evaluation.charts import chart
+import matplotlib
+from matplotlib.figure import Figure
+
 from userrep.evaluation.results import Comparison, Interval, Results
 from userrep.ids import short_hash
 from userrep.store.filesystem import absolute, write_folder
@@ -16,6 +19,8 @@ from userrep.utc import utc_now
 
 METRICS, CHART = "metrics.json", "metrics.svg"
 _DIGITS = 6  # of numbers in JSON
+_PANEL_COLUMNS = 3
+_EMBEDDING_COLOR, _OTHER_COLOR = "#c2410c", "#475569"
 
 
 def write_results(tables: Tables, results: Results, out: str) -> dict[str, Any]:
@@ -89,6 +94,32 @@ def result_lines(results: Results) -> tuple[list[str], list[list[str]]]:
         values = {result.representation: f"{result.value:.4f}" for result in measured}
         rows.append([task, metric, *(values.get(name, "") for name in names), last])
     return ["task", "metric", *names, "embedding ahead of the best other by"], rows
+
+
+def chart(results: Results) -> bytes:
+    """Draw each task's first metric as SVG with searchable text. Needs no display."""
+    first = dict(reversed(dict(reversed(results.lines)).items()))  # the first metric of each task
+    num_rows = -(-len(first) // _PANEL_COLUMNS)
+    height = 0.24 * len(results.of(*results.lines[0])) + 0.75
+    figure = Figure(figsize=(4.6 * _PANEL_COLUMNS, height * num_rows), layout="constrained")
+    panels = figure.subplots(num_rows, _PANEL_COLUMNS, squeeze=False).ravel()
+    for panel, (task, metric) in zip(panels, first.items(), strict=False):
+        measured = results.of(task, metric)[::-1]
+        for line, result in enumerate(measured):
+            interval = result.interval()
+            color = _EMBEDDING_COLOR if result.representation == "embedding" else _OTHER_COLOR
+            panel.plot([interval.low, interval.high], [line, line], color=color, linewidth=2)
+            panel.plot([interval.value], [line], "o", color=color, markersize=5)
+        panel.set_yticks(range(len(measured)), [result.representation for result in measured])
+        panel.set_title(f"{task}: {metric}", fontsize=10, loc="left")
+        panel.grid(axis="x", linewidth=0.4)
+        panel.tick_params(labelsize=8)
+    for panel in panels[len(first) :]:
+        panel.set_visible(False)
+    svg = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "userrep"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
 
 
 def _values(results: Results, task: str, metric: str) -> dict[str, Any]:

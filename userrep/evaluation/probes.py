@@ -116,7 +116,10 @@ def log_loss(z: Floats, y: Floats32) -> Floats:
 
 
 class PairInputs(NamedTuple):
-    """Rows x_NF, items item_ME, and pairs (row_P, item_P) in ascending order of row."""
+    """Rows x_NF, items item_ME, and pairs (row_P, item_P) in ascending order of row.
+
+    Items are scaled by 1 / sqrt(E), so that a penalty means the same for any E.
+    """
 
     x_NF: Floats32
     item_ME: Floats32
@@ -125,7 +128,7 @@ class PairInputs(NamedTuple):
 
 
 class PairWeights(NamedTuple):
-    """Weights of the logit (x W item + own . item) / sqrt(E).
+    """Weights of the logit x W item + own . item.
 
     ``w_FE`` scores the match of a row and an item, ``own_E`` the item regardless of the row.
     """
@@ -138,7 +141,6 @@ def fit_pairs(inputs: PairInputs, y_P: Floats32, strength: float, start: PairWei
     """Minimize mean log loss + strength / 2 x squared weights by L-BFGS; a pass costs 4 x (N x F + P) x E."""
     x_NF, item_ME, row_P, item_P = inputs
     shape, num_pairs = (x_NF.shape[1], item_ME.shape[1]), len(y_P)
-    scaled_ME = item_ME * np.float32(shape[1] ** -0.5)
     starts_N = np.searchsorted(row_P, np.arange(len(x_NF) + 1))
 
     def loss(flat: Floats) -> tuple[float, Floats]:
@@ -147,7 +149,7 @@ def fit_pairs(inputs: PairInputs, y_P: Floats32, strength: float, start: PairWei
         error_P = ((expit(z_P) - y_P) / num_pairs).astype(np.float32)
         error_NM = csr_array((error_P, item_P, starts_N), shape=(len(x_NF), len(item_ME)))
         error_M = np.bincount(item_P, error_P, len(item_ME)).astype(np.float32)
-        gradient = np.concatenate([(x_NF.T @ (error_NM @ scaled_ME)).ravel(), scaled_ME.T @ error_M])
+        gradient = np.concatenate([(x_NF.T @ (error_NM @ item_ME)).ravel(), item_ME.T @ error_M])
         return float(log_loss(z_P, y_P)) + strength / 2 * float(flat @ flat), gradient + strength * flat
 
     flat = np.zeros((shape[0] + 1) * shape[1]) if start is None else np.concatenate([start.w_FE.ravel(), start.own_E])
@@ -157,12 +159,11 @@ def fit_pairs(inputs: PairInputs, y_P: Floats32, strength: float, start: PairWei
 def pair_logits(inputs: PairInputs, weights: PairWeights) -> Floats:
     """Return the logits of all pairs."""
     x_NF, item_ME, row_P, item_P = inputs
-    scaled_ME = item_ME * np.float32(item_ME.shape[1] ** -0.5)
     query_NE = x_NF @ weights.w_FE.astype(np.float32)
     step = max(1, _CHUNK // item_ME.shape[1])
     chunks = [slice(first, first + step) for first in range(0, len(row_P), step)]
-    match_P = np.concatenate([np.einsum("pe,pe->p", query_NE[row_P[s]], scaled_ME[item_P[s]]) for s in chunks])
-    own_M = scaled_ME @ weights.own_E.astype(np.float32)
+    match_P = np.concatenate([np.einsum("pe,pe->p", query_NE[row_P[s]], item_ME[item_P[s]]) for s in chunks])
+    own_M = item_ME @ weights.own_E.astype(np.float32)
     logit_P: Floats = match_P.astype(np.float64) + own_M[item_P]
     return logit_P
 

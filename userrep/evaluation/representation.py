@@ -29,9 +29,8 @@ What a representation may use
   in at a date, multiply by this matrix.
 - ``context.interactions()``: events of all users before ``plan.until`` as a Spark DataFrame, one row per user_id and
   item_id, with num_events and weight. A model trained on it has seen exactly the events that the space has seen.
-- ``context.earlier_features()``: a sample of all users' features at dates up to ``until``.
-- ``context.sample``: the same interactions for a bounded number of users and items, as a count matrix on the driver,
-  for models that are not trained in Spark. It is read once; the first fit that uses it bears the cost.
+- ``context.earlier_rows``: a sample of all users' scaled features at dates up to ``until``, on the driver. It is read
+  once; the first fit that uses it bears the cost.
 - ``context.picked``: N x I, true where the user picked the item at onboarding before the row's date.
 - ``context.seed``: the seed for all random draws.
 
@@ -41,14 +40,16 @@ What a representation must not do: read ``context.futures`` beyond ``history``; 
 or later events; draw random numbers without the seed; return anything but N rows of finite float32. A user without any
 data is a row of zeros. The width is free: probes standardize each column over the training rows.
 
-Shapes: N rows, F numbers, I items.
+Shapes: N rows, B rows of a sample, F numbers, I items.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -57,16 +58,17 @@ from scipy.sparse import csr_array
 from userrep.config import Config
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.futures import Activity, Futures
-from userrep.evaluation.sample import Sample, read_sample
 from userrep.evaluation.sampled_users import Rows
 from userrep.features.build import feature_sets, stored_features
 from userrep.features.layout import InputLayout
-from userrep.inference.encoder import Encoder
 from userrep.model.artifact import Artifact
+from userrep.store.arrow import combined, packed, unpacked
 from userrep.store.tables import Tables
 from userrep.tiles.ledger import read_tiles
 
 Floats32 = NDArray[np.float32]
+
+_EARLIER_ROWS, _EARLIER_DATES = 20_000, 8  # approximate rows of the sample of features, and its dates
 
 
 class Representation(Protocol):
@@ -85,10 +87,7 @@ class Representation(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """Data that representations may use; see the module docstring.
-
-    ``full``: for truncated rows, the context that representations were fitted on.
-    """
+    """Data that representations may use; see the module docstring."""
 
     tables: Tables
     config: Config
@@ -96,16 +95,11 @@ class Context:
     plan: Plan
     futures: Futures
     seed: int
-    full: "Context | None" = None
-
-    def truncated(self, futures: Futures) -> "Context":
-        """Return a context with the same rows, but truncated features and history."""
-        return replace(self, futures=futures, full=self)
 
     @property
     def is_truncated(self) -> bool:
         """Whether the rows show only the newest events of each user."""
-        return self.full is not None
+        return self.futures.known is not None
 
     @property
     def rows(self) -> Rows:
@@ -121,11 +115,6 @@ class Context:
     def layout(self) -> InputLayout:
         """The layout of the space's inputs."""
         return self.artifact.layout
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The space's encoder, the same one that builds snapshots."""
-        return self.full.encoder if self.full else Encoder(self.artifact)
 
     def raw(self) -> Floats32:
         """Lay the rows' features out as unscaled numbers: x_NF.
@@ -150,27 +139,30 @@ class Context:
             F.sum("num_events").alias("num_events"), F.sum("weight").alias("weight")
         )
 
-    @cached_property
-    def sample(self) -> Sample:
-        """Events before ``plan.until`` of a bounded sample of all users; the rows' users come first."""
-        return self.full.sample if self.full else read_sample(self.interactions(), seed=self.seed)
-
-    def history_of_sample(self) -> csr_array:
-        """Return each row's events before its date, by item of ``sample``: N x V.
-
-        Not cached, so that the timing of each representation includes this step.
-        """
-        return self.sample.columns_of(self.futures.history, self.activity.item_ids)
-
-    def earlier_features(self, *, max_rows: int, max_dates: int = 8) -> DataFrame:
-        """Sample features of all users at the newest ``max_dates`` dates up to ``plan.until``.
+    def earlier_features(self, *, max_rows: int = _EARLIER_ROWS) -> DataFrame:
+        """Sample features of all users at the newest eight dates up to ``plan.until``.
 
         Returns about ``max_rows`` rows, chosen by a hash of user and date. The share is computed from the row counts in
         the ledger.
         """
         lineage_id = self.artifact.manifest.lineage_id
         sets = feature_sets(self.tables, lineage_id)
-        dates = sorted(day for day in sets if day <= self.plan.until)[-max_dates:]
+        dates = sorted(day for day in sets if day <= self.plan.until)[-_EARLIER_DATES:]
         share = min(1.0, max_rows / max(1, sum(sets[day].num_users for day in dates)))
         draw = F.pmod(F.xxhash64("user_id", "as_of", F.lit(self.seed)), F.lit(2**40))
         return stored_features(self.tables, self.config, lineage_id, dates).where(draw < int(share * 2**40))
+
+    @cached_property
+    def earlier_rows(self) -> Floats32:
+        """About 20,000 scaled rows of ``earlier_features``, ordered by user and date: x_BF, packed on their way."""
+        layout, scaler = self.layout, self.artifact.scaler
+
+        def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                x_BF = scaler.apply(layout, layout.raw(batch))
+                keys = [batch.column("user_id"), batch.column("as_of")]
+                yield pa.RecordBatch.from_arrays([*keys, packed(x_BF)], ["user_id", "as_of", "x"])
+
+        sample = self.earlier_features().mapInArrow(scaled, "user_id STRING, as_of DATE, x BINARY")
+        rows = sample.toArrow().sort_by([("user_id", "ascending"), ("as_of", "ascending")])
+        return unpacked(combined(rows.column("x")), layout.width)

@@ -7,7 +7,6 @@ from typing import Any
 
 from userrep.config import Config
 from userrep.errors import UsageError
-from userrep.evaluation.attributes import read_attributes
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.futures import Futures, read_activity
 from userrep.evaluation.item_vectors import clustered, content_modality, read_item_vectors
@@ -17,6 +16,7 @@ from userrep.evaluation.representation import Context, Representation
 from userrep.evaluation.representations.catalog import PICKS, REFITTED
 from userrep.evaluation.results import Cost, Results
 from userrep.evaluation.sampled_users import read_rows
+from userrep.evaluation.tasks.attributes import read_attributes
 from userrep.evaluation.tasks.catalog import newcomer_tasks, tasks_of
 from userrep.evaluation.tasks.task import Truth
 from userrep.features.profiles import profiles_fingerprint
@@ -57,7 +57,7 @@ def evaluate(
     tasks = tasks_of(plan, FeatureSpec.of(config).attributes, config.evaluation.attribute_names)
     newcomers = newcomer_tasks(plan, config)
     with parallel_map(len(context.rows)) as each:
-        measured, reasons = measure(tasks, truth, described, config, report, each=each)
+        measured, reasons = measure(tasks, truth, described, config.evaluation, report, each=each)
         costs = {entry.name: entry.cost for entry in described}
         del described  # frees the matrices; those of new users are as large
         reusable = [candidate for candidate in included if candidate.name != REFITTED]

@@ -129,7 +129,7 @@ def check_model(
     compared = [peer for peer in representations() if peer.name in (EMBEDDING, *PEERS)]
     described = [fit_and_describe(peer, context, _silent) for peer in compared]
     family_tasks = [task for task in tasks if not task.name.startswith(INPUT_ATTRIBUTES)]
-    measured, left_out = measure(family_tasks, truth, described, config, _silent)
+    measured, left_out = measure(family_tasks, truth, described, settings, _silent)
     check_measured(measured, left_out)
     if not lead_inputs(measured):
         raise UsageError("self-check: no task has 200 test examples of each class.")

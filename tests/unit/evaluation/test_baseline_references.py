@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -28,9 +29,9 @@ from userrep.config import AlsVectors
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.futures import Activity, Futures
 from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization, Factors, folded
-from userrep.evaluation.representations.matrices import Nmf
-from userrep.evaluation.representations.reduced import Pca
+from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization, ItemFactors, folded
+from userrep.evaluation.representations.inputs import Pca
+from userrep.evaluation.representations.nmf import Nmf, Sample
 from userrep.evaluation.sampled_users import TEST, Rows
 
 pytestmark = pytest.mark.full
@@ -182,7 +183,7 @@ REFERENCES: dict[str, Callable[[Log], Quality]] = {"als": als, "nmf": sklearn_nm
 
 def vectors_of_nmf(log: Log) -> NDArray[np.float32]:
     nmf = Nmf()
-    nmf.fit_counts(log.shown_UV, seed=1)
+    nmf.fit_sample(Sample(*(pa.array([], pa.string()) for _ in range(2)), log.shown_UV), seed=1)
     return nmf.folded(log.shown_UV)
 
 
@@ -217,7 +218,7 @@ def context_of(spark: SparkSession, log: Log) -> Context:
     rows = Rows(user_ids, (UNTIL,), np.arange(num_users), nobody_N, np.full(num_users, TEST, np.int8), empty)
     activity = Activity(
         (UNTIL,), user_ids, item_ids, user_E, item_E, np.zeros(len(user_E), np.int64), log.shown_UV.data,
-        log.shown_UV.data, csr_array(log.shown_UV.shape, dtype=bool), (UNTIL,), np.zeros((1, num_items)),
+        log.shown_UV.data, csr_array(log.shown_UV.shape, dtype=bool), np.zeros((1, num_items)),
         np.ones((1, num_items), bool),
     )  # fmt: skip
     plan = Plan(UNTIL, UNTIL + timedelta(days=14), (7,), (), (UNTIL,), ())
@@ -231,7 +232,7 @@ def test_als_in_spark_ranks_hidden_items_as_well_as_implicits_looked_up_or_folde
     context, factors, reference = context_of(spark, log), Factorization(ALS), log.reference("als")
     static, folded_in = AlsStatic(factors), AlsFolded(factors)
     static.fit(context)
-    item_VD = factors.fitted(context).item_ID
+    item_VD = factors.fitted(context).items.item_ID
     model = implicit_als(log, mean_ridge(log))
     theirs_UV = model.user_factors @ model.item_factors.T
     for one in (static, folded_in):
@@ -245,7 +246,7 @@ def test_als_in_spark_ranks_hidden_items_as_well_as_implicits_looked_up_or_folde
 def test_a_user_folded_in_has_the_factors_that_implicit_recalculates(log: Log) -> None:
     model = implicit_als(log, mean_ridge(log))
     item_VD = model.item_factors
-    fitted = Factors(np.zeros((0, ALS.dim), np.float32), item_VD, item_VD.T.astype(np.float64) @ item_VD)
+    fitted = ItemFactors(item_VD, item_VD.T.astype(np.float64) @ item_VD)
     found_UD = folded(log.shown_UV, fitted, ALS)
     num_items_U = np.diff(log.shown_UV.indptr)
     for num_items in np.unique(num_items_U)[:20]:  # implicit's ridge is the same for users of any number of items
@@ -261,7 +262,7 @@ def test_a_user_folded_in_has_the_factors_that_implicit_recalculates(log: Log) -
 def test_components_of_bags_span_what_those_of_scikit_learn_span(log: Log) -> None:
     bags_UV = (log.shown_UV.toarray() > 0).astype(np.float32)
     pca = Pca(num_components=10)
-    pca.fit_rows(bags_UV)
+    pca.fit(cast(Context, SimpleNamespace(earlier_rows=bags_UV)))
     found_UD = (bags_UV - pca._center_F) @ pca._axes_FD
     wanted_UD = PCA(10, svd_solver="full").fit(bags_UV.astype(np.float64)).transform(bags_UV)
     np.testing.assert_allclose(np.abs(found_UD), np.abs(wanted_UD), atol=2e-3)
@@ -273,7 +274,7 @@ def test_components_of_bags_span_what_those_of_scikit_learn_span(log: Log) -> No
 def noise_for_factors(log: Log) -> Quality:
     model, rng = implicit_als(log, mean_ridge(log)), np.random.default_rng(0)
     item_VD = rng.normal(size=model.item_factors.shape).astype(np.float32)
-    fitted = Factors(np.zeros((0, ALS.dim), np.float32), item_VD, item_VD.T.astype(np.float64) @ item_VD)
+    fitted = ItemFactors(item_VD, item_VD.T.astype(np.float64) @ item_VD)
     return log.quality(folded(log.shown_UV, fitted, ALS) @ item_VD.T)
 
 

@@ -58,7 +58,9 @@ def test_tasks_are_measured_for_each_representation_and_draw_and_those_without_e
     both = described(embedding=planted.taste_of_rows(), popularity=np.zeros((len(planted.rows), 1), np.float32))
     truth = replace(planted.truth, cluster_I=np.full(80, -1))
     lines: list[str] = []
-    found, left_out = measure([NextItem(7), Return(7), NeighboursByFavourite(30)], truth, both, config, lines.append)
+    found, left_out = measure(
+        [NextItem(7), Return(7), NeighboursByFavourite(30)], truth, both, config.evaluation, lines.append
+    )
     assert [(one.task, one.metric, one.representation, len(one.by_seed)) for one in found] == [
         (task, metric, name, num_draws)
         for task, metrics, num_draws in (
@@ -77,7 +79,7 @@ def test_figures_are_means_over_seeds_of_the_same_resampled_users_with_the_setti
     planted = world(num_users=150)
     config = config_of(tmp_path, evaluation={"num_seeds": 2, "num_bootstraps": 25, "seed": 6})
     x_NF = planted.taste_of_rows()
-    [found, _], _ = measure([NextItem(7)], planted.truth, described(embedding=x_NF), config, lambda _: None)
+    [found, _], _ = measure([NextItem(7)], planted.truth, described(embedding=x_NF), config.evaluation, lambda _: None)
     problems = [
         problem for seed in (6, 7) if isinstance(problem := NextItem(7).problem(planted.truth, seed), PairProblem)
     ]
@@ -97,7 +99,7 @@ def test_an_evaluation_without_any_task_is_refused_with_all_reasons(tmp_path: Pa
     rows = rows_at_all_dates(50)
     truth = truth_of([Event(0, 0, day) for day in PLAN.dates], rows, np.eye(3, dtype=np.float32))
     with pytest.raises(UsageError, match=r"(?s)evaluate: return_7d: .*\nevaluate: volume_30d: .* positive rows"):
-        check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path), lambda _: None))
+        check_measured(*measure([Return(7), Volume(30)], truth, [], config_of(tmp_path).evaluation, lambda _: None))
 
 
 def test_a_representation_is_fitted_then_described() -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.full
 
 def test_several_processes_give_the_same_figures_as_one(tmp_path: Path) -> None:
     planted = world(num_users=150)
-    config = config_of(tmp_path, evaluation={"num_seeds": 2, "num_bootstraps": 20})
+    settings = config_of(tmp_path, evaluation={"num_seeds": 2, "num_bootstraps": 20}).evaluation
     described = [
         Described(name, x_NF, Cost(0, 0, *x_NF.shape))
         for name, x_NF in (
@@ -26,9 +26,9 @@ def test_several_processes_give_the_same_figures_as_one(tmp_path: Path) -> None:
             ("popularity", np.zeros((len(planted.rows), 1), np.float32)),
         )
     ]
-    found, _ = measure([Return(7)], planted.truth, described, config, lambda _: None)
+    found, _ = measure([Return(7)], planted.truth, described, settings, lambda _: None)
     with parallel_map(10**6) as each:
-        again, _ = measure([Return(7)], planted.truth, described, config, lambda _: None, each=each)
+        again, _ = measure([Return(7)], planted.truth, described, settings, lambda _: None, each=each)
     assert len(found) == 6
     assert [one.by_seed for one in again] == [one.by_seed for one in found]
     assert [one.bootstraps_B.tolist() for one in again] == [one.bootstraps_B.tolist() for one in found]

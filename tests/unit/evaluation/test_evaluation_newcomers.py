@@ -38,7 +38,7 @@ from tests.unit.features.test_features import (
 from userrep.evaluation.newcomers import TruncatedRows
 from userrep.evaluation.newest_tiles import NewestTiles, newest_by_row
 from userrep.evaluation.sampled_users import NO_ROLE, TEST, TRAIN, VALID, Rows
-from userrep.evaluation.tasks.newcomers import NewUsers
+from userrep.evaluation.tasks.pairs import NewUsers
 from userrep.evaluation.tasks.task import Truth
 from userrep.features.layout import exported_form
 from userrep.features.sums.chunk import PROFILES
@@ -59,7 +59,7 @@ def cutter_of(tiles: list[Row], profiles: list[Row], *, num_parts: int = 1) -> T
     """Put together what rows are cut from, without tables."""
     by_user = {row["user_id"]: row for row in profiles}
     known = pa.Table.from_pylist([by_user.get(user, {}) for user in U], PROFILES)
-    newest = newest_by_row(found_tiles(tiles, [AS_OF]), rows_of_four(), span=SPEC.span, most=10**6)
+    newest = newest_by_row(found_tiles(tiles, [AS_OF]), rows_of_four(), span=SPEC.span)
     return TruncatedRows(rows_of_four(), SPEC, newest, known, ((AS_OF, VECTORS),), num_parts)
 
 
@@ -131,7 +131,7 @@ def tile_of(event: Event) -> Row:
 def cutter_in(planted: World, profiles: list[Row] | None = None) -> TruncatedRows:
     rows = planted.rows
     found = found_tiles([tile_of(event) for event in planted.events], rows.dates, most=10)
-    newest = newest_by_row(found, rows, span=90, most=10)
+    newest = newest_by_row(found, rows, span=90)
     known = pa.Table.from_pylist(profiles or [{}] * len(rows.user_ids), PROFILES)
     return TruncatedRows(rows, SPEC, newest, known, (), 1)
 

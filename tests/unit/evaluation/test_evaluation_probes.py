@@ -92,14 +92,16 @@ def pairs_of_taste(seed: int = 0) -> tuple[PairInputs, NDArray[np.bool_]]:
     rng = np.random.default_rng(seed)
     x_NF, item_ME = (rng.normal(size=shape).astype(np.float32) for shape in ((60, 3), (20, 2)))
     row_P, item_P = np.sort(rng.integers(0, 60, 3000)), rng.integers(0, 20, 3000)
-    return PairInputs(x_NF, item_ME, row_P, item_P), (x_NF[row_P, :2] * item_ME[item_P]).sum(axis=1) > 0
+    return PairInputs(x_NF, item_ME * np.float32(2**-0.5), row_P, item_P), (x_NF[row_P, :2] * item_ME[item_P]).sum(
+        axis=1
+    ) > 0
 
 
 def test_a_regression_of_pairs_is_one_of_all_products_and_of_the_items_numbers() -> None:
     inputs, is_positive_P = pairs_of_taste()
     y_P, strength = is_positive_P.astype(np.float32), 0.01
     found = fit_pairs(inputs, y_P, strength)
-    x_PF, item_PE = inputs.x_NF[inputs.row_P], inputs.item_ME[inputs.item_P] * 2**-0.5
+    x_PF, item_PE = inputs.x_NF[inputs.row_P], inputs.item_ME[inputs.item_P]
     product_PX = (x_PF[:, :, None] * item_PE[:, None, :]).reshape(len(y_P), 6)
     with threadpool_limits(1):
         reference = LogisticRegression(C=1 / (len(y_P) * strength), tol=1e-6, fit_intercept=False)

@@ -10,12 +10,11 @@ import pytest
 
 from tests.support.evaluation_world import PLAN, World, activity_from, windows_by_hand, world
 from userrep.evaluation.futures import (
+    NO_PICKS,
     Activity,
     Futures,
-    TruncatedFutures,
     activity_of,
     boundaries_of,
-    popularity_boundaries,
 )
 
 pytestmark = pytest.mark.fast
@@ -34,19 +33,25 @@ def planted() -> World:
     return world()
 
 
-def small_activity(popularity: list[tuple[str, int, int]] = (), picks: list[tuple[str, str]] | None = None) -> Activity:
-    """Number the entries above, for users ann and zoe and items cup and pot."""
+def small_activity(
+    popularity: dict[str, tuple[date, int, int]] | None = None, picks: list[tuple[str, str]] | None = None
+) -> Activity:
+    """Number the entries above, for users ann and zoe and items cup and pot; by item its first day and two counts."""
     columns = zip(*ENTRIES, strict=True)
     entries = pa.table(dict(zip(("user_id", "item_id", "slot", "num_events", "weight"), columns, strict=True)))
-    popular = pa.table({
-        "item_id": pa.array([item for item, _, _ in popularity], pa.string()),
-        "slot": pa.array([slot for _, slot, _ in popularity], pa.int32()),
-        "num_events": pa.array([count for *_, count in popularity], pa.float64()),
-    })  # fmt: skip
+    popular = pa.Table.from_pylist(
+        [
+            {"item_id": item, "first_day": first, "before_0": float(earlier), "before_1": float(later)}
+            for item, (first, earlier, later) in (popularity or {}).items()
+        ],
+        pa.schema({
+            "item_id": pa.string(), "first_day": pa.date32(), "before_0": pa.float64(), "before_1": pa.float64()
+        }),
+    )  # fmt: skip
     picked = picks and pa.table({"user_id": [user for user, _ in picks], "item_id": [item for _, item in picks]})
     return activity_of(
         pa.array(["ann", "zoe"]), pa.array(["cup", "pot"]), entries, popular, boundaries=CUTS, dates=CUTS[:2],
-        picks=picked or None,
+        picks=picked or NO_PICKS,
     )  # fmt: skip
 
 
@@ -90,7 +95,6 @@ def test_an_event_moved_past_the_date_changes_what_lies_before_and_after_it_and_
 def test_time_is_cut_where_a_window_of_a_date_begins_or_ends() -> None:
     plan = replace(PLAN, horizons=(7, 30), train=(MARCH,), test=(date(2024, 3, 31),))
     assert boundaries_of(plan) == (MARCH, date(2024, 3, 8), date(2024, 3, 31), date(2024, 4, 7), date(2024, 4, 30))
-    assert popularity_boundaries(plan.dates) == (date(2024, 1, 31), MARCH, date(2024, 3, 31))
 
 
 def test_a_window_starts_with_its_first_day_and_ends_before_its_last() -> None:
@@ -113,13 +117,12 @@ def test_a_window_that_does_not_begin_and_end_at_a_cut_is_refused() -> None:
             small_activity().num_events(start, end)
 
 
-def test_popularity_counts_the_thirty_days_before_a_date_and_an_item_sold_earlier_stays_on_sale() -> None:
-    # The dates are 1 and 8 March 2024; popularity is cut on 31 January, 7 February, 1 and 8 March.
-    popularity = [("cup", 0, 1), ("cup", 1, 2), ("cup", 2, 4), ("cup", 3, 8), ("pot", 3, 16), ("pot", 4, 32)]
-    activity = small_activity(popularity)
-    assert activity.popularity_DI.tolist() == [[2 + 4, 0], [4 + 8, 16]]
+def test_popularity_is_that_of_each_date_and_an_item_sold_earlier_stays_on_sale() -> None:
+    # The dates are 1 and 8 March 2024.
+    activity = small_activity({"pot": (date(2024, 3, 1), 0, 16), "cup": (date(2024, 1, 1), 6, 12)})
+    assert activity.popularity_DI.tolist() == [[6, 0], [12, 16]]
     assert activity.is_sold_DI.tolist() == [[True, False], [True, True]]
-    only_long_ago = small_activity([("cup", 0, 1)])
+    only_long_ago = small_activity({"cup": (date(2024, 1, 1), 0, 0)})
     assert only_long_ago.popularity_DI.tolist() == [[0, 0], [0, 0]]
     assert only_long_ago.is_sold_DI.tolist() == [[True, False], [True, False]]
 
@@ -133,7 +136,7 @@ def test_picks_of_the_rows_users_are_kept_and_those_of_other_users_are_not() -> 
 def test_cut_rows_have_the_history_that_is_known_and_the_whole_future(planted: World) -> None:
     whole = planted.truth.futures
     known = whole.history * 0
-    cut = TruncatedFutures(whole.rows, whole.activity, known)
+    cut = Futures(whole.rows, whole.activity, known)
     assert cut.history is known
     assert (cut.num_events(7) != whole.num_events(7)).nnz == 0
     assert whole.num_events(7).nnz > 0

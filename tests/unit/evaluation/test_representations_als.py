@@ -4,18 +4,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 
 from tests.support.evaluation_world import NUM_GROUPED_ITEMS, PLAN, Event, context_of, events_of_groups
 from userrep.config import AlsVectors
-from userrep.evaluation.futures import TruncatedFutures
+from userrep.evaluation.futures import Futures
+from userrep.evaluation.representation import Floats32
+from userrep.evaluation.representations import als
 from userrep.evaluation.representations.als import (
     AlsFolded,
     AlsRefitted,
     AlsStatic,
     Factorization,
     Factors,
+    ItemFactors,
     flagged,
     folded,
 )
@@ -25,13 +30,17 @@ pytestmark = pytest.mark.fast
 ALS = AlsVectors(kind="als", dim=8, regularization=0.5)
 
 
+def items_of(item_ID: Floats32) -> ItemFactors:
+    return ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
+
+
 def factorised(num_users: int = 60, num_items: int = 40) -> Factorization:
     """Make a factorization that has taken place, with random factors; every other user has none."""
     rng = np.random.default_rng(0)
     user_UD, item_ID = (rng.normal(size=(size, ALS.dim)).astype(np.float32) for size in (num_users, num_items))
     user_UD[::2] = 0
     factors = Factorization(ALS)
-    factors._fitted = Factors(user_UD, item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    factors._fitted = Factors(user_UD, items_of(item_ID))
     return factors
 
 
@@ -41,8 +50,7 @@ def test_folded_als_is_the_weighted_regression_of_the_paper_and_items_without_fa
     item_ID[3] = 0
     history_NI = rng.poisson(1, size=(6, 12)).astype(np.float64)
     history_NI[:, 3] = 5
-    fitted = Factors(np.zeros((0, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
-    found = folded(csr_array(history_NI), fitted, ALS)
+    found = folded(csr_array(history_NI), items_of(item_ID), ALS)
     for row_I, found_D in zip(history_NI, found, strict=True):
         confidence_I = 1 + ALS.alpha * np.log1p(row_I)
         confidence_I[3] = 1
@@ -50,6 +58,34 @@ def test_folded_als_is_the_weighted_regression_of_the_paper_and_items_without_fa
         y_ID = item_ID.astype(np.float64)
         left = y_ID.T @ (confidence_I[:, None] * y_ID) + ALS.regularization * is_met_I.sum() * np.eye(ALS.dim)
         np.testing.assert_allclose(found_D, np.linalg.solve(left, y_ID.T @ (confidence_I * is_met_I)), atol=1e-4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**31), st.floats(0.1, 5), st.floats(0.01, 2))
+def test_factors_are_those_of_one_overdetermined_system(seed: int, alpha: float, ridge: float) -> None:
+    rng = np.random.default_rng(seed)
+    history_NI, item_ID = rng.poisson(0.4, size=(5, 12)).astype(np.float64), rng.normal(size=(12, 3)).astype(np.float32)
+    drawn = AlsVectors(kind="als", dim=3, alpha=alpha, regularization=ridge)
+    found_ND = folded(csr_array(history_NI), items_of(item_ID), drawn)
+    for row_I, found_D in zip(history_NI, found_ND, strict=True):
+        root_I = np.sqrt(1 + alpha * np.log1p(row_I))  # of the squared error's weight
+        left = np.vstack([root_I[:, None] * item_ID, np.sqrt(ridge * (row_I > 0).sum()) * np.eye(3)])
+        right = np.concatenate([root_I * (row_I > 0), np.zeros(3)])
+        wanted = np.linalg.lstsq(left, right)[0] if row_I.any() else np.zeros(3)
+        np.testing.assert_allclose(found_D, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_are_the_same_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    rows_NI, item_ID = rng.poisson(0.3, size=(11, 8)).astype(np.float64), rng.normal(size=(8, 2)).astype(np.float32)
+    rows_NI[3:6] = 0  # a chunk without any entry
+    found = []
+    for size in (3, 11, 512):
+        monkeypatch.setattr(als, "_CHUNK", size)
+        found.append(folded(csr_array(rows_NI), items_of(item_ID), ALS))
+    assert (found[0] == found[1]).all()
+    assert (found[1] == found[2]).all()
+    assert (found[0].any(axis=1) == rows_NI.any(axis=1)).all()
 
 
 def test_a_flag_marks_rows_that_are_not_all_zeros() -> None:
@@ -71,7 +107,7 @@ def test_cut_rows_have_no_static_factors_and_are_folded_in_by_what_is_known() ->
     events = [Event(user, item, PLAN.until) for user in range(60) for item in (user % 40, 7)]
     context, factors = context_of(events), factorised()
     known = csr_array((context.futures.history > 0) * (np.arange(40.0) == 7))  # one event with the item of all
-    cut = context.truncated(TruncatedFutures(context.rows, context.activity, known))
+    cut = replace(context, futures=Futures(context.rows, context.activity, known))
     assert not AlsStatic(factors).matrix(cut).any()
     folded_ND = AlsFolded(factors).matrix(cut)
     at_first = context.rows.date_N == 0  # the day of the events

@@ -14,6 +14,7 @@ from userrep.config import AlsVectors
 from userrep.evaluation.futures import Futures
 from userrep.evaluation.representation import Context
 from userrep.evaluation.representations.als import AlsFolded, AlsStatic, Factorization
+from userrep.evaluation.representations.nmf import read_sample
 
 pytestmark = pytest.mark.default
 
@@ -62,7 +63,7 @@ def test_factors_folded_in_at_the_end_of_the_training_are_those_that_als_found(s
     assert (static_ND[~is_new_N, -1] == 1).all()
     assert folded_ND[is_new_N & (rows.as_of_N > np.datetime64(max(e.day for e in events if e.user == NEWCOMER)))].any()
 
-    sample = context.sample
+    sample = read_sample(context.interactions(), seed=context.seed)
     assert sample.num_events_UV.sum() == len(before)
     history_NV = sample.columns_of(futures.history, context.activity.item_ids)
     assert sample.user_ids.to_pylist() == user_ids(NEWCOMER)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
 
@@ -16,14 +15,12 @@ from tests.support.evaluation_world import (
     context_of,
     counts_of,
     events_of_groups,
-    item_id,
-    user_ids,
+    sample_of_groups,
 )
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Floats32, Representation
-from userrep.evaluation.representations.als import AlsFolded, Factorization, Factors
-from userrep.evaluation.representations.matrices import Nmf
-from userrep.evaluation.sample import Sample
+from userrep.evaluation.representations.als import AlsFolded, Factorization, Factors, ItemFactors
+from userrep.evaluation.representations.nmf import Nmf, Sample
 
 pytestmark = pytest.mark.fast
 
@@ -32,9 +29,9 @@ ALS = AlsVectors(kind="als", dim=8, regularization=0.5)
 Describe = Callable[[csr_array], Floats32]
 
 
-def fitted_nmf(counts_UV: csr_array, seed: int) -> Describe:
+def fitted_nmf(sample: Sample, seed: int) -> Describe:
     nmf = Nmf()
-    nmf.fit_counts(counts_UV, seed=seed)
+    nmf.fit_sample(sample, seed=seed)
     return nmf.folded
 
 
@@ -43,9 +40,9 @@ FITTED = {"nmf": fitted_nmf}
 
 @pytest.fixture(scope="module")
 def described() -> dict[str, tuple[Describe, Floats32]]:
-    counts_UV = counts_of(events_of_groups())
-    fits = {name: fit(counts_UV, 3) for name, fit in FITTED.items()}
-    return {name: (describe, describe(counts_UV)) for name, describe in fits.items()}
+    sample = sample_of_groups(events_of_groups())
+    fits = {name: fit(sample, 3) for name, fit in FITTED.items()}
+    return {name: (describe, describe(sample.num_events_UV)) for name, describe in fits.items()}
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -59,8 +56,8 @@ def test_users_lie_nearer_to_others_of_their_group(name: str, described: dict[st
 
 @pytest.mark.parametrize("name", FITTED)
 def test_the_same_seed_gives_the_same_bits(name: str, described: dict[str, tuple[Describe, Floats32]]) -> None:
-    counts_UV = counts_of(events_of_groups())
-    assert (FITTED[name](counts_UV, 3)(counts_UV) == described[name][1]).all()
+    sample = sample_of_groups(events_of_groups())
+    assert (FITTED[name](sample, 3)(sample.num_events_UV) == described[name][1]).all()
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -84,11 +81,13 @@ def test_a_row_does_not_depend_on_the_rows_next_to_it(
     np.testing.assert_allclose(describe(csr_array(counts_of(events_of_groups())[some])), x_UD[some], atol=1e-3)
 
 
-def representations_fitted(counts_UV: csr_array) -> list[Representation]:
+def representations_fitted(sample: Sample) -> list[Representation]:
     nmf, factors = Nmf(), Factorization(ALS)
-    nmf.fit_counts(counts_UV, seed=3)
+    nmf.fit_sample(sample, seed=3)
     item_ID = np.random.default_rng(0).normal(size=(V, ALS.dim)).astype(np.float32)
-    factors._fitted = Factors(np.zeros((U, ALS.dim), np.float32), item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    factors._fitted = Factors(
+        np.zeros((U, ALS.dim), np.float32), ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
+    )
     return [nmf, AlsFolded(factors)]
 
 
@@ -99,14 +98,12 @@ def test_an_event_on_a_rows_date_or_later_does_not_change_its_vector_and_one_bef
     once = [e for e in events if e.day < day and num_met[e.user, e.item] == 1]
     last = max(once, key=lambda event: (event.day, event.user))
     moved = [replace(e, day=day) if e is last else e for e in events]
-    sample = Sample(
-        pa.array(user_ids(U)), pa.array([item_id(k) for k in range(V)]), counts_of([e for e in events if e is not last])
-    )
-    was, now = context_of(events, sample), context_of(moved, sample)
+    sample = sample_of_groups([e for e in events if e is not last])
+    was, now = context_of(events), context_of(moved)
     as_of_N, is_mine_N = was.rows.as_of_N, was.rows.user_N == last.user
     is_touched_N = is_mine_N & (as_of_N > np.datetime64(last.day)) & (as_of_N <= np.datetime64(day))
     assert is_touched_N.any()
-    for one in representations_fitted(sample.num_events_UV):
+    for one in representations_fitted(sample):
         before, after = one.matrix(was), one.matrix(now)
         np.testing.assert_allclose(before[~is_touched_N], after[~is_touched_N], atol=1e-3, err_msg=one.name)
         assert (np.abs(before - after)[is_touched_N].max(axis=1) > 1e-2).all(), one.name

@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 
 from tests.support.evaluation_world import LAYOUT, context_with_features
 from tests.unit.inference.test_model import LINEAR, features, saved
@@ -14,14 +16,15 @@ from userrep.evaluation.representations import inputs
 from userrep.evaluation.representations.inputs import (
     Blocks,
     Embedding,
+    Pca,
     Popularity,
     Raw,
-    Untrained,
-    is_count,
-    is_pick,
-    is_pooled,
-    is_pooled_longest,
-    is_recent_count,
+    counts,
+    picks,
+    pooled,
+    pooled_longest,
+    recent_counts,
+    untrained,
 )
 from userrep.inference.encoder import Encoder
 from userrep.model.artifact import load_artifact
@@ -43,8 +46,8 @@ def test_raw_are_the_scaled_inputs_of_the_encoder(context: Context) -> None:
     assert x_NF.shape == (len(context.rows), LAYOUT.width)
     scaler = context.artifact.scaler
     block = next(block for block in LAYOUT.blocks if block.name == "num_events_7d")
-    counts = np.log1p(context.rows.features.column("num_events_7d").to_numpy())
-    wanted = np.clip((counts - scaler.center_F[block.start]) / scaler.scale_F[block.start], -8, 8)
+    logs = np.log1p(context.rows.features.column("num_events_7d").to_numpy())
+    wanted = np.clip((logs - scaler.center_F[block.start]) / scaler.scale_F[block.start], -8, 8)
     np.testing.assert_allclose(x_NF[:, block.start], wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -53,28 +56,26 @@ DAYS = ["days_since_last_event", "days_since_first_event", "days_since_registrat
 
 
 @pytest.mark.parametrize(
-    ("takes", "names"),
+    ("selected", "names"),
     [
-        (is_count, [f"{name}_{days}d" for days in (7, 14, 60) for name in COUNTS] + DAYS),
-        (is_recent_count, [f"{name}_{days}d" for days in (7, 14) for name in COUNTS] + DAYS),
-        (is_pooled, ["content_7d", "content_14d", "content_60d", "content_onboarding"]),
-        (is_pooled_longest, ["content_14d"]),
-        (is_pick, ["content_onboarding"]),
+        (counts, [f"{name}_{days}d" for days in (7, 14, 60) for name in COUNTS] + DAYS),
+        (recent_counts, [f"{name}_{days}d" for days in (7, 14) for name in COUNTS] + DAYS),
+        (pooled, ["content_7d", "content_14d", "content_60d", "content_onboarding"]),
+        (pooled_longest, ["content_14d"]),
+        (picks, ["content_onboarding"]),
     ],
 )
-def test_each_kind_of_representation_takes_its_blocks_and_no_others(
-    context: Context, takes: Any, names: list[str]
-) -> None:
-    assert [block.name for block in LAYOUT.blocks if takes(block, context)] == names
+def test_each_kind_of_representation_takes_its_blocks_and_no_others(selected: Any, names: list[str]) -> None:
+    assert [block.name for block in selected(LAYOUT)] == names
 
 
 def test_blocks_are_unscaled_and_followed_by_their_presence_flags(context: Context) -> None:
     features = context.rows.features
-    x_NF = Blocks("pooled_longest", is_pooled_longest).matrix(context)
+    x_NF = Blocks("pooled_longest", pooled_longest).matrix(context)
     has_N = features.column("has_content_14d").to_numpy(zero_copy_only=False).astype(np.float32)
     vectors_ND = np.array(features.column("content_14d").to_pylist(), np.float32) * has_N[:, None]
     np.testing.assert_allclose(x_NF, np.hstack([vectors_ND, has_N[:, None]]))
-    rfm_NF = Blocks("rfm", is_recent_count).matrix(context)
+    rfm_NF = Blocks("rfm", recent_counts).matrix(context)
     known = features.column("days_since_registration").is_valid().to_numpy(zero_copy_only=False)
     days_N = np.nan_to_num(features.column("days_since_registration").to_numpy(zero_copy_only=False))
     np.testing.assert_allclose(rfm_NF[:, 8], np.log1p(days_N) * known, rtol=1e-5)
@@ -85,11 +86,11 @@ def test_blocks_are_unscaled_and_followed_by_their_presence_flags(context: Conte
 
 def test_a_space_without_such_a_block_is_refused(context: Context) -> None:
     with pytest.raises(ValueError, match="picks: the space's inputs have no block of this kind"):
-        Blocks("picks", lambda block, context: False).matrix(context)
+        Blocks("picks", lambda _: []).matrix(context)
 
 
 def test_the_embedding_is_what_the_encoder_makes_of_the_features_and_its_fit_warms_it_up_with_one_row(
-    context: Context,
+    context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
@@ -97,23 +98,61 @@ def test_the_embedding_is_what_the_encoder_makes_of_the_features_and_its_fit_war
         asked.append(features.num_rows)
         return np.full((features.num_rows, 2), len(asked), np.float32)
 
-    with_encoder = cast(Any, SimpleNamespace(encoder=SimpleNamespace(embed=embed), rows=context.rows))
-    Embedding().fit(with_encoder)
-    assert Embedding().matrix(with_encoder).tolist() == [[2, 2]] * len(context.rows)
+    monkeypatch.setattr(inputs, "Encoder", {"the artifact": SimpleNamespace(embed=embed)}.__getitem__)
+    embedding = Embedding("embedding", cast(Any, lambda _: "the artifact"))
+    embedding.fit(context)
+    assert embedding.matrix(context).tolist() == [[2, 2]] * len(context.rows)
     assert asked == [1, len(context.rows)]
 
 
 def test_an_untrained_embedding_differs_in_the_learned_code_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     saved(tmp_path / "s1", model=LINEAR)
     artifact, batch = load_artifact(str(tmp_path / "s1")), features(40)
     rows = artifact.scaler.apply(artifact.layout, artifact.layout.raw(batch))
-    monkeypatch.setattr(inputs, "earlier_rows", lambda _: rows)
-    context = SimpleNamespace(artifact=artifact, layout=artifact.layout, seed=5, rows=SimpleNamespace(features=batch))
-    untrained = Untrained()
-    untrained.fit(cast(Context, context))
-    found_ND, trained_ND = untrained.matrix(cast(Context, context)), Encoder(artifact).embed(batch)
+    context = SimpleNamespace(artifact=artifact, layout=artifact.layout, seed=5, earlier_rows=rows)
+    found_ND = Encoder(untrained(cast(Context, context))).embed(batch)
+    trained_ND = Encoder(artifact).embed(batch)
     np.testing.assert_allclose(found_ND[:, 14:], trained_ND[:, 14:], rtol=1e-4, atol=1e-4)  # propensities
     np.testing.assert_allclose(found_ND[:, :14].mean(axis=0), 0, atol=1e-4)
     assert np.abs(found_ND[:, :14] - trained_ND[:, :14]).max() > 0.5
+
+
+# -- principal components, against scikit-learn's ----------------------------------------------------------------------
+
+
+def scaled_to(x_NF: NDArray[np.float32]) -> Any:
+    """Return a context whose scaled rows are these."""
+    return cast(Any, SimpleNamespace(scaled=lambda: x_NF))
+
+
+def fitted_on(x_BF: NDArray[np.float32]) -> Any:
+    """Return a context whose sample has these rows."""
+    return cast(Any, SimpleNamespace(earlier_rows=x_BF))
+
+
+def drawn_rows(num_rows: int = 300, seed: int = 0) -> NDArray[np.float32]:
+    """Draw rows of 12 inputs that go together, far from the origin and of very different variances."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.normal(size=(num_rows, 12)) * 2.0 ** -np.arange(12) @ rng.normal(size=(12, 12))
+    return (mixed + 5).astype(np.float32)
+
+
+def test_components_are_those_of_scikit_learn_up_to_their_signs() -> None:
+    x_BF, x_NF = drawn_rows(), drawn_rows(50, seed=1)
+    pca = Pca(num_components=5)
+    pca.fit(fitted_on(x_BF))
+    found_ND = pca.matrix(scaled_to(x_NF))
+    wanted_ND = PCA(5).fit(x_BF.astype(np.float64)).transform(x_NF.astype(np.float64))
+    assert found_ND.dtype == np.float32
+    np.testing.assert_allclose(np.abs(found_ND), np.abs(wanted_ND), rtol=1e-3, atol=1e-3)
+
+
+def test_there_are_as_many_components_as_inputs_at_most() -> None:
+    pca, x_BF = Pca(), drawn_rows()
+    pca.fit(fitted_on(x_BF))
+    found_ND = pca.matrix(scaled_to(x_BF))
+    assert found_ND.shape == (300, 12)
+    lengths = np.linalg.norm(found_ND.astype(np.float64), axis=1)
+    np.testing.assert_allclose(lengths, np.linalg.norm(x_BF - x_BF.mean(axis=0), axis=1), rtol=1e-3)  # nothing is lost

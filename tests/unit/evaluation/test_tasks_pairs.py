@@ -3,25 +3,32 @@
 from collections import Counter
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.builders import config_of
 from tests.support.evaluation_world import (
+    FIRST_DAY,
     PLAN,
     Event,
     World,
+    first_days,
     judged,
+    only_new_users_tested,
     rows_at_all_dates,
     truth_of,
     world,
+    world_with_newcomers,
 )
 from userrep.evaluation.item_vectors import ItemVectors
 from userrep.evaluation.metrics import value_of
-from userrep.evaluation.sampled_users import TEST
-from userrep.evaluation.tasks.pairs import NextItem, PairProblem, Pairs, exchanged
+from userrep.evaluation.sampled_users import NO_ROLE, TEST
+from userrep.evaluation.tasks.catalog import newcomer_tasks
+from userrep.evaluation.tasks.pairs import NewUsers, NextItem, PairProblem, Pairs, exchanged
 from userrep.evaluation.tasks.task import LeftOut
 
 pytestmark = pytest.mark.fast
@@ -189,3 +196,75 @@ def test_too_few_pairs_are_named() -> None:
     reason = NextItem(7).problem(truth, 1)
     assert isinstance(reason, LeftOut)
     assert reason == "0 user-item pairs in the train split; at least 40 are required"
+
+
+# -- new users --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def arrivals() -> World:
+    return world_with_newcomers()
+
+
+def test_all_numbers_of_events_are_judged_by_the_same_pairs(arrivals: World) -> None:
+    truth = only_new_users_tested(arrivals, PLAN.longest)
+    made = [NewUsers(after, 30, is_blank=False).problem(truth, 1) for after in (0, 10)]
+    first, second = (problem.pairs for problem in made if isinstance(problem, PairProblem))
+    assert all((getattr(first, name) == getattr(second, name)).all() for name in vars(first))
+
+
+def test_test_pairs_are_of_new_users_only(arrivals: World) -> None:
+    truth = only_new_users_tested(arrivals, PLAN.longest)
+    problem = NewUsers(3, 30, is_blank=False).problem(truth, 1)
+    assert isinstance(problem, PairProblem)
+    rows, first = truth.rows, first_days(arrivals.events)
+    tested = {int(n) for n in problem.pairs.row_P if rows.role_N[n] == TEST}
+    assert len(tested) > 100
+    assert all((rows.dates[rows.date_N[n]] - first[int(rows.user_N[n])]).days <= 30 for n in tested)
+
+
+def test_a_pick_is_never_a_hit_of_a_new_user(arrivals: World) -> None:
+    picks = [(user, item) for user in range(len(arrivals.rows.user_ids)) for item in range(0, 80, 5)]
+    with_picks, without = (
+        NewUsers(0, 30, is_blank=False).problem(only_new_users_tested(arrivals, PLAN.longest, of), 1)
+        for of in (picks, None)
+    )
+    assert isinstance(with_picks, PairProblem)
+    assert isinstance(without, PairProblem)
+    assert (without.pairs.item_P % 5 == 0).any()
+    assert not (with_picks.pairs.item_P % 5 == 0).any()
+
+
+def test_without_new_users_or_anything_to_know_of_them_the_task_says_so(arrivals: World, tmp_path: Path) -> None:
+    nobody = replace(
+        arrivals.rows,
+        role_N=np.where(arrivals.rows.role_N == TEST, NO_ROLE, arrivals.rows.role_N),
+    )
+    truth = truth_of(arrivals.events, nobody, arrivals.item_IT)
+    reason = "0 of 500 sampled users are new at a test date (for at most 30 days); at least 10 are required"
+    assert NewUsers(3, 30, is_blank=False).problem(truth, 1) == reason
+    at_rest = truth_of([Event(0, 0, FIRST_DAY)], arrivals.rows, arrivals.item_IT)
+    found = NewUsers(3, 30, is_blank=False).problem(at_rest, 1)
+    assert isinstance(found, LeftOut)
+    assert found.endswith("for at most 30 days); 0 user-item pairs in the train split; at least 40 are required")
+    tasks = newcomer_tasks(PLAN, config_of(tmp_path))
+    assert [isinstance(task.problem(arrivals.truth, 1), LeftOut) for task in tasks] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert "the configuration has no onboarding, no users.attributes and no users." in str(tasks[0].problem(truth, 1))
+
+
+def test_ten_new_users_are_enough_and_nine_are_not(arrivals: World) -> None:
+    users = np.unique(arrivals.rows.user_N[arrivals.rows.role_N == TEST])
+    for num_users, is_refused in ((9, True), (10, False)):
+        is_new_N = np.isin(arrivals.rows.user_N, users[:num_users])
+        role_N = np.where((arrivals.rows.role_N == TEST) & ~is_new_N, NO_ROLE, arrivals.rows.role_N)
+        truth = truth_of(arrivals.events, replace(arrivals.rows, role_N=role_N), arrivals.item_IT)
+        found = NewUsers(3, 30, is_blank=False).problem(truth, 1)
+        refusal = (
+            f"{num_users} of 500 sampled users are new at a test date (for at most 30 days); at least 10 are required"
+        )
+        assert (found == refusal) is is_refused

@@ -2,7 +2,8 @@
 
 Two representations share one Spark ML factorization of all users' events before ``plan.until``: ``als_static`` uses the
 user factors as fitted; ``als_folded`` solves for each row's factors from its own history with the item factors fixed.
-The third, ``als_refitted``, factorizes again at each date. Shapes: N rows, I items of the activity, D factors.
+The third, ``als_refitted``, factorizes again at each date. Shapes: N rows, I items of the activity, D factors, E
+entries of a sparse matrix, R rows of a chunk.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,32 +13,40 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.linalg import orthogonal_procrustes
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Context, Floats32
-from userrep.evaluation.representations.least_squares import Floats, factors_of_rows
-from userrep.evaluation.sampled_users import Ints, indices_in, only_sampled, where_in
+from userrep.evaluation.sampled_users import indices_in, only_sampled, where_in
 from userrep.items.als import fit_als
 from userrep.items.als_fit import fit_item_factors, initial_factors
 from userrep.items.numbers import with_dense_numbers
 from userrep.store.arrow import combined, stacked
 
+Floats = NDArray[np.float64]
 
-class Factors(NamedTuple):
-    """Factors of the users in ``rows.user_ids`` (user_UD) and of the activity's items (item_ID), in their order.
+_CHUNK = 512  # rows solved at once; their D x D systems take 26 MB with 80 factors
 
-    Zeros for users and items without factors. ``gram_DD``: sum of y y' over the factors y of all items.
-    """
 
-    user_UD: Floats32
+class ItemFactors(NamedTuple):
+    """Factors of the activity's items, zeros for items without any, and the sum of y y' over the factors y of all."""
+
     item_ID: Floats32
     gram_DD: Floats
+
+
+class Factors(NamedTuple):
+    """Factors of the users in ``rows.user_ids``, zeros for users without any, and of items."""
+
+    user_UD: Floats32
+    items: ItemFactors
 
 
 @dataclass
@@ -67,10 +76,10 @@ class Factorization:
         dim, item_ids = self.settings.dim, context.activity.item_ids
         sampled_items = where_in(items, "item_id", item_ids)
         sampled_users = only_sampled(users, context.rows, seed=context.seed)
+        item_ID = _factors_of(model.itemFactors, sampled_items, ("item_index", "item_id"), item_ids, dim)
         return Factors(
             _factors_of(model.userFactors, sampled_users, ("user_number", "user_id"), context.rows.user_ids, dim),
-            _factors_of(model.itemFactors, sampled_items, ("item_index", "item_id"), item_ids, dim),
-            _gram(model.itemFactors, dim),
+            ItemFactors(item_ID, _gram(model.itemFactors, dim)),
         )
 
 
@@ -111,7 +120,7 @@ class AlsFolded:
 
     def matrix(self, context: Context) -> Floats32:
         """Solve one linear system per row."""
-        return flagged(folded(context.futures.history, self.factors.fitted(context), self.factors.settings))
+        return flagged(folded(context.futures.history, self.factors.fitted(context).items, self.factors.settings))
 
 
 @dataclass
@@ -145,22 +154,37 @@ class AlsRefitted:
         for d, day in enumerate(context.rows.dates):
             date_rows = np.flatnonzero(context.rows.date_N == d)
             item_ID = self._item_ID[day]
-            fitted = Factors(x_ND[:0], item_ID, item_ID.T.astype(np.float64) @ item_ID)
-            x_ND[date_rows] = folded(csr_array(context.futures.history[date_rows]), fitted, self.settings)
+            items = ItemFactors(item_ID, item_ID.T.astype(np.float64) @ item_ID)
+            x_ND[date_rows] = folded(csr_array(context.futures.history[date_rows]), items, self.settings)
         return flagged(x_ND)
 
 
-def folded(history_NI: csr_array, fitted: Factors, settings: AlsVectors) -> Floats32:
-    """Solve for user factors as Spark does: confidence 1 + alpha log(1 + events), ridge times the number of items."""
-    has_factors = np.flatnonzero(fitted.item_ID.any(axis=1))
-    seen_NI = csr_array(history_NI @ _diagonal(has_factors, history_NI.shape[1]))
+def folded(history_NI: csr_array, items: ItemFactors, settings: AlsVectors) -> Floats32:
+    """Solve for user factors as Spark does: confidence c = 1 + alpha log(1 + events), ridge times the number of items.
+
+    The equations of a row are ``(G + sum of (c - 1) y y' + ridge n) x = sum of c y``, where G is the gram matrix and
+    the sums run over the factors y of the row's n items. Rows without an item are zeros. Cost: N x D^3 + E x D^2
+    multiplications in float64 on one core.
+    """
+    num_items, dim = items.item_ID.shape
+    kept = np.flatnonzero(items.item_ID.any(axis=1))
+    seen_NI = csr_array(history_NI @ csr_array((np.ones(len(kept)), (kept, kept)), shape=(num_items, num_items)))
     seen_NI.eliminate_zeros()
-    confidence_E = settings.alpha * np.log1p(seen_NI.data)
-    x_ND = factors_of_rows(
-        seen_NI, confidence_E, 1 + confidence_E, fitted.item_ID.astype(np.float64),
-        zeros_N=np.ones(seen_NI.shape[0]), gram_DD=fitted.gram_DD, ridge=settings.regularization,
-    )  # fmt: skip
-    return x_ND.astype(np.float32)
+    starts, num_N = seen_NI.indptr, np.diff(seen_NI.indptr)
+    extra_E, item_ID = settings.alpha * np.log1p(seen_NI.data), items.item_ID.astype(np.float64)
+    x_ND = np.zeros((len(num_N), dim), np.float32)
+    with threadpool_limits(1):  # small systems; one thread makes the sums independent of the number of cores
+        for first in range(0, len(num_N), _CHUNK):
+            rows = first + np.flatnonzero(num_N[first : first + _CHUNK])
+            left_RDD = items.gram_DD + (settings.regularization * num_N[rows])[:, None, None] * np.eye(dim)
+            right_RD = np.empty((len(rows), dim))
+            for r, row in enumerate(rows):
+                entries = slice(starts[row], starts[row + 1])
+                y_ED = item_ID[seen_NI.indices[entries]]
+                left_RDD[r] += (y_ED * extra_E[entries, None]).T @ y_ED
+                right_RD[r] = (1 + extra_E[entries]) @ y_ED
+            x_ND[rows] = np.linalg.solve(left_RDD, right_RD[:, :, None])[:, :, 0]
+    return x_ND
 
 
 def flagged(x_ND: Floats32) -> Floats32:
@@ -198,8 +222,3 @@ def _gram(factors: DataFrame, dim: int) -> Floats:
     parts = factors.select("features").mapInArrow(products, "product ARRAY<DOUBLE>").toArrow().column("product")
     gram_DD: Floats = np.array(parts.to_pylist()).sum(axis=0).reshape(dim, dim)
     return gram_DD
-
-
-def _diagonal(kept: Ints, size: int) -> csr_array:
-    """Return the matrix that keeps these columns and zeroes the others."""
-    return csr_array((np.ones(len(kept)), (kept, kept)), shape=(size, size))

@@ -2,21 +2,10 @@
 
 from userrep.config import AlsVectors
 from userrep.evaluation.representation import Representation
+from userrep.evaluation.representations import inputs
 from userrep.evaluation.representations.als import AlsFolded, AlsRefitted, AlsStatic, Factorization
-from userrep.evaluation.representations.inputs import (
-    Blocks,
-    Embedding,
-    Popularity,
-    Raw,
-    Untrained,
-    is_count,
-    is_pick,
-    is_pooled,
-    is_pooled_longest,
-    is_recent_count,
-)
-from userrep.evaluation.representations.matrices import Nmf
-from userrep.evaluation.representations.reduced import Pca
+from userrep.evaluation.representations.inputs import Blocks, Embedding, Pca, Popularity, Raw
+from userrep.evaluation.representations.nmf import Nmf
 
 PICKS = "picks"  # left out without onboarding picks
 REFITTED = "als_refitted"  # left out of new-user tasks: its item factors are fitted on the users' full history
@@ -27,14 +16,14 @@ def representations() -> list[Representation]:
     settings = AlsVectors(kind="als", dim=80, regularization=0.5, alpha=3, iterations=6)
     factors = Factorization(settings)
     return [
-        Embedding(),
-        Untrained(),
+        Embedding("embedding", inputs.trained),
+        Embedding("untrained", inputs.untrained),
         Popularity(),
-        Blocks("rfm", is_recent_count),
-        Blocks("rfm_history", is_count),
-        Blocks(PICKS, is_pick),
-        Blocks("pooled_longest", is_pooled_longest),
-        Blocks("pooled_all", is_pooled),
+        Blocks("rfm", inputs.recent_counts),
+        Blocks("rfm_history", inputs.counts),
+        Blocks(PICKS, inputs.picks),
+        Blocks("pooled_longest", inputs.pooled_longest),
+        Blocks("pooled_all", inputs.pooled),
         Raw(),
         Pca(),
         AlsStatic(factors),

@@ -1,35 +1,55 @@
-"""The embedding, and baselines that need no trained model: the user features or groups of them.
+"""The embedding, and baselines that need no other model: the user features, groups of them, principal components.
 
-Shapes: N rows, F numbers.
+Shapes: B rows of a sample, N rows, F numbers, D components.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from userrep.evaluation.representation import Context, Floats32
-from userrep.evaluation.representations.reduced import earlier_rows
-from userrep.features.layout import Block
+from userrep.features.layout import Block, InputLayout
 from userrep.features.spec import counts_of
 from userrep.inference.encoder import Encoder
+from userrep.model.artifact import Artifact
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.standard import standardized_code
 
 
-@dataclass(frozen=True)
+@dataclass
 class Embedding:
-    """The space's embedding, by the encoder that builds snapshots. Its training cost is in ``job_runs``."""
+    """The embedding of an artifact, by the encoder that builds snapshots."""
 
-    name: str = "embedding"
+    name: str
+    artifact: Callable[[Context], Artifact]
+    _encoder: Encoder = field(init=False)
 
     def fit(self, context: Context) -> None:
         """Load the encoder and warm it up, so that ``matrix`` is timed without loading."""
-        context.encoder.embed(context.rows.features.slice(0, 1))
+        self._encoder = Encoder(self.artifact(context))
+        self._encoder.embed(context.rows.features.slice(0, 1))
 
     def matrix(self, context: Context) -> Floats32:
         """Encode the rows."""
-        return context.encoder.embed(context.rows.features)
+        return self._encoder.embed(context.rows.features)
+
+
+def trained(context: Context) -> Artifact:
+    """Return the space's artifact, the one under test."""
+    return context.artifact
+
+
+def untrained(context: Context) -> Artifact:
+    """Return the space's artifact with the network's initial weights instead of the trained ones.
+
+    Scaler, propensities and everything else that is fitted outside the network stay. The difference to the embedding is
+    the benefit of training. Cost: 20,000 rows on the driver, to standardize the code.
+    """
+    manifest, tensors = context.artifact.manifest, context.artifact.tensors
+    initial = Autoencoder(context.layout, manifest.model, manifest.targets, seed=context.seed).state_dict()
+    weights = {name: tensor.numpy() for name, tensor in initial.items() if not name.startswith("propensity")}
+    return replace(context.artifact, tensors=tensors | standardized_code(weights, context.earlier_rows))
 
 
 @dataclass(frozen=True)
@@ -54,19 +74,49 @@ class Blocks:
     """
 
     name: str
-    takes: Callable[[Block, Context], bool]
+    selected: Callable[[InputLayout], list[Block]]
 
     def fit(self, context: Context) -> None:
         """Do nothing."""
 
     def matrix(self, context: Context) -> Floats32:
         """Select the columns. Raises ValueError if the space has no such block."""
-        blocks = [block for block in context.layout.blocks if self.takes(block, context)]
+        blocks = self.selected(context.layout)
         flags = [block.flag for block in blocks if block.flag is not None]
         columns = [k for block in blocks for k in range(block.start, block.stop)] + flags
         if not columns:
             raise ValueError(f"{self.name}: the space's inputs have no block of this kind")
         return np.ascontiguousarray(context.raw()[:, columns])
+
+
+def counts(layout: InputLayout) -> list[Block]:
+    """Return the counts, sums of weights, and numbers of days."""
+    return [block for block in layout.blocks if block.kind == "scalar"]
+
+
+def recent_counts(layout: InputLayout) -> list[Block]:
+    """Return the counts that are not computed over the whole history."""
+    return [block for block in counts(layout) if block.name not in counts_of(layout.spec.history_days or 0)]
+
+
+def pooled(layout: InputLayout) -> list[Block]:
+    """Return the means of item vectors."""
+    return [block for block in layout.blocks if block.kind == "pooled"]
+
+
+def pooled_longest(layout: InputLayout) -> list[Block]:
+    """Return the means of item vectors over the longest window."""
+    return _pooled_over(layout, layout.spec.longest)
+
+
+def picks(layout: InputLayout) -> list[Block]:
+    """Return the means of the item vectors of onboarding picks."""
+    return _pooled_over(layout, None)
+
+
+def _pooled_over(layout: InputLayout, window_days: int | None) -> list[Block]:
+    names = {vectors.column for vectors in layout.spec.pooled if vectors.window_days == window_days}
+    return [block for block in layout.blocks if block.name in names]
 
 
 @dataclass(frozen=True)
@@ -84,55 +134,22 @@ class Raw:
 
 
 @dataclass
-class Untrained:
-    """The embedding of the same network with its initial weights instead of the trained ones.
+class Pca:
+    """The first principal components of the scaled inputs, fitted on a sample of rows up to ``plan.until``."""
 
-    Scaler, propensities and everything else that is fitted outside the network stay. The difference between the
-    embedding and this baseline is the benefit of training.
-    """
-
-    name: str = "untrained"
-    _encoder: Encoder | None = None
+    name: str = "pca"
+    num_components: int = 120
+    _center_F: Floats32 = field(init=False)
+    _axes_FD: Floats32 = field(init=False)
 
     def fit(self, context: Context) -> None:
-        """Initialize the weights and standardize the code on earlier rows. Cost: 20,000 rows on the driver."""
-        manifest, tensors = context.artifact.manifest, context.artifact.tensors
-        initial = Autoencoder(context.layout, manifest.model, manifest.targets, seed=context.seed).state_dict()
-        weights = {name: tensor.numpy() for name, tensor in initial.items()}
-        weights = standardized_code(weights, earlier_rows(context))
-        replaced = {name: tensor for name, tensor in weights.items() if not name.startswith("propensity")}
-        self._encoder = Encoder(replace(context.artifact, tensors=tensors | replaced))
+        """Fit the axes by eigendecomposition of F x F."""
+        x_BF = context.earlier_rows
+        self._center_F = x_BF.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centered_BF = (x_BF - self._center_F).astype(np.float64)
+        _, axes_FF = np.linalg.eigh(centered_BF.T @ centered_BF)  # in ascending order of variance
+        self._axes_FD = axes_FF[:, ::-1][:, : self.num_components].astype(np.float32)
 
     def matrix(self, context: Context) -> Floats32:
-        """Encode the rows."""
-        assert self._encoder is not None
-        return self._encoder.embed(context.rows.features)
-
-
-def is_count(block: Block, context: Context) -> bool:
-    """Return whether a block is a count, a sum of weights, or a number of days."""
-    del context
-    return block.kind == "scalar"
-
-
-def is_recent_count(block: Block, context: Context) -> bool:
-    """Return whether a block is a count that is not computed over the whole history."""
-    history_days = context.layout.spec.history_days
-    return is_count(block, context) and not (history_days and block.name in counts_of(history_days))
-
-
-def is_pooled(block: Block, context: Context) -> bool:
-    """Return whether a block is a mean of item vectors."""
-    del context
-    return block.kind == "pooled"
-
-
-def is_pooled_longest(block: Block, context: Context) -> bool:
-    """Return whether a block is a mean of item vectors over the longest window."""
-    spec = context.layout.spec
-    return block.name in {pooled.column for pooled in spec.pooled if pooled.window_days == spec.longest}
-
-
-def is_pick(block: Block, context: Context) -> bool:
-    """Return whether a block is a mean of the item vectors of onboarding picks."""
-    return block.name in {pooled.column for pooled in context.layout.spec.pooled if pooled.window_days is None}
+        """Project the rows onto the axes: at most as many columns as inputs."""
+        return np.asarray((context.scaled() - self._center_F) @ self._axes_FD, np.float32)

@@ -6,8 +6,7 @@ from userrep.config import Config
 from userrep.evaluation.dates import Plan
 from userrep.evaluation.tasks.attributes import AttributeValue
 from userrep.evaluation.tasks.neighbours import NeighboursByAttribute, NeighboursByFavourite
-from userrep.evaluation.tasks.newcomers import NewUsers
-from userrep.evaluation.tasks.pairs import NextItem
+from userrep.evaluation.tasks.pairs import NewUsers, NextItem
 from userrep.evaluation.tasks.rows import NextCategories, Return, Volume
 from userrep.evaluation.tasks.task import Task
 from userrep.features.spec import FeatureSpec

@@ -13,7 +13,7 @@ from userrep.evaluation.metrics import Scores, ndcg
 from userrep.evaluation.probes import standardized
 from userrep.evaluation.sampled_users import TEST, TRAIN, VALID, Ints, Rows, indices_in, num_by_role
 from userrep.evaluation.tasks.rows import events_by_cluster
-from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Truth, too_few_values
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth, too_few_values
 
 _NUM_NEIGHBORS = 50
 _MAX_POOL = 2000  # rows of a date among which neighbors are searched
@@ -38,7 +38,6 @@ class NeighbourProblem:
     kind_N: Ints
     pool_N: NDArray[np.bool_]
     seed: int
-    num_neighbors: int = _NUM_NEIGHBORS
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -65,7 +64,7 @@ class NeighbourProblem:
         for d in range(len(self.rows.dates)):
             row_Q = rng.permutation(np.flatnonzero(self.pool_N & (self.rows.date_N == d) & (training_N != is_test)))
             if len(row_Q) > 1:
-                value_Q = neighbours_ndcg(x_NF[row_Q], self.kind_N[row_Q], self.num_neighbors)
+                value_Q = neighbours_ndcg(x_NF[row_Q], self.kind_N[row_Q], _NUM_NEIGHBORS)
                 is_ranked_Q = ~np.isnan(value_Q)
                 parts.append(_Rankings(row_Q[is_ranked_Q], value_Q[is_ranked_Q]))
         return _Rankings(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -94,14 +93,12 @@ def neighbours_ndcg(x_QF: Floats32, kind_Q: Ints, num_neighbors: int) -> NDArray
 
 
 @dataclass(frozen=True)
-class NeighboursByFavourite:
+class NeighboursByFavourite(Task):
     """A user's kind is the cluster of items with most of its events in ``[as_of, as_of + days)``."""
 
     days: int
-    metrics: tuple[str, ...] = ("ndcg",)
-    is_drawn: bool = True
-    is_akin_to_training: bool = True
-    name: str = "neighbours"
+    metrics = ("ndcg",)
+    name = "neighbours"
 
     def problem(self, truth: Truth, seed: int) -> NeighbourProblem | LeftOut:
         """Use the rows with an event in those days."""
@@ -113,16 +110,15 @@ class NeighboursByFavourite:
 
 
 @dataclass(frozen=True)
-class NeighboursByAttribute:
+class NeighboursByAttribute(Task):
     """A user's kind is the value of an attribute.
 
     For an attribute that is an input, this measures whether the representation preserves it.
     """
 
     attribute: str
-    metrics: tuple[str, ...] = ("ndcg",)
-    is_drawn: bool = True
-    is_akin_to_training: bool = False
+    metrics = ("ndcg",)
+    is_akin_to_training = False
 
     @property
     def name(self) -> str:

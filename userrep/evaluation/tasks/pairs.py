@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from userrep.evaluation.metrics import Scores
 from userrep.evaluation.probes import PairInputs, fit_pairs, log_loss, pair_logits, penalty_path, standardized
 from userrep.evaluation.sampled_users import ROLES, TEST, TRAIN, VALID, Ints, num_by_role
-from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Truth
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
 
 _MAX_PER_ROW = 10  # positives; a random sample of a user's items if there are more
 _ATTEMPTS = 30
@@ -80,12 +80,13 @@ class PairProblem:
         return self.truth.rows.role_N[self.pairs.row_P]
 
     def _standardized(self, x_NF: Floats32) -> PairInputs:
-        """Standardize rows and items by those of training and validation."""
+        """Standardize rows and items by those of training and validation; items are scaled as in ``PairInputs``."""
         item_ME, index_P = self.item_inputs()
         used_M = np.zeros(len(item_ME), bool)
         used_M[index_P[np.isin(self._role_P, (TRAIN, VALID))]] = True
         is_fitted_N = np.isin(self.truth.rows.role_N, (TRAIN, VALID))
-        return PairInputs(standardized(x_NF, is_fitted_N), standardized(item_ME, used_M), self.pairs.row_P, index_P)
+        item_ME = standardized(item_ME, used_M) * np.float32(item_ME.shape[1] ** -0.5)
+        return PairInputs(standardized(x_NF, is_fitted_N), item_ME, self.pairs.row_P, index_P)
 
     def _examples(self, inputs: PairInputs, *roles: int) -> tuple[PairInputs, Floats32]:
         """Return the pairs of some roles with their labels, ordered by row, and only the rows and items in use."""
@@ -115,7 +116,7 @@ class PairProblem:
 
 
 @dataclass(frozen=True)
-class NextItem:
+class NextItem(Task):
     """Predict the items that the user has an event with in ``[as_of, as_of + days)``; negatives by exchange.
 
     Excluded are items that the user picked at onboarding, and items without an event of any user before the date. With
@@ -124,9 +125,7 @@ class NextItem:
 
     days: int
     only_new: bool = False
-    metrics: tuple[str, ...] = ("auc", "accuracy")
-    is_drawn: bool = True
-    is_akin_to_training: bool = True
+    metrics = ("auc", "accuracy")
 
     @property
     def name(self) -> str:
@@ -158,6 +157,40 @@ class NextItem:
                 is_in_group_P = (truth.rows.date_N[row_P] == d) & (truth.rows.role_N[row_P] == role)
                 parts.append(exchanged(row_P[is_in_group_P], item_P[is_in_group_P], never, taken.shape[1], rng))
         return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class NewUsers(Task):
+    """The pairs of ``NextItem`` over ``days`` days, on rows truncated to the ``after`` newest events.
+
+    The rows' roles are set by the caller: test rows are of new users, training rows of all users. The pairs do not
+    depend on ``after``, so results of one representation can be compared. ``is_blank``: a row without events has no
+    data at all.
+    """
+
+    after: int
+    days: int
+    is_blank: bool
+    metrics = ("auc", "accuracy")
+
+    @property
+    def name(self) -> str:
+        return f"new_users_after_{self.after}"
+
+    def problem(self, truth: Truth, seed: int) -> PairProblem | LeftOut:
+        """Draw the pairs. Items picked at onboarding are excluded."""
+        if self.is_blank and not self.after:
+            return LeftOut(
+                "without events, all users are identical: the configuration has no onboarding, no users.attributes "
+                "and no users.columns.registered_at"
+            )
+        rows = truth.rows
+        num_new = len(np.unique(rows.user_N[rows.role_N == TEST]))
+        count = f"{num_new} of {len(rows.user_ids)} sampled users are new at a test date (for at most {self.days} days)"
+        if num_new < MIN_EXAMPLES:
+            return LeftOut(f"{count}; at least {MIN_EXAMPLES} are required")
+        problem = NextItem(self.days).problem(truth, seed)
+        return LeftOut(f"{count}; {problem}") if isinstance(problem, LeftOut) else problem
 
 
 def exchanged(

@@ -4,7 +4,7 @@ Shapes: N rows, T test rows, K labels of a row, I items, C clusters.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse
@@ -24,7 +24,7 @@ from userrep.evaluation.probes import (
     standardized,
 )
 from userrep.evaluation.sampled_users import ROLES, TEST, TRAIN, VALID, Ints, Rows
-from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Truth
+from userrep.evaluation.tasks.task import MIN_EXAMPLES, Floats32, LeftOut, Task, Truth
 
 
 class Setting(NamedTuple):
@@ -71,16 +71,10 @@ class RowProblem:
         x_NF, train, valid = self._inputs(x_NF), self._rows_in(TRAIN), self._rows_in(VALID)
         y_NK = self._targets(train)
         (x_train, y_train), (x_valid, y_valid) = ((x_NF[rows], y_NK[rows]) for rows in (train, valid))
-        if self.kind == "yes_or_no":
-            strength_K, loss_K = penalty_path(
-                lambda strength, previous: fit_logistic(x_train, y_train, np.full(y_NK.shape[1], strength), previous),
-                lambda w_GK: log_loss(linear(x_valid, w_GK), y_valid),
-            )
-        else:
-            strength_K, loss_K = penalty_path(
-                lambda strength, _: fit_ridge(x_train, y_train[:, 0], strength)[:, None],
-                lambda w_GK: np.square(linear(x_valid, w_GK) - y_valid).mean(axis=0),
-            )
+        strength_K, loss_K = penalty_path(
+            lambda strength, previous: self._fit(x_train, y_train, np.full(y_NK.shape[1], strength), previous),
+            lambda w_GK: self._loss(linear(x_valid, w_GK), y_valid),
+        )
         has_one_label = y_NK.shape[1] == 1
         trees = choose_rounds(x_NF, y_NK[:, 0], train, valid, self._objective) if has_one_label else None
         return Setting(strength_K, float(loss_K.mean()), trees)
@@ -89,16 +83,24 @@ class RowProblem:
         """Fit on training and validation rows; return logits or numbers of the test rows by metric."""
         x_NF, fitted, test = self._inputs(x_NF), self._rows_in(TRAIN, VALID), self._rows_in(TEST)
         x_TF, y_NK = x_NF[test], self._targets(fitted)
-        if self.kind == "yes_or_no":
-            w_GK = fit_logistic(x_NF[fitted], y_NK[fitted], choice.strength_K)
-        else:
-            w_GK = fit_ridge(x_NF[fitted], y_NK[fitted, 0], float(choice.strength_K[0]))[:, None]
+        w_GK = self._fit(x_NF[fitted], y_NK[fitted], choice.strength_K)
         by_probe = {"linear": self._scores(linear(x_TF, w_GK), test, fitted)}
         if choice.trees is not None:
             predict = fit_trees(x_NF[fitted], y_NK[fitted, 0], choice.trees.num_rounds, self._objective)
             by_probe["trees"] = self._scores(predict(x_TF)[:, None], test, fitted)
         best = by_probe["trees" if choice.is_trees else "linear"]
         return {self.metric: best} | {f"{self.metric}_{probe}": scores for probe, scores in by_probe.items()}
+
+    def _fit(self, x_NF: Floats32, y_NK: Floats32, strength_K: Floats, start_GK: Floats | None = None) -> Floats:
+        if self.kind == "yes_or_no":
+            return fit_logistic(x_NF, y_NK, strength_K, start_GK)
+        return fit_ridge(x_NF, y_NK[:, 0], float(strength_K[0]))[:, None]
+
+    def _loss(self, out_NK: Floats, y_NK: Floats32) -> Floats:
+        if self.kind == "yes_or_no":
+            return log_loss(out_NK, y_NK)
+        loss_K: Floats = np.square(out_NK - y_NK).mean(axis=0)
+        return loss_K
 
     @property
     def _objective(self) -> str:
@@ -127,14 +129,13 @@ class RowProblem:
 
 
 @dataclass(frozen=True)
-class _RowTask:
+class _RowTask(Task, Protocol):
     """Common fields of tasks that label all rows by the days ``[as_of, as_of + days)``."""
 
     days: int
     kind: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ("auc", "auc_linear", "auc_trees")
     is_drawn: ClassVar[bool] = False
-    is_akin_to_training: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ Shapes: N rows, F numbers of a representation, I items.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -91,23 +91,20 @@ class Problem(Protocol):
 
 
 class Task(Protocol):
-    """A use of user embeddings that can be measured."""
+    """A use of user embeddings that can be measured.
+
+    ``metrics``: their names, the primary one first. ``is_drawn``: whether the examples are a random draw that depends
+    on the seed. ``is_akin_to_training``: whether labels resemble the training targets, which are about the days after
+    an as-of date.
+    """
+
+    metrics: ClassVar[tuple[str, ...]]
+    is_drawn: ClassVar[bool] = True
+    is_akin_to_training: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
         """Name of the task in the results."""
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics; the first one is primary."""
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the examples are a random draw that depends on the seed."""
-
-    @property
-    def is_akin_to_training(self) -> bool:
-        """Whether labels resemble the training targets, which are about the days after an as-of date."""
 
     def problem(self, truth: Truth, seed: int) -> Problem | LeftOut:
         """Build the examples, or return why there are too few."""

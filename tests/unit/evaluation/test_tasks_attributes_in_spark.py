@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from tests.support.builders import config_of, write_rows
 from tests.support.evaluation_world import rows_at_all_dates
 from userrep.errors import UsageError
-from userrep.evaluation.attributes import as_categories, read_attributes
+from userrep.evaluation.tasks.attributes import as_categories, read_attributes
 from userrep.features.profiles import check_sources
 
 pytestmark = pytest.mark.default

@@ -4,10 +4,12 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 
 REPORT_SECONDS = 10.0
 
 
+@dataclass
 class Progress:
     """Reports one line at the end of each epoch, and one every ``REPORT_SECONDS`` in between.
 
@@ -15,23 +17,19 @@ class Progress:
     training, over all epochs. ``earlier``: the seconds they took.
     """
 
-    def __init__(
-        self,
-        report: Callable[[str], None],
-        *,
-        total: Callable[[Mapping[str, float]], float],
-        steps: int,
-        max_epochs: int,
-        batch_size: int,
-        taken: int,
-        earlier: float,
-    ) -> None:
-        self._report, self._total, self._steps, self._max_epochs = report, total, steps, max_epochs
-        self._batch_size = batch_size
+    report: Callable[[str], None]
+    _: KW_ONLY
+    total: Callable[[Mapping[str, float]], float]
+    steps: int
+    max_epochs: int
+    batch_size: int
+    taken: int
+    earlier: float
+
+    def __post_init__(self) -> None:
         self._started_at = self._reported_at = self._step_started_at = time.monotonic()
         self._step_seconds = self._waiting_seconds = 0.0
-        self._taken = self._resumed = taken
-        self._earlier = earlier
+        self._resumed = self.taken
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -48,25 +46,25 @@ class Progress:
         now = time.monotonic()
         self._step_seconds += now - self._step_started_at
         self._step_started_at = now
-        self._taken += 1
-        if now - self._reported_at >= REPORT_SECONDS and step < self._steps:
-            self._report_line(now, epoch, step, f"loss {self._total(losses):.4f} ({by_kind(losses)})")
+        self.taken += 1
+        if now - self._reported_at >= REPORT_SECONDS and step < self.steps:
+            self._report_line(now, epoch, step, f"loss {self.total(losses):.4f} ({by_kind(losses)})")
 
     def epoch_done(self, epoch: int, losses: Mapping[str, float], valid_loss: float | None) -> None:
-        text = f"loss {self._total(losses):.4f} ({by_kind(losses)})"
+        text = f"loss {self.total(losses):.4f} ({by_kind(losses)})"
         if valid_loss is not None:
             text += f", validation {valid_loss:.4f}"
-        self._report_line(time.monotonic(), epoch, self._steps, text)
+        self._report_line(time.monotonic(), epoch, self.steps, text)
 
     @property
     def seconds(self) -> float:
         """Seconds spent on the training, including those before it was resumed."""
-        return self._earlier + time.monotonic() - self._started_at
+        return self.earlier + time.monotonic() - self._started_at
 
     @property
     def rows_per_second(self) -> float:
         """Rows per second of all ranks since this process started, without the time of validation."""
-        return (self._taken - self._resumed) * self._batch_size / max(self._step_seconds, 1e-9)
+        return (self.taken - self._resumed) * self.batch_size / max(self._step_seconds, 1e-9)
 
     @property
     def waiting_share(self) -> float:
@@ -74,10 +72,10 @@ class Progress:
         return self._waiting_seconds / max(self._step_seconds, 1e-9)
 
     def _report_line(self, now: float, epoch: int, step: int, losses: str) -> None:
-        left = self._steps * self._max_epochs - self._taken
-        seconds = (now - self._started_at) / max(self._taken - self._resumed, 1) * left
-        self._report(
-            f"epoch {epoch}/{self._max_epochs} step {step}/{self._steps} {losses}, "
+        left = self.steps * self.max_epochs - self.taken
+        seconds = (now - self._started_at) / max(self.taken - self._resumed, 1) * left
+        self.report(
+            f"epoch {epoch}/{self.max_epochs} step {step}/{self.steps} {losses}, "
             f"{self.rows_per_second:,.0f} rows/s, at most {_duration(seconds)} left"
         )
         self._reported_at = now

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.fast
 
 
 def prefetch_threads() -> int:
-    return sum(thread.name == "prefetch" for thread in threading.enumerate())
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
 def numbers(closed: list[bool], fail_at: int | None = None) -> Generator[int]:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 RANK = """
-import sys, threading
+import os, sys, threading, time
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.launch.ranks import DriverConnection
 driver = DriverConnection(Address(sys.argv[1], int(sys.argv[2]), sys.argv[3]), 0)
@@ -98,12 +99,17 @@ def test_a_killed_rank_is_detected_and_the_other_connections_are_closed(driver: 
     assert rank_name(0, driver.monitor.ranks[0], 2) == f"rank 0 of 2 on {socket.gethostname()} (pid {process.pid})"
 
 
-def test_the_original_exception_is_reported_with_its_traceback_instead_of_its_echoes(driver: Driver) -> None:
-    echo = driver.rank(1)
+def test_the_original_exception_is_reported_with_its_traceback_instead_of_its_echoes(
+    driver: Driver, tmp_path: Path
+) -> None:
+    then = f"while not os.path.exists({str(tmp_path / 'go')!r}):\n    time.sleep(0.02)\n"
+    then += "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    driver.failed(error)"
+    echo, process = driver.rank(1), rank_process(driver.monitor.address, then)
+    soon(lambda: driver.lines == ["here"])
     send(echo, {"failed": "a peer is gone", "kind": PeerLostError.__name__, "traceback": ""})
     soon(lambda: driver.monitor.failed_for() > 0)
-    then = "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    driver.failed(error)"
-    assert rank_process(driver.monitor.address, then).wait(30) == 0
+    (tmp_path / "go").touch()
+    assert process.wait(30) == 0
     failure = driver.monitor.failure()
     assert failure is not None
     assert (failure.rank, failure.kind, failure.message) == (0, "ZeroDivisionError", "division by zero")

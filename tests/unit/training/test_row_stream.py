@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.builders import write_training_rows
 from userrep.store.arrow import packed
 from userrep.training.data import row_stream as module
-from userrep.training.data.row_stream import Batch, RowGroup, RowStream, row_groups
+from userrep.training.data.row_stream import Batch, RowGroup, row_batches, row_groups
 
 pytestmark = pytest.mark.fast
 
@@ -27,13 +28,12 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> list[RowGroup]:
     return row_groups(files)
 
 
-def read(groups: Sequence[RowGroup], start: int, nums: Sequence[int], slice_rows: int = 3) -> list[list[int]]:
-    """Return the keys of each read; check that the numbers belong to their keys."""
+def read(groups: Sequence[RowGroup], start: int, num_rows: int, num_batches: int | None = None) -> list[list[int]]:
+    """Return the keys of each batch; check that the numbers belong to their keys."""
     found = []
-    options = {"width": WIDTH, "slice_rows": slice_rows, "buffer_bytes": 60}
-    with closing(RowStream(groups, start=start, **options)) as stream:
-        for num in nums:
-            batch = stream.read(num)
+    batches = row_batches(groups, start=start, num_rows=num_rows, width=WIDTH, buffer_bytes=60)
+    with closing(batches):
+        for batch in islice(batches, num_batches):
             assert np.array_equal(batch.x_BF, np.repeat(batch.row_key_B[:, None], WIDTH, axis=1).astype(np.float32))
             found.append(batch.row_key_B.tolist())
     return found
@@ -47,27 +47,24 @@ def test_row_groups_are_listed_in_the_order_of_their_files(groups: list[RowGroup
 
 
 def test_a_stream_starts_at_any_row(groups: list[RowGroup]) -> None:
-    (whole,) = read(groups, 0, [60])
+    (whole,) = read(groups, 0, 60)
     assert whole == STORED
-    for start in range(51):
-        assert read(groups, start, [8]) == [whole[start : start + 8]]
+    for start in range(50):
+        assert read(groups, start, 8, 1) == [whole[start : start + 8]]
+    assert read(groups, 50, 8) == []
 
 
 @settings(max_examples=60, deadline=None)
-@given(start=st.integers(0, 55), nums=st.lists(st.integers(0, 20), max_size=8), slice_rows=st.integers(1, 60))
-def test_consecutive_reads_have_no_gap(groups: list[RowGroup], start: int, nums: list[int], slice_rows: int) -> None:
-    expected, at = [], start
-    for num in nums:
-        expected.append(STORED[at : at + num])
-        at += num
-    assert read(groups, start, nums, slice_rows) == expected
+@given(start=st.integers(0, 55), num_rows=st.integers(1, 60))
+def test_batches_have_the_size_asked_for_and_no_gap(groups: list[RowGroup], start: int, num_rows: int) -> None:
+    assert read(groups, start, num_rows) == [STORED[k : k + num_rows] for k in range(start, 50, num_rows)]
 
 
 def test_row_groups_are_read_in_the_order_given(groups: list[RowGroup]) -> None:
     mixed = [groups[5], groups[0], groups[3]]
     rows = [*STORED[25 + 7 : 25 + 14], *STORED[:7], *STORED[21:25]]
-    assert read(mixed, 0, [99]) == [rows]
-    assert read(mixed, 9, [99]) == [rows[9:]]
+    assert read(mixed, 0, 99) == [rows]
+    assert read(mixed, 9, 99) == [rows[9:]]
 
 
 def test_row_groups_before_the_first_row_are_not_opened(
@@ -81,17 +78,17 @@ def test_row_groups_before_the_first_row_are_not_opened(
         return open_parquet(path, *more, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "open_parquet", counted)
-    assert read(groups, 25, [2]) == [STORED[25:27]]
+    assert read(groups, 25, 2, 1) == [STORED[25:27]]
     assert opened == [groups[4].path]
-    assert read(groups, 24, [2]) == [STORED[24:26]]
+    assert read(groups, 24, 2, 1) == [STORED[24:26]]
     assert opened[1:] == [groups[0].path, groups[4].path]
 
 
 def test_rows_of_another_width_are_refused_with_their_file(groups: list[RowGroup]) -> None:
-    stream = RowStream(groups, start=0, width=5, slice_rows=3, buffer_bytes=60)
+    batches = row_batches(groups, start=0, num_rows=3, width=5, buffer_bytes=60)
     said = r"part 0.parquet: 5 numbers a row \(20 bytes\) were expected, got 12 bytes"
-    with closing(stream), pytest.raises(ValueError, match=said):
-        stream.read(1)
+    with closing(batches), pytest.raises(ValueError, match=said):
+        next(batches)
 
 
 def test_batches_are_concatenated_and_sliced() -> None:

@@ -4,6 +4,7 @@ Shapes: B rows, F numbers per row: its inputs, then its targets.
 """
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from itertools import groupby
 from typing import NamedTuple
 
@@ -27,10 +28,12 @@ class Batch(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence["Batch"]) -> "Batch":
-        """Concatenate batches into a copy."""
+        """Concatenate batches into a copy; a single one is returned as it is."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(np.concatenate([part.row_key_B for part in parts]), np.concatenate([part.x_BF for part in parts]))
 
-    def rows(self, start: int, stop: int | None) -> "Batch":
+    def rows(self, start: int, stop: int) -> "Batch":
         """Return a view of the rows in [start, stop)."""
         return Batch(self.row_key_B[start:stop], self.x_BF[start:stop])
 
@@ -53,48 +56,37 @@ def row_groups(paths: Sequence[str]) -> list[RowGroup]:
     ]
 
 
-class RowStream:
-    """The rows of ``groups`` in order, starting at row ``start``, decoded in slices of ``slice_rows``.
+def row_batches(
+    groups: Sequence[RowGroup], *, start: int, num_rows: int, width: int, buffer_bytes: int
+) -> Generator[Batch]:
+    """Yield the rows of ``groups`` in order from row ``start``, ``num_rows`` at a time; the last batch may be smaller.
 
-    Row groups that end before ``start`` are not read. Rows before ``start`` in the first row group are skipped.
-    Memory: a read buffer of ``buffer_bytes``, a slice (up to twice that while it is decoded), and one page.
+    Row groups that end before ``start`` are not read. A batch is a view of Arrow's memory if one decoded slice contains
+    all its rows, else a copy. Memory: a read buffer of ``buffer_bytes``, a batch (up to twice that while it is
+    decoded), and one page. Close the generator: garbage collection could close its file in an order that crashes Arrow.
+
+    Raises
+    ------
+    ValueError
+        If a row does not have ``width`` numbers.
     """
-
-    def __init__(
-        self, groups: Sequence[RowGroup], *, start: int, width: int, slice_rows: int, buffer_bytes: int
-    ) -> None:
-        skipped = 0
-        while skipped < len(groups) and start >= groups[skipped].num_rows:
-            start -= groups[skipped].num_rows
-            skipped += 1
-        self._slices = _slices(groups[skipped:], start, width, slice_rows, buffer_bytes)
-        self._width = width
-        self._rest: Batch | None = None  # unread rows of the current slice
-
-    def read(self, num_rows: int) -> Batch:
-        """Return the next ``num_rows`` rows; fewer only at the end of the stream.
-
-        The result is a view of Arrow's memory if one slice contains all rows, else a copy.
-
-        Raises
-        ------
-        ValueError
-            If a row does not have ``width`` numbers.
-        """
-        parts: list[Batch] = []
-        while num_rows:
-            rest = next(self._slices, None) if self._rest is None else self._rest
-            if rest is None:
-                break
-            part = rest.rows(0, num_rows)
-            num_rows -= len(part.row_key_B)
-            self._rest = rest.rows(len(part.row_key_B), None) if len(part.row_key_B) < len(rest.row_key_B) else None
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else Batch.joined([Batch.empty(0, self._width), *parts])
-
-    def close(self) -> None:
-        """Close the open file. Garbage collection could close it in an order that crashes Arrow."""
-        self._slices.close()
+    skipped = 0
+    while skipped < len(groups) and start >= groups[skipped].num_rows:
+        start -= groups[skipped].num_rows
+        skipped += 1
+    parts, num_missing = list[Batch](), num_rows
+    with closing(_slices(groups[skipped:], start, width, num_rows, buffer_bytes)) as slices:
+        for rows in slices:
+            num_used = 0
+            while num_used < len(rows.row_key_B):
+                parts.append(rows.rows(num_used, num_used + num_missing))
+                num_used += len(parts[-1].row_key_B)
+                num_missing -= len(parts[-1].row_key_B)
+                if not num_missing:
+                    yield Batch.joined(parts)
+                    parts, num_missing = [], num_rows
+    if parts:
+        yield Batch.joined(parts)
 
 
 def _slices(groups: Sequence[RowGroup], start: int, width: int, slice_rows: int, buffer_bytes: int) -> Generator[Batch]:

@@ -138,11 +138,11 @@ def first_rows(
     budget = MemoryBudget.of(len(files), width)
 
     def read(groups: list[RowGroup], start: int, stop: int) -> None:
-        with closing(budget.stream(groups, start=0, width=width)) as stream:
+        with closing(budget.buffers(groups, first=0, width=width)) as buffers:
             while start < stop:
-                part = stream.read(min(budget.buffer_rows, stop - start))
-                x_NF[start : start + len(part.x_BF)] = part.x_BF if columns is None else part.x_BF[:, columns]
-                start += len(part.x_BF)
+                x_BF = next(buffers).x_BF[: stop - start]
+                x_NF[start : start + len(x_BF)] = x_BF if columns is None else x_BF[:, columns]
+                start += len(x_BF)
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
         list(pool.map(read, owned, ends[:-1], ends[1:]))

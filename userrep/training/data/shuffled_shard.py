@@ -8,12 +8,13 @@ Shapes: B rows of a batch, N rows of a buffer, F numbers per row: its inputs, th
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from userrep.training.data.row_stream import Batch, RowGroup, RowStream
+from userrep.training.data.row_stream import Batch, RowGroup, row_batches
 
 MAX_BYTES = 128 * 2**20  # per rank, for the rows that an epoch's reader keeps in memory, including read buffers
 
@@ -30,11 +31,13 @@ class MemoryBudget(NamedTuple):
         num_bytes = MAX_BYTES // num_shards
         return cls(max(1, num_bytes // 3 // (8 + 4 * width)), min(num_bytes // 12, 2**20))
 
-    def stream(self, groups: Sequence[RowGroup], *, start: int, width: int) -> RowStream:
-        """Open a stream of the row groups that starts at row ``start`` and decodes one buffer at a time."""
-        return RowStream(groups, start=start, width=width, slice_rows=self.buffer_rows, buffer_bytes=self.read_bytes)
+    def buffers(self, groups: Sequence[RowGroup], *, first: int, width: int) -> Generator[Batch]:
+        """Yield the rows of the row groups in buffers, from number ``first`` on."""
+        start = first * self.buffer_rows
+        return row_batches(groups, start=start, num_rows=self.buffer_rows, width=width, buffer_bytes=self.read_bytes)
 
 
+@dataclass(eq=False)
 class ShuffledShard:
     """A shard's rows in the order of an epoch. A thread of ``pool`` decodes the next buffer while one is in use.
 
@@ -42,21 +45,18 @@ class ShuffledShard:
     that contains the first position are not read.
     """
 
-    def __init__(
-        self,
-        groups: Sequence[RowGroup],
-        *,
-        width: int,
-        seed: tuple[int, int, int],
-        budget: MemoryBudget,
-        rows: range,
-        pool: ThreadPoolExecutor,
-    ) -> None:
-        self._groups, self._width, self._seed, self._budget, self._rows = groups, width, seed, budget, rows
-        self._pool, self._buffers = pool, self._read_buffers()
-        self._next = pool.submit(next, self._buffers, None)
-        self._order_N, self._buffer = np.empty(0, np.int64), Batch.empty(0, width)
-        self._num_used = rows.start % budget.buffer_rows  # rows of the current buffer
+    groups: Sequence[RowGroup]
+    width: int
+    seed: tuple[int, int, int]
+    budget: MemoryBudget
+    rows: range
+    pool: ThreadPoolExecutor
+
+    def __post_init__(self) -> None:
+        self._buffers = self._read_buffers()
+        self._next = self.pool.submit(next, self._buffers, None)
+        self._order_N, self._buffer = np.empty(0, np.int64), Batch.empty(0, self.width)
+        self._num_used = self.rows.start % self.budget.buffer_rows  # rows of the current buffer
 
     def take_into(self, row_key_B: NDArray[np.int64], x_BF: NDArray[np.float32]) -> None:
         """Fill the arrays with the next rows."""
@@ -76,9 +76,9 @@ class ShuffledShard:
         """Replace the current buffer by the one that was read ahead, and start reading the next."""
         self._num_used -= len(self._order_N)
         buffer = self._next.result()
-        assert buffer is not None, f"shard {self._seed[-1]} has fewer rows than {self._rows}"
+        assert buffer is not None, f"shard {self.seed[-1]} has fewer rows than {self.rows}"
         self._order_N, self._buffer = buffer
-        self._next = self._pool.submit(next, self._buffers, None)
+        self._next = self.pool.submit(next, self._buffers, None)
 
     def close(self) -> None:
         """Close the open file. The pool's threads must be idle."""
@@ -86,12 +86,11 @@ class ShuffledShard:
 
     def _read_buffers(self) -> Generator[tuple[NDArray[np.int64], Batch]]:
         """Yield the buffers one after another, each with the order in which its rows are used."""
-        groups = [self._groups[k] for k in self._permutation(0, len(self._groups))]
-        size = self._budget.buffer_rows
-        first, end = self._rows.start // size, -(-self._rows.stop // size)
-        with closing(self._budget.stream(groups, start=first * size, width=self._width)) as stream:
-            for k in range(first, end):
-                buffer = stream.read(size)
+        groups = [self.groups[k] for k in self._permutation(0, len(self.groups))]
+        size = self.budget.buffer_rows
+        numbers = range(self.rows.start // size, -(-self.rows.stop // size))
+        with closing(self.budget.buffers(groups, first=numbers.start, width=self.width)) as buffers:
+            for k, buffer in zip(numbers, buffers, strict=False):
                 yield self._permutation(1 + k, len(buffer.row_key_B)), buffer
 
     def _permutation(self, purpose: int, length: int) -> NDArray[np.int64]:
@@ -99,4 +98,4 @@ class ShuffledShard:
 
         Each order has its own generator, so none depends on the ones before it.
         """
-        return np.random.default_rng([*self._seed, purpose]).permutation(length)
+        return np.random.default_rng([*self.seed, purpose]).permutation(length)

@@ -24,7 +24,7 @@ from userrep.store.arrow import listed, packed
 from userrep.store.parquet_writer import TableWriter, Target
 from userrep.store.schemas import TRAINING_ROWS
 from userrep.training.data.shards import epoch_batches, shard_files
-from userrep.training.task import TrainingTask
+from userrep.training.task import TrainingTask, steps_of
 
 BATCH = 512
 NUM_SHARDS = 16
@@ -93,12 +93,15 @@ def training_files(size: RowSize, root: Path, *, lists: bool = False) -> list[li
 
 def training_task(size: RowSize, root: Path, folder: str, **training: Any) -> TrainingTask:
     """Create a task of one epoch with the paper's model; checkpoints go to ``folder``."""
-    return TrainingTask.of(
-        {"train": training_files(size, root)},
+    files = {"train": training_files(size, root)}
+    settings = config.Training(**{"num_shards": NUM_SHARDS, "batch_size": BATCH, "max_epochs": 1} | training)
+    return TrainingTask(
+        files=files,
+        steps=steps_of(files, settings),
         layout=size.layout,
         targets=TargetLayout(futures=[], blocks=[]),
         model=config.Model(preset="autoencoder"),
-        training=config.Training(**{"num_shards": NUM_SHARDS, "batch_size": BATCH, "max_epochs": 1} | training),
+        training=settings,
         empty_F=np.zeros(size.layout.width, np.float32),
         folder=folder,
     )

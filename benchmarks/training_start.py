@@ -123,8 +123,6 @@ def naive_rank(task: TrainingTask) -> Marks:
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
-    from userrep.features.layout import InputLayout
-    from userrep.features.targets import TargetLayout
     from userrep.model.autoencoder import Autoencoder
 
     marks.append(time.time())
@@ -132,9 +130,9 @@ def naive_rank(task: TrainingTask) -> Marks:
     marks.append(time.time())
     shards = task.files["train"][hvd.rank() :: hvd.size()]
     rows = pd.concat(pd.read_parquet(path) for paths in shards for path in paths)
-    layout = InputLayout.model_validate_json(task.layout)
+    layout = task.layout
     x_NF = torch.frombuffer(bytearray(b"".join(rows["x"])), dtype=torch.float32).reshape(-1, layout.width)
-    model = Autoencoder(layout, task.model, TargetLayout.model_validate_json(task.targets))
+    model = Autoencoder(layout, task.model, task.targets)
     optimizer = hvd.DistributedOptimizer(torch.optim.AdamW(model.parameters()), model.named_parameters())
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)

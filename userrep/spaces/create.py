@@ -1,7 +1,6 @@
 """Create a space: build training rows, train the autoencoder, save the artifact, and register a candidate."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -31,7 +30,7 @@ from userrep.store.tables import Tables
 from userrep.tracking.target import check_tracking
 from userrep.training.data.shards import first_rows
 from userrep.training.launch.backends import check_backend, run_training
-from userrep.training.task import TrainingTask
+from userrep.training.task import TrainingTask, steps_of
 
 _STANDARDIZATION_ROWS = 16_384  # maximum training rows that the latent code is standardized on
 _PROPENSITY_ROWS = 500_000  # maximum training rows that propensities are fitted on
@@ -142,13 +141,14 @@ def _train(
     """
     inputs = training_inputs(tables, config, plan, space_id=space_id, report=report)
     empty_F = empty_input(inputs.layout, inputs.scaler)
-    task = TrainingTask.of(
-        inputs.files, layout=inputs.layout, targets=inputs.targets, model=config.model, training=config.training,
-        empty_F=empty_F, folder=f"{training_folder(config, space_id)}/checkpoints", candidates=inputs.candidates,
+    propensities, row_weight = _propensities(inputs, config)
+    task = TrainingTask(
+        files=inputs.files, steps=steps_of(inputs.files, config.training), layout=inputs.layout, targets=inputs.targets,
+        model=config.model, training=config.training, empty_F=empty_F,
+        folder=f"{training_folder(config, space_id)}/checkpoints", candidates=inputs.candidates, row_weight=row_weight,
         initial=_initial_weights(tables, config, inputs, plan.versions.lineage_id, report),
     )  # fmt: skip
-    propensities, row_weight = _propensities(inputs, config)
-    result = run_training(replace(task, row_weight=row_weight), spark=tables.spark, report=report)
+    result = run_training(task, spark=tables.spark, report=report)
     x_BF = _first_rows(inputs, max_rows=_STANDARDIZATION_ROWS)[:, : inputs.layout.width]
     weights = standardized_code(safetensors.numpy.load(result.weights), x_BF) | propensities
     manifest = SpaceManifest(

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from userrep.errors import DivergedError
-from userrep.features.layout import InputLayout
-from userrep.features.targets import TargetLayout
 from userrep.model.autoencoder import Autoencoder
 from userrep.model.corruption import Corrupted, Corruption
 from userrep.model.losses import Loss
@@ -72,7 +70,7 @@ class _Trainer:
 
     def __init__(self, task: TrainingTask, comm: Comm, report: Callable[[str], None]) -> None:
         training = task.training
-        layout, targets = InputLayout.model_validate_json(task.layout), TargetLayout.model_validate_json(task.targets)
+        layout, targets = task.layout, task.targets
         self._task, self._comm, self._report = task, comm, report
         self._num_inputs, self._width = layout.width, layout.width + targets.width
         self._device = comm.device
@@ -85,7 +83,11 @@ class _Trainer:
         self._best = self._weights()
         self._loss = Loss(layout, targets, task.model, task.read_candidates(), task.row_weight).to(self._device)
         self._optimizer = Optimizer(self._model, training, task.steps * training.max_epochs, self._loss.weight_K, comm)
-        self._valid = {split: self._valid_rows(split) for split in VALID_SPLITS if any(task.files.get(split, []))}
+        self._valid = {  # one array per shard of this rank
+            split: first_rows(shards, rank=comm.rank, size=comm.size, max_rows=MAX_VALID_ROWS, width=self._width)
+            for split in VALID_SPLITS
+            if any(shards := task.files.get(split, []))
+        }
         self.state = TrainingState(task.identity, training.seed, sums=[0.0] * len(self._loss.names))
 
     def restore(self, name: str) -> None:
@@ -201,16 +203,6 @@ class _Trainer:
         )
         for batch in batches:
             yield batch, self._corruption(batch.x_BF[:, : self._num_inputs], batch.row_key_B, epoch=epoch)
-
-    def _valid_rows(self, split: str) -> list[NDArray[np.float32]]:
-        """Return a split's validation rows, one array per shard of this rank."""
-        return first_rows(
-            self._task.files[split],
-            rank=self._comm.rank,
-            size=self._comm.size,
-            max_rows=MAX_VALID_ROWS,
-            width=self._width,
-        )
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:

@@ -20,6 +20,15 @@ from userrep.training.data.shards import ShardFiles, count_rows, steps_per_epoch
 MAX_BYTES = 1 << 30  # of the file of candidates
 
 
+def steps_of(files: ShardFiles, training: config.Training) -> int:
+    """Return the number of steps per epoch. Cost: reads the footer of each training file.
+
+    Raises UsageError if the smallest shard has too few rows for one step.
+    """
+    shards = files.get("train") or [[] for _ in range(training.num_shards)]
+    return steps_per_epoch(count_rows(shards), training.batch_size)
+
+
 @dataclass(frozen=True)
 class TrainingTask:
     """The input of a training: small, and the same for every rank.
@@ -32,8 +41,8 @@ class TrainingTask:
 
     files: ShardFiles
     steps: int  # per epoch
-    layout: str  # InputLayout as JSON
-    targets: str  # TargetLayout as JSON
+    layout: InputLayout
+    targets: TargetLayout
     model: config.Model
     training: config.Training
     empty_F: NDArray[np.float32]
@@ -41,26 +50,6 @@ class TrainingTask:
     initial: bytes = b""
     candidates: tuple[str, str] | None = None
     row_weight: float = 1.0
-
-    @classmethod
-    def of(
-        cls,
-        files: ShardFiles,
-        *,
-        layout: InputLayout,
-        targets: TargetLayout,
-        model: config.Model,
-        training: config.Training,
-        empty_F: NDArray[np.float32],
-        folder: str,
-        initial: bytes = b"",
-        candidates: tuple[str, str] | None = None,
-    ) -> "TrainingTask":
-        """Create a task and determine the number of steps per epoch. Cost: reads the footer of each training file."""
-        shards = files.get("train") or [[] for _ in range(training.num_shards)]
-        steps = steps_per_epoch(count_rows(shards), training.batch_size)
-        layouts = (layout.model_dump_json(), targets.model_dump_json())
-        return cls(files, steps, *layouts, model, training, empty_F, folder, initial, candidates)
 
     def read_candidates(self) -> Tensors:
         """Read the candidate items; empty if the model predicts no items. Raises ArtifactError if the file changed."""
@@ -75,7 +64,8 @@ class TrainingTask:
     @property
     def identity(self) -> str:
         """Hash of everything that determines the result. A checkpoint with another identity cannot be resumed from."""
-        facts = [self.files, self.steps, self.layout, self.targets, self.model.model_dump(), self.training.recipe]
+        layouts = [self.layout.model_dump_json(), self.targets.model_dump_json()]
+        facts = [self.files, self.steps, *layouts, self.model.model_dump(), self.training.recipe]
         facts += [self.candidates[1] if self.candidates else None, self.row_weight]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
         digest.update(self.empty_F.tobytes())

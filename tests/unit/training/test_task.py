@@ -12,11 +12,16 @@ from tests.support.builders import write_training_rows
 from tests.unit.training.test_training import LAYOUT, TARGETS, task_on
 from userrep import config
 from userrep.errors import UsageError
+from userrep.features.targets import TargetLayout
 from userrep.training.checkpoint import TrainingState
 from userrep.training.data.shards import shard_files
-from userrep.training.task import TrainingResult, TrainingTask
+from userrep.training.task import TrainingResult, TrainingTask, steps_of
 
 pytestmark = pytest.mark.fast
+
+
+NO_TARGETS = TargetLayout(futures=[], blocks=[])
+OTHER = LAYOUT.model_copy(update={"blocks": LAYOUT.blocks[1:]})
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +30,14 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TrainingTask:
 
 
 def task_of(files: dict[str, list[list[str]]], **training: Any) -> TrainingTask:
-    return TrainingTask.of(
-        files,
+    settings = config.Training(**training)
+    return TrainingTask(
+        files=files,
+        steps=steps_of(files, settings),
         layout=LAYOUT,
         targets=TARGETS,
         model=config.Model(),
-        training=config.Training(**training),
+        training=settings,
         empty_F=np.zeros(LAYOUT.width, np.float32),
         folder="",
     )
@@ -52,7 +59,8 @@ def test_a_split_without_rows_cannot_be_trained_on() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"files": {"train": []}}, {"steps": 17}, {"layout": "{}"}, {"targets": "{}"}, {"initial": b"weights"},
+        {"files": {"train": []}}, {"steps": 17}, {"layout": OTHER}, {"targets": NO_TARGETS},
+        {"initial": b"weights"},
         {"empty_F": np.ones(LAYOUT.width, np.float32)}, {"model": config.Model(latent_dim=17)},
         {"training": config.Training(num_shards=4, batch_size=32, max_epochs=2, weight_decay=0.02)},
     ],

@@ -66,8 +66,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> type[Job]:
 
 def task_with(num_workers: int) -> TrainingTask:
     training = config.Training(backend="torch_distributor", num_workers=num_workers, num_shards=num_workers)
-    layouts = (LAYOUT.model_dump_json(), TARGETS.model_dump_json())
-    return TrainingTask({}, 1, *layouts, config.Model(), training, np.zeros(LAYOUT.width, np.float32), "")
+    return TrainingTask({}, 1, LAYOUT, TARGETS, config.Model(), training, np.zeros(LAYOUT.width, np.float32), "")
 
 
 @pytest.mark.parametrize(("gpus", "use_gpu"), [(None, False), ("0", False), ("1", True)])

@@ -33,7 +33,7 @@ from userrep.training.launch.comm import LocalComm
 from userrep.training.launch.horovod_launch import HorovodLaunch
 from userrep.training.launch.rank_monitor import Address
 from userrep.training.optimizer import Optimizer
-from userrep.training.task import TrainingResult, TrainingTask
+from userrep.training.task import TrainingResult, TrainingTask, steps_of
 from userrep.workflows.run_context import RunContext
 
 pytestmark = pytest.mark.default
@@ -120,12 +120,15 @@ def task_of(
     root: Path, model: dict[str, Any] | None = None, *, targets: TargetLayout = TARGETS, **training: Any
 ) -> TrainingTask:
     settings = config.Model(**({"latent_dim": 16, "hidden_dim": 32, "decoder_dim": 16} | (model or {})))
-    return TrainingTask.of(
-        shard_files(map(str, root.rglob("*.parquet")), NUM_SHARDS),
+    files = shard_files(map(str, root.rglob("*.parquet")), NUM_SHARDS)
+    schedule = config.Training(**({"num_shards": NUM_SHARDS, "batch_size": 32, "max_epochs": 2} | training))
+    return TrainingTask(
+        files=files,
+        steps=steps_of(files, schedule),
         layout=LAYOUT,
         targets=targets if settings.preset == "next_days" else TargetLayout(futures=[], blocks=[]),
         model=settings,
-        training=config.Training(**({"num_shards": NUM_SHARDS, "batch_size": 32, "max_epochs": 2} | training)),
+        training=schedule,
         empty_F=np.zeros(LAYOUT.width, np.float32),
         folder=str(root / "checkpoints"),
         candidates=candidates_in(root),

@@ -27,7 +27,7 @@ from userrep.training.data.shards import shard_files
 from userrep.training.launch.comm import LocalComm
 from userrep.training.loop import _Trainer, train
 from userrep.training.optimizer import Optimizer
-from userrep.training.task import TrainingTask
+from userrep.training.task import TrainingTask, steps_of
 
 pytestmark = pytest.mark.fast
 
@@ -95,12 +95,15 @@ def task_in(folder: Path, model: config.Model) -> TrainingTask:
     share = np.full(NUM_ITEMS, -np.log(NUM_ITEMS), np.float32)
     write_candidates(folder, {"vector_0": items(), "log_share_0": share})
     settings = {"num_shards": NUM_SHARDS, "batch_size": 64, "max_epochs": 12, "patience": 12, "learning_rate": 0.005}
-    return TrainingTask.of(
-        shard_files(map(str, folder.rglob("*.parquet")), NUM_SHARDS),
+    files = shard_files(map(str, folder.rglob("*.parquet")), NUM_SHARDS)
+    training = config.Training(**settings)
+    return TrainingTask(
+        files=files,
+        steps=steps_of(files, training),
         layout=LAYOUT,
         targets=TARGETS,
         model=model,
-        training=config.Training(**settings),
+        training=training,
         empty_F=np.zeros(LAYOUT.width, np.float32),
         folder=str(folder / "checkpoints"),
         candidates=candidates_in(folder),

@@ -53,7 +53,7 @@ setup(
         "typer>=0.29,<0.30",
         "jinja2>=3.1,<4",  # the page of `userrep report`
         "matplotlib>=3.11,<3.12",  # the chart of `userrep evaluate`
-        "scikit-learn>=1.9,<2",  # non-negative factorization, a baseline of `userrep evaluate`
+        "scikit-learn>=1.9,<2",  # propensities; non-negative factorization, a baseline of `userrep evaluate`
         "lightgbm>=4.7,<5",  # trees that read vectors in `userrep evaluate`
         "threadpoolctl>=3.6,<4",
     ],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from userrep.features.layout import InputLayout
 from userrep.features.targets import TargetLayout
 
-_RIDGE, _STEPS = 1.0, 25
+_PENALTY = 1.0  # L2, of the summed losses
 Floats = NDArray[np.float64]
 
 
@@ -36,49 +36,18 @@ def fitted_propensities(x_NC: NDArray[np.float32], y_NP: NDArray[np.float32]) ->
     Predictions are standardized to mean 0 and standard deviation 1 over the rows. A constant prediction becomes zero.
     Cost: about 25 passes over the rows.
     """
-    ones_N1 = np.ones((len(x_NC), 1))
-    wide_NC = np.hstack([x_NC.astype(np.float64), ones_N1])
-    weight_PC = np.stack(
-        [(_logistic if p % 2 == 0 else _ridge)(wide_NC, y_NP[:, p].astype(np.float64)) for p in range(y_NP.shape[1])]
-    )
-    score_NP: Floats = wide_NC @ weight_PC.T
+    from sklearn.linear_model import LogisticRegression, Ridge  # takes seconds: import it only to train a space
+
+    wide_NC, weights = x_NC.astype(np.float64), []
+    for p, y_N in enumerate(y_NP.T.astype(np.float64)):
+        if p % 2:
+            weights.append(Ridge(_PENALTY).fit(wide_NC, y_N).coef_)
+        elif len(np.unique(y_N)) > 1:
+            logistic = LogisticRegression(C=1 / _PENALTY, solver="newton-cholesky", tol=1e-8)
+            weights.append(logistic.fit(wide_NC, y_N).coef_[0])
+        else:
+            weights.append(np.zeros(wide_NC.shape[1]))
+    score_NP: Floats = wide_NC @ np.stack(weights, axis=1)
     spread_P = score_NP.std(axis=0)
     factor_P = np.where(spread_P > 1e-6, 1 / np.maximum(spread_P, 1e-6), 0)
-    weight_PC[:, -1] -= score_NP.mean(axis=0)
-    weight_PC *= factor_P[:, None]
-    return weight_PC[:, :-1], weight_PC[:, -1]
-
-
-def _ridge(x_NC: Floats, y_N: Floats) -> Floats:
-    return np.linalg.solve(x_NC.T @ x_NC + _penalty(x_NC), x_NC.T @ y_N).astype(np.float64)
-
-
-def _logistic(x_NC: Floats, y_N: Floats) -> Floats:
-    """Minimize the penalized negative log-likelihood by Newton's method, halving steps that overshoot."""
-    weight_C: Floats = np.zeros(x_NC.shape[1])
-    penalty_CC = _penalty(x_NC)
-    loss = _loss(x_NC, y_N, weight_C, penalty_CC)
-    for _ in range(_STEPS):
-        p_N = 1 / (1 + np.exp(-np.clip(x_NC @ weight_C, -30, 30)))
-        gradient_C = x_NC.T @ (p_N - y_N) + penalty_CC @ weight_C
-        hessian_CC = (x_NC * (p_N * (1 - p_N))[:, None]).T @ x_NC + penalty_CC
-        step_C = np.linalg.solve(hessian_CC, gradient_C)
-        while (after := _loss(x_NC, y_N, weight_C - step_C, penalty_CC)) > loss and np.abs(step_C).max() > 1e-9:
-            step_C /= 2
-        weight_C -= step_C
-        decrease, loss = loss - after, after
-        if decrease < 1e-9 * max(loss, 1.0):
-            break
-    return weight_C
-
-
-def _loss(x_NC: Floats, y_N: Floats, weight_C: Floats, penalty_CC: Floats) -> float:
-    score_N = x_NC @ weight_C
-    return float((np.logaddexp(0, score_N) - y_N * score_N).sum() + weight_C @ penalty_CC @ weight_C / 2)
-
-
-def _penalty(x_NC: Floats) -> Floats:
-    """Return the ridge penalty. The last weight, the bias, gets just enough of it to be determined."""
-    penalty_CC = _RIDGE * np.eye(x_NC.shape[1])
-    penalty_CC[-1, -1] = 1e-6
-    return penalty_CC
+    return np.stack(weights) * factor_P[:, None], -score_NP.mean(axis=0) * factor_P

@@ -46,14 +46,15 @@ class _BlockPair(NamedTuple):
     new_from_earlier: Matrix
 
 
-class _Transfer(NamedTuple):
-    """What connects the inputs of both spaces. The scalers are limited to what weights can absorb (``_foldable``)."""
+class _InputMaps(NamedTuple):
+    """Scaled inputs of one space as linear functions of those of the other; the last column of both is the constant.
 
-    earlier: Artifact
-    layout: InputLayout
-    earlier_scaler: Scaler
-    new_scaler: Scaler
-    pairs: list[_BlockPair]
+    ``earlier``: E x (F + 1). ``new``: F x (E + 1). ``is_carried_F``: the new inputs that have an earlier counterpart.
+    """
+
+    earlier: Matrix
+    new: Matrix
+    is_carried_F: NDArray[np.bool_]
 
 
 def warm_start(
@@ -83,15 +84,15 @@ def warm_start(
     if not layers:
         return WarmStart(tensors, [], fresh)
     pairs, fresh_blocks = _matching_blocks(earlier.manifest, layout, scaler, same_items=same_items)
-    transfer = _Transfer(earlier, layout, _foldable(earlier.scaler, earlier.layout), _foldable(scaler, layout), pairs)
+    maps = _input_maps(earlier, layout, scaler, pairs)
     for layer in layers:
+        parts = [name for name in (f"{layer}.weight", f"{layer}.bias") if name in tensors]
+        carried = [earlier.tensors[name].astype(np.float64) for name in parts]
         if layer in ("encoder_linear", "encoder_hidden"):
-            tensors |= _first_layer(transfer, tensors, layer)
+            carried = _first_layer(maps, carried[0], carried[1], tensors[parts[0]] * (layer == "encoder_hidden"))
         elif layer == "decoder_output":
-            tensors |= _last_layer(transfer, tensors)
-        else:
-            parts = [f"{layer}.{part}" for part in ("weight", "bias")]
-            tensors |= {name: earlier.tensors[name].copy() for name in parts if name in tensors}
+            carried = _last_layer(maps, carried[0], carried[1], tensors[parts[0]], tensors[parts[1]])
+        tensors |= {name: tensor.astype(np.float32) for name, tensor in zip(parts, carried, strict=True)}
     return WarmStart(tensors, [*layers, *(pair.new.name for pair in pairs)], fresh + fresh_blocks)
 
 
@@ -105,21 +106,21 @@ def _matching_layers(
         [layer for layer in group if f"{layer}.weight" in shapes] for group in (_ENCODER, _DECODER, _FUTURE)
     )
     num_learned, earlier_learned = (each["encoder_linear.bias"][0] for each in (shapes, earlier_shapes))
-    reasons = [
-        f"model.{key} is {getattr(model, key)}, {earlier.space_id} has {getattr(earlier.model, key)}"
-        for key in ("latent_dim", "hidden_dim")
+    other_widths = {
+        key: f"model.{key} is {getattr(model, key)}, {earlier.space_id} has {getattr(earlier.model, key)}"
+        for key in ("latent_dim", "hidden_dim", "decoder_dim")
         if getattr(model, key) != getattr(earlier.model, key)
-    ]
-    if num_learned != earlier_learned:
-        reasons.append(f"{num_learned} learned dimensions, {earlier.space_id} has {earlier_learned}")
-    if reasons:
-        return [], [f"{', '.join([*encoder, *decoder, *future])}: fresh, {reasons[0]}"]
+    }
+    reason = other_widths.get("latent_dim") or other_widths.get("hidden_dim")
+    if reason is None and num_learned != earlier_learned:
+        reason = f"{num_learned} learned dimensions, {earlier.space_id} has {earlier_learned}"
+    if reason:
+        return [], [f"{', '.join([*encoder, *decoder, *future])}: fresh, {reason}"]
     layers, lines = encoder, []
-    if model.decoder_dim == earlier.model.decoder_dim:
-        layers += decoder
+    if "decoder_dim" in other_widths:
+        lines.append(f"{', '.join(decoder)}: fresh, {other_widths['decoder_dim']}")
     else:
-        reason = f"model.decoder_dim is {model.decoder_dim}, {earlier.space_id} has {earlier.model.decoder_dim}"
-        lines.append(f"{', '.join(decoder)}: fresh, {reason}")
+        layers += decoder
     if same_items and targets == earlier.targets and all(f"{layer}.weight" in earlier_shapes for layer in future):
         layers += future
     elif future:
@@ -186,43 +187,48 @@ def _listed(values: list[str]) -> str:
     return ", ".join(values[:_MAX_LISTED]) + more
 
 
-def _first_layer(transfer: _Transfer, drawn: Tensors, layer: str) -> Tensors:
-    """Return weight and bias of a layer on inputs, in the new scale; drawn weights where nothing is carried over.
+def _input_maps(earlier: Artifact, layout: InputLayout, scaler: Scaler, pairs: list[_BlockPair]) -> _InputMaps:
+    """Combine the blocks' matrices with both scalers: raw inputs are ``center + scale * x``.
 
-    If a user has a block, the earlier input is ``(raw - center) / scale``, and raw is ``center_F + scale_F * x``. The
-    constant term goes into the bias or, as absent blocks are zero in both spaces, into the weight of the block's flag.
+    Absent blocks are zero in both spaces, so the constant of a block with a flag is multiplied by its flag. Flags are
+    not scaled. Inputs without a counterpart have zeros.
     """
-    before, now = transfer.earlier_scaler, transfer.new_scaler
-    weight_HE, bias_H = _float64_parameters(transfer.earlier, layer)
-    weight_HF = drawn[f"{layer}.weight"].astype(np.float64) * (layer == "encoder_hidden")
-    flags_E, flags_F = _flags(transfer.earlier.layout, transfer.layout)
-    weight_HF[:, flags_F] = weight_HE[:, flags_E]
-    for pair in transfer.pairs:
-        earlier, new = _columns(pair.earlier), _columns(pair.new)
-        raw_weight = weight_HE[:, earlier] / before.scale_F[earlier]
-        weight_HF[:, new] = raw_weight @ pair.earlier_from_new * now.scale_F[new]
-        constant_H = raw_weight @ (pair.earlier_from_new @ now.center_F[new] - before.center_F[earlier])
-        if pair.new.flag is None:
-            bias_H += constant_H
-        else:
-            weight_HF[:, pair.new.flag] += constant_H
-    return {f"{layer}.weight": weight_HF.astype(np.float32), f"{layer}.bias": bias_H.astype(np.float32)}
+    before, now = _foldable(earlier.scaler, earlier.layout), _foldable(scaler, layout)
+    maps = _InputMaps(
+        np.zeros((earlier.layout.width, layout.width + 1)),
+        np.zeros((layout.width, earlier.layout.width + 1)),
+        np.zeros(layout.width, bool),
+    )
+    earlier_flags = {block.name: block.flag for block in earlier.layout.blocks}
+    for block in layout.blocks:
+        earlier_flag = earlier_flags.get(block.name)
+        if earlier_flag is not None and block.flag is not None:
+            maps.earlier[earlier_flag, block.flag] = maps.new[block.flag, earlier_flag] = 1
+            maps.is_carried_F[block.flag] = True
+    for pair in pairs:
+        old, new = _columns(pair.earlier), _columns(pair.new)
+        old_center, new_center = before.center_F[old].astype(np.float64), now.center_F[new].astype(np.float64)
+        old_scale, new_scale = before.scale_F[old].astype(np.float64), now.scale_F[new].astype(np.float64)
+        constant = -1 if pair.new.flag is None else pair.new.flag
+        maps.earlier[old, new] = pair.earlier_from_new * new_scale / old_scale[:, None]
+        maps.earlier[old, constant] = (pair.earlier_from_new @ new_center - old_center) / old_scale
+        maps.new[new, old] = pair.new_from_earlier * old_scale / new_scale[:, None]
+        maps.new[new, -1] = (pair.new_from_earlier @ old_center - new_center) / new_scale
+        maps.is_carried_F[new] = True
+    return maps
 
 
-def _last_layer(transfer: _Transfer, drawn: Tensors) -> Tensors:
-    """Return weight and bias of the reconstruction in the new scale. Raw inputs are ``center + scale * output``."""
-    before, now = transfer.earlier_scaler, transfer.new_scaler
-    weight_EH, bias_E = _float64_parameters(transfer.earlier, "decoder_output")
-    weight_FH, bias_F = (drawn[f"decoder_output.{name}"].astype(np.float64) for name in ("weight", "bias"))
-    flags_E, flags_F = _flags(transfer.earlier.layout, transfer.layout)
-    weight_FH[flags_F], bias_F[flags_F] = weight_EH[flags_E], bias_E[flags_E]
-    for pair in transfer.pairs:
-        earlier, new = _columns(pair.earlier), _columns(pair.new)
-        scale = now.scale_F[new].astype(np.float64)
-        raw_bias = before.center_F[earlier] + before.scale_F[earlier] * bias_E[earlier]
-        weight_FH[new] = (pair.new_from_earlier * before.scale_F[earlier]) @ weight_EH[earlier] / scale[:, None]
-        bias_F[new] = (pair.new_from_earlier @ raw_bias - now.center_F[new]) / scale
-    return {"decoder_output.weight": weight_FH.astype(np.float32), "decoder_output.bias": bias_F.astype(np.float32)}
+def _first_layer(maps: _InputMaps, weight_HE: Matrix, bias_H: Matrix, fresh_HF: Matrix) -> list[Matrix]:
+    """Return weight and bias of a layer on inputs, in the new scale; ``fresh_HF`` for inputs that are not carried."""
+    wide_HF1 = weight_HE @ maps.earlier
+    return [np.where(maps.is_carried_F, wide_HF1[:, :-1], fresh_HF), bias_H + wide_HF1[:, -1]]
+
+
+def _last_layer(maps: _InputMaps, weight_EH: Matrix, bias_E: Matrix, fresh_FH: Matrix, fresh_F: Matrix) -> list[Matrix]:
+    """Return weight and bias of the reconstruction, in the new scale; fresh ones for inputs that are not carried."""
+    weight_FH, bias_F = maps.new[:, :-1] @ weight_EH, maps.new[:, :-1] @ bias_E + maps.new[:, -1]
+    is_carried_F = maps.is_carried_F
+    return [np.where(is_carried_F[:, None], weight_FH, fresh_FH), np.where(is_carried_F, bias_F, fresh_F)]
 
 
 def _foldable(scaler: Scaler, layout: InputLayout) -> Scaler:
@@ -232,18 +238,6 @@ def _foldable(scaler: Scaler, layout: InputLayout) -> Scaler:
         if block.kind == "pooled":
             center_F[_columns(block)], scale_F[_columns(block)] = 0, 1
     return Scaler(center_F=center_F, scale_F=scale_F)
-
-
-def _float64_parameters(earlier: Artifact, layer: str) -> tuple[Matrix, Matrix]:
-    weight, bias = (earlier.tensors[f"{layer}.{name}"].astype(np.float64) for name in ("weight", "bias"))
-    return weight, bias
-
-
-def _flags(earlier: InputLayout, layout: InputLayout) -> tuple[list[int], list[int]]:
-    """Return the earlier and the new flag columns of the blocks that both spaces have. Flags are not scaled."""
-    earlier_flags = {block.name: block.flag for block in earlier.blocks if block.flag is not None}
-    shared = [(earlier_flags[b.name], b.flag) for b in layout.blocks if b.flag is not None and b.name in earlier_flags]
-    return [flag for flag, _ in shared], [flag for _, flag in shared]
 
 
 def _columns(block: Block) -> slice:

@@ -9,14 +9,14 @@ from userrep.config.config import Config
 from userrep.config.items import AlsVectors, Items, TextVectors
 from userrep.config.loading import load_config, parse_config
 from userrep.config.log import Events, EventSource, Partition, Source
-from userrep.config.operations import Drift, DriftLimits, Gates, Snapshots
+from userrep.config.operations import Drift, DriftLimits, Evaluation, Gates, Snapshots
 from userrep.config.stream import Kafka, Stream, StreamSource
 from userrep.config.training import Model, Training
 from userrep.config.users import Onboarding, Users
 from userrep.config.values import Name, Section
 
 __all__ = [
-    "AlsVectors", "Config", "Drift", "DriftLimits", "EventSource", "Events", "Gates", "Items", "Kafka", "Model", "Name",
-    "Onboarding", "Partition", "Section", "Snapshots", "Source", "Stream", "StreamSource", "TextVectors", "Training",
+    "AlsVectors", "Config", "Drift", "DriftLimits", "Evaluation", "EventSource", "Events", "Gates", "Items", "Kafka",
+    "Model", "Name", "Onboarding", "Partition", "Section", "Snapshots", "Source", "Stream", "StreamSource", "TextVectors", "Training",
     "Users", "load_config", "parse_config",
 ]  # fmt: skip

@@ -21,7 +21,8 @@ from userrep.config.environment import with_variables
 from userrep.errors import UsageError, UserrepError
 from userrep.utc import EPOCH, day_number, numbered_day
 
-Ints, Floats = NDArray[np.int64], NDArray[np.float32]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 _BATCH_SIZE = 500  # commands per pipeline
 _TIMEOUT = 5.0  # seconds, for a connection and for an answer

@@ -156,13 +156,12 @@ def _write(tiles: pa.Table, target: Target, values: dict[str, Any]) -> TableFile
 
 def _counts(tiles: pa.Table, num_rejected: int = 0) -> Counter[str]:
     """Count tiles, also by cell, and hash them. The counts and hashes of parts of a day add up."""
-    return Counter(
-        {str(cell): num for cell, num in cells_of(tiles, NUM_CELLS).items()},
-        num_events=pc.sum(tiles["num_events"]).as_py() or 0,
-        num_tiles=tiles.num_rows,
-        num_rejected=num_rejected,
-        content=content_of(tiles),
-    )
+    num_events: int = pc.sum(tiles["num_events"]).as_py() or 0
+    counts = {
+        "num_events": num_events, "num_tiles": tiles.num_rows, "num_rejected": num_rejected,
+        "content": content_of(tiles),
+    }  # fmt: skip
+    return Counter({str(cell): num for cell, num in cells_of(tiles, NUM_CELLS).items()} | counts)
 
 
 def _row(day: date, counts: Counter[str], file: TableFile | None = None) -> pa.RecordBatch:

@@ -17,6 +17,6 @@ from userrep.config.values import Name, Section
 
 __all__ = [
     "AlsVectors", "Config", "Drift", "DriftLimits", "Evaluation", "EventSource", "Events", "Gates", "Items", "Kafka",
-    "Model", "Name", "Onboarding", "Partition", "Section", "Snapshots", "Source", "Stream", "StreamSource", "TextVectors", "Training",
-    "Users", "load_config", "parse_config",
+    "Model", "Name", "Onboarding", "Partition", "Section", "Snapshots", "Source", "Stream", "StreamSource",
+    "TextVectors", "Training", "Users", "load_config", "parse_config",
 ]  # fmt: skip

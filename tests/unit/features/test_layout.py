@@ -1,16 +1,14 @@
 """How a row of user features becomes the model's input."""
 
 from datetime import date
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from benchmarks.inference_data import as_stored
-from userrep.evaluation.representation import Context
-from userrep.evaluation.representations.inputs import is_count, is_recent_count
+from userrep.evaluation.representations.inputs import counts, recent_counts
 from userrep.features.layout import CLIP, UNKNOWN, InputLayout, Moments, Scaler
 from userrep.features.spec import FeatureSpec
 from userrep.tracking.registered_model import example_users
@@ -68,9 +66,7 @@ def flag(x_F: np.ndarray, name: str) -> float:
 def test_counts_of_the_history_are_told_from_those_of_the_windows() -> None:
     for spec, added in ((WITH_HISTORY, {"num_events_30d", "weight_30d", "num_active_days_30d"}), (SPEC, set())):
         layout = InputLayout.of(spec, VOCABULARY)
-        context = cast(Context, SimpleNamespace(layout=layout))
-        every = {block.name for block in layout.blocks if is_count(block, context)}
-        recent = {block.name for block in layout.blocks if is_recent_count(block, context)}
+        every, recent = ({block.name for block in select(layout)} for select in (counts, recent_counts))
         assert every - recent == added
         assert recent == set(SPEC.scalars)
 

@@ -130,10 +130,9 @@ def test_no_more_than_a_few_rows_of_a_user_are_taken_at_a_time(
     )
     sources = [bucket_files.BucketedFile(**row) for row in files.drop_columns(["first", "end"]).to_pylist()]
     of_bot, largest = 0, 0
-    for step in bucket_files.steps(sources, BucketRange(0, NUM_BUCKETS), context=True):
-        for chunk in step:
-            largest = max(largest, chunk.tiles.num_rows)
-            of_bot += chunk.tiles.column("user_id").to_pylist().count(BOT)
+    for chunk in bucket_files.chunks_of_files(sources, BucketRange(0, NUM_BUCKETS), context=True):
+        largest = max(largest, chunk.tiles.num_rows)
+        of_bot += chunk.tiles.column("user_id").to_pylist().count(BOT)
     assert of_bot == 7 * NUM_ITEMS
     assert largest < 1000 + NUM_ITEMS + 1000  # at most one row group of a day on top
 

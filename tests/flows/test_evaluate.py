@@ -225,7 +225,9 @@ def test_the_embedding_of_a_row_is_that_of_the_published_snapshot(site: Site) ->
     stored = {
         row.user_id: row.embedding for row in site.work.tables.read(USER_EMBEDDINGS).where(snapshot.where).collect()
     }
-    x_ND = site.context.encoder.embed(site.rows.features)
+    embedding = representations()[0]
+    embedding.fit(site.context)
+    x_ND = embedding.matrix(site.context)
     mine = np.flatnonzero(site.rows.as_of_N == np.datetime64(as_of))
     assert len(mine) == len(stored)
     for row in mine:

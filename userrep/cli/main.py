@@ -119,10 +119,11 @@ def doctor(config: Config | None, as_json: AsJson) -> Output:
 def _arguments(job: Sequence[str]) -> list[str]:
     """Return the arguments of this process, with the command of a job after ``--run-id``, as commands have it."""
     given = sys.argv[1:]
-    if not job or "--run-id" not in given:
+    start = next((k for k, word in enumerate(given) if word.partition("=")[0] == "--run-id"), None)
+    if not job or start is None:
         return [*job, *given]
-    at = given.index("--run-id")
-    return [*given[at : at + 2], *job, *given[:at], *given[at + 2 :]]
+    stop = start + (1 if "=" in given[start] else 2)
+    return [*given[start:stop], *job, *given[:start], *given[stop:]]
 
 
 def _exit_code(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from userrep.config import Evaluation
 from userrep.errors import UsageError
+from userrep.evaluation.families import EMBEDDING
 from userrep.evaluation.metrics import Counts, Scores, bootstrapped, resampled_users, value_of
 from userrep.evaluation.representation import Context, Floats32, Representation
 from userrep.evaluation.results import Cost, Measured
@@ -118,10 +119,19 @@ def measure(
             left_out[task.name] = next(str(reason) for reason in candidates if isinstance(reason, LeftOut))
             report(f"{task.name}: left out: {left_out[task.name]}")
             continue
-        for results in each(partial(_measured, task, problems, weight_UB), described):
-            measured += results
-        report(f"{task.name}: {time.monotonic() - started:.0f} s")
+        results = [result for part in each(partial(_measured, task, problems, weight_UB), described) for result in part]
+        measured += results
+        report(f"{task.name}: {time.monotonic() - started:.0f} s; {_headline(task, results)}")
     return measured, left_out
+
+
+def _headline(task: Task, results: Sequence[Measured]) -> str:
+    """Return the representations' values at a task's first metric, the best three first, for the progress."""
+    metric = task.metrics[0]
+    values = {result.representation: result.value for result in results if result.metric == metric}
+    best = sorted(values, key=lambda name: -values[name])[:3]
+    names = [*best, *({EMBEDDING} & values.keys() - {*best})]
+    return f"{metric}: {', '.join(f'{name} {values[name]:.4f}' for name in names)}"
 
 
 def check_measured(measured: Sequence[Measured], left_out: dict[str, str]) -> None:

@@ -70,7 +70,9 @@ def test_tasks_are_measured_for_each_representation_and_draw_and_those_without_e
         for metric in metrics
     ]  # fmt: skip
     assert left_out == {"neighbours": "no item has a vector, so items cannot be clustered"}
-    assert "neighbours: left out: no item has a vector, so items cannot be clustered" in lines
+    assert lines[2] == "neighbours: left out: no item has a vector, so items cannot be clustered"
+    auc = {one.representation: f"{one.value:.4f}" for one in found if (one.task, one.metric) == ("next_item_7d", "auc")}
+    assert lines[0].endswith(f"s; auc: embedding {auc['embedding']}, popularity {auc['popularity']}")
 
 
 def test_figures_are_means_over_seeds_of_the_same_resampled_users_with_the_setting_of_the_first_seed(

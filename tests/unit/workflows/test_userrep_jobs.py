@@ -125,6 +125,7 @@ def test_a_full_disk_is_reported_even_if_another_error_wraps_it(
     [
         (("--set", "modle=1"), "unknown key modle"),
         (("--run-id", "../x"), "run id '../x' is not a valid name"),
+        (("--run-id=../x",), "run id '../x' is not a valid name"),
         (("--as-of", "20240501"), "--as-of 20240501: not a date. Use YYYY-MM-DD, today or yesterday."),
         (("--as-of", "2024-W18-3"), "--as-of 2024-W18-3: not a date"),
         (("--as-of", "2024-02-30"), "--as-of 2024-02-30: not a date"),
